@@ -1,0 +1,131 @@
+"""Sizes of the two networks and settings of a forecast: frozen, checked, no torch.
+
+Field names of `TokenizerConfig` and `ModelConfig` are the keys of a released `config.json`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from kronos.bars import FEATURES
+
+_Config = TypeVar("_Config", "TokenizerConfig", "ModelConfig")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Size and loss weights of the tokenizer; `n_enc_layers` of 4 builds 3 blocks, as released."""
+
+    d_in: int = len(FEATURES)
+    d_model: int = 256
+    n_heads: int = 4
+    ff_dim: int = 512
+    n_enc_layers: int = 4
+    n_dec_layers: int = 4
+    ffn_dropout_p: float = 0.0
+    attn_dropout_p: float = 0.0
+    resid_dropout_p: float = 0.0
+    s1_bits: int = 10
+    s2_bits: int = 10
+    beta: float = 0.05  # weight of the commitment loss
+    gamma0: float = 1.0  # weight of the per-sample entropy
+    gamma: float = 1.1  # weight of the codebook entropy
+    zeta: float = 0.05  # weight of the whole entropy term
+    group_size: int = 4  # bits a group when the codebook entropy is estimated
+
+    def __post_init__(self) -> None:
+        _check_heads(self.d_model, self.n_heads)
+        _check_bits(self.s1_bits, self.s2_bits)
+        if (self.s1_bits + self.s2_bits) % self.group_size:
+            raise ValueError(
+                f"group_size={self.group_size} does not divide the {self.s1_bits + self.s2_bits} bits of a "
+                "token. Choose a group_size that does."
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Size of the decoder-only transformer."""
+
+    s1_bits: int = 10
+    s2_bits: int = 10
+    n_layers: int = 8
+    d_model: int = 512
+    n_heads: int = 8
+    ff_dim: int = 1024
+    ffn_dropout_p: float = 0.0
+    attn_dropout_p: float = 0.0
+    resid_dropout_p: float = 0.0
+    token_dropout_p: float = 0.0
+    learn_te: bool = True  # learnt calendar embeddings; False: fixed sinusoids
+
+    def __post_init__(self) -> None:
+        _check_heads(self.d_model, self.n_heads)
+        _check_heads(self.d_model, DEPENDENCY_HEADS)
+        _check_bits(self.s1_bits, self.s2_bits)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a forecast is sampled; the defaults are the paper's for returns (section 4).
+
+    Attributes:
+        samples: paths per window.
+        T: temperature; 0 takes the most likely token at each step.
+        top_p: nucleus: the smallest set of tokens whose mass exceeds it; 1 keeps all.
+        top_k: keep the k most likely tokens, and then `top_p` is ignored; 0 is off.
+        seed: of the draws, which depend on the forecast date and on nothing else.
+    """
+
+    samples: int = 10
+    T: float = 0.6
+    top_p: float = 0.9
+    top_k: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "top_k", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name}={value!r} is not a whole number. Pass an int.")
+        if self.samples < 1:
+            raise ValueError(f"samples={self.samples} draws no path. Ask for at least 1.")
+        if not self.T >= 0:
+            raise ValueError(f"T={self.T} is not a temperature. Pass 0 (greedy) or a positive number.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} is not a probability mass. Pass a number in (0, 1].")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k} is negative. Pass 0 (off) or a positive number.")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} is negative. Pass 0 or a positive number.")
+
+
+DEPENDENCY_HEADS = 4  # the dependency-aware layer has 4 heads in every released size
+
+
+def config_from_dict(kind: type[_Config], values: dict[str, Any], where: str) -> _Config:
+    """Build a config from a `config.json`, refusing missing and unknown keys by name.
+
+    Raises:
+        ValueError: a size is missing, or a key is none of ours.
+    """
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{where} has unknown keys {unknown}. Known ones are {sorted(known)}.")
+    if missing := sorted({"d_model", "n_heads", "ff_dim", "s1_bits", "s2_bits"} - set(values)):
+        raise ValueError(f"{where} lacks {missing}. Is it the config.json of a {kind.__name__}?")
+    return kind(**values)
+
+
+def _check_heads(d_model: int, n_heads: int) -> None:
+    if d_model % (2 * n_heads):
+        raise ValueError(
+            f"d_model={d_model} does not split into {n_heads} heads of even width. "
+            f"Choose a multiple of {2 * n_heads}."
+        )
+
+
+def _check_bits(s1_bits: int, s2_bits: int) -> None:
+    if min(s1_bits, s2_bits) < 1:
+        raise ValueError(f"s1_bits={s1_bits}, s2_bits={s2_bits}: each needs at least 1.")

@@ -1,0 +1,184 @@
+"""Kronos: a decoder-only transformer over pairs of tokens, coarse first, then fine given coarse."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kronos.config import DEPENDENCY_HEADS, ModelConfig
+from kronos.layers import Attend, Attention, Block, RMSNorm, Rope, rope_table
+from kronos.quantizer import Tokens
+
+STAMP_SIZES = {"minute": 60, "hour": 24, "weekday": 7, "day": 32, "month": 13}  # in the order of STAMPS
+
+
+class Logits(NamedTuple):
+    """Scores of the next token's halves: (B, T, 2**s1_bits) and (B, T, 2**s2_bits)."""
+
+    s1: Tensor
+    s2: Tensor
+
+
+class ModelLoss(NamedTuple):
+    """Mean cross-entropies in nats per token; `loss` is the mean of the two."""
+
+    loss: Tensor
+    s1: Tensor
+    s2: Tensor
+
+
+class TokenEmbedding(nn.Module):
+    """Both halves of a token, fused."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.emb_s1 = nn.Embedding(2**config.s1_bits, config.d_model)
+        self.emb_s2 = nn.Embedding(2**config.s2_bits, config.d_model)
+        self.fusion_proj = nn.Linear(2 * config.d_model, config.d_model)
+        self.scale = math.sqrt(config.d_model)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens (B, T) -> (B, T, d_model)."""
+        halves = torch.cat([self.emb_s1(tokens.s1), self.emb_s2(tokens.s2)], dim=-1)
+        return self.fusion_proj(halves * self.scale)
+
+
+class SinusoidTable(nn.Module):
+    """A fixed table of sines and cosines (Vaswani et al. 2017, section 3.5)."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        steps = torch.exp(-math.log(10_000.0) * torch.arange(0, width, 2) / width)
+        angles = torch.arange(size)[:, None] * steps  # (size, width / 2)
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+        self.emb = nn.Embedding.from_pretrained(table, freeze=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) int64 -> (B, T, width)."""
+        return self.emb(ids)
+
+
+class TimeEmbedding(nn.Module):
+    """The bar's minute, hour, weekday, day and month, each a table, summed."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        table = nn.Embedding if config.learn_te else SinusoidTable
+        for name, size in STAMP_SIZES.items():
+            self.add_module(f"{name}_embed", table(size, config.d_model))
+
+    def forward(self, stamps: Tensor) -> Tensor:
+        """(B, T, 5) int64 -> (B, T, d_model)."""
+        tables = list(self.children())
+        parts = [table(column) for table, column in zip(tables, stamps.unbind(dim=-1), strict=True)]
+        return torch.stack(parts).sum(dim=0)
+
+
+class DependencyLayer(nn.Module):
+    """Lets the fine half look back from the coarse half: cross-attention over the trunk's output."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.cross_attn = Attention(
+            config.d_model, DEPENDENCY_HEADS, config.attn_dropout_p, config.resid_dropout_p
+        )
+        self.norm = RMSNorm(config.d_model)
+
+    def forward(self, hidden: Tensor, sibling: Tensor, rope: Rope | None, attend: Attend | None) -> Tensor:
+        """(B, T, d_model) hidden states and coarse embeddings -> (B, T, d_model)."""
+        return self.norm(hidden + self.cross_attn(sibling, hidden, rope, attend))
+
+
+class DualHead(nn.Module):
+    """One linear map to each vocabulary."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.proj_s1 = nn.Linear(config.d_model, 2**config.s1_bits)
+        self.proj_s2 = nn.Linear(config.d_model, 2**config.s2_bits)
+
+
+class Kronos(nn.Module):
+    """The next token's distribution, p(s1 | past) p(s2 | past, s1) (Kronos, section 3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.embedding = TokenEmbedding(c)
+        self.time_emb = TimeEmbedding(c)
+        self.token_drop = nn.Dropout(c.token_dropout_p)
+        self.transformer = nn.ModuleList(
+            Block(c.d_model, c.n_heads, c.ff_dim, c.ffn_dropout_p, c.attn_dropout_p, c.resid_dropout_p)
+            for _ in range(c.n_layers)
+        )
+        self.norm = RMSNorm(c.d_model)
+        self.dep_layer = DependencyLayer(c)
+        self.head = DualHead(c)
+        self._initialise()
+
+    def forward(
+        self, tokens: Tokens, stamps: Tensor, next_s1: Tensor, dependency_rope: bool = False
+    ) -> Logits:
+        """Teacher-forced logits of every next token, causal at every position.
+
+        Args:
+            tokens: (B, T) pairs.
+            stamps: (B, T, 5) int64 calendar fields of the same bars.
+            next_s1: (B, T) coarse half of token t + 1, which conditions the fine half.
+            dependency_rope: rotate the cross-attention, as upstream does in training and never in decoding.
+        """
+        rope = self.rope(torch.arange(tokens.s1.shape[1], device=tokens.s1.device))
+        hidden = self.hidden(tokens, stamps, rope)
+        cross = None
+        if dependency_rope:
+            cross = rope_table(
+                torch.arange(hidden.shape[1], device=hidden.device), self.config.d_model // DEPENDENCY_HEADS
+            )
+        return Logits(self.s1_logits(hidden), self.s2_logits(hidden, next_s1, cross))
+
+    def loss(self, tokens: Tokens, stamps: Tensor, dependency_rope: bool = False) -> ModelLoss:
+        """Cross-entropy of tokens 1..T-1 given those before them; (B, T) tokens, (B, T, 5) stamps."""
+        past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
+        logits = self(past, stamps[:, :-1], tokens.s1[:, 1:], dependency_rope)
+        s1 = F.cross_entropy(logits.s1.flatten(0, 1), tokens.s1[:, 1:].flatten())
+        s2 = F.cross_entropy(logits.s2.flatten(0, 1), tokens.s2[:, 1:].flatten())
+        return ModelLoss((s1 + s2) / 2, s1, s2)
+
+    def hidden(
+        self, tokens: Tokens, stamps: Tensor, rope: Rope, attends: list[Attend] | None = None
+    ) -> Tensor:
+        """The trunk: tokens (B, T), stamps (B, T, 5) -> (B, T, d_model); `attends`: one cache a block."""
+        x = self.token_drop(self.embedding(tokens) + self.time_emb(stamps))
+        for i, block in enumerate(self.transformer):
+            x = block(x, rope, attends[i] if attends else None)
+        return self.norm(x)
+
+    def s1_logits(self, hidden: Tensor) -> Tensor:
+        """(..., d_model) -> (..., 2**s1_bits)."""
+        return self.head.proj_s1(hidden)
+
+    def s2_logits(
+        self, hidden: Tensor, next_s1: Tensor, rope: Rope | None = None, attend: Attend | None = None
+    ) -> Tensor:
+        """(B, T, d_model) hidden states, (B, T) chosen coarse halves -> (B, T, 2**s2_bits).
+
+        The coarse embedding is not scaled here, unlike at the trunk's input; released weights expect it so.
+        """
+        sibling = self.embedding.emb_s1(next_s1)
+        return self.head.proj_s2(self.dep_layer(hidden, sibling, rope, attend))
+
+    def rope(self, positions: Tensor) -> Rope:
+        """Rotary angles of positions (..., T) at the trunk's head width."""
+        return rope_table(positions, self.config.d_model // self.config.n_heads)
+
+
+    def _initialise(self) -> None:
+        for table in (self.embedding.emb_s1, self.embedding.emb_s2):
+            nn.init.normal_(table.weight, std=self.config.d_model**-0.5)
+        if self.config.learn_te:
+            for table in self.time_emb.children():
+                nn.init.normal_(table.weight, std=0.02)

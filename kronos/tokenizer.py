@@ -1,0 +1,90 @@
+"""KronosTokenizer: normalised bars -> pairs of discrete tokens, and back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kronos.config import TokenizerConfig
+from kronos.layers import Attend, Block, Rope, rope_table
+from kronos.quantizer import BinaryQuantizer, Tokens, unit
+
+
+class TokenizerLoss(NamedTuple):
+    """Scalars of one training step."""
+
+    loss: Tensor  # (recon_s1 + recon + bsq) / 2
+    recon_s1: Tensor  # mean squared error of the bars rebuilt from s1 alone
+    recon: Tensor  # ... from both sub-tokens
+    bsq: Tensor  # commitment and entropy
+
+
+class KronosTokenizer(nn.Module):
+    """A causal transformer autoencoder around a binary quantiser (Kronos, section 3.1)."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        bits = config.s1_bits + config.s2_bits
+        self.embed = nn.Linear(config.d_in, config.d_model)
+        self.encoder = self._blocks(config.n_enc_layers - 1)
+        self.quant_embed = nn.Linear(config.d_model, bits)
+        self.quantizer = BinaryQuantizer(config)
+        self.post_quant_embed_pre = nn.Linear(config.s1_bits, config.d_model)
+        self.post_quant_embed = nn.Linear(bits, config.d_model)
+        self.decoder = self._blocks(config.n_dec_layers - 1)
+        self.head = nn.Linear(config.d_model, config.d_in)
+
+    def encode(self, x: Tensor) -> Tokens:
+        """(B, T, 6) normalised bars -> their tokens; position t sees bars 0..t only."""
+        return self.quantizer.tokens(self.quantizer(self._latents(x)))
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Tokens -> (B, T, 6) normalised bars; position t sees tokens 0..t only."""
+        return self._rebuild(self.embed_tokens(tokens))
+
+    def embed_tokens(self, tokens: Tokens) -> Tensor:
+        """Tokens -> (..., d_model), the decoder's input."""
+        return self.post_quant_embed(self.quantizer.corners(tokens))
+
+    def decode_embedded(self, x: Tensor, rope: Rope, attends: list[Attend]) -> Tensor:
+        """One pass of the decoder through the engine's caches: (B, T, d_model) -> (B, T, 6)."""
+        for block, attend in zip(self.decoder, attends, strict=True):
+            x = block(x, rope, attend)
+        return self.head(x)
+
+    def loss(self, x: Tensor) -> TokenizerLoss:
+        """Training loss of (B, T, 6) normalised bars (Kronos, eq. 4)."""
+        z = self._latents(x)
+        corners = self.quantizer(z)
+        coarse = self._rebuild(self.post_quant_embed_pre(corners[..., : self.config.s1_bits]))
+        full = self._rebuild(self.post_quant_embed(corners))
+        recon_s1, recon, bsq = F.mse_loss(coarse, x), F.mse_loss(full, x), self.quantizer.loss(z)
+        return TokenizerLoss((recon_s1 + recon + bsq) / 2, recon_s1, recon, bsq)
+
+    def _latents(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        rope = self.rope(torch.arange(x.shape[1], device=x.device))
+        for block in self.encoder:
+            x = block(x, rope)
+        return unit(self.quant_embed(x))  # (B, T, bits)
+
+    def _rebuild(self, x: Tensor) -> Tensor:
+        rope = self.rope(torch.arange(x.shape[1], device=x.device))
+        for block in self.decoder:
+            x = block(x, rope)
+        return self.head(x)
+
+    def rope(self, positions: Tensor) -> Rope:
+        """Rotary angles of positions (..., T) at this network's head width."""
+        return rope_table(positions, self.config.d_model // self.config.n_heads)
+
+    def _blocks(self, count: int) -> nn.ModuleList:
+        c = self.config
+        return nn.ModuleList(
+            Block(c.d_model, c.n_heads, c.ff_dim, c.ffn_dropout_p, c.attn_dropout_p, c.resid_dropout_p)
+            for _ in range(count)
+        )

@@ -1,0 +1,125 @@
+"""`python -m kronos.training tokenizer|predictor`: train one stage from tidy bar files."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import torch
+from cyclopts import Parameter
+
+from kronos.checkpoint import load_network
+from kronos.config import ModelConfig, TokenizerConfig
+from kronos.model import Kronos
+from kronos.tokenizer import KronosTokenizer
+from kronos.training.dataset import BarTape, TrainingWindows
+from kronos.training.loop import LoopConfig, train
+from kronos.training.stages import predictor_step, tokenizer_step
+
+app = cyclopts.App(name="python -m kronos.training", help=__doc__)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataConfig:
+    """Which bars to learn from.
+
+    Attributes:
+        data: tidy parquet or CSV files: instrument, datetime, open, high, low, close, volume[, amount, factor].
+        train_until: last date of training windows.
+        validate_until: last date of validation windows, which start after `train_until`.
+        lookback: bars that a window is scaled by.
+        horizon: bars behind them.
+        frequency: of the bars, for the cleaning rules.
+    """
+
+    data: list[Path]
+    train_until: str
+    validate_until: str
+    lookback: int = 90
+    horizon: int = 11
+    frequency: str = "1day"
+
+    def windows(self) -> tuple[TrainingWindows, TrainingWindows]:
+        """Training and validation windows; no window holds bars of both spans behind its lookback."""
+        length = self.lookback + self.horizon
+        tape = BarTape.from_files(self.data, self.frequency, min_bars=length)
+        split = [tape.starts(length, None, self.train_until), tape.starts(length, self.train_until, self.validate_until)]
+        # Embargo: a validation window's horizon must lie behind the last training date altogether.
+        first = tape.dates[split[1] + self.lookback]
+        split[1] = split[1][first > tape.dates.dtype.type(self.train_until)]
+        return tuple(TrainingWindows(tape, s, self.lookback, self.horizon) for s in split)  # type: ignore[return-value]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TokenizerSize(TokenizerConfig):
+    """The nano tokenizer's size; every field is a flag."""
+
+    d_model: int = 64
+    ff_dim: int = 128
+    n_enc_layers: int = 3
+    n_dec_layers: int = 3
+    s1_bits: int = 8
+    s2_bits: int = 8
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ModelSize(ModelConfig):
+    """The nano model's size; every field is a flag."""
+
+    n_layers: int = 4
+    d_model: int = 96
+    n_heads: int = 4
+    ff_dim: int = 256
+    s1_bits: int = 8
+    s2_bits: int = 8
+
+
+Loop = Annotated[LoopConfig, Parameter(name="*")]
+
+
+@app.command
+def tokenizer(
+    data: DataConfig,
+    *,
+    output: Path,
+    size: TokenizerSize = TokenizerSize(),  # noqa: B008 (frozen)
+    loop: Loop = LoopConfig(),  # noqa: B008
+) -> None:
+    """First stage: learn to rebuild bars.
+
+    Example: python -m kronos.training tokenizer --data bars.parquet --train-until 2018-12-31
+    --validate-until 2019-12-31 --output out/tokenizer
+    """
+    torch.manual_seed(loop.seed)
+    network = KronosTokenizer(size)
+    train(network, tokenizer_step(network), *data.windows(), loop, output)
+
+
+@app.command
+def predictor(
+    data: DataConfig,
+    *,
+    tokenizer: Path,
+    output: Path,
+    size: ModelSize = ModelSize(),  # noqa: B008 (frozen)
+    loop: Loop = LoopConfig(),  # noqa: B008
+) -> None:
+    """Second stage: learn the order of a trained tokenizer's tokens.
+
+    Example: python -m kronos.training predictor --data bars.parquet --train-until 2018-12-31
+    --validate-until 2019-12-31 --tokenizer out/tokenizer --output out/predictor
+    """
+    torch.manual_seed(loop.seed)
+    network = Kronos(size)
+    train(network, predictor_step(network, load_network(KronosTokenizer, tokenizer)), *data.windows(), loop, output)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    app()

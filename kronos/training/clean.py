@@ -1,0 +1,66 @@
+"""The paper's cleaning rules (appendix on data): cut a series where it stops being one, drop dead stretches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import FEATURES, PRICES, check_bars, repair_bars
+
+
+class CleaningRule(NamedTuple):
+    """Limits of one bar frequency.
+
+    Attributes:
+        max_gap: cut before a bar whose |open / previous close - 1| exceeds it.
+        max_illiquid: longest run of bars without volume that stays.
+        max_stagnant: longest run of bars with an unchanged close that stays.
+    """
+
+    max_gap: float
+    max_illiquid: int
+    max_stagnant: int
+
+
+RULES = {
+    "1min": CleaningRule(0.10, 15, 45),
+    "5min": CleaningRule(0.15, 3, 10),
+    "15min": CleaningRule(0.15, 2, 5),
+    "60min": CleaningRule(0.20, 1, 3),
+    "1day": CleaningRule(0.30, 1, 3),
+}
+
+
+def clean_segments(bars: pd.DataFrame, rule: CleaningRule, min_bars: int) -> list[pd.DataFrame]:
+    """Continuous stretches of at least `min_bars` bars, each fit to learn from.
+
+    A missing price cuts hard; missing volume or amount counts as 0, as in the paper.
+
+    Args:
+        bars: one instrument, DatetimeIndex; columns as `check_bars` wants them, prices may be NaN.
+        rule: one of RULES.
+        min_bars: shorter stretches are dropped.
+    """
+    bars = bars.sort_index()
+    finite = np.isfinite(bars[list(PRICES)].to_numpy(float)).all(axis=1)
+    positive = (bars[list(PRICES)] > 0).all(axis=1).to_numpy()
+    priced = finite & positive
+    gap = bars["open"].to_numpy() / bars["close"].shift().to_numpy() - 1
+    cut = ~priced | (np.abs(np.nan_to_num(gap)) > rule.max_gap)
+    dead = ~priced | _long_runs(bars["close"].diff().eq(0).to_numpy(), rule.max_stagnant)
+    if "volume" in bars:
+        dead |= _long_runs(bars["volume"].fillna(0).eq(0).to_numpy(), rule.max_illiquid)
+    # A dropped stretch ends the segment before it and starts a new one behind it.
+    segment = np.cumsum(cut | dead)
+    alive = bars[~dead]
+    parts = [part for _, part in alive.groupby(segment[~dead]) if len(part) >= min_bars]
+    return [check_bars(repair_bars(part))[list(FEATURES)] for part in parts]
+
+
+def _long_runs(flags: np.ndarray, limit: int) -> np.ndarray:
+    """(T,) True where a run of True is longer than `limit`."""
+    run = np.cumsum(np.r_[True, flags[1:] != flags[:-1]])
+    length = np.bincount(run)[run]
+    return flags & (length > limit)

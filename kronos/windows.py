@@ -1,0 +1,252 @@
+"""Windows: the last bars of each (datetime, instrument), their scale, and the timestamps to forecast.
+
+Knows no torch. A window dated t holds bars up to t and nothing later; its future timestamps come from a
+calendar, never from data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import FEATURES, check_bars, stamps
+
+KEYS = ("datetime", "instrument")
+MIN_BARS = 2  # one bar has no spread to scale by
+
+
+class Scale(NamedTuple):
+    """Mean and population deviation of each window's lookback, each (N, 1, 6) float32."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def fit(cls, values: np.ndarray) -> Scale:
+        """Of (N, T, 6) float32 bars, in float32 as the released weights were trained."""
+        return cls(values.mean(axis=1, keepdims=True), values.std(axis=1, keepdims=True))
+
+    def apply(self, values: np.ndarray, clip: float) -> np.ndarray:
+        """(N, T, 6) bars -> normalised and clipped to ±clip, float32."""
+        return np.clip((values - self.mean) / self._width, -clip, clip)
+
+    def invert(self, normalised: np.ndarray) -> np.ndarray:
+        """(N, ..., 6) normalised bars -> the bars' own units."""
+        shape = (len(normalised), *(1,) * (normalised.ndim - 2), normalised.shape[-1])
+        return normalised * self._width.reshape(shape) + self.mean.reshape(shape)
+
+    @property
+    def _width(self) -> np.ndarray:
+        return self.std + np.float32(1e-5)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """N windows of up to T bars.
+
+    Rows are aligned left: row i holds `lengths[i]` bars from the front and zeros behind. Under causal
+    attention no real bar then sees a padded one, so that windows of any length share a batch.
+
+    Attributes:
+        values: (N, T, 6) float32, FEATURES in the bars' own units.
+        lengths: (N,) int64, bars of each window, at least MIN_BARS.
+        stamps: (N, T, 5) int64 calendar fields of the bars.
+        future: (N, H) datetime64[ns], the timestamps to forecast.
+        keys: (N,) MultiIndex (datetime, instrument); datetime is that of the last bar seen.
+    """
+
+    values: np.ndarray
+    lengths: np.ndarray
+    stamps: np.ndarray
+    future: np.ndarray
+    keys: pd.MultiIndex
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Windows:
+        """Some of the windows, by slice, mask or integer array."""
+        return Windows(self.values[rows], self.lengths[rows], self.stamps[rows], self.future[rows], self.keys[rows])
+
+    @property
+    def horizon(self) -> int:
+        """Bars to forecast."""
+        return self.future.shape[1]
+
+    @property
+    def last(self) -> np.ndarray:
+        """(N, 6) the last bar of each window."""
+        return self.values[np.arange(len(self)), self.lengths - 1]
+
+    @property
+    def future_stamps(self) -> np.ndarray:
+        """(N, H, 5) int64 calendar fields of `future`."""
+        return stamps(pd.DatetimeIndex(self.future.ravel())).reshape(*self.future.shape, -1)
+
+    def scale(self) -> Scale:
+        """Each window's scale, from its own bars only."""
+        mean = np.empty((len(self), 1, len(FEATURES)), np.float32)
+        std = np.empty_like(mean)
+        for length in np.unique(self.lengths):
+            rows = self.lengths == length
+            mean[rows], std[rows] = Scale.fit(self.values[rows, :length])
+        return Scale(mean, std)
+
+    def digest(self) -> str:
+        """sha256 of everything the windows hold: two equal digests mean equal inputs."""
+        digest = hashlib.sha256()
+        for part in (self.values, self.lengths, self.stamps, self.future.astype("datetime64[ns]")):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        digest.update("\n".join(map(str, self.keys)).encode())
+        return digest.hexdigest()
+
+    @classmethod
+    def rolling(
+        cls,
+        panel: pd.DataFrame | Mapping[str, pd.DataFrame],
+        lookback: int,
+        horizon: int,
+        calendar: pd.DatetimeIndex | str,
+        *,
+        since: pd.Timestamp | str | None = None,
+        until: pd.Timestamp | str | None = None,
+        keys: pd.MultiIndex | None = None,
+        min_bars: int | None = None,
+    ) -> Windows:
+        """The window that ends at each bar of each instrument, in order of (datetime, instrument).
+
+        Args:
+            panel: frame indexed (datetime, instrument), or a mapping instrument -> frame by datetime.
+            lookback: bars of a window at most.
+            horizon: bars to forecast.
+            calendar: trading timestamps, or a pandas frequency ("B", "5min") for a market without one.
+            since, until: only windows dated within, inclusive; earlier bars still serve as lookback.
+            keys: only these (datetime, instrument) pairs.
+            min_bars: windows with fewer bars are left out; `lookback` when omitted.
+
+        Raises:
+            ValueError: no window remains, or a bar is not one (see `check_bars`).
+        """
+        min_bars = lookback if min_bars is None else min_bars
+        _check_sizes(lookback, horizon, min_bars)
+        wanted = _wanted_dates(keys)
+        parts = []
+        for name, bars in _by_instrument(panel):
+            checked = check_bars(bars, f"bars of {name}")
+            if not isinstance(checked.index, pd.DatetimeIndex):
+                raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
+            ends = _ends(checked.index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE))
+            if len(ends):
+                parts.append((name, checked, ends))
+        if not parts:
+            raise ValueError(
+                f"No instrument has a window of {min_bars} bars within [{since}, {until}]. "
+                "Give earlier bars or ask for a shorter lookback."
+            )
+        return _join([_cut(name, bars, ends, lookback) for name, bars, ends in parts], calendar, horizon)
+
+
+def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, horizon: int) -> np.ndarray:
+    """(N, H) datetime64[ns]: the next `horizon` trading times after each of N timestamps.
+
+    A calendar that ends too soon is continued by business days, so that the last dates have a forecast too.
+    """
+    dates, inverse = np.unique(asof, return_inverse=True)
+    if isinstance(calendar, str):
+        rows = [pd.date_range(date, periods=horizon + 1, freq=calendar) for date in pd.DatetimeIndex(dates)]
+        # An anchored frequency moves a start that it does not contain forward: that is the first step already.
+        table = np.stack([r[r > d][:horizon] if r[0] > d else r[1:] for r, d in zip(rows, dates, strict=True)])
+    else:
+        calendar = pd.DatetimeIndex(calendar).unique().sort_values()
+        last = max(calendar[-1], pd.Timestamp(dates[-1]))
+        calendar = calendar.append(pd.bdate_range(last + pd.offsets.BDay(), periods=horizon))
+        first = calendar.searchsorted(dates, side="right")
+        table = calendar.to_numpy()[first[:, None] + np.arange(horizon)]
+    return table.astype("datetime64[ns]")[inverse]
+
+
+_NONE = pd.DatetimeIndex([])
+
+
+class _Cut(NamedTuple):
+    """Windows of one instrument, before they are joined."""
+
+    values: np.ndarray
+    lengths: np.ndarray
+    stamps: np.ndarray
+    keys: pd.MultiIndex
+
+
+def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
+    if horizon < 1:
+        raise ValueError(f"horizon={horizon} asks for no bar. Ask for at least 1.")
+    if not MIN_BARS <= min_bars <= lookback:
+        raise ValueError(
+            f"min_bars={min_bars} and lookback={lookback}: a window needs {MIN_BARS} <= min_bars <= lookback."
+        )
+
+
+def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
+    if isinstance(panel, pd.DataFrame):
+        if list(panel.index.names) != list(KEYS):
+            raise ValueError(f"The panel is indexed by {list(panel.index.names)}. Index it by {list(KEYS)}.")
+        for name, bars in panel.groupby(level="instrument", sort=True):
+            yield str(name), bars.droplevel("instrument")
+    else:
+        yield from sorted(panel.items())
+
+
+def _wanted_dates(keys: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | None:
+    if keys is None:
+        return None
+    dates = keys.get_level_values("datetime").to_series(index=keys.get_level_values("instrument"))
+    return {str(name): pd.DatetimeIndex(group) for name, group in dates.groupby(level=0)}
+
+
+def _ends(
+    index: pd.DatetimeIndex,
+    min_bars: int,
+    since: pd.Timestamp | str | None,
+    until: pd.Timestamp | str | None,
+    wanted: pd.DatetimeIndex | None,
+) -> np.ndarray:
+    """Positions of the bars that end a window."""
+    keep = np.arange(len(index)) >= min_bars - 1
+    if since is not None:
+        keep &= index >= pd.Timestamp(since)
+    if until is not None:
+        keep &= index <= pd.Timestamp(until)
+    if wanted is not None:
+        keep &= index.isin(wanted)
+    return np.flatnonzero(keep)
+
+
+def _cut(name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int) -> _Cut:
+    index = pd.DatetimeIndex(bars.index)
+    lengths = np.minimum(ends + 1, lookback)
+    offsets = np.arange(lengths.max())
+    rows = np.minimum((ends + 1 - lengths)[:, None] + offsets, ends[:, None])
+    real = offsets < lengths[:, None]  # (N, T)
+    values = np.where(real[..., None], bars.to_numpy(np.float32)[rows], np.float32(0))
+    fields = np.where(real[..., None], stamps(index)[rows], 0)
+    keys = pd.MultiIndex.from_arrays([index[ends], [name] * len(ends)], names=KEYS)
+    return _Cut(values, lengths.astype(np.int64), fields, keys)
+
+
+def _join(cuts: list[_Cut], calendar: pd.DatetimeIndex | str, horizon: int) -> Windows:
+    width = max(cut.values.shape[1] for cut in cuts)
+    keys = cuts[0].keys.append([cut.keys for cut in cuts[1:]])
+    order = np.lexsort([keys.get_level_values("instrument"), keys.get_level_values("datetime")])
+    values, fields = (
+        np.concatenate([np.pad(x, [(0, 0), (0, width - x.shape[1]), (0, 0)]) for x in parts])[order]
+        for parts in ([cut.values for cut in cuts], [cut.stamps for cut in cuts])
+    )
+    lengths = np.concatenate([cut.lengths for cut in cuts])[order]
+    keys = keys[order]
+    future = future_timestamps(pd.DatetimeIndex(keys.get_level_values("datetime")), calendar, horizon)
+    return Windows(values, lengths, fields, future, keys)
