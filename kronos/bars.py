@@ -59,7 +59,9 @@ def check_timestamps(index: pd.DatetimeIndex, name: str = "bars") -> None:
         raise ValueError(f"{name} has the timestamp {first} twice. Keep one bar, e.g. with repair_bars().")
     if not index.is_monotonic_increasing:
         first = index[1:][np.diff(index.asi8) < 0][0]
-        raise ValueError(f"{name} is not in order of time: {first} follows a later bar. Use bars.sort_index().")
+        raise ValueError(
+            f"{name} is not in order of time: {first} follows a later bar. Use bars.sort_index()."
+        )
 
 
 def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:

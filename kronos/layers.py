@@ -76,12 +76,15 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(B, T, width) queries over (B, T, width) context -> (B, T, width); unrotated without `rope`."""
         q = self._heads(self.q_proj(query))  # (B, heads, T, head width)
-        k = self._heads(self.k_proj(context))
-        v = self._heads(self.v_proj(context))
+        k, v = self.keys_values(context)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
         out = (attend or self._causal)(q, k, v)
         return self.resid_dropout(self.out_proj(out.transpose(1, 2).flatten(2)))
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, width) -> unrotated keys and values, each (B, heads, T, head width)."""
+        return self._heads(self.k_proj(context)), self._heads(self.v_proj(context))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, self.head_width)).transpose(1, 2)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kronos.checkpoint import Network
 from kronos.config import DEPENDENCY_HEADS, ModelConfig
 from kronos.layers import Attend, Attention, Block, RMSNorm, Rope, rope_table
 from kronos.quantizer import Tokens
@@ -102,8 +103,11 @@ class DualHead(nn.Module):
         self.proj_s2 = nn.Linear(config.d_model, 2**config.s2_bits)
 
 
-class Kronos(nn.Module):
+class Kronos(Network):
     """The next token's distribution, p(s1 | past) p(s2 | past, s1) (Kronos, section 3.2)."""
+
+    config_type = ModelConfig
+    part = "predictor"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -174,7 +178,6 @@ class Kronos(nn.Module):
     def rope(self, positions: Tensor) -> Rope:
         """Rotary angles of positions (..., T) at the trunk's head width."""
         return rope_table(positions, self.config.d_model // self.config.n_heads)
-
 
     def _initialise(self) -> None:
         for table in (self.embedding.emb_s1, self.embedding.emb_s2):

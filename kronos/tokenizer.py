@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kronos.checkpoint import Network
 from kronos.config import TokenizerConfig
 from kronos.layers import Attend, Block, Rope, rope_table
 from kronos.quantizer import BinaryQuantizer, Tokens, unit
@@ -22,8 +23,11 @@ class TokenizerLoss(NamedTuple):
     bsq: Tensor  # commitment and entropy
 
 
-class KronosTokenizer(nn.Module):
+class KronosTokenizer(Network):
     """A causal transformer autoencoder around a binary quantiser (Kronos, section 3.1)."""
+
+    config_type = TokenizerConfig
+    part = "tokenizer"
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -64,6 +68,12 @@ class KronosTokenizer(nn.Module):
         full = self._rebuild(self.post_quant_embed(corners))
         recon_s1, recon, bsq = F.mse_loss(coarse, x), F.mse_loss(full, x), self.quantizer.loss(z)
         return TokenizerLoss((recon_s1 + recon + bsq) / 2, recon_s1, recon, bsq)
+
+    def upstream_constants(self) -> dict[str, Tensor]:
+        """See `Network`: the quantiser's bit weights come on top."""
+        bits = {"basis": self.config.s1_bits + self.config.s2_bits, "group_basis": self.config.group_size}
+        weights = {f"tokenizer.bsq.{name}": 2 ** torch.arange(n - 1, -1, -1) for name, n in bits.items()}
+        return {**super().upstream_constants(), **weights}
 
     def _latents(self, x: Tensor) -> Tensor:
         x = self.embed(x)

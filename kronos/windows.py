@@ -7,7 +7,7 @@ calendar, never from data.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,7 +71,9 @@ class Windows:
 
     def __getitem__(self, rows: slice | np.ndarray) -> Windows:
         """Some of the windows, by slice, mask or integer array."""
-        return Windows(self.values[rows], self.lengths[rows], self.stamps[rows], self.future[rows], self.keys[rows])
+        return Windows(
+            self.values[rows], self.lengths[rows], self.stamps[rows], self.future[rows], self.keys[rows]
+        )
 
     @property
     def horizon(self) -> int:
@@ -140,7 +142,9 @@ class Windows:
             checked = check_bars(bars, f"bars of {name}")
             if not isinstance(checked.index, pd.DatetimeIndex):
                 raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
-            ends = _ends(checked.index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE))
+            ends = _ends(
+                checked.index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE)
+            )
             if len(ends):
                 parts.append((name, checked, ends))
         if not parts:
@@ -148,7 +152,46 @@ class Windows:
                 f"No instrument has a window of {min_bars} bars within [{since}, {until}]. "
                 "Give earlier bars or ask for a shorter lookback."
             )
-        return _join([_cut(name, bars, ends, lookback) for name, bars, ends in parts], calendar, horizon)
+        windows = []
+        for name, bars, ends in parts:
+            dates = pd.DatetimeIndex(bars.index[ends])
+            windows.append(_cut(name, bars, ends, lookback, future_timestamps(dates, calendar, horizon)))
+        return cls.stack(windows).sorted()
+
+    @classmethod
+    def single(cls, name: str, bars: pd.DataFrame, future: pd.DatetimeIndex) -> Windows:
+        """One window of all of an instrument's bars (checked, indexed by time) and the times to forecast.
+
+        Raises:
+            ValueError: fewer than MIN_BARS bars.
+        """
+        if len(bars) < MIN_BARS:
+            raise ValueError(
+                f"{name} has {len(bars)} bar. A forecast needs a lookback of at least {MIN_BARS}."
+            )
+        end = np.array([len(bars) - 1])
+        return _cut(name, bars, end, len(bars), future.to_numpy("datetime64[ns]")[None])
+
+    @classmethod
+    def stack(cls, parts: Sequence[Windows]) -> Windows:
+        """Windows of any lookbacks and one horizon, in the order given."""
+        width = max(part.values.shape[1] for part in parts)
+
+        def joined(arrays: list[np.ndarray]) -> np.ndarray:
+            return np.concatenate([np.pad(x, [(0, 0), (0, width - x.shape[1]), (0, 0)]) for x in arrays])
+
+        return cls(
+            values=joined([part.values for part in parts]),
+            lengths=np.concatenate([part.lengths for part in parts]),
+            stamps=joined([part.stamps for part in parts]),
+            future=np.concatenate([part.future for part in parts]),
+            keys=parts[0].keys.append([part.keys for part in parts[1:]]),
+        )
+
+    def sorted(self) -> Windows:
+        """In order of (datetime, instrument)."""
+        names, dates = self.keys.get_level_values("instrument"), self.keys.get_level_values("datetime")
+        return self[np.lexsort([names, dates])]
 
 
 def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, horizon: int) -> np.ndarray:
@@ -160,7 +203,9 @@ def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, 
     if isinstance(calendar, str):
         rows = [pd.date_range(date, periods=horizon + 1, freq=calendar) for date in pd.DatetimeIndex(dates)]
         # An anchored frequency moves a start that it does not contain forward: that is the first step already.
-        table = np.stack([r[r > d][:horizon] if r[0] > d else r[1:] for r, d in zip(rows, dates, strict=True)])
+        table = np.stack(
+            [r[r > d][:horizon] if r[0] > d else r[1:] for r, d in zip(rows, dates, strict=True)]
+        )
     else:
         calendar = pd.DatetimeIndex(calendar).unique().sort_values()
         last = max(calendar[-1], pd.Timestamp(dates[-1]))
@@ -171,15 +216,6 @@ def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, 
 
 
 _NONE = pd.DatetimeIndex([])
-
-
-class _Cut(NamedTuple):
-    """Windows of one instrument, before they are joined."""
-
-    values: np.ndarray
-    lengths: np.ndarray
-    stamps: np.ndarray
-    keys: pd.MultiIndex
 
 
 def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
@@ -226,27 +262,13 @@ def _ends(
     return np.flatnonzero(keep)
 
 
-def _cut(name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int) -> _Cut:
+def _cut(name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int, future: np.ndarray) -> Windows:
+    """The windows of one instrument that end at positions `ends`."""
     index = pd.DatetimeIndex(bars.index)
     lengths = np.minimum(ends + 1, lookback)
     offsets = np.arange(lengths.max())
     rows = np.minimum((ends + 1 - lengths)[:, None] + offsets, ends[:, None])
-    real = offsets < lengths[:, None]  # (N, T)
-    values = np.where(real[..., None], bars.to_numpy(np.float32)[rows], np.float32(0))
-    fields = np.where(real[..., None], stamps(index)[rows], 0)
+    real = (offsets < lengths[:, None])[..., None]  # (N, T, 1)
+    values = np.where(real, bars.to_numpy(np.float32)[rows], np.float32(0))
     keys = pd.MultiIndex.from_arrays([index[ends], [name] * len(ends)], names=KEYS)
-    return _Cut(values, lengths.astype(np.int64), fields, keys)
-
-
-def _join(cuts: list[_Cut], calendar: pd.DatetimeIndex | str, horizon: int) -> Windows:
-    width = max(cut.values.shape[1] for cut in cuts)
-    keys = cuts[0].keys.append([cut.keys for cut in cuts[1:]])
-    order = np.lexsort([keys.get_level_values("instrument"), keys.get_level_values("datetime")])
-    values, fields = (
-        np.concatenate([np.pad(x, [(0, 0), (0, width - x.shape[1]), (0, 0)]) for x in parts])[order]
-        for parts in ([cut.values for cut in cuts], [cut.stamps for cut in cuts])
-    )
-    lengths = np.concatenate([cut.lengths for cut in cuts])[order]
-    keys = keys[order]
-    future = future_timestamps(pd.DatetimeIndex(keys.get_level_values("datetime")), calendar, horizon)
-    return Windows(values, lengths, fields, future, keys)
+    return Windows(values, lengths.astype(np.int64), np.where(real, stamps(index)[rows], 0), future, keys)

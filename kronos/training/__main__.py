@@ -11,7 +11,6 @@ import cyclopts
 import torch
 from cyclopts import Parameter
 
-from kronos.checkpoint import load_network
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
@@ -47,7 +46,10 @@ class DataConfig:
         """Training and validation windows; no window holds bars of both spans behind its lookback."""
         length = self.lookback + self.horizon
         tape = BarTape.from_files(self.data, self.frequency, min_bars=length)
-        split = [tape.starts(length, None, self.train_until), tape.starts(length, self.train_until, self.validate_until)]
+        split = [
+            tape.starts(length, None, self.train_until),
+            tape.starts(length, self.train_until, self.validate_until),
+        ]
         # Embargo: a validation window's horizon must lie behind the last training date altogether.
         first = tape.dates[split[1] + self.lookback]
         split[1] = split[1][first > tape.dates.dtype.type(self.train_until)]
@@ -117,7 +119,13 @@ def predictor(
     """
     torch.manual_seed(loop.seed)
     network = Kronos(size)
-    train(network, predictor_step(network, load_network(KronosTokenizer, tokenizer)), *data.windows(), loop, output)
+    train(
+        network,
+        predictor_step(network, KronosTokenizer.from_pretrained(tokenizer)),
+        *data.windows(),
+        loop,
+        output,
+    )
 
 
 if __name__ == "__main__":

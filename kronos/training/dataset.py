@@ -37,11 +37,17 @@ class BarTape:
         """Read tidy parquet or CSV bars, adjust them by `factor` or `factor_est`, clean and concatenate."""
         segments = []
         for file in files:
-            frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, parse_dates=["datetime"])
+            frame = (
+                pd.read_parquet(file)
+                if file.suffix == ".parquet"
+                else pd.read_csv(file, parse_dates=["datetime"])
+            )
             for _, bars in _adjusted(frame).groupby("instrument", sort=True):
                 segments += clean_segments(bars.set_index("datetime"), RULES[frequency], min_bars)
         if not segments:
-            raise ValueError(f"No stretch of {min_bars} clean bars in {[str(f) for f in files]}. Give longer series.")
+            raise ValueError(
+                f"No stretch of {min_bars} clean bars in {[str(f) for f in files]}. Give longer series."
+            )
         index = segments[0].index.append([s.index for s in segments[1:]])
         return cls(
             values=np.concatenate([s.to_numpy(np.float32) for s in segments]),
@@ -84,14 +90,18 @@ class TrainingWindows:
         scale = Scale.fit(values[:, : self.lookback])
         return scale.apply(values, self.clip), self.tape.stamps[rows]
 
-    def batches(self, size: int, steps: int, seed: int, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(
+        self, size: int, steps: int, seed: int, first: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Steps `first`..`steps` of a shuffled pass that repeats, without volume in ZEROED of the windows.
 
         What step i holds depends on the seed and on i only, never on a worker or an earlier step.
         """
         per_epoch = len(self) // size
         if per_epoch == 0:
-            raise ValueError(f"{len(self)} windows do not fill one batch of {size}. Give more bars or a smaller batch.")
+            raise ValueError(
+                f"{len(self)} windows do not fill one batch of {size}. Give more bars or a smaller batch."
+            )
         order = None
         for step in range(first, steps):
             epoch, i = divmod(step, per_epoch)
@@ -107,7 +117,9 @@ def _adjusted(frame: pd.DataFrame) -> pd.DataFrame:
     for name in ("factor", "factor_est"):
         if name in frame:
             frame = frame.copy()
-            frame[["open", "high", "low", "close"]] = frame[["open", "high", "low", "close"]].mul(frame[name], axis=0)
+            frame[["open", "high", "low", "close"]] = frame[["open", "high", "low", "close"]].mul(
+                frame[name], axis=0
+            )
             frame["volume"] = frame["volume"] / frame[name]
             return frame
     return frame

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kronos.checkpoint import save_network
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.dataset import TrainingWindows
@@ -70,7 +69,9 @@ def train(
     """
     if len(validation) == 0:
         raise ValueError("There is no validation window. Move the split so that it holds some.")
-    optimiser = torch.optim.AdamW(_groups(network, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95))
+    optimiser = torch.optim.AdamW(
+        _groups(network, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95)
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.learning_rate, total_steps=config.steps, pct_start=config.warmup
     )
@@ -99,13 +100,15 @@ def train(
             history.append(row)
             logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items()))
             if row["val_loss"] <= min(r["val_loss"] for r in history):
-                save_network(network, output)
+                network.save_pretrained(output)
             (output / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     return history
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, step: Step, windows: TrainingWindows, count: int, batch: int = 256) -> dict[str, float]:
+def evaluate(
+    network: nn.Module, step: Step, windows: TrainingWindows, count: int, batch: int = 256
+) -> dict[str, float]:
     """Mean losses over up to `count` evenly spaced windows, weighted by windows, in eval mode."""
     network.eval()
     chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int))

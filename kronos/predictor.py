@@ -1,0 +1,298 @@
+"""KronosPredictor: Windows -> Forecast. Upstream's `predict` and `predict_batch` are doors to the same room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import Progress
+
+from kronos.bars import FEATURES, check_bars, check_timestamps
+from kronos.checkpoint import Origin, origin, resolve_tokenizer
+from kronos.config import SampleConfig
+from kronos.engine import Prompt, decode, generate
+from kronos.forecast import Forecast, Provenance
+from kronos.model import Kronos
+from kronos.sampling import Draws, SharedDraws, TorchDraws
+from kronos.tokenizer import KronosTokenizer
+from kronos.windows import MIN_BARS, Windows
+
+Timestamps = pd.Series | pd.DatetimeIndex
+
+# Rows (windows x samples) and prompt tokens of one chunk: throughput is flat beyond, memory is not.
+CHUNK_ROWS, CHUNK_TOKENS = 2048, 32_768
+
+
+class KronosPredictor:
+    """A model and its tokenizer on one device, ready to forecast.
+
+    Args:
+        model: Kronos, put in eval mode.
+        tokenizer: the one it was trained with, put in eval mode.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest there is.
+        max_context: bars the model sees at most.
+        clip: normalised bars are clipped to ±clip.
+
+    Raises:
+        ValueError: model and tokenizer do not fit, or there is no such device.
+    """
+
+    def __init__(
+        self,
+        model: Kronos,
+        tokenizer: KronosTokenizer,
+        device: str | torch.device | None = None,
+        max_context: int = 512,
+        clip: float = 5,
+    ) -> None:
+        _check_pair(model, tokenizer)
+        if max_context < MIN_BARS:
+            raise ValueError(f"max_context={max_context} leaves no window. Pass at least {MIN_BARS}.")
+        self.device = _device(device)
+        self.model = model.to(self.device).eval()
+        self.tokenizer = tokenizer.to(self.device).eval()
+        self.max_context = max_context
+        self.clip = clip
+        self.origin: Origin | None = None  # unknown for networks that came from no file
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        spec: str | Path = "kronos-nano",
+        tokenizer: str | Path | None = None,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        max_context: int = 512,
+        clip: float = 5,
+    ) -> KronosPredictor:
+        """Load a bundled pair, a folder with `tokenizer/` and `predictor/`, or a model with its tokenizer.
+
+        Args:
+            spec: bundled name, folder, or hub id of a model.
+            tokenizer: folder or hub id; released models and pairs know theirs.
+            revision: of the model on the hub.
+            device, max_context, clip: as in the constructor.
+
+        Raises:
+            FileNotFoundError: nothing by that name; says how to get it.
+            ValueError: no tokenizer is known, or the two do not fit.
+        """
+        tokenizer = tokenizer or resolve_tokenizer(spec)
+        predictor = cls(
+            Kronos.from_pretrained(spec, revision),
+            KronosTokenizer.from_pretrained(tokenizer),
+            device,
+            max_context,
+            clip,
+        )
+        predictor.origin = origin(spec, tokenizer, revision)
+        return predictor
+
+    def forecast(
+        self,
+        windows: Windows,
+        sampling: SampleConfig | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Forecast:
+        """Sample futures of every window; lookbacks may differ.
+
+        Draws depend on the seed and on each window's date only, so that any batch size, order or split of
+        the windows gives the same forecast.
+
+        Args:
+            windows: N windows; their `future` sets the horizon.
+            sampling: settings, the defaults of `SampleConfig` when omitted.
+            progress: called after each chunk with the number of windows done in it.
+
+        Returns:
+            Forecast with paths (N, S, H, 6) in the bars' own units.
+        """
+        sampling = sampling or SampleConfig()
+        rows = self._chunk_rows(windows, sampling)
+        paths = []
+        for start in range(0, len(windows), rows):
+            chunk = windows[start : start + rows]
+            dates = pd.DatetimeIndex(chunk.keys.get_level_values("datetime"))
+            draws = SharedDraws(sampling.seed, dates, sampling.samples, chunk.horizon, self.device)
+            paths.append(self._paths(chunk, sampling, draws))
+            if progress is not None:
+                progress(len(chunk))
+        return self._forecast(windows, sampling, np.concatenate(paths))
+
+    def predict(
+        self,
+        df: pd.DataFrame,
+        x_timestamp: Timestamps,
+        y_timestamp: Timestamps,
+        pred_len: int,
+        T: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 0.9,
+        sample_count: int = 1,
+        verbose: bool = True,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Upstream's call for one series: the average of `sample_count` paths.
+
+        Args:
+            df: (L, ...) bars with open, high, low, close, optionally volume and amount.
+            x_timestamp: (L,) of the bars.
+            y_timestamp: (pred_len,) of the bars to forecast.
+            pred_len: bars to forecast.
+            T, top_k, top_p: temperature and filters, see `SampleConfig`.
+            sample_count: paths to average.
+            verbose: show a progress bar.
+            seed: of the draws; None goes on with torch's global stream, so that `torch.manual_seed(s)` before
+                the call and `seed=s` both give upstream's numbers for s.
+
+        Returns:
+            (pred_len, 6) FEATURES indexed by `y_timestamp`.
+        """
+        return self.predict_batch(
+            [df], [x_timestamp], [y_timestamp], pred_len, T, top_k, top_p, sample_count, verbose, seed
+        )[0]
+
+    def predict_batch(
+        self,
+        df_list: Sequence[pd.DataFrame],
+        x_timestamp_list: Sequence[Timestamps],
+        y_timestamp_list: Sequence[Timestamps],
+        pred_len: int,
+        T: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 0.9,
+        sample_count: int = 1,
+        verbose: bool = True,
+        seed: int | None = None,
+    ) -> list[pd.DataFrame]:
+        """Upstream's call for several series; their lookbacks may differ. Arguments as in `predict`.
+
+        Draws come from one stream over the whole batch, so a series' numbers depend on its neighbours;
+        `forecast` does not have that flaw.
+        """
+        windows = _windows_of(df_list, x_timestamp_list, y_timestamp_list, pred_len)
+        sampling = SampleConfig(samples=sample_count, T=T, top_k=top_k or 0, top_p=top_p)
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        with Progress(disable=not verbose, transient=True) as bar:
+            task = bar.add_task("bars", total=pred_len)
+            paths = self._paths(windows, sampling, TorchDraws(generator), on_step=lambda: bar.advance(task))
+        means = self._forecast(windows, sampling, paths).mean()
+        return [
+            pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
+            for mean, y in zip(means, y_timestamp_list, strict=True)
+        ]
+
+    def _paths(
+        self,
+        windows: Windows,
+        sampling: SampleConfig,
+        draws: Draws,
+        on_step: Callable[[], None] | None = None,
+    ) -> np.ndarray:
+        """(N, S, H, 6) in the bars' own units, in one batch."""
+        if windows.horizon >= self.max_context:
+            raise ValueError(
+                f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Ask for fewer."
+            )
+        scale = windows.scale()
+        lengths = torch.from_numpy(windows.lengths).to(self.device)
+        bars = torch.from_numpy(scale.apply(windows.values, self.clip)).to(self.device)
+        with torch.inference_mode():
+            prompt = Prompt(
+                tokens=self.tokenizer.encode(bars),
+                lengths=lengths,
+                stamps=torch.from_numpy(windows.stamps).to(self.device),
+                future=torch.from_numpy(windows.future_stamps).to(self.device),
+            )
+        tokens = generate(self.model, prompt, sampling, draws, self.max_context, on_step)
+        bars = decode(self.tokenizer, prompt, tokens, self.max_context)
+        return scale.invert(bars.cpu().numpy())
+
+    def _forecast(self, windows: Windows, sampling: SampleConfig, paths: np.ndarray) -> Forecast:
+        known = self.origin
+        provenance = Provenance(
+            model=known.name if known else type(self.model).__name__,
+            revision=known.revision if known else None,
+            weights_sha256=known.sha256 if known else None,
+            trained_until=known.trained_until if known else None,
+            sampling=sampling,
+            max_context=self.max_context,
+            data_sha256=windows.digest(),
+        )
+        return Forecast(paths, windows.keys, windows.future, windows.last, provenance)
+
+    def _chunk_rows(self, windows: Windows, sampling: SampleConfig) -> int:
+        return max(1, min(CHUNK_ROWS // sampling.samples, CHUNK_TOKENS // windows.values.shape[1]))
+
+
+def _check_pair(model: Kronos, tokenizer: KronosTokenizer) -> None:
+    reads = (model.config.s1_bits, model.config.s2_bits)
+    writes = (tokenizer.config.s1_bits, tokenizer.config.s2_bits)
+    if reads != writes:
+        raise ValueError(
+            f"The model reads tokens of {reads} bits but the tokenizer writes {writes}. "
+            "Load the tokenizer that the model was trained with."
+        )
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device '{name}' cannot be used here ({reason}). Pass 'cpu', 'cuda', 'mps' or None."
+        ) from None
+    return device
+
+
+def _windows_of(
+    frames: Sequence[pd.DataFrame],
+    x_timestamps: Sequence[Timestamps],
+    y_timestamps: Sequence[Timestamps],
+    pred_len: int,
+) -> Windows:
+    """One window a series, all of its bars; the series' number is its instrument."""
+    if pred_len < 1:
+        raise ValueError(f"pred_len={pred_len} asks for no bar. Ask for at least 1.")
+    counts = (len(frames), len(x_timestamps), len(y_timestamps))
+    if not counts[0] or len(set(counts)) > 1:
+        raise ValueError(
+            f"{counts[0]} frames, {counts[1]} x_timestamps and {counts[2]} y_timestamps do not pair up. "
+            "Pass one of each a series, and at least one series."
+        )
+    rows = zip(frames, x_timestamps, y_timestamps, strict=True)
+    return Windows.stack([_series(f"series {i}", *row, pred_len) for i, row in enumerate(rows)])
+
+
+def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_len: int) -> Windows:
+    bars = check_bars(frame, name)
+    past, future = _timestamps(x, f"x_timestamp of {name}"), _timestamps(y, f"y_timestamp of {name}")
+    for label, index, wanted in (("x", past, len(bars)), ("y", future, pred_len)):
+        if len(index) != wanted:
+            raise ValueError(
+                f"{label}_timestamp of {name} has {len(index)} entries but {wanted} are needed: one "
+                f"{'a bar' if label == 'x' else 'a step of pred_len'}."
+            )
+    if future[0] <= past[-1]:
+        raise ValueError(
+            f"y_timestamp of {name} starts at {future[0]}, before its last bar {past[-1]}. Shift it."
+        )
+    return Windows.single(name, bars.set_axis(past), future)
+
+
+def _timestamps(values: Timestamps, name: str) -> pd.DatetimeIndex:
+    try:
+        index = pd.DatetimeIndex(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} holds no timestamps ({error}). Use pd.to_datetime first.") from None
+    check_timestamps(index, name)
+    return index
