@@ -1,0 +1,56 @@
+"""Kronos: candlesticks as a language. bars -> windows -> tokens -> sampled paths -> forecast.
+
+Names load on first use, so that `import kronos` costs nothing and needs no torch until a network is touched.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kronos.bars import FEATURES, check_bars, repair_bars
+    from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
+    from kronos.forecast import Forecast, Provenance
+    from kronos.model import Kronos
+    from kronos.predictor import KronosPredictor
+    from kronos.tokenizer import KronosTokenizer
+    from kronos.windows import Windows
+
+_HOMES = {
+    "FEATURES": "kronos.bars",
+    "Forecast": "kronos.forecast",
+    "Kronos": "kronos.model",
+    "KronosPredictor": "kronos.predictor",
+    "KronosTokenizer": "kronos.tokenizer",
+    "ModelConfig": "kronos.config",
+    "Provenance": "kronos.forecast",
+    "SampleConfig": "kronos.config",
+    "TokenizerConfig": "kronos.config",
+    "Windows": "kronos.windows",
+    "check_bars": "kronos.bars",
+    "repair_bars": "kronos.bars",
+}
+
+__all__ = [
+    "FEATURES",
+    "Forecast",
+    "Kronos",
+    "KronosPredictor",
+    "KronosTokenizer",
+    "ModelConfig",
+    "Provenance",
+    "SampleConfig",
+    "TokenizerConfig",
+    "Windows",
+    "check_bars",
+    "repair_bars",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'kronos' has no attribute '{name}'; it has {__all__}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from kronos.bars import FEATURES
 
-_Config = TypeVar("_Config", "TokenizerConfig", "ModelConfig")
+_Config = TypeVar("_Config", bound="TokenizerConfig | ModelConfig")
 
 
 @dataclass(frozen=True)

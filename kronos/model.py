@@ -183,5 +183,5 @@ class Kronos(Network):
         for table in (self.embedding.emb_s1, self.embedding.emb_s2):
             nn.init.normal_(table.weight, std=self.config.d_model**-0.5)
         if self.config.learn_te:
-            for table in self.time_emb.children():
-                nn.init.normal_(table.weight, std=0.02)
+            for weight in self.time_emb.parameters():
+                nn.init.normal_(weight, std=0.02)

@@ -62,7 +62,7 @@ def date_uniforms(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int
     unique, inverse = np.unique(dates.as_unit("ns").asi8, return_inverse=True)
     table = np.empty((len(unique), samples, horizon, 2), np.float32)
     for row, date in zip(table, unique, strict=True):
-        # Seconds since the epoch split in two words: SeedSequence takes 32-bit words, and dates before 1970 exist.
+        # Nanoseconds as two unsigned words: dates before 1970 are negative, which SeedSequence refuses.
         words = np.array([date], np.int64).view(np.uint32)
         stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *words.tolist()])))
         row[:] = stream.random(row.shape, np.float32)

@@ -127,7 +127,8 @@ class Windows:
             lookback: bars of a window at most.
             horizon: bars to forecast.
             calendar: trading timestamps, or a pandas frequency ("B", "5min") for a market without one.
-            since, until: only windows dated within, inclusive; earlier bars still serve as lookback.
+            since: first date of a window; earlier bars still serve as lookback.
+            until: last date of a window, inclusive.
             keys: only these (datetime, instrument) pairs.
             min_bars: windows with fewer bars are left out; `lookback` when omitted.
 
@@ -197,25 +198,32 @@ class Windows:
 def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, horizon: int) -> np.ndarray:
     """(N, H) datetime64[ns]: the next `horizon` trading times after each of N timestamps.
 
-    A calendar that ends too soon is continued by business days, so that the last dates have a forecast too.
+    A calendar that ends too soon is continued, daily ones by business days and others by their smallest
+    step, so that the last dates have a forecast too.
     """
     dates, inverse = np.unique(asof, return_inverse=True)
     if isinstance(calendar, str):
         rows = [pd.date_range(date, periods=horizon + 1, freq=calendar) for date in pd.DatetimeIndex(dates)]
-        # An anchored frequency moves a start that it does not contain forward: that is the first step already.
+        # A frequency that does not contain the start has moved it forward: that is the first step already.
         table = np.stack(
             [r[r > d][:horizon] if r[0] > d else r[1:] for r, d in zip(rows, dates, strict=True)]
         )
     else:
-        calendar = pd.DatetimeIndex(calendar).unique().sort_values()
-        last = max(calendar[-1], pd.Timestamp(dates[-1]))
-        calendar = calendar.append(pd.bdate_range(last + pd.offsets.BDay(), periods=horizon))
-        first = calendar.searchsorted(dates, side="right")
-        table = calendar.to_numpy()[first[:, None] + np.arange(horizon)]
+        times = np.unique(calendar)
+        times = np.concatenate([times, _continuation(times, dates[-1], horizon)])
+        table = times[np.searchsorted(times, dates, side="right")[:, None] + np.arange(horizon)]
     return table.astype("datetime64[ns]")[inverse]
 
 
 _NONE = pd.DatetimeIndex([])
+
+
+def _continuation(times: np.ndarray, asof: np.datetime64, horizon: int) -> np.ndarray:
+    """`horizon` timestamps behind the calendar's last and behind `asof`."""
+    last = pd.Timestamp(max(times[-1], asof))
+    step = pd.Timedelta(np.diff(times).min()) if len(times) > 1 else pd.Timedelta(days=1)
+    freq = "B" if step >= pd.Timedelta(days=1) else step
+    return pd.date_range(last, periods=horizon + 2, freq=freq).to_numpy(times.dtype)[-horizon:]
 
 
 def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:

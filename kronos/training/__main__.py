@@ -90,7 +90,7 @@ def tokenizer(
     data: DataConfig,
     *,
     output: Path,
-    size: TokenizerSize = TokenizerSize(),  # noqa: B008 (frozen)
+    size: TokenizerSize = TokenizerSize(),
     loop: Loop = LoopConfig(),  # noqa: B008
 ) -> None:
     """First stage: learn to rebuild bars.
@@ -109,7 +109,7 @@ def predictor(
     *,
     tokenizer: Path,
     output: Path,
-    size: ModelSize = ModelSize(),  # noqa: B008 (frozen)
+    size: ModelSize = ModelSize(),
     loop: Loop = LoopConfig(),  # noqa: B008
 ) -> None:
     """Second stage: learn the order of a trained tokenizer's tokens.

@@ -1,4 +1,4 @@
-"""The paper's cleaning rules (appendix on data): cut a series where it stops being one, drop dead stretches."""
+"""The paper's cleaning rules (appendix on data): cut where a series breaks, drop dead stretches."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class BarTape:
         index = segments[0].index.append([s.index for s in segments[1:]])
         return cls(
             values=np.concatenate([s.to_numpy(np.float32) for s in segments]),
-            stamps=stamps(index),
+            stamps=stamps(pd.DatetimeIndex(index)),
             dates=index.to_numpy("datetime64[ns]"),
             bounds=np.cumsum([0] + [len(s) for s in segments]),
         )

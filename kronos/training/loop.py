@@ -89,10 +89,10 @@ def train(
         running.append(losses["loss"].detach())
         if i % config.validate_every == 0 or i == config.steps:
             held_out = evaluate(network, step, validation, config.validation_windows)
-            row = {
+            row: dict[str, float] = {
                 "step": i,
                 "seconds": round(time.perf_counter() - started, 1),
-                "lr": schedule.get_last_lr()[0],
+                "lr": float(schedule.get_last_lr()[0]),
                 "train_loss": torch.stack(running).mean().item(),
                 **{f"val_{name}": value for name, value in held_out.items()},
             }
