@@ -87,7 +87,9 @@ def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
 
 def stamps(timestamps: pd.DatetimeIndex) -> np.ndarray:
     """Calendar fields of (T,) timestamps: (T, 5) int64 in the order of STAMPS, Monday = 0."""
-    return np.stack([getattr(timestamps, name).to_numpy(np.int64) for name in STAMPS], axis=-1)
+    t = timestamps
+    fields = (t.minute, t.hour, t.day_of_week, t.day, t.month)
+    return np.stack([field.to_numpy(np.int64) for field in fields], axis=-1)
 
 
 def _complete(bars: pd.DataFrame, name: str) -> pd.DataFrame:

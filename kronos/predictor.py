@@ -225,7 +225,7 @@ class KronosPredictor:
         return Forecast(paths, windows.keys, windows.future, windows.last, provenance)
 
     def _chunk_rows(self, windows: Windows, sampling: SampleConfig) -> int:
-        return max(1, min(CHUNK_ROWS // sampling.samples, CHUNK_TOKENS // windows.values.shape[1]))
+        return max(1, min(CHUNK_ROWS // sampling.samples, CHUNK_TOKENS // windows.width))
 
 
 def _check_pair(model: Kronos, tokenizer: KronosTokenizer) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -47,22 +47,25 @@ class Scale(NamedTuple):
 
 @dataclass(frozen=True)
 class Windows:
-    """N windows of up to T bars.
+    """N windows of up to T bars, kept as slices of one tape of bars, so that slicing windows copies no bar.
 
-    Rows are aligned left: row i holds `lengths[i]` bars from the front and zeros behind. Under causal
-    attention no real bar then sees a padded one, so that windows of any length share a batch.
+    `values` and `stamps` lay the bars out aligned left: row i holds `lengths[i]` bars from the front and
+    zeros behind. Under causal attention no real bar then sees a padded one, so that windows of any length
+    share a batch.
 
     Attributes:
-        values: (N, T, 6) float32, FEATURES in the bars' own units.
+        tape: (M, 6) float32, FEATURES in the bars' own units, instrument after instrument.
+        tape_stamps: (M, 5) int64 calendar fields of the tape.
+        ends: (N,) int64, where on the tape each window's last bar is.
         lengths: (N,) int64, bars of each window, at least MIN_BARS.
-        stamps: (N, T, 5) int64 calendar fields of the bars.
         future: (N, H) datetime64[ns], the timestamps to forecast.
         keys: (N,) MultiIndex (datetime, instrument); datetime is that of the last bar seen.
     """
 
-    values: np.ndarray
+    tape: np.ndarray
+    tape_stamps: np.ndarray
+    ends: np.ndarray
     lengths: np.ndarray
-    stamps: np.ndarray
     future: np.ndarray
     keys: pd.MultiIndex
 
@@ -71,8 +74,12 @@ class Windows:
 
     def __getitem__(self, rows: slice | np.ndarray) -> Windows:
         """Some of the windows, by slice, mask or integer array."""
-        return Windows(
-            self.values[rows], self.lengths[rows], self.stamps[rows], self.future[rows], self.keys[rows]
+        return replace(
+            self,
+            ends=self.ends[rows],
+            lengths=self.lengths[rows],
+            future=self.future[rows],
+            keys=self.keys[rows],
         )
 
     @property
@@ -81,9 +88,24 @@ class Windows:
         return self.future.shape[1]
 
     @property
+    def width(self) -> int:
+        """T, the longest window."""
+        return int(self.lengths.max())
+
+    @property
+    def values(self) -> np.ndarray:
+        """(N, T, 6) float32 bars."""
+        return self._layout(self.tape)
+
+    @property
+    def stamps(self) -> np.ndarray:
+        """(N, T, 5) int64 calendar fields of the bars."""
+        return self._layout(self.tape_stamps)
+
+    @property
     def last(self) -> np.ndarray:
-        """(N, 6) the last bar of each window."""
-        return self.values[np.arange(len(self)), self.lengths - 1]
+        """(N, 6) float32, the last bar of each window."""
+        return self.tape[self.ends]
 
     @property
     def future_stamps(self) -> np.ndarray:
@@ -92,20 +114,31 @@ class Windows:
 
     def scale(self) -> Scale:
         """Each window's scale, from its own bars only."""
+        values = self.values
         mean = np.empty((len(self), 1, len(FEATURES)), np.float32)
         std = np.empty_like(mean)
         for length in np.unique(self.lengths):
             rows = self.lengths == length
-            mean[rows], std[rows] = Scale.fit(self.values[rows, :length])
+            mean[rows], std[rows] = Scale.fit(values[rows, :length])
         return Scale(mean, std)
 
     def digest(self) -> str:
-        """sha256 of everything the windows hold: two equal digests mean equal inputs."""
+        """sha256 of all that the windows hold: two equal digests mean equal inputs."""
         digest = hashlib.sha256()
-        for part in (self.values, self.lengths, self.stamps, self.future.astype("datetime64[ns]")):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        digest.update("\n".join(map(str, self.keys)).encode())
+        for start in range(0, len(self), 1024):  # laid out piece by piece, to hold little of it at once
+            part = self[start : start + 1024]
+            for array in (part.values, part.lengths, part.stamps, part.future):
+                digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update("\n".join(part.keys.get_level_values("instrument").astype(str)).encode())
+            dates = pd.DatetimeIndex(part.keys.get_level_values("datetime"))
+            digest.update(dates.as_unit("ns").asi8.tobytes())
         return digest.hexdigest()
+
+    def _layout(self, tape: np.ndarray) -> np.ndarray:
+        offsets = np.arange(self.width)
+        rows = np.minimum((self.ends + 1 - self.lengths)[:, None] + offsets, self.ends[:, None])
+        real = (offsets < self.lengths[:, None])[..., None]  # (N, T, 1)
+        return np.where(real, tape[rows], tape.dtype.type(0))
 
     @classmethod
     def rolling(
@@ -176,15 +209,12 @@ class Windows:
     @classmethod
     def stack(cls, parts: Sequence[Windows]) -> Windows:
         """Windows of any lookbacks and one horizon, in the order given."""
-        width = max(part.values.shape[1] for part in parts)
-
-        def joined(arrays: list[np.ndarray]) -> np.ndarray:
-            return np.concatenate([np.pad(x, [(0, 0), (0, width - x.shape[1]), (0, 0)]) for x in arrays])
-
+        offsets = np.cumsum([0] + [len(part.tape) for part in parts[:-1]])
         return cls(
-            values=joined([part.values for part in parts]),
+            tape=np.concatenate([part.tape for part in parts]),
+            tape_stamps=np.concatenate([part.tape_stamps for part in parts]),
+            ends=np.concatenate([part.ends + at for part, at in zip(parts, offsets, strict=True)]),
             lengths=np.concatenate([part.lengths for part in parts]),
-            stamps=joined([part.stamps for part in parts]),
             future=np.concatenate([part.future for part in parts]),
             keys=parts[0].keys.append([part.keys for part in parts[1:]]),
         )
@@ -273,10 +303,11 @@ def _ends(
 def _cut(name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int, future: np.ndarray) -> Windows:
     """The windows of one instrument that end at positions `ends`."""
     index = pd.DatetimeIndex(bars.index)
-    lengths = np.minimum(ends + 1, lookback)
-    offsets = np.arange(lengths.max())
-    rows = np.minimum((ends + 1 - lengths)[:, None] + offsets, ends[:, None])
-    real = (offsets < lengths[:, None])[..., None]  # (N, T, 1)
-    values = np.where(real, bars.to_numpy(np.float32)[rows], np.float32(0))
-    keys = pd.MultiIndex.from_arrays([index[ends], [name] * len(ends)], names=KEYS)
-    return Windows(values, lengths.astype(np.int64), np.where(real, stamps(index)[rows], 0), future, keys)
+    return Windows(
+        tape=bars.to_numpy(np.float32),
+        tape_stamps=stamps(index),
+        ends=ends.astype(np.int64),
+        lengths=np.minimum(ends + 1, lookback).astype(np.int64),
+        future=future,
+        keys=pd.MultiIndex.from_arrays([index[ends], [name] * len(ends)], names=KEYS),
+    )

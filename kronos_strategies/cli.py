@@ -1,0 +1,202 @@
+"""The `kronos` command. Each command is a few lines in the order of the flow; the work is done elsewhere.
+
+Heavy modules are imported inside the commands, so that `kronos --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from kronos_strategies.data.importer import ImportReport
+    from kronos_strategies.data.qlib_store import StoreSummary
+
+USER_ERRORS = (
+    ValueError,
+    TypeError,
+    OSError,
+)  # mistakes of the user's; the rest are ours and keep their trace
+
+app = App(
+    name="kronos",
+    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`",
+    version=lambda: version("kronos-strategies"),
+    default_parameter=Parameter(negative=()),
+)
+data = App(
+    name="data",
+    help="Make a Qlib data folder: from files, or simulated.\n\nFor example: `kronos data import --help`",
+)
+app.command(data)
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run the command line; a mistake of the user's becomes one red sentence and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except (CycloptsError, *USER_ERRORS) as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]{escape(str(error))}[/red]")
+        sys.exit(2)
+
+
+@data.command(name="import")
+def import_files(
+    files: list[Path],
+    /,
+    *,
+    to: Path,
+    market: str = "csi300",
+    benchmark: Path | None = None,
+    membership: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Import daily bars from CSV or parquet files, and say what was dropped.
+
+    For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
+
+    Args:
+        files: bars of shares: instrument, datetime, open, high, low, close, volume, perhaps amount and factor.
+            With a factor prices are raw (adjusted = price * factor), without one they count as adjusted.
+        to: the folder to make.
+        market: name of the market that the members form in Qlib.
+        benchmark: bars of one or several indices.
+        membership: dated membership: instrument, start, end, a row for each stay. Without it a name is a member
+            from its first to its last bar, which favours survivors if the names were chosen today.
+        overwrite: replace a store that is already there.
+    """
+    from kronos_strategies.data.importer import import_bars, import_benchmarks
+    from kronos_strategies.data.qlib_store import write_store
+
+    bars, report = import_bars(files)
+    _show_ledger("bars", report)
+    source: dict[str, object] = {"kind": "import", "bars": report.ledger()}
+    indices = None
+    if benchmark is not None:
+        indices, index_report = import_benchmarks(benchmark)
+        _show_ledger("benchmarks", index_report)
+        source["benchmarks"] = index_report.ledger()
+    spans, source["membership"], note = _members(membership, bars)
+    with _progress("writing") as progress:
+        summary = write_store(
+            bars,
+            to,
+            membership={market: spans},
+            benchmarks=indices,
+            source=source,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _show_store(summary, note)
+
+
+@data.command
+def simulate(
+    *, to: Path, seed: int = 0, names: int = 80, market: str = "csi300", overwrite: bool = False
+) -> None:
+    """Simulate a market with a weak planted effect: made data, to try everything out.
+
+    For example: `kronos data simulate --seed 7 --to ~/store`
+
+    Args:
+        to: the folder to make.
+        seed: equal seeds give equal markets.
+        names: number of shares.
+        market: name of the market that the index members form in Qlib.
+        overwrite: replace a store that is already there.
+    """
+    from kronos_strategies.data.default import write_simulated
+    from kronos_strategies.data.simulate import MarketConfig
+
+    config = MarketConfig(seed=seed, names=names)
+    with _progress("writing") as progress:
+        summary = write_simulated(to, config, market, overwrite=overwrite, progress=progress)
+    _show_store(summary, "these data are SIMULATED; an effect found here was planted and is no alpha.")
+
+
+def _members(file: Path | None, bars: DataFrame) -> tuple[DataFrame, object, str]:
+    """Membership spans, where they come from, and what to say about them."""
+    from kronos_strategies.data.importer import import_membership
+    from kronos_strategies.data.tables import fingerprint
+    from kronos_strategies.data.tidy import listing_spans
+
+    if file is None:
+        note = "a name is a member from its first to its last bar, prone to survivorship (see --membership)."
+        return listing_spans(bars), "first to last bar", note
+    spans, unknown = import_membership(file, bars)
+    return spans, fingerprint(file), f"{unknown} of the members in {file} have no bars and are left out."
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, moved by the function it yields."""
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show_ledger(what: str, report: ImportReport) -> None:
+    """Print what became of each row."""
+    table = Table("rows", f"{what}: {', '.join(file['name'] for file in report.files)}", "first")
+    table.columns[0].justify = "right"
+    table.add_row(f"{report.rows_read:,}", "read", "")
+    for drop in report.dropped:
+        table.add_row(f"-{drop.rows:,}", escape(drop.reason), escape(drop.example))
+    kept = f"kept: {report.instruments} instruments, {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d}"
+    table.add_row(f"{report.rows_kept:,}", kept, "")
+    console = Console()
+    console.print(table)
+    for note in report.notes:
+        console.print(f"[yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)
+
+
+def _show_store(summary: StoreSummary, note: str) -> None:
+    """Print what the store holds, and the command to run next."""
+    table = Table(show_header=False)
+    table.add_row("store", str(summary.path))
+    table.add_row("days", f"{summary.start} to {summary.end}")
+    table.add_row("bars", f"{summary.rows:,}")
+    table.add_row("markets", ", ".join(f"{name} ({count})" for name, count in summary.markets.items()))
+    table.add_row("benchmarks", ", ".join(summary.benchmarks) or "none")
+    table.add_row("sha256", summary.sha256[:16])
+    console = Console()
+    console.print(table)
+    console.print(f"[yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)
+    console.print("Next:", f"[bold]{escape(_next_command(summary))}[/bold]", soft_wrap=True, highlight=False)
+
+
+def _next_command(summary: StoreSummary) -> str:
+    """The run that fits the store: what differs from configs/kronos_csi300.yaml is set by the environment."""
+    from pandas import Timedelta, Timestamp
+
+    settings = {"KRONOS_QLIB_DATA": str(summary.path)}
+    if others := summary.markets.keys() - {"all", "csi300"}:
+        settings["KRONOS_MARKET"] = min(others)
+    if summary.benchmarks and "SH000300" not in summary.benchmarks:
+        settings["KRONOS_BENCHMARK"] = summary.benchmarks[0]
+    if not (summary.start <= "2022-07-01" and summary.end >= "2023-12-28"):
+        # The last year, or the second half of a shorter store: earlier bars are context.
+        first, last = Timestamp(summary.start), Timestamp(summary.end)
+        settings["KRONOS_TEST_START"] = (
+            f"{max(last - Timedelta(days=365), first + (last - first) / 2):%Y-%m-%d}"
+        )
+        settings["KRONOS_TEST_END"] = summary.end
+    words = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+    return " ".join([*words, "qrun configs/kronos_csi300.yaml"])

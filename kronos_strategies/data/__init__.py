@@ -1,0 +1,1 @@
+"""Any daily bars -> a Qlib data folder: imported from files, or simulated."""

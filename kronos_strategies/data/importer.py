@@ -1,0 +1,222 @@
+"""Bars from CSV or parquet files, with a ledger of every row that was dropped and why.
+
+A row is read as it stands or dropped; no value is made up. A column may go by another usual name (ALIASES).
+Without a factor, prices are taken as adjusted already. With one they are raw: adjusted price = raw * factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import PRICES
+from kronos_strategies.data.tables import fingerprint, read_table, to_dates
+from kronos_strategies.data.tidy import KEYS, OPTIONAL, REQUIRED, SPAN, first_key
+
+_TOLERANCE = 1e-4  # relative, as in kronos.bars
+_JUMP = 0.4  # a larger move from close to close is worth a look
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Rows dropped for one reason.
+
+    Attributes:
+        reason: why.
+        rows: how many.
+        example: the first of them, as "instrument date".
+    """
+
+    reason: str
+    rows: int
+    example: str
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """The ledger of an import: rows_read = rows_kept + the rows of all `dropped`.
+
+    Attributes:
+        files: name and sha256 of each file.
+        rows_read: rows of all files.
+        dropped: by reason, in the order of the checks; a row counts under the first that it fails.
+        rows_kept: rows of the result.
+        instruments: number of instruments in the result.
+        start: first date in the result.
+        end: last date in the result.
+        notes: what was kept but deserves a look.
+    """
+
+    files: tuple[dict[str, str], ...]
+    rows_read: int
+    dropped: tuple[Dropped, ...]
+    rows_kept: int
+    instruments: int
+    start: pd.Timestamp
+    end: pd.Timestamp
+    notes: tuple[str, ...]
+
+    def ledger(self) -> dict[str, object]:
+        """The report as JSON-ready provenance: files, rows read and dropped."""
+        dropped = {drop.reason: drop.rows for drop in self.dropped}
+        return {"files": list(self.files), "rows_read": self.rows_read, "dropped": dropped}
+
+
+class Imported(NamedTuple):
+    """Tidy bars, sorted by instrument and date, and how they came about."""
+
+    bars: pd.DataFrame
+    report: ImportReport
+
+
+Check = tuple[str, Callable[[pd.DataFrame], pd.Series]]
+
+
+def import_bars(files: Sequence[Path]) -> Imported:
+    """Read the bars of shares from files.
+
+    Args:
+        files: CSV or parquet, each with instrument, datetime, open, high, low, close, volume, and perhaps
+            amount and factor, the same in all files.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing column, a date that is none, or no usable row.
+    """
+    tables = [read_table(file, REQUIRED, OPTIONAL) for file in files]
+    if len({frozenset(table.columns) for table in tables}) > 1:
+        odd = next(i for i, table in enumerate(tables) if set(table.columns) != set(tables[0].columns))
+        differ = sorted(set(tables[odd].columns) ^ set(tables[0].columns))
+        raise ValueError(
+            f"{files[0]} and {files[odd]} differ in the columns {differ}. Import like with like."
+        )
+    return _import(files, tables, SHARE_CHECKS)
+
+
+def import_benchmarks(file: Path) -> Imported:
+    """Read index bars from one file, which may hold several indices.
+
+    Volume may be absent or missing, as it is for many indices; it is 0 then. Amount and factor are not read.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing column, a date that is none, or no usable row.
+    """
+    table = read_table(file, (*KEYS, *PRICES), ("volume",))
+    if "volume" not in table:
+        table["volume"] = 0.0
+    table["volume"] = pd.to_numeric(table["volume"], errors="coerce").fillna(0.0)
+    table["factor"] = 1.0
+    return _import([file], [table], PRICE_CHECKS)
+
+
+def import_membership(file: Path, bars: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Read the dated membership of a market: a row of instrument, start, end for each stay.
+
+    Each stay must be one that was known on its first day, as in an index provider's announcements. Without such
+    a file the only membership at hand is from first to last bar of the names that were downloaded; if those
+    were chosen today, the past then consists of survivors and results look better than they were.
+
+    Args:
+        file: CSV or parquet. An empty end means: still a member.
+        bars: the imported bars.
+
+    Returns:
+        frame of SPAN, restricted to instruments with bars; and the number of instruments left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing column, or a date that is none.
+    """
+    table = read_table(file, SPAN, ())
+    for column in ("start", "end"):
+        table[column] = to_dates(table[column], file)
+    table["end"] = table["end"].fillna(bars["datetime"].max())
+    known = table["instrument"].isin(bars["instrument"].unique())
+    return table[known].reset_index(drop=True), table.loc[~known, "instrument"].nunique()
+
+
+def _outside(bars: pd.DataFrame) -> pd.Series:
+    slack = _TOLERANCE * bars["high"]
+    highest, lowest = bars[["open", "close"]].max(axis=1), bars[["open", "close"]].min(axis=1)
+    return (highest > bars["high"] + slack) | (lowest < bars["low"] - slack)
+
+
+def _untraded(bars: pd.DataFrame) -> pd.Series:
+    # How many vendors fill a suspended day; Qlib would let it trade.
+    return (bars["volume"] == 0) & (bars["high"] == bars["low"])
+
+
+def _quantities(bars: pd.DataFrame) -> pd.DataFrame:
+    return bars[[column for column in ("volume", "amount") if column in bars]]
+
+
+PRICE_CHECKS: tuple[Check, ...] = (
+    ("no instrument or no date", lambda bars: bars[list(KEYS)].isna().any(axis=1)),
+    ("missing price", lambda bars: bars[list(PRICES)].isna().any(axis=1)),
+    ("infinite value", lambda bars: bars.drop(columns=list(KEYS)).isin([np.inf, -np.inf]).any(axis=1)),
+    ("price not positive", lambda bars: (bars[list(PRICES)] <= 0).any(axis=1)),
+    ("open or close outside [low, high]", _outside),
+)
+SHARE_CHECKS: tuple[Check, ...] = (
+    *PRICE_CHECKS,
+    ("missing volume or amount", lambda bars: _quantities(bars).isna().any(axis=1)),
+    ("negative volume or amount", lambda bars: (_quantities(bars) < 0).any(axis=1)),
+    ("factor missing or not positive", lambda bars: ~(bars["factor"] > 0)),
+    ("no trade (volume 0, one price)", _untraded),
+)
+
+
+def _import(files: Sequence[Path], tables: list[pd.DataFrame], checks: Sequence[Check]) -> Imported:
+    for file, table in zip(files, tables, strict=True):
+        table["datetime"] = to_dates(table["datetime"], file)
+        for column in table.columns.difference(list(KEYS)):
+            table[column] = pd.to_numeric(table[column], errors="coerce").astype(float)
+    bars = pd.concat(tables, ignore_index=True)
+    notes = [] if "factor" in bars else ["no column 'factor': prices are taken as adjusted already."]
+    rows_read, bars = len(bars), bars.assign(factor=bars.get("factor", 1.0))
+    dropped: list[Dropped] = []
+    for reason, check in checks:
+        bars = _drop(bars, check(bars), reason, dropped)
+    bars = _drop(bars, bars.duplicated(list(KEYS), keep="last"), "duplicate key (the last is kept)", dropped)
+    if bars.empty:
+        reasons = ", ".join(f"{drop.rows} x {drop.reason}" for drop in dropped) or "the files are empty"
+        raise ValueError(
+            f"none of {rows_read} rows in {files[0]} is a usable bar: {reasons}. Check the columns."
+        )
+    bars = bars.sort_values(list(KEYS), ignore_index=True)
+    report = ImportReport(
+        files=tuple(fingerprint(file) for file in files),
+        rows_read=rows_read,
+        dropped=tuple(dropped),
+        rows_kept=len(bars),
+        instruments=bars["instrument"].nunique(),
+        start=bars["datetime"].min(),
+        end=bars["datetime"].max(),
+        notes=(*notes, *_jumps(bars)),
+    )
+    return Imported(bars, report)
+
+
+def _drop(bars: pd.DataFrame, bad: pd.Series, reason: str, dropped: list[Dropped]) -> pd.DataFrame:
+    if not bad.any():
+        return bars
+    dropped.append(Dropped(reason, int(bad.sum()), first_key(bars, bad)))
+    return bars[~bad]
+
+
+def _jumps(bars: pd.DataFrame) -> list[str]:
+    """A note on moves so large that a split was missed or a price is wrong."""
+    adjusted = bars["close"] * bars["factor"]
+    jump = (adjusted / adjusted.groupby(bars["instrument"]).shift() - 1).abs() > _JUMP
+    if not jump.any():
+        return []
+    return [
+        f"moves beyond {_JUMP:.0%} from close to close are kept: {jump.sum()}, the first {first_key(bars, jump)}; "
+        "a missed split or a wrong price?"
+    ]

@@ -1,0 +1,147 @@
+"""The files of a Qlib data folder, both ways. Knows the format, not the library, and checks nothing but its limits.
+
+    calendars/day.txt, day_future.txt      a trading day a line; the second goes on past the last bar
+    instruments/<market>.txt               symbol, first day, last day; several rows where a member came back
+    features/<symbol>/<field>.day.bin      float32: index of the first day, then a value a day (NaN: no bar)
+
+Qlib's convention: $close = raw * $factor, $volume = raw / $factor, $amount raw, and $change = $close /
+previous traded $close - 1, from which its exchange tells the days at a price limit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import PRICES
+from kronos_strategies.data.tidy import SPAN
+
+FUTURE_DAYS = 60
+
+_WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
+_DAILY = 0.2  # markets with a larger share of weekend bars trade every day
+
+
+def bin_folder(store: Path, symbol: str) -> Path:
+    """Where Qlib looks for the bins of a symbol: lower case, and not under the name of a Windows device."""
+    name = f"_qlib_{symbol}" if _WINDOWS_DEVICES.fullmatch(symbol) else symbol
+    return store / "features" / name.lower()
+
+
+def write_calendars(store: Path, days: pd.DatetimeIndex) -> None:
+    """Write the (T,) trading days, and their continuation by the calendar's own rhythm.
+
+    Qlib needs later days to date a forecast from the last bar, and to end a backtest on it.
+    """
+    every_day = (days.day_of_week >= 5).mean() > _DAILY
+    later = pd.date_range(days[-1], periods=FUTURE_DAYS + 1, freq="D" if every_day else "B")
+    later = later[later > days[-1]][:FUTURE_DAYS]
+    folder = store / "calendars"
+    folder.mkdir(parents=True)
+    for name, dates in {"day": days, "day_future": days.append(later)}.items():
+        (folder / f"{name}.txt").write_text("".join(f"{day:%Y-%m-%d}\n" for day in dates), encoding="utf-8")
+
+
+def read_calendar(store: Path, future: bool = False) -> pd.DatetimeIndex:
+    """The (T,) trading days of a store, with `future` those after the last bar too."""
+    text = (store / "calendars" / f"day{'_future' if future else ''}.txt").read_text(encoding="utf-8")
+    return pd.DatetimeIndex(text.split(), dtype="datetime64[ns]")
+
+
+def write_market(store: Path, market: str, spans: pd.DataFrame) -> None:
+    """Write instruments/<market>.txt from a frame of SPAN."""
+    folder = store / "instruments"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = zip(*(spans.sort_values(list(SPAN))[column] for column in SPAN), strict=True)
+    text = "".join(f"{symbol}\t{start:%Y-%m-%d}\t{end:%Y-%m-%d}\n" for symbol, start, end in rows)
+    (folder / f"{market}.txt").write_text(text, encoding="utf-8")
+
+
+def read_market(store: Path, market: str = "all") -> pd.DataFrame:
+    """The membership spans of a market: a frame of SPAN."""
+    path = store / "instruments" / f"{market}.txt"
+    frame = pd.read_csv(path, sep="\t", names=list(SPAN), dtype=str, keep_default_na=False)
+    return frame.assign(start=_dates(frame["start"]), end=_dates(frame["end"]))
+
+
+def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex) -> None:
+    """Write the bins of one instrument.
+
+    Args:
+        store: the data folder.
+        bars: ascending days of `calendar`: instrument, datetime, raw prices, volume, factor, perhaps amount.
+        calendar: (T,) trading days of the store.
+
+    Raises:
+        ValueError: a price or volume that float32 cannot hold.
+    """
+    symbol = bars["instrument"].iloc[0]
+    position = calendar.get_indexer(pd.DatetimeIndex(bars["datetime"]))
+    folder = bin_folder(store, symbol)
+    folder.mkdir(parents=True)
+    for field, values in _fields(bars).items():
+        column = np.full(position[-1] - position[0] + 2, np.nan, "<f4")
+        column[0] = position[0]
+        with np.errstate(over="ignore"):
+            column[1 + position - position[0]] = values
+        written = column[1 + position - position[0]]
+        if np.isinf(written).any() or (field in PRICES and not (written > 0).all()):
+            raise ValueError(
+                f"{symbol} has a {field} too large or too small for float32, Qlib's format. Scale its bars."
+            )
+        column.tofile(folder / f"{field}.day.bin")
+
+
+def read_bars(store: Path, instruments: Iterable[str] | None = None) -> pd.DataFrame:
+    """Read bars back as they were written, but for the rounding to float32.
+
+    Args:
+        store: the data folder.
+        instruments: symbols, benchmarks allowed; by default market `all`.
+
+    Returns:
+        tidy frame: instrument, datetime, open, high, low, close (raw), volume, amount where stored, factor.
+    """
+    symbols = read_market(store)["instrument"] if instruments is None else instruments
+    calendar = read_calendar(store)
+    return pd.concat([_read_bins(store, symbol, calendar) for symbol in symbols], ignore_index=True)
+
+
+def _fields(bars: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Raw bars -> (T,) values of each Qlib field."""
+    factor = bars["factor"].to_numpy(float)
+    fields = {price: bars[price].to_numpy(float) * factor for price in PRICES}
+    fields["volume"] = bars["volume"].to_numpy(float) / factor
+    if "amount" in bars:
+        fields["amount"] = bars["amount"].to_numpy(float)
+    change = np.full(len(bars), np.nan)
+    change[1:] = fields["close"][1:] / fields["close"][:-1] - 1
+    return fields | {"factor": factor, "change": change}
+
+
+def _read_bins(store: Path, symbol: str, calendar: pd.DatetimeIndex) -> pd.DataFrame:
+    folder = bin_folder(store, symbol)
+    if not (folder / "close.day.bin").is_file():
+        raise ValueError(
+            f"{store} has no bars of '{symbol}'. It holds those in {store / 'instruments' / 'all.txt'}."
+        )
+    names = [*PRICES, "volume", "amount", "factor"]
+    columns = {
+        n: np.fromfile(p, "<f4").astype(float) for n in names if (p := folder / f"{n}.day.bin").is_file()
+    }
+    start = int(columns["close"][0])
+    frame = pd.DataFrame({name: values[1:] for name, values in columns.items()})
+    frame.insert(0, "instrument", symbol)
+    frame.insert(1, "datetime", calendar[start : start + len(frame)])
+    frame = frame.dropna(subset=["close"])
+    frame[list(PRICES)] = frame[list(PRICES)].div(frame["factor"], axis=0)
+    frame["volume"] *= frame["factor"]
+    return frame
+
+
+def _dates(text: pd.Series) -> pd.Series:
+    return pd.to_datetime(text).astype("datetime64[ns]")

@@ -1,0 +1,203 @@
+"""Write daily bars as a Qlib data folder: checked, and complete or not there at all.
+
+The store is a plain `provider_uri`. Beside Qlib's files lies kronos_store.json, which says how it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.data.qlib_bins import write_bins, write_calendars, write_market
+from kronos_strategies.data.tidy import check_spans, check_symbols, check_tidy, listing_spans
+
+MANIFEST = "kronos_store.json"
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What a store holds.
+
+    Attributes:
+        path: the folder, Qlib's `provider_uri`.
+        rows: bars of shares, without benchmarks.
+        markets: by market, the number of instruments that were ever a member; `all` counts every share.
+        benchmarks: index symbols, which have bars but belong to no market.
+        start: first trading day, ISO.
+        end: last trading day, ISO.
+        sha256: of all Qlib files; equal contents give equal hashes.
+        source: how it was made, as given to `write_store`.
+    """
+
+    path: Path
+    rows: int
+    markets: Mapping[str, int]
+    benchmarks: tuple[str, ...]
+    start: str
+    end: str
+    sha256: str
+    source: Mapping[str, object]
+
+
+class _Content(NamedTuple):
+    bars: pd.DataFrame
+    benchmarks: pd.DataFrame
+    spans: dict[str, pd.DataFrame]  # by market, `all` included
+
+
+def write_store(
+    bars: pd.DataFrame,
+    to: Path,
+    *,
+    membership: Mapping[str, pd.DataFrame],
+    source: Mapping[str, object],
+    benchmarks: pd.DataFrame | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> StoreSummary:
+    """Write daily bars as a Qlib store.
+
+    Args:
+        bars: tidy: instrument, datetime, open, high, low, close (raw), volume, and optionally amount and
+            factor (1 without it; adjusted price = raw * factor). Suspended days are absent.
+        to: the folder to make.
+        membership: by market name, a frame of instrument, start, end: a row for each stay, both days
+            included. Whether a name is a member on a day must have been known on that day.
+        source: how the bars were made, ready for JSON; kept in the manifest.
+        benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.
+        overwrite: replace a store that this function wrote; anything else in the way is still refused.
+        progress: called as progress(done, total) after each instrument.
+
+    Raises:
+        FileExistsError: something is in the way at `to`.
+        ValueError: bars or membership are not usable.
+    """
+    to = to.expanduser().resolve()
+    _check_target(to, overwrite)
+    content = _check(bars, benchmarks, membership)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    building = to.parent / f".{to.name}.building-{uuid.uuid4().hex[:8]}"
+    try:
+        calendar = _write_files(building, content, progress)
+        summary = StoreSummary(
+            path=to,
+            rows=len(content.bars),
+            markets={market: frame["instrument"].nunique() for market, frame in content.spans.items()},
+            benchmarks=tuple(content.benchmarks["instrument"].unique()),
+            start=f"{calendar[0]:%Y-%m-%d}",
+            end=f"{calendar[-1]:%Y-%m-%d}",
+            sha256=_hash(building),
+            source=source,
+        )
+        _write_manifest(building, summary)
+        _put_in_place(building, to, overwrite)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return summary
+
+
+def read_summary(store: Path) -> StoreSummary:
+    """What a store says of itself.
+
+    Raises:
+        FileNotFoundError: not a store that `write_store` wrote.
+    """
+    path = store / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{store} has no {MANIFEST}, so it is no Kronos store. Make one with `kronos data`."
+        )
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    return StoreSummary(**manifest | {"path": store, "benchmarks": tuple(manifest["benchmarks"])})
+
+
+def _check_target(to: Path, overwrite: bool) -> None:
+    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
+        return
+    if not (to / MANIFEST).is_file():
+        raise FileExistsError(f"{to} exists and is no Kronos store, so it stays. Choose another folder.")
+    if not overwrite:
+        raise FileExistsError(f"{to} already holds a store. Choose another folder or pass --overwrite.")
+
+
+def _check(
+    bars: pd.DataFrame, benchmarks: pd.DataFrame | None, membership: Mapping[str, pd.DataFrame]
+) -> _Content:
+    bars = check_tidy(bars)
+    index_bars = bars.iloc[:0]
+    if benchmarks is not None:
+        index_bars = check_tidy(benchmarks, "benchmarks")
+        index_bars = index_bars[
+            index_bars["datetime"].between(bars["datetime"].min(), bars["datetime"].max())
+        ]
+        if gone := sorted(set(benchmarks["instrument"]) - set(index_bars["instrument"])):
+            raise ValueError(
+                f"the benchmark {gone[0]} has no bar within the days of the bars. Give one that has."
+            )
+    check_symbols([*bars["instrument"].unique(), *index_bars["instrument"].unique()])
+    spans = {"all": listing_spans(bars)}
+    for market, frame in membership.items():
+        if not re.fullmatch(r"[a-z0-9_]+", market) or market == "all":
+            raise ValueError(f"'{market}' cannot name a market. Use a-z, 0-9 and _, and not 'all'.")
+        spans[market] = check_spans(frame, market, bars["instrument"].unique())
+    return _Content(bars, index_bars, spans)
+
+
+def _write_files(folder: Path, content: _Content, progress: Callable[[int, int], None]) -> pd.DatetimeIndex:
+    """Write Qlib's files; return the trading days, which are those of any share or benchmark."""
+    days = pd.concat([content.bars["datetime"], content.benchmarks["datetime"]])
+    calendar = pd.DatetimeIndex(np.sort(days.unique()))
+    write_calendars(folder, calendar)
+    for market, spans in content.spans.items():
+        write_market(folder, market, spans)
+    frames = [frame for part in content[:2] for _, frame in part.groupby("instrument")]
+    for done, frame in enumerate(frames, start=1):
+        write_bins(folder, frame, calendar)
+        progress(done, len(frames))
+    return calendar
+
+
+def _hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _write_manifest(folder: Path, summary: StoreSummary) -> None:
+    # A store may be moved, so it does not say where it lies.
+    manifest = {key: value for key, value in asdict(summary).items() if key != "path"}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _put_in_place(building: Path, to: Path, overwrite: bool) -> None:
+    """Move the finished folder to its place; a store that another process put there meanwhile is kept."""
+    _check_target(to, overwrite)
+    with contextlib.suppress(OSError):
+        to.rmdir()  # succeeds only if empty; Windows renames onto nothing else
+    replaced = to.parent / f"{building.name}-replaced"
+    if overwrite and to.exists():
+        to.rename(replaced)
+    try:
+        building.rename(to)
+    except OSError as error:
+        if not to.exists():
+            if replaced.exists():
+                replaced.rename(to)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+        raise FileExistsError(
+            f"{to} was filled by another process meanwhile. Use it or choose another."
+        ) from error
+    shutil.rmtree(replaced, ignore_errors=True)

@@ -1,0 +1,193 @@
+"""A simulated stock market, so that every command runs before any real data are at hand.
+
+It obeys the rules of an A-share exchange (ticks, lots, 10 % limits, suspensions, splits, index reviews) and is
+fully determined by its configuration. It contains one weak planted effect, a reversal of each name's own
+returns over five days. An information coefficient measured here therefore shows that the machinery finds what
+was put in. It is no alpha and says nothing about a real market.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.data._sim_returns import latent_returns
+from kronos_strategies.data._sim_session import Life, Sessions, trade
+
+SIMULATION_VERSION = 1  # raise it whenever the same configuration would give other numbers
+BENCHMARK = "SH000300"
+
+_HOLIDAYS = ("01-01", "01-02", "05-01", "05-02", "05-03", "10-01", "10-02", "10-03", "10-04", "10-05")
+_REVIEW_DAYS = 42  # sessions between two index reviews
+_SPLIT_DAYS = 110  # sessions between two splits
+_INDEX_SHARE = 0.75  # of the names, by capital
+
+
+@dataclass(frozen=True)
+class MarketConfig:
+    """What determines a simulated market.
+
+    Attributes:
+        seed: of the one Philox generator.
+        names: number of shares.
+        sectors: number of sectors they belong to.
+        start: first possible day.
+        end: last possible day.
+        reversal: strength of the planted effect: the part of the mean own return of the last five days that is
+            expected to be given back on the next day. 0 plants nothing. The default gives the plain signal
+            "minus the last five-day return" a mean RankIC of about .03 against the next close-to-close return.
+    """
+
+    seed: int = 0
+    names: int = 80
+    sectors: int = 8
+    start: str = "2021-01-04"
+    end: str = "2023-12-29"
+    reversal: float = 0.085
+
+    def __post_init__(self) -> None:
+        if self.names < 2:
+            raise ValueError(f"names is {self.names}. A cross-section needs at least 2.")
+        if self.sectors < 1:
+            raise ValueError(f"sectors is {self.sectors}. Give at least 1.")
+        if not 0 <= self.reversal < 1:
+            raise ValueError(f"reversal is {self.reversal}. Give a part of the mean return, in [0, 1).")
+        if len(trading_days(self.start, self.end)) < 2:
+            raise ValueError(f"{self.start} to {self.end} holds fewer than 2 trading days. Widen the span.")
+
+
+@dataclass(frozen=True)
+class SimulatedMarket:
+    """A market as an exchange would publish it.
+
+    Attributes:
+        bars: one row a (instrument, datetime) that traded: open, high, low, close (raw), volume (shares),
+            amount, and factor (adjusted price = raw price * factor).
+        membership: instrument, start, end: the spans, both ends included, in which a name was in the index. A
+            review uses the closes of the day before it takes effect.
+        benchmark: bars of the capital-weighted index BENCHMARK of the members.
+        sectors: sector name of each instrument.
+        config: what it was made from.
+    """
+
+    bars: pd.DataFrame
+    membership: pd.DataFrame
+    benchmark: pd.DataFrame
+    sectors: pd.Series
+    config: MarketConfig
+
+
+def simulate_market(config: MarketConfig) -> SimulatedMarket:
+    """Simulate the market of `config`; equal configurations give equal markets."""
+    days = trading_days(config.start, config.end)
+    returns_rng, life_rng, session_rng = (
+        np.random.Generator(np.random.Philox(stream))
+        for stream in np.random.SeedSequence(config.seed).spawn(3)
+    )
+    latent = latent_returns(len(days), config.names, config.sectors, config.reversal, returns_rng)
+    life = _life(len(days), config.names, life_rng)
+    split_days = np.arange(1, len(days) + 1) % _SPLIT_DAYS == 0
+    sessions = trade(latent, life, split_days, session_rng)
+    members = _review(sessions.capital, life.listed)
+    symbols = _symbols(config.names)
+    return SimulatedMarket(
+        bars=_bars(sessions, life.traded, days, symbols),
+        membership=_spans(members, days, symbols),
+        benchmark=_benchmark(sessions, members, days),
+        sectors=pd.Series([f"sector {number}" for number in latent.sector], index=symbols, name="sector"),
+        config=config,
+    )
+
+
+def trading_days(start: str, end: str) -> pd.DatetimeIndex:
+    """Business days from `start` to `end` without the fixed holidays."""
+    days = pd.bdate_range(start, end)
+    return days[~days.strftime("%m-%d").isin(_HOLIDAYS)]
+
+
+def _symbols(names: int) -> pd.Index:
+    """Half Shanghai, half Shenzhen, in number ranges that no listed company has."""
+    shanghai = (names + 1) // 2
+    codes = [f"SH{609001 + i}" for i in range(shanghai)]
+    return pd.Index(codes + [f"SZ{9001 + i:06d}" for i in range(names - shanghai)], name="instrument")
+
+
+def _life(days: int, names: int, rng: np.random.Generator) -> Life:
+    """Listings, delistings and suspensions, drawn without a look at returns."""
+    day = np.arange(days)[:, None]
+    order = rng.permutation(names)
+    late, early = order[: names // 10], order[names // 10 : names // 10 + names // 16]
+    first, last = np.zeros(names, int), np.full(names, days - 1)
+    first[late] = rng.integers(days // 10, days * 6 // 10 + 1, len(late))
+    last[early] = rng.integers(days // 2, days * 9 // 10 + 1, len(early))
+    listed = (day >= first) & (day <= last)
+
+    halted = np.zeros((days, names), bool)
+    halts = rng.poisson(1.5 * days / 750, names)
+    name = np.repeat(np.arange(names), halts)
+    begin = rng.integers(1, days, len(name))
+    length = np.minimum(rng.geometric(0.15, len(name)), 30)
+    for column, since, duration in zip(name, begin, length, strict=True):
+        halted[since : since + duration, column] = True
+    return Life(listed, listed & ~halted)
+
+
+def _review(capital: np.ndarray, listed: np.ndarray) -> np.ndarray:
+    """(T, N) bool, in the index: the largest names by capital before the session, reviewed now and then."""
+    days, names = capital.shape
+    size = round(_INDEX_SHARE * names)
+    members = np.zeros((days, names), bool)
+    for day in range(0, days, _REVIEW_DAYS):
+        eligible = listed[day] & listed[max(day - 1, 0)]
+        ranking = np.argsort(np.where(eligible, -capital[day], np.inf), kind="stable")[:size]
+        members[day : day + _REVIEW_DAYS, ranking] = True
+        members[day : day + _REVIEW_DAYS] &= eligible
+    return members & listed
+
+
+def _spans(members: np.ndarray, days: pd.DatetimeIndex, symbols: pd.Index) -> pd.DataFrame:
+    """(T, N) membership as rows of instrument, start, end, a row for each stay."""
+    edge = np.zeros((1, members.shape[1]), np.int8)
+    steps = np.diff(np.concatenate([edge, members.astype(np.int8), edge]), axis=0)
+    name, start = np.nonzero(steps.T == 1)
+    _, stop = np.nonzero(steps.T == -1)
+    return pd.DataFrame({"instrument": symbols[name], "start": days[start], "end": days[stop - 1]})
+
+
+def _bars(sessions: Sessions, traded: np.ndarray, days: pd.DatetimeIndex, symbols: pd.Index) -> pd.DataFrame:
+    """The tidy frame of all sessions with a trade, by instrument and then by time."""
+    paths = sessions.paths
+    columns = {
+        "open": paths[:, :, 0],
+        "high": paths.max(axis=2),
+        "low": paths.min(axis=2),
+        "close": paths[:, :, -1],
+        "volume": sessions.volume,
+        "amount": sessions.amount,
+        "factor": sessions.factor,
+    }
+    name, day = np.nonzero(traded.T)
+    keys = {"instrument": symbols[name], "datetime": days[day]}
+    return pd.DataFrame(keys | {column: values[day, name] for column, values in columns.items()})
+
+
+def _benchmark(sessions: Sessions, members: np.ndarray, days: pd.DatetimeIndex) -> pd.DataFrame:
+    """The index of the members, weighted by capital at the previous close, from 4000 points on."""
+    weight = np.where(members, sessions.capital, 0.0)
+    weight /= weight.sum(axis=1, keepdims=True)
+    growth = np.einsum("tn,tnk->tk", weight / sessions.reference, sessions.paths)
+    before = 4000.0 * np.concatenate([[1.0], growth[:-1, -1].cumprod()])
+    level = (before[:, None] * growth).round(2)
+    return pd.DataFrame(
+        {
+            "instrument": BENCHMARK,
+            "datetime": days,
+            "open": level[:, 0],
+            "high": level.max(axis=1),
+            "low": level.min(axis=1),
+            "close": level[:, -1],
+            "volume": np.where(members, sessions.volume, 0.0).sum(axis=1),
+        }
+    )

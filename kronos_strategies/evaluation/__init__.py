@@ -1,0 +1,1 @@
+"""Pure functions from signals and returns to figures. Torch-free, engine-free."""

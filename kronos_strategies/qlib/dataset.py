@@ -1,0 +1,152 @@
+"""KronosDataset: a Qlib market as windows of traded bars, and the label that their forecasts are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from qlib.config import C
+from qlib.data import D
+from qlib.data.dataset import DatasetH
+from qlib.data.dataset.handler import DataHandlerLP
+from qlib.data.dataset.loader import QlibDataLoader
+from qlib.log import get_module_logger
+
+from kronos.bars import FEATURES, PRICES, repair_bars
+from kronos.windows import KEYS, Windows
+from kronos_strategies.data.default import default_store, ensure_store
+from kronos_strategies.data.qlib_store import MANIFEST, read_summary
+
+logger = get_module_logger(__name__)
+
+
+class KronosDataset(DatasetH):
+    """Windows for `KronosModel`, labels for Qlib's records; one description of the trade for both.
+
+    A signal dated t trades on t+1 at `deal_price` and is held `hold` days, so label and forecast both
+    measure price[t+1+hold] / price[t+1] - 1.
+
+    Args:
+        segments: of dates, e.g. {"test": ("2023-01-03", "2023-12-29")}.
+        market: name of an instruments file; its membership on each date decides who is scored.
+        lookback: traded bars that the model reads.
+        min_bars: traded bars that a name needs to be scored, `lookback` when omitted.
+        hold: days that a position is held.
+        deal_price: "close" or "open", the same as in the backtest's `exchange_kwargs`.
+    """
+
+    def __init__(
+        self,
+        segments: Mapping[str, Sequence[str]],
+        market: str = "csi300",
+        lookback: int = 90,
+        min_bars: int | None = None,
+        hold: int = 1,
+        deal_price: str = "close",
+    ) -> None:
+        if deal_price not in ("close", "open"):
+            raise ValueError(f"deal_price='{deal_price}' is not tradable here. Choose 'close' or 'open'.")
+        if hold < 1:
+            raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 day.")
+        self.market = market
+        self.lookback = lookback
+        self.min_bars = min_bars
+        self.hold = hold
+        self.deal_price = deal_price
+        _open_store(Path(C.dpm.get_data_uri()))
+        spans = {name: tuple(pd.Timestamp(date) for date in span) for name, span in segments.items()}
+        _check_market(market)
+        _check_segments(spans)
+        label = f"Ref(${deal_price},-{1 + hold})/Ref(${deal_price},-1)-1"
+        handler = DataHandlerLP(
+            instruments=market,
+            start_time=min(start for start, _ in spans.values()),
+            end_time=max(end for _, end in spans.values()),
+            data_loader=QlibDataLoader(config={"label": ([label], ["LABEL0"])}),
+        )
+        super().__init__(handler=handler, segments=spans)
+
+    @property
+    def horizon(self) -> int:
+        """Bars that a forecast needs: one to enter, `hold` to earn."""
+        return self.hold + 1
+
+    def windows(self, segment: str = "test") -> Windows:
+        """The windows of every member that traded, on every date of a segment.
+
+        A window holds the last `lookback` *traded* bars, whether or not the name was a member then; nobody is
+        scored on a day without a trade. Future timestamps are the trading calendar's.
+
+        Raises:
+            ValueError: no member has bars enough.
+        """
+        members = self.prepare(segment, col_set="label", data_key=DataHandlerLP.DK_R).index
+        names = sorted(members.get_level_values("instrument").unique())
+        end = self.segments[segment][1]
+        panel = traded_bars(names, end)
+        calendar = pd.DatetimeIndex(D.calendar(future=True))
+        return Windows.rolling(
+            panel,
+            self.lookback,
+            self.horizon,
+            calendar,
+            keys=members.reorder_levels(KEYS),
+            min_bars=self.min_bars,
+        )
+
+
+def traded_bars(instruments: Sequence[str], end: pd.Timestamp) -> dict[str, pd.DataFrame]:
+    """Adjusted bars up to and with `end` by instrument, suspended days left out.
+
+    A day counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
+    completed from volume and prices; both are 0 where there is no volume either.
+    """
+    fields = [f"${name}" for name in FEATURES]
+    frame = D.features(list(instruments), fields, end_time=end).set_axis(list(FEATURES), axis=1)
+    frame = frame[frame[list(PRICES)].notna().all(axis=1) & ~frame["volume"].eq(0)].astype(float)
+    typical = frame[list(PRICES)].mean(axis=1)
+    frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
+    frame["volume"] = frame["volume"].fillna(0.0)
+    panel = {}
+    for name, bars in frame.groupby(level="instrument"):
+        panel[str(name)] = repair_bars(bars.droplevel("instrument"))
+    return panel
+
+
+def _open_store(folder: Path) -> None:
+    """Make the default store on first use; say when data are simulated.
+
+    Raises:
+        FileNotFoundError: another folder, without a store.
+    """
+    if folder == default_store():
+        ensure_store(folder)
+    if not (folder / "calendars" / "day.txt").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no Qlib store (no calendars/day.txt). Make one with `kronos data import FILE... "
+            f"--to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
+        )
+    if (folder / MANIFEST).is_file() and read_summary(folder).source.get("kind") == "simulation":
+        logger.info(
+            "The market in %s is SIMULATED: its figures say nothing about real ones. For real bars: "
+            "`kronos data import FILE... --to DIR`, then KRONOS_QLIB_DATA=DIR.",
+            folder,
+        )
+
+
+def _check_market(market: str) -> None:
+    folder = Path(C.dpm.get_data_uri()) / "instruments"
+    known = sorted(path.stem for path in folder.glob("*.txt"))
+    if market not in known:
+        raise ValueError(f"The store {folder.parent} has no market '{market}'. It has {known}.")
+
+
+def _check_segments(spans: Mapping[str, tuple[pd.Timestamp, ...]]) -> None:
+    calendar = D.calendar()
+    for name, (start, end) in spans.items():
+        if start > end or end < calendar[0] or start > calendar[-1]:
+            raise ValueError(
+                f"Segment '{name}' from {start:%Y-%m-%d} to {end:%Y-%m-%d} holds no day of the store, which spans "
+                f"{calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}. Set KRONOS_TEST_START and KRONOS_TEST_END."
+            )

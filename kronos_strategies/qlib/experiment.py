@@ -1,0 +1,55 @@
+"""Qlib's experiment manager over MLflow, quiet outside a git repository.
+
+Use it with a database URI such as `sqlite:///mlflow.db`: MLflow 3.13 and later refuse Qlib's default of plain
+files. Artefacts go to `./mlruns` as before.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from qlib.workflow.exp import MLflowExperiment
+from qlib.workflow.expm import MLflowExpManager
+from qlib.workflow.recorder import MLflowRecorder
+
+
+class KronosRecorder(MLflowRecorder):
+    """Logs uncommitted code only where there is a repository to ask."""
+
+    def _log_uncommitted_code(self) -> None:
+        inside = subprocess.run(
+            ["git", "rev-parse", "--is-inside-work-tree"], capture_output=True, check=False
+        )
+        if inside.returncode == 0:
+            super()._log_uncommitted_code()
+
+
+class KronosExperiment(MLflowExperiment):
+    """Makes recorders of ours."""
+
+    def create_recorder(self, recorder_name: str | None = None) -> KronosRecorder:
+        """A new run of this experiment."""
+        return KronosRecorder(self.id, self._uri, recorder_name or self._default_rec_name)
+
+
+class KronosExpManager(MLflowExpManager):
+    """Makes experiments of ours; takes the arguments of Qlib's manager: `uri`, `default_exp_name`."""
+
+    def __init__(self, uri: str, default_exp_name: str) -> None:
+        super().__init__(uri, default_exp_name)
+        # A bar for each small local file drowns what qrun has to say.
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+    def create_exp(self, experiment_name: str | None = None) -> KronosExperiment:
+        """A new experiment."""
+        return _ours(super().create_exp(experiment_name))
+
+    def _get_exp(
+        self, experiment_id: str | None = None, experiment_name: str | None = None
+    ) -> KronosExperiment:
+        return _ours(super()._get_exp(experiment_id, experiment_name))
+
+
+def _ours(experiment: MLflowExperiment) -> KronosExperiment:
+    return KronosExperiment(experiment.id, experiment.name, experiment._uri)

@@ -1,0 +1,116 @@
+"""Kronos as a Qlib model: forecasts every member of a market and scores it."""
+
+from __future__ import annotations
+
+import pandas as pd
+from qlib.log import get_module_logger
+from qlib.model.base import Model
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from kronos.config import SampleConfig
+from kronos.forecast import Forecast, Provenance
+from kronos.predictor import KronosPredictor
+from kronos.windows import Windows
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.signals import signals
+
+logger = get_module_logger(__name__)
+
+
+class KronosModel(Model):
+    """Scores each (datetime, instrument) of a segment by its expected tradable return.
+
+    Args:
+        checkpoint: bundled name, folder or hub id.
+        tokenizer: of a model that does not know its own.
+        revision: on the hub.
+        device: "cpu", "cuda", "mps"; empty or None takes the fastest there is.
+        samples, T, top_p, top_k, seed: see `SampleConfig`.
+        max_context: bars the model sees at most.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str = "kronos-nano",
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        samples: int = 10,
+        T: float = 0.6,
+        top_p: float = 0.9,
+        top_k: int = 0,
+        seed: int = 0,
+        max_context: int = 512,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.tokenizer = tokenizer or None
+        self.revision = revision or None
+        self.device = device or None
+        self.sampling = SampleConfig(samples, T, top_p, top_k, seed)
+        self.max_context = max_context
+        self.provenance: Provenance | None = None
+        # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
+        # attributes that start with an underscore: a restored one loads its networks again.
+        self._predictor: KronosPredictor | None = self._load()
+
+    def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
+        """Do nothing: a checkpoint arrives trained; `python -m kronos.training` trains one."""
+
+    def predict(self, dataset: KronosDataset, segment: str = "test") -> pd.DataFrame:
+        """Score the segment; a row dated t uses bars up to t and the calendar only.
+
+        Returns:
+            Frame indexed (datetime, instrument), columns of `kronos_strategies.signals.SIGNALS`.
+        """
+        forecast = self.forecast(dataset.windows(segment))
+        return signals(forecast, dataset.hold, dataset.deal_price)
+
+    def forecast(self, windows: Windows) -> Forecast:
+        """Sampled paths of the windows, under a progress bar."""
+        if getattr(self, "_predictor", None) is None:
+            self._predictor = self._load()
+        assert self._predictor is not None
+        logger.info(
+            "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
+            self.checkpoint,
+            windows.horizon,
+            len(windows),
+            self.sampling.samples,
+            self._predictor.device,
+        )
+        with _progress() as bar:
+            task = bar.add_task("forecast", total=len(windows))
+            forecast = self._predictor.forecast(windows, self.sampling, lambda n: bar.advance(task, n))
+        self.provenance = forecast.provenance
+        return forecast
+
+    def _load(self) -> KronosPredictor:
+        return KronosPredictor.from_pretrained(
+            self.checkpoint, self.tokenizer, self.revision, self.device, self.max_context
+        )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f} windows/s")

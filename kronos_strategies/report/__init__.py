@@ -1,0 +1,1 @@
+"""One object, three outputs: report.html, metrics.json and CSVs. Torch-free, engine-free."""

@@ -1,0 +1,74 @@
+"""Forecast -> signal: one row a (datetime, instrument), `score` first. Knows no torch and no engine.
+
+Every column is known at the close of the bar that its row is dated with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import CLOSE
+from kronos.forecast import Forecast
+
+SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
+
+
+def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataFrame:
+    """Summarise sampled paths as ranked-signal columns.
+
+    A signal dated t trades on bar t+1 and is held for `hold` bars, so what it can earn is
+    r_s = path_s[t+1+hold] / path_s[t+1] - 1 on path s, the return that Qlib's label measures.
+
+    Args:
+        forecast: horizon of at least hold + 1.
+        hold: bars that a position is held.
+        price: feature that trades happen at, "close" or "open".
+
+    Returns:
+        Frame indexed (datetime, instrument), columns SIGNALS:
+        score: mean of r_s, a simple return.
+        expected_return: mean of path_s[t+H] / close[t] - 1 on closes, over the whole horizon H.
+        volatility: root mean square of the closes' log returns over paths and steps, per bar.
+        prob_up: share of paths with r_s > 0.
+        q05, q95: quantiles of r_s over paths at Weibull positions.
+
+    Raises:
+        ValueError: the horizon is too short, or a price is not positive, so that no return exists.
+    """
+    if hold < 1:
+        raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 bar.")
+    if forecast.horizon < hold + 1:
+        raise ValueError(
+            f"A horizon of {forecast.horizon} bars cannot score hold={hold}: a signal trades one bar later. "
+            f"Forecast at least {hold + 1} bars."
+        )
+    traded = _positive(forecast, forecast.path(price))  # (N, S, H)
+    closes = _positive(forecast, forecast.path("close"))
+    last = forecast.last[:, CLOSE][:, None]  # (N, 1)
+    earned = traded[:, :, hold] / traded[:, :, 0] - 1  # (N, S)
+    steps = np.diff(
+        np.log(np.concatenate([np.broadcast_to(last[:, None], (*closes.shape[:2], 1)), closes], axis=2))
+    )
+    low, high = np.quantile(earned, [0.05, 0.95], axis=1, method="weibull")
+    columns = (
+        earned.mean(axis=1),
+        (closes[:, :, -1] / last).mean(axis=1) - 1,
+        np.sqrt(np.square(steps).mean(axis=(1, 2))),
+        (earned > 0).mean(axis=1),
+        low,
+        high,
+    )
+    return pd.DataFrame(dict(zip(SIGNALS, columns, strict=True)), index=forecast.keys, dtype=np.float64)
+
+
+def _positive(forecast: Forecast, prices: np.ndarray) -> np.ndarray:
+    """Prices in float64, with sampled prices at or below zero lifted to a thousandth of the last close.
+
+    A path is sampled on a linear scale, so a violent one can cross zero; a return from there has no meaning.
+    """
+    last = forecast.last[:, CLOSE].astype(np.float64)
+    if (last <= 0).any():
+        where = forecast.keys[int(np.argmax(last <= 0))]
+        raise ValueError(f"The last close of {where} is not positive, so it has no return. Drop that window.")
+    return np.maximum(prices, 1e-3 * last[:, None, None])

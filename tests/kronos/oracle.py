@@ -1,0 +1,101 @@
+"""Upstream's algorithm, written plainly: at every step each copy of each window is read again from its start.
+
+No cache, no batch, no padding, no mask: slow, and simple enough to be believed. The engine is held to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kronos.model import Kronos
+from kronos.quantizer import Tokens
+from kronos.tokenizer import KronosTokenizer
+
+
+class Window(NamedTuple):
+    """One window without any padding, and the stamps of the bars to forecast."""
+
+    tokens: Tokens  # each (L,)
+    stamps: Tensor  # (L, 5)
+    future: Tensor  # (H, 5)
+
+
+class Generated(NamedTuple):
+    """Sampled tokens (N, S, H) each, and the logits each was drawn from, (H, N, S, V) each."""
+
+    tokens: Tokens
+    s1_logits: Tensor
+    s2_logits: Tensor
+
+
+Choose = Callable[[Tensor, int, int], Tensor]  # logits (N, S, V), step, half -> ids (N, S)
+
+
+@torch.no_grad()
+def recompute(model: Kronos, windows: list[Window], samples: int, choose: Choose, context: int) -> Generated:
+    """Sample every window's future, `samples` times, seeing the last `context` tokens at each step."""
+    copies = [[window] * samples for window in windows]  # (N, S) sequences that grow
+    seen: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for step in range(len(windows[0].future)):
+        hidden = [[_read(model, copy, context) for copy in row] for row in copies]
+        s1_logits = _each(hidden, lambda h: model.s1_logits(h)[0, -1])
+        s1 = choose(s1_logits, step, 0)
+        s2_logits = torch.stack(
+            [
+                torch.stack([_fine(model, h, ids[j]) for j, h in enumerate(row)])
+                for row, ids in zip(hidden, s1, strict=True)
+            ]
+        )
+        s2 = choose(s2_logits, step, 1)
+        seen[0].append(s1_logits)
+        seen[1].append(s2_logits)
+        copies = [
+            [_append(copy, s1[i, j], s2[i, j], step) for j, copy in enumerate(row)]
+            for i, row in enumerate(copies)
+        ]
+    horizon = len(windows[0].future)
+    tokens = Tokens(
+        _each(copies, lambda copy: copy.tokens.s1[-horizon:]),
+        _each(copies, lambda copy: copy.tokens.s2[-horizon:]),
+    )
+    return Generated(tokens, torch.stack(seen[0]), torch.stack(seen[1]))
+
+
+@torch.no_grad()
+def rebuild(
+    tokenizer: KronosTokenizer, windows: list[Window], generated: Tokens, context: int
+) -> list[list[Tensor]]:
+    """(N, S) lists of (H, 6) bars: each whole path decoded at once behind the end of its window."""
+    horizon = generated.s1.shape[-1]
+    rows = []
+    for i, window in enumerate(windows):
+        row = []
+        for s1, s2 in zip(generated.s1[i], generated.s2[i], strict=True):
+            ids = Tokens(torch.cat([window.tokens.s1, s1]), torch.cat([window.tokens.s2, s2]))
+            row.append(tokenizer.decode(Tokens(*(half[None, -context:] for half in ids)))[0, -horizon:])
+        rows.append(row)
+    return rows
+
+
+def _read(model: Kronos, window: Window, context: int) -> Tensor:
+    """(1, T, d) hidden states of the last `context` tokens, positions from 0."""
+    tokens = Tokens(*(half[None, -context:] for half in window.tokens))
+    return model.hidden(tokens, window.stamps[None, -context:], model.rope(torch.arange(tokens.s1.shape[1])))
+
+
+def _fine(model: Kronos, hidden: Tensor, s1: Tensor) -> Tensor:
+    """(V,) logits of s2 behind the last position: only that one's query is looked at."""
+    return model.s2_logits(hidden, s1.expand(1, hidden.shape[1]))[0, -1]
+
+
+def _append(window: Window, s1: Tensor, s2: Tensor, step: int) -> Window:
+    tokens = Tokens(torch.cat([window.tokens.s1, s1[None]]), torch.cat([window.tokens.s2, s2[None]]))
+    return window._replace(tokens=tokens, stamps=torch.cat([window.stamps, window.future[step : step + 1]]))
+
+
+def _each(rows: list[list], take: Callable[..., Tensor]) -> Tensor:
+    return torch.stack([torch.stack([take(item) for item in row]) for row in rows])

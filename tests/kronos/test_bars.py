@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kronos.bars import FEATURES, PRICES, STAMPS, check_bars, check_timestamps, repair_bars, stamps
+from tests.kronos.builders import make_bars
+
+AT = 3  # the row that the tests spoil
+
+
+def spoilt(column: str, value: float) -> pd.DataFrame:
+    bars = make_bars(6)
+    bars.loc[bars.index[AT], column] = value
+    return bars
+
+
+def test_checked_bars_keep_their_values_and_index_and_lose_other_columns() -> None:
+    bars = make_bars(6)
+    checked = check_bars(bars.assign(turnover=1.0)[["turnover", *reversed(FEATURES)]])
+    pd.testing.assert_frame_equal(checked, bars)
+    assert tuple(checked.columns) == FEATURES
+
+
+def test_checking_leaves_the_callers_frame_alone() -> None:
+    bars = make_bars(6).drop(columns=["volume", "amount"])
+    before = bars.copy()
+    check_bars(bars)
+    pd.testing.assert_frame_equal(bars, before)
+
+
+def test_without_volume_both_volume_and_amount_are_zero_even_if_amount_was_given() -> None:
+    checked = check_bars(make_bars(6).drop(columns="volume"))
+    assert (checked[["volume", "amount"]] == 0).all(axis=None)
+
+
+def test_without_amount_it_is_volume_times_the_mean_price() -> None:
+    bars = make_bars(6).drop(columns="amount")
+    mean = (bars["open"] + bars["high"] + bars["low"] + bars["close"]) / 4
+    np.testing.assert_allclose(check_bars(bars)["amount"], bars["volume"] * mean)
+
+
+@pytest.mark.parametrize(
+    "bars", [[1, 2], np.ones((3, 6)), make_bars(3)["close"]], ids=["list", "array", "series"]
+)
+def test_what_is_no_frame_is_refused(bars: object) -> None:
+    with pytest.raises(TypeError, match=rf"mine is a {type(bars).__name__}.*DataFrame"):
+        check_bars(bars, "mine")
+
+
+def test_an_empty_frame_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"mine has no rows.*at least 2"):
+        check_bars(make_bars(3).iloc[:0], "mine")
+
+
+def test_missing_columns_are_named_beside_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"mine lacks the columns \['open', 'low'\].*'close'.*Rename"):
+        check_bars(make_bars(3).drop(columns=["open", "low"]), "mine")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", FEATURES)
+def test_a_value_that_is_not_finite_is_refused_with_its_column_and_row(column: str, value: float) -> None:
+    bars = spoilt(column, value)
+    with pytest.raises(ValueError, match=rf"1 missing.*'{column}' at {bars.index[AT]}.*repair_bars"):
+        check_bars(bars)
+
+
+@pytest.mark.parametrize("column", ["volume", "amount"])
+def test_a_negative_volume_or_amount_is_refused_with_its_row(column: str) -> None:
+    bars = spoilt(column, -1)
+    with pytest.raises(ValueError, match=rf"negative {column} at {bars.index[AT]}.*repair_bars"):
+        check_bars(bars)
+
+
+def test_text_is_refused_with_its_column() -> None:
+    bars = make_bars(3).assign(low=["9.8", "n/a", "9.9"])
+    with pytest.raises(ValueError, match=r"column 'low'.*not numeric.*'n/a'.*Convert"):
+        check_bars(bars)
+
+
+def test_numbers_as_text_are_read() -> None:
+    bars = make_bars(3)
+    np.testing.assert_array_equal(check_bars(bars.map(repr)), bars)
+
+
+def test_a_column_that_comes_twice_is_refused() -> None:
+    bars = make_bars(3)
+    with pytest.raises(ValueError, match="'close'"):
+        check_bars(pd.concat([bars, bars[["close"]]], axis=1))
+
+
+@pytest.mark.parametrize(("column", "factor"), [("high", 0.5), ("low", 2.0), ("close", 3.0), ("open", 0.1)])
+def test_a_bar_outside_its_own_range_is_refused_with_its_row(column: str, factor: float) -> None:
+    bars = make_bars(6)
+    bars.loc[bars.index[AT], column] *= factor
+    with pytest.raises(ValueError, match=rf"\[low, high\] in 1 rows.*{bars.index[AT]}.*repair_bars"):
+        check_bars(bars)
+
+
+def test_a_high_below_the_low_is_refused() -> None:
+    bars = make_bars(6)
+    swapped = bars.rename(columns={"high": "low", "low": "high"})
+    with pytest.raises(ValueError, match=r"\[low, high\] in 6 rows"):
+        check_bars(swapped)
+
+
+def test_prices_rounded_to_float32_are_not_taken_for_a_wrong_bar() -> None:
+    bars = make_bars(50)
+    bars["close"] = bars["high"] * (1 + 1e-6)
+    check_bars(bars)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 2, 1, 3], r"not in order of time: 2024-01-03 00:00:00 follows.*sort_index"),
+        ([0, 1, 1, 2], r"timestamp 2024-01-03 00:00:00 twice.*repair_bars"),
+    ],
+)
+def test_timestamps_out_of_order_are_refused_with_the_first_offender(rows: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_bars(make_bars(6).iloc[rows])
+
+
+def test_an_unknown_timestamp_is_refused_with_its_row() -> None:
+    index = pd.DatetimeIndex(["2024-01-02", pd.NaT, "2024-01-04"])
+    with pytest.raises(ValueError, match=r"no timestamp in row 1.*Drop"):
+        check_timestamps(index)
+
+
+def test_an_index_that_is_no_time_is_left_alone() -> None:
+    bars = make_bars(4).reset_index(drop=True).set_axis([3, 1, 2, 1])
+    assert list(check_bars(bars).index) == [3, 1, 2, 1]
+
+
+def test_stamps_are_minute_hour_weekday_day_and_month_with_monday_zero() -> None:
+    times = pd.DatetimeIndex(["2024-02-05 09:35", "2023-12-31 23:59"])  # a Monday and a Sunday
+    np.testing.assert_array_equal(stamps(times), [[35, 9, 0, 5, 2], [59, 23, 6, 31, 12]])
+    assert STAMPS == ("minute", "hour", "weekday", "day", "month")
+
+
+PIECES = st.lists(
+    st.tuples(
+        st.integers(0, 8),  # the day: unsorted and repeated
+        *[st.sampled_from([9.0, 10.0, 11.0, np.nan, np.inf]) for _ in PRICES],
+        st.sampled_from([5.0, 0.0, -3.0, np.nan, np.inf]),
+        st.sampled_from([50.0, -1.0, np.nan]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=PIECES)
+def test_repaired_bars_pass_the_check_and_repairing_again_changes_nothing(rows: list[tuple]) -> None:
+    bars = pd.DataFrame([row[1:] for row in rows], columns=list(FEATURES))
+    bars.index = pd.Timestamp("2024-01-01") + pd.to_timedelta([row[0] for row in rows], unit="D")
+    repaired = repair_bars(bars)
+    pd.testing.assert_frame_equal(repair_bars(repaired), repaired)
+    if len(repaired):
+        check_bars(repaired)
+    last = {row[0]: row[1:5] for row in rows}  # of each day, what came last
+    days = sorted(day for day, prices in last.items() if np.isfinite(prices).all())
+    assert list((repaired.index - pd.Timestamp("2024-01-01")).days) == days
+    for day, row in zip(days, repaired.itertuples(), strict=True):
+        assert (row.open, row.close) == (last[day][0], last[day][3])
+        assert (row.high, row.low) == (max(last[day]), min(last[day]))
+
+
+def test_repairing_good_bars_changes_nothing() -> None:
+    bars = make_bars(8)
+    pd.testing.assert_frame_equal(repair_bars(bars), bars)
+
+
+def test_repairing_names_the_columns_it_lacks() -> None:
+    with pytest.raises(ValueError, match=r"lack the columns \['close'\].*Rename"):
+        repair_bars(make_bars(3).drop(columns="close"))

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kronos.config import SampleConfig
+from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, probabilities
+
+EXAMPLES = settings(deadline=None, max_examples=80)
+CPU = torch.device("cpu")
+DAY = pd.DatetimeIndex(["2024-03-01"])
+ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))  # the largest float32 that a draw can be
+
+
+def config(T: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> SampleConfig:
+    return SampleConfig(T=T, top_k=top_k, top_p=top_p)
+
+
+def draws_of(uniform: float | np.ndarray, rows: int = 1, samples: int = 1) -> SharedDraws:
+    """Draws whose uniforms are chosen by hand."""
+    draws = SharedDraws(0, DAY.repeat(rows), samples, 1, CPU)
+    draws.uniforms = torch.as_tensor(uniform, dtype=torch.float32).expand(draws.uniforms.shape).clone()
+    return draws
+
+
+# Filters
+
+LOGITS = st.lists(st.integers(-400, 400), min_size=1, max_size=12, unique=True).map(
+    lambda hundredths: [x / 100 for x in hundredths]  # unique: ties are a test of their own
+)
+
+
+def plain_probabilities(logits: list[float], T: float, top_k: int, top_p: float) -> np.ndarray:
+    """Filters as their definitions say, in float64 and a loop."""
+    scaled = np.array(logits, float) / T
+    chances = np.exp(scaled - scaled.max())
+    chances /= chances.sum()
+    ranked = np.argsort(-chances)
+    if top_k:
+        kept = ranked[:top_k]
+    else:
+        kept, mass = [], 0.0
+        for token in ranked:  # the smallest set whose mass exceeds top_p
+            kept.append(token)
+            mass += chances[token]
+            if mass > top_p:
+                break
+    filtered = np.zeros_like(chances)
+    filtered[kept] = chances[kept]
+    return filtered / filtered.sum()
+
+
+@EXAMPLES
+@given(
+    logits=LOGITS,
+    T=st.sampled_from([0.3, 0.6, 1.0, 2.5]),
+    top_k=st.integers(0, 14),
+    # never where a cumulated mass could round to either side
+    top_p=st.sampled_from([0.123457, 0.543211, 0.898989, 0.976543, 1.0]),
+)
+def test_probabilities_are_softmax_after_temperature_and_one_filter(
+    logits: list[float], T: float, top_k: int, top_p: float
+) -> None:
+    ours = probabilities(torch.tensor([logits]), config(T, top_k, top_p))[0]
+    np.testing.assert_allclose(ours, plain_probabilities(logits, T, top_k, top_p), rtol=1e-4, atol=1e-6)
+
+
+@EXAMPLES
+@given(logits=LOGITS, top_p=st.floats(0.01, 1), order=st.randoms(use_true_random=False))
+def test_no_filter_depends_on_the_order_of_the_vocabulary(
+    logits: list[float], top_p: float, order: object
+) -> None:
+    shuffled = list(range(len(logits)))
+    order.shuffle(shuffled)
+    for setting in (config(top_p=top_p), config(top_k=3), config(T=0)):
+        plain = probabilities(torch.tensor(logits), setting)
+        moved = probabilities(torch.tensor([logits[i] for i in shuffled]), setting)
+        assert torch.equal(moved > 0, plain[shuffled] > 0)
+
+
+def test_the_nucleus_keeps_the_token_that_crosses_and_drops_the_next() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    kept = {
+        p: int((probabilities(logits, config(top_p=p)) > 0).sum())
+        for p in (0.01, 0.49, 0.51, 0.79, 0.81, 0.96, 1)
+    }
+    assert kept == {0.01: 1, 0.49: 1, 0.51: 2, 0.79: 2, 0.81: 3, 0.96: 4, 1: 4}
+
+
+def test_what_is_kept_keeps_its_proportions() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    torch.testing.assert_close(probabilities(logits, config(top_k=2)), torch.tensor([0.625, 0.375, 0.0, 0.0]))
+
+
+def test_top_k_overrides_top_p() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert torch.equal(
+        probabilities(logits, config(top_k=3, top_p=0.1)), probabilities(logits, config(top_k=3))
+    )
+
+
+def test_top_k_beyond_the_vocabulary_keeps_all() -> None:
+    logits = torch.tensor([1.0, 0.0, -1.0])
+    torch.testing.assert_close(probabilities(logits, config(top_k=99)), logits.softmax(0))
+
+
+def test_temperature_zero_puts_all_mass_on_the_most_likely_token_as_top_1_does() -> None:
+    logits = torch.randn(5, 4, 7, generator=torch.Generator().manual_seed(0))
+    greedy = probabilities(logits, config(T=0))
+    assert torch.equal(greedy.argmax(-1), logits.argmax(-1))
+    assert torch.equal(greedy.max(-1).values, torch.ones(5, 4))
+    torch.testing.assert_close(probabilities(logits, config(top_k=1)), greedy)
+
+
+def test_filtering_leaves_the_logits_alone() -> None:
+    logits = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
+    before = logits.clone()
+    for setting in (config(0.5), config(top_k=2), config(top_p=0.5), config(T=0)):
+        probabilities(logits, setting)
+    assert torch.equal(logits, before)
+
+
+# Uniforms
+
+
+def test_a_dates_first_samples_are_the_same_however_many_are_drawn() -> None:
+    few, many = (date_uniforms(7, DAY, samples, 5) for samples in (3, 20))
+    np.testing.assert_array_equal(few, many[:, :3])
+
+
+def test_rows_of_one_date_share_their_draws_and_dates_do_not() -> None:
+    dates = pd.DatetimeIndex(["2024-03-01", "2024-03-04", "2024-03-01"])
+    uniforms = date_uniforms(0, dates, 4, 3)
+    np.testing.assert_array_equal(uniforms[0], uniforms[2])
+    assert not np.intersect1d(uniforms[0], uniforms[1]).size
+
+
+def test_a_dates_draws_do_not_depend_on_the_dates_beside_it() -> None:
+    dates = pd.date_range("2024-03-01", periods=9)
+    together = date_uniforms(3, dates, 4, 3)
+    for i, date in enumerate(dates):
+        np.testing.assert_array_equal(date_uniforms(3, pd.DatetimeIndex([date]), 4, 3)[0], together[i])
+    np.testing.assert_array_equal(date_uniforms(3, dates[::-1], 4, 3), together[::-1])
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_the_same_moment_has_the_same_draws_in_any_unit(unit: str) -> None:
+    np.testing.assert_array_equal(date_uniforms(0, DAY.as_unit(unit), 2, 2), date_uniforms(0, DAY, 2, 2))
+
+
+def test_every_seed_and_every_moment_has_draws_of_its_own() -> None:
+    moments = ["1931-01-02", "1970-01-01", "2024-03-01", "2024-03-01 00:00:01", "2024-03-02", "2099-12-31"]
+    streams = [
+        date_uniforms(seed, pd.DatetimeIndex([moment]), 1, 8).ravel()
+        for seed in (0, 1, 2**40)
+        for moment in moments
+    ]
+    assert len(np.unique(np.stack(streams), axis=0)) == len(streams)
+
+
+def test_the_stream_is_the_one_that_forecasts_already_stored_were_made_with() -> None:
+    # By value: were this to change, no stored forecast could be made again. 24-bit numbers, exact in float32.
+    first = date_uniforms(0, DAY, 2, 2)[0, :, 0] * 2**24
+    np.testing.assert_array_equal(first, [[247402, 10282601], [2302068, 9291270]])
+
+
+def test_uniforms_are_uniform_and_halves_and_steps_independent() -> None:
+    uniforms = date_uniforms(0, pd.date_range("2024-01-01", periods=50), 20, 5)  # 5,000 pairs of halves
+    assert uniforms.min() >= 0
+    assert uniforms.max() < 1
+    pairs = {
+        "halves": (uniforms[..., 0], uniforms[..., 1]),
+        "steps": (uniforms[:, :, :-1], uniforms[:, :, 1:]),
+        "samples": (uniforms[:, :-1], uniforms[:, 1:]),
+        "dates": (uniforms[:-1], uniforms[1:]),
+    }
+    for name, (a, b) in pairs.items():
+        counts, _, _ = np.histogram2d(a.ravel(), b.ravel(), bins=8, range=[[0, 1], [0, 1]])
+        expected = a.size / 64
+        # 99.99 % of a chi-square with 63 degrees of freedom
+        assert ((counts - expected) ** 2 / expected).sum() < 114.8, name
+
+
+# Draws
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    logits = torch.tensor([1.0, -1.0, 0.5, 2.0, -0.5, 0.0, 1.5, -3.0])
+    for setting in (config(), config(T=0.7), config(top_k=4), config(top_p=0.8)):
+        chances = probabilities(logits, setting)
+        draws = SharedDraws(5, DAY, 20_000, 1, CPU)
+        for half in (0, 1):
+            ids = draws.pick(chances.expand(1, 20_000, 8), step=0, half=half)
+            counts = torch.bincount(ids.flatten(), minlength=8).double()
+            assert not counts[chances == 0].any()
+            wanted = 20_000 * chances[chances > 0].double()
+            # 99.99 % of a chi-square with at most 7 degrees of freedom
+            assert ((counts[chances > 0] - wanted) ** 2 / wanted).sum() < 29.9
+
+
+def test_each_step_and_half_uses_its_own_uniform() -> None:
+    draws = SharedDraws(0, DAY, 3, 4, CPU)
+    even = torch.full((1, 3, 1024), 1 / 1024)  # the id is the uniform's first ten bits
+    for step in range(4):
+        for half in (0, 1):
+            ids = draws.pick(even, step, half)
+            np.testing.assert_array_equal(ids, np.floor(draws.uniforms[:, :, step, half] * 1024))
+
+
+@EXAMPLES
+@given(
+    weights=st.lists(st.sampled_from([0.0, 0.0, 1e-6, 0.01, 0.3, 1.0]), min_size=1, max_size=9).filter(any),
+    uniform=st.one_of(st.just(0.0), st.just(float(ALMOST_ONE)), st.floats(0, float(ALMOST_ONE), width=32)),
+    total=st.sampled_from([1.0, 0.9999, 1.0001]),
+)
+def test_what_has_no_probability_is_never_drawn(weights: list[float], uniform: float, total: float) -> None:
+    chances = torch.tensor(weights) / sum(weights) * total  # rounding may leave any total near 1
+    token = draws_of(uniform).pick(chances[None, None], step=0, half=0).item()
+    assert chances[token] > 0
+    assert chances[:token].double().sum() <= uniform * total + 1e-6
+    assert chances[: token + 1].double().sum() >= uniform * total - 1e-6
+
+
+@pytest.mark.parametrize(("uniform", "token"), [(0.0, 1), (float(ALMOST_ONE), 3)])
+def test_the_ends_of_the_uniforms_draw_the_first_and_the_last_possible_token(
+    uniform: float, token: int
+) -> None:
+    chances = torch.tensor([[[0.0, 0.25, 0.5, 0.25, 0.0, 0.0]]])
+    assert draws_of(uniform).pick(chances, step=0, half=1).item() == token
+
+
+def test_a_vocabulary_of_a_thousand_and_the_largest_uniform_stay_inside() -> None:
+    logits = torch.randn(40, 5, 1024, generator=torch.Generator().manual_seed(0)) * 3
+    chances = probabilities(logits, config(top_p=0.9))
+    ids = draws_of(float(ALMOST_ONE), rows=40, samples=5).pick(chances, step=0, half=0)
+    assert (chances.gather(-1, ids[..., None]) > 0).all()
+
+
+def test_upstreams_draws_are_multinomial_over_rows_series_by_series() -> None:
+    chances = torch.rand(3, 4, 10, generator=torch.Generator().manual_seed(0))
+    ids = TorchDraws(torch.Generator().manual_seed(8)).pick(chances, step=0, half=0)
+    wanted = torch.multinomial(chances.reshape(12, 10), 1, generator=torch.Generator().manual_seed(8))
+    assert torch.equal(ids, wanted.reshape(3, 4))
+    assert torch.equal(ids, _global_draws(chances, seed=8))
+
+
+def _global_draws(chances: Tensor, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return TorchDraws().pick(chances, step=0, half=0)

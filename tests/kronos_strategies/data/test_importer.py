@@ -1,0 +1,186 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos_strategies.data.importer import import_bars, import_benchmarks, import_membership
+from kronos_strategies.data.tables import fingerprint
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Write a frame as CSV or parquet, by the suffix."""
+
+    def write(frame, name="bars.csv"):
+        path = tmp_path / name
+        frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def long_bars():
+    """40 plain bars of one name."""
+    days = pd.bdate_range("2024-01-01", periods=40)
+    frame = pd.DataFrame({"instrument": "AAA", "datetime": days, "open": 10.0, "high": 11.0, "low": 9.0})
+    return frame.assign(close=10.5, volume=100.0, amount=1000.0, factor=1.0)
+
+
+DEFECTS = {
+    "no instrument or no date": {"instrument": None},
+    "missing price": {"close": np.nan},
+    "infinite value": {"high": np.inf},
+    "price not positive": {"low": 0.0},
+    "open or close outside [low, high]": {"high": 10.2},
+    "missing volume or amount": {"amount": np.nan},
+    "negative volume or amount": {"volume": -1.0},
+    "factor missing or not positive": {"factor": 0.0},
+    "no trade (volume 0, one price)": {"open": 10.0, "high": 10.0, "low": 10.0, "close": 10.0, "volume": 0.0},
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_ledger_counts_every_defect_once(long_bars, save, suffix):
+    for number, change in enumerate(DEFECTS.values()):
+        rows = [2 * number + 1, 2 * number + 2][: 1 + number % 2]
+        long_bars.loc[rows, list(change)] = list(change.values())
+    repeated = pd.concat([long_bars, long_bars.iloc[[30, 31]].assign(close=10.0)])
+    kept, report = import_bars([save(repeated, f"bars.{suffix}")])
+
+    counts = {drop.reason: drop.rows for drop in report.dropped}
+    expected = {reason: 1 + number % 2 for number, reason in enumerate(DEFECTS)}
+    assert counts == expected | {"duplicate key (the last is kept)": 2}
+    assert report.rows_read == 42 == report.rows_kept + sum(counts.values())
+    assert report.rows_kept == len(kept) == kept["close"].notna().sum()
+    assert (kept.set_index("datetime")["close"][long_bars["datetime"][[30, 31]]] == 10.0).all()
+
+
+def test_the_ledger_names_the_first_row_dropped(long_bars, save):
+    long_bars.loc[[7, 9], "close"] = np.nan
+    _, report = import_bars([save(long_bars)])
+    assert [(drop.rows, drop.example) for drop in report.dropped] == [(2, "AAA 2024-01-10")]
+
+
+def test_a_row_counts_under_the_first_check_that_it_fails(long_bars, save):
+    long_bars.loc[3, ["close", "volume"]] = [np.nan, -1.0]
+    _, report = import_bars([save(long_bars)])
+    assert [drop.reason for drop in report.dropped] == ["missing price"]
+
+
+def test_text_among_the_prices_is_a_missing_price(long_bars, save):
+    frame = long_bars.astype({"close": object})
+    frame.loc[0, "close"] = "--"
+    _, report = import_bars([save(frame)])
+    assert [drop.reason for drop in report.dropped] == ["missing price"]
+
+
+def test_rounding_does_not_count_as_outside(long_bars, save):
+    kept, _ = import_bars([save(long_bars.assign(close=11.0005))])
+    assert len(kept) == 40
+
+
+def test_a_day_at_one_price_with_volume_is_kept(long_bars, save):
+    kept, _ = import_bars([save(long_bars.assign(open=10.0, high=10.0, low=10.0, close=10.0))])
+    assert len(kept) == 40
+
+
+def test_several_files_are_one_market_and_the_later_one_wins(long_bars, save):
+    one = save(long_bars.head(30), "one.csv")
+    two = save(long_bars.tail(20).assign(close=10.1), "two.parquet")
+    kept, report = import_bars([one, two])
+    assert report.rows_kept == 40
+    assert (kept["close"].tail(20) == 10.1).all()
+    assert report.files == (fingerprint(one), fingerprint(two))
+
+
+def test_usual_names_codes_and_dates_are_understood(long_bars, save):
+    frame = long_bars.drop(columns="factor").assign(instrument="000001")
+    frame["datetime"] = frame["datetime"].dt.strftime("%Y%m%d").astype(int)
+    plain = {"instrument": "Code", "datetime": "DATE", "volume": "Vol", "close": " Close"}
+    kept, report = import_bars([save(frame.rename(columns=plain))])
+    assert kept["instrument"].unique().tolist() == ["000001"]
+    assert kept["datetime"].equals(long_bars["datetime"].astype(kept["datetime"].dtype))
+    assert (kept["factor"] == 1).all()
+    assert report.notes == ("no column 'factor': prices are taken as adjusted already.",)
+
+
+def test_dates_keep_their_local_day(long_bars, save):
+    kept, _ = import_bars(
+        [save(long_bars.assign(datetime=long_bars["datetime"].dt.tz_localize("Asia/Shanghai")))]
+    )
+    assert kept["datetime"].equals(long_bars["datetime"].astype(kept["datetime"].dtype))
+
+
+def test_an_indexed_parquet_file_is_as_good_as_a_flat_one(long_bars, save):
+    kept, _ = import_bars([save(long_bars.set_index(["datetime", "instrument"]), "bars.parquet")])
+    assert len(kept) == 40
+
+
+def test_a_move_that_looks_like_a_missed_split_is_noted(long_bars, save):
+    prices = ["open", "high", "low", "close"]
+    long_bars.loc[20:, prices] /= 2
+    _, unadjusted = import_bars([save(long_bars)])
+    assert "the first AAA 2024-01-29; a missed split" in unadjusted.notes[0]
+    long_bars.loc[20:, "factor"] = 2.0
+    _, adjusted = import_bars([save(long_bars)])
+    assert adjusted.notes == ()
+
+
+def test_an_index_needs_no_volume(long_bars, save):
+    kept, _ = import_benchmarks(save(long_bars.drop(columns=["volume", "amount"])))
+    assert (kept["volume"] == 0).all()
+    assert "amount" not in kept
+
+
+def test_membership_leaves_out_names_without_bars_and_ends_open_stays_on_the_last_day(bars, save):
+    stays = pd.DataFrame(
+        {
+            "symbol": ["AAA", "AAA", "ZZZ"],
+            "start": ["2024-01-01", "2024-01-05", "2024-01-01"],
+            "end": ["2024-01-03", None, None],
+        }
+    )
+    spans, left_out = import_membership(save(stays, "members.csv"), bars)
+    assert left_out == 1
+    assert spans["end"].tolist() == [pd.Timestamp("2024-01-03"), pd.Timestamp("2024-01-08")]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: f.drop(columns=["close", "low"]), r"lacks the columns \['low', 'close'\]; it has"),
+        (
+            lambda f: f.assign(ticker="A", code="B").drop(columns="instrument"),
+            "any of which may be 'instrument'",
+        ),
+        (
+            lambda f: f.assign(datetime="soon"),
+            r"40 values in 'datetime' that are no dates, the first 'soon' in row 1",
+        ),
+        (lambda f: f.assign(datetime=1577923200), "no dates, the first '1577923200'"),
+        (lambda f: f.assign(datetime="02.01.2024"), "Write them as YYYY-MM-DD"),
+        (lambda f: f.assign(close=0.0), "none of 40 rows in .* is a usable bar: 40 x price not positive"),
+        (lambda f: f.head(0), "none of 0 rows in .* is a usable bar: the files are empty"),
+    ],
+)
+def test_files_that_hold_no_bars_are_refused_in_a_sentence(long_bars, save, change, says):
+    with pytest.raises(ValueError, match=says):
+        import_bars([save(change(long_bars))])
+
+
+def test_files_with_different_columns_are_not_mixed(long_bars, save):
+    files = [save(long_bars, "a.csv"), save(long_bars.drop(columns="factor"), "b.csv")]
+    with pytest.raises(ValueError, match=r"a.csv and .*b.csv differ in the columns \['factor'\]"):
+        import_bars(files)
+
+
+def test_a_file_that_is_not_there_or_no_table_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Check the path"):
+        import_bars([tmp_path / "nix.csv"])
+    (tmp_path / "bars.xlsx").write_text("x")
+    with pytest.raises(ValueError, match=r"neither \.csv nor \.parquet"):
+        import_bars([tmp_path / "bars.xlsx"])
+    for name in ("bars.parquet", "bars.csv"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(ValueError, match="cannot be read"):
+            import_bars([tmp_path / name])

@@ -1,0 +1,249 @@
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kronos_strategies.data.qlib_bins import FUTURE_DAYS, read_bars, read_calendar, read_market
+from kronos_strategies.data.qlib_store import MANIFEST, read_summary, write_store
+from kronos_strategies.data.tidy import listing_spans
+
+CALENDAR = pd.bdate_range("2024-01-01", periods=12)
+SYMBOLS = st.from_regex(r"[A-Z^][A-Z0-9&.-]{0,5}[A-Z0-9]", fullmatch=True).filter(
+    lambda s: s.lower() not in {"na", "nan", "null", "none"}
+)
+PRICE = st.floats(0.01, 1e6)
+
+
+@st.composite
+def tidy_frames(draw):
+    """Bars of a few symbols on any subset of a few days, in any order."""
+    rows = []
+    for symbol in draw(st.sets(SYMBOLS, min_size=1, max_size=4)):
+        for day in draw(st.sets(st.sampled_from(list(CALENDAR)), min_size=1)):
+            prices = sorted(draw(st.tuples(PRICE, PRICE, PRICE, PRICE)))
+            low, high = prices[0], prices[3]
+            factor = draw(st.floats(0.1, 100.0))
+            volume = float(draw(st.integers(0, 10**12)))
+            rows.append((symbol, day, prices[1], high, low, prices[2], volume, factor))
+    columns = ["instrument", "datetime", "open", "high", "low", "close", "volume", "factor"]
+    return pd.DataFrame(draw(st.permutations(rows)), columns=columns)
+
+
+def write(bars, to, **options):
+    given_options = {"membership": {"market": listing_spans(bars)}, "source": {"kind": "test"}}
+    return write_store(bars, to, **given_options | options)
+
+
+@settings(max_examples=40, deadline=None)
+@given(frame=tidy_frames())
+def test_any_valid_bars_survive_the_bins(frame):
+    with tempfile.TemporaryDirectory() as folder:
+        store = write(frame, Path(folder) / "store").path
+        days = sorted(frame["datetime"].unique())
+        assert (store / "calendars" / "day.txt").read_text().split() == [f"{day:%Y-%m-%d}" for day in days]
+        for symbol, bars in frame.sort_values("datetime").groupby("instrument"):
+            position = np.searchsorted(days, bars["datetime"])
+            close = bars["close"] * bars["factor"]
+            expected = {
+                "open": bars["open"] * bars["factor"],
+                "close": close,
+                "volume": bars["volume"] / bars["factor"],
+                "factor": bars["factor"],
+                "change": close.pct_change(),
+            }
+            for field, values in expected.items():
+                start, *written = np.fromfile(store / f"features/{symbol.lower()}/{field}.day.bin", "<f4")
+                assert start == position[0]
+                assert len(written) == position[-1] - position[0] + 1
+                np.testing.assert_allclose(np.array(written)[position - position[0]], values, rtol=1e-6)
+                absent = np.setdiff1d(np.arange(len(written)), position - position[0])
+                assert np.isnan(np.array(written)[absent]).all()
+
+
+def test_bars_are_read_back_as_they_were_written(bars, tmp_path):
+    store = write(bars.sample(frac=1, random_state=0), tmp_path / "store").path
+    pd.testing.assert_frame_equal(read_bars(store), bars, rtol=1e-6, check_dtype=False)
+
+
+def test_change_compares_with_the_last_traded_adjusted_close(bars, tmp_path):
+    store = write(bars, tmp_path / "store").path
+    start, *change = np.fromfile(store / "features/bbb/change.day.bin", "<f4")
+    assert start == 1
+    np.testing.assert_allclose(change, [np.nan, np.nan, 22 / 20 - 1, 2 * 11.5 / 22 - 1], rtol=1e-6)
+
+
+def test_a_member_that_came_back_has_two_rows(bars, tmp_path):
+    stays = pd.DataFrame(
+        {
+            "instrument": ["BBB", "AAA", "BBB"],
+            "start": pd.to_datetime(["2024-01-05", "2024-01-02", "2024-01-02"]),
+            "end": pd.to_datetime(["2024-01-08", "2024-01-04", "2024-01-03"]),
+        }
+    )
+    summary = write(bars, tmp_path / "store", membership={"top2": stays})
+    assert (summary.path / "instruments/top2.txt").read_text().splitlines() == [
+        "AAA\t2024-01-02\t2024-01-04",
+        "BBB\t2024-01-02\t2024-01-03",
+        "BBB\t2024-01-05\t2024-01-08",
+    ]
+    assert read_market(summary.path)["start"].dt.day.tolist() == [2, 3]
+    assert summary.markets == {"all": 2, "top2": 2}
+
+
+def test_a_benchmark_has_bars_but_is_in_no_market(bars, tmp_path):
+    index = bars[bars["instrument"] == "AAA"].assign(instrument="IDX")
+    early = index.assign(datetime=index["datetime"] - pd.Timedelta(days=100))
+    extra = index.tail(1).assign(instrument="IDX", datetime=pd.Timestamp("2024-01-06"))
+    summary = write(bars, tmp_path / "store", benchmarks=pd.concat([early, index, extra]))
+    assert summary.benchmarks == ("IDX",)
+    assert "IDX" not in (summary.path / "instruments/all.txt").read_text()
+    # Cut to the span of the bars, but a day on which only the index traded is a trading day.
+    assert len(read_calendar(summary.path)) == 6
+    assert len(read_bars(summary.path, ["IDX"])) == 6
+
+
+def test_the_future_calendar_goes_on_by_business_days(bars, tmp_path):
+    store = write(bars, tmp_path / "store").path
+    days, future = read_calendar(store), read_calendar(store, future=True)
+    assert future[: len(days)].equals(days)
+    assert future[len(days) :].equals(pd.bdate_range("2024-01-09", periods=FUTURE_DAYS))
+
+
+def test_a_market_that_trades_on_weekends_goes_on_every_day(bars, tmp_path):
+    days = pd.date_range("2024-01-01", periods=14)
+    daily = pd.concat([bars.head(1).assign(datetime=day) for day in days])
+    future = read_calendar(write(daily, tmp_path / "store").path, future=True)
+    assert future.equals(pd.date_range("2024-01-01", periods=14 + FUTURE_DAYS))
+
+
+def test_equal_contents_give_equal_hashes_wherever_they_lie(bars, tmp_path):
+    one = write(bars, tmp_path / "one")
+    two = write(bars.sample(frac=1, random_state=1), tmp_path / "deep" / "two")
+    other = write(bars.assign(volume=bars["volume"] + 1), tmp_path / "other")
+    assert one.sha256 == two.sha256 != other.sha256
+    one.path.rename(tmp_path / "moved")
+    assert read_summary(tmp_path / "moved").sha256 == one.sha256
+    assert read_summary(tmp_path / "moved").path == tmp_path / "moved"
+
+
+def test_devices_of_windows_get_the_folder_that_qlib_looks_for(bars, tmp_path):
+    store = write(bars.replace({"instrument": {"AAA": "CON"}}), tmp_path / "store").path
+    assert (store / "features/_qlib_con/close.day.bin").is_file()
+    assert len(read_bars(store, ["CON"])) == 5
+
+
+def test_a_store_is_replaced_only_on_demand(bars, tmp_path):
+    first = write(bars, tmp_path / "store")
+    with pytest.raises(FileExistsError, match="already holds a store"):
+        write(bars.head(3), tmp_path / "store")
+    assert read_summary(first.path).rows == len(bars)
+    write(bars.head(3), tmp_path / "store", overwrite=True)
+    assert read_summary(first.path).rows == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_folder_that_is_no_store_is_never_replaced(bars, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "final.tex").write_text("precious")
+    with pytest.raises(FileExistsError, match="is no Kronos store, so it stays"):
+        write(bars, tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "final.tex").read_text() == "precious"
+
+
+def test_an_empty_folder_is_filled(bars, tmp_path):
+    (tmp_path / "store").mkdir()
+    assert write(bars, tmp_path / "store").path == tmp_path / "store"
+
+
+def test_a_failed_build_leaves_nothing_behind(bars, tmp_path):
+    write(bars, tmp_path / "store")
+    huge = bars.assign(volume=1e39, amount=1.0)
+    for to in (tmp_path / "new", tmp_path / "store"):
+        with pytest.raises(ValueError, match="float32"):
+            write(huge, to, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert read_summary(tmp_path / "store").rows == len(bars)
+
+
+def test_the_first_of_two_writers_wins(bars, tmp_path):
+    def other_writer(done, total):
+        if done == 1:
+            write(bars.head(3), tmp_path / "store")
+
+    with pytest.raises(FileExistsError, match="already holds a store"):
+        write(bars, tmp_path / "store", progress=other_writer)
+    assert read_summary(tmp_path / "store").rows == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_several_bars_a_day_are_refused(bars, tmp_path):
+    intraday = pd.concat([bars, bars.assign(datetime=bars["datetime"] + pd.Timedelta(minutes=5))])
+    with pytest.raises(ValueError, match=r"several rows of AAA 2024-01-02\. Only daily bars fit"):
+        write(intraday, tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("symbol", "says"),
+    [
+        ("../AAA", "cannot name a folder"),
+        ("BTC/USDT", "cannot name a folder"),
+        ("A B", "cannot name a folder"),
+        ("", "cannot name a folder"),
+        ("NA", "as a missing value"),
+        ("bbb", "would share a folder"),
+    ],
+)
+def test_symbols_that_qlib_would_lose_are_refused(bars, tmp_path, symbol, says):
+    with pytest.raises(ValueError, match=says):
+        write(bars.replace({"instrument": {"AAA": symbol}}), tmp_path / "store")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"instrument": "ZZZ"}, "1 members of market have no bars, e.g. ZZZ"),
+        ({"end": pd.Timestamp("2000-01-01")}, "does not end on or after its start"),
+        ({"end": pd.NaT}, "does not end on or after its start"),
+    ],
+)
+def test_stays_that_are_none_are_refused(bars, tmp_path, change, says):
+    with pytest.raises(ValueError, match=says):
+        write(bars, tmp_path / "store", membership={"market": listing_spans(bars).assign(**change)})
+
+
+@pytest.mark.parametrize("market", ["all", "CSI300", "../x", ""])
+def test_names_that_no_market_can_have_are_refused(bars, tmp_path, market):
+    with pytest.raises(ValueError, match="cannot name a market"):
+        write(bars, tmp_path / "store", membership={market: listing_spans(bars)})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"close": 0.0, "low": 0.0}, "not positive"),
+        ({"factor": -1.0}, "not positive"),
+        ({"high": 1.0}, "outside"),
+        ({"volume": float("nan")}, "missing or infinite"),
+        ({"datetime": "2024-01-02"}, "as 'datetime'"),
+        ({"datetime": pd.NaT}, "without a date"),
+    ],
+)
+def test_bars_that_are_none_are_refused(bars, tmp_path, change, says):
+    with pytest.raises(ValueError, match=says):
+        write(bars.assign(**change), tmp_path / "store")
+
+
+def test_a_benchmark_from_another_time_is_refused(bars, tmp_path):
+    index = bars.head(2).assign(instrument="IDX", datetime=pd.to_datetime(["1999-01-04", "1999-01-05"]))
+    with pytest.raises(ValueError, match="IDX has no bar within the days"):
+        write(bars, tmp_path / "store", benchmarks=index)
+
+
+def test_a_folder_without_manifest_is_called_no_store(tmp_path):
+    with pytest.raises(FileNotFoundError, match=MANIFEST):
+        read_summary(tmp_path)

@@ -1,0 +1,47 @@
+"""A small simulated store and the tiny reference checkpoint, under the real Qlib."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("qlib")
+import qlib
+
+from kronos_strategies.data.qlib_store import write_store
+from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
+
+TINY = Path(__file__).parents[2] / "reference" / "kronos_tiny"
+
+
+@pytest.fixture(scope="session")
+def small_market() -> SimulatedMarket:
+    return simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-01-03", end="2023-06-30"))
+
+
+def store_of(market: SimulatedMarket, bars: pd.DataFrame, folder: Path) -> Path:
+    """`bars` with the market's membership and calendar; only the bars may differ from the market's own."""
+    write_store(
+        bars,
+        folder,
+        membership={"csi300": market.membership},
+        benchmarks=market.benchmark,
+        source={"kind": "test"},
+    )
+    return folder
+
+
+def use_store(folder: Path) -> None:
+    qlib.init(provider_uri=str(folder), region="cn", kernels=1, skip_if_reg=False)
+
+
+@pytest.fixture(scope="session")
+def small_store(small_market: SimulatedMarket, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return store_of(small_market, small_market.bars, tmp_path_factory.mktemp("qlib") / "store")
+
+
+@pytest.fixture
+def in_store(small_store: Path) -> Path:
+    """Qlib reads the small store."""
+    use_store(small_store)
+    return small_store

@@ -1,0 +1,82 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from qlib.data.dataset.handler import DataHandlerLP
+
+from kronos_strategies.causal import check_causal
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.signals import SIGNALS
+
+from .conftest import TINY, store_of, use_store
+
+SPAN = ("2023-03-01", "2023-03-10")
+
+
+def dataset() -> KronosDataset:
+    return KronosDataset(segments={"test": SPAN}, lookback=30, min_bars=10)
+
+
+def model(**changes) -> KronosModel:
+    return KronosModel(**{"checkpoint": str(TINY), "samples": 3, "device": "cpu", **changes})
+
+
+def test_predict_scores_each_window_once_with_the_score_first(in_store):
+    scored = model().predict(dataset())
+    assert list(scored.columns) == list(SIGNALS)
+    assert scored.columns[0] == "score"
+    assert list(scored.index.names) == ["datetime", "instrument"]
+    assert scored.index.equals(dataset().windows().keys)
+    assert np.isfinite(scored.to_numpy()).all()
+
+
+def test_every_scored_row_is_a_row_of_the_label(in_store):
+    label = dataset().prepare("test", col_set="label", data_key=DataHandlerLP.DK_R)
+    scored = model().predict(dataset())
+    assert scored.index.isin(label.index).all()
+    assert len(scored) > 0.8 * len(label)
+
+
+def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_path):
+    runs = iter(range(100))
+
+    def run(bars: pd.DataFrame) -> pd.DataFrame:
+        use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
+        return model().predict(dataset())
+
+    check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
+
+
+def test_a_pickled_model_scores_the_same(in_store):
+    original = model()
+    first = original.predict(dataset())
+    restored = pickle.loads(pickle.dumps(original))
+    pd.testing.assert_frame_equal(restored.predict(dataset()), first)
+
+
+def test_two_runs_with_one_seed_agree_and_another_seed_differs(in_store):
+    first, again, other = (model(seed=s).predict(dataset())["score"] for s in (5, 5, 6))
+    pd.testing.assert_series_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_a_segment_can_be_scored_in_parts(in_store):
+    whole = model().predict(dataset())
+    part = KronosDataset(segments={"test": ("2023-03-06", SPAN[1])}, lookback=30, min_bars=10)
+    alone = model().predict(part)
+    pd.testing.assert_frame_equal(alone, whole.loc[alone.index], rtol=1e-4, atol=1e-5)
+
+
+def test_fit_leaves_the_checkpoint_as_it_is(in_store):
+    kronos = model()
+    before = {k: v.clone() for k, v in kronos._predictor.model.state_dict().items()}
+    kronos.fit(dataset())
+    assert all(v.equal(before[k]) for k, v in kronos._predictor.model.state_dict().items())
+
+
+def test_an_unknown_checkpoint_fails_before_any_data_is_read(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises((FileNotFoundError, ValueError), match="no-such-model"):
+        model(checkpoint="no-such-model")

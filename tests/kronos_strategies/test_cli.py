@@ -1,0 +1,125 @@
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from kronos_strategies.cli import main
+from kronos_strategies.data.qlib_bins import read_calendar, read_market
+from kronos_strategies.data.qlib_store import read_summary
+from kronos_strategies.data.tables import fingerprint
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Bars with two bad rows, an index and a membership file."""
+    days = pd.bdate_range("2024-01-01", periods=30)
+    price = {"open": 10.0, "high": 11.0, "low": 9.0, "close": 10.5, "volume": 100.0}
+    bars = pd.concat(
+        [pd.DataFrame({"instrument": name, "datetime": days} | price) for name in ("AAA", "BBB")]
+    )
+    bars.iloc[[3, 40], bars.columns.get_loc("close")] = [float("nan"), -1.0]
+    paths = {name: tmp_path / f"{name}.csv" for name in ("bars", "index", "members")}
+    bars.to_csv(paths["bars"], index=False)
+    bars.tail(15).assign(instrument="IDX").to_csv(paths["index"], index=False)
+    paths["members"].write_text("instrument,start,end\nAAA,2024-01-02,2024-01-05\nAAA,2024-01-10,\n")
+    return paths
+
+
+def run(capsys, *tokens):
+    """Exit code, stdout and stderr of `kronos TOKENS`."""
+    try:
+        main([str(token) for token in tokens])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code or 0
+    return code, *capsys.readouterr()
+
+
+def test_import_writes_a_store_and_shows_the_ledger(files, tmp_path, capsys):
+    to = tmp_path / "my store"
+    options = ["--to", to, "--benchmark", files["index"], "--membership", files["members"], "--market", "two"]
+    code, out, err = run(capsys, "data", "import", files["bars"], *options)
+    assert (code, err.strip()) == (0, "")
+    for part in ("60", "missing price", "AAA 2024-01-04", "price not positive", "58"):
+        assert part in out
+    assert f"KRONOS_QLIB_DATA='{to}' KRONOS_MARKET=two KRONOS_BENCHMARK=IDX" in out
+    assert "KRONOS_TEST_END=2024-02-09 qrun configs/kronos_csi300.yaml" in out
+
+    summary = read_summary(to)
+    assert (summary.rows, summary.benchmarks, summary.markets) == (58, ("IDX",), {"all": 2, "two": 1})
+    assert read_market(to, "two")["start"].dt.day.tolist() == [2, 10]
+    assert summary.source["bars"] == {
+        "files": [fingerprint(files["bars"])],
+        "rows_read": 60,
+        "dropped": {"missing price": 1, "price not positive": 1},
+    }
+    assert summary.source["membership"] == fingerprint(files["members"])
+
+
+def test_without_a_membership_file_the_output_warns_of_survivors(files, tmp_path, capsys):
+    _, out, _ = run(capsys, "data", "import", files["bars"], "--to", tmp_path / "store")
+    assert "prone to survivorship" in out
+
+
+def test_simulate_writes_a_store_and_says_so(tmp_path, capsys):
+    to = tmp_path / "store"
+    code, out, err = run(capsys, "data", "simulate", "--to", to, "--names", 10, "--seed", 3)
+    assert (code, err.strip()) == (0, "")
+    assert "SIMULATED" in out
+    assert f"KRONOS_QLIB_DATA={to} qrun configs/kronos_csi300.yaml" in out
+    assert read_summary(to).source["config"]["seed"] == 3
+    assert len(read_calendar(to)) > 700
+
+
+def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
+    command = ["data", "import", files["bars"], "--to", tmp_path / "store"]
+    assert run(capsys, *command)[0] == 0
+    code, _, err = run(capsys, *command)
+    assert code == 2
+    assert "already holds a store" in err
+    assert run(capsys, *command, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        (["data", "import", "nix.csv", "--to", "store"], "nix.csv is no file. Check the path."),
+        (["data", "import", "--to", "store"], "requires an argument"),
+        (
+            ["data", "import", "{bars}", "--to", "store", "--market", "CSI 300"],
+            "'CSI 300' cannot name a market",
+        ),
+        (["data", "import", "{members}", "--to", "store"], "lacks the columns"),
+        (["data", "import", "{bars}", "--to", "{index}"], "is no Kronos store, so it stays"),
+        (["data", "simulate", "--to", "store", "--names", "1"], "names is 1"),
+        (["data", "simulate", "--to", "store", "--seed", "x"], "--seed"),
+        (["data", "simulate"], "--to"),
+        (["dota"], "dota"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *(token.format(**files) for token in tokens))
+    assert code == 2
+    assert says in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["data"], ["data", "import"], ["data", "simulate"]])
+def test_every_help_has_an_example(command, capsys):
+    code, out, _ = run(capsys, *command, "--help")
+    assert code == 0
+    assert "For example: kronos data" in out
+
+
+def test_help_loads_nothing_heavy():
+    script = (
+        "import sys\nfrom kronos_strategies.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(f'{heavy}' if (heavy := {'pandas', 'torch', 'qlib'} & set(sys.modules)) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
