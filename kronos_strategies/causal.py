@@ -78,8 +78,9 @@ def scramble_after(bars: pd.DataFrame, time: pd.Timestamp, seed: int = 0) -> pd.
     for column in {"volume", "amount", "factor"} & set(bars.columns):
         bars[column] = bars[column].astype(float)
         bars.loc[later, column] = bars.loc[later, column].to_numpy() * np.exp(rng.normal(0, 0.5, len(later)))
-    gone = later[(rng.random(len(later)) < 0.1) & bars["datetime"].duplicated().to_numpy()[later]]
-    return bars.drop(index=gone)
+    kept = np.ones(len(bars), bool)
+    kept[later] = (rng.random(len(later)) >= 0.1) | ~bars["datetime"].duplicated().to_numpy()[later]
+    return bars[kept]
 
 
 def _until(values: pd.DataFrame, time: pd.Timestamp) -> pd.DataFrame:

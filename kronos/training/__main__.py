@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.dataset import BarTape, TrainingWindows
+from kronos.training.heldout import held_out
 from kronos.training.loop import LoopConfig, train
 from kronos.training.stages import predictor_step, tokenizer_step
 
@@ -126,6 +128,37 @@ def predictor(
         loop,
         output,
     )
+
+
+@app.command
+def evaluate(
+    checkpoint: Path, *, train: list[Path], train_until: str, data: list[Path], since: str, until: str
+) -> None:
+    """Losses of a trained pair on held-out dates, beside unigram, bigram and persistence.
+
+    Example: python -m kronos.training evaluate out --train bars.parquet --train-until 2018-12-31
+    --data bars.parquet --since 2020-01-01 --until 2021-12-31
+
+    Args:
+        checkpoint: folder with tokenizer/ and predictor/.
+        train: files that the counting baselines learn from, until `train_until`.
+        train_until: last date of training windows.
+        data: held-out files.
+        since: first date of a held-out window's last bar.
+        until: last date of a held-out window's last bar.
+    """
+    size = DataConfig(train, train_until, until)
+    length = size.lookback + size.horizon
+    tapes = [BarTape.from_files(files, size.frequency, min_bars=length) for files in (train, data)]
+    spans = (None, train_until), (since, until)
+    training, held = (
+        TrainingWindows(tape, tape.starts(length, *span), size.lookback, size.horizon)
+        for tape, span in zip(tapes, spans, strict=True)
+    )
+    result = held_out(
+        Kronos.from_pretrained(checkpoint), KronosTokenizer.from_pretrained(checkpoint), training, held
+    )
+    print(json.dumps(asdict(result), indent=1))  # noqa: T201 (a command's result)
 
 
 if __name__ == "__main__":

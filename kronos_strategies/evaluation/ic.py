@@ -48,14 +48,14 @@ def information_coefficient(
         ValueError: the two share no (datetime, instrument).
     """
     x, y = _wide(signal, label)
-    both = np.isfinite(x) & np.isfinite(y)
+    both = x.notna() & y.notna()
     x, y = x.where(both), y.where(both)
     if rank:
         x, y = x.rank(axis=1), y.rank(axis=1)
     dx, dy = x.sub(x.mean(axis=1), axis=0), y.sub(y.mean(axis=1), axis=0)
-    spread = np.sqrt((dx**2).sum(axis=1) * (dy**2).sum(axis=1))
+    spread = ((dx**2).sum(axis=1) * (dy**2).sum(axis=1)) ** 0.5
     # Rounding leaves a tiny spread behind in a constant row: compare with the values' own size.
-    size = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    size = ((x**2).sum(axis=1) * (y**2).sum(axis=1)) ** 0.5
     defined = (both.sum(axis=1) >= min_names) & (spread > 1e-12 * size)
     return ((dx * dy).sum(axis=1) / spread.where(defined)).rename("rank_ic" if rank else "ic")
 
@@ -80,7 +80,8 @@ def _wide(signal: pd.Series, label: pd.Series) -> tuple[pd.DataFrame, pd.DataFra
         if series.index.has_duplicates:
             first = series.index[series.index.duplicated()][0]
             raise ValueError(f"The {name} has {first} twice. Keep one row of each (datetime, instrument).")
-    x, y = signal.unstack("instrument"), label.unstack("instrument")
+    # An infinite value is no value: one of them would take the whole date with it.
+    x, y = (s.replace([np.inf, -np.inf], np.nan).unstack("instrument") for s in (signal, label))
     x, y = x.align(y, join="inner")
     if x.empty:
         raise ValueError(

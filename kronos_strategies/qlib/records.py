@@ -113,16 +113,17 @@ class KronosRecord(ACRecordTemp):
         )
 
 
-def naive_scores(members: pd.MultiIndex) -> dict[str, pd.Series]:
+def naive_scores(members: pd.Index) -> dict[str, pd.Series]:
     """Naive signals of the same (datetime, instrument) rows, from adjusted closes up to each date."""
     names = sorted(members.get_level_values("instrument").unique())
     closes = D.features(names, ["$close"], end_time=members.get_level_values("datetime").max())["$close"]
     # The last known close stands in on a suspended day: what was known then, nothing later.
     wide = closes.unstack("instrument").ffill()
-    return {name: signal(wide).stack().reindex(members).rename(name) for name, signal in BASELINES.items()}
+    scores = {name: pd.Series(signal(wide).stack()) for name, signal in BASELINES.items()}
+    return {name: score.reindex(members) for name, score in scores.items()}
 
 
-def equal_weight(market: str, dates: pd.DatetimeIndex) -> pd.Series:
+def equal_weight(market: str, dates: pd.Index) -> pd.Series:
     """Daily return of all members at equal weights, rebalanced daily, without costs."""
     field = "$close/Ref($close,1)-1"
     returns = D.features(D.instruments(market), [field], start_time=dates[0], end_time=dates[-1])[field]
@@ -179,7 +180,7 @@ def _row(coefficients: pd.DataFrame, horizon: int) -> dict[str, float]:
     return {name: figures[name] for name in ("ic", "rank_ic", "rank_icir", "rank_ic_t", "dates")}
 
 
-def _ledger(members: pd.MultiIndex, signals: pd.DataFrame, label: pd.Series) -> dict[str, int]:
+def _ledger(members: pd.Index, signals: pd.DataFrame, label: pd.Series) -> dict[str, int]:
     scored = members.isin(signals.index)
     return {
         "member rows": len(members),
@@ -211,7 +212,7 @@ def _describe(model: KronosModel, dataset: KronosDataset) -> Mapping[str, str]:
     return described
 
 
-def _warnings(trained_until: str | None, members: pd.MultiIndex) -> list[str]:
+def _warnings(trained_until: str | None, members: pd.Index) -> list[str]:
     first = members.get_level_values("datetime").min()
     dates = members.get_level_values("datetime").nunique()
     found = []

@@ -140,6 +140,7 @@ def _figure(traces: Sequence[go.Scatter | go.Bar], unit: str, tick_format: str) 
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
             "hovermode": "x unified",
             "hoverlabel": {"bgcolor": "#20262e", "bordercolor": "#20262e", "font": {"color": "#f2f4f6"}},
+            "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": GREY, "activecolor": BLUE},
             "bargap": 0.25,
         },
     )  # fmt: skip

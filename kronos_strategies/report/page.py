@@ -41,6 +41,7 @@ class Chart(NamedTuple):
     heading: str
     note: str
     json: Markup
+    wide: bool
 
 
 class Cell(NamedTuple):
@@ -107,10 +108,10 @@ def render(report: Report) -> str:
         tiles={group: list(_known(report.metrics, keys)) for group, keys in TILES.items()},
         columns=[_column(name).label for name in report.comparison.columns],
         comparison=_comparison(report.comparison),
-        signal_charts=list(_signal_charts(report.coefficients)),
+        signal_charts=_signal_charts(report.coefficients),
         books=_books(report.result),
         bars_per_year=report.result.bars_per_year,
-        portfolio_charts=list(_portfolio_charts(report.result)),
+        portfolio_charts=_portfolio_charts(report.result),
         ledger=_ledger(report.ledger),
         provenance=dict(report.provenance),
         metrics=list(_all(report.metrics)),
@@ -172,29 +173,26 @@ def _ledger(ledger: Mapping[str, int]) -> list[tuple[str, str, str]]:
     return [(reason, count(rows), percent(rows / first) if first else DASH) for reason, rows in ledger.items()]
 
 
-def _signal_charts(coefficients: pd.DataFrame) -> Iterator[Chart]:
-    yield Chart(
-        "cumulative-ic",
-        "Cumulative RankIC and IC",
-        "A steady slope is a steady signal.",
-        _embedded(figures.cumulative_ic(coefficients).to_json()),
-    )
-    yield Chart(
-        "monthly-rank-ic",
-        "RankIC by month",
-        "Mean of the dates in each month.",
-        _embedded(figures.monthly_rank_ic(coefficients).to_json()),
-    )
+def _signal_charts(coefficients: pd.DataFrame) -> list[Chart]:
+    cumulative, monthly = figures.cumulative_ic(coefficients), figures.monthly_rank_ic(coefficients)
+    return [
+        _chart("Cumulative RankIC and IC", "A steady slope is a steady signal.", cumulative),
+        _chart("RankIC by month", "Mean over the dates of each month.", monthly),
+    ]
 
 
-def _portfolio_charts(result: BacktestResult) -> Iterator[Chart]:
-    for id, heading, note, draw in (
-        ("wealth", "Wealth", "Compounded from 1.", figures.wealth),
-        ("drawdown", "Drawdown", "Wealth below its highest so far; the start counts as a peak.", figures.drawdown),
-        ("turnover", "Turnover", "Value traded / value of the book, bought and sold; mean by month.", figures.turnover),
-        ("cost", "Costs", "Share of the book, summed over bars.", figures.cost),
-    ):
-        yield Chart(id, heading, note, _embedded(draw(result).to_json()))
+def _portfolio_charts(result: BacktestResult) -> list[Chart]:
+    turnover, cost = figures.turnover(result), figures.cost(result)
+    return [
+        _chart("Wealth", "Compounded from 1.", figures.wealth(result), wide=True),
+        _chart("Drawdown", "Wealth below its highest so far.", figures.drawdown(result), wide=True),
+        _chart("Turnover", "Bought and sold, a bar; mean over the bars of each month.", turnover),
+        _chart("Costs", "As a share of the book, summed over bars.", cost),
+    ]
+
+
+def _chart(heading: str, note: str, figure: figures.go.Figure, wide: bool = False) -> Chart:
+    return Chart(heading.lower().replace(" ", "-"), heading, note, _embedded(figure.to_json()), wide)
 
 
 def _embedded(text: str) -> Markup:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import pandas as pd
@@ -59,8 +60,8 @@ def _json(metrics: Mapping[str, float]) -> str:
     """Strict JSON, which knows neither NaN nor infinity."""
     plain: dict[str, int | float | None] = {}
     for name, value in metrics.items():
-        number = float(value)
-        plain[name] = None if not math.isfinite(number) else int(number) if number.is_integer() else number
+        number = int(value) if isinstance(value, Integral) else float(value)
+        plain[name] = number if math.isfinite(number) else None
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
