@@ -32,13 +32,17 @@ def ensure_store(path: Path) -> Path:
         except FileExistsError:
             if not (path / MANIFEST).is_file():
                 raise
-    if read_summary(path).source.get("kind") == "simulation":
-        log.info(
-            "These are SIMULATED data (%s). For real ones: `kronos data import FILE... --to DIR`, "
-            "then set KRONOS_QLIB_DATA=DIR.",
-            path,
-        )
     return path
+
+
+def simulated_notice(path: Path) -> str | None:
+    """What to tell whoever runs on the store at `path`, if its market is simulated; None if it is not."""
+    if not (path / MANIFEST).is_file() or read_summary(path).source.get("kind") != "simulation":
+        return None
+    return (
+        f"The market in {path} is SIMULATED: figures from it say nothing about a real one. For real bars: "
+        "`kronos data import FILE... --to DIR`, then KRONOS_QLIB_DATA=DIR."
+    )
 
 
 def write_simulated(

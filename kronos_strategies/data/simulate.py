@@ -48,6 +48,8 @@ class MarketConfig:
     reversal: float = 0.085
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}. Give a whole number from 0 on.")
         if self.names < 2:
             raise ValueError(f"names is {self.names}. A cross-section needs at least 2.")
         if self.sectors < 1:

@@ -81,7 +81,7 @@ def _wide(signal: pd.Series, label: pd.Series) -> tuple[pd.DataFrame, pd.DataFra
             first = series.index[series.index.duplicated()][0]
             raise ValueError(f"The {name} has {first} twice. Keep one row of each (datetime, instrument).")
     # An infinite value is no value: one of them would take the whole date with it.
-    x, y = (s.replace([np.inf, -np.inf], np.nan).unstack("instrument") for s in (signal, label))
+    x, y = (s.astype(float).replace([np.inf, -np.inf], np.nan).unstack("instrument") for s in (signal, label))
     x, y = x.align(y, join="inner")
     if x.empty:
         raise ValueError(

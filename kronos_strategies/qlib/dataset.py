@@ -15,8 +15,7 @@ from qlib.log import get_module_logger
 
 from kronos.bars import FEATURES, PRICES, repair_bars
 from kronos.windows import KEYS, Windows
-from kronos_strategies.data.default import default_store, ensure_store
-from kronos_strategies.data.qlib_store import MANIFEST, read_summary
+from kronos_strategies.data.default import default_store, ensure_store, simulated_notice
 
 logger = get_module_logger(__name__)
 
@@ -127,12 +126,8 @@ def _open_store(folder: Path) -> None:
             f"{folder} holds no Qlib store (no calendars/day.txt). Make one with `kronos data import FILE... "
             f"--to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
         )
-    if (folder / MANIFEST).is_file() and read_summary(folder).source.get("kind") == "simulation":
-        logger.info(
-            "The market in %s is SIMULATED: its figures say nothing about real ones. For real bars: "
-            "`kronos data import FILE... --to DIR`, then KRONOS_QLIB_DATA=DIR.",
-            folder,
-        )
+    if notice := simulated_notice(folder):
+        logger.info(notice)
 
 
 def _check_market(market: str) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import pandas as pd
+from qlib.backtest.position import Position
 from qlib.data import D
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 from rich.console import Console
@@ -59,7 +60,8 @@ class KronosRecord(ACRecordTemp):
 
     def _generate(self) -> None:
         signals, label = self.load("pred.pkl"), self.load("label.pkl").iloc[:, 0]
-        report = self.report(signals, label, self.load(f"report_normal_{FREQ}.pkl"))
+        traded, held = self.load(f"report_normal_{FREQ}.pkl"), self.load(f"positions_normal_{FREQ}.pkl")
+        report = self.report(signals, label, traded, held)
         folder = Path(tempfile.mkdtemp())
         try:
             report.save(folder)
@@ -78,13 +80,20 @@ class KronosRecord(ACRecordTemp):
         parsed = urlparse(uri)
         return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else uri
 
-    def report(self, signals: pd.DataFrame, label: pd.Series, traded: pd.DataFrame) -> Report:
+    def report(
+        self,
+        signals: pd.DataFrame,
+        label: pd.Series,
+        traded: pd.DataFrame,
+        held: Mapping[pd.Timestamp, Position],
+    ) -> Report:
         """Evaluate a run.
 
         Args:
             signals: of KronosModel.
             label: of the members, by (datetime, instrument).
             traded: Qlib's report of the backtest, by datetime.
+            held: Qlib's positions at each close.
         """
         hold = self.dataset.hold
         members = label.index
@@ -98,7 +107,7 @@ class KronosRecord(ACRecordTemp):
             )
             for name, score in scores.items()
         }
-        result = backtest_result(traded, equal_weight(self.dataset.market, traded.index))
+        result = backtest_result(traded, held, equal_weight(self.dataset.market, traded.index))
         comparison = pd.DataFrame({name: _row(frame, hold) for name, frame in coefficients.items()}).T
         provenance = self.model.provenance
         return Report(
@@ -130,14 +139,18 @@ def equal_weight(market: str, dates: pd.Index) -> pd.Series:
     return returns.groupby(level="datetime").mean().reindex(dates)
 
 
-def backtest_result(traded: pd.DataFrame, equal: pd.Series) -> BacktestResult:
+def backtest_result(
+    traded: pd.DataFrame, held: Mapping[pd.Timestamp, Position], equal: pd.Series
+) -> BacktestResult:
     """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides."""
     return BacktestResult(
         returns=pd.DataFrame({"gross": traded["return"], "net": traded["return"] - traded["cost"]}),
         benchmarks=pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal}),
         turnover=traded["turnover"],
         cost=traded["cost"],
-        positions=pd.Series(float("nan"), traded.index),
+        positions=pd.Series({date: len(book.get_stock_list()) for date, book in held.items()}).reindex(
+            traded.index
+        ),
     )
 
 

@@ -25,11 +25,13 @@ except ImportError as error:
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#808080"
 BENCHMARK_COLOURS = (VERMILLION, GREEN, PURPLE, GREY)
 MAX_POINTS = 1500  # of a line; a wide screen has no more pixels
-CONFIG = {
-    "displaylogo": False,
-    "responsive": True,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-}
+CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "resetScale2d"]]}
+DATE_FORMATS = [  # by the distance of ticks; what stands after the line break is shown only where it changes
+    {"dtickrange": [None, 86_399_999], "value": "%H:%M\n%d %b %Y"},
+    {"dtickrange": [86_400_000, 2_419_200_000], "value": "%d %b\n%Y"},
+    {"dtickrange": [2_419_200_001, "M6"], "value": "%b\n%Y"},
+    {"dtickrange": ["M12", None], "value": "%Y"},
+]
 
 
 def plotly_js() -> str:
@@ -130,10 +132,13 @@ def _figure(traces: Sequence[go.Scatter | go.Bar], unit: str, tick_format: str) 
             "paper_bgcolor": "rgba(0, 0, 0, 0)",
             "plot_bgcolor": "rgba(0, 0, 0, 0)",
             "font": {"family": "system-ui, sans-serif", "size": 12, "color": GREY},
-            "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-            "xaxis": {**axis, **hover_axis, "type": "date", "automargin": True, "showgrid": False, "nticks": 8},
+            "margin": {"l": 8, "r": 8, "t": 30, "b": 8},
+            "xaxis": {
+                **axis, **hover_axis, "type": "date", "automargin": True, "showgrid": False, "nticks": 9,
+                "tickformatstops": DATE_FORMATS,
+            },
             "yaxis": {
-                **axis, "title": {"text": unit, "standoff": 8}, "automargin": True, "nticks": 7,
+                **axis, "title": {"text": unit, "standoff": 8, "font": {"size": 12}}, "automargin": True, "nticks": 7,
                 "tickformat": ".0%" if tick_format.endswith("%") else None, "hoverformat": tick_format,
             },
             "showlegend": len(traces) > 1,

@@ -1,8 +1,7 @@
 import dataclasses
-import logging
 
 from kronos_strategies.data import default
-from kronos_strategies.data.default import default_store, ensure_store, write_simulated
+from kronos_strategies.data.default import default_store, ensure_store, simulated_notice, write_simulated
 from kronos_strategies.data.qlib_store import read_summary, write_store
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.data.tidy import listing_spans
@@ -18,20 +17,23 @@ def test_the_default_store_lies_in_the_users_cache(monkeypatch, tmp_path):
     assert default_store() == tmp_path / ".cache" / "kronos-strategies" / "simulated-v1"
 
 
-def test_the_store_is_made_on_first_use_and_says_that_it_is_simulated(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_the_store_is_made_on_first_use_and_then_kept(tmp_path):
     path = ensure_store(tmp_path / "deep" / "store")
     made = read_summary(path)
     assert made.source == {"kind": "simulation", "version": 1, "config": dataclasses.asdict(MarketConfig())}
-    assert "SIMULATED" in caplog.text
-    assert "kronos data import" in caplog.text
 
     manifest = path / "kronos_store.json"
     written = manifest.stat().st_mtime_ns
-    caplog.clear()
     ensure_store(path)
     assert manifest.stat().st_mtime_ns == written
-    assert len(caplog.records) == 1
+
+
+def test_a_simulated_store_says_so_and_how_to_give_real_bars(tmp_path):
+    write_simulated(tmp_path / "store", SMALL, "csi300")
+    notice = simulated_notice(tmp_path / "store")
+    assert notice is not None
+    assert "SIMULATED" in notice
+    assert "kronos data import" in notice
 
 
 def test_the_loser_of_a_race_uses_the_winners_store(monkeypatch, tmp_path):
@@ -48,8 +50,7 @@ def test_the_loser_of_a_race_uses_the_winners_store(monkeypatch, tmp_path):
     assert [child.name for child in tmp_path.iterdir()] == ["store"]
 
 
-def test_a_store_of_real_bars_is_not_called_simulated(bars, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_a_store_of_real_bars_is_not_called_simulated(bars, tmp_path):
     write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source={"kind": "import"})
-    ensure_store(tmp_path / "store")
-    assert caplog.text == ""
+    assert simulated_notice(tmp_path / "store") is None
+    assert simulated_notice(tmp_path / "no store") is None

@@ -176,6 +176,7 @@ def test_nothing_in_a_session_depends_on_a_later_one():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"seed": -1}, "seed is -1"),
         ({"names": 1}, "names is 1"),
         ({"sectors": 0}, "sectors is 0"),
         ({"reversal": 1.5}, "reversal is 1.5"),

@@ -54,7 +54,10 @@ def test_a_name_that_joins_the_market_is_scored_on_its_first_day(in_store, small
     windows = dataset(segments={"test": ("2023-04-03", "2023-04-28")}).windows()
     dates = windows.keys[windows.keys.get_level_values("instrument") == name].get_level_values("datetime")
     assert dates[0] == first
-    assert windows[windows.keys.get_loc((first, name)) : windows.keys.get_loc((first, name)) + 1].lengths[0] == 40
+    assert (
+        windows[windows.keys.get_loc((first, name)) : windows.keys.get_loc((first, name)) + 1].lengths[0]
+        == 40
+    )
 
 
 def test_future_timestamps_are_the_next_days_of_the_calendar(in_store):

@@ -1,0 +1,138 @@
+"""`qrun configs/kronos_csi300.yaml` as a user runs it: a process of its own, in an empty folder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("qlib")
+
+from .conftest import TINY
+
+CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300.yaml"
+METRICS = ("ic", "icir", "rank_ic", "rank_icir", "annual_return", "sharpe", "max_drawdown")
+
+
+def qrun(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}
+    command = Path(sys.executable).parent / "qrun"
+    return subprocess.run(
+        [command, CONFIG],
+        cwd=folder,
+        env={**ours, "KRONOS_DEVICE": "cpu", "KRONOS_SAMPLES": "2", "KRONOS_MODEL": str(TINY), **settings},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A month of the simulated market, which does not exist before."""
+    folder = tmp_path_factory.mktemp("run")
+    span = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-06-09"}
+    return qrun(folder, XDG_CACHE_HOME=str(cache), **span), folder
+
+
+def artefacts(folder: Path) -> Path:
+    (found,) = folder.glob("mlruns/*/*/artifacts/kronos")
+    return found
+
+
+def test_it_runs_from_any_folder_and_makes_its_market_on_first_use(run, cache):
+    process, _ = run
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert (cache / "kronos-strategies" / "simulated-v1" / "calendars" / "day.txt").is_file()
+    assert "SIMULATED" in process.stderr
+    assert "KRONOS_QLIB_DATA" in process.stderr
+
+
+def test_it_prints_one_table_and_the_paths_of_what_it_saved(run):
+    process, folder = run
+    assert re.search(r"Kronos .*[+-]0\.\d{4}", process.stdout)
+    for name in ("12-1 momentum", "5-day reversal", "strategy, net of costs", "benchmark", "equal weight"):
+        assert name in process.stdout
+    for name in ("report.html", "metrics.json"):
+        assert str(artefacts(folder) / name) in process.stdout
+        assert (artefacts(folder) / name).is_file()
+
+
+def test_metrics_json_is_flat_and_agrees_with_qlibs_own_analysis(run):
+    _, folder = run
+    metrics = json.loads((artefacts(folder) / "metrics.json").read_text())
+    assert set(METRICS) <= set(metrics)
+    assert all(value is None or isinstance(value, int | float) for value in metrics.values())
+    analysis = artefacts(folder).parent / "sig_analysis"
+    assert metrics["ic"] == pytest.approx(pd.read_pickle(analysis / "ic.pkl").mean(), abs=1e-9)
+    assert metrics["rank_ic"] == pytest.approx(pd.read_pickle(analysis / "ric.pkl").mean(), abs=1e-9)
+
+
+def test_strategy_figures_are_net_of_costs_and_compounded(run):
+    _, folder = run
+    metrics = json.loads((artefacts(folder) / "metrics.json").read_text())
+    traded = pd.read_pickle(artefacts(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")
+    net = traded["return"] - traded["cost"]
+    wealth = np.concatenate([[1.0], (1 + net).cumprod()])
+    assert metrics["max_drawdown"] == pytest.approx((wealth / np.maximum.accumulate(wealth) - 1).min())
+    assert metrics["annual_return"] == pytest.approx(wealth[-1] ** (252 / len(net)) - 1)
+    assert metrics["sharpe"] == pytest.approx(net.mean() / net.std() * 252**0.5)
+    assert traded["cost"].sum() > 0
+
+
+def test_every_member_row_is_accounted_for(run):
+    _, folder = run
+    signals = pd.read_parquet(artefacts(folder) / "signals.parquet")
+    page = (artefacts(folder) / "report.html").read_text()
+    assert "compared" in page
+    assert signals.index.is_unique
+
+
+def test_the_run_is_kept_in_a_database_and_outside_git_it_prints_no_usage(run):
+    process, folder = run
+    assert (folder / "mlflow.db").is_file()
+    assert "usage: git diff" not in process.stdout + process.stderr
+
+
+def test_a_wrong_store_fails_with_one_sentence_that_helps(tmp_path):
+    process = qrun(tmp_path, KRONOS_QLIB_DATA=str(tmp_path / "nowhere"))
+    assert process.returncode != 0
+    assert "holds no Qlib store" in process.stderr
+    assert "kronos data import" in process.stderr
+
+
+@pytest.mark.slow
+def test_the_same_file_runs_on_real_csi300_bars(shared_data, tmp_path):
+    store, prices, index = tmp_path / "csi300", "csi300_2020_2023.parquet", "csi_index_2005_2023.parquet"
+    kronos = Path(sys.executable).parent / "kronos"
+    command = [
+        kronos,
+        "data",
+        "import",
+        shared_data / prices,
+        "--benchmark",
+        shared_data / index,
+        "--to",
+        store,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    span = {"KRONOS_TEST_START": "2022-03-01", "KRONOS_TEST_END": "2022-03-31"}
+    process = qrun(tmp_path, KRONOS_QLIB_DATA=str(store), **span)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "SIMULATED" not in process.stderr
+    metrics = json.loads((artefacts(tmp_path) / "metrics.json").read_text())
+    assert metrics["dates"] == 23  # trading days of March 2022
+    signals = pd.read_parquet(artefacts(tmp_path) / "signals.parquet")
+    assert signals.groupby(level="datetime").size().min() > 250
+    assert np.isfinite(signals.to_numpy()).all()
