@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kronos.bars import FEATURES, check_bars, repair_bars
+    from kronos.bars import FEATURES, adjust_bars, check_bars, repair_bars
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
     from kronos.model import Kronos
@@ -26,6 +26,7 @@ _HOMES = {
     "SampleConfig": "kronos.config",
     "TokenizerConfig": "kronos.config",
     "Windows": "kronos.windows",
+    "adjust_bars": "kronos.bars",
     "check_bars": "kronos.bars",
     "repair_bars": "kronos.bars",
 }
@@ -41,6 +42,7 @@ __all__ = [
     "SampleConfig",
     "TokenizerConfig",
     "Windows",
+    "adjust_bars",
     "check_bars",
     "repair_bars",
 ]

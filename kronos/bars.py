@@ -85,6 +85,21 @@ def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
     return bars
 
 
+def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
+    """Raw bars -> adjusted ones: prices times the column `factor`, volume divided by it, amount as it is.
+
+    Factors usually have today's or the first day's price as their base, which moves no return; whether a
+    factor was known on its day is up to whoever made it.
+    """
+    if factor not in bars.columns:
+        raise ValueError(f"bars lack the column '{factor}'. Name the one that holds the adjustment factor.")
+    adjusted = bars.drop(columns=factor)
+    adjusted[list(PRICES)] = bars[list(PRICES)].mul(bars[factor], axis=0)
+    if "volume" in bars.columns:
+        adjusted["volume"] = bars["volume"] / bars[factor]
+    return adjusted
+
+
 def stamps(timestamps: pd.DatetimeIndex) -> np.ndarray:
     """Calendar fields of (T,) timestamps: (T, 5) int64 in the order of STAMPS, Monday = 0."""
     t = timestamps

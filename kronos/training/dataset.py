@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kronos.bars import stamps
+from kronos.bars import adjust_bars, stamps
 from kronos.training.clean import RULES, clean_segments
 from kronos.windows import Scale
 
@@ -116,10 +116,5 @@ class TrainingWindows:
 def _adjusted(frame: pd.DataFrame) -> pd.DataFrame:
     for name in ("factor", "factor_est"):
         if name in frame:
-            frame = frame.copy()
-            frame[["open", "high", "low", "close"]] = frame[["open", "high", "low", "close"]].mul(
-                frame[name], axis=0
-            )
-            frame["volume"] = frame["volume"] / frame[name]
-            return frame
+            return adjust_bars(frame, name)
     return frame

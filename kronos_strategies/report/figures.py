@@ -86,7 +86,7 @@ def _streams(result: BacktestResult) -> pd.DataFrame:
 
 def _book_lines(streams: pd.DataFrame) -> list[go.Scatter]:
     """Benchmarks dashed, gross dotted in the colour of net, and net thickest; net is the first."""
-    lines = [_line(streams["net"], "net of costs", BLUE, width=2.4)]
+    lines = [_line(streams["net"], "net of costs", BLUE, width=2.4).update(zorder=1)]
     if "gross" in streams:
         lines.append(_line(streams["gross"], "gross", BLUE, dash="dot"))
     for i, name in enumerate(streams.columns.difference(["net", "gross"], sort=False)):
@@ -120,7 +120,7 @@ def _monthly(values: pd.Series, name: str) -> go.Bar:
     )
 
 
-def _figure(traces: Sequence[go.Scatter | go.Bar], unit: str, tick_format: str) -> go.Figure:
+def _figure(traces: Sequence[go.Scatter | go.Bar], unit: str, hover_format: str) -> go.Figure:
     """Traces under one look: the legend above the plot, one hover label for all lines."""
     faint = "rgba(128, 128, 128, 0.22)"
     axis = {"gridcolor": faint, "linecolor": faint, "zerolinecolor": "rgba(128, 128, 128, 0.6)"}
@@ -138,8 +138,9 @@ def _figure(traces: Sequence[go.Scatter | go.Bar], unit: str, tick_format: str) 
                 "tickformatstops": DATE_FORMATS,
             },
             "yaxis": {
-                **axis, "title": {"text": unit, "standoff": 8, "font": {"size": 12}}, "automargin": True, "nticks": 7,
-                "tickformat": ".0%" if tick_format.endswith("%") else None, "hoverformat": tick_format,
+                **axis, "automargin": True, "nticks": 7,
+                "title": {"text": unit, "standoff": 8, "font": {"size": 12}},
+                "tickformat": "~%" if hover_format.endswith("%") else None, "hoverformat": hover_format,
             },
             "showlegend": len(traces) > 1,
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},

@@ -79,7 +79,14 @@ METRICS = {
 }
 TILES = {
     "Signal": ("rank_ic", "rank_icir", "rank_ic_t", "ic", "icir", "ic_t"),
-    "Portfolio": ("annual_return", "sharpe", "max_drawdown", "gross_annual_return", "annual_cost", "turnover"),
+    "Portfolio": (
+        "annual_return",
+        "sharpe",
+        "max_drawdown",
+        "gross_annual_return",
+        "annual_cost",
+        "turnover",
+    ),
 }
 COLUMNS = {
     "ic": Metric("IC", decimals),
@@ -159,7 +166,7 @@ def _comparison(comparison: pd.DataFrame) -> list[list[Cell]]:
 def _books(result: BacktestResult) -> list[tuple[str, str, str, str]]:
     """Name, annual return, Sharpe and max drawdown of the book, net and gross, and of each benchmark."""
     streams = {"Net of costs": result.returns["net"], "Gross": result.returns["gross"]}
-    streams |= {str(name): returns.dropna() for name, returns in result.benchmarks.items()}
+    streams |= {str(name): returns for name, returns in result.benchmarks.items()}
     year = result.bars_per_year
     return [
         (name, percent(annual_return(r, year)), decimals(sharpe(r, year), 2), percent(max_drawdown(r)))
@@ -170,7 +177,9 @@ def _books(result: BacktestResult) -> list[tuple[str, str, str, str]]:
 def _ledger(ledger: Mapping[str, int]) -> list[tuple[str, str, str]]:
     """Reason, rows, and their share of the first reason's."""
     first = next(iter(ledger.values()), 0)
-    return [(reason, count(rows), percent(rows / first) if first else DASH) for reason, rows in ledger.items()]
+    return [
+        (reason, count(rows), percent(rows / first) if first else DASH) for reason, rows in ledger.items()
+    ]
 
 
 def _signal_charts(coefficients: pd.DataFrame) -> list[Chart]:

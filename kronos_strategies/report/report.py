@@ -24,7 +24,7 @@ class Report:
         title: of the run.
         metrics: flat, by name, as written to metrics.json; NaN becomes null.
         coefficients: by datetime, columns ic and rank_ic; NaN where undefined.
-        comparison: the score and then its naive baselines, by name, columns ic, rank_ic, rank_icir, rank_ic_t, dates.
+        comparison: the score, then its naive baselines, by name; columns ic, rank_ic, rank_icir, rank_ic_t, dates.
         result: of the backtest.
         ledger: rows by reason, from the members' rows to those scored.
         provenance: what made the forecast, by label, ready to print.

@@ -44,7 +44,11 @@ def judge(metrics: Mapping[str, float], comparison: pd.DataFrame) -> Verdict:
     if abs(t) < CRITICAL_T:
         tone, headline, claim = "none", "No evidence of skill", "not distinguishable from zero"
     elif mean < 0:
-        tone, headline, claim = "bad", "Ranks the wrong way round", "below zero: names scored high earned less"
+        tone, headline, claim = (
+            "bad",
+            "Ranks the wrong way round",
+            "below zero: names scored high earned less",
+        )
     elif unbeaten:
         tone, headline, claim = "mixed", "No better than a naive signal", "above zero"
     elif beaten:
@@ -85,5 +89,7 @@ def _book(metrics: Mapping[str, float]) -> str:
     names = {"benchmark_sharpe": "the benchmark", "equal_weight_sharpe": "equal weight"}
     held = [f"{decimals(metrics[key], 2)} for {name}" for key, name in names.items() if key in metrics]
     against = f", against {listing(held)}" if held else ""
-    fall = f"; its deepest drawdown was {percent(metrics['max_drawdown'])}" if "max_drawdown" in metrics else ""
+    fall = (
+        f"; its deepest drawdown was {percent(metrics['max_drawdown'])}" if "max_drawdown" in metrics else ""
+    )
     return f"After costs the book's Sharpe ratio was {decimals(metrics['sharpe'], 2)}{against}{fall}."

@@ -1,4 +1,4 @@
-"""Upstream's reference outputs, and a guarantee that no test reaches the network."""
+"""Upstream's reference outputs, and two guarantees: no test reaches the network or takes more than its core."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 
 REFERENCE = Path(__file__).parents[1] / "reference"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # networks this small only wait for a second one
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kronos.bars import FEATURES, check_bars
+from kronos.training.clean import RULES, CleaningRule, clean_segments
+from tests.kronos.builders import make_bars
+
+RULE = CleaningRule(max_gap=0.30, max_illiquid=1, max_stagnant=3)
+
+
+def flat(closes: list[float], volumes: list[float] | None = None) -> pd.DataFrame:
+    """Bars of one price each, that open where they close."""
+    prices = np.array(closes, float)
+    volume = np.ones(len(prices)) if volumes is None else np.array(volumes, float)
+    values = [prices, prices, prices, prices, volume, volume * prices]
+    index = pd.bdate_range("2024-01-01", periods=len(prices))
+    return pd.DataFrame(dict(zip(FEATURES, values, strict=True)), index=index)
+
+
+def positions(bars: pd.DataFrame, rule: CleaningRule = RULE, min_bars: int = 1) -> list[list[int]]:
+    """Where the bars of each segment were."""
+    return [bars.index.get_indexer(part.index).tolist() for part in clean_segments(bars, rule, min_bars)]
+
+
+def walk(count: int) -> list[float]:
+    """Closes that never stand still and never jump."""
+    return [10 + 0.1 * (i % 7) for i in range(count)]
+
+
+def test_a_series_without_fault_stays_one_and_whole() -> None:
+    bars = make_bars(40)
+    (segment,) = clean_segments(bars, RULE, min_bars=10)
+    pd.testing.assert_frame_equal(segment, bars)
+
+
+@pytest.mark.parametrize(("factor", "cut"), [(1.29, False), (1.31, True), (0.71, False), (0.69, True)])
+def test_a_series_is_cut_where_it_opens_too_far_from_the_last_close(factor: float, cut: bool) -> None:
+    closes = np.array(walk(10))
+    closes[5:] *= closes[4] / closes[5] * factor  # bar 5 opens at `factor` times the close before
+    assert positions(flat(closes.tolist())) == (
+        [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] if cut else [list(range(10))]
+    )
+
+
+def test_the_gap_is_from_close_to_open_not_within_a_bar() -> None:
+    bars = flat(walk(10))
+    bars.iloc[5, 1] *= 2  # a high far away
+    bars.iloc[5, 3] *= 1.25  # a close far from its own open
+    bars.iloc[6:, :4] *= 1.25
+    assert positions(bars) == [list(range(10))]
+
+
+@pytest.mark.parametrize(("unchanged", "dropped"), [(3, False), (4, True)])
+def test_a_close_that_stands_still_too_long_is_dropped_and_splits(unchanged: int, dropped: bool) -> None:
+    # Bar 4 sets the close; `unchanged` bars behind it repeat it.
+    closes = [*walk(5), *[walk(5)[-1]] * unchanged, *[x + 0.05 for x in walk(4)]]
+    whole = list(range(len(closes)))
+    want = [whole[:5], whole[5 + unchanged :]] if dropped else [whole]
+    assert positions(flat(closes)) == want
+
+
+@pytest.mark.parametrize("volume", [0.0, np.nan])
+@pytest.mark.parametrize(("idle", "dropped"), [(1, False), (2, True)])
+def test_bars_without_volume_too_long_are_dropped_and_split(idle: int, dropped: bool, volume: float) -> None:
+    bars = flat(walk(10), [1] * 4 + [volume] * idle + [1] * (6 - idle))
+    want = [[0, 1, 2, 3], list(range(4 + idle, 10))] if dropped else [list(range(10))]
+    assert positions(bars) == want
+
+
+def test_without_a_volume_column_nothing_is_illiquid() -> None:
+    bars = flat(walk(10)).drop(columns=["volume", "amount"])
+    (segment,) = clean_segments(bars, RULE, min_bars=1)
+    assert len(segment) == 10
+    assert (segment[["volume", "amount"]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("column", ["open", "high", "low", "close"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0])
+def test_a_bar_without_a_price_is_dropped_and_splits(column: str, value: float) -> None:
+    bars = flat(walk(10))
+    bars.loc[bars.index[4], column] = value
+    assert positions(bars) == [[0, 1, 2, 3], [5, 6, 7, 8, 9]]
+
+
+def test_a_missing_volume_or_amount_counts_as_zero() -> None:
+    bars = flat(walk(6))
+    bars.iloc[2, 4] = bars.iloc[3, 5] = np.nan
+    (segment,) = clean_segments(bars, RULE, min_bars=1)
+    assert segment.iloc[2]["volume"] == 0
+    assert segment.iloc[3]["amount"] == 0
+    assert segment.iloc[3]["volume"] == 1
+
+
+def test_segments_shorter_than_asked_are_dropped() -> None:
+    closes = np.array(walk(12))
+    closes[3:] *= 2  # 3 bars, then 9
+    assert positions(flat(closes.tolist()), min_bars=3) == [[0, 1, 2], list(range(3, 12))]
+    assert positions(flat(closes.tolist()), min_bars=4) == [list(range(3, 12))]
+    assert positions(flat(closes.tolist()), min_bars=10) == []
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    bars = make_bars(20)
+    (segment,) = clean_segments(bars.sample(frac=1, random_state=0), RULE, min_bars=1)
+    pd.testing.assert_frame_equal(segment, bars, check_freq=False)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    closes=st.lists(st.sampled_from([9.0, 10.0, 11.0, 10.0, 20.0, np.nan]), min_size=1, max_size=25),
+    volumes=st.lists(st.sampled_from([0.0, 1.0, 1.0, np.nan]), min_size=25, max_size=25),
+)
+def test_every_segment_is_an_unbroken_stretch_that_keeps_every_rule(
+    closes: list[float], volumes: list[float]
+) -> None:
+    bars = flat(closes, volumes[: len(closes)])
+    taken: list[int] = []
+    for segment in clean_segments(bars, RULE, min_bars=2):
+        rows = bars.index.get_indexer(segment.index)
+        assert (np.diff(rows) == 1).all()
+        taken.extend(rows)
+        check_bars(segment)
+        assert tuple(segment.columns) == FEATURES
+        assert (segment["open"] / segment["close"].shift() - 1).abs().max() <= RULE.max_gap
+        assert longest((segment["close"].diff() == 0).tolist()) <= RULE.max_stagnant
+        assert longest((segment["volume"] == 0).tolist()) <= RULE.max_illiquid
+    assert taken == sorted(set(taken))
+
+
+def longest(flags: list[bool]) -> int:
+    """Length of the longest run of True."""
+    runs = "".join("x" if flag else " " for flag in flags).split()
+    return max((len(run) for run in runs), default=0)
+
+
+def test_limits_are_the_papers() -> None:
+    assert {name: tuple(rule) for name, rule in RULES.items()} == {
+        "1min": (0.10, 15, 45),
+        "5min": (0.15, 3, 10),
+        "15min": (0.15, 2, 5),
+        "60min": (0.20, 1, 3),
+        "1day": (0.30, 1, 3),
+    }
