@@ -2,8 +2,8 @@
 
     python backtests/csi300.py csi300.parquet index.parquet --start 2022-01-04 --end 2023-12-29
 
-The bars are tidy daily ones (instrument, datetime, open, high, low, close, volume[, amount, factor]); the index file
-holds SH000300. Results go to the folder it is run in, as with qrun.
+The bars are tidy daily ones (instrument, datetime, open, high, low, close, volume[, amount, factor]); the index
+file holds SH000300. Results go to the folder it is run in, as with qrun.
 """
 
 import os

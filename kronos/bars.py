@@ -52,6 +52,11 @@ def check_timestamps(index: pd.DatetimeIndex, name: str = "bars") -> None:
     Raises:
         ValueError: names the first offender and the remedy.
     """
+    if index.tz is not None:
+        raise ValueError(
+            f"{name} has timestamps in the time zone {index.tz}. Keep the exchange's wall time: "
+            "tz_convert('Asia/Shanghai') or the like, then tz_localize(None)."
+        )
     if index.hasnans:
         raise ValueError(f"{name} has no timestamp in row {int(np.argmax(index.isna()))}. Drop that row.")
     if index.has_duplicates:
@@ -109,10 +114,17 @@ def stamps(timestamps: pd.DatetimeIndex) -> np.ndarray:
 
 def _complete(bars: pd.DataFrame, name: str) -> pd.DataFrame:
     columns = [c for c in FEATURES if c in bars.columns]
-    try:
-        full = bars[columns].astype(float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} has a column that is not numeric ({error}). Convert it first.") from None
+    full = pd.DataFrame(index=bars.index)
+    for column in columns:
+        values = bars[column]
+        if isinstance(values, pd.DataFrame):
+            raise ValueError(f"{name} has the column '{column}' {values.shape[1]} times. Keep one.")
+        try:
+            full[column] = values.astype(float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{name} has a column '{column}' that is not numeric ({error}). Convert it with pd.to_numeric."
+            ) from None
     if "volume" not in full:
         full["volume"] = full["amount"] = 0.0
     elif "amount" not in full:

@@ -60,7 +60,7 @@ class Network(nn.Module):
             ValueError: weights and config do not fit, or it is a checkpoint of something else.
         """
         folder = resolve(spec, cls.part, revision)
-        values = json.loads((folder / CONFIG).read_text())
+        values = _read_config(folder / CONFIG)
         network = cls(config_from_dict(cls.config_type, values, str(folder / CONFIG)))
         try:
             weights = load_file(folder / WEIGHTS)
@@ -176,6 +176,18 @@ def origin(spec: str | Path, tokenizer: str | Path, revision: str | None) -> Ori
         sha256=digest.hexdigest(),
         trained_until=_trained_until(resolve_pair(spec) or folders[0]),
     )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Fetch the checkpoint again.") from None
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{path} holds a {type(values).__name__}, not sizes by name. Fetch the checkpoint again."
+        )
+    return values
 
 
 def _from_hub(repo: str, revision: str | None) -> Path:

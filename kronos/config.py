@@ -32,7 +32,7 @@ class TokenizerConfig:
     gamma0: float = 1.0  # weight of the per-sample entropy
     gamma: float = 1.1  # weight of the codebook entropy
     zeta: float = 0.05  # weight of the whole entropy term
-    group_size: int = 4  # bits a group when the codebook entropy is estimated
+    group_size: int = 4  # of upstream's checkpoints; it sizes a stored constant and has no other effect
 
     def __post_init__(self) -> None:
         _check_heads(self.d_model, self.n_heads)

@@ -110,6 +110,8 @@ class KronosPredictor:
         Returns:
             Forecast with paths (N, S, H, 6) in the bars' own units.
         """
+        if not len(windows):
+            raise ValueError("There are no windows to forecast. Pass at least 1.")
         sampling = sampling or SampleConfig()
         rows = self._chunk_rows(windows, sampling)
         paths = []
@@ -197,6 +199,9 @@ class KronosPredictor:
             raise ValueError(
                 f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Ask for fewer."
             )
+        # Whoever holds the networks may have trained them since: dropout in a forecast is upstream's oldest flaw.
+        self.model.eval()
+        self.tokenizer.eval()
         scale = windows.scale()
         lengths = torch.from_numpy(windows.lengths).to(self.device)
         bars = torch.from_numpy(scale.apply(windows.values, self.clip)).to(self.device)
@@ -291,6 +296,8 @@ def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_l
 
 def _timestamps(values: Timestamps, name: str) -> pd.DatetimeIndex:
     try:
+        if pd.api.types.is_numeric_dtype(pd.Index(values)):
+            raise TypeError("they are numbers")
         index = pd.DatetimeIndex(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} holds no timestamps ({error}). Use pd.to_datetime first.") from None

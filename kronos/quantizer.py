@@ -49,18 +49,16 @@ class BinaryQuantizer(nn.Module):
     def loss(self, z: Tensor) -> Tensor:
         """Commitment plus entropy of (B, T, bits) unit latents (BSQ, eqs. 7 and 8): a scalar.
 
-        Small per-sample entropy makes the signs sure, large codebook entropy makes every code used.
-        A bit's sign has logit 4 z / sqrt(bits); the codebook's entropy is estimated group by group.
+        Small per-sample entropy makes the signs sure, large codebook entropy makes every code used. A bit is
+        positive with logit 4 z / sqrt(bits). The codebook's entropy is the sum of its bits' entropies, as in
+        upstream, whose estimate by groups of bits is overwritten before it is used.
         """
         config = self.config
         commit = (self(z).detach() - z).square().sum(dim=-1).mean()
         plus = torch.sigmoid(4 * self.scale * z)
-        per_sample = _entropy(torch.stack([plus, 1 - plus], dim=-1)).sum(dim=-1).mean()
-        groups = z.unflatten(-1, (-1, config.group_size))  # (B, T, groups, group_size)
-        codes = torch.arange(2**config.group_size, device=z.device)
-        book = (_to_bits(codes, config.group_size).type_as(z) * 2 - 1) * self.scale
-        use = (2 * groups @ book.T).softmax(dim=-1).mean(dim=(0, 1))  # (groups, 2**group_size)
-        entropy = config.gamma0 * per_sample - config.gamma * _entropy(use).sum()
+        per_sample = _bit_entropy(plus).sum(dim=-1).mean()
+        codebook = _bit_entropy(plus.mean(dim=(0, 1))).sum()
+        entropy = config.gamma0 * per_sample - config.gamma * codebook
         return config.beta * commit + config.zeta * entropy
 
 
@@ -78,5 +76,6 @@ def _to_bits(ids: Tensor, width: int) -> Tensor:
     return (ids[..., None] >> torch.arange(width, device=ids.device)) & 1
 
 
-def _entropy(p: Tensor) -> Tensor:
-    return -(p * (p + 1e-8).log()).sum(dim=-1)
+def _bit_entropy(p: Tensor) -> Tensor:
+    """Entropy in nats of a bit that is 1 with probability p; the small constant is upstream's."""
+    return -(p * (p + 1e-8).log() + (1 - p) * (1 - p + 1e-8).log())

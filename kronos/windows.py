@@ -90,7 +90,7 @@ class Windows:
     @property
     def width(self) -> int:
         """T, the longest window."""
-        return int(self.lengths.max())
+        return int(self.lengths.max(initial=0))
 
     @property
     def values(self) -> np.ndarray:
@@ -239,6 +239,10 @@ def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, 
             [r[r > d][:horizon] if r[0] > d else r[1:] for r, d in zip(rows, dates, strict=True)]
         )
     else:
+        if len(calendar) == 0:
+            raise ValueError(
+                "The calendar is empty. Pass trading timestamps, or a pandas frequency such as 'B'."
+            )
         times = np.unique(calendar)
         times = np.concatenate([times, _continuation(times, dates[-1], horizon)])
         table = times[np.searchsorted(times, dates, side="right")[:, None] + np.arange(horizon)]
@@ -249,11 +253,14 @@ _NONE = pd.DatetimeIndex([])
 
 
 def _continuation(times: np.ndarray, asof: np.datetime64, horizon: int) -> np.ndarray:
-    """`horizon` timestamps behind the calendar's last and behind `asof`."""
-    last = pd.Timestamp(max(times[-1], asof))
+    """Timestamps behind the calendar's last, `horizon` of them behind `asof`; they depend on the calendar only."""
+    last, reach = pd.Timestamp(times[-1]), max(pd.Timestamp(asof), pd.Timestamp(times[-1]))
     step = pd.Timedelta(np.diff(times).min()) if len(times) > 1 else pd.Timedelta(days=1)
-    freq = "B" if step >= pd.Timedelta(days=1) else step
-    return pd.date_range(last, periods=horizon + 2, freq=freq).to_numpy(times.dtype)[-horizon:]
+    if step >= pd.Timedelta(days=1):
+        more = pd.bdate_range(last, periods=(reach - last).days + horizon + 2)
+    else:
+        more = pd.date_range(last, periods=(reach - last) // step + horizon + 2, freq=step)
+    return more[more > last].to_numpy(times.dtype)
 
 
 def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:

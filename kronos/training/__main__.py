@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import cyclopts
+import numpy as np
 import torch
 from cyclopts import Parameter
 
@@ -54,7 +55,7 @@ class DataConfig:
         ]
         # Embargo: a validation window's horizon must lie behind the last training date altogether.
         first = tape.dates[split[1] + self.lookback]
-        split[1] = split[1][first > tape.dates.dtype.type(self.train_until)]
+        split[1] = split[1][first >= np.datetime64(self.train_until) + np.timedelta64(1, "D")]
         return tuple(TrainingWindows(tape, s, self.lookback, self.horizon) for s in split)  # type: ignore[return-value]
 
 

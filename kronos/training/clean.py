@@ -47,8 +47,8 @@ def clean_segments(bars: pd.DataFrame, rule: CleaningRule, min_bars: int) -> lis
     finite = np.isfinite(bars[list(PRICES)].to_numpy(float)).all(axis=1)
     positive = (bars[list(PRICES)] > 0).all(axis=1).to_numpy()
     priced = finite & positive
-    gap = bars["open"].to_numpy() / bars["close"].shift().to_numpy() - 1
-    cut = ~priced | (np.abs(np.nan_to_num(gap)) > rule.max_gap)
+    gap = (bars["open"] / bars["close"].shift().where(lambda close: close > 0) - 1).abs()
+    cut = ~priced | (gap > rule.max_gap).to_numpy()
     dead = ~priced | _long_runs(bars["close"].diff().eq(0).to_numpy(), rule.max_stagnant)
     if "volume" in bars:
         dead |= _long_runs(bars["volume"].fillna(0).eq(0).to_numpy(), rule.max_illiquid)

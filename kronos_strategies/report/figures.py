@@ -123,7 +123,7 @@ def _monthly(values: pd.Series, name: str) -> go.Bar:
 def _figure(traces: Sequence[go.Scatter | go.Bar], unit: str, hover_format: str) -> go.Figure:
     """Traces under one look: the legend above the plot, one hover label for all lines."""
     faint = "rgba(128, 128, 128, 0.22)"
-    axis = {"gridcolor": faint, "linecolor": faint, "zerolinecolor": "rgba(128, 128, 128, 0.6)"}
+    axis = {"gridcolor": faint, "showline": False, "zerolinecolor": "rgba(128, 128, 128, 0.6)"}
     hover_axis = {"showspikes": True, "spikecolor": GREY, "spikethickness": 1, "spikedash": "dot"}
     return go.Figure(
         data=list(traces),

@@ -209,7 +209,7 @@ def test_each_step_and_half_uses_its_own_uniform() -> None:
     for step in range(4):
         for half in (0, 1):
             ids = draws.pick(even, step, half)
-            np.testing.assert_array_equal(ids, np.floor(draws.uniforms[:, :, step, half] * 1024))
+            np.testing.assert_array_equal(ids, (draws.uniforms[:, :, step, half] * 1024).floor())
 
 
 @EXAMPLES

@@ -1,0 +1,92 @@
+"""Naive signals use the closes they say and no later one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos_strategies.evaluation.baselines import (
+    BASELINE_BARS,
+    BASELINES,
+    low_volatility_20,
+    momentum_12_1,
+    reversal_5,
+)
+
+AT = 270  # the bar that is looked at; 30 follow
+
+
+@pytest.fixture
+def closes() -> pd.DataFrame:
+    """300 bars x 4 names."""
+    steps = np.random.default_rng(0).normal(0, 0.02, (300, 4))
+    dates = pd.bdate_range("2023-01-02", periods=300)
+    return pd.DataFrame(10 * np.exp(steps.cumsum(axis=0)), index=dates, columns=list("ABCD"))
+
+
+def test_momentum_is_the_return_from_252_to_21_bars_ago(closes):
+    expected = closes.iloc[AT - 21] / closes.iloc[AT - 252] - 1
+    np.testing.assert_allclose(momentum_12_1(closes).iloc[AT], expected)
+
+
+def test_reversal_is_minus_the_return_of_5_bars(closes):
+    expected = -(closes.iloc[AT] / closes.iloc[AT - 5] - 1)
+    np.testing.assert_allclose(reversal_5(closes).iloc[AT], expected)
+
+
+def test_low_volatility_is_minus_the_deviation_of_20_returns(closes):
+    window = closes.iloc[AT - 20 : AT + 1].to_numpy()
+    expected = -np.std(window[1:] / window[:-1] - 1, axis=0, ddof=1)
+    np.testing.assert_allclose(low_volatility_20(closes).iloc[AT], expected)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_no_baseline_uses_a_later_close(closes, name):
+    scrambled = closes.copy()
+    scrambled.iloc[AT + 1 :] = scrambled.iloc[AT + 1 :].to_numpy()[::-1] * 7
+    before, after = BASELINES[name](closes), BASELINES[name](scrambled)
+    pd.testing.assert_frame_equal(before.iloc[: AT + 1], after.iloc[: AT + 1], check_exact=True)
+    assert not before.iloc[AT + 1 :].equals(after.iloc[AT + 1 :])
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_truncated_history_scores_its_last_bar_the_same(closes, name):
+    whole, cut = BASELINES[name](closes), BASELINES[name](closes.iloc[: AT + 1])
+    pd.testing.assert_series_equal(whole.iloc[AT], cut.iloc[-1], check_exact=True)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_stated_history_is_enough_and_less_is_not_for_the_longest(closes, name):
+    score = BASELINES[name]
+    last = score(closes.iloc[AT - BASELINE_BARS : AT + 1]).iloc[-1]
+    np.testing.assert_allclose(last, score(closes).iloc[AT], rtol=1e-9)
+    longest = momentum_12_1(closes.iloc[AT - BASELINE_BARS + 1 : AT + 1]).iloc[-1]
+    assert longest.isna().all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_scores_names_apart_and_not_their_price_level(closes, name):
+    scores = BASELINES[name](closes)
+    assert scores.shape == closes.shape
+    changed = closes.assign(A=closes["A"] * 1000, D=closes["D"].to_numpy()[::-1])
+    rescaled = BASELINES[name](changed)
+    np.testing.assert_allclose(rescaled[["A", "B", "C"]], scores[["A", "B", "C"]], rtol=1e-6, atol=1e-12)
+
+
+def test_winners_losers_and_calm_names_score_high():
+    days = pd.bdate_range("2023-01-02", periods=300)
+    step = np.arange(300)
+    closes = pd.DataFrame(
+        {"winner": 1.001**step, "loser": 0.999**step, "wild": 1 + 0.1 * (step % 2)}, index=days
+    )
+    assert momentum_12_1(closes).iloc[-1].idxmax() == "winner"
+    assert reversal_5(closes[["winner", "loser"]]).iloc[-1].idxmax() == "loser"
+    assert low_volatility_20(closes).iloc[-1].idxmin() == "wild"
+
+
+def test_a_gap_leaves_momentum_and_reversal_undefined_and_volatility_with_fewer_returns(closes):
+    gapped = closes.copy()
+    gapped.loc[gapped.index[AT - 5], "A"] = np.nan
+    assert np.isnan(reversal_5(gapped).iloc[AT]["A"])
+    assert np.isnan(momentum_12_1(gapped).iloc[AT + 16]["A"])
+    kept = closes["A"].pct_change().iloc[AT - 19 : AT + 1].drop(closes.index[[AT - 5, AT - 4]])
+    np.testing.assert_allclose(low_volatility_20(gapped).iloc[AT]["A"], -kept.std(), rtol=1e-9)
