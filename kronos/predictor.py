@@ -23,7 +23,7 @@ from kronos.windows import MIN_BARS, Windows
 Timestamps = pd.Series | pd.DatetimeIndex
 
 # Rows (windows x samples) and prompt tokens of one chunk: throughput is flat beyond, memory is not.
-CHUNK_ROWS, CHUNK_TOKENS = 2048, 32_768
+CHUNK_ROWS, CHUNK_TOKENS = 2048, 8192
 
 
 class KronosPredictor:

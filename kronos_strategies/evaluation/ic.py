@@ -53,26 +53,32 @@ def information_coefficient(
     if rank:
         x, y = x.rank(axis=1), y.rank(axis=1)
     dx, dy = x.sub(x.mean(axis=1), axis=0), y.sub(y.mean(axis=1), axis=0)
-    spread = ((dx**2).sum(axis=1) * (dy**2).sum(axis=1)) ** 0.5
+    spread_x, spread_y = ((d**2).sum(axis=1) ** 0.5 for d in (dx, dy))
     # Rounding leaves a tiny spread behind in a constant row: compare with the values' own size.
-    size = ((x**2).sum(axis=1) * (y**2).sum(axis=1)) ** 0.5
-    defined = (both.sum(axis=1) >= min_names) & (spread > 1e-12 * size)
-    return ((dx * dy).sum(axis=1) / spread.where(defined)).rename("rank_ic" if rank else "ic")
+    size_x, size_y = ((v**2).sum(axis=1) ** 0.5 for v in (x, y))
+    varied = (spread_x > 1e-12 * size_x) & (spread_y > 1e-12 * size_y)
+    defined = varied & (both.sum(axis=1) >= min_names)
+    return ((dx * dy).sum(axis=1) / (spread_x * spread_y).where(defined)).rename("rank_ic" if rank else "ic")
 
 
 def summarise(coefficients: pd.Series, horizon: int = 1) -> ICSummary:
     """Mean, ratio and t of per-date coefficients whose labels span `horizon` bars."""
     defined = coefficients.dropna()
-    spread = defined.std(ddof=1)
     apart = coefficients.iloc[::horizon].dropna()
-    t = apart.mean() / apart.std(ddof=1) * np.sqrt(len(apart)) if len(apart) > 2 else np.nan
+    t = _ratio(apart) * np.sqrt(len(apart)) if len(apart) > 2 else np.nan
     return ICSummary(
         mean=float(defined.mean()),
-        ir=float(defined.mean() / spread) if spread > 0 else np.nan,
+        ir=_ratio(defined),
         t=float(t),
         dates=len(defined),
         undefined=len(coefficients) - len(defined),
     )
+
+
+def _ratio(values: pd.Series) -> float:
+    """Mean / standard deviation; NaN where the deviation is of rounding only."""
+    mean, spread = values.mean(), values.std(ddof=1)
+    return float(mean / spread) if spread > 1e-12 * abs(mean) else np.nan
 
 
 def _wide(signal: pd.Series, label: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -83,7 +89,7 @@ def _wide(signal: pd.Series, label: pd.Series) -> tuple[pd.DataFrame, pd.DataFra
     # An infinite value is no value: one of them would take the whole date with it.
     x, y = (s.astype(float).replace([np.inf, -np.inf], np.nan).unstack("instrument") for s in (signal, label))
     x, y = x.align(y, join="inner")
-    if x.empty:
+    if not signal.index.isin(label.index).any():
         raise ValueError(
             "Signal and label share no (datetime, instrument). Check dates and instrument names."
         )

@@ -10,9 +10,10 @@ BARS_PER_YEAR = 252
 
 def annual_return(returns: pd.Series, bars_per_year: int = BARS_PER_YEAR) -> float:
     """Compound annual growth: (prod(1 + r))**(bars_per_year / n) - 1."""
+    returns = returns.dropna()
     if returns.empty:
         return np.nan
-    growth = float(np.prod(1 + returns.to_numpy()))
+    growth = float((1 + returns).clip(lower=0).prod())  # what is lost stays lost
     return growth ** (bars_per_year / len(returns)) - 1
 
 
@@ -26,7 +27,7 @@ def sharpe(returns: pd.Series, bars_per_year: int = BARS_PER_YEAR) -> float:
 
 
 def drawdowns(returns: pd.Series) -> pd.Series:
-    """Wealth below its running maximum, compounded from 1: (n,) in (-1, 0]; a loss on the first bar counts."""
+    """Wealth below its running maximum, compounded from 1: (n,) in [-1, 0]; a loss on the first bar counts."""
     wealth = (1 + returns).cumprod()
     return wealth / wealth.cummax().clip(lower=1.0) - 1
 

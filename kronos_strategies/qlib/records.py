@@ -97,7 +97,8 @@ class KronosRecord(ACRecordTemp):
         """
         hold = self.dataset.hold
         members = label.index
-        scores = {"Kronos": signals["score"], **naive_scores(members)}
+        # On the rows that Kronos scored and no others, so that all rank the same names.
+        scores = {"Kronos": signals["score"], **naive_scores(signals.index)}
         coefficients = {
             name: pd.DataFrame(
                 {
@@ -171,19 +172,19 @@ def signal_metrics(coefficients: pd.DataFrame, horizon: int) -> dict[str, float]
 
 def portfolio_metrics(result: BacktestResult) -> dict[str, float]:
     """Flat figures of the strategy, net of costs unless named gross, and of both benchmarks."""
-    net = result.returns["net"]
+    net, year = result.returns["net"], result.bars_per_year
     figures = {
-        "annual_return": annual_return(net),
-        "sharpe": sharpe(net),
+        "annual_return": annual_return(net, year),
+        "sharpe": sharpe(net, year),
         "max_drawdown": max_drawdown(net),
-        "gross_annual_return": annual_return(result.returns["gross"]),
-        "annual_cost": float(result.cost.mean() * 252),
+        "gross_annual_return": annual_return(result.returns["gross"], year),
+        "annual_cost": float(result.cost.mean() * result.bars_per_year),
         "turnover": float(result.turnover.mean()),
     }
     for name, returns in result.benchmarks.items():
         key = str(name).replace(" ", "_")
-        figures[f"{key}_annual_return"] = annual_return(returns)
-        figures[f"{key}_sharpe"] = sharpe(returns)
+        figures[f"{key}_annual_return"] = annual_return(returns, year)
+        figures[f"{key}_sharpe"] = sharpe(returns, year)
         figures[f"{key}_max_drawdown"] = max_drawdown(returns)
     return figures
 

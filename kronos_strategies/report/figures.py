@@ -96,13 +96,15 @@ def _book_lines(streams: pd.DataFrame) -> list[go.Scatter]:
 
 
 def _line(values: pd.Series, name: str, colour: str, width: float = 1.6, dash: str = "solid") -> go.Scatter:
+    stamps = _stamps(values.index)
     return go.Scatter(
-        x=_stamps(values.index),
+        x=stamps,
         y=_small(values),
         name=html.escape(name, quote=False),  # plotly reads some HTML in names
         mode="lines",
         line={"color": colour, "width": width, "dash": dash},
         connectgaps=True,
+        xhoverformat="%d %b %Y, %H:%M" if ":" in "".join(stamps[:1]) else "%d %b %Y",
     )
 
 
@@ -124,7 +126,6 @@ def _figure(traces: Sequence[go.Scatter | go.Bar], unit: str, hover_format: str)
     """Traces under one look: the legend above the plot, one hover label for all lines."""
     faint = "rgba(128, 128, 128, 0.22)"
     axis = {"gridcolor": faint, "showline": False, "zerolinecolor": "rgba(128, 128, 128, 0.6)"}
-    hover_axis = {"showspikes": True, "spikecolor": GREY, "spikethickness": 1, "spikedash": "dot"}
     return go.Figure(
         data=list(traces),
         layout={
@@ -132,9 +133,9 @@ def _figure(traces: Sequence[go.Scatter | go.Bar], unit: str, hover_format: str)
             "paper_bgcolor": "rgba(0, 0, 0, 0)",
             "plot_bgcolor": "rgba(0, 0, 0, 0)",
             "font": {"family": "system-ui, sans-serif", "size": 12, "color": GREY},
-            "margin": {"l": 8, "r": 8, "t": 30, "b": 8},
+            "margin": {"l": 8, "r": 8, "t": 42 if len(traces) > 1 else 30, "b": 8},
             "xaxis": {
-                **axis, **hover_axis, "type": "date", "automargin": True, "showgrid": False, "nticks": 9,
+                **axis, "type": "date", "automargin": True, "showgrid": False, "nticks": 9,
                 "tickformatstops": DATE_FORMATS,
             },
             "yaxis": {

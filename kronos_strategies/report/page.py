@@ -123,7 +123,7 @@ def render(report: Report) -> str:
         provenance=dict(report.provenance),
         metrics=list(_all(report.metrics)),
         plotly_js=Markup(figures.plotly_js()),
-        plotly_config=_embedded(json.dumps(figures.CONFIG, sort_keys=True)),
+        plotly_config=Markup(json.dumps(figures.CONFIG, sort_keys=True)),
     )
 
 
@@ -201,9 +201,5 @@ def _portfolio_charts(result: BacktestResult) -> list[Chart]:
 
 
 def _chart(heading: str, note: str, figure: figures.go.Figure, wide: bool = False) -> Chart:
-    return Chart(heading.lower().replace(" ", "-"), heading, note, _embedded(figure.to_json()), wide)
-
-
-def _embedded(text: str) -> Markup:
-    """JSON that cannot end the script element around it."""
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    # plotly writes "<" as "\u003c", so that no name can end the script element around it.
+    return Chart(heading.lower().replace(" ", "-"), heading, note, Markup(figure.to_json()), wide)

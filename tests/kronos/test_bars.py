@@ -155,7 +155,7 @@ PIECES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(rows=PIECES)
 def test_repaired_bars_pass_the_check_and_repairing_again_changes_nothing(rows: list[tuple]) -> None:
     bars = pd.DataFrame([row[1:] for row in rows], columns=list(FEATURES))

@@ -125,7 +125,13 @@ def test_a_network_loads_from_a_pair_or_from_its_own_folder(
         assert torch.equal(weight, theirs[name])
 
 
-def test_a_network_is_loaded_ready_to_forecast_with_dropout_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_a_loaded_network_is_in_evaluation_mode(part: str, reference_folder: Path) -> None:
+    network = PARTS[part].from_pretrained(reference_folder)
+    assert not any(module.training for module in network.modules())
+
+
+def test_a_pair_is_loaded_ready_to_forecast_with_dropout_off(tmp_path: Path) -> None:
     make_model(dropout=0.5).save_pretrained(tmp_path / "pair" / "predictor")
     make_tokenizer(dropout=0.5).save_pretrained(tmp_path / "pair" / "tokenizer")
     predictor = KronosPredictor.from_pretrained(tmp_path / "pair", device="cpu", max_context=16)

@@ -306,6 +306,18 @@ def test_a_prediction_is_a_frame_of_features_by_time(predictor: KronosPredictor)
     pd.testing.assert_frame_equal(arguments["df"], before)
 
 
+@pytest.mark.parametrize("verbose", [True, False])
+def test_progress_is_shown_only_when_asked_for(
+    verbose: bool,
+    predictor: KronosPredictor,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws on a terminal only
+    predictor.predict(**call(verbose=verbose))
+    assert bool(capsys.readouterr().out) == verbose
+
+
 def test_one_series_and_a_batch_of_one_are_the_same(predictor: KronosPredictor) -> None:
     arguments = call()
     rest = {

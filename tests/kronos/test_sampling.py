@@ -11,7 +11,7 @@ from torch import Tensor
 from kronos.config import SampleConfig
 from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, probabilities
 
-EXAMPLES = settings(deadline=None, max_examples=80)
+EXAMPLES = settings(deadline=None, max_examples=60)
 CPU = torch.device("cpu")
 DAY = pd.DatetimeIndex(["2024-03-01"])
 ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))  # the largest float32 that a draw can be

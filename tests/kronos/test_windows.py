@@ -14,7 +14,7 @@ from kronos.windows import KEYS, Scale, Windows, future_timestamps
 from tests.kronos.builders import make_bars, make_panel
 
 DAYS = pd.bdate_range("2024-01-01", periods=24)
-EXAMPLES = settings(deadline=None, max_examples=50)
+EXAMPLES = settings(deadline=None, max_examples=30)
 
 # Scale
 
@@ -370,6 +370,20 @@ def test_an_intraday_calendar_that_ends_too_soon_goes_on_without_a_gap() -> None
     calendar = pd.date_range("2024-01-05 09:30", periods=6, freq="5min")
     (future,) = future_timestamps(calendar[-2:-1], calendar, 3)
     assert [str(time)[11:16] for time in future] == ["09:55", "10:00", "10:05"]
+
+
+def test_a_daily_calendar_stamped_at_the_close_goes_on_at_the_close() -> None:
+    calendar = pd.DatetimeIndex(["2024-01-04 15:00", "2024-01-05 15:00"])
+    (future,) = future_timestamps(calendar[-1:], calendar, 2)
+    assert list(pd.DatetimeIndex(future)) == [
+        pd.Timestamp("2024-01-08 15:00"),
+        pd.Timestamp("2024-01-09 15:00"),
+    ]
+
+
+def test_a_calendar_with_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"calendar.*zone"):
+        future_timestamps(DAYS[3:4], DAYS.tz_localize("Asia/Shanghai"), 2)
 
 
 @EXAMPLES

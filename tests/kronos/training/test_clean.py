@@ -110,7 +110,7 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
     pd.testing.assert_frame_equal(segment, bars, check_freq=False)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(
     closes=st.lists(st.sampled_from([9.0, 10.0, 11.0, 10.0, 20.0, np.nan]), min_size=1, max_size=25),
     volumes=st.lists(st.sampled_from([0.0, 1.0, 1.0, np.nan]), min_size=25, max_size=25),

@@ -76,6 +76,14 @@ def test_a_model_learns_the_order_of_frozen_tokens_and_is_saved(tmp_path: Path) 
     assert scores["loss"] == pytest.approx(min(row["val_loss"] for row in history), rel=1e-5)
 
 
+def test_the_tokenizer_rests_while_the_model_learns() -> None:
+    tokenizer, network = make_tokenizer(dropout=0.5).train(), make_model()
+    step = predictor_step(network, tokenizer)
+    x, s = map(torch.from_numpy, waves(60).batch(np.arange(8)))
+    assert step(x, s)["loss"].item() == step(x, s)["loss"].item()  # no dropout in the tokens
+    assert not any(weight.requires_grad for weight in tokenizer.parameters())
+
+
 def test_the_weights_kept_are_those_of_the_best_held_out_loss_not_the_last(tmp_path: Path) -> None:
     # Few noisy windows learnt by heart: the held-out loss soon gets worse.
     network, tokenizer = make_model(d_model=32, ff_dim=64), make_tokenizer()
@@ -107,6 +115,14 @@ def test_an_empty_validation_set_is_refused_before_any_step(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"no validation window.*Move the split"):
         train(network, tokenizer_step(network), waves(60), nothing, CONFIG, tmp_path)
     assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
+
+
+def test_a_held_out_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path: Path) -> None:
+    network = make_tokenizer()
+    with torch.no_grad():
+        network.head.bias.fill_(torch.nan)
+    with pytest.raises((ValueError, ArithmeticError), match=r"step 20"):
+        train(network, tokenizer_step(network), waves(60), waves(40), CONFIG, tmp_path / "new")
 
 
 def test_dropout_works_in_training_steps_and_rests_in_validation(tmp_path: Path) -> None:

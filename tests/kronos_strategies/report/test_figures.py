@@ -99,6 +99,11 @@ def test_a_name_is_text_and_not_markup(result):
     assert named == "&lt;a href='x'&gt;A &amp; B&lt;/a&gt;"
 
 
+def test_no_text_in_a_figures_json_can_end_a_script(coefficients):
+    figure = figures.cumulative_ic(coefficients).update_layout(title="</script><script>")
+    assert "<" not in figure.to_json()
+
+
 def test_values_travel_as_four_bytes(result):
     assert figures.wealth(result).data[0].y.dtype == np.float32
 

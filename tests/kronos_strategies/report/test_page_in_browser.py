@@ -70,9 +70,9 @@ def test_every_chart_is_drawn_without_a_complaint_or_a_request(opened):
 
 
 def test_the_table_sorts_on_click_with_the_undefined_last(opened, report):
-    names = ["Kronos", "5-day reversal", "low volatility", "12-1 momentum"]
+    names = ["Kronos", "12-1 momentum", "5-day reversal", "low volatility"]
     comparison = report.comparison.reindex(names)
-    comparison["rank_ic"] = [0.03, -0.2, 0.1, np.nan]
+    comparison["rank_ic"] = [0.03, np.nan, -0.2, 0.1]
     page = opened(comparison=comparison)
     assert page.execute_script(ROWS) == names
     by_name, _, by_rank_ic, *_ = page.find_elements("css selector", "#comparison thead button")
