@@ -89,7 +89,7 @@ def _wide(signal: pd.Series, label: pd.Series) -> tuple[pd.DataFrame, pd.DataFra
     # An infinite value is no value: one of them would take the whole date with it.
     x, y = (s.astype(float).replace([np.inf, -np.inf], np.nan).unstack("instrument") for s in (signal, label))
     x, y = x.align(y, join="inner")
-    if not signal.index.isin(label.index).any():
+    if not signal.index.isin(label.reorder_levels(signal.index.names).index).any():
         raise ValueError(
             "Signal and label share no (datetime, instrument). Check dates and instrument names."
         )

@@ -13,7 +13,7 @@ def annual_return(returns: pd.Series, bars_per_year: int = BARS_PER_YEAR) -> flo
     returns = returns.dropna()
     if returns.empty:
         return np.nan
-    growth = float((1 + returns).clip(lower=0).prod())  # what is lost stays lost
+    growth = float(np.prod((1 + returns).clip(lower=0).to_numpy()))  # what is lost stays lost
     return growth ** (bars_per_year / len(returns)) - 1
 
 
