@@ -36,6 +36,7 @@ REVISIONS = {
     "NeoQuasar/Kronos-Tokenizer-base": "0e0117387f39004a9016484a186a908917e22426",
     "NeoQuasar/Kronos-Tokenizer-2k": "26966d0035065a0cae0ebad7af8ece35bc1fb51c",
 }
+RELEASED_UNTIL = "2024-06-30"  # the paper's pre-training data end in June 2024; their hub cards do not say so
 
 
 class Network(nn.Module):
@@ -102,7 +103,7 @@ class Origin:
         name: what the caller asked for.
         revision: of the hub, None elsewhere.
         sha256: of both networks' configs and weights, in hexadecimal.
-        trained_until: last date that training saw (ISO), from the model card; None where none says so.
+        trained_until: last date that training saw (ISO), from the model card or the paper; None where neither says.
     """
 
     name: str
@@ -170,11 +171,12 @@ def origin(spec: str | Path, tokenizer: str | Path, revision: str | None) -> Ori
         for name in (CONFIG, WEIGHTS):
             digest.update((folder / name).read_bytes())
     on_hub = not Path(spec).expanduser().exists() and str(spec) not in bundled()
+    cut_off = _trained_until(resolve_pair(spec) or folders[0])
     return Origin(
         name=str(spec),
         revision=(revision or REVISIONS.get(str(spec))) if on_hub else None,
         sha256=digest.hexdigest(),
-        trained_until=_trained_until(resolve_pair(spec) or folders[0]),
+        trained_until=cut_off or (RELEASED_UNTIL if str(spec) in RELEASED else None),
     )
 
 

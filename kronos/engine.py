@@ -34,8 +34,8 @@ class Prompt(NamedTuple):
 class PrefixCache:
     """Keys and values of one attention layer: a prefix shared by S samples, and a suffix of each."""
 
-    def __init__(self, mask: Tensor | None, samples: int, steps: int) -> None:
-        self.mask = mask  # (N, 1, 1, L) True where the prefix is real; None when all of it is
+    def __init__(self, mask: Tensor, samples: int, steps: int) -> None:
+        self.mask = mask  # (N, 1, 1, L) True where the prefix is real
         self.samples, self.steps = samples, steps
         self.used = 0
 
@@ -57,9 +57,7 @@ class PrefixCache:
         self.used += 1
         own_keys, own_values = self.own_keys[..., : self.used, :], self.own_values[..., : self.used, :]
         q = q * q.shape[-1] ** -0.5
-        shared = q @ self.keys.transpose(-1, -2)  # (N, heads, S, L)
-        if self.mask is not None:
-            shared = shared.masked_fill(~self.mask, -torch.inf)
+        shared = (q @ self.keys.transpose(-1, -2)).masked_fill(~self.mask, -torch.inf)  # (N, heads, S, L)
         own = torch.einsum("nhsw,nhstw->nhst", q, own_keys)
         weights = torch.cat([shared, own], dim=-1).softmax(dim=-1)
         shared, own = weights.split([self.keys.shape[2], self.used], dim=-1)

@@ -243,6 +243,9 @@ def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, 
             raise ValueError(
                 "The calendar is empty. Pass trading timestamps, or a pandas frequency such as 'B'."
             )
+        calendar = pd.DatetimeIndex(calendar)
+        if calendar.tz is not None:
+            raise ValueError(f"The calendar is in the time zone {calendar.tz}. Use .tz_localize(None).")
         times = np.unique(calendar)
         times = np.concatenate([times, _continuation(times, dates[-1], horizon)])
         table = times[np.searchsorted(times, dates, side="right")[:, None] + np.arange(horizon)]
@@ -257,7 +260,7 @@ def _continuation(times: np.ndarray, asof: np.datetime64, horizon: int) -> np.nd
     last, reach = pd.Timestamp(times[-1]), max(pd.Timestamp(asof), pd.Timestamp(times[-1]))
     step = pd.Timedelta(np.diff(times).min()) if len(times) > 1 else pd.Timedelta(days=1)
     if step >= pd.Timedelta(days=1):
-        more = pd.bdate_range(last, periods=(reach - last).days + horizon + 2)
+        more = pd.date_range(last, periods=(reach - last).days + horizon + 2, freq="B")  # at the same hour
     else:
         more = pd.date_range(last, periods=(reach - last) // step + horizon + 2, freq=step)
     return more[more > last].to_numpy(times.dtype)

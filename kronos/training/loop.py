@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -99,6 +100,10 @@ def train(
             running.clear()
             history.append(row)
             logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items()))
+            if not math.isfinite(row["val_loss"]):
+                raise FloatingPointError(
+                    f"The held-out loss is {row['val_loss']} at step {i}. Lower the learning rate."
+                )
             if row["val_loss"] <= min(r["val_loss"] for r in history):
                 network.save_pretrained(output)
             (output / "history.json").write_text(json.dumps(history, indent=1) + "\n")

@@ -81,6 +81,12 @@ def _ratio(values: pd.Series) -> float:
     return float(mean / spread) if spread > 1e-12 * abs(mean) else np.nan
 
 
+def _pairs(series: pd.Series) -> pd.MultiIndex:
+    return pd.MultiIndex.from_arrays(
+        [series.index.get_level_values(name) for name in ("datetime", "instrument")]
+    )
+
+
 def _wide(signal: pd.Series, label: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
     for name, series in (("signal", signal), ("label", label)):
         if series.index.has_duplicates:
@@ -89,7 +95,7 @@ def _wide(signal: pd.Series, label: pd.Series) -> tuple[pd.DataFrame, pd.DataFra
     # An infinite value is no value: one of them would take the whole date with it.
     x, y = (s.astype(float).replace([np.inf, -np.inf], np.nan).unstack("instrument") for s in (signal, label))
     x, y = x.align(y, join="inner")
-    if not signal.index.isin(label.reorder_levels(signal.index.names).index).any():
+    if not _pairs(signal).isin(_pairs(label)).any():
         raise ValueError(
             "Signal and label share no (datetime, instrument). Check dates and instrument names."
         )

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronos.bars import FEATURES, PRICES, STAMPS, check_bars, check_timestamps, repair_bars, stamps
+from kronos.bars import (
+    FEATURES,
+    PRICES,
+    STAMPS,
+    adjust_bars,
+    check_bars,
+    check_timestamps,
+    repair_bars,
+    stamps,
+)
 from tests.kronos.builders import make_bars
 
 AT = 3  # the row that the tests spoil
@@ -180,3 +189,26 @@ def test_repairing_good_bars_changes_nothing() -> None:
 def test_repairing_names_the_columns_it_lacks() -> None:
     with pytest.raises(ValueError, match=r"lack the columns \['close'\].*Rename"):
         repair_bars(make_bars(3).drop(columns="close"))
+
+
+def test_adjusting_moves_prices_by_the_factor_and_volume_against_it_and_leaves_amount() -> None:
+    bars = make_bars(4)
+    factor = np.array([1.0, 1.0, 2.0, 4.0])
+    adjusted = adjust_bars(bars.assign(factor=factor))
+    assert list(adjusted.columns) == list(FEATURES)
+    for price in PRICES:
+        np.testing.assert_array_equal(adjusted[price], bars[price] * factor)
+    np.testing.assert_array_equal(adjusted["volume"], bars["volume"] / factor)
+    np.testing.assert_array_equal(adjusted["amount"], bars["amount"])
+
+
+def test_adjusting_works_without_volume_and_leaves_the_callers_frame_alone() -> None:
+    bars = make_bars(4).drop(columns=["volume", "amount"]).assign(mine=2.0)
+    before = bars.copy()
+    pd.testing.assert_frame_equal(adjust_bars(bars, "mine"), bars[list(PRICES)] * 2)
+    pd.testing.assert_frame_equal(bars, before)
+
+
+def test_adjusting_names_the_factor_it_lacks() -> None:
+    with pytest.raises(ValueError, match=r"lack the column 'ratio'.*adjustment factor"):
+        adjust_bars(make_bars(3), "ratio")

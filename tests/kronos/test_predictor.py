@@ -265,6 +265,15 @@ def test_a_device_that_is_not_there_is_refused_by_name(device: str) -> None:
         KronosPredictor(make_model(), make_tokenizer(), device)
 
 
+def test_without_a_device_the_fastest_there_is_takes_both_networks() -> None:
+    predictor = KronosPredictor(make_model(), make_tokenizer(), max_context=16)
+    fastest = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert predictor.device.type == fastest
+    assert {w.device.type for n in (predictor.model, predictor.tokenizer) for w in n.parameters()} == {
+        fastest
+    }
+
+
 def test_a_context_without_room_for_a_window_is_refused() -> None:
     with pytest.raises(ValueError, match=r"max_context=1 .*at least 2"):
         KronosPredictor(make_model(), make_tokenizer(), "cpu", max_context=1)

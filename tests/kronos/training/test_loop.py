@@ -165,18 +165,20 @@ def test_only_matrices_decay(tmp_path: Path) -> None:
         assert shrunk == (weight.ndim > 1), name
 
 
-def test_both_stages_run_from_the_command_line_to_a_pair_that_forecasts(tmp_path: Path) -> None:
+def test_both_stages_run_from_the_command_line_to_a_pair_that_is_scored_and_forecasts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bars = pd.concat(
         make_bars(160, seed).reset_index().assign(instrument=name) for seed, name in enumerate("AB")
     )
-    bars.to_parquet(tmp_path / "bars.parquet")
+    file, pair = str(tmp_path / "bars.parquet"), tmp_path / "pair"
+    bars.to_parquet(file)
     shared = [
-        *("--data", str(tmp_path / "bars.parquet"), "--train-until", "2024-05-31"),
+        *("--data", file, "--train-until", "2024-05-31"),
         *("--validate-until", "2024-12-31", "--lookback", "16", "--horizon", "4"),
         *("--steps", "4", "--batch-size", "8", "--validate-every", "2"),
         *("--d-model", "16", "--n-heads", "2", "--ff-dim", "16", "--s1-bits", "4", "--s2-bits", "4"),
     ]
-    pair = tmp_path / "pair"
     command(["tokenizer", *shared, "--output", str(pair / "tokenizer")])
     tokenizer = ["--tokenizer", str(pair / "tokenizer")]
     command(["predictor", *shared, *tokenizer, "--n-layers", "1", "--output", str(pair / "predictor")])
@@ -184,6 +186,14 @@ def test_both_stages_run_from_the_command_line_to_a_pair_that_forecasts(tmp_path
     assert predictor.model.config.n_layers == 1
     forecast = predictor.forecast(Windows.rolling({"A": make_bars(20)}, 16, 3, "B"))
     assert np.isfinite(forecast.paths).all()
+
+    capsys.readouterr()
+    spans = ("--train-until", "2024-06-10", "--since", "2024-07-01", "--until", "2024-08-01")
+    command(["evaluate", str(pair), "--train", file, "--data", file, *spans])
+    scores = json.loads(capsys.readouterr().out)
+    ends = bars["datetime"].between("2024-07-01", "2024-08-01").sum()
+    assert scores["nll"]["s1"]["kronos"] == pytest.approx(np.log(16), rel=0.5)  # barely trained: near chance
+    assert scores["tokens"] == ends * 100  # a window of 101 bars behind every one of them
 
 
 def command(arguments: list[str]) -> None:
