@@ -9,40 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES, check_bars, stamps
+from kronos.calendar import future_timestamps
+from kronos.scale import Scale
 
 KEYS = ("datetime", "instrument")
 MIN_BARS = 2  # one bar has no spread to scale by
-
-
-class Scale(NamedTuple):
-    """Mean and population deviation of each window's lookback, each (N, 1, 6) float32."""
-
-    mean: np.ndarray
-    std: np.ndarray
-
-    @classmethod
-    def fit(cls, values: np.ndarray) -> Scale:
-        """Of (N, T, 6) float32 bars, in float32 as the released weights were trained."""
-        return cls(values.mean(axis=1, keepdims=True), values.std(axis=1, keepdims=True))
-
-    def apply(self, values: np.ndarray, clip: float) -> np.ndarray:
-        """(N, T, 6) bars -> normalised and clipped to ±clip, float32."""
-        return np.clip((values - self.mean) / self._width, -clip, clip)
-
-    def invert(self, normalised: np.ndarray) -> np.ndarray:
-        """(N, ..., 6) normalised bars -> the bars' own units."""
-        shape = (len(normalised), *(1,) * (normalised.ndim - 2), normalised.shape[-1])
-        return normalised * self._width.reshape(shape) + self.mean.reshape(shape)
-
-    @property
-    def _width(self) -> np.ndarray:
-        return self.std + np.float32(1e-5)
 
 
 @dataclass(frozen=True)
@@ -225,45 +201,7 @@ class Windows:
         return self[np.lexsort([names, dates])]
 
 
-def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, horizon: int) -> np.ndarray:
-    """(N, H) datetime64[ns]: the next `horizon` trading times after each of N timestamps.
-
-    A calendar that ends too soon is continued, daily ones by business days and others by their smallest
-    step, so that the last dates have a forecast too.
-    """
-    dates, inverse = np.unique(asof, return_inverse=True)
-    if isinstance(calendar, str):
-        rows = [pd.date_range(date, periods=horizon + 1, freq=calendar) for date in pd.DatetimeIndex(dates)]
-        # A frequency that does not contain the start has moved it forward: that is the first step already.
-        table = np.stack(
-            [r[r > d][:horizon] if r[0] > d else r[1:] for r, d in zip(rows, dates, strict=True)]
-        )
-    else:
-        if len(calendar) == 0:
-            raise ValueError(
-                "The calendar is empty. Pass trading timestamps, or a pandas frequency such as 'B'."
-            )
-        calendar = pd.DatetimeIndex(calendar)
-        if calendar.tz is not None:
-            raise ValueError(f"The calendar is in the time zone {calendar.tz}. Use .tz_localize(None).")
-        times = np.unique(calendar)
-        times = np.concatenate([times, _continuation(times, dates[-1], horizon)])
-        table = times[np.searchsorted(times, dates, side="right")[:, None] + np.arange(horizon)]
-    return table.astype("datetime64[ns]")[inverse]
-
-
 _NONE = pd.DatetimeIndex([])
-
-
-def _continuation(times: np.ndarray, asof: np.datetime64, horizon: int) -> np.ndarray:
-    """Timestamps behind the calendar's last, `horizon` of them behind `asof`; they depend on the calendar only."""
-    last, reach = pd.Timestamp(times[-1]), max(pd.Timestamp(asof), pd.Timestamp(times[-1]))
-    step = pd.Timedelta(np.diff(times).min()) if len(times) > 1 else pd.Timedelta(days=1)
-    if step >= pd.Timedelta(days=1):
-        more = pd.date_range(last, periods=(reach - last).days + horizon + 2, freq="B")  # at the same hour
-    else:
-        more = pd.date_range(last, periods=(reach - last) // step + horizon + 2, freq=step)
-    return more[more > last].to_numpy(times.dtype)
 
 
 def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import adjust_bars, stamps
+from kronos.scale import Scale
 from kronos.training.clean import RULES, clean_segments
-from kronos.windows import Scale
 
 ZEROED = 0.05  # share of training windows whose volume and amount are hidden (Kronos, appendix on training)
 
