@@ -132,11 +132,11 @@ def _members(file: Path | None, bars: DataFrame) -> tuple[DataFrame, object, str
     """Membership spans, where they come from, and what to say about them."""
     from kronos_strategies.data.importer import import_membership
     from kronos_strategies.data.tables import fingerprint
-    from kronos_strategies.data.tidy import listing_spans
+    from kronos_strategies.data.tidy import LISTING, listing_spans
 
     if file is None:
         note = "a name is a member from its first to its last bar, prone to survivorship (see --membership)."
-        return listing_spans(bars), "first to last bar", note
+        return listing_spans(bars), LISTING, note
     spans, unknown = import_membership(file, bars)
     return spans, fingerprint(file), f"{unknown} of the members in {file} have no bars and are left out."
 

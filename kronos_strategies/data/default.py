@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kronos_strategies.data.qlib_store import MANIFEST, StoreSummary, read_summary, write_store
 from kronos_strategies.data.simulate import SIMULATION_VERSION, MarketConfig, simulate_market
+from kronos_strategies.data.tidy import LISTING
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,22 @@ def ensure_store(path: Path) -> Path:
     return path
 
 
-def simulated_notice(path: Path) -> str | None:
-    """What to tell whoever runs on the store at `path`, if its market is simulated; None if it is not."""
-    if not (path / MANIFEST).is_file() or read_summary(path).source.get("kind") != "simulation":
-        return None
-    return (
-        f"The market in {path} is SIMULATED: figures from it say nothing about a real one. For real bars: "
-        "`kronos data import FILE... --to DIR`, then KRONOS_QLIB_DATA=DIR."
-    )
+def store_notices(path: Path) -> list[str]:
+    """What whoever reads figures from the store at `path` must know, as far as its manifest tells."""
+    if not (path / MANIFEST).is_file():
+        return []
+    source = read_summary(path).source
+    if source.get("kind") == "simulation":
+        return [
+            f"The market in {path} is SIMULATED: figures from it say nothing about a real one. For real bars: "
+            "`kronos data import FILE... --to DIR`, then KRONOS_QLIB_DATA=DIR."
+        ]
+    if source.get("membership") == LISTING:
+        return [
+            "Members are taken from their first to their last bar: if the names were chosen with hindsight, the "
+            "figures favour survivors (`kronos data import --membership FILE` gives dated membership)."
+        ]
+    return []
 
 
 def write_simulated(

@@ -17,6 +17,7 @@ KEYS = ("instrument", "datetime")
 REQUIRED = (*KEYS, *PRICES, "volume")
 OPTIONAL = ("amount", "factor")  # without a factor, prices are taken as adjusted already
 SPAN = ("instrument", "start", "end")  # a stay in a market, both days included
+LISTING = "first to last bar"  # how a manifest calls membership that was not given
 
 _UNSAFE = set('/\\:*?"<>| ')  # in names of folders, on one system or another
 _READ_AS_MISSING = {"na", "nan", "-nan", "null", "none"}  # by pandas, with which Qlib reads its lists

@@ -13,9 +13,9 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib.data.dataset.loader import QlibDataLoader
 from qlib.log import get_module_logger
 
-from kronos.bars import FEATURES, PRICES, repair_bars
 from kronos.windows import KEYS, Windows
-from kronos_strategies.data.default import default_store, ensure_store, simulated_notice
+from kronos_strategies.data.default import default_store, ensure_store, store_notices
+from kronos_strategies.qlib.market import traded_bars
 
 logger = get_module_logger(__name__)
 
@@ -53,7 +53,9 @@ class KronosDataset(DatasetH):
         self.min_bars = min_bars
         self.hold = hold
         self.deal_price = deal_price
-        _open_store(Path(C.dpm.get_data_uri()))
+        self.notices = _open_store(Path(C.dpm.get_data_uri()))
+        for notice in self.notices:
+            logger.info(notice)
         spans = {name: tuple(pd.Timestamp(date) for date in span) for name, span in segments.items()}
         _check_market(market)
         _check_segments(spans)
@@ -95,26 +97,8 @@ class KronosDataset(DatasetH):
         )
 
 
-def traded_bars(instruments: Sequence[str], end: pd.Timestamp) -> dict[str, pd.DataFrame]:
-    """Adjusted bars up to and with `end` by instrument, suspended days left out.
-
-    A day counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
-    completed from volume and prices; both are 0 where there is no volume either.
-    """
-    fields = [f"${name}" for name in FEATURES]
-    frame = D.features(list(instruments), fields, end_time=end).set_axis(list(FEATURES), axis=1)
-    frame = frame[frame[list(PRICES)].notna().all(axis=1) & ~frame["volume"].eq(0)].astype(float)
-    typical = frame[list(PRICES)].mean(axis=1)
-    frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
-    frame["volume"] = frame["volume"].fillna(0.0)
-    panel = {}
-    for name, bars in frame.groupby(level="instrument"):
-        panel[str(name)] = repair_bars(bars.droplevel("instrument"))
-    return panel
-
-
-def _open_store(folder: Path) -> None:
-    """Make the default store on first use; say when data are simulated.
+def _open_store(folder: Path) -> list[str]:
+    """Make the default store on first use; return what a reader of its figures must know.
 
     Raises:
         FileNotFoundError: another folder, without a store.
@@ -126,8 +110,7 @@ def _open_store(folder: Path) -> None:
             f"{folder} holds no Qlib store (no calendars/day.txt). Make one with `kronos data import FILE... "
             f"--to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
         )
-    if notice := simulated_notice(folder):
-        logger.info(notice)
+    return store_notices(folder)
 
 
 def _check_market(market: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +10,15 @@ from urllib.request import url2pathname
 
 import pandas as pd
 from qlib.backtest.position import Position
-from qlib.data import D
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 from rich.console import Console
 from rich.table import Table
 
-from kronos_strategies.evaluation.baselines import BASELINES
-from kronos_strategies.evaluation.ic import information_coefficient, summarise
-from kronos_strategies.evaluation.returns import annual_return, max_drawdown, sharpe
+from kronos_strategies.evaluation.metrics import coefficients, compare, portfolio_metrics, signal_metrics
 from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.report.report import Report
-from kronos_strategies.result import BacktestResult
 
 FREQ = "1day"
 
@@ -62,14 +58,11 @@ class KronosRecord(ACRecordTemp):
         signals, label = self.load("pred.pkl"), self.load("label.pkl").iloc[:, 0]
         traded, held = self.load(f"report_normal_{FREQ}.pkl"), self.load(f"positions_normal_{FREQ}.pkl")
         report = self.report(signals, label, traded, held)
-        folder = Path(tempfile.mkdtemp())
-        try:
-            report.save(folder)
-            signals.to_parquet(folder / "signals.parquet")
-            for path in sorted(folder.iterdir()):
+        with tempfile.TemporaryDirectory() as folder:
+            report.save(Path(folder))
+            signals.to_parquet(Path(folder) / "signals.parquet")
+            for path in sorted(Path(folder).iterdir()):
                 self.recorder.save_objects(local_path=str(path), artifact_path=self.artifact_path)
-        finally:
-            shutil.rmtree(folder)
         self.recorder.log_metrics(**{k: v for k, v in report.metrics.items() if v == v})
         _print(report, self.folder)
 
@@ -99,99 +92,22 @@ class KronosRecord(ACRecordTemp):
         members = label.index
         # On the rows that Kronos scored and no others, so that all rank the same names.
         scores = {"Kronos": signals["score"], **naive_scores(signals.index)}
-        coefficients = {
-            name: pd.DataFrame(
-                {
-                    "ic": information_coefficient(score, label),
-                    "rank_ic": information_coefficient(score, label, rank=True),
-                }
-            )
-            for name, score in scores.items()
-        }
+        by_name = {name: coefficients(score, label) for name, score in scores.items()}
         result = backtest_result(traded, held, equal_weight(self.dataset.market, traded.index))
-        comparison = pd.DataFrame({name: _row(frame, hold) for name, frame in coefficients.items()}).T
         provenance = self.model.provenance
         return Report(
             title=f"Kronos on {self.dataset.market}",
-            metrics={**signal_metrics(coefficients["Kronos"], hold), **portfolio_metrics(result)},
-            coefficients=coefficients["Kronos"],
-            comparison=comparison,
+            metrics={**signal_metrics(by_name["Kronos"], hold), **portfolio_metrics(result)},
+            coefficients=by_name["Kronos"],
+            comparison=compare(by_name, hold),
             result=result,
             ledger=_ledger(members, signals, label),
             provenance=_describe(self.model, self.dataset),
-            warnings=_warnings(provenance.trained_until if provenance else None, members),
+            warnings=[
+                *self.dataset.notices,
+                *_warnings(provenance.trained_until if provenance else None, members),
+            ],
         )
-
-
-def naive_scores(members: pd.Index) -> dict[str, pd.Series]:
-    """Naive signals of the same (datetime, instrument) rows, from adjusted closes up to each date."""
-    names = sorted(members.get_level_values("instrument").unique())
-    closes = D.features(names, ["$close"], end_time=members.get_level_values("datetime").max())["$close"]
-    # The last known close stands in on a suspended day: what was known then, nothing later.
-    wide = closes.unstack("instrument").ffill()
-    scores = {name: pd.Series(signal(wide).stack()) for name, signal in BASELINES.items()}
-    return {name: score.reindex(members) for name, score in scores.items()}
-
-
-def equal_weight(market: str, dates: pd.Index) -> pd.Series:
-    """Daily return of all members at equal weights, rebalanced daily, without costs."""
-    field = "$close/Ref($close,1)-1"
-    returns = D.features(D.instruments(market), [field], start_time=dates[0], end_time=dates[-1])[field]
-    return returns.groupby(level="datetime").mean().reindex(dates)
-
-
-def backtest_result(
-    traded: pd.DataFrame, held: Mapping[pd.Timestamp, Position], equal: pd.Series
-) -> BacktestResult:
-    """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides."""
-    return BacktestResult(
-        returns=pd.DataFrame({"gross": traded["return"], "net": traded["return"] - traded["cost"]}),
-        benchmarks=pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal}),
-        turnover=traded["turnover"],
-        cost=traded["cost"],
-        positions=pd.Series({date: len(book.get_stock_list()) for date, book in held.items()}).reindex(
-            traded.index
-        ),
-    )
-
-
-def signal_metrics(coefficients: pd.DataFrame, horizon: int) -> dict[str, float]:
-    """Flat figures of IC and RankIC."""
-    ic, rank = (summarise(coefficients[name], horizon) for name in ("ic", "rank_ic"))
-    return {
-        "ic": ic.mean,
-        "icir": ic.ir,
-        "ic_t": ic.t,
-        "rank_ic": rank.mean,
-        "rank_icir": rank.ir,
-        "rank_ic_t": rank.t,
-        "dates": rank.dates,
-        "undefined_dates": rank.undefined,
-    }
-
-
-def portfolio_metrics(result: BacktestResult) -> dict[str, float]:
-    """Flat figures of the strategy, net of costs unless named gross, and of both benchmarks."""
-    net, year = result.returns["net"], result.bars_per_year
-    figures = {
-        "annual_return": annual_return(net, year),
-        "sharpe": sharpe(net, year),
-        "max_drawdown": max_drawdown(net),
-        "gross_annual_return": annual_return(result.returns["gross"], year),
-        "annual_cost": float(result.cost.mean() * result.bars_per_year),
-        "turnover": float(result.turnover.mean()),
-    }
-    for name, returns in result.benchmarks.items():
-        key = str(name).replace(" ", "_")
-        figures[f"{key}_annual_return"] = annual_return(returns, year)
-        figures[f"{key}_sharpe"] = sharpe(returns, year)
-        figures[f"{key}_max_drawdown"] = max_drawdown(returns)
-    return figures
-
-
-def _row(coefficients: pd.DataFrame, horizon: int) -> dict[str, float]:
-    figures = signal_metrics(coefficients, horizon)
-    return {name: figures[name] for name in ("ic", "rank_ic", "rank_icir", "rank_ic_t", "dates")}
 
 
 def _ledger(members: pd.Index, signals: pd.DataFrame, label: pd.Series) -> dict[str, int]:

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from qlib.data import D
 
-from kronos_strategies.qlib.dataset import KronosDataset, traded_bars
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.market import traded_bars
 
 SPAN = ("2023-02-01", "2023-03-31")
 

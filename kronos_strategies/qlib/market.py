@@ -1,0 +1,63 @@
+"""What a Qlib store and a Qlib backtest say, in this project's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from qlib.backtest.position import Position
+from qlib.data import D
+
+from kronos.bars import FEATURES, PRICES, repair_bars
+from kronos_strategies.evaluation.baselines import BASELINES
+from kronos_strategies.result import BacktestResult
+
+
+def traded_bars(instruments: Sequence[str], end: pd.Timestamp) -> dict[str, pd.DataFrame]:
+    """Adjusted bars up to and with `end` by instrument, suspended days left out.
+
+    A day counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
+    completed from volume and prices; both are 0 where there is no volume either.
+    """
+    fields = [f"${name}" for name in FEATURES]
+    frame = D.features(list(instruments), fields, end_time=end).set_axis(list(FEATURES), axis=1)
+    frame = frame[frame[list(PRICES)].notna().all(axis=1) & ~frame["volume"].eq(0)].astype(float)
+    typical = frame[list(PRICES)].mean(axis=1)
+    frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
+    frame["volume"] = frame["volume"].fillna(0.0)
+    panel = {}
+    for name, bars in frame.groupby(level="instrument"):
+        panel[str(name)] = repair_bars(bars.droplevel("instrument"))
+    return panel
+
+
+def naive_scores(members: pd.Index) -> dict[str, pd.Series]:
+    """Naive signals of the same (datetime, instrument) rows, from adjusted closes up to each date."""
+    names = sorted(members.get_level_values("instrument").unique())
+    closes = D.features(names, ["$close"], end_time=members.get_level_values("datetime").max())["$close"]
+    # The last known close stands in on a suspended day: what was known then, nothing later.
+    wide = closes.unstack("instrument").ffill()
+    scores = {name: pd.Series(signal(wide).stack()) for name, signal in BASELINES.items()}
+    return {name: score.reindex(members) for name, score in scores.items()}
+
+
+def equal_weight(market: str, dates: pd.Index) -> pd.Series:
+    """Daily return of all members at equal weights, rebalanced daily, without costs."""
+    field = "$close/Ref($close,1)-1"
+    returns = D.features(D.instruments(market), [field], start_time=dates[0], end_time=dates[-1])[field]
+    return returns.groupby(level="datetime").mean().reindex(dates)
+
+
+def backtest_result(
+    traded: pd.DataFrame, held: Mapping[pd.Timestamp, Position], equal: pd.Series
+) -> BacktestResult:
+    """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides."""
+    return BacktestResult(
+        returns=pd.DataFrame({"gross": traded["return"], "net": traded["return"] - traded["cost"]}),
+        benchmarks=pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal}),
+        turnover=traded["turnover"],
+        cost=traded["cost"],
+        positions=pd.Series({date: len(book.get_stock_list()) for date, book in held.items()}).reindex(
+            traded.index
+        ),
+    )
