@@ -9,6 +9,7 @@ import pytest
 from tests.kronos_strategies.report.colours import contrast
 
 webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402 (behind the skip)
 
 # Of each chart: lines and bars that are more than a dot.
 DRAWN = """
@@ -51,6 +52,8 @@ def opened(browser, report, tmp_path):
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         browser.get(page.as_uri())
+        # plotly draws after the page has loaded; a busy machine takes its time.
+        WebDriverWait(browser, 60).until(lambda page: all(page.execute_script(DRAWN)))
         return browser
 
     return open_page
