@@ -6,6 +6,7 @@ Field names of `TokenizerConfig` and `ModelConfig` are the keys of a released `c
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, TypeVar
 
 from kronos.bars import FEATURES
@@ -89,6 +90,10 @@ class SampleConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ValueError(f"{name}={value!r} is not a whole number. Pass an int.")
+        for name in ("T", "top_p"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(f"{name}={value!r} is not a number. Pass a float.")
         if self.samples < 1:
             raise ValueError(f"samples={self.samples} draws no path. Ask for at least 1.")
         if not self.T >= 0:

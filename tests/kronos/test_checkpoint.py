@@ -354,8 +354,7 @@ def test_a_pair_in_the_package_is_bundled_and_loads_by_name(
 
 
 def test_every_checkpoint_that_ships_forecasts_and_says_when_its_training_ended() -> None:
-    if not bundled():
-        pytest.skip("no checkpoint is bundled yet")
+    assert "kronos-nano" in bundled()
     for name in bundled():
         predictor = KronosPredictor.from_pretrained(name, device="cpu")
         forecast = predictor.forecast(Windows.rolling({"A": make_bars(60)}, 60, 3, "B"))
@@ -364,3 +363,4 @@ def test_every_checkpoint_that_ships_forecasts_and_says_when_its_training_ended(
             name
         )  # bars near 50: a trained model stays in sight of them
         assert forecast.provenance.trained_until is not None, name
+        assert sum(file.stat().st_size for file in (checkpoint.PRETRAINED / name).rglob("*")) < 4e6, name

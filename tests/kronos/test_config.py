@@ -84,6 +84,8 @@ def test_sampling_defaults_are_the_papers_for_returns() -> None:
         ({"top_p": float("nan")}, r"top_p=nan .*\(0, 1\]"),
         ({"top_k": -1}, "top_k=-1 is negative.*0 .off."),
         ({"top_k": None}, "top_k=None is not a whole number"),
+        ({"T": None}, "T=None is not a number"),
+        ({"top_p": "0.9"}, "top_p='0.9' is not a number"),
         ({"seed": -1}, "seed=-1 is negative"),
         ({"seed": 0.5}, "seed=0.5 is not a whole number"),
     ],
