@@ -17,7 +17,8 @@ def traded_bars(instruments: Sequence[str], end: pd.Timestamp) -> dict[str, pd.D
     """Adjusted bars up to and with `end` by instrument, suspended days left out.
 
     A day counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
-    completed from volume and prices; both are 0 where there is no volume either.
+    completed from volume and prices; both are 0 where there is no volume either. A high or low that adjustment
+    has rounded past open or close is stretched to it.
     """
     fields = [f"${name}" for name in FEATURES]
     frame = D.features(list(instruments), fields, end_time=end).set_axis(list(FEATURES), axis=1)

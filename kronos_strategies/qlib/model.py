@@ -71,7 +71,15 @@ class KronosModel(Model):
 
         Returns:
             Frame indexed (datetime, instrument), columns of `kronos_strategies.signals.SIGNALS`.
+
+        Raises:
+            TypeError: another kind of dataset, which knows neither traded bars nor future timestamps.
         """
+        if not isinstance(dataset, KronosDataset):
+            raise TypeError(
+                f"KronosModel reads windows of bars, which a {type(dataset).__name__} does not have. Use the class "
+                "KronosDataset of kronos_strategies.qlib.dataset."
+            )
         forecast = self.forecast(dataset.windows(segment))
         return signals(forecast, dataset.hold, dataset.deal_price)
 

@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
 from kronos_strategies.causal import check_causal
@@ -74,6 +75,11 @@ def test_fit_leaves_the_checkpoint_as_it_is(in_store):
     before = {k: v.clone() for k, v in kronos._predictor.model.state_dict().items()}
     kronos.fit(dataset())
     assert all(v.equal(before[k]) for k, v in kronos._predictor.model.state_dict().items())
+
+
+def test_another_kind_of_dataset_is_refused_with_the_one_to_use(in_store):
+    with pytest.raises(TypeError, match="Use the class KronosDataset"):
+        model().predict(DatasetH(handler=dataset().handler, segments={"test": SPAN}))
 
 
 def test_an_unknown_checkpoint_fails_before_any_data_is_read(monkeypatch):
