@@ -40,7 +40,7 @@ def csi300(
     """
     if not store.exists():
         command = [SCRIPTS / "kronos", "data", "import", bars, "--benchmark", index, "--to", store]
-        subprocess.run(command, check=True)
+        run(command, {})
     settings = {
         "KRONOS_QLIB_DATA": str(store.resolve()),
         "KRONOS_TEST_START": start,
@@ -48,7 +48,14 @@ def csi300(
         "KRONOS_MODEL": model,
         "KRONOS_SAMPLES": str(samples),
     }
-    subprocess.run([SCRIPTS / "qrun", CONFIG], env={**os.environ, **settings}, check=True)
+    run([SCRIPTS / "qrun", CONFIG], settings)
+
+
+def run(command: list[str | Path], settings: dict[str, str]) -> None:
+    """One command, which says itself what is wrong."""
+    done = subprocess.run(command, env={**os.environ, **settings}, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ def train_nano(data: Path, *, output: Path = Path("out/nano")) -> None:
 
 def stage(arguments: list[object]) -> None:
     """One command of `python -m kronos.training`."""
-    subprocess.run([sys.executable, "-m", "kronos.training", *map(str, arguments)], check=True)
+    done = subprocess.run([sys.executable, "-m", "kronos.training", *map(str, arguments)], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
 
 
 if __name__ == "__main__":

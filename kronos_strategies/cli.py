@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from kronos.console import run_command
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from kronos_strategies.data.importer import ImportReport
     from kronos_strategies.data.qlib_store import StoreSummary
-
-USER_ERRORS = (
-    ValueError,
-    TypeError,
-    OSError,
-)  # mistakes of the user's; the rest are ours and keep their trace
 
 app = App(
     name="kronos",
@@ -47,11 +42,7 @@ app.command(data)
 def main(tokens: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake of the user's becomes one red sentence and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        app(tokens, exit_on_error=False, print_error=False)
-    except (CycloptsError, *USER_ERRORS) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]{escape(str(error))}[/red]")
-        sys.exit(2)
+    run_command(app, tokens)
 
 
 @data.command(name="import")

@@ -10,18 +10,29 @@ from typing import Annotated
 
 import cyclopts
 import numpy as np
+import pandas as pd
 import torch
 from cyclopts import Parameter
 
 from kronos.config import ModelConfig, TokenizerConfig
+from kronos.console import run_command
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
+from kronos.training.clean import RULES
 from kronos.training.dataset import BarTape, TrainingWindows
 from kronos.training.heldout import held_out
 from kronos.training.loop import LoopConfig, train
 from kronos.training.stages import predictor_step, tokenizer_step
 
 app = cyclopts.App(name="python -m kronos.training", help=__doc__)
+
+
+def parse_date(name: str, text: str) -> pd.Timestamp:
+    """A date of the command line, or one sentence that names the flag."""
+    try:
+        return pd.Timestamp(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} is no date. Write it like 2018-12-31.") from None
 
 
 @Parameter(name="*")
@@ -44,6 +55,18 @@ class DataConfig:
     lookback: int = 90
     horizon: int = 11
     frequency: str = "1day"
+
+    def __post_init__(self) -> None:
+        if self.frequency not in RULES:
+            raise ValueError(
+                f"frequency={self.frequency} has no cleaning rule. Choose one of {sorted(RULES)}."
+            )
+        until = parse_date("train_until", self.train_until), parse_date("validate_until", self.validate_until)
+        if until[0] >= until[1]:
+            raise ValueError(
+                f"validate_until={self.validate_until} is not after train_until={self.train_until}. Leave some "
+                "dates between them to validate on."
+            )
 
     def windows(self) -> tuple[TrainingWindows, TrainingWindows]:
         """Training and validation windows; no window holds bars of both spans behind its lookback."""
@@ -148,6 +171,7 @@ def evaluate(
         since: first date of a held-out window's last bar.
         until: last date of a held-out window's last bar.
     """
+    parse_date("since", since)
     size = DataConfig(train, train_until, until)
     length = size.lookback + size.horizon
     tapes = [BarTape.from_files(files, size.frequency, min_bars=length) for files in (train, data)]
@@ -164,4 +188,4 @@ def evaluate(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    app()
+    run_command(app)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kronos.bars import adjust_bars, stamps
+from kronos.bars import PRICES, adjust_bars, stamps
 from kronos.scale import Scale
 from kronos.training.clean import RULES, clean_segments
 
@@ -37,12 +37,7 @@ class BarTape:
         """Read tidy parquet or CSV bars, adjust them by `factor` or `factor_est`, clean and concatenate."""
         segments = []
         for file in files:
-            frame = (
-                pd.read_parquet(file)
-                if file.suffix == ".parquet"
-                else pd.read_csv(file, parse_dates=["datetime"])
-            )
-            for _, bars in _adjusted(frame).groupby("instrument", sort=True):
+            for _, bars in _adjusted(_read(file)).groupby("instrument", sort=True):
                 segments += clean_segments(bars.set_index("datetime"), RULES[frequency], min_bars)
         if not segments:
             raise ValueError(
@@ -111,6 +106,15 @@ class TrainingWindows:
             hidden = np.random.default_rng([seed, epoch, i]).random(size) < ZEROED
             x[hidden, :, 4:] = 0.0
             yield x, s
+
+
+def _read(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is no file. Check the path.")
+    frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    if missing := [name for name in ("instrument", "datetime", *PRICES) if name not in frame.columns]:
+        raise ValueError(f"{file} lacks the columns {missing}; it has {list(frame.columns)}. Rename yours.")
+    return frame.assign(datetime=pd.to_datetime(frame["datetime"]))
 
 
 def _adjusted(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from kronos.model import Kronos
@@ -79,7 +81,10 @@ def train(
     history: list[dict[str, float]] = []
     running: list[Tensor] = []
     started = time.perf_counter()
-    for i, (x, stamps) in enumerate(windows.batches(config.batch_size, config.steps, config.seed), start=1):
+    batches = windows.batches(config.batch_size, config.steps, config.seed)
+    console = Console(stderr=True)
+    shown = track(batches, "training", config.steps, console=console, disable=not console.is_terminal)
+    for i, (x, stamps) in enumerate(shown, start=1):
         network.train()
         losses = step(torch.from_numpy(x), torch.from_numpy(stamps))
         optimiser.zero_grad(set_to_none=True)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -209,3 +211,36 @@ def _own_stream() -> Iterator[None]:
     """The command line seeds torch's global stream: give it back."""
     with torch.random.fork_rng():
         yield
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "nowhere.parquet"], "nowhere.parquet is no file"),
+        (["--train-until", "soon"], "train_until='soon' is no date"),
+        (["--validate-until", "2000-01-01"], "validate_until=2000-01-01 is not after train_until"),
+        (["--frequency", "tick"], "frequency=tick has no cleaning rule"),
+        (["--batch-siez", "3"], "--batch-siez"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence_and_no_traceback(
+    tmp_path: Path, flags: list[str], message: str
+) -> None:
+    good = {
+        "--data": "x.parquet",
+        "--train-until": "2018-12-31",
+        "--validate-until": "2019-12-31",
+        "--output": "out",
+    }
+    given = {**good, **dict(zip(flags[::2], flags[1::2], strict=True))}
+    command = [
+        sys.executable,
+        "-m",
+        "kronos.training",
+        "tokenizer",
+        *(part for pair in given.items() for part in pair),
+    ]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
