@@ -93,8 +93,9 @@ def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
 def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
     """Raw bars -> adjusted ones: prices times the column `factor`, volume divided by it, amount as it is.
 
-    Factors usually have today's or the first day's price as their base, which moves no return; whether a
-    factor was known on its day is up to whoever made it.
+    Prefer factors that start at 1 with the first bar. Those based on today's price rescale the whole past at
+    every split; that moves no return, but windows are scaled with upstream's constant of 1e-5, which weighs
+    in once prices move by less than about a thousandth of a unit.
     """
     if factor not in bars.columns:
         raise ValueError(f"bars lack the column '{factor}'. Name the one that holds the adjustment factor.")

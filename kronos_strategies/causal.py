@@ -53,7 +53,7 @@ def check_causal(
             raise LookAheadError(f"Scrambling bars after {time} made the row {first} come or go.")
         for column in before.columns:
             old, new = before[column].to_numpy(float), after[column].to_numpy(float)
-            slack = rtol * np.nanmax(np.abs(old), initial=0.0)
+            slack = rtol * np.abs(old[np.isfinite(old)]).max(initial=0.0)
             moved = ~(np.isclose(old, new, rtol=0, atol=slack) | (np.isnan(old) & np.isnan(new)))
             if moved.any():
                 row = int(np.argmax(moved))
@@ -71,13 +71,16 @@ def scramble_after(bars: pd.DataFrame, time: pd.Timestamp, seed: int = 0) -> pd.
     rng = np.random.default_rng(seed)
     bars = bars.reset_index(drop=True).copy()
     later = np.flatnonzero(bars["datetime"] > time)
-    factors = np.exp(rng.normal(0, 0.2, len(later)))
-    for column in PRICES:
+    level = np.exp(rng.normal(0, 0.5, len(later)))
+    for column in [c for c in (*PRICES, "volume", "amount", "factor") if c in bars.columns]:
+        # Each price moves by itself too: what happens within a future bar is unknown as well.
+        noise = level * np.exp(rng.normal(0, 0.05, len(later)))
+        if column not in PRICES:
+            noise = np.exp(rng.normal(0, 0.5, len(later)))
         bars[column] = bars[column].astype(float)
-        bars.loc[later, column] = bars.loc[later, column].to_numpy() * factors
-    for column in {"volume", "amount", "factor"} & set(bars.columns):
-        bars[column] = bars[column].astype(float)
-        bars.loc[later, column] = bars.loc[later, column].to_numpy() * np.exp(rng.normal(0, 0.5, len(later)))
+        bars.loc[later, column] = bars.loc[later, column].to_numpy() * noise
+    prices = bars.loc[later, list(PRICES)]
+    bars.loc[later, "high"], bars.loc[later, "low"] = prices.max(axis=1), prices.min(axis=1)
     kept = np.ones(len(bars), bool)
     kept[later] = (rng.random(len(later)) >= 0.1) | ~bars["datetime"].duplicated().to_numpy()[later]
     return bars[kept]

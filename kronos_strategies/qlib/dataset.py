@@ -33,6 +33,7 @@ class KronosDataset(DatasetH):
         min_bars: traded bars that a name needs to be scored, `lookback` when omitted.
         hold: days that a position is held.
         deal_price: "close" or "open", the same as in the backtest's `exchange_kwargs`.
+        benchmark: of the backtest, only to refuse one that the store lacks before anything is forecast.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class KronosDataset(DatasetH):
         min_bars: int | None = None,
         hold: int = 1,
         deal_price: str = "close",
+        benchmark: str | None = None,
     ) -> None:
         if deal_price not in ("close", "open"):
             raise ValueError(f"deal_price='{deal_price}' is not tradable here. Choose 'close' or 'open'.")
@@ -59,6 +61,8 @@ class KronosDataset(DatasetH):
         spans = {name: tuple(pd.Timestamp(date) for date in span) for name, span in segments.items()}
         _check_market(market)
         _check_segments(spans)
+        if benchmark is not None:
+            _check_benchmark(benchmark)
         label = f"Ref(${deal_price},-{1 + hold})/Ref(${deal_price},-1)-1"
         handler = DataHandlerLP(
             instruments=market,
@@ -84,7 +88,7 @@ class KronosDataset(DatasetH):
         """
         members = self.prepare(segment, col_set="label", data_key=DataHandlerLP.DK_R).index
         names = sorted(members.get_level_values("instrument").unique())
-        end = self.segments[segment][1]
+        start, end = self.segments[segment]
         panel = traded_bars(names, end)
         calendar = pd.DatetimeIndex(D.calendar(future=True))
         return Windows.rolling(
@@ -92,6 +96,8 @@ class KronosDataset(DatasetH):
             self.lookback,
             self.horizon,
             calendar,
+            since=start,
+            until=end,
             keys=members.reorder_levels(KEYS),
             min_bars=self.min_bars,
         )
@@ -103,7 +109,7 @@ def _open_store(folder: Path) -> list[str]:
     Raises:
         FileNotFoundError: another folder, without a store.
     """
-    if folder == default_store():
+    if folder.resolve() == default_store().resolve():  # Qlib has resolved its own
         ensure_store(folder)
     if not (folder / "calendars" / "day.txt").is_file():
         raise FileNotFoundError(
@@ -121,10 +127,26 @@ def _check_market(market: str) -> None:
 
 
 def _check_segments(spans: Mapping[str, tuple[pd.Timestamp, ...]]) -> None:
-    calendar = D.calendar()
+    """Refuse what Qlib would trip over only after the whole forecast has been paid for."""
+    calendar, future = pd.DatetimeIndex(D.calendar()), pd.DatetimeIndex(D.calendar(future=True))
+    store = f"the store, which spans {calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}"
+    remedy = "Set KRONOS_TEST_START and KRONOS_TEST_END."
     for name, (start, end) in spans.items():
-        if start > end or end < calendar[0] or start > calendar[-1]:
+        span = f"Segment '{name}' from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+        if not ((calendar >= start) & (calendar <= end)).any():
+            raise ValueError(f"{span} holds no trading day of {store}. {remedy}")
+        if ((future > calendar[-1]) & (future <= end)).any():
+            raise ValueError(f"{span} ends after {store}. {remedy}")
+        if end >= future[-1]:
             raise ValueError(
-                f"Segment '{name}' from {start:%Y-%m-%d} to {end:%Y-%m-%d} holds no day of the store, which spans "
-                f"{calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}. Set KRONOS_TEST_START and KRONOS_TEST_END."
+                f"{span} ends with {store}, without a calendars/day_future.txt behind it: a backtest must end by "
+                f"{calendar[-2]:%Y-%m-%d}. {remedy}"
             )
+
+
+def _check_benchmark(benchmark: str) -> None:
+    if D.features([benchmark], ["$close"]).empty:
+        raise ValueError(
+            f"The store has no benchmark '{benchmark}'. Import it with `kronos data import ... --benchmark FILE`, "
+            "or name one that it has by KRONOS_BENCHMARK."
+        )

@@ -43,22 +43,39 @@ def naive_scores(members: pd.Index) -> dict[str, pd.Series]:
 
 
 def equal_weight(market: str, dates: pd.Index) -> pd.Series:
-    """Daily return of all members at equal weights, rebalanced daily, without costs."""
-    field = "$close/Ref($close,1)-1"
-    returns = D.features(D.instruments(market), [field], start_time=dates[0], end_time=dates[-1])[field]
-    return returns.groupby(level="datetime").mean().reindex(dates)
+    """Daily return of all members at equal weights, rebalanced daily, without costs.
+
+    A suspended member earns 0 until it trades again, and then the whole move since its last close.
+    """
+    rows = D.features(D.instruments(market), ["$close"], start_time=dates[0], end_time=dates[-1]).index
+    names = sorted(rows.get_level_values("instrument").unique())
+    closes = D.features(names, ["$close"], end_time=dates[-1])["$close"].unstack("instrument").ffill()
+    moves = pd.Series(closes.pct_change(fill_method=None).stack())
+    return (
+        moves.reindex(rows.reorder_levels(moves.index.names)).groupby(level="datetime").mean().reindex(dates)
+    )
 
 
 def backtest_result(
     traded: pd.DataFrame, held: Mapping[pd.Timestamp, Position], equal: pd.Series
 ) -> BacktestResult:
-    """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides."""
+    """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides.
+
+    It starts with the bar of the first purchase. The book holds only cash before, and buys at that bar's
+    deal price, so the benchmarks earn nothing up to that close either.
+    """
+    positions = pd.Series({date: len(book.get_stock_list()) for date, book in held.items()}).reindex(
+        traded.index
+    )
+    invested = positions > 0
+    first = invested.idxmax() if invested.any() else traded.index[0]
+    traded, positions = traded.loc[first:], positions.loc[first:]
+    benchmarks = pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal.loc[first:]})
+    benchmarks.loc[first] = 0.0
     return BacktestResult(
         returns=pd.DataFrame({"gross": traded["return"], "net": traded["return"] - traded["cost"]}),
-        benchmarks=pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal}),
+        benchmarks=benchmarks,
         turnover=traded["turnover"],
         cost=traded["cost"],
-        positions=pd.Series({date: len(book.get_stock_list()) for date, book in held.items()}).reindex(
-            traded.index
-        ),
+        positions=positions,
     )

@@ -21,6 +21,7 @@ from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.report.report import Report
 
 FREQ = "1day"
+MIN_COVERAGE = 0.9  # of the scored rows, for a naive signal to be compared
 
 
 class KronosRecord(ACRecordTemp):
@@ -90,8 +91,10 @@ class KronosRecord(ACRecordTemp):
         """
         hold = self.dataset.hold
         members = label.index
-        # On the rows that Kronos scored and no others, so that all rank the same names.
-        scores = {"Kronos": signals["score"], **naive_scores(signals.index)}
+        # On rows that Kronos scored; a naive signal that lacks many of them is judged on other names and days.
+        naive = naive_scores(signals.index)
+        scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
+        scores = {"Kronos": signals["score"], **{k: v for k, v in naive.items() if k not in scarce}}
         by_name = {name: coefficients(score, label) for name, score in scores.items()}
         result = backtest_result(traded, held, equal_weight(self.dataset.market, traded.index))
         provenance = self.model.provenance
@@ -106,6 +109,8 @@ class KronosRecord(ACRecordTemp):
             warnings=[
                 *self.dataset.notices,
                 *_warnings(provenance.trained_until if provenance else None, members),
+                *_crowded(result.positions, members),
+                *(f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce),
             ],
         )
 
@@ -155,6 +160,14 @@ def _warnings(trained_until: str | None, members: pd.Index) -> list[str]:
     if dates < 100:
         found.append(f"{dates} dates are few: intervals are wide.")
     return found
+
+
+def _crowded(positions: pd.Series, members: pd.Index) -> list[str]:
+    """A book of nearly everything has nothing to choose from."""
+    most, names = int(positions.max()), members.get_level_values("datetime").value_counts().median()
+    if most <= names / 2:
+        return []
+    return [f"The book holds up to {most} of {names:.0f} members: choose a smaller KRONOS_TOPK."]
 
 
 def _print(report: Report, folder: Path | str) -> None:

@@ -51,13 +51,40 @@ def test_a_look_ahead_is_named_with_its_time_and_row(bars, cheat):
         check_causal(lambda b: long(cheat(closes(b))), bars, ["2024-01-15"])
 
 
+def test_a_look_into_the_next_bar_alone_is_found(bars):
+    alone = bars[bars["instrument"] == "AAA"].assign(close=lambda b: b["close"] * 1.003)
+
+    def intraday(b: pd.DataFrame) -> pd.DataFrame:
+        move = b.set_index(["datetime", "instrument"])
+        return (move["close"] / move["open"] - 1).shift(-1).rename("value").to_frame()
+
+    with pytest.raises(LookAheadError):
+        check_causal(intraday, alone, ["2024-01-15"])
+
+
+def test_an_infinite_value_hides_no_look_ahead(bars):
+    def leak(b: pd.DataFrame) -> pd.DataFrame:
+        wide = closes(b).shift(-1)
+        wide.iloc[0, 0] = np.inf
+        return long(wide)
+
+    with pytest.raises(LookAheadError):
+        check_causal(leak, bars, ["2024-01-15"])
+
+
+def test_scrambled_bars_are_bars_still(bars):
+    other = scramble_after(bars, pd.Timestamp("2024-01-15"))
+    assert (other["high"] >= other[["open", "close", "low"]].max(axis=1)).all()
+    assert (other["low"] <= other[["open", "close"]].min(axis=1)).all()
+
+
 def test_dropping_names_by_what_comes_later_is_found(bars):
     def survivors(b: pd.DataFrame) -> pd.DataFrame:
         wide = closes(b)
         return long(wide.loc[:, wide.iloc[-1] > wide.iloc[0]])
 
     with pytest.raises(LookAheadError, match="come or go"):
-        check_causal(survivors, bars, ["2024-01-15"])
+        check_causal(survivors, bars, DAYS[5:25:5])
 
 
 def test_a_check_of_nothing_is_refused(bars):

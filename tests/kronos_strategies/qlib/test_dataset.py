@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,6 +7,8 @@ from qlib.data import D
 
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import traded_bars
+
+from .conftest import use_store
 
 SPAN = ("2023-02-01", "2023-03-31")
 
@@ -107,6 +111,32 @@ def test_an_unknown_market_is_refused_with_the_known_ones(in_store):
 def test_a_segment_outside_the_store_is_refused_with_its_span(in_store):
     with pytest.raises(ValueError, match=r"Segment 'test'.*2022-01-03 to 2023-06-30.*KRONOS_TEST_START"):
         dataset(segments={"test": ("2030-01-01", "2030-12-31")})
+
+
+def test_a_segment_without_a_trading_day_is_refused(in_store):
+    with pytest.raises(ValueError, match=r"2023-03-04 to 2023-03-05 holds no trading day"):
+        dataset(segments={"test": ("2023-03-04", "2023-03-05")})
+
+
+def test_a_segment_that_ends_after_the_store_is_refused_before_anything_is_forecast(in_store):
+    with pytest.raises(ValueError, match=r"ends after the store.*to 2023-06-30"):
+        dataset(segments={"test": ("2023-06-01", "2023-07-31")})
+    dataset(segments={"test": ("2023-06-01", "2023-07-02")})  # a weekend behind the last day harms nobody
+
+
+def test_without_a_future_calendar_a_segment_ends_a_day_earlier(small_store, tmp_path):
+    shutil.copytree(small_store, tmp_path / "store")
+    (tmp_path / "store" / "calendars" / "day_future.txt").unlink()
+    use_store(tmp_path / "store")
+    with pytest.raises(ValueError, match=r"day_future.txt.*must end by 2023-06-29"):
+        dataset(segments={"test": ("2023-06-01", "2023-06-30")})
+    assert len(dataset(segments={"test": ("2023-06-29", "2023-06-29")}).windows())
+
+
+def test_a_benchmark_that_the_store_lacks_is_refused_before_anything_is_forecast(in_store):
+    with pytest.raises(ValueError, match=r"no benchmark 'SH000905'.*KRONOS_BENCHMARK"):
+        dataset(benchmark="SH000905")
+    dataset(benchmark="SH000300")
 
 
 def test_a_missing_store_is_refused_with_both_remedies(small_store, tmp_path):

@@ -5,7 +5,7 @@ from qlib.data import D
 
 from kronos_strategies.causal import check_causal
 from kronos_strategies.evaluation.baselines import BASELINES
-from kronos_strategies.qlib.market import equal_weight, naive_scores, traded_bars
+from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores, traded_bars
 
 from .conftest import store_of, use_store
 
@@ -52,6 +52,56 @@ def test_equal_weight_is_the_mean_return_of_the_members_that_traded(in_store, sm
     calendar = pd.DatetimeIndex(D.calendar())
     day, before = closes.reindex(calendar).loc[date], closes.reindex(calendar).loc[dates[2]]
     assert returns[date] == pytest.approx(np.nanmean(day / before - 1), abs=1e-7)
+
+
+def test_a_member_earns_what_happened_while_it_was_suspended_on_the_day_it_trades_again(
+    in_store, small_market
+):
+    bars = small_market.bars[small_market.bars["datetime"] >= "2022-03-01"]
+    days = pd.DatetimeIndex(sorted(bars["datetime"].unique()))
+    found = 0
+    for name, own in bars.groupby("instrument"):
+        at = days.get_indexer(pd.DatetimeIndex(own["datetime"]))
+        for i in np.flatnonzero(np.diff(at) > 1):
+            date, close = days[at[i + 1]], own["close"] * own["factor"]
+            members_then = D.features(D.instruments("csi300"), ["$close"], date, date).index
+            if name not in members_then.get_level_values("instrument"):
+                continue
+            move = close.iloc[i + 1] / close.iloc[i] - 1
+            around = pd.DatetimeIndex(D.calendar(days[at[i + 1] - 1], date))
+            whole = equal_weight("csi300", around)[date] * len(members_then)
+            others = D.features(
+                [n for n in members_then.get_level_values("instrument") if n != name],
+                ["$close/Ref($close,1)-1"], date, date,
+            ).iloc[:, 0]  # fmt: skip
+            if others.notna().all():
+                assert whole == pytest.approx(others.sum() + move, abs=1e-5)
+                found += 1
+    assert found, "the small market has such a day"
+
+
+def test_the_result_starts_with_the_first_purchase_and_benchmarks_earn_from_its_close():
+    days = pd.bdate_range("2024-01-01", periods=4)
+    columns = {
+        "return": [0.0, 0.0, 0.02, 0.01],
+        "cost": [0.0, 0.001, 0.0, 0.0],
+        "turnover": [0.0, 1.0, 0.0, 0.0],
+    }
+    traded = pd.DataFrame({**columns, "bench": 0.01}, index=days)
+
+    class Book:
+        def __init__(self, names):
+            self.names = names
+
+        def get_stock_list(self):
+            return self.names
+
+    held = {day: Book(["A"] * bool(i)) for i, day in enumerate(days)}
+    result = backtest_result(traded, held, pd.Series(0.03, days))
+    assert list(result.returns.index) == list(days[1:])
+    assert result.returns["net"].tolist() == [-0.001, 0.02, 0.01]
+    assert result.benchmarks["benchmark"].tolist() == [0.0, 0.01, 0.01]
+    assert result.benchmarks["equal weight"].tolist() == [0.0, 0.03, 0.03]
 
 
 def test_bars_end_with_the_date_asked_for(in_store):

@@ -83,7 +83,8 @@ def test_strategy_figures_are_net_of_costs_and_compounded(run):
     _, folder = run
     metrics = json.loads((artefacts(folder) / "metrics.json").read_text())
     traded = pd.read_pickle(artefacts(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")
-    net = traded["return"] - traded["cost"]
+    net = (traded["return"] - traded["cost"]).loc[traded.index[traded["turnover"] > 0][0] :]
+    assert net.index[0] == traded.index[1]  # a signal dated t is bought on t + 1
     wealth = np.concatenate([[1.0], (1 + net).cumprod()])
     assert metrics["max_drawdown"] == pytest.approx((wealth / np.maximum.accumulate(wealth) - 1).min())
     assert metrics["annual_return"] == pytest.approx(wealth[-1] ** (252 / len(net)) - 1)
