@@ -96,5 +96,9 @@ def test_a_setting_out_of_range_is_refused_by_name_and_value(setting: dict[str, 
 
 
 def test_the_ends_of_the_ranges_are_allowed() -> None:
-    SampleConfig(samples=1, T=0, top_p=1.0, top_k=0, seed=0)
-    SampleConfig(samples=1, T=5.0, top_p=1e-9, top_k=10**6, seed=2**40)
+    for ends in (
+        {"T": 0, "top_p": 1.0, "top_k": 0, "seed": 0},
+        {"T": 5.0, "top_p": 1e-9, "top_k": 10**6, "seed": 2**40},
+    ):
+        config = SampleConfig(samples=1, **ends)
+        assert {name: getattr(config, name) for name in ends} == ends
