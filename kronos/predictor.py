@@ -186,6 +186,19 @@ class KronosPredictor:
             for mean, y in zip(means, y_timestamp_list, strict=True)
         ]
 
+    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
+        """What a forecast of these settings and this data is made with."""
+        known = self.origin
+        return Provenance(
+            model=known.name if known else type(self.model).__name__,
+            revision=known.revision if known else None,
+            weights_sha256=known.sha256 if known else None,
+            trained_until=known.trained_until if known else None,
+            sampling=sampling,
+            max_context=self.max_context,
+            data_sha256=data_sha256,
+        )
+
     def _paths(
         self,
         windows: Windows,
@@ -216,16 +229,7 @@ class KronosPredictor:
         return scale.invert(bars.cpu().numpy())
 
     def _forecast(self, windows: Windows, sampling: SampleConfig, paths: np.ndarray) -> Forecast:
-        known = self.origin
-        provenance = Provenance(
-            model=known.name if known else type(self.model).__name__,
-            revision=known.revision if known else None,
-            weights_sha256=known.sha256 if known else None,
-            trained_until=known.trained_until if known else None,
-            sampling=sampling,
-            max_context=self.max_context,
-            data_sha256=windows.digest(),
-        )
+        provenance = self.provenance(sampling, windows.digest())
         return Forecast(paths, windows.keys, windows.future, windows.last, provenance)
 
     def _chunk_rows(self, windows: Windows, sampling: SampleConfig) -> int:
