@@ -1,0 +1,6 @@
+"""How fast forecasts are beside the algorithm that upstream runs: `python -m tests.benchmarks`.
+
+`cases` says what is forecast, `plain` is the baseline, `flops` counts what either has to compute, `rates` asks
+the machine how fast it multiplies matrices, `measure` and `memory` take the times and the peaks, `growth` varies
+one size at a time, `results` keeps it all as JSON and `table` prints it. Nothing here asserts a time.
+"""

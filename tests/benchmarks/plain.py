@@ -1,0 +1,96 @@
+"""The baseline: upstream's algorithm, written plainly on our networks so that both share their weights.
+
+Every path is a row of its own from the start, history included. At each step the whole window of every row goes
+through the trunk and both heads, at all positions, and the last position is kept. The filter sorts, the tokenizer
+reads and writes every row in full, and paths are averaged while they are still normalised.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kronos.config import SampleConfig
+from kronos.model import Kronos
+from kronos.quantizer import Tokens
+from kronos.tokenizer import KronosTokenizer
+from kronos.windows import Windows
+
+
+class Plain(NamedTuple):
+    """What the plain loop finds for N windows."""
+
+    tokens: Tokens  # (N, S, H) each
+    mean: np.ndarray  # (N, H, 6) float32 bars in their own units, the average of S paths
+
+
+def plain_forecast(
+    model: Kronos,
+    tokenizer: KronosTokenizer,
+    windows: Windows,
+    sampling: SampleConfig,
+    max_context: int,
+    clip: float = 5,
+) -> Plain:
+    """Forecast N windows of equal length, on the CPU, with draws of torch's global stream.
+
+    Raises:
+        ValueError: lookbacks differ, or the temperature is 0.
+    """
+    if len(set(windows.lengths)) != 1:
+        raise ValueError(f"Lookbacks are {sorted(set(windows.lengths))}. The plain loop takes one length.")
+    if sampling.T == 0:
+        raise ValueError("The plain loop divides by T=0. Pass top_k=1 for the most likely token.")
+    scale = windows.scale()
+    bars = torch.from_numpy(scale.apply(windows.values, clip))  # (N, L, 6)
+    calendar = np.concatenate([windows.stamps, windows.future_stamps], axis=1)
+    samples, horizon = sampling.samples, windows.horizon
+    with torch.no_grad():
+        stamps = torch.from_numpy(calendar).repeat_interleave(samples, dim=0)  # (B, L + H, 5), B = N * S
+        tokens = tokenizer.encode(bars.repeat_interleave(samples, dim=0))  # (B, L)
+        for _ in range(horizon):
+            tokens = _step(model, tokens, stamps, sampling, max_context)
+        seen = Tokens(*(half[:, -max_context:].contiguous() for half in tokens))
+        paths = tokenizer.decode(seen)[:, -horizon:]  # (B, H, 6)
+    paths = paths.unflatten(0, (len(windows), samples)).numpy()
+    generated = Tokens(*(half[:, -horizon:].unflatten(0, (len(windows), samples)) for half in tokens))
+    return Plain(generated, scale.invert(paths.mean(axis=1)))
+
+
+def _step(model: Kronos, tokens: Tokens, stamps: Tensor, sampling: SampleConfig, max_context: int) -> Tokens:
+    """Draw one more token behind each of (B, T)."""
+    end = tokens.s1.shape[1]
+    start = max(0, end - max_context)
+    seen = Tokens(*(half[:, start:].contiguous() for half in tokens))
+    rope = model.rope(torch.arange(end - start))
+    hidden = model.hidden(seen, stamps[:, start:end].contiguous(), rope)  # (B, T, d)
+    s1 = _draw(model.s1_logits(hidden)[:, -1], sampling)  # (B, 1)
+    # One query over all keys; its outcome is added to every position and the head reads them all.
+    s2 = _draw(model.s2_logits(hidden, s1, attend=_attend_all)[:, -1], sampling)
+    return Tokens(torch.cat([tokens.s1, s1], dim=1), torch.cat([tokens.s2, s2], dim=1))
+
+
+def _attend_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _draw(logits: Tensor, sampling: SampleConfig) -> Tensor:
+    """(B, V) logits -> (B, 1) ids."""
+    return torch.multinomial(_filtered(logits / sampling.T, sampling).softmax(dim=-1), num_samples=1)
+
+
+def _filtered(logits: Tensor, sampling: SampleConfig) -> Tensor:
+    """(B, V) logits with -inf at the tokens that top-k, or else the nucleus, leaves out."""
+    if sampling.top_k > 0:
+        least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
+        return logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        beyond = ordered.softmax(dim=-1).cumsum(dim=-1) > sampling.top_p
+        beyond = F.pad(beyond[:, :-1], (1, 0))  # the token that crosses the threshold stays
+        return logits.masked_fill(beyond.scatter(1, order, beyond), -torch.inf)
+    return logits
