@@ -12,6 +12,7 @@ from kronos.bars import CLOSE
 from kronos.forecast import Forecast
 
 SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
+SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
 
 
 def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataFrame:
@@ -44,22 +45,43 @@ def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataF
             f"Forecast at least {hold + 1} bars."
         )
     traded = _positive(forecast, forecast.path(price))  # (N, S, H)
-    closes = _positive(forecast, forecast.path("close"))
-    last = forecast.last[:, CLOSE][:, None]  # (N, 1)
     earned = traded[:, :, hold] / traded[:, :, 0] - 1  # (N, S)
-    steps = np.diff(
-        np.log(np.concatenate([np.broadcast_to(last[:, None], (*closes.shape[:2], 1)), closes], axis=2))
-    )
-    low, high = np.quantile(earned, [0.05, 0.95], axis=1, method="weibull")
-    columns = (
-        earned.mean(axis=1),
-        (closes[:, :, -1] / last).mean(axis=1) - 1,
-        np.sqrt(np.square(steps).mean(axis=(1, 2))),
-        (earned > 0).mean(axis=1),
-        low,
-        high,
-    )
-    return pd.DataFrame(dict(zip(SIGNALS, columns, strict=True)), index=forecast.keys, dtype=np.float64)
+    gained, volatility = _whole_horizon(forecast)
+    columns = {"score": earned.mean(axis=1), "expected_return": gained.mean(axis=1), "volatility": volatility}
+    return pd.DataFrame(columns | _spread(earned), index=forecast.keys, dtype=np.float64)
+
+
+def summary(forecast: Forecast) -> pd.DataFrame:
+    """What the paths say of the whole horizon, however it will be traded.
+
+    Returns:
+        Frame indexed (datetime, instrument), columns SUMMARY. With g_s = path_s[t+H] / close[t] - 1 on closes:
+        expected_return: mean of g_s, a simple return.
+        volatility: root mean square of the closes' log returns over paths and steps, per bar.
+        prob_up: share of paths with g_s > 0.
+        q05, q95: quantiles of g_s over paths at Weibull positions.
+
+    Raises:
+        ValueError: a last close is not positive, so that no return exists.
+    """
+    gained, volatility = _whole_horizon(forecast)
+    columns = {"expected_return": gained.mean(axis=1), "volatility": volatility}
+    return pd.DataFrame(columns | _spread(gained), index=forecast.keys, dtype=np.float64)
+
+
+def _whole_horizon(forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:
+    """(N, S) returns from the last close to the last bar of each path, (N,) volatility per bar."""
+    closes = _positive(forecast, forecast.path("close"))
+    last = forecast.last[:, CLOSE].astype(np.float64)[:, None]  # (N, 1)
+    start = np.broadcast_to(last[:, None], (*closes.shape[:2], 1))
+    steps = np.diff(np.log(np.concatenate([start, closes], axis=2)))  # (N, S, H)
+    return closes[:, :, -1] / last - 1, np.sqrt(np.square(steps).mean(axis=(1, 2)))
+
+
+def _spread(returns: np.ndarray) -> dict[str, np.ndarray]:
+    """How (N, S) returns lie over paths."""
+    low, high = np.quantile(returns, [0.05, 0.95], axis=1, method="weibull")
+    return {"prob_up": (returns > 0).mean(axis=1), "q05": low, "q95": high}
 
 
 def _positive(forecast: Forecast, prices: np.ndarray) -> np.ndarray:

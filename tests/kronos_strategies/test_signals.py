@@ -5,7 +5,7 @@ import pytest
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
-from kronos_strategies.signals import SIGNALS, signals
+from kronos_strategies.signals import SIGNALS, SUMMARY, signals, summary
 
 PROVENANCE = Provenance("test", None, None, None, SampleConfig(), 512, "")
 
@@ -81,3 +81,18 @@ def test_a_horizon_too_short_to_trade_is_refused_with_the_one_needed():
 def test_a_last_close_of_zero_is_refused_by_name():
     with pytest.raises(ValueError, match="S0"):
         signals(forecast(np.full((1, 1, 2), 100.0), last=0.0))
+
+
+def test_the_summary_is_of_the_whole_horizon_and_of_no_trade():
+    paths = np.array([[[50.0, 110.0], [200.0, 120.0], [100.0, 97.0]]])
+    row = summary(forecast(paths)).iloc[0]
+    assert tuple(row.index) == SUMMARY
+    assert row["expected_return"] == pytest.approx((0.10 + 0.20 - 0.03) / 3, rel=1e-5)
+    assert row["prob_up"] == pytest.approx(2 / 3)
+    assert (row["q05"], row["q95"]) == (pytest.approx(-0.03, rel=1e-5), pytest.approx(0.20, rel=1e-5))
+
+
+def test_summary_and_signals_agree_on_what_they_share():
+    f = forecast(np.random.default_rng(0).uniform(80, 120, (4, 7, 5)))
+    shared = ["expected_return", "volatility"]
+    pd.testing.assert_frame_equal(summary(f)[shared], signals(f, hold=2)[shared])
