@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: help demo test lint types contracts format clean
+.PHONY: help demo test bench lint types contracts format clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -14,6 +14,9 @@ demo: $(VENV)/.run  ## forecast a simulated market, rank it, trade it in Qlib, r
 
 test: $(VENV)/.dev  ## all tests
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.dev  ## how fast forecasts are beside upstream's algorithm; results in out/benchmarks.json
+	$(BIN)/python -m tests.benchmarks
 
 lint: $(VENV)/.dev  ## style
 	$(BIN)/ruff check .

@@ -1,0 +1,146 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+from tests.benchmarks.cases import TARGET_MEMORY, TARGET_SHARE
+from tests.benchmarks.results import middle, ratio
+
+Results = dict[str, Any]
+
+
+def tables(results: Results) -> Iterator[Table]:
+    """All that was measured."""
+    if results["rates"]:
+        yield _rates(results)
+    if results["cases"]:
+        yield _cases(results)
+    if results["memory"]:
+        yield _memory(results)
+    if results["growth"]:
+        yield from _growth(results)
+    if results["threads"]:
+        yield _threads(results)
+
+
+def comparison(old: Results, new: Results) -> Table:
+    """CPU seconds of ours in two files; above 1 the new one is faster."""
+    title = f"ours, {old['environment']['commit']} -> {new['environment']['commit']}"
+    table = _table(title, "case", "variant", ">old s", ">new s", ">old / new", ">old x", ">new x")
+    for name, record in new["cases"].items():
+        for variant in record["ours"]:
+            before = old["cases"].get(name)
+            if before is None or variant not in before["ours"]:
+                continue
+            was, now = ratio(before, variant), ratio(record, variant)
+            if was is None or now is None:
+                continue
+            figures = (f"{was.ours:.3f}", f"{now.ours:.3f}", f"{was.ours / now.ours:.2f}")
+            table.add_row(name, variant, *figures, f"{was.times:.1f}", f"{now.times:.1f}")
+    return table
+
+
+def _rates(results: Results) -> Table:
+    table = _table("fastest matrix products, one thread", "size", "precision", ">GFLOPS", "m x k x n", "kind")
+    for size, rates in results["rates"].items():
+        for precision, (gflops, rows, inner, outer, kind) in rates.items():
+            table.add_row(size, precision, f"{gflops:.0f}", f"{rows} x {inner} x {outer}", kind)
+    return table
+
+
+def _cases(results: Results) -> Table:
+    table = _table(
+        "forecasts, medians of CPU seconds; plain is upstream's algorithm",
+        *("case", "N L H S", "variant", ">plain s", ">of rows", ">ours s", ">ratio", ">pairs", ">by wall"),
+        *(">target", ">limit", ">FLOP ratio"),
+    )
+    for name, record in results["cases"].items():
+        shape = " ".join(str(value) for value in record["shape"].values())
+        rows = f"{record['plain']['rows']}/{record['rows']}"
+        for variant, fast in record["ours"].items():
+            found, target = ratio(record, variant), record["targets"].get(variant)
+            if found is None:
+                continue
+            limit = f"{found.limit:.0%}"
+            if variant == "float32" and name in TARGET_SHARE:
+                limit += f" of {TARGET_SHARE[name]:.0%}"
+            table.add_row(
+                *(name, shape, variant, f"{found.plain:.1f}", rows, f"{found.ours:.2f}"),
+                _met(found.times, target),
+                *(f"{found.low:.1f}-{found.high:.1f}", f"{found.wall:.1f}"),
+                *(f"{target:g}" if target else "", limit, f"{record['plain']['flops'] / fast['flops']:.1f}"),
+            )
+    return table
+
+
+def _met(times: float, target: float | None) -> str:
+    text = f"{times:.1f}x"
+    if target is None:
+        return text
+    return f"[green]{text}[/green]" if times >= target else f"[yellow]{text}[/yellow]"
+
+
+def _memory(results: Results) -> Table:
+    table = _table(
+        "peak memory beside weights and windows, MiB", "case", "way", ">rows", ">MiB", ">all rows", ">target"
+    )
+    for one in results["memory"]:
+        whole = one["mib"] * one["of"] / one["rows"]
+        target = TARGET_MEMORY.get(one["case"]) if one["way"] == "float32" else None
+        rows = f"{one['rows']}/{one['of']}"
+        table.add_row(
+            *(one["case"], one["way"], rows, f"{one['mib']:.0f}", f"{whole:.0f}", f"{target or '':}")
+        )
+    return table
+
+
+def _growth(results: Results) -> Iterator[Table]:
+    for sweep in dict.fromkeys(one["sweep"] for one in results["growth"]):
+        points = [one for one in results["growth"] if one["sweep"] == sweep]
+        variants = list(points[0]["ours"])
+        table = _table(
+            f"growth in {sweep}, {points[0]['size']}, CPU seconds; the rest of N=5 S=5 L=90 H=10",
+            *(
+                f">{sweep}",
+                ">plain s",
+                *(f">{name} s" for name in variants),
+                ">ratio",
+                ">plain grew",
+                ">ours grew",
+            ),
+        )
+        first = points[0]
+        for one in points:
+            plain = middle(one["plain"]) if one["plain"] else None
+            ours = [middle(one["ours"][name]) for name in variants]
+            grew = plain / middle(first["plain"]) if plain and first["plain"] else None
+            table.add_row(
+                *(str(one["value"]), _number(plain, ".2f"), *(f"{value:.3f}" for value in ours)),
+                *(_number(plain and plain / ours[0], ".1f"), _number(grew, ".1f")),
+                f"{ours[0] / middle(first['ours'][variants[0]]):.1f}",
+            )
+        yield table
+
+
+def _threads(results: Results) -> Table:
+    table = _table("threads, wall-clock seconds of ours", "case", "variant", ">threads", ">wall s", ">CPU s")
+    for one in results["threads"]:
+        seconds = (f"{middle(one['runs'], clock):.2f}" for clock in ("wall", "cpu"))
+        table.add_row(one["case"], one["variant"], str(one["threads"]), *seconds)
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A column whose name starts with > is set to the right."""
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name.removeprefix(">"), justify="right" if name[0] == ">" else "left", no_wrap=True)
+    return table
