@@ -1,0 +1,156 @@
+"""A date's file on disk: its name, its checksum, its lock, and how it comes to be there whole or not at all.
+
+    date=2024-01-02/<address>-<checksum>.parquet
+
+The address is of the windows that were forecast, the checksum of the file's bytes, so that one look into a folder
+tells whether a date is done and from which bars, and one pass over the bytes whether they are still those written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+SUFFIX = ".parquet"
+LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
+_DIGITS = 16  # of each hash in a name: 64 bits against accidents
+_NAME = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}}){re.escape(SUFFIX)}")
+
+
+class DamagedFileError(ValueError):
+    """A stored file is not what was written."""
+
+
+class StoredFile(NamedTuple):
+    """A date's file, not yet read."""
+
+    path: Path
+    address: str
+    checksum: str
+
+    def read(self) -> bytes:
+        """Its bytes.
+
+        Raises:
+            DamagedFileError: they do not fit the checksum.
+        """
+        content = self.path.read_bytes()
+        if _short(hashlib.sha256(content).hexdigest()) != self.checksum:
+            raise DamagedFileError(
+                f"{self.path} is damaged: its bytes do not fit its checksum. Fill the store again, which "
+                "recomputes that date."
+            )
+        return content
+
+    def holds(self, digest: str) -> bool:
+        """Whether it was forecast from windows of this digest."""
+        return self.address == _short(digest)
+
+
+def date_label(date: pd.Timestamp) -> str:
+    """A forecast date as part of a path, in alphabetical as in chronological order: 2024-01-02T093000."""
+    if date == date.normalize():
+        return f"{date:%Y-%m-%d}"
+    fraction = date.microsecond * 1000 + date.nanosecond
+    return f"{date:%Y-%m-%dT%H%M%S}" + (f".{fraction:09d}" if fraction else "")
+
+
+def date_folder(folder: Path, date: pd.Timestamp) -> Path:
+    """Where a date's file lies, as a hive partition."""
+    return folder / f"date={date_label(date)}"
+
+
+def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
+    """A date's file, None if there is none.
+
+    Raises:
+        DamagedFileError: there is more than one, or one that is not ours.
+    """
+    where = date_folder(folder, date)
+    names = sorted(path.name for path in where.glob(f"*{SUFFIX}"))
+    if not names:
+        return None
+    match = _NAME.fullmatch(names[0])
+    if len(names) > 1 or match is None:
+        raise DamagedFileError(
+            f"{where} holds {names} where one file belongs. Fill the store again, which recomputes that date."
+        )
+    return StoredFile(where / names[0], *match.groups())
+
+
+def find_dates(folder: Path) -> pd.DatetimeIndex:
+    """Dates that have a file, ascending; no file is opened."""
+    labels = {path.parent.name.removeprefix("date=") for path in folder.glob(f"date=*/*{SUFFIX}")}
+    return pd.DatetimeIndex(sorted(pd.Timestamp(label) for label in labels), name="datetime")
+
+
+def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Path:
+    """Write a date's file in the place of any other; whoever calls this holds the date's lock.
+
+    The old file goes first: killed in between, the date is missing, and never there twice.
+    """
+    where = date_folder(folder, date)
+    where.mkdir(parents=True, exist_ok=True)
+    for remnant in where.glob(".*.tmp"):  # of a process that was killed, since the lock is ours
+        remnant.unlink()
+    path = where / f"{_short(digest)}-{_short(hashlib.sha256(content).hexdigest())}{SUFFIX}"
+    temporary = where / f".{path.name}.tmp"
+    write_synced(temporary, content)
+    for old in where.glob(f"*{SUFFIX}"):
+        old.unlink()
+    temporary.replace(path)
+    return path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write_synced(temporary, content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write and wait until it is on the disk, so that a rename cannot come before the content."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def try_lock(folder: Path, name: str) -> FileLock | None:
+    """Lock `name` within a folder, between processes; None while somebody else holds it.
+
+    The operating system releases the lock of a process that is killed.
+    """
+    with suppress(Timeout):
+        lock = _lock(folder, name)
+        lock.acquire(timeout=0)
+        return lock
+    return None
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock `name`, after waiting for it."""
+    with _lock(folder, name):
+        yield
+
+
+def _lock(folder: Path, name: str) -> FileLock:
+    (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / LOCKS / f"{name}.lock")
+
+
+def _short(digest: str) -> str:
+    return digest[:_DIGITS]

@@ -1,0 +1,145 @@
+"""Recipe: everything but the bars that decides a forecast's numbers. It names the folder and fills the manifest.
+
+The bars are left to each date's own address, the hash of its windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kronos.config import SampleConfig
+from kronos.forecast import Provenance
+from kronos_strategies.stream import DatedWindows
+
+FORMAT = 1  # of the files; another format is another folder
+DTYPES = ("float32", "float16")
+# Which of a provenance's fields say who forecast, not how; every other one is a setting. That of the data is in
+# each date's own address.
+MODEL_FIELDS = ("model", "revision", "weights_sha256", "trained_until")
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Which windows are forecast.
+
+    Attributes:
+        universe: label of the set of instruments, e.g. the name of a Qlib market.
+        lookback: bars of a window at most.
+        horizon: bars to forecast.
+        min_bars: bars of a window at least.
+    """
+
+    universe: str
+    lookback: int
+    horizon: int
+    min_bars: int
+
+    def check(self, dated: DatedWindows) -> None:
+        """Demand that windows are what this says they are.
+
+        Raises:
+            ValueError: another horizon, or a window longer or shorter than it may be.
+        """
+        windows = dated.windows
+        if windows.horizon != self.horizon:
+            raise ValueError(
+                f"The windows ask for {windows.horizon} bars, their specification for horizon={self.horizon}. "
+                "Make them agree."
+            )
+        shortest, longest = int(windows.lengths.min()), windows.width
+        if shortest < self.min_bars or longest > self.lookback:
+            raise ValueError(
+                f"The windows hold {shortest} to {longest} bars, their specification says "
+                f"min_bars={self.min_bars} and lookback={self.lookback}. Make them agree."
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Model, settings and storage of a set of forecasts.
+
+    Attributes:
+        provenance: of the forecasts; its hash of the data is not looked at.
+        windows: which are forecast.
+        dtype: of the stored paths, "float32" or "float16".
+
+    Raises:
+        ValueError: the networks came from no file, so that nothing could name them; or an unknown dtype.
+    """
+
+    provenance: Provenance
+    windows: WindowSpec
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype='{self.dtype}' is no type for paths. Choose one of {list(DTYPES)}.")
+        if self.provenance.weights_sha256 is None:
+            raise ValueError(
+                f"The networks of '{self.provenance.model}' came from no file, so nothing can tell their forecasts "
+                "from those of other weights. Save both with save_pretrained() and load those files."
+            )
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Who forecasts, ready for JSON."""
+        return {name: getattr(self.provenance, name) for name in MODEL_FIELDS}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it forecasts and stores, ready for JSON."""
+        known = asdict(self.provenance)
+        how = {name: value for name, value in known.items() if name not in (*MODEL_FIELDS, "data_sha256")}
+        return {"format": FORMAT, "dtype": self.dtype, "windows": asdict(self.windows), **how}
+
+    @property
+    def settings_sha256(self) -> str:
+        """Of `settings`; 1 and 1.0 are one number."""
+        text = json.dumps(_canonical(self.settings), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """`<model>-<sha>/<settings sha>`, relative to the store."""
+        return (
+            Path(f"{_label(self.provenance.model)}-{self.model['weights_sha256'][:12]}")
+            / self.settings_sha256[:12]
+        )
+
+    @classmethod
+    def from_json(cls, model: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
+        """The recipe whose `model` and `settings` these are.
+
+        Raises:
+            ValueError: another version of this package wrote them.
+        """
+        how = {name: value for name, value in settings.items() if name not in ("format", "dtype", "windows")}
+        try:
+            sampling = SampleConfig(**how.pop("sampling"))
+            provenance = Provenance(**model, **how, sampling=sampling, data_sha256="")
+            return cls(provenance, WindowSpec(**settings["windows"]), settings["dtype"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"its settings are of another version of kronos-strategies ({error})") from None
+
+
+def _label(model: str) -> str:
+    """A checkpoint's name as part of a folder's: a path's last folder, a hub id with -- for its slash."""
+    local = Path(model).is_absolute() or model.startswith((".", "~"))
+    name = Path(model).expanduser().resolve().name if local else model
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name.replace("/", "--")).strip("-.") or "model"
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

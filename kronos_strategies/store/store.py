@@ -1,0 +1,86 @@
+"""ForecastStore: the folder that holds every model's forecasts. Knows no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kronos.config import SampleConfig
+from kronos.forecast import Provenance
+from kronos.windows import Windows
+from kronos_strategies.progress import ProgressReport, silent
+from kronos_strategies.store.fill import Filled, fill
+from kronos_strategies.store.manifest import MANIFEST, create_manifest
+from kronos_strategies.store.recipe import DTYPES, Recipe, WindowSpec
+from kronos_strategies.store.stored import StoredForecasts
+from kronos_strategies.stream import DatedWindows, Forecaster
+
+
+class ForecastStore:
+    """Forecasts on disk: computed once, found again by what they were made with.
+
+        <folder>/<model>-<sha>/<settings sha>/date=2024-01-02/<bars sha>-<file sha>.parquet
+
+    A date is computed if it is missing, damaged, or was forecast from other bars; longer data recompute nothing,
+    and prices that were adjusted anew recompute the dates whose windows hold one of them. A date is one file, so
+    it is recomputed for all its instruments if one of them changed.
+
+    Several processes may fill one store on a file system with locks; whatever ends one of them costs its chunk.
+
+    Args:
+        folder: made on the first fill.
+        dtype: of the stored paths: "float32" keeps every bit, "float16" half the space, with an error below
+            1/4096 of a window's largest move.
+
+    Raises:
+        ValueError: an unknown dtype, or a file where the folder should be.
+    """
+
+    def __init__(self, folder: str | Path, dtype: str = "float32") -> None:
+        self.folder = Path(folder).expanduser()
+        self.dtype = dtype
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype='{dtype}' is no type for paths. Choose one of {list(DTYPES)}.")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file. Name a folder for the forecasts.")
+
+    def fill(
+        self,
+        forecaster: Forecaster,
+        windows: Windows,
+        spec: WindowSpec,
+        sampling: SampleConfig | None = None,
+        progress: ProgressReport = silent,
+    ) -> Filled:
+        """Forecast what is not there yet; afterwards every window has its forecast in the store.
+
+        Paths of at most one chunk of dates (`kronos_strategies.stream`) are in memory.
+
+        Args:
+            forecaster: a `KronosPredictor` that was loaded from files.
+            windows: what to forecast, any number of dates.
+            spec: which windows these are; part of the folder's name.
+            sampling: settings, the defaults of `SampleConfig` when omitted.
+            progress: called as progress(windows done, windows due).
+
+        Raises:
+            ValueError: the networks came from no file, or windows and `spec` disagree.
+        """
+        dated = DatedWindows(windows)
+        spec.check(dated)
+        recipe = Recipe(forecaster.provenance(sampling or SampleConfig(), ""), spec, self.dtype)
+        folder = self.folder / recipe.folder
+        create_manifest(folder, recipe)
+        return fill(StoredForecasts(folder), forecaster, dated, progress)
+
+    def open(self, provenance: Provenance, spec: WindowSpec) -> StoredForecasts:
+        """Forecasts made with these settings, e.g. `predictor.provenance(sampling, "")`.
+
+        Raises:
+            FileNotFoundError: there are none.
+        """
+        recipe = Recipe(provenance, spec, self.dtype)
+        return StoredForecasts(self.folder / recipe.folder)
+
+    def runs(self) -> list[StoredForecasts]:
+        """Whatever is in the store, by folder; needs no model."""
+        return [StoredForecasts(path.parent) for path in sorted(self.folder.glob(f"*/*/{MANIFEST}"))]

@@ -1,0 +1,141 @@
+"""Forecasts of one date <-> a parquet table: a row an instrument, keys, summary, and six columns of paths.
+
+Columns, in this order (S samples, H steps; prices in quote currency):
+
+    instrument, datetime          the keys; datetime is the exact time of the last bar seen
+    last_open ... last_amount     float32, that bar
+    expected_return ... q95       float64, see `kronos_strategies.signals.summary`
+    timestamps                    H times that are forecast
+    open ... amount               S x H float32, nested fixed-size lists: close[s][h] is step h of path s
+
+A file of halves has `offset_open ...` (S x H float16, within ±1) and `scale_open ...` (float32) for the last six:
+open = last_open + scale_open * offset_open, where the scale is the row's largest offset from the last bar, so that
+no volume overflows and the error is below scale / 4096.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kronos.bars import FEATURES
+from kronos.forecast import Forecast, Provenance
+from kronos.windows import KEYS
+from kronos_strategies.signals import SUMMARY, summary
+
+SUMMARY_COLUMNS = (*KEYS, "last_close", *SUMMARY)
+_METADATA = b"kronos"
+_LIST = "list.element"
+
+
+def to_parquet(forecast: Forecast, dtype: str) -> bytes:
+    """A parquet file of forecasts of one date.
+
+    Args:
+        forecast: N windows of one date.
+        dtype: of the paths, "float32" (exact) or "float16".
+    """
+    columns: dict[str, pa.Array] = {
+        "instrument": pa.array(forecast.keys.get_level_values("instrument"), pa.string()),
+        "datetime": pa.array(pd.DatetimeIndex(forecast.keys.get_level_values("datetime"))),
+    }
+    columns |= {f"last_{name}": pa.array(forecast.last[:, i]) for i, name in enumerate(FEATURES)}
+    columns |= {str(name): pa.array(column.to_numpy()) for name, column in summary(forecast).items()}
+    columns["timestamps"] = _lists(forecast.timestamps)
+    if dtype == "float32":
+        columns |= {name: _lists(forecast.path(name)) for name in FEATURES}
+        # Bytes of floats grouped by significance compress by a tenth more; not every reader knows it of halves.
+        split = [f"{name}.{_LIST}.{_LIST}" for name in FEATURES]
+    else:
+        columns |= _halves(forecast)
+        split = []
+    kept = {"data_sha256": forecast.provenance.data_sha256, "samples": forecast.samples}
+    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(kept)})
+    sink = BytesIO()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=[f"timestamps.{_LIST}"],
+        use_byte_stream_split=split,
+        write_page_checksum=True,
+    )
+    return sink.getvalue()
+
+
+def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
+    """The forecasts that `to_parquet` wrote, to the last bit where they were stored as float32.
+
+    Args:
+        content: of the file.
+        provenance: to hand on, all but the hash of the data, which the file knows.
+    """
+    table = pq.read_table(BytesIO(content))
+    kept = json.loads(table.schema.metadata[_METADATA])
+    last = np.stack([table[f"last_{name}"].to_numpy() for name in FEATURES], axis=-1)
+    timestamps = _array(table["timestamps"], 1)
+    shape = (len(table), kept["samples"], timestamps.shape[1])
+    paths = np.empty((*shape, len(FEATURES)), np.float32)
+    for i, name in enumerate(FEATURES):
+        if name in table.column_names:
+            paths[..., i] = _array(table[name], 2)
+        else:
+            scale = table[f"scale_{name}"].to_numpy()[:, None, None]
+            paths[..., i] = last[:, i, None, None] + scale * _array(table[f"offset_{name}"], 2).astype(
+                np.float32
+            )
+    return Forecast(
+        paths=paths,
+        keys=_keys(table),
+        timestamps=timestamps,
+        last=last,
+        provenance=replace(provenance, data_sha256=kept["data_sha256"]),
+    )
+
+
+def read_summary(path: object) -> pd.DataFrame:
+    """Summary columns of a file by (datetime, instrument); its paths are not read.
+
+    Raises:
+        OSError: a page does not fit its checksum.
+    """
+    file = pq.ParquetFile(path, page_checksum_verification=True)
+    table = file.read(list(SUMMARY_COLUMNS))
+    return pd.DataFrame(
+        {name: table[name].to_numpy() for name in SUMMARY_COLUMNS[len(KEYS) :]}, index=_keys(table)
+    )
+
+
+def _halves(forecast: Forecast) -> dict[str, pa.Array]:
+    offsets = forecast.paths - forecast.last[:, None, None].astype(np.float64)  # (N, S, H, 6)
+    scale = np.abs(offsets).max(axis=(1, 2)).astype(np.float32)  # (N, 6)
+    small = (offsets / np.where(scale > 0, scale, 1)[:, None, None]).astype(np.float16)
+    columns = {f"scale_{name}": pa.array(scale[:, i]) for i, name in enumerate(FEATURES)}
+    return columns | {f"offset_{name}": _lists(small[..., i]) for i, name in enumerate(FEATURES)}
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """(N, ..., K) as N rows of nested fixed-size lists."""
+    column = pa.array(np.ascontiguousarray(values).ravel())
+    for size in values.shape[:0:-1]:
+        column = pa.FixedSizeListArray.from_arrays(column, size)
+    return column
+
+
+def _array(column: pa.ChunkedArray, depth: int) -> np.ndarray:
+    """What `_lists` made a column of, `depth` lists deep."""
+    values, shape = column.combine_chunks(), [len(column)]
+    for _ in range(depth):
+        shape.append(values.type.list_size)
+        values = values.flatten()
+    return values.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def _keys(table: pa.Table) -> pd.MultiIndex:
+    return pd.MultiIndex.from_arrays([table[name].to_pandas() for name in KEYS], names=list(KEYS))

@@ -1,0 +1,404 @@
+"""What a fill computes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from kronos.bars import FEATURES
+from kronos.checkpoint import Origin
+from kronos.config import SampleConfig
+from kronos.forecast import Forecast
+from kronos.predictor import KronosPredictor
+from kronos.windows import Windows
+from kronos_strategies.causal import check_causal
+from kronos_strategies.signals import signals
+from kronos_strategies.store import ForecastStore, WindowSpec
+from kronos_strategies.store.files import date_folder, date_label, try_lock
+from kronos_strategies.stream import DatedWindows
+from tests.kronos.builders import make_bars, make_model, make_panel, make_tokenizer
+
+from .conftest import NAMES, SAMPLING, SPEC, Spy, windows_of
+
+
+def files_of(stored) -> dict[str, int]:
+    """When each file was written, by date and name."""
+    return {
+        f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns
+        for path in stored.folder.glob("date=*/*.parquet")
+    }
+
+
+def assert_same_forecasts(one, other) -> None:
+    for a, b in zip(one, other, strict=True):
+        assert a.keys.equals(b.keys)
+        np.testing.assert_allclose(a.paths, b.paths, rtol=1e-4)
+        np.testing.assert_array_equal(a.timestamps, b.timestamps)
+        np.testing.assert_array_equal(a.last, b.last)
+        assert a.provenance == b.provenance
+
+
+# What is computed
+
+
+def test_a_filled_store_gives_back_the_forecast_that_the_predictor_makes(tmp_path, predictor, windows):
+    filled = ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING)
+    dated = DatedWindows(windows)
+    assert list(filled.stored.dates) == list(dated.dates)
+    assert_same_forecasts(filled, [predictor.forecast(dated[date], SAMPLING) for date in dated.dates])
+
+
+def test_filling_again_computes_nothing(tmp_path, spy, windows):
+    store = ForecastStore(tmp_path)
+    first = store.fill(spy, windows, SPEC, SAMPLING)
+    written = files_of(first.stored)
+    again = store.fill(spy, windows, SPEC, SAMPLING)
+    assert (first.computed, again.computed, again.windows) == (15, 0, 0)
+    assert again.found.present == tuple(DatedWindows(windows).dates)
+    assert files_of(again.stored) == written
+    assert len(spy.dates) == 15
+
+
+def test_longer_data_compute_the_new_dates_only(tmp_path, spy, windows, panel):
+    store = ForecastStore(tmp_path)
+    store.fill(spy, windows, SPEC, SAMPLING)
+    spy.asked.clear()
+    longer = windows_of(panel, until="2024-03-08")
+    filled = store.fill(spy, longer, SPEC, SAMPLING)
+    assert filled.computed == 5
+    assert spy.dates == list(pd.bdate_range("2024-03-04", "2024-03-08"))
+
+
+def test_an_earlier_start_of_the_bars_computes_nothing(tmp_path, spy, windows, panel):
+    store = ForecastStore(tmp_path)
+    store.fill(spy, windows, SPEC, SAMPLING)
+    before = panel["AAA"].set_axis(panel["AAA"].index - pd.offsets.BDay(60))
+    older = panel | {"AAA": pd.concat([before, panel["AAA"]])}
+    assert store.fill(spy, windows_of(older), SPEC, SAMPLING).computed == 0
+
+
+def test_readjusted_prices_recompute_the_dates_whose_windows_hold_one(tmp_path, spy, windows, panel):
+    store = ForecastStore(tmp_path)
+    first = store.fill(spy, windows, SPEC, SAMPLING)
+    written = files_of(first.stored)
+    spy.asked.clear()
+    # A dividend on 2 February: every earlier price of BBB is adjusted by it, as a vendor does.
+    adjusted = panel["BBB"].copy()
+    adjusted.loc[: pd.Timestamp("2024-02-01"), ["open", "high", "low", "close"]] *= 0.97
+    again = windows_of(panel | {"BBB": adjusted})
+    filled = store.fill(spy, again, SPEC, SAMPLING)
+    days = panel["BBB"].index
+    last = days[days.get_loc("2024-02-01") + SPEC.lookback - 1]  # the last window that reaches back that far
+    stale = [date for date in first.stored.dates if date <= last]
+    assert 0 < len(stale) < 15
+    assert spy.dates == stale == list(filled.found.changed)
+    assert len(files_of(filled.stored)) == 15, "the old files are gone"
+    kept = {name: at for name, at in files_of(filled.stored).items() if name in written}
+    assert len(kept) == 15 - len(stale)
+    assert all(written[name] == at for name, at in kept.items())
+    assert_same_forecasts(filled, ForecastStore(tmp_path / "fresh").fill(spy, again, SPEC, SAMPLING))
+
+
+def test_a_name_that_joins_the_universe_on_one_date_recomputes_that_date(tmp_path, spy, windows):
+    store = ForecastStore(tmp_path)
+    dates = windows.keys.get_level_values("datetime")
+    names = windows.keys.get_level_values("instrument")
+    fewer = windows[~((dates == "2024-02-20") & (names == "CCC"))]
+    store.fill(spy, fewer, SPEC, SAMPLING)
+    spy.asked.clear()
+    filled = store.fill(spy, windows, SPEC, SAMPLING)
+    assert spy.dates == [pd.Timestamp("2024-02-20")] == list(filled.found.changed)
+    assert len(filled.stored.read("2024-02-20")) == 4
+
+
+def test_the_order_of_the_windows_changes_nothing(tmp_path, spy, windows):
+    store = ForecastStore(tmp_path)
+    store.fill(spy, windows, SPEC, SAMPLING)
+    shuffled = windows[np.random.default_rng(0).permutation(len(windows))]
+    assert store.fill(spy, shuffled, SPEC, SAMPLING).computed == 0
+
+
+@pytest.mark.parametrize("time", ["2024-02-12", "2024-02-22"])
+def test_scrambling_all_bars_after_t_changes_no_stored_forecast_up_to_t_and_recomputes_none(
+    tmp_path, predictor, time
+):
+    panel = make_panel(45, *NAMES)
+    bars = pd.concat([frame.reset_index().assign(instrument=name) for name, frame in panel.items()])
+    store, present = ForecastStore(tmp_path), []
+
+    def run(tidy: pd.DataFrame) -> pd.DataFrame:
+        by_name = tidy.set_index("datetime").groupby("instrument")
+        own = {name: frame.drop(columns="instrument") for name, frame in by_name}
+        filled = store.fill(predictor, windows_of(own), SPEC, SAMPLING)
+        present.append(filled.found.present)
+        return pd.concat([signals(forecast, hold=2) for forecast in filled])
+
+    check_causal(run, bars, [time])
+    dates = pd.bdate_range("2024-02-12", "2024-03-01")
+    assert present == [(), tuple(dates[dates <= time])]
+
+
+# What names a folder
+
+
+@pytest.mark.parametrize(
+    ("spec", "sampling", "dtype"),
+    [
+        (SPEC, SampleConfig(samples=3, seed=2), "float32"),
+        (SPEC, SampleConfig(samples=3, seed=1, T=0.7), "float32"),
+        (WindowSpec("another", 20, 3, 20), SAMPLING, "float32"),
+        (WindowSpec("four", 20, 3, 10), SAMPLING, "float32"),
+        (SPEC, SAMPLING, "float16"),
+    ],
+)
+def test_whatever_changes_numbers_has_a_folder_of_its_own(
+    tmp_path, predictor, windows, spec, sampling, dtype
+):
+    few = windows[:4]
+    first = ForecastStore(tmp_path).fill(predictor, few, SPEC, SAMPLING).stored
+    other = ForecastStore(tmp_path, dtype).fill(predictor, few, spec, sampling).stored
+    assert other.folder != first.folder
+    assert other.folder.parent == first.folder.parent
+    assert first.read("2024-02-12").provenance.sampling == SAMPLING
+
+
+def test_other_weights_and_another_context_have_a_folder_of_their_own(tmp_path, predictor, windows):
+    store, few = ForecastStore(tmp_path), windows[:4]
+    first = store.fill(predictor, few, SPEC, SAMPLING).stored.folder
+    shorter = KronosPredictor(predictor.model, predictor.tokenizer, "cpu", max_context=16)
+    shorter.origin = predictor.origin
+    assert store.fill(shorter, few, SPEC, SAMPLING).stored.folder.parent == first.parent
+    random = KronosPredictor(make_model(), make_tokenizer(), "cpu")
+    random.origin = Origin("kronos-nano", None, "f" * 64, None)
+    assert store.fill(random, few, SPEC, SAMPLING).stored.folder.parent != first.parent
+    assert len(store.runs()) == 3
+
+
+def test_networks_without_a_file_are_refused_with_the_remedy(tmp_path, windows):
+    nameless = KronosPredictor(make_model(), make_tokenizer(), "cpu")
+    with pytest.raises(ValueError, match=r"came from no file.*save_pretrained"):
+        ForecastStore(tmp_path / "store").fill(nameless, windows, SPEC, SAMPLING)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        (WindowSpec("four", 20, 4, 20), "horizon=4"),
+        (WindowSpec("four", 10, 3, 10), "lookback=10"),
+        (WindowSpec("four", 30, 3, 30), "min_bars=30"),
+    ],
+)
+def test_windows_that_are_not_what_is_said_of_them_are_refused(tmp_path, predictor, windows, spec, says):
+    with pytest.raises(ValueError, match=says):
+        ForecastStore(tmp_path).fill(predictor, windows, spec, SAMPLING)
+
+
+def test_a_window_that_is_there_twice_is_refused_by_name(tmp_path, predictor, windows):
+    with pytest.raises(ValueError, match=r"2024-02-12.*AAA.*twice"):
+        ForecastStore(tmp_path).fill(predictor, windows[np.array([0, 1, 0])], SPEC, SAMPLING)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "store").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        ForecastStore(tmp_path / "store")
+
+
+# Damage
+
+
+def flip(path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 0.999])
+def test_a_flipped_bit_is_found_on_reading_and_mended_by_the_next_fill(tmp_path, spy, windows, where):
+    store = ForecastStore(tmp_path)
+    stored = store.fill(spy, windows, SPEC, SAMPLING).stored
+    (path,) = (stored.folder / "date=2024-02-14").glob("*.parquet")
+    whole = path.read_bytes()
+    flip(path, int(where * len(whole)))
+    with pytest.raises(ValueError, match=r"date=2024-02-14.*damaged.*Fill the store again"):
+        stored.read("2024-02-14")
+    stored.read("2024-02-15")
+    spy.asked.clear()
+    filled = store.fill(spy, windows, SPEC, SAMPLING)
+    assert filled.found.damaged == (pd.Timestamp("2024-02-14"),)
+    assert spy.dates == [pd.Timestamp("2024-02-14")]
+    stored.read("2024-02-14")
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_truncated_file_is_not_a_forecast(tmp_path, spy, windows, left):
+    store = ForecastStore(tmp_path)
+    stored = store.fill(spy, windows, SPEC, SAMPLING).stored
+    (path,) = (stored.folder / "date=2024-02-14").glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:left])
+    assert store.fill(spy, windows, SPEC, SAMPLING).found.damaged == (pd.Timestamp("2024-02-14"),)
+
+
+def test_two_files_of_a_date_are_one_too_many_and_become_one(tmp_path, spy, windows):
+    store = ForecastStore(tmp_path)
+    stored = store.fill(spy, windows, SPEC, SAMPLING).stored
+    (path,) = (stored.folder / "date=2024-02-14").glob("*.parquet")
+    path.with_name("copy of it.parquet").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="where one file belongs"):
+        stored.read("2024-02-14")
+    assert store.fill(spy, windows, SPEC, SAMPLING).computed == 1
+    assert len(list((stored.folder / "date=2024-02-14").glob("*.parquet"))) == 1
+
+
+def test_what_a_killed_process_left_half_written_never_counts_and_is_removed(tmp_path, spy, windows):
+    store = ForecastStore(tmp_path)
+    stored = store.fill(spy, windows[:4], SPEC, SAMPLING).stored
+    remnant = date_folder(stored.folder, pd.Timestamp("2024-02-13")) / ".0123-4567.parquet.tmp"
+    remnant.parent.mkdir()
+    remnant.write_bytes(b"half")
+    assert list(stored.dates) == [pd.Timestamp("2024-02-12")]
+    assert store.fill(spy, windows, SPEC, SAMPLING).computed == 14
+    assert not remnant.exists()
+
+
+def test_an_error_half_way_loses_one_chunk_and_no_date_that_was_done(tmp_path, predictor, windows):
+    def fail(asked: Windows) -> None:
+        if pd.Timestamp("2024-02-16") in asked.keys.get_level_values("datetime"):
+            raise MemoryError("the device is full")
+
+    store = ForecastStore(tmp_path)
+    with pytest.raises(MemoryError):
+        store.fill(Spy(predictor, before=fail), windows, SPEC, SAMPLING)
+    (stored,) = store.runs()
+    assert len(stored) == 4
+    assert stored.manifest["data"]["dates"] == 4
+    assert store.fill(predictor, windows, SPEC, SAMPLING).computed == 11
+
+
+# Chunks, memory, progress
+
+
+def test_a_chunk_holds_as_many_dates_as_fit_and_at_least_one(
+    tmp_path, spy, windows, small_chunks, monkeypatch
+):
+    ForecastStore(tmp_path / "a").fill(spy, windows, SPEC, SAMPLING)
+    assert [len(keys) for keys in spy.asked] == [small_chunks] * 7 + [4]
+    spy.asked.clear()
+    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 3)
+    ForecastStore(tmp_path / "b").fill(spy, windows, SPEC, SAMPLING)
+    assert [len(keys) for keys in spy.asked] == [4] * 15
+
+
+def test_chunks_change_no_forecast(tmp_path, predictor, windows, monkeypatch):
+    small = ForecastStore(tmp_path / "small").fill(predictor, windows, SPEC, SAMPLING)
+    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 1000)
+    assert_same_forecasts(small, ForecastStore(tmp_path / "one").fill(predictor, windows, SPEC, SAMPLING))
+
+
+def test_many_long_paths_make_smaller_chunks(monkeypatch):
+    from kronos_strategies import stream
+
+    monkeypatch.setattr(stream, "CHUNK_WINDOWS", 1024)
+    assert stream.chunk_windows(SampleConfig(samples=10), horizon=10) == 1024
+    assert stream.chunk_windows(SampleConfig(samples=1000), horizon=100) == stream.CHUNK_BYTES // 2_400_000
+
+
+class Wide:
+    """Forecasts of a megabyte each: 1,000 samples of 40 bars, all of them the last bar."""
+
+    def __init__(self, inner: KronosPredictor) -> None:
+        self.inner = inner
+
+    def forecast(self, windows, sampling=None, progress=None) -> Forecast:
+        shape = (len(windows), sampling.samples, windows.horizon, len(FEATURES))
+        paths = np.broadcast_to(windows.last[:, None, None], shape).copy()
+        return Forecast(paths, windows.keys, windows.future, windows.last, self.provenance(sampling, ""))
+
+    def provenance(self, sampling, data_sha256):
+        return self.inner.provenance(sampling, data_sha256)
+
+
+def test_no_more_than_a_few_chunks_of_paths_are_in_memory_however_many_dates(tmp_path, predictor, panel):
+    chunk, peaks = 8 * 1000 * 40 * 6 * 4, []  # bytes of 8 windows
+    for until in ("2024-02-16", "2024-03-15"):  # 5 dates, 25 dates
+        windows = Windows.rolling(panel, 20, 40, "B", since="2024-02-12", until=until)
+        arrow = pa.default_memory_pool()
+        tracemalloc.start()
+        spec = WindowSpec("four", 20, 40, 20)
+        filled = ForecastStore(tmp_path / until).fill(
+            Wide(predictor), windows, spec, SampleConfig(samples=1000)
+        )
+        total = sum(signals(forecast).shape[0] for forecast in filled)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert total == len(windows)
+        assert arrow.bytes_allocated() < chunk
+    assert 25 * 4 / 8 * chunk > 2 * peaks[1], "all dates at once would not have fitted"
+    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 6 * chunk, "a chunk, its windows, and temporary arrays of one date"
+
+
+def test_progress_counts_the_windows_that_are_due(tmp_path, predictor, windows):
+    store, seen = ForecastStore(tmp_path), []
+    store.fill(predictor, windows[:24], SPEC, SAMPLING)
+    store.fill(predictor, windows, SPEC, SAMPLING, lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {36}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (36, 36)
+
+
+# Beside others
+
+
+def test_a_date_that_somebody_else_holds_is_left_for_the_end(tmp_path, predictor, windows):
+    store = ForecastStore(tmp_path)
+    stored = store.fill(predictor, windows[:4], SPEC, SAMPLING).stored
+    date = pd.Timestamp("2024-02-13")
+    lock = try_lock(stored.folder, date_label(date))
+    spy = Spy(predictor)
+    filling = threading.Thread(target=store.fill, args=(spy, windows, SPEC, SAMPLING), daemon=True)
+    filling.start()
+    while len(stored) < 14:
+        filling.join(0.05)
+    filling.join(0.5)
+    assert filling.is_alive()
+    assert date not in spy.dates
+    lock.release()
+    filling.join(20)
+    assert not filling.is_alive()
+    assert spy.dates[-1] == date
+    assert len(stored) == 15
+
+
+def test_a_date_that_somebody_else_finished_is_not_computed_again(tmp_path, predictor, windows):
+    store, dated = ForecastStore(tmp_path), DatedWindows(windows)
+    late = dated.dates[-1]
+
+    def meanwhile(asked: Windows) -> None:
+        (stored,) = store.runs()
+        if late not in stored.dates:
+            stored.write(predictor.forecast(dated[late], SAMPLING))
+
+    spy, seen = Spy(predictor, before=meanwhile), []
+    filled = store.fill(spy, windows, SPEC, SAMPLING, lambda done, total: seen.append((done, total)))
+    assert late not in spy.dates
+    assert filled.computed == 14
+    assert seen[-2:][0][0] < 56
+    assert seen[-1][0] == 56
+    assert len(list(filled)) == 15
+
+
+def test_windows_whose_date_was_since_filled_from_other_bars_are_not_served(
+    tmp_path, predictor, windows, panel
+):
+    store = ForecastStore(tmp_path)
+    filled = store.fill(predictor, windows, SPEC, SAMPLING)
+    store.fill(predictor, windows_of(panel | {"AAA": make_bars(60, seed=9)}), SPEC, SAMPLING)
+    with pytest.raises(ValueError, match="of other bars than these"):
+        next(iter(filled))
