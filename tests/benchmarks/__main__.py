@@ -44,18 +44,18 @@ def run(
         variants: ways to run ours; those that this checkout does not know are left out.
         parts: some of cases, memory, growth, threads.
         repeats: turns of plain and ours.
-        plain_seconds: what one run of the plain loop may take; it then reads that share of the rows.
+        plain_seconds: what one run of the plain loop may take; it is cut to that many of its steps.
         growth_size: mini or small.
         threads: of torch, but for the table of threads.
         json: where results are written after every measurement.
         quick: one turn of short plain runs, cases only.
-        full: the plain loop reads all rows; more than half an hour a turn.
+        full: the plain loop runs whole; some twenty minutes a turn.
         show: print this file instead of measuring.
         compare: an older file, to set ours against.
     """
     console = Console(width=None if sys.stdout.isatty() else 150)
     if quick:
-        repeats, plain_seconds, parts = 1, 4.0, "cases"
+        repeats, plain_seconds, parts = 1, 8.0, "cases"
     if show is None:
         torch.set_num_threads(threads)
         options = {"repeats": repeats, "plain_seconds": None if full else plain_seconds}
@@ -96,7 +96,7 @@ class Bench:
                 self.case(case, repeats, plain_seconds)
         if "memory" in parts and memory.SUPPORTED:
             for case in cases:
-                self.memory(case, 5.0 if plain_seconds else None)
+                self.memory(case, full=plain_seconds is None)
         if "growth" in parts:
             for name, case in growth.points(size):
                 one = growth.grow(name, case, self.variants[:2], repeats, GROWTH_SECONDS)
@@ -119,9 +119,9 @@ class Bench:
         names = measure.usable(case, self.variants)
         measure.compare(case, names, repeats, plain_seconds, self.found["rates"], keep)
 
-    def memory(self, case: Case, plain_seconds: float | None) -> None:
-        """Peaks of ours and of a part of the plain loop's rows."""
-        ways = {"plain": measure.plain_part(case, plain_seconds)}
+    def memory(self, case: Case, full: bool) -> None:
+        """Peaks of ours and of the plain loop, of which some rows are enough."""
+        ways = {"plain": case if full else case.part(60)}
         ways |= dict.fromkeys(measure.usable(case, self.variants), case)
         for way, part in ways.items():
             mib = memory.extra_memory(part, way)

@@ -64,6 +64,15 @@ class Case:
             return replace(self, assets=max(1, round(rows / self.samples)))
         return replace(self, samples=max(1, rows))
 
+    def middle(self, steps: int) -> Case:
+        """Only these many steps, the middle ones of the horizon, so that windows are of average length."""
+        before = (self.horizon - steps) // 2
+        return replace(self, lookback=self.lookback + before, horizon=steps)
+
+    def last(self) -> Case:
+        """Only the last step, whose window is the longest."""
+        return replace(self, lookback=self.lookback + self.horizon - 1, horizon=1)
+
 
 # (N, L, H, S) of the five cases, and the sizes each was first measured at.
 SHAPES = {

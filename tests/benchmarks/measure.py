@@ -15,7 +15,10 @@ from tests.benchmarks.cases import MAX_CONTEXT, VARIANTS, Case, available, slide
 from tests.benchmarks.flops import least_flops, plain_flops
 from tests.benchmarks.plain import plain_forecast
 
-GUESS = 60.0  # GFLOPS of the plain loop, to choose how many of its rows fit a time; nothing else uses it
+GUESS = 60.0  # GFLOPS of the plain loop, to choose how much of it fits a time; nothing else uses it
+# The plain loop slows down by a third once its tensors outgrow the allocator's pools (32 MiB in glibc), so that
+# few rows would flatter it. From here on a row costs the same however many there are.
+PLAIN_ROWS = 600
 
 Seconds = dict[str, float]  # "cpu" of all threads and "wall", of one call
 Record = dict[str, Any]  # what goes into the JSON
@@ -46,10 +49,12 @@ def plain(case: Case) -> Callable[[], object]:
 
 
 def plain_part(case: Case, seconds: float | None) -> Case:
-    """As many of the case's rows as the plain loop reads in about that time; None: all."""
+    """The rows, up to `PLAIN_ROWS`, and as many steps as take about that time; None: all of both."""
     if seconds is None:
         return case
-    return case.part(round(case.rows * seconds * GUESS * 1e9 / plain_flops(case).total))
+    part = case.part(PLAIN_ROWS)
+    steps = round(case.horizon * seconds * GUESS * 1e9 / plain_flops(part).total)
+    return part.middle(min(max(1, steps), case.horizon))
 
 
 def usable(case: Case, variants: Iterable[str]) -> list[str]:
@@ -62,7 +67,8 @@ def compare(
 ) -> Record:
     """Plain and each variant in turns, `repeats` times; `save` gets the record after every measurement.
 
-    The plain loop's times are those of the `rows` it ran; whoever reads them scales them to the case's.
+    The plain loop's times are those of the rows and steps that it ran; times `scale`, the ratio of FLOPs, they
+    are those of the case.
     Each of ours comes with the rate of a matrix product measured right after it, in GFLOPS.
     """
     part = plain_part(case, plain_seconds)
@@ -72,7 +78,13 @@ def compare(
         "shape": {"N": case.assets, "L": case.lookback, "H": case.horizon, "S": case.samples},
         "rows": case.rows,
         "targets": case.targets,
-        "plain": {"rows": part.rows, "flops": plain_flops(case).total, "runs": []},
+        "plain": {
+            "rows": part.rows,
+            "steps": part.horizon,
+            "flops": plain_flops(case).total,
+            "scale": plain_flops(case).total / plain_flops(part).total,
+            "runs": [],
+        },
         "ours": {name: {"flops": least[name], "first": None, "runs": [], "limits": []} for name in variants},
     }
     slow = plain(part)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 class Ratio(NamedTuple):
     """One variant beside the plain loop, CPU seconds."""
 
-    plain: float  # median, scaled to all rows
+    plain: float  # median, scaled to all rows and steps
     ours: float  # median
     times: float  # ratio of the medians
     low: float  # of the ratios of neighbouring runs
@@ -58,7 +58,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def ratio(record: dict[str, Any], variant: str) -> Ratio | None:
     """Plain against ours of one case; None before both were measured."""
-    fast, scale = record["ours"][variant], record["rows"] / record["plain"]["rows"]
+    fast, scale = record["ours"][variant], record["plain"]["scale"]
     pairs = list(zip(record["plain"]["runs"], fast["runs"], strict=False))
     if not pairs:
         return None

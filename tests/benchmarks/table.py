@@ -55,12 +55,24 @@ def _rates(results: Results) -> Table:
 def _cases(results: Results) -> Table:
     table = _table(
         "forecasts, medians of CPU seconds; plain is upstream's algorithm",
-        *("case", "N L H S", "variant", ">plain s", ">of rows", ">ours s", ">ratio", ">pairs", ">by wall"),
+        *(
+            "case",
+            "N L H S",
+            "variant",
+            ">plain s",
+            ">of rows",
+            ">of steps",
+            ">ours s",
+            ">ratio",
+            ">pairs",
+            ">by wall",
+        ),
         *(">target", ">limit", ">FLOP ratio"),
     )
     for name, record in results["cases"].items():
         shape = " ".join(str(value) for value in record["shape"].values())
         rows = f"{record['plain']['rows']}/{record['rows']}"
+        steps = f"{record['plain']['steps']}/{record['shape']['H']}"
         for variant, fast in record["ours"].items():
             found, target = ratio(record, variant), record["targets"].get(variant)
             if found is None:
@@ -69,7 +81,7 @@ def _cases(results: Results) -> Table:
             if variant == "float32" and name in TARGET_SHARE:
                 limit += f" of {TARGET_SHARE[name]:.0%}"
             table.add_row(
-                *(name, shape, variant, f"{found.plain:.1f}", rows, f"{found.ours:.2f}"),
+                *(name, shape, variant, f"{found.plain:.1f}", rows, steps, f"{found.ours:.2f}"),
                 _met(found.times, target),
                 *(f"{found.low:.1f}-{found.high:.1f}", f"{found.wall:.1f}"),
                 *(f"{target:g}" if target else "", limit, f"{record['plain']['flops'] / fast['flops']:.1f}"),
