@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kronos.config import SampleConfig
+from kronos.layers import rope_table
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer
@@ -66,16 +67,28 @@ def _step(model: Kronos, tokens: Tokens, stamps: Tensor, sampling: SampleConfig,
     end = tokens.s1.shape[1]
     start = max(0, end - max_context)
     seen = Tokens(*(half[:, start:].contiguous() for half in tokens))
-    rope = model.rope(torch.arange(end - start))
-    hidden = model.hidden(seen, stamps[:, start:end].contiguous(), rope)  # (B, T, d)
-    s1 = _draw(model.s1_logits(hidden)[:, -1], sampling)  # (B, 1)
-    # One query over all keys; its outcome is added to every position and the head reads them all.
-    s2 = _draw(model.s2_logits(hidden, s1, attend=_attend_all)[:, -1], sampling)
+    hidden = _trunk(model, seen, stamps[:, start:end].contiguous())  # (B, T, d)
+    s1 = _draw(model.head.proj_s1(hidden)[:, -1], sampling)  # (B, 1)
+    s2 = _draw(_fine_logits(model, hidden, s1)[:, -1], sampling)
     return Tokens(torch.cat([tokens.s1, s1], dim=1), torch.cat([tokens.s2, s2], dim=1))
 
 
-def _attend_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v)
+def _trunk(model: Kronos, tokens: Tokens, stamps: Tensor) -> Tensor:
+    """(B, T) tokens, (B, T, 5) stamps -> (B, T, d); positions start at 0."""
+    x = model.embedding(tokens) + model.time_emb(stamps)
+    rope = rope_table(torch.arange(x.shape[1]), model.config.d_model // model.config.n_heads)
+    for block in model.transformer:
+        x = block(x, rope)
+    return model.norm(x)
+
+
+def _fine_logits(model: Kronos, hidden: Tensor, s1: Tensor) -> Tensor:
+    """(B, T, d), (B, 1) -> (B, T, V): one query over all keys, unrotated, added to every position."""
+    cross = model.dep_layer.cross_attn
+    sources = (cross.q_proj(model.embedding.emb_s1(s1)), cross.k_proj(hidden), cross.v_proj(hidden))
+    heads = (x.unflatten(-1, (cross.n_heads, -1)).transpose(1, 2) for x in sources)
+    met = F.scaled_dot_product_attention(*heads)  # (B, heads, 1, head width)
+    return model.head.proj_s2(model.dep_layer.norm(hidden + cross.out_proj(met.transpose(1, 2).flatten(2))))
 
 
 def _draw(logits: Tensor, sampling: SampleConfig) -> Tensor:
