@@ -26,7 +26,15 @@ _NAME = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}}){re.escape(
 
 
 class DamagedFileError(ValueError):
-    """A stored file is not what was written."""
+    """A stored file is not what was written.
+
+    Args:
+        path: of the file.
+        reason: what does not fit.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is damaged: {reason}. Fill the store again, which recomputes that date.")
 
 
 class StoredFile(NamedTuple):
@@ -44,10 +52,7 @@ class StoredFile(NamedTuple):
         """
         content = self.path.read_bytes()
         if _short(hashlib.sha256(content).hexdigest()) != self.checksum:
-            raise DamagedFileError(
-                f"{self.path} is damaged: its bytes do not fit its checksum. Fill the store again, which "
-                "recomputes that date."
-            )
+            raise DamagedFileError(self.path, "its bytes do not fit its checksum")
         return content
 
     def holds(self, digest: str) -> bool:
@@ -80,9 +85,7 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
         return None
     match = _NAME.fullmatch(names[0])
     if len(names) > 1 or match is None:
-        raise DamagedFileError(
-            f"{where} holds {names} where one file belongs. Fill the store again, which recomputes that date."
-        )
+        raise DamagedFileError(where, f"it holds {names} where one file belongs")
     return StoredFile(where / names[0], *match.groups())
 
 

@@ -132,7 +132,7 @@ def _label(model: str) -> str:
     """A checkpoint's name as part of a folder's: a path's last folder, a hub id with -- for its slash."""
     local = Path(model).is_absolute() or model.startswith((".", "~"))
     name = Path(model).expanduser().resolve().name if local else model
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name.replace("/", "--")).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "--")).strip("-.") or "model"
 
 
 def _canonical(value: Any) -> Any:

@@ -28,8 +28,8 @@ class ForecastStore:
 
     Args:
         folder: made on the first fill.
-        dtype: of the stored paths: "float32" keeps every bit, "float16" half the space, with an error below
-            1/4096 of a window's largest move.
+        dtype: of the stored paths: "float32" keeps every bit, "float16" takes three fifths of the space with an
+            error below 1/4096 of a window's largest move.
 
     Raises:
         ValueError: an unknown dtype, or a file where the folder should be.

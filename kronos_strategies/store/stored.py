@@ -115,6 +115,10 @@ class StoredForecasts:
 
         Returns:
             Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signals.SUMMARY`.
+
+        Raises:
+            ValueError: no date in that span.
+            DamagedFileError: what was read of a file is not what was written.
         """
         dates = self.dates
         dates = dates[

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
 from kronos.windows import KEYS
 from kronos_strategies.signals import SUMMARY, summary
+from kronos_strategies.store.files import DamagedFileError
 
 SUMMARY_COLUMNS = (*KEYS, "last_close", *SUMMARY)
 _METADATA = b"kronos"
@@ -99,14 +101,16 @@ def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
     )
 
 
-def read_summary(path: object) -> pd.DataFrame:
+def read_summary(path: Path) -> pd.DataFrame:
     """Summary columns of a file by (datetime, instrument); its paths are not read.
 
     Raises:
-        OSError: a page does not fit its checksum.
+        DamagedFileError: a page does not fit its own checksum, which the format keeps beside the file's.
     """
-    file = pq.ParquetFile(path, page_checksum_verification=True)
-    table = file.read(list(SUMMARY_COLUMNS))
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(list(SUMMARY_COLUMNS))
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedFileError(path, str(error)) from None
     return pd.DataFrame(
         {name: table[name].to_numpy() for name in SUMMARY_COLUMNS[len(KEYS) :]}, index=_keys(table)
     )
