@@ -22,6 +22,9 @@ class Provenance:
         trained_until: last date that training saw (ISO), None where no model card says.
         sampling: the settings.
         max_context: bars the model sees at most.
+        clip: normalised bars are clipped to ±clip.
+        window: "exact" or "rolling", how a window outgrows the context.
+        precision: of matrix products, "float32" or "bfloat16".
         data_sha256: of the windows that went in.
     """
 
@@ -31,6 +34,9 @@ class Provenance:
     trained_until: str | None
     sampling: SampleConfig
     max_context: int
+    clip: float
+    window: str
+    precision: str
     data_sha256: str
 
 

@@ -1,19 +1,15 @@
 """The transformer's parts, shared by tokenizer and model; parameter names are those of released checkpoints.
 
-Attention takes `attend`, the function that joins queries with keys and values. Without one it is plain
-causal attention over the sequence; the engine passes its caches instead, so that a block is written once.
+This is the form that is trained, saved and read; `fused` rewrites it for the engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # (B, heads, T, width) each -> (B, heads, T, width)
 
 
 class Rope(NamedTuple):
@@ -71,27 +67,18 @@ class Attention(nn.Module):
         self.attn_dropout_p = attn_dropout_p
         self.resid_dropout = nn.Dropout(resid_dropout_p)
 
-    def forward(
-        self, query: Tensor, context: Tensor, rope: Rope | None, attend: Attend | None = None
-    ) -> Tensor:
-        """(B, T, width) queries over (B, T, width) context -> (B, T, width); unrotated without `rope`."""
+    def forward(self, query: Tensor, context: Tensor, rope: Rope | None) -> Tensor:
+        """(B, T, width) queries over (B, T, width) context, causal -> (B, T, width); unrotated without `rope`."""
         q = self._heads(self.q_proj(query))  # (B, heads, T, head width)
-        k, v = self.keys_values(context)
+        k, v = self._heads(self.k_proj(context)), self._heads(self.v_proj(context))
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
-        out = (attend or self._causal)(q, k, v)
+        dropout = self.attn_dropout_p if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return self.resid_dropout(self.out_proj(out.transpose(1, 2).flatten(2)))
-
-    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, width) -> unrotated keys and values, each (B, heads, T, head width)."""
-        return self._heads(self.k_proj(context)), self._heads(self.v_proj(context))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, self.head_width)).transpose(1, 2)
-
-    def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        dropout = self.attn_dropout_p if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
 
 
 class FeedForward(nn.Module):
@@ -127,8 +114,8 @@ class Block(nn.Module):
         self.norm2 = RMSNorm(width)
         self.ffn = FeedForward(width, ff_dim, ffn_dropout_p)
 
-    def forward(self, x: Tensor, rope: Rope, attend: Attend | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope) -> Tensor:
         """(B, T, width) -> (B, T, width)."""
         normed = self.norm1(x)
-        x = x + self.self_attn(normed, normed, rope, attend)
+        x = x + self.self_attn(normed, normed, rope)
         return x + self.ffn(self.norm2(x))

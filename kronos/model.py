@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kronos.checkpoint import Network
 from kronos.config import DEPENDENCY_HEADS, ModelConfig
-from kronos.layers import Attend, Attention, Block, RMSNorm, Rope, rope_table
+from kronos.layers import Attention, Block, RMSNorm, Rope, rope_table
 from kronos.quantizer import Tokens
 
 STAMP_SIZES = {"minute": 60, "hour": 24, "weekday": 7, "day": 32, "month": 13}  # in the order of STAMPS
@@ -72,6 +72,10 @@ class TimeEmbedding(nn.Module):
         for name, size in STAMP_SIZES.items():
             self.add_module(f"{name}_embed", table(size, config.d_model))
 
+    def weights(self) -> list[Tensor]:
+        """The five tables, each (size, d_model)."""
+        return list(self.state_dict(keep_vars=True).values())
+
     def forward(self, stamps: Tensor) -> Tensor:
         """(B, T, 5) int64 -> (B, T, d_model)."""
         tables = list(self.children())
@@ -89,9 +93,9 @@ class DependencyLayer(nn.Module):
         )
         self.norm = RMSNorm(config.d_model)
 
-    def forward(self, hidden: Tensor, sibling: Tensor, rope: Rope | None, attend: Attend | None) -> Tensor:
+    def forward(self, hidden: Tensor, sibling: Tensor, rope: Rope | None) -> Tensor:
         """(B, T, d_model) hidden states and coarse embeddings -> (B, T, d_model)."""
-        return self.norm(hidden + self.cross_attn(sibling, hidden, rope, attend))
+        return self.norm(hidden + self.cross_attn(sibling, hidden, rope))
 
 
 class DualHead(nn.Module):
@@ -135,8 +139,7 @@ class Kronos(Network):
             next_s1: (B, T) coarse half of token t + 1, which conditions the fine half.
             dependency_rope: rotate the cross-attention, as upstream does in training and never in decoding.
         """
-        rope = self.rope(torch.arange(tokens.s1.shape[1], device=tokens.s1.device))
-        hidden = self.hidden(tokens, stamps, rope)
+        hidden = self.hidden(tokens, stamps)
         cross = None
         if dependency_rope:
             cross = rope_table(
@@ -152,32 +155,26 @@ class Kronos(Network):
         s2 = F.cross_entropy(logits.s2.flatten(0, 1), tokens.s2[:, 1:].flatten())
         return ModelLoss((s1 + s2) / 2, s1, s2)
 
-    def hidden(
-        self, tokens: Tokens, stamps: Tensor, rope: Rope, attends: list[Attend] | None = None
-    ) -> Tensor:
-        """The trunk: tokens (B, T), stamps (B, T, 5) -> (B, T, d_model); `attends`: one cache a block."""
+    def hidden(self, tokens: Tokens, stamps: Tensor) -> Tensor:
+        """The trunk: tokens (B, T), stamps (B, T, 5) -> (B, T, d_model)."""
+        positions = torch.arange(tokens.s1.shape[1], device=tokens.s1.device)
+        rope = rope_table(positions, self.config.d_model // self.config.n_heads)
         x = self.token_drop(self.embedding(tokens) + self.time_emb(stamps))
-        for i, block in enumerate(self.transformer):
-            x = block(x, rope, attends[i] if attends else None)
+        for block in self.transformer:
+            x = block(x, rope)
         return self.norm(x)
 
     def s1_logits(self, hidden: Tensor) -> Tensor:
         """(..., d_model) -> (..., 2**s1_bits)."""
         return self.head.proj_s1(hidden)
 
-    def s2_logits(
-        self, hidden: Tensor, next_s1: Tensor, rope: Rope | None = None, attend: Attend | None = None
-    ) -> Tensor:
+    def s2_logits(self, hidden: Tensor, next_s1: Tensor, rope: Rope | None = None) -> Tensor:
         """(B, T, d_model) hidden states, (B, T) chosen coarse halves -> (B, T, 2**s2_bits).
 
         The coarse embedding is not scaled here, unlike at the trunk's input; released weights expect it so.
         """
         sibling = self.embedding.emb_s1(next_s1)
-        return self.head.proj_s2(self.dep_layer(hidden, sibling, rope, attend))
-
-    def rope(self, positions: Tensor) -> Rope:
-        """Rotary angles of positions (..., T) at the trunk's head width."""
-        return rope_table(positions, self.config.d_model // self.config.n_heads)
+        return self.head.proj_s2(self.dep_layer(hidden, sibling, rope))
 
     def _initialise(self) -> None:
         for table in (self.embedding.emb_s1, self.embedding.emb_s2):

@@ -8,6 +8,7 @@ instruments and between versions, and a forecast depends on no batch size, order
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -17,25 +18,34 @@ from torch import Tensor
 
 from kronos.config import SampleConfig
 
+TICKS = 2**30  # of a whole CDF
+SEARCH_BITS = 22  # a floor is found among 2**22 within some 13 octaves: to 3e-6 octaves
+TIE = 2.0**-18  # octaves: what is so near the floor counts as above it, however exp2 and log2 round
+SPLIT_SIZE = 2**17  # numbers that are cheaper to look at than one more round
+
 
 class Draws(Protocol):
-    """Picks one token of each row's distribution."""
+    """Picks tokens of each window's samples."""
 
     def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
-        """(N, S, V) probabilities -> (N, S) ids, at a step of the horizon, for s1 (half 0) or s2 (half 1)."""
+        """(N, S, V) probabilities, or (N, 1, V) while all samples share them, -> ids (N, S).
+
+        At a step of the horizon, for s1 (half 0) or s2 (half 1).
+        """
         ...
 
 
 class TorchDraws:
     """Upstream's stream: the same seed gives upstream's tokens, if the batch is the same too."""
 
-    def __init__(self, generator: torch.Generator | None = None) -> None:
+    def __init__(self, samples: int, generator: torch.Generator | None = None) -> None:
+        self.samples = samples
         self.generator = generator  # None: torch's global one, as `torch.manual_seed` sets it
 
     def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
         """See `Draws`; rows are drawn series by series, sample by sample."""
-        rows = probabilities.flatten(0, 1)  # (N * S, V)
-        return torch.multinomial(rows, 1, generator=self.generator).view(probabilities.shape[:2])
+        rows = probabilities.expand(-1, self.samples, -1).flatten(0, 1)  # (N * S, V)
+        return torch.multinomial(rows, 1, generator=self.generator).view(-1, self.samples)
 
 
 class SharedDraws:
@@ -48,10 +58,11 @@ class SharedDraws:
 
     def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
         """See `Draws`."""
-        cdf = probabilities.cumsum(dim=-1)
-        # Scaled by the last entry, so that rounding in the sum never asks for more than there is.
-        target = self.uniforms[:, :, step, half, None] * cdf[..., -1:]
-        return torch.searchsorted(cdf, target, right=True).squeeze(-1)
+        # Whole numbers add up the same in any order: the CDF is monotone, and flat where nothing is, on
+        # every device, which a parallel sum of floats does not promise.
+        cdf = (probabilities * TICKS).int().cumsum(dim=-1, dtype=torch.int32)
+        uniforms = self.uniforms[:, :, step, half].unflatten(1, (probabilities.shape[1], -1))
+        return torch.searchsorted(cdf, (uniforms * cdf[..., -1:]).int(), right=True).flatten(1)
 
 
 def date_uniforms(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int) -> np.ndarray:
@@ -78,14 +89,36 @@ def probabilities(logits: Tensor, config: SampleConfig) -> Tensor:
     if config.T == 0:
         best = logits.argmax(dim=-1, keepdim=True)
         return torch.zeros_like(logits).scatter_(-1, best, 1.0)
-    logits = logits / config.T
+    all_of_them = (logits / config.T).softmax(dim=-1)
     if config.top_k > 0:
-        least = logits.topk(min(config.top_k, logits.shape[-1]), dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        least = all_of_them.topk(min(config.top_k, logits.shape[-1]), dim=-1).values[..., -1:]
+        kept = all_of_them * (all_of_them >= least)
     elif config.top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        mass = ordered.softmax(dim=-1).cumsum(dim=-1)
-        beyond = mass.roll(1, dims=-1) > config.top_p  # mass of the tokens before
-        beyond[..., 0] = False
-        logits = logits.masked_fill(torch.zeros_like(beyond).scatter_(-1, order, beyond), -torch.inf)
-    return logits.softmax(dim=-1)
+        kept = all_of_them * (all_of_them > _nucleus_floor(all_of_them, config.top_p))
+    else:
+        return all_of_them
+    return kept / kept.sum(dim=-1, keepdim=True)
+
+
+def _nucleus_floor(probabilities: Tensor, top_p: float) -> Tensor:
+    """(..., V) -> (..., 1): the nucleus is what lies above it, tokens with at most `top_p` of mass above theirs.
+
+    Mass above a floor falls as the floor rises, so the floor is searched for, by splitting the octaves that it
+    may lie in: for many rows this costs a tenth of sorting them. Few rows are split in more parts at a time,
+    which takes fewer rounds.
+    """
+    size = probabilities.shape[-1]
+    high = probabilities.amax(dim=-1, keepdim=True).log2()
+    # What lies at or below an equal share of 1 - top_p has more than top_p above it.
+    low = torch.full_like(high, math.log2((1 - top_p) / size))
+    parts = 2 ** min(6, max(1, int(math.log2(SPLIT_SIZE / probabilities.numel() + 1))))
+    cuts = torch.arange(1, parts, device=high.device) / parts  # (parts - 1,)
+    rows = probabilities[..., None, :]
+    above = rows.new_empty(*rows.shape[:-2], parts - 1, size)
+    for _ in range(math.ceil(SEARCH_BITS / math.log2(parts))):
+        width = high - low
+        floors = torch.exp2(low + width * cuts)[..., None]  # (..., parts - 1, 1)
+        too_much = torch.gt(rows, floors, out=above).mul_(rows).sum(dim=-1) > top_p  # (..., parts - 1)
+        low = low + width * (too_much.sum(dim=-1, keepdim=True) / parts)
+        high = low + width / parts
+    return torch.exp2(low - TIE)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kronos.checkpoint import Network
 from kronos.config import TokenizerConfig
-from kronos.layers import Attend, Block, Rope, rope_table
+from kronos.layers import Block, rope_table
 from kronos.quantizer import BinaryQuantizer, Tokens, unit
 
 
@@ -48,24 +48,14 @@ class KronosTokenizer(Network):
 
     def decode(self, tokens: Tokens) -> Tensor:
         """Tokens -> (B, T, 6) normalised bars; position t sees tokens 0..t only."""
-        return self._rebuild(self.embed_tokens(tokens))
-
-    def embed_tokens(self, tokens: Tokens) -> Tensor:
-        """Tokens -> (..., d_model), the decoder's input."""
-        return self.post_quant_embed(self.quantizer.corners(tokens))
-
-    def decode_embedded(self, x: Tensor, rope: Rope, attends: list[Attend]) -> Tensor:
-        """One pass of the decoder through the engine's caches: (B, T, d_model) -> (B, T, 6)."""
-        for block, attend in zip(self.decoder, attends, strict=True):
-            x = block(x, rope, attend)
-        return self.head(x)
+        return self.rebuild(self.post_quant_embed(self.quantizer.corners(tokens)))
 
     def loss(self, x: Tensor) -> TokenizerLoss:
         """Training loss of (B, T, 6) normalised bars (Kronos, eq. 4)."""
         z = self._latents(x)
         corners = self.quantizer(z)
-        coarse = self._rebuild(self.post_quant_embed_pre(corners[..., : self.config.s1_bits]))
-        full = self._rebuild(self.post_quant_embed(corners))
+        coarse = self.rebuild(self.post_quant_embed_pre(corners[..., : self.config.s1_bits]))
+        full = self.rebuild(self.post_quant_embed(corners))
         recon_s1, recon, bsq = F.mse_loss(coarse, x), F.mse_loss(full, x), self.quantizer.loss(z)
         return TokenizerLoss((recon_s1 + recon + bsq) / 2, recon_s1, recon, bsq)
 
@@ -76,21 +66,18 @@ class KronosTokenizer(Network):
         return {**super().upstream_constants(), **weights}
 
     def _latents(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
-        rope = self.rope(torch.arange(x.shape[1], device=x.device))
-        for block in self.encoder:
-            x = block(x, rope)
-        return unit(self.quant_embed(x))  # (B, T, bits)
+        return unit(self.quant_embed(self._run(self.encoder, self.embed(x))))  # (B, T, bits)
 
-    def _rebuild(self, x: Tensor) -> Tensor:
-        rope = self.rope(torch.arange(x.shape[1], device=x.device))
-        for block in self.decoder:
-            x = block(x, rope)
-        return self.head(x)
+    def rebuild(self, x: Tensor) -> Tensor:
+        """The decoder: embedded corners (B, T, d_model) -> (B, T, 6) normalised bars."""
+        return self.head(self._run(self.decoder, x))
 
-    def rope(self, positions: Tensor) -> Rope:
-        """Rotary angles of positions (..., T) at this network's head width."""
-        return rope_table(positions, self.config.d_model // self.config.n_heads)
+    def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        positions = torch.arange(x.shape[1], device=x.device)
+        rope = rope_table(positions, self.config.d_model // self.config.n_heads)
+        for block in blocks:
+            x = block(x, rope)
+        return x
 
     def _blocks(self, count: int) -> nn.ModuleList:
         c = self.config

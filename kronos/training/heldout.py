@@ -12,6 +12,7 @@ from torch import Tensor
 from kronos.bars import CLOSE, FEATURES
 from kronos.config import SampleConfig
 from kronos.engine import Prompt, decode, generate
+from kronos.fused import FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import TorchDraws
@@ -89,11 +90,14 @@ def _close_errors(
     """(2,) summed absolute errors of the first close behind the lookback: of the expected bar, of the last."""
     past = bars[:, :lookback]
     lengths = torch.full((len(bars),), lookback)
-    prompt = Prompt(tokenizer.encode(past), lengths, stamps[:, :lookback], stamps[:, lookback : lookback + 1])
-    draws = TorchDraws(torch.Generator().manual_seed(0))
+    future = stamps[:, lookback : lookback + 1]
+    prompt = Prompt(tokenizer.encode(past), lengths, stamps[:, :lookback], future, even=True)
+    sampling = SampleConfig(samples=20, T=1.0, top_p=1.0)
+    draws = TorchDraws(sampling.samples, torch.Generator().manual_seed(0))
     context = lookback + 1
-    tokens = generate(model, prompt, SampleConfig(samples=20, T=1.0, top_p=1.0), draws, context)
-    expected = decode(tokenizer, prompt, tokens, context)[:, :, 0, CLOSE].mean(dim=1)
+    tokens = generate(FusedKronos(model, torch.float32), prompt, sampling, draws, context)
+    bars_ahead = decode(FusedTokenizer(tokenizer, torch.float32), prompt, tokens, context)
+    expected = bars_ahead[:, :, 0, CLOSE].mean(dim=1)
     truth = bars[:, lookback, CLOSE]
     return torch.stack([(expected - truth).abs().sum(), (past[:, -1, CLOSE] - truth).abs().sum()])
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kronos.bars import FEATURES
 from kronos.config import ModelConfig, TokenizerConfig
+from kronos.fused import FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer
@@ -63,6 +64,12 @@ def make_tokenizer(seed: int = 0, dropout: float = 0.0, **sizes: int) -> KronosT
         TokenizerConfig(ffn_dropout_p=dropout, resid_dropout_p=dropout, attn_dropout_p=dropout, **sizes)
     )
     return _spread(tokenizer, seed).eval()
+
+
+def fuse(network: Kronos | KronosTokenizer) -> FusedKronos | FusedTokenizer:
+    """As the engine wants it."""
+    kind = FusedKronos if isinstance(network, Kronos) else FusedTokenizer
+    return kind(network, torch.float32)
 
 
 def make_tokens(model: Kronos, *shape: int, seed: int = 0) -> Tokens:

@@ -84,7 +84,7 @@ def rebuild(
 def _read(model: Kronos, window: Window, context: int) -> Tensor:
     """(1, T, d) hidden states of the last `context` tokens, positions from 0."""
     tokens = Tokens(*(half[None, -context:] for half in window.tokens))
-    return model.hidden(tokens, window.stamps[None, -context:], model.rope(torch.arange(tokens.s1.shape[1])))
+    return model.hidden(tokens, window.stamps[None, -context:])
 
 
 def _fine(model: Kronos, hidden: Tensor, s1: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from kronos.engine import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import Draws, SharedDraws, TorchDraws, probabilities
-from tests.kronos.builders import make_model, make_stamps, make_tokenizer, make_tokens
+from tests.kronos.builders import fuse, make_model, make_stamps, make_tokenizer, make_tokens
 from tests.kronos.oracle import Window, rebuild, recompute
 
 CPU = torch.device("cpu")
@@ -47,8 +47,9 @@ class Recorder:
 
     def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
         """As the draws within."""
-        self.seen[half].append(probabilities)
-        return self.draws.pick(probabilities, step, half)
+        ids = self.draws.pick(probabilities, step, half)
+        self.seen[half].append(probabilities.expand(*ids.shape, -1))
+        return ids
 
 
 def make_windows(model: Kronos, lengths: list[int], horizon: int) -> list[Window]:
@@ -69,7 +70,8 @@ def together(windows: list[Window], junk: int = 0) -> Prompt:
     for i, window in enumerate(windows):
         s1[i, : lengths[i]], s2[i, : lengths[i]] = window.tokens
         stamps[i, : lengths[i]] = window.stamps
-    return Prompt(Tokens(s1, s2), lengths, stamps, torch.stack([window.future for window in windows]))
+    future = torch.stack([window.future for window in windows])
+    return Prompt(Tokens(s1, s2), lengths, stamps, future, even=len(set(lengths.tolist())) == 1)
 
 
 def shared_draws(rows: int, samples: int, horizon: int, seed: int = 0) -> SharedDraws:
@@ -95,7 +97,7 @@ def against_oracle(
 
     wanted = recompute(model, windows, sampling.samples, choose, context)
     recorder = Recorder(draws)
-    got = generate(model, together(windows), sampling, recorder, context)
+    got = generate(fuse(model), together(windows), sampling, recorder, context)
     assert_same(got, wanted.tokens)
     if sampling.T == 0:
         return
@@ -151,11 +153,11 @@ def test_a_window_in_a_ragged_batch_gets_the_tokens_it_gets_alone(horizon: int, 
     model, sampling = make_model(), SampleConfig(4, T=1.0, top_p=0.9)
     windows = make_windows(model, [4, 19, 10, 2], horizon)
     draws = shared_draws(4, 4, horizon)
-    batch = generate(model, together(windows), sampling, draws, context)
+    batch = generate(fuse(model), together(windows), sampling, draws, context)
     for i, window in enumerate(windows):
         own = shared_draws(4, 4, horizon)
         own.uniforms = own.uniforms[i : i + 1]
-        alone = generate(model, together([window]), sampling, own, context)
+        alone = generate(fuse(model), together([window]), sampling, own, context)
         assert_same(Tokens(batch.s1[i : i + 1], batch.s2[i : i + 1]), alone)
 
 
@@ -166,8 +168,8 @@ def test_what_pads_a_short_window_is_never_read(horizon: int, context: int) -> N
     outcomes = []
     for junk in (0, 3):
         prompt = together(windows, junk)
-        tokens = generate(model, prompt, sampling, shared_draws(2, 2, horizon), context)
-        outcomes.append((tokens, decode(tokenizer, prompt, tokens, context)))
+        tokens = generate(fuse(model), prompt, sampling, shared_draws(2, 2, horizon), context)
+        outcomes.append((tokens, decode(fuse(tokenizer), prompt, tokens, context)))
     assert_same(outcomes[0][0], outcomes[1][0])
     assert torch.equal(outcomes[0][1], outcomes[1][1])
 
@@ -175,21 +177,23 @@ def test_what_pads_a_short_window_is_never_read(horizon: int, context: int) -> N
 def test_upstreams_draws_go_through_the_engine_in_upstreams_order() -> None:
     model, sampling = make_model(), SampleConfig(3, T=1.0, top_p=1.0)
     windows = make_windows(model, [8, 8], 5)
-    theirs = TorchDraws(torch.Generator().manual_seed(4))
+    theirs = TorchDraws(3, torch.Generator().manual_seed(4))
 
     def choose(logits: Tensor, step: int, half: int) -> Tensor:
         return theirs.pick(logits.softmax(-1), step, half)
 
     wanted = recompute(model, windows, 3, choose, context=64)
-    ours = TorchDraws(torch.Generator().manual_seed(4))
-    assert_same(generate(model, together(windows), sampling, ours, 64), wanted.tokens)
+    ours = TorchDraws(3, torch.Generator().manual_seed(4))
+    assert_same(generate(fuse(model), together(windows), sampling, ours, 64), wanted.tokens)
 
 
 def test_the_calendar_of_the_future_reaches_the_model() -> None:
     model, sampling = make_model(), SampleConfig(1, T=0)
     windows = make_windows(model, [8, 8], 6)
     other = [window._replace(future=window.future.flip(0)) for window in windows]
-    outcomes = [generate(model, together(w), sampling, shared_draws(2, 1, 6), 64) for w in (windows, other)]
+    outcomes = [
+        generate(fuse(model), together(w), sampling, shared_draws(2, 1, 6), 64) for w in (windows, other)
+    ]
     assert torch.equal(outcomes[0].s1[..., 0], outcomes[1].s1[..., 0])  # drawn before any future bar is read
     assert not torch.equal(outcomes[0].s1, outcomes[1].s1)
 
@@ -199,7 +203,7 @@ def test_later_steps_of_the_calendar_do_not_reach_earlier_bars() -> None:
     windows = make_windows(model, [8], 6)
     later = torch.cat([windows[0].future[:3], make_stamps(3, seed=9)])
     outcomes = [
-        generate(model, together(w), sampling, shared_draws(1, 2, 6), 64)
+        generate(fuse(model), together(w), sampling, shared_draws(1, 2, 6), 64)
         for w in (windows, [windows[0]._replace(future=later)])
     ]
     # The stamp of bar 3 is read before bar 4 is drawn.
@@ -212,7 +216,7 @@ def test_every_bar_of_the_horizon_is_announced_once(horizon: int, context: int) 
     model, steps = make_model(), []
     prompt = together(make_windows(model, [8], horizon))
     draws = shared_draws(1, 2, horizon)
-    generate(model, prompt, SampleConfig(2), draws, context, on_step=lambda: steps.append(1))
+    generate(fuse(model), prompt, SampleConfig(2), draws, context, on_step=lambda: steps.append(1))
     assert len(steps) == horizon
 
 
@@ -224,7 +228,7 @@ def test_paths_become_bars_as_if_each_was_decoded_whole_behind_its_window(
     model, tokenizer = make_model(), make_tokenizer()
     windows = make_windows(model, lengths, horizon)
     tokens = make_tokens(model, len(windows), 3, horizon, seed=7)
-    bars = decode(tokenizer, together(windows), tokens, context)
+    bars = decode(fuse(tokenizer), together(windows), tokens, context)
     assert bars.shape == (len(windows), 3, horizon, 6)
     for row, wanted in zip(bars, rebuild(tokenizer, windows, tokens, context), strict=True):
         # Activations of order 10 after two float32 layers; positions that start elsewhere turn the same angles.
@@ -234,8 +238,8 @@ def test_paths_become_bars_as_if_each_was_decoded_whole_behind_its_window(
 def test_the_engine_leaves_its_prompt_alone() -> None:
     model = make_model()
     prompt = together(make_windows(model, [8, 5], 6))
-    before = [part.clone() for part in (*prompt.tokens, *prompt[1:])]
-    tokens = generate(model, prompt, SampleConfig(2), shared_draws(2, 2, 6), 10)
-    decode(make_tokenizer(), prompt, tokens, 10)
-    for old, new in zip(before, (*prompt.tokens, *prompt[1:]), strict=True):
+    before = [part.clone() for part in (*prompt.tokens, *prompt[1:4])]
+    tokens = generate(fuse(model), prompt, SampleConfig(2), shared_draws(2, 2, 6), 10)
+    decode(fuse(make_tokenizer()), prompt, tokens, 10)
+    for old, new in zip(before, (*prompt.tokens, *prompt[1:4]), strict=True):
         assert torch.equal(old, new)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kronos.layers import Attention, Block, FeedForward, RMSNorm, rope_table, rotate
@@ -89,22 +88,6 @@ def test_attention_is_softmax_over_the_past_head_by_head() -> None:
     torch.testing.assert_close(
         attention(query, context, rope=None), plain_attention(attention, query, context), atol=1e-5, rtol=1e-5
     )
-
-
-@torch.no_grad()
-def test_what_joins_queries_with_keys_can_be_given_and_gets_them_rotated() -> None:
-    attention, x = Attention(12, 3, 0.0, 0.0), noise(2, 5, 12)
-    rope = rope_table(torch.arange(5), 4)
-    seen = []
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        seen.extend((q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-    torch.testing.assert_close(attention(x, x, rope, attend), attention(x, x, rope))
-    keys, values = attention.keys_values(x)
-    torch.testing.assert_close(seen[1], rotate(keys, rope))
-    torch.testing.assert_close(seen[2], values)
 
 
 def test_attention_drops_weights_in_training_only() -> None:

@@ -50,9 +50,8 @@ def test_no_logit_up_to_now_moves_when_later_tokens_stamps_and_choices_change(
 def test_hidden_states_up_to_now_do_not_move_when_the_future_changes(now: int) -> None:
     model = make_model()
     (tokens, stamps, _), (others, later, _) = inputs(model), inputs(model, seed=1)
-    rope = model.rope(torch.arange(T))
     changed = Tokens(*(until(now, old, new) for old, new in zip(tokens, others, strict=True)))
-    before, after = model.hidden(tokens, stamps, rope), model.hidden(changed, until(now, stamps, later), rope)
+    before, after = model.hidden(tokens, stamps), model.hidden(changed, until(now, stamps, later))
     torch.testing.assert_close(before[:, : now + 1], after[:, : now + 1], rtol=0, atol=1e-5)
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from kronos import predictor as predictor_module
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast
@@ -95,13 +94,12 @@ def test_the_order_of_windows_does_not_change_their_forecasts(
     )
 
 
-@pytest.mark.parametrize(("rows", "tokens"), [(1, 32_768), (12, 32_768), (2048, 12), (2048, 40)])
+@pytest.mark.parametrize("memory", [1, 50_000, 200_000])
 def test_the_size_of_chunks_does_not_change_a_forecast(
-    rows: int, tokens: int, predictor: KronosPredictor, windows: Windows, monkeypatch: pytest.MonkeyPatch
+    memory: int, predictor: KronosPredictor, windows: Windows
 ) -> None:
     whole = predictor.forecast(windows, SAMPLING).paths
-    monkeypatch.setattr(predictor_module, "CHUNK_ROWS", rows)
-    monkeypatch.setattr(predictor_module, "CHUNK_TOKENS", tokens)
+    predictor.memory = memory
     chunks: list[int] = []
     pieces = predictor.forecast(windows, SAMPLING, progress=chunks.append).paths
     assert len(chunks) > 1
@@ -247,8 +245,6 @@ def test_dropout_is_off_in_a_forecast_though_the_networks_were_in_training_mode(
         tokenizer.train()
     for _ in range(2):
         np.testing.assert_array_equal(predictor.forecast(windows[:4], SAMPLING).paths, wanted)
-    assert not model.training
-    assert not tokenizer.training
 
 
 # Building

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kronos.bars import check_bars
 from kronos.config import SampleConfig
 from kronos.engine import Prompt, decode, generate
+from kronos.fused import FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.quantizer import Tokens
@@ -76,19 +76,13 @@ def test_bars_rebuilt_from_the_coarse_half_alone_are_upstreams(
 ) -> None:
     corners = tokenizer.quantizer.corners(module_tokens(expected))
     coarse = tokenizer.post_quant_embed_pre(corners[..., : tokenizer.config.s1_bits])
-
-    def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-    rope = tokenizer.rope(torch.arange(corners.shape[1]))
-    bars = tokenizer.decode_embedded(coarse, rope, [causal] * len(tokenizer.decoder))
-    close(bars, expected["module_recon_s1"])
+    close(tokenizer.rebuild(coarse), expected["module_recon_s1"])
 
 
 @torch.no_grad()
 def test_hidden_states_and_coarse_logits_are_upstreams(model: Kronos, expected: Arrays) -> None:
     tokens, stamps = module_tokens(expected), module_stamps(expected)
-    hidden = model.hidden(tokens, stamps, model.rope(torch.arange(stamps.shape[1])))
+    hidden = model.hidden(tokens, stamps)
     close(hidden, expected["module_context"])
     close(model.s1_logits(hidden), expected["module_s1_logits"])
 
@@ -223,11 +217,13 @@ def test_sampled_tokens_are_upstreams_one_by_one(
         torch.from_numpy(windows.lengths),
         torch.from_numpy(windows.stamps),
         torch.from_numpy(windows.future_stamps),
+        even=len(set(windows.lengths)) == 1,
     )
     sampling = SampleConfig(case["sample_count"], case["T"], case["top_p"], case["top_k"])
-    draws = TorchDraws(torch.Generator().manual_seed(case["seed"]))
-    tokens = generate(model, prompt, sampling, draws, case["max_context"])
+    draws = TorchDraws(case["sample_count"], torch.Generator().manual_seed(case["seed"]))
+    tokens = generate(FusedKronos(model, torch.float32), prompt, sampling, draws, case["max_context"])
     number = CASES.index(case)
     np.testing.assert_array_equal(tokens.s1, expected[f"case{number}_s1"])
     np.testing.assert_array_equal(tokens.s2, expected[f"case{number}_s2"])
-    close(decode(tokenizer, prompt, tokens, case["max_context"]), expected[f"case{number}_paths_normalised"])
+    fused = FusedTokenizer(tokenizer, torch.float32)
+    close(decode(fused, prompt, tokens, case["max_context"]), expected[f"case{number}_paths_normalised"])

@@ -243,7 +243,7 @@ def test_a_vocabulary_of_a_thousand_and_the_largest_uniform_stay_inside() -> Non
 
 def test_upstreams_draws_are_multinomial_over_rows_series_by_series() -> None:
     chances = torch.rand(3, 4, 10, generator=torch.Generator().manual_seed(0))
-    ids = TorchDraws(torch.Generator().manual_seed(8)).pick(chances, step=0, half=0)
+    ids = TorchDraws(chances.shape[1], torch.Generator().manual_seed(8)).pick(chances, step=0, half=0)
     wanted = torch.multinomial(chances.reshape(12, 10), 1, generator=torch.Generator().manual_seed(8))
     assert torch.equal(ids, wanted.reshape(3, 4))
     assert torch.equal(ids, _global_draws(chances, seed=8))
@@ -251,4 +251,4 @@ def test_upstreams_draws_are_multinomial_over_rows_series_by_series() -> None:
 
 def _global_draws(chances: Tensor, seed: int) -> Tensor:
     torch.manual_seed(seed)
-    return TorchDraws().pick(chances, step=0, half=0)
+    return TorchDraws(chances.shape[1]).pick(chances, step=0, half=0)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kronos.quantizer import Tokens
@@ -68,19 +67,6 @@ def test_halves_of_unequal_bits_work_and_fill_their_ranges(s1_bits: int, s2_bits
 def test_n_layers_build_one_block_fewer_as_released(layers: int) -> None:
     tokenizer = make_tokenizer(n_enc_layers=layers, n_dec_layers=layers + 1)
     assert (len(tokenizer.encoder), len(tokenizer.decoder)) == (layers - 1, layers)
-
-
-@torch.no_grad()
-def test_the_decoder_run_through_given_attention_is_the_decoder() -> None:
-    tokenizer = make_tokenizer()
-    tokens = tokenizer.encode(bars())
-
-    def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-    embedded, rope = tokenizer.embed_tokens(tokens), tokenizer.rope(torch.arange(T))
-    got = tokenizer.decode_embedded(embedded, rope, [causal] * len(tokenizer.decoder))
-    torch.testing.assert_close(got, tokenizer.decode(tokens))
 
 
 def test_the_loss_is_the_mean_of_both_errors_and_the_quantisers() -> None:

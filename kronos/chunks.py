@@ -1,0 +1,73 @@
+"""How many windows go through the engine together: as many as a memory budget holds, of like lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from kronos.config import DEPENDENCY_HEADS, ModelConfig, TokenizerConfig
+
+FLOAT = 4  # bytes
+CPU_BUDGET = 128 * 2**20  # throughput is flat beyond some hundred paths, memory is not
+
+
+def default_budget(device: torch.device) -> int:
+    """Bytes that a chunk may take: a part of what an accelerator has free, little on a CPU."""
+    if device.type == "cuda":
+        return int(0.6 * torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(0.4 * torch.mps.recommended_max_memory())
+    return CPU_BUDGET
+
+
+def chunks(lengths: np.ndarray, bytes_of: WindowBytes, budget: int) -> list[np.ndarray]:
+    """Split N windows into chunks of rows, in order of length, so that little of a chunk is padding.
+
+    Args:
+        lengths: (N,) bars of each window.
+        bytes_of: what a window of a length takes.
+        budget: bytes that a chunk may take; one window is always let through.
+    """
+    order = np.argsort(lengths, kind="stable")[::-1]  # the longest first: a budget too small shows at once
+    parts, start = [], 0
+    while start < len(order):
+        rows = max(1, budget // bytes_of(int(lengths[order[start]])))
+        parts.append(order[start : start + rows])
+        start += rows
+    return parts
+
+
+class WindowBytes:
+    """Bytes that the engine takes for one window at its peak; an estimate, a little generous."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        tokenizer: TokenizerConfig,
+        samples: int,
+        horizon: int,
+        max_context: int,
+        window: str,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.samples, self.horizon, self.max_context = samples, horizon, max_context
+        self.rereads = window == "exact"
+
+    def __call__(self, length: int) -> int:
+        """For a lookback of `length` bars."""
+        m, t = self.model, self.tokenizer
+        seen, paths = min(length, self.max_context), self.samples * self.horizon
+        logits = 6 * self.samples * 2 ** max(m.s1_bits, m.s2_bits)
+        caches = 2 * m.d_model * (m.n_layers + 1) * (seen + paths)
+        scores = 3 * max(m.n_heads, DEPENDENCY_HEADS) * self.samples * (seen + self.horizon)
+        reading = caches + max(_activations(m, seen), scores + logits)
+        if self.rereads and length + self.horizon - 1 > self.max_context:
+            reading = max(reading, self.samples * self.max_context * 6 * m.d_model + logits)
+        decoding = 2 * t.d_model * (t.n_dec_layers - 1) * (seen + paths)
+        decoding += _activations(t, max(seen, paths)) + 3 * t.n_heads * paths * (seen + self.horizon)
+        return FLOAT * max(reading, decoding, _activations(t, length))
+
+
+def _activations(config: ModelConfig | TokenizerConfig, rows: int) -> int:
+    """Numbers alive at once in a block over `rows` positions."""
+    return rows * (6 * config.d_model + 2 * config.ff_dim)

@@ -1,0 +1,228 @@
+"""The two networks rewritten for inference: the same functions in fewer and larger products.
+
+Folded into the weights are what stands before and behind them: norm scales, the scale of attention, the
+embeddings' fusion. Queries, keys and values come from one product, every sum of embeddings from one look-up.
+Rotary pairs lie side by side, so that a rotation is one complex multiplication. Residual stream, norms,
+attention and logits are float32 whatever the products' precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kronos.cache import PrefixCache, causal
+from kronos.layers import Attention, Block, rope_frequencies
+from kronos.model import Kronos
+from kronos.product import Product
+from kronos.quantizer import Tokens
+from kronos.tokenizer import KronosTokenizer
+
+Precision = Literal["float32", "bfloat16"]  # of matrix products
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # (N, R, heads, w) each -> (N, R, d)
+
+
+class FusedBlock:
+    """A transformer block."""
+
+    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
+        assert isinstance(block, Block)
+        attention, ffn = block.self_attn, block.ffn
+        self.heads, self.eps = attention.n_heads, block.norm1.eps
+        weights, biases = zip(*_projections(attention), strict=True)
+        self.qkv = Product(torch.cat(weights) * block.norm1.weight, torch.cat(biases), dtype)
+        self.out = Product(attention.out_proj.weight, attention.out_proj.bias, dtype)
+        self.gate = Product(ffn.w1.weight * block.norm2.weight, None, dtype)
+        self.up = Product(ffn.w3.weight * block.norm2.weight, None, dtype)
+        self.down = Product(ffn.w2.weight, None, dtype)
+
+    def __call__(self, x: Tensor, turns: Tensor, attend: Attend) -> Tensor:
+        """(N, R, d) at positions that `turns` stands for -> (N, R, d)."""
+        qkv = self.qkv(_normed(x, self.eps)).float().unflatten(-1, (3, self.heads, -1))
+        _rotate(qkv[:, :, :2], turns)
+        x = self.out.plus(attend(*qkv.unbind(2)), x)
+        h = _normed(x, self.eps)
+        return self.down.plus(self.up.times(h, self.gate.silu(h)), x)
+
+
+class KeysValues:
+    """The part of a block that later positions see of it: all that a decoder's last block owes a prefix."""
+
+    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
+        assert isinstance(block, Block)
+        self.heads, self.eps = block.self_attn.n_heads, block.norm1.eps
+        weights, biases = zip(*_projections(block.self_attn)[1:], strict=True)
+        self.kv = Product(torch.cat(weights) * block.norm1.weight, torch.cat(biases), dtype)
+
+    def __call__(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, R, d) -> keys and values, (N, R, heads, w) each."""
+        kv = self.kv(_normed(x, self.eps)).float().unflatten(-1, (2, self.heads, -1))
+        _rotate(kv[:, :, :1], turns)
+        return kv[:, :, 0], kv[:, :, 1]
+
+
+class FusedKronos:
+    """`Kronos` as the engine wants it."""
+
+    @torch.no_grad()
+    def __init__(self, model: Kronos, dtype: torch.dtype) -> None:
+        self.blocks = [FusedBlock(block, dtype) for block in model.transformer]
+        self.norm = model.norm
+        self.width = model.config.d_model // model.config.n_heads
+        self.embedding = Tables([*_token_tables(model), *model.time_emb.weights()])
+        cross = model.dep_layer.cross_attn
+        self.cross_heads = cross.n_heads
+        # A query is a row of a table: it depends on the coarse half alone.
+        queries = F.linear(model.embedding.emb_s1.weight, cross.q_proj.weight, cross.q_proj.bias)
+        self.queries = queries.detach() * cross.head_width**-0.5  # (2**s1_bits, d)
+        weights = torch.cat([cross.k_proj.weight, cross.v_proj.weight])
+        self.cross_kv = Product(weights, torch.cat([cross.k_proj.bias, cross.v_proj.bias]), dtype)
+        self.cross_out = Product(cross.out_proj.weight, cross.out_proj.bias, dtype)
+        head, norm = model.head, model.dep_layer.norm
+        self.cross_eps = norm.eps
+        self.head_s1 = Product(head.proj_s1.weight, head.proj_s1.bias, dtype)
+        self.head_s2 = Product(head.proj_s2.weight * norm.weight, head.proj_s2.bias, dtype)
+
+    def turns(self, positions: Tensor) -> Tensor:
+        """Rotations of positions (..., R)."""
+        return _turns(positions, self.width)
+
+    def hidden(self, tokens: Tokens, stamps: Tensor, turns: Tensor, attends: Sequence[Attend]) -> Tensor:
+        """The trunk: tokens (N, R), stamps (N, R, 5) -> (N, R, d); `attends`: one a block."""
+        x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
+        for block, attend in zip(self.blocks, attends, strict=True):
+            x = block(x, turns, attend)
+        return self.norm(x)
+
+    def s1_logits(self, hidden: Tensor) -> Tensor:
+        """(N, R, d) -> (N, R, 2**s1_bits) float32."""
+        return self.head_s1(hidden).float()
+
+    def s2_logits(self, hidden: Tensor, s1: Tensor, cache: PrefixCache) -> Tensor:
+        """(N, R or 1, d) hidden states, (N, R) coarse halves -> (N, R, 2**s2_bits) float32.
+
+        `cache` holds keys and values of all hidden states so far, the last included.
+        """
+        q = self.queries[s1].unflatten(-1, (self.cross_heads, -1))
+        x = self.cross_out.plus(cache.read(q), hidden.expand(*s1.shape, -1))
+        return self.head_s2(_normed(x, self.cross_eps)).float()
+
+    def cross_keys_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, R, d) -> what the dependency-aware layer sees of them, (N, R, heads, w) each."""
+        kv = self.cross_kv(hidden).float().unflatten(-1, (2, self.cross_heads, -1))
+        return kv[:, :, 0], kv[:, :, 1]
+
+
+class FusedTokenizer:
+    """`KronosTokenizer` as the engine wants it."""
+
+    @torch.no_grad()
+    def __init__(self, tokenizer: KronosTokenizer, dtype: torch.dtype) -> None:
+        config = tokenizer.config
+        self.quantizer = tokenizer.quantizer
+        self.width = config.d_model // config.n_heads
+        self.embed, self.quant_embed, self.head = tokenizer.embed, tokenizer.quant_embed, tokenizer.head
+        # The encoder's products stay in float32: a sign that flips is another token.
+        self.encoder = [FusedBlock(block, torch.float32) for block in tokenizer.encoder]
+        self.decoder = [FusedBlock(block, dtype) for block in tokenizer.decoder]
+        self.last = KeysValues(tokenizer.decoder[-1], dtype) if len(tokenizer.decoder) else None
+        self.embedding = Tables(_corner_tables(tokenizer))
+
+    def turns(self, positions: Tensor) -> Tensor:
+        """Rotations of positions (..., R)."""
+        return _turns(positions, self.width)
+
+    def encode(self, bars: Tensor) -> Tokens:
+        """(N, L, 6) normalised bars -> their tokens; position t sees bars 0..t only."""
+        x = self.embed(bars)
+        turns = self.turns(torch.arange(bars.shape[1], device=bars.device))
+        for block in self.encoder:
+            x = block(x, turns, causal)
+        return self.quantizer.tokens(self.quant_embed(x))
+
+    def read(self, tokens: Tokens, turns: Tensor, caches: Sequence[PrefixCache]) -> None:
+        """Fill the caches with (N, L) tokens as the prefix of what `decode` will rebuild."""
+        x = self.embedding(torch.stack(tokens, dim=-1))
+        for block, cache in zip(self.decoder[:-1], caches, strict=False):
+            x = block(x, turns, cache.prefill)
+        if self.last is not None:
+            caches[-1].store(*self.last(x, turns))
+
+    def decode(self, tokens: Tokens, turns: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
+        """(N, S * T) tokens behind the prefix -> (N, S * T, 6) normalised bars."""
+        x = self.embedding(torch.stack(tokens, dim=-1))
+        for block, cache in zip(self.decoder, caches, strict=True):
+            x = block(x, turns, cache.extend)
+        return self.head(x)
+
+
+class Tables:
+    """A sum of embeddings as one look-up."""
+
+    def __init__(self, tables: Sequence[Tensor]) -> None:
+        self.table = torch.cat(list(tables)).detach()
+        sizes = torch.tensor([0] + [len(table) for table in tables[:-1]])
+        self.offsets = sizes.cumsum(0).to(self.table.device)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(..., K) ids, one for each table -> (..., d)."""
+        flat = (ids + self.offsets).flatten(0, -2)
+        return F.embedding_bag(flat, self.table, mode="sum").unflatten(0, ids.shape[:-1])
+
+
+def _normed(x: Tensor, eps: float) -> Tensor:
+    """X / rms(x); the norm's own scale is in the weights behind it."""
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
+
+
+def _turns(positions: Tensor, width: int) -> Tensor:
+    """(..., R) -> (..., R, 1, 1, width / 2) complex numbers of modulus 1."""
+    angles = positions[..., None].float() * rope_frequencies(width).to(positions.device)
+    return torch.polar(torch.ones_like(angles), angles)[..., None, None, :]
+
+
+def _rotate(x: Tensor, turns: Tensor) -> None:
+    """Turn (N, R, K, heads, w) in place, w in pairs side by side."""
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)
+
+
+def _projections(attention: Attention) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases of queries, keys, values: pairs side by side, queries scaled."""
+    scale = attention.head_width**-0.5
+    q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+    heads = attention.n_heads
+    return [
+        (_side_by_side(q.weight, heads) * scale, _side_by_side(q.bias, heads) * scale),
+        (_side_by_side(k.weight, heads), _side_by_side(k.bias, heads)),
+        (v.weight, v.bias),
+    ]
+
+
+def _side_by_side(x: Tensor, heads: int) -> Tensor:
+    """Rows of each head from (all left, all right halves of pairs) to (left, right, left, right, ...)."""
+    return x.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(x.shape)
+
+
+def _token_tables(model: Kronos) -> list[Tensor]:
+    """The fused token embedding as a sum of two tables."""
+    embedding = model.embedding
+    coarse, fine = embedding.fusion_proj.weight.chunk(2, dim=1)
+    return [
+        F.linear(embedding.emb_s1.weight * embedding.scale, coarse, embedding.fusion_proj.bias),
+        F.linear(embedding.emb_s2.weight * embedding.scale, fine),
+    ]
+
+
+def _corner_tables(tokenizer: KronosTokenizer) -> list[Tensor]:
+    """The decoder's input, a linear map of corners, as a sum of two tables."""
+    quantizer, project = tokenizer.quantizer, tokenizer.post_quant_embed
+    bits = tokenizer.config.s1_bits, tokenizer.config.s2_bits
+    ids = [torch.arange(2**width, device=project.weight.device) for width in bits]
+    coarse = quantizer.corners(Tokens(ids[0], torch.zeros_like(ids[0])))[:, : bits[0]]
+    fine = quantizer.corners(Tokens(torch.zeros_like(ids[1]), ids[1]))[:, bits[0] :]
+    left, right = project.weight.split(bits, dim=1)
+    return [F.linear(coarse, left, project.bias), F.linear(fine, right)]

@@ -1,0 +1,65 @@
+"""Matrix products with fixed weights: packed once where the backend can, with the sums around them fused in."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Product:
+    """x W' + b for one W, x of float32; products in `dtype`, everything around them in float32.
+
+    On a CPU with oneDNN the weights are laid out in its blocks beforehand, which saves a tenth of a large
+    product and half of a small one. The operators are those that `torch.compile` itself emits for frozen
+    weights; where they are missing, plain ones do the same.
+
+    Args:
+        weight: (out, in) float32.
+        bias: (out,) float32 or None.
+        dtype: of the products, float32 or bfloat16.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        self.weight = weight.detach().to(dtype).contiguous()
+        self.bias = None if bias is None else bias.detach().to(dtype)
+        self.packed = can_pack(self.weight)
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out) in the product's own dtype."""
+        return self._linear(x, "none")
+
+    def silu(self, x: Tensor) -> Tensor:
+        """The SiLU of x W' + b, in the product's own dtype."""
+        return self._linear(x, "swish") if self.packed else F.silu(self._linear(x, "none"))
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """(x W' + b) * other, in the product's own dtype, which `other` has too."""
+        return self._joined(x, other, "mul") if self.packed else self._linear(x, "none") * other
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """X W' + b + other, in float32 as `other` is."""
+        if self.packed and self.weight.dtype == other.dtype:
+            return self._joined(x, other, "add")
+        return other + self._linear(x, "none")
+
+    def _linear(self, x: Tensor, then: str) -> Tensor:
+        x = x.to(self.weight.dtype)
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, then, [], "")
+        return F.linear(x, self.weight, self.bias)
+
+    def _joined(self, x: Tensor, other: Tensor, how: str) -> Tensor:
+        x = x.to(self.weight.dtype)
+        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, how)
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether oneDNN's packed products are there for this weight: on CPUs, in builds that have them."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
