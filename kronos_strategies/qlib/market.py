@@ -9,8 +9,10 @@ from qlib.backtest.position import Position
 from qlib.data import D
 
 from kronos.bars import FEATURES, PRICES, repair_bars
+from kronos.windows import KEYS, Windows
 from kronos_strategies.evaluation.baselines import BASELINES
 from kronos_strategies.result import BacktestResult
+from kronos_strategies.store import WindowSpec
 
 
 def traded_bars(instruments: Sequence[str], end: pd.Timestamp) -> dict[str, pd.DataFrame]:
@@ -32,6 +34,30 @@ def traded_bars(instruments: Sequence[str], end: pd.Timestamp) -> dict[str, pd.D
     return panel
 
 
+def member_windows(spec: WindowSpec, start: pd.Timestamp, end: pd.Timestamp) -> Windows:
+    """The windows of every member of the market `spec.universe` that traded, on every date from `start` to `end`.
+
+    Membership on each date decides who has a window then. A window holds the last *traded* bars, whether or not
+    the name was a member at the time; nobody has one on a day without a trade. Future timestamps are the trading
+    calendar's.
+
+    Raises:
+        ValueError: no member has bars enough.
+    """
+    members = _member_rows(spec.universe, start, end)
+    names = sorted(members.get_level_values("instrument").unique())
+    return Windows.rolling(
+        traded_bars(names, end),
+        spec.lookback,
+        spec.horizon,
+        pd.DatetimeIndex(D.calendar(future=True)),
+        since=start,
+        until=end,
+        keys=members,
+        min_bars=spec.min_bars,
+    )
+
+
 def naive_scores(members: pd.Index) -> dict[str, pd.Series]:
     """Naive signals of the same (datetime, instrument) rows, from adjusted closes up to each date."""
     names = sorted(members.get_level_values("instrument").unique())
@@ -47,13 +73,11 @@ def equal_weight(market: str, dates: pd.Index) -> pd.Series:
 
     A suspended member earns 0 until it trades again, and then the whole move since its last close.
     """
-    rows = D.features(D.instruments(market), ["$close"], start_time=dates[0], end_time=dates[-1]).index
+    rows = _member_rows(market, dates[0], dates[-1])
     names = sorted(rows.get_level_values("instrument").unique())
     closes = D.features(names, ["$close"], end_time=dates[-1])["$close"].unstack("instrument").ffill()
     moves = pd.Series(closes.pct_change(fill_method=None).stack())
-    return (
-        moves.reindex(rows.reorder_levels(moves.index.names)).groupby(level="datetime").mean().reindex(dates)
-    )
+    return moves.reindex(rows).groupby(level="datetime").mean().reindex(dates)
 
 
 def backtest_result(
@@ -79,3 +103,9 @@ def backtest_result(
         cost=traded["cost"],
         positions=positions,
     )
+
+
+def _member_rows(market: str, start: pd.Timestamp, end: pd.Timestamp) -> pd.MultiIndex:
+    """(datetime, instrument) of each day of each stay in the market, with or without a trade."""
+    frame = D.features(D.instruments(market), ["$close"], start_time=start, end_time=end)
+    return frame.index.reorder_levels(KEYS)

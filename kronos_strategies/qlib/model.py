@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
+from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.signals import signals
+from kronos_strategies.store import ForecastStore, WindowSpec
+from kronos_strategies.stream import stream
 
 logger = get_module_logger(__name__)
 
 
 class KronosModel(Model):
     """Scores each (datetime, instrument) of a segment by its expected tradable return.
+
+    Paths of at most one chunk of dates are in memory, with or without a store.
 
     Args:
         checkpoint: bundled name, folder or hub id.
@@ -37,6 +33,8 @@ class KronosModel(Model):
         device: "cpu", "cuda", "mps"; empty or None takes the fastest there is.
         samples, T, top_p, top_k, seed: see `SampleConfig`.
         max_context: bars the model sees at most.
+        store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps none.
+        store_dtype: of the paths in the store, "float32" or "float16".
     """
 
     def __init__(
@@ -51,6 +49,8 @@ class KronosModel(Model):
         top_k: int = 0,
         seed: int = 0,
         max_context: int = 512,
+        store: str | None = None,
+        store_dtype: str = "float32",
     ) -> None:
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer or None
@@ -58,6 +58,7 @@ class KronosModel(Model):
         self.device = device or None
         self.sampling = SampleConfig(samples, T, top_p, top_k, seed)
         self.max_context = max_context
+        self.store = ForecastStore(store, store_dtype) if store else None
         self.provenance: Provenance | None = None
         # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
         # attributes that start with an underscore: a restored one loads its networks again.
@@ -80,45 +81,37 @@ class KronosModel(Model):
                 f"KronosModel reads windows of bars, which a {type(dataset).__name__} does not have. Use the class "
                 "KronosDataset of kronos_strategies.qlib.dataset."
             )
-        forecast = self.forecast(dataset.windows(segment))
-        return signals(forecast, dataset.hold, dataset.deal_price)
+        forecasts = self.forecasts(dataset.windows(segment), dataset.spec)
+        return pd.concat([signals(forecast, dataset.hold, dataset.deal_price) for forecast in forecasts])
 
-    def forecast(self, windows: Windows) -> Forecast:
-        """Sampled paths of the windows, under a progress bar."""
+    def forecasts(self, windows: Windows, spec: WindowSpec) -> Iterator[Forecast]:
+        """Forecasts of the windows date by date, from the store where there is one; under a progress bar."""
         if getattr(self, "_predictor", None) is None:
             self._predictor = self._load()
         assert self._predictor is not None
         logger.info(
             "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
             self.checkpoint,
-            windows.horizon,
+            spec.horizon,
             len(windows),
             self.sampling.samples,
             self._predictor.device,
         )
-        with _progress() as bar:
-            task = bar.add_task("forecast", total=len(windows))
-            forecast = self._predictor.forecast(windows, self.sampling, lambda n: bar.advance(task, n))
-        self.provenance = forecast.provenance
-        return forecast
+        self.provenance = self._predictor.provenance(self.sampling, windows.digest())
+        with progress_bar("forecast", "windows") as progress:
+            if self.store is None:
+                yield from stream(self._predictor, windows, self.sampling, progress)
+                return
+            filled = self.store.fill(self._predictor, windows, spec, self.sampling, progress)
+        logger.info(
+            "%d of %d dates were computed, the others were in %s",
+            filled.computed,
+            len(filled),
+            filled.stored.folder,
+        )
+        yield from filled
 
     def _load(self) -> KronosPredictor:
         return KronosPredictor.from_pretrained(
             self.checkpoint, self.tokenizer, self.revision, self.device, self.max_context
         )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:,.0f} windows/s")

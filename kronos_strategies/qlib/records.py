@@ -132,7 +132,8 @@ def _describe(model: KronosModel, dataset: KronosDataset) -> Mapping[str, str]:
         "market": dataset.market,
         "test": f"{start:%Y-%m-%d} to {end:%Y-%m-%d}",
         "label": f"{dataset.deal_price}(t+{1 + dataset.hold}) / {dataset.deal_price}(t+1) - 1",
-        "lookback": f"{dataset.lookback} traded bars",
+        "lookback": f"{dataset.spec.lookback} traded bars",
+        "horizon": f"{dataset.spec.horizon} bars",
     }
     if known:
         s = known.sampling
@@ -144,6 +145,8 @@ def _describe(model: KronosModel, dataset: KronosDataset) -> Mapping[str, str]:
             "sampling": f"{s.samples} paths, T={s.T}, top_p={s.top_p}, top_k={s.top_k}, seed={s.seed}",
             "data sha256": known.data_sha256,
         }
+    if model.store is not None:
+        described["forecast store"] = str(model.store.folder)
     return described
 
 

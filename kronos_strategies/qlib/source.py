@@ -1,0 +1,105 @@
+"""The Qlib store that a run reads: opened, and checked for what is asked of it before anything is forecast."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import qlib
+from qlib.config import C
+from qlib.data import D
+
+from kronos_strategies.data.default import default_store, ensure_store, store_notices
+
+
+def use_source(folder: Path) -> list[str]:
+    """Make Qlib read `folder`, quietly; return what a reader of its figures must know.
+
+    Raises:
+        FileNotFoundError: no Qlib store there.
+    """
+    folder = folder.expanduser().resolve()
+    _check_there(folder)
+    qlib.init(provider_uri=str(folder), region="cn", kernels=1, logging_level=logging.WARNING)
+    return store_notices(folder)
+
+
+def open_source() -> list[str]:
+    """Look at the store that Qlib was told to read; return what a reader of its figures must know.
+
+    Raises:
+        FileNotFoundError: no Qlib store there.
+    """
+    folder = Path(C.dpm.get_data_uri())
+    _check_there(folder)
+    return store_notices(folder)
+
+
+def check_market(market: str) -> None:
+    """Demand that the store has a market.
+
+    Raises:
+        ValueError: names those that it has.
+    """
+    folder = Path(C.dpm.get_data_uri()) / "instruments"
+    known = sorted(path.stem for path in folder.glob("*.txt"))
+    if market not in known:
+        raise ValueError(f"The store {folder.parent} has no market '{market}'. It has {known}.")
+
+
+def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -> None:
+    """Demand that a span holds a trading day of the store and ends within it.
+
+    Raises:
+        ValueError: gives both spans and the remedy.
+    """
+    calendar, future = pd.DatetimeIndex(D.calendar()), pd.DatetimeIndex(D.calendar(future=True))
+    store = f"the store, which spans {calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}"
+    span = f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+    if not ((calendar >= start) & (calendar <= end)).any():
+        raise ValueError(f"{span} holds no trading day of {store}. {remedy}")
+    if ((future > calendar[-1]) & (future <= end)).any():
+        raise ValueError(f"{span} ends after {store}. {remedy}")
+
+
+def check_segments(spans: Mapping[str, tuple[pd.Timestamp, ...]]) -> None:
+    """Refuse what Qlib would trip over only after the whole forecast has been paid for.
+
+    Raises:
+        ValueError: a segment outside of the store, or one on whose last day a backtest cannot end.
+    """
+    calendar, future = pd.DatetimeIndex(D.calendar()), pd.DatetimeIndex(D.calendar(future=True))
+    remedy = "Set KRONOS_TEST_START and KRONOS_TEST_END."
+    for name, (start, end) in spans.items():
+        check_span(f"Segment '{name}'", start, end, remedy)
+        if end >= future[-1]:
+            raise ValueError(
+                f"Segment '{name}' from {start:%Y-%m-%d} to {end:%Y-%m-%d} ends with the store, without a "
+                f"calendars/day_future.txt behind it: a backtest must end by {calendar[-2]:%Y-%m-%d}. {remedy}"
+            )
+
+
+def check_benchmark(benchmark: str) -> None:
+    """Demand that the store has bars of a benchmark.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if D.features([benchmark], ["$close"]).empty:
+        raise ValueError(
+            f"The store has no benchmark '{benchmark}'. Import it with `kronos data import ... --benchmark FILE`, "
+            "or name one that it has by KRONOS_BENCHMARK."
+        )
+
+
+def _check_there(folder: Path) -> None:
+    """Make the default store on first use; demand that any other one is there."""
+    if folder.resolve() == default_store().resolve():  # Qlib has resolved its own
+        ensure_store(folder)
+    if not (folder / "calendars" / "day.txt").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no Qlib store (no calendars/day.txt). Make one with `kronos data import FILE... "
+            f"--to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
+        )
