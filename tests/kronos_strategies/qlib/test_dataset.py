@@ -67,6 +67,7 @@ def test_a_name_that_joins_the_market_is_scored_on_its_first_day(in_store, small
 
 def test_future_timestamps_are_the_next_days_of_the_calendar(in_store):
     windows = dataset(hold=3).windows()
+    assert dataset(horizon=7).windows().horizon == 7
     calendar = pd.DatetimeIndex(D.calendar(future=True))
     for date, future in zip(
         windows.keys.get_level_values("datetime")[::37], windows.future[::37], strict=True
@@ -147,7 +148,7 @@ def test_a_missing_store_is_refused_with_both_remedies(small_store, tmp_path):
         dataset()
 
 
-@pytest.mark.parametrize("change", [{"hold": 0}, {"deal_price": "vwap"}])
+@pytest.mark.parametrize("change", [{"hold": 0}, {"deal_price": "vwap"}, {"horizon": 1}])
 def test_an_impossible_trade_is_refused(in_store, change):
     (name,) = change
     with pytest.raises(ValueError, match=name):

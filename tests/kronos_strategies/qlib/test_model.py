@@ -6,10 +6,11 @@ import pytest
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
+from kronos.predictor import KronosPredictor
 from kronos_strategies.causal import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.signals import SIGNALS
+from kronos_strategies.signals import SIGNALS, signals
 
 from .conftest import TINY, store_of, use_store
 
@@ -40,12 +41,13 @@ def test_every_scored_row_is_a_row_of_the_label(in_store):
     assert len(scored) > 0.8 * len(label)
 
 
-def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_path):
+@pytest.mark.parametrize("stored", [True, False])
+def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_path, stored):
     runs = iter(range(100))
 
     def run(bars: pd.DataFrame) -> pd.DataFrame:
         use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
-        return model().predict(dataset())
+        return model(store=str(tmp_path / "forecasts") if stored else None).predict(dataset())
 
     check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
 
@@ -68,6 +70,43 @@ def test_a_segment_can_be_scored_in_parts(in_store):
     part = KronosDataset(segments={"test": ("2023-03-06", SPAN[1])}, lookback=30, min_bars=10)
     alone = model().predict(part)
     pd.testing.assert_frame_equal(alone, whole.loc[alone.index], rtol=1e-4, atol=1e-5)
+
+
+def test_scores_from_a_store_are_those_without_one_and_are_computed_once(in_store, tmp_path, monkeypatch):
+    plain = model().predict(dataset())
+    kept = model(store=str(tmp_path))
+    pd.testing.assert_frame_equal(kept.predict(dataset()), plain, rtol=1e-4, atol=1e-6)
+    again, restored = model(store=str(tmp_path)), pickle.loads(pickle.dumps(kept))
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
+    for other in (again, restored):
+        pd.testing.assert_frame_equal(other.predict(dataset()), plain, rtol=1e-4, atol=1e-6)
+    assert again.provenance == kept.provenance
+    assert again.provenance.data_sha256 == dataset().windows().digest()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_no_more_than_a_chunk_is_forecast_at_once(in_store, tmp_path, monkeypatch, stored):
+    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 40)
+    asked, honest = [], KronosPredictor.forecast
+
+    def spy(self, windows, *rest):
+        asked.append(windows.keys)
+        return honest(self, windows, *rest)
+
+    monkeypatch.setattr(KronosPredictor, "forecast", spy)
+    scored = model(store=str(tmp_path) if stored else None).predict(dataset())
+    assert len(asked) > 2
+    assert max(map(len, asked)) <= 40
+    assert asked[0].append(asked[1:]).equals(scored.index)
+
+
+def test_a_longer_horizon_scores_the_same_trade(in_store):
+    longer = KronosDataset(segments={"test": SPAN}, lookback=30, min_bars=10, horizon=5)
+    forecasts = list(model().forecasts(longer.windows(), longer.spec))
+    assert {forecast.horizon for forecast in forecasts} == {5}
+    pd.testing.assert_frame_equal(
+        model().predict(longer), pd.concat([signals(forecast, hold=1) for forecast in forecasts])
+    )
 
 
 def test_fit_leaves_the_checkpoint_as_it_is(in_store):

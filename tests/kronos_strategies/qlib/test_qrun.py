@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("qlib")
 
+from kronos_strategies.store import ForecastStore
+
 from .conftest import TINY
 
 CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300.yaml"
@@ -43,7 +45,7 @@ def run(tmp_path_factory, cache) -> tuple[subprocess.CompletedProcess[str], Path
     """A month of the simulated market, which does not exist before."""
     folder = tmp_path_factory.mktemp("run")
     span = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-06-09"}
-    return qrun(folder, XDG_CACHE_HOME=str(cache), **span), folder
+    return qrun(folder, XDG_CACHE_HOME=str(cache), KRONOS_STORE="forecasts", **span), folder
 
 
 def artefacts(folder: Path) -> Path:
@@ -90,6 +92,15 @@ def test_strategy_figures_are_net_of_costs_and_compounded(run):
     assert metrics["annual_return"] == pytest.approx(wealth[-1] ** (252 / len(net)) - 1)
     assert metrics["sharpe"] == pytest.approx(net.mean() / net.std() * 252**0.5)
     assert traded["cost"].sum() > 0
+
+
+def test_every_scored_row_is_a_forecast_in_the_store(run):
+    _, folder = run
+    (stored,) = ForecastStore(folder / "forecasts").runs()
+    signals = pd.read_parquet(artefacts(folder) / "signals.parquet")
+    assert stored.frame().index.equals(signals.index)
+    np.testing.assert_array_equal(stored.frame()["expected_return"], signals["expected_return"])
+    assert str(Path("forecasts")) in (artefacts(folder) / "report.html").read_text()
 
 
 def test_every_member_row_is_accounted_for(run):

@@ -1,13 +1,11 @@
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 
-from kronos_strategies.cli import main
 from kronos_strategies.data.qlib_bins import read_calendar, read_market
 from kronos_strategies.data.qlib_store import read_summary
 from kronos_strategies.data.tables import fingerprint
+
+from .conftest import run
 
 
 @pytest.fixture
@@ -24,16 +22,6 @@ def files(tmp_path):
     bars.tail(15).assign(instrument="IDX").to_csv(paths["index"], index=False)
     paths["members"].write_text("instrument,start,end\nAAA,2024-01-02,2024-01-05\nAAA,2024-01-10,\n")
     return paths
-
-
-def run(capsys, *tokens):
-    """Exit code, stdout and stderr of `kronos TOKENS`."""
-    try:
-        main([str(token) for token in tokens])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    return code, *capsys.readouterr()
 
 
 def test_import_writes_a_store_and_shows_the_ledger(files, tmp_path, capsys):
@@ -106,20 +94,3 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, tmp_path
     assert "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "store").exists()
-
-
-@pytest.mark.parametrize("command", [[], ["data"], ["data", "import"], ["data", "simulate"]])
-def test_every_help_has_an_example(command, capsys):
-    code, out, _ = run(capsys, *command, "--help")
-    assert code == 0
-    assert "For example: kronos data" in out
-
-
-def test_help_loads_nothing_heavy():
-    script = (
-        "import sys\nfrom kronos_strategies.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "sys.exit(f'{heavy}' if (heavy := {'pandas', 'torch', 'qlib'} & set(sys.modules)) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -1,24 +1,17 @@
-"""The `kronos` command. Each command is a few lines in the order of the flow; the work is done elsewhere.
-
-Heavy modules are imported inside the commands, so that `kronos --help` answers at once.
-"""
+"""`kronos data`: make a Qlib data folder, from files or simulated."""
 
 from __future__ import annotations
 
-import logging
-import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos.console import run_command
+from kronos_strategies.cli.show import note, qrun_command, show_next
+from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -26,23 +19,10 @@ if TYPE_CHECKING:
     from kronos_strategies.data.importer import ImportReport
     from kronos_strategies.data.qlib_store import StoreSummary
 
-app = App(
-    name="kronos",
-    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`",
-    version=lambda: version("kronos-strategies"),
-    default_parameter=Parameter(negative=()),
-)
 data = App(
     name="data",
     help="Make a Qlib data folder: from files, or simulated.\n\nFor example: `kronos data import --help`",
 )
-app.command(data)
-
-
-def main(tokens: Sequence[str] | None = None) -> None:
-    """Run the command line; a mistake of the user's becomes one red sentence and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run_command(app, tokens)
 
 
 @data.command(name="import")
@@ -81,8 +61,8 @@ def import_files(
         indices, index_report = import_benchmarks(benchmark)
         _show_ledger("benchmarks", index_report)
         source["benchmarks"] = index_report.ledger()
-    spans, source["membership"], note = _members(membership, bars)
-    with _progress("writing") as progress:
+    spans, source["membership"], remark = _members(membership, bars)
+    with progress_bar("writing", "instruments") as progress:
         summary = write_store(
             bars,
             to,
@@ -92,7 +72,7 @@ def import_files(
             overwrite=overwrite,
             progress=progress,
         )
-    _show_store(summary, note)
+    _show_store(summary, remark)
 
 
 @data.command
@@ -114,7 +94,7 @@ def simulate(
     from kronos_strategies.data.simulate import MarketConfig
 
     config = MarketConfig(seed=seed, names=names)
-    with _progress("writing") as progress:
+    with progress_bar("writing", "instruments") as progress:
         summary = write_simulated(to, config, market, overwrite=overwrite, progress=progress)
     _show_store(summary, "these data are SIMULATED; an effect found here was planted and is no alpha.")
 
@@ -126,21 +106,12 @@ def _members(file: Path | None, bars: DataFrame) -> tuple[DataFrame, object, str
     from kronos_strategies.data.tidy import LISTING, listing_spans
 
     if file is None:
-        note = "a name is a member from its first to its last bar, prone to survivorship (see --membership)."
-        return listing_spans(bars), LISTING, note
+        remark = (
+            "a name is a member from its first to its last bar, prone to survivorship (see --membership)."
+        )
+        return listing_spans(bars), LISTING, remark
     spans, unknown = import_membership(file, bars)
     return spans, fingerprint(file), f"{unknown} of the members in {file} have no bars and are left out."
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, moved by the function it yields."""
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _show_ledger(what: str, report: ImportReport) -> None:
@@ -154,11 +125,11 @@ def _show_ledger(what: str, report: ImportReport) -> None:
     table.add_row(f"{report.rows_kept:,}", kept, "")
     console = Console()
     console.print(table)
-    for note in report.notes:
-        console.print(f"[yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)
+    for remark in report.notes:
+        note(console, remark)
 
 
-def _show_store(summary: StoreSummary, note: str) -> None:
+def _show_store(summary: StoreSummary, remark: str) -> None:
     """Print what the store holds, and the command to run next."""
     table = Table(show_header=False)
     table.add_row("store", str(summary.path))
@@ -169,8 +140,8 @@ def _show_store(summary: StoreSummary, note: str) -> None:
     table.add_row("sha256", summary.sha256[:16])
     console = Console()
     console.print(table)
-    console.print(f"[yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)
-    console.print("Next:", f"[bold]{escape(_next_command(summary))}[/bold]", soft_wrap=True, highlight=False)
+    note(console, remark)
+    show_next(console, _next_command(summary))
 
 
 def _next_command(summary: StoreSummary) -> str:
@@ -189,5 +160,4 @@ def _next_command(summary: StoreSummary) -> str:
             f"{max(last - Timedelta(days=365), first + (last - first) / 2):%Y-%m-%d}"
         )
         settings["KRONOS_TEST_END"] = summary.end
-    words = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
-    return " ".join([*words, "qrun configs/kronos_csi300.yaml"])
+    return qrun_command(settings)

@@ -1,0 +1,31 @@
+"""The `kronos` command. Each command is a few lines in the order of the flow; the work is done elsewhere.
+
+Heavy modules are imported inside the commands, so that `kronos --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, Parameter
+
+from kronos.console import run_command
+from kronos_strategies.cli.data import data
+from kronos_strategies.cli.forecast import forecast
+
+app = App(
+    name="kronos",
+    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`",
+    version=lambda: version("kronos-strategies"),
+    default_parameter=Parameter(negative=()),
+)
+app.command(data)
+app.command(forecast)
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run the command line; a mistake of the user's becomes one red sentence and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    run_command(app, tokens)

@@ -1,0 +1,142 @@
+"""`kronos forecast`: fill a store with the forecasts of a market."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from kronos_strategies.cli.show import note, qrun_command, show_next
+from kronos_strategies.progress import progress_bar
+
+if TYPE_CHECKING:
+    from kronos_strategies.store import Filled
+
+
+def forecast(
+    store: Path,
+    /,
+    *,
+    start: datetime,
+    end: datetime,
+    market: str = "csi300",
+    data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+    model: str = "kronos-nano",
+    tokenizer: str | None = None,
+    revision: str | None = None,
+    samples: int = 10,
+    T: Annotated[float, Parameter(name="--T")] = 0.6,
+    top_p: float = 0.9,
+    top_k: int = 0,
+    seed: int = 0,
+    lookback: int = 90,
+    horizon: int = 10,
+    device: str | None = None,
+    float16: bool = False,
+) -> None:
+    """Forecast every member of a market on every date, into a store of parquet files.
+
+    What the store has is not computed again, so that a stopped run goes on where it was, longer data cost the new
+    dates only, and several processes may fill one store.
+
+    For example: `kronos forecast ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
+
+    Args:
+        store: the folder of forecasts, made if it is not there.
+        start: first date of a forecast; earlier bars are context.
+        end: last date of a forecast.
+        market: whose members of each date to forecast.
+        data: Qlib data folder; the simulated market without one.
+        model: bundled name, folder or hub id.
+        tokenizer: of a model that does not know its own.
+        revision: of the model on the hub.
+        samples: paths a window.
+        T: temperature; 0 takes the most likely token.
+        top_p: nucleus that is sampled from.
+        top_k: keep the k most likely tokens; 0 is off.
+        seed: of the draws.
+        lookback: traded bars that the model reads.
+        horizon: days to forecast.
+        device: cpu, cuda or mps; the fastest there is without one.
+        float16: store paths as halves, in three fifths of the space.
+    """
+    from pandas import Timestamp
+
+    from kronos.config import SampleConfig
+    from kronos.predictor import KronosPredictor
+    from kronos_strategies.data.default import default_store
+    from kronos_strategies.qlib.market import member_windows
+    from kronos_strategies.qlib.source import check_market, check_span, use_source
+    from kronos_strategies.store import ForecastStore, WindowSpec
+
+    forecasts = ForecastStore(store, "float16" if float16 else "float32")
+    sampling = SampleConfig(samples, T, top_p, top_k, seed)
+    predictor = KronosPredictor.from_pretrained(model, tokenizer, revision, device)
+    notices = use_source(data or default_store())
+    check_market(market)
+    check_span("The span", Timestamp(start), Timestamp(end), "Give another --start and --end.")
+    spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
+    windows = member_windows(spec, Timestamp(start), Timestamp(end))
+    try:
+        with progress_bar("forecast", "windows") as progress:
+            filled = forecasts.fill(predictor, windows, spec, sampling, progress)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            "Stopped. Run the same command again: it goes on with what is not done yet."
+        )
+        sys.exit(130)
+    settings = {
+        "KRONOS_QLIB_DATA": (data, None),
+        "KRONOS_STORE": (store, None),
+        "KRONOS_STORE_DTYPE": (forecasts.dtype, "float32"),
+        "KRONOS_MODEL": (model, "kronos-nano"),
+        "KRONOS_TOKENIZER": (tokenizer, None),
+        "KRONOS_REVISION": (revision, None),
+        "KRONOS_DEVICE": (device, None),
+        "KRONOS_SAMPLES": (samples, 10),
+        "KRONOS_T": (T, 0.6),
+        "KRONOS_TOP_P": (top_p, 0.9),
+        "KRONOS_TOP_K": (top_k, 0),
+        "KRONOS_SEED": (seed, 0),
+        "KRONOS_MARKET": (market, "csi300"),
+        "KRONOS_LOOKBACK": (lookback, 90),
+        "KRONOS_HORIZON": (horizon, 2),
+        "KRONOS_TEST_START": (f"{start:%Y-%m-%d}", "2023-01-03"),
+        "KRONOS_TEST_END": (f"{end:%Y-%m-%d}", "2023-12-29"),
+    }
+    changed = {name: str(value) for name, (value, default) in settings.items() if value != default}
+    _show(filled, notices, qrun_command(changed))
+
+
+def _show(filled: Filled, notices: list[str], command: str) -> None:
+    """Print what became of each date, how fast, and the command to run next."""
+    found, dates = filled.found, list(filled.digests)
+    table = Table(show_header=False)
+    table.add_row("forecasts", escape(str(filled.stored.folder)))
+    table.add_row("dates", f"{len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")
+    table.add_row("already there", f"{len(found.present):,}")
+    table.add_row("computed", f"{filled.computed:,}")
+    rows = {
+        "because bars changed": len(found.changed),
+        "because files were damaged": len(found.damaged),
+        "by other processes": len(found.due) - filled.computed,
+    }
+    for label, count in rows.items():
+        if count:
+            table.add_row(f"  {label}", f"{count:,}")
+    if filled.windows:
+        speed = filled.windows / filled.seconds
+        table.add_row("speed", f"{speed:,.0f} windows/s, {filled.windows:,} in {filled.seconds:,.1f} s")
+    table.add_row("on disk", decimal(filled.stored.size))
+    console = Console()
+    console.print(table)
+    for remark in notices:
+        note(console, remark)
+    show_next(console, command)

@@ -1,0 +1,182 @@
+"""`kronos forecast` as a user runs it, on a small simulated store and the tiny reference checkpoint."""
+
+import re
+import shlex
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("qlib")
+
+from kronos.predictor import KronosPredictor
+from kronos_strategies.data.qlib_store import write_store
+from kronos_strategies.data.simulate import MarketConfig, simulate_market
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.store import ForecastStore
+from tests.kronos_strategies.qlib.conftest import TINY, use_store
+
+from .conftest import run
+
+SPAN = ("2023-03-01", "2023-03-08")  # six trading days
+SETTINGS = ("--model", TINY, "--samples", 2, "--lookback", 30, "--horizon", 3, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    """A Qlib store of 24 simulated names."""
+    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-04-28"))
+    folder = tmp_path_factory.mktemp("bars") / "qlib store"
+    write_store(
+        market.bars,
+        folder,
+        membership={"csi300": market.membership},
+        benchmarks=market.benchmark,
+        source={"kind": "simulation"},
+    )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_mine(monkeypatch):
+    monkeypatch.delenv("KRONOS_QLIB_DATA", raising=False)
+
+
+def forecast(capsys, store, bars, *more, start=SPAN[0], end=SPAN[1]):
+    span = ("--start", start, "--end", end)
+    return run(capsys, "forecast", store, *span, "--data", bars, *SETTINGS, *more)
+
+
+def row(out: str, name: str) -> str:
+    """A value of the table."""
+    (found,) = re.findall(rf"│ +{name} +│ (.*?) *│", out)
+    return found
+
+
+def test_it_fills_a_store_and_says_what_it_did_and_what_comes_next(bars, tmp_path, capsys):
+    code, out, err = forecast(capsys, tmp_path / "forecasts", bars)
+    assert (code, err.strip()) == (0, "")
+    (stored,) = ForecastStore(tmp_path / "forecasts").runs()
+    assert row(out, "dates") == "6, 2023-03-01 to 2023-03-08"
+    assert (row(out, "already there"), row(out, "computed")) == ("0", "6")
+    assert re.fullmatch(r"[\d,]+ windows/s, [\d,]+ in [\d.]+ s", row(out, "speed"))
+    assert re.fullmatch(r"[\d.]+ kB", row(out, "on disk"))
+    assert list(stored.dates) == list(pd.bdate_range(*SPAN))
+    assert stored.manifest["settings"]["windows"] == {
+        "universe": "csi300",
+        "lookback": 30,
+        "horizon": 3,
+        "min_bars": 30,
+    }
+    assert "SIMULATED" in out
+
+
+def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
+    bars, tmp_path, capsys, monkeypatch
+):
+    _, out, _ = forecast(capsys, tmp_path / "forecasts", bars)
+    (command,) = re.findall(r"Next: (.*qrun configs/kronos_csi300.yaml)", out)
+    settings = dict(word.split("=", 1) for word in shlex.split(command)[:-2])
+    assert settings == {
+        "KRONOS_QLIB_DATA": str(bars),
+        "KRONOS_STORE": str(tmp_path / "forecasts"),
+        "KRONOS_MODEL": str(TINY),
+        "KRONOS_DEVICE": "cpu",
+        "KRONOS_SAMPLES": "2",
+        "KRONOS_LOOKBACK": "30",
+        "KRONOS_HORIZON": "3",
+        "KRONOS_TEST_START": SPAN[0],
+        "KRONOS_TEST_END": SPAN[1],
+    }
+    use_store(bars)
+    dataset = KronosDataset({"test": SPAN}, lookback=30, horizon=3)
+    model = KronosModel(str(TINY), device="cpu", samples=2, store=settings["KRONOS_STORE"])
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
+    assert model.predict(dataset).index.equals(dataset.windows().keys)
+
+
+def test_a_later_end_computes_the_new_dates(bars, tmp_path, capsys):
+    forecast(capsys, tmp_path, bars, end="2023-03-03")
+    _, out, _ = forecast(capsys, tmp_path, bars)
+    assert (row(out, "already there"), row(out, "computed")) == ("3", "3")
+    _, out, _ = forecast(capsys, tmp_path, bars)
+    assert (row(out, "already there"), row(out, "computed")) == ("6", "0")
+    assert "speed" not in out
+
+
+def test_what_was_recomputed_is_told_apart(bars, tmp_path, capsys):
+    forecast(capsys, tmp_path, bars)
+    (path,) = tmp_path.glob("*/*/date=2023-03-02/*.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    (other,) = tmp_path.glob("*/*/date=2023-03-03/*.parquet")
+    other.rename(other.with_name("f" * 16 + other.name[16:]))
+    _, out, _ = forecast(capsys, tmp_path, bars)
+    assert row(out, "computed") == "2"
+    assert row(out, "because bars changed") == row(out, "because files were damaged") == "1"
+
+
+def test_halves_are_a_store_of_their_own_and_the_next_command_says_so(bars, tmp_path, capsys):
+    _, out, _ = forecast(capsys, tmp_path, bars, "--float16")
+    assert "KRONOS_STORE_DTYPE=float16" in out
+    (stored,) = ForecastStore(tmp_path).runs()
+    assert stored.recipe.dtype == "float16"
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 1)
+    honest, calls = KronosPredictor.forecast, iter([False, False, True])
+
+    def interrupted(self, *arguments):
+        if next(calls):
+            raise KeyboardInterrupt
+        return honest(self, *arguments)
+
+    monkeypatch.setattr(KronosPredictor, "forecast", interrupted)
+    code, _, err = forecast(capsys, tmp_path, bars)
+    assert code == 130
+    assert "Run the same command again" in err
+    monkeypatch.setattr(KronosPredictor, "forecast", honest)
+    _, out, _ = forecast(capsys, tmp_path, bars)
+    assert (row(out, "already there"), row(out, "computed")) == ("2", "4")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        (["--market", "csi3000"], r"no market 'csi3000'. It has \['all', 'csi300'\]"),
+        (["--start", "2030-01-01", "--end", "2030-02-01"], r"holds no trading day.*--start and --end"),
+        (["--start", "2023-03-08", "--end", "2023-03-01"], r"holds no trading day"),
+        (["--end", "2023-05-20"], r"ends after the store.*2023-04-28.*--end"),
+        (["--start", "March"], r"--start"),
+        (["--samples", "0"], r"samples=0 draws no path"),
+        (["--horizon", "0"], r"horizon=0"),
+        (["--lookback", "1"], r"lookback=1"),
+        (["--lookback", "2000"], r"has a window of 2000 bars"),
+        (["--device", "abacus"], r"device 'abacus'"),
+        (["--model", "./nowhere"], r"nowhere"),
+        (["--data", "./nowhere"], r"holds no Qlib store.*kronos data import"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(bars, tmp_path, capsys, monkeypatch, tokens, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    given = {
+        "--start": SPAN[0],
+        "--end": SPAN[1],
+        "--data": bars,
+        **dict(zip(SETTINGS[::2], SETTINGS[1::2], strict=True)),
+        **dict(zip(tokens[::2], tokens[1::2], strict=True)),
+    }
+    code, _, err = run(capsys, "forecast", "store", *(word for pair in given.items() for word in pair))
+    assert code == 2
+    assert re.search(says, err), err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_file_in_place_of_the_store_is_refused(bars, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    code, _, err = forecast(capsys, tmp_path / "file", bars)
+    assert code == 2
+    assert "is a file" in err
