@@ -12,45 +12,54 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Visible:
-    """Which positions of the prefixes may be seen, the same for all layers of a model.
+class Cursor:
+    """Where a chunk of windows stands, the same for all layers: what may be seen, and where new bars go.
 
     Attributes:
-        bias: (N, 1, L) to add to scores; None where all is seen, which spares the addition.
+        prefix: (N, 1, L) to add to scores of the prefix; None where all of it is seen.
+        slots: (T,) int64, the places in the suffixes of the bars being read.
+        suffix: (1, T, steps) to add to scores of the suffixes: -inf at slots later than each of those bars.
 
     Args:
         lengths: (N,) real positions of each row, from the left.
         width: L.
         even: every row fills the width.
+        steps: slots of a suffix.
     """
 
-    def __init__(self, lengths: Tensor, width: int, even: bool) -> None:
-        self.lengths, self.width = lengths, width
-        self.bias: Tensor | None = None
+    def __init__(self, lengths: Tensor, width: int, even: bool, steps: int) -> None:
+        self.lengths = lengths
+        self.positions = torch.arange(width, device=lengths.device)
+        self.all_slots = torch.arange(steps, device=lengths.device)
+        self.prefix: Tensor | None = None
         if not even:
             self.hide(torch.zeros_like(lengths))
 
     def hide(self, oldest: Tensor) -> None:
-        """Hide the first (N,) positions of each row as well; none where it is negative."""
-        positions = torch.arange(self.width, device=self.lengths.device)
-        seen = (positions >= oldest[:, None]) & (positions < self.lengths[:, None])
-        self.bias = torch.where(seen, 0.0, -torch.inf)[:, None]
+        """Hide the first (N,) positions of each row; none where it is negative."""
+        seen = (self.positions >= oldest[:, None]) & (self.positions < self.lengths[:, None])
+        self.prefix = torch.where(seen, 0.0, -torch.inf)[:, None]
+
+    def move(self, first: int, count: int = 1) -> None:
+        """Stand at `count` bars from slot `first` on."""
+        self.slots = self.all_slots[first : first + count]
+        self.suffix = torch.where(self.all_slots <= self.slots[:, None], 0.0, -torch.inf)[None]
 
 
 class PrefixCache:
     """Keys and values of one attention layer: a prefix of each window, and a suffix of each of its samples.
 
-    Queries, keys and values arrive as (N, positions, heads, head width), rotated, queries scaled.
+    Queries, keys and values arrive as (N, positions, heads, head width), rotated, queries scaled. Of a suffix
+    all slots are read whether filled or not, for shapes that never change cost less than they save.
 
     Args:
-        visible: which prefix positions are real.
+        cursor: shared by the layers.
         samples: S, that share a prefix.
-        steps: bars that a sample appends at most.
+        steps: slots of a suffix.
     """
 
-    def __init__(self, visible: Visible, samples: int, steps: int) -> None:
-        self.visible, self.samples, self.steps = visible, samples, steps
-        self.used = 0
+    def __init__(self, cursor: Cursor, samples: int, steps: int) -> None:
+        self.cursor, self.samples, self.steps = cursor, samples, steps
 
     def prefill(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Keep (N, L, heads, w) keys and values as the prefix, and attend causally within it."""
@@ -61,48 +70,46 @@ class PrefixCache:
         """Keep (N, L, heads, w) keys and values as the prefix."""
         n, _, heads, width = k.shape
         self.keys, self.values = _by_head(k), _by_head(v)  # (N * heads, L, w)
-        shape = (n * heads, self.samples, self.steps, width)
-        self.own_keys, self.own_values = k.new_empty(shape), k.new_empty(shape)
+        shape = (n * heads * self.samples, self.steps, width)
+        self.own_keys, self.own_values = k.new_zeros(shape), k.new_zeros(shape)
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """T new bars of every sample, (N, S * T, heads, w) each: append them, then attend."""
+        """T new bars of every sample, (N, S * T, heads, w) each: keep them, then attend from them."""
         self.append(k, v)
-        return self.read(q, new=k.shape[1] // self.samples)
+        return self.read(q)
 
     def append(self, k: Tensor, v: Tensor) -> None:
-        """Add (N, S * T, heads, w) keys and values to the suffixes."""
-        new = k.shape[1] // self.samples
-        span = slice(self.used, self.used + new)
-        shape = (len(self.own_keys), self.samples, new, -1)
-        self.own_keys[:, :, span] = _by_head(k).view(shape)
-        self.own_values[:, :, span] = _by_head(v).view(shape)
-        self.used += new
+        """Put (N, S * T, heads, w) keys and values where the cursor stands."""
+        slots = self.cursor.slots
+        shape = (len(self.own_keys), len(slots), -1)
+        self.own_keys.index_copy_(1, slots, _by_head(k).view(shape))
+        self.own_values.index_copy_(1, slots, _by_head(v).view(shape))
 
-    def read(self, q: Tensor, new: int = 1) -> Tensor:
-        """Attend from (N, S * new, heads, w) queries, those of the last `new` bars: -> (N, S * new, d)."""
-        n, rows, heads, width = q.shape
-        q = _by_head(q)  # (N * heads, S * new, w)
-        scores = self._prefix_scores(q, heads)  # (N * heads, S * new, L)
-        length = scores.shape[-1]
-        if self.used:
-            own_keys = self.own_keys[:, :, : self.used].flatten(0, 1)  # (N * heads * S, used, w)
-            own_values = self.own_values[:, :, : self.used].flatten(0, 1)
-            own = q.view(-1, new, width) @ own_keys.transpose(1, 2)  # (N * heads * S, new, used)
-            if new > 1:
-                own = own + _causal_bias(new, self.used, own)
-            scores = torch.cat([scores, own.view(*scores.shape[:2], -1)], dim=-1)
-        weights = scores.softmax(dim=-1)
-        out = weights[..., :length] @ self.values  # (N * heads, S * new, w)
-        if self.used:
-            own = weights[..., length:].unflatten(1, (-1, new)).flatten(0, 1)
-            out.view(-1, new, width).baddbmm_(own, own_values)
-        return out.view(n, heads, rows, width).transpose(1, 2).flatten(2)
+    def read(self, q: Tensor) -> Tensor:
+        """Attend from (N, S * T, heads, w) queries of the bars at the cursor -> (N, S * T, d)."""
+        n, _, heads, width = q.shape
+        q = _by_head(q)
+        shared = self._prefix_scores(q, heads)  # (N * heads, S * T, L)
+        alone = (len(self.own_keys), -1, width)  # (N * heads * S, T, w): each sample sees its own
+        own = torch.baddbmm(self.cursor.suffix, q.view(alone), self.own_keys.transpose(1, 2))
+        weights = torch.cat([shared, own.view(*shared.shape[:2], -1)], dim=-1).softmax(dim=-1)
+        shared, own = weights.split([shared.shape[-1], self.steps], dim=-1)
+        out = torch.bmm(shared, self.values)
+        own = own.unflatten(1, (self.samples, -1)).flatten(0, 1)
+        out.view(alone).baddbmm_(own, self.own_values)
+        return _by_row(out, n)
+
+    def read_prefix(self, q: Tensor) -> Tensor:
+        """Attend from (N, S, heads, w) queries to the prefix alone -> (N, S, d)."""
+        n, _, heads, _ = q.shape
+        weights = self._prefix_scores(_by_head(q), heads).softmax(dim=-1)
+        return _by_row(torch.bmm(weights, self.values), n)
 
     def _prefix_scores(self, q: Tensor, heads: int) -> Tensor:
         keys = self.keys.transpose(1, 2)
-        if self.visible.bias is None:
-            return q @ keys
-        return torch.baddbmm(self.visible.bias.repeat_interleave(heads, 0), q, keys)
+        if self.cursor.prefix is None:
+            return torch.bmm(q, keys)
+        return torch.baddbmm(self.cursor.prefix.repeat_interleave(heads, 0), q, keys)
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -116,6 +123,6 @@ def _by_head(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1).contiguous()
 
 
-def _causal_bias(new: int, used: int, like: Tensor) -> Tensor:
-    """(new, used) -inf where a position is later than the query's."""
-    return torch.full((new, used), -torch.inf, dtype=like.dtype, device=like.device).triu(used - new + 1)
+def _by_row(x: Tensor, n: int) -> Tensor:
+    """(N * heads, positions, w) -> (N, positions, d)."""
+    return x.unflatten(0, (n, -1)).transpose(1, 2).flatten(2)

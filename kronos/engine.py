@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kronos.cache import PrefixCache, Visible, causal
+from kronos.cache import Cursor, PrefixCache, causal
 from kronos.config import SampleConfig
 from kronos.fused import FusedKronos, FusedTokenizer
 from kronos.quantizer import Tokens
@@ -68,12 +68,12 @@ def generate(
             past = _reread(model, _tail(_continued(prompt, out, step), max_context))
         s1_logits = model.s1_logits(past.hidden)
         s1 = draws.pick(probabilities(_by_window(s1_logits, n), config), step, half=0)
-        s2_logits = model.s2_logits(past.hidden, s1.view(len(past.hidden), -1), past.dependency)
+        s2_logits = model.s2_logits(past.hidden, s1.view(len(past.hidden), -1), past.attend)
         s2 = draws.pick(probabilities(_by_window(s2_logits, n), config), step, half=1)
         out.s1[:, :, step], out.s2[:, :, step] = s1, s2
         if step + 1 < cached:
             if step + 1 >= fitting:
-                past.visible.hide(past.lengths + step + 1 - max_context)
+                past.cursor.hide(past.cursor.lengths + step + 1 - max_context)
             past = _extend(model, past, Tokens(s1, s2), prompt.future[:, step], step)
         if on_step is not None:
             on_step()
@@ -88,11 +88,12 @@ def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_con
     """
     n, samples, horizon = generated.s1.shape
     window = _tail(prompt, max_context - horizon)
-    visible = _visible(window)
-    caches = [PrefixCache(visible, samples, horizon) for _ in tokenizer.decoder]
-    tokenizer.read(window.tokens, tokenizer.turns(_positions(window)), caches)
+    cursor = _cursor(window, horizon)
+    caches = [PrefixCache(cursor, samples, horizon) for _ in tokenizer.decoder]
+    tokenizer.read(window.tokens, tokenizer.turns(cursor.positions), caches)
     steps = torch.arange(horizon, device=window.lengths.device).repeat(samples)
     paths = Tokens(*(half.flatten(1) for half in generated))  # (N, S * H): all bars of all paths at once
+    cursor.move(0, horizon)
     bars = tokenizer.decode(paths, tokenizer.turns(window.lengths[:, None] + steps), caches)
     return bars.view(n, samples, horizon, -1)
 
@@ -101,46 +102,47 @@ class _Past(NamedTuple):
     """What is kept of the bars read so far."""
 
     hidden: Tensor  # (N, S, d) of each path's last bar, (N, 1, d) while its samples are one
-    lengths: Tensor  # (N,) of the windows
-    visible: Visible
+    cursor: Cursor
     trunk: list[PrefixCache]
     dependency: PrefixCache
+    attend: Callable[[Tensor], Tensor]  # how the dependency-aware layer reads its cache
 
 
 def _read(model: FusedKronos, prompt: Prompt, samples: int, steps: int) -> _Past:
     """Read the windows once."""
-    visible = _visible(prompt)
-    trunk = [PrefixCache(visible, samples, steps) for _ in model.blocks]
-    dependency = PrefixCache(visible, samples, steps)
-    turns = model.turns(_positions(prompt))
+    cursor = _cursor(prompt, steps)
+    trunk = [PrefixCache(cursor, samples, steps) for _ in model.blocks]
+    dependency = PrefixCache(cursor, samples, steps)
+    turns = model.turns(cursor.positions)
     hidden = model.hidden(prompt.tokens, prompt.stamps, turns, [cache.prefill for cache in trunk])
     dependency.store(*model.cross_keys_values(hidden))
-    return _Past(_last(hidden, prompt), prompt.lengths, visible, trunk, dependency)
+    return _Past(_last(hidden, prompt), cursor, trunk, dependency, dependency.read_prefix)
 
 
 def _extend(model: FusedKronos, past: _Past, tokens: Tokens, stamps: Tensor, step: int) -> _Past:
     """Take one more bar of every sample: (N, S) tokens, (N, 5) stamps."""
-    samples = tokens.s1.shape[1]
-    stamps = stamps[:, None].expand(-1, samples, -1)
-    turns = model.turns(past.lengths[:, None] + step)  # (N, 1): each sample sits where its window ends
+    past.cursor.move(step)
+    stamps = stamps[:, None].expand(-1, tokens.s1.shape[1], -1)
+    turns = model.turns(past.cursor.lengths[:, None] + step)  # (N, 1): each sample sits where its window ends
     hidden = model.hidden(tokens, stamps, turns, [cache.extend for cache in past.trunk])
     past.dependency.append(*model.cross_keys_values(hidden))
-    return past._replace(hidden=hidden)
+    return past._replace(hidden=hidden, attend=past.dependency.read)
 
 
 def _reread(model: FusedKronos, prompt: Prompt) -> _Past:
-    """Read N * S windows anew, each a window of its own, keeping what this step needs only."""
+    """Read N * S windows anew, each a window of its own, keeping only what this step needs."""
+    cursor = _cursor(prompt, steps=0)
     hidden, keys, values = [], [], []
-    turns = model.turns(_positions(prompt))
+    turns = model.turns(cursor.positions)
     for block in _blocks(prompt):
         states = model.hidden(block.tokens, block.stamps, turns, [causal] * len(model.blocks))
         k, v = model.cross_keys_values(states)
         hidden.append(_last(states, block))
         keys.append(k)
         values.append(v)
-    dependency = PrefixCache(_visible(prompt), samples=1, steps=0)
+    dependency = PrefixCache(cursor, samples=1, steps=0)
     dependency.store(torch.cat(keys), torch.cat(values))
-    return _Past(torch.cat(hidden), prompt.lengths, dependency.visible, [], dependency)
+    return _Past(torch.cat(hidden), cursor, [], dependency, dependency.read_prefix)
 
 
 def _last(hidden: Tensor, prompt: Prompt) -> Tensor:
@@ -154,12 +156,8 @@ def _by_window(logits: Tensor, n: int) -> Tensor:
     return logits.view(n, -1, logits.shape[-1])
 
 
-def _positions(prompt: Prompt) -> Tensor:
-    return torch.arange(prompt.tokens.s1.shape[1], device=prompt.lengths.device)
-
-
-def _visible(prompt: Prompt) -> Visible:
-    return Visible(prompt.lengths, prompt.tokens.s1.shape[1], prompt.even)
+def _cursor(prompt: Prompt, steps: int) -> Cursor:
+    return Cursor(prompt.lengths, prompt.tokens.s1.shape[1], prompt.even, steps)
 
 
 def _blocks(prompt: Prompt) -> Iterator[Prompt]:

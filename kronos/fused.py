@@ -102,13 +102,13 @@ class FusedKronos:
         """(N, R, d) -> (N, R, 2**s1_bits) float32."""
         return self.head_s1(hidden).float()
 
-    def s2_logits(self, hidden: Tensor, s1: Tensor, cache: PrefixCache) -> Tensor:
+    def s2_logits(self, hidden: Tensor, s1: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
         """(N, R or 1, d) hidden states, (N, R) coarse halves -> (N, R, 2**s2_bits) float32.
 
-        `cache` holds keys and values of all hidden states so far, the last included.
+        `attend` reads the cache of all hidden states so far, the last included.
         """
         q = self.queries[s1].unflatten(-1, (self.cross_heads, -1))
-        x = self.cross_out.plus(cache.read(q), hidden.expand(*s1.shape, -1))
+        x = self.cross_out.plus(attend(q), hidden.expand(*s1.shape, -1))
         return self.head_s2(_normed(x, self.cross_eps)).float()
 
     def cross_keys_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:

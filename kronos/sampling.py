@@ -60,9 +60,9 @@ class SharedDraws:
         """See `Draws`."""
         # Whole numbers add up the same in any order: the CDF is monotone, and flat where nothing is, on
         # every device, which a parallel sum of floats does not promise.
-        cdf = (probabilities * TICKS).int().cumsum(dim=-1, dtype=torch.int32)
+        cdf = (probabilities * TICKS).long().cumsum(dim=-1)
         uniforms = self.uniforms[:, :, step, half].unflatten(1, (probabilities.shape[1], -1))
-        return torch.searchsorted(cdf, (uniforms * cdf[..., -1:]).int(), right=True).flatten(1)
+        return torch.searchsorted(cdf, (uniforms * cdf[..., -1:]).long(), right=True).flatten(1)
 
 
 def date_uniforms(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int) -> np.ndarray:
