@@ -66,7 +66,7 @@ class Recipe:
 
     Attributes:
         provenance: of the forecasts; its hash of the data is not looked at.
-        windows: which are forecast.
+        spec: which windows are forecast.
         dtype: of the stored paths, "float32" or "float16".
 
     Raises:
@@ -74,7 +74,7 @@ class Recipe:
     """
 
     provenance: Provenance
-    windows: WindowSpec
+    spec: WindowSpec
     dtype: str
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Recipe:
         """How it forecasts and stores, ready for JSON."""
         known = asdict(self.provenance)
         how = {name: value for name, value in known.items() if name not in (*MODEL_FIELDS, "data_sha256")}
-        return {"format": FORMAT, "dtype": self.dtype, "windows": asdict(self.windows), **how}
+        return {"format": FORMAT, "dtype": self.dtype, "window_spec": asdict(self.spec), **how}
 
     @property
     def settings_sha256(self) -> str:
@@ -119,11 +119,13 @@ class Recipe:
         Raises:
             ValueError: another version of this package wrote them.
         """
-        how = {name: value for name, value in settings.items() if name not in ("format", "dtype", "windows")}
+        how = {
+            name: value for name, value in settings.items() if name not in ("format", "dtype", "window_spec")
+        }
         try:
             sampling = SampleConfig(**how.pop("sampling"))
             provenance = Provenance(**model, **how, sampling=sampling, data_sha256="")
-            return cls(provenance, WindowSpec(**settings["windows"]), settings["dtype"])
+            return cls(provenance, WindowSpec(**settings["window_spec"]), settings["dtype"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"its settings are of another version of kronos-strategies ({error})") from None
 

@@ -126,7 +126,7 @@ class StoredForecasts:
         ]
         if not len(dates):
             raise ValueError(f"{self.folder} has no forecast from {start} to {end}. {self._holds()}")
-        return pd.concat([read_summary(self._file(date).path) for date in dates])
+        return read_summary([self._file(date).path for date in dates])
 
     def coverage(self, dated: DatedWindows) -> Coverage:
         """Which dates of some windows are there; reads every file of theirs to see that it is whole."""
@@ -159,7 +159,7 @@ class StoredForecasts:
         dates = forecast.keys.get_level_values("datetime").unique()
         if len(dates) != 1:
             raise ValueError(f"The forecast is of {len(dates)} dates. Write one at a time.")
-        made = Recipe(forecast.provenance, self.recipe.windows, self.recipe.dtype)
+        made = Recipe(forecast.provenance, self.recipe.spec, self.recipe.dtype)
         if (made.settings_sha256, made.model["weights_sha256"]) != (
             self.recipe.settings_sha256,
             self.recipe.model["weights_sha256"],

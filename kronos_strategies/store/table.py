@@ -16,6 +16,7 @@ no volume overflows and the error is below scale / 4096.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -101,16 +102,19 @@ def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
     )
 
 
-def read_summary(path: Path) -> pd.DataFrame:
-    """Summary columns of a file by (datetime, instrument); its paths are not read.
+def read_summary(paths: Sequence[Path]) -> pd.DataFrame:
+    """Summary columns of files by (datetime, instrument), in the order given; no path of prices is read.
 
     Raises:
         DamagedFileError: a page does not fit its own checksum, which the format keeps beside the file's.
     """
-    try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read(list(SUMMARY_COLUMNS))
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedFileError(path, str(error)) from None
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pq.ParquetFile(path, page_checksum_verification=True).read(list(SUMMARY_COLUMNS)))
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedFileError(path, str(error)) from None
+    table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
     return pd.DataFrame(
         {name: table[name].to_numpy() for name in SUMMARY_COLUMNS[len(KEYS) :]}, index=_keys(table)
     )

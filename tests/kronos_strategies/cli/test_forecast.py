@@ -62,7 +62,7 @@ def test_it_fills_a_store_and_says_what_it_did_and_what_comes_next(bars, tmp_pat
     assert re.fullmatch(r"[\d,]+ windows/s, [\d,]+ in [\d.]+ s", row(out, "speed"))
     assert re.fullmatch(r"[\d.]+ kB", row(out, "on disk"))
     assert list(stored.dates) == list(pd.bdate_range(*SPAN))
-    assert stored.manifest["settings"]["windows"] == {
+    assert stored.manifest["settings"]["window_spec"] == {
         "universe": "csi300",
         "lookback": 30,
         "horizon": 3,

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -19,9 +20,15 @@ from .conftest import SAMPLING, SPEC
 SHA = "0123456789abcdef" * 4
 
 
-def recipe(**changes) -> Recipe:
-    made = Provenance("kronos-nano", None, SHA, "2019-12-31", SampleConfig(), 512, "")
-    return Recipe(dataclasses.replace(made, **changes), SPEC, "float32")
+@pytest.fixture
+def made(predictor) -> Provenance:
+    return dataclasses.replace(predictor.provenance(SampleConfig(), ""), weights_sha256=SHA)
+
+
+@pytest.fixture
+def recipe(made) -> Callable[..., Recipe]:
+    """The recipe of `made`, some of it changed."""
+    return lambda **changes: Recipe(dataclasses.replace(made, **changes), SPEC, "float32")
 
 
 @pytest.mark.parametrize(
@@ -36,12 +43,12 @@ def recipe(**changes) -> Recipe:
         ("/", "model-0123456789ab"),
     ],
 )
-def test_a_models_folder_is_its_name_as_any_file_system_takes_it_and_its_weights_hash(model, folder):
+def test_a_models_folder_is_its_name_as_any_file_system_takes_it_and_its_weights_hash(recipe, model, folder):
     assert recipe(model=model).folder.parts[0] == folder
     assert len(recipe(model=model).folder.parts) == 2
 
 
-def test_what_changes_no_number_changes_no_settings_hash():
+def test_what_changes_no_number_changes_no_settings_hash(recipe):
     same = recipe(trained_until="2024-06-30", revision="abc", data_sha256="d")
     assert same.settings_sha256 == recipe().settings_sha256
     assert (
@@ -50,18 +57,17 @@ def test_what_changes_no_number_changes_no_settings_hash():
     )
 
 
-def test_a_setting_that_a_provenance_gains_later_names_another_folder():
+def test_a_setting_that_a_provenance_gains_later_names_another_folder(made):
     @dataclasses.dataclass(frozen=True)
     class Wider(Provenance):
-        precision: str = "float32"
+        rounding: str = "nearest"
 
-    made = Provenance("kronos-nano", None, SHA, None, SampleConfig(), 512, "")
-    wider = Wider(**vars(made), precision="bfloat16")
-    assert Recipe(wider, SPEC, "float32").settings["precision"] == "bfloat16"
+    wider = Wider(**vars(made), rounding="down")
+    assert Recipe(wider, SPEC, "float32").settings["rounding"] == "down"
     assert Recipe(wider, SPEC, "float32").folder != Recipe(made, SPEC, "float32").folder
 
 
-def test_a_recipe_comes_back_from_json():
+def test_a_recipe_comes_back_from_json(recipe):
     written = json.loads(json.dumps([recipe().model, recipe().settings]))
     assert Recipe.from_json(*written) == recipe()
 
@@ -79,7 +85,7 @@ def test_the_manifest_holds_every_setting_the_weights_hash_and_the_hash_of_the_d
         "trained_until": predictor.origin.trained_until,
     }
     settings = manifest["settings"]
-    assert settings["windows"] == {"universe": "four", "lookback": 20, "horizon": 3, "min_bars": 20}
+    assert settings["window_spec"] == {"universe": "four", "lookback": 20, "horizon": 3, "min_bars": 20}
     assert settings["sampling"] == dataclasses.asdict(SAMPLING)
     assert (settings["dtype"], settings["max_context"], settings["format"]) == ("float32", 512, 1)
     known = {field.name for field in dataclasses.fields(Provenance)} - {"data_sha256"}
@@ -126,11 +132,11 @@ def test_an_edited_manifest_is_refused(tmp_path, predictor, windows):
         store.runs()
 
 
-def test_an_unknown_type_of_paths_is_refused():
+def test_an_unknown_type_of_paths_is_refused(made):
     with pytest.raises(ValueError, match=r"float8.*float32"):
         ForecastStore("nowhere", dtype="float8")
     with pytest.raises(ValueError, match="float8"):
-        Recipe(recipe().provenance, WindowSpec("four", 20, 3, 20), "float8")
+        Recipe(made, WindowSpec("four", 20, 3, 20), "float8")
 
 
 def test_a_store_is_read_without_torch(tmp_path, predictor, windows):
