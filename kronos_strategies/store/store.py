@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from kronos.config import SampleConfig
@@ -13,6 +14,8 @@ from kronos_strategies.store.manifest import MANIFEST, create_manifest
 from kronos_strategies.store.recipe import DTYPES, Recipe, WindowSpec
 from kronos_strategies.store.stored import StoredForecasts
 from kronos_strategies.stream import DatedWindows, Forecaster
+
+log = logging.getLogger(__name__)
 
 
 class ForecastStore:
@@ -82,5 +85,11 @@ class ForecastStore:
         return StoredForecasts(self.folder / recipe.folder)
 
     def runs(self) -> list[StoredForecasts]:
-        """Whatever is in the store, by folder; needs no model."""
-        return [StoredForecasts(path.parent) for path in sorted(self.folder.glob(f"*/*/{MANIFEST}"))]
+        """Whatever is in the store, by folder; needs no model. What cannot be used is logged and left out."""
+        found = []
+        for path in sorted(self.folder.glob(f"*/*/{MANIFEST}")):
+            try:
+                found.append(StoredForecasts(path.parent))
+            except ValueError as error:
+                log.warning("%s", error)
+        return found

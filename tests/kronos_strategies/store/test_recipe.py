@@ -118,7 +118,7 @@ def test_a_store_is_opened_by_its_settings_or_by_its_folder(tmp_path, predictor,
         store.open(predictor.provenance(SampleConfig(seed=9), ""), SPEC)
 
 
-def test_an_edited_manifest_is_refused(tmp_path, predictor, windows):
+def test_an_edited_manifest_is_refused(tmp_path, predictor, windows, caplog):
     store = ForecastStore(tmp_path)
     path = store.fill(predictor, windows[:4], SPEC, SAMPLING).stored.folder / "_manifest.json"
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
@@ -126,10 +126,12 @@ def test_an_edited_manifest_is_refused(tmp_path, predictor, windows):
         store.fill(predictor, windows, SPEC, SAMPLING)
     path.write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
-        store.runs()
+        StoredForecasts(path.parent)
     path.write_text('{"model": {}, "settings": {"sampling": {}}}')
     with pytest.raises(ValueError, match="another version"):
-        store.runs()
+        StoredForecasts(path.parent)
+    assert store.runs() == []
+    assert "another version" in caplog.text
 
 
 def test_an_unknown_type_of_paths_is_refused(made):
