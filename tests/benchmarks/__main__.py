@@ -16,7 +16,7 @@ from tests.benchmarks.cases import MODELS, Case, available, find_cases
 
 PARTS = ("cases", "memory", "growth", "threads")
 THREADED = ("b-small", "c-mini", "e-small")
-GROWTH_SECONDS = 6.0  # of the plain loop, at most, for a point of the growth tables
+GROWTH_SECONDS = 1.0  # of the plain loop, about, for a point of the growth tables
 
 app = App(help=__doc__)
 
@@ -121,7 +121,7 @@ class Bench:
 
     def memory(self, case: Case, full: bool) -> None:
         """Peaks of ours and of the plain loop, of which some rows are enough."""
-        ways = {"plain": case if full else case.part(60)}
+        ways = {"plain": case if full else case.part(300)}
         ways |= dict.fromkeys(measure.usable(case, self.variants), case)
         for way, part in ways.items():
             mib = memory.extra_memory(part, way)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tests.benchmarks.cases import Case
 from tests.benchmarks.flops import plain_flops
-from tests.benchmarks.measure import GUESS, Record, ours, plain, timed
+from tests.benchmarks.measure import Record, ours, plain, plain_part, timed
 
 SWEEPS: dict[str, tuple[int, ...]] = {
     "samples": (1, 5, 10, 20, 40),
@@ -27,10 +27,11 @@ def points(size: str) -> Iterator[tuple[str, Case]]:
 
 
 def grow(name: str, case: Case, variants: list[str], repeats: int, plain_seconds: float) -> Record:
-    """Times of one forecast; of the plain loop once, and only where that is cheap."""
-    record: Record = {"sweep": LETTERS[name], "value": getattr(case, name), "size": case.size, "plain": []}
-    if plain_flops(case).total < plain_seconds * GUESS * 1e9:
-        record["plain"].append(timed(plain(case)))
+    """Times of one forecast; of the plain loop once, a part of its steps scaled to all."""
+    record: Record = {"sweep": LETTERS[name], "value": getattr(case, name), "size": case.size}
+    part = plain_part(case, plain_seconds)
+    scale = plain_flops(case).total / plain_flops(part).total
+    record["plain"] = {clock: seconds * scale for clock, seconds in timed(plain(part)).items()}
     record["ours"] = {variant: [] for variant in variants}
     calls = {variant: ours(case, variant) for variant in variants}
     for call in calls.values():

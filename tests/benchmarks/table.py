@@ -127,12 +127,10 @@ def _growth(results: Results) -> Iterator[Table]:
         )
         first = points[0]
         for one in points:
-            plain = middle(one["plain"]) if one["plain"] else None
-            ours = [middle(one["ours"][name]) for name in variants]
-            grew = plain / middle(first["plain"]) if plain and first["plain"] else None
+            plain, ours = one["plain"]["cpu"], [middle(one["ours"][name]) for name in variants]
             table.add_row(
-                *(str(one["value"]), _number(plain, ".2f"), *(f"{value:.3f}" for value in ours)),
-                *(_number(plain and plain / ours[0], ".1f"), _number(grew, ".1f")),
+                *(str(one["value"]), f"{plain:.2f}", *(f"{value:.3f}" for value in ours)),
+                *(f"{plain / ours[0]:.1f}", f"{plain / first['plain']['cpu']:.1f}"),
                 f"{ours[0] / middle(first['ours'][variants[0]]):.1f}",
             )
         yield table
@@ -144,10 +142,6 @@ def _threads(results: Results) -> Table:
         seconds = (f"{middle(one['runs'], clock):.2f}" for clock in ("wall", "cpu"))
         table.add_row(one["case"], one["variant"], str(one["threads"]), *seconds)
     return table
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _table(title: str, *columns: str) -> Table:
