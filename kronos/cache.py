@@ -17,7 +17,7 @@ class Cursor:
 
     Attributes:
         prefix: (N, 1, L) to add to scores of the prefix; None where all of it is seen.
-        slots: (T,) int64, the places in the suffixes of the bars being read.
+        slots: the places in the suffixes of the T bars being read.
         suffix: (1, T, steps) to add to scores of the suffixes: -inf at slots later than each of those bars.
 
     Args:
@@ -42,8 +42,9 @@ class Cursor:
 
     def move(self, first: int, count: int = 1) -> None:
         """Stand at `count` bars from slot `first` on."""
-        self.slots = self.all_slots[first : first + count]
-        self.suffix = torch.where(self.all_slots <= self.slots[:, None], 0.0, -torch.inf)[None]
+        self.slots = slice(first, first + count)
+        seen = self.all_slots <= self.all_slots[self.slots, None]  # (T, steps)
+        self.suffix = torch.where(seen, 0.0, -torch.inf)[None]
 
 
 class PrefixCache:
@@ -69,7 +70,8 @@ class PrefixCache:
     def store(self, k: Tensor, v: Tensor) -> None:
         """Keep (N, L, heads, w) keys and values as the prefix."""
         n, _, heads, width = k.shape
-        self.keys, self.values = _by_head(k), _by_head(v)  # (N * heads, L, w)
+        self.keys = k.permute(0, 2, 3, 1).flatten(0, 1).contiguous()  # (N * heads, w, L), as products like it
+        self.values = _by_head(v)  # (N * heads, L, w)
         shape = (n * heads * self.samples, self.steps, width)
         self.own_keys, self.own_values = k.new_zeros(shape), k.new_zeros(shape)
 
@@ -80,10 +82,8 @@ class PrefixCache:
 
     def append(self, k: Tensor, v: Tensor) -> None:
         """Put (N, S * T, heads, w) keys and values where the cursor stands."""
-        slots = self.cursor.slots
-        shape = (len(self.own_keys), len(slots), -1)
-        self.own_keys.index_copy_(1, slots, _by_head(k).view(shape))
-        self.own_values.index_copy_(1, slots, _by_head(v).view(shape))
+        self.own_keys[:, self.cursor.slots] = _by_head(k).unflatten(1, (self.samples, -1)).flatten(0, 1)
+        self.own_values[:, self.cursor.slots] = _by_head(v).unflatten(1, (self.samples, -1)).flatten(0, 1)
 
     def read(self, q: Tensor) -> Tensor:
         """Attend from (N, S * T, heads, w) queries of the bars at the cursor -> (N, S * T, d)."""
@@ -106,10 +106,9 @@ class PrefixCache:
         return _by_row(torch.bmm(weights, self.values), n)
 
     def _prefix_scores(self, q: Tensor, heads: int) -> Tensor:
-        keys = self.keys.transpose(1, 2)
         if self.cursor.prefix is None:
-            return torch.bmm(q, keys)
-        return torch.baddbmm(self.cursor.prefix.repeat_interleave(heads, 0), q, keys)
+            return torch.bmm(q, self.keys)
+        return torch.baddbmm(self.cursor.prefix.repeat_interleave(heads, 0), q, self.keys)
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from kronos.config import DEPENDENCY_HEADS, ModelConfig, TokenizerConfig
 
 FLOAT = 4  # bytes
-CPU_BUDGET = 128 * 2**20  # throughput is flat beyond some hundred paths, memory is not
-
-
-def default_budget(device: torch.device) -> int:
-    """Bytes that a chunk may take: a part of what an accelerator has free, little on a CPU."""
-    if device.type == "cuda":
-        return int(0.6 * torch.cuda.mem_get_info(device)[0])
-    if device.type == "mps":
-        return int(0.4 * torch.mps.recommended_max_memory())
-    return CPU_BUDGET
 
 
 def chunks(lengths: np.ndarray, bytes_of: WindowBytes, budget: int) -> list[np.ndarray]:

@@ -9,7 +9,8 @@ attention and logits are float32 whatever the products' precision.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,25 +27,53 @@ Precision = Literal["float32", "bfloat16"]  # of matrix products
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # (N, R, heads, w) each -> (N, R, d)
 
 
+class Form(NamedTuple):
+    """How networks are rewritten.
+
+    Attributes:
+        precision: of matrix products.
+        compiled: by torch.compile, which knows no packed weights; it pays off on accelerators.
+    """
+
+    precision: Precision = "float32"
+    compiled: bool = False
+
+    def product(self, weight: Tensor, bias: Tensor | None) -> Product:
+        """A product with these weights."""
+        return Product(weight, bias, getattr(torch, self.precision), pack=not self.compiled)
+
+
 class FusedBlock:
     """A transformer block."""
 
-    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, block: nn.Module, form: Form) -> None:
         assert isinstance(block, Block)
         attention, ffn = block.self_attn, block.ffn
         self.heads, self.eps = attention.n_heads, block.norm1.eps
         weights, biases = zip(*_projections(attention), strict=True)
-        self.qkv = Product(torch.cat(weights) * block.norm1.weight, torch.cat(biases), dtype)
-        self.out = Product(attention.out_proj.weight, attention.out_proj.bias, dtype)
-        self.gate = Product(ffn.w1.weight * block.norm2.weight, None, dtype)
-        self.up = Product(ffn.w3.weight * block.norm2.weight, None, dtype)
-        self.down = Product(ffn.w2.weight, None, dtype)
+        self.qkv = form.product(torch.cat(weights) * block.norm1.weight, torch.cat(biases))
+        self.out = form.product(attention.out_proj.weight, attention.out_proj.bias)
+        self.gate = form.product(ffn.w1.weight * block.norm2.weight, None)
+        self.up = form.product(ffn.w3.weight * block.norm2.weight, None)
+        self.down = form.product(ffn.w2.weight, None)
+        # What surrounds attention is compiled; the caches within stay as they are.
+        compiled = partial(torch.compile, dynamic=True) if form.compiled else _as_it_is
+        self.before, self.after = compiled(self._before), compiled(self._after)
 
     def __call__(self, x: Tensor, turns: Tensor, attend: Attend) -> Tensor:
         """(N, R, d) at positions that `turns` stands for -> (N, R, d)."""
+        return self.after(x, attend(*self.before(x, turns)))
+
+    def _before(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, R, d) -> queries, keys, values, (N, R, heads, w) each."""
         qkv = self.qkv(_normed(x, self.eps)).float().unflatten(-1, (3, self.heads, -1))
         _rotate(qkv[:, :, :2], turns)
-        x = self.out.plus(attend(*qkv.unbind(2)), x)
+        q, k, v = qkv.unbind(2)
+        return q, k, v
+
+    def _after(self, x: Tensor, joined: Tensor) -> Tensor:
+        """The block's input and what attention made of it, (N, R, d) each -> (N, R, d)."""
+        x = self.out.plus(joined, x)
         h = _normed(x, self.eps)
         return self.down.plus(self.up.times(h, self.gate.silu(h)), x)
 
@@ -52,11 +81,11 @@ class FusedBlock:
 class KeysValues:
     """The part of a block that later positions see of it: all that a decoder's last block owes a prefix."""
 
-    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, block: nn.Module, form: Form) -> None:
         assert isinstance(block, Block)
         self.heads, self.eps = block.self_attn.n_heads, block.norm1.eps
         weights, biases = zip(*_projections(block.self_attn)[1:], strict=True)
-        self.kv = Product(torch.cat(weights) * block.norm1.weight, torch.cat(biases), dtype)
+        self.kv = form.product(torch.cat(weights) * block.norm1.weight, torch.cat(biases))
 
     def __call__(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
         """(N, R, d) -> keys and values, (N, R, heads, w) each."""
@@ -69,8 +98,8 @@ class FusedKronos:
     """`Kronos` as the engine wants it."""
 
     @torch.no_grad()
-    def __init__(self, model: Kronos, dtype: torch.dtype) -> None:
-        self.blocks = [FusedBlock(block, dtype) for block in model.transformer]
+    def __init__(self, model: Kronos, form: Form) -> None:
+        self.blocks = [FusedBlock(block, form) for block in model.transformer]
         self.norm = model.norm
         self.width = model.config.d_model // model.config.n_heads
         self.embedding = Tables([*_token_tables(model), *model.time_emb.weights()])
@@ -80,12 +109,12 @@ class FusedKronos:
         queries = F.linear(model.embedding.emb_s1.weight, cross.q_proj.weight, cross.q_proj.bias)
         self.queries = queries.detach() * cross.head_width**-0.5  # (2**s1_bits, d)
         weights = torch.cat([cross.k_proj.weight, cross.v_proj.weight])
-        self.cross_kv = Product(weights, torch.cat([cross.k_proj.bias, cross.v_proj.bias]), dtype)
-        self.cross_out = Product(cross.out_proj.weight, cross.out_proj.bias, dtype)
+        self.cross_kv = form.product(weights, torch.cat([cross.k_proj.bias, cross.v_proj.bias]))
+        self.cross_out = form.product(cross.out_proj.weight, cross.out_proj.bias)
         head, norm = model.head, model.dep_layer.norm
         self.cross_eps = norm.eps
-        self.head_s1 = Product(head.proj_s1.weight, head.proj_s1.bias, dtype)
-        self.head_s2 = Product(head.proj_s2.weight * norm.weight, head.proj_s2.bias, dtype)
+        self.head_s1 = form.product(head.proj_s1.weight, head.proj_s1.bias)
+        self.head_s2 = form.product(head.proj_s2.weight * norm.weight, head.proj_s2.bias)
 
     def turns(self, positions: Tensor) -> Tensor:
         """Rotations of positions (..., R)."""
@@ -121,15 +150,16 @@ class FusedTokenizer:
     """`KronosTokenizer` as the engine wants it."""
 
     @torch.no_grad()
-    def __init__(self, tokenizer: KronosTokenizer, dtype: torch.dtype) -> None:
+    def __init__(self, tokenizer: KronosTokenizer, form: Form) -> None:
         config = tokenizer.config
         self.quantizer = tokenizer.quantizer
         self.width = config.d_model // config.n_heads
         self.embed, self.quant_embed, self.head = tokenizer.embed, tokenizer.quant_embed, tokenizer.head
+        exact = form._replace(precision="float32")
         # The encoder's products stay in float32: a sign that flips is another token.
-        self.encoder = [FusedBlock(block, torch.float32) for block in tokenizer.encoder]
-        self.decoder = [FusedBlock(block, dtype) for block in tokenizer.decoder]
-        self.last = KeysValues(tokenizer.decoder[-1], dtype) if len(tokenizer.decoder) else None
+        self.encoder = [FusedBlock(block, exact) for block in tokenizer.encoder]
+        self.decoder = [FusedBlock(block, form) for block in tokenizer.decoder]
+        self.last = KeysValues(tokenizer.decoder[-1], form) if len(tokenizer.decoder) else None
         self.embedding = Tables(_corner_tables(tokenizer))
 
     def turns(self, positions: Tensor) -> Tensor:
@@ -174,6 +204,10 @@ class Tables:
         return F.embedding_bag(flat, self.table, mode="sum").unflatten(0, ids.shape[:-1])
 
 
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
 def _normed(x: Tensor, eps: float) -> Tensor:
     """X / rms(x); the norm's own scale is in the weights behind it."""
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
@@ -181,7 +215,7 @@ def _normed(x: Tensor, eps: float) -> Tensor:
 
 def _turns(positions: Tensor, width: int) -> Tensor:
     """(..., R) -> (..., R, 1, 1, width / 2) complex numbers of modulus 1."""
-    angles = positions[..., None].float() * rope_frequencies(width).to(positions.device)
+    angles = positions[..., None].float() * rope_frequencies(width, device=positions.device)
     return torch.polar(torch.ones_like(angles), angles)[..., None, None, :]
 
 

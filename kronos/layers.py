@@ -21,15 +21,15 @@ class Rope(NamedTuple):
 
 def rope_table(positions: Tensor, width: int, base: float = 10_000.0) -> Rope:
     """Rotary angles (Su et al. 2021) of integer positions (..., T); halves of a head are the pairs."""
-    frequencies = rope_frequencies(width, base).to(positions.device)
+    frequencies = rope_frequencies(width, base, positions.device)
     angles = positions[..., None].float() * frequencies  # (..., T, width / 2)
     angles = torch.cat([angles, angles], dim=-1)
     return Rope(angles.cos(), angles.sin())
 
 
-def rope_frequencies(width: int, base: float = 10_000.0) -> Tensor:
+def rope_frequencies(width: int, base: float = 10_000.0, device: torch.device | str | None = None) -> Tensor:
     """(width / 2,) inverse wavelengths of rotary positions."""
-    return 1.0 / base ** (torch.arange(0, width, 2).float() / width)
+    return 1.0 / base ** (torch.arange(0, width, 2, device=device).float() / width)
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:

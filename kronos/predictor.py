@@ -13,13 +13,15 @@ from rich.progress import Progress
 
 from kronos.bars import FEATURES
 from kronos.checkpoint import Origin, origin, resolve_tokenizer
-from kronos.chunks import WindowBytes, chunks, default_budget
+from kronos.chunks import WindowBytes, chunks
 from kronos.config import SampleConfig
-from kronos.engine import Prompt, Window, decode, generate
+from kronos.device import default_budget, find_device
+from kronos.engine import Window
 from kronos.forecast import Forecast, Provenance
-from kronos.fused import FusedKronos, FusedTokenizer, Precision
+from kronos.fused import Form, Precision
 from kronos.model import Kronos
-from kronos.sampling import Draws, SharedDraws, TorchDraws
+from kronos.pipeline import Pipeline
+from kronos.sampling import TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import MIN_BARS, Windows
@@ -39,6 +41,8 @@ class KronosPredictor:
             times faster and nearly the same (positions do not start over).
         precision: of matrix products, "float32" or "bfloat16", about twice as fast where the processor has it;
             residual stream, norms, attention and sampling stay in float32, yet other paths come out.
+        compile: spend some time at the first forecast on compiling the networks, on CUDA also on recording every
+            shape of a chunk as a graph; for long runs on an accelerator. On a CPU packed products are faster.
         memory: bytes that a chunk of windows may take; None takes little on a CPU, and more than half of what is
             free on an accelerator.
 
@@ -55,6 +59,7 @@ class KronosPredictor:
         clip: float = 5,
         window: Window = "exact",
         precision: Precision = "float32",
+        compile: bool = False,
         memory: int | None = None,
     ) -> None:
         _check_pair(model, tokenizer)
@@ -64,15 +69,15 @@ class KronosPredictor:
         _check_choice("precision", precision, get_args(Precision))
         if memory is not None and memory < 1:
             raise ValueError(f"memory={memory} bytes hold no window. Pass more, or None.")
-        self.device = _device(device)
+        self.device = find_device(device)
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer.to(self.device).eval()
         self.max_context = max_context
         self.clip = clip
-        self.window, self.precision, self.memory = window, precision, memory
+        self.window, self.precision, self.compile, self.memory = window, precision, compile, memory
         self.origin: Origin | None = None  # unknown for networks that came from no file
-        self._fused_networks: tuple[FusedKronos, FusedTokenizer] | None = None
-        self._fused_state: list[float] = []
+        self._made: Pipeline | None = None
+        self._made_of: list[float] = []
 
     @classmethod
     def from_pretrained(
@@ -85,6 +90,7 @@ class KronosPredictor:
         clip: float = 5,
         window: Window = "exact",
         precision: Precision = "float32",
+        compile: bool = False,
         memory: int | None = None,
     ) -> KronosPredictor:
         """Load a bundled pair, a folder with `tokenizer/` and `predictor/`, or a model with its tokenizer.
@@ -93,7 +99,7 @@ class KronosPredictor:
             spec: bundled name, folder, or hub id of a model.
             tokenizer: folder or hub id; released models and pairs know theirs.
             revision: of the model on the hub.
-            device, max_context, clip, window, precision, memory: as in the constructor.
+            device, max_context, clip, window, precision, compile, memory: as in the constructor.
 
         Raises:
             FileNotFoundError: nothing by that name; says how to get it.
@@ -108,6 +114,7 @@ class KronosPredictor:
             clip,
             window,
             precision,
+            compile,
             memory,
         )
         predictor.origin = origin(spec, tokenizer, revision)
@@ -134,6 +141,7 @@ class KronosPredictor:
         """
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
+        self._check_horizon(windows)
         sampling = sampling or SampleConfig()
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
         need = WindowBytes(
@@ -144,12 +152,12 @@ class KronosPredictor:
             self.max_context,
             self.window,
         )
-        networks = self._fused()
+        pipeline = self._pipeline()
         for rows in chunks(windows.lengths, need, self.memory or default_budget(self.device)):
             chunk = windows[rows]
             dates = pd.DatetimeIndex(chunk.keys.get_level_values("datetime"))
-            draws = SharedDraws(sampling.seed, dates, sampling.samples, chunk.horizon, self.device)
-            paths[rows] = self._paths(networks, chunk, sampling, draws)
+            uniforms = date_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
+            paths[rows] = pipeline.shared(chunk, sampling, torch.from_numpy(uniforms))
             if progress is not None:
                 progress(len(chunk))
         return self._forecast(windows, sampling, paths)
@@ -206,12 +214,13 @@ class KronosPredictor:
         `forecast` does not have that flaw.
         """
         windows = series_windows(df_list, x_timestamp_list, y_timestamp_list, pred_len)
+        self._check_horizon(windows)
         sampling = SampleConfig(samples=sample_count, T=T, top_k=top_k or 0, top_p=top_p)
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
         with Progress(disable=not verbose, transient=True) as bar:
             task = bar.add_task("bars", total=pred_len)
             draws = TorchDraws(sample_count, generator)
-            paths = self._paths(self._fused(), windows, sampling, draws, on_step=lambda: bar.advance(task))
+            paths = self._pipeline().drawn(windows, sampling, draws, on_step=lambda: bar.advance(task))
         means = self._forecast(windows, sampling, paths).mean()
         return [
             pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
@@ -234,42 +243,21 @@ class KronosPredictor:
             data_sha256=data_sha256,
         )
 
-    def _paths(
-        self,
-        networks: tuple[FusedKronos, FusedTokenizer],
-        windows: Windows,
-        sampling: SampleConfig,
-        draws: Draws,
-        on_step: Callable[[], None] | None = None,
-    ) -> np.ndarray:
-        """(N, S, H, 6) in the bars' own units, in one batch."""
+    def _check_horizon(self, windows: Windows) -> None:
         if windows.horizon >= self.max_context:
             raise ValueError(
                 f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Ask for fewer."
             )
-        model, tokenizer = networks
-        scale = windows.scale()
-        bars = torch.from_numpy(scale.apply(windows.values, self.clip)).to(self.device)
-        with torch.inference_mode():
-            prompt = Prompt(
-                tokens=tokenizer.encode(bars),
-                lengths=torch.from_numpy(windows.lengths).to(self.device),
-                stamps=torch.from_numpy(windows.stamps).to(self.device),
-                future=torch.from_numpy(windows.future_stamps).to(self.device),
-                even=bool((windows.lengths == windows.width).all()),
-            )
-        tokens = generate(model, prompt, sampling, draws, self.max_context, self.window, on_step)
-        bars = decode(tokenizer, prompt, tokens, self.max_context)
-        return scale.invert(bars.cpu().numpy())
 
-    def _fused(self) -> tuple[FusedKronos, FusedTokenizer]:
-        """The networks as they are now: whoever holds them may have trained them since the last forecast."""
+    def _pipeline(self) -> Pipeline:
+        """For the networks as they are now: whoever holds them may have trained them since the last forecast."""
         state = _fingerprint(self.model, self.tokenizer)
-        if self._fused_networks is None or self._fused_state != state:
-            dtype = getattr(torch, self.precision)
-            self._fused_networks = FusedKronos(self.model, dtype), FusedTokenizer(self.tokenizer, dtype)
-            self._fused_state = state
-        return self._fused_networks
+        if self._made is None or self._made_of != state:
+            form = Form(self.precision, self.compile)
+            networks = self.model, self.tokenizer
+            self._made = Pipeline(*networks, self.device, self.max_context, self.clip, self.window, form)
+            self._made_of = state
+        return self._made
 
     def _forecast(self, windows: Windows, sampling: SampleConfig, paths: np.ndarray) -> Forecast:
         provenance = self.provenance(sampling, windows.digest())
@@ -297,19 +285,3 @@ def _fingerprint(*networks: torch.nn.Module) -> list[float]:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name}='{value}' is none of {list(choices)}.")
-
-
-def _device(name: str | torch.device | None) -> torch.device:
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"device '{name}' cannot be used here ({reason}). Pass 'cpu', 'cuda', 'mps' or None."
-        ) from None
-    return device

@@ -18,12 +18,13 @@ class Product:
         weight: (out, in) float32.
         bias: (out,) float32 or None.
         dtype: of the products, float32 or bfloat16.
+        pack: lay the weights out in oneDNN's blocks where it is there.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, pack: bool = True) -> None:
         self.weight = weight.detach().to(dtype).contiguous()
         self.bias = None if bias is None else bias.detach().to(dtype)
-        self.packed = can_pack(self.weight)
+        self.packed = pack and can_pack(self.weight)
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
 

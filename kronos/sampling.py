@@ -51,10 +51,8 @@ class TorchDraws:
 class SharedDraws:
     """Inverse CDF of uniforms that depend on the seed and the forecast date alone."""
 
-    def __init__(
-        self, seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int, device: torch.device
-    ) -> None:
-        self.uniforms = torch.from_numpy(date_uniforms(seed, dates, samples, horizon)).to(device)
+    def __init__(self, uniforms: Tensor) -> None:
+        self.uniforms = uniforms  # (N, S, H, 2), see `date_uniforms`
 
     def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
         """See `Draws`."""

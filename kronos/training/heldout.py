@@ -12,7 +12,7 @@ from torch import Tensor
 from kronos.bars import CLOSE, FEATURES
 from kronos.config import SampleConfig
 from kronos.engine import Prompt, decode, generate
-from kronos.fused import FusedKronos, FusedTokenizer
+from kronos.fused import Form, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import TorchDraws
@@ -95,8 +95,8 @@ def _close_errors(
     sampling = SampleConfig(samples=20, T=1.0, top_p=1.0)
     draws = TorchDraws(sampling.samples, torch.Generator().manual_seed(0))
     context = lookback + 1
-    tokens = generate(FusedKronos(model, torch.float32), prompt, sampling, draws, context)
-    bars_ahead = decode(FusedTokenizer(tokenizer, torch.float32), prompt, tokens, context)
+    tokens = generate(FusedKronos(model, Form()), prompt, sampling, draws, context)
+    bars_ahead = decode(FusedTokenizer(tokenizer, Form()), prompt, tokens, context)
     expected = bars_ahead[:, :, 0, CLOSE].mean(dim=1)
     truth = bars[:, lookback, CLOSE]
     return torch.stack([(expected - truth).abs().sum(), (past[:, -1, CLOSE] - truth).abs().sum()])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kronos.bars import FEATURES
 from kronos.config import ModelConfig, TokenizerConfig
-from kronos.fused import FusedKronos, FusedTokenizer
+from kronos.fused import Form, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer
@@ -69,7 +69,7 @@ def make_tokenizer(seed: int = 0, dropout: float = 0.0, **sizes: int) -> KronosT
 def fuse(network: Kronos | KronosTokenizer) -> FusedKronos | FusedTokenizer:
     """As the engine wants it."""
     kind = FusedKronos if isinstance(network, Kronos) else FusedTokenizer
-    return kind(network, torch.float32)
+    return kind(network, Form())
 
 
 def make_tokens(model: Kronos, *shape: int, seed: int = 0) -> Tokens:

@@ -11,11 +11,9 @@ from kronos.config import SampleConfig
 from kronos.engine import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
-from kronos.sampling import Draws, SharedDraws, TorchDraws, probabilities
+from kronos.sampling import Draws, SharedDraws, TorchDraws, date_uniforms, probabilities
 from tests.kronos.builders import fuse, make_model, make_stamps, make_tokenizer, make_tokens
 from tests.kronos.oracle import Window, rebuild, recompute
-
-CPU = torch.device("cpu")
 
 # (window, horizon, context)
 REGIMES = {
@@ -77,7 +75,7 @@ def together(windows: list[Window], junk: int = 0) -> Prompt:
 def shared_draws(rows: int, samples: int, horizon: int, seed: int = 0) -> SharedDraws:
     """Draws of `rows` windows of different dates."""
     dates = pd.date_range("2024-01-01", periods=rows)
-    return SharedDraws(seed, dates, samples, horizon, CPU)
+    return SharedDraws(torch.from_numpy(date_uniforms(seed, dates, samples, horizon)))
 
 
 def assert_same(ours: Tokens, theirs: Tokens) -> None:

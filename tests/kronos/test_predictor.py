@@ -160,8 +160,10 @@ def test_paths_of_one_window_differ_unless_they_are_greedy(predictor: KronosPred
         (SampleConfig(samples=4, T=0), 1),
         (SampleConfig(4, top_k=1), 1),
     ):
-        paths = predictor.forecast(window, sampling).paths[0]
-        assert len(np.unique(paths.reshape(4, -1), axis=0)) == distinct
+        paths = predictor.forecast(window, sampling).paths[0] / window.scale().std[0]
+        # Equal tokens in other rows of a product may round differently; other tokens are far apart.
+        apart = np.abs(paths[:, None] - paths).max(axis=(2, 3)) > 1e-3  # (S, S)
+        assert len(np.unique(apart, axis=0)) == distinct
 
 
 @pytest.mark.parametrize("max_context", [8, 16])

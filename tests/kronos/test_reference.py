@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kronos.bars import check_bars
 from kronos.config import SampleConfig
 from kronos.engine import Prompt, decode, generate
-from kronos.fused import FusedKronos, FusedTokenizer
+from kronos.fused import Form, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.quantizer import Tokens
@@ -221,9 +221,9 @@ def test_sampled_tokens_are_upstreams_one_by_one(
     )
     sampling = SampleConfig(case["sample_count"], case["T"], case["top_p"], case["top_k"])
     draws = TorchDraws(case["sample_count"], torch.Generator().manual_seed(case["seed"]))
-    tokens = generate(FusedKronos(model, torch.float32), prompt, sampling, draws, case["max_context"])
+    tokens = generate(FusedKronos(model, Form()), prompt, sampling, draws, case["max_context"])
     number = CASES.index(case)
     np.testing.assert_array_equal(tokens.s1, expected[f"case{number}_s1"])
     np.testing.assert_array_equal(tokens.s2, expected[f"case{number}_s2"])
-    fused = FusedTokenizer(tokenizer, torch.float32)
+    fused = FusedTokenizer(tokenizer, Form())
     close(decode(fused, prompt, tokens, case["max_context"]), expected[f"case{number}_paths_normalised"])

@@ -12,7 +12,6 @@ from kronos.config import SampleConfig
 from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, probabilities
 
 EXAMPLES = settings(deadline=None, max_examples=60)
-CPU = torch.device("cpu")
 DAY = pd.DatetimeIndex(["2024-03-01"])
 ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))  # the largest float32 that a draw can be
 
@@ -21,9 +20,13 @@ def config(T: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> SampleConfig:
     return SampleConfig(T=T, top_k=top_k, top_p=top_p)
 
 
+def shared_draws(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int) -> SharedDraws:
+    return SharedDraws(torch.from_numpy(date_uniforms(seed, dates, samples, horizon)))
+
+
 def draws_of(uniform: float | np.ndarray, rows: int = 1, samples: int = 1) -> SharedDraws:
     """Draws whose uniforms are chosen by hand."""
-    draws = SharedDraws(0, DAY.repeat(rows), samples, 1, CPU)
+    draws = shared_draws(0, DAY.repeat(rows), samples, 1)
     draws.uniforms = torch.as_tensor(uniform, dtype=torch.float32).expand(draws.uniforms.shape).clone()
     return draws
 
@@ -193,7 +196,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     logits = torch.tensor([1.0, -1.0, 0.5, 2.0, -0.5, 0.0, 1.5, -3.0])
     for setting in (config(), config(T=0.7), config(top_k=4), config(top_p=0.8)):
         chances = probabilities(logits, setting)
-        draws = SharedDraws(5, DAY, 20_000, 1, CPU)
+        draws = shared_draws(5, DAY, 20_000, 1)
         for half in (0, 1):
             ids = draws.pick(chances.expand(1, 20_000, 8), step=0, half=half)
             counts = torch.bincount(ids.flatten(), minlength=8).double()
@@ -204,7 +207,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 
 
 def test_each_step_and_half_uses_its_own_uniform() -> None:
-    draws = SharedDraws(0, DAY, 3, 4, CPU)
+    draws = shared_draws(0, DAY, 3, 4)
     even = torch.full((1, 3, 1024), 1 / 1024)  # the id is the uniform's first ten bits
     for step in range(4):
         for half in (0, 1):

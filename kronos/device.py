@@ -1,0 +1,37 @@
+"""Which device computes, and how much of its memory a chunk may take."""
+
+from __future__ import annotations
+
+import torch
+
+CPU_BUDGET = 128 * 2**20  # bytes; throughput is flat beyond some hundred paths, memory is not
+
+
+def find_device(name: str | torch.device | None) -> torch.device:
+    """The device by that name; None stands for the fastest there is.
+
+    Raises:
+        ValueError: torch cannot use it here.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device '{name}' cannot be used here ({reason}). Pass 'cpu', 'cuda', 'mps' or None."
+        ) from None
+    return device
+
+
+def default_budget(device: torch.device) -> int:
+    """Bytes that a chunk may take: a part of what an accelerator has free, little on a CPU."""
+    if device.type == "cuda":
+        return int(0.6 * torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(0.4 * torch.mps.recommended_max_memory())
+    return CPU_BUDGET
