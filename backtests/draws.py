@@ -60,18 +60,18 @@ VARIANTS = {
 
 
 class InverseCdf:
-    """Draws of one date: (S, H, 2) uniforms, the same for every window, along tokens in a given order."""
+    """Draws by (N, S, H, 2) uniforms along the tokens in a given order."""
 
     def __init__(self, uniforms: Tensor, orders: tuple[Tensor, Tensor] | None) -> None:
-        self.uniforms = uniforms.float()
+        self.uniforms = uniforms
         self.orders = orders
 
     def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
         """See `kronos.sampling.Draws`."""
         device, size = probabilities.device, probabilities.shape[-1]
         order = self.orders[half].to(device) if self.orders else torch.arange(size, device=device)
-        cdf = probabilities[..., order].cumsum(dim=-1).expand(-1, len(self.uniforms), -1).contiguous()
-        target = self.uniforms[:, step, half, None].to(device) * cdf[..., -1:]
+        cdf = probabilities[..., order].cumsum(dim=-1).expand(-1, self.uniforms.shape[1], -1).contiguous()
+        target = self.uniforms[:, :, step, half, None].to(device) * cdf[..., -1:]
         return order[torch.searchsorted(cdf, target, right=True).squeeze(-1).clamp(max=size - 1)]
 
 

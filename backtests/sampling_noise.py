@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
-from unittest.mock import patch
 from zlib import crc32
 
 import cyclopts
@@ -28,32 +27,45 @@ from rich.table import Table
 from kronos.bars import FEATURES, adjust_bars
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast
+from kronos.fused import Form
+from kronos.pipeline import Pipeline
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.data.importer import import_bars
 from kronos_strategies.signals import signals
+
+ROWS = 4096  # paths at a time
 
 
 def forecast(
     predictor: KronosPredictor, windows: Windows, sampling: SampleConfig, variant: Variant, seeds: int = 1
 ) -> Forecast:
     """Forecast one date: `sampling.samples` paths of each seed, one seed after another."""
-    orders = price_orders(predictor.tokenizer) if variant.by_price else None
-    date = windows.keys.get_level_values("datetime")[0].value
+    p, drawn = predictor, replace(sampling, samples=seeds * sampling.samples)
+    pipeline = Pipeline(
+        p.model, p.tokenizer, p.device, p.max_context, p.clip, p.window, Form(p.precision, p.compile)
+    )
+    orders = price_orders(p.tokenizer) if variant.by_price else None
+    uniforms = _uniforms(windows, sampling, variant, seeds)
+    parts, rows = [], max(1, ROWS // drawn.samples)
+    for start in range(0, len(windows), rows):
+        part = slice(start, start + rows)
+        parts.append(pipeline.drawn(windows[part], drawn, InverseCdf(uniforms[part], orders), None))
+    provenance = p.provenance(drawn, windows.digest())
+    return Forecast(np.concatenate(parts), windows.keys, windows.future, windows.last, provenance)
 
-    def part(rows: Windows, *key: int) -> Forecast:
+
+def _uniforms(windows: Windows, sampling: SampleConfig, variant: Variant, seeds: int) -> torch.Tensor:
+    """(N, seeds * S, H, 2)."""
+    date = windows.keys.get_level_values("datetime")[0].value
+    names = windows.keys.get_level_values("instrument")
+    keys = [()] if variant.shared else [(crc32(name.encode()),) for name in names]
+    rows = []
+    for key in keys:
         streams = [np.random.default_rng([sampling.seed + i, date, *key]) for i in range(seeds)]
         sets = [variant.uniforms(stream, sampling.samples, 2 * windows.horizon) for stream in streams]
-        draws = InverseCdf(torch.from_numpy(np.concatenate(sets)).view(-1, windows.horizon, 2), orders)
-        with patch("kronos.predictor.SharedDraws", lambda *_: draws):
-            return predictor.forecast(rows, replace(sampling, samples=seeds * sampling.samples))
-
-    if variant.shared:
-        return part(windows)
-    names = windows.keys.get_level_values("instrument")
-    parts = [part(windows[[row]], crc32(name.encode())) for row, name in enumerate(names)]
-    paths = np.concatenate([one.paths for one in parts])
-    return replace(parts[0], paths=paths, keys=windows.keys, timestamps=windows.future, last=windows.last)
+        rows.append(np.concatenate(sets).reshape(-1, windows.horizon, 2))
+    return torch.from_numpy(np.stack(rows)).float().expand(len(windows), -1, -1, -1)
 
 
 @dataclass(frozen=True)
