@@ -53,7 +53,7 @@ def run(
         show: print this file instead of measuring.
         compare: an older file, to set ours against.
     """
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 165)
     if quick:
         repeats, plain_seconds, parts = 1, 8.0, "cases"
     if show is None:
