@@ -21,6 +21,7 @@ class Provenance:
         weights_sha256: of both networks; None for networks that came from no file.
         trained_until: last date that training saw (ISO), None where no model card says.
         sampling: the settings.
+        draws: the source of random numbers, ours or upstream's.
         max_context: bars the model sees at most.
         clip: normalised bars are clipped to ±clip.
         window: "exact" or "rolling", how a window outgrows the context.
@@ -33,6 +34,7 @@ class Provenance:
     weights_sha256: str | None
     trained_until: str | None
     sampling: SampleConfig
+    draws: str
     max_context: int
     clip: float
     window: str

@@ -13,7 +13,7 @@ from kronos.engine import Prompt, Window, decode, generate
 from kronos.fused import Form, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.replay import Replay
-from kronos.sampling import Draws, SharedDraws
+from kronos.sampling import Draws, SharedDraws, price_order
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import Windows
 
@@ -40,6 +40,7 @@ class Pipeline:
     ) -> None:
         self.model, self.tokenizer = FusedKronos(model, form), FusedTokenizer(tokenizer, form)
         self.device, self.max_context, self.clip, self.window = device, max_context, clip, window
+        self.order = price_order(tokenizer)
         self.replay = Replay(device) if form.compiled else None
 
     @torch.inference_mode()
@@ -49,7 +50,7 @@ class Pipeline:
 
         def run(bars: Tensor, lengths: Tensor, stamps: Tensor, future: Tensor, uniforms: Tensor) -> Tensor:
             prompt = Prompt(self.tokenizer.encode(bars), lengths, stamps, future, even)
-            return self._continue(prompt, sampling, SharedDraws(uniforms), None)
+            return self._continue(prompt, sampling, SharedDraws(uniforms, self.order), None)
 
         inputs = (*self._inputs(windows), uniforms.to(self.device))
         bars = run(*inputs) if self.replay is None else self.replay(run, (sampling, even), *inputs)

@@ -21,7 +21,7 @@ from kronos.forecast import Forecast, Provenance
 from kronos.fused import Form, Precision
 from kronos.model import Kronos
 from kronos.pipeline import Pipeline
-from kronos.sampling import TorchDraws, date_uniforms
+from kronos.sampling import SHARED, UPSTREAM, TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import MIN_BARS, Windows
@@ -160,7 +160,7 @@ class KronosPredictor:
             paths[rows] = pipeline.shared(chunk, sampling, torch.from_numpy(uniforms))
             if progress is not None:
                 progress(len(chunk))
-        return self._forecast(windows, sampling, paths)
+        return self._forecast(windows, sampling, SHARED, paths)
 
     def predict(
         self,
@@ -221,13 +221,13 @@ class KronosPredictor:
             task = bar.add_task("bars", total=pred_len)
             draws = TorchDraws(sample_count, generator)
             paths = self._pipeline().drawn(windows, sampling, draws, on_step=lambda: bar.advance(task))
-        means = self._forecast(windows, sampling, paths).mean()
+        means = self._forecast(windows, sampling, UPSTREAM, paths).mean()
         return [
             pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
             for mean, y in zip(means, y_timestamp_list, strict=True)
         ]
 
-    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
+    def provenance(self, sampling: SampleConfig, data_sha256: str, draws: str = SHARED) -> Provenance:
         """What a forecast of these settings and this data is made with."""
         known = self.origin
         return Provenance(
@@ -236,6 +236,7 @@ class KronosPredictor:
             weights_sha256=known.sha256 if known else None,
             trained_until=known.trained_until if known else None,
             sampling=sampling,
+            draws=draws,
             max_context=self.max_context,
             clip=self.clip,
             window=self.window,
@@ -259,8 +260,8 @@ class KronosPredictor:
             self._made_of = state
         return self._made
 
-    def _forecast(self, windows: Windows, sampling: SampleConfig, paths: np.ndarray) -> Forecast:
-        provenance = self.provenance(sampling, windows.digest())
+    def _forecast(self, windows: Windows, sampling: SampleConfig, draws: str, paths: np.ndarray) -> Forecast:
+        provenance = self.provenance(sampling, windows.digest(), draws)
         return Forecast(paths, windows.keys, windows.future, windows.last, provenance)
 
 

@@ -1,22 +1,31 @@
 """From logits to tokens: filters, and the two sources of random draws.
 
-`SharedDraws` is ours: one uniform stream per (seed, forecast date), the same for every instrument of that
-date and every model version, turned into tokens by inverse CDF. Monte-Carlo noise then cancels between
-instruments and between versions, and a forecast depends on no batch size, order or worker.
+`SharedDraws` is ours: one set of uniforms per (seed, forecast date), the same for every instrument of that
+date and every model version, turned into tokens by inverse CDF in order of price. Monte-Carlo noise then
+cancels between instruments and between versions, and a forecast depends on no batch size, order or worker;
+the uniforms are a scrambled Sobol net, worth two to three times as many independent ones.
 `TorchDraws` is upstream's: `torch.multinomial` over all rows, in upstream's order.
 """
 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.quasirandom import SobolEngine
 
+from kronos.bars import CLOSE
 from kronos.config import SampleConfig
+from kronos.quantizer import Tokens
+from kronos.tokenizer import KronosTokenizer
+
+SHARED, UPSTREAM = "sobol by price", "torch"  # names of the two sources, for a forecast's provenance
+ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 TICKS = 2**30  # of a whole CDF
 SEARCH_BITS = 22  # a floor is found among 2**22 within some 13 octaves: to 3e-6 octaves
@@ -49,33 +58,63 @@ class TorchDraws:
 
 
 class SharedDraws:
-    """Inverse CDF of uniforms that depend on the seed and the forecast date alone."""
+    """Inverse CDF, along tokens in order of price, of uniforms that depend on the seed and the date alone.
 
-    def __init__(self, uniforms: Tensor) -> None:
-        self.uniforms = uniforms  # (N, S, H, 2), see `date_uniforms`
+    Args:
+        uniforms: (N, S, H, 2), see `date_uniforms`.
+        order: ids of each half in the order in which their probabilities add up, see `price_order`.
+    """
+
+    def __init__(self, uniforms: Tensor, order: Tokens) -> None:
+        self.uniforms, self.order = uniforms, order
 
     def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
         """See `Draws`."""
+        order = self.order[half]
+        ordered = probabilities.gather(-1, order.expand_as(probabilities))
         # Whole numbers add up the same in any order: the CDF is monotone, and flat where nothing is, on
         # every device, which a parallel sum of floats does not promise.
-        cdf = (probabilities * TICKS).long().cumsum(dim=-1)
+        cdf = (ordered * TICKS).long().cumsum(dim=-1)
         uniforms = self.uniforms[:, :, step, half].unflatten(1, (probabilities.shape[1], -1))
-        return torch.searchsorted(cdf, (uniforms * cdf[..., -1:]).long(), right=True).flatten(1)
+        return order[torch.searchsorted(cdf, (uniforms * cdf[..., -1:]).long(), right=True)].flatten(1)
 
 
 def date_uniforms(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int) -> np.ndarray:
-    """(N, S, H, 2) float32 uniforms in [0, 1): one stream per distinct date, each date's shared by its rows.
+    """(N, S, H, 2) float32 uniforms in [0, 1): one set per distinct date, each date's shared by its rows.
 
-    The first samples of a date are the same however many are drawn.
+    Each date's S points are the first of a scrambled Sobol net in 2 H dimensions (Owen 1998): every point is
+    uniform, together they are more even than independent ones, and however many are drawn, the first are the same.
     """
     unique, inverse = np.unique(dates.as_unit("ns").asi8, return_inverse=True)
     table = np.empty((len(unique), samples, horizon, 2), np.float32)
     for row, date in zip(table, unique, strict=True):
         # Nanoseconds as two unsigned words: dates before 1970 are negative, which SeedSequence refuses.
         words = np.array([date], np.int64).view(np.uint32)
-        stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *words.tolist()])))
-        row[:] = stream.random(row.shape, np.float32)
+        state = np.random.SeedSequence([seed, *words.tolist()]).generate_state(1, np.uint64)[0] >> 1
+        net = SobolEngine(2 * horizon, scramble=True, seed=int(state))
+        points = net.draw(samples, dtype=torch.float64).numpy()
+        row[:] = np.minimum(points, ALMOST_ONE).reshape(row.shape)
     return table[inverse]
+
+
+@torch.inference_mode()
+def price_order(tokenizer: KronosTokenizer) -> Tokens:
+    """Ids of each half, (2**s1_bits,) and (2**s2_bits,), by the close of the bar that each alone stands for.
+
+    The other half counts as the mean over its ids. Along this order a CDF moves with the price, so that equal
+    uniforms mean alike bars for all instruments, and even uniforms even prices.
+    """
+    tokenizer = deepcopy(tokenizer).double().eval()  # no near-tie that another device would order otherwise
+    orders = []
+    for half, bits in enumerate(tokenizer.quantizer.split):
+        ids = torch.arange(2**bits, device=tokenizer.head.weight.device)
+        other = torch.zeros_like(ids)
+        corners = tokenizer.quantizer.corners(Tokens(other, ids) if half else Tokens(ids, other)).double()
+        coarse, fine = corners.split(tokenizer.quantizer.split, dim=-1)
+        (coarse if half else fine).zero_()
+        bars = tokenizer.rebuild(tokenizer.post_quant_embed(corners)[:, None])  # (V, 1, 6)
+        orders.append(bars[:, 0, CLOSE].argsort(stable=True))
+    return Tokens(*orders)
 
 
 def probabilities(logits: Tensor, config: SampleConfig) -> Tensor:

@@ -12,6 +12,7 @@ from kronos.config import ModelConfig, TokenizerConfig
 from kronos.fused import Form, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
+from kronos.sampling import SharedDraws, date_uniforms
 from kronos.tokenizer import KronosTokenizer
 
 
@@ -79,6 +80,14 @@ def make_tokens(model: Kronos, *shape: int, seed: int = 0) -> Tokens:
         torch.randint(2**model.config.s1_bits, shape, generator=generator),
         torch.randint(2**model.config.s2_bits, shape, generator=generator),
     )
+
+
+def shared_draws(
+    dates: pd.DatetimeIndex, samples: int, horizon: int, seed: int = 0, sizes: tuple[int, int] = (32, 8)
+) -> SharedDraws:
+    """Draws of windows of these dates, along ids in their own order; `sizes` of the vocabularies."""
+    uniforms = torch.from_numpy(date_uniforms(seed, dates, samples, horizon))
+    return SharedDraws(uniforms, Tokens(*map(torch.arange, sizes)))
 
 
 def make_stamps(*shape: int, seed: int = 0) -> Tensor:

@@ -11,8 +11,8 @@ from kronos.config import SampleConfig
 from kronos.engine import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
-from kronos.sampling import Draws, SharedDraws, TorchDraws, date_uniforms, probabilities
-from tests.kronos.builders import fuse, make_model, make_stamps, make_tokenizer, make_tokens
+from kronos.sampling import Draws, SharedDraws, TorchDraws, probabilities
+from tests.kronos.builders import fuse, make_model, make_stamps, make_tokenizer, make_tokens, shared_draws
 from tests.kronos.oracle import Window, rebuild, recompute
 
 # (window, horizon, context)
@@ -72,10 +72,10 @@ def together(windows: list[Window], junk: int = 0) -> Prompt:
     return Prompt(Tokens(s1, s2), lengths, stamps, future, even=len(set(lengths.tolist())) == 1)
 
 
-def shared_draws(rows: int, samples: int, horizon: int, seed: int = 0) -> SharedDraws:
+def draws_of_dates(model: Kronos, rows: int, samples: int, horizon: int) -> SharedDraws:
     """Draws of `rows` windows of different dates."""
-    dates = pd.date_range("2024-01-01", periods=rows)
-    return SharedDraws(torch.from_numpy(date_uniforms(seed, dates, samples, horizon)))
+    sizes = 2**model.config.s1_bits, 2**model.config.s2_bits
+    return shared_draws(pd.date_range("2024-01-01", periods=rows), samples, horizon, sizes=sizes)
 
 
 def assert_same(ours: Tokens, theirs: Tokens) -> None:
@@ -88,7 +88,7 @@ def against_oracle(
 ) -> None:
     """Same tokens, and the same logits behind them."""
     windows = make_windows(model, lengths, horizon)
-    draws = shared_draws(len(windows), sampling.samples, horizon)
+    draws = draws_of_dates(model, len(windows), sampling.samples, horizon)
 
     def choose(logits: Tensor, step: int, half: int) -> Tensor:
         return draws.pick(probabilities(logits, sampling), step, half)
@@ -150,10 +150,10 @@ def test_tokens_are_right_for_other_sizes_of_model(sizes: dict[str, int]) -> Non
 def test_a_window_in_a_ragged_batch_gets_the_tokens_it_gets_alone(horizon: int, context: int) -> None:
     model, sampling = make_model(), SampleConfig(4, T=1.0, top_p=0.9)
     windows = make_windows(model, [4, 19, 10, 2], horizon)
-    draws = shared_draws(4, 4, horizon)
+    draws = draws_of_dates(model, 4, 4, horizon)
     batch = generate(fuse(model), together(windows), sampling, draws, context)
     for i, window in enumerate(windows):
-        own = shared_draws(4, 4, horizon)
+        own = draws_of_dates(model, 4, 4, horizon)
         own.uniforms = own.uniforms[i : i + 1]
         alone = generate(fuse(model), together([window]), sampling, own, context)
         assert_same(Tokens(batch.s1[i : i + 1], batch.s2[i : i + 1]), alone)
@@ -166,7 +166,7 @@ def test_what_pads_a_short_window_is_never_read(horizon: int, context: int) -> N
     outcomes = []
     for junk in (0, 3):
         prompt = together(windows, junk)
-        tokens = generate(fuse(model), prompt, sampling, shared_draws(2, 2, horizon), context)
+        tokens = generate(fuse(model), prompt, sampling, draws_of_dates(model, 2, 2, horizon), context)
         outcomes.append((tokens, decode(fuse(tokenizer), prompt, tokens, context)))
     assert_same(outcomes[0][0], outcomes[1][0])
     assert torch.equal(outcomes[0][1], outcomes[1][1])
@@ -190,7 +190,8 @@ def test_the_calendar_of_the_future_reaches_the_model() -> None:
     windows = make_windows(model, [8, 8], 6)
     other = [window._replace(future=window.future.flip(0)) for window in windows]
     outcomes = [
-        generate(fuse(model), together(w), sampling, shared_draws(2, 1, 6), 64) for w in (windows, other)
+        generate(fuse(model), together(w), sampling, draws_of_dates(model, 2, 1, 6), 64)
+        for w in (windows, other)
     ]
     assert torch.equal(outcomes[0].s1[..., 0], outcomes[1].s1[..., 0])  # drawn before any future bar is read
     assert not torch.equal(outcomes[0].s1, outcomes[1].s1)
@@ -201,7 +202,7 @@ def test_later_steps_of_the_calendar_do_not_reach_earlier_bars() -> None:
     windows = make_windows(model, [8], 6)
     later = torch.cat([windows[0].future[:3], make_stamps(3, seed=9)])
     outcomes = [
-        generate(fuse(model), together(w), sampling, shared_draws(1, 2, 6), 64)
+        generate(fuse(model), together(w), sampling, draws_of_dates(model, 1, 2, 6), 64)
         for w in (windows, [windows[0]._replace(future=later)])
     ]
     # The stamp of bar 3 is read before bar 4 is drawn.
@@ -213,7 +214,7 @@ def test_later_steps_of_the_calendar_do_not_reach_earlier_bars() -> None:
 def test_every_bar_of_the_horizon_is_announced_once(horizon: int, context: int) -> None:
     model, steps = make_model(), []
     prompt = together(make_windows(model, [8], horizon))
-    draws = shared_draws(1, 2, horizon)
+    draws = draws_of_dates(model, 1, 2, horizon)
     generate(fuse(model), prompt, SampleConfig(2), draws, context, on_step=lambda: steps.append(1))
     assert len(steps) == horizon
 
@@ -237,7 +238,7 @@ def test_the_engine_leaves_its_prompt_alone() -> None:
     model = make_model()
     prompt = together(make_windows(model, [8, 5], 6))
     before = [part.clone() for part in (*prompt.tokens, *prompt[1:4])]
-    tokens = generate(fuse(model), prompt, SampleConfig(2), shared_draws(2, 2, 6), 10)
+    tokens = generate(fuse(model), prompt, SampleConfig(2), draws_of_dates(model, 2, 2, 6), 10)
     decode(fuse(make_tokenizer()), prompt, tokens, 10)
     for old, new in zip(before, (*prompt.tokens, *prompt[1:4]), strict=True):
         assert torch.equal(old, new)

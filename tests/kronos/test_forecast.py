@@ -23,7 +23,9 @@ def forecast() -> Forecast:
         names=["datetime", "instrument"],
     )
     timestamps = np.datetime64("2024-01-04", "ns") + np.arange(N * H).reshape(N, H) * np.timedelta64(1, "D")
-    provenance = Provenance("none", None, None, None, SampleConfig(S), 512, 5, "exact", "float32", "0")
+    provenance = Provenance(
+        "none", None, None, None, SampleConfig(S), "shared", 512, 5, "exact", "float32", "0"
+    )
     return Forecast(paths, keys, timestamps, paths[:, 0, 0], provenance)
 
 

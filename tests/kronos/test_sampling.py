@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kronos.config import SampleConfig
 from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, probabilities
+from tests.kronos.builders import shared_draws
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 DAY = pd.DatetimeIndex(["2024-03-01"])
@@ -20,13 +21,9 @@ def config(T: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> SampleConfig:
     return SampleConfig(T=T, top_k=top_k, top_p=top_p)
 
 
-def shared_draws(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int) -> SharedDraws:
-    return SharedDraws(torch.from_numpy(date_uniforms(seed, dates, samples, horizon)))
-
-
-def draws_of(uniform: float | np.ndarray, rows: int = 1, samples: int = 1) -> SharedDraws:
-    """Draws whose uniforms are chosen by hand."""
-    draws = shared_draws(0, DAY.repeat(rows), samples, 1)
+def draws_of(uniform: float | np.ndarray, size: int, rows: int = 1, samples: int = 1) -> SharedDraws:
+    """Draws whose uniforms are chosen by hand, from vocabularies of `size`."""
+    draws = shared_draws(DAY.repeat(rows), samples, 1, sizes=(size, size))
     draws.uniforms = torch.as_tensor(uniform, dtype=torch.float32).expand(draws.uniforms.shape).clone()
     return draws
 
@@ -167,19 +164,19 @@ def test_every_seed_and_every_moment_has_draws_of_its_own() -> None:
 
 
 def test_the_stream_is_the_one_that_forecasts_already_stored_were_made_with() -> None:
-    # By value: were this to change, no stored forecast could be made again. 24-bit numbers, exact in float32.
+    # By value: were this to change, no stored forecast could be made again.
     first = date_uniforms(0, DAY, 2, 2)[0, :, 0] * 2**24
-    np.testing.assert_array_equal(first, [[247402, 10282601], [2302068, 9291270]])
+    np.testing.assert_array_equal(first.astype(int), [[1266146, 11383998], [10977533, 4605847]])
 
 
-def test_uniforms_are_uniform_and_halves_and_steps_independent() -> None:
-    uniforms = date_uniforms(0, pd.date_range("2024-01-01", periods=50), 20, 5)  # 5,000 pairs of halves
+def test_every_point_is_uniform_and_its_halves_and_steps_are_independent() -> None:
+    # One point a date: the points of a date are less alike than chance would have them, by design.
+    uniforms = date_uniforms(0, pd.date_range("2000-01-01", periods=2000), 2, 3)[:, 1:]
     assert uniforms.min() >= 0
     assert uniforms.max() < 1
     pairs = {
         "halves": (uniforms[..., 0], uniforms[..., 1]),
         "steps": (uniforms[:, :, :-1], uniforms[:, :, 1:]),
-        "samples": (uniforms[:, :-1], uniforms[:, 1:]),
         "dates": (uniforms[:-1], uniforms[1:]),
     }
     for name, (a, b) in pairs.items():
@@ -189,6 +186,13 @@ def test_uniforms_are_uniform_and_halves_and_steps_independent() -> None:
         assert ((counts - expected) ** 2 / expected).sum() < 114.8, name
 
 
+@pytest.mark.parametrize("samples", [4, 16, 64])
+def test_the_points_of_a_date_fill_every_column_evenly(samples: int) -> None:
+    uniforms = date_uniforms(5, DAY, samples, 7)[0].reshape(samples, -1)
+    strata = np.sort((uniforms * samples).astype(int), axis=0)
+    np.testing.assert_array_equal(strata, np.tile(np.arange(samples)[:, None], strata.shape[1]))
+
+
 # Draws
 
 
@@ -196,7 +200,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     logits = torch.tensor([1.0, -1.0, 0.5, 2.0, -0.5, 0.0, 1.5, -3.0])
     for setting in (config(), config(T=0.7), config(top_k=4), config(top_p=0.8)):
         chances = probabilities(logits, setting)
-        draws = shared_draws(5, DAY, 20_000, 1)
+        draws = shared_draws(DAY, 20_000, 1, seed=5, sizes=(8, 8))
         for half in (0, 1):
             ids = draws.pick(chances.expand(1, 20_000, 8), step=0, half=half)
             counts = torch.bincount(ids.flatten(), minlength=8).double()
@@ -207,7 +211,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 
 
 def test_each_step_and_half_uses_its_own_uniform() -> None:
-    draws = shared_draws(0, DAY, 3, 4)
+    draws = shared_draws(DAY, 3, 4, sizes=(1024, 1024))
     even = torch.full((1, 3, 1024), 1 / 1024)  # the id is the uniform's first ten bits
     for step in range(4):
         for half in (0, 1):
@@ -223,7 +227,7 @@ def test_each_step_and_half_uses_its_own_uniform() -> None:
 )
 def test_what_has_no_probability_is_never_drawn(weights: list[float], uniform: float, total: float) -> None:
     chances = torch.tensor(weights) / sum(weights) * total  # rounding may leave any total near 1
-    token = draws_of(uniform).pick(chances[None, None], step=0, half=0).item()
+    token = draws_of(uniform, len(weights)).pick(chances[None, None], step=0, half=0).item()
     assert chances[token] > 0
     assert chances[:token].double().sum() <= uniform * total + 1e-6
     assert chances[: token + 1].double().sum() >= uniform * total - 1e-6
@@ -234,13 +238,13 @@ def test_the_ends_of_the_uniforms_draw_the_first_and_the_last_possible_token(
     uniform: float, token: int
 ) -> None:
     chances = torch.tensor([[[0.0, 0.25, 0.5, 0.25, 0.0, 0.0]]])
-    assert draws_of(uniform).pick(chances, step=0, half=1).item() == token
+    assert draws_of(uniform, 6).pick(chances, step=0, half=1).item() == token
 
 
 def test_a_vocabulary_of_a_thousand_and_the_largest_uniform_stay_inside() -> None:
     logits = torch.randn(40, 5, 1024, generator=torch.Generator().manual_seed(0)) * 3
     chances = probabilities(logits, config(top_p=0.9))
-    ids = draws_of(float(ALMOST_ONE), rows=40, samples=5).pick(chances, step=0, half=0)
+    ids = draws_of(float(ALMOST_ONE), 1024, rows=40, samples=5).pick(chances, step=0, half=0)
     assert (chances.gather(-1, ids[..., None]) > 0).all()
 
 
