@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from kronos.bars import FEATURES
-from kronos.layers import rope_table
 from kronos.quantizer import Tokens
+from kronos.sampling import ALMOST_ONE, price_order
 from kronos.tokenizer import KronosTokenizer
 
-ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))
 Uniforms = Callable[[np.random.Generator, int, int], np.ndarray]  # (stream, S, D) -> (S, D) in [0, 1)
 
 
@@ -59,34 +55,9 @@ VARIANTS = {
 }
 
 
-class InverseCdf:
-    """Draws by (N, S, H, 2) uniforms along the tokens in a given order."""
-
-    def __init__(self, uniforms: Tensor, orders: tuple[Tensor, Tensor] | None) -> None:
-        self.uniforms = uniforms
-        self.orders = orders
-
-    def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
-        """See `kronos.sampling.Draws`."""
-        device, size = probabilities.device, probabilities.shape[-1]
-        order = self.orders[half].to(device) if self.orders else torch.arange(size, device=device)
-        cdf = probabilities[..., order].cumsum(dim=-1).expand(-1, self.uniforms.shape[1], -1).contiguous()
-        target = self.uniforms[:, :, step, half, None].to(device) * cdf[..., -1:]
-        return order[torch.searchsorted(cdf, target, right=True).squeeze(-1).clamp(max=size - 1)]
-
-
-@torch.inference_mode()
-def price_orders(tokenizer: KronosTokenizer) -> tuple[Tensor, Tensor]:
-    """Ids of s1 and of s2 by the close of one bar that has the other half at zero, its mean over all ids."""
-    tokenizer = deepcopy(tokenizer).double()
-    config, orders = tokenizer.config, []
-    for half, bits in enumerate((config.s1_bits, config.s2_bits)):
-        ids = torch.arange(2**bits)
-        pair = (ids, torch.zeros_like(ids)) if half == 0 else (torch.zeros_like(ids), ids)
-        corners = tokenizer.quantizer.corners(Tokens(*pair)).double()
-        (corners[:, config.s1_bits :] if half == 0 else corners[:, : config.s1_bits]).zero_()
-        x = tokenizer.post_quant_embed(corners)[:, None]  # (V, 1, d_model)
-        for block in tokenizer.decoder:
-            x = block(x, rope_table(torch.zeros(1), config.d_model // config.n_heads))
-        orders.append(tokenizer.head(x)[:, 0, FEATURES.index("close")].argsort(stable=True))
-    return orders[0], orders[1]
+def order_of(tokenizer: KronosTokenizer, variant: Variant) -> Tokens:
+    """Ids of each half in the order in which their probabilities add up."""
+    if variant.by_price:
+        return price_order(tokenizer)
+    sizes = (2**bits for bits in tokenizer.quantizer.split)
+    return Tokens(*(torch.arange(size, device=tokenizer.head.weight.device) for size in sizes))

@@ -19,7 +19,7 @@ import cyclopts
 import numpy as np
 import pandas as pd
 import torch
-from draws import BASELINE, VARIANTS, WINNER, InverseCdf, Variant, price_orders
+from draws import BASELINE, VARIANTS, WINNER, Variant, order_of
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -30,6 +30,7 @@ from kronos.forecast import Forecast
 from kronos.fused import Form
 from kronos.pipeline import Pipeline
 from kronos.predictor import KronosPredictor
+from kronos.sampling import SharedDraws
 from kronos.windows import Windows
 from kronos_strategies.data.importer import import_bars
 from kronos_strategies.signals import signals
@@ -45,12 +46,12 @@ def forecast(
     pipeline = Pipeline(
         p.model, p.tokenizer, p.device, p.max_context, p.clip, p.window, Form(p.precision, p.compile)
     )
-    orders = price_orders(p.tokenizer) if variant.by_price else None
-    uniforms = _uniforms(windows, sampling, variant, seeds)
+    order = order_of(p.tokenizer, variant)
+    uniforms = _uniforms(windows, sampling, variant, seeds).to(p.device)
     parts, rows = [], max(1, ROWS // drawn.samples)
     for start in range(0, len(windows), rows):
         part = slice(start, start + rows)
-        parts.append(pipeline.drawn(windows[part], drawn, InverseCdf(uniforms[part], orders), None))
+        parts.append(pipeline.drawn(windows[part], drawn, SharedDraws(uniforms[part], order), None))
     provenance = p.provenance(drawn, windows.digest())
     return Forecast(np.concatenate(parts), windows.keys, windows.future, windows.last, provenance)
 

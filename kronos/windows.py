@@ -162,10 +162,13 @@ class Windows:
                 f"No instrument has a window of {min_bars} bars within [{since}, {until}]. "
                 "Give earlier bars or ask for a shorter lookback."
             )
-        windows = []
-        for name, bars, ends in parts:
-            dates = pd.DatetimeIndex(bars.index[ends])
-            windows.append(_cut(name, bars, ends, lookback, future_timestamps(dates, calendar, horizon)))
+        # The times ahead are looked up once a date, not once a window.
+        dates = pd.DatetimeIndex(np.unique(np.concatenate([bars.index[ends] for _, bars, ends in parts])))
+        future = future_timestamps(dates, calendar, horizon)
+        windows = [
+            _cut(name, bars, ends, lookback, future[dates.get_indexer(bars.index[ends])])
+            for name, bars, ends in parts
+        ]
         return cls.stack(windows).sorted()
 
     @classmethod

@@ -9,7 +9,9 @@ from qlib.log import get_module_logger
 from qlib.model.base import Model
 
 from kronos.config import SampleConfig
+from kronos.engine import Window
 from kronos.forecast import Forecast, Provenance
+from kronos.fused import Precision
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.progress import progress_bar
@@ -32,7 +34,7 @@ class KronosModel(Model):
         revision: on the hub.
         device: "cpu", "cuda", "mps"; empty or None takes the fastest there is.
         samples, T, top_p, top_k, seed: see `SampleConfig`.
-        max_context: bars the model sees at most.
+        max_context, window, precision, compile: see `KronosPredictor`.
         store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps none.
         store_dtype: of the paths in the store, "float32" or "float16".
     """
@@ -49,6 +51,9 @@ class KronosModel(Model):
         top_k: int = 0,
         seed: int = 0,
         max_context: int = 512,
+        window: Window = "exact",
+        precision: Precision = "float32",
+        compile: bool = False,
         store: str | None = None,
         store_dtype: str = "float32",
     ) -> None:
@@ -58,6 +63,7 @@ class KronosModel(Model):
         self.device = device or None
         self.sampling = SampleConfig(samples, T, top_p, top_k, seed)
         self.max_context = max_context
+        self.window, self.precision, self.compile = window, precision, compile
         self.store = ForecastStore(store, store_dtype) if store else None
         self.provenance: Provenance | None = None
         # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
@@ -113,5 +119,12 @@ class KronosModel(Model):
 
     def _load(self) -> KronosPredictor:
         return KronosPredictor.from_pretrained(
-            self.checkpoint, self.tokenizer, self.revision, self.device, self.max_context
+            self.checkpoint,
+            self.tokenizer,
+            self.revision,
+            self.device,
+            self.max_context,
+            window=self.window,
+            precision=self.precision,
+            compile=self.compile,
         )
