@@ -145,17 +145,16 @@ def _nucleus_floor(probabilities: Tensor, top_p: float) -> Tensor:
     which takes fewer rounds.
     """
     size = probabilities.shape[-1]
-    high = probabilities.amax(dim=-1, keepdim=True).log2()
     # What lies at or below an equal share of 1 - top_p has more than top_p above it.
-    low = torch.full_like(high, math.log2((1 - top_p) / size))
+    lowest = math.log2((1 - top_p) / size)
+    low = probabilities.new_full((*probabilities.shape[:-1], 1), lowest)  # in octaves below 1
     parts = 2 ** min(6, max(1, int(math.log2(SPLIT_SIZE / probabilities.numel() + 1))))
-    cuts = torch.arange(1, parts, device=high.device) / parts  # (parts - 1,)
-    rows = probabilities[..., None, :]
+    cuts = torch.arange(1, parts, device=low.device)  # (parts - 1,)
+    rows, width = probabilities[..., None, :], -lowest
     above = rows.new_empty(*rows.shape[:-2], parts - 1, size)
     for _ in range(math.ceil(SEARCH_BITS / math.log2(parts))):
-        width = high - low
+        width /= parts
         floors = torch.exp2(low + width * cuts)[..., None]  # (..., parts - 1, 1)
         too_much = torch.gt(rows, floors, out=above).mul_(rows).sum(dim=-1) > top_p  # (..., parts - 1)
-        low = low + width * (too_much.sum(dim=-1, keepdim=True) / parts)
-        high = low + width / parts
+        low = low + width * too_much.sum(dim=-1, keepdim=True)
     return torch.exp2(low - TIE)
