@@ -46,12 +46,14 @@ class WindowBytes:
         """For a lookback of `length` bars."""
         m, t = self.model, self.tokenizer
         seen, paths = min(length, self.max_context), self.samples * self.horizon
-        logits = 6 * self.samples * 2 ** max(m.s1_bits, m.s2_bits)
+        logits = 8 * self.samples * 2 ** max(m.s1_bits, m.s2_bits)
         caches = 2 * m.d_model * (m.n_layers + 1) * (seen + paths)
         scores = 3 * max(m.n_heads, DEPENDENCY_HEADS) * self.samples * (seen + self.horizon)
         reading = caches + max(_activations(m, seen), scores + logits)
         if self.rereads and length + self.horizon - 1 > self.max_context:
-            reading = max(reading, self.samples * self.max_context * 6 * m.d_model + logits)
+            # While the last reading's keys and values are there: parts of this one, joined, laid out; the ids.
+            positions = self.samples * self.max_context
+            reading = max(reading, max(caches, positions * 2 * m.d_model) + positions * (6 * m.d_model + 32))
         decoding = 2 * t.d_model * (t.n_dec_layers - 1) * (seen + paths)
         decoding += _activations(t, max(seen, paths)) + 3 * t.n_heads * paths * (seen + self.horizon)
         return FLOAT * max(reading, decoding, _activations(t, length))
