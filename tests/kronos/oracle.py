@@ -1,6 +1,7 @@
 """Upstream's algorithm, written plainly: at every step each copy of each window is read again from its start.
 
-No cache, no batch, no padding, no mask: slow, and simple enough to be believed. The engine is held to it.
+No cache, no batch, no padding: slow, and simple enough to be believed. The engine is held to it. The rolling
+window, which upstream does not know, is written in the same way, with a mask in place of a cache.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kronos.layers import rope_table, rotate
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer
@@ -38,10 +40,23 @@ Choose = Callable[[Tensor, int, int], Tensor]  # logits (N, S, V), step, half ->
 @torch.no_grad()
 def recompute(model: Kronos, windows: list[Window], samples: int, choose: Choose, context: int) -> Generated:
     """Sample every window's future, `samples` times, seeing the last `context` tokens at each step."""
+    return _sample(model, windows, samples, choose, lambda window: _read(model, window, context))
+
+
+@torch.no_grad()
+def roll(model: Kronos, windows: list[Window], samples: int, choose: Choose, context: int) -> Generated:
+    """As `recompute`, but a token is read once, where it stood, behind the `context` - 1 tokens before it."""
+    windows = [_cut(window, context) for window in windows]
+    return _sample(model, windows, samples, choose, lambda window: _read_band(model, window, context))
+
+
+def _sample(
+    model: Kronos, windows: list[Window], samples: int, choose: Choose, read: Callable[[Window], Tensor]
+) -> Generated:
     copies = [[window] * samples for window in windows]  # (N, S) sequences that grow
     seen: tuple[list[Tensor], list[Tensor]] = ([], [])
     for step in range(len(windows[0].future)):
-        hidden = [[_read(model, copy, context) for copy in row] for row in copies]
+        hidden = [[read(copy) for copy in row] for row in copies]
         s1_logits = _each(hidden, lambda h: model.s1_logits(h)[0, -1])
         s1 = choose(s1_logits, step, 0)
         s2_logits = torch.stack(
@@ -83,8 +98,33 @@ def rebuild(
 
 def _read(model: Kronos, window: Window, context: int) -> Tensor:
     """(1, T, d) hidden states of the last `context` tokens, positions from 0."""
-    tokens = Tokens(*(half[None, -context:] for half in window.tokens))
-    return model.hidden(tokens, window.stamps[None, -context:])
+    seen = _cut(window, context)
+    return model.hidden(Tokens(*(half[None] for half in seen.tokens)), seen.stamps[None])
+
+
+def _read_band(model: Kronos, window: Window, context: int) -> Tensor:
+    """(1, context, d) last hidden states of the whole window, where each token sees the `context` up to it."""
+    positions = torch.arange(len(window.stamps))
+    behind = positions[:, None] - positions  # (T, T)
+    seen = (behind >= 0) & (behind < context)
+    rope = rope_table(positions, model.config.d_model // model.config.n_heads)
+    x = model.embedding(Tokens(*(half[None] for half in window.tokens))) + model.time_emb(window.stamps[None])
+    for block in model.transformer:
+        attention, normed = block.self_attn, block.norm1(x)
+        q, k, v = (
+            project(normed).unflatten(-1, (attention.n_heads, -1)).transpose(1, 2)
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        scores = rotate(q, rope) @ rotate(k, rope).transpose(2, 3) / q.shape[-1] ** 0.5
+        joined = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v
+        x = x + attention.out_proj(joined.transpose(1, 2).flatten(2))
+        x = x + block.ffn(block.norm2(x))
+    return model.norm(x)[:, -context:]
+
+
+def _cut(window: Window, context: int) -> Window:
+    tokens = Tokens(*(half[-context:] for half in window.tokens))
+    return Window(tokens, window.stamps[-context:], window.future)
 
 
 def _fine(model: Kronos, hidden: Tensor, s1: Tensor) -> Tensor:

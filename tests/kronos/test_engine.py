@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pandas as pd
 import pytest
 import torch
@@ -9,11 +11,12 @@ from torch import Tensor
 
 from kronos.config import SampleConfig
 from kronos.engine import Prompt, decode, generate
+from kronos.engine import Window as Sliding
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import Draws, SharedDraws, TorchDraws, probabilities
 from tests.kronos.builders import fuse, make_model, make_stamps, make_tokenizer, make_tokens, shared_draws
-from tests.kronos.oracle import Window, rebuild, recompute
+from tests.kronos.oracle import Window, rebuild, recompute, roll
 
 # (window, horizon, context)
 REGIMES = {
@@ -84,7 +87,12 @@ def assert_same(ours: Tokens, theirs: Tokens) -> None:
 
 
 def against_oracle(
-    model: Kronos, lengths: list[int], horizon: int, context: int, sampling: SampleConfig
+    model: Kronos,
+    lengths: list[int],
+    horizon: int,
+    context: int,
+    sampling: SampleConfig,
+    window: Sliding = "exact",
 ) -> None:
     """Same tokens, and the same logits behind them."""
     windows = make_windows(model, lengths, horizon)
@@ -93,9 +101,10 @@ def against_oracle(
     def choose(logits: Tensor, step: int, half: int) -> Tensor:
         return draws.pick(probabilities(logits, sampling), step, half)
 
-    wanted = recompute(model, windows, sampling.samples, choose, context)
+    oracle = recompute if window == "exact" else roll
+    wanted = oracle(model, windows, sampling.samples, choose, context)
     recorder = Recorder(draws)
-    got = generate(fuse(model), together(windows), sampling, recorder, context)
+    got = generate(fuse(model), together(windows), sampling, recorder, context, window)
     assert_same(got, wanted.tokens)
     if sampling.T == 0:
         return
@@ -242,3 +251,66 @@ def test_the_engine_leaves_its_prompt_alone() -> None:
     decode(fuse(make_tokenizer()), prompt, tokens, 10)
     for old, new in zip(before, (*prompt.tokens, *prompt[1:4]), strict=True):
         assert torch.equal(old, new)
+
+
+# Rolling
+
+ROLLING = {
+    name: regime for name, regime in REGIMES.items() if regime[1] < regime[2]
+}  # as the predictor demands
+
+
+@pytest.mark.parametrize("filters", [FILTERS["greedy"], FILTERS["top-p"]], ids=["greedy", "top-p"])
+@pytest.mark.parametrize(("length", "horizon", "context"), ROLLING.values(), ids=ROLLING)
+def test_a_rolling_window_hides_its_oldest_tokens_and_reads_none_anew(
+    length: int, horizon: int, context: int, filters: dict[str, float]
+) -> None:
+    sampling = SampleConfig(1 if filters["T"] == 0 else 3, **filters)
+    against_oracle(make_model(n_layers=3), [length, length], horizon, context, sampling, "rolling")
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[3, 10, 17], [17, 3, 10], [2, 25, 30], [1, 6]],
+    ids=lambda lengths: "-".join(map(str, lengths)),
+)
+@pytest.mark.parametrize(("horizon", "context"), [(5, 64), (9, 16), (5, 16), (15, 16)])
+def test_windows_of_different_lengths_roll_each_at_its_own_time(
+    lengths: list[int], horizon: int, context: int
+) -> None:
+    sampling = SampleConfig(2, T=1.0, top_p=0.95)
+    against_oracle(make_model(n_layers=3), lengths, horizon, context, sampling, "rolling")
+
+
+@pytest.mark.parametrize("samples", [1, 2, 17])
+def test_a_rolling_window_is_right_for_one_path_and_for_many(samples: int) -> None:
+    against_oracle(make_model(), [10], 15, 16, SampleConfig(samples, T=1.0, top_p=1.0), "rolling")
+
+
+@pytest.mark.parametrize("lengths", [[10, 10], [3, 10, 7]], ids=["even", "ragged"])
+@pytest.mark.parametrize(("horizon", "same"), [(7, 7), (8, 7), (15, 7)])
+def test_rolling_and_exact_are_one_until_a_window_overflows(
+    lengths: list[int], horizon: int, same: int
+) -> None:
+    model, sampling = make_model(), SampleConfig(3, T=1.0, top_p=1.0)
+    prompt = together(make_windows(model, lengths, horizon))
+    exact, rolling = (
+        generate(fuse(model), prompt, sampling, draws_of_dates(model, len(lengths), 3, horizon), 16, window)
+        for window in get_args(Sliding)
+    )
+    for ours, theirs in zip(rolling, exact, strict=True):
+        assert torch.equal(ours[..., :same], theirs[..., :same])
+    # So these tests do tell the two apart, at the latest some bars after the overflow.
+    assert (horizon < 15) or not torch.equal(rolling.s1, exact.s1)
+
+
+def test_a_window_in_a_ragged_batch_rolls_as_it_does_alone() -> None:
+    model, sampling = make_model(), SampleConfig(4, T=1.0, top_p=0.9)
+    windows = make_windows(model, [4, 19, 10, 2], 12)
+    draws = draws_of_dates(model, 4, 4, 12)
+    batch = generate(fuse(model), together(windows), sampling, draws, 16, "rolling")
+    for i, window in enumerate(windows):
+        own = draws_of_dates(model, 4, 4, 12)
+        own.uniforms = own.uniforms[i : i + 1]
+        alone = generate(fuse(model), together([window]), sampling, own, 16, "rolling")
+        assert_same(Tokens(batch.s1[i : i + 1], batch.s2[i : i + 1]), alone)
