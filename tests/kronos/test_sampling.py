@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kronos.config import SampleConfig
+from kronos.quantizer import Tokens
 from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, probabilities
 from tests.kronos.builders import shared_draws
 
@@ -259,3 +260,120 @@ def test_upstreams_draws_are_multinomial_over_rows_series_by_series() -> None:
 def _global_draws(chances: Tensor, seed: int) -> Tensor:
     torch.manual_seed(seed)
     return TorchDraws(chances.shape[1]).pick(chances, step=0, half=0)
+
+
+# The nucleus, found without sorting
+
+
+def spread(kind: str, rows: int, size: int) -> Tensor:
+    """(rows, size) logits."""
+    random = torch.Generator().manual_seed(rows + size)
+    normal = torch.randn(rows, size, generator=random)
+    return {
+        "normal": 3 * normal,
+        "flat": 0.01 * normal,
+        "heavy": normal.sign() * normal.abs() ** 4,
+        "a peak": 0.1 * normal + 30 * torch.eye(size)[torch.arange(rows) % size],
+        "steps": torch.linspace(0, -40, size) + 0 * normal,
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["normal", "flat", "heavy", "a peak", "steps"])
+@pytest.mark.parametrize("size", [2, 17, 256, 1024])
+@pytest.mark.parametrize("rows", [1, 8, 100])  # few rows are searched in 64 parts at a time, many in 2
+def test_the_nucleus_is_that_of_sorted_probabilities(rows: int, size: int, kind: str) -> None:
+    logits = spread(kind, rows, size)
+    for T in (0.05, 0.3, 1.0, 4.0, 50.0):
+        chances = probabilities(logits, config(T)).double()
+        ranked, places = chances.sort(dim=-1, descending=True)
+        above = (ranked.cumsum(-1) - ranked).gather(-1, places.argsort(-1))  # mass of what is likelier
+        for top_p in (0.01, 0.3, 0.5, 0.9, 0.99, 0.9999):
+            ours = probabilities(logits, config(T, top_p=top_p)) > 0
+            wanted = (above <= top_p) & (chances > 0)
+            last = chances.masked_fill(~wanted, torch.inf).amin(-1, keepdim=True)
+            # As likely as the last that is in, or where float32 cannot tell the mass from top_p.
+            near = ((chances / last).log2().abs() < 2e-5) | ((above - top_p).abs() < 2e-6)
+            assert torch.equal(ours | near, wanted | near), (T, top_p)
+            assert ours.any(-1).all()
+            assert (
+                near.sum() < 0.1 * near.numel() + 2 * rows or kind == "flat" or T == 50
+            )  # else it says little
+
+
+def test_a_row_has_the_nucleus_among_many_that_it_has_alone() -> None:
+    logits = spread("normal", 100, 256)
+    together = probabilities(logits, config(top_p=0.9))
+    for row, chances in zip(logits, together, strict=True):
+        assert torch.equal(probabilities(row, config(top_p=0.9)) > 0, chances > 0)
+
+
+# Frequencies
+
+
+def chi_square_is_likely(counts: np.ndarray, expected: np.ndarray) -> bool:
+    """At p > 1e-4, by the cube-root approximation (Wilson & Hilferty 1931)."""
+    freedom = len(expected) - 1
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    spread = 2 / (9 * freedom)
+    return (statistic / freedom) ** (1 / 3) < 1 - spread + 3.719 * spread**0.5
+
+
+@pytest.fixture(scope="module")
+def many_dates() -> Tensor:
+    """(2000, 5, 1, 2) uniforms."""
+    return shared_draws(pd.date_range("2000-01-01", periods=2000), 5, 1).uniforms
+
+
+@pytest.mark.parametrize(
+    ("T", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 4, 1.0), (1.5, 0, 0.8), (0.5, 0, 0.6)]
+)
+def test_both_halves_are_drawn_as_often_as_their_definition_says(
+    T: float, top_k: int, top_p: float, many_dates: Tensor
+) -> None:
+    # One point of each of many dates: those of one date are more even than chance.
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    draws = SharedDraws(many_dates, Tokens(order, order.flip(0)))
+    halves = [[0.5, -1.0, 1.2, 0.1, -0.4, 0.9], [2.0, 0.3, -0.5, 0.4, 1.1, -2.0]]
+    ids, wanted = [], []
+    for half, logits in enumerate(halves):
+        chances = probabilities(torch.tensor(logits), config(T, top_k, top_p))
+        ids.append(draws.pick(chances.expand(2000, 5, 6), step=0, half=half)[:, 3])
+        wanted.append(plain_probabilities(logits, T, top_k, top_p))
+    counts = torch.bincount(ids[0] * 6 + ids[1], minlength=36).numpy()
+    expected = 2000 * np.outer(*wanted).ravel()
+    assert not counts[expected == 0].any()
+    possible = expected > 0
+    assert chi_square_is_likely(counts[possible], expected[possible])
+    assert not chi_square_is_likely(counts[possible][::-1], expected[possible])  # the test can tell
+
+
+def test_samples_of_a_date_are_as_likely_whichever_of_them_is_looked_at(many_dates: Tensor) -> None:
+    chances = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    draws = SharedDraws(many_dates, Tokens(torch.arange(4), torch.arange(4)))
+    ids = draws.pick(chances.expand(2000, 5, 4), step=0, half=0)
+    for sample in range(5):
+        counts = torch.bincount(ids[:, sample], minlength=4).numpy()
+        assert chi_square_is_likely(counts, 2000 * chances.numpy())
+
+
+@pytest.mark.parametrize("uniform", [0.0, 2.0**-24, 0.5, float(ALMOST_ONE)])
+@pytest.mark.parametrize("kept", [1, 2, 40, 1023])
+def test_no_order_and_no_uniform_draws_what_a_filter_took(kept: int, uniform: float) -> None:
+    random = torch.Generator().manual_seed(kept)
+    logits = 2 * torch.randn(30, 3, 1024, generator=random)
+    chances = probabilities(logits, config(top_k=kept))
+    draws = draws_of(uniform, 1024, rows=30, samples=3)
+    for _ in range(5):
+        order = torch.randperm(1024, generator=random)
+        draws.order = Tokens(order, order)
+        for half in (0, 1):
+            ids = draws.pick(chances, step=0, half=half)
+            assert (chances.gather(-1, ids[..., None]) > 0).all()
+
+
+def test_samples_that_share_their_probabilities_draw_as_if_each_had_its_own() -> None:
+    chances = probabilities(torch.randn(5, 1, 64, generator=torch.Generator().manual_seed(1)), config())
+    draws = shared_draws(pd.date_range("2024-01-01", periods=5), 9, 2, sizes=(64, 64))
+    for half in (0, 1):
+        own = draws.pick(chances.expand(5, 9, 64), step=1, half=half)
+        assert torch.equal(draws.pick(chances, step=1, half=half), own)
