@@ -280,7 +280,8 @@ def _fingerprint(*networks: torch.nn.Module) -> list[float]:
     with torch.no_grad():
         weights = [weight for network in networks for weight in network.parameters()]
         sums = torch.stack([weight.sum(dtype=torch.float32) for weight in weights])
-        return [*sums.tolist(), *(weight._version for weight in weights)]
+        # Weights made in inference mode count no changes.
+        return [*sums.tolist(), *(weight._version for weight in weights if not weight.is_inference())]
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
