@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import numpy as np
 import pandas as pd
 import torch
@@ -95,6 +98,11 @@ def make_stamps(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     fields = [torch.randint(size, shape, generator=generator) for size in (60, 24, 7, 31, 12)]
     return torch.stack(fields, dim=-1)
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile would call, if there is one."""
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
 
 def _spread(network: torch.nn.Module, seed: int) -> torch.nn.Module:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +18,7 @@ from kronos.fused import Form, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.product import Product
 from kronos.quantizer import Tokens
-from tests.kronos.builders import make_model, make_stamps, make_tokenizer, make_tokens, shared_draws
+from tests.kronos.builders import compiler, make_model, make_stamps, make_tokenizer, make_tokens, shared_draws
 
 MODELS: dict[str, dict[str, Any]] = {
     "as elsewhere": {},
@@ -265,11 +263,6 @@ def test_a_bfloat16_tokenizer_writes_the_very_tokens_of_the_float32_one(pack: bo
 
 
 # Compiled
-
-
-def compiler() -> str | None:
-    """The one that torch.compile would call."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
 
 @pytest.mark.slow

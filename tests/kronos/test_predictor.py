@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,11 @@ import torch
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast
+from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
+from kronos.replay import Replay
 from kronos.windows import KEYS, Windows
-from tests.kronos.builders import make_bars, make_model, make_panel, make_tokenizer
+from tests.kronos.builders import compiler, make_bars, make_model, make_panel, make_tokenizer
 
 H = 5
 SAMPLING = SampleConfig(samples=4, T=1.0, top_p=0.95, seed=3)
@@ -96,10 +101,10 @@ def test_the_order_of_windows_does_not_change_their_forecasts(
 
 @pytest.mark.parametrize("memory", [1, 50_000, 200_000])
 def test_the_size_of_chunks_does_not_change_a_forecast(
-    memory: int, predictor: KronosPredictor, windows: Windows
+    memory: int, predictor: KronosPredictor, windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = predictor.forecast(windows, SAMPLING).paths
-    predictor.memory = memory
+    monkeypatch.setattr(predictor, "memory", memory)  # others share this predictor
     chunks: list[int] = []
     pieces = predictor.forecast(windows, SAMPLING, progress=chunks.append).paths
     assert len(chunks) > 1
@@ -166,9 +171,10 @@ def test_paths_of_one_window_differ_unless_they_are_greedy(predictor: KronosPred
         assert len(np.unique(apart, axis=0)) == distinct
 
 
+@pytest.mark.parametrize("window", ["exact", "rolling"])
 @pytest.mark.parametrize("max_context", [8, 16])
-def test_a_forecast_dated_t_uses_nothing_behind_the_close_of_bar_t(max_context: int) -> None:
-    predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu", max_context)
+def test_a_forecast_dated_t_uses_nothing_behind_the_close_of_bar_t(max_context: int, window: Any) -> None:
+    predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu", max_context, window=window)
     panel = make_panel(24, "A", "B")
     asof = panel["A"].index[14]
 
@@ -277,6 +283,187 @@ def test_a_horizon_as_long_as_the_context_is_refused(predictor: KronosPredictor)
         predictor.forecast(windows, SAMPLING)
     shorter = Windows.rolling(make_panel(8, "A"), 4, 15, "B")
     assert predictor.forecast(shorter, SAMPLING).horizon == 15
+
+
+# Options
+
+
+def small(**options: Any) -> KronosPredictor:
+    """A predictor of a context that these windows outgrow."""
+    return KronosPredictor(make_model(), make_tokenizer(), "cpu", 8, **options)
+
+
+def test_rolling_and_exact_are_one_forecast_until_a_window_outgrows_the_context(windows: Windows) -> None:
+    for context, same in ((16, True), (8, False)):
+        exact, rolling = (
+            KronosPredictor(make_model(), make_tokenizer(), "cpu", context, window=window)
+            .forecast(windows, SAMPLING)
+            .paths
+            for window in ("exact", "rolling")
+        )
+        apart = np.abs(exact - rolling) / (windows.scale().std[:, None] + 1e-5) > 1e-3
+        assert apart.any() != same
+        fits = windows.lengths <= 8 - H + 1
+        assert fits.any()
+        assert not apart[fits].any()
+
+
+@pytest.mark.parametrize("window", ["exact", "rolling"])
+def test_windows_that_slide_have_the_forecast_they_have_alone_in_any_order_and_chunk(
+    window: Any, windows: Windows
+) -> None:
+    predictor, scale = small(window=window), windows.scale().std
+    whole = predictor.forecast(windows, SAMPLING).paths
+    order = np.random.default_rng(1).permutation(len(windows))
+    assert_same_paths(predictor.forecast(windows[order], SAMPLING).paths, whole[order], scale[order])
+    for memory in (1, 100_000):
+        assert_same_paths(small(window=window, memory=memory).forecast(windows, SAMPLING).paths, whole, scale)
+
+
+@pytest.mark.parametrize("window", ["exact", "rolling"])
+@pytest.mark.parametrize("lookback", [2, 8, 12])
+def test_a_rolling_window_takes_whatever_an_exact_one_does(window: Any, lookback: int) -> None:
+    longest = Windows.rolling(make_panel(12, "A"), lookback, 7, "B")[:2]  # 7 bars into a context of 8
+    assert np.isfinite(small(window=window).forecast(longest, SAMPLING).paths).all()
+    with pytest.raises(ValueError, match="horizon of 8 bars"):
+        small(window=window).forecast(Windows.rolling(make_panel(12, "A"), lookback, 8, "B"), SAMPLING)
+
+
+def test_a_bfloat16_forecast_is_another_one_and_always_the_same(windows: Windows) -> None:
+    exact = small().forecast(windows, SAMPLING).paths
+    once, again = (small(precision="bfloat16").forecast(windows, SAMPLING).paths for _ in range(2))
+    assert np.isfinite(once).all()
+    assert not np.array_equal(once, exact)
+    np.testing.assert_array_equal(once, again)
+
+
+def test_a_forecast_says_how_its_windows_slide_and_how_precise_it_is(windows: Windows) -> None:
+    for window, precision in (("exact", "float32"), ("rolling", "float32"), ("exact", "bfloat16")):
+        predictor = small(window=window, precision=precision)
+        provenance = predictor.forecast(windows[:1], SAMPLING).provenance
+        assert (provenance.window, provenance.precision, provenance.max_context) == (window, precision, 8)
+        assert provenance == predictor.provenance(SAMPLING, windows[:1].digest())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": "sliding"}, r"window='sliding' is none of \['exact', 'rolling'\]"),
+        ({"window": ""}, r"window='' is none of \['exact', 'rolling'\]"),
+        ({"precision": "float16"}, r"precision='float16' is none of \['float32', 'bfloat16'\]"),
+        ({"memory": 0}, "memory=0 bytes hold no window.* None"),
+        ({"memory": -5}, "memory=-5 bytes hold no window.* None"),
+    ],
+    ids=str,
+)
+def test_an_option_that_is_none_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        small(**options)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_loaded_predictor_has_the_options_it_was_asked_for(reference_folder: Path) -> None:
+    options: dict[str, Any] = {
+        "max_context": 32,
+        "clip": 4,
+        "window": "rolling",
+        "precision": "bfloat16",
+        "compile": True,
+        "memory": 123_456,
+    }
+    predictor = KronosPredictor.from_pretrained(reference_folder, device="cpu", **options)
+    assert {name: getattr(predictor, name) for name in options} == options
+    assert predictor.device.type == "cpu"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_and_replayed_chunks_are_the_forecast_of_plain_ones(
+    windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = []
+    monkeypatch.setattr(
+        "kronos.pipeline.Replay", lambda device: replays.append(Replay(device)) or replays[-1]
+    )
+    chunks: list[int] = []
+    compiled = small(compile=True, memory=100_000).forecast(windows, SAMPLING, progress=chunks.append).paths
+    assert len(replays) == 1
+    assert len(chunks) > 1
+    assert_same_paths(compiled, small().forecast(windows, SAMPLING).paths, windows.scale().std)
+
+
+def paths_of(part: slice) -> np.ndarray:
+    """Of some windows, computed in whatever process this runs in."""
+    panel = Windows.rolling(make_panel(20, "A", "B"), 12, H, "B")
+    return small().forecast(panel[part], SAMPLING).paths
+
+
+@pytest.mark.slow
+def test_two_processes_over_halves_give_the_forecast_of_one() -> None:
+    windows = Windows.rolling(make_panel(20, "A", "B"), 12, H, "B")
+    middle = len(windows) // 2
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        halves = list(pool.map(paths_of, (slice(0, middle), slice(middle, None))))
+    assert_same_paths(np.concatenate(halves), paths_of(slice(None)), windows.scale().std)
+
+
+# Weights
+
+
+def step(network: torch.nn.Module) -> None:
+    """By an optimizer, as training does."""
+    for weight in network.parameters():
+        weight.grad = torch.ones_like(weight)
+    torch.optim.SGD(network.parameters(), lr=0.3).step()
+
+
+def load(network: torch.nn.Module) -> None:
+    other = make_model(seed=8) if isinstance(network, Kronos) else make_tokenizer(seed=8)
+    network.load_state_dict(other.state_dict())
+
+
+def assign(network: torch.nn.Module) -> None:
+    other = make_model(seed=8) if isinstance(network, Kronos) else make_tokenizer(seed=8)
+    network.load_state_dict(other.state_dict(), assign=True)
+
+
+def edit(network: torch.nn.Module) -> None:
+    """Behind torch's back, in a single one of the weights: no version is counted."""
+    weight = dict(network.named_parameters())[
+        "head.proj_s1.bias" if isinstance(network, Kronos) else "head.bias"
+    ]
+    weight.data[0] += 2.0
+
+
+@pytest.mark.parametrize("change", [step, load, assign, edit], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("part", ["model", "tokenizer"])
+def test_weights_changed_after_a_forecast_change_the_next_one(
+    part: str, change: Callable[[torch.nn.Module], None], windows: Windows
+) -> None:
+    predictor, some = KronosPredictor(make_model(), make_tokenizer(), "cpu", 16), windows[:6]
+    before = predictor.forecast(some, SAMPLING).paths
+    change(getattr(predictor, part))
+    after = predictor.forecast(some, SAMPLING).paths
+    fresh = KronosPredictor(predictor.model, predictor.tokenizer, "cpu", 16)
+    np.testing.assert_array_equal(after, fresh.forecast(some, SAMPLING).paths)
+    assert not np.allclose(after, before)
+
+
+def test_networks_are_rewritten_only_when_they_changed(predictor: KronosPredictor, windows: Windows) -> None:
+    predictor.forecast(windows[:1], SAMPLING)
+    made = predictor._made
+    predictor.forecast(windows[1:3], SAMPLING)
+    predictor.predict(**call())
+    assert predictor._made is made
+
+
+def test_networks_made_in_inference_mode_forecast_like_others(windows: Windows) -> None:
+    with torch.inference_mode():
+        predictor = small()
+    wanted = small().forecast(windows[:2], SAMPLING).paths
+    np.testing.assert_array_equal(predictor.forecast(windows[:2], SAMPLING).paths, wanted)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(small().forecast(windows[:2], SAMPLING).paths, wanted)
 
 
 # Upstream's doors

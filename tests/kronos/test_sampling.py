@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.quantizer import Tokens
-from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, probabilities
-from tests.kronos.builders import shared_draws
+from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, price_order, probabilities
+from tests.kronos.builders import make_tokenizer, shared_draws
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 DAY = pd.DatetimeIndex(["2024-03-01"])
@@ -377,3 +378,42 @@ def test_samples_that_share_their_probabilities_draw_as_if_each_had_its_own() ->
     for half in (0, 1):
         own = draws.pick(chances.expand(5, 9, 64), step=1, half=half)
         assert torch.equal(draws.pick(chances, step=1, half=half), own)
+
+
+# Order of price
+
+
+def test_ids_are_ordered_by_the_close_of_the_mean_bar_that_they_stand_for() -> None:
+    tokenizer = make_tokenizer(s1_bits=4, s2_bits=6, group_size=5)
+    orders = price_order(tokenizer)
+    s1, s2 = torch.cartesian_prod(torch.arange(16), torch.arange(64)).T
+    corners = tokenizer.quantizer.corners(Tokens(s1, s2)).view(16, 64, 10)
+    with torch.no_grad():
+        for half, order in enumerate(orders):
+            mean = corners.mean(dim=1 - half)  # over all ids of the other half
+            close = tokenizer.rebuild(tokenizer.post_quant_embed(mean)[:, None])[
+                :, 0, FEATURES.index("close")
+            ]
+            assert torch.equal(order.sort().values, torch.arange(len(close)))
+            assert (close[order].diff() > -1e-5).all()
+            assert close.max() - close.min() > 0.1
+
+
+def test_finding_the_order_leaves_the_tokenizer_alone() -> None:
+    tokenizer = make_tokenizer(dropout=0.5).train()
+    before = {name: weight.clone() for name, weight in tokenizer.state_dict().items()}
+    once, again = price_order(tokenizer), price_order(tokenizer)
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))  # dropout is off
+    assert tokenizer.training
+    for name, weight in tokenizer.state_dict().items():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, before[name])
+
+
+def test_the_price_rises_with_the_uniform() -> None:
+    order = torch.tensor([2, 0, 3, 1])  # from the lowest close to the highest
+    draws = SharedDraws(
+        torch.tensor([0.05, 0.3, 0.6, 0.95]).view(1, 4, 1, 1).expand(1, 4, 1, 2), Tokens(order, order)
+    )
+    ids = draws.pick(torch.full((1, 1, 4), 0.25), step=0, half=0)
+    assert ids.tolist() == [order.tolist()]
