@@ -104,16 +104,18 @@ def price_order(tokenizer: KronosTokenizer) -> Tokens:
     The other half counts as the mean over its ids. Along this order a CDF moves with the price, so that equal
     uniforms mean alike bars for all instruments, and even uniforms even prices.
     """
-    tokenizer = deepcopy(tokenizer).double().eval()  # no near-tie that another device would order otherwise
+    device = tokenizer.head.weight.device
+    # In double precision, and on the CPU, for MPS knows none: no near-tie that another device orders otherwise.
+    tokenizer = deepcopy(tokenizer).cpu().double().eval()
     orders = []
     for half, bits in enumerate(tokenizer.quantizer.split):
-        ids = torch.arange(2**bits, device=tokenizer.head.weight.device)
+        ids = torch.arange(2**bits)
         other = torch.zeros_like(ids)
         corners = tokenizer.quantizer.corners(Tokens(other, ids) if half else Tokens(ids, other)).double()
         coarse, fine = corners.split(tokenizer.quantizer.split, dim=-1)
         (coarse if half else fine).zero_()
         bars = tokenizer.rebuild(tokenizer.post_quant_embed(corners)[:, None])  # (V, 1, 6)
-        orders.append(bars[:, 0, CLOSE].argsort(stable=True))
+        orders.append(bars[:, 0, CLOSE].argsort(stable=True).to(device))
     return Tokens(*orders)
 
 
