@@ -13,14 +13,14 @@ from rich.progress import Progress
 
 from kronos.bars import FEATURES
 from kronos.checkpoint import Origin, origin, resolve_tokenizer
-from kronos.chunks import WindowBytes, chunks
 from kronos.config import SampleConfig
-from kronos.device import default_budget, find_device
-from kronos.engine import Window
+from kronos.engine.chunks import WindowBytes, chunks
+from kronos.engine.device import default_budget, find_device
+from kronos.engine.fused import Form, Precision
+from kronos.engine.generate import Window
+from kronos.engine.pipeline import Pipeline
 from kronos.forecast import Forecast, Provenance
-from kronos.fused import Form, Precision
 from kronos.model import Kronos
-from kronos.pipeline import Pipeline
 from kronos.sampling import SHARED, UPSTREAM, TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from kronos.bars import CLOSE, FEATURES
 from kronos.config import SampleConfig
-from kronos.engine import Prompt, decode, generate
-from kronos.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.generate import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import TorchDraws

@@ -9,9 +9,9 @@ from qlib.log import get_module_logger
 from qlib.model.base import Model
 
 from kronos.config import SampleConfig
-from kronos.engine import Window
+from kronos.engine.fused import Precision
+from kronos.engine.generate import Window
 from kronos.forecast import Forecast, Provenance
-from kronos.fused import Precision
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.progress import progress_bar

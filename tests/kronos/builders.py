@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kronos.bars import FEATURES
 from kronos.config import ModelConfig, TokenizerConfig
-from kronos.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import SharedDraws, date_uniforms

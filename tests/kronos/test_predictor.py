@@ -13,10 +13,10 @@ import torch
 
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
+from kronos.engine.replay import Replay
 from kronos.forecast import Forecast
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
-from kronos.replay import Replay
 from kronos.windows import KEYS, Windows
 from tests.kronos.builders import compiler, make_bars, make_model, make_panel, make_tokenizer
 
@@ -383,7 +383,7 @@ def test_compiled_and_replayed_chunks_are_the_forecast_of_plain_ones(
 ) -> None:
     replays = []
     monkeypatch.setattr(
-        "kronos.pipeline.Replay", lambda device: replays.append(Replay(device)) or replays[-1]
+        "kronos.engine.pipeline.Replay", lambda device: replays.append(Replay(device)) or replays[-1]
     )
     chunks: list[int] = []
     compiled = small(compile=True, memory=100_000).forecast(windows, SAMPLING, progress=chunks.append).paths

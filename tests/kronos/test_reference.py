@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from kronos.bars import check_bars
 from kronos.config import SampleConfig
-from kronos.engine import Prompt, decode, generate
-from kronos.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.generate import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.quantizer import Tokens

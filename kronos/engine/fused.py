@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kronos.cache import PrefixCache, causal
+from kronos.engine.cache import PrefixCache, causal
+from kronos.engine.product import Product
 from kronos.layers import Attention, Block, rope_frequencies
 from kronos.model import Kronos
-from kronos.product import Product
 from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer
 

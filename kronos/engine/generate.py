@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kronos.cache import Cursor, PrefixCache, causal
 from kronos.config import SampleConfig
-from kronos.fused import FusedKronos, FusedTokenizer
+from kronos.engine.cache import Cursor, PrefixCache, causal
+from kronos.engine.fused import FusedKronos, FusedTokenizer
 from kronos.quantizer import Tokens
 from kronos.sampling import Draws, probabilities
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kronos.chunks import WindowBytes, chunks
 from kronos.config import SampleConfig
-from kronos.fused import Form
+from kronos.engine.chunks import WindowBytes, chunks
+from kronos.engine.fused import Form
+from kronos.engine.pipeline import Pipeline
 from kronos.model import Kronos
-from kronos.pipeline import Pipeline
 from kronos.sampling import date_uniforms
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import Windows

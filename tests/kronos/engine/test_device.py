@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kronos.device import CPU_BUDGET, default_budget, find_device
+from kronos.engine.device import CPU_BUDGET, default_budget, find_device
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "abacus", ""])

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kronos.config import SampleConfig
-from kronos.engine import Prompt, Window, decode, generate
-from kronos.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.generate import Prompt, Window, decode, generate
+from kronos.engine.replay import Replay
 from kronos.model import Kronos
-from kronos.replay import Replay
 from kronos.sampling import Draws, SharedDraws, price_order
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import Windows

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kronos.config import SampleConfig
-from kronos.engine import Prompt, decode, generate
-from kronos.engine import Window as Sliding
+from kronos.engine.generate import Prompt, decode, generate
+from kronos.engine.generate import Window as Sliding
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import Draws, SharedDraws, TorchDraws, probabilities

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kronos.cache import Cursor, PrefixCache, causal
+from kronos.engine.cache import Cursor, PrefixCache, causal
 
 N, HEADS, WIDTH, LONGEST, STEPS = 3, 2, 4, 7, 5
 LENGTHS = {"even": [LONGEST] * N, "ragged": [7, 2, 5]}

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kronos.cache import Cursor, PrefixCache, causal
 from kronos.config import SampleConfig
-from kronos.engine import Prompt, decode, generate
-from kronos.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.cache import Cursor, PrefixCache, causal
+from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.generate import Prompt, decode, generate
+from kronos.engine.product import Product
 from kronos.model import Kronos
-from kronos.product import Product
 from kronos.quantizer import Tokens
 from tests.kronos.builders import compiler, make_model, make_stamps, make_tokenizer, make_tokens, shared_draws
 
@@ -50,7 +50,7 @@ PACK = pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 def form(pack: bool, monkeypatch: pytest.MonkeyPatch) -> Form:
     """Of float32, its products packed or not."""
     if not pack:
-        monkeypatch.setattr("kronos.product.can_pack", lambda weight: False)
+        monkeypatch.setattr("kronos.engine.product.can_pack", lambda weight: False)
     return Form()
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kronos.product import Product, can_pack
+from kronos.engine.product import Product, can_pack
 
 DTYPES = [torch.float32, torch.bfloat16]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kronos.config import SampleConfig
-from kronos.fused import Form, FusedKronos, FusedTokenizer
-from kronos.pipeline import Pipeline
+from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
+from kronos.engine.pipeline import Pipeline
+from kronos.engine.replay import Replay
 from kronos.quantizer import Tokens
-from kronos.replay import Replay
 from kronos.sampling import date_uniforms
 from kronos.windows import Windows
 from tests.kronos.builders import make_model, make_panel, make_tokenizer
