@@ -153,7 +153,10 @@ class KronosPredictor:
             self.window,
         )
         pipeline = self._pipeline()
-        for rows in chunks(windows.lengths, need, self.memory or default_budget(self.device)):
+        budget = self.memory or default_budget(self.device)
+        if self.compile:
+            budget //= 2  # a replayed chunk is padded to at most twice its rows
+        for rows in chunks(windows.lengths, need, budget):
             chunk = windows[rows]
             dates = pd.DatetimeIndex(chunk.keys.get_level_values("datetime"))
             uniforms = date_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)

@@ -55,8 +55,15 @@ def generate(
         max_context: tokens that the model sees at most.
         window: how one that outgrows it slides on, see above.
         on_step: called after each bar of the horizon.
+
+    Raises:
+        ValueError: a rolling window would have to drop bars of its own path.
     """
     n, horizon = prompt.future.shape[:2]
+    if window == "rolling" and horizon >= max_context:
+        raise ValueError(
+            f"{horizon} bars roll out of a context of {max_context}. Ask for fewer, or window='exact'."
+        )
     shape = (n, config.samples, horizon)
     out = Tokens(prompt.lengths.new_zeros(shape), prompt.lengths.new_zeros(shape))
     width = min(prompt.tokens.s1.shape[1], max_context)  # of the longest row, without asking the device

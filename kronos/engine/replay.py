@@ -25,6 +25,8 @@ class Replay:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        # Graphs never run at the same time, and what one leaves is copied before the next: they share memory.
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._tapes: dict[Hashable, _Tape] = {}
 
     def __call__(self, run: Run, key: Hashable, *inputs: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ class Replay:
             run(*inputs)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._pool):
             output = run(*inputs)
         return _Tape(inputs, output, graph.replay)
 
