@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-CPU_BUDGET = 128 * 2**20  # bytes; throughput is flat beyond some hundred paths, memory is not
+CPU_BUDGET = 96 * 2**20  # bytes; throughput is flat beyond some hundred paths, memory is not
 
 
 def find_device(name: str | torch.device | None) -> torch.device:

@@ -22,7 +22,7 @@ from kronos.quantizer import Tokens
 from kronos.sampling import Draws, probabilities
 
 Window = Literal["exact", "rolling"]
-REREAD_TOKENS = 8192
+REREAD_TOKENS = 8192  # of the rows that are read anew together: throughput is flat beyond
 
 
 class Prompt(NamedTuple):
