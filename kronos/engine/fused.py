@@ -166,6 +166,7 @@ class FusedTokenizer:
         """Rotations of positions (..., R)."""
         return _turns(positions, self.width)
 
+    @torch.inference_mode()
     def encode(self, bars: Tensor) -> Tokens:
         """(N, L, 6) normalised bars -> their tokens; position t sees bars 0..t only."""
         x = self.embed(bars)
