@@ -37,9 +37,9 @@ class KronosPredictor:
         max_context: bars the model sees at most.
         clip: normalised bars are clipped to ±clip.
         window: how a window slides on when it outgrows `max_context` within the horizon: "exact" reads it anew
-            at each bar, as upstream does; "rolling" drops its oldest bars from the caches, which is several
-            times faster and nearly the same (positions do not start over).
-        precision: of matrix products, "float32" or "bfloat16", about twice as fast where the processor has it;
+            at each bar, as upstream does; "rolling" drops its oldest bars from the caches, which is much faster
+            and another model's answer in part: positions do not start over.
+        precision: of matrix products, "float32" or "bfloat16", about 1.4 times as fast where the processor has it;
             residual stream, norms, attention and sampling stay in float32, yet other paths come out.
         compile: spend some time at the first forecast on compiling the networks, on CUDA also on recording every
             shape of a chunk as a graph; for long runs on an accelerator. On a CPU packed products are faster.

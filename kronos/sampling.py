@@ -143,7 +143,7 @@ def _nucleus_floor(probabilities: Tensor, top_p: float) -> Tensor:
     """(..., V) -> (..., 1): the nucleus is what lies above it, tokens with at most `top_p` of mass above theirs.
 
     Mass above a floor falls as the floor rises, so the floor is searched for, by splitting the octaves that it
-    may lie in: for many rows this costs a tenth of sorting them. Few rows are split in more parts at a time,
+    may lie in: for many rows this costs a fraction of sorting them. Few rows are split in more parts at a time,
     which takes fewer rounds.
     """
     size = probabilities.shape[-1]

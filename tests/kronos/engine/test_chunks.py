@@ -138,6 +138,8 @@ def test_the_estimate_is_what_is_alive_at_the_peak_and_a_little_more(
     dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime"))
     uniforms = torch.from_numpy(date_uniforms(0, dates, samples, horizon))
     pipeline = Pipeline(*pair, torch.device("cpu"), context, 5, window, Form())  # type: ignore[arg-type]
+    # Made once for a tokenizer: no chunk pays for it.
+    assert [len(half) for half in pipeline.order] == [2**10, 2**6]
     with Peak() as peak:
         pipeline.shared(windows, SampleConfig(samples, T=1.0), uniforms)
     model, tokenizer = pair
