@@ -116,15 +116,14 @@ def resolve(spec: str | Path, part: str, revision: str | None = None) -> Path:
     """The folder that holds one network's `config.json` and `model.safetensors`.
 
     Args:
-        spec: bundled name, pair's folder, network's folder, or hub id.
-        part: `tokenizer` or `predictor`, which of a pair is meant.
+        spec: bundled name, folder with a subfolder named like the part, network's folder, or hub id.
+        part: `tokenizer` or `predictor`.
         revision: of the hub.
 
     Raises:
         FileNotFoundError: names the ways to get a checkpoint.
     """
-    folder = resolve_pair(spec)
-    folder = folder / part if folder else Path(spec).expanduser()
+    folder = next((f for f in _places(spec, part) if (f / CONFIG).is_file()), Path(spec).expanduser())
     if not folder.is_dir():
         return _from_hub(str(spec), revision or REVISIONS.get(str(spec)))
     if absent := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
@@ -136,9 +135,9 @@ def resolve(spec: str | Path, part: str, revision: str | None = None) -> Path:
 
 def resolve_pair(spec: str | Path) -> Path | None:
     """The folder with `tokenizer/` and `predictor/` that a bundled name or a path stands for, else None."""
-    for folder in (PRETRAINED / str(spec), Path(spec).expanduser()):
-        if (folder / "predictor" / CONFIG).is_file() and (folder / "tokenizer" / CONFIG).is_file():
-            return folder
+    for predictor, tokenizer in zip(_places(spec, "predictor"), _places(spec, "tokenizer"), strict=True):
+        if (predictor / CONFIG).is_file() and (tokenizer / CONFIG).is_file():
+            return predictor.parent
     return None
 
 
@@ -166,18 +165,36 @@ def bundled() -> list[str]:
 def origin(spec: str | Path, tokenizer: str | Path, revision: str | None) -> Origin:
     """Identify a pair by what its files hold."""
     folders = resolve(spec, "predictor", revision), resolve(tokenizer, "tokenizer")
-    digest = hashlib.sha256()
-    for folder in folders:
-        for name in (CONFIG, WEIGHTS):
-            digest.update((folder / name).read_bytes())
     on_hub = not Path(spec).expanduser().exists() and str(spec) not in bundled()
     cut_off = _trained_until(resolve_pair(spec) or folders[0])
     return Origin(
         name=str(spec),
         revision=(revision or REVISIONS.get(str(spec))) if on_hub else None,
-        sha256=digest.hexdigest(),
+        sha256=fingerprint(*folders),
         trained_until=cut_off or (RELEASED_UNTIL if str(spec) in RELEASED else None),
     )
+
+
+def fingerprint(*folders: Path) -> str:
+    """sha256 of the configs and weights in network folders, in hexadecimal."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for name in (CONFIG, WEIGHTS):
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def trained_until(spec: str | Path, part: str) -> str | None:
+    """Last date that the training of one network saw (ISO), from its card or the paper; None if neither says."""
+    folder = resolve(spec, part)
+    card = _trained_until(folder) or (_trained_until(folder.parent) if folder.name == part else None)
+    released = {*RELEASED, *RELEASED.values()}
+    return card or (RELEASED_UNTIL if str(spec) in released else None)
+
+
+def _places(spec: str | Path, part: str) -> tuple[Path, Path]:
+    """Where one network of a bundled name or a folder may lie."""
+    return PRETRAINED / str(spec) / part, Path(spec).expanduser() / part
 
 
 def _read_config(path: Path) -> dict[str, Any]:

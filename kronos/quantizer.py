@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -46,18 +47,20 @@ class BinaryQuantizer(nn.Module):
         bits = [_to_bits(ids, width) for ids, width in zip(tokens, self.split, strict=True)]
         return (torch.cat(bits, dim=-1).float() * 2 - 1) * self.scale
 
-    def loss(self, z: Tensor) -> Tensor:
+    def loss(self, z: Tensor, pool: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Commitment plus entropy of (B, T, bits) unit latents (BSQ, eqs. 7 and 8): a scalar.
 
         Small per-sample entropy makes the signs sure, large codebook entropy makes every code used. A bit is
         positive with logit 4 z / sqrt(bits). The codebook's entropy is the sum of its bits' entropies, as in
-        upstream, whose estimate by groups of bits is overwritten before it is used.
+        upstream, whose estimate by groups of bits is overwritten before it is used. It is no mean over windows, so
+        several processes that share a batch must `pool` their bits' means before it is taken.
         """
         config = self.config
         commit = (self(z).detach() - z).square().sum(dim=-1).mean()
         plus = torch.sigmoid(4 * self.scale * z)
         per_sample = _bit_entropy(plus).sum(dim=-1).mean()
-        codebook = _bit_entropy(plus.mean(dim=(0, 1))).sum()
+        mean = plus.mean(dim=(0, 1))
+        codebook = _bit_entropy(mean if pool is None else pool(mean)).sum()
         entropy = config.gamma0 * per_sample - config.gamma * codebook
         return config.beta * commit + config.zeta * entropy
 

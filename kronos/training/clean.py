@@ -24,12 +24,16 @@ class CleaningRule(NamedTuple):
     max_stagnant: int
 
 
+# The paper gives no runs for 30 minutes, 4 hours and weeks: those of its neighbours stand in.
 RULES = {
     "1min": CleaningRule(0.10, 15, 45),
     "5min": CleaningRule(0.15, 3, 10),
     "15min": CleaningRule(0.15, 2, 5),
+    "30min": CleaningRule(0.20, 1, 3),
     "60min": CleaningRule(0.20, 1, 3),
+    "4h": CleaningRule(0.25, 1, 3),
     "1day": CleaningRule(0.30, 1, 3),
+    "1week": CleaningRule(0.50, 1, 3),
 }
 
 

@@ -1,124 +1,165 @@
-"""Bars of many instruments as one flat array, and training windows as slices of it, picked by index."""
+"""Training windows: slices of tapes, picked by index, scaled by their lookback; and the split by dates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from kronos.bars import PRICES, adjust_bars, stamps
+from kronos.bars import FEATURES, STAMPS
 from kronos.scale import Scale
-from kronos.training.clean import RULES, clean_segments
+from kronos.training.config import TrainingConfig
+from kronos.training.order import Order, shares
+from kronos.training.tape import BarTape
 
-ZEROED = 0.05  # share of training windows whose volume and amount are hidden (Kronos, appendix on training)
 
+class Batch(NamedTuple):
+    """Windows of a step: (B, T, 6) float32 normalised bars, (B, T, 5) int64 calendar fields."""
 
-@dataclass(frozen=True)
-class BarTape:
-    """Cleaned segments end to end.
-
-    Attributes:
-        values: (M, 6) float32 FEATURES in the bars' own units.
-        stamps: (M, 5) int64 calendar fields.
-        dates: (M,) datetime64[ns] of each bar.
-        bounds: (segments + 1,) first row of each segment, then M.
-    """
-
-    values: np.ndarray
-    stamps: np.ndarray
-    dates: np.ndarray
-    bounds: np.ndarray
-
-    @classmethod
-    def from_files(cls, files: Sequence[Path], frequency: str, min_bars: int) -> BarTape:
-        """Read tidy parquet or CSV bars, adjust them by `factor` or `factor_est`, clean and concatenate."""
-        segments = []
-        for file in files:
-            for _, bars in _adjusted(_read(file)).groupby("instrument", sort=True):
-                segments += clean_segments(bars.set_index("datetime"), RULES[frequency], min_bars)
-        if not segments:
-            raise ValueError(
-                f"No stretch of {min_bars} clean bars in {[str(f) for f in files]}. Give longer series."
-            )
-        index = segments[0].index.append([s.index for s in segments[1:]])
-        return cls(
-            values=np.concatenate([s.to_numpy(np.float32) for s in segments]),
-            stamps=stamps(pd.DatetimeIndex(index)),
-            dates=index.to_numpy("datetime64[ns]"),
-            bounds=np.cumsum([0] + [len(s) for s in segments]),
-        )
-
-    def starts(self, length: int, since: str | None, until: str | None) -> np.ndarray:
-        """First rows of all windows of `length` bars within one segment that end in [since, until]."""
-        first = [np.arange(a, b - length + 1) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
-        starts = np.concatenate(first)
-        last = self.dates[starts + length - 1]
-        keep = np.ones(len(starts), bool)
-        if since is not None:
-            keep &= last >= np.datetime64(since)
-        if until is not None:
-            keep &= last < np.datetime64(until) + np.timedelta64(1, "D")
-        return starts[keep]
+    bars: Tensor
+    stamps: Tensor
 
 
 @dataclass(frozen=True)
 class TrainingWindows:
-    """Windows of `lookback` + `horizon` bars, scaled by their lookback alone."""
+    """Windows of `lookback` + `horizon` bars, scaled by their lookback alone.
 
-    tape: BarTape
-    starts: np.ndarray
+    Attributes:
+        tapes: one a source.
+        starts: first rows of the windows on each tape; indices count through all of them.
+        lookback: bars that set the scale.
+        horizon: bars behind them.
+        weights: of the sources, None: as their sizes.
+        clip: limit of normalised values.
+    """
+
+    tapes: tuple[BarTape, ...]
+    starts: tuple[np.ndarray, ...]
     lookback: int
     horizon: int
+    weights: tuple[float, ...] | None = None
     clip: float = 5.0
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return sum(self.sizes)
 
-    def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Windows by index -> (B, T, 6) float32 normalised bars and (B, T, 5) int64 stamps."""
-        rows = self.starts[indices, None] + np.arange(self.lookback + self.horizon)
-        values = self.tape.values[rows]
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Windows of each source."""
+        return tuple(len(starts) for starts in self.starts)
+
+    def batch(self, indices: np.ndarray, hidden: np.ndarray | None = None) -> Batch:
+        """Windows by index; those `hidden` without volume and amount."""
+        values, stamps = self._rows(np.asarray(indices))
         # Statistics of the lookback only: over the whole window they would tell the model its own future.
-        scale = Scale.fit(values[:, : self.lookback])
-        return scale.apply(values, self.clip), self.tape.stamps[rows]
+        bars = Scale.fit(values[:, : self.lookback]).apply(values, self.clip)
+        if hidden is not None:
+            bars[hidden, :, 4:] = 0.0
+        return Batch(torch.from_numpy(bars), torch.from_numpy(stamps))
 
-    def batches(
-        self, size: int, steps: int, seed: int, first: int = 0
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Steps `first`..`steps` of a shuffled pass that repeats, without volume in ZEROED of the windows.
+    def sample(self, count: int) -> list[np.ndarray]:
+        """Up to `count` indices in the sources' proportions, evenly spaced within each, source by source."""
+        count = min(count, len(self))
+        parts, offset = [], 0
+        for size, share in zip(self.sizes, shares(self.sizes, self.weights), strict=True):
+            wanted = min(size, max(1, round(count * share))) if size else 0
+            parts.append(offset + np.unique(np.linspace(0, size - 1, wanted).astype(int)))
+            offset += size
+        return parts
 
-        What step i holds depends on the seed and on i only, never on a worker or an earlier step.
-        """
-        per_epoch = len(self) // size
-        if per_epoch == 0:
+    def last_dates(self) -> list[str | None]:
+        """The date of the last bar that any window of each source holds, ISO; None where a source has none."""
+        length = self.lookback + self.horizon
+        last = [
+            tape.dates[starts + length - 1].max() if len(starts) else None
+            for tape, starts in zip(self.tapes, self.starts, strict=True)
+        ]
+        return [None if date is None else str(date.astype("datetime64[D]")) for date in last]
+
+    def _rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, T, 6) float32 raw bars and (B, T, 5) int64 stamps."""
+        offsets = np.cumsum((0, *self.sizes))
+        source = np.searchsorted(offsets, indices, side="right") - 1
+        length = self.lookback + self.horizon
+        values = np.empty((len(indices), length, len(FEATURES)), np.float32)
+        stamps = np.empty((len(indices), length, len(STAMPS)), np.int64)
+        for i in np.unique(source):
+            own = source == i
+            rows = self.starts[i][indices[own] - offsets[i], None] + np.arange(length)
+            values[own], stamps[own] = self.tapes[i].values[rows], self.tapes[i].stamps[rows]
+        return values, stamps
+
+
+class Split(NamedTuple):
+    """Windows to learn from, and windows whose horizons lie behind the last date of those."""
+
+    training: TrainingWindows
+    validation: TrainingWindows
+
+
+def split_windows(config: TrainingConfig) -> Split:
+    """Training and validation windows of all sources.
+
+    A validation window may look back into the training span; what it predicts lies behind it altogether.
+
+    Raises:
+        ValueError: a split leaves no training window of a source, or no validation window at all.
+    """
+    sources = config.all_sources() or (None,)
+    tapes = tuple(BarTape.open(source, config.window) for source in sources)
+    training, validation = [], []
+    for source, tape in zip(sources, tapes, strict=True):
+        until, end = config.until(source)
+        until = until or tape.date_at(0.8)
+        learn = tape.starts(config.window, None, until)
+        if not len(learn):
             raise ValueError(
-                f"{len(self)} windows do not fill one batch of {size}. Give more bars or a smaller batch."
+                f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}, has no window of {config.window} bars "
+                f"that ends by train_until={until}. Set a later date or give longer series."
             )
-        order = None
-        for step in range(first, steps):
-            epoch, i = divmod(step, per_epoch)
-            if order is None or i == 0:
-                order = np.random.default_rng([seed, epoch]).permutation(len(self))
-            x, s = self.batch(order[i * size : (i + 1) * size])
-            hidden = np.random.default_rng([seed, epoch, i]).random(size) < ZEROED
-            x[hidden, :, 4:] = 0.0
-            yield x, s
+        after = str(np.datetime64(until) + np.timedelta64(1, "D"))
+        training.append(learn)
+        validation.append(tape.starts(config.window, after, end, held=config.horizon))
+    if not sum(map(len, validation)):
+        raise ValueError(
+            "There is no validation window, so that nothing could tell the best weights. Move train_until or "
+            "validate_until so that some bars lie between them."
+        )
+    weights = tuple(source.weight for source in config.sources)
+    chosen = weights if all(weights) and weights else None
+    shape = config.lookback, config.horizon, chosen
+    return Split(TrainingWindows(tapes, tuple(training), *shape), TrainingWindows(tapes, tuple(validation), *shape))
 
 
-def _read(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is no file. Check the path.")
-    frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-    if missing := [name for name in ("instrument", "datetime", *PRICES) if name not in frame.columns]:
-        raise ValueError(f"{file} lacks the columns {missing}; it has {list(frame.columns)}. Rename yours.")
-    return frame.assign(datetime=pd.to_datetime(frame["datetime"]))
+class MicroBatches(Dataset[Batch]):
+    """What one process learns from, part after part of its steps: an item depends on its number alone.
 
+    Args:
+        windows: to learn from.
+        order: of the windows.
+        parts: of a step, over all processes.
+        rank: of this process.
+        processes: how many there are.
+    """
 
-def _adjusted(frame: pd.DataFrame) -> pd.DataFrame:
-    for name in ("factor", "factor_est"):
-        if name in frame:
-            return adjust_bars(frame, name)
-    return frame
+    def __init__(
+        self, windows: TrainingWindows, order: Order, parts: int, rank: int, processes: int
+    ) -> None:
+        self.windows, self.order, self.rank, self.processes = windows, order, rank, processes
+        self.own = parts // processes  # parts of a step that are this process's
+        self.size = order.batch // parts
+
+    def __getitem__(self, number: int) -> Batch:
+        step, part = divmod(number, self.own)
+        first = (part * self.processes + self.rank) * self.size
+        draw = self.order.draw(step)
+        return self.windows.batch(*(column[first : first + self.size] for column in draw))
+
+    def numbers(self, steps: Sequence[int]) -> range:
+        """Numbers of the items of consecutive steps."""
+        return range(steps[0] * self.own, (steps[-1] + 1) * self.own) if steps else range(0)

@@ -1,141 +1,249 @@
-"""One stage of training in one process: AdamW, warm-up and cosine, clipping, held-out losses, checkpoints."""
+"""The training loop: AdamW, warm-up and cosine, clipping, held-out losses, early stopping, states to resume from.
+
+Devices, processes and mixed precision are accelerate's. No step waits for the device to say what a loss is.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+from torch.utils.data import DataLoader
 
-from kronos.model import Kronos
-from kronos.tokenizer import KronosTokenizer
-from kronos.training.dataset import TrainingWindows
+from kronos.training.config import TrainingConfig
+from kronos.training.dataset import Batch, MicroBatches, Split, TrainingWindows
+from kronos.training.folder import Progress, RunFolder
+from kronos.training.order import Order
+from kronos.training.stages import PredictorStage, TokenizerStage
 
 logger = logging.getLogger(__name__)
 
-Losses = dict[str, Tensor]  # scalars by name; "loss" is the one to minimise
-Step = Callable[[Tensor, Tensor], Losses]  # (B, T, 6) bars, (B, T, 5) stamps -> losses
+VALIDATION_BATCH = 256
+WARM_FROM = 0.1  # of the peak (Kronos, appendix on training)
 
 
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long and how fast to learn.
+class Trainer:
+    """One stage in one process, or in one of several that share each batch.
 
-    Attributes:
-        steps: optimiser steps.
-        batch_size: windows a step.
-        learning_rate: at its peak, after `warmup` of the steps; then a cosine to zero.
-        warmup: share of the steps.
-        weight_decay: of AdamW, on matrices only.
-        clip_norm: of the gradient.
-        validate_every: steps between held-out losses.
-        validation_windows: how many held-out windows to score, evenly spaced.
-        seed: of shuffling and initial weights.
-    """
-
-    steps: int = 10_000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.05
-    clip_norm: float = 3.0
-    validate_every: int = 500
-    validation_windows: int = 1024
-    seed: int = 0
-
-
-def train(
-    network: Kronos | KronosTokenizer,
-    step: Step,
-    windows: TrainingWindows,
-    validation: TrainingWindows,
-    config: LoopConfig,
-    output: Path,
-) -> list[dict[str, float]]:
-    """Train `network` in place; keep the weights of the best held-out loss in `output`.
-
-    Returns:
-        One row a validation: step, seconds, learning rate, mean training loss since the last row and the
-        held-out losses; also written to `output/history.json`.
+    Args:
+        stage: its network is trained in place.
+        split: windows to learn from and to choose the best weights by.
+        config: how long and how fast.
+        folder: where weights, losses and states go.
+        accelerator: device, processes, precision.
 
     Raises:
-        ValueError: there is no validation window, so "best" would mean nothing.
+        ValueError: a batch does not split over the processes, or there are too few windows for one.
     """
-    if len(validation) == 0:
-        raise ValueError("There is no validation window. Move the split so that it holds some.")
-    optimiser = torch.optim.AdamW(
-        _groups(network, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95)
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.steps, pct_start=config.warmup
-    )
-    history: list[dict[str, float]] = []
-    running: list[Tensor] = []
-    started = time.perf_counter()
-    batches = windows.batches(config.batch_size, config.steps, config.seed)
-    console = Console(stderr=True)
-    shown = track(batches, "training", config.steps, console=console, disable=not console.is_terminal)
-    for i, (x, stamps) in enumerate(shown, start=1):
-        network.train()
-        losses = step(torch.from_numpy(x), torch.from_numpy(stamps))
-        optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-        optimiser.step()
-        schedule.step()
-        running.append(losses["loss"].detach())
-        if i % config.validate_every == 0 or i == config.steps:
-            held_out = evaluate(network, step, validation, config.validation_windows)
-            row: dict[str, float] = {
-                "step": i,
-                "seconds": round(time.perf_counter() - started, 1),
-                "lr": float(schedule.get_last_lr()[0]),
-                "train_loss": torch.stack(running).mean().item(),
-                **{f"val_{name}": value for name, value in held_out.items()},
-            }
-            running.clear()
-            history.append(row)
+
+    def __init__(
+        self,
+        stage: TokenizerStage | PredictorStage,
+        split: Split,
+        config: TrainingConfig,
+        folder: RunFolder,
+        accelerator: Accelerator,
+    ) -> None:
+        parts = config.accumulate * accelerator.num_processes
+        if config.batch_size % parts:
+            raise ValueError(
+                f"batch_size={config.batch_size} does not split into {accelerator.num_processes} processes times "
+                f"accumulate={config.accumulate} equal parts. Choose a multiple of {parts}."
+            )
+        windows = split.training
+        order = Order(windows.sizes, windows.weights, config.batch_size, config.hide_volume, config.seed)
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.validation = split.validation
+        self.batches = MicroBatches(
+            windows, order, parts, accelerator.process_index, accelerator.num_processes
+        )
+        self.network = stage.network
+        optimiser = torch.optim.AdamW(
+            _groups(stage.network, config.weight_decay), config.learning_rate, betas=(0.9, 0.95), fused=True
+        )
+        self.scheduler = _schedule(optimiser, config)
+        accelerator.register_for_checkpointing(
+            self.scheduler
+        )  # prepared, it would step once for each process
+        if config.compile:
+            stage.compile()
+        self.stage, self.optimiser = accelerator.prepare(stage, optimiser)
+        self.progress = Progress()
+
+    def run(self) -> Progress:
+        """Train to the last step or until patience ends; from the last saved state, if there is one.
+
+        Returns:
+            How it went: a row a validation, with the mean training loss since the last one and held-out losses.
+
+        Raises:
+            FloatingPointError: a held-out loss is no number.
+        """
+        self.progress = self.folder.load_state(self.accelerator)
+        progress, config = self.progress, self.config
+        started = time.perf_counter() - progress.seconds
+        running = torch.tensor(progress.running, device=self.accelerator.device)
+        first = config.max_steps if self._out_of_patience() else progress.step
+        batches = self._load(range(first, config.max_steps))
+        for step in self._shown(range(first, config.max_steps)):
+            running += self._step(batches)
+            progress.step = step + 1
+            progress.seconds = time.perf_counter() - started
+            last = progress.step == config.max_steps
+            if last or progress.step % config.validate_every == 0:
+                self._validate(running)
+                running.zero_()
+            last |= self._out_of_patience()
+            if last or progress.step % (config.save_every or config.validate_every) == 0:
+                progress.running = self._mean(running)
+                self.folder.save_state(self.accelerator, self.network, progress)
+            if last:
+                break
+        return progress
+
+    def _step(self, batches: Iterator[Batch]) -> Tensor:
+        """One optimiser step; returns this process's mean loss, on its device."""
+        self.stage.train()
+        total, own = torch.zeros((), device=self.accelerator.device), self.batches.own
+        for part in range(own):
+            alone = part < own - 1  # gradients are summed over processes with the last part only
+            with self.accelerator.no_sync(self.stage) if alone else contextlib.nullcontext():
+                loss = self.stage(*self._moved(next(batches)))["loss"] / own
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self.accelerator.clip_grad_norm_(self.stage.parameters(), self.config.clip_norm)
+        self.optimiser.step()
+        self.scheduler.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return total
+
+    def _validate(self, running: Tensor) -> None:
+        """Score the held-out windows, note the row, keep the weights if they are the best so far."""
+        progress = self.progress
+        since = progress.history[-1]["step"] if progress.history else 0
+        held_out = evaluate(self.stage, self.validation, self.config.validation_windows, self.accelerator)
+        row = {
+            "step": progress.step,
+            "seconds": round(progress.seconds, 1),
+            "lr": float(self.scheduler.get_last_lr()[0]),
+            "train_loss": self._mean(running) / (progress.step - since),
+            **{f"val_{name}": value for name, value in held_out.items()},
+        }
+        better = progress.add(row)
+        self.accelerator.log(row, step=progress.step)
+        if self.accelerator.is_main_process:
             logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items()))
-            if not math.isfinite(row["val_loss"]):
-                raise FloatingPointError(
-                    f"The held-out loss is {row['val_loss']} at step {i}. Lower the learning rate."
-                )
-            if row["val_loss"] <= min(r["val_loss"] for r in history):
-                network.save_pretrained(output)
-            (output / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-    return history
+            if better:
+                self.folder.keep_best(self.network, progress)
+        if not math.isfinite(row["val_loss"]):
+            raise FloatingPointError(
+                f"The held-out loss is {row['val_loss']} at step {progress.step}. Lower the learning rate."
+            )
+
+    def _out_of_patience(self) -> bool:
+        return 0 < self.config.patience <= self.progress.stale
+
+    def _mean(self, value: Tensor) -> float:
+        return self.accelerator.reduce(value.detach().clone(), "mean").item()
+
+    def _moved(self, batch: Batch) -> Batch:
+        return Batch(*(part.to(self.accelerator.device, non_blocking=True) for part in batch))
+
+    def _load(self, steps: range) -> Iterator[Batch]:
+        loader = DataLoader(
+            self.batches,
+            batch_size=None,
+            sampler=self.batches.numbers(steps),
+            num_workers=self.config.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        return iter(loader)
+
+    def _shown(self, steps: range) -> Iterable[int]:
+        """Steps under a progress bar on a terminal."""
+        console = Console(stderr=True)
+        shown = self.accelerator.is_main_process and console.is_terminal
+        return track(
+            steps,
+            f"training the {self.folder.part}",
+            self.config.max_steps,
+            steps.start,
+            console=console,
+            transient=True,
+            disable=not shown,
+        )
 
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, step: Step, windows: TrainingWindows, count: int, batch: int = 256
+    stage: nn.Module, windows: TrainingWindows, count: int, accelerator: Accelerator
 ) -> dict[str, float]:
-    """Mean losses over up to `count` evenly spaced windows, weighted by windows, in eval mode."""
-    network.eval()
-    chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int))
-    totals: dict[str, float] = {}
-    for rows in _chunks(chosen, batch):
-        x, stamps = windows.batch(rows)
-        for name, value in step(torch.from_numpy(x), torch.from_numpy(stamps)).items():
-            totals[name] = totals.get(name, 0.0) + value.item() * len(rows)
-    return {name: value / len(chosen) for name, value in totals.items()}
+    """Mean losses in eval mode over up to `count` windows, each counting the same; and the loss of each source.
+
+    Processes take turns at the batches, which are the same for any number of processes.
+    """
+    network = accelerator.unwrap_model(stage).eval()
+    chosen = windows.sample(count)
+    means: dict[str, float] = {}
+    for tape, indices in zip(windows.tapes, chosen, strict=True):
+        if not len(indices):
+            continue
+        own = _score(network, windows, indices, accelerator)
+        share = len(indices) / sum(map(len, chosen))
+        for name, value in own.items():
+            means[name] = means.get(name, 0.0) + share * value
+        if len(chosen) > 1:
+            means[f"loss/{tape.ledger.name}"] = own["loss"]
+    return means
 
 
-def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for i in range(0, len(rows), size):
-        yield rows[i : i + size]
+def _score(
+    network: TokenizerStage | PredictorStage, windows: TrainingWindows, indices: np.ndarray, accelerator: Accelerator
+) -> dict[str, float]:
+    totals: dict[str, float | Tensor] = dict.fromkeys(network.losses, 0.0)
+    starts = range(0, len(indices), VALIDATION_BATCH)
+    for start in starts[accelerator.process_index :: accelerator.num_processes]:
+        rows = indices[start : start + VALIDATION_BATCH]
+        batch = windows.batch(rows)
+        losses = network(*(part.to(accelerator.device) for part in batch))
+        for name, value in losses.items():
+            totals[name] += value * len(rows)
+    # A process without a batch adds zeros to the sum.
+    own = torch.stack([torch.as_tensor(value, device=accelerator.device) for value in totals.values()])
+    summed = accelerator.reduce(own, "sum")
+    return dict(zip(totals, (summed / len(indices)).tolist(), strict=True))
+
+
+def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig) -> LRScheduler:
+    warm = max(1, round(config.warmup * config.max_steps))
+    if config.schedule == "onecycle":
+        return OneCycleLR(
+            optimiser,
+            config.learning_rate,
+            total_steps=config.max_steps,
+            pct_start=min(config.warmup, 1 - 1 / config.max_steps),
+            div_factor=1 / WARM_FROM,
+        )
+    parts = [
+        LinearLR(optimiser, WARM_FROM, total_iters=warm),
+        CosineAnnealingLR(optimiser, max(1, config.max_steps - warm)),
+    ]
+    return SequentialLR(optimiser, parts, [warm])
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -1,34 +1,59 @@
-"""The two losses, each as one step of the loop."""
+"""The two losses, each a module that a process group can wrap: its forward is one step's losses."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kronos.model import Kronos
-from kronos.tokenizer import KronosTokenizer
-from kronos.training.loop import Losses, Step
+from kronos.engine.fused import Form, FusedTokenizer
+from kronos.model import Kronos, ModelLoss
+from kronos.quantizer import Tokens
+from kronos.tokenizer import KronosTokenizer, TokenizerLoss
 
-
-def tokenizer_step(tokenizer: KronosTokenizer) -> Step:
-    """Rebuild the bars from coarse tokens, and from both, and use the whole codebook."""
-
-    def step(x: Tensor, stamps: Tensor) -> Losses:
-        return tokenizer.loss(x)._asdict()
-
-    return step
+Losses = dict[str, Tensor]  # scalars by name; "loss" is the one to minimise
 
 
-def predictor_step(model: Kronos, tokenizer: KronosTokenizer) -> Step:
-    """Predict the next token under a frozen tokenizer.
+class TokenizerStage(nn.Module):
+    """Rebuild the bars from coarse tokens, and from both, and use the whole codebook.
 
-    The cross-attention stays unrotated, the form in which tokens are decoded later.
+    Args:
+        network: to train.
+        pool: mean over all processes of a tensor that is a mean over one process's windows.
     """
-    tokenizer.eval().requires_grad_(False)
 
-    def step(x: Tensor, stamps: Tensor) -> Losses:
-        with torch.no_grad():
-            tokens = tokenizer.encode(x)
-        return model.loss(tokens, stamps)._asdict()
+    losses: ClassVar[tuple[str, ...]] = TokenizerLoss._fields
 
-    return step
+    def __init__(self, network: KronosTokenizer, pool: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.pool = pool
+
+    def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
+        """(B, T, 6) bars -> losses."""
+        # In validation processes take turns at whole batches, which are scored alone.
+        return self.network.loss(bars, self.pool if self.training else None)._asdict()
+
+
+class PredictorStage(nn.Module):
+    """Predict the next token of a frozen tokenizer.
+
+    The cross-attention stays unrotated, the form in which tokens are decoded later; the coarse half is the true one.
+    """
+
+    losses: ClassVar[tuple[str, ...]] = ModelLoss._fields
+
+    def __init__(self, network: Kronos, tokenizer: KronosTokenizer) -> None:
+        super().__init__()
+        self.network = network
+        # Not a submodule: neither trained nor synchronised nor saved with the network.
+        self._encode = FusedTokenizer(tokenizer.eval().requires_grad_(False), Form()).encode
+
+    def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
+        """(B, T, 6) bars and (B, T, 5) stamps -> losses."""
+        with torch.autocast(bars.device.type, enabled=False):  # a flipped sign would be another token
+            tokens = self._encode(bars)
+        # Autograd may keep no tensor that was made in inference mode.
+        return self.network.loss(Tokens(*(half.clone() for half in tokens)), stamps)._asdict()

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos_strategies.data.tables import fingerprint, read_table, to_dates
+from kronos.tables import fingerprint, read_table, to_dates
 from kronos_strategies.data.tidy import KEYS, OPTIONAL, REQUIRED, SPAN, first_key
 
 _TOLERANCE = 1e-4  # relative, as in kronos.bars

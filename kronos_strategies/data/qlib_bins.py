@@ -11,8 +11,9 @@ previous traded $close - 1, from which its exchange tells the days at a price li
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -96,19 +97,24 @@ def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex) -> N
         column.tofile(folder / f"{field}.day.bin")
 
 
-def read_bars(store: Path, instruments: Iterable[str] | None = None) -> pd.DataFrame:
+def read_bars(
+    store: Path,
+    instruments: Iterable[str] | None = None,
+    fields: Mapping[str, str] = MappingProxyType({}),
+) -> pd.DataFrame:
     """Read bars back as they were written, but for the rounding to float32.
 
     Args:
         store: the data folder.
         instruments: symbols, benchmarks allowed; by default market `all`.
+        fields: what the store calls a feature, where it is not our name.
 
     Returns:
         tidy frame: instrument, datetime, open, high, low, close (raw), volume, amount where stored, factor.
     """
     symbols = read_market(store)["instrument"] if instruments is None else instruments
     calendar = read_calendar(store)
-    return pd.concat([_read_bins(store, symbol, calendar) for symbol in symbols], ignore_index=True)
+    return pd.concat([_read_bins(store, symbol, calendar, fields) for symbol in symbols], ignore_index=True)
 
 
 def _fields(bars: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -123,21 +129,25 @@ def _fields(bars: pd.DataFrame) -> dict[str, np.ndarray]:
     return fields | {"factor": factor, "change": change}
 
 
-def _read_bins(store: Path, symbol: str, calendar: pd.DatetimeIndex) -> pd.DataFrame:
+def _read_bins(
+    store: Path, symbol: str, calendar: pd.DatetimeIndex, fields: Mapping[str, str]
+) -> pd.DataFrame:
     folder = bin_folder(store, symbol)
-    if not (folder / "close.day.bin").is_file():
+    files = {n: folder / f"{fields.get(n, n)}.day.bin" for n in (*PRICES, "volume", "amount", "factor")}
+    if absent := [files[price].name for price in PRICES if not files[price].is_file()]:
         raise ValueError(
-            f"{store} has no bars of '{symbol}'. It holds those in {store / 'instruments' / 'all.txt'}."
+            f"{store} has no {absent[0]} of '{symbol}'. Its bars are those in {store / 'instruments' / 'all.txt'}."
         )
-    names = [*PRICES, "volume", "amount", "factor"]
-    columns = {
-        n: np.fromfile(p, "<f4").astype(float) for n in names if (p := folder / f"{n}.day.bin").is_file()
-    }
+    columns = {n: np.fromfile(file, "<f4").astype(float) for n, file in files.items() if file.is_file()}
     start = int(columns["close"][0])
     frame = pd.DataFrame({name: values[1:] for name, values in columns.items()})
     frame.insert(0, "instrument", symbol)
     frame.insert(1, "datetime", calendar[start : start + len(frame)])
     frame = frame.dropna(subset=["close"])
+    if "factor" not in frame:
+        frame["factor"] = 1.0
+    if "volume" not in frame:
+        frame["volume"] = np.nan
     frame[list(PRICES)] = frame[list(PRICES)].div(frame["factor"], axis=0)
     frame["volume"] *= frame["factor"]
     return frame

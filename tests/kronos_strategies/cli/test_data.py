@@ -3,7 +3,7 @@ import pytest
 
 from kronos_strategies.data.qlib_bins import read_calendar, read_market
 from kronos_strategies.data.qlib_store import read_summary
-from kronos_strategies.data.tables import fingerprint
+from kronos.tables import fingerprint
 
 from .conftest import run
 

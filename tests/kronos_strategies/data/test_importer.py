@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.data.importer import import_bars, import_benchmarks, import_membership
-from kronos_strategies.data.tables import fingerprint
+from kronos.tables import fingerprint
 
 
 @pytest.fixture

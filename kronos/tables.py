@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -15,22 +16,36 @@ ALIASES = {
 }
 
 
-def read_table(file: Path, required: Sequence[str], optional: Sequence[str]) -> pd.DataFrame:
+def read_table(
+    file: Path,
+    required: Sequence[str],
+    optional: Sequence[str],
+    heads: Mapping[str, str] = MappingProxyType({}),
+) -> pd.DataFrame:
     """Read the columns asked for, under the names asked for; instruments as text, empty ones missing.
 
     Names are compared without case, and ALIASES count for a column that is not there under its own name.
+
+    Args:
+        file: CSV or parquet.
+        required: columns that must be there.
+        optional: columns that may be.
+        heads: what the file calls a column, where neither its name nor an alias tells.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: neither CSV nor parquet, unreadable, or a column that is missing or there twice.
     """
     table = _load(file)
-    found = {name: head for name in (*required, *optional) if (head := _find(name, table, file)) is not None}
+    wanted = {name: heads.get(name, name) for name in (*required, *optional)}
+    found = {n: head for n, called in wanted.items() if (head := _find(called, table, file)) is not None}
     if missing := [name for name in required if name not in found]:
         raise ValueError(
             f"{file} lacks the columns {missing}; it has {list(table.columns)}. Rename or add them."
         )
     table = table[list(found.values())].set_axis(list(found), axis=1)
+    if "instrument" not in table:
+        return table
     text = table["instrument"]
     return table.assign(instrument=text.astype(str).str.strip().where(text.notna()))
 

@@ -1,0 +1,101 @@
+"""The model card of a folder of weights, written from the records that training leaves beside them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kronos.checkpoint import CARD
+
+RECORD = "training.json"
+SHOWN = ("max_steps", "batch_size", "learning_rate", "schedule", "weight_decay", "dropout", "hide_volume", "seed")
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, with a + if files differ from it; None outside of a repository."""
+    here = Path(__file__)  # in a virtual environment within somebody's repository it is no file of that one
+    commands = (
+        ["ls-files", "--error-unmatch", here.name],
+        ["rev-parse", "HEAD"],
+        ["status", "--porcelain", "--untracked-files=no"],
+    )
+    try:
+        _, commit, changed = (
+            subprocess.run(
+                ["git", "-C", str(here.parent), *command],
+                capture_output=True, text=True, check=True, timeout=10,
+            ).stdout.strip()
+            for command in commands
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def write_card(folder: Path) -> None:
+    """Write README.md from the training.json of each part that is there."""
+    records = {
+        part: json.loads(file.read_text())
+        for part in ("tokenizer", "predictor")
+        if (file := folder / part / RECORD).is_file()
+    }
+    (folder / CARD).write_text(render(folder.resolve().parent.name, records), encoding="utf-8")
+
+
+def render(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The card's text: front matter with `trained_until`, then a section for each part."""
+    until = latest([record["trained_until"] for record in records.values()])
+    head = ["---", *([f"trained_until: {until}"] if until else []), "tags: [time-series, finance, kronos]", "---"]
+    if until:
+        known = f"No bar after **{until}** had any part in these weights."
+    else:
+        known = "What the weights that training started from had seen is not known, so neither is the last date."
+    lines = [*head, "", f"# {title}", "", known]
+    for part, record in records.items():
+        lines += ["", *_section(part, record)]
+    return "\n".join(lines) + "\n"
+
+
+def latest(dates: Sequence[str | None]) -> str | None:
+    """The last of ISO dates; None where one is not known."""
+    known = [date for date in dates if date is not None]
+    return max(known) if known and len(known) == len(dates) else None
+
+
+def _section(part: str, record: Mapping[str, Any]) -> list[str]:
+    if "data" not in record:  # not trained in this folder
+        return [f"## {part.capitalize()}", "", f"From `{record['origin']}`, sha256 `{record['sha256'][:16]}`, as it is."]
+    settings = record["settings"]
+    start = record["origin"] or "random weights"
+    commit = record["commit"] or "unknown"
+    rows = [
+        f"| {d['name']} | {d['instruments']} | {d['bars']:,} | {d['start']} to {d['end']} | {d['train_until']} "
+        f"| {d['validate_until'] or ''} | `{d['sha256'][:16]}` |"
+        for d in record["data"]
+    ]
+    losses = [f"| {name} | {value:.5g} |" for name, value in record["losses"].items()]
+    shown = ", ".join(f"{name} {settings[name]}" for name in SHOWN if settings[name] is not None)
+    return [
+        f"## {part.capitalize()}",
+        "",
+        f"{record['parameters']:,} parameters, from {start if start == 'random weights' else f'`{start}`'}, trained by "
+        f"kronos-strategies {record['version']} at commit `{commit[:12]}`. Windows of {settings['lookback']} bars, "
+        f"which alone set the scale, and {settings['horizon']} behind them; {shown}.",
+        "",
+        "| source | instruments | bars | of | trained until | chosen until | sha256 |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"| step {record['step']} | |",
+        "|---|---|",
+        *losses,
+    ]
+
+
+def package_version() -> str:
+    """Of this distribution."""
+    return version("kronos-strategies")

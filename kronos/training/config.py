@@ -1,0 +1,251 @@
+"""What one stage of training learns from, how long and how fast: one frozen dataclass, in YAML or as flags.
+
+A YAML file holds the fields of `TrainingConfig`; under `stages:` it may give one stage other values than the
+other. A flag of the command line wins over both. Knows no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import yaml
+from cyclopts import Parameter
+
+from kronos.config import ModelConfig, TokenizerConfig
+from kronos.training.clean import RULES
+
+Stage = Literal["tokenizer", "predictor"]
+STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
+SCRATCH = "none"  # as `pretrained`: start from random weights
+
+
+@dataclass(frozen=True)
+class Source:
+    """Bars of one kind: a market, a frequency, a span.
+
+    Attributes:
+        path: a Qlib store, a CSV or parquet file, or a folder of such files. A file without a column `instrument`
+            holds one, named like the file. Prices are adjusted by a column `factor` or `factor_est`.
+        name: in tables and model cards; the path's own when omitted.
+        market: of a Qlib store: whose members to learn from.
+        instruments: only these.
+        fields: what the source calls a feature, where it is not our name, e.g. {amount: money}.
+        start: first date.
+        end: last date.
+        train_until: instead of the one for all sources.
+        validate_until: instead of the one for all sources.
+        frequency: of the bars, for the cleaning rules.
+        weight: share of the windows drawn from here, in proportion to the other sources' weights; the number of its
+            windows when all sources omit it.
+    """
+
+    path: Path
+    name: str = ""
+    market: str = "all"
+    instruments: tuple[str, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
+    start: str | None = None
+    end: str | None = None
+    train_until: str | None = None
+    validate_until: str | None = None
+    frequency: str = "1day"
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.frequency not in RULES:
+            raise ValueError(
+                f"frequency={self.frequency} has no cleaning rule. Choose one of {list(RULES)}."
+            )
+        if self.weight is not None and not self.weight > 0:
+            raise ValueError(f"weight={self.weight} of {self.path} draws nothing. Give a positive one.")
+        for name in ("start", "end", "train_until", "validate_until"):
+            if (text := getattr(self, name)) is not None:
+                parse_date(name, text)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One stage of training.
+
+    Attributes:
+        output: folder of the result: best/ and last/ with the stage's weights, run/ with its losses and state.
+        sources: what to learn from, each with the fields of `Source`; in YAML only.
+        store: one source instead: a Qlib store, a CSV or parquet file, or a folder of such. Without any source the
+            simulated market is used.
+        market: of `store`: whose members to learn from.
+        train_until: last date of training windows; by default after 80 % of each source's span.
+        validate_until: last date of validation windows, whose horizons start after `train_until`.
+        lookback: bars that a window is scaled by.
+        horizon: bars behind them.
+        hide_volume: share of training windows whose volume and amount are set to 0.
+        pretrained: bundled name, folder or hub id whose weights to start from; `none` for random ones, of the sizes
+            under tokenizer_size and predictor_size in YAML, else of those of kronos-nano.
+        tokenizer: of the second stage: folder of a first stage, bundled name or hub id. Without one it is that in
+            `output`, else that of `pretrained`.
+        tokenizer_size: of a tokenizer that starts from random weights.
+        predictor_size: of a predictor that starts from random weights.
+        dropout: of feed-forward, residual and token; as in the weights' own config when omitted.
+        max_steps: optimiser steps.
+        batch_size: windows of a step, over all processes.
+        accumulate: parts of a batch that go through the network one after the other, to save memory.
+        learning_rate: at its peak, after the warm-up.
+        schedule: onecycle rises from a tenth of the peak and falls to nothing, both as a cosine; cosine rises in a
+            straight line.
+        warmup: share of the steps.
+        weight_decay: of AdamW, on matrices only.
+        clip_norm: of the gradient.
+        validate_every: steps between held-out losses.
+        validation_windows: how many held-out windows to score.
+        patience: validations without a better one after which training stops; 0 never stops early.
+        save_every: steps between states that `--resume` goes on from; as often as validation when 0.
+        seed: of shuffling, initial weights and dropout.
+        precision: of matrix products; bfloat16 by autocast.
+        device: auto takes an accelerator where there is one.
+        compile: compile the network first, for long runs.
+        workers: processes that load windows; 0 loads them in this one.
+        tracker: tensorboard or mlflow, kept in run/.
+        resume: go on from the last saved state in `output`.
+        overwrite: replace an earlier result in `output`.
+    """
+
+    output: Path
+    sources: Annotated[tuple[Source, ...], Parameter(show=False)] = ()
+    store: Path | None = None
+    market: str = "all"
+    train_until: str | None = None
+    validate_until: str | None = None
+    lookback: int = 90
+    horizon: int = 11
+    hide_volume: float = 0.05
+    pretrained: str = "kronos-nano"
+    tokenizer: str | None = None
+    tokenizer_size: Annotated[TokenizerConfig | None, Parameter(show=False)] = None
+    predictor_size: Annotated[ModelConfig | None, Parameter(show=False)] = None
+    dropout: float | None = None
+    max_steps: int = 2000
+    batch_size: int = 64
+    accumulate: int = 1
+    learning_rate: float = 2e-4
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    clip_norm: float = 3.0
+    validate_every: int = 100
+    validation_windows: int = 1024
+    patience: int = 0
+    save_every: int = 0
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu"] = "auto"
+    compile: Annotated[bool, Parameter(negative="")] = False
+    workers: int = 0
+    tracker: Literal["none", "tensorboard", "mlflow"] = "none"
+    resume: Annotated[bool, Parameter(negative="")] = False
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+
+    def __post_init__(self) -> None:
+        _check_counts(self)
+        if (weights := [s.weight for s in self.sources]) and None in weights and any(weights):
+            raise ValueError("Some sources have a weight and some have none. Give all of them one, or none.")
+        if self.store is not None and self.sources:
+            raise ValueError("Both --store and sources: give one of them.")
+        if self.pretrained != SCRATCH and (self.tokenizer_size or self.predictor_size):
+            raise ValueError(
+                f"Sizes are given, but those of pretrained={self.pretrained} are fixed. Set pretrained: {SCRATCH} "
+                "to start from random weights."
+            )
+        if self.resume and self.overwrite:
+            raise ValueError("Both --resume and --overwrite: give one of them.")
+        for source in self.all_sources():
+            train, validate = self.until(source)
+            if train and validate and parse_date("train_until", train) >= parse_date("validate_until", validate):
+                raise ValueError(
+                    f"validate_until={validate} is not after train_until={train}. Leave some dates between them to "
+                    "validate on."
+                )
+
+    @property
+    def window(self) -> int:
+        """Bars of a window."""
+        return self.lookback + self.horizon
+
+    def all_sources(self) -> tuple[Source, ...]:
+        """What to learn from; nothing stands for the simulated market."""
+        if self.store is not None:
+            return (Source(self.store, market=self.market),)
+        return self.sources
+
+    def until(self, source: Source | None) -> tuple[str | None, str | None]:
+        """Last date of training and of validation windows of a source."""
+        own = (source.train_until, source.validate_until) if source else (None, None)
+        return own[0] or self.train_until, own[1] or self.validate_until
+
+
+def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
+    """The settings of one stage: those for all, and over them those under `stages:`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, or not settings by name.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is no file. Check --config.")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML ({' '.join(str(error).split())}). Mend it.") from None
+    stages = values.pop("stages", None) if isinstance(values, dict) else None
+    if not isinstance(values, dict) or not isinstance(stages or {}, dict):
+        raise ValueError(f"{file} holds no settings by name. Write lines like `max_steps: 2000`.")
+    if unknown := sorted(set(stages or {}) - set(STAGES)):
+        raise ValueError(f"{file} has the stages {unknown}. Known ones are {list(STAGES)}.")
+    own = (stages or {}).get(stage) or {}
+    # YAML reads an unquoted date as one; the settings want text. An empty value is one that is not given.
+    return {key: _plain(value) for key, value in {**values, **own}.items() if value is not None}
+
+
+def parse_date(name: str, text: str) -> pd.Timestamp:
+    """A date from the settings, or one sentence that names the setting."""
+    try:
+        return pd.Timestamp(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} is no date. Write it like 2018-12-31.") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) else str(value)
+
+
+def _check_counts(config: TrainingConfig) -> None:
+    least = {"lookback": 2, "horizon": 1, "max_steps": 1, "batch_size": 1, "accumulate": 1}
+    least |= {"validate_every": 1, "validation_windows": 1}
+    least |= {"patience": 0, "save_every": 0, "seed": 0, "workers": 0}
+    for name, smallest in least.items():
+        if getattr(config, name) < smallest:
+            raise ValueError(f"{name}={getattr(config, name)} is too small. Give at least {smallest}.")
+    for name in ("learning_rate", "clip_norm"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name}={getattr(config, name)} is not positive. Give a positive one.")
+    for name in ("warmup", "hide_volume", "dropout"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"{name}={value} is no share. Give one in [0, 1).")
+    if not config.weight_decay >= 0:
+        raise ValueError(f"weight_decay={config.weight_decay} is negative. Give 0 or more.")
+    if config.batch_size % config.accumulate:
+        raise ValueError(
+            f"batch_size={config.batch_size} does not split into accumulate={config.accumulate} equal parts. "
+            "Choose a multiple."
+        )
+    for name in ("train_until", "validate_until"):
+        if (text := getattr(config, name)) is not None:
+            parse_date(name, text)

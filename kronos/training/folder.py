@@ -1,0 +1,184 @@
+"""The folder of a run: best and last weights, the losses so far, and the state to resume from.
+
+    best/tokenizer/, best/predictor/   the weights of the lowest held-out loss, and training.json: how they came about
+    last/tokenizer/, last/predictor/   those of the last step
+    best/README.md, last/README.md     a model card
+    run/<part>/                        settings.json, losses.csv, losses.png, state-<step>/, a tracker's files
+
+`best` and `last` are what `from_pretrained` loads: the tokenizer after the first stage, a pair after the second.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from kronos.model import Kronos
+from kronos.tokenizer import KronosTokenizer
+from kronos.training.card import RECORD, write_card
+from kronos.training.config import STAGES, Stage
+from kronos.training.curves import write_curves
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: optimiser steps done.
+        history: a row a validation.
+        best: lowest held-out loss.
+        best_step: where it was.
+        stale: validations since then.
+        running: sum of the training losses since the last validation.
+        seconds: spent so far, over all its parts.
+    """
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float = float("inf")
+    best_step: int = 0
+    stale: int = 0
+    running: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, row: dict[str, float]) -> bool:
+        """Note a validation; whether it is the best so far."""
+        self.history.append(row)
+        better = row["val_loss"] < self.best
+        if better:
+            self.best, self.best_step, self.stale = row["val_loss"], self.step, 0
+        else:
+            self.stale += 1
+        return better
+
+
+class RunFolder:
+    """One stage's part of an output folder.
+
+    Args:
+        output: the folder.
+        part: the stage.
+        settings: all that determines the result, ready for JSON; a run is resumed with the same ones only.
+    """
+
+    def __init__(self, output: Path, part: Stage, settings: Mapping[str, Any]) -> None:
+        self.output, self.part, self.settings = output, part, settings
+        self.run = output / "run" / part
+        self.record: dict[str, Any] = {}  # of the model card, for both kinds of weights
+
+    def claim(self, resume: bool, overwrite: bool) -> None:
+        """Take the folder for this run, in one process of several.
+
+        Raises:
+            FileExistsError: an earlier run's results are there, and nothing says what to do with them.
+            ValueError: a run is to be resumed with other settings than it began with.
+        """
+        held = self.run / "settings.json"
+        if not resume:
+            self._clear(overwrite)
+        elif held.is_file():
+            _check_same(json.loads(held.read_text()), self.settings, held)
+        self.run.mkdir(parents=True, exist_ok=True)
+        _replace(held, json.dumps(self.settings, indent=1) + "\n")
+
+    def keep_best(self, network: Kronos | KronosTokenizer, progress: Progress) -> None:
+        """Save the weights as the best."""
+        self._keep("best", network, progress)
+
+    def save_state(
+        self, accelerator: Accelerator, network: Kronos | KronosTokenizer, progress: Progress
+    ) -> None:
+        """Save all that the next step depends on; a process killed meanwhile leaves the state before.
+
+        Every process must call this.
+        """
+        aside = self.run / "state.unfinished"
+        if accelerator.is_main_process:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(aside))
+        accelerator.wait_for_everyone()
+        if not accelerator.is_main_process:
+            return
+        (aside / "progress.json").write_text(json.dumps(asdict(progress)))
+        earlier = self._states()
+        state = self.run / f"state-{progress.step:08d}"
+        shutil.rmtree(state, ignore_errors=True)
+        aside.rename(state)
+        for old in earlier:
+            if old != state:
+                shutil.rmtree(old)
+        self._keep("last", network, progress)
+        write_curves(progress.history, self.run)
+
+    def load_state(self, accelerator: Accelerator) -> Progress:
+        """Bring networks, optimiser, schedule and random streams back to the last saved state, if there is one."""
+        states = self._states()
+        if not states:
+            return Progress()
+        accelerator.load_state(str(states[-1]))
+        progress = Progress(**json.loads((states[-1] / "progress.json").read_text()))
+        logger.info("Going on with step %d of %s.", progress.step + 1, self.run)
+        return progress
+
+    def _states(self) -> list[Path]:
+        return sorted(folder for folder in self.run.glob("state-*") if (folder / "progress.json").is_file())
+
+    def _keep(self, which: str, network: Kronos | KronosTokenizer, progress: Progress) -> None:
+        folder, aside = self.output / which / self.part, self.output / which / f".{self.part}.unfinished"
+        network.save_pretrained(aside)
+        step = progress.best_step if which == "best" else progress.step
+        losses = next((row for row in reversed(progress.history) if row["step"] <= step), {})
+        record = {**self.record, "step": step, "losses": losses}
+        (aside / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        folder.mkdir(exist_ok=True)
+        for file in aside.iterdir():  # each is replaced at once, so that a killed run leaves whole files
+            os.replace(file, folder / file.name)
+        aside.rmdir()
+        write_card(self.output / which)
+
+    def _clear(self, overwrite: bool) -> None:
+        # A new tokenizer makes a predictor of the old one's tokens void.
+        parts = STAGES if self.part == "tokenizer" else (self.part,)
+        there = [
+            folder
+            for part in parts
+            for where in ("best", "last", "run")
+            if (folder := self.output / where / part).exists()
+        ]
+        if there and not overwrite:
+            raise FileExistsError(
+                f"{there[0]} holds an earlier result. Give --resume to go on with it, --overwrite to replace it, or "
+                "another --output."
+            )
+        for folder in there:
+            shutil.rmtree(folder)
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
+    now = json.loads(json.dumps(now))
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"{where} says {name}={before.get(name)}, now it is {now.get(name)}. Resume with the settings and bars that "
+            "the run began with, or begin another --output."
+        )
+
+
+def _replace(file: Path, text: str) -> None:
+    aside = file.with_suffix(".unfinished")
+    aside.write_text(text)
+    os.replace(aside, file)

@@ -1,0 +1,188 @@
+"""The clean bars of a source as one flat array on disk, made once and mapped into memory.
+
+Training touches the pages that its windows lie on, so that millions of bars need little memory. A tape lies in the
+user's cache under a name made of the source's settings and its files' sizes and times of change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from kronos.bars import FEATURES, STAMPS, stamps
+from kronos.training.clean import RULES, clean_segments
+from kronos.training.config import Source
+from kronos.training.readers import Reader, open_reader
+
+TAPE_VERSION = 1  # raise it whenever the same files would give another tape
+_TYPES = {"values": "<f4", "stamps": "i1", "dates": "<i8"}  # of the arrays on disk
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a tape holds.
+
+    Attributes:
+        name: of the source.
+        instruments: that have a clean stretch.
+        segments: unbroken stretches.
+        bars_read: of the source.
+        bars: that are left after cleaning.
+        start: first date, ISO.
+        end: last date, ISO.
+        sha256: of all bars and their dates.
+    """
+
+    name: str
+    instruments: int
+    segments: int
+    bars_read: int
+    bars: int
+    start: str
+    end: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BarTape:
+    """Cleaned segments end to end.
+
+    Attributes:
+        values: (M, 6) float32 FEATURES in the bars' own units.
+        stamps: (M, 5) int8 calendar fields.
+        dates: (M,) datetime64[ns] of each bar.
+        bounds: (segments + 1,) first row of each segment, then M.
+        ledger: what it holds, and where from.
+    """
+
+    values: np.ndarray
+    stamps: np.ndarray
+    dates: np.ndarray
+    bounds: np.ndarray
+    ledger: Ledger
+
+    @classmethod
+    def open(cls, source: Source | None, min_bars: int) -> BarTape:
+        """The tape of a source, made now if it is not in the cache; None stands for the simulated market.
+
+        Several processes may open one tape at once: one makes it, the others wait.
+
+        Raises:
+            FileNotFoundError: there is no such source.
+            ValueError: it holds no stretch of `min_bars` clean bars, or bars that cannot be read.
+        """
+        reader = open_reader(source)
+        folder = tape_cache() / _key(source, reader, min_bars)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "tape.json").is_file():
+                aside = folder.with_suffix(f".{os.getpid()}")
+                shutil.rmtree(aside, ignore_errors=True)
+                _write(aside, source, reader, min_bars)
+                shutil.rmtree(folder, ignore_errors=True)
+                aside.rename(folder)
+        return cls._map(folder)
+
+    def starts(
+        self, length: int, since: str | None, until: str | None, held: int | None = None
+    ) -> np.ndarray:
+        """First rows of all windows of `length` bars within one segment that end in [since, until].
+
+        With `held`, the last `held` bars of a window must all lie on `since` or later, not only its end.
+        """
+        first = [np.arange(a, b - length + 1) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
+        starts = np.concatenate(first)
+        keep = np.ones(len(starts), bool)
+        if since is not None:
+            keep &= self.dates[starts + length - (1 if held is None else held)] >= np.datetime64(since)
+        if until is not None:
+            keep &= self.dates[starts + length - 1] < np.datetime64(until) + np.timedelta64(1, "D")
+        return starts[keep]
+
+    def date_at(self, share: float) -> str:
+        """The day before which a share of the tape's span lies, ISO."""
+        first, last = self.dates.min(), self.dates.max()
+        return str((first + (last - first) * share).astype("datetime64[D]"))
+
+    @classmethod
+    def _map(cls, folder: Path) -> BarTape:
+        held = json.loads((folder / "tape.json").read_text())
+        arrays = {name: np.memmap(folder / name, kind, "r") for name, kind in _TYPES.items()}
+        return cls(
+            values=arrays["values"].reshape(-1, len(FEATURES)),
+            stamps=arrays["stamps"].reshape(-1, len(STAMPS)),
+            dates=arrays["dates"].view("datetime64[ns]"),
+            bounds=np.load(folder / "bounds.npy"),
+            ledger=Ledger(**held),
+        )
+
+
+def tape_cache() -> Path:
+    """Where tapes lie: in $XDG_CACHE_HOME or ~/.cache. They can be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kronos" / "tapes"
+
+
+def _key(source: Source | None, reader: Reader, min_bars: int) -> str:
+    """Name of a tape: equal names mean equal settings over the same files."""
+    used = asdict(source) if source else {}
+    for name in ("name", "weight", "train_until", "validate_until"):  # these change no bar
+        used.pop(name, None)
+    found = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in reader.files()]
+    text = json.dumps([TAPE_VERSION, min_bars, used, found], default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -> None:
+    folder.mkdir(parents=True)
+    name = (source.name or source.path.expanduser().resolve().name.partition(".")[0]) if source else "simulated"
+    digest, bounds, names, read = hashlib.sha256(), [0], set(), 0
+    first, last = pd.Timestamp.max, pd.Timestamp.min
+    files = {array: (folder / array).open("wb") for array in _TYPES}
+
+    def count(rows: int) -> None:
+        nonlocal read
+        read += rows
+
+    for instrument, bars in _segments(source, reader, min_bars, count):
+        index = pd.DatetimeIndex(bars.index).as_unit("ns")
+        arrays = {"values": bars.to_numpy(), "stamps": stamps(index), "dates": index.asi8}
+        for array, values in arrays.items():
+            content = np.ascontiguousarray(values, _TYPES[array]).tobytes()
+            files[array].write(content)
+            digest.update(content)
+        bounds.append(bounds[-1] + len(bars))
+        names.add(instrument)
+        first, last = min(first, index[0]), max(last, index[-1])
+    for file in files.values():
+        file.close()
+    if not names:
+        raise ValueError(f"{name} has no stretch of {min_bars} clean bars. Give longer series.")
+    np.save(folder / "bounds.npy", np.array(bounds))
+    ledger = Ledger(
+        name, len(names), len(bounds) - 1, read, bounds[-1], f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}", digest.hexdigest()
+    )
+    (folder / "tape.json").write_text(json.dumps(asdict(ledger), indent=1))
+
+
+def _segments(
+    source: Source | None, reader: Reader, min_bars: int, count: Callable[[int], None]
+) -> Iterator[tuple[str, Any]]:
+    """Clean stretches, instrument by instrument; `count` hears how many bars were read."""
+    rule = RULES[source.frequency if source else "1day"]
+    span = slice(source.start if source else None, source.end if source else None)
+    for instrument, bars in reader.series():
+        bars = bars.loc[span]
+        count(len(bars))
+        if len(bars) >= min_bars:
+            for segment in clean_segments(bars, rule, min_bars):
+                yield instrument, segment

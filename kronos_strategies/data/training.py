@@ -1,0 +1,66 @@
+"""Bars of a Qlib store for `kronos.training`, which finds this reader by its entry point. Needs no Qlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from kronos.bars import FEATURES, PRICES, adjust_bars
+from kronos.training.config import Source
+from kronos.training.readers import Series
+from kronos_strategies.data.default import default_store, ensure_store
+from kronos_strategies.data.qlib_bins import bin_folder, read_bars, read_market
+
+
+class QlibBars:
+    """The members of a market of a Qlib store; all their bars, also those from before they joined.
+
+    Who joined after the source's `end` or `validate_until` is left out: to choose it would be hindsight.
+
+    Args:
+        source: a store with its market, instruments, fields and span; None for the simulated market, made on
+            first use.
+
+    Raises:
+        ValueError: the store has no such market or instruments, or nobody of them was in it by the end.
+    """
+
+    def __init__(self, source: Source | None) -> None:
+        self.store = ensure_store(default_store()) if source is None else source.path.expanduser()
+        self.fields = dict(source.fields) if source else {}
+        market = source.market if source else "csi300"
+        if not (self.store / "instruments" / f"{market}.txt").is_file():
+            known = sorted(path.stem for path in (self.store / "instruments").glob("*.txt"))
+            raise ValueError(f"The store {self.store} has no market '{market}'. It has {known}.")
+        spans = read_market(self.store, market)
+        wanted = set(source.instruments) if source else set()
+        if absent := sorted(wanted - set(spans["instrument"])):
+            raise ValueError(f"Market '{market}' of {self.store} never had {absent}. Check the instruments.")
+        if wanted:
+            spans = spans[spans["instrument"].isin(wanted)]
+        ends = [end for end in (source.end, source.validate_until) if end is not None] if source else []
+        if ends:
+            spans = spans[spans["start"] <= pd.Timestamp(min(ends))]
+        if spans.empty:
+            raise ValueError(f"Nobody was in market '{market}' of {self.store} by {min(ends)}. Set a later date.")
+        self.instruments = sorted(spans["instrument"].unique())
+
+    def files(self) -> list[Path]:
+        """The calendar and the bins of all instruments."""
+        names = [self.fields.get(name, name) for name in FEATURES] + ["factor"]
+        bins = [
+            file
+            for symbol in self.instruments
+            for name in names
+            if (file := bin_folder(self.store, symbol) / f"{name}.day.bin").is_file()
+        ]
+        return [self.store / "calendars" / "day.txt", *bins]
+
+    def series(self) -> Iterator[Series]:
+        """Instrument by instrument, adjusted; days without a price or with no volume at all are no bars."""
+        for symbol in self.instruments:
+            bars = read_bars(self.store, [symbol], self.fields).set_index("datetime").drop(columns="instrument")
+            traded = bars[list(PRICES)].notna().all(axis=1) & ~bars["volume"].eq(0)
+            yield Series(symbol, adjust_bars(bars[traded]))

@@ -1,0 +1,101 @@
+"""Does the return fall where the paths say, beside a Gaussian random walk? Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import stats  # type: ignore[import-untyped]
+
+from kronos_strategies.evaluation.calibration import normal_crps
+from kronos_strategies.evaluation.scorecard.paths import band
+from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
+from kronos_strategies.evaluation.significance import MeanTest
+
+RANDOM_WALK = "Gaussian random walk"
+
+
+@dataclass(frozen=True)
+class DistributionScore:
+    """Of one distribution of the log return close(t) -> close(t+h).
+
+    Attributes:
+        horizon: h, bars.
+        name: MODEL; or RANDOM_WALK, normal with mean 0 and the deviation of the last 20 daily returns times
+            sqrt(h).
+        coverage: level of a central band -> share of outcomes within; None where the samples are too few to
+            reach it.
+        crps: fair, in log return, lower is better.
+        ensemble_crps: with the samples taken as the whole distribution; equals `crps` for the random walk.
+        excess: CRPS of the model less this one's, paired, so that negative is better; None for the model.
+        skill: 1 - CRPS / CRPS of the random walk, over rows that have both; 0 for the random walk.
+        pit_mean: over rows; .5 if the centre is right.
+        pit_deviation: over rows; .289 if the width is right (for S samples sqrt((S + 2) / (12 S))), less if too
+            wide, more if too narrow.
+        outcomes: rows with one.
+        by_date: columns crps, and inside_80 etc.
+    """
+
+    horizon: int
+    name: str
+    coverage: dict[float, MeanTest | None]
+    crps: MeanTest
+    ensemble_crps: MeanTest
+    excess: MeanTest | None
+    skill: float
+    pit_mean: float
+    pit_deviation: float
+    outcomes: int
+    by_date: pd.DataFrame = field(repr=False, compare=False)
+
+
+def score_distributions(rows: HorizonRows, levels: Sequence[float]) -> tuple[DistributionScore, ...]:
+    """The model, then the random walk."""
+    walk = _random_walk(rows, levels)
+    return tuple(
+        _score(rows, name, figures, rows.said["crps"], walk["crps"], levels)
+        for name, figures in {MODEL: rows.said, RANDOM_WALK: walk}.items()
+    )
+
+
+def _random_walk(rows: HorizonRows, levels: Sequence[float]) -> pd.DataFrame:
+    """The same columns as `summarise_paths` gives, in closed form."""
+    came = rows.of(rows.market.moved(rows.horizon)).to_numpy(float)
+    deviation = rows.of(rows.market.deviation).to_numpy(float) * np.sqrt(rows.horizon)
+    deviation = np.where(deviation > 0, deviation, np.nan)
+    crps, z = normal_crps(np.zeros_like(came), deviation, came), came / deviation
+    within = {
+        band(level): np.where(np.isnan(z), np.nan, np.abs(z) <= stats.norm.ppf((1 + level) / 2))
+        for level in levels
+    }
+    columns = {"crps": crps, "ensemble_crps": crps, "pit": stats.norm.cdf(z), **within}
+    return pd.DataFrame(columns, index=rows.keys, dtype=float)
+
+
+def _score(
+    rows: HorizonRows,
+    name: str,
+    figures: pd.DataFrame,
+    model: pd.Series,
+    walk: pd.Series,
+    levels: Sequence[float],
+) -> DistributionScore:
+    bands = {level: band(level) for level in levels if band(level) in figures}
+    by_date = pd.DataFrame({name: rows.by_date(figures[name]) for name in ("crps", *bands.values())})
+    both = model.notna() & walk.notna()
+    mean, reference = (rows.by_date(crps.where(both)).mean() for crps in (figures["crps"], walk))
+    return DistributionScore(
+        horizon=rows.horizon,
+        name=name,
+        coverage={level: rows.test(by_date[bands[level]]) if level in bands else None for level in levels},
+        crps=rows.test(by_date["crps"]),
+        ensemble_crps=rows.test(rows.by_date(figures["ensemble_crps"])),
+        excess=None if name == MODEL else rows.test(rows.by_date(model - figures["crps"])),
+        skill=float(1 - mean / reference) if reference > 0 else np.nan,
+        pit_mean=float(figures["pit"].mean()),
+        pit_deviation=float(figures["pit"].std()),
+        outcomes=int(figures["crps"].notna().sum()),
+        by_date=by_date,
+    )

@@ -1,0 +1,70 @@
+"""Sampled paths of one date -> a row a window: what they say, and how far off they were. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import CLOSE
+from kronos.forecast import Forecast
+from kronos_strategies.evaluation.calibration import ensemble_crps, fair_crps, inside, pit, samples_for
+from kronos_strategies.evaluation.volatility import sampled_variance
+from kronos_strategies.signals import signals
+
+_LOWEST = 1e-3  # of the last close: a linear scale lets a violent path cross zero, as in `signals`
+
+
+def summarise_paths(
+    forecast: Forecast, moved: Mapping[int, pd.Series], levels: Sequence[float]
+) -> pd.DataFrame:
+    """All that scoring keeps of a forecast, so that its paths can be let go.
+
+    Args:
+        forecast: at least max(h) + 1 bars, for the score trades one bar after its date.
+        moved: horizon h -> log return close(t) -> close(t+h) that came, indexed by the forecast's keys; NaN
+            where none did.
+        levels: of central bands; those that take more samples than there are give no column.
+
+    Returns:
+        Frame indexed (datetime, instrument); columns (h, name), float64. Known at the close of t:
+        score: mean over paths of path[t+1+h] / path[t+1] - 1.
+        variance: mean over paths of their own sums of squared log returns over h bars.
+        Known at t + h, of the log return over h bars:
+        crps, ensemble_crps, pit, and inside_80 etc. for each level.
+
+    Raises:
+        ValueError: the paths are too short.
+    """
+    if forecast.horizon < max(moved) + 1:
+        raise ValueError(
+            f"Paths of {forecast.horizon} bars cannot be scored at {max(moved)}: a signal trades one bar later. "
+            f"Forecast {max(moved) + 1} bars."
+        )
+    last = forecast.last[:, CLOSE].astype(float)
+    closes = np.maximum(forecast.path("close"), _LOWEST * last[:, None, None])  # (N, S, H)
+    columns: dict[tuple[int, str], np.ndarray] = {}
+    for horizon, came in moved.items():
+        returns = np.log(closes[:, :, horizon - 1] / last[:, None])  # (N, S)
+        columns |= {
+            (horizon, "score"): signals(forecast, hold=horizon)["score"].to_numpy(),
+            (horizon, "variance"): sampled_variance(closes, last, horizon),
+            **{(horizon, name): v for name, v in _off(returns, came.to_numpy(float), levels).items()},
+        }
+    return pd.DataFrame(columns, index=forecast.keys)
+
+
+def band(level: float) -> str:
+    """The column of a central band, e.g. inside_80."""
+    return f"inside_{100 * level:g}"
+
+
+def _off(returns: np.ndarray, came: np.ndarray, levels: Sequence[float]) -> dict[str, np.ndarray]:
+    reached = [level for level in levels if returns.shape[1] >= samples_for(level)]
+    return {
+        "crps": fair_crps(returns, came),
+        "ensemble_crps": ensemble_crps(returns, came),
+        "pit": pit(returns, came),
+        **{band(level): inside(returns, came, level) for level in reached},
+    }

@@ -1,0 +1,83 @@
+"""How well a model ranks the returns that can be earned, beside signals that need no model. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.evaluation.ic import information_coefficient
+from kronos_strategies.evaluation.neutral import neutralise
+from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
+from kronos_strategies.evaluation.significance import MeanTest, newey_west
+
+PERSISTENCE = "persistence"
+
+
+@dataclass(frozen=True)
+class RankingScore:
+    """Of one score against close(t+1) -> close(t+1+h), over the rows that the model scored.
+
+    Attributes:
+        horizon: h, bars.
+        name: MODEL, PERSISTENCE or one of BASELINES. Persistence expects no return of anyone: it ranks nothing,
+            and all of its figures are undefined.
+        rank_ic: Spearman's.
+        newey_west: of the same series; beside the headline, not instead.
+        ic: Pearson's.
+        neutral: RankIC of what the score ranks beyond 20-day volatility (`neutralise`).
+        lead: RankIC of the model less this one's, paired by date over names that have both; None for the model.
+        by_date: columns rank_ic, ic, neutral.
+    """
+
+    horizon: int
+    name: str
+    rank_ic: MeanTest
+    newey_west: MeanTest
+    ic: MeanTest
+    neutral: MeanTest
+    lead: MeanTest | None
+    by_date: pd.DataFrame = field(repr=False, compare=False)
+
+
+def score_rankings(rows: HorizonRows) -> tuple[RankingScore, ...]:
+    """The model first, then persistence and each of BASELINES, all against the same label."""
+    label = rows.of(rows.market.earned(rows.horizon))
+    calm = rows.of(rows.market.deviation)
+    model = rows.said["score"]
+    naive = {name: rows.of(wide) for name, wide in rows.market.naive.items()}
+    scores = {MODEL: model, PERSISTENCE: pd.Series(0.0, index=rows.keys), **naive}
+    return tuple(_score(rows, name, score, label, calm, model) for name, score in scores.items())
+
+
+def rank_ic_lead(first: pd.Series, second: pd.Series, label: pd.Series) -> pd.Series:
+    """Per-date RankIC of one score less that of another, over the names that have both."""
+    both = first.notna() & second.notna()
+    return _rank_ic(first.where(both), label) - _rank_ic(second.where(both), label)
+
+
+def _score(
+    rows: HorizonRows, name: str, score: pd.Series, label: pd.Series, calm: pd.Series, model: pd.Series
+) -> RankingScore:
+    by_date = pd.DataFrame(
+        {
+            "rank_ic": _rank_ic(score, label),
+            "ic": information_coefficient(score, label),
+            "neutral": _rank_ic(neutralise(score.where(label.notna()), calm), label),
+        }
+    ).reindex(rows.dates)
+    return RankingScore(
+        horizon=rows.horizon,
+        name=name,
+        rank_ic=rows.test(by_date["rank_ic"]),
+        newey_west=newey_west(by_date["rank_ic"], rows.overlap),
+        ic=rows.test(by_date["ic"]),
+        neutral=rows.test(by_date["neutral"]),
+        lead=None if name == MODEL else rows.test(rank_ic_lead(model, score, label)),
+        by_date=by_date,
+    )
+
+
+def _rank_ic(score: pd.Series, label: pd.Series) -> pd.Series:
+    return information_coefficient(score.astype(np.float64), label, rank=True)
