@@ -24,7 +24,7 @@ from kronos.config import SampleConfig
 from kronos.console import run_command
 from kronos.predictor import KronosPredictor
 from kronos.windows import KEYS, Windows
-from kronos_strategies.data.importer import import_bars
+from kronos_strategies.data.importer import ImportReport, import_bars
 from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_forecasts
 from kronos_strategies.evaluation.scorecard.tables import DEFINITIONS, TextTable, grid, tables
 from kronos_strategies.progress import progress_bar
@@ -33,14 +33,19 @@ from kronos_strategies.stream import stream
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 Temperatures = cyclopts.Parameter("--T", negative=(), consume_multiple=True)
 
-app = cyclopts.App(help=__doc__, help_format="plaintext")
+app = cyclopts.App(
+    help="Score a checkpoint on daily bars it never saw.\n\nFor example: `python backtests/score_model.py "
+    "kronos-nano csi300.parquet --since 2022-01-04 --every 5 --T 0.6 1.0 --top-p 0.9 1.0`",
+    version_flags=[],
+)
 
 
 @app.default
 def score_model(
     checkpoint: str,
+    bars: Annotated[tuple[Path, ...], cyclopts.Parameter(negative=())],
     /,
-    *bars: Path,
+    *,
     since: str,
     until: str | None = None,
     every: int = 1,
@@ -74,7 +79,8 @@ def score_model(
         f"T={t:g}, top_p={p:g}": SampleConfig(samples, t, p, seed=seed)
         for t, p in itertools.product(T, top_p)
     }
-    panel = read_panel(bars)
+    imported = import_bars(bars)
+    panel = adjust_bars(imported.bars).set_index(list(KEYS)).sort_index()
     windows = windows_of(panel, lookback, max(horizons) + 1, since, until, every)
     predictor, market, cards = (
         KronosPredictor.from_pretrained(checkpoint, device=device),
@@ -88,15 +94,8 @@ def score_model(
     blocks = {setting: tables(card, name) for setting, card in cards.items()}
     if len(cards) > 1:
         blocks = {"": (grid(cards),), **blocks}
-    write(output, name, cards, blocks)
+    write(output, name, imported.report, cards, blocks)
     show(name, cards, blocks, output)
-
-
-def read_panel(files: tuple[Path, ...]) -> pd.DataFrame:
-    """Adjusted bars indexed (datetime, instrument)."""
-    if not files:
-        raise ValueError("There are no bars. Name at least one CSV or parquet file.")
-    return adjust_bars(import_bars(files).bars).set_index(list(KEYS)).sort_index()
 
 
 def windows_of(
@@ -115,11 +114,16 @@ def windows_of(
 
 
 def write(
-    folder: Path, name: str, cards: dict[str, Scorecard], blocks: dict[str, tuple[TextTable, ...]]
+    folder: Path,
+    name: str,
+    bars: ImportReport,
+    cards: dict[str, Scorecard],
+    blocks: dict[str, tuple[TextTable, ...]],
 ) -> None:
     """All three files."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {setting: card.as_dict() for setting, card in cards.items()}
+    settings = {setting: card.as_dict() for setting, card in cards.items()}
+    plain = {"checkpoint": name, "bars": bars.ledger(), "settings": settings}
     (folder / "scores.json").write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n")
     parts = [describe(name, next(iter(cards.values())))]
     for setting, block in blocks.items():
@@ -133,7 +137,7 @@ def show(
     name: str, cards: dict[str, Scorecard], blocks: dict[str, tuple[TextTable, ...]], folder: Path
 ) -> None:
     """Print the grid where there is one, else the tables."""
-    console = Console(width=max(Console().width, 120))  # a file or a pipe is as wide as the tables
+    console = Console(width=max(Console().width, 132))  # a file or a pipe is as wide as the tables
     console.print(escape(describe(name, next(iter(cards.values())))), soft_wrap=True)
     for table in next(iter(blocks.values())):
         view = Table(title=table.title, title_justify="left")

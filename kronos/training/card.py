@@ -12,7 +12,16 @@ from typing import Any
 from kronos.checkpoint import CARD
 
 RECORD = "training.json"
-SHOWN = ("max_steps", "batch_size", "learning_rate", "schedule", "weight_decay", "dropout", "hide_volume", "seed")
+SHOWN = (
+    "max_steps",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "weight_decay",
+    "dropout",
+    "hide_volume",
+    "seed",
+)
 
 
 def git_commit() -> str | None:
@@ -49,11 +58,18 @@ def write_card(folder: Path) -> None:
 def render(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
     """The card's text: front matter with `trained_until`, then a section for each part."""
     until = latest([record["trained_until"] for record in records.values()])
-    head = ["---", *([f"trained_until: {until}"] if until else []), "tags: [time-series, finance, kronos]", "---"]
+    head = [
+        "---",
+        *([f"trained_until: {until}"] if until else []),
+        "tags: [time-series, finance, kronos]",
+        "---",
+    ]
     if until:
         known = f"No bar after **{until}** had any part in these weights."
     else:
-        known = "What the weights that training started from had seen is not known, so neither is the last date."
+        known = (
+            "What the weights that training started from had seen is not known, so neither is the last date."
+        )
     lines = [*head, "", f"# {title}", "", known]
     for part, record in records.items():
         lines += ["", *_section(part, record)]
@@ -68,9 +84,13 @@ def latest(dates: Sequence[str | None]) -> str | None:
 
 def _section(part: str, record: Mapping[str, Any]) -> list[str]:
     if "data" not in record:  # not trained in this folder
-        return [f"## {part.capitalize()}", "", f"From `{record['origin']}`, sha256 `{record['sha256'][:16]}`, as it is."]
+        return [
+            f"## {part.capitalize()}",
+            "",
+            f"From `{record['origin']}`, sha256 `{record['sha256'][:16]}`, as it is.",
+        ]
     settings = record["settings"]
-    start = record["origin"] or "random weights"
+    start = f"`{record['origin']}`" if record["origin"] else "random weights"
     commit = record["commit"] or "unknown"
     rows = [
         f"| {d['name']} | {d['instruments']} | {d['bars']:,} | {d['start']} to {d['end']} | {d['train_until']} "
@@ -82,9 +102,9 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
     return [
         f"## {part.capitalize()}",
         "",
-        f"{record['parameters']:,} parameters, from {start if start == 'random weights' else f'`{start}`'}, trained by "
-        f"kronos-strategies {record['version']} at commit `{commit[:12]}`. Windows of {settings['lookback']} bars, "
-        f"which alone set the scale, and {settings['horizon']} behind them; {shown}.",
+        f"{record['parameters']:,} parameters, from {start}, trained by kronos-strategies {record['version']} at "
+        f"commit `{commit[:12]}`. Windows of {settings['lookback']} bars, which alone set the scale, and "
+        f"{settings['horizon']} behind them; {shown}.",
         "",
         "| source | instruments | bars | of | trained until | chosen until | sha256 |",
         "|---|---|---|---|---|---|---|",

@@ -8,12 +8,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
-from kronos.training.config import STAGES, Stage, TrainingConfig, read_yaml
+from kronos.training.config import STAGES, Source, Stage, TrainingConfig, read_yaml
 
 app = App(
     name="python -m kronos.training",
@@ -50,6 +49,56 @@ def predictor(*, config: Path | None = None, settings: TrainingConfig) -> None:
     _run("predictor", settings)
 
 
+@app.command
+def evaluate(
+    checkpoint: Path,
+    *,
+    train: list[Path],
+    train_until: str,
+    data: list[Path],
+    since: str,
+    until: str,
+    frequency: str = "1day",
+    lookback: int = 90,
+    horizon: int = 11,
+) -> None:
+    """Losses of a trained pair on held-out dates, beside unigram, bigram and persistence, as JSON.
+
+    For example: `python -m kronos.training evaluate out/csi300/best --train bars.parquet --train-until 2018-12-31
+    --data bars.parquet --since 2020-01-01 --until 2021-12-31`
+
+    Args:
+        checkpoint: folder with tokenizer/ and predictor/.
+        train: bars that the counting baselines learn from, until `train_until`: files, folders, Qlib stores.
+        train_until: last date of those.
+        data: held-out bars.
+        since: first date of a held-out window's last bar.
+        until: last date of a held-out window's last bar.
+        frequency: of all bars.
+        lookback: bars that a window is scaled by.
+        horizon: bars behind them.
+    """
+    from kronos.model import Kronos
+    from kronos.tokenizer import KronosTokenizer
+    from kronos.training.dataset import TrainingWindows
+    from kronos.training.heldout import held_out
+    from kronos.training.tape import BarTape
+
+    spans = (None, train_until), (since, until)
+    sets = []
+    for paths, (first, last) in zip((train, data), spans, strict=True):
+        tapes = tuple(BarTape.open(Source(path, frequency=frequency), lookback + horizon) for path in paths)
+        starts = tuple(tape.starts(lookback + horizon, first, last) for tape in tapes)
+        if not sum(map(len, starts)):
+            raise ValueError(
+                f"{[str(p) for p in paths]} hold no window that ends in {first or 'the past'} to {last}."
+            )
+        sets.append(TrainingWindows(tapes, starts, lookback, horizon))
+    model, tokenizer = Kronos.from_pretrained(checkpoint), KronosTokenizer.from_pretrained(checkpoint)
+    result = held_out(model, tokenizer, training=sets[0], held=sets[1])
+    print(json.dumps(asdict(result), indent=1))  # noqa: T201 (a command's result)
+
+
 def train_both(tokens: Sequence[str]) -> None:
     """Both stages one after the other, with the same flags; both are checked before the first begins."""
     parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
@@ -61,6 +110,8 @@ def show_log() -> None:
     """Say on stderr what happens; of several processes the first one does."""
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for talkative in ("accelerate", "matplotlib"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def _run(stage: Stage, settings: TrainingConfig) -> None:
@@ -69,21 +120,29 @@ def _run(stage: Stage, settings: TrainingConfig) -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "matplotlib"):
             raise
-        raise ImportError(
-            f"Training needs {error.name}: pip install 'kronos-strategies[train]'."
-        ) from error
+        raise ImportError(f"Training needs {error.name}: pip install 'kronos-strategies[train]'.") from error
     progress = run_stage(stage, settings)
     logging.getLogger(__name__).info(
-        "%s: best held-out loss %.5g at step %d, in %s", stage, progress.best, progress.best_step, settings.output / "best"
+        "%s: best held-out loss %.5g at step %d, in %s",
+        stage,
+        progress.best,
+        progress.best_step,
+        settings.output / "best",
     )
 
 
 def _from_yaml(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Fill in what no flag has given, from the file that --config names."""
-    named = [token.value for argument in arguments.filter_by(show=None) if argument.name == "--config" for token in argument.tokens]
-    if named:
+    named = [
+        token.value
+        for argument in arguments.filter_by(show=None)
+        if argument.name == "--config"
+        for token in argument.tokens
+    ]
+    stage = next((stage for stage in STAGES if stage in commands), None)
+    if named and stage:
         file = Path(named[0])
-        Dict(read_yaml(file, commands[-1]), source=str(file), use_commands_as_keys=False)(app, commands, arguments)
+        Dict(read_yaml(file, stage), source=str(file), use_commands_as_keys=False)(app, commands, arguments)
 
 
 app.config = (_from_yaml,)

@@ -57,9 +57,7 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.frequency not in RULES:
-            raise ValueError(
-                f"frequency={self.frequency} has no cleaning rule. Choose one of {list(RULES)}."
-            )
+            raise ValueError(f"frequency={self.frequency} has no cleaning rule. Choose one of {list(RULES)}.")
         if self.weight is not None and not self.weight > 0:
             raise ValueError(f"weight={self.weight} of {self.path} draws nothing. Give a positive one.")
         for name in ("start", "end", "train_until", "validate_until"):
@@ -163,7 +161,11 @@ class TrainingConfig:
             raise ValueError("Both --resume and --overwrite: give one of them.")
         for source in self.all_sources():
             train, validate = self.until(source)
-            if train and validate and parse_date("train_until", train) >= parse_date("validate_until", validate):
+            if (
+                train
+                and validate
+                and parse_date("train_until", train) >= parse_date("validate_until", validate)
+            ):
                 raise ValueError(
                     f"validate_until={validate} is not after train_until={train}. Leave some dates between them to "
                     "validate on."

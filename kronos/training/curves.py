@@ -25,17 +25,18 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    mark = {"marker": ".", "markersize": 4}
-    axes.plot(table["step"], table["train_loss"], color="0.55", label="training", **mark)
-    for name in table.columns:
+    axes.plot(table["step"], table["train_loss"], color="0.55", label="training", marker=".")
+    for name in history[0]:
         if name.startswith("val_loss"):
             own = name == "val_loss"
             label = "held out" if own else f"held out, {name.partition('/')[2]}"
-            axes.plot(table["step"], table[name], linewidth=2 if own else 1, label=label, **mark)
-    best = table.loc[table["val_loss"].idxmin()]
-    axes.axvline(best["step"], color="0.8", zorder=0, label=f"best: {best['val_loss']:.4g} at step {best['step']:.0f}")
+            axes.plot(table["step"], table[name], linewidth=2 if own else 1, label=label, marker=".")
+    best = min(history, key=lambda row: row["val_loss"])
+    axes.axvline(
+        best["step"], color="0.8", zorder=0, label=f"best: {best['val_loss']:.4g} at step {best['step']:.0f}"
+    )
     # The first steps of a network are far above all that follows.
-    losses = table[[c for c in table if c == "train_loss" or c.startswith("val_loss")]]
+    losses = table[[c for c in history[0] if c == "train_loss" or c.startswith("val_loss")]]
     later = losses.iloc[len(losses) // 10 :].to_numpy()
     margin = 0.05 * (later.max() - later.min() or 1.0)
     axes.set_ylim(later.min() - margin, later.max() + margin)

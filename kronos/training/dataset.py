@@ -119,8 +119,8 @@ def split_windows(config: TrainingConfig) -> Split:
         learn = tape.starts(config.window, None, until)
         if not len(learn):
             raise ValueError(
-                f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}, has no window of {config.window} bars "
-                f"that ends by train_until={until}. Set a later date or give longer series."
+                f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}, has no window of "
+                f"{config.window} bars that ends by train_until={until}. Set a later date or give longer series."
             )
         after = str(np.datetime64(until) + np.timedelta64(1, "D"))
         training.append(learn)
@@ -130,10 +130,12 @@ def split_windows(config: TrainingConfig) -> Split:
             "There is no validation window, so that nothing could tell the best weights. Move train_until or "
             "validate_until so that some bars lie between them."
         )
-    weights = tuple(source.weight for source in config.sources)
-    chosen = weights if all(weights) and weights else None
-    shape = config.lookback, config.horizon, chosen
-    return Split(TrainingWindows(tapes, tuple(training), *shape), TrainingWindows(tapes, tuple(validation), *shape))
+    weights = tuple(source.weight for source in config.sources if source.weight is not None) or None
+    first, second = (
+        TrainingWindows(tapes, tuple(starts), config.lookback, config.horizon, weights)
+        for starts in (training, validation)
+    )
+    return Split(first, second)
 
 
 class MicroBatches(Dataset[Batch]):
@@ -147,9 +149,7 @@ class MicroBatches(Dataset[Batch]):
         processes: how many there are.
     """
 
-    def __init__(
-        self, windows: TrainingWindows, order: Order, parts: int, rank: int, processes: int
-    ) -> None:
+    def __init__(self, windows: TrainingWindows, order: Order, parts: int, rank: int, processes: int) -> None:
         self.windows, self.order, self.rank, self.processes = windows, order, rank, processes
         self.own = parts // processes  # parts of a step that are this process's
         self.size = order.batch // parts

@@ -1,6 +1,6 @@
 """The folder of a run: best and last weights, the losses so far, and the state to resume from.
 
-    best/tokenizer/, best/predictor/   the weights of the lowest held-out loss, and training.json: how they came about
+    best/tokenizer/, best/predictor/   the weights of the lowest held-out loss; training.json: how they came about
     last/tokenizer/, last/predictor/   those of the last step
     best/README.md, last/README.md     a model card
     run/<part>/                        settings.json, losses.csv, losses.png, state-<step>/, a tracker's files
@@ -160,8 +160,8 @@ class RunFolder:
         ]
         if there and not overwrite:
             raise FileExistsError(
-                f"{there[0]} holds an earlier result. Give --resume to go on with it, --overwrite to replace it, or "
-                "another --output."
+                f"{there[0]} holds an earlier result. Give --resume to go on with it, --overwrite to replace it, "
+                "or another --output."
             )
         for folder in there:
             shutil.rmtree(folder)
@@ -173,8 +173,8 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) 
     if changed:
         name = changed[0]
         raise ValueError(
-            f"{where} says {name}={before.get(name)}, now it is {now.get(name)}. Resume with the settings and bars that "
-            "the run began with, or begin another --output."
+            f"{where} says {name}={before.get(name)}, now it is {now.get(name)}. Resume with the settings and bars "
+            "that the run began with, or begin another --output."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import TorchDraws
 from kronos.tokenizer import KronosTokenizer
-from kronos.training.dataset import TrainingWindows
+from kronos.training.dataset import Batch, TrainingWindows
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,18 @@ def held_out(
     """Score up to `count` evenly spaced windows of each set; the baselines learn from `training` alone."""
     model.eval()
     tokenizer.eval()
-    past = [tokenizer.encode(torch.from_numpy(x)) for x, _ in _batches(training, count)]
+    past = [tokenizer.encode(bars) for bars, _ in _batches(training, count)]
     squares, nll, seen, total = torch.zeros(len(FEATURES)), {"s1": 0.0, "s2": 0.0}, [], 0
     errors = torch.zeros(2)
-    for x, stamps in _batches(held, count):
-        bars = torch.from_numpy(x)
+    for bars, stamps in _batches(held, count):
         tokens = tokenizer.encode(bars)
-        loss = model.loss(tokens, torch.from_numpy(stamps))
+        loss = model.loss(tokens, stamps)
         predicted = tokens.s1[:, 1:].numel()
         squares += (tokenizer.decode(tokens) - bars).square().mean(dim=1).sum(dim=0)
         nll["s1"] += loss.s1.item() * predicted
         nll["s2"] += loss.s2.item() * predicted
         total += predicted
-        errors += _close_errors(model, tokenizer, bars, torch.from_numpy(stamps), held.lookback)
+        errors += _close_errors(model, tokenizer, bars, stamps, held.lookback)
         seen.append(tokens)
     windows = sum(len(tokens.s1) for tokens in seen)
     table = {}
@@ -102,9 +102,9 @@ def _close_errors(
     return torch.stack([(expected - truth).abs().sum(), (past[:, -1, CLOSE] - truth).abs().sum()])
 
 
-def _batches(windows: TrainingWindows, count: int, size: int = 256) -> list[tuple[np.ndarray, np.ndarray]]:
-    chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int))
-    return [windows.batch(chosen[i : i + size]) for i in range(0, len(chosen), size)]
+def _batches(windows: TrainingWindows, count: int, size: int = 256) -> Iterator[Batch]:
+    chosen = np.concatenate(windows.sample(count))
+    return (windows.batch(chosen[i : i + size]) for i in range(0, len(chosen), size))
 
 
 def _counting(before: list[Tensor], after: list[Tensor], vocabulary: int) -> dict[str, float]:

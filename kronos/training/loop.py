@@ -208,7 +208,10 @@ def evaluate(
 
 
 def _score(
-    network: TokenizerStage | PredictorStage, windows: TrainingWindows, indices: np.ndarray, accelerator: Accelerator
+    network: TokenizerStage | PredictorStage,
+    windows: TrainingWindows,
+    indices: np.ndarray,
+    accelerator: Accelerator,
 ) -> dict[str, float]:
     totals: dict[str, float | Tensor] = dict.fromkeys(network.losses, 0.0)
     starts = range(0, len(indices), VALIDATION_BATCH)

@@ -46,8 +46,8 @@ class Order:
         self.epoch_steps = sum(self.quotas) // batch
         if self.epoch_steps == 0:
             raise ValueError(
-                f"{sum(self.quotas)} training windows do not fill one batch of {batch}. Give more bars or a smaller "
-                "batch."
+                f"{sum(self.quotas)} training windows do not fill one batch of {batch}. Give more bars or a "
+                "smaller batch."
             )
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 

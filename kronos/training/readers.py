@@ -1,7 +1,7 @@
 """Where bars come from: files here; other kinds, such as Qlib stores, from whoever announces a reader for them.
 
-A reader for a kind of source is an entry point of the group `kronos.bars`: a callable that takes a `Source`, or None
-for the market that is simulated where no source is given. So this package learns from stores that it knows
+A reader for a kind of source is an entry point of the group `kronos.bars`: a callable that takes a `Source`, or
+None for the market that is simulated where no source is given. So this package learns from stores that it knows
 nothing of.
 """
 

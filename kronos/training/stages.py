@@ -40,7 +40,8 @@ class TokenizerStage(nn.Module):
 class PredictorStage(nn.Module):
     """Predict the next token of a frozen tokenizer.
 
-    The cross-attention stays unrotated, the form in which tokens are decoded later; the coarse half is the true one.
+    The cross-attention stays unrotated, the form in which tokens are decoded later; the coarse half that it is
+    given is the true one.
     """
 
     losses: ClassVar[tuple[str, ...]] = ModelLoss._fields

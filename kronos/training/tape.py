@@ -144,7 +144,9 @@ def _key(source: Source | None, reader: Reader, min_bars: int) -> str:
 
 def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -> None:
     folder.mkdir(parents=True)
-    name = (source.name or source.path.expanduser().resolve().name.partition(".")[0]) if source else "simulated"
+    name = (
+        (source.name or source.path.expanduser().resolve().name.partition(".")[0]) if source else "simulated"
+    )
     digest, bounds, names, read = hashlib.sha256(), [0], set(), 0
     first, last = pd.Timestamp.max, pd.Timestamp.min
     files = {array: (folder / array).open("wb") for array in _TYPES}
@@ -169,7 +171,14 @@ def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -
         raise ValueError(f"{name} has no stretch of {min_bars} clean bars. Give longer series.")
     np.save(folder / "bounds.npy", np.array(bounds))
     ledger = Ledger(
-        name, len(names), len(bounds) - 1, read, bounds[-1], f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}", digest.hexdigest()
+        name,
+        len(names),
+        len(bounds) - 1,
+        read,
+        bounds[-1],
+        f"{first:%Y-%m-%d}",
+        f"{last:%Y-%m-%d}",
+        digest.hexdigest(),
     )
     (folder / "tape.json").write_text(json.dumps(asdict(ledger), indent=1))
 

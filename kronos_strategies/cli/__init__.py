@@ -5,15 +5,16 @@ Heavy modules are imported inside the commands, so that `kronos --help` answers 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from cyclopts import App, Parameter
 
 from kronos.console import run_command
+from kronos.training.cli import show_log
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.forecast import forecast
+from kronos_strategies.cli.train import train
 
 app = App(
     name="kronos",
@@ -23,9 +24,10 @@ app = App(
 )
 app.command(data)
 app.command(forecast)
+app.command(train)
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake of the user's becomes one red sentence and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    show_log()
     run_command(app, tokens)

@@ -101,8 +101,8 @@ def simulate(
 
 def _members(file: Path | None, bars: DataFrame) -> tuple[DataFrame, object, str]:
     """Membership spans, where they come from, and what to say about them."""
-    from kronos_strategies.data.importer import import_membership
     from kronos.tables import fingerprint
+    from kronos_strategies.data.importer import import_membership
     from kronos_strategies.data.tidy import LISTING, listing_spans
 
     if file is None:

@@ -44,7 +44,9 @@ class QlibBars:
         if ends:
             spans = spans[spans["start"] <= pd.Timestamp(min(ends))]
         if spans.empty:
-            raise ValueError(f"Nobody was in market '{market}' of {self.store} by {min(ends)}. Set a later date.")
+            raise ValueError(
+                f"Nobody was in market '{market}' of {self.store} by {min(ends)}. Set a later date."
+            )
         self.instruments = sorted(spans["instrument"].unique())
 
     def files(self) -> list[Path]:
@@ -61,6 +63,8 @@ class QlibBars:
     def series(self) -> Iterator[Series]:
         """Instrument by instrument, adjusted; days without a price or with no volume at all are no bars."""
         for symbol in self.instruments:
-            bars = read_bars(self.store, [symbol], self.fields).set_index("datetime").drop(columns="instrument")
+            bars = (
+                read_bars(self.store, [symbol], self.fields).set_index("datetime").drop(columns="instrument")
+            )
             traded = bars[list(PRICES)].notna().all(axis=1) & ~bars["volume"].eq(0)
             yield Series(symbol, adjust_bars(bars[traded]))

@@ -28,7 +28,8 @@ def inside(samples: np.ndarray, outcomes: np.ndarray, level: float) -> np.ndarra
     """1.0 where the outcome lies within the central band at `level`, 0.0 outside: (N,). Their mean is coverage.
 
     The band's ends are quantiles at Weibull positions i / (S + 1), which cover `level` on average over samples
-    that are drawn independently from the true distribution.
+    that are drawn independently from the true distribution. Those of even draws lie further out: at S = 32
+    their 90 % band covered 93 % of the next closes of the same distribution, at S = 8 the 80 % band 85 %.
 
     Raises:
         ValueError: S samples reach no band wider than (S - 1) / (S + 1), so that coverage would fall short
@@ -58,9 +59,10 @@ def fair_crps(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     """Continuous ranked probability score of each row, in the outcome's unit: (N,), lower is better.
 
     mean |x_i - y| - sum_ij |x_i - x_j| / (2 S (S - 1)), without bias for samples drawn independently, at any S
-    (Ferro 2014); the naive S^2 punishes few samples. Even draws, such as nets, spread further than independent
-    ones: for them the fair form flatters a little, the naive one punishes a little, and both err by less than
-    mean |x_i - x_j| / (2 S).
+    (Ferro 2014); S^2 in its place punishes few samples. Even draws, such as the net of `kronos.sampling`, spread
+    further than independent ones, and for them this flatters: a perfect forecast of 32 such paths came out at
+    1.8 % less than with 512, one of 8 at 6 % less (kronos-nano, next close). `ensemble_crps` errs to the other
+    side, by 1.1 % and 6 %; the truth lies between the two, which are mean |x_i - x_j| / (2 S) apart.
 
     Raises:
         ValueError: a single sample has no spread.
@@ -71,7 +73,7 @@ def fair_crps(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
 
 
 def ensemble_crps(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
-    """As `fair_crps`, with S^2 for S (S - 1): the score of the samples taken as the whole distribution."""
+    """As `fair_crps`, with S^2 for S (S - 1): the samples taken as the whole distribution; never flatters."""
     return _of_complete_rows(_crps("nrg"), samples, outcomes)
 
 

@@ -28,9 +28,11 @@ class DistributionScore:
         coverage: level of a central band -> share of outcomes within; None where the samples are too few to
             reach it.
         crps: fair, in log return, lower is better.
-        ensemble_crps: with the samples taken as the whole distribution; equals `crps` for the random walk.
+        ensemble_crps: with the samples taken as the whole distribution. For even draws `crps` is a little too
+            low and this a little too high (see `fair_crps`); for the random walk they are equal.
         excess: CRPS of the model less this one's, paired, so that negative is better; None for the model.
         skill: 1 - CRPS / CRPS of the random walk, over rows that have both; 0 for the random walk.
+        ensemble_skill: the same from `ensemble_crps`: skill that holds by this one is no matter of the draws.
         pit_mean: over rows; .5 if the centre is right.
         pit_deviation: over rows; .289 if the width is right (for S samples sqrt((S + 2) / (12 S))), less if too
             wide, more if too narrow.
@@ -45,6 +47,7 @@ class DistributionScore:
     ensemble_crps: MeanTest
     excess: MeanTest | None
     skill: float
+    ensemble_skill: float
     pit_mean: float
     pit_deviation: float
     outcomes: int
@@ -55,7 +58,7 @@ def score_distributions(rows: HorizonRows, levels: Sequence[float]) -> tuple[Dis
     """The model, then the random walk."""
     walk = _random_walk(rows, levels)
     return tuple(
-        _score(rows, name, figures, rows.said["crps"], walk["crps"], levels)
+        _score(rows, name, figures, walk["crps"], levels)
         for name, figures in {MODEL: rows.said, RANDOM_WALK: walk}.items()
     )
 
@@ -75,27 +78,27 @@ def _random_walk(rows: HorizonRows, levels: Sequence[float]) -> pd.DataFrame:
 
 
 def _score(
-    rows: HorizonRows,
-    name: str,
-    figures: pd.DataFrame,
-    model: pd.Series,
-    walk: pd.Series,
-    levels: Sequence[float],
+    rows: HorizonRows, name: str, figures: pd.DataFrame, walk: pd.Series, levels: Sequence[float]
 ) -> DistributionScore:
     bands = {level: band(level) for level in levels if band(level) in figures}
     by_date = pd.DataFrame({name: rows.by_date(figures[name]) for name in ("crps", *bands.values())})
-    both = model.notna() & walk.notna()
-    mean, reference = (rows.by_date(crps.where(both)).mean() for crps in (figures["crps"], walk))
     return DistributionScore(
         horizon=rows.horizon,
         name=name,
         coverage={level: rows.test(by_date[bands[level]]) if level in bands else None for level in levels},
         crps=rows.test(by_date["crps"]),
         ensemble_crps=rows.test(rows.by_date(figures["ensemble_crps"])),
-        excess=None if name == MODEL else rows.test(rows.by_date(model - figures["crps"])),
-        skill=float(1 - mean / reference) if reference > 0 else np.nan,
+        excess=None if name == MODEL else rows.test(rows.by_date(rows.said["crps"] - figures["crps"])),
+        skill=_skill(rows, figures["crps"], walk),
+        ensemble_skill=_skill(rows, figures["ensemble_crps"], walk),
         pit_mean=float(figures["pit"].mean()),
         pit_deviation=float(figures["pit"].std()),
         outcomes=int(figures["crps"].notna().sum()),
         by_date=by_date,
     )
+
+
+def _skill(rows: HorizonRows, crps: pd.Series, walk: pd.Series) -> float:
+    both = crps.notna() & walk.notna()
+    mean, reference = (rows.by_date(losses.where(both)).mean() for losses in (crps, walk))
+    return float(1 - mean / reference) if reference > 0 else np.nan

@@ -20,16 +20,17 @@ _Score = TypeVar("_Score", RankingScore, VolatilityScore, DistributionScore)
 NOTHING = "–"
 
 DEFINITIONS = (
-    "Means over dates ± half of a 95 % interval: EWC (Lazarus et al. 2018), or non-overlapping dates where there "
-    "are fewer than 50 spans of the label; NW t is Newey-West's. Lead and excess over it: the model's RankIC, QLIKE "
-    "or CRPS less that of the row, paired by date over the names that both have.",
+    "Means over dates ± half of a 95 % interval: EWC (Lazarus et al. 2018), or non-overlapping dates where "
+    "there are fewer than 50 spans of the label; NW t is Newey-West's. Lead and excess over it: the model's "
+    "RankIC, QLIKE or CRPS less that of the row, paired by date over the names that both have.",
     "RankIC of returns: close(t+1) to close(t+1+h), for a signal trades at the next close; neutral: what is left "
     "of it beyond 20-day volatility. Volatility and distribution: close(t) to close(t+h). No trade on either "
     "end, no label.",
     "QLIKE is on variance, without the share dropped because nothing moved; 'closes' sums squared log returns, "
     "'ranges' Garman-Klass and squared overnight gaps. MAE and R2 are of its square root, MAE and CRPS in % of log "
-    "return. CRPS is the fair one; skill is against the Gaussian random walk. PIT is uniform if calibrated: mean "
-    ".5, deviation .289, more if too narrow.",
+    "return. CRPS is the fair one; skill is against the Gaussian random walk, first with S^2 in place of "
+    "S (S - 1), since for evenly drawn paths the truth lies between. PIT: mean ± deviation over rows, .500 ± .289 "
+    "if calibrated; a larger deviation says too narrow.",
 )
 
 
@@ -65,7 +66,7 @@ def tables(card: Scorecard, name: str) -> tuple[TextTable, ...]:
         TextTable(
             "Distribution",
             ("h", "forecast", *(f"{level:.0%} band" for level in card.distributions[0].coverage), "CRPS", "skill",
-             "excess over it", "PIT mean", "PIT deviation"),
+             "excess over it", "PIT"),
             tuple(_distribution(score, name) for score in card.distributions),
         ),
     )  # fmt: skip
@@ -76,8 +77,8 @@ def grid(cards: Mapping[str, Scorecard]) -> TextTable:
     some = next(iter(cards.values()))
     levels = tuple(some.distributions[0].coverage)
     columns = (
-        "h", "setting", "RankIC", "neutral RankIC", "volatility RankIC", "QLIKE",
-        *(f"{level:.0%} band" for level in levels), "CRPS", "skill", "PIT mean", "PIT deviation",
+        "h", "setting", "RankIC", "neutral", "of volatility", "QLIKE",
+        *(f"{level:.0%} band" for level in levels), "CRPS", "skill", "PIT",
     )  # fmt: skip
     horizons = [score.horizon for score in some.distributions if score.name == MODEL]
     rows = [(str(h), setting, *_brief(card, h)) for h in horizons for setting, card in cards.items()]
@@ -97,9 +98,8 @@ def _brief(card: Scorecard, horizon: int) -> tuple[str, ...]:
         _figure(vol.qlike.mean),
         *_coverage(dist),
         _percent(dist.crps.mean),
-        f"{dist.skill:+.1%}",
-        _figure(dist.pit_mean, 3),
-        _figure(dist.pit_deviation, 3),
+        _skill(dist),
+        _pit(dist),
     )
 
 
@@ -143,15 +143,25 @@ def _distribution(score: DistributionScore, model: str) -> tuple[str, ...]:
         _name(score.name, model),
         *_coverage(score),
         _percent(score.crps.mean),
-        f"{score.skill:+.1%}" if np.isfinite(score.skill) else NOTHING,
+        _skill(score),
         NOTHING if score.excess is None else _interval(score.excess, 100),
-        _figure(score.pit_mean, 3),
-        _figure(score.pit_deviation, 3),
+        _pit(score),
     )
 
 
 def _coverage(score: DistributionScore) -> Sequence[str]:
     return [NOTHING if test is None else f"{test.mean:.1%}" for test in score.coverage.values()]
+
+
+def _skill(score: DistributionScore) -> str:
+    if not np.isfinite(score.skill):
+        return NOTHING
+    low, high = f"{score.ensemble_skill:+.1%}", f"{score.skill:+.1%}"
+    return high if low == high else f"{low} to {high}"
+
+
+def _pit(score: DistributionScore) -> str:
+    return f"{_figure(score.pit_mean, 3)} ± {_figure(score.pit_deviation, 3)}"
 
 
 def _name(name: str, model: str) -> str:

@@ -1,0 +1,108 @@
+"""What a stage starts from: its network, fresh or with weights to refine, and the tokenizer that stays as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from kronos.checkpoint import CONFIG, WEIGHTS, fingerprint, resolve, resolve_tokenizer, trained_until
+from kronos.config import ModelConfig, TokenizerConfig
+from kronos.model import Kronos
+from kronos.tokenizer import KronosTokenizer
+from kronos.training.card import RECORD
+from kronos.training.config import SCRATCH, TrainingConfig
+
+_Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
+
+# The sizes of kronos-nano, for weights that start from random ones.
+TOKENIZER_SIZE = TokenizerConfig(d_model=64, ff_dim=128, n_enc_layers=3, n_dec_layers=3, s1_bits=8, s2_bits=8)
+PREDICTOR_SIZE = ModelConfig(d_model=96, n_layers=4, n_heads=4, ff_dim=256)
+
+
+def start_tokenizer(config: TrainingConfig) -> KronosTokenizer:
+    """The tokenizer to train, with the weights and the dropout to start from."""
+    if config.pretrained == SCRATCH:
+        return KronosTokenizer(_with_dropout(config.tokenizer_size or TOKENIZER_SIZE, config.dropout))
+    found = KronosTokenizer.from_pretrained(config.pretrained)
+    network = KronosTokenizer(_with_dropout(found.config, config.dropout))
+    network.load_state_dict(found.state_dict())
+    return network
+
+
+def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
+    """The predictor to train, with the weights and the dropout to start from.
+
+    Raises:
+        ValueError: it has tokens of other sizes than those of the tokenizer in that folder.
+    """
+    bits = KronosTokenizer.from_pretrained(tokenizer).quantizer.split
+    if config.pretrained == SCRATCH:
+        size = config.predictor_size or replace(PREDICTOR_SIZE, s1_bits=bits[0], s2_bits=bits[1])
+        network = Kronos(_with_dropout(size, config.dropout))
+    else:
+        found = Kronos.from_pretrained(config.pretrained)
+        network = Kronos(_with_dropout(found.config, config.dropout))
+        network.load_state_dict(found.state_dict())
+    own = network.config.s1_bits, network.config.s2_bits
+    if own != bits:
+        raise ValueError(
+            f"The predictor has tokens of {own[0]} + {own[1]} bits, the tokenizer in {tokenizer} of {bits[0]} + "
+            f"{bits[1]}. Choose ones that fit."
+        )
+    return network
+
+
+def find_tokenizer(config: TrainingConfig) -> Path:
+    """The folder of the tokenizer whose tokens the second stage learns.
+
+    Raises:
+        FileNotFoundError: there is none, or not where `config.tokenizer` says.
+    """
+    if config.tokenizer is not None:
+        best = Path(config.tokenizer).expanduser() / "best"  # of a first stage's output
+        return resolve(best if (best / "tokenizer").is_dir() else config.tokenizer, "tokenizer")
+    own = config.output / "best"
+    if (own / "tokenizer").is_dir():
+        return resolve(own, "tokenizer")
+    if config.pretrained == SCRATCH:
+        raise FileNotFoundError(
+            f"{own} holds no tokenizer. Train the first stage with the same --output, or name one by --tokenizer."
+        )
+    return resolve(resolve_tokenizer(config.pretrained), "tokenizer")
+
+
+def place_tokenizer(tokenizer: Path, output: Path) -> None:
+    """Put the tokenizer beside what learns its tokens, so that best and last are pairs.
+
+    Raises:
+        FileExistsError: another one is there.
+    """
+    own = output / "best" / "tokenizer"
+    if own.is_dir() and fingerprint(own) != fingerprint(tokenizer):
+        raise FileExistsError(f"{own} is another tokenizer than {tokenizer}. Give another --output.")
+    for which in ("best", "last"):
+        target = output / which / "tokenizer"
+        if target.resolve() == tokenizer.resolve():
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG, WEIGHTS):
+            shutil.copy2(tokenizer / name, target / name)
+        record = tokenizer / RECORD
+        if record.is_file():
+            shutil.copy2(record, target / RECORD)
+            continue
+        known = trained_until(tokenizer, "tokenizer")
+        told = {"origin": str(tokenizer), "sha256": fingerprint(tokenizer), "trained_until": known}
+        (target / RECORD).write_text(json.dumps(told, indent=1) + "\n")
+
+
+def _with_dropout(size: _Size, dropout: float | None) -> _Size:
+    """The size with another dropout of feed-forward, residual and token; attention keeps its own."""
+    if dropout is None:
+        return size
+    names = {field.name for field in fields(size)} & {"ffn_dropout_p", "resid_dropout_p", "token_dropout_p"}
+    changed: dict[str, float] = dict.fromkeys(names, dropout)
+    return replace(size, **changed)  # type: ignore[arg-type]

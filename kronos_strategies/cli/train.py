@@ -1,0 +1,32 @@
+"""`kronos train`: both stages of training, one after the other."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from kronos.training.cli import app as stages
+from kronos.training.cli import train_both
+
+train = App(
+    name="train",
+    help_flags=[],  # --help goes on to the stages, whose flags these are
+    version_flags=[],
+    help="Train the tokenizer, then the predictor, from one file of settings.\n\n"
+    "For example: `kronos train --config configs/finetune_csi300.yaml --store ~/csi300 --output out/csi300`",
+)
+
+
+@train.default
+def both(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> None:
+    """Run both stages with the flags of `python -m kronos.training tokenizer` and `... predictor`.
+
+    Args:
+        tokens: flags of both.
+    """
+    if {"--help", "-h"} & set(tokens):
+        train.help_print([])
+        stages.help_print(["predictor"])
+        return
+    train_both(tokens)
