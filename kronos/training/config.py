@@ -6,6 +6,7 @@ other. A flag of the command line wins over both. Knows no torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +190,7 @@ class TrainingConfig:
 
 
 def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
-    """The settings of one stage: those for all, and over them those under `stages:`.
+    """The settings of one stage: those for all, and over them those under `stages:`; $NAME is of the environment.
 
     Raises:
         FileNotFoundError: no such file.
@@ -224,7 +225,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) else str(value)
+    return value if isinstance(value, int | float | bool) else os.path.expandvars(str(value))
 
 
 def _check_counts(config: TrainingConfig) -> None:

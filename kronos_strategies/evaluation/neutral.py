@@ -17,13 +17,11 @@ def neutralise(score: pd.Series, exposure: pd.Series) -> pd.Series:
 
     Returns:
         Of the same index; NaN without one of the two. Where the exposure does not vary, the centred ranks of
-        the score; where it explains every rank, exactly 0, so that no rank correlation is made of rounding.
+        the score; where the two have the same order or the opposite one, exactly 0, which ranks nothing.
     """
     both = score.notna() & exposure.notna()
     ranks = [values.where(both).groupby(level="datetime").rank() for values in (score, exposure)]
     y, x = (values - values.groupby(level="datetime").transform("mean") for values in ranks)
     by_date = pd.DataFrame({"xy": x * y, "xx": x * x}).groupby(level="datetime").transform("sum")
     slope = (by_date["xy"] / by_date["xx"].where(by_date["xx"] > 0)).fillna(0.0)
-    residual = y - slope * x
-    rounding = 1e-9 * both.groupby(level="datetime").transform("sum")
-    return residual.mask(residual.abs() < rounding, 0.0).where(both)
+    return (y - slope * x).where(both)

@@ -14,6 +14,7 @@ from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.causal import scramble_after
 from kronos_strategies.evaluation.baselines import reversal_5
+from kronos_strategies.evaluation.calibration import normal_crps
 from kronos_strategies.evaluation.ic import information_coefficient
 from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_forecasts
 from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, DistributionScore
@@ -174,6 +175,20 @@ def test_a_true_distribution_is_calibrated_and_beats_the_random_walk(card):
     assert found.skill > found.ensemble_skill
     assert distribution(card, RANDOM_WALK).skill == 0
     assert distribution(card, RANDOM_WALK).excess.mean < 0
+
+
+@pytest.mark.parametrize("horizon", HORIZONS)
+def test_the_random_walk_is_normal_with_the_deviation_of_20_days_times_the_root_of_the_horizon(
+    market, card, horizon
+):
+    came = np.log(market.closes.shift(-horizon) / market.closes)
+    scale = market.closes.pct_change().rolling(20).std() * np.sqrt(horizon)
+    within = [(came.abs() <= z * scale).iloc[AT].to_numpy().mean() for z in (1.2815516, 1.6448536)]
+    found = distribution(card, RANDOM_WALK, horizon)
+    assert [found.coverage[level].mean for level in (0.8, 0.9)] == pytest.approx(within)
+    assert within == pytest.approx([0.8, 0.9], abs=0.05)
+    crps = normal_crps(np.zeros(came.shape), scale.to_numpy(), came.to_numpy())[AT]
+    assert found.crps.mean == found.ensemble_crps.mean == pytest.approx(crps.mean())
 
 
 def test_paths_that_are_too_calm_are_called_so(market):
