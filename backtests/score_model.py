@@ -50,8 +50,8 @@ def score_model(
     until: str | None = None,
     every: int = 1,
     samples: int = 32,
-    T: Annotated[tuple[float, ...], Temperatures] = (0.6,),
-    top_p: Annotated[tuple[float, ...], Several] = (0.9,),
+    T: Annotated[tuple[float, ...], Temperatures] = (),
+    top_p: Annotated[tuple[float, ...], Several] = (),
     seed: int = 0,
     horizons: Annotated[tuple[int, ...], Several] = (1, 5, 10),
     lookback: int = 90,
@@ -67,26 +67,24 @@ def score_model(
         until: last forecast date; leave max(horizons) + 1 days of bars behind it.
         every: forecast every k-th trading date.
         samples: paths a window; 19 or more reach a 90 % band.
-        T: temperatures to try.
-        top_p: nuclei to try.
+        T: temperatures to try; the one that suits the checkpoint when omitted.
+        top_p: nuclei to try; the one that suits the checkpoint when omitted.
         seed: of the draws.
         horizons: bars to score at.
         lookback: traded bars that the model reads.
         device: cpu, cuda or mps; the fastest there is without one.
         output: folder for scores.json, scores.md and by_date.csv.
     """
+    predictor = KronosPredictor.from_pretrained(checkpoint, device=device)
+    own = predictor.sampling
     settings = {
-        f"T={t:g}, top_p={p:g}": SampleConfig(samples, t, p, seed=seed)
-        for t, p in itertools.product(T, top_p)
+        f"T={t:g}, top_p={p:g}": SampleConfig(samples, t, p, own.top_k, seed)
+        for t, p in itertools.product(T or (own.T,), top_p or (own.top_p,))
     }
     imported = import_bars(bars)
     panel = adjust_bars(imported.bars).set_index(list(KEYS)).sort_index()
     windows = windows_of(panel, lookback, max(horizons) + 1, since, until, every)
-    predictor, market, cards = (
-        KronosPredictor.from_pretrained(checkpoint, device=device),
-        Market.of(panel),
-        {},
-    )
+    market, cards = Market.of(panel), {}
     for setting, sampling in settings.items():
         with progress_bar(setting, "windows") as progress:
             cards[setting] = score_forecasts(stream(predictor, windows, sampling, progress), market, horizons)

@@ -17,11 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from kronos.config import ModelConfig, TokenizerConfig, config_from_dict
+from kronos.config import ModelConfig, SampleConfig, TokenizerConfig, config_from_dict
 from kronos.layers import Attention, rope_frequencies
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+SAMPLING = (
+    "sampling.json"  # beside a predictor's weights: the T, top_p and top_k that suit it, if any was chosen
+)
 
 # The tokenizer that each released model was trained with; revisions pinned to what we tested against.
 RELEASED = {
@@ -61,7 +64,7 @@ class Network(nn.Module):
             ValueError: weights and config do not fit, or it is a checkpoint of something else.
         """
         folder = resolve(spec, cls.part, revision)
-        values = _read_config(folder / CONFIG)
+        values = _read_json(folder / CONFIG)
         network = cls(config_from_dict(cls.config_type, values, str(folder / CONFIG)))
         try:
             weights = load_file(folder / WEIGHTS)
@@ -175,6 +178,21 @@ def origin(spec: str | Path, tokenizer: str | Path, revision: str | None) -> Ori
     )
 
 
+def sampling_defaults(spec: str | Path, revision: str | None = None) -> SampleConfig:
+    """The settings that a model's validation chose, from its `sampling.json`; the paper's where it has none.
+
+    Raises:
+        ValueError: the file holds anything but settings of `SampleConfig`.
+    """
+    file = resolve(spec, "predictor", revision) / SAMPLING
+    if not file.is_file():
+        return SampleConfig()
+    values = _read_json(file)
+    if unknown := sorted(set(values) - {"T", "top_p", "top_k"}):
+        raise ValueError(f"{file} has unknown keys {unknown}. It may set T, top_p and top_k.")
+    return SampleConfig(**values)
+
+
 def fingerprint(*folders: Path) -> str:
     """sha256 of the configs and weights in network folders, in hexadecimal."""
     digest = hashlib.sha256()
@@ -197,14 +215,14 @@ def _places(spec: str | Path, part: str) -> tuple[Path, Path]:
     return PRETRAINED / str(spec) / part, Path(spec).expanduser() / part
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}). Fetch the checkpoint again.") from None
     if not isinstance(values, dict):
         raise ValueError(
-            f"{path} holds a {type(values).__name__}, not sizes by name. Fetch the checkpoint again."
+            f"{path} holds a {type(values).__name__}, not values by name. Fetch the checkpoint again."
         )
     return values
 

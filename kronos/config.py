@@ -105,6 +105,18 @@ class SampleConfig:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} is negative. Pass 0 or a positive number.")
 
+    def replaced(
+        self, samples: int, T: float | None, top_p: float | None, top_k: int | None, seed: int
+    ) -> SampleConfig:
+        """Other paths under these settings; None keeps one."""
+        return SampleConfig(
+            samples,
+            self.T if T is None else T,
+            self.top_p if top_p is None else top_p,
+            self.top_k if top_k is None else top_k,
+            seed,
+        )
+
 
 DEPENDENCY_HEADS = 4  # the dependency-aware layer has 4 heads in every released size
 

@@ -1,7 +1,9 @@
-"""What every command of ours does alike: a mistake of the user's becomes one sentence, never a traceback."""
+"""What every command of ours does alike: it logs to stderr; a mistake of the user's becomes one sentence."""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,11 +11,16 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
-USER_ERRORS = (
-    ValueError,
-    TypeError,
-    OSError,
-)  # mistakes of the user's; the rest are ours and keep their trace
+# Mistakes of the user's, and a training that ran off; the rest are ours and keep their trace.
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError)
+
+
+def show_log() -> None:
+    """Say on stderr what happens; of several processes the first one does."""
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for talkative in ("accelerate", "matplotlib"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def run_command(app: App, tokens: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ import torch
 from rich.progress import Progress
 
 from kronos.bars import FEATURES
-from kronos.checkpoint import Origin, origin, resolve_tokenizer
+from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
 from kronos.engine.device import default_budget, find_device
@@ -76,6 +76,7 @@ class KronosPredictor:
         self.clip = clip
         self.window, self.precision, self.compile, self.memory = window, precision, compile, memory
         self.origin: Origin | None = None  # unknown for networks that came from no file
+        self.sampling = SampleConfig()  # where a forecast names none
         self._made: Pipeline | None = None
         self._made_of: list[float] = []
 
@@ -118,6 +119,7 @@ class KronosPredictor:
             memory,
         )
         predictor.origin = origin(spec, tokenizer, revision)
+        predictor.sampling = sampling_defaults(spec, revision)
         return predictor
 
     def forecast(
@@ -133,7 +135,7 @@ class KronosPredictor:
 
         Args:
             windows: N windows; their `future` sets the horizon.
-            sampling: settings, the defaults of `SampleConfig` when omitted.
+            sampling: settings; when omitted those that suit the checkpoint (`self.sampling`).
             progress: called after each chunk with the number of windows done in it.
 
         Returns:
@@ -142,7 +144,7 @@ class KronosPredictor:
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         self._check_horizon(windows)
-        sampling = sampling or SampleConfig()
+        sampling = sampling or self.sampling
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
         need = WindowBytes(
             self.model.config,

@@ -30,16 +30,18 @@ def read_table(
         file: CSV or parquet.
         required: columns that must be there.
         optional: columns that may be.
-        heads: what the file calls a column, where neither its name nor an alias tells.
+        heads: what the file calls a column, where neither its name nor an alias tells; one named must be there.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: neither CSV nor parquet, unreadable, or a column that is missing or there twice.
     """
-    table = _load(file)
-    wanted = {name: heads.get(name, name) for name in (*required, *optional)}
+    wanted = {name: heads.get(name, name).strip().lower() for name in (*required, *optional)}
+    # Codes such as 000001 are text.
+    table = _load(file, text={wanted.get("instrument", ""), "instrument", *ALIASES["instrument"]})
     found = {n: head for n, called in wanted.items() if (head := _find(called, table, file)) is not None}
-    if missing := [name for name in required if name not in found]:
+    named = [name for name in optional if name in heads]
+    if missing := [wanted[name] for name in (*required, *named) if name not in found]:
         raise ValueError(
             f"{file} lacks the columns {missing}; it has {list(table.columns)}. Rename or add them."
         )
@@ -81,7 +83,7 @@ def fingerprint(file: Path) -> dict[str, str]:
     return {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def _load(file: Path) -> pd.DataFrame:
+def _load(file: Path, text: set[str]) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is no file. Check the path.")
     name = file.name.lower()
@@ -90,10 +92,8 @@ def _load(file: Path) -> pd.DataFrame:
             table = pd.read_parquet(file)
             return table.reset_index() if any(table.index.names) else table
         if name.endswith((".csv", ".csv.gz")):
-            # Codes such as 000001 are text.
-            codes = ("instrument", *ALIASES["instrument"])
             heads = pd.read_csv(file, nrows=0).columns
-            return pd.read_csv(file, dtype={head: str for head in heads if head.strip().lower() in codes})
+            return pd.read_csv(file, dtype={head: str for head in heads if head.strip().lower() in text})
     except (ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{file} cannot be read ({reason}). Write it again as CSV or parquet.") from error

@@ -26,6 +26,8 @@ CHUNK_WINDOWS, CHUNK_BYTES = 1024, 64 * 2**20
 class Forecaster(Protocol):
     """What forecasts windows: `kronos.predictor.KronosPredictor`."""
 
+    sampling: SampleConfig  # where a forecast names none
+
     def forecast(
         self,
         windows: Windows,

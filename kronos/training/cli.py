@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -104,14 +103,6 @@ def train_both(tokens: Sequence[str]) -> None:
     parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
     for command, bound, _ in parsed:
         command(*bound.args, **bound.kwargs)
-
-
-def show_log() -> None:
-    """Say on stderr what happens; of several processes the first one does."""
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for talkative in ("accelerate", "matplotlib"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def _run(stage: Stage, settings: TrainingConfig) -> None:

@@ -7,8 +7,7 @@ other. A flag of the command line wins over both. Knows no torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +15,13 @@ import pandas as pd
 import yaml
 from cyclopts import Parameter
 
+from kronos.bars import FEATURES
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.training.clean import RULES
 
 Stage = Literal["tokenizer", "predictor"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
+FIELDS = ("instrument", "datetime", *FEATURES, "factor")  # what a source may have under another name
 SCRATCH = "none"  # as `pretrained`: start from random weights
 
 
@@ -48,7 +49,7 @@ class Source:
     name: str = ""
     market: str = "all"
     instruments: tuple[str, ...] = ()
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
     start: str | None = None
     end: str | None = None
     train_until: str | None = None
@@ -56,7 +57,14 @@ class Source:
     frequency: str = "1day"
     weight: float | None = None
 
+    @property
+    def label(self) -> str:
+        """What to call it in tables and model cards."""
+        return self.name or self.path.expanduser().resolve().name.partition(".")[0]
+
     def __post_init__(self) -> None:
+        if unknown := sorted(set(self.fields) - set(FIELDS)):
+            raise ValueError(f"fields of {self.path} has {unknown}. It may have {list(FIELDS)}.")
         if self.frequency not in RULES:
             raise ValueError(f"frequency={self.frequency} has no cleaning rule. Choose one of {list(RULES)}.")
         if self.weight is not None and not self.weight > 0:
@@ -151,6 +159,9 @@ class TrainingConfig:
         _check_counts(self)
         if (weights := [s.weight for s in self.sources]) and None in weights and any(weights):
             raise ValueError("Some sources have a weight and some have none. Give all of them one, or none.")
+        labels = [source.label for source in self.sources]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"Two sources are called {twice[0]}. Give each a name of its own.")
         if self.store is not None and self.sources:
             raise ValueError("Both --store and sources: give one of them.")
         if self.pretrained != SCRATCH and (self.tokenizer_size or self.predictor_size):
@@ -160,7 +171,7 @@ class TrainingConfig:
             )
         if self.resume and self.overwrite:
             raise ValueError("Both --resume and --overwrite: give one of them.")
-        for source in self.all_sources():
+        for source in self.sources or (None,):
             train, validate = self.until(source)
             if (
                 train
@@ -178,10 +189,13 @@ class TrainingConfig:
         return self.lookback + self.horizon
 
     def all_sources(self) -> tuple[Source, ...]:
-        """What to learn from; nothing stands for the simulated market."""
-        if self.store is not None:
-            return (Source(self.store, market=self.market),)
-        return self.sources
+        """What to learn from, each with its dates; nothing stands for the simulated market."""
+        sources = self.sources if self.store is None else (Source(self.store, market=self.market),)
+        dates = map(self.until, sources)
+        return tuple(
+            replace(source, train_until=train, validate_until=validate)
+            for source, (train, validate) in zip(sources, dates, strict=True)
+        )
 
     def until(self, source: Source | None) -> tuple[str | None, str | None]:
         """Last date of training and of validation windows of a source."""
@@ -215,7 +229,7 @@ def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
 def parse_date(name: str, text: str) -> pd.Timestamp:
     """A date from the settings, or one sentence that names the setting."""
     try:
-        return pd.Timestamp(text)
+        return pd.to_datetime(text, format="%Y-%m-%d")
     except ValueError:
         raise ValueError(f"{name}={text!r} is no date. Write it like 2018-12-31.") from None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -122,7 +123,7 @@ def split_windows(config: TrainingConfig) -> Split:
                 f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}, has no window of "
                 f"{config.window} bars that ends by train_until={until}. Set a later date or give longer series."
             )
-        after = str(np.datetime64(until) + np.timedelta64(1, "D"))
+        after = f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}"
         training.append(learn)
         validation.append(tape.starts(config.window, after, end, held=config.horizon))
     if not sum(map(len, validation)):

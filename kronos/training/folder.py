@@ -112,6 +112,9 @@ class RunFolder:
         accelerator.wait_for_everyone()
         if not accelerator.is_main_process:
             return
+        # The state comes last: killed before, a run goes on with the one before and writes these anew.
+        self._keep("last", network, progress)
+        write_curves(progress.history, self.run)
         (aside / "progress.json").write_text(json.dumps(asdict(progress)))
         earlier = self._states()
         state = self.run / f"state-{progress.step:08d}"
@@ -120,8 +123,6 @@ class RunFolder:
         for old in earlier:
             if old != state:
                 shutil.rmtree(old)
-        self._keep("last", network, progress)
-        write_curves(progress.history, self.run)
 
     def load_state(self, accelerator: Accelerator) -> Progress:
         """Bring networks, optimiser, schedule and random streams back to the last saved state, if there is one."""

@@ -166,6 +166,8 @@ class Trainer:
             sampler=self.batches.numbers(steps),
             num_workers=self.config.workers,
             pin_memory=self.accelerator.device.type == "cuda",
+            # A loader draws a seed for its workers: from the global stream it would move dropout on resuming.
+            generator=torch.Generator(),
         )
         return iter(loader)
 

@@ -65,12 +65,15 @@ class Order:
         parts, offset = [], 0
         for source, (size, quota) in enumerate(zip(self.sizes, self.quotas, strict=True)):
             # A pass through the source takes several epochs if each takes a part of it only.
-            turn, part = divmod(epoch, size // quota)
+            # Its last part is filled up with windows of the first, so that none is left out.
+            turn, part = divmod(epoch, -(-size // quota))
             order = np.random.default_rng([self.seed, source, turn, 1]).permutation(size)
-            parts.append(offset + order[part * quota : (part + 1) * quota])
+            rows = np.arange(part * quota, (part + 1) * quota) % size
+            parts.append(offset + order[rows])
             offset += size
         whole = np.concatenate(parts)
-        return whole[np.random.default_rng([self.seed, epoch]).permutation(len(whole))]
+        # numpy fills short seeds up with zeros: without the 2 this would be the first step's stream of `hidden`.
+        return whole[np.random.default_rng([self.seed, epoch, 0, 2]).permutation(len(whole))]
 
 
 def shares(sizes: Sequence[int], weights: Sequence[float] | None) -> list[float]:

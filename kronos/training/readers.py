@@ -79,10 +79,15 @@ class FileBars:
         """Instrument by instrument, file by file; a series does not go on in another file.
 
         Raises:
-            ValueError: a file lacks a column or holds a date that is none.
+            ValueError: a file lacks a column or holds a date that is none; no file holds an instrument asked for.
         """
+        absent = set(self.source.instruments)
         for file in self._files:
-            yield from self._series(file)
+            for series in self._series(file):
+                absent.discard(series.instrument)
+                yield series
+        if absent:
+            raise ValueError(f"{self.source.path} holds no {sorted(absent)}. Check the instruments.")
 
     def _series(self, file: Path) -> Iterator[Series]:
         optional = ("instrument", "volume", "amount", *FACTORS)

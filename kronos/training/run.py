@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from kronos.training.start import find_tokenizer, place_tokenizer, start_predict
 
 logger = logging.getLogger(__name__)
 
+MLFLOW_URI = "MLFLOW_TRACKING_URI"
 FREE = ("output", "store", "sources", "workers", "tracker", "resume", "overwrite")  # may change on resuming
 
 
@@ -39,6 +42,8 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         FileExistsError: results of an earlier run are in the way.
         ValueError: settings, bars and weights do not fit.
     """
+    # A stage before this one, in this process, may have had another device or precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         mixed_precision="bf16" if config.precision == "bfloat16" else "no",
         cpu=config.device == "cpu",
@@ -63,10 +68,10 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         windows = f"{len(split.training):,} training windows, {len(split.validation):,} to validate on"
         logger.info("%s: %s, %s", stage, weights, windows)
     accelerator.wait_for_everyone()
-    _start_tracker(accelerator, config, stage)
-    progress = Trainer(module, split, config, folder, accelerator).run()
-    accelerator.end_training()
-    return progress
+    trainer = Trainer(module, split, config, folder, accelerator)
+    set_seed(config.seed, device_specific=True)  # networks begin alike, but each process drops other units
+    with _tracked(accelerator, config, stage):
+        return trainer.run()
 
 
 def pool_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
@@ -88,7 +93,12 @@ def _folder(
 ) -> RunFolder:
     data = _data(split)
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    settings |= {"data": [entry["sha256"] for entry in data], "processes": processes}
+    sources = [{k: v for k, v in asdict(s).items() if k not in ("path", "name")} for s in config.sources]
+    settings |= {
+        "sources": sources or None,  # they may move, but not change
+        "data": [entry["sha256"] for entry in data],
+        "processes": processes,
+    }
     started = None if config.pretrained == SCRATCH else config.pretrained
     seen = [entry["validate_until"] or entry["train_until"] for entry in data]
     if started is not None:
@@ -115,12 +125,20 @@ def _data(split: Split) -> list[dict[str, Any]]:
     ]
 
 
-def _start_tracker(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> None:
-    if config.tracker == "none":
-        return
+@contextmanager
+def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> Iterator[None]:
+    """Let the tracker, if there is one, follow what is logged; end it and the process group in any case."""
     folder = config.output / "run" / stage
-    if config.tracker == "mlflow":
-        # mlflow no longer writes into plain folders: a database beside the run, unless a server is named.
-        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{(folder / 'mlflow.db').resolve()}")
-    plain = {k: v for k, v in asdict(config).items() if isinstance(v, str | int | float)}
-    accelerator.init_trackers(f"kronos {stage}", config=plain)
+    # mlflow no longer writes into plain folders: a database beside the run, unless a server is named.
+    beside = config.tracker == "mlflow" and MLFLOW_URI not in os.environ
+    if beside:
+        os.environ[MLFLOW_URI] = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    try:
+        if config.tracker != "none":
+            plain = {k: v for k, v in asdict(config).items() if isinstance(v, str | int | float)}
+            accelerator.init_trackers(f"kronos {stage}", config=plain)
+        yield
+    finally:
+        accelerator.end_training()
+        if beside:  # the next run has another
+            del os.environ[MLFLOW_URI]

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,13 @@ class BarTape:
         with FileLock(f"{folder}.lock"):
             if not (folder / "tape.json").is_file():
                 aside = folder.with_suffix(f".{os.getpid()}")
-                shutil.rmtree(aside, ignore_errors=True)
-                _write(aside, source, reader, min_bars)
-                shutil.rmtree(folder, ignore_errors=True)
-                aside.rename(folder)
-        return cls._map(folder)
+                try:
+                    _write(aside, source, reader, min_bars)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    aside.rename(folder)
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+        return cls._map(folder, _label(source))
 
     def starts(
         self, length: int, since: str | None, until: str | None, held: int | None = None
@@ -104,9 +106,9 @@ class BarTape:
         starts = np.concatenate(first)
         keep = np.ones(len(starts), bool)
         if since is not None:
-            keep &= self.dates[starts + length - (1 if held is None else held)] >= np.datetime64(since)
+            keep &= self.dates[starts + length - (1 if held is None else held)] >= _midnight(since)
         if until is not None:
-            keep &= self.dates[starts + length - 1] < np.datetime64(until) + np.timedelta64(1, "D")
+            keep &= self.dates[starts + length - 1] < _midnight(until) + np.timedelta64(1, "D")
         return starts[keep]
 
     def date_at(self, share: float) -> str:
@@ -115,7 +117,7 @@ class BarTape:
         return str((first + (last - first) * share).astype("datetime64[D]"))
 
     @classmethod
-    def _map(cls, folder: Path) -> BarTape:
+    def _map(cls, folder: Path, name: str) -> BarTape:
         held = json.loads((folder / "tape.json").read_text())
         arrays = {name: np.memmap(folder / name, kind, "r") for name, kind in _TYPES.items()}
         return cls(
@@ -123,7 +125,7 @@ class BarTape:
             stamps=arrays["stamps"].reshape(-1, len(STAMPS)),
             dates=arrays["dates"].view("datetime64[ns]"),
             bounds=np.load(folder / "bounds.npy"),
-            ledger=Ledger(**held),
+            ledger=replace(Ledger(**held), name=name),  # the same bars may go by several names
         )
 
 
@@ -142,11 +144,18 @@ def _key(source: Source | None, reader: Reader, min_bars: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def _label(source: Source | None) -> str:
+    return source.label if source else "simulated"
+
+
+def _midnight(date: str) -> np.datetime64:
+    return pd.Timestamp(date).normalize().to_datetime64()
+
+
 def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    name = (
-        (source.name or source.path.expanduser().resolve().name.partition(".")[0]) if source else "simulated"
-    )
+    name = _label(source)
     digest, bounds, names, read = hashlib.sha256(), [0], set(), 0
     first, last = pd.Timestamp.max, pd.Timestamp.min
     files = {array: (folder / array).open("wb") for array in _TYPES}

@@ -10,8 +10,7 @@ from importlib.metadata import version
 
 from cyclopts import App, Parameter
 
-from kronos.console import run_command
-from kronos.training.cli import show_log
+from kronos.console import run_command, show_log
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.train import train

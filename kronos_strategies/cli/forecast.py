@@ -32,9 +32,9 @@ def forecast(
     tokenizer: str | None = None,
     revision: str | None = None,
     samples: int = 10,
-    T: Annotated[float, Parameter(name="--T")] = 0.6,
-    top_p: float = 0.9,
-    top_k: int = 0,
+    T: Annotated[float | None, Parameter(name="--T")] = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
     seed: int = 0,
     lookback: int = 90,
     horizon: int = 10,
@@ -61,7 +61,7 @@ def forecast(
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
         samples: paths a window.
-        T: temperature; 0 takes the most likely token.
+        T: temperature; 0 takes the most likely token. T, top_p and top_k are as suits the checkpoint when omitted.
         top_p: nucleus that is sampled from.
         top_k: keep the k most likely tokens; 0 is off.
         seed: of the draws.
@@ -75,7 +75,6 @@ def forecast(
     """
     from pandas import Timestamp
 
-    from kronos.config import SampleConfig
     from kronos.predictor import KronosPredictor
     from kronos_strategies.data.default import default_store
     from kronos_strategies.qlib.market import member_windows
@@ -83,10 +82,10 @@ def forecast(
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     forecasts = ForecastStore(store, "float16" if float16 else "float32")
-    sampling = SampleConfig(samples, T, top_p, top_k, seed)
     predictor = KronosPredictor.from_pretrained(
         model, tokenizer, revision, device, precision=precision, window=window, compile=compile
     )
+    sampling = predictor.sampling.replaced(samples, T, top_p, top_k, seed)
     notices = use_source(data or default_store())
     check_market(market)
     check_span("The span", Timestamp(start), Timestamp(end), "Give another --start and --end.")
@@ -111,9 +110,9 @@ def forecast(
         "KRONOS_PRECISION": (precision, "float32"),
         "KRONOS_WINDOW": (window, "exact"),
         "KRONOS_SAMPLES": (samples, 10),
-        "KRONOS_T": (T, 0.6),
-        "KRONOS_TOP_P": (top_p, 0.9),
-        "KRONOS_TOP_K": (top_k, 0),
+        "KRONOS_T": (T, None),
+        "KRONOS_TOP_P": (top_p, None),
+        "KRONOS_TOP_K": (top_k, None),
         "KRONOS_SEED": (seed, 0),
         "KRONOS_MARKET": (market, "csi300"),
         "KRONOS_LOOKBACK": (lookback, 90),

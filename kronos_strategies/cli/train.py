@@ -6,9 +6,6 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from kronos.training.cli import app as stages
-from kronos.training.cli import train_both
-
 train = App(
     name="train",
     help_flags=[],  # --help goes on to the stages, whose flags these are
@@ -25,6 +22,9 @@ def both(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True
     Args:
         tokens: flags of both.
     """
+    from kronos.training.cli import app as stages
+    from kronos.training.cli import train_both
+
     if {"--help", "-h"} & set(tokens):
         train.help_print([])
         stages.help_print(["predictor"])

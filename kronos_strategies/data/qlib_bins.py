@@ -134,7 +134,7 @@ def _read_bins(
 ) -> pd.DataFrame:
     folder = bin_folder(store, symbol)
     files = {n: folder / f"{fields.get(n, n)}.day.bin" for n in (*PRICES, "volume", "amount", "factor")}
-    if absent := [files[price].name for price in PRICES if not files[price].is_file()]:
+    if absent := [files[n].name for n in (*PRICES, *fields) if n in files and not files[n].is_file()]:
         raise ValueError(
             f"{store} has no {absent[0]} of '{symbol}'. Its bars are those in {store / 'instruments' / 'all.txt'}."
         )

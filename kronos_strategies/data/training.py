@@ -42,11 +42,10 @@ class QlibBars:
             spans = spans[spans["instrument"].isin(wanted)]
         ends = [end for end in (source.end, source.validate_until) if end is not None] if source else []
         if ends:
-            spans = spans[spans["start"] <= pd.Timestamp(min(ends))]
+            spans = spans[spans["start"] <= min(map(pd.Timestamp, ends))]
         if spans.empty:
-            raise ValueError(
-                f"Nobody was in market '{market}' of {self.store} by {min(ends)}. Set a later date."
-            )
+            when = f" by {min(ends)}. Set a later date" if ends else ". Choose another"
+            raise ValueError(f"Nobody was in market '{market}' of {self.store}{when}.")
         self.instruments = sorted(spans["instrument"].unique())
 
     def files(self) -> list[Path]:

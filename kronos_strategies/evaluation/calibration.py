@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import scoringrules  # type: ignore[import-untyped]
+
+try:
+    import scoringrules
+except ImportError as error:
+    raise ImportError("Calibration needs scoringrules: pip install 'kronos-strategies[evaluation]'") from error
 
 
 def pit(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats  # type: ignore[import-untyped]
+
+try:
+    from scipy import stats
+except ImportError as error:
+    raise ImportError("Intervals need scipy: pip install 'kronos-strategies[evaluation]'") from error
 
 LEVEL = 0.95
 MIN_SPANS = 50  # dates / overlap; below, even EWC rejects too often

@@ -8,7 +8,6 @@ import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
 
-from kronos.config import SampleConfig
 from kronos.engine.fused import Precision
 from kronos.engine.generate import Window
 from kronos.forecast import Forecast, Provenance
@@ -33,7 +32,8 @@ class KronosModel(Model):
         tokenizer: of a model that does not know its own.
         revision: on the hub.
         device: "cpu", "cuda", "mps"; empty or None takes the fastest there is.
-        samples, T, top_p, top_k, seed: see `SampleConfig`.
+        samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those that suit the
+            checkpoint.
         max_context, window, precision, compile: see `KronosPredictor`.
         store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps none.
         store_dtype: of the paths in the store, "float32" or "float16".
@@ -46,9 +46,9 @@ class KronosModel(Model):
         revision: str | None = None,
         device: str | None = None,
         samples: int = 10,
-        T: float = 0.6,
-        top_p: float = 0.9,
-        top_k: int = 0,
+        T: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
         seed: int = 0,
         max_context: int = 512,
         window: Window = "exact",
@@ -61,7 +61,6 @@ class KronosModel(Model):
         self.tokenizer = tokenizer or None
         self.revision = revision or None
         self.device = device or None
-        self.sampling = SampleConfig(samples, T, top_p, top_k, seed)
         self.max_context = max_context
         self.window, self.precision, self.compile = window, precision, compile
         self.store = ForecastStore(store, store_dtype) if store else None
@@ -69,6 +68,7 @@ class KronosModel(Model):
         # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
         # attributes that start with an underscore: a restored one loads its networks again.
         self._predictor: KronosPredictor | None = self._load()
+        self.sampling = self._predictor.sampling.replaced(samples, T, top_p, top_k, seed)
 
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
         """Do nothing: a checkpoint arrives trained; `python -m kronos.training` trains one."""

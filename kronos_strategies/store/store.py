@@ -62,7 +62,7 @@ class ForecastStore:
             forecaster: a `KronosPredictor` that was loaded from files.
             windows: what to forecast, any number of dates.
             spec: which windows these are; part of the folder's name.
-            sampling: settings, the defaults of `SampleConfig` when omitted.
+            sampling: settings, the forecaster's own when omitted.
             progress: called as progress(windows done, windows due).
 
         Raises:
@@ -70,7 +70,7 @@ class ForecastStore:
         """
         dated = DatedWindows(windows)
         spec.check(dated)
-        recipe = Recipe(forecaster.provenance(sampling or SampleConfig(), ""), spec, self.dtype)
+        recipe = Recipe(forecaster.provenance(sampling or forecaster.sampling, ""), spec, self.dtype)
         folder = self.folder / recipe.folder
         create_manifest(folder, recipe)
         return fill(StoredForecasts(folder), forecaster, dated, progress)

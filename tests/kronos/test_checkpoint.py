@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from kronos import checkpoint
-from kronos.checkpoint import REVISIONS, bundled, origin
+from kronos.checkpoint import REVISIONS, bundled, origin, resolve
 from kronos.config import SampleConfig
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
@@ -339,6 +340,53 @@ def test_the_last_date_of_training_is_read_from_the_model_card(
     predictor = KronosPredictor.from_pretrained(spec, tokenizer=copy, device="cpu")
     forecast = predictor.forecast(Windows.rolling({"A": make_bars(9)}, 8, 3, "B"), SampleConfig(1))
     assert forecast.provenance.trained_until == date
+
+
+def test_a_part_is_found_in_a_folder_that_holds_nothing_else(copy: Path) -> None:
+    # What a first stage of training leaves: best/tokenizer, and no predictor yet.
+    shutil.rmtree(copy / "predictor")
+    assert resolve(copy, "tokenizer") == copy / "tokenizer"
+    KronosTokenizer.from_pretrained(copy)
+    with pytest.raises(FileNotFoundError, match="predictor|lacks"):
+        Kronos.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ('{"T": 1.0, "top_p": 0.95}', SampleConfig(T=1.0, top_p=0.95)),
+        ('{"top_k": 7}', SampleConfig(top_k=7)),
+        (None, SampleConfig()),
+    ],
+)
+@pytest.mark.parametrize("place", [".", "predictor"], ids=["pair", "predictor"])
+def test_a_forecast_that_names_no_settings_takes_those_that_suit_the_checkpoint(
+    text: str | None, settings: SampleConfig, place: str, copy: Path
+) -> None:
+    if text is not None:
+        (copy / "predictor" / "sampling.json").write_text(text)
+    predictor = KronosPredictor.from_pretrained(copy / place, tokenizer=copy, device="cpu")
+    assert predictor.sampling == settings
+    windows = Windows.rolling({"A": make_bars(9)}, 8, 3, "B")
+    forecast = predictor.forecast(windows)
+    assert forecast.provenance.sampling == settings
+    np.testing.assert_array_equal(forecast.paths, predictor.forecast(windows, settings).paths)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"temperature": 1}', r"sampling\.json has unknown keys \['temperature'\]"),
+        ('{"seed": 1}', r"unknown keys \['seed'\].*T, top_p and top_k"),
+        ('{"T": -1}', "T=-1 is not a temperature"),
+        ("[1]", "holds a list"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_settings_of_a_checkpoint_that_are_none_are_refused(text: str, message: str, copy: Path) -> None:
+    (copy / "predictor" / "sampling.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        KronosPredictor.from_pretrained(copy, device="cpu")
 
 
 def test_a_pair_in_the_package_is_bundled_and_loads_by_name(

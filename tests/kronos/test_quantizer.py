@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +117,25 @@ def test_the_commitment_does_not_pull_the_corners() -> None:
     q, z = quantizer(2, 2, beta=1.0, zeta=0.0), latents(1, 1, 4).requires_grad_()
     q.loss(z).backward()
     torch.testing.assert_close(z.grad, 2 * (z - q(z)).detach())
+
+
+def test_halves_of_a_batch_that_pool_their_means_have_the_gradient_of_the_whole() -> None:
+    q = quantizer(4, 4)
+    # halves that lie apart, so that each uses another part of the codebook
+    halves = [unit(latents(3, 5, 8, seed=seed) + shift) for seed, shift in ((0, 0.4), (1, -0.4))]
+    joined = torch.cat(halves).requires_grad_()
+    q.loss(joined).backward()
+    mean = torch.sigmoid(4 * q.scale * joined.detach()).mean(dim=(0, 1))
+
+    def pool(own: Tensor) -> Tensor:
+        return mean + own - own.detach()
+
+    def gradient(half: Tensor, pool: Callable[[Tensor], Tensor] | None) -> Tensor:
+        part = half.clone().requires_grad_()
+        q.loss(part, pool).backward()
+        return part.grad / 2  # each half counts as much
+
+    pooled = torch.cat([gradient(half, pool) for half in halves])
+    torch.testing.assert_close(pooled, joined.grad)
+    alone = torch.cat([gradient(half, None) for half in halves])
+    assert (alone - joined.grad).abs().max() > 0.1 * joined.grad.abs().max()

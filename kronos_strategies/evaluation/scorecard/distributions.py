@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from kronos_strategies.evaluation.calibration import normal_crps
 from kronos_strategies.evaluation.scorecard.paths import band

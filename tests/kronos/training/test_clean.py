@@ -143,6 +143,19 @@ def test_limits_are_the_papers() -> None:
         "1min": (0.10, 15, 45),
         "5min": (0.15, 3, 10),
         "15min": (0.15, 2, 5),
+        "30min": (0.20, 1, 3),
         "60min": (0.20, 1, 3),
+        "4h": (0.25, 1, 3),
         "1day": (0.30, 1, 3),
+        "1week": (0.50, 1, 3),
     }
+
+
+@pytest.mark.parametrize(
+    ("frequency", "gap"), [("30min", 0.20), ("60min", 0.20), ("4h", 0.25), ("1day", 0.30), ("1week", 0.50)]
+)
+def test_each_frequency_cuts_at_its_own_gap(frequency: str, gap: float) -> None:
+    for jump, segments in ((gap - 0.01, 1), (gap + 0.01, 2)):
+        closes = np.array(walk(10))
+        closes[5:] *= closes[4] / closes[5] * (1 + jump)
+        assert len(positions(flat(closes.tolist()), RULES[frequency])) == segments

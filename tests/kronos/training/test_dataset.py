@@ -4,212 +4,244 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
-from kronos.bars import FEATURES, stamps
-from kronos.training.__main__ import DataConfig
-from kronos.training.dataset import ZEROED, BarTape, TrainingWindows
+from kronos.training.config import Source
+from kronos.training.dataset import Batch, MicroBatches, TrainingWindows, split_windows
+from kronos.training.order import Order
+from kronos.training.tape import BarTape
 from tests.kronos.builders import make_bars
-
-LOOKBACK, HORIZON = 8, 3
-LENGTH = LOOKBACK + HORIZON
-
-
-def tidy(*series: pd.DataFrame) -> pd.DataFrame:
-    """Long form: one row an instrument and time."""
-    named = [bars.reset_index().assign(instrument=f"I{i}") for i, bars in enumerate(series)]
-    return pd.concat(named, ignore_index=True)
-
-
-def write(frame: pd.DataFrame, folder: Path, suffix: str = ".parquet") -> Path:
-    file = folder / f"bars{suffix}"
-    if suffix == ".parquet":
-        frame.to_parquet(file)
-    else:
-        frame.to_csv(file, index=False)
-    return file
+from tests.kronos.training.builders import (
+    LENGTH,
+    LOOKBACK,
+    make_config,
+    make_tape,
+    make_windows,
+    write_bars,
+)
 
 
 @pytest.fixture
-def tape(tmp_path: Path) -> BarTape:
-    """Two instruments of 60 and 40 business days."""
-    file = write(tidy(make_bars(60, 0), make_bars(40, 1)), tmp_path)
-    return BarTape.from_files([file], "1day", min_bars=LENGTH)
-
-
-@pytest.fixture
-def windows(tape: BarTape) -> TrainingWindows:
-    return TrainingWindows(tape, tape.starts(LENGTH, None, None), LOOKBACK, HORIZON)
-
-
-# BarTape
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_a_tape_holds_the_bars_of_its_files_end_to_end(suffix: str, tmp_path: Path) -> None:
-    series = make_bars(30, 0), make_bars(20, 1)
-    tape = BarTape.from_files([write(tidy(*series), tmp_path, suffix)], "1day", min_bars=5)
-    assert tape.bounds.tolist() == [0, 30, 50]
-    assert tape.values.dtype == np.float32
-    for bars, a, b in zip(series, tape.bounds[:-1], tape.bounds[1:], strict=True):
-        np.testing.assert_array_equal(tape.values[a:b], bars.to_numpy(np.float32))
-        np.testing.assert_array_equal(tape.stamps[a:b], stamps(bars.index))
-        np.testing.assert_array_equal(tape.dates[a:b], bars.index.to_numpy("datetime64[ns]"))
-
-
-@pytest.mark.parametrize("column", ["factor", "factor_est"])
-def test_bars_are_adjusted_by_their_factor_so_that_a_split_is_no_gap(column: str, tmp_path: Path) -> None:
-    whole = make_bars(30)
-    split = whole.copy()
-    split.iloc[15:, :4] /= 2
-    split.iloc[15:, 4] *= 2
-    split[column] = np.r_[np.ones(15), np.full(15, 2.0)]
-    raw = BarTape.from_files([write(tidy(split.drop(columns=column)), tmp_path)], "1day", 5)
-    adjusted = BarTape.from_files([write(tidy(split), tmp_path)], "1day", 5)
-    assert raw.bounds.tolist() == [0, 15, 30]  # half the price overnight
-    assert adjusted.bounds.tolist() == [0, 30]
-    np.testing.assert_allclose(adjusted.values, whole.to_numpy(np.float32), rtol=1e-6)
-
-
-def test_files_without_a_long_enough_stretch_are_refused_by_name(tmp_path: Path) -> None:
-    file = write(tidy(make_bars(9)), tmp_path)
-    with pytest.raises(ValueError, match=r"No stretch of 10 clean bars in .*bars\.parquet.*longer series"):
-        BarTape.from_files([file], "1day", min_bars=10)
-
-
-def test_every_window_lies_within_one_segment(tape: BarTape) -> None:
-    starts = tape.starts(LENGTH, None, None)
-    want = [*range(60 - LENGTH + 1), *range(60, 100 - LENGTH + 1)]
-    assert starts.tolist() == want
-
-
-def test_windows_end_within_the_asked_dates_both_inclusive(tape: BarTape) -> None:
-    since, until = "2024-01-22", "2024-02-02"
-    starts = tape.starts(LENGTH, since, until)
-    ends = pd.DatetimeIndex(tape.dates[starts + LENGTH - 1])
-    assert ends.min() == pd.Timestamp(since)
-    assert ends.max() == pd.Timestamp(until)
-    assert len(starts) == 2 * len(pd.bdate_range(since, until))
-
-
-def test_the_last_date_counts_to_its_last_bar(tmp_path: Path) -> None:
-    file = write(tidy(make_bars(40, freq="h")), tmp_path)
-    tape = BarTape.from_files([file], "60min", min_bars=5)
-    ends = pd.DatetimeIndex(tape.dates[tape.starts(5, None, "2024-01-02") + 4])
-    assert ends.max() == pd.Timestamp("2024-01-02 23:00")
+def windows() -> TrainingWindows:
+    """41 and 21 windows of the two segments of one source, then 31 of another."""
+    daily = make_tape(make_bars(60, 0), make_bars(40, 1), name="daily")
+    return make_windows(daily, make_tape(make_bars(50, 2, freq="h"), name="hourly"))
 
 
 # TrainingWindows
 
 
-def test_a_window_is_scaled_by_its_lookback_alone(windows: TrainingWindows) -> None:
-    index = np.array([0, 17, 60])
-    x, s = windows.batch(index)
-    assert x.shape == (3, LENGTH, 6)
-    assert x.dtype == np.float32
-    for row, stamp, i in zip(x, s, index, strict=True):
-        rows = slice(windows.starts[i], windows.starts[i] + LENGTH)
-        bars = windows.tape.values[rows].astype(float)
-        past = bars[:LOOKBACK]
-        want = ((bars - past.mean(0)) / (past.std(0) + 1e-5)).clip(-5, 5)
-        np.testing.assert_allclose(row, want, rtol=1e-3, atol=1e-3)  # float32 means and deviations of 8 bars
-        np.testing.assert_array_equal(stamp, windows.tape.stamps[rows])
+@pytest.mark.parametrize(("index", "source", "start"), [(0, 0, 0), (40, 0, 40), (41, 0, 60), (62, 1, 0)])
+def test_a_window_is_scaled_by_its_lookback_alone(
+    index: int, source: int, start: int, windows: TrainingWindows
+) -> None:
+    bars, stamps = windows.batch(np.array([5, index]))
+    assert bars.shape == (2, LENGTH, 6)
+    assert (bars.dtype, stamps.dtype) == (torch.float32, torch.int64)
+    tape, rows = windows.tapes[source], slice(start, start + LENGTH)
+    past = tape.values[rows][:LOOKBACK].astype(float)
+    want = ((tape.values[rows] - past.mean(0)) / (past.std(0) + 1e-5)).clip(-5, 5)
+    # float32 means and deviations of 16 bars
+    np.testing.assert_allclose(bars[1], want, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(stamps[1], tape.stamps[rows])
 
 
-def test_scrambling_the_horizon_does_not_move_the_lookback(windows: TrainingWindows) -> None:
-    i = np.array([5])
-    values = windows.tape.values.copy()
-    values[windows.starts[5] + LOOKBACK : windows.starts[5] + LENGTH] *= 30
-    scrambled = replace(windows, tape=replace(windows.tape, values=values))
-    before, after = windows.batch(i)[0], scrambled.batch(i)[0]
-    np.testing.assert_array_equal(before[:, :LOOKBACK], after[:, :LOOKBACK])
-    assert not np.array_equal(before[:, LOOKBACK:], after[:, LOOKBACK:])
-
-
-def tokens_of(batches: list[tuple[np.ndarray, np.ndarray]]) -> list[bytes]:
-    """What each window of each batch holds: prices and stamps, which are never hidden."""
-    return [x[i, :, :4].tobytes() + s[i].tobytes() for x, s in batches for i in range(len(x))]
-
-
-def same(a: list[tuple[np.ndarray, np.ndarray]], b: list[tuple[np.ndarray, np.ndarray]]) -> bool:
-    return len(a) == len(b) and all(
-        np.array_equal(x, y) and np.array_equal(s, t) for (x, s), (y, t) in zip(a, b, strict=True)
+def test_scrambling_the_horizon_does_not_move_the_lookback() -> None:
+    tape = make_tape(make_bars(60))
+    values = tape.values.copy()
+    values[5 + LOOKBACK : 5 + LENGTH] *= 30
+    before, after = (
+        make_windows(one).batch(np.array([5])).bars for one in (tape, replace(tape, values=values))
     )
+    assert torch.equal(before[:, :LOOKBACK], after[:, :LOOKBACK])
+    assert not torch.equal(before[:, LOOKBACK:], after[:, LOOKBACK:])
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_seed_another_order(
-    windows: TrainingWindows,
-) -> None:
-    runs = [list(windows.batches(8, 25, seed)) for seed in (3, 3, 4)]
-    assert same(runs[0], runs[1])
-    assert not same(runs[0], runs[2])
+def test_hidden_windows_lose_volume_and_amount_together_and_nothing_else(windows: TrainingWindows) -> None:
+    indices, hidden = np.array([0, 30, 62]), np.array([False, True, False])
+    whole, some = windows.batch(indices).bars, windows.batch(indices, hidden).bars
+    assert (some[1, :, 4:] == 0).all()
+    assert torch.equal(some[1, :, :4], whole[1, :, :4])
+    assert torch.equal(some[[0, 2]], whole[[0, 2]])
+    assert not (whole[:, :, 4:] == 0).all(dim=1).any()
 
 
-def test_no_window_comes_twice_in_an_epoch_and_each_epoch_has_its_own_order(
-    windows: TrainingWindows,
-) -> None:
-    per_epoch = len(windows) // 8
-    batches = list(windows.batches(8, 3 * per_epoch, seed=0))
-    epochs = [tokens_of(batches[i * per_epoch : (i + 1) * per_epoch]) for i in range(3)]
-    for epoch in epochs:
-        assert len(set(epoch)) == len(epoch) == 8 * per_epoch
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_a_run_taken_up_at_any_step_goes_on_with_the_same_batches(windows: TrainingWindows) -> None:
-    whole = list(windows.batches(8, 25, seed=1))
-    for first in (1, len(windows) // 8, 20):
-        assert same(list(windows.batches(8, 25, seed=1, first=first)), whole[first:])
-
-
-def test_volume_and_amount_are_hidden_together_in_a_twentieth_of_the_windows(
-    windows: TrainingWindows,
-) -> None:
-    batches = list(windows.batches(16, 250, seed=0))  # 4,000 windows
-    hidden = np.concatenate([(x[:, :, 4:] == 0).all(axis=(1, 2)) for x, _ in batches])
-    half = np.concatenate([(x[:, :, 4:] == 0).all(axis=1).any(axis=1) for x, _ in batches])
-    assert (hidden == half).all()
-    # four standard deviations of a share of .05 among 4,000
-    assert abs(hidden.mean() - ZEROED) < 4 * (ZEROED * (1 - ZEROED) / 4000) ** 0.5
-    assert not any((x[:, :, :4] == 0).all(axis=(1, 2)).any() for x, _ in batches)
-
-
-def test_too_few_windows_for_one_batch_are_refused_with_both_numbers(windows: TrainingWindows) -> None:
-    with pytest.raises(ValueError, match=rf"{len(windows)} windows do not fill one batch of 999"):
-        next(windows.batches(999, 1, seed=0))
+def test_a_sample_is_spread_evenly_over_each_source_in_their_proportions(windows: TrainingWindows) -> None:
+    assert windows.sizes == (62, 31)
+    first, second = windows.sample(30)
+    assert (len(first), len(second)) == (20, 10)
+    assert (first[0], first[-1], second[0], second[-1]) == (0, 61, 62, 92)
+    assert np.ptp(np.diff(first)) <= 1
+    first, second = replace(windows, weights=(1.0, 2.0)).sample(30)
+    assert (len(first), len(second)) == (10, 20)
+    first, second = windows.sample(10**6)
+    np.testing.assert_array_equal(np.concatenate([first, second]), np.arange(93))
 
 
 # The split
 
 
+def split(tmp_path: Path, *sources: Source, **settings: object) -> tuple[TrainingWindows, TrainingWindows]:
+    return split_windows(make_config(tmp_path / "out", sources=sources, **settings))
+
+
+def learnt_and_predicted(
+    training: TrainingWindows, validation: TrainingWindows, source: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows on a source's tape that training windows hold, and those that validation windows predict."""
+    learnt = training.starts[source][:, None] + np.arange(LENGTH)
+    predicted = validation.starts[source][:, None] + np.arange(LOOKBACK, LENGTH)
+    return learnt.ravel(), predicted.ravel()
+
+
+def assert_apart(tape: BarTape, learnt: np.ndarray, predicted: np.ndarray, train: str, until: str) -> None:
+    """What is predicted lies behind all that is learnt, and no bar between the dates is wasted."""
+    assert len(learnt)
+    assert len(predicted)
+    days = tape.dates.astype("datetime64[D]")
+    assert days[learnt].max() == np.datetime64(train)
+    assert tape.dates[learnt].max() < tape.dates[predicted].min()
+    assert tape.dates[predicted].min() == tape.dates[days > np.datetime64(train)].min()
+    assert days[predicted].max() == np.datetime64(until)
+
+
 @pytest.mark.parametrize(
-    ("freq", "frequency", "train_until", "validate_until"),
-    [("B", "1day", "2024-02-15", "2024-03-10"), ("h", "60min", "2024-01-04", "2024-01-05")],
+    ("freq", "frequency", "train", "until"),
+    [("B", "1day", "2024-03-15", "2024-04-11"), ("h", "60min", "2024-01-04", "2024-01-05")],
     ids=["daily", "hourly"],
 )
 def test_no_bar_that_is_predicted_in_validation_was_seen_in_training(
-    freq: str, frequency: str, train_until: str, validate_until: str, tmp_path: Path
+    freq: str, frequency: str, train: str, until: str, tmp_path: Path
 ) -> None:
-    file = write(tidy(make_bars(90, 0, freq=freq), make_bars(90, 1, freq=freq)), tmp_path)
-    config = DataConfig([file], train_until, validate_until, LOOKBACK, HORIZON, frequency)
-    training, validation = config.windows()
-    seen = (training.starts[:, None] + np.arange(LENGTH)).ravel()
-    predicted = (validation.starts[:, None] + np.arange(LOOKBACK, LENGTH)).ravel()
-    assert len(training)
-    assert len(validation)
-    assert training.tape.dates[seen].max() < validation.tape.dates[predicted].min()
-    assert not np.intersect1d(seen, predicted).size
-    last_day = np.datetime64(train_until)
-    assert training.tape.dates[seen].max().astype("datetime64[D]") == last_day
-    behind = training.tape.dates[training.tape.dates.astype("datetime64[D]") > last_day]
-    assert validation.tape.dates[predicted].min() == behind.min()  # and no bar is wasted
-    assert validation.tape.dates[predicted].max().astype("datetime64[D]") <= np.datetime64(validate_until)
+    file = write_bars(tmp_path / "bars.parquet", make_bars(120, 0, freq=freq), make_bars(120, 1, freq=freq))
+    source = Source(file, frequency=frequency)
+    training, validation = split(tmp_path, source, train_until=train, validate_until=until)
+    learnt, predicted = learnt_and_predicted(training, validation, 0)
+    assert_apart(training.tapes[0], learnt, predicted, train, until)
 
 
-def test_features_keep_their_order_on_the_tape(tmp_path: Path) -> None:
-    shuffled = tidy(make_bars(30))[
-        ["volume", "instrument", "low", "datetime", "amount", "close", "open", "high"]
+def test_a_source_may_have_dates_of_its_own(tmp_path: Path) -> None:
+    one = Source(write_bars(tmp_path / "one.parquet", make_bars(120)))
+    two = Source(
+        write_bars(tmp_path / "two.parquet", make_bars(120, 1)),
+        train_until="2024-02-29",
+        validate_until="2024-03-28",
+    )
+    spans = ("2024-04-12", "2024-05-10"), ("2024-02-29", "2024-03-28")
+    training, validation = split(tmp_path, one, two, train_until=spans[0][0], validate_until=spans[0][1])
+    for source, span in enumerate(spans):
+        learnt, predicted = learnt_and_predicted(training, validation, source)
+        assert_apart(training.tapes[source], learnt, predicted, *span)
+    assert training.last_dates() == [span[0] for span in spans]
+    assert validation.last_dates() == [span[1] for span in spans]
+
+
+def test_without_a_date_training_ends_after_four_fifths_of_each_sources_span(tmp_path: Path) -> None:
+    bars = make_bars(101, freq="D"), make_bars(101, 1, start="2020-01-01", freq="D")
+    sources = [
+        Source(write_bars(tmp_path / f"{i}.parquet", one), frequency="1day") for i, one in enumerate(bars)
     ]
-    tape = BarTape.from_files([write(shuffled, tmp_path)], "1day", 5)
-    np.testing.assert_array_equal(tape.values, make_bars(30)[list(FEATURES)].to_numpy(np.float32))
+    training, validation = split(tmp_path, *sources)
+    assert training.last_dates() == [f"{one.index[80]:%Y-%m-%d}" for one in bars]
+    assert validation.last_dates() == [f"{one.index[-1]:%Y-%m-%d}" for one in bars]
+
+
+def test_a_source_without_training_windows_is_refused_by_name(tmp_path: Path) -> None:
+    good = Source(write_bars(tmp_path / "good.parquet", make_bars(120)))
+    late = Source(write_bars(tmp_path / "late.parquet", make_bars(120, 1, start="2024-03-01")))
+    with pytest.raises(
+        ValueError,
+        match=r"late, 2024-03-01 to 2024-08-15, has no window of 20 bars that ends by train_until=2024-03-15\.",
+    ):
+        split(tmp_path, good, late, train_until="2024-03-15")
+
+
+def test_an_empty_validation_set_is_refused(tmp_path: Path) -> None:
+    source = Source(write_bars(tmp_path / "bars.parquet", make_bars(120)))
+    with pytest.raises(ValueError, match=r"no validation window.*Move train_until or validate_until"):
+        split(tmp_path, source, train_until="2030-01-01")
+    # a date that leaves less than a horizon
+    with pytest.raises(ValueError, match="no validation window"):
+        split(tmp_path, source, train_until="2024-03-15", validate_until="2024-03-20")
+
+
+def test_one_source_may_have_no_validation_window_if_another_has(tmp_path: Path) -> None:
+    long, short = (Source(write_bars(tmp_path / f"{count}.parquet", make_bars(count))) for count in (120, 60))
+    training, validation = split(tmp_path, long, short, train_until="2024-04-12")
+    assert training.sizes == (55, 41)
+    assert validation.sizes[1] == 0
+    assert validation.last_dates()[1] is None
+    assert len(validation.sample(10)[1]) == 0
+
+
+def test_weights_go_to_both_parts_of_the_split(tmp_path: Path) -> None:
+    sources = [
+        Source(write_bars(tmp_path / f"{i}.parquet", make_bars(120, i)), weight=weight)
+        for i, weight in enumerate((3.0, 1.0))
+    ]
+    training, validation = split(tmp_path, *sources, train_until="2024-04-12")
+    assert training.weights == validation.weights == (3.0, 1.0)
+
+
+# MicroBatches
+
+
+def rows(*batches: Batch) -> list[bytes]:
+    """What each window of some batches holds, in any order."""
+    return sorted(
+        bars.numpy().tobytes() + stamps.numpy().tobytes()
+        for batch in batches
+        for bars, stamps in zip(*batch, strict=True)
+    )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_and_parts_of_a_step_share_its_draw(
+    processes: int, accumulate: int, windows: TrainingWindows
+) -> None:
+    order = Order(windows.sizes, None, 16, 0.3, seed=3)
+    parts = processes * accumulate
+    shared = [MicroBatches(windows, order, parts, rank, processes) for rank in range(processes)]
+    for step in (0, 4, 7):
+        numbers = [one.numbers(range(step, step + 1)) for one in shared]
+        assert {len(own) for own in numbers} == {accumulate}
+        batches = [one[number] for one, own in zip(shared, numbers, strict=True) for number in own]
+        assert {len(batch.bars) for batch in batches} == {16 // parts}
+        assert rows(*batches) == rows(windows.batch(*order.draw(step)))
+
+
+def test_steps_have_numbers_one_behind_the_other(windows: TrainingWindows) -> None:
+    order = Order(windows.sizes, None, 16, 0.3, seed=3)
+    batches = MicroBatches(windows, order, 4, 0, 2)
+    assert batches.numbers(range(5)) == range(10)
+    assert batches.numbers(range(3, 5)) == range(6, 10)
+    assert len(batches.numbers(range(5, 5))) == 0
+
+
+def test_a_loader_gives_the_same_batches_with_any_number_of_workers(windows: TrainingWindows) -> None:
+    order = Order(windows.sizes, None, 16, 0.3, seed=3)
+    batches = MicroBatches(windows, order, 2, 1, 2)
+    numbers = batches.numbers(range(8))
+    direct = [batches[number] for number in numbers]
+    for workers in (0, 2):
+        loader = DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers)
+        for one, other in zip(loader, direct, strict=True):
+            assert torch.equal(one[0], other.bars)
+            assert torch.equal(one[1], other.stamps)
+
+
+def test_a_twentieth_of_the_training_windows_and_no_validation_window_is_hidden(
+    windows: TrainingWindows,
+) -> None:
+    order = Order(windows.sizes, None, 16, 0.05, seed=0)
+    batches = MicroBatches(windows, order, 1, 0, 1)
+    bars = torch.cat([batches[number].bars for number in range(250)])  # 4,000 windows
+    hidden = (bars[:, :, 4:] == 0).all(dim=1)
+    assert (hidden[:, 0] == hidden[:, 1]).all()
+    # four standard deviations of a share of .05 among 4,000
+    assert abs(hidden[:, 0].float().mean() - 0.05) < 4 * (0.05 * 0.95 / 4000) ** 0.5
+    assert not (bars[:, :, :4] == 0).all(dim=(1, 2)).any()
+    assert not (windows.batch(np.arange(len(windows))).bars[:, :, 4:] == 0).all(dim=1).any()

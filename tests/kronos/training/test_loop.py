@@ -1,246 +1,340 @@
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from kronos.bars import stamps
 from kronos.model import Kronos
-from kronos.predictor import KronosPredictor
 from kronos.tokenizer import KronosTokenizer
-from kronos.training.__main__ import app
-from kronos.training.dataset import BarTape, TrainingWindows
-from kronos.training.loop import LoopConfig, Losses, evaluate, train
-from kronos.training.stages import predictor_step, tokenizer_step
-from kronos.windows import Windows
+from kronos.training import loop
+from kronos.training.dataset import Split
+from kronos.training.loop import Trainer, evaluate
+from kronos.training.stages import Losses, PredictorStage, TokenizerStage
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
-
-LOOKBACK, HORIZON = 16, 4
-CONFIG = LoopConfig(
-    steps=60, batch_size=16, learning_rate=3e-3, validate_every=20, validation_windows=40, seed=1
+from tests.kronos.training.builders import (
+    load_weights,
+    make_config,
+    make_tape,
+    make_trainer,
+    make_waves,
+    make_windows,
+    noise,
+    same,
+    train,
+    waves,
 )
 
-
-def waves(count: int, phase: float = 0.0) -> TrainingWindows:
-    """Bars that rise and fall with a period of eight, which a few dozen steps can learn."""
-    index = pd.bdate_range("2020-01-01", periods=count)
-    turn = np.arange(count) * (2 * np.pi / 8) + phase
-    prices = 20 + np.stack(
-        [np.sin(turn - 0.8), np.sin(turn) + 0.5, np.sin(turn) - 0.5, np.sin(turn)], axis=-1
-    )
-    volume = 100 * (2 + np.cos(turn))
-    values = np.column_stack([prices, volume, volume * 20]).astype(np.float32)
-    tape = BarTape(values, stamps(index), index.to_numpy("datetime64[ns]"), np.array([0, count]))
-    return TrainingWindows(tape, tape.starts(LOOKBACK + HORIZON, None, None), LOOKBACK, HORIZON)
+WAVES = Split(waves(120), waves(60, phase=np.pi / 4))
+NOISE = Split(noise(60, 0), noise(60, 1))
+LEARNING = {"max_steps": 60, "batch_size": 16, "validate_every": 20, "seed": 1}
 
 
-def noise(count: int, seed: int) -> TrainingWindows:
-    """Bars of which nothing can be learnt but by heart."""
-    bars = make_bars(count, seed)
-    tape = BarTape(bars.to_numpy(np.float32), stamps(bars.index), bars.index.to_numpy(), np.array([0, count]))
-    return TrainingWindows(tape, tape.starts(LOOKBACK + HORIZON, None, None), LOOKBACK, HORIZON)
+def score(network: Kronos | KronosTokenizer, split: Split, tokenizer: KronosTokenizer | None = None) -> dict:
+    """Held-out losses as the loop takes them."""
+    stage = TokenizerStage(network) if tokenizer is None else PredictorStage(network, tokenizer)
+    return evaluate(stage, split.validation, 40, Accelerator(cpu=True))
 
 
-def test_a_tokenizer_learns_to_rebuild_bars_and_is_saved(tmp_path: Path) -> None:
+def watch(trainer: Trainer, look: Callable[[Optimizer], float]) -> list[float]:
+    """What there is to see before each step of the optimiser."""
+    seen: list[float] = []
+    trainer.optimiser.optimizer.register_step_pre_hook(lambda optimiser, *_: seen.append(look(optimiser)))
+    return seen
+
+
+# Learning
+
+
+def test_a_tokenizer_learns_to_rebuild_bars(tmp_path: Path) -> None:
     network = make_tokenizer()
-    step, held_out = tokenizer_step(network), waves(60, phase=1.0)
-    before = evaluate(network, step, held_out, 40)
-    history = train(network, step, waves(120), held_out, CONFIG, tmp_path)
+    before = score(network, WAVES)
+    progress = train(network, WAVES, make_config(tmp_path, **LEARNING))
+    history = progress.history
     assert [row["step"] for row in history] == [20, 40, 60]
     assert history[-1]["val_recon"] < 0.5 * before["recon"]
     assert history[-1]["train_loss"] < history[0]["train_loss"]
-    assert json.loads((tmp_path / "history.json").read_text()) == history
-    loaded = KronosTokenizer.from_pretrained(tmp_path)
-    scores = evaluate(loaded, tokenizer_step(loaded), held_out, CONFIG.validation_windows)
-    assert scores["loss"] == pytest.approx(min(row["val_loss"] for row in history), rel=1e-5)
+    assert (progress.step, progress.best) == (60, min(row["val_loss"] for row in history))
 
 
-def test_a_model_learns_the_order_of_frozen_tokens_and_is_saved(tmp_path: Path) -> None:
+def test_a_model_learns_the_order_of_frozen_tokens(tmp_path: Path) -> None:
     tokenizer, network = make_tokenizer(), make_model()
     frozen = {name: weight.clone() for name, weight in tokenizer.state_dict().items()}
-    step, held_out = predictor_step(network, tokenizer), waves(60, phase=np.pi / 4)
-    before = evaluate(network, step, held_out, 40)
-    history = train(network, step, waves(120), held_out, CONFIG, tmp_path)
+    before = score(network, WAVES, tokenizer)
+    history = train(network, WAVES, make_config(tmp_path, **LEARNING), tokenizer).history
     assert history[-1]["val_s1"] < 0.5 * before["s1"]
     assert history[-1]["val_s2"] < 0.5 * before["s2"]
-    for name, weight in tokenizer.state_dict().items():
-        assert torch.equal(weight, frozen[name]), name
-    loaded = Kronos.from_pretrained(tmp_path)
-    scores = evaluate(loaded, predictor_step(loaded, tokenizer), held_out, CONFIG.validation_windows)
-    assert scores["loss"] == pytest.approx(min(row["val_loss"] for row in history), rel=1e-5)
+    assert same(dict(tokenizer.state_dict()), frozen)
 
 
-def test_the_tokenizer_rests_while_the_model_learns() -> None:
-    tokenizer, network = make_tokenizer(dropout=0.5).train(), make_model()
-    step = predictor_step(network, tokenizer)
-    x, s = map(torch.from_numpy, waves(60).batch(np.arange(8)))
-    assert step(x, s)["loss"].item() == step(x, s)["loss"].item()  # no dropout in the tokens
-    assert not any(weight.requires_grad for weight in tokenizer.parameters())
+def test_the_training_loss_of_a_row_is_the_mean_since_the_row_before(tmp_path: Path) -> None:
+    losses: list[float] = []
 
+    class Noted(TokenizerStage):
+        def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
+            given = super().forward(bars, stamps)
+            if self.training:
+                losses.append(given["loss"].item())
+            return given
 
-def test_the_weights_kept_are_those_of_the_best_held_out_loss_not_the_last(tmp_path: Path) -> None:
-    # Few noisy windows learnt by heart: the held-out loss soon gets worse.
-    network, tokenizer = make_model(d_model=32, ff_dim=64), make_tokenizer()
-    step, held_out = predictor_step(network, tokenizer), noise(40, 1)
-    config = LoopConfig(steps=80, batch_size=8, learning_rate=1e-2, validate_every=10, validation_windows=20)
-    history = train(network, step, noise(30, 0), held_out, config, tmp_path)
-    losses = [row["val_loss"] for row in history]
-    assert min(losses) < losses[-1] - 0.01
-    loaded = Kronos.from_pretrained(tmp_path)
-    kept = evaluate(loaded, predictor_step(loaded, tokenizer), held_out, config.validation_windows)["loss"]
-    assert kept == pytest.approx(min(losses), rel=1e-5)
-
-
-def test_the_same_seed_trains_the_same_weights(tmp_path: Path) -> None:
-    networks = []
-    for run in range(2):
-        network = make_tokenizer()
-        config = LoopConfig(steps=6, batch_size=8, validate_every=6)
-        train(network, tokenizer_step(network), waves(60), waves(40), config, tmp_path / str(run))
-        networks.append(network)
-    for name, weight in networks[0].state_dict().items():
-        assert torch.equal(weight, networks[1].state_dict()[name]), name
-
-
-def test_an_empty_validation_set_is_refused_before_any_step(tmp_path: Path) -> None:
-    network = make_tokenizer()
-    nothing = TrainingWindows(waves(60).tape, np.array([], int), LOOKBACK, HORIZON)
-    before = {name: weight.clone() for name, weight in network.state_dict().items()}
-    with pytest.raises(ValueError, match=r"no validation window.*Move the split"):
-        train(network, tokenizer_step(network), waves(60), nothing, CONFIG, tmp_path)
-    assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
-
-
-def test_a_held_out_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path: Path) -> None:
-    network = make_tokenizer()
-    with torch.no_grad():
-        network.head.bias.fill_(torch.nan)
-    with pytest.raises((ValueError, ArithmeticError), match=r"step 20"):
-        train(network, tokenizer_step(network), waves(60), waves(40), CONFIG, tmp_path / "new")
+    config = make_config(tmp_path, max_steps=7, validate_every=3)
+    rows = make_trainer(Noted(make_tokenizer()), WAVES, config).run().history
+    assert [row["step"] for row in rows] == [3, 6, 7]  # the last step is scored in any case
+    means = [np.mean(losses[:3]), np.mean(losses[3:6]), losses[6]]
+    assert [row["train_loss"] for row in rows] == pytest.approx(means, rel=1e-6)
 
 
 def test_dropout_works_in_training_steps_and_rests_in_validation(tmp_path: Path) -> None:
-    network, modes = make_tokenizer(dropout=0.3), []
+    modes: list[tuple[bool, bool]] = []
 
-    def step(x: Tensor, s: Tensor) -> Losses:
-        modes.append((torch.is_grad_enabled(), network.training))
-        return tokenizer_step(network)(x, s)
+    class Noted(TokenizerStage):
+        def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
+            modes.append((torch.is_grad_enabled(), self.network.training))
+            return super().forward(bars, stamps)
 
-    config = LoopConfig(steps=4, batch_size=8, validate_every=2)
-    train(network, step, waves(60), waves(40), config, tmp_path)
+    config = make_config(tmp_path, max_steps=4, validate_every=2)
+    make_trainer(Noted(make_tokenizer(dropout=0.3)), WAVES, config).run()
     learning, scoring = (True, True), (False, False)
     assert modes == [learning, learning, scoring, learning, learning, scoring]
 
 
-def test_held_out_losses_are_means_over_windows_however_they_are_batched() -> None:
+def test_the_same_seed_trains_the_same_weights_with_any_number_of_workers(tmp_path: Path) -> None:
+    networks = []
+    for workers, seed in ((0, 0), (2, 0), (0, 1)):
+        network = make_tokenizer()
+        train(network, WAVES, make_config(tmp_path / str(len(networks)), workers=workers, seed=seed))
+        networks.append(dict(network.state_dict()))
+    assert same(networks[0], networks[1])
+    assert not same(networks[0], networks[2])
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_parts_of_a_batch_give_the_predictors_gradient_of_the_whole(accumulate: int, tmp_path: Path) -> None:
+    gradients = []
+    for parts in (1, accumulate):
+        stage = PredictorStage(make_model(), make_tokenizer())
+        trainer = make_trainer(
+            stage, WAVES, make_config(tmp_path / str(parts), accumulate=parts, max_steps=1)
+        )
+        seen = watch(
+            trainer, lambda o: [weight.grad.clone() for g in o.param_groups for weight in g["params"]]
+        )
+        losses = trainer.run().history
+        gradients.append((seen[0], losses[0]["train_loss"]))
+    for whole, summed in zip(gradients[0][0], gradients[1][0], strict=True):
+        # float32 sums in another order
+        torch.testing.assert_close(summed, whole, rtol=1e-4, atol=1e-6)
+    assert gradients[1][1] == pytest.approx(gradients[0][1], rel=1e-6)
+
+
+def test_a_batch_that_does_not_split_into_parts_is_refused(tmp_path: Path) -> None:
+    class Three(Accelerator):
+        num_processes = 3
+
+    config = make_config(tmp_path)
+    trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+    with pytest.raises(
+        ValueError, match=r"batch_size=8 does not split into 3 processes .* a multiple of 6\."
+    ):
+        Trainer(trainer.stage, WAVES, replace(config, accumulate=2), trainer.folder, Three(cpu=True))
+
+
+# The optimiser
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+def test_the_learning_rate_rises_from_a_tenth_of_the_peak_and_falls_to_nothing(
+    schedule: str, tmp_path: Path
+) -> None:
+    config = make_config(
+        tmp_path, schedule=schedule, max_steps=40, warmup=0.25, learning_rate=2e-3, validate_every=40
+    )
+    trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+    rates = watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
+    trainer.run()
+    assert len(rates) == 40
+    peak = int(np.argmax(rates))
+    assert peak in (9, 10)
+    assert rates[peak] == pytest.approx(2e-3)
+    assert rates[0] == pytest.approx(2e-4)
+    assert rates[-1] < 0.01 * 2e-3
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[peak:]) < 0).all()
+    steps = np.diff(rates[: peak + 1])
+    assert np.allclose(steps, steps[0]) == (schedule == "cosine")  # in a straight line
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.1), (2, 0.0), (3, 0.9)])
+def test_a_few_steps_are_enough_for_any_schedule(
+    schedule: str, steps: int, warmup: float, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, schedule=schedule, max_steps=steps, warmup=warmup)
+    assert train(make_tokenizer(), WAVES, config).step == steps
+
+
+@pytest.mark.parametrize("clip", [0.01, 100.0])
+def test_the_gradient_is_clipped_to_its_norm(clip: float, tmp_path: Path) -> None:
+    config = make_config(tmp_path, clip_norm=clip, max_steps=3)
+    trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+    norms = watch(
+        trainer,
+        lambda o: nn.utils.get_total_norm([w.grad for g in o.param_groups for w in g["params"]]).item(),
+    )
+    trainer.run()
+    if clip == 0.01:
+        assert norms == pytest.approx([0.01] * 3, rel=1e-3)
+    else:
+        assert 0.1 < min(norms) <= max(norms) < 100
+
+
+def test_only_matrices_decay(tmp_path: Path) -> None:
+    class Idle(TokenizerStage):
+        losses = ("loss",)
+
+        def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
+            return {"loss": sum((0 * weight).sum() for weight in self.network.parameters())}
+
     network = make_tokenizer()
-    step, windows = tokenizer_step(network), noise(60, 0)
-    whole = evaluate(network, step, windows, count=10**6)
-    pieces = evaluate(network, step, windows, count=10**6, batch=7)  # 41 windows: the last batch has 6
-    network.eval()
-    rows = [step(*map(torch.from_numpy, windows.batch(np.array([i])))) for i in range(len(windows))]
+    before = {name: weight.clone() for name, weight in network.named_parameters()}
+    config = make_config(tmp_path, max_steps=3, learning_rate=0.1, weight_decay=0.5)
+    make_trainer(Idle(network), WAVES, config).run()
+    for name, weight in network.named_parameters():
+        shrunk = weight.norm() < 0.99 * before[name].norm()
+        assert shrunk == (weight.ndim > 1), name
+
+
+# Validation
+
+
+def test_held_out_losses_are_means_over_windows_however_they_are_batched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage, windows, accelerator = TokenizerStage(make_tokenizer()), noise(60, 0), Accelerator(cpu=True)
+    whole = evaluate(stage, windows, 10**6, accelerator)
+    monkeypatch.setattr(loop, "VALIDATION_BATCH", 7)  # 41 windows: the last batch has 6
+    pieces = evaluate(stage, windows, 10**6, accelerator)
+    rows = [stage.eval()(*windows.batch(np.array([i]))) for i in range(len(windows))]
     by_hand = torch.stack([row["recon"] for row in rows]).mean().item()
     # float32 means of a few thousand squares
     assert whole["recon"] == pytest.approx(by_hand, rel=1e-5)
     assert pieces["recon"] == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_only_matrices_decay(tmp_path: Path) -> None:
-    network = make_tokenizer()
-    before = {name: weight.clone() for name, weight in network.named_parameters()}
+@pytest.mark.parametrize("weights", [None, (1.0, 3.0)])
+def test_each_source_has_a_loss_of_its_own_and_a_share_in_the_mean(weights: tuple[float, ...] | None) -> None:
+    stage, accelerator = TokenizerStage(make_tokenizer()), Accelerator(cpu=True)
+    one, two = make_tape(make_waves(100), name="one"), make_tape(make_bars(50, 0), name="two")
+    windows = make_windows(one, two, weights=weights)
+    losses = evaluate(stage, windows, 20, accelerator)
+    counts = [len(part) for part in windows.sample(20)]
+    assert counts == ([14, 6] if weights is None else [5, 15])
+    own = [losses["loss/one"], losses["loss/two"]]
+    assert own[1] != pytest.approx(own[0], rel=0.05)
+    assert losses["loss"] == pytest.approx(np.average(own, weights=counts), rel=1e-6)
+    chosen = windows.sample(20)[1]
+    with torch.no_grad():
+        assert losses["loss/two"] == pytest.approx(stage(*windows.batch(chosen))["loss"].item(), rel=1e-6)
 
-    def idle(x: Tensor, s: Tensor) -> Losses:
-        return {"loss": sum((0 * weight).sum() for weight in network.parameters())}
 
-    config = LoopConfig(steps=3, batch_size=8, learning_rate=0.1, weight_decay=0.5, validate_every=3)
-    train(network, idle, waves(60), waves(40), config, tmp_path)
-    for name, weight in network.named_parameters():
-        shrunk = weight.norm() < 0.99 * before[name].norm()
-        assert shrunk == (weight.ndim > 1), name
+def test_a_single_source_has_one_loss() -> None:
+    losses = evaluate(TokenizerStage(make_tokenizer()), waves(60), 20, Accelerator(cpu=True))
+    assert list(losses) == list(TokenizerStage.losses)
 
 
-def test_both_stages_run_from_the_command_line_to_a_pair_that_is_scored_and_forecasts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_source_without_held_out_windows_has_no_share() -> None:
+    windows = make_windows(make_tape(make_waves(100), name="one"), make_tape(make_bars(50, 0), name="two"))
+    windows = replace(windows, starts=(windows.starts[0], windows.starts[1][:0]))
+    losses = evaluate(TokenizerStage(make_tokenizer()), windows, 20, Accelerator(cpu=True))
+    assert losses["loss"] == losses["loss/one"]
+    assert "loss/two" not in losses
+
+
+@pytest.mark.parametrize("steps", [20, 1])
+def test_a_held_out_loss_that_is_no_number_stops_the_run_and_names_the_step(
+    steps: int, tmp_path: Path
 ) -> None:
-    bars = pd.concat(
-        make_bars(160, seed).reset_index().assign(instrument=name) for seed, name in enumerate("AB")
-    )
-    file, pair = str(tmp_path / "bars.parquet"), tmp_path / "pair"
-    bars.to_parquet(file)
-    shared = [
-        *("--data", file, "--train-until", "2024-05-31"),
-        *("--validate-until", "2024-12-31", "--lookback", "16", "--horizon", "4"),
-        *("--steps", "4", "--batch-size", "8", "--validate-every", "2"),
-        *("--d-model", "16", "--n-heads", "2", "--ff-dim", "16", "--s1-bits", "4", "--s2-bits", "4"),
-    ]
-    command(["tokenizer", *shared, "--output", str(pair / "tokenizer")])
-    tokenizer = ["--tokenizer", str(pair / "tokenizer")]
-    command(["predictor", *shared, *tokenizer, "--n-layers", "1", "--output", str(pair / "predictor")])
-    predictor = KronosPredictor.from_pretrained(pair, device="cpu")
-    assert predictor.model.config.n_layers == 1
-    forecast = predictor.forecast(Windows.rolling({"A": make_bars(20)}, 16, 3, "B"))
-    assert np.isfinite(forecast.paths).all()
-
-    capsys.readouterr()
-    spans = ("--train-until", "2024-06-10", "--since", "2024-07-01", "--until", "2024-08-01")
-    command(["evaluate", str(pair), "--train", file, "--data", file, *spans])
-    scores = json.loads(capsys.readouterr().out)
-    ends = bars["datetime"].between("2024-07-01", "2024-08-01").sum()
-    assert scores["nll"]["s1"]["kronos"] == pytest.approx(np.log(16), rel=0.5)  # barely trained: near chance
-    assert scores["tokens"] == ends * 100  # a window of 101 bars behind every one of them
+    network = make_tokenizer()
+    with torch.no_grad():
+        network.head.bias.fill_(torch.nan)
+    config = make_config(tmp_path, max_steps=60, validate_every=steps)
+    with pytest.raises(FloatingPointError, match=rf"loss is nan at step {steps}\. Lower the learning rate\."):
+        train(network, WAVES, config)
+    assert not (tmp_path / "best").exists()  # weights that are no numbers are not kept
 
 
-def command(arguments: list[str]) -> None:
-    """Run the command line in this process."""
-    try:
-        app(arguments)
-    except SystemExit as end:
-        assert not end.code  # noqa: PT017 (a clean exit)
+# Best, last, patience
+
+FORGETTING = {"max_steps": 80, "learning_rate": 1e-2, "validate_every": 10}
 
 
-@pytest.fixture(autouse=True)
-def _own_stream() -> Iterator[None]:
-    """The command line seeds torch's global stream: give it back."""
-    with torch.random.fork_rng():
-        yield
+def test_best_is_the_lowest_held_out_loss_and_last_the_last(tmp_path: Path) -> None:
+    # Few noisy windows learnt by heart: the held-out loss soon gets worse.
+    network, tokenizer = make_model(d_model=32, ff_dim=64), make_tokenizer()
+    progress = train(network, NOISE, make_config(tmp_path, **FORGETTING), tokenizer)
+    losses = [row["val_loss"] for row in progress.history]
+    assert min(losses) < losses[-1] - 0.01
+    assert progress.best == min(losses)
+    assert progress.best_step == 10 * (1 + int(np.argmin(losses)))
+    for which, loss in (("best", min(losses)), ("last", losses[-1])):
+        loaded = Kronos.from_pretrained(tmp_path / which)
+        assert score(loaded, NOISE, tokenizer)["loss"] == pytest.approx(loss, rel=1e-5)
+    assert same(dict(Kronos.from_pretrained(tmp_path / "last").state_dict()), dict(network.state_dict()))
+
+
+def test_training_ends_when_patience_does(tmp_path: Path) -> None:
+    config = make_config(tmp_path, **FORGETTING, patience=2)
+    stopped = train(make_model(d_model=32, ff_dim=64), NOISE, config, make_tokenizer())
+    losses = [row["val_loss"] for row in stopped.history]
+    assert stopped.step == stopped.best_step + 20 < config.max_steps
+    assert min(losses) == losses[-3]
+    last = Kronos.from_pretrained(tmp_path / "last")
+    assert score(last, NOISE, make_tokenizer())["loss"] == pytest.approx(losses[-1], rel=1e-5)
+    again = train(last, NOISE, replace(config, resume=True), make_tokenizer())
+    assert again.step == stopped.step  # it has stopped for good
+
+
+# Going on
+
+
+class Stopped(Exception):
+    """As if the machine had gone down."""
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--data", "nowhere.parquet"], "nowhere.parquet is no file"),
-        (["--train-until", "soon"], "train_until='soon' is no date"),
-        (["--validate-until", "2000-01-01"], "validate_until=2000-01-01 is not after train_until"),
-        (["--frequency", "tick"], "frequency=tick has no cleaning rule"),
-        (["--batch-siez", "3"], "--batch-siez"),
-    ],
+    "settings",
+    [{"schedule": "onecycle"}, {"schedule": "cosine", "accumulate": 2, "workers": 1, "save_every": 2}],
+    ids=["onecycle", "cosine"],
 )
-def test_a_mistake_on_the_command_line_is_one_sentence_and_no_traceback(
-    tmp_path: Path, flags: list[str], message: str
-) -> None:
-    good = {
-        "--data": "x.parquet",
-        "--train-until": "2018-12-31",
-        "--validate-until": "2019-12-31",
-        "--output": "out",
-    }
-    given = {**good, **dict(zip(flags[::2], flags[1::2], strict=True))}
-    command = [
-        sys.executable,
-        "-m",
-        "kronos.training",
-        "tokenizer",
-        *(part for pair in given.items() for part in pair),
-    ]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert message in process.stderr
-    assert "Traceback" not in process.stderr
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(settings: dict[str, object], tmp_path: Path) -> None:
+    def make(where: str, **changes: object) -> Trainer:
+        torch.manual_seed(3)
+        config = make_config(tmp_path / where, max_steps=20, **settings, **changes)
+        return make_trainer(TokenizerStage(make_tokenizer(dropout=0.2)), WAVES, config)
+
+    whole = make("whole")
+    whole.run()
+    stopped = make("stopped")
+    steps = stopped._step
+
+    def step(batches: object) -> Tensor:
+        if stopped.progress.step == 11:  # states were kept after step 9, or 10
+            raise Stopped
+        return steps(batches)
+
+    stopped._step = step
+    with pytest.raises(Stopped):
+        stopped.run()
+    resumed = make("stopped", resume=True)
+    resumed.run()
+    for which in ("best", "last"):
+        one, other = (load_weights(tmp_path / where / which / "tokenizer") for where in ("whole", "stopped"))
+        assert same(one, other)
+    rows = [[row | {"seconds": 0} for row in trainer.progress.history] for trainer in (whole, resumed)]
+    assert rows[0] == rows[1]

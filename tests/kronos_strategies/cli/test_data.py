@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
 
+from kronos.tables import fingerprint
 from kronos_strategies.data.qlib_bins import read_calendar, read_market
 from kronos_strategies.data.qlib_store import read_summary
-from kronos.tables import fingerprint
 
 from .conftest import run
 

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.data.importer import import_bars, import_benchmarks, import_membership
 from kronos.tables import fingerprint
+from kronos_strategies.data.importer import import_bars, import_benchmarks, import_membership
 
 
 @pytest.fixture

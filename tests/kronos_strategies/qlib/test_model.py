@@ -1,4 +1,5 @@
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -6,6 +7,7 @@ import pytest
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
+from kronos.config import SampleConfig
 from kronos.predictor import KronosPredictor
 from kronos_strategies.causal import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
@@ -50,6 +52,15 @@ def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_
         return model(store=str(tmp_path / "forecasts") if stored else None).predict(dataset())
 
     check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
+
+
+def test_settings_that_nobody_names_are_those_that_suit_the_checkpoint(tmp_path):
+    pair = tmp_path / "pair"
+    shutil.copytree(TINY, pair)
+    (pair / "predictor" / "sampling.json").write_text('{"T": 0.9, "top_p": 0.8}')
+    assert model(checkpoint=str(pair), seed=4).sampling == SampleConfig(3, T=0.9, top_p=0.8, seed=4)
+    assert model(checkpoint=str(pair), T=0.0).sampling == SampleConfig(3, T=0.0, top_p=0.8)
+    assert model().sampling == SampleConfig(3)
 
 
 def test_a_pickled_model_scores_the_same(in_store):

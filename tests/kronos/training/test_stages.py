@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kronos.engine.fused import Form, FusedTokenizer
+from kronos.quantizer import Tokens
+from kronos.training.dataset import Batch
+from kronos.training.stages import PredictorStage, TokenizerStage
+from tests.kronos.builders import make_model, make_tokenizer
+from tests.kronos.training.builders import noise, waves
+
+
+def batch(count: int = 8) -> Batch:
+    return waves(60).batch(np.arange(count))
+
+
+# First stage
+
+
+def test_the_first_stage_is_the_tokenizers_loss() -> None:
+    network = make_tokenizer()
+    losses, want = TokenizerStage(network)(*batch()), network.loss(batch().bars)._asdict()
+    assert list(losses) == list(TokenizerStage.losses) == list(want)
+    assert {name: value.item() for name, value in losses.items()} == {
+        name: value.item() for name, value in want.items()
+    }
+
+
+def test_processes_pool_what_they_learn_from_but_not_what_they_score_alone() -> None:
+    calls: list[Tensor] = []
+
+    def pool(own: Tensor) -> Tensor:
+        calls.append(own)
+        return own * 0 + 0.5
+
+    stage = TokenizerStage(make_tokenizer(), pool)
+    alone = TokenizerStage(make_tokenizer())(*batch())["bsq"]
+    assert stage.eval()(*batch())["bsq"] == alone
+    assert not calls
+    assert stage.train()(*batch())["bsq"] < alone  # every bit as often set as not: the most entropy
+    assert calls[0].shape == (8,)
+
+
+# Second stage
+
+
+def captured(stage: PredictorStage) -> list[Tokens]:
+    """The tokens that the network is asked to learn, as it is asked."""
+    seen: list[Tokens] = []
+    loss = stage.network.loss
+    stage.network.loss = lambda tokens, stamps: (seen.append(tokens), loss(tokens, stamps))[1]
+    return seen
+
+
+def test_the_second_stage_is_the_models_loss_of_the_tokenizers_tokens() -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    bars, stamps = batch()
+    losses = PredictorStage(model, tokenizer)(bars, stamps)
+    want = model.loss(tokenizer.encode(bars), stamps)._asdict()
+    assert list(losses) == list(PredictorStage.losses) == list(want)
+    for name, value in losses.items():
+        torch.testing.assert_close(value, want[name])
+
+
+def test_the_tokenizer_rests_while_the_model_learns() -> None:
+    tokenizer = make_tokenizer(dropout=0.5).train()
+    stage = PredictorStage(make_model(), tokenizer).train()
+    assert stage(*batch())["loss"].item() == stage(*batch())["loss"].item()  # no dropout in the tokens
+    assert not any(weight.requires_grad for weight in tokenizer.parameters())
+    assert not any("tokenizer" in name or "encode" in name for name in stage.state_dict())
+
+
+def test_every_weight_of_the_model_learns_and_none_of_the_tokenizer() -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    PredictorStage(model, tokenizer)(*batch())["loss"].backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().max() > 0, name
+    assert all(weight.grad is None for weight in tokenizer.parameters())
+
+
+def test_tokens_are_the_same_under_autocast() -> None:
+    # With weights this wild and windows this many some latents lie near 0, where rounding flips a sign.
+    tokenizer, (bars, stamps) = make_tokenizer(), noise(400, 0).batch(np.arange(300))
+    stage = PredictorStage(make_model(), tokenizer)
+    seen = captured(stage)
+    stage(bars, stamps)
+    with torch.autocast("cpu", torch.bfloat16):
+        stage(bars, stamps)
+        rounded = FusedTokenizer(tokenizer, Form()).encode(bars)
+    for plain, cast, flipped in zip(*seen, rounded, strict=True):
+        assert torch.equal(plain, cast)
+        assert not torch.equal(plain, flipped)  # so that there was something to guard against
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "predictor"])
+def test_a_step_changes_the_loss(kind: str) -> None:
+    network = make_tokenizer() if kind == "tokenizer" else make_model()
+    stage = TokenizerStage(network) if kind == "tokenizer" else PredictorStage(network, make_tokenizer())
+    before = stage(*batch())["loss"]
+    before.backward()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight -= 1e-3 * weight.grad
+    assert stage(*batch())["loss"] < before

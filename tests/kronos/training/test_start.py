@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kronos.checkpoint import PRETRAINED, fingerprint
+from kronos.config import ModelConfig, TokenizerConfig
+from kronos.model import Kronos
+from kronos.tokenizer import KronosTokenizer
+from kronos.training.start import find_tokenizer, place_tokenizer, start_predictor, start_tokenizer
+from tests.kronos.builders import make_tokenizer
+from tests.kronos.training.builders import PREDICTOR, TOKENIZER, make_config, same
+
+NANO = PRETRAINED / "kronos-nano"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A first stage's output, its best tokenizer another than its last."""
+    for seed, which in enumerate(("best", "last")):
+        make_tokenizer(seed).save_pretrained(tmp_path / "out" / which / "tokenizer")
+    return tmp_path / "out"
+
+
+# Networks
+
+
+def test_random_weights_have_the_sizes_given_or_those_of_kronos_nano(tmp_path: Path) -> None:
+    given, plain = make_config(tmp_path), make_config(tmp_path, tokenizer_size=None, predictor_size=None)
+    assert start_tokenizer(given).config == TOKENIZER
+    assert start_tokenizer(plain).config == KronosTokenizer.from_pretrained("kronos-nano").config
+    model = start_predictor(plain, NANO / "tokenizer").config
+    nano = Kronos.from_pretrained("kronos-nano").config
+    sizes = ("d_model", "n_layers", "n_heads", "ff_dim", "s1_bits", "s2_bits")
+    assert [getattr(model, name) for name in sizes] == [getattr(nano, name) for name in sizes]
+
+
+def test_a_predictor_from_random_weights_takes_the_tokenizers_bits(out: Path) -> None:
+    config = make_config(out, predictor_size=None)
+    network = start_predictor(config, out / "best" / "tokenizer")
+    assert (network.config.s1_bits, network.config.s2_bits) == (5, 3)
+
+
+def test_random_weights_depend_on_torchs_seed(tmp_path: Path) -> None:
+    networks = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        networks.append(dict(start_tokenizer(make_config(tmp_path)).state_dict()))
+    assert same(networks[0], networks[1])
+    assert not same(networks[0], networks[2])
+
+
+def test_weights_to_refine_are_the_same_whatever_the_dropout(tmp_path: Path) -> None:
+    sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": "kronos-nano"}
+    for dropout in (None, 0.3):
+        config = make_config(tmp_path, dropout=dropout, **sizes)
+        tokenizer, predictor = start_tokenizer(config), start_predictor(config, NANO / "tokenizer")
+        for network, kind in ((tokenizer, KronosTokenizer), (predictor, Kronos)):
+            found = kind.from_pretrained("kronos-nano")
+            assert same(dict(network.state_dict()), dict(found.state_dict()))
+            p = found.config.ffn_dropout_p if dropout is None else dropout
+            assert network.config == replace(
+                found.config,
+                ffn_dropout_p=p,
+                resid_dropout_p=p,
+                **({"token_dropout_p": p} if kind is Kronos else {}),
+            )
+
+
+def test_attention_keeps_its_own_dropout(tmp_path: Path) -> None:
+    size = ModelConfig(**{**vars(PREDICTOR), "attn_dropout_p": 0.2, "ffn_dropout_p": 0.4})
+    tokenizer = make_tokenizer(s1_bits=4, s2_bits=4).save_pretrained(tmp_path / "tokenizer")
+    network = start_predictor(make_config(tmp_path, predictor_size=size, dropout=0.1), tokenizer)
+    assert network.config == replace(
+        size, ffn_dropout_p=0.1, resid_dropout_p=0.1, token_dropout_p=0.1, attn_dropout_p=0.2
+    )
+
+
+def test_a_predictor_of_other_tokens_is_refused_with_both_sizes(out: Path) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"The predictor has tokens of 4 \+ 4 bits, the tokenizer in .*out.best.tokenizer of 5",
+    ):
+        start_predictor(make_config(out), out / "best" / "tokenizer")
+
+
+# The tokenizer of the second stage
+
+
+def test_the_tokenizer_is_that_in_the_output_and_else_that_of_the_weights_to_refine(
+    out: Path, tmp_path: Path
+) -> None:
+    sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": "kronos-nano"}
+    assert find_tokenizer(make_config(out)) == out / "best" / "tokenizer"
+    assert find_tokenizer(make_config(out, **sizes)) == out / "best" / "tokenizer"
+    assert find_tokenizer(make_config(tmp_path / "new", **sizes)) == NANO / "tokenizer"
+    with pytest.raises(FileNotFoundError, match=r"new.best holds no tokenizer\. Train the first stage with"):
+        find_tokenizer(make_config(tmp_path / "new"))
+
+
+@pytest.mark.parametrize("spec", ["{out}", "{out}/best", "{out}/best/tokenizer"])
+def test_a_first_stages_output_stands_for_its_best_tokenizer(spec: str, out: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "new", tokenizer=spec.format(out=out))
+    assert find_tokenizer(config) == out / "best" / "tokenizer"
+
+
+def test_a_tokenizer_may_be_named(out: Path) -> None:
+    # the one named wins over the one that is there
+    assert find_tokenizer(make_config(out, tokenizer="kronos-nano")) == NANO / "tokenizer"
+    assert find_tokenizer(make_config(out, tokenizer=str(out / "last"))) == out / "last" / "tokenizer"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        find_tokenizer(make_config(out, tokenizer=str(out / "nowhere")))
+
+
+def test_the_tokenizer_is_put_beside_the_best_and_the_last_predictor(out: Path, tmp_path: Path) -> None:
+    record = {"origin": "kronos-nano", "trained_until": "2020-01-01"}
+    (out / "best" / "tokenizer" / "training.json").write_text(json.dumps(record))
+    before = fingerprint(out / "best" / "tokenizer")
+    place_tokenizer(out / "best" / "tokenizer", out)  # in place: the last becomes the best, which was learnt
+    place_tokenizer(out / "best" / "tokenizer", tmp_path / "new")
+    for folder in (out, tmp_path / "new"):
+        for which in ("best", "last"):
+            assert fingerprint(folder / which / "tokenizer") == before
+            assert json.loads((folder / which / "tokenizer" / "training.json").read_text()) == record
+
+
+def test_a_tokenizer_without_a_record_gets_one_of_what_is_known(tmp_path: Path) -> None:
+    place_tokenizer(NANO / "tokenizer", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "last" / "tokenizer" / "training.json").read_text())
+    assert record["sha256"] == fingerprint(NANO / "tokenizer")
+    assert record["origin"].endswith("kronos-nano/tokenizer")
+    assert record["trained_until"] == "2019-12-31"
+    alone = make_tokenizer().save_pretrained(tmp_path / "alone")
+    place_tokenizer(alone, tmp_path / "new")
+    record = json.loads((tmp_path / "new" / "best" / "tokenizer" / "training.json").read_text())
+    assert record["trained_until"] is None
+
+
+def test_another_tokenizer_in_the_output_is_never_replaced(out: Path, tmp_path: Path) -> None:
+    other = make_tokenizer(seed=5).save_pretrained(tmp_path / "other")
+    before = fingerprint(out / "best" / "tokenizer")
+    with pytest.raises(FileExistsError, match=r"is another tokenizer than .*other\. Give another --output\."):
+        place_tokenizer(other, out)
+    assert fingerprint(out / "best" / "tokenizer") == before
+    shutil.copytree(out / "best" / "tokenizer", tmp_path / "copy")
+    place_tokenizer(tmp_path / "copy", out)  # the same one, from elsewhere
+
+
+def test_the_sizes_that_are_given_are_those_of_a_tokenizer(tmp_path: Path) -> None:
+    size = TokenizerConfig(
+        d_model=8, n_heads=2, ff_dim=8, n_enc_layers=1, n_dec_layers=2, s1_bits=3, s2_bits=1
+    )
+    assert start_tokenizer(make_config(tmp_path, tokenizer_size=size, dropout=0.25)).config == replace(
+        size, ffn_dropout_p=0.25, resid_dropout_p=0.25
+    )
