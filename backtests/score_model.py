@@ -154,7 +154,10 @@ def describe(name: str, card: Scorecard) -> str:
     if known.trained_until is None:
         seen = " The checkpoint does not say until when it was trained: it may have seen these dates."
     elif pd.Timestamp(known.trained_until) >= card.first:
-        seen = f" The checkpoint was trained until {known.trained_until}: it has seen some of these dates."
+        seen = (
+            f" The checkpoint was trained until {known.trained_until}, so it knows of times after the first of "
+            "these dates. Its model card says which markets it saw until when."
+        )
     return (
         f"{name}, {card.first:%Y-%m-%d} to {card.last:%Y-%m-%d}: {card.dates:,} dates, {card.windows:,} windows, "
         f"{known.sampling.samples} paths each, seed {known.sampling.seed}.{seen}"

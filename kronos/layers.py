@@ -5,7 +5,7 @@ This is the form that is trained, saved and read; `fused` rewrites it for the en
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,26 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     return x * rope.cos + torch.cat([-right, left], dim=-1) * rope.sin
 
 
+class _Normed(torch.autograd.Function):
+    """x / rms(x) times a scale, with half the passes over memory that autograd makes of the formula."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
+        inverse = torch.rsqrt(mean_square + eps)
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        (grad,), (x, weight, inverse) = grads, ctx.saved_tensors
+        normed = x * inverse
+        by_weight = grad * normed
+        along = by_weight @ weight[:, None] / -x.shape[-1]
+        by_x = (grad * weight).addcmul_(normed, along).mul_(inverse)
+        return by_x, by_weight.flatten(0, -2).sum(dim=0), None
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) in float32, then a learnt scale (Zhang & Sennrich 2019)."""
 
@@ -48,9 +68,28 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
-        return normed.type_as(x) * self.weight
+        normed: Tensor = _Normed.apply(x.float(), self.weight.float(), self.eps)
+        return normed.type_as(x)
+
+
+class Dropout(nn.Module):
+    """Zeros with probability p in training, and the rest larger by 1 / (1 - p)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...)."""
+        if not self.training or self.p == 0.0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p)
+        # On a CPU most of dropout is drawing: 16 bits an element are enough, where torch draws 64.
+        bits = torch.randint(-(2**63), 2**63 - 1, (x.numel() // 4 + 1,)).view(torch.int16)[: x.numel()]
+        dropped = round(self.p * 2**16)
+        kept = torch.ge(bits.view(x.shape), dropped - 2**15, out=torch.empty_like(x))
+        return x * kept.mul_(2**16 / (2**16 - dropped))
 
 
 class Attention(nn.Module):
@@ -65,20 +104,41 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
         self.attn_dropout_p = attn_dropout_p
-        self.resid_dropout = nn.Dropout(resid_dropout_p)
+        self.resid_dropout = Dropout(resid_dropout_p)
 
     def forward(self, query: Tensor, context: Tensor, rope: Rope | None) -> Tensor:
         """(B, T, width) queries over (B, T, width) context, causal -> (B, T, width); unrotated without `rope`."""
-        q = self._heads(self.q_proj(query))  # (B, heads, T, head width)
-        k, v = self._heads(self.k_proj(context)), self._heads(self.v_proj(context))
+        projections = self.q_proj, self.k_proj, self.v_proj
+        if query is context:
+            q, k, v = self._project(context, *projections)  # (B, heads, T, head width)
+        else:
+            (q,), (k, v) = self._project(query, *projections[:1]), self._project(context, *projections[1:])
         if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
+            turns = torch.complex(*(table[..., : self.head_width // 2] for table in rope))
+            q, k = _turn(q, turns), _turn(k, turns)
         dropout = self.attn_dropout_p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return self.resid_dropout(self.out_proj(out.transpose(1, 2).flatten(2)))
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, self.head_width)).transpose(1, 2)
+    def _project(self, x: Tensor, *projections: nn.Linear) -> list[Tensor]:
+        """Several projections as one product; rotary pairs of queries and keys lie side by side behind it."""
+        pairs = [projection is not self.v_proj for projection in projections]
+        weights, biases = (
+            torch.cat([self._paired(part) if pair else part for part, pair in zip(parts, pairs, strict=True)])
+            for parts in ([one.weight for one in projections], [one.bias for one in projections])
+        )
+        joined = F.linear(x, weights, biases).unflatten(-1, (len(projections), self.n_heads, self.head_width))
+        return [part.transpose(1, 2) for part in joined.unbind(2)]
+
+    def _paired(self, rows: Tensor) -> Tensor:
+        """Rows of each head from (all left, all right halves of pairs) to (left, right, left, right, ...)."""
+        return rows.unflatten(0, (self.n_heads, 2, -1)).transpose(1, 2).reshape(rows.shape)
+
+
+def _turn(x: Tensor, turns: Tensor) -> Tensor:
+    """`rotate` of pairs that lie side by side: one complex product."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2)
 
 
 class FeedForward(nn.Module):
@@ -89,7 +149,7 @@ class FeedForward(nn.Module):
         self.w1 = nn.Linear(width, hidden, bias=False)
         self.w3 = nn.Linear(width, hidden, bias=False)
         self.w2 = nn.Linear(hidden, width, bias=False)
-        self.dropout = nn.Dropout(dropout_p)
+        self.dropout = Dropout(dropout_p)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""

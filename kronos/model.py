@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kronos.checkpoint import Network
 from kronos.config import DEPENDENCY_HEADS, ModelConfig
-from kronos.layers import Attention, Block, RMSNorm, Rope, rope_table
+from kronos.layers import Attention, Block, Dropout, RMSNorm, Rope, rope_table
 from kronos.quantizer import Tokens
 
 STAMP_SIZES = {"minute": 60, "hour": 24, "weekday": 7, "day": 32, "month": 13}  # in the order of STAMPS
@@ -118,7 +118,7 @@ class Kronos(Network):
         self.config = c = config
         self.embedding = TokenEmbedding(c)
         self.time_emb = TimeEmbedding(c)
-        self.token_drop = nn.Dropout(c.token_dropout_p)
+        self.token_drop = Dropout(c.token_dropout_p)
         self.transformer = nn.ModuleList(
             Block(c.d_model, c.n_heads, c.ff_dim, c.ffn_dropout_p, c.attn_dropout_p, c.resid_dropout_p)
             for _ in range(c.n_layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor
+from torch.distributed import is_initialized
 
 from kronos.checkpoint import trained_until
 from kronos.model import Kronos
@@ -23,7 +25,13 @@ from kronos.training.dataset import Split, split_windows
 from kronos.training.folder import Progress, RunFolder
 from kronos.training.loop import Trainer
 from kronos.training.stages import PredictorStage, TokenizerStage
-from kronos.training.start import find_tokenizer, place_tokenizer, start_predictor, start_tokenizer
+from kronos.training.start import (
+    find_tokenizer,
+    place_sampling,
+    place_tokenizer,
+    start_predictor,
+    start_tokenizer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +50,9 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         FileExistsError: results of an earlier run are in the way.
         ValueError: settings, bars and weights do not fit.
     """
-    # A stage before this one, in this process, may have had another device or precision.
-    AcceleratorState._reset_state(reset_partial_state=True)
+    # A stage before this one, in this process, may have had another device or precision. Its group of processes
+    # stays: torchrun's meeting point serves one group only.
+    AcceleratorState._reset_state(reset_partial_state=not is_initialized())
     accelerator = Accelerator(
         mixed_precision="bf16" if config.precision == "bfloat16" else "no",
         cpu=config.device == "cpu",
@@ -64,6 +73,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         folder.claim(config.resume, config.overwrite)
         if stage == "predictor":
             place_tokenizer(frozen, config.output)
+            place_sampling(config)
         weights = f"{folder.record['parameters']:,} parameters"
         windows = f"{len(split.training):,} training windows, {len(split.validation):,} to validate on"
         logger.info("%s: %s, %s", stage, weights, windows)
@@ -71,7 +81,9 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     trainer = Trainer(module, split, config, folder, accelerator)
     set_seed(config.seed, device_specific=True)  # networks begin alike, but each process drops other units
     with _tracked(accelerator, config, stage):
-        return trainer.run()
+        progress = trainer.run()
+    atexit.register(accelerator.state.destroy_process_group)  # does nothing where there is none
+    return progress
 
 
 def pool_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
@@ -127,7 +139,7 @@ def _data(split: Split) -> list[dict[str, Any]]:
 
 @contextmanager
 def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> Iterator[None]:
-    """Let the tracker, if there is one, follow what is logged; end it and the process group in any case."""
+    """Let the tracker, if there is one, follow what is logged, and end it in any case."""
     folder = config.output / "run" / stage
     # mlflow no longer writes into plain folders: a database beside the run, unless a server is named.
     beside = config.tracker == "mlflow" and MLFLOW_URI not in os.environ
@@ -139,6 +151,7 @@ def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> 
             accelerator.init_trackers(f"kronos {stage}", config=plain)
         yield
     finally:
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
         if beside:  # the next run has another
             del os.environ[MLFLOW_URI]

@@ -8,7 +8,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from kronos.checkpoint import CONFIG, WEIGHTS, fingerprint, resolve, resolve_tokenizer, trained_until
+from kronos.checkpoint import (
+    CONFIG,
+    SAMPLING,
+    WEIGHTS,
+    fingerprint,
+    resolve,
+    resolve_tokenizer,
+    trained_until,
+)
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
@@ -97,6 +105,18 @@ def place_tokenizer(tokenizer: Path, output: Path) -> None:
         known = trained_until(tokenizer, "tokenizer")
         told = {"origin": str(tokenizer), "sha256": fingerprint(tokenizer), "trained_until": known}
         (target / RECORD).write_text(json.dumps(told, indent=1) + "\n")
+
+
+def place_sampling(config: TrainingConfig) -> None:
+    """Let the sampling settings that suit the weights to start from suit the new ones too."""
+    if config.pretrained == SCRATCH:
+        return
+    known = resolve(config.pretrained, "predictor") / SAMPLING
+    for which in ("best", "last"):
+        target = config.output / which / "predictor"
+        if known.is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(known, target / SAMPLING)
 
 
 def _with_dropout(size: _Size, dropout: float | None) -> _Size:

@@ -159,7 +159,10 @@ def _warnings(trained_until: str | None, members: pd.Index) -> list[str]:
             "The checkpoint does not say until when it was trained: it may have seen the test dates."
         )
     elif pd.Timestamp(trained_until) >= first:
-        found.append(f"The checkpoint was trained until {trained_until}, within the test dates.")
+        found.append(
+            f"The checkpoint was trained until {trained_until}, so it knows of times after the first test dates. "
+            "Its model card says which markets it saw until when."
+        )
     if dates < 100:
         found.append(f"{dates} dates are few: intervals are wide.")
     return found

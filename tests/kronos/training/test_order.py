@@ -52,7 +52,7 @@ def test_no_window_comes_twice_in_an_epoch(make: Callable[[], Order]) -> None:
     for number in range(4):
         indices = epoch(order, number)
         assert len(set(indices)) == len(indices) == order.epoch_steps * order.batch
-        assert 0 <= min(indices)
+        assert min(indices) >= 0
         assert max(indices) < sum(order.sizes)
 
 
@@ -101,7 +101,7 @@ def test_a_stretch_of_an_epoch_mixes_its_sources() -> None:
 @pytest.mark.parametrize("size", [99, 100, 101])
 def test_over_a_pass_every_window_of_a_source_with_a_small_share_is_seen(size: int) -> None:
     order = make_order(30, size, weights=(9.0, 1.0))  # three of the second source an epoch
-    assert [30 <= index for index in epoch(order, 0)].count(True) == 3
+    assert [index >= 30 for index in epoch(order, 0)].count(True) == 3
     passing = -(-size // 3)  # epochs
     for turn in range(3):
         epochs = [epoch(order, number) for number in range(turn * passing, (turn + 1) * passing)]

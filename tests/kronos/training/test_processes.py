@@ -1,0 +1,119 @@
+"""Two processes that share each batch learn what one learns from the whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kronos.training.config import Stage
+from tests.kronos.training.builders import load_weights, make_run, same
+from tests.kronos.training.two_processes import STEPS, Observed, observed
+
+Found = dict[str, Observed]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where both kinds of run are."""
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> list[Found]:
+    """What each of two processes saw."""
+    make_run(folder)  # writes the bars
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(script.parents[3]),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
+    done = subprocess.run(
+        [*command, str(script), str(folder)],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Iterator[Found]:
+    """What one process saw on the same batches."""
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield {stage: observed(stage, folder, "alone") for stage in ("tokenizer", "predictor")}
+
+
+def gap(one: Observed, other: Observed, step: int = 0) -> float:
+    """Greatest difference of two gradients, as a share of the greatest component."""
+    pairs = list(zip(one.gradients[step], other.gradients[step], strict=True))
+    return max((a - b).abs().max().item() for a, b in pairs) / max(a.abs().max().item() for a, _ in pairs)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
+def test_the_gradient_of_two_processes_is_that_of_one_on_the_joined_batch(
+    stage: Stage, ranks: list[Found], alone: Found
+) -> None:
+    for found in ranks:
+        assert len(found[stage].gradients) == STEPS
+        # float32 sums in another order
+        assert gap(found[stage], alone[stage]) < 1e-5
+        for step in range(1, STEPS):  # at weights that have drifted apart by a rounding
+            assert gap(found[stage], alone[stage], step) < 1e-3
+
+
+def test_parts_of_a_batch_in_two_processes_give_the_gradient_of_the_whole(
+    ranks: list[Found], alone: Found
+) -> None:
+    for found in ranks:
+        assert gap(found["accumulated"], alone["predictor"]) < 1e-5
+
+
+def test_without_pooling_the_codebooks_entropy_would_be_another(ranks: list[Found], alone: Found) -> None:
+    for found in ranks:
+        assert gap(found["unpooled"], alone["tokenizer"]) > 1e-3
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
+def test_two_processes_train_the_weights_that_one_trains(
+    stage: Stage, folder: Path, ranks: list[Found], alone: Found
+) -> None:
+    kept = "together" if stage == "tokenizer" else "together"
+    one, two = (load_weights(folder / output / "best" / stage) for output in ("alone", kept))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
+def test_all_processes_know_the_same_losses(stage: Stage, ranks: list[Found], alone: Found) -> None:
+    histories = [found[stage].progress.history for found in (*ranks, alone)]
+    for rows in zip(*histories, strict=True):
+        first, second, single = ({k: v for k, v in row.items() if k != "seconds"} for row in rows)
+        assert first == second
+        assert first == pytest.approx(single, rel=1e-4)
+
+
+def test_each_process_drops_other_units(ranks: list[Found]) -> None:
+    for stage in ("tokenizer", "predictor"):
+        assert not torch.equal(ranks[0][stage].drawn, ranks[1][stage].drawn)
+
+
+def test_only_the_first_process_writes(folder: Path, ranks: list[Found]) -> None:
+    output = folder / "unpooled"
+    assert sorted(path.name for path in output.iterdir()) == ["best", "last", "run"]
+    assert not list(output.rglob("*unfinished*"))
+    (state,) = (output / "run" / "tokenizer").glob("state-*")
+    assert len(list(state.glob("random_states_*"))) == 2  # each goes on with its own stream
+    assert same(load_weights(output / "last" / "tokenizer"), load_weights(output / "last" / "tokenizer"))

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from kronos.checkpoint import fingerprint, trained_until
+from kronos.model import Kronos
+from kronos.predictor import KronosPredictor
+from kronos.tokenizer import KronosTokenizer
+from kronos.training.config import Source, TrainingConfig
+from kronos.training.folder import Progress
+from kronos.training.run import pool_over, run_stage
+from kronos.training.stages import TokenizerStage
+from kronos.windows import Windows
+from tests.kronos.builders import make_bars, make_tokenizer
+from tests.kronos.training.builders import (
+    PREDICTOR,
+    TOKENIZER,
+    load_weights,
+    make_config,
+    make_run,
+    same,
+    write_bars,
+)
+
+FORGETTING = {
+    "learning_rate": 0.2,
+    "max_steps": 8,
+    "validate_every": 2,
+}  # so fast that the last is not the best
+
+
+@dataclass
+class Pair:
+    """Both stages' settings and how they went."""
+
+    config: TrainingConfig
+    tokenizer: Progress
+    predictor: Progress
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """A finished run of both stages. Shared: only look at it."""
+    folder = tmp_path_factory.mktemp("pair")
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        config = make_run(folder, **FORGETTING)
+        yield Pair(config, run_stage("tokenizer", config), run_stage("predictor", config))
+
+
+def weights_of(output: Path, *parts: str) -> dict[str, str]:
+    """What the weights of a run are."""
+    return {
+        f"{which}/{part}": fingerprint(output / which / part) for which in ("best", "last") for part in parts
+    }
+
+
+# A finished run
+
+
+def test_best_and_last_are_pairs_that_load_and_forecast(pair: Pair) -> None:
+    windows = Windows.rolling({"A": make_bars(20)}, 16, 3, "B")
+    for which in ("best", "last"):
+        folder = pair.config.output / which
+        assert KronosTokenizer.from_pretrained(folder).config == TOKENIZER
+        assert Kronos.from_pretrained(folder).config == PREDICTOR
+        predictor = KronosPredictor.from_pretrained(folder, device="cpu")
+        forecast = predictor.forecast(windows)
+        assert forecast.paths.shape[-2:] == (3, 6)
+        assert np.isfinite(forecast.paths).all()
+
+
+def test_the_pairs_tokenizer_is_the_best_which_the_predictor_was_trained_with(pair: Pair) -> None:
+    output = pair.config.output
+    assert pair.tokenizer.best_step < pair.tokenizer.step  # so that the last was another one
+    assert fingerprint(output / "best" / "tokenizer") == fingerprint(output / "last" / "tokenizer")
+    record = json.loads((output / "last" / "tokenizer" / "training.json").read_text())
+    assert record["step"] == pair.tokenizer.best_step
+    assert pair.predictor.best_step < pair.predictor.step
+    assert fingerprint(output / "best" / "predictor") != fingerprint(output / "last" / "predictor")
+
+
+def test_a_forecast_tells_the_last_date_that_the_weights_have_seen(pair: Pair) -> None:
+    predictor = KronosPredictor.from_pretrained(pair.config.output / "best", device="cpu")
+    assert predictor.origin is not None
+    assert predictor.origin.trained_until == "2024-06-10"  # the last date that chose weights
+    forecast = predictor.forecast(Windows.rolling({"A": make_bars(20)}, 16, 3, "B"))
+    assert forecast.provenance.trained_until == "2024-06-10"
+
+
+def test_the_record_tells_bars_settings_and_losses(pair: Pair) -> None:
+    for part, progress in (("tokenizer", pair.tokenizer), ("predictor", pair.predictor)):
+        record = json.loads((pair.config.output / "best" / part / "training.json").read_text())
+        (source,) = record["data"]
+        assert (source["name"], source["instruments"], source["bars"]) == ("bars", 2, 220)
+        assert (source["train_until"], source["validate_until"]) == ("2024-04-19", "2024-06-10")
+        assert len(source["sha256"]) == 64
+        assert record["settings"]["learning_rate"] == 0.2
+        assert record["settings"]["data"] == [source["sha256"]]
+        assert record["losses"]["val_loss"] == progress.best
+        assert record["origin"] is None
+        assert record["trained_until"] == "2024-06-10"
+    card = (pair.config.output / "best" / "README.md").read_text()
+    assert source["sha256"][:16] in card
+    assert f"{progress.best:.5g}" in card
+
+
+def test_a_run_leaves_its_losses_and_nothing_unfinished(pair: Pair) -> None:
+    for part in ("tokenizer", "predictor"):
+        run = pair.config.output / "run" / part
+        names = sorted(path.name for path in run.iterdir())
+        assert names == ["losses.csv", "losses.png", "settings.json", "state-00000008"]
+    assert not list(pair.config.output.rglob("*unfinished*"))
+
+
+def test_a_finished_run_that_is_resumed_does_nothing(pair: Pair) -> None:
+    output = pair.config.output
+    files = [
+        *output.glob("*/*/model.safetensors"),
+        *output.glob("*/*/training.json"),
+        *output.rglob("state*"),
+    ]
+    before = {file: file.stat().st_mtime_ns for file in files}
+    for stage, progress in (("tokenizer", pair.tokenizer), ("predictor", pair.predictor)):
+        assert run_stage(stage, replace(pair.config, resume=True)) == progress
+    assert {file: file.stat().st_mtime_ns for file in files} == before
+
+
+# The second stage's tokenizer
+
+
+@pytest.mark.parametrize("spec", ["{out}", "{out}/best"])
+def test_the_second_stage_takes_another_runs_tokenizer(spec: str, pair: Pair, tmp_path: Path) -> None:
+    config = make_run(tmp_path, tokenizer=spec.format(out=pair.config.output), max_steps=2)
+    run_stage("predictor", config)
+    tokenizer = fingerprint(pair.config.output / "best" / "tokenizer")
+    for which in ("best", "last"):
+        assert fingerprint(config.output / which / "tokenizer") == tokenizer
+        assert KronosPredictor.from_pretrained(config.output / which).tokenizer.config == TOKENIZER
+
+
+def test_the_second_stage_takes_a_bundled_tokenizer(tmp_path: Path) -> None:
+    size = replace(PREDICTOR, s1_bits=8, s2_bits=8)
+    config = make_run(tmp_path, tokenizer="kronos-nano", predictor_size=size, max_steps=2)
+    run_stage("predictor", config)
+    card = (config.output / "best" / "README.md").read_text()
+    assert "kronos-nano/tokenizer`, sha256" in card
+    loaded = KronosPredictor.from_pretrained(config.output / "best")
+    assert same(
+        dict(loaded.tokenizer.state_dict()),
+        dict(KronosTokenizer.from_pretrained("kronos-nano").state_dict()),
+    )
+
+
+def test_a_second_stage_without_a_first_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="Train the first stage with the same --output"):
+        run_stage("predictor", make_run(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+# The last date
+
+
+def start(tmp_path: Path, pretrained: str, first: str) -> str | None:
+    """The last date of a short first stage that refines weights, on 60 bars from `first`."""
+    file = write_bars(tmp_path / "bars.parquet", make_bars(60, start=first))
+    sizes = {"tokenizer_size": None, "predictor_size": None}
+    config = make_config(
+        tmp_path / "out", store=file, pretrained=pretrained, max_steps=1, batch_size=2, **sizes
+    )
+    run_stage("tokenizer", config)
+    dates = {trained_until(config.output / which, "tokenizer") for which in ("best", "last")}
+    assert len(dates) == 1
+    return dates.pop()
+
+
+def test_the_last_date_is_the_latest_of_the_bars_and_of_what_training_started_from(tmp_path: Path) -> None:
+    assert start(tmp_path / "early", "kronos-nano", "2010-01-04") == "2019-12-31"
+    assert start(tmp_path / "late", "kronos-nano", "2024-01-02") == f"{make_bars(60).index[-1]:%Y-%m-%d}"
+    assert start(tmp_path / "none", "none", "2010-01-04") == "2010-03-26"
+
+
+def test_weights_of_which_nothing_is_known_leave_the_date_open(tmp_path: Path) -> None:
+    make_tokenizer().save_pretrained(tmp_path / "unknown")
+    assert start(tmp_path, str(tmp_path / "unknown"), "2024-01-02") is None
+    assert "is not known" in (tmp_path / "out" / "best" / "README.md").read_text()
+
+
+def test_the_last_date_is_that_of_the_latest_source(tmp_path: Path) -> None:
+    spans = ("2020-01-01", "2022-01-03", "2021-01-01")
+    sources = tuple(
+        Source(write_bars(tmp_path / f"{first}.parquet", make_bars(60, start=first))) for first in spans
+    )
+    config = make_config(tmp_path / "out", sources=sources, max_steps=1)
+    run_stage("tokenizer", config)
+    latest = make_bars(60, start="2022-01-03").index[-1]
+    assert trained_until(config.output / "best", "tokenizer") == f"{latest:%Y-%m-%d}"
+    header = (config.output / "run" / "tokenizer" / "losses.csv").read_text().splitlines()[0]
+    assert all(f"val_loss/{first}" in header for first in spans)
+
+
+# Going on, or not
+
+
+def test_an_earlier_result_is_neither_replaced_nor_gone_on_with_unasked(tmp_path: Path) -> None:
+    config = make_run(tmp_path, max_steps=2)
+    run_stage("tokenizer", config)
+    before = weights_of(config.output, "tokenizer")
+    with pytest.raises(FileExistsError, match="Give --resume to go on with it, --overwrite to replace it"):
+        run_stage("tokenizer", replace(config, seed=1))
+    assert weights_of(config.output, "tokenizer") == before
+    run_stage("tokenizer", replace(config, seed=1, overwrite=True))
+    assert weights_of(config.output, "tokenizer") != before
+
+
+def test_resuming_with_other_settings_or_bars_is_refused_by_name(tmp_path: Path) -> None:
+    config = make_run(tmp_path, max_steps=2)
+    run_stage("tokenizer", config)
+    before = weights_of(config.output, "tokenizer")
+    for change, says in (
+        ({"seed": 1}, r"says seed=0, now it is 1\."),
+        ({"learning_rate": 1.0}, r"says learning_rate=0\.003, now it is 1\.0\."),
+        ({"train_until": "2024-04-18"}, "says train_until=2024-04-19, now it is 2024-04-18"),
+        ({"store": write_bars(tmp_path / "other.parquet", make_bars(120, 5))}, "says data="),
+    ):
+        with pytest.raises(ValueError, match=says):
+            run_stage("tokenizer", replace(config, **change, resume=True))
+    assert weights_of(config.output, "tokenizer") == before
+    moved = (tmp_path / "bars.parquet").rename(tmp_path / "moved.parquet")
+    run_stage("tokenizer", replace(config, store=moved, resume=True))  # the same bars elsewhere
+    assert weights_of(config.output, "tokenizer") == before
+
+
+@pytest.mark.parametrize("change", [{"weight": 2.0}, {"train_until": "2024-03-28"}], ids=str)
+def test_resuming_with_a_source_that_is_used_in_another_way_is_refused(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    sources = [Source(write_bars(tmp_path / f"{i}.parquet", make_bars(100, i)), weight=1.0) for i in range(2)]
+    config = make_config(tmp_path / "out", sources=tuple(sources), max_steps=1)
+    run_stage("tokenizer", config)
+    sources[1] = replace(sources[1], **change)
+    with pytest.raises(ValueError, match="says sources="):
+        run_stage("tokenizer", replace(config, sources=tuple(sources), resume=True))
+
+
+def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    # The first state comes in the midst of an epoch of 13 steps and between validations.
+    settings = {"dropout": 0.2, "max_steps": 240, "save_every": 40, "validate_every": 60}
+    whole = make_run(tmp_path, output=tmp_path / "whole", **settings)
+    config = make_run(tmp_path, output=tmp_path / "killed", **settings)
+    flags = {name: getattr(config, name) for name in ("output", "store", "train_until", "validate_until")}
+    flags |= {name: getattr(config, name) for name in ("lookback", "horizon", "learning_rate", "batch_size")}
+    flags |= {
+        "validation_windows": config.validation_windows,
+        "pretrained": "none",
+        "device": "cpu",
+    } | settings
+    sizes = tmp_path / "sizes.yaml"
+    sizes.write_text(json.dumps({"tokenizer_size": vars(TOKENIZER), "predictor_size": vars(PREDICTOR)}))
+    command = [sys.executable, "-m", "kronos.training", "tokenizer", "--config", str(sizes)]
+    command += [str(part) for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", value)]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    states = config.output / "run" / "tokenizer"
+    end = time.monotonic() + 60
+    while not list(states.glob("state-*/progress.json")) and time.monotonic() < end:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (state,) = states.glob("state-*")
+    assert 0 < json.loads((state / "progress.json").read_text())["step"] < 240
+
+    resumed = run_stage("tokenizer", replace(config, resume=True))
+    unbroken = run_stage("tokenizer", whole)
+    for which in ("best", "last"):
+        one, other = (load_weights(c.output / which / "tokenizer") for c in (whole, config))
+        assert same(one, other), which
+    rows = [[row | {"seconds": 0} for row in progress.history] for progress in (resumed, unbroken)]
+    assert rows[0] == rows[1]
+    assert resumed.history[-1]["seconds"] > resumed.history[0]["seconds"] > 0
+
+
+# Precision and compilation
+
+
+def test_bfloat16_trains_and_stays_finite(tmp_path: Path) -> None:
+    found = {}
+    for precision in ("float32", "bfloat16"):  # one after the other in one process, as `kronos train` may
+        config = make_run(tmp_path, output=tmp_path / precision, precision=precision, max_steps=12)
+        histories = [run_stage(stage, config).history for stage in ("tokenizer", "predictor")]
+        found[precision] = [rows[-1]["val_loss"] for rows in histories]
+        assert all(np.isfinite(list(row.values())).all() for rows in histories for row in rows)
+        assert all(rows[-1]["val_loss"] < rows[0]["val_loss"] for rows in histories)
+        for part in ("tokenizer", "predictor"):
+            weights = load_weights(config.output / "last" / part)
+            assert all(w.dtype in (torch.float32, torch.int64) for w in weights.values())
+            assert all(w.isfinite().all() for w in weights.values())
+    assert found["bfloat16"] != found["float32"]
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.05)
+
+
+def test_a_compiled_network_learns_the_same_and_is_kept_under_its_own_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The real backend takes minutes; this one captures the same graphs and runs them as they are.
+    calls: list[nn.Module] = []
+
+    def captured(stage: nn.Module) -> None:
+        calls.append(stage)
+        nn.Module.compile(stage, backend="eager")
+
+    monkeypatch.setattr(TokenizerStage, "compile", captured)
+    histories = []
+    for compiled in (False, True):
+        config = make_run(tmp_path, output=tmp_path / str(compiled), compile=compiled, max_steps=3)
+        histories.append(run_stage("tokenizer", config).history)
+    plain, fast = histories
+    assert len(calls) == 1
+    for name in ("train_loss", "val_loss"):
+        assert fast[-1][name] == pytest.approx(plain[-1][name], rel=1e-4)
+    kept = [load_weights(tmp_path / name / "best" / "tokenizer").keys() for name in ("True", "False")]
+    assert kept[0] == kept[1]
+
+
+# Processes
+
+
+def test_one_process_pools_nothing() -> None:
+    assert pool_over(Accelerator(cpu=True)) is None
+
+
+# Trackers
+
+
+def test_tensorboard_gets_every_row(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = make_run(tmp_path, tracker="tensorboard")
+    history = run_stage("tokenizer", config).history
+    (events,) = (config.output / "run" / "tokenizer").glob("*/events.out.tfevents.*")
+    reader = accumulator.EventAccumulator(str(events.parent)).Reload()
+    scalars = reader.Scalars("val_loss")
+    assert [event.step for event in scalars] == [3, 6]
+    assert [event.value for event in scalars] == pytest.approx([row["val_loss"] for row in history], rel=1e-6)
+    assert set(history[0]) <= set(reader.Tags()["scalars"])
+
+
+def test_mlflow_gets_every_row_in_a_database_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    config = make_run(tmp_path, tracker="mlflow")
+    history = run_stage("tokenizer", config).history
+    query = "select step, value from metrics where key = 'val_loss' order by step"
+    with sqlite3.connect(config.output / "run" / "tokenizer" / "mlflow.db") as database:
+        rows = database.execute(query).fetchall()
+        (rate,) = database.execute("select value from params where key = 'learning_rate'").fetchone()
+    assert rows == [(row["step"], pytest.approx(row["val_loss"])) for row in history]
+    assert float(rate) == config.learning_rate
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # the next stage has a database of its own
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bars.parquet", "cache", "out"]

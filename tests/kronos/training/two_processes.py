@@ -1,0 +1,66 @@
+"""Both stages, and the first one without pooling, in each of the processes that torchrun starts.
+
+`torchrun --nproc_per_node=2 tests/kronos/training/two_processes.py FOLDER` writes into FOLDER what each process
+saw. The test that starts it calls `observed` in its own process, too, and holds one against the other.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from kronos.training import run
+from kronos.training.config import Stage
+from kronos.training.folder import Progress
+from tests.kronos.training.builders import make_run
+
+STEPS = 4
+
+
+@dataclass
+class Observed:
+    """One stage in one process: gradients of each step before they are clipped, how it went, what comes next."""
+
+    gradients: list[list[Tensor]] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+    drawn: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def observed(stage: Stage, folder: Path, output: str, **settings: Any) -> Observed:
+    """Train a stage and note the gradients that its optimiser is given."""
+    seen = Observed()
+    clip = Accelerator.clip_grad_norm_
+
+    def noted(self: Accelerator, parameters: Any, norm: float) -> Any:
+        parameters = list(parameters)
+        seen.gradients.append([weight.grad.clone() for weight in parameters])
+        return clip(self, parameters, norm)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Accelerator, "clip_grad_norm_", noted)
+        config = make_run(folder, output=folder / output, max_steps=STEPS, validate_every=2, **settings)
+        seen.progress = run.run_stage(stage, config)
+    seen.drawn = torch.rand(4)
+    return seen
+
+
+def main(folder: Path) -> None:
+    """Write what this process sees, under its rank."""
+    torch.set_num_threads(1)
+    found = {stage: observed(stage, folder, "together") for stage in ("tokenizer", "predictor")}
+    found["accumulated"] = observed("predictor", folder, "together", accumulate=2, overwrite=True)
+    run.pool_over = lambda accelerator: None
+    found["unpooled"] = observed("tokenizer", folder, "unpooled")
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else None
+    torch.save(found, folder / f"rank{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
