@@ -97,7 +97,11 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
         f"| {d['validate_until'] or ''} | `{d['sha256'][:16]}` |"
         for d in record["data"]
     ]
-    losses = [f"| {name} | {value:.5g} |" for name, value in record["losses"].items()]
+    losses = [
+        f"| {name} | {value:.5g} |"
+        for name, value in record["losses"].items()
+        if "loss" in name or "val" in name
+    ]
     shown = ", ".join(f"{name} {settings[name]}" for name in SHOWN if settings[name] is not None)
     return [
         f"## {part.capitalize()}",

@@ -11,7 +11,7 @@ from pathlib import Path
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
-from kronos.training.config import STAGES, Source, Stage, TrainingConfig, read_yaml
+from kronos.training.config import STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
 
 app = App(
     name="python -m kronos.training",
@@ -83,6 +83,8 @@ def evaluate(
     from kronos.training.heldout import held_out
     from kronos.training.tape import BarTape
 
+    for name, date in {"train_until": train_until, "since": since, "until": until}.items():
+        parse_date(name, date)
     spans = (None, train_until), (since, until)
     sets = []
     for paths, (first, last) in zip((train, data), spans, strict=True):

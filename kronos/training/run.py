@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed import is_initialized
 
 from kronos.checkpoint import trained_until
+from kronos.engine.device import find_device
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import git_commit, latest, package_version
@@ -24,6 +25,7 @@ from kronos.training.config import SCRATCH, Stage, TrainingConfig
 from kronos.training.dataset import Split, split_windows
 from kronos.training.folder import Progress, RunFolder
 from kronos.training.loop import Trainer
+from kronos.training.memory import keep_freed_memory
 from kronos.training.stages import PredictorStage, TokenizerStage
 from kronos.training.start import (
     find_tokenizer,
@@ -53,12 +55,16 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     # A stage before this one, in this process, may have had another device or precision. Its group of processes
     # stays: torchrun's meeting point serves one group only.
     AcceleratorState._reset_state(reset_partial_state=not is_initialized())
+    # Left to itself, accelerate lets processes on a machine without an accelerator train each for itself.
+    on_cpu = config.device == "cpu" or find_device(None).type == "cpu"
     accelerator = Accelerator(
         mixed_precision="bf16" if config.precision == "bfloat16" else "no",
-        cpu=config.device == "cpu",
+        cpu=on_cpu,
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=str(config.output / "run" / stage),
     )
+    if on_cpu:
+        keep_freed_memory()
     set_seed(config.seed)
     split = split_windows(config)
     module: TokenizerStage | PredictorStage

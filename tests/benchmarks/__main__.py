@@ -11,11 +11,12 @@ from cyclopts import App
 from rich.console import Console
 
 from kronos.console import run_command
-from tests.benchmarks import growth, measure, memory, rates, results, table
+from tests.benchmarks import growth, measure, memory, rates, results, table, training
 from tests.benchmarks.cases import MODELS, Case, available, find_cases
 
-PARTS = ("cases", "memory", "growth", "threads")
+PARTS = ("cases", "memory", "growth", "threads", "training")
 THREADED = ("b-small", "c-mini", "e-small")
+TRAINING_STEPS = 5
 GROWTH_SECONDS = 1.0  # of the plain loop, about, for a point of the growth tables
 
 app = App(help=__doc__)
@@ -42,7 +43,7 @@ def run(
     Args:
         cases: letters (a to e, at the sizes of the notes) or names such as d-small.
         variants: ways to run ours; those that this checkout does not know are left out.
-        parts: some of cases, memory, growth, threads.
+        parts: some of cases, memory, growth, threads, training.
         repeats: turns of plain and ours.
         plain_seconds: what one run of the plain loop may take; it is cut to that many of its steps.
         growth_size: mini or small.
@@ -60,7 +61,7 @@ def run(
         torch.set_num_threads(threads)
         options = {"repeats": repeats, "plain_seconds": None if full else plain_seconds}
         found = {"environment": results.environment(options), "rates": {}, "cases": {}}
-        found |= {"memory": [], "growth": [], "threads": []}
+        found |= {"memory": [], "growth": [], "threads": [], "training": []}
         bench = Bench(found, json, console, [name for name in variants.split(",") if available(name)])
         try:
             bench.measure(
@@ -88,10 +89,10 @@ class Bench:
         """All parts in order; what is fast comes first."""
         if unknown := sorted(set(parts) - set(PARTS)) + sorted({size} - set(MODELS)):
             raise ValueError(f"There is no {unknown[0]!r}. Parts are {PARTS}, sizes {tuple(MODELS)}.")
-        for one in MODELS:
-            self.found["rates"][one] = {name: rates.fastest(one, name) for name in rates.PRECISIONS}
-        self.save("rates of matrix products")
         if "cases" in parts:
+            for one in MODELS:
+                self.found["rates"][one] = {name: rates.fastest(one, name) for name in rates.PRECISIONS}
+            self.save("rates of matrix products")
             for case in cases:
                 self.case(case, repeats, plain_seconds)
         if "memory" in parts and memory.SUPPORTED:
@@ -107,6 +108,9 @@ class Bench:
                 if case.name in THREADED:
                     self.found["threads"] += measure.threads(case, "float32", (1, 2), max(3, repeats))
                     self.save(f"threads of {case.name}")
+        if "training" in parts:
+            for lesson in training.LESSONS:
+                training.compare(lesson, ("plain", *training.WAYS), TRAINING_STEPS, self.lesson)
 
     def case(self, case: Case, repeats: int, plain_seconds: float | None) -> None:
         """The plain loop and ours in turns."""
@@ -118,6 +122,11 @@ class Bench:
 
         names = measure.usable(case, self.variants)
         measure.compare(case, names, repeats, plain_seconds, self.found["rates"], keep)
+
+    def lesson(self, record: dict[str, Any]) -> None:
+        """Training steps of one stage and size."""
+        self.found["training"].append(record)
+        self.save(f"training of the {record['stage']}, {record['size']}")
 
     def memory(self, case: Case, full: bool) -> None:
         """Peaks of ours and of the plain loop, of which some rows are enough."""

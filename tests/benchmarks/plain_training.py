@@ -19,7 +19,7 @@ from kronos.tokenizer import KronosTokenizer
 from kronos.training.dataset import Batch
 
 Angles = tuple[Tensor, Tensor]  # cosines and sines, (T, head width) each
-Choose = Callable[[Tensor, Tensor], Tensor]  # logits (B, T, V) and true ids (B, T) -> the ids that s2 is given
+Choose = Callable[[Tensor, Tensor], Tensor]  # logits (B, T, V), true ids (B, T) -> the ids that s2 is given
 
 
 class PlainStep:

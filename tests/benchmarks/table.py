@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 from rich.table import Table
@@ -25,6 +26,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield from _growth(results)
     if results["threads"]:
         yield _threads(results)
+    if results.get("training"):
+        yield _training(results)
 
 
 def comparison(old: Results, new: Results) -> Table:
@@ -141,6 +144,23 @@ def _threads(results: Results) -> Table:
     for one in results["threads"]:
         seconds = (f"{middle(one['runs'], clock):.2f}" for clock in ("wall", "cpu"))
         table.add_row(one["case"], one["variant"], str(one["threads"]), *seconds)
+    return table
+
+
+def _training(results: Results) -> Table:
+    table = _table(
+        "training, tokens a CPU second of one thread, medians; plain is upstream's step",
+        *("stage", "size", "variant", ">plain", ">ours", ">ratio", ">pairs"),
+    )
+    for one in results["training"]:
+        plain = one["runs"]["plain"]
+        for way, runs in one["runs"].items():
+            if way == "plain":
+                continue
+            pairs = [slow["cpu"] / fast["cpu"] for slow, fast in zip(plain, runs, strict=True)]
+            rates = (f"{one['tokens'] / middle(each):,.0f}" for each in (plain, runs))
+            spread = f"{min(pairs):.2f}-{max(pairs):.2f}"
+            table.add_row(one["stage"], one["size"], way, *rates, f"{median(pairs):.2f}x", spread)
     return table
 
 

@@ -1,13 +1,17 @@
-"""How fast a stage trains beside the plain step: whole optimiser steps in turns, the same windows, equal networks."""
+"""How fast a stage trains beside the plain step: whole optimiser steps in turns, the same windows and sizes.
+
+Each way has a process of its own, because what one does to the C library's memory would serve the other too.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +25,7 @@ from kronos.training.config import Stage, TrainingConfig
 from kronos.training.dataset import Batch, Split, TrainingWindows
 from kronos.training.folder import RunFolder
 from kronos.training.loop import Trainer
+from kronos.training.memory import keep_freed_memory
 from kronos.training.stages import PredictorStage, TokenizerStage
 from kronos.training.start import PREDICTOR_SIZE, TOKENIZER_SIZE
 from tests.benchmarks import plain_training
@@ -54,22 +59,40 @@ LESSONS = (
 )
 BATCH = 50  # windows of 90 + 11 bars
 BATCHES = 4  # different ones, in turns
+WARM = 1  # steps that are not counted
+CONFIG = TrainingConfig(Path("unused"), batch_size=BATCH, max_steps=10**6, device="cpu")
+WAYS: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"precision": "bf16"}}
 
 
-def compare(lesson: Lesson, steps: int, save: Save) -> None:
-    """Plain and ours step by step; `save` gets the record of both when it is whole."""
-    config = TrainingConfig(Path("unused"), batch_size=BATCH, max_steps=10**6, device="cpu")
-    batches = [_random_batch(config.window, seed) for seed in range(BATCHES)]
-    slow, fast = plain(lesson), ours(lesson, config)
-    record: Record = {"stage": lesson.stage, "size": lesson.size, "threads": torch.get_num_threads()}
-    record |= {"tokens": BATCH * config.window, "plain": [], "ours": []}
-    for batch in batches[:2]:
-        slow(batch)
-        fast(batch)
-    for batch in itertools.islice(itertools.cycle(batches), steps):
-        record["plain"].append(timed(partial(slow, batch)))
-        record["ours"].append(timed(partial(fast, batch)))
+def compare(lesson: Lesson, ways: Sequence[str], steps: int, save: Save) -> None:
+    """All ways step by step; `save` gets the record when it is whole."""
+    record: Record = {"stage": lesson.stage, "size": lesson.size, "tokens": BATCH * CONFIG.window}
+    record["runs"] = {way: [] for way in ways}
+    context = multiprocessing.get_context("spawn")
+    workers, pipes = [], {}
+    for way in ways:
+        pipes[way], theirs = context.Pipe()
+        workers.append(context.Process(target=_work, args=(theirs, lesson, way), daemon=True))
+        workers[-1].start()
+    for turn in range(WARM + steps):
+        for way, pipe in pipes.items():
+            pipe.send(turn)
+            seconds = pipe.recv()
+            if turn >= WARM:
+                record["runs"][way].append(seconds)
+    for worker, pipe in zip(workers, pipes.values(), strict=True):
+        pipe.send(None)
+        worker.join()
     save(record)
+
+
+def _work(pipe: Connection, lesson: Lesson, way: str) -> None:
+    """Take a step whenever asked to, and say how long it took."""
+    torch.set_num_threads(1)
+    batches = [random_batch(seed) for seed in range(BATCHES)]
+    step = plain(lesson) if way == "plain" else ours(lesson, **WAYS[way])
+    while (turn := pipe.recv()) is not None:
+        pipe.send(timed(partial(step, batches[turn % BATCHES])))
 
 
 def plain(lesson: Lesson) -> Callable[[Batch], Any]:
@@ -80,19 +103,21 @@ def plain(lesson: Lesson) -> Callable[[Batch], Any]:
     return plain_training.predictor_step(predictor, tokenizer.eval())
 
 
-def ours(lesson: Lesson, config: TrainingConfig) -> Callable[[Batch], Any]:
-    """A step of the trainer."""
+def ours(lesson: Lesson, precision: Literal["no", "bf16"] = "no") -> Callable[[Batch], Any]:
+    """A step of the trainer, in a process that is set up as `run_stage` does it."""
+    keep_freed_memory()
     tokenizer, predictor = lesson.networks()
     stage = TokenizerStage(tokenizer) if predictor is None else PredictorStage(predictor, tokenizer)
-    windows = TrainingWindows((), (np.arange(10 * BATCH),), config.lookback, config.horizon)
-    folder = RunFolder(config.output, lesson.stage, {})  # never written to
-    trainer = Trainer(stage, Split(windows, windows), config, folder, Accelerator(cpu=True))
+    windows = TrainingWindows((), (np.arange(10 * BATCH),), CONFIG.lookback, CONFIG.horizon)
+    folder = RunFolder(CONFIG.output, lesson.stage, {})  # never written to
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    trainer = Trainer(stage, Split(windows, windows), CONFIG, folder, accelerator)
     return lambda batch: trainer._step(iter([batch]))
 
 
-def _random_batch(length: int, seed: int) -> Batch:
+def random_batch(seed: int, count: int = BATCH) -> Batch:
     """Random walks of unit spread."""
-    random = np.random.default_rng(seed)
-    bars = random.normal(0, 0.3, (BATCH, length, len(FEATURES))).cumsum(axis=1).clip(-5, 5).astype(np.float32)
-    fields = [random.integers(0, size - 1, (BATCH, length)) for size in STAMP_SIZES.values()]
+    random, shape = np.random.default_rng(seed), (count, CONFIG.window)
+    bars = random.normal(0, 0.3, (*shape, len(FEATURES))).cumsum(axis=1).clip(-5, 5).astype(np.float32)
+    fields = [random.integers(0, size - 1, shape) for size in STAMP_SIZES.values()]
     return Batch(torch.from_numpy(bars), torch.from_numpy(np.stack(fields, axis=-1)))

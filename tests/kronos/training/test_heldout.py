@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,22 +12,14 @@ import torch
 from kronos.bars import CLOSE, FEATURES
 from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer
-from kronos.training.dataset import BarTape, TrainingWindows
+from kronos.training.dataset import TrainingWindows
 from kronos.training.heldout import HeldOut, held_out
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
-
-LOOKBACK, HORIZON = 10, 3
+from tests.kronos.training.builders import HORIZON, LOOKBACK, make_tape, make_windows
 
 
 def windows(seed: int, count: int = 40) -> TrainingWindows:
-    bars = make_bars(count, seed)
-    tape = BarTape(
-        bars.to_numpy(np.float32),
-        np.zeros((count, 5), np.int64),
-        bars.index.to_numpy("datetime64[ns]"),
-        np.array([0, count]),
-    )
-    return TrainingWindows(tape, tape.starts(LOOKBACK + HORIZON, None, None), LOOKBACK, HORIZON)
+    return make_windows(make_tape(make_bars(count, seed)))
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +30,12 @@ def scores() -> HeldOut:
 def tokens(tokenizer: KronosTokenizer, seed: int) -> Tokens:
     with torch.no_grad():
         held = windows(seed)
-        return tokenizer.encode(torch.from_numpy(held.batch(np.arange(len(held)))[0]))
+        return tokenizer.encode(held.batch(np.arange(len(held))).bars)
 
 
 def test_the_models_score_is_its_loss(scores: HeldOut) -> None:
     held, seen = windows(1), tokens(make_tokenizer(), 1)
-    stamps = torch.from_numpy(held.batch(np.arange(len(held)))[1])
+    stamps = held.batch(np.arange(len(held))).stamps
     with torch.no_grad():
         loss = make_model().loss(seen, stamps)
     assert scores.nll["s1"]["kronos"] == pytest.approx(loss.s1.item(), rel=1e-5)
@@ -70,7 +63,7 @@ def test_the_counting_baselines_count_training_tokens_and_score_held_out_ones(
 
 def test_reconstruction_is_scored_by_feature_and_the_vocabulary_by_use(scores: HeldOut) -> None:
     tokenizer, held = make_tokenizer(), windows(1)
-    bars, seen = torch.from_numpy(held.batch(np.arange(len(held)))[0]), tokens(make_tokenizer(), 1)
+    bars, seen = held.batch(np.arange(len(held))).bars, tokens(make_tokenizer(), 1)
     with torch.no_grad():
         squares = (tokenizer.decode(seen) - bars).square().mean(dim=(0, 1))
     assert list(scores.recon_mse) == list(FEATURES)
@@ -80,7 +73,7 @@ def test_reconstruction_is_scored_by_feature_and_the_vocabulary_by_use(scores: H
 
 def test_persistence_is_scored_on_the_first_close_behind_the_lookback(scores: HeldOut) -> None:
     held = windows(1)
-    bars = held.batch(np.arange(len(held)))[0]
+    bars = held.batch(np.arange(len(held))).bars.numpy()
     errors = np.abs(bars[:, LOOKBACK, CLOSE] - bars[:, LOOKBACK - 1, CLOSE])
     assert scores.close_mae["persistence"] == pytest.approx(errors.mean(), rel=1e-5)
     assert scores.close_mae["kronos"] > 0
@@ -88,9 +81,18 @@ def test_persistence_is_scored_on_the_first_close_behind_the_lookback(scores: He
 
 def test_bars_behind_the_first_forecast_one_do_not_move_the_close_error(scores: HeldOut) -> None:
     held = windows(1)
-    values = held.tape.values.copy()
+    values = held.tapes[0].values.copy()
     values[-1] *= 3  # the last bar of the last window, behind its first step
-    other = TrainingWindows(
-        BarTape(values, held.tape.stamps, held.tape.dates, held.tape.bounds), held.starts, LOOKBACK, HORIZON
-    )
+    other = replace(held, tapes=(replace(held.tapes[0], values=values),))
     assert held_out(make_model(), make_tokenizer(), windows(0), other).close_mae == scores.close_mae
+
+
+def test_only_as_many_windows_are_scored_as_asked_for() -> None:
+    few = held_out(make_model(), make_tokenizer(), windows(0), windows(1), count=5)
+    assert few.tokens == 5 * (LOOKBACK + HORIZON - 1)
+
+
+def test_windows_of_several_sources_are_scored_together() -> None:
+    two = make_windows(make_tape(make_bars(40, 1)), make_tape(make_bars(30, 2), name="other"))
+    scores = held_out(make_model(), make_tokenizer(), windows(0), two)
+    assert scores.tokens == len(two) * (LOOKBACK + HORIZON - 1)

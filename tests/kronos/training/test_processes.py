@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kronos.training.config import Stage
-from tests.kronos.training.builders import load_weights, make_run, same
+from tests.kronos.training.builders import load_weights, make_run
 from tests.kronos.training.two_processes import STEPS, Observed, observed
 
 Found = dict[str, Observed]
@@ -44,15 +44,21 @@ def ranks(folder: Path) -> list[Found]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+    loaded = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+    return [{name: Observed(**plain) for name, plain in found.items()} for found in loaded]
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path) -> Iterator[Found]:
-    """What one process saw on the same batches."""
+def alone(folder: Path, ranks: list[Found]) -> Iterator[Found]:
+    """What one process saw on the same batches, the predictor on the same tokens."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        yield {stage: observed(stage, folder, "alone") for stage in ("tokenizer", "predictor")}
+        tokenizer = observed("tokenizer", folder, "alone")
+        shared = str(folder / "together")
+        yield {
+            "tokenizer": tokenizer,
+            "predictor": observed("predictor", folder, "alone_too", tokenizer=shared),
+        }
 
 
 def gap(one: Observed, other: Observed, step: int = 0) -> float:
@@ -82,15 +88,15 @@ def test_parts_of_a_batch_in_two_processes_give_the_gradient_of_the_whole(
 
 def test_without_pooling_the_codebooks_entropy_would_be_another(ranks: list[Found], alone: Found) -> None:
     for found in ranks:
-        assert gap(found["unpooled"], alone["tokenizer"]) > 1e-3
+        assert gap(found["unpooled"], alone["tokenizer"]) > 1e-4  # ten times the most that rounding may do
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
 def test_two_processes_train_the_weights_that_one_trains(
     stage: Stage, folder: Path, ranks: list[Found], alone: Found
 ) -> None:
-    kept = "together" if stage == "tokenizer" else "together"
-    one, two = (load_weights(folder / output / "best" / stage) for output in ("alone", kept))
+    single = "alone" if stage == "tokenizer" else "alone_too"
+    one, two = (load_weights(folder / output / "last" / stage) for output in (single, "together"))
     assert one.keys() == two.keys()
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4, msg=name)
@@ -116,4 +122,3 @@ def test_only_the_first_process_writes(folder: Path, ranks: list[Found]) -> None
     assert not list(output.rglob("*unfinished*"))
     (state,) = (output / "run" / "tokenizer").glob("state-*")
     assert len(list(state.glob("random_states_*"))) == 2  # each goes on with its own stream
-    assert same(load_weights(output / "last" / "tokenizer"), load_weights(output / "last" / "tokenizer"))

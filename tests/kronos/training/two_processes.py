@@ -55,11 +55,14 @@ def main(folder: Path) -> None:
     """Write what this process sees, under its rank."""
     torch.set_num_threads(1)
     found = {stage: observed(stage, folder, "together") for stage in ("tokenizer", "predictor")}
-    found["accumulated"] = observed("predictor", folder, "together", accumulate=2, overwrite=True)
+    shared = str(folder / "together")
+    found["accumulated"] = observed("predictor", folder, "accumulated", accumulate=2, tokenizer=shared)
     run.pool_over = lambda accelerator: None
     found["unpooled"] = observed("tokenizer", folder, "unpooled")
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else None
-    torch.save(found, folder / f"rank{rank}.pt")
+    plain = {
+        name: vars(seen) for name, seen in found.items()
+    }  # classes of a script cannot be loaded elsewhere
+    torch.save(plain, folder / f"rank{torch.distributed.get_rank()}.pt")
 
 
 if __name__ == "__main__":
