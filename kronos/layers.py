@@ -137,7 +137,8 @@ class Attention(nn.Module):
 
 def _turn(x: Tensor, turns: Tensor) -> Tensor:
     """`rotate` of pairs that lie side by side: one complex product."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    pairs = torch.view_as_complex(x.to(wide).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turns).flatten(-2)
 
 

@@ -37,10 +37,16 @@ RULES = {
 }
 
 
+# Of days without a bar; the longest exchange holidays take 11. Behind a longer pause, a suspension or an exit from
+# the data, a series begins anew: its bars are no neighbours.
+MAX_PAUSE = pd.Timedelta(days=15)
+
+
 def clean_segments(bars: pd.DataFrame, rule: CleaningRule, min_bars: int) -> list[pd.DataFrame]:
     """Continuous stretches of at least `min_bars` bars, each fit to learn from.
 
-    A missing price cuts hard; missing volume or amount counts as 0, as in the paper.
+    A missing price cuts hard; missing volume or amount counts as 0, as in the paper. Suspended days may be absent
+    instead of empty: MAX_PAUSE cuts there.
 
     Args:
         bars: one instrument, DatetimeIndex; columns as `check_bars` wants them, prices may be NaN.
@@ -52,7 +58,8 @@ def clean_segments(bars: pd.DataFrame, rule: CleaningRule, min_bars: int) -> lis
     positive = (bars[list(PRICES)] > 0).all(axis=1).to_numpy()
     priced = finite & positive
     gap = (bars["open"] / bars["close"].shift().where(lambda close: close > 0) - 1).abs()
-    cut = ~priced | (gap > rule.max_gap).to_numpy()
+    pause = bars.index.to_series().diff().gt(MAX_PAUSE).to_numpy()
+    cut = ~priced | (gap > rule.max_gap).to_numpy() | pause
     dead = ~priced | _long_runs(bars["close"].diff().eq(0).to_numpy(), rule.max_stagnant)
     if "volume" in bars:
         dead |= _long_runs(bars["volume"].fillna(0).eq(0).to_numpy(), rule.max_illiquid)

@@ -24,7 +24,7 @@ from kronos.training.clean import RULES, clean_segments
 from kronos.training.config import Source
 from kronos.training.readers import Reader, open_reader
 
-TAPE_VERSION = 1  # raise it whenever the same files would give another tape
+TAPE_VERSION = 2  # raise it whenever the same files would give another tape
 _TYPES = {"values": "<f4", "stamps": "i1", "dates": "<i8"}  # of the arrays on disk
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kronos.layers import Attention, Block, FeedForward, RMSNorm, rope_table, rotate
+from kronos.layers import Attention, Block, Dropout, FeedForward, RMSNorm, rope_table, rotate
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -104,3 +104,41 @@ def test_a_block_adds_attention_and_then_feed_forward_to_its_input() -> None:
     normed = block.norm1(x)
     y = x + block.self_attn(normed, normed, rope)
     torch.testing.assert_close(block(x, rope), y + block.ffn(block.norm2(y)))
+
+
+def test_the_norms_gradients_are_those_of_its_formula() -> None:
+    norm, x, grad = RMSNorm(8), noise(3, 5, 8).requires_grad_(), noise(3, 5, 8, seed=2)
+    with torch.no_grad():
+        norm.weight.copy_(noise(8, seed=1))
+    formula = x / (x.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight
+    wanted = torch.autograd.grad(formula, (x, norm.weight), grad)
+    torch.testing.assert_close(torch.autograd.grad(norm(x), (x, norm.weight), grad), wanted)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean_and_the_gradient_goes_the_same_way() -> None:
+    drop, x = Dropout(0.25), torch.ones(101, 997, requires_grad=True)
+    torch.manual_seed(0)
+    y = drop(x)
+    assert set(y.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    # A share of 100,697 elements: five standard deviations.
+    assert (y == 0).float().mean().item() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / x.numel()) ** 0.5)
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], y.detach())
+
+
+def test_dropout_rests_in_eval_mode_and_repeats_itself_for_a_seed() -> None:
+    drop, x = Dropout(0.25), noise(7, 9)
+    assert drop.eval()(x) is x
+    drop.train()
+    with torch.random.fork_rng():
+        first, second = [(torch.manual_seed(s), drop(x))[1] for s in (1, 1)]
+    assert torch.equal(first, second)
+
+
+def test_a_block_computes_the_same_from_joined_projections_in_every_precision() -> None:
+    block, x = Block(16, 2, 12, 0.0, 0.0, 0.0), noise(2, 5, 16)
+    rope = rope_table(torch.arange(5), 8)
+    wanted = block(x, rope)
+    torch.testing.assert_close(block.double()(x.double(), rope).float(), wanted, rtol=1e-4, atol=1e-5)
+    block.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(block(x, rope), wanted, rtol=0.05, atol=0.05)

@@ -138,6 +138,14 @@ def longest(flags: list[bool]) -> int:
     return max((len(run) for run in runs), default=0)
 
 
+@pytest.mark.parametrize(("days", "cut"), [(11, False), (15, False), (16, True), (430, True)])
+def test_bars_before_and_behind_a_long_pause_are_no_neighbours(days: int, cut: bool) -> None:
+    bars = flat(walk(10))
+    late = bars.index[5:] + (bars.index[4] - bars.index[5]) + pd.Timedelta(days=days)
+    bars.index = bars.index[:5].append(late)
+    assert positions(bars) == ([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] if cut else [list(range(10))])
+
+
 def test_limits_are_the_papers() -> None:
     assert {name: tuple(rule) for name, rule in RULES.items()} == {
         "1min": (0.10, 15, 45),

@@ -34,24 +34,27 @@ def write_market(file: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read where Linux keeps it")
 def test_training_on_five_million_bars_needs_less_than_two_gigabytes(tmp_path: Path) -> None:
     write_market(tmp_path / "bars.parquet")
     script = """
-        import resource, sys
+        import sys
         from pathlib import Path
         from kronos.training.config import Source
         from kronos.training.run import run_stage
         from tests.kronos.training.builders import make_config
 
-        folder = Path(sys.argv[1])
-        source = Source(folder / "bars.parquet", frequency="5min")
-        run_stage("tokenizer", make_config(folder / "out", sources=(source,), max_steps=5))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        bars, output = map(Path, sys.argv[1:])
+        source = Source(bars, frequency="5min")
+        run_stage("tokenizer", make_config(output, sources=(source,), max_steps=5))
+        # getrusage would count the process that started this one
+        lines = Path("/proc/self/status").read_text().splitlines()
+        print(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")))
     """
     peaks = []
-    for _ in range(2):
+    for run in ("makes the tape", "finds the tape"):
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+            [sys.executable, "-c", textwrap.dedent(script), tmp_path / "bars.parquet", tmp_path / run],
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},
             capture_output=True,
             text=True,
@@ -59,6 +62,5 @@ def test_training_on_five_million_bars_needs_less_than_two_gigabytes(tmp_path: P
         )
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
-        (tmp_path / "out").rename(tmp_path / "made")  # and once more, with a tape that is there
     assert peaks[0] < 2e9
     assert peaks[1] < 1e9
