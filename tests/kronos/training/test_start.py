@@ -12,8 +12,14 @@ from kronos.checkpoint import PRETRAINED, fingerprint
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
-from kronos.training.start import find_tokenizer, place_tokenizer, start_predictor, start_tokenizer
-from tests.kronos.builders import make_tokenizer
+from kronos.training.start import (
+    find_tokenizer,
+    place_sampling,
+    place_tokenizer,
+    start_predictor,
+    start_tokenizer,
+)
+from tests.kronos.builders import make_model, make_tokenizer
 from tests.kronos.training.builders import PREDICTOR, TOKENIZER, make_config, same
 
 NANO = PRETRAINED / "kronos-nano"
@@ -158,3 +164,17 @@ def test_the_sizes_that_are_given_are_those_of_a_tokenizer(tmp_path: Path) -> No
     assert start_tokenizer(make_config(tmp_path, tokenizer_size=size, dropout=0.25)).config == replace(
         size, ffn_dropout_p=0.25, resid_dropout_p=0.25
     )
+
+
+def test_sampling_settings_that_suit_the_weights_to_refine_suit_the_new_ones(tmp_path: Path) -> None:
+    sizes = {"tokenizer_size": None, "predictor_size": None}
+    start = make_model().save_pretrained(tmp_path / "start")
+    place_sampling(make_config(tmp_path / "plain", pretrained=str(start), **sizes))
+    assert not (tmp_path / "plain").exists()  # nothing is known
+    (start / "sampling.json").write_text('{"T": 0.8}')
+    place_sampling(make_config(tmp_path / "random"))
+    assert not (tmp_path / "random").exists()
+    place_sampling(make_config(tmp_path / "out", pretrained=str(start), **sizes))
+    for which in ("best", "last"):
+        kept = tmp_path / "out" / which / "predictor" / "sampling.json"
+        assert json.loads(kept.read_text()) == {"T": 0.8}
