@@ -54,7 +54,17 @@ def finetune_csi300(
     if not store.exists():
         run([SCRIPTS / "kronos", "data", "import", bars, "--to", store])
     if not (tuned / "best" / "predictor").exists():
-        flags = ["--config", CONFIG, "--store", store, "--pretrained", model, "--output", tuned, "--overwrite"]
+        flags = [
+            "--config",
+            CONFIG,
+            "--store",
+            store,
+            "--pretrained",
+            model,
+            "--output",
+            tuned,
+            "--overwrite",
+        ]
         run([SCRIPTS / "kronos", "train", *flags])
     for name, checkpoint in {"before": model, "after": tuned / "best"}.items():
         span = ["--since", since, "--until", until, "--every", every, "--samples", samples]
@@ -67,7 +77,9 @@ def series(folder: Path) -> pd.DataFrame:
     """The model's own per-date figures: dates x (horizon, of, measure)."""
     long = pd.read_csv(folder / "by_date.csv", parse_dates=["datetime"])
     own = long[long["name"] == "model"]
-    return own.pivot_table(index="datetime", columns=["horizon", "of", "measure"], values="value", dropna=False)
+    return own.pivot_table(
+        index="datetime", columns=["horizon", "of", "measure"], values="value", dropna=False
+    )
 
 
 def compare(before: pd.DataFrame, after: pd.DataFrame, every: int) -> Table:

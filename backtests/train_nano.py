@@ -39,7 +39,17 @@ def train_nano(
     span = ["--train-until", "2018-12-31", "--data", held, "--since", "2020-06-01", "--until", "2023-12-31"]
     run([sys.executable, "-m", "kronos.training", "evaluate", output / "best", *learnt, *span])
     scored = ["--since", "2020-06-01", "--until", "2023-12-13", "--every", every, "--samples", samples]
-    run([sys.executable, HERE / "score_model.py", output / "best", held, *scored, "--output", output / "scores"])
+    run(
+        [
+            sys.executable,
+            HERE / "score_model.py",
+            output / "best",
+            held,
+            *scored,
+            "--output",
+            output / "scores",
+        ]
+    )
 
 
 def run(command: list[object], **settings: str) -> None:

@@ -11,8 +11,10 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
-# Mistakes of the user's, and a training that ran off; the rest are ours and keep their trace.
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError)
+from kronos.extras import MissingExtra
+
+# Mistakes of the user's, what is not installed, a training that ran off; the rest are ours and keep their trace.
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MissingExtra)
 
 
 def show_log() -> None:

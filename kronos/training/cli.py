@@ -11,6 +11,7 @@ from pathlib import Path
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
+from kronos.extras import MissingExtra
 from kronos.training.config import STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
 
 app = App(
@@ -113,7 +114,7 @@ def _run(stage: Stage, settings: TrainingConfig) -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "matplotlib"):
             raise
-        raise ImportError(f"Training needs {error.name}: pip install 'kronos-strategies[train]'.") from error
+        raise MissingExtra(f"Training needs {error.name}: pip install 'kronos-strategies[train]'.") from error
     progress = run_stage(stage, settings)
     logging.getLogger(__name__).info(
         "%s: best held-out loss %.5g at step %d, in %s",

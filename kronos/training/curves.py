@@ -41,6 +41,6 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
     margin = 0.05 * (later.max() - later.min() or 1.0)
     axes.set_ylim(later.min() - margin, later.max() + margin)
     axes.set(xlabel="step", ylabel="loss")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(folder / "losses.png", dpi=120)

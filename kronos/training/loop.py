@@ -238,6 +238,7 @@ def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig) -> LRSch
             total_steps=config.max_steps,
             pct_start=min(config.warmup, 1 - 1 / config.max_steps),
             div_factor=1 / WARM_FROM,
+            cycle_momentum=False,  # AdamW's betas stay what they are
         )
     parts = [
         LinearLR(optimiser, WARM_FROM, total_iters=warm),

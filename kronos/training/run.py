@@ -63,10 +63,10 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=str(config.output / "run" / stage),
     )
-    if on_cpu:
-        keep_freed_memory()
     set_seed(config.seed)
     split = split_windows(config)
+    if on_cpu:
+        keep_freed_memory()  # from here on: what reading the bars took can go
     module: TokenizerStage | PredictorStage
     if stage == "predictor":
         frozen = find_tokenizer(config)

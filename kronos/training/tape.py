@@ -40,7 +40,7 @@ class Ledger:
         bars: that are left after cleaning.
         start: first date, ISO.
         end: last date, ISO.
-        sha256: of all bars and their dates.
+        sha256: of all bars, their dates and where stretches end.
     """
 
     name: str
@@ -172,6 +172,7 @@ def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -
             files[array].write(content)
             digest.update(content)
         bounds.append(bounds[-1] + len(bars))
+        digest.update(len(bars).to_bytes(8, "little"))
         names.add(instrument)
         first, last = min(first, index[0]), max(last, index[-1])
     for file in files.values():

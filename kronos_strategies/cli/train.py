@@ -10,6 +10,7 @@ train = App(
     name="train",
     help_flags=[],  # --help goes on to the stages, whose flags these are
     version_flags=[],
+    usage="Usage: kronos train [OPTIONS]",
     help="Train the tokenizer, then the predictor, from one file of settings.\n\n"
     "For example: `kronos train --config configs/finetune_csi300.yaml --store ~/csi300 --output out/csi300`",
 )

@@ -10,10 +10,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kronos.extras import MissingExtra
+
 try:
     import scoringrules
 except ImportError as error:
-    raise ImportError("Calibration needs scoringrules: pip install 'kronos-strategies[evaluation]'") from error
+    raise MissingExtra(
+        "Calibration needs scoringrules: pip install 'kronos-strategies[evaluation]'"
+    ) from error
 
 
 def pit(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:

@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from kronos.extras import MissingExtra
+
 try:
     from scipy import stats
 except ImportError as error:
-    raise ImportError("Intervals need scipy: pip install 'kronos-strategies[evaluation]'") from error
+    raise MissingExtra("Intervals need scipy: pip install 'kronos-strategies[evaluation]'") from error
 
 LEVEL = 0.95
 MIN_SPANS = 50  # dates / overlap; below, even EWC rejects too often

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from kronos.extras import MissingExtra
 from kronos_strategies.evaluation.returns import drawdowns
 from kronos_strategies.result import BacktestResult
 
@@ -19,7 +20,7 @@ try:
     import plotly.graph_objects as go
     from plotly.offline import get_plotlyjs
 except ImportError as error:
-    raise ImportError("Reports draw with plotly: pip install 'kronos-strategies[report]'") from error
+    raise MissingExtra("Reports draw with plotly: pip install 'kronos-strategies[report]'") from error
 
 # Okabe & Ito's colours that are neither too light for white nor too dark for black, and a grey for text.
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#808080"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from kronos.extras import MissingExtra
 from kronos_strategies.evaluation.returns import annual_return, max_drawdown, sharpe
 from kronos_strategies.report import figures
 from kronos_strategies.report.formats import DASH, count, decimals, general, percent
@@ -19,7 +20,7 @@ try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 except ImportError as error:
-    raise ImportError("Reports are written with Jinja: pip install 'kronos-strategies[report]'") from error
+    raise MissingExtra("Reports are written with Jinja: pip install 'kronos-strategies[report]'") from error
 
 if TYPE_CHECKING:
     from kronos_strategies.report.report import Report

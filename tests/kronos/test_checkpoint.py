@@ -347,7 +347,7 @@ def test_a_part_is_found_in_a_folder_that_holds_nothing_else(copy: Path) -> None
     shutil.rmtree(copy / "predictor")
     assert resolve(copy, "tokenizer") == copy / "tokenizer"
     KronosTokenizer.from_pretrained(copy)
-    with pytest.raises(FileNotFoundError, match="predictor|lacks"):
+    with pytest.raises(FileNotFoundError, match=r"predictor|lacks"):
         Kronos.from_pretrained(copy)
 
 

@@ -32,7 +32,7 @@ def test_a_grid_of_settings_is_scored_and_written(bars: Path, tmp_path: Path) ->
     days = pd.DatetimeIndex(pd.read_parquet(bars)["datetime"].unique()).sort_values()
     done = score_model(
         "kronos-nano", bars, "--since", days[-60].date(), "--until", days[-5].date(), "--every", 10,
-        "--samples", 4, "--T", 0.6, 1.0, "--horizons", 1, 2, "--lookback", 40, "--device", "cpu",
+        "--samples", 4, "--T", 0.6, 1.0, "--top-p", 0.9, "--horizons", 1, 2, "--lookback", 40, "--device", "cpu",
         "--output", tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

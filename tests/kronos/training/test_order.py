@@ -141,6 +141,7 @@ def test_a_window_is_hidden_in_some_epochs_only() -> None:
         often.update(indices[hidden].tolist())
     assert 10 < min(often.values()) <= max(often.values()) < 50
     assert len(often) == 40
+    assert not np.array_equal(order.draw(0).hidden, order.draw(1).hidden)
 
 
 def test_too_few_windows_for_one_batch_are_refused_with_both_numbers() -> None:

@@ -158,13 +158,12 @@ def test_the_second_stage_takes_a_bundled_tokenizer(tmp_path: Path) -> None:
     size = replace(PREDICTOR, s1_bits=8, s2_bits=8)
     config = make_run(tmp_path, tokenizer="kronos-nano", predictor_size=size, max_steps=2)
     run_stage("predictor", config)
-    card = (config.output / "best" / "README.md").read_text()
-    assert "kronos-nano/tokenizer`, sha256" in card
+    nano = KronosTokenizer.from_pretrained("kronos-nano")
     loaded = KronosPredictor.from_pretrained(config.output / "best")
-    assert same(
-        dict(loaded.tokenizer.state_dict()),
-        dict(KronosTokenizer.from_pretrained("kronos-nano").state_dict()),
-    )
+    assert same(dict(loaded.tokenizer.state_dict()), dict(nano.state_dict()))
+    record = json.loads((config.output / "best" / "tokenizer" / "training.json").read_text())
+    assert record["trained_until"] == trained_until("kronos-nano", "tokenizer")
+    assert "## Tokenizer" in (config.output / "best" / "README.md").read_text()
 
 
 def test_a_second_stage_without_a_first_is_refused(tmp_path: Path) -> None:
@@ -190,8 +189,8 @@ def start(tmp_path: Path, pretrained: str, first: str) -> str | None:
 
 
 def test_the_last_date_is_the_latest_of_the_bars_and_of_what_training_started_from(tmp_path: Path) -> None:
-    assert start(tmp_path / "early", "kronos-nano", "2010-01-04") == "2019-12-31"
-    assert start(tmp_path / "late", "kronos-nano", "2024-01-02") == f"{make_bars(60).index[-1]:%Y-%m-%d}"
+    assert start(tmp_path / "early", "kronos-nano", "2010-01-04") == trained_until("kronos-nano", "tokenizer")
+    assert start(tmp_path / "late", "kronos-nano", "2040-01-02") == "2040-03-23"
     assert start(tmp_path / "none", "none", "2010-01-04") == "2010-03-26"
 
 

@@ -136,15 +136,19 @@ def test_the_tokenizer_is_put_beside_the_best_and_the_last_predictor(out: Path, 
 
 
 def test_a_tokenizer_without_a_record_gets_one_of_what_is_known(tmp_path: Path) -> None:
-    place_tokenizer(NANO / "tokenizer", tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "last" / "tokenizer" / "training.json").read_text())
-    assert record["sha256"] == fingerprint(NANO / "tokenizer")
-    assert record["origin"].endswith("kronos-nano/tokenizer")
-    assert record["trained_until"] == "2019-12-31"
-    alone = make_tokenizer().save_pretrained(tmp_path / "alone")
-    place_tokenizer(alone, tmp_path / "new")
-    record = json.loads((tmp_path / "new" / "best" / "tokenizer" / "training.json").read_text())
-    assert record["trained_until"] is None
+    known = make_tokenizer().save_pretrained(tmp_path / "pair" / "tokenizer")
+    (tmp_path / "pair" / "README.md").write_text("---\ntrained_until: 2019-12-31\n---\n")
+    unknown = make_tokenizer().save_pretrained(tmp_path / "alone")
+    for tokenizer, until in ((known, "2019-12-31"), (unknown, None)):
+        output = tmp_path / f"out of {tokenizer.name}"
+        place_tokenizer(tokenizer, output)
+        for which in ("best", "last"):
+            record = json.loads((output / which / "tokenizer" / "training.json").read_text())
+            assert record == {
+                "origin": str(tokenizer),
+                "sha256": fingerprint(tokenizer),
+                "trained_until": until,
+            }
 
 
 def test_another_tokenizer_in_the_output_is_never_replaced(out: Path, tmp_path: Path) -> None:
