@@ -70,7 +70,8 @@ def finetune_csi300(
         span = ["--since", since, "--until", until, "--every", every, "--samples", samples]
         run([sys.executable, HERE / "score_model.py", checkpoint, bars, *span, "--output", output / name])
     before, after = (series(output / name) for name in ("before", "after"))
-    Console().print(compare(before, after, every))
+    console = Console(width=max(Console().width, 112))  # a file or a pipe is as wide as the table
+    console.print(compare(before, after, every))
 
 
 def series(folder: Path) -> pd.DataFrame:
