@@ -53,19 +53,9 @@ def finetune_csi300(
     store, tuned = output / "store", output / "model"
     if not store.exists():
         run([SCRIPTS / "kronos", "data", "import", bars, "--to", store])
-    if not (tuned / "best" / "predictor").exists():
-        flags = [
-            "--config",
-            CONFIG,
-            "--store",
-            store,
-            "--pretrained",
-            model,
-            "--output",
-            tuned,
-            "--overwrite",
-        ]
-        run([SCRIPTS / "kronos", "train", *flags])
+    # What is finished is not trained again, what was stopped goes on.
+    flags = ["--config", CONFIG, "--store", store, "--pretrained", model, "--output", tuned, "--resume"]
+    run([SCRIPTS / "kronos", "train", *flags])
     for name, checkpoint in {"before": model, "after": tuned / "best"}.items():
         span = ["--since", since, "--until", until, "--every", every, "--samples", samples]
         run([sys.executable, HERE / "score_model.py", checkpoint, bars, *span, "--output", output / name])

@@ -3,8 +3,8 @@
     python backtests/train_nano.py DATA --output out/nano
 
 DATA is a folder with sp500_2013_2018.parquet, nifty50_2000_2020.parquet, csi300_2005_2019.parquet,
-binance_5min_2024.parquet and csi300_2020_2023.parquet: tidy bars. Takes about two hours on two cores; run again
-with --resume where it was stopped.
+binance_5min_2024.parquet and csi300_2020_2023.parquet: tidy bars. Takes 70 minutes of one core for training and as
+long again for the scores; run again with --resume where it was stopped.
 """
 
 import os

@@ -147,12 +147,20 @@ class Kronos(Network):
             )
         return Logits(self.s1_logits(hidden), self.s2_logits(hidden, next_s1, cross))
 
-    def loss(self, tokens: Tokens, stamps: Tensor, dependency_rope: bool = False) -> ModelLoss:
-        """Cross-entropy of tokens 1..T-1 given those before them; (B, T) tokens, (B, T, 5) stamps."""
+    def loss(
+        self, tokens: Tokens, stamps: Tensor, dependency_rope: bool = False, scored: int | None = None
+    ) -> ModelLoss:
+        """Cross-entropy of tokens 1..T-1 given those before them; (B, T) tokens, (B, T, 5) stamps.
+
+        With `scored`, of the last so many tokens only; the others are context.
+        """
         past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
         logits = self(past, stamps[:, :-1], tokens.s1[:, 1:], dependency_rope)
-        s1 = F.cross_entropy(logits.s1.flatten(0, 1), tokens.s1[:, 1:].flatten())
-        s2 = F.cross_entropy(logits.s2.flatten(0, 1), tokens.s2[:, 1:].flatten())
+        last = slice(None if scored is None else -scored, None)
+        s1, s2 = (
+            F.cross_entropy(half[:, last].flatten(0, 1), true[:, 1:][:, last].flatten())
+            for half, true in zip(logits, tokens, strict=True)
+        )
         return ModelLoss((s1 + s2) / 2, s1, s2)
 
     def hidden(self, tokens: Tokens, stamps: Tensor) -> Tensor:

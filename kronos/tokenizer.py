@@ -51,13 +51,20 @@ class KronosTokenizer(Network):
         """Tokens -> (B, T, 6) normalised bars; position t sees tokens 0..t only."""
         return self.rebuild(self.post_quant_embed(self.quantizer.corners(tokens)))
 
-    def loss(self, x: Tensor, pool: Callable[[Tensor], Tensor] | None = None) -> TokenizerLoss:
-        """Training loss of (B, T, 6) normalised bars (Kronos, eq. 4); `pool` as in `BinaryQuantizer.loss`."""
+    def loss(
+        self, x: Tensor, pool: Callable[[Tensor], Tensor] | None = None, scored: int | None = None
+    ) -> TokenizerLoss:
+        """Training loss of (B, T, 6) normalised bars (Kronos, eq. 4); `pool` as in `BinaryQuantizer.loss`.
+
+        With `scored`, of the last so many bars only; the others are context.
+        """
         z = self._latents(x)
         corners = self.quantizer(z)
         coarse = self.rebuild(self.post_quant_embed_pre(corners[..., : self.config.s1_bits]))
         full = self.rebuild(self.post_quant_embed(corners))
-        recon_s1, recon, bsq = F.mse_loss(coarse, x), F.mse_loss(full, x), self.quantizer.loss(z, pool)
+        last = slice(None if scored is None else -scored, None)
+        recon_s1, recon = (F.mse_loss(rebuilt[:, last], x[:, last]) for rebuilt in (coarse, full))
+        bsq = self.quantizer.loss(z[:, last], pool)
         return TokenizerLoss((recon_s1 + recon + bsq) / 2, recon_s1, recon, bsq)
 
     def upstream_constants(self) -> dict[str, Tensor]:

@@ -114,7 +114,7 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"| step {record['step']} | |",
+        f"| step {record['losses'].get('step', record['step'])} | |",
         "|---|---|",
         *losses,
     ]

@@ -78,6 +78,7 @@ def evaluate(
         lookback: bars that a window is scaled by.
         horizon: bars behind them.
     """
+    from kronos.checkpoint import resolve_tokenizer
     from kronos.model import Kronos
     from kronos.tokenizer import KronosTokenizer
     from kronos.training.dataset import TrainingWindows
@@ -96,7 +97,8 @@ def evaluate(
                 f"{[str(p) for p in paths]} hold no window that ends in {first or 'the past'} to {last}."
             )
         sets.append(TrainingWindows(tapes, starts, lookback, horizon))
-    model, tokenizer = Kronos.from_pretrained(checkpoint), KronosTokenizer.from_pretrained(checkpoint)
+    model = Kronos.from_pretrained(checkpoint)
+    tokenizer = KronosTokenizer.from_pretrained(resolve_tokenizer(checkpoint))
     result = held_out(model, tokenizer, training=sets[0], held=sets[1])
     print(json.dumps(asdict(result), indent=1))  # noqa: T201 (a command's result)
 
@@ -104,6 +106,11 @@ def evaluate(
 def train_both(tokens: Sequence[str]) -> None:
     """Both stages one after the other, with the same flags; both are checked before the first begins."""
     parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
+    if any(bound.kwargs["settings"].tokenizer is not None for _, bound, _ in parsed):
+        raise ValueError(
+            "Both stages train a tokenizer of their own. For another one run `python -m kronos.training predictor "
+            "--tokenizer ...` alone."
+        )
     for command, bound, _ in parsed:
         command(*bound.args, **bound.kwargs)
 

@@ -84,7 +84,7 @@ class TrainingConfig:
         sources: what to learn from, each with the fields of `Source`; in YAML only.
         store: one source instead: a Qlib store, a CSV or parquet file, or a folder of such. Without any source the
             simulated market is used.
-        market: of `store`: whose members to learn from.
+        market: of a Qlib store given as `store`: whose members to learn from.
         train_until: last date of training windows; by default after 80 % of each source's span.
         validate_until: last date of validation windows, whose horizons start after `train_until`.
         lookback: bars that a window is scaled by.
@@ -99,7 +99,8 @@ class TrainingConfig:
         dropout: of feed-forward, residual and token; as in the weights' own config when omitted.
         max_steps: optimiser steps.
         batch_size: windows of a step, over all processes.
-        accumulate: parts of a batch that go through the network one after the other, to save memory.
+        accumulate: parts of a batch that go through the network one after the other, to save memory. The
+            tokenizer's codebook entropy is then taken part by part.
         learning_rate: at its peak, after the warm-up.
         schedule: onecycle rises from a tenth of the peak and falls to nothing, both as a cosine; cosine rises in a
             straight line.
@@ -156,6 +157,7 @@ class TrainingConfig:
     overwrite: Annotated[bool, Parameter(negative="")] = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "output", self.output.expanduser())
         _check_counts(self)
         if (weights := [s.weight for s in self.sources]) and None in weights and any(weights):
             raise ValueError("Some sources have a weight and some have none. Give all of them one, or none.")
@@ -214,7 +216,7 @@ def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
         raise FileNotFoundError(f"{file} is no file. Check --config.")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date or character is the latter
         raise ValueError(f"{file} is not YAML ({' '.join(str(error).split())}). Mend it.") from None
     stages = values.pop("stages", None) if isinstance(values, dict) else None
     if not isinstance(values, dict) or not isinstance(stages or {}, dict):
@@ -222,6 +224,8 @@ def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
     if unknown := sorted(set(stages or {}) - set(STAGES)):
         raise ValueError(f"{file} has the stages {unknown}. Known ones are {list(STAGES)}.")
     own = (stages or {}).get(stage) or {}
+    if not isinstance(own, dict):
+        raise ValueError(f"{file} holds no settings by name under stages: {stage}. Write lines there, too.")
     # YAML reads an unquoted date as one; the settings want text. An empty value is one that is not given.
     return {key: _plain(value) for key, value in {**values, **own}.items() if value is not None}
 
@@ -239,7 +243,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value if isinstance(value, int | float | bool) else os.path.expandvars(str(value))
+    return (
+        value if isinstance(value, int | float | bool) else os.path.expanduser(os.path.expandvars(str(value)))
+    )
 
 
 def _check_counts(config: TrainingConfig) -> None:

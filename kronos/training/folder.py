@@ -1,7 +1,7 @@
 """The folder of a run: best and last weights, the losses so far, and the state to resume from.
 
     best/tokenizer/, best/predictor/   the weights of the lowest held-out loss; training.json: how they came about
-    last/tokenizer/, last/predictor/   those of the last step
+    last/tokenizer/, last/predictor/   those of the last step; once there is a predictor, the tokenizer is its own
     best/README.md, last/README.md     a model card
     run/<part>/                        settings.json, losses.csv, losses.png, state-<step>/, a tracker's files
 

@@ -1,4 +1,7 @@
-"""Losses on bars that training never saw, beside counting tokens and repeating the last bar."""
+"""Losses on bars that training never saw, beside counting tokens and repeating the last bar.
+
+Of a window the horizon alone is scored: its lookback may lie in the training span.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +61,9 @@ def held_out(
     errors = torch.zeros(2)
     for bars, stamps in _batches(held, count):
         tokens = tokenizer.encode(bars)
-        loss = model.loss(tokens, stamps)
-        predicted = tokens.s1[:, 1:].numel()
-        squares += (tokenizer.decode(tokens) - bars).square().mean(dim=1).sum(dim=0)
+        loss = model.loss(tokens, stamps, scored=held.horizon)
+        predicted = len(bars) * held.horizon  # training may have seen the lookback
+        squares += (tokenizer.decode(tokens) - bars)[:, -held.horizon :].square().mean(dim=1).sum(dim=0)
         nll["s1"] += loss.s1.item() * predicted
         nll["s2"] += loss.s2.item() * predicted
         total += predicted
@@ -70,7 +73,7 @@ def held_out(
     table = {}
     for half, bits in zip(Tokens._fields, tokenizer.quantizer.split, strict=True):
         before = [getattr(tokens, half) for tokens in past]
-        after = [getattr(tokens, half) for tokens in seen]
+        after = [getattr(tokens, half)[:, -held.horizon - 1 :] for tokens in seen]
         table[half] = {"kronos": nll[half] / total, **_counting(before, after, 2**bits)}
     return HeldOut(
         nll=table,

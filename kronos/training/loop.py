@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from kronos.training.config import TrainingConfig
@@ -229,22 +229,19 @@ def _score(
     return dict(zip(totals, (summed / len(indices)).tolist(), strict=True))
 
 
-def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig) -> LRScheduler:
-    warm = max(1, round(config.warmup * config.max_steps))
-    if config.schedule == "onecycle":
-        return OneCycleLR(
-            optimiser,
-            config.learning_rate,
-            total_steps=config.max_steps,
-            pct_start=min(config.warmup, 1 - 1 / config.max_steps),
-            div_factor=1 / WARM_FROM,
-            cycle_momentum=False,  # AdamW's betas stay what they are
-        )
-    parts = [
-        LinearLR(optimiser, WARM_FROM, total_iters=warm),
-        CosineAnnealingLR(optimiser, max(1, config.max_steps - warm)),
-    ]
-    return SequentialLR(optimiser, parts, [warm])
+def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig) -> LambdaLR:
+    """Up from WARM_FROM of the peak, by a cosine (onecycle) or a straight line (cosine), then down by a cosine."""
+    warm = min(round(config.warmup * config.max_steps), config.max_steps - 1)
+
+    def share(step: int) -> float:
+        if step >= warm:
+            return (1 + math.cos(math.pi * (step - warm) / (config.max_steps - warm))) / 2
+        risen = step / warm
+        if config.schedule == "onecycle":
+            risen = (1 - math.cos(math.pi * risen)) / 2
+        return WARM_FROM + (1 - WARM_FROM) * risen
+
+    return LambdaLR(optimiser, share)
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:

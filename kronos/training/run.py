@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -18,21 +20,24 @@ from torch.distributed import is_initialized
 
 from kronos.checkpoint import trained_until
 from kronos.engine.device import find_device
+from kronos.extras import MissingExtra
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import git_commit, latest, package_version
-from kronos.training.config import SCRATCH, Stage, TrainingConfig
+from kronos.training.config import Stage, TrainingConfig
 from kronos.training.dataset import Split, split_windows
 from kronos.training.folder import Progress, RunFolder
 from kronos.training.loop import Trainer
 from kronos.training.memory import keep_freed_memory
 from kronos.training.stages import PredictorStage, TokenizerStage
 from kronos.training.start import (
+    check_place,
     find_tokenizer,
     place_sampling,
     place_tokenizer,
     start_predictor,
     start_tokenizer,
+    weights_to_start_from,
 )
 
 logger = logging.getLogger(__name__)
@@ -52,6 +57,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         FileExistsError: results of an earlier run are in the way.
         ValueError: settings, bars and weights do not fit.
     """
+    _check(config)
     # A stage before this one, in this process, may have had another device or precision. Its group of processes
     # stays: torchrun's meeting point serves one group only.
     AcceleratorState._reset_state(reset_partial_state=not is_initialized())
@@ -70,11 +76,15 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     module: TokenizerStage | PredictorStage
     if stage == "predictor":
         frozen = find_tokenizer(config)
-        tokenizer = KronosTokenizer.from_pretrained(frozen).to(accelerator.device)
-        module = PredictorStage(start_predictor(config, frozen), tokenizer)
+        check_place(frozen, config.output)
+        tokenizer = KronosTokenizer.from_pretrained(frozen.folder).to(accelerator.device)
+        module = PredictorStage(start_predictor(config, frozen.folder), tokenizer, config.horizon)
     else:
-        module = TokenizerStage(start_tokenizer(config), pool_over(accelerator))
+        module = TokenizerStage(start_tokenizer(config), pool_over(accelerator), config.horizon)
     folder = _folder(stage, config, split, module.network, accelerator.num_processes)
+    trainer = Trainer(module, split, config, folder, accelerator)
+    # All processes have read what they start from, and nothing is refused any more: now the folder may change.
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         folder.claim(config.resume, config.overwrite)
         if stage == "predictor":
@@ -84,12 +94,22 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         windows = f"{len(split.training):,} training windows, {len(split.validation):,} to validate on"
         logger.info("%s: %s, %s", stage, weights, windows)
     accelerator.wait_for_everyone()
-    trainer = Trainer(module, split, config, folder, accelerator)
     set_seed(config.seed, device_specific=True)  # networks begin alike, but each process drops other units
     with _tracked(accelerator, config, stage):
         progress = trainer.run()
     atexit.register(accelerator.state.destroy_process_group)  # does nothing where there is none
     return progress
+
+
+def _check(config: TrainingConfig) -> None:
+    """Refuse what could only fail after something was deleted, or go unnoticed."""
+    output = config.output.resolve()
+    if config.overwrite and Path(config.pretrained).expanduser().resolve().is_relative_to(output):
+        raise ValueError("--overwrite would delete the weights to start from. Give another --output.")
+    if config.output.is_file():
+        raise ValueError(f"output={config.output} is a file. Name a folder.")
+    if config.tracker != "none" and find_spec(config.tracker) is None:
+        raise MissingExtra(f"--tracker {config.tracker} is not installed: pip install {config.tracker}")
 
 
 def pool_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
@@ -117,7 +137,7 @@ def _folder(
         "data": [entry["sha256"] for entry in data],
         "processes": processes,
     }
-    started = None if config.pretrained == SCRATCH else config.pretrained
+    started = weights_to_start_from(stage, config)
     seen = [entry["validate_until"] or entry["train_until"] for entry in data]
     if started is not None:
         seen.append(trained_until(started, stage))

@@ -22,19 +22,26 @@ class TokenizerStage(nn.Module):
     Args:
         network: to train.
         pool: mean over all processes of a tensor that is a mean over one process's windows.
+        scored: how many of the last bars validation scores, those that training has not seen; None: all.
     """
 
     losses: ClassVar[tuple[str, ...]] = TokenizerLoss._fields
 
-    def __init__(self, network: KronosTokenizer, pool: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        network: KronosTokenizer,
+        pool: Callable[[Tensor], Tensor] | None = None,
+        scored: int | None = None,
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.scored = network, scored
         self.pool = pool
 
     def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
         """(B, T, 6) bars -> losses."""
         # In validation processes take turns at whole batches, which are scored alone.
-        return self.network.loss(bars, self.pool if self.training else None)._asdict()
+        pool, scored = (self.pool, None) if self.training else (None, self.scored)
+        return self.network.loss(bars, pool, scored)._asdict()
 
 
 class PredictorStage(nn.Module):
@@ -46,9 +53,9 @@ class PredictorStage(nn.Module):
 
     losses: ClassVar[tuple[str, ...]] = ModelLoss._fields
 
-    def __init__(self, network: Kronos, tokenizer: KronosTokenizer) -> None:
+    def __init__(self, network: Kronos, tokenizer: KronosTokenizer, scored: int | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.scored = network, scored
         # Not a submodule: neither trained nor synchronised nor saved with the network.
         self._encode = FusedTokenizer(tokenizer.eval().requires_grad_(False), Form()).encode
 
@@ -57,4 +64,6 @@ class PredictorStage(nn.Module):
         with torch.autocast(bars.device.type, enabled=False):  # a flipped sign would be another token
             tokens = self._encode(bars)
         # Autograd may keep no tensor that was made in inference mode.
-        return self.network.loss(Tokens(*(half.clone() for half in tokens)), stamps)._asdict()
+        tokens = Tokens(*(half.clone() for half in tokens))
+        scored = None if self.training else self.scored
+        return self.network.loss(tokens, stamps, scored=scored)._asdict()

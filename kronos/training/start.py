@@ -6,10 +6,11 @@ import json
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from kronos.checkpoint import (
     CONFIG,
+    RELEASED,
     SAMPLING,
     WEIGHTS,
     fingerprint,
@@ -21,7 +22,7 @@ from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import RECORD
-from kronos.training.config import SCRATCH, TrainingConfig
+from kronos.training.config import SCRATCH, Stage, TrainingConfig
 
 _Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
 
@@ -30,11 +31,27 @@ TOKENIZER_SIZE = TokenizerConfig(d_model=64, ff_dim=128, n_enc_layers=3, n_dec_l
 PREDICTOR_SIZE = ModelConfig(d_model=96, n_layers=4, n_heads=4, ff_dim=256)
 
 
+class Frozen(NamedTuple):
+    """The tokenizer of a second stage: what it was asked for as, and its folder."""
+
+    spec: str | Path
+    folder: Path
+
+
+def weights_to_start_from(stage: Stage, config: TrainingConfig) -> str | None:
+    """What to load a stage's network as; None where it starts from random weights."""
+    if config.pretrained == SCRATCH:
+        return None
+    # A released predictor's tokenizer has an id of its own.
+    return RELEASED.get(config.pretrained, config.pretrained) if stage == "tokenizer" else config.pretrained
+
+
 def start_tokenizer(config: TrainingConfig) -> KronosTokenizer:
     """The tokenizer to train, with the weights and the dropout to start from."""
-    if config.pretrained == SCRATCH:
+    spec = weights_to_start_from("tokenizer", config)
+    if spec is None:
         return KronosTokenizer(_with_dropout(config.tokenizer_size or TOKENIZER_SIZE, config.dropout))
-    found = KronosTokenizer.from_pretrained(config.pretrained)
+    found = KronosTokenizer.from_pretrained(spec)
     network = KronosTokenizer(_with_dropout(found.config, config.dropout))
     network.load_state_dict(found.state_dict())
     return network
@@ -63,34 +80,42 @@ def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
     return network
 
 
-def find_tokenizer(config: TrainingConfig) -> Path:
-    """The folder of the tokenizer whose tokens the second stage learns.
+def find_tokenizer(config: TrainingConfig) -> Frozen:
+    """The tokenizer whose tokens the second stage learns.
 
     Raises:
         FileNotFoundError: there is none, or not where `config.tokenizer` says.
     """
+    spec: str | Path
+    own = config.output / "best"
     if config.tokenizer is not None:
         best = Path(config.tokenizer).expanduser() / "best"  # of a first stage's output
-        return resolve(best if (best / "tokenizer").is_dir() else config.tokenizer, "tokenizer")
-    own = config.output / "best"
-    if (own / "tokenizer").is_dir():
-        return resolve(own, "tokenizer")
-    if config.pretrained == SCRATCH:
+        spec = best if (best / "tokenizer").is_dir() else config.tokenizer
+    elif (own / "tokenizer").is_dir():
+        spec = own
+    elif config.pretrained != SCRATCH:
+        spec = resolve_tokenizer(config.pretrained)
+    else:
         raise FileNotFoundError(
             f"{own} holds no tokenizer. Train the first stage with the same --output, or name one by --tokenizer."
         )
-    return resolve(resolve_tokenizer(config.pretrained), "tokenizer")
+    return Frozen(spec, resolve(spec, "tokenizer"))
 
 
-def place_tokenizer(tokenizer: Path, output: Path) -> None:
-    """Put the tokenizer beside what learns its tokens, so that best and last are pairs.
+def check_place(frozen: Frozen, output: Path) -> None:
+    """Demand that the tokenizer in an output folder, if there is one, is the one to learn the tokens of.
 
     Raises:
         FileExistsError: another one is there.
     """
     own = output / "best" / "tokenizer"
-    if own.is_dir() and fingerprint(own) != fingerprint(tokenizer):
-        raise FileExistsError(f"{own} is another tokenizer than {tokenizer}. Give another --output.")
+    if (own / WEIGHTS).is_file() and fingerprint(own) != fingerprint(frozen.folder):
+        raise FileExistsError(f"{own} is another tokenizer than {frozen.spec}. Give another --output.")
+
+
+def place_tokenizer(frozen: Frozen, output: Path) -> None:
+    """Put the tokenizer beside what learns its tokens, so that best and last are pairs; last had a later one."""
+    tokenizer = frozen.folder
     for which in ("best", "last"):
         target = output / which / "tokenizer"
         if target.resolve() == tokenizer.resolve():
@@ -102,13 +127,13 @@ def place_tokenizer(tokenizer: Path, output: Path) -> None:
         if record.is_file():
             shutil.copy2(record, target / RECORD)
             continue
-        known = trained_until(tokenizer, "tokenizer")
-        told = {"origin": str(tokenizer), "sha256": fingerprint(tokenizer), "trained_until": known}
+        known = trained_until(frozen.spec, "tokenizer")
+        told = {"origin": str(frozen.spec), "sha256": fingerprint(tokenizer), "trained_until": known}
         (target / RECORD).write_text(json.dumps(told, indent=1) + "\n")
 
 
 def place_sampling(config: TrainingConfig) -> None:
-    """Let the sampling settings that suit the weights to start from suit the new ones too."""
+    """Let the sampling settings of the weights to start from stand for the new ones, until others are chosen."""
     if config.pretrained == SCRATCH:
         return
     known = resolve(config.pretrained, "predictor") / SAMPLING

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class BarTape:
         dates: (M,) datetime64[ns] of each bar.
         bounds: (segments + 1,) first row of each segment, then M.
         ledger: what it holds, and where from.
+        folder: where it lies; None: in memory only.
     """
 
     values: np.ndarray
@@ -70,6 +71,13 @@ class BarTape:
     dates: np.ndarray
     bounds: np.ndarray
     ledger: Ledger
+    folder: Path | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., BarTape], tuple[Any, ...]]:
+        """A process that loads windows maps the same files, where a copy would hold every bar."""
+        if self.folder is not None and isinstance(self.values, np.memmap):
+            return BarTape._map, (self.folder, self.ledger.name)
+        return BarTape, tuple(getattr(self, field.name) for field in fields(self))
 
     @classmethod
     def open(cls, source: Source | None, min_bars: int) -> BarTape:
@@ -126,6 +134,7 @@ class BarTape:
             dates=arrays["dates"].view("datetime64[ns]"),
             bounds=np.load(folder / "bounds.npy"),
             ledger=replace(Ledger(**held), name=name),  # the same bars may go by several names
+            folder=folder,
         )
 
 

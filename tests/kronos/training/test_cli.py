@@ -77,7 +77,7 @@ def test_both_stages_run_to_a_pair_that_forecasts_and_is_scored(
     dates = make_bars(160).index
     ends = 2 * ((dates >= "2024-07-01") & (dates <= "2024-08-01")).sum()
     assert scores["nll"]["s1"]["kronos"] == pytest.approx(np.log(16), rel=0.5)  # barely trained: near chance
-    assert scores["tokens"] == ends * 100  # a window of 101 bars behind every one of them
+    assert scores["tokens"] == ends * 11  # the horizon of a window that ends with every one of them
 
 
 def test_both_stages_at_once_take_their_own_settings(flags: list[str], tmp_path: Path) -> None:

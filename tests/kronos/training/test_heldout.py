@@ -33,14 +33,14 @@ def tokens(tokenizer: KronosTokenizer, seed: int) -> Tokens:
         return tokenizer.encode(held.batch(np.arange(len(held))).bars)
 
 
-def test_the_models_score_is_its_loss(scores: HeldOut) -> None:
+def test_the_models_score_is_its_loss_behind_the_lookback(scores: HeldOut) -> None:
     held, seen = windows(1), tokens(make_tokenizer(), 1)
     stamps = held.batch(np.arange(len(held))).stamps
     with torch.no_grad():
-        loss = make_model().loss(seen, stamps)
+        loss = make_model().loss(seen, stamps, scored=HORIZON)
     assert scores.nll["s1"]["kronos"] == pytest.approx(loss.s1.item(), rel=1e-5)
     assert scores.nll["s2"]["kronos"] == pytest.approx(loss.s2.item(), rel=1e-5)
-    assert scores.tokens == seen.s1[:, 1:].numel()
+    assert scores.tokens == seen.s1[:, LOOKBACK:].numel()
 
 
 @pytest.mark.parametrize(("half", "size"), [("s1", 32), ("s2", 8)])
@@ -52,7 +52,7 @@ def test_the_counting_baselines_count_training_tokens_and_score_held_out_ones(
     double = Counter(pair for row in before for pair in itertools.pairwise(row))
     firsts = Counter(token for row in before for token in row[:-1])
     chance = {token: (single[token] + 1) / (single.total() + size) for token in range(size)}
-    pairs = [pair for row in after for pair in itertools.pairwise(row)]
+    pairs = [pair for row in after for pair in itertools.pairwise(row[LOOKBACK - 1 :])]
     unigram = -sum(math.log(chance[new]) for _, new in pairs) / len(pairs)
     bigram = -sum(
         math.log((double[old, new] + 20 * chance[new]) / (firsts[old] + 20)) for old, new in pairs
@@ -65,7 +65,7 @@ def test_reconstruction_is_scored_by_feature_and_the_vocabulary_by_use(scores: H
     tokenizer, held = make_tokenizer(), windows(1)
     bars, seen = held.batch(np.arange(len(held))).bars, tokens(make_tokenizer(), 1)
     with torch.no_grad():
-        squares = (tokenizer.decode(seen) - bars).square().mean(dim=(0, 1))
+        squares = (tokenizer.decode(seen) - bars)[:, LOOKBACK:].square().mean(dim=(0, 1))
     assert list(scores.recon_mse) == list(FEATURES)
     np.testing.assert_allclose(list(scores.recon_mse.values()), squares, rtol=1e-5)
     assert scores.codes_used == {"s1": len(seen.s1.unique()) / 32, "s2": len(seen.s2.unique()) / 8}
@@ -89,10 +89,10 @@ def test_bars_behind_the_first_forecast_one_do_not_move_the_close_error(scores: 
 
 def test_only_as_many_windows_are_scored_as_asked_for() -> None:
     few = held_out(make_model(), make_tokenizer(), windows(0), windows(1), count=5)
-    assert few.tokens == 5 * (LOOKBACK + HORIZON - 1)
+    assert few.tokens == 5 * HORIZON
 
 
 def test_windows_of_several_sources_are_scored_together() -> None:
     two = make_windows(make_tape(make_bars(40, 1)), make_tape(make_bars(30, 2), name="other"))
     scores = held_out(make_model(), make_tokenizer(), windows(0), two)
-    assert scores.tokens == len(two) * (LOOKBACK + HORIZON - 1)
+    assert scores.tokens == len(two) * HORIZON

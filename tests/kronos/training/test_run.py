@@ -38,7 +38,7 @@ from tests.kronos.training.builders import (
 )
 
 # Faster and faster, so that the last is not the best.
-FORGETTING = {"learning_rate": 0.2, "warmup": 0.99, "max_steps": 8, "validate_every": 2}
+FORGETTING = {"learning_rate": 0.5, "warmup": 0.9, "max_steps": 8, "validate_every": 2}
 
 
 @dataclass
@@ -107,7 +107,7 @@ def test_the_record_tells_bars_settings_and_losses(pair: Pair) -> None:
         assert (source["name"], source["instruments"], source["bars"]) == ("bars", 2, 220)
         assert (source["train_until"], source["validate_until"]) == ("2024-04-19", "2024-06-10")
         assert len(source["sha256"]) == 64
-        assert record["settings"]["learning_rate"] == 0.2
+        assert record["settings"]["learning_rate"] == FORGETTING["learning_rate"]
         assert record["settings"]["data"] == [source["sha256"]]
         assert record["losses"]["val_loss"] == progress.best
         assert record["origin"] is None

@@ -51,7 +51,10 @@ def captured(stage: PredictorStage) -> list[Tokens]:
     """The tokens that the network is asked to learn, as it is asked."""
     seen: list[Tokens] = []
     loss = stage.network.loss
-    stage.network.loss = lambda tokens, stamps: (seen.append(tokens), loss(tokens, stamps))[1]
+    stage.network.loss = lambda tokens, stamps, **scored: (
+        seen.append(tokens),
+        loss(tokens, stamps, **scored),
+    )[1]
     return seen
 
 
@@ -106,3 +109,27 @@ def test_a_step_changes_the_loss(kind: str) -> None:
         for weight in network.parameters():
             weight -= 1e-3 * weight.grad
     assert stage(*batch())["loss"] < before
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "predictor"])
+def test_validation_scores_the_last_bars_alone_and_training_all(kind: str) -> None:
+    bars, stamps = batch()
+    scored = 2
+    if kind == "tokenizer":
+        network = make_tokenizer()
+        stage: TokenizerStage | PredictorStage = TokenizerStage(network, scored=scored)
+        whole, rebuilt = network.loss(bars), network.decode(network.encode(bars))
+        want = (rebuilt - bars)[:, -scored:].square().mean()
+        name, all_bars = "recon", whole.recon
+    else:
+        model, tokenizer = make_model(), make_tokenizer()
+        stage = PredictorStage(model, tokenizer, scored)
+        tokens = tokenizer.encode(bars)
+        past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
+        logits = model(past, stamps[:, :-1], tokens.s1[:, 1:])
+        late = logits.s1[:, -scored:].log_softmax(-1)
+        want = -late.gather(-1, tokens.s1[:, -scored:, None]).mean()
+        name, all_bars = "s1", model.loss(tokens, stamps).s1
+    torch.testing.assert_close(stage.eval()(bars, stamps)[name], want)
+    torch.testing.assert_close(stage.train()(bars, stamps)[name], all_bars)
+    assert abs(want - all_bars) > 1e-3

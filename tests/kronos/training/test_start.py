@@ -13,6 +13,8 @@ from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.start import (
+    Frozen,
+    check_place,
     find_tokenizer,
     place_sampling,
     place_tokenizer,
@@ -102,9 +104,9 @@ def test_the_tokenizer_is_that_in_the_output_and_else_that_of_the_weights_to_ref
     out: Path, tmp_path: Path
 ) -> None:
     sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": "kronos-nano"}
-    assert find_tokenizer(make_config(out)) == out / "best" / "tokenizer"
-    assert find_tokenizer(make_config(out, **sizes)) == out / "best" / "tokenizer"
-    assert find_tokenizer(make_config(tmp_path / "new", **sizes)) == NANO / "tokenizer"
+    assert find_tokenizer(make_config(out)).folder == out / "best" / "tokenizer"
+    assert find_tokenizer(make_config(out, **sizes)).folder == out / "best" / "tokenizer"
+    assert find_tokenizer(make_config(tmp_path / "new", **sizes)).folder == NANO / "tokenizer"
     with pytest.raises(FileNotFoundError, match=r"new.best holds no tokenizer\. Train the first stage with"):
         find_tokenizer(make_config(tmp_path / "new"))
 
@@ -112,13 +114,13 @@ def test_the_tokenizer_is_that_in_the_output_and_else_that_of_the_weights_to_ref
 @pytest.mark.parametrize("spec", ["{out}", "{out}/best", "{out}/best/tokenizer"])
 def test_a_first_stages_output_stands_for_its_best_tokenizer(spec: str, out: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path / "new", tokenizer=spec.format(out=out))
-    assert find_tokenizer(config) == out / "best" / "tokenizer"
+    assert find_tokenizer(config).folder == out / "best" / "tokenizer"
 
 
 def test_a_tokenizer_may_be_named(out: Path) -> None:
     # the one named wins over the one that is there
-    assert find_tokenizer(make_config(out, tokenizer="kronos-nano")) == NANO / "tokenizer"
-    assert find_tokenizer(make_config(out, tokenizer=str(out / "last"))) == out / "last" / "tokenizer"
+    assert find_tokenizer(make_config(out, tokenizer="kronos-nano")).folder == NANO / "tokenizer"
+    assert find_tokenizer(make_config(out, tokenizer=str(out / "last"))).folder == out / "last" / "tokenizer"
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_tokenizer(make_config(out, tokenizer=str(out / "nowhere")))
 
@@ -127,8 +129,9 @@ def test_the_tokenizer_is_put_beside_the_best_and_the_last_predictor(out: Path, 
     record = {"origin": "kronos-nano", "trained_until": "2020-01-01"}
     (out / "best" / "tokenizer" / "training.json").write_text(json.dumps(record))
     before = fingerprint(out / "best" / "tokenizer")
-    place_tokenizer(out / "best" / "tokenizer", out)  # in place: the last becomes the best, which was learnt
-    place_tokenizer(out / "best" / "tokenizer", tmp_path / "new")
+    best = Frozen(out, out / "best" / "tokenizer")
+    place_tokenizer(best, out)  # in place: the last becomes the best, which was learnt
+    place_tokenizer(best, tmp_path / "new")
     for folder in (out, tmp_path / "new"):
         for which in ("best", "last"):
             assert fingerprint(folder / which / "tokenizer") == before
@@ -141,7 +144,7 @@ def test_a_tokenizer_without_a_record_gets_one_of_what_is_known(tmp_path: Path) 
     unknown = make_tokenizer().save_pretrained(tmp_path / "alone")
     for tokenizer, until in ((known, "2019-12-31"), (unknown, None)):
         output = tmp_path / f"out of {tokenizer.name}"
-        place_tokenizer(tokenizer, output)
+        place_tokenizer(Frozen(tokenizer, tokenizer), output)
         for which in ("best", "last"):
             record = json.loads((output / which / "tokenizer" / "training.json").read_text())
             assert record == {
@@ -153,12 +156,39 @@ def test_a_tokenizer_without_a_record_gets_one_of_what_is_known(tmp_path: Path) 
 
 def test_another_tokenizer_in_the_output_is_never_replaced(out: Path, tmp_path: Path) -> None:
     other = make_tokenizer(seed=5).save_pretrained(tmp_path / "other")
-    before = fingerprint(out / "best" / "tokenizer")
     with pytest.raises(FileExistsError, match=r"is another tokenizer than .*other\. Give another --output\."):
-        place_tokenizer(other, out)
-    assert fingerprint(out / "best" / "tokenizer") == before
+        check_place(Frozen(other, other), out)
     shutil.copytree(out / "best" / "tokenizer", tmp_path / "copy")
-    place_tokenizer(tmp_path / "copy", out)  # the same one, from elsewhere
+    check_place(Frozen("copy", tmp_path / "copy"), out)  # the same one, from elsewhere
+    check_place(Frozen(other, other), tmp_path / "nothing there yet")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """A released pair as the hub's cache would hold it."""
+    folders = {
+        "NeoQuasar/Kronos-small": make_model(s1_bits=4, s2_bits=2).save_pretrained(tmp_path / "small"),
+        "NeoQuasar/Kronos-Tokenizer-base": make_tokenizer(s1_bits=4, s2_bits=2, group_size=3).save_pretrained(
+            tmp_path / "base"
+        ),
+    }
+    monkeypatch.setattr("kronos.checkpoint._from_hub", lambda repo, revision: folders[repo])
+    return folders
+
+
+def test_a_released_model_is_refined_with_the_tokenizer_it_was_released_with(
+    hub: dict[str, Path], tmp_path: Path
+) -> None:
+    sizes = {"tokenizer_size": None, "predictor_size": None}
+    config = make_config(tmp_path / "out", pretrained="NeoQuasar/Kronos-small", **sizes)
+    assert start_tokenizer(config).config == make_tokenizer(s1_bits=4, s2_bits=2, group_size=3).config
+    frozen = find_tokenizer(config)
+    assert frozen == ("NeoQuasar/Kronos-Tokenizer-base", hub["NeoQuasar/Kronos-Tokenizer-base"])
+    assert start_predictor(config, frozen.folder).config.s1_bits == 4
+    place_tokenizer(frozen, config.output)
+    record = json.loads((config.output / "best" / "tokenizer" / "training.json").read_text())
+    assert record["origin"] == "NeoQuasar/Kronos-Tokenizer-base"
+    assert record["trained_until"] == "2024-06-30"  # the paper's; no card of theirs says so
 
 
 def test_the_sizes_that_are_given_are_those_of_a_tokenizer(tmp_path: Path) -> None:

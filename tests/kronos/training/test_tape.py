@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -133,6 +134,18 @@ def test_a_tape_is_mapped_from_disk_not_read(file: Path) -> None:
         assert not array.flags.writeable
     folder = tape_cache() / tapes()[0]
     assert (folder / "values").stat().st_size == 100 * 6 * 4
+
+
+def test_another_process_is_given_the_place_of_a_tape_not_its_bars(file: Path) -> None:
+    tape = BarTape.open(Source(file, name="mine"), LENGTH)
+    sent = pickle.dumps(tape)
+    assert len(sent) < 1000
+    got = pickle.loads(sent)
+    assert isinstance(got.values, np.memmap)
+    assert got.ledger == tape.ledger
+    np.testing.assert_array_equal(got.values, tape.values)
+    changed = replace(tape, values=tape.values * 2)  # one that lies on no disk goes whole
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(changed)).values, tape.values * 2)
 
 
 def test_a_tape_is_made_once_and_then_found(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
