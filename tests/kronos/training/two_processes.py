@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from kronos.engine.device import find_device
 from kronos.training import run
 from kronos.training.config import Stage
 from kronos.training.folder import Progress
@@ -45,6 +46,8 @@ def observed(stage: Stage, folder: Path, output: str, **settings: Any) -> Observ
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Accelerator, "clip_grad_norm_", noted)
+        # Where there is no accelerator, processes must find one another on the default device, too.
+        settings["device"] = "auto" if find_device(None).type == "cpu" else "cpu"
         config = make_run(folder, output=folder / output, max_steps=STEPS, validate_every=2, **settings)
         seen.progress = run.run_stage(stage, config)
     seen.drawn = torch.rand(4)
