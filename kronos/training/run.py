@@ -103,8 +103,8 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
 
 def _check(config: TrainingConfig) -> None:
     """Refuse what could only fail after something was deleted, or go unnoticed."""
-    output = config.output.resolve()
-    if config.overwrite and Path(config.pretrained).expanduser().resolve().is_relative_to(output):
+    start = Path(config.pretrained).expanduser()  # a bundled name or a hub id is no path that exists
+    if config.overwrite and start.exists() and start.resolve().is_relative_to(config.output.resolve()):
         raise ValueError("--overwrite would delete the weights to start from. Give another --output.")
     if config.output.is_file():
         raise ValueError(f"output={config.output} is a file. Name a folder.")

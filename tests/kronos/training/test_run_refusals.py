@@ -51,6 +51,20 @@ def test_weights_to_start_from_are_not_overwritten(tmp_path: Path) -> None:
     assert contents(config.output) == before
 
 
+def test_a_bundled_name_is_no_folder_in_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_run(
+        tmp_path,
+        output=Path(),
+        overwrite=True,
+        pretrained="kronos-nano",
+        tokenizer_size=None,
+        predictor_size=None,
+        max_steps=1,
+    )
+    assert run_stage("tokenizer", config).step == 1
+
+
 def test_a_tracker_that_is_not_installed_is_missed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
