@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kronos_strategies.evaluation.returns import BARS_PER_YEAR
+from kronos_strategies.evaluation.portfolio.returns import BARS_PER_YEAR
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class BacktestResult:
         benchmarks: frame by datetime, simple returns of what it is held against, one column each.
         turnover: (bars,) value traded / value of the book, both sides counted.
         cost: (bars,) costs / value of the book.
-        positions: (bars,) names held at the close.
+        weights: indexed (datetime, instrument), what is held at each close as a fraction of equity, negative if
+            short; names that are not held have no row, and what is missing to 1 is cash.
         bars_per_year: that annualise its figures.
     """
 
@@ -26,5 +27,11 @@ class BacktestResult:
     benchmarks: pd.DataFrame
     turnover: pd.Series
     cost: pd.Series
-    positions: pd.Series
+    weights: pd.Series
     bars_per_year: int = BARS_PER_YEAR
+
+    @property
+    def positions(self) -> pd.Series:
+        """(bars,) names held at each close."""
+        held = self.weights[self.weights != 0].groupby(level="datetime").size()
+        return held.reindex(self.returns.index, fill_value=0).rename("positions")

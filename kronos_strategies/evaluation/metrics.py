@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from kronos_strategies.evaluation.ic import information_coefficient, summarise
-from kronos_strategies.evaluation.returns import annual_return, max_drawdown, sharpe
+from kronos_strategies.evaluation.portfolio.returns import annual_return, max_drawdown, sharpe
+from kronos_strategies.evaluation.signal.ic import information_coefficient, summarise
 from kronos_strategies.result import BacktestResult
 
 

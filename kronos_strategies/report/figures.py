@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.extras import MissingExtra
-from kronos_strategies.evaluation.returns import drawdowns
+from kronos_strategies.evaluation.portfolio.returns import drawdowns
 from kronos_strategies.result import BacktestResult
 
 try:

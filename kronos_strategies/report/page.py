@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from kronos.extras import MissingExtra
-from kronos_strategies.evaluation.returns import annual_return, max_drawdown, sharpe
+from kronos_strategies.evaluation.portfolio.returns import annual_return, max_drawdown, sharpe
 from kronos_strategies.report import figures
 from kronos_strategies.report.formats import DASH, count, decimals, general, percent
 from kronos_strategies.report.verdict import judge

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from kronos_strategies.evaluation.calibration import normal_crps
+from kronos_strategies.evaluation.distribution.calibration import normal_crps
 from kronos_strategies.evaluation.scorecard.paths import band
 from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
 from kronos_strategies.evaluation.significance import MeanTest

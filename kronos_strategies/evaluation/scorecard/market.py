@@ -17,7 +17,12 @@ import pandas as pd
 
 from kronos.bars import PRICES
 from kronos_strategies.evaluation.baselines import BASELINES, low_volatility_20
-from kronos_strategies.evaluation.volatility import garman_klass, overnight, realised_variance, sum_ahead
+from kronos_strategies.evaluation.distribution.volatility import (
+    garman_klass,
+    overnight,
+    realised_variance,
+    sum_ahead,
+)
 
 CLOSES, RANGES = "closes", "ranges"  # the two measures of realised variance
 

@@ -9,8 +9,14 @@ import pandas as pd
 
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
-from kronos_strategies.evaluation.calibration import ensemble_crps, fair_crps, inside, pit, samples_for
-from kronos_strategies.evaluation.volatility import sampled_variance
+from kronos_strategies.evaluation.distribution.calibration import (
+    ensemble_crps,
+    fair_crps,
+    inside,
+    pit,
+    samples_for,
+)
+from kronos_strategies.evaluation.distribution.volatility import sampled_variance
 from kronos_strategies.signals import signals
 
 _LOWEST = 1e-3  # of the last close: a linear scale lets a violent path cross zero, as in `signals`

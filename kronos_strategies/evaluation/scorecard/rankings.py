@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.ic import information_coefficient
-from kronos_strategies.evaluation.neutral import neutralise
 from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
+from kronos_strategies.evaluation.signal.ic import information_coefficient
+from kronos_strategies.evaluation.signal.neutral import neutralise
 from kronos_strategies.evaluation.significance import MeanTest, newey_west
 
 PERSISTENCE = "persistence"

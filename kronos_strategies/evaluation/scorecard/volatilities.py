@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from kronos_strategies.evaluation.ic import information_coefficient
+from kronos_strategies.evaluation.distribution.volatility import VarianceScore, qlike, score_variance
 from kronos_strategies.evaluation.scorecard.rankings import rank_ic_lead
 from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
+from kronos_strategies.evaluation.signal.ic import information_coefficient
 from kronos_strategies.evaluation.significance import MeanTest
-from kronos_strategies.evaluation.volatility import VarianceScore, qlike, score_variance
 
 HISTORICAL = "last 20 days"
 

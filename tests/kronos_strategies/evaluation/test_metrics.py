@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.ic import information_coefficient, summarise
 from kronos_strategies.evaluation.metrics import coefficients, compare, portfolio_metrics, signal_metrics
-from kronos_strategies.evaluation.returns import annual_return, max_drawdown, sharpe
+from kronos_strategies.evaluation.portfolio.returns import annual_return, max_drawdown, sharpe
+from kronos_strategies.evaluation.signal.ic import information_coefficient, summarise
 from kronos_strategies.result import BacktestResult
 
 DAYS = pd.bdate_range("2024-01-01", periods=40)

@@ -14,15 +14,15 @@ from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.causal import scramble_after
 from kronos_strategies.evaluation.baselines import reversal_5
-from kronos_strategies.evaluation.calibration import normal_crps
-from kronos_strategies.evaluation.ic import information_coefficient
+from kronos_strategies.evaluation.distribution.calibration import normal_crps
+from kronos_strategies.evaluation.distribution.volatility import realised_variance
 from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_forecasts
 from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, DistributionScore
 from kronos_strategies.evaluation.scorecard.rankings import PERSISTENCE, RankingScore
 from kronos_strategies.evaluation.scorecard.rows import MODEL
 from kronos_strategies.evaluation.scorecard.tables import grid, tables
 from kronos_strategies.evaluation.scorecard.volatilities import HISTORICAL, VolatilityScore
-from kronos_strategies.evaluation.volatility import realised_variance
+from kronos_strategies.evaluation.signal.ic import information_coefficient
 from kronos_strategies.signals import signals
 
 DAYS = pd.bdate_range("2023-01-02", periods=110)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.returns import max_drawdown
+from kronos_strategies.evaluation.portfolio.returns import max_drawdown
 from kronos_strategies.report import figures
 from kronos_strategies.result import BacktestResult
 from tests.kronos_strategies.report.colours import contrast

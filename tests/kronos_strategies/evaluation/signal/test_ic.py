@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kronos_strategies.evaluation.ic import ICSummary, information_coefficient, summarise
+from kronos_strategies.evaluation.signal.ic import ICSummary, information_coefficient, summarise
 
 DAYS = pd.date_range("2024-01-01", periods=6)
 

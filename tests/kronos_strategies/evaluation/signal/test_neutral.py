@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from kronos_strategies.evaluation.ic import information_coefficient
-from kronos_strategies.evaluation.neutral import neutralise
+from kronos_strategies.evaluation.signal.ic import information_coefficient
+from kronos_strategies.evaluation.signal.neutral import neutralise
 
 INDEX = pd.MultiIndex.from_product(
     [pd.date_range("2024-01-01", periods=4), [f"N{i:02d}" for i in range(25)]],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kronos_strategies.evaluation.returns import annual_return, drawdowns, max_drawdown, sharpe
+from kronos_strategies.evaluation.portfolio.returns import annual_return, drawdowns, max_drawdown, sharpe
 
 NONE = pd.Series([], dtype=float)
 streams = st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=40).map(lambda values: pd.Series(values))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from kronos_strategies.evaluation.calibration import (
+from kronos_strategies.evaluation.distribution.calibration import (
     ensemble_crps,
     fair_crps,
     inside,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.volatility import (
+from kronos_strategies.evaluation.distribution.volatility import (
     garman_klass,
     overnight,
     parkinson,

@@ -1,0 +1,1 @@
+"""Whether outcomes fall where the sampled paths say. Torch-free, engine-free."""

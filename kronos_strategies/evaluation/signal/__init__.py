@@ -1,0 +1,1 @@
+"""How a score ranks the returns that follow it. Torch-free, engine-free."""
