@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +20,6 @@ SHOWN = (
     "hide_volume",
     "seed",
 )
-
-
-def git_commit() -> str | None:
-    """The commit of the code that runs, with a + if files differ from it; None outside of a repository."""
-    here = Path(__file__)  # in a virtual environment within somebody's repository it is no file of that one
-    commands = (
-        ["ls-files", "--error-unmatch", here.name],
-        ["rev-parse", "HEAD"],
-        ["status", "--porcelain", "--untracked-files=no"],
-    )
-    try:
-        _, commit, changed = (
-            subprocess.run(
-                ["git", "-C", str(here.parent), *command],
-                capture_output=True, text=True, check=True, timeout=10,
-            ).stdout.strip()
-            for command in commands
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+" if changed else "")
 
 
 def write_card(folder: Path) -> None:
@@ -118,8 +95,3 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
         "|---|---|",
         *losses,
     ]
-
-
-def package_version() -> str:
-    """Of this distribution."""
-    return version("kronos-strategies")

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.distributed import is_initialized
 
 from kronos.checkpoint import trained_until
+from kronos.codebase import git_commit, package_version
 from kronos.engine.device import find_device
 from kronos.extras import MissingExtra
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
-from kronos.training.card import git_commit, latest, package_version
+from kronos.training.card import latest
 from kronos.training.config import Stage, TrainingConfig
 from kronos.training.dataset import Split, split_windows
 from kronos.training.folder import Progress, RunFolder
