@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+T_co = TypeVar("T_co", covariant=True)
 
 ProgressReport = Callable[[int, int], None]  # called as report(done, total)
 
@@ -48,6 +51,22 @@ def progress_bar(what: str, unit: str) -> Iterator[ProgressReport]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class Countable(Protocol[T_co]):
+    """What has a length and can be gone through."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+
+def tracked(items: Countable[T_co], what: str, unit: str) -> Iterator[T_co]:
+    """The items, under a `progress_bar` that moves when the next one is asked for."""
+    with progress_bar(what, unit) as progress:
+        for done, item in enumerate(items):
+            progress(done, len(items))
+            yield item
 
 
 class _Speed(ProgressColumn):

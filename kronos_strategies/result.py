@@ -1,4 +1,4 @@
-"""BacktestResult: what a book earned, whichever engine traded it."""
+"""BacktestResult: what a book earned and held, whichever engine traded it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kronos_strategies.evaluation.portfolio.returns import BARS_PER_YEAR
+BARS_PER_YEAR = 252
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,6 @@ class BacktestResult:
 
     @property
     def positions(self) -> pd.Series:
-        """(bars,) names held at each close."""
-        held = self.weights[self.weights != 0].groupby(level="datetime").size()
-        return held.reindex(self.returns.index, fill_value=0).rename("positions")
+        """(bars,) names held at each close; a weight of 0 or NaN holds nothing."""
+        held = self.weights.fillna(0.0).ne(0).groupby(level="datetime").sum()
+        return held.reindex(self.returns.index, fill_value=0).astype(int).rename("positions")

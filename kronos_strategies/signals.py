@@ -37,6 +37,23 @@ def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataF
     Raises:
         ValueError: the horizon is too short, or a price is not positive, so that no return exists.
     """
+    earned = tradable_returns(forecast, hold, price)
+    gained, volatility = _whole_horizon(forecast)
+    columns = {"score": earned.mean(axis=1), "expected_return": gained.mean(axis=1), "volatility": volatility}
+    return pd.DataFrame(columns | _spread(earned), index=forecast.keys, dtype=np.float64)
+
+
+def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") -> np.ndarray:
+    """(N, S) returns path[t+1+hold] / path[t+1] - 1 of each path, which a signal dated t can earn.
+
+    Args:
+        forecast: horizon of at least hold + 1.
+        hold: bars that a position is held.
+        price: feature that trades happen at, "close" or "open".
+
+    Raises:
+        ValueError: the horizon is too short, or a last close is not positive, so that no return exists.
+    """
     if hold < 1:
         raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 bar.")
     if forecast.horizon < hold + 1:
@@ -44,11 +61,8 @@ def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataF
             f"A horizon of {forecast.horizon} bars cannot score hold={hold}: a signal trades one bar later. "
             f"Forecast at least {hold + 1} bars."
         )
-    traded = _positive(forecast, forecast.path(price))  # (N, S, H)
-    earned = traded[:, :, hold] / traded[:, :, 0] - 1  # (N, S)
-    gained, volatility = _whole_horizon(forecast)
-    columns = {"score": earned.mean(axis=1), "expected_return": gained.mean(axis=1), "volatility": volatility}
-    return pd.DataFrame(columns | _spread(earned), index=forecast.keys, dtype=np.float64)
+    traded = positive_prices(forecast, price)  # (N, S, H)
+    return traded[:, :, hold] / traded[:, :, 0] - 1
 
 
 def summary(forecast: Forecast) -> pd.DataFrame:
@@ -71,7 +85,7 @@ def summary(forecast: Forecast) -> pd.DataFrame:
 
 def _whole_horizon(forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:
     """(N, S) returns from the last close to the last bar of each path, (N,) volatility per bar."""
-    closes = _positive(forecast, forecast.path("close"))
+    closes = positive_prices(forecast)
     last = forecast.last[:, CLOSE].astype(np.float64)[:, None]  # (N, 1)
     start = np.broadcast_to(last[:, None], (*closes.shape[:2], 1))
     steps = np.diff(np.log(np.concatenate([start, closes], axis=2)))  # (N, S, H)
@@ -84,13 +98,16 @@ def _spread(returns: np.ndarray) -> dict[str, np.ndarray]:
     return {"prob_up": (returns > 0).mean(axis=1), "q05": low, "q95": high}
 
 
-def _positive(forecast: Forecast, prices: np.ndarray) -> np.ndarray:
-    """Prices in float64, with sampled prices at or below zero lifted to a thousandth of the last close.
+def positive_prices(forecast: Forecast, price: str = "close") -> np.ndarray:
+    """(N, S, H) float64, with sampled prices at or below zero lifted to a thousandth of the last close.
 
     A path is sampled on a linear scale, so a violent one can cross zero; a return from there has no meaning.
+
+    Raises:
+        ValueError: a last close is not positive.
     """
     last = forecast.last[:, CLOSE].astype(np.float64)
     if (last <= 0).any():
         where = forecast.keys[int(np.argmax(last <= 0))]
         raise ValueError(f"The last close of {where} is not positive, so it has no return. Drop that window.")
-    return np.maximum(prices, 1e-3 * last[:, None, None])
+    return np.maximum(forecast.path(price), 1e-3 * last[:, None, None])

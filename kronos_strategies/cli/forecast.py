@@ -13,11 +13,26 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note, qrun_command, show_next
+from kronos_strategies.cli.show import TRACKING, Tracking, note, qrun_command, show_next
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
     from kronos_strategies.store import Filled
+
+# What configs/kronos_csi300.yaml does without being told.
+DEFAULTS = {
+    "KRONOS_STORE_DTYPE": "float32",
+    "KRONOS_MODEL": "kronos-nano",
+    "KRONOS_PRECISION": "float32",
+    "KRONOS_WINDOW": "exact",
+    "KRONOS_SAMPLES": "10",
+    "KRONOS_SEED": "0",
+    "KRONOS_MARKET": "csi300",
+    "KRONOS_LOOKBACK": "90",
+    "KRONOS_HORIZON": "2",
+    "KRONOS_TEST_START": "2023-01-03",
+    "KRONOS_TEST_END": "2023-12-29",
+}
 
 
 def forecast(
@@ -43,6 +58,7 @@ def forecast(
     window: Literal["exact", "rolling"] = "exact",
     compile: bool = False,
     float16: bool = False,
+    tracking: Tracking = TRACKING,
 ) -> None:
     """Forecast every member of a market on every date, into a store of parquet files.
 
@@ -72,12 +88,14 @@ def forecast(
         window: what to do when lookback and horizon outgrow the model's context: read anew at each step, or roll.
         compile: compile the networks first, for long runs on an accelerator.
         float16: store paths as halves, in three fifths of the space.
+        tracking: MLflow store that keeps a record of the run, by which `kronos compare` finds it again.
     """
     from pandas import Timestamp
 
     from kronos.predictor import KronosPredictor
     from kronos_strategies.data.default import default_store
     from kronos_strategies.qlib.market import member_windows
+    from kronos_strategies.qlib.registry import forecast_run
     from kronos_strategies.qlib.source import check_market, check_span, use_source
     from kronos_strategies.store import ForecastStore, WindowSpec
 
@@ -86,41 +104,45 @@ def forecast(
         model, tokenizer, revision, device, precision=precision, window=window, compile=compile
     )
     sampling = predictor.sampling.replaced(samples, T, top_p, top_k, seed)
-    notices = use_source(data or default_store())
+    bars = data or default_store()
+    notices = use_source(bars, tracking)
     check_market(market)
     check_span("The span", Timestamp(start), Timestamp(end), "Give another --start and --end.")
     spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
     windows = member_windows(spec, Timestamp(start), Timestamp(end))
     try:
-        with progress_bar("forecast", "windows") as progress:
-            filled = forecasts.fill(predictor, windows, spec, sampling, progress)
+        with (
+            forecast_run(predictor.provenance(sampling, windows.digest()), spec, bars) as record,
+            progress_bar("forecast", "windows") as progress,
+        ):
+            filled = record(forecasts.fill(predictor, windows, spec, sampling, progress))
     except KeyboardInterrupt:
         Console(stderr=True).print(
             "Stopped. Run the same command again: it goes on with what is not done yet."
         )
         sys.exit(130)
     settings = {
-        "KRONOS_QLIB_DATA": (data, None),
-        "KRONOS_STORE": (store, None),
-        "KRONOS_STORE_DTYPE": (forecasts.dtype, "float32"),
-        "KRONOS_MODEL": (model, "kronos-nano"),
-        "KRONOS_TOKENIZER": (tokenizer, None),
-        "KRONOS_REVISION": (revision, None),
-        "KRONOS_DEVICE": (device, None),
-        "KRONOS_PRECISION": (precision, "float32"),
-        "KRONOS_WINDOW": (window, "exact"),
-        "KRONOS_SAMPLES": (samples, 10),
-        "KRONOS_T": (T, None),
-        "KRONOS_TOP_P": (top_p, None),
-        "KRONOS_TOP_K": (top_k, None),
-        "KRONOS_SEED": (seed, 0),
-        "KRONOS_MARKET": (market, "csi300"),
-        "KRONOS_LOOKBACK": (lookback, 90),
-        "KRONOS_HORIZON": (horizon, 2),
-        "KRONOS_TEST_START": (f"{start:%Y-%m-%d}", "2023-01-03"),
-        "KRONOS_TEST_END": (f"{end:%Y-%m-%d}", "2023-12-29"),
+        "KRONOS_QLIB_DATA": data,
+        "KRONOS_STORE": store,
+        "KRONOS_STORE_DTYPE": forecasts.dtype,
+        "KRONOS_MODEL": model,
+        "KRONOS_TOKENIZER": tokenizer,
+        "KRONOS_REVISION": revision,
+        "KRONOS_DEVICE": device,
+        "KRONOS_PRECISION": precision,
+        "KRONOS_WINDOW": window,
+        "KRONOS_SAMPLES": samples,
+        "KRONOS_T": T,
+        "KRONOS_TOP_P": top_p,
+        "KRONOS_TOP_K": top_k,
+        "KRONOS_SEED": seed,
+        "KRONOS_MARKET": market,
+        "KRONOS_LOOKBACK": lookback,
+        "KRONOS_HORIZON": horizon,
+        "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
+        "KRONOS_TEST_END": f"{end:%Y-%m-%d}",
     }
-    changed = {name: str(value) for name, (value, default) in settings.items() if value != default}
+    changed = {k: str(v) for k, v in settings.items() if v is not None and str(v) != DEFAULTS.get(k)}
     _show(filled, notices, qrun_command(changed))
 
 

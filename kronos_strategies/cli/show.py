@@ -1,12 +1,18 @@
-"""What several commands print alike."""
+"""What several commands take and print alike."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
+
+# The MLflow store of runs: that of `qrun` in the same folder, unless another one is named.
+TRACKING = "sqlite:///mlflow.db"
+Tracking = Annotated[str, Parameter(env_var="MLFLOW_TRACKING_URI")]
 
 
 def note(console: Console, text: str) -> None:

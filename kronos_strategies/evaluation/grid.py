@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+
+ROWS = 65_536  # that are placed at a time: their places stay in cache, and none but them take memory
 
 
 @dataclass(frozen=True)
@@ -16,14 +20,15 @@ class Grid:
     Attributes:
         dates: ascending, unique.
         names: sorted, unique.
-        row: of each key, its place in `dates`.
-        column: of each key, its place in `names`.
+        codes: two arrays (rows,) of integers: of each key, the numbers of its date and of its instrument, as the
+            index keeps them.
+        offsets: two arrays: of each such number, what it adds to the place in the flattened grid.
     """
 
     dates: pd.DatetimeIndex
     names: pd.Index
-    row: np.ndarray
-    column: np.ndarray
+    codes: tuple[np.ndarray, np.ndarray]
+    offsets: tuple[np.ndarray, np.ndarray]
 
     @classmethod
     def of(cls, keys: pd.MultiIndex, what: str = "data") -> Grid:
@@ -34,29 +39,77 @@ class Grid:
             what: they are called in an error.
 
         Raises:
-            ValueError: a level is missing, or a key occurs twice.
+            ValueError: a level is missing, a key lacks its date or its instrument, or a key occurs twice.
         """
         if missing := {"datetime", "instrument"} - set(keys.names):
             raise ValueError(
                 f"The {what} lack the index level '{sorted(missing)[0]}', their levels are {list(keys.names)}. "
                 "Index them by (datetime, instrument)."
             )
-        row, dates = pd.factorize(keys.get_level_values("datetime"), sort=True)
-        column, names = pd.factorize(keys.get_level_values("instrument"), sort=True)
-        grid = cls(pd.DatetimeIndex(dates, name="datetime"), pd.Index(names, name="instrument"), row, column)
-        place = row * len(names) + column
-        if len(np.unique(place)) < len(place):
+        (dates, date), (names, name) = (_level(keys, each, what) for each in ("datetime", "instrument"))
+        every = (np.arange(len(dates)) * len(names), np.arange(len(names)))
+        held = cls(cast(pd.DatetimeIndex, dates), names, (date, name), every).held
+        if np.count_nonzero(held) < len(keys):
             first = keys[keys.duplicated()][0]
             raise ValueError(f"The {what} have {first} twice. Keep one row of each (datetime, instrument).")
-        return grid
+        # Levels are sorted, not rows: each has a value once, though maybe out of order or of no row at all.
+        row, dates = _ascending(dates, np.asarray(held.any(axis=1)))
+        column, names = _ascending(names, np.asarray(held.any(axis=0)))
+        return cls(
+            dates=pd.DatetimeIndex(dates, name="datetime"),
+            names=pd.Index(names, name="instrument"),
+            codes=(date, name),
+            offsets=(row * len(names), column),
+        )
+
+    @property
+    def held(self) -> np.ndarray:
+        """(dates, names) bool: where there is a row, whatever its value."""
+        held = np.zeros((len(self.dates), len(self.names)), bool)
+        for _, place in self._places():
+            held.reshape(-1)[place] = True
+        return held
 
     def wide(self, values: ArrayLike) -> np.ndarray:
         """(rows,) -> (dates, names) float64; NaN where there is no row, or its value is infinite."""
-        scattered = np.full((len(self.dates), len(self.names)), np.nan)
-        scattered[self.row, self.column] = values
-        scattered[np.isinf(scattered)] = np.nan
-        return scattered
+        array = np.asarray(values)
+        if array.shape != self.codes[0].shape:
+            raise ValueError(
+                f"There are {len(self.codes[0])} keys, but values of shape {array.shape}. Pass a value a key."
+            )
+        wide = np.full((len(self.dates), len(self.names)), np.nan)
+        for rows, place in self._places():
+            part = array[rows].astype(float)
+            part[np.isinf(part)] = np.nan
+            wide.reshape(-1)[place] = part
+        return wide
 
     def long(self, wide: np.ndarray) -> np.ndarray:
         """(dates, names) -> (rows,), in the order of the keys."""
-        return wide[self.row, self.column]
+        flat, long = wide.reshape(-1), np.empty(len(self.codes[0]), wide.dtype)
+        for rows, place in self._places():
+            long[rows] = flat[place]
+        return long
+
+    def _places(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Some rows, and their places in the flattened grid."""
+        (dates, names), (row, column) = self.codes, self.offsets
+        for start in range(0, len(dates), ROWS):
+            rows = slice(start, start + ROWS)
+            yield rows, row[dates[rows]] + column[names[rows]]
+
+
+def _level(keys: pd.MultiIndex, name: str, what: str) -> tuple[pd.Index, np.ndarray]:
+    """Values of a level, and of each key the number of its own."""
+    number = keys.names.index(name)
+    codes = np.asarray(keys.codes[number])
+    if lacking := np.count_nonzero(codes < 0):
+        raise ValueError(f"The {what} have {lacking} rows without a value of '{name}'. Drop them first.")
+    return keys.levels[number], codes
+
+
+def _ascending(level: pd.Index, occurs: np.ndarray) -> tuple[np.ndarray, pd.Index]:
+    """Of each number its place among the values that occur, sorted; and those values."""
+    place = np.zeros(len(level), np.int64)
+    place[occurs], values = pd.factorize(level[occurs], sort=True)
+    return place, values

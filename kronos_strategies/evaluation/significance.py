@@ -16,10 +16,14 @@ from kronos.extras import MissingExtra
 
 try:
     from scipy import stats
+    from statsmodels.regression.linear_model import OLS
 except ImportError as error:
-    raise MissingExtra("Intervals need scipy: pip install 'kronos-strategies[evaluation]'") from error
+    raise MissingExtra(
+        "Intervals need scipy and statsmodels: pip install 'kronos-strategies[evaluation]'"
+    ) from error
 
 LEVEL = 0.95
+POWER = 0.8
 MIN_SPANS = 50  # dates / overlap; below, even EWC rejects too often
 MIN_COSINES = 4
 
@@ -30,10 +34,12 @@ EWC, APART, NEWEY_WEST = "EWC", "non-overlapping", "Newey-West"
 class MeanTest:
     """The mean of a series of dates, its interval and its test against zero.
 
-    All but `mean`, `dates` and `undefined` are NaN where the series is too short or constant.
+    Interval, t and p are NaN where the series is too short or constant.
 
     Attributes:
-        mean: over all defined dates.
+        mean: over all defined dates; NaN without any.
+        error: standard error of the mean; 0 where the series is constant, up to rounding, and NaN where it is too
+            short.
         low: of the interval at `level`.
         high: of the interval at `level`.
         t: mean / its standard error.
@@ -47,6 +53,7 @@ class MeanTest:
     """
 
     mean: float
+    error: float
     low: float
     high: float
     t: float
@@ -73,6 +80,32 @@ def mean_test(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LE
     defined = np.isfinite(np.asarray(values, float)).sum()
     test = ewc if defined >= MIN_SPANS * overlap else non_overlapping
     return test(values, overlap, level)
+
+
+def detectable(test: MeanTest, power: float = POWER) -> float:
+    """The smallest true mean that a two-sided test at the test's level finds with this power.
+
+    (t_{1-a/2} + t_{power}) * standard error, a = 1 - level, quantiles of Student's t at the test's degrees of
+    freedom (Bloom 1995); in the unit of the values, of either sign. NaN where the error is 0 or there is none.
+
+    Raises:
+        ValueError: a power outside (0, 1).
+    """
+    if not 0 < power < 1:
+        raise ValueError(f"power={power} is no probability of finding a mean. Pass a number in (0, 1).")
+    if not test.error > 0:
+        return np.nan
+    return float((stats.t.ppf((1 + test.level) / 2, test.df) + stats.t.ppf(power, test.df)) * test.error)
+
+
+def one_sided_bounds(test: MeanTest) -> tuple[float, float]:
+    """Below and above the true mean, each with the confidence of the test's level on its own.
+
+    Mean -/+ t_{level} * standard error, so that the two are the ends of the interval at 2 * level - 1. Both are
+    the mean of a constant series, and NaN of one that is too short.
+    """
+    reach = float(stats.t.ppf(test.level, test.df)) * test.error
+    return test.mean - reach, test.mean + reach
 
 
 def ewc(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LEVEL) -> MeanTest:
@@ -114,19 +147,19 @@ def non_overlapping(values: ArrayLike | pd.Series, overlap: int = 1, level: floa
 def newey_west(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LEVEL) -> MeanTest:
     """Bartlett kernel (Newey & West 1987), the customary one: to be shown beside, for it rejects too often.
 
-    Lags: overlap - 1, or the automatic 4 (T / 100)^(2/9) where that is more. Degrees of freedom T - 1.
-    Undefined dates are closed up, as in `ewc`.
+    Lags: overlap - 1, or the automatic 4 (T / 100)^(2/9) where that is more. statsmodels computes it, a regression
+    on a constant, with its small-sample correction T / (T - 1) of the variance. Degrees of freedom T - 1. Undefined
+    dates are closed up, as in `ewc`.
     """
     series = _Series.of(values, overlap, level)
     size = len(series.defined)
     lags = max(overlap - 1, int(4 * (size / 100) ** (2 / 9)))
     if size < lags + 2:
         return series.test(np.nan, np.nan, f"{NEWEY_WEST}, too few dates")
-    d = series.defined - series.defined.mean()
-    products = np.array([d[lag:] @ d[: size - lag] for lag in range(lags + 1)]) / size
-    weights = 1 - np.arange(lags + 1) / (lags + 1)
-    variance = products[0] + 2 * weights[1:] @ products[1:]
-    return series.test(np.sqrt(variance / size), size - 1, f"{NEWEY_WEST}, L={lags}")
+    fit = OLS(series.defined, np.ones(size)).fit(
+        cov_type="HAC", cov_kwds={"maxlags": lags, "kernel": "bartlett", "use_correction": True}
+    )
+    return series.test(float(fit.bse[0]), size - 1, f"{NEWEY_WEST}, L={lags}")
 
 
 @dataclass(frozen=True)
@@ -153,15 +186,17 @@ class _Series:
         return self.values[np.isfinite(self.values)]
 
     def test(self, error: float, df: float, method: str) -> MeanTest:
-        """From the standard error of the mean; one of rounding only makes no test."""
+        """From the standard error of the mean; one of rounding only is 0 and makes no test."""
         defined = self.defined
         mean = float(defined.mean()) if len(defined) else np.nan
-        if not error > 1e-12 * np.abs(defined).max(initial=0.0):
-            error = np.nan
-        reach = float(stats.t.ppf((1 + self.level) / 2, df)) * error
-        t = mean / error
+        if error <= 1e-12 * np.abs(defined).max(initial=0.0):
+            error = 0.0
+        divisor = error if error > 0 else np.nan
+        reach = float(stats.t.ppf((1 + self.level) / 2, df)) * divisor
+        t = mean / divisor
         return MeanTest(
             mean=mean,
+            error=float(error),
             low=float(mean - reach),
             high=float(mean + reach),
             t=float(t),

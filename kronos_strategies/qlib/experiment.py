@@ -13,6 +13,8 @@ from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from qlib.workflow.recorder import MLflowRecorder
 
+TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started
+
 
 class KronosRecorder(MLflowRecorder):
     """Logs uncommitted code only where there is a repository to ask."""

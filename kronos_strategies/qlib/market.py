@@ -88,12 +88,10 @@ def backtest_result(
     It starts with the bar of the first purchase. The book holds only cash before, and buys at that bar's
     deal price, so the benchmarks earn nothing up to that close either.
     """
-    positions = pd.Series({date: len(book.get_stock_list()) for date, book in held.items()}).reindex(
-        traded.index
-    )
-    invested = positions > 0
-    first = invested.idxmax() if invested.any() else traded.index[0]
-    traded, positions = traded.loc[first:], positions.loc[first:]
+    weights = _weights(held)
+    invested = weights.index.get_level_values("datetime").unique()
+    first = invested.min() if len(invested) else traded.index[0]
+    traded = traded.loc[first:]
     benchmarks = pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal.loc[first:]})
     benchmarks.loc[first] = 0.0
     return BacktestResult(
@@ -101,8 +99,17 @@ def backtest_result(
         benchmarks=benchmarks,
         turnover=traded["turnover"],
         cost=traded["cost"],
-        positions=positions,
+        weights=weights,
     )
+
+
+def _weights(held: Mapping[pd.Timestamp, Position]) -> pd.Series:
+    """What was held at each close, as a fraction of the book with its cash."""
+    by_date = {date: book.get_stock_weight_dict(only_stock=False) for date, book in held.items()}
+    keys = [(date, name) for date, weights in by_date.items() for name in weights]
+    index = pd.MultiIndex.from_arrays([[key[level] for key in keys] for level in (0, 1)], names=KEYS)
+    values = [weight for weights in by_date.values() for weight in weights.values()]
+    return pd.Series(values, index=index, dtype=float, name="weight").sort_index()
 
 
 def _member_rows(market: str, start: pd.Timestamp, end: pd.Timestamp) -> pd.MultiIndex:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 
 import pandas as pd
 from qlib.log import get_module_logger
@@ -10,14 +9,13 @@ from qlib.model.base import Model
 
 from kronos.engine.fused import Precision
 from kronos.engine.generate import Window
-from kronos.forecast import Forecast, Provenance
+from kronos.forecast import Provenance
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.signals import signals
-from kronos_strategies.store import ForecastStore, WindowSpec
-from kronos_strategies.stream import stream
+from kronos_strategies.store import Filled, ForecastStore, WindowSpec
 
 logger = get_module_logger(__name__)
 
@@ -25,7 +23,7 @@ logger = get_module_logger(__name__)
 class KronosModel(Model):
     """Scores each (datetime, instrument) of a segment by its expected tradable return.
 
-    Paths of at most one chunk of dates are in memory, with or without a store.
+    Paths of at most one chunk of dates are in memory.
 
     Args:
         checkpoint: bundled name, folder or hub id.
@@ -35,7 +33,8 @@ class KronosModel(Model):
         samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those that suit the
             checkpoint.
         max_context, window, precision, compile: see `KronosPredictor`.
-        store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps none.
+        store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps them in
+            a temporary one, so that a run's report reads what its scores were made of.
         store_dtype: of the paths in the store, "float32" or "float16".
     """
 
@@ -63,11 +62,13 @@ class KronosModel(Model):
         self.device = device or None
         self.max_context = max_context
         self.window, self.precision, self.compile = window, precision, compile
-        self.store = ForecastStore(store, store_dtype) if store else None
+        self.store = store or None
+        self.store_dtype = store_dtype
         self.provenance: Provenance | None = None
         # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
         # attributes that start with an underscore: a restored one loads its networks again.
         self._predictor: KronosPredictor | None = self._load()
+        self._forecasts: ForecastStore | None = self._open()
         self.sampling = self._predictor.sampling.replaced(samples, T, top_p, top_k, seed)
 
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
@@ -90,32 +91,35 @@ class KronosModel(Model):
         forecasts = self.forecasts(dataset.windows(segment), dataset.spec)
         return pd.concat([signals(forecast, dataset.hold, dataset.deal_price) for forecast in forecasts])
 
-    def forecasts(self, windows: Windows, spec: WindowSpec) -> Iterator[Forecast]:
-        """Forecasts of the windows date by date, from the store where there is one; under a progress bar."""
+    def forecasts(self, windows: Windows, spec: WindowSpec) -> Filled:
+        """Forecasts of the windows date by date, from the store where it has them; under a progress bar."""
         if getattr(self, "_predictor", None) is None:
-            self._predictor = self._load()
-        assert self._predictor is not None
+            self._predictor, self._forecasts = self._load(), self._open()
+        predictor, store = self._predictor, self._forecasts
+        assert predictor is not None
+        assert store is not None
+        self.provenance = predictor.provenance(self.sampling, windows.digest())
         logger.info(
             "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
             self.checkpoint,
             spec.horizon,
             len(windows),
             self.sampling.samples,
-            self._predictor.device,
+            predictor.device,
         )
-        self.provenance = self._predictor.provenance(self.sampling, windows.digest())
         with progress_bar("forecast", "windows") as progress:
-            if self.store is None:
-                yield from stream(self._predictor, windows, self.sampling, progress)
-                return
-            filled = self.store.fill(self._predictor, windows, spec, self.sampling, progress)
+            filled = store.fill(predictor, windows, spec, self.sampling, progress)
         logger.info(
             "%d of %d dates were computed, the others were in %s",
             filled.computed,
             len(filled),
             filled.stored.folder,
         )
-        yield from filled
+        return filled
+
+    def _open(self) -> ForecastStore:
+        dtype = self.store_dtype
+        return ForecastStore.temporary(dtype) if self.store is None else ForecastStore(self.store, dtype)
 
     def _load(self) -> KronosPredictor:
         return KronosPredictor.from_pretrained(

@@ -10,19 +10,33 @@ import pandas as pd
 import qlib
 from qlib.config import C
 from qlib.data import D
+from qlib.log import set_global_logger_level
 
 from kronos_strategies.data.default import default_store, ensure_store, store_notices
+from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
 
 
-def use_source(folder: Path) -> list[str]:
+def use_source(folder: Path, tracking: str = TRACKING) -> list[str]:
     """Make Qlib read `folder`, quietly; return what a reader of its figures must know.
+
+    Args:
+        folder: of a Qlib store.
+        tracking: address of the MLflow store that runs are recorded in; nothing is written to it here.
 
     Raises:
         FileNotFoundError: no Qlib store there.
     """
     folder = folder.expanduser().resolve()
     _check_there(folder)
-    qlib.init(provider_uri=str(folder), region="cn", kernels=1, logging_level=logging.WARNING)
+    manager = {
+        "class": KronosExpManager.__name__,
+        "module_path": KronosExpManager.__module__,
+        "kwargs": {"uri": tracking, "default_exp_name": "kronos"},
+    }
+    qlib.init(
+        provider_uri=str(folder), region="cn", kernels=1, logging_level=logging.WARNING, exp_manager=manager
+    )
+    set_global_logger_level(logging.ERROR)  # its recorder warns that a new experiment is new
     return store_notices(folder)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 DASH = "–"
+Show = Callable[[float], str]
 
 
 def decimals(value: float, places: int = 3) -> str:
@@ -39,3 +40,39 @@ def listing(words: Sequence[str]) -> str:
     """Words in a row: a, b and c."""
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def two(value: float) -> str:
+    """Two decimals."""
+    return decimals(value, 2)
+
+
+def four(value: float) -> str:
+    """Four decimals."""
+    return decimals(value, 4)
+
+
+def signed(value: float) -> str:
+    """Four decimals and the sign, also of what is positive."""
+    return f"+{four(value)}" if value > 0 and np.isfinite(value) else four(value)
+
+
+def signed_percent(value: float) -> str:
+    """A share as percent, with two decimals and the sign, also of what is positive."""
+    shown = percent(value, 2)
+    return f"+{shown}" if value > 0 and np.isfinite(value) else shown
+
+
+def probability(value: float) -> str:
+    """Of a test; a small one is never written as zero."""
+    return "< 0.001" if value < 0.001 else decimals(value)
+
+
+def interval(low: float, high: float, show: Show) -> str:
+    """Both ends, or a dash where one of them is undefined."""
+    return f"{show(low)} to {show(high)}" if np.isfinite(low) and np.isfinite(high) else DASH
+
+
+def bars(number: object) -> str:
+    """So many bars."""
+    return f"{number} bar{'' if number == 1 else 's'}"

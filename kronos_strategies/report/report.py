@@ -10,6 +10,8 @@ from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.signal.study import SignalStudy
 from kronos_strategies.evaluation.versions.comparison import Comparison
+from kronos_strategies.report.files import csvs, strict_json, write
+from kronos_strategies.report.page import render
 
 
 @dataclass(frozen=True)
@@ -43,5 +45,10 @@ class Report:
         return {name: value for part in parts if part is not None for name, value in part.metrics().items()}
 
     def save(self, folder: Path) -> list[Path]:
-        """Write report.html, metrics.json and the CSVs into `folder`; returns their paths, the page first."""
-        raise NotImplementedError
+        """Write report.html, metrics.json and the CSVs into `folder`; returns their paths, the page first.
+
+        Equal reports write equal bytes. A file is replaced as a whole, so that a reader never meets half of one.
+        """
+        files = {"report.html": render(self), "metrics.json": strict_json(self.metrics), **csvs(self)}
+        folder.mkdir(parents=True, exist_ok=True)
+        return [write(folder / name, text) for name, text in files.items()]

@@ -1,95 +1,209 @@
-"""The verdict: what the figures of one run say, in two plain sentences."""
+"""The verdict: what the studies of one report say, in a few plain sentences that claim no more than they do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.report.formats import decimals, listing, percent
+from kronos_strategies.evaluation.distribution.study import DistributionStudy
+from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
+from kronos_strategies.evaluation.scorecard.rows import MODEL
+from kronos_strategies.evaluation.signal.study import SignalStudy
+from kronos_strategies.evaluation.versions.comparison import Comparison
+from kronos_strategies.evaluation.versions.measures import GAINS
+from kronos_strategies.report.formats import (
+    bars,
+    count,
+    decimals,
+    four,
+    interval,
+    listing,
+    percent,
+    probability,
+    signed,
+    two,
+)  # fmt: skip
+from kronos_strategies.report.tables import Record
 
-CRITICAL_T = 2.0  # about a two-sided test at 5 %
+if TYPE_CHECKING:
+    from kronos_strategies.report.report import Report
+
+ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one run.
+    """Of one report.
 
     Attributes:
         tone: "good", "mixed", "none" or "bad".
         headline: the tone in a few words.
-        signal: sentence on the score: its mean RankIC, whether that is zero, and which naive signals it beats.
-        book: sentence on the portfolio after costs; empty where no metric tells of it.
+        sentences: the first is on the score, or on the versions where nothing else was studied.
     """
 
     tone: str
     headline: str
-    signal: str
-    book: str
+    sentences: tuple[str, ...]
 
 
-def judge(metrics: Mapping[str, float], comparison: pd.DataFrame) -> Verdict:
-    """Read the verdict from a report's metrics and comparison, the score in its first row."""
-    mean, t = metrics.get("rank_ic", np.nan), metrics.get("rank_ic_t", np.nan)
-    book = _book(metrics)
-    if not np.isfinite(mean):
-        signal = "RankIC is undefined: on no date did enough names have both a score and a return."
-        return Verdict("none", "No verdict", signal, book)
-    if not np.isfinite(t):
-        signal = f"Mean RankIC is {decimals(mean)}, on too few dates for a t: they say nothing yet."
-        return Verdict("none", "No verdict", signal, book)
-    beaten, unbeaten = _baselines(comparison)
-    if abs(t) < CRITICAL_T:
-        tone, headline, claim = "none", "No evidence of skill", "not distinguishable from zero"
-    elif mean < 0:
-        tone, headline, claim = (
-            "bad",
-            "Ranks the wrong way round",
-            "below zero: names scored high earned less",
+def judge(report: Report) -> Verdict:
+    """Read the verdict from the studies that there are."""
+    found = [] if report.signal is None else [judge_signal(report.signal)]
+    if report.versions is not None:
+        found.append(judge_versions(report.versions))
+    more = [] if report.portfolio is None else [book_sentence(report.portfolio)]
+    more += [] if report.distribution is None else band_sentences(report.distribution)
+    if not found:
+        return Verdict("none", "No score was studied", tuple(more) or ("There is nothing to judge.",))
+    first, *others = found
+    said = [sentence for verdict in others for sentence in verdict.sentences]
+    return Verdict(first.tone, first.headline, (*first.sentences, *more, *said))
+
+
+def judge_signal(study: SignalStudy) -> Verdict:
+    """Whether the score ranks, and whether it ranks better than naive ones: by intervals, paired by date."""
+    rank = study.rank_ic
+    if not np.isfinite(rank.mean):
+        sentence = "RankIC is undefined: on no date did enough names have both a score and a return."
+        return Verdict("none", "No verdict", (sentence,))
+    if not np.isfinite(rank.low):
+        sentence = (
+            f"Mean RankIC is {decimals(rank.mean)}, on too few dates for an interval: they say nothing yet."
         )
-    elif unbeaten:
-        tone, headline, claim = "mixed", "No better than a naive signal", "above zero"
-    elif beaten:
-        tone, headline, claim = "good", "Better than chance and naive signals", "above zero"
-    else:
+        return Verdict("none", "No verdict", (sentence,))
+    naive = study.table.iloc[1:]
+    naive = naive[naive["lead"].notna()]
+    beaten = naive["lead_low"] > 0
+    if rank.high < 0:
+        tone, headline = "bad", "Ranks the wrong way round"
+        claim = "below zero: names scored high earned less"
+    elif rank.low <= 0:
+        tone, headline, claim = "none", "No evidence of skill", "not distinguishable from zero"
+    elif not len(naive):
         tone, headline, claim = "mixed", "Better than chance", "above zero"
-    measured = f"Mean RankIC is {decimals(mean)} (t {decimals(t, 2)} on non-overlapping dates), {claim}"
-    return Verdict(tone, headline, f"{measured}; {_against(beaten, unbeaten)}.", book)
+    elif beaten.all():
+        tone, headline, claim = "good", "Better than chance and naive signals", "above zero"
+    elif beaten.any():
+        tone, headline, claim = "mixed", "Better than chance and some naive signals", "above zero"
+    else:
+        tone, headline, claim = "mixed", "Not surely better than a naive signal", "above zero"
+    ends = interval(rank.low, rank.high, decimals)
+    measured = f"Mean RankIC is {decimals(rank.mean)} (95% {ends}; t {two(rank.t)}, {rank.method}), {claim}"
+    return Verdict(tone, headline, (f"{measured}; paired by date {_against(naive)}.",))
 
 
-def _baselines(comparison: pd.DataFrame) -> tuple[list[str], dict[str, float]]:
-    """Baselines with a mean RankIC below the score's, and the others with theirs, best first.
-
-    A baseline keeps its sign: turning one round because it lost in the test period would be hindsight.
-    """
-    means = comparison["rank_ic"].astype(float).set_axis(comparison.index.astype(str))
-    score, others = means.iloc[:1].max(), means.iloc[1:].dropna()
-    beaten = others < score  # by an undefined score, none
-    unbeaten = others[~beaten].sort_values(ascending=False, kind="stable")
-    return list(others.index[beaten]), {str(name): float(value) for name, value in unbeaten.items()}
-
-
-def _against(beaten: list[str], unbeaten: dict[str, float]) -> str:
-    total = len(beaten) + len(unbeaten)
-    if not total:
-        return "there is no naive baseline to hold it against"
-    if not unbeaten:
-        return f"it beats all {total} naive baselines" if total > 1 else f"it beats the naive {beaten[0]}"
-    reached = listing([f"{name} ({decimals(mean)})" for name, mean in unbeaten.items()])
-    if not beaten:
-        return f"it beats nothing, not even {reached}"
-    return f"it beats {len(beaten)} of {total} naive baselines, not {reached}"
+def _against(naive: pd.DataFrame) -> str:
+    """Which naive scores are beaten, which beat it, and which of the leads may be chance."""
+    if not len(naive):
+        return "there is no naive signal to hold it against"
+    beaten, lost = naive["lead_low"] > 0, naive["lead_high"] < 0
+    open_ = naive[~beaten & ~lost]
+    said = []
+    if beaten.any():
+        said.append(f"it beats {listing(_names(naive[beaten]))}")
+    if lost.any():
+        said.append(f"it falls behind {listing(_names(naive[lost]))}")
+    if len(open_):
+        leads = [f"{name} ({signed(lead)})" for name, lead in zip(_names(open_), open_["lead"], strict=True)]
+        said.append(f"its lead over {listing(leads)} may be chance")
+    return listing(said)
 
 
-def _book(metrics: Mapping[str, float]) -> str:
-    if "sharpe" not in metrics:
-        return ""
-    names = {"benchmark_sharpe": "the benchmark", "equal_weight_sharpe": "equal weight"}
-    held = [f"{decimals(metrics[key], 2)} for {name}" for key, name in names.items() if key in metrics]
+def _names(naive: pd.DataFrame) -> list[str]:
+    return [str(name) for name in naive.index]
+
+
+def book_sentence(study: PortfolioStudy) -> str:
+    """Net Sharpe with its interval, PSR and DSR, beside the benchmarks."""
+    sure, net = study.sharpe, study.books.to_dict("index")["net"]
+    held = [f"{two(row['sharpe'])} ({name})" for name, row in study.books.iloc[2:].iterrows()]
     against = f", against {listing(held)}" if held else ""
-    fall = (
-        f"; its deepest drawdown was {percent(metrics['max_drawdown'])}" if "max_drawdown" in metrics else ""
+    if not np.isfinite(sure.sharpe):
+        return "The book's Sharpe ratio is undefined: it has too few bars, or its returns are constant."
+    trials = f" after {count(sure.trials)} trials" if sure.trials > 1 else ""
+    return (
+        f"After costs the book's Sharpe ratio was {two(sure.sharpe)} (95% {interval(sure.low, sure.high, two)}; "
+        f"PSR {percent(sure.psr)}, DSR {percent(sure.dsr)}{trials}){against}; "
+        f"its deepest drawdown was {percent(net['max_drawdown'])}."
     )
-    return f"After costs the book's Sharpe ratio was {decimals(metrics['sharpe'], 2)}{against}{fall}."
+
+
+def band_sentences(study: DistributionStudy) -> list[str]:
+    """How many outcomes the widest band held, at the shortest and the longest horizon; none without a band."""
+    said = []
+    for score in study.scorecard.distributions:
+        reached = {level: test for level, test in score.coverage.items() if test is not None}
+        if score.name == MODEL and reached and np.isfinite(reached[max(reached)].mean):
+            said.append((max(reached), score.horizon, reached[max(reached)].mean))
+    if not said:
+        return []
+    ends = [
+        f"{percent(mean)} {bars(horizon)} ahead" for _, horizon, mean in dict.fromkeys((said[0], said[-1]))
+    ]
+    return [f"The {said[0][0]:.0%} band of its paths held {listing(ends)}."]
+
+
+def judge_versions(comparison: Comparison) -> Verdict:
+    """Which versions differ from the baseline for sure, by Holm's p, and which do not; RankIC first."""
+    table = comparison.table
+    rows = table[(table["version"] != comparison.baseline) & table["difference"].notna()]
+    rank = rows[rows["metric"] == "rank_ic"]
+    if not len(rank):
+        sentence = f"On no date can a version's RankIC be held against that of {comparison.baseline}."
+        return Verdict("none", "No verdict", (sentence,))
+    sure = rank["p_holm"] < ALPHA
+    better, worse = rank[sure & (rank["difference"] > 0)], rank[sure & (rank["difference"] < 0)]
+    tone, headline = (
+        ("good", "A version ranks better than the baseline") if len(better) else
+        ("bad", "A version ranks worse than the baseline") if len(worse) else
+        ("none", "No version differs from the baseline for sure")
+    )  # fmt: skip
+    if len(better) and len(worse):
+        tone, headline = "mixed", "Some versions rank better, some worse"
+    mean = table.loc[(table["version"] == comparison.baseline) & (table["metric"] == "rank_ic"), "mean"].iloc[
+        0
+    ]
+    against = f"Against {comparison.baseline}, whose mean RankIC is {four(mean)}"
+    said = [
+        f"{row['version']} ranks {'better' if row['difference'] > 0 else 'worse'} for sure, by "
+        f"{_difference(row)}; Holm p {probability(row['p_holm'])})"
+        for row in (*better.to_dict("records"), *worse.to_dict("records"))
+    ]
+    unsure = [f"{row['version']}, {_difference(row)}{_found(row)})" for row in rank[~sure].to_dict("records")]
+    sentences = [f"{against}, {'; '.join(said)}."] if said else []
+    if unsure:
+        opening = "Not different for sure" if said else f"{against}, no version differs for sure"
+        sentences.append(f"{opening}: {listing(unsure)}.")
+    return Verdict(tone, headline, (*sentences, *_other_metrics(rows)))
+
+
+def _difference(row: Record) -> str:
+    return (
+        f"{signed(row['difference'])} (95% {interval(row['difference_low'], row['difference_high'], signed)}"
+    )
+
+
+def _found(row: Record) -> str:
+    """What dates like these would have found."""
+    return f"; ±{four(row['detectable'])} would have been found" if np.isfinite(row["detectable"]) else ""
+
+
+def _other_metrics(rows: pd.DataFrame) -> list[str]:
+    """Sure differences in what is not RankIC, version by version."""
+    others = rows[(rows["metric"] != "rank_ic") & (rows["p_holm"] < ALPHA)]
+    gain = others["metric"].isin(GAINS)
+    better = (others["difference"] > 0) == gain
+    said = []
+    for version in others["version"].unique():
+        own = others["version"] == version
+        ways = {"better": others.loc[own & better, "metric"], "worse": others.loc[own & ~better, "metric"]}
+        words = [
+            f"{how} by {listing([str(each) for each in metrics])}"
+            for how, metrics in ways.items()
+            if len(metrics)
+        ]
+        said.append(f"{version} is {listing(words)}")
+    return [f"In other metrics, for sure: {'; '.join(said)}."] if said else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
@@ -41,10 +42,19 @@ class ForecastStore:
     def __init__(self, folder: str | Path, dtype: str = "float32") -> None:
         self.folder = Path(folder).expanduser()
         self.dtype = dtype
+        self._lifetime: object = None
         if dtype not in DTYPES:
             raise ValueError(f"dtype='{dtype}' is no type for paths. Choose one of {list(DTYPES)}.")
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file. Name a folder for the forecasts.")
+
+    @classmethod
+    def temporary(cls, dtype: str = "float32") -> ForecastStore:
+        """A store in a folder of its own, which is gone with the last of it and of the forecasts in it."""
+        folder = TemporaryDirectory(prefix="kronos-forecasts-")
+        store = cls(folder.name, dtype)
+        store._lifetime = folder
+        return store
 
     def fill(
         self,
@@ -73,7 +83,7 @@ class ForecastStore:
         recipe = Recipe(forecaster.provenance(sampling or forecaster.sampling, ""), spec, self.dtype)
         folder = self.folder / recipe.folder
         create_manifest(folder, recipe)
-        return fill(StoredForecasts(folder), forecaster, dated, progress)
+        return fill(StoredForecasts(folder, self._lifetime), forecaster, dated, progress)
 
     def open(self, provenance: Provenance, spec: WindowSpec) -> StoredForecasts:
         """Forecasts made with these settings, e.g. `predictor.provenance(sampling, "")`.
@@ -82,14 +92,14 @@ class ForecastStore:
             FileNotFoundError: there are none.
         """
         recipe = Recipe(provenance, spec, self.dtype)
-        return StoredForecasts(self.folder / recipe.folder)
+        return StoredForecasts(self.folder / recipe.folder, self._lifetime)
 
     def runs(self) -> list[StoredForecasts]:
         """Whatever is in the store, by folder; needs no model. What cannot be used is logged and left out."""
         found = []
         for path in sorted(self.folder.glob(f"*/*/{MANIFEST}")):
             try:
-                found.append(StoredForecasts(path.parent))
+                found.append(StoredForecasts(path.parent, self._lifetime))
             except ValueError as error:
                 log.warning("%s", error)
         return found

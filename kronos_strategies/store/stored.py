@@ -58,14 +58,16 @@ class StoredForecasts:
 
     Args:
         folder: of the forecasts.
+        lifetime: what must stay for the folder to stay, e.g. that of a temporary store.
 
     Raises:
         FileNotFoundError: there is no manifest.
         ValueError: another version wrote them, or somebody has edited the manifest.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, lifetime: object = None) -> None:
         self.folder = Path(folder).expanduser()
+        self._lifetime = lifetime
         self.recipe = read_recipe(self.folder)
 
     @property

@@ -32,6 +32,27 @@ def pit(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     return _of_complete_rows(ranks, samples, outcomes)
 
 
+def pit_shares(pits: np.ndarray, samples: int, bins: int) -> np.ndarray:
+    """Share of outcomes in each of `bins` equal parts of [0, 1]: (bins,), 1 / bins each if calibrated.
+
+    An outcome above r of S samples is spread evenly over [r, r + 1] / (S + 1), the span that such a rank covers
+    if the outcome is one more draw (the non-randomised histogram of Czado, Gneiting & Held 2009). Counting r / S as
+    it stands would pile S + 1 possible values into bins that hold unequal numbers of them.
+
+    Args:
+        pits: (N,) by `pit`; NaN is left out.
+        samples: S, of each forecast.
+        bins: number of parts.
+
+    Returns:
+        NaN throughout without an outcome.
+    """
+    ranks = pits[np.isfinite(pits)] * samples
+    edges = np.linspace(0, 1, bins + 1) * (samples + 1)
+    below = (edges - ranks[:, None]).clip(0, 1)  # (N, bins + 1), share of each outcome below each edge
+    return np.diff(below.mean(axis=0)) if len(ranks) else np.full(bins, np.nan)
+
+
 def inside(samples: np.ndarray, outcomes: np.ndarray, level: float) -> np.ndarray:
     """1.0 where the outcome lies within the central band at `level`, 0.0 outside: (N,). Their mean is coverage.
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.scorecard import Scorecard
+from kronos.forecast import Provenance
+from kronos_strategies.evaluation.distribution.calibration import pit_shares
+from kronos_strategies.evaluation.distribution.pathbook import PathBook
+from kronos_strategies.evaluation.grid import Grid
+from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_summaries
+from kronos_strategies.evaluation.scorecard.distributions import DistributionScore
+from kronos_strategies.evaluation.scorecard.market import CLOSES
+from kronos_strategies.evaluation.scorecard.rows import MODEL
+from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.significance import mean_test
 
-FAN_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+PIT_BINS, VOLATILITY_BINS = 10, 20
 
 
 @dataclass(frozen=True)
@@ -35,4 +46,93 @@ class DistributionStudy:
 
     def metrics(self) -> dict[str, float]:
         """Flat figures by their names in metrics.json: coverage_80_h1, crps_h1, crps_skill_h1, qlike_h1, ..."""
-        raise NotImplementedError
+        figures: dict[str, float] = {}
+        for score in self.scorecard.distributions:
+            if score.name == MODEL:
+                figures |= _calibration(score)
+        for volatility in self.scorecard.volatilities:
+            if volatility.name == MODEL and volatility.measure == CLOSES:
+                h = f"_h{volatility.horizon}"
+                figures |= {
+                    f"volatility_rank_ic{h}": volatility.rank_ic.mean,
+                    f"qlike{h}": volatility.qlike.mean,
+                    f"volatility_mae{h}": volatility.pooled.mae,
+                    f"volatility_r2{h}": volatility.pooled.r2,
+                }
+            elif volatility.measure == CLOSES:
+                h = f"_h{volatility.horizon}"
+                lead, excess = volatility.lead, volatility.excess
+                figures |= {f"volatility_rank_ic_lead{h}": lead.mean} if lead else {}
+                figures |= {f"qlike_excess{h}": excess.mean} if excess else {}
+        return figures
+
+
+def study_distribution(
+    paths: PathBook, provenance: Provenance, market: Market, label: pd.Series, overlap: int
+) -> DistributionStudy:
+    """Study what is left of a run's forecasts.
+
+    Args:
+        paths: of the run.
+        provenance: of its forecasts.
+        market: that they are scored on.
+        label: return that the score is held against, indexed (datetime, instrument).
+        overlap: successive dates that it spans.
+    """
+    card = score_summaries(paths.said, provenance, market)
+    return DistributionStudy(
+        scorecard=card,
+        pit=_pit(paths.said, provenance.sampling.samples),
+        volatility_bins=_volatility_bins(paths.said, market),
+        samples=_by_samples(paths.by_samples, label, overlap),
+        fans=paths.fans,
+    )
+
+
+def _calibration(score: DistributionScore) -> dict[str, float]:
+    h = f"_h{score.horizon}"
+    covered = {
+        f"coverage_{100 * level:g}{h}": test.mean
+        for level, test in score.coverage.items()
+        if test is not None
+    }
+    return covered | {
+        f"crps{h}": score.crps.mean,
+        f"crps_skill{h}": score.skill,
+        f"crps_skill_ensemble{h}": score.ensemble_skill,
+        f"pit_mean{h}": score.pit_mean,
+        f"pit_deviation{h}": score.pit_deviation,
+    }
+
+
+def _pit(said: pd.DataFrame, samples: int) -> pd.DataFrame:
+    parts = []
+    for horizon in said.columns.get_level_values(0).unique():
+        shares = pit_shares(said[horizon, "pit"].to_numpy(float), samples, PIT_BINS)
+        parts.append(pd.DataFrame({"horizon": horizon, "bin": np.arange(PIT_BINS), "share": shares}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _volatility_bins(said: pd.DataFrame, market: Market) -> pd.DataFrame:
+    parts = []
+    for horizon in said.columns.get_level_values(0).unique():
+        came = market.at(market.variance(int(horizon))[CLOSES], cast(pd.MultiIndex, said.index))
+        pairs = pd.DataFrame({"forecast": said[horizon, "variance"], "realised": came}).dropna() ** 0.5
+        if pairs.empty:
+            continue
+        order = pairs["forecast"].rank(method="first").to_numpy()
+        bins = ((order - 1) * VOLATILITY_BINS // len(pairs)).astype(int)
+        means = pairs.groupby(bins).mean().rename_axis("bin").reset_index()
+        parts.append(means.assign(horizon=int(horizon)))
+    columns = ["horizon", "bin", "forecast", "realised"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _by_samples(scores: pd.DataFrame, label: pd.Series, overlap: int) -> pd.DataFrame:
+    grid = Grid.of(cast(pd.MultiIndex, scores.index), "scores")
+    came = grid.wide(label.reindex(scores.index))
+    rows = {}
+    for count in scores:
+        test = mean_test(coefficients_of_grid(grid.wide(scores[count]), came)[1], overlap)
+        rows[count] = {"rank_ic": test.mean, "low": test.low, "high": test.high, "dates": test.dates}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("samples")

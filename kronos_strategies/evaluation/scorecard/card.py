@@ -94,8 +94,22 @@ def score_forecasts(
         provenance = provenance or forecast.provenance
     if provenance is None:
         raise ValueError("There are no forecasts to score. Pass at least one date's.")
-    said = pd.concat(parts).sort_index()
-    rows = [HorizonRows(pd.DataFrame(said[horizon]), market, horizon) for horizon in moved]
+    return score_summaries(pd.concat(parts).sort_index(), provenance, market, levels)
+
+
+def score_summaries(
+    said: pd.DataFrame, provenance: Provenance, market: Market, levels: Sequence[float] = LEVELS
+) -> Scorecard:
+    """Score what is left of forecasts once their paths are let go.
+
+    Args:
+        said: by `summarise_paths`, of all dates, sorted.
+        provenance: of the forecasts.
+        market: that they are scored on.
+        levels: of the central bands that `said` has.
+    """
+    horizons = said.columns.get_level_values(0).unique()
+    rows = [HorizonRows(pd.DataFrame(said[horizon]), market, int(horizon)) for horizon in horizons]
     dates = rows[0].dates
     return Scorecard(
         provenance=provenance,

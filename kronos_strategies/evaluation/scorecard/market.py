@@ -9,8 +9,9 @@ does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,27 +33,49 @@ class Market:
     """Adjusted bars of a market, wide: dates x instruments, NaN on a day without a trade.
 
     Attributes:
+        opens: adjusted.
         closes: adjusted.
+        amounts: traded, in quote currency.
         ranges: variance of each bar by Garman & Klass plus the squared overnight gap.
     """
 
+    opens: pd.DataFrame
     closes: pd.DataFrame
+    amounts: pd.DataFrame
     ranges: pd.DataFrame
 
     @classmethod
     def of(cls, panel: pd.DataFrame) -> Market:
-        """From adjusted bars indexed (datetime, instrument), suspended days absent."""
-        open_, high, low, close = (panel[name].unstack("instrument").sort_index() for name in PRICES)
-        return cls(close, garman_klass(open_, high, low, close) + overnight(open_, close))
+        """From adjusted bars indexed (datetime, instrument), suspended days absent.
+
+        Amount, where there is none, is volume times the mean of the bar's prices, as in the windows.
+        """
+        if "amount" not in panel:
+            panel = panel.assign(amount=panel["volume"] * panel[list(PRICES)].mean(axis=1))
+        wide = (panel[name].unstack("instrument").sort_index() for name in (*PRICES, "amount"))
+        open_, high, low, close, amount = wide
+        return cls(open_, close, amount, garman_klass(open_, high, low, close) + overnight(open_, close))
+
+    @classmethod
+    def read(cls, file: Path) -> Market:
+        """What `write` has kept."""
+        long = pd.read_parquet(file)
+        return cls(**{f.name: long[f.name].unstack("instrument").sort_index() for f in fields(cls)})
+
+    def write(self, file: Path) -> None:
+        """Keep it as one parquet file, a row a (datetime, instrument)."""
+        long = {f.name: getattr(self, f.name).stack(future_stack=True) for f in fields(self)}
+        pd.DataFrame(long).dropna(how="all").to_parquet(file, compression="zstd")
 
     @property
     def calendar(self) -> pd.DatetimeIndex:
         """Days on which any name traded."""
         return pd.DatetimeIndex(self.closes.index)
 
-    def earned(self, horizon: int) -> pd.DataFrame:
-        """Simple return close(t+1) -> close(t+1+h): a signal dated t trades at the next close."""
-        return self.closes.shift(-1 - horizon) / self.closes.shift(-1) - 1
+    def earned(self, horizon: int, price: str = "close") -> pd.DataFrame:
+        """Simple return price(t+1) -> price(t+1+h), at the "close" or "open": a signal dated t trades a bar later."""
+        traded = {"close": self.closes, "open": self.opens}[price]
+        return traded.shift(-1 - horizon) / traded.shift(-1) - 1
 
     def moved(self, horizon: int) -> pd.DataFrame:
         """Log return close(t) -> close(t+h): what paths that start at close(t) describe."""

@@ -17,9 +17,7 @@ from kronos_strategies.evaluation.distribution.calibration import (
     samples_for,
 )
 from kronos_strategies.evaluation.distribution.volatility import sampled_variance
-from kronos_strategies.signals import signals
-
-_LOWEST = 1e-3  # of the last close: a linear scale lets a violent path cross zero, as in `signals`
+from kronos_strategies.signals import positive_prices, tradable_returns
 
 
 def summarise_paths(
@@ -49,12 +47,12 @@ def summarise_paths(
             f"Forecast {max(moved) + 1} bars."
         )
     last = forecast.last[:, CLOSE].astype(float)
-    closes = np.maximum(forecast.path("close"), _LOWEST * last[:, None, None])  # (N, S, H)
+    closes = positive_prices(forecast)  # (N, S, H)
     columns: dict[tuple[int, str], np.ndarray] = {}
     for horizon, came in moved.items():
         returns = np.log(closes[:, :, horizon - 1] / last[:, None])  # (N, S)
         columns |= {
-            (horizon, "score"): signals(forecast, hold=horizon)["score"].to_numpy(),
+            (horizon, "score"): tradable_returns(forecast, horizon).mean(axis=1),
             (horizon, "variance"): sampled_variance(closes, last, horizon),
             **{(horizon, name): v for name, v in _off(returns, came.to_numpy(float), levels).items()},
         }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
-from kronos_strategies.evaluation.signal.ic import information_coefficient
+from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.signal.neutral import neutralise
 from kronos_strategies.evaluation.significance import MeanTest, newey_west
 
@@ -54,19 +53,16 @@ def score_rankings(rows: HorizonRows) -> tuple[RankingScore, ...]:
 def rank_ic_lead(first: pd.Series, second: pd.Series, label: pd.Series) -> pd.Series:
     """Per-date RankIC of one score less that of another, over the names that have both."""
     both = first.notna() & second.notna()
-    return _rank_ic(first.where(both), label) - _rank_ic(second.where(both), label)
+    one, other = (coefficients(score.where(both), label)["rank_ic"] for score in (first, second))
+    return one - other
 
 
 def _score(
     rows: HorizonRows, name: str, score: pd.Series, label: pd.Series, calm: pd.Series, model: pd.Series
 ) -> RankingScore:
-    by_date = pd.DataFrame(
-        {
-            "rank_ic": _rank_ic(score, label),
-            "ic": information_coefficient(score, label),
-            "neutral": _rank_ic(neutralise(score.where(label.notna()), calm), label),
-        }
-    ).reindex(rows.dates)
+    beyond = neutralise(score.where(label.notna()), calm)
+    by_date = coefficients(score, label)[["rank_ic", "ic"]]
+    by_date = by_date.assign(neutral=coefficients(beyond, label)["rank_ic"]).reindex(rows.dates)
     return RankingScore(
         horizon=rows.horizon,
         name=name,
@@ -77,7 +73,3 @@ def _score(
         lead=None if name == MODEL else rows.test(rank_ic_lead(model, score, label)),
         by_date=by_date,
     )
-
-
-def _rank_ic(score: pd.Series, label: pd.Series) -> pd.Series:
-    return information_coefficient(score.astype(np.float64), label, rank=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from kronos_strategies.evaluation.distribution.volatility import VarianceScore, qlike, score_variance
 from kronos_strategies.evaluation.scorecard.rankings import rank_ic_lead
 from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
-from kronos_strategies.evaluation.signal.ic import information_coefficient
+from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.significance import MeanTest
 
 HISTORICAL = "last 20 days"
@@ -63,7 +63,7 @@ def _score(
     losses = pd.Series(qlike(realised.to_numpy(), forecast.to_numpy()), index=rows.keys)
     by_date = pd.DataFrame(
         {
-            "rank_ic": information_coefficient(forecast, realised, rank=True),
+            "rank_ic": coefficients(forecast, realised)["rank_ic"],
             "qlike": rows.by_date(losses),
         }
     ).reindex(rows.dates)

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.significance import MeanTest
-from kronos_strategies.evaluation.signal.quantiles import QuantileStudy
+from kronos_strategies.evaluation.grid import Grid
+from kronos_strategies.evaluation.signal.breakdown import (
+    ALL,
+    NONE,
+    beyond,
+    by_group,
+    by_year,
+    decay,
+    late,
+    overlap_of,
+)
+from kronos_strategies.evaluation.signal.exposures import Exposure
+from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.naive import beside_naive
+from kronos_strategies.evaluation.signal.persistence import rank_autocorrelation, top_turnover
+from kronos_strategies.evaluation.signal.quantiles import QuantileStudy, bucket_count, study_quantiles
+from kronos_strategies.evaluation.significance import MeanTest, mean_test, newey_west
 
 
 @dataclass(frozen=True)
@@ -29,12 +46,14 @@ class SignalStudy:
             undefined.
         decay: long, a row a (score, horizon): columns score, horizon (bars), rank_ic, low, high, t, p, dates.
             The score stays, the label grows; every horizon on the dates that the longest leaves defined.
-        lags: index lag (0, 1, ... bars that the score is late), columns rank_ic, low, high, dates.
+        lags: index lag (0, 1, ... dates that the score is late), columns rank_ic, low, high, dates; every lag on
+            the dates that all leave defined.
         by_year: index year; columns rank_ic, low, high, ic, dates.
         by_group: long: columns exposure, group ("low", "middle", "high", or an industry), rank_ic, low, high,
             names (mean a date), dates. Terciles of each numeric exposure, by date.
         neutral: index "none", each exposure, "all"; columns rank_ic, low, high, t, p, dates: RankIC of what the
-            score ranks beyond it.
+            score ranks beyond it (`neutral_rank_ic`), each row over the names that have every exposure. No "all"
+            without exposures.
         quantiles: returns of names bucketed by score.
         turnover: by datetime, share of the top bucket that was not in it on the date before.
         autocorrelation: by datetime, rank correlation of the score with its value on the date before.
@@ -58,8 +77,38 @@ class SignalStudy:
     autocorrelation: pd.Series
 
     def metrics(self) -> dict[str, float]:
-        """Flat figures by their names in metrics.json: rank_ic, rank_ic_low, rank_ic_high, rank_icir, rank_ic_t, ..."""
-        raise NotImplementedError
+        """Flat figures of own by their names in metrics.json.
+
+        rank_ic and spread with _low, _high (95 %) and _t; icir and rank_icir are not annualised; top_turnover and
+        rank_autocorrelation are means over dates; rank_ic_neutral is beyond all exposures, rank_ic_neutral_<name>
+        beyond one. Undefined dates are counted and are in no figure; an undefined figure is NaN.
+        """
+        spread, own = self.quantiles.spread, self.table.loc[self.own].to_dict()
+        figures = {
+            "ic": self.ic.mean,
+            "icir": own["icir"],
+            "rank_ic": self.rank_ic.mean,
+            "rank_ic_low": self.rank_ic.low,
+            "rank_ic_high": self.rank_ic.high,
+            "rank_icir": own["rank_icir"],
+            "rank_ic_t": self.rank_ic.t,
+            "rank_ic_p": self.rank_ic.p,
+            "rank_ic_t_newey_west": self.rank_ic_newey_west.t,
+            "rank_ic_positive": own["positive"],
+            "spread": spread.mean,
+            "spread_low": spread.low,
+            "spread_high": spread.high,
+            "spread_t": spread.t,
+            "monotonicity": self.quantiles.monotonicity,
+            "top_hit_rate": self.quantiles.top_hit_rate,
+            "top_turnover": float(self.turnover.mean()),
+            "rank_autocorrelation": float(self.autocorrelation.mean()),
+        }
+        for name, value in self.neutral["rank_ic"].drop(NONE).items():
+            key = "rank_ic_neutral" if name == ALL else f"rank_ic_neutral_{name}".replace(" ", "_")
+            figures[key] = value
+        counts = {"dates": self.rank_ic.dates, "undefined_dates": self.rank_ic.undefined}
+        return {name: float(value) for name, value in figures.items()} | counts
 
 
 def study_signal(
@@ -72,17 +121,101 @@ def study_signal(
 ) -> SignalStudy:
     """Study the first column of `scores`.
 
+    A value that is NaN or infinite is none. A date on which a figure cannot be had, for too few names or a constant
+    score, is undefined: counted, and never a zero.
+
     Args:
         scores: indexed (datetime, instrument), a column a score, known at the close of the date; the first is
-            studied, the others are naive.
-        labels: of the same index, columns = horizons in bars: the return over so many bars that follows, NaN
+            studied, the others are naive. Their dates are those of the study.
+        labels: of the same index, columns = horizons in bars: the simple return over so many bars that follows, NaN
             where there is none.
         hold: the horizon of the headline label.
-        exposures: of the same index, known at the same close; numeric, or of strings (industry) for groups.
+        exposures: of the same index, known at the same close; numeric, or of strings (industry) for groups. May
+            have no column.
         bars_between: bars between successive dates.
-        lags: bars that the score is late, in `lags`.
+        lags: dates that the score is late, in `lags`.
 
     Raises:
-        ValueError: no label of that horizon, keys that occur twice, or no row with both a score and a label.
+        ValueError: no label of that horizon, indices that differ, keys or columns that occur twice, an exposure
+            called "none" or "all", a negative lag, or no row with both an own score and a headline label.
     """
-    raise NotImplementedError
+    _check(scores, labels, hold, exposures, bars_between, lags)
+    grid = Grid.of(cast(pd.MultiIndex, scores.index), "scores")
+    by_score = {str(name): _wide(column, grid) for name, column in scores.items()}
+    by_horizon = {horizon: _wide(labels[horizon], grid) for horizon in map(int, labels.columns)}
+    styles = {str(name): Exposure.of(column, grid) for name, column in exposures.items()}
+    own, score = next(iter(by_score.items()))
+    label, overlap = by_horizon[hold], overlap_of(hold, bars_between)
+    if not (np.isfinite(score) & np.isfinite(label)).any():
+        raise ValueError(
+            f"No row has both a score '{own}' and a label of {hold} bars. Score dates that {hold} bars follow."
+        )
+    found = {
+        name: {horizon: coefficients_of_grid(each, returns) for horizon, returns in by_horizon.items()}
+        for name, each in by_score.items()
+    }
+    by_date = {
+        name: pd.DataFrame(each[hold].T, grid.dates, ["ic", "rank_ic"]) for name, each in found.items()
+    }
+    buckets = bucket_count(score, label)
+    return SignalStudy(
+        own=own,
+        hold=hold,
+        overlap=overlap,
+        by_date=by_date,
+        rank_ic=mean_test(by_date[own]["rank_ic"], overlap),
+        rank_ic_newey_west=newey_west(by_date[own]["rank_ic"], overlap),
+        ic=mean_test(by_date[own]["ic"], overlap),
+        table=beside_naive(by_date, by_score, label, overlap),
+        decay=decay(
+            {name: {h: of[1] for h, of in each.items()} for name, each in found.items()}, bars_between
+        ),
+        lags=late(score, label, lags, overlap),
+        by_year=by_year(by_date[own], overlap),
+        by_group=by_group(score, label, styles, overlap),
+        neutral=beyond(score, label, styles, overlap),
+        quantiles=study_quantiles(score, label, grid.dates, overlap, buckets),
+        turnover=pd.Series(top_turnover(score, buckets), grid.dates, name="turnover"),
+        autocorrelation=pd.Series(rank_autocorrelation(score), grid.dates, name="autocorrelation"),
+    )
+
+
+def _wide(column: pd.Series, grid: Grid) -> np.ndarray:
+    return grid.wide(column.to_numpy(dtype=float, na_value=np.nan))
+
+
+def _check(
+    scores: pd.DataFrame,
+    labels: pd.DataFrame,
+    hold: int,
+    exposures: pd.DataFrame,
+    bars_between: int,
+    lags: Sequence[int],
+) -> None:
+    for what, frame in (("scores", scores), ("labels", labels), ("exposures", exposures)):
+        if not frame.columns.is_unique:
+            twice = frame.columns[frame.columns.duplicated()][0]
+            raise ValueError(f"The {what} have the column {twice!r} twice. Give each its own name.")
+        if not frame.index.equals(scores.index):
+            raise ValueError(
+                f"The index of the {what} is not that of the scores, row by row ({len(frame)} rows against "
+                f"{len(scores)}). Align them first: {what}.reindex(scores.index)."
+            )
+    if not len(scores.columns):
+        raise ValueError("The scores have no column. Pass the score to study first, then the naive ones.")
+    if hold not in labels.columns:
+        raise ValueError(
+            f"The labels span {list(labels.columns)} bars, none of them {hold}. Add a column {hold}, or hold less."
+        )
+    if reserved := {NONE, ALL} & set(exposures.columns):
+        raise ValueError(
+            f"An exposure may not be called '{min(reserved)}', which is a row of its own. Rename it."
+        )
+    if bars_between < 1:
+        raise ValueError(
+            f"bars_between={bars_between}: successive dates are a bar apart or more. Pass 1 or more."
+        )
+    if min(lags, default=0) < 0:
+        raise ValueError(
+            f"lag {min(lags)} would use a score before it is known. Pass lags of 0 or more dates."
+        )

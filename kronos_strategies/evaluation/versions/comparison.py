@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import pandas as pd
 
+from kronos_strategies.evaluation.versions.align import align
+from kronos_strategies.evaluation.versions.measures import figures_by_date
+from kronos_strategies.evaluation.versions.paired import paired_table
+from kronos_strategies.evaluation.versions.remarks import remarks
 from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evaluation.versions.views import decay_of, means_by_year, naive_means
 
 
 @dataclass(frozen=True)
@@ -21,14 +28,17 @@ class Comparison:
         horizon: bars that the label spans.
         overlap: successive dates that it spans.
         table: long, a row a (version, metric), versions in order; metrics are ic, rank_ic, spread (top less bottom
-            decile's return), and the losses that all versions have. Columns version, metric, mean, low, high (95 %
-            of the mean), dates, undefined; against the baseline, paired by date, NaN in its own row: difference,
-            difference_low, difference_high, t, p, p_holm (over all versions of the metric), detectable (the
-            smallest true difference found with 80 % power at 5 %), method; and mcs_p, in_mcs (model confidence
-            set of the metric at 90 %, NaN and None where it could not be had).
-        by_date: metric -> dates x versions.
+            decile's return, quintile's where there are few names), and the losses that all versions have. Columns
+            version, metric, mean, low, high (95 % of the mean), dates, undefined; against the baseline, paired by
+            date, NaN in its own row: difference, difference_low, difference_high, t, p, p_holm (over all versions
+            of the metric), detectable (the smallest true difference found with 80 % power at 5 %); method, of the
+            difference, in the baseline's row of its mean; and mcs_p, in_mcs (model confidence set of the metric at
+            90 %, NaN and None where it could not be had). A difference that is the same on every date has a point
+            for an interval, and no t.
+        by_date: metric -> dates x versions; dates are those with a row that all have, NaN where undefined.
         by_year: long: metric, year, version, mean, difference.
-        decay: long: version, horizon, rank_ic, low, high, dates; empty with a single label.
+        decay: long: version, horizon, rank_ic, low, high, dates; empty with a single label. Every horizon on the
+            dates that the longest leaves defined for all versions.
         references: long as `table` without tests: naive scores on the same rows, columns version (its name),
             metric, mean, low, high, dates.
         ledger: rows by reason, from those of the first version to those compared.
@@ -50,8 +60,26 @@ class Comparison:
     provenance: Mapping[str, Mapping[str, str]]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the series by date; what is undefined is null."""
-        raise NotImplementedError
+        """JSON-ready, without the series by date; what is undefined is null.
+
+        `metrics` is metric -> version -> the columns of `table`; by_year, decay and references are lists of rows.
+        """
+        metrics: dict[str, dict[str, Any]] = {metric: {} for metric in self.by_date}
+        for row in _records(self.table):
+            metrics[row.pop("metric")][row.pop("version")] = row
+        return {
+            "baseline": self.baseline,
+            "horizon": self.horizon,
+            "overlap": self.overlap,
+            "versions": list(self.versions),
+            "metrics": metrics,
+            "by_year": _records(self.by_year),
+            "decay": _records(self.decay),
+            "references": _records(self.references),
+            "ledger": dict(self.ledger),
+            "warnings": list(self.warnings),
+            "provenance": {version: dict(said) for version, said in self.provenance.items()},
+        }
 
 
 def compare_versions(
@@ -64,6 +92,9 @@ def compare_versions(
     seed: int = 0,
 ) -> Comparison:
     """Compare versions on common dates and names.
+
+    Differences are paired by date, so that what moves all versions alike cancels, and tested by
+    `significance.mean_test`, which survives labels that overlap.
 
     Args:
         versions: two or more of different names.
@@ -79,4 +110,61 @@ def compare_versions(
         ValueError: fewer than two versions, names that occur twice or are unknown, keys that occur twice, no
             common date or name, a version without a finite score.
     """
-    raise NotImplementedError
+    names = _names(versions)
+    baseline = names[0] if baseline is None else baseline
+    if baseline not in names:
+        raise ValueError(
+            f"There is no version '{baseline}' to be the baseline. The versions are {list(names)}."
+        )
+    if bars_between < 1:
+        raise ValueError(f"bars_between={bars_between}: successive dates are at least 1 bar apart.")
+    overlap = math.ceil(horizon / bars_between)
+    rows = align(versions, _by_horizon(labels, horizon), horizon, references)
+    by_date = figures_by_date(rows, horizon)
+    return Comparison(
+        baseline=baseline,
+        versions=names,
+        horizon=horizon,
+        overlap=overlap,
+        table=paired_table(by_date, baseline, overlap, seed),
+        by_date=by_date,
+        by_year=means_by_year(by_date, baseline),
+        decay=decay_of(rows, bars_between),
+        references=naive_means(rows, horizon, overlap),
+        ledger=rows.ledger,
+        warnings=remarks(rows, horizon, overlap),
+        provenance={version.name: dict(version.provenance) for version in versions},
+    )
+
+
+def _names(versions: Sequence[Version]) -> tuple[str, ...]:
+    names = tuple(version.name for version in versions)
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} version(s) make no comparison. Give two or more.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"{names.count(twice[0])} versions are called '{twice[0]}'. Give each a name of its own."
+        )
+    return names
+
+
+def _by_horizon(labels: pd.Series | pd.DataFrame, horizon: int) -> dict[int, pd.Series]:
+    """Horizon -> labels."""
+    if horizon < 1:
+        raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
+    if isinstance(labels, pd.Series):
+        return {horizon: labels}
+    if wrong := [each for each in labels.columns if not isinstance(each, Integral) or each < 1]:
+        raise ValueError(f"The label column {wrong[0]!r} is no horizon. Name each by its bars, 1, 2, ...")
+    by_horizon = {int(str(each)): labels[each] for each in labels}
+    if horizon not in by_horizon:
+        raise ValueError(
+            f"There is no label of {horizon} bars, only of {list(by_horizon)}. Ask for one of those."
+        )
+    return by_horizon
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of plain values, None where undefined."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict(orient="records")]

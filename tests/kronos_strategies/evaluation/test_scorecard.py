@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos import SampleConfig
-from kronos.bars import FEATURES
-from kronos.forecast import Forecast, Provenance
+from kronos.forecast import Forecast
 from kronos_strategies.causal import scramble_after
 from kronos_strategies.evaluation.baselines import reversal_5
 from kronos_strategies.evaluation.distribution.calibration import normal_crps
@@ -22,32 +20,19 @@ from kronos_strategies.evaluation.scorecard.rankings import PERSISTENCE, Ranking
 from kronos_strategies.evaluation.scorecard.rows import MODEL
 from kronos_strategies.evaluation.scorecard.tables import grid, tables
 from kronos_strategies.evaluation.scorecard.volatilities import HISTORICAL, VolatilityScore
-from kronos_strategies.evaluation.signal.ic import information_coefficient
+from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.signals import signals
-
-DAYS = pd.bdate_range("2023-01-02", periods=110)
-NAMES = [f"N{i:02d}" for i in range(40)]
-DEVIATION = np.linspace(0.005, 0.03, len(NAMES))  # of each name's log returns, the same for ever
-AT = range(30, 90)  # positions of the forecast dates; at least 19 bars follow
-HORIZONS = (1, 5)
-PROVENANCE = Provenance("test", None, None, None, SampleConfig(), "none", 512, 5, "exact", "float32", "")
-
-
-def tidy_bars() -> pd.DataFrame:
-    """Random walks: 110 days x 40 names."""
-    rng = np.random.default_rng(0)
-    steps = rng.standard_normal((len(DAYS), len(NAMES))) * DEVIATION
-    close = 20 * np.exp(steps.cumsum(axis=0))
-    open_ = np.vstack([close[:1], close[:-1]])
-    reach = np.exp(np.abs(rng.standard_normal(close.shape)) * DEVIATION / 2)
-    high, low = np.maximum(open_, close) * reach, np.minimum(open_, close) / reach
-    index = pd.MultiIndex.from_product([DAYS, NAMES], names=["datetime", "instrument"])
-    columns = {"open": open_, "high": high, "low": low, "close": close, "volume": np.full(close.shape, 1e6)}
-    return pd.DataFrame({name: v.ravel() for name, v in columns.items()}, index).reset_index()
-
-
-def market_of(bars: pd.DataFrame) -> Market:
-    return Market.of(bars.set_index(["datetime", "instrument"]))
+from tests.kronos_strategies.evaluation.walks import (
+    AT,
+    DAYS,
+    HORIZONS,
+    NAMES,
+    forecast,
+    market_of,
+    oracles,
+    tidy_bars,
+    walks,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,33 +43,6 @@ def bars() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def market(bars) -> Market:
     return market_of(bars)
-
-
-def forecast(at: int, last: np.ndarray, log_returns: np.ndarray, names: list[str] = NAMES) -> Forecast:
-    """Paths of (N, S, H) log returns from (N,) last closes."""
-    paths = np.ones((*log_returns.shape, len(FEATURES)), np.float32)
-    paths[..., :4] = (last[:, None, None] * np.exp(log_returns.cumsum(axis=2)))[..., None]
-    keys = pd.MultiIndex.from_product([[DAYS[at]], names], names=["datetime", "instrument"])
-    times = np.tile(DAYS[at + 1 : at + 1 + log_returns.shape[2]].to_numpy(), (len(names), 1))
-    start = np.repeat(last[:, None], len(FEATURES), axis=1).astype(np.float32)
-    return Forecast(paths, keys, times, start, PROVENANCE)
-
-
-def walks(
-    market: Market, at: range | list[int] = AT, samples: int = 40, horizon: int = 6
-) -> Iterator[Forecast]:
-    """What is true of this market: random walks with each name's own deviation, and no drift."""
-    for t in at:
-        steps = np.random.default_rng(t).standard_normal((len(NAMES), samples, horizon))
-        yield forecast(t, market.closes.iloc[t].to_numpy(), steps * DEVIATION[:, None, None])
-
-
-def oracles(market: Market, at: range = AT, horizon: int = 6) -> Iterator[Forecast]:
-    """What will come, on each of 20 paths."""
-    steps = np.log(market.closes).diff().to_numpy()
-    for t in at:
-        ahead = np.tile(steps[t + 1 : t + 1 + horizon].T[:, None], (1, 20, 1))
-        yield forecast(t, market.closes.iloc[t].to_numpy(), ahead)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +86,11 @@ def test_who_only_knows_tomorrow_earns_nothing_for_a_signal_trades_at_the_next_c
 def test_rank_ic_is_that_of_the_projects_signal_and_label(market, card, horizon):
     score = pd.concat([signals(each, hold=horizon)["score"] for each in walks(market)])
     label = (market.closes.shift(-1 - horizon) / market.closes.shift(-1) - 1).stack()
-    expected = information_coefficient(score, label, rank=True)
+    expected = coefficients(score, label)["rank_ic"]
     pd.testing.assert_series_equal(
         ranking(card, MODEL, horizon).by_date["rank_ic"], expected, check_freq=False
     )
-    naive = information_coefficient(reversal_5(market.closes).iloc[AT].stack(), label, rank=True)
+    naive = coefficients(reversal_5(market.closes).iloc[AT].stack(), label)["rank_ic"]
     pd.testing.assert_series_equal(
         ranking(card, "5-day reversal", horizon).by_date["rank_ic"], naive, check_freq=False
     )
@@ -253,7 +211,7 @@ def test_a_lead_is_over_the_names_that_both_have(bars):
     score = pd.concat([signals(each)["score"] for each in every_name()])
     label = market.at(market.earned(1), score.index)
     old = ~score.index.get_level_values("instrument").isin(NAMES[:5])
-    common = information_coefficient(score[old], label[old], rank=True)
+    common = coefficients(score[old], label[old])["rank_ic"]
     naive = ranking(found, "5-day reversal")
     assert naive.lead.mean == pytest.approx((common - naive.by_date["rank_ic"]).mean())
     assert naive.lead.mean != pytest.approx(

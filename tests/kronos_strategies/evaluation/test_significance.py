@@ -5,18 +5,21 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from scipy import stats
 from scipy.signal import lfilter
 
+from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
 from kronos_strategies.evaluation.significance import (
     MeanTest,
+    detectable,
     ewc,
     mean_test,
     newey_west,
     non_overlapping,
+    one_sided_bounds,
 )
 
+SPAN, PHI = 10, 0.97  # days of a label; persistence of a score
 TESTS = [mean_test, ewc, non_overlapping, newey_west]
 
 
@@ -49,13 +52,14 @@ def test_ewc_has_at_least_four_cosines():
 
 
 @pytest.mark.parametrize(("overlap", "lags"), [(1, 4), (3, 4), (10, 9)])
-def test_newey_west_agrees_with_statsmodels(series, overlap, lags):
-    fit = sm.OLS(series, np.ones(len(series))).fit(
-        cov_type="HAC", cov_kwds={"maxlags": lags, "use_correction": False}, use_t=True
-    )
+def test_newey_west_is_the_published_formula_times_t_over_t_less_one(series, overlap, lags):
+    size, d = len(series), series - series.mean()
+    products = [sum(d[t] * d[t - lag] for t in range(lag, size)) / size for lag in range(lags + 1)]
+    variance = products[0] + 2 * sum((1 - j / (lags + 1)) * products[j] for j in range(1, lags + 1))
     test = newey_west(series, overlap)
-    assert (test.t, test.p) == (pytest.approx(fit.tvalues[0]), pytest.approx(fit.pvalues[0]))
-    assert (test.low, test.high) == pytest.approx(tuple(fit.conf_int()[0]))
+    assert test.error == pytest.approx(math.sqrt(variance / size * size / (size - 1)))
+    assert test.t == pytest.approx(series.mean() / test.error)
+    assert test.p == pytest.approx(2 * stats.t.sf(abs(test.t), 119))
     assert test.method == f"Newey-West, L={lags}"
 
 
@@ -166,19 +170,82 @@ def test_a_test_holds_plain_numbers(series):
     assert {type(value) for value in vars(found).values()} == {float, int, str}
 
 
-def coefficients(
-    skill: float, runs: int = 250, dates: int = 500, names: int = 30, horizon: int = 10
-) -> np.ndarray:
-    """(runs, dates) ICs of a persistent score against the returns of the next `horizon` days."""
+@pytest.mark.parametrize("test", TESTS)
+def test_the_error_is_what_interval_and_t_are_made_of(series, test):
+    found = test(series)
+    assert found.mean / found.error == pytest.approx(found.t)
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, found.df) * found.error)
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_a_constant_has_no_error_and_too_few_dates_an_unknown_one(test):
+    assert test([0.1] * 80).error == 0
+    assert math.isnan(test([0.3]).error)
+
+
+@pytest.mark.parametrize("power", [0.5, 0.9])
+def test_the_detectable_mean_is_found_with_the_power_asked_for(power):
     rng = np.random.default_rng(0)
-    shocks = rng.standard_normal((runs, dates + 200, names), np.float32)
-    score = lfilter([1], [1, -0.97], shocks, axis=1)[:, 200:] * np.sqrt(1 - 0.97**2)
-    returns = rng.standard_normal((runs, dates + horizon, names), np.float32)
-    returns[:, 1 : dates + 1] += skill * score  # each day's score moves the next day's return
+    noise = rng.standard_normal((600, 12))
+    least = np.mean([detectable(non_overlapping(run), power) for run in noise])
+    found = [non_overlapping(run + least).p < 0.05 for run in noise]
+    assert np.mean(found) == pytest.approx(power, abs=0.05)
+
+
+def test_the_detectable_mean_is_the_published_multiple_of_the_error(series):
+    test = non_overlapping(series, level=0.9)
+    multiple = stats.t.ppf(0.95, 119) + stats.t.ppf(0.8, 119)
+    assert detectable(test) == pytest.approx(multiple * stats.sem(series))
+    assert detectable(test) == pytest.approx(detectable(non_overlapping(series - 5, level=0.9)))
+
+
+def test_nothing_is_known_to_be_detectable_without_an_error():
+    assert math.isnan(detectable(mean_test([0.1] * 80)))
+    assert math.isnan(detectable(mean_test([0.3])))
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 80])
+def test_a_power_that_is_no_probability_is_refused(series, power):
+    with pytest.raises(ValueError, match=f"power={power}"):
+        detectable(mean_test(series), power)
+
+
+def test_one_sided_bounds_are_those_of_the_one_sided_tests(series):
+    low, high = one_sided_bounds(non_overlapping(series))
+    assert low == pytest.approx(stats.ttest_1samp(series, 0, alternative="greater").confidence_interval().low)
+    assert high == pytest.approx(stats.ttest_1samp(series, 0, alternative="less").confidence_interval().high)
+    both = non_overlapping(series, level=0.9)
+    assert (low, high) == (pytest.approx(both.low), pytest.approx(both.high))
+
+
+def test_one_sided_bounds_of_a_constant_are_its_value_and_of_one_date_unknown():
+    level = mean_test([0.1] * 80)
+    assert one_sided_bounds(level) == (level.mean, level.mean)
+    assert all(map(math.isnan, one_sided_bounds(mean_test([0.3]))))
+
+
+def cross_sections(ic: float, runs: int, dates: int, names: int) -> np.ndarray:
+    """(runs, dates) ICs of a persistent score against the sum of the next SPAN days' returns; the true IC is given.
+
+    Each day's score moves the next day's return: its correlation with the sum is slope * sum_k PHI^k / sd(sum).
+    Coefficients are of drawn names, as a model's would be. Over eight seeds of 240 runs of 501 dates and 60 names
+    a plain test rejected no skill in 50 % of runs, `mean_test` in 5.5 %, and in 2.6 % of runs cut to 250 dates;
+    its interval covered no skill in 94.5 % and an IC of .1 in 94.4 %. This seed lies near them.
+    """
+    rng = np.random.default_rng(3)
+    shocks = rng.standard_normal((runs, dates + 150, names), np.float32)
+    score = lfilter([1], [1, -PHI], shocks, axis=1)[:, 150:].astype(np.float32) * math.sqrt(1 - PHI**2)
+    lags = np.arange(SPAN)
+    reach, spread = (PHI**lags).sum(), (PHI ** abs(lags[:, None] - lags)).sum()
+    slope = ic * math.sqrt(SPAN / (reach**2 - ic**2 * spread))
+    returns = rng.standard_normal((runs, dates + SPAN, names), np.float32)
+    returns[:, :dates] += slope * score
     total = np.cumsum(returns, axis=1)
-    label = total[:, horizon:] - total[:, :dates]
-    x, y = (v - v.mean(axis=2, keepdims=True) for v in (score, label))
-    return (x * y).sum(axis=2) / np.sqrt((x**2).sum(axis=2) * (y**2).sum(axis=2))
+    label = total[:, SPAN - 1 : -1].copy()
+    label[:, 1:] -= total[:, : dates - 1]
+    last = dates - SPAN + 1  # later labels lack the part that the score would move
+    wide = (v[:, :last].reshape(-1, names) for v in (score, label))
+    return coefficients_of_grid(*wide)[0].reshape(runs, last)
 
 
 def rejections(values: np.ndarray, test, overlap: int) -> float:
@@ -186,11 +253,18 @@ def rejections(values: np.ndarray, test, overlap: int) -> float:
 
 
 def test_no_skill_is_rejected_about_once_in_twenty_where_a_plain_test_does_half_of_the_time():
-    values = coefficients(skill=0.0)
+    values = cross_sections(ic=0.0, runs=240, dates=510, names=60)
     assert rejections(values, non_overlapping, 1) > 0.35  # overlap and persistence ignored
-    assert 0.01 < rejections(values, mean_test, 10) < 0.1
-    assert 0.01 < rejections(values[:, :250], mean_test, 10) < 0.1  # too short for EWC
+    assert 0.02 < rejections(values, mean_test, SPAN) < 0.09
+    assert 0.01 < rejections(values[:, :250], mean_test, SPAN) < 0.09  # too short for EWC
 
 
-def test_a_small_skill_is_found():
-    assert rejections(coefficients(skill=0.1, runs=60), mean_test, 10) > 0.8
+def test_the_interval_covers_the_true_coefficient_about_nineteen_times_in_twenty():
+    tests = [mean_test(run, SPAN) for run in cross_sections(ic=0.1, runs=240, dates=510, names=60)]
+    assert 0.91 < np.mean([test.low < 0.1 < test.high for test in tests]) < 0.98
+
+
+def test_a_small_skill_is_found_and_measured():
+    values = cross_sections(ic=0.03, runs=16, dates=1010, names=400)
+    assert values.mean() == pytest.approx(0.03, abs=0.006)
+    assert rejections(values, mean_test, SPAN) > 0.7

@@ -93,12 +93,14 @@ def test_the_result_starts_with_the_first_purchase_and_benchmarks_earn_from_its_
         def __init__(self, names):
             self.names = names
 
-        def get_stock_list(self):
-            return self.names
+        def get_stock_weight_dict(self, only_stock):
+            return dict.fromkeys(self.names, 0.9)
 
     held = {day: Book(["A"] * bool(i)) for i, day in enumerate(days)}
     result = backtest_result(traded, held, pd.Series(0.03, days))
     assert list(result.returns.index) == list(days[1:])
+    assert result.weights.to_dict() == {(day, "A"): 0.9 for day in days[1:]}
+    assert result.positions.tolist() == [1, 1, 1]
     assert result.returns["net"].tolist() == [-0.001, 0.02, 0.01]
     assert result.benchmarks["benchmark"].tolist() == [0.0, 0.01, 0.01]
     assert result.benchmarks["equal weight"].tolist() == [0.0, 0.03, 0.03]

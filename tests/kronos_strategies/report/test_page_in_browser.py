@@ -1,62 +1,53 @@
-"""The page in headless Chromium: draws, sorts, fits a phone, and asks for nothing."""
+"""The page in headless Chromium: draws, sorts, chooses, fits a phone, prints, and asks for nothing."""
 
+import base64
 import dataclasses
-import shutil
 
-import numpy as np
 import pytest
 
 from tests.kronos_strategies.report.colours import contrast
 
-webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402 (behind the skip)
+pytest.importorskip("selenium")
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402 (behind the skip)
 
-# Of each chart: lines and bars that are more than a dot.
+# Of each chart: lines, bars and marks that are more than a dot.
 DRAWN = """
-return [...document.querySelectorAll(".chart")].map((chart) =>
-  [...chart.querySelectorAll(".cartesianlayer path.js-line, .cartesianlayer .point path")]
-    .filter((path) => path.getAttribute("d").length > 10).length)
+return Object.fromEntries([...document.querySelectorAll(".chart")].map((chart) => [chart.id,
+  [...chart.querySelectorAll(".cartesianlayer path.js-line, .cartesianlayer .point path, .cartesianlayer path.point")]
+    .filter((path) => path.getAttribute("d").length > 10).length]))
 """
-ROWS = "return [...document.querySelectorAll('#comparison tbody th')].map((cell) => cell.textContent)"
-
+NEAR = "return [...document.querySelectorAll('.chart')].filter((chart) => chart._fullLayout).length"
+COLUMN = """
+return [...document.querySelectorAll(`#${arguments[0]} tbody tr`)].map((row) => row.cells[arguments[1]].dataset.key)
+"""
 STYLE = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
 REQUESTED = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no Chromium with its chromedriver; apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-        f"--user-data-dir={profile}", "--window-size=1280,900",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    session = webdriver.Chrome(options, webdriver.ChromeService(executable_path=driver))
-    yield session
-    session.quit()
+PRINT = "dispatchEvent(new Event('beforeprint'));"
 
 
 @pytest.fixture
 def opened(browser, report, tmp_path):
     """A function that saves a report and opens its page, as wide as asked."""
 
-    def open_page(width: int = 1280, **changes: object) -> webdriver.Chrome:
-        page = dataclasses.replace(report, **changes).save(tmp_path)[0]
-        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    def open_page(width: int = 1280, **changes: object):
+        path = dataclasses.replace(report, **changes).save(tmp_path)[0]
+        phone = width < 600
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        browser.get(page.as_uri())
-        # plotly draws after the page has loaded; a busy machine takes its time.
-        WebDriverWait(browser, 60).until(lambda page: all(page.execute_script(DRAWN)))
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
+        browser.get(path.as_uri())
         return browser
 
     return open_page
+
+
+def scroll_through(page) -> dict[str, int]:
+    """Look at every chart, and count what each one shows."""
+    for chart in page.find_elements("css selector", ".chart"):
+        page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", chart)
+        # plotly draws once the chart has come near; a busy machine takes its time.
+        WebDriverWait(page, 60).until(lambda _, chart=chart: page.execute_script(DRAWN)[chart.get_attribute("id")])
+    return page.execute_script(DRAWN)
 
 
 def show_as(page, scheme: str) -> None:
@@ -67,57 +58,168 @@ def show_as(page, scheme: str) -> None:
 
 def test_every_chart_is_drawn_without_a_complaint_or_a_request(opened):
     page = opened()
-    assert page.execute_script(DRAWN) == [2, 6, 4, 3, 6, 1]  # lines, or a bar for each month
+    drawn = scroll_through(page)
+    assert len(drawn) >= 30
+    assert min(drawn.values()) > 0
     assert page.get_log("browser") == []
     assert page.execute_script(REQUESTED) == []
 
 
-def test_the_table_sorts_on_click_with_the_undefined_last(opened, report):
-    names = ["Kronos", "12-1 momentum", "5-day reversal", "low volatility"]
-    comparison = report.comparison.reindex(names)
-    comparison["rank_ic"] = [0.03, np.nan, -0.2, 0.1]
-    page = opened(comparison=comparison)
-    assert page.execute_script(ROWS) == names
-    by_name, _, by_rank_ic, *_ = page.find_elements("css selector", "#comparison thead button")
-    by_rank_ic.click()
-    assert page.execute_script(ROWS) == ["low volatility", "Kronos", "5-day reversal", "12-1 momentum"]
-    by_rank_ic.click()
-    assert page.execute_script(ROWS) == ["5-day reversal", "Kronos", "low volatility", "12-1 momentum"]
-    by_name.click()
-    assert page.execute_script(ROWS) == ["12-1 momentum", "5-day reversal", "Kronos", "low volatility"]
-    sorted_by = page.find_elements("css selector", "#comparison th[aria-sort]")
-    assert [head.get_attribute("aria-sort") for head in sorted_by] == ["ascending"]
+def test_charts_out_of_sight_wait_until_they_come_near(opened):
+    page = opened()
+    page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 200))")
+    assert page.execute_script(NEAR) < len(page.find_elements("css selector", ".chart")) / 2
+
+
+def test_every_table_sorts_by_every_column_with_the_undefined_last(opened):
+    page = opened()
+    tables = page.find_elements("css selector", "table.sortable")
+    assert len(tables) >= 8
+    for table in tables:
+        name = table.get_attribute("id")
+        for place, head in enumerate(table.find_elements("css selector", "thead th")):
+            numbers = "number" in (head.get_attribute("class") or "")
+            shown = []
+            for _ in range(2):
+                page.execute_script("arguments[0].click()", head.find_element("css selector", "button"))
+                keys = page.execute_script(COLUMN, name, place)
+                known = [float(key) if numbers else key for key in keys if key]
+                assert keys[len(known) :] == [""] * (len(keys) - len(known)), (name, place)
+                shown.append(known)
+            first = sorted(shown[0], reverse=numbers, key=None if numbers else str.casefold)
+            assert shown[0] == first, (name, place)
+            assert shown[1] == first[::-1] or len(set(first)) < len(first), (name, place)
+            assert head.get_attribute("aria-sort") == ("ascending" if numbers else "descending")
+        assert len(table.find_elements("css selector", "th[aria-sort]")) == 1
+
+
+def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, report):
+    page = opened()
+    scroll_through(page)
+    instrument, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
+    fans = report.distribution.fans
+    instrument.select_by_index(2)
+    date.select_by_index(3)
+    chosen = fans[
+        (fans["instrument"] == instrument.first_selected_option.text)
+        & (fans["datetime"].dt.strftime("%Y-%m-%d") == date.first_selected_option.text)
+    ]
+    seen = chosen[chosen["step"] <= 0].sort_values("step")["close"]
+    y = page.execute_script(
+        "return [...document.getElementById('fan').data.find((trace) => trace.name === 'seen').y]"
+    )
+    assert y == pytest.approx(list(seen), rel=1e-6)
+
+
+def test_the_drop_down_chooses_the_metric_of_a_difference(opened, report):
+    page = opened()
+    scroll_through(page)
+    metric = Select(page.find_element("css selector", "select[data-picks='difference']"))
+    metric.select_by_visible_text("crps_h5, less is better")
+    table = report.versions.table
+    rows = table[(table["metric"] == "crps_h5") & table["difference"].notna()]
+    x = page.execute_script("return [...document.getElementById('difference').data[0].x]")
+    assert x == pytest.approx(list(rows["difference"]), rel=1e-6)
+
+
+def test_a_fan_that_is_not_there_is_said_to_be_missing(opened, report):
+    fans = report.distribution.fans
+    names, dates = sorted(fans["instrument"].unique()), sorted(fans["datetime"].unique())
+    without = fans[(fans["instrument"] != names[0]) | (fans["datetime"] != dates[1])]
+    page = opened(distribution=dataclasses.replace(report.distribution, fans=without))
+    scroll_through(page)
+    _, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
+    date.select_by_index(1)
+    assert "none" in page.find_element("id", "fan").get_attribute("class").split()
+    date.select_by_index(2)
+    assert page.execute_script(DRAWN)["fan"] > 0
 
 
 def test_hostile_names_stay_text(opened, report):
     hostile = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
-    renamed = report.result.benchmarks.rename(columns={"benchmark": hostile})
-    page = opened(title=hostile, result=dataclasses.replace(report.result, benchmarks=renamed))
+    result = report.portfolio.result
+    renamed = dataclasses.replace(result, benchmarks=result.benchmarks.rename(columns={"benchmark": hostile}))
+    fans = report.distribution.fans
+    named = fans.assign(instrument=fans["instrument"].where(fans["instrument"] != fans["instrument"].iloc[0], hostile))
+    page = opened(
+        title=hostile,
+        portfolio=dataclasses.replace(report.portfolio, result=renamed),
+        distribution=dataclasses.replace(report.distribution, fans=named),
+    )
+    scroll_through(page)
     assert page.title == hostile
-    assert page.find_elements("css selector", "main img, main b") == []
+    assert page.find_elements("css selector", "main img, main b:not(.left-out b)") == []
     legend = page.find_elements("css selector", "#wealth .legendtext")
     assert hostile in [entry.text for entry in legend]
+    assert hostile in [option.text for option in page.find_elements("css selector", "select[data-picks='fan'] option")]
 
 
-def test_a_phone_needs_no_sideways_scrolling(opened):
+def test_a_phone_scrolls_tables_in_their_boxes_and_never_the_page(opened):
     page = opened(width=390)
+    drawn = scroll_through(page)
+    assert min(drawn.values()) > 0
     assert page.execute_script("return document.documentElement.scrollWidth") <= 390
-    boxes = page.execute_script(
-        "return [...document.querySelectorAll('.table-box')].map((box) => box.scrollWidth - box.clientWidth)"
+    wider = page.execute_script(
+        "return [...document.querySelectorAll('main svg, main select, main .card')]"
+        ".filter((each) => each.getBoundingClientRect().right > 390).length"
     )
-    assert max(boxes) <= 0
-    assert min(page.execute_script(DRAWN)) > 0
+    assert wider == 0
 
 
-def test_text_is_readable_light_and_dark(opened):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable(opened, scheme):
     page = opened()
-    for scheme in ("light", "dark"):
-        show_as(page, scheme)
-        paper = page.execute_script(STYLE, ".chart-box", "backgroundColor")
-        assert (contrast(paper, "#ffffff") < 1.5) == (scheme == "light")
-        for selector, property_ in (
-            ("h1", "color"), (".verdict .eyebrow", "color"), (".warnings h2", "color"), (".tiles dt", "color"),
-            ("#wealth .xtick text", "fill"), ("#wealth .legendtext", "fill"),
-        ):  # fmt: skip
-            ink = page.execute_script(STYLE, selector, property_)
-            assert contrast(ink, paper) >= 4.5, (scheme, selector)
+    show_as(page, scheme)
+    scroll_through(page)
+    paper = page.execute_script(STYLE, ".chart-box", "backgroundColor")
+    assert (contrast(paper, "#ffffff") < 1.5) == (scheme == "light")
+    for selector, property_ in (
+        ("h1", "color"), (".verdict .eyebrow", "color"), (".warnings h2", "color"), (".tiles dt", "color"),
+        (".tiles .small", "color"), ("td small", "color"), (".caption", "color"), ("tr.aside td", "color"),
+        ("select", "color"), ("#wealth .xtick text", "fill"), ("#wealth .legendtext", "fill"),
+    ):  # fmt: skip
+        ink = page.execute_script(STYLE, selector, property_)
+        assert contrast(ink, paper) >= 4.5, (scheme, selector)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_are_readable_in_the_strongest_tint(opened, scheme):
+    page = opened()
+    show_as(page, scheme)
+    for way in ("up", "down"):
+        cell = page.execute_script(
+            "const cells = [...document.querySelectorAll(`.months .${arguments[0]}`)];"
+            "cells.sort((a, b) => b.style.getPropertyValue('--tint') - a.style.getPropertyValue('--tint'));"
+            "const style = getComputedStyle(cells[0]);"
+            "return [style.backgroundColor, style.color, getComputedStyle(cells[0].parentElement).backgroundColor]",
+            way,
+        )
+        red, green, blue, alpha = (float(part) for part in cell[0].strip("rgba()").split(","))
+        paper = [float(part) for part in cell[2].strip("rgb()").split(",")]
+        mixed = [round(alpha * a + (1 - alpha) * b) for a, b in zip((red, green, blue), paper, strict=True)]
+        assert contrast(cell[1], f"rgb({mixed[0]}, {mixed[1]}, {mixed[2]})") >= 4.5, (scheme, way)
+
+
+def test_printing_draws_every_chart_at_once(opened):
+    page = opened()
+    drawn = page.execute_script(PRINT + DRAWN)  # in one script: a printer does not wait
+    assert len(drawn) >= 30
+    assert min(drawn.values()) > 0
+
+
+def test_what_is_printed_fits_the_paper(opened):
+    page = opened()
+    page.execute_script(PRINT)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    paper = {"width": 680, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 680
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"]).startswith(b"%PDF")
+
+
+def test_a_page_of_versions_alone_works(opened):
+    page = opened(signal=None, distribution=None, portfolio=None)
+    drawn = scroll_through(page)
+    assert set(drawn) == {"difference", "yearly-difference", "cumulative-difference", "version-decay"}
+    assert page.get_log("browser") == []

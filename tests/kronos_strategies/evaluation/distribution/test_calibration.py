@@ -13,6 +13,7 @@ from kronos_strategies.evaluation.distribution.calibration import (
     normal_crps,
     pinball,
     pit,
+    pit_shares,
     samples_for,
 )
 
@@ -27,6 +28,25 @@ def rng() -> np.random.Generator:
 def test_pit_counts_what_is_below_and_half_of_what_is_equal():
     samples = np.array([[1.0, 2.0, 2.0, 5.0]] * 4)
     assert pit(samples, np.array([0.0, 2.0, 3.0, 6.0])) == pytest.approx([0, 0.5, 0.75, 1])
+
+
+@pytest.mark.parametrize("count", [1, 4, 9, 10, 37])
+def test_shares_of_a_calibrated_forecast_are_equal_at_any_number_of_samples(rng, count):
+    ranks = pit(rng.standard_normal((ROWS, count)), rng.standard_normal(ROWS))
+    for bins in (4, 10):
+        assert pit_shares(ranks, count, bins) == pytest.approx(np.full(bins, 1 / bins), abs=4 / ROWS**0.5 / 2)
+
+
+def test_shares_of_a_narrow_forecast_lie_at_both_ends(rng):
+    ranks = pit(0.3 * rng.standard_normal((ROWS, 20)), rng.standard_normal(ROWS))
+    shares = pit_shares(ranks, 20, 10)
+    assert shares.sum() == pytest.approx(1)
+    assert min(shares[0], shares[-1]) > 3 * shares[1:-1].max()
+
+
+def test_shares_leave_out_what_is_missing_and_are_missing_without_any():
+    assert pit_shares(np.array([0.0, np.nan]), 1, 2) == pytest.approx([1.0, 0.0])
+    assert np.isnan(pit_shares(np.array([np.nan]), 1, 2)).all()
 
 
 def test_pit_of_a_calibrated_forecast_is_uniform(rng):

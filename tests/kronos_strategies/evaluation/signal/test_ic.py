@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kronos_strategies.evaluation.signal.ic import ICSummary, information_coefficient, summarise
+from kronos_strategies.evaluation.signal.ic import CELLS, coefficients, coefficients_of_grid, icir
 
 DAYS = pd.date_range("2024-01-01", periods=6)
 
@@ -19,179 +19,252 @@ def one_day(values, day: str = "2024-01-01") -> pd.Series:
     return pd.Series(values, index=index, dtype=float)
 
 
+def by_scipy(score: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(2, dates) of names with both values, a date at a time."""
+    pairs = [
+        (x[b], y[b]) for x, y, b in zip(score, label, np.isfinite(score) & np.isfinite(label), strict=True)
+    ]
+    return np.array([[f(x, y).statistic for x, y in pairs] for f in (stats.pearsonr, stats.spearmanr)])
+
+
 @pytest.fixture
 def pair() -> tuple[pd.Series, pd.Series]:
-    """A rounded signal, so that ranks tie, and a label, both with gaps: 6 dates x 30 names."""
+    """A rounded score, so that ranks tie, and a label, both with gaps: 6 dates x 30 names."""
     rng = np.random.default_rng(0)
     names = [f"N{i:02d}" for i in range(30)]
     index = pd.MultiIndex.from_product([DAYS, names], names=["datetime", "instrument"])
-    signal = pd.Series(rng.standard_normal(len(index)).round(1), index=index)
-    label = 0.3 * signal + rng.standard_normal(len(index))
-    return signal.mask(rng.random(len(index)) < 0.2), label.mask(rng.random(len(index)) < 0.2)
+    score = pd.Series(rng.standard_normal(len(index)).round(1), index=index)
+    label = 0.3 * score + rng.standard_normal(len(index))
+    return score.mask(rng.random(len(index)) < 0.2), label.mask(rng.random(len(index)) < 0.2)
 
 
 def test_agrees_with_qlib(pair):
-    alpha = pytest.importorskip("qlib.contrib.eva.alpha")
-    ic, rank_ic = alpha.calc_ic(*pair)
-    np.testing.assert_allclose(information_coefficient(*pair), ic, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(information_coefficient(*pair, rank=True), rank_ic, rtol=0, atol=1e-14)
+    calc_ic = pytest.importorskip("qlib.contrib.eva.alpha").calc_ic
+    found = coefficients(*pair)
+    for name, expected in zip(("ic", "rank_ic"), calc_ic(*pair), strict=True):
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("rank", "correlate"), [(False, stats.pearsonr), (True, stats.spearmanr)])
-def test_agrees_with_scipy_over_names_with_both_values(pair, rank, correlate):
+def test_agrees_with_scipy_over_names_with_both_values(pair):
     both = pd.concat(pair, axis=1).dropna()
-    expected = [correlate(day[0], day[1]).statistic for _, day in both.groupby(level="datetime")]
-    computed = information_coefficient(*pair, rank=rank)
-    assert list(computed.index) == list(DAYS)
-    np.testing.assert_allclose(computed, expected, rtol=0, atol=1e-14)
+    days = [(day[0], day[1]) for _, day in both.groupby(level="datetime")]
+    found = coefficients(*pair)
+    assert list(found.index) == list(DAYS)
+    assert (list(found.columns), found.index.name) == (["ic", "rank_ic"], "datetime")
+    for name, correlate in (("ic", stats.pearsonr), ("rank_ic", stats.spearmanr)):
+        expected = [correlate(x, y).statistic for x, y in days]
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-14)
+
+
+DRAWS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "float32": lambda rng, shape: rng.standard_normal(shape).astype(np.float32),
+    "heavy tails": lambda rng, shape: rng.standard_cauchy(shape) ** 3,
+    "skewed": lambda rng, shape: np.exp(5 * rng.standard_normal(shape)),
+    "a huge level": lambda rng, shape: 1e9 + rng.standard_normal(shape),
+    "one far out": lambda rng, shape: np.where(np.arange(shape[1]) == 3, 1e12, rng.standard_normal(shape)),
+    "near ties": lambda rng, shape: np.spacing(1) * rng.integers(0, 9, shape) + rng.integers(1, 5, shape),
+    "few values": lambda rng, shape: rng.integers(0, 3, shape),
+    "signed zeros": lambda rng, shape: rng.integers(-1, 2, shape) * 0.0 + (rng.random(shape) < 0.3),
+}
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("draw", DRAWS)
+def test_agrees_with_scipy_whatever_the_distribution(draw, missing):
+    rng = np.random.default_rng(0)
+    score = DRAWS[draw](rng, (8, 700)).astype(float)
+    label = rng.standard_normal(score.shape).round(2)
+    label[rng.random(score.shape) < missing] = np.nan
+    found, expected = coefficients_of_grid(score, label), by_scipy(score, label)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(coefficients_of_grid(label, score), expected, rtol=0, atol=1e-12)
+
+
+def test_dates_are_worked_on_in_blocks_that_know_nothing_of_each_other():
+    rng = np.random.default_rng(0)
+    score = rng.standard_normal((5, CELLS // 3)).round(2)
+    label = score + rng.standard_normal(score.shape)
+    label[3, ::2] = np.nan
+    found = coefficients_of_grid(score, label)
+    alone = [coefficients_of_grid(score[[i]], label[[i]])[:, 0] for i in range(5)]
+    np.testing.assert_allclose(found.T, alone, rtol=0, atol=1e-13)
+
+
+def test_a_date_with_more_names_than_a_block_has_cells_is_one_block():
+    rng = np.random.default_rng(0)
+    score, label = rng.standard_normal((2, 2, CELLS + 9))
+    np.testing.assert_allclose(coefficients_of_grid(score, label), by_scipy(score, label), rtol=0, atol=1e-12)
 
 
 def test_tied_names_share_their_average_rank():
-    signal, label = one_day([1, 1, 2, 3]), one_day([1, 2, 3, 4])
+    score, label = one_day([1, 1, 2, 3]), one_day([1, 2, 3, 4])
     by_hand = 4.5 / math.sqrt(4.5 * 5)  # ranks 1.5 1.5 3 4 against 1 2 3 4
-    assert information_coefficient(signal, label, rank=True, min_names=4).item() == pytest.approx(by_hand)
+    assert coefficients(score, label, min_names=4)["rank_ic"].item() == pytest.approx(by_hand)
 
 
 def test_ranks_are_taken_after_incomplete_names_are_left_out():
-    signal, label = one_day([1, 2, 3, 100]), one_day([3, 1, 2, np.nan])
+    score, label = one_day([1, 2, 3, 100]), one_day([3, 1, 2, np.nan])
     ranked_first = stats.spearmanr([1, 2, 3], [3, 1, 2]).statistic
-    assert information_coefficient(signal, label, rank=True, min_names=3).item() == pytest.approx(
-        ranked_first
-    )
+    assert coefficients(score, label, min_names=3)["rank_ic"].item() == pytest.approx(ranked_first)
 
 
 @pytest.mark.parametrize("infinite", [np.inf, -np.inf])
-@pytest.mark.parametrize("rank", [False, True])
-def test_an_infinite_value_is_no_value(pair, rank, infinite):
-    signal, label = pair
-    missing, endless = signal.copy(), signal.copy()
+def test_an_infinite_value_is_no_value(pair, infinite):
+    score, label = pair
+    missing, endless = score.copy(), score.copy()
     missing.iloc[::7], endless.iloc[::7] = np.nan, infinite
-    pd.testing.assert_series_equal(
-        information_coefficient(endless, label, rank), information_coefficient(missing, label, rank)
+    pd.testing.assert_frame_equal(coefficients(endless, label), coefficients(missing, label))
+    grids = [series.unstack().to_numpy() for series in (endless, missing, label)]
+    np.testing.assert_array_equal(
+        coefficients_of_grid(grids[0], grids[2]), coefficients_of_grid(grids[1], grids[2])
     )
 
 
 def test_rank_ic_sees_the_order_only(pair):
-    signal, label = pair
+    score, label = pair
     pd.testing.assert_series_equal(
-        information_coefficient(np.exp(signal), label**3, rank=True),
-        information_coefficient(signal, label, rank=True),
+        coefficients(np.exp(score), label**3)["rank_ic"], coefficients(score, label)["rank_ic"]
     )
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_the_unit_is_no_matter(pair, scale):
+    score, label = pair
+    pd.testing.assert_frame_equal(
+        coefficients(scale * score, scale * label), coefficients(score, label), rtol=1e-12
+    )
+
+
+def test_the_same_order_is_one_and_the_opposite_minus_one():
+    score = one_day(np.random.default_rng(0).standard_normal(40))
+    assert coefficients(score, score).to_numpy() == pytest.approx(1)
+    assert coefficients(score, -score).to_numpy() == pytest.approx(-1)
+    assert (coefficients(score, score).abs() <= 1).all(axis=None)
+
+
 def test_a_date_with_fewer_names_than_asked_is_undefined(pair):
-    signal, label = pair
-    names = (signal.notna() & label.notna()).groupby(level="datetime").sum()
+    score, label = pair
+    names = (score.notna() & label.notna()).groupby(level="datetime").sum()
     assert names.min() < names.max()
-    computed = information_coefficient(signal, label, min_names=int(names.max()))
-    assert (computed.notna() == (names == names.max())).all()
+    found = coefficients(score, label, min_names=int(names.max()))
+    for name in ("ic", "rank_ic"):
+        assert (found[name].notna() == (names == names.max())).all()
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_one_name_or_none_is_undefined_however_few_are_asked_for(size):
+    values = np.full((1, 5), np.nan)
+    values[0, :size] = 3.0
+    assert np.isnan(coefficients_of_grid(values, values, min_names=0)).all()
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3.3e7, 1e-9])
-@pytest.mark.parametrize("rank", [False, True])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_constant_is_undefined_and_not_zero(constant, rank, dtype):
+@pytest.mark.parametrize("missing", [0, 3])
+def test_a_constant_is_undefined_and_not_zero(constant, dtype, missing):
     varied = one_day(np.random.default_rng(0).standard_normal(37))
+    varied.iloc[:missing] = np.nan
     flat = one_day(np.full(37, constant)).astype(dtype)
-    assert information_coefficient(flat, varied, rank).isna().all()
-    assert information_coefficient(varied, flat, rank).isna().all()
+    assert coefficients(flat, varied).isna().all(axis=None)
+    assert coefficients(varied, flat).isna().all(axis=None)
+
+
+def test_a_constant_of_rounding_has_no_ic():
+    flat = one_day([0.1 + 0.2, 0.3] * 20)
+    assert flat.nunique() == 2
+    assert np.isnan(coefficients(flat, one_day(np.arange(40)))["ic"].item())
 
 
 def test_a_faint_variation_on_a_large_level_still_counts():
-    signal = np.random.default_rng(0).standard_normal(20)
-    label = signal + np.random.default_rng(1).standard_normal(20)
-    expected = stats.pearsonr(signal, label).statistic
-    faint = information_coefficient(one_day(1 + 1e-7 * signal), one_day(1 + 1e-7 * label)).item()
+    score = np.random.default_rng(0).standard_normal(20)
+    label = score + np.random.default_rng(1).standard_normal(20)
+    expected = stats.pearsonr(score, label).statistic
+    faint = coefficients(one_day(1 + 1e-7 * score), one_day(1 + 1e-7 * label))["ic"].item()
     assert faint == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_order_of_rows_and_levels_is_no_matter(pair):
-    signal, label = pair
+    score, label = pair
     shuffled = label.sample(frac=1, random_state=0).reorder_levels(["instrument", "datetime"])
-    pd.testing.assert_series_equal(
-        information_coefficient(signal, shuffled), information_coefficient(signal, label), check_freq=False
-    )
+    pd.testing.assert_frame_equal(coefficients(score, shuffled), coefficients(score, label), check_freq=False)
+    assert coefficients(shuffled, shuffled).index.is_monotonic_increasing
 
 
 def test_dates_and_names_of_one_side_only_are_left_out(pair):
-    signal, label = pair
+    score, label = pair
     others = one_day(np.ones(12), "2030-01-01")
-    pd.testing.assert_series_equal(
-        information_coefficient(pd.concat([signal, others]), label),
-        information_coefficient(signal, label),
+    strangers = one_day(np.arange(30)).rename(lambda name: f"X{name}", level="instrument")
+    pd.testing.assert_frame_equal(
+        coefficients(pd.concat([score, others]), pd.concat([strangers, label])),
+        coefficients(score, label),
         check_freq=False,
     )
 
 
-@pytest.mark.parametrize("side", ["signal", "label"])
+def test_a_common_date_without_a_common_name_is_undefined(pair):
+    score, label = pair
+    first = label.index.get_level_values("datetime") == DAYS[0]
+    names = label.index.get_level_values("instrument")
+    found = coefficients(score[~first | (names < "N15")], label[~first | (names >= "N15")])
+    assert list(found.index) == list(DAYS)
+    assert found["ic"].isna().tolist() == [True] + [False] * 5
+
+
+def test_inputs_stay_as_they_were(pair):
+    grids = [series.unstack().to_numpy(copy=True) for series in pair]
+    before = [grid.copy() for grid in grids]
+    coefficients_of_grid(*grids)
+    for grid, was in zip(grids, before, strict=True):
+        np.testing.assert_array_equal(grid, was)
+
+
+@pytest.mark.parametrize("side", ["score", "label"])
 def test_a_repeated_row_is_refused_by_name(pair, side):
-    series = dict(zip(("signal", "label"), pair, strict=True))
+    series = dict(zip(("score", "label"), pair, strict=True))
     series[side] = pd.concat([series[side], series[side].iloc[[7]]])
-    with pytest.raises(ValueError, match=rf"The {side} has .*2024-01-01.*'N07'.* twice"):
-        information_coefficient(**series)
+    with pytest.raises(ValueError, match=rf"The {side} have .*2024-01-01.*'N07'.* twice"):
+        coefficients(**series)
 
 
 @pytest.mark.parametrize(("day", "prefix"), [("2031-01-01", ""), ("2024-01-01", "other ")])
 def test_no_overlap_is_refused(pair, day, prefix):
     apart = one_day(np.arange(12), day).rename(lambda name: prefix + name, level="instrument")
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
-        information_coefficient(apart, pair[1])
+        coefficients(apart, pair[1])
 
 
-def test_the_summary_of_independent_dates_is_the_t_test():
-    coefficients = pd.Series(np.random.default_rng(0).normal(0.02, 0.1, 50))
-    summary = summarise(coefficients)
-    assert summary.mean == pytest.approx(coefficients.mean())
-    assert summary.ir == pytest.approx(coefficients.mean() / np.std(coefficients, ddof=1))
-    assert summary.t == pytest.approx(stats.ttest_1samp(coefficients, 0).statistic)
-    assert (summary.dates, summary.undefined) == (50, 0)
+def test_dates_and_names_in_common_but_no_row_are_refused(pair):
+    score, label = pair
+    odd = np.arange(len(score)) % 2 == 1
+    with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
+        coefficients(score[odd], label[~odd])
 
 
-def test_undefined_dates_are_counted_and_left_out():
-    summary = summarise(pd.Series([0.1, np.nan, 0.3, np.nan, 0.2]))
-    assert summary.mean == pytest.approx(0.2)
-    assert summary.ir == pytest.approx(2.0)
-    assert (summary.dates, summary.undefined) == (3, 2)
+def test_nothing_at_all_is_refused(pair):
+    with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
+        coefficients(pair[0].iloc[:0], pair[1].iloc[:0])
 
 
-def test_overlapping_labels_count_once_and_gaps_keep_their_place():
-    coefficients = pd.Series([0.1, 9.0, 9.0, np.nan, 9.0, 9.0, 0.3, 9.0, 9.0, 0.2, 9.0])
-    assert summarise(coefficients, horizon=3).t == pytest.approx(
-        stats.ttest_1samp([0.1, 0.3, 0.2], 0).statistic
-    )
+@pytest.mark.parametrize("shapes", [((3, 20), (3, 21)), ((20,), (20,))])
+def test_grids_of_other_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match="two grids of the same dates and names"):
+        coefficients_of_grid(*map(np.zeros, shapes))
 
 
-def test_two_dates_make_no_t():
-    assert math.isnan(summarise(pd.Series([0.1, 0.2])).t)
-    assert math.isnan(summarise(pd.Series([0.1, 5.0, 0.2, 5.0]), horizon=2).t)
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
+def test_a_grid_without_dates_or_names_has_no_coefficients(shape):
+    found = coefficients_of_grid(np.zeros(shape), np.zeros(shape))
+    assert found.shape == (2, shape[0])
+    assert np.isnan(found).all()
 
 
-def test_no_defined_date_gives_no_figures():
-    summary = summarise(pd.Series([np.nan, np.nan, np.nan]))
-    assert all(math.isnan(value) for value in (summary.mean, summary.ir, summary.t))
-    assert (summary.dates, summary.undefined) == (0, 3)
+def test_icir_is_mean_by_deviation_of_the_defined_dates():
+    values = np.random.default_rng(0).normal(0.02, 0.1, 50)
+    assert icir(values) == pytest.approx(values.mean() / np.std(values, ddof=1))
+    assert icir(pd.Series([0.1, np.nan, 0.3, np.inf, 0.2])) == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("level", [0.1, 0.5, 0.0])
-def test_equal_coefficients_have_a_mean_but_neither_ratio_nor_t(level):
-    summary = summarise(pd.Series([level] * 7))
-    assert summary.mean == pytest.approx(level)
-    assert math.isnan(summary.ir)
-    assert math.isnan(summary.t)
-
-
-def test_the_t_of_an_overlapping_label_rejects_chance_about_once_in_twenty():
-    """A persistent signal without skill against 5-day returns; on every date it would reject far more often."""
-    rng = np.random.default_rng(0)
-    # Moving sums of 5 stand for coefficients of overlapping labels.
-    runs = pd.DataFrame(rng.standard_normal((504, 300))).rolling(5).sum().dropna()
-    apart = [abs(summarise(runs[run], horizon=5).t) > 1.984 for run in runs]
-    daily = [abs(summarise(runs[run]).t) > 1.965 for run in runs]
-    assert 0.02 < np.mean(apart) < 0.08
-    assert np.mean(daily) > 0.25
-
-
-def test_a_summary_holds_plain_numbers():
-    summary = summarise(pd.Series([0.1, 0.2, 0.4]))
-    assert isinstance(summary, ICSummary)
-    assert [type(value) for value in (summary.mean, summary.ir, summary.t)] == [float] * 3
+@pytest.mark.parametrize("values", [[], [np.nan], [0.1], [0.1] * 7, [0.0] * 7])
+def test_icir_of_too_few_or_equal_dates_is_undefined(values):
+    assert math.isnan(icir(values))

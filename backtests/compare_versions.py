@@ -1,0 +1,105 @@
+"""kronos-nano at two checkpoints and two sampling settings, start to end: does any of them rank better for sure?
+
+    python backtests/compare_versions.py
+    python backtests/compare_versions.py --data ~/csi300 --start 2023-07-03 --end 2023-11-30
+
+The second checkpoint is --other, or kronos-nano fine-tuned for some hundred steps on the bars before --start. Each
+of the four is forecast into a store of its own and put on record; `kronos compare` then holds three of them against
+the first. Results go to --output: compare.html, compare.json.
+"""
+
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+
+HERE, SCRIPTS = Path(__file__).parent, Path(sys.executable).parent
+CONFIG = HERE.parent / "configs" / "finetune_csi300.yaml"
+A_DAY, HALF_YEAR = timedelta(days=1), timedelta(days=182)
+SETTINGS = {"as drawn": ("1", "1"), "narrowed": ("0.6", "0.9")}  # T and top_p
+
+app = cyclopts.App(help=__doc__, version_flags=[])
+
+
+@app.default
+def compare_versions(
+    *,
+    data: Annotated[Path | None, cyclopts.Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+    market: str = "csi300",
+    model: str = "kronos-nano",
+    other: str | None = None,
+    steps: int = 300,
+    start: datetime = datetime(2023, 1, 3),
+    end: datetime = datetime(2023, 6, 30),
+    samples: int = 16,
+    hold: int = 5,
+    gate: str = "rank_ic>=-0.005",
+    output: Path = Path("out/compare_versions"),
+) -> None:
+    """Train, forecast, compare.
+
+    Args:
+        data: Qlib store; the simulated market without one.
+        market: whose members to forecast.
+        model: the first checkpoint.
+        other: the second checkpoint; the first one, fine-tuned, when omitted.
+        steps: of each stage of that fine-tuning.
+        start: first date of a forecast; training has seen nothing of it or later.
+        end: last date of a forecast.
+        samples: paths a window.
+        hold: days that a position is held.
+        gate: that no version may fail.
+        output: folder of everything.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    tracking = f"sqlite:///{output.resolve() / 'mlflow.db'}"
+    other = other or str(tuned(model, ["--store", data] if data else [], start, steps, output / "tuned"))
+    bars = ["--data", data] if data else []
+    span = ["--start", f"{start:%Y-%m-%d}", "--end", f"{end:%Y-%m-%d}", "--market", market]
+    versions = {}
+    for checkpoint, name in ((model, "before"), (other, "after")):
+        for setting, (temperature, top_p) in SETTINGS.items():
+            store = output / "forecasts" / f"{name}, {setting}"
+            paths = ["--samples", samples, "--horizon", hold + 1, "--T", temperature, "--top-p", top_p]
+            kronos("forecast", store, "--model", checkpoint, *span, *paths, *bars, "--tracking", tracking)
+            versions[f"{name}, {setting}"] = next(store.glob("*/*"))
+    files = ["--html", output / "compare.html", "--json", output / "compare.json"]
+    named = [f"{name}={folder}" for name, folder in versions.items()]
+    kronos("compare", *named, *bars, "--horizon", hold, "--gate", gate, *files, "--tracking", tracking)
+
+
+def tuned(model: str, bars: list[object], before: datetime, steps: int, folder: Path) -> Path:
+    """`model`, trained a little further on the bars before a date; what is finished is not trained again."""
+    spans = [
+        "--train-until",
+        f"{before - HALF_YEAR:%Y-%m-%d}",
+        "--validate-until",
+        f"{before - A_DAY:%Y-%m-%d}",
+    ]
+    settings = [
+        "--config",
+        CONFIG,
+        "--pretrained",
+        model,
+        "--max-steps",
+        steps,
+        "--output",
+        folder,
+        "--resume",
+    ]
+    kronos("train", *settings, *spans, *bars)
+    return folder / "best"
+
+
+def kronos(*words: object) -> None:
+    """One command, which says itself what is wrong; a failed gate ends this too."""
+    done = subprocess.run([SCRIPTS / "kronos", *map(str, words)], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    app()

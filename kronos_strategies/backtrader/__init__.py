@@ -1,0 +1,32 @@
+"""Kronos inside Backtrader: `self.k = KronosIndicator(self.data)` in any strategy. Needs the `backtrader` extra.
+
+bars.py and tape.py a feed's traded bars; ahead.py when its next ones will be; outlook.py sampled paths -> figures;
+forecasts.py windows -> figures, computed once; seat.py one asset and its schedule; hub.py what batches a strategy's
+assets; indicator.py and band.py its lines; feeds.py forecasts of a store as lines of a feed; optimise.py and plot.py
+what Backtrader leaves to its user.
+"""
+
+from kronos.extras import MissingExtra
+
+try:
+    import backtrader  # noqa: F401
+except ImportError as error:
+    raise MissingExtra(
+        "The Backtrader adapter needs Backtrader: pip install 'kronos-strategies[backtrader]'"
+    ) from error
+
+from kronos_strategies.backtrader.band import KronosBand
+from kronos_strategies.backtrader.feeds import ForecastData, join_forecasts, read_forecasts
+from kronos_strategies.backtrader.indicator import KronosIndicator
+from kronos_strategies.backtrader.optimise import run_optimisation
+from kronos_strategies.backtrader.plot import save_plot
+
+__all__ = [
+    "ForecastData",
+    "KronosBand",
+    "KronosIndicator",
+    "join_forecasts",
+    "read_forecasts",
+    "run_optimisation",
+    "save_plot",
+]

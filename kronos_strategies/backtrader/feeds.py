@@ -1,0 +1,87 @@
+"""ForecastData: a feed that brings stored forecasts along, for runs that load no model."""
+
+from __future__ import annotations
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+
+from kronos.bars import check_timestamps
+from kronos_strategies.backtrader.outlook import COLUMNS, LINES, lines, outlooks
+from kronos_strategies.store import StoredForecasts
+
+
+class ForecastData(bt.feeds.PandasData):
+    """Bars with the lines of a `KronosIndicator`, from a frame that `join_forecasts` has made.
+
+        forecasts = read_forecasts(ForecastStore("forecasts").runs()[0])
+        cerebro.adddata(ForecastData(dataname=join_forecasts(bars, forecasts, "AAA"), name="AAA"))
+
+    In a strategy the feed itself then has expected_return, volatility and so on, where `KronosIndicator(data)` has
+    them otherwise. Parameters are those of `bt.feeds.PandasData`.
+    """
+
+    lines = COLUMNS
+    params = tuple((name, -1) for name in COLUMNS)  # found by name
+
+
+def read_forecasts(stored: StoredForecasts, level: float = 0.9) -> pd.DataFrame:
+    """The lines of every stored forecast; reads each path, so once a process will do.
+
+    Args:
+        stored: forecasts of one model and one set of settings.
+        level: share of the paths between lower and upper.
+
+    Returns:
+        Frame indexed (datetime, instrument), columns LINES as `KronosIndicator` defines them, known at the close
+        of the bar of that date.
+
+    Raises:
+        ValueError: nothing is stored.
+        DamagedFileError: a file is not what was written.
+    """
+    parts = [
+        pd.DataFrame(lines(outlooks(forecast), level), index=forecast.keys, columns=list(LINES))
+        for forecast in stored
+    ]
+    if not parts:
+        raise ValueError(f"{stored.folder} holds no forecast. Fill it first, e.g. with `kronos forecast`.")
+    return pd.concat(parts)
+
+
+def join_forecasts(bars: pd.DataFrame, forecasts: pd.DataFrame, instrument: str) -> pd.DataFrame:
+    """Bars of one instrument with its forecasts beside them.
+
+    A forecast joins the bar of exactly its date and holds until the next one, as the lines of a `KronosIndicator`
+    do; bars before the first have NaN.
+
+    Args:
+        bars: indexed by time, ascending; in a time zone, forecasts are matched with the wall time there.
+        forecasts: of `read_forecasts`.
+        instrument: its name there.
+
+    Returns:
+        `bars` and the columns LINES and age: bars since the forecast.
+
+    Raises:
+        ValueError: bars out of order, an unknown instrument, or no bar on the date of any forecast.
+    """
+    if not isinstance(bars.index, pd.DatetimeIndex):
+        raise ValueError(f"bars of {instrument} have no DatetimeIndex. Use bars.set_index('datetime').")
+    times = bars.index.tz_localize(None)
+    check_timestamps(times, f"bars of {instrument}")
+    known = forecasts.index.get_level_values("instrument")
+    if instrument not in known:
+        raise ValueError(f"No forecast is of '{instrument}'; they are of {sorted(known.unique())[:10]}.")
+    own = forecasts.xs(instrument, level="instrument")
+    joined = own.reindex(times).to_numpy()
+    made = times.isin(own.index)
+    if not made.any():
+        raise ValueError(
+            f"No bar of {instrument} is on the date of a forecast: bars {times[0]} to {times[-1]}, forecasts "
+            f"{own.index[0]} to {own.index[-1]}. Bars of a day are dated at midnight: bars.index.normalize()."
+        )
+    latest = np.maximum.accumulate(np.where(made, np.arange(len(times)), -1))
+    table = np.column_stack([joined[latest], np.arange(len(times)) - latest])
+    table[latest < 0] = np.nan
+    return pd.concat([bars, pd.DataFrame(table, index=bars.index, columns=list(COLUMNS))], axis=1)

@@ -1,0 +1,138 @@
+"""KronosIndicator: what Kronos forecasts of a feed, as lines."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+
+from kronos_strategies.backtrader.forecasts import ForecastSettings
+from kronos_strategies.backtrader.hub import Chair, Hub
+from kronos_strategies.backtrader.outlook import COLUMNS
+
+PARAMS = (
+    ("model", "kronos-nano"),
+    ("lookback", 90),
+    ("horizon", 5),
+    ("samples", 20),
+    ("every", 5),
+    ("T", None),
+    ("top_p", None),
+    ("top_k", None),
+    ("seed", 0),
+    ("level", 0.9),
+    ("device", None),
+    ("store", None),
+)
+
+
+class KronosIndicator(bt.Indicator):
+    """What Kronos forecasts of a feed's next `horizon` bars; make one for each feed.
+
+    All of a strategy's assets are forecast together, every `every` bars of the strategy, from each asset's last
+    `lookback` traded bars and nothing later. With S paths p_s of closes, C the close and H the horizon, the lines
+    at the bar of a forecast are, and are known at its close:
+
+    - expected_return: mean of p_s[H] / C - 1, a simple return over the horizon.
+    - volatility: root mean square of the paths' log returns over paths and steps, per bar.
+    - prob_up: share of paths with p_s[H] > C.
+    - forecast_close: mean of p_s[H], a price.
+    - lower, upper: quantiles of p_s[H] at (1 - level) / 2 and (1 + level) / 2, prices, at Weibull positions.
+    - max_drawdown: mean of the paths' deepest falls below the highest close so far, C included; 0 or negative.
+    - age: bars of this feed since the forecast, 0 where it was made at this bar.
+
+    The first three are those of `kronos_strategies.signals.summary`. Until the next forecast all lines but age
+    hold their values. They are NaN before the first forecast, and on bars without four finite, positive prices,
+    which count as not traded; a feed that never has `lookback` traded bars has no forecast at all.
+
+    The strategy's bars are counted in spans of `every`, of which one begins with bar number `lookback`. An asset
+    is forecast on its first traded bar of each span: together with the others if it trades all the time, else as
+    soon as it trades again or has its lookback. Under replay the forecast of a bar follows the bar's ticks.
+
+    A forecast depends on its own window, date and settings only. Lines are the same with runonce, without, without
+    preload, with exactbars=-1 and -2, and live: bit by bit wherever the matrix products of batches of different
+    sizes are, as those of kronos-nano on CPUs are; else within float rounding.
+
+    Args:
+        model: bundled name, folder or hub id; loaded once a process.
+        lookback: traded bars that the model reads.
+        horizon: bars ahead.
+        samples: paths.
+        every: strategy bars between forecasts.
+        T, top_p, top_k, seed: of the sampling, see `kronos.config.SampleConfig`; None for what suits the model.
+        level: share of the paths between lower and upper.
+        device: "cpu", "cuda", "mps"; None takes the fastest there is.
+        store: folder of a `ForecastStore`, which finds forecasts again in another process; None remembers them
+            for other runs of this process.
+
+    Raises:
+        TypeError: the data is no feed, e.g. a line or another indicator.
+        ValueError: a parameter is out of range, the feed is out of order, or the run keeps too few bars
+            (exactbars=1).
+        FileNotFoundError: there is no such model.
+    """
+
+    lines: Any = COLUMNS  # Backtrader makes line buffers of the names
+    params = PARAMS
+    plotinfo = (("plotname", "Kronos"), ("plothlines", (0.0,)))
+    plotlines = (
+        ("expected_return", {"color": "#0072B2"}),
+        ("volatility", {"color": "#009E73"}),
+        ("max_drawdown", {"color": "#D55E00"}),
+        # Prices, shares and counts do not go with returns on one axis.
+        *((name, {"_plotskip": True}) for name in ("prob_up", "forecast_close", "lower", "upper", "age")),
+    )
+
+    def __init__(self) -> None:
+        self._chair = find_chair(self)
+        self.addminperiod(self.p.lookback)
+
+    def next(self) -> None:
+        """Write the current bar."""
+        for line, value in zip(self.lines, self._chair.now().tolist(), strict=True):
+            line[0] = value
+
+    def oncestart(self, start: int, end: int) -> None:
+        """Do nothing: `once` writes all bars."""
+
+    def once(self, start: int, end: int) -> None:
+        """Write all bars."""
+        write(self, self._chair.table())
+
+    def _plotlabel(self) -> list[object]:
+        return [self.p.model, f"{self.p.horizon} bars ahead"]
+
+
+def find_chair(indicator: bt.Indicator) -> Chair:
+    """Where an indicator with PARAMS reads the forecasts of its feed from.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: as `KronosIndicator`.
+    """
+    data, p = indicator.data, indicator.p
+    if not isinstance(data, bt.AbstractDataBase):
+        raise TypeError(
+            f"{type(indicator).__name__} reads the bars of a feed, but got a {type(data).__name__}. Pass the feed "
+            "itself, e.g. self.data."
+        )
+    settings = ForecastSettings(
+        model=p.model,
+        lookback=p.lookback,
+        horizon=p.horizon,
+        samples=p.samples,
+        T=p.T,
+        top_p=p.top_p,
+        top_k=p.top_k,
+        seed=p.seed,
+        device=p.device or None,
+        store=p.store or None,
+    )
+    return Hub.of(indicator).chair(data, settings, p.every, p.level)
+
+
+def write(indicator: bt.Indicator, table: np.ndarray) -> None:
+    """Fill all bars of an indicator's K lines from (bars, K) values; what lies behind the feed's end stays."""
+    for line, values in zip(indicator.lines, table.T, strict=True):
+        line.array[: len(values)] = array("d", values.tobytes())

@@ -1,0 +1,219 @@
+"""`kronos compare`: versions of a model held against each other, and gates for a CI."""
+
+from __future__ import annotations
+
+import json as js
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kronos_strategies.cli.show import note
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from kronos_strategies.evaluation.versions.comparison import Comparison
+    from kronos_strategies.evaluation.versions.gate import GateResult
+    from kronos_strategies.evaluation.versions.version import Version
+
+
+def compare(
+    *runs: str,
+    labels: Path | None = None,
+    horizon: int = 1,
+    baseline: str | None = None,
+    gate: list[str] | None = None,
+    html: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Hold versions of a model against a baseline, date by date, on the rows that all of them have.
+
+    Differences come with a 95 % interval and a p that survive overlapping labels, with Holm's correction, and with
+    the versions that may be the best.
+
+    For example: `kronos compare old.parquet new.parquet --labels label.parquet --gate "rank_ic>=-0.005"`
+
+    Args:
+        runs: two or more parquet files of scores by (datetime, instrument), a version each, called like its file.
+        labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
+            as 1, 5 and 10, make a decay.
+        horizon: bars that the label spans; it overlaps with its neighbours if that is more than one.
+        baseline: version that the others are held against; the first one when omitted.
+        gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
+            worse than the baseline by more than that, at 95 % one-sided confidence.
+        html: page to write.
+        json: file of all figures to write.
+    """
+    from kronos_strategies.evaluation.versions.comparison import compare_versions
+    from kronos_strategies.evaluation.versions.files import read_labels
+    from kronos_strategies.evaluation.versions.gate import Gate, check_gate
+
+    gates = [Gate.parse(text) for text in gate or ()]
+    versions = _versions(runs)
+    if labels is None:
+        raise ValueError("Files of scores say nothing without returns. Give the file of those with --labels.")
+    chosen = _name(baseline, runs, versions)
+    comparison = compare_versions(versions, read_labels(labels, horizon), horizon, chosen)
+    results = [result for each in gates for result in check_gate(each, comparison)]
+    written = [*_write_json(json, comparison, results), *_write_page(html, comparison)]
+    _show(comparison, results, written)
+    if not all(result.passed for result in results):
+        sys.exit(1)
+
+
+def _version(run: str) -> Version:
+    """What an argument means: a parquet file of scores."""
+    from kronos_strategies.evaluation.versions.files import read_version
+
+    return read_version(Path(run))
+
+
+def _versions(runs: Sequence[str]) -> list[Version]:
+    if len(runs) < 2:
+        raise ValueError(f"{len(runs)} version(s) make no comparison. Give two or more files of scores.")
+    versions = [_version(run) for run in runs]
+    names = [version.name for version in versions]
+    if twice := [name for name in names if names.count(name) > 1]:
+        same = [run for run, name in zip(runs, names, strict=True) if name == twice[0]]
+        raise ValueError(f"{' and '.join(same)} would both be called '{twice[0]}'. Rename one of the files.")
+    return versions
+
+
+def _name(baseline: str | None, runs: Sequence[str], versions: Sequence[Version]) -> str:
+    """Of the baseline, which may be given as a version's name or as its argument."""
+    names = [version.name for version in versions]
+    if baseline is None:
+        return names[0]
+    if baseline in names:
+        return baseline
+    by_run = dict(zip(runs, names, strict=True))
+    if baseline not in by_run:
+        raise ValueError(f"The baseline '{baseline}' is none of the versions. Choose one of {names}.")
+    return by_run[baseline]
+
+
+def _write_json(file: Path | None, comparison: Comparison, results: Sequence[GateResult]) -> list[Path]:
+    if file is None:
+        return []
+    gates = [
+        {
+            "gate": str(result.gate),
+            "version": result.version,
+            "difference": result.difference,
+            "bound": result.bound,
+            "passed": result.passed,
+        }
+        for result in results
+    ]
+    text = js.dumps({**comparison.as_dict(), "gates": gates}, indent=2, allow_nan=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{text}\n", encoding="utf-8")
+    return [file]
+
+
+def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
+    if file is None:
+        return []
+    from kronos_strategies.report.page import render
+    from kronos_strategies.report.report import Report
+
+    report = Report(
+        title=" against ".join([", ".join(_others(comparison)), comparison.baseline]),
+        ledger=comparison.ledger,
+        provenance={},
+        warnings=comparison.warnings,
+        versions=comparison,
+    )
+    page = render(report)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    return [file]
+
+
+def _others(comparison: Comparison) -> list[str]:
+    return [version for version in comparison.versions if version != comparison.baseline]
+
+
+def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequence[Path]) -> None:
+    """Print a table a metric, what was compared, what to beware of, the gates, and what was written."""
+    console = Console()
+    for metric in comparison.by_date:
+        rows = comparison.table[comparison.table["metric"] == metric]
+        console.print(_block(metric, rows, comparison.baseline))
+    reasons = [f"{reason} {rows:,}" for reason, rows in comparison.ledger.items() if rows]
+    dates = len(comparison.by_date["rank_ic"])
+    console.print(f"Rows: {escape(', '.join(reasons))}, on {dates:,} dates", soft_wrap=True, highlight=False)
+    for warning in comparison.warnings:
+        note(console, warning)
+    for result in results:
+        console.print(_verdict(result), soft_wrap=True, highlight=False)
+    for file in written:
+        console.print("Wrote", escape(str(file)), soft_wrap=True, highlight=False)
+
+
+def _block(metric: str, rows: DataFrame, baseline: str) -> Table:
+    from kronos_strategies.report.formats import DASH, decimals
+
+    places = _places(float(rows["mean"].abs().max()))
+    table = Table(
+        title=metric,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("\nversion", overflow="fold", min_width=8)
+    for head in (
+        "\nmean",
+        "differ-\nence",
+        "\n95 % interval",
+        "\np",
+        "p\n(Holm)",
+        "in\nMCS",
+        "detect-\nable",
+    ):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows.to_dict("records"):
+        held = row["version"] != baseline
+        low, high = (decimals(row[f"difference_{end}"], places) for end in ("low", "high"))
+        table.add_row(
+            escape(row["version"]),
+            decimals(row["mean"], places),
+            decimals(row["difference"], places) if held else "baseline",
+            DASH if low == DASH else f"{low} to {high}",
+            _p(row["p"]),
+            _p(row["p_holm"]),
+            {None: DASH, True: "yes", False: "no"}[row["in_mcs"]],
+            decimals(row["detectable"], places),
+        )
+    return table
+
+
+def _places(size: float) -> int:
+    """Decimals that show three digits of a figure below 1, and of a larger one three behind the point."""
+    from math import floor, isfinite, log10
+
+    return 2 - floor(log10(size)) if isfinite(size) and 0 < size < 1 else 3
+
+
+def _p(value: float) -> str:
+    """Never a p of zero."""
+    from kronos_strategies.report.formats import decimals
+
+    return "<0.001" if value < 0.001 else decimals(value)
+
+
+def _verdict(result: GateResult) -> str:
+    word = "[green]Passed[/green]" if result.passed else "[red]Failed[/red]"
+    better = "at most" if result.gate.sign == ">=" else "at least"
+    return (
+        f"{word} {escape(str(result.gate))}: '{escape(result.version)}' differs by {result.difference:+.4g}, "
+        f"{better} {result.bound:+.4g} at 95 %"
+    )

@@ -1,0 +1,41 @@
+"""`kronos report`: the report of a run, made anew from its evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kronos_strategies.cli.show import TRACKING, Tracking
+
+
+def report(
+    run: str,
+    /,
+    *,
+    beside: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    to: Path | None = None,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Write the report of a run: report.html, metrics.json and CSVs. Nothing is forecast or traded again.
+
+    For example: `kronos report 5c857f46 --beside 0b1d22f3 --to out/report`
+
+    Args:
+        run: its id or the beginning of it, as `qrun` and MLflow show it, or the folder of an older report.
+        beside: other runs, which get a section that holds this one against them.
+        to: folder to write; report-<run> when omitted.
+        tracking: MLflow store of the runs.
+    """
+    from kronos_strategies.contenders import find_contender, find_evidence, hold_against, of_evidence
+    from kronos_strategies.report.build import report_on
+    from kronos_strategies.report.terminal import show_report
+
+    evidence = find_evidence(run, tracking)
+    versions = None
+    if beside:
+        others = [find_contender(other, tracking, None, evidence.about.hold) for other in beside]
+        versions = hold_against([of_evidence(evidence, "this run"), *others])
+    made = report_on(evidence, versions)
+    show_report(made, made.save(to or Path(f"report-{Path(run).name}")))

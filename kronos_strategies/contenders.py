@@ -1,0 +1,171 @@
+"""Contenders: what an argument of `kronos compare` names, as a version and what it is judged by.
+
+A parquet file of scores, a folder of forecasts, the folder of a report, or the id of a run on record. Knows no
+torch; the Qlib adapter is asked only for runs and for the returns that followed forecasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
+from kronos_strategies.evaluation.versions.files import read_version
+from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evidence import ABOUT, Evidence
+from kronos_strategies.store.manifest import MANIFEST
+
+EVIDENCE = "evidence"  # the folder beside a report.html
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A version, and what it brings along to be judged by.
+
+    Attributes:
+        version: of a model.
+        labels: indexed (datetime, instrument), columns = horizons in bars: the returns that followed; None for
+            scores alone.
+        horizon: bars that its trade holds; None for scores alone.
+        references: naive scores of its rows; None for scores alone.
+        bars_between: bars between successive dates.
+    """
+
+    version: Version
+    labels: pd.DataFrame | None = None
+    horizon: int | None = None
+    references: pd.DataFrame | None = None
+    bars_between: int = 1
+
+
+def find_contender(argument: str, tracking: str, data: Path | None, hold: int) -> Contender:
+    """What an argument names; `NAME=` before it gives the version that name.
+
+    Args:
+        argument: a parquet file, a folder, or a run's id.
+        tracking: address of the MLflow store of runs.
+        data: Qlib store with the returns that followed forecasts; that of the run when omitted.
+        hold: bars that the score of bare forecasts holds.
+
+    Raises:
+        FileNotFoundError: nothing of the kind is there.
+        ValueError: it is none of these.
+    """
+    name, _, rest = argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
+    path = Path(rest).expanduser()
+    if path.suffix == ".parquet" and not path.is_dir():
+        version = read_version(path)
+        return Contender(Version(name or version.name, version.score, version.losses, version.provenance))
+    if path.is_dir():
+        return _of_folder(path, name or _called(path), data, hold)
+    return _of_run(rest, name, tracking, data, hold)
+
+
+def find_evidence(argument: str, tracking: str) -> Evidence:
+    """The evidence of a run: by the folder of its report, or by its id.
+
+    Raises:
+        FileNotFoundError: it has none.
+        ValueError: no such run.
+    """
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        return Evidence.read(path if (path / ABOUT).is_file() else path / EVIDENCE)
+    from kronos_strategies.qlib.runs import artefacts, find_run
+
+    run = find_run(argument, tracking)
+    folder = artefacts(run, tracking) / "kronos" / EVIDENCE
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Run {run.info.run_id[:8]} ({run.info.run_name}) has no evidence among its artefacts: it holds "
+            "forecasts only, or stopped before its report. `kronos compare` takes forecasts too."
+        )
+    return Evidence.read(folder)
+
+
+def of_evidence(evidence: Evidence, name: str) -> Contender:
+    """A finished run."""
+    own, *naive = evidence.scores.columns
+    losses = evidence.paths.losses(evidence.market) if evidence.paths is not None else None
+    return Contender(
+        version=Version(name, evidence.scores[own], losses, evidence.about.described),
+        labels=evidence.labels,
+        horizon=evidence.about.hold,
+        references=evidence.scores[naive],
+        bars_between=evidence.about.bars_between,
+    )
+
+
+def _of_folder(folder: Path, name: str, data: Path | None, hold: int) -> Contender:
+    if (folder / MANIFEST).is_file():
+        from kronos_strategies.qlib.forecasts import contender_of_forecasts
+
+        return contender_of_forecasts(folder, name, data, hold)
+    if (folder / ABOUT).is_file() or (folder / EVIDENCE / ABOUT).is_file():
+        return of_evidence(Evidence.read(folder if (folder / ABOUT).is_file() else folder / EVIDENCE), name)
+    inside = sorted(path.parent for path in folder.glob(f"*/*/{MANIFEST}"))
+    hint = f" Did you mean {inside[0]}?" if inside else ""
+    raise FileNotFoundError(
+        f"{folder} holds neither forecasts (no {MANIFEST}) nor the evidence of a run (no {EVIDENCE}/{ABOUT}).{hint}"
+    )
+
+
+def _of_run(argument: str, name: str, tracking: str, data: Path | None, hold: int) -> Contender:
+    from kronos_strategies.qlib.runs import SHORT, data_folder, find_run, forecast_folder
+
+    run = find_run(argument, tracking)
+    model = Path(run.data.params.get("kronos.model", run.info.run_name)).name
+    name = name or f"{model}-{run.info.run_id[:SHORT]}"
+    folder = forecast_folder(run)
+    if folder is not None:
+        return _of_folder(folder, name, data or data_folder(run), hold)
+    return of_evidence(find_evidence(argument, tracking), name)
+
+
+def _called(folder: Path) -> str:
+    """A folder of forecasts by its model and settings, any other by its own name."""
+    full = folder.resolve()
+    return f"{full.parent.name}/{full.name}" if (full / MANIFEST).is_file() else full.name
+
+
+def hold_against(
+    contenders: Sequence[Contender],
+    labels: pd.Series | pd.DataFrame | None = None,
+    horizon: int | None = None,
+    baseline: str | None = None,
+) -> Comparison:
+    """Compare contenders, by the labels given or else by those that the first of them with any brings along.
+
+    Args:
+        contenders: two or more of different names.
+        labels: see `compare_versions`.
+        horizon: bars that the label spans; that of the contenders when omitted, else 1.
+        baseline: name of a version; the first when omitted.
+
+    Raises:
+        ValueError: no labels at all, or contenders whose trades hold for different times.
+    """
+    known = {c.version.name: c.horizon for c in contenders if c.horizon is not None}
+    if len(set(known.values())) > 1:
+        raise ValueError(
+            f"The runs hold positions for different times, {known} bars. Compare runs of one hold."
+        )
+    held = next(iter(known.values()), None)
+    horizon = horizon or held or 1
+    if labels is None:
+        if held is not None and horizon != held:
+            raise ValueError(f"The runs hold for {held} bars, not for {horizon}. Leave out --horizon.")
+        labels = next((c.labels for c in contenders if c.labels is not None), None)
+    if labels is None:
+        raise ValueError("Files of scores say nothing without returns. Give the file of those with --labels.")
+    return compare_versions(
+        [c.version for c in contenders],
+        labels,
+        horizon,
+        baseline,
+        bars_between=max(c.bars_between for c in contenders),
+        references=next((c.references for c in contenders if c.references is not None), None),
+    )

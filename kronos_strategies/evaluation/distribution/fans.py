@@ -1,0 +1,80 @@
+"""A few forecasts as one looks at them: bars seen, bands of what was sampled, and what came. Torch-free."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from kronos.forecast import Forecast
+from kronos_strategies.evaluation.scorecard import Market
+
+FAN_LEVELS = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
+NAMES, DATES = 6, 6  # that one can choose among
+SEEN = 40  # bars before a forecast
+
+
+class Fans:
+    """Collects the fans of the most traded names on dates spread over the run, as forecasts go by.
+
+    Which names is decided by the first date, and which dates by doubling: whenever there are 2 * DATES of them,
+    every other one is dropped and the distance doubles. So neither the number of dates nor anything later need be
+    known.
+
+    Args:
+        market: of the bars that the forecasts were made of, and what came after.
+    """
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        self._names: pd.Index | None = None
+        self._kept: list[pd.DataFrame] = []
+        self._last: pd.DataFrame | None = None
+        self._distance, self._count = 1, 0
+
+    def see(self, forecast: Forecast) -> None:
+        """Look at the forecasts of one date, later than those before."""
+        instruments = forecast.keys.get_level_values("instrument")
+        if self._names is None:
+            amounts = self._market.amounts.loc[: forecast.keys[0][0]].iloc[-20:].mean()
+            ranked = amounts.reindex(instruments).sort_values(ascending=False, kind="stable")
+            self._names = ranked.index[:NAMES].sort_values()
+        fan = self._fan(forecast, np.flatnonzero(instruments.isin(self._names)))
+        if self._count % self._distance == 0:
+            self._kept.append(fan)
+            if len(self._kept) == 2 * DATES:
+                self._kept, self._distance = self._kept[::2], 2 * self._distance
+        self._count, self._last = self._count + 1, fan
+
+    def frame(self) -> pd.DataFrame:
+        """Long: datetime (of the forecast), instrument, step, timestamp, close, q05, q25, q50, q75, q95.
+
+        Step 0 is the last bar seen, negative ones came before; bands are NaN there. `close` is what was or came,
+        adjusted, NaN where there was no trade or the market ends before. The last date is always there.
+        """
+        columns = ["datetime", "instrument", "step", "timestamp", "close", *FAN_LEVELS]
+        fans = [*self._kept, *([self._last] if self._last is not None else [])]
+        if not fans:
+            return pd.DataFrame(columns=columns)
+        keys = ["datetime", "instrument", "step"]
+        return pd.concat(fans)[columns].drop_duplicates(keys).sort_values(keys, ignore_index=True)
+
+    def _fan(self, forecast: Forecast, rows: np.ndarray) -> pd.DataFrame:
+        closes, parts = self._market.closes, []
+        levels = list(FAN_LEVELS.values())
+        sampled = np.quantile(forecast.path("close")[rows], levels, axis=1, method="weibull")  # (5, n, H)
+        for i, row in enumerate(rows):
+            date, name = forecast.keys[row]
+            seen = closes.loc[:date, name].dropna().iloc[-SEEN:]
+            ahead = pd.DatetimeIndex(forecast.timestamps[row])
+            came = closes[name].reindex(ahead)
+            part = pd.DataFrame(
+                {
+                    "step": np.arange(1 - len(seen), len(ahead) + 1),
+                    "timestamp": seen.index.append(ahead),
+                    "close": np.concatenate([seen, came]),
+                }
+            ).assign(datetime=date, instrument=name)
+            for level, band in zip(FAN_LEVELS, sampled[:, i], strict=True):
+                part[level] = np.concatenate([np.full(len(seen), np.nan), band])
+            parts.append(part)
+        return pd.concat(parts) if parts else pd.DataFrame(columns=["datetime", "instrument", "step"])

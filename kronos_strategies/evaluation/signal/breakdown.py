@@ -1,0 +1,151 @@
+"""Where a RankIC comes from: which years, names and horizons, how soon, and beyond what. Torch-free.
+
+Arrays are (dates, names), dates ascending; a row of a table is `mean_test` of a RankIC by date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.evaluation.signal.exposures import Exposure
+from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.neutral import neutral_rank_ic
+from kronos_strategies.evaluation.signal.quantiles import buckets_of
+from kronos_strategies.evaluation.significance import MeanTest, mean_test
+
+TERCILES = ("low", "middle", "high")
+NONE, ALL = "none", "all"  # rows of the neutral table that are no exposure's
+
+
+def overlap_of(horizon: int, bars_between: int) -> int:
+    """Successive dates that a label of `horizon` bars spans: horizon / bars between dates, rounded up."""
+    return -(-horizon // bars_between)
+
+
+def by_year(coefficients: pd.DataFrame, overlap: int) -> pd.DataFrame:
+    """Columns ic, rank_ic by datetime -> index year; columns rank_ic, low, high, ic, dates."""
+    years = pd.DatetimeIndex(coefficients.index).year
+    rows = {}
+    for year in sorted(set(years)):
+        part = coefficients[years == year]
+        test = mean_test(part["rank_ic"], overlap)
+        rows[year] = _interval(test) | {"ic": float(part["ic"].mean()), "dates": test.dates}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("year")
+
+
+def by_group(
+    score: np.ndarray, label: np.ndarray, exposures: Mapping[str, Exposure], overlap: int
+) -> pd.DataFrame:
+    """RankIC among the names of each group, ranked within it.
+
+    A numeric exposure is cut into terciles by date (`buckets_of`) over names with score, label and exposure.
+
+    Returns:
+        Columns exposure, group, rank_ic, low, high, names (mean over the dates on which the group has any), dates
+        (on which it has enough).
+    """
+    both = np.isfinite(score) & np.isfinite(label)
+    rows = []
+    for name, exposure in exposures.items():
+        for group, members in _groups(exposure, both):
+            seen = members.any(axis=0)  # an industry has few of the names: leave the others' columns out
+            inside = np.where(members, score, np.nan)[:, seen]
+            test = mean_test(coefficients_of_grid(inside, label[:, seen])[1], overlap)
+            counts = members.sum(axis=1)
+            names = float(counts[counts > 0].mean()) if counts.any() else 0.0
+            row = {"exposure": name, "group": group, **_interval(test), "names": names, "dates": test.dates}
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["exposure", "group", "rank_ic", "low", "high", "names", "dates"])
+
+
+def decay(by_score: Mapping[str, Mapping[int, np.ndarray]], bars_between: int) -> pd.DataFrame:
+    """RankIC as the label grows.
+
+    Every horizon of a score is on the dates that the longest leaves defined, so that a difference is never one of
+    dates. A horizon defined nowhere, longer than the data, has a row of NaN and does not shorten the others.
+
+    Args:
+        by_score: name of a score -> horizon in bars -> (dates,) RankIC.
+        bars_between: bars between successive dates.
+
+    Returns:
+        Columns score, horizon, rank_ic, low, high, t, p, dates.
+    """
+    rows = []
+    for name, by_horizon in by_score.items():
+        kept = _common([by_horizon[max(of)]] if (of := _anywhere(by_horizon)) else [])
+        for horizon, values in sorted(by_horizon.items()):
+            test = mean_test(np.where(kept, values, np.nan), overlap_of(horizon, bars_between))
+            row = {"score": name, "horizon": horizon, **_interval(test)}
+            rows.append(row | {"t": test.t, "p": test.p, "dates": test.dates})
+    return pd.DataFrame(rows, columns=["score", "horizon", "rank_ic", "low", "high", "t", "p", "dates"])
+
+
+def late(score: np.ndarray, label: np.ndarray, lags: Sequence[int], overlap: int) -> pd.DataFrame:
+    """RankIC of the score of `lag` dates before: index lag; columns rank_ic, low, high, dates.
+
+    All lags are on the dates that all of them leave defined; one that is defined nowhere, longer than the data,
+    has a row of NaN and does not shorten the others.
+    """
+    by_lag = {}
+    for lag in lags:
+        shifted = np.full_like(score, np.nan)
+        shifted[lag:] = score[: max(len(score) - lag, 0)]
+        by_lag[lag] = coefficients_of_grid(shifted, label)[1]
+    kept = _common([by_lag[lag] for lag in _anywhere(by_lag)])
+    tests = {lag: mean_test(np.where(kept, values, np.nan), overlap) for lag, values in by_lag.items()}
+    rows = [[*_interval(test).values(), test.dates] for test in tests.values()]
+    return pd.DataFrame(rows, index=pd.Index(tests, name="lag"), columns=["rank_ic", "low", "high", "dates"])
+
+
+def beyond(
+    score: np.ndarray, label: np.ndarray, exposures: Mapping[str, Exposure], overlap: int
+) -> pd.DataFrame:
+    """RankIC of what the score ranks beyond each exposure and beyond all at once (`neutral_rank_ic`).
+
+    All rows are over the names that have a score, a label and every exposure, "none" too: rows differ by what was
+    taken away and nothing else. An exposure without any value restricts nobody; its own row is NaN.
+
+    Returns:
+        Index "none", each exposure, "all" (unless there are none); columns rank_ic, low, high, t, p, dates.
+    """
+    known = {name: each for name, each in exposures.items() if np.isfinite(each.values).any()}
+    sample = np.logical_and.reduce(
+        [np.isfinite(v) for v in (score, label, *(e.values for e in known.values()))]
+    )
+    score = np.where(sample, score, np.nan)
+    taken = {NONE: [], **{name: [each] for name, each in exposures.items()}}
+    if exposures:
+        taken[ALL] = list((known or exposures).values())
+    rows = {}
+    for name, away in taken.items():
+        test = mean_test(neutral_rank_ic(score, label, away), overlap)
+        rows[name] = {**_interval(test), "t": test.t, "p": test.p, "dates": test.dates}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exposure")
+
+
+def _groups(exposure: Exposure, both: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Names of groups and (dates, names) bool of who is in them."""
+    if exposure.groups:
+        for code, group in enumerate(exposure.groups):
+            yield group, both & (exposure.values == code)
+        return
+    terciles = buckets_of(np.where(both, exposure.values, np.nan), len(TERCILES))
+    for number, group in enumerate(TERCILES, start=1):
+        yield group, terciles == number
+
+
+def _interval(test: MeanTest) -> dict[str, float]:
+    return {"rank_ic": test.mean, "low": test.low, "high": test.high}
+
+
+def _anywhere(series: Mapping[int, np.ndarray]) -> list[int]:
+    return [key for key, values in series.items() if np.isfinite(values).any()]
+
+
+def _common(series: Sequence[np.ndarray]) -> np.ndarray | bool:
+    """(dates,) on which all are defined."""
+    return np.logical_and.reduce([np.isfinite(values) for values in series]) if series else False

@@ -1,0 +1,156 @@
+"""Evidence: everything that a report is computed from, kept on disk so that a run can be judged again.
+
+Whichever engine made a run hands over its evidence; `kronos_strategies.report.build` turns it into a report,
+and `kronos compare` holds its scores against those of other runs. Knows no torch and no engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kronos.config import SampleConfig
+from kronos.forecast import Provenance
+from kronos_strategies.evaluation.distribution.pathbook import PathBook
+from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.result import BacktestResult
+
+ABOUT = "about.json"
+FORMAT = 1  # another one is not read
+BENCHMARK = "benchmark: "  # before the names of columns
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a run beside its numbers.
+
+    Attributes:
+        title: of the report.
+        hold: bars that a position is held, which the label spans.
+        bars_between: bars between successive dates of the scores.
+        trials: settings that were tried before this run was chosen, itself counted.
+        described: what made the run, by label, ready to print.
+        ledger: rows by reason, from the members' rows to those compared.
+        warnings: sentences that a reader must see.
+        bars_per_year: that annualise the book.
+    """
+
+    title: str
+    hold: int
+    bars_between: int
+    trials: int
+    described: Mapping[str, str]
+    ledger: Mapping[str, int]
+    warnings: tuple[str, ...]
+    bars_per_year: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of one run.
+
+    Attributes:
+        about: the run.
+        scores: indexed (datetime, instrument), known at the close of the date: the run's own score first, then
+            naive ones.
+        labels: of the same index, columns = horizons in bars, among them `about.hold`: the return that follows.
+        exposures: of the same index, known at the same close: what a score may load on.
+        market: bars that paths are scored on.
+        paths: what is kept of the forecasts; None for a score that came without any.
+        provenance: of the forecasts.
+        result: of the backtest; None without one.
+    """
+
+    about: About
+    scores: pd.DataFrame
+    labels: pd.DataFrame
+    exposures: pd.DataFrame
+    market: Market
+    paths: PathBook | None = None
+    provenance: Provenance | None = None
+    result: BacktestResult | None = None
+
+    @property
+    def overlap(self) -> int:
+        """Successive dates that one label spans."""
+        return -(-self.about.hold // self.about.bars_between)
+
+    def write(self, folder: Path) -> Path:
+        """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("scores", "labels", "exposures"):
+            frame = getattr(self, name)
+            named = frame.set_axis(frame.columns.map(str), axis=1)
+            named.to_parquet(folder / f"{name}.parquet", compression="zstd")
+        self.market.write(folder / "market.parquet")
+        if self.paths is not None:
+            self.paths.write(folder)
+        if self.result is not None:
+            _write_result(self.result, folder)
+        known = asdict(self.provenance) if self.provenance else None
+        about = {"format": FORMAT, "about": asdict(self.about), "provenance": known}
+        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def read(cls, folder: Path) -> Evidence:
+        """What `write` has kept.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: another version wrote it.
+        """
+        about, provenance = _read_about(folder)
+        labels = pd.read_parquet(folder / "labels.parquet").rename(columns=int)
+        return cls(
+            about=about,
+            scores=pd.read_parquet(folder / "scores.parquet"),
+            labels=labels,
+            exposures=pd.read_parquet(folder / "exposures.parquet"),
+            market=Market.read(folder / "market.parquet"),
+            paths=PathBook.read(folder) if (folder / "said.parquet").is_file() else None,
+            provenance=provenance,
+            result=_read_result(folder, about.bars_per_year) if (folder / "book.parquet").is_file() else None,
+        )
+
+
+def _read_about(folder: Path) -> tuple[About, Provenance | None]:
+    path = folder / ABOUT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no evidence of a run (no {ABOUT}). Name the folder of a report."
+        )
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {content.get('format')}, this version reads {FORMAT}. Run the experiment again."
+        )
+    about = About(**content["about"] | {"warnings": tuple(content["about"]["warnings"])})
+    known = content["provenance"]
+    if known is None:
+        return about, None
+    return about, Provenance(**known | {"sampling": SampleConfig(**known["sampling"])})
+
+
+def _write_result(result: BacktestResult, folder: Path) -> None:
+    book = result.returns[["gross", "net"]].assign(turnover=result.turnover, cost=result.cost)
+    book.join(result.benchmarks.add_prefix(BENCHMARK)).to_parquet(folder / "book.parquet")
+    result.weights.rename("weight").to_frame().to_parquet(folder / "weights.parquet", compression="zstd")
+
+
+def _read_result(folder: Path, bars_per_year: int) -> BacktestResult:
+    book = pd.read_parquet(folder / "book.parquet")
+    benchmarks = [column for column in map(str, book) if column.startswith(BENCHMARK)]
+    return BacktestResult(
+        returns=book[["gross", "net"]],
+        benchmarks=book[benchmarks].rename(columns=lambda column: column.removeprefix(BENCHMARK)),
+        turnover=book["turnover"],
+        cost=book["cost"],
+        weights=pd.read_parquet(folder / "weights.parquet")["weight"],
+        bars_per_year=bars_per_year,
+    )

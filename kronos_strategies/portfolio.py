@@ -1,0 +1,235 @@
+"""Signals and what is held now -> weights to hold next: one pure function, whichever engine trades them.
+
+A weight is a fraction of equity, negative for a short position; what is missing to 1 is cash. Knows no torch and no
+engine: `kronos_strategies.qlib.strategy` and `kronos_strategies.backtrader.strategy` are two doors to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.result import BARS_PER_YEAR
+
+Side = Literal["long", "long_short"]
+Weighting = Literal["equal", "inverse_volatility", "volatility_target"]
+
+
+@dataclass(frozen=True)
+class PortfolioRules:
+    """How a ranking becomes a book; every field is a plain string or number, to be named from YAML.
+
+    Attributes:
+        by: column of the signals to rank by, highest first.
+        topk: slots of each side. A slot that nobody fills stays cash.
+        hysteresis: a name enters among the best `topk` and leaves once it is no longer among the best
+            `topk + hysteresis`, so a side holds topk to topk + hysteresis names.
+        side: "long" buys the best, gross = net = 1 - cash_buffer. "long_short" also sells the worst short by the
+            same rules: gross 1 - cash_buffer, half of it on each side, net 0 when both sides fill their slots.
+        weighting: "equal"; "inverse_volatility", in proportion to 1 / sampled volatility; "volatility_target", that
+            book with its gross exposure lowered to the forecast volatility wanted, never raised.
+        target_volatility: of the book, per year; read by "volatility_target" alone.
+        correlation: assumed between any two names by "volatility_target". Sampled paths of different names are
+            independent and tell nothing of it. Measured on 60-bar windows: .20 to .33 for daily shares (median of
+            CSI 300, Nifty 50, S&P 500), .64 for hourly crypto.
+        bars_per_year: that turn the volatility per bar into one per year.
+        max_weight: of one name, either side; what it cuts off stays cash.
+        cash_buffer: share of equity that is never invested, for costs and for prices that open higher.
+        band: a name that stays is not traded for a change of weight below it; entries and exits always are.
+    """
+
+    by: str = "score"
+    topk: int = 50
+    hysteresis: int = 0
+    side: Side = "long"
+    weighting: Weighting = "equal"
+    target_volatility: float = 0.15
+    correlation: float = 0.3
+    bars_per_year: int = BARS_PER_YEAR
+    max_weight: float = 1.0
+    cash_buffer: float = 0.02
+    band: float = 0.005
+
+    def __post_init__(self) -> None:
+        _choice("side", self.side, get_args(Side))
+        _choice("weighting", self.weighting, get_args(Weighting))
+        for name, value in (("topk", self.topk), ("hysteresis", self.hysteresis)):
+            if value != int(value):
+                raise ValueError(f"{name}={value} counts names. Give a whole number.")
+        _within("topk", self.topk, self.topk >= 1, "at least 1")
+        _within("hysteresis", self.hysteresis, self.hysteresis >= 0, "at least 0")
+        _within("target_volatility", self.target_volatility, self.target_volatility > 0, "above 0, e.g. 0.15")
+        _within("correlation", self.correlation, 0 <= self.correlation <= 1, "in [0, 1]")
+        _within("bars_per_year", self.bars_per_year, self.bars_per_year > 0, "above 0, 252 for daily bars")
+        _within("max_weight", self.max_weight, 0 < self.max_weight <= 1, "in (0, 1]")
+        _within("cash_buffer", self.cash_buffer, 0 <= self.cash_buffer < 1, "in [0, 1)")
+        _within("band", self.band, self.band >= 0, "at least 0")
+
+    @property
+    def reads_volatility(self) -> bool:
+        """Whether a name without a volatility cannot be sized, and so cannot be bought."""
+        return self.weighting != "equal"
+
+
+def target_weights(
+    signals: pd.DataFrame,
+    previous: pd.Series,
+    rules: PortfolioRules,
+    tradable: pd.Index | None = None,
+) -> pd.Series:
+    """The weights to hold from the next bar on.
+
+    Ties in `rules.by` are broken by expected_return / volatility where the signals have both, and then by name, so
+    the order of rows never matters.
+
+    Args:
+        signals: of one date, indexed by instrument; the column `rules.by`, and `volatility` per bar unless weights
+            are equal. A name whose entry there is not finite (or whose volatility is not positive) is never bought
+            and is sold if held. A date that ranks nobody is one without a signal: nothing is traded then.
+        previous: weights held now, by instrument.
+        rules: how to choose and to size.
+        tradable: instruments that can be traded, all when omitted. Any other keeps its previous weight, fills a
+            slot of its side, and the rest of the book makes room for it.
+
+    Returns:
+        (held,) weights by instrument, sorted by name, without zeros: what is missing is sold. The absolute weights
+        add up to at most 1 - cash_buffer, or to what cannot be traded if that is more. Where weights that the band
+        would keep leave too little cash, those furthest above their target are traded after all until it fits.
+
+    Raises:
+        ValueError: a column is missing, an instrument occurs twice, or a previous weight is not finite.
+    """
+    _check(signals, previous, rules)
+    if not np.isfinite(signals[rules.by].to_numpy(np.float64)).any():
+        return previous[previous.ne(0)].sort_index().rename("weight").rename_axis("instrument")
+    names = signals.index.union(previous.index[previous.ne(0)]).sort_values().rename("instrument")
+    table = signals.reindex(names)
+    held = previous.reindex(names, fill_value=0.0).to_numpy(np.float64)
+    trades = np.full(len(names), tradable is None)
+    if tradable is not None:
+        at = names.get_indexer(tradable)  # much faster than isin on strings
+        trades[at[at >= 0]] = True
+    frozen = ~trades & (held != 0)
+    volatility = table["volatility"].to_numpy(np.float64) if rules.reads_volatility else np.ones(len(names))
+
+    chosen = _choose(_ranks(table, rules, trades), held, frozen, rules)
+    target = np.where(frozen, held, _size(chosen, volatility, held, frozen, rules))
+    weights = _spare(target, held, frozen, rules)
+    return pd.Series(weights, names, name="weight")[weights != 0]
+
+
+def _ranks(table: pd.DataFrame, rules: PortfolioRules, trades: np.ndarray) -> np.ndarray:
+    """(n,) 0 for the best; n for those that cannot be bought."""
+    score = table[rules.by].to_numpy(np.float64)
+    able = trades & np.isfinite(score)
+    if rules.reads_volatility:
+        volatility = table["volatility"].to_numpy(np.float64)
+        able &= np.isfinite(volatility) & (volatility > 0)
+    ratio = np.zeros(len(table))
+    if {"expected_return", "volatility"} <= set(table.columns):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = (table["expected_return"] / table["volatility"]).to_numpy(np.float64)
+    ratio = np.nan_to_num(ratio, nan=-np.inf)
+    best_first = np.lexsort((-ratio, -np.where(able, score, 0.0), ~able))  # stable: names are sorted already
+    ranks = np.full(len(table), len(table))
+    ranks[best_first[: able.sum()]] = np.arange(able.sum())
+    return ranks
+
+
+def _choose(ranks: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: PortfolioRules) -> np.ndarray:
+    """(n,) 1 for a name to hold, -1 for one to hold short, 0 for the others; frozen ones are 0."""
+    able = ranks < len(ranks)
+    count = int(able.sum())
+    most = count if rules.side == "long" else count // 2  # so that no name is both best and worst
+    long_slots, short_slots = (
+        min(max(rules.topk - int((frozen & (sign * held > 0)).sum()), 0), most) for sign in (1, -1)
+    )
+    best = ranks < long_slots
+    stays = able & (held > 0) & (ranks < long_slots + rules.hysteresis)
+    if rules.side == "long":
+        return (best | stays).astype(int)
+    behind = count - 1 - ranks  # 0 for the worst
+    worst = able & (behind < short_slots)
+    stays_short = able & (held < 0) & (behind < short_slots + rules.hysteresis)
+    return ((best | stays) & ~worst).astype(int) - ((worst | stays_short) & ~best).astype(int)
+
+
+def _size(
+    chosen: np.ndarray, volatility: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: PortfolioRules
+) -> np.ndarray:
+    """(n,) weights of the chosen, within what the frozen leave."""
+    whole = 1 - rules.cash_buffer
+    sides = (1,) if rules.side == "long" else (1, -1)
+    budgets = {
+        side: max(whole / len(sides) - float(np.abs(held[frozen & (side * held > 0)]).sum()), 0.0)
+        for side in sides
+    }
+    room = max(whole - float(np.abs(held[frozen]).sum()), 0.0)
+    fit = min(1.0, room / max(sum(budgets.values()), 1e-300))
+    weights = np.zeros(len(chosen))
+    for side, budget in budgets.items():
+        on = chosen == side
+        slots = max(rules.topk - int((frozen & (side * held > 0)).sum()), int(on.sum()))
+        share = volatility[on].min(initial=np.inf) / volatility[on]
+        weights[on] = side * budget * fit * share / share.sum() * (on.sum() / max(slots, 1))
+    weights = np.clip(weights, -rules.max_weight, rules.max_weight)
+    if rules.weighting == "volatility_target" and weights.any():
+        weights *= min(1.0, rules.target_volatility / _volatility(weights, volatility, rules))
+    return weights
+
+
+def _volatility(weights: np.ndarray, volatility: np.ndarray, rules: PortfolioRules) -> float:
+    """Forecast volatility per year of a book whose names all correlate alike; frozen names are left out.
+
+    With c the assumed correlation and x = weight * volatility per bar, the variance of a bar is
+    c * sum(x)**2 + (1 - c) * sum(x**2). Bars are taken as uncorrelated in time.
+    """
+    risk = weights[weights != 0] * volatility[weights != 0]
+    variance = rules.correlation * risk.sum() ** 2 + (1 - rules.correlation) * np.square(risk).sum()
+    # A long-short book whose sides cancel under correlation 1 has no volatility to lower.
+    return max(float(np.sqrt(variance * rules.bars_per_year)), 1e-300)
+
+
+def _spare(target: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: PortfolioRules) -> np.ndarray:
+    """(n,) targets, or what is held where the change is not worth a trade and the cash allows it."""
+    kept = ~frozen & (held * target > 0) & (np.abs(target - held) < rules.band)
+    weights = np.where(kept, held, target)
+    excess = np.abs(weights).sum() - (1 - rules.cash_buffer)
+    above = np.where(kept, np.abs(held) - np.abs(target), 0.0)
+    if excess > 1e-12 and (above > 0).any():
+        order = np.argsort(-above, kind="stable")
+        order = order[above[order] > 0]
+        enough = int(np.searchsorted(np.cumsum(above[order]), excess)) + 1
+        weights[order[:enough]] = target[order[:enough]]
+    return weights
+
+
+def _check(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) -> None:
+    wanted = [rules.by, *(["volatility"] if rules.reads_volatility else [])]
+    missing = [name for name in wanted if name not in signals.columns]
+    if missing:
+        raise ValueError(
+            f"The signals have no column {missing[0]!r}, which the rules read; they have {list(signals.columns)}. "
+            "Name one of these by `by`, or weight equally."
+        )
+    for what, index in (("signals", signals.index), ("previous weights", previous.index)):
+        if not index.is_unique:
+            raise ValueError(
+                f"The {what} have {index[index.duplicated()][0]!r} twice. Give each name one row."
+            )
+    if not np.isfinite(previous.to_numpy(np.float64)).all():
+        name = previous.index[~np.isfinite(previous.to_numpy(np.float64))][0]
+        raise ValueError(f"The previous weight of {name!r} is {previous[name]}. Value it at its last price.")
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is not known. Choose one of {', '.join(known)}.")
+
+
+def _within(name: str, value: float, holds: bool, span: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value} is out of range. Give a number {span}.")

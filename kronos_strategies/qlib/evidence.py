@@ -1,0 +1,187 @@
+"""A finished Qlib run -> its evidence, in this project's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar, cast
+
+import pandas as pd
+from qlib.backtest.position import Position
+from qlib.data import D
+
+from kronos.forecast import Provenance
+from kronos_strategies.evaluation.distribution.pathbook import keep_paths
+from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evidence import About, Evidence
+from kronos_strategies.progress import tracked
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores, traded_bars
+from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.result import BacktestResult
+
+Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
+
+OWN = "Kronos"
+DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside the run's own
+DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
+MIN_COVERAGE = 0.9  # of the scored rows, for a naive signal to be compared
+FEW_DATES = 100
+SETTLED_DATES = 120  # a membership that never changes over so many was chosen afterwards
+
+
+def evidence_of_run(
+    model: KronosModel,
+    dataset: KronosDataset,
+    signals: pd.DataFrame,
+    label: pd.Series,
+    traded: pd.DataFrame,
+    held: Mapping[pd.Timestamp, Position],
+    trials: int,
+) -> Evidence:
+    """Everything that the report of a run is computed from.
+
+    Args:
+        model: that made the signals.
+        dataset: whose market, label and dates to evaluate on.
+        signals: of KronosModel.
+        label: of the members, by (datetime, instrument).
+        traded: Qlib's report of the backtest, by datetime.
+        held: Qlib's positions at each close.
+        trials: settings that were tried before this run, itself counted.
+    """
+    signals, label = _by_date(signals), _by_date(label)
+    keys, members = cast(pd.MultiIndex, signals.index), label.index
+    market = market_of(keys)
+    naive = naive_scores(keys)
+    scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
+    result = backtest_result(traded, held, equal_weight(dataset.market, traded.index))
+    paths, provenance = keep_paths(
+        tracked(model.forecasts(dataset.windows("test"), dataset.spec), "evaluate", "dates"),
+        market,
+        [h for h in DISTRIBUTION if h < dataset.spec.horizon],
+        dataset.hold,
+        dataset.deal_price,
+    )
+    known = model.provenance
+    assert known is not None  # it has just forecast
+    return Evidence(
+        about=About(
+            title=f"Kronos on {dataset.market}",
+            hold=dataset.hold,
+            bars_between=1,
+            trials=trials,
+            described=_describe(model, dataset, known),
+            ledger=_ledger(members, keys, label),
+            warnings=(
+                *dataset.notices,
+                *_warnings(known.trained_until, members),
+                *_crowded(result, members),
+                *(f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce),
+            ),
+            bars_per_year=result.bars_per_year,
+        ),
+        scores=pd.DataFrame(
+            {OWN: signals["score"], **{name: score for name, score in naive.items() if name not in scarce}}
+        ),
+        labels=_labels(market, keys, label, dataset),
+        exposures=pd.DataFrame(
+            {
+                name: market.at(wide, keys)
+                for name, wide in price_exposures(market.closes, market.amounts).items()
+            }
+        ),
+        market=market,
+        paths=paths,
+        provenance=provenance,
+        result=result,
+    )
+
+
+def market_of(keys: pd.MultiIndex) -> Market:
+    """All bars that the store has of the names in `keys`; later ones too, for what came after a forecast."""
+    names = sorted(keys.get_level_values("instrument").unique())
+    bars = traded_bars(names, pd.Timestamp(D.calendar()[-1]))
+    panel = pd.concat(bars, names=["instrument"]).rename_axis(["instrument", "datetime"])
+    return Market.of(_by_date(panel))
+
+
+def _by_date(rows: Rows) -> Rows:
+    return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
+
+
+def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset) -> pd.DataFrame:
+    """Returns over several horizons; of the run's own, Qlib's label."""
+    horizons = sorted({*DECAY, dataset.hold})
+    columns = {h: market.at(market.earned(h, dataset.deal_price), keys) for h in horizons}
+    return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
+
+
+def _ledger(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
+    scored, labelled = members.isin(scored_keys), label.notna().to_numpy()
+    return {
+        "member rows": len(members),
+        "no forecast (no trade that day, or too few bars)": int((~scored).sum()),
+        "forecast, but no return to compare with": int((scored & ~labelled).sum()),
+        "compared": int((scored & labelled).sum()),
+    }
+
+
+def _describe(model: KronosModel, dataset: KronosDataset, known: Provenance) -> dict[str, str]:
+    start, end = dataset.segments["test"]
+    return {
+        "market": dataset.market,
+        "test": f"{start:%Y-%m-%d} to {end:%Y-%m-%d}",
+        "label": f"{dataset.deal_price}(t+{1 + dataset.hold}) / {dataset.deal_price}(t+1) - 1",
+        "lookback": f"{dataset.spec.lookback} traded bars",
+        "horizon": f"{dataset.spec.horizon} bars",
+        **describe(known),
+        **({"forecast store": model.store} if model.store else {}),
+    }
+
+
+def describe(known: Provenance) -> dict[str, str]:
+    """What a forecast was made with, by label, ready to print."""
+    s = known.sampling
+    return {
+        "model": known.model,
+        "revision": known.revision or "-",
+        "weights sha256": known.weights_sha256 or "-",
+        "trained until": known.trained_until or "not stated",
+        "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
+        "window": known.window,
+        "precision": known.precision,
+        "data sha256": known.data_sha256,
+    }
+
+
+def _warnings(trained_until: str | None, members: pd.Index) -> list[str]:
+    first = members.get_level_values("datetime").min()
+    by_date = members.to_frame(index=False).groupby("datetime")["instrument"]
+    found = []
+    if trained_until is None:
+        found.append(
+            "The checkpoint does not say until when it was trained: it may have seen the test dates."
+        )
+    elif pd.Timestamp(trained_until) >= first:
+        found.append(
+            f"The checkpoint was trained until {trained_until}, so it knows of times after the first test dates. "
+            "Its model card says which markets it saw until when."
+        )
+    dates = by_date.ngroups
+    if dates < FEW_DATES:
+        found.append(f"{dates} dates are few: intervals are wide.")
+    if dates >= SETTLED_DATES and len(set(by_date.agg(frozenset))) == 1:
+        found.append(
+            f"Not one name joined or left the market on {dates} dates. If it is a list of today's members, those "
+            "that failed since are missing (survivorship), which flatters every long book."
+        )
+    return found
+
+
+def _crowded(result: BacktestResult, members: pd.Index) -> list[str]:
+    """A book of nearly everything has nothing to choose from."""
+    most, names = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
+    if most <= names / 2:
+        return []
+    return [f"The book holds up to {most} of {names:.0f} members: choose a smaller KRONOS_TOPK."]

@@ -1,0 +1,53 @@
+"""Forecasts in a store -> a contender, judged by the returns of a Qlib store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+
+from kronos_strategies.contenders import Contender
+from kronos_strategies.data.default import default_store
+from kronos_strategies.evaluation.distribution.pathbook import keep_paths
+from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.progress import tracked
+from kronos_strategies.qlib.evidence import DECAY, DISTRIBUTION, describe, market_of
+from kronos_strategies.qlib.market import naive_scores
+from kronos_strategies.qlib.source import use_source
+from kronos_strategies.store import StoredForecasts
+
+
+def contender_of_forecasts(folder: Path, name: str, data: Path | None, hold: int) -> Contender:
+    """Every forecast of a folder, scored for a trade that holds `hold` bars.
+
+    Args:
+        folder: of `StoredForecasts`.
+        name: of the version.
+        data: Qlib store of the bars that were forecast and of those that followed; the simulated market when
+            omitted.
+        hold: bars that a position is held.
+
+    Raises:
+        ValueError: the paths are too short for such a trade.
+    """
+    stored = StoredForecasts(folder)
+    spec = stored.recipe.spec
+    if spec.horizon <= hold:
+        raise ValueError(
+            f"{folder} has forecasts of {spec.horizon} bars, too short for a trade that holds {hold}. Forecast "
+            f"with --horizon {hold + 1}, or compare with --horizon {max(1, spec.horizon - 1)}."
+        )
+    use_source(data or default_store())
+    keys = cast(pd.MultiIndex, stored.frame().index)
+    market = market_of(keys)
+    horizons = [h for h in DISTRIBUTION if h < spec.horizon]
+    paths, provenance = keep_paths(tracked(stored, f"read {name}", "dates"), market, horizons, hold)
+    score = paths.by_samples.iloc[:, -1].rename("score")
+    labels = {h: market.at(market.earned(h), keys) for h in sorted({*DECAY, hold})}
+    return Contender(
+        version=Version(name, score, paths.losses(market), describe(provenance)),
+        labels=pd.DataFrame(labels),
+        horizon=hold,
+        references=pd.DataFrame(naive_scores(keys)),
+    )

@@ -1,0 +1,90 @@
+"""Runs on record: found again by id in the MLflow store that Qlib's recorder wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import mlflow
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+
+from kronos_strategies.qlib.experiment import TRACKING
+from kronos_strategies.qlib.registry import DATA, STORE
+
+SHORT = 8  # characters of an id that runs are shown by
+
+
+def find_run(name: str, tracking: str = TRACKING) -> Run:
+    """A run by its id, or the first characters of it if no other begins so.
+
+    Args:
+        name: id of the run, at least 4 characters of it.
+        tracking: address of the MLflow store.
+
+    Raises:
+        FileNotFoundError: the store is a file that is not there.
+        ValueError: no such run, or several.
+    """
+    _check_there(tracking)
+    runs = [run for run in _all_runs(tracking) if run.info.run_id.startswith(name)] if len(name) >= 4 else []
+    if len(runs) == 1:
+        return runs[0]
+    known = [f"{run.info.run_id[:SHORT]} ({run.info.run_name})" for run in _all_runs(tracking)[:10]]
+    if not runs:
+        raise ValueError(
+            f"'{name}' is no file, no folder of forecasts or of a report, and no run in {tracking}, whose latest "
+            f"are {', '.join(known) or 'none'}."
+        )
+    raise ValueError(f"'{name}' begins {len(runs)} runs in {tracking}. Give more characters of the id.")
+
+
+def artefacts(run: Run, tracking: str = TRACKING) -> Path:
+    """The folder of a run's artefacts, fetched to a temporary one where they are not local."""
+    uri = str(run.info.artifact_uri)
+    parsed = urlparse(uri)
+    if parsed.scheme in ("", "file"):
+        return Path(url2pathname(parsed.path))
+    fetched = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=tracking)
+    return Path(fetched)
+
+
+def forecast_folder(run: Run) -> Path | None:
+    """Where the forecasts of a run by `kronos forecast` are; None for any other run."""
+    folder = run.data.tags.get(STORE)
+    return Path(folder) if folder else None
+
+
+def data_folder(run: Run) -> Path | None:
+    """The Qlib store that a run by `kronos forecast` read; None for any other run."""
+    folder = run.data.tags.get(DATA)
+    return Path(folder) if folder else None
+
+
+def _all_runs(tracking: str) -> list[Run]:
+    """Of all experiments, latest first."""
+    client, found, token = MlflowClient(tracking_uri=tracking), [], None
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    while experiments:
+        page = client.search_runs(
+            experiments,
+            run_view_type=ViewType.ACTIVE_ONLY,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        found += list(page)
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _check_there(tracking: str) -> None:
+    """MLflow would make an empty database in the place of one that is not there."""
+    file = Path(tracking.removeprefix("sqlite:///"))
+    if tracking.startswith("sqlite:///") and not file.is_file():
+        raise FileNotFoundError(
+            f"There is no record of runs at {file.resolve()}. Run from the folder of the experiment, or name its "
+            "store with --tracking."
+        )

@@ -1,0 +1,85 @@
+"""KronosWeightStrategy: the rules of `kronos_strategies.portfolio` inside a Qlib backtest, named from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from qlib.backtest.position import Position
+from qlib.contrib.strategy import WeightStrategyBase
+
+from kronos_strategies.portfolio import PortfolioRules, target_weights
+
+
+class KronosWeightStrategy(WeightStrategyBase):
+    """Holds the target weights of a ranking; reads all columns of a signal, such as the `<PRED>` of KronosModel.
+
+    A signal dated t decides on weights held at the close of t, sizes them at that close, and trades at the deal
+    price of t+1. What does not trade on t keeps its weight; what did not trade or closed at its limit on t is not
+    bought, since Qlib would place no order for it. An order that the exchange refuses on t+1 lapses.
+
+    The whole equity is weighted: the `cash_buffer` of the rules takes the place of Qlib's `risk_degree`. Override
+    `weights` to choose and to size otherwise. The first day of a backtest never trades, as its exchange has no
+    earlier bar to size by.
+
+    Args:
+        signal: frame indexed (datetime, instrument), or what else Qlib makes a signal from.
+        rules: fields of `PortfolioRules` by name; those left out keep their defaults.
+        every: trading days from one rebalance to the next, counted from the first signal.
+
+    Raises:
+        ValueError: rules that make no book, or short positions, which Qlib's account does not know.
+    """
+
+    def __init__(
+        self, *, signal: object, rules: Mapping[str, str | float] | None = None, every: int = 1
+    ) -> None:
+        super().__init__(signal=signal, risk_degree=1.0)
+        self.rules = PortfolioRules(**dict(rules or {}))  # type: ignore[arg-type]
+        if self.rules.side != "long":
+            raise ValueError(
+                f"side='{self.rules.side}' sells short, which Qlib's account cannot. Choose side='long', or trade "
+                "with KronosRankStrategy of kronos_strategies.backtrader."
+            )
+        if every < 1:
+            raise ValueError(f"every={every} days is no rhythm. Rebalance every 1 day or more.")
+        self.every = every
+        self.rebalanced: int | None = None  # day of the calendar, the last rebalance
+
+    def weights(self, signals: pd.DataFrame, previous: pd.Series, tradable: pd.Index) -> pd.Series:
+        """The weights to hold from the next day on.
+
+        Args:
+            signals: all columns of one date, by instrument.
+            previous: weights held at its close, by instrument.
+            tradable: instruments that can be traded.
+        """
+        return target_weights(signals, previous, self.rules, tradable)
+
+    def generate_target_weight_position(
+        self,
+        score: pd.DataFrame | pd.Series,
+        current: Position,
+        trade_start_time: pd.Timestamp,
+        trade_end_time: pd.Timestamp,
+    ) -> dict[str, float] | None:
+        """What Qlib asks: weights by instrument, None on days between two rebalances."""
+        day = self.trade_calendar.start_index + self.trade_calendar.get_trade_step()
+        if self.rebalanced is not None and 0 < day - self.rebalanced < self.every:
+            return None
+        signals = score.to_frame("score") if isinstance(score, pd.Series) else score
+        previous = pd.Series(current.get_stock_weight_dict(), dtype=float)
+        tradable = self._tradable(signals, previous)
+        if tradable.empty:
+            return None
+        self.rebalanced = day
+        chosen = self.weights(signals, previous, tradable)
+        return {str(name): float(weight) for name, weight in chosen.items()}
+
+    def _tradable(self, signals: pd.DataFrame, previous: pd.Series) -> pd.Index:
+        """Instruments that traded on the day of the signal; those not held must not have closed at a limit."""
+        start, end = self.trade_calendar.get_step_time(shift=1)
+        exchange = self.trade_exchange
+        scored = signals.index.difference(previous.index)
+        held = [name for name in previous.index if not exchange.check_stock_suspended(name, start, end)]
+        return pd.Index([name for name in scored if exchange.is_stock_tradable(name, start, end)] + held)

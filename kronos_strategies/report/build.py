@@ -1,0 +1,41 @@
+"""Evidence of a run -> its report."""
+
+from __future__ import annotations
+
+from kronos_strategies.evaluation.distribution.study import study_distribution
+from kronos_strategies.evaluation.portfolio.study import study_portfolio
+from kronos_strategies.evaluation.signal.study import study_signal
+from kronos_strategies.evaluation.versions.comparison import Comparison
+from kronos_strategies.evidence import Evidence
+from kronos_strategies.report.report import Report
+
+
+def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
+    """Everything that the evidence tells.
+
+    Args:
+        evidence: of the run.
+        versions: this run beside others, for a section of its own.
+    """
+    about = evidence.about
+    signal = study_signal(
+        evidence.scores, evidence.labels, about.hold, evidence.exposures, about.bars_between
+    )
+    distribution = portfolio = None
+    if evidence.paths is not None and evidence.provenance is not None:
+        label = evidence.labels[about.hold]
+        distribution = study_distribution(
+            evidence.paths, evidence.provenance, evidence.market, label, evidence.overlap
+        )
+    if evidence.result is not None:
+        portfolio = study_portfolio(evidence.result, evidence.exposures, about.trials)
+    return Report(
+        title=about.title,
+        ledger=about.ledger,
+        provenance=about.described,
+        warnings=about.warnings,
+        signal=signal,
+        distribution=distribution,
+        portfolio=portfolio,
+        versions=versions,
+    )

@@ -1,0 +1,176 @@
+"""Figures of sampled paths: fans, calibration, loss and volatility."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.evaluation.distribution.study import DistributionStudy
+from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, DistributionScore
+from kronos_strategies.evaluation.scorecard.rows import MODEL
+from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore
+from kronos_strategies.evaluation.significance import MeanTest
+from kronos_strategies.report.figures.base import (
+    BLUE,
+    GREY,
+    NAMES,
+    VERMILLION,
+    Axis,
+    figure,
+    go,
+    level,
+    small,
+    stamps,
+    style,
+    text,
+)  # fmt: skip
+from kronos_strategies.report.figures.marks import band, bars, curve, line, points
+from kronos_strategies.report.formats import bars as in_bars
+
+SYMBOLS = ("circle", "diamond", "square", "triangle-up")  # of coverage levels
+VOLATILITY = ".3%"
+
+
+def fan(steps: pd.DataFrame) -> go.Figure:
+    """Of one forecast: closes seen, the 50% and 90% bands, the median, and what came."""
+    steps = steps.sort_values("step").set_index("timestamp")
+    seen = steps[steps["step"] <= 0]
+    quantiles = ["q05", "q25", "q50", "q75", "q95"]
+    ahead = steps[steps["step"] >= 0]
+    ahead = ahead.assign(
+        **{name: ahead[name].fillna(ahead["close"]) for name in quantiles}
+    )  # fans start at one point
+    came, at = ahead["close"].dropna(), stamps(ahead.index)
+    traces = [
+        band(at, ahead["q05"], ahead["q95"], BLUE, 0.16),
+        band(at, ahead["q25"], ahead["q75"], BLUE, 0.3),
+        line(seen["close"], "seen", GREY, width=1.8),
+        line(ahead["q50"], "median path", BLUE, width=1.8, dash="dash"),
+        line(came, "came", VERMILLION, width=2.2),
+    ]
+    for trace, name in zip(traces, ("90% band", "50% band"), strict=False):
+        trace.update(name=name, showlegend=True)
+    ends = ahead[["q05", "q25", "q75", "q95"]].to_numpy(np.float32)
+    shown = [f"%{{customdata[{i}]:.6~g}}" for i in range(4)]
+    traces[3].update(
+        customdata=ends,
+        hovertemplate=f"%{{y:.6~g}} (50%: {shown[1]} to {shown[2]}; 90%: {shown[0]} to {shown[3]})",
+    )
+    return figure(traces, Axis("close, quote currency", ".6~g"))
+
+
+def pit(study: DistributionStudy) -> go.Figure:
+    """Share of outcomes in each tenth of the probability integral transform; flat if calibrated."""
+    traces = []
+    for place, (horizon, rows) in enumerate(study.pit.groupby("horizon", sort=True)):
+        rows = rows.sort_values("bin")
+        middles = [(float(each) + 0.5) / 10 for each in rows["bin"]]
+        traces.append(
+            go.Bar(
+                x=middles, y=small(rows["share"]), name=in_bars(horizon), marker={"color": style(place)[0]}
+            )
+        )
+    drawn = figure(traces, Axis("share of outcomes", ".3%"), Axis("share of paths below", ".0%"))
+    return level(drawn.update_xaxes(range=[0, 1], showgrid=False), 0.1)
+
+
+def coverage(study: DistributionStudy) -> go.Figure:
+    """Share of outcomes within each central band, of the model and of the random walk; rules are nominal."""
+    scores = study.scorecard.distributions
+    levels = sorted({each for score in scores for each in score.coverage})
+    traces = []
+    for name, colour in zip(_names(scores), (BLUE, VERMILLION), strict=False):
+        for nominal, symbol in zip(levels, SYMBOLS, strict=False):
+            tests = [
+                (score.horizon, test)
+                for score in scores
+                if score.name == name and (test := score.coverage.get(nominal)) is not None
+            ]
+            label = f"{'random walk' if name == RANDOM_WALK else name}, {nominal:.0%}"
+            traces.append(_points(tests, label, ".3%", colour, symbol).update(offsetgroup=name))
+    drawn = figure(traces, Axis("outcomes within", ".3%"), NAMES)
+    drawn.update_layout(scattermode="group", scattergap=0.7)
+    ends = [
+        end for score in scores for test in score.coverage.values() if test for end in (test.low, test.high)
+    ]
+    seen = [end for end in (*ends, *levels) if np.isfinite(end)]
+    drawn.update_yaxes(range=[min(seen, default=0) - 0.02, max(seen, default=1) + 0.02])
+    for nominal in levels:
+        level(drawn, nominal)
+    return drawn
+
+
+def crps_skill(study: DistributionStudy) -> go.Figure:
+    """Skill against the random walk by horizon, by the estimator that flatters and by the one that does not."""
+    own = [score for score in study.scorecard.distributions if score.name == MODEL]
+    at = [in_bars(score.horizon) for score in own]
+    pairs = {
+        "fair": (BLUE, [score.skill for score in own]),
+        "ensemble": (VERMILLION, [score.ensemble_skill for score in own]),
+    }
+    traces = [
+        go.Bar(x=at, y=small(values), name=name, marker={"color": colour})
+        for name, (colour, values) in pairs.items()
+    ]
+    return figure(traces, Axis("CRPS skill", ".3%"), NAMES)
+
+
+def qlike(study: DistributionStudy) -> go.Figure:
+    """Loss of the variance forecast by horizon and measure, beside that of the last 20 days."""
+    scores = study.scorecard.volatilities
+    traces = []
+    for name, colour in zip(_names(scores), (BLUE, VERMILLION), strict=False):
+        own = [score for score in scores if score.name == name]
+        at = [f"{in_bars(score.horizon)},<br>{text(score.measure)}" for score in own]
+        means, lows, highs = _ends([score.qlike for score in own])
+        traces.append(bars(at, means, lows, highs, name, ".5f", colour))
+    return figure(traces, Axis("QLIKE, less is better", ".5f"), NAMES)
+
+
+def volatility(study: DistributionStudy) -> go.Figure:
+    """Realised against forecast, in twentieths of the forecast, by horizon; on the rule both are equal."""
+    traces = []
+    for place, (horizon, rows) in enumerate(study.volatility_bins.groupby("horizon", sort=True)):
+        rows, (colour, dash) = rows.sort_values("bin"), style(place)
+        x = [float(np.float32(each)) for each in rows["forecast"]]
+        traces.append(curve(x, rows["realised"], in_bars(horizon), colour, dash=dash))
+    values = study.volatility_bins[["forecast", "realised"]].to_numpy(float)
+    drawn = figure(
+        traces, Axis("realised", VOLATILITY), Axis("forecast volatility, log return", VOLATILITY), "closest"
+    )
+    if not np.isfinite(values).any():
+        return drawn
+    ends = [float(np.nanmin(values)), float(np.nanmax(values))]
+    equal = {"color": GREY, "width": 1.2, "dash": "dot"}
+    return drawn.add_shape(
+        type="line", x0=ends[0], x1=ends[1], y0=ends[0], y1=ends[1], line=equal, layer="below"
+    )
+
+
+def samples(study: DistributionStudy) -> go.Figure:
+    """RankIC of the score from the first k paths."""
+    frame = study.samples
+    x = [float(each) for each in frame.index]
+    traces = [
+        band(x, frame["low"], frame["high"], BLUE, 0.18),
+        curve(x, frame["rank_ic"], "RankIC", BLUE, ".5f", low=frame["low"], high=frame["high"]),
+    ]
+    drawn = figure(traces, Axis("RankIC", ".5f"), Axis("paths", "d"))
+    return drawn.update_xaxes(type="log", tickvals=x, ticktext=[f"{each:g}" for each in x])
+
+
+def _names(scores: Sequence[DistributionScore] | Sequence[VolatilityScore]) -> list[str]:
+    return list(dict.fromkeys(score.name for score in scores))
+
+
+def _points(
+    tests: Sequence[tuple[int, MeanTest]], name: str, form: str, colour: str, symbol: str
+) -> go.Scatter:
+    at = [in_bars(horizon) for horizon, _ in tests]
+    return points(at, *_ends([test for _, test in tests]), name, form, colour, symbol)
+
+
+def _ends(tests: Sequence[MeanTest]) -> tuple[list[float], list[float], list[float]]:
+    return [test.mean for test in tests], [test.low for test in tests], [test.high for test in tests]

@@ -1,0 +1,102 @@
+"""Figures of a book: wealth, falls, costs, exposures and trading."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kronos_strategies.evaluation.portfolio.returns import drawdowns
+from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
+from kronos_strategies.report.figures.base import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    VERMILLION,
+    Axis,
+    calm,
+    figure,
+    go,
+    level,
+    style,
+    thin,
+    translucent,
+)  # fmt: skip
+from kronos_strategies.report.figures.marks import curve, line, monthly
+from kronos_strategies.result import BacktestResult
+
+
+def wealth(result: BacktestResult) -> go.Figure:
+    """One unit of wealth in the book, before and after costs, and in each benchmark, compounded."""
+    return figure(_books(thin((1 + _streams(result)).cumprod(), "last")), Axis("wealth, from 1", ".5f"))
+
+
+def underwater(result: BacktestResult) -> go.Figure:
+    """Wealth below its running maximum, of the book after costs and of each benchmark."""
+    lines = _books(thin(_streams(result).drop(columns="gross").apply(drawdowns), "min"))
+    lines[0].update(fill="tozeroy", fillcolor=translucent(BLUE, 0.18))
+    return figure(lines, Axis("below the peak", ".3%"))
+
+
+def costs(study: PortfolioStudy) -> go.Figure:
+    """Annual return, had each unit that was traded cost so much."""
+    frame = study.costs
+    x = [float(each) for each in frame.index]
+    traced = curve(x, frame["annual_return"], "return a year", BLUE)
+    traced.update(
+        customdata=frame[["sharpe", "max_drawdown"]].to_numpy("float32"),
+        hovertemplate="%{y:.3%} (Sharpe %{customdata[0]:.3f}, max drawdown %{customdata[1]:.2%})",
+    )
+    return figure(
+        [traced], Axis("return a year", ".3%"), Axis("costs, basis points of what is traded", ".0f")
+    )
+
+
+def cost_paid(result: BacktestResult) -> go.Figure:
+    """Running sum of the costs that the backtest charged, as a share of the book on each bar."""
+    paid = thin(result.cost.to_frame("cost").cumsum().ffill(), "last")
+    return figure([line(paid["cost"], "costs", BLUE, width=2.2)], Axis("running sum", ".3%"))
+
+
+def turnover(result: BacktestResult) -> go.Figure:
+    """Mean of the bars' turnover, by calendar month."""
+    return figure([monthly(result.turnover, "mean turnover")], Axis("turnover a bar", ".2%"))
+
+
+def exposure(study: PortfolioStudy) -> go.Figure:
+    """Sum of absolute weights, and of weights, at each close."""
+    frame = study.exposure
+    traces = [
+        line(calm(frame["gross"]), "gross", BLUE, width=2),
+        line(calm(frame["net"]), "net", VERMILLION, dash="dash"),
+    ]
+    return figure(traces, Axis("of equity", ".2%"))
+
+
+def positions(study: PortfolioStudy) -> go.Figure:
+    """Names held at each close."""
+    held = line(calm(study.exposure["positions"]), "names", GREEN)
+    return figure([held], Axis("names held", ".1f")).update_yaxes(rangemode="tozero")
+
+
+def tilts(study: PortfolioStudy) -> go.Figure:
+    """Weighted mean percentile of the held names by exposure; the rule is neutral."""
+    traces = []
+    for place, name in enumerate(study.tilts.columns):
+        colour, dash = style(place)
+        traces.append(line(calm(study.tilts[name]), str(name), colour, dash=dash))
+    return level(figure(traces, Axis("mean percentile", ".3%")), 0.5)
+
+
+def _streams(result: BacktestResult) -> pd.DataFrame:
+    """Returns of net, gross and each benchmark on the book's bars, in this order."""
+    return result.returns[["net", "gross"]].join(result.benchmarks)
+
+
+def _books(streams: pd.DataFrame) -> list[go.Scatter]:
+    """Benchmarks dashed, gross dotted in the colour of net, and net thickest; net is the first."""
+    lines = [line(streams["net"], "net of costs", BLUE, width=2.4).update(zorder=1)]
+    if "gross" in streams:
+        lines.append(line(streams["gross"], "gross", BLUE, dash="dot"))
+    for place, name in enumerate(streams.columns.difference(["net", "gross"], sort=False)):
+        colour = COLOURS[1 + place % (len(COLOURS) - 1)]
+        lines.append(line(streams[name], str(name), colour, dash="solid" if place == 0 else "dash"))
+    return lines

@@ -1,0 +1,1 @@
+"""One module a section of the page: a study in, a `Section` out."""

@@ -1,0 +1,65 @@
+"""A report in a terminal: the few figures that everybody looks at first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
+from kronos_strategies.evaluation.signal.study import SignalStudy
+from kronos_strategies.report.report import Report
+
+WIDTH = 100  # that the tables want; a pipe or a file is as wide as they are
+
+
+def show_report(report: Report, written: Sequence[Path | str]) -> None:
+    """Print the signal beside naive ones, the book beside its benchmarks, each warning, and what was written."""
+    console = Console(width=max(WIDTH, Console().width))
+    if report.signal is not None:
+        console.print(_signal(report.title, report.signal))
+    if report.portfolio is not None:
+        console.print(_portfolio(report.portfolio))
+    for warning in report.warnings:
+        console.print(f"[yellow]Warning:[/] {escape(warning)}", soft_wrap=True)
+    for path in written:
+        console.print(escape(str(path)), soft_wrap=True, highlight=False)
+
+
+def _signal(title: str, study: SignalStudy) -> Table:
+    table = Table(title=f"{title}: signal against {len(study.table) - 1} naive ones", title_justify="left")
+    table.caption, table.caption_justify = f"interval and t: {study.rank_ic.method}", "left"
+    for column in ("", "IC", "RankIC", "95 %", "RankICIR", "t", "dates"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in study.table.iterrows():
+        table.add_row(
+            escape(str(name)),
+            f"{row.ic:+.4f}",
+            f"{row.rank_ic:+.4f}",
+            f"{row.rank_ic_low:+.4f} to {row.rank_ic_high:+.4f}",
+            f"{row.rank_icir:+.3f}",
+            f"{row.rank_ic_t:+.2f}",
+            f"{row.dates:.0f}",
+        )
+    return table
+
+
+def _portfolio(study: PortfolioStudy) -> Table:
+    table = Table(title="Portfolio", title_justify="left")
+    for column in ("", "annual return", "Sharpe", "max drawdown"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in study.books.iterrows():
+        label = {"net": "strategy, net of costs", "gross": "strategy, gross"}.get(str(name), str(name))
+        table.add_row(
+            escape(label), f"{row.annual_return:+.2%}", f"{row.sharpe:+.2f}", f"{row.max_drawdown:.2%}"
+        )
+    sure = study.sharpe
+    table.caption_justify = "left"
+    table.caption = (
+        f"Sharpe, net: 95 % {sure.low:+.2f} to {sure.high:+.2f}; PSR {sure.psr:.0%}, DSR {sure.dsr:.0%} "
+        f"({sure.trials} trial{'s' * (sure.trials != 1)})"
+    )
+    return table

@@ -1,0 +1,232 @@
+"""`kronos compare` as a user, or a CI, runs it on files of scores."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("arch")
+
+from kronos_strategies.evaluation.versions.comparison import compare_versions
+from kronos_strategies.evaluation.versions.version import Version
+from tests.kronos_strategies.evaluation.versions.planted import drawn, rows, version
+
+from .conftest import run
+
+INDEX = rows(dates=150)
+LABEL = drawn(INDEX, 0)
+SCORES = {
+    "old": version("old", LABEL, 0.1, 1).score,
+    "new": version("new", LABEL, 0.3, 2).score,
+    "bad": version("bad", LABEL, -0.1, 3).score,
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Scores, a copy of the old ones, and labels, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name, score in {**SCORES, "copy": SCORES["old"]}.items():
+        score.rename("score").to_frame().to_parquet(f"{name}.parquet")
+    LABEL.rename("label").to_frame().to_parquet("label.parquet")
+    return tmp_path
+
+
+def compare(capsys, *names, **options):
+    """With the labels; an option given as a list is repeated."""
+    given = {"labels": "label.parquet", **options}
+    flags = [
+        word
+        for name, values in given.items()
+        for value in (values if isinstance(values, list) else [values])
+        for word in (f"--{name}", value)
+    ]
+    return run(capsys, "compare", *(f"{name}.parquet" for name in names), *flags)
+
+
+def line(out: str, version: str, block: int = 0) -> list[str]:
+    """Cells of a version's row in one of the tables."""
+    found = re.findall(rf"^ ?{version} .*$", out, flags=re.M)
+    return re.split(r"  +", found[block].strip())
+
+
+def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
+    code, out, err = compare(capsys, "old", "new")
+    assert (code, err) == (0, "")
+    assert re.findall(r"^(ic|rank_ic|spread) *$", out, flags=re.M) == ["ic", "rank_ic", "spread"]
+    truth = compare_versions([Version("old", SCORES["old"]), Version("new", SCORES["new"])], LABEL, 1).table
+    row = truth.query("version == 'new' and metric == 'rank_ic'").iloc[0]
+    cells = line(out, "new", block=1)
+    assert [cells[0], cells[1], cells[2]] == ["new", f"{row['mean']:.3f}", f"{row['difference']:.3f}"]
+    assert cells[3] == f"{row['difference_low']:.3f} to {row['difference_high']:.3f}"
+    assert cells[4:] == ["<0.001", "<0.001", "yes", f"{row['detectable']:.3f}"]
+    assert line(out, "old", block=1)[2:4] == ["baseline", "–"]
+    assert "Rows: rows of 'old' 4,500, compared 4,500, on 150 dates" in out
+
+
+def test_json_has_the_figures_of_the_python_function(files, capsys):
+    code, out, _ = compare(capsys, "old", "new", json="out/figures.json", gate=["rank_ic>=-0.005", "ic>=0"])
+    said = json.loads((files / "out/figures.json").read_text(), parse_constant=pytest.fail)
+    truth = compare_versions([Version("old", SCORES["old"]), Version("new", SCORES["new"])], LABEL, 1)
+    gates = said.pop("gates")
+    assert {key: said[key] for key in said if key != "provenance"} == {
+        key: value for key, value in truth.as_dict().items() if key != "provenance"
+    }
+    assert [(gate["gate"], gate["version"], gate["passed"]) for gate in gates] == [
+        ("rank_ic>=-0.005", "new", True),
+        ("ic>=0", "new", True),
+    ]
+    assert gates[0]["difference"] == said["metrics"]["rank_ic"]["new"]["difference"] < gates[0]["bound"]
+    assert said["provenance"]["new"]["file"] == "new.parquet"
+    assert "Wrote out/figures.json" in out
+    assert code == 0
+
+
+def test_a_worse_version_fails_the_gate_after_everything_is_written(files, capsys):
+    code, out, err = compare(capsys, "old", "new", "bad", gate="rank_ic>=-0.005", json="figures.json")
+    assert (code, err) == (1, "")
+    assert re.search(r"Passed rank_ic>=-0.005: 'new' differs by \+0\.1\d+, at most \+0\.2\d+ at 95 %", out)
+    assert re.search(r"Failed rank_ic>=-0.005: 'bad' differs by -0\.\d+, at most -0\.1\d+ at 95 %", out)
+    gates = json.loads((files / "figures.json").read_text())["gates"]
+    assert [gate["passed"] for gate in gates] == [True, False]
+
+
+def test_identical_versions_differ_by_exactly_nothing_and_pass(files, capsys):
+    code, _, _ = compare(capsys, "old", "copy", gate=["rank_ic>=0", "spread>=0"], json="figures.json")
+    said = json.loads((files / "figures.json").read_text())
+    assert code == 0
+    assert [figures["copy"]["difference"] for figures in said["metrics"].values()] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("baseline", ["old", "old.parquet"])
+def test_the_baseline_may_be_any_version_by_name_or_file(baseline, files, capsys):
+    code, out, _ = compare(capsys, "bad", "old", baseline=baseline, gate="ic>=-0.01")
+    assert code == 1
+    assert line(out, "old")[2] == "baseline"
+    assert "Failed ic>=-0.01: 'bad'" in out
+
+
+def test_the_horizon_is_the_overlap(files, capsys):
+    _, out, _ = compare(capsys, "old", "new", horizon=10, json="figures.json")
+    said = json.loads((files / "figures.json").read_text())
+    assert (said["horizon"], said["overlap"]) == (10, 10)
+    assert said["metrics"]["ic"]["new"]["method"] == "non-overlapping, n=15"
+    assert "Note: 150 dates hold 15 labels that do not overlap" in out
+
+
+def test_labels_of_several_horizons_make_a_decay(files, capsys):
+    pd.DataFrame({"1": LABEL, "5": LABEL + drawn(INDEX, 5)}).to_parquet("labels.parquet")
+    compare(capsys, "old", "new", labels="labels.parquet", horizon=5, json="figures.json")
+    decay = json.loads((files / "figures.json").read_text())["decay"]
+    assert [(row["version"], row["horizon"]) for row in decay] == [
+        ("old", 1),
+        ("old", 5),
+        ("new", 1),
+        ("new", 5),
+    ]
+    assert decay[2]["rank_ic"] > decay[3]["rank_ic"] > 0
+
+
+def test_files_of_other_layouts_and_more_rows_give_the_same_figures(files, capsys):
+    compare(capsys, "old", "new", json="one.json")
+    extra = drawn(rows(dates=10, names=3, start="2010-01-04"), 4)
+    more = pd.concat([SCORES["new"], extra]).reorder_levels([1, 0]).rename_axis([None, None]).sort_index()
+    more.rename("prediction").to_frame().to_parquet("new.parquet")
+    SCORES["old"].rename("score").reset_index().sample(frac=1, random_state=0).to_parquet("old.parquet")
+    compare(capsys, "old", "new", json="other.json")
+    one, other = (json.loads((files / name).read_text()) for name in ("one.json", "other.json"))
+    assert one["metrics"] == other["metrics"]
+    assert one["ledger"] == other["ledger"]
+
+
+def test_constant_scores_and_dates_of_one_name_are_counted_and_told(files, capsys):
+    odd, days = SCORES["new"].copy(), INDEX.levels[0]
+    odd.loc[days[0]] = 1.0
+    odd.loc[days[1], "N001":] = np.nan
+    odd.rename("score").to_frame().to_parquet("odd.parquet")
+    code, out, _ = compare(capsys, "old", "odd", json="figures.json")
+    figures = json.loads((files / "figures.json").read_text())["metrics"]["rank_ic"]
+    assert (figures["old"]["undefined"], figures["odd"]["undefined"]) == (1, 2)
+    assert "no score of 'odd' 29" in out
+    assert "Note: 'odd' is constant on 1 of 150 dates" in out
+    assert "Note: 1 of 150 dates have fewer than 10 names" in out
+    assert code == 0
+
+
+def test_the_page_names_the_versions(files, capsys):
+    pytest.importorskip("jinja2")
+    code, out, err = compare(capsys, "old", "new", html="pages/versions.html")
+    assert (code, err) == (0, "")
+    page = (files / "pages/versions.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert "new against old" in page
+    assert "Wrote pages/versions.html" in out
+
+
+def test_names_are_printed_as_they_are(files, capsys):
+    SCORES["new"].rename("score").to_frame().to_parquet("[bold]x.parquet")
+    _, out, _ = compare(capsys, "old", "[bold]x", gate="ic>=-1")
+    assert "[bold]x" in out
+    assert "'[bold]x' differs" in out
+
+
+def save(series: pd.Series, name: str) -> None:
+    series.rename("score").to_frame().to_parquet(name)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        (["old.parquet"], r"1 version\(s\) make no comparison. Give two or more"),
+        ([], r"0 version\(s\)"),
+        (["old.parquet", "old.parquet"], r"old.parquet and old.parquet would both be called 'old'. Rename"),
+        (
+            ["old.parquet", "other/old.parquet"],
+            r"old.parquet and other/old.parquet would both be called 'old'",
+        ),
+        (["old.parquet", "none.parquet"], r"none.parquet is no file"),
+        (["old.parquet", "text.parquet"], r"text.parquet is no parquet file"),
+        (
+            ["old.parquet", "late.parquet"],
+            r"no date that all have: 2022-06-01 to .*'old'; 2032-06-01 to .*'late'",
+        ),
+        (["old.parquet", "empty.parquet"], r"scores of 'empty' have no finite value in 4,500 rows"),
+        (["old.parquet", "two.parquet"], r"two.parquet has 2 columns of values, 'x', 'y'"),
+        (["old.parquet", "twice.parquet"], r"scores of 'twice' have .* twice"),
+        (
+            ["old.parquet", "new.parquet", "--baseline", "gone"],
+            r"baseline 'gone' is none of the versions.*'old', 'new'",
+        ),
+        (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is no gate.*'rank_ic>=-0.005'"),
+        (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"a metric that is not there"),
+        (["old.parquet", "new.parquet", "--gate", "ic<=0"], r"wrong sign"),
+        (["old.parquet", "new.parquet", "--horizon", "0"], r"horizon=0"),
+        (
+            ["old.parquet", "new.parquet", "--horizon", "100", "--gate", "ic>=0"],
+            r"cannot be checked.*too few",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, capsys):
+    (files / "other").mkdir()
+    save(SCORES["old"], "other/old.parquet")
+    save(SCORES["old"] * np.nan, "empty.parquet")
+    save(pd.concat([SCORES["old"], SCORES["old"].iloc[:1]]), "twice.parquet")
+    late = INDEX.set_levels(INDEX.levels[0] + pd.DateOffset(years=10), level=0)
+    save(SCORES["old"].set_axis(late), "late.parquet")
+    pd.DataFrame({"x": LABEL, "y": LABEL}).to_parquet("two.parquet")
+    (files / "text.parquet").write_text("no parquet")
+    code, out, err = run(capsys, "compare", *tokens, "--labels", "label.parquet", "--json", "figures.json")
+    assert code == 2
+    assert re.search(says, err), err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+    assert not (files / "figures.json").exists()
+
+
+def test_scores_without_labels_are_refused(files, capsys):
+    code, _, err = run(capsys, "compare", "old.parquet", "new.parquet")
+    assert code == 2
+    assert "--labels" in err

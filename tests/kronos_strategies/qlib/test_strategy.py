@@ -1,0 +1,171 @@
+"""KronosWeightStrategy in real Qlib backtests on the small simulated market, with planted signals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from qlib.backtest import backtest
+
+from kronos_strategies.portfolio import PortfolioRules, target_weights
+from kronos_strategies.qlib.strategy import KronosWeightStrategy
+
+SPAN = ("2023-03-01", "2023-04-14")
+FREE = {"open_cost": 0.0, "close_cost": 0.0, "min_cost": 0.0, "limit_threshold": 9.0, "trade_unit": None}
+
+
+class Recording(KronosWeightStrategy):
+    """Keeps what it decided from, by the day it trades on."""
+
+    def __init__(self, **arguments) -> None:
+        super().__init__(**arguments)
+        self.decided: dict[pd.Timestamp, tuple[pd.DataFrame, pd.Series, pd.Index, pd.Series]] = {}
+
+    def weights(self, signals, previous, tradable):
+        chosen = super().weights(signals, previous, tradable)
+        self.decided[self.trade_calendar.get_step_time()[0]] = (signals, previous, tradable, chosen)
+        return chosen
+
+
+@pytest.fixture
+def signals(in_store, small_market) -> pd.DataFrame:
+    """Slowly changing random signals of all that traded."""
+    closes = wide_closes(small_market)
+    rng = np.random.default_rng(5)
+    score = pd.DataFrame(rng.normal(size=closes.shape), closes.index, closes.columns).ewm(halflife=10).mean()
+    volatility = pd.DataFrame(rng.uniform(0.01, 0.04, closes.shape), closes.index, closes.columns)
+    columns = {"score": score, "prob_up": -score, "volatility": volatility}
+    long = pd.concat({k: v.where(closes.notna()).stack() for k, v in columns.items()}, axis=1)
+    return long.dropna().loc[SPAN[0] : SPAN[1]]
+
+
+def wide_closes(market) -> pd.DataFrame:
+    bars = market.bars.assign(adjusted=market.bars["close"] * market.bars["factor"])
+    return bars.pivot(index="datetime", columns="instrument", values="adjusted")
+
+
+def run(strategy: KronosWeightStrategy, **exchange):
+    """Qlib's report and positions of a backtest without costs, lots or limits, unless asked for."""
+    executor = {
+        "class": "SimulatorExecutor",
+        "module_path": "qlib.backtest.executor",
+        "kwargs": {"time_per_step": "day", "generate_portfolio_metrics": True},
+    }
+    portfolio, _ = backtest(
+        start_time=SPAN[0],
+        end_time=SPAN[1],
+        strategy=strategy,
+        executor=executor,
+        benchmark="SH000300",
+        account=1e8,
+        exchange_kwargs={"freq": "day", "deal_price": "close", **FREE, **exchange},
+    )
+    return portfolio["1day"]
+
+
+def held(book) -> pd.Series:
+    return pd.Series(book.get_stock_weight_dict(), dtype=float).sort_index()
+
+
+def test_each_day_asks_the_pure_function_with_all_columns_and_what_is_held(signals):
+    rules = {"topk": 5, "hysteresis": 2, "weighting": "inverse_volatility", "by": "prob_up"}
+    strategy = Recording(signal=signals, rules=rules)
+    _, books = run(strategy)
+    days = sorted(books)
+    assert list(strategy.decided) == days[1:]
+    for yesterday, day in zip(days, days[1:], strict=False):
+        seen, previous, tradable, chosen = strategy.decided[day]
+        rows = signals.xs(yesterday, level="datetime")
+        pd.testing.assert_frame_equal(seen.sort_index(), rows.sort_index(), check_names=False)
+        pd.testing.assert_series_equal(previous.sort_index(), held(books[yesterday]), check_names=False)
+        expected = target_weights(rows, held(books[yesterday]), PortfolioRules(**rules), tradable)
+        pd.testing.assert_series_equal(chosen, expected, check_names=False)
+        assert chosen.index[chosen.index.isin(rows.index)].size >= 4
+
+
+def test_the_book_at_the_next_close_holds_the_targets_of_the_day_before(signals, small_market):
+    strategy = Recording(signal=signals, rules={"topk": 5, "cash_buffer": 0.1})
+    _, books = run(strategy)
+    closes = wide_closes(small_market)
+    days = sorted(books)
+    checked = 0
+    for yesterday, day in zip(days[1:], days[2:], strict=False):
+        *_, chosen = strategy.decided[day]
+        if closes.loc[[yesterday, day], chosen.index].isna().any(axis=None):
+            continue
+        # Sized at yesterday's close, dealt at today's.
+        grown = chosen * closes.loc[day, chosen.index] / closes.loc[yesterday, chosen.index]
+        worth = books[yesterday].calculate_value()
+        owned = pd.Series({n: books[day].get_stock_amount(n) for n in chosen.index})
+        np.testing.assert_allclose(
+            owned * closes.loc[day, chosen.index], grown * worth, rtol=1e-5, atol=1e-6 * worth
+        )
+        checked += 1
+    assert checked > 10
+
+
+def test_costs_lots_and_limits_of_the_exchange_apply_and_cash_is_never_overdrawn(signals, small_market):
+    strategy = Recording(signal=signals, rules={"topk": 5})
+    report, books = run(
+        strategy, open_cost=0.0005, close_cost=0.0015, min_cost=5, limit_threshold=0.095, trade_unit=100
+    )
+    assert (report["cash"] >= 0).all()
+    assert report["total_cost"].iloc[-1] > 0
+    last = books[max(books)]
+    assert 0.9 < held(last).sum() < 0.985
+    for name in last.get_stock_list():
+        bars = small_market.bars[small_market.bars["instrument"] == name].set_index("datetime").loc[: max(books)]
+        shares = last.get_stock_amount(name) * bars["factor"].iloc[-1]
+        assert shares == pytest.approx(100 * round(shares / 100), abs=0.5)
+
+
+def test_a_suspended_name_keeps_its_weight_and_the_others_make_room(signals, small_market):
+    closes = wide_closes(small_market)
+    strategy = Recording(signal=signals, rules={"topk": 16, "hysteresis": 8})  # nearly everybody is held
+    run(strategy)
+    frozen = 0
+    for seen, previous, tradable, chosen in strategy.decided.values():
+        for name in previous.index.difference(tradable):
+            assert name not in seen.index
+            assert chosen[name] == previous[name]
+            frozen += 1
+        assert chosen.sum() <= 0.98 + 1e-9
+    assert frozen > 0, "a held name is suspended in the span"
+    assert closes.loc[SPAN[0] : SPAN[1]].isna().any(axis=None)
+
+
+def test_it_rebalances_every_n_days_from_the_first_signal_and_rests_between(signals):
+    late = signals.loc["2023-03-08":]
+    strategy = Recording(signal=late, rules={"topk": 5}, every=4)
+    report, books = run(strategy)
+    days = sorted(books)
+    first = days.index(pd.Timestamp("2023-03-09"))
+    assert list(strategy.decided) == days[first::4]
+    traded = report.index[report["turnover"] > 0]
+    assert set(traded) <= set(days[first::4])
+    assert len(traded) > 3
+
+
+def test_the_same_strategy_runs_twice_alike(signals):
+    strategy = Recording(signal=signals, rules={"topk": 5}, every=30)
+    once, _ = run(strategy)
+    twice, _ = run(strategy)
+    assert once["turnover"].gt(0).any()
+    pd.testing.assert_frame_equal(once, twice)
+
+
+def test_a_series_of_scores_is_the_column_score(signals):
+    one, _ = run(KronosWeightStrategy(signal=signals["score"], rules={"topk": 5}))
+    other, _ = run(KronosWeightStrategy(signal=signals, rules={"topk": 5}))
+    pd.testing.assert_frame_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rules": {"side": "long_short"}}, "sells short, which Qlib's account cannot.*KronosRankStrategy"),
+        ({"rules": {"topk": 0}}, "topk=0"),
+        ({"every": 0}, "every=0"),
+    ],
+)
+def test_what_qlib_cannot_trade_is_refused_before_the_backtest(signals, settings, message):
+    with pytest.raises(ValueError, match=message):
+        KronosWeightStrategy(signal=signals, **settings)

@@ -1,0 +1,32 @@
+import pandas as pd
+
+from kronos_strategies.result import BARS_PER_YEAR, BacktestResult
+
+DAYS = pd.bdate_range("2024-01-01", periods=3, name="datetime")
+NONE = pd.MultiIndex.from_arrays([DAYS[:0], pd.Index([], dtype=str)], names=["datetime", "instrument"])
+
+
+def result(weights: pd.Series) -> BacktestResult:
+    return BacktestResult(
+        returns=pd.DataFrame({"gross": 0.01, "net": 0.009}, index=DAYS),
+        benchmarks=pd.DataFrame({"benchmark": 0.0}, index=DAYS),
+        turnover=pd.Series(0.1, DAYS),
+        cost=pd.Series(0.001, DAYS),
+        weights=weights,
+    )
+
+
+def test_positions_are_counted_at_each_close_long_or_short():
+    keys = [(DAYS[0], "A"), (DAYS[0], "B"), (DAYS[2], "A"), (DAYS[2], "B"), (DAYS[2], "C")]
+    index = pd.MultiIndex.from_tuples(keys, names=["datetime", "instrument"])
+    positions = result(pd.Series([0.5, -0.5, 0.4, 0.0, float("nan")], index)).positions
+    assert positions.to_dict() == {DAYS[0]: 2, DAYS[1]: 0, DAYS[2]: 1}
+    assert positions.dtype == int
+
+
+def test_a_book_that_never_invests_holds_nothing():
+    assert result(pd.Series([], NONE, dtype=float)).positions.to_dict() == dict.fromkeys(DAYS, 0)
+
+
+def test_a_year_has_252_bars_unless_told():
+    assert result(pd.Series([], NONE, dtype=float)).bars_per_year == BARS_PER_YEAR == 252
