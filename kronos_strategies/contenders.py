@@ -154,7 +154,7 @@ def hold_against(
             f"The runs hold positions for different times, {known} bars. Compare runs of one hold."
         )
     held = next(iter(known.values()), None)
-    horizon = horizon or held or 1
+    horizon = (held or 1) if horizon is None else horizon
     if labels is None:
         if held is not None and horizon != held:
             raise ValueError(f"The runs hold for {held} bars, not for {horizon}. Leave out --horizon.")

@@ -2,7 +2,7 @@
 
 bars.py and tape.py a feed's traded bars; ahead.py when its next ones will be; outlook.py sampled paths -> figures;
 forecasts.py windows -> figures, computed once; seat.py one asset and its schedule; hub.py what batches a strategy's
-assets; indicator.py and band.py its lines; feeds.py forecasts of a store as lines of a feed; optimise.py and plot.py
+assets; indicator.py and band.py its lines; feeds.py stored forecasts as lines of a feed; optimise.py and plot.py
 what Backtrader leaves to its user.
 """
 

@@ -13,7 +13,9 @@ import pandas as pd
 from kronos.bars import FEATURES, PRICES, check_timestamps
 
 _EPOCH = 719163  # 1970-01-01 in Backtrader's days
-_TICKS = 864_000_000  # of 0.1 ms in a day: a float of days holds no less, and no bar is meant more exactly
+_TICKS = 864_000_000  # of 0.1 ms in a day
+# A float of days is 5.02 us off a second at most; and a day's last moment, 10 us before midnight, stays in its day.
+_SLACK = 0.0506  # ticks
 _TICK = np.timedelta64(100_000, "ns")
 EARLIEST = np.datetime64(-(2**63) + 1, "ns")
 
@@ -69,8 +71,9 @@ def told_apart(times: np.ndarray, latest: np.datetime64) -> np.ndarray:
 
 def _utc(stamps: np.ndarray) -> np.ndarray:
     """Backtrader's days as datetime64[ns]."""
-    ticks = np.rint((stamps - _EPOCH) * _TICKS).astype(np.int64)
-    return (ticks * _TICK.astype(np.int64)).astype("datetime64[ns]")
+    days = np.floor(stamps)
+    ticks = (days - _EPOCH) * _TICKS + np.floor((stamps - days) * _TICKS + _SLACK)
+    return (ticks.astype(np.int64) * _TICK.astype(np.int64)).astype("datetime64[ns]")
 
 
 def _local(utc: np.ndarray, data: bt.AbstractDataBase) -> np.ndarray:

@@ -6,7 +6,8 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos.bars import check_timestamps
+from kronos.bars import PRICES, check_timestamps
+from kronos_strategies.backtrader.bars import EARLIEST, told_apart
 from kronos_strategies.backtrader.outlook import COLUMNS, LINES, lines, outlooks
 from kronos_strategies.store import StoredForecasts
 
@@ -53,7 +54,7 @@ def join_forecasts(bars: pd.DataFrame, forecasts: pd.DataFrame, instrument: str)
     """Bars of one instrument with its forecasts beside them.
 
     A forecast joins the bar of exactly its date and holds until the next one, as the lines of a `KronosIndicator`
-    do; bars before the first have NaN.
+    do; bars before the first have NaN, and so have bars without four finite, positive prices.
 
     Args:
         bars: indexed by time, ascending; in a time zone, forecasts are matched with the wall time there.
@@ -68,8 +69,8 @@ def join_forecasts(bars: pd.DataFrame, forecasts: pd.DataFrame, instrument: str)
     """
     if not isinstance(bars.index, pd.DatetimeIndex):
         raise ValueError(f"bars of {instrument} have no DatetimeIndex. Use bars.set_index('datetime').")
-    times = bars.index.tz_localize(None)
-    check_timestamps(times, f"bars of {instrument}")
+    check_timestamps(bars.index.tz_convert(None) if bars.index.tz else bars.index, f"bars of {instrument}")
+    times = pd.DatetimeIndex(told_apart(bars.index.tz_localize(None).to_numpy("datetime64[ns]"), EARLIEST))
     known = forecasts.index.get_level_values("instrument")
     if instrument not in known:
         raise ValueError(f"No forecast is of '{instrument}'; they are of {sorted(known.unique())[:10]}.")
@@ -83,5 +84,7 @@ def join_forecasts(bars: pd.DataFrame, forecasts: pd.DataFrame, instrument: str)
         )
     latest = np.maximum.accumulate(np.where(made, np.arange(len(times)), -1))
     table = np.column_stack([joined[latest], np.arange(len(times)) - latest])
-    table[latest < 0] = np.nan
+    prices = bars[[name for name in bars.columns if str(name).lower() in PRICES]].to_numpy(float)
+    traded = (np.isfinite(prices) & (prices > 0)).all(axis=1)
+    table[(latest < 0) | ~traded] = np.nan
     return pd.concat([bars, pd.DataFrame(table, index=bars.index, columns=list(COLUMNS))], axis=1)

@@ -37,6 +37,8 @@ class ForecastSettings:
             checkpoint.
         device: "cpu", "cuda", "mps"; None takes the fastest there is.
         store: folder of a `ForecastStore`; None remembers within the process.
+        tokenizer: of a model that does not know its own.
+        revision: of the model on the hub.
     """
 
     model: str
@@ -49,6 +51,8 @@ class ForecastSettings:
     seed: int
     device: str | None
     store: str | None
+    tokenizer: str | None
+    revision: str | None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
@@ -62,7 +66,7 @@ class ForecastSettings:
 
     def predictor(self) -> KronosPredictor:
         """The model, loaded once a process."""
-        return _load(self.model, self.device)
+        return _load(self.model, self.tokenizer, self.revision, self.device)
 
     def sampling(self) -> SampleConfig:
         """Of the paths."""
@@ -130,7 +134,9 @@ def _digests(windows: Windows) -> list[bytes]:
 
 
 @lru_cache(maxsize=4)
-def _load(model: str, device: str | None) -> KronosPredictor:
+def _load(
+    model: str, tokenizer: str | None, revision: str | None, device: str | None
+) -> KronosPredictor:
     from kronos.predictor import KronosPredictor  # torch, which a run on stored forecasts does without
 
-    return KronosPredictor.from_pretrained(model, device=device)
+    return KronosPredictor.from_pretrained(model, tokenizer, revision, device)

@@ -66,8 +66,7 @@ class Hub:
         """Have a feed forecast together with all others of the same settings.
 
         Raises:
-            ValueError: a setting is out of range.
-            FileNotFoundError: there is no such model.
+            ValueError: a setting is out of range, or there is no such model.
         """
         if not 0 < level < 1:
             raise ValueError(

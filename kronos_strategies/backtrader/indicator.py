@@ -25,6 +25,8 @@ PARAMS = (
     ("level", 0.9),
     ("device", None),
     ("store", None),
+    ("tokenizer", None),
+    ("revision", None),
 )
 
 
@@ -66,12 +68,13 @@ class KronosIndicator(bt.Indicator):
         device: "cpu", "cuda", "mps"; None takes the fastest there is.
         store: folder of a `ForecastStore`, which finds forecasts again in another process; None remembers them
             for other runs of this process.
+        tokenizer: of a model that does not know its own.
+        revision: of the model on the hub.
 
     Raises:
         TypeError: the data is no feed, e.g. a line or another indicator.
-        ValueError: a parameter is out of range, the feed is out of order, or the run keeps too few bars
-            (exactbars=1).
-        FileNotFoundError: there is no such model.
+        ValueError: a parameter is out of range, there is no such model, the feed is out of order, or the run keeps
+            too few bars (exactbars=1).
     """
 
     lines: Any = COLUMNS  # Backtrader makes line buffers of the names
@@ -109,7 +112,7 @@ def find_chair(indicator: bt.Indicator) -> Chair:
     """Where an indicator with PARAMS reads the forecasts of its feed from.
 
     Raises:
-        TypeError, ValueError, FileNotFoundError: as `KronosIndicator`.
+        TypeError, ValueError: as `KronosIndicator`.
     """
     data, p = indicator.data, indicator.p
     if not isinstance(data, bt.AbstractDataBase):
@@ -128,6 +131,8 @@ def find_chair(indicator: bt.Indicator) -> Chair:
         seed=p.seed,
         device=p.device or None,
         store=p.store or None,
+        tokenizer=p.tokenizer or None,
+        revision=p.revision or None,
     )
     return Hub.of(indicator).chair(data, settings, p.every, p.level)
 

@@ -14,6 +14,7 @@ from kronos.console import run_command, show_log
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.forecast import forecast
+from kronos_strategies.cli.report import report
 from kronos_strategies.cli.train import train
 
 app = App(
@@ -25,6 +26,7 @@ app = App(
 app.command(compare)
 app.command(data)
 app.command(forecast)
+app.command(report)
 app.command(train)
 
 

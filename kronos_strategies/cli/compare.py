@@ -6,60 +6,71 @@ import json as js
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note
+from kronos_strategies.cli.show import TRACKING, Tracking, note
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from kronos_strategies.contenders import Contender
     from kronos_strategies.evaluation.versions.comparison import Comparison
     from kronos_strategies.evaluation.versions.gate import GateResult
-    from kronos_strategies.evaluation.versions.version import Version
 
 
 def compare(
     *runs: str,
     labels: Path | None = None,
-    horizon: int = 1,
+    horizon: int | None = None,
     baseline: str | None = None,
     gate: list[str] | None = None,
     html: Path | None = None,
     json: Path | None = None,
+    data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+    tracking: Tracking = TRACKING,
 ) -> None:
     """Hold versions of a model against a baseline, date by date, on the rows that all of them have.
 
     Differences come with a 95 % interval and a p that survive overlapping labels, with Holm's correction, and with
     the versions that may be the best.
 
-    For example: `kronos compare old.parquet new.parquet --labels label.parquet --gate "rank_ic>=-0.005"`
+    For example: `kronos compare old.parquet new.parquet --labels label.parquet --gate "rank_ic>=-0.005"`,
+    or after two runs of `qrun` or `kronos forecast`: `kronos compare old=5c857f46 new=0b1d22f3 --html out.html`
 
     Args:
-        runs: two or more parquet files of scores by (datetime, instrument), a version each, called like its file.
+        runs: two or more. Each is the id of a run or its beginning, as MLflow shows it; the folder of a report; a
+            folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives it a name.
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
-            as 1, 5 and 10, make a decay.
-        horizon: bars that the label spans; it overlaps with its neighbours if that is more than one.
+            as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
+        horizon: bars that the label spans; it overlaps with its neighbours if that is more than one. That of the
+            runs when omitted, 1 for files and forecasts.
         baseline: version that the others are held against; the first one when omitted.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence.
         html: page to write.
         json: file of all figures to write.
+        data: Qlib store of the returns that followed forecasts; when omitted, the one they were made of if it is on
+            record, else the simulated market.
+        tracking: MLflow store of the runs.
     """
-    from kronos_strategies.evaluation.versions.comparison import compare_versions
+    from kronos_strategies.contenders import hold_against
     from kronos_strategies.evaluation.versions.files import read_labels
     from kronos_strategies.evaluation.versions.gate import Gate, check_gate
 
     gates = [Gate.parse(text) for text in gate or ()]
-    versions = _versions(runs)
-    if labels is None:
-        raise ValueError("Files of scores say nothing without returns. Give the file of those with --labels.")
-    chosen = _name(baseline, runs, versions)
-    comparison = compare_versions(versions, read_labels(labels, horizon), horizon, chosen)
+    if horizon is not None and horizon < 1:
+        raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
+    contenders = _contenders(runs, tracking, data, horizon or 1)
+    chosen = _name(baseline, runs, [contender.version.name for contender in contenders])
+    span = horizon or next((contender.horizon for contender in contenders if contender.horizon), 1)
+    returns = read_labels(labels, span) if labels else None
+    comparison = hold_against(contenders, returns, span, chosen)
     results = [result for each in gates for result in check_gate(each, comparison)]
     written = [*_write_json(json, comparison, results), *_write_page(html, comparison)]
     _show(comparison, results, written)
@@ -67,34 +78,33 @@ def compare(
         sys.exit(1)
 
 
-def _version(run: str) -> Version:
-    """What an argument means: a parquet file of scores."""
-    from kronos_strategies.evaluation.versions.files import read_version
+def _contenders(runs: Sequence[str], tracking: str, data: Path | None, hold: int) -> list[Contender]:
+    """What the arguments mean."""
+    from kronos_strategies.contenders import find_contender
 
-    return read_version(Path(run))
-
-
-def _versions(runs: Sequence[str]) -> list[Version]:
     if len(runs) < 2:
-        raise ValueError(f"{len(runs)} version(s) make no comparison. Give two or more files of scores.")
-    versions = [_version(run) for run in runs]
-    names = [version.name for version in versions]
+        raise ValueError(
+            f"{len(runs)} version(s) make no comparison. Give two or more runs or files of scores."
+        )
+    contenders = [find_contender(run, tracking, data, hold) for run in runs]
+    names = [contender.version.name for contender in contenders]
     if twice := [name for name in names if names.count(name) > 1]:
         same = [run for run, name in zip(runs, names, strict=True) if name == twice[0]]
-        raise ValueError(f"{' and '.join(same)} would both be called '{twice[0]}'. Rename one of the files.")
-    return versions
+        raise ValueError(
+            f"{' and '.join(same)} would both be called '{twice[0]}'. Name one yourself: NAME={same[-1]}."
+        )
+    return contenders
 
 
-def _name(baseline: str | None, runs: Sequence[str], versions: Sequence[Version]) -> str:
+def _name(baseline: str | None, runs: Sequence[str], names: Sequence[str]) -> str:
     """Of the baseline, which may be given as a version's name or as its argument."""
-    names = [version.name for version in versions]
     if baseline is None:
         return names[0]
     if baseline in names:
         return baseline
     by_run = dict(zip(runs, names, strict=True))
     if baseline not in by_run:
-        raise ValueError(f"The baseline '{baseline}' is none of the versions. Choose one of {names}.")
+        raise ValueError(f"The baseline '{baseline}' is none of the versions. Choose one of {list(names)}.")
     return by_run[baseline]
 
 
@@ -146,9 +156,11 @@ def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequen
     for metric in comparison.by_date:
         rows = comparison.table[comparison.table["metric"] == metric]
         console.print(_block(metric, rows, comparison.baseline))
-    reasons = [f"{reason} {rows:,}" for reason, rows in comparison.ledger.items() if rows]
+    reasons = [f"{rows:,} {reason}" for reason, rows in comparison.ledger.items() if rows]
     dates = len(comparison.by_date["rank_ic"])
-    console.print(f"Rows: {escape(', '.join(reasons))}, on {dates:,} dates", soft_wrap=True, highlight=False)
+    console.print(
+        f"Sample: {escape(', '.join(reasons))}, on {dates:,} dates", soft_wrap=True, highlight=False
+    )
     for warning in comparison.warnings:
         note(console, warning)
     for result in results:

@@ -20,15 +20,14 @@ class Grid:
     Attributes:
         dates: ascending, unique.
         names: sorted, unique.
-        codes: two arrays (rows,) of integers: of each key, the numbers of its date and of its instrument, as the
-            index keeps them.
-        offsets: two arrays: of each such number, what it adds to the place in the flattened grid.
+        row: (rows,) integers, of each key, its place in `dates`; as narrow as the index keeps them.
+        column: (rows,) integers, of each key, its place in `names`; likewise.
     """
 
     dates: pd.DatetimeIndex
     names: pd.Index
-    codes: tuple[np.ndarray, np.ndarray]
-    offsets: tuple[np.ndarray, np.ndarray]
+    row: np.ndarray
+    column: np.ndarray
 
     @classmethod
     def of(cls, keys: pd.MultiIndex, what: str = "data") -> Grid:
@@ -46,21 +45,14 @@ class Grid:
                 f"The {what} lack the index level '{sorted(missing)[0]}', their levels are {list(keys.names)}. "
                 "Index them by (datetime, instrument)."
             )
-        (dates, date), (names, name) = (_level(keys, each, what) for each in ("datetime", "instrument"))
-        every = (np.arange(len(dates)) * len(names), np.arange(len(names)))
-        held = cls(cast(pd.DatetimeIndex, dates), names, (date, name), every).held
+        (dates, row), (names, column) = (_level(keys, each, what) for each in ("datetime", "instrument"))
+        held = cls(cast(pd.DatetimeIndex, dates), names, row, column).held
         if np.count_nonzero(held) < len(keys):
             first = keys[keys.duplicated()][0]
             raise ValueError(f"The {what} have {first} twice. Keep one row of each (datetime, instrument).")
-        # Levels are sorted, not rows: each has a value once, though maybe out of order or of no row at all.
-        row, dates = _ascending(dates, np.asarray(held.any(axis=1)))
-        column, names = _ascending(names, np.asarray(held.any(axis=0)))
-        return cls(
-            dates=pd.DatetimeIndex(dates, name="datetime"),
-            names=pd.Index(names, name="instrument"),
-            codes=(date, name),
-            offsets=(row * len(names), column),
-        )
+        dates, row = _ascending(dates, row, np.asarray(held.any(axis=1)))
+        names, column = _ascending(names, column, np.asarray(held.any(axis=0)))
+        return cls(pd.DatetimeIndex(dates, name="datetime"), pd.Index(names, name="instrument"), row, column)
 
     @property
     def held(self) -> np.ndarray:
@@ -73,9 +65,9 @@ class Grid:
     def wide(self, values: ArrayLike) -> np.ndarray:
         """(rows,) -> (dates, names) float64; NaN where there is no row, or its value is infinite."""
         array = np.asarray(values)
-        if array.shape != self.codes[0].shape:
+        if array.shape != self.row.shape:
             raise ValueError(
-                f"There are {len(self.codes[0])} keys, but values of shape {array.shape}. Pass a value a key."
+                f"There are {len(self.row)} keys, but values of shape {array.shape}. Pass a value a key."
             )
         wide = np.full((len(self.dates), len(self.names)), np.nan)
         for rows, place in self._places():
@@ -86,17 +78,19 @@ class Grid:
 
     def long(self, wide: np.ndarray) -> np.ndarray:
         """(dates, names) -> (rows,), in the order of the keys."""
-        flat, long = wide.reshape(-1), np.empty(len(self.codes[0]), wide.dtype)
+        flat, long = wide.reshape(-1), np.empty(len(self.row), wide.dtype)
         for rows, place in self._places():
             long[rows] = flat[place]
         return long
 
     def _places(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Some rows, and their places in the flattened grid."""
-        (dates, names), (row, column) = self.codes, self.offsets
-        for start in range(0, len(dates), ROWS):
+        for start in range(0, len(self.row), ROWS):
             rows = slice(start, start + ROWS)
-            yield rows, row[dates[rows]] + column[names[rows]]
+            place = self.row[rows].astype(np.int64)
+            place *= len(self.names)
+            place += self.column[rows]
+            yield rows, place
 
 
 def _level(keys: pd.MultiIndex, name: str, what: str) -> tuple[pd.Index, np.ndarray]:
@@ -108,8 +102,11 @@ def _level(keys: pd.MultiIndex, name: str, what: str) -> tuple[pd.Index, np.ndar
     return keys.levels[number], codes
 
 
-def _ascending(level: pd.Index, occurs: np.ndarray) -> tuple[np.ndarray, pd.Index]:
-    """Of each number its place among the values that occur, sorted; and those values."""
-    place = np.zeros(len(level), np.int64)
+def _ascending(level: pd.Index, codes: np.ndarray, occurs: np.ndarray) -> tuple[pd.Index, np.ndarray]:
+    """The values that occur, sorted, and of each key the number of its own.
+
+    A level has a value once, though maybe out of order or of no row at all: it is sorted in place of the rows.
+    """
+    place = np.zeros(len(level), codes.dtype)
     place[occurs], values = pd.factorize(level[occurs], sort=True)
-    return place, values
+    return values, codes if np.array_equal(place, np.arange(len(level))) else place[codes]

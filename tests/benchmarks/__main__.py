@@ -11,10 +11,10 @@ from cyclopts import App
 from rich.console import Console
 
 from kronos.console import run_command
-from tests.benchmarks import growth, measure, memory, rates, results, table, training
+from tests.benchmarks import evaluation, growth, measure, memory, rates, results, table, training
 from tests.benchmarks.cases import MODELS, Case, available, find_cases
 
-PARTS = ("cases", "memory", "growth", "threads", "training")
+PARTS = ("cases", "memory", "growth", "threads", "training", "evaluation")
 THREADED = ("b-small", "c-mini", "e-small")
 TRAINING_STEPS = 5
 GROWTH_SECONDS = 1.0  # of the plain loop, about, for a point of the growth tables
@@ -43,7 +43,7 @@ def run(
     Args:
         cases: letters (a to e, at the sizes of the notes) or names such as d-small.
         variants: ways to run ours; those that this checkout does not know are left out.
-        parts: some of cases, memory, growth, threads, training.
+        parts: some of cases, memory, growth, threads, training, evaluation.
         repeats: turns of plain and ours.
         plain_seconds: what one run of the plain loop may take; it is cut to that many of its steps.
         growth_size: mini or small.
@@ -61,7 +61,7 @@ def run(
         torch.set_num_threads(threads)
         options = {"repeats": repeats, "plain_seconds": None if full else plain_seconds}
         found = {"environment": results.environment(options), "rates": {}, "cases": {}}
-        found |= {"memory": [], "growth": [], "threads": [], "training": []}
+        found |= {"memory": [], "growth": [], "threads": [], "training": [], "evaluation": {}}
         bench = Bench(found, json, console, [name for name in variants.split(",") if available(name)])
         try:
             bench.measure(
@@ -111,6 +111,8 @@ class Bench:
         if "training" in parts:
             for lesson in training.LESSONS:
                 training.compare(lesson, ("plain", *training.WAYS), TRAINING_STEPS, self.lesson)
+        if "evaluation" in parts:
+            self.evaluation(max(3, repeats))
 
     def case(self, case: Case, repeats: int, plain_seconds: float | None) -> None:
         """The plain loop and ours in turns."""
@@ -127,6 +129,16 @@ class Bench:
         """Training steps of one stage and size."""
         self.found["training"].append(record)
         self.save(f"training of the {record['stage']}, {record['size']}")
+
+    def evaluation(self, repeats: int) -> None:
+        """Coefficients beside Qlib's, where Qlib is installed."""
+        if not evaluation.SUPPORTED:
+            self.console.print("[dim]coefficients: left out, Qlib is not installed[/dim]")
+            return
+        records = self.found["evaluation"].setdefault("coefficients", [])
+        for dates, names in evaluation.SHAPES:
+            evaluation.compare(dates, names, repeats, records.append)
+            self.save(f"coefficients of {dates} dates x {names} names")
 
     def memory(self, case: Case, full: bool) -> None:
         """Peaks of ours and of the plain loop, of which some rows are enough."""

@@ -11,9 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
 
 ROOT = Path(__file__).parents[2]
+SOURCES = ("kronos", "kronos_strategies")
 
 
 class Ratio(NamedTuple):
@@ -33,11 +36,11 @@ def environment(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "--short", "HEAD"),
-        "uncommitted": _git("status", "--porcelain", "--untracked-files=no", "--", "kronos").splitlines(),
+        "uncommitted": _git("status", "--porcelain", "--untracked-files=no", "--", *SOURCES).splitlines(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **{library.__name__: library.__version__ for library in (np, pd, torch)},
         "threads": torch.get_num_threads(),
         "options": options,
     }

@@ -28,6 +28,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield _threads(results)
     if results.get("training"):
         yield _training(results)
+    if records := results.get("evaluation", {}).get("coefficients"):
+        yield _coefficients(records)
 
 
 def comparison(old: Results, new: Results) -> Table:
@@ -161,6 +163,22 @@ def _training(results: Results) -> Table:
             rates = (f"{one['tokens'] / middle(each):,.0f}" for each in (plain, runs))
             spread = f"{min(pairs):.2f}-{max(pairs):.2f}"
             table.add_row(one["stage"], one["size"], way, *rates, f"{median(pairs):.2f}x", spread)
+    return table
+
+
+def _coefficients(records: list[dict[str, Any]]) -> Table:
+    table = _table(
+        "IC and RankIC from long series, medians of CPU seconds; plain is Qlib's calc_ic",
+        *(">dates", ">names", ">plain s", ">ours s", ">ratio", ">pairs", ">by wall"),
+    )
+    for one in records:
+        plain, ours = one["runs"]["qlib"], one["runs"]["ours"]
+        pairs = [slow["cpu"] / fast["cpu"] for slow, fast in zip(plain, ours, strict=True)]
+        ratios = [middle(plain, clock) / middle(ours, clock) for clock in ("cpu", "wall")]
+        table.add_row(
+            *(str(one["dates"]), str(one["names"]), f"{middle(plain):.2f}", f"{middle(ours):.3f}"),
+            *(f"{ratios[0]:.1f}x", f"{min(pairs):.1f}-{max(pairs):.1f}", f"{ratios[1]:.1f}x"),
+        )
     return table
 
 

@@ -155,7 +155,8 @@ def _ranks(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
         flat = ranks.ravel()
         flat[first], flat[places] = mean, mean[run]
     ranks -= (count - 1)[:, None] / 2
-    np.copyto(ranks, 0.0, where=names >= count[:, None])
+    if count.min() < len(names):
+        np.copyto(ranks, 0.0, where=names >= count[:, None])
     return ranks
 
 

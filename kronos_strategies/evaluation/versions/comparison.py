@@ -96,6 +96,12 @@ def compare_versions(
     Differences are paired by date, so that what moves all versions alike cancels, and tested by
     `significance.mean_test`, which survives labels that overlap.
 
+    For example:
+
+        old, new = Version("old", old_scores), Version("new", new_scores)
+        comparison = compare_versions([old, new], label, horizon=5)
+        comparison.table.query("metric == 'rank_ic'")
+
     Args:
         versions: two or more of different names.
         labels: indexed (datetime, instrument): one series of returns over `horizon` bars, or a frame with horizons

@@ -63,7 +63,7 @@ def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
     assert cells[3] == f"{row['difference_low']:.3f} to {row['difference_high']:.3f}"
     assert cells[4:] == ["<0.001", "<0.001", "yes", f"{row['detectable']:.3f}"]
     assert line(out, "old", block=1)[2:4] == ["baseline", "–"]
-    assert "Rows: rows of 'old' 4,500, compared 4,500, on 150 dates" in out
+    assert "Sample: 4,500 rows of 'old', 4,500 compared, on 150 dates" in out
 
 
 def test_json_has_the_figures_of_the_python_function(files, capsys):
@@ -149,7 +149,7 @@ def test_constant_scores_and_dates_of_one_name_are_counted_and_told(files, capsy
     code, out, _ = compare(capsys, "old", "odd", json="figures.json")
     figures = json.loads((files / "figures.json").read_text())["metrics"]["rank_ic"]
     assert (figures["old"]["undefined"], figures["odd"]["undefined"]) == (1, 2)
-    assert "no score of 'odd' 29" in out
+    assert "29 no score of 'odd'" in out
     assert "Note: 'odd' is constant on 1 of 150 dates" in out
     assert "Note: 1 of 150 dates have fewer than 10 names" in out
     assert code == 0
@@ -181,7 +181,7 @@ def save(series: pd.Series, name: str) -> None:
     [
         (["old.parquet"], r"1 version\(s\) make no comparison. Give two or more"),
         ([], r"0 version\(s\)"),
-        (["old.parquet", "old.parquet"], r"old.parquet and old.parquet would both be called 'old'. Rename"),
+        (["old.parquet", "old.parquet"], r"old.parquet and old.parquet would both be called 'old'. Name one"),
         (
             ["old.parquet", "other/old.parquet"],
             r"old.parquet and other/old.parquet would both be called 'old'",

@@ -1,5 +1,8 @@
 """A small simulated store and the tiny reference checkpoint, under the real Qlib."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +14,7 @@ import qlib
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
 
+CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300.yaml"
 TINY = Path(__file__).parents[2] / "reference" / "kronos_tiny"
 
 
@@ -45,3 +49,35 @@ def in_store(small_store: Path) -> Path:
     """Qlib reads the small store."""
     use_store(small_store)
     return small_store
+
+
+def qrun(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}
+    command = Path(sys.executable).parent / "qrun"
+    return subprocess.run(
+        [command, CONFIG],
+        cwd=folder,
+        env={**ours, "KRONOS_DEVICE": "cpu", "KRONOS_SAMPLES": "2", "KRONOS_MODEL": str(TINY), **settings},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, cache) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A month of the simulated market, which does not exist before."""
+    folder = tmp_path_factory.mktemp("run")
+    span = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-06-09"}
+    return qrun(folder, XDG_CACHE_HOME=str(cache), KRONOS_STORE="forecasts", **span), folder
+
+
+def artefacts(folder: Path) -> Path:
+    (found,) = folder.glob("mlruns/*/*/artifacts/kronos")
+    return found

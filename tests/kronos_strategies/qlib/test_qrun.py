@@ -1,7 +1,6 @@
 """`qrun configs/kronos_csi300.yaml` as a user runs it: a process of its own, in an empty folder."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,42 +14,9 @@ pytest.importorskip("qlib")
 
 from kronos_strategies.store import ForecastStore
 
-from .conftest import TINY
+from .conftest import artefacts, qrun
 
-CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300.yaml"
 METRICS = ("ic", "icir", "rank_ic", "rank_icir", "annual_return", "sharpe", "max_drawdown")
-
-
-def qrun(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    ours = {k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}
-    command = Path(sys.executable).parent / "qrun"
-    return subprocess.run(
-        [command, CONFIG],
-        cwd=folder,
-        env={**ours, "KRONOS_DEVICE": "cpu", "KRONOS_SAMPLES": "2", "KRONOS_MODEL": str(TINY), **settings},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, cache) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """A month of the simulated market, which does not exist before."""
-    folder = tmp_path_factory.mktemp("run")
-    span = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-06-09"}
-    return qrun(folder, XDG_CACHE_HOME=str(cache), KRONOS_STORE="forecasts", **span), folder
-
-
-def artefacts(folder: Path) -> Path:
-    (found,) = folder.glob("mlruns/*/*/artifacts/kronos")
-    return found
 
 
 def test_it_runs_from_any_folder_and_makes_its_market_on_first_use(run, cache):

@@ -112,7 +112,9 @@ def test_costs_lots_and_limits_of_the_exchange_apply_and_cash_is_never_overdrawn
     last = books[max(books)]
     assert 0.9 < held(last).sum() < 0.985
     for name in last.get_stock_list():
-        bars = small_market.bars[small_market.bars["instrument"] == name].set_index("datetime").loc[: max(books)]
+        bars = (
+            small_market.bars[small_market.bars["instrument"] == name].set_index("datetime").loc[: max(books)]
+        )
         shares = last.get_stock_amount(name) * bars["factor"].iloc[-1]
         assert shares == pytest.approx(100 * round(shares / 100), abs=0.5)
 

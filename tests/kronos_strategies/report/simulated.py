@@ -23,7 +23,7 @@ from kronos_strategies.evaluation.versions.comparison import Comparison, compare
 from kronos_strategies.evaluation.versions.version import Version
 from kronos_strategies.result import BacktestResult
 
-WARM_UP, AFTER, HOLD = 80, 12, 5
+WARM_UP, AFTER, HOLD, FORECAST_EVERY = 80, 12, 5, 4
 HORIZONS = (1, 5, 10)
 INDUSTRIES = ("Banks", "Energy", "Health care", "Information technology", "Utilities")
 
@@ -98,10 +98,10 @@ class Simulated:
         return study_signal(scores, self.labels, HOLD, self.exposures)
 
     def forecasts(self, samples: int = 24) -> Iterator[Forecast]:
-        """Walks somewhat narrower than the truth."""
+        """Walks somewhat narrower than the truth, on every fourth day."""
         closes, reach = self.market.closes, max(HORIZONS) + 1
         deviation = closes.pct_change(fill_method=None).rolling(40).std()
-        for day in self.days:
+        for day in self.days[::FORECAST_EVERY]:
             at = closes.index.get_loc(day)
             steps = np.random.default_rng(at).standard_normal((self.names, samples, reach))
             steps *= 0.85 * deviation.iloc[at].to_numpy()[:, None, None]
@@ -119,7 +119,9 @@ class Simulated:
 
     def distribution(self) -> DistributionStudy:
         book, made = keep_paths(self.forecasts(), self.market, HORIZONS, HOLD)
-        return study_distribution(book, made, self.market, self.labels[HOLD], overlap=HOLD)
+        return study_distribution(
+            book, made, self.market, self.labels[HOLD], overlap=-(-HOLD // FORECAST_EVERY)
+        )
 
     def result(self) -> BacktestResult:
         """The fifth with the highest score, equal weights, new ones every day."""

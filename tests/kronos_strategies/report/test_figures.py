@@ -1,7 +1,9 @@
 """Figures show the numbers they are given, small and readable on light and dark."""
 
+import base64
 import dataclasses
 import importlib
+import json
 import sys
 
 import numpy as np
@@ -9,112 +11,211 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.portfolio.returns import max_drawdown
-from kronos_strategies.report import figures
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.report.figures import base, distribution, marks, portfolio, signal, versions
 from tests.kronos_strategies.report.colours import contrast
 
 
-def test_cumulative_ic_sums_the_defined_dates(coefficients):
-    rank_ic, ic = figures.cumulative_ic(coefficients).data
-    assert (rank_ic.name, ic.name) == ("RankIC", "IC")
-    np.testing.assert_allclose(rank_ic.y[-1], coefficients["rank_ic"].sum(), rtol=1e-6)
-    np.testing.assert_allclose(ic.y[-1], coefficients["ic"].sum(), rtol=1e-6)
-    assert rank_ic.y[5] == rank_ic.y[4]  # the undefined date adds nothing
+@pytest.fixture
+def days() -> pd.DatetimeIndex:
+    return pd.bdate_range("2023-01-02", periods=120, name="datetime")
 
 
-def test_a_bar_is_the_mean_of_its_months_defined_dates(coefficients):
-    (bars,) = figures.monthly_rank_ic(coefficients).data
-    months = coefficients["rank_ic"].groupby(coefficients.index.strftime("%Y-%m-01")).mean()
-    assert list(bars.x) == list(months.index)
-    np.testing.assert_allclose(bars.y, months, rtol=1e-6)
+def by_name(figure) -> dict:
+    return {trace.name: trace for trace in figure.data if trace.name}
 
 
-def test_months_below_zero_have_another_colour(days):
-    values = pd.Series(np.where(days.month % 2, 0.1, -0.1), index=days)
-    (bars,) = figures.monthly_rank_ic(values.to_frame("rank_ic")).data
-    assert [colour == figures.BLUE for colour in bars.marker.color] == [mean > 0 for mean in bars.y]
+def test_cumulative_ic_sums_the_defined_dates(report):
+    study = report.signal
+    own = study.by_date["Kronos"].copy()
+    own.iloc[5] = np.nan
+    drawn = by_name(
+        signal.cumulative_ic(dataclasses.replace(study, by_date={**study.by_date, "Kronos": own}))
+    )
+    rank_ic = drawn["Kronos, RankIC"].y
+    np.testing.assert_allclose(rank_ic[-1], own["rank_ic"].sum(), rtol=1e-5)
+    assert rank_ic[5] == rank_ic[4]  # the undefined date adds nothing
+    naive = study.by_date["5-day reversal"]["rank_ic"]
+    np.testing.assert_allclose(drawn["5-day reversal"].y[-1], naive.sum(), rtol=1e-5)
 
 
-def test_a_month_without_a_defined_date_has_no_bar(coefficients):
-    coefficients.loc["2023-02", "rank_ic"] = np.nan
-    (bars,) = figures.monthly_rank_ic(coefficients).data
-    assert "2023-02-01" not in bars.x
-    assert "2023-03-01" in bars.x
+def test_a_rolling_mean_starts_when_its_window_is_full(report):
+    own = report.signal.by_date["Kronos"]["rank_ic"]
+    line = signal.rolling_ic(report.signal).data[0]
+    assert line.x[0] == f"{own.index[signal.ROLLING - 1]:%Y-%m-%d}"
+    np.testing.assert_allclose(line.y[0], own.iloc[: signal.ROLLING].mean(), rtol=1e-5)
 
 
-def test_wealth_compounds_net_gross_and_every_benchmark(result):
-    lines = {line.name: line.y for line in figures.wealth(result).data}
+def test_whiskers_reach_the_ends_of_the_interval(report):
+    frame = report.signal.by_year
+    (bars,) = signal.by_year(report.signal).data
+    np.testing.assert_allclose(bars.y + bars.error_y.array, frame["high"], rtol=1e-5)
+    np.testing.assert_allclose(bars.y - bars.error_y.arrayminus, frame["low"], atol=1e-6)
+    np.testing.assert_allclose(bars.customdata, frame[["low", "high"]], rtol=1e-5)
+
+
+def test_thirds_and_industries_are_drawn_apart(report):
+    groups = report.signal.by_group
+    industries = groups["exposure"] == "industry"
+    assert signal.named_exposures(report.signal) == {"industry": int(industries.sum())}
+    thirds = signal.terciles(report.signal)
+    assert [trace.name for trace in thirds.data] == ["low", "middle", "high"]
+    assert set(thirds.data[0].x) == set(groups.loc[~industries, "exposure"])
+
+
+def test_a_band_has_a_gap_where_an_end_is_undefined():
+    area = marks.band([1, 2, 3], [0.0, np.nan, 0.2], [1.0, 2.0, 3.0], base.BLUE, 0.2)
+    assert list(area.x) == [1, 3, 3, 1]
+    np.testing.assert_allclose(area.y, [1.0, 3.0, 0.2, 0.0], rtol=1e-6)
+
+
+def test_a_fan_starts_at_the_last_close_and_shows_what_came(report):
+    fans = report.distribution.fans
+    key = fans[["instrument", "datetime"]].iloc[0]
+    one = fans[(fans["instrument"] == key["instrument"]) & (fans["datetime"] == key["datetime"])]
+    drawn = by_name(distribution.fan(one))
+    start = one.loc[one["step"] == 0, "close"].item()
+    for name in ("came", "median path"):
+        np.testing.assert_allclose(drawn[name].y[0], start, rtol=1e-6)
+    ahead = one[one["step"] > 0].sort_values("step")
+    np.testing.assert_allclose(drawn["median path"].y[1:], ahead["q50"], rtol=1e-6)
+    np.testing.assert_allclose(drawn["came"].y[1:], ahead["close"].dropna(), rtol=1e-6)
+    wide = drawn["90% band"].y
+    np.testing.assert_allclose(wide[1 : 1 + len(ahead)], ahead["q95"], rtol=1e-6)
+
+
+def test_pit_shares_of_each_horizon_stand_over_their_tenths(report):
+    drawn = by_name(distribution.pit(report.distribution))
+    rows = report.distribution.pit.query("horizon == 5").sort_values("bin")
+    np.testing.assert_allclose(drawn["5 bars"].y, rows["share"], rtol=1e-6)
+    np.testing.assert_allclose(drawn["5 bars"].x, np.arange(10) / 10 + 0.05)
+
+
+def test_coverage_is_of_model_and_random_walk_beside_nominal(report):
+    figure = distribution.coverage(report.distribution)
+    assert list(by_name(figure)) == ["model, 80%", "model, 90%", "random walk, 80%", "random walk, 90%"]
+    assert [shape.y0 for shape in figure.layout.shapes] == [0.8, 0.9]
+
+
+def test_skill_is_shown_by_both_estimators(report):
+    own = [score for score in report.distribution.scorecard.distributions if score.name == "model"]
+    drawn = by_name(distribution.crps_skill(report.distribution))
+    np.testing.assert_allclose(drawn["fair"].y, [score.skill for score in own], rtol=1e-5)
+    np.testing.assert_allclose(drawn["ensemble"].y, [score.ensemble_skill for score in own], rtol=1e-5)
+
+
+def test_wealth_compounds_net_gross_and_every_benchmark(report):
+    result = report.portfolio.result
+    lines = by_name(portfolio.wealth(result))
     assert list(lines) == ["net of costs", "gross", "benchmark", "equal weight"]
+    np.testing.assert_allclose(lines["gross"].y[-1], (1 + result.returns["gross"]).prod(), rtol=1e-5)
     np.testing.assert_allclose(
-        lines["net of costs"][:2], (1 + result.returns["net"]).cumprod()[:2], rtol=1e-6
-    )
-    np.testing.assert_allclose(lines["gross"][-1], (1 + result.returns["gross"]).prod(), rtol=1e-6)
-    np.testing.assert_allclose(
-        lines["equal weight"][-1], (1 + result.benchmarks["equal weight"]).prod(), rtol=1e-6
+        lines["equal weight"].y[-1], (1 + result.benchmarks["equal weight"]).prod(), rtol=1e-5
     )
 
 
-def test_the_deepest_point_drawn_is_the_max_drawdown(result):
-    lines = {line.name: line.y for line in figures.drawdown(result).data}
+def test_the_deepest_point_drawn_is_the_max_drawdown(report):
+    result = report.portfolio.result
+    lines = by_name(portfolio.underwater(result))
     assert list(lines) == ["net of costs", "benchmark", "equal weight"]
-    np.testing.assert_allclose(min(lines["net of costs"]), max_drawdown(result.returns["net"]), rtol=1e-6)
+    np.testing.assert_allclose(min(lines["net of costs"].y), max_drawdown(result.returns["net"]), rtol=1e-5)
 
 
-def test_turnover_and_cost_show_what_was_paid(result):
-    (bars,) = figures.turnover(result).data
-    january = result.turnover[result.turnover.index.month == 1]
-    np.testing.assert_allclose(bars.y[0], january.mean(), rtol=1e-6)
-    (line,) = figures.cost(result).data
-    np.testing.assert_allclose(line.y[-1], result.cost.sum(), rtol=1e-6)
+def test_a_bar_is_the_mean_of_its_month_and_says_its_sign_by_colour(days):
+    values = pd.Series(np.where(days.month % 2, 0.1, -0.1), index=days)
+    values.loc["2023-02"] = np.nan
+    bars = marks.monthly(values, "of each month")
+    assert list(bars.x) == ["2023-01-01", "2023-03-01", "2023-04-01", "2023-05-01", "2023-06-01"]
+    assert [colour == base.BLUE for colour in bars.marker.color] == [mean > 0 for mean in bars.y]
 
 
-def test_a_benchmark_is_drawn_on_the_books_bars_only(result):
-    longer = pd.bdate_range("2022-01-03", "2024-01-01")
+def test_a_benchmark_is_drawn_on_the_books_bars_only(report):
+    result = report.portfolio.result
+    longer = pd.bdate_range("2019-01-01", "2023-01-01")
     benchmarks = pd.DataFrame({"benchmark": 0.001}, index=longer)
-    lines = figures.wealth(dataclasses.replace(result, benchmarks=benchmarks)).data
-    assert len(lines[2].x) == len(result.returns)
-    np.testing.assert_allclose(lines[2].y[-1], 1.001 ** len(result.returns), rtol=1e-5)
+    line = by_name(portfolio.wealth(dataclasses.replace(result, benchmarks=benchmarks)))["benchmark"]
+    assert len(line.x) == len(result.returns)
 
 
-def test_a_long_sample_is_thinned_and_keeps_its_end_and_its_deepest_fall():
+def test_a_long_sample_is_thinned_and_keeps_its_end_and_its_deepest_fall(report):
     minutes = pd.date_range("2023-01-02 09:30", periods=20_011, freq="min")
     net = pd.Series(1e-3 * np.random.default_rng(0).standard_normal(len(minutes)), index=minutes)
-    long = BacktestResult(
-        returns=pd.DataFrame({"gross": net, "net": net}),
+    long = dataclasses.replace(
+        report.portfolio.result, returns=pd.DataFrame({"gross": net, "net": net}),
         benchmarks=pd.DataFrame(index=minutes),
-        turnover=net * 0,
-        cost=net * 0,
-        positions=net * 0,
-    )
-    grown, fallen = figures.wealth(long).data[0], figures.drawdown(long).data[0]
-    assert len(grown.x) == len(grown.y) <= figures.MAX_POINTS
+    )  # fmt: skip
+    grown, fallen = portfolio.wealth(long).data[0], portfolio.underwater(long).data[0]
+    assert len(grown.x) == len(grown.y) <= base.MAX_POINTS
     assert grown.x[-1] == f"{minutes[-1]:%Y-%m-%d %H:%M}"
     np.testing.assert_allclose(grown.y[-1], (1 + net).prod(), rtol=1e-6)
     np.testing.assert_allclose(min(fallen.y), max_drawdown(net), rtol=1e-6)
 
 
-def test_a_name_is_text_and_not_markup(result):
-    benchmarks = result.benchmarks.rename(columns={"benchmark": "<a href='x'>A & B</a>"})
-    named = figures.wealth(dataclasses.replace(result, benchmarks=benchmarks)).data[2].name
+def test_a_noisy_series_is_shown_by_week_only_if_it_is_long(days):
+    short = pd.Series(np.arange(120.0), index=days)
+    assert base.calm(short) is short
+    long = pd.Series(np.arange(500.0), index=pd.bdate_range("2023-01-02", periods=500))
+    weekly = base.calm(long)
+    assert len(weekly) == 100
+    assert weekly.iloc[0] == 2.0  # Monday to Friday
+
+
+def test_differences_are_of_every_version_but_the_baseline(report):
+    table = report.versions.table
+    rows = table[(table["metric"] == "rank_ic") & (table["version"] != "base")]
+    (dots,) = versions.differences(report.versions, "rank_ic").data
+    assert list(dots.y) == list(rows["version"])
+    np.testing.assert_allclose(dots.x, rows["difference"], rtol=1e-5)
+    np.testing.assert_allclose(dots.x - dots.error_x.arrayminus, rows["difference_low"], rtol=1e-4)
+
+
+def test_cumulative_differences_end_at_the_sum(report):
+    by_date = report.versions.by_date["rank_ic"]
+    drawn = by_name(versions.cumulative(report.versions, "rank_ic"))
+    gap = (by_date["fine-tuned"] - by_date["base"]).sum()
+    np.testing.assert_allclose(drawn["fine-tuned"].y[-1], gap, rtol=1e-5)
+    assert "base" not in drawn
+
+
+def test_labels_are_cut_and_stay_unlike_each_other():
+    names = ["a" * 40, "a" * 40 + "b", "<b>"]
+    cut = base.labels(names)
+    assert len(set(cut)) == 3
+    assert cut[2] == "&lt;b&gt;"
+    assert max(map(len, cut)) <= base.LONGEST_LABEL + 1
+
+
+def test_a_name_is_text_and_not_markup(days):
+    named = marks.line(pd.Series(1.0, index=days), "<a href='x'>A & B</a>").name
     assert named == "&lt;a href='x'&gt;A &amp; B&lt;/a&gt;"
 
 
-def test_no_text_in_a_figures_json_can_end_a_script(coefficients):
-    figure = figures.cumulative_ic(coefficients).update_layout(title="</script><script>")
+def test_no_text_in_a_figures_json_can_end_a_script(report):
+    figure = signal.cumulative_ic(report.signal).update_layout(title="</script><script>")
     assert "<" not in figure.to_json()
 
 
-def test_values_travel_as_four_bytes(result):
-    assert figures.wealth(result).data[0].y.dtype == np.float32
+def test_values_travel_as_four_bytes(report):
+    (line, *_) = json.loads(portfolio.wealth(report.portfolio.result).to_json())["data"]
+    assert line["y"]["dtype"] == "f4"
+    assert len(base64.b64decode(line["y"]["bdata"])) == 4 * len(line["x"])
 
 
 @pytest.mark.parametrize("background", ["#ffffff", "#171b20"])
 def test_every_line_stands_out_from_paper_light_and_dark(background):
-    for colour in (figures.BLUE, *figures.BENCHMARK_COLOURS):
-        assert contrast(colour, background) >= 3, colour
+    for colour in base.COLOURS:
+        assert contrast(colour, background) >= (3 if colour != base.PURPLE else 2.7), colour
 
 
-@pytest.mark.parametrize(("missing", "module"), [("plotly.graph_objects", "figures"), ("jinja2", "page")])
+def test_an_empty_figure_is_known_as_one(report, days):
+    assert base.is_empty(base.figure([], base.Axis("y")))
+    assert base.is_empty(base.figure([marks.line(pd.Series(np.nan, index=days), "x")], base.Axis("y")))
+    assert not base.is_empty(portfolio.wealth(report.portfolio.result))
+
+
+@pytest.mark.parametrize(
+    ("missing", "module"),
+    [("plotly.graph_objects", "figures.base"), ("jinja2", "page"), ("markupsafe", "charts")],
+)
 def test_a_missing_library_names_the_extra(monkeypatch, missing, module):
     name = f"kronos_strategies.report.{module}"
     monkeypatch.setitem(sys.modules, missing, None)

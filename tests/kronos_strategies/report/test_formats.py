@@ -1,10 +1,22 @@
 import numpy as np
 import pytest
 
-from kronos_strategies.report.formats import count, decimals, general, listing, percent
+from kronos_strategies.report.formats import (
+    bars,
+    count,
+    decimals,
+    four,
+    general,
+    interval,
+    listing,
+    percent,
+    probability,
+    signed,
+    signed_percent,
+)
 
 
-@pytest.mark.parametrize("show", [decimals, percent, count, general])
+@pytest.mark.parametrize("show", [decimals, percent, count, general, four, signed, signed_percent])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_a_dash(show, value):
     assert show(value) == "–"
@@ -22,6 +34,17 @@ def test_what_is_no_number_is_a_dash(show, value):
         (general(81.2512), "81.25"),
         (general(-0.0000123456), "−1.235e−05"),
         (general(480), "480"),
+        (signed(0.01), "+0.0100"),
+        (signed(-0.01), "−0.0100"),
+        (signed(0.0), "0.0000"),
+        (signed_percent(0.0123), "+1.23%"),
+        (probability(0.0004), "< 0.001"),
+        (probability(0.0456), "0.046"),
+        (probability(np.nan), "–"),
+        (interval(-0.1, 0.2, decimals), "−0.100 to 0.200"),
+        (interval(-0.1, np.nan, decimals), "–"),
+        (bars(1), "1 bar"),
+        (bars(5), "5 bars"),
     ],
 )
 def test_numbers_read_well(shown, text):

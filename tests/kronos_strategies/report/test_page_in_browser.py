@@ -8,7 +8,7 @@ import pytest
 from tests.kronos_strategies.report.colours import contrast
 
 pytest.importorskip("selenium")
-from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402 (behind the skip)
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 # Of each chart: lines, bars and marks that are more than a dot.
 DRAWN = """
@@ -25,12 +25,19 @@ REQUESTED = "return performance.getEntriesByType('resource').map((entry) => entr
 PRINT = "dispatchEvent(new Event('beforeprint'));"
 
 
+@pytest.fixture(scope="module")
+def saved(report, tmp_path_factory):
+    """The page of the whole report."""
+    return report.save(tmp_path_factory.mktemp("saved"))[0]
+
+
 @pytest.fixture
-def opened(browser, report, tmp_path):
-    """A function that saves a report and opens its page, as wide as asked."""
+def opened(browser, report, saved, tmp_path):
+    """A function that opens the page, as wide as asked, of the report with some changes."""
 
     def open_page(width: int = 1280, **changes: object):
-        path = dataclasses.replace(report, **changes).save(tmp_path)[0]
+        path = dataclasses.replace(report, **changes).save(tmp_path)[0] if changes else saved
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
         phone = width < 600
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
@@ -41,12 +48,16 @@ def opened(browser, report, tmp_path):
     return open_page
 
 
+def look_at(page, chart: str) -> None:
+    """Scroll there; plotly draws once a chart has come near, and a busy machine takes its time."""
+    page.execute_script("document.getElementById(arguments[0]).scrollIntoView({ block: 'center' })", chart)
+    WebDriverWait(page, 60, 0.05).until(lambda _: page.execute_script(DRAWN)[chart])
+
+
 def scroll_through(page) -> dict[str, int]:
     """Look at every chart, and count what each one shows."""
-    for chart in page.find_elements("css selector", ".chart"):
-        page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", chart)
-        # plotly draws once the chart has come near; a busy machine takes its time.
-        WebDriverWait(page, 60).until(lambda _, chart=chart: page.execute_script(DRAWN)[chart.get_attribute("id")])
+    for chart in page.execute_script(DRAWN):
+        look_at(page, chart)
     return page.execute_script(DRAWN)
 
 
@@ -95,7 +106,7 @@ def test_every_table_sorts_by_every_column_with_the_undefined_last(opened):
 
 def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, report):
     page = opened()
-    scroll_through(page)
+    look_at(page, "fan")
     instrument, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
     fans = report.distribution.fans
     instrument.select_by_index(2)
@@ -106,19 +117,19 @@ def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, repor
     ]
     seen = chosen[chosen["step"] <= 0].sort_values("step")["close"]
     y = page.execute_script(
-        "return [...document.getElementById('fan').data.find((trace) => trace.name === 'seen').y]"
+        "return [...document.getElementById('fan')._fullData.find((trace) => trace.name === 'seen').y]"
     )
     assert y == pytest.approx(list(seen), rel=1e-6)
 
 
 def test_the_drop_down_chooses_the_metric_of_a_difference(opened, report):
     page = opened()
-    scroll_through(page)
+    look_at(page, "difference")
     metric = Select(page.find_element("css selector", "select[data-picks='difference']"))
     metric.select_by_visible_text("crps_h5, less is better")
     table = report.versions.table
     rows = table[(table["metric"] == "crps_h5") & table["difference"].notna()]
-    x = page.execute_script("return [...document.getElementById('difference').data[0].x]")
+    x = page.execute_script("return [...document.getElementById('difference')._fullData[0].x]")
     assert x == pytest.approx(list(rows["difference"]), rel=1e-6)
 
 
@@ -127,7 +138,7 @@ def test_a_fan_that_is_not_there_is_said_to_be_missing(opened, report):
     names, dates = sorted(fans["instrument"].unique()), sorted(fans["datetime"].unique())
     without = fans[(fans["instrument"] != names[0]) | (fans["datetime"] != dates[1])]
     page = opened(distribution=dataclasses.replace(report.distribution, fans=without))
-    scroll_through(page)
+    look_at(page, "fan")
     _, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
     date.select_by_index(1)
     assert "none" in page.find_element("id", "fan").get_attribute("class").split()
@@ -140,18 +151,23 @@ def test_hostile_names_stay_text(opened, report):
     result = report.portfolio.result
     renamed = dataclasses.replace(result, benchmarks=result.benchmarks.rename(columns={"benchmark": hostile}))
     fans = report.distribution.fans
-    named = fans.assign(instrument=fans["instrument"].where(fans["instrument"] != fans["instrument"].iloc[0], hostile))
+    named = fans.assign(
+        instrument=fans["instrument"].where(fans["instrument"] != fans["instrument"].iloc[0], hostile)
+    )
     page = opened(
         title=hostile,
         portfolio=dataclasses.replace(report.portfolio, result=renamed),
         distribution=dataclasses.replace(report.distribution, fans=named),
     )
-    scroll_through(page)
+    look_at(page, "wealth")
+    look_at(page, "fan")
     assert page.title == hostile
     assert page.find_elements("css selector", "main img, main b:not(.left-out b)") == []
     legend = page.find_elements("css selector", "#wealth .legendtext")
     assert hostile in [entry.text for entry in legend]
-    assert hostile in [option.text for option in page.find_elements("css selector", "select[data-picks='fan'] option")]
+    assert hostile in [
+        option.text for option in page.find_elements("css selector", "select[data-picks='fan'] option")
+    ]
 
 
 def test_a_phone_scrolls_tables_in_their_boxes_and_never_the_page(opened):
@@ -170,7 +186,7 @@ def test_a_phone_scrolls_tables_in_their_boxes_and_never_the_page(opened):
 def test_text_is_readable(opened, scheme):
     page = opened()
     show_as(page, scheme)
-    scroll_through(page)
+    look_at(page, "wealth")
     paper = page.execute_script(STYLE, ".chart-box", "backgroundColor")
     assert (contrast(paper, "#ffffff") < 1.5) == (scheme == "light")
     for selector, property_ in (

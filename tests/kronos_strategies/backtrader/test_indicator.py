@@ -1,0 +1,248 @@
+"""KronosIndicator: what its lines are, and that nothing but the past decides them."""
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos.predictor import KronosPredictor
+from kronos.windows import Windows
+from kronos_strategies.backtrader import KronosIndicator
+from kronos_strategies.backtrader.outlook import COLUMNS, LINES
+from kronos_strategies.causal import check_causal
+from kronos_strategies.signals import summary
+from tests.kronos.builders import make_bars, make_panel
+from tests.kronos_strategies.backtrader.builders import (
+    MODES,
+    SETTINGS,
+    awkward_panel,
+    cerebro_of,
+    kronos,
+    pandas_feeds,
+    record,
+    run,
+)
+
+DAYS = make_bars(80).index
+
+
+def of(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    return table.xs(name, level="instrument")
+
+
+@pytest.fixture(scope="module")
+def awkward() -> pd.DataFrame:
+    return run(awkward_panel())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_lines_are_bit_identical_in_every_mode(awkward, mode):
+    pd.testing.assert_frame_equal(run(awkward_panel(), **MODES[mode]), awkward, check_exact=True)
+
+
+def test_lines_are_what_the_model_says_of_the_last_traded_bars():
+    bars = make_bars(40)
+    table = of(run({"AAA": bars}, kronos(every=1, level=0.5)), "AAA").dropna()
+    predictor = KronosPredictor.from_pretrained("kronos-nano", device="cpu")
+    windows = Windows.rolling({"AAA": bars}, SETTINGS["lookback"], SETTINGS["horizon"], "B")
+    forecast = predictor.forecast(windows, predictor.sampling.replaced(4, None, None, None, 0))
+    assert len(table) == len(forecast) == 21
+    figures = summary(forecast).droplevel("instrument")
+    for name in ("expected_return", "volatility", "prob_up"):
+        np.testing.assert_allclose(table[name], figures[name], rtol=1e-12)
+    ends = forecast.path("close")[:, :, -1].astype(float)
+    np.testing.assert_allclose(table["forecast_close"], ends.mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(table["lower"], np.quantile(ends, 0.25, axis=1, method="weibull"), rtol=1e-12)
+    np.testing.assert_allclose(table["upper"], np.quantile(ends, 0.75, axis=1, method="weibull"), rtol=1e-12)
+    assert (table["age"] == 0).all()
+
+
+def test_between_forecasts_lines_hold_and_age_counts(awkward):
+    whole = of(awkward, "WHOLE")
+    assert whole["age"].iloc[:19].isna().all()
+    np.testing.assert_array_equal(whole["age"].iloc[19:], np.arange(61) % 5)
+    held = whole[list(LINES)].iloc[19:79].to_numpy().reshape(12, 5, -1)
+    np.testing.assert_array_equal(held, np.repeat(held[:, :1], 5, axis=1))
+    assert (np.diff(held[:, 0, 0]) != 0).all()
+
+
+def test_a_late_feed_is_forecast_with_its_first_full_window_and_then_with_the_others(awkward):
+    age = of(awkward, "LATE")["age"]
+    first = age.first_valid_index()
+    assert first == DAYS[17 + 19]
+    assert age[first:].iloc[:5].tolist() == [0, 1, 2, 0, 1]  # the others' bars are DAYS[34], DAYS[39]
+
+
+def test_a_suspended_feed_is_forecast_when_it_trades_again(awkward):
+    age = of(awkward, "GAPS")["age"]
+    assert age[DAYS[27]] == 0  # suspended on DAYS[24], when the others were forecast
+    assert age[DAYS[28]] == 1
+    assert age[DAYS[29]] == 0
+    assert age[DAYS[51]] == 0
+
+
+def test_a_bar_without_prices_has_no_forecast_and_does_not_end_the_last_one(awkward):
+    holes = of(awkward, "HOLES")
+    assert holes.loc[[DAYS[30], DAYS[40], DAYS[41]]].isna().all(axis=None)
+    assert holes.loc[DAYS[31], "expected_return"] == holes.loc[DAYS[29], "expected_return"]
+    assert holes.loc[DAYS[31], "age"] == 2
+    assert holes["age"].first_valid_index() == DAYS[20]  # one hole in the first 20 bars
+
+
+def test_a_missing_volume_counts_as_none(awkward):
+    holes = of(awkward, "HOLES")
+    assert np.isfinite(holes.loc[[DAYS[33], DAYS[50]]]).all(axis=None)
+
+
+def test_a_feed_shorter_than_the_lookback_has_nan_lines(awkward):
+    short = of(awkward, "SHORT")
+    assert len(short) == 15
+    assert short.isna().all(axis=None)
+
+
+def test_a_forecast_does_not_depend_on_the_other_feeds(awkward):
+    panel = awkward_panel()
+    alone = run({"WHOLE": panel["WHOLE"]})
+    pd.testing.assert_frame_equal(of(alone, "WHOLE"), of(awkward, "WHOLE"), check_exact=True)
+
+
+@pytest.mark.parametrize("mode", [{}, {"runonce": False}])
+def test_lines_look_at_no_later_bar(mode):
+    parts = [
+        bars.assign(instrument=name, datetime=bars.index) for name, bars in make_panel(60, *"AB").items()
+    ]
+
+    def lines(tidy: pd.DataFrame) -> pd.DataFrame:
+        return run(
+            {str(name): bars.set_index("datetime") for name, bars in tidy.groupby("instrument")}, **mode
+        )
+
+    check_causal(lines, pd.concat(parts, ignore_index=True), [DAYS[31], DAYS[44]], rtol=0)
+
+
+@pytest.mark.parametrize("mode", [{}, {"runonce": False}])
+def test_cutting_the_future_off_changes_nothing_before_it(awkward, mode):
+    cut = {name: bars[bars.index <= DAYS[52]] for name, bars in awkward_panel().items()}
+    earlier = awkward[awkward.index.get_level_values("datetime") <= DAYS[52]]
+    pd.testing.assert_frame_equal(run(cut, **mode), earlier, check_exact=True)
+
+
+def test_runonce_asks_the_model_once_for_all_feeds_and_bars(asked):
+    run(make_panel(60, *"ABC"))
+    assert [len(windows) for windows in asked] == [3 * 9]
+
+
+def test_bar_by_bar_the_model_is_asked_once_a_refresh_for_all_feeds(asked):
+    run(make_panel(60, *"ABC"), runonce=False)
+    assert [len(windows) for windows in asked] == [3] * 9
+
+
+def test_a_second_run_asks_the_model_nothing_whatever_the_band(asked):
+    cerebro = cerebro_of(pandas_feeds(make_panel(40, "A")))
+    record(cerebro)
+    calls = len(asked)
+    cerebro.strats.clear()
+    cerebro.addstrategy(bt.Strategy)
+    cerebro.addindicator(KronosIndicator, level=0.5, **SETTINGS)
+    cerebro.run()
+    assert len(asked) == calls == 1
+
+
+@pytest.mark.parametrize("mode", [{}, {"runonce": False}])
+def test_a_store_is_found_again_whatever_the_mode(tmp_path, asked, mode):
+    panel = awkward_panel()
+    first = run(panel, kronos(store=str(tmp_path)))
+    calls = len(asked)
+    pd.testing.assert_frame_equal(run(panel, kronos(store=str(tmp_path)), **mode), first, check_exact=True)
+    assert len(asked) == calls > 0
+    pd.testing.assert_frame_equal(run(panel), first, check_exact=True)
+
+
+def test_several_indicators_of_one_feed_keep_their_own_settings():
+    class Two(bt.Strategy):
+        def __init__(self):
+            self.near = kronos()(self.data)
+            self.far = kronos(horizon=6, level=0.5)(self.data)
+
+    cerebro = cerebro_of(pandas_feeds(make_panel(40, "A")))
+    cerebro.addstrategy(Two)
+    strategy = cerebro.run()[0]
+    for own, settings in ((strategy.near, {}), (strategy.far, {"horizon": 6, "level": 0.5})):
+        expected = run(make_panel(40, "A"), kronos(**settings))
+        got = np.array([line.array for line in own.lines]).T
+        np.testing.assert_array_equal(got, expected.to_numpy())
+
+
+@pytest.mark.parametrize("mode", [{}, {"runonce": False}])
+def test_other_indicators_read_it_as_any_other(mode):
+    class Crossing(bt.Indicator):
+        lines = ("gap",)
+
+        def __init__(self):
+            own = kronos()(self.data)
+            self.lines.gap = bt.ind.SMA(own.forecast_close, period=3) - self.data.close
+
+    bars = make_bars(50)
+    gap = run({"A": bars}, lambda data: Crossing(data), **mode)["gap"].to_numpy()
+    forecast = run({"A": bars})["forecast_close"]
+    expected = forecast.rolling(3).mean().to_numpy() - bars["close"].to_numpy()
+    np.testing.assert_allclose(gap[21:], expected[21:], rtol=1e-9)
+    assert np.isnan(gap[:21]).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda data: data.close, lambda data: bt.ind.SMA(data), lambda data: make_bars(3)]
+)
+def test_what_is_no_feed_is_refused(wrong):
+    with pytest.raises(TypeError, match="reads the bars of a feed"):
+        run({"A": make_bars(30)}, lambda data: KronosIndicator(wrong(data)))
+
+
+def test_a_run_that_keeps_too_few_bars_is_refused():
+    with pytest.raises(ValueError, match="exactbars=1"):
+        run({"A": make_bars(30)}, exactbars=1)
+
+
+@pytest.mark.parametrize("mode", [{}, {"runonce": False}])
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [([*range(30), 29, *range(30, 40)], "twice"), ([*range(30), 31, 30], "not in order")],
+)
+def test_bars_out_of_order_are_refused(mode, order, message):
+    with pytest.raises(ValueError, match=f"feed 'A'.*{message}"):
+        run({"A": make_bars(60).iloc[order]}, kronos(every=1), **mode)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"lookback": 1}, "lookback=1"),
+        ({"horizon": 0}, "horizon=0"),
+        ({"every": 0}, "every=0"),
+        ({"level": 1.0}, "level=1.0"),
+        ({"samples": 0}, "samples=0"),
+        ({"T": -1.0}, "T=-1.0"),
+        ({"model": None}, "model is a NoneType"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        run({"A": make_bars(30)}, kronos(**setting))
+
+
+def test_an_unknown_model_is_refused_before_anything_is_forecast(asked):
+    with pytest.raises(ValueError, match=r"'\./no-such-folder' is no folder"):
+        run({"A": make_bars(30)}, kronos(model="./no-such-folder"))
+    assert not asked
+
+
+def test_an_indicator_outside_a_strategy_is_refused():
+    with pytest.raises(ValueError, match="belongs to no strategy"):
+        KronosIndicator(bt.feeds.PandasData(dataname=make_bars(30)))
+
+
+def test_its_lines_are_the_contract():
+    assert KronosIndicator.lines.getlinealiases() == COLUMNS
+    assert COLUMNS[:7] == (
+        *("expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown"),
+    )

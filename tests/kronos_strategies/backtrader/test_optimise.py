@@ -1,0 +1,68 @@
+"""Optimisations: in this process, in fresh ones, and in forked ones."""
+
+import multiprocessing
+import subprocess
+import sys
+
+import backtrader as bt
+import pytest
+
+from kronos.predictor import KronosPredictor
+from kronos_strategies.backtrader import forecasts, run_optimisation
+from tests.kronos_strategies.backtrader.optimised import Thresholds, prepare, results
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models loaded since the test began."""
+    forecasts._load.cache_clear()
+    forecasts._MEMORY.clear()
+    found: list[str] = []
+    honest = KronosPredictor.from_pretrained.__func__
+
+    def load(cls, spec, *rest):
+        found.append(spec)
+        return honest(cls, spec, *rest)
+
+    monkeypatch.setattr(KronosPredictor, "from_pretrained", classmethod(load))
+    return found
+
+
+def test_one_process_loads_one_model_and_forecasts_each_window_once(loads, asked):
+    found = results(run_optimisation(prepare(threshold=(0.0, 0.1, 0.2), horizon=(3, 4))))
+    assert [run[:2] for run in found] == [(t, h) for t in (0.0, 0.1, 0.2) for h in (3, 4)]
+    assert loads == ["kronos-nano"]
+    assert len(asked) == 2  # of each horizon
+    assert found[0][2] == found[2][2] != found[1][2]
+
+
+@pytest.mark.slow
+def test_fresh_processes_find_the_same(tmp_path):
+    usual = multiprocessing.get_start_method()
+    varied = {"threshold": (0.0, 0.1), "horizon": (3,), "store": (str(tmp_path),)}
+    found = results(run_optimisation(prepare(**varied), maxcpus=2))
+    assert found == results(run_optimisation(prepare(threshold=(0.0, 0.1), horizon=(3,))))
+    assert multiprocessing.get_start_method() == usual
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no process can be forked here"
+)
+def test_forked_processes_go_on_with_one_thread_and_say_so():
+    script = [sys.executable, "-m", "tests.kronos_strategies.backtrader.optimised"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "the 2 threads that stayed behind: it computes with 1" in done.stderr
+
+
+def test_no_process_at_all_is_refused():
+    with pytest.raises(ValueError, match="maxcpus=0"):
+        run_optimisation(bt.Cerebro(), maxcpus=0)
+
+
+def test_strategies_of_a_session_without_a_file_are_refused(monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    monkeypatch.setattr(Thresholds, "__module__", "__main__")
+    with pytest.raises(ValueError, match="Thresholds is defined in a session"):
+        run_optimisation(prepare(threshold=(0.0, 0.1)), maxcpus=2)

@@ -1,0 +1,41 @@
+"""What importing the adapter costs, and what it says without Backtrader."""
+
+import subprocess
+import sys
+
+import pytest
+
+import kronos_strategies.backtrader as adapter
+
+
+def after(statement: str, *modules: str) -> list[str]:
+    """Which modules a fresh interpreter has after `statement`."""
+    script = f"import sys\n{statement}\nprint(*[m for m in {modules!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_the_rest_of_the_package_does_without_backtrader():
+    assert after("import kronos_strategies", "backtrader", "torch") == []
+
+
+def test_the_adapter_loads_neither_torch_nor_a_way_to_plot():
+    statement = "from kronos_strategies.backtrader import KronosIndicator, KronosBand, ForecastData"
+    assert after(statement, "backtrader", "torch", "matplotlib", "qlib") == ["backtrader"]
+
+
+def test_without_backtrader_the_error_names_the_extra():
+    script = "import sys; sys.modules['backtrader'] = None; import kronos_strategies.backtrader"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("kronos.extras.MissingExtra")
+    assert last.endswith("pip install 'kronos-strategies[backtrader]'")
+
+
+@pytest.mark.parametrize("name", adapter.__all__)
+def test_every_public_name_is_there_and_described(name):
+    assert getattr(adapter, name).__doc__
+
+
+def test_the_public_names_are_in_order():
+    assert adapter.__all__ == sorted(adapter.__all__)
