@@ -103,8 +103,9 @@ def _remembered(
     memory = _MEMORY.setdefault(predictor.provenance(sampling, ""), {})
     digests = _digests(windows)
     missing = np.array([digest not in memory for digest in digests])
+    known = int((~missing).sum())
+    progress(known, len(windows))
     if missing.any():
-        known = int((~missing).sum())
         report = part_of(progress, known, len(windows))
         parts = [
             outlooks(forecast)
@@ -134,9 +135,7 @@ def _digests(windows: Windows) -> list[bytes]:
 
 
 @lru_cache(maxsize=4)
-def _load(
-    model: str, tokenizer: str | None, revision: str | None, device: str | None
-) -> KronosPredictor:
+def _load(model: str, tokenizer: str | None, revision: str | None, device: str | None) -> KronosPredictor:
     from kronos.predictor import KronosPredictor  # torch, which a run on stored forecasts does without
 
     return KronosPredictor.from_pretrained(model, tokenizer, revision, device)

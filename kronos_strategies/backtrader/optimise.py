@@ -68,7 +68,7 @@ def one_thread_after_fork() -> None:
     import torch
 
     if (threads := torch.get_num_threads()) > 1:
-        pass
+        torch.set_num_threads(1)
         log.warning(
             "This process was forked, and torch would wait for ever for the %d threads that stayed behind: it "
             "computes with 1. run_optimisation(cerebro, maxcpus) starts processes that keep theirs.",

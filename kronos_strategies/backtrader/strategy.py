@@ -94,6 +94,11 @@ class KronosRankStrategy(bt.Strategy):
         if self._fills:
             self.broker.set_filler(self._filled)
 
+    def stop(self) -> None:
+        """Leave the broker as it was, for another run."""
+        if self._fills:
+            self.broker.set_filler(None)
+
     def prenext(self) -> None:
         """Trade those that are warm, whoever else is not."""
         self.next()

@@ -52,15 +52,33 @@ def four(value: float) -> str:
     return decimals(value, 4)
 
 
+def fine(value: float) -> str:
+    """Five decimals, for losses."""
+    return decimals(value, 5)
+
+
+def percent_two(value: float) -> str:
+    """A share as percent, with two decimals."""
+    return percent(value, 2)
+
+
 def signed(value: float) -> str:
     """Four decimals and the sign, also of what is positive."""
-    return f"+{four(value)}" if value > 0 and np.isfinite(value) else four(value)
+    return _with_sign(value, four)
+
+
+def fine_signed(value: float) -> str:
+    """Five decimals and the sign."""
+    return _with_sign(value, fine)
 
 
 def signed_percent(value: float) -> str:
-    """A share as percent, with two decimals and the sign, also of what is positive."""
-    shown = percent(value, 2)
-    return f"+{shown}" if value > 0 and np.isfinite(value) else shown
+    """A share as percent, with two decimals and the sign."""
+    return _with_sign(value, percent_two)
+
+
+def _with_sign(value: float, show: Show) -> str:
+    return f"+{show(value)}" if value > 0 and np.isfinite(value) else show(value)
 
 
 def probability(value: float) -> str:

@@ -19,6 +19,7 @@ from kronos_strategies.report.sections.portfolio import portfolio_section
 from kronos_strategies.report.sections.sample import ledger
 from kronos_strategies.report.sections.signal import signal_section
 from kronos_strategies.report.sections.versions import versions_section
+from kronos_strategies.report.tables import Table
 from kronos_strategies.report.verdict import judge
 from kronos_strategies.report.view import Section
 
@@ -52,7 +53,7 @@ def render(report: Report) -> str:
         warnings=cautions(report),
         sections=sections,
         has=[section.id for section in sections],
-        ledger=ledger("ledger", report.ledger) if report.ledger else None,
+        ledger=_ledger(report),
         provenance=dict(report.provenance),
         metrics=described(report.metrics),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -72,6 +73,12 @@ def _sections(report: Report) -> Iterator[Section]:
         yield portfolio_section(report.portfolio)
     if report.versions is not None:
         yield versions_section(report.versions)
+
+
+def _ledger(report: Report) -> Table | None:
+    """Of the whole report; a comparison shows its own, which is not repeated."""
+    own = report.versions.ledger if report.versions is not None else None
+    return ledger("ledger", report.ledger) if report.ledger and report.ledger != own else None
 
 
 def _span(report: Report) -> str:

@@ -11,10 +11,10 @@ from cyclopts import App
 from rich.console import Console
 
 from kronos.console import run_command
-from tests.benchmarks import evaluation, growth, measure, memory, rates, results, table, training
+from tests.benchmarks import backtrader, evaluation, growth, measure, memory, rates, results, table, training
 from tests.benchmarks.cases import MODELS, Case, available, find_cases
 
-PARTS = ("cases", "memory", "growth", "threads", "training", "evaluation")
+PARTS = ("cases", "memory", "growth", "threads", "training", "evaluation", "backtrader")
 THREADED = ("b-small", "c-mini", "e-small")
 TRAINING_STEPS = 5
 GROWTH_SECONDS = 1.0  # of the plain loop, about, for a point of the growth tables
@@ -43,7 +43,7 @@ def run(
     Args:
         cases: letters (a to e, at the sizes of the notes) or names such as d-small.
         variants: ways to run ours; those that this checkout does not know are left out.
-        parts: some of cases, memory, growth, threads, training, evaluation.
+        parts: some of cases, memory, growth, threads, training, evaluation, backtrader.
         repeats: turns of plain and ours.
         plain_seconds: what one run of the plain loop may take; it is cut to that many of its steps.
         growth_size: mini or small.
@@ -113,6 +113,8 @@ class Bench:
                 training.compare(lesson, ("plain", *training.WAYS), TRAINING_STEPS, self.lesson)
         if "evaluation" in parts:
             self.evaluation(max(3, repeats))
+        if "backtrader" in parts:
+            self.backtrader()
 
     def case(self, case: Case, repeats: int, plain_seconds: float | None) -> None:
         """The plain loop and ours in turns."""
@@ -139,6 +141,14 @@ class Bench:
         for dates, names in evaluation.SHAPES:
             evaluation.compare(dates, names, repeats, records.append)
             self.save(f"coefficients of {dates} dates x {names} names")
+
+    def backtrader(self) -> None:
+        """The adapter beside the model's own calls, where Backtrader is installed."""
+        if not backtrader.SUPPORTED:
+            self.console.print("[dim]backtrader: left out, it is not installed[/dim]")
+            return
+        self.found["backtrader"] = backtrader.compare(backtrader.ASSETS, backtrader.BARS)
+        self.save("the Backtrader adapter")
 
     def memory(self, case: Case, full: bool) -> None:
         """Peaks of ours and of the plain loop, of which some rows are enough."""

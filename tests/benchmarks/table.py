@@ -30,6 +30,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield _training(results)
     if records := results.get("evaluation", {}).get("coefficients"):
         yield _coefficients(records)
+    if "backtrader" in results:
+        yield _backtrader(results["backtrader"])
 
 
 def comparison(old: Results, new: Results) -> Table:
@@ -178,6 +180,25 @@ def _coefficients(records: list[dict[str, Any]]) -> Table:
         table.add_row(
             *(str(one["dates"]), str(one["names"]), f"{middle(plain):.2f}", f"{middle(ours):.3f}"),
             *(f"{ratios[0]:.1f}x", f"{min(pairs):.1f}-{max(pairs):.1f}", f"{ratios[1]:.1f}x"),
+        )
+    return table
+
+
+def _backtrader(record: Results) -> Table:
+    naive = record["naive"]
+    table = _table(
+        f"Backtrader, {record['assets']} assets x {record['bars']} bars, a forecast every {record['every']} bars, "
+        f"CPU seconds; naive calls predict in each next, {naive['measured']} of {naive['calls']} calls measured",
+        *("mode", ">calls", ">windows", ">run", ">model", ">Backtrader", ">ours", ">of the run", ">again"),
+        *(">naive", ">at our bars"),
+    )
+    for mode, one in record["modes"].items():
+        ours = one["whole"] - one["model"] - one["bare"]
+        seconds = (f"{value:.2f}" for value in (one["whole"], one["model"], one["bare"], ours))
+        same = naive["scaled"] * one["windows"] / naive["calls"]
+        table.add_row(
+            *(mode, str(one["calls"]), str(one["windows"]), *seconds, f"{ours / one['whole']:.1%}"),
+            *(f"{one['again']:.2f}", f"{naive['scaled']:.0f}", f"{same:.0f}"),
         )
     return table
 

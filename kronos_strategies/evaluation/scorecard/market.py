@@ -73,7 +73,7 @@ class Market:
         return pd.DatetimeIndex(self.closes.index)
 
     def earned(self, horizon: int, price: str = "close") -> pd.DataFrame:
-        """Simple return price(t+1) -> price(t+1+h), at the "close" or "open": a signal dated t trades a bar later."""
+        """Simple return price(t+1) -> price(t+1+h), at "close" or "open": a signal dated t trades a bar later."""
         traded = {"close": self.closes, "open": self.opens}[price]
         return traded.shift(-1 - horizon) / traded.shift(-1) - 1
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
-from kronos_strategies.evaluation.signal.ic import coefficients
-from kronos_strategies.evaluation.signal.neutral import neutralise
+from kronos_strategies.evaluation.signal.exposures import Exposure
+from kronos_strategies.evaluation.signal.neutral import neutral_rank_ic
 from kronos_strategies.evaluation.significance import MeanTest, newey_west
 
 PERSISTENCE = "persistence"
@@ -25,7 +25,7 @@ class RankingScore:
         rank_ic: Spearman's.
         newey_west: of the same series; beside the headline, not instead.
         ic: Pearson's.
-        neutral: RankIC of what the score ranks beyond 20-day volatility (`neutralise`).
+        neutral: RankIC of what the score ranks beyond 20-day volatility (`neutral_rank_ic`).
         lead: RankIC of the model less this one's, paired by date over names that have both; None for the model.
         by_date: columns rank_ic, ic, neutral.
     """
@@ -50,19 +50,11 @@ def score_rankings(rows: HorizonRows) -> tuple[RankingScore, ...]:
     return tuple(_score(rows, name, score, label, calm, model) for name, score in scores.items())
 
 
-def rank_ic_lead(first: pd.Series, second: pd.Series, label: pd.Series) -> pd.Series:
-    """Per-date RankIC of one score less that of another, over the names that have both."""
-    both = first.notna() & second.notna()
-    one, other = (coefficients(score.where(both), label)["rank_ic"] for score in (first, second))
-    return one - other
-
-
 def _score(
     rows: HorizonRows, name: str, score: pd.Series, label: pd.Series, calm: pd.Series, model: pd.Series
 ) -> RankingScore:
-    beyond = neutralise(score.where(label.notna()), calm)
-    by_date = coefficients(score, label)[["rank_ic", "ic"]]
-    by_date = by_date.assign(neutral=coefficients(beyond, label)["rank_ic"]).reindex(rows.dates)
+    beyond = neutral_rank_ic(rows.wide(score), rows.wide(label), [Exposure.of(calm, rows.grid)])
+    by_date = rows.coefficients(score, label)[["rank_ic", "ic"]].assign(neutral=beyond)
     return RankingScore(
         horizon=rows.horizon,
         name=name,
@@ -70,6 +62,6 @@ def _score(
         newey_west=newey_west(by_date["rank_ic"], rows.overlap),
         ic=rows.test(by_date["ic"]),
         neutral=rows.test(by_date["neutral"]),
-        lead=None if name == MODEL else rows.test(rank_ic_lead(model, score, label)),
+        lead=None if name == MODEL else rows.lead(model, score, label),
         by_date=by_date,
     )

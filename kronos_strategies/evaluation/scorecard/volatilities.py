@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from kronos_strategies.evaluation.distribution.volatility import VarianceScore, qlike, score_variance
-from kronos_strategies.evaluation.scorecard.rankings import rank_ic_lead
 from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
-from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.significance import MeanTest
 
 HISTORICAL = "last 20 days"
@@ -61,15 +59,11 @@ def _score(
     rows: HorizonRows, measure: str, realised: pd.Series, name: str, forecast: pd.Series, model: pd.Series
 ) -> VolatilityScore:
     losses = pd.Series(qlike(realised.to_numpy(), forecast.to_numpy()), index=rows.keys)
-    by_date = pd.DataFrame(
-        {
-            "rank_ic": coefficients(forecast, realised)["rank_ic"],
-            "qlike": rows.by_date(losses),
-        }
-    ).reindex(rows.dates)
+    ranks = rows.coefficients(forecast, realised)["rank_ic"]
+    by_date = pd.DataFrame({"rank_ic": ranks, "qlike": rows.by_date(losses)})
     lead = excess = None
     if name != MODEL:
-        lead = rows.test(rank_ic_lead(model, forecast, realised))
+        lead = rows.lead(model, forecast, realised)
         excess = rows.test(rows.by_date(qlike(realised.to_numpy(), model.to_numpy()) - losses))
     return VolatilityScore(
         horizon=rows.horizon,

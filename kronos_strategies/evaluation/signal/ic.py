@@ -73,14 +73,13 @@ def icir(values: ArrayLike | pd.Series) -> float:
 
 
 def _correlate(x: np.ndarray, y: np.ndarray, min_names: int) -> np.ndarray:
-    """(rows, names) twice, which are overwritten -> (2, rows): Pearson's and Spearman's."""
+    """(rows, names) twice, in C order, which are overwritten -> (2, rows): Pearson's and Spearman's."""
     both = np.isfinite(x) & np.isfinite(y)
-    count = np.count_nonzero(both, axis=1)
-    missing = ~both if count.min() < x.shape[1] else None
-    _fill(missing, 0.0, x, y)
+    count, missing = np.count_nonzero(both, axis=1), np.flatnonzero(~both)
+    x.reshape(-1)[missing] = y.reshape(-1)[missing] = 0.0
     dx, dy = _deviations(x, missing, count), _deviations(y, missing, count)
     key_x, key_y = _keys(dx, missing), _keys(dy, missing)
-    _fill(missing, np.inf, x, y)  # sorted behind all others
+    x.reshape(-1)[missing] = y.reshape(-1)[missing] = np.inf  # sorted behind all others
     by_x, x = _sort(x, key_x)
     by_y, y = _sort(y.take(by_x), key_y.take(by_x))
     rank_x, rank_y = _ranks(x, count).take(by_y), _ranks(y, count)
@@ -89,25 +88,19 @@ def _correlate(x: np.ndarray, y: np.ndarray, min_names: int) -> np.ndarray:
     return found
 
 
-def _fill(missing: np.ndarray | None, value: float, *blocks: np.ndarray) -> None:
-    if missing is not None:
-        for block in blocks:
-            np.copyto(block, value, where=missing)
-
-
-def _deviations(values: np.ndarray, missing: np.ndarray | None, count: np.ndarray) -> np.ndarray:
+def _deviations(values: np.ndarray, missing: np.ndarray, count: np.ndarray) -> np.ndarray:
     """From the mean of each row, in mean absolute deviations; 0 where missing or of rounding only."""
     count = np.maximum(count, 1)
     mean = values.sum(axis=1) / count
     deviations = values - mean[:, None]
-    _fill(missing, 0.0, deviations)
+    deviations.reshape(-1)[missing] = 0.0
     size = np.abs(deviations).sum(axis=1) / count
     # Rounding leaves tiny deviations behind in a constant row: compare with the values' own size.
     deviations /= np.where(size > 1e-13 * np.abs(mean), size, np.inf)[:, None]
     return deviations
 
 
-def _keys(deviations: np.ndarray, missing: np.ndarray | None) -> np.ndarray:
+def _keys(deviations: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """uint32 in the order of the values but for near ties, whatever the tails; the last one where missing."""
     squashed = np.abs(deviations)
     squashed += 1
@@ -115,7 +108,7 @@ def _keys(deviations: np.ndarray, missing: np.ndarray | None) -> np.ndarray:
     squashed += 1
     squashed *= 2**31 - 1
     keys = squashed.astype(np.uint32)
-    _fill(missing, 2**32 - 1, keys)
+    keys.reshape(-1)[missing] = 2**32 - 1
     return keys
 
 

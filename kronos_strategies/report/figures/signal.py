@@ -51,7 +51,7 @@ def rolling_ic(study: SignalStudy) -> go.Figure:
         line(means["rank_ic"], "RankIC", BLUE, width=2),
         line(means["ic"], "IC", VERMILLION, dash="dot"),
     ]
-    return figure(traces, Axis(f"mean of {ROLLING} dates", ".5f"))
+    return figure(traces, Axis("mean coefficient", ".5f"))
 
 
 def decay(study: SignalStudy) -> go.Figure:
@@ -70,14 +70,14 @@ def decay(study: SignalStudy) -> go.Figure:
 
 
 def lags(study: SignalStudy) -> go.Figure:
-    """RankIC of a score that arrives some bars late."""
+    """RankIC of a score that arrives some dates late."""
     frame = study.lags
     x = [float(each) for each in frame.index]
     traces = [
         band(x, frame["low"], frame["high"], BLUE, 0.18),
         curve(x, frame["rank_ic"], "RankIC", BLUE, RANK_IC.form, low=frame["low"], high=frame["high"]),
     ]
-    return figure(traces, RANK_IC, Axis("bars late", "d"))
+    return figure(traces, RANK_IC, Axis("dates late", "d"))
 
 
 def by_year(study: SignalStudy) -> go.Figure:

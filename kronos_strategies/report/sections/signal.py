@@ -18,7 +18,17 @@ from kronos_strategies.report.formats import (
     signed_percent,
     two,
 )  # fmt: skip
-from kronos_strategies.report.tables import Grid, Table, estimate, month_grid, noted, number, table, word
+from kronos_strategies.report.tables import (
+    Grid,
+    Record,
+    Table,
+    estimate,
+    month_grid,
+    noted,
+    number,
+    table,
+    word,
+)
 from kronos_strategies.report.view import Part, Section, Tile
 
 NO_DATE = "RankIC is undefined on every date."
@@ -75,13 +85,17 @@ def scores(study: SignalStudy) -> Table:
         number("positive", "Above 0", percent),
         estimate("lead", "lead_low", "lead_high", "Lead over it", signed),
         number("lead_p", "p of lead", probability),
-        noted("dates", "Dates", count, lambda row: f"{count(row['undefined'])} undefined"),
+        noted("dates", "Dates", count, _undefined),
     )
     caption = (
         "Lead over it: RankIC of the studied score less that of the row, paired by date over the names that have "
         "both. Where its interval excludes 0 the two differ for sure."
     )
     return table("scores", caption, study.table.rename_axis("score"), columns, own=study.own)
+
+
+def _undefined(row: Record) -> str:
+    return f"{count(row['undefined'])} undefined" if row["undefined"] else ""
 
 
 def over_time(study: SignalStudy) -> Charts:
@@ -118,7 +132,7 @@ def ahead(study: SignalStudy) -> Charts:
             figures.decay(study), "No horizon has a date with enough names.",
         ),
         chart(
-            "ic-lags", "If the score came late", "RankIC of the score of some bars ago, with 95% bands.",
+            "ic-lags", "If the score came late", "RankIC of the score of some dates ago, with 95% bands.",
             figures.lags(study), "No lag has a date with enough names.",
         ),
     )  # fmt: skip

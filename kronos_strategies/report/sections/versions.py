@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from kronos_strategies.evaluation.versions.comparison import Comparison
+from kronos_strategies.evaluation.versions.measures import GAINS
 from kronos_strategies.report.charts import Chart, Charts, LeftOut, chart, choice, gather, of_metrics
 from kronos_strategies.report.figures import versions as figures
 from kronos_strategies.report.figures.base import go
@@ -15,9 +16,11 @@ from kronos_strategies.report.formats import (
     Show,
     bars,
     count,
+    fine,
+    fine_signed,
     four,
     listing,
-    percent,
+    percent_two,
     probability,
     signed,
     signed_percent,
@@ -54,13 +57,13 @@ def metrics(comparison: Comparison) -> list[str]:
 
 
 def differences_as(metric: str) -> Show:
-    """Returns are percents; coefficients and losses are numbers."""
-    return signed_percent if metric == "spread" else signed
+    """Returns are percents, coefficients numbers, and losses, which may be small, finer ones."""
+    return signed_percent if metric == "spread" else signed if metric in GAINS else fine_signed
 
 
 def means_as(metric: str) -> Show:
     """The same without a plus."""
-    return (lambda value: percent(value, 2)) if metric == "spread" else four
+    return percent_two if metric == "spread" else four if metric in GAINS else fine
 
 
 def _metric(comparison: Comparison, metric: str) -> Table:
@@ -109,7 +112,8 @@ def differences(comparison: Comparison) -> Charts:
             "A steady slope is a steady difference.", figures.cumulative, wide=True,
         ),
         chart(
-            "version-decay", "RankIC by horizon", "The scores stay, the label grows; bands are 95%.",
+            "version-decay", "RankIC by horizon",
+            "The scores stay, the label grows; 95% intervals are under the pointer.",
             figures.decay(comparison), "There is a single label.", wide=True,
         ),
     )  # fmt: skip

@@ -158,6 +158,16 @@ def test_a_store_is_found_again_whatever_the_mode(tmp_path, asked, mode):
     pd.testing.assert_frame_equal(run(panel), first, check_exact=True)
 
 
+@pytest.mark.parametrize("name", ["A", ""])
+def test_feeds_of_one_name_or_none_are_told_apart(asked, tmp_path, name):
+    cerebro = bt.Cerebro(stdstats=False)
+    for bars in make_panel(30, "A", "B").values():
+        cerebro.adddata(bt.feeds.PandasData(dataname=bars), name=name)
+    record(cerebro, kronos(store=str(tmp_path)))
+    names = asked[0].keys.get_level_values("instrument").unique()
+    assert list(names) == (["A", "A#1"] if name else ["data0", "data1"])
+
+
 def test_several_indicators_of_one_feed_keep_their_own_settings():
     class Two(bt.Strategy):
         def __init__(self):

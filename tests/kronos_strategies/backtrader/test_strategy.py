@@ -329,6 +329,18 @@ def test_every_mode_of_the_engine_trades_alike(mode):
     assert len(ran.orders) > 50
 
 
+def test_a_second_run_of_the_same_cerebro_trades_alike():
+    cerebro = bt.Cerebro(stdstats=False)
+    for name, frame in market().items():
+        cerebro.adddata(SignalFeed(dataname=frame), name=name)
+    cerebro.broker.setcash(1e6)
+    cerebro.addstrategy(Planted, topk=2, every=1, cash_buffer=0.0)
+    (once,), (twice,) = cerebro.run(), cerebro.run()
+    assert len(once.orders) > 50
+    assert once.orders == twice.orders
+    assert cerebro.broker.p.filler is None
+
+
 # A base to build on
 
 

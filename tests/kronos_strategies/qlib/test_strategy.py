@@ -1,5 +1,11 @@
 """KronosWeightStrategy in real Qlib backtests on the small simulated market, with planted signals."""
 
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +14,9 @@ from qlib.backtest import backtest
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
 
+from .conftest import TINY, artefacts
+
+CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300_weights.yaml"
 SPAN = ("2023-03-01", "2023-04-14")
 FREE = {"open_cost": 0.0, "close_cost": 0.0, "min_cost": 0.0, "limit_threshold": 9.0, "trade_unit": None}
 
@@ -71,7 +80,7 @@ def test_each_day_asks_the_pure_function_with_all_columns_and_what_is_held(signa
     _, books = run(strategy)
     days = sorted(books)
     assert list(strategy.decided) == days[1:]
-    for yesterday, day in zip(days, days[1:], strict=False):
+    for yesterday, day in pairwise(days):
         seen, previous, tradable, chosen = strategy.decided[day]
         rows = signals.xs(yesterday, level="datetime")
         pd.testing.assert_frame_equal(seen.sort_index(), rows.sort_index(), check_names=False)
@@ -87,7 +96,7 @@ def test_the_book_at_the_next_close_holds_the_targets_of_the_day_before(signals,
     closes = wide_closes(small_market)
     days = sorted(books)
     checked = 0
-    for yesterday, day in zip(days[1:], days[2:], strict=False):
+    for yesterday, day in pairwise(days[1:]):
         *_, chosen = strategy.decided[day]
         if closes.loc[[yesterday, day], chosen.index].isna().any(axis=None):
             continue
@@ -171,3 +180,44 @@ def test_a_series_of_scores_is_the_column_score(signals):
 def test_what_qlib_cannot_trade_is_refused_before_the_backtest(signals, settings, message):
     with pytest.raises(ValueError, match=message):
         KronosWeightStrategy(signal=signals, **settings)
+
+
+def test_qrun_holds_by_weights_what_its_yaml_names(small_store, tmp_path):
+    process = subprocess.run(
+        [Path(sys.executable).parent / "qrun", CONFIG],
+        cwd=tmp_path,
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")},
+            "KRONOS_QLIB_DATA": str(small_store),
+            "KRONOS_TEST_START": SPAN[0],
+            "KRONOS_TEST_END": SPAN[1],
+            "KRONOS_DEVICE": "cpu",
+            "KRONOS_SAMPLES": "2",
+            "KRONOS_MODEL": str(TINY),
+            "KRONOS_TOPK": "4",
+            "KRONOS_HYSTERESIS": "2",
+            "KRONOS_CASH_BUFFER": "0.1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    backtested = artefacts(tmp_path).parent / "portfolio_analysis"
+    books = pd.read_pickle(backtested / "positions_normal_1day.pkl")
+    report = pd.read_pickle(backtested / "report_normal_1day.pkl")
+    signals = pd.read_parquet(artefacts(tmp_path) / "signals.parquet")
+    days = sorted(books)
+    traded = [days.index(day) for day in report.index[report["turnover"] > 0]]
+    assert traded[0] == 1  # a signal dated t is bought on t + 1
+    assert {at % 5 for at in traded} == {1}
+    first = held(books[days[1]])
+    expected = target_weights(
+        signals.xs(days[0], level="datetime"),
+        pd.Series(dtype=float),
+        PortfolioRules(topk=4, hysteresis=2, weighting="inverse_volatility", cash_buffer=0.1),
+    )
+    assert set(first.index) == set(expected.index)
+    np.testing.assert_allclose(first, expected, rtol=0.15)  # a day of prices, and lots
+    assert (report["cash"] > 0).all()

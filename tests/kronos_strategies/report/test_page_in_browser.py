@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 # Of each chart: lines, bars and marks that are more than a dot.
 DRAWN = """
 return Object.fromEntries([...document.querySelectorAll(".chart")].map((chart) => [chart.id,
-  [...chart.querySelectorAll(".cartesianlayer path.js-line, .cartesianlayer .point path, .cartesianlayer path.point")]
+  [...chart.querySelectorAll(".cartesianlayer :is(path.js-line, .point path, path.point)")]
     .filter((path) => path.getAttribute("d").length > 10).length]))
 """
 NEAR = "return [...document.querySelectorAll('.chart')].filter((chart) => chart._fullLayout).length"
@@ -210,7 +210,8 @@ def test_figures_are_readable_in_the_strongest_tint(opened, scheme):
             "return [style.backgroundColor, style.color, getComputedStyle(cells[0].parentElement).backgroundColor]",
             way,
         )
-        red, green, blue, alpha = (float(part) for part in cell[0].strip("rgba()").split(","))
+        red, green, blue, *opacity = (float(part) for part in cell[0].strip("rgba()").split(","))
+        alpha = opacity[0] if opacity else 1.0
         paper = [float(part) for part in cell[2].strip("rgb()").split(",")]
         mixed = [round(alpha * a + (1 - alpha) * b) for a, b in zip((red, green, blue), paper, strict=True)]
         assert contrast(cell[1], f"rgb({mixed[0]}, {mixed[1]}, {mixed[2]})") >= 4.5, (scheme, way)

@@ -154,6 +154,12 @@ def test_every_metric_is_listed_under_its_name_and_has_a_label(report):
         assert re.search(rf"<code>{re.escape(name)}</code></td><td class=\"soft\">[^<]+</td>", page), name
 
 
+def test_the_ledger_of_a_comparison_is_shown_once(report):
+    same = dataclasses.replace(report, ledger=report.versions.ledger)
+    assert page_of(same).count(">compared</th>") == 1
+    assert page_of(report).count(">compared</th>") == 2
+
+
 def test_qlibs_figures_stand_in_their_own_table_only(report):
     page = page_of(report)
     inside = page[page.index('<table id="parity"') :]

@@ -51,8 +51,10 @@ SURE, OPEN, LOST = (0.02, 0.01, 0.03), (0.01, -0.01, 0.03), (-0.02, -0.03, -0.01
          "not distinguishable from zero; paired by date it beats momentum."),
         ((-0.03, -0.05, -0.01), {"momentum": LOST}, "bad",
          "below zero: names scored high earned less; paired by date it falls behind momentum."),
-        ((0.04, 0.02, 0.06), {}, "mixed", "above zero; paired by date there is no naive signal to hold it against."),
-        ((0.04, 0.02, 0.06), {"momentum": (NAN, NAN, NAN)}, "mixed", "there is no naive signal to hold it against."),
+        ((0.04, 0.02, 0.06), {}, "mixed",
+         "above zero; paired by date there is no naive signal to hold it against."),
+        ((0.04, 0.02, 0.06), {"momentum": (NAN, NAN, NAN)}, "mixed",
+         "there is no naive signal to hold it against."),
     ],
 )  # fmt: skip
 def test_each_outcome_has_its_sentence(measured, interval, leads, tone, says):
