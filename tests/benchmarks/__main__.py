@@ -11,7 +11,18 @@ from cyclopts import App
 from rich.console import Console
 
 from kronos.console import run_command
-from tests.benchmarks import backtrader, evaluation, growth, measure, memory, rates, results, table, training
+from tests.benchmarks import (
+    backtrader,
+    evaluation,
+    growth,
+    measure,
+    memory,
+    rates,
+    report,
+    results,
+    table,
+    training,
+)
 from tests.benchmarks.cases import MODELS, Case, available, find_cases
 
 PARTS = ("cases", "memory", "growth", "threads", "training", "evaluation", "backtrader")
@@ -113,6 +124,8 @@ class Bench:
                 training.compare(lesson, ("plain", *training.WAYS), TRAINING_STEPS, self.lesson)
         if "evaluation" in parts:
             self.evaluation(max(3, repeats))
+            self.found["evaluation"]["report"] = report.measure(max(3, repeats))
+            self.save("a report")
         if "backtrader" in parts:
             self.backtrader()
 

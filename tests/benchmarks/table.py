@@ -30,6 +30,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield _training(results)
     if records := results.get("evaluation", {}).get("coefficients"):
         yield _coefficients(records)
+    if "report" in results.get("evaluation", {}):
+        yield _report(results["evaluation"]["report"])
     if "backtrader" in results:
         yield _backtrader(results["backtrader"])
 
@@ -181,6 +183,16 @@ def _coefficients(records: list[dict[str, Any]]) -> Table:
             *(str(one["dates"]), str(one["names"]), f"{middle(plain):.2f}", f"{middle(ours):.3f}"),
             *(f"{ratios[0]:.1f}x", f"{min(pairs):.1f}-{max(pairs):.1f}", f"{ratios[1]:.1f}x"),
         )
+    return table
+
+
+def _report(record: dict[str, Any]) -> Table:
+    table = _table(
+        "A report, from evidence on disk to the page, imports counted; medians of processes",
+        *(">dates", ">names", ">CPU s", ">peak GB", ">page MB"),
+    )
+    figures = (record["cpu_seconds"], record["peak_gb"], record["page_mb"])
+    table.add_row(str(record["dates"]), str(record["names"]), *(f"{figure:.2f}" for figure in figures))
     return table
 
 
