@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model

@@ -52,7 +52,7 @@ def of_signal(study: SignalStudy) -> Iterator[str]:
 
 def of_distribution(study: DistributionStudy) -> Iterator[str]:
     """Bands that hold far from what they should, where chance does not explain it."""
-    own = [score for score in study.scorecard.distributions if score.name == MODEL]
+    own = [score for score in study.distributions if score.name == MODEL]
     for what, sign in (("too narrow", -1), ("too wide", 1)):
         words = []
         for level in sorted({level for score in own for level in score.coverage}):

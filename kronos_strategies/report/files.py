@@ -14,6 +14,7 @@ import pandas as pd
 
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
+from kronos_strategies.evaluation.scorecard.card import series_by_date
 from kronos_strategies.evaluation.signal.study import SignalStudy
 from kronos_strategies.evaluation.versions.comparison import Comparison
 
@@ -57,12 +58,12 @@ def of_signal(study: SignalStudy) -> dict[str, str]:
 
 
 def of_distribution(study: DistributionStudy) -> dict[str, str]:
-    """The scorecard by date, and every table."""
+    """Scores by date, and every table."""
     return {
-        "scorecard_by_date.csv": _flat(study.scorecard.by_date()),
+        "paths_by_date.csv": _flat(series_by_date((*study.distributions, *study.volatilities))),
         "pit.csv": _flat(study.pit),
         "volatility_bins.csv": _flat(study.volatility_bins),
-        "samples.csv": _indexed(study.samples, "samples"),
+        "samples.csv": _indexed(study.by_samples, "samples"),
         "fans.csv": _flat(study.fans),
     }
 

@@ -91,8 +91,7 @@ def _span(report: Report) -> str:
     if report.versions is not None:
         indices += [frame.index for frame in report.versions.by_date.values()]
     if report.distribution is not None and not indices:
-        card = report.distribution.scorecard
-        return f"{card.first:%Y-%m-%d} to {card.last:%Y-%m-%d}, {count(card.dates)} dates"
+        indices.append(report.distribution.dates)
     dates = pd.DatetimeIndex(sorted({date for index in indices for date in index}))
     if dates.empty:
         return "no dates"

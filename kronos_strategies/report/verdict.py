@@ -134,7 +134,7 @@ def book_sentence(study: PortfolioStudy) -> str:
 def band_sentences(study: DistributionStudy) -> list[str]:
     """How many outcomes the widest band held, at the shortest and the longest horizon; none without a band."""
     said = []
-    for score in study.scorecard.distributions:
+    for score in study.distributions:
         reached = {level: test for level, test in score.coverage.items() if test is not None}
         if score.name == MODEL and reached and np.isfinite(reached[max(reached)].mean):
             said.append((max(reached), score.horizon, reached[max(reached)].mean))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -27,8 +30,8 @@ class Fans:
     def __init__(self, market: Market) -> None:
         self._market = market
         self._names: pd.Index | None = None
-        self._kept: list[pd.DataFrame] = []
-        self._last: pd.DataFrame | None = None
+        self._kept: list[_Paths] = []
+        self._last: _Paths | None = None
         self._distance, self._count = 1, 0
 
     def see(self, forecast: Forecast) -> None:
@@ -37,13 +40,13 @@ class Fans:
         if self._names is None:
             amounts = self._market.amounts.loc[: forecast.keys[0][0]].iloc[-20:].mean()
             ranked = amounts.reindex(instruments).sort_values(ascending=False, kind="stable")
-            self._names = ranked.index[:NAMES].sort_values()
-        fan = self._fan(forecast, np.flatnonzero(instruments.isin(self._names)))
+            self._names = ranked.index[:NAMES]
+        paths = _Paths.of(forecast, np.flatnonzero(instruments.isin(self._names)))
         if self._count % self._distance == 0:
-            self._kept.append(fan)
+            self._kept.append(paths)
             if len(self._kept) == 2 * DATES:
                 self._kept, self._distance = self._kept[::2], 2 * self._distance
-        self._count, self._last = self._count + 1, fan
+        self._count, self._last = self._count + 1, paths
 
     def frame(self) -> pd.DataFrame:
         """Long: datetime (of the forecast), instrument, step, timestamp, close, q05, q25, q50, q75, q95.
@@ -52,29 +55,41 @@ class Fans:
         adjusted, NaN where there was no trade or the market ends before. The last date is always there.
         """
         columns = ["datetime", "instrument", "step", "timestamp", "close", *FAN_LEVELS]
-        fans = [*self._kept, *([self._last] if self._last is not None else [])]
+        found = [*self._kept, *([self._last] if self._last is not None else [])]
+        fans = [fan for paths in found for fan in paths.fans(self._market.closes)]
         if not fans:
             return pd.DataFrame(columns=columns)
         keys = ["datetime", "instrument", "step"]
         return pd.concat(fans)[columns].drop_duplicates(keys).sort_values(keys, ignore_index=True)
 
-    def _fan(self, forecast: Forecast, rows: np.ndarray) -> pd.DataFrame:
-        closes, parts = self._market.closes, []
+
+@dataclass(frozen=True)
+class _Paths:
+    """Closes of a few windows of one date: (n, S, H), and when they are, (n, H)."""
+
+    keys: pd.MultiIndex
+    closes: np.ndarray
+    timestamps: np.ndarray
+
+    @classmethod
+    def of(cls, forecast: Forecast, rows: np.ndarray) -> _Paths:
+        """Copies, so that the others can be let go."""
+        return cls(forecast.keys[rows], forecast.path("close")[rows], forecast.timestamps[rows])
+
+    def fans(self, closes: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        """One a window."""
         levels = list(FAN_LEVELS.values())
-        sampled = np.quantile(forecast.path("close")[rows], levels, axis=1, method="weibull")  # (5, n, H)
-        for i, row in enumerate(rows):
-            date, name = forecast.keys[row]
-            seen = closes.loc[:date, name].dropna().iloc[-SEEN:]
-            ahead = pd.DatetimeIndex(forecast.timestamps[row])
-            came = closes[name].reindex(ahead)
-            part = pd.DataFrame(
+        bands = np.quantile(self.closes, levels, axis=1, method="weibull")  # (levels, n, H)
+        for i, (date, name) in enumerate(self.keys):
+            seen, ahead = closes.loc[:date, name].dropna().iloc[-SEEN:], pd.DatetimeIndex(self.timestamps[i])
+            before = np.full((len(levels), len(seen)), np.nan)
+            yield pd.DataFrame(
                 {
+                    "datetime": date,
+                    "instrument": name,
                     "step": np.arange(1 - len(seen), len(ahead) + 1),
                     "timestamp": seen.index.append(ahead),
-                    "close": np.concatenate([seen, came]),
+                    "close": np.concatenate([seen, closes[name].reindex(ahead)]),
+                    **dict(zip(FAN_LEVELS, np.hstack([before, bands[:, i]]), strict=True)),
                 }
-            ).assign(datetime=date, instrument=name)
-            for level, band in zip(FAN_LEVELS, sampled[:, i], strict=True):
-                part[level] = np.concatenate([np.full(len(seen), np.nan), band])
-            parts.append(part)
-        return pd.concat(parts) if parts else pd.DataFrame(columns=["datetime", "instrument", "step"])
+            )

@@ -12,10 +12,12 @@ from kronos.forecast import Provenance
 from kronos_strategies.evaluation.distribution.calibration import pit_shares
 from kronos_strategies.evaluation.distribution.pathbook import PathBook
 from kronos_strategies.evaluation.grid import Grid
-from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_summaries
-from kronos_strategies.evaluation.scorecard.distributions import DistributionScore
+from kronos_strategies.evaluation.scorecard import LEVELS, Market
+from kronos_strategies.evaluation.scorecard.card import rows_by_horizon
+from kronos_strategies.evaluation.scorecard.distributions import DistributionScore, score_distributions
 from kronos_strategies.evaluation.scorecard.market import CLOSES
 from kronos_strategies.evaluation.scorecard.rows import MODEL
+from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore, score_volatilities
 from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
 from kronos_strategies.evaluation.significance import mean_test
 
@@ -27,30 +29,38 @@ class DistributionStudy:
     """Of the forecasts of a run, beside a Gaussian random walk and the volatility of the last 20 days.
 
     Attributes:
-        scorecard: intervals, coverage, CRPS, QLIKE by horizon.
+        windows: that were forecast.
+        samples: paths of each.
+        dates: of the forecasts, ascending.
+        distributions: coverage and CRPS by horizon, the model's own first (`scorecard.distributions`).
+        volatilities: rank correlation and QLIKE by horizon and measure (`scorecard.volatilities`).
         pit: long: columns horizon, bin (0..9, tenths of the probability integral transform), share of outcomes
             (.1 if calibrated).
         volatility_bins: long: columns horizon, bin (0..19, by forecast), forecast, realised: means of the root of
             variance over the horizon, in log return.
-        samples: index number of paths; columns rank_ic, low, high, dates: of the score from the first k paths.
+        by_samples: index number of paths; columns rank_ic, low, high, dates: of the score from the first k paths.
         fans: long, of a few chosen instruments and dates: columns datetime (of the forecast), instrument, step
             (negative and 0: bars seen; 1..H: forecast), timestamp, close (that was, or came; NaN if not yet),
             q05, q25, q50, q75, q95 (of sampled closes, quote currency; NaN for bars seen).
     """
 
-    scorecard: Scorecard
+    windows: int
+    samples: int
+    dates: pd.DatetimeIndex
+    distributions: tuple[DistributionScore, ...]
+    volatilities: tuple[VolatilityScore, ...]
     pit: pd.DataFrame
     volatility_bins: pd.DataFrame
-    samples: pd.DataFrame
+    by_samples: pd.DataFrame
     fans: pd.DataFrame
 
     def metrics(self) -> dict[str, float]:
         """Flat figures by their names in metrics.json: coverage_80_h1, crps_h1, crps_skill_h1, qlike_h1, ..."""
         figures: dict[str, float] = {}
-        for score in self.scorecard.distributions:
+        for score in self.distributions:
             if score.name == MODEL:
                 figures |= _calibration(score)
-        for volatility in self.scorecard.volatilities:
+        for volatility in self.volatilities:
             if volatility.name == MODEL and volatility.measure == CLOSES:
                 h = f"_h{volatility.horizon}"
                 figures |= {
@@ -79,12 +89,16 @@ def study_distribution(
         label: return that the score is held against, indexed (datetime, instrument).
         overlap: successive dates that it spans.
     """
-    card = score_summaries(paths.said, provenance, market)
+    rows = rows_by_horizon(paths.said, market)
     return DistributionStudy(
-        scorecard=card,
+        windows=len(paths.said),
+        samples=provenance.sampling.samples,
+        dates=rows[0].dates,
+        distributions=tuple(score for each in rows for score in score_distributions(each, LEVELS)),
+        volatilities=tuple(score for each in rows for score in score_volatilities(each)),
         pit=_pit(paths.said, provenance.sampling.samples),
         volatility_bins=_volatility_bins(paths.said, market),
-        samples=_by_samples(paths.by_samples, label, overlap),
+        by_samples=_by_samples(paths.by_samples, label, overlap),
         fans=paths.fans,
     )
 

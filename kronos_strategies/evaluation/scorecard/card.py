@@ -19,6 +19,7 @@ from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore,
 
 HORIZONS = (1, 5, 10)
 LEVELS = (0.8, 0.9)
+KINDS = {RankingScore: "ranking", VolatilityScore: "volatility", DistributionScore: "distribution"}
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,7 @@ class Scorecard:
 
     def by_date(self) -> pd.DataFrame:
         """Every per-date series, long: datetime, horizon, of, name, measure, value; to compare models pairwise."""
-        parts = []
-        for of in ("rankings", "volatilities", "distributions"):
-            for score in getattr(self, of):
-                kind = f"volatility by {score.measure}" if isinstance(score, VolatilityScore) else of[:-1]
-                long = (
-                    score.by_date.rename_axis("datetime").reset_index().melt("datetime", var_name="measure")
-                )
-                parts.append(long.assign(horizon=score.horizon, of=kind, name=score.name))
-        columns = ["datetime", "horizon", "of", "name", "measure", "value"]
-        return pd.concat(parts, ignore_index=True)[columns]
+        return series_by_date((*self.rankings, *self.volatilities, *self.distributions))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without the per-date series; what is undefined is null."""
@@ -108,8 +100,7 @@ def score_summaries(
         market: that they are scored on.
         levels: of the central bands that `said` has.
     """
-    horizons = said.columns.get_level_values(0).unique()
-    rows = [HorizonRows(pd.DataFrame(said[horizon]), market, int(horizon)) for horizon in horizons]
+    rows = rows_by_horizon(said, market)
     dates = rows[0].dates
     return Scorecard(
         provenance=provenance,
@@ -121,6 +112,25 @@ def score_summaries(
         volatilities=tuple(score for each in rows for score in score_volatilities(each)),
         distributions=tuple(score for each in rows for score in score_distributions(each, levels)),
     )
+
+
+def rows_by_horizon(said: pd.DataFrame, market: Market) -> list[HorizonRows]:
+    """What is scored at each horizon of `summarise_paths`."""
+    horizons = said.columns.get_level_values(0).unique()
+    return [HorizonRows(pd.DataFrame(said[horizon]), market, int(horizon)) for horizon in horizons]
+
+
+def series_by_date(scores: Iterable[RankingScore | VolatilityScore | DistributionScore]) -> pd.DataFrame:
+    """The series behind some scores, long: datetime, horizon, of, name, measure, value."""
+    parts = []
+    for score in scores:
+        kind = KINDS[type(score)]
+        if isinstance(score, VolatilityScore):
+            kind = f"{kind} by {score.measure}"
+        long = score.by_date.rename_axis("datetime").reset_index().melt("datetime", var_name="measure")
+        parts.append(long.assign(horizon=score.horizon, of=kind, name=score.name))
+    columns = ["datetime", "horizon", "of", "name", "measure", "value"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
 def _plain(value: Any) -> Any:

@@ -78,7 +78,7 @@ def pit(study: DistributionStudy) -> go.Figure:
 
 def coverage(study: DistributionStudy) -> go.Figure:
     """Share of outcomes within each central band, of the model and of the random walk; rules are nominal."""
-    scores = study.scorecard.distributions
+    scores = study.distributions
     levels = sorted({each for score in scores for each in score.coverage})
     traces = []
     for name, colour in zip(_names(scores), (BLUE, VERMILLION), strict=False):
@@ -104,7 +104,7 @@ def coverage(study: DistributionStudy) -> go.Figure:
 
 def crps_skill(study: DistributionStudy) -> go.Figure:
     """Skill against the random walk by horizon, by the estimator that flatters and by the one that does not."""
-    own = [score for score in study.scorecard.distributions if score.name == MODEL]
+    own = [score for score in study.distributions if score.name == MODEL]
     at = [in_bars(score.horizon) for score in own]
     pairs = {
         "fair": (BLUE, [score.skill for score in own]),
@@ -119,7 +119,7 @@ def crps_skill(study: DistributionStudy) -> go.Figure:
 
 def qlike(study: DistributionStudy) -> go.Figure:
     """Loss of the variance forecast by horizon and measure, beside that of the last 20 days."""
-    scores = study.scorecard.volatilities
+    scores = study.volatilities
     traces = []
     for name, colour in zip(_names(scores), (BLUE, VERMILLION), strict=False):
         own = [score for score in scores if score.name == name]
@@ -151,7 +151,7 @@ def volatility(study: DistributionStudy) -> go.Figure:
 
 def samples(study: DistributionStudy) -> go.Figure:
     """RankIC of the score from the first k paths."""
-    frame = study.samples
+    frame = study.by_samples
     x = [float(each) for each in frame.index]
     traces = [
         band(x, frame["low"], frame["high"], BLUE, 0.18),

@@ -32,12 +32,12 @@ NO_OUTCOME = "No outcome has come yet."
 
 def distribution_section(study: DistributionStudy) -> Section:
     """Of a `DistributionStudy`."""
-    card = study.scorecard
+    first, last = study.dates[0], study.dates[-1]
     return Section(
         "distribution",
         "Distribution",
-        f"{count(card.windows)} forecasts on {count(card.dates)} dates, {card.first:%Y-%m-%d} to "
-        f"{card.last:%Y-%m-%d}, of {card.provenance.sampling.samples} sampled paths each, beside a Gaussian random "
+        f"{count(study.windows)} forecasts on {count(len(study.dates))} dates, {first:%Y-%m-%d} to "
+        f"{last:%Y-%m-%d}, of {study.samples} sampled paths each, beside a Gaussian random "
         "walk and the volatility of the last 20 days.",
         tiles(study),
         (
@@ -50,7 +50,7 @@ def distribution_section(study: DistributionStudy) -> Section:
 
 def tiles(study: DistributionStudy) -> tuple[Tile, ...]:
     """Widest band, CRPS skill and QLIKE, at the shortest and the longest horizon."""
-    own = [score for score in study.scorecard.distributions if score.name == MODEL]
+    own = [score for score in study.distributions if score.name == MODEL]
     ends = list(dict.fromkeys(score.horizon for score in (own[0], own[-1])))
     found = []
     for score in (score for score in own if score.horizon in ends):
@@ -63,7 +63,7 @@ def tiles(study: DistributionStudy) -> tuple[Tile, ...]:
         small = f"ensemble {signed_percent(score.ensemble_skill)}"
         found.append(Tile(f"CRPS skill, {bars(score.horizon)}", signed_percent(score.skill), small))
     seen: set[int] = set()
-    for volatility in study.scorecard.volatilities:
+    for volatility in study.volatilities:
         if (
             (excess := volatility.excess) is not None
             and volatility.horizon in ends
@@ -94,7 +94,7 @@ def fan(fans: pd.DataFrame) -> Chart | LeftOut:
 
 def losses(study: DistributionStudy) -> Table:
     """A row a horizon and forecast."""
-    scores = study.scorecard.distributions
+    scores = study.distributions
     levels = sorted({each for score in scores for each in score.coverage})
     covered = [
         estimate(
@@ -191,7 +191,7 @@ def variances(study: DistributionStudy) -> Table:
         "path's own. Lead and excess: the model less the row, paired by date. MAE and R² are of its root, in log "
         "return. Dropped: pairs without QLIKE, because nothing moved."
     )
-    rows = [_variance(score) for score in study.scorecard.volatilities]
+    rows = [_variance(score) for score in study.volatilities]
     return table("variances", caption, pd.DataFrame(rows), columns, own=MODEL)
 
 

@@ -28,13 +28,10 @@ def covered(report):
     """A function: the study with one horizon, whose 80% band held so much."""
 
     def change(mean, low, high):
-        card = report.distribution.scorecard
-        score = card.distributions[0]
+        score = report.distribution.distributions[0]
         test = dataclasses.replace(score.coverage[0.8], mean=mean, low=low, high=high)
         score = dataclasses.replace(score, coverage={0.8: test, 0.9: None})
-        return dataclasses.replace(
-            report.distribution, scorecard=dataclasses.replace(card, distributions=(score,))
-        )
+        return dataclasses.replace(report.distribution, distributions=(score,))
 
     return change
 

@@ -97,7 +97,7 @@ def test_coverage_is_of_model_and_random_walk_beside_nominal(report):
 
 
 def test_skill_is_shown_by_both_estimators(report):
-    own = [score for score in report.distribution.scorecard.distributions if score.name == "model"]
+    own = [score for score in report.distribution.distributions if score.name == "model"]
     drawn = by_name(distribution.crps_skill(report.distribution))
     np.testing.assert_allclose(drawn["fair"].y, [score.skill for score in own], rtol=1e-5)
     np.testing.assert_allclose(drawn["ensemble"].y, [score.ensemble_skill for score in own], rtol=1e-5)

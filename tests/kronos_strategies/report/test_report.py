@@ -21,7 +21,7 @@ CSVS = {
         "coefficients", "comparison", "decay", "lags", "by_year", "by_group", "neutral", "quantiles",
         "quantiles_by_date", "steadiness",
     },
-    "distribution": {"scorecard_by_date", "pit", "volatility_bins", "samples", "fans"},
+    "distribution": {"paths_by_date", "pit", "volatility_bins", "samples", "fans"},
     "portfolio": {
         "returns", "weights", "books", "active", "drawdowns", "months", "costs", "exposure", "tilts",
         "qlib_parity",

@@ -95,7 +95,7 @@ def test_the_book_is_held_against_its_benchmarks_with_its_interval_and_its_trial
 
 def test_bands_are_told_at_the_shortest_and_the_longest_horizon(report):
     (sentence,) = band_sentences(report.distribution)
-    own = [score for score in report.distribution.scorecard.distributions if score.name == "model"]
+    own = [score for score in report.distribution.distributions if score.name == "model"]
     first, last = own[0].coverage[0.9].mean, own[-1].coverage[0.9].mean
     assert sentence == f"The 90% band of its paths held {first:.1%} 1 bar ahead and {last:.1%} 10 bars ahead."
 
