@@ -19,7 +19,7 @@ import cyclopts
 HERE, SCRIPTS = Path(__file__).parent, Path(sys.executable).parent
 CONFIG = HERE.parent / "configs" / "finetune_csi300.yaml"
 A_DAY, HALF_YEAR = timedelta(days=1), timedelta(days=182)
-SETTINGS = {"as drawn": ("1", "1"), "narrowed": ("0.6", "0.9")}  # T and top_p
+SETTINGS = {"": ("1", "1"), " narrowed": ("0.6", "0.9")}  # T and top_p
 
 app = cyclopts.App(help=__doc__, version_flags=[])
 
@@ -60,12 +60,12 @@ def compare_versions(
     bars = ["--data", data] if data else []
     span = ["--start", f"{start:%Y-%m-%d}", "--end", f"{end:%Y-%m-%d}", "--market", market]
     versions = {}
-    for checkpoint, name in ((model, "before"), (other, "after")):
+    for checkpoint, name in ((model, "first"), (other, "second")):
         for setting, (temperature, top_p) in SETTINGS.items():
-            store = output / "forecasts" / f"{name}, {setting}"
+            store = output / "forecasts" / f"{name}{setting}"
             paths = ["--samples", samples, "--horizon", hold + 1, "--T", temperature, "--top-p", top_p]
             kronos("forecast", store, "--model", checkpoint, *span, *paths, *bars, "--tracking", tracking)
-            versions[f"{name}, {setting}"] = next(store.glob("*/*"))
+            versions[f"{name}{setting}"] = next(store.glob("*/*"))
     files = ["--html", output / "compare.html", "--json", output / "compare.json"]
     named = [f"{name}={folder}" for name, folder in versions.items()]
     kronos("compare", *named, *bars, "--horizon", hold, "--gate", gate, *files, "--tracking", tracking)

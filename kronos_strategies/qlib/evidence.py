@@ -9,6 +9,7 @@ import pandas as pd
 from qlib.backtest.position import Position
 from qlib.data import D
 
+from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.scorecard import Market
@@ -137,6 +138,7 @@ def _describe(model: KronosModel, dataset: KronosDataset, known: Provenance) -> 
         "horizon": f"{dataset.spec.horizon} bars",
         **describe(known),
         **({"forecast store": model.store} if model.store else {}),
+        "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
     }
 
 

@@ -108,7 +108,7 @@ def _against(naive: pd.DataFrame) -> str:
         said.append(f"it falls behind {listing(_names(naive[lost]))}")
     if len(open_):
         leads = [f"{name} ({signed(lead)})" for name, lead in zip(_names(open_), open_["lead"], strict=True)]
-        said.append(f"its lead over {listing(leads)} may be chance")
+        said.append(f"its difference from {listing(leads)} may be chance")
     return listing(said)
 
 

@@ -180,16 +180,15 @@ def variances(study: DistributionStudy) -> Table:
         word("measure", "Measure"),
         estimate("rank_ic", "rank_ic_low", "rank_ic_high", "RankIC", signed),
         estimate("lead", "lead_low", "lead_high", "Lead over it", signed),
-        number("qlike", "QLIKE", four),
+        noted("qlike", "QLIKE", four, lambda row: row["left_out"]),
         estimate("excess", "excess_low", "excess_high", "Excess over it", signed),
         number("mae", "MAE", _fine),
         number("r2", "R²", decimals),
-        number("dropped", "Dropped", percent),
     )
     caption = (
         "Of the variance over the horizon, by closes or by ranges; the model's is the mean over paths of each "
         "path's own. Lead and excess: the model less the row, paired by date. MAE and R² are of its root, in log "
-        "return. Dropped: pairs without QLIKE, because nothing moved."
+        "return. QLIKE leaves out the share of pairs where nothing moved."
     )
     rows = [_variance(score) for score in study.volatilities]
     return table("variances", caption, pd.DataFrame(rows), columns, own=MODEL)
@@ -203,7 +202,7 @@ def _variance(score: VolatilityScore) -> dict[str, object]:
         "qlike": score.qlike.mean,
         "mae": pooled.mae,
         "r2": pooled.r2,
-        "dropped": pooled.dropped / max(pooled.pairs, 1),
+        "left_out": f"{percent(pooled.dropped / max(pooled.pairs, 1))} left out" if pooled.dropped else "",
     }
 
 

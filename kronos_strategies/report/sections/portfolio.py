@@ -122,7 +122,7 @@ def costs(study: PortfolioStudy) -> Table:
         number("max_drawdown", "Max drawdown", percent),
     )
     even = study.break_even_bps
-    said = f" At {two(even)} nothing would be left." if even > 0 else ""
+    said = f" At {two(even)} the mean return would be nothing." if even > 0 else ""
     caption = f"Had what is traded cost so many basis points, in place of what the backtest charged.{said}"
     return table("costs", caption, study.costs.rename_axis("basis_points"), columns)
 

@@ -44,9 +44,9 @@ SURE, OPEN, LOST = (0.02, 0.01, 0.03), (0.01, -0.01, 0.03), (-0.02, -0.03, -0.01
          "Mean RankIC is 0.040 (95% 0.020 to 0.060; t 3.00, EWC, B=40), above zero; "
          "paired by date it beats momentum and reversal."),
         ((0.04, 0.02, 0.06), {"momentum": SURE, "reversal": OPEN}, "mixed",
-         "above zero; paired by date it beats momentum and its lead over reversal (+0.0100) may be chance."),
+         "above zero; paired by date it beats momentum and its difference from reversal (+0.0100) may be chance."),
         ((0.04, 0.02, 0.06), {"momentum": LOST, "reversal": OPEN}, "mixed",
-         "above zero; paired by date it falls behind momentum and its lead over reversal (+0.0100) may be chance."),
+         "above zero; paired by date it falls behind momentum and its difference from reversal (+0.0100) may be chance."),
         ((0.01, -0.01, 0.03), {"momentum": SURE}, "none",
          "not distinguishable from zero; paired by date it beats momentum."),
         ((-0.03, -0.05, -0.01), {"momentum": LOST}, "bad",
