@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 MANY_UNDEFINED = 0.1  # of dates
 FAR = 0.05  # of coverage from nominal, in shares
+FEW_ROWS = 0.8  # of those that there were
+SHORT_BOOK = 0.9  # of a year
 SURE = 0.95  # of a deflated Sharpe ratio
 
 
 def cautions(report: Report) -> list[str]:
     """Sentences, each once."""
-    found = list(report.warnings)
+    found = [*report.warnings, *of_ledger(report.ledger)]
     if report.signal is not None:
         found += of_signal(report.signal)
     if report.distribution is not None:
@@ -32,6 +34,16 @@ def cautions(report: Report) -> list[str]:
     if report.versions is not None:
         found += list(report.versions.warnings)
     return list(dict.fromkeys(found))
+
+
+def of_ledger(ledger: Mapping[str, int]) -> Iterator[str]:
+    """Rows that were lost between the first line and the last."""
+    first, last = next(iter(ledger.values()), 0), next(reversed(ledger.values()), 0)
+    if last < FEW_ROWS * first:
+        yield (
+            f"Only {count(last)} of {count(first)} rows ({percent(last / first)}) were compared: the ledger says why "
+            "the others were not, and what holds for these need not hold for those."
+        )
 
 
 def of_signal(study: SignalStudy) -> Iterator[str]:
@@ -76,7 +88,7 @@ def _off(test: MeanTest, level: float, sign: int) -> bool:
 def of_portfolio(study: PortfolioStudy) -> Iterator[str]:
     """Short books, and Sharpe ratios that chance alone could have found."""
     size, sure = len(study.result.returns), study.sharpe
-    if size < study.result.bars_per_year:
+    if size < SHORT_BOOK * study.result.bars_per_year:
         yield f"The book is {bars(size)} long, less than a year: its annual figures are extrapolated."
     if sure.trials > 1 and sure.dsr < SURE:
         yield (

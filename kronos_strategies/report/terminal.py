@@ -11,6 +11,7 @@ from rich.table import Table
 
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.signal.study import SignalStudy
+from kronos_strategies.report.cautions import cautions
 from kronos_strategies.report.report import Report
 
 WIDTH = 100  # that the tables want; a pipe or a file is as wide as they are
@@ -23,7 +24,7 @@ def show_report(report: Report, written: Sequence[Path | str]) -> None:
         console.print(_signal(report.title, report.signal))
     if report.portfolio is not None:
         console.print(_portfolio(report.portfolio))
-    for warning in report.warnings:
+    for warning in cautions(report):
         console.print(f"[yellow]Warning:[/] {escape(warning)}", soft_wrap=True)
     for path in written:
         console.print(escape(str(path)), soft_wrap=True, highlight=False)

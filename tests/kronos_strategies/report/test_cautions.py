@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from kronos_strategies.report.cautions import cautions, of_distribution, of_portfolio, of_signal
+from kronos_strategies.report.cautions import cautions, of_distribution, of_ledger, of_portfolio, of_signal
 
 
 def with_rank(study, **changes):
@@ -61,6 +61,14 @@ def test_many_trials_and_a_short_book_are_told_of(report):
     short = dataclasses.replace(long, result=dataclasses.replace(study.result, returns=first))
     (said,) = of_portfolio(short)
     assert said.startswith("The book is 100 bars long")
+
+
+@pytest.mark.parametrize(("compared", "told"), [(80, 0), (79, 1), (0, 1)])
+def test_a_sample_that_lost_a_fifth_of_its_rows_is_told_of(compared, told):
+    said = list(of_ledger({"member rows": 100, "no trade": 100 - compared, "compared": compared}))
+    assert len(said) == told
+    assert all(f"Only {compared} of 100 rows ({compared}.0%)" in each for each in said)
+    assert list(of_ledger({})) == []
 
 
 def test_the_reports_own_come_first_and_each_is_told_once(report):

@@ -46,7 +46,7 @@ SURE, OPEN, LOST = (0.02, 0.01, 0.03), (0.01, -0.01, 0.03), (-0.02, -0.03, -0.01
         ((0.04, 0.02, 0.06), {"momentum": SURE, "reversal": OPEN}, "mixed",
          "above zero; paired by date it beats momentum and its difference from reversal (+0.0100) may be chance."),
         ((0.04, 0.02, 0.06), {"momentum": LOST, "reversal": OPEN}, "mixed",
-         "above zero; paired by date it falls behind momentum and its difference from reversal (+0.0100) may be chance."),
+         "paired by date it falls behind momentum and its difference from reversal (+0.0100) may be chance."),
         ((0.01, -0.01, 0.03), {"momentum": SURE}, "none",
          "not distinguishable from zero; paired by date it beats momentum."),
         ((-0.03, -0.05, -0.01), {"momentum": LOST}, "bad",
