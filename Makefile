@@ -43,7 +43,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[qlib,report,evaluation]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[qlib,report]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt

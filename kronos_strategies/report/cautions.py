@@ -41,8 +41,8 @@ def of_ledger(ledger: Mapping[str, int]) -> Iterator[str]:
     first, last = next(iter(ledger.values()), 0), next(reversed(ledger.values()), 0)
     if last < FEW_ROWS * first:
         yield (
-            f"Only {count(last)} of {count(first)} rows ({percent(last / first)}) were compared: the ledger says why "
-            "the others were not, and what holds for these need not hold for those."
+            f"Only {count(last)} of {count(first)} rows ({percent(last / first)}) were compared: the ledger says "
+            "why the others were not, and what holds for these need not hold for those."
         )
 
 
