@@ -1,0 +1,38 @@
+"""The experiment of backtests/compare_versions.py from start to end, in small."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import TINY
+
+SCRIPT = Path(__file__).parents[3] / "backtests" / "compare_versions.py"
+
+
+@pytest.mark.slow
+def test_two_checkpoints_and_two_settings_are_trained_forecast_and_compared(small_store, tmp_path):
+    span = ("--start", "2023-05-08", "--end", "2023-05-26")
+    size = ("--steps", "2", "--samples", "2", "--hold", "2", "--gate", "rank_ic>=-1")
+    process = subprocess.run(
+        [sys.executable, SCRIPT, "--model", TINY, "--data", small_store, *span, *size, "--output", "out"],
+        cwd=tmp_path,
+        env={**{k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    said = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert said["versions"] == ["first", "first narrowed", "second", "second narrowed"]
+    weights = {name: made["weights sha256"] for name, made in said["provenance"].items()}
+    assert weights["first"] == weights["first narrowed"] != weights["second"] == weights["second narrowed"]
+    assert "T=0.6, top_p=0.9" in said["provenance"]["second narrowed"]["sampling"]
+    assert said["metrics"]["rank_ic"]["first"]["dates"] == 15
+    assert said["metrics"]["rank_ic"]["second"]["difference"] != 0
+    assert [gate["passed"] for gate in said["gates"]] == [True] * 3
+    assert (tmp_path / "out" / "compare.html").is_file()
