@@ -15,16 +15,22 @@ except ImportError as error:
         "The Backtrader adapter needs Backtrader: pip install 'kronos-strategies[backtrader]'"
     ) from error
 
+from kronos_strategies.backtrader.analyzers import InformationCoefficient, KronosTearSheet
 from kronos_strategies.backtrader.band import KronosBand
 from kronos_strategies.backtrader.feeds import ForecastData, join_forecasts, read_forecasts
 from kronos_strategies.backtrader.indicator import KronosIndicator
 from kronos_strategies.backtrader.optimise import run_optimisation
 from kronos_strategies.backtrader.plot import save_plot
+from kronos_strategies.backtrader.strategy import KronosRankStrategy, SteppedCommission
 
 __all__ = [
     "ForecastData",
+    "InformationCoefficient",
     "KronosBand",
     "KronosIndicator",
+    "KronosRankStrategy",
+    "KronosTearSheet",
+    "SteppedCommission",
     "join_forecasts",
     "read_forecasts",
     "run_optimisation",

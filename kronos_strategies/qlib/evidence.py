@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar, cast
 
 import pandas as pd
@@ -11,6 +12,7 @@ from qlib.data import D
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
+from kronos.tables import read_table
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
@@ -39,6 +41,7 @@ def evidence_of_run(
     traded: pd.DataFrame,
     held: Mapping[pd.Timestamp, Position],
     trials: int,
+    industries: pd.Series | None = None,
 ) -> Evidence:
     """Everything that the report of a run is computed from.
 
@@ -50,6 +53,7 @@ def evidence_of_run(
         traded: Qlib's report of the backtest, by datetime.
         held: Qlib's positions at each close.
         trials: settings that were tried before this run, itself counted.
+        industries: by instrument, see `read_industries`.
     """
     signals, label = _by_date(signals), _by_date(label)
     keys, members = cast(pd.MultiIndex, signals.index), label.index
@@ -86,17 +90,27 @@ def evidence_of_run(
             {OWN: signals["score"], **{name: score for name, score in naive.items() if name not in scarce}}
         ),
         labels=_labels(market, keys, label, dataset),
-        exposures=pd.DataFrame(
-            {
-                name: market.at(wide, keys)
-                for name, wide in price_exposures(market.closes, market.amounts).items()
-            }
-        ),
+        exposures=_exposures(market, keys, industries),
         market=market,
         paths=paths,
         provenance=provenance,
         result=result,
     )
+
+
+def read_industries(file: Path) -> pd.Series:
+    """The industry of each instrument, from columns instrument and industry of a CSV or parquet file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it lacks a column, or has an instrument twice.
+    """
+    table = read_table(file.expanduser(), ("instrument", "industry"), ()).dropna()
+    twice = table["instrument"].duplicated()
+    if twice.any():
+        name = table["instrument"][twice].iloc[0]
+        raise ValueError(f"{file} gives {name} an industry twice. Keep one row of each instrument.")
+    return table.set_index("instrument")["industry"].astype(str)
 
 
 def market_of(keys: pd.MultiIndex) -> Market:
@@ -109,6 +123,15 @@ def market_of(keys: pd.MultiIndex) -> Market:
 
 def _by_date(rows: Rows) -> Rows:
     return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
+
+
+def _exposures(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+    wide = price_exposures(market.closes, market.amounts)
+    columns = {name: market.at(values, keys) for name, values in wide.items()}
+    if industries is not None:
+        found = industries.reindex(keys.get_level_values("instrument")).to_numpy()
+        columns["industry"] = pd.Series(found, keys, dtype="string")
+    return pd.DataFrame(columns)
 
 
 def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset) -> pd.DataFrame:

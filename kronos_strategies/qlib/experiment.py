@@ -6,14 +6,27 @@ files. Artefacts go to `./mlruns` as before.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
+from pathlib import Path
 
 from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from qlib.workflow.recorder import MLflowRecorder
 
 TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started
+SQLITE = "sqlite:///"
+
+
+def absolute(tracking: str) -> str:
+    """The address of an MLflow store, a relative file's with its folder.
+
+    MLflow keeps the connection to an address for as long as the process lives: under a relative one it would go
+    on with the file of the folder where it was first used.
+    """
+    file = Path(tracking.removeprefix(SQLITE)).expanduser()
+    return f"{SQLITE}{file.resolve()}" if tracking.startswith(SQLITE) else tracking
 
 
 class KronosRecorder(MLflowRecorder):
@@ -39,7 +52,8 @@ class KronosExpManager(MLflowExpManager):
     """Makes experiments of ours; takes the arguments of Qlib's manager: `uri`, `default_exp_name`."""
 
     def __init__(self, uri: str, default_exp_name: str) -> None:
-        super().__init__(uri, default_exp_name)
+        super().__init__(absolute(uri), default_exp_name)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
         # A bar for each small local file drowns what qrun has to say.
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 

@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.evidence import evidence_of_run
+from kronos_strategies.qlib.evidence import evidence_of_run, read_industries
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.registry import count_trials, log_run, run_params
 from kronos_strategies.report.build import report_on
@@ -29,18 +29,30 @@ class KronosRecord(ACRecordTemp):
         dataset: whose market, label and dates to evaluate on.
         trials: settings that were tried before this run, itself counted, by which its Sharpe ratio is deflated;
             when omitted, the different ones that the experiment has on record.
+        industry: CSV or parquet file of instrument and industry, to report the score within industries and beyond
+            them; empty or None where it is not known. It is one classification for all dates.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it lacks a column, or has an instrument twice.
     """
 
     artifact_path = "kronos"
     depend_cls = PortAnaRecord
 
     def __init__(
-        self, recorder: object, model: KronosModel, dataset: KronosDataset, trials: int | None = None
+        self,
+        recorder: object,
+        model: KronosModel,
+        dataset: KronosDataset,
+        trials: int | None = None,
+        industry: str | None = None,
     ) -> None:
         super().__init__(recorder=recorder)
         self.model = model
         self.dataset = dataset
         self.trials = trials
+        self.industries = read_industries(Path(industry)) if industry else None
 
     def check(self, include_self: bool = False, parents: bool = True) -> None:
         """Demand the backtest's report; PortAnaRecord's own check would need its configuration."""
@@ -61,7 +73,9 @@ class KronosRecord(ACRecordTemp):
         traded, held = self.load(f"report_normal_{FREQ}.pkl"), self.load(f"positions_normal_{FREQ}.pkl")
         params = self._params()
         trials = count_trials(self.recorder, params) if self.trials is None else self.trials
-        evidence = evidence_of_run(self.model, self.dataset, signals, label, traded, held, trials)
+        evidence = evidence_of_run(
+            self.model, self.dataset, signals, label, traded, held, trials, self.industries
+        )
         log_run(self.recorder, params)
         report = report_on(evidence)
         with tempfile.TemporaryDirectory() as name:

@@ -10,7 +10,7 @@ import mlflow
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from kronos_strategies.qlib.experiment import TRACKING
+from kronos_strategies.qlib.experiment import SQLITE, TRACKING, absolute
 from kronos_strategies.qlib.registry import DATA, STORE
 
 SHORT = 8  # characters of an id that runs are shown by
@@ -28,6 +28,7 @@ def find_run(name: str, tracking: str = TRACKING) -> Run:
         ValueError: no such run, or several.
     """
     _check_there(tracking)
+    tracking = absolute(tracking)
     runs = [run for run in _all_runs(tracking) if run.info.run_id.startswith(name)] if len(name) >= 4 else []
     if len(runs) == 1:
         return runs[0]
@@ -46,7 +47,7 @@ def artefacts(run: Run, tracking: str = TRACKING) -> Path:
     parsed = urlparse(uri)
     if parsed.scheme in ("", "file"):
         return Path(url2pathname(parsed.path))
-    fetched = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=tracking)
+    fetched = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=absolute(tracking))
     return Path(fetched)
 
 
@@ -82,8 +83,8 @@ def _all_runs(tracking: str) -> list[Run]:
 
 def _check_there(tracking: str) -> None:
     """MLflow would make an empty database in the place of one that is not there."""
-    file = Path(tracking.removeprefix("sqlite:///"))
-    if tracking.startswith("sqlite:///") and not file.is_file():
+    file = Path(tracking.removeprefix(SQLITE)).expanduser()
+    if tracking.startswith(SQLITE) and not file.is_file():
         raise FileNotFoundError(
             f"There is no record of runs at {file.resolve()}. Run from the folder of the experiment, or name its "
             "store with --tracking."

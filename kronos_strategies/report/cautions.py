@@ -38,7 +38,8 @@ def cautions(report: Report) -> list[str]:
 
 def of_ledger(ledger: Mapping[str, int]) -> Iterator[str]:
     """Rows that were lost between the first line and the last."""
-    first, last = next(iter(ledger.values()), 0), next(reversed(ledger.values()), 0)
+    rows = list(ledger.values()) or [0]
+    first, last = rows[0], rows[-1]
     if last < FEW_ROWS * first:
         yield (
             f"Only {count(last)} of {count(first)} rows ({percent(last / first)}) were compared: the ledger says "

@@ -63,7 +63,7 @@ METRICS = {
     "gross_sharpe": Metric("Sharpe, gross", two),
     "annual_cost": Metric("Costs a year", percent),
     "turnover": Metric("Turnover a bar", percent),
-    "break_even_bps": Metric("Costs that would leave nothing, basis points", two),
+    "break_even_bps": Metric("Costs that would leave a mean return of zero, basis points", two),
 }
 BY_HORIZON = {
     r"coverage_([\d.]+)": Metric("Outcomes in the {}% band", percent),

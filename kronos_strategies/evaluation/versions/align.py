@@ -163,7 +163,7 @@ class _Frame:
         names = [set(grid.names) for grid in self.laid.values()]
         if not set.intersection(*dates):
             spans = "; ".join(f"{_span(grid)} in the {what}" for what, grid in self.laid.items())
-            return f"There is no date that all have: {spans}. Score the same dates."
+            return f"There is no date that all have: {spans}. Score the same dates, at the same time of day."
         if not set.intersection(*names):
             some = "; ".join(f"{grid.names[0]}, ... in the {what}" for what, grid in self.laid.items())
             return f"There is no instrument that all have: {some}. Write their names alike."
@@ -174,7 +174,9 @@ class _Frame:
 
 
 def _span(grid: Grid) -> str:
-    return f"{grid.dates[0]:%Y-%m-%d} to {grid.dates[-1]:%Y-%m-%d}"
+    """First and last date; with the time of day, which may be all that keeps dates apart, where there is one."""
+    form = "%Y-%m-%d" if (grid.dates == grid.dates.normalize()).all() else "%Y-%m-%d %H:%M"
+    return f"{grid.dates[0].strftime(form)} to {grid.dates[-1].strftime(form)}"
 
 
 def _grid(series: pd.Series, what: str) -> Grid:

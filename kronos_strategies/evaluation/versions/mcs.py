@@ -27,6 +27,11 @@ def confidence_p(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
     Range statistic, 1,000 stationary bootstraps of blocks of 2 * overlap dates on average, or of T^(1/3) where
     that is more. Versions that are equal on every date share one p: their difference has no variance.
 
+    The set is too eager on short series. In simulations of versions without a true difference, one or more of them
+    left the set, which should happen in 10 %, in 12 % (four of them, 1,000 dates, labels of 1 date), 19 % (two, 500
+    dates, 10), 23 % (four, 250 dates, 5) and 37 % (four, 100 dates, 5); blocks twice as long were no better. Read
+    it beside Holm's p, which keeps its size.
+
     Args:
         losses: dates x versions, less is better; a date that one of them lacks is left out.
         overlap: successive dates that one label spans.

@@ -53,6 +53,5 @@ def _left_out(rows: CommonRows) -> Iterator[str]:
 
 
 def _constant(values: np.ndarray) -> np.ndarray:
-    """(dates, names) -> (dates,): whether all values of a date are one, but for rounding."""
-    low, high = np.fmin.reduce(values, axis=1), np.fmax.reduce(values, axis=1)
-    return high - low <= 1e-12 * np.fmax(np.abs(low), np.abs(high))
+    """(dates, names) -> (dates,): whether all values of a date are one; to RankIC rounding is a difference too."""
+    return np.fmin.reduce(values, axis=1) == np.fmax.reduce(values, axis=1)

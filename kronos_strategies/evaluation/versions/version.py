@@ -15,7 +15,7 @@ class Version:
     Attributes:
         name: short and unique among those compared.
         score: indexed (datetime, instrument), known at the close of the date.
-        losses: of the same index, figures of single rows of which less is better, such as crps_5 or qlike_5;
+        losses: of the same index, figures of single rows of which less is better, such as crps_h5 or qlike_h5;
             None without any.
         provenance: what made it, by label, ready to print.
     """

@@ -40,7 +40,7 @@ def decay_of(rows: CommonRows, bars_between: int) -> pd.DataFrame:
     """Long: version, horizon, rank_ic, low, high, dates; empty with a single label.
 
     Dates are those that the longest horizon leaves defined for all versions, so that a longer label does not mean
-    other dates.
+    other dates. A horizon that leaves none, longer than the data, has rows of NaN and does not shorten the others.
     """
     columns = ["version", "horizon", "rank_ic", "low", "high", "dates"]
     if len(rows.labels) < 2:
@@ -50,8 +50,11 @@ def decay_of(rows: CommonRows, bars_between: int) -> pd.DataFrame:
         for name, score in rows.scores.items()
         for horizon, label in rows.labels.items()
     }
-    longest = max(rows.labels)
-    defined = np.logical_and.reduce([np.isfinite(found[name, longest]) for name in rows.scores])
+    on = {
+        horizon: np.logical_and.reduce([np.isfinite(found[name, horizon]) for name in rows.scores])
+        for horizon in rows.labels
+    }
+    defined = on[max((horizon for horizon in on if on[horizon].any()), default=max(on))]
     lines = []
     for (name, horizon), by_date in found.items():
         test = mean_test(by_date[defined], math.ceil(horizon / bars_between))

@@ -74,8 +74,11 @@ def cache(tmp_path_factory) -> Path:
 def run(tmp_path_factory, cache) -> tuple[subprocess.CompletedProcess[str], Path]:
     """A month of the simulated market, which does not exist before."""
     folder = tmp_path_factory.mktemp("run")
+    sectors = simulate_market(MarketConfig()).sectors  # of the default market
+    pd.DataFrame({"instrument": sectors.index, "industry": sectors.to_numpy()}).to_csv(folder / "sectors.csv")
     span = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-06-09"}
-    return qrun(folder, XDG_CACHE_HOME=str(cache), KRONOS_STORE="forecasts", **span), folder
+    more = {"KRONOS_STORE": "forecasts", "KRONOS_INDUSTRY": "sectors.csv"}
+    return qrun(folder, XDG_CACHE_HOME=str(cache), **more, **span), folder
 
 
 def artefacts(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from kronos_strategies.contenders import find_contender, find_evidence, hold_against
 from kronos_strategies.evidence import Evidence
+from kronos_strategies.qlib.evidence import read_industries
 from kronos_strategies.qlib.registry import FORECASTS
 from kronos_strategies.qlib.runs import find_run
 from tests.kronos_strategies.cli.conftest import run as command
@@ -33,8 +34,8 @@ def inside(folder, cache, monkeypatch) -> Path:
     """The working directory of the run, with its cache."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    for name in [name for name in os.environ if name.startswith("KRONOS_")]:
-        monkeypatch.delenv(name)
+    for name in [name for name in os.environ if name.startswith(("KRONOS_", "MLFLOW_TRACKING"))]:
+        monkeypatch.delenv(name)  # MLflow sets the latter itself
     return folder
 
 
@@ -72,6 +73,22 @@ def test_the_evidence_holds_what_qlib_traded(folder):
     np.testing.assert_allclose(own, label.reindex(own.index), rtol=1e-6)
     from_bars = evidence.market.at(evidence.market.earned(1), own.index)
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
+
+
+def test_a_score_is_held_against_industries_where_they_are_known(folder):
+    sectors = pd.read_csv(folder / "sectors.csv", index_col="instrument")["industry"]
+    known = Evidence.read(artefacts(folder) / "evidence").exposures["industry"]
+    assert known.nunique() > 3
+    assert (known == known.index.get_level_values("instrument").map(sectors)).all()
+    neutral = pd.read_csv(artefacts(folder) / "neutral.csv", index_col=0)
+    assert {"none", "volatility", "size", "beta", "industry", "all"} == set(neutral.index)
+
+
+def test_an_instrument_of_two_industries_is_refused(tmp_path):
+    file = tmp_path / "twice.csv"
+    file.write_text("instrument,industry\n000001,banks\n000002,steel\n000001,shops\n")
+    with pytest.raises(ValueError, match="gives 000001 an industry twice"):
+        read_industries(file)
 
 
 def test_report_makes_the_same_page_again_by_id_and_by_folder(run_id, inside, capsys, tmp_path):
@@ -128,7 +145,7 @@ def test_a_run_can_be_reported_beside_another(run_id, inside, capsys, tmp_path):
 
 
 def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=f"no run in sqlite:///mlflow.db, whose latest are .*{run_id[:8]}"):
+    with pytest.raises(ValueError, match=f"no run in sqlite:///.*mlflow.db, whose latest are .*{run_id[:8]}"):
         find_run("ffffffff")
     with pytest.raises(ValueError, match="no run"):
         find_run(run_id[:3])  # too short to be meant

@@ -1,6 +1,7 @@
 """A report writes one page that needs nothing else, strict JSON, and CSVs that read back."""
 
 import dataclasses
+import html
 import json
 import os
 import re
@@ -146,6 +147,11 @@ def test_the_page_shows_what_the_report_holds(report):
         f"<dd>{report.signal.rank_ic.mean:.3f}</dd>", f"{report.portfolio.sharpe.dsr:.1%}",
     ):  # fmt: skip
         assert shown in page
+
+
+def test_a_calibrated_pit_is_that_of_as_many_paths(report):
+    ten = dataclasses.replace(report, distribution=dataclasses.replace(report.distribution, samples=10))
+    assert "calibrated, 10 independent paths have 0.500 ± 0.316" in html.unescape(page_of(ten))
 
 
 def test_every_metric_is_listed_under_its_name_and_has_a_label(report):

@@ -7,6 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from kronos_strategies.evaluation.distribution.calibration import (
+    calibrated_deviation,
     ensemble_crps,
     fair_crps,
     inside,
@@ -35,6 +36,13 @@ def test_shares_of_a_calibrated_forecast_are_equal_at_any_number_of_samples(rng,
     ranks = pit(rng.standard_normal((ROWS, count)), rng.standard_normal(ROWS))
     for bins in (4, 10):
         assert pit_shares(ranks, count, bins) == pytest.approx(np.full(bins, 1 / bins), abs=4 / ROWS**0.5 / 2)
+
+
+@pytest.mark.parametrize("count", [2, 10, 37])
+def test_the_deviation_of_a_calibrated_pit_depends_on_the_number_of_samples(rng, count):
+    ranks = pit(rng.standard_normal((ROWS, count)), rng.standard_normal(ROWS))
+    assert calibrated_deviation(count) == pytest.approx(ranks.std(), abs=0.005)
+    assert calibrated_deviation(count) == pytest.approx(np.std(np.arange(count + 1) / count))
 
 
 def test_shares_of_a_narrow_forecast_lie_at_both_ends(rng):

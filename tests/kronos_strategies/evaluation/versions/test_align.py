@@ -107,6 +107,13 @@ def later(series: pd.Series, years: int) -> pd.Series:
     return series.set_axis(pd.MultiIndex.from_arrays(moved, names=INDEX.names))
 
 
+def at_three(series: pd.Series) -> pd.Series:
+    days, names = (series.index.get_level_values(level) for level in ("datetime", "instrument"))
+    return series.set_axis(
+        pd.MultiIndex.from_arrays([days + pd.Timedelta(hours=15), names], names=INDEX.names)
+    )
+
+
 @pytest.mark.parametrize(
     ("scores", "label", "reason"),
     [
@@ -117,6 +124,11 @@ def later(series: pd.Series, years: int) -> pd.Series:
         ),
         ((part(), later(part(), 1)), None, r"2025-01-01 to 2025-01-08 in the scores of 'b'"),
         ((part(), part()), later(part(), 1), r"2025-01-08 in the labels of 1 bars"),
+        (
+            (part(), at_three(part())),
+            None,
+            r"2024-01-08 in the scores of 'a'; 2024-01-01 15:00 to 2024-01-08 15:00 in the scores of 'b'",
+        ),
         (
             (part(), part().rename(index=lambda name: f"SH{name}", level="instrument")),
             None,

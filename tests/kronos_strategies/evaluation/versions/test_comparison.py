@@ -128,6 +128,14 @@ def test_a_decay_has_every_horizon_on_the_dates_of_the_longest():
     assert alone.decay.empty
 
 
+def test_a_horizon_longer_than_the_data_does_not_empty_the_decay():
+    labels = pd.DataFrame({1: LABEL, 5: LABEL, 250: np.nan})
+    decay = compare_versions([FAIR, GOOD], labels, horizon=1).decay.set_index(["version", "horizon"])
+    for name in ("fair", "good"):
+        assert decay["dates"][name].tolist() == [120, 120, 0]
+        assert decay["rank_ic"][name].notna().tolist() == [True, True, False]
+
+
 def test_other_horizons_do_not_change_the_headline():
     labels = pd.DataFrame({1: LABEL, 5: LABEL.where(drawn(INDEX, 5) > 0)})
     pd.testing.assert_frame_equal(
@@ -188,6 +196,14 @@ def test_dates_that_rank_nothing_are_counted_never_zero_and_told():
     assert "The label is constant on 2 of 120 dates" in text
     assert "'fair' is constant" not in text
     assert found.ledger["no score of 'good'"] == 29
+
+
+def test_no_date_is_said_to_be_left_out_that_counts():
+    """Ranks see differences of rounding, which a score far from zero has little more of."""
+    far = Version("far", GOOD.score + 1e14)
+    found = compare_versions([FAIR, far], LABEL, horizon=1)
+    assert of(found, "far")["dates"] == 120
+    assert not any("constant" in warning for warning in found.warnings)
 
 
 def test_an_infinite_score_is_none():

@@ -1,0 +1,177 @@
+"""What both Backtrader scripts do alike: bars into feeds, a run, its report, its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import backtrader as bt
+import pandas as pd
+from rich.console import Console
+
+from kronos.bars import PRICES, adjust_bars
+from kronos.training.config import Source
+from kronos.training.readers import is_qlib_store, open_reader
+from kronos_strategies.backtrader import (
+    InformationCoefficient,
+    KronosBand,
+    KronosRankStrategy,
+    KronosTearSheet,
+    SteppedCommission,
+    save_plot,
+)
+from kronos_strategies.backtrader.indicator import PARAMS
+from kronos_strategies.data.qlib_bins import read_bars
+from kronos_strategies.report.terminal import show_report
+
+FEW_NAMES = 5  # a coefficient of fewer is left undefined
+Panel = dict[str, pd.DataFrame]
+
+
+class Account(bt.observers.Value):
+    """The account, without its parameters in the picture."""
+
+    plotinfo = (("plotname", "account"),)
+
+    def _plotlabel(self) -> list[object]:
+        return []
+
+
+class Trades(bt.observers.BuySell):
+    """Purchases and sales, without their parameters in the picture."""
+
+    plotinfo = (("plotname", "trades"),)
+
+    def _plotlabel(self) -> list[object]:
+        return []
+
+
+class TopK(KronosRankStrategy):
+    """Leaves the benchmark out of the ranking, and draws the forecasts of one feed over its price.
+
+    Params:
+        benchmark: name of a feed that is never traded; "" for none.
+        drawn: name of the feed to draw.
+    """
+
+    params = (("benchmark", ""), ("drawn", ""))
+
+    def __init__(self) -> None:
+        super().__init__()
+        for data in self.datas:
+            data.plotinfo.plot = data._name == self.p.drawn
+            if data.plotinfo.plot:
+                KronosBand(data, **{name: getattr(self.p, name) for name, _ in PARAMS})
+        for own in self.signal_lines.values():
+            own.plotinfo.plot = own.data.plotinfo.plot
+
+    def lines_of(self, data: bt.AbstractDataBase) -> bt.LineSeries | None:
+        """The benchmark's are None."""
+        return None if data._name == self.p.benchmark else super().lines_of(data)
+
+
+def read_panel(
+    bars: Path,
+    market: str,
+    names: tuple[str, ...],
+    benchmark: str,
+    start: datetime | None,
+    end: datetime | None,
+) -> Panel:
+    """Adjusted bars by name, those without a price left out, the benchmark's among them.
+
+    Args:
+        bars: a Qlib store, a CSV or parquet file, or a folder of such files.
+        market: of a Qlib store.
+        names: only these; all when empty.
+        benchmark: name of one more; "" for none.
+        start, end: first and last time.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    if not names or not benchmark or is_qlib_store(bars):
+        wanted = names
+    else:
+        wanted = (*names, benchmark)
+    reader = open_reader(Source(bars, market=market, instruments=wanted))
+    panel = {each.instrument: each.bars for each in reader.series()}
+    if benchmark and benchmark not in panel:
+        panel[benchmark] = _index(bars, benchmark)
+    cut = {name: frame.dropna(subset=list(PRICES)).loc[start:end] for name, frame in panel.items()}
+    cut = {name: frame for name, frame in cut.items() if len(frame)}
+    if not cut:
+        raise ValueError(
+            f"{bars} has no bar from {start or 'the first'} to {end or 'the last'}. Widen the span."
+        )
+    return cut
+
+
+def _index(bars: Path, benchmark: str) -> pd.DataFrame:
+    """Bars of a benchmark that is no member of its market."""
+    if not is_qlib_store(bars):
+        raise ValueError(f"{bars} holds no {benchmark!r} to be the benchmark. Name one of its instruments.")
+    return adjust_bars(read_bars(bars, [benchmark]).set_index("datetime").drop(columns="instrument"))
+
+
+def run(
+    panel: Mapping[str, pd.DataFrame],
+    strategy: type[TopK],
+    settings: Mapping[str, Any],
+    sheet: Mapping[str, Any],
+    cash: float,
+    fee: float,
+    minutes: int = 0,
+) -> bt.Strategy:
+    """Trade a panel.
+
+    Args:
+        panel: bars by name.
+        strategy: to run.
+        settings: its parameters.
+        sheet: parameters of the KronosTearSheet.
+        cash: at the start.
+        fee: share of what is traded.
+        minutes: of a bar; 0 for daily ones.
+    """
+    cerebro = bt.Cerebro(stdstats=False)
+    frame = {"timeframe": bt.TimeFrame.Minutes, "compression": minutes} if minutes else {}
+    for name, bars in panel.items():
+        cerebro.adddata(bt.feeds.PandasData(dataname=bars, **frame), name=name)
+    cerebro.broker.setcash(cash)
+    cerebro.broker.addcommissioninfo(SteppedCommission(commission=fee))
+    cerebro.addstrategy(strategy, **settings)
+    cerebro.addobserver(Account)
+    cerebro.addobservermulti(Trades, barplot=True)
+    cerebro.addanalyzer(KronosTearSheet, _name="sheet", **sheet)
+    cerebro.addanalyzer(InformationCoefficient, _name="ic", signal=sheet["signal"], min_names=FEW_NAMES)
+    return cerebro.run()[0]
+
+
+def finish(strategy: bt.Strategy, output: Path) -> None:
+    """Write the report and the picture, and print the figures that everybody looks at first."""
+    sheet = strategy.analyzers.sheet
+    page = sheet.report(output)[0]
+    picture = save_plot(strategy, output / "run.png")
+    show_report(sheet.summary, [page, picture])
+    found = strategy.analyzers.ic.get_analysis()
+    rank = found["rank_ic_test"]
+    Console().print(
+        f"RankIC across {FEW_NAMES} names or more, {found['label']}: {rank['mean']:+.4f} (95 % {rank['low']:+.4f} to "
+        f"{rank['high']:+.4f}, t {rank['t']:+.2f}) on {rank['dates']} dates.",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def most_traded(panel: Mapping[str, pd.DataFrame], without: str) -> str:
+    """Name of the feed of the highest turnover in money among those of the most bars, the one to draw."""
+    longest = max(len(bars) for name, bars in panel.items() if name != without)
+    worth = {
+        name: float((bars["close"] * bars["volume"]).mean()) if "volume" in bars else 0.0
+        for name, bars in panel.items()
+        if name != without and len(bars) > 0.99 * longest
+    }
+    return max(sorted(worth), key=lambda name: worth[name])

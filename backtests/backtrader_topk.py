@@ -1,0 +1,118 @@
+"""Top-k by Kronos in Backtrader, on daily bars: forecast, rank, trade at the next open, report, picture.
+
+    python backtests/backtrader_topk.py
+    python backtests/backtrader_topk.py csi300.parquet --start 2022-01-04 --topk 30 --weighting inverse_volatility
+
+Bars are those of the simulated market, of any Qlib store, or of CSV or parquet files, tidy ones (instrument,
+datetime, open, high, low, close[, volume, factor]) or one a name. Results go to --output: report.html,
+metrics.json, CSVs, run.png; `kronos compare` takes the folder.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+import cyclopts
+from backtrader_run import TopK, finish, most_traded, read_panel, run
+
+from kronos.console import run_command
+from kronos_strategies.data.default import default_store, ensure_store, store_notices
+from kronos_strategies.portfolio import Side, Weighting
+
+INDEX = "SH000300"  # of the simulated market
+SIMULATED = (
+    "The market is SIMULATED: figures from it say nothing about a real one. For real bars name a Qlib store, or "
+    "files of bars."
+)
+
+app = cyclopts.App(
+    help="Trade the names that Kronos ranks best, in Backtrader.\n\nFor example: `python "
+    "backtests/backtrader_topk.py csi300.parquet --start 2022-01-04 --topk 30`",
+    version_flags=[],
+)
+
+
+@app.default
+def backtrader_topk(
+    bars: Path | None = None,
+    /,
+    *,
+    market: str = "csi300",
+    names: tuple[str, ...] = (),
+    benchmark: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    model: str = "kronos-nano",
+    lookback: int = 90,
+    horizon: int = 5,
+    samples: int = 20,
+    seed: int = 0,
+    device: str | None = None,
+    by: str = "expected_return",
+    topk: int = 10,
+    hysteresis: int = 5,
+    every: int = 5,
+    side: Side = "long",
+    weighting: Weighting = "equal",
+    target_volatility: float = 0.15,
+    fee: float = 0.001,
+    cash: float = 1e6,
+    trials: int = 1,
+    draw: str | None = None,
+    output: Path = Path("out/backtrader_topk"),
+) -> None:
+    """Trade the names that Kronos ranks best.
+
+    Args:
+        bars: a Qlib store, a CSV or parquet file, or a folder of such; the simulated market when omitted.
+        market: of a Qlib store: whoever was ever a member is traded.
+        names: only these.
+        benchmark: a name to hold the book against, never traded; the index of the simulated market.
+        start: first bar; trading begins once `lookback` bars are seen.
+        end: last bar.
+        model: bundled name, folder or hub id.
+        lookback: traded bars that the model reads.
+        horizon: bars to forecast.
+        samples: paths a window.
+        seed: of the draws.
+        device: cpu, cuda or mps; the fastest there is without one.
+        by: line to rank by: expected_return, prob_up, volatility, ...
+        topk: names to hold on each side.
+        hysteresis: ranks below topk at which a name that is held may stay.
+        every: bars from one rebalance to the next.
+        side: long, or long and short.
+        weighting: how weights are set.
+        target_volatility: of the book a year, for weighting=volatility_target.
+        fee: share of what is traded.
+        cash: at the start.
+        trials: settings that were tried before these, themselves counted.
+        draw: name to draw; the one of which most is traded when omitted.
+        output: folder of everything; forecasts are kept in it too.
+    """
+    store = ensure_store(default_store()) if bars is None else bars
+    notices = [SIMULATED] if bars is None else store_notices(store)
+    against = benchmark or (INDEX if bars is None else "")
+    panel = read_panel(store, market, names, against, start, end)
+    forecast = {"model": model, "lookback": lookback, "horizon": horizon, "samples": samples, "seed": seed}
+    rules = {"by": by, "topk": topk, "hysteresis": hysteresis, "side": side, "weighting": weighting}
+    settings = {
+        **forecast,
+        **rules,
+        "target_volatility": target_volatility,
+        "every": every,
+        "device": device,
+        "store": str(output / "forecasts"),
+        "benchmark": against,
+        "drawn": draw or most_traded(panel, against),
+    }
+    sheet = {
+        "signal": by,
+        "benchmark": against,
+        "trials": trials,
+        "title": f"Top {topk} of {len(panel) - bool(against)} by Kronos in Backtrader",
+        "notice": " ".join(notices),
+    }
+    finish(run(panel, TopK, settings, sheet, cash, fee), output)
+
+
+if __name__ == "__main__":
+    run_command(app)

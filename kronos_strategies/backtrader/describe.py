@@ -1,0 +1,127 @@
+"""What a run was, in words and settings: strategy, feeds, forecasts, broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.backtrader.band import KronosBand
+from kronos_strategies.backtrader.book import BookTape
+from kronos_strategies.backtrader.forecasts import ForecastSettings
+from kronos_strategies.backtrader.indicator import KronosIndicator
+from kronos_strategies.backtrader.scores import ScoreTape, indicators_of
+from kronos_strategies.result import BARS_PER_YEAR
+
+_ABSENT = ("device", "store", "tokenizer", "revision")  # settings that an empty string leaves out, too
+DAYS_A_YEAR, SATURDAY = 365, 5
+LONGEST_DAYS = 4  # between bars that are daily; a week is longer
+FEW = 0.02  # of the orders; so many refused ones are worth a word
+
+
+class Forecasts(NamedTuple):
+    """What made the forecasts of a run.
+
+    Attributes:
+        settings: of the KronosIndicator that is ranked by; None where there is none.
+        together: names of the feeds that share them, which label the store.
+        level: of the band.
+    """
+
+    settings: ForecastSettings | None
+    together: str
+    level: float
+
+
+def forecast_settings(
+    strategy: bt.Strategy, feeds: Mapping[str, bt.AbstractDataBase], tape: ScoreTape
+) -> Forecasts:
+    """The settings of the first ranked KronosIndicator, and who shares them."""
+    first = next((own for own in tape.sources.values() if isinstance(own, KronosIndicator)), None)
+    if first is None:
+        return Forecasts(None, "", 0.9)
+    settings, names = _settings(first), {data: name for name, data in feeds.items()}
+    kronos = (each for each in indicators_of(strategy) if isinstance(each, KronosIndicator | KronosBand))
+    together = {
+        names[each.data] for each in kronos if (_settings(each), each.p.every) == (settings, first.p.every)
+    }
+    return Forecasts(settings, ",".join(sorted(together)), first.p.level)
+
+
+def _settings(indicator: bt.Indicator) -> ForecastSettings:
+    values: dict[str, Any] = {f.name: getattr(indicator.p, f.name) for f in fields(ForecastSettings)}
+    return ForecastSettings(**values | {name: values[name] or None for name in _ABSENT})
+
+
+def describe_run(
+    strategy: bt.Strategy,
+    tape: ScoreTape,
+    dates: pd.Series,
+    line: str,
+    label: str,
+    settings: ForecastSettings | None,
+) -> dict[str, str]:
+    """What ran, by label, ready to print."""
+    names, own = list(tape.sources), next(iter(tape.sources.values()))
+    shown = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:11])}, ... {names[-1]}"
+    kind = "the feeds" if isinstance(own, bt.AbstractDataBase) else type(own).__name__
+    params = {name: value for name, value in strategy.p._getkwargs().items() if _tells(strategy, name)}
+    return {
+        "strategy": type(strategy).__name__,
+        "its settings": ", ".join(f"{name}={value}" for name, value in params.items()) or "as they come",
+        "feeds ranked": f"{len(names)}: {shown}",
+        "bars": f"{len(dates):,}, {dates.iloc[0]:%Y-%m-%d} to {dates.iloc[-1]:%Y-%m-%d}",
+        "signal": f"{line} of {kind}",
+        "label": label,
+        "rebalanced": f"every {tape.every} bar{'s' * (tape.every != 1)}",
+        **(
+            {"lookback": f"{settings.lookback} traded bars", "horizon": f"{settings.horizon} bars"}
+            if settings
+            else {}
+        ),
+        "broker": f"{type(strategy.broker).__name__} of Backtrader {bt.__version__}",
+    }
+
+
+def _tells(strategy: bt.Strategy, name: str) -> bool:
+    """Whether a parameter is not as it comes; where forecasts are kept is no matter."""
+    default = type(strategy).params._getpairs().get(name)
+    return name != "store" and getattr(strategy.p, name) != default
+
+
+def remarks(strategy: bt.Strategy, book: BookTape) -> Iterator[str]:
+    """How orders were filled, where a reader would think otherwise."""
+    broker = strategy.broker
+    if getattr(getattr(broker, "p", None), "coc", False):
+        yield (
+            "Orders filled at the close that they were decided at (set_coc): no result of next-open execution "
+            "compares with this."
+        )
+    if getattr(getattr(broker, "p", None), "coo", False) and strategy.cerebro.p.cheat_on_open:
+        yield "Orders were decided with the open known that they filled at (cheat_on_open): nobody can trade so."
+    orders = book.refused + book.filled
+    if book.refused > FEW * orders:
+        yield (
+            f"The broker refused {book.refused} of {orders} orders, for want of cash or margin: the book is not "
+            "the one that the strategy wanted."
+        )
+
+
+def bars_per_year(times: pd.Index) -> int:
+    """Told from (bars,) ascending datetimes.
+
+    Bars on weekends tell a market that never closes, 365 days a year, else 252; times that several bars a day, by
+    the median of the days. Bars further apart than a day are counted in calendar time, weekly ones 52 a year.
+    """
+    index = pd.DatetimeIndex(times)
+    days, counts = np.unique(index.normalize(), return_counts=True)
+    if len(days) > 1:
+        step = float(np.median(np.diff(days) / np.timedelta64(1, "D")))
+        if step > LONGEST_DAYS:
+            return max(1, round(DAYS_A_YEAR / step))
+    year = DAYS_A_YEAR if (index.day_of_week >= SATURDAY).any() else BARS_PER_YEAR
+    return round(year * float(np.median(counts))) if len(days) else BARS_PER_YEAR

@@ -1,0 +1,182 @@
+"""A finished Backtrader run -> its evidence, in this project's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kronos.codebase import git_commit, package_version
+from kronos.forecast import Forecast, Provenance
+from kronos_strategies.backtrader.cautions import warnings_of
+from kronos_strategies.backtrader.outlook import LINES, lines, outlooks
+from kronos_strategies.backtrader.recording import Recording
+from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
+from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evidence import About, Evidence
+from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
+
+OWN = "Kronos"
+DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside the run's own
+DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
+MIN_COVERAGE = 0.5  # of the scored rows, for a naive signal to be compared: on those that both have
+IN_BARS = {  # what naive signals are called where bars are no days
+    "12-1 momentum": "momentum of 252 to 21 bars ago",
+    "5-day reversal": "5-bar reversal",
+    "low 20-day volatility": "low 20-bar volatility",
+}
+
+
+def evidence_of(run: Recording) -> Evidence:
+    """Everything that the report of a run is computed from.
+
+    Raises:
+        ValueError: the run had no score to judge.
+    """
+    keys, market, result = run.keys, Market.of(run.panel), run.result
+    if not len(keys):
+        raise ValueError(
+            f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
+        )
+    naive, scarce = _naive(run, market, keys)
+    own = OWN if run.line == "expected_return" else f"{OWN} {run.line}"
+    own = own if run.settings or run.forecasts or len(run.made) else run.line
+    horizons = sorted({*DECAY, run.hold})
+    labels = pd.DataFrame({h: market.at(market.earned(h, run.price), keys) for h in horizons})
+    paths, provenance = _forecasts(run, market)
+    exposures = price_exposures(market.closes, market.amounts)
+    known = {} if provenance is None else describe(provenance)
+    code = f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}"
+    return Evidence(
+        about=About(
+            title=run.title,
+            hold=run.hold,
+            bars_between=run.every,
+            trials=run.trials,
+            described={**run.described, **known, "code": code},
+            ledger=_ledger(run, keys, labels[run.hold]),
+            warnings=(
+                *([run.notice] if run.notice else []),
+                *run.remarks,
+                *warnings_of(run, keys, provenance, result),
+                *(f"{name} is left out: it lacks bars for over half of the rows." for name in scarce),
+            ),
+            bars_per_year=run.bars_per_year,
+        ),
+        scores=pd.DataFrame({own: run.scores["score"].reindex(keys), **naive}),
+        labels=labels,
+        exposures=pd.DataFrame({name: market.at(wide, keys) for name, wide in exposures.items()}),
+        market=market,
+        paths=paths,
+        provenance=provenance,
+        result=result,
+    )
+
+
+def describe(known: Provenance) -> dict[str, str]:
+    """What a forecast was made with, by label, ready to print."""
+    s = known.sampling
+    found = {
+        "model": known.model,
+        "revision": known.revision or "-",
+        "weights sha256": known.weights_sha256 or "-",
+        "trained until": known.trained_until or "not stated",
+        "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
+        "window": known.window,
+        "precision": known.precision,
+    }
+    return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
+
+
+def _naive(run: Recording, market: Market, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
+    """Naive scores of the same rows, and the names of those that lack too many."""
+    found = {
+        name if run.daily else IN_BARS.get(name, name): market.at(wide, keys)
+        for name, wide in market.naive.items()
+    }
+    scarce = [name for name, score in found.items() if score.notna().mean() < MIN_COVERAGE]
+    return {name: score for name, score in found.items() if name not in scarce}, scarce
+
+
+def _ledger(run: Recording, keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
+    traded, scored = run.scores.index.isin(run.panel.index), run.scores.index.isin(keys)
+    return {
+        "rows of feeds at rebalances": len(run.scores),
+        "no bar, or one without a price": int((~traded).sum()),
+        "no forecast (too few bars)": int((traded & ~scored).sum()),
+        "forecast, but no return to compare with": int(label.isna().sum()),
+        "compared": int(label.notna().sum()),
+    }
+
+
+def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provenance | None]:
+    """What is kept of the forecasts, where they are still to be had; and what made them, where that is known."""
+    stored = _stored(run)
+    made = run.made[run.made.isin(run.panel.index)]
+    if stored is None:
+        if run.settings is None:
+            return None, None
+        return None, run.settings.predictor().provenance(run.settings.sampling(), "")
+    provenance, horizon = stored.recipe.provenance, stored.recipe.spec.horizon
+    dates = stored.dates.intersection(pd.DatetimeIndex(made.get_level_values("datetime")).unique())
+    if horizon < 2 or not len(dates):
+        return None, provenance  # paths of one bar cannot be scored: a signal trades a bar later
+    horizons = sorted({h for h in DISTRIBUTION if h < horizon} | {horizon - 1})
+    said: list[pd.DataFrame] = []
+    forecasts = _read(stored, dates, made, run, said)
+    paths, provenance = keep_paths(forecasts, market, horizons, min(run.hold, horizon - 1), run.price)
+    return replace(paths, by_samples=pd.concat(said).sort_index()) if said else paths, provenance
+
+
+def _stored(run: Recording) -> StoredForecasts | None:
+    """The folder that the run's forecasts are in."""
+    if run.forecasts:
+        return StoredForecasts(Path(run.forecasts))
+    settings = run.settings
+    if settings is None or settings.store is None:
+        return None
+    known = settings.predictor().provenance(settings.sampling(), "")
+    spec = WindowSpec(run.together, settings.lookback, settings.horizon, settings.lookback)
+    return ForecastStore(settings.store).open(known, spec)
+
+
+def _read(
+    stored: StoredForecasts,
+    dates: pd.DatetimeIndex,
+    made: pd.MultiIndex,
+    run: Recording,
+    said: list[pd.DataFrame],
+) -> Iterator[Forecast]:
+    """The run's own forecasts date by date; what the line says of the first k paths is put aside in `said`."""
+    for date in dates:
+        whole = stored.read(date)
+        own = np.asarray(whole.keys.isin(made))
+        if not own.any():
+            continue
+        forecast = replace(
+            whole,
+            paths=whole.paths[own],
+            keys=whole.keys[own],
+            timestamps=whole.timestamps[own],
+            last=whole.last[own],
+        )
+        if run.line in LINES:
+            said.append(_by_samples(forecast, LINES.index(run.line), run.level))
+        yield forecast
+
+
+def _by_samples(forecast: Forecast, column: int, level: float) -> pd.DataFrame:
+    """What a line says from the first 1, 2, 4, ... paths, and from all: columns = numbers of paths."""
+    counts = sorted({*(2**i for i in range(forecast.samples.bit_length())), forecast.samples})
+    return pd.DataFrame(
+        {
+            k: lines(outlooks(replace(forecast, paths=forecast.paths[:, :k])), level)[:, column]
+            for k in counts
+            if k <= forecast.samples
+        },
+        index=forecast.keys,
+    )
