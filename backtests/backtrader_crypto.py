@@ -9,7 +9,7 @@ to --output: report.html, metrics.json, CSVs, run.png; `kronos compare` takes th
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import cyclopts
 import pandas as pd
@@ -19,6 +19,8 @@ from kronos.console import run_command
 
 BARS = Path(__file__).parents[2] / "shared" / "data" / "binance_5min_2024.parquet"
 YEAR = 365 * 24 * 60  # minutes
+
+Names = Annotated[tuple[str, ...], cyclopts.Parameter(negative=(), consume_multiple=True)]
 
 app = cyclopts.App(
     help="Trade crypto pairs by Kronos, in Backtrader.\n\nFor example: `python backtests/backtrader_crypto.py "
@@ -52,7 +54,7 @@ def backtrader_crypto(
     bars: Path = BARS,
     /,
     *,
-    names: tuple[str, ...] = (),
+    names: Names = (),
     start: datetime = datetime(2024, 4, 8),
     end: datetime = datetime(2024, 4, 15),
     minutes: int = 5,

@@ -92,10 +92,8 @@ def read_panel(
     Raises:
         ValueError: nothing is left.
     """
-    if not names or not benchmark or is_qlib_store(bars):
-        wanted = names
-    else:
-        wanted = (*names, benchmark)
+    among = bool(names and benchmark) and not is_qlib_store(bars)
+    wanted = (*names, benchmark) if among else names
     reader = open_reader(Source(bars, market=market, instruments=wanted))
     panel = {each.instrument: each.bars for each in reader.series()}
     if benchmark and benchmark not in panel:
@@ -136,6 +134,10 @@ def run(
         fee: share of what is traded.
         minutes: of a bar; 0 for daily ones.
     """
+    if settings["drawn"] not in panel:
+        raise ValueError(
+            f"There is no {settings['drawn']!r} to draw. Choose one of {', '.join(list(panel)[:10])}."
+        )
     cerebro = bt.Cerebro(stdstats=False)
     frame = {"timeframe": bt.TimeFrame.Minutes, "compression": minutes} if minutes else {}
     for name, bars in panel.items():
@@ -159,8 +161,8 @@ def finish(strategy: bt.Strategy, output: Path) -> None:
     found = strategy.analyzers.ic.get_analysis()
     rank = found["rank_ic_test"]
     Console().print(
-        f"RankIC across {FEW_NAMES} names or more, {found['label']}: {rank['mean']:+.4f} (95 % {rank['low']:+.4f} to "
-        f"{rank['high']:+.4f}, t {rank['t']:+.2f}) on {rank['dates']} dates.",
+        f"RankIC across {FEW_NAMES} names or more, {found['label']}: {rank['mean']:+.4f} (95 % {rank['low']:+.4f} "
+        f"to {rank['high']:+.4f}, t {rank['t']:+.2f}) on {rank['dates']} dates.",
         soft_wrap=True,
         highlight=False,
     )

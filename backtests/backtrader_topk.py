@@ -10,6 +10,7 @@ metrics.json, CSVs, run.png; `kronos compare` takes the folder.
 
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import cyclopts
 from backtrader_run import TopK, finish, most_traded, read_panel, run
@@ -24,6 +25,8 @@ SIMULATED = (
     "files of bars."
 )
 
+Names = Annotated[tuple[str, ...], cyclopts.Parameter(negative=(), consume_multiple=True)]
+
 app = cyclopts.App(
     help="Trade the names that Kronos ranks best, in Backtrader.\n\nFor example: `python "
     "backtests/backtrader_topk.py csi300.parquet --start 2022-01-04 --topk 30`",
@@ -37,7 +40,7 @@ def backtrader_topk(
     /,
     *,
     market: str = "csi300",
-    names: tuple[str, ...] = (),
+    names: Names = (),
     benchmark: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,

@@ -4,8 +4,8 @@
     python backtests/compare_versions.py --data ~/csi300 --start 2023-07-03 --end 2023-11-30
 
 The second checkpoint is --other, or kronos-nano fine-tuned for some hundred steps on the bars before --start. Each
-of the four is forecast into a store of its own and put on record; `kronos compare` then holds three of them against
-the first. Results go to --output: compare.html, compare.json.
+of the four is forecast into one store and put on record; `kronos compare` then holds three of them against the
+first. Results go to --output: compare.html, compare.json.
 """
 
 import subprocess
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Annotated
 
 import cyclopts
+
+from kronos_strategies.qlib.runs import recorded_runs
 
 HERE, SCRIPTS = Path(__file__).parent, Path(sys.executable).parent
 CONFIG = HERE.parent / "configs" / "finetune_csi300.yaml"
@@ -56,18 +58,29 @@ def compare_versions(
     """
     output.mkdir(parents=True, exist_ok=True)
     tracking = f"sqlite:///{output.resolve() / 'mlflow.db'}"
-    other = other or str(tuned(model, ["--store", data] if data else [], start, steps, output / "tuned"))
+    other = other or str(
+        tuned(model, ["--store", data] if data else [], start, steps, output / f"tuned-{steps}")
+    )
     bars = ["--data", data] if data else []
     span = ["--start", f"{start:%Y-%m-%d}", "--end", f"{end:%Y-%m-%d}", "--market", market]
     versions = {}
     for checkpoint, name in ((model, "first"), (other, "second")):
         for setting, (temperature, top_p) in SETTINGS.items():
-            store = output / "forecasts" / f"{name}{setting}"
             paths = ["--samples", samples, "--horizon", hold + 1, "--T", temperature, "--top-p", top_p]
-            kronos("forecast", store, "--model", checkpoint, *span, *paths, *bars, "--tracking", tracking)
-            versions[f"{name}{setting}"] = next(store.glob("*/*"))
+            kronos(
+                "forecast",
+                output / "forecasts",
+                "--model",
+                checkpoint,
+                *span,
+                *paths,
+                *bars,
+                "--tracking",
+                tracking,
+            )
+            versions[f"{name}{setting}"] = recorded_runs(tracking)[0].info.run_id
     files = ["--html", output / "compare.html", "--json", output / "compare.json"]
-    named = [f"{name}={folder}" for name, folder in versions.items()]
+    named = [f"{name}={run}" for name, run in versions.items()]
     kronos("compare", *named, *bars, "--horizon", hold, "--gate", gate, *files, "--tracking", tracking)
 
 

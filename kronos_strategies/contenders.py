@@ -7,7 +7,7 @@ torch; the Qlib adapter is asked only for runs and for the returns that followed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,10 +15,10 @@ import pandas as pd
 from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
 from kronos_strategies.evaluation.versions.files import read_version
 from kronos_strategies.evaluation.versions.version import Version
-from kronos_strategies.evidence import ABOUT, Evidence
+from kronos_strategies.evidence import ABOUT, EVIDENCE, Evidence
 from kronos_strategies.store.manifest import MANIFEST
 
-EVIDENCE = "evidence"  # the folder beside a report.html
+Span = tuple[str | None, str | None]  # first and last date; None for all that there are
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Contender:
         horizon: bars that its trade holds; None for scores alone.
         references: naive scores of its rows; None for scores alone.
         bars_between: bars between successive dates.
+        warnings: sentences that a reader of its figures must see.
     """
 
     version: Version
@@ -39,6 +40,7 @@ class Contender:
     horizon: int | None = None
     references: pd.DataFrame | None = None
     bars_between: int = 1
+    warnings: tuple[str, ...] = ()
 
 
 def find_contender(argument: str, tracking: str, data: Path | None, hold: int) -> Contender:
@@ -56,7 +58,7 @@ def find_contender(argument: str, tracking: str, data: Path | None, hold: int) -
     """
     name, _, rest = argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
     path = Path(rest).expanduser()
-    if path.suffix == ".parquet" and not path.is_dir():
+    if path.is_file() or path.suffix == ".parquet":
         version = read_version(path)
         return Contender(Version(name or version.name, version.score, version.losses, version.provenance))
     if path.is_dir():
@@ -96,14 +98,15 @@ def of_evidence(evidence: Evidence, name: str) -> Contender:
         horizon=evidence.about.hold,
         references=evidence.scores[naive],
         bars_between=evidence.about.bars_between,
+        warnings=evidence.about.warnings,
     )
 
 
-def _of_folder(folder: Path, name: str, data: Path | None, hold: int) -> Contender:
+def _of_folder(folder: Path, name: str, data: Path | None, hold: int, span: Span = (None, None)) -> Contender:
     if (folder / MANIFEST).is_file():
         from kronos_strategies.qlib.forecasts import contender_of_forecasts
 
-        return contender_of_forecasts(folder, name, data, hold)
+        return contender_of_forecasts(folder, name, data, hold, span)
     if (folder / ABOUT).is_file() or (folder / EVIDENCE / ABOUT).is_file():
         return of_evidence(Evidence.read(folder if (folder / ABOUT).is_file() else folder / EVIDENCE), name)
     inside = sorted(path.parent for path in folder.glob(f"*/*/{MANIFEST}"))
@@ -114,14 +117,14 @@ def _of_folder(folder: Path, name: str, data: Path | None, hold: int) -> Contend
 
 
 def _of_run(argument: str, name: str, tracking: str, data: Path | None, hold: int) -> Contender:
-    from kronos_strategies.qlib.runs import SHORT, data_folder, find_run, forecast_folder
+    from kronos_strategies.qlib.runs import SHORT, data_folder, find_run, forecast_folder, forecast_span
 
     run = find_run(argument, tracking)
     model = Path(run.data.params.get("kronos.model", run.info.run_name)).name
     name = name or f"{model}-{run.info.run_id[:SHORT]}"
     folder = forecast_folder(run)
     if folder is not None:
-        return _of_folder(folder, name, data or data_folder(run), hold)
+        return _of_folder(folder, name, data or data_folder(run), hold, forecast_span(run))
     return of_evidence(find_evidence(argument, tracking), name)
 
 
@@ -151,7 +154,8 @@ def hold_against(
     known = {c.version.name: c.horizon for c in contenders if c.horizon is not None}
     if len(set(known.values())) > 1:
         raise ValueError(
-            f"The runs hold positions for different times, {known} bars. Compare runs of one hold."
+            f"The versions hold positions for different times, {known} bars. Compare those of one, with "
+            f"--horizon {max(known.values())} for bare forecasts."
         )
     held = next(iter(known.values()), None)
     horizon = (held or 1) if horizon is None else horizon
@@ -161,7 +165,7 @@ def hold_against(
         labels = next((c.labels for c in contenders if c.labels is not None), None)
     if labels is None:
         raise ValueError("Files of scores say nothing without returns. Give the file of those with --labels.")
-    return compare_versions(
+    comparison = compare_versions(
         [c.version for c in contenders],
         labels,
         horizon,
@@ -169,3 +173,5 @@ def hold_against(
         bars_between=max(c.bars_between for c in contenders),
         references=next((c.references for c in contenders if c.references is not None), None),
     )
+    told = dict.fromkeys(warning for contender in contenders for warning in contender.warnings)
+    return replace(comparison, warnings=(*told, *comparison.warnings))

@@ -18,9 +18,11 @@ from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.evaluation.distribution.pathbook import PathBook
 from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.significance import overlap_of
 from kronos_strategies.result import BacktestResult
 
-ABOUT = "about.json"
+EVIDENCE = "evidence"  # the folder beside a report.html
+ABOUT = "about.json"  # in it
 FORMAT = 1  # another one is not read
 BENCHMARK = "benchmark: "  # before the names of columns
 
@@ -78,7 +80,7 @@ class Evidence:
     @property
     def overlap(self) -> int:
         """Successive dates that one label spans."""
-        return -(-self.about.hold // self.about.bars_between)
+        return overlap_of(self.about.hold, self.about.bars_between)
 
     def write(self, folder: Path) -> Path:
         """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
@@ -117,6 +119,18 @@ class Evidence:
             provenance=provenance,
             result=_read_result(folder, about.bars_per_year) if (folder / "book.parquet").is_file() else None,
         )
+
+
+def seen_before(known: Provenance, first: pd.Timestamp) -> list[str]:
+    """A warning where the checkpoint may have seen the dates it is judged on, the first of which is `first`."""
+    if known.trained_until is None:
+        return ["The checkpoint does not say until when it was trained: it may have seen the test dates."]
+    if pd.Timestamp(known.trained_until) < first:
+        return []
+    return [
+        f"The checkpoint was trained until {known.trained_until}, so it knows of times after the first test dates. "
+        "Its model card says which markets it saw until when."
+    ]
 
 
 def _read_about(folder: Path) -> tuple[About, Provenance | None]:

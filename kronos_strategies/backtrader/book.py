@@ -63,12 +63,13 @@ class BookTape:
             self._paid += bit.closedcomm + bit.openedcomm
             self._traded += abs(bit.size) * bit.price * self._notional(order.data)
             self._held[order.data] = None
+            self._prices.setdefault(order.data, bit.price)
             self.filled += 1
 
     def see(self) -> None:
         """Read the account at the current bar of the strategy."""
         now = self._strategy.datetime[0]
-        self._prices.update({data: data.close[0] for data in self._names if is_current(data, now)})
+        self._prices.update({data: data.close[0] for data in self._held if is_current(data, now)})
         value, shares = self._value(), self._broker.get_fundshares()
         bar = self._bars.setdefault(len(self._strategy), _Bar())
         bar.unit = value / shares

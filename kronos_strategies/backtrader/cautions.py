@@ -10,10 +10,12 @@ import pandas as pd
 from kronos.forecast import Provenance
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
+from kronos_strategies.evidence import seen_before
 from kronos_strategies.result import BacktestResult
 
 FEW_DATES = 100
-SETTLED_BARS = 120  # a set of feeds that never changes over so many was chosen afterwards
+SETTLED_BARS = 120  # feeds of which none ends over so many were chosen afterwards
+ENDED = 20  # bars of the market without one of its own, after which a feed is taken for ended
 NAMED = 5  # feeds in one sentence
 
 
@@ -48,29 +50,25 @@ def _model(run: Recording, provenance: Provenance | None, first: pd.Timestamp) -
                 "The feeds brought their forecasts along, and what made them is not known here: the model may have "
                 "seen the test dates. Name their folder: KronosTearSheet(forecasts=...)."
             )
-    elif provenance.trained_until is None:
-        yield "The checkpoint does not say until when it was trained: it may have seen the test dates."
-    elif pd.Timestamp(provenance.trained_until) >= first:
-        yield (
-            f"The checkpoint was trained until {provenance.trained_until}, so it knows of times after the first "
-            "test dates. Its model card says which markets it saw until when."
-        )
+    else:
+        yield from seen_before(provenance, first)
 
 
 def _listings(run: Recording) -> Iterator[str]:
-    """Feeds that came late or went early; or that none ever did, which no real market can say."""
-    bars = run.panel.index.to_frame(index=False).groupby("instrument")["datetime"].agg(["min", "max"])
-    start, end = bars["min"].min(), bars["max"].max()
-    ended = bars.index[bars["max"] < end]
+    """Feeds that ended early; or that none ever did, which no list of names made at the start could promise."""
+    dates = run.panel.index.get_level_values("datetime")
+    last = dates.to_series(index=run.panel.index).groupby("instrument").max()
+    calendar = dates.unique().sort_values()
+    ended = last.index[last < calendar[-min(ENDED, len(calendar))]]
     if len(ended):
         yield (
-            f"{_listed(ended)} had no more bars before the run was over. What is held of such a feed counts at its "
-            "last close until the strategy sells it, which flatters a book if the name failed."
+            f"{_listed(ended)} had no more bars long before the run was over. What is held of such a feed counts "
+            "at its last close until the strategy sells it, which flatters a book if the name failed."
         )
-    elif len(bars) > 1 and (bars["min"] == start).all() and len(run.book) >= SETTLED_BARS:
+    elif len(last) > 1 and len(run.book) >= SETTLED_BARS:
         yield (
-            f"Not one of the {len(bars)} feeds came late or ended early over {len(run.book):,} bars. If they were "
-            "chosen today, those that failed since are missing (survivorship), which flatters every long book."
+            f"Not one of the {len(last)} feeds ended early over {len(run.book):,} bars. If they were chosen today, "
+            "those that failed since are missing (survivorship), which flatters every long book."
         )
 
 

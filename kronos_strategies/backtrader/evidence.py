@@ -124,8 +124,10 @@ def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provena
     provenance, horizon = stored.recipe.provenance, stored.recipe.spec.horizon
     dates = stored.dates.intersection(pd.DatetimeIndex(made.get_level_values("datetime")).unique())
     if horizon < 2 or not len(dates):
-        return None, provenance  # paths of one bar cannot be scored: a signal trades a bar later
-    horizons = sorted({h for h in DISTRIBUTION if h < horizon} | {horizon - 1})
+        return None, provenance
+    horizons = [h for h in DISTRIBUTION if h < horizon]
+    if horizon - 1 > 1.5 * horizons[-1]:
+        horizons.append(horizon - 1)  # as far as the paths reach: a signal trades a bar later
     said: list[pd.DataFrame] = []
     forecasts = _read(stored, dates, made, run, said)
     paths, provenance = keep_paths(forecasts, market, horizons, min(run.hold, horizon - 1), run.price)

@@ -41,6 +41,7 @@ class ScoreTape:
         self._strategy, self._line = strategy, line
         self.sources = _sources(strategy, feeds, line)
         self._feeds = {name: feeds[name] for name in self.sources}
+        self._aged = {name: own for name, own in self.sources.items() if "age" in own.getlinealiases()}
         first = next(iter(self.sources.values()))
         self.every: int = every or getattr(strategy.p, "every", 0) or _own_every(first) or 1
         self._bars: dict[int, tuple[list[float], list[bool]]] = {}  # by the strategy's number of bars
@@ -50,16 +51,11 @@ class ScoreTape:
     def see(self) -> None:
         """Read the current bar of the strategy; again on another tick of it, under replay."""
         bar, now = len(self._strategy), self._strategy.datetime[0]
-        current = {name: is_current(data, now) for name, data in self._feeds.items()}
-        made = [name for name, own in self.sources.items() if current[name] and _is_fresh(own)]
-        if made:
+        if made := [name for name, own in self._aged.items() if self._reads(name, own, "age", now) == 0]:
             self._made[bar] = made
         if bar < self._due and bar not in self._bars:
             return
-        values = [
-            self._value(own) if current[name] and len(own) >= own._minperiod else nan
-            for name, own in self.sources.items()
-        ]
+        values = [self._reads(name, own, self._line, now) for name, own in self.sources.items()]
         if any(map(isfinite, values)):
             self._bars[bar] = (values, [len(data) > 0 for data in self._feeds.values()])
             self._due = bar + self.every
@@ -91,18 +87,16 @@ class ScoreTape:
         ]
         return pd.MultiIndex.from_arrays(arrays, names=["datetime", "instrument"]).sort_values()
 
-    def _value(self, own: bt.LineSeries) -> float:
-        return float(getattr(own.lines, self._line)[0])
+    def _reads(self, name: str, own: bt.LineSeries, line: str, now: float) -> float:
+        """What a line says of a feed; NaN where the feed has no bar or the line is not warm."""
+        if not is_current(self._feeds[name], now) or len(own) < own._minperiod:
+            return nan
+        return float(getattr(own.lines, line)[0])
 
 
 def is_current(data: bt.AbstractDataBase, now: float) -> bool:
     """Whether a feed has a bar with a price at the time `now`; before its first one Backtrader shows its last."""
     return len(data) > 0 and data.datetime[0] == now and isfinite(data.close[0])
-
-
-def _is_fresh(own: bt.LineSeries) -> bool:
-    """Whether a forecast was made at this bar."""
-    return "age" in own.getlinealiases() and len(own) >= own._minperiod and own.lines.age[0] == 0
 
 
 def _own_every(own: bt.LineSeries) -> int:

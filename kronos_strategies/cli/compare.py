@@ -52,7 +52,7 @@ def compare(
             runs when omitted, 1 for files and forecasts.
         baseline: version that the others are held against; the first one when omitted.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
-            worse than the baseline by more than that, at 95 % one-sided confidence.
+            worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
         html: page to write.
         json: file of all figures to write.
         data: Qlib store of the returns that followed forecasts; when omitted, the one they were made of if it is on
@@ -61,7 +61,7 @@ def compare(
     """
     from kronos_strategies.contenders import hold_against
     from kronos_strategies.evaluation.versions.files import read_labels
-    from kronos_strategies.evaluation.versions.gate import Gate, check_gate
+    from kronos_strategies.evaluation.versions.gate import Gate, UntestableError, check_gate
 
     gates = [Gate.parse(text) for text in gate or ()]
     if horizon is not None and horizon < 1:
@@ -71,9 +71,15 @@ def compare(
     span = horizon or next((contender.horizon for contender in contenders if contender.horizon), 1)
     returns = read_labels(labels, span) if labels else None
     comparison = hold_against(contenders, returns, span, chosen)
-    results = [result for each in gates for result in check_gate(each, comparison)]
+    results, untested = [], None
+    try:
+        results = [result for each in gates for result in check_gate(each, comparison)]
+    except UntestableError as error:
+        untested = error  # all that is known is shown and written first
     written = [*_write_json(json, comparison, results), *_write_page(html, comparison)]
     _show(comparison, results, written)
+    if untested is not None:
+        raise untested
     if not all(result.passed for result in results):
         sys.exit(1)
 
@@ -152,6 +158,8 @@ def _others(comparison: Comparison) -> list[str]:
 
 def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequence[Path]) -> None:
     """Print a table a metric, what was compared, what to beware of, the gates, and what was written."""
+    from kronos_strategies.report.cautions import of_ledger
+
     console = Console()
     for metric in comparison.by_date:
         rows = comparison.table[comparison.table["metric"] == metric]
@@ -161,7 +169,7 @@ def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequen
     console.print(
         f"Sample: {escape(', '.join(reasons))}, on {dates:,} dates", soft_wrap=True, highlight=False
     )
-    for warning in comparison.warnings:
+    for warning in (*of_ledger(comparison.ledger), *comparison.warnings):
         note(console, warning)
     for result in results:
         console.print(_verdict(result), soft_wrap=True, highlight=False)

@@ -66,6 +66,11 @@ class MeanTest:
     level: float
 
 
+def overlap_of(horizon: int, bars_between: int) -> int:
+    """Successive dates that a label of `horizon` bars spans: horizon / bars from date to date, rounded up."""
+    return -(-horizon // bars_between)
+
+
 def mean_test(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LEVEL) -> MeanTest:
     """The headline: EWC, or dates that do not overlap where there are fewer than 50 spans of them.
 

@@ -16,7 +16,7 @@ from kronos.tables import read_table
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import About, Evidence
+from kronos_strategies.evidence import About, Evidence, seen_before
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores, traded_bars
@@ -80,7 +80,8 @@ def evidence_of_run(
             ledger=_ledger(members, keys, label),
             warnings=(
                 *dataset.notices,
-                *_warnings(known.trained_until, members),
+                *seen_before(known, members.get_level_values("datetime").min()),
+                *_warnings(members),
                 *_crowded(result, members),
                 *(f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce),
             ),
@@ -180,19 +181,9 @@ def describe(known: Provenance) -> dict[str, str]:
     }
 
 
-def _warnings(trained_until: str | None, members: pd.Index) -> list[str]:
-    first = members.get_level_values("datetime").min()
+def _warnings(members: pd.Index) -> list[str]:
     by_date = members.to_frame(index=False).groupby("datetime")["instrument"]
     found = []
-    if trained_until is None:
-        found.append(
-            "The checkpoint does not say until when it was trained: it may have seen the test dates."
-        )
-    elif pd.Timestamp(trained_until) >= first:
-        found.append(
-            f"The checkpoint was trained until {trained_until}, so it knows of times after the first test dates. "
-            "Its model card says which markets it saw until when."
-        )
     dates = by_date.ngroups
     if dates < FEW_DATES:
         found.append(f"{dates} dates are few: intervals are wide.")

@@ -7,10 +7,11 @@ from typing import cast
 
 import pandas as pd
 
-from kronos_strategies.contenders import Contender
+from kronos_strategies.contenders import Contender, Span
 from kronos_strategies.data.default import default_store
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evidence import seen_before
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.evidence import DECAY, DISTRIBUTION, describe, market_of
 from kronos_strategies.qlib.market import naive_scores
@@ -18,8 +19,10 @@ from kronos_strategies.qlib.source import use_source
 from kronos_strategies.store import StoredForecasts
 
 
-def contender_of_forecasts(folder: Path, name: str, data: Path | None, hold: int) -> Contender:
-    """Every forecast of a folder, scored for a trade that holds `hold` bars.
+def contender_of_forecasts(
+    folder: Path, name: str, data: Path | None, hold: int, span: Span = (None, None)
+) -> Contender:
+    """Forecasts of a folder, scored for a trade that holds `hold` bars.
 
     Args:
         folder: of `StoredForecasts`.
@@ -27,6 +30,7 @@ def contender_of_forecasts(folder: Path, name: str, data: Path | None, hold: int
         data: Qlib store of the bars that were forecast and of those that followed; the simulated market when
             omitted.
         hold: bars that a position is held.
+        span: first and last date; all that there are when omitted.
 
     Raises:
         ValueError: the paths are too short for such a trade.
@@ -38,11 +42,13 @@ def contender_of_forecasts(folder: Path, name: str, data: Path | None, hold: int
             f"{folder} has forecasts of {spec.horizon} bars, too short for a trade that holds {hold}. Forecast "
             f"with --horizon {hold + 1}, or compare with --horizon {max(1, spec.horizon - 1)}."
         )
-    use_source(data or default_store())
-    keys = cast(pd.MultiIndex, stored.frame().index)
+    notices = use_source(data or default_store())
+    keys = cast(pd.MultiIndex, stored.frame(*span).index)
+    dates = keys.get_level_values("datetime").unique()
     market = market_of(keys)
     horizons = [h for h in DISTRIBUTION if h < spec.horizon]
-    paths, provenance = keep_paths(tracked(stored, f"read {name}", "dates"), market, horizons, hold)
+    forecasts = (stored.read(date) for date in tracked(dates, f"read {name}", "dates"))
+    paths, provenance = keep_paths(forecasts, market, horizons, hold)
     score = paths.by_samples.iloc[:, -1].rename("score")
     labels = {h: market.at(market.earned(h), keys) for h in sorted({*DECAY, hold})}
     return Contender(
@@ -50,4 +56,5 @@ def contender_of_forecasts(folder: Path, name: str, data: Path | None, hold: int
         labels=pd.DataFrame(labels),
         horizon=hold,
         references=pd.DataFrame(naive_scores(keys)),
+        warnings=(*notices, *(f"'{name}': {told}" for told in seen_before(provenance, dates[0]))),
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 
+from kronos_strategies.evidence import EVIDENCE
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.evidence import evidence_of_run, read_industries
 from kronos_strategies.qlib.model import KronosModel
@@ -17,7 +20,7 @@ from kronos_strategies.report.build import report_on
 from kronos_strategies.report.terminal import show_report
 
 FREQ = "1day"
-EVIDENCE = "evidence"
+SPAN = ("start_time", "end_time")
 
 
 class KronosRecord(ACRecordTemp):
@@ -98,5 +101,19 @@ class KronosRecord(ACRecordTemp):
         known, dataset = self.model.provenance, self.dataset
         if known is None:  # a restored model, whose scores were made elsewhere
             known = self.model.forecasts(dataset.windows("test"), dataset.spec).stored.recipe.provenance
-        trade = {"hold": str(dataset.hold), "deal_price": dataset.deal_price}
+        trade = {"hold": str(dataset.hold), "deal_price": dataset.deal_price, "trading": self._trading()}
         return run_params(known, dataset.spec, trade)
+
+    def _trading(self) -> str:
+        """The backtest's strategy, its settings and its costs, as the task names them; its dates apart."""
+        try:
+            task = self.recorder.load_object("task")
+        except LoadObjectError:
+            return "-"  # started from code, not from a task
+        found = []
+        for record in task.get("record", []):
+            config = record.get("kwargs", {}).get("config")
+            if config:
+                backtest = {k: v for k, v in config.get("backtest", {}).items() if k not in SPAN}
+                found.append({**config, "backtest": backtest})
+        return json.dumps(found, sort_keys=True, default=str)

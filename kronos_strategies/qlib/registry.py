@@ -19,6 +19,7 @@ from kronos_strategies.store import Filled, WindowSpec
 FORECASTS = "kronos_forecasts"  # experiment of `kronos forecast`
 PREFIX = "kronos."  # of our parameters and tags, beside Qlib's own
 TRIAL, STORE, DATA = f"{PREFIX}trial", f"{PREFIX}forecast_store", f"{PREFIX}data"
+FIRST, LAST = f"{PREFIX}first_date", f"{PREFIX}last_date"
 
 
 def run_params(known: Provenance, spec: WindowSpec, trade: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -101,9 +102,9 @@ def forecast_run(known: Provenance, spec: WindowSpec, data: Path) -> Iterator[Ca
         }
         done |= {"windows_per_second": filled.windows / filled.seconds} if filled.windows else {}
         recorder.log_metrics(**done)
-        recorder.set_tags(
-            **{STORE: str(filled.stored.folder.resolve()), DATA: str(data.expanduser().resolve())}
-        )
+        dates = list(filled.digests)
+        folders = {STORE: str(filled.stored.folder.resolve()), DATA: str(data.expanduser().resolve())}
+        recorder.set_tags(**folders, **{FIRST: str(dates[0]), LAST: str(dates[-1])})
         return filled
 
     try:

@@ -11,7 +11,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from kronos_strategies.qlib.experiment import SQLITE, TRACKING, absolute
-from kronos_strategies.qlib.registry import DATA, STORE
+from kronos_strategies.qlib.registry import DATA, FIRST, LAST, STORE
 
 SHORT = 8  # characters of an id that runs are shown by
 
@@ -29,10 +29,12 @@ def find_run(name: str, tracking: str = TRACKING) -> Run:
     """
     _check_there(tracking)
     tracking = absolute(tracking)
-    runs = [run for run in _all_runs(tracking) if run.info.run_id.startswith(name)] if len(name) >= 4 else []
+    runs = (
+        [run for run in recorded_runs(tracking) if run.info.run_id.startswith(name)] if len(name) >= 4 else []
+    )
     if len(runs) == 1:
         return runs[0]
-    known = [f"{run.info.run_id[:SHORT]} ({run.info.run_name})" for run in _all_runs(tracking)[:10]]
+    known = [f"{run.info.run_id[:SHORT]} ({run.info.run_name})" for run in recorded_runs(tracking)[:10]]
     if not runs:
         raise ValueError(
             f"'{name}' is no file, no folder of forecasts or of a report, and no run in {tracking}, whose latest "
@@ -57,13 +59,18 @@ def forecast_folder(run: Run) -> Path | None:
     return Path(folder) if folder else None
 
 
+def forecast_span(run: Run) -> tuple[str | None, str | None]:
+    """First and last date that a run by `kronos forecast` was asked for; its folder may hold others."""
+    return run.data.tags.get(FIRST), run.data.tags.get(LAST)
+
+
 def data_folder(run: Run) -> Path | None:
     """The Qlib store that a run by `kronos forecast` read; None for any other run."""
     folder = run.data.tags.get(DATA)
     return Path(folder) if folder else None
 
 
-def _all_runs(tracking: str) -> list[Run]:
+def recorded_runs(tracking: str) -> list[Run]:
     """Of all experiments, latest first."""
     client, found, token = MlflowClient(tracking_uri=tracking), [], None
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

@@ -24,6 +24,7 @@ from kronos_strategies.evaluation.distribution.volatility import (
     realised_variance,
     sum_ahead,
 )
+from kronos_strategies.evaluation.significance import overlap_of
 
 CLOSES, RANGES = "closes", "ranges"  # the two measures of realised variance
 
@@ -127,4 +128,4 @@ class Market:
         Where the dates are uneven the nearest two decide; 1 for a single date.
         """
         steps = np.diff(np.sort(self.calendar.get_indexer(dates)))
-        return int(np.ceil(horizon / steps.min())) if len(steps) else 1
+        return overlap_of(horizon, int(steps.min())) if len(steps) else 1

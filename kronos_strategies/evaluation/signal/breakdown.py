@@ -14,15 +14,10 @@ from kronos_strategies.evaluation.signal.exposures import Exposure
 from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
 from kronos_strategies.evaluation.signal.neutral import neutral_rank_ic
 from kronos_strategies.evaluation.signal.quantiles import buckets_of
-from kronos_strategies.evaluation.significance import MeanTest, mean_test
+from kronos_strategies.evaluation.significance import MeanTest, mean_test, overlap_of
 
 TERCILES = ("low", "middle", "high")
 NONE, ALL = "none", "all"  # rows of the neutral table that are no exposure's
-
-
-def overlap_of(horizon: int, bars_between: int) -> int:
-    """Successive dates that a label of `horizon` bars spans: horizon / bars between dates, rounded up."""
-    return -(-horizon // bars_between)
 
 
 def by_year(coefficients: pd.DataFrame, overlap: int) -> pd.DataFrame:

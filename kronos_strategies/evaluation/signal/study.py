@@ -18,14 +18,13 @@ from kronos_strategies.evaluation.signal.breakdown import (
     by_year,
     decay,
     late,
-    overlap_of,
 )
 from kronos_strategies.evaluation.signal.exposures import Exposure
 from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
 from kronos_strategies.evaluation.signal.naive import beside_naive
 from kronos_strategies.evaluation.signal.persistence import rank_autocorrelation, top_turnover
 from kronos_strategies.evaluation.signal.quantiles import QuantileStudy, bucket_count, study_quantiles
-from kronos_strategies.evaluation.significance import MeanTest, mean_test, newey_west
+from kronos_strategies.evaluation.significance import MeanTest, mean_test, newey_west, overlap_of
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import cast
 
 import numpy as np
@@ -11,6 +12,8 @@ import pandas as pd
 
 from kronos_strategies.evaluation.grid import Grid
 from kronos_strategies.evaluation.versions.version import Version
+
+ROWS = "rows of any version"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class CommonRows:
         lacking: losses that only some versions have, and one that has not.
         labels: by horizon in bars, ascending; NaN also where that horizon has none.
         references: naive scores.
-        ledger: rows by reason, from those of the first version to those compared.
+        ledger: rows by reason, from those that any version has to those compared.
     """
 
     dates: pd.DatetimeIndex
@@ -56,10 +59,10 @@ def align(
         ValueError: an index without those levels, keys that are missing or occur twice, a version or label without
             a finite value, or no row that all have.
     """
-    frame = _Frame.of(versions[0])
+    frame = _Frame.of(versions)
     scores = {v.name: frame.place(v.score, f"scores of '{v.name}'", needed=True) for v in versions}
     wide = {h: frame.place(label, f"labels of {h} bars", needed=h == horizon) for h, label in labels.items()}
-    common, ledger = _common(versions[0], scores, wide[horizon])
+    common, ledger = _common(frame.held, scores, wide[horizon])
     if not common.any():
         raise ValueError(frame.nothing_shared())
     rows, columns = np.flatnonzero(common.any(axis=1)), np.flatnonzero(common.any(axis=0))
@@ -82,16 +85,12 @@ def align(
 
 
 def _common(
-    first: Version, scores: Mapping[str, np.ndarray], label: np.ndarray
+    held: np.ndarray, scores: Mapping[str, np.ndarray], label: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Which rows all have, and where the first version's others were lost."""
-    needed = {
-        "no finite score": scores[first.name],
-        **{f"no score of '{name}'": values for name, values in scores.items() if name != first.name},
-        "no label": label,
-    }
-    ledger, left = {f"rows of '{first.name}'": len(first.score)}, len(first.score)
-    common = np.ones(label.shape, bool)
+    """Which rows all have, and where those that any version has were lost."""
+    needed = {**{f"no score of '{name}'": values for name, values in scores.items()}, "no label": label}
+    left = int(held.sum())
+    ledger, common = {ROWS: left}, held.copy()
     for reason, values in needed.items():
         common &= np.isfinite(values)
         ledger[reason] = left - int(common.sum())
@@ -124,16 +123,24 @@ def _losses(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Dates and names of the first version, on which the others are laid, and what was laid."""
+    """Dates and names of all versions, on which everything is laid; where any has a row; and what was laid."""
 
     dates: pd.DatetimeIndex
     names: pd.Index
+    held: np.ndarray
     laid: dict[str, Grid] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, version: Version) -> _Frame:
-        grid = _grid(version.score, f"scores of '{version.name}'")
-        return cls(grid.dates, grid.names)
+    def of(cls, versions: Sequence[Version]) -> _Frame:
+        grids = [_grid(version.score, f"scores of '{version.name}'") for version in versions]
+        if len(zones := {str(grid.dates.tz) for grid in grids}) > 1:
+            raise ValueError(f"The versions' dates are in the time zones {sorted(zones)}. Write them in one.")
+        dates = reduce(pd.DatetimeIndex.union, (grid.dates for grid in grids))
+        names = reduce(pd.Index.union, (grid.names for grid in grids))
+        held = np.zeros((len(dates), len(names)), bool)
+        for grid in grids:
+            held[dates.get_indexer(grid.dates)[grid.row], names.get_indexer(grid.names)[grid.column]] = True
+        return cls(dates, names, held)
 
     def place(self, series: pd.Series, what: str, needed: bool = False) -> np.ndarray:
         """(dates, names); NaN where the series has no row or no finite value.

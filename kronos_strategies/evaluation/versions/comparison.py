@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -10,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from kronos_strategies.evaluation.significance import overlap_of
 from kronos_strategies.evaluation.versions.align import align
 from kronos_strategies.evaluation.versions.measures import figures_by_date
 from kronos_strategies.evaluation.versions.paired import paired_table
@@ -41,7 +41,7 @@ class Comparison:
             dates that the longest leaves defined for all versions.
         references: long as `table` without tests: naive scores on the same rows, columns version (its name),
             metric, mean, low, high, dates.
-        ledger: rows by reason, from those of the first version to those compared.
+        ledger: rows by reason, from those that any version has to those compared.
         warnings: sentences that a reader must see.
         provenance: version -> label -> text.
     """
@@ -124,7 +124,7 @@ def compare_versions(
         )
     if bars_between < 1:
         raise ValueError(f"bars_between={bars_between}: successive dates are at least 1 bar apart.")
-    overlap = math.ceil(horizon / bars_between)
+    overlap = overlap_of(horizon, bars_between)
     rows = align(versions, _by_horizon(labels, horizon), horizon, references)
     by_date = figures_by_date(rows, horizon)
     return Comparison(

@@ -50,6 +50,10 @@ class Gate:
         return cls(found["metric"], found["sign"], margin)
 
 
+class UntestableError(ValueError):
+    """A gate that nothing speaks for or against: too few dates, or none on which both versions rank anything."""
+
+
 @dataclass(frozen=True)
 class GateResult:
     """Of one gate and one version.
@@ -74,7 +78,7 @@ def check_gate(gate: Gate, comparison: Comparison) -> tuple[GateResult, ...]:
     """Hold every version but the baseline against a gate.
 
     Raises:
-        ValueError: an unknown metric, a sign that does not suit it, or too few dates for a test.
+        ValueError: an unknown metric, a sign that does not suit it, or (`UntestableError`) too few dates for a test.
     """
     if gate.metric not in comparison.by_date:
         raise ValueError(
@@ -96,7 +100,7 @@ def _check(gate: Gate, version: str, comparison: Comparison) -> GateResult:
     worst, best = (test.mean, test.mean) if test.method == CONSTANT else one_sided_bounds(test)
     bound = best if gate.sign == ">=" else worst
     if not math.isfinite(bound):
-        raise ValueError(
+        raise UntestableError(
             f"'{gate}' cannot be checked: '{version}' and '{comparison.baseline}' have {gate.metric} on "
             f"{test.dates} common dates, too few for a test of labels that span {comparison.overlap}."
         )

@@ -18,7 +18,7 @@ except ImportError as error:
 
 SIZE = 0.1
 REPETITIONS = 1000
-MIN_BLOCKS = 4
+MIN_BLOCKS = 10
 
 
 def confidence_p(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
@@ -38,7 +38,7 @@ def confidence_p(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
         seed: of the bootstrap.
 
     Returns:
-        By version; NaN with fewer than four blocks of dates.
+        By version; NaN with fewer than MIN_BLOCKS blocks of dates.
     """
     defined = losses.to_numpy()[np.isfinite(losses).all(axis=1)]  # (T, versions)
     block = block_length(len(defined), overlap)

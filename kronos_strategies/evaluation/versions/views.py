@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
-from kronos_strategies.evaluation.significance import mean_test
+from kronos_strategies.evaluation.significance import mean_test, overlap_of
 from kronos_strategies.evaluation.versions.align import CommonRows
 from kronos_strategies.evaluation.versions.measures import gains_by_date
 from kronos_strategies.evaluation.versions.paired import difference
@@ -57,7 +56,7 @@ def decay_of(rows: CommonRows, bars_between: int) -> pd.DataFrame:
     defined = on[max((horizon for horizon in on if on[horizon].any()), default=max(on))]
     lines = []
     for (name, horizon), by_date in found.items():
-        test = mean_test(by_date[defined], math.ceil(horizon / bars_between))
+        test = mean_test(by_date[defined], overlap_of(horizon, bars_between))
         lines.append((name, horizon, test.mean, test.low, test.high, test.dates))
     return pd.DataFrame(lines, columns=columns)
 

@@ -63,7 +63,7 @@ def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
     assert cells[3] == f"{row['difference_low']:.3f} to {row['difference_high']:.3f}"
     assert cells[4:] == ["<0.001", "<0.001", "yes", f"{row['detectable']:.3f}"]
     assert line(out, "old", block=1)[2:4] == ["baseline", "–"]
-    assert "Sample: 4,500 rows of 'old', 4,500 compared, on 150 dates" in out
+    assert "Sample: 4,500 rows of any version, 4,500 compared, on 150 dates" in out
 
 
 def test_json_has_the_figures_of_the_python_function(files, capsys):
@@ -138,7 +138,9 @@ def test_files_of_other_layouts_and_more_rows_give_the_same_figures(files, capsy
     compare(capsys, "old", "new", json="other.json")
     one, other = (json.loads((files / name).read_text()) for name in ("one.json", "other.json"))
     assert one["metrics"] == other["metrics"]
-    assert one["ledger"] == other["ledger"]
+    assert other["ledger"]["rows of any version"] - one["ledger"]["rows of any version"] == 30
+    assert other["ledger"]["no score of 'old'"] == 30
+    assert other["ledger"]["compared"] == one["ledger"]["compared"]
 
 
 def test_constant_scores_and_dates_of_one_name_are_counted_and_told(files, capsys):
@@ -203,10 +205,6 @@ def save(series: pd.Series, name: str) -> None:
         (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"a metric that is not there"),
         (["old.parquet", "new.parquet", "--gate", "ic<=0"], r"wrong sign"),
         (["old.parquet", "new.parquet", "--horizon", "0"], r"horizon=0"),
-        (
-            ["old.parquet", "new.parquet", "--horizon", "100", "--gate", "ic>=0"],
-            r"cannot be checked.*too few",
-        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, capsys):
@@ -224,6 +222,20 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, capsys):
     assert len(err.strip().splitlines()) == 1
     assert out == ""
     assert not (files / "figures.json").exists()
+
+
+def test_a_gate_that_cannot_be_tested_exits_2_after_everything_is_written(files, capsys):
+    code, out, err = compare(capsys, "old", "new", horizon=100, gate="ic>=0", json="figures.json")
+    assert code == 2
+    assert re.search(r"cannot be checked.*too few", err)
+    assert "detect" in out
+    assert json.loads((files / "figures.json").read_text())["gates"] == []
+
+
+def test_an_upper_case_or_other_suffix_is_a_file_of_scores_too(files, capsys):
+    (files / "new.parquet").rename(files / "new.PQ")
+    code, _, err = run(capsys, "compare", "old.parquet", "new.PQ", "--labels", "label.parquet")
+    assert (code, err) == (0, "")
 
 
 def test_scores_without_labels_are_refused(files, capsys):

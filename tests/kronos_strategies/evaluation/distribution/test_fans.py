@@ -38,7 +38,9 @@ def test_dates_lie_evenly_however_many_there_are(market):
         at = list(AT[:count])
         kept = fans_of(walks(market, at), market)["datetime"].unique()
         assert len(kept) <= 2 * DATES
-        steps = np.diff(DAYS.get_indexer(pd.DatetimeIndex(kept)))[:-1]  # up to the last, which is always there
+        steps = np.diff(DAYS.get_indexer(pd.DatetimeIndex(kept)))[
+            :-1
+        ]  # up to the last, which is always there
         assert len(set(steps)) <= 1
         assert len(kept) >= min(count, DATES)
 
@@ -60,12 +62,14 @@ def test_bands_are_quantiles_of_the_sampled_closes(frame, market):
     closes = made.path("close")[ALL.index(name)]
     fan = frame[(frame["datetime"] == date) & (frame["instrument"] == name) & (frame["step"] > 0)]
     for column, level in FAN_LEVELS.items():
-        np.testing.assert_allclose(fan[column], np.quantile(closes, level, axis=0, method="weibull"), rtol=1e-6)
+        np.testing.assert_allclose(
+            fan[column], np.quantile(closes, level, axis=0, method="weibull"), rtol=1e-6
+        )
 
 
 def test_the_most_traded_names_before_the_first_forecast_are_chosen(market):
     traded = market.amounts.copy()
-    traded.loc[: DAYS[AT[0]], ALL[7:7 + NAMES]] *= 1000
+    traded.loc[: DAYS[AT[0]], ALL[7 : 7 + NAMES]] *= 1000
     traded.loc[DAYS[AT[0] + 1] :, ALL[:NAMES]] *= 1_000_000  # nobody knows of these yet
     other = Market(market.opens, market.closes, traded, market.ranges)
     assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(ALL[7 : 7 + NAMES])
@@ -76,7 +80,9 @@ def test_what_has_not_come_yet_is_missing(market):
     ahead = np.zeros((len(ALL), 4, 2))
     near = fans_of([forecast(last, market.closes.iloc[last].to_numpy(), ahead)], market)
     assert near.loc[near["step"] > 0, "close"].notna().all()
-    early = Market(*(getattr(market, name).iloc[: last + 1] for name in ("opens", "closes", "amounts", "ranges")))
+    early = Market(
+        *(getattr(market, name).iloc[: last + 1] for name in ("opens", "closes", "amounts", "ranges"))
+    )
     near = fans_of([forecast(last, market.closes.iloc[last].to_numpy(), ahead)], early)
     assert near.loc[near["step"] > 0, "close"].isna().all()
     assert near.loc[near["step"] <= 0, "close"].notna().all()

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kronos_strategies.evaluation.signal.breakdown import beyond, by_group, by_year, decay, late, overlap_of
+from kronos_strategies.evaluation.signal.breakdown import beyond, by_group, by_year, decay, late
 from kronos_strategies.evaluation.signal.exposures import Exposure
 from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
-from kronos_strategies.evaluation.significance import mean_test
+from kronos_strategies.evaluation.significance import mean_test, overlap_of
 
 SHAPE = DATES, NAMES = 300, 60
 

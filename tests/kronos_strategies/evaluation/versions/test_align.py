@@ -38,13 +38,13 @@ def test_rows_are_those_that_all_have_with_a_finite_value():
     assert list(found.dates) == list(INDEX.levels[0][1:])
 
 
-def test_the_ledger_counts_every_row_of_the_first_version_once():
+def test_the_ledger_counts_every_row_of_any_version_once():
     found = common(
         part(undefined=[0]), part(drop=[0, 1], seed=1), part(undefined=[1, 2]), label=part(drop=[2, 3])
     )
     assert dict(found.ledger) == {
-        "rows of 'a'": 24,
-        "no finite score": 1,
+        "rows of any version": 24,
+        "no score of 'a'": 1,
         "no score of 'b'": 1,
         "no score of 'c'": 1,
         "no label": 1,
@@ -52,9 +52,12 @@ def test_the_ledger_counts_every_row_of_the_first_version_once():
     }
 
 
-def test_rows_that_only_one_has_change_nothing():
+def test_rows_that_only_one_has_change_nothing_and_are_counted():
     few = common(part(drop=range(8)), part(seed=1))
     more = common(part(), part(drop=range(8), seed=1))
+    assert (few.ledger["no score of 'a'"], few.ledger["no score of 'b'"]) == (8, 0)
+    assert (more.ledger["no score of 'a'"], more.ledger["no score of 'b'"]) == (0, 8)
+    assert few.ledger["rows of any version"] == more.ledger["rows of any version"] == 24
     np.testing.assert_array_equal(few.scores["a"], more.scores["a"])
     np.testing.assert_array_equal(few.labels[1], more.labels[1])
     assert few.dates.equals(more.dates)
@@ -68,6 +71,13 @@ def test_neither_the_order_of_rows_nor_that_of_levels_matters():
     )
     for name in "ab":
         np.testing.assert_array_equal(plain.scores[name], shuffled.scores[name])
+
+
+def test_dates_of_two_time_zones_are_refused():
+    days, names = (INDEX.get_level_values(level) for level in ("datetime", "instrument"))
+    zoned = pd.MultiIndex.from_arrays([days.tz_localize("Asia/Shanghai"), names], names=INDEX.names)
+    with pytest.raises(ValueError, match=r"time zones .*Asia/Shanghai"):
+        common(part(), part(seed=1).set_axis(zoned))
 
 
 def test_instruments_may_be_categories_and_dates_of_another_unit():
