@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields
 from math import isfinite
 
@@ -28,8 +29,8 @@ class KronosRankStrategy(bt.Strategy):
     then every `every` bars.
 
     A feed that has no bar now, or one without a price, is suspended: it keeps its weight, valued at its last
-    price. One that has had no bar for `ended_after` bars is taken for ended, which no live market could tell
-    sooner, and sold at its last close less `haircut`, since a feed without bars fills no other order.
+    price. One that has had no bar for `ended_after` bars of its length is taken for ended, which no live market
+    could tell sooner, and sold at its last close less `haircut`, since a feed without bars fills no other order.
 
     Sizes come from each feed's `CommissionInfo.getsize`: whole ones by default, parts of one or whole lots with
     `SteppedCommission`. The account is taken to be the strategy's own, and to hold shares or coins without
@@ -40,7 +41,7 @@ class KronosRankStrategy(bt.Strategy):
     Params:
         model, lookback, horizon, samples, ...: the parameters of each feed's `KronosIndicator`.
         every: one of them: bars from one forecast to the next, and from one rebalance to the next.
-        ended_after: bars without one of its own after which a feed counts as ended.
+        ended_after: bars of other feeds of its length after which one without any counts as ended.
         haircut: part of the last close, in [0, 1), that is lost in selling an ended feed.
         by, topk, hysteresis, side, ...: the fields of `PortfolioRules`, here ranking by expected_return.
 
@@ -64,6 +65,9 @@ class KronosRankStrategy(bt.Strategy):
             dict.fromkeys(alias for own in self.signal_lines.values() for alias in own.getlinealiases())
         )
         self._seen: dict[bt.AbstractDataBase, tuple[int, float]] = {}  # bar and price of a feed's last one
+        self._lengths = dict.fromkeys(self.datas, 0)  # of the feeds at this bar
+        self._moved: set[bt.AbstractDataBase] = set()  # those that came to it with a bar of their own
+        self._ticks: Counter[tuple[int, int]] = Counter()  # bars so far, by length of bar
         self._placed: dict[int, bt.Order] = {}  # by reference
         self._due = 0  # the bar to rebalance on
 
@@ -105,21 +109,36 @@ class KronosRankStrategy(bt.Strategy):
 
     def next(self) -> None:
         """Cancel what did not trade, sell what has ended, rebalance when it is time."""
+        self._moved = {data for data, before in self._lengths.items() if len(data) > before}
+        self._lengths = {data: len(data) for data in self.datas}
+        self._ticks.update({_rhythm(data) for data in self._moved})
+        waiting = {}
         for order in self._placed.values():
-            if order.alive():
+            if order.alive() and self._awaited(order.data):
+                waiting[order.ref] = order
+            elif order.alive():
                 self.cancel(order)
-        self._placed = {}
+        self._placed = waiting
         for data in self.signal_lines:
             if self.is_current(data):
-                self._seen[data] = (len(self), data.close[0])
+                self._seen[data] = (self._ticks[_rhythm(data)], data.close[0])
         if self._simulated:
             self._liquidate_ended()
         if len(self) >= self._due:
             self._rebalance()
 
     def is_current(self, data: bt.AbstractDataBase) -> bool:
-        """Whether a feed has a bar with a price now; before its first one Backtrader shows its last one instead."""
-        return len(data) > 0 and data.datetime[0] == self.datetime[0] and isfinite(data.close[0])
+        """Whether a feed has a bar with a price now; before its first one Backtrader shows its last one instead.
+
+        A resampled bar is dated with the end of its day, which need not be the time of the bar that completed it.
+        """
+        if not len(data):
+            return False
+        return (data in self._moved or data.datetime[0] == self.datetime[0]) and isfinite(data.close[0])
+
+    def _awaited(self, data: bt.AbstractDataBase) -> bool:
+        """Whether a feed of longer bars than the strategy's own has not come to its next one yet."""
+        return _rhythm(data) > _rhythm(self.data) and data not in self._moved
 
     def _rebalance(self) -> None:
         signals, equity = self._signals(), self._equity()
@@ -171,7 +190,7 @@ class KronosRankStrategy(bt.Strategy):
     def _liquidate_ended(self) -> None:
         for data, (bar, price) in self._seen.items():
             size = self.getposition(data).size
-            if size and len(self) - bar >= self.p.ended_after:
+            if size and self._ticks[_rhythm(data)] - bar >= self.p.ended_after:
                 trade, lost = (self.sell, self.p.haircut) if size > 0 else (self.buy, -self.p.haircut)
                 # Of all kinds only this one fills at its own price, without a bar of its feed.
                 worth = {"price": price * (1 - lost), "exectype": bt.Order.Historical, "histnotify": True}
@@ -216,6 +235,11 @@ class KronosRankStrategy(bt.Strategy):
             raise ValueError(f"every={p.every} and ended_after={p.ended_after} count bars. Give at least 1.")
         if not 0 <= p.haircut < 1:
             raise ValueError(f"haircut={p.haircut} is out of range. Give a part of the price in [0, 1).")
+
+
+def _rhythm(data: bt.AbstractDataBase) -> tuple[int, int]:
+    """How long a feed's bars are."""
+    return data._timeframe, data._compression
 
 
 class SteppedCommission(bt.CommissionInfo):

@@ -51,7 +51,7 @@ def of_signal(study: SignalStudy) -> Iterator[str]:
     """Short samples and undefined dates."""
     rank = study.rank_ic
     spans, dates = rank.dates // rank.overlap, rank.dates + rank.undefined
-    if spans < MIN_SPANS:
+    if rank.dates > 0 and spans < MIN_SPANS:
         yield (
             f"{count(rank.dates)} dates hold {count(spans)} labels that do not overlap, fewer than {MIN_SPANS}: "
             "the interval of RankIC is wide, and still only roughly right."

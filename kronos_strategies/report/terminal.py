@@ -12,6 +12,7 @@ from rich.table import Table
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.signal.study import SignalStudy
 from kronos_strategies.report.cautions import cautions
+from kronos_strategies.report.formats import count, decimals, interval, percent, percent_two, signed, two
 from kronos_strategies.report.report import Report
 
 WIDTH = 100  # that the tables want; a pipe or a file is as wide as they are
@@ -38,12 +39,12 @@ def _signal(title: str, study: SignalStudy) -> Table:
     for name, row in study.table.iterrows():
         table.add_row(
             escape(str(name)),
-            f"{row.ic:+.4f}",
-            f"{row.rank_ic:+.4f}",
-            f"{row.rank_ic_low:+.4f} to {row.rank_ic_high:+.4f}",
-            f"{row.rank_icir:+.3f}",
-            f"{row.rank_ic_t:+.2f}",
-            f"{row.dates:.0f}",
+            signed(row.ic),
+            signed(row.rank_ic),
+            interval(row.rank_ic_low, row.rank_ic_high, signed),
+            decimals(row.rank_icir),
+            two(row.rank_ic_t),
+            count(row.dates),
         )
     return table
 
@@ -54,13 +55,12 @@ def _portfolio(study: PortfolioStudy) -> Table:
         table.add_column(column, justify="left" if not column else "right")
     for name, row in study.books.iterrows():
         label = {"net": "strategy, net of costs", "gross": "strategy, gross"}.get(str(name), str(name))
-        table.add_row(
-            escape(label), f"{row.annual_return:+.2%}", f"{row.sharpe:+.2f}", f"{row.max_drawdown:.2%}"
-        )
+        figures = (percent_two(row.annual_return), two(row.sharpe), percent_two(row.max_drawdown))
+        table.add_row(escape(label), *figures)
     sure = study.sharpe
     table.caption_justify = "left"
     table.caption = (
-        f"Sharpe, net: 95 % {sure.low:+.2f} to {sure.high:+.2f}; PSR {sure.psr:.0%}, DSR {sure.dsr:.0%} "
-        f"({sure.trials} trial{'s' * (sure.trials != 1)})"
+        f"Sharpe, net: 95 % {interval(sure.low, sure.high, two)}; PSR {percent(sure.psr, 0)}, "
+        f"DSR {percent(sure.dsr, 0)} ({sure.trials} trial{'s' * (sure.trials != 1)})"
     )
     return table

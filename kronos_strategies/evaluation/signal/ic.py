@@ -77,8 +77,9 @@ def _correlate(x: np.ndarray, y: np.ndarray, min_names: int) -> np.ndarray:
     both = np.isfinite(x) & np.isfinite(y)
     count, missing = np.count_nonzero(both, axis=1), np.flatnonzero(~both)
     x.reshape(-1)[missing] = y.reshape(-1)[missing] = 0.0
-    dx, dy = _deviations(x, missing, count), _deviations(y, missing, count)
-    key_x, key_y = _keys(dx, missing), _keys(dy, missing)
+    dx, size_x = _deviations(x, missing, count)
+    dy, size_y = _deviations(y, missing, count)
+    key_x, key_y = _keys(dx, size_x, missing), _keys(dy, size_y, missing)
     x.reshape(-1)[missing] = y.reshape(-1)[missing] = np.inf  # sorted behind all others
     by_x, x = _sort(x, key_x)
     by_y, y = _sort(y.take(by_x), key_y.take(by_x))
@@ -88,22 +89,26 @@ def _correlate(x: np.ndarray, y: np.ndarray, min_names: int) -> np.ndarray:
     return found
 
 
-def _deviations(values: np.ndarray, missing: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """From the mean of each row, in mean absolute deviations; 0 where missing or of rounding only."""
+def _deviations(values: np.ndarray, missing: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From the mean of each row, 0 where missing or of rounding only; and their mean size, a row each, above 0."""
     count = np.maximum(count, 1)
     mean = values.sum(axis=1) / count
     deviations = values - mean[:, None]
     deviations.reshape(-1)[missing] = 0.0
     size = np.abs(deviations).sum(axis=1) / count
     # Rounding leaves tiny deviations behind in a constant row: compare with the values' own size.
-    deviations /= np.where(size > 1e-13 * np.abs(mean), size, np.inf)[:, None]
-    return deviations
+    constant = ~(size > 1e-13 * np.abs(mean))
+    deviations[constant], size[constant] = 0.0, 1.0
+    extreme = (size < 1e-100) | (size > 1e100)  # their squares would leave the range of floats
+    deviations[extreme] /= size[extreme, None]
+    size[extreme] = 1.0
+    return deviations, size
 
 
-def _keys(deviations: np.ndarray, missing: np.ndarray) -> np.ndarray:
+def _keys(deviations: np.ndarray, size: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """uint32 in the order of the values but for near ties, whatever the tails; the last one where missing."""
     squashed = np.abs(deviations)
-    squashed += 1
+    squashed += size[:, None]
     np.divide(deviations, squashed, out=squashed)  # in (-1, 1)
     squashed += 1
     squashed *= 2**31 - 1
@@ -135,8 +140,8 @@ def _sort(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def _ranks(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Of rows in ascending order, averaged over ties, less their mean; 0 beyond the first `count`."""
-    names = np.arange(ordered.shape[1])
-    ranks = np.tile(names.astype(float), (len(ordered), 1))
+    names, middle = np.arange(ordered.shape[1]), (count - 1) / 2
+    ranks = np.subtract(names, middle[:, None])
     alike = np.zeros(ordered.shape, bool)  # with the one before
     np.equal(ordered[:, 1:], ordered[:, :-1], out=alike[:, 1:])
     places = np.flatnonzero(alike)
@@ -144,12 +149,11 @@ def _ranks(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
         starts = np.diff(places, prepend=-1) > 1
         run = np.cumsum(starts) - 1
         first = places[starts] - 1
-        mean = first % len(names) + np.bincount(run) / 2
+        mean = first % len(names) + np.bincount(run) / 2 - middle[first // len(names)]
         flat = ranks.ravel()
         flat[first], flat[places] = mean, mean[run]
-    ranks -= (count - 1)[:, None] / 2
-    if count.min() < len(names):
-        np.copyto(ranks, 0.0, where=names >= count[:, None])
+    fewest = count.min()
+    np.copyto(ranks[:, fewest:], 0.0, where=names[fewest:] >= count[:, None])
     return ranks
 
 

@@ -78,7 +78,8 @@ def check_gate(gate: Gate, comparison: Comparison) -> tuple[GateResult, ...]:
     """Hold every version but the baseline against a gate.
 
     Raises:
-        ValueError: an unknown metric, a sign that does not suit it, or (`UntestableError`) too few dates for a test.
+        ValueError: an unknown metric, or a sign that does not suit it.
+        UntestableError: too few dates for a test.
     """
     if gate.metric not in comparison.by_date:
         raise ValueError(

@@ -414,3 +414,31 @@ def test_feeds_need_names_of_their_own(names):
     cerebro.addstrategy(Planted)
     with pytest.raises(ValueError, match=r"tells it from no other.*name='AAPL'"):
         cerebro.run()
+
+
+class Momentum(bt.Indicator):
+    lines = ("score",)
+
+    def __init__(self):
+        self.lines.score = self.data.close / self.data.close(-1)
+
+
+class OnDays(Planted):
+    """Ranks by an indicator on feeds that are resampled, and runs on the bars that they are made of."""
+
+    def lines_of(self, data):
+        return Momentum(data) if data._timeframe == bt.TimeFrame.Days else None
+
+
+def test_resampled_feeds_are_traded_on_the_bars_that_complete_their_days():
+    hours = pd.date_range("2024-01-01 10:00", periods=20 * 4, freq="6h")
+    cerebro = bt.Cerebro()
+    for name, bars in market(3, days=hours).items():
+        feed = bt.feeds.PandasData(dataname=bars, timeframe=bt.TimeFrame.Minutes, compression=360)
+        cerebro.adddata(feed, name=f"{name} 6h")
+        cerebro.resampledata(feed, timeframe=bt.TimeFrame.Days, name=name)
+    cerebro.addstrategy(OnDays, by="score", topk=1, every=4)
+    (strategy,) = cerebro.run()
+    assert len(strategy.decided) >= 15
+    assert all(list(tradable) == ["A", "B", "C"] for _, _, tradable, _ in strategy.decided.values())
+    assert sum(size != 0 for _, _, size, _ in strategy.orders) > 10

@@ -29,7 +29,7 @@ def test_it_runs_from_any_folder_and_makes_its_market_on_first_use(run, cache):
 
 def test_it_prints_one_table_and_the_paths_of_what_it_saved(run):
     process, folder = run
-    assert re.search(r"Kronos .*[+-]0\.\d{4}", process.stdout)
+    assert re.search(r"Kronos .*[+−]0\.\d{4}", process.stdout)
     for name in ("12-1 momentum", "5-day reversal", "strategy, net of costs", "benchmark", "equal weight"):
         assert name in process.stdout
     for name in ("report.html", "metrics.json"):
