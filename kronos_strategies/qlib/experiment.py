@@ -10,6 +10,8 @@ import logging
 import os
 import subprocess
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
@@ -27,6 +29,12 @@ def absolute(tracking: str) -> str:
     """
     file = Path(tracking.removeprefix(SQLITE)).expanduser()
     return f"{SQLITE}{file.resolve()}" if tracking.startswith(SQLITE) else tracking
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of an artefact's address; None where it is on another machine."""
+    parsed = urlparse(uri)
+    return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
 
 
 class KronosRecorder(MLflowRecorder):

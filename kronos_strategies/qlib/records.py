@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
@@ -14,6 +12,7 @@ from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 from kronos_strategies.evidence import EVIDENCE
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.evidence import evidence_of_run, read_industries
+from kronos_strategies.qlib.experiment import local_path
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.registry import count_trials, log_run, run_params
 from kronos_strategies.report.build import report_on
@@ -94,8 +93,7 @@ class KronosRecord(ACRecordTemp):
     def folder(self) -> Path | str:
         """Where the artefacts are, as a path where they are local."""
         uri = f"{self.recorder.get_artifact_uri()}/{self.artifact_path}"
-        parsed = urlparse(uri)
-        return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else uri
+        return local_path(uri) or uri
 
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset

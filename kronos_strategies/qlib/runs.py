@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import mlflow
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from kronos_strategies.qlib.experiment import SQLITE, TRACKING, absolute
+from kronos_strategies.qlib.experiment import SQLITE, TRACKING, absolute, local_path
 from kronos_strategies.qlib.registry import DATA, FIRST, LAST, STORE
 
 SHORT = 8  # characters of an id that runs are shown by
@@ -45,10 +43,9 @@ def find_run(name: str, tracking: str = TRACKING) -> Run:
 
 def artefacts(run: Run, tracking: str = TRACKING) -> Path:
     """The folder of a run's artefacts, fetched to a temporary one where they are not local."""
-    uri = str(run.info.artifact_uri)
-    parsed = urlparse(uri)
-    if parsed.scheme in ("", "file"):
-        return Path(url2pathname(parsed.path))
+    local = local_path(str(run.info.artifact_uri))
+    if local is not None:
+        return local
     fetched = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=absolute(tracking))
     return Path(fetched)
 

@@ -29,8 +29,8 @@ DEFINITIONS = (
     "QLIKE is on variance, without the share dropped because nothing moved; 'closes' sums squared log returns, "
     "'ranges' Garman-Klass and squared overnight gaps. MAE and R2 are of its square root, MAE and CRPS in % of log "
     "return. CRPS is the fair one; skill is against the Gaussian random walk, first with S^2 in place of "
-    "S (S - 1), since for evenly drawn paths the truth lies between. PIT: mean ± deviation over rows, .500 ± .289 "
-    "if calibrated; a larger deviation says too narrow.",
+    "S (S - 1), since for evenly drawn paths the truth lies between. PIT: mean ± deviation over rows; if "
+    "calibrated .500 ± sqrt((S + 2) / (12 S)), .289 for many samples; a larger deviation says too narrow.",
 )
 
 

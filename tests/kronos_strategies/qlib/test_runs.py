@@ -12,7 +12,8 @@ from mlflow.tracking import MlflowClient
 from kronos_strategies.contenders import find_contender, find_evidence, hold_against
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.qlib.evidence import read_industries
-from kronos_strategies.qlib.registry import FORECASTS
+from kronos_strategies.qlib.experiment import TRACKING, KronosRecorder, absolute
+from kronos_strategies.qlib.registry import FORECASTS, count_trials
 from kronos_strategies.qlib.runs import find_run
 from tests.kronos_strategies.cli.conftest import run as command
 
@@ -58,6 +59,22 @@ def test_model_settings_data_and_code_are_on_record(run_id, folder):
     page = json.loads((artefacts(folder) / "metrics.json").read_text())
     assert metrics["rank_ic"] == page["rank_ic"]
     assert metrics["trials"] == 1
+
+
+def test_another_strategy_is_another_trial_and_another_seed_or_span_is_none(run_id, inside):
+    run = find_run(run_id)
+    recorder = KronosRecorder(run.info.experiment_id, absolute(TRACKING), mlflow_run=run)
+    params = {name: value for name, value in run.data.params.items() if name.startswith("kronos.")}
+    assert '"topk": 10' in params["kronos.trading"]
+    assert "2023-05-08" not in params["kronos.trading"]
+    assert count_trials(recorder, params) == 1
+    same = {"kronos.seed": "7", "kronos.data_sha256": "0" * 64, "kronos.code_commit": "1" * 40}
+    assert count_trials(recorder, params | same) == 1
+    for name, value in (
+        ("trading", params["kronos.trading"].replace('"topk": 10', '"topk": 11')),
+        ("T", "0.3"),
+    ):
+        assert count_trials(recorder, params | {f"kronos.{name}": value}) == 2
 
 
 def test_the_evidence_holds_what_qlib_traded(folder):
