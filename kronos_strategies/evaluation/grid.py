@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -69,6 +70,10 @@ class Grid:
             raise ValueError(
                 f"There are {len(self.row)} keys, but values of shape {array.shape}. Pass a value a key."
             )
+        if self._in_order:
+            wide = array.astype(float).reshape(len(self.dates), len(self.names))
+            wide[np.isinf(wide)] = np.nan
+            return wide
         wide = np.full((len(self.dates), len(self.names)), np.nan)
         for rows, place in self._places():
             part = array[rows].astype(float)
@@ -82,6 +87,15 @@ class Grid:
         for rows, place in self._places():
             long[rows] = flat[place]
         return long
+
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether the keys are every date with every name, one date after the other: nothing is to be placed then."""
+        shape = len(self.dates), len(self.names)
+        if len(self.row) != shape[0] * shape[1]:
+            return False
+        ascending = self.column.reshape(shape) == np.arange(shape[1], dtype=self.column.dtype)
+        return bool(ascending.all() and (np.arange(shape[0]) == self.row.reshape(shape).T).all())
 
     def _places(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Some rows, and their places in the flattened grid."""

@@ -145,3 +145,22 @@ def test_a_key_without_a_date_or_a_name_is_refused(keys, level):
 def test_values_of_another_number_are_refused(keys):
     with pytest.raises(ValueError, match=r"11 keys, but values of shape \(10,\)"):
         Grid.of(keys).wide(np.arange(10))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_whether_keys_come_in_the_grids_own_order_changes_nothing(shuffled):
+    days, names = pd.bdate_range("2024-01-01", periods=4), list("ABC")
+    keys = pd.MultiIndex.from_product([days, names], names=["datetime", "instrument"])
+    values = pd.Series(np.arange(12.0), keys)
+    values.iloc[[2, 7]] = [np.inf, np.nan]
+    given = values.sample(frac=1, random_state=0) if shuffled else values
+    before = given.copy()
+    wide = Grid.of(given.index, "values").wide(given)
+    np.testing.assert_array_equal(wide, [[0, 1, np.nan], [3, 4, 5], [6, np.nan, 8], [9, 10, 11]])
+    pd.testing.assert_series_equal(given, before)  # and the values given stay as they are
+
+
+def test_names_before_dates_are_not_taken_for_the_grids_own_order():
+    days, names = pd.bdate_range("2024-01-01", periods=3), list("ABC")
+    keys = pd.MultiIndex.from_product([names, days], names=["instrument", "datetime"])
+    np.testing.assert_array_equal(Grid.of(keys, "values").wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T)
