@@ -147,7 +147,7 @@ def run(
     cerebro.addstrategy(strategy, **settings)
     cerebro.addobserver(Account)
     cerebro.addobservermulti(Trades, barplot=True)
-    cerebro.addanalyzer(KronosTearSheet, _name="sheet", **sheet)
+    cerebro.addanalyzer(KronosTearSheet, _name="sheet", min_names=FEW_NAMES, **sheet)
     cerebro.addanalyzer(InformationCoefficient, _name="ic", signal=sheet["signal"], min_names=FEW_NAMES)
     return cerebro.run()[0]
 

@@ -18,6 +18,7 @@ from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.evaluation.distribution.pathbook import PathBook
 from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.evaluation.significance import overlap_of
 from kronos_strategies.result import BacktestResult
 
@@ -40,6 +41,7 @@ class About:
         ledger: rows by reason, from the members' rows to those compared.
         warnings: sentences that a reader must see.
         bars_per_year: that annualise the book.
+        min_names: a date with fewer has no coefficient.
     """
 
     title: str
@@ -50,6 +52,7 @@ class About:
     ledger: Mapping[str, int]
     warnings: tuple[str, ...]
     bars_per_year: int
+    min_names: int = MIN_NAMES
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,13 @@ def warnings_of(
     """
     dates, names = (keys.get_level_values(level).unique() for level in ("datetime", "instrument"))
     yield from _model(run, provenance, dates.min())
-    if len(names) < MIN_NAMES:
+    if len(names) < run.min_names:
         yield (
             f"Only {len(names)} feed{'s are' * (len(names) != 1) or ' is'} ranked: a correlation across fewer than "
-            f"{MIN_NAMES} names says nothing and is left undefined."
+            f"{run.min_names} names says nothing and is left undefined."
         )
+    elif len(names) < MIN_NAMES:
+        yield f"Only {len(names)} feeds are ranked: each coefficient says little, and their mean needs many dates."
     if len(dates) < FEW_DATES:
         yield f"{len(dates)} rebalances are few: intervals are wide."
     yield from _listings(run)

@@ -66,6 +66,7 @@ def evidence_of(run: Recording) -> Evidence:
                 *(f"{name} is left out: it lacks bars for over half of the rows." for name in scarce),
             ),
             bars_per_year=run.bars_per_year,
+            min_names=run.min_names,
         ),
         scores=pd.DataFrame({own: run.scores["score"].reindex(keys), **naive}),
         labels=labels,

@@ -33,7 +33,7 @@ class Recording:
         price: that the label trades at.
         daily: whether dates are days.
         bars_per_year: that annualise the book.
-        title, trials, notice, forecasts: see `KronosTearSheet`.
+        title, trials, notice, forecasts, min_names: see `KronosTearSheet`.
         described: what ran, by label.
         remarks: sentences on how it ran, that a reader must see.
     """
@@ -57,6 +57,7 @@ class Recording:
     trials: int
     notice: str
     forecasts: str
+    min_names: int
     described: dict[str, str]
     remarks: tuple[str, ...]
 

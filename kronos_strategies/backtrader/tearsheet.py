@@ -18,6 +18,7 @@ from kronos_strategies.backtrader.describe import bars_per_year, describe_run, f
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Clock, Shown, name_feeds
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.result import BacktestResult
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class KronosTearSheet(bt.Analyzer):
         title: of the report; "" for the strategy's name.
         notice: a sentence that a reader must see, e.g. that the market is simulated.
         forecasts: folder of the `StoredForecasts` that `ForecastData` feeds brought along.
+        min_names: a rebalance that ranks fewer feeds has no coefficient.
 
     Raises:
         ValueError: no feed has the line or the benchmark's name, or a parameter is out of range.
@@ -61,6 +63,7 @@ class KronosTearSheet(bt.Analyzer):
         ("title", ""),
         ("notice", ""),
         ("forecasts", ""),
+        ("min_names", MIN_NAMES),
     )
 
     def start(self) -> None:
@@ -99,6 +102,7 @@ class KronosTearSheet(bt.Analyzer):
             benchmark = shown.panel([self.p.benchmark])["close"].droplevel("instrument")
             benchmark = benchmark.rename(self.p.benchmark)
         self._recording = Recording(
+            min_names=self.p.min_names,
             panel=shown.panel(list(tape.sources)),
             scores=tape.frame(shown, dates),
             made=tape.made(dates),

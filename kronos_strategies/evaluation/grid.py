@@ -90,7 +90,7 @@ class Grid:
 
     @cached_property
     def _in_order(self) -> bool:
-        """Whether the keys are every date with every name, one date after the other, so that none is to be placed."""
+        """Whether the keys are every date with every name, date after date, so that none is to be placed."""
         shape = len(self.dates), len(self.names)
         if len(self.row) != shape[0] * shape[1]:
             return False

@@ -19,13 +19,18 @@ def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
     """
     about = evidence.about
     signal = study_signal(
-        evidence.scores, evidence.labels, about.hold, evidence.exposures, about.bars_between
+        evidence.scores,
+        evidence.labels,
+        about.hold,
+        evidence.exposures,
+        about.bars_between,
+        min_names=about.min_names,
     )
     distribution = portfolio = None
     if evidence.paths is not None and evidence.provenance is not None:
         label = evidence.labels[about.hold]
         distribution = study_distribution(
-            evidence.paths, evidence.provenance, evidence.market, label, evidence.overlap
+            evidence.paths, evidence.provenance, evidence.market, label, evidence.overlap, about.min_names
         )
     if evidence.result is not None:
         portfolio = study_portfolio(evidence.result, evidence.exposures, about.trials)

@@ -18,7 +18,7 @@ from kronos_strategies.evaluation.scorecard.distributions import DistributionSco
 from kronos_strategies.evaluation.scorecard.market import CLOSES
 from kronos_strategies.evaluation.scorecard.rows import MODEL
 from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore, score_volatilities
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid
 from kronos_strategies.evaluation.significance import mean_test
 
 PIT_BINS, VOLATILITY_BINS = 10, 20
@@ -78,7 +78,12 @@ class DistributionStudy:
 
 
 def study_distribution(
-    paths: PathBook, provenance: Provenance, market: Market, label: pd.Series, overlap: int
+    paths: PathBook,
+    provenance: Provenance,
+    market: Market,
+    label: pd.Series,
+    overlap: int,
+    min_names: int = MIN_NAMES,
 ) -> DistributionStudy:
     """Study what is left of a run's forecasts.
 
@@ -88,6 +93,7 @@ def study_distribution(
         market: that they are scored on.
         label: return that the score is held against, indexed (datetime, instrument).
         overlap: successive dates that it spans.
+        min_names: a date with fewer has no coefficient.
     """
     rows = rows_by_horizon(paths.said, market)
     return DistributionStudy(
@@ -98,7 +104,7 @@ def study_distribution(
         volatilities=tuple(score for each in rows for score in score_volatilities(each)),
         pit=_pit(paths.said, provenance.sampling.samples),
         volatility_bins=_volatility_bins(paths.said, market),
-        by_samples=_by_samples(paths.by_samples, label, overlap),
+        by_samples=_by_samples(paths.by_samples, label, overlap, min_names),
         fans=paths.fans,
     )
 
@@ -142,11 +148,11 @@ def _volatility_bins(said: pd.DataFrame, market: Market) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _by_samples(scores: pd.DataFrame, label: pd.Series, overlap: int) -> pd.DataFrame:
+def _by_samples(scores: pd.DataFrame, label: pd.Series, overlap: int, min_names: int) -> pd.DataFrame:
     grid = Grid.of(cast(pd.MultiIndex, scores.index), "scores")
     came = grid.wide(label.reindex(scores.index))
     rows = {}
     for count in scores:
-        test = mean_test(coefficients_of_grid(grid.wide(scores[count]), came)[1], overlap)
+        test = mean_test(coefficients_of_grid(grid.wide(scores[count]), came, min_names)[1], overlap)
         rows[count] = {"rank_ic": test.mean, "low": test.low, "high": test.high, "dates": test.dates}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("samples")

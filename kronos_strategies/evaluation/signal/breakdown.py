@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid
 from kronos_strategies.evaluation.signal.neutral import neutral_rank_ic
 from kronos_strategies.evaluation.signal.quantiles import buckets_of
 from kronos_strategies.evaluation.significance import MeanTest, mean_test, overlap_of
@@ -32,7 +32,11 @@ def by_year(coefficients: pd.DataFrame, overlap: int) -> pd.DataFrame:
 
 
 def by_group(
-    score: np.ndarray, label: np.ndarray, exposures: Mapping[str, Exposure], overlap: int
+    score: np.ndarray,
+    label: np.ndarray,
+    exposures: Mapping[str, Exposure],
+    overlap: int,
+    min_names: int = MIN_NAMES,
 ) -> pd.DataFrame:
     """RankIC among the names of each group, ranked within it.
 
@@ -48,7 +52,7 @@ def by_group(
         for group, members in _groups(exposure, both):
             seen = members.any(axis=0)  # an industry has few of the names: leave the others' columns out
             inside = np.where(members, score, np.nan)[:, seen]
-            test = mean_test(coefficients_of_grid(inside, label[:, seen])[1], overlap)
+            test = mean_test(coefficients_of_grid(inside, label[:, seen], min_names)[1], overlap)
             counts = members.sum(axis=1)
             names = float(counts[counts > 0].mean()) if counts.any() else 0.0
             row = {"exposure": name, "group": group, **_interval(test), "names": names, "dates": test.dates}
@@ -79,7 +83,9 @@ def decay(by_score: Mapping[str, Mapping[int, np.ndarray]], bars_between: int) -
     return pd.DataFrame(rows, columns=["score", "horizon", "rank_ic", "low", "high", "t", "p", "dates"])
 
 
-def late(score: np.ndarray, label: np.ndarray, lags: Sequence[int], overlap: int) -> pd.DataFrame:
+def late(
+    score: np.ndarray, label: np.ndarray, lags: Sequence[int], overlap: int, min_names: int = MIN_NAMES
+) -> pd.DataFrame:
     """RankIC of the score of `lag` dates before: index lag; columns rank_ic, low, high, dates.
 
     All lags are on the dates that all of them leave defined; one that is defined nowhere, longer than the data,
@@ -89,7 +95,7 @@ def late(score: np.ndarray, label: np.ndarray, lags: Sequence[int], overlap: int
     for lag in lags:
         shifted = np.full_like(score, np.nan)
         shifted[lag:] = score[: max(len(score) - lag, 0)]
-        by_lag[lag] = coefficients_of_grid(shifted, label)[1]
+        by_lag[lag] = coefficients_of_grid(shifted, label, min_names)[1]
     kept = _common([by_lag[lag] for lag in _anywhere(by_lag)])
     tests = {lag: mean_test(np.where(kept, values, np.nan), overlap) for lag, values in by_lag.items()}
     rows = [[*_interval(test).values(), test.dates] for test in tests.values()]
@@ -97,7 +103,11 @@ def late(score: np.ndarray, label: np.ndarray, lags: Sequence[int], overlap: int
 
 
 def beyond(
-    score: np.ndarray, label: np.ndarray, exposures: Mapping[str, Exposure], overlap: int
+    score: np.ndarray,
+    label: np.ndarray,
+    exposures: Mapping[str, Exposure],
+    overlap: int,
+    min_names: int = MIN_NAMES,
 ) -> pd.DataFrame:
     """RankIC of what the score ranks beyond each exposure and beyond all at once (`neutral_rank_ic`).
 
@@ -117,7 +127,7 @@ def beyond(
         taken[ALL] = list((known or exposures).values())
     rows = {}
     for name, away in taken.items():
-        test = mean_test(neutral_rank_ic(score, label, away), overlap)
+        test = mean_test(neutral_rank_ic(score, label, away, min_names), overlap)
         rows[name] = {**_interval(test), "t": test.t, "p": test.p, "dates": test.dates}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exposure")
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid, icir
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid, icir
 from kronos_strategies.evaluation.significance import mean_test
 
 
 def beside_naive(
-    by_date: Mapping[str, pd.DataFrame], by_score: Mapping[str, np.ndarray], label: np.ndarray, overlap: int
+    by_date: Mapping[str, pd.DataFrame],
+    by_score: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    overlap: int,
+    min_names: int = MIN_NAMES,
 ) -> pd.DataFrame:
     """Each score's own figures, and the first one's lead over each of the others.
 
@@ -24,6 +28,7 @@ def beside_naive(
         by_score: of the same names, (dates, names).
         label: (dates, names).
         overlap: successive dates that one label spans.
+        min_names: a date with fewer is undefined.
 
     Returns:
         `SignalStudy.table`.
@@ -33,7 +38,7 @@ def beside_naive(
         coefficients = by_date[name]
         rank_ic = coefficients["rank_ic"]
         test = mean_test(rank_ic, overlap)
-        lead = mean_test(_lead(score, naive, label) if name != own else rank_ic * np.nan, overlap)
+        lead = mean_test(_lead(score, naive, label, min_names) if name != own else rank_ic * np.nan, overlap)
         rows[name] = {
             "ic": float(coefficients["ic"].mean()),
             "icir": icir(coefficients["ic"]),
@@ -54,8 +59,9 @@ def beside_naive(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
 
 
-def _lead(own: np.ndarray, naive: np.ndarray, label: np.ndarray) -> np.ndarray:
+def _lead(own: np.ndarray, naive: np.ndarray, label: np.ndarray, min_names: int) -> np.ndarray:
     """(dates,) RankIC of own less that of naive, over names that have both."""
     both = np.isfinite(own) & np.isfinite(naive)
-    mine, theirs = (coefficients_of_grid(np.where(both, each, np.nan), label)[1] for each in (own, naive))
+    kept = (np.where(both, each, np.nan) for each in (own, naive))
+    mine, theirs = (coefficients_of_grid(each, label, min_names)[1] for each in kept)
     return mine - theirs

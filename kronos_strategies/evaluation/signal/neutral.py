@@ -10,7 +10,7 @@ import pandas as pd
 
 from kronos_strategies.evaluation.grid import Grid
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid
 
 DECIMALS = 6  # of a rank; below lies rounding, which would pass for an order of names
 
@@ -45,7 +45,9 @@ def neutralise(score: pd.Series, exposures: pd.Series | pd.DataFrame) -> pd.Seri
     return pd.Series(grid.long(left), score.index)
 
 
-def neutral_rank_ic(score: np.ndarray, label: np.ndarray, exposures: Sequence[Exposure]) -> np.ndarray:
+def neutral_rank_ic(
+    score: np.ndarray, label: np.ndarray, exposures: Sequence[Exposure], min_names: int = MIN_NAMES
+) -> np.ndarray:
     """RankIC by date of what the score ranks beyond exposures: a semi-partial rank correlation.
 
     It is Pearson's of the residual ranks (`residual_ranks`) and the ranks of the label, over names that have the
@@ -59,12 +61,13 @@ def neutral_rank_ic(score: np.ndarray, label: np.ndarray, exposures: Sequence[Ex
         score: (dates, names).
         label: (dates, names).
         exposures: of the same shape; none, one or several at once.
+        min_names: a date with fewer is undefined.
 
     Returns:
         (dates,); NaN where undefined, as any coefficient is (`coefficients_of_grid`), and where nothing is left.
     """
     left = residual_ranks(np.where(np.isfinite(label), score, np.nan), exposures)
-    return coefficients_of_grid(left, _ranks(label, np.isfinite(left)))[0]
+    return coefficients_of_grid(left, _ranks(label, np.isfinite(left)), min_names)[0]
 
 
 def residual_ranks(score: np.ndarray, exposures: Sequence[Exposure]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid
 from kronos_strategies.evaluation.signal.quantiles import buckets_of
 
 
@@ -25,9 +25,9 @@ def top_turnover(score: np.ndarray, count: int) -> np.ndarray:
     return np.append(np.nan, np.where(known, new / np.maximum(names[1:], 1), np.nan))[: len(score)]
 
 
-def rank_autocorrelation(score: np.ndarray) -> np.ndarray:
+def rank_autocorrelation(score: np.ndarray, min_names: int = MIN_NAMES) -> np.ndarray:
     """(dates, names), dates ascending -> (dates,) Spearman correlation of a score with itself on the date before.
 
     Over names scored on both; NaN on the first date, and where a RankIC would be undefined.
     """
-    return np.append(np.nan, coefficients_of_grid(score[1:], score[:-1])[1])[: len(score)]
+    return np.append(np.nan, coefficients_of_grid(score[1:], score[:-1], min_names)[1])[: len(score)]

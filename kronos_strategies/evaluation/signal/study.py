@@ -20,7 +20,7 @@ from kronos_strategies.evaluation.signal.breakdown import (
     late,
 )
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid
 from kronos_strategies.evaluation.signal.naive import beside_naive
 from kronos_strategies.evaluation.signal.persistence import rank_autocorrelation, top_turnover
 from kronos_strategies.evaluation.signal.quantiles import QuantileStudy, bucket_count, study_quantiles
@@ -117,6 +117,7 @@ def study_signal(
     exposures: pd.DataFrame,
     bars_between: int = 1,
     lags: Sequence[int] = (0, 1, 2, 3, 4, 5),
+    min_names: int = MIN_NAMES,
 ) -> SignalStudy:
     """Study the first column of `scores`.
 
@@ -133,6 +134,7 @@ def study_signal(
             have no column.
         bars_between: bars between successive dates.
         lags: dates that the score is late, in `lags`.
+        min_names: a date with fewer has no coefficient.
 
     Raises:
         ValueError: no label of that horizon, indices that differ, keys or columns that occur twice, an exposure
@@ -150,7 +152,7 @@ def study_signal(
             f"No row has both a score '{own}' and a label of {hold} bars. Score dates that {hold} bars follow."
         )
     found = {
-        name: {horizon: coefficients_of_grid(each, returns) for horizon, returns in by_horizon.items()}
+        name: {h: coefficients_of_grid(each, returns, min_names) for h, returns in by_horizon.items()}
         for name, each in by_score.items()
     }
     by_date = {
@@ -165,17 +167,17 @@ def study_signal(
         rank_ic=mean_test(by_date[own]["rank_ic"], overlap),
         rank_ic_newey_west=newey_west(by_date[own]["rank_ic"], overlap),
         ic=mean_test(by_date[own]["ic"], overlap),
-        table=beside_naive(by_date, by_score, label, overlap),
+        table=beside_naive(by_date, by_score, label, overlap, min_names),
         decay=decay(
             {name: {h: of[1] for h, of in each.items()} for name, each in found.items()}, bars_between
         ),
-        lags=late(score, label, lags, overlap),
+        lags=late(score, label, lags, overlap, min_names),
         by_year=by_year(by_date[own], overlap),
-        by_group=by_group(score, label, styles, overlap),
-        neutral=beyond(score, label, styles, overlap),
+        by_group=by_group(score, label, styles, overlap, min_names),
+        neutral=beyond(score, label, styles, overlap, min_names),
         quantiles=study_quantiles(score, label, grid.dates, overlap, buckets),
         turnover=pd.Series(top_turnover(score, buckets), grid.dates, name="turnover"),
-        autocorrelation=pd.Series(rank_autocorrelation(score), grid.dates, name="autocorrelation"),
+        autocorrelation=pd.Series(rank_autocorrelation(score, min_names), grid.dates, name="autocorrelation"),
     )
 
 

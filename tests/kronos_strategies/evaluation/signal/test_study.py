@@ -217,3 +217,22 @@ def test_other_bad_input_is_refused(scores, labels, exposures):
         study_signal(scores, labels, 5, exposures, lags=(0, -1))
     with pytest.raises(ValueError, match="bars_between=0"):
         study_signal(scores, labels, 5, exposures, bars_between=0)
+
+
+def test_a_small_universe_is_undefined_unless_fewer_names_are_enough():
+    rng = np.random.default_rng(0)
+    keys = pd.MultiIndex.from_product(
+        [pd.bdate_range("2024-01-01", periods=80), list("ABCDEF")], names=["datetime", "instrument"]
+    )
+    scores = pd.DataFrame({"own": rng.standard_normal(480), "naive": rng.standard_normal(480)}, keys)
+    labels = pd.DataFrame({1: scores["own"] + rng.standard_normal(480)}, keys)
+    exposures = pd.DataFrame({"size": rng.standard_normal(480)}, keys)
+    few, enough = (study_signal(scores, labels, 1, exposures, min_names=names) for names in (10, 5))
+    assert (few.rank_ic.dates, few.rank_ic.undefined) == (0, 80)
+    assert enough.rank_ic.dates == 80
+    assert enough.rank_ic.low > 0.3
+    assert enough.table.loc["naive", "lead_low"] > 0
+    assert (enough.neutral["dates"] == 80).all()
+    assert enough.lags.loc[0, "rank_ic"] == pytest.approx(enough.rank_ic.mean, abs=0.05)
+    assert enough.autocorrelation.notna().sum() == 79
+    assert few.autocorrelation.notna().sum() == 0
