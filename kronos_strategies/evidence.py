@@ -124,6 +124,21 @@ class Evidence:
         )
 
 
+def describe(known: Provenance) -> dict[str, str]:
+    """What a forecast was made with, by label, ready to print."""
+    s = known.sampling
+    found = {
+        "model": known.model,
+        "revision": known.revision or "-",
+        "weights sha256": known.weights_sha256 or "-",
+        "trained until": known.trained_until or "not stated",
+        "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
+        "window": known.window,
+        "precision": known.precision,
+    }
+    return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
+
+
 def seen_before(known: Provenance, first: pd.Timestamp) -> list[str]:
     """A warning where the checkpoint may have seen the dates it is judged on, the first of which is `first`."""
     if known.trained_until is None:

@@ -17,7 +17,7 @@ from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import About, Evidence
+from kronos_strategies.evidence import About, Evidence, describe
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
 
 OWN = "Kronos"
@@ -76,21 +76,6 @@ def evidence_of(run: Recording) -> Evidence:
         provenance=provenance,
         result=result,
     )
-
-
-def describe(known: Provenance) -> dict[str, str]:
-    """What a forecast was made with, by label, ready to print."""
-    s = known.sampling
-    found = {
-        "model": known.model,
-        "revision": known.revision or "-",
-        "weights sha256": known.weights_sha256 or "-",
-        "trained until": known.trained_until or "not stated",
-        "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
-        "window": known.window,
-        "precision": known.precision,
-    }
-    return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
 
 
 def _naive(run: Recording, market: Market, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:

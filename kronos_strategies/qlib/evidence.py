@@ -16,7 +16,7 @@ from kronos.tables import read_table
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import About, Evidence, seen_before
+from kronos_strategies.evidence import About, Evidence, describe, seen_before
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores, traded_bars
@@ -163,21 +163,6 @@ def _describe(model: KronosModel, dataset: KronosDataset, known: Provenance) -> 
         **describe(known),
         **({"forecast store": model.store} if model.store else {}),
         "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
-    }
-
-
-def describe(known: Provenance) -> dict[str, str]:
-    """What a forecast was made with, by label, ready to print."""
-    s = known.sampling
-    return {
-        "model": known.model,
-        "revision": known.revision or "-",
-        "weights sha256": known.weights_sha256 or "-",
-        "trained until": known.trained_until or "not stated",
-        "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
-        "window": known.window,
-        "precision": known.precision,
-        "data sha256": known.data_sha256,
     }
 
 
