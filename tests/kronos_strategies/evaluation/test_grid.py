@@ -163,4 +163,6 @@ def test_whether_keys_come_in_the_grids_own_order_changes_nothing(shuffled):
 def test_names_before_dates_are_not_taken_for_the_grids_own_order():
     days, names = pd.bdate_range("2024-01-01", periods=3), list("ABC")
     keys = pd.MultiIndex.from_product([names, days], names=["instrument", "datetime"])
-    np.testing.assert_array_equal(Grid.of(keys, "values").wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T)
+    np.testing.assert_array_equal(
+        Grid.of(keys, "values").wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T
+    )
