@@ -40,8 +40,9 @@ def compare(
     Differences come with a 95 % interval and a p that survive overlapping labels, with Holm's correction, and with
     the versions that may be the best.
 
-    For example: `kronos compare old.parquet new.parquet --labels label.parquet --gate "rank_ic>=-0.005"`,
-    or after two runs of `qrun` or `kronos forecast`: `kronos compare old=5c857f46 new=0b1d22f3 --html out.html`
+    For example: `kronos compare old.parquet new.parquet --labels label.parquet --gate "rank_ic>=-0.005"`
+
+    After two runs of `qrun` or `kronos forecast`: `kronos compare old=5c857f46 new=0b1d22f3 --html out.html`
 
     Args:
         runs: two or more. Each is the id of a run or its beginning, as MLflow shows it; the folder of a report; a

@@ -25,7 +25,7 @@ def report(
     Args:
         run: its id or the beginning of it, as `qrun` and MLflow show it, or the folder of an older report.
         beside: other runs, which get a section that holds this one against them.
-        to: folder to write; report-<run> when omitted.
+        to: folder to write; report-RUN when omitted.
         tracking: MLflow store of the runs.
     """
     from kronos_strategies.contenders import find_contender, find_evidence, hold_against, of_evidence
