@@ -36,7 +36,7 @@ class Bars(NamedTuple):
     def read(cls, data: bt.AbstractDataBase, cut: Callable[[bt.LineBuffer], Sequence[float]]) -> Bars:
         """What `cut` takes of each of the feed's lines; copied, since a line that is looked into cannot grow."""
         raw = np.array([cut(getattr(data.lines, name)) for name in (*PRICES, "volume")], float)  # (5, K)
-        utc = _utc(np.array(cut(data.lines.datetime), float))
+        utc = utc_times(np.array(cut(data.lines.datetime), float))
         prices, volume = raw[:4], raw[4]
         traded = (np.isfinite(prices) & (prices > 0)).all(axis=0)
         prices, volume = prices[:, traded], volume[traded]
@@ -45,7 +45,7 @@ class Bars(NamedTuple):
         values[1], values[2] = prices.max(axis=0), prices.min(axis=0)
         values[4] = np.where(np.isfinite(volume) & (volume > 0), volume, 0.0)
         values[5] = values[4] * prices.mean(axis=0)
-        return cls(utc, traded, values.T.astype(np.float32), _local(utc[traded], data))
+        return cls(utc, traded, values.T.astype(np.float32), local_times(utc[traded], data))
 
 
 def check_order(times: np.ndarray, name: str) -> None:
@@ -69,14 +69,15 @@ def told_apart(times: np.ndarray, latest: np.datetime64) -> np.ndarray:
     return np.where(times <= peaks, times + _TICK, times)
 
 
-def _utc(stamps: np.ndarray) -> np.ndarray:
+def utc_times(stamps: np.ndarray) -> np.ndarray:
     """Backtrader's days as datetime64[ns]."""
     days = np.floor(stamps)
     ticks = (days - _EPOCH) * _TICKS + np.floor((stamps - days) * _TICKS + _SLACK)
     return (ticks.astype(np.int64) * _TICK.astype(np.int64)).astype("datetime64[ns]")
 
 
-def _local(utc: np.ndarray, data: bt.AbstractDataBase) -> np.ndarray:
+def local_times(utc: np.ndarray, data: bt.AbstractDataBase) -> np.ndarray:
+    """(K,) datetime64[ns] on the clock of the feed's own zone, `data._tz`; as they are where it names none."""
     if data._tz is None:
         return utc
     seconds = (utc.astype(np.int64) / 1e9).tolist()

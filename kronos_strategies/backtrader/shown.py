@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos_strategies.backtrader.bars import EARLIEST, Bars, _local, _utc, told_apart
+from kronos_strategies.backtrader.bars import EARLIEST, Bars, local_times, told_apart, utc_times
 from kronos_strategies.backtrader.tape import FeedKind
 
 COLUMNS = (*PRICES, "volume")
@@ -66,7 +66,9 @@ class Shown:
         self._feeds = dict(feeds)
         self._read = {name: Bars.read(data, _so_far(data)) for name, data in self._feeds.items()}
         self.daily = all(_daily(data, self._read[name].times) for name, data in self._feeds.items())
-        spans = {name: self._dated(_local(self._read[name].utc, data)) for name, data in self._feeds.items()}
+        spans = {
+            name: self._dated(local_times(self._read[name].utc, data)) for name, data in self._feeds.items()
+        }
         self.first = {name: dates[0] if len(dates) else pd.NaT for name, dates in spans.items()}
         self.last = {name: dates[-1] if len(dates) else pd.NaT for name, dates in spans.items()}
 
@@ -74,9 +76,9 @@ class Shown:
         """Of the strategy's bars, by their number; ascending, but two bars may have one date."""
         local = np.empty(len(clock.bars), "datetime64[ns]")
         stamps, told_by = (np.array(column) for column in zip(*clock.bars.values(), strict=True))
-        utc = _utc(stamps.astype(float))
+        utc = utc_times(stamps.astype(float))
         for name in np.unique(told_by):
-            local[told_by == name] = _local(utc[told_by == name], self._feeds[name])
+            local[told_by == name] = local_times(utc[told_by == name], self._feeds[name])
         return pd.Series(self._dated(local), index=list(clock.bars))
 
     def panel(self, names: Sequence[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kronos.bars import FEATURES
-from kronos_strategies.backtrader.bars import Bars, _utc
+from kronos_strategies.backtrader.bars import Bars, utc_times
 from kronos_strategies.backtrader.tape import LoadedFeed
 from tests.kronos.builders import make_bars
 
@@ -73,7 +73,7 @@ def test_every_second_and_the_last_moment_of_every_zones_day_come_back_from_a_fl
     day = datetime(2024, 5, 6)
     seconds = [day + timedelta(seconds=s) for s in range(86_400)]
     moments = [day + timedelta(minutes=15 * i, microseconds=-10) for i in range(1, 97)]
-    found = _utc(np.array([bt.date2num(time) for time in (*seconds, *moments)]))
+    found = utc_times(np.array([bt.date2num(time) for time in (*seconds, *moments)]))
     np.testing.assert_array_equal(found[:86_400], np.array(seconds, "datetime64[ns]"))
     exact = np.array(moments, "datetime64[ns]")
     assert (found[86_400:] < exact + np.timedelta64(10, "us")).all()
