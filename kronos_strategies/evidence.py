@@ -25,6 +25,8 @@ from kronos_strategies.result import BacktestResult
 EVIDENCE = "evidence"  # the folder beside a report.html
 ABOUT = "about.json"  # in it
 FORMAT = 1  # another one is not read
+DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
+DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
 BENCHMARK = "benchmark: "  # before the names of columns
 
 

@@ -61,7 +61,7 @@ class InformationCoefficient(bt.Analyzer):
         """Compute; let go of the engine, so that an optimisation can hand the analysis on."""
         from kronos_strategies.evaluation.scorecard import Market
         from kronos_strategies.evaluation.signal.ic import coefficients, icir
-        from kronos_strategies.evaluation.significance import mean_test
+        from kronos_strategies.evaluation.significance import mean_test, overlap_of
 
         shown, tape = Shown(self._feeds), self._scores
         hold = self.p.hold or tape.every
@@ -71,7 +71,7 @@ class InformationCoefficient(bt.Analyzer):
         market = Market.of(panel)
         label = market.at(market.earned(hold, self.p.price), cast(pd.MultiIndex, scores.index))
         found = coefficients(scores, label, self.p.min_names) if len(scores) else _nothing()
-        overlap = -(-hold // tape.every)
+        overlap = overlap_of(hold, tape.every)
         self.rets = {
             "signal": self.p.signal,
             "label": label_of(self.p.price, hold),

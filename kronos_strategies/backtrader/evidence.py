@@ -17,12 +17,10 @@ from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import About, Evidence, describe
+from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
 
 OWN = "Kronos"
-DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside the run's own
-DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
 MIN_COVERAGE = 0.5  # of the scored rows, for a naive signal to be compared: on those that both have
 IN_BARS = {  # what naive signals are called where bars are no days
     "12-1 momentum": "momentum of 252 to 21 bars ago",

@@ -16,7 +16,7 @@ from kronos.tables import read_table
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import About, Evidence, describe, seen_before
+from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores, traded_bars
@@ -26,8 +26,6 @@ from kronos_strategies.result import BacktestResult
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
 
 OWN = "Kronos"
-DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside the run's own
-DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
 MIN_COVERAGE = 0.9  # of the scored rows, for a naive signal to be compared
 FEW_DATES = 100
 SETTLED_DATES = 120  # a membership that never changes over so many was chosen afterwards

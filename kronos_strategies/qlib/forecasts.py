@@ -11,9 +11,9 @@ from kronos_strategies.contenders import Contender, Span
 from kronos_strategies.data.default import default_store
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.versions.version import Version
-from kronos_strategies.evidence import describe, seen_before
+from kronos_strategies.evidence import DECAY, DISTRIBUTION, describe, seen_before
 from kronos_strategies.progress import tracked
-from kronos_strategies.qlib.evidence import DECAY, DISTRIBUTION, market_of
+from kronos_strategies.qlib.evidence import market_of
 from kronos_strategies.qlib.market import naive_scores
 from kronos_strategies.qlib.source import use_source
 from kronos_strategies.store import StoredForecasts

@@ -68,6 +68,9 @@ def beta(closes: pd.DataFrame) -> pd.DataFrame:
 
     The market is the mean of the names that traded on the day, equal weights. In a name's own returns the last
     close stands in on a day without a trade, as in `volatility`. NaN where the market did not move.
+
+    The market is made of all columns: where these are everybody who was a member within a span, those that join
+    later are in it from the start. That moves what a score is held against, and no score.
     """
     returns = closes.ffill().pct_change(fill_method=None)
     market = returns.where(closes.notna()).mean(axis=1).to_numpy()[:, None]

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("qlib")
 
+from kronos_strategies.evidence import Evidence
 from kronos_strategies.store import ForecastStore
 
 from .conftest import artefacts, qrun
@@ -75,6 +76,9 @@ def test_every_member_row_is_accounted_for(run):
     page = (artefacts(folder) / "report.html").read_text()
     assert "compared" in page
     assert signals.index.is_unique
+    members, *others = Evidence.read(artefacts(folder) / "evidence").about.ledger.values()
+    assert members == sum(others) > len(signals)
+    assert members - others[0] == len(signals)  # all that have a forecast
 
 
 def test_the_run_is_kept_in_a_database_and_outside_git_it_prints_no_usage(run):

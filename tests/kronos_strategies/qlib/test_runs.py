@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from kronos.codebase import git_commit
 from kronos_strategies.contenders import find_contender, find_evidence, hold_against
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.qlib.evidence import read_industries
@@ -55,7 +56,7 @@ def test_model_settings_data_and_code_are_on_record(run_id, folder):
     assert (params["kronos.samples"], params["kronos.horizon"], params["kronos.hold"]) == ("2", "2", "1")
     for name in ("weights_sha256", "data_sha256"):
         assert len(params[f"kronos.{name}"]) == 64
-    assert params["kronos.code_commit"] != ""
+    assert params["kronos.code_commit"] == (git_commit() or "-")
     page = json.loads((artefacts(folder) / "metrics.json").read_text())
     assert metrics["rank_ic"] == page["rank_ic"]
     assert metrics["trials"] == 1
