@@ -38,7 +38,8 @@ def evidence_of(run: Recording) -> Evidence:
     keys, market, result = run.keys, Market.of(run.panel), run.result
     if not len(keys):
         raise ValueError(
-            f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
+            f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback, and "
+            "resampled bars without the feed that they are made of: scores are read on the strategy's own bars."
         )
     naive, scarce = _naive(run, market, keys)
     own = OWN if run.line == "expected_return" else f"{OWN} {run.line}"

@@ -123,7 +123,11 @@ def _sources(
 
 
 def indicators_of(owner: bt.LineIterator) -> Iterator[bt.LineIterator]:
-    """All of an owner, those that others are made of included, each behind its owner."""
+    """All of an owner, those that others are made of included, each behind its owner.
+
+    Sums, delays and the like of lines stand among them, but have neither names of lines nor indicators below them.
+    """
     for indicator in owner._lineiterators[bt.LineIterator.IndType]:
-        yield indicator
-        yield from indicators_of(indicator)
+        if isinstance(indicator, bt.LineIterator):
+            yield indicator
+            yield from indicators_of(indicator)

@@ -32,7 +32,8 @@ class KronosTearSheet(bt.Analyzer):
         cerebro.addanalyzer(KronosTearSheet, benchmark="SPY", title="Top 10")
         strategy.analyzers.kronostearsheet.report("out/report")
 
-    The account is taken to be the strategy's own. Returns are those of each strategy bar, from the bar of the first
+    Scores are read on the strategy's own bars: resampled feeds beside what they are made of have none. The account
+    is taken to be the strategy's own. Returns are those of each strategy bar, from the bar of the first
     purchase on; of several bars of one date together. The first benchmark is the feed that `benchmark` names, then
     come all ranked feeds at equal weights. The section on the distribution needs paths, which are kept where the
     indicator has a `store`, or in the folder `forecasts`.

@@ -275,6 +275,33 @@ def test_too_few_names_leave_a_date_undefined_unless_fewer_are_allowed():
     assert run(bars, ic={"min_names": 5}).analyzers.ic.get_analysis()["rank_ic_test"]["dates"] == 38
 
 
+class Jumps(bt.Indicator):
+    """A line made of others by arithmetic, which Backtrader keeps beside the indicators."""
+
+    lines = ("jump",)
+
+    def __init__(self):
+        self.lines.jump = self.data.close / self.data.close(-1) - 1
+
+
+class LineArithmetic(Orders):
+    def __init__(self):
+        super().__init__()
+        self.jumps = [Jumps(data) for data in self.datas]
+        self.spread = self.datas[0].close - self.datas[1].close(-1)
+
+
+def test_lines_made_by_arithmetic_stand_in_nobodys_way_and_can_be_ranked_by():
+    bars = bars_of()
+    strategy = run(bars, LineArithmetic, ic={"signal": "jump", "min_names": 3})
+    scores = strategy.analyzers.sheet.evidence.scores.iloc[:, 0]
+    plain = run(bars).analyzers.sheet.evidence.scores.iloc[:, 0]
+    pd.testing.assert_series_equal(scores, plain)  # the sheet reads the feeds' own line in both
+    found = strategy.analyzers.ic.get_analysis()
+    assert found["signal"] == "jump"
+    assert len(found["rank_ic"]) == len(DAYS) - 1  # the first bar has no jump
+
+
 class Ranks(KronosRankStrategy):
     """Takes its signals from the feeds and keeps when it decided."""
 
