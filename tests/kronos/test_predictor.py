@@ -351,6 +351,7 @@ def test_a_forecast_says_how_its_windows_slide_and_how_precise_it_is(windows: Wi
         ({"window": "sliding"}, r"window='sliding' is none of \['exact', 'rolling'\]"),
         ({"window": ""}, r"window='' is none of \['exact', 'rolling'\]"),
         ({"precision": "float16"}, r"precision='float16' is none of \['float32', 'bfloat16'\]"),
+        ({"anchor": "open"}, r"anchor='open' is none of \['last_close', 'decoded_close'\]"),
         ({"memory": 0}, "memory=0 bytes hold no window.* None"),
         ({"memory": -5}, "memory=-5 bytes hold no window.* None"),
     ],
@@ -370,6 +371,7 @@ def test_a_loaded_predictor_has_the_options_it_was_asked_for(reference_folder: P
         "precision": "bfloat16",
         "compile": True,
         "memory": 123_456,
+        "anchor": "decoded_close",
     }
     predictor = KronosPredictor.from_pretrained(reference_folder, device="cpu", **options)
     assert {name: getattr(predictor, name) for name in options} == options
