@@ -51,7 +51,7 @@ def forecast(
     parts, decoded, rows = [], [], max(1, ROWS // drawn.samples)
     for start in range(0, len(windows), rows):
         part = slice(start, start + rows)
-        sampled = pipeline.drawn(windows[part], drawn, SharedDraws(uniforms[part], order), None)
+        sampled = pipeline.drawn(windows[part], drawn, SharedDraws(uniforms[part], order))
         parts.append(sampled.paths)
         decoded.append(sampled.decoded_close)
     paths, decoded_close = np.concatenate(parts), np.concatenate(decoded)

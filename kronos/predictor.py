@@ -238,10 +238,12 @@ class KronosPredictor:
         with Progress(disable=not verbose, transient=True) as bar:
             task = bar.add_task("bars", total=pred_len)
             draws = TorchDraws(sample_count, generator)
-            paths = self._pipeline().drawn(windows, sampling, draws, lambda: bar.advance(task)).paths
+            sampled = self._pipeline().drawn(
+                windows, sampling, draws, lambda: bar.advance(task), rule="upstream"
+            )
         return [
             pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
-            for mean, y in zip(paths.mean(axis=1), y_timestamp_list, strict=True)
+            for mean, y in zip(sampled.paths.mean(axis=1), y_timestamp_list, strict=True)
         ]
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:

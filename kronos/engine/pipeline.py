@@ -18,7 +18,7 @@ from kronos.engine.replay import Replay
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import Draws, SharedDraws, price_order
-from kronos.scale import Scale
+from kronos.scale import Rule, Scale
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import Windows
 
@@ -75,10 +75,15 @@ class Pipeline:
 
     @torch.inference_mode()
     def drawn(
-        self, windows: Windows, sampling: SampleConfig, draws: Draws, on_step: Callable[[], None] | None
+        self,
+        windows: Windows,
+        sampling: SampleConfig,
+        draws: Draws,
+        on_step: Callable[[], None] | None = None,
+        rule: Rule = "unit_free",
     ) -> SampledPaths:
-        """Paths by any draws; `on_step` is called after each bar."""
-        scale = windows.scale()
+        """Paths by any draws, of windows scaled by `rule`; `on_step` is called after each bar."""
+        scale = windows.scale(rule)
         bars, lengths, stamps, future = self._inputs(windows, scale)
         prompt = Prompt(self.tokenizer.encode(bars), lengths, stamps, future, _even(windows))
         decoded = self._continue(prompt, sampling, draws, on_step)

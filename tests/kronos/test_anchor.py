@@ -49,7 +49,9 @@ def test_the_decoded_close_is_what_the_tokenizer_makes_of_the_last_bar(
         kept = type(seen)(
             *(half[:, -(16 - 6) :] for half in seen)
         )  # six sampled bars share the context of 16
-        close = tokenizer.decode(kept)[0, -1, CLOSE].item() * scale.std[i, 0, CLOSE] + scale.mean[i, 0, CLOSE]
+        close = (
+            tokenizer.decode(kept)[0, -1, CLOSE].item() * scale.width[i, 0, CLOSE] + scale.mean[i, 0, CLOSE]
+        )
         assert raw.decoded_close[i] == pytest.approx(close, rel=1e-4)
 
 
