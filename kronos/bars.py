@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from kronos.jumps import warn_of_jumps
+
 PRICES = ("open", "high", "low", "close")
 FEATURES = (*PRICES, "volume", "amount")  # the order in which the released weights expect them
 CLOSE = FEATURES.index("close")
@@ -21,7 +23,8 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     """Return `bars` as float64 FEATURES, with volume and amount completed; refuse what is not a bar.
 
     Without a volume column both volume and amount are 0; without amount it is volume times the mean of
-    open, high, low and close. A DatetimeIndex must ascend without duplicates; any other index is left alone.
+    open, high, low and close. A DatetimeIndex must ascend without duplicates; any other index is left alone. Prices
+    that jump as no market does, see `kronos.jumps`, give a `BarsWarning`.
 
     Args:
         bars: one row a bar; columns open, high, low, close, optionally volume and amount (others are dropped).
@@ -44,6 +47,8 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
         check_timestamps(bars.index, name)
     full = _complete(bars, name)
     _check_values(full, name)
+    if isinstance(full.index, pd.DatetimeIndex):
+        warn_of_jumps(full, name)
     return full
 
 
