@@ -50,9 +50,10 @@ def warn_of_jumps(bars: pd.DataFrame, name: str, frequency: str | None = None) -
         if abs(gap[row]) > limit
         else f"reach from {low[row]:g} to {high[row]:g} within one bar"
     )
+    when = str(bars.index[row]).removesuffix(" 00:00:00")
     more = f" ({count - 1} more such {'bar' if count == 2 else 'bars'})" if count > 1 else ""
     warnings.warn(
-        f"{name} {what} at {bars.index[row]}{more}: forecasts are meaningless across an unadjusted split or a bad "
+        f"{name} {what} at {when}{more}: forecasts are meaningless across an unadjusted split or a bad "
         "print. Adjust prices, e.g. with adjust_bars(), or drop the bad bars.",
         BarsWarning,
         stacklevel=3,

@@ -32,7 +32,7 @@ def split(bars: pd.DataFrame, row: int, factor: float) -> pd.DataFrame:
 def test_an_unadjusted_split_is_named_with_instrument_and_date(factor: float, what: str) -> None:
     bars = split(make_bars(50), 30, factor)
     with pytest.warns(
-        BarsWarning, match=rf"^bars of AAA {what} the previous close at {bars.index[30]}: "
+        BarsWarning, match=rf"^bars of AAA {what} the previous close at {bars.index[30]:%Y-%m-%d}: "
     ) as seen:
         check_bars(bars, "bars of AAA")
     assert len(seen) == 1
@@ -44,7 +44,7 @@ def test_an_unadjusted_split_is_named_with_instrument_and_date(factor: float, wh
 def test_a_bad_print_of_ten_times_the_price_is_named(columns: tuple[str, ...], row: int) -> None:
     bars = make_bars(50)
     bars.loc[bars.index[row], list(columns)] *= 0.1 if columns == ("low",) else 10
-    with pytest.warns(BarsWarning, match=rf"at {bars.index[row]}"):
+    with pytest.warns(BarsWarning, match=rf"at {bars.index[row]:%Y-%m-%d}"):
         check_bars(bars)
 
 
@@ -96,7 +96,7 @@ def test_windows_and_predict_warn_as_well() -> None:
         Windows.rolling({"AAA": bars}, 10, 2, "B")
     predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu")
     future = pd.bdate_range(bars.index[-1], periods=3)[1:]
-    with pytest.warns(BarsWarning, match=f"series 0 open .* at {bars.index[20]}"):
+    with pytest.warns(BarsWarning, match=f"series 0 open .* at {bars.index[20]:%Y-%m-%d}"):
         predictor.predict(bars.reset_index(drop=True), bars.index, future, 2, verbose=False)
 
 
@@ -110,7 +110,8 @@ def test_a_command_prints_the_warning_as_one_line(capsys: pytest.CaptureFixture[
 
     with warnings.catch_warnings():
         warnings.showwarning = usual = print  # pytest records warnings in a place of its own
-        run_command(app, [])
+        with pytest.raises(SystemExit, match="0"):
+            run_command(app, [])
         assert warnings.showwarning is usual
     line = capsys.readouterr().err
     assert line.startswith("Warning: bars of [AAA] open")
