@@ -74,7 +74,7 @@ class Steps:
         cursor = self.past.cursor
         cursor.lengths.copy_(past.cursor.lengths)
         cursor.prefix = self.mask
-        if self.mask is not None:
+        if self.mask is not None and past.cursor.prefix is not None:  # both or neither, by the recorder's key
             self.mask.copy_(past.cursor.prefix)
         self.future.copy_(future)
         self.uniforms.copy_(draws.uniforms)
@@ -152,11 +152,11 @@ class StepRecorder:
         """
         out.s1[:, :, 0], out.s2[:, :, 0] = draw(model, past, len(future), config, draws, 0)
         on_step()
-        widths = past.cursor.positions.shape, past.cursor.prefix is None
-        key = (id(model), *widths, out.s1.shape, cached, fitting, max_context, replace(config, seed=0))
+        # One stream of the device does not wait for another, so that they share no memory.
+        stream = torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else None
+        widths = len(past.cursor.positions), past.cursor.prefix is None, out.s1.shape
+        key = (id(model), stream, *widths, cached, fitting, max_context, replace(config, seed=0))
         with self._turn:
-            if self.device.type == "cuda":
-                key = (*key, torch.cuda.current_stream(self.device).cuda_stream)  # a stream waits for no other
             recording = self.kept.pop(key, None)
             if recording is None:
                 steps = Steps(model, past, future, draws, out, config, max_context)
@@ -201,7 +201,10 @@ class _Recording:
         except RuntimeError as error:  # without a graph a forecast is slower and otherwise the same
             self.records = False
             reason = str(error).strip().splitlines()[0]
-            log.warning("A decode step could not be recorded as a CUDA graph (%s). Its kernels run one by one.", reason)
+            log.warning(
+                "A decode step could not be recorded as a CUDA graph (%s). Its kernels run one by one.",
+                reason,
+            )
 
 
 def _recorded(step: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:

@@ -283,7 +283,9 @@ def spread(kind: str, rows: int, size: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["normal", "flat", "heavy", "a peak", "steps"])
 @pytest.mark.parametrize("size", [2, 17, 256, 1024])
 @pytest.mark.parametrize("rows", [1, 8, 100])  # few rows are searched in 64 parts at a time, many in 2
-@pytest.mark.parametrize("split_size", [sampling.SPLIT_SIZE, sampling.WIDE_SPLIT_SIZE], ids=["cpu", "accelerator"])
+@pytest.mark.parametrize(
+    "split_size", [sampling.SPLIT_SIZE, sampling.WIDE_SPLIT_SIZE], ids=["cpu", "accelerator"]
+)
 def test_the_nucleus_is_that_of_sorted_probabilities(
     split_size: int, rows: int, size: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Steps that the device counts itself, over memory that stays in place: the tokens of steps that the host counts."""
+"""Steps that the device counts, over memory that stays in place, draw the tokens of steps that the host counts."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ def test_a_rolling_window_takes_all_of_its_steps_on_the_device(
 
 @pytest.mark.parametrize("window", ["exact", "rolling"])
 @pytest.mark.parametrize("lengths", [[10, 10], [10, 4]], ids=["even", "ragged"])
-def test_chunks_of_one_shape_share_memory_and_leave_nothing_to_the_next(window: Any, lengths: list[int]) -> None:
+def test_chunks_of_one_shape_share_memory_and_leave_nothing_to_the_next(
+    window: Any, lengths: list[int]
+) -> None:
     recorder, model = StepRecorder(CPU), fuse(make_model())
     places, outcomes = set(), []
     for seed in range(3):
@@ -111,7 +113,9 @@ def test_chunks_of_one_shape_share_memory_and_leave_nothing_to_the_next(window: 
         outcomes.append((ours, wanted))
         (recording,) = recorder.kept.values()
         caches = [*recording.steps.past.trunk, recording.steps.past.dependency]
-        places.add(tuple(x.data_ptr() for cache in caches for x in (cache.keys, cache.values, cache.own_keys)))
+        places.add(
+            tuple(x.data_ptr() for cache in caches for x in (cache.keys, cache.values, cache.own_keys))
+        )
     assert len(places) == 1
     assert not torch.equal(outcomes[0][0].s1, outcomes[1][0].s1)
     for ours, wanted in outcomes:  # what was handed out earlier is not overwritten by later chunks
@@ -135,7 +139,9 @@ def test_a_mask_of_ragged_windows_survives_a_chunk_that_slid() -> None:
         assert_same(*both_ways(recorder, prompt, draws, NUCLEUS, 16, "rolling", model))
     (recording,) = recorder.kept.values()
     assert recording.steps.mask is not None
-    assert recording.steps.mask is not recording.steps.past.cursor.prefix  # the latter is the last sliding step's
+    assert (
+        recording.steps.mask is not recording.steps.past.cursor.prefix
+    )  # the latter is the last sliding step's
 
 
 def test_the_prompt_is_left_alone_also_by_the_chunk_after() -> None:
@@ -172,7 +178,9 @@ def test_draws_along_another_order_of_tokens_are_taken_over_too() -> None:
     assert len(recorder.kept) == 1
 
 
-def test_the_number_of_shapes_that_are_kept_is_bounded_and_the_latest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_shapes_that_are_kept_is_bounded_and_the_latest_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(steps, "SHAPES", 3)
     recorder, model = StepRecorder(CPU), fuse(make_model())
     for horizon in (4, 5, 6, 4, 7, 8):
@@ -193,16 +201,17 @@ def test_the_memory_that_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert not recorder.kept
 
 
-def test_many_rows_few_steps_and_upstreams_draws_are_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_few_steps_and_upstreams_draws_are_left_to_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(steps, "LEAST", 4)
     monkeypatch.setattr(steps, "ROWS", 6)
     model = fuse(make_model())
-    prompt, draws = chunk([9, 9], 6, 3)
     for taken, lengths, horizon in ((True, [9, 9], 5), (False, [9, 9], 4), (False, [9, 9, 9], 5)):
         recorder = StepRecorder(CPU)
         assert_same(*both_ways(recorder, *chunk(lengths, horizon, 3), NUCLEUS, 64, model=model))
         assert bool(recorder.kept) == taken
-    recorder = StepRecorder(CPU)
+    recorder, (prompt, _) = StepRecorder(CPU), chunk([9, 9], 6, 3)
     streams = [TorchDraws(3, torch.Generator().manual_seed(4)) for _ in range(2)]
     ours = generate(model, prompt, NUCLEUS, streams[0], 64, recorder=recorder)
     assert_same(ours, generate(model, prompt, NUCLEUS, streams[1], 64))
