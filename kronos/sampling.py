@@ -1,9 +1,10 @@
 """From logits to tokens: filters, and the two sources of random draws.
 
 `SharedDraws` is ours: one set of uniforms per (seed, forecast date), the same for every instrument of that
-date and every model version, turned into tokens by inverse CDF in order of price. A forecast then depends on no
-batch size, order or worker, and much of the Monte-Carlo noise cancels between two versions. The uniforms are a
-scrambled Sobol net, worth two to three times as many independent ones (`backtests/sampling_noise.py`).
+date and every model version, turned into tokens by inverse CDF in order of price. The draws of a forecast then
+depend on no batch size, order or worker, and much of the Monte-Carlo noise cancels between two versions. The
+uniforms are a scrambled Sobol net, worth two to three times as many independent ones
+(`backtests/sampling_noise.py`).
 `TorchDraws` is upstream's: `torch.multinomial` over all rows, in upstream's order.
 """
 
