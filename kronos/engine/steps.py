@@ -1,9 +1,9 @@
 """A decode step as one function over fixed memory, recorded as a CUDA graph and replayed for each bar.
 
-A step of a few rows takes some 500 kernels of about two microseconds; launching them one by one takes several
-times as long as running them. Here the device itself counts the steps: the place in the caches, the calendar
-and the draws of a step are looked up by a number in device memory, so that every step is the same sequence of
-kernels and one recorded graph serves them all. Recording takes some tenths of a second (torch.compile is not
+A step of Kronos-small takes about 440 kernels, for few rows of some microseconds each; launching them one by one
+takes several times as long as running them. Here the device itself counts the steps: the place in the caches, the
+calendar and the draws of a step are looked up by a number in device memory, so that every step is the same sequence
+of kernels and one recorded graph serves them all. Recording takes some tenths of a second (torch.compile is not
 involved), so that a graph is recorded once as much has been spent on launching its steps one by one.
 
 On other devices the same function runs over the same memory without a graph, which is how this is tested.
@@ -120,6 +120,7 @@ class StepRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.records = device.type == "cuda"  # until a graph is refused
         self.kept: OrderedDict[Hashable, _Recording] = OrderedDict()
         self._turn = threading.Lock()
 
@@ -160,15 +161,33 @@ class StepRecorder:
             recording = self.kept.pop(key, None)
             if recording is None:
                 steps = Steps(model, past, future, draws, out, config, max_context)
-                recording = _Recording(steps, self.device)
+                recording = _Recording(steps)
             else:
                 recording.steps.restart(past, future, draws, out)
             for step in range(1, cached):
-                recording.play(slides=step >= fitting)
+                self._play(recording, slides=step >= fitting)
                 on_step()
             for half, drawn in zip(out, recording.steps.tokens, strict=True):
                 half.copy_(drawn)
             self._keep(key, recording)
+
+    def _play(self, recording: _Recording, slides: bool) -> None:
+        """One more step."""
+        if self.records and slides not in recording.graphs and recording.launched[slides] >= PATIENCE:
+            try:
+                recording.graphs[slides] = _recorded(lambda: recording.steps.step(slides), self.device)
+            except RuntimeError as error:  # without a graph a forecast is slower and otherwise the same
+                self.records = False
+                reason = str(error).strip().splitlines()[0]
+                log.warning(
+                    "A decode step could not be recorded as a CUDA graph (%s). Kernels are launched one by one.",
+                    reason,
+                )
+        if slides in recording.graphs:
+            recording.graphs[slides].replay()
+        else:
+            recording.steps.step(slides)
+            recording.launched[slides] += 1
 
     def _keep(self, key: Hashable, recording: _Recording) -> None:
         self.kept[key] = recording
@@ -179,32 +198,10 @@ class StepRecorder:
 class _Recording:
     """Steps and, on CUDA, their graphs: one of steps that fit the context, one of steps that slide."""
 
-    def __init__(self, steps: Steps, device: torch.device) -> None:
-        self.steps, self.device = steps, device
-        self.launched = {False: 0, True: 0}  # steps of each kind that were launched kernel by kernel
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.launched = {False: 0, True: 0}  # steps of each kind whose kernels were launched one by one
         self.graphs: dict[bool, torch.cuda.CUDAGraph] = {}
-        self.records = device.type == "cuda"
-
-    def play(self, slides: bool) -> None:
-        """One more step."""
-        if self.records and slides not in self.graphs and self.launched[slides] >= PATIENCE:
-            self._record(slides)
-        if slides in self.graphs:
-            self.graphs[slides].replay()
-        else:
-            self.steps.step(slides)
-            self.launched[slides] += 1
-
-    def _record(self, slides: bool) -> None:
-        try:
-            self.graphs[slides] = _recorded(lambda: self.steps.step(slides), self.device)
-        except RuntimeError as error:  # without a graph a forecast is slower and otherwise the same
-            self.records = False
-            reason = str(error).strip().splitlines()[0]
-            log.warning(
-                "A decode step could not be recorded as a CUDA graph (%s). Its kernels run one by one.",
-                reason,
-            )
 
 
 def _recorded(step: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:

@@ -6,6 +6,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,10 +15,11 @@ from kronos.engine import steps
 from kronos.engine.fused import Form, FusedKronos
 from kronos.engine.generate import generate
 from kronos.engine.past import Prompt, read
+from kronos.engine.pipeline import Pipeline
 from kronos.engine.steps import StepRecorder, Steps
 from kronos.quantizer import Tokens
 from kronos.sampling import SharedDraws, TorchDraws
-from tests.kronos.builders import fuse, make_model
+from tests.kronos.builders import fuse, make_model, make_tokenizer
 from tests.kronos.engine.test_generate import (
     FILTERS,
     REGIMES,
@@ -27,7 +29,7 @@ from tests.kronos.engine.test_generate import (
     make_windows,
     together,
 )
-from tests.kronos.engine.test_replay import Silent
+from tests.kronos.engine.test_replay import Silent, some_windows, uniforms_of
 
 CPU = torch.device("cpu")
 LENGTHS = {"even": (0, 0, 0), "ragged": (0, -3, -7)}  # of three windows, beyond the longest
@@ -248,6 +250,22 @@ def test_threads_that_share_a_recorder_take_turns() -> None:
         assert_same(ours, wanted)
 
 
+def test_a_pipeline_records_the_steps_of_shared_draws_on_cuda_without_being_asked() -> None:
+    def made(device: str) -> Pipeline:
+        return Pipeline(make_model(), make_tokenizer(), torch.device(device), 64, 5, "exact", Form())
+
+    assert made("cuda").recorder is not None
+    ours, plain = made("cpu"), made("cpu")
+    assert ours.recorder is None
+    ours.recorder = StepRecorder(CPU)
+    windows = some_windows(ragged=True)
+    ours.drawn(windows, NUCLEUS, TorchDraws(3, torch.Generator().manual_seed(1)), None)
+    assert not ours.recorder.kept
+    paths = [one.shared(windows, NUCLEUS, uniforms_of(windows, 3)) for one in (ours, plain)]
+    assert len(ours.recorder.kept) == 1
+    np.testing.assert_array_equal(*paths)
+
+
 # What a graph demands
 
 
@@ -327,13 +345,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch, record: Any) -> StepRecorder:
     monkeypatch.setattr(steps, "_recorded", record)
     monkeypatch.setattr(steps, "PATIENCE", 3)
     recorder = StepRecorder(CPU)
-    make = steps._Recording.__init__
-
-    def records(self: Any, *args: Any) -> None:
-        make(self, *args)
-        self.records = True
-
-    monkeypatch.setattr(steps._Recording, "__init__", records)
+    recorder.records = True
     return recorder
 
 
@@ -365,8 +377,8 @@ def test_a_graph_that_cannot_be_recorded_is_reported_once_and_does_without(
     recorder, model = on_cuda(monkeypatch, refuse), fuse(make_model())
     prompt, draws = chunk([10, 10], 12, 3)
     with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            assert_same(*both_ways(recorder, prompt, draws, NUCLEUS, 16, "rolling", model))
+        for context in (16, 16, 15):  # another context is another shape
+            assert_same(*both_ways(recorder, prompt, draws, NUCLEUS, context, "rolling", model))
     (record,) = caplog.records
     assert "operation not permitted when stream is capturing)" in record.getMessage()
     assert "\n" not in record.getMessage()
