@@ -43,6 +43,7 @@ class KronosPredictor:
             residual stream, norms, attention and sampling stay in float32, yet other paths come out.
         compile: spend some time at the first forecast on compiling the networks, on CUDA also on recording every
             shape of a chunk as a graph; for long runs on an accelerator. On a CPU packed products are faster.
+            Without it CUDA still replays the single steps of chunks with few paths.
         memory: bytes that a chunk of windows may take; None takes little on a CPU, and more than half of what is
             free on an accelerator.
         anchor: where the paths of `forecast` start. A tokenizer rounds the last bar, and the model
@@ -140,7 +141,8 @@ class KronosPredictor:
         """Sample futures of every window; lookbacks may differ.
 
         Draws depend on the seed and on each window's date only, so that any batch size, order or split of
-        the windows gives the same forecast.
+        the windows gives the same forecast up to rounding, which depends on the rows that a product has: 1e-4 of
+        a close in float32 (docs/performance.md says what has equal bits).
 
         Args:
             windows: N windows; their `future` sets the horizon.

@@ -1,9 +1,10 @@
 """From logits to tokens: filters, and the two sources of random draws.
 
 `SharedDraws` is ours: one set of uniforms per (seed, forecast date), the same for every instrument of that
-date and every model version, turned into tokens by inverse CDF in order of price. A forecast then depends on no
-batch size, order or worker, and much of the Monte-Carlo noise cancels between two versions. The uniforms are a
-scrambled Sobol net, worth two to three times as many independent ones (`backtests/sampling_noise.py`).
+date and every model version, turned into tokens by inverse CDF in order of price. The draws of a forecast then
+depend on no batch size, order or worker, and much of the Monte-Carlo noise cancels between two versions. The
+uniforms are a scrambled Sobol net, worth two to three times as many independent ones
+(`backtests/sampling_noise.py`).
 `TorchDraws` is upstream's: `torch.multinomial` over all rows, in upstream's order.
 """
 
@@ -31,6 +32,7 @@ TICKS = 2**30  # of a whole CDF
 SEARCH_BITS = 22  # a floor is found among 2**22 within some 13 octaves: to 3e-6 octaves
 TIE = 2.0**-18  # octaves: what is so near the floor counts as above it, however exp2 and log2 round
 SPLIT_SIZE = 2**17  # numbers that are cheaper to look at than one more round
+WIDE_SPLIT_SIZE = 2**22  # the same on an accelerator, where a round costs some launches: 16 MiB
 
 
 class Draws(Protocol):
@@ -150,7 +152,8 @@ def _nucleus_floor(probabilities: Tensor, top_p: float) -> Tensor:
     # What lies at or below an equal share of 1 - top_p has more than top_p above it.
     lowest = math.log2((1 - top_p) / size)
     low = probabilities.new_full((*probabilities.shape[:-1], 1), lowest)  # in octaves below 1
-    parts = 2 ** min(6, max(1, int(math.log2(SPLIT_SIZE / probabilities.numel() + 1))))
+    split_size = SPLIT_SIZE if probabilities.device.type == "cpu" else WIDE_SPLIT_SIZE
+    parts = 2 ** min(6, max(1, int(math.log2(split_size / probabilities.numel() + 1))))
     cuts = torch.arange(1, parts, device=low.device)  # (parts - 1,)
     rows, width = probabilities[..., None, :], -lowest
     above = rows.new_empty(*rows.shape[:-2], parts - 1, size)

@@ -17,7 +17,7 @@ class Cursor:
 
     Attributes:
         prefix: (N, 1, L) to add to scores of the prefix; None where all of it is seen.
-        slots: the places in the suffixes of the T bars being read.
+        slots: the places in the suffixes of the T bars being read: a slice, or one place as a (1,) tensor.
         suffix: (1, T, steps) to add to scores of the suffixes: -inf at slots later than each of those bars.
 
     Args:
@@ -40,10 +40,18 @@ class Cursor:
         seen = (self.positions >= oldest[:, None]) & (self.positions < self.lengths[:, None])
         self.prefix = torch.where(seen, 0.0, -torch.inf)[:, None]
 
-    def move(self, first: int, count: int = 1) -> None:
-        """Stand at `count` bars from slot `first` on."""
-        self.slots = slice(first, first + count)
-        seen = self.all_slots <= self.all_slots[self.slots, None]  # (T, steps)
+    def move(self, first: int | Tensor, count: int = 1) -> None:
+        """Stand at `count` bars from slot `first` on, or at the one bar whose slot is in a (1,) int64 tensor.
+
+        The tensor's value stays on the device: the host can then ask for a step without knowing which it is.
+        """
+        if isinstance(first, Tensor):
+            self.slots: slice | Tensor = first
+            last = first[:, None]
+        else:
+            self.slots = slice(first, first + count)
+            last = self.all_slots[self.slots, None]
+        seen = self.all_slots <= last  # (T, steps)
         self.suffix = torch.where(seen, 0.0, -torch.inf)[None]
 
 
@@ -74,6 +82,13 @@ class PrefixCache:
         self.values = _by_head(v)  # (N * heads, L, w)
         shape = (n * heads * self.samples, self.steps, width)
         self.own_keys, self.own_values = k.new_zeros(shape), k.new_zeros(shape)
+
+    def restart(self, other: PrefixCache) -> None:
+        """Take over the prefix of a cache of the same shape, and forget the suffixes; memory stays in place."""
+        self.keys.copy_(other.keys)
+        self.values.copy_(other.values)
+        self.own_keys.zero_()
+        self.own_values.zero_()
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """T new bars of every sample, (N, S * T, heads, w) each: keep them, then attend from them."""

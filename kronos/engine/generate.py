@@ -9,30 +9,22 @@ left anew from position 0, or rolling, by hiding them from the caches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kronos.config import SampleConfig
-from kronos.engine.cache import Cursor, PrefixCache, causal
+from kronos.engine.cache import PrefixCache, causal
 from kronos.engine.fused import FusedKronos, FusedTokenizer
+from kronos.engine.past import Past, Prompt, cursor_of, draw, extend, last_bar, read
+from kronos.engine.steps import StepRecorder
 from kronos.quantizer import Tokens
-from kronos.sampling import Draws, probabilities
+from kronos.sampling import Draws, SharedDraws
 
 Window = Literal["exact", "rolling"]
 REREAD_TOKENS = 8192  # of the rows that are read anew together: throughput is flat beyond
-
-
-class Prompt(NamedTuple):
-    """N windows as tokens, aligned left, and the calendar around them."""
-
-    tokens: Tokens  # each (N, L)
-    lengths: Tensor  # (N,) int64
-    stamps: Tensor  # (N, L, 5) int64
-    future: Tensor  # (N, H, 5) int64
-    even: bool  # every row fills the width; known by the host, so that no device is asked
 
 
 @torch.inference_mode()
@@ -44,6 +36,7 @@ def generate(
     max_context: int,
     window: Window = "exact",
     on_step: Callable[[], None] | None = None,
+    recorder: StepRecorder | None = None,
 ) -> Tokens:
     """Sample the tokens of the next H bars: (N, S, H) each.
 
@@ -55,6 +48,7 @@ def generate(
         max_context: tokens that the model sees at most.
         window: how one that outgrows it slides on, see above.
         on_step: called after each bar of the horizon.
+        recorder: takes the steps that caches serve where that pays, if the draws are `SharedDraws`.
 
     Raises:
         ValueError: a rolling window would have to drop bars of its own path.
@@ -69,21 +63,22 @@ def generate(
     width = min(prompt.tokens.s1.shape[1], max_context)  # of the longest row, without asking the device
     fitting = max(1, min(horizon, max_context - width + 1))  # steps before it outgrows the context
     cached = fitting if window == "exact" else horizon
-    past = _read(model, _tail(prompt, max_context), config.samples, cached)
-    for step in range(horizon):
+    past = read(model, _tail(prompt, max_context), config.samples, cached)
+    announce = on_step or _nothing
+    start = 0
+    if recorder is not None and isinstance(draws, SharedDraws) and recorder.pays(n * config.samples, cached):
+        recorder.run(model, past, prompt.future, draws, config, out, cached, fitting, max_context, announce)
+        start = cached
+    for step in range(start, horizon):
         if step >= cached:
             past = _reread(model, _tail(_continued(prompt, out, step), max_context))
-        s1_logits = model.s1_logits(past.hidden)
-        s1 = draws.pick(probabilities(_by_window(s1_logits, n), config), step, half=0)
-        s2_logits = model.s2_logits(past.hidden, s1.view(len(past.hidden), -1), past.attend)
-        s2 = draws.pick(probabilities(_by_window(s2_logits, n), config), step, half=1)
-        out.s1[:, :, step], out.s2[:, :, step] = s1, s2
+        tokens = draw(model, past, n, config, draws, step)
+        out.s1[:, :, step], out.s2[:, :, step] = tokens
         if step + 1 < cached:
             if step + 1 >= fitting:
                 past.cursor.hide(past.cursor.lengths + step + 1 - max_context)
-            past = _extend(model, past, Tokens(s1, s2), prompt.future[:, step], step)
-        if on_step is not None:
-            on_step()
+            past = extend(model, past, tokens, prompt.future[:, step], step)
+        announce()
     return out
 
 
@@ -102,7 +97,7 @@ def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_con
     """
     n, samples, horizon = generated.s1.shape
     window = _tail(prompt, max_context - horizon)
-    cursor = _cursor(window, horizon)
+    cursor = cursor_of(window, horizon)
     caches = [PrefixCache(cursor, samples, horizon) for _ in tokenizer.decoder]
     last = tokenizer.read(window.tokens, window.lengths, tokenizer.turns(cursor.positions), caches)
     steps = torch.arange(horizon, device=window.lengths.device).repeat(samples)
@@ -112,66 +107,24 @@ def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_con
     return Decoded(bars.view(n, samples, horizon, -1), last)
 
 
-class _Past(NamedTuple):
-    """What is kept of the bars read so far."""
-
-    hidden: Tensor  # (N, S, d) of each path's last bar, (N, 1, d) while its samples are one
-    cursor: Cursor
-    trunk: list[PrefixCache]
-    dependency: PrefixCache
-    attend: Callable[[Tensor], Tensor]  # how the dependency-aware layer reads its cache
-
-
-def _read(model: FusedKronos, prompt: Prompt, samples: int, steps: int) -> _Past:
-    """Read the windows once."""
-    cursor = _cursor(prompt, steps)
-    trunk = [PrefixCache(cursor, samples, steps) for _ in model.blocks]
-    dependency = PrefixCache(cursor, samples, steps)
-    turns = model.turns(cursor.positions)
-    hidden = model.hidden(prompt.tokens, prompt.stamps, turns, [cache.prefill for cache in trunk])
-    dependency.store(*model.cross_keys_values(hidden))
-    return _Past(_last(hidden, prompt), cursor, trunk, dependency, dependency.read_prefix)
-
-
-def _extend(model: FusedKronos, past: _Past, tokens: Tokens, stamps: Tensor, step: int) -> _Past:
-    """Take one more bar of every sample: (N, S) tokens, (N, 5) stamps."""
-    past.cursor.move(step)
-    stamps = stamps[:, None].expand(-1, tokens.s1.shape[1], -1)
-    turns = model.turns(past.cursor.lengths[:, None] + step)  # (N, 1): each sample sits where its window ends
-    hidden = model.hidden(tokens, stamps, turns, [cache.extend for cache in past.trunk])
-    past.dependency.append(*model.cross_keys_values(hidden))
-    return past._replace(hidden=hidden, attend=past.dependency.read)
-
-
-def _reread(model: FusedKronos, prompt: Prompt) -> _Past:
+def _reread(model: FusedKronos, prompt: Prompt) -> Past:
     """Read N * S windows anew, each a window of its own, keeping only what this step needs."""
-    cursor = _cursor(prompt, steps=0)
+    cursor = cursor_of(prompt, steps=0)
     hidden, keys, values = [], [], []
     turns = model.turns(cursor.positions)
     for block in _blocks(prompt):
         states = model.hidden(block.tokens, block.stamps, turns, [causal] * len(model.blocks))
         k, v = model.cross_keys_values(states)
-        hidden.append(_last(states, block))
+        hidden.append(last_bar(states, block))
         keys.append(k)
         values.append(v)
     dependency = PrefixCache(cursor, samples=1, steps=0)
     dependency.store(torch.cat(keys), torch.cat(values))
-    return _Past(torch.cat(hidden), cursor, [], dependency, dependency.read_prefix)
+    return Past(torch.cat(hidden), cursor, [], dependency, dependency.read_prefix)
 
 
-def _last(hidden: Tensor, prompt: Prompt) -> Tensor:
-    """(N, L, d) -> (N, 1, d) of each row's last bar."""
-    rows = torch.arange(len(hidden), device=hidden.device)
-    return hidden[rows, prompt.lengths - 1][:, None]
-
-
-def _by_window(logits: Tensor, n: int) -> Tensor:
-    """Logits of N or N * S rows -> (N, S or 1, V)."""
-    return logits.view(n, -1, logits.shape[-1])
-
-
-def _cursor(prompt: Prompt, steps: int) -> Cursor:
-    return Cursor(prompt.lengths, prompt.tokens.s1.shape[1], prompt.even, steps)
+def _nothing() -> None:
+    pass
 
 
 def _blocks(prompt: Prompt) -> Iterator[Prompt]:

@@ -13,8 +13,10 @@ from torch import Tensor
 from kronos.bars import CLOSE, FEATURES
 from kronos.config import SampleConfig
 from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
-from kronos.engine.generate import Decoded, Prompt, Window, decode, generate
+from kronos.engine.generate import Decoded, Window, decode, generate
+from kronos.engine.past import Prompt
 from kronos.engine.replay import Replay
+from kronos.engine.steps import StepRecorder
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import Draws, SharedDraws, price_order
@@ -37,7 +39,8 @@ class Pipeline:
         model, tokenizer: on `device`.
         device: of all that is computed here.
         max_context, clip, window: see `KronosPredictor`.
-        form: of the networks; compiled ones also replay whole chunks (see `replay`).
+        form: of the networks; compiled ones also replay whole chunks (see `replay`), others replay single steps
+            on CUDA (see `steps`).
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Pipeline:
         self.device, self.max_context, self.clip, self.window = device, max_context, clip, window
         self._plain_tokenizer = tokenizer
         self.replay = Replay(device) if form.compiled else None
+        self.recorder = StepRecorder(device) if device.type == "cuda" and not form.compiled else None
 
     @cached_property
     def order(self) -> Tokens:
@@ -92,7 +96,8 @@ class Pipeline:
     def _continue(
         self, prompt: Prompt, sampling: SampleConfig, draws: Draws, on_step: Callable[[], None] | None
     ) -> Decoded:
-        tokens = generate(self.model, prompt, sampling, draws, self.max_context, self.window, on_step)
+        options = self.max_context, self.window, on_step, self.recorder
+        tokens = generate(self.model, prompt, sampling, draws, *options)
         return decode(self.tokenizer, prompt, tokens, self.max_context)
 
     def _inputs(self, windows: Windows, scale: Scale) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -20,6 +20,8 @@ MAX_CONTEXT = 512  # upstream's default, also for mini, whose weights could see 
 MODELS = {
     "mini": ModelConfig(n_layers=4, d_model=256, n_heads=4, ff_dim=512),
     "small": ModelConfig(n_layers=8, d_model=512, n_heads=8, ff_dim=1024),
+    "base": ModelConfig(n_layers=12, d_model=832, n_heads=16, ff_dim=2048),
+    "tiny": ModelConfig(n_layers=2, d_model=32, n_heads=2, ff_dim=64),  # to try the benchmarks themselves
 }
 TOKENIZER = TokenizerConfig()  # mini's differs in `group_size` alone, which sizes a stored constant
 

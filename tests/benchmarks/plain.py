@@ -37,7 +37,7 @@ def plain_forecast(
     max_context: int,
     clip: float = 5,
 ) -> Plain:
-    """Forecast N windows of equal length, on the CPU, with draws of torch's global stream.
+    """Forecast N windows of equal length, on the networks' device, with draws of torch's global stream.
 
     Raises:
         ValueError: lookbacks differ, or the temperature is 0.
@@ -46,18 +46,20 @@ def plain_forecast(
         raise ValueError(f"Lookbacks are {sorted(set(windows.lengths))}. The plain loop takes one length.")
     if sampling.T == 0:
         raise ValueError("The plain loop divides by T=0. Pass top_k=1 for the most likely token.")
-    scale = windows.scale()
-    bars = torch.from_numpy(scale.apply(windows.values, clip))  # (N, L, 6)
+    scale, device = windows.scale(), model.head.proj_s1.weight.device
+    bars = torch.from_numpy(scale.apply(windows.values, clip)).to(device)  # (N, L, 6)
     calendar = np.concatenate([windows.stamps, windows.future_stamps], axis=1)
     samples, horizon = sampling.samples, windows.horizon
     with torch.no_grad():
-        stamps = torch.from_numpy(calendar).repeat_interleave(samples, dim=0)  # (B, L + H, 5), B = N * S
+        stamps = (
+            torch.from_numpy(calendar).to(device).repeat_interleave(samples, dim=0)
+        )  # (B, L + H, 5), B = N * S
         tokens = tokenizer.encode(bars.repeat_interleave(samples, dim=0))  # (B, L)
         for _ in range(horizon):
             tokens = _step(model, tokens, stamps, sampling, max_context)
         seen = Tokens(*(half[:, -max_context:].contiguous() for half in tokens))
         paths = tokenizer.decode(seen)[:, -horizon:]  # (B, H, 6)
-    paths = paths.unflatten(0, (len(windows), samples)).numpy()
+    paths = paths.unflatten(0, (len(windows), samples)).cpu().numpy()
     generated = Tokens(*(half[:, -horizon:].unflatten(0, (len(windows), samples)) for half in tokens))
     return Plain(generated, scale.invert(paths.mean(axis=1)))
 
@@ -76,7 +78,7 @@ def _step(model: Kronos, tokens: Tokens, stamps: Tensor, sampling: SampleConfig,
 def _trunk(model: Kronos, tokens: Tokens, stamps: Tensor) -> Tensor:
     """(B, T) tokens, (B, T, 5) stamps -> (B, T, d); positions start at 0."""
     x = model.embedding(tokens) + model.time_emb(stamps)
-    rope = rope_table(torch.arange(x.shape[1]), model.config.d_model // model.config.n_heads)
+    rope = rope_table(torch.arange(x.shape[1], device=x.device), model.config.d_model // model.config.n_heads)
     for block in model.transformer:
         x = block(x, rope)
     return model.norm(x)

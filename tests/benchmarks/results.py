@@ -78,7 +78,10 @@ def middle(runs: list[dict[str, float]], clock: str = "cpu") -> float:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # an image without git
+        return ""
     return done.stdout.strip()
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kronos import sampling
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.quantizer import Tokens
@@ -282,7 +283,13 @@ def spread(kind: str, rows: int, size: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["normal", "flat", "heavy", "a peak", "steps"])
 @pytest.mark.parametrize("size", [2, 17, 256, 1024])
 @pytest.mark.parametrize("rows", [1, 8, 100])  # few rows are searched in 64 parts at a time, many in 2
-def test_the_nucleus_is_that_of_sorted_probabilities(rows: int, size: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    "split_size", [sampling.SPLIT_SIZE, sampling.WIDE_SPLIT_SIZE], ids=["cpu", "accelerator"]
+)
+def test_the_nucleus_is_that_of_sorted_probabilities(
+    split_size: int, rows: int, size: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "SPLIT_SIZE", split_size)
     logits = spread(kind, rows, size)
     for T in (0.05, 0.3, 1.0, 4.0, 50.0):
         chances = probabilities(logits, config(T)).double()
