@@ -38,13 +38,13 @@ class Cursor:
     def hide(self, oldest: Tensor) -> None:
         """Hide the first (N,) positions of each row; none where it is negative."""
         seen = (self.positions >= oldest[:, None]) & (self.positions < self.lengths[:, None])
-        self.prefix = torch.where(seen, 0.0, -torch.inf)[:, None]
+        self.prefix = torch.where(seen, 0.0, -torch.inf).float()[:, None]
 
     def move(self, first: int, count: int = 1) -> None:
         """Stand at `count` bars from slot `first` on."""
         self.slots = slice(first, first + count)
         seen = self.all_slots <= self.all_slots[self.slots, None]  # (T, steps)
-        self.suffix = torch.where(seen, 0.0, -torch.inf)[None]
+        self.suffix = torch.where(seen, 0.0, -torch.inf).float()[None]
 
 
 class PrefixCache:

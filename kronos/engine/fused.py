@@ -204,8 +204,8 @@ class Tables:
 
     def __init__(self, tables: Sequence[Tensor]) -> None:
         self.table = torch.cat(list(tables)).detach()
-        sizes = torch.tensor([0] + [len(table) for table in tables[:-1]])
-        self.offsets = sizes.cumsum(0).to(self.table.device)
+        sizes = torch.tensor([0] + [len(table) for table in tables[:-1]], device=self.table.device)
+        self.offsets = sizes.cumsum(0)
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(..., K) ids, one for each table -> (..., d)."""
