@@ -13,6 +13,7 @@ FEATURES = (*PRICES, "volume", "amount")  # the order in which the released weig
 CLOSE = FEATURES.index("close")
 STAMPS = ("minute", "hour", "weekday", "day", "month")
 
+_SMALLEST, _LARGEST = 1e-37, 1e38  # of a number other than 0: windows and paths are float32
 _TOLERANCE = 1e-4  # relative: stores round prices to float32, and adjusted ones to a few digits
 
 
@@ -93,9 +94,8 @@ def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
 def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
     """Raw bars -> adjusted ones: prices times the column `factor`, volume divided by it, amount as it is.
 
-    Prefer factors that start at 1 with the first bar. Those based on today's price rescale the whole past at
-    every split; that moves no return, but windows are scaled with upstream's constant of 1e-5, which weighs
-    in once prices move by less than about a thousandth of a unit.
+    Factors may start at 1 with the first bar or end at 1 with the last: forecasts do not depend on the unit of
+    the price.
     """
     if factor not in bars.columns:
         raise ValueError(f"bars lack the column '{factor}'. Name the one that holds the adjustment factor.")
@@ -141,6 +141,14 @@ def _check_values(bars: pd.DataFrame, name: str) -> None:
         raise ValueError(
             f"{name} has {int(bad.sum())} missing or infinite values, the first in column "
             f"'{FEATURES[column]}' at {bars.index[row]}. Drop or fill them, e.g. with repair_bars()."
+        )
+    sizes = np.abs(values)
+    outside = (sizes > _LARGEST) | ((sizes > 0) & (sizes < _SMALLEST))
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            f"{name} has a {FEATURES[column]} of {values[row, column]:g} at {bars.index[row]}, beyond what float32 "
+            f"holds ({_SMALLEST:g} to {_LARGEST:g}). Use another unit."
         )
     negative = values[:, 4:] < 0
     if negative.any():

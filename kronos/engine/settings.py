@@ -12,6 +12,7 @@ from kronos.config import SampleConfig
 from kronos.engine.device import find_device
 from kronos.engine.fused import Precision
 from kronos.engine.generate import Window
+from kronos.forecast import Anchor
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import MIN_BARS
@@ -25,8 +26,10 @@ def _max_context(value: Any) -> int:
 
 
 def _clip(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-        raise ValueError(f"clip={value!r} does not limit a bar. Pass a positive number of deviations.")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"clip={value!r} is not a number. Pass a float.")
+    if not float(value) > 0:
+        raise ValueError(f"clip={value!r} leaves no bar as it is. Pass a positive number, e.g. 5.")
     return int(value) if isinstance(value, Integral) else float(value)
 
 
@@ -77,6 +80,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "clip": _clip,
     "window": _choice("window", get_args(Window)),
     "precision": _choice("precision", get_args(Precision)),
+    "anchor": _choice("anchor", get_args(Anchor)),
     "compile": _compile,
     "memory": _memory,
     "sampling": _instance("sampling", SampleConfig, "one, e.g. SampleConfig(samples=10, T=0.6)"),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kronos.engine.device import plain_torch
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 
@@ -37,6 +38,7 @@ def on_cpu(network: _Network) -> _Network:
 
 
 @torch.no_grad()
+@plain_torch()
 def fingerprint(*networks: Kronos | KronosTokenizer) -> list[Any]:
     """What changes when a weight does, whether torch counts the change or not; quick, for every forecast.
 
