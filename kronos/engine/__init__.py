@@ -1,5 +1,5 @@
 """The engine: windows -> tokens -> sampled tokens -> bars, near the limit of the machine.
 
 From outside in: `pipeline` takes a chunk of windows through tokenizer and model, `generate` samples tokens and
-knows no prices, `cache` holds what was read, `fused` and `product` are the networks as they run fastest.
+knows no prices, `cache` holds what was read, `fused`, `product` and `tiles` are the networks as they run fastest.
 """

@@ -48,7 +48,7 @@ def fingerprint(*networks: Kronos | KronosTokenizer) -> list[Any]:
     found: list[Any] = [network.config for network in networks]
     for network in networks:
         named = list(_named_weights(network))
-        sums = [torch.dot(weight.flatten().float(), _probe(weight)) for _, weight in named]
+        sums = [torch.dot(weight.data.flatten().float(), _probe(weight)) for _, weight in named]
         together = len({x.device for x in sums}) == 1
         values = torch.stack(sums).tolist() if together else [x.item() for x in sums]
         for (name, _), value in zip(named, values, strict=True):
@@ -56,9 +56,7 @@ def fingerprint(*networks: Kronos | KronosTokenizer) -> list[Any]:
                 raise ValueError(
                     f"The weights '{name}' of {type(network).__name__} are not finite. Load others."
                 )
-        # Weights made in inference mode count no changes.
-        found += [*values, *(weight._version for _, weight in named if not weight.is_inference())]
-        found += [(weight.dtype, str(weight.device)) for _, weight in named]
+        found += [*values, *((_changes(weight), weight.dtype, str(weight.device)) for _, weight in named)]
     return found
 
 
@@ -71,10 +69,8 @@ class WeightsDigest:
 
     def __init__(self, *networks: Kronos | KronosTokenizer) -> None:
         self._digest = _sha256(*networks)
-        self._compared = (
-            fingerprint(*networks),
-            True,
-        )  # with its result: no need to read all weights every time
+        # The last comparison and its outcome: while nothing changes, the weights are not read again.
+        self._compared = fingerprint(*networks), True
 
     def matches(self, *networks: Kronos | KronosTokenizer) -> bool:
         """Whether these hold the same."""
@@ -98,6 +94,14 @@ def _named_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield name, weight
 
 
+def _changes(weight: Tensor) -> int | None:
+    """How often torch saw the weight change in place; weights made in inference mode count no changes."""
+    try:
+        return weight._version
+    except RuntimeError:  # `is_inference()` denies it once `half()` has been called
+        return None
+
+
 def _probe(weight: Tensor) -> Tensor:
     """As many random numbers as there are weights: a sum weighted by them tells places apart."""
     count = weight.numel()
@@ -116,5 +120,5 @@ def _sha256(*networks: Kronos | KronosTokenizer) -> str:
         digest.update(repr(network.config).encode())
         for name, weight in _named_weights(network):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(weight.detach().cpu().float().numpy().tobytes())
+            digest.update(weight.data.cpu().float().numpy().tobytes())
     return digest.hexdigest()
