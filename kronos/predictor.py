@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,20 +16,31 @@ from kronos.bars import CLOSE, FEATURES
 from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
-from kronos.engine.device import default_budget, find_device
+from kronos.engine.device import default_budget, find_device, plain_torch
 from kronos.engine.fused import Form, Precision
 from kronos.engine.generate import Window
 from kronos.engine.pipeline import Pipeline
+from kronos.engine.settings import CHECKS
+from kronos.engine.weights import WeightsDigest, computable, fingerprint, on_cpu
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.model import Kronos
 from kronos.sampling import SHARED, TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer
-from kronos.windows import MIN_BARS, Windows
+from kronos.windows import Windows
+
+_log = logging.getLogger(__name__)
 
 
 class KronosPredictor:
     """A model and its tokenizer on one device, ready to forecast.
+
+    Each argument is an attribute too, and may be set to another value later: it is checked when it is set,
+    and holds from the next forecast on. Networks may be trained, moved or converted by their owner between
+    forecasts: each forecast uses the weights that they have then, in float32 on `device`.
+
+    A predictor can be pickled and copied. It comes back on its own device or, where that is missing, on the fastest
+    that is available.
 
     Args:
         model: Kronos, put in eval mode.
@@ -53,6 +65,7 @@ class KronosPredictor:
 
     Raises:
         ValueError: model and tokenizer do not fit, there is no such device, or an option is none.
+        TypeError: model or tokenizer is something else.
     """
 
     def __init__(
@@ -68,25 +81,37 @@ class KronosPredictor:
         memory: int | None = None,
         anchor: Anchor = "last_close",
     ) -> None:
-        _check_pair(model, tokenizer)
-        if max_context < MIN_BARS:
-            raise ValueError(f"max_context={max_context} leaves no window. Pass at least {MIN_BARS}.")
-        _check_choice("window", window, get_args(Window))
-        _check_choice("precision", precision, get_args(Precision))
-        _check_choice("anchor", anchor, get_args(Anchor))
-        if memory is not None and memory < 1:
-            raise ValueError(f"memory={memory} bytes hold no window. Pass more, or None.")
-        self.device = find_device(device)
-        self.model = model.to(self.device).eval()
-        self.tokenizer = tokenizer.to(self.device).eval()
-        self.max_context = max_context
-        self.clip = clip
-        self.window, self.precision, self.compile, self.memory = window, precision, compile, memory
+        self.device, self.model, self.tokenizer = find_device(device), model, tokenizer
+        self.max_context, self.clip, self.window = max_context, clip, window
+        self.precision, self.compile, self.memory = precision, compile, memory
         self.anchor = anchor
-        self.origin: Origin | None = None  # unknown for networks that came from no file
         self.sampling = SampleConfig()  # where a forecast names none
+        self.origin = None  # unknown for networks that came from no file
         self._made: Pipeline | None = None
-        self._made_of: list[float] = []
+        self._made_of: list[Any] = []
+        _check_pair(model, tokenizer)
+        fingerprint(model, tokenizer)  # says what is wrong with weights, if anything is
+        for network in (model, tokenizer):
+            network.to(self.device).eval()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        check = CHECKS.get(name)
+        super().__setattr__(name, check(value) if check else value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The engine's weights are laid out for this process; those of the networks can be read anywhere.
+        networks = {"model": on_cpu(self.model), "tokenizer": on_cpu(self.tokenizer)}
+        return self.__dict__ | networks | {"device": str(self.device), "_made": None, "_made_of": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        try:
+            device = find_device(state["device"])
+        except ValueError as error:
+            device = find_device(None)
+            _log.warning("%s The predictor computes on '%s' instead.", error, device)
+        self.__dict__.update(state | {"device": device})
+        for network in (self.model, self.tokenizer):
+            network.to(device)
 
     @classmethod
     def from_pretrained(
@@ -132,6 +157,7 @@ class KronosPredictor:
         predictor.sampling = sampling_defaults(spec, revision)
         return predictor
 
+    @plain_torch()
     def forecast(
         self,
         windows: Windows,
@@ -215,6 +241,7 @@ class KronosPredictor:
             [df], [x_timestamp], [y_timestamp], pred_len, T, top_k, top_p, sample_count, verbose, seed
         )[0]
 
+    @plain_torch()
     def predict_batch(
         self,
         df_list: Sequence[pd.DataFrame],
@@ -266,6 +293,17 @@ class KronosPredictor:
             data_sha256=data_sha256,
         )
 
+    @property
+    def origin(self) -> Origin | None:
+        """Where the networks came from; None where no file is known that holds these weights."""
+        origin, digest = self._origin
+        return origin if digest and digest.matches(self.model, self.tokenizer) else None
+
+    @origin.setter
+    def origin(self, origin: Origin | None) -> None:
+        """Of the networks as they are now."""
+        self._origin = origin, WeightsDigest(self.model, self.tokenizer) if origin else None
+
     def _check_horizon(self, windows: Windows) -> None:
         if windows.horizon >= self.max_context:
             raise ValueError(
@@ -273,13 +311,17 @@ class KronosPredictor:
             )
 
     def _pipeline(self) -> Pipeline:
-        """For the networks as they are now: whoever holds them may have trained them since the last forecast."""
-        state = _fingerprint(self.model, self.tokenizer)
-        if self._made is None or self._made_of != state:
-            form = Form(self.precision, self.compile)
-            networks = self.model, self.tokenizer
-            self._made = Pipeline(*networks, self.device, self.max_context, self.clip, self.window, form)
-            self._made_of = state
+        """For settings and networks as they are now: both may have changed since the last forecast."""
+        _check_pair(self.model, self.tokenizer)
+        form = Form(self.precision, self.compile)
+        settings = self.device, self.max_context, self.clip, self.window, form
+        made_of = [settings, *fingerprint(self.model, self.tokenizer)]
+        if self._made is None or self._made_of != made_of:
+            model, tokenizer = computable(self.model, self.device), computable(self.tokenizer, self.device)
+            self._made = Pipeline(
+                model, tokenizer, self.device, self.max_context, self.clip, self.window, form
+            )
+            self._made_of = made_of
         return self._made
 
 
@@ -291,17 +333,3 @@ def _check_pair(model: Kronos, tokenizer: KronosTokenizer) -> None:
             f"The model reads tokens of {reads} bits but the tokenizer writes {writes}. "
             "Load the tokenizer that the model was trained with."
         )
-
-
-def _fingerprint(*networks: torch.nn.Module) -> list[float]:
-    """What changes when a weight does, whether torch counts the change or not."""
-    with torch.no_grad():
-        weights = [weight for network in networks for weight in network.parameters()]
-        sums = torch.stack([weight.sum(dtype=torch.float32) for weight in weights])
-        # Weights made in inference mode count no changes.
-        return [*sums.tolist(), *(weight._version for weight in weights if not weight.is_inference())]
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}='{value}' is none of {list(choices)}.")

@@ -38,7 +38,7 @@ class Cursor:
     def hide(self, oldest: Tensor) -> None:
         """Hide the first (N,) positions of each row; none where it is negative."""
         seen = (self.positions >= oldest[:, None]) & (self.positions < self.lengths[:, None])
-        self.prefix = torch.where(seen, 0.0, -torch.inf)[:, None]
+        self.prefix = torch.where(seen, 0.0, -torch.inf).float()[:, None]
 
     def move(self, first: int | Tensor, count: int = 1) -> None:
         """Stand at `count` bars from slot `first` on, or at the one bar whose slot is in a (1,) int64 tensor.
@@ -52,7 +52,7 @@ class Cursor:
             self.slots = slice(first, first + count)
             last = self.all_slots[self.slots, None]
         seen = self.all_slots <= last  # (T, steps)
-        self.suffix = torch.where(seen, 0.0, -torch.inf)[None]
+        self.suffix = torch.where(seen, 0.0, -torch.inf).float()[None]
 
 
 class PrefixCache:

@@ -1,6 +1,9 @@
-"""Which device computes, and how much of its memory a chunk may take."""
+"""Which device computes, how much of its memory a chunk may take, and what of torch's global state is kept out."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -20,7 +23,9 @@ def find_device(name: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"device '{name}' cannot be used here ({reason}). Pass 'cpu', 'cuda', 'mps' or None."
@@ -37,3 +42,24 @@ def default_budget(device: torch.device) -> int:
     if device.type == "mps":
         return int(0.4 * torch.mps.recommended_max_memory())
     return CPU_BUDGET
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """A context, and a decorator, in which autocast, default type and default device are as torch sets them first.
+
+    Types and devices are chosen by the engine; the caller's would mix with them.
+    """
+    default = torch.get_default_dtype()
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda", "mps"):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if (
+            torch.get_default_device().type != "cpu"
+        ):  # asked first, for the context makes every operator slower
+            stack.enter_context(torch.device("cpu"))
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)

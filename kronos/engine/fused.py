@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kronos.engine.cache import PrefixCache, causal
 from kronos.engine.product import Product
+from kronos.engine.tiles import tiled
 from kronos.layers import Attention, Block, rope_frequencies
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
@@ -56,9 +57,12 @@ class FusedBlock:
         self.gate = form.product(ffn.w1.weight * block.norm2.weight, None)
         self.up = form.product(ffn.w3.weight * block.norm2.weight, None)
         self.down = form.product(ffn.w2.weight, None)
+        # Several products by tiles gain more than each of them alone, and are padded once.
+        by_tiles = tiled if self.qkv.packed else _as_it_is
+        self.project, after = by_tiles(self._project), by_tiles(self._after)
         # What surrounds attention is compiled; the caches within stay as they are.
         compiled = partial(torch.compile, dynamic=True) if form.compiled else _as_it_is
-        self.before, self.after = compiled(self._before), compiled(self._after)
+        self.before, self.after = compiled(self._before), compiled(after)
 
     def __call__(self, x: Tensor, turns: Tensor, attend: Attend) -> Tensor:
         """(N, R, d) at positions that `turns` stands for -> (N, R, d)."""
@@ -66,13 +70,17 @@ class FusedBlock:
 
     def _before(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, R, d) -> queries, keys, values, (N, R, heads, w) each."""
-        qkv = self.qkv(_normed(x, self.eps)).float().unflatten(-1, (3, self.heads, -1))
+        qkv = self.project(x).unflatten(-1, (3, self.heads, -1))
         _rotate(qkv[:, :, :2], turns)
         q, k, v = qkv.unbind(2)
         return q, k, v
 
+    def _project(self, x: Tensor) -> Tensor:
+        """(..., d) -> queries, keys and values, (..., 3 d) float32."""
+        return self.qkv(_normed(x, self.eps)).float()
+
     def _after(self, x: Tensor, joined: Tensor) -> Tensor:
-        """The block's input and what attention made of it, (N, R, d) each -> (N, R, d)."""
+        """The block's input and what attention made of it, (..., d) each -> (..., d)."""
         x = self.out.plus(joined, x)
         h = _normed(x, self.eps)
         return self.down.plus(self.up.times(h, self.gate.silu(h)), x)
@@ -206,8 +214,8 @@ class Tables:
 
     def __init__(self, tables: Sequence[Tensor]) -> None:
         self.table = torch.cat(list(tables)).detach()
-        sizes = torch.tensor([0] + [len(table) for table in tables[:-1]])
-        self.offsets = sizes.cumsum(0).to(self.table.device)
+        sizes = torch.tensor([0] + [len(table) for table in tables[:-1]], device=self.table.device)
+        self.offsets = sizes.cumsum(0)
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(..., K) ids, one for each table -> (..., d)."""

@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kronos.engine.tiles import tiled
+
 
 class Product:
     """x W' + b for one W, x of float32; products in `dtype`, everything around them in float32.
 
     On a CPU with oneDNN the weights are laid out in its blocks beforehand, which saves a tenth of a large
     product and half of a small one. The operators are those that `torch.compile` itself emits for frozen
-    weights; where they are missing, plain ones do the same.
+    weights; where they are missing, plain ones do the same. Rows of packed products come in `tiles`.
 
     Args:
         weight: (out, in) float32.
@@ -48,13 +50,15 @@ class Product:
 
     def _linear(self, x: Tensor, then: str) -> Tensor:
         x = x.to(self.weight.dtype)
-        if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, then, [], "")
-        return F.linear(x, self.weight, self.bias)
+        if not self.packed:
+            return F.linear(x, self.weight, self.bias)
+        linear = torch.ops.mkldnn._linear_pointwise
+        return tiled(lambda x: linear(x, self.weight, self.bias, then, [], ""))(x)
 
     def _joined(self, x: Tensor, other: Tensor, how: str) -> Tensor:
         x = x.to(self.weight.dtype)
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, how)
+        joined = torch.ops.mkldnn._linear_pointwise.binary
+        return tiled(lambda x, other: joined(x, other, self.weight, self.bias, how))(x, other)
 
 
 def can_pack(weight: Tensor) -> bool:

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 Run = Callable[..., Tensor]
+MAX_TAPES = 16  # kept at once: each holds its inputs, its output and, on CUDA, a graph
 
 
 class Replay:
     """Calls of `run` with equal key and shapes share inputs, output and, on CUDA, a recorded graph.
+
+    Of many shapes the `MAX_TAPES` used last are kept; one that comes back later is recorded again.
 
     Args:
         device: of all tensors.
@@ -44,10 +47,15 @@ class Replay:
         rows = len(inputs[0])
         bucket = 1 << (rows - 1).bit_length()
         place = (key, bucket, *((x.shape[1:], x.dtype) for x in inputs))
-        if place not in self._tapes:
+        tape = self._tapes.pop(place, None)
+        if tape is None:
+            while len(self._tapes) >= MAX_TAPES:
+                del self._tapes[
+                    next(iter(self._tapes))
+                ]  # the one used longest ago: its memory serves the new one
             padded = [torch.cat([x, x[-1:].expand(bucket - rows, *x.shape[1:])]) for x in inputs]
-            self._tapes[place] = self._record(run, padded)
-        tape = self._tapes[place]
+            tape = self._record(run, padded)
+        self._tapes[place] = tape  # behind all others: a dict keeps the order of insertion
         for held, x in zip(tape.inputs, inputs, strict=True):
             held[:rows].copy_(x)
         tape.play()

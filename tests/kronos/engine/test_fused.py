@@ -205,6 +205,14 @@ LOW = {
     "_to_copy",
     "to",
 }
+LOW |= {
+    "flatten",
+    "slice",
+    "constant_pad_nd",
+    "pad",
+    "new_empty",
+    "copy_",
+}  # rows by tiles: moved, not computed
 LOW |= {"add"}  # of a product to the residual stream, which is float32: see the types of hidden states
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from kronos.bars import CLOSE
 from kronos.config import SampleConfig
 from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
 from kronos.engine.pipeline import Pipeline
-from kronos.engine.replay import Replay
+from kronos.engine.replay import MAX_TAPES, Replay
 from kronos.quantizer import Tokens
 from kronos.sampling import date_uniforms
 from kronos.windows import Windows
@@ -113,6 +114,33 @@ def test_a_key_stands_for_what_else_a_function_depends_on() -> None:
         got = replay(lambda x, y, factor=factor: factor * x + y, ("times", factor), x, y)
         assert torch.equal(got, factor * x + y)
     assert len(replay.records) == 3
+
+
+def test_only_the_shapes_used_last_are_kept_and_one_that_was_dropped_is_recorded_again() -> None:
+    replay, run = Recorded(), Doubling()
+
+    def call(width: int) -> int:
+        given = inputs(4, width=width)
+        assert torch.equal(replay(run, "key", *given), Doubling()(*given))
+        assert len(replay._tapes) <= MAX_TAPES
+        return len(replay.records)
+
+    for width in range(1, MAX_TAPES + 1):
+        assert call(width) == width
+    assert call(1) == MAX_TAPES  # still there, and now the one used last
+    assert call(300) == MAX_TAPES + 1
+    assert call(1) == MAX_TAPES + 1
+    assert call(2) == MAX_TAPES + 2  # it was the one used longest ago
+
+
+def test_what_a_dropped_shape_held_is_freed() -> None:
+    replay, run, held = Replay(CPU), Doubling(), []
+    for width in range(1, 3 * MAX_TAPES):
+        replay(run, "key", *inputs(4, width=width))
+        tape = next(reversed(replay._tapes.values()))
+        held.append(weakref.ref(tape.output))
+    del tape
+    assert sum(output() is not None for output in held) == MAX_TAPES
 
 
 # The engine
