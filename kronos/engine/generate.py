@@ -9,7 +9,7 @@ left anew from position 0, or rolling, by hiding them from the caches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F

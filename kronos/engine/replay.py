@@ -72,7 +72,8 @@ class Replay:
             run(*inputs)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # The device is named: a capture of its own choice would be on the first one.
+        with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self._pool, stream=stream):
             output = run(*inputs)
         return _Tape(inputs, output, graph.replay)
 
