@@ -12,6 +12,7 @@ import torch
 from rich.progress import Progress
 
 from kronos.bars import FEATURES
+from kronos.checks import as_integer, as_number
 from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
@@ -63,11 +64,14 @@ class KronosPredictor:
         memory: int | None = None,
     ) -> None:
         _check_pair(model, tokenizer)
+        max_context, clip = as_integer("max_context", max_context), as_number("clip", clip)
         if max_context < MIN_BARS:
             raise ValueError(f"max_context={max_context} leaves no window. Pass at least {MIN_BARS}.")
+        if not clip > 0:
+            raise ValueError(f"clip={clip} leaves no bar as it is. Pass a positive number, e.g. 5.")
         _check_choice("window", window, get_args(Window))
         _check_choice("precision", precision, get_args(Precision))
-        if memory is not None and memory < 1:
+        if memory is not None and as_integer("memory", memory) < 1:
             raise ValueError(f"memory={memory} bytes hold no window. Pass more, or None.")
         self.device = find_device(device)
         self.model = model.to(self.device).eval()
@@ -220,11 +224,10 @@ class KronosPredictor:
         """
         windows = series_windows(df_list, x_timestamp_list, y_timestamp_list, pred_len)
         self._check_horizon(windows)
-        sampling = SampleConfig(samples=sample_count, T=T, top_k=top_k or 0, top_p=top_p)
-        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        sampling = SampleConfig(sample_count, T, top_p, 0 if top_k is None else top_k)
+        draws = _torch_draws(sampling.samples, seed, self.device)
         with Progress(disable=not verbose, transient=True) as bar:
-            task = bar.add_task("bars", total=pred_len)
-            draws = TorchDraws(sample_count, generator)
+            task = bar.add_task("bars", total=windows.horizon)
             paths = self._pipeline().drawn(windows, sampling, draws, on_step=lambda: bar.advance(task))
         means = self._forecast(windows, sampling, UPSTREAM, paths).mean()
         return [
@@ -250,7 +253,9 @@ class KronosPredictor:
         )
 
     def _check_horizon(self, windows: Windows) -> None:
-        if windows.horizon >= self.max_context:
+        # The decoder sees the last `max_context` bars of window and path; a rolling window never drops its own path.
+        longest = self.max_context - (self.window == "rolling")
+        if windows.horizon > longest:
             raise ValueError(
                 f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Ask for fewer."
             )
@@ -287,6 +292,15 @@ def _fingerprint(*networks: torch.nn.Module) -> list[float]:
         sums = torch.stack([weight.sum(dtype=torch.float32) for weight in weights])
         # Weights made in inference mode count no changes.
         return [*sums.tolist(), *(weight._version for weight in weights if not weight.is_inference())]
+
+
+def _torch_draws(samples: int, seed: int | None, device: torch.device) -> TorchDraws:
+    """Upstream's, of a stream of their own where there is a seed."""
+    if seed is None:
+        return TorchDraws(samples)
+    if not -(2**63) <= (seed := as_integer("seed", seed)) < 2**64:
+        raise ValueError(f"seed={seed} does not fit in 64 bits. Pass a smaller one.")
+    return TorchDraws(samples, torch.Generator(device).manual_seed(seed))
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

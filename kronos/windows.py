@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from kronos.bars import FEATURES, check_bars, stamps
+from kronos.bars import FEATURES, check_bars, stamps, wall_clock
 from kronos.calendar import future_timestamps
+from kronos.checks import as_integer
 from kronos.scale import Scale
 
 KEYS = ("datetime", "instrument")
@@ -139,19 +140,28 @@ class Windows:
             since: first date of a window; earlier bars still serve as lookback.
             until: last date of a window, inclusive.
             keys: only these (datetime, instrument) pairs.
+                Timestamps with a time zone stand for the local clock, see `wall_clock`: keys, future timestamps and
+                calendar fields are those that it shows, without the zone.
             min_bars: windows with fewer bars are left out; `lookback` when omitted.
 
         Raises:
-            ValueError: no window remains, or a bar is not one (see `check_bars`).
+            ValueError: no window remains, a bar is not one (see `check_bars`), or bars and calendar are of
+                different time zones.
         """
-        min_bars = lookback if min_bars is None else min_bars
+        lookback, horizon = as_integer("lookback", lookback), as_integer("horizon", horizon)
+        min_bars = lookback if min_bars is None else as_integer("min_bars", min_bars)
         _check_sizes(lookback, horizon, min_bars)
         wanted = _wanted_dates(keys)
+        if not isinstance(calendar, str):
+            calendar = pd.DatetimeIndex(calendar)
         parts = []
         for name, bars in _by_instrument(panel):
             checked = check_bars(bars, f"bars of {name}")
             if not isinstance(checked.index, pd.DatetimeIndex):
                 raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
+            _check_zone(checked.index, calendar, name)
+            if checked.index.tz is not None:
+                checked = checked.set_axis(_unique_wall_clock(checked.index, name))
             ends = _ends(
                 checked.index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE)
             )
@@ -164,7 +174,9 @@ class Windows:
             )
         # The times ahead are looked up once a date, not once a window.
         dates = pd.DatetimeIndex(np.unique(np.concatenate([bars.index[ends] for _, bars, ends in parts])))
-        future = future_timestamps(dates, calendar, horizon)
+        future = future_timestamps(
+            dates, calendar if isinstance(calendar, str) else wall_clock(calendar), horizon
+        )
         windows = [
             _cut(name, bars, ends, lookback, future[dates.get_indexer(bars.index[ends])])
             for name, bars, ends in parts
@@ -175,6 +187,8 @@ class Windows:
     def single(cls, name: str, bars: pd.DataFrame, future: pd.DatetimeIndex) -> Windows:
         """One window of all of an instrument's bars (checked, indexed by time) and the times to forecast.
 
+        Both in one time zone or in none.
+
         Raises:
             ValueError: fewer than MIN_BARS bars.
         """
@@ -183,7 +197,8 @@ class Windows:
                 f"{name} has {len(bars)} bar. A forecast needs a lookback of at least {MIN_BARS}."
             )
         end = np.array([len(bars) - 1])
-        return _cut(name, bars, end, len(bars), future.to_numpy("datetime64[ns]")[None])
+        bars = bars.set_axis(wall_clock(pd.DatetimeIndex(bars.index)))
+        return _cut(name, bars, end, len(bars), wall_clock(future).to_numpy("datetime64[ns]")[None])
 
     @classmethod
     def stack(cls, parts: Sequence[Windows]) -> Windows:
@@ -219,18 +234,47 @@ def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
 def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
     if isinstance(panel, pd.DataFrame):
         if list(panel.index.names) != list(KEYS):
-            raise ValueError(f"The panel is indexed by {list(panel.index.names)}. Index it by {list(KEYS)}.")
+            raise ValueError(
+                f"The panel is indexed by {list(panel.index.names)}. Index it by {list(KEYS)}"
+                + (
+                    f", e.g. by panel.stack(level={panel.columns.names[-1]!r}, future_stack=True), or pass a mapping "
+                    "from instruments to frames."
+                    if panel.columns.nlevels > 1
+                    else "."
+                )
+            )
         for name, bars in panel.groupby(level="instrument", sort=True):
             yield str(name), bars.droplevel("instrument")
     else:
         yield from sorted(panel.items())
 
 
+def _check_zone(index: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, name: str) -> None:
+    if isinstance(calendar, str):
+        return
+    own, others = index.tz, calendar.tz
+    if str(own) != str(others):
+        raise ValueError(
+            f"bars of {name} are in the time zone {own}, the calendar in {others}. Bring both into one, e.g. by "
+            "tz_convert, or leave both without."
+        )
+
+
+def _unique_wall_clock(index: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
+    local = wall_clock(index)
+    if local.has_duplicates:
+        raise ValueError(
+            f"bars of {name} pass {local[local.duplicated()][0]} twice, where the clock of {index.tz} is set back. "
+            "Use a time zone without summer time, e.g. bars.tz_convert('UTC')."
+        )
+    return local
+
+
 def _wanted_dates(keys: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | None:
     if keys is None:
         return None
     dates = keys.get_level_values("datetime").to_series(index=keys.get_level_values("instrument"))
-    return {str(name): pd.DatetimeIndex(group) for name, group in dates.groupby(level=0)}
+    return {str(name): wall_clock(pd.DatetimeIndex(group)) for name, group in dates.groupby(level=0)}
 
 
 def _ends(
@@ -243,9 +287,9 @@ def _ends(
     """Positions of the bars that end a window."""
     keep = np.arange(len(index)) >= min_bars - 1
     if since is not None:
-        keep &= index >= pd.Timestamp(since)
+        keep &= index >= pd.Timestamp(since).tz_localize(None)
     if until is not None:
-        keep &= index <= pd.Timestamp(until)
+        keep &= index <= pd.Timestamp(until).tz_localize(None)
     if wanted is not None:
         keep &= index.isin(wanted)
     return np.flatnonzero(keep)
