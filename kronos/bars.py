@@ -63,7 +63,7 @@ def name_columns(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     Raises:
         ValueError: columns of several instruments, or two columns that may be the same feature.
     """
-    if bars.columns.nlevels > 1:
+    if isinstance(bars.columns, pd.MultiIndex):
         bars = bars.set_axis(_only_instrument(bars.columns, name), axis=1)
     heads: dict[str, list[object]] = {}
     for head in bars.columns:
@@ -153,7 +153,9 @@ def stamps(timestamps: pd.DatetimeIndex) -> np.ndarray:
 
 def _only_instrument(columns: pd.MultiIndex, name: str) -> list[object]:
     """The level of columns that holds the prices, if all columns of prices are of one instrument."""
-    plain = [[str(head).strip().lower() for head in columns.get_level_values(i)] for i in range(columns.nlevels)]
+    plain = [
+        [str(head).strip().lower() for head in columns.get_level_values(i)] for i in range(columns.nlevels)
+    ]
     level = next((i for i, heads in enumerate(plain) if set(PRICES) <= set(heads)), None)
     if level is None:
         raise ValueError(

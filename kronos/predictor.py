@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from rich.progress import Progress
+from typing_extensions import Self
 
 from kronos.bars import FEATURES
+from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.checks import as_integer, as_number
-from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
 from kronos.engine.device import default_budget, find_device
@@ -50,6 +51,9 @@ class KronosPredictor:
     Raises:
         ValueError: model and tokenizer do not fit, there is no such device, or an option is none.
     """
+
+    model_type: ClassVar[type[Kronos]] = Kronos  # what `from_pretrained` makes
+    tokenizer_type: ClassVar[type[KronosTokenizer]] = KronosTokenizer
 
     def __init__(
         self,
@@ -97,7 +101,11 @@ class KronosPredictor:
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
-    ) -> KronosPredictor:
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+    ) -> Self:
         """Load a bundled pair, a folder with `tokenizer/` and `predictor/`, or a model with its tokenizer.
 
         Args:
@@ -105,15 +113,17 @@ class KronosPredictor:
             tokenizer: folder or hub id; released models and pairs know theirs.
             revision: of the model on the hub.
             device, max_context, clip, window, precision, compile, memory: as in the constructor.
+            cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.Hub`; of model and tokenizer.
 
         Raises:
             FileNotFoundError: nothing by that name; says how to get it.
             ValueError: no tokenizer is known, or the two do not fit.
         """
         tokenizer = tokenizer or resolve_tokenizer(spec)
+        hub = Hub(cache_dir, local_files_only, token, force_download)
         predictor = cls(
-            Kronos.from_pretrained(spec, revision),
-            KronosTokenizer.from_pretrained(tokenizer),
+            cls.model_type.from_pretrained(spec, revision, **hub._asdict()),
+            cls.tokenizer_type.from_pretrained(tokenizer, **hub._asdict()),
             device,
             max_context,
             clip,
@@ -122,8 +132,9 @@ class KronosPredictor:
             compile,
             memory,
         )
-        predictor.origin = origin(spec, tokenizer, revision)
-        predictor.sampling = sampling_defaults(spec, revision)
+        hub = hub._replace(force_download=False)  # it has just been fetched
+        predictor.origin = origin(spec, tokenizer, revision, hub)
+        predictor.sampling = sampling_defaults(spec, revision, hub)
         return predictor
 
     def forecast(
@@ -235,6 +246,16 @@ class KronosPredictor:
             for mean, y in zip(means, y_timestamp_list, strict=True)
         ]
 
+    if not TYPE_CHECKING:  # which would then believe in any attribute
+
+        def __getattr__(self, name: str) -> object:
+            """Of what only upstream's predictor has, say where it is."""
+            if name in ("generate", "price_cols", "vol_col", "amt_vol", "time_cols"):
+                raise AttributeError(
+                    f"KronosPredictor has no {name}. Use that of kronos.compat, which has it."
+                )
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
     def provenance(self, sampling: SampleConfig, data_sha256: str, draws: str = SHARED) -> Provenance:
         """What a forecast of these settings and this data is made with."""
         known = self.origin
@@ -253,7 +274,7 @@ class KronosPredictor:
         )
 
     def _check_horizon(self, windows: Windows) -> None:
-        # The decoder sees the last `max_context` bars of window and path; a rolling window never drops its own path.
+        # The decoder sees the last `max_context` bars of window and path; a rolling window keeps its own path.
         longest = self.max_context - (self.window == "rolling")
         if windows.horizon > longest:
             raise ValueError(

@@ -50,8 +50,8 @@ def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_l
             )
     if str(past.tz) != str(future.tz):
         raise ValueError(
-            f"x_timestamp of {name} is in the time zone {past.tz}, y_timestamp in {future.tz}. Bring both into one, "
-            "e.g. by dt.tz_convert, or leave both without."
+            f"x_timestamp of {name} is in the time zone {past.tz}, y_timestamp in {future.tz}. Bring both into "
+            "one, e.g. by dt.tz_convert, or leave both without."
         )
     if future[0] <= past[-1]:
         raise ValueError(

@@ -160,11 +160,9 @@ class Windows:
             if not isinstance(checked.index, pd.DatetimeIndex):
                 raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
             _check_zone(checked.index, calendar, name)
-            if checked.index.tz is not None:
-                checked = checked.set_axis(_unique_wall_clock(checked.index, name))
-            ends = _ends(
-                checked.index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE)
-            )
+            index = _unique_wall_clock(checked.index, name)
+            checked = checked.set_axis(index)
+            ends = _ends(index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE))
             if len(ends):
                 parts.append((name, checked, ends))
         if not parts:
@@ -234,15 +232,10 @@ def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
 def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
     if isinstance(panel, pd.DataFrame):
         if list(panel.index.names) != list(KEYS):
-            raise ValueError(
-                f"The panel is indexed by {list(panel.index.names)}. Index it by {list(KEYS)}"
-                + (
-                    f", e.g. by panel.stack(level={panel.columns.names[-1]!r}, future_stack=True), or pass a mapping "
-                    "from instruments to frames."
-                    if panel.columns.nlevels > 1
-                    else "."
-                )
-            )
+            how = f"Index it by {list(KEYS)}."
+            if panel.columns.nlevels > 1:
+                how += f" Columns of two levels become such an index by stack(level={panel.columns.names[-1]!r})."
+            raise ValueError(f"The panel is indexed by {list(panel.index.names)}. {how}")
         for name, bars in panel.groupby(level="instrument", sort=True):
             yield str(name), bars.droplevel("instrument")
     else:
@@ -261,6 +254,8 @@ def _check_zone(index: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, name:
 
 
 def _unique_wall_clock(index: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
+    if index.tz is None:
+        return index
     local = wall_clock(index)
     if local.has_duplicates:
         raise ValueError(
