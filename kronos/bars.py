@@ -151,28 +151,36 @@ def stamps(timestamps: pd.DatetimeIndex) -> np.ndarray:
     return np.stack([field.to_numpy(np.int64) for field in fields], axis=-1)
 
 
+def price_level(columns: pd.MultiIndex) -> int | None:
+    """The level of columns that holds the names of the prices, in any case; None where none does."""
+    levels = range(columns.nlevels)
+    return next((i for i in levels if set(PRICES) <= set(_plain(columns.get_level_values(i)))), None)
+
+
+def _plain(heads: pd.Index) -> list[str]:
+    return [str(head).strip().lower() for head in heads]
+
+
 def _only_instrument(columns: pd.MultiIndex, name: str) -> list[object]:
-    """The level of columns that holds the prices, if all columns of prices are of one instrument."""
-    plain = [
-        [str(head).strip().lower() for head in columns.get_level_values(i)] for i in range(columns.nlevels)
-    ]
-    level = next((i for i, heads in enumerate(plain) if set(PRICES) <= set(heads)), None)
+    """The level of columns that holds the prices, if all columns of features are of one instrument."""
+    level = price_level(columns)
     if level is None:
         raise ValueError(
             f"{name} has columns of {columns.nlevels} levels, none of which holds {list(PRICES)}. Pass one frame "
             "an instrument, with columns of these names."
         )
-    features = columns[[head in FEATURES for head in plain[level]]]
-    others = [i for i in range(columns.nlevels) if i != level]
-    instruments = features.droplevel(level).unique()
+    heads = columns.get_level_values(level)
+    features = columns[[head in FEATURES for head in _plain(heads)]].droplevel(level)
+    instruments = features.unique()
     if len(instruments) > 1:
-        by = others[0] if columns.names[others[0]] is None else columns.names[others[0]]
-        first = features.get_level_values(others[0])[0]
+        other = 1 if level == 0 else 0
+        by = other if columns.names[other] is None else columns.names[other]
+        first = features.get_level_values(0)[0]
         raise ValueError(
             f"{name} has columns of {len(instruments)} instruments. Take one at a time: "
             f"bars.xs({first!r}, axis=1, level={by!r})."
         )
-    return list(columns.get_level_values(level))
+    return list(heads)
 
 
 def _complete(bars: pd.DataFrame, name: str) -> pd.DataFrame:

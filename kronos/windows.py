@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from kronos.bars import FEATURES, check_bars, stamps, wall_clock
+from kronos.bars import FEATURES, check_bars, price_level, stamps, wall_clock
 from kronos.calendar import future_timestamps
 from kronos.checks import as_integer
 from kronos.scale import Scale
@@ -233,8 +233,11 @@ def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator
     if isinstance(panel, pd.DataFrame):
         if list(panel.index.names) != list(KEYS):
             how = f"Index it by {list(KEYS)}."
-            if panel.columns.nlevels > 1:
-                how += f" Columns of two levels become such an index by stack(level={panel.columns.names[-1]!r})."
+            if isinstance(panel.columns, pd.MultiIndex):
+                level = 1 if price_level(panel.columns) == 0 else 0
+                how += (
+                    f" Columns of two levels become such an index by panel.stack({level}, future_stack=True)."
+                )
             raise ValueError(f"The panel is indexed by {list(panel.index.names)}. {how}")
         for name, bars in panel.groupby(level="instrument", sort=True):
             yield str(name), bars.droplevel("instrument")
