@@ -160,15 +160,14 @@ class Network(nn.Module):
             ValueError: the hub refused it; says why.
         """
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         api = HfApi(token=token)
-        try:
-            repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            if branch is not None:
-                api.create_branch(repo, branch=branch, exist_ok=True)
-            with TemporaryDirectory() as folder:
-                self.save_pretrained(folder)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            try:
+                repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                if branch is not None:
+                    api.create_branch(repo, branch=branch, exist_ok=True)
                 commit = api.upload_folder(
                     repo_id=repo,
                     folder_path=folder,
@@ -176,12 +175,14 @@ class Network(nn.Module):
                     revision=branch,
                     create_pr=create_pr,
                 )
-        except (HFValidationError, HfHubHTTPError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"'{repo_id}' could not be written ({reason}). Check its name and the connection, and pass a token "
-                "that may write to it, or use `hf auth login`."
-            ) from error
+            except (
+                Exception
+            ) as error:  # of the hub or of whatever client it is reached by: they share no base
+                reason = str(error).strip().partition("\n")[0]
+                raise ValueError(
+                    f"'{repo_id}' could not be written ({reason}). Check its name and the connection, and pass a "
+                    "token that may write to it, or use `hf auth login`."
+                ) from error
         return str(commit.commit_url)
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
