@@ -175,9 +175,8 @@ class Network(nn.Module):
                     revision=branch,
                     create_pr=create_pr,
                 )
-            except (
-                Exception
-            ) as error:  # of the hub or of whatever client it is reached by: they share no base
+            except Exception as error:
+                # Of the hub, or of whichever HTTP client its version uses: they share no other base.
                 reason = str(error).strip().partition("\n")[0]
                 raise ValueError(
                     f"'{repo_id}' could not be written ({reason}). Check its name and the connection, and pass a "

@@ -132,6 +132,9 @@ class Windows:
     ) -> Windows:
         """The window that ends at each bar of each instrument, in order of (datetime, instrument).
 
+        Timestamps with a time zone stand for its local clock (`kronos.bars.wall_clock`): keys, future timestamps
+        and calendar fields are those that it shows, without the zone.
+
         Args:
             panel: frame indexed (datetime, instrument), or a mapping instrument -> frame by datetime.
             lookback: bars of a window at most.
@@ -140,8 +143,6 @@ class Windows:
             since: first date of a window; earlier bars still serve as lookback.
             until: last date of a window, inclusive.
             keys: only these (datetime, instrument) pairs.
-                Timestamps with a time zone stand for the local clock, see `wall_clock`: keys, future timestamps and
-                calendar fields are those that it shows, without the zone.
             min_bars: windows with fewer bars are left out; `lookback` when omitted.
 
         Raises:
@@ -159,7 +160,8 @@ class Windows:
             checked = check_bars(bars, f"bars of {name}")
             if not isinstance(checked.index, pd.DatetimeIndex):
                 raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
-            _check_zone(checked.index, calendar, name)
+            if not isinstance(calendar, str):
+                _check_zone(checked.index, calendar, name, "the calendar")
             index = _unique_wall_clock(checked.index, name)
             checked = checked.set_axis(index)
             ends = _ends(index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE))
@@ -185,17 +187,19 @@ class Windows:
     def single(cls, name: str, bars: pd.DataFrame, future: pd.DatetimeIndex) -> Windows:
         """One window of all of an instrument's bars (checked, indexed by time) and the times to forecast.
 
-        Both in one time zone or in none.
+        Both in one time zone, which stands for its local clock, or in none.
 
         Raises:
-            ValueError: fewer than MIN_BARS bars.
+            ValueError: fewer than MIN_BARS bars, or bars and timestamps of different time zones.
         """
         if len(bars) < MIN_BARS:
             raise ValueError(
                 f"{name} has {len(bars)} bar. A forecast needs a lookback of at least {MIN_BARS}."
             )
         end = np.array([len(bars) - 1])
-        bars = bars.set_axis(wall_clock(pd.DatetimeIndex(bars.index)))
+        index = pd.DatetimeIndex(bars.index)
+        _check_zone(index, future, name, "the timestamps to forecast")
+        bars = bars.set_axis(wall_clock(index))
         return _cut(name, bars, end, len(bars), wall_clock(future).to_numpy("datetime64[ns]")[None])
 
     @classmethod
@@ -245,13 +249,10 @@ def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator
         yield from sorted(panel.items())
 
 
-def _check_zone(index: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, name: str) -> None:
-    if isinstance(calendar, str):
-        return
-    own, others = index.tz, calendar.tz
-    if str(own) != str(others):
+def _check_zone(bars: pd.DatetimeIndex, others: pd.DatetimeIndex, name: str, what: str) -> None:
+    if str(bars.tz) != str(others.tz):
         raise ValueError(
-            f"bars of {name} are in the time zone {own}, the calendar in {others}. Bring both into one, e.g. by "
+            f"{name}: the bars are in the time zone {bars.tz}, {what} in {others.tz}. Bring both into one, e.g. by "
             "tz_convert, or leave both without."
         )
 

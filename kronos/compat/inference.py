@@ -46,7 +46,7 @@ class KronosPredictor(PlainPredictor):
         sample_count: int,
         verbose: bool,
     ) -> np.ndarray:
-        """Normalised (B, L, 6) bars and stamps, (B, L, 5) and (B, pred_len, 5) -> (B, pred_len, 6), normalised."""
+        """Normalised (B, L, 6) bars and stamps, (B, L, 5) and (B, pred_len, 5) -> (B, pred_len, 6), normalized."""
         sampling = _sampling(sample_count, T, top_k, top_p)
         inputs = _inputs(x, x_stamp, y_stamp, pred_len, self.max_context, self.clip, self.device)
         made = self._pipeline()
@@ -72,13 +72,13 @@ def auto_regressive_inference(
     sample_count: int = 5,
     verbose: bool = False,
 ) -> np.ndarray:
-    """Average `sample_count` sampled futures, normalised, behind what of the past the decoder sees with them.
+    """The average of `sample_count` sampled futures, preceded by the part of the past that is decoded with them.
 
     Draws come from torch's global stream, so that the same `torch.manual_seed` gives upstream's numbers.
 
     Args:
         tokenizer, model: of this module or of `kronos`, on one device.
-        x: (B, L, 6) normalised bars.
+        x: (B, L, 6) normalized bars.
         x_stamp: (B, L, 5) calendar fields of the bars, see `calc_time_stamps`.
         y_stamp: (B, pred_len, 5), of the bars to forecast.
         max_context: bars that model and decoder see at most.
@@ -89,12 +89,12 @@ def auto_regressive_inference(
         verbose: show a progress bar.
 
     Returns:
-        (B, min(L + pred_len, max_context), 6) float32; the last `pred_len` rows are the forecast.
+        (B, min(L + pred_len, max_context), 6) float32, normalized; the last `pred_len` rows are the forecast.
     """
     sampling = _sampling(sample_count, T, top_k, top_p)
     max_context = as_integer("max_context", max_context)
     device = next(model.parameters()).device
-    inputs = _inputs(x, x_stamp, y_stamp, pred_len, max_context, as_number("clip", clip), device)
+    inputs = _inputs(x, x_stamp, y_stamp, pred_len, max_context, clip, device)
     fused = FusedTokenizer(tokenizer, Form())
     prompt, tokens = _sampled(
         FusedKronos(model, Form()), fused, *inputs, sampling, max_context, "exact", verbose
@@ -192,9 +192,11 @@ def _inputs(
         raise ValueError(
             f"pred_len={pred_len} does not fit max_context={max_context}. Ask for 1 to {max_context}."
         )
+    if not as_number("clip", clip) > 0:
+        raise ValueError(f"clip={clip} leaves no bar as it is. Pass a positive number, e.g. 5.")
     bars, past, future = (torch.as_tensor(array).to(device) for array in (x, x_stamp, y_stamp))
     if bars.ndim != 3 or bars.shape[-1] != len(FEATURES):
-        raise ValueError(f"x is {tuple(bars.shape)}. Pass normalised bars (B, L, {len(FEATURES)}).")
+        raise ValueError(f"x is {tuple(bars.shape)}. Pass normalized bars (B, L, {len(FEATURES)}).")
     for name, given, length in (("x_stamp", past, bars.shape[1]), ("y_stamp", future, pred_len)):
         wanted = (len(bars), length, len(STAMPS))
         if given.ndim != 3 or given.shape[1] < length or given[:, :length].shape != wanted:

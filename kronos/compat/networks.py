@@ -55,7 +55,7 @@ class KronosTokenizer(PlainTokenizer):
         return cls(**asdict(config))
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor]:
-        """(B, T, 6) normalised bars -> ((rebuilt from s1, rebuilt), BSQ loss, corners, composite ids)."""
+        """(B, T, 6) normalized bars -> ((rebuilt from s1, rebuilt), BSQ loss, corners, composite ids)."""
         z = self._latents(x)
         corners = self.quantizer(z)
         coarse = self.rebuild(self.post_quant_embed_pre(corners[..., : self.s1_bits]))
@@ -68,12 +68,12 @@ class KronosTokenizer(PlainTokenizer):
         )
 
     def encode(self, x: Tensor, half: bool = False) -> Tensor | list[Tensor]:  # type: ignore[override]
-        """(B, T, 6) normalised bars -> (B, T) composite ids, or with `half` the list [s1, s2]."""
+        """(B, T, 6) normalized bars -> (B, T) composite ids, or with `half` the list [s1, s2]."""
         tokens = super().encode(x)
         return list(tokens) if half else self._composite(tokens)
 
     def decode(self, x: Tensor | list[Tensor] | Tokens, half: bool = False) -> Tensor:
-        """Composite ids, or with `half` a pair (s1, s2) -> (B, T, 6) normalised bars."""
+        """Composite ids, or with `half` a pair (s1, s2) -> (B, T, 6) normalized bars."""
         return super().decode(self._pair(x, half))
 
     def indices_to_bits(self, x: Tensor | list[Tensor] | Tokens, half: bool = False) -> Tensor:

@@ -200,6 +200,8 @@ def test_what_is_no_number_is_refused_in_one_sentence(
         (forecast, {"clip": 0}),
         (forecast, {"clip": -1.0}),
         (infer, {"clip": None}),
+        (infer, {"clip": float("nan")}),
+        (infer, {"clip": -1}),
         (infer, {"sample_count": None}),
         (predict, {"T": float("nan")}),
         (predict, {"T": float("inf")}),

@@ -309,7 +309,7 @@ def test_keys_in_a_zone_name_windows_by_the_local_clock() -> None:
 def test_bars_and_a_calendar_of_two_zones_are_refused(bars: str | None, calendar: str | None) -> None:
     times = pd.date_range("2024-01-01", periods=40, tz=calendar)
     with pytest.raises(
-        ValueError, match=rf"bars of A are in the time zone {bars}, the calendar in {calendar}\."
+        ValueError, match=rf"A: the bars are in the time zone {bars}, the calendar in {calendar}\."
     ):
         Windows.rolling(zoned(make_panel(9, "A"), bars), 4, 3, times)
 
@@ -334,3 +334,15 @@ def test_a_panel_of_two_level_columns_is_told_how_to_become_one() -> None:
         Windows.rolling(stacked, 4, 3, "B").digest()
         == Windows.rolling(make_panel(9, "A", "B"), 4, 3, "B").digest()
     )
+
+
+@pytest.mark.parametrize(("bars", "future"), [(None, "UTC"), ("UTC", None), ("UTC", "Asia/Shanghai")])
+def test_a_single_window_and_its_future_of_two_zones_are_refused(
+    bars: str | None, future: str | None
+) -> None:
+    past = make_bars(5).tz_localize(bars)
+    later = pd.date_range("2024-02-01", periods=3, tz=future)
+    with pytest.raises(ValueError, match=rf"A: the bars are in the time zone {bars}, .* in {future}\."):
+        Windows.single("A", past, later)
+    alike = Windows.single("A", past, later.tz_localize(None).tz_localize(bars))
+    assert alike.digest() == Windows.single("A", make_bars(5), later.tz_localize(None)).digest()

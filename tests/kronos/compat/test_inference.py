@@ -31,7 +31,7 @@ from tests.kronos.test_reference import CASE_NAMES, CASES, series, settings
 Arrays = dict[str, np.ndarray]
 
 
-def normalised(case: dict[str, Any], bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def normalized(case: dict[str, Any], bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What upstream's `predict_batch` hands to its loop: bars (B, L, 6) and stamps of both sides."""
     frames, x, y = series(case, bars)
     values = np.stack([check_bars(frame).to_numpy(np.float32) for frame in frames])
@@ -41,14 +41,14 @@ def normalised(case: dict[str, Any], bars: pd.DataFrame) -> tuple[np.ndarray, np
 
 
 @pytest.mark.parametrize("case", CASES, ids=CASE_NAMES)
-def test_the_loop_gives_upstreams_average_behind_the_past_that_the_decoder_sees(
+def test_the_loop_gives_upstreams_average_preceded_by_the_past_that_is_decoded_with_it(
     case: dict[str, Any],
     model: Kronos,
     tokenizer: KronosTokenizer,
     reference_bars: pd.DataFrame,
     expected: Arrays,
 ) -> None:
-    x, x_stamp, y_stamp = map(torch.from_numpy, normalised(case, reference_bars))
+    x, x_stamp, y_stamp = map(torch.from_numpy, normalized(case, reference_bars))
     horizon, context = case["pred_len"], case["max_context"]
     rest = {name: case[name] for name in ("T", "top_k", "top_p", "sample_count")}
     torch.manual_seed(case["seed"])
@@ -136,7 +136,7 @@ def test_the_plain_predictor_says_where_upstreams_attributes_are() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": (2, 8, 5)}, r"x is \(2, 8, 5\)\. Pass normalised bars \(B, L, 6\)"),
+        ({"x": (2, 8, 5)}, r"x is \(2, 8, 5\)\. Pass normalized bars \(B, L, 6\)"),
         ({"x": (8, 6)}, r"x is \(8, 6\)"),
         ({"x_stamp": (2, 7, 5)}, r"x_stamp is \(2, 7, 5\)\. Pass the calendar fields \(2, 8, 5\)"),
         ({"y_stamp": (2, 2, 5)}, r"y_stamp is \(2, 2, 5\)\. Pass the calendar fields \(2, 3, 5\)"),
