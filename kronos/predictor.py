@@ -12,7 +12,7 @@ import torch
 from rich.progress import Progress
 from typing_extensions import Self
 
-from kronos.bars import FEATURES
+from kronos.bars import CLOSE, FEATURES
 from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.checks import as_integer, as_number
 from kronos.config import SampleConfig
@@ -21,9 +21,9 @@ from kronos.engine.device import default_budget, find_device
 from kronos.engine.fused import Form, Precision
 from kronos.engine.generate import Window
 from kronos.engine.pipeline import Pipeline
-from kronos.forecast import Forecast, Provenance
+from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.model import Kronos
-from kronos.sampling import SHARED, UPSTREAM, TorchDraws, date_uniforms
+from kronos.sampling import SHARED, TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import MIN_BARS, Windows
@@ -47,6 +47,10 @@ class KronosPredictor:
             shape of a chunk as a graph; for long runs on an accelerator. On a CPU packed products are faster.
         memory: bytes that a chunk of windows may take; None takes little on a CPU, and more than half of what is
             free on an accelerator.
+        anchor: where the paths of `forecast` start. A tokenizer rounds the last bar, and the model
+            continues that reading. "last_close" scales the prices of each path by the ratio of the true last
+            close to the decoded one, so that returns are measured from where the path starts; "decoded_close"
+            keeps raw paths, as upstream's `predict` always does.
 
     Raises:
         ValueError: model and tokenizer do not fit, there is no such device, or an option is none.
@@ -66,6 +70,7 @@ class KronosPredictor:
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
+        anchor: Anchor = "last_close",
     ) -> None:
         _check_pair(model, tokenizer)
         max_context, clip = as_integer("max_context", max_context), as_number("clip", clip)
@@ -75,6 +80,7 @@ class KronosPredictor:
             raise ValueError(f"clip={clip} leaves no bar as it is. Pass a positive number, e.g. 5.")
         _check_choice("window", window, get_args(Window))
         _check_choice("precision", precision, get_args(Precision))
+        _check_choice("anchor", anchor, get_args(Anchor))
         if memory is not None and as_integer("memory", memory) < 1:
             raise ValueError(f"memory={memory} bytes hold no window. Pass more, or None.")
         self.device = find_device(device)
@@ -83,6 +89,7 @@ class KronosPredictor:
         self.max_context = max_context
         self.clip = clip
         self.window, self.precision, self.compile, self.memory = window, precision, compile, memory
+        self.anchor = anchor
         self.origin: Origin | None = None  # unknown for networks that came from no file
         self.sampling = SampleConfig()  # where a forecast names none
         self._made: Pipeline | None = None
@@ -101,6 +108,7 @@ class KronosPredictor:
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
+        anchor: Anchor = "last_close",
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
@@ -112,7 +120,7 @@ class KronosPredictor:
             spec: bundled name, folder, or hub id of a model.
             tokenizer: folder or hub id; released models and pairs know theirs.
             revision: of the model on the hub.
-            device, max_context, clip, window, precision, compile, memory: as in the constructor.
+            device, max_context, clip, window, precision, compile, memory, anchor: as in the constructor.
             cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.Hub`; of model and tokenizer.
 
         Raises:
@@ -131,6 +139,7 @@ class KronosPredictor:
             precision,
             compile,
             memory,
+            anchor,
         )
         hub = hub._replace(force_download=False)  # it has just been fetched
         predictor.origin = origin(spec, tokenizer, revision, hub)
@@ -154,13 +163,14 @@ class KronosPredictor:
             progress: called after each chunk with the number of windows done in it.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units.
+            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says.
         """
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         self._check_horizon(windows)
         sampling = sampling or self.sampling
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
+        decoded_close = np.empty(len(windows), np.float32)
         need = WindowBytes(
             self.model.config,
             self.tokenizer.config,
@@ -177,10 +187,13 @@ class KronosPredictor:
             chunk = windows[rows]
             dates = pd.DatetimeIndex(chunk.keys.get_level_values("datetime"))
             uniforms = date_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
-            paths[rows] = pipeline.shared(chunk, sampling, torch.from_numpy(uniforms))
+            paths[rows], decoded_close[rows] = pipeline.shared(chunk, sampling, torch.from_numpy(uniforms))
             if progress is not None:
                 progress(len(chunk))
-        return self._forecast(windows, sampling, SHARED, paths)
+        if self.anchor == "last_close":
+            anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
+        provenance = self.provenance(sampling, windows.digest())
+        return Forecast(paths, windows.keys, windows.future, windows.last, provenance, decoded_close)
 
     def predict(
         self,
@@ -239,11 +252,12 @@ class KronosPredictor:
         draws = _torch_draws(sampling.samples, seed, self.device)
         with Progress(disable=not verbose, transient=True) as bar:
             task = bar.add_task("bars", total=windows.horizon)
-            paths = self._pipeline().drawn(windows, sampling, draws, on_step=lambda: bar.advance(task))
-        means = self._forecast(windows, sampling, UPSTREAM, paths).mean()
+            sampled = self._pipeline().drawn(
+                windows, sampling, draws, lambda: bar.advance(task), rule="upstream"
+            )
         return [
             pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
-            for mean, y in zip(means, y_timestamp_list, strict=True)
+            for mean, y in zip(sampled.paths.mean(axis=1), y_timestamp_list, strict=True)
         ]
 
     if not TYPE_CHECKING:  # which would then believe in any attribute
@@ -256,7 +270,7 @@ class KronosPredictor:
                 )
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
-    def provenance(self, sampling: SampleConfig, data_sha256: str, draws: str = SHARED) -> Provenance:
+    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
         """What a forecast of these settings and this data is made with."""
         known = self.origin
         return Provenance(
@@ -265,11 +279,12 @@ class KronosPredictor:
             weights_sha256=known.sha256 if known else None,
             trained_until=known.trained_until if known else None,
             sampling=sampling,
-            draws=draws,
+            draws=SHARED,
             max_context=self.max_context,
             clip=self.clip,
             window=self.window,
             precision=self.precision,
+            anchor=self.anchor,
             data_sha256=data_sha256,
         )
 
@@ -290,10 +305,6 @@ class KronosPredictor:
             self._made = Pipeline(*networks, self.device, self.max_context, self.clip, self.window, form)
             self._made_of = state
         return self._made
-
-    def _forecast(self, windows: Windows, sampling: SampleConfig, draws: str, paths: np.ndarray) -> Forecast:
-        provenance = self.provenance(sampling, windows.digest(), draws)
-        return Forecast(paths, windows.keys, windows.future, windows.last, provenance)
 
 
 def _check_pair(model: Kronos, tokenizer: KronosTokenizer) -> None:

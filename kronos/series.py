@@ -8,6 +8,7 @@ import pandas as pd
 
 from kronos.bars import check_bars, check_timestamps
 from kronos.checks import as_integer
+from kronos.jumps import warn_of_jumps
 from kronos.windows import Windows
 
 Timestamps = pd.Series | pd.DatetimeIndex
@@ -57,7 +58,9 @@ def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_l
         raise ValueError(
             f"y_timestamp of {name} starts at {future[0]}, before its last bar {past[-1]}. Shift it."
         )
-    return Windows.single(name, bars.set_axis(past), future)
+    bars = bars.set_axis(past)
+    warn_of_jumps(bars, name)
+    return Windows.single(name, bars, future)
 
 
 def parse_timestamps(values: Timestamps, name: str) -> pd.DatetimeIndex:

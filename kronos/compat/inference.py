@@ -52,7 +52,7 @@ class KronosPredictor(PlainPredictor):
         made = self._pipeline()
         networks = made.model, made.tokenizer
         prompt, tokens = _sampled(*networks, *inputs, sampling, self.max_context, self.window, verbose)
-        paths = decode(made.tokenizer, prompt, tokens, self.max_context)
+        paths = decode(made.tokenizer, prompt, tokens, self.max_context).paths
         return paths.mean(dim=1).cpu().numpy()
 
 
@@ -99,7 +99,7 @@ def auto_regressive_inference(
     prompt, tokens = _sampled(
         FusedKronos(model, Form()), fused, *inputs, sampling, max_context, "exact", verbose
     )
-    forecast = decode(fused, prompt, tokens, max_context).mean(dim=1)
+    forecast = decode(fused, prompt, tokens, max_context).paths.mean(dim=1)
     kept = slice(max(0, prompt.tokens.s1.shape[1] - (max_context - tokens.s1.shape[-1])), None)
     # The decoder is causal: what is rebuilt of the past is the same for every path.
     past = tokenizer.rebuild(
