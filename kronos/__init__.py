@@ -54,7 +54,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'kronos' has no attribute '{name}'; it has {__all__}")
+    raise AttributeError(
+        f"module 'kronos' has no attribute '{name}'; it has {__all__}, and upstream's calls are in kronos.compat"
+    )
 
 
 def __dir__() -> list[str]:

@@ -23,22 +23,25 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     """Return `bars` as float64 FEATURES, with volume and amount completed; refuse what is not a bar.
 
     Without a volume column both volume and amount are 0; without amount it is volume times the mean of
-    open, high, low and close. A DatetimeIndex must ascend without duplicates; any other index is left alone. Prices
-    that jump as no market does, see `kronos.jumps`, give a `BarsWarning`.
+    open, high, low and close. A DatetimeIndex must ascend without duplicates and is returned as it came, with its
+    time zone; any other index is left alone. Prices that jump as no market does, see `kronos.jumps`, give a
+    `BarsWarning`.
 
     Args:
-        bars: one row a bar; columns open, high, low, close, optionally volume and amount (others are dropped).
+        bars: one row a bar; columns open, high, low, close, optionally volume and amount (others are dropped), see
+            `name_columns`.
         name: what to call the frame in an error.
 
     Raises:
         TypeError: not a DataFrame.
-        ValueError: empty, a missing column, NaN or inf, a negative volume, a high below a low, or timestamps
-            out of order.
+        ValueError: empty, a missing column, columns of several instruments, NaN or inf, a negative volume, a
+            high below a low, or timestamps out of order.
     """
     if not isinstance(bars, pd.DataFrame):
         raise TypeError(f"{name} is a {type(bars).__name__}. Pass a pandas DataFrame of bars.")
     if bars.empty:
         raise ValueError(f"{name} has no rows. Pass at least 2 bars.")
+    bars = name_columns(bars, name)
     if missing := [column for column in PRICES if column not in bars.columns]:
         raise ValueError(
             f"{name} lacks the columns {missing}; it has {list(bars.columns)}. Rename yours to {list(PRICES)}."
@@ -52,17 +55,38 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     return full
 
 
+def name_columns(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
+    """Bars of one instrument under the names of FEATURES, where columns differ from these in form only.
+
+    Names are compared without case (`Open`, `CLOSE`); a column that already has the very name wins. Of columns of
+    two levels, as yfinance returns them, the level that holds the prices is kept if the other one names a single
+    instrument. Columns that are not FEATURES keep their names.
+
+    Args:
+        bars: one row a bar.
+        name: what to call the frame in an error.
+
+    Raises:
+        ValueError: columns of several instruments, or two columns that may be the same feature.
+    """
+    if isinstance(bars.columns, pd.MultiIndex):
+        bars = bars.set_axis(_only_instrument(bars.columns, name), axis=1)
+    heads: dict[str, list[object]] = {}
+    for head in bars.columns:
+        if isinstance(head, str) and head not in FEATURES and head.strip().lower() in FEATURES:
+            heads.setdefault(head.strip().lower(), []).append(head)
+    heads = {feature: found for feature, found in heads.items() if feature not in bars.columns}
+    if twice := [found for found in heads.values() if len(found) > 1]:
+        raise ValueError(f"{name} has the columns {twice[0]}, any of which may be meant. Keep one.")
+    return bars.rename(columns={found[0]: feature for feature, found in heads.items()}) if heads else bars
+
+
 def check_timestamps(index: pd.DatetimeIndex, name: str = "bars") -> None:
-    """Demand ascending, unique, known timestamps.
+    """Demand ascending, unique, known timestamps; in a time zone it is instants that must ascend.
 
     Raises:
         ValueError: names the first offender and the remedy.
     """
-    if index.tz is not None:
-        raise ValueError(
-            f"{name} has timestamps in the time zone {index.tz}. Keep the exchange's wall time: "
-            "tz_convert('Asia/Shanghai') or the like, then tz_localize(None)."
-        )
     if index.hasnans:
         raise ValueError(f"{name} has no timestamp in row {int(np.argmax(index.isna()))}. Drop that row.")
     if index.has_duplicates:
@@ -75,12 +99,23 @@ def check_timestamps(index: pd.DatetimeIndex, name: str = "bars") -> None:
         )
 
 
+def wall_clock(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Timestamps without their time zone, at the hour that the exchange's clock shows.
+
+    This is the rule for stamps with a zone everywhere: calendar fields are those of the local clock, and nothing is
+    converted. Where a clock is set back an hour comes twice.
+    """
+    return index.tz_localize(None)
+
+
 def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
     """Mend what can be mended without guessing, and drop the rest.
 
     Sorts by time, keeps the last of duplicate timestamps, drops rows without four finite prices, stretches
-    high and low around open and close, and sets missing or negative volume and amount to 0.
+    high and low around open and close, and sets missing or negative volume and amount to 0. Columns as in
+    `name_columns`.
     """
+    bars = name_columns(bars)
     if missing := [column for column in PRICES if column not in bars.columns]:
         raise ValueError(f"bars lack the columns {missing}. Rename yours to {list(PRICES)}.")
     bars = bars.sort_index(kind="stable")
@@ -102,8 +137,11 @@ def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
     Factors may start at 1 with the first bar or end at 1 with the last: forecasts do not depend on the unit of
     the price.
     """
+    bars = name_columns(bars)
     if factor not in bars.columns:
         raise ValueError(f"bars lack the column '{factor}'. Name the one that holds the adjustment factor.")
+    if missing := [column for column in PRICES if column not in bars.columns]:
+        raise ValueError(f"bars lack the columns {missing}. Rename yours to {list(PRICES)}.")
     adjusted = bars.drop(columns=factor)
     adjusted[list(PRICES)] = bars[list(PRICES)].mul(bars[factor], axis=0)
     if "volume" in bars.columns:
@@ -112,10 +150,42 @@ def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
 
 
 def stamps(timestamps: pd.DatetimeIndex) -> np.ndarray:
-    """Calendar fields of (T,) timestamps: (T, 5) int64 in the order of STAMPS, Monday = 0."""
+    """Calendar fields of (T,) timestamps: (T, 5) int64 in the order of STAMPS, Monday = 0; of the local clock."""
     t = timestamps
     fields = (t.minute, t.hour, t.day_of_week, t.day, t.month)
     return np.stack([field.to_numpy(np.int64) for field in fields], axis=-1)
+
+
+def price_level(columns: pd.MultiIndex) -> int | None:
+    """The level of columns that holds the names of the prices, in any case; None where none does."""
+    levels = range(columns.nlevels)
+    return next((i for i in levels if set(PRICES) <= set(_plain(columns.get_level_values(i)))), None)
+
+
+def _plain(heads: pd.Index) -> list[str]:
+    return [str(head).strip().lower() for head in heads]
+
+
+def _only_instrument(columns: pd.MultiIndex, name: str) -> list[object]:
+    """The level of columns that holds the prices, if all columns of features are of one instrument."""
+    level = price_level(columns)
+    if level is None:
+        raise ValueError(
+            f"{name} has columns of {columns.nlevels} levels, none of which holds {list(PRICES)}. Pass one frame "
+            "an instrument, with columns of these names."
+        )
+    heads = columns.get_level_values(level)
+    features = columns[[head in FEATURES for head in _plain(heads)]].droplevel(level)
+    instruments = features.unique()
+    if len(instruments) > 1:
+        other = 1 if level == 0 else 0
+        by = other if columns.names[other] is None else columns.names[other]
+        first = features.get_level_values(0)[0]
+        raise ValueError(
+            f"{name} has columns of {len(instruments)} instruments. Take one at a time: "
+            f"bars.xs({first!r}, axis=1, level={by!r})."
+        )
+    return list(heads)
 
 
 def _complete(bars: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -10,7 +10,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -42,6 +43,33 @@ REVISIONS = {
 RELEASED_UNTIL = "2024-06-30"  # the paper's pre-training data end in June 2024; their hub cards do not say so
 
 
+# Methods of upstream's networks, and what there is for them here.
+UPSTREAM = {
+    "decode_s1": "hidden() and s1_logits()",
+    "decode_s2": "s2_logits()",
+    "indices_to_bits": "quantizer.corners()",
+}
+
+
+class Hub(NamedTuple):
+    """How to reach the Hugging Face hub, in the words of huggingface_hub.
+
+    Attributes:
+        cache_dir: of downloads; None takes the one that `HF_HOME` sets.
+        local_files_only: take what is in the cache, and never ask the network.
+        token: of an account, for private repositories; None takes the one that `hf auth login` has saved.
+        force_download: fetch again what is in the cache.
+    """
+
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+    token: str | bool | None = None
+    force_download: bool = False
+
+
+HUB = Hub()  # as the environment sets it
+
+
 class Network(nn.Module):
     """A network that loads and saves itself. `config_type` and `part` are set by the two that do."""
 
@@ -51,21 +79,37 @@ class Network(nn.Module):
     config: Any
 
     @classmethod
-    def from_pretrained(cls, spec: str | Path, revision: str | None = None) -> Self:
+    def from_config(cls, config: Any) -> Self:
+        """A network of these sizes."""
+        return cls(config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        spec: str | Path,
+        revision: str | None = None,
+        *,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+    ) -> Self:
         """Load from a bundled name, a folder, or a hub id; in eval mode, on the CPU.
 
         Args:
             spec: `kronos-nano`, a folder with this network's files, a pair's folder, or e.g.
                 `NeoQuasar/Kronos-small`.
             revision: of the hub; released ids are pinned to the one that was tested.
+            cache_dir, local_files_only, token, force_download: see `Hub`.
 
         Raises:
             FileNotFoundError: nothing there; says how to get it.
             ValueError: weights and config do not fit, or it is a checkpoint of something else.
         """
-        folder = resolve(spec, cls.part, revision)
+        hub = Hub(cache_dir, local_files_only, token, force_download)
+        folder = resolve(spec, cls.part, revision, hub)
         values = _read_json(folder / CONFIG)
-        network = cls(config_from_dict(cls.config_type, values, str(folder / CONFIG)))
+        network = cls.from_config(config_from_dict(cls.config_type, values, str(folder / CONFIG)))
         try:
             weights = load_file(folder / WEIGHTS)
         except SafetensorError as error:
@@ -88,6 +132,64 @@ class Network(nn.Module):
         save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
         return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload weights",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save as `save_pretrained` does, in a repository of the Hugging Face hub, which is made if there is none.
+
+        Args:
+            repo_id: such as `me/my-kronos`; one network a repository, as upstream's are.
+            commit_message: of the commit.
+            private: whether a new repository is private; None leaves it to the account's own rule.
+            token: of an account that may write; None takes the one that `hf auth login` has saved.
+            branch: to commit to; None is main.
+            create_pr: propose the commit as a pull request.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: the hub refused it; says why.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            try:
+                repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                if branch is not None:
+                    api.create_branch(repo, branch=branch, exist_ok=True)
+                commit = api.upload_folder(
+                    repo_id=repo,
+                    folder_path=folder,
+                    commit_message=commit_message,
+                    revision=branch,
+                    create_pr=create_pr,
+                )
+            except Exception as error:
+                # Of the hub, or of whichever HTTP client its version uses: they share no other base.
+                reason = str(error).strip().partition("\n")[0]
+                raise ValueError(
+                    f"'{repo_id}' could not be written ({reason}). Check its name and the connection, and pass a "
+                    "token that may write to it, or use `hf auth login`."
+                ) from error
+        return str(commit.commit_url)
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        """Of a method that only upstream's networks have, say where it is."""
+        if name in UPSTREAM:
+            kind = type(self).__name__
+            raise AttributeError(f"{kind} has no {name}. Use {UPSTREAM[name]}, or load kronos.compat.{kind}.")
+        return super().__getattr__(name)
 
     def upstream_constants(self) -> dict[str, Tensor]:
         """Buffers that upstream keeps in its checkpoints: dropped on loading, written for its sake."""
@@ -115,20 +217,21 @@ class Origin:
     trained_until: str | None
 
 
-def resolve(spec: str | Path, part: str, revision: str | None = None) -> Path:
+def resolve(spec: str | Path, part: str, revision: str | None = None, hub: Hub = HUB) -> Path:
     """The folder that holds one network's `config.json` and `model.safetensors`.
 
     Args:
         spec: bundled name, folder with a subfolder named like the part, network's folder, or hub id.
         part: `tokenizer` or `predictor`.
         revision: of the hub.
+        hub: how to reach it.
 
     Raises:
         FileNotFoundError: names the ways to get a checkpoint.
     """
     folder = next((f for f in _places(spec, part) if (f / CONFIG).is_file()), Path(spec).expanduser())
     if not folder.is_dir():
-        return _from_hub(str(spec), revision or REVISIONS.get(str(spec)))
+        return _from_hub(str(spec), revision or REVISIONS.get(str(spec)), hub)
     if absent := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
         raise FileNotFoundError(
             f"{folder} lacks {absent}. Point to the folder that holds a checkpoint's files."
@@ -165,9 +268,9 @@ def bundled() -> list[str]:
     return sorted(p.parent.parent.name for p in PRETRAINED.glob(f"*/predictor/{CONFIG}"))
 
 
-def origin(spec: str | Path, tokenizer: str | Path, revision: str | None) -> Origin:
+def origin(spec: str | Path, tokenizer: str | Path, revision: str | None, hub: Hub = HUB) -> Origin:
     """Identify a pair by what its files hold."""
-    folders = resolve(spec, "predictor", revision), resolve(tokenizer, "tokenizer")
+    folders = resolve(spec, "predictor", revision, hub), resolve(tokenizer, "tokenizer", hub=hub)
     on_hub = not Path(spec).expanduser().exists() and str(spec) not in bundled()
     cut_off = _trained_until(resolve_pair(spec) or folders[0])
     return Origin(
@@ -178,13 +281,13 @@ def origin(spec: str | Path, tokenizer: str | Path, revision: str | None) -> Ori
     )
 
 
-def sampling_defaults(spec: str | Path, revision: str | None = None) -> SampleConfig:
+def sampling_defaults(spec: str | Path, revision: str | None = None, hub: Hub = HUB) -> SampleConfig:
     """The settings that a model's validation chose, from its `sampling.json`; the paper's where it has none.
 
     Raises:
         ValueError: the file holds anything but settings of `SampleConfig`.
     """
-    file = resolve(spec, "predictor", revision) / SAMPLING
+    file = resolve(spec, "predictor", revision, hub) / SAMPLING
     if not file.is_file():
         return SampleConfig()
     values = _read_json(file)
@@ -227,13 +330,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _from_hub(repo: str, revision: str | None) -> Path:
+def _from_hub(repo: str, revision: str | None, hub: Hub) -> Path:
     # Imported here: a bundled or local checkpoint must not pay for the hub client.
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        paths = [Path(hf_hub_download(repo, name, revision=revision)) for name in (CONFIG, WEIGHTS)]
+        paths = [
+            Path(hf_hub_download(repo, name, revision=revision, **hub._asdict()))
+            for name in (CONFIG, WEIGHTS)
+        ]
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(

@@ -6,10 +6,10 @@ Field names of `TokenizerConfig` and `ModelConfig` are the keys of a released `c
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import Any, TypeVar
 
 from kronos.bars import FEATURES
+from kronos.checks import check_numbers
 
 _Config = TypeVar("_Config", bound="TokenizerConfig | ModelConfig")
 
@@ -36,6 +36,7 @@ class TokenizerConfig:
     group_size: int = 4  # of upstream's checkpoints; it sizes a stored constant and has no other effect
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         _check_heads(self.d_model, self.n_heads)
         _check_bits(self.s1_bits, self.s2_bits)
         if (self.s1_bits + self.s2_bits) % self.group_size:
@@ -62,6 +63,7 @@ class ModelConfig:
     learn_te: bool = True  # learnt calendar embeddings; False: fixed sinusoids
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         _check_heads(self.d_model, self.n_heads)
         _check_heads(self.d_model, DEPENDENCY_HEADS)
         _check_bits(self.s1_bits, self.s2_bits)
@@ -86,17 +88,10 @@ class SampleConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("samples", "top_k", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ValueError(f"{name}={value!r} is not a whole number. Pass an int.")
-        for name in ("T", "top_p"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise ValueError(f"{name}={value!r} is not a number. Pass a float.")
+        check_numbers(self)
         if self.samples < 1:
             raise ValueError(f"samples={self.samples} draws no path. Ask for at least 1.")
-        if not self.T >= 0:
+        if not 0 <= self.T < float("inf"):
             raise ValueError(f"T={self.T} is not a temperature. Pass 0 (greedy) or a positive number.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} is not a probability mass. Pass a number in (0, 1].")

@@ -155,7 +155,8 @@ class Kronos(Network):
         With `scored`, of the last so many tokens only; the others are context.
         """
         past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
-        logits = self(past, stamps[:, :-1], tokens.s1[:, 1:], dependency_rope)
+        # By name: `kronos.compat` has upstream's form of `forward`.
+        logits = Kronos.forward(self, past, stamps[:, :-1], tokens.s1[:, 1:], dependency_rope)
         last = slice(None if scored is None else -scored, None)
         s1, s2 = (
             F.cross_entropy(half[:, last].flatten(0, 1), true[:, 1:][:, last].flatten())

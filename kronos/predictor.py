@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from rich.progress import Progress
+from typing_extensions import Self
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
+from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
+from kronos.checks import as_integer
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
 from kronos.engine.device import default_budget, find_device, plain_torch
@@ -67,6 +69,9 @@ class KronosPredictor:
         ValueError: model and tokenizer do not fit, there is no such device, or an option is none.
         TypeError: model or tokenizer is something else.
     """
+
+    model_type: ClassVar[type[Kronos]] = Kronos  # what `from_pretrained` makes
+    tokenizer_type: ClassVar[type[KronosTokenizer]] = KronosTokenizer
 
     def __init__(
         self,
@@ -127,7 +132,11 @@ class KronosPredictor:
         compile: bool = False,
         memory: int | None = None,
         anchor: Anchor = "last_close",
-    ) -> KronosPredictor:
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+    ) -> Self:
         """Load a bundled pair, a folder with `tokenizer/` and `predictor/`, or a model with its tokenizer.
 
         Args:
@@ -135,15 +144,17 @@ class KronosPredictor:
             tokenizer: folder or hub id; released models and pairs know theirs.
             revision: of the model on the hub.
             device, max_context, clip, window, precision, compile, memory, anchor: as in the constructor.
+            cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.Hub`; of model and tokenizer.
 
         Raises:
             FileNotFoundError: nothing by that name; says how to get it.
             ValueError: no tokenizer is known, or the two do not fit.
         """
         tokenizer = tokenizer or resolve_tokenizer(spec)
+        hub = Hub(cache_dir, local_files_only, token, force_download)
         predictor = cls(
-            Kronos.from_pretrained(spec, revision),
-            KronosTokenizer.from_pretrained(tokenizer),
+            cls.model_type.from_pretrained(spec, revision, **hub._asdict()),
+            cls.tokenizer_type.from_pretrained(tokenizer, **hub._asdict()),
             device,
             max_context,
             clip,
@@ -153,8 +164,9 @@ class KronosPredictor:
             memory,
             anchor,
         )
-        predictor.origin = origin(spec, tokenizer, revision)
-        predictor.sampling = sampling_defaults(spec, revision)
+        hub = hub._replace(force_download=False)  # it has just been fetched
+        predictor.origin = origin(spec, tokenizer, revision, hub)
+        predictor.sampling = sampling_defaults(spec, revision, hub)
         return predictor
 
     @plain_torch()
@@ -262,11 +274,10 @@ class KronosPredictor:
         """
         windows = series_windows(df_list, x_timestamp_list, y_timestamp_list, pred_len)
         self._check_horizon(windows)
-        sampling = SampleConfig(samples=sample_count, T=T, top_k=top_k or 0, top_p=top_p)
-        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        sampling = SampleConfig(sample_count, T, top_p, 0 if top_k is None else top_k)
+        draws = _torch_draws(sampling.samples, seed, self.device)
         with Progress(disable=not verbose, transient=True) as bar:
-            task = bar.add_task("bars", total=pred_len)
-            draws = TorchDraws(sample_count, generator)
+            task = bar.add_task("bars", total=windows.horizon)
             sampled = self._pipeline().drawn(
                 windows, sampling, draws, lambda: bar.advance(task), rule="upstream"
             )
@@ -274,6 +285,16 @@ class KronosPredictor:
             pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
             for mean, y in zip(sampled.paths.mean(axis=1), y_timestamp_list, strict=True)
         ]
+
+    if not TYPE_CHECKING:  # which would then believe in any attribute
+
+        def __getattr__(self, name: str) -> object:
+            """Of what only upstream's predictor has, say where it is."""
+            if name in ("generate", "price_cols", "vol_col", "amt_vol", "time_cols"):
+                raise AttributeError(
+                    f"KronosPredictor has no {name}. Use that of kronos.compat, which has it."
+                )
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
         """What a forecast of these settings and this data is made with."""
@@ -305,7 +326,9 @@ class KronosPredictor:
         self._origin = origin, WeightsDigest(self.model, self.tokenizer) if origin else None
 
     def _check_horizon(self, windows: Windows) -> None:
-        if windows.horizon >= self.max_context:
+        # The decoder sees the last `max_context` bars of window and path; a rolling window keeps its own path.
+        longest = self.max_context - (self.window == "rolling")
+        if windows.horizon > longest:
             raise ValueError(
                 f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Ask for fewer."
             )
@@ -333,3 +356,12 @@ def _check_pair(model: Kronos, tokenizer: KronosTokenizer) -> None:
             f"The model reads tokens of {reads} bits but the tokenizer writes {writes}. "
             "Load the tokenizer that the model was trained with."
         )
+
+
+def _torch_draws(samples: int, seed: int | None, device: torch.device) -> TorchDraws:
+    """Upstream's draws, from a stream of their own where there is a seed."""
+    if seed is None:
+        return TorchDraws(samples)
+    if not -(2**63) <= (seed := as_integer("seed", seed)) < 2**64:
+        raise ValueError(f"seed={seed} does not fit in 64 bits. Pass a smaller one.")
+    return TorchDraws(samples, torch.Generator(device).manual_seed(seed))

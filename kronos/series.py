@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kronos.bars import check_bars, check_timestamps
+from kronos.checks import as_integer
 from kronos.jumps import warn_of_jumps
 from kronos.windows import Windows
 
@@ -19,8 +20,11 @@ def series_windows(
     y_timestamps: Sequence[Timestamps],
     pred_len: int,
 ) -> Windows:
-    """One window a series, all of its bars; the series' number is its instrument."""
-    if pred_len < 1:
+    """One window a series, all of its bars; the series' number is its instrument.
+
+    Timestamps with a time zone stand for the local clock (see `kronos.bars.wall_clock`), as in upstream.
+    """
+    if as_integer("pred_len", pred_len) < 1:
         raise ValueError(f"pred_len={pred_len} asks for no bar. Ask for at least 1.")
     counts = (len(frames), len(x_timestamps), len(y_timestamps))
     if not counts[0] or len(set(counts)) > 1:
@@ -34,13 +38,22 @@ def series_windows(
 
 def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_len: int) -> Windows:
     bars = check_bars(frame, name)
-    past, future = _timestamps(x, f"x_timestamp of {name}"), _timestamps(y, f"y_timestamp of {name}")
+    past, future = (
+        parse_timestamps(times, f"{label}_timestamp of {name}") for label, times in (("x", x), ("y", y))
+    )
+    check_timestamps(past, f"x_timestamp of {name}")
+    check_timestamps(future, f"y_timestamp of {name}")
     for label, index, wanted in (("x", past, len(bars)), ("y", future, pred_len)):
         if len(index) != wanted:
             raise ValueError(
                 f"{label}_timestamp of {name} has {len(index)} entries but {wanted} are needed: one "
                 f"{'a bar' if label == 'x' else 'a step of pred_len'}."
             )
+    if str(past.tz) != str(future.tz):
+        raise ValueError(
+            f"x_timestamp of {name} is in the time zone {past.tz}, y_timestamp in {future.tz}. Bring both into "
+            "one, e.g. by dt.tz_convert, or leave both without."
+        )
     if future[0] <= past[-1]:
         raise ValueError(
             f"y_timestamp of {name} starts at {future[0]}, before its last bar {past[-1]}. Shift it."
@@ -50,12 +63,15 @@ def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_l
     return Windows.single(name, bars, future)
 
 
-def _timestamps(values: Timestamps, name: str) -> pd.DatetimeIndex:
+def parse_timestamps(values: Timestamps, name: str) -> pd.DatetimeIndex:
+    """Timestamps in any of pandas' forms, in their own time zone if they have one.
+
+    Raises:
+        ValueError: they are none, or plain numbers.
+    """
     try:
         if pd.api.types.is_numeric_dtype(pd.Index(values)):
             raise TypeError("they are numbers")
-        index = pd.DatetimeIndex(values)
+        return pd.DatetimeIndex(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} holds no timestamps ({error}). Use pd.to_datetime first.") from None
-    check_timestamps(index, name)
-    return index

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from kronos.bars import FEATURES, check_bars, stamps
+from kronos.bars import FEATURES, check_bars, price_level, stamps, wall_clock
 from kronos.calendar import future_timestamps
+from kronos.checks import as_integer
 from kronos.scale import Rule, Scale
 
 KEYS = ("datetime", "instrument")
@@ -132,6 +133,9 @@ class Windows:
     ) -> Windows:
         """The window that ends at each bar of each instrument, in order of (datetime, instrument).
 
+        Timestamps with a time zone stand for its local clock (`kronos.bars.wall_clock`): keys, future timestamps
+        and calendar fields are those that it shows, without the zone.
+
         Args:
             panel: frame indexed (datetime, instrument), or a mapping instrument -> frame by datetime.
             lookback: bars of a window at most.
@@ -143,19 +147,25 @@ class Windows:
             min_bars: windows with fewer bars are left out; `lookback` when omitted.
 
         Raises:
-            ValueError: no window remains, or a bar is not one (see `check_bars`).
+            ValueError: no window remains, a bar is not one (see `check_bars`), or bars and calendar are of
+                different time zones.
         """
-        min_bars = lookback if min_bars is None else min_bars
+        lookback, horizon = as_integer("lookback", lookback), as_integer("horizon", horizon)
+        min_bars = lookback if min_bars is None else as_integer("min_bars", min_bars)
         _check_sizes(lookback, horizon, min_bars)
         wanted = _wanted_dates(keys)
+        if not isinstance(calendar, str):
+            calendar = pd.DatetimeIndex(calendar)
         parts = []
         for name, bars in _by_instrument(panel):
             checked = check_bars(bars, f"bars of {name}")
             if not isinstance(checked.index, pd.DatetimeIndex):
                 raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
-            ends = _ends(
-                checked.index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE)
-            )
+            if not isinstance(calendar, str):
+                _check_zone(checked.index, calendar, name, "the calendar")
+            index = _unique_wall_clock(checked.index, name)
+            checked = checked.set_axis(index)
+            ends = _ends(index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE))
             if len(ends):
                 parts.append((name, checked, ends))
         if not parts:
@@ -165,7 +175,9 @@ class Windows:
             )
         # The times ahead are looked up once a date, not once a window.
         dates = pd.DatetimeIndex(np.unique(np.concatenate([bars.index[ends] for _, bars, ends in parts])))
-        future = future_timestamps(dates, calendar, horizon)
+        future = future_timestamps(
+            dates, calendar if isinstance(calendar, str) else wall_clock(calendar), horizon
+        )
         windows = [
             _cut(name, bars, ends, lookback, future[dates.get_indexer(bars.index[ends])])
             for name, bars, ends in parts
@@ -176,15 +188,20 @@ class Windows:
     def single(cls, name: str, bars: pd.DataFrame, future: pd.DatetimeIndex) -> Windows:
         """One window of all of an instrument's bars (checked, indexed by time) and the times to forecast.
 
+        Both in one time zone, which stands for its local clock, or in none.
+
         Raises:
-            ValueError: fewer than MIN_BARS bars.
+            ValueError: fewer than MIN_BARS bars, or bars and timestamps of different time zones.
         """
         if len(bars) < MIN_BARS:
             raise ValueError(
                 f"{name} has {len(bars)} bar. A forecast needs a lookback of at least {MIN_BARS}."
             )
         end = np.array([len(bars) - 1])
-        return _cut(name, bars, end, len(bars), future.to_numpy("datetime64[ns]")[None])
+        index = pd.DatetimeIndex(bars.index)
+        _check_zone(index, future, name, "the timestamps to forecast")
+        bars = bars.set_axis(wall_clock(index))
+        return _cut(name, bars, end, len(bars), wall_clock(future).to_numpy("datetime64[ns]")[None])
 
     @classmethod
     def stack(cls, parts: Sequence[Windows]) -> Windows:
@@ -220,18 +237,44 @@ def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
 def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
     if isinstance(panel, pd.DataFrame):
         if list(panel.index.names) != list(KEYS):
-            raise ValueError(f"The panel is indexed by {list(panel.index.names)}. Index it by {list(KEYS)}.")
+            how = f"Index it by {list(KEYS)}."
+            if isinstance(panel.columns, pd.MultiIndex):
+                level = 1 if price_level(panel.columns) == 0 else 0
+                how += (
+                    f" Columns of two levels become such an index by panel.stack({level}, future_stack=True)."
+                )
+            raise ValueError(f"The panel is indexed by {list(panel.index.names)}. {how}")
         for name, bars in panel.groupby(level="instrument", sort=True):
             yield str(name), bars.droplevel("instrument")
     else:
         yield from sorted(panel.items())
 
 
+def _check_zone(bars: pd.DatetimeIndex, others: pd.DatetimeIndex, name: str, what: str) -> None:
+    if str(bars.tz) != str(others.tz):
+        raise ValueError(
+            f"{name}: the bars are in the time zone {bars.tz}, {what} in {others.tz}. Bring both into one, e.g. by "
+            "tz_convert, or leave both without."
+        )
+
+
+def _unique_wall_clock(index: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
+    if index.tz is None:
+        return index
+    local = wall_clock(index)
+    if local.has_duplicates:
+        raise ValueError(
+            f"bars of {name} pass {local[local.duplicated()][0]} twice, where the clock of {index.tz} is set back. "
+            "Use a time zone without summer time, e.g. bars.tz_convert('UTC')."
+        )
+    return local
+
+
 def _wanted_dates(keys: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | None:
     if keys is None:
         return None
     dates = keys.get_level_values("datetime").to_series(index=keys.get_level_values("instrument"))
-    return {str(name): pd.DatetimeIndex(group) for name, group in dates.groupby(level=0)}
+    return {str(name): wall_clock(pd.DatetimeIndex(group)) for name, group in dates.groupby(level=0)}
 
 
 def _ends(
@@ -244,9 +287,9 @@ def _ends(
     """Positions of the bars that end a window."""
     keep = np.arange(len(index)) >= min_bars - 1
     if since is not None:
-        keep &= index >= pd.Timestamp(since)
+        keep &= index >= pd.Timestamp(since).tz_localize(None)
     if until is not None:
-        keep &= index <= pd.Timestamp(until)
+        keep &= index <= pd.Timestamp(until).tz_localize(None)
     if wanted is not None:
         keep &= index.isin(wanted)
     return np.flatnonzero(keep)

@@ -6,12 +6,13 @@ engine: `kronos_strategies.qlib.strategy` and `kronos_strategies.backtrader.stra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from kronos.checks import as_number
 from kronos_strategies.result import BARS_PER_YEAR
 
 Side = Literal["long", "long_short"]
@@ -56,8 +57,11 @@ class PortfolioRules:
     def __post_init__(self) -> None:
         _choice("side", self.side, get_args(Side))
         _choice("weighting", self.weighting, get_args(Weighting))
+        for field in fields(self):
+            if field.type in ("int", "float"):
+                object.__setattr__(self, field.name, as_number(field.name, getattr(self, field.name)))
         for name, value in (("topk", self.topk), ("hysteresis", self.hysteresis)):
-            if value != int(value):
+            if not float(value).is_integer():
                 raise ValueError(f"{name}={value} counts names. Give a whole number.")
         _within("topk", self.topk, self.topk >= 1, "at least 1")
         _within("hysteresis", self.hysteresis, self.hysteresis >= 0, "at least 0")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE
+from kronos.checks import as_integer
 from kronos.forecast import Forecast
 
 SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
@@ -54,7 +55,7 @@ def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") ->
     Raises:
         ValueError: the horizon is too short, or a last close is not positive, so that no return exists.
     """
-    if hold < 1:
+    if as_integer("hold", hold) < 1:
         raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 bar.")
     if forecast.horizon < hold + 1:
         raise ValueError(

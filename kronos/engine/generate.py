@@ -96,14 +96,19 @@ def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_con
     The decoder sees the last `max_context` tokens of window and path together, as upstream's does.
     """
     n, samples, horizon = generated.s1.shape
-    window = _tail(prompt, max_context - horizon)
+    window = _tail(prompt, max_context - horizon or max_context)
     cursor = cursor_of(window, horizon)
     caches = [PrefixCache(cursor, samples, horizon) for _ in tokenizer.decoder]
     last = tokenizer.read(window.tokens, window.lengths, tokenizer.turns(cursor.positions), caches)
+    first = window.lengths  # position of a path's first bar
+    if horizon == max_context:
+        # Paths fill the context: they start it and see nothing of the window, which was read for its last bar.
+        cursor.hide(window.lengths)
+        first = torch.zeros_like(first)
     steps = torch.arange(horizon, device=window.lengths.device).repeat(samples)
     paths = Tokens(*(half.flatten(1) for half in generated))  # (N, S * H): all bars of all paths at once
     cursor.move(0, horizon)
-    bars = tokenizer.decode(paths, tokenizer.turns(window.lengths[:, None] + steps), caches)
+    bars = tokenizer.decode(paths, tokenizer.turns(first[:, None] + steps), caches)
     return Decoded(bars.view(n, samples, horizon, -1), last)
 
 

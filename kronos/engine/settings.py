@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any, get_args
 
 import numpy as np
 
+from kronos.checks import as_integer, as_number
 from kronos.config import SampleConfig
 from kronos.engine.device import find_device
 from kronos.engine.fused import Precision
@@ -19,24 +19,23 @@ from kronos.windows import MIN_BARS
 
 
 def _max_context(value: Any) -> int:
-    bars = _whole("max_context", value)
+    bars = as_integer("max_context", value)
     if bars < MIN_BARS:
         raise ValueError(f"max_context={bars} leaves no window. Pass at least {MIN_BARS}.")
     return bars
 
 
 def _clip(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"clip={value!r} is not a number. Pass a float.")
-    if not float(value) > 0:
-        raise ValueError(f"clip={value!r} leaves no bar as it is. Pass a positive number, e.g. 5.")
-    return int(value) if isinstance(value, Integral) else float(value)
+    clip = as_number("clip", value)
+    if not clip > 0:
+        raise ValueError(f"clip={clip} leaves no bar as it is. Pass a positive number, e.g. 5.")
+    return clip
 
 
 def _memory(value: Any) -> int | None:
     if value is None:
         return None
-    size = _whole("memory", value)
+    size = as_integer("memory", value)
     if size < 1:
         raise ValueError(f"memory={size} bytes hold no window. Pass more, or None.")
     return size
@@ -46,12 +45,6 @@ def _compile(value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"compile={value!r} is neither True nor False. Pass one of them.")
     return bool(value)
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"{name}={value!r} is not a whole number. Pass an int.")
-    return int(value)
 
 
 def _choice(name: str, choices: tuple[str, ...]) -> Callable[[Any], Any]:

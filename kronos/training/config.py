@@ -16,6 +16,7 @@ import yaml
 from cyclopts import Parameter
 
 from kronos.bars import FEATURES
+from kronos.checks import check_numbers
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.training.clean import RULES
 
@@ -67,6 +68,7 @@ class Source:
             raise ValueError(f"fields of {self.path} has {unknown}. It may have {list(FIELDS)}.")
         if self.frequency not in RULES:
             raise ValueError(f"frequency={self.frequency} has no cleaning rule. Choose one of {list(RULES)}.")
+        check_numbers(self)
         if self.weight is not None and not self.weight > 0:
             raise ValueError(f"weight={self.weight} of {self.path} draws nothing. Give a positive one.")
         for name in ("start", "end", "train_until", "validate_until"):
@@ -158,6 +160,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output", self.output.expanduser())
+        check_numbers(self)
         _check_counts(self)
         if (weights := [s.weight for s in self.sources]) and None in weights and any(weights):
             raise ValueError("Some sources have a weight and some have none. Give all of them one, or none.")

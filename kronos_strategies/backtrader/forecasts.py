@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,8 +62,9 @@ class ForecastSettings:
             )
         for name, least in (("lookback", MIN_BARS), ("horizon", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name}={value!r} is no number of bars. Pass a whole one, {least} or more.")
+            object.__setattr__(self, name, int(value))
 
     def predictor(self) -> KronosPredictor:
         """The model, loaded once a process."""

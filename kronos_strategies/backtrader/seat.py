@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import backtrader as bt
 import numpy as np
@@ -30,7 +31,7 @@ class Schedule:
     every: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+        if isinstance(self.every, bool) or not isinstance(self.every, Integral) or self.every < 1:
             raise ValueError(f"every={self.every!r} is no number of bars. Pass a whole one, 1 or more.")
 
     def span(self, bar: int) -> int:

@@ -10,6 +10,7 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib.data.dataset.loader import QlibDataLoader
 from qlib.log import get_module_logger
 
+from kronos.checks import as_integer
 from kronos.windows import Windows
 from kronos_strategies.qlib.market import member_windows
 from kronos_strategies.qlib.source import check_benchmark, check_market, check_segments, open_source
@@ -49,9 +50,10 @@ class KronosDataset(DatasetH):
     ) -> None:
         if deal_price not in ("close", "open"):
             raise ValueError(f"deal_price='{deal_price}' is not tradable here. Choose 'close' or 'open'.")
+        hold = as_integer("hold", hold)
         if hold < 1:
             raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 day.")
-        horizon = hold + 1 if horizon is None else horizon
+        horizon = hold + 1 if horizon is None else as_integer("horizon", horizon)
         if horizon <= hold:
             raise ValueError(
                 f"horizon={horizon} does not reach the exit of hold={hold}. Forecast {hold + 1} days."

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kronos.checks import check_numbers
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.stream import DatedWindows
@@ -39,6 +40,9 @@ class WindowSpec:
     lookback: int
     horizon: int
     min_bars: int
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def check(self, dated: DatedWindows) -> None:
         """Demand that windows are what this says they are.

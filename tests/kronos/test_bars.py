@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from kronos.bars import (
     check_timestamps,
     repair_bars,
     stamps,
+    wall_clock,
 )
 from tests.kronos.builders import make_bars
 
@@ -68,6 +71,74 @@ def test_an_empty_frame_is_refused() -> None:
 def test_missing_columns_are_named_beside_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"mine lacks the columns \['open', 'low'\].*'close'.*Rename"):
         check_bars(make_bars(3).drop(columns=["open", "low"]), "mine")
+
+
+@pytest.mark.parametrize("form", [str.capitalize, str.upper, lambda name: f" {name.title()} "], ids=repr)
+def test_columns_are_found_whatever_their_case(form: Callable[[str], str]) -> None:
+    bars = make_bars(4)
+    theirs = bars.rename(columns=form)
+    pd.testing.assert_frame_equal(check_bars(theirs), bars)
+    pd.testing.assert_frame_equal(repair_bars(theirs), bars)
+    pd.testing.assert_frame_equal(adjust_bars(theirs.assign(f=1.0), "f")[list(FEATURES)], bars)
+
+
+def test_a_column_of_the_very_name_wins_over_one_in_another_case() -> None:
+    bars = make_bars(4)
+    pd.testing.assert_frame_equal(check_bars(bars.assign(Close=-1.0, **{"Adj Close": 2.0})), bars)
+
+
+def test_two_columns_that_may_be_the_same_feature_are_refused() -> None:
+    bars = make_bars(4).rename(columns={"close": "Close"}).assign(CLOSE=1.0)
+    with pytest.raises(ValueError, match=r"mine has the columns \['Close', 'CLOSE'\].*Keep one"):
+        check_bars(bars, "mine")
+
+
+def two_levels(
+    *tickers: str, price_first: bool = True, names: list[str | None] | None = None
+) -> pd.DataFrame:
+    """As yfinance.download returns it, with a column that is no feature."""
+    frames = {
+        ticker: make_bars(4, seed).rename(columns=str.capitalize) for seed, ticker in enumerate(tickers)
+    }
+    frames = {ticker: frame.drop(columns="Amount").assign(Dividends=0.0) for ticker, frame in frames.items()}
+    wide = pd.concat(frames, axis=1, names=["Ticker", "Price"])
+    wide = wide.swaplevel(axis=1).sort_index(axis=1) if price_first else wide
+    return wide.rename_axis(columns=names) if names else wide
+
+
+@pytest.mark.parametrize("price_first", [True, False], ids=["price first", "ticker first"])
+@pytest.mark.parametrize("names", [None, [None, None]], ids=["named", "unnamed"])
+def test_columns_of_two_levels_are_read_where_they_are_of_one_instrument(
+    price_first: bool, names: list[str | None] | None
+) -> None:
+    plain = make_bars(4).drop(columns="amount")
+    wide = two_levels("AAPL", price_first=price_first, names=names)
+    pd.testing.assert_frame_equal(check_bars(wide), check_bars(plain))
+    pd.testing.assert_frame_equal(repair_bars(wide)[list(plain)], plain, check_names=False)
+    several = two_levels("AAPL", "MSFT", price_first=price_first)
+    pd.testing.assert_frame_equal(check_bars(several.xs("AAPL", axis=1, level="Ticker")), check_bars(plain))
+
+
+@pytest.mark.parametrize("price_first", [True, False], ids=["price first", "ticker first"])
+@pytest.mark.parametrize("function", [check_bars, repair_bars, adjust_bars], ids=lambda f: f.__name__)
+def test_columns_of_several_instruments_are_refused_with_the_way_to_take_one(
+    function: Callable[[pd.DataFrame], pd.DataFrame], price_first: bool
+) -> None:
+    wide = two_levels("AAPL", "MSFT", price_first=price_first)
+    with pytest.raises(ValueError, match=r"2 instruments.*bars\.xs\('AAPL', axis=1, level='Ticker'\)"):
+        function(wide)
+    unnamed = two_levels("AAPL", "MSFT", price_first=price_first, names=[None, None])
+    with pytest.raises(ValueError, match=rf"bars\.xs\('AAPL', axis=1, level={int(price_first)}\)"):
+        function(unnamed)
+
+
+@pytest.mark.parametrize("function", [check_bars, repair_bars, adjust_bars], ids=lambda f: f.__name__)
+def test_columns_of_two_levels_without_prices_are_refused(
+    function: Callable[[pd.DataFrame], pd.DataFrame],
+) -> None:
+    wide = two_levels("AAPL")
+    with pytest.raises(ValueError, match=r"2 levels, none of which holds \['open'"):
+        function(wide.drop(columns="Open", level=0))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -139,6 +210,21 @@ def test_an_unknown_timestamp_is_refused_with_its_row() -> None:
     index = pd.DatetimeIndex(["2024-01-02", pd.NaT, "2024-01-04"])
     with pytest.raises(ValueError, match=r"no timestamp in row 1.*Drop"):
         check_timestamps(index)
+
+
+def test_timestamps_keep_their_zone_and_are_read_by_its_clock() -> None:
+    bars = make_bars(4, start="2024-01-02 23:30", freq="h").tz_localize("Asia/Shanghai")
+    pd.testing.assert_frame_equal(check_bars(bars), bars)
+    pd.testing.assert_frame_equal(repair_bars(bars), bars, check_freq=False)
+    np.testing.assert_array_equal(stamps(bars.index), stamps(bars.index.tz_localize(None)))
+    assert wall_clock(bars.index)[0] == pd.Timestamp("2024-01-02 23:30")
+
+
+def test_in_a_zone_it_is_instants_that_must_ascend() -> None:
+    index = pd.date_range("2024-11-03 00:00", periods=4, freq="h", tz="America/New_York")  # 01:00 comes twice
+    check_timestamps(index)
+    with pytest.raises(ValueError, match=r"not in order of time: 2024-11-03 01:00:00-04:00 follows"):
+        check_timestamps(index[[0, 2, 1, 3]])
 
 
 def test_an_index_that_is_no_time_is_left_alone() -> None:

@@ -18,6 +18,7 @@ from kronos.forecast import Forecast
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.windows import KEYS, Windows
+from tests.benchmarks.plain import plain_forecast
 from tests.kronos.builders import compiler, make_bars, make_model, make_panel, make_tokenizer
 
 H = 5
@@ -277,12 +278,39 @@ def test_a_context_without_room_for_a_window_is_refused() -> None:
         KronosPredictor(make_model(), make_tokenizer(), "cpu", max_context=1)
 
 
-def test_a_horizon_as_long_as_the_context_is_refused(predictor: KronosPredictor) -> None:
-    windows = Windows.rolling(make_panel(8, "A"), 4, 16, "B")
-    with pytest.raises(ValueError, match=r"horizon of 16 bars .*max_context=16"):
+def test_a_horizon_longer_than_the_context_is_refused(predictor: KronosPredictor) -> None:
+    windows = Windows.rolling(make_panel(8, "A"), 4, 17, "B")
+    with pytest.raises(ValueError, match=r"horizon of 17 bars .*max_context=16"):
         predictor.forecast(windows, SAMPLING)
-    shorter = Windows.rolling(make_panel(8, "A"), 4, 15, "B")
-    assert predictor.forecast(shorter, SAMPLING).horizon == 15
+    longest = Windows.rolling(make_panel(8, "A"), 4, 16, "B")
+    assert np.isfinite(predictor.forecast(longest, SAMPLING).paths).all()
+
+
+@pytest.mark.parametrize("lookback", [4, 16, 20])
+@pytest.mark.parametrize("horizon", [15, 16])
+def test_a_horizon_as_long_as_the_context_is_decoded_from_the_path_alone_as_upstream_does(
+    horizon: int, lookback: int, predictor: KronosPredictor
+) -> None:
+    bars = make_bars(lookback, freq="h") * [2, 2, 2, 2, 1, 2]  # near 100, where both rules of a scale are one
+    later = pd.date_range(bars.index[-1], periods=horizon + 1, freq="h")[1:]
+    torch.manual_seed(3)
+    plain = plain_forecast(
+        predictor.model,
+        predictor.tokenizer,
+        Windows.single("A", bars, later),
+        SampleConfig(2, 1.0, 0.9),
+        max_context=16,
+    )
+    ours = predictor.predict(bars, bars.index, later, horizon, sample_count=2, verbose=False, seed=3)
+    assert ((ours - plain.mean[0]).abs() <= 1e-4 * bars.std(ddof=0)).all(axis=None)
+
+
+def test_windows_of_any_lookback_have_the_longest_forecast_that_they_have_alone() -> None:
+    windows = Windows.rolling(make_panel(20, "A", "B"), 12, 8, "B", min_bars=2)
+    whole, scale = small().forecast(windows, SAMPLING).paths, windows.scale().width
+    for i in range(0, len(windows), 5):
+        alone = small().forecast(windows[i : i + 1], SAMPLING).paths
+        assert_same_paths(alone, whole[i : i + 1], scale[i : i + 1])
 
 
 # Options
@@ -322,11 +350,14 @@ def test_windows_that_slide_have_the_forecast_they_have_alone_in_any_order_and_c
 
 @pytest.mark.parametrize("window", ["exact", "rolling"])
 @pytest.mark.parametrize("lookback", [2, 8, 12])
-def test_a_rolling_window_takes_whatever_an_exact_one_does(window: Any, lookback: int) -> None:
-    longest = Windows.rolling(make_panel(12, "A"), lookback, 7, "B")[:2]  # 7 bars into a context of 8
+def test_the_longest_horizon_is_the_context_and_one_less_where_a_window_rolls(
+    window: Any, lookback: int
+) -> None:
+    most = 8 if window == "exact" else 7
+    longest = Windows.rolling(make_panel(12, "A"), lookback, most, "B")[:2]
     assert np.isfinite(small(window=window).forecast(longest, SAMPLING).paths).all()
-    with pytest.raises(ValueError, match="horizon of 8 bars"):
-        small(window=window).forecast(Windows.rolling(make_panel(12, "A"), lookback, 8, "B"), SAMPLING)
+    with pytest.raises(ValueError, match=f"horizon of {most + 1} bars"):
+        small(window=window).forecast(Windows.rolling(make_panel(12, "A"), lookback, most + 1, "B"), SAMPLING)
 
 
 def test_a_bfloat16_forecast_is_another_one_and_always_the_same(windows: Windows) -> None:
@@ -555,24 +586,63 @@ def test_timestamps_may_come_in_any_of_pandas_forms(
     )
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda times: times,
+        lambda times: pd.DatetimeIndex(times),
+        lambda times: list(times),
+        lambda times: list(times.astype(str)),
+        lambda times: times.astype(object),
+    ],
+    ids=["Series", "DatetimeIndex", "list", "list of text", "Series of objects"],
+)
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai", "America/New_York"])
-def test_timestamps_with_a_zone_are_refused_or_read_as_wall_time_never_shifted(
-    zone: str, predictor: KronosPredictor
+def test_timestamps_with_a_zone_are_read_by_the_local_clock_and_come_back_with_it(
+    zone: str, kind: Callable[[pd.Series], Any], predictor: KronosPredictor
 ) -> None:
     plain = call()
     x, y = (plain[name].dt.tz_localize(zone) for name in ("x_timestamp", "y_timestamp"))
-    try:
-        frame = predictor.predict(**call(x_timestamp=x, y_timestamp=y))
-    except ValueError as error:
-        assert "tz_localize" in str(error)  # noqa: PT017 (either way is right)
-    else:
-        np.testing.assert_array_equal(frame, predictor.predict(**plain))
+    frame = predictor.predict(**call(x_timestamp=kind(x), y_timestamp=kind(y)))
+    np.testing.assert_array_equal(frame, predictor.predict(**plain))
+    assert (frame.index == pd.DatetimeIndex(y)).all()
+    assert frame.index.tz is not None
 
 
-def test_timestamps_with_and_without_a_zone_are_refused_together(predictor: KronosPredictor) -> None:
-    zoned = call()["x_timestamp"].dt.tz_localize("UTC")
-    with pytest.raises(ValueError, match=r"zone|tz"):
-        predictor.predict(**call(x_timestamp=zoned))
+def test_an_hour_that_a_clock_shows_twice_is_two_bars(predictor: KronosPredictor) -> None:
+    # New York sets its clocks back in the night to 3 November 2024: 01:00 comes twice.
+    times = pd.Series(pd.date_range("2024-11-02 20:00", periods=10 + H, freq="h", tz="America/New_York"))
+    assert times.dt.tz_localize(None).duplicated().any()
+    frame = predictor.predict(**call(x_timestamp=times[:10], y_timestamp=times[10:]))
+    assert np.isfinite(frame).all(axis=None)
+    naive = times.dt.tz_localize(None)
+    with pytest.raises(ValueError, match="twice"):
+        predictor.predict(**call(x_timestamp=naive[:10], y_timestamp=naive[10:]))
+
+
+@pytest.mark.parametrize(("x", "y"), [("UTC", None), (None, "UTC"), ("UTC", "Asia/Shanghai")])
+def test_timestamps_of_two_zones_are_refused_together(
+    x: str | None, y: str | None, predictor: KronosPredictor
+) -> None:
+    plain = call()
+    changes = {
+        name: plain[name].dt.tz_localize(zone)
+        for name, zone in (("x_timestamp", x), ("y_timestamp", y))
+        if zone
+    }
+    with pytest.raises(ValueError, match=rf"time zone {x}, y_timestamp in {y}\. Bring both into one"):
+        predictor.predict(**call(**changes))
+
+
+def test_bars_under_yfinances_columns_and_zone_are_predicted_like_plain_ones(
+    predictor: KronosPredictor,
+) -> None:
+    plain = call()
+    theirs = plain["df"].drop(columns="amount").rename(columns=str.capitalize)
+    theirs.columns = pd.MultiIndex.from_product([theirs.columns, ["AAPL"]], names=["Price", "Ticker"])
+    theirs.index = pd.DatetimeIndex(plain["x_timestamp"]).tz_localize("America/New_York")
+    ours = predictor.predict(**call(df=plain["df"].drop(columns="amount")))
+    pd.testing.assert_frame_equal(predictor.predict(**call(df=theirs)), ours)
 
 
 def test_top_k_of_none_as_upstreams_callers_pass_it_is_off(predictor: KronosPredictor) -> None:
@@ -649,9 +719,9 @@ def test_what_is_no_frame_is_refused(predictor: KronosPredictor) -> None:
 
 
 def test_a_horizon_that_does_not_fit_the_context_is_refused(predictor: KronosPredictor) -> None:
-    times = pd.Series(pd.date_range("2030-01-01", periods=16, freq="h"))
-    with pytest.raises(ValueError, match=r"16 bars does not fit max_context=16.*fewer"):
-        predictor.predict(**call(pred_len=16, y_timestamp=times))
+    times = pd.Series(pd.date_range("2030-01-01", periods=17, freq="h"))
+    with pytest.raises(ValueError, match=r"17 bars does not fit max_context=16.*fewer"):
+        predictor.predict(**call(pred_len=17, y_timestamp=times))
 
 
 def test_the_series_that_is_wrong_is_named_by_its_place_in_the_batch(predictor: KronosPredictor) -> None:

@@ -265,3 +265,84 @@ def test_equal_windows_have_equal_digests_and_any_change_another() -> None:
 
 def test_features_are_in_the_order_of_the_released_weights() -> None:
     assert FEATURES == ("open", "high", "low", "close", "volume", "amount")
+
+
+# Time zones
+
+
+def zoned(panel: dict[str, pd.DataFrame], zone: str | None) -> dict[str, pd.DataFrame]:
+    return {name: bars.tz_localize(zone) for name, bars in panel.items()}
+
+
+@pytest.mark.parametrize("form", ["mapping", "frame"])
+@pytest.mark.parametrize("calendar", ["frequency", "timestamps"])
+def test_windows_of_bars_in_a_zone_are_those_of_the_local_clock(calendar: str, form: str) -> None:
+    panel = {
+        name: bars.set_axis(pd.date_range("2024-03-29 15:00", periods=9, freq="h", name="datetime"))
+        for name, bars in make_panel(9, "A", "B").items()
+    }
+    times = pd.date_range("2024-03-29 15:00", periods=40, freq="h")
+
+    def roll(zone: str | None) -> Windows:
+        bars = zoned(panel, zone)
+        given = bars if form == "mapping" else pd.concat(bars, names=["instrument", "datetime"]).swaplevel()
+        when = "h" if calendar == "frequency" else times.tz_localize(zone)
+        since = pd.Timestamp("2024-03-29 20:00", tz=zone)
+        until = pd.Timestamp("2024-03-29 22:00", tz=zone)
+        return Windows.rolling(given, 4, 3, when, since=since, until=until)
+
+    plain, local = roll(None), roll("Asia/Shanghai")
+    assert len(plain) == 6
+    assert local.keys.equals(plain.keys)
+    assert local.digest() == plain.digest()
+
+
+def test_keys_in_a_zone_name_windows_by_the_local_clock() -> None:
+    panel = make_panel(9, "A")
+    dates = panel["A"].index[[5, 7]]
+    keys = pd.MultiIndex.from_product([dates.tz_localize("UTC"), ["A"]], names=KEYS)
+    windows = Windows.rolling(zoned(panel, "UTC"), 4, 3, "B", keys=keys)
+    assert list(windows.keys.get_level_values("datetime")) == list(dates)
+
+
+@pytest.mark.parametrize(("bars", "calendar"), [(None, "UTC"), ("UTC", None), ("UTC", "Asia/Shanghai")])
+def test_bars_and_a_calendar_of_two_zones_are_refused(bars: str | None, calendar: str | None) -> None:
+    times = pd.date_range("2024-01-01", periods=40, tz=calendar)
+    with pytest.raises(
+        ValueError, match=rf"A: the bars are in the time zone {bars}, the calendar in {calendar}\."
+    ):
+        Windows.rolling(zoned(make_panel(9, "A"), bars), 4, 3, times)
+
+
+def test_bars_over_an_hour_that_the_clock_shows_twice_are_refused_with_a_remedy() -> None:
+    index = pd.date_range("2024-11-02 20:00", periods=12, freq="h", tz="America/New_York")
+    bars = make_bars(12).set_axis(index)
+    with pytest.raises(ValueError, match=r"bars of A pass 2024-11-03 01:00:00 twice.*tz_convert\('UTC'\)"):
+        Windows.rolling({"A": bars}, 4, 3, "h")
+    assert len(Windows.rolling({"A": bars.tz_convert("UTC")}, 4, 3, "h")) == 9
+
+
+def test_a_panel_of_two_level_columns_is_told_how_to_become_one() -> None:
+    wide = pd.concat(make_panel(9, "A", "B"), axis=1, names=["Ticker", "Price"])
+    for panel, level in ((wide, 0), (wide.swaplevel(axis=1), 1)):
+        with pytest.raises(
+            ValueError, match=rf"indexed by \['datetime'\].*panel\.stack\({level}, future_stack"
+        ):
+            Windows.rolling(panel, 4, 3, "B")
+    stacked = wide.stack(level="Ticker", future_stack=True).rename_axis(KEYS)
+    assert (
+        Windows.rolling(stacked, 4, 3, "B").digest()
+        == Windows.rolling(make_panel(9, "A", "B"), 4, 3, "B").digest()
+    )
+
+
+@pytest.mark.parametrize(("bars", "future"), [(None, "UTC"), ("UTC", None), ("UTC", "Asia/Shanghai")])
+def test_a_single_window_and_its_future_of_two_zones_are_refused(
+    bars: str | None, future: str | None
+) -> None:
+    past = make_bars(5).tz_localize(bars)
+    later = pd.date_range("2024-02-01", periods=3, tz=future)
+    with pytest.raises(ValueError, match=rf"A: the bars are in the time zone {bars}, .* in {future}\."):
+        Windows.single("A", past, later)
+    alike = Windows.single("A", past, later.tz_localize(None).tz_localize(bars))
+    assert alike.digest() == Windows.single("A", make_bars(5), later.tz_localize(None)).digest()

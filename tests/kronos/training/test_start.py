@@ -172,7 +172,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
             tmp_path / "base"
         ),
     }
-    monkeypatch.setattr("kronos.checkpoint._from_hub", lambda repo, revision: folders[repo])
+    monkeypatch.setattr("kronos.checkpoint._from_hub", lambda repo, *_: folders[repo])
     return folders
 
 

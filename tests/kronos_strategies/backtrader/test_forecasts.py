@@ -10,6 +10,7 @@ import pytest
 from kronos.windows import Windows
 from kronos_strategies.backtrader import forecasts, hub
 from kronos_strategies.backtrader.forecasts import ForecastSettings
+from kronos_strategies.backtrader.seat import Schedule
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import run
 
@@ -23,6 +24,18 @@ def forget():
 
 def windows_of(*names: str, bars: int = 24) -> Windows:
     return Windows.rolling(make_panel(bars, *names), 20, 3, "B")
+
+
+def test_numbers_of_bars_may_be_numpys():
+    theirs = replace(SETTINGS, lookback=np.int64(20), horizon=np.int32(3))
+    assert theirs == SETTINGS
+    assert {type(theirs.lookback), type(theirs.horizon)} == {int}  # as the store writes them
+    assert Schedule(20, np.int64(5)).span(26) == 1
+    for wrong in (True, 2.5, "5", None):
+        with pytest.raises(ValueError, match=f"lookback={wrong!r} is no number of bars"):
+            replace(SETTINGS, lookback=wrong)
+        with pytest.raises(ValueError, match=f"every={wrong!r} is no number of bars"):
+            Schedule(20, wrong)
 
 
 def test_only_windows_that_are_new_are_forecast(asked):
