@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from kronos.extras import MissingExtra
-from kronos.training.config import STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
+from kronos.training.config import AUTO, STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
 
 app = App(
     name="python -m kronos.training",
@@ -58,7 +58,7 @@ def evaluate(
     data: list[Path],
     since: str,
     until: str,
-    frequency: str = "1day",
+    frequency: str = AUTO,
     lookback: int = 90,
     horizon: int = 11,
 ) -> None:
@@ -74,7 +74,7 @@ def evaluate(
         data: held-out bars.
         since: first date of a held-out window's last bar.
         until: last date of a held-out window's last bar.
-        frequency: of all bars.
+        frequency: of all bars; auto infers it from the timestamps of each file.
         lookback: bars that a window is scaled by.
         horizon: bars behind them.
     """
@@ -111,25 +111,52 @@ def train_both(tokens: Sequence[str]) -> None:
             "Both stages train a tokenizer of their own. For another one run `python -m kronos.training predictor "
             "--tokenizer ...` alone."
         )
+    _load()
+    from kronos.training.start import check_start
+
+    for stage, (_, bound, _) in zip(STAGES, parsed, strict=True):
+        check_start(stage, bound.kwargs["settings"])
+    first = parsed[0][1].kwargs
+    first["settings"] = _for_its_predictor(first["settings"])
     for command, bound, _ in parsed:
         command(*bound.args, **bound.kwargs)
 
 
+def _for_its_predictor(settings: TrainingConfig) -> TrainingConfig:
+    """A tokenizer whose tokens a predictor has learned is trained no further: the predictor alone is."""
+    runs = settings.output / "run"
+    held = runs / "tokenizer" / "settings.json"
+    if not settings.resume or not held.is_file() or not (runs / "predictor" / "settings.json").is_file():
+        return settings
+    steps = json.loads(held.read_text())["max_steps"]
+    if settings.max_steps > steps:
+        logging.getLogger(__name__).info(
+            "tokenizer: stays at %d steps, because the predictor has learned its tokens; the predictor alone continues",
+            steps,
+        )
+    return replace(settings, max_steps=steps)
+
+
 def _run(stage: Stage, settings: TrainingConfig) -> None:
+    _load()
+    from kronos.training.run import run_stage
+
+    progress = run_stage(stage, settings)
+    logging.getLogger(__name__).info("%s: %s; in %s", stage, progress.outcome(), settings.output / "best")
+
+
+def _load() -> None:
+    """Import what training needs, which --help answers without.
+
+    Raises:
+        MissingExtra: some of it is not installed.
+    """
     try:
-        from kronos.training.run import run_stage  # torch and accelerate: --help answers without them
+        import kronos.training.run
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "matplotlib"):
             raise
         raise MissingExtra(f"Training needs {error.name}: pip install 'kronos-strategies[train]'.") from error
-    progress = run_stage(stage, settings)
-    logging.getLogger(__name__).info(
-        "%s: best held-out loss %.5g at step %d, in %s",
-        stage,
-        progress.best,
-        progress.best_step,
-        settings.output / "best",
-    )
 
 
 def _from_yaml(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

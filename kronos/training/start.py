@@ -22,7 +22,7 @@ from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import RECORD
-from kronos.training.config import SCRATCH, Stage, TrainingConfig
+from kronos.training.config import SCRATCH, STAGES, Stage, TrainingConfig
 
 _Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
 
@@ -44,6 +44,40 @@ def weights_to_start_from(stage: Stage, config: TrainingConfig) -> str | None:
         return None
     # A released predictor's tokenizer has an id of its own.
     return RELEASED.get(config.pretrained, config.pretrained) if stage == "tokenizer" else config.pretrained
+
+
+def check_start(stage: Stage, config: TrainingConfig) -> None:
+    """Demand that `pretrained` holds a network of this stage, before anything else is done.
+
+    Raises:
+        FileNotFoundError: there is nothing to start from.
+        ValueError: there is only the other stage's network.
+    """
+    spec = weights_to_start_from(stage, config)
+    if spec is None:
+        return
+    try:
+        folder = resolve(spec, stage)
+    except FileNotFoundError:
+        # A folder of both stages that holds only the other one, such as `best` after a first stage.
+        if not any((Path(spec).expanduser() / other / CONFIG).is_file() for other in STAGES):
+            raise
+        found = False
+    else:
+        # Only a tokenizer has an encoder.
+        found = ("n_enc_layers" in json.loads((folder / CONFIG).read_text())) == (stage == "tokenizer")
+    if found:
+        return
+    if stage == "tokenizer":
+        raise ValueError(
+            f"pretrained={spec} holds a predictor and no tokenizer, which the first stage trains. Set pretrained under "
+            "`stages: tokenizer:` in the YAML file to the tokenizer to start from, or train the second stage alone, "
+            "on a tokenizer as it is: `python -m kronos.training predictor --tokenizer ...`."
+        )
+    raise ValueError(
+        f"pretrained={spec} holds a tokenizer and no predictor, which the second stage trains. Set pretrained under "
+        "`stages: predictor:` in the YAML file to the predictor to start from, or to none for random weights."
+    )
 
 
 def start_tokenizer(config: TrainingConfig) -> KronosTokenizer:

@@ -201,7 +201,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], sa
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"frequency": "tick"}, "frequency=tick has no cleaning rule. Choose one of ['1min', '5min',"),
+        ({"frequency": "tick"}, "frequency=tick has no cleaning rule. Choose one of ['auto', '1min', '5min',"),
         ({"weight": 0.0}, "weight=0.0 of bars.csv draws nothing. Give a positive one."),
         ({"weight": float("nan")}, "weight=nan of bars.csv draws nothing."),
         ({"fields": {"amuont": "money"}}, "fields of bars.csv has ['amuont']. It may have ['instrument', "),
