@@ -111,5 +111,8 @@ def _course(record: Mapping[str, Any]) -> list[str]:
         lines += [f"{text}.", ""]
     if schedules := record.get("schedules"):
         parts = [f"from step {first} that of {steps} steps" for first, steps in schedules]
-        lines += [f"The run was resumed with another max_steps; its learning rate followed {', '.join(parts)}.", ""]
+        lines += [
+            f"The run was resumed with another max_steps; its learning rate followed {', '.join(parts)}.",
+            "",
+        ]
     return lines

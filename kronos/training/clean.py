@@ -55,7 +55,8 @@ class CleaningReport:
     """What cleaning takes from one or more series, by REASONS.
 
     Attributes:
-        places: how often each reason applies: runs of dropped bars, cuts between bars (pause, gap), short stretches.
+        places: how often each reason applies: runs of dropped bars, cuts between bars (pause, gap) and short
+            stretches.
         bars: bars dropped for each reason; pauses and gaps only cut.
         lost: the same bars, where those of a short stretch count for what cut it off from its neighbor; "short" are
             then the series that are short by themselves.
@@ -69,7 +70,9 @@ class CleaningReport:
 
     def __add__(self, other: CleaningReport) -> CleaningReport:
         """What is taken from the series of both."""
-        sums = (dict(Counter(getattr(self, n)) + Counter(getattr(other, n))) for n in ("places", "bars", "lost"))
+        sums = (
+            dict(Counter(getattr(self, n)) + Counter(getattr(other, n))) for n in ("places", "bars", "lost")
+        )
         return CleaningReport(*sums, max(self.longest, other.longest))
 
 
@@ -105,7 +108,9 @@ def clean_segments(
     if "volume" in bars and not (bars["volume"] > 0).any():
         bars = bars.drop(columns="volume")
     dead = _dropped(bars, rule)
-    edge = np.where(dead > 0, dead, _cuts(bars, rule, max_pause))  # (T,) why a bar does not follow the one before
+    edge = np.where(
+        dead > 0, dead, _cuts(bars, rule, max_pause)
+    )  # (T,) why a bar does not follow the one before
     alive = np.flatnonzero(dead == 0)
     # A dropped stretch ends the segment before it and starts a new one after it.
     stretch = np.cumsum(edge > 0)[alive]
@@ -151,7 +156,9 @@ def _report(dead: np.ndarray, edge: np.ndarray, short: list[np.ndarray], longest
         cause = (before[first] or edge[first]) if first else 0
         lost[cause or edges[end] or _SHORT] += len(part)
     places[_SHORT], dropped[_SHORT] = len(short), sum(map(len, short))
-    counts = ({r: int(n) for r, n in zip(REASONS, kind[1:], strict=True) if n} for kind in (places, dropped, lost))
+    counts = (
+        {r: int(n) for r, n in zip(REASONS, kind[1:], strict=True) if n} for kind in (places, dropped, lost)
+    )
     return CleaningReport(*counts, longest)
 
 

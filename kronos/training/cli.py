@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from kronos.extras import MissingExtra
 from kronos.training.config import AUTO, STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
+
+if TYPE_CHECKING:
+    from kronos.training.folder import Progress
 
 app = App(
     name="python -m kronos.training",
@@ -108,15 +112,15 @@ def train_both(tokens: Sequence[str]) -> None:
     parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
     if any(bound.kwargs["settings"].tokenizer is not None for _, bound, _ in parsed):
         raise ValueError(
-            "Both stages train a tokenizer of their own. For another one run `python -m kronos.training predictor "
+            "tokenizer names one that stays as it is, but the first stage trains its own. To train it, set pretrained "
+            "under `stages: tokenizer:` in the YAML file; to keep it, run `python -m kronos.training predictor "
             "--tokenizer ...` alone."
         )
     _load()
-    from kronos.training.start import check_start
+    from kronos.training.start import check_starts
 
-    for stage, (_, bound, _) in zip(STAGES, parsed, strict=True):
-        check_start(stage, bound.kwargs["settings"])
-    first = parsed[0][1].kwargs
+    check_starts(*(bound.kwargs["settings"] for _, bound, _ in parsed))
+    first = parsed[0][1].arguments
     first["settings"] = _for_its_predictor(first["settings"])
     for command, bound, _ in parsed:
         command(*bound.args, **bound.kwargs)
@@ -128,35 +132,35 @@ def _for_its_predictor(settings: TrainingConfig) -> TrainingConfig:
     held = runs / "tokenizer" / "settings.json"
     if not settings.resume or not held.is_file() or not (runs / "predictor" / "settings.json").is_file():
         return settings
-    steps = json.loads(held.read_text())["max_steps"]
-    if settings.max_steps > steps:
+    before = json.loads(held.read_text())
+    ended = {name: before[name] for name in ("max_steps", "patience")}
+    if settings.max_steps > ended["max_steps"]:
         logging.getLogger(__name__).info(
-            "tokenizer: stays at %d steps, because the predictor has learned its tokens; the predictor alone continues",
-            steps,
+            "tokenizer: stays as it is after %d steps, because the predictor has learned its tokens; only the "
+            "predictor is trained further",
+            ended["max_steps"],
         )
-    return replace(settings, max_steps=steps)
+    return replace(settings, **ended)
 
 
 def _run(stage: Stage, settings: TrainingConfig) -> None:
-    _load()
-    from kronos.training.run import run_stage
-
-    progress = run_stage(stage, settings)
+    progress = _load()(stage, settings)
     logging.getLogger(__name__).info("%s: %s; in %s", stage, progress.outcome(), settings.output / "best")
 
 
-def _load() -> None:
-    """Import what training needs, which --help answers without.
+def _load() -> Callable[[Stage, TrainingConfig], Progress]:
+    """`run_stage`; imported late, because --help answers without torch and accelerate.
 
     Raises:
         MissingExtra: some of it is not installed.
     """
     try:
-        import kronos.training.run
+        from kronos.training.run import run_stage
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "matplotlib"):
             raise
         raise MissingExtra(f"Training needs {error.name}: pip install 'kronos-strategies[train]'.") from error
+    return run_stage
 
 
 def _from_yaml(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -85,7 +85,7 @@ class TrainingConfig:
         store: one source instead: a Qlib store, a CSV or parquet file, or a folder of such. Without any source the
             simulated market is used.
         market: of a Qlib store given as `store`: whose members to learn from.
-        frequency: of the bars of sources that give none themselves, for the cleaning rules: 1min, 5min, 15min, 30min,
+        frequency: of the bars, for the cleaning rules, where a source gives none itself: 1min, 5min, 15min, 30min,
             60min, 4h, 1day or 1week; auto infers it from the timestamps.
         train_until: last date of training windows; by default after 80 % of each source's span.
         validate_until: last date of validation windows, whose horizons start after `train_until`.
@@ -171,7 +171,9 @@ class TrainingConfig:
             raise ValueError("Both --store and sources: give one of them.")
         check_frequency(self.frequency)
         if self.frequency != AUTO and self.store is None and not self.sources:
-            raise ValueError(f"frequency={self.frequency} is given, but no bars. Give --store or sources, too.")
+            raise ValueError(
+                f"frequency={self.frequency} is given, but no bars. Give --store or sources, too."
+            )
         if self.pretrained != SCRATCH and (self.tokenizer_size or self.predictor_size):
             raise ValueError(
                 f"Sizes are given, but those of pretrained={self.pretrained} are fixed. Set pretrained: {SCRATCH} "

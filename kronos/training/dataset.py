@@ -132,8 +132,8 @@ def split_windows(config: TrainingConfig) -> Split:
     if not sum(map(len, validation)):
         raise ValueError(
             f"There is no validation window, so that nothing could tell the best weights: {'; '.join(spans)}. "
-            f"Move train_until or validate_until so that at least {config.horizon} bars (horizon) lie between them, "
-            "or give longer series."
+            f"Move train_until or validate_until so that at least {config.horizon} bars (horizon) lie between "
+            "them, or give longer series."
         )
     weights = tuple(source.weight for source in config.sources if source.weight is not None) or None
     first, second = (

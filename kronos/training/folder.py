@@ -68,11 +68,14 @@ class Progress:
             self.stale += 1
         return better
 
-
     @property
     def start(self) -> dict[str, float] | None:
         """The row of the weights that training started from; None where they were random."""
         return self.history[0] if self.history and self.history[0]["step"] == 0 else None
+
+    def out_of_patience(self, patience: int) -> bool:
+        """Whether as many validations without a better one have passed; a patience of 0 never ends."""
+        return 0 < patience <= self.stale
 
     def follow(self, max_steps: int) -> None:
         """Note that the next steps follow the schedule of `max_steps`."""
@@ -86,8 +89,8 @@ class Progress:
             return f"{text} (at the start {self.start['val_loss']:.5g})" if self.start else text
         later = min((row["val_loss"] for row in self.history[1:]), default=float("nan"))
         return (
-            f"no step has a lower held-out loss than the weights that training started from ({self.best:.5g}, later "
-            f"{later:.5g} at best), so the best weights are those"
+            f"no step has a lower held-out loss than the weights that training started from ({self.best:.5g}, "
+            f"later {later:.5g} at best), so the best weights are those"
         )
 
 
@@ -169,17 +172,18 @@ class RunFolder:
         states, steps = self._states(), self.settings.get("max_steps")
         if not states or steps is None:
             return
-        step = json.loads((states[-1] / "progress.json").read_text())["step"]
-        if steps < step:
+        progress = Progress(**json.loads((states[-1] / "progress.json").read_text()))
+        if steps < progress.step:
             raise ValueError(
-                f"{self.run} has already made {step} steps, more than max_steps={steps}. Give --max-steps {step} or "
-                "more to resume it."
+                f"{self.run} has already made {progress.step} steps, more than max_steps={steps}. Give --max-steps "
+                f"{progress.step} or more to resume it."
             )
         predictor = self.output / "run" / "predictor"
-        if self.part == "tokenizer" and steps > step and (predictor / "settings.json").is_file():
+        ended = progress.step == steps or progress.out_of_patience(self.settings.get("patience", 0))
+        if self.part == "tokenizer" and not ended and (predictor / "settings.json").is_file():
             raise ValueError(
-                f"{predictor} has learned the tokens of this tokenizer, which {steps - step} more steps would change. "
-                "Resume the predictor alone, by `python -m kronos.training predictor --resume`, or give another --output."
+                f"{predictor} has learned the tokens of this tokenizer, which more steps would change. Resume the "
+                "predictor alone, by `python -m kronos.training predictor --resume`, or give another --output."
             )
 
     def _states(self) -> list[Path]:

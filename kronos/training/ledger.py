@@ -76,7 +76,9 @@ def cleaning_table(ledger: Ledger, min_bars: int, training: int, validation: int
     for reason in REASONS:
         if places := report.places.get(reason, 0):
             text = reason_text(reason, ledger.frequency, ledger.inferred, min_bars)
-            rows.append((text, f"{places:,}", f"{-report.bars[reason]:,}" if reason in report.bars else "cut"))
+            rows.append(
+                (text, f"{places:,}", f"{-report.bars[reason]:,}" if reason in report.bars else "cut")
+            )
     rows += [
         (f"left ({_count(ledger.instruments, 'instrument')})", f"{ledger.segments:,}", f"{ledger.bars:,}"),
         ("training windows", "", f"{training:,}"),
@@ -84,7 +86,9 @@ def cleaning_table(ledger: Ledger, min_bars: int, training: int, validation: int
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
-    head = f"{ledger.name}, {ledger.start} to {ledger.end}: {frequency_text(ledger.frequency, ledger.inferred)}"
+    head = (
+        f"{ledger.name}, {ledger.start} to {ledger.end}: {frequency_text(ledger.frequency, ledger.inferred)}"
+    )
     return "\n".join([head, *lines])
 
 
@@ -96,18 +100,20 @@ def cleaning_sentence(source: Mapping[str, Any]) -> str | None:
     parts = ", ".join(f"{reason} {dropped[reason]:,}" for reason in REASONS if dropped.get(reason))
     cuts = source["cleaning"]["places"]
     cut = ", ".join(f"{name}s {cuts[name]:,}" for name in ("pause", "gap") if cuts.get(name))
-    return (
-        f"{source['name']}: {frequency_text(source['frequency'], source['inferred'])}. {source['bars_read']:,} bars "
-        f"read; dropped: {parts or 'none'}; cut at: {cut or 'no place'}; {source['segments']:,} stretches left."
-    )
+    head = f"{source['name']}: {frequency_text(source['frequency'], source['inferred'])}"
+    counts = f"{source['bars_read']:,} bars read; dropped: {parts or 'none'}; cut at: {cut or 'no place'}"
+    return f"{head}. {counts}; {source['segments']:,} stretches left."
 
 
-def no_stretch(name: str, read: int, min_bars: int, report: CleaningReport, frequency: str, inferred: str) -> str:
+def no_stretch(
+    name: str, read: int, min_bars: int, report: CleaningReport, frequency: str, inferred: str
+) -> str:
     """The error where cleaning leaves nothing to train on: which rule took most, and what to do."""
     if not read:
         return f"{name} has no bars. Check its path, instruments, start and end."
     most = max(report.lost, key=lambda reason: report.lost[reason])
-    text = f"{name} has no stretch of {min_bars} clean bars (lookback + horizon); the longest has {report.longest}. "
+    text = f"{name} has no stretch of {min_bars} clean bars (lookback + horizon); "
+    text += f"the longest has {report.longest}. "
     advice = _ADVICE[most]
     if most != "short":
         rule = reason_text(most, frequency, inferred, min_bars)

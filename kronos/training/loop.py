@@ -122,8 +122,8 @@ class Trainer:
         run, progress = self.folder.run, self.progress
         if self._out_of_patience():
             return (
-                f"{run} stopped early at step {progress.step}, after {progress.stale} validations without a better one, "
-                f"so there is nothing to resume. A --patience of 0 or more than {progress.stale} continues it."
+                f"{run} stopped early at step {progress.step}, after {progress.stale} validations without a better "
+                f"one, so nothing is trained. A --patience of 0 or more than {progress.stale} continues it."
             )
         return f"{run} has made all of its {progress.step} steps. A larger --max-steps continues it."
 
@@ -172,7 +172,7 @@ class Trainer:
             )
 
     def _follow_schedule(self) -> None:
-        """Take the learning rate of the next step from the schedule of `max_steps`; a resumed run may change that."""
+        """Take the learning rate from the schedule of `max_steps`, which a resumed run may change."""
         self.progress.follow(self.config.max_steps)
         scheduler, step = self.scheduler, self.progress.step
         rates = [b * f(step) for b, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
@@ -181,7 +181,7 @@ class Trainer:
         scheduler._last_lr = rates
 
     def _out_of_patience(self) -> bool:
-        return 0 < self.config.patience <= self.progress.stale
+        return self.progress.out_of_patience(self.config.patience)
 
     def _mean(self, value: Tensor) -> float:
         return self.accelerator.reduce(value.detach().clone(), "mean").item()

@@ -145,7 +145,9 @@ def _folder(
 ) -> RunFolder:
     data = _data(split)
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    sources = [{k: v for k, v in asdict(s).items() if k not in ("path", "name", "frequency")} for s in config.sources]
+    sources = [
+        {k: v for k, v in asdict(s).items() if k not in ("path", "name", "frequency")} for s in config.sources
+    ]
     settings |= {
         "sources": sources or None,  # they may move, but not change
         "data": [entry["sha256"] for entry in data],

@@ -198,7 +198,7 @@ def _series(source: Source | None, reader: Reader) -> Iterator[Series]:
 
 
 class _Frequency(NamedTuple):
-    """The frequency whose cleaning rule to use, what the timestamps say, and the longest pause between neighbors."""
+    """The frequency whose rule to use, what the timestamps say, and the longest pause between neighbors."""
 
     used: str
     inferred: str

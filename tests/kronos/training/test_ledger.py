@@ -18,9 +18,7 @@ REPORT = CleaningReport(
     places={"no price": 3, "illiquid": 2, "stagnant": 4, "pause": 1, "gap": 2, "short": 9},
     bars={"no price": 3, "illiquid": 1200, "stagnant": 52, "short": 410},
 )
-LEDGER = Ledger(
-    "five_min", 1, 12, 13152, 11487, "2024-01-02", "2024-06-28", "0" * 64, "5min", "5min", REPORT
-)
+LEDGER = Ledger("five_min", 1, 12, 13152, 11487, "2024-01-02", "2024-06-28", "0" * 64, "5min", "5min", REPORT)
 
 
 def test_the_table_has_a_line_for_each_rule_that_took_or_cut_something() -> None:
@@ -54,8 +52,8 @@ def test_both_frequencies_are_said(used: str, inferred: str, ends: str) -> None:
 
 def test_a_card_says_in_one_sentence_what_cleaning_took() -> None:
     assert cleaning_sentence(asdict(LEDGER)) == (
-        "five_min: bars of 5min by their timestamps, cleaned by the rule for 5min. 13,152 bars read; dropped: no price "
-        "3, illiquid 1,200, stagnant 52, short 410; cut at: pauses 1, gaps 2; 12 stretches left."
+        "five_min: bars of 5min by their timestamps, cleaned by the rule for 5min. 13,152 bars read; dropped: "
+        "no price 3, illiquid 1,200, stagnant 52, short 410; cut at: pauses 1, gaps 2; 12 stretches left."
     )
     assert cleaning_sentence({"name": "an old record"}) is None
 
@@ -87,11 +85,23 @@ def kinds(bars: pd.DataFrame, kind: str) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("kind", "frequency", "says"),
     [
-        ("gap", "auto", ["'open more than 30% from the last close' took most, 40:", "Adjust prices for splits"]),
+        (
+            "gap",
+            "auto",
+            ["'open more than 30% from the last close' took most, 40:", "Adjust prices for splits"],
+        ),
         ("stagnant", "auto", ["'unchanged close for more than 3 bars' took most, 40:", "moves more often"]),
-        ("illiquid", "auto", ["'no volume for more than 1 bar' took most, 40:", "Leave out the volume column"]),
+        (
+            "illiquid",
+            "auto",
+            ["'no volume for more than 1 bar' took most, 40:", "Leave out the volume column"],
+        ),
         ("no price", "auto", ["'no positive price' took most, 40:", "Fill in the prices"]),
-        ("stagnant", "5min", ["by their timestamps, cleaned by the rule for 5min, as given", "Leave out frequency=5min"]),
+        (
+            "stagnant",
+            "5min",
+            ["by their timestamps, cleaned by the rule for 5min, as given", "Leave out frequency=5min"],
+        ),
         ("short", "auto", ["the longest has 40. Give longer series, or lower --lookback or --horizon."]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -100,7 +110,9 @@ def test_where_nothing_is_left_the_error_names_the_rule_that_took_most_and_what_
     kind: str, frequency: str, says: list[str], tmp_path: Path
 ) -> None:
     file = write_bars(tmp_path / "bars.csv", kinds(make_bars(40), kind))
-    with pytest.raises(ValueError, match=r"^bars has no stretch of 50 clean bars \(lookback \+ horizon\)") as error:
+    with pytest.raises(
+        ValueError, match=r"^bars has no stretch of 50 clean bars \(lookback \+ horizon\)"
+    ) as error:
         BarTape.open(Source(file, frequency=frequency), 50)
     for part in says:
         assert part in str(error.value)

@@ -182,7 +182,9 @@ def test_a_source_without_a_long_enough_stretch_is_refused_by_name_and_leaves_no
     with pytest.raises(ValueError, match=r"^bars has no stretch of 10 clean bars .* Give longer series"):
         BarTape.open(source, min_bars=10)
     assert tapes() == []
-    with pytest.raises(ValueError, match=r"^bars has no bars\. Check its path, instruments, start and end\.$"):
+    with pytest.raises(
+        ValueError, match=r"^bars has no bars\. Check its path, instruments, start and end\.$"
+    ):
         BarTape.open(replace(source, start="2030-01-01"), min_bars=10)
 
 
@@ -349,3 +351,14 @@ def test_the_last_date_counts_to_its_last_bar() -> None:
 def test_a_share_of_the_span_lies_before_its_date() -> None:
     tape = make_tape(make_bars(101, 0, freq="D"), make_bars(31, 1, start="2024-02-01", freq="D"))
     assert tape.date_at(0.8) == "2024-03-22"  # 80 days behind January 2
+
+
+@pytest.mark.parametrize(("bars", "day"), [(144, "2024-01-02"), (300, "2024-01-07"), (20, "2024-01-01")])
+def test_training_never_takes_the_last_of_several_days(bars: int, day: str) -> None:
+    index = pd.DatetimeIndex(
+        np.concatenate(
+            [pd.date_range(d, periods=48, freq="5min") for d in pd.bdate_range("2024-01-01 09:35", periods=7)]
+        )
+    )[:bars]
+    frame = make_bars(bars).set_axis(index)
+    assert make_tape(frame).date_at(0.8) == day
