@@ -70,10 +70,11 @@ class CleaningReport:
 
     def __add__(self, other: CleaningReport) -> CleaningReport:
         """What is taken from the series of both."""
-        sums = (
-            dict(Counter(getattr(self, n)) + Counter(getattr(other, n))) for n in ("places", "bars", "lost")
+        places, bars, lost = (
+            dict(Counter(one) + Counter(two))
+            for one, two in ((self.places, other.places), (self.bars, other.bars), (self.lost, other.lost))
         )
-        return CleaningReport(*sums, max(self.longest, other.longest))
+        return CleaningReport(places, bars, lost, max(self.longest, other.longest))
 
 
 class Cleaned(NamedTuple):
@@ -156,10 +157,8 @@ def _report(dead: np.ndarray, edge: np.ndarray, short: list[np.ndarray], longest
         cause = (before[first] or edge[first]) if first else 0
         lost[cause or edges[end] or _SHORT] += len(part)
     places[_SHORT], dropped[_SHORT] = len(short), sum(map(len, short))
-    counts = (
-        {r: int(n) for r, n in zip(REASONS, kind[1:], strict=True) if n} for kind in (places, dropped, lost)
-    )
-    return CleaningReport(*counts, longest)
+    named = [{r: int(n) for r, n in zip(REASONS, c[1:], strict=True) if n} for c in (places, dropped, lost)]
+    return CleaningReport(named[0], named[1], named[2], longest)
 
 
 def _long_runs(flags: np.ndarray, limit: int) -> np.ndarray:

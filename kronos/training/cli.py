@@ -112,9 +112,9 @@ def train_both(tokens: Sequence[str]) -> None:
     parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
     if any(bound.kwargs["settings"].tokenizer is not None for _, bound, _ in parsed):
         raise ValueError(
-            "tokenizer names one that stays as it is, but the first stage trains its own. To train it, set pretrained "
-            "under `stages: tokenizer:` in the YAML file; to keep it, run `python -m kronos.training predictor "
-            "--tokenizer ...` alone."
+            "tokenizer names one that stays as it is, but the first stage trains its own. To train it, set "
+            "pretrained under `stages: tokenizer:` in the YAML file; to keep it, run `python -m kronos.training "
+            "predictor --tokenizer ...` alone."
         )
     _load()
     from kronos.training.start import check_starts

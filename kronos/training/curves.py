@@ -15,8 +15,8 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
     """Write losses.csv and losses.png into `folder`; nothing before the first validation.
 
     Args:
-        history: a row a validation: step, seconds, lr, train_loss, val_loss and the parts of it; the first one may be
-            step 0, the weights that training started from, without a train_loss.
+        history: a row a validation: step, seconds, lr, train_loss, val_loss and the parts of it; the first may be
+            that of the weights that training started from, step 0 without a train_loss.
         folder: where to.
     """
     if not history:
