@@ -8,6 +8,8 @@ from typing import Any
 
 from kronos.training.clean import MAX_PAUSE, REASONS, RULES, CleaningReport
 
+SEVERAL = "several frequencies"  # as `inferred`: instruments differ
+
 _ADVICE = {
     "no price": "Fill in the prices that are missing or not positive",
     "illiquid": "Leave out the volume column if volume is not recorded, or choose series that trade more often",
@@ -67,7 +69,7 @@ def frequency_text(frequency: str, inferred: str) -> str:
     text = f"bars of {inferred} by their timestamps, cleaned by the rule for {frequency}"
     if inferred == frequency:
         return text
-    return f"{text}, as given" if inferred in RULES else f"{text} (there is none for {inferred})"
+    return f"{text}, as given" if inferred in (*RULES, SEVERAL) else f"{text} (there is none for {inferred})"
 
 
 def cleaning_table(ledger: Ledger, min_bars: int, training: int, validation: int) -> str:

@@ -26,10 +26,11 @@ from kronos.bars import FEATURES, STAMPS, stamps
 from kronos.frequency import common_frequency, typical_step
 from kronos.training.clean import MAX_PAUSE, RULES, CleaningReport, clean_segments, nearest_rule
 from kronos.training.config import AUTO, Source
-from kronos.training.ledger import Ledger, no_stretch
+from kronos.training.ledger import SEVERAL, Ledger, no_stretch
 from kronos.training.readers import Reader, Series, open_reader
 
 TAPE_VERSION = 3  # raise it whenever the same files would give another tape
+_TELLING = 1000  # bars of a series that tell its frequency
 _TYPES = {"values": "<f4", "stamps": "i1", "dates": "<i8"}  # of the arrays on disk
 
 
@@ -206,23 +207,21 @@ class _Frequency(NamedTuple):
 
 
 def _frequency(source: Source | None, reader: Reader) -> _Frequency:
-    """The frequency of a source's bars: as given, else as inferred, else the nearest that has a rule."""
+    """The frequency of a source's bars: as given, else as inferred, else the nearest that has a rule.
+
+    Raises:
+        ValueError: none is given, and instruments have different ones.
+    """
     name, given = _label(source), source.frequency if source else AUTO
-    steps: Counter[pd.Timedelta] = Counter()
-
-    def indexes() -> Iterator[tuple[str, pd.DatetimeIndex]]:
-        for instrument, bars in _shown(_series(source, reader), f"reading the timestamps of {name}"):
-            index = pd.DatetimeIndex(bars.index)
-            if (step := typical_step(index)) is not None:
-                steps[step] += len(index)
-            yield instrument, index
-
+    series = _shown(_series(source, reader), f"reading the timestamps of {name}")
+    indexes = [(instrument, pd.DatetimeIndex(bars.index[:_TELLING])) for instrument, bars in series]
     try:
-        inferred = common_frequency(indexes(), name)
-    except ValueError as error:
+        inferred = common_frequency(indexes, name)
+    except ValueError:
         if given == AUTO:
-            raise ValueError(f"{error} Or set frequency, to clean all of them alike.") from None
-        return _Frequency(given, "several frequencies", MAX_PAUSE)
+            raise
+        return _Frequency(given, SEVERAL, MAX_PAUSE)
+    steps = Counter(step for _, index in indexes if (step := typical_step(index)) is not None)
     step = steps.most_common(1)[0][0] if steps else pd.Timedelta(days=1)
     used = (inferred or nearest_rule(step)) if given == AUTO else given
     # Of slower bars than weekly ones, such as monthly, a missing one is a pause.

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from kronos.bars import FEATURES, stamps
 from kronos.training import tape as module
 from kronos.training.config import Source
+from kronos.training.readers import Series
 from kronos.training.tape import BarTape, tape_cache
 from tests.kronos.builders import make_bars
 from tests.kronos.training.builders import LENGTH, make_tape, tidy, write_bars
@@ -141,13 +143,31 @@ def test_five_minute_bars_are_cleaned_by_their_own_rule_without_being_told(tmp_p
     assert BarTape.open(Source(file, frequency="1day"), 20).bounds.tolist() == [0, 20, 55]
 
 
-def test_a_source_of_several_frequencies_is_refused_unless_one_is_given(tmp_path: Path) -> None:
+def test_a_source_of_several_frequencies_is_refused(tmp_path: Path) -> None:
     write_bars(tmp_path / "both" / "slow.csv", make_bars(60))
     write_bars(tmp_path / "both" / "fast.csv", make_bars(60, freq="5min"))
-    with pytest.raises(ValueError, match=r"both mixes bars of different frequencies.* Or set frequency"):
+    with pytest.raises(ValueError, match="mixes bars of different frequencies"):
         BarTape.open(Source(tmp_path / "both"), 20)
-    ledger = BarTape.open(Source(tmp_path / "both", frequency="1day"), 20).ledger
-    assert (ledger.frequency, ledger.inferred) == ("1day", "several frequencies")
+
+
+def test_a_frequency_that_is_given_stands_where_instruments_seem_to_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mixed:
+        """A store of daily bars, one of whose shares trades once a week."""
+
+        def files(self) -> list[Path]:
+            return []
+
+        def series(self) -> Iterator[Series]:
+            yield Series("A", make_bars(60))
+            yield Series("B", make_bars(60, freq="W"))
+
+    monkeypatch.setattr(module, "open_reader", lambda source: Mixed())
+    with pytest.raises(ValueError, match="mixes bars of different frequencies: A has 1day bars, B has 1week"):
+        BarTape.open(Source(tmp_path), 20)
+    ledger = BarTape.open(Source(tmp_path, frequency="1day"), 20).ledger
+    assert (ledger.frequency, ledger.inferred, ledger.instruments) == ("1day", "several frequencies", 2)
 
 
 def test_a_volume_that_is_zero_throughout_is_no_reason_to_drop_a_series(tmp_path: Path) -> None:
