@@ -104,7 +104,7 @@ def cleaning_sentence(source: Mapping[str, Any]) -> str | None:
     cut = ", ".join(f"{name}s {cuts[name]:,}" for name in ("pause", "gap") if cuts.get(name))
     head = f"{source['name']}: {frequency_text(source['frequency'], source['inferred'])}"
     counts = f"{source['bars_read']:,} bars read; dropped: {parts or 'none'}; cut at: {cut or 'no place'}"
-    return f"{head}. {counts}; {source['segments']:,} stretches left."
+    return f"{head}. {counts}; {_count(source['segments'], 'stretch')} left."
 
 
 def no_stretch(
@@ -127,4 +127,5 @@ def no_stretch(
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    many = "es" if noun.endswith("ch") else "s"
+    return f"{number:,} {noun}{many * (number != 1)}"
