@@ -84,13 +84,18 @@ class Progress:
 
     def outcome(self) -> str:
         """How the run ended, in one sentence."""
-        if self.best_step or not self.start:
-            text = f"the lowest held-out loss is {self.best:.5g}, at step {self.best_step}"
-            return f"{text} (at the start {self.start['val_loss']:.5g})" if self.start else text
-        later = min((row["val_loss"] for row in self.history[1:]), default=float("nan"))
+        losses = {row["step"]: row["val_loss"] for row in self.history}
+        best = losses.get(self.best_step, self.best)
+        if self.start is None:
+            return f"the best held-out loss is {best:.5g}, at step {self.best_step}"
+        start = losses.pop(0)
+        if self.best_step:
+            return (
+                f"the best held-out loss is {best:.5g}, at step {self.best_step} (at the start {start:.5g})"
+            )
         return (
-            f"no step has a lower held-out loss than the weights that training started from ({self.best:.5g}, "
-            f"later {later:.5g} at best), so the best weights are those"
+            f"no step was better than the weights that training started from (held-out loss {start:.5g}, later at "
+            f"least {min(losses.values(), default=float('nan')):.5g}), so the best weights are those"
         )
 
 
@@ -109,8 +114,13 @@ class RunFolder:
         self.run = output / "run" / part
         self.record: dict[str, Any] = {}  # of the model card, for both kinds of weights
 
-    def claim(self, resume: bool, overwrite: bool) -> None:
+    def claim(self, resume: bool, overwrite: bool, last_step: int | None = None) -> None:
         """Take the folder for this run, in one process of several.
+
+        Args:
+            resume: continue the run that is there.
+            overwrite: replace it.
+            last_step: how far the run is to go.
 
         Raises:
             FileExistsError: an earlier run's results are there, and nothing says what to do with them.
@@ -122,7 +132,7 @@ class RunFolder:
             self._clear(overwrite)
         elif held.is_file():
             _check_same(json.loads(held.read_text()), self.settings, held)
-            self._check_steps()
+            self._check_steps(last_step)
         self.run.mkdir(parents=True, exist_ok=True)
         _replace(held, json.dumps(self.settings, indent=1) + "\n")
 
@@ -168,18 +178,18 @@ class RunFolder:
         logger.info("Resuming %s after step %d.", self.run, progress.step)
         return progress
 
-    def _check_steps(self) -> None:
-        states, steps = self._states(), self.settings.get("max_steps")
-        if not states or steps is None:
+    def _check_steps(self, last_step: int | None) -> None:
+        states = self._states()
+        if not states or last_step is None:
             return
         progress = Progress(**json.loads((states[-1] / "progress.json").read_text()))
-        if steps < progress.step:
+        if last_step < progress.step:
             raise ValueError(
-                f"{self.run} has already made {progress.step} steps, more than max_steps={steps}. Give --max-steps "
+                f"{self.run} has already made {progress.step} steps, more than {last_step}. Give --max-steps "
                 f"{progress.step} or more to resume it."
             )
         predictor = self.output / "run" / "predictor"
-        ended = progress.step == steps or progress.out_of_patience(self.settings.get("patience", 0))
+        ended = progress.step == last_step or progress.out_of_patience(self.settings.get("patience", 0))
         if self.part == "tokenizer" and not ended and (predictor / "settings.json").is_file():
             raise ValueError(
                 f"{predictor} has learned the tokens of this tokenizer, which more steps would change. Resume the "

@@ -95,7 +95,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     # All processes have read what they start from, and nothing is refused any more: now the folder may change.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        folder.claim(config.resume, config.overwrite)
+        folder.claim(config.resume, config.overwrite, config.max_steps)
         if stage == "predictor":
             place_tokenizer(frozen, config.output)
             place_sampling(config)
