@@ -214,7 +214,11 @@ def _frequency(source: Source | None, reader: Reader) -> _Frequency:
     """
     name, given = _label(source), source.frequency if source else AUTO
     series = _shown(_series(source, reader), f"reading the timestamps of {name}")
-    indexes = [(instrument, pd.DatetimeIndex(bars.index[:_TELLING])) for instrument, bars in series]
+    # Copies: a slice would keep all timestamps in memory.
+    indexes = [
+        (instrument, pd.DatetimeIndex(bars.index[:_TELLING].to_numpy(copy=True)))
+        for instrument, bars in series
+    ]
     try:
         inferred = common_frequency(indexes, name)
     except ValueError:
@@ -224,7 +228,7 @@ def _frequency(source: Source | None, reader: Reader) -> _Frequency:
     steps = Counter(step for _, index in indexes if (step := typical_step(index)) is not None)
     step = steps.most_common(1)[0][0] if steps else pd.Timedelta(days=1)
     used = (inferred or nearest_rule(step)) if given == AUTO else given
-    # Of slower bars than weekly ones, such as monthly, a missing one is a pause.
+    # Bars slower than weekly ones, such as monthly, are all further apart than MAX_PAUSE.
     return _Frequency(used, inferred or _step_text(step), max(MAX_PAUSE, 2.2 * step))
 
 
