@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from kronos.training.config import TrainingConfig
+from kronos.training.config import SCRATCH, TrainingConfig
 from kronos.training.dataset import Batch, MicroBatches, Split, TrainingWindows
 from kronos.training.folder import Progress, RunFolder
 from kronos.training.order import Order
@@ -94,6 +94,12 @@ class Trainer:
         started = time.perf_counter() - progress.seconds
         running = torch.tensor(progress.running, device=self.accelerator.device)
         first = config.max_steps if self._out_of_patience() else progress.step
+        if first < config.max_steps:
+            self._follow_schedule()
+        elif self.accelerator.is_main_process:
+            logger.info("%s", self._ended())
+        if not progress.step and config.pretrained != SCRATCH:
+            self._validate(running)  # training may only make them worse
         batches = self._load(range(first, config.max_steps))
         for step in self._shown(range(first, config.max_steps)):
             running += self._step(batches)
@@ -110,6 +116,16 @@ class Trainer:
             if last:
                 break
         return progress
+
+    def _ended(self) -> str:
+        """Why a run that is resumed trains nothing."""
+        run, progress = self.folder.run, self.progress
+        if self._out_of_patience():
+            return (
+                f"{run} stopped early at step {progress.step}, after {progress.stale} validations without a better "
+                f"one, so nothing is trained. A --patience of 0 or more than {progress.stale} continues it."
+            )
+        return f"{run} has made all of its {progress.step} steps. A larger --max-steps continues it."
 
     def _step(self, batches: Iterator[Batch]) -> Tensor:
         """One optimiser step; returns this process's mean loss, on its device."""
@@ -131,12 +147,13 @@ class Trainer:
         """Score the held-out windows, note the row, keep the weights if they are the best so far."""
         progress = self.progress
         since = progress.history[-1]["step"] if progress.history else 0
+        learned = {"train_loss": self._mean(running) / (progress.step - since)} if progress.step else {}
         held_out = evaluate(self.stage, self.validation, self.config.validation_windows, self.accelerator)
         row = {
             "step": progress.step,
             "seconds": round(progress.seconds, 1),
             "lr": float(self.scheduler.get_last_lr()[0]),
-            "train_loss": self._mean(running) / (progress.step - since),
+            **learned,
             **{f"val_{name}": value for name, value in held_out.items()},
         }
         better = progress.add(row)
@@ -145,13 +162,26 @@ class Trainer:
             logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items()))
             if better:
                 self.folder.keep_best(self.network, progress)
+        if not math.isfinite(row["val_loss"]) and not progress.step:
+            raise FloatingPointError(
+                f"The weights to start from give a held-out loss of {row['val_loss']}. Choose other ones."
+            )
         if not math.isfinite(row["val_loss"]):
             raise FloatingPointError(
                 f"The held-out loss is {row['val_loss']} at step {progress.step}. Lower the learning rate."
             )
 
+    def _follow_schedule(self) -> None:
+        """Take the learning rate from the schedule of `max_steps`, which a resumed run may change."""
+        self.progress.follow(self.config.max_steps)
+        scheduler, step = self.scheduler, self.progress.step
+        rates = [b * f(step) for b, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate
+        scheduler._last_lr = rates
+
     def _out_of_patience(self) -> bool:
-        return 0 < self.config.patience <= self.progress.stale
+        return self.progress.out_of_patience(self.config.patience)
 
     def _mean(self, value: Tensor) -> float:
         return self.accelerator.reduce(value.detach().clone(), "mean").item()
