@@ -65,10 +65,41 @@ def infer_frequency(index: pd.DatetimeIndex) -> str | None:
     return _NAMES.get(minutes)
 
 
+class FrequencyVotes:
+    """The frequency that several instruments share; those with few bars count where no other has many."""
+
+    def __init__(self) -> None:
+        self._first: dict[bool, dict[str, str]] = {
+            True: {},
+            False: {},
+        }  # by reliability: frequency -> instrument
+
+    def add(self, name: str, index: pd.DatetimeIndex) -> None:
+        """Count one instrument; `name` is what to call it in an error."""
+        if (frequency := infer_frequency(index)) is not None:
+            self._first[len(_steps(index)) >= _RELIABLE].setdefault(frequency, name)
+
+    def result(self, where: str) -> str | None:
+        """The frequency of all, or None where no instrument has one.
+
+        Args:
+            where: what to call the whole in an error.
+
+        Raises:
+            ValueError: two instruments have different frequencies.
+        """
+        found = self._first[True] or self._first[False]
+        if len(found) > 1:
+            (one, first), (two, second) = list(found.items())[:2]
+            raise ValueError(
+                f"{where} mixes bars of different frequencies: {first} has {one} bars, {second} has {two} bars. "
+                "Keep one frequency per source, or name the files of one."
+            )
+        return next(iter(found), None)
+
+
 def common_frequency(indexes: Iterable[tuple[str, pd.DatetimeIndex]], where: str) -> str | None:
     """The frequency that several instruments (or files) share.
-
-    Instruments with few bars only vote where no other one has many.
 
     Args:
         indexes: what to call an instrument in an error, and the timestamps of its bars.
@@ -80,21 +111,10 @@ def common_frequency(indexes: Iterable[tuple[str, pd.DatetimeIndex]], where: str
     Raises:
         ValueError: two instruments have different frequencies.
     """
-    votes: dict[bool, dict[str, str]] = {
-        True: {},
-        False: {},
-    }  # by reliability: frequency -> its first instrument
+    votes = FrequencyVotes()
     for name, index in indexes:
-        if (frequency := infer_frequency(index)) is not None:
-            votes[len(_steps(index)) >= _RELIABLE].setdefault(frequency, name)
-    found = votes[True] or votes[False]
-    if len(found) > 1:
-        (one, first), (two, second) = list(found.items())[:2]
-        raise ValueError(
-            f"{where} mixes bars of different frequencies: {first} has {one} bars, {second} has {two} bars. "
-            "Keep one frequency per source, or name the files of one."
-        )
-    return next(iter(found), None)
+        votes.add(name, index)
+    return votes.result(where)
 
 
 def _steps(index: pd.DatetimeIndex) -> np.ndarray:

@@ -32,7 +32,9 @@ def to_codes(column: pd.Series, pad: int | None, file: Path) -> pd.Series:
     if numbers:
         values = column[present].to_numpy(float)
         if (values != np.rint(values)).any():
-            raise ValueError(f"{file} has numbers such as {values[0]} in '{column.name}'. Name instruments by text.")
+            raise ValueError(
+                f"{file} has the number {values[0]} in '{column.name}'. Name instruments by text."
+            )
         text = column[present].astype("int64").astype(str)
     else:
         text = column[present].astype(str).str.strip().str.replace(r"^(\d+)\.0$", r"\1", regex=True)
@@ -44,8 +46,8 @@ def to_codes(column: pd.Series, pad: int | None, file: Path) -> pd.Series:
     elif len(digits) and _may_lack_zeros(digits, numbers):
         short = min(digits, key=lambda name: (len(name), name))
         raise ValueError(
-            f"{file} has the code {short} in '{column.name}', which may have lost leading zeros. Pass --pad-codes 6 "
-            f"to read it as {short.zfill(_FULL)} (pad_codes=6), or --pad-codes 1 to keep codes as they are."
+            f"{file} has the code {short} in '{column.name}', which may have lost leading zeros. Pass --pad-codes "
+            f"6 to read it as {short.zfill(_FULL)} (pad_codes=6), or --pad-codes 1 to keep codes as they are."
         )
     return text.reindex(column.index).astype(object).where(lambda t: t.notna(), None)
 
@@ -54,5 +56,6 @@ def _may_lack_zeros(digits: pd.Series, numbers: bool) -> bool:
     lengths = digits.str.len()
     if numbers:
         return bool(lengths.min() < _FULL)
-    zeros = digits.str.startswith("0").any()  # a file that keeps some zeros keeps them all
-    return bool(lengths.min() < _SHORTEST or (lengths.nunique() > 1 and lengths.min() < _FULL)) and not zeros
+    if digits.str.startswith("0").any():  # a file that keeps some zeros keeps them all
+        return False
+    return bool(lengths.min() < _SHORTEST or lengths.min() < min(lengths.max(), _FULL))

@@ -16,7 +16,17 @@ ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
     "instrument": (
         ("instrument",),
         (
-            *("symbol", "ticker", "code", "tscode", "stockcode", "secucode", "seccode", "windcode", "orderbookid"),
+            *(
+                "symbol",
+                "ticker",
+                "code",
+                "tscode",
+                "stockcode",
+                "secucode",
+                "seccode",
+                "windcode",
+                "orderbookid",
+            ),
             *("tic", "ric", "contract", "instrumentid", "pair"),
             *("股票代码", "证券代码", "代码", "基金代码", "指数代码", "合约代码", "合约", "品种代码"),
         ),
@@ -34,7 +44,15 @@ ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
     "amount": (
         ("amount",),
         (
-            *("成交额", "成交金额", "quotevolume", "quoteassetvolume", "volumequote", "quotevol", "volccyquote"),
+            *(
+                "成交额",
+                "成交金额",
+                "quotevolume",
+                "quoteassetvolume",
+                "volumequote",
+                "quotevol",
+                "volccyquote",
+            ),
             *("money", "totalturnover"),
         ),
     ),
@@ -44,9 +62,19 @@ ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 _DATES = ("date", "tradedate", "tradingdate", "tradingday", "day", "日期", "交易日期", "交易日")
 _STAMPS = (
-    *("timestamp", "timestamps", "opentime", "opentimestamp", "starttime", "unix", "unixtime", "unixtimestamp"),
+    *(
+        "timestamp",
+        "timestamps",
+        "opentime",
+        "opentimestamp",
+        "starttime",
+        "unix",
+        "unixtime",
+        "unixtimestamp",
+    ),
     *("candlebegintime", "ts", "t", "日期时间"),
 )
+_QUOTES = {"usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try", "cny"}
 NAMES = ("instrument", "datetime", *(name for name in ALIASES if name != "instrument"))
 _BINANCE = (
     *("datetime", *PRICES, "volume", "close_time", "amount", "trades"),
@@ -67,9 +95,21 @@ class Columns(NamedTuple):
 
 
 def plain_name(head: object) -> str:
-    """A head without case, blanks, signs and a unit in parentheses: "<Adj Close>" and "adj_close" are "adjclose"."""
+    """A head without case, blanks, signs and unit: "<Adj Close>" and "adj_close" are "adjclose"."""
     text = re.sub(r"[(（\[].*?[)）\]]\s*$", "", str(head).replace("\ufeff", ""))
     return re.sub(r"[\W_]+", "", text.lower())
+
+
+def parse_columns(texts: Sequence[str]) -> dict[str, str]:
+    """`close=Last` of a command line -> {"close": "Last"}.
+
+    Raises:
+        ValueError: a text without `=`.
+    """
+    pairs = [text.partition("=") for text in texts]
+    if bad := [text for text, pair in zip(texts, pairs, strict=True) if not (pair[0] and pair[2])]:
+        raise ValueError(f"columns={bad[0]} names no column. Write NAME=HEAD, e.g. close=Last.")
+    return {name.strip(): head.strip() for name, _, head in pairs}
 
 
 def is_code_head(head: object, columns: Mapping[str, str]) -> bool:
@@ -96,12 +136,15 @@ def find_columns(heads: Sequence[str], columns: Mapping[str, str], file: Path) -
             continue
         if (head := _find(name, heads, columns, file)) is not None:
             found[name] = head
+    if "volume" not in found:
+        found |= _volume_by_currency(heads, found)
     times = _find_times(heads, columns, file)
     named = [name for name in columns if name not in ("datetime", "time", "date")]
     missing = [] if times else [columns.get("datetime", "datetime")]
     missing += [columns.get(name, name) for name in dict.fromkeys((*PRICES, *named)) if name not in found]
     if missing:
-        example = next((name for name in PRICES if name not in found and name not in columns), "close")
+        wanted = [*(() if times else ("datetime",)), *(name for name in PRICES if name not in found)]
+        example = next((name for name in wanted if name not in columns), "close")
         raise ValueError(
             f"{file} lacks the columns {missing}; it has {list(heads)}. Rename yours, or say which is which: "
             f"--columns {example}=HEAD (in training YAML fields: {{{example}: HEAD}})."
@@ -119,6 +162,7 @@ def name_unnamed(frame: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, str]:
         ValueError: the values fit no known layout.
     """
     columns = frame.shape[1]
+    names: tuple[str, ...]
     clock = columns > 5 and frame.iloc[:, 1].astype(str).str.fullmatch(r"\s*\d{1,2}:\d{2}(:\d{2})?\s*").all()
     if clock:
         names, layout = ("date", "time", *PRICES, "volume"), "MetaTrader or alike, no header"
@@ -169,13 +213,25 @@ def _one(matches: list[str], name: str, file: Path) -> str | None:
     return matches[0] if matches else None
 
 
+def _volume_by_currency(heads: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
+    """`Volume BTC` and `Volume USDT` of crypto vendors: the quote currency's is the amount."""
+    matches = [(re.fullmatch(r"volume([a-z]{2,6})", plain_name(head)), head) for head in heads]
+    by_currency = {match[1]: head for match, head in matches if match}
+    quoted = [head for currency, head in by_currency.items() if currency in _QUOTES]
+    based = [head for currency, head in by_currency.items() if currency not in _QUOTES]
+    volumes = {} if len(based) != 1 else {"volume": based[0]}
+    return volumes | ({"amount": quoted[0]} if len(quoted) == 1 and "amount" not in found else {})
+
+
 def _find_times(heads: Sequence[str], columns: Mapping[str, str], file: Path) -> tuple[str, ...]:
     """Candidates in order of preference."""
     clocks = [head for head in heads if plain_name(head) in ALIASES["time"][0]]
     if "time" in columns:
         clocks = [head for head in heads if _same(head, columns["time"])]
         if not clocks:
-            raise ValueError(f"{file} lacks the columns {[columns['time']]}; it has {list(heads)}. Check the names.")
+            raise ValueError(
+                f"{file} lacks the columns {[columns['time']]}; it has {list(heads)}. Rename it."
+            )
     if (named := columns.get("datetime", columns.get("date"))) is not None:
         matches = [head for head in heads if _same(head, named)]
         return tuple(dict.fromkeys((*matches, *clocks))) if matches else ()

@@ -18,7 +18,8 @@ _STEP = (
     r"|m1|m2|m3|m5|m10|m15|m30|h1|h2|h4|h8|h12|d1|w1|mn1|day|daily|week|weekly|hour|hourly|minute|month|monthly"
 )
 _WORDS = (
-    r"bars?|data|klines?|candles?|ohlcv?|prices?|quotes?|hist|history|historical|qfq|hfq|bfq|adjusted|unadjusted|raw"
+    r"bars?|data|klines?|candles?|ohlcv?|prices?|quotes?|hist|history|historical"
+    r"|qfq|hfq|bfq|adjusted|unadjusted|raw"
 )
 _TAIL = re.compile(rf"(?:[-_. ]+|, ?)(?:{_DATE}|{_STEP}|{_WORDS})$|, ?\d+$", re.IGNORECASE)
 

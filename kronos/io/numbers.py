@@ -44,20 +44,18 @@ def to_numbers(frame: pd.DataFrame, scalable: frozenset[str], separator: str, fi
         ValueError: a value that is neither a number nor a mark for a missing one, or commas of unclear meaning.
     """
     notes = []
-    texts = {head: _clean(column) for head, column in frame.items() if not _numeric(column)}
+    texts = {str(head): _clean(column) for head, column in frame.items() if not _numeric(column)}
     commas = _comma(texts, frame, separator, file)
     result = pd.DataFrame(index=frame.index)
     for head, column in frame.items():
         if head in texts:
-            result[head] = _parse(texts[head], commas, str(head), head in scalable, file)
+            result[head] = _parse(texts[str(head)], commas, str(head), head in scalable, file)
         else:
             result[head] = column.astype(float)
     if commas == "decimal":
         notes.append("decimal commas")
     elif commas == "thousands" or any(texts[head].str.fullmatch(_GROUPED).any() for head in texts):
         notes.append("thousands separators removed")
-    if missing := {str(head): int(count) for head, count in result.isna().sum().items() if count}:
-        notes.append("missing values: " + ", ".join(f"{count:,} in {head}" for head, count in missing.items()))
     return Numbers(result, tuple(notes))
 
 
@@ -67,7 +65,9 @@ def _numeric(column: pd.Series) -> bool:
 
 def _clean(column: pd.Series) -> pd.Series:
     """Text without blanks around it; missing values are None."""
-    text = column.astype(object).where(column.notna(), None).map(lambda v: None if v is None else str(v).strip())
+    text = (
+        column.astype(object).where(column.notna(), None).map(lambda v: None if v is None else str(v).strip())
+    )
     return text.where(~text.str.lower().isin(MISSING), None).astype(object)
 
 
@@ -80,7 +80,7 @@ def _comma(texts: dict[str, pd.Series], frame: pd.DataFrame, separator: str, fil
     decimal = cells[cells.str.fullmatch(_DECIMAL_COMMA) & ~cells.str.fullmatch(_THOUSANDS)]
     thousands = cells[cells.str.fullmatch(_CERTAIN_THOUSANDS)]
     points = any(_has_fractions(column) for head, column in frame.items() if head not in texts)
-    points |= any(text.dropna().str.fullmatch(r"[+-]?\d+\.\d+").any() for text in texts.values())
+    points |= any(_has_points(text.dropna()) for text in texts.values())
     if len(decimal) and not len(thousands) and not points:
         return "decimal"
     if not len(decimal) and (len(thousands) or points or separator == ","):
@@ -96,6 +96,13 @@ def _has_fractions(column: pd.Series) -> bool:
     values = column.to_numpy(float)
     values = values[np.isfinite(values)]
     return bool((values != np.rint(values)).any())
+
+
+def _has_points(text: pd.Series) -> bool:
+    """Whether a point stands for decimals, and cannot stand for thousands."""
+    return bool(
+        (text.str.fullmatch(r"[+-]?\d+\.\d+") & ~text.str.fullmatch(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")).any()
+    )
 
 
 def _parse(text: pd.Series, commas: str, head: str, scalable: bool, file: Path) -> pd.Series:
@@ -115,10 +122,11 @@ def _parse(text: pd.Series, commas: str, head: str, scalable: bool, file: Path) 
     values = pd.to_numeric(plain, errors="coerce").astype(float) * scale
     bad = values.isna() & text.notna()
     if bad.any():
-        row = bad.idxmax()
+        first = int(bad.to_numpy().argmax())
+        row = int(str(text.index[first])) + 1
         raise ValueError(
             f"{file} has {int(bad.sum())} values in '{head}' that are not numbers, the first "
-            f"'{text[row]}' in row {row + 1}. Write plain numbers, without signs of currency or percent, and "
+            f"'{text.iloc[first]}' in row {row}. Write plain numbers, without signs of currency or percent, and "
             "leave missing ones empty."
         )
     return values

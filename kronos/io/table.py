@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import gzip
-import io
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from kronos.io.files import PARQUET
 
-MISSING = ("", "-", "--", "---", "—", ".", "?", "null", "none", "nan", "na", "n/a", "#n/a", "n.a.", "nat", "<na>", "-nan")
-_MISSING = sorted({form for word in MISSING for form in (word, word.upper(), word.capitalize(), word.title())} | {"NaN"})
+MISSING = (
+    *("", "-", "--", "---", "—", ".", "?"),
+    *("null", "none", "nan", "na", "n/a", "#n/a", "n.a.", "nat", "<na>", "-nan"),
+)
+_MISSING = sorted(
+    {form for word in MISSING for form in (word, word.upper(), word.title(), word.capitalize())} | {"NaN"}
+)
 _SAMPLE = 1 << 16  # bytes that encoding, separator and header are judged by
 _LINES = 60
 _SEPARATORS = ("\t", ";", "|", ",")
@@ -51,58 +57,87 @@ class _Form(NamedTuple):
     rows: list[list[str]]  # the first ones, from the header on
 
 
-def load_table(file: Path, is_text: Callable[[str], bool], rows: int | None = None) -> Table:
+def load_table(file: Path, is_text: Callable[[str], bool]) -> Table:
     """Read a CSV or parquet file.
 
     Args:
         file: CSV (comma, semicolon, tab or bar; plain, gzip or zip) or parquet.
         is_text: whether a column of that head is text, although its values look like numbers.
-        rows: read only so many.
 
     Raises:
-        ValueError: the file is empty or cannot be read.
+        EmptyFileError: the file is empty.
+        ValueError: it cannot be read.
     """
+    with _readable(file):
+        return Table(_flat(pd.read_parquet(file))) if _is_parquet(file) else _load_text(file, is_text)
+
+
+def read_heads(file: Path) -> list[str]:
+    """The heads of a file, without reading its rows.
+
+    Raises:
+        EmptyFileError: the file is empty.
+        ValueError: it cannot be read.
+    """
+    with _readable(file):
+        if _is_parquet(file):
+            heads = [str(name) for name in pq.read_schema(file).names]
+            return ["ticker"] if any(head.startswith("('") for head in heads) else heads
+        form = _examine(file)
+        if not _is_header(form.rows[0]):
+            return [str(i + 1) for i in range(len(form.rows[0]))]
+        return ["ticker"] if _has_two_levels(form.rows) else form.rows[0]
+
+
+def _is_parquet(file: Path) -> bool:
+    return file.name.lower().endswith(PARQUET)
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turn what readers of tables raise into one sentence."""
     try:
-        if file.name.lower().endswith(PARQUET):
-            return Table(_flat(pd.read_parquet(file)))
-        return _load_text(file, is_text, rows)
+        yield
+    except EmptyFileError:
+        raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, _EmptyFileError):
-            raise
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{file} cannot be read ({reason}). Write it again as CSV or parquet.") from error
 
 
-class _EmptyFileError(ValueError):
-    """Already a sentence for the user."""
+class EmptyFileError(ValueError):
+    """A file without a single row."""
 
 
-def _load_text(file: Path, is_text: Callable[[str], bool], rows: int | None) -> Table:
+def _load_text(file: Path, is_text: Callable[[str], bool]) -> Table:
     form = _examine(file)
     header = _is_header(form.rows[0])
     two_levels = header and _has_two_levels(form.rows)
     heads = form.rows[0] if header else [str(i + 1) for i in range(len(form.rows[0]))]
-    text = {position for position, head in enumerate(heads) if is_text(head)}
+    # Between semicolons a comma may be the decimal one, and "84.810" a number of thousands: all stays text there.
+    text = {position for position, head in enumerate(heads) if is_text(head) or form.separator == ";"}
+    codes = {position for position in text if is_text(heads[position])}
     options: dict[str, object] = {
         "sep": form.separator,
         "compression": form.compression,
         "skiprows": form.skip,
         "header": [0, 1] if two_levels else 0 if header else None,
         "names": None if header else heads,
-        "index_col": False,
-        "dtype": None if two_levels else {position: str for position in text},
+        "index_col": None if two_levels else False,
+        "dtype": None if two_levels else dict.fromkeys(text, str),
         "keep_default_na": False,
-        "na_values": _MISSING if two_levels else {p: _MISSING for p in range(len(heads)) if p not in text},
+        "na_values": _MISSING if two_levels else {p: _MISSING for p in range(len(heads)) if p not in codes},
         "skipinitialspace": True,
         "low_memory": False,
-        "nrows": rows,
     }
     if not header:  # pandas finds positions by name where there is a header, by name only where there is none
         options["dtype"] = {heads[p]: str for p in text}
-        options["na_values"] = {head: _MISSING for p, head in enumerate(heads) if p not in text}
+        options["na_values"] = {head: _MISSING for p, head in enumerate(heads) if p not in codes}
     frame = _read_csv(file, form.encoding, options)
     if two_levels:
-        frame = _stack(frame.set_index(frame.columns[0]).rename_axis("datetime"))
+        frame = _stack(frame.set_axis(pd.Index(frame.iloc[:, 0], name="datetime"), axis=0).iloc[:, 1:])
+    elif header and len(heads) == frame.shape[1]:
+        frame = frame.set_axis(heads, axis=1)  # pandas numbers heads that repeat
     return Table(frame, header, form.separator, form.encoding)
 
 
@@ -125,7 +160,7 @@ def _examine(file: Path) -> _Form:
         lines.pop()  # may be cut
     lines = lines[: _LINES + 1]
     if not any(line.strip() for line in lines):
-        raise _EmptyFileError(f"{file} is empty. It needs a header and bars.")
+        raise EmptyFileError(f"{file} is empty. It needs a header and bars.")
     separator, fields = _separator(lines)
     rows = [next(csv.reader([line], delimiter=separator, skipinitialspace=True), []) for line in lines]
     skip = next(i for i, row in enumerate(rows) if len(row) == fields)
@@ -168,7 +203,9 @@ def _separator(lines: list[str]) -> tuple[str, int]:
     """The separator under which most lines have the same number of fields, at least five; and that number."""
     best = (",", 1)
     for separator in _SEPARATORS:
-        rows = csv.reader([line for line in lines if line.strip()], delimiter=separator, skipinitialspace=True)
+        rows = csv.reader(
+            [line for line in lines if line.strip()], delimiter=separator, skipinitialspace=True
+        )
         counts = Counter(len(row) for row in rows)
         fields, lines_with = counts.most_common(1)[0]
         if fields >= 5 and lines_with * 2 > sum(counts.values()):
@@ -188,25 +225,29 @@ def _has_two_levels(rows: list[list[str]]) -> bool:
         return False
     first = {rows[0][0].strip().lower(), rows[1][0].strip().lower()}
     third = [cell.strip() for cell in rows[2]]
-    return first <= {"", "price", "ticker", "attributes", "symbols"} and (
-        third[0].lower() in {"date", "datetime"} and not any(third[1:]) or _NUMBER.match(third[0]) is not None
-    )
+    if not first <= {"", "price", "ticker", "attributes", "symbols"}:
+        return False
+    named = third[0].lower() in {"date", "datetime"} and not any(third[1:])
+    return named or _NUMBER.match(third[0]) is not None
 
 
 def _flat(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame whose index, where it means anything, is among its columns."""
     if frame.columns.nlevels == 2:
-        return _stack(frame.rename_axis(frame.index.name or "datetime"))
+        return _stack(frame.rename_axis(str(frame.index.name or "datetime")))
     if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
         return frame.rename_axis("datetime").reset_index()
-    return frame.reset_index() if any(frame.index.names) else frame
+    return frame.reset_index(drop=not any(frame.index.names))
 
 
 def _stack(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns by price and ticker, in either order -> rows by time and ticker."""
     prices = {"open", "high", "low", "close"}
-    level = next(i for i in (0, 1) if prices <= {str(head).strip().lower() for head in frame.columns.levels[i]})
+    columns = [frame.columns.get_level_values(level) for level in (0, 1)]
+    level = next((i for i in (0, 1) if prices <= {str(head).strip().lower() for head in columns[i]}), None)
+    if level is None:
+        raise ValueError(f"neither level of its columns has {sorted(prices)}")
     frame = frame[frame.index.notna() & ~frame.index.astype(str).str.lower().isin(["date", "datetime"])]
-    tall = frame.stack(level=1 - level, future_stack=True)
+    tall = pd.DataFrame(frame.stack(level=1 - level, future_stack=True))
     tall.index.names = [tall.index.names[0] or "datetime", "ticker"]
     return tall.dropna(how="all").rename_axis(columns=None).reset_index()

@@ -13,7 +13,10 @@ import pandas as pd
 _OFFSET = re.compile(r"^(.*\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)\s*(Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$")
 _DAY_FIRST = re.compile(r"^(\d{1,2})([-/.])(\d{1,2})\2(\d{4})((?:[ T,]+.*)?)$")
 _CHINESE = re.compile(r"^(\d{4})年(\d{1,2})月(\d{1,2})日?")
-_WITH_MONTH_NAME = ("%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%y", "%Y-%b-%d", "%d %B %Y", "%B %d, %Y")
+_WITH_MONTH_NAME = (
+    *("%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%y", "%Y-%b-%d"),
+    *("%d %B %Y", "%B %d, %Y"),
+)
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?")
 _FIRST, _LAST = pd.Timestamp("1900-01-01"), pd.Timestamp("2199-12-31 23:59:59.999999999")
 # Digits of calendar numbers -> their format. Epochs: the least value of each unit, in nanoseconds a unit.
@@ -46,8 +49,10 @@ def to_times(column: pd.Series, timezone: str | None) -> Times:
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         if column.dt.tz is None:
-            return Times(column.astype("datetime64[ns]"), False)
-        return _zoned(column.dt.tz_convert("UTC"), column.dt.tz_localize(None), timezone, f"in {column.dt.tz}")
+            return Times(_within(column), False)
+        return _zoned(
+            column.dt.tz_convert("UTC"), column.dt.tz_localize(None), timezone, f"in {column.dt.tz}"
+        )
     codes, uniques = pd.factorize(column)
     values = pd.Series(uniques, dtype=object)
     texts = values.astype(str).str.strip()
@@ -61,7 +66,7 @@ def to_times(column: pd.Series, timezone: str | None) -> Times:
 
 
 def to_clock(column: pd.Series) -> pd.Series | None:
-    """Times of day as timedeltas: HH:MM[:SS], or numbers HHMM and HHMMSS; None if the column holds anything else."""
+    """Times of day as timedeltas: HH:MM[:SS], HHMM or HHMMSS; None if the column holds anything else."""
     codes, uniques = pd.factorize(column)
     if not len(uniques):
         return None
@@ -94,12 +99,13 @@ def check_timezone(name: str | None) -> None:
         ) from error
 
 
-def bad_times(wall: pd.Series, column: pd.Series, bad: pd.Series, file: Path) -> ValueError:
+def bad_times(column: pd.Series, bad: pd.Series, file: Path) -> ValueError:
     """The error about values that are no dates."""
-    row = bad.idxmax()
+    first = int(bad.to_numpy().argmax())
+    row = int(str(column.index[first])) + 1
     return ValueError(
         f"{file} has {int(bad.sum())} values in '{column.name}' that are no dates, the first "
-        f"'{column[row]}' in row {row + 1}. Write them as YYYY-MM-DD, with HH:MM where bars are shorter than a day."
+        f"'{column.iloc[first]}' in row {row}. Write them as YYYY-MM-DD, with HH:MM in intraday bars."
     )
 
 
@@ -110,15 +116,16 @@ def _colons(match: re.Match[str]) -> str:
 def _zoned(utc: pd.Series, wall: pd.Series, timezone: str | None, what: str) -> Times:
     """Moments, and the clock of the file -> the clock that counts."""
     if timezone is None:
-        note = f"stamps {what}, whose clock is kept (--timezone converts)"
+        note = f"stamps {what} (--timezone converts)"
     else:
         wall = utc.dt.tz_convert(timezone).dt.tz_localize(None)
         note = f"stamps {what}, converted to {timezone}"
-    return Times(_within(wall.astype("datetime64[ns]")), True, (note,))
+    return Times(_within(wall), True, (note,))
 
 
 def _within(wall: pd.Series) -> pd.Series:
-    return wall.where(wall.between(_FIRST, _LAST))
+    """Datetimes of any unit as datetime64[ns]; NaT beyond the years 1900 to 2199."""
+    return wall.where(wall.between(_FIRST, _LAST)).astype("datetime64[ns]")
 
 
 def _from_numbers(values: np.ndarray, timezone: str | None) -> Times:
@@ -127,8 +134,7 @@ def _from_numbers(values: np.ndarray, timezone: str | None) -> Times:
     for digits, form in _CALENDAR.items():
         fits = texts.str.len() == digits
         if fits.any():
-            parsed = pd.to_datetime(texts[fits], format=form, errors="coerce").astype("datetime64[ns]")
-            calendar[fits] = _within(parsed)
+            calendar[fits] = _within(pd.to_datetime(texts[fits], format=form, errors="coerce"))
     if calendar.notna().all():
         return Times(calendar, False)
     nanoseconds, units = np.full(len(values), np.iinfo(np.int64).min), set()
@@ -152,7 +158,9 @@ def _from_text(texts: pd.Series, timezone: str | None) -> Times:
     clock, notes = _local(texts.where(~marked, parts[0]))
     if not marked.any():
         return Times(clock, False, notes)
-    offsets = parts[1].where(marked, "Z").str.upper().replace({"Z": "+00:00", "UTC": "+00:00", "GMT": "+00:00"})
+    offsets = (
+        parts[1].where(marked, "Z").str.upper().replace({"Z": "+00:00", "UTC": "+00:00", "GMT": "+00:00"})
+    )
     shift = offsets.str.replace(r"^([+-]\d\d):?(\d\d)?$", _offset_text, regex=True)
     utc = (clock - pd.to_timedelta(shift)).dt.tz_localize("UTC")
     kinds = sorted(offsets.unique())
@@ -162,36 +170,37 @@ def _from_text(texts: pd.Series, timezone: str | None) -> Times:
 
 
 def _offset_text(match: re.Match[str]) -> str:
-    return f"{match[1]}:{match[2] or '00'}:00"
+    return f"{match[1]}:{match[2] or '00'}"
 
 
 def _local(texts: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
     """Text without offsets -> datetimes, and notes on the order of day and month."""
     plain = texts.str.replace(_CHINESE, r"\1-\2-\3", regex=True)
-    wall = pd.to_datetime(plain, format="ISO8601", errors="coerce").astype("datetime64[ns]")
-    wall = _within(wall.where(~plain.str.fullmatch(r"\d{4}")))
+    wall = pd.to_datetime(plain, format="ISO8601", errors="coerce")
+    wall = _within(wall.where(~plain.str.fullmatch(r"\d{4}").fillna(True).astype(bool)))
     if wall.isna().any():
         parts = plain.str.extract(_DAY_FIRST)
         fits = wall.isna() & parts[0].notna()
         first, second = (pd.to_numeric(parts[i][fits]) for i in (0, 2))
-        if fits.any() and ((first > 12).any() != (second > 12).any()):  # else day and month cannot be told apart
+        if fits.any() and (
+            (first > 12).any() != (second > 12).any()
+        ):  # else day and month cannot be told apart
             day, month = (0, 2) if (first > 12).any() else (2, 0)
             turned = parts[3] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + parts[4]
-            wall = wall.where(~fits, _within(_any_clock(turned)))
+            wall = wall.where(~fits, _any_clock(turned))
             return wall, (f"dates as {'day' if day == 0 else 'month'} first",)
         for form in _WITH_MONTH_NAME:
             if wall.notna().any() and wall.isna().sum() == 0:
                 break
-            named = pd.to_datetime(plain, format=form, errors="coerce").astype("datetime64[ns]")
-            wall = wall.fillna(_within(named))
-        wall = wall.fillna(_within(_any_clock(plain.where(plain.str.match(r"\d{4}\D\d{1,2}\D\d{1,2}[ T,]")))))
+            wall = wall.fillna(_within(pd.to_datetime(plain, format=form, errors="coerce")))
+        wall = wall.fillna(_any_clock(plain.where(plain.str.match(r"\d{4}\D\d{1,2}\D\d{1,2}[ T,]"))))
     return wall, ()
 
 
 def _any_clock(texts: pd.Series) -> pd.Series:
     """Dates with the year first and a clock of 24 or 12 hours."""
     texts = texts.str.replace(r"[ T,]+", " ", regex=True).str.strip()
-    wall = pd.to_datetime(texts, format="ISO8601", errors="coerce")
+    wall = _within(pd.to_datetime(texts, format="ISO8601", errors="coerce"))
     for form in ("%Y-%m-%d %H:%M", "%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y-%m-%d %I-%p"):
-        wall = wall.fillna(pd.to_datetime(texts, format=form, errors="coerce"))
-    return wall.astype("datetime64[ns]")
+        wall = wall.fillna(_within(pd.to_datetime(texts, format=form, errors="coerce")))
+    return wall

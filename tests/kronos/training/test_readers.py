@@ -152,7 +152,8 @@ def test_without_the_package_that_reads_stores_one_sentence_says_what_to_do(
             r"late\.csv has 30 values in 'datetime' that are no dates, the first 'soon' in row 1",
         ),
         ("close.csv", {}, r"close\.csv lacks the columns \['close'\]; it has"),
-        ("bars.txt", {}, r"bars\.txt is neither \.csv nor \.parquet\. Convert it first\."),
+        ("bars.xlsx", {}, r"bars\.xlsx is neither \.csv nor \.parquet\. Convert it first\."),
+        ("bars.csv", {"timezone": "Mars/Base"}, r"timezone=Mars/Base is not a time zone\. Name the one"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -164,6 +165,6 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(
     bars.to_csv(tmp_path / "bars.csv", index=False)
     bars.assign(datetime="soon").to_csv(tmp_path / "late.csv", index=False)
     bars.drop(columns="close").to_csv(tmp_path / "close.csv", index=False)
-    (tmp_path / "bars.txt").write_text("x")
+    (tmp_path / "bars.xlsx").write_text("x")
     with pytest.raises((ValueError, OSError), match=says):
         read(tmp_path / name, **settings)

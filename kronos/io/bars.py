@@ -1,0 +1,337 @@
+"""Bars of instruments from any number of files; one line per file says what was understood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import PRICES
+from kronos.frequency import FrequencyVotes, common_frequency
+from kronos.io.files import find_files
+from kronos.io.rows import ReadOptions, Rows, has_instruments, read_rows, symbol_of
+from kronos.io.sessions import UnclearSessionError, to_sessions
+from kronos.io.table import EmptyFileError
+
+_SHOWN = 3  # instruments named in a line
+_LINES = 20  # files that get a line each
+
+
+@dataclass(frozen=True)
+class FileNotes:
+    """What was understood of one file; as text, one line.
+
+    Attributes:
+        file: its path.
+        layout: what it was taken for: a vendor's, or columns by name.
+        instruments: in it, sorted.
+        rows: in it.
+        frequency: of its bars, from their stamps; None where none of the known ones fits.
+        start: its first timestamp; None without any.
+        end: its last timestamp; None without any.
+        notes: conversions, time zones, what was dropped or counts as absent.
+    """
+
+    file: Path
+    layout: str
+    instruments: tuple[str, ...]
+    rows: int
+    frequency: str | None
+    start: pd.Timestamp | None
+    end: pd.Timestamp | None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.file.name}: {self.describe()}"
+
+    def describe(self) -> str:
+        """The line without the file's name."""
+        if not self.rows:
+            return "no rows, left out"
+        names = ", ".join(self.instruments[:_SHOWN])
+        if len(self.instruments) > _SHOWN:
+            names = f"{len(self.instruments)} instruments ({names}, ...)"
+        clock = "%Y-%m-%d" if self.frequency in ("1day", "1week") else "%Y-%m-%d %H:%M"
+        span = "no times" if self.start is None else f"{self.start:{clock}} to {self.end:{clock}}"
+        frequency = f"{self.frequency} bars" if self.frequency else "bars"
+        return "; ".join([self.layout, names, f"{self.rows:,} {frequency}, {span}", *self.notes])
+
+
+class BarsOfFiles(NamedTuple):
+    """What `read_bars` returns.
+
+    Attributes:
+        bars: by instrument: ascending unique DatetimeIndex; open, high, low, close (as in the file, perhaps NaN)
+            and, where known, volume, amount and factor (adjusted price = price * factor).
+        files: what was understood of each.
+        frequency: of all bars; None where none of the known ones fits.
+    """
+
+    bars: dict[str, pd.DataFrame]
+    files: tuple[FileNotes, ...]
+    frequency: str | None
+
+
+class BarFiles:
+    """Files of bars, read group by group: files of one symbol in their names belong together.
+
+    Args:
+        paths: files, folders or glob patterns of CSV and parquet files.
+        options: what the files leave open.
+        instruments: read only these; all without any.
+
+    Raises:
+        FileNotFoundError: a path without a file.
+        ValueError: a file of another kind.
+    """
+
+    def __init__(
+        self,
+        paths: Path | str | Iterable[Path | str],
+        options: ReadOptions | None = None,
+        instruments: Sequence[str] = (),
+    ) -> None:
+        self.files = find_files(paths)
+        self.options = options or ReadOptions()
+        self._wanted = frozenset(instruments)
+        self._notes: dict[Path, FileNotes] = {}
+        self._votes = FrequencyVotes()
+
+    @property
+    def notes(self) -> tuple[FileNotes, ...]:
+        """What was understood of each file read so far, in order of the files."""
+        return tuple(self._notes[file] for file in self.files if file in self._notes)
+
+    @property
+    def frequency(self) -> str | None:
+        """Of the bars read so far."""
+        return self._votes.result(self._where)
+
+    def rows(self) -> Iterator[pd.DataFrame]:
+        """All rows, group by group, in order of the files: tidy, nothing sorted and nothing dropped.
+
+        Columns: instrument, datetime, open, high, low, close and, where a file has them, volume, amount, factor.
+        Volume and amount are NaN where an instrument has none, or only zeros.
+
+        Raises:
+            ValueError: a file that cannot be read, no rows at all, or bars of different frequencies.
+        """
+        self._notes.clear()
+        self._votes = FrequencyVotes()
+        empty = True
+        for files in self._groups():
+            frame = self._read_group(files)
+            if self._wanted:
+                frame = frame[frame["instrument"].isin(self._wanted)]
+            empty = empty and frame.empty
+            yield frame
+        if empty and not self._wanted:
+            raise ValueError(f"{self._where} has no rows. It needs bars.")
+
+    def series(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Instrument by instrument; see `BarsOfFiles.bars` for the form.
+
+        Of several rows for one time the last counts; rows without a time or an instrument are left out.
+
+        Raises:
+            ValueError: as `rows`, or no file holds an instrument asked for.
+        """
+        absent = set(self._wanted)
+        for frame in self.rows():
+            for name, bars in frame.dropna(subset=["datetime"]).groupby("instrument", sort=True):
+                absent.discard(str(name))
+                bars = bars.drop(columns="instrument").set_index("datetime").sort_index(kind="stable")
+                bars = bars[~bars.index.duplicated(keep="last")]
+                unknown = [c for c in ("volume", "amount", "factor") if c in bars and bars[c].isna().all()]
+                yield str(name), bars.drop(columns=unknown)
+        if absent:
+            raise ValueError(f"{self._where} holds no {sorted(absent)}. Check the instruments.")
+
+    @property
+    def _where(self) -> str:
+        first, last = self.files[0], self.files[-1]
+        if len(self.files) == 1:
+            return str(first)
+        return str(first.parent) if first.parent == last.parent else f"{first} to {last}"
+
+    def _groups(self) -> list[list[Path]]:
+        """Files whose rows may belong together: of one symbol by their names, else all."""
+        if len(self.files) == 1:
+            return [self.files]
+        groups: dict[str, list[Path]] = {}
+        for file in self.files:
+            try:
+                if has_instruments(file, self.options):
+                    return [self.files]  # each may hold any instrument
+            except EmptyFileError:
+                self._leave_out(file)
+                continue
+            groups.setdefault(symbol_of(file, self.options), []).append(file)
+        return [files for name, files in groups.items() if not self._wanted or name in self._wanted]
+
+    def _read_group(self, files: list[Path]) -> pd.DataFrame:
+        """The rows of files, under one decision on days and on volume; takes notes on each file."""
+        parts: dict[Path, Rows] = {}
+        for file in files:
+            try:
+                parts[file] = read_rows(file, self.options)
+            except EmptyFileError:
+                if len(self.files) == 1:
+                    raise
+                self._leave_out(file)
+        if not parts:
+            return pd.DataFrame(columns=["instrument", "datetime", *PRICES])
+        _check_factors(parts)
+        frame = pd.concat([part.frame for part in parts.values()], ignore_index=True)
+        source = np.repeat(np.arange(len(parts)), [len(part.frame) for part in parts.values()])
+        day_notes = self._date_sessions(frame, source, list(parts.items()))
+        absent = _hide_zeros(frame)
+        repeated = frame.duplicated(["instrument", "datetime"], keep="last") & frame["datetime"].notna()
+        for number, (file, part) in enumerate(parts.items()):
+            mine = frame[source == number]
+            notes = [*part.notes, *day_notes[number], *_absence(mine, absent)]
+            if count := int(repeated[source == number].sum()):
+                notes.append(f"rows of a time that is repeated: {count:,}, the last one counts")
+            self._note(file, part.layout, mine, tuple(notes))
+        return frame
+
+    def _date_sessions(
+        self, frame: pd.DataFrame, source: np.ndarray, parts: list[tuple[Path, Rows]]
+    ) -> dict[int, tuple[str, ...]]:
+        """Date daily bars in place, moments and local times apart; notes by number of the part."""
+        notes: dict[int, tuple[str, ...]] = {}
+        for absolute in (True, False):
+            members = [number for number, (_, part) in enumerate(parts) if part.absolute == absolute]
+            mine = np.isin(source, members)
+            if not members:
+                continue
+            try:
+                dated = to_sessions(
+                    frame.loc[mine, "datetime"],
+                    frame.loc[mine, "instrument"],
+                    absolute=absolute,
+                    timezone=self.options.timezone,
+                )
+            except UnclearSessionError as error:
+                raise ValueError(f"{parts[members[0]][0]} has {error}") from error
+            frame.loc[mine, "datetime"] = dated.wall
+            notes |= dict.fromkeys(members, dated.notes)
+        return notes
+
+    def _note(self, file: Path, layout: str, frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
+        names = sorted(frame["instrument"].dropna().unique())
+        indexes = [
+            (f"{name} in {file.name}", pd.DatetimeIndex(times))
+            for name, times in frame.groupby("instrument")["datetime"]
+        ]
+        for name, index in indexes:
+            self._votes.add(name, index)
+        self._notes[file] = FileNotes(
+            file,
+            layout,
+            tuple(names),
+            len(frame),
+            common_frequency(indexes, str(file)),
+            *_span(frame["datetime"]),
+            notes,
+        )
+        self._votes.result(self._where)
+
+    def _leave_out(self, file: Path) -> None:
+        self._notes[file] = FileNotes(file, "", (), 0, None, None, None)
+
+
+def read_bars(
+    paths: Path | str | Iterable[Path | str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    timezone: str | None = None,
+    pad_codes: int | None = None,
+    instruments: Sequence[str] = (),
+) -> BarsOfFiles:
+    """Read bars from CSV or parquet files, tidy or one symbol per file.
+
+    Args:
+        paths: files, folders or glob patterns.
+        columns: as `ReadOptions.columns`.
+        timezone: as `ReadOptions.timezone`.
+        pad_codes: as `ReadOptions.pad_codes`.
+        instruments: read only these; all without any.
+
+    Raises:
+        FileNotFoundError: a path without a file.
+        ValueError: one sentence on what cannot be read, is missing or is unclear, and on the option that helps.
+    """
+    files = BarFiles(paths, ReadOptions(columns or {}, timezone, pad_codes), instruments)
+    bars = dict(files.series())
+    return BarsOfFiles(bars, files.notes, files.frequency)
+
+
+def summarize(notes: Sequence[FileNotes]) -> list[str]:
+    """One line per file; of many files, one line for all that were understood alike."""
+    if len(notes) <= _LINES:
+        return [str(note) for note in notes]
+    alike: dict[FileNotes, list[FileNotes]] = {}
+    for note in notes:
+        key = replace(note, file=Path(), instruments=(), rows=min(note.rows, 1), start=None, end=None)
+        alike.setdefault(key, []).append(note)
+    return [str(group[0]) if len(group) == 1 else _joined(group) for group in alike.values()]
+
+
+def _joined(group: list[FileNotes]) -> str:
+    names = tuple(sorted({name for note in group for name in note.instruments}))
+    whole = replace(
+        group[0],
+        instruments=names,
+        rows=sum(note.rows for note in group),
+        start=min((note.start for note in group if note.start is not None), default=None),
+        end=max((note.end for note in group if note.end is not None), default=None),
+    )
+    return f"{len(group):,} files, {group[0].file.name} to {group[-1].file.name}: {whole.describe()}"
+
+
+def _span(times: pd.Series) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    known = times.dropna()
+    return (None, None) if known.empty else (known.min(), known.max())
+
+
+def _check_factors(parts: Mapping[Path, Rows]) -> None:
+    """Raw and adjusted prices of one instrument must not follow each other."""
+    having = {("factor" in part.frame): file for file, part in parts.items()}
+    if len(having) > 1:
+        raise ValueError(
+            f"{having[False]} and {having[True]} differ in the columns ['factor']. Read like with like: raw prices "
+            "with a factor, or adjusted ones without."
+        )
+
+
+def _hide_zeros(frame: pd.DataFrame) -> dict[str, set[str]]:
+    """Set to NaN, in place, volume and amount that are 0 throughout an instrument whose price moves."""
+    absent: dict[str, set[str]] = {}
+    moves = (frame["high"] > frame["low"]).groupby(frame["instrument"]).transform("any").eq(True)
+    for name in ("volume", "amount"):
+        if name not in frame:
+            continue
+        zeros = frame[name].fillna(0).eq(0).groupby(frame["instrument"]).transform("all").eq(True)
+        hidden = zeros & moves & frame[name].notna()
+        if hidden.any():
+            absent[name] = set(frame.loc[hidden, "instrument"])
+            frame.loc[hidden, name] = np.nan
+    return absent
+
+
+def _absence(frame: pd.DataFrame, absent: Mapping[str, set[str]]) -> list[str]:
+    notes = []
+    for name, instruments in absent.items():
+        here = sorted(instruments & set(frame["instrument"].dropna()))
+        if here and len(here) == frame["instrument"].nunique():
+            notes.append(f"{name} is 0 throughout and counts as absent")
+        elif here:
+            shown = ", ".join(here[:_SHOWN]) + (", ..." if len(here) > _SHOWN else "")
+            notes.append(f"{name} is 0 throughout {shown} and counts as absent")
+    return notes
