@@ -35,7 +35,8 @@ def to_sessions(wall: pd.Series, instruments: pd.Series, *, absolute: bool, time
         wall: datetime64[ns] of each row.
         instruments: of each row.
         absolute: whether the stamps are moments (an offset, an epoch) and not just local times.
-        timezone: the zone they were converted to; then, and for local times, the own date stands in doubt.
+        timezone: zone of the exchange, to which moments have been converted: their own date stands. Local times
+            count as UTC where that makes them its midnight.
 
     Raises:
         UnclearSessionError: moments whose date the weekdays do not tell.
@@ -48,6 +49,10 @@ def to_sessions(wall: pd.Series, instruments: pd.Series, *, absolute: bool, time
     shown = " and ".join(clocks[:2]) + (" ..." if len(clocks) > 2 else "")
     own = Sessions(dates, (f"daily stamps at {shown} count for their own date",))
     nearest = (wall + _BEFORE_MIDNIGHT).dt.normalize()
+    if timezone is not None and not absolute:
+        local = wall.dt.tz_localize("UTC").dt.tz_convert(timezone).dt.tz_localize(None)
+        if (local.dt.normalize() == local)[known].all():
+            return Sessions(local, (f"daily stamps at {shown} are midnight of {timezone} in UTC",))
     if timezone is not None or (nearest == dates)[known].all():
         return own
     weekend, weekend_nearest = (_weekend(days, known) for days in (dates, nearest))

@@ -158,11 +158,9 @@ def _from_text(texts: pd.Series, timezone: str | None) -> Times:
     clock, notes = _local(texts.where(~marked, parts[0]))
     if not marked.any():
         return Times(clock, False, notes)
-    offsets = (
-        parts[1].where(marked, "Z").str.upper().replace({"Z": "+00:00", "UTC": "+00:00", "GMT": "+00:00"})
-    )
-    shift = offsets.str.replace(r"^([+-]\d\d):?(\d\d)?$", _offset_text, regex=True)
-    utc = (clock - pd.to_timedelta(shift)).dt.tz_localize("UTC")
+    offsets = parts[1].where(marked, "Z").str.upper().replace({"Z": "+00", "UTC": "+00", "GMT": "+00"})
+    offsets = offsets.str.replace(r"^([+-]\d\d):?(\d\d)?$", _offset_text, regex=True)
+    utc = (clock - pd.to_timedelta(offsets + ":00")).dt.tz_localize("UTC")
     kinds = sorted(offsets.unique())
     named = ", ".join(kinds[:3]) + (", ..." if len(kinds) > 3 else "")
     times = _zoned(utc, clock, timezone, f"at UTC offset {named}" if kinds != ["+00:00"] else "in UTC")

@@ -38,6 +38,13 @@ def test_the_close_or_open_of_a_session_counts_for_its_day(zone: str, hour: int)
     assert sessions(stored(zone, hour=hour)).wall.tolist() == list(DAYS)
 
 
+def test_times_without_offset_are_utc_where_that_makes_them_midnight_of_the_zone() -> None:
+    around = pd.date_range("2024-01-01", periods=30)
+    wall = stored("Asia/Shanghai", around)
+    assert sessions(wall, absolute=False, timezone="Asia/Shanghai").wall.tolist() == list(around)
+    assert sessions(wall, absolute=False, timezone="Asia/Tokyo").wall.equals(wall.dt.normalize())
+
+
 def test_the_note_gives_an_example() -> None:
     assert sessions(stored("Asia/Shanghai")).notes == (
         "daily stamps at 16:00 are midnight of another time zone, 2024-02-19 16:00 counts for 2024-02-20",
