@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,53 +12,11 @@ import pandas as pd
 from kronos.bars import PRICES
 from kronos.frequency import FrequencyVotes, common_frequency
 from kronos.io.files import find_files
+from kronos.io.notes import FileNotes
 from kronos.io.rows import ReadOptions, Rows, has_instruments, read_rows, symbol_of
 from kronos.io.sessions import UnclearSessionError, to_sessions
 from kronos.io.table import EmptyFileError
-
-_SHOWN = 3  # instruments named in a line
-_LINES = 20  # files that get a line each
-
-
-@dataclass(frozen=True)
-class FileNotes:
-    """What was understood of one file; as text, one line.
-
-    Attributes:
-        file: its path.
-        layout: what it was taken for: a vendor's, or columns by name.
-        instruments: in it, sorted.
-        rows: in it.
-        frequency: of its bars, from their stamps; None where none of the known ones fits.
-        start: its first timestamp; None without any.
-        end: its last timestamp; None without any.
-        notes: conversions, time zones, what was dropped or counts as absent.
-    """
-
-    file: Path
-    layout: str
-    instruments: tuple[str, ...]
-    rows: int
-    frequency: str | None
-    start: pd.Timestamp | None
-    end: pd.Timestamp | None
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        """One line."""
-        return f"{self.file.name}: {self.describe()}"
-
-    def describe(self) -> str:
-        """The line without the file's name."""
-        if not self.rows:
-            return "no rows, left out"
-        names = ", ".join(self.instruments[:_SHOWN])
-        if len(self.instruments) > _SHOWN:
-            names = f"{len(self.instruments)} instruments ({names}, ...)"
-        clock = "%Y-%m-%d" if self.frequency in ("1day", "1week") else "%Y-%m-%d %H:%M"
-        span = "no times" if self.start is None else f"{self.start:{clock}} to {self.end:{clock}}"
-        frequency = f"{self.frequency} bars" if self.frequency else "bars"
-        return "; ".join([self.layout, names, f"{self.rows:,} {frequency}, {span}", *self.notes])
+from kronos.io.units import describe_absent, hide_zeros
 
 
 class BarsOfFiles(NamedTuple):
@@ -190,11 +147,11 @@ class BarFiles:
         frame = pd.concat([part.frame for part in parts.values()], ignore_index=True)
         source = np.repeat(np.arange(len(parts)), [len(part.frame) for part in parts.values()])
         day_notes = self._date_sessions(frame, source, list(parts.items()))
-        absent = _hide_zeros(frame)
+        absent = hide_zeros(frame)
         repeated = frame.duplicated(["instrument", "datetime"], keep="last") & frame["datetime"].notna()
         for number, (file, part) in enumerate(parts.items()):
             mine = frame[source == number]
-            notes = [*part.notes, *day_notes[number], *_absence(mine, absent)]
+            notes = [*part.notes, *day_notes[number], *describe_absent(mine, absent)]
             if count := int(repeated[source == number].sum()):
                 notes.append(f"rows of a time that is repeated: {count:,}, the last one counts")
             self._note(file, part.layout, mine, tuple(notes))
@@ -272,29 +229,6 @@ def read_bars(
     return BarsOfFiles(bars, files.notes, files.frequency)
 
 
-def summarize(notes: Sequence[FileNotes]) -> list[str]:
-    """One line per file; of many files, one line for all that were understood alike."""
-    if len(notes) <= _LINES:
-        return [str(note) for note in notes]
-    alike: dict[FileNotes, list[FileNotes]] = {}
-    for note in notes:
-        key = replace(note, file=Path(), instruments=(), rows=min(note.rows, 1), start=None, end=None)
-        alike.setdefault(key, []).append(note)
-    return [str(group[0]) if len(group) == 1 else _joined(group) for group in alike.values()]
-
-
-def _joined(group: list[FileNotes]) -> str:
-    names = tuple(sorted({name for note in group for name in note.instruments}))
-    whole = replace(
-        group[0],
-        instruments=names,
-        rows=sum(note.rows for note in group),
-        start=min((note.start for note in group if note.start is not None), default=None),
-        end=max((note.end for note in group if note.end is not None), default=None),
-    )
-    return f"{len(group):,} files, {group[0].file.name} to {group[-1].file.name}: {whole.describe()}"
-
-
 def _span(times: pd.Series) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
     known = times.dropna()
     return (None, None) if known.empty else (known.min(), known.max())
@@ -308,30 +242,3 @@ def _check_factors(parts: Mapping[Path, Rows]) -> None:
             f"{having[False]} and {having[True]} differ in the columns ['factor']. Read like with like: raw prices "
             "with a factor, or adjusted ones without."
         )
-
-
-def _hide_zeros(frame: pd.DataFrame) -> dict[str, set[str]]:
-    """Set to NaN, in place, volume and amount that are 0 throughout an instrument whose price moves."""
-    absent: dict[str, set[str]] = {}
-    moves = (frame["high"] > frame["low"]).groupby(frame["instrument"]).transform("any").eq(True)
-    for name in ("volume", "amount"):
-        if name not in frame:
-            continue
-        zeros = frame[name].fillna(0).eq(0).groupby(frame["instrument"]).transform("all").eq(True)
-        hidden = zeros & moves & frame[name].notna()
-        if hidden.any():
-            absent[name] = set(frame.loc[hidden, "instrument"])
-            frame.loc[hidden, name] = np.nan
-    return absent
-
-
-def _absence(frame: pd.DataFrame, absent: Mapping[str, set[str]]) -> list[str]:
-    notes = []
-    for name, instruments in absent.items():
-        here = sorted(instruments & set(frame["instrument"].dropna()))
-        if here and len(here) == frame["instrument"].nunique():
-            notes.append(f"{name} is 0 throughout and counts as absent")
-        elif here:
-            shown = ", ".join(here[:_SHOWN]) + (", ..." if len(here) > _SHOWN else "")
-            notes.append(f"{name} is 0 throughout {shown} and counts as absent")
-    return notes

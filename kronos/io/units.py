@@ -1,9 +1,9 @@
-"""Units of volume and amount: lots and thousands become shares and currency."""
+"""Volume and amount: lots and thousands become shares and currency, zeros throughout become missing."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ _LOT, _THOUSAND = 100.0, 1000.0
 # Amount per volume and close, where both are in plain units about 1: halfway (in logarithms) to what lots give.
 _CHINESE_LOTS = 10.0
 _TUSHARE_LOTS = 0.3
+_SHOWN = 3  # instruments named in a note
 _RECENT = 20  # bars: prices adjusted backwards are true at their end
 
 
@@ -61,6 +62,34 @@ def find_scales(heads: Sequence[str], found: dict[str, str], bars: pd.DataFrame)
         if ratio is None:
             return Scales({}, ("volume as it is: without an amount, lots cannot be told from shares",))
     return Scales({})
+
+
+def hide_zeros(frame: pd.DataFrame) -> dict[str, set[str]]:
+    """Set to NaN, in place, volume and amount that are 0 throughout an instrument whose price moves."""
+    absent: dict[str, set[str]] = {}
+    moves = (frame["high"] > frame["low"]).groupby(frame["instrument"]).transform("any").eq(True)
+    for name in ("volume", "amount"):
+        if name not in frame:
+            continue
+        zeros = frame[name].fillna(0).eq(0).groupby(frame["instrument"]).transform("all").eq(True)
+        hidden = zeros & moves & frame[name].notna()
+        if hidden.any():
+            absent[name] = set(frame.loc[hidden, "instrument"])
+            frame.loc[hidden, name] = np.nan
+    return absent
+
+
+def describe_absent(frame: pd.DataFrame, absent: Mapping[str, set[str]]) -> list[str]:
+    """Notes on what `hide_zeros` has hidden in a part of its frame."""
+    notes = []
+    for name, instruments in absent.items():
+        here = sorted(instruments & set(frame["instrument"].dropna()))
+        if here and len(here) == frame["instrument"].nunique():
+            notes.append(f"{name} is 0 throughout and counts as absent")
+        elif here:
+            shown = ", ".join(here[:_SHOWN]) + (", ..." if len(here) > _SHOWN else "")
+            notes.append(f"{name} is 0 throughout {shown} and counts as absent")
+    return notes
 
 
 def _ratio(bars: pd.DataFrame) -> float | None:

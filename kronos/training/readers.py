@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol, cast
 import pandas as pd
 
 from kronos.bars import adjust_bars
-from kronos.io.bars import BarFiles, FileNotes
+from kronos.io.bars import BarFiles
+from kronos.io.notes import FileNotes
 from kronos.io.rows import ReadOptions
 from kronos.training.config import Source
 

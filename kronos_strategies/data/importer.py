@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.io.bars import BarFiles, summarize
+from kronos.io.bars import BarFiles
 from kronos.io.codes import to_codes
+from kronos.io.notes import summarize
 from kronos.io.rows import ReadOptions
 from kronos.tables import fingerprint, read_table, to_dates
 from kronos_strategies.data.tidy import KEYS, SPAN, first_key

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from kronos.io.units import find_scales
+from kronos.io.units import describe_absent, find_scales, hide_zeros
 
 TUSHARE = ["ts_code", "trade_date", "open", "high", "low", "close", "vol", "amount"]
 CHINESE = ["日期", "开盘", "收盘", "最高", "最低", "成交量", "成交额"]
@@ -38,3 +38,14 @@ def test_lots_and_thousands_are_told_by_heads_and_amounts(
     heads: list[str], volume: str, amount: str | None, ratio: float, factors: dict[str, float]
 ) -> None:
     assert scales(heads, volume, amount, ratio) == factors
+
+
+def test_zeros_throughout_an_instrument_whose_price_moves_are_hidden() -> None:
+    frame = pd.DataFrame(
+        {"instrument": list("AABB"), "high": [2.0, 2, 2, 2], "low": 1.0, "volume": [0.0, 0, 0, 5]}
+    )
+    flat = frame.assign(low=2.0)
+    assert hide_zeros(frame) == {"volume": {"A"}}
+    assert frame["volume"].isna().tolist() == [True, True, False, False]
+    assert describe_absent(frame, {"volume": {"A"}}) == ["volume is 0 throughout A and counts as absent"]
+    assert hide_zeros(flat) == {}
