@@ -49,7 +49,10 @@ def infer_frequency(index: pd.DatetimeIndex) -> str | None:
     Returns:
         "1min" to "1week"; None for fewer than two bars and for other steps, such as 10 minutes or a month.
     """
-    steps = _steps(index)
+    return _frequency(_steps(index))
+
+
+def _frequency(steps: np.ndarray) -> str | None:
     if not len(steps):
         return None
     mode = _mode(steps)
@@ -76,8 +79,15 @@ class FrequencyVotes:
 
     def add(self, name: str, index: pd.DatetimeIndex) -> None:
         """Count one instrument; `name` is what to call it in an error."""
-        if (frequency := infer_frequency(index)) is not None:
-            self._first[len(_steps(index)) >= _RELIABLE].setdefault(frequency, name)
+        steps = _steps(index)
+        if (frequency := _frequency(steps)) is not None:
+            self._first[len(steps) >= _RELIABLE].setdefault(frequency, name)
+
+    def update(self, other: FrequencyVotes) -> None:
+        """Count the instruments of another one."""
+        for reliable, first in other._first.items():
+            for frequency, name in first.items():
+                self._first[reliable].setdefault(frequency, name)
 
     def result(self, where: str) -> str | None:
         """The frequency of all, or None where no instrument has one.
@@ -119,8 +129,8 @@ def common_frequency(indexes: Iterable[tuple[str, pd.DatetimeIndex]], where: str
 
 def _steps(index: pd.DatetimeIndex) -> np.ndarray:
     """(distinct timestamps - 1,) int64 seconds between neighbors."""
-    times = np.unique(pd.DatetimeIndex(index).dropna().as_unit("ns").asi8)
-    seconds = np.rint(np.diff(times) / 1e9).astype(np.int64)
+    nanoseconds = np.diff(np.sort(pd.DatetimeIndex(index).dropna().as_unit("ns").asi8))
+    seconds = np.rint(nanoseconds[nanoseconds > 0] / 1e9).astype(np.int64)
     days = np.rint(seconds / 86400).astype(np.int64)
     return np.where(seconds >= 22 * 3600, days * 86400, seconds)
 

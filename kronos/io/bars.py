@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.frequency import FrequencyVotes, common_frequency
+from kronos.frequency import FrequencyVotes
 from kronos.io.files import find_files
 from kronos.io.notes import FileNotes
 from kronos.io.rows import ReadOptions, Rows, has_instruments, read_rows, symbol_of
@@ -182,21 +182,19 @@ class BarFiles:
 
     def _note(self, file: Path, layout: str, frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
         names = sorted(frame["instrument"].dropna().unique())
-        indexes = [
-            (f"{name} in {file.name}", pd.DatetimeIndex(times))
-            for name, times in frame.groupby("instrument")["datetime"]
-        ]
-        for name, index in indexes:
-            self._votes.add(name, index)
+        votes = FrequencyVotes()
+        for name, times in frame.groupby("instrument")["datetime"]:
+            votes.add(f"{name} in {file.name}", pd.DatetimeIndex(times))
         self._notes[file] = FileNotes(
             file,
             layout,
             tuple(names),
             len(frame),
-            common_frequency(indexes, str(file)),
+            votes.result(str(file)),
             *_span(frame["datetime"]),
             notes,
         )
+        self._votes.update(votes)
         self._votes.result(self._where)
 
     def _leave_out(self, file: Path) -> None:

@@ -49,7 +49,7 @@ def to_codes(column: pd.Series, pad: int | None, file: Path) -> pd.Series:
             f"{file} has the code {short} in '{column.name}', which may have lost leading zeros. Pass --pad-codes "
             f"6 to read it as {short.zfill(_FULL)} (pad_codes=6), or --pad-codes 1 to keep codes as they are."
         )
-    return text.reindex(column.index).astype(object).where(lambda t: t.notna(), None)
+    return text.reindex(column.index)
 
 
 def _may_lack_zeros(digits: pd.Series, numbers: bool) -> bool:

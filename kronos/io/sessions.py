@@ -68,7 +68,8 @@ def to_sessions(wall: pd.Series, instruments: pd.Series, *, absolute: bool, time
     first = wall[known].iloc[0]
     raise UnclearSessionError(
         f"daily bars at {shown}, of which it is unclear whether {first} counts for {first:%Y-%m-%d} or for "
-        f"{nearest[known].iloc[0]:%Y-%m-%d}. Name the time zone of the exchange, e.g. --timezone Asia/Shanghai."
+        f"{nearest[known].iloc[0]:%Y-%m-%d}. Name the time zone of the exchange, e.g. --timezone Asia/Shanghai "
+        "(in training YAML timezone: Asia/Shanghai)."
     )
 
 

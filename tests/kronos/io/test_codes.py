@@ -9,7 +9,8 @@ from kronos.io.codes import to_codes
 
 
 def codes(values: list[object], pad: int | None = None) -> list[object]:
-    return to_codes(pd.Series(values, name="code"), pad, Path("a.csv")).tolist()
+    read = to_codes(pd.Series(values, name="code"), pad, Path("a.csv"))
+    return read.astype(object).where(read.notna(), None).tolist()
 
 
 @pytest.mark.parametrize(
