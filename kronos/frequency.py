@@ -89,6 +89,11 @@ class FrequencyVotes:
             for frequency, name in first.items():
                 self._first[reliable].setdefault(frequency, name)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether two instruments have different frequencies."""
+        return len(self._first[True] or self._first[False]) > 1
+
     def result(self, where: str) -> str | None:
         """The frequency of all, or None where no instrument has one.
 

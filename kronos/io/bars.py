@@ -66,7 +66,11 @@ class BarFiles:
 
     @property
     def frequency(self) -> str | None:
-        """Of the bars read so far."""
+        """Of the bars read so far; None where none of the known ones fits.
+
+        Raises:
+            ValueError: two instruments have different ones.
+        """
         return self._votes.result(self._where)
 
     def rows(self) -> Iterator[pd.DataFrame]:
@@ -76,7 +80,7 @@ class BarFiles:
         Volume and amount are NaN where an instrument has none, or only zeros.
 
         Raises:
-            ValueError: a file that cannot be read, no rows at all, or bars of different frequencies.
+            ValueError: a file that cannot be read, or no rows at all.
         """
         self._notes.clear()
         self._votes = FrequencyVotes()
@@ -190,12 +194,11 @@ class BarFiles:
             layout,
             tuple(names),
             len(frame),
-            votes.result(str(file)),
+            None if votes.mixed else votes.result(str(file)),
             *_span(frame["datetime"]),
-            notes,
+            (*notes, "frequencies differ") if votes.mixed else notes,
         )
         self._votes.update(votes)
-        self._votes.result(self._where)
 
     def _leave_out(self, file: Path) -> None:
         self._notes[file] = FileNotes(file, "", (), 0, None, None, None)

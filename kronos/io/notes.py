@@ -49,7 +49,7 @@ class FileNotes:
             names = f"{len(self.instruments)} instruments ({names}, ...)"
         clock = "%Y-%m-%d" if self.frequency in ("1day", "1week") else "%Y-%m-%d %H:%M"
         span = "no times" if self.start is None else f"{self.start:{clock}} to {self.end:{clock}}"
-        frequency = f"{self.frequency} bars" if self.frequency else "bars"
+        frequency = f"bars of {self.frequency}" if self.frequency else "bars"
         return "; ".join([self.layout, names, f"{self.rows:,} {frequency}, {span}", *self.notes])
 
 

@@ -7,6 +7,7 @@ nothing of.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,9 +17,11 @@ import pandas as pd
 
 from kronos.bars import adjust_bars
 from kronos.io.bars import BarFiles
-from kronos.io.notes import FileNotes
+from kronos.io.notes import FileNotes, summarize
 from kronos.io.rows import ReadOptions
 from kronos.training.config import Source
+
+logger = logging.getLogger(__name__)
 
 
 class Series(NamedTuple):
@@ -85,10 +88,12 @@ class FileBars:
         return self._bars.notes
 
     def series(self) -> Iterator[Series]:
-        """Instrument by instrument, adjusted, in order of the files.
+        """Instrument by instrument, adjusted, in order of the files; then a line per file is logged.
 
         Raises:
             ValueError: a file that cannot be read, or no file holds an instrument asked for.
         """
         for instrument, bars in self._bars.series():
             yield Series(instrument, adjust_bars(bars) if "factor" in bars else bars)
+        for line in summarize(self.notes):
+            logger.info("%s", line)

@@ -48,6 +48,7 @@ class ImportReport:
     Attributes:
         files: name and sha256 of each file.
         understood: what was understood of each file, in one line.
+        frequency: of the bars, by their stamps; None where none of the known ones fits.
         rows_read: rows of all files.
         dropped: by reason, in the order of the checks; a row counts under the first that it fails.
         rows_kept: rows of the result.
@@ -59,6 +60,7 @@ class ImportReport:
 
     files: tuple[dict[str, str], ...]
     understood: tuple[str, ...]
+    frequency: str | None
     rows_read: int
     dropped: tuple[Dropped, ...]
     rows_kept: int
@@ -101,7 +103,7 @@ def import_bars(paths: Sequence[Path], options: ReadOptions | None = None) -> Im
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing column, a date that is none, or no usable row.
+        ValueError: a missing column, a date that is none, bars of different frequencies, or no usable row.
     """
     files = BarFiles(paths, options)
     frames = list(files.rows())
@@ -200,7 +202,7 @@ SHARE_CHECKS: tuple[Check, ...] = (
 
 
 def _import(files: BarFiles, bars: pd.DataFrame, checks: Sequence[Check], notes: list[str]) -> Imported:
-    rows_read = len(bars)
+    rows_read, frequency = len(bars), files.frequency
     dropped: list[Dropped] = []
     for reason, check in checks:
         bars = _drop(bars, check(bars), reason, dropped)
@@ -214,6 +216,7 @@ def _import(files: BarFiles, bars: pd.DataFrame, checks: Sequence[Check], notes:
     report = ImportReport(
         files=tuple(fingerprint(file) for file in files.files),
         understood=tuple(summarize(files.notes)),
+        frequency=frequency,
         rows_read=rows_read,
         dropped=tuple(dropped),
         rows_kept=len(bars),

@@ -44,7 +44,7 @@ def test_yahoo_keeps_raw_prices_and_takes_a_factor_from_the_adjusted_close(tmp_p
         assert_bars(bars, BARS)
         np.testing.assert_allclose(bars["factor"], 0.97)
     assert str(read.files[0]) == (
-        "AAA.csv: Yahoo; AAA; 12 1day bars, 2024-01-02 to 2024-01-17; "
+        "AAA.csv: Yahoo; AAA; 12 bars of 1day, 2024-01-02 to 2024-01-17; "
         "factor = Adj Close / Close, prices kept raw"
     )
     assert read.frequency == "1day"
@@ -323,6 +323,7 @@ def test_frequencies_of_one_source_must_agree(tmp_path: Path) -> None:
     write_tidy(tmp_path / "B.csv", HOURS)
     with pytest.raises(ValueError, match=r"mixes .*: A in A\.csv has 1day bars, B in B\.csv has 60min bars"):
         read_bars(tmp_path)
+    assert len(list(BarFiles(tmp_path).series())) == 2  # whoever knows what they are may still read them
 
 
 def test_a_file_without_rows_is_left_out_among_others_and_refused_alone(tmp_path: Path) -> None:
@@ -354,7 +355,7 @@ def test_many_files_are_told_of_in_a_line_for_each_kind(tmp_path: Path) -> None:
         write_tidy(tmp_path / f"S{number:02}.csv", BARS if number else BARS.drop(columns="volume"))
     lines = summarize(read_bars(tmp_path).files)
     assert lines == [
-        "S00.csv: columns by name; S00; 12 1day bars, 2024-01-02 to 2024-01-17; no volume",
-        "24 files, S01.csv to S24.csv: columns by name; 24 instruments (S01, S02, S03, ...); 288 1day bars, "
+        "S00.csv: columns by name; S00; 12 bars of 1day, 2024-01-02 to 2024-01-17; no volume",
+        "24 files, S01.csv to S24.csv: columns by name; 24 instruments (S01, S02, S03, ...); 288 bars of 1day, "
         "2024-01-02 to 2024-01-17",
     ]

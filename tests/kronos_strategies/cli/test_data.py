@@ -33,7 +33,7 @@ def test_import_writes_a_store_and_shows_the_ledger(files, tmp_path, capsys):
     assert (code, err.strip()) == (0, "")
     for part in ("60", "missing price", "AAA 2024-01-04", "price not positive", "58"):
         assert part in out
-    understood = "bars.csv: columns by name; AAA, BBB; 60 1day bars, 2024-01-01 to 2024-02-09; "
+    understood = "bars.csv: columns by name; AAA, BBB; 60 bars of 1day, 2024-01-01 to 2024-02-09; "
     understood += "missing values: 1 in close"
     assert understood in out
     assert f"KRONOS_QLIB_DATA='{to}' KRONOS_MARKET=two KRONOS_BENCHMARK=IDX" in out
@@ -62,7 +62,7 @@ def test_options_of_import_reach_the_reader(tmp_path, capsys):
     command += ["--columns", "close=last", "datetime=when", "--timezone", "Asia/Shanghai"]
     code, out, err = run(capsys, *command)
     assert (code, err.strip()) == (0, "")
-    assert "a.csv: columns by name; 000001; 12 1day bars, 2024-01-01 to 2024-01-16; " in out
+    assert "a.csv: columns by name; 000001; 12 bars of 1day, 2024-01-01 to 2024-01-16; " in out
     assert "converted to Asia/Shanghai; codes padded to 6 digits" in out
     assert str(read_calendar(tmp_path / "store")[0].date()) == "2024-01-01"
 

@@ -193,6 +193,13 @@ def test_what_was_understood_of_each_file_is_told(long_bars, save, tmp_path):
     ]
     assert all("factor = Adj Close / close" in line for line in report.understood)
     assert report.ledger()["understood"] == list(report.understood)
+    assert report.frequency == "1day"
+    hours = long_bars.assign(datetime=pd.date_range("2024-01-01", periods=40, freq="h"))
+    save(hours.drop(columns="instrument"), "folder/CCC.csv")
+    with pytest.raises(
+        ValueError, match=r"mixes bars of different frequencies: AAA in AAA_1d\.csv has 1day bars"
+    ):
+        import_bars([tmp_path / "folder"])
 
 
 def test_a_volume_of_zero_throughout_is_imported_as_none(long_bars, save):
