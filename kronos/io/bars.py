@@ -11,6 +11,7 @@ import pandas as pd
 
 from kronos.bars import PRICES
 from kronos.frequency import FrequencyVotes
+from kronos.io.codes import is_wanted
 from kronos.io.files import find_files
 from kronos.io.notes import FileNotes
 from kronos.io.rows import ReadOptions, Rows, has_instruments, read_rows, symbol_of
@@ -40,7 +41,7 @@ class BarFiles:
     Args:
         paths: files, folders or glob patterns of CSV and parquet files.
         options: what the files leave open.
-        instruments: read only these; all without any.
+        instruments: read only these, also patterns such as `SH*`; all without any.
 
     Raises:
         FileNotFoundError: a path without a file.
@@ -88,7 +89,10 @@ class BarFiles:
         for files in self._groups():
             frame = self._read_group(files)
             if self._wanted:
-                frame = frame[frame["instrument"].isin(self._wanted)]
+                names = [
+                    name for name in frame["instrument"].dropna().unique() if is_wanted(name, self._wanted)
+                ]
+                frame = frame[frame["instrument"].isin(names)]
             empty = empty and frame.empty
             yield frame
         if empty and not self._wanted:
@@ -105,7 +109,7 @@ class BarFiles:
         absent = set(self._wanted)
         for frame in self.rows():
             for name, bars in frame.dropna(subset=["datetime"]).groupby("instrument", sort=True):
-                absent.discard(str(name))
+                absent = {pattern for pattern in absent if not is_wanted(str(name), [pattern])}
                 bars = bars.drop(columns="instrument").set_index("datetime").sort_index(kind="stable")
                 bars = bars[~bars.index.duplicated(keep="last")]
                 unknown = [c for c in ("volume", "amount", "factor") if c in bars and bars[c].isna().all()]
@@ -133,7 +137,7 @@ class BarFiles:
                 self._leave_out(file)
                 continue
             groups.setdefault(symbol_of(file, self.options), []).append(file)
-        return [files for name, files in groups.items() if not self._wanted or name in self._wanted]
+        return [files for name, files in groups.items() if is_wanted(name, self._wanted)]
 
     def _read_group(self, files: list[Path]) -> pd.DataFrame:
         """The rows of files, under one decision on days and on volume; takes notes on each file."""

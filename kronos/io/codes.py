@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,11 @@ def to_codes(column: pd.Series, pad: int | None, file: Path) -> pd.Series:
             f"6 to read it as {short.zfill(_FULL)} (pad_codes=6), or --pad-codes 1 to keep codes as they are."
         )
     return text.reindex(column.index)
+
+
+def is_wanted(name: str, patterns: Collection[str]) -> bool:
+    """Whether a pattern, perhaps with `*` or `?`, stands for an instrument; without any, all are wanted."""
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _may_lack_zeros(digits: pd.Series, numbers: bool) -> bool:

@@ -314,6 +314,12 @@ def test_only_the_instruments_asked_for_are_read(tmp_path: Path) -> None:
     (tmp_path / "B.csv").write_text("no,bars,at,all,here\n1,2,3,4,5\n")
     files = BarFiles(tmp_path, instruments=["A"])
     assert [name for name, _ in files.series()] == ["A"]
+    tidy = write_tidy(
+        tmp_path / "tidy.parquet", pd.concat([BARS.assign(instrument=name) for name in ("A1", "A2", "B1")])
+    )
+    assert list(read_bars(tidy, instruments=["A*", "B?"]).bars) == ["A1", "A2", "B1"]
+    assert list(read_bars(tidy, instruments=["?2"]).bars) == ["A2"]
+    tidy.unlink()
     with pytest.raises(ValueError, match=r"holds no \['C'\]\. Check the instruments\."):
         read_bars(tmp_path, instruments=["C"])
 
