@@ -21,7 +21,8 @@ from kronos.training.clean import RULES
 
 Stage = Literal["tokenizer", "predictor"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
-FIELDS = ("instrument", "datetime", *FEATURES, "factor")  # what a source may have under another name
+# What a source may have under another name.
+FIELDS = ("instrument", "datetime", "time", *FEATURES, "factor", "adj_close")
 SCRATCH = "none"  # as `pretrained`: start from random weights
 
 

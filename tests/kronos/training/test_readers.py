@@ -77,6 +77,13 @@ def test_fields_say_what_the_file_calls_a_feature(tmp_path: Path) -> None:
     assert_bars(got["000001"], make_bars(30))
 
 
+def test_fields_also_name_a_time_apart_and_an_adjusted_close(tmp_path: Path) -> None:
+    frame = make_bars(30).reset_index().assign(clock="09:30", adj=lambda bars: bars["close"] / 2)
+    frame.to_csv(tmp_path / "A.csv", index=False)
+    got = read(tmp_path / "A.csv", fields={"time": "clock", "adj_close": "adj"})["A"]
+    np.testing.assert_allclose(got["close"], make_bars(30)["close"] / 2)
+
+
 def test_usual_names_need_no_fields(tmp_path: Path) -> None:
     plain = {"instrument": "Ticker", "datetime": "Date", "volume": "vol", "close": "Close"}
     tidy(make_bars(30)).rename(columns=plain).to_csv(tmp_path / "bars.csv", index=False)
