@@ -49,7 +49,10 @@ def infer_frequency(index: pd.DatetimeIndex) -> str | None:
     Returns:
         "1min" to "1week"; None for fewer than two bars and for other steps, such as 10 minutes or a month.
     """
-    steps = _steps(index)
+    return _frequency(_steps(index))
+
+
+def _frequency(steps: np.ndarray) -> str | None:
     if not len(steps):
         return None
     mode = _mode(steps)
@@ -65,10 +68,53 @@ def infer_frequency(index: pd.DatetimeIndex) -> str | None:
     return _NAMES.get(minutes)
 
 
+class FrequencyVotes:
+    """The frequency that several instruments share; those with few bars count where no other has many."""
+
+    def __init__(self) -> None:
+        self._first: dict[bool, dict[str, str]] = {
+            True: {},
+            False: {},
+        }  # by reliability: frequency -> instrument
+
+    def add(self, name: str, index: pd.DatetimeIndex) -> None:
+        """Count one instrument; `name` is what to call it in an error."""
+        steps = _steps(index)
+        if (frequency := _frequency(steps)) is not None:
+            self._first[len(steps) >= _RELIABLE].setdefault(frequency, name)
+
+    def update(self, other: FrequencyVotes) -> None:
+        """Count the instruments of another one."""
+        for reliable, first in other._first.items():
+            for frequency, name in first.items():
+                self._first[reliable].setdefault(frequency, name)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether two instruments have different frequencies."""
+        return len(self._first[True] or self._first[False]) > 1
+
+    def result(self, where: str) -> str | None:
+        """The frequency of all, or None where no instrument has one.
+
+        Args:
+            where: what to call the whole in an error.
+
+        Raises:
+            ValueError: two instruments have different frequencies.
+        """
+        found = self._first[True] or self._first[False]
+        if len(found) > 1:
+            (one, first), (two, second) = list(found.items())[:2]
+            raise ValueError(
+                f"{where} mixes bars of different frequencies: {first} has {one} bars, {second} has {two} bars. "
+                "Keep one frequency per source, or name the files of one."
+            )
+        return next(iter(found), None)
+
+
 def common_frequency(indexes: Iterable[tuple[str, pd.DatetimeIndex]], where: str) -> str | None:
     """The frequency that several instruments (or files) share.
-
-    Instruments with few bars only vote where no other one has many.
 
     Args:
         indexes: what to call an instrument in an error, and the timestamps of its bars.
@@ -80,27 +126,16 @@ def common_frequency(indexes: Iterable[tuple[str, pd.DatetimeIndex]], where: str
     Raises:
         ValueError: two instruments have different frequencies.
     """
-    votes: dict[bool, dict[str, str]] = {
-        True: {},
-        False: {},
-    }  # by reliability: frequency -> its first instrument
+    votes = FrequencyVotes()
     for name, index in indexes:
-        if (frequency := infer_frequency(index)) is not None:
-            votes[len(_steps(index)) >= _RELIABLE].setdefault(frequency, name)
-    found = votes[True] or votes[False]
-    if len(found) > 1:
-        (one, first), (two, second) = list(found.items())[:2]
-        raise ValueError(
-            f"{where} mixes bars of different frequencies: {first} has {one} bars, {second} has {two} bars. "
-            "Keep one frequency per source, or name the files of one."
-        )
-    return next(iter(found), None)
+        votes.add(name, index)
+    return votes.result(where)
 
 
 def _steps(index: pd.DatetimeIndex) -> np.ndarray:
     """(distinct timestamps - 1,) int64 seconds between neighbors."""
-    times = np.unique(pd.DatetimeIndex(index).dropna().as_unit("ns").asi8)
-    seconds = np.rint(np.diff(times) / 1e9).astype(np.int64)
+    nanoseconds = np.diff(np.sort(pd.DatetimeIndex(index).dropna().as_unit("ns").asi8))
+    seconds = np.rint(nanoseconds[nanoseconds > 0] / 1e9).astype(np.int64)
     days = np.rint(seconds / 86400).astype(np.int64)
     return np.where(seconds >= 22 * 3600, days * 86400, seconds)
 

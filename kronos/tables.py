@@ -1,11 +1,10 @@
-"""Tables from files: CSV or parquet, columns by their usual names, dates that are dates."""
+"""Tables from files: CSV or parquet, columns by their usual names, dates that are dates. Bars: `kronos.io`."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 
@@ -20,7 +19,6 @@ def read_table(
     file: Path,
     required: Sequence[str],
     optional: Sequence[str],
-    heads: Mapping[str, str] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Read the columns asked for, under the names asked for; instruments as text, empty ones missing.
 
@@ -30,18 +28,15 @@ def read_table(
         file: CSV or parquet.
         required: columns that must be there.
         optional: columns that may be.
-        heads: what the file calls a column, where neither its name nor an alias tells; one named must be there.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: neither CSV nor parquet, unreadable, or a column that is missing or there twice.
     """
-    wanted = {name: heads.get(name, name).strip().lower() for name in (*required, *optional)}
     # Codes such as 000001 are text.
-    table = _load(file, text={wanted.get("instrument", ""), "instrument", *ALIASES["instrument"]})
-    found = {n: head for n, called in wanted.items() if (head := _find(called, table, file)) is not None}
-    named = [name for name in optional if name in heads]
-    if missing := [wanted[name] for name in (*required, *named) if name not in found]:
+    table = _load(file, text={"instrument", *ALIASES["instrument"]})
+    found = {n: head for n in (*required, *optional) if (head := _find(n, table, file)) is not None}
+    if missing := [name for name in required if name not in found]:
         raise ValueError(
             f"{file} lacks the columns {missing}; it has {list(table.columns)}. Rename or add them."
         )

@@ -22,7 +22,8 @@ from kronos.training.clean import RULES
 
 Stage = Literal["tokenizer", "predictor"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
-FIELDS = ("instrument", "datetime", *FEATURES, "factor")  # what a source may have under another name
+# What a source may have under another name.
+FIELDS = ("instrument", "datetime", "time", *FEATURES, "factor", "adj_close")
 SCRATCH = "none"  # as `pretrained`: start from random weights
 AUTO = "auto"  # as `frequency`: as the timestamps say
 
@@ -32,12 +33,14 @@ class Source:
     """Bars of one kind: a market, a frequency, a span.
 
     Attributes:
-        path: a Qlib store, a CSV or parquet file, or a folder of such files. A file without a column `instrument`
-            holds one, named like the file. Prices are adjusted by a column `factor` or `factor_est`.
+        path: a Qlib store, a CSV or parquet file, a folder of such files, or a glob pattern. A file without a
+            column of instruments holds the one in its name. A column `factor` or `Adj Close` adjusts prices.
         name: in tables and model cards; the path's own when omitted.
         market: of a Qlib store: whose members to learn from.
         instruments: only these.
         fields: what the source calls a feature, where it is not our name, e.g. {amount: money}.
+        timezone: of files: zone of the exchange, to which stamps with an offset and epochs are converted.
+        pad_codes: of files: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
         start: first date.
         end: last date.
         train_until: instead of the one for all sources.
@@ -52,6 +55,8 @@ class Source:
     market: str = "all"
     instruments: tuple[str, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
+    timezone: str | None = None
+    pad_codes: int | None = None
     start: str | None = None
     end: str | None = None
     train_until: str | None = None

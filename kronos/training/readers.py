@@ -7,6 +7,7 @@ nothing of.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import NamedTuple, Protocol, cast
 
 import pandas as pd
 
-from kronos.bars import PRICES, adjust_bars
-from kronos.tables import read_table, to_dates
+from kronos.bars import adjust_bars
+from kronos.io.bars import BarFiles
+from kronos.io.notes import FileNotes, summarize
+from kronos.io.rows import ReadOptions
 from kronos.training.config import Source
 
-SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz")
-FACTORS = ("factor", "factor_est")  # the exact one first
+logger = logging.getLogger(__name__)
 
 
 class Series(NamedTuple):
@@ -65,56 +67,33 @@ def is_qlib_store(path: Path) -> bool:
 
 
 class FileBars:
-    """CSV or parquet files, tidy or one instrument each."""
+    """CSV or parquet files, tidy or one symbol each; a symbol may go on over several files.
+
+    Raises:
+        FileNotFoundError: there is no file at the source's path.
+        ValueError: a file of another kind, an unknown time zone.
+    """
 
     def __init__(self, source: Source) -> None:
-        self.source = source
-        self._files = _files(source.path.expanduser())
+        options = ReadOptions(source.fields, source.timezone, source.pad_codes)
+        self._bars = BarFiles(source.path, options, source.instruments)
 
     def files(self) -> list[Path]:
         """The files, in order of their names."""
-        return self._files
+        return self._bars.files
+
+    @property
+    def notes(self) -> tuple[FileNotes, ...]:
+        """What was understood of each file whose bars have been read so far."""
+        return self._bars.notes
 
     def series(self) -> Iterator[Series]:
-        """Instrument by instrument, file by file; a series does not go on in another file.
+        """Instrument by instrument, adjusted, in order of the files; then a line per file is logged.
 
         Raises:
-            ValueError: a file lacks a column or holds a date that is none; no file holds an instrument asked for.
+            ValueError: a file that cannot be read, or no file holds an instrument asked for.
         """
-        absent = set(self.source.instruments)
-        for file in self._files:
-            for series in self._series(file):
-                absent.discard(series.instrument)
-                yield series
-        if absent:
-            raise ValueError(f"{self.source.path} holds no {sorted(absent)}. Check the instruments.")
-
-    def _series(self, file: Path) -> Iterator[Series]:
-        optional = ("instrument", "volume", "amount", *FACTORS)
-        table = read_table(file, ("datetime", *PRICES), optional, self.source.fields)
-        table["datetime"] = to_dates(table["datetime"], file)
-        if "instrument" not in table:
-            table["instrument"] = file.name.partition(".")[0]
-        if wanted := self.source.instruments:
-            table = table[table["instrument"].isin(wanted)]
-        for name, bars in table.groupby("instrument", sort=True):
-            bars = bars.drop(columns="instrument").set_index("datetime").sort_index(kind="stable")
-            yield Series(str(name), _adjusted(bars[~bars.index.duplicated(keep="last")]))
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is neither a file nor a folder of bars. Check the path.")
-    files = sorted(file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES))
-    if not files:
-        raise FileNotFoundError(f"{path} holds no file of bars. It needs some of {list(SUFFIXES)}.")
-    return files
-
-
-def _adjusted(bars: pd.DataFrame) -> pd.DataFrame:
-    for name in FACTORS:
-        if name in bars:
-            return adjust_bars(bars, name)
-    return bars
+        for instrument, bars in self._bars.series():
+            yield Series(instrument, adjust_bars(bars) if "factor" in bars else bars)
+        for line in summarize(self.notes):
+            logger.info("%s", line)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -34,34 +34,46 @@ def import_files(
     market: str = "csi300",
     benchmark: Path | None = None,
     membership: Path | None = None,
+    columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
+    timezone: str | None = None,
+    pad_codes: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Import daily bars from CSV or parquet files, and say what was dropped.
+    """Import daily bars from CSV or parquet files, and say what was understood and what was dropped.
 
     For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
 
     Args:
-        files: bars of shares: instrument, datetime, open, high, low, close, volume, perhaps amount and factor.
-            With a factor prices are raw (adjusted = price * factor), without one they count as adjusted.
+        files: bars of shares: files, folders or glob patterns; tidy, or one symbol per file with the symbol in the
+            file's name; columns by their usual names or as Yahoo, AKShare, Tushare, Binance and MetaTrader have
+            them. With a factor or an adjusted close prices are raw (adjusted = price * factor), without one they
+            count as adjusted.
         to: the folder to make.
         market: name of the market that the members form in Qlib.
         benchmark: bars of one or several indices.
         membership: dated membership: instrument, start, end, a row for each stay. Without it a name is a member
             from its first to its last bar, which favours survivors if the names were chosen today.
+        columns: what the bars' files call a column, where nothing else tells: close=Last volume=Turnover.
+        timezone: zone of the exchange, to which stamps with a UTC offset and epochs are converted.
+        pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
         overwrite: replace a store that is already there.
     """
+    from kronos.io.columns import parse_columns
+    from kronos.io.rows import ReadOptions
     from kronos_strategies.data.importer import import_bars, import_benchmarks
     from kronos_strategies.data.qlib_store import write_store
 
-    bars, report = import_bars(files)
+    bars, report = import_bars(files, ReadOptions(parse_columns(columns), timezone, pad_codes))
     _show_ledger("bars", report)
     source: dict[str, object] = {"kind": "import", "bars": report.ledger()}
     indices = None
     if benchmark is not None:
-        indices, index_report = import_benchmarks(benchmark)
+        indices, index_report = import_benchmarks(
+            benchmark, ReadOptions(timezone=timezone, pad_codes=pad_codes)
+        )
         _show_ledger("benchmarks", index_report)
         source["benchmarks"] = index_report.ledger()
-    spans, source["membership"], remark = _members(membership, bars)
+    spans, source["membership"], remark = _members(membership, bars, pad_codes)
     with progress_bar("writing", "instruments") as progress:
         summary = write_store(
             bars,
@@ -99,7 +111,7 @@ def simulate(
     _show_store(summary, "these data are SIMULATED; an effect found here was planted and is no alpha.")
 
 
-def _members(file: Path | None, bars: DataFrame) -> tuple[DataFrame, object, str]:
+def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple[DataFrame, object, str]:
     """Membership spans, where they come from, and what to say about them."""
     from kronos.tables import fingerprint
     from kronos_strategies.data.importer import import_membership
@@ -110,20 +122,24 @@ def _members(file: Path | None, bars: DataFrame) -> tuple[DataFrame, object, str
             "a name is a member from its first to its last bar, prone to survivorship (see --membership)."
         )
         return listing_spans(bars), LISTING, remark
-    spans, unknown = import_membership(file, bars)
+    spans, unknown = import_membership(file, bars, pad_codes)
     return spans, fingerprint(file), f"{unknown} of the members in {file} have no bars and are left out."
 
 
 def _show_ledger(what: str, report: ImportReport) -> None:
-    """Print what became of each row."""
-    table = Table("rows", f"{what}: {', '.join(file['name'] for file in report.files)}", "first")
+    """Print what was understood of each file, and what became of each row."""
+    console = Console()
+    for line in report.understood:
+        console.print(escape(line), soft_wrap=True, highlight=False)
+    names = [file["name"] for file in report.files]
+    shown = ", ".join(names[:3]) + (f", ... ({len(names)} files)" if len(names) > 3 else "")
+    table = Table("rows", f"{what}: {escape(shown)}", "first")
     table.columns[0].justify = "right"
     table.add_row(f"{report.rows_read:,}", "read", "")
     for drop in report.dropped:
         table.add_row(f"-{drop.rows:,}", escape(drop.reason), escape(drop.example))
     kept = f"kept: {report.instruments} instruments, {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d}"
     table.add_row(f"{report.rows_kept:,}", kept, "")
-    console = Console()
     console.print(table)
     for remark in report.notes:
         note(console, remark)

@@ -1,7 +1,7 @@
 """Bars from CSV or parquet files, with a ledger of every row that was dropped and why.
 
-A row is read as it stands or dropped; no value is made up. A column may go by another usual name (ALIASES).
-Without a factor, prices are taken as adjusted already. With one they are raw: adjusted price = raw * factor.
+A row is read as `kronos.io` understands it or dropped; no value is made up. Without a factor, prices are taken as
+adjusted already. With one they are raw: adjusted price = raw * factor.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
+from kronos.io.bars import BarFiles
+from kronos.io.codes import to_codes
+from kronos.io.notes import summarize
+from kronos.io.rows import ReadOptions
 from kronos.tables import fingerprint, read_table, to_dates
-from kronos_strategies.data.tidy import KEYS, OPTIONAL, REQUIRED, SPAN, first_key
+from kronos_strategies.data.tidy import KEYS, SPAN, first_key
 
 _TOLERANCE = 1e-4  # relative, as in kronos.bars
 _JUMP = 0.4  # a larger move from close to close is worth a look
@@ -43,6 +47,8 @@ class ImportReport:
 
     Attributes:
         files: name and sha256 of each file.
+        understood: what was understood of each file, in one line.
+        frequency: of the bars, by their stamps; None where none of the known ones fits.
         rows_read: rows of all files.
         dropped: by reason, in the order of the checks; a row counts under the first that it fails.
         rows_kept: rows of the result.
@@ -53,6 +59,8 @@ class ImportReport:
     """
 
     files: tuple[dict[str, str], ...]
+    understood: tuple[str, ...]
+    frequency: str | None
     rows_read: int
     dropped: tuple[Dropped, ...]
     rows_kept: int
@@ -62,9 +70,13 @@ class ImportReport:
     notes: tuple[str, ...]
 
     def ledger(self) -> dict[str, object]:
-        """The report as JSON-ready provenance: files, rows read and dropped."""
-        dropped = {drop.reason: drop.rows for drop in self.dropped}
-        return {"files": list(self.files), "rows_read": self.rows_read, "dropped": dropped}
+        """The report as JSON-ready provenance: files, how they were understood, rows read and dropped."""
+        return {
+            "files": list(self.files),
+            "understood": list(self.understood),
+            "rows_read": self.rows_read,
+            "dropped": {drop.reason: drop.rows for drop in self.dropped},
+        }
 
 
 class Imported(NamedTuple):
@@ -77,28 +89,36 @@ class Imported(NamedTuple):
 Check = tuple[str, Callable[[pd.DataFrame], pd.Series]]
 
 
-def import_bars(files: Sequence[Path]) -> Imported:
+def import_bars(paths: Sequence[Path], options: ReadOptions | None = None) -> Imported:
     """Read the bars of shares from files.
 
     Args:
-        files: CSV or parquet, each with instrument, datetime, open, high, low, close, volume, and perhaps
-            amount and factor, the same in all files.
+        paths: CSV or parquet files, folders or glob patterns, in any layout that `kronos.io` knows; with a factor
+            in all files or in none.
+        options: what the files leave open.
+
+    Returns:
+        bars: instrument, datetime, open, high, low, close, volume, factor and perhaps amount. Volume or amount are
+            NaN throughout an instrument for which the files have none, or only zeros.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing column, a date that is none, or no usable row.
+        ValueError: a missing column, a date that is none, bars of different frequencies, or no usable row.
     """
-    tables = [read_table(file, REQUIRED, OPTIONAL) for file in files]
-    if len({frozenset(table.columns) for table in tables}) > 1:
-        odd = next(i for i, table in enumerate(tables) if set(table.columns) != set(tables[0].columns))
-        differ = sorted(set(tables[odd].columns) ^ set(tables[0].columns))
+    files = BarFiles(paths, options)
+    frames = list(files.rows())
+    if len(with_factor := {"factor" in frame for frame in frames if len(frame)}) > 1:
         raise ValueError(
-            f"{files[0]} and {files[odd]} differ in the columns {differ}. Import like with like."
+            f"some of the {len(files.files)} files have a factor or an adjusted close and others have none. "
+            "Import like with like."
         )
-    return _import(files, tables, SHARE_CHECKS)
+    notes = [] if True in with_factor else ["no column 'factor': prices are taken as adjusted already."]
+    bars = pd.concat(frames, ignore_index=True)
+    bars = bars.assign(volume=bars.get("volume", np.nan), factor=bars.get("factor", 1.0))
+    return _import(files, bars, SHARE_CHECKS, notes)
 
 
-def import_benchmarks(file: Path) -> Imported:
+def import_benchmarks(file: Path, options: ReadOptions | None = None) -> Imported:
     """Read index bars from one file, which may hold several indices.
 
     Volume may be absent or missing, as it is for many indices; it is 0 then. Amount and factor are not read.
@@ -107,15 +127,16 @@ def import_benchmarks(file: Path) -> Imported:
         FileNotFoundError: no such file.
         ValueError: a missing column, a date that is none, or no usable row.
     """
-    table = read_table(file, (*KEYS, *PRICES), ("volume",))
-    if "volume" not in table:
-        table["volume"] = 0.0
-    table["volume"] = pd.to_numeric(table["volume"], errors="coerce").fillna(0.0)
-    table["factor"] = 1.0
-    return _import([file], [table], PRICE_CHECKS)
+    files = BarFiles(file, options)
+    bars = pd.concat(files.rows(), ignore_index=True)
+    volume = bars["volume"].fillna(0.0) if "volume" in bars else 0.0
+    bars = bars[[*KEYS, *PRICES]].assign(volume=volume, factor=1.0)
+    return _import(files, bars, PRICE_CHECKS, [])
 
 
-def import_membership(file: Path, bars: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def import_membership(
+    file: Path, bars: pd.DataFrame, pad_codes: int | None = None
+) -> tuple[pd.DataFrame, int]:
     """Read the dated membership of a market: a row of instrument, start, end for each stay.
 
     Each stay must be one that was known on its first day, as in an index provider's announcements. Without such
@@ -125,6 +146,7 @@ def import_membership(file: Path, bars: pd.DataFrame) -> tuple[pd.DataFrame, int
     Args:
         file: CSV or parquet. An empty end means: still a member.
         bars: the imported bars.
+        pad_codes: as for the bars.
 
     Returns:
         frame of SPAN, restricted to instruments with bars; and the number of instruments left out.
@@ -134,6 +156,7 @@ def import_membership(file: Path, bars: pd.DataFrame) -> tuple[pd.DataFrame, int
         ValueError: a missing column, or a date that is none.
     """
     table = read_table(file, SPAN, ())
+    table["instrument"] = to_codes(table["instrument"], pad_codes, file)
     for column in ("start", "end"):
         table[column] = to_dates(table[column], file)
     table["end"] = table["end"].fillna(bars["datetime"].max())
@@ -156,6 +179,12 @@ def _quantities(bars: pd.DataFrame) -> pd.DataFrame:
     return bars[[column for column in ("volume", "amount") if column in bars]]
 
 
+def _quantity_missing(bars: pd.DataFrame) -> pd.Series:
+    """Missing where the instrument has others: an instrument may have no volume at all."""
+    missing = _quantities(bars).isna()
+    return (missing & ~missing.groupby(bars["instrument"]).transform("all")).any(axis=1)
+
+
 PRICE_CHECKS: tuple[Check, ...] = (
     ("no instrument or no date", lambda bars: bars[list(KEYS)].isna().any(axis=1)),
     ("missing price", lambda bars: bars[list(PRICES)].isna().any(axis=1)),
@@ -165,33 +194,29 @@ PRICE_CHECKS: tuple[Check, ...] = (
 )
 SHARE_CHECKS: tuple[Check, ...] = (
     *PRICE_CHECKS,
-    ("missing volume or amount", lambda bars: _quantities(bars).isna().any(axis=1)),
+    ("missing volume or amount", _quantity_missing),
     ("negative volume or amount", lambda bars: (_quantities(bars) < 0).any(axis=1)),
     ("factor missing or not positive", lambda bars: ~(bars["factor"] > 0)),
     ("no trade (volume 0, one price)", _untraded),
 )
 
 
-def _import(files: Sequence[Path], tables: list[pd.DataFrame], checks: Sequence[Check]) -> Imported:
-    for file, table in zip(files, tables, strict=True):
-        table["datetime"] = to_dates(table["datetime"], file)
-        for column in table.columns.difference(list(KEYS)):
-            table[column] = pd.to_numeric(table[column], errors="coerce").astype(float)
-    bars = pd.concat(tables, ignore_index=True)
-    notes = [] if "factor" in bars else ["no column 'factor': prices are taken as adjusted already."]
-    rows_read, bars = len(bars), bars.assign(factor=bars.get("factor", 1.0))
+def _import(files: BarFiles, bars: pd.DataFrame, checks: Sequence[Check], notes: list[str]) -> Imported:
+    rows_read, frequency = len(bars), files.frequency
     dropped: list[Dropped] = []
     for reason, check in checks:
         bars = _drop(bars, check(bars), reason, dropped)
     bars = _drop(bars, bars.duplicated(list(KEYS), keep="last"), "duplicate key (the last is kept)", dropped)
     if bars.empty:
-        reasons = ", ".join(f"{drop.rows} x {drop.reason}" for drop in dropped) or "the files are empty"
+        reasons = ", ".join(f"{drop.rows} x {drop.reason}" for drop in dropped)
         raise ValueError(
-            f"none of {rows_read} rows in {files[0]} is a usable bar: {reasons}. Check the columns."
+            f"none of {rows_read} rows in {files.files[0]} is a usable bar: {reasons}. Check the columns."
         )
     bars = bars.sort_values(list(KEYS), ignore_index=True)
     report = ImportReport(
-        files=tuple(fingerprint(file) for file in files),
+        files=tuple(fingerprint(file) for file in files.files),
+        understood=tuple(summarize(files.notes)),
+        frequency=frequency,
         rows_read=rows_read,
         dropped=tuple(dropped),
         rows_kept=len(bars),

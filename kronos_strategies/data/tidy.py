@@ -28,7 +28,7 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     """Return daily bars sorted by instrument and date, with a factor, without other columns.
 
     Args:
-        bars: columns REQUIRED, perhaps OPTIONAL.
+        bars: columns REQUIRED, perhaps OPTIONAL. Volume and amount may be NaN throughout an instrument.
         name: what to call the frame in an error.
 
     Raises:
@@ -51,7 +51,7 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     if "factor" not in tidy:
         tidy["factor"] = 1.0
     _check_keys(tidy, name)
-    check_bars(tidy.set_index(list(KEYS)), name)
+    check_bars(_without_absent(tidy).set_index(list(KEYS)), name)
     _check_positive(tidy, name)
     for symbol, rows in tidy.groupby("instrument", sort=False):
         adjusted = rows[list(PRICES)].mul(rows["factor"], axis=0).set_index(rows["datetime"])
@@ -115,6 +115,13 @@ def first_key(bars: pd.DataFrame, where: np.ndarray | pd.Series) -> str:
     row = bars.iloc[int(np.argmax(where))]
     symbol, day = row["instrument"], row["datetime"]
     return f"{'?' if pd.isna(symbol) else symbol} {'?' if pd.isna(day) else f'{day:%Y-%m-%d}'}"
+
+
+def _without_absent(tidy: pd.DataFrame) -> pd.DataFrame:
+    """The frame with 0 where an instrument has no volume, or no amount, at all."""
+    columns = [column for column in ("volume", "amount") if column in tidy]
+    absent = tidy[columns].isna().groupby(tidy["instrument"]).transform("all")
+    return tidy.assign(**{column: tidy[column].mask(absent[column], 0.0) for column in columns})
 
 
 def _check_keys(tidy: pd.DataFrame, name: str) -> None:

@@ -77,6 +77,13 @@ def test_fields_say_what_the_file_calls_a_feature(tmp_path: Path) -> None:
     assert_bars(got["000001"], make_bars(30))
 
 
+def test_fields_also_name_a_time_apart_and_an_adjusted_close(tmp_path: Path) -> None:
+    frame = make_bars(30).reset_index().assign(clock="09:30", adj=lambda bars: bars["close"] / 2)
+    frame.to_csv(tmp_path / "A.csv", index=False)
+    got = read(tmp_path / "A.csv", fields={"time": "clock", "adj_close": "adj"})["A"]
+    np.testing.assert_allclose(got["close"], make_bars(30)["close"] / 2)
+
+
 def test_usual_names_need_no_fields(tmp_path: Path) -> None:
     plain = {"instrument": "Ticker", "datetime": "Date", "volume": "vol", "close": "Close"}
     tidy(make_bars(30)).rename(columns=plain).to_csv(tmp_path / "bars.csv", index=False)
@@ -86,6 +93,15 @@ def test_usual_names_need_no_fields(tmp_path: Path) -> None:
 def test_volume_and_amount_may_be_absent(tmp_path: Path) -> None:
     write_bars(tmp_path / "bars.parquet", make_bars(30).drop(columns=["volume", "amount"]))
     assert list(read(tmp_path / "bars.parquet")["I0"].columns) == list(FEATURES[:4])
+
+
+def test_what_was_understood_of_each_file_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    yahoo = make_bars(30).rename(columns=str.title).assign(**{"Adj Close": make_bars(30)["close"] / 2})
+    yahoo.drop(columns="Amount").to_csv(tmp_path / "AAA.csv", index_label="Date")
+    with caplog.at_level("INFO"):
+        bars = read(tmp_path)["AAA"]
+    np.testing.assert_allclose(bars["close"], make_bars(30)["close"] / 2)
+    assert [line.partition(",")[0] for line in caplog.messages] == ["AAA.csv: Yahoo; AAA; 30 bars of 1day"]
 
 
 def test_only_the_instruments_asked_for_are_read(tmp_path: Path) -> None:
@@ -152,7 +168,8 @@ def test_without_the_package_that_reads_stores_one_sentence_says_what_to_do(
             r"late\.csv has 30 values in 'datetime' that are no dates, the first 'soon' in row 1",
         ),
         ("close.csv", {}, r"close\.csv lacks the columns \['close'\]; it has"),
-        ("bars.txt", {}, r"bars\.txt is neither \.csv nor \.parquet\. Convert it first\."),
+        ("bars.xlsx", {}, r"bars\.xlsx is neither \.csv nor \.parquet\. Convert it first\."),
+        ("bars.csv", {"timezone": "Mars/Base"}, r"timezone=Mars/Base is not a time zone\. Name the one"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -164,6 +181,6 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(
     bars.to_csv(tmp_path / "bars.csv", index=False)
     bars.assign(datetime="soon").to_csv(tmp_path / "late.csv", index=False)
     bars.drop(columns="close").to_csv(tmp_path / "close.csv", index=False)
-    (tmp_path / "bars.txt").write_text("x")
+    (tmp_path / "bars.xlsx").write_text("x")
     with pytest.raises((ValueError, OSError), match=says):
         read(tmp_path / name, **settings)

@@ -2,8 +2,10 @@ import pandas as pd
 import pytest
 
 from kronos.tables import fingerprint
+from kronos.training.config import Source
 from kronos_strategies.data.qlib_bins import read_calendar, read_market
 from kronos_strategies.data.qlib_store import read_summary
+from kronos_strategies.data.training import QlibBars
 
 from .conftest import run
 
@@ -31,6 +33,9 @@ def test_import_writes_a_store_and_shows_the_ledger(files, tmp_path, capsys):
     assert (code, err.strip()) == (0, "")
     for part in ("60", "missing price", "AAA 2024-01-04", "price not positive", "58"):
         assert part in out
+    understood = "bars.csv: columns by name; AAA, BBB; 60 bars of 1day, 2024-01-01 to 2024-02-09; "
+    understood += "missing values: 1 in close"
+    assert understood in out
     assert f"KRONOS_QLIB_DATA='{to}' KRONOS_MARKET=two KRONOS_BENCHMARK=IDX" in out
     assert "KRONOS_TEST_END=2024-02-09 qrun configs/kronos_csi300.yaml" in out
 
@@ -39,10 +44,36 @@ def test_import_writes_a_store_and_shows_the_ledger(files, tmp_path, capsys):
     assert read_market(to, "two")["start"].dt.day.tolist() == [2, 10]
     assert summary.source["bars"] == {
         "files": [fingerprint(files["bars"])],
+        "understood": [understood],
         "rows_read": 60,
         "dropped": {"missing price": 1, "price not positive": 1},
     }
     assert summary.source["membership"] == fingerprint(files["members"])
+
+
+def test_options_of_import_reach_the_reader(tmp_path, capsys):
+    days = pd.bdate_range("2024-01-01", periods=12, tz="Asia/Shanghai").tz_convert("UTC")
+    bars = pd.DataFrame(
+        {"when": days, "code": "1", "open": 10.0, "high": 11.0, "low": 9.0, "last": 10.5, "vol": 5}
+    )
+    (tmp_path / "bars").mkdir()
+    bars.to_csv(tmp_path / "bars" / "a.csv", index=False)
+    command = ["data", "import", tmp_path / "bars", "--to", tmp_path / "store", "--pad-codes", "6"]
+    command += ["--columns", "close=last", "datetime=when", "--timezone", "Asia/Shanghai"]
+    code, out, err = run(capsys, *command)
+    assert (code, err.strip()) == (0, "")
+    assert "a.csv: columns by name; 000001; 12 bars of 1day, 2024-01-01 to 2024-01-16; " in out
+    assert "converted to Asia/Shanghai; codes padded to 6 digits" in out
+    assert str(read_calendar(tmp_path / "store")[0].date()) == "2024-01-01"
+
+
+def test_a_store_without_volume_is_read_back_without(tmp_path, capsys):
+    days = pd.bdate_range("2024-01-01", periods=12)
+    bars = pd.DataFrame({"date": days, "open": 10.0, "high": 11.0, "low": 9.0, "close": 10.5, "volume": 0})
+    bars.to_csv(tmp_path / "EURUSD.csv", index=False)
+    assert run(capsys, "data", "import", tmp_path / "EURUSD.csv", "--to", tmp_path / "store")[0] == 0
+    (series,) = QlibBars(Source(tmp_path / "store")).series()
+    assert (series.instrument, len(series.bars), "volume" in series.bars) == ("EURUSD", 12, False)
 
 
 def test_without_a_membership_file_the_output_warns_of_survivors(files, tmp_path, capsys):
@@ -72,7 +103,10 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("tokens", "says"),
     [
-        (["data", "import", "nix.csv", "--to", "store"], "nix.csv is no file. Check the path."),
+        (
+            ["data", "import", "nix.csv", "--to", "store"],
+            "nix.csv is neither a file nor a folder of bars. Check the path.",
+        ),
         (["data", "import", "--to", "store"], "requires an argument"),
         (
             ["data", "import", "{bars}", "--to", "store", "--market", "CSI 300"],
@@ -84,6 +118,16 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
         (["data", "simulate", "--to", "store", "--seed", "x"], "--seed"),
         (["data", "simulate"], "--to"),
         (["dota"], "dota"),
+        (
+            ["data", "import", "{bars}", "--to", "store", "--columns", "close"],
+            "columns=close names no column",
+        ),
+        (["data", "import", "{bars}", "--to", "store", "--columns", "last=close"], "columns has ['last']"),
+        (
+            ["data", "import", "{bars}", "--to", "store", "--timezone", "Mars"],
+            "timezone=Mars is not a time zone",
+        ),
+        (["data", "import", "{bars}", "--to", "store", "--pad-codes", "0"], "pad_codes=0 is not a number"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.io.rows import ReadOptions
 from kronos.tables import fingerprint
 from kronos_strategies.data.importer import import_bars, import_benchmarks, import_membership
 
@@ -157,10 +158,10 @@ def test_membership_leaves_out_names_without_bars_and_ends_open_stays_on_the_las
             lambda f: f.assign(datetime="soon"),
             r"40 values in 'datetime' that are no dates, the first 'soon' in row 1",
         ),
-        (lambda f: f.assign(datetime=1577923200), "no dates, the first '1577923200'"),
+        (lambda f: f.assign(datetime=1577923), "no dates, the first '1577923'"),
         (lambda f: f.assign(datetime="02.01.2024"), "Write them as YYYY-MM-DD"),
         (lambda f: f.assign(close=0.0), "none of 40 rows in .* is a usable bar: 40 x price not positive"),
-        (lambda f: f.head(0), "none of 0 rows in .* is a usable bar: the files are empty"),
+        (lambda f: f.head(0), r"bars\.csv has a header but no rows\. It needs bars\."),
     ],
 )
 def test_files_that_hold_no_bars_are_refused_in_a_sentence(long_bars, save, change, says):
@@ -168,10 +169,56 @@ def test_files_that_hold_no_bars_are_refused_in_a_sentence(long_bars, save, chan
         import_bars([save(change(long_bars))])
 
 
-def test_files_with_different_columns_are_not_mixed(long_bars, save):
+def test_raw_and_adjusted_prices_are_not_mixed(long_bars, save, tmp_path):
     files = [save(long_bars, "a.csv"), save(long_bars.drop(columns="factor"), "b.csv")]
-    with pytest.raises(ValueError, match=r"a.csv and .*b.csv differ in the columns \['factor'\]"):
+    with pytest.raises(ValueError, match=r"b.csv and .*a.csv differ in the columns \['factor'\]"):
         import_bars(files)
+    for name, frame in (("AAA.csv", long_bars), ("BBB.csv", long_bars.drop(columns="factor"))):
+        save(frame.drop(columns="instrument"), name)
+    with pytest.raises(ValueError, match="some of the 2 files have a factor or an adjusted close"):
+        import_bars([tmp_path / "AAA.csv", tmp_path / "BBB.csv"])
+
+
+def test_what_was_understood_of_each_file_is_told(long_bars, save, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("AAA", "BBB"):
+        frame = long_bars.rename(columns={"factor": "Adj Close"}).drop(columns="instrument")
+        save(frame.assign(**{"Adj Close": 5.25}), f"folder/{name}_1d.csv")
+    kept, report = import_bars([tmp_path / "folder"])
+    assert kept["instrument"].unique().tolist() == ["AAA", "BBB"]
+    assert (kept["factor"] == 0.5).all()
+    assert [line.partition(";")[0] for line in report.understood] == [
+        "AAA_1d.csv: Yahoo",
+        "BBB_1d.csv: Yahoo",
+    ]
+    assert all("factor = Adj Close / close" in line for line in report.understood)
+    assert report.ledger()["understood"] == list(report.understood)
+    assert report.frequency == "1day"
+    hours = long_bars.assign(datetime=pd.date_range("2024-01-01", periods=40, freq="h"))
+    save(hours.drop(columns="instrument"), "folder/CCC.csv")
+    with pytest.raises(
+        ValueError, match=r"mixes bars of different frequencies: AAA in AAA_1d\.csv has 1day bars"
+    ):
+        import_bars([tmp_path / "folder"])
+
+
+def test_a_volume_of_zero_throughout_is_imported_as_none(long_bars, save):
+    fx = long_bars.assign(instrument="EURUSD", volume=0, amount=0)
+    kept, report = import_bars([save(pd.concat([long_bars, fx]))])
+    assert report.dropped == ()
+    assert kept.groupby("instrument")["volume"].count().to_dict() == {"AAA": 40, "EURUSD": 0}
+    assert "volume is 0 throughout EURUSD and counts as absent" in report.understood[0]
+
+
+def test_codes_are_padded_alike_in_bars_and_membership(long_bars, save):
+    options = ReadOptions(pad_codes=6)
+    bars, _ = import_bars([save(long_bars.assign(instrument=1), "bars.parquet")], options)
+    assert bars["instrument"].unique().tolist() == ["000001"]
+    stays = pd.DataFrame({"instrument": [1], "start": ["2024-01-01"], "end": [None]})
+    with pytest.raises(ValueError, match=r"members\.csv has the code 1"):
+        import_membership(save(stays, "members.csv"), bars)
+    spans, left_out = import_membership(save(stays, "members.csv"), bars, pad_codes=6)
+    assert (spans["instrument"].tolist(), left_out) == (["000001"], 0)
 
 
 def test_a_file_that_is_not_there_or_no_table_is_refused(tmp_path):
@@ -180,7 +227,7 @@ def test_a_file_that_is_not_there_or_no_table_is_refused(tmp_path):
     (tmp_path / "bars.xlsx").write_text("x")
     with pytest.raises(ValueError, match=r"neither \.csv nor \.parquet"):
         import_bars([tmp_path / "bars.xlsx"])
-    for name in ("bars.parquet", "bars.csv"):
+    for name, says in (("bars.parquet", "cannot be read"), ("bars.csv", r"bars\.csv is empty")):
         (tmp_path / name).write_text("")
-        with pytest.raises(ValueError, match="cannot be read"):
+        with pytest.raises(ValueError, match=says):
             import_bars([tmp_path / name])

@@ -228,7 +228,7 @@ def test_names_that_no_market_can_have_are_refused(bars, tmp_path, market):
         ({"close": 0.0, "low": 0.0}, "not positive"),
         ({"factor": -1.0}, "not positive"),
         ({"high": 1.0}, "outside"),
-        ({"volume": float("nan")}, "missing or infinite"),
+        ({"volume": lambda bars: bars["volume"].mask(bars.index == bars.index[1])}, "missing or infinite"),
         ({"datetime": "2024-01-02"}, "as 'datetime'"),
         ({"datetime": pd.NaT}, "without a date"),
     ],

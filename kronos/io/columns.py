@@ -1,0 +1,245 @@
+"""What the columns of a table mean: names by vendor and language, and tables without a header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from kronos.bars import PRICES
+
+# For each column of ours: names of equal rank in one tuple, better ones first; compared by `plain_name`.
+ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "instrument": (
+        ("instrument",),
+        (
+            *(
+                "symbol",
+                "ticker",
+                "code",
+                "tscode",
+                "stockcode",
+                "secucode",
+                "seccode",
+                "windcode",
+                "orderbookid",
+            ),
+            *("tic", "ric", "contract", "instrumentid", "pair"),
+            *("股票代码", "证券代码", "代码", "基金代码", "指数代码", "合约代码", "合约", "品种代码"),
+        ),
+        ("name", "stock"),
+    ),
+    "open": (("open",), ("开盘", "开盘价", "今开", "openprice", "priceopen"), ("o",)),
+    "high": (("high",), ("最高", "最高价", "highprice", "pricehigh"), ("h",)),
+    "low": (("low",), ("最低", "最低价", "lowprice", "pricelow"), ("l",)),
+    "close": (("close",), ("收盘", "收盘价", "closeprice", "priceclose", "closelast"), ("price", "c")),
+    "volume": (
+        ("volume",),
+        ("vol", "成交量", "成交股数", "basevolume", "volumebase"),
+        ("tickvol", "tickvolume", "v"),
+    ),
+    "amount": (
+        ("amount",),
+        (
+            *(
+                "成交额",
+                "成交金额",
+                "quotevolume",
+                "quoteassetvolume",
+                "volumequote",
+                "quotevol",
+                "volccyquote",
+            ),
+            *("money", "totalturnover"),
+        ),
+    ),
+    "factor": (("factor",), ("adjfactor", "复权因子"), ("factorest",)),
+    "adj_close": (("adjclose", "adjustedclose", "closeadj"),),
+    "time": (("time", "tradetime", "clock", "时间", "交易时间"),),
+}
+_DATES = ("date", "tradedate", "tradingdate", "tradingday", "day", "日期", "交易日期", "交易日")
+_STAMPS = (
+    *(
+        "timestamp",
+        "timestamps",
+        "opentime",
+        "opentimestamp",
+        "starttime",
+        "unix",
+        "unixtime",
+        "unixtimestamp",
+    ),
+    *("candlebegintime", "ts", "t", "日期时间"),
+)
+_QUOTES = {"usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try", "cny"}
+NAMES = ("instrument", "datetime", *(name for name in ALIASES if name != "instrument"))
+_BINANCE = (
+    *("datetime", *PRICES, "volume", "close_time", "amount", "trades"),
+    *("taker_base", "taker_quote", "ignore"),
+)
+
+
+class Columns(NamedTuple):
+    """Where a table has what.
+
+    Attributes:
+        heads: by name of ours (NAMES without "datetime" and "time"), the head in the file.
+        times: heads that may hold dates or times: one, or several of which the values decide.
+    """
+
+    heads: dict[str, str]
+    times: tuple[str, ...]
+
+
+def plain_name(head: object) -> str:
+    """A head without case, blanks, signs and unit: "<Adj Close>" and "adj_close" are "adjclose"."""
+    text = re.sub(r"[(（\[].*?[)）\]]\s*$", "", str(head).replace("\ufeff", ""))
+    return re.sub(r"[\W_]+", "", text.lower())
+
+
+def parse_columns(texts: Sequence[str]) -> dict[str, str]:
+    """`close=Last` of a command line -> {"close": "Last"}.
+
+    Raises:
+        ValueError: a text without `=`.
+    """
+    pairs = [text.partition("=") for text in texts]
+    if bad := [text for text, pair in zip(texts, pairs, strict=True) if not (pair[0] and pair[2])]:
+        raise ValueError(f"columns={bad[0]} names no column. Write NAME=HEAD, e.g. close=Last.")
+    return {name.strip(): head.strip() for name, _, head in pairs}
+
+
+def is_code_head(head: object, columns: Mapping[str, str]) -> bool:
+    """Whether a column holds instruments, whose leading zeros count."""
+    if (named := columns.get("instrument")) is not None:
+        return _same(head, named)
+    return any(plain_name(head) in names for names in ALIASES["instrument"])
+
+
+def find_columns(heads: Sequence[str], columns: Mapping[str, str], file: Path) -> Columns:
+    """Find our columns among the heads of a file.
+
+    Args:
+        heads: of the file.
+        columns: what the file calls a column of NAMES; one named must be there.
+        file: for messages.
+
+    Raises:
+        ValueError: a column is missing, or two may be the same one.
+    """
+    found = {}
+    for name in ALIASES:
+        if name == "time":
+            continue
+        if (head := _find(name, heads, columns, file)) is not None:
+            found[name] = head
+    if "volume" not in found:
+        found |= _volume_by_currency(heads, found)
+    times = _find_times(heads, columns, file)
+    named = [name for name in columns if name not in ("datetime", "time", "date")]
+    missing = [] if times else [columns.get("datetime", "datetime")]
+    missing += [columns.get(name, name) for name in dict.fromkeys((*PRICES, *named)) if name not in found]
+    if missing:
+        wanted = [*(() if times else ("datetime",)), *(name for name in PRICES if name not in found)]
+        example = next((name for name in wanted if name not in columns), "close")
+        raise ValueError(
+            f"{file} lacks the columns {missing}; it has {list(heads)}. Rename yours, or say which is which: "
+            f"--columns {example}=HEAD (in training YAML fields: {{{example}: HEAD}})."
+        )
+    return Columns(found, times)
+
+
+def name_unnamed(frame: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, str]:
+    """Name the columns of a table without a header, by their number and values.
+
+    Returns:
+        The frame with our names, and what it was taken for.
+
+    Raises:
+        ValueError: the values fit no known layout.
+    """
+    columns = frame.shape[1]
+    names: tuple[str, ...]
+    clock = columns > 5 and frame.iloc[:, 1].astype(str).str.fullmatch(r"\s*\d{1,2}:\d{2}(:\d{2})?\s*").all()
+    if clock:
+        names, layout = ("date", "time", *PRICES, "volume"), "MetaTrader or alike, no header"
+    elif columns == len(_BINANCE):
+        names, layout = _BINANCE, "Binance klines, no header"
+    else:
+        names, layout = ("datetime", *PRICES, "volume"), "no header"
+    names = names[:columns] + tuple(f"column {i + 1}" for i in range(len(names), columns))
+    named = frame.set_axis(list(names), axis=1)
+    if columns < 5 or not _are_bars(named):
+        raise ValueError(
+            f"{file} has no header, and its {columns} columns are not time, open, high, low, close, volume in that "
+            f"order. Add a header, or name columns by position, e.g. --columns datetime=1 close=5."
+        )
+    return named, layout
+
+
+def _are_bars(frame: pd.DataFrame) -> bool:
+    prices = frame[list(PRICES)].apply(pd.to_numeric, errors="coerce").dropna()
+    slack = 1e-4 * prices["high"].abs()
+    inside = (prices[["open", "close"]].max(axis=1) <= prices["high"] + slack) & (
+        prices[["open", "close"]].min(axis=1) >= prices["low"] - slack
+    )
+    return len(prices) > 0 and bool(inside.mean() > 0.9)
+
+
+def _same(head: object, named: str) -> bool:
+    return str(head).strip().lower() == named.strip().lower()
+
+
+def _find(name: str, heads: Sequence[str], columns: Mapping[str, str], file: Path) -> str | None:
+    if name in columns:
+        matches = [head for head in heads if _same(head, columns[name])]
+        return _one(matches, name, file)
+    taken = {named.strip().lower() for named in columns.values()}
+    free = [head for head in heads if str(head).strip().lower() not in taken]
+    for names in ALIASES[name]:
+        if matches := [head for head in free if plain_name(head) in names]:
+            return _one(matches, name, file)
+    return None
+
+
+def _one(matches: list[str], name: str, file: Path) -> str | None:
+    if len(matches) > 1:
+        raise ValueError(
+            f"{file} has {matches}, any of which may be '{name}'. Keep one, or say which: --columns {name}=HEAD."
+        )
+    return matches[0] if matches else None
+
+
+def _volume_by_currency(heads: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
+    """`Volume BTC` and `Volume USDT` of crypto vendors: the quote currency's is the amount."""
+    matches = [(re.fullmatch(r"volume([a-z]{2,6})", plain_name(head)), head) for head in heads]
+    by_currency = {match[1]: head for match, head in matches if match}
+    quoted = [head for currency, head in by_currency.items() if currency in _QUOTES]
+    based = [head for currency, head in by_currency.items() if currency not in _QUOTES]
+    volumes = {} if len(based) != 1 else {"volume": based[0]}
+    return volumes | ({"amount": quoted[0]} if len(quoted) == 1 and "amount" not in found else {})
+
+
+def _find_times(heads: Sequence[str], columns: Mapping[str, str], file: Path) -> tuple[str, ...]:
+    """Candidates in order of preference."""
+    clocks = [head for head in heads if plain_name(head) in ALIASES["time"][0]]
+    if "time" in columns:
+        clocks = [head for head in heads if _same(head, columns["time"])]
+        if not clocks:
+            raise ValueError(
+                f"{file} lacks the columns {[columns['time']]}; it has {list(heads)}. Rename it."
+            )
+    if (named := columns.get("datetime", columns.get("date"))) is not None:
+        matches = [head for head in heads if _same(head, named)]
+        return tuple(dict.fromkeys((*matches, *clocks))) if matches else ()
+    if exact := [head for head in heads if plain_name(head) == "datetime"]:
+        return (str(_one(exact, "datetime", file)), *(clocks if len(clocks) == 1 else ()))
+    groups = [[head for head in heads if plain_name(head) in names] for names in (_DATES, _STAMPS)]
+    candidates = [_one(group, "datetime", file) for group in (*groups, clocks)]
+    found = tuple(str(head) for head in candidates if head is not None)
+    if not found and heads and (not str(heads[0]).strip() or str(heads[0]).startswith("Unnamed: 0")):
+        return (str(heads[0]),)  # the index of a DataFrame, which to_csv writes without a name
+    return found

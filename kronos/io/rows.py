@@ -1,0 +1,194 @@
+"""The rows of one file as bars: times, instruments and numbers, nothing dropped but what is no row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import PRICES
+from kronos.io.codes import to_codes
+from kronos.io.columns import NAMES, Columns, find_columns, is_code_head, name_unnamed, plain_name
+from kronos.io.files import symbol_in_name
+from kronos.io.numbers import to_numbers
+from kronos.io.table import EmptyFileError, load_table, read_heads
+from kronos.io.times import Times, bad_times, check_timezone, to_clock, to_times
+from kronos.io.units import find_scales
+
+_TICKS = ("tickvol", "tickvolume")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read what a file leaves open.
+
+    Attributes:
+        columns: what files call a column, by its name here (NAMES), where nothing else tells: {"close": "Last"}.
+        timezone: zone of the exchange, to which stamps with an offset and epochs are converted. Without it the
+            former keep the clock they show and the latter are UTC.
+        pad_codes: digits that codes of digits only are filled up to with zeros; 1 keeps them as they are.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    timezone: str | None = None
+    pad_codes: int | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.columns) - set(NAMES)):
+            raise ValueError(f"columns has {unknown}. It may have {list(NAMES)}.")
+        check_timezone(self.timezone)
+
+
+class Rows(NamedTuple):
+    """The rows of one file.
+
+    Attributes:
+        frame: instrument, datetime, open, high, low, close and, where the file has them, volume, amount, factor; in
+            the order of the file.
+        layout: what the file was taken for.
+        absolute: whether its stamps are moments, by an offset or as epochs.
+        notes: what was understood.
+    """
+
+    frame: pd.DataFrame
+    layout: str
+    absolute: bool
+    notes: tuple[str, ...]
+
+
+def read_rows(file: Path, options: ReadOptions) -> Rows:
+    """Read one file; the symbol is that of its name where it has no column of instruments.
+
+    Raises:
+        EmptyFileError: the file has no rows.
+        ValueError: it cannot be read, lacks columns, or has values that are neither numbers nor dates.
+    """
+    table = load_table(file, lambda head: is_code_head(head, options.columns))
+    raw, layout = table.frame, ""
+    raw = raw[raw.notna().any(axis=1)]
+    if raw.empty:
+        raise EmptyFileError(f"{file} has a header but no rows. It needs bars.")
+    if not table.header and not options.columns:
+        raw, layout = name_unnamed(raw, file)
+    heads = [str(head) for head in raw.columns]
+    raw = raw.set_axis(heads, axis=1)
+    columns = find_columns(heads, options.columns, file)
+    scalable = frozenset(columns.heads[name] for name in ("volume", "amount") if name in columns.heads)
+    number_heads = [head for name, head in columns.heads.items() if name != "instrument"]
+    ticks = next((head for head in heads if plain_name(head) in _TICKS and head not in number_heads), None)
+    numbers, notes = to_numbers(
+        raw[number_heads + ([ticks] if ticks else [])], scalable, table.separator, file
+    )
+    times, kept = _times(raw, columns, numbers, options, file)
+    frame = pd.DataFrame(index=raw.index[kept])
+    frame["instrument"] = _instruments(raw[kept], columns, options, file)
+    frame["datetime"] = times.wall[kept]
+    for name, head in columns.heads.items():
+        if name != "instrument":
+            frame[name] = numbers.loc[kept, head]
+    notes = (*times.notes, *notes)
+    notes = (*notes, *_gaps(frame, columns, dropped=int((~kept).sum())))
+    if options.pad_codes is not None and options.pad_codes > 1:
+        notes = (*notes, f"codes padded to {options.pad_codes} digits")
+    if ticks is not None and "volume" in frame and not (frame["volume"] > 0).any():
+        frame["volume"] = numbers.loc[kept, ticks]
+        notes = (*notes, f"volume from {ticks}, as {columns.heads['volume']} is 0 throughout")
+    frame, unit_notes = _finish(frame, heads, columns)
+    if table.encoding in ("gb18030", "latin-1", "utf-16"):
+        notes = (*notes, "encoding GBK" if table.encoding == "gb18030" else f"encoding {table.encoding}")
+    return Rows(
+        frame.reset_index(drop=True), layout or _layout(heads, columns), times.absolute, (*unit_notes, *notes)
+    )
+
+
+def has_instruments(file: Path, options: ReadOptions) -> bool:
+    """Whether a file has a column of instruments; read from its head only."""
+    return any(is_code_head(head, options.columns) for head in read_heads(file))
+
+
+def symbol_of(file: Path, options: ReadOptions) -> str:
+    """The instrument of a file without a column of instruments."""
+    return str(to_codes(pd.Series([symbol_in_name(file)], name="file name"), options.pad_codes, file)[0])
+
+
+def _times(
+    raw: pd.DataFrame, columns: Columns, numbers: pd.DataFrame, options: ReadOptions, file: Path
+) -> tuple[Times, pd.Series]:
+    """Times of all rows, and the rows that are bars: footers have neither date nor price."""
+    head, *others = columns.times
+    times = to_times(raw[head], options.timezone)
+    if times.wall.isna().all() and not others:
+        raise bad_times(raw[head], raw[head].notna(), file)
+    for other in others:
+        clock = to_clock(raw[other])
+        if clock is not None:
+            if (times.wall.dt.normalize() == times.wall)[times.wall.notna()].all():
+                notes = (*times.notes, f"{head} and {other} joined")
+                times = times._replace(wall=times.wall + clock, notes=notes)
+            continue
+        finer = to_times(raw[other], options.timezone)
+        if finer.wall.nunique() > times.wall.nunique():
+            times, head = finer, other
+    priced = numbers[[columns.heads[name] for name in PRICES]].notna().any(axis=1)
+    bad = times.wall.isna() & raw[head].notna()
+    if (bad & priced).any():
+        raise bad_times(raw[head], bad & priced, file)
+    if options.timezone is not None and not times.absolute:
+        note = f"stamps without offset, taken as local time of {options.timezone}"
+        times = times._replace(notes=(*times.notes, note))
+    return times, ~bad | priced
+
+
+def _instruments(raw: pd.DataFrame, columns: Columns, options: ReadOptions, file: Path) -> pd.Series | str:
+    if (head := columns.heads.get("instrument")) is None:
+        return symbol_of(file, options)
+    return to_codes(raw[head], options.pad_codes, file)
+
+
+def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Units as they should be, and a factor from the adjusted close."""
+    ascending = frame.sort_values("datetime", kind="stable")
+    scales = find_scales(heads, columns.heads, ascending)
+    notes = scales.notes
+    for name, factor in scales.factors.items():
+        if name in frame:
+            frame[name] = frame[name] * factor
+    if "adj_close" in frame:
+        adjusted = frame.pop("adj_close")
+        if "factor" not in frame:
+            frame["factor"] = (adjusted / frame["close"]).replace([np.inf, -np.inf], np.nan)
+            notes = (
+                *notes,
+                f"factor = {columns.heads['adj_close']} / {columns.heads['close']}, prices kept raw",
+            )
+    return frame, notes
+
+
+def _gaps(frame: pd.DataFrame, columns: Columns, dropped: int) -> list[str]:
+    """Notes on what is missing."""
+    notes = [] if "volume" in frame else ["no volume"]
+    missing = {name: int(frame[name].isna().sum()) for name in columns.heads if name in frame}
+    if shown := [f"{count:,} in {columns.heads[name]}" for name, count in missing.items() if count]:
+        notes.append(f"missing values: {', '.join(shown)}")
+    if times := int(frame["datetime"].isna().sum()):
+        notes.append(f"missing times: {times:,}")
+    if dropped:
+        notes.append(f"rows dropped without date and price: {dropped:,}")
+    return notes
+
+
+def _layout(heads: list[str], columns: Columns) -> str:
+    plain = {plain_name(head) for head in heads}
+    if {"tscode", "tradedate"} <= plain:
+        return "Tushare"
+    if any(head.startswith("<") and head.endswith(">") for head in heads):
+        return "MetaTrader"
+    if "opentime" in plain:
+        return "Binance klines"
+    if not columns.heads["close"].isascii():
+        return "Chinese headers"
+    return "Yahoo" if "adjclose" in plain else "columns by name"

@@ -1,0 +1,223 @@
+"""Dates and times as people write them: text, calendar numbers, epochs; with or without a time zone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+_OFFSET = re.compile(r"^(.*\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)\s*(Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$")
+_DAY_FIRST = re.compile(r"^(\d{1,2})([-/.])(\d{1,2})\2(\d{4})((?:[ T,]+.*)?)$")
+_CHINESE = re.compile(r"^(\d{4})年(\d{1,2})月(\d{1,2})日?")
+_WITH_MONTH_NAME = (
+    *("%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%y", "%Y-%b-%d"),
+    *("%d %B %Y", "%B %d, %Y"),
+)
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?")
+_FIRST, _LAST = pd.Timestamp("1900-01-01"), pd.Timestamp("2199-12-31 23:59:59.999999999")
+# Digits of calendar numbers -> their format. Epochs: the least value of each unit, in nanoseconds a unit.
+_CALENDAR = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 17: "%Y%m%d%H%M%S%f"}
+_EPOCHS = ((1e8, "s", 10**9), (1e11, "ms", 10**6), (1e14, "us", 10**3), (1e17, "ns", 1))
+
+
+class Times(NamedTuple):
+    """Timestamps of the rows of a file.
+
+    Attributes:
+        wall: datetime64[ns], what a clock at the place of the file shows; NaT where unreadable or missing.
+        absolute: whether they are known as moments, by an offset or as an epoch.
+        notes: what was understood.
+    """
+
+    wall: pd.Series
+    absolute: bool
+    notes: tuple[str, ...] = ()
+
+
+def to_times(column: pd.Series, timezone: str | None) -> Times:
+    """Read dates or times.
+
+    Text with a UTC offset keeps the clock it shows, epochs show UTC; with `timezone` both are converted to it.
+
+    Args:
+        column: text, datetimes, calendar numbers such as 20240102 or 202401020935, or epochs in s, ms, us or ns.
+        timezone: name of the zone of the exchange, e.g. Asia/Shanghai.
+    """
+    if pd.api.types.is_datetime64_any_dtype(column):
+        if column.dt.tz is None:
+            return Times(_within(column), False)
+        return _zoned(
+            column.dt.tz_convert("UTC"), column.dt.tz_localize(None), timezone, f"in {column.dt.tz}"
+        )
+    codes, uniques = pd.factorize(column)
+    if pd.api.types.is_numeric_dtype(column):
+        read = _from_numbers(np.asarray(uniques), timezone)
+    else:
+        texts = pd.Series(uniques, dtype=object).astype(str).str.strip()
+        digits = texts.head(1).str.isdigit().all() and texts.str.fullmatch(r"\d{8,19}(\.0+)?").all()
+        read = (
+            _from_numbers(pd.to_numeric(texts).to_numpy(), timezone)
+            if digits
+            else _from_text(texts, timezone)
+        )
+    wall = read.wall.to_numpy("datetime64[ns]")
+    wall = np.append(wall, np.datetime64("NaT"))[codes]  # -1 is a missing value
+    return read._replace(wall=pd.Series(wall, index=column.index, name=column.name))
+
+
+def to_clock(column: pd.Series) -> pd.Series | None:
+    """Times of day as timedeltas: HH:MM[:SS], HHMM or HHMMSS; None if the column holds anything else."""
+    codes, uniques = pd.factorize(column)
+    if not len(uniques):
+        return None
+    texts = pd.Series(uniques, dtype=object).astype(str).str.strip().str.replace(r"\.0$", "", regex=True)
+    if texts.str.fullmatch(r"\d{1,6}").all():
+        digits = texts.str.zfill(6 if texts.astype(int).max() >= 2400 else 4)
+        texts = digits.str.replace(r"^(\d\d)(\d\d)(\d\d)?$", _colons, regex=True)
+    if not texts.str.fullmatch(_CLOCK).all():
+        return None
+    clocks = pd.to_timedelta(texts.where(texts.str.count(":") == 2, texts + ":00"), errors="coerce")
+    if clocks.isna().any() or (clocks >= pd.Timedelta(days=1)).any():
+        return None
+    values = np.append(clocks.to_numpy("timedelta64[ns]"), np.timedelta64("NaT"))[codes]
+    return pd.Series(values, index=column.index)
+
+
+def check_timezone(name: str | None) -> None:
+    """Demand the name of a time zone.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    if name is None:
+        return
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(
+            f"timezone={name} is not a time zone. Name the one of the exchange, e.g. Asia/Shanghai."
+        ) from error
+
+
+def bad_times(column: pd.Series, bad: pd.Series, file: Path) -> ValueError:
+    """The error about values that are no dates."""
+    first = int(bad.to_numpy().argmax())
+    row = int(str(column.index[first])) + 1
+    return ValueError(
+        f"{file} has {int(bad.sum())} values in '{column.name}' that are no dates, the first "
+        f"'{column.iloc[first]}' in row {row}. Write them as YYYY-MM-DD, with HH:MM in intraday bars."
+    )
+
+
+def _colons(match: re.Match[str]) -> str:
+    return ":".join(part for part in match.groups() if part is not None)
+
+
+def _zoned(utc: pd.Series, wall: pd.Series, timezone: str | None, what: str) -> Times:
+    """Moments, and the clock of the file -> the clock that counts."""
+    if timezone is None:
+        note = f"stamps {what} (--timezone converts)"
+    else:
+        wall = utc.dt.tz_convert(timezone).dt.tz_localize(None)
+        note = f"stamps {what}, converted to {timezone}"
+    return Times(_within(wall), True, (note,))
+
+
+def _within(wall: pd.Series) -> pd.Series:
+    """Datetimes of any unit as datetime64[ns]; NaT beyond the years 1900 to 2199."""
+    return wall.where(wall.between(_FIRST, _LAST)).astype("datetime64[ns]")
+
+
+def _from_numbers(values: np.ndarray, timezone: str | None) -> Times:
+    whole = np.where(np.isfinite(values), values, 0).astype(np.int64)
+    calendar = pd.Series(np.datetime64("NaT", "ns"), index=range(len(values)))
+    for digits, form in _CALENDAR.items():
+        fits = (whole >= 10 ** (digits - 1)) & (whole < 10**digits) & (whole == values)
+        if fits.any():
+            texts = pd.Series(whole[fits].astype(str), index=np.flatnonzero(fits))
+            calendar[fits] = _within(pd.to_datetime(texts, format=form, errors="coerce"))
+    if calendar.notna().all():
+        return Times(calendar, False)
+    nanoseconds, units = np.full(len(values), np.iinfo(np.int64).min), []
+    for (least, unit, factor), most in zip(
+        _EPOCHS, (*(kind[0] for kind in _EPOCHS[1:]), np.inf), strict=True
+    ):
+        fits = (values >= least) & (values < most)
+        if fits.any():
+            fraction = np.rint((values[fits] - whole[fits]) * factor).astype(np.int64)
+            nanoseconds[fits] = whole[fits] * factor + fraction
+            units.append(unit)
+    utc = pd.Series(nanoseconds.view("datetime64[ns]")).dt.tz_localize("UTC")
+    if not units or calendar.notna().sum() > utc.notna().sum() / 2:
+        return Times(calendar, False)
+    return _zoned(utc, utc.dt.tz_localize(None), timezone, f"as epoch {' and '.join(units)} in UTC")
+
+
+def _from_text(texts: pd.Series, timezone: str | None) -> Times:
+    plain = _iso(texts)
+    if plain is not None:
+        return Times(plain, False)
+    parts = texts.str.extract(_OFFSET)
+    marked = parts[1].notna()
+    clock, notes = _local(texts.where(~marked, parts[0]))
+    if not marked.any():
+        return Times(clock, False, notes)
+    offsets = parts[1].where(marked, "Z").str.upper().replace({"Z": "+00", "UTC": "+00", "GMT": "+00"})
+    offsets = offsets.str.replace(r"^([+-]\d\d):?(\d\d)?$", _offset_text, regex=True)
+    utc = (clock - pd.to_timedelta(offsets + ":00")).dt.tz_localize("UTC")
+    kinds = sorted(offsets.unique())
+    named = ", ".join(kinds[:3]) + (", ..." if len(kinds) > 3 else "")
+    times = _zoned(utc, clock, timezone, f"at UTC offset {named}" if kinds != ["+00:00"] else "in UTC")
+    return times._replace(notes=(*notes, *times.notes))
+
+
+def _iso(texts: pd.Series) -> pd.Series | None:
+    """Datetimes where all texts are years first without an offset, which is much faster than looking closer."""
+    try:
+        wall = pd.to_datetime(texts, format="ISO8601", errors="coerce")
+    except ValueError:  # several offsets
+        return None
+    if wall.dt.tz is not None or wall.isna().any() or texts.str.len().min() < len("2024-1-2"):
+        return None
+    return _within(wall)
+
+
+def _offset_text(match: re.Match[str]) -> str:
+    return f"{match[1]}:{match[2] or '00'}"
+
+
+def _local(texts: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
+    """Text without offsets -> datetimes, and notes on the order of day and month."""
+    plain = texts.str.replace(_CHINESE, r"\1-\2-\3", regex=True)
+    wall = pd.to_datetime(plain, format="ISO8601", errors="coerce")
+    wall = _within(wall.where(~plain.str.fullmatch(r"\d{4}").fillna(True).astype(bool)))
+    if wall.isna().any():
+        parts = plain.str.extract(_DAY_FIRST)
+        fits = wall.isna() & parts[0].notna()
+        first, second = (pd.to_numeric(parts[i][fits]) for i in (0, 2))
+        if fits.any() and (
+            (first > 12).any() != (second > 12).any()
+        ):  # else day and month cannot be told apart
+            day, month = (0, 2) if (first > 12).any() else (2, 0)
+            turned = parts[3] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + parts[4]
+            wall = wall.where(~fits, _any_clock(turned))
+            return wall, (f"dates as {'day' if day == 0 else 'month'} first",)
+        for form in _WITH_MONTH_NAME:
+            if wall.notna().any() and wall.isna().sum() == 0:
+                break
+            wall = wall.fillna(_within(pd.to_datetime(plain, format=form, errors="coerce")))
+        wall = wall.fillna(_any_clock(plain.where(plain.str.match(r"\d{4}\D\d{1,2}\D\d{1,2}[ T,]"))))
+    return wall, ()
+
+
+def _any_clock(texts: pd.Series) -> pd.Series:
+    """Dates with the year first and a clock of 24 or 12 hours."""
+    texts = texts.str.replace(r"[ T,]+", " ", regex=True).str.strip()
+    wall = _within(pd.to_datetime(texts, format="ISO8601", errors="coerce"))
+    for form in ("%Y-%m-%d %H:%M", "%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y-%m-%d %I-%p"):
+        wall = wall.fillna(_within(pd.to_datetime(texts, format=form, errors="coerce")))
+    return wall

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos.io.numbers import to_numbers
+
+FILE = Path("a.csv")
+
+
+def numbers(separator: str = ",", **columns: list[object]) -> pd.DataFrame:
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    return to_numbers(frame.infer_objects(), frozenset({"volume"}), separator, FILE).frame
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,234,567", 1234567),
+        ("1,234", 1234),
+        ("-1,234.5", -1234.5),
+        ("1'234'567", 1234567),
+        ("1 234 567", 1234567),
+        ("1\u202f234", 1234),
+        (" 20.5 ", 20.5),
+        ("1e5", 1e5),
+        (Decimal("20.5"), 20.5),
+        ("12.3M", 12.3e6),
+        ("1,234.5k", 1234500),
+        ("2B", 2e9),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(text: object, value: float) -> None:
+    assert numbers(volume=[text, "7"])["volume"].tolist() == [value, 7]
+
+
+@pytest.mark.parametrize("mark", ["", "-", "--", "null", "NULL", "N/A", "n/a", "NaN", "None", "—", None])
+def test_marks_for_missing_values_are_missing(mark: object) -> None:
+    got = numbers(close=["1,000.5", mark])["close"]
+    assert got[0] == 1000.5
+    assert np.isnan(got[1])
+
+
+def test_commas_are_decimal_where_they_can_be_nothing_else() -> None:
+    got = numbers(";", close=["20,5", "1.020,25"], volume=["1.234.567", "84.810"])
+    assert got["close"].tolist() == [20.5, 1020.25]
+    assert got["volume"].tolist() == [1234567, 84810]
+
+
+@pytest.mark.parametrize(
+    ("separator", "columns"),
+    [
+        (";", {"close": ["20,123"], "volume": ["1234"]}),
+        (",", {"close": ["20,5", "1,234.5"]}),
+        (";", {"close": ["20,5"], "open": ["20.55"]}),
+    ],
+)
+def test_commas_of_unclear_meaning_are_refused(separator: str, columns: dict[str, list[object]]) -> None:
+    with pytest.raises(ValueError, match=r"a\.csv has numbers such as '20,\d+' whose comma may stand for"):
+        numbers(separator, **columns)
+
+
+@pytest.mark.parametrize("text", ["$20.5", "20.5%", "¥20", "20.5 USD", "halted", "12.3M", "1,23,4", "True"])
+def test_what_is_no_number_is_refused_with_file_column_row_and_value(text: str) -> None:
+    says = f"a.csv has 1 values in 'close' that are not numbers, the first '{text}' in row 2."
+    with pytest.raises(ValueError, match=re.escape(says)):
+        numbers(close=["1.5", text])

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import datetime
+
+import pandas as pd
+import pytest
+
+from kronos.io.times import Times, check_timezone, to_clock, to_times
+
+MOMENT = pd.Timestamp("2024-01-02 09:35")
+
+
+def times(values: object, timezone: str | None = None) -> Times:
+    return to_times(pd.Series(values, name="datetime"), timezone)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-02 09:35",
+        "2024-01-02T09:35:00",
+        "2024/1/2 9:35",
+        "2024.01.02 09:35:00.000",
+        "20240102 093500",
+        "2024年1月2日 09:35",
+        "2024-01-02 09:35 AM",
+        202401020935,
+        20240102093500,
+        20240102093500000,
+        "202401020935",
+    ],
+)
+def test_the_year_comes_first(text: object) -> None:
+    got = times([text, None])
+    assert got.wall.tolist() == [MOMENT, pd.NaT]
+    assert got.wall.dtype == "datetime64[ns]"
+    assert not got.absolute
+
+
+@pytest.mark.parametrize(
+    "day", ["2024-01-02", 20240102, 20240102.0, "20240102", "02-Jan-2024", "Jan 2, 2024", "2024年01月02日"]
+)
+def test_days_are_midnight(day: object) -> None:
+    assert times([day]).wall.tolist() == [pd.Timestamp("2024-01-02")]
+    assert times([datetime.date(2024, 1, 2)]).wall.tolist() == [pd.Timestamp("2024-01-02")]
+
+
+@pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+@pytest.mark.parametrize("kind", [int, str, float])
+def test_epochs_are_told_apart_by_their_size_and_show_utc(unit: str, per_second: int, kind: type) -> None:
+    seconds = int(MOMENT.timestamp())
+    got = times([kind(seconds * per_second)] if kind is not str else [f"{seconds * per_second}"])
+    assert got.wall.tolist() == [MOMENT]
+    assert got.absolute
+    assert got.notes == (f"stamps as epoch {unit} in UTC (--timezone converts)",)
+
+
+def test_epochs_of_two_units_in_one_file_are_read_each_by_its_own() -> None:
+    seconds = int(MOMENT.timestamp())
+    got = times([seconds * 10**3, seconds * 10**6])
+    assert got.wall.tolist() == [MOMENT, MOMENT]
+
+
+@pytest.mark.parametrize(
+    "values", [["13/01/2024 09:30", "02/01/2024 09:30"], ["01/13/2024 09:30", "01/02/2024 09:30"]]
+)
+def test_day_and_month_are_told_apart_by_a_day_after_the_twelfth(values: list[str]) -> None:
+    got = times(values)
+    assert got.wall.tolist() == [pd.Timestamp("2024-01-13 09:30"), pd.Timestamp("2024-01-02 09:30")]
+    assert got.notes[0].startswith("dates as ")
+
+
+@pytest.mark.parametrize(
+    "value", ["soon", "02.01.2024", "02/01/2024", "1066-10-14", 45292, "2024", 7, 1577923]
+)
+def test_what_is_no_date_is_missing(value: object) -> None:
+    assert times([value]).wall.isna().all()
+
+
+def test_text_with_offsets_keeps_its_clock_across_a_change() -> None:
+    got = times(["2024-03-08 00:00:00-05:00", "2024-03-11 00:00:00-04:00"])
+    assert got.wall.tolist() == [pd.Timestamp("2024-03-08"), pd.Timestamp("2024-03-11")]
+    assert got.notes == ("stamps at UTC offset -04:00, -05:00 (--timezone converts)",)
+
+
+@pytest.mark.parametrize("mark", ["Z", "+00:00", " +0000", "UTC", "+00", " GMT"])
+def test_moments_are_converted_to_the_zone_that_is_named(mark: str) -> None:
+    text = [f"2024-01-01 16:00:00{mark}"]
+    assert times(text).wall.tolist() == [pd.Timestamp("2024-01-01 16:00")]
+    assert times(text).notes == ("stamps in UTC (--timezone converts)",)
+    got = times(text, "Asia/Shanghai")
+    assert got.wall.tolist() == [pd.Timestamp("2024-01-02")]
+    assert got.notes == ("stamps in UTC, converted to Asia/Shanghai",)
+
+
+def test_columns_with_a_zone_are_moments_too() -> None:
+    column = pd.Series(pd.DatetimeIndex([MOMENT]).tz_localize("Asia/Shanghai"))
+    assert to_times(column, None).wall.tolist() == [MOMENT]
+    assert to_times(column, "UTC").wall.tolist() == [MOMENT - pd.Timedelta(hours=8)]
+
+
+@pytest.mark.parametrize(
+    "clock", ["09:35", "09:35:00", "9:35", 935, "0935", 93500, datetime.time(9, 35), "093500"]
+)
+def test_times_of_day_are_read(clock: object) -> None:
+    got = to_clock(
+        pd.Series([clock, "10:00" if isinstance(clock, str) and ":" in clock else clock], dtype=object)
+    )
+    assert got is not None
+    assert got[0] == pd.Timedelta(hours=9, minutes=35)
+
+
+@pytest.mark.parametrize("values", [[20240102093500000], ["2024-01-02 09:35"], [1.5], ["25:00"], []])
+def test_other_values_are_no_times_of_day(values: list[object]) -> None:
+    assert to_clock(pd.Series(values, dtype=object)) is None
+
+
+def test_a_zone_must_be_known() -> None:
+    check_timezone("Asia/Shanghai")
+    for name in ("Mars/Base", "", "../x"):
+        with pytest.raises(ValueError, match=r"is not a time zone\. Name the one of the exchange"):
+            check_timezone(name)
