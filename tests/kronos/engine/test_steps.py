@@ -261,7 +261,7 @@ def test_a_pipeline_records_the_steps_of_shared_draws_on_cuda_without_being_aske
     windows = some_windows(ragged=True)
     ours.drawn(windows, NUCLEUS, TorchDraws(3, torch.Generator().manual_seed(1)), None)
     assert not ours.recorder.kept
-    paths = [one.shared(windows, NUCLEUS, uniforms_of(windows, 3)) for one in (ours, plain)]
+    paths = [one.shared(windows, NUCLEUS, uniforms_of(windows, 3)).paths for one in (ours, plain)]
     assert len(ours.recorder.kept) == 1
     np.testing.assert_array_equal(*paths)
 
