@@ -54,12 +54,10 @@ def plain_torch() -> Iterator[None]:
     with ExitStack() as stack:
         for kind in ("cpu", "cuda", "mps"):
             stack.enter_context(torch.autocast(kind, enabled=False))
-        if (
-            torch.get_default_device().type != "cpu"
-        ):  # asked first, for the context makes every operator slower
+        # Asked first: the context makes every operator slower, and the default type is shared by all threads.
+        if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(default)
+        if default != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, default)
+        yield

@@ -50,12 +50,11 @@ class Replay:
         tape = self._tapes.pop(place, None)
         if tape is None:
             while len(self._tapes) >= MAX_TAPES:
-                del self._tapes[
-                    next(iter(self._tapes))
-                ]  # the one used longest ago: its memory serves the new one
+                # The one used longest ago: its memory serves the new one.
+                del self._tapes[next(iter(self._tapes))]
             padded = [torch.cat([x, x[-1:].expand(bucket - rows, *x.shape[1:])]) for x in inputs]
             tape = self._record(run, padded)
-        self._tapes[place] = tape  # behind all others: a dict keeps the order of insertion
+        self._tapes[place] = tape  # the last one: a dict keeps the order of insertion
         for held, x in zip(tape.inputs, inputs, strict=True):
             held[:rows].copy_(x)
         tape.play()
