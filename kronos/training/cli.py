@@ -123,10 +123,11 @@ def _run(stage: Stage, settings: TrainingConfig) -> None:
             raise
         raise MissingExtra(f"Training needs {error.name}: pip install 'kronos-strategies[train]'.") from error
     progress = run_stage(stage, settings)
+    losses = {row["step"]: row["val_loss"] for row in progress.history}
     logging.getLogger(__name__).info(
         "%s: best held-out loss %.5g at step %d, in %s",
         stage,
-        progress.best,
+        losses.get(progress.best_step, progress.best),
         progress.best_step,
         settings.output / "best",
     )

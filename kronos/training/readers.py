@@ -7,7 +7,8 @@ nothing of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -84,7 +85,7 @@ class FileBars:
         absent = set(self.source.instruments)
         for file in self._files:
             for series in self._series(file):
-                absent.discard(series.instrument)
+                absent -= {pattern for pattern in absent if fnmatchcase(series.instrument, pattern)}
                 yield series
         if absent:
             raise ValueError(f"{self.source.path} holds no {sorted(absent)}. Check the instruments.")
@@ -96,10 +97,15 @@ class FileBars:
         if "instrument" not in table:
             table["instrument"] = file.name.partition(".")[0]
         if wanted := self.source.instruments:
-            table = table[table["instrument"].isin(wanted)]
+            table = table[table["instrument"].isin(select(table["instrument"].unique(), wanted))]
         for name, bars in table.groupby("instrument", sort=True):
             bars = bars.drop(columns="instrument").set_index("datetime").sort_index(kind="stable")
             yield Series(str(name), _adjusted(bars[~bars.index.duplicated(keep="last")]))
+
+
+def select(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Those of the names that one of the patterns stands for: itself, or with `*` and `?`."""
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def _files(path: Path) -> list[Path]:

@@ -30,12 +30,14 @@ from kronos.training.dataset import Split, split_windows
 from kronos.training.folder import Progress, RunFolder
 from kronos.training.loop import Trainer
 from kronos.training.memory import keep_freed_memory
+from kronos.training.ranking import split_for_head
 from kronos.training.stages import PredictorStage, TokenizerStage
 from kronos.training.start import (
     check_place,
     find_tokenizer,
     place_sampling,
     place_tokenizer,
+    start_head,
     start_predictor,
     start_tokenizer,
     weights_to_start_from,
@@ -44,7 +46,10 @@ from kronos.training.start import (
 logger = logging.getLogger(__name__)
 
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
-FREE = ("output", "store", "sources", "workers", "tracker", "resume", "overwrite")  # may change on resuming
+FREE = (  # may change on resuming
+    *("output", "store", "sources", "workers", "data_on_device", "tracker", "resume", "overwrite"),
+    "stop_after",
+)
 
 
 def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
@@ -79,10 +84,18 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         frozen = find_tokenizer(config)
         check_place(frozen, config.output)
         tokenizer = KronosTokenizer.from_pretrained(frozen.folder).to(accelerator.device)
-        module = PredictorStage(start_predictor(config, frozen.folder), tokenizer, config.horizon)
+        network = start_predictor(config, frozen.folder)
+        folder = _folder(stage, config, split, network, accelerator.num_processes)
+        head = start_head(config, network, folder.record["trained_until"])
+        if head is not None:
+            split = split_for_head(split, config)
+        module = PredictorStage(
+            network, tokenizer, config.horizon, config.lookback_weight, head, config.head_weight
+        )
     else:
-        module = TokenizerStage(start_tokenizer(config), pool_over(accelerator), config.horizon)
-    folder = _folder(stage, config, split, module.network, accelerator.num_processes)
+        fresh = start_tokenizer(config)
+        folder = _folder(stage, config, split, fresh, accelerator.num_processes)
+        module = TokenizerStage(fresh, pool_over(accelerator), config.horizon, config.column_weights)
     trainer = Trainer(module, split, config, folder, accelerator)
     # All processes have read what they start from, and nothing is refused any more: now the folder may change.
     accelerator.wait_for_everyone()
