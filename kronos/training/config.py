@@ -107,7 +107,7 @@ class TrainingConfig:
             Through the scale, positions inside the lookback know something of what follows.
         head_weight: of the return head's squared error beside the token loss; 0 trains no head.
         ema: decay of the moving average of the weights that is validated and saved; 0 saves the weights themselves.
-        max_steps: optimiser steps, which the schedule spans.
+        max_steps: optimizer steps, which the schedule spans.
         stop_after: stop after so many steps with the schedule as it is; 0 trains to `max_steps`.
         batch_size: windows of a step, over all processes.
         accumulate: parts of a batch that go through the network one after the other, to save memory. The

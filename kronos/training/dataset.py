@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from kronos.training.config import Source, TrainingConfig
 from kronos.training.labels import HORIZONS
 from kronos.training.order import Order, shares
 from kronos.training.tape import BarTape
-
-if TYPE_CHECKING:
-    from kronos.training.ranking import HeadValidation
 
 
 class Batch(NamedTuple):
@@ -143,7 +140,6 @@ class Split(NamedTuple):
 
     training: TrainingWindows
     validation: TrainingWindows
-    ranking: HeadValidation | None = None  # held-out dates to rank, where there is a head
 
 
 def span_of(source: Source | None, tape: BarTape, config: TrainingConfig) -> tuple[str, str, str | None]:

@@ -27,6 +27,7 @@ from kronos.training.dataset import MicroBatches, Split, TrainingWindows
 from kronos.training.device_data import DeviceWindows, fits
 from kronos.training.folder import Progress, RunFolder
 from kronos.training.order import Order
+from kronos.training.ranking import HeadValidation
 from kronos.training.stages import PredictorStage, TokenizerStage
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Trainer:
         config: how long and how fast.
         folder: where weights, losses and states go.
         accelerator: device, processes, precision.
+        ranking: held-out dates to rank by the stage's head, if it has one.
 
     Raises:
         ValueError: a batch does not split over the processes, or there are too few windows for one.
@@ -56,6 +58,7 @@ class Trainer:
         config: TrainingConfig,
         folder: RunFolder,
         accelerator: Accelerator,
+        ranking: HeadValidation | None = None,
     ) -> None:
         parts = config.accumulate * accelerator.num_processes
         if config.batch_size % parts:
@@ -66,7 +69,7 @@ class Trainer:
         windows = split.training
         order = Order(windows.sizes, windows.weights, config.batch_size, config.hide_volume, config.seed)
         self.config, self.folder, self.accelerator = config, folder, accelerator
-        self.validation, self.ranking = split.validation, split.ranking
+        self.validation, self.ranking = split.validation, ranking
         held = (
             DeviceWindows(windows, accelerator.device) if fits(windows, accelerator.device, config) else None
         )

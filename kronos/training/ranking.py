@@ -82,10 +82,11 @@ class HeadValidation:
         return figures
 
 
-def split_for_head(split: Split, config: TrainingConfig) -> Split:
-    """The split with labels for the sources that have a head, and with held-out dates to rank.
+def split_for_head(split: Split, config: TrainingConfig) -> tuple[Split, HeadValidation | None]:
+    """The split with training labels for the sources that have a head, and what ranks their held-out dates.
 
-    Labels use no bar after the last training date, held-out returns none after the last validation date.
+    Labels use no bar after the last training date, held-out returns none after the last validation date. Without a
+    held-out date of MIN_NAMES names nothing is ranked.
 
     Raises:
         ValueError: a source with `head: true` has too few names for any label, or its bars have another frequency.
@@ -107,7 +108,7 @@ def split_for_head(split: Split, config: TrainingConfig) -> Split:
             ranked[tape.ledger.name] = dates
             weights.append(source.weight or 1.0)
     ranking = HeadValidation(ranked, weights) if ranked else None
-    return Split(replace(split.training, labels=tuple(learn)), split.validation, ranking)
+    return split._replace(training=replace(split.training, labels=tuple(learn))), ranking
 
 
 def ranked_dates(

@@ -80,6 +80,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     if on_cpu:
         keep_freed_memory()  # from here on: what reading the bars took can go
     module: TokenizerStage | PredictorStage
+    ranking = None
     if stage == "predictor":
         frozen = find_tokenizer(config)
         check_place(frozen, config.output)
@@ -88,7 +89,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         folder = _folder(stage, config, split, network, accelerator.num_processes)
         head = start_head(config, network, folder.record["trained_until"])
         if head is not None:
-            split = split_for_head(split, config)
+            split, ranking = split_for_head(split, config)
         module = PredictorStage(
             network, tokenizer, config.horizon, config.lookback_weight, head, config.head_weight
         )
@@ -96,7 +97,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         fresh = start_tokenizer(config)
         folder = _folder(stage, config, split, fresh, accelerator.num_processes)
         module = TokenizerStage(fresh, pool_over(accelerator), config.horizon, config.column_weights)
-    trainer = Trainer(module, split, config, folder, accelerator)
+    trainer = Trainer(module, split, config, folder, accelerator, ranking)
     # All processes have read what they start from, and nothing is refused any more: now the folder may change.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -50,10 +50,10 @@ def test_processes_pool_what_they_learn_from_but_not_what_they_score_alone() -> 
 def captured(stage: PredictorStage) -> list[Tokens]:
     """The tokens that the network is asked to learn, as it is asked."""
     seen: list[Tokens] = []
-    loss = stage.network.loss
-    stage.network.loss = lambda tokens, stamps, **scored: (
+    loss = stage.network.token_loss
+    stage.network.token_loss = lambda hidden, tokens, **scored: (
         seen.append(tokens),
-        loss(tokens, stamps, **scored),
+        loss(hidden, tokens, **scored),
     )[1]
     return seen
 
