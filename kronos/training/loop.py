@@ -159,7 +159,8 @@ class Trainer:
         better = progress.add(row, selection(row, self.config.select_by))
         self.accelerator.log(row, step=progress.step)
         if self.accelerator.is_main_process:
-            logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items()))
+            # What is told by source stands in losses.csv.
+            logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items() if "/" not in k))
             if better:
                 self.folder.keep_best(self.average.weights, progress)
         if not math.isfinite(row["val_loss"]):
