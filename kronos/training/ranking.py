@@ -56,7 +56,8 @@ class HeadValidation:
     """
 
     def __init__(self, ranked: dict[str, RankedDates], weights: Sequence[float]) -> None:
-        self.ranked, self.shares = ranked, shares([1] * len(ranked), weights)
+        self.ranked = ranked
+        self.shares = [float(share) for share in shares([1] * len(ranked), weights)]
 
     @torch.no_grad()
     def score(self, stage: PredictorStage, accelerator: Accelerator) -> dict[str, float]:
