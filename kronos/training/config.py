@@ -314,5 +314,5 @@ def _check_columns(weights: dict[str, float]) -> None:
     filled = [weights.get(name, 1.0) for name in FEATURES]
     if not min(filled) >= 0 or not sum(filled) > 0:
         raise ValueError(
-            f"column_weights={weights} are no weights. Give numbers of 0 or more, one of them above 0."
+            f"column_weights={weights} are not weights. Give 0 or more, and one of them above 0."
         )

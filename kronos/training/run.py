@@ -90,6 +90,11 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         head = start_head(config, network, folder.record["trained_until"])
         if head is not None:
             split, ranking = split_for_head(split, config)
+        if ranking is None and config.select_by == "rank":
+            raise ValueError(
+                "select_by=rank needs a return head and held-out dates to rank. Give head: true to a source whose "
+                "bars reach beyond train_until, or choose by loss."
+            )
         module = PredictorStage(
             network, tokenizer, config.horizon, config.lookback_weight, head, config.head_weight
         )
