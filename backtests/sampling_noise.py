@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from kronos.bars import FEATURES, adjust_bars
+from kronos.bars import CLOSE, FEATURES, adjust_bars
 from kronos.config import SampleConfig
 from kronos.engine.fused import Form
 from kronos.engine.pipeline import Pipeline
-from kronos.forecast import Forecast
+from kronos.forecast import Forecast, anchor_paths
 from kronos.predictor import KronosPredictor
 from kronos.sampling import SharedDraws
 from kronos.windows import Windows
@@ -48,12 +48,16 @@ def forecast(
     )
     order = order_of(p.tokenizer, variant)
     uniforms = _uniforms(windows, sampling, variant, seeds).to(p.device)
-    parts, rows = [], max(1, ROWS // drawn.samples)
+    parts, decoded, rows = [], [], max(1, ROWS // drawn.samples)
     for start in range(0, len(windows), rows):
         part = slice(start, start + rows)
-        parts.append(pipeline.drawn(windows[part], drawn, SharedDraws(uniforms[part], order), None))
+        sampled = pipeline.drawn(windows[part], drawn, SharedDraws(uniforms[part], order))
+        parts.append(sampled.paths)
+        decoded.append(sampled.decoded_close)
+    paths, decoded_close = np.concatenate(parts), np.concatenate(decoded)
+    anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
     provenance = p.provenance(drawn, windows.digest())
-    return Forecast(np.concatenate(parts), windows.keys, windows.future, windows.last, provenance)
+    return Forecast(paths, windows.keys, windows.future, windows.last, provenance, decoded_close)
 
 
 def _uniforms(windows: Windows, sampling: SampleConfig, variant: Variant, seeds: int) -> torch.Tensor:

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from kronos.bars import FEATURES, adjust_bars, check_bars, repair_bars
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
+    from kronos.jumps import BarsWarning
     from kronos.model import Kronos
     from kronos.predictor import KronosPredictor
     from kronos.tokenizer import KronosTokenizer
     from kronos.windows import Windows
 
 _HOMES = {
+    "BarsWarning": "kronos.jumps",
     "FEATURES": "kronos.bars",
     "Forecast": "kronos.forecast",
     "Kronos": "kronos.model",
@@ -33,6 +35,7 @@ _HOMES = {
 
 __all__ = [
     "FEATURES",
+    "BarsWarning",
     "Forecast",
     "Kronos",
     "KronosPredictor",

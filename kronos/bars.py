@@ -8,11 +8,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from kronos.jumps import warn_of_jumps
+
 PRICES = ("open", "high", "low", "close")
 FEATURES = (*PRICES, "volume", "amount")  # the order in which the released weights expect them
 CLOSE = FEATURES.index("close")
 STAMPS = ("minute", "hour", "weekday", "day", "month")
 
+_SMALLEST, _LARGEST = 1e-37, 1e38  # of a number other than 0: windows and paths are float32
 _TOLERANCE = 1e-4  # relative: stores round prices to float32, and adjusted ones to a few digits
 
 
@@ -20,7 +23,8 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     """Return `bars` as float64 FEATURES, with volume and amount completed; refuse what is not a bar.
 
     Without a volume column both volume and amount are 0; without amount it is volume times the mean of
-    open, high, low and close. A DatetimeIndex must ascend without duplicates; any other index is left alone.
+    open, high, low and close. A DatetimeIndex must ascend without duplicates; any other index is left alone. Prices
+    that jump as no market does, see `kronos.jumps`, give a `BarsWarning`.
 
     Args:
         bars: one row a bar; columns open, high, low, close, optionally volume and amount (others are dropped).
@@ -43,6 +47,8 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
         check_timestamps(bars.index, name)
     full = _complete(bars, name)
     _check_values(full, name)
+    if isinstance(full.index, pd.DatetimeIndex):
+        warn_of_jumps(full, name)
     return full
 
 
@@ -93,9 +99,8 @@ def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
 def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
     """Raw bars -> adjusted ones: prices times the column `factor`, volume divided by it, amount as it is.
 
-    Prefer factors that start at 1 with the first bar. Those based on today's price rescale the whole past at
-    every split; that moves no return, but windows are scaled with upstream's constant of 1e-5, which weighs
-    in once prices move by less than about a thousandth of a unit.
+    Factors may start at 1 with the first bar or end at 1 with the last: forecasts do not depend on the unit of
+    the price.
     """
     if factor not in bars.columns:
         raise ValueError(f"bars lack the column '{factor}'. Name the one that holds the adjustment factor.")
@@ -141,6 +146,14 @@ def _check_values(bars: pd.DataFrame, name: str) -> None:
         raise ValueError(
             f"{name} has {int(bad.sum())} missing or infinite values, the first in column "
             f"'{FEATURES[column]}' at {bars.index[row]}. Drop or fill them, e.g. with repair_bars()."
+        )
+    sizes = np.abs(values)
+    outside = (sizes > _LARGEST) | ((sizes > 0) & (sizes < _SMALLEST))
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            f"{name} has a {FEATURES[column]} of {values[row, column]:g} at {bars.index[row]}, beyond what float32 "
+            f"holds ({_SMALLEST:g} to {_LARGEST:g}). Use another unit."
         )
     negative = values[:, 4:] < 0
     if negative.any():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
 from kronos.extras import MissingExtra
+from kronos.jumps import BarsWarning
 
 # Mistakes of the user's, what is not installed, a training that ran off; the rest are ours and keep their trace.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MissingExtra)
@@ -28,7 +32,19 @@ def show_log() -> None:
 def run_command(app: App, tokens: Sequence[str] | None = None) -> None:
     """Run `app` on the command line; a mistake of the user's is printed in red, and the exit code is 2."""
     try:
-        app(tokens, exit_on_error=False, print_error=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            app(tokens, exit_on_error=False, print_error=False)
     except (CycloptsError, *USER_ERRORS) as error:
         Console(stderr=True, soft_wrap=True).print(f"[red]{escape(str(error))}[/red]")
         sys.exit(2)
+
+
+def _show_warning(
+    usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
+) -> None:
+    """A warning about the user's bars is one line without the place in our code."""
+    if issubclass(category, BarsWarning):
+        Console(stderr=True, soft_wrap=True).print(f"[yellow]Warning: {escape(str(message))}[/yellow]")
+    else:
+        usual(message, category, *where)

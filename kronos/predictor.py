@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from rich.progress import Progress
 
-from kronos.bars import FEATURES
+from kronos.bars import CLOSE, FEATURES
 from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
@@ -19,9 +19,9 @@ from kronos.engine.device import default_budget, find_device
 from kronos.engine.fused import Form, Precision
 from kronos.engine.generate import Window
 from kronos.engine.pipeline import Pipeline
-from kronos.forecast import Forecast, Provenance
+from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.model import Kronos
-from kronos.sampling import SHARED, UPSTREAM, TorchDraws, date_uniforms
+from kronos.sampling import SHARED, TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import MIN_BARS, Windows
@@ -45,6 +45,10 @@ class KronosPredictor:
             shape of a chunk as a graph; for long runs on an accelerator. On a CPU packed products are faster.
         memory: bytes that a chunk of windows may take; None takes little on a CPU, and more than half of what is
             free on an accelerator.
+        anchor: where the paths of `forecast` start. A tokenizer rounds the last bar, and the model
+            continues that reading. "last_close" scales the prices of each path by the ratio of the true last
+            close to the decoded one, so that returns are measured from where the path starts; "decoded_close"
+            keeps raw paths, as upstream's `predict` always does.
 
     Raises:
         ValueError: model and tokenizer do not fit, there is no such device, or an option is none.
@@ -61,12 +65,14 @@ class KronosPredictor:
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
+        anchor: Anchor = "last_close",
     ) -> None:
         _check_pair(model, tokenizer)
         if max_context < MIN_BARS:
             raise ValueError(f"max_context={max_context} leaves no window. Pass at least {MIN_BARS}.")
         _check_choice("window", window, get_args(Window))
         _check_choice("precision", precision, get_args(Precision))
+        _check_choice("anchor", anchor, get_args(Anchor))
         if memory is not None and memory < 1:
             raise ValueError(f"memory={memory} bytes hold no window. Pass more, or None.")
         self.device = find_device(device)
@@ -75,6 +81,7 @@ class KronosPredictor:
         self.max_context = max_context
         self.clip = clip
         self.window, self.precision, self.compile, self.memory = window, precision, compile, memory
+        self.anchor = anchor
         self.origin: Origin | None = None  # unknown for networks that came from no file
         self.sampling = SampleConfig()  # where a forecast names none
         self._made: Pipeline | None = None
@@ -93,6 +100,7 @@ class KronosPredictor:
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
+        anchor: Anchor = "last_close",
     ) -> KronosPredictor:
         """Load a bundled pair, a folder with `tokenizer/` and `predictor/`, or a model with its tokenizer.
 
@@ -100,7 +108,7 @@ class KronosPredictor:
             spec: bundled name, folder, or hub id of a model.
             tokenizer: folder or hub id; released models and pairs know theirs.
             revision: of the model on the hub.
-            device, max_context, clip, window, precision, compile, memory: as in the constructor.
+            device, max_context, clip, window, precision, compile, memory, anchor: as in the constructor.
 
         Raises:
             FileNotFoundError: nothing by that name; says how to get it.
@@ -117,6 +125,7 @@ class KronosPredictor:
             precision,
             compile,
             memory,
+            anchor,
         )
         predictor.origin = origin(spec, tokenizer, revision)
         predictor.sampling = sampling_defaults(spec, revision)
@@ -139,13 +148,14 @@ class KronosPredictor:
             progress: called after each chunk with the number of windows done in it.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units.
+            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says.
         """
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         self._check_horizon(windows)
         sampling = sampling or self.sampling
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
+        decoded_close = np.empty(len(windows), np.float32)
         need = WindowBytes(
             self.model.config,
             self.tokenizer.config,
@@ -162,10 +172,13 @@ class KronosPredictor:
             chunk = windows[rows]
             dates = pd.DatetimeIndex(chunk.keys.get_level_values("datetime"))
             uniforms = date_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
-            paths[rows] = pipeline.shared(chunk, sampling, torch.from_numpy(uniforms))
+            paths[rows], decoded_close[rows] = pipeline.shared(chunk, sampling, torch.from_numpy(uniforms))
             if progress is not None:
                 progress(len(chunk))
-        return self._forecast(windows, sampling, SHARED, paths)
+        if self.anchor == "last_close":
+            anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
+        provenance = self.provenance(sampling, windows.digest())
+        return Forecast(paths, windows.keys, windows.future, windows.last, provenance, decoded_close)
 
     def predict(
         self,
@@ -225,14 +238,15 @@ class KronosPredictor:
         with Progress(disable=not verbose, transient=True) as bar:
             task = bar.add_task("bars", total=pred_len)
             draws = TorchDraws(sample_count, generator)
-            paths = self._pipeline().drawn(windows, sampling, draws, on_step=lambda: bar.advance(task))
-        means = self._forecast(windows, sampling, UPSTREAM, paths).mean()
+            sampled = self._pipeline().drawn(
+                windows, sampling, draws, lambda: bar.advance(task), rule="upstream"
+            )
         return [
             pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
-            for mean, y in zip(means, y_timestamp_list, strict=True)
+            for mean, y in zip(sampled.paths.mean(axis=1), y_timestamp_list, strict=True)
         ]
 
-    def provenance(self, sampling: SampleConfig, data_sha256: str, draws: str = SHARED) -> Provenance:
+    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
         """What a forecast of these settings and this data is made with."""
         known = self.origin
         return Provenance(
@@ -241,11 +255,12 @@ class KronosPredictor:
             weights_sha256=known.sha256 if known else None,
             trained_until=known.trained_until if known else None,
             sampling=sampling,
-            draws=draws,
+            draws=SHARED,
             max_context=self.max_context,
             clip=self.clip,
             window=self.window,
             precision=self.precision,
+            anchor=self.anchor,
             data_sha256=data_sha256,
         )
 
@@ -264,10 +279,6 @@ class KronosPredictor:
             self._made = Pipeline(*networks, self.device, self.max_context, self.clip, self.window, form)
             self._made_of = state
         return self._made
-
-    def _forecast(self, windows: Windows, sampling: SampleConfig, draws: str, paths: np.ndarray) -> Forecast:
-        provenance = self.provenance(sampling, windows.digest(), draws)
-        return Forecast(paths, windows.keys, windows.future, windows.last, provenance)
 
 
 def _check_pair(model: Kronos, tokenizer: KronosTokenizer) -> None:

@@ -24,7 +24,7 @@ from kronos.config import SampleConfig
 from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer
 
-SHARED, UPSTREAM = "sobol by price", "torch"  # names of the two sources, for a forecast's provenance
+SHARED = "sobol by price"  # the draws of `forecast`, in its provenance
 ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 TICKS = 2**30  # of a whole CDF

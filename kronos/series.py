@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kronos.bars import check_bars, check_timestamps
+from kronos.jumps import warn_of_jumps
 from kronos.windows import Windows
 
 Timestamps = pd.Series | pd.DatetimeIndex
@@ -44,7 +45,9 @@ def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_l
         raise ValueError(
             f"y_timestamp of {name} starts at {future[0]}, before its last bar {past[-1]}. Shift it."
         )
-    return Windows.single(name, bars.set_axis(past), future)
+    bars = bars.set_axis(past)
+    warn_of_jumps(bars, name)
+    return Windows.single(name, bars, future)
 
 
 def _timestamps(values: Timestamps, name: str) -> pd.DatetimeIndex:

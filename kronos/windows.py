@@ -15,7 +15,7 @@ import pandas as pd
 
 from kronos.bars import FEATURES, check_bars, stamps
 from kronos.calendar import future_timestamps
-from kronos.scale import Scale
+from kronos.scale import Rule, Scale
 
 KEYS = ("datetime", "instrument")
 MIN_BARS = 2  # one bar has no spread to scale by
@@ -88,15 +88,16 @@ class Windows:
         """(N, H, 5) int64 calendar fields of `future`."""
         return stamps(pd.DatetimeIndex(self.future.ravel())).reshape(*self.future.shape, -1)
 
-    def scale(self) -> Scale:
-        """Each window's scale, from its own bars only."""
+    def scale(self, rule: Rule = "unit_free") -> Scale:
+        """Each window's scale, from its own bars only, see `Scale.fit` and `Scale.fit_upstream`."""
+        free = rule == "unit_free"
+        fit, dtype = (Scale.fit, np.float64) if free else (Scale.fit_upstream, np.float32)
         values = self.values
-        mean = np.empty((len(self), 1, len(FEATURES)), np.float32)
-        std = np.empty_like(mean)
+        mean, width = np.empty((2, len(self), 1, len(FEATURES)), dtype)
         for length in np.unique(self.lengths):
             rows = self.lengths == length
-            mean[rows], std[rows] = Scale.fit(values[rows, :length])
-        return Scale(mean, std)
+            mean[rows], width[rows] = fit(values[rows, :length])
+        return Scale(mean, width)
 
     def digest(self) -> str:
         """sha256 of all that the windows hold: two equal digests mean equal inputs."""

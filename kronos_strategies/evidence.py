@@ -137,6 +137,7 @@ def describe(known: Provenance) -> dict[str, str]:
         "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
         "window": known.window,
         "precision": known.precision,
+        "paths start at": known.anchor.replace("_", " "),
     }
     return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
 

@@ -153,10 +153,6 @@ def forecast_chunk(
         own = dated[date]
         rows = slice(start, start + len(own))
         start = rows.stop
-        yield Forecast(
-            paths=whole.paths[rows].copy(),  # a view would keep the whole chunk alive
-            keys=own.keys,
-            timestamps=own.future,
-            last=own.last,
-            provenance=replace(whole.provenance, data_sha256=dated.digest(date)),
-        )
+        # Rows by number are copies: a view would keep the whole chunk alive.
+        part = whole[np.arange(rows.start, rows.stop)]
+        yield replace(part, provenance=replace(whole.provenance, data_sha256=dated.digest(date)))

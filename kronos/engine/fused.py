@@ -175,13 +175,23 @@ class FusedTokenizer:
             x = block(x, turns, causal)
         return self.quantizer.tokens(self.quant_embed(x))
 
-    def read(self, tokens: Tokens, turns: Tensor, caches: Sequence[PrefixCache]) -> None:
-        """Fill the caches with (N, L) tokens as the prefix of what `decode` will rebuild."""
+    def read(self, tokens: Tokens, lengths: Tensor, turns: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
+        """Fill the caches with (N, L) tokens as the prefix of what `decode` will rebuild.
+
+        Returns:
+            (N, 6) normalized: each row's last bar, at position `lengths` - 1, as the decoder rebuilds it.
+        """
         x = self.embedding(torch.stack(tokens, dim=-1))
         for block, cache in zip(self.decoder[:-1], caches, strict=False):
             x = block(x, turns, cache.prefill)
         if self.last is not None:
             caches[-1].store(*self.last(x, turns))
+        # The last block computes one position of the prefix only: no other one is ever decoded.
+        rows = torch.arange(len(x), device=x.device)
+        x = x[rows, lengths - 1][:, None]
+        if self.last is not None:
+            x = self.decoder[-1](x, turns[lengths - 1][:, None], lambda q, k, v: caches[-1].read_prefix(q))
+        return self.head(x)[:, 0]
 
     def decode(self, tokens: Tokens, turns: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
         """(N, S * T) tokens behind the prefix -> (N, S * T, 6) normalised bars."""

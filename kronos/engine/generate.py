@@ -87,9 +87,16 @@ def generate(
     return out
 
 
+class Decoded(NamedTuple):
+    """Normalized bars that the tokenizer makes of tokens."""
+
+    paths: Tensor  # (N, S, H, 6)
+    last: Tensor  # (N, 6), the last bar of each window: the one that its paths continue
+
+
 @torch.inference_mode()
-def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_context: int) -> Tensor:
-    """Tokens -> (N, S, H, 6) normalised bars; each path is read behind the window it continues.
+def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_context: int) -> Decoded:
+    """Tokens -> normalized bars; each path is decoded after the window it continues.
 
     The decoder sees the last `max_context` tokens of window and path together, as upstream's does.
     """
@@ -97,12 +104,12 @@ def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_con
     window = _tail(prompt, max_context - horizon)
     cursor = _cursor(window, horizon)
     caches = [PrefixCache(cursor, samples, horizon) for _ in tokenizer.decoder]
-    tokenizer.read(window.tokens, tokenizer.turns(cursor.positions), caches)
+    last = tokenizer.read(window.tokens, window.lengths, tokenizer.turns(cursor.positions), caches)
     steps = torch.arange(horizon, device=window.lengths.device).repeat(samples)
     paths = Tokens(*(half.flatten(1) for half in generated))  # (N, S * H): all bars of all paths at once
     cursor.move(0, horizon)
     bars = tokenizer.decode(paths, tokenizer.turns(window.lengths[:, None] + steps), caches)
-    return bars.view(n, samples, horizon, -1)
+    return Decoded(bars.view(n, samples, horizon, -1), last)
 
 
 class _Past(NamedTuple):

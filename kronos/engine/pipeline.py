@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kronos.bars import CLOSE, FEATURES
 from kronos.config import SampleConfig
 from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
-from kronos.engine.generate import Prompt, Window, decode, generate
+from kronos.engine.generate import Decoded, Prompt, Window, decode, generate
 from kronos.engine.replay import Replay
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import Draws, SharedDraws, price_order
-from kronos.scale import Scale
+from kronos.scale import Rule, Scale
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import Windows
+
+
+class SampledPaths(NamedTuple):
+    """What the engine makes of N windows, in the bars' own units."""
+
+    paths: np.ndarray  # (N, S, H, 6) float32
+    decoded_close: np.ndarray  # (N,) float32, each window's last close as the tokenizer reads it
 
 
 class Pipeline:
@@ -52,32 +61,37 @@ class Pipeline:
         return price_order(self._plain_tokenizer)
 
     @torch.inference_mode()
-    def shared(self, windows: Windows, sampling: SampleConfig, uniforms: Tensor) -> np.ndarray:
-        """Paths (N, S, H, 6) in the bars' own units, drawn by (N, S, H, 2) uniforms."""
+    def shared(self, windows: Windows, sampling: SampleConfig, uniforms: Tensor) -> SampledPaths:
+        """Paths drawn by (N, S, H, 2) uniforms."""
         even, order, scale = _even(windows), self.order, windows.scale()
 
         def run(bars: Tensor, lengths: Tensor, stamps: Tensor, future: Tensor, uniforms: Tensor) -> Tensor:
             prompt = Prompt(self.tokenizer.encode(bars), lengths, stamps, future, even)
-            return self._continue(prompt, sampling, SharedDraws(uniforms, order), None)
+            return _joined(self._continue(prompt, sampling, SharedDraws(uniforms, order), None))
 
         inputs = (*self._inputs(windows, scale), uniforms.to(self.device))
         bars = run(*inputs) if self.replay is None else self.replay(run, (sampling, even), *inputs)
-        return scale.invert(bars.cpu().numpy())
+        return _sampled(scale.invert(bars.cpu().numpy()), sampling.samples)
 
     @torch.inference_mode()
     def drawn(
-        self, windows: Windows, sampling: SampleConfig, draws: Draws, on_step: Callable[[], None] | None
-    ) -> np.ndarray:
-        """Paths (N, S, H, 6) in the bars' own units, by any draws; `on_step` is called after each bar."""
-        scale = windows.scale()
+        self,
+        windows: Windows,
+        sampling: SampleConfig,
+        draws: Draws,
+        on_step: Callable[[], None] | None = None,
+        rule: Rule = "unit_free",
+    ) -> SampledPaths:
+        """Paths by any draws, of windows scaled by `rule`; `on_step` is called after each bar."""
+        scale = windows.scale(rule)
         bars, lengths, stamps, future = self._inputs(windows, scale)
         prompt = Prompt(self.tokenizer.encode(bars), lengths, stamps, future, _even(windows))
-        paths = self._continue(prompt, sampling, draws, on_step)
-        return scale.invert(paths.cpu().numpy())
+        decoded = self._continue(prompt, sampling, draws, on_step)
+        return _sampled(scale.invert(_joined(decoded).cpu().numpy()), sampling.samples)
 
     def _continue(
         self, prompt: Prompt, sampling: SampleConfig, draws: Draws, on_step: Callable[[], None] | None
-    ) -> Tensor:
+    ) -> Decoded:
         tokens = generate(self.model, prompt, sampling, draws, self.max_context, self.window, on_step)
         return decode(self.tokenizer, prompt, tokens, self.max_context)
 
@@ -87,6 +101,17 @@ class Pipeline:
         arrays = (normalised, windows.lengths, windows.stamps, windows.future_stamps)
         bars, lengths, stamps, future = (torch.from_numpy(array).to(self.device) for array in arrays)
         return bars, lengths, stamps, future
+
+
+def _joined(decoded: Decoded) -> Tensor:
+    """(N, S * H + 1, 6): the bars of all paths, then the last bar, in one tensor for one transfer."""
+    return torch.cat([decoded.paths.flatten(1, 2), decoded.last[:, None]], dim=1)
+
+
+def _sampled(bars: np.ndarray, samples: int) -> SampledPaths:
+    """Undo `_joined`, in the bars' own units."""
+    paths = bars[:, :-1].reshape(len(bars), samples, -1, len(FEATURES))
+    return SampledPaths(paths, bars[:, -1, CLOSE])
 
 
 def _even(windows: Windows) -> bool:

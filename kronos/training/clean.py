@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES, PRICES, check_bars, repair_bars
+from kronos.jumps import MAX_GAP
 
 
 class CleaningRule(NamedTuple):
@@ -26,14 +27,14 @@ class CleaningRule(NamedTuple):
 
 # The paper gives no runs for 30 minutes, 4 hours and weeks: those of its neighbours stand in.
 RULES = {
-    "1min": CleaningRule(0.10, 15, 45),
-    "5min": CleaningRule(0.15, 3, 10),
-    "15min": CleaningRule(0.15, 2, 5),
-    "30min": CleaningRule(0.20, 1, 3),
-    "60min": CleaningRule(0.20, 1, 3),
-    "4h": CleaningRule(0.25, 1, 3),
-    "1day": CleaningRule(0.30, 1, 3),
-    "1week": CleaningRule(0.50, 1, 3),
+    "1min": CleaningRule(MAX_GAP["1min"], 15, 45),
+    "5min": CleaningRule(MAX_GAP["5min"], 3, 10),
+    "15min": CleaningRule(MAX_GAP["15min"], 2, 5),
+    "30min": CleaningRule(MAX_GAP["30min"], 1, 3),
+    "60min": CleaningRule(MAX_GAP["60min"], 1, 3),
+    "4h": CleaningRule(MAX_GAP["4h"], 1, 3),
+    "1day": CleaningRule(MAX_GAP["1day"], 1, 3),
+    "1week": CleaningRule(MAX_GAP["1week"], 1, 3),
 }
 
 

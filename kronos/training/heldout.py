@@ -99,7 +99,7 @@ def _close_errors(
     draws = TorchDraws(sampling.samples, torch.Generator().manual_seed(0))
     context = lookback + 1
     tokens = generate(FusedKronos(model, Form()), prompt, sampling, draws, context)
-    bars_ahead = decode(FusedTokenizer(tokenizer, Form()), prompt, tokens, context)
+    bars_ahead = decode(FusedTokenizer(tokenizer, Form()), prompt, tokens, context).paths
     expected = bars_ahead[:, :, 0, CLOSE].mean(dim=1)
     truth = bars[:, lookback, CLOSE]
     return torch.stack([(expected - truth).abs().sum(), (past[:, -1, CLOSE] - truth).abs().sum()])

@@ -144,13 +144,7 @@ def _read(
         own = np.asarray(whole.keys.isin(made))
         if not own.any():
             continue
-        forecast = replace(
-            whole,
-            paths=whole.paths[own],
-            keys=whole.keys[own],
-            timestamps=whole.timestamps[own],
-            last=whole.last[own],
-        )
+        forecast = whole[own]
         if run.line in LINES:
             said.append(_by_samples(forecast, LINES.index(run.line), run.level))
         yield forecast

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES, check_bars
+from kronos.jumps import warn_of_jumps
 
 KEYS = ("instrument", "datetime")
 REQUIRED = (*KEYS, *PRICES, "volume")
@@ -52,6 +53,9 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     _check_keys(tidy, name)
     check_bars(tidy.set_index(list(KEYS)), name)
     _check_positive(tidy, name)
+    for symbol, rows in tidy.groupby("instrument", sort=False):
+        adjusted = rows[list(PRICES)].mul(rows["factor"], axis=0).set_index(rows["datetime"])
+        warn_of_jumps(adjusted, f"{name} of {symbol}", "1day")
     return tidy
 
 

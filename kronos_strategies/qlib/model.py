@@ -8,7 +8,7 @@ from qlib.model.base import Model
 
 from kronos.engine.fused import Precision
 from kronos.engine.generate import Window
-from kronos.forecast import Provenance
+from kronos.forecast import Anchor, Provenance
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.progress import progress_bar
@@ -31,7 +31,7 @@ class KronosModel(Model):
         device: "cpu", "cuda", "mps"; empty or None takes the fastest there is.
         samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those that suit the
             checkpoint.
-        max_context, window, precision, compile: see `KronosPredictor`.
+        max_context, window, precision, compile, anchor: see `KronosPredictor`.
         store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps them in
             a temporary one, so that a run's report reads what its scores were made of.
         store_dtype: of the paths in the store, "float32" or "float16".
@@ -52,6 +52,7 @@ class KronosModel(Model):
         window: Window = "exact",
         precision: Precision = "float32",
         compile: bool = False,
+        anchor: Anchor = "last_close",
         store: str | None = None,
         store_dtype: str = "float32",
     ) -> None:
@@ -60,7 +61,7 @@ class KronosModel(Model):
         self.revision = revision or None
         self.device = device or None
         self.max_context = max_context
-        self.window, self.precision, self.compile = window, precision, compile
+        self.window, self.precision, self.compile, self.anchor = window, precision, compile, anchor
         self.store = store or None
         self.store_dtype = store_dtype
         self.provenance: Provenance | None = None
@@ -130,4 +131,5 @@ class KronosModel(Model):
             window=self.window,
             precision=self.precision,
             compile=self.compile,
+            anchor=self.anchor,
         )

@@ -44,6 +44,7 @@ def run_params(known: Provenance, spec: WindowSpec, trade: Mapping[str, str] | N
         "draws": known.draws,
         "window": known.window,
         "precision": known.precision,
+        "anchor": known.anchor,
         "max_context": known.max_context,
         "universe": spec.universe,
         "lookback": spec.lookback,

@@ -4,6 +4,7 @@ Columns, in this order (S samples, H steps; prices in quote currency):
 
     instrument, datetime          the keys; datetime is the exact time of the last bar seen
     last_open ... last_amount     float32, that bar
+    decoded_close                 float32, its close as the tokenizer reads it, see `Forecast`; null if unknown
     expected_return ... q95       float64, see `kronos_strategies.signals.summary`
     timestamps                    H times that are forecast
     open ... amount               S x H float32, nested fixed-size lists: close[s][h] is step h of path s
@@ -49,6 +50,12 @@ def to_parquet(forecast: Forecast, dtype: str) -> bytes:
         "datetime": pa.array(pd.DatetimeIndex(forecast.keys.get_level_values("datetime"))),
     }
     columns |= {f"last_{name}": pa.array(forecast.last[:, i]) for i, name in enumerate(FEATURES)}
+    decoded = (
+        np.full(len(forecast), np.nan, np.float32)
+        if forecast.decoded_close is None
+        else forecast.decoded_close
+    )
+    columns["decoded_close"] = pa.array(decoded, from_pandas=True)
     columns |= {str(name): pa.array(column.to_numpy()) for name, column in summary(forecast).items()}
     columns["timestamps"] = _lists(forecast.timestamps)
     if dtype == "float32":
@@ -99,6 +106,7 @@ def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
         timestamps=timestamps,
         last=last,
         provenance=replace(provenance, data_sha256=kept["data_sha256"]),
+        decoded_close=_decoded_close(table),
     )
 
 
@@ -126,6 +134,11 @@ def _halves(forecast: Forecast) -> dict[str, pa.Array]:
     small = (offsets / np.where(scale > 0, scale, 1)[:, None, None]).astype(np.float16)
     columns = {f"scale_{name}": pa.array(scale[:, i]) for i, name in enumerate(FEATURES)}
     return columns | {f"offset_{name}": _lists(small[..., i]) for i, name in enumerate(FEATURES)}
+
+
+def _decoded_close(table: pa.Table) -> np.ndarray | None:
+    column = table["decoded_close"]
+    return None if column.null_count == len(column) else column.to_numpy()
 
 
 def _lists(values: np.ndarray) -> pa.Array:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
-from kronos.forecast import Forecast, Provenance
+from kronos.forecast import Forecast, Provenance, anchor_paths
 
 N, S, H = 3, 9, 4
 
@@ -24,9 +26,9 @@ def forecast() -> Forecast:
     )
     timestamps = np.datetime64("2024-01-04", "ns") + np.arange(N * H).reshape(N, H) * np.timedelta64(1, "D")
     provenance = Provenance(
-        "none", None, None, None, SampleConfig(S), "shared", 512, 5, "exact", "float32", "0"
+        "none", None, None, None, SampleConfig(S), "shared", 512, 5, "exact", "float32", "last_close", "0"
     )
-    return Forecast(paths, keys, timestamps, paths[:, 0, 0], provenance)
+    return Forecast(paths, keys, timestamps, paths[:, 0, 0], provenance, paths[:, 0, 0, 3])
 
 
 def test_its_sizes_are_those_of_its_paths(forecast: Forecast) -> None:
@@ -71,3 +73,31 @@ def test_the_frame_holds_each_average_bar_under_its_key_step_and_time(forecast: 
             np.testing.assert_array_equal(
                 row[list(FEATURES)].to_numpy(np.float32), forecast.mean()[i, step - 1]
             )
+
+
+@pytest.mark.parametrize("rows", [slice(1, 3), np.array([2, 0]), np.array([True, False, True])], ids=str)
+def test_some_windows_of_a_forecast_are_a_forecast(forecast: Forecast, rows: slice | np.ndarray) -> None:
+    part = forecast[rows]
+    for name in ("paths", "timestamps", "last", "decoded_close"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(forecast, name)[rows])
+    assert part.keys.equals(forecast.keys[rows])
+    assert part.provenance == forecast.provenance
+
+
+def test_a_forecast_without_a_tokenizer_has_no_decoded_close(forecast: Forecast) -> None:
+    assert replace(forecast, decoded_close=None)[:1].decoded_close is None
+
+
+def test_anchored_prices_are_scaled_from_the_decoded_close_to_the_true_one() -> None:
+    paths = np.full((2, 3, 4, 6), 8.0, np.float32)
+    anchor_paths(paths, np.array([10, 16], np.float32), np.array([20, 8], np.float32))
+    np.testing.assert_array_equal(paths[0, ..., :4], 16)
+    np.testing.assert_array_equal(paths[1, ..., :4], 4)
+    np.testing.assert_array_equal(paths[..., 4:], 8)  # volume and amount have no part in it
+
+
+@pytest.mark.parametrize("decoded", [4.9, 0.1, 0.0, -3.0])
+def test_a_close_decoded_at_less_than_half_of_itself_doubles_prices_and_no_more(decoded: float) -> None:
+    paths = np.ones((1, 1, 1, 6), np.float32)
+    anchor_paths(paths, np.array([decoded], np.float32), np.array([10], np.float32))
+    np.testing.assert_array_equal(paths[..., :4], 2)

@@ -39,7 +39,7 @@ def windows() -> Windows:
 
 def assert_same_paths(ours: np.ndarray, theirs: np.ndarray, scale: np.ndarray) -> None:
     """Equal up to 1e-5 of a normalised bar: a token drawn otherwise moves a path by tenths."""
-    np.testing.assert_array_less(np.abs(ours - theirs) / (scale[:, None] + 1e-5), 1e-4)
+    np.testing.assert_array_less(np.abs(ours - theirs) / scale[:, None], 1e-4)
 
 
 # Windows -> Forecast
@@ -83,7 +83,7 @@ def test_a_forecast_does_not_touch_or_follow_torchs_global_stream(
 def test_a_window_alone_has_the_forecast_it_has_among_others(
     predictor: KronosPredictor, windows: Windows
 ) -> None:
-    together, scale = predictor.forecast(windows, SAMPLING).paths, windows.scale().std
+    together, scale = predictor.forecast(windows, SAMPLING).paths, windows.scale().width
     for i in range(len(windows)):
         alone = predictor.forecast(windows[i : i + 1], SAMPLING).paths
         assert_same_paths(alone, together[i : i + 1], scale[i : i + 1])
@@ -95,7 +95,7 @@ def test_the_order_of_windows_does_not_change_their_forecasts(
     order = np.random.default_rng(0).permutation(len(windows))
     shuffled = predictor.forecast(windows[order], SAMPLING).paths
     assert_same_paths(
-        shuffled, predictor.forecast(windows, SAMPLING).paths[order], windows.scale().std[order]
+        shuffled, predictor.forecast(windows, SAMPLING).paths[order], windows.scale().width[order]
     )
 
 
@@ -109,7 +109,7 @@ def test_the_size_of_chunks_does_not_change_a_forecast(
     pieces = predictor.forecast(windows, SAMPLING, progress=chunks.append).paths
     assert len(chunks) > 1
     assert sum(chunks) == len(windows)
-    assert_same_paths(pieces, whole, windows.scale().std)
+    assert_same_paths(pieces, whole, windows.scale().width)
 
 
 def test_the_number_of_threads_does_not_change_a_forecast(predictor: KronosPredictor) -> None:
@@ -122,7 +122,7 @@ def test_the_number_of_threads_does_not_change_a_forecast(predictor: KronosPredi
             paths.append(predictor.forecast(windows, sampling).paths)
     finally:
         torch.set_num_threads(threads)
-    assert_same_paths(*paths, windows.scale().std)
+    assert_same_paths(*paths, windows.scale().width)
 
 
 @pytest.mark.parametrize("samples", [1, 3])
@@ -131,7 +131,7 @@ def test_the_first_paths_are_the_same_however_many_are_drawn(
 ) -> None:
     few = SampleConfig(samples=samples, T=1.0, top_p=0.95, seed=3)
     many = predictor.forecast(windows, SAMPLING).paths[:, :samples]
-    assert_same_paths(predictor.forecast(windows, few).paths, many, windows.scale().std)
+    assert_same_paths(predictor.forecast(windows, few).paths, many, windows.scale().width)
 
 
 def twins(first: str, second: str) -> Windows:
@@ -145,7 +145,7 @@ def twins(first: str, second: str) -> Windows:
 def test_instruments_of_one_date_share_their_draws(predictor: KronosPredictor) -> None:
     windows = twins("2001-01-01", "2001-01-01")
     paths = predictor.forecast(windows, SAMPLING).paths
-    assert_same_paths(paths[:1], paths[1:], windows.scale().std[:1])
+    assert_same_paths(paths[:1], paths[1:], windows.scale().width[:1])
 
 
 def test_dates_do_not_share_their_draws(predictor: KronosPredictor) -> None:
@@ -155,7 +155,7 @@ def test_dates_do_not_share_their_draws(predictor: KronosPredictor) -> None:
     paths = predictor.forecast(windows, SAMPLING).paths
     assert not np.allclose(paths[0], paths[1])
     greedy = predictor.forecast(windows, SampleConfig(samples=1, T=0)).paths
-    assert_same_paths(greedy[:1], greedy[1:], windows.scale().std[:1])
+    assert_same_paths(greedy[:1], greedy[1:], windows.scale().width[:1])
 
 
 def test_paths_of_one_window_differ_unless_they_are_greedy(predictor: KronosPredictor) -> None:
@@ -165,7 +165,7 @@ def test_paths_of_one_window_differ_unless_they_are_greedy(predictor: KronosPred
         (SampleConfig(samples=4, T=0), 1),
         (SampleConfig(4, top_k=1), 1),
     ):
-        paths = predictor.forecast(window, sampling).paths[0] / window.scale().std[0]
+        paths = predictor.forecast(window, sampling).paths[0] / window.scale().width[0]
         # Equal tokens in other rows of a product may round differently; other tokens are far apart.
         apart = np.abs(paths[:, None] - paths).max(axis=(2, 3)) > 1e-3  # (S, S)
         assert len(np.unique(apart, axis=0)) == distinct
@@ -301,7 +301,7 @@ def test_rolling_and_exact_are_one_forecast_until_a_window_outgrows_the_context(
             .paths
             for window in ("exact", "rolling")
         )
-        apart = np.abs(exact - rolling) / (windows.scale().std[:, None] + 1e-5) > 1e-3
+        apart = np.abs(exact - rolling) / windows.scale().width[:, None] > 1e-3
         assert apart.any() != same
         fits = windows.lengths <= 8 - H + 1
         assert fits.any()
@@ -312,7 +312,7 @@ def test_rolling_and_exact_are_one_forecast_until_a_window_outgrows_the_context(
 def test_windows_that_slide_have_the_forecast_they_have_alone_in_any_order_and_chunk(
     window: Any, windows: Windows
 ) -> None:
-    predictor, scale = small(window=window), windows.scale().std
+    predictor, scale = small(window=window), windows.scale().width
     whole = predictor.forecast(windows, SAMPLING).paths
     order = np.random.default_rng(1).permutation(len(windows))
     assert_same_paths(predictor.forecast(windows[order], SAMPLING).paths, whole[order], scale[order])
@@ -351,6 +351,7 @@ def test_a_forecast_says_how_its_windows_slide_and_how_precise_it_is(windows: Wi
         ({"window": "sliding"}, r"window='sliding' is none of \['exact', 'rolling'\]"),
         ({"window": ""}, r"window='' is none of \['exact', 'rolling'\]"),
         ({"precision": "float16"}, r"precision='float16' is none of \['float32', 'bfloat16'\]"),
+        ({"anchor": "open"}, r"anchor='open' is none of \['last_close', 'decoded_close'\]"),
         ({"memory": 0}, "memory=0 bytes hold no window.* None"),
         ({"memory": -5}, "memory=-5 bytes hold no window.* None"),
     ],
@@ -370,6 +371,7 @@ def test_a_loaded_predictor_has_the_options_it_was_asked_for(reference_folder: P
         "precision": "bfloat16",
         "compile": True,
         "memory": 123_456,
+        "anchor": "decoded_close",
     }
     predictor = KronosPredictor.from_pretrained(reference_folder, device="cpu", **options)
     assert {name: getattr(predictor, name) for name in options} == options
@@ -389,7 +391,7 @@ def test_compiled_and_replayed_chunks_are_the_forecast_of_plain_ones(
     compiled = small(compile=True, memory=100_000).forecast(windows, SAMPLING, progress=chunks.append).paths
     assert len(replays) == 1
     assert len(chunks) > 1
-    assert_same_paths(compiled, small().forecast(windows, SAMPLING).paths, windows.scale().std)
+    assert_same_paths(compiled, small().forecast(windows, SAMPLING).paths, windows.scale().width)
 
 
 def paths_of(part: slice) -> np.ndarray:
@@ -404,7 +406,7 @@ def test_two_processes_over_halves_give_the_forecast_of_one() -> None:
     middle = len(windows) // 2
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         halves = list(pool.map(paths_of, (slice(0, middle), slice(middle, None))))
-    assert_same_paths(np.concatenate(halves), paths_of(slice(None)), windows.scale().std)
+    assert_same_paths(np.concatenate(halves), paths_of(slice(None)), windows.scale().width)
 
 
 # Weights

@@ -23,7 +23,7 @@ def test_a_windows_scale_is_that_of_its_own_bars_whatever_is_stacked_beside_it()
     both = Windows.stack([short, long]).scale()
     for i, alone in enumerate((short, long)):
         np.testing.assert_array_equal(both.mean[i], Scale.fit(alone.values).mean[0])
-        np.testing.assert_array_equal(both.std[i], Scale.fit(alone.values).std[0])
+        np.testing.assert_array_equal(both.width[i], Scale.fit(alone.values).width[0])
 
 
 # Windows.rolling
@@ -115,7 +115,7 @@ def test_a_window_never_sees_a_later_bar(
     assert before.keys.equals(after.keys)
     np.testing.assert_array_equal(before.values, after.values)
     np.testing.assert_array_equal(before.future, after.future)
-    np.testing.assert_array_equal(before.scale().std, after.scale().std)
+    np.testing.assert_array_equal(before.scale().width, after.scale().width)
     assert before.digest() == after.digest()
 
 

@@ -7,7 +7,9 @@ from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.signals import SIGNALS, SUMMARY, signals, summary
 
-PROVENANCE = Provenance("test", None, None, None, SampleConfig(), "shared", 512, 5, "exact", "float32", "")
+PROVENANCE = Provenance(
+    "test", None, None, None, SampleConfig(), "shared", 512, 5, "exact", "float32", "last_close", ""
+)
 
 
 def forecast(closes: np.ndarray, last: float = 100.0) -> Forecast:

@@ -178,7 +178,8 @@ def test_what_pads_a_short_window_is_never_read(horizon: int, context: int) -> N
         tokens = generate(fuse(model), prompt, sampling, draws_of_dates(model, 2, 2, horizon), context)
         outcomes.append((tokens, decode(fuse(tokenizer), prompt, tokens, context)))
     assert_same(outcomes[0][0], outcomes[1][0])
-    assert torch.equal(outcomes[0][1], outcomes[1][1])
+    assert torch.equal(outcomes[0][1].paths, outcomes[1][1].paths)
+    assert torch.equal(outcomes[0][1].last, outcomes[1][1].last)
 
 
 def test_upstreams_draws_go_through_the_engine_in_upstreams_order() -> None:
@@ -236,11 +237,26 @@ def test_paths_become_bars_as_if_each_was_decoded_whole_behind_its_window(
     model, tokenizer = make_model(), make_tokenizer()
     windows = make_windows(model, lengths, horizon)
     tokens = make_tokens(model, len(windows), 3, horizon, seed=7)
-    bars = decode(fuse(tokenizer), together(windows), tokens, context)
+    bars = decode(fuse(tokenizer), together(windows), tokens, context).paths
     assert bars.shape == (len(windows), 3, horizon, 6)
     for row, wanted in zip(bars, rebuild(tokenizer, windows, tokens, context), strict=True):
         # Activations of order 10 after two float32 layers; positions that start elsewhere turn the same angles.
         torch.testing.assert_close(row, torch.stack(wanted), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [[10, 10], [3, 17, 30]], ids=["even", "ragged"])
+@pytest.mark.parametrize(("horizon", "context"), [(6, 64), (9, 16), (15, 16)])
+@torch.no_grad()
+def test_the_last_bar_of_each_window_is_decoded_where_its_paths_begin(
+    lengths: list[int], horizon: int, context: int
+) -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    windows = make_windows(model, lengths, horizon)
+    tokens = make_tokens(model, len(windows), 3, horizon, seed=7)
+    last = decode(fuse(tokenizer), together(windows), tokens, context).last
+    for row, window in zip(last, windows, strict=True):
+        seen = Tokens(*(half[None, -(context - horizon) :] for half in window.tokens))
+        torch.testing.assert_close(row, tokenizer.decode(seen)[0, -1], rtol=1e-5, atol=1e-4)
 
 
 def test_the_engine_leaves_its_prompt_alone() -> None:

@@ -17,7 +17,9 @@ NAMES = [f"N{i:02d}" for i in range(40)]
 DEVIATION = np.linspace(0.005, 0.03, len(NAMES))  # of each name's log returns, the same for ever
 AT = range(30, 90)  # positions of the forecast dates; at least 19 bars follow
 HORIZONS = (1, 5)
-PROVENANCE = Provenance("test", None, None, None, SampleConfig(), "none", 512, 5, "exact", "float32", "")
+PROVENANCE = Provenance(
+    "test", None, None, None, SampleConfig(), "none", 512, 5, "exact", "float32", "last_close", ""
+)
 
 
 def tidy_bars() -> pd.DataFrame:

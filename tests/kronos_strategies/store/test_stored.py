@@ -38,9 +38,15 @@ def test_every_bit_of_a_forecast_comes_back(forecast):
     np.testing.assert_array_equal(back.paths, forecast.paths)
     np.testing.assert_array_equal(back.timestamps, forecast.timestamps)
     np.testing.assert_array_equal(back.last, forecast.last)
+    np.testing.assert_array_equal(back.decoded_close, forecast.decoded_close)
     assert (back.paths.dtype, back.last.dtype, back.timestamps.dtype) == ("f4", "f4", "datetime64[ns]")
     pd.testing.assert_index_equal(back.keys, forecast.keys.remove_unused_levels())
     assert back.provenance == forecast.provenance
+
+
+def test_a_forecast_that_no_tokenizer_made_comes_back_without_a_decoded_close(forecast):
+    bare = dataclasses.replace(forecast, decoded_close=None)
+    assert from_parquet(to_parquet(bare, "float32"), forecast.provenance).decoded_close is None
 
 
 def test_halves_are_within_a_4096th_of_each_windows_largest_move(forecast):
