@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kronos.checkpoint import CARD
+from kronos.training.ledger import cleaning_sentence
 
 RECORD = "training.json"
 SHOWN = (
@@ -74,6 +75,7 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
         f"| {d['validate_until'] or ''} | `{d['sha256'][:16]}` |"
         for d in record["data"]
     ]
+    cleaning = [text for d in record["data"] if (text := cleaning_sentence(d)) is not None]
     losses = [
         f"| {name} | {value:.5g} |"
         for name, value in record["losses"].items()
@@ -90,8 +92,27 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
         "| source | instruments | bars | of | trained until | chosen until | sha256 |",
         "|---|---|---|---|---|---|---|",
         *rows,
+        *(["", "Cleaning:", "", *(f"- {text}" for text in cleaning)] if cleaning else []),
         "",
+        *_course(record),
         f"| step {record['losses'].get('step', record['step'])} | |",
         "|---|---|",
         *losses,
     ]
+
+
+def _course(record: Mapping[str, Any]) -> list[str]:
+    """What the weights that training started from achieve, and schedules that followed each other."""
+    lines = []
+    if start := record.get("start"):
+        text = f"The weights that training started from have a held-out loss of {start['val_loss']:.5g}"
+        if record["step"] == 0:
+            text += "; no later validation was better, so these are those weights"
+        lines += [f"{text}.", ""]
+    if schedules := record.get("schedules"):
+        parts = [f"from step {first} that of {steps} steps" for first, steps in schedules]
+        lines += [
+            f"The run was resumed with another max_steps; its learning rate followed {', '.join(parts)}.",
+            "",
+        ]
+    return lines

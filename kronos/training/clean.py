@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES, PRICES, check_bars, repair_bars
+from kronos.frequency import FREQUENCIES
 from kronos.jumps import MAX_GAP
 
 
@@ -42,33 +46,119 @@ RULES = {
 # the data, a series begins anew: its bars are no neighbours.
 MAX_PAUSE = pd.Timedelta(days=15)
 
+# Why bars are dropped or a series is cut, in this order: a bar counts for the first reason that applies to it.
+REASONS = ("no price", "illiquid", "stagnant", "pause", "gap", "short")
+_NO_PRICE, _ILLIQUID, _STAGNANT, _PAUSE, _GAP, _SHORT = range(1, len(REASONS) + 1)
 
-def clean_segments(bars: pd.DataFrame, rule: CleaningRule, min_bars: int) -> list[pd.DataFrame]:
+
+@dataclass(frozen=True)
+class CleaningReport:
+    """What cleaning takes from one or more series, by REASONS.
+
+    Attributes:
+        places: how often each reason applies: runs of dropped bars, cuts between bars (pause, gap) and short
+            stretches.
+        bars: bars dropped for each reason; pauses and gaps only cut.
+        lost: the same bars, where those of a short stretch count for what cut it off from its neighbor; "short" are
+            then the series that are short by themselves.
+        longest: bars of the longest stretch before short ones are dropped.
+    """
+
+    places: dict[str, int] = field(default_factory=dict)
+    bars: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    longest: int = 0
+
+    def __add__(self, other: CleaningReport) -> CleaningReport:
+        """What is taken from the series of both."""
+        places, bars, lost = (
+            dict(Counter(one) + Counter(two))
+            for one, two in ((self.places, other.places), (self.bars, other.bars), (self.lost, other.lost))
+        )
+        return CleaningReport(places, bars, lost, max(self.longest, other.longest))
+
+
+class Cleaned(NamedTuple):
+    """The clean stretches of one series, in order of time, and what was taken from it."""
+
+    segments: list[pd.DataFrame]
+    report: CleaningReport
+
+
+def nearest_rule(step: pd.Timedelta) -> str:
+    """The frequency in RULES nearest to a distance between bars, by ratio; of two the longer one."""
+    minutes = step / pd.Timedelta(minutes=1)
+    return min(reversed(FREQUENCIES), key=lambda name: round(abs(math.log(FREQUENCIES[name] / minutes)), 6))
+
+
+def clean_segments(
+    bars: pd.DataFrame, rule: CleaningRule, min_bars: int, max_pause: pd.Timedelta = MAX_PAUSE
+) -> Cleaned:
     """Continuous stretches of at least `min_bars` bars, each fit to learn from.
 
     A missing price cuts hard; missing volume or amount counts as 0, as in the paper. Suspended days may be absent
-    instead of empty: MAX_PAUSE cuts there.
+    instead of empty: `max_pause` cuts there. A volume that is 0 or missing in all bars was never recorded and
+    counts as absent.
 
     Args:
         bars: one instrument, DatetimeIndex; columns as `check_bars` wants them, prices may be NaN.
         rule: one of RULES.
         min_bars: shorter stretches are dropped.
+        max_pause: longest time between two bars that stay neighbors.
     """
     bars = bars.sort_index()
-    finite = np.isfinite(bars[list(PRICES)].to_numpy(float)).all(axis=1)
-    positive = (bars[list(PRICES)] > 0).all(axis=1).to_numpy()
-    priced = finite & positive
-    gap = (bars["open"] / bars["close"].shift().where(lambda close: close > 0) - 1).abs()
-    pause = bars.index.to_series().diff().gt(MAX_PAUSE).to_numpy()
-    cut = ~priced | (gap > rule.max_gap).to_numpy() | pause
-    dead = ~priced | _long_runs(bars["close"].diff().eq(0).to_numpy(), rule.max_stagnant)
+    if "volume" in bars and not (bars["volume"] > 0).any():
+        bars = bars.drop(columns="volume")
+    dead = _dropped(bars, rule)
+    # (T,) why a bar does not follow the one before it; 0 where it does.
+    edge = np.where(dead > 0, dead, _cuts(bars, rule, max_pause))
+    alive = np.flatnonzero(dead == 0)
+    # A dropped stretch ends the segment before it and starts a new one after it.
+    stretch = np.cumsum(edge > 0)[alive]
+    parts = np.split(alive, np.flatnonzero(np.diff(stretch)) + 1) if len(alive) else []
+    segments, short = [], []
+    for part in parts:
+        if len(part) < min_bars:
+            short.append(part)
+        else:
+            segments.append(check_bars(repair_bars(bars.iloc[part[0] : part[-1] + 1]))[list(FEATURES)])
+    return Cleaned(segments, _report(dead, edge, short, max(map(len, parts), default=0)))
+
+
+def _dropped(bars: pd.DataFrame, rule: CleaningRule) -> np.ndarray:
+    """(T,) why each bar is dropped; 0 where it stays."""
+    prices = bars[list(PRICES)].to_numpy(float)
+    dead = np.zeros(len(bars), int)
+    dead[_long_runs(bars["close"].diff().eq(0).to_numpy(), rule.max_stagnant)] = _STAGNANT
     if "volume" in bars:
-        dead |= _long_runs(bars["volume"].fillna(0).eq(0).to_numpy(), rule.max_illiquid)
-    # A dropped stretch ends the segment before it and starts a new one behind it.
-    segment = np.cumsum(cut | dead)
-    alive = bars[~dead]
-    parts = [part for _, part in alive.groupby(segment[~dead]) if len(part) >= min_bars]
-    return [check_bars(repair_bars(part))[list(FEATURES)] for part in parts]
+        dead[_long_runs(~(bars["volume"] > 0).to_numpy(), rule.max_illiquid)] = _ILLIQUID
+    dead[~(np.isfinite(prices) & (prices > 0)).all(axis=1)] = _NO_PRICE
+    return dead
+
+
+def _cuts(bars: pd.DataFrame, rule: CleaningRule, max_pause: pd.Timedelta) -> np.ndarray:
+    """(T,) why the series is cut before each bar; 0 where it is not."""
+    gap = (bars["open"] / bars["close"].shift().where(lambda close: close > 0) - 1).abs()
+    pause = bars.index.to_series().diff().gt(max_pause).to_numpy()
+    return np.select([pause, (gap > rule.max_gap).to_numpy()], [_PAUSE, _GAP], 0)
+
+
+def _report(dead: np.ndarray, edge: np.ndarray, short: list[np.ndarray], longest: int) -> CleaningReport:
+    places, dropped = np.zeros(_SHORT + 1, int), np.bincount(dead, minlength=_SHORT + 1)
+    before = np.r_[0, dead[:-1]]
+    for reason in (_NO_PRICE, _ILLIQUID, _STAGNANT):
+        places[reason] = ((dead == reason) & (before != reason)).sum()
+    between = (dead == 0) & (before == 0)  # next to a dropped bar there is nothing left to cut
+    for reason in (_PAUSE, _GAP):
+        places[reason] = (between & (edge == reason)).sum()
+    lost, edges = dropped.copy(), np.r_[edge, 0]
+    for part in short:
+        first, end = part[0], part[-1] + 1
+        cause = (before[first] or edge[first]) if first else 0
+        lost[cause or edges[end] or _SHORT] += len(part)
+    places[_SHORT], dropped[_SHORT] = len(short), sum(map(len, short))
+    named = [{r: int(n) for r, n in zip(REASONS, c[1:], strict=True) if n} for c in (places, dropped, lost)]
+    return CleaningReport(named[0], named[1], named[2], longest)
 
 
 def _long_runs(flags: np.ndarray, limit: int) -> np.ndarray:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from kronos.extras import MissingExtra
-from kronos.training.config import STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
+from kronos.training.config import AUTO, STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
+
+if TYPE_CHECKING:
+    from kronos.training.folder import Progress
 
 app = App(
     name="python -m kronos.training",
@@ -58,7 +62,7 @@ def evaluate(
     data: list[Path],
     since: str,
     until: str,
-    frequency: str = "1day",
+    frequency: str = AUTO,
     lookback: int = 90,
     horizon: int = 11,
 ) -> None:
@@ -74,7 +78,7 @@ def evaluate(
         data: held-out bars.
         since: first date of a held-out window's last bar.
         until: last date of a held-out window's last bar.
-        frequency: of all bars.
+        frequency: of all bars; auto infers it from the timestamps of each file.
         lookback: bars that a window is scaled by.
         horizon: bars behind them.
     """
@@ -108,29 +112,55 @@ def train_both(tokens: Sequence[str]) -> None:
     parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
     if any(bound.kwargs["settings"].tokenizer is not None for _, bound, _ in parsed):
         raise ValueError(
-            "Both stages train a tokenizer of their own. For another one run `python -m kronos.training predictor "
-            "--tokenizer ...` alone."
+            "tokenizer names one that stays as it is, but the first stage trains its own. To train it, set "
+            "pretrained under `stages: tokenizer:` in the YAML file; to keep it, run `python -m kronos.training "
+            "predictor --tokenizer ...` alone."
         )
+    _load()
+    from kronos.training.start import check_starts
+
+    check_starts(*(bound.kwargs["settings"] for _, bound, _ in parsed))
+    first = parsed[0][1].arguments
+    first["settings"] = _for_its_predictor(first["settings"])
     for command, bound, _ in parsed:
         command(*bound.args, **bound.kwargs)
 
 
+def _for_its_predictor(settings: TrainingConfig) -> TrainingConfig:
+    """A tokenizer whose tokens a predictor has learned is trained no further: the predictor alone is."""
+    runs = settings.output / "run"
+    held = runs / "tokenizer" / "settings.json"
+    if not settings.resume or not held.is_file() or not (runs / "predictor" / "settings.json").is_file():
+        return settings
+    before = json.loads(held.read_text())
+    ended = {name: before[name] for name in ("max_steps", "patience")}
+    if settings.max_steps > ended["max_steps"]:
+        logging.getLogger(__name__).info(
+            "tokenizer: stays as it is after %d steps, because the predictor has learned its tokens; only the "
+            "predictor is trained further",
+            ended["max_steps"],
+        )
+    return replace(settings, **ended)
+
+
 def _run(stage: Stage, settings: TrainingConfig) -> None:
+    progress = _load()(stage, settings)
+    logging.getLogger(__name__).info("%s: %s; in %s", stage, progress.outcome(), settings.output / "best")
+
+
+def _load() -> Callable[[Stage, TrainingConfig], Progress]:
+    """`run_stage`; imported late, because --help answers without torch and accelerate.
+
+    Raises:
+        MissingExtra: some of it is not installed.
+    """
     try:
-        from kronos.training.run import run_stage  # torch and accelerate: --help answers without them
+        from kronos.training.run import run_stage
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "matplotlib"):
             raise
         raise MissingExtra(f"Training needs {error.name}: pip install 'kronos-strategies[train]'.") from error
-    progress = run_stage(stage, settings)
-    losses = {row["step"]: row["val_loss"] for row in progress.history}
-    logging.getLogger(__name__).info(
-        "%s: best held-out loss %.5g at step %d, in %s",
-        stage,
-        losses.get(progress.best_step, progress.best),
-        progress.best_step,
-        settings.output / "best",
-    )
+    return run_stage
 
 
 def _from_yaml(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

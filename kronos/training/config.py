@@ -23,6 +23,7 @@ Stage = Literal["tokenizer", "predictor"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
 FIELDS = ("instrument", "datetime", *FEATURES, "factor")  # what a source may have under another name
 SCRATCH = "none"  # as `pretrained`: start from random weights
+AUTO = "auto"  # as `frequency`: as the timestamps say
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Source:
         end: last date.
         train_until: instead of the one for all sources.
         validate_until: instead of the one for all sources.
-        frequency: of the bars, for the cleaning rules.
+        frequency: of the bars, for the cleaning rules; auto infers it from the timestamps.
         weight: share of the windows drawn from here, in proportion to the other sources' weights; the number of its
             windows when all sources omit it.
         derive_amount: take the amount as volume times the mean price, also where the source has a column for it.
@@ -56,7 +57,7 @@ class Source:
     end: str | None = None
     train_until: str | None = None
     validate_until: str | None = None
-    frequency: str = "1day"
+    frequency: str = AUTO
     weight: float | None = None
     derive_amount: bool = False
     head: bool = False
@@ -69,8 +70,7 @@ class Source:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.fields) - set(FIELDS)):
             raise ValueError(f"fields of {self.path} has {unknown}. It may have {list(FIELDS)}.")
-        if self.frequency not in RULES:
-            raise ValueError(f"frequency={self.frequency} has no cleaning rule. Choose one of {list(RULES)}.")
+        check_frequency(self.frequency)
         if self.weight is not None and not self.weight > 0:
             raise ValueError(f"weight={self.weight} of {self.path} draws nothing. Give a positive one.")
         for name in ("start", "end", "train_until", "validate_until"):
@@ -89,6 +89,8 @@ class TrainingConfig:
         store: one source instead: a Qlib store, a CSV or parquet file, or a folder of such. Without any source the
             simulated market is used.
         market: of a Qlib store given as `store`: whose members to learn from.
+        frequency: of the bars, for the cleaning rules, where a source gives none itself: 1min, 5min, 15min, 30min,
+            60min, 4h, 1day or 1week; auto infers it from the timestamps.
         train_until: last date of training windows; by default after 80 % of each source's span.
         validate_until: last date of validation windows, whose horizons start after `train_until`.
         lookback: bars that a window is scaled by.
@@ -141,6 +143,7 @@ class TrainingConfig:
     sources: Annotated[tuple[Source, ...], Parameter(show=False)] = ()
     store: Path | None = None
     market: str = "all"
+    frequency: str = AUTO
     train_until: str | None = None
     validate_until: str | None = None
     lookback: int = 90
@@ -193,6 +196,11 @@ class TrainingConfig:
             raise ValueError(f"Two sources are called {twice[0]}. Give each a name of its own.")
         if self.store is not None and self.sources:
             raise ValueError("Both --store and sources: give one of them.")
+        check_frequency(self.frequency)
+        if self.frequency != AUTO and self.store is None and not self.sources:
+            raise ValueError(
+                f"frequency={self.frequency} is given, but no bars. Give --store or sources, too."
+            )
         if self.pretrained != SCRATCH and (self.tokenizer_size or self.predictor_size):
             raise ValueError(
                 f"Sizes are given, but those of pretrained={self.pretrained} are fixed. Set pretrained: {SCRATCH} "
@@ -227,7 +235,12 @@ class TrainingConfig:
         sources = self.sources if self.store is None else (Source(self.store, market=self.market),)
         dates = map(self.until, sources)
         return tuple(
-            replace(source, train_until=train, validate_until=validate)
+            replace(
+                source,
+                train_until=train,
+                validate_until=validate,
+                frequency=self.frequency if source.frequency == AUTO else source.frequency,
+            )
             for source, (train, validate) in zip(sources, dates, strict=True)
         )
 
@@ -260,6 +273,12 @@ def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
         raise ValueError(f"{file} holds no settings by name under stages: {stage}. Write lines there, too.")
     # YAML reads an unquoted date as one; the settings want text. An empty value is one that is not given.
     return {key: _plain(value) for key, value in {**values, **own}.items() if value is not None}
+
+
+def check_frequency(frequency: str) -> None:
+    """Demand one that has a cleaning rule, or `auto`."""
+    if frequency not in (AUTO, *RULES):
+        raise ValueError(f"frequency={frequency} has no cleaning rule. Choose one of {[AUTO, *RULES]}.")
 
 
 def parse_date(name: str, text: str) -> pd.Timestamp:

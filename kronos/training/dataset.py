@@ -159,21 +159,26 @@ def split_windows(config: TrainingConfig) -> Split:
     """
     sources = config.all_sources() or (None,)
     tapes = tuple(BarTape.open(source, config.window) for source in sources)
-    training, validation = [], []
+    training, validation, spans = [], [], []
     for source, tape in zip(sources, tapes, strict=True):
         until, after, end = span_of(source, tape, config)
         learn = tape.starts(config.window, None, until)
+        span = f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}"
         if not len(learn):
+            given = config.until(source)[0]
+            by = f"train_until={until}" if given else f"{until}, where the last fifth of its span begins"
             raise ValueError(
-                f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}, has no window of "
-                f"{config.window} bars that ends by train_until={until}. Set a later date or give longer series."
+                f"{span}, has no window of {config.window} bars that ends by {by}. Set a later train_until, lower "
+                "--lookback or --horizon, or give longer series."
             )
         training.append(learn)
         validation.append(tape.starts(config.window, after, end, held=config.horizon))
+        spans.append(f"{span}, trains until {until}" + (f" and validates until {end}" if end else ""))
     if not sum(map(len, validation)):
         raise ValueError(
-            "There is no validation window, so that nothing could tell the best weights. Move train_until or "
-            "validate_until so that some bars lie between them."
+            f"There is no validation window, so that nothing could tell the best weights: {'; '.join(spans)}. "
+            f"Move train_until or validate_until so that at least {config.horizon} bars (horizon) lie between "
+            "them, or give longer series."
         )
     weights = tuple(source.weight for source in config.sources if source.weight is not None) or None
     first, second = (

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kronos.scale import RELATIVE_FLOOR, UPSTREAM_FLOOR
 from kronos.training.config import TrainingConfig
 from kronos.training.dataset import TrainingWindows
 from kronos.training.labels import HORIZONS
@@ -40,9 +41,8 @@ class DeviceWindows:
         w = self.windows
         at = rows[:, None] + self.bars
         values = self.values[at]
-        past = values[:, : w.lookback]
-        deviation, mean = torch.std_mean(past, dim=1, correction=0, keepdim=True)
-        bars = ((values - mean) / (deviation + 1e-5)).clamp(-w.clip, w.clip)
+        mean, width = _scale(values[:, : w.lookback])
+        bars = ((values - mean) / width).clamp(-w.clip, w.clip).float()
         bars[:, :, 4:] = bars[:, :, 4:].masked_fill(hidden[:, None, None], 0.0)
         stamps = self.stamps[at].long()
         if self.labels is None:
@@ -61,6 +61,13 @@ def fits(windows: TrainingWindows, device: torch.device, config: TrainingConfig)
         tape.values.nbytes + tape.stamps.nbytes + len(tape.values) * labels for tape in windows.tapes
     )
     return needed < SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def _scale(past: Tensor) -> tuple[Tensor, Tensor]:
+    """`Scale.fit` of (B, L, 6) bars, on their device."""
+    deviation, mean = torch.std_mean(past.double(), dim=1, correction=0, keepdim=True)
+    width = deviation + RELATIVE_FLOOR * mean.abs()
+    return mean, torch.where(width > 0, width, float(UPSTREAM_FLOOR))
 
 
 def _joined(arrays: list[np.ndarray]) -> Tensor:

@@ -29,6 +29,9 @@ from kronos.training.stages import Saved
 
 logger = logging.getLogger(__name__)
 
+# How long a run lasts and how often it saves: no step that has been made would have been another one.
+MAY_CHANGE = ("max_steps", "patience", "save_every", "device")
+
 
 @dataclass
 class Progress:
@@ -40,6 +43,8 @@ class Progress:
         best: lowest score of a validation: its held-out loss, unless something else chooses.
         best_step: where it was.
         stale: validations since then.
+        schedules: first step and `max_steps` of each schedule of the learning rate; a run that was resumed with
+            another `max_steps` has several.
         running: sum of the training losses since the last validation.
         seconds: spent so far, over all its parts.
     """
@@ -49,6 +54,7 @@ class Progress:
     best: float = float("inf")
     best_step: int = 0
     stale: int = 0
+    schedules: list[list[int]] = field(default_factory=list)
     running: float = 0.0
     seconds: float = 0.0
 
@@ -63,6 +69,36 @@ class Progress:
             self.stale += 1
         return better
 
+    @property
+    def start(self) -> dict[str, float] | None:
+        """The row of the weights that training started from; None where they were random."""
+        return self.history[0] if self.history and self.history[0]["step"] == 0 else None
+
+    def out_of_patience(self, patience: int) -> bool:
+        """Whether as many validations without a better one have passed; a patience of 0 never ends."""
+        return 0 < patience <= self.stale
+
+    def follow(self, max_steps: int) -> None:
+        """Note that the next steps follow the schedule of `max_steps`."""
+        if not self.schedules or self.schedules[-1][1] != max_steps:
+            self.schedules.append([self.step, max_steps])
+
+    def outcome(self) -> str:
+        """How the run ended, in one sentence."""
+        losses = {row["step"]: row["val_loss"] for row in self.history}
+        best = losses.get(self.best_step, self.best)
+        if self.start is None:
+            return f"the best held-out loss is {best:.5g}, at step {self.best_step}"
+        start = losses.pop(0)
+        if self.best_step:
+            return (
+                f"the best held-out loss is {best:.5g}, at step {self.best_step} (at the start {start:.5g})"
+            )
+        return (
+            f"no step was better than the weights that training started from (held-out loss {start:.5g}, later at "
+            f"least {min(losses.values(), default=float('nan')):.5g}), so the best weights are those"
+        )
+
 
 class RunFolder:
     """One stage's part of an output folder.
@@ -70,7 +106,8 @@ class RunFolder:
     Args:
         output: the folder.
         part: the stage.
-        settings: all that determines the result, ready for JSON; a run is resumed with the same ones only.
+        settings: all that determines the result, ready for JSON; a run is resumed with the same ones only, but for
+            MAY_CHANGE.
     """
 
     def __init__(self, output: Path, part: Stage, settings: Mapping[str, Any]) -> None:
@@ -78,18 +115,25 @@ class RunFolder:
         self.run = output / "run" / part
         self.record: dict[str, Any] = {}  # of the model card, for both kinds of weights
 
-    def claim(self, resume: bool, overwrite: bool) -> None:
+    def claim(self, resume: bool, overwrite: bool, last_step: int | None = None) -> None:
         """Take the folder for this run, in one process of several.
+
+        Args:
+            resume: continue the run that is there.
+            overwrite: replace it.
+            last_step: how far the run is to go.
 
         Raises:
             FileExistsError: an earlier run's results are there, and nothing says what to do with them.
-            ValueError: a run is to be resumed with other settings than it began with.
+            ValueError: a run is to be resumed with other settings than it began with, or to fewer steps than it has
+                made; or a tokenizer is to be trained further whose tokens a predictor has learned.
         """
         held = self.run / "settings.json"
         if not resume:
             self._clear(overwrite)
         elif held.is_file():
             _check_same(json.loads(held.read_text()), self.settings, held)
+            self._check_steps(last_step)
         self.run.mkdir(parents=True, exist_ok=True)
         _replace(held, json.dumps(self.settings, indent=1) + "\n")
 
@@ -130,8 +174,26 @@ class RunFolder:
             return Progress()
         accelerator.load_state(str(states[-1]))
         progress = Progress(**json.loads((states[-1] / "progress.json").read_text()))
-        logger.info("Going on with step %d of %s.", progress.step + 1, self.run)
+        logger.info("Resuming %s after step %d.", self.run, progress.step)
         return progress
+
+    def _check_steps(self, last_step: int | None) -> None:
+        states = self._states()
+        if not states or last_step is None:
+            return
+        progress = Progress(**json.loads((states[-1] / "progress.json").read_text()))
+        if last_step < progress.step:
+            raise ValueError(
+                f"{self.run} has already made {progress.step} steps, more than {last_step}. Give --max-steps "
+                f"{progress.step} or more, and no smaller --stop-after, to resume it."
+            )
+        predictor = self.output / "run" / "predictor"
+        ended = progress.step == last_step or progress.out_of_patience(self.settings.get("patience", 0))
+        if self.part == "tokenizer" and not ended and (predictor / "settings.json").is_file():
+            raise ValueError(
+                f"{predictor} has learned the tokens of this tokenizer, which more steps would change. Resume the "
+                "predictor alone, by `python -m kronos.training predictor --resume`, or give another --output."
+            )
 
     def _states(self) -> list[Path]:
         return sorted(folder for folder in self.run.glob("state-*") if (folder / "progress.json").is_file())
@@ -142,6 +204,10 @@ class RunFolder:
         step = progress.best_step if which == "best" else progress.step
         losses = next((row for row in reversed(progress.history) if row["step"] <= step), {})
         record = {**self.record, "step": step, "losses": losses}
+        if progress.start:
+            record["start"] = progress.start
+        if len(progress.schedules) > 1:
+            record["schedules"] = progress.schedules
         (aside / RECORD).write_text(json.dumps(record, indent=1) + "\n")
         folder.mkdir(exist_ok=True)
         for file in aside.iterdir():  # each is replaced at once, so that a killed run leaves whole files
@@ -169,7 +235,8 @@ class RunFolder:
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
     now = json.loads(json.dumps(now))
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    names = (before.keys() | now.keys()) - set(MAY_CHANGE)
+    changed = sorted(name for name in names if before.get(name) != now.get(name))
     if changed:
         name = changed[0]
         raise ValueError(

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from kronos.training.averaging import WeightAverage
-from kronos.training.config import TrainingConfig
+from kronos.training.config import SCRATCH, TrainingConfig
 from kronos.training.dataset import MicroBatches, Split, TrainingWindows
 from kronos.training.device_data import DeviceWindows, fits
 from kronos.training.folder import Progress, RunFolder
@@ -106,6 +106,12 @@ class Trainer:
         started = time.perf_counter() - progress.seconds
         running = torch.tensor(progress.running, device=self.accelerator.device)
         first = config.last_step if self._out_of_patience() else progress.step
+        if first < config.last_step:
+            self._follow_schedule()
+        elif self.accelerator.is_main_process:
+            logger.info("%s", self._ended())
+        if not progress.step and config.pretrained != SCRATCH:
+            self._validate(running)  # training may only make them worse
         batches = self._load(range(first, config.last_step))
         for step in self._shown(range(first, config.last_step)):
             running += self._step(batches)
@@ -123,6 +129,18 @@ class Trainer:
             if last:
                 break
         return progress
+
+    def _ended(self) -> str:
+        """Why a run that is resumed trains nothing."""
+        run, progress = self.folder.run, self.progress
+        if self._out_of_patience():
+            return (
+                f"{run} stopped early at step {progress.step}, after {progress.stale} validations without a better "
+                f"one, so nothing is trained. A --patience of 0 or more than {progress.stale} continues it."
+            )
+        if progress.step < self.config.max_steps:
+            return f"{run} has made {progress.step} steps. A larger --stop-after, or 0, continues it."
+        return f"{run} has made all of its {progress.step} steps. A larger --max-steps continues it."
 
     def _step(self, batches: Iterator[tuple[Tensor, ...]]) -> Tensor:
         """One optimiser step; returns this process's mean loss, on its device."""
@@ -144,6 +162,7 @@ class Trainer:
         """Score the held-out windows, note the row, keep the weights if they are the best so far."""
         progress = self.progress
         since = progress.history[-1]["step"] if progress.history else 0
+        learned = {"train_loss": self._mean(running) / (progress.step - since)} if progress.step else {}
         with self.average.applied():
             held_out = evaluate(self.stage, self.validation, self.config.validation_windows, self.accelerator)
             if self.ranking is not None:
@@ -153,7 +172,7 @@ class Trainer:
             "step": progress.step,
             "seconds": round(progress.seconds, 1),
             "lr": float(self.scheduler.get_last_lr()[0]),
-            "train_loss": self._mean(running) / (progress.step - since),
+            **learned,
             **{f"val_{name}": value for name, value in held_out.items()},
         }
         better = progress.add(row, selection(row, self.config.select_by))
@@ -163,13 +182,26 @@ class Trainer:
             logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items() if "/" not in k))
             if better:
                 self.folder.keep_best(self.average.weights, progress)
+        if not math.isfinite(row["val_loss"]) and not progress.step:
+            raise FloatingPointError(
+                f"The weights to start from give a held-out loss of {row['val_loss']}. Choose other ones."
+            )
         if not math.isfinite(row["val_loss"]):
             raise FloatingPointError(
                 f"The held-out loss is {row['val_loss']} at step {progress.step}. Lower the learning rate."
             )
 
+    def _follow_schedule(self) -> None:
+        """Take the learning rate from the schedule of `max_steps`, which a resumed run may change."""
+        self.progress.follow(self.config.max_steps)
+        scheduler, step = self.scheduler, self.progress.step
+        rates = [b * f(step) for b, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate
+        scheduler._last_lr = rates
+
     def _out_of_patience(self) -> bool:
-        return 0 < self.config.patience <= self.progress.stale
+        return self.progress.out_of_patience(self.config.patience)
 
     def _mean(self, value: Tensor) -> float:
         return self.accelerator.reduce(value.detach().clone(), "mean").item()

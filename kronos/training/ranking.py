@@ -83,6 +83,21 @@ class HeadValidation:
         return figures
 
 
+def head_frequency(split: Split, config: TrainingConfig) -> str:
+    """The frequency of the bars of all sources with a head; "" without any.
+
+    Raises:
+        ValueError: there are several.
+    """
+    tapes = zip(config.all_sources(), split.training.tapes, strict=False)
+    found = list(dict.fromkeys(tape.ledger.frequency for source, tape in tapes if source.head))
+    if len(found) > 1:
+        raise ValueError(
+            f"The head has sources of {found[0]} and of {found[1]} bars. Give head: true to one frequency only."
+        )
+    return found[0] if found else ""
+
+
 def split_for_head(split: Split, config: TrainingConfig) -> tuple[Split, HeadValidation | None]:
     """The split with training labels for the sources that have a head, and what ranks their held-out dates.
 
@@ -90,15 +105,9 @@ def split_for_head(split: Split, config: TrainingConfig) -> tuple[Split, HeadVal
     held-out date of MIN_NAMES names nothing is ranked.
 
     Raises:
-        ValueError: a source with `head: true` has too few names for any label, or its bars have another frequency.
+        ValueError: a source with `head: true` has too few names for any label.
     """
     sources = config.all_sources()
-    chosen = [source for source in sources if source.head]
-    if frequencies := sorted({source.frequency for source in chosen} - {chosen[0].frequency}):
-        raise ValueError(
-            f"The head has sources of {chosen[0].frequency} and of {frequencies[0]} bars. Give head: true to one "
-            "frequency only."
-        )
     learn: list[np.ndarray | None] = []
     ranked: dict[str, RankedDates] = {}
     weights = []

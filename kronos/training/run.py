@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.distributed import is_initialized
 
-from kronos.checkpoint import trained_until
+from kronos.checkpoint import fingerprint, trained_until
 from kronos.codebase import git_commit, package_version
 from kronos.engine.device import find_device
 from kronos.extras import MissingExtra
@@ -28,12 +28,14 @@ from kronos.training.card import latest
 from kronos.training.config import Stage, TrainingConfig
 from kronos.training.dataset import Split, split_windows
 from kronos.training.folder import Progress, RunFolder
+from kronos.training.ledger import cleaning_table
 from kronos.training.loop import Trainer
 from kronos.training.memory import keep_freed_memory
-from kronos.training.ranking import split_for_head
+from kronos.training.ranking import head_frequency, split_for_head
 from kronos.training.stages import PredictorStage, TokenizerStage
 from kronos.training.start import (
     check_place,
+    check_start,
     find_tokenizer,
     place_sampling,
     place_tokenizer,
@@ -46,9 +48,10 @@ from kronos.training.start import (
 logger = logging.getLogger(__name__)
 
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
-FREE = (  # may change on resuming
-    *("output", "store", "sources", "workers", "data_on_device", "tracker", "resume", "overwrite"),
-    "stop_after",
+# May change on resuming, and are no part of the record: what they do to bars, the bars' hashes tell.
+FREE = (
+    *("output", "store", "sources", "frequency", "workers", "tracker", "resume", "overwrite"),
+    *("data_on_device", "stop_after"),
 )
 
 
@@ -64,6 +67,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         ValueError: settings, bars and weights do not fit.
     """
     _check(config)
+    check_start(stage, config)
     # A stage before this one, in this process, may have had another device or precision. Its group of processes
     # stays: torchrun's meeting point serves one group only.
     AcceleratorState._reset_state(reset_partial_state=not is_initialized())
@@ -77,6 +81,9 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     )
     set_seed(config.seed)
     split = split_windows(config)
+    if accelerator.is_main_process:
+        for text in _tables(split):
+            logger.info("%s", text)
     if on_cpu:
         keep_freed_memory()  # from here on: what reading the bars took can go
     module: TokenizerStage | PredictorStage
@@ -86,8 +93,9 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         check_place(frozen, config.output)
         tokenizer = KronosTokenizer.from_pretrained(frozen.folder).to(accelerator.device)
         network = start_predictor(config, frozen.folder)
-        folder = _folder(stage, config, split, network, accelerator.num_processes)
-        head = start_head(config, network, folder.record["trained_until"])
+        learned = fingerprint(frozen.folder)
+        folder = _folder(stage, config, split, network, accelerator.num_processes, learned)
+        head = start_head(config, network, folder.record["trained_until"], head_frequency(split, config))
         if head is not None:
             split, ranking = split_for_head(split, config)
         if ranking is None and config.select_by == "rank":
@@ -100,13 +108,13 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
         )
     else:
         fresh = start_tokenizer(config)
-        folder = _folder(stage, config, split, fresh, accelerator.num_processes)
+        folder = _folder(stage, config, split, fresh, accelerator.num_processes, None)
         module = TokenizerStage(fresh, pool_over(accelerator), config.horizon, config.column_weights)
     trainer = Trainer(module, split, config, folder, accelerator, ranking)
     # All processes have read what they start from, and nothing is refused any more: now the folder may change.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        folder.claim(config.resume, config.overwrite)
+        folder.claim(config.resume, config.overwrite, config.last_step)
         if stage == "predictor":
             place_tokenizer(frozen, config.output)
             place_sampling(config)
@@ -147,15 +155,23 @@ def pool_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
 
 
 def _folder(
-    stage: Stage, config: TrainingConfig, split: Split, network: Kronos | KronosTokenizer, processes: int
+    stage: Stage,
+    config: TrainingConfig,
+    split: Split,
+    network: Kronos | KronosTokenizer,
+    processes: int,
+    tokenizer: str | None,
 ) -> RunFolder:
     data = _data(split)
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    sources = [{k: v for k, v in asdict(s).items() if k not in ("path", "name")} for s in config.sources]
+    sources = [
+        {k: v for k, v in asdict(s).items() if k not in ("path", "name", "frequency")} for s in config.sources
+    ]
     settings |= {
         "sources": sources or None,  # they may move, but not change
         "data": [entry["sha256"] for entry in data],
         "processes": processes,
+        "tokenizer_sha256": tokenizer,  # whose tokens a predictor learns
     }
     started = weights_to_start_from(stage, config)
     seen = [entry["validate_until"] or entry["train_until"] for entry in data]
@@ -175,12 +191,26 @@ def _folder(
 
 
 def _data(split: Split) -> list[dict[str, Any]]:
-    """What each source is and how far its windows reach."""
+    """What each source is, how far its windows reach, and how many there are."""
     ends = zip(split.training.last_dates(), split.validation.last_dates(), strict=True)
+    counts = zip(split.training.sizes, split.validation.sizes, strict=True)
     return [
-        {**asdict(tape.ledger), "train_until": train, "validate_until": validate}
-        for tape, (train, validate) in zip(split.training.tapes, ends, strict=True)
+        {
+            **asdict(tape.ledger),
+            "train_until": train,
+            "validate_until": validate,
+            "training_windows": learnt,
+            "validation_windows": scored,
+        }
+        for tape, (train, validate), (learnt, scored) in zip(split.training.tapes, ends, counts, strict=True)
     ]
+
+
+def _tables(split: Split) -> list[str]:
+    """What cleaning took from each source, and the windows that are left."""
+    length = split.training.lookback + split.training.horizon
+    counts = zip(split.training.tapes, split.training.sizes, split.validation.sizes, strict=True)
+    return [cleaning_table(tape.ledger, length, learnt, scored) for tape, learnt, scored in counts]
 
 
 @contextmanager

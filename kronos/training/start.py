@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kronos.checkpoint import (
     CONFIG,
@@ -22,7 +22,7 @@ from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import RECORD
-from kronos.training.config import SCRATCH, Stage, TrainingConfig
+from kronos.training.config import SCRATCH, STAGES, Stage, TrainingConfig
 from kronos.training.head import HeadInfo, RankHead
 
 _Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
@@ -45,6 +45,78 @@ def weights_to_start_from(stage: Stage, config: TrainingConfig) -> str | None:
         return None
     # A released predictor's tokenizer has an id of its own.
     return RELEASED.get(config.pretrained, config.pretrained) if stage == "tokenizer" else config.pretrained
+
+
+def check_start(stage: Stage, config: TrainingConfig) -> None:
+    """Demand that `pretrained` holds a network of this stage, before anything else is done.
+
+    Raises:
+        FileNotFoundError: there is nothing to start from.
+        ValueError: there is only the other stage's network.
+    """
+    spec = weights_to_start_from(stage, config)
+    if spec is None or _holds(spec, stage):
+        return
+    if stage == "tokenizer":
+        raise ValueError(
+            f"pretrained={spec} holds a predictor and no tokenizer, which the first stage trains. Set pretrained "
+            "under `stages: tokenizer:` in the YAML file to the tokenizer to start from, or train the second stage "
+            "alone, on a tokenizer as it is: `python -m kronos.training predictor --tokenizer ...`."
+        )
+    raise ValueError(
+        f"pretrained={spec} holds a tokenizer and no predictor, which the second stage trains. Set pretrained "
+        "under `stages: predictor:` in the YAML file to the predictor to start from, or to none for random weights."
+    )
+
+
+def check_starts(tokenizer: TrainingConfig, predictor: TrainingConfig) -> None:
+    """Demand networks to start from for both stages, whose tokens fit, before the first one is trained.
+
+    Raises:
+        FileNotFoundError: there is nothing to start from.
+        ValueError: there is only the other stage's network, or the two have tokens of other sizes.
+    """
+    check_start("tokenizer", tokenizer)
+    check_start("predictor", predictor)
+    first, second = _bits("tokenizer", tokenizer), _bits("predictor", predictor)
+    if first and second and first != second:
+        raise ValueError(
+            f"The tokenizer to start from has tokens of {first[0]} + {first[1]} bits, the predictor of "
+            f"{second[0]} + {second[1]}. Set pretrained under `stages:` in the YAML file to ones that fit."
+        )
+
+
+def _bits(stage: Stage, config: TrainingConfig) -> tuple[int, int] | None:
+    """Bits of the two halves of a token; None where nothing says: random weights take those of their tokenizer."""
+    spec = weights_to_start_from(stage, config)
+    if spec is not None:
+        values = _sizes(resolve(spec, stage))
+        return (values["s1_bits"], values["s2_bits"]) if {"s1_bits", "s2_bits"} <= values.keys() else None
+    size = config.predictor_size if stage == "predictor" else config.tokenizer_size or TOKENIZER_SIZE
+    return None if size is None else (size.s1_bits, size.s2_bits)
+
+
+def _holds(spec: str, stage: Stage) -> bool:
+    """Whether a stage's network is there, where something is."""
+    try:
+        values = _sizes(resolve(spec, stage))
+    except FileNotFoundError:
+        # A folder of both stages that holds only the other one, such as `best` after a first stage.
+        if any((Path(spec).expanduser() / other / CONFIG).is_file() for other in STAGES):
+            return False
+        raise
+    return not values or ("n_enc_layers" in values) == (
+        stage == "tokenizer"
+    )  # only a tokenizer has an encoder
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    """The config of a network; nothing where it is damaged, which `from_pretrained` reports."""
+    try:
+        values = json.loads((folder / CONFIG).read_text())
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def start_tokenizer(config: TrainingConfig) -> KronosTokenizer:
@@ -81,7 +153,9 @@ def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
     return network
 
 
-def start_head(config: TrainingConfig, network: Kronos, trained_until: str | None) -> RankHead | None:
+def start_head(
+    config: TrainingConfig, network: Kronos, trained_until: str | None, frequency: str
+) -> RankHead | None:
     """The return head to train with a predictor, from the one that lies beside the weights to start from.
 
     None where no source has a head or it has no weight in the objective.
@@ -91,7 +165,7 @@ def start_head(config: TrainingConfig, network: Kronos, trained_until: str | Non
         return None
     markets = tuple(source.label for source in sources)
     width = network.config.d_model
-    head = RankHead(HeadInfo(width, config.lookback, sources[0].frequency, markets, trained_until))
+    head = RankHead(HeadInfo(width, config.lookback, frequency, markets, trained_until))
     if config.pretrained != SCRATCH:
         head.load(resolve(config.pretrained, "predictor"))
     return head

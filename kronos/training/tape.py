@@ -10,47 +10,28 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from kronos.bars import FEATURES, STAMPS, stamps
-from kronos.training.clean import RULES, clean_segments
-from kronos.training.config import Source
-from kronos.training.readers import Reader, open_reader
+from kronos.frequency import common_frequency, typical_step
+from kronos.training.clean import MAX_PAUSE, RULES, CleaningReport, clean_segments, nearest_rule
+from kronos.training.config import AUTO, Source
+from kronos.training.ledger import SEVERAL, Ledger, no_stretch
+from kronos.training.readers import Reader, Series, open_reader
 
-TAPE_VERSION = 2  # raise it whenever the same files would give another tape
+TAPE_VERSION = 3  # raise it whenever the same files would give another tape
+_TELLING = 1000  # bars of a series that tell its frequency
 _TYPES = {"values": "<f4", "stamps": "i1", "dates": "<i8"}  # of the arrays on disk
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What a tape holds.
-
-    Attributes:
-        name: of the source.
-        instruments: that have a clean stretch.
-        segments: unbroken stretches.
-        bars_read: of the source.
-        bars: that are left after cleaning.
-        start: first date, ISO.
-        end: last date, ISO.
-        sha256: of all bars, their dates and where stretches end.
-    """
-
-    name: str
-    instruments: int
-    segments: int
-    bars_read: int
-    bars: int
-    start: str
-    end: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -120,13 +101,16 @@ class BarTape:
         return starts[keep]
 
     def date_at(self, share: float) -> str:
-        """The day before which a share of the tape's span lies, ISO."""
+        """The day before which a share of the tape's span lies, ISO; never the last one of several."""
         first, last = self.dates.min(), self.dates.max()
-        return str((first + (last - first) * share).astype("datetime64[D]"))
+        day = (first + (last - first) * share).astype("datetime64[D]")
+        earlier = last.astype("datetime64[D]") - 1
+        return str(max(min(day, earlier), first.astype("datetime64[D]")))
 
     @classmethod
     def _map(cls, folder: Path, name: str) -> BarTape:
         held = json.loads((folder / "tape.json").read_text())
+        held["cleaning"] = CleaningReport(**held["cleaning"])
         arrays = {name: np.memmap(folder / name, kind, "r") for name, kind in _TYPES.items()}
         return cls(
             values=arrays["values"].reshape(-1, len(FEATURES)),
@@ -167,28 +151,28 @@ def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -
     folder.mkdir(parents=True)
     name = _label(source)
     digest, bounds, names, read = hashlib.sha256(), [0], set(), 0
-    first, last = pd.Timestamp.max, pd.Timestamp.min
+    first, last, report = pd.Timestamp.max, pd.Timestamp.min, CleaningReport()
     files = {array: (folder / array).open("wb") for array in _TYPES}
-
-    def count(rows: int) -> None:
-        nonlocal read
-        read += rows
-
-    for instrument, bars in _segments(source, reader, min_bars, count):
-        index = pd.DatetimeIndex(bars.index).as_unit("ns")
-        arrays = {"values": bars.to_numpy(), "stamps": stamps(index), "dates": index.asi8}
-        for array, values in arrays.items():
-            content = np.ascontiguousarray(values, _TYPES[array]).tobytes()
-            files[array].write(content)
-            digest.update(content)
-        bounds.append(bounds[-1] + len(bars))
-        digest.update(len(bars).to_bytes(8, "little"))
-        names.add(instrument)
-        first, last = min(first, index[0]), max(last, index[-1])
+    found = _frequency(source, reader)
+    for instrument, bars in _shown(_series(source, reader), f"cleaning {name}"):
+        read += len(bars)
+        segments, taken = clean_segments(bars, RULES[found.used], min_bars, found.max_pause)
+        report += taken
+        for segment in segments:
+            index = pd.DatetimeIndex(segment.index).as_unit("ns")
+            arrays = {"values": segment.to_numpy(), "stamps": stamps(index), "dates": index.asi8}
+            for array, values in arrays.items():
+                content = np.ascontiguousarray(values, _TYPES[array]).tobytes()
+                files[array].write(content)
+                digest.update(content)
+            bounds.append(bounds[-1] + len(segment))
+            digest.update(len(segment).to_bytes(8, "little"))
+            names.add(instrument)
+            first, last = min(first, index[0]), max(last, index[-1])
     for file in files.values():
         file.close()
     if not names:
-        raise ValueError(f"{name} has no stretch of {min_bars} clean bars. Give longer series.")
+        raise ValueError(no_stretch(name, read, min_bars, report, found.used, found.inferred))
     np.save(folder / "bounds.npy", np.array(bounds))
     ledger = Ledger(
         name,
@@ -199,21 +183,73 @@ def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -
         f"{first:%Y-%m-%d}",
         f"{last:%Y-%m-%d}",
         digest.hexdigest(),
+        found.used,
+        found.inferred,
+        report,
     )
     (folder / "tape.json").write_text(json.dumps(asdict(ledger), indent=1))
 
 
-def _segments(
-    source: Source | None, reader: Reader, min_bars: int, count: Callable[[int], None]
-) -> Iterator[tuple[str, Any]]:
-    """Clean stretches, instrument by instrument; `count` hears how many bars were read."""
-    rule = RULES[source.frequency if source else "1day"]
+def _series(source: Source | None, reader: Reader) -> Iterator[Series]:
+    """The bars of each instrument within the source's span; those without any are left out."""
     span = slice(source.start if source else None, source.end if source else None)
     for instrument, bars in reader.series():
         bars = bars.loc[span]
-        count(len(bars))
         if source and source.derive_amount:
             bars = bars.drop(columns="amount", errors="ignore")
-        if len(bars) >= min_bars:
-            for segment in clean_segments(bars, rule, min_bars):
-                yield instrument, segment
+        if len(bars):
+            yield Series(instrument, bars)
+
+
+class _Frequency(NamedTuple):
+    """The frequency whose rule to use, what the timestamps say, and the longest pause between neighbors."""
+
+    used: str
+    inferred: str
+    max_pause: pd.Timedelta
+
+
+def _frequency(source: Source | None, reader: Reader) -> _Frequency:
+    """The frequency of a source's bars: as given, else as inferred, else the nearest that has a rule.
+
+    Raises:
+        ValueError: none is given, and instruments have different ones.
+    """
+    name, given = _label(source), source.frequency if source else AUTO
+    series = _shown(_series(source, reader), f"reading the timestamps of {name}")
+    # Copies: a slice would keep all timestamps in memory.
+    indexes = [
+        (instrument, pd.DatetimeIndex(bars.index[:_TELLING].to_numpy(copy=True)))
+        for instrument, bars in series
+    ]
+    try:
+        inferred = common_frequency(indexes, name)
+    except ValueError:
+        if given == AUTO:
+            raise
+        return _Frequency(given, SEVERAL, MAX_PAUSE)
+    steps = Counter(step for _, index in indexes if (step := typical_step(index)) is not None)
+    step = steps.most_common(1)[0][0] if steps else pd.Timedelta(days=1)
+    used = (inferred or nearest_rule(step)) if given == AUTO else given
+    # Bars slower than weekly ones, such as monthly, are all further apart than MAX_PAUSE.
+    return _Frequency(used, inferred or _step_text(step), max(MAX_PAUSE, 2.2 * step))
+
+
+def _step_text(step: pd.Timedelta) -> str:
+    units = {"days": pd.Timedelta(days=1), "h": pd.Timedelta(hours=1), "min": pd.Timedelta(minutes=1)}
+    for name, unit in units.items():
+        if step >= unit and not step % unit:
+            return f"{step // unit}{' ' * (name == 'days')}{name}"
+    return f"{step.total_seconds():g}s"
+
+
+def _shown(series: Iterator[Series], what: str) -> Iterator[Series]:
+    """The series, under a line on a terminal that counts them: how many there are is not known before."""
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task, bars = progress.add_task(what, total=None), 0
+        for count, one in enumerate(series, start=1):
+            bars += len(one.bars)
+            progress.update(task, description=f"{what}: {count:,} series, {bars:,} bars")
+            yield one

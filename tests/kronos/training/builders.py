@@ -19,9 +19,10 @@ from kronos.tokenizer import KronosTokenizer
 from kronos.training.config import TrainingConfig
 from kronos.training.dataset import Split, TrainingWindows
 from kronos.training.folder import Progress, RunFolder
+from kronos.training.ledger import Ledger
 from kronos.training.loop import Trainer
 from kronos.training.stages import PredictorStage, TokenizerStage
-from kronos.training.tape import BarTape, Ledger
+from kronos.training.tape import BarTape
 from tests.kronos.builders import make_bars
 
 LOOKBACK, HORIZON = 16, 4

@@ -56,6 +56,15 @@ def test_the_card_tells_data_settings_and_losses() -> None:
     assert "from random weights" in render("mine", {"tokenizer": record(origin=None)})
 
 
+def test_the_card_tells_what_the_weights_to_start_from_achieved() -> None:
+    start = {"step": 0, "val_loss": 0.3456789}
+    better = render("mine", {"tokenizer": record(start=start)})
+    assert "The weights that training started from have a held-out loss of 0.34568.\n" in better
+    none = render("mine", {"tokenizer": record(start=start, step=0, losses=start)})
+    assert "0.34568; no later validation was better, so these are those weights.\n" in none
+    assert "started from have" not in render("mine", {"tokenizer": record()})
+
+
 def test_a_part_that_was_not_trained_here_says_where_it_is_from() -> None:
     text = render(
         "mine",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kronos.bars import FEATURES, check_bars
-from kronos.training.clean import RULES, CleaningRule, clean_segments
+from kronos.training.clean import REASONS, RULES, CleaningReport, CleaningRule, clean_segments, nearest_rule
 from tests.kronos.builders import make_bars
 
 RULE = CleaningRule(max_gap=0.30, max_illiquid=1, max_stagnant=3)
@@ -22,9 +22,14 @@ def flat(closes: list[float], volumes: list[float] | None = None) -> pd.DataFram
     return pd.DataFrame(dict(zip(FEATURES, values, strict=True)), index=index)
 
 
+def segments(bars: pd.DataFrame, rule: CleaningRule = RULE, min_bars: int = 1) -> list[pd.DataFrame]:
+    """The clean stretches alone."""
+    return clean_segments(bars, rule, min_bars).segments
+
+
 def positions(bars: pd.DataFrame, rule: CleaningRule = RULE, min_bars: int = 1) -> list[list[int]]:
     """Where the bars of each segment were."""
-    return [bars.index.get_indexer(part.index).tolist() for part in clean_segments(bars, rule, min_bars)]
+    return [bars.index.get_indexer(part.index).tolist() for part in segments(bars, rule, min_bars)]
 
 
 def walk(count: int) -> list[float]:
@@ -34,7 +39,7 @@ def walk(count: int) -> list[float]:
 
 def test_a_series_without_fault_stays_one_and_whole() -> None:
     bars = make_bars(40)
-    (segment,) = clean_segments(bars, RULE, min_bars=10)
+    (segment,) = segments(bars, RULE, min_bars=10)
     pd.testing.assert_frame_equal(segment, bars)
 
 
@@ -74,7 +79,7 @@ def test_bars_without_volume_too_long_are_dropped_and_split(idle: int, dropped: 
 
 def test_without_a_volume_column_nothing_is_illiquid() -> None:
     bars = flat(walk(10)).drop(columns=["volume", "amount"])
-    (segment,) = clean_segments(bars, RULE, min_bars=1)
+    (segment,) = segments(bars, RULE, min_bars=1)
     assert len(segment) == 10
     assert (segment[["volume", "amount"]] == 0).all(axis=None)
 
@@ -87,10 +92,18 @@ def test_a_bar_without_a_price_is_dropped_and_splits(column: str, value: float) 
     assert positions(bars) == [[0, 1, 2, 3], [5, 6, 7, 8, 9]]
 
 
+@pytest.mark.parametrize("volume", [0.0, np.nan, -1.0])
+def test_a_volume_that_was_never_recorded_drops_nothing(volume: float) -> None:
+    bars = flat(walk(10), [volume] * 10)
+    (segment,) = segments(bars)
+    assert len(segment) == 10
+    assert (segment[["volume", "amount"]] == 0).all(axis=None)
+
+
 def test_a_missing_volume_or_amount_counts_as_zero() -> None:
     bars = flat(walk(6))
     bars.iloc[2, 4] = bars.iloc[3, 5] = np.nan
-    (segment,) = clean_segments(bars, RULE, min_bars=1)
+    (segment,) = segments(bars, RULE, min_bars=1)
     assert segment.iloc[2]["volume"] == 0
     assert segment.iloc[3]["amount"] == 0
     assert segment.iloc[3]["volume"] == 1
@@ -104,9 +117,75 @@ def test_segments_shorter_than_asked_are_dropped() -> None:
     assert positions(flat(closes.tolist()), min_bars=10) == []
 
 
+def test_the_report_counts_each_dropped_bar_once_and_by_its_first_reason() -> None:
+    closes = np.array([*walk(6), np.nan, *walk(20)])
+    volumes = np.ones(27)
+    volumes[[6, 7, 8]] = 0  # one of them has no price either
+    closes[12:17] = closes[11]  # five unchanged
+    closes[22:] *= 2  # a gap, with five bars after it
+    cleaned = clean_segments(flat(closes.tolist(), volumes.tolist()), RULE, min_bars=5)
+    assert [len(part) for part in cleaned.segments] == [6, 5, 5]
+    report = cleaned.report
+    assert report.places == {"no price": 1, "illiquid": 1, "stagnant": 1, "gap": 1, "short": 1}
+    assert report.bars == {"no price": 1, "illiquid": 2, "stagnant": 5, "short": 3}
+    assert report.longest == 6
+
+
+@pytest.mark.parametrize(
+    ("cause", "lost"),
+    [("gap", {"gap": 4}), ("pause", {"pause": 4}), ("no price", {"no price": 4}), ("none", {"short": 10})],
+)
+def test_the_bars_of_a_short_stretch_are_lost_to_what_cut_it_off(cause: str, lost: dict[str, int]) -> None:
+    bars = flat(walk(10))
+    if cause == "gap":
+        bars.iloc[6:, :4] *= 2
+    elif cause == "pause":
+        bars.index = bars.index[:6].append(bars.index[6:] + pd.Timedelta(days=30))
+    elif cause == "no price":
+        bars.iloc[6, 0] = np.nan
+    cleaned = clean_segments(bars, RULE, min_bars=5 if cause != "none" else 11)
+    assert cleaned.report.lost == lost
+    assert cleaned.report.bars["short"] == {"no price": 3, "none": 10}.get(cause, 4)
+    if cause != "none":  # a stretch at the beginning is cut off by what comes after it
+        assert clean_segments(bars[2:], RULE, min_bars=5).report.lost[cause] == 8
+
+
+def test_reports_add_up() -> None:
+    one = CleaningReport({"gap": 1}, {"short": 3}, {"gap": 3}, 20)
+    two = CleaningReport({"gap": 2, "pause": 1}, {"short": 1}, {"pause": 1}, 9)
+    both = CleaningReport({"gap": 3, "pause": 1}, {"short": 4}, {"gap": 3, "pause": 1}, 20)
+    assert one + two == two + one == both
+    assert one + CleaningReport() == one
+
+
+@pytest.mark.parametrize(
+    ("step", "rule"),
+    [
+        ("10s", "1min"),
+        ("3min", "5min"),
+        ("10min", "15min"),
+        ("20min", "15min"),
+        ("2h", "4h"),  # as the paper has it
+        ("12h", "1day"),
+        ("31D", "1week"),
+    ]
+    + [(name.replace("day", "D").replace("1week", "7D"), name) for name in RULES],
+)
+def test_a_frequency_without_a_rule_takes_the_nearest(step: str, rule: str) -> None:
+    assert nearest_rule(pd.Timedelta(step)) == rule
+
+
+def test_slow_bars_may_have_longer_pauses() -> None:
+    bars = flat(walk(10))
+    bars.index = pd.date_range("2020-01-31", periods=10, freq="ME")
+    assert len(segments(bars)) == 10
+    (segment,) = clean_segments(bars, RULE, 1, pd.Timedelta(days=62)).segments
+    assert len(segment) == 10
+
+
 def test_the_order_of_the_rows_does_not_matter() -> None:
     bars = make_bars(20)
-    (segment,) = clean_segments(bars.sample(frac=1, random_state=0), RULE, min_bars=1)
+    (segment,) = segments(bars.sample(frac=1, random_state=0), RULE, min_bars=1)
     pd.testing.assert_frame_equal(segment, bars, check_freq=False)
 
 
@@ -120,7 +199,7 @@ def test_every_segment_is_an_unbroken_stretch_that_keeps_every_rule(
 ) -> None:
     bars = flat(closes, volumes[: len(closes)])
     taken: list[int] = []
-    for segment in clean_segments(bars, RULE, min_bars=2):
+    for segment in segments(bars, RULE, min_bars=2):
         rows = bars.index.get_indexer(segment.index)
         assert (np.diff(rows) == 1).all()
         taken.extend(rows)
@@ -128,8 +207,12 @@ def test_every_segment_is_an_unbroken_stretch_that_keeps_every_rule(
         assert tuple(segment.columns) == FEATURES
         assert (segment["open"] / segment["close"].shift() - 1).abs().max() <= RULE.max_gap
         assert longest((segment["close"].diff() == 0).tolist()) <= RULE.max_stagnant
-        assert longest((segment["volume"] == 0).tolist()) <= RULE.max_illiquid
+        if (bars["volume"] > 0).any():  # else it was never recorded
+            assert longest((segment["volume"] == 0).tolist()) <= RULE.max_illiquid
     assert taken == sorted(set(taken))
+    report = clean_segments(bars, RULE, min_bars=2).report
+    assert sum(report.bars.values()) == sum(report.lost.values()) == len(bars) - len(taken)
+    assert {*report.places, *report.bars, *report.lost} <= set(REASONS)
 
 
 def longest(flags: list[bool]) -> int:

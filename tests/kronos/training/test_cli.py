@@ -13,7 +13,7 @@ from kronos.console import run_command
 from kronos.predictor import KronosPredictor
 from kronos.training.cli import app, train_both
 from kronos.windows import Windows
-from tests.kronos.builders import make_bars
+from tests.kronos.builders import make_bars, make_model, make_tokenizer
 from tests.kronos.training.builders import PREDICTOR, TOKENIZER, write_bars
 
 SETTINGS = {
@@ -85,6 +85,37 @@ def test_both_stages_at_once_take_their_own_settings(flags: list[str], tmp_path:
     assert (steps(tmp_path / "out", "tokenizer"), steps(tmp_path / "out", "predictor")) == (4, 3)
 
 
+def test_both_stages_are_resumed_with_more_steps_of_the_predictor_alone(
+    flags: list[str], tmp_path: Path
+) -> None:
+    train_both([*flags, "--patience", "1"])
+    output = tmp_path / "out"
+    tokenizer = steps(output, "tokenizer")
+    train_both([*flags, "--resume", "--max-steps", "9", "--patience", "0"])
+    assert (steps(output, "tokenizer"), steps(output, "predictor")) == (tokenizer, 9)
+
+
+def test_each_stage_starts_from_weights_of_its_own(flags: list[str], tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(s1_bits=4, s2_bits=4).save_pretrained(tmp_path / "Tokenizer-mine")
+    predictor = make_model(s1_bits=4, s2_bits=4).save_pretrained(tmp_path / "mine")
+    plain = {name: value for name, value in SETTINGS.items() if not name.endswith("_size")}
+    settings = plain | {"pretrained": str(predictor)}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ValueError, match=r"mine holds a predictor and no tokenizer.*`stages: tokenizer:`"):
+        train_both(flags)
+    assert not (tmp_path / "out").exists()
+    settings["stages"] = {
+        "tokenizer": {"max_steps": 2, "pretrained": str(tokenizer)},
+        "predictor": {"max_steps": 2},
+    }
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    train_both(flags)
+    for part, start in (("tokenizer", tokenizer), ("predictor", predictor)):
+        assert json.loads((tmp_path / "out" / "last" / part / "training.json").read_text())["origin"] == str(
+            start
+        )
+
+
 def test_of_both_stages_neither_begins_if_the_second_has_a_mistake(flags: list[str], tmp_path: Path) -> None:
     wrong = SETTINGS | {"stages": {"predictor": {"dropout": 2}}}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(wrong))
@@ -135,6 +166,13 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["--batch-size", "many"], "--batch-size"),
         (["--batch-size", "4096"], "training windows do not fill one batch of 4096."),
         (["--schedule", "linear"], "linear"),
+        (["--frequency", "2h"], "frequency=2h has no cleaning rule. Choose one of ['auto', '1min'"),
+        (
+            ["--lookback", "300"],
+            "bars has no stretch of 304 clean bars (lookback + horizon); the longest has 160.",
+        ),
+        (["--train-until", "2030-01-01", "--validate-until", "2031-01-01"], "trains until 2030-01-01"),
+        (["--train-until", "2024-01-05"], "has no window of 20 bars that ends by train_until=2024-01-05."),
         (["--config", "nowhere.yaml"], "nowhere.yaml is no file. Check --config."),
         (
             ["--pretrained", "nobody/nothing"],

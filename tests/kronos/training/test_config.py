@@ -95,6 +95,22 @@ def test_sources_and_sizes_are_read_as_such(tmp_path: Path) -> None:
     assert settings.predictor_size == ModelConfig(4, 4, n_layers=1, d_model=32, n_heads=2, ff_dim=24)
 
 
+def test_a_frequency_is_for_the_sources_that_have_none_of_their_own(tmp_path: Path) -> None:
+    def frequencies(*flags: str) -> list[str]:
+        return [
+            source.frequency for source in parse("tokenizer", tmp_path, "output: out", *flags).all_sources()
+        ]
+
+    assert frequencies("--store", "a.csv") == ["auto"]
+    assert frequencies("--store", "a.csv", "--frequency", "15min") == ["15min"]
+    found = parse("tokenizer", tmp_path, YAML + "\nfrequency: 60min").all_sources()
+    assert [source.frequency for source in found] == ["60min", "5min"]
+    with pytest.raises(
+        ValueError, match=r"frequency=5min is given, but no bars\. Give --store or sources, too\."
+    ):
+        frequencies("--frequency", "5min")
+
+
 def test_values_may_name_variables_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +223,10 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], sa
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"frequency": "tick"}, "frequency=tick has no cleaning rule. Choose one of ['1min', '5min',"),
+        (
+            {"frequency": "tick"},
+            "frequency=tick has no cleaning rule. Choose one of ['auto', '1min', '5min',",
+        ),
         ({"weight": 0.0}, "weight=0.0 of bars.csv draws nothing. Give a positive one."),
         ({"weight": float("nan")}, "weight=nan of bars.csv draws nothing."),
         ({"fields": {"amuont": "money"}}, "fields of bars.csv has ['amuont']. It may have ['instrument', "),

@@ -48,3 +48,13 @@ def test_losses_that_never_change_are_drawn_too(tmp_path: Path) -> None:
     flat = [{"step": step, "train_loss": 1.0, "val_loss": 1.0} for step in (1, 2)]
     write_curves(flat, tmp_path)
     assert (tmp_path / "losses.png").is_file()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_weights_that_training_started_from_have_no_training_loss(count: int, tmp_path: Path) -> None:
+    start = {name: value for name, value in ROWS[0].items() if name != "train_loss"} | {"step": 0}
+    write_curves([start, *ROWS][:count], tmp_path)
+    table = pd.read_csv(tmp_path / "losses.csv")
+    assert list(table.columns) == list(ROWS[0] if count > 1 else start)
+    assert table["step"].tolist() == [0, 10, 20, 30][:count]
+    assert (tmp_path / "losses.png").is_file()

@@ -28,7 +28,9 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def windows() -> TrainingWindows:
     """Windows of a market with labels and of hours without."""
-    market, hours = make_market(24, 50), make_tape(make_bars(50, 99, freq="h"), name="hours")
+    market = make_market(24, 50)
+    odd = make_bars(50, 99, freq="h").assign(volume=0.0)  # a volume that is not recorded, and a huge amount
+    hours = make_tape(odd.assign(amount=1e15 * odd["amount"]), name="hours")
     return replace(make_windows(market, hours), labels=(return_labels(market, None), None))
 
 
@@ -45,7 +47,7 @@ def test_the_device_cuts_the_windows_that_the_host_cuts(labelled: bool, windows:
     assert len(got) == len(want) == (3 if labelled else 2)
     for one, other in zip(got, want, strict=True):
         assert one.dtype == other.dtype
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, equal_nan=True)
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
 def test_labels_lie_at_the_positions_whose_target_is_behind_the_lookback(windows: TrainingWindows) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
@@ -14,6 +16,7 @@ from torch.optim import Optimizer
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training import loop
+from kronos.training.config import TrainingConfig
 from kronos.training.dataset import Split
 from kronos.training.labels import return_labels
 from kronos.training.loop import Trainer, evaluate, selection
@@ -311,7 +314,108 @@ def test_training_ends_when_patience_does(tmp_path: Path) -> None:
     assert again.step == stopped.step  # it has stopped for good
 
 
+# The weights that training starts from
+
+
+def test_starting_weights_are_scored_first_and_stay_the_best_if_nothing_beats_them(tmp_path: Path) -> None:
+    network, tokenizer = make_model(), make_tokenizer()
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    start = score(network, NOISE, tokenizer)["loss"]
+    harmful = {"max_steps": 6, "validate_every": 3, "learning_rate": 30.0, "pretrained": "some weights"}
+    config = make_config(tmp_path, **harmful, tokenizer_size=None, predictor_size=None)
+    progress = train(network, NOISE, config, tokenizer)
+    first = progress.history[0]
+    assert (first["step"], first["val_loss"], "train_loss" in first) == (
+        0,
+        pytest.approx(start, rel=1e-5),
+        False,
+    )
+    assert [row["step"] for row in progress.history] == [0, 3, 6]
+    assert (progress.best_step, progress.best, progress.stale) == (0, first["val_loss"], 2)
+    assert same(dict(Kronos.from_pretrained(tmp_path / "best").state_dict()), before)
+    assert not same(dict(Kronos.from_pretrained(tmp_path / "last").state_dict()), before)
+    assert progress.outcome().startswith("no step was better than the weights that training started from")
+    assert (tmp_path / "run" / "predictor" / "losses.png").is_file()
+    assert pd.read_csv(tmp_path / "run" / "predictor" / "losses.csv")["train_loss"].isna().tolist() == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_scoring_the_starting_weights_changes_no_step(tmp_path: Path) -> None:
+    networks = []
+    for pretrained in ("none", "some weights"):
+        torch.manual_seed(3)
+        network = make_tokenizer(dropout=0.2)
+        sizes = {"tokenizer_size": None, "predictor_size": None}
+        progress = train(network, WAVES, make_config(tmp_path / pretrained, pretrained=pretrained, **sizes))
+        networks.append(dict(network.state_dict()))
+    assert same(*networks)
+    assert progress.best_step == 6
+    assert re.fullmatch(r"the best held-out loss is \S+, at step 6 \(at the start \S+\)", progress.outcome())
+
+
+def test_random_weights_are_not_scored_first(tmp_path: Path) -> None:
+    progress = train(make_tokenizer(), WAVES, make_config(tmp_path))
+    assert progress.start is None
+    assert [row["step"] for row in progress.history] == [3, 6]
+
+
+def test_starting_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    network = make_tokenizer()
+    with torch.no_grad():
+        network.head.bias.fill_(torch.nan)
+    config = make_config(tmp_path, pretrained="some weights", tokenizer_size=None, predictor_size=None)
+    with pytest.raises(FloatingPointError, match="weights to start from give a held-out loss of nan"):
+        train(network, WAVES, config)
+
+
 # Going on
+
+
+def test_a_run_that_is_resumed_with_more_steps_follows_the_longer_schedule_from_there(tmp_path: Path) -> None:
+    def rates(where: str, **changes: object) -> tuple[list[float], Trainer]:
+        torch.manual_seed(3)
+        config = make_config(tmp_path / where, validate_every=4, **changes)
+        trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+        seen = watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
+        trainer.run()
+        return seen, trainer
+
+    short, _ = rates("resumed", max_steps=8)
+    more, resumed = rates("resumed", max_steps=20, resume=True)
+    whole, _ = rates("whole", max_steps=20)
+    assert (len(short), len(more), len(whole)) == (8, 12, 20)
+    assert more == whole[8:]
+    assert more[0] > 10 * short[-1]  # it rises again, as the end of the shorter schedule is low
+    assert resumed.progress.step == 20
+    assert [row["step"] for row in resumed.progress.history] == [4, 8, 12, 16, 20]
+    assert resumed.progress.history[2]["lr"] == whole[12]
+    assert resumed.progress.schedules == [[0, 8], [8, 20]]
+
+
+def test_a_run_that_stopped_early_is_continued_by_more_patience_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_config(tmp_path, **FORGETTING, patience=2)
+
+    def make(config: TrainingConfig) -> Trainer:
+        return make_trainer(
+            PredictorStage(make_model(d_model=32, ff_dim=64), make_tokenizer()), NOISE, config
+        )
+
+    stopped = make(config).run().step
+    with caplog.at_level("INFO", logger="kronos"):
+        assert make(replace(config, resume=True, max_steps=200)).run().step == stopped
+    assert f"stopped early at step {stopped}, after 2 validations without a better one" in caplog.text
+    assert make(replace(config, resume=True, patience=3)).run().step > stopped
+    caplog.clear()
+    with caplog.at_level("INFO", logger="kronos"):
+        finished = make(replace(config, resume=True, patience=0)).run()
+        make(replace(config, resume=True, patience=0)).run()
+    assert finished.step == config.max_steps
+    assert "has made all of its 80 steps. A larger --max-steps continues it." in caplog.text
 
 
 class Stopped(Exception):

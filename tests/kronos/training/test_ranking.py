@@ -12,8 +12,8 @@ from scipy.stats import rankdata, spearmanr
 
 from kronos.training import ranking
 from kronos.training.config import Source, TrainingConfig
-from kronos.training.dataset import Split, split_windows
-from kronos.training.ranking import HeadValidation, rank_ics, ranked_dates, split_for_head
+from kronos.training.dataset import split_windows
+from kronos.training.ranking import HeadValidation, head_frequency, rank_ics, ranked_dates, split_for_head
 from kronos.training.run import run_stage
 from kronos.training.stages import PredictorStage
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
@@ -140,7 +140,7 @@ def test_heads_of_two_frequencies_are_refused(tmp_path: Path) -> None:
     weekly = replace(config.sources[0], name="weekly", frequency="1week")
     config = replace(config, sources=(*config.sources, weekly))
     with pytest.raises(ValueError, match=r"The head has sources of 1day and of 1week bars\."):
-        split_for_head(Split(*split_windows(config)), config)
+        head_frequency(split_windows(config), config)
 
 
 # Learning

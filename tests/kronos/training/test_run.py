@@ -244,6 +244,90 @@ def test_resuming_with_other_settings_or_bars_is_refused_by_name(tmp_path: Path)
     assert weights_of(config.output, "tokenizer") == before
 
 
+def test_a_run_is_resumed_with_more_steps_and_tells_both_schedules(tmp_path: Path) -> None:
+    config = make_run(tmp_path, max_steps=4, validate_every=2)
+    run_stage("tokenizer", config)
+    more = replace(config, resume=True, max_steps=8, save_every=1, device="auto", tracker="none")
+    progress = run_stage("tokenizer", more)
+    assert [row["step"] for row in progress.history] == [2, 4, 6, 8]
+    record = json.loads((config.output / "last" / "tokenizer" / "training.json").read_text())
+    assert (record["step"], record["settings"]["max_steps"]) == (8, 8)
+    assert record["schedules"] == [[0, 4], [4, 8]]
+    card = (config.output / "last" / "README.md").read_text()
+    assert "its learning rate followed from step 0 that of 4 steps, from step 4 that of 8 steps" in card
+    before = weights_of(config.output, "tokenizer")
+    with pytest.raises(ValueError, match=r"already made 8 steps, more than 7\. Give --max-steps 8 or more"):
+        run_stage("tokenizer", replace(config, resume=True, max_steps=7))
+    with pytest.raises(ValueError, match=r"says seed=0, now it is 1\."):
+        run_stage("tokenizer", replace(more, max_steps=10, seed=1))
+    assert weights_of(config.output, "tokenizer") == before
+
+
+def test_a_tokenizer_whose_tokens_a_predictor_has_learned_is_trained_no_further(tmp_path: Path) -> None:
+    config = make_run(tmp_path, max_steps=2)
+    run_stage("tokenizer", config)
+    run_stage("predictor", config)
+    before = weights_of(config.output, "tokenizer", "predictor")
+    with pytest.raises(
+        ValueError, match=r"has learned the tokens of this tokenizer.*Resume the predictor alone"
+    ):
+        run_stage("tokenizer", replace(config, resume=True, max_steps=4))
+    assert weights_of(config.output, "tokenizer", "predictor") == before
+    run_stage("tokenizer", replace(config, resume=True))  # which does nothing
+    assert run_stage("predictor", replace(config, resume=True, max_steps=4)).step == 4
+    assert weights_of(config.output, "tokenizer") == {
+        k: v for k, v in before.items() if k.endswith("tokenizer")
+    }
+
+
+def test_a_predictor_is_not_resumed_on_another_tokenizer(tmp_path: Path) -> None:
+    config = make_run(tmp_path, max_steps=2)
+    run_stage("tokenizer", config)
+    run_stage("predictor", config)
+    other = make_tokenizer(seed=9, s1_bits=4, s2_bits=4)
+    for which in ("best", "last"):
+        other.save_pretrained(config.output / which / "tokenizer")
+    with pytest.raises(ValueError, match="says tokenizer_sha256="):
+        run_stage("predictor", replace(config, resume=True, max_steps=4))
+
+
+def test_the_best_weights_are_never_worse_than_those_that_training_started_from(tmp_path: Path) -> None:
+    sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": "kronos-nano"}
+    config = make_run(
+        tmp_path, **sizes, learning_rate=3.0, max_steps=2, validate_every=1, validation_windows=8
+    )
+    for stage, kind in (("tokenizer", KronosTokenizer), ("predictor", Kronos)):
+        progress = run_stage(stage, config)
+        assert (progress.best_step, progress.history[0]["step"]) == (0, 0)
+        found, nano = (
+            dict(kind.from_pretrained(p).state_dict()) for p in (config.output / "best", "kronos-nano")
+        )
+        assert same(found, nano)
+    card = (config.output / "best" / "README.md").read_text()
+    assert card.count("no later validation was better, so these are those weights.") == 2
+    assert KronosPredictor.from_pretrained(config.output / "best", device="cpu").origin is not None
+
+
+def test_what_cleaning_took_is_told_before_training_and_in_the_card(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bars = make_bars(160)
+    bars.iloc[100:, :4] *= 2
+    file = write_bars(tmp_path / "mine.csv", bars)
+    config = make_config(tmp_path / "out", store=file, max_steps=1, train_until="2024-05-17")
+    for _ in range(2):  # from a cached tape, too
+        caplog.clear()
+        with caplog.at_level("INFO", logger="kronos"):
+            run_stage("tokenizer", replace(config, overwrite=True))
+        assert "bars of 1day by their timestamps, cleaned by the rule for 1day" in caplog.text
+        assert "open more than 30% from the last close" in caplog.text
+        assert caplog.text.index("training windows") < caplog.text.index("val_loss")
+    (data,) = json.loads((config.output / "best" / "tokenizer" / "training.json").read_text())["data"]
+    assert (data["frequency"], data["inferred"], data["cleaning"]["places"]) == ("1day", "1day", {"gap": 1})
+    assert (data["training_windows"], data["validation_windows"]) == (80, 41)
+    assert "- mine: bars of 1day" in (config.output / "best" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("change", [{"weight": 2.0}, {"train_until": "2024-03-28"}], ids=str)
 def test_resuming_with_a_source_that_is_used_in_another_way_is_refused(
     change: dict[str, object], tmp_path: Path

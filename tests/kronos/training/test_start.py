@@ -17,6 +17,8 @@ from kronos.training.head import HeadedKronos
 from kronos.training.start import (
     Frozen,
     check_place,
+    check_start,
+    check_starts,
     find_tokenizer,
     place_sampling,
     place_tokenizer,
@@ -117,19 +119,19 @@ def test_a_predictor_of_other_tokens_is_refused_with_both_sizes(out: Path) -> No
 def test_a_predictor_has_a_head_where_a_source_has_one(tmp_path: Path) -> None:
     sources = (Source(tmp_path / "a.parquet", head=True), Source(tmp_path / "b.parquet"))
     network = make_model()
-    head = start_head(make_config(tmp_path, sources=sources), network, "2019-12-31")
+    head = start_head(make_config(tmp_path, sources=sources), network, "2019-12-31", "1day")
     assert head.info.markets == ("a",)
     assert (head.info.d_model, head.info.lookback, head.info.frequency) == (16, 16, "1day")
     assert head.info.trained_until == "2019-12-31"
-    assert start_head(make_config(tmp_path, sources=sources[1:]), network, None) is None
-    assert start_head(make_config(tmp_path, sources=sources, head_weight=0.0), network, None) is None
+    assert start_head(make_config(tmp_path, sources=sources[1:]), network, None, "") is None
+    assert start_head(make_config(tmp_path, sources=sources, head_weight=0.0), network, None, "1day") is None
 
 
 def test_a_head_is_refined_with_the_weights_that_it_lies_beside(tmp_path: Path) -> None:
     HeadedKronos(make_model(), make_head()).save_pretrained(tmp_path / "start" / "predictor")
     sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": str(tmp_path / "start")}
     sources = (Source(tmp_path / "a.parquet", head=True),)
-    head = start_head(make_config(tmp_path, sources=sources, **sizes), make_model(), None)
+    head = start_head(make_config(tmp_path, sources=sources, **sizes), make_model(), None, "1day")
     assert same(dict(head.state_dict()), dict(make_head().state_dict()))
 
 
@@ -248,3 +250,50 @@ def test_sampling_settings_that_suit_the_weights_to_refine_suit_the_new_ones(tmp
     for which in ("best", "last"):
         kept = tmp_path / "out" / which / "predictor" / "sampling.json"
         assert json.loads(kept.read_text()) == {"T": 0.8}
+
+
+# Before anything is trained
+
+
+SIZES = {"tokenizer_size": None, "predictor_size": None}
+
+
+def test_a_folder_with_the_other_stages_network_alone_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    predictor = make_model().save_pretrained(tmp_path / "Kronos-small")
+    tokenizer = make_tokenizer().save_pretrained(tmp_path / "Kronos-Tokenizer-base")
+    half = tmp_path / "half"  # as a run leaves it whose second stage has not begun
+    shutil.copytree(tokenizer, half / "tokenizer")
+    one, two, three = (
+        make_config(tmp_path, pretrained=str(p), **SIZES) for p in (predictor, tokenizer, half)
+    )
+    check_start("predictor", one)
+    check_start("tokenizer", two)
+    check_start("tokenizer", three)
+    check_start("tokenizer", make_config(tmp_path))  # random weights
+    with pytest.raises(
+        ValueError,
+        match=r"Kronos-small holds a predictor and no tokenizer.*`stages: tokenizer:`.*--tokenizer",
+    ):
+        check_start("tokenizer", one)
+    for config in (two, three):
+        with pytest.raises(ValueError, match=r"holds a tokenizer and no predictor.*`stages: predictor:`"):
+            check_start("predictor", config)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        check_start("predictor", make_config(tmp_path, pretrained=str(tmp_path / "nowhere"), **SIZES))
+
+
+def test_released_ids_are_found_for_both_stages(hub: dict[str, Path], tmp_path: Path) -> None:
+    config = make_config(tmp_path, pretrained="NeoQuasar/Kronos-small", **SIZES)
+    check_starts(config, config)
+
+
+def test_stages_that_start_from_weights_of_other_tokens_are_refused_before_the_first(tmp_path: Path) -> None:
+    predictor = make_model().save_pretrained(tmp_path / "predictor")  # 5 + 3 bits
+    nano = make_config(tmp_path, pretrained="kronos-nano", **SIZES)
+    other = make_config(tmp_path, pretrained=str(predictor), **SIZES)
+    with pytest.raises(
+        ValueError, match=r"tokens of 8 \+ 8 bits, the predictor of 5 \+ 3\. Set pretrained under `stages:`"
+    ):
+        check_starts(nano, other)
+    check_starts(nano, nano)
+    check_starts(nano, make_config(tmp_path, predictor_size=None))  # takes the tokenizer's

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from kronos.bars import FEATURES, stamps
 from kronos.training import tape as module
 from kronos.training.config import Source
+from kronos.training.readers import Series
 from kronos.training.tape import BarTape, tape_cache
 from tests.kronos.builders import make_bars
 from tests.kronos.training.builders import LENGTH, make_tape, tidy, write_bars
@@ -109,7 +111,92 @@ def test_the_ledger_says_what_was_read_and_what_is_left(tmp_path: Path) -> None:
         "start": "2024-01-02",
         "end": f"{bars.index[-1]:%Y-%m-%d}",
         "sha256": "",
+        "frequency": "1day",
+        "inferred": "1day",
+        "cleaning": {
+            "places": {"no price": 1, "short": 1},
+            "bars": {"no price": 1, "short": 4},
+            "lost": {"no price": 1, "short": 4},
+            "longest": 40,
+        },
     }
+
+
+@pytest.mark.parametrize(
+    ("freq", "frequency", "used", "inferred"),
+    [
+        ("5min", "auto", "5min", "5min"),
+        ("B", "auto", "1day", "1day"),
+        ("W", "auto", "1week", "1week"),
+        ("5min", "1day", "1day", "5min"),
+        ("2h", "auto", "4h", "2h"),
+        ("3min", "auto", "5min", "3min"),
+        ("10s", "auto", "1min", "10s"),
+        ("MS", "auto", "1week", "31 days"),
+    ],
+)
+def test_the_frequency_is_that_of_the_timestamps_unless_another_is_given(
+    freq: str, frequency: str, used: str, inferred: str, tmp_path: Path
+) -> None:
+    file = write_bars(tmp_path / "bars.csv", make_bars(60, freq=freq))
+    tape = BarTape.open(Source(file, frequency=frequency), 20)
+    assert (tape.ledger.frequency, tape.ledger.inferred) == (used, inferred)
+    assert len(tape.values) == 60  # slow bars are not all pauses
+
+
+def test_five_minute_bars_are_cleaned_by_their_own_rule_without_being_told(tmp_path: Path) -> None:
+    bars = make_bars(60, freq="5min")
+    bars.iloc[20:25, 3] = bars.iloc[19, 3]  # five unchanged closes: too many for days, not for five minutes
+    bars["high"], bars["low"] = bars.max(axis=1), bars[["open", "close", "low"]].min(axis=1)
+    file = write_bars(tmp_path / "bars.csv", bars)
+    assert BarTape.open(Source(file), 20).bounds.tolist() == [0, 60]
+    assert BarTape.open(Source(file, frequency="1day"), 20).bounds.tolist() == [0, 20, 55]
+
+
+def test_a_source_of_several_frequencies_is_refused(tmp_path: Path) -> None:
+    write_bars(tmp_path / "both" / "slow.csv", make_bars(60))
+    write_bars(tmp_path / "both" / "fast.csv", make_bars(60, freq="5min"))
+    with pytest.raises(ValueError, match="mixes bars of different frequencies"):
+        BarTape.open(Source(tmp_path / "both"), 20)
+
+
+def test_a_frequency_that_is_given_stands_where_instruments_seem_to_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mixed:
+        """A store of daily bars, one of whose shares trades once a week."""
+
+        def files(self) -> list[Path]:
+            return []
+
+        def series(self) -> Iterator[Series]:
+            yield Series("A", make_bars(60))
+            yield Series("B", make_bars(60, freq="W"))
+
+    monkeypatch.setattr(module, "open_reader", lambda source: Mixed())
+    with pytest.raises(ValueError, match="mixes bars of different frequencies: A has 1day bars, B has 1week"):
+        BarTape.open(Source(tmp_path), 20)
+    ledger = BarTape.open(Source(tmp_path, frequency="1day"), 20).ledger
+    assert (ledger.frequency, ledger.inferred, ledger.instruments) == ("1day", "several frequencies", 2)
+
+
+def test_a_volume_that_is_zero_throughout_is_no_reason_to_drop_a_series(tmp_path: Path) -> None:
+    one, two = make_bars(60, 0), make_bars(60, 1)
+    one["volume"] = one["amount"] = 0.0
+    tape = BarTape.open(Source(write_bars(tmp_path / "bars.csv", one, two)), 20)
+    assert tape.bounds.tolist() == [0, 60, 120]
+    assert (tape.values[:60, 4:] == 0).all()
+    assert (tape.values[60:, 4:] > 0).any()
+
+
+def test_reading_is_shown_on_a_terminal_only(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    BarTape.open(Source(file), 5)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws on a terminal only
+    BarTape.open(Source(file), 6)
+    assert "cleaning bars: 2 series, 100 bars" in capsys.readouterr().err
 
 
 def test_the_hash_is_that_of_the_bars_wherever_they_lie(file: Path, tmp_path: Path) -> None:
@@ -122,9 +209,13 @@ def test_the_hash_is_that_of_the_bars_wherever_they_lie(file: Path, tmp_path: Pa
 
 def test_a_source_without_a_long_enough_stretch_is_refused_by_name_and_leaves_nothing(tmp_path: Path) -> None:
     source = Source(write_bars(tmp_path / "bars.parquet", make_bars(9)))
-    with pytest.raises(ValueError, match=r"^bars has no stretch of 10 clean bars\. Give longer series\.$"):
+    with pytest.raises(ValueError, match=r"^bars has no stretch of 10 clean bars .* Give longer series"):
         BarTape.open(source, min_bars=10)
     assert tapes() == []
+    with pytest.raises(
+        ValueError, match=r"^bars has no bars\. Check its path, instruments, start and end\.$"
+    ):
+        BarTape.open(replace(source, start="2030-01-01"), min_bars=10)
 
 
 def test_without_a_source_there_is_the_simulated_market() -> None:
@@ -290,3 +381,14 @@ def test_the_last_date_counts_to_its_last_bar() -> None:
 def test_a_share_of_the_span_lies_before_its_date() -> None:
     tape = make_tape(make_bars(101, 0, freq="D"), make_bars(31, 1, start="2024-02-01", freq="D"))
     assert tape.date_at(0.8) == "2024-03-22"  # 80 days behind January 2
+
+
+@pytest.mark.parametrize(("bars", "day"), [(144, "2024-01-02"), (300, "2024-01-07"), (20, "2024-01-01")])
+def test_training_never_takes_the_last_of_several_days(bars: int, day: str) -> None:
+    index = pd.DatetimeIndex(
+        np.concatenate(
+            [pd.date_range(d, periods=48, freq="5min") for d in pd.bdate_range("2024-01-01 09:35", periods=7)]
+        )
+    )[:bars]
+    frame = make_bars(bars).set_axis(index)
+    assert make_tape(frame).date_at(0.8) == day
