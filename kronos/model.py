@@ -139,13 +139,7 @@ class Kronos(Network):
             next_s1: (B, T) coarse half of token t + 1, which conditions the fine half.
             dependency_rope: rotate the cross-attention, as upstream does in training and never in decoding.
         """
-        hidden = self.hidden(tokens, stamps)
-        cross = None
-        if dependency_rope:
-            cross = rope_table(
-                torch.arange(hidden.shape[1], device=hidden.device), self.config.d_model // DEPENDENCY_HEADS
-            )
-        return Logits(self.s1_logits(hidden), self.s2_logits(hidden, next_s1, cross))
+        return self._logits(self.hidden(tokens, stamps), next_s1, dependency_rope)
 
     def loss(
         self, tokens: Tokens, stamps: Tensor, dependency_rope: bool = False, scored: int | None = None
@@ -155,11 +149,24 @@ class Kronos(Network):
         With `scored`, of the last so many tokens only; the others are context.
         """
         past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
-        # By name: `kronos.compat` has upstream's form of `forward`.
-        logits = Kronos.forward(self, past, stamps[:, :-1], tokens.s1[:, 1:], dependency_rope)
-        last = slice(None if scored is None else -scored, None)
+        return self.token_loss(self.hidden(past, stamps[:, :-1]), tokens, dependency_rope, scored)
+
+    def token_loss(
+        self,
+        hidden: Tensor,
+        tokens: Tokens,
+        dependency_rope: bool = False,
+        scored: int | None = None,
+        context_weight: float = 0.0,
+    ) -> ModelLoss:
+        """`loss` from the hidden states of tokens 0..T-2, (B, T - 1, d_model).
+
+        With `scored`, the last so many tokens weigh 1 and those before them `context_weight`; the losses are
+        weighted means.
+        """
+        logits = self._logits(hidden, tokens.s1[:, 1:], dependency_rope)
         s1, s2 = (
-            F.cross_entropy(half[:, last].flatten(0, 1), true[:, 1:][:, last].flatten())
+            _cross_entropy(half, true[:, 1:], scored, context_weight)
             for half, true in zip(logits, tokens, strict=True)
         )
         return ModelLoss((s1 + s2) / 2, s1, s2)
@@ -185,9 +192,30 @@ class Kronos(Network):
         sibling = self.embedding.emb_s1(next_s1)
         return self.head.proj_s2(self.dep_layer(hidden, sibling, rope))
 
+    def _logits(self, hidden: Tensor, next_s1: Tensor, dependency_rope: bool) -> Logits:
+        cross = None
+        if dependency_rope:
+            cross = rope_table(
+                torch.arange(hidden.shape[1], device=hidden.device), self.config.d_model // DEPENDENCY_HEADS
+            )
+        return Logits(self.s1_logits(hidden), self.s2_logits(hidden, next_s1, cross))
+
     def _initialise(self) -> None:
         for table in (self.embedding.emb_s1, self.embedding.emb_s2):
             nn.init.normal_(table.weight, std=self.config.d_model**-0.5)
         if self.config.learn_te:
             for weight in self.time_emb.parameters():
                 nn.init.normal_(weight, std=0.02)
+
+
+def _cross_entropy(logits: Tensor, true: Tensor, scored: int | None, context_weight: float) -> Tensor:
+    """Weighted mean over (B, T): the last `scored` positions weigh 1, those before them `context_weight`."""
+    if scored is not None and context_weight == 0:
+        logits, true = logits[:, -scored:], true[:, -scored:]
+    logits = logits.float()  # under autocast, too: in bfloat16 a loss of 4 nats has steps of a hundredth
+    if scored is None or context_weight in (0, 1):
+        return F.cross_entropy(logits.flatten(0, 1), true.flatten())
+    each = F.cross_entropy(logits.flatten(0, 1), true.flatten(), reduction="none").view(true.shape)
+    weights = each.new_full((true.shape[1],), context_weight)
+    weights[-scored:] = 1.0
+    return (each.mean(dim=0) * weights).sum() / weights.sum()

@@ -52,18 +52,23 @@ class KronosTokenizer(Network):
         return self.rebuild(self.post_quant_embed(self.quantizer.corners(tokens)))
 
     def loss(
-        self, x: Tensor, pool: Callable[[Tensor], Tensor] | None = None, scored: int | None = None
+        self,
+        x: Tensor,
+        pool: Callable[[Tensor], Tensor] | None = None,
+        scored: int | None = None,
+        columns: Tensor | None = None,
     ) -> TokenizerLoss:
         """Training loss of (B, T, 6) normalised bars (Kronos, eq. 4); `pool` as in `BinaryQuantizer.loss`.
 
-        With `scored`, of the last so many bars only; the others are context.
+        With `scored`, of the last so many bars only; the others are context. `columns` are the weights (6,) of the
+        squared errors of the features, which should have mean 1.
         """
         z = self._latents(x)
         corners = self.quantizer(z)
         coarse = self.rebuild(self.post_quant_embed_pre(corners[..., : self.config.s1_bits]))
         full = self.rebuild(self.post_quant_embed(corners))
         last = slice(None if scored is None else -scored, None)
-        recon_s1, recon = (F.mse_loss(rebuilt[:, last], x[:, last]) for rebuilt in (coarse, full))
+        recon_s1, recon = (_squares(rebuilt[:, last], x[:, last], columns) for rebuilt in (coarse, full))
         bsq = self.quantizer.loss(z[:, last], pool)
         return TokenizerLoss((recon_s1 + recon + bsq) / 2, recon_s1, recon, bsq)
 
@@ -74,7 +79,8 @@ class KronosTokenizer(Network):
         return {**super().upstream_constants(), **weights}
 
     def _latents(self, x: Tensor) -> Tensor:
-        return unit(self.quant_embed(self._run(self.encoder, self.embed(x))))  # (B, T, bits)
+        # float32 under autocast, too: bfloat16 cannot tell how far the mean of thousands of bits is from one half.
+        return unit(self.quant_embed(self._run(self.encoder, self.embed(x))).float())  # (B, T, bits)
 
     def rebuild(self, x: Tensor) -> Tensor:
         """The decoder: embedded corners (B, T, d_model) -> (B, T, 6) normalised bars."""
@@ -93,3 +99,9 @@ class KronosTokenizer(Network):
             Block(c.d_model, c.n_heads, c.ff_dim, c.ffn_dropout_p, c.attn_dropout_p, c.resid_dropout_p)
             for _ in range(count)
         )
+
+
+def _squares(rebuilt: Tensor, x: Tensor, columns: Tensor | None) -> Tensor:
+    if columns is None:
+        return F.mse_loss(rebuilt, x)
+    return ((rebuilt.float() - x).square() * columns).mean()

@@ -37,7 +37,7 @@ class Source:
             column of instruments holds the one in its name. A column `factor` or `Adj Close` adjusts prices.
         name: in tables and model cards; the path's own when omitted.
         market: of a Qlib store: whose members to learn from.
-        instruments: only these.
+        instruments: only these; a pattern such as `*@1d` stands for all that it matches.
         fields: what the source calls a feature, where it is not our name, e.g. {amount: money}.
         timezone: of files: zone of the exchange, to which stamps with an offset and epochs are converted.
         pad_codes: of files: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
@@ -48,6 +48,8 @@ class Source:
         frequency: of the bars, for the cleaning rules; auto infers it from the timestamps.
         weight: share of the windows drawn from here, in proportion to the other sources' weights; the number of its
             windows when all sources omit it.
+        derive_amount: take the amount as volume times the mean price, also where the source has a column for it.
+        head: train a return head on the cross-section of its instruments, in the predictor stage.
     """
 
     path: Path
@@ -63,6 +65,8 @@ class Source:
     validate_until: str | None = None
     frequency: str = AUTO
     weight: float | None = None
+    derive_amount: bool = False
+    head: bool = False
 
     @property
     def label(self) -> str:
@@ -106,7 +110,14 @@ class TrainingConfig:
         tokenizer_size: of a tokenizer that starts from random weights.
         predictor_size: of a predictor that starts from random weights.
         dropout: of feed-forward, residual and token; as in the weights' own config when omitted.
-        max_steps: optimiser steps.
+        token_dropout: of the token embedding, where it differs from `dropout`.
+        column_weights: of the tokenizer's squared errors, by feature; 1 where omitted. They are scaled to mean 1.
+        lookback_weight: of the predictor's positions before the last bar of the lookback; those after it weigh 1.
+            Through the scale, positions inside the lookback know something of what follows.
+        head_weight: of the return head's squared error beside the token loss; 0 trains no head.
+        ema: decay of the moving average of the weights that is validated and saved; 0 saves the weights themselves.
+        max_steps: optimizer steps, which the schedule spans.
+        stop_after: stop after so many steps with the schedule as it is; 0 trains to `max_steps`.
         batch_size: windows of a step, over all processes.
         accumulate: parts of a batch that go through the network one after the other, to save memory. The
             tokenizer's codebook entropy is then taken part by part.
@@ -118,6 +129,9 @@ class TrainingConfig:
         clip_norm: of the gradient.
         validate_every: steps between held-out losses.
         validation_windows: how many held-out windows to score.
+        rank_dates: on how many held-out dates of each source with a head to take its RankIC.
+        select_by: what chooses `best`: the lowest held-out loss, the highest RankIC beyond volatility, or both, the
+            loss less the RankIC. Without a head it is the loss.
         patience: validations without a better one after which training stops; 0 never stops early.
         save_every: steps between states that `--resume` goes on from; as often as validation when 0.
         seed: of shuffling, initial weights and dropout.
@@ -125,6 +139,8 @@ class TrainingConfig:
         device: auto takes an accelerator where there is one.
         compile: compile the network first, for long runs.
         workers: processes that load windows; 0 loads them in this one.
+        data_on_device: keep all bars on the accelerator and cut windows there; auto does so where they take less
+            than half of its free memory.
         tracker: tensorboard or mlflow, kept in run/.
         resume: go on from the last saved state in `output`.
         overwrite: replace an earlier result in `output`.
@@ -145,7 +161,15 @@ class TrainingConfig:
     tokenizer_size: Annotated[TokenizerConfig | None, Parameter(show=False)] = None
     predictor_size: Annotated[ModelConfig | None, Parameter(show=False)] = None
     dropout: float | None = None
+    token_dropout: float | None = None
+    column_weights: Annotated[dict[str, float], Parameter(show=False)] = field(
+        default_factory=lambda: {"close": 3.0, "volume": 0.5, "amount": 0.5}
+    )
+    lookback_weight: float = 0.1
+    head_weight: float = 1.0
+    ema: float = 0.998
     max_steps: int = 2000
+    stop_after: int = 0
     batch_size: int = 64
     accumulate: int = 1
     learning_rate: float = 2e-4
@@ -155,6 +179,8 @@ class TrainingConfig:
     clip_norm: float = 3.0
     validate_every: int = 100
     validation_windows: int = 1024
+    rank_dates: int = 120
+    select_by: Literal["loss", "rank", "both"] = "both"
     patience: int = 0
     save_every: int = 0
     seed: int = 0
@@ -162,6 +188,7 @@ class TrainingConfig:
     device: Literal["auto", "cpu"] = "auto"
     compile: Annotated[bool, Parameter(negative="")] = False
     workers: int = 0
+    data_on_device: Literal["auto", "on", "off"] = "auto"
     tracker: Literal["none", "tensorboard", "mlflow"] = "none"
     resume: Annotated[bool, Parameter(negative="")] = False
     overwrite: Annotated[bool, Parameter(negative="")] = False
@@ -200,6 +227,11 @@ class TrainingConfig:
                     f"validate_until={validate} is not after train_until={train}. Leave some dates between them to "
                     "validate on."
                 )
+
+    @property
+    def last_step(self) -> int:
+        """Where training ends."""
+        return min(self.stop_after or self.max_steps, self.max_steps)
 
     @property
     def window(self) -> int:
@@ -277,7 +309,7 @@ def _plain(value: Any) -> Any:
 
 def _check_counts(config: TrainingConfig) -> None:
     least = {"lookback": 2, "horizon": 1, "max_steps": 1, "batch_size": 1, "accumulate": 1}
-    least |= {"validate_every": 1, "validation_windows": 1}
+    least |= {"validate_every": 1, "validation_windows": 1, "rank_dates": 1, "stop_after": 0}
     least |= {"patience": 0, "save_every": 0, "seed": 0, "workers": 0}
     for name, smallest in least.items():
         if getattr(config, name) < smallest:
@@ -285,12 +317,14 @@ def _check_counts(config: TrainingConfig) -> None:
     for name in ("learning_rate", "clip_norm"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name}={getattr(config, name)} is not positive. Give a positive one.")
-    for name in ("warmup", "hide_volume", "dropout"):
+    for name in ("warmup", "hide_volume", "dropout", "token_dropout", "ema"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{name}={value} is no share. Give one in [0, 1).")
-    if not config.weight_decay >= 0:
-        raise ValueError(f"weight_decay={config.weight_decay} is negative. Give 0 or more.")
+    for name in ("weight_decay", "lookback_weight", "head_weight"):
+        if not getattr(config, name) >= 0:
+            raise ValueError(f"{name}={getattr(config, name)} is negative. Give 0 or more.")
+    _check_columns(config.column_weights)
     if config.batch_size % config.accumulate:
         raise ValueError(
             f"batch_size={config.batch_size} does not split into accumulate={config.accumulate} equal parts. "
@@ -299,3 +333,13 @@ def _check_counts(config: TrainingConfig) -> None:
     for name in ("train_until", "validate_until"):
         if (text := getattr(config, name)) is not None:
             parse_date(name, text)
+
+
+def _check_columns(weights: dict[str, float]) -> None:
+    if unknown := sorted(set(weights) - set(FEATURES)):
+        raise ValueError(f"column_weights has {unknown}. It may have {list(FEATURES)}.")
+    filled = [weights.get(name, 1.0) for name in FEATURES]
+    if not min(filled) >= 0 or not sum(filled) > 0:
+        raise ValueError(
+            f"column_weights={weights} are not weights. Give 0 or more, and one of them above 0."
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from kronos.bars import FEATURES, STAMPS
 from kronos.scale import Scale
-from kronos.training.config import TrainingConfig
+from kronos.training.config import Source, TrainingConfig
+from kronos.training.labels import HORIZONS
 from kronos.training.order import Order, shares
 from kronos.training.tape import BarTape
 
@@ -36,6 +37,8 @@ class TrainingWindows:
         lookback: bars that set the scale.
         horizon: bars behind them.
         weights: of the sources, None: as their sizes.
+        labels: of the bars of each tape (`kronos.training.labels`), (M, len(HORIZONS)) float32; None for a source
+            without labels, or for all.
         clip: limit of normalised values.
     """
 
@@ -44,6 +47,7 @@ class TrainingWindows:
     lookback: int
     horizon: int
     weights: tuple[float, ...] | None = None
+    labels: tuple[np.ndarray | None, ...] | None = None
     clip: float = 5.0
 
     def __len__(self) -> int:
@@ -62,6 +66,42 @@ class TrainingWindows:
         if hidden is not None:
             bars[hidden, :, 4:] = 0.0
         return Batch(torch.from_numpy(bars), torch.from_numpy(stamps))
+
+    def pick(self, indices: np.ndarray, hidden: np.ndarray | None = None) -> tuple[Tensor, ...]:
+        """What a stage learns from: bars and stamps, and the labels where there are any."""
+        batch = self.batch(indices, hidden)
+        return batch if self.labels is None else (*batch, self.labels_of(indices))
+
+    @property
+    def labelled(self) -> slice:
+        """The positions of a window that have labels: those whose target lies behind the lookback."""
+        return slice(self.lookback - 1, self.lookback + self.horizon - 1)
+
+    def labels_of(self, indices: np.ndarray) -> Tensor:
+        """(B, horizon, len(HORIZONS)) float32 labels at the positions `labelled`, NaN where there is none."""
+        source, starts = self.locate(indices)
+        rows = starts[:, None] + np.arange(self.labelled.start, self.labelled.stop)
+        found = np.full((*rows.shape, len(HORIZONS)), np.nan, np.float32)
+        for i, labels in enumerate(self.labels or ()):
+            if labels is not None:
+                found[source == i] = labels[rows[source == i]]
+        return torch.from_numpy(found)
+
+    def filled_labels(self) -> list[np.ndarray]:
+        """The labels of all tapes, those of a source without any as NaN."""
+        return [
+            np.full((len(tape.values), len(HORIZONS)), np.nan, np.float32) if labels is None else labels
+            for tape, labels in zip(self.tapes, self.labels or [None] * len(self.tapes), strict=True)
+        ]
+
+    def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) sources and (B,) first rows, on their tapes, of windows by index."""
+        offsets = np.cumsum((0, *self.sizes))
+        source = np.searchsorted(offsets, indices, side="right") - 1
+        starts = np.empty(len(indices), np.int64)
+        for i in np.unique(source):
+            starts[source == i] = self.starts[i][indices[source == i] - offsets[i]]
+        return source, starts
 
     def sample(self, count: int) -> list[np.ndarray]:
         """Up to `count` indices in the sources' proportions, evenly spaced within each, source by source."""
@@ -84,14 +124,13 @@ class TrainingWindows:
 
     def _rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, T, 6) float32 raw bars and (B, T, 5) int64 stamps."""
-        offsets = np.cumsum((0, *self.sizes))
-        source = np.searchsorted(offsets, indices, side="right") - 1
+        source, starts = self.locate(indices)
         length = self.lookback + self.horizon
         values = np.empty((len(indices), length, len(FEATURES)), np.float32)
         stamps = np.empty((len(indices), length, len(STAMPS)), np.int64)
         for i in np.unique(source):
             own = source == i
-            rows = self.starts[i][indices[own] - offsets[i], None] + np.arange(length)
+            rows = starts[own, None] + np.arange(length)
             values[own], stamps[own] = self.tapes[i].values[rows], self.tapes[i].stamps[rows]
         return values, stamps
 
@@ -101,6 +140,13 @@ class Split(NamedTuple):
 
     training: TrainingWindows
     validation: TrainingWindows
+
+
+def span_of(source: Source | None, tape: BarTape, config: TrainingConfig) -> tuple[str, str, str | None]:
+    """Last date of a source's training windows, and first and last date of its held-out bars."""
+    until, end = config.until(source)
+    until = until or tape.date_at(0.8)
+    return until, f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}", end
 
 
 def split_windows(config: TrainingConfig) -> Split:
@@ -115,17 +161,16 @@ def split_windows(config: TrainingConfig) -> Split:
     tapes = tuple(BarTape.open(source, config.window) for source in sources)
     training, validation, spans = [], [], []
     for source, tape in zip(sources, tapes, strict=True):
-        given, end = config.until(source)
-        until = given or tape.date_at(0.8)
+        until, after, end = span_of(source, tape, config)
         learn = tape.starts(config.window, None, until)
         span = f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}"
         if not len(learn):
+            given = config.until(source)[0]
             by = f"train_until={until}" if given else f"{until}, where the last fifth of its span begins"
             raise ValueError(
                 f"{span}, has no window of {config.window} bars that ends by {by}. Set a later train_until, lower "
                 "--lookback or --horizon, or give longer series."
             )
-        after = f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}"
         training.append(learn)
         validation.append(tape.starts(config.window, after, end, held=config.horizon))
         spans.append(f"{span}, trains until {until}" + (f" and validates until {end}" if end else ""))
@@ -143,7 +188,15 @@ def split_windows(config: TrainingConfig) -> Split:
     return Split(first, second)
 
 
-class MicroBatches(Dataset[Batch]):
+class Picker(Protocol):
+    """Makes what the host hands over for a part of a step."""
+
+    def pick(self, indices: np.ndarray, hidden: np.ndarray) -> tuple[Tensor, ...]:
+        """Windows by index; those `hidden` without volume and amount."""
+        ...
+
+
+class MicroBatches(Dataset[tuple[Tensor, ...]]):
     """What one process learns from, part after part of its steps: an item depends on its number alone.
 
     Args:
@@ -152,18 +205,34 @@ class MicroBatches(Dataset[Batch]):
         parts: of a step, over all processes.
         rank: of this process.
         processes: how many there are.
+        picker: makes an item's content of the drawn windows; the windows themselves when omitted.
     """
 
-    def __init__(self, windows: TrainingWindows, order: Order, parts: int, rank: int, processes: int) -> None:
-        self.windows, self.order, self.rank, self.processes = windows, order, rank, processes
+    def __init__(
+        self,
+        windows: TrainingWindows,
+        order: Order,
+        parts: int,
+        rank: int,
+        processes: int,
+        picker: Picker | None = None,
+    ) -> None:
+        self.windows, self.picker, self.order = windows, picker or windows, order
+        self.parts, self.rank, self.processes = parts, rank, processes
         self.own = parts // processes  # parts of a step that are this process's
         self.size = order.batch // parts
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         step, part = divmod(number, self.own)
         first = (part * self.processes + self.rank) * self.size
         draw = self.order.draw(step)
-        return self.windows.batch(*(column[first : first + self.size] for column in draw))
+        indices, hidden = (column[first : first + self.size] for column in draw)
+        item = self.picker.pick(indices, hidden)
+        if self.windows.labels is None:
+            return item
+        # The mean over all labels of the step, however they are spread over its parts.
+        count = self.windows.labels_of(draw.indices).isfinite().sum() / self.parts
+        return *item, count
 
     def numbers(self, steps: Sequence[int]) -> range:
         """Numbers of the items of consecutive steps."""

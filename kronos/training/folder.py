@@ -1,6 +1,7 @@
 """The folder of a run: best and last weights, the losses so far, and the state to resume from.
 
-    best/tokenizer/, best/predictor/   the weights of the lowest held-out loss; training.json: how they came about
+    best/tokenizer/, best/predictor/   the weights that validation chose; training.json: how they came about
+    best/predictor/head.*              the return head, if one was trained
     last/tokenizer/, last/predictor/   those of the last step; once there is a predictor, the tokenizer is its own
     best/README.md, last/README.md     a model card
     run/<part>/                        settings.json, losses.csv, losses.png, state-<step>/, a tracker's files
@@ -21,11 +22,10 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from kronos.model import Kronos
-from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import RECORD, write_card
 from kronos.training.config import STAGES, Stage
 from kronos.training.curves import write_curves
+from kronos.training.stages import Saved
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Progress:
     Attributes:
         step: optimiser steps done.
         history: a row a validation.
-        best: lowest held-out loss.
+        best: lowest score of a validation: its held-out loss, unless something else chooses.
         best_step: where it was.
         stale: validations since then.
         schedules: first step and `max_steps` of each schedule of the learning rate; a run that was resumed with
@@ -58,12 +58,13 @@ class Progress:
     running: float = 0.0
     seconds: float = 0.0
 
-    def add(self, row: dict[str, float]) -> bool:
-        """Note a validation; whether it is the best so far."""
+    def add(self, row: dict[str, float], score: float | None = None) -> bool:
+        """Note a validation; whether it is the best so far, by its held-out loss or by another score."""
         self.history.append(row)
-        better = row["val_loss"] < self.best
+        score = row["val_loss"] if score is None else score
+        better = score < self.best
         if better:
-            self.best, self.best_step, self.stale = row["val_loss"], self.step, 0
+            self.best, self.best_step, self.stale = score, self.step, 0
         else:
             self.stale += 1
         return better
@@ -136,13 +137,11 @@ class RunFolder:
         self.run.mkdir(parents=True, exist_ok=True)
         _replace(held, json.dumps(self.settings, indent=1) + "\n")
 
-    def keep_best(self, network: Kronos | KronosTokenizer, progress: Progress) -> None:
+    def keep_best(self, network: Saved, progress: Progress) -> None:
         """Save the weights as the best."""
         self._keep("best", network, progress)
 
-    def save_state(
-        self, accelerator: Accelerator, network: Kronos | KronosTokenizer, progress: Progress
-    ) -> None:
+    def save_state(self, accelerator: Accelerator, network: Saved, progress: Progress) -> None:
         """Save all that the next step depends on; a process killed meanwhile leaves the state before.
 
         Every process must call this.
@@ -186,7 +185,7 @@ class RunFolder:
         if last_step < progress.step:
             raise ValueError(
                 f"{self.run} has already made {progress.step} steps, more than {last_step}. Give --max-steps "
-                f"{progress.step} or more to resume it."
+                f"{progress.step} or more, and no smaller --stop-after, to resume it."
             )
         predictor = self.output / "run" / "predictor"
         ended = progress.step == last_step or progress.out_of_patience(self.settings.get("patience", 0))
@@ -199,7 +198,7 @@ class RunFolder:
     def _states(self) -> list[Path]:
         return sorted(folder for folder in self.run.glob("state-*") if (folder / "progress.json").is_file())
 
-    def _keep(self, which: str, network: Kronos | KronosTokenizer, progress: Progress) -> None:
+    def _keep(self, which: str, network: Saved, progress: Progress) -> None:
         folder, aside = self.output / which / self.part, self.output / which / f".{self.part}.unfinished"
         network.save_pretrained(aside)
         step = progress.best_step if which == "best" else progress.step

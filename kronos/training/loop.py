@@ -9,7 +9,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,10 +21,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
+from kronos.training.averaging import WeightAverage
 from kronos.training.config import SCRATCH, TrainingConfig
-from kronos.training.dataset import Batch, MicroBatches, Split, TrainingWindows
+from kronos.training.dataset import MicroBatches, Split, TrainingWindows
+from kronos.training.device_data import DeviceWindows, fits
 from kronos.training.folder import Progress, RunFolder
 from kronos.training.order import Order
+from kronos.training.ranking import HeadValidation
 from kronos.training.stages import PredictorStage, TokenizerStage
 
 logger = logging.getLogger(__name__)
@@ -41,6 +45,7 @@ class Trainer:
         config: how long and how fast.
         folder: where weights, losses and states go.
         accelerator: device, processes, precision.
+        ranking: held-out dates to rank by the stage's head, if it has one.
 
     Raises:
         ValueError: a batch does not split over the processes, or there are too few windows for one.
@@ -53,6 +58,7 @@ class Trainer:
         config: TrainingConfig,
         folder: RunFolder,
         accelerator: Accelerator,
+        ranking: HeadValidation | None = None,
     ) -> None:
         parts = config.accumulate * accelerator.num_processes
         if config.batch_size % parts:
@@ -63,13 +69,16 @@ class Trainer:
         windows = split.training
         order = Order(windows.sizes, windows.weights, config.batch_size, config.hide_volume, config.seed)
         self.config, self.folder, self.accelerator = config, folder, accelerator
-        self.validation = split.validation
-        self.batches = MicroBatches(
-            windows, order, parts, accelerator.process_index, accelerator.num_processes
+        self.validation, self.ranking = split.validation, ranking
+        held = (
+            DeviceWindows(windows, accelerator.device) if fits(windows, accelerator.device, config) else None
         )
-        self.network = stage.network
+        self.held = held
+        self.batches = MicroBatches(
+            windows, order, parts, accelerator.process_index, accelerator.num_processes, held
+        )
         optimiser = torch.optim.AdamW(
-            _groups(stage.network, config.weight_decay), config.learning_rate, betas=(0.9, 0.95), fused=True
+            _groups(stage, config.weight_decay), config.learning_rate, betas=(0.9, 0.95), fused=True
         )
         self.scheduler = _schedule(optimiser, config)
         accelerator.register_for_checkpointing(
@@ -78,6 +87,9 @@ class Trainer:
         if config.compile:
             stage.compile()
         self.stage, self.optimiser = accelerator.prepare(stage, optimiser)
+        self.average = WeightAverage(stage, config.ema)  # of the weights where they now are: on the device
+        if config.ema:
+            accelerator.register_for_checkpointing(self.average)
         self.progress = Progress()
 
     def run(self) -> Progress:
@@ -93,26 +105,27 @@ class Trainer:
         progress, config = self.progress, self.config
         started = time.perf_counter() - progress.seconds
         running = torch.tensor(progress.running, device=self.accelerator.device)
-        first = config.max_steps if self._out_of_patience() else progress.step
-        if first < config.max_steps:
+        first = config.last_step if self._out_of_patience() else progress.step
+        if first < config.last_step:
             self._follow_schedule()
         elif self.accelerator.is_main_process:
             logger.info("%s", self._ended())
         if not progress.step and config.pretrained != SCRATCH:
             self._validate(running)  # training may only make them worse
-        batches = self._load(range(first, config.max_steps))
-        for step in self._shown(range(first, config.max_steps)):
+        batches = self._load(range(first, config.last_step))
+        for step in self._shown(range(first, config.last_step)):
             running += self._step(batches)
+            self.average.update(step)
             progress.step = step + 1
             progress.seconds = time.perf_counter() - started
-            last = progress.step == config.max_steps
+            last = progress.step == config.last_step
             if last or progress.step % config.validate_every == 0:
                 self._validate(running)
                 running.zero_()
             last |= self._out_of_patience()
             if last or progress.step % (config.save_every or config.validate_every) == 0:
                 progress.running = self._mean(running)
-                self.folder.save_state(self.accelerator, self.network, progress)
+                self.folder.save_state(self.accelerator, self.average.weights, progress)
             if last:
                 break
         return progress
@@ -125,18 +138,20 @@ class Trainer:
                 f"{run} stopped early at step {progress.step}, after {progress.stale} validations without a better "
                 f"one, so nothing is trained. A --patience of 0 or more than {progress.stale} continues it."
             )
+        if progress.step < self.config.max_steps:
+            return f"{run} has made {progress.step} steps. A larger --stop-after, or 0, continues it."
         return f"{run} has made all of its {progress.step} steps. A larger --max-steps continues it."
 
-    def _step(self, batches: Iterator[Batch]) -> Tensor:
+    def _step(self, batches: Iterator[tuple[Tensor, ...]]) -> Tensor:
         """One optimiser step; returns this process's mean loss, on its device."""
         self.stage.train()
         total, own = torch.zeros((), device=self.accelerator.device), self.batches.own
         for part in range(own):
             alone = part < own - 1  # gradients are summed over processes with the last part only
             with self.accelerator.no_sync(self.stage) if alone else contextlib.nullcontext():
-                loss = self.stage(*self._moved(next(batches)))["loss"] / own
-                self.accelerator.backward(loss)
-            total += loss.detach()
+                losses = self.stage(*self._moved(next(batches)))
+                self.accelerator.backward(losses.get("objective", losses["loss"]) / own)
+            total += losses["loss"].detach() / own
         self.accelerator.clip_grad_norm_(self.stage.parameters(), self.config.clip_norm)
         self.optimiser.step()
         self.scheduler.step()
@@ -148,7 +163,11 @@ class Trainer:
         progress = self.progress
         since = progress.history[-1]["step"] if progress.history else 0
         learned = {"train_loss": self._mean(running) / (progress.step - since)} if progress.step else {}
-        held_out = evaluate(self.stage, self.validation, self.config.validation_windows, self.accelerator)
+        with self.average.applied():
+            held_out = evaluate(self.stage, self.validation, self.config.validation_windows, self.accelerator)
+            if self.ranking is not None:
+                stage = self.accelerator.unwrap_model(self.stage)
+                held_out |= self.ranking.score(stage, self.accelerator)
         row = {
             "step": progress.step,
             "seconds": round(progress.seconds, 1),
@@ -156,12 +175,13 @@ class Trainer:
             **learned,
             **{f"val_{name}": value for name, value in held_out.items()},
         }
-        better = progress.add(row)
+        better = progress.add(row, selection(row, self.config.select_by))
         self.accelerator.log(row, step=progress.step)
         if self.accelerator.is_main_process:
-            logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items()))
+            # What is told by source stands in losses.csv.
+            logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items() if "/" not in k))
             if better:
-                self.folder.keep_best(self.network, progress)
+                self.folder.keep_best(self.average.weights, progress)
         if not math.isfinite(row["val_loss"]) and not progress.step:
             raise FloatingPointError(
                 f"The weights to start from give a held-out loss of {row['val_loss']}. Choose other ones."
@@ -186,15 +206,19 @@ class Trainer:
     def _mean(self, value: Tensor) -> float:
         return self.accelerator.reduce(value.detach().clone(), "mean").item()
 
-    def _moved(self, batch: Batch) -> Batch:
-        return Batch(*(part.to(self.accelerator.device, non_blocking=True) for part in batch))
+    def _moved(self, item: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        moved = tuple(part.to(self.accelerator.device, non_blocking=True) for part in item)
+        if self.held is None:
+            return moved
+        rows, hidden, *count = moved
+        return *self.held.gather(rows, hidden), *count
 
-    def _load(self, steps: range) -> Iterator[Batch]:
+    def _load(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
         loader = DataLoader(
             self.batches,
             batch_size=None,
             sampler=self.batches.numbers(steps),
-            num_workers=self.config.workers,
+            num_workers=self.config.workers if self.held is None else 0,  # the device cuts the windows
             pin_memory=self.accelerator.device.type == "cuda",
             # A loader draws a seed for its workers: from the global stream it would move dropout on resuming.
             generator=torch.Generator(),
@@ -208,7 +232,7 @@ class Trainer:
         return track(
             steps,
             f"training the {self.folder.part}",
-            self.config.max_steps,
+            self.config.last_step,
             steps.start,
             console=console,
             transient=True,
@@ -235,8 +259,18 @@ def evaluate(
         for name, value in own.items():
             means[name] = means.get(name, 0.0) + share * value
         if len(chosen) > 1:
-            means[f"loss/{tape.ledger.name}"] = own["loss"]
+            means |= {f"{name}/{tape.ledger.name}": value for name, value in own.items()}
     return means
+
+
+def selection(row: Mapping[str, float], by: Literal["loss", "rank", "both"]) -> float:
+    """What a validation is chosen by, the lower the better; the loss where nothing was ranked.
+
+    `both` is the loss, in nats a token, less the RankIC: late in training each moves by thousandths.
+    """
+    if "val_rank" not in row or by == "loss":
+        return row["val_loss"]
+    return -row["val_rank"] + (row["val_loss"] if by == "both" else 0.0)
 
 
 def _score(
@@ -274,8 +308,8 @@ def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig) -> Lambd
     return LambdaLR(optimiser, share)
 
 
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    trained = [p for p in network.parameters() if p.requires_grad]
+def _groups(stage: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    trained = [p for p in stage.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

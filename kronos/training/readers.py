@@ -8,7 +8,8 @@ nothing of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -97,3 +98,8 @@ class FileBars:
             yield Series(instrument, adjust_bars(bars) if "factor" in bars else bars)
         for line in summarize(self.notes):
             logger.info("%s", line)
+
+
+def select(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Those of the names that one of the patterns stands for: itself, or with `*` and `?`."""
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}

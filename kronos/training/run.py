@@ -31,6 +31,7 @@ from kronos.training.folder import Progress, RunFolder
 from kronos.training.ledger import cleaning_table
 from kronos.training.loop import Trainer
 from kronos.training.memory import keep_freed_memory
+from kronos.training.ranking import head_frequency, split_for_head
 from kronos.training.stages import PredictorStage, TokenizerStage
 from kronos.training.start import (
     check_place,
@@ -38,6 +39,7 @@ from kronos.training.start import (
     find_tokenizer,
     place_sampling,
     place_tokenizer,
+    start_head,
     start_predictor,
     start_tokenizer,
     weights_to_start_from,
@@ -47,7 +49,10 @@ logger = logging.getLogger(__name__)
 
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
 # May change on resuming, and are no part of the record: what they do to bars, the bars' hashes tell.
-FREE = ("output", "store", "sources", "frequency", "workers", "tracker", "resume", "overwrite")
+FREE = (
+    *("output", "store", "sources", "frequency", "workers", "tracker", "resume", "overwrite"),
+    *("data_on_device", "stop_after"),
+)
 
 
 def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
@@ -82,20 +87,34 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     if on_cpu:
         keep_freed_memory()  # from here on: what reading the bars took can go
     module: TokenizerStage | PredictorStage
+    ranking = None
     if stage == "predictor":
         frozen = find_tokenizer(config)
         check_place(frozen, config.output)
         tokenizer = KronosTokenizer.from_pretrained(frozen.folder).to(accelerator.device)
-        module = PredictorStage(start_predictor(config, frozen.folder), tokenizer, config.horizon)
+        network = start_predictor(config, frozen.folder)
+        learned = fingerprint(frozen.folder)
+        folder = _folder(stage, config, split, network, accelerator.num_processes, learned)
+        head = start_head(config, network, folder.record["trained_until"], head_frequency(split, config))
+        if head is not None:
+            split, ranking = split_for_head(split, config)
+        if ranking is None and config.select_by == "rank":
+            raise ValueError(
+                "select_by=rank needs a return head and held-out dates to rank. Give head: true to a source whose "
+                "bars reach beyond train_until, or choose by loss."
+            )
+        module = PredictorStage(
+            network, tokenizer, config.horizon, config.lookback_weight, head, config.head_weight
+        )
     else:
-        module = TokenizerStage(start_tokenizer(config), pool_over(accelerator), config.horizon)
-    learned = fingerprint(frozen.folder) if stage == "predictor" else None
-    folder = _folder(stage, config, split, module.network, accelerator.num_processes, learned)
-    trainer = Trainer(module, split, config, folder, accelerator)
+        fresh = start_tokenizer(config)
+        folder = _folder(stage, config, split, fresh, accelerator.num_processes, None)
+        module = TokenizerStage(fresh, pool_over(accelerator), config.horizon, config.column_weights)
+    trainer = Trainer(module, split, config, folder, accelerator, ranking)
     # All processes have read what they start from, and nothing is refused any more: now the folder may change.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        folder.claim(config.resume, config.overwrite, config.max_steps)
+        folder.claim(config.resume, config.overwrite, config.last_step)
         if stage == "predictor":
             place_tokenizer(frozen, config.output)
             place_sampling(config)

@@ -23,6 +23,7 @@ from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import RECORD
 from kronos.training.config import SCRATCH, STAGES, Stage, TrainingConfig
+from kronos.training.head import HeadInfo, RankHead
 
 _Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
 
@@ -122,9 +123,9 @@ def start_tokenizer(config: TrainingConfig) -> KronosTokenizer:
     """The tokenizer to train, with the weights and the dropout to start from."""
     spec = weights_to_start_from("tokenizer", config)
     if spec is None:
-        return KronosTokenizer(_with_dropout(config.tokenizer_size or TOKENIZER_SIZE, config.dropout))
+        return KronosTokenizer(_with_dropout(config.tokenizer_size or TOKENIZER_SIZE, config))
     found = KronosTokenizer.from_pretrained(spec)
-    network = KronosTokenizer(_with_dropout(found.config, config.dropout))
+    network = KronosTokenizer(_with_dropout(found.config, config))
     network.load_state_dict(found.state_dict())
     return network
 
@@ -138,10 +139,10 @@ def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
     bits = KronosTokenizer.from_pretrained(tokenizer).quantizer.split
     if config.pretrained == SCRATCH:
         size = config.predictor_size or replace(PREDICTOR_SIZE, s1_bits=bits[0], s2_bits=bits[1])
-        network = Kronos(_with_dropout(size, config.dropout))
+        network = Kronos(_with_dropout(size, config))
     else:
         found = Kronos.from_pretrained(config.pretrained)
-        network = Kronos(_with_dropout(found.config, config.dropout))
+        network = Kronos(_with_dropout(found.config, config))
         network.load_state_dict(found.state_dict())
     own = network.config.s1_bits, network.config.s2_bits
     if own != bits:
@@ -150,6 +151,24 @@ def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
             f"{bits[1]}. Choose ones that fit."
         )
     return network
+
+
+def start_head(
+    config: TrainingConfig, network: Kronos, trained_until: str | None, frequency: str
+) -> RankHead | None:
+    """The return head to train with a predictor, from the one that lies beside the weights to start from.
+
+    None where no source has a head or it has no weight in the objective.
+    """
+    sources = [source for source in config.all_sources() if source.head]
+    if not sources or not config.head_weight:
+        return None
+    markets = tuple(source.label for source in sources)
+    width = network.config.d_model
+    head = RankHead(HeadInfo(width, config.lookback, frequency, markets, trained_until))
+    if config.pretrained != SCRATCH:
+        head.load(resolve(config.pretrained, "predictor"))
+    return head
 
 
 def find_tokenizer(config: TrainingConfig) -> Frozen:
@@ -216,10 +235,10 @@ def place_sampling(config: TrainingConfig) -> None:
             shutil.copy2(known, target / SAMPLING)
 
 
-def _with_dropout(size: _Size, dropout: float | None) -> _Size:
+def _with_dropout(size: _Size, config: TrainingConfig) -> _Size:
     """The size with another dropout of feed-forward, residual and token; attention keeps its own."""
-    if dropout is None:
-        return size
-    names = {field.name for field in fields(size)} & {"ffn_dropout_p", "resid_dropout_p", "token_dropout_p"}
-    changed: dict[str, float] = dict.fromkeys(names, dropout)
+    token = config.dropout if config.token_dropout is None else config.token_dropout
+    wanted = {"ffn_dropout_p": config.dropout, "resid_dropout_p": config.dropout, "token_dropout_p": token}
+    known = {field.name for field in fields(size)}
+    changed = {name: p for name, p in wanted.items() if p is not None and name in known}
     return replace(size, **changed)  # type: ignore[arg-type]

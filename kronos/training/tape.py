@@ -95,9 +95,9 @@ class BarTape:
         starts = np.concatenate(first)
         keep = np.ones(len(starts), bool)
         if since is not None:
-            keep &= self.dates[starts + length - (1 if held is None else held)] >= _midnight(since)
+            keep &= self.dates[starts + length - (1 if held is None else held)] >= midnight(since)
         if until is not None:
-            keep &= self.dates[starts + length - 1] < _midnight(until) + np.timedelta64(1, "D")
+            keep &= self.dates[starts + length - 1] < midnight(until) + np.timedelta64(1, "D")
         return starts[keep]
 
     def date_at(self, share: float) -> str:
@@ -130,7 +130,7 @@ def tape_cache() -> Path:
 def _key(source: Source | None, reader: Reader, min_bars: int) -> str:
     """Name of a tape: equal names mean equal settings over the same files."""
     used = asdict(source) if source else {}
-    for name in ("name", "weight", "train_until", "validate_until"):  # these change no bar
+    for name in ("name", "weight", "train_until", "validate_until", "head"):  # these change no bar
         used.pop(name, None)
     found = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in reader.files()]
     text = json.dumps([TAPE_VERSION, min_bars, used, found], default=str, sort_keys=True)
@@ -141,7 +141,8 @@ def _label(source: Source | None) -> str:
     return source.label if source else "simulated"
 
 
-def _midnight(date: str) -> np.datetime64:
+def midnight(date: str) -> np.datetime64:
+    """The first moment of a date."""
     return pd.Timestamp(date).normalize().to_datetime64()
 
 
@@ -194,6 +195,8 @@ def _series(source: Source | None, reader: Reader) -> Iterator[Series]:
     span = slice(source.start if source else None, source.end if source else None)
     for instrument, bars in reader.series():
         bars = bars.loc[span]
+        if source and source.derive_amount:
+            bars = bars.drop(columns="amount", errors="ignore")
         if len(bars):
             yield Series(instrument, bars)
 

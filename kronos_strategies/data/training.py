@@ -9,7 +9,7 @@ import pandas as pd
 
 from kronos.bars import FEATURES, PRICES, adjust_bars
 from kronos.training.config import Source
-from kronos.training.readers import Series
+from kronos.training.readers import Series, select
 from kronos_strategies.data.default import default_store, ensure_store
 from kronos_strategies.data.qlib_bins import bin_folder, read_bars, read_market
 
@@ -36,10 +36,11 @@ class QlibBars:
             raise ValueError(f"The store {self.store} has no market '{market}'. It has {known}.")
         spans = read_market(self.store, market)
         wanted = set(source.instruments) if source else set()
-        if absent := sorted(wanted - set(spans["instrument"])):
+        found = select(sorted(set(spans["instrument"])), sorted(wanted))
+        if absent := sorted(pattern for pattern in wanted if not select(sorted(found), [pattern])):
             raise ValueError(f"Market '{market}' of {self.store} never had {absent}. Check the instruments.")
         if wanted:
-            spans = spans[spans["instrument"].isin(wanted)]
+            spans = spans[spans["instrument"].isin(found)]
         ends = [end for end in (source.end, source.validate_until) if end is not None] if source else []
         if ends:
             spans = spans[spans["start"] <= min(map(pd.Timestamp, ends))]

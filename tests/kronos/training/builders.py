@@ -152,3 +152,26 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Whether two networks are bit for bit the same."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def make_market(names: int, bars: int, name: str = "market") -> BarTape:
+    """A tape of random walks on the same dates."""
+    return make_tape(*(make_bars(bars, seed) for seed in range(names)), name=name)
+
+
+def planted_market(names: int, bars: int, strength: float, seed: int = 0) -> list[pd.DataFrame]:
+    """Names whose volume tells their next return but one: what the label of one bar ranks."""
+    random = np.random.default_rng(seed)
+    series = []
+    for i in range(names):
+        told = random.normal(size=bars)
+        steps = 0.01 * random.normal(size=bars)
+        steps[2:] += 0.01 * strength * told[:-2]
+        own = make_bars(bars, seed * names + i)
+        close = 50 * np.exp(np.cumsum(steps))
+        opens = np.r_[50.0, close[:-1]]
+        own = own.assign(open=opens, close=close, high=np.maximum(opens, close), low=np.minimum(opens, close))
+        own["volume"] = 1e4 * np.exp(told)
+        own["amount"] = own["volume"] * own[["open", "high", "low", "close"]].mean(axis=1)
+        series.append(own)
+    return series

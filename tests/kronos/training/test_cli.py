@@ -144,7 +144,7 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for sentence in (
         "YAML file of settings; a flag wins over it.",
-        "optimiser steps. [default: 2000]",
+        "optimizer steps, which the schedule spans. [default: 2000]",
         "[choices: onecycle, cosine]",
         "of the second stage: folder of a first stage, bundled name or hub id.",
     ):

@@ -159,6 +159,12 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     ("settings", "says"),
     [
         ({"lookback": 1}, "lookback=1 is too small. Give at least 2."),
+        ({"ema": 1.0}, "ema=1.0 is no share. Give one in [0, 1)."),
+        ({"lookback_weight": -0.1}, "lookback_weight=-0.1 is negative. Give 0 or more."),
+        ({"head_weight": float("nan")}, "head_weight=nan is negative. Give 0 or more."),
+        ({"column_weights": {"vwap": 1.0}}, "column_weights has ['vwap']. It may have ['open', 'high',"),
+        ({"column_weights": {"close": -1.0}}, "are not weights. Give 0 or more, and one of them above 0."),
+        ({"stop_after": -1}, "stop_after=-1 is too small. Give at least 0."),
         *(
             ({name: 0}, f"{name}=0 is too small. Give at least 1.")
             for name in ("horizon", "max_steps", "batch_size", "accumulate", "validate_every")
@@ -264,3 +270,30 @@ def test_a_source_goes_by_its_own_dates_and_else_by_those_of_all() -> None:
 )
 def test_a_source_is_called_by_its_name_or_its_files(path: str, name: str, label: str) -> None:
     assert Source(Path(path), name).label == label
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
+def test_the_recipe_of_kronos_nano_is_one_that_can_be_read(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRONOS_DATA", "/bars")
+    recipe = Path(__file__).parents[3] / "configs" / "pretrain_nano.yaml"
+    config = parse(stage, tmp_path, recipe.read_text(), "--output", str(tmp_path / "out"))
+    assert (config.lookback, config.horizon, config.window) == (90, 17, 107)
+    assert sum(source.weight for source in config.sources) == pytest.approx(1.0)
+    assert [source.label for source in config.sources if source.head] == [
+        "CSI 300",
+        "NIFTY 50",
+        "S&P 500",
+        "US",
+    ]
+    assert config.sources[4].instruments == ("*@1d",)
+    steps, batch = (3527, 768) if stage == "tokenizer" else (1400, 1024)
+    assert (config.max_steps, config.batch_size, config.last_step) == (steps, batch, steps)
+    assert config.column_weights["close"] == 3.0
+
+
+def test_training_ends_with_its_schedule_or_before() -> None:
+    assert TrainingConfig(Path("out"), max_steps=10).last_step == 10
+    assert TrainingConfig(Path("out"), max_steps=10, stop_after=4).last_step == 4
+    assert TrainingConfig(Path("out"), max_steps=10, stop_after=40).last_step == 10

@@ -18,12 +18,15 @@ from kronos.tokenizer import KronosTokenizer
 from kronos.training import loop
 from kronos.training.config import TrainingConfig
 from kronos.training.dataset import Split
-from kronos.training.loop import Trainer, evaluate
+from kronos.training.labels import return_labels
+from kronos.training.loop import Trainer, evaluate, selection
 from kronos.training.stages import Losses, PredictorStage, TokenizerStage
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 from tests.kronos.training.builders import (
+    HORIZON,
     load_weights,
     make_config,
+    make_market,
     make_tape,
     make_trainer,
     make_waves,
@@ -33,6 +36,7 @@ from tests.kronos.training.builders import (
     train,
     waves,
 )
+from tests.kronos.training.test_head import make_head
 
 WAVES = Split(waves(120), waves(60, phase=np.pi / 4))
 NOISE = Split(noise(60, 0), noise(60, 1))
@@ -118,12 +122,19 @@ def test_the_same_seed_trains_the_same_weights_with_any_number_of_workers(tmp_pa
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_parts_of_a_batch_give_the_predictors_gradient_of_the_whole(accumulate: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("headed", [False, True])
+def test_parts_of_a_batch_give_the_predictors_gradient_of_the_whole(
+    accumulate: int, headed: bool, tmp_path: Path
+) -> None:
     gradients = []
+    market = make_market(24, 50)
+    headed_windows = replace(make_windows(market), labels=(return_labels(market, None),))
+    split = Split(headed_windows, WAVES.validation) if headed else WAVES
     for parts in (1, accumulate):
-        stage = PredictorStage(make_model(), make_tokenizer())
+        head = make_head() if headed else None
+        stage = PredictorStage(make_model(), make_tokenizer(), HORIZON, 0.1, head)
         trainer = make_trainer(
-            stage, WAVES, make_config(tmp_path / str(parts), accumulate=parts, max_steps=1)
+            stage, split, make_config(tmp_path / str(parts), accumulate=parts, max_steps=1)
         )
         seen = watch(
             trainer, lambda o: [weight.grad.clone() for g in o.param_groups for weight in g["params"]]
@@ -280,7 +291,7 @@ FORGETTING = {"max_steps": 80, "learning_rate": 1e-2, "validate_every": 10}
 def test_best_is_the_lowest_held_out_loss_and_last_the_last(tmp_path: Path) -> None:
     # Few noisy windows learnt by heart: the held-out loss soon gets worse.
     network, tokenizer = make_model(d_model=32, ff_dim=64), make_tokenizer()
-    progress = train(network, NOISE, make_config(tmp_path, **FORGETTING), tokenizer)
+    progress = train(network, NOISE, make_config(tmp_path, **FORGETTING, ema=0.0), tokenizer)
     losses = [row["val_loss"] for row in progress.history]
     assert min(losses) < losses[-1] - 0.01
     assert progress.best == min(losses)
@@ -442,3 +453,47 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(settings: dict[str, object],
         assert same(one, other)
     rows = [[row | {"seconds": 0} for row in trainer.progress.history] for trainer in (whole, resumed)]
     assert rows[0] == rows[1]
+
+
+def test_a_run_that_stops_early_keeps_its_learning_rates_and_goes_on_to_the_end(tmp_path: Path) -> None:
+    def make(where: str, **changes: object) -> tuple[Trainer, list[float]]:
+        config = make_config(tmp_path / where, max_steps=20, validate_every=5, **changes)
+        trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+        return trainer, watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
+
+    whole, rates = make("whole")
+    whole.run()
+    stopped, early = make("stopped", stop_after=10)
+    assert stopped.run().step == 10
+    assert early == rates[:10]
+    resumed, late = make("stopped", resume=True)
+    assert resumed.run().step == 20
+    assert early + late == rates
+    one, other = (load_weights(tmp_path / where / "last" / "tokenizer") for where in ("whole", "stopped"))
+    assert same(one, other)
+
+
+# What chooses the best
+
+
+@pytest.mark.parametrize(("by", "want"), [("loss", 2.2), ("rank", -0.07), ("both", 2.13)])
+def test_validations_are_chosen_by_loss_by_rank_or_by_both(by: str, want: float) -> None:
+    assert selection({"val_loss": 2.2, "val_rank": 0.07}, by) == pytest.approx(want)
+    assert selection({"val_loss": 2.2}, by) == 2.2  # nothing is ranked
+
+
+@pytest.mark.parametrize(("by", "best"), [("loss", 1), ("rank", 3)])
+def test_best_is_what_was_asked_for(by: str, best: int, tmp_path: Path) -> None:
+    ranks = iter([0.1, 0.2, 0.3])
+
+    class Ranking:
+        def score(self, stage: nn.Module, accelerator: Accelerator) -> dict[str, float]:
+            return {"rank": next(ranks)}
+
+    config = make_config(tmp_path, max_steps=3, validate_every=1, learning_rate=1.0, select_by=by)
+    trainer = make_trainer(TokenizerStage(make_tokenizer()), NOISE, config)
+    trainer.ranking = Ranking()
+    progress = trainer.run()
+    losses = [row["val_loss"] for row in progress.history]
+    assert progress.best_step == (1 + int(np.argmin(losses)) if by == "loss" else best)
+    assert progress.best == (min(losses) if by == "loss" else -0.3)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kronos.training.config import Stage
 from tests.kronos.training.builders import load_weights, make_run
-from tests.kronos.training.two_processes import STEPS, Observed, observed
+from tests.kronos.training.two_processes import STEPS, Observed, headed, observed
 
 Found = dict[str, Observed]
 
@@ -84,6 +85,27 @@ def test_parts_of_a_batch_in_two_processes_give_the_gradient_of_the_whole(
 ) -> None:
     for found in ranks:
         assert gap(found["accumulated"], alone["predictor"]) < 1e-5
+
+
+def test_two_processes_learn_a_head_from_the_labels_of_the_joined_batch(
+    ranks: list[Found], folder: Path, alone: Found
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        single = headed(folder, "headed_alone")
+    for found in ranks:
+        assert gap(found["headed"], single) < 1e-5
+    rows = [found["headed"].progress.history[-1] | {"seconds": 0} for found in ranks]
+    assert rows[0] == rows[1]
+    want = single.progress.history[-1]
+    # scores that all but tie may change places by a rounding
+    assert rows[0]["val_rank"] == pytest.approx(want["val_rank"], abs=0.02)
+    one, two = (
+        load_file(folder / output / "last" / "predictor" / "head.safetensors")
+        for output in ("headed", "headed_alone")
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_without_pooling_the_codebooks_entropy_would_be_another(ranks: list[Found], alone: Found) -> None:

@@ -111,6 +111,20 @@ def test_only_the_instruments_asked_for_are_read(tmp_path: Path) -> None:
     assert_bars(got["I2"], make_bars(25, 2))
 
 
+def test_a_pattern_stands_for_all_instruments_that_it_matches(tmp_path: Path) -> None:
+    frame = tidy(*(make_bars(30, seed) for seed in range(4)))
+    names = {"I0": "EURUSD@1d", "I1": "EURUSD@1h", "I2": "BTCUSD@1d", "I3": "[SPX"}
+    frame.assign(instrument=frame["instrument"].map(names)).to_parquet(tmp_path / "bars.parquet")
+    assert list(read(tmp_path / "bars.parquet", instruments=("*@1d",))) == ["BTCUSD@1d", "EURUSD@1d"]
+    assert list(read(tmp_path / "bars.parquet", instruments=("[SPX", "EUR*@1?"))) == [
+        "EURUSD@1d",
+        "EURUSD@1h",
+        "[SPX",
+    ]
+    with pytest.raises(ValueError, match=r"holds no \['\*@4h'\]\. Check the instruments\."):
+        read(tmp_path / "bars.parquet", instruments=("*@1d", "*@4h"))
+
+
 @pytest.mark.parametrize("column", ["factor", "factor_est"])
 def test_prices_are_adjusted_by_a_factor_and_volume_against_it(column: str, tmp_path: Path) -> None:
     factor = np.linspace(1, 2, 30)

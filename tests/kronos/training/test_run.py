@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import nn
 
 from kronos.checkpoint import fingerprint, trained_until
@@ -36,6 +37,7 @@ from tests.kronos.training.builders import (
     same,
     write_bars,
 )
+from tests.kronos.training.test_ranking import make_headed
 
 # Faster and faster, so that the last is not the best.
 FORGETTING = {"learning_rate": 0.5, "warmup": 0.9, "max_steps": 8, "validate_every": 2}
@@ -454,3 +456,42 @@ def test_mlflow_gets_every_row_in_a_database_of_the_run(
     assert float(rate) == config.learning_rate
     assert "MLFLOW_TRACKING_URI" not in os.environ  # the next stage has a database of its own
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars.parquet", "cache", "out"]
+
+
+# The return head
+
+
+def test_a_head_lies_beside_the_predictor_and_its_dates_are_ranked(tmp_path: Path) -> None:
+    config = make_headed(tmp_path, max_steps=4, validate_every=2, rank_dates=3)
+    run_stage("tokenizer", config)
+    history = run_stage("predictor", config).history
+    assert all(np.isfinite(list(row.values())).all() for row in history)
+    assert "val_neutral_rank_t/market/10" in history[0]
+    for which in ("best", "last"):
+        folder = config.output / which / "predictor"
+        told = json.loads((folder / "head.json").read_text())
+        record = json.loads((folder / "training.json").read_text())
+        assert told["trained_until"] == record["trained_until"] == "2024-08-12"
+        assert told["markets"] == ["market"]
+        assert KronosPredictor.from_pretrained(config.output / which).model.config == PREDICTOR
+        assert load_file(folder / "head.safetensors")["rank.weight"].any()
+    assert run_stage("predictor", replace(config, resume=True)).history == history
+
+
+def test_without_weight_there_is_no_head_and_the_language_is_learnt_as_without_it(tmp_path: Path) -> None:
+    config = make_headed(tmp_path, max_steps=4)
+    run_stage("tokenizer", config)
+    plain = replace(config.sources[0], head=False)
+    histories = []
+    for name, changes in (("none", {"sources": (plain,)}), ("weightless", {"head_weight": 0.0})):
+        own = replace(config, output=tmp_path / name, tokenizer=str(config.output), **changes)
+        histories.append([row | {"seconds": 0} for row in run_stage("predictor", own).history])
+        assert not (own.output / "best" / "predictor" / "head.json").exists()
+    assert histories[0] == histories[1]
+
+
+def test_choosing_by_rank_needs_something_to_rank(tmp_path: Path) -> None:
+    config = make_run(tmp_path, select_by="rank", max_steps=2)
+    run_stage("tokenizer", config)
+    with pytest.raises(ValueError, match=r"select_by=rank needs a return head and held-out dates to rank\."):
+        run_stage("predictor", config)

@@ -10,7 +10,8 @@ from kronos.quantizer import Tokens
 from kronos.training.dataset import Batch
 from kronos.training.stages import PredictorStage, TokenizerStage
 from tests.kronos.builders import make_model, make_tokenizer
-from tests.kronos.training.builders import noise, waves
+from tests.kronos.training.builders import HORIZON, LOOKBACK, noise, waves
+from tests.kronos.training.test_head import make_head
 
 
 def batch(count: int = 8) -> Batch:
@@ -50,10 +51,10 @@ def test_processes_pool_what_they_learn_from_but_not_what_they_score_alone() -> 
 def captured(stage: PredictorStage) -> list[Tokens]:
     """The tokens that the network is asked to learn, as it is asked."""
     seen: list[Tokens] = []
-    loss = stage.network.loss
-    stage.network.loss = lambda tokens, stamps, **scored: (
+    loss = stage.network.token_loss
+    stage.network.token_loss = lambda hidden, tokens, **scored: (
         seen.append(tokens),
-        loss(tokens, stamps, **scored),
+        loss(hidden, tokens, **scored),
     )[1]
     return seen
 
@@ -133,3 +134,60 @@ def test_validation_scores_the_last_bars_alone_and_training_all(kind: str) -> No
     torch.testing.assert_close(stage.eval()(bars, stamps)[name], want)
     torch.testing.assert_close(stage.train()(bars, stamps)[name], all_bars)
     assert abs(want - all_bars) > 1e-3
+
+
+# Weights of positions and columns, and the head
+
+
+def test_positions_inside_the_lookback_weigh_what_they_are_told_to() -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    bars, stamps = batch()
+    scored, before = 4, 0.1
+    tokens = tokenizer.encode(bars)
+    past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
+    logits = model(past, stamps[:, :-1], tokens.s1[:, 1:])
+    weights = torch.full((bars.shape[1] - 1,), before)
+    weights[-scored:] = 1.0  # those from the last bar of the lookback on
+    losses = PredictorStage(model, tokenizer, scored, before).train()(bars, stamps)
+    for name, half, true in zip(("s1", "s2"), logits, tokens, strict=True):
+        each = -half.log_softmax(-1).gather(-1, true[:, 1:, None])[..., 0]
+        torch.testing.assert_close(losses[name], (each * weights).sum() / (weights.sum() * len(bars)))
+    plain = model.loss(tokens, stamps)
+    assert abs(losses["s1"] - plain.s1) > 1e-3
+    even = PredictorStage(model, tokenizer, scored, 1.0).train()(bars, stamps)
+    torch.testing.assert_close(even["loss"], plain.loss)
+
+
+@pytest.mark.parametrize("weights", [None, {"close": 3.0, "volume": 0.5, "amount": 0.5}])
+def test_columns_weigh_what_they_are_told_to_with_a_mean_of_one(weights: dict[str, float] | None) -> None:
+    network = make_tokenizer()
+    bars, stamps = batch()
+    losses = TokenizerStage(network, column_weights=weights)(bars, stamps)
+    errors = (network.decode(network.encode(bars)) - bars).square().mean(dim=(0, 1))
+    by_column = torch.tensor([1, 1, 1, 3, 0.5, 0.5]) if weights else torch.ones(6)
+    torch.testing.assert_close(losses["recon"], (errors * by_column).sum() / by_column.sum())
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 4.0])
+def test_the_head_adds_to_the_objective_and_to_nothing_else(weight: float) -> None:
+    model, tokenizer, head = make_model(), make_tokenizer(), make_head()
+    bars, stamps = batch()
+    labels = torch.randn(len(bars), HORIZON, 3)
+    plain = PredictorStage(model, tokenizer, HORIZON, 0.1).train()(bars, stamps)
+    losses = PredictorStage(model, tokenizer, HORIZON, 0.1, head, weight).train()(bars, stamps, labels)
+    assert {name: losses[name].item() for name in plain} == {n: v.item() for n, v in plain.items()}
+    tokens = tokenizer.encode(bars)
+    hidden = model.hidden(tokens, stamps)[:, LOOKBACK - 1 : LOOKBACK + HORIZON - 1]
+    ranks = (head(hidden) - labels).square().mean()
+    torch.testing.assert_close(losses["objective"], plain["loss"] + weight * ranks)
+
+
+def test_the_trunk_learns_from_the_head() -> None:
+    gradients = []
+    for weight in (0.0, 1.0):
+        model = make_model()
+        stage = PredictorStage(model, make_tokenizer(), HORIZON, 1.0, make_head(), weight).train()
+        stage(*batch(), torch.ones(8, HORIZON, 3))["objective"].backward()
+        gradients.append(model.norm.weight.grad)
+        assert stage.head.rank.weight.grad.any() == bool(weight)
+    assert not torch.equal(*gradients)

@@ -12,6 +12,8 @@ from kronos.checkpoint import PRETRAINED, fingerprint
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
+from kronos.training.config import Source
+from kronos.training.head import HeadedKronos
 from kronos.training.start import (
     Frozen,
     check_place,
@@ -20,11 +22,13 @@ from kronos.training.start import (
     find_tokenizer,
     place_sampling,
     place_tokenizer,
+    start_head,
     start_predictor,
     start_tokenizer,
 )
 from tests.kronos.builders import make_model, make_tokenizer
 from tests.kronos.training.builders import PREDICTOR, TOKENIZER, make_config, same
+from tests.kronos.training.test_head import make_head
 
 NANO = PRETRAINED / "kronos-nano"
 
@@ -82,6 +86,16 @@ def test_weights_to_refine_are_the_same_whatever_the_dropout(tmp_path: Path) -> 
             )
 
 
+def test_the_token_may_have_a_dropout_of_its_own(out: Path) -> None:
+    size = ModelConfig(**{**vars(PREDICTOR), "s1_bits": 5, "s2_bits": 3, "token_dropout_p": 0.4})
+    folder = out / "best" / "tokenizer"
+    for dropout, token, want in ((0.2, 0.05, (0.2, 0.05)), (0.2, None, (0.2, 0.2)), (None, 0.0, (0.0, 0.0))):
+        config = make_config(out, predictor_size=size, dropout=dropout, token_dropout=token)
+        got = start_predictor(config, folder).config
+        assert (got.ffn_dropout_p, got.token_dropout_p) == want
+        assert got.resid_dropout_p == got.ffn_dropout_p
+
+
 def test_attention_keeps_its_own_dropout(tmp_path: Path) -> None:
     size = ModelConfig(**{**vars(PREDICTOR), "attn_dropout_p": 0.2, "ffn_dropout_p": 0.4})
     tokenizer = make_tokenizer(s1_bits=4, s2_bits=4).save_pretrained(tmp_path / "tokenizer")
@@ -97,6 +111,28 @@ def test_a_predictor_of_other_tokens_is_refused_with_both_sizes(out: Path) -> No
         match=r"The predictor has tokens of 4 \+ 4 bits, the tokenizer in .*out.best.tokenizer of 5",
     ):
         start_predictor(make_config(out), out / "best" / "tokenizer")
+
+
+# The return head
+
+
+def test_a_predictor_has_a_head_where_a_source_has_one(tmp_path: Path) -> None:
+    sources = (Source(tmp_path / "a.parquet", head=True), Source(tmp_path / "b.parquet"))
+    network = make_model()
+    head = start_head(make_config(tmp_path, sources=sources), network, "2019-12-31", "1day")
+    assert head.info.markets == ("a",)
+    assert (head.info.d_model, head.info.lookback, head.info.frequency) == (16, 16, "1day")
+    assert head.info.trained_until == "2019-12-31"
+    assert start_head(make_config(tmp_path, sources=sources[1:]), network, None, "") is None
+    assert start_head(make_config(tmp_path, sources=sources, head_weight=0.0), network, None, "1day") is None
+
+
+def test_a_head_is_refined_with_the_weights_that_it_lies_beside(tmp_path: Path) -> None:
+    HeadedKronos(make_model(), make_head()).save_pretrained(tmp_path / "start" / "predictor")
+    sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": str(tmp_path / "start")}
+    sources = (Source(tmp_path / "a.parquet", head=True),)
+    head = start_head(make_config(tmp_path, sources=sources, **sizes), make_model(), None, "1day")
+    assert same(dict(head.state_dict()), dict(make_head().state_dict()))
 
 
 # The tokenizer of the second stage

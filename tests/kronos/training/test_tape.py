@@ -87,6 +87,16 @@ def test_a_source_starts_and_ends_on_its_dates_both_inclusive(tmp_path: Path) ->
     assert (tape.ledger.start, tape.ledger.end) == ("2024-01-03", "2024-01-05")
 
 
+@pytest.mark.parametrize("derived", [False, True])
+def test_an_amount_may_be_taken_as_volume_times_the_mean_price(derived: bool, tmp_path: Path) -> None:
+    bars = make_bars(60)
+    file = write_bars(tmp_path / "bars.parquet", bars.assign(amount=7.0, factor=2.0))
+    values = BarTape.open(Source(file, derive_amount=derived), 20).values
+    mean = 2 * bars[["open", "high", "low", "close"]].mean(axis=1)
+    want = bars["volume"] / 2 * mean if derived else 7.0
+    np.testing.assert_allclose(values[:, 5], want, rtol=1e-5)
+
+
 def test_the_ledger_says_what_was_read_and_what_is_left(tmp_path: Path) -> None:
     bars = make_bars(60, 0)
     bars.iloc[30, 3] = np.nan  # splits, and is dropped

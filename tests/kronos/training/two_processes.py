@@ -18,9 +18,9 @@ from torch import Tensor
 
 from kronos.engine.device import find_device
 from kronos.training import run
-from kronos.training.config import Stage
+from kronos.training.config import Source, Stage
 from kronos.training.folder import Progress
-from tests.kronos.training.builders import make_run
+from tests.kronos.training.builders import make_run, planted_market, write_bars
 
 STEPS = 4
 
@@ -54,12 +54,24 @@ def observed(stage: Stage, folder: Path, output: str, **settings: Any) -> Observ
     return seen
 
 
+def headed(folder: Path, output: str) -> Observed:
+    """The second stage with a head on a market of 24 names, and its tokens those of the shared first stage."""
+    file = folder / "market.parquet"
+    if not file.is_file():
+        write_bars(file, *planted_market(24, 100, 0.0))
+    sources = (Source(file, head=True),)
+    return observed(
+        "predictor", folder, output, store=None, sources=sources, tokenizer=str(folder / "together")
+    )
+
+
 def main(folder: Path) -> None:
     """Write what this process sees, under its rank."""
     torch.set_num_threads(1)
     found = {stage: observed(stage, folder, "together") for stage in ("tokenizer", "predictor")}
     shared = str(folder / "together")
     found["accumulated"] = observed("predictor", folder, "accumulated", accumulate=2, tokenizer=shared)
+    found["headed"] = headed(folder, "headed")
     run.pool_over = lambda accelerator: None
     found["unpooled"] = observed("tokenizer", folder, "unpooled")
     plain = {
