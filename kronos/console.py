@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from kronos.extras import MissingExtra
-from kronos.jumps import BarsWarning
 
 # Mistakes of the user's, what is not installed, a training that ran off; the rest are ours and keep their trace.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MissingExtra)
@@ -44,6 +43,8 @@ def _show_warning(
     usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
 ) -> None:
     """A warning about the user's bars is one line without the place in our code."""
+    from kronos.jumps import BarsWarning  # pandas, which --help does without
+
     if issubclass(category, BarsWarning):
         Console(stderr=True, soft_wrap=True).print(f"[yellow]Warning: {escape(str(message))}[/yellow]")
     else:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from kronos.bars import FEATURES, PRICES, check_bars, repair_bars
 from kronos.frequency import FREQUENCIES
-from kronos.jumps import MAX_GAP
+from kronos.jumps import MAX_GAP, BarsWarning
 
 
 class CleaningRule(NamedTuple):
@@ -121,8 +121,14 @@ def clean_segments(
         if len(part) < min_bars:
             short.append(part)
         else:
-            segments.append(check_bars(repair_bars(bars.iloc[part[0] : part[-1] + 1]))[list(FEATURES)])
+            segments.append(_complete(bars.iloc[part[0] : part[-1] + 1]))
     return Cleaned(segments, _report(dead, edge, short, max(map(len, parts), default=0)))
+
+
+def _complete(bars: pd.DataFrame) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BarsWarning)  # the rule has cut where it finds a jump
+        return check_bars(repair_bars(bars))[list(FEATURES)]
 
 
 def _dropped(bars: pd.DataFrame, rule: CleaningRule) -> np.ndarray:

@@ -36,6 +36,7 @@ class Ledger:
         frequency: whose cleaning rule was used.
         inferred: the frequency that the timestamps have; where there is no rule for it, the distance between bars.
         cleaning: what cleaning took.
+        notes: what was understood of the files, a line each.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Ledger:
     frequency: str = "1day"
     inferred: str = "1day"
     cleaning: CleaningReport = field(default_factory=CleaningReport)
+    notes: tuple[str, ...] = ()
 
 
 def reason_text(reason: str, frequency: str, inferred: str, min_bars: int) -> str:
@@ -91,7 +93,7 @@ def cleaning_table(ledger: Ledger, min_bars: int, training: int, validation: int
     head = (
         f"{ledger.name}, {ledger.start} to {ledger.end}: {frequency_text(ledger.frequency, ledger.inferred)}"
     )
-    return "\n".join([head, *lines])
+    return "\n".join([head, *(f"  {note}" for note in ledger.notes), *lines])
 
 
 def cleaning_sentence(source: Mapping[str, Any]) -> str | None:

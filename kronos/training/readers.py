@@ -7,7 +7,6 @@ nothing of.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
@@ -18,11 +17,9 @@ import pandas as pd
 
 from kronos.bars import adjust_bars
 from kronos.io.bars import BarFiles
-from kronos.io.notes import FileNotes, summarize
+from kronos.io.notes import summarize
 from kronos.io.rows import ReadOptions
 from kronos.training.config import Source
-
-logger = logging.getLogger(__name__)
 
 
 class Series(NamedTuple):
@@ -41,6 +38,10 @@ class Reader(Protocol):
 
     def series(self) -> Iterator[Series]:
         """Instrument by instrument, in an order that is always the same."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What was understood of the files read so far, a line each; nothing where there is nothing to tell."""
         ...
 
 
@@ -83,21 +84,18 @@ class FileBars:
         """The files, in order of their names."""
         return self._bars.files
 
-    @property
-    def notes(self) -> tuple[FileNotes, ...]:
-        """What was understood of each file whose bars have been read so far."""
-        return self._bars.notes
+    def notes(self) -> list[str]:
+        """What was understood of the files read so far: a line each, of many files a line for all that are alike."""
+        return summarize(self._bars.notes)
 
     def series(self) -> Iterator[Series]:
-        """Instrument by instrument, adjusted, in order of the files; then a line per file is logged.
+        """Instrument by instrument, adjusted, in order of the files.
 
         Raises:
             ValueError: a file that cannot be read, or no file holds an instrument asked for.
         """
         for instrument, bars in self._bars.series():
             yield Series(instrument, adjust_bars(bars) if "factor" in bars else bars)
-        for line in summarize(self.notes):
-            logger.info("%s", line)
 
 
 def select(names: Iterable[str], patterns: Sequence[str]) -> set[str]:

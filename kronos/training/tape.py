@@ -29,7 +29,7 @@ from kronos.training.config import AUTO, Source
 from kronos.training.ledger import SEVERAL, Ledger, no_stretch
 from kronos.training.readers import Reader, Series, open_reader
 
-TAPE_VERSION = 3  # raise it whenever the same files would give another tape
+TAPE_VERSION = 4  # raise it whenever the same files would give another tape
 _TELLING = 1000  # bars of a series that tell its frequency
 _TYPES = {"values": "<f4", "stamps": "i1", "dates": "<i8"}  # of the arrays on disk
 
@@ -111,6 +111,7 @@ class BarTape:
     def _map(cls, folder: Path, name: str) -> BarTape:
         held = json.loads((folder / "tape.json").read_text())
         held["cleaning"] = CleaningReport(**held["cleaning"])
+        held["notes"] = tuple(held["notes"])
         arrays = {name: np.memmap(folder / name, kind, "r") for name, kind in _TYPES.items()}
         return cls(
             values=arrays["values"].reshape(-1, len(FEATURES)),
@@ -186,6 +187,7 @@ def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -
         found.used,
         found.inferred,
         report,
+        tuple(reader.notes()),
     )
     (folder / "tape.json").write_text(json.dumps(asdict(ledger), indent=1))
 

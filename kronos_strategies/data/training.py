@@ -70,3 +70,7 @@ class QlibBars:
             if bars["volume"].isna().all():  # the store keeps none, which is not the same as no trade
                 bars = bars.drop(columns="volume")
             yield Series(symbol, adjust_bars(bars[traded]))
+
+    def notes(self) -> list[str]:
+        """Nothing: a store has one layout."""
+        return []

@@ -17,6 +17,7 @@ import pytest
 from kronos.bars import FEATURES, stamps
 from kronos.training import tape as module
 from kronos.training.config import Source
+from kronos.training.ledger import cleaning_table
 from kronos.training.readers import Series
 from kronos.training.tape import BarTape, tape_cache
 from tests.kronos.builders import make_bars
@@ -172,6 +173,9 @@ def test_a_frequency_that_is_given_stands_where_instruments_seem_to_differ(
         def series(self) -> Iterator[Series]:
             yield Series("A", make_bars(60))
             yield Series("B", make_bars(60, freq="W"))
+
+        def notes(self) -> list[str]:
+            return []
 
     monkeypatch.setattr(module, "open_reader", lambda source: Mixed())
     with pytest.raises(ValueError, match="mixes bars of different frequencies: A has 1day bars, B has 1week"):
@@ -392,3 +396,13 @@ def test_training_never_takes_the_last_of_several_days(bars: int, day: str) -> N
     )[:bars]
     frame = make_bars(bars).set_axis(index)
     assert make_tape(frame).date_at(0.8) == day
+
+
+def test_a_tape_remembers_what_was_understood_of_its_files(tmp_path: Path) -> None:
+    write_bars(tmp_path / "AAA.csv", make_bars(60))
+    source = Source(tmp_path / "AAA.csv")
+    first, cached = (BarTape.open(source, 20).ledger for _ in range(2))
+    assert len(first.notes) == 1
+    assert "AAA" in first.notes[0]
+    assert cached == first
+    assert first.notes[0] in cleaning_table(cached, 20, 3, 2)
