@@ -85,7 +85,7 @@ class FileBars:
         return self._bars.files
 
     def notes(self) -> list[str]:
-        """What was understood of the files read so far: a line each, of many files a line for all that are alike."""
+        """What was understood of the files read so far: a line each, or one for many that are alike."""
         return summarize(self._bars.notes)
 
     def series(self) -> Iterator[Series]:
