@@ -249,8 +249,8 @@ def _check_frequencies(frame: pd.DataFrame, source: np.ndarray, files: Sequence[
             known, other = found.setdefault(str(name), (frequency, file))
             if known != frequency:
                 raise ValueError(
-                    f"{other} has {known} bars of {name} and {file} has {frequency} bars: they mix bars of different "
-                    "frequencies. Keep one frequency per instrument, e.g. in folders of their own."
+                    f"{other} has {known} bars of {name} and {file} has {frequency} bars: they mix bars of "
+                    "different frequencies. Keep one frequency per instrument, e.g. in folders of their own."
                 )
 
 
