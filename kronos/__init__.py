@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kronos.bars import FEATURES, adjust_bars, check_bars, repair_bars
+    from kronos.calibration import Calibration
+    from kronos.candles import PriceLimits
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
     from kronos.model import Kronos
@@ -16,12 +18,14 @@ if TYPE_CHECKING:
     from kronos.windows import Windows
 
 _HOMES = {
+    "Calibration": "kronos.calibration",
     "FEATURES": "kronos.bars",
     "Forecast": "kronos.forecast",
     "Kronos": "kronos.model",
     "KronosPredictor": "kronos.predictor",
     "KronosTokenizer": "kronos.tokenizer",
     "ModelConfig": "kronos.config",
+    "PriceLimits": "kronos.candles",
     "Provenance": "kronos.forecast",
     "SampleConfig": "kronos.config",
     "TokenizerConfig": "kronos.config",
@@ -32,12 +36,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Calibration",
     "FEATURES",
     "Forecast",
     "Kronos",
     "KronosPredictor",
     "KronosTokenizer",
     "ModelConfig",
+    "PriceLimits",
     "Provenance",
     "SampleConfig",
     "TokenizerConfig",

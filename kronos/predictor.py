@@ -12,7 +12,9 @@ import torch
 from rich.progress import Progress
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
+from kronos.calibration import Calibration, trailing_volatility
+from kronos.candles import Candles
+from kronos.checkpoint import Origin, origin, own_calibration, resolve_tokenizer, sampling_defaults
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
 from kronos.engine.device import default_budget, find_device
@@ -84,6 +86,7 @@ class KronosPredictor:
         self.anchor = anchor
         self.origin: Origin | None = None  # unknown for networks that came from no file
         self.sampling = SampleConfig()  # where a forecast names none
+        self.calibration: Calibration | None = None  # the checkpoint's own, which `forecast` does not apply
         self._made: Pipeline | None = None
         self._made_of: list[float] = []
 
@@ -129,6 +132,7 @@ class KronosPredictor:
         )
         predictor.origin = origin(spec, tokenizer, revision)
         predictor.sampling = sampling_defaults(spec, revision)
+        predictor.calibration = own_calibration(spec, revision)
         return predictor
 
     def forecast(
@@ -136,6 +140,7 @@ class KronosPredictor:
         windows: Windows,
         sampling: SampleConfig | None = None,
         progress: Callable[[int], None] | None = None,
+        candles: Candles = "valid",
     ) -> Forecast:
         """Sample futures of every window; lookbacks may differ.
 
@@ -146,10 +151,13 @@ class KronosPredictor:
             windows: N windows; their `future` sets the horizon.
             sampling: settings; when omitted those that suit the checkpoint (`self.sampling`).
             progress: called after each chunk with the number of windows done in it.
+            candles: "valid" repairs sampled bars that are none (see `Forecast.repaired`), "raw" keeps them.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says.
+            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says. It is not calibrated:
+            `forecast.calibrated(predictor.calibration)` applies the checkpoint's own calibration where there is one.
         """
+        _check_choice("candles", candles, get_args(Candles))
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         self._check_horizon(windows)
@@ -178,7 +186,11 @@ class KronosPredictor:
         if self.anchor == "last_close":
             anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
-        return Forecast(paths, windows.keys, windows.future, windows.last, provenance, decoded_close)
+        volatility = trailing_volatility(windows.tape[:, CLOSE], windows.ends, windows.lengths)
+        made = Forecast(
+            paths, windows.keys, windows.future, windows.last, provenance, decoded_close, volatility
+        )
+        return made.repaired() if candles == "valid" else made
 
     def predict(
         self,
