@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kronos.bars import FEATURES, adjust_bars, check_bars, repair_bars
-    from kronos.calibration import Calibration
     from kronos.candles import PriceLimits
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from kronos.windows import Windows
 
 _HOMES = {
-    "Calibration": "kronos.calibration",
     "FEATURES": "kronos.bars",
     "Forecast": "kronos.forecast",
     "Kronos": "kronos.model",
@@ -36,7 +34,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "Calibration",
     "FEATURES",
     "Forecast",
     "Kronos",

@@ -1,13 +1,13 @@
 """Calibration: moves sampled paths to where outcomes fell. Knows no torch, and fits nothing.
 
-A path s of closes is c_s[h] = log(close_s[h] / last close) at step h. With m[h] and d[h] the mean and deviation over
-paths, and v the window's trailing volatility per bar, a calibrated path is
+A path s of closes is c_s[h] = log(close_s[h] / last close) at step h. With m[h] and d[h] the mean and deviation
+over paths, and v the window's trailing volatility per bar, a calibrated path is
 
     c'_s[h] = location[h] m[h] + exp(spread[h]) (v sqrt(h) / d[h]) ** trailing[h] (c_s[h] - m[h])
 
-so that all four prices of step h of path s are multiplied by exp(c'_s[h] - c_s[h]): candles stay candles, and whatever
-is read from paths (signals, bands, drawdowns) is calibrated alike. Volume and amount stay as sampled. Bands around
-the median are widened by conformal factors besides. `kronos_strategies.calibration` fits all of these.
+so that all four prices of step h of path s are multiplied by exp(c'_s[h] - c_s[h]): candles stay candles, and
+whatever is read from paths (signals, bands, drawdowns) is calibrated alike. Volume and amount stay as sampled.
+Bands around the median are widened by conformal factors besides. `kronos_strategies.calibration` fits all of these.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kronos.forecast import Provenance
 
 FORMAT = 1
+PRETRAINED = Path(__file__).parent / "pretrained"
 CALIBRATION = "calibration.json"  # beside a predictor's weights: the checkpoint's own
 POOL = ""  # the group of all windows
 VOLATILITY_BARS = 20  # returns that trailing volatility is measured on
@@ -80,13 +81,19 @@ class CalibrationFit:
         """(H,) of the largest count of `fewer_paths` that `samples` paths reach; 1 where they reach all."""
         reached = [count for count in self.fewer_paths if count <= samples]
         counts = reached or list(self.fewer_paths)
-        return np.array(self.fewer_paths[max(counts) if reached else min(counts)]) if counts else np.array(1.0)
+        return (
+            np.array(self.fewer_paths[max(counts) if reached else min(counts)]) if counts else np.array(1.0)
+        )
 
     def shift(self, returns: np.ndarray, trailing: np.ndarray, keys: pd.MultiIndex) -> np.ndarray:
         """By what the log prices of each path move at each step; arguments as of `Calibration.shift`."""
         samples, horizon = returns.shape[1:]
         fewer = np.broadcast_to(self.location_factor(samples), len(self.groups[POOL].location))[:horizon]
-        ratio, names, shift = log_ratio(returns, trailing), group_names(keys, trailing, self), np.empty(returns.shape)
+        ratio, names, shift = (
+            log_ratio(returns, trailing),
+            group_names(keys, trailing, self),
+            np.empty(returns.shape),
+        )
         for name in np.unique(names):
             rows, moves = names == name, self.groups[str(name)]
             location, spread, weight = (
@@ -118,13 +125,13 @@ class Calibration:
         anchor: where these start; see `Provenance`.
         horizon: H, bars; longer paths are refused.
         spacing: seconds between bars, the shortest step that was forecast; paths of bars over four times as far
-            apart, or as near, are refused.
+            apart, or as near, are refused. 0 where it is not known.
         market: what the windows were of.
         lookback: bars of a window.
         embargo: what was left out, in words.
         fits: by `known_at`, ascending.
-        walk_forward: a forecast is moved by the last fit that was known on its date, and stays as sampled before the
-            first; otherwise there is one fit, for all dates.
+        walk_forward: a forecast is moved by the last fit that was known on its date, and stays as sampled before
+            the first; otherwise there is one fit, for all dates.
         table: rows of a comparison before and after, on dates held back from the fit that made them.
     """
 
@@ -149,7 +156,11 @@ class Calibration:
             raise ValueError("A calibration without a fit moves nothing. Fit one with `kronos calibrate`.")
         for fit in self.fits:
             rows = [
-                *(row for moves in fit.groups.values() for row in (moves.location, moves.spread, moves.trailing)),
+                *(
+                    row
+                    for moves in fit.groups.values()
+                    for row in (moves.location, moves.spread, moves.trailing)
+                ),
                 *fit.bands.values(),
                 *fit.fewer_paths.values(),
             ]
@@ -196,10 +207,11 @@ class Calibration:
                 f"of T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}"
             )
         if known.anchor != self.anchor:
-            return f"it was fitted to paths from the {_words(self.anchor)}, and these start at the {_words(known.anchor)}"
+            first, other = (anchor.replace("_", " ") for anchor in (self.anchor, known.anchor))
+            return f"it was fitted to paths from the {first}, and these start at the {other}"
         if horizon > self.horizon:
             return f"it was fitted to {self.horizon} bars, and these paths have {horizon}"
-        if spacing is not None and not self.spacing / 4 <= spacing <= self.spacing * 4:
+        if spacing is not None and self.spacing and not self.spacing / 4 <= spacing <= self.spacing * 4:
             return (
                 f"it was fitted to bars {pd.Timedelta(seconds=self.spacing)} apart, and these are "
                 f"{pd.Timedelta(seconds=spacing)} apart"
@@ -286,6 +298,21 @@ class Calibration:
             ) from None
 
 
+def own_calibration(model: str | Path) -> Calibration | None:
+    """The calibration that lies beside a model's weights, `calibration.json`; None where there is none.
+
+    Args:
+        model: bundled name or folder; what comes from the hub brings none along.
+
+    Raises:
+        ValueError: the file holds anything else.
+    """
+    bundled, named = PRETRAINED / str(model), Path(model).expanduser()
+    folders = (bundled / "predictor", named / "predictor", named)
+    file = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
+    return None if file is None else Calibration.read(file)
+
+
 def trailing_volatility(closes: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Deviation of the last VOLATILITY_BARS log returns of each window, per bar; known at its last close.
 
@@ -354,7 +381,9 @@ def volatility_names(trailing: np.ndarray, terciles: tuple[float, ...]) -> np.nd
     return np.where(np.isfinite(trailing), found, "")
 
 
-def band_ends(returns: np.ndarray, level: float, factor: np.ndarray | float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def band_ends(
+    returns: np.ndarray, level: float, factor: np.ndarray | float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the central band of sampled log returns, quantiles at Weibull positions.
 
     Args:
@@ -374,13 +403,10 @@ def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.array([f"{a} {b}".strip() for a, b in zip(first, second, strict=True)], dtype=object)
 
 
-def _words(anchor: str) -> str:
-    return anchor.replace("_", " ")
-
-
 def _read_fit(values: dict[str, Any]) -> CalibrationFit:
     groups = {
-        name: Moves(**{key: tuple(row) for key, row in moves.items()}) for name, moves in values["groups"].items()
+        name: Moves(**{key: tuple(row) for key, row in moves.items()})
+        for name, moves in values["groups"].items()
     }
     return CalibrationFit(
         **values
@@ -396,7 +422,9 @@ def _read_fit(values: dict[str, Any]) -> CalibrationFit:
 def _plain(value: Any) -> Any:
     """Tuples as lists, keys as text."""
     if isinstance(value, Mapping):
-        return {f"{key:g}" if isinstance(key, float) else str(key): _plain(each) for key, each in value.items()}
+        return {
+            f"{key:g}" if isinstance(key, float) else str(key): _plain(each) for key, each in value.items()
+        }
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]
     return value

@@ -1,8 +1,8 @@
 """Candles: sampled bars that are none, how many there are, and their repair. Knows no torch.
 
-The tokenizer decodes the six features of a bar one by one, so that a sampled close may lie above the high of its bar,
-and a small volume below zero. `repair_paths` does what `repair_bars` does to real bars: it stretches high and low
-around open and close, which are the prices that returns are measured on and stay as they are.
+The tokenizer decodes the six features of a bar one by one, so that a sampled close may lie above the high of its
+bar, and a small volume below zero. `repair_paths` does what `repair_bars` does to real bars: it stretches high and
+low around open and close, which are the prices that returns are measured on and stay as they are.
 """
 
 from __future__ import annotations
@@ -39,12 +39,18 @@ class PriceLimits:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise ValueError(f"rate={self.rate} is no price limit. Pass a share of the last close, such as 0.1.")
+            raise ValueError(
+                f"rate={self.rate} is no price limit. Pass a share of the last close, such as 0.1."
+            )
         if self.tick is not None and not self.tick > 0:
             raise ValueError(f"tick={self.tick} is no price step. Pass a positive number, or None.")
 
 
-CHINA = {"star and ChiNext": PriceLimits(0.2), "main board": PriceLimits(0.1), "special treatment": PriceLimits(0.05)}
+CHINA = {
+    "star and ChiNext": PriceLimits(0.2),
+    "main board": PriceLimits(0.1),
+    "special treatment": PriceLimits(0.05),
+}
 _TWENTY = re.compile(r"(SH)?(688|689)\d{3}|(SZ)?(300|301)\d{3}")
 
 
@@ -76,7 +82,9 @@ def repair_paths(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
     return repaired
 
 
-def limit_paths(paths: np.ndarray, last_close: np.ndarray, rates: np.ndarray, ticks: np.ndarray) -> np.ndarray:
+def limit_paths(
+    paths: np.ndarray, last_close: np.ndarray, rates: np.ndarray, ticks: np.ndarray
+) -> np.ndarray:
     """Paths whose prices keep within limits of the close of the bar before, step after step.
 
     A path that was sampled beyond is clipped, and comes up to its sampled price over the next bars, as a share that

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from kronos.calibration import CALIBRATION, Calibration
 from kronos.config import ModelConfig, SampleConfig, TokenizerConfig, config_from_dict
 from kronos.layers import Attention, rope_frequencies
 
@@ -192,16 +191,6 @@ def sampling_defaults(spec: str | Path, revision: str | None = None) -> SampleCo
     if unknown := sorted(set(values) - {"T", "top_p", "top_k"}):
         raise ValueError(f"{file} has unknown keys {unknown}. It may set T, top_p and top_k.")
     return SampleConfig(**values)
-
-
-def own_calibration(spec: str | Path, revision: str | None = None) -> Calibration | None:
-    """The calibration that lies beside a model's weights, `calibration.json`; None where there is none.
-
-    Raises:
-        ValueError: the file holds anything else.
-    """
-    file = resolve(spec, "predictor", revision) / CALIBRATION
-    return Calibration.read(file) if file.is_file() else None
 
 
 def fingerprint(*folders: Path) -> str:

@@ -76,7 +76,8 @@ class Forecast:
             the true last close; with "decoded_close" they are raw. None for paths that no tokenizer made.
         trailing_volatility: (N,) float32, deviation of the window's last 20 log returns, per bar; NaN or None where
             it is not known.
-        calibration: that has moved the paths, which `band` asks for its conformal factors; None for paths as sampled.
+        calibration: that has moved the paths, which `band` asks for its conformal factors; None for paths as
+            sampled.
     """
 
     paths: np.ndarray
@@ -136,8 +137,8 @@ class Forecast:
     def log_returns(self) -> np.ndarray:
         """(N, S, H) float64 log returns from the last close to each sampled close.
 
-        A path is sampled on a linear scale, so a violent one can cross zero; closes at or below zero are lifted to a
-        thousandth of the last close first.
+        A path is sampled on a linear scale, so a violent one can cross zero; closes at or below zero are lifted to
+        a thousandth of the last close first.
 
         Raises:
             ValueError: a last close is not positive.
@@ -155,7 +156,9 @@ class Forecast:
             ValueError: no share of the paths, or a last close is not positive.
         """
         if not 0 < level < 1:
-            raise ValueError(f"level={level} is no band. Pass a share of the paths between 0 and 1, such as 0.9.")
+            raise ValueError(
+                f"level={level} is no band. Pass a share of the paths between 0 and 1, such as 0.9."
+            )
         ends = band_ends(self.log_returns(), level, self.band_factors(level))
         return self.last[:, CLOSE].astype(float)[:, None, None] * np.exp(np.stack(ends, axis=-1))
 
@@ -168,8 +171,8 @@ class Forecast:
     def calibrated(self, calibration: Calibration | str | Path | None) -> Forecast:
         """The same forecast with its paths moved to where outcomes fell.
 
-        All four prices of a step of a path move by the same factor; volume and amount stay. Candles stay as valid as
-        they are.
+        All four prices of a step of a path move by the same factor; volume and amount stay. Candles stay as valid
+        as they are.
 
         Args:
             calibration: or the file of one; None and "none" move nothing. A checkpoint's own is
@@ -185,7 +188,7 @@ class Forecast:
             calibration = Calibration.read(calibration)
         if self.provenance.calibration is not None:
             raise ValueError(
-                f"The paths are calibrated by {self.provenance.calibration} already. Calibrate the forecast as sampled."
+                f"The paths are calibrated by {self.provenance.calibration} already. Calibrate those as sampled."
             )
         calibration.check(self.provenance, self.horizon, self.spacing)
         shift = calibration.shift(self.log_returns(), self.trailing_volatility, self.keys)

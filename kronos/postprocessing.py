@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -85,7 +87,7 @@ class PathOptions:
             else:
                 return Postprocessing(own, limits, self.candles, f"{own.id}, the checkpoint's own")
             return Postprocessing(None, limits, self.candles, why)
-        named = Calibration.read(self.calibration)
+        named = _read(self.calibration)
         named.check(known, horizon, spacing)
         return Postprocessing(named, limits, self.candles, f"{named.id} of {self.calibration}")
 
@@ -119,9 +121,20 @@ class Postprocessing:
         if pd.Timestamp(self.calibration.known_at) <= first:
             return []
         return [
-            f"The calibration knows of outcomes until {self.calibration.known_at}, so of times after the first test "
+            f"The calibration knows of outcomes until {self.calibration.known_at[:10]}, after the first test "
             "dates. Fit one that ends before them, or one that walks forward: `kronos calibrate --every 60`."
         ]
+
+
+def _read(file: str) -> Calibration:
+    """Once for each state of the file, since a live run asks at every bar."""
+    path = Path(file).expanduser()
+    return _read_once(path, path.stat().st_mtime_ns) if path.is_file() else Calibration.read(path)
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, modified: int) -> Calibration:
+    return Calibration.read(path)
 
 
 def spacing_of(windows: Windows) -> float | None:

@@ -12,9 +12,9 @@ import torch
 from rich.progress import Progress
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.calibration import Calibration, trailing_volatility
+from kronos.calibration import Calibration, own_calibration, trailing_volatility
 from kronos.candles import Candles
-from kronos.checkpoint import Origin, origin, own_calibration, resolve_tokenizer, sampling_defaults
+from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
 from kronos.engine.device import default_budget, find_device
@@ -132,7 +132,7 @@ class KronosPredictor:
         )
         predictor.origin = origin(spec, tokenizer, revision)
         predictor.sampling = sampling_defaults(spec, revision)
-        predictor.calibration = own_calibration(spec, revision)
+        predictor.calibration = own_calibration(spec)
         return predictor
 
     def forecast(
@@ -154,8 +154,9 @@ class KronosPredictor:
             candles: "valid" repairs sampled bars that are none (see `Forecast.repaired`), "raw" keeps them.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says. It is not calibrated:
-            `forecast.calibrated(predictor.calibration)` applies the checkpoint's own calibration where there is one.
+            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says. It is not
+            calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's own calibration where
+            there is one.
         """
         _check_choice("candles", candles, get_args(Candles))
         if not len(windows):

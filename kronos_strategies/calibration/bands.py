@@ -1,9 +1,9 @@
 """Conformal factors of bands: how far bands must be widened to have held what came. Knows no torch.
 
 The conformity score of an outcome is the least factor of the band's half-widths with which the band holds it. Its
-quantile over past outcomes, with the correction for their finite number, holds the next one at the band's level if it
-is exchangeable with these (Vovk, Gammerman & Shafer 2005). Markets are not: the level that is asked of the quantile
-moves, date by date, against the misses (Gibbs & Candes 2021).
+quantile over past outcomes, with the correction for their finite number, holds the next one at the band's level if
+it is exchangeable with these (Vovk, Gammerman & Shafer 2005). Markets are not: the level that is asked of the
+quantile moves, date by date, against the misses (Gibbs & Candes 2021).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def conformity(returns: np.ndarray, came: np.ndarray, level: float) -> np.ndarra
 
 
 def conformal_factor(scores: np.ndarray, level: float) -> float:
-    """The ceil((n + 1) level)-th smallest of n scores, the largest finite one where that is beyond them all; 1 of none."""
+    """The ceil((n + 1) level)-th smallest of n scores, at most the largest finite one; 1 where there is none."""
     ordered = np.sort(scores[np.isfinite(scores)])
     if not len(ordered):
         return 1.0
@@ -36,7 +36,9 @@ def conformal_factor(scores: np.ndarray, level: float) -> float:
     return float(ordered[min(max(place, 1), len(ordered)) - 1])
 
 
-def adapted_level(scores: np.ndarray, dates: np.ndarray, known: np.ndarray, level: float, rate: float = RATE) -> float:
+def adapted_level(
+    scores: np.ndarray, dates: np.ndarray, known: np.ndarray, level: float, rate: float = RATE
+) -> float:
     """The level to ask of the next quantile, after each past date has moved it against its misses.
 
     Args:

@@ -59,8 +59,8 @@ def fit_calibration(
     independent = len(dates) // past.spans(past.horizon)
     if independent < MIN_DATES:
         raise ValueError(
-            f"Outcomes of {len(dates)} forecast dates were known on {known_at:%Y-%m-%d}, {independent} of which do not "
-            f"overlap; a calibration takes {MIN_DATES}. Forecast earlier dates too, or name a later --until."
+            f"Outcomes of {len(dates)} forecast dates were known on {known_at:%Y-%m-%d}, {independent} of which do "
+            f"not overlap; a calibration takes {MIN_DATES}. Forecast earlier dates too, or name a later --until."
         )
     terciles: tuple[float, ...] = ()
     if "volatility" in groups and np.isfinite(past.trailing).any():
@@ -169,7 +169,8 @@ def _first_fit(past: PastForecasts, days: pd.DatetimeIndex) -> pd.Timestamp:
         if (by_date <= day).sum() >= enough and len(past.at(day).dates.unique()) >= enough:
             return pd.Timestamp(day)
     raise ValueError(
-        f"No date of the {len(days)} has the outcomes of {enough} forecast dates before it. Forecast earlier dates too."
+        f"None of the {len(days)} dates has the outcomes of {enough} forecast dates before it. Forecast earlier "
+        "dates too."
     )
 
 
@@ -193,7 +194,10 @@ def _group_rows(
     instruments = past.keys.get_level_values("instrument").astype(str)
     exchanges = np.array([exchange_of(name) if "exchange" in groups else "" for name in instruments], object)
     names = np.array(
-        [f"{a} {b}".strip() for a, b in zip(exchanges, volatility_names(past.trailing, terciles), strict=True)]
+        [
+            f"{a} {b}".strip()
+            for a, b in zip(exchanges, volatility_names(past.trailing, terciles), strict=True)
+        ]
     )
     for name in sorted(set(names) - {POOL}):
         yield name, names == name

@@ -6,8 +6,8 @@ volatility to sampled deviation, the score of location * m + k z_s is
     mean_s |location m + k z_s - y| - k e G,   G = sum_st |z_s - z_t| / (2 S^2)
 
 It is linear in its second term and piecewise linear in the first, so that it costs N S a step. The factor e is half
-way between 1 and S / (S - 1): the second is fair for independent draws and flatters even ones, the first errs to the
-other side (see `kronos_strategies.evaluation.distribution.calibration.fair_crps`).
+way between 1 and S / (S - 1): the second is fair for independent draws and flatters even ones, the first errs to
+the other side (see `kronos_strategies.evaluation.distribution.calibration.fair_crps`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from kronos.extras import MissingExtra
 try:
     from scipy.optimize import minimize
 except ImportError as error:
-    raise MissingExtra("Fitting a calibration needs scipy: pip install 'kronos-strategies[evaluation]'") from error
+    raise MissingExtra(
+        "Fitting a calibration needs scipy: pip install 'kronos-strategies[evaluation]'"
+    ) from error
 
 BOUNDS = ((0.0, 1.0), (-1.5, 1.5), (0.0, 1.0))  # of location, spread, trailing
 

@@ -70,7 +70,10 @@ class PastForecasts:
     def between(self, start: pd.Timestamp | None, end: pd.Timestamp | None) -> PastForecasts:
         """Those dated from `start` to `end`."""
         dates = self.dates
-        return self[np.asarray((dates >= (start or dates.min())) & (dates <= (end or dates.max())))]
+        rows = np.ones(len(self), bool)
+        rows &= np.asarray(dates >= start) if start is not None else rows
+        rows &= np.asarray(dates <= end) if end is not None else rows
+        return self[rows]
 
     def spans(self, step: int) -> int:
         """Successive forecast dates that an outcome `step` bars ahead spans."""
@@ -117,7 +120,9 @@ def _outcomes(
     forecast: Forecast, market: Market, moved: list[pd.DataFrame]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, pd.MultiIndex]:
     n, horizon = forecast.timestamps.shape
-    came = np.column_stack([market.at(wide, forecast.keys) for wide in moved]) if n else np.empty((0, horizon))
+    came = (
+        np.column_stack([market.at(wide, forecast.keys) for wide in moved]) if n else np.empty((0, horizon))
+    )
     at = market.calendar.get_indexer(pd.DatetimeIndex(forecast.keys.get_level_values("datetime")))
     ends = at[:, None] + np.arange(1, horizon + 1)
     times = market.calendar.to_numpy("datetime64[ns]")

@@ -15,14 +15,14 @@ from kronos_strategies.evaluation.distribution.calibration import (
     pit,
     samples_for,
 )
-from kronos_strategies.evaluation.distribution.walks import ShrunkWalk, score_normal, score_shape
 from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, SHRUNK_WALK
 from kronos_strategies.evaluation.scorecard.paths import band
+from kronos_strategies.evaluation.scorecard.walks import ShrunkWalk, score_normal, score_shape
 
 HELD_BACK = 0.3  # of the dates, the last ones
 STEPS = (1, 2, 5, 10)  # bars ahead, as far as the paths reach; and the last
 RAW, CALIBRATED = "as sampled", "calibrated"
-WALK, FAIR_WALK = "Gaussian random walk, 20 days", "random walk, shrunk volatility, empirical shape"
 
 
 def split(past: PastForecasts, share: float = HELD_BACK) -> pd.Timestamp:
@@ -43,9 +43,9 @@ def before_and_after(
         levels: of bands.
 
     Returns:
-        Rows with horizon, forecast, crps and ensemble_crps (means over dates of a date's mean, in log return), skill
-        and ensemble_skill (against the Gaussian random walk), coverage_50 etc., pit_deviation, dates, outcomes,
-        first, last.
+        Rows with horizon, forecast, crps and ensemble_crps (means over dates of a date's mean, in log return),
+        skill and ensemble_skill (against the Gaussian random walk), coverage_50 etc., pit_deviation, dates,
+        outcomes, first, last.
     """
     moved = past.returns + calibration.shift(past.returns, past.trailing, past.keys)
     volatility = market.at(market.deviation, past.keys).to_numpy(float)
@@ -55,19 +55,23 @@ def before_and_after(
         came = np.where(volatility > 0, past.came[:, step - 1], np.nan)  # that all have
         factors = {level: calibration.band_factors(level, past.keys, step)[:, -1] for level in levels}
         found = {
-            RAW: _scores(past.returns[:, :, step - 1], came, {level: 1.0 for level in levels}),
+            RAW: _scores(past.returns[:, :, step - 1], came, dict.fromkeys(levels, 1.0)),
             CALIBRATED: _scores(moved[:, :, step - 1], came, factors),
-            WALK: score_normal(volatility * np.sqrt(step), came, levels),
+            RANDOM_WALK: score_normal(volatility * np.sqrt(step), came, levels),
         }
         fair = ShrunkWalk.fit(market, step, pd.Timestamp(dates[0]))
         if fair is not None:
-            found[FAIR_WALK] = score_shape(fair.deviation(volatility), fair.shape, came, levels)
-        walk = found[WALK]["crps"].groupby(np.asarray(dates)).mean().mean()
-        rows += [{"horizon": step, "forecast": name, **_row(each, dates, walk)} for name, each in found.items()]
+            found[SHRUNK_WALK] = score_shape(fair.deviation(volatility), fair.shape, came, levels)
+        walk = found[RANDOM_WALK]["crps"].groupby(np.asarray(dates)).mean().mean()
+        rows += [
+            {"horizon": step, "forecast": name, **_row(each, dates, walk)} for name, each in found.items()
+        ]
     return tuple(rows)
 
 
-def _scores(returns: np.ndarray, came: np.ndarray, factors: dict[float, np.ndarray] | dict[float, float]) -> pd.DataFrame:
+def _scores(
+    returns: np.ndarray, came: np.ndarray, factors: dict[float, np.ndarray] | dict[float, float]
+) -> pd.DataFrame:
     columns = {
         "crps": fair_crps(returns, came) if returns.shape[1] > 1 else np.abs(returns[:, 0] - came),
         "ensemble_crps": ensemble_crps(returns, came),

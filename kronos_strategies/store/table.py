@@ -106,7 +106,8 @@ def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
         timestamps=timestamps,
         last=last,
         provenance=replace(provenance, data_sha256=kept["data_sha256"]),
-        **{name: _optional(table[name]) for name in _OPTIONAL},
+        decoded_close=_optional(table["decoded_close"]),
+        trailing_volatility=_optional(table["trailing_volatility"]),
     )
 
 

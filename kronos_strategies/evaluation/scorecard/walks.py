@@ -1,8 +1,8 @@
 """Distributions of returns that need no model, to hold one against. Torch-free, engine-free.
 
-Each is fitted to bars that were known before the first forecast it is scored beside. Rows are windows; a distribution
-of the log return close(t) -> close(t+h) is scored by the columns that `summarise_paths` has of sampled paths: crps,
-ensemble_crps, pit, and inside_80 etc.
+Each is fitted to bars that were known before the first forecast it is scored beside. Rows are windows; a
+distribution of the log return close(t) -> close(t+h) is scored by the columns that `summarise_paths` has of sampled
+paths: crps, ensemble_crps, pit, and inside_80 etc.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from kronos_strategies.evaluation.scorecard.paths import band
 SHAPE = 99  # quantiles of an empirical shape
 HISTORY = 500  # dates before the first forecast that a baseline is fitted to at most
 MIN_HISTORY = 60  # below that it is left out
-EWMA_DECAY = 0.94  # RiskMetrics' for days
 
 
 def score_normal(deviation: np.ndarray, came: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
@@ -87,9 +86,7 @@ class ShrunkWalk:
         """To outcomes that were known at the close of `first`; None where they are of too few dates."""
         last = int(market.calendar.searchsorted(first, side="right")) - 1 - horizon
         rows = slice(max(0, last + 1 - HISTORY), max(0, last + 1))
-        volatility, came = (
-            wide.to_numpy()[rows] for wide in (market.deviation, market.moved(horizon))
-        )
+        volatility, came = (wide.to_numpy()[rows] for wide in (market.deviation, market.moved(horizon)))
         both = np.isfinite(came) & (volatility > 0)
         if both.any(axis=1).sum() < MIN_HISTORY:
             return None
@@ -104,9 +101,3 @@ class ShrunkWalk:
         """Of rows by their 20-day volatility; NaN where it is not positive."""
         size = np.log(np.where(volatility > 0, volatility, np.nan))
         return np.exp(self.slope * (size - self.center))
-
-
-def ewma_deviation(market: Market) -> pd.DataFrame:
-    """Root of the exponentially weighted mean of squared daily returns, known at each close (RiskMetrics)."""
-    squares = market.known.apply(np.log).diff() ** 2
-    return squares.ewm(alpha=1 - EWMA_DECAY, adjust=True, min_periods=20).mean() ** 0.5
