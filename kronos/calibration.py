@@ -33,7 +33,7 @@ CALIBRATION = "calibration.json"  # beside a predictor's weights: the checkpoint
 POOL = ""  # the group of all windows
 VOLATILITY_BARS = 20  # returns that trailing volatility is measured on
 MAX_RATIO = 4.0  # of trailing volatility to sampled deviation: what lies beyond counts as that much
-_EXCHANGE = re.compile(r"([A-Z]{2})(?=\d)|(?<=\d)\.([A-Z]{2})$")  # SH600000 or 600000.SH
+_EXCHANGE = re.compile(r"^([A-Z]{2})\d{4,}$|^\d{4,}\.([A-Z]{2})$")  # SH600000 or 600000.SH
 
 
 @dataclass(frozen=True)

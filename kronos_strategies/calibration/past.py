@@ -64,7 +64,7 @@ class PastForecasts:
     def at(self, date: pd.Timestamp) -> PastForecasts:
         """As it was known at the close of `date`: later outcomes are NaN, windows without any are left out."""
         known = self.known <= np.datetime64(date, "ns")  # NaT is not
-        rows = known.any(axis=1)
+        rows = np.asarray(known.any(axis=1))
         return replace(self[rows], came=np.where(known, self.came, np.nan)[rows])
 
     def between(self, start: pd.Timestamp | None, end: pd.Timestamp | None) -> PastForecasts:

@@ -32,8 +32,7 @@ def calibrate(
 ) -> None:
     """Fit a calibration: paths are moved to where outcomes fell, bands are widened by conformal factors.
 
-    A part of the dates, the last, is held back first to show what such a fit is worth on dates that it has not
-    seen.
+    The last dates are held back first, to show what such a fit is worth on dates that it has not seen.
 
     For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
 
@@ -116,7 +115,8 @@ def _show_table(console: Console, made: Calibration) -> None:
         title=f"Held back: {first['dates']} dates, {first['first']} to {first['last']}",
         caption=(
             "Skill: CRPS against the Gaussian random walk, fair and ensemble; the truth for paths that are drawn "
-            "evenly lies between. PIT deviation of a calibrated forecast: .289 to .30."
+            "evenly lies between. That walk has the volatility of 20 days; the shrunk one draws it to the average, "
+            "with the shape that returns had. PIT deviation of a calibrated forecast: .289 to .30."
         ),
         title_justify="left",
         caption_justify="left",

@@ -125,8 +125,8 @@ def losses(study: DistributionStudy) -> Table:
         "CRPS is fair and in log return, less is better; skill is against the random walk. Excess over it: CRPS of "
         "the model less that of the row, paired by date, so that negative is better. PIT: mean ± deviation; "
         f"calibrated, {study.samples} independent paths have 0.500 ± {calibrated} and the "
-        "random walk 0.500 ± 0.289; a larger deviation says too narrow. The random walk of shrunk volatility and "
-        "empirical shape and GARCH-t are fitted once, to bars before the first forecast, the latter for the "
+        "random walk 0.500 ± 0.289; a larger deviation says too narrow. The shrunk random walk draws volatility to "
+        "its average and has the shape that returns had; it and GARCH-t are fitted once, to bars before the first forecast, the latter for the "
         f"{NAMES} most traded names only."
     )
     return table(
