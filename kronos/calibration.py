@@ -399,6 +399,23 @@ def band_ends(
     return middle - factor * (middle - low), middle + factor * (high - middle)
 
 
+def price_band(closes: np.ndarray, level: float, factor: np.ndarray) -> np.ndarray:
+    """Ends of the central band of sampled closes: quantiles at Weibull positions, widened in log prices.
+
+    Args:
+        closes: (N, S, ...) positive, sampled along axis 1.
+        level: share of the paths within.
+        factor: (N, ...) of the log distance of either end from the median; 1 leaves the quantiles.
+
+    Returns:
+        (2, N, ...) low and high.
+    """
+    plain = np.quantile(closes, [(1 - level) / 2, (1 + level) / 2], axis=1, method="weibull")
+    if (factor == 1).all():
+        return plain
+    return np.where(factor == 1, plain, np.exp(band_ends(np.log(closes), level, factor)))
+
+
 def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.array([f"{a} {b}".strip() for a, b in zip(first, second, strict=True)], dtype=object)
 

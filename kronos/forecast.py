@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE, FEATURES, PRICES
-from kronos.calibration import Calibration, band_ends
+from kronos.calibration import Calibration, price_band
 from kronos.candles import FLOOR, PriceLimits, Violations, count_violations, limit_paths, repair_paths
 from kronos.config import SampleConfig
 
@@ -159,8 +159,9 @@ class Forecast:
             raise ValueError(
                 f"level={level} is no band. Pass a share of the paths between 0 and 1, such as 0.9."
             )
-        ends = band_ends(self.log_returns(), level, self.band_factors(level))
-        return self.last[:, CLOSE].astype(float)[:, None, None] * np.exp(np.stack(ends, axis=-1))
+        floor = FLOOR * positive_close(self.last[:, CLOSE], self.keys)[:, None, None]
+        ends = price_band(np.maximum(self.path("close"), floor), level, self.band_factors(level))
+        return np.moveaxis(ends, 0, -1)
 
     def band_factors(self, level: float) -> np.ndarray:
         """(N, H) factors of the calibration that has moved the paths; 1 for paths as sampled."""

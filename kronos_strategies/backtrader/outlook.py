@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from kronos.bars import CLOSE
-from kronos.calibration import band_ends
+from kronos.calibration import price_band
 from kronos.forecast import Forecast
 from kronos_strategies.signals import summary
 
@@ -44,9 +44,6 @@ def lines(found: np.ndarray, level: float, factors: np.ndarray | None = None) ->
             for those of the paths.
     """
     ends = found[:, 4:]
-    if factors is not None and len(ends) and (factors != 1).any():
-        low, high = np.exp(band_ends(np.log(ends), level, factors))
-    else:
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        low, high = np.quantile(ends, tails, axis=1, method="weibull") if len(ends) else (ends[:, 0],) * 2
+    factors = np.ones(len(ends)) if factors is None else factors
+    low, high = price_band(ends, level, factors) if len(ends) else (ends[:, 0], ends[:, 0])
     return np.column_stack([found[:, :3], ends.mean(axis=1), low, high, found[:, 3]])

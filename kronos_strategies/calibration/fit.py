@@ -96,6 +96,7 @@ def calibrate(
     until: pd.Timestamp,
     every: int | None = None,
     groups: Groups = (),
+    hold_back: pd.Timestamp | None = None,
     progress: ProgressReport = silent,
 ) -> Calibration:
     """Fit a calibration, and hold a part of the past back to show what such a fit is worth.
@@ -108,18 +109,24 @@ def calibrate(
         until: no outcome after this date is looked at.
         every: forecast dates from one fit to the next, each known on its own date; None fits once, on `until`.
         groups: see `fit_calibration`.
+        hold_back: first date of the part that is held back; the last 30 % of the dates when omitted.
         progress: called as progress(fits done, fits to do).
 
     Raises:
-        ValueError: outcomes of too few dates, or `every` counts none.
+        ValueError: outcomes of too few dates, `every` counts none, or no date is held back.
     """
     if every is not None and every < 1:
         raise ValueError(f"every={every} counts forecast dates. Give 1 or more.")
     known = past.at(until)
+    if hold_back is not None and not len(known.between(hold_back, None)):
+        raise ValueError(
+            f"No forecast from {hold_back:%Y-%m-%d} on has an outcome until {until:%Y-%m-%d}. Hold back from an "
+            "earlier date."
+        )
     if every is None:
         progress(0, 2)
         fits: tuple[CalibrationFit, ...] = (fit_calibration(past, until, groups),)
-        start = split(known)
+        start = hold_back or split(known)
         trial = _try_fit(past, start, groups)
         progress(2, 2)
     else:
@@ -130,7 +137,7 @@ def calibrate(
             progress(i, len(chosen))
             found.append(fit_calibration(past, day, groups))
         fits = trial = tuple(found)
-        start = max(split(known), pd.Timestamp(fits[0].known_at))
+        start = max(hold_back or split(known), pd.Timestamp(fits[0].known_at))
     s = past.provenance.sampling
     made = {
         "model": past.provenance.model,

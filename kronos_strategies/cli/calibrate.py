@@ -28,6 +28,7 @@ def calibrate(
     to: Path,
     every: int | None = None,
     groups: list[Literal["exchange", "volatility"]] | None = None,
+    hold_back: datetime | None = None,
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
 ) -> None:
     """Fit a calibration: paths are moved to where outcomes fell, bands are widened by conformal factors.
@@ -43,6 +44,7 @@ def calibrate(
         every: forecast dates from one fit to the next, each of what was known on its own date, so that a backtest
             can use the file on every date after the first fit; one fit for all dates when omitted.
         groups: fit exchanges, terciles of volatility or both apart, each drawn to the fit of all.
+        hold_back: first date of the part that is held back; the last 30 % of the dates when omitted.
         data: Qlib data folder of the bars that were forecast; the simulated market without one.
     """
     from pandas import MultiIndex, Timestamp
@@ -65,7 +67,9 @@ def calibrate(
     past = collect(forecasts, market, dates=len(dates))
     spec = stored.recipe.spec
     with progress_bar("fit", "fits") as progress:
-        made = fit(past, market, spec.universe, spec.lookback, last, every, tuple(groups or ()), progress)
+        first = None if hold_back is None else Timestamp(hold_back)
+        wanted = tuple(groups or ())
+        made = fit(past, market, spec.universe, spec.lookback, last, every, wanted, first, progress)
     _show(made, made.write(to), notices, data)
 
 

@@ -75,10 +75,8 @@ class _Paths:
     def of(cls, forecast: Forecast, rows: np.ndarray) -> _Paths:
         """The few figures that are drawn, so that the paths can be let go."""
         some = forecast[rows]
-        bands = np.quantile(some.path("close"), list(FAN_LEVELS.values()), axis=1, method="weibull")
-        if some.calibration is not None:
-            outer, inner = some.band(0.9), some.band(0.5)
-            bands = np.stack([outer[..., 0], inner[..., 0], bands[2], inner[..., 1], outer[..., 1]])
+        outer, inner, middle = some.band(0.9), some.band(0.5), np.median(some.path("close"), axis=1)
+        bands = np.stack([outer[..., 0], inner[..., 0], middle, inner[..., 1], outer[..., 1]])
         return cls(some.keys, bands, some.timestamps)
 
     def fans(self, closes: pd.DataFrame) -> Iterator[pd.DataFrame]:

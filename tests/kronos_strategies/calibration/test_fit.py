@@ -38,7 +38,8 @@ def test_paths_that_are_right_already_stay_nearly_as_they_are():
     fit = fit_calibration(past, END)
     moved = fit.shift(past.returns, past.trailing, past.keys)
     assert np.abs(moved).mean() < 0.03 * past.returns.std()
-    assert all(abs(factor - 1) < 0.1 for level in LEVELS for factor in fit.bands[level])
+    # Quantiles of even draws at Weibull positions lie a little too far out: see `inside`.
+    assert all(0.85 < factor < 1 for level in LEVELS for factor in fit.bands[level])
 
 
 def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold_their_level():
