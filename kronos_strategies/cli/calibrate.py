@@ -74,20 +74,19 @@ def calibrate(
 
 
 def _stored(store: Path) -> StoredForecasts:
-    """The forecasts of a store that holds one set, or of that set's own folder."""
-    from kronos_strategies.store import ForecastStore, StoredForecasts
+    """The forecasts of a store that holds one set, of that set's own folder, or of the one of its model."""
+    from kronos_strategies.store import StoredForecasts
     from kronos_strategies.store.manifest import MANIFEST
 
     folder = store.expanduser()
-    if (folder / MANIFEST).is_file():
-        return StoredForecasts(folder)
-    runs = ForecastStore(folder).runs()
+    below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
+    runs = [path.parent for found in below for path in sorted(found)]
     if not runs:
         raise FileNotFoundError(f"{folder} holds no forecasts. Fill it with `kronos forecast {folder} ...`.")
     if len(runs) > 1:
-        names = ", ".join(str(run.folder) for run in runs)
+        names = ", ".join(map(str, runs))
         raise ValueError(f"{folder} holds {len(runs)} sets of forecasts. Name one of them: {names}.")
-    return runs[0]
+    return StoredForecasts(runs[0])
 
 
 def _show(made: Calibration, file: Path, notices: list[str], data: Path | None) -> None:
@@ -150,5 +149,5 @@ def _show_table(console: Console, made: Calibration) -> None:
 def _skill(fair: float, ensemble: float) -> str:
     """Both estimates, one where they agree, none of what others are held against."""
     if fair == ensemble:
-        return f"{100 * fair:+.1f}" if fair else "–"
+        return "–" if abs(fair) < 1e-9 else f"{100 * fair:+.1f}"
     return f"{100 * fair:+.1f} / {100 * ensemble:+.1f}"

@@ -23,6 +23,7 @@ NAMES = 20  # the most traded ones
 MIN_RETURNS, MAX_RETURNS = 250, 1000  # of a name, before the first forecast
 UNIT = 100.0  # returns in percent, as the optimiser wants them
 MAX_PERSISTENCE = 0.999
+MAX_RATIO = 4.0  # of a model's average variance to that of the returns, or of that to it
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ def _fit(returns: pd.Series) -> pd.Series | None:
     alpha, beta = float(values["alpha[1]"]), float(values["beta[1]"])
     if result.convergence_flag != 0 or not 0 < alpha + beta < MAX_PERSISTENCE:
         return None
+    ratio = float(values["omega"]) / (1 - alpha - beta) / float(returns.var())
+    if not 1 / MAX_RATIO < ratio < MAX_RATIO:
+        return None  # a fit on the edge, whose variance runs off to nothing or beyond all bounds
     found = {"omega": values["omega"], "alpha": alpha, "persistence": alpha + beta, "freedom": values["nu"]}
     return pd.Series(found, dtype=float)
 

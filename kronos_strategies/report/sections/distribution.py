@@ -126,8 +126,8 @@ def losses(study: DistributionStudy) -> Table:
         "the model less that of the row, paired by date, so that negative is better. PIT: mean ± deviation; "
         f"calibrated, {study.samples} independent paths have 0.500 ± {calibrated} and the "
         "random walk 0.500 ± 0.289; a larger deviation says too narrow. The shrunk random walk draws volatility to "
-        "its average and has the shape that returns had; it and GARCH-t are fitted once, to bars before the first forecast, the latter for the "
-        f"{NAMES} most traded names only."
+        "its average and has the shape that returns had. It and GARCH-t are fitted once, to bars before the first "
+        f"forecast, the latter for the {NAMES} most traded names only."
     )
     return table(
         "losses", caption, pd.DataFrame([_loss(score, levels) for score in scores]), columns, own=MODEL

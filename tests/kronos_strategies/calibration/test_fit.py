@@ -123,7 +123,7 @@ def test_a_walk_forward_calibration_widens_what_is_too_narrow_and_says_what_that
     assert last["calibrated"]["crps"] < last["as sampled"]["crps"]
     assert last["as sampled"]["coverage_90"] < 0.75
     assert last["calibrated"]["coverage_90"] == pytest.approx(0.9, abs=0.05)
-    assert last["Gaussian random walk"]["skill"] == 0
+    assert last["Gaussian random walk"]["skill"] == pytest.approx(0, abs=1e-12)
     assert {"as sampled", "calibrated", "Gaussian random walk"} <= set(last)
 
 
