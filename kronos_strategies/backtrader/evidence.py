@@ -64,6 +64,7 @@ def evidence_of(run: Recording) -> Evidence:
                 *([run.notice] if run.notice else []),
                 *run.remarks,
                 *warnings_of(run, keys, provenance, result),
+                *_calibration_warnings(run, keys),
                 *(f"{name} is left out: it lacks bars for over half of the rows." for name in scarce),
             ),
             bars_per_year=run.bars_per_year,
@@ -133,6 +134,13 @@ def _stored(run: Recording) -> StoredForecasts | None:
     known = settings.predictor().provenance(settings.sampling(), "")
     spec = WindowSpec(run.together, settings.lookback, settings.horizon, settings.lookback)
     return ForecastStore(settings.store).open(known, spec)
+
+
+def _calibration_warnings(run: Recording, keys: pd.MultiIndex) -> list[str]:
+    """Of a calibration that knows what comes after the first forecasts."""
+    if run.settings is None:
+        return []
+    return run.settings.postprocessing().warnings(keys.get_level_values("datetime").min())
 
 
 def _postprocessing(run: Recording, stored: StoredForecasts, dates: pd.DatetimeIndex) -> Postprocessing:

@@ -14,6 +14,7 @@ from kronos_strategies.report.formats import (
     four,
     general,
     percent,
+    percent_two,
     probability,
     two,
 )
@@ -63,13 +64,17 @@ METRICS = {
     "gross_sharpe": Metric("Sharpe, gross", two),
     "annual_cost": Metric("Costs a year", percent),
     "turnover": Metric("Turnover a bar", percent),
-    "candles_outside": Metric("Sampled bars with open or close outside high and low", percent),
-    "candles_paths_outside": Metric("Sampled paths with such a bar", percent),
-    "candles_crossed": Metric("Sampled bars with a high below their low", percent),
-    "candles_not_positive": Metric("Sampled bars with a price at or below zero", percent),
-    "candles_negative_volume": Metric("Sampled bars with a negative volume or amount", percent),
-    "candles_gap_sampled": Metric("Gap from the last close to the first open, mean size, sampled", percent),
-    "candles_gap_realized": Metric("Gap from the last close to the first open, mean size, realized", percent),
+    "candles_outside": Metric("Sampled bars with open or close outside high and low", percent_two),
+    "candles_paths_outside": Metric("Sampled paths with such a bar", percent_two),
+    "candles_crossed": Metric("Sampled bars with a high below their low", percent_two),
+    "candles_not_positive": Metric("Sampled bars with a price at or below zero", percent_two),
+    "candles_negative_volume": Metric("Sampled bars with a negative volume or amount", percent_two),
+    "candles_gap_sampled": Metric(
+        "Gap from the last close to the first open, mean size, sampled", percent_two
+    ),
+    "candles_gap_realized": Metric(
+        "Gap from the last close to the first open, mean size, realized", percent_two
+    ),
     "break_even_bps": Metric("Costs that would leave a mean return of zero, basis points", two),
 }
 BY_HORIZON = {
