@@ -7,14 +7,13 @@ over paths, and v the window's trailing volatility per bar, a calibrated path is
 
 so that all four prices of step h of path s are multiplied by exp(c'_s[h] - c_s[h]): candles stay candles, and
 whatever is read from paths (signals, bands, drawdowns) is calibrated alike. Volume and amount stay as sampled.
-Bands around the median are widened by conformal factors besides. `kronos_strategies.calibration` fits all of these.
+Bands are also widened around the median by conformal factors. `kronos_strategies.calibration` fits all of these.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -24,16 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from kronos.path_statistics import log_ratio
+from kronos.window_groups import POOL, group_names
+
 if TYPE_CHECKING:
     from kronos.forecast import Provenance
 
 FORMAT = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
-CALIBRATION = "calibration.json"  # beside a predictor's weights: the checkpoint's own
-POOL = ""  # the group of all windows
-VOLATILITY_BARS = 20  # returns that trailing volatility is measured on
-MAX_RATIO = 4.0  # of trailing volatility to sampled deviation: what lies beyond counts as that much
-_EXCHANGE = re.compile(r"^([A-Z]{2})\d{4,}$|^\d{4,}\.([A-Z]{2})$")  # SH600000 or 600000.SH
+CALIBRATION = "calibration.json"  # in the predictor's folder: the checkpoint's own
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ class CalibrationFit:
     """What was learned from outcomes that were known on one date.
 
     Attributes:
-        known_at: ISO date; every outcome behind the fit was known at its close.
-        first: ISO date of the first forecast behind it.
-        dates: forecast dates behind it.
-        windows: forecasts behind it.
+        known_at: ISO date; every outcome that was fitted to was known at its close.
+        first: ISO date of the first forecast that was fitted to.
+        dates: forecast dates that were fitted to.
+        windows: forecasts that were fitted to.
         groups: by name of the group (see `group_names`); that of all windows is POOL.
         terciles: the two trailing volatilities between which groups of volatility lie; empty without such groups.
         fewer_paths: number of paths k -> (H,) factors of `location` where a forecast has k paths only, whose mean
@@ -91,7 +89,7 @@ class CalibrationFit:
         fewer = np.broadcast_to(self.location_factor(samples), len(self.groups[POOL].location))[:horizon]
         ratio, names, shift = (
             log_ratio(returns, trailing),
-            group_names(keys, trailing, self),
+            group_names(keys, trailing, self.terciles, self.groups),
             np.empty(returns.shape),
         )
         for name in np.unique(names):
@@ -299,10 +297,10 @@ class Calibration:
 
 
 def own_calibration(model: str | Path) -> Calibration | None:
-    """The calibration that lies beside a model's weights, `calibration.json`; None where there is none.
+    """The calibration in a model's folder, `calibration.json`; None without one.
 
     Args:
-        model: bundled name or folder; what comes from the hub brings none along.
+        model: bundled name or folder; checkpoints of the hub have none.
 
     Raises:
         ValueError: the file holds anything else.
@@ -311,113 +309,6 @@ def own_calibration(model: str | Path) -> Calibration | None:
     folders = (bundled / "predictor", named / "predictor", named)
     file = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
     return None if file is None else Calibration.read(file)
-
-
-def trailing_volatility(closes: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Deviation of the last VOLATILITY_BARS log returns of each window, per bar; known at its last close.
-
-    Args:
-        closes: (M,) of the tape that the windows are cut from.
-        ends: (N,) where the last bar of each is.
-        lengths: (N,) bars of each.
-
-    Returns:
-        (N,) float32; NaN of a window of fewer than 3 bars, or with a close among these that is not positive.
-    """
-    back = np.arange(VOLATILITY_BARS, -1, -1)
-    within = back < lengths[:, None]  # (N, VOLATILITY_BARS + 1)
-    seen = closes[np.where(within, ends[:, None] - back, ends[:, None])].astype(np.float64)
-    steps = np.diff(np.log(np.where(seen > 0, seen, np.nan)), axis=1)
-    steps = np.where(within[:, :-1], steps, 0.0)  # a bar before the window counts for nothing
-    count = within[:, :-1].sum(axis=1)
-    mean = steps.sum(axis=1) / np.maximum(count, 1)
-    squares = np.where(within[:, :-1], (steps - mean[:, None]) ** 2, 0.0).sum(axis=1)
-    return np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), np.nan).astype(np.float32)
-
-
-def log_ratio(returns: np.ndarray, trailing: np.ndarray) -> np.ndarray:
-    """(N, H) log of trailing volatility over the sampled deviation, capped; 0 where one of them is unknown.
-
-    Args:
-        returns: (N, S, H) log returns of closes since the last one.
-        trailing: (N,) volatility per bar.
-    """
-    deviation = returns.std(axis=1, dtype=np.float64)
-    expected = trailing[:, None] * np.sqrt(np.arange(1, returns.shape[2] + 1))
-    known = (deviation > 0) & (expected > 0)
-    ratio = np.log(np.divide(expected, deviation, out=np.ones_like(deviation), where=known))
-    return ratio.clip(-np.log(MAX_RATIO), np.log(MAX_RATIO))
-
-
-def group_names(keys: pd.MultiIndex, trailing: np.ndarray, fit: CalibrationFit) -> np.ndarray:
-    """(N,) names of the windows' groups in a fit, such as "SH", "SH high volatility"; POOL where it knows no such.
-
-    Args:
-        keys: (datetime, instrument).
-        trailing: (N,) volatility per bar.
-        fit: that has the groups.
-    """
-    codes, unique = pd.factorize(keys.get_level_values("instrument").astype(str))
-    exchanges = np.array([exchange_of(name) for name in unique], dtype=object)[codes]
-    sizes = volatility_names(trailing, fit.terciles)
-    found = np.full(len(keys), POOL, dtype=object)
-    for candidate in (sizes, exchanges, _joined(exchanges, sizes)):  # the narrowest that there is comes last
-        found = np.where(np.isin(candidate.astype(str), list(fit.groups)), candidate, found)
-    return found.astype(str)
-
-
-def exchange_of(instrument: str) -> str:
-    """SH of SH600000 and of 600000.SH; empty where a name tells no exchange."""
-    found = _EXCHANGE.search(instrument)
-    return (found[1] or found[2]) if found else ""
-
-
-def volatility_names(trailing: np.ndarray, terciles: tuple[float, ...]) -> np.ndarray:
-    """(N,) "low volatility", "middle volatility" or "high volatility"; empty without terciles, or where unknown."""
-    if not terciles:
-        return np.full(len(trailing), "", dtype=object)
-    names = np.array(["low volatility", "middle volatility", "high volatility"], dtype=object)
-    found = names[np.searchsorted(terciles, np.nan_to_num(trailing))]
-    return np.where(np.isfinite(trailing), found, "")
-
-
-def band_ends(
-    returns: np.ndarray, level: float, factor: np.ndarray | float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the central band of sampled log returns, quantiles at Weibull positions.
-
-    Args:
-        returns: (N, S, ...), sampled along axis 1.
-        level: share of the paths within.
-        factor: of the distance of either end from the median.
-
-    Returns:
-        (N, ...) low and high.
-    """
-    tails = [(1 - level) / 2, 0.5, (1 + level) / 2]
-    low, middle, high = np.quantile(returns, tails, axis=1, method="weibull")
-    return middle - factor * (middle - low), middle + factor * (high - middle)
-
-
-def price_band(closes: np.ndarray, level: float, factor: np.ndarray) -> np.ndarray:
-    """Ends of the central band of sampled closes: quantiles at Weibull positions, widened in log prices.
-
-    Args:
-        closes: (N, S, ...) positive, sampled along axis 1.
-        level: share of the paths within.
-        factor: (N, ...) of the log distance of either end from the median; 1 leaves the quantiles.
-
-    Returns:
-        (2, N, ...) low and high.
-    """
-    plain = np.quantile(closes, [(1 - level) / 2, (1 + level) / 2], axis=1, method="weibull")
-    if (factor == 1).all():
-        return plain
-    return np.where(factor == 1, plain, np.exp(band_ends(np.log(closes), level, factor)))
-
-
-def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return np.array([f"{a} {b}".strip() for a, b in zip(first, second, strict=True)], dtype=object)
 
 
 def _read_fit(values: dict[str, Any]) -> CalibrationFit:

@@ -1,4 +1,4 @@
-"""Candles: sampled bars that are none, how many there are, and their repair. Knows no torch.
+"""Candles: invalid sampled bars, how many there are, and their repair. Knows no torch.
 
 The tokenizer decodes the six features of a bar one by one, so that a sampled close may lie above the high of its
 bar, and a small volume below zero. `repair_paths` does what `repair_bars` does to real bars: it stretches high and
@@ -40,10 +40,10 @@ class PriceLimits:
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
             raise ValueError(
-                f"rate={self.rate} is no price limit. Pass a share of the last close, such as 0.1."
+                f"rate={self.rate} is not a price limit. Pass a share of the last close, such as 0.1."
             )
         if self.tick is not None and not self.tick > 0:
-            raise ValueError(f"tick={self.tick} is no price step. Pass a positive number, or None.")
+            raise ValueError(f"tick={self.tick} is not a price step. Pass a positive number, or None.")
 
 
 CHINA = {
@@ -63,7 +63,7 @@ def china_limits(instrument: str) -> PriceLimits:
 
 
 def repair_paths(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
-    """Paths that are bars: 0 < low <= open, close <= high, and volume and amount of 0 or more.
+    """Valid paths: 0 < low <= open, close <= high, and volume and amount of 0 or more.
 
     Prices at or below zero are lifted to a thousandth of the last close, high and low are stretched around open and
     close, a negative volume or amount becomes 0. Whatever is a bar already stays as it is.
@@ -113,7 +113,7 @@ def _rounded(prices: np.ndarray, ticks: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Violations:
-    """Counts of sampled bars that are none, before any repair.
+    """Counts of invalid sampled bars, before any repair.
 
     Attributes:
         bars: sampled.

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE, FEATURES, PRICES
-from kronos.calibration import Calibration, price_band
+from kronos.calibration import Calibration
 from kronos.candles import FLOOR, PriceLimits, Violations, count_violations, limit_paths, repair_paths
 from kronos.config import SampleConfig
+from kronos.path_statistics import price_band
 
 Anchor = Literal["last_close", "decoded_close"]  # where paths start
 MAX_RATIO = 2.0  # of a true last close to the decoded one, when paths are scaled by it
@@ -157,7 +158,7 @@ class Forecast:
         """
         if not 0 < level < 1:
             raise ValueError(
-                f"level={level} is no band. Pass a share of the paths between 0 and 1, such as 0.9."
+                f"level={level} is not a band. Pass a share of the paths between 0 and 1, such as 0.9."
             )
         floor = FLOOR * positive_close(self.last[:, CLOSE], self.keys)[:, None, None]
         ends = price_band(np.maximum(self.path("close"), floor), level, self.band_factors(level))
@@ -212,14 +213,14 @@ class Forecast:
         return replace(self, paths=paths, provenance=replace(self.provenance, limits=True))
 
     def repaired(self) -> Forecast:
-        """The same forecast with bars that are bars, see `kronos.candles.repair_paths`."""
+        """The same forecast with valid bars, see `kronos.candles.repair_paths`."""
         if self.provenance.candles == "valid":
             return self
         paths = repair_paths(self.paths, self.last[:, CLOSE])
         return replace(self, paths=paths, provenance=replace(self.provenance, candles="valid"))
 
     def violations(self) -> Violations:
-        """How many of the sampled bars are none; none of a repaired forecast's."""
+        """How many of the sampled bars are invalid; 0 of a repaired forecast's."""
         return count_violations(self.paths)
 
     def frame(self) -> pd.DataFrame:

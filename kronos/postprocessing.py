@@ -1,6 +1,6 @@
 """From sampled paths to those that are read: calibration, then price limits, then candles. Knows no torch.
 
-Forecasts are stored as sampled; whoever reads them applies this, so that another calibration costs no new forecast.
+Forecasts are stored as sampled, and this is applied on reading, so that another calibration costs no new forecast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PathOptions:
 
     Attributes:
         calibration: "auto" for the checkpoint's own where it has one that fits, "none", or the file of one.
-        candles: "valid" repairs sampled bars that are none, "raw" keeps them.
+        candles: "valid" repairs invalid sampled bars, "raw" keeps them.
         limits: price limits: "none", "china" for those of each share's board, or a share of the last close, "0.1".
 
     Raises:
@@ -81,7 +81,7 @@ class PathOptions:
             return Postprocessing(None, limits, self.candles, "none, as was asked")
         if self.calibration == AUTO:
             if own is None:
-                why = f"none: '{known.model}' brings none along"
+                why = f"none: '{known.model}' has none of its own"
             elif (misfit := own.misfit(known, horizon, spacing)) is not None:
                 why = f"none: the checkpoint's own does not fit, for {misfit}"
             else:
@@ -94,7 +94,7 @@ class PathOptions:
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """What is done to paths as sampled before anybody reads them, in this order.
+    """What is done to paths as sampled before they are read, in this order.
 
     Attributes:
         calibration: that moves them; None for none.

@@ -12,7 +12,7 @@ import torch
 from rich.progress import Progress
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.calibration import Calibration, own_calibration, trailing_volatility
+from kronos.calibration import Calibration, own_calibration
 from kronos.candles import Candles
 from kronos.checkpoint import Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.config import SampleConfig
@@ -23,6 +23,7 @@ from kronos.engine.generate import Window
 from kronos.engine.pipeline import Pipeline
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.model import Kronos
+from kronos.path_statistics import trailing_volatility
 from kronos.sampling import SHARED, TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer
@@ -151,7 +152,7 @@ class KronosPredictor:
             windows: N windows; their `future` sets the horizon.
             sampling: settings; when omitted those that suit the checkpoint (`self.sampling`).
             progress: called after each chunk with the number of windows done in it.
-            candles: "valid" repairs sampled bars that are none (see `Forecast.repaired`), "raw" keeps them.
+            candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
 
         Returns:
             Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says. It is not

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from kronos.bars import CLOSE
-from kronos.calibration import price_band
 from kronos.forecast import Forecast
+from kronos.path_statistics import price_band
 from kronos_strategies.signals import summary
 
 LINES = ("expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown")

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from kronos.calibration import (
-    POOL,
-    Calibration,
-    CalibrationFit,
-    Moves,
-    exchange_of,
-    log_ratio,
-    volatility_names,
-)
+from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.path_statistics import log_ratio
+from kronos.window_groups import POOL, exchange_of, volatility_names
 from kronos_strategies.calibration.bands import RATE, adapted_level, conformal_factor, conformity
 from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
 from kronos_strategies.calibration.past import PastForecasts
@@ -85,7 +80,7 @@ def fit_calibration(
     moved = past.returns + fit.shift(past.returns, past.trailing, past.keys)
     reached = [level for level in levels if past.samples >= samples_for(level)]
     bands = {level: _band(past, moved, level, rate) for level in reached}
-    return CalibrationFit(**{**vars(fit), "bands": bands})
+    return replace(fit, bands=bands)
 
 
 def calibrate(
@@ -123,41 +118,53 @@ def calibrate(
             f"No forecast from {hold_back:%Y-%m-%d} on has an outcome until {until:%Y-%m-%d}. Hold back from an "
             "earlier date."
         )
+    start = hold_back or split(known)
     if every is None:
         progress(0, 2)
         fits: tuple[CalibrationFit, ...] = (fit_calibration(past, until, groups),)
-        start = hold_back or split(known)
         trial = _try_fit(past, start, groups)
         progress(2, 2)
     else:
-        days = known.dates.unique()
-        days = days[days >= _first_fit(past, days)]
-        found = []
-        for i, day in enumerate(chosen := days[::every]):
-            progress(i, len(chosen))
-            found.append(fit_calibration(past, day, groups))
-        fits = trial = tuple(found)
-        start = max(hold_back or split(known), pd.Timestamp(fits[0].known_at))
-    s = past.provenance.sampling
-    made = {
-        "model": past.provenance.model,
-        "weights_sha256": past.provenance.weights_sha256 or "",
-        "T": s.T,
-        "top_p": s.top_p,
-        "top_k": s.top_k,
-        "samples": past.samples,
-        "anchor": past.provenance.anchor,
-        "horizon": past.horizon,
-        "spacing": past.spacing or 0.0,
-        "market": name,
-        "lookback": lookback,
-        "embargo": f"outcomes known after the date of a fit, up to {past.horizon} bars before it",
-    }
-    table: tuple[dict[str, object], ...] = ()
-    if trial:
-        judged = Calibration(**made, fits=trial, walk_forward=every is not None)  # type: ignore[arg-type]
-        table = before_and_after(known.between(start, None), judged, market, LEVELS)
-    return Calibration(**made, fits=fits, walk_forward=every is not None, table=table)  # type: ignore[arg-type]
+        fits = trial = tuple(_walk_forward(past, known.dates.unique(), every, groups, progress))
+        start = max(start, pd.Timestamp(fits[0].known_at))
+    made = _described(past, name, lookback, every is not None, fits)
+    if not trial:
+        return made
+    judged = replace(made, fits=trial)
+    return replace(made, table=before_and_after(known.between(start, None), judged, market, LEVELS))
+
+
+def _described(
+    past: PastForecasts, name: str, lookback: int, walk_forward: bool, fits: tuple[CalibrationFit, ...]
+) -> Calibration:
+    """The fits, and what they are fitted to."""
+    known = past.provenance
+    return Calibration(
+        model=known.model,
+        weights_sha256=known.weights_sha256 or "",
+        T=known.sampling.T,
+        top_p=known.sampling.top_p,
+        top_k=known.sampling.top_k,
+        samples=past.samples,
+        anchor=known.anchor,
+        horizon=past.horizon,
+        spacing=past.spacing or 0.0,
+        market=name,
+        lookback=lookback,
+        embargo=f"outcomes known after the date of a fit, up to {past.horizon} bars before it",
+        fits=fits,
+        walk_forward=walk_forward,
+    )
+
+
+def _walk_forward(
+    past: PastForecasts, days: pd.DatetimeIndex, every: int, groups: Groups, progress: ProgressReport
+) -> Iterator[CalibrationFit]:
+    """A fit every so many of some dates, from the first on that enough was known on."""
+    chosen = days[days >= _first_fit(past, days)][::every]
+    for done, day in enumerate(chosen):
+        progress(done, len(chosen))
+        yield fit_calibration(past, day, groups)
 
 
 def _try_fit(past: PastForecasts, start: pd.Timestamp, groups: Groups) -> tuple[CalibrationFit, ...]:

@@ -1,4 +1,4 @@
-"""Past forecasts as sampled, what came of them, and when that was known. Knows no torch."""
+"""Past forecasts as sampled, their outcomes, and when that was known. Knows no torch."""
 
 from __future__ import annotations
 

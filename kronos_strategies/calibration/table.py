@@ -1,4 +1,4 @@
-"""What a calibration is worth on dates that it was not fitted to, beside random walks. Knows no torch."""
+"""What a calibration is worth on dates that it was not fitted to, compared with random walks. Knows no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kronos.calibration import Calibration, band_ends
+from kronos.calibration import Calibration
+from kronos.path_statistics import band_ends
 from kronos_strategies.calibration.past import PastForecasts
 from kronos_strategies.evaluation.distribution.calibration import (
     ensemble_crps,

@@ -1,4 +1,4 @@
-"""`kronos calibrate`: fit a calibration to the forecasts of a store and to what came of them."""
+"""`kronos calibrate`: fit a calibration to the forecasts of a store and to their outcomes."""
 
 from __future__ import annotations
 

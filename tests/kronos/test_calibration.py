@@ -11,20 +11,12 @@ import pandas as pd
 import pytest
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.calibration import (
-    CALIBRATION,
-    POOL,
-    Calibration,
-    CalibrationFit,
-    Moves,
-    exchange_of,
-    group_names,
-    own_calibration,
-    trailing_volatility,
-)
+from kronos.calibration import CALIBRATION, Calibration, CalibrationFit, Moves, own_calibration
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
+from kronos.path_statistics import trailing_volatility
 from kronos.predictor import KronosPredictor
+from kronos.window_groups import POOL, exchange_of, group_names
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 
 S, H = 19, 4
@@ -165,7 +157,7 @@ def test_the_narrowest_group_that_a_fit_has_is_a_windows_own() -> None:
         groups=dict.fromkeys((POOL, "SH", "SH high volatility", "low volatility"), moves),
         terciles=(0.01, 0.02),
     )
-    names = group_names(keys, np.array([0.03, 0.005, np.nan]), one)
+    names = group_names(keys, np.array([0.03, 0.005, np.nan]), one.terciles, one.groups)
     assert names.tolist() == ["SH high volatility", "low volatility", POOL]
     told = [exchange_of(name) for name in ("SH600000", "600000.SH", "BTCUSDT", "US30")]
     assert told == ["SH", "SH", "", ""]
@@ -281,9 +273,7 @@ def test_a_forecast_knows_the_volatility_of_its_windows() -> None:
     )
 
 
-def test_a_checkpoints_own_calibration_lies_beside_its_weights(
-    tmp_path: Path, reference_folder: Path
-) -> None:
+def test_a_checkpoints_own_calibration_is_found_in_its_folder(tmp_path: Path, reference_folder: Path) -> None:
     import shutil
 
     pair = tmp_path / "pair"

@@ -1,4 +1,4 @@
-"""Sampled bars that are none, how many there are, and what is left of them after repair."""
+"""Invalid sampled bars: how many there are, and what is left of them after repair."""
 
 from __future__ import annotations
 

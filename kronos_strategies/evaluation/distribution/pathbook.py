@@ -124,7 +124,7 @@ def keep_paths(
 
 
 class _Checks:
-    """Counts what sampled bars are wrong with, and how far they open from the last close, as forecasts go by."""
+    """Counts invalid sampled bars, and measures the gap to the first open, one forecast after the other."""
 
     def __init__(self, market: Market) -> None:
         self._gaps = (market.opens.shift(-1) / market.closes).apply(np.log).abs()

@@ -1,4 +1,4 @@
-"""Does the return fall where the paths say, beside random walks, EWMA and GARCH? Torch-free."""
+"""Does the return fall where the paths say, compared with random walks, EWMA and GARCH? Torch-free."""
 
 from __future__ import annotations
 

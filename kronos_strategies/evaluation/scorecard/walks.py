@@ -1,6 +1,6 @@
 """Distributions of returns that need no model, to hold one against. Torch-free, engine-free.
 
-Each is fitted to bars that were known before the first forecast it is scored beside. Rows are windows; a
+Each is fitted to bars that were known before the first forecast it is compared with. Rows are windows; a
 distribution of the log return close(t) -> close(t+h) is scored by the columns that `summarise_paths` has of sampled
 paths: crps, ensemble_crps, pit, and inside_80 etc.
 """

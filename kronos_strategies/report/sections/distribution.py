@@ -157,7 +157,7 @@ def _loss(score: DistributionScore, levels: Sequence[float]) -> dict[str, object
 
 
 def candles(study: DistributionStudy) -> Table:
-    """What sampled bars are wrong with, before any repair, and how far they open from the last close."""
+    """Invalid sampled bars before any repair, and how far bars open from the last close."""
     rows = [
         {"check": METRICS[f"candles_{name}"].label, "value": value} for name, value in study.checks.items()
     ]

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.calibration import POOL, Calibration, CalibrationFit, Moves
+from kronos.calibration import Calibration, CalibrationFit, Moves
 from kronos.postprocessing import PathOptions
 from kronos.predictor import KronosPredictor
+from kronos.window_groups import POOL
 from kronos.windows import Windows
 from kronos_strategies.backtrader.feeds import read_forecasts
 from kronos_strategies.backtrader.outlook import LINES
@@ -25,7 +26,7 @@ def predictor() -> KronosPredictor:
 
 @pytest.fixture(scope="module")
 def file(predictor, tmp_path_factory):
-    """Walks forward: bars from the 30th on have wider paths, and wider bands besides."""
+    """Walks forward: bars from the 30th on have wider paths and even wider bands."""
     sampling = predictor.sampling.replaced(4, None, None, None, 0)
     known = predictor.provenance(sampling, "")
     moves = Moves((0.5,) * H, (0.4,) * H, (0.3,) * H)

@@ -8,8 +8,9 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from kronos.calibration import POOL, Calibration
+from kronos.calibration import Calibration
 from kronos.forecast import Forecast
+from kronos.window_groups import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.causal import check_causal
@@ -146,7 +147,7 @@ def test_one_fit_is_judged_on_dates_that_it_was_not_fitted_to(walking):
     assert len(made.fits) == 1
     held_back = past.dates.unique()[int(len(past.at(END).dates.unique()) * 0.7)]
     assert made.table[0]["first"] == f"{held_back:%Y-%m-%d}"
-    trial = Calibration(**{**vars(made), "fits": (fit_calibration(past, held_back),), "table": ()})
+    trial = replace(made, fits=(fit_calibration(past, held_back),), table=())
     assert before_and_after(past.between(held_back, None), trial, market, LEVELS) == made.table
 
 

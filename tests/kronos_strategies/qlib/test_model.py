@@ -8,9 +8,10 @@ import pytest
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
-from kronos.calibration import POOL, Calibration, CalibrationFit, Moves
+from kronos.calibration import Calibration, CalibrationFit, Moves
 from kronos.config import SampleConfig
 from kronos.predictor import KronosPredictor
+from kronos.window_groups import POOL
 from kronos_strategies.causal import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
@@ -155,7 +156,7 @@ def test_auto_takes_the_checkpoints_own_calibration_where_it_fits(in_store, tmp_
     shutil.copytree(TINY, pair)
     plain = model(checkpoint=str(pair))
     before = plain.predict(dataset())
-    assert "brings none along" in plain.postprocessing.reason
+    assert "has none of its own" in plain.postprocessing.reason
     widened(plain.provenance).write(pair / "predictor" / "calibration.json")
     own, none, cold = (
         model(checkpoint=str(pair), **more) for more in ({}, {"calibration": "none"}, {"T": 0.1})

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.calibration import POOL, Calibration, CalibrationFit, Moves
+from kronos.calibration import Calibration, CalibrationFit, Moves
 from kronos.postprocessing import Postprocessing
+from kronos.window_groups import POOL
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths, scores_by_samples
 from kronos_strategies.evaluation.distribution.volatility import qlike
 from kronos_strategies.evaluation.scorecard import Market, score_forecasts, score_summaries
@@ -92,7 +93,7 @@ def test_no_forecast_is_refused(market):
 
 
 def narrow(market: Market):
-    """Walks of half the true deviation, on candles that are none on every other path."""
+    """Walks of half the true deviation, with an invalid candle on every other path."""
     for each in walks(market):
         last = each.last[:, None, None, 3:4]
         paths = np.ones_like(each.paths)
@@ -113,7 +114,7 @@ def doubled() -> Postprocessing:
     return Postprocessing(made)
 
 
-def test_what_is_kept_is_of_calibrated_paths_and_beside_it_of_those_as_sampled(market, doubled, tmp_path):
+def test_what_is_kept_is_of_calibrated_paths_and_of_those_as_sampled(market, doubled, tmp_path):
     raw, _ = keep_paths(narrow(market), market, HORIZONS, hold=2)
     kept, known = keep_paths(narrow(market), market, HORIZONS, hold=2, post=doubled)
     pd.testing.assert_frame_equal(kept.sampled, raw.said)
@@ -129,7 +130,7 @@ def test_what_is_kept_is_of_calibrated_paths_and_beside_it_of_those_as_sampled(m
     pd.testing.assert_frame_equal(back.checks, kept.checks)
 
 
-def test_sampled_bars_that_are_none_are_counted_before_their_repair(market, doubled):
+def test_invalid_sampled_bars_are_counted_before_their_repair(market, doubled):
     kept, _ = keep_paths(narrow(market), market, HORIZONS, hold=2, post=doubled)
     checks = kept.checks["value"]
     assert checks["outside"] == checks["paths_outside"] == 0.5
