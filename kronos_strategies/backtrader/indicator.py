@@ -45,8 +45,7 @@ class KronosIndicator(bt.Indicator):
     - prob_up: share of paths with p_s[H] > C.
     - forecast_close: mean of p_s[H], a price.
     - lower, upper: quantiles of p_s[H] at (1 - level) / 2 and (1 + level) / 2, prices, at Weibull positions;
-    widened
-      around the median by the conformal factor of a calibration.
+      widened around the median by the conformal factor of a calibration.
     - max_drawdown: mean of the paths' deepest falls below the highest close so far, C included; 0 or negative.
     - age: bars of this feed since the forecast, 0 where it was made at this bar.
 

@@ -35,7 +35,7 @@ BASELINES = {SHRUNK_WALK: "shrunk_walk", EWMA: "ewma", GARCH: "garch_t"}  # in n
 
 @dataclass(frozen=True)
 class DistributionStudy:
-    """Of the forecasts of a run, beside a Gaussian random walk and the volatility of the last 20 days.
+    """Of the forecasts of a run, compared with random walks, EWMA, GARCH-t and the volatility of the last 20 days.
 
     Attributes:
         windows: that were forecast.
