@@ -31,8 +31,8 @@ DEFINITIONS = (
     "return. CRPS is the fair one; skill is against the Gaussian random walk, first with S^2 in place of "
     "S (S - 1), since for evenly drawn paths the truth lies between. PIT: mean ± deviation over rows; if "
     "calibrated .500 ± sqrt((S + 2) / (12 S)), .289 for many samples; a larger deviation says too narrow. The "
-    "shrunk random walk draws 20-day volatility to its average and has the shape that returns had, both fitted to bars "
-    "before the first forecast; EWMA is RiskMetrics' (.94).",
+    "shrunk random walk draws 20-day volatility to its average and has the shape that returns had, both "
+    "fitted to bars before the first forecast; EWMA is RiskMetrics' (.94).",
 )
 
 
