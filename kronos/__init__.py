@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kronos.bars import FEATURES, adjust_bars, check_bars, repair_bars
+    from kronos.candles import PriceLimits
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
     from kronos.jumps import BarsWarning
@@ -24,6 +25,7 @@ _HOMES = {
     "KronosPredictor": "kronos.predictor",
     "KronosTokenizer": "kronos.tokenizer",
     "ModelConfig": "kronos.config",
+    "PriceLimits": "kronos.candles",
     "Provenance": "kronos.forecast",
     "SampleConfig": "kronos.config",
     "TokenizerConfig": "kronos.config",
@@ -41,6 +43,7 @@ __all__ = [
     "KronosPredictor",
     "KronosTokenizer",
     "ModelConfig",
+    "PriceLimits",
     "Provenance",
     "SampleConfig",
     "TokenizerConfig",

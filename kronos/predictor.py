@@ -14,6 +14,8 @@ from rich.progress import Progress
 from typing_extensions import Self
 
 from kronos.bars import CLOSE, FEATURES
+from kronos.calibration import Calibration, own_calibration
+from kronos.candles import Candles
 from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.checks import as_integer
 from kronos.config import SampleConfig
@@ -26,6 +28,7 @@ from kronos.engine.settings import CHECKS
 from kronos.engine.weights import WeightsDigest, computable, fingerprint, on_cpu
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.model import Kronos
+from kronos.path_statistics import trailing_volatility
 from kronos.sampling import SHARED, TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer
@@ -91,6 +94,7 @@ class KronosPredictor:
         self.precision, self.compile, self.memory = precision, compile, memory
         self.anchor = anchor
         self.sampling = SampleConfig()  # where a forecast names none
+        self.calibration: Calibration | None = None  # the checkpoint's own, which `forecast` does not apply
         self.origin = None  # unknown for networks that came from no file
         self._made: Pipeline | None = None
         self._made_of: list[Any] = []
@@ -167,6 +171,7 @@ class KronosPredictor:
         hub = hub._replace(force_download=False)  # it has just been fetched
         predictor.origin = origin(spec, tokenizer, revision, hub)
         predictor.sampling = sampling_defaults(spec, revision, hub)
+        predictor.calibration = own_calibration(spec)
         return predictor
 
     @plain_torch()
@@ -175,6 +180,7 @@ class KronosPredictor:
         windows: Windows,
         sampling: SampleConfig | None = None,
         progress: Callable[[int], None] | None = None,
+        candles: Candles = "valid",
     ) -> Forecast:
         """Sample futures of every window; lookbacks may differ.
 
@@ -186,10 +192,14 @@ class KronosPredictor:
             windows: N windows; their `future` sets the horizon.
             sampling: settings; when omitted those that suit the checkpoint (`self.sampling`).
             progress: called after each chunk with the number of windows done in it.
+            candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says.
+            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says. It is not
+            calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's own calibration where
+            there is one.
         """
+        _check_choice("candles", candles, get_args(Candles))
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         self._check_horizon(windows)
@@ -218,7 +228,11 @@ class KronosPredictor:
         if self.anchor == "last_close":
             anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
-        return Forecast(paths, windows.keys, windows.future, windows.last, provenance, decoded_close)
+        volatility = trailing_volatility(windows.tape[:, CLOSE], windows.ends, windows.lengths)
+        made = Forecast(
+            paths, windows.keys, windows.future, windows.last, provenance, decoded_close, volatility
+        )
+        return made.repaired() if candles == "valid" else made
 
     def predict(
         self,

@@ -139,6 +139,7 @@ def describe(known: Provenance) -> dict[str, str]:
         "precision": known.precision,
         "paths start at": known.anchor.replace("_", " "),
     }
+    found |= {"calibration": known.calibration} if known.calibration else {}
     return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
 
 

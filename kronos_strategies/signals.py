@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE
+from kronos.candles import FLOOR
 from kronos.checks import as_integer
-from kronos.forecast import Forecast
+from kronos.forecast import Forecast, positive_close
 
 SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
@@ -107,8 +108,5 @@ def positive_prices(forecast: Forecast, price: str = "close") -> np.ndarray:
     Raises:
         ValueError: a last close is not positive.
     """
-    last = forecast.last[:, CLOSE].astype(np.float64)
-    if (last <= 0).any():
-        where = forecast.keys[int(np.argmax(last <= 0))]
-        raise ValueError(f"The last close of {where} is not positive, so it has no return. Drop that window.")
-    return np.maximum(forecast.path(price), 1e-3 * last[:, None, None])
+    last = positive_close(forecast.last[:, CLOSE], forecast.keys)
+    return np.maximum(forecast.path(price), FLOOR * last[:, None, None])

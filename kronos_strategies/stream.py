@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES
+from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos.windows import Windows
@@ -33,6 +34,7 @@ class Forecaster(Protocol):
         windows: Windows,
         sampling: SampleConfig | None = None,
         progress: Callable[[int], None] | None = None,
+        candles: Candles = "valid",
     ) -> Forecast:
         """Sample futures of every window."""
         ...
@@ -97,7 +99,9 @@ def stream(
     sampling: SampleConfig,
     progress: ProgressReport = silent,
 ) -> Iterator[Forecast]:
-    """Forecasts of one date each, in order of dates, computed chunk by chunk as they are asked for.
+    """Forecasts of one date each as sampled, in order of dates, computed chunk by chunk as they are asked for.
+
+    `kronos.postprocessing` makes of them what is read.
 
     Args:
         forecaster: the predictor.
@@ -131,7 +135,7 @@ def forecast_chunk(
     sampling: SampleConfig,
     progress: Callable[[int], None],
 ) -> Iterator[Forecast]:
-    """Forecast several dates in one call and hand them out one by one; each owns its paths.
+    """Forecast several dates in one call and hand them out one by one, as sampled; each owns its paths.
 
     Args:
         forecaster: the predictor.
@@ -147,7 +151,7 @@ def forecast_chunk(
         done += windows
         progress(done)
 
-    whole = forecaster.forecast(dated.select(dates), sampling, advance)
+    whole = forecaster.forecast(dated.select(dates), sampling, advance, candles="raw")
     start = 0
     for date in dates:
         own = dated[date]

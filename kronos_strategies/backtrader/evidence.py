@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kronos.calibration import own_calibration
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Forecast, Provenance
+from kronos.postprocessing import PathOptions, Postprocessing
 from kronos_strategies.backtrader.cautions import warnings_of
 from kronos_strategies.backtrader.outlook import LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
@@ -62,6 +64,7 @@ def evidence_of(run: Recording) -> Evidence:
                 *([run.notice] if run.notice else []),
                 *run.remarks,
                 *warnings_of(run, keys, provenance, result),
+                *_calibration_warnings(run, keys),
                 *(f"{name} is left out: it lacks bars for over half of the rows." for name in scarce),
             ),
             bars_per_year=run.bars_per_year,
@@ -114,8 +117,10 @@ def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provena
     if horizon - 1 > 1.5 * horizons[-1]:
         horizons.append(horizon - 1)  # as far as the paths reach: a signal trades a bar later
     said: list[pd.DataFrame] = []
-    forecasts = _read(stored, dates, made, run, said)
-    paths, provenance = keep_paths(forecasts, market, horizons, min(run.hold, horizon - 1), run.price)
+    post = _postprocessing(run, stored, dates)
+    forecasts = _read(stored, dates, made, run, post, said)
+    hold = min(run.hold, horizon - 1)
+    paths, provenance = keep_paths(forecasts, market, horizons, hold, run.price, post=post)
     return replace(paths, by_samples=pd.concat(said).sort_index()) if said else paths, provenance
 
 
@@ -131,14 +136,29 @@ def _stored(run: Recording) -> StoredForecasts | None:
     return ForecastStore(settings.store).open(known, spec)
 
 
+def _calibration_warnings(run: Recording, keys: pd.MultiIndex) -> list[str]:
+    """Of a calibration that knows what comes after the first forecasts."""
+    if run.settings is None:
+        return []
+    return run.settings.postprocessing().warnings(keys.get_level_values("datetime").min())
+
+
+def _postprocessing(run: Recording, stored: StoredForecasts, dates: pd.DatetimeIndex) -> Postprocessing:
+    """What was done to the paths that the run read."""
+    options = PathOptions() if run.settings is None else run.settings.options
+    known, first = stored.recipe.provenance, stored.read(dates[0])
+    return options.resolve(own_calibration(known.model), known, first.horizon, first.spacing)
+
+
 def _read(
     stored: StoredForecasts,
     dates: pd.DatetimeIndex,
     made: pd.MultiIndex,
     run: Recording,
+    post: Postprocessing,
     said: list[pd.DataFrame],
 ) -> Iterator[Forecast]:
-    """The run's own forecasts date by date; what the line says of the first k paths is put aside in `said`."""
+    """The run's own forecasts as sampled, by date; what the line says of the first k paths is put in `said`."""
     for date in dates:
         whole = stored.read(date)
         own = np.asarray(whole.keys.isin(made))
@@ -146,7 +166,7 @@ def _read(
             continue
         forecast = whole[own]
         if run.line in LINES:
-            said.append(_by_samples(forecast, LINES.index(run.line), run.level))
+            said.append(_by_samples(post(forecast), LINES.index(run.line), run.level))
         yield forecast
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kronos.candles import Candles
 from kronos.config import SampleConfig
-from kronos.forecast import Provenance
+from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimise import one_thread_after_fork
 from kronos_strategies.backtrader.outlook import outlooks
@@ -40,6 +41,7 @@ class ForecastSettings:
         store: folder of a `ForecastStore`; None remembers within the process.
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
+        calibration, candles, limits: of the paths when they are read, see `PathOptions`.
     """
 
     model: str
@@ -54,6 +56,9 @@ class ForecastSettings:
     store: str | None
     tokenizer: str | None
     revision: str | None
+    calibration: str = "auto"
+    candles: Candles = "valid"
+    limits: str = "none"
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
@@ -65,6 +70,24 @@ class ForecastSettings:
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name}={value!r} is no number of bars. Pass a whole one, {least} or more.")
             object.__setattr__(self, name, int(value))
+        self.options  # noqa: B018 (refuses what is none)
+
+    @property
+    def options(self) -> PathOptions:
+        """What is done to the paths, as named."""
+        return PathOptions(self.calibration, self.candles, self.limits)
+
+    def postprocessing(self, windows: Windows | None = None) -> Postprocessing:
+        """What is done to the paths of some windows; of these settings, where the bars are not known.
+
+        Raises:
+            FileNotFoundError: no such calibration.
+            ValueError: the calibration that was named does not fit.
+        """
+        predictor = self.predictor()
+        known = predictor.provenance(self.sampling(), "")
+        spacing = None if windows is None or not len(windows) else spacing_of(windows)
+        return self.options.resolve(predictor.calibration, known, self.horizon, spacing)
 
     def predictor(self) -> KronosPredictor:
         """The model, loaded once a process."""
@@ -88,29 +111,42 @@ class ForecastSettings:
             (N, 4 + S), see `kronos_strategies.backtrader.outlook.outlooks`.
         """
         one_thread_after_fork()
-        predictor, sampling = self.predictor(), self.sampling()
+        predictor, sampling, post = self.predictor(), self.sampling(), self.postprocessing(windows)
         if self.store is None:
-            return _remembered(predictor, windows, sampling, progress)
+            return _remembered(predictor, windows, sampling, post, progress)
         spec = WindowSpec(",".join(names), self.lookback, self.horizon, self.lookback)
         filled = ForecastStore(self.store).fill(predictor, windows, spec, sampling, progress)
-        return np.concatenate([outlooks(forecast) for forecast in filled])
+        return np.concatenate([outlooks(post(forecast)) for forecast in filled])
+
+    def band_factors(self, windows: Windows, level: float) -> np.ndarray:
+        """(N,) factors of a band at the horizon, see `Forecast.band_factors`."""
+        calibration = self.postprocessing(windows).calibration
+        if calibration is None:
+            return np.ones(len(windows))
+        return calibration.band_factors(level, windows.keys, self.horizon)[:, -1]
 
 
-_MEMORY: dict[Provenance, dict[bytes, np.ndarray]] = {}
+_MEMORY: dict[object, dict[bytes, np.ndarray]] = {}  # by provenance and what is done to the paths
 
 
 def _remembered(
-    predictor: KronosPredictor, windows: Windows, sampling: SampleConfig, progress: ProgressReport
+    predictor: KronosPredictor,
+    windows: Windows,
+    sampling: SampleConfig,
+    post: Postprocessing,
+    progress: ProgressReport,
 ) -> np.ndarray:
-    memory = _MEMORY.setdefault(predictor.provenance(sampling, ""), {})
-    digests = _digests(windows)
+    calibration = None if post.calibration is None else post.calibration.id
+    done = (calibration, post.limits, post.candles)
+    memory = _MEMORY.setdefault((predictor.provenance(sampling, ""), *done), {})
+    digests = _digests(windows, named=post.calibration is not None or post.limits is not None)
     missing = np.array([digest not in memory for digest in digests])
     known = int((~missing).sum())
     progress(known, len(windows))
     if missing.any():
         report = part_of(progress, known, len(windows))
         parts = [
-            outlooks(forecast)
+            outlooks(post(forecast))
             for forecast in stream(predictor, windows[missing], sampling, lambda done, _: report(done))
         ]
         new = [digest for digest, due in zip(digests, missing, strict=True) if due]
@@ -121,17 +157,24 @@ def _remembered(
     return found
 
 
-def _digests(windows: Windows) -> list[bytes]:
-    """Of all that a window's forecast depends on: bars, calendar fields, date and times ahead; not of its name."""
+def _digests(windows: Windows, named: bool) -> list[bytes]:
+    """Of all that a window's forecast depends on: bars, calendar fields, date and times ahead.
+
+    Args:
+        windows: to tell apart.
+        named: whether it depends on the instrument's name too, as calibrations and price limits may.
+    """
+    names = windows.keys.get_level_values("instrument").astype(str) if named else [""] * len(windows)
     dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime")).as_unit("ns").asi8
     found = []
-    for end, length, future, date in zip(
-        windows.ends.tolist(), windows.lengths.tolist(), windows.future, dates, strict=True
+    for end, length, future, date, name in zip(
+        windows.ends.tolist(), windows.lengths.tolist(), windows.future, dates, names, strict=True
     ):
         bars = slice(end + 1 - length, end + 1)
         digest = hashlib.sha256(windows.tape[bars].tobytes())
         for array in (windows.tape_stamps[bars], future, date):
             digest.update(array.tobytes())
+        digest.update(name.encode())
         found.append(digest.digest())
     return found
 

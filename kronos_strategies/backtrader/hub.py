@@ -72,7 +72,7 @@ class Hub:
             raise ValueError(
                 f"level={level} is no share of the paths. Pass a number between 0 and 1, such as 0.9."
             )
-        settings.sampling()  # loads the model, so that a wrong name fails before anything is run
+        settings.postprocessing()  # loads the model, so that a wrong name fails before anything is run
         group = self._groups.setdefault((settings, every), Group(self.strategy, settings, every))
         group.levels.add(level)
         seat = group.seats.setdefault(id(data), Seat(data, self._names[id(data)], group.schedule))
@@ -168,7 +168,9 @@ class Group:
         order = np.lexsort([names, dates])
         every_name = tuple(sorted(seat.name for seat in self.seats.values()))
         found = self.settings.outlooks(windows[order], every_name, progress)[np.argsort(order)]
-        tables = {level: lines(found, level) for level in self.levels}
+        tables = {
+            level: lines(found, level, self.settings.band_factors(windows, level)) for level in self.levels
+        }
         for stop, count in zip(np.cumsum(counts), counts, strict=True):
             yield {level: table[stop - count : stop] for level, table in tables.items()}
 

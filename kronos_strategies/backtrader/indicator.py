@@ -27,6 +27,9 @@ PARAMS = (
     ("store", None),
     ("tokenizer", None),
     ("revision", None),
+    ("calibration", "auto"),
+    ("candles", "valid"),
+    ("limits", "none"),
 )
 
 
@@ -41,7 +44,8 @@ class KronosIndicator(bt.Indicator):
     - volatility: root mean square of the paths' log returns over paths and steps, per bar.
     - prob_up: share of paths with p_s[H] > C.
     - forecast_close: mean of p_s[H], a price.
-    - lower, upper: quantiles of p_s[H] at (1 - level) / 2 and (1 + level) / 2, prices, at Weibull positions.
+    - lower, upper: quantiles of p_s[H] at (1 - level) / 2 and (1 + level) / 2, prices, at Weibull positions;
+      widened around the median by the conformal factor of a calibration.
     - max_drawdown: mean of the paths' deepest falls below the highest close so far, C included; 0 or negative.
     - age: bars of this feed since the forecast, 0 where it was made at this bar.
 
@@ -70,6 +74,8 @@ class KronosIndicator(bt.Indicator):
             for other runs of this process.
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
+        calibration, candles, limits: what is done to the paths before they are read, see
+            `kronos.postprocessing.PathOptions`.
 
     Raises:
         TypeError: the data is no feed, e.g. a line or another indicator.
@@ -133,6 +139,9 @@ def find_chair(indicator: bt.Indicator) -> Chair:
         store=p.store or None,
         tokenizer=p.tokenizer or None,
         revision=p.revision or None,
+        calibration=str(p.calibration or "auto"),
+        candles=p.candles,
+        limits=str(p.limits or "none"),
     )
     return Hub.of(indicator).chair(data, settings, p.every, p.level)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
+from kronos.path_statistics import price_band
 from kronos_strategies.signals import summary
 
 LINES = ("expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown")
@@ -33,9 +34,16 @@ def outlooks(forecast: Forecast) -> np.ndarray:
     return np.concatenate([figures, falls.mean(axis=1)[:, None], closes[:, :, -1]], axis=1)
 
 
-def lines(found: np.ndarray, level: float) -> np.ndarray:
-    """(N, 4 + S) outlooks -> (N, 7) LINES with a band that holds `level` of the paths."""
+def lines(found: np.ndarray, level: float, factors: np.ndarray | None = None) -> np.ndarray:
+    """(N, 4 + S) outlooks -> (N, 7) LINES with a band that holds `level` of the paths.
+
+    Args:
+        found: of `outlooks`.
+        level: share of the paths within the band.
+        factors: (N,) of the band's half-widths around its median, in log prices, see `Forecast.band_factors`; None
+            for those of the paths.
+    """
     ends = found[:, 4:]
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(ends, tails, axis=1, method="weibull") if len(ends) else (ends[:, 0], ends[:, 0])
+    factors = np.ones(len(ends)) if factors is None else factors
+    low, high = price_band(ends, level, factors) if len(ends) else (ends[:, 0], ends[:, 0])
     return np.column_stack([found[:, :3], ends.mean(axis=1), low, high, found[:, 3]])

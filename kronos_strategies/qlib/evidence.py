@@ -59,12 +59,14 @@ def evidence_of_run(
     naive = naive_scores(keys)
     scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
     result = backtest_result(traded, held, equal_weight(dataset.market, traded.index))
+    sampled = model.forecasts(dataset.windows("test"), dataset.spec)
     paths, provenance = keep_paths(
-        tracked(model.forecasts(dataset.windows("test"), dataset.spec), "evaluate", "dates"),
+        tracked(sampled, "evaluate", "dates"),
         market,
         [h for h in DISTRIBUTION if h < dataset.spec.horizon],
         dataset.hold,
         dataset.deal_price,
+        post=model.postprocessing,
     )
     known = model.provenance
     assert known is not None  # it has just forecast
@@ -79,6 +81,7 @@ def evidence_of_run(
             warnings=(
                 *dataset.notices,
                 *seen_before(known, members.get_level_values("datetime").min()),
+                *model.postprocessing.warnings(members.get_level_values("datetime").min()),
                 *_warnings(members),
                 *_crowded(result, members),
                 *(f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce),
@@ -159,6 +162,7 @@ def _describe(model: KronosModel, dataset: KronosDataset, known: Provenance) -> 
         "lookback": f"{dataset.spec.lookback} traded bars",
         "horizon": f"{dataset.spec.horizon} bars",
         **describe(known),
+        "calibration": model.postprocessing.reason,
         **({"forecast store": model.store} if model.store else {}),
         "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
     }

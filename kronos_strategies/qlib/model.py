@@ -6,9 +6,11 @@ import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
 
+from kronos.candles import Candles
 from kronos.engine.fused import Precision
 from kronos.engine.generate import Window
 from kronos.forecast import Anchor, Provenance
+from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.progress import progress_bar
@@ -35,6 +37,8 @@ class KronosModel(Model):
         store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps them in
             a temporary one, so that a run's report reads what its scores were made of.
         store_dtype: of the paths in the store, "float32" or "float16".
+        calibration, candles, limits: what is done to paths when they are read, see `PathOptions`; the store keeps
+            them as sampled.
     """
 
     def __init__(
@@ -55,6 +59,9 @@ class KronosModel(Model):
         anchor: Anchor = "last_close",
         store: str | None = None,
         store_dtype: str = "float32",
+        calibration: str = "auto",
+        candles: Candles = "valid",
+        limits: str = "none",
     ) -> None:
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer or None
@@ -64,7 +71,9 @@ class KronosModel(Model):
         self.window, self.precision, self.compile, self.anchor = window, precision, compile, anchor
         self.store = store or None
         self.store_dtype = store_dtype
+        self.options = PathOptions(str(calibration), candles, str(limits))
         self.provenance: Provenance | None = None
+        self.postprocessing = Postprocessing()  # of the last forecasts
         # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
         # attributes that start with an underscore: a restored one loads its networks again.
         self._predictor: KronosPredictor | None = self._load()
@@ -88,17 +97,25 @@ class KronosModel(Model):
                 f"KronosModel reads windows of bars, which a {type(dataset).__name__} does not have. Use the class "
                 "KronosDataset of kronos_strategies.qlib.dataset."
             )
-        forecasts = self.forecasts(dataset.windows(segment), dataset.spec)
-        return pd.concat([signals(forecast, dataset.hold, dataset.deal_price) for forecast in forecasts])
+        sampled = self.forecasts(dataset.windows(segment), dataset.spec)
+        read = map(self.postprocessing, sampled)
+        return pd.concat([signals(forecast, dataset.hold, dataset.deal_price) for forecast in read])
 
     def forecasts(self, windows: Windows, spec: WindowSpec) -> Filled:
-        """Forecasts of the windows date by date, from the store where it has them; under a progress bar."""
+        """Forecasts of the windows date by date, from the store where it has them; under a progress bar.
+
+        They are as sampled; `self.postprocessing`, which this call sets, makes of them what is read.
+        """
         if getattr(self, "_predictor", None) is None:
             self._predictor, self._forecasts = self._load(), self._open()
         predictor, store = self._predictor, self._forecasts
         assert predictor is not None
         assert store is not None
         self.provenance = predictor.provenance(self.sampling, windows.digest())
+        self.postprocessing = self.options.resolve(
+            predictor.calibration, self.provenance, spec.horizon, spacing_of(windows)
+        )
+        logger.info("calibration: %s", self.postprocessing.reason)
         logger.info(
             "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
             self.checkpoint,
