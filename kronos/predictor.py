@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from kronos.bars import CLOSE, FEATURES
 from kronos.calibration import Calibration, own_calibration
 from kronos.candles import Candles
 from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
-from kronos.checks import as_integer
+from kronos.checks import as_choice, as_integer
 from kronos.config import SampleConfig
 from kronos.engine.chunks import WindowBytes, chunks
 from kronos.engine.device import default_budget, find_device, plain_torch
@@ -199,7 +199,7 @@ class KronosPredictor:
             calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's own calibration where
             there is one.
         """
-        _check_choice("candles", candles, get_args(Candles))
+        as_choice("candles", candles, get_args(Candles))
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         self._check_horizon(windows)
