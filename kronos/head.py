@@ -1,8 +1,8 @@
 """ReturnHead: a model's last hidden state -> expected cross-sectional ranks of returns. Knows no torch.
 
 A head reads what `KronosPredictor.embed` returns. It was trained together with the predictor and lies in its folder
-(`predictor/head.json`, `predictor/head.safetensors`), or it was fitted on a frozen checkpoint and has a folder of its
-own, whose head.json names that checkpoint.
+(`predictor/head.json`, `predictor/head.safetensors`), or it was fitted on a frozen checkpoint and has a folder of
+its own, whose head.json names that checkpoint.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class ReturnHead:
 
 
 def find_head(spec: str | Path) -> Path | None:
-    """The folder with head.json that a bundled name, a pair, a predictor's or a head's own folder has; else None."""
+    """The folder that holds the head.json of a bundled name, a pair, a predictor or a head alone; else None."""
     path = Path(spec).expanduser()
     places = (_PRETRAINED / str(spec) / "predictor", path / "predictor", path)
     return next((place for place in places if (place / HEAD_INFO).is_file()), None)
