@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kronos.bars import FEATURES, adjust_bars, check_bars, repair_bars
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
+    from kronos.head import ReturnHead
     from kronos.jumps import BarsWarning
     from kronos.model import Kronos
     from kronos.predictor import KronosPredictor
@@ -25,6 +26,7 @@ _HOMES = {
     "KronosTokenizer": "kronos.tokenizer",
     "ModelConfig": "kronos.config",
     "Provenance": "kronos.forecast",
+    "ReturnHead": "kronos.head",
     "SampleConfig": "kronos.config",
     "TokenizerConfig": "kronos.config",
     "Windows": "kronos.windows",
@@ -42,6 +44,7 @@ __all__ = [
     "KronosTokenizer",
     "ModelConfig",
     "Provenance",
+    "ReturnHead",
     "SampleConfig",
     "TokenizerConfig",
     "Windows",
