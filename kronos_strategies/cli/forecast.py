@@ -31,6 +31,7 @@ DEFAULTS = {
     "KRONOS_MARKET": "csi300",
     "KRONOS_LOOKBACK": "90",
     "KRONOS_HORIZON": "6",
+    "KRONOS_HOLD": "5",
     "KRONOS_SCORE": "auto",
     "KRONOS_TEST_START": "2023-01-03",
     "KRONOS_TEST_END": "2023-12-29",
@@ -163,6 +164,7 @@ def forecast(
         "KRONOS_MARKET": market,
         "KRONOS_LOOKBACK": lookback,
         "KRONOS_HORIZON": horizon,
+        "KRONOS_HOLD": max(1, min(5, horizon - 1)),  # a trade enters a day after its signal
         "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
         "KRONOS_TEST_END": f"{end:%Y-%m-%d}",
     }

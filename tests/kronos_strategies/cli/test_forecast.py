@@ -14,6 +14,7 @@ from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.store import ForecastStore
+from tests.kronos.builders import headed_pair
 from tests.kronos_strategies.qlib.conftest import TINY, use_store
 
 from .conftest import run
@@ -85,6 +86,7 @@ def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
         "KRONOS_SAMPLES": "2",
         "KRONOS_LOOKBACK": "30",
         "KRONOS_HORIZON": "3",
+        "KRONOS_HOLD": "2",
         "KRONOS_TEST_START": SPAN[0],
         "KRONOS_TEST_END": SPAN[1],
     }
@@ -180,3 +182,36 @@ def test_a_file_in_place_of_the_store_is_refused(bars, tmp_path, capsys):
     code, _, err = forecast(capsys, tmp_path / "file", bars)
     assert code == 2
     assert "is a file" in err
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The tiny checkpoint with a random head for 30 bars."""
+    return headed_pair(TINY, tmp_path_factory.mktemp("pair") / "headed", 48, lookback=30)
+
+
+def test_the_outputs_of_a_head_are_stored_beside_the_paths(bars, pair, tmp_path, capsys):
+    _, out, _ = forecast(capsys, tmp_path, bars, "--model", pair)
+    assert "return head headed (sha256" in row(out, "score")
+    assert len(list(tmp_path.glob("*/heads/*/date=*/*.parquet"))) == 6
+    assert len(list(tmp_path.glob("*/*/date=*/*.parquet"))) == 6
+
+
+def test_without_samples_the_head_alone_is_computed_and_the_next_command_finds_it(
+    bars, pair, tmp_path, capsys, monkeypatch
+):
+    code, out, _ = forecast(capsys, tmp_path, bars, "--model", pair, "--samples", 0, "--horizon", 10)
+    assert code == 0
+    assert not list(tmp_path.glob("*/*/_manifest.json"))
+    assert "KRONOS_SAMPLES=0" in out
+    use_store(bars)
+    monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
+    dataset = KronosDataset({"test": SPAN}, lookback=30, hold=5)
+    model = KronosModel(str(pair), device="cpu", samples=0, store=str(tmp_path))
+    assert model.predict(dataset).index.equals(dataset.windows().keys)
+
+
+def test_without_samples_and_without_a_head_nothing_is_computed(bars, tmp_path, capsys):
+    code, _, err = forecast(capsys, tmp_path, bars, "--samples", 0)
+    assert code == 2
+    assert "has no return head. Sample paths, or name --heads" in " ".join(err.split())

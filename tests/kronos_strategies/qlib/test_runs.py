@@ -53,7 +53,8 @@ def record(run_id: str, folder: Path):
 def test_model_settings_data_and_code_are_on_record(run_id, folder):
     params, metrics = record(run_id, folder).params, record(run_id, folder).metrics
     assert params["kronos.model"] == str(TINY)
-    assert (params["kronos.samples"], params["kronos.horizon"], params["kronos.hold"]) == ("2", "2", "1")
+    assert (params["kronos.samples"], params["kronos.horizon"], params["kronos.hold"]) == ("2", "6", "5")
+    assert params["kronos.score"] == "paths"
     for name in ("weights_sha256", "data_sha256"):
         assert len(params[f"kronos.{name}"]) == 64
     assert params["kronos.code_commit"] == (git_commit() or "-")
