@@ -67,7 +67,7 @@ def test_it_is_found_beside_a_predictor_and_in_a_folder_of_its_own(
 
 def test_a_checkpoint_without_a_head_says_how_to_get_one(tmp_path: Path) -> None:
     assert find_head(tmp_path) is None
-    with pytest.raises(FileNotFoundError, match="no return head. Fit one with `kronos train head"):
+    with pytest.raises(FileNotFoundError, match=r"no return head\. Fit one with `kronos train head"):
         ReturnHead.from_pretrained(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_a_checkpoint_without_a_head_has_paths() -> None:
     choice = choose_score("auto", [], ScoreUse(**USE))
     assert choice.described == "sampled paths: the checkpoint has no return head"
     assert choice.identity == "paths"
-    with pytest.raises(ValueError, match="score='head' needs a return head.*kronos train head"):
+    with pytest.raises(ValueError, match=r"score='head' needs a return head.*kronos train head"):
         choose_score("head", [], ScoreUse(**USE))
 
 

@@ -88,9 +88,9 @@ def test_the_evidence_holds_what_qlib_traded(folder):
     value, cash = traded["value"].loc[invested.index], traded["cash"].loc[invested.index]
     np.testing.assert_allclose(invested, value / (value + cash), rtol=1e-6)
     label = pd.read_pickle(artefacts(folder).parent / "label.pkl").iloc[:, 0]
-    own = evidence.labels[1]
+    own = evidence.labels[5]
     np.testing.assert_allclose(own, label.reindex(own.index), rtol=1e-6)
-    from_bars = evidence.market.at(evidence.market.earned(1), own.index)
+    from_bars = evidence.market.at(evidence.market.earned(5), own.index)
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
 
 
@@ -121,7 +121,7 @@ def test_report_makes_the_same_page_again_by_id_and_by_folder(run_id, inside, ca
 
 def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside):
     (store,) = (inside / "forecasts").glob("*/*")
-    contenders = [find_contender(each, "sqlite:///mlflow.db", None, 1) for each in (run_id, f"store={store}")]
+    contenders = [find_contender(each, "sqlite:///mlflow.db", None, 5) for each in (run_id, f"store={store}")]
     assert [contender.version.name for contender in contenders] == [f"kronos_tiny-{run_id[:8]}", "store"]
     comparison = hold_against(contenders)
     paired = comparison.table[comparison.table["version"] == "store"]
@@ -179,6 +179,6 @@ def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_pat
 def test_forecasts_too_short_for_the_trade_are_refused(inside):
     (store,) = (inside / "forecasts").glob("*/*")
     with pytest.raises(
-        ValueError, match=r"forecasts of 2 bars, too short for a trade that holds 5.*--horizon 6"
+        ValueError, match=r"forecasts of 6 bars, too short for a trade that holds 9.*--horizon 10"
     ):
-        find_contender(str(store), "sqlite:///mlflow.db", None, 5)
+        find_contender(str(store), "sqlite:///mlflow.db", None, 9)
