@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.head import HeadInfo, ReturnHead, import_lightgbm
-from kronos_strategies.heads.labels import HORIZONS, LABEL, return_labels
+from kronos.training.labels import HORIZONS, LABEL, MIN_NAMES
+from kronos_strategies.heads.labels import return_labels
 
 Kind = Literal["ridge", "lightgbm"]
 KINDS = ("ridge", "lightgbm")
@@ -102,7 +103,7 @@ class Split:
         for what, part in (("training", train), ("validation", valid)):
             if part is None or not part.notna().any().all():
                 raise ValueError(
-                    f"No {what} date has 20 names with returns over {max(horizons)} bars. Give more names, or "
+                    f"No {what} date has {MIN_NAMES} names with returns over {max(horizons)} bars. Give more names, or "
                     f"other dates: training until {settings.train_until:%Y-%m-%d}, validation from {embargo} bars "
                     f"later until {settings.valid_until:%Y-%m-%d}."
                 )

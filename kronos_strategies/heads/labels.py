@@ -1,4 +1,7 @@
-"""What a return head learns: where a name's next return ranks among the names of its date, beyond volatility."""
+"""What a return head learns, of any panel: where a name's return ranks among its date's, beyond volatility.
+
+The same label as in joint training (`kronos.training.labels`), whose bars lie on a tape of clean stretches.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-HORIZONS = (1, 5, 10)  # bars from close(t + 1)
-MIN_NAMES = 20  # of a date; one with fewer has no label
-VOLATILITY_BARS = 20
-LABEL = (
-    "rank of close(t+1) to close(t+1+h) among the names of a market and date, in [-0.5, 0.5] x sqrt(12), less its "
-    f"least-squares regression on the equally scaled rank of the {VOLATILITY_BARS}-bar volatility; dates with "
-    f"{MIN_NAMES} names or more"
-)
+from kronos.training.labels import MIN_NAMES, VOLATILITY_BARS
 
 
 def return_labels(

@@ -8,9 +8,9 @@ import pandas as pd
 
 from kronos.head import ReturnHead
 from kronos.predictor import KronosPredictor
+from kronos.training.labels import HORIZONS
 from kronos.windows import Windows
 from kronos_strategies.heads.fit import FitSettings, Kind, fit_head
-from kronos_strategies.heads.labels import HORIZONS
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import member_windows, traded_bars

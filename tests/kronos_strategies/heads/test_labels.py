@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.heads.labels import MIN_NAMES, return_labels
+from kronos.training.labels import MIN_NAMES
+from kronos_strategies.heads.labels import return_labels
 
 from .markets import DAYS, keys_of, panel_of
 
@@ -61,3 +62,23 @@ def test_bars_are_counted_by_what_a_name_traded(panel) -> None:
     assert (moved.loc[DAYS[60]][others] - plain.loc[DAYS[60]][others]).abs().max() < 12**0.5 * 3 / 29
     assert 1 <= position <= 30
     assert np.isnan(moved.loc[DAYS[62], "N00"])  # a date that it did not trade on
+
+
+def test_labels_are_those_of_joint_training(panel) -> None:
+    from kronos.bars import FEATURES
+    from kronos.training import labels as joint
+    from tests.kronos.training.builders import make_market
+
+    tape = make_market(24, 60)
+    frames = {}
+    for i in range(24):
+        rows = slice(60 * i, 60 * (i + 1))
+        index = pd.DatetimeIndex(tape.dates[rows], name="datetime")
+        frames[f"N{i:02d}"] = pd.DataFrame(tape.values[rows], index=index, columns=list(FEATURES))
+    dates = next(iter(frames.values())).index
+    keys = pd.MultiIndex.from_product([dates, sorted(frames)], names=["datetime", "instrument"])
+    until = dates[45]
+    ours = return_labels(frames, keys, joint.HORIZONS, until).unstack("instrument")
+    theirs = joint.return_labels(tape, f"{until:%Y-%m-%d}").reshape(24, 60, len(joint.HORIZONS))
+    for column, horizon in enumerate(joint.HORIZONS):
+        np.testing.assert_allclose(ours[horizon].to_numpy().T, theirs[:, :, column], atol=1e-5)
