@@ -19,7 +19,9 @@ from kronos_strategies.heads.labels import return_labels
 
 Kind = Literal["ridge", "lightgbm"]
 KINDS = ("ridge", "lightgbm")
-PENALTIES = np.logspace(-4, 2, 13)  # of the ridge, times the mean variance of a hidden unit
+# Of the ridge, times the mean variance of a hidden unit. A larger one leaves the few directions in which names differ
+# most, slow styles whose luck a short validation cannot tell from skill.
+PENALTIES = np.logspace(-3, 0, 7)
 ROUNDS, PATIENCE = 600, 60  # of LightGBM, at most and without a better validation
 TREES: dict[str, Any] = {
     "objective": "regression",
@@ -103,9 +105,9 @@ class Split:
         for what, part in (("training", train), ("validation", valid)):
             if part is None or not part.notna().any().all():
                 raise ValueError(
-                    f"No {what} date has {MIN_NAMES} names with returns over {max(horizons)} bars. Give more names, or "
-                    f"other dates: training until {settings.train_until:%Y-%m-%d}, validation from {embargo} bars "
-                    f"later until {settings.valid_until:%Y-%m-%d}."
+                    f"No {what} date has {MIN_NAMES} names with returns over {max(horizons)} bars. Give more "
+                    f"names, or other dates: training until {settings.train_until:%Y-%m-%d}, validation from "
+                    f"{embargo} bars later until {settings.valid_until:%Y-%m-%d}."
                 )
         assert train is not None
         assert valid is not None
