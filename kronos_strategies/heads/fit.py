@@ -19,8 +19,8 @@ from kronos_strategies.heads.labels import return_labels
 
 Kind = Literal["ridge", "lightgbm"]
 KINDS = ("ridge", "lightgbm")
-# Of the ridge, times the mean variance of a hidden unit. A larger one leaves the few directions in which names differ
-# most, slow styles whose luck a short validation cannot tell from skill.
+# Of the ridge, times the mean variance of a hidden unit. A larger one leaves the few directions in which names
+# differ most, slow styles whose luck a short validation cannot tell from skill.
 PENALTIES = np.logspace(-3, 0, 7)
 ROUNDS, PATIENCE = 600, 60  # of LightGBM, at most and without a better validation
 TREES: dict[str, Any] = {
