@@ -126,6 +126,8 @@ class ForecastSettings:
             found = self._sampled(windows, spec, progress)
         choice = self.choice()
         scored = np.ones(len(windows), bool) if daily is None or self.score == "head" else daily
+        if not self.samples and not scored.all():
+            self.choice(daily=False)  # says why these bars have no score at all
         if choice.heads and scored.any():
             outputs = [self._read(reader, windows[scored], spec) for reader in self._readers()]
             found[scored, SCORE] = choice.average(outputs)

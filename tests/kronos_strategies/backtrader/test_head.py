@@ -77,6 +77,8 @@ def test_bars_that_are_no_days_rank_by_paths(pair):
     panel = {"AAA": make_bars(60, freq="5min")}
     table = run(panel, kronos(model=str(pair)))
     pd.testing.assert_series_equal(table["score"], table["expected_return"], check_names=False)
+    with pytest.raises(ValueError, match=r"samples=0 samples no path.*bars are of another length"):
+        run(panel, kronos(model=str(pair), samples=0))
     forced = run(panel, kronos(model=str(pair), score="head"))
     assert not np.allclose(forced["score"].dropna(), forced["expected_return"].dropna())
 
