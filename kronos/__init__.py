@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kronos.candles import PriceLimits
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
+    from kronos.head import ReturnHead
     from kronos.jumps import BarsWarning
     from kronos.model import Kronos
     from kronos.predictor import KronosPredictor
@@ -27,6 +28,7 @@ _HOMES = {
     "ModelConfig": "kronos.config",
     "PriceLimits": "kronos.candles",
     "Provenance": "kronos.forecast",
+    "ReturnHead": "kronos.head",
     "SampleConfig": "kronos.config",
     "TokenizerConfig": "kronos.config",
     "Windows": "kronos.windows",
@@ -45,6 +47,7 @@ __all__ = [
     "ModelConfig",
     "PriceLimits",
     "Provenance",
+    "ReturnHead",
     "SampleConfig",
     "TokenizerConfig",
     "Windows",

@@ -19,7 +19,7 @@ from kronos.candles import Candles
 from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
 from kronos.checks import as_choice, as_integer
 from kronos.config import SampleConfig
-from kronos.engine.chunks import WindowBytes, chunks
+from kronos.engine.chunks import EmbedBytes, WindowBytes, chunks
 from kronos.engine.device import default_budget, find_device, plain_torch
 from kronos.engine.fused import Form, Precision
 from kronos.engine.generate import Window
@@ -233,6 +233,34 @@ class KronosPredictor:
             paths, windows.keys, windows.future, windows.last, provenance, decoded_close, volatility
         )
         return made.repaired() if candles == "valid" else made
+
+    @plain_torch()
+    def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """The model's last hidden state at the last bar of every window: one read of the window, no sampling.
+
+        Bars are scaled, clipped and tokenized as for `forecast`, and the model sees the last `max_context` tokens.
+        A row depends on its own window only, and is known at the close of the window's last bar.
+
+        Args:
+            windows: N windows of any lookbacks; their `future` is not read.
+            progress: called after each chunk with the number of windows done in it.
+
+        Returns:
+            (N, d_model) float32, after the final norm.
+
+        Raises:
+            ValueError: there are no windows.
+        """
+        if not len(windows):
+            raise ValueError("There are no windows to embed. Pass at least 1.")
+        hidden = np.empty((len(windows), self.model.config.d_model), np.float32)
+        need = EmbedBytes(self.model.config, self.tokenizer.config, self.max_context)
+        pipeline = self._pipeline()
+        for rows in chunks(windows.lengths, need, self.memory or default_budget(self.device)):
+            hidden[rows] = pipeline.embed(windows[rows])
+            if progress is not None:
+                progress(len(rows))
+        return hidden
 
     def predict(
         self,

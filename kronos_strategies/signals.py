@@ -17,7 +17,9 @@ SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
 
 
-def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataFrame:
+def signals(
+    forecast: Forecast, hold: int = 1, price: str = "close", score: pd.Series | None = None
+) -> pd.DataFrame:
     """Summarise sampled paths as ranked-signal columns.
 
     A signal dated t trades on bar t+1 and is held for `hold` bars, so what it can earn is
@@ -27,10 +29,11 @@ def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataF
         forecast: horizon of at least hold + 1.
         hold: bars that a position is held.
         price: feature that trades happen at, "close" or "open".
+        score: by (datetime, instrument), takes the place of the paths' score: that of a return head.
 
     Returns:
         Frame indexed (datetime, instrument), columns SIGNALS:
-        score: mean of r_s, a simple return.
+        score: mean of r_s, a simple return; or the score given.
         expected_return: mean of path_s[t+H] / close[t] - 1 on closes, over the whole horizon H.
         volatility: root mean square of the closes' log returns over paths and steps, per bar.
         prob_up: share of paths with r_s > 0.
@@ -41,7 +44,8 @@ def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataF
     """
     earned = tradable_returns(forecast, hold, price)
     gained, volatility = _whole_horizon(forecast)
-    columns = {"score": earned.mean(axis=1), "expected_return": gained.mean(axis=1), "volatility": volatility}
+    own = earned.mean(axis=1) if score is None else score.reindex(forecast.keys).to_numpy()
+    columns = {"score": own, "expected_return": gained.mean(axis=1), "volatility": volatility}
     return pd.DataFrame(columns | _spread(earned), index=forecast.keys, dtype=np.float64)
 
 

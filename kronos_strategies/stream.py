@@ -44,6 +44,20 @@ class Forecaster(Protocol):
         ...
 
 
+class Embedder(Protocol):
+    """What reads windows without sampling: `kronos.predictor.KronosPredictor`."""
+
+    sampling: SampleConfig
+
+    def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """(N, d_model) hidden states of the windows' last bars."""
+        ...
+
+    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
+        """What a forecast of these settings and this data is made with."""
+        ...
+
+
 class DatedWindows:
     """Windows by forecast date.
 

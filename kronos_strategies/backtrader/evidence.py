@@ -44,13 +44,14 @@ def evidence_of(run: Recording) -> Evidence:
             "resampled bars without the feed that they are made of: scores are read on the strategy's own bars."
         )
     naive, scarce = _naive(run, market, keys)
-    own = OWN if run.line == "expected_return" else f"{OWN} {run.line}"
+    own = OWN if run.line == "score" else f"{OWN} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
     horizons = sorted({*DECAY, run.hold})
     labels = pd.DataFrame({h: market.at(market.earned(h, run.price), keys) for h in horizons})
     paths, provenance = _forecasts(run, market)
     exposures = price_exposures(market.closes, market.amounts)
-    known = {} if provenance is None else describe(provenance)
+    sampled = run.settings is None or run.settings.samples > 0
+    known = {} if provenance is None else describe(provenance, sampled)
     code = f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}"
     return Evidence(
         about=About(
@@ -129,7 +130,7 @@ def _stored(run: Recording) -> StoredForecasts | None:
     if run.forecasts:
         return StoredForecasts(Path(run.forecasts))
     settings = run.settings
-    if settings is None or settings.store is None:
+    if settings is None or settings.store is None or settings.samples == 0:
         return None
     known = settings.predictor().provenance(settings.sampling(), "")
     spec = WindowSpec(run.together, settings.lookback, settings.horizon, settings.lookback)
@@ -159,13 +160,14 @@ def _read(
     said: list[pd.DataFrame],
 ) -> Iterator[Forecast]:
     """The run's own forecasts as sampled, by date; what the line says of the first k paths is put in `said`."""
+    by_head = run.line == "score" and run.settings is not None and run.settings.choice(run.daily).heads
     for date in dates:
         whole = stored.read(date)
         own = np.asarray(whole.keys.isin(made))
         if not own.any():
             continue
         forecast = whole[own]
-        if run.line in LINES:
+        if run.line in LINES and not by_head:
             said.append(_by_samples(post(forecast), LINES.index(run.line), run.level))
         yield forecast
 

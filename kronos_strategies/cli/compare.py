@@ -16,6 +16,8 @@ from rich.table import Table
 
 from kronos_strategies.cli.show import TRACKING, Tracking, note
 
+HOLD = 5  # bars that the score of bare forecasts holds, as in configs/kronos_csi300.yaml
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -50,8 +52,8 @@ def compare(
             folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives it a name.
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
             as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
-        horizon: bars that the label spans; it overlaps with its neighbours if that is more than one. That of the
-            runs when omitted, 1 for files and forecasts.
+        horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
+            runs when omitted, 5 for forecasts as in `qrun`, 1 for files.
         baseline: version that the others are held against; the first one when omitted.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
@@ -70,7 +72,7 @@ def compare(
     gates = [Gate.parse(text) for text in gate or ()]
     if horizon is not None and horizon < 1:
         raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
-    contenders = _contenders(runs, tracking, data, horizon or 1, calibration)
+    contenders = _contenders(runs, tracking, data, horizon or HOLD, calibration)
     chosen = _name(baseline, runs, [contender.version.name for contender in contenders])
     span = horizon or next((contender.horizon for contender in contenders if contender.horizon), 1)
     returns = read_labels(labels, span) if labels else None

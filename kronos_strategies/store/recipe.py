@@ -114,7 +114,7 @@ class Recipe:
     def folder(self) -> Path:
         """`<model>-<sha>/<settings sha>`, relative to the store."""
         return (
-            Path(f"{_label(self.provenance.model)}-{self.model['weights_sha256'][:12]}")
+            Path(f"{label_of(self.provenance.model)}-{self.model['weights_sha256'][:12]}")
             / self.settings_sha256[:12]
         )
 
@@ -136,7 +136,7 @@ class Recipe:
             raise ValueError(f"its settings are of another version of kronos-strategies ({error})") from None
 
 
-def _label(model: str) -> str:
+def label_of(model: str) -> str:
     """A checkpoint's name as part of a folder's: a path's last folder, a hub id with -- for its slash."""
     local = Path(model).is_absolute() or model.startswith((".", "~"))
     name = Path(model).expanduser().resolve().name if local else model

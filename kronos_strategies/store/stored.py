@@ -12,10 +12,10 @@ import pandas as pd
 from kronos.forecast import Forecast
 from kronos_strategies.store.files import (
     SUFFIX,
-    DamagedFileError,
     StoredFile,
     date_folder,
     date_label,
+    date_state,
     find_dates,
     find_file,
     locked,
@@ -139,18 +139,7 @@ class StoredForecasts:
 
     def state(self, date: pd.Timestamp, digest: str) -> str:
         """Which field of `Coverage` a date with windows of that digest belongs to."""
-        try:
-            file = find_file(self.folder, date)
-            if file is None:
-                return "missing"
-            if not file.holds(digest):
-                return "changed"
-            file.read()
-        except FileNotFoundError:  # replaced while we looked
-            return "changed"
-        except DamagedFileError:
-            return "damaged"
-        return "present"
+        return date_state(self.folder, date, digest)
 
     def write(self, forecast: Forecast) -> Path:
         """Store the forecasts of one date in the place of any that are there, e.g. those of another machine.

@@ -187,7 +187,7 @@ def calibration(study: DistributionStudy) -> Charts:
             figures.crps_skill(study), NO_OUTCOME,
         ),
         chart(
-            "samples", "RankIC against the number of paths", "Of the score from the first paths, with 95% bands.",
+            "samples", "RankIC against the number of paths", "Of what the first paths say, with 95% bands.",
             figures.samples(study), "The scores were not kept by number of paths.",
         ),
     )  # fmt: skip

@@ -51,11 +51,11 @@ def in_store(small_store: Path) -> Path:
     return small_store
 
 
-def qrun(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def qrun(folder: Path, config: Path = CONFIG, **settings: str) -> subprocess.CompletedProcess[str]:
     ours = {k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}
     command = Path(sys.executable).parent / "qrun"
     return subprocess.run(
-        [command, CONFIG],
+        [command, config],
         cwd=folder,
         env={**ours, "KRONOS_DEVICE": "cpu", "KRONOS_SAMPLES": "2", "KRONOS_MODEL": str(TINY), **settings},
         capture_output=True,
