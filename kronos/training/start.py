@@ -28,8 +28,8 @@ from kronos.training.head import HeadInfo, RankHead
 _Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
 
 # The sizes of kronos-nano, for weights that start from random ones.
-TOKENIZER_SIZE = TokenizerConfig(d_model=64, ff_dim=128, n_enc_layers=3, n_dec_layers=3, s1_bits=8, s2_bits=8)
-PREDICTOR_SIZE = ModelConfig(d_model=96, n_layers=4, n_heads=4, ff_dim=256)
+TOKENIZER_SIZE = TokenizerConfig(d_model=128, ff_dim=256, s1_bits=10, s2_bits=10)
+PREDICTOR_SIZE = ModelConfig(d_model=128, n_layers=5, n_heads=4, ff_dim=384)
 
 
 class Frozen(NamedTuple):
