@@ -19,11 +19,13 @@ from kronos.checkpoint import (
     trained_until,
 )
 from kronos.config import ModelConfig, TokenizerConfig
+from kronos.head import HeadInfo
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import RECORD
 from kronos.training.config import SCRATCH, STAGES, Stage, TrainingConfig
-from kronos.training.head import HeadInfo, RankHead
+from kronos.training.head import RankHead
+from kronos.training.labels import HORIZONS, LABEL
 
 _Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
 
@@ -165,7 +167,7 @@ def start_head(
         return None
     markets = tuple(source.label for source in sources)
     width = network.config.d_model
-    head = RankHead(HeadInfo(width, config.lookback, frequency, markets, trained_until))
+    head = RankHead(HeadInfo(width, HORIZONS, LABEL, config.lookback, frequency, markets, trained_until))
     if config.pretrained != SCRATCH:
         head.load(resolve(config.pretrained, "predictor"))
     return head
