@@ -19,7 +19,13 @@ from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores, traded_bars
+from kronos_strategies.qlib.market import (
+    backtest_result,
+    equal_weight,
+    member_rows,
+    naive_scores,
+    traded_bars,
+)
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.result import BacktestResult
 
@@ -47,14 +53,15 @@ def evidence_of_run(
         model: that made the signals.
         dataset: whose market, label and dates to evaluate on.
         signals: of KronosModel.
-        label: of the members, by (datetime, instrument).
+        label: of the scored rows, by (datetime, instrument).
         traded: Qlib's report of the backtest, by datetime.
         held: Qlib's positions at each close.
         trials: settings that were tried before this run, itself counted.
         industries: by instrument, see `read_industries`.
     """
     signals, label = _by_date(signals), _by_date(label)
-    keys, members = cast(pd.MultiIndex, signals.index), label.index
+    keys = cast(pd.MultiIndex, signals.index)
+    members = member_rows(dataset.market, *dataset.segments["test"])
     market = market_of(keys)
     naive = naive_scores(keys)
     scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
@@ -141,7 +148,7 @@ def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: Kron
 
 
 def _ledger(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
-    scored, labelled = members.isin(scored_keys), label.notna().to_numpy()
+    scored, labelled = members.isin(scored_keys), label.reindex(members).notna().to_numpy()
     return {
         "member rows": len(members),
         "no forecast (no trade that day, or too few bars)": int((~scored).sum()),

@@ -44,7 +44,7 @@ def member_windows(spec: WindowSpec, start: pd.Timestamp, end: pd.Timestamp) -> 
     Raises:
         ValueError: no member has bars enough.
     """
-    members = _member_rows(spec.universe, start, end)
+    members = member_rows(spec.universe, start, end)
     names = sorted(members.get_level_values("instrument").unique())
     return Windows.rolling(
         traded_bars(names, end),
@@ -56,6 +56,24 @@ def member_windows(spec: WindowSpec, start: pd.Timestamp, end: pd.Timestamp) -> 
         keys=members,
         min_bars=spec.min_bars,
     )
+
+
+def member_rows(market: str, start: pd.Timestamp, end: pd.Timestamp) -> pd.MultiIndex:
+    """(datetime, instrument) of each day of each stay in the market, with or without a trade."""
+    frame = D.features(D.instruments(market), ["$close"], start_time=start, end_time=end)
+    return frame.index.reorder_levels(KEYS)
+
+
+def scored_rows(spec: WindowSpec, start: pd.Timestamp, end: pd.Timestamp) -> pd.MultiIndex:
+    """The (datetime, instrument) that `member_windows` has a window of, without cutting any; may be empty."""
+    members = member_rows(spec.universe, start, end)
+    names = sorted(members.get_level_values("instrument").unique())
+    known = [
+        pd.MultiIndex.from_product([bars.index[spec.min_bars - 1 :], [name]], names=KEYS)
+        for name, bars in traded_bars(names, end).items()
+    ]
+    found = known[0].append(known[1:]) if known else members[:0]
+    return members[members.isin(found)].sort_values()
 
 
 def naive_scores(members: pd.Index) -> dict[str, pd.Series]:
@@ -73,7 +91,7 @@ def equal_weight(market: str, dates: pd.Index) -> pd.Series:
 
     A suspended member earns 0 until it trades again, and then the whole move since its last close.
     """
-    rows = _member_rows(market, dates[0], dates[-1])
+    rows = member_rows(market, dates[0], dates[-1])
     names = sorted(rows.get_level_values("instrument").unique())
     closes = D.features(names, ["$close"], end_time=dates[-1])["$close"].unstack("instrument").ffill()
     moves = pd.Series(closes.pct_change(fill_method=None).stack())
@@ -110,9 +128,3 @@ def _weights(held: Mapping[pd.Timestamp, Position]) -> pd.Series:
     index = pd.MultiIndex.from_arrays([[key[level] for key in keys] for level in (0, 1)], names=KEYS)
     values = [weight for weights in by_date.values() for weight in weights.values()]
     return pd.Series(values, index=index, dtype=float, name="weight").sort_index()
-
-
-def _member_rows(market: str, start: pd.Timestamp, end: pd.Timestamp) -> pd.MultiIndex:
-    """(datetime, instrument) of each day of each stay in the market, with or without a trade."""
-    frame = D.features(D.instruments(market), ["$close"], start_time=start, end_time=end)
-    return frame.index.reorder_levels(KEYS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
@@ -17,6 +19,9 @@ from kronos_strategies.signals import signals
 from kronos_strategies.store import Filled, ForecastStore, WindowSpec
 
 logger = get_module_logger(__name__)
+
+Prediction = Literal["score", "signals"]
+PREDICTIONS = ("score", "signals")
 
 
 class KronosModel(Model):
@@ -35,6 +40,9 @@ class KronosModel(Model):
         store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps them in
             a temporary one, so that a run's report reads what its scores were made of.
         store_dtype: of the paths in the store, "float32" or "float16".
+        prediction: what `predict` returns: "score", as Qlib's own models and all that read their predictions have
+            it, or "signals", the score and the other columns of `kronos_strategies.signals.SIGNALS`, for a
+            strategy that reads them.
     """
 
     def __init__(
@@ -55,7 +63,11 @@ class KronosModel(Model):
         anchor: Anchor = "last_close",
         store: str | None = None,
         store_dtype: str = "float32",
+        prediction: Prediction = "score",
     ) -> None:
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction='{prediction}' is unknown. Choose one of {list(PREDICTIONS)}.")
+        self.prediction = prediction
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer or None
         self.revision = revision or None
@@ -74,8 +86,20 @@ class KronosModel(Model):
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
         """Do nothing: a checkpoint arrives trained; `python -m kronos.training` trains one."""
 
-    def predict(self, dataset: KronosDataset, segment: str = "test") -> pd.DataFrame:
-        """Score the segment; a row dated t uses bars up to t and the calendar only.
+    def predict(self, dataset: KronosDataset, segment: str | slice = "test") -> pd.Series | pd.DataFrame:
+        """Score the segment, by its name or as a slice of dates, see `signals`.
+
+        Returns:
+            The score by (datetime, instrument), or the whole frame of `signals` with prediction="signals".
+
+        Raises:
+            TypeError: another kind of dataset, which knows neither traded bars nor future timestamps.
+        """
+        found = self.signals(dataset, segment)
+        return found if self.prediction == "signals" else found["score"]
+
+    def signals(self, dataset: KronosDataset, segment: str | slice = "test") -> pd.DataFrame:
+        """All signals of the segment; a row dated t uses bars up to t and the calendar only.
 
         Returns:
             Frame indexed (datetime, instrument), columns of `kronos_strategies.signals.SIGNALS`.

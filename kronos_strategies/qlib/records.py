@@ -71,18 +71,20 @@ class KronosRecord(ACRecordTemp):
         return ["report.html", "metrics.json", "signals.parquet", EVIDENCE]
 
     def _generate(self) -> None:
-        signals, label = self.load("pred.pkl"), self.load("label.pkl").iloc[:, 0]
+        prediction, label = self.load("pred.pkl"), self.load("label.pkl").iloc[:, 0]
         traded, held = self.load(f"report_normal_{FREQ}.pkl"), self.load(f"positions_normal_{FREQ}.pkl")
         params = self._params()
         trials = count_trials(self.recorder, params) if self.trials is None else self.trials
         evidence = evidence_of_run(
-            self.model, self.dataset, signals, label, traded, held, trials, self.industries
+            self.model, self.dataset, prediction, label, traded, held, trials, self.industries
         )
         log_run(self.recorder, params)
         report = report_on(evidence)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             report.save(folder)
+            whole = self.model.prediction == "signals"
+            signals = prediction if whole else self.model.signals(self.dataset)
             signals.to_parquet(folder / "signals.parquet")
             evidence.write(folder / EVIDENCE)
             self.recorder.save_objects(local_path=str(folder), artifact_path=self.artifact_path)

@@ -119,19 +119,23 @@ def test_a_segment_without_a_trading_day_is_refused(in_store):
         dataset(segments={"test": ("2023-03-04", "2023-03-05")})
 
 
-def test_a_segment_that_ends_after_the_store_is_refused_before_anything_is_forecast(in_store):
-    with pytest.raises(ValueError, match=r"ends after the store.*to 2023-06-30"):
-        dataset(segments={"test": ("2023-06-01", "2023-07-31")})
-    dataset(segments={"test": ("2023-06-01", "2023-07-02")})  # a weekend behind the last day harms nobody
+def test_a_segment_that_ends_after_the_store_or_never_is_scored_as_far_as_bars_reach(in_store):
+    for end in ("2023-07-31", None):
+        late = dataset(segments={"test": ("2023-06-26", end)})
+        dates = late.windows().keys.get_level_values("datetime")
+        assert dates.max() == pd.Timestamp("2023-06-30")
+        label = late.prepare("test", col_set="label")
+        assert label.index.equals(late.windows().keys)
 
 
-def test_without_a_future_calendar_a_segment_ends_a_day_earlier(small_store, tmp_path):
+def test_without_a_future_calendar_the_last_day_is_scored_too(in_store, small_store, tmp_path):
+    expected = dataset(segments={"test": ("2023-06-30", "2023-06-30")}, hold=3).windows().future
     shutil.copytree(small_store, tmp_path / "store")
     (tmp_path / "store" / "calendars" / "day_future.txt").unlink()
     use_store(tmp_path / "store")
-    with pytest.raises(ValueError, match=r"day_future.txt.*must end by 2023-06-29"):
-        dataset(segments={"test": ("2023-06-01", "2023-06-30")})
-    assert len(dataset(segments={"test": ("2023-06-29", "2023-06-29")}).windows())
+    last = dataset(segments={"test": ("2023-06-30", "2023-06-30")}, hold=3).windows()
+    assert len(last)
+    np.testing.assert_array_equal(last.future, expected)
 
 
 def test_a_benchmark_that_the_store_lacks_is_refused_before_anything_is_forecast(in_store):
