@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from filelock import FileLock
+from mlflow.tracking import MlflowClient
 from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from qlib.workflow.recorder import MLflowRecorder
@@ -29,6 +32,19 @@ def absolute(tracking: str) -> str:
     """
     file = Path(tracking.removeprefix(SQLITE)).expanduser()
     return f"{SQLITE}{file.resolve()}" if tracking.startswith(SQLITE) else tracking
+
+
+@cache
+def prepare_database(tracking: str) -> None:
+    """Make the database of an MLflow store, or bring it up to date, while no other process does.
+
+    MLflow itself takes no lock: of two processes that find no database, one fails on the other's half-made tables.
+    """
+    if not tracking.startswith(SQLITE):
+        return
+    file = Path(tracking.removeprefix(SQLITE))
+    with FileLock(f"{file}.lock"):
+        MlflowClient(tracking_uri=tracking).search_experiments(max_results=1)
 
 
 def local_path(uri: str) -> Path | None:
@@ -64,6 +80,12 @@ class KronosExpManager(MLflowExpManager):
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
         # A bar for each small local file drowns what qrun has to say.
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+    @property
+    def client(self) -> MlflowClient:
+        """Of the store of runs, whose database is there from the first call on."""
+        prepare_database(self.uri)
+        return super().client
 
     def create_exp(self, experiment_name: str | None = None) -> KronosExperiment:
         """A new experiment."""

@@ -104,20 +104,23 @@ def backtest_result(
     """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides.
 
     It starts with the bar of the first purchase. The book holds only cash before, and buys at that bar's
-    deal price, so the benchmarks earn nothing up to that close either.
+    deal price, so the benchmarks earn nothing up to that close either. `whole` keeps all bars as Qlib counts
+    them.
     """
     weights = _weights(held)
     invested = weights.index.get_level_values("datetime").unique()
     first = invested.min() if len(invested) else traded.index[0]
-    traded = traded.loc[first:]
-    benchmarks = pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal.loc[first:]})
+    whole = pd.DataFrame({"net": traded["return"] - traded["cost"], "benchmark": traded["bench"]})
+    benchmarks = pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal}).loc[first:]
     benchmarks.loc[first] = 0.0
+    traded = traded.loc[first:]
     return BacktestResult(
         returns=pd.DataFrame({"gross": traded["return"], "net": traded["return"] - traded["cost"]}),
         benchmarks=benchmarks,
         turnover=traded["turnover"],
         cost=traded["cost"],
         weights=weights,
+        whole=whole.assign(**{"equal weight": equal}),
     )
 
 
