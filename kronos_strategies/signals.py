@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kronos.bars import CLOSE
+from kronos.bars import CLOSE, PRICES
 from kronos.checks import as_integer
 from kronos.forecast import Forecast
 
@@ -25,7 +25,7 @@ def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataF
     Args:
         forecast: horizon of at least hold + 1.
         hold: bars that a position is held.
-        price: feature that trades happen at, "close" or "open".
+        price: that trades happen at: "close", "open" or "vwap".
 
     Returns:
         Frame indexed (datetime, instrument), columns SIGNALS:
@@ -50,7 +50,7 @@ def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") ->
     Args:
         forecast: horizon of at least hold + 1.
         hold: bars that a position is held.
-        price: feature that trades happen at, "close" or "open".
+        price: that trades happen at: "close", "open" or "vwap".
 
     Raises:
         ValueError: the horizon is too short, or a last close is not positive, so that no return exists.
@@ -99,6 +99,13 @@ def _spread(returns: np.ndarray) -> dict[str, np.ndarray]:
     return {"prob_up": (returns > 0).mean(axis=1), "q05": low, "q95": high}
 
 
+def sampled_price(forecast: Forecast, price: str) -> np.ndarray:
+    """(N, S, H) sampled open, high, low or close; of "vwap", which is not sampled, the mean of the four."""
+    if price == "vwap":
+        return forecast.paths[..., : len(PRICES)].mean(axis=-1, dtype=np.float64)
+    return forecast.path(price)
+
+
 def positive_prices(forecast: Forecast, price: str = "close") -> np.ndarray:
     """(N, S, H) float64, with sampled prices at or below zero lifted to a thousandth of the last close.
 
@@ -111,4 +118,4 @@ def positive_prices(forecast: Forecast, price: str = "close") -> np.ndarray:
     if (last <= 0).any():
         where = forecast.keys[int(np.argmax(last <= 0))]
         raise ValueError(f"The last close of {where} is not positive, so it has no return. Drop that window.")
-    return np.maximum(forecast.path(price), 1e-3 * last[:, None, None])
+    return np.maximum(sampled_price(forecast, price), 1e-3 * last[:, None, None])

@@ -8,7 +8,6 @@ from typing import TypeVar, cast
 
 import pandas as pd
 from qlib.backtest.position import Position
-from qlib.data import D
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
@@ -20,8 +19,10 @@ from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, des
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import (
+    DAY,
     backtest_result,
     equal_weight,
+    future_returns,
     member_rows,
     naive_scores,
     traded_bars,
@@ -61,11 +62,11 @@ def evidence_of_run(
     """
     signals, label = _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)
-    members = member_rows(dataset.market, *dataset.segments["test"])
-    market = market_of(keys)
-    naive = naive_scores(keys)
+    members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
+    market = market_of(keys, dataset.freq)
+    naive = naive_scores(keys, dataset.freq)
     scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
-    result = backtest_result(traded, held, equal_weight(dataset.market, traded.index))
+    result = backtest_result(traded, held, equal_weight(dataset.instruments, traded.index, dataset.freq))
     paths, provenance = keep_paths(
         tracked(model.forecasts(dataset.windows("test"), dataset.spec), "evaluate", "dates"),
         market,
@@ -119,10 +120,10 @@ def read_industries(file: Path) -> pd.Series:
     return table.set_index("instrument")["industry"].astype(str)
 
 
-def market_of(keys: pd.MultiIndex) -> Market:
+def market_of(keys: pd.MultiIndex, freq: str = DAY) -> Market:
     """All bars that the store has of the names in `keys`; later ones too, for what came after a forecast."""
     names = sorted(keys.get_level_values("instrument").unique())
-    bars = traded_bars(names, pd.Timestamp(D.calendar()[-1]))
+    bars = traded_bars(names, None, freq)
     panel = pd.concat(bars, names=["instrument"]).rename_axis(["instrument", "datetime"])
     return Market.of(_by_date(panel))
 
@@ -143,7 +144,10 @@ def _exposures(market: Market, keys: pd.MultiIndex, industries: pd.Series | None
 def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset) -> pd.DataFrame:
     """Returns over several horizons; of the run's own, Qlib's label."""
     horizons = sorted({*DECAY, dataset.hold})
-    columns = {h: market.at(market.earned(h, dataset.deal_price), keys) for h in horizons}
+    if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
+        columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
+    else:
+        columns = {h: market.at(market.earned(h, dataset.deal_price), keys) for h in horizons}
     return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
 
 
@@ -158,7 +162,7 @@ def _ledger(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> 
 
 
 def _describe(model: KronosModel, dataset: KronosDataset, known: Provenance) -> dict[str, str]:
-    start, end = dataset.segments["test"]
+    start, end = dataset.span("test")
     return {
         "market": dataset.market,
         "test": f"{start:%Y-%m-%d} to {end:%Y-%m-%d}",

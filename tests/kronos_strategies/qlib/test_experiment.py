@@ -68,3 +68,23 @@ def test_two_programs_started_in_a_fresh_folder_both_finish(small_store, tmp_pat
     }  # fmt: skip
     ended([start(commands[program], tmp_path, **settings) for program in programs])
     assert statuses(tmp_path) == ["FINISHED"] * 2
+
+
+FILES = """
+import sys, qlib
+from qlib.workflow import R
+from qlib.workflow.record_temp import SignalRecord
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.model import KronosModel
+if __name__ == "__main__":
+    qlib.init(provider_uri=sys.argv[1], kernels=1)
+    with R.start(experiment_name="files"):
+        data = KronosDataset({"test": ("2023-06-29", None)}, lookback=30)
+        SignalRecord(KronosModel(sys.argv[2], device="cpu", samples=2), data, R.get_recorder()).generate()
+"""
+
+
+def test_qlibs_default_store_of_files_works_from_a_script(small_store, tmp_path):
+    (tmp_path / "script.py").write_text(FILES)
+    ended([start([sys.executable, "script.py", small_store, TINY], tmp_path)])
+    assert len(list(tmp_path.glob("mlruns/*/*/artifacts/pred.pkl"))) == 1
