@@ -96,7 +96,7 @@ def forecast(
     from kronos_strategies.data.default import default_store
     from kronos_strategies.qlib.market import member_windows
     from kronos_strategies.qlib.registry import forecast_run
-    from kronos_strategies.qlib.source import check_market, check_span, use_source
+    from kronos_strategies.qlib.source import check_lookback, check_market, check_span, use_source
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     forecasts = ForecastStore(store, "float16" if float16 else "float32")
@@ -104,6 +104,7 @@ def forecast(
         model, tokenizer, revision, device, precision=precision, window=window, compile=compile
     )
     sampling = predictor.sampling.replaced(samples, T, top_p, top_k, seed)
+    check_lookback(lookback, predictor.max_context)
     bars = data or default_store()
     notices = use_source(bars, tracking)
     check_market(market)

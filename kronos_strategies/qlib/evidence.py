@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeVar, cast
 
 import pandas as pd
@@ -11,7 +10,6 @@ from qlib.backtest.position import Position
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
-from kronos.tables import read_table
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
@@ -58,7 +56,7 @@ def evidence_of_run(
         traded: Qlib's report of the backtest, by datetime.
         held: Qlib's positions at each close.
         trials: settings that were tried before this run, itself counted.
-        industries: by instrument, see `read_industries`.
+        industries: by instrument, see `industries.read_industries`.
     """
     signals, label = _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)
@@ -103,21 +101,6 @@ def evidence_of_run(
         provenance=provenance,
         result=result,
     )
-
-
-def read_industries(file: Path) -> pd.Series:
-    """The industry of each instrument, from columns instrument and industry of a CSV or parquet file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it lacks a column, or has an instrument twice.
-    """
-    table = read_table(file.expanduser(), ("instrument", "industry"), ()).dropna()
-    twice = table["instrument"].duplicated()
-    if twice.any():
-        name = table["instrument"][twice].iloc[0]
-        raise ValueError(f"{file} gives {name} an industry twice. Keep one row of each instrument.")
-    return table.set_index("instrument")["industry"].astype(str)
 
 
 def market_of(keys: pd.MultiIndex, freq: str = DAY) -> Market:

@@ -15,6 +15,7 @@ from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.source import check_lookback
 from kronos_strategies.signals import signals
 from kronos_strategies.store import Filled, ForecastStore, WindowSpec
 
@@ -112,6 +113,7 @@ class KronosModel(Model):
                 f"KronosModel reads windows of bars, which a {type(dataset).__name__} does not have. Use the class "
                 "KronosDataset of kronos_strategies.qlib.dataset."
             )
+        check_lookback(dataset.spec.lookback, self.max_context)
         forecasts = self.forecasts(dataset.windows(segment), dataset.spec)
         return pd.concat([signals(forecast, dataset.hold, dataset.deal_price) for forecast in forecasts])
 

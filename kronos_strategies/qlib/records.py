@@ -11,8 +11,9 @@ from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 
 from kronos_strategies.evidence import EVIDENCE
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.evidence import evidence_of_run, read_industries
+from kronos_strategies.qlib.evidence import evidence_of_run
 from kronos_strategies.qlib.experiment import local_path
+from kronos_strategies.qlib.industries import read_industries
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.registry import count_trials, log_run, run_params
 from kronos_strategies.report.build import report_on

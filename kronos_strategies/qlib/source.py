@@ -14,6 +14,7 @@ from qlib.config import C
 from qlib.data import D
 from qlib.log import set_global_logger_level
 
+from kronos.checks import as_integer
 from kronos_strategies.data.default import default_store, ensure_store, store_notices
 from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
 from kronos_strategies.qlib.market import DAY
@@ -102,6 +103,19 @@ def as_date(what: str, value: object) -> pd.Timestamp:
     except ValueError:
         pass
     raise ValueError(f"{what}={value!r} is not a date. Write it as 2023-01-03.")
+
+
+def check_lookback(lookback: object, most: int) -> None:
+    """Demand windows that the model reads whole.
+
+    Raises:
+        ValueError: a longer one, of which the model would read the last bars only.
+    """
+    if as_integer("lookback", lookback) > as_integer("max_context", most):
+        raise ValueError(
+            f"lookback={lookback} is more than the {most} bars of context that the model reads. Give {most} or less "
+            "(KRONOS_LOOKBACK, --lookback)."
+        )
 
 
 def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -> None:
