@@ -111,7 +111,7 @@ def backtrader_crypto(
     }
     own = {"topk": topk} if style == "rank" else {"hurdle": 2 * fee}
     sheet = {
-        "signal": "expected_return",
+        "signal": "score" if style == "rank" else "expected_return",
         "bars_per_year": YEAR // minutes,
         "trials": trials,
         "title": f"{len(panel)} crypto pairs, {minutes}-minute bars, {style.replace('_', ' or ')}, by Kronos",

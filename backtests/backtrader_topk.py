@@ -50,7 +50,7 @@ def backtrader_topk(
     samples: int = 20,
     seed: int = 0,
     device: str | None = None,
-    by: str = "expected_return",
+    by: str = "score",
     topk: int = 10,
     hysteresis: int = 5,
     every: int = 5,
@@ -78,7 +78,7 @@ def backtrader_topk(
         samples: paths a window.
         seed: of the draws.
         device: cpu, cuda or mps; the fastest there is without one.
-        by: line to rank by: expected_return, prob_up, volatility, ...
+        by: line to rank by: score, expected_return, prob_up, volatility, ...
         topk: names to hold on each side.
         hysteresis: ranks below topk at which a name that is held may stay.
         every: bars from one rebalance to the next.

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kronos.bars import FEATURES, adjust_bars, check_bars, repair_bars
+    from kronos.candles import PriceLimits
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
+    from kronos.head import ReturnHead
     from kronos.jumps import BarsWarning
     from kronos.model import Kronos
     from kronos.predictor import KronosPredictor
@@ -24,7 +26,9 @@ _HOMES = {
     "KronosPredictor": "kronos.predictor",
     "KronosTokenizer": "kronos.tokenizer",
     "ModelConfig": "kronos.config",
+    "PriceLimits": "kronos.candles",
     "Provenance": "kronos.forecast",
+    "ReturnHead": "kronos.head",
     "SampleConfig": "kronos.config",
     "TokenizerConfig": "kronos.config",
     "Windows": "kronos.windows",
@@ -41,7 +45,9 @@ __all__ = [
     "KronosPredictor",
     "KronosTokenizer",
     "ModelConfig",
+    "PriceLimits",
     "Provenance",
+    "ReturnHead",
     "SampleConfig",
     "TokenizerConfig",
     "Windows",

@@ -32,6 +32,17 @@ def as_number(name: str, value: object) -> int | float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+def as_choice(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    """One of several words.
+
+    Raises:
+        ValueError: it is another one; names all.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}='{value}' is none of {list(choices)}.")
+    return value
+
+
 def check_numbers(config: Any) -> None:
     """Make every field that a frozen dataclass declares as int or float one, or refuse it by name.
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from kronos.bars import FEATURES, PRICES
+from kronos.bars import CLOSE, FEATURES, PRICES
+from kronos.calibration import Calibration
+from kronos.candles import FLOOR, PriceLimits, Violations, count_violations, limit_paths, repair_paths
 from kronos.config import SampleConfig
+from kronos.path_statistics import price_band
 
 Anchor = Literal["last_close", "decoded_close"]  # where paths start
 MAX_RATIO = 2.0  # of a true last close to the decoded one, when paths are scaled by it
@@ -33,6 +38,9 @@ class Provenance:
         anchor: where paths start: "last_close", the true last close, or "decoded_close", the tokenizer's reading
             of it.
         data_sha256: of the windows that went in.
+        calibration: id of the calibration that has moved the paths; None for paths as sampled.
+        limits: whether price limits have clipped the paths.
+        candles: "valid" where the bars of the paths were repaired, else "raw".
     """
 
     model: str
@@ -47,6 +55,9 @@ class Provenance:
     precision: str
     anchor: str
     data_sha256: str
+    calibration: str | None = None
+    limits: bool = False
+    candles: str = "raw"
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,10 @@ class Forecast:
         decoded_close: (N,) float32, the close of the last bar as the tokenizer reads it: the price that the model
             continues. With `provenance.anchor` "last_close" the four prices of all paths are scaled from it to
             the true last close; with "decoded_close" they are raw. None for paths that no tokenizer made.
+        trailing_volatility: (N,) float32, deviation of the window's last 20 log returns, per bar; NaN or None where
+            it is not known.
+        calibration: that has moved the paths, which `band` asks for its conformal factors; None for paths as
+            sampled.
     """
 
     paths: np.ndarray
@@ -72,6 +87,8 @@ class Forecast:
     last: np.ndarray
     provenance: Provenance
     decoded_close: np.ndarray | None = None
+    trailing_volatility: np.ndarray | None = None
+    calibration: Calibration | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -85,6 +102,7 @@ class Forecast:
             timestamps=self.timestamps[rows],
             last=self.last[rows],
             decoded_close=None if self.decoded_close is None else self.decoded_close[rows],
+            trailing_volatility=None if self.trailing_volatility is None else self.trailing_volatility[rows],
         )
 
     @property
@@ -111,6 +129,100 @@ class Forecast:
             raise ValueError(f"'{feature}' is no feature. Choose one of {list(FEATURES)}.")
         return self.paths[..., FEATURES.index(feature)]
 
+    @property
+    def spacing(self) -> float | None:
+        """Seconds of the shortest step that is forecast; None where one step does not tell it."""
+        dates = pd.DatetimeIndex(self.keys.get_level_values("datetime")).to_numpy("datetime64[ns]")
+        return shortest_step(np.asarray(dates), self.timestamps)
+
+    def log_returns(self) -> np.ndarray:
+        """(N, S, H) float64 log returns from the last close to each sampled close.
+
+        A path is sampled on a linear scale, so a violent one can cross zero; closes at or below zero are lifted to
+        a thousandth of the last close first.
+
+        Raises:
+            ValueError: a last close is not positive.
+        """
+        last = positive_close(self.last[:, CLOSE], self.keys)[:, None, None]
+        return np.log(np.maximum(self.path("close"), FLOOR * last) / last)
+
+    def band(self, level: float) -> np.ndarray:
+        """(N, H, 2) closes between which the central `level` of the paths lie, by step.
+
+        Ends are quantiles at Weibull positions; where a calibration has moved the paths, its conformal factors
+        widen them around the median.
+
+        Raises:
+            ValueError: no share of the paths, or a last close is not positive.
+        """
+        if not 0 < level < 1:
+            raise ValueError(
+                f"level={level} is not a band. Pass a share of the paths between 0 and 1, such as 0.9."
+            )
+        floor = FLOOR * positive_close(self.last[:, CLOSE], self.keys)[:, None, None]
+        ends = price_band(np.maximum(self.path("close"), floor), level, self.band_factors(level))
+        return np.moveaxis(ends, 0, -1)
+
+    def band_factors(self, level: float) -> np.ndarray:
+        """(N, H) factors of the calibration that has moved the paths; 1 for paths as sampled."""
+        if self.calibration is None:
+            return np.ones(self.timestamps.shape)
+        return self.calibration.band_factors(level, self.keys, self.horizon)
+
+    def calibrated(self, calibration: Calibration | str | Path | None) -> Forecast:
+        """The same forecast with its paths moved to where outcomes fell.
+
+        All four prices of a step of a path move by the same factor; volume and amount stay. Candles stay as valid
+        as they are.
+
+        Args:
+            calibration: or the file of one; None and "none" move nothing. A checkpoint's own is
+                `KronosPredictor.calibration`.
+
+        Raises:
+            ValueError: it was fitted to other weights, sampling, horizon or bars; or the paths are calibrated.
+            FileNotFoundError: no such file.
+        """
+        if calibration is None or calibration == "none":
+            return self
+        if not isinstance(calibration, Calibration):
+            calibration = Calibration.read(calibration)
+        if self.provenance.calibration is not None:
+            raise ValueError(
+                f"The paths are calibrated by {self.provenance.calibration} already. Calibrate those as sampled."
+            )
+        calibration.check(self.provenance, self.horizon, self.spacing)
+        shift = calibration.shift(self.log_returns(), self.trailing_volatility, self.keys)
+        paths = self.paths.copy()
+        paths[..., : len(PRICES)] *= np.exp(shift).astype(np.float32)[..., None]
+        provenance = replace(self.provenance, calibration=calibration.id)
+        return replace(self, paths=paths, provenance=provenance, calibration=calibration)
+
+    def limited(self, limits: PriceLimits | Callable[[str], PriceLimits]) -> Forecast:
+        """The same forecast with prices clipped to limits around the close of the bar before.
+
+        Args:
+            limits: of all instruments, or what tells them by an instrument's name, e.g. `china_limits`.
+        """
+        names = self.keys.get_level_values("instrument").astype(str)
+        own = [limits if isinstance(limits, PriceLimits) else limits(name) for name in names]
+        rates = np.array([each.rate for each in own])
+        ticks = np.array([np.nan if each.tick is None else each.tick for each in own])
+        paths = limit_paths(self.paths, self.last[:, CLOSE], rates, ticks)
+        return replace(self, paths=paths, provenance=replace(self.provenance, limits=True))
+
+    def repaired(self) -> Forecast:
+        """The same forecast with valid bars, see `kronos.candles.repair_paths`."""
+        if self.provenance.candles == "valid":
+            return self
+        paths = repair_paths(self.paths, self.last[:, CLOSE])
+        return replace(self, paths=paths, provenance=replace(self.provenance, candles="valid"))
+
+    def violations(self) -> Violations:
+        """How many of the sampled bars are invalid; 0 of a repaired forecast's."""
+        return count_violations(self.paths)
+
     def frame(self) -> pd.DataFrame:
         """The average path in long form: index (datetime, instrument, step), columns timestamp and FEATURES."""
         n, horizon = self.timestamps.shape
@@ -125,6 +237,30 @@ class Forecast:
         frame = pd.DataFrame(self.mean().reshape(n * horizon, -1), index=index, columns=list(FEATURES))
         frame.insert(0, "timestamp", self.timestamps.ravel())
         return frame
+
+
+def shortest_step(dates: np.ndarray, timestamps: np.ndarray) -> float | None:
+    """Seconds of the shortest step from (N,) dates through (N, H) times ahead; None of a single step ahead.
+
+    One step may span a holiday; of two or more the shortest is the bars' own.
+    """
+    if timestamps.shape[1] < 2 or not len(timestamps):
+        return None
+    times = np.concatenate([dates[:, None], timestamps], axis=1).astype("datetime64[ns]")
+    return float(np.diff(times, axis=1).min() / np.timedelta64(1, "s"))
+
+
+def positive_close(last_close: np.ndarray, keys: pd.MultiIndex) -> np.ndarray:
+    """(N,) last closes as float64.
+
+    Raises:
+        ValueError: one of them is not positive, so that nothing has a return from there.
+    """
+    last = last_close.astype(np.float64)
+    if (last <= 0).any():
+        where = keys[int(np.argmax(last <= 0))]
+        raise ValueError(f"The last close of {where} is not positive, so it has no return. Drop that window.")
+    return last
 
 
 def anchor_paths(paths: np.ndarray, decoded_close: np.ndarray, last_close: np.ndarray) -> None:

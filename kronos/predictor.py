@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,12 @@ from rich.progress import Progress
 from typing_extensions import Self
 
 from kronos.bars import CLOSE, FEATURES
+from kronos.calibration import Calibration, own_calibration
+from kronos.candles import Candles
 from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
-from kronos.checks import as_integer
+from kronos.checks import as_choice, as_integer
 from kronos.config import SampleConfig
-from kronos.engine.chunks import WindowBytes, chunks
+from kronos.engine.chunks import EmbedBytes, WindowBytes, chunks
 from kronos.engine.device import default_budget, find_device, plain_torch
 from kronos.engine.fused import Form, Precision
 from kronos.engine.generate import Window
@@ -26,6 +28,7 @@ from kronos.engine.settings import CHECKS
 from kronos.engine.weights import WeightsDigest, computable, fingerprint, on_cpu
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.model import Kronos
+from kronos.path_statistics import trailing_volatility
 from kronos.sampling import SHARED, TorchDraws, date_uniforms
 from kronos.series import Timestamps, series_windows
 from kronos.tokenizer import KronosTokenizer
@@ -91,6 +94,7 @@ class KronosPredictor:
         self.precision, self.compile, self.memory = precision, compile, memory
         self.anchor = anchor
         self.sampling = SampleConfig()  # where a forecast names none
+        self.calibration: Calibration | None = None  # the checkpoint's own, which `forecast` does not apply
         self.origin = None  # unknown for networks that came from no file
         self._made: Pipeline | None = None
         self._made_of: list[Any] = []
@@ -167,6 +171,7 @@ class KronosPredictor:
         hub = hub._replace(force_download=False)  # it has just been fetched
         predictor.origin = origin(spec, tokenizer, revision, hub)
         predictor.sampling = sampling_defaults(spec, revision, hub)
+        predictor.calibration = own_calibration(spec)
         return predictor
 
     @plain_torch()
@@ -175,6 +180,7 @@ class KronosPredictor:
         windows: Windows,
         sampling: SampleConfig | None = None,
         progress: Callable[[int], None] | None = None,
+        candles: Candles = "valid",
     ) -> Forecast:
         """Sample futures of every window; lookbacks may differ.
 
@@ -186,10 +192,14 @@ class KronosPredictor:
             windows: N windows; their `future` sets the horizon.
             sampling: settings; when omitted those that suit the checkpoint (`self.sampling`).
             progress: called after each chunk with the number of windows done in it.
+            candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says.
+            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says. It is not
+            calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's own calibration where
+            there is one.
         """
+        as_choice("candles", candles, get_args(Candles))
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         self._check_horizon(windows)
@@ -218,7 +228,39 @@ class KronosPredictor:
         if self.anchor == "last_close":
             anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
-        return Forecast(paths, windows.keys, windows.future, windows.last, provenance, decoded_close)
+        volatility = trailing_volatility(windows.tape[:, CLOSE], windows.ends, windows.lengths)
+        made = Forecast(
+            paths, windows.keys, windows.future, windows.last, provenance, decoded_close, volatility
+        )
+        return made.repaired() if candles == "valid" else made
+
+    @plain_torch()
+    def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """The model's last hidden state at the last bar of every window: one read of the window, no sampling.
+
+        Bars are scaled, clipped and tokenized as for `forecast`, and the model sees the last `max_context` tokens.
+        A row depends on its own window only, and is known at the close of the window's last bar.
+
+        Args:
+            windows: N windows of any lookbacks; their `future` is not read.
+            progress: called after each chunk with the number of windows done in it.
+
+        Returns:
+            (N, d_model) float32, after the final norm.
+
+        Raises:
+            ValueError: there are no windows.
+        """
+        if not len(windows):
+            raise ValueError("There are no windows to embed. Pass at least 1.")
+        hidden = np.empty((len(windows), self.model.config.d_model), np.float32)
+        need = EmbedBytes(self.model.config, self.tokenizer.config, self.max_context)
+        pipeline = self._pipeline()
+        for rows in chunks(windows.lengths, need, self.memory or default_budget(self.device)):
+            hidden[rows] = pipeline.embed(windows[rows])
+            if progress is not None:
+                progress(len(rows))
+        return hidden
 
     def predict(
         self,

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from kronos.postprocessing import PathOptions
 from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
 from kronos_strategies.evaluation.versions.files import read_version
 from kronos_strategies.evaluation.versions.version import Version
 from kronos_strategies.evidence import ABOUT, EVIDENCE, Evidence
 from kronos_strategies.store.manifest import MANIFEST
 
+READ = PathOptions()  # what is done to paths unless something else is named
 Span = tuple[str | None, str | None]  # first and last date; None for all that there are
 
 
@@ -43,7 +45,9 @@ class Contender:
     warnings: tuple[str, ...] = ()
 
 
-def find_contender(argument: str, tracking: str, data: Path | None, hold: int) -> Contender:
+def find_contender(
+    argument: str, tracking: str, data: Path | None, hold: int, options: PathOptions = READ
+) -> Contender:
     """What an argument names; `NAME=` before it gives the version that name.
 
     Args:
@@ -51,6 +55,7 @@ def find_contender(argument: str, tracking: str, data: Path | None, hold: int) -
         tracking: address of the MLflow store of runs.
         data: Qlib store with the returns that followed forecasts; that of the run when omitted.
         hold: bars that the score of bare forecasts holds.
+        options: what is done to the paths of bare forecasts when they are read.
 
     Raises:
         FileNotFoundError: nothing of the kind is there.
@@ -62,8 +67,8 @@ def find_contender(argument: str, tracking: str, data: Path | None, hold: int) -
         version = read_version(path)
         return Contender(Version(name or version.name, version.score, version.losses, version.provenance))
     if path.is_dir():
-        return _of_folder(path, name or _called(path), data, hold)
-    return _of_run(rest, name, tracking, data, hold)
+        return _of_folder(path, name or _called(path), data, hold, options)
+    return _of_run(rest, name, tracking, data, hold, options)
 
 
 def find_evidence(argument: str, tracking: str) -> Evidence:
@@ -102,11 +107,13 @@ def of_evidence(evidence: Evidence, name: str) -> Contender:
     )
 
 
-def _of_folder(folder: Path, name: str, data: Path | None, hold: int, span: Span = (None, None)) -> Contender:
+def _of_folder(
+    folder: Path, name: str, data: Path | None, hold: int, options: PathOptions, span: Span = (None, None)
+) -> Contender:
     if (folder / MANIFEST).is_file():
         from kronos_strategies.qlib.forecasts import contender_of_forecasts
 
-        return contender_of_forecasts(folder, name, data, hold, span)
+        return contender_of_forecasts(folder, name, data, hold, span, options)
     if (folder / ABOUT).is_file() or (folder / EVIDENCE / ABOUT).is_file():
         return of_evidence(Evidence.read(folder if (folder / ABOUT).is_file() else folder / EVIDENCE), name)
     inside = sorted(path.parent for path in folder.glob(f"*/*/{MANIFEST}"))
@@ -116,7 +123,9 @@ def _of_folder(folder: Path, name: str, data: Path | None, hold: int, span: Span
     )
 
 
-def _of_run(argument: str, name: str, tracking: str, data: Path | None, hold: int) -> Contender:
+def _of_run(
+    argument: str, name: str, tracking: str, data: Path | None, hold: int, options: PathOptions
+) -> Contender:
     from kronos_strategies.qlib.runs import SHORT, data_folder, find_run, forecast_folder, forecast_span
 
     run = find_run(argument, tracking)
@@ -124,7 +133,7 @@ def _of_run(argument: str, name: str, tracking: str, data: Path | None, hold: in
     name = name or f"{model}-{run.info.run_id[:SHORT]}"
     folder = forecast_folder(run)
     if folder is not None:
-        return _of_folder(folder, name, data or data_folder(run), hold, forecast_span(run))
+        return _of_folder(folder, name, data or data_folder(run), hold, options, forecast_span(run))
     return of_evidence(find_evidence(argument, tracking), name)
 
 

@@ -127,8 +127,13 @@ class Evidence:
         )
 
 
-def describe(known: Provenance) -> dict[str, str]:
-    """What a forecast was made with, by label, ready to print."""
+def describe(known: Provenance, sampled: bool = True) -> dict[str, str]:
+    """What a forecast was made with, by label, ready to print.
+
+    Args:
+        known: of the forecast.
+        sampled: whether paths were sampled; a return head alone needs none.
+    """
     s = known.sampling
     found = {
         "model": known.model,
@@ -140,6 +145,13 @@ def describe(known: Provenance) -> dict[str, str]:
         "precision": known.precision,
         "paths start at": known.anchor.replace("_", " "),
     }
+    found |= {"calibration": known.calibration} if known.calibration else {}
+    if not sampled:
+        found = {
+            name: value
+            for name, value in found.items()
+            if name not in ("sampling", "paths start at", "window")
+        }
     return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
 
 

@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE, PRICES
+from kronos.candles import FLOOR
 from kronos.checks import as_integer
-from kronos.forecast import Forecast
+from kronos.forecast import Forecast, positive_close
 
 SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
 
 
-def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataFrame:
+def signals(
+    forecast: Forecast, hold: int = 1, price: str = "close", score: pd.Series | None = None
+) -> pd.DataFrame:
     """Summarise sampled paths as ranked-signal columns.
 
     A signal dated t trades on bar t+1 and is held for `hold` bars, so what it can earn is
@@ -26,10 +29,11 @@ def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataF
         forecast: horizon of at least hold + 1.
         hold: bars that a position is held.
         price: that trades happen at: "close", "open" or "vwap".
+        score: by (datetime, instrument), takes the place of the paths' score: that of a return head.
 
     Returns:
         Frame indexed (datetime, instrument), columns SIGNALS:
-        score: mean of r_s, a simple return.
+        score: mean of r_s, a simple return; or the score given.
         expected_return: mean of path_s[t+H] / close[t] - 1 on closes, over the whole horizon H.
         volatility: root mean square of the closes' log returns over paths and steps, per bar.
         prob_up: share of paths with r_s > 0.
@@ -40,7 +44,8 @@ def signals(forecast: Forecast, hold: int = 1, price: str = "close") -> pd.DataF
     """
     earned = tradable_returns(forecast, hold, price)
     gained, volatility = _whole_horizon(forecast)
-    columns = {"score": earned.mean(axis=1), "expected_return": gained.mean(axis=1), "volatility": volatility}
+    own = earned.mean(axis=1) if score is None else score.reindex(forecast.keys).to_numpy()
+    columns = {"score": own, "expected_return": gained.mean(axis=1), "volatility": volatility}
     return pd.DataFrame(columns | _spread(earned), index=forecast.keys, dtype=np.float64)
 
 
@@ -114,8 +119,5 @@ def positive_prices(forecast: Forecast, price: str = "close") -> np.ndarray:
     Raises:
         ValueError: a last close is not positive.
     """
-    last = forecast.last[:, CLOSE].astype(np.float64)
-    if (last <= 0).any():
-        where = forecast.keys[int(np.argmax(last <= 0))]
-        raise ValueError(f"The last close of {where} is not positive, so it has no return. Drop that window.")
-    return np.maximum(sampled_price(forecast, price), 1e-3 * last[:, None, None])
+    last = positive_close(forecast.last[:, CLOSE], forecast.keys)
+    return np.maximum(sampled_price(forecast, price), FLOOR * last[:, None, None])

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES
+from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos.windows import Windows
@@ -33,8 +34,23 @@ class Forecaster(Protocol):
         windows: Windows,
         sampling: SampleConfig | None = None,
         progress: Callable[[int], None] | None = None,
+        candles: Candles = "valid",
     ) -> Forecast:
         """Sample futures of every window."""
+        ...
+
+    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
+        """What a forecast of these settings and this data is made with."""
+        ...
+
+
+class Embedder(Protocol):
+    """What reads windows without sampling: `kronos.predictor.KronosPredictor`."""
+
+    sampling: SampleConfig
+
+    def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """(N, d_model) hidden states of the windows' last bars."""
         ...
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
@@ -97,7 +113,9 @@ def stream(
     sampling: SampleConfig,
     progress: ProgressReport = silent,
 ) -> Iterator[Forecast]:
-    """Forecasts of one date each, in order of dates, computed chunk by chunk as they are asked for.
+    """Forecasts of one date each as sampled, in order of dates, computed chunk by chunk as they are asked for.
+
+    `kronos.postprocessing` makes of them what is read.
 
     Args:
         forecaster: the predictor.
@@ -131,7 +149,7 @@ def forecast_chunk(
     sampling: SampleConfig,
     progress: Callable[[int], None],
 ) -> Iterator[Forecast]:
-    """Forecast several dates in one call and hand them out one by one; each owns its paths.
+    """Forecast several dates in one call and hand them out one by one, as sampled; each owns its paths.
 
     Args:
         forecaster: the predictor.
@@ -147,7 +165,7 @@ def forecast_chunk(
         done += windows
         progress(done)
 
-    whole = forecaster.forecast(dated.select(dates), sampling, advance)
+    whole = forecaster.forecast(dated.select(dates), sampling, advance, candles="raw")
     start = 0
     for date in dates:
         own = dated[date]

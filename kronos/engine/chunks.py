@@ -6,6 +6,8 @@ choose kernels by the number of rows. Equal chunks give equal bits, other chunks
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from kronos.config import DEPENDENCY_HEADS, ModelConfig, TokenizerConfig
@@ -13,7 +15,7 @@ from kronos.config import DEPENDENCY_HEADS, ModelConfig, TokenizerConfig
 FLOAT = 4  # bytes
 
 
-def chunks(lengths: np.ndarray, bytes_of: WindowBytes, budget: int) -> list[np.ndarray]:
+def chunks(lengths: np.ndarray, bytes_of: Callable[[int], int], budget: int) -> list[np.ndarray]:
     """Split N windows into chunks of rows, in order of length, so that little of a chunk is padding.
 
     Args:
@@ -61,6 +63,19 @@ class WindowBytes:
         decoding = 2 * t.d_model * (t.n_dec_layers - 1) * (seen + paths)
         decoding += _activations(t, max(seen, paths)) + 3 * t.n_heads * paths * (seen + self.horizon)
         return FLOAT * max(reading, decoding, _activations(t, length))
+
+
+class EmbedBytes:
+    """Bytes that reading one window takes at its peak, when nothing is sampled; an estimate, a little generous."""
+
+    def __init__(self, model: ModelConfig, tokenizer: TokenizerConfig, max_context: int) -> None:
+        self.model, self.tokenizer, self.max_context = model, tokenizer, max_context
+
+    def __call__(self, length: int) -> int:
+        """For a lookback of `length` bars."""
+        seen = min(length, self.max_context)
+        reading = _activations(self.model, seen) + 2 * self.model.d_model * seen
+        return FLOAT * max(reading, _activations(self.tokenizer, length))
 
 
 def _activations(config: ModelConfig | TokenizerConfig, rows: int) -> int:

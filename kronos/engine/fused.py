@@ -108,6 +108,7 @@ class FusedKronos:
     @torch.no_grad()
     def __init__(self, model: Kronos, form: Form) -> None:
         self.blocks = [FusedBlock(block, form) for block in model.transformer]
+        self.last = KeysValues(model.transformer[-1], form)
         self.norm = model.norm
         self.width = model.config.d_model // model.config.n_heads
         self.embedding = Tables([*_token_tables(model), *model.time_emb.weights()])
@@ -134,6 +135,21 @@ class FusedKronos:
         for block, attend in zip(self.blocks, attends, strict=True):
             x = block(x, turns, attend)
         return self.norm(x)
+
+    def last_hidden(
+        self, tokens: Tokens, stamps: Tensor, lengths: Tensor, turns: Tensor, cache: PrefixCache
+    ) -> Tensor:
+        """The trunk's output at each row's last bar alone: tokens (N, L), stamps (N, L, 5) -> (N, d).
+
+        The last block computes that position only: no other output of it is read.
+        """
+        x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
+        for block in self.blocks[:-1]:
+            x = block(x, turns, causal)
+        cache.store(*self.last(x, turns))
+        x = x[torch.arange(len(x), device=x.device), lengths - 1][:, None]
+        x = self.blocks[-1](x, turns[lengths - 1][:, None], lambda q, k, v: cache.read_prefix(q))
+        return self.norm(x)[:, 0]
 
     def s1_logits(self, hidden: Tensor) -> Tensor:
         """(N, R, d) -> (N, R, 2**s1_bits) float32."""

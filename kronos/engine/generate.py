@@ -82,6 +82,19 @@ def generate(
     return out
 
 
+@torch.inference_mode()
+def read_last(model: FusedKronos, prompt: Prompt, max_context: int) -> Tensor:
+    """(N, d): the hidden state, after the final norm, of each window's last bar; nothing is sampled.
+
+    Only the last `max_context` tokens of a window are seen, as `generate` sees them at its first step.
+    """
+    prompt = _tail(prompt, max_context)
+    cursor = cursor_of(prompt, steps=0)
+    turns = model.turns(cursor.positions)
+    cache = PrefixCache(cursor, samples=1, steps=0)
+    return model.last_hidden(prompt.tokens, prompt.stamps, prompt.lengths, turns, cache)
+
+
 class Decoded(NamedTuple):
     """Normalized bars that the tokenizer makes of tokens."""
 

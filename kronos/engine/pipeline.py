@@ -13,7 +13,7 @@ from torch import Tensor
 from kronos.bars import CLOSE, FEATURES
 from kronos.config import SampleConfig
 from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
-from kronos.engine.generate import Decoded, Window, decode, generate
+from kronos.engine.generate import Decoded, Window, decode, generate, read_last
 from kronos.engine.past import Prompt
 from kronos.engine.replay import Replay
 from kronos.engine.steps import StepRecorder
@@ -92,6 +92,16 @@ class Pipeline:
         prompt = Prompt(self.tokenizer.encode(bars), lengths, stamps, future, _even(windows))
         decoded = self._continue(prompt, sampling, draws, on_step)
         return _sampled(scale.invert(_joined(decoded).cpu().numpy()), sampling.samples)
+
+    @torch.inference_mode()
+    def embed(self, windows: Windows) -> np.ndarray:
+        """(N, d) float32, the hidden state of each window's last bar."""
+        normalised = windows.scale().apply(windows.values, self.clip)
+        bars, lengths, stamps = (
+            torch.from_numpy(array).to(self.device) for array in (normalised, windows.lengths, windows.stamps)
+        )
+        prompt = Prompt(self.tokenizer.encode(bars), lengths, stamps, stamps[:, :0], _even(windows))
+        return read_last(self.model, prompt, self.max_context).float().cpu().numpy()
 
     def _continue(
         self, prompt: Prompt, sampling: SampleConfig, draws: Draws, on_step: Callable[[], None] | None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 
-from kronos.checks import as_integer, as_number
+from kronos.checks import as_choice, as_integer, as_number
 from kronos.config import SampleConfig
 from kronos.engine.device import find_device
 from kronos.engine.fused import Precision
@@ -47,15 +48,6 @@ def _compile(value: Any) -> bool:
     return bool(value)
 
 
-def _choice(name: str, choices: tuple[str, ...]) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if value not in choices:
-            raise ValueError(f"{name}='{value}' is none of {list(choices)}.")
-        return value
-
-    return check
-
-
 def _instance(name: str, kind: type, example: str) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, kind):
@@ -71,9 +63,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "device": find_device,
     "max_context": _max_context,
     "clip": _clip,
-    "window": _choice("window", get_args(Window)),
-    "precision": _choice("precision", get_args(Precision)),
-    "anchor": _choice("anchor", get_args(Anchor)),
+    "window": partial(as_choice, "window", choices=get_args(Window)),
+    "precision": partial(as_choice, "precision", choices=get_args(Precision)),
+    "anchor": partial(as_choice, "anchor", choices=get_args(Anchor)),
     "compile": _compile,
     "memory": _memory,
     "sampling": _instance("sampling", SampleConfig, "one, e.g. SampleConfig(samples=10, T=0.6)"),

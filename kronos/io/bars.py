@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.frequency import FrequencyVotes
+from kronos.frequency import FrequencyVotes, infer_frequency
 from kronos.io.codes import is_wanted
 from kronos.io.files import find_files
 from kronos.io.notes import FileNotes
@@ -18,6 +18,8 @@ from kronos.io.rows import ReadOptions, Rows, has_instruments, read_rows, symbol
 from kronos.io.sessions import UnclearSessionError, to_sessions
 from kronos.io.table import EmptyFileError
 from kronos.io.units import describe_absent, hide_zeros
+
+_TELLING = 10  # bars of an instrument that tell their frequency
 
 
 class BarsOfFiles(NamedTuple):
@@ -155,6 +157,8 @@ class BarFiles:
         frame = pd.concat([part.frame for part in parts.values()], ignore_index=True)
         source = np.repeat(np.arange(len(parts)), [len(part.frame) for part in parts.values()])
         day_notes = self._date_sessions(frame, source, list(parts.items()))
+        if len(parts) > 1:
+            _check_frequencies(frame, source, list(parts))
         absent = hide_zeros(frame)
         repeated = frame.duplicated(["instrument", "datetime"], keep="last") & frame["datetime"].notna()
         for number, (file, part) in enumerate(parts.items()):
@@ -232,6 +236,22 @@ def read_bars(
     files = BarFiles(paths, ReadOptions(columns or {}, timezone, pad_codes), instruments)
     bars = dict(files.series())
     return BarsOfFiles(bars, files.notes, files.frequency)
+
+
+def _check_frequencies(frame: pd.DataFrame, source: np.ndarray, files: Sequence[Path]) -> None:
+    """Refuse to join bars of one instrument that have different frequencies."""
+    found: dict[str, tuple[str, Path]] = {}
+    for number, file in enumerate(files):
+        for name, times in frame[source == number].groupby("instrument")["datetime"]:
+            frequency = infer_frequency(pd.DatetimeIndex(times)) if len(times) >= _TELLING else None
+            if frequency is None:
+                continue
+            known, other = found.setdefault(str(name), (frequency, file))
+            if known != frequency:
+                raise ValueError(
+                    f"{other} has {known} bars of {name} and {file} has {frequency} bars: they mix bars of "
+                    "different frequencies. Keep one frequency per instrument, e.g. in folders of their own."
+                )
 
 
 def _span(times: pd.Series) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:

@@ -32,6 +32,9 @@ def warnings_of(
     """
     dates, names = (keys.get_level_values(level).unique() for level in ("datetime", "instrument"))
     yield from _model(run, provenance, dates.min())
+    if run.settings is not None and run.line == "score":
+        choice = run.settings.choice(run.daily)
+        yield from (*choice.warnings, *choice.seen_before(dates.min()))
     if len(names) < run.min_names:
         yield (
             f"Only {len(names)} feed{'s are' * (len(names) != 1) or ' is'} ranked: a correlation across fewer than "

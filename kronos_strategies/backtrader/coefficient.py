@@ -25,7 +25,7 @@ class InformationCoefficient(bt.Analyzer):
     union of the ranked feeds' bars: what a position earns that is decided at t, trades on the next bar and is held
     until the next rebalance. NaN unless the feed traded on both bars.
 
-        cerebro.addanalyzer(InformationCoefficient, signal="expected_return")
+        cerebro.addanalyzer(InformationCoefficient, signal="score")
         strategy.analyzers.informationcoefficient.get_analysis()
 
     Params:
@@ -41,7 +41,7 @@ class InformationCoefficient(bt.Analyzer):
         MissingExtra: scipy or statsmodels is missing.
     """
 
-    params = (("signal", "expected_return"), ("every", 0), ("hold", 0), ("price", "open"), ("min_names", 10))
+    params = (("signal", "score"), ("every", 0), ("hold", 0), ("price", "open"), ("min_names", 10))
 
     def start(self) -> None:
         """Find the lines; before a long run, not after it, comes what would stop it."""

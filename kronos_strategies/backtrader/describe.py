@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import backtrader as bt
 import numpy as np
@@ -13,11 +12,10 @@ import pandas as pd
 from kronos_strategies.backtrader.band import KronosBand
 from kronos_strategies.backtrader.book import BookTape
 from kronos_strategies.backtrader.forecasts import ForecastSettings
-from kronos_strategies.backtrader.indicator import KronosIndicator
+from kronos_strategies.backtrader.indicator import KronosIndicator, settings_of
 from kronos_strategies.backtrader.scores import ScoreTape, indicators_of
 from kronos_strategies.result import BARS_PER_YEAR
 
-_ABSENT = ("device", "store", "tokenizer", "revision")  # settings that an empty string leaves out, too
 DAYS_A_YEAR, SATURDAY = 365, 5
 LONGEST_DAYS = 4  # between bars that are daily; a week is longer
 FEW = 0.02  # of the orders; so many refused ones are worth a word
@@ -44,17 +42,12 @@ def forecast_settings(
     first = next((own for own in tape.sources.values() if isinstance(own, KronosIndicator)), None)
     if first is None:
         return Forecasts(None, "", 0.9)
-    settings, names = _settings(first), {data: name for name, data in feeds.items()}
+    settings, names = settings_of(first), {data: name for name, data in feeds.items()}
     kronos = (each for each in indicators_of(strategy) if isinstance(each, KronosIndicator | KronosBand))
     together = {
-        names[each.data] for each in kronos if (_settings(each), each.p.every) == (settings, first.p.every)
+        names[each.data] for each in kronos if (settings_of(each), each.p.every) == (settings, first.p.every)
     }
     return Forecasts(settings, ",".join(sorted(together)), first.p.level)
-
-
-def _settings(indicator: bt.Indicator) -> ForecastSettings:
-    values: dict[str, Any] = {f.name: getattr(indicator.p, f.name) for f in fields(ForecastSettings)}
-    return ForecastSettings(**values | {name: values[name] or None for name in _ABSENT})
 
 
 def describe_run(
@@ -64,6 +57,7 @@ def describe_run(
     line: str,
     label: str,
     settings: ForecastSettings | None,
+    daily: bool,
 ) -> dict[str, str]:
     """What ran, by label, ready to print."""
     names, own = list(tape.sources), next(iter(tape.sources.values()))
@@ -78,6 +72,7 @@ def describe_run(
         "signal": f"{line} of {kind}",
         "label": label,
         "rebalanced": f"every {tape.every} bar{'s' * (tape.every != 1)}",
+        **({"score": settings.choice(daily).described} if settings and line == "score" else {}),
         **(
             {"lookback": f"{settings.lookback} traded bars", "horizon": f"{settings.horizon} bars"}
             if settings

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kronos.calibration import own_calibration
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Forecast, Provenance
+from kronos.postprocessing import PathOptions, Postprocessing
 from kronos_strategies.backtrader.cautions import warnings_of
 from kronos_strategies.backtrader.outlook import LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
@@ -42,13 +44,14 @@ def evidence_of(run: Recording) -> Evidence:
             "resampled bars without the feed that they are made of: scores are read on the strategy's own bars."
         )
     naive, scarce = _naive(run, market, keys)
-    own = OWN if run.line == "expected_return" else f"{OWN} {run.line}"
+    own = OWN if run.line == "score" else f"{OWN} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
     horizons = sorted({*DECAY, run.hold})
     labels = pd.DataFrame({h: market.at(market.earned(h, run.price), keys) for h in horizons})
     paths, provenance = _forecasts(run, market)
     exposures = price_exposures(market.closes, market.amounts)
-    known = {} if provenance is None else describe(provenance)
+    sampled = run.settings is None or run.settings.samples > 0
+    known = {} if provenance is None else describe(provenance, sampled)
     code = f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}"
     return Evidence(
         about=About(
@@ -62,6 +65,7 @@ def evidence_of(run: Recording) -> Evidence:
                 *([run.notice] if run.notice else []),
                 *run.remarks,
                 *warnings_of(run, keys, provenance, result),
+                *_calibration_warnings(run, keys),
                 *(f"{name} is left out: it lacks bars for over half of the rows." for name in scarce),
             ),
             bars_per_year=run.bars_per_year,
@@ -114,8 +118,10 @@ def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provena
     if horizon - 1 > 1.5 * horizons[-1]:
         horizons.append(horizon - 1)  # as far as the paths reach: a signal trades a bar later
     said: list[pd.DataFrame] = []
-    forecasts = _read(stored, dates, made, run, said)
-    paths, provenance = keep_paths(forecasts, market, horizons, min(run.hold, horizon - 1), run.price)
+    post = _postprocessing(run, stored, dates)
+    forecasts = _read(stored, dates, made, run, post, said)
+    hold = min(run.hold, horizon - 1)
+    paths, provenance = keep_paths(forecasts, market, horizons, hold, run.price, post=post)
     return replace(paths, by_samples=pd.concat(said).sort_index()) if said else paths, provenance
 
 
@@ -124,11 +130,25 @@ def _stored(run: Recording) -> StoredForecasts | None:
     if run.forecasts:
         return StoredForecasts(Path(run.forecasts))
     settings = run.settings
-    if settings is None or settings.store is None:
+    if settings is None or settings.store is None or settings.samples == 0:
         return None
     known = settings.predictor().provenance(settings.sampling(), "")
     spec = WindowSpec(run.together, settings.lookback, settings.horizon, settings.lookback)
     return ForecastStore(settings.store).open(known, spec)
+
+
+def _calibration_warnings(run: Recording, keys: pd.MultiIndex) -> list[str]:
+    """Of a calibration that knows what comes after the first forecasts."""
+    if run.settings is None:
+        return []
+    return run.settings.postprocessing().warnings(keys.get_level_values("datetime").min())
+
+
+def _postprocessing(run: Recording, stored: StoredForecasts, dates: pd.DatetimeIndex) -> Postprocessing:
+    """What was done to the paths that the run read."""
+    options = PathOptions() if run.settings is None else run.settings.options
+    known, first = stored.recipe.provenance, stored.read(dates[0])
+    return options.resolve(own_calibration(known.model), known, first.horizon, first.spacing)
 
 
 def _read(
@@ -136,17 +156,19 @@ def _read(
     dates: pd.DatetimeIndex,
     made: pd.MultiIndex,
     run: Recording,
+    post: Postprocessing,
     said: list[pd.DataFrame],
 ) -> Iterator[Forecast]:
-    """The run's own forecasts date by date; what the line says of the first k paths is put aside in `said`."""
+    """The run's own forecasts as sampled, by date; what the line says of the first k paths is put in `said`."""
+    by_head = run.line == "score" and run.settings is not None and run.settings.choice(run.daily).heads
     for date in dates:
         whole = stored.read(date)
         own = np.asarray(whole.keys.isin(made))
         if not own.any():
             continue
         forecast = whole[own]
-        if run.line in LINES:
-            said.append(_by_samples(forecast, LINES.index(run.line), run.level))
+        if run.line in LINES and not by_head:
+            said.append(_by_samples(post(forecast), LINES.index(run.line), run.level))
         yield forecast
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES, check_timestamps
+from kronos.calibration import own_calibration
+from kronos.postprocessing import PathOptions
 from kronos_strategies.backtrader.bars import EARLIEST, told_apart
 from kronos_strategies.backtrader.outlook import COLUMNS, LINES, lines, outlooks
 from kronos_strategies.store import StoredForecasts
@@ -26,25 +28,33 @@ class ForecastData(bt.feeds.PandasData):
     params = tuple((name, -1) for name in COLUMNS)  # found by name
 
 
-def read_forecasts(stored: StoredForecasts, level: float = 0.9) -> pd.DataFrame:
+READ = PathOptions()
+
+
+def read_forecasts(stored: StoredForecasts, level: float = 0.9, options: PathOptions = READ) -> pd.DataFrame:
     """The lines of every stored forecast; reads each path, so once a process will do.
 
     Args:
         stored: forecasts of one model and one set of settings.
         level: share of the paths between lower and upper.
+        options: what is done to the paths when they are read.
 
     Returns:
         Frame indexed (datetime, instrument), columns LINES as `KronosIndicator` defines them, known at the close
         of the bar of that date.
 
     Raises:
-        ValueError: nothing is stored.
+        ValueError: nothing is stored, or the calibration that was named does not fit.
         DamagedFileError: a file is not what was written.
     """
-    parts = [
-        pd.DataFrame(lines(outlooks(forecast), level), index=forecast.keys, columns=list(LINES))
-        for forecast in stored
-    ]
+    known, parts, post = stored.recipe.provenance, [], None
+    for sampled in stored:
+        if post is None:
+            own = own_calibration(known.model)
+            post = options.resolve(own, known, sampled.horizon, sampled.spacing)
+        forecast = post(sampled)
+        table = lines(outlooks(forecast), level, forecast.band_factors(level)[:, -1])
+        parts.append(pd.DataFrame(table, index=forecast.keys, columns=list(LINES)))
     if not parts:
         raise ValueError(f"{stored.folder} holds no forecast. Fill it first, e.g. with `kronos forecast`.")
     return pd.concat(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kronos.candles import Candles
 from kronos.config import SampleConfig
-from kronos.forecast import Provenance
+from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimise import one_thread_after_fork
-from kronos_strategies.backtrader.outlook import outlooks
+from kronos_strategies.backtrader.outlook import ENDS, SCORE, outlooks
+from kronos_strategies.heads.choice import ScoreChoice, ScoreUse, choose_score
+from kronos_strategies.heads.readers import HeadReader, load_readers
 from kronos_strategies.progress import ProgressReport, part_of, silent
 from kronos_strategies.store import ForecastStore, WindowSpec
 from kronos_strategies.stream import stream
@@ -40,6 +44,10 @@ class ForecastSettings:
         store: folder of a `ForecastStore`; None remembers within the process.
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
+        calibration, candles, limits: of the paths when they are read, see `PathOptions`.
+        hold: bars that a position is held, which chooses the output of a return head.
+        score: "auto", "head" or "paths", see `kronos_strategies.heads.choice.choose_score`.
+        heads: names or folders of heads to average; the checkpoint's own when empty.
     """
 
     model: str
@@ -54,6 +62,12 @@ class ForecastSettings:
     store: str | None
     tokenizer: str | None
     revision: str | None
+    calibration: str = "auto"
+    candles: Candles = "valid"
+    limits: str = "none"
+    hold: int = 5
+    score: str = "auto"
+    heads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
@@ -65,6 +79,24 @@ class ForecastSettings:
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name}={value!r} is no number of bars. Pass a whole one, {least} or more.")
             object.__setattr__(self, name, int(value))
+        self.options  # noqa: B018 (refuses what is none)
+
+    @property
+    def options(self) -> PathOptions:
+        """What is done to the paths, as named."""
+        return PathOptions(self.calibration, self.candles, self.limits)
+
+    def postprocessing(self, windows: Windows | None = None) -> Postprocessing:
+        """What is done to the paths of some windows; of these settings, where the bars are not known.
+
+        Raises:
+            FileNotFoundError: no such calibration.
+            ValueError: the calibration that was named does not fit.
+        """
+        predictor = self.predictor()
+        known = predictor.provenance(self.sampling(), "")
+        spacing = None if windows is None or not len(windows) else spacing_of(windows)
+        return self.options.resolve(predictor.calibration, known, self.horizon, spacing)
 
     def predictor(self) -> KronosPredictor:
         """The model, loaded once a process."""
@@ -72,10 +104,32 @@ class ForecastSettings:
 
     def sampling(self) -> SampleConfig:
         """Of the paths."""
-        return self.predictor().sampling.replaced(self.samples, self.T, self.top_p, self.top_k, self.seed)
+        return self.predictor().sampling.replaced(
+            self.samples or 1, self.T, self.top_p, self.top_k, self.seed
+        )
+
+    def choice(self, daily: bool = True) -> ScoreChoice:
+        """Where the scores of daily bars, or of others, come from.
+
+        Raises:
+            ValueError: no head where one is asked for, or neither a head nor a path.
+        """
+        frequency = "1day" if daily else "another length"
+        use = ScoreUse(self.hold, self.lookback, price=None, frequency=frequency)
+        choice = choose_score(self.score, [reader.head for reader in self._readers()], use)
+        if self.samples == 0 and not choice.heads:
+            raise ValueError(
+                f"samples=0 samples no path, and the score cannot come from a head: {choice.why}. Ask for "
+                "samples=1 or more, or for the head anyway with score='head'."
+            )
+        return choice
 
     def outlooks(
-        self, windows: Windows, names: tuple[str, ...], progress: ProgressReport = silent
+        self,
+        windows: Windows,
+        names: tuple[str, ...],
+        progress: ProgressReport = silent,
+        daily: np.ndarray | None = None,
     ) -> np.ndarray:
         """Forecast what neither the memory nor the store has.
 
@@ -83,55 +137,105 @@ class ForecastSettings:
             windows: N of them, in order of (datetime, instrument).
             names: of all instruments that are ever forecast together; they label the store.
             progress: called as progress(windows done, N).
+            daily: (N,) bool, windows of daily bars, which a head may score; all when omitted.
 
         Returns:
-            (N, 4 + S), see `kronos_strategies.backtrader.outlook.outlooks`.
+            (N, 5 + S), see `kronos_strategies.backtrader.outlook.outlooks`; only the score is not NaN where nothing
+            is sampled.
         """
         one_thread_after_fork()
-        predictor, sampling = self.predictor(), self.sampling()
-        if self.store is None:
-            return _remembered(predictor, windows, sampling, progress)
         spec = WindowSpec(",".join(names), self.lookback, self.horizon, self.lookback)
-        filled = ForecastStore(self.store).fill(predictor, windows, spec, sampling, progress)
-        return np.concatenate([outlooks(forecast) for forecast in filled])
+        found = np.full((len(windows), ENDS), np.nan)
+        if self.samples:
+            found = self._sampled(windows, spec, progress)
+        choice = self.choice()
+        scored = np.ones(len(windows), bool) if daily is None or self.score == "head" else daily
+        if not self.samples and not scored.all():
+            self.choice(daily=False)  # says why these bars have no score at all
+        if choice.heads and scored.any():
+            outputs = [self._read(reader, windows[scored], spec) for reader in self._readers()]
+            found[scored, SCORE] = choice.average(outputs)
+        return found
+
+    def _sampled(self, windows: Windows, spec: WindowSpec, progress: ProgressReport) -> np.ndarray:
+        predictor, sampling, post = self.predictor(), self.sampling(), self.postprocessing(windows)
+        if self.store is not None:
+            filled = ForecastStore(self.store).fill(predictor, windows, spec, sampling, progress)
+            return np.concatenate([outlooks(post(forecast)) for forecast in filled])
+
+        def compute(missing: Windows, report: Callable[[int], None]) -> np.ndarray:
+            parts = stream(predictor, missing, sampling, lambda done, _: report(done))
+            return np.concatenate([outlooks(post(forecast)) for forecast in parts])
+
+        calibration = None if post.calibration is None else post.calibration.id
+        key = predictor.provenance(sampling, ""), calibration, post.limits, post.candles
+        named = post.calibration is not None or post.limits is not None
+        return _remembered(key, windows, compute, progress, named)
+
+    def _read(self, reader: HeadReader, windows: Windows, spec: WindowSpec) -> np.ndarray:
+        """(N, K) outputs of a head."""
+        predictor, head = reader
+        if self.store is not None:
+            return ForecastStore(self.store).head_outputs(predictor, head, windows, spec)
+        known = predictor.provenance(self.sampling(), "")
+        key = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
+        return _remembered(key, windows, lambda missing, _: head(predictor.embed(missing)), silent)
+
+    def _readers(self) -> list[HeadReader]:
+        return _load_heads(self.model, self.tokenizer, self.revision, self.device, self.heads)
+
+    def band_factors(self, windows: Windows, level: float) -> np.ndarray:
+        """(N,) factors of a band at the horizon, see `Forecast.band_factors`."""
+        calibration = self.postprocessing(windows).calibration
+        if calibration is None:
+            return np.ones(len(windows))
+        return calibration.band_factors(level, windows.keys, self.horizon)[:, -1]
 
 
-_MEMORY: dict[Provenance, dict[bytes, np.ndarray]] = {}
+_MEMORY: dict[Hashable, dict[bytes, np.ndarray]] = {}
 
 
 def _remembered(
-    predictor: KronosPredictor, windows: Windows, sampling: SampleConfig, progress: ProgressReport
+    key: Hashable,
+    windows: Windows,
+    compute: Callable[[Windows, Callable[[int], None]], np.ndarray],
+    progress: ProgressReport,
+    named: bool = False,
 ) -> np.ndarray:
-    memory = _MEMORY.setdefault(predictor.provenance(sampling, ""), {})
-    digests = _digests(windows)
+    """A row for each window: those in the memory of `key`, the others from `compute`; `named` as in `_digests`."""
+    memory = _MEMORY.setdefault(key, {})
+    digests = _digests(windows, named)
     missing = np.array([digest not in memory for digest in digests])
     known = int((~missing).sum())
     progress(known, len(windows))
     if missing.any():
         report = part_of(progress, known, len(windows))
-        parts = [
-            outlooks(forecast)
-            for forecast in stream(predictor, windows[missing], sampling, lambda done, _: report(done))
-        ]
         new = [digest for digest, due in zip(digests, missing, strict=True) if due]
-        memory.update(zip(new, np.concatenate(parts), strict=True))
+        memory.update(zip(new, compute(windows[missing], report), strict=True))
     found = np.array([memory[digest] for digest in digests])
     for digest in list(memory)[: max(0, len(memory) - REMEMBERED)]:  # the oldest first
         del memory[digest]
     return found
 
 
-def _digests(windows: Windows) -> list[bytes]:
-    """Of all that a window's forecast depends on: bars, calendar fields, date and times ahead; not of its name."""
+def _digests(windows: Windows, named: bool) -> list[bytes]:
+    """Of all that a window's forecast depends on: bars, calendar fields, date and times ahead.
+
+    Args:
+        windows: to tell apart.
+        named: whether it depends on the instrument's name too, as calibrations and price limits may.
+    """
+    names = windows.keys.get_level_values("instrument").astype(str) if named else [""] * len(windows)
     dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime")).as_unit("ns").asi8
     found = []
-    for end, length, future, date in zip(
-        windows.ends.tolist(), windows.lengths.tolist(), windows.future, dates, strict=True
+    for end, length, future, date, name in zip(
+        windows.ends.tolist(), windows.lengths.tolist(), windows.future, dates, names, strict=True
     ):
         bars = slice(end + 1 - length, end + 1)
         digest = hashlib.sha256(windows.tape[bars].tobytes())
         for array in (windows.tape_stamps[bars], future, date):
             digest.update(array.tobytes())
+        digest.update(name.encode())
         found.append(digest.digest())
     return found
 
@@ -141,3 +245,11 @@ def _load(model: str, tokenizer: str | None, revision: str | None, device: str |
     from kronos.predictor import KronosPredictor  # torch, which a run on stored forecasts does without
 
     return KronosPredictor.from_pretrained(model, tokenizer, revision, device)
+
+
+@lru_cache(maxsize=4)
+def _load_heads(
+    model: str, tokenizer: str | None, revision: str | None, device: str | None, heads: tuple[str, ...]
+) -> list[HeadReader]:
+    predictor = _load(model, tokenizer, revision, device)
+    return load_readers(predictor, heads, lambda other: _load(other, None, None, device))

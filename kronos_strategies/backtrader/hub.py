@@ -6,6 +6,7 @@ first indicator that is asked computes for all: once for all bars, or bar by bar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from kronos_strategies.backtrader.outlook import LINES, lines
 from kronos_strategies.backtrader.seat import Schedule, Seat
 from kronos_strategies.backtrader.tape import LoadedFeed
 from kronos_strategies.progress import ProgressReport, progress_bar, silent
+
+logger = logging.getLogger(__name__)
 
 _HUB = "_kronos_hub"  # of a strategy
 
@@ -72,8 +75,15 @@ class Hub:
             raise ValueError(
                 f"level={level} is no share of the paths. Pass a number between 0 and 1, such as 0.9."
             )
-        settings.sampling()  # loads the model, so that a wrong name fails before anything is run
-        group = self._groups.setdefault((settings, every), Group(self.strategy, settings, every))
+        choice = settings.choice()  # loads the model, so that a wrong name fails before anything is run
+        settings.sampling()
+        settings.postprocessing()
+        if (settings, every) not in self._groups:
+            self._groups[settings, every] = Group(self.strategy, settings, every)
+            logger.info("Scores of daily bars come from %s", choice.described)
+            for warning in choice.warnings:
+                logger.warning(warning)
+        group = self._groups[settings, every]
         group.levels.add(level)
         seat = group.seats.setdefault(id(data), Seat(data, self._names[id(data)], group.schedule))
         return Chair(group, seat, level)
@@ -86,12 +96,12 @@ class Chair:
         self._group, self._seat, self._level = group, seat, level
 
     def table(self) -> np.ndarray:
-        """(K, 8) `outlook.COLUMNS` at all bars of the feed, which is loaded whole."""
+        """(K, 9) `outlook.COLUMNS` at all bars of the feed, which is loaded whole."""
         self._group.load()
         return self._seat.table(self._level)
 
     def now(self) -> np.ndarray:
-        """(8,) `outlook.COLUMNS` at the current bar of the feed."""
+        """(9,) `outlook.COLUMNS` at the current bar of the feed."""
         if self._seat.moved():
             self._group.move()
         return self._seat.now(self._level)
@@ -105,6 +115,7 @@ class Cut(NamedTuple):
     times: np.ndarray  # (M,) datetime64[ns]
     ends: np.ndarray  # (N,) int64, each window's last bar
     future: np.ndarray  # (N, H) datetime64[ns]
+    daily: bool
 
 
 class Group:
@@ -139,7 +150,7 @@ class Group:
         for seat, feed in zip(seats, feeds, strict=True):
             ends = self.schedule.ends(np.searchsorted(bars, _stamps(seat.data)[feed.rows]) + 1)
             future = feed.futures(ends, self.settings.horizon)
-            cuts.append(Cut(seat.name, feed.values, feed.times, ends, future))
+            cuts.append(Cut(seat.name, feed.values, feed.times, ends, future, feed.daily))
         with progress_bar("forecast", "windows") as progress:
             found = self._forecast(cuts, progress)
         for seat, feed, cut, own in zip(seats, feeds, cuts, found, strict=True):
@@ -153,12 +164,13 @@ class Group:
         cuts = []
         for seat in due:
             feed = seat.running
-            cuts.append(Cut(seat.name, feed.values, feed.times, last, feed.future(self.settings.horizon)))
+            future = feed.future(self.settings.horizon)
+            cuts.append(Cut(seat.name, feed.values, feed.times, last, future, feed.daily))
         for seat, own in zip(due, self._forecast(cuts, silent), strict=True):
             seat.take({level: values[0] for level, values in own.items()})
 
     def _forecast(self, cuts: Sequence[Cut], progress: ProgressReport) -> Iterator[dict[float, np.ndarray]]:
-        """(N, 7) LINES by level of each asset's windows."""
+        """(N, 8) LINES by level of each asset's windows."""
         counts = [len(cut.ends) for cut in cuts]
         if not sum(counts):
             yield from ({level: np.empty((0, len(LINES))) for level in self.levels} for _ in cuts)
@@ -167,8 +179,11 @@ class Group:
         dates, names = (windows.keys.get_level_values(key) for key in KEYS)
         order = np.lexsort([names, dates])
         every_name = tuple(sorted(seat.name for seat in self.seats.values()))
-        found = self.settings.outlooks(windows[order], every_name, progress)[np.argsort(order)]
-        tables = {level: lines(found, level) for level in self.levels}
+        daily = np.repeat([cut.daily for cut in cuts], counts)[order]
+        found = self.settings.outlooks(windows[order], every_name, progress, daily)[np.argsort(order)]
+        tables = {
+            level: lines(found, level, self.settings.band_factors(windows, level)) for level in self.levels
+        }
         for stop, count in zip(np.cumsum(counts), counts, strict=True):
             yield {level: table[stop - count : stop] for level, table in tables.items()}
 

@@ -11,6 +11,7 @@ import numpy as np
 from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.hub import Chair, Hub
 from kronos_strategies.backtrader.outlook import COLUMNS
+from kronos_strategies.heads.readers import head_names
 
 PARAMS = (
     ("model", "kronos-nano"),
@@ -27,6 +28,12 @@ PARAMS = (
     ("store", None),
     ("tokenizer", None),
     ("revision", None),
+    ("calibration", "auto"),
+    ("candles", "valid"),
+    ("limits", "none"),
+    ("hold", 0),
+    ("score", "auto"),
+    ("heads", ""),
 )
 
 
@@ -41,8 +48,11 @@ class KronosIndicator(bt.Indicator):
     - volatility: root mean square of the paths' log returns over paths and steps, per bar.
     - prob_up: share of paths with p_s[H] > C.
     - forecast_close: mean of p_s[H], a price.
-    - lower, upper: quantiles of p_s[H] at (1 - level) / 2 and (1 + level) / 2, prices, at Weibull positions.
+    - lower, upper: quantiles of p_s[H] at (1 - level) / 2 and (1 + level) / 2, prices, at Weibull positions;
+      widened around the median by the conformal factor of a calibration.
     - max_drawdown: mean of the paths' deepest falls below the highest close so far, C included; 0 or negative.
+    - score: what to rank by: the output of a return head, an expected rank of the return over `hold` bars from the
+      next close on among the names of a market, in [-0.5, 0.5] * sqrt(12); the expected return without a head.
     - age: bars of this feed since the forecast, 0 where it was made at this bar.
 
     The first three are those of `kronos_strategies.signals.summary`. Until the next forecast all lines but age
@@ -70,6 +80,14 @@ class KronosIndicator(bt.Indicator):
             for other runs of this process.
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
+        calibration, candles, limits: what is done to the paths before they are read, see
+            `kronos.postprocessing.PathOptions`.
+        hold: bars that a position is held, which chooses the head's output; 0 takes `every`.
+        score: "head", "paths", or "auto": the head where the checkpoint has one, bars are daily, and lookback and
+            hold are what it was trained for. A score is its own window's: several outputs are averaged as they are.
+        heads: names or folders of heads to average, with commas; the checkpoint's own when empty.
+
+    With samples=0 nothing is sampled, and all lines but score and age are NaN.
 
     Raises:
         TypeError: the data is no feed, e.g. a line or another indicator.
@@ -85,7 +103,10 @@ class KronosIndicator(bt.Indicator):
         ("volatility", {"color": "#009E73"}),
         ("max_drawdown", {"color": "#D55E00"}),
         # Prices, shares and counts do not go with returns on one axis.
-        *((name, {"_plotskip": True}) for name in ("prob_up", "forecast_close", "lower", "upper", "age")),
+        *(
+            (name, {"_plotskip": True})
+            for name in ("prob_up", "forecast_close", "lower", "upper", "score", "age")
+        ),
     )
 
     def __init__(self) -> None:
@@ -114,13 +135,23 @@ def find_chair(indicator: bt.Indicator) -> Chair:
     Raises:
         TypeError, ValueError: as `KronosIndicator`.
     """
-    data, p = indicator.data, indicator.p
+    data = indicator.data
     if not isinstance(data, bt.AbstractDataBase):
         raise TypeError(
             f"{type(indicator).__name__} reads the bars of a feed, but got a {type(data).__name__}. Pass the feed "
             "itself, e.g. self.data."
         )
-    settings = ForecastSettings(
+    return Hub.of(indicator).chair(data, settings_of(indicator), indicator.p.every, indicator.p.level)
+
+
+def settings_of(indicator: bt.Indicator) -> ForecastSettings:
+    """What an indicator with PARAMS has forecast.
+
+    Raises:
+        ValueError: a parameter is out of range.
+    """
+    p = indicator.p
+    return ForecastSettings(
         model=p.model,
         lookback=p.lookback,
         horizon=p.horizon,
@@ -133,8 +164,13 @@ def find_chair(indicator: bt.Indicator) -> Chair:
         store=p.store or None,
         tokenizer=p.tokenizer or None,
         revision=p.revision or None,
+        calibration=str(p.calibration or "auto"),
+        candles=p.candles,
+        limits=str(p.limits or "none"),
+        hold=p.hold or p.every,
+        score=p.score,
+        heads=head_names(p.heads),
     )
-    return Hub.of(indicator).chair(data, settings, p.every, p.level)
 
 
 def write(indicator: bt.Indicator, table: np.ndarray) -> None:

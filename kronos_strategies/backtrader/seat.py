@@ -67,7 +67,7 @@ class Seat:
         self._table: dict[float, np.ndarray] = {}
 
     def table(self, level: float) -> np.ndarray:
-        """(K, 8) COLUMNS at each of the feed's bars, once `fill` has been called."""
+        """(K, 9) COLUMNS at each of the feed's bars, once `fill` has been called."""
         return self._table[level]
 
     def fill(self, feed: LoadedFeed, ends: np.ndarray, found: dict[float, np.ndarray]) -> None:
@@ -76,7 +76,7 @@ class Seat:
         Args:
             feed: the feed, loaded whole.
             ends: (N,) which of its traded bars have a forecast, ascending.
-            found: (N, 7) LINES by level.
+            found: (N, 8) LINES by level.
         """
         made = feed.rows[ends]
         latest = np.searchsorted(made, feed.rows, side="right") - 1  # -1: none yet
@@ -111,12 +111,12 @@ class Seat:
         return self.running.advance()
 
     def take(self, found: dict[float, np.ndarray]) -> None:
-        """Take the forecast of the current bar, (7,) LINES by level."""
+        """Take the forecast of the current bar, (8,) LINES by level."""
         self._found = found
         self._done, self._made = self._span, len(self.data)
 
     def now(self, level: float) -> np.ndarray:
-        """(8,) COLUMNS at the current bar."""
+        """(9,) COLUMNS at the current bar."""
         row = np.full(len(COLUMNS), np.nan)
         if self._found and self._traded():
             row[:-1], row[-1] = self._found[level], len(self.data) - self._made

@@ -15,7 +15,7 @@ from kronos_strategies.backtrader.indicator import KronosIndicator
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 
 RULES = {field.name: field.default for field in fields(PortfolioRules)} | {
-    "by": "expected_return",  # a KronosIndicator has no line `score`
+    "by": "score",
     "topk": 10,
 }
 
@@ -43,7 +43,7 @@ class KronosRankStrategy(bt.Strategy):
         every: one of them: bars from one forecast to the next, and from one rebalance to the next.
         ended_after: bars of other feeds of its length after which one without any counts as ended.
         haircut: part of the last close, in [0, 1), that is lost in selling an ended feed.
-        by, topk, hysteresis, side, ...: the fields of `PortfolioRules`, here ranking by expected_return.
+        by, topk, hysteresis, side, ...: the fields of `PortfolioRules`, here ranking by score.
 
     Raises:
         ValueError: rules that make no book, lines that they miss, or feeds without names of their own.

@@ -23,6 +23,7 @@ class FeedKind:
 
     Attributes:
         step: between two bars, in nanoseconds, the lower median; None where they are dated with a day.
+        one_day: whether a bar is a day, neither less nor more.
     """
 
     def __init__(self, data: bt.AbstractDataBase, times: np.ndarray) -> None:
@@ -30,6 +31,7 @@ class FeedKind:
         daily = data._timeframe >= bt.TimeFrame.Days and (days[1:] != days[:-1]).all()
         steps = np.sort(np.diff(times).astype(np.int64))
         self.step = None if daily else int(steps[(len(steps) - 1) // 2])
+        self.one_day = daily and (data._timeframe, data._compression) == (bt.TimeFrame.Days, 1)
         self._timeframe, self._compression, self._calendar = (
             data._timeframe,
             data._compression,
@@ -57,6 +59,7 @@ class LoadedFeed:
         values: (M, 6) float32 FEATURES.
         times: (M,) datetime64[ns] that windows are dated with.
         rows: (M,) int64, which of the feed's bars these are.
+        daily: whether a bar is a day.
 
     Raises:
         ValueError: bars out of order, or two of one time.
@@ -68,9 +71,10 @@ class LoadedFeed:
         check_order(bars.utc, name)
         self.values, self.rows = bars.values, np.flatnonzero(bars.traded)
         self.times = told_apart(bars.times, EARLIEST)
+        self.daily = False
         if len(self.times) >= lookback:
             kind = FeedKind(data, self.times[:lookback])
-            self.times, self._ahead = kind.dated(self.times), kind.ahead()
+            self.times, self._ahead, self.daily = kind.dated(self.times), kind.ahead(), kind.one_day
             if kind.step is None:
                 check_order(self.times, name)
 
@@ -105,6 +109,11 @@ class RunningFeed:
         self._latest = EARLIEST  # local
         self._kind: FeedKind | None = None  # until a window is full
         self._ahead: TimesAhead | None = None
+
+    @property
+    def daily(self) -> bool:
+        """Whether a bar is a day; known once a window is full."""
+        return self._kind is not None and self._kind.one_day
 
     def advance(self) -> bool:
         """Read up to the feed's current bar.

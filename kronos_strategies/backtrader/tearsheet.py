@@ -54,7 +54,7 @@ class KronosTearSheet(bt.Analyzer):
     """
 
     params = (
-        ("signal", "expected_return"),
+        ("signal", "score"),
         ("every", 0),
         ("hold", 0),
         ("price", "open"),
@@ -124,7 +124,13 @@ class KronosTearSheet(bt.Analyzer):
             notice=self.p.notice,
             forecasts=self.p.forecasts,
             described=describe_run(
-                self.strategy, tape, dates, self.p.signal, label_of(self.p.price, hold), forecasts.settings
+                self.strategy,
+                tape,
+                dates,
+                self.p.signal,
+                label_of(self.p.price, hold),
+                forecasts.settings,
+                shown.daily,
             ),
             remarks=tuple(remarks(self.strategy, self._book)),
         )

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from cyclopts import App, Parameter
 
 from kronos.console import run_command, show_log
+from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.forecast import forecast
@@ -23,6 +24,7 @@ app = App(
     version=lambda: version("kronos-strategies"),
     default_parameter=Parameter(negative=()),
 )
+app.command(calibrate)
 app.command(compare)
 app.command(data)
 app.command(forecast)

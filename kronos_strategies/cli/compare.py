@@ -16,6 +16,8 @@ from rich.table import Table
 
 from kronos_strategies.cli.show import TRACKING, Tracking, note
 
+HOLD = 5  # bars that the score of bare forecasts holds, as in configs/kronos_csi300.yaml
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -33,6 +35,7 @@ def compare(
     html: Path | None = None,
     json: Path | None = None,
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+    calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
     tracking: Tracking = TRACKING,
 ) -> None:
     """Hold versions of a model against a baseline, date by date, on the rows that all of them have.
@@ -49,8 +52,8 @@ def compare(
             folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives it a name.
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
             as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
-        horizon: bars that the label spans; it overlaps with its neighbours if that is more than one. That of the
-            runs when omitted, 1 for files and forecasts.
+        horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
+            runs when omitted, 5 for forecasts as in `qrun`, 1 for files.
         baseline: version that the others are held against; the first one when omitted.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
@@ -58,6 +61,8 @@ def compare(
         json: file of all figures to write.
         data: Qlib store of the returns that followed forecasts; when omitted, the one they were made of if it is on
             record, else the simulated market.
+        calibration: of the paths of folders of forecasts: auto for a checkpoint's own where it fits, none, or a
+            file of `kronos calibrate`. Runs of `qrun` keep theirs.
         tracking: MLflow store of the runs.
     """
     from kronos_strategies.contenders import hold_against
@@ -67,7 +72,7 @@ def compare(
     gates = [Gate.parse(text) for text in gate or ()]
     if horizon is not None and horizon < 1:
         raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
-    contenders = _contenders(runs, tracking, data, horizon or 1)
+    contenders = _contenders(runs, tracking, data, horizon or HOLD, calibration)
     chosen = _name(baseline, runs, [contender.version.name for contender in contenders])
     span = horizon or next((contender.horizon for contender in contenders if contender.horizon), 1)
     returns = read_labels(labels, span) if labels else None
@@ -85,15 +90,19 @@ def compare(
         sys.exit(1)
 
 
-def _contenders(runs: Sequence[str], tracking: str, data: Path | None, hold: int) -> list[Contender]:
+def _contenders(
+    runs: Sequence[str], tracking: str, data: Path | None, hold: int, calibration: str
+) -> list[Contender]:
     """What the arguments mean."""
+    from kronos.postprocessing import PathOptions
     from kronos_strategies.contenders import find_contender
 
+    options = PathOptions(calibration)
     if len(runs) < 2:
         raise ValueError(
             f"{len(runs)} version(s) make no comparison. Give two or more runs or files of scores."
         )
-    contenders = [find_contender(run, tracking, data, hold) for run in runs]
+    contenders = [find_contender(run, tracking, data, hold, options) for run in runs]
     names = [contender.version.name for contender in contenders]
     if twice := [name for name in names if names.count(name) > 1]:
         same = [run for run, name in zip(runs, names, strict=True) if name == twice[0]]

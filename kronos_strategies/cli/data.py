@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note, qrun_command, show_next
+from kronos_strategies.cli.show import note, show_next
+from kronos_strategies.cli.workflow import next_run
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def import_files(
     /,
     *,
     to: Path,
-    market: str = "csi300",
+    market: str | None = None,
+    region: Literal["cn", "us", "tw"] | None = None,
     benchmark: Path | None = None,
     membership: Path | None = None,
     columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
@@ -49,7 +51,9 @@ def import_files(
             them. With a factor or an adjusted close prices are raw (adjusted = price * factor), without one they
             count as adjusted.
         to: the folder to make.
-        market: name of the market that the members form in Qlib.
+        market: name of the market that the members form in Qlib; csi300 for Chinese shares, else the region's.
+        region: by whose rules of trade the next command runs: cn, tw, or us with single shares and no price limit;
+            as the instruments are called when omitted.
         benchmark: bars of one or several indices.
         membership: dated membership: instrument, start, end, a row for each stay. Without it a name is a member
             from its first to its last bar, which favours survivors if the names were chosen today.
@@ -62,6 +66,7 @@ def import_files(
     from kronos.io.rows import ReadOptions
     from kronos_strategies.data.importer import import_bars, import_benchmarks
     from kronos_strategies.data.qlib_store import write_store
+    from kronos_strategies.data.regions import REGIONS, default_market, guess_region
 
     bars, report = import_bars(files, ReadOptions(parse_columns(columns), timezone, pad_codes))
     _show_ledger("bars", report)
@@ -73,6 +78,9 @@ def import_files(
         )
         _show_ledger("benchmarks", index_report)
         source["benchmarks"] = index_report.ledger()
+    symbols = bars["instrument"].unique()
+    rules = REGIONS[region] if region else guess_region(symbols)
+    market, source["region"] = market or default_market(rules, symbols), rules.name
     spans, source["membership"], remark = _members(membership, bars, pad_codes)
     with progress_bar("writing", "instruments") as progress:
         summary = write_store(
@@ -84,7 +92,7 @@ def import_files(
             overwrite=overwrite,
             progress=progress,
         )
-    _show_store(summary, remark)
+    _show_store(summary, market, remark)
 
 
 @data.command
@@ -108,7 +116,9 @@ def simulate(
     config = MarketConfig(seed=seed, names=names)
     with progress_bar("writing", "instruments") as progress:
         summary = write_simulated(to, config, market, overwrite=overwrite, progress=progress)
-    _show_store(summary, "these data are SIMULATED; an effect found here was planted and is no alpha.")
+    _show_store(
+        summary, market, "these data are SIMULATED; an effect found here was planted and is no alpha."
+    )
 
 
 def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple[DataFrame, object, str]:
@@ -145,35 +155,19 @@ def _show_ledger(what: str, report: ImportReport) -> None:
         note(console, remark)
 
 
-def _show_store(summary: StoreSummary, remark: str) -> None:
+def _show_store(summary: StoreSummary, market: str, remark: str) -> None:
     """Print what the store holds, and the command to run next."""
+    from kronos_strategies.data.regions import region_of_store
+
     table = Table(show_header=False)
     table.add_row("store", str(summary.path))
     table.add_row("days", f"{summary.start} to {summary.end}")
     table.add_row("bars", f"{summary.rows:,}")
     table.add_row("markets", ", ".join(f"{name} ({count})" for name, count in summary.markets.items()))
     table.add_row("benchmarks", ", ".join(summary.benchmarks) or "none")
+    table.add_row("traded as", str(region_of_store(summary.path)))
     table.add_row("sha256", summary.sha256[:16])
     console = Console()
     console.print(table)
     note(console, remark)
-    show_next(console, _next_command(summary))
-
-
-def _next_command(summary: StoreSummary) -> str:
-    """The run that fits the store: what differs from configs/kronos_csi300.yaml is set by the environment."""
-    from pandas import Timedelta, Timestamp
-
-    settings = {"KRONOS_QLIB_DATA": str(summary.path)}
-    if others := summary.markets.keys() - {"all", "csi300"}:
-        settings["KRONOS_MARKET"] = min(others)
-    if summary.benchmarks and "SH000300" not in summary.benchmarks:
-        settings["KRONOS_BENCHMARK"] = summary.benchmarks[0]
-    if not (summary.start <= "2022-07-01" and summary.end >= "2023-12-28"):
-        # The last year, or the second half of a shorter store: earlier bars are context.
-        first, last = Timestamp(summary.start), Timestamp(summary.end)
-        settings["KRONOS_TEST_START"] = (
-            f"{max(last - Timedelta(days=365), first + (last - first) / 2):%Y-%m-%d}"
-        )
-        settings["KRONOS_TEST_END"] = summary.end
-    return qrun_command(settings)
+    show_next(console, next_run(summary, market))

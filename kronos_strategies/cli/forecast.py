@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import TRACKING, Tracking, note, qrun_command, show_next
+from kronos_strategies.cli.show import TRACKING, Tracking, note, show_next
+from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ DEFAULTS = {
     "KRONOS_SEED": "0",
     "KRONOS_MARKET": "csi300",
     "KRONOS_LOOKBACK": "90",
-    "KRONOS_HORIZON": "2",
+    "KRONOS_HORIZON": "6",
+    "KRONOS_HOLD": "5",
+    "KRONOS_SCORE": "auto",
     "KRONOS_TEST_START": "2023-01-03",
     "KRONOS_TEST_END": "2023-12-29",
 }
@@ -58,6 +62,8 @@ def forecast(
     window: Literal["exact", "rolling"] = "exact",
     compile: bool = False,
     float16: bool = False,
+    score: Literal["auto", "head", "paths"] = "auto",
+    heads: str | None = None,
     tracking: Tracking = TRACKING,
 ) -> None:
     """Forecast every member of a market on every date, into a store of parquet files.
@@ -76,7 +82,7 @@ def forecast(
         model: bundled name, folder or hub id.
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
-        samples: paths a window.
+        samples: paths a window; 0 samples nothing and computes the return head alone.
         T: temperature; 0 takes the most likely token. T, top_p and top_k are as suits the checkpoint when omitted.
         top_p: nucleus that is sampled from.
         top_k: keep the k most likely tokens; 0 is off.
@@ -88,35 +94,60 @@ def forecast(
         window: what to do when lookback and horizon outgrow the model's context: read anew at each step, or roll.
         compile: compile the networks first, for long runs on an accelerator.
         float16: store paths as halves, in three fifths of the space.
+        score: whether the outputs of the checkpoint's return head are stored too; auto stores them where it has one
+            for daily bars and this lookback.
+        heads: names or folders of other heads to store the outputs of, with commas.
         tracking: MLflow store that keeps a record of the run, by which `kronos compare` finds it again.
     """
     from pandas import Timestamp
 
     from kronos.predictor import KronosPredictor
     from kronos_strategies.data.default import default_store
+    from kronos_strategies.heads.choice import ScoreUse, choose_score
+    from kronos_strategies.heads.readers import head_names, load_readers
     from kronos_strategies.qlib.market import member_windows
     from kronos_strategies.qlib.registry import forecast_run
-    from kronos_strategies.qlib.source import check_lookback, check_market, check_span, use_source
+    from kronos_strategies.qlib.source import (
+        check_lookback,
+        check_market,
+        check_span,
+        last_tradable,
+        use_source,
+    )
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     forecasts = ForecastStore(store, "float16" if float16 else "float32")
     predictor = KronosPredictor.from_pretrained(
         model, tokenizer, revision, device, precision=precision, window=window, compile=compile
     )
-    sampling = predictor.sampling.replaced(samples, T, top_p, top_k, seed)
-    check_lookback(lookback, predictor.max_context)
+    load = partial(KronosPredictor.from_pretrained, device=device, precision=precision, compile=compile)
+    readers = load_readers(predictor, head_names(heads), load)
+    use = ScoreUse(hold=None, lookback=lookback)
+    choice = choose_score(score, [reader.head for reader in readers], use)
+    if samples == 0 and not choice.heads:
+        raise ValueError(
+            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or name --heads."
+        )
+    sampling = predictor.sampling.replaced(samples or 1, T, top_p, top_k, seed)
     bars = data or default_store()
     notices = use_source(bars, tracking)
     check_market(market)
     check_span("The span", Timestamp(start), Timestamp(end), "Give another --start and --end.")
+    tradable = last_tradable(Timestamp(end))
     spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
     windows = member_windows(spec, Timestamp(start), Timestamp(end))
+    check_lookback(lookback, predictor.max_context)
+    filled = None
     try:
-        with (
-            forecast_run(predictor.provenance(sampling, windows.digest()), spec, bars) as record,
-            progress_bar("forecast", "windows") as progress,
-        ):
-            filled = record(forecasts.fill(predictor, windows, spec, sampling, progress))
+        with progress_bar("read", "windows") as progress:
+            for reader in readers if choice.heads else ():
+                forecasts.head_outputs(reader.predictor, reader.head, windows, spec, progress)
+        if samples:
+            with (
+                forecast_run(predictor.provenance(sampling, windows.digest()), spec, bars) as record,
+                progress_bar("forecast", "windows") as progress,
+            ):
+                filled = record(forecasts.fill(predictor, windows, spec, sampling, progress))
     except KeyboardInterrupt:
         Console(stderr=True).print(
             "Stopped. Run the same command again: it goes on with what is not done yet."
@@ -137,17 +168,46 @@ def forecast(
         "KRONOS_TOP_P": top_p,
         "KRONOS_TOP_K": top_k,
         "KRONOS_SEED": seed,
+        "KRONOS_SCORE": score,
+        "KRONOS_HEADS": heads,
         "KRONOS_MARKET": market,
         "KRONOS_LOOKBACK": lookback,
         "KRONOS_HORIZON": horizon,
+        "KRONOS_HOLD": max(1, min(5, horizon - 1)),  # a trade enters a day after its signal
         "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
-        "KRONOS_TEST_END": f"{end:%Y-%m-%d}",
+        "KRONOS_TEST_END": f"{tradable:%Y-%m-%d}",
     }
-    changed = {k: str(v) for k, v in settings.items() if v is not None and str(v) != DEFAULTS.get(k)}
-    _show(filled, notices, qrun_command(changed))
+    trade, config = trade_settings(bars, market) if data else ({}, "kronos_csi300.yaml")
+    changed = {k: str(v) for k, v in absolute_settings(settings).items() if v is not None}
+    changed = {k: v for k, v in changed.items() if v != DEFAULTS.get(k)} | trade
+    command = qrun_command(changed, config) if horizon > 1 and tradable >= Timestamp(start) else None
+    notices = [*notices, *choice.warnings]
+    if tradable < Timestamp(end):
+        notices.append(
+            f"Signals of the last bar trade on one that {bars} does not know of: a backtest ends by "
+            f"{tradable:%Y-%m-%d}."
+        )
+    if filled is None:
+        _show_head(store, len(windows), choice.described, notices, command)
+    else:
+        _show(filled, choice.described, notices, command)
 
 
-def _show(filled: Filled, notices: list[str], command: str) -> None:
+def _show_head(store: Path, windows: int, score: str, notices: list[str], command: str | None) -> None:
+    """Print what was computed without sampling, and the command to run next."""
+    table = Table(show_header=False)
+    table.add_row("store", escape(str(store)))
+    table.add_row("score", escape(score))
+    table.add_row("windows", f"{windows:,}")
+    console = Console()
+    console.print(table)
+    for remark in notices:
+        note(console, remark)
+    if command is not None:
+        show_next(console, command)
+
+
+def _show(filled: Filled, score: str, notices: list[str], command: str | None) -> None:
     """Print what became of each date, how fast, and the command to run next."""
     found, dates = filled.found, list(filled.digests)
     table = Table(show_header=False)
@@ -167,8 +227,10 @@ def _show(filled: Filled, notices: list[str], command: str) -> None:
         speed = filled.windows / filled.seconds
         table.add_row("speed", f"{speed:,.0f} windows/s, {filled.windows:,} in {filled.seconds:,.1f} s")
     table.add_row("on disk", decimal(filled.stored.size))
+    table.add_row("score", escape(score))
     console = Console()
     console.print(table)
     for remark in notices:
         note(console, remark)
-    show_next(console, command)
+    if command is not None:
+        show_next(console, command)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from kronos_strategies.cli.head import head
+
 train = App(
     name="train",
     help_flags=[],  # --help goes on to the stages, whose flags these are
@@ -14,6 +16,9 @@ train = App(
     help="Train the tokenizer, then the predictor, from one file of settings.\n\n"
     "For example: `kronos train --config configs/finetune_csi300.yaml --store ~/csi300 --output out/csi300`",
 )
+
+
+train.command(head, help_flags=["--help", "-h"])
 
 
 @train.default

@@ -10,10 +10,11 @@ from qlib.backtest.position import Position
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.pathbook import keep_paths
+from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
+from kronos_strategies.heads.choice import ScoreChoice
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import (
@@ -65,26 +66,24 @@ def evidence_of_run(
     naive = naive_scores(keys, dataset.freq)
     scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
     result = backtest_result(traded, held, equal_weight(dataset.instruments, traded.index, dataset.freq))
-    paths, provenance = keep_paths(
-        tracked(model.forecasts(dataset.windows("test"), dataset.spec), "evaluate", "dates"),
-        market,
-        [h for h in DISTRIBUTION if h < dataset.spec.horizon],
-        dataset.hold,
-        dataset.deal_price,
-    )
+    choice = model.choice or model.choose(dataset)
+    paths = _keep(model, dataset, market) if model.samples else None
     known = model.provenance
-    assert known is not None  # it has just forecast
+    assert known is not None  # it has just scored
     return Evidence(
         about=About(
             title=f"Kronos on {dataset.market}",
             hold=dataset.hold,
             bars_between=1,
             trials=trials,
-            described=_describe(model, dataset, known),
+            described=_describe(model, dataset, known, choice),
             ledger=_ledger(members, keys, label),
             warnings=(
                 *dataset.notices,
+                *choice.warnings,
                 *seen_before(known, members.get_level_values("datetime").min()),
+                *model.postprocessing.warnings(members.get_level_values("datetime").min()),
+                *choice.seen_before(members.get_level_values("datetime").min()),
                 *_warnings(members),
                 *_crowded(result, members),
                 *(f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce),
@@ -98,9 +97,17 @@ def evidence_of_run(
         exposures=_exposures(market, keys, industries),
         market=market,
         paths=paths,
-        provenance=provenance,
+        provenance=known,
         result=result,
     )
+
+
+def _keep(model: KronosModel, dataset: KronosDataset, market: Market) -> PathBook:
+    """What is kept of the run's paths."""
+    forecasts = model.forecasts(dataset.windows("test"), dataset.spec)
+    horizons = [h for h in DISTRIBUTION if h < dataset.spec.horizon]
+    shown = tracked(forecasts, "evaluate", "dates")
+    return keep_paths(shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing)[0]
 
 
 def market_of(keys: pd.MultiIndex, freq: str = DAY) -> Market:
@@ -144,15 +151,19 @@ def _ledger(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> 
     }
 
 
-def _describe(model: KronosModel, dataset: KronosDataset, known: Provenance) -> dict[str, str]:
+def _describe(
+    model: KronosModel, dataset: KronosDataset, known: Provenance, choice: ScoreChoice
+) -> dict[str, str]:
     start, end = dataset.span("test")
     return {
         "market": dataset.market,
         "test": f"{start:%Y-%m-%d} to {end:%Y-%m-%d}",
+        "score": choice.described,
         "label": f"{dataset.deal_price}(t+{1 + dataset.hold}) / {dataset.deal_price}(t+1) - 1",
         "lookback": f"{dataset.spec.lookback} traded bars",
         "horizon": f"{dataset.spec.horizon} bars",
-        **describe(known),
+        **describe(known, sampled=model.samples > 0),
+        **({"calibration": model.postprocessing.reason} if model.samples else {}),
         **({"forecast store": model.store} if model.store else {}),
         "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
     }

@@ -7,7 +7,9 @@ from typing import cast
 
 import pandas as pd
 
-from kronos_strategies.contenders import Contender, Span
+from kronos.calibration import own_calibration
+from kronos.postprocessing import PathOptions
+from kronos_strategies.contenders import READ, Contender, Span
 from kronos_strategies.data.default import default_store
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.versions.version import Version
@@ -20,7 +22,12 @@ from kronos_strategies.store import StoredForecasts
 
 
 def contender_of_forecasts(
-    folder: Path, name: str, data: Path | None, hold: int, span: Span = (None, None)
+    folder: Path,
+    name: str,
+    data: Path | None,
+    hold: int,
+    span: Span = (None, None),
+    options: PathOptions = READ,
 ) -> Contender:
     """Forecasts of a folder, scored for a trade that holds `hold` bars.
 
@@ -31,9 +38,10 @@ def contender_of_forecasts(
             omitted.
         hold: bars that a position is held.
         span: first and last date; all that there are when omitted.
+        options: what is done to the paths when they are read.
 
     Raises:
-        ValueError: the paths are too short for such a trade.
+        ValueError: the paths are too short for such a trade, or a calibration does not fit them.
     """
     stored = StoredForecasts(folder)
     spec = stored.recipe.spec
@@ -48,13 +56,21 @@ def contender_of_forecasts(
     market = market_of(keys)
     horizons = [h for h in DISTRIBUTION if h < spec.horizon]
     forecasts = (stored.read(date) for date in tracked(dates, f"read {name}", "dates"))
-    paths, provenance = keep_paths(forecasts, market, horizons, hold)
+    known = stored.recipe.provenance
+    first = stored.read(dates[0])
+    post = options.resolve(own_calibration(known.model), known, spec.horizon, first.spacing)
+    paths, provenance = keep_paths(forecasts, market, horizons, hold, post=post)
     score = paths.by_samples.iloc[:, -1].rename("score")
     labels = {h: market.at(market.earned(h), keys) for h in sorted({*DECAY, hold})}
     return Contender(
-        version=Version(name, score, paths.losses(market), describe(provenance)),
+        version=Version(
+            name, score, paths.losses(market), {**describe(provenance), "calibration": post.reason}
+        ),
         labels=pd.DataFrame(labels),
         horizon=hold,
         references=pd.DataFrame(naive_scores(keys)),
-        warnings=(*notices, *(f"'{name}': {told}" for told in seen_before(provenance, dates[0]))),
+        warnings=(
+            *notices,
+            *(f"'{name}': {told}" for told in [*seen_before(provenance, dates[0]), *post.warnings(dates[0])]),
+        ),
     )

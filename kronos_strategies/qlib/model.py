@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
 
+from kronos.candles import Candles
 from kronos.engine.fused import Precision
 from kronos.engine.generate import Window
 from kronos.forecast import Anchor, Provenance
+from kronos.head import ReturnHead
+from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
+from kronos_strategies.heads.choice import Score, ScoreChoice, ScoreUse, check_score, choose_score
+from kronos_strategies.heads.fit import KINDS
+from kronos_strategies.heads.readers import HeadReader, head_names, load_readers
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.head import fit_head_on, market_name
 from kronos_strategies.qlib.source import check_lookback
 from kronos_strategies.signals import signals
 from kronos_strategies.store import Filled, ForecastStore, WindowSpec
@@ -26,7 +34,7 @@ PREDICTIONS = ("score", "signals")
 
 
 class KronosModel(Model):
-    """Scores each (datetime, instrument) of a segment by its expected tradable return.
+    """Scores each (datetime, instrument) of a segment by a return head or by its expected tradable return.
 
     Paths of at most one chunk of dates are in memory.
 
@@ -36,11 +44,25 @@ class KronosModel(Model):
         revision: on the hub.
         device: "cpu", "cuda", "mps"; empty or None takes the fastest there is.
         samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those that suit the
-            checkpoint.
+            checkpoint. With 0 samples nothing is sampled: the head's score is the only column.
         max_context, window, precision, compile, anchor: see `KronosPredictor`.
         store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps them in
             a temporary one, so that a run's report reads what its scores were made of.
         store_dtype: of the paths in the store, "float32" or "float16".
+        calibration, candles, limits: what is done to paths when they are read, see `PathOptions`; the store keeps
+            them as sampled.
+        score: "head", "paths", or "auto": the head where there is one and the use is what it was trained for, see
+            `kronos_strategies.heads.choice.choose_score`.
+        heads: names or folders of heads to average, a sequence or text with commas; when empty, that of the
+            checkpoint.
+        fit_head: "ridge" or "lightgbm" to have `fit` fit a head on the frozen checkpoint, from the segments train
+            and valid of the dataset; None to fit nothing.
+        fit_every: days between the dates that it is fitted on.
+        fit_seeds: LightGBM models to average.
+
+    Attributes:
+        choice: where the scores of the last `predict` came from.
+        fitted: the head that `fit` has fitted.
         prediction: what `predict` returns: "score", as Qlib's own models and all that read their predictions have
             it, or "signals", the score and the other columns of `kronos_strategies.signals.SIGNALS`, for a
             strategy that reads them.
@@ -64,11 +86,29 @@ class KronosModel(Model):
         anchor: Anchor = "last_close",
         store: str | None = None,
         store_dtype: str = "float32",
+        calibration: str = "auto",
+        candles: Candles = "valid",
+        limits: str = "none",
+        score: Score = "auto",
+        heads: Sequence[str] | str | None = None,
+        fit_head: str | None = None,
+        fit_every: int = 5,
+        fit_seeds: int = 3,
         prediction: Prediction = "score",
     ) -> None:
+        check_score(score)
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction='{prediction}' is unknown. Choose one of {list(PREDICTIONS)}.")
-        self.prediction = prediction
+        if fit_head and fit_head not in KINDS:
+            raise ValueError(f"fit_head='{fit_head}' is unknown. Choose one of {list(KINDS)}, or None.")
+        if samples == 0 and score == "paths":
+            raise ValueError(
+                "samples=0 samples no path, so score='paths' has nothing to go by. Ask for 1 or more."
+            )
+        self.score, self.heads, self.samples, self.prediction = score, head_names(heads), samples, prediction
+        self.fit_head, self.fit_every, self.fit_seeds = fit_head or None, fit_every, fit_seeds
+        self.fitted: ReturnHead | None = None
+        self.choice: ScoreChoice | None = None
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer or None
         self.revision = revision or None
@@ -77,15 +117,34 @@ class KronosModel(Model):
         self.window, self.precision, self.compile, self.anchor = window, precision, compile, anchor
         self.store = store or None
         self.store_dtype = store_dtype
+        self.options = PathOptions(str(calibration), candles, str(limits))
         self.provenance: Provenance | None = None
+        self.postprocessing = Postprocessing()  # of the last forecasts
         # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
         # attributes that start with an underscore: a restored one loads its networks again.
         self._predictor: KronosPredictor | None = self._load()
         self._forecasts: ForecastStore | None = self._open()
-        self.sampling = self._predictor.sampling.replaced(samples, T, top_p, top_k, seed)
+        # Of a model that samples nothing these are the settings that it would sample with.
+        self.sampling = self._predictor.sampling.replaced(samples or 1, T, top_p, top_k, seed)
+        self._heads: list[HeadReader] | None = None
+        self._readers()
 
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
-        """Do nothing: a checkpoint arrives trained; `python -m kronos.training` trains one."""
+        """Fit a head on the frozen checkpoint if `fit_head` asks for one; the checkpoint itself stays as it is.
+
+        Raises:
+            TypeError: another kind of dataset.
+            ValueError: no segment train or valid, or too few names or dates in one.
+        """
+        if self.fit_head is None:
+            return
+        self._check(dataset)
+        predictor, store = self._loaded()
+        self.fitted = fit_head_on(
+            dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
+        )
+        self._heads = None
+        logger.info("Fitted a %s head: %s", self.fit_head, self.fitted.info.figures)
 
     def predict(self, dataset: KronosDataset, segment: str | slice = "test") -> pd.Series | pd.DataFrame:
         """Score the segment, by its name or as a slice of dates, see `signals`.
@@ -103,28 +162,62 @@ class KronosModel(Model):
         """All signals of the segment; a row dated t uses bars up to t and the calendar only.
 
         Returns:
-            Frame indexed (datetime, instrument), columns of `kronos_strategies.signals.SIGNALS`.
+            Frame indexed (datetime, instrument), columns of `kronos_strategies.signals.SIGNALS`; only the score
+            where nothing is sampled.
 
         Raises:
             TypeError: another kind of dataset, which knows neither traded bars nor future timestamps.
+            ValueError: nothing is sampled and no head fits.
         """
-        if not isinstance(dataset, KronosDataset):
-            raise TypeError(
-                f"KronosModel reads windows of bars, which a {type(dataset).__name__} does not have. Use the class "
-                "KronosDataset of kronos_strategies.qlib.dataset."
-            )
+        self._check(dataset)
         check_lookback(dataset.spec.lookback, self.max_context)
-        forecasts = self.forecasts(dataset.windows(segment), dataset.spec)
-        return pd.concat([signals(forecast, dataset.hold, dataset.deal_price) for forecast in forecasts])
+        windows, choice = dataset.windows(segment), self.choose(dataset)
+        score = self._head_score(choice, windows, dataset.spec) if choice.heads else None
+        if self.samples == 0:
+            if score is None:
+                raise ValueError(
+                    f"samples=0 samples no path, and the score cannot come from a head: {choice.why}. Ask for "
+                    "paths with samples=10, or for the head anyway with score='head'."
+                )
+            self.provenance = self._loaded()[0].provenance(self.sampling, windows.digest())
+            return score.to_frame()
+        sampled = self.forecasts(windows, dataset.spec)
+        read = map(self.postprocessing, sampled)
+        return pd.concat([signals(forecast, dataset.hold, dataset.deal_price, score) for forecast in read])
+
+    def choose(self, dataset: KronosDataset) -> ScoreChoice:
+        """Where scores of a dataset come from; said in the log.
+
+        Raises:
+            ValueError: no head fits where one is asked for, or `fit` has not been called.
+        """
+        if self.fit_head and self.fitted is None:
+            raise ValueError(
+                f"fit_head='{self.fit_head}' asks for a head that is not fitted yet. Call fit first."
+            )
+        use = ScoreUse(
+            hold=dataset.hold,
+            lookback=dataset.spec.lookback,
+            price=dataset.deal_price,
+            market=market_name(dataset),
+        )
+        self.choice = choose_score(self.score, [reader.head for reader in self._readers()], use)
+        logger.info("Scores come from %s", self.choice.described)
+        for warning in self.choice.warnings:
+            logger.warning(warning)
+        return self.choice
 
     def forecasts(self, windows: Windows, spec: WindowSpec) -> Filled:
-        """Forecasts of the windows date by date, from the store where it has them; under a progress bar."""
-        if getattr(self, "_predictor", None) is None:
-            self._predictor, self._forecasts = self._load(), self._open()
-        predictor, store = self._predictor, self._forecasts
-        assert predictor is not None
-        assert store is not None
+        """Forecasts of the windows date by date, from the store where it has them; under a progress bar.
+
+        They are as sampled; `self.postprocessing`, which this call sets, makes of them what is read.
+        """
+        predictor, store = self._loaded()
         self.provenance = predictor.provenance(self.sampling, windows.digest())
+        self.postprocessing = self.options.resolve(
+            predictor.calibration, self.provenance, spec.horizon, spacing_of(windows)
+        )
+        logger.info("calibration: %s", self.postprocessing.reason)
         logger.info(
             "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
             self.checkpoint,
@@ -147,11 +240,41 @@ class KronosModel(Model):
         dtype = self.store_dtype
         return ForecastStore.temporary(dtype) if self.store is None else ForecastStore(self.store, dtype)
 
-    def _load(self) -> KronosPredictor:
+    def _check(self, dataset: object) -> None:
+        if not isinstance(dataset, KronosDataset):
+            raise TypeError(
+                f"KronosModel reads windows of bars, which a {type(dataset).__name__} does not have. Use the class "
+                "KronosDataset of kronos_strategies.qlib.dataset."
+            )
+
+    def _head_score(self, choice: ScoreChoice, windows: Windows, spec: WindowSpec) -> pd.Series:
+        store = self._loaded()[1]
+        with progress_bar("read", "windows") as progress:
+            outputs = [
+                store.head_outputs(reader.predictor, reader.head, windows, spec, progress)
+                for reader in self._readers()
+            ]
+        return choice.combine(outputs, windows.keys)
+
+    def _readers(self) -> list[HeadReader]:
+        if getattr(self, "_heads", None) is None:
+            self._heads = load_readers(self._loaded()[0], self.heads, self._load, self.fitted)
+        assert self._heads is not None
+        return self._heads
+
+    def _loaded(self) -> tuple[KronosPredictor, ForecastStore]:
+        if getattr(self, "_predictor", None) is None:
+            self._predictor, self._forecasts = self._load(), self._open()
+        predictor, store = self._predictor, self._forecasts
+        assert predictor is not None
+        assert store is not None
+        return predictor, store
+
+    def _load(self, other: str | None = None) -> KronosPredictor:
         return KronosPredictor.from_pretrained(
-            self.checkpoint,
-            self.tokenizer,
-            self.revision,
+            other or self.checkpoint,
+            None if other else self.tokenizer,
+            None if other else self.revision,
             self.device,
             self.max_context,
             window=self.window,

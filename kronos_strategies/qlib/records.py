@@ -102,7 +102,16 @@ class KronosRecord(ACRecordTemp):
         known, dataset = self.model.provenance, self.dataset
         if known is None:  # a restored model, whose scores were made elsewhere
             known = self.model.forecasts(dataset.windows("test"), dataset.spec).stored.recipe.provenance
-        trade = {"hold": str(dataset.hold), "deal_price": dataset.deal_price, "trading": self._trading()}
+        read = self.model.postprocessing
+        choice = self.model.choice or self.model.choose(dataset)
+        trade = {
+            "hold": str(dataset.hold),
+            "deal_price": dataset.deal_price,
+            "score": choice.identity,
+            "trading": self._trading(),
+            "calibration": "none" if read.calibration is None else read.calibration.id,
+            "limits": self.model.options.limits,
+        }
         return run_params(known, dataset.spec, trade)
 
     def _trading(self) -> str:

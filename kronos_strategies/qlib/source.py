@@ -16,6 +16,7 @@ from qlib.log import set_global_logger_level
 
 from kronos.checks import as_integer
 from kronos_strategies.data.default import default_store, ensure_store, store_notices
+from kronos_strategies.data.regions import region_of_store
 from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
 from kronos_strategies.qlib.market import DAY
 from kronos_strategies.qlib.universe import Config, check_instruments, instruments_of
@@ -76,7 +77,19 @@ def open_source(freq: str = DAY) -> list[str]:
     """
     folder = store_folder(freq)
     _check_there(folder, freq)
-    return store_notices(folder)
+    return [*store_notices(folder), *_region_notices(folder)]
+
+
+def _region_notices(folder: Path) -> list[str]:
+    """A warning where Qlib was told to trade by the rules of another region than the store's."""
+    expected = region_of_store(folder)
+    if C.region == expected.name:
+        return []
+    return [
+        f"Qlib trades by the rules of region '{C.region}', while instruments of {folder} are called as those of "
+        f"'{expected.name}' ({expected}). Set KRONOS_REGION={expected.name}, or region in qlib_init, unless it is "
+        "meant."
+    ]
 
 
 def check_market(market: str) -> None:
@@ -134,6 +147,12 @@ def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -
         raise ValueError(f"{span} starts before {store}. {remedy}")
 
 
+def last_tradable(end: pd.Timestamp, freq: str = DAY) -> pd.Timestamp:
+    """The last day up to `end` that a backtest can end on: one that the calendar has another behind."""
+    future = pd.DatetimeIndex(D.calendar(freq=freq, future=True))
+    return end if end < future[-1] else pd.Timestamp(future[-2])
+
+
 def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, freq: str = DAY) -> None:
     """Demand that a span holds a trading time of the store.
 
@@ -142,7 +161,9 @@ def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str
     """
     calendar = pd.DatetimeIndex(D.calendar(freq=freq))
     if start > end:
-        raise ValueError(f"{what} starts on {start:%Y-%m-%d}, after its end on {end:%Y-%m-%d}. {remedy}")
+        raise ValueError(
+            f"{what} starts on {start:%Y-%m-%d}, after its end on {end:%Y-%m-%d}, so it holds no trading day. {remedy}"
+        )
     if not ((calendar >= start) & (calendar <= end)).any():
         raise ValueError(
             f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d} holds no trading day of the store, which spans "

@@ -13,6 +13,7 @@ from qlib.config import C
 from qlib.data import D
 
 from kronos.checks import as_integer, as_number
+from kronos_strategies.data.regions import REGIONS
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.qlib.industries import read_industries
 from kronos_strategies.qlib.market import DAY
@@ -109,12 +110,14 @@ def _check_weights(kwargs: Config, hold: int | None, model: Config) -> None:
         raise ValueError(f"'{unknown[0]}' is no rule of a portfolio. {hint}")
     made = PortfolioRules(**rules)
     _check_hold("every", kwargs.get("every", 1), hold)
-    if (
-        model
-        and model.get("prediction", "score") != "signals"
-        and (made.by != "score" or made.reads_volatility)
-    ):
-        column = made.by if made.by != "score" else "volatility"
+    column = made.by if made.by != "score" else "volatility"
+    reads_more = made.by != "score" or made.reads_volatility
+    if model and reads_more and model.get("samples") == 0:
+        raise ValueError(
+            f"The strategy reads '{column}', which comes from sampled paths. Set KRONOS_SAMPLES to 10, or weigh "
+            "equally by the score with KRONOS_WEIGHTING=equal."
+        )
+    if model and reads_more and model.get("prediction", "score") != "signals":
         raise ValueError(
             f"The strategy reads '{column}', of which predictions of the score alone have none. Set prediction: "
             "signals of KronosModel."
@@ -136,6 +139,8 @@ def _check_exchange(exchange: Config, dataset: Config) -> None:
         if name in exchange and as_number(name, exchange[name]) < 0:
             raise ValueError(f"{name}={exchange[name]} is a cost below 0. Give 0 or more.")
     limit = exchange.get("limit_threshold")
+    if isinstance(limit, str) and limit.startswith("KRONOS_REGION"):  # what the workflow files make of it
+        raise ValueError(f"{limit} is no region of Qlib. Choose one of {sorted(REGIONS)}.")
     if isinstance(limit, str) or (isinstance(limit, int | float) and not 0 < limit < 1):
         raise ValueError(
             f"limit_threshold={limit!r} is no share of a price. Set KRONOS_LIMIT to e.g. 0.095, or to null for none."

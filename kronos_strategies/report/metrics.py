@@ -14,6 +14,7 @@ from kronos_strategies.report.formats import (
     four,
     general,
     percent,
+    percent_two,
     probability,
     two,
 )
@@ -63,9 +64,31 @@ METRICS = {
     "gross_sharpe": Metric("Sharpe, gross", two),
     "annual_cost": Metric("Costs a year", percent),
     "turnover": Metric("Turnover a bar", percent),
+    "candles_outside": Metric("Sampled bars with open or close outside high and low", percent_two),
+    "candles_paths_outside": Metric("Sampled paths with such a bar", percent_two),
+    "candles_crossed": Metric("Sampled bars with a high below their low", percent_two),
+    "candles_not_positive": Metric("Sampled bars with a price at or below zero", percent_two),
+    "candles_negative_volume": Metric("Sampled bars with a negative volume or amount", percent_two),
+    "candles_gap_sampled": Metric(
+        "Gap from the last close to the first open, mean size, sampled", percent_two
+    ),
+    "candles_gap_realized": Metric(
+        "Gap from the last close to the first open, mean size, realized", percent_two
+    ),
     "break_even_bps": Metric("Costs that would leave a mean return of zero, basis points", two),
 }
 BY_HORIZON = {
+    r"sampled_coverage_([\d.]+)": Metric("Outcomes in the {}% band, uncalibrated", percent),
+    r"sampled_crps": Metric("CRPS, fair, log return, uncalibrated", general),
+    r"sampled_crps_skill": Metric("CRPS skill against the random walk, fair, uncalibrated", percent),
+    r"sampled_crps_skill_ensemble": Metric(
+        "CRPS skill against the random walk, ensemble, uncalibrated", percent
+    ),
+    r"sampled_pit_mean": Metric("PIT, mean, uncalibrated", decimals),
+    r"sampled_pit_deviation": Metric("PIT, standard deviation, uncalibrated", decimals),
+    r"crps_excess_shrunk_walk": Metric("CRPS less that of the random walk of shrunk volatility", general),
+    r"crps_excess_ewma": Metric("CRPS less that of EWMA", general),
+    r"crps_excess_garch_t": Metric("CRPS less that of GARCH-t, on its names", general),
     r"coverage_([\d.]+)": Metric("Outcomes in the {}% band", percent),
     r"crps": Metric("CRPS, fair, log return", general),
     r"crps_skill": Metric("CRPS skill against the random walk, fair", percent),

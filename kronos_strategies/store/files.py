@@ -89,6 +89,22 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
     return StoredFile(where / names[0], *match.groups())
 
 
+def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
+    """Whether a date of windows with that digest is present, missing, changed or damaged, see `Coverage`."""
+    try:
+        file = find_file(folder, date)
+        if file is None:
+            return "missing"
+        if not file.holds(digest):
+            return "changed"
+        file.read()
+    except FileNotFoundError:  # replaced while we looked
+        return "changed"
+    except DamagedFileError:
+        return "damaged"
+    return "present"
+
+
 def find_dates(folder: Path) -> pd.DatetimeIndex:
     """Dates that have a file, ascending; no file is opened."""
     labels = {path.parent.name.removeprefix("date=") for path in folder.glob(f"date=*/*{SUFFIX}")}

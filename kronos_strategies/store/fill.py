@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ from kronos_strategies.store.manifest import update_manifest
 from kronos_strategies.store.stored import Coverage, StoredForecasts
 from kronos_strategies.stream import DatedWindows, Forecaster, chunk_windows, forecast_chunk
 
-_WAIT = 0.2  # seconds until dates that another process holds are looked at again
+WAIT = 0.2  # seconds until dates that another process holds are looked at again
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def fill(
     try:
         while due:
             with ExitStack() as locks:
-                claim = _claim(stored, dated, due, chunk_windows(sampling, dated.windows.horizon), locks)
+                claim = claim_dates(stored, dated, due, chunk_windows(sampling, dated.windows.horizon), locks)
                 due = claim.left
                 total -= dated.count(claim.done)
                 if claim.dates:
@@ -91,29 +92,41 @@ def fill(
                         stored.publish(forecast)
                     computed, windows = computed + len(claim.dates), windows + dated.count(claim.dates)
             if due and not claim.dates:
-                time.sleep(_WAIT)
+                time.sleep(WAIT)
     finally:
         update_manifest(stored.folder, stored.recipe)
     digests = {date: dated.digest(date) for date in dated.dates}
     return Filled(stored, digests, found, computed, windows, time.monotonic() - started)
 
 
-class _Claim(NamedTuple):
+class Claim(NamedTuple):
+    """Dates that a process has looked at for its next chunk."""
+
     dates: list[pd.Timestamp]  # locked by us, due
     done: list[pd.Timestamp]  # finished by somebody else since we looked
     left: list[pd.Timestamp]  # the rest: those that somebody else holds first
 
 
-def _claim(
-    stored: StoredForecasts, dated: DatedWindows, due: Sequence[pd.Timestamp], limit: int, locks: ExitStack
-) -> _Claim:
+class DatedFiles(Protocol):
+    """A folder with a file a date."""
+
+    folder: Path
+
+    def state(self, date: pd.Timestamp, digest: str) -> str:
+        """Which field of `Coverage` a date with windows of that digest belongs to."""
+        ...
+
+
+def claim_dates(
+    stored: DatedFiles, dated: DatedWindows, due: Sequence[pd.Timestamp], limit: int, locks: ExitStack
+) -> Claim:
     """Lock the next dates that nobody holds, until they have `limit` windows; `locks` frees them."""
     dates: list[pd.Timestamp] = []
     done: list[pd.Timestamp] = []
     held: list[pd.Timestamp] = []
     for i, date in enumerate(due):
         if dates and dated.count([*dates, date]) > limit:
-            return _Claim(dates, done, held + list(due[i:]))
+            return Claim(dates, done, held + list(due[i:]))
         lock = try_lock(stored.folder, date_label(date))
         if lock is None:
             held.append(date)
@@ -123,4 +136,4 @@ def _claim(
         else:
             locks.callback(lock.release)
             dates.append(date)
-    return _Claim(dates, done, held)
+    return Claim(dates, done, held)

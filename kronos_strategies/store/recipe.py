@@ -18,11 +18,13 @@ from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.stream import DatedWindows
 
-FORMAT = 2  # of the files; another format is another folder
+FORMAT = 3  # of the files; another format is another folder
 DTYPES = ("float32", "float16")
 # Which of a provenance's fields say who forecast, not how; every other one is a setting. That of the data is in
 # each date's own address.
 MODEL_FIELDS = ("model", "revision", "weights_sha256", "trained_until")
+# What is done to paths when they are read (`kronos.postprocessing`); stored ones are as sampled.
+READING_FIELDS = ("calibration", "limits", "candles")
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """How it forecasts and stores, ready for JSON."""
-        known = asdict(self.provenance)
-        how = {name: value for name, value in known.items() if name not in (*MODEL_FIELDS, "data_sha256")}
+        known, left_out = asdict(self.provenance), (*MODEL_FIELDS, *READING_FIELDS, "data_sha256")
+        how = {name: value for name, value in known.items() if name not in left_out}
         return {"format": FORMAT, "dtype": self.dtype, "window_spec": asdict(self.spec), **how}
 
     @property
@@ -112,7 +114,7 @@ class Recipe:
     def folder(self) -> Path:
         """`<model>-<sha>/<settings sha>`, relative to the store."""
         return (
-            Path(f"{_label(self.provenance.model)}-{self.model['weights_sha256'][:12]}")
+            Path(f"{label_of(self.provenance.model)}-{self.model['weights_sha256'][:12]}")
             / self.settings_sha256[:12]
         )
 
@@ -134,7 +136,7 @@ class Recipe:
             raise ValueError(f"its settings are of another version of kronos-strategies ({error})") from None
 
 
-def _label(model: str) -> str:
+def label_of(model: str) -> str:
     """A checkpoint's name as part of a folder's: a path's last folder, a hub id with -- for its slash."""
     local = Path(model).is_absolute() or model.startswith((".", "~"))
     name = Path(model).expanduser().resolve().name if local else model

@@ -6,15 +6,19 @@ import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
+from kronos.head import ReturnHead
 from kronos.windows import Windows
 from kronos_strategies.progress import ProgressReport, silent
 from kronos_strategies.store.fill import Filled, fill
 from kronos_strategies.store.manifest import MANIFEST, create_manifest
+from kronos_strategies.store.read_outs import embedding_rows, head_rows
 from kronos_strategies.store.recipe import DTYPES, Recipe, WindowSpec
 from kronos_strategies.store.stored import StoredForecasts
-from kronos_strategies.stream import DatedWindows, Forecaster
+from kronos_strategies.stream import DatedWindows, Embedder, Forecaster
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,8 @@ class ForecastStore:
     """Forecasts on disk: computed once, found again by what they were made with.
 
         <folder>/<model>-<sha>/<settings sha>/date=2024-01-02/<bars sha>-<file sha>.parquet
+        <folder>/<model>-<sha>/heads/<head>-<sha>-<settings sha>/date=2024-01-02/...   outputs of return heads
+        <folder>/<model>-<sha>/embeddings/<settings sha>/date=2024-01-02/...           hidden states
 
     A date is computed if it is missing, damaged, or was forecast from other bars; longer data recompute nothing,
     and prices that were adjusted anew recompute the dates whose windows hold one of them. A date is one file, so
@@ -84,6 +90,37 @@ class ForecastStore:
         folder = self.folder / recipe.folder
         create_manifest(folder, recipe)
         return fill(StoredForecasts(folder, self._lifetime), forecaster, dated, progress)
+
+    def head_outputs(
+        self,
+        embedder: Embedder,
+        head: ReturnHead,
+        windows: Windows,
+        spec: WindowSpec,
+        progress: ProgressReport = silent,
+    ) -> np.ndarray:
+        """(N, K) float32 outputs of a return head, computed where they are not there yet; nothing is sampled.
+
+        Args:
+            embedder: a `KronosPredictor` that was loaded from files, with the weights that the head reads.
+            head: its weights' sha256 is part of the folder's name.
+            windows: N windows, any number of dates; their `future` plays no part.
+            spec: which windows these are.
+            progress: called as progress(windows done, windows due).
+
+        Raises:
+            ValueError: the networks came from no file.
+        """
+        rows = head_rows(self.folder, embedder, head, spec, self._lifetime)
+        return rows.fill(windows, lambda part, report: head(embedder.embed(part, report)), progress)
+
+    def embeddings(
+        self, embedder: Embedder, windows: Windows, spec: WindowSpec, progress: ProgressReport = silent
+    ) -> np.ndarray:
+        """(N, d_model) float32 hidden states, computed where they are not there yet; see `head_outputs`."""
+        return embedding_rows(self.folder, embedder, spec, self._lifetime).fill(
+            windows, embedder.embed, progress
+        )
 
     def open(self, provenance: Provenance, spec: WindowSpec) -> StoredForecasts:
         """Forecasts made with these settings, e.g. `predictor.provenance(sampling, "")`.

@@ -12,10 +12,10 @@ import pandas as pd
 from kronos.forecast import Forecast
 from kronos_strategies.store.files import (
     SUFFIX,
-    DamagedFileError,
     StoredFile,
     date_folder,
     date_label,
+    date_state,
     find_dates,
     find_file,
     locked,
@@ -92,7 +92,7 @@ class StoredForecasts:
         return (self.read(date) for date in self.dates)
 
     def read(self, date: pd.Timestamp | str, digest: str | None = None) -> Forecast:
-        """The forecasts of one date, as they were computed.
+        """The forecasts of one date as sampled: neither calibrated nor repaired, see `kronos.postprocessing`.
 
         Args:
             date: of the forecast.
@@ -113,7 +113,7 @@ class StoredForecasts:
     def frame(
         self, start: pd.Timestamp | str | None = None, end: pd.Timestamp | str | None = None
     ) -> pd.DataFrame:
-        """Last close and summary of every forecast from `start` to `end`, without reading a path.
+        """Last close and summary of every forecast from `start` to `end`, of paths as sampled; reads no path.
 
         Returns:
             Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signals.SUMMARY`.
@@ -139,25 +139,15 @@ class StoredForecasts:
 
     def state(self, date: pd.Timestamp, digest: str) -> str:
         """Which field of `Coverage` a date with windows of that digest belongs to."""
-        try:
-            file = find_file(self.folder, date)
-            if file is None:
-                return "missing"
-            if not file.holds(digest):
-                return "changed"
-            file.read()
-        except FileNotFoundError:  # replaced while we looked
-            return "changed"
-        except DamagedFileError:
-            return "damaged"
-        return "present"
+        return date_state(self.folder, date, digest)
 
     def write(self, forecast: Forecast) -> Path:
         """Store the forecasts of one date in the place of any that are there, e.g. those of another machine.
 
         Raises:
-            ValueError: of several dates, or made with other weights or settings than the rest.
+            ValueError: of several dates, made with other weights or settings than the rest, or not as sampled.
         """
+        _check_raw(forecast)
         dates = forecast.keys.get_level_values("datetime").unique()
         if len(dates) != 1:
             raise ValueError(f"The forecast is of {len(dates)} dates. Write one at a time.")
@@ -175,6 +165,7 @@ class StoredForecasts:
 
     def publish(self, forecast: Forecast) -> Path:
         """Write the forecasts of one date; whoever calls this holds the date's lock."""
+        _check_raw(forecast)
         date = pd.Timestamp(forecast.keys.get_level_values("datetime")[0])
         content = to_parquet(forecast, self.recipe.dtype)
         return publish(self.folder, date, forecast.provenance.data_sha256, content)
@@ -191,3 +182,12 @@ class StoredForecasts:
         dates = self.dates
         span = f"{len(dates)} dates, {dates[0]} to {dates[-1]}" if len(dates) else "no date"
         return f"It holds {span}; `kronos forecast` adds others."
+
+
+def _check_raw(forecast: Forecast) -> None:
+    known = forecast.provenance
+    if known.calibration is not None or known.limits or known.candles != "raw":
+        raise ValueError(
+            "The forecast is calibrated, limited or repaired, and a store keeps paths as sampled. Write those of "
+            "forecast(..., candles='raw')."
+        )

@@ -5,6 +5,7 @@ Columns, in this order (S samples, H steps; prices in quote currency):
     instrument, datetime          the keys; datetime is the exact time of the last bar seen
     last_open ... last_amount     float32, that bar
     decoded_close                 float32, its close as the tokenizer reads it, see `Forecast`; null if unknown
+    trailing_volatility           float32, of the window's last 20 log returns, per bar; null if unknown
     expected_return ... q95       float64, see `kronos_strategies.signals.summary`
     timestamps                    H times that are forecast
     open ... amount               S x H float32, nested fixed-size lists: close[s][h] is step h of path s
@@ -36,6 +37,7 @@ from kronos_strategies.store.files import DamagedFileError
 SUMMARY_COLUMNS = (*KEYS, "last_close", *SUMMARY)
 _METADATA = b"kronos"
 _LIST = "list.element"
+_OPTIONAL = ("decoded_close", "trailing_volatility")  # fields of a Forecast, (N,) float32 or None
 
 
 def to_parquet(forecast: Forecast, dtype: str) -> bytes:
@@ -50,12 +52,10 @@ def to_parquet(forecast: Forecast, dtype: str) -> bytes:
         "datetime": pa.array(pd.DatetimeIndex(forecast.keys.get_level_values("datetime"))),
     }
     columns |= {f"last_{name}": pa.array(forecast.last[:, i]) for i, name in enumerate(FEATURES)}
-    decoded = (
-        np.full(len(forecast), np.nan, np.float32)
-        if forecast.decoded_close is None
-        else forecast.decoded_close
-    )
-    columns["decoded_close"] = pa.array(decoded, from_pandas=True)
+    for name in _OPTIONAL:
+        values = getattr(forecast, name)
+        values = np.full(len(forecast), np.nan, np.float32) if values is None else values
+        columns[name] = pa.array(values, from_pandas=True)
     columns |= {str(name): pa.array(column.to_numpy()) for name, column in summary(forecast).items()}
     columns["timestamps"] = _lists(forecast.timestamps)
     if dtype == "float32":
@@ -106,7 +106,8 @@ def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
         timestamps=timestamps,
         last=last,
         provenance=replace(provenance, data_sha256=kept["data_sha256"]),
-        decoded_close=_decoded_close(table),
+        decoded_close=_optional(table["decoded_close"]),
+        trailing_volatility=_optional(table["trailing_volatility"]),
     )
 
 
@@ -136,8 +137,7 @@ def _halves(forecast: Forecast) -> dict[str, pa.Array]:
     return columns | {f"offset_{name}": _lists(small[..., i]) for i, name in enumerate(FEATURES)}
 
 
-def _decoded_close(table: pa.Table) -> np.ndarray | None:
-    column = table["decoded_close"]
+def _optional(column: pa.ChunkedArray) -> np.ndarray | None:
     return None if column.null_count == len(column) else column.to_numpy()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from torch import Tensor
 from kronos.bars import FEATURES
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
+from kronos.head import HeadInfo, ReturnHead
 from kronos.model import Kronos
 from kronos.quantizer import Tokens
 from kronos.sampling import SharedDraws, date_uniforms
@@ -98,6 +100,23 @@ def make_stamps(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     fields = [torch.randint(size, shape, generator=generator) for size in (60, 24, 7, 31, 12)]
     return torch.stack(fields, dim=-1)
+
+
+def make_head(d_model: int, lookback: int = 20, seed: int = 0, **info: object) -> ReturnHead:
+    """A random linear head of 1, 5 and 10 bars, as joint training leaves one."""
+    random = np.random.default_rng(seed)
+    known = HeadInfo(d_model, (1, 5, 10), "rank", lookback, **info)
+    weight = random.normal(0, d_model**-0.5, (3, d_model)).astype(np.float32)
+    return ReturnHead(known, weight, random.normal(0, 0.1, 3).astype(np.float32), name=f"head {seed}")
+
+
+def headed_pair(
+    pair: Path, folder: Path, d_model: int, lookback: int = 20, seed: int = 0, **info: object
+) -> Path:
+    """A copy of a pair's folder, with a random return head beside its predictor."""
+    shutil.copytree(pair, folder)
+    make_head(d_model, lookback, seed, **info).save(folder / "predictor")
+    return folder
 
 
 def compiler() -> str | None:

@@ -19,7 +19,12 @@ def loads_torch(statement: str) -> bool:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import kronos", "import kronos.bars, kronos.windows, kronos.forecast, kronos.config"],
+    [
+        "import kronos",
+        "import kronos.bars, kronos.windows, kronos.forecast, kronos.config",
+        "import kronos.calibration, kronos.candles, kronos.postprocessing, kronos_strategies.calibration",
+        "from kronos import ReturnHead",
+    ],
 )
 def test_bars_windows_forecasts_and_settings_need_no_torch(statement: str) -> None:
     assert not loads_torch(statement)

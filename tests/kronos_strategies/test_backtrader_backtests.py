@@ -133,7 +133,7 @@ def test_long_flat_holds_equal_parts_of_those_that_rise_enough(crypto, capsys, m
     evidence = find_evidence(str(tmp_path), "")
     calendar = evidence.result.returns.index
     held = evidence.result.weights.unstack().reindex(calendar).fillna(0.0)
-    rises = (evidence.scores["Kronos"] > 0).unstack()
+    rises = (evidence.scores["Kronos expected_return"] > 0).unstack()
     after = {date: calendar[calendar > date][0] for date in rises.index if date < calendar[-1]}
     for date, following in after.items():
         assert list(held.loc[following] > 0) == list(rises.loc[date])

@@ -65,24 +65,25 @@ class Fans:
 
 @dataclass(frozen=True)
 class _Paths:
-    """Closes of a few windows of one date: (n, S, H), and when they are, (n, H)."""
+    """Bands of closes of a few windows of one date: (levels, n, H), and when they are, (n, H)."""
 
     keys: pd.MultiIndex
-    closes: np.ndarray
+    bands: np.ndarray
     timestamps: np.ndarray
 
     @classmethod
     def of(cls, forecast: Forecast, rows: np.ndarray) -> _Paths:
-        """Copies, so that the others can be let go."""
-        return cls(forecast.keys[rows], forecast.path("close")[rows], forecast.timestamps[rows])
+        """The few figures that are drawn, so that the paths can be let go."""
+        some = forecast[rows]
+        outer, inner, middle = some.band(0.9), some.band(0.5), np.median(some.path("close"), axis=1)
+        bands = np.stack([outer[..., 0], inner[..., 0], middle, inner[..., 1], outer[..., 1]])
+        return cls(some.keys, bands, some.timestamps)
 
     def fans(self, closes: pd.DataFrame) -> Iterator[pd.DataFrame]:
         """One a window."""
-        levels = list(FAN_LEVELS.values())
-        bands = np.quantile(self.closes, levels, axis=1, method="weibull")  # (levels, n, H)
         for i, (date, name) in enumerate(self.keys):
             seen, ahead = closes.loc[:date, name].dropna().iloc[-SEEN:], pd.DatetimeIndex(self.timestamps[i])
-            before = np.full((len(levels), len(seen)), np.nan)
+            before = np.full((len(FAN_LEVELS), len(seen)), np.nan)
             yield pd.DataFrame(
                 {
                     "datetime": date,
@@ -90,6 +91,6 @@ class _Paths:
                     "step": np.arange(1 - len(seen), len(ahead) + 1),
                     "timestamp": seen.index.append(ahead),
                     "close": np.concatenate([seen, closes[name].reindex(ahead)]),
-                    **dict(zip(FAN_LEVELS, np.hstack([before, bands[:, i]]), strict=True)),
+                    **dict(zip(FAN_LEVELS, np.hstack([before, self.bands[:, i]]), strict=True)),
                 }
             )

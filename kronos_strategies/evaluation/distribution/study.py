@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -14,7 +14,15 @@ from kronos_strategies.evaluation.distribution.pathbook import PathBook
 from kronos_strategies.evaluation.grid import Grid
 from kronos_strategies.evaluation.scorecard import LEVELS, Market
 from kronos_strategies.evaluation.scorecard.card import rows_by_horizon
-from kronos_strategies.evaluation.scorecard.distributions import DistributionScore, score_distributions
+from kronos_strategies.evaluation.scorecard.distributions import (
+    EWMA,
+    GARCH,
+    SHRUNK_WALK,
+    UNCALIBRATED,
+    DistributionScore,
+    score_distributions,
+)
+from kronos_strategies.evaluation.scorecard.garch import GarchModels
 from kronos_strategies.evaluation.scorecard.market import CLOSES
 from kronos_strategies.evaluation.scorecard.rows import MODEL
 from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore, score_volatilities
@@ -22,11 +30,12 @@ from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_gr
 from kronos_strategies.evaluation.significance import mean_test
 
 PIT_BINS, VOLATILITY_BINS = 10, 20
+BASELINES = {SHRUNK_WALK: "shrunk_walk", EWMA: "ewma", GARCH: "garch_t"}  # in names of metrics
 
 
 @dataclass(frozen=True)
 class DistributionStudy:
-    """Of the forecasts of a run, beside a Gaussian random walk and the volatility of the last 20 days.
+    """Of the forecasts of a run, compared with random walks, EWMA, GARCH-t and the volatility of the last 20 days.
 
     Attributes:
         windows: that were forecast.
@@ -42,6 +51,7 @@ class DistributionStudy:
         fans: long, of a few chosen instruments and dates: columns datetime (of the forecast), instrument, step
             (negative and 0: bars seen; 1..H: forecast), timestamp, close (that was, or came; NaN if not yet),
             q05, q25, q50, q75, q95 (of sampled closes, quote currency; NaN for bars seen).
+        checks: of the paths as sampled: see `PathBook`; empty where they were not kept.
     """
 
     windows: int
@@ -53,13 +63,18 @@ class DistributionStudy:
     volatility_bins: pd.DataFrame
     by_samples: pd.DataFrame
     fans: pd.DataFrame
+    checks: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Flat figures by their names in metrics.json: coverage_80_h1, crps_h1, crps_skill_h1, qlike_h1, ..."""
-        figures: dict[str, float] = {}
+        figures: dict[str, float] = {f"candles_{name}": value for name, value in self.checks.items()}
         for score in self.distributions:
             if score.name == MODEL:
                 figures |= _calibration(score)
+            elif score.name == UNCALIBRATED:
+                figures |= {f"sampled_{name}": value for name, value in _calibration(score).items()}
+            elif (name := BASELINES.get(score.name)) and score.excess is not None:
+                figures[f"crps_excess_{name}_h{score.horizon}"] = score.excess.mean
         for volatility in self.volatilities:
             if volatility.name == MODEL and volatility.measure == CLOSES:
                 h = f"_h{volatility.horizon}"
@@ -95,17 +110,20 @@ def study_distribution(
         overlap: successive dates that it spans.
         min_names: a date with fewer has no coefficient.
     """
-    rows = rows_by_horizon(paths.said, market)
+    rows = rows_by_horizon(paths.said, market, paths.sampled)
+    names = pd.Index(paths.said.index.get_level_values("instrument").unique())
+    garch = GarchModels.fit(market, names, rows[0].dates[0])
     return DistributionStudy(
         windows=len(paths.said),
         samples=provenance.sampling.samples,
         dates=rows[0].dates,
-        distributions=tuple(score for each in rows for score in score_distributions(each, LEVELS)),
+        distributions=tuple(score for each in rows for score in score_distributions(each, LEVELS, garch)),
         volatilities=tuple(score for each in rows for score in score_volatilities(each)),
         pit=_pit(paths.said, provenance.sampling.samples),
         volatility_bins=_volatility_bins(paths.said, market),
         by_samples=_by_samples(paths.by_samples, label, overlap, min_names),
         fans=paths.fans,
+        checks={} if paths.checks is None else {str(k): float(v) for k, v in paths.checks["value"].items()},
     )
 
 

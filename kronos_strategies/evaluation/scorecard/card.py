@@ -114,10 +114,16 @@ def score_summaries(
     )
 
 
-def rows_by_horizon(said: pd.DataFrame, market: Market) -> list[HorizonRows]:
-    """What is scored at each horizon of `summarise_paths`."""
+def rows_by_horizon(
+    said: pd.DataFrame, market: Market, sampled: pd.DataFrame | None = None
+) -> list[HorizonRows]:
+    """What is scored at each horizon of `summarise_paths`; `sampled` is of the paths before calibration."""
     horizons = said.columns.get_level_values(0).unique()
-    return [HorizonRows(pd.DataFrame(said[horizon]), market, int(horizon)) for horizon in horizons]
+    before = {horizon: None if sampled is None else pd.DataFrame(sampled[horizon]) for horizon in horizons}
+    return [
+        HorizonRows(pd.DataFrame(said[horizon]), market, int(horizon), before[horizon])
+        for horizon in horizons
+    ]
 
 
 def series_by_date(scores: Iterable[RankingScore | VolatilityScore | DistributionScore]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Does the return fall where the paths say, beside a Gaussian random walk? Torch-free."""
+"""Does the return fall where the paths say, compared with random walks, EWMA and GARCH? Torch-free."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from kronos_strategies.evaluation.distribution.calibration import normal_crps
+from kronos_strategies.evaluation.scorecard.garch import GarchModels
 from kronos_strategies.evaluation.scorecard.paths import band
 from kronos_strategies.evaluation.scorecard.rows import MODEL, HorizonRows
+from kronos_strategies.evaluation.scorecard.walks import (
+    ShrunkWalk,
+    score_normal,
+    score_shape,
+    score_student,
+)
 from kronos_strategies.evaluation.significance import MeanTest
 
 RANDOM_WALK = "Gaussian random walk"
+UNCALIBRATED = "as sampled, uncalibrated"
+SHRUNK_WALK = "shrunk random walk"
+EWMA = "EWMA, Gaussian"
+GARCH = "GARCH-t"
 
 
 @dataclass(frozen=True)
@@ -23,8 +32,9 @@ class DistributionScore:
 
     Attributes:
         horizon: h, bars.
-        name: MODEL; or RANDOM_WALK, normal with mean 0 and the deviation of the last 20 daily returns times
-            sqrt(h).
+        name: MODEL; RANDOM_WALK, normal with mean 0 and the deviation of the last 20 daily returns times sqrt(h);
+            UNCALIBRATED, the model's paths before a calibration moved them; SHRUNK_WALK, EWMA or GARCH, see
+            `kronos_strategies.evaluation.scorecard.walks` and `garch`.
         coverage: level of a central band -> share of outcomes within; None where the samples are too few to
             reach it.
         crps: fair, in log return, lower is better.
@@ -54,27 +64,48 @@ class DistributionScore:
     by_date: pd.DataFrame = field(repr=False, compare=False)
 
 
-def score_distributions(rows: HorizonRows, levels: Sequence[float]) -> tuple[DistributionScore, ...]:
-    """The model, then the random walk."""
-    walk = _random_walk(rows, levels)
-    return tuple(
-        _score(rows, name, figures, walk["crps"], levels)
-        for name, figures in {MODEL: rows.said, RANDOM_WALK: walk}.items()
-    )
+def score_distributions(
+    rows: HorizonRows, levels: Sequence[float], garch: GarchModels | None = None
+) -> tuple[DistributionScore, ...]:
+    """The model, then the Gaussian random walk, the model's paths as sampled, and the other baselines.
+
+    Args:
+        rows: of one horizon.
+        levels: of central bands.
+        garch: fitted to bars before the first forecast; None leaves GARCH out.
+    """
+    walk = _baseline(rows, RANDOM_WALK, levels, None)
+    assert walk is not None  # it takes no history
+    found = {MODEL: rows.said, RANDOM_WALK: walk}
+    if rows.sampled is not None:
+        found[UNCALIBRATED] = rows.sampled
+    for name in (SHRUNK_WALK, EWMA, GARCH):
+        if (scores := _baseline(rows, name, levels, garch)) is not None:
+            found[name] = scores
+    return tuple(_score(rows, name, figures, walk["crps"], levels) for name, figures in found.items())
 
 
-def _random_walk(rows: HorizonRows, levels: Sequence[float]) -> pd.DataFrame:
-    """The same columns as `summarise_paths` gives, in closed form."""
-    came = rows.of(rows.market.moved(rows.horizon)).to_numpy(float)
-    deviation = rows.of(rows.market.deviation).to_numpy(float) * np.sqrt(rows.horizon)
-    deviation = np.where(deviation > 0, deviation, np.nan)
-    crps, z = normal_crps(np.zeros_like(came), deviation, came), came / deviation
-    within = {
-        band(level): np.where(np.isnan(z), np.nan, np.abs(z) <= stats.norm.ppf((1 + level) / 2))
-        for level in levels
-    }
-    columns = {"crps": crps, "ensemble_crps": crps, "pit": stats.norm.cdf(z), **within}
-    return pd.DataFrame(columns, index=rows.keys, dtype=float)
+def _baseline(
+    rows: HorizonRows, name: str, levels: Sequence[float], garch: GarchModels | None
+) -> pd.DataFrame | None:
+    """The same columns as `summarise_paths` gives, in closed form; None where the past is too short to fit to."""
+    market, horizon = rows.market, rows.horizon
+    came = rows.of(market.moved(horizon)).to_numpy(float)
+    if name == RANDOM_WALK:
+        found = score_normal(rows.of(market.deviation).to_numpy(float) * np.sqrt(horizon), came, levels)
+    elif name == EWMA:
+        found = score_normal(rows.of(market.ewma).to_numpy(float) * np.sqrt(horizon), came, levels)
+    elif name == SHRUNK_WALK:
+        shrunk = ShrunkWalk.fit(market, horizon, rows.dates[0])
+        if shrunk is None:
+            return None
+        deviation = shrunk.deviation(rows.of(market.deviation).to_numpy(float))
+        found = score_shape(deviation, shrunk.shape, came, levels)
+    else:
+        if garch is None:
+            return None
+        found = score_student(*garch.forecast(rows.keys, horizon), came, levels)
+    return found.set_axis(rows.keys)
 
 
 def _score(

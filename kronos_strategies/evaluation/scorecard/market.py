@@ -26,6 +26,7 @@ from kronos_strategies.evaluation.distribution.volatility import (
 )
 from kronos_strategies.evaluation.significance import overlap_of
 
+EWMA_DECAY = 0.94  # RiskMetrics' for days
 CLOSES, RANGES = "closes", "ranges"  # the two measures of realised variance
 
 
@@ -100,6 +101,12 @@ class Market:
     def deviation(self) -> pd.DataFrame:
         """Deviation of the last 20 daily returns, known at the close: historical volatility."""
         return -low_volatility_20(self.known)
+
+    @cached_property
+    def ewma(self) -> pd.DataFrame:
+        """Root of the exponentially weighted mean of squared daily log returns, known at each close."""
+        squares = self.known.apply(np.log).diff() ** 2
+        return squares.ewm(alpha=1 - EWMA_DECAY, min_periods=20).mean() ** 0.5
 
     @cached_property
     def naive(self) -> dict[str, pd.DataFrame]:

@@ -36,7 +36,7 @@ def summarise_paths(
         score: mean over paths of path[t+1+h] / path[t+1] - 1.
         variance: mean over paths of their own sums of squared log returns over h bars.
         Known at t + h, of the log return over h bars:
-        crps, ensemble_crps, pit, and inside_80 etc. for each level.
+        crps, ensemble_crps, pit, and inside_80 etc. for each level; bands are as wide as a calibration has them.
 
     Raises:
         ValueError: the paths are too short.
@@ -49,12 +49,15 @@ def summarise_paths(
     last = forecast.last[:, CLOSE].astype(float)
     closes = positive_prices(forecast)  # (N, S, H)
     columns: dict[tuple[int, str], np.ndarray] = {}
+    reached = [level for level in levels if forecast.samples >= samples_for(level)]
+    widened = {level: forecast.band_factors(level) for level in reached}
     for horizon, came in moved.items():
+        factors = {level: each[:, horizon - 1] for level, each in widened.items()}
         returns = np.log(closes[:, :, horizon - 1] / last[:, None])  # (N, S)
         columns |= {
             (horizon, "score"): tradable_returns(forecast, horizon).mean(axis=1),
             (horizon, "variance"): sampled_variance(closes, last, horizon),
-            **{(horizon, name): v for name, v in _off(returns, came.to_numpy(float), levels).items()},
+            **{(horizon, name): v for name, v in _off(returns, came.to_numpy(float), factors).items()},
         }
     return pd.DataFrame(columns, index=forecast.keys)
 
@@ -64,11 +67,10 @@ def band(level: float) -> str:
     return f"inside_{100 * level:g}"
 
 
-def _off(returns: np.ndarray, came: np.ndarray, levels: Sequence[float]) -> dict[str, np.ndarray]:
-    reached = [level for level in levels if returns.shape[1] >= samples_for(level)]
+def _off(returns: np.ndarray, came: np.ndarray, factors: Mapping[float, np.ndarray]) -> dict[str, np.ndarray]:
     return {
         "crps": fair_crps(returns, came),
         "ensemble_crps": ensemble_crps(returns, came),
         "pit": pit(returns, came),
-        **{band(level): inside(returns, came, level) for level in reached},
+        **{band(level): inside(returns, came, level, factor) for level, factor in factors.items()},
     }

@@ -26,11 +26,13 @@ class HorizonRows:
         said: what the paths say and how far off they were, columns as of `summarise_paths`.
         market: that they are scored on.
         horizon: bars.
+        sampled: as `said`, of the paths before a calibration moved them; None where none did.
     """
 
     said: pd.DataFrame
     market: Market
     horizon: int
+    sampled: pd.DataFrame | None = None
 
     @cached_property
     def keys(self) -> pd.MultiIndex:

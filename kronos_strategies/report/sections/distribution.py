@@ -10,6 +10,7 @@ import pandas as pd
 from kronos_strategies.evaluation.distribution.calibration import calibrated_deviation
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.scorecard.distributions import DistributionScore
+from kronos_strategies.evaluation.scorecard.garch import NAMES
 from kronos_strategies.evaluation.scorecard.rows import MODEL
 from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore
 from kronos_strategies.evaluation.significance import MeanTest
@@ -25,6 +26,7 @@ from kronos_strategies.report.formats import (
     signed,
     signed_percent,
 )  # fmt: skip
+from kronos_strategies.report.metrics import METRICS
 from kronos_strategies.report.tables import Column, Record, Table, estimate, noted, number, table, word
 from kronos_strategies.report.view import Part, Section, Tile
 
@@ -38,13 +40,14 @@ def distribution_section(study: DistributionStudy) -> Section:
         "distribution",
         "Distribution",
         f"{count(study.windows)} forecasts on {count(len(study.dates))} dates, {first:%Y-%m-%d} to "
-        f"{last:%Y-%m-%d}, of {study.samples} sampled paths each, beside a Gaussian random "
-        "walk and the volatility of the last 20 days.",
+        f"{last:%Y-%m-%d}, of {study.samples} sampled paths each, compared with random walks, "
+        "EWMA, GARCH-t and the volatility of the last 20 days.",
         tiles(study),
         (
             Part("Forecasts to look at", charts=gather(fan(study.fans))),
             Part("Calibration and loss", (losses(study),), charts=calibration(study)),
             Part("Volatility", (variances(study),), charts=volatility(study)),
+            *((Part("Candles", (candles(study),)),) if study.checks else ()),
         ),
     )
 
@@ -122,7 +125,9 @@ def losses(study: DistributionStudy) -> Table:
         "CRPS is fair and in log return, less is better; skill is against the random walk. Excess over it: CRPS of "
         "the model less that of the row, paired by date, so that negative is better. PIT: mean ± deviation; "
         f"calibrated, {study.samples} independent paths have 0.500 ± {calibrated} and the "
-        "random walk 0.500 ± 0.289; a larger deviation says too narrow."
+        "random walk 0.500 ± 0.289; a larger deviation says too narrow. The shrunk random walk draws volatility to "
+        "its average and has the shape that returns had. It and GARCH-t are fitted once, to bars before the first "
+        f"forecast, the latter for the {NAMES} most traded names only."
     )
     return table(
         "losses", caption, pd.DataFrame([_loss(score, levels) for score in scores]), columns, own=MODEL
@@ -151,6 +156,19 @@ def _loss(score: DistributionScore, levels: Sequence[float]) -> dict[str, object
     )
 
 
+def candles(study: DistributionStudy) -> Table:
+    """Invalid sampled bars before any repair, and how far bars open from the last close."""
+    rows = [
+        {"check": METRICS[f"candles_{name}"].label, "value": value} for name, value in study.checks.items()
+    ]
+    caption = (
+        "Of the paths as sampled, before calibration and repair. Gaps are mean absolute log returns from the last "
+        "close to the first open ahead, over the same windows."
+    )
+    columns = (word("check", "Check"), number("value", "Value", _fine))
+    return table("candles", caption, pd.DataFrame(rows), columns)
+
+
 def calibration(study: DistributionStudy) -> Charts:
     """PIT, coverage, skill, and whether more paths rank better."""
     return gather(
@@ -169,7 +187,7 @@ def calibration(study: DistributionStudy) -> Charts:
             figures.crps_skill(study), NO_OUTCOME,
         ),
         chart(
-            "samples", "RankIC against the number of paths", "Of the score from the first paths, with 95% bands.",
+            "samples", "RankIC against the number of paths", "Of what the first paths say, with 95% bands.",
             figures.samples(study), "The scores were not kept by number of paths.",
         ),
     )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kronos.head import ReturnHead
 from kronos.model import Kronos
 from kronos.training.head import HEAD, HEAD_INFO, HeadedKronos, HeadInfo, RankHead
 from kronos.training.labels import HORIZONS
@@ -75,3 +76,13 @@ def test_a_head_goes_on_with_the_weights_that_fit_it(width: int, tmp_path: Path)
     assert bool(head.rank.weight.any()) == (width == 16)
     RankHead(INFO).load(tmp_path / "nowhere")  # weights without a head
     assert np.isfinite(head.rank.weight.detach().numpy()).all()
+
+
+def test_a_saved_head_is_read_without_torch_as_it_was_trained(tmp_path: Path) -> None:
+    head, hidden = make_head(), torch.randn(7, 16)
+    HeadedKronos(make_model(), head).save_pretrained(tmp_path / "predictor")
+    read = ReturnHead.from_pretrained(tmp_path)
+    assert (read.info.horizons, read.info.markets, read.info.lookback) == (HORIZONS, INFO.markets, 16)
+    assert (read.info.kind, read.info.trained_until) == ("linear", INFO.trained_until)
+    with torch.no_grad():
+        np.testing.assert_allclose(read(hidden.numpy()), head(hidden).numpy(), rtol=1e-5, atol=1e-6)

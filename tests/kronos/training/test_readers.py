@@ -95,13 +95,13 @@ def test_volume_and_amount_may_be_absent(tmp_path: Path) -> None:
     assert list(read(tmp_path / "bars.parquet")["I0"].columns) == list(FEATURES[:4])
 
 
-def test_what_was_understood_of_each_file_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reader_tells_what_it_understood_of_each_file(tmp_path: Path) -> None:
     yahoo = make_bars(30).rename(columns=str.title).assign(**{"Adj Close": make_bars(30)["close"] / 2})
     yahoo.drop(columns="Amount").to_csv(tmp_path / "AAA.csv", index_label="Date")
-    with caplog.at_level("INFO"):
-        bars = read(tmp_path)["AAA"]
+    reader = FileBars(Source(tmp_path))
+    bars = dict(reader.series())["AAA"]
     np.testing.assert_allclose(bars["close"], make_bars(30)["close"] / 2)
-    assert [line.partition(",")[0] for line in caplog.messages] == ["AAA.csv: Yahoo; AAA; 30 bars of 1day"]
+    assert [line.partition(",")[0] for line in reader.notes()] == ["AAA.csv: Yahoo; AAA; 30 bars of 1day"]
 
 
 def test_only_the_instruments_asked_for_are_read(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Windows]:
     calls: list[Windows] = []
     honest = KronosPredictor.forecast
 
-    def forecast(self, windows, sampling=None, progress=None):
+    def forecast(self, windows, sampling=None, progress=None, candles="valid"):
         calls.append(windows)
-        return honest(self, windows, sampling, progress)
+        return honest(self, windows, sampling, progress, candles)
 
     monkeypatch.setattr(KronosPredictor, "forecast", forecast)
     return calls

@@ -75,7 +75,7 @@ def test_bars_in_a_zone_are_matched_by_their_wall_time():
     index = pd.MultiIndex.from_arrays(
         [[pd.Timestamp("2024-03-04 09:35")], ["A"]], names=["datetime", "instrument"]
     )
-    forecasts = pd.DataFrame([range(7)], index=index, columns=list(COLUMNS[:7]))
+    forecasts = pd.DataFrame([range(8)], index=index, columns=list(COLUMNS[:8]))
     bars = make_bars(2).set_axis(pd.date_range("2024-03-04 14:35", periods=2, freq="5min", tz="UTC"))
     joined = join_forecasts(bars.tz_convert("America/New_York"), forecasts, "A")
     assert joined["upper"].tolist() == [5, 5]
@@ -85,7 +85,7 @@ def test_bars_in_a_zone_are_matched_by_their_wall_time():
 def test_bars_before_the_first_forecast_have_none():
     bars = make_bars(5)
     index = pd.MultiIndex.from_arrays([[bars.index[2]], ["A"]], names=["datetime", "instrument"])
-    joined = join_forecasts(bars, pd.DataFrame([range(7)], index=index, columns=list(COLUMNS[:7])), "A")
+    joined = join_forecasts(bars, pd.DataFrame([range(8)], index=index, columns=list(COLUMNS[:8])), "A")
     np.testing.assert_array_equal(joined["age"], [np.nan, np.nan, 0, 1, 2])
 
 
@@ -101,7 +101,7 @@ def test_bars_before_the_first_forecast_have_none():
 def test_bars_that_meet_no_forecast_are_refused(change, name, message):
     bars = make_bars(5)
     index = pd.MultiIndex.from_arrays([[bars.index[2]], ["A"]], names=["datetime", "instrument"])
-    forecasts = pd.DataFrame([range(7)], index=index, columns=list(COLUMNS[:7]))
+    forecasts = pd.DataFrame([range(8)], index=index, columns=list(COLUMNS[:8]))
     with pytest.raises(ValueError, match=message):
         join_forecasts(change(bars), forecasts, name)
 

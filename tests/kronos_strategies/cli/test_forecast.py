@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.store import ForecastStore
+from tests.kronos.builders import headed_pair
 from tests.kronos_strategies.qlib.conftest import TINY, use_store
 
 from .conftest import run
@@ -42,9 +44,12 @@ def no_settings_of_mine(monkeypatch):
     monkeypatch.delenv("KRONOS_QLIB_DATA", raising=False)
 
 
-def forecast(capsys, store, bars, *more, start=SPAN[0], end=SPAN[1]):
+def forecast(capsys, store, bars, *more, start=SPAN[0], end=SPAN[1], **changes):
     span = ("--start", start, "--end", end)
-    return run(capsys, "forecast", store, *span, "--data", bars, *SETTINGS, *more)
+    settings = dict(zip(SETTINGS[::2], SETTINGS[1::2], strict=True))
+    settings |= {f"--{name}": value for name, value in changes.items()}
+    words = (word for pair in settings.items() for word in pair)
+    return run(capsys, "forecast", store, *span, "--data", bars, *words, *more)
 
 
 def row(out: str, name: str) -> str:
@@ -75,7 +80,7 @@ def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
     bars, tmp_path, capsys, monkeypatch
 ):
     _, out, _ = forecast(capsys, tmp_path / "forecasts", bars)
-    (command,) = re.findall(r"Next: (.*qrun configs/kronos_csi300.yaml)", out)
+    (command,) = re.findall(r"Next: (.*qrun .*configs/kronos_csi300.yaml)", out)
     settings = dict(word.split("=", 1) for word in shlex.split(command)[:-2])
     assert settings == {
         "KRONOS_QLIB_DATA": str(bars),
@@ -85,6 +90,9 @@ def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
         "KRONOS_SAMPLES": "2",
         "KRONOS_LOOKBACK": "30",
         "KRONOS_HORIZON": "3",
+        "KRONOS_HOLD": "2",
+        "KRONOS_TOPK": "3",
+        "KRONOS_N_DROP": "1",
         "KRONOS_TEST_START": SPAN[0],
         "KRONOS_TEST_END": SPAN[1],
     }
@@ -133,7 +141,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys,
 
     monkeypatch.setattr(KronosPredictor, "forecast", interrupted)
     code, _, err = forecast(capsys, tmp_path, bars)
-    assert code == 130
+    assert code == 130, err
     assert "Run the same command again" in err
     monkeypatch.setattr(KronosPredictor, "forecast", honest)
     _, out, _ = forecast(capsys, tmp_path, bars)
@@ -148,7 +156,9 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys,
         (["--start", "2023-03-08", "--end", "2023-03-01"], r"holds no trading day"),
         (["--end", "2023-05-20"], r"ends after the store.*2023-04-28.*--end"),
         (["--start", "March"], r"--start"),
-        (["--samples", "0"], r"samples=0 draws no path"),
+        (["--samples", "0"], r"--samples 0 leaves nothing to compute: the checkpoint has no return head"),
+        (["--samples", "-1"], r"samples=-1 draws no path"),
+        (["--score", "head"], r"score='head' needs a return head"),
         (["--horizon", "0"], r"horizon=0"),
         (["--lookback", "1"], r"lookback=1"),
         (["--lookback", "2000"], r"has a window of 2000 bars"),
@@ -180,3 +190,46 @@ def test_a_file_in_place_of_the_store_is_refused(bars, tmp_path, capsys):
     code, _, err = forecast(capsys, tmp_path / "file", bars)
     assert code == 2
     assert "is a file" in err
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The tiny checkpoint with a random head for 30 bars."""
+    return headed_pair(TINY, tmp_path_factory.mktemp("pair") / "headed", 48, lookback=30)
+
+
+def test_the_outputs_of_a_head_are_stored_beside_the_paths(bars, pair, tmp_path, capsys):
+    _, out, _ = forecast(capsys, tmp_path, bars, model=pair)
+    assert "return head" in out
+    assert len(list(tmp_path.glob("*/heads/*/date=*/*.parquet"))) == 6
+    assert len(list(tmp_path.glob("*/*/date=*/*.parquet"))) == 6
+
+
+def test_without_samples_the_head_alone_is_computed_and_the_next_command_finds_it(
+    bars, pair, tmp_path, capsys, monkeypatch
+):
+    code, out, _ = forecast(capsys, tmp_path, bars, model=pair, samples=0, horizon=10)
+    assert code == 0
+    assert not list(tmp_path.glob("*/*/_manifest.json"))
+    assert "KRONOS_SAMPLES=0" in out
+    use_store(bars)
+    monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
+    dataset = KronosDataset({"test": SPAN}, lookback=30, hold=5)
+    model = KronosModel(str(pair), device="cpu", samples=0, store=str(tmp_path))
+    assert model.predict(dataset).index.equals(dataset.windows().keys)
+
+
+def test_no_command_is_printed_that_would_be_refused(bars, tmp_path, capsys):
+    """A store without future days: signals of its last bar have no day to trade on."""
+    store = tmp_path / "store"
+    shutil.copytree(bars, store)
+    (store / "calendars" / "day_future.txt").unlink()
+    code, out, _ = forecast(capsys, tmp_path / "forecasts", store, start="2023-04-25", end="2023-04-28")
+    assert code == 0
+    assert "KRONOS_TEST_END=2023-04-27 qrun" in out.replace("KRONOS_TOPK=3 KRONOS_N_DROP=1 ", "")
+    assert "a backtest ends by 2023-04-27" in out
+    _, out, _ = forecast(capsys, tmp_path / "forecasts", store, start="2023-04-28", end="2023-04-28")
+    assert row(out, "dates").startswith("1, 2023-04-28")
+    assert "Next:" not in out
+    _, out, _ = forecast(capsys, tmp_path / "short", bars, "--horizon", 1)
+    assert "Next:" not in out  # a trade takes two days

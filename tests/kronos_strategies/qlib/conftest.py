@@ -77,11 +77,11 @@ def recorded(small_store: Path, empty_record: Path, tmp_path: Path, monkeypatch)
     return tmp_path
 
 
-def qrun(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def qrun(folder: Path, config: Path = CONFIG, **settings: str) -> subprocess.CompletedProcess[str]:
     ours = {k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}
     command = Path(sys.executable).parent / "qrun"
     return subprocess.run(
-        [command, CONFIG],
+        [command, config],
         cwd=folder,
         env={**ours, "KRONOS_DEVICE": "cpu", "KRONOS_SAMPLES": "2", "KRONOS_MODEL": str(TINY), **settings},
         capture_output=True,

@@ -249,5 +249,5 @@ def test_vwap_is_a_deal_price_where_the_store_has_it(in_store, small_store, smal
     (forecast,) = [
         f for f in model.forecasts(data.windows(), data.spec) if f.keys[0][0] == scored.index[0][0]
     ]
-    mean = forecast.paths[0, :, :, :4].astype(float).mean(axis=-1)
+    mean = model.postprocessing(forecast).paths[0, :, :, :4].astype(float).mean(axis=-1)
     assert scored.iloc[0] == pytest.approx((mean[:, 1] / mean[:, 0] - 1).mean(), rel=1e-5)

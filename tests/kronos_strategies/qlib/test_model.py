@@ -1,5 +1,6 @@
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,8 +8,10 @@ import pytest
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
+from kronos.calibration import Calibration, CalibrationFit, Moves
 from kronos.config import SampleConfig
 from kronos.predictor import KronosPredictor
+from kronos.window_groups import POOL
 from kronos_strategies.causal import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
@@ -117,9 +120,9 @@ def test_no_more_than_a_chunk_is_forecast_at_once(in_store, tmp_path, monkeypatc
     monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 40)
     asked, honest = [], KronosPredictor.forecast
 
-    def spy(self, windows, *rest):
+    def spy(self, windows, *rest, candles):
         asked.append(windows.keys)
-        return honest(self, windows, *rest)
+        return honest(self, windows, *rest, candles=candles)
 
     monkeypatch.setattr(KronosPredictor, "forecast", spy)
     scored = model(store=str(tmp_path) if stored else None).predict(dataset())
@@ -133,8 +136,62 @@ def test_a_longer_horizon_scores_the_same_trade(in_store):
     forecasts = list(model().forecasts(longer.windows(), longer.spec))
     assert {forecast.horizon for forecast in forecasts} == {5}
     pd.testing.assert_frame_equal(
-        model().signals(longer), pd.concat([signals(forecast, hold=1) for forecast in forecasts])
+        model().signals(longer), pd.concat([signals(forecast.repaired(), hold=1) for forecast in forecasts])
     )
+
+
+def widened(known, spread: float = 0.5) -> Calibration:
+    """Of forecasts of that provenance, over two bars."""
+    moves = Moves((0.0, 0.0), (spread, spread), (0.0, 0.0))
+    fit = CalibrationFit("2023-01-31", "2022-01-03", 200, 400, {POOL: moves}, (), {}, {0.9: (1.2, 1.2)})
+    s = known.sampling
+    sampling = (s.T, s.top_p, s.top_k, s.samples)
+    return Calibration(
+        known.model, known.weights_sha256, *sampling, known.anchor, 2, 86400.0, "csi300", 30, "none", (fit,)
+    )
+
+
+def test_scores_are_of_calibrated_and_repaired_paths_and_the_store_keeps_them_as_sampled(in_store, tmp_path):
+    plain = model(store=str(tmp_path / "forecasts"))
+    before = plain.signals(dataset())
+    file = widened(plain.provenance).write(tmp_path / "c.json")
+    moved = model(store=str(tmp_path / "forecasts"), calibration=str(file))
+    scored = moved.signals(dataset())
+    raw = list(plain.forecasts(dataset().windows(), dataset().spec))
+    assert {(each.provenance.calibration, each.provenance.candles) for each in raw} == {(None, "raw")}
+    assert sum(each.violations().outside for each in raw) > 0
+    by_hand = [signals(each.calibrated(file).repaired()) for each in raw]
+    pd.testing.assert_frame_equal(scored, pd.concat(by_hand))
+    spread, old = scored["q95"] - scored["q05"], before["q95"] - before["q05"]
+    assert (spread / old).median() > 1.3
+    assert moved.postprocessing.reason.endswith(str(file))
+    assert len(list((tmp_path / "forecasts").glob("*/*"))) == 1  # one set of forecasts for both
+
+
+def test_auto_takes_the_checkpoints_own_calibration_where_it_fits(in_store, tmp_path):
+    pair = tmp_path / "pair"
+    shutil.copytree(TINY, pair)
+    plain = model(checkpoint=str(pair))
+    before = plain.signals(dataset())
+    assert "has none of its own" in plain.postprocessing.reason
+    widened(plain.provenance).write(pair / "predictor" / "calibration.json")
+    own, none, cold = (
+        model(checkpoint=str(pair), **more) for more in ({}, {"calibration": "none"}, {"T": 0.1})
+    )
+    assert not np.allclose(own.signals(dataset())["score"], before["score"])
+    pd.testing.assert_frame_equal(none.signals(dataset()), before)
+    cold.signals(dataset())
+    assert "does not fit" in cold.postprocessing.reason
+
+
+def test_a_calibration_of_another_checkpoint_is_refused(in_store, tmp_path):
+    plain = model()
+    plain.signals(dataset())
+    other = replace(widened(plain.provenance), weights_sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"does not fit these forecasts.*weights 000000000000"):
+        model(calibration=str(other.write(tmp_path / "c.json"))).signals(dataset())
+    with pytest.raises(ValueError, match="candles='nice' is none of"):
+        model(candles="nice")
 
 
 def test_fit_leaves_the_checkpoint_as_it_is(in_store):

@@ -53,7 +53,8 @@ def record(run_id: str, folder: Path):
 def test_model_settings_data_and_code_are_on_record(run_id, folder):
     params, metrics = record(run_id, folder).params, record(run_id, folder).metrics
     assert params["kronos.model"] == str(TINY)
-    assert (params["kronos.samples"], params["kronos.horizon"], params["kronos.hold"]) == ("2", "2", "1")
+    assert (params["kronos.samples"], params["kronos.horizon"], params["kronos.hold"]) == ("2", "6", "5")
+    assert params["kronos.score"] == "paths"
     for name in ("weights_sha256", "data_sha256"):
         assert len(params[f"kronos.{name}"]) == 64
     assert params["kronos.code_commit"] == (git_commit() or "-")
@@ -87,9 +88,9 @@ def test_the_evidence_holds_what_qlib_traded(folder):
     value, cash = traded["value"].loc[invested.index], traded["cash"].loc[invested.index]
     np.testing.assert_allclose(invested, value / (value + cash), rtol=1e-6)
     label = pd.read_pickle(artefacts(folder).parent / "label.pkl").iloc[:, 0]
-    own = evidence.labels[1]
+    own = evidence.labels[5]
     np.testing.assert_allclose(own, label.reindex(own.index), rtol=1e-6)
-    from_bars = evidence.market.at(evidence.market.earned(1), own.index)
+    from_bars = evidence.market.at(evidence.market.earned(5), own.index)
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
 
 
@@ -120,7 +121,7 @@ def test_report_makes_the_same_page_again_by_id_and_by_folder(run_id, inside, ca
 
 def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside):
     (store,) = (inside / "forecasts").glob("*/*")
-    contenders = [find_contender(each, "sqlite:///mlflow.db", None, 1) for each in (run_id, f"store={store}")]
+    contenders = [find_contender(each, "sqlite:///mlflow.db", None, 5) for each in (run_id, f"store={store}")]
     assert [contender.version.name for contender in contenders] == [f"kronos_tiny-{run_id[:8]}", "store"]
     comparison = hold_against(contenders)
     paired = comparison.table[comparison.table["version"] == "store"]
@@ -178,6 +179,6 @@ def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_pat
 def test_forecasts_too_short_for_the_trade_are_refused(inside):
     (store,) = (inside / "forecasts").glob("*/*")
     with pytest.raises(
-        ValueError, match=r"forecasts of 2 bars, too short for a trade that holds 5.*--horizon 6"
+        ValueError, match=r"forecasts of 6 bars, too short for a trade that holds 9.*--horizon 10"
     ):
-        find_contender(str(store), "sqlite:///mlflow.db", None, 5)
+        find_contender(str(store), "sqlite:///mlflow.db", None, 9)

@@ -42,6 +42,9 @@ def test_the_settings_of_the_workflow_files_pass(in_store, monkeypatch, config):
         ({"TEST_START": "2023-06-09", "TEST_END": "2023-05-08"}, r"starts on 2023-06-09, after its end"),
         ({"BENCHMARK": "SH000905"}, r"no benchmark 'SH000905'.*KRONOS_BENCHMARK"),
         ({"INDUSTRY": "nowhere.csv"}, r"nowhere.csv"),
+        ({"REGION": "eu"}, r"KRONOS_REGION=eu is no region of Qlib. Choose one of \['cn', 'tw', 'us'\]"),
+        ({"LIMIT": "10"}, r"limit_threshold=10 is no share of a price"),
+        ({"OPEN_COST": "five"}, r"open_cost='five' is not a number"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(in_store, monkeypatch, settings, says):
@@ -104,6 +107,14 @@ def test_a_strategy_that_reads_more_than_the_score_needs_signals(in_store, monke
     task["model"]["kwargs"].pop("prediction")
     with pytest.raises(ValueError, match=r"reads 'volatility'.*Set prediction: signals"):
         check_task(task)
+
+
+def test_a_strategy_that_reads_paths_needs_samples(in_store, monkeypatch):
+    with pytest.raises(
+        ValueError, match=r"reads 'volatility', which comes from sampled paths. Set KRONOS_SAMPLES"
+    ):
+        check_task(task_of(monkeypatch, in_store, WEIGHTS, KRONOS_SAMPLES="0"))
+    check_task(task_of(monkeypatch, in_store, WEIGHTS, KRONOS_SAMPLES="0", KRONOS_WEIGHTING="equal"))
 
 
 def test_no_benchmark_is_refused_where_qlib_would_look_for_another(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
+from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos.predictor import KronosPredictor
@@ -39,10 +40,11 @@ class Spy:
         windows: Windows,
         sampling: SampleConfig | None = None,
         progress: Callable[[int], None] | None = None,
+        candles: Candles = "valid",
     ) -> Forecast:
         self.before(windows)
         self.asked.append(windows.keys)
-        return self.inner.forecast(windows, sampling, progress)
+        return self.inner.forecast(windows, sampling, progress, candles)
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
         return self.inner.provenance(sampling, data_sha256)

@@ -50,7 +50,9 @@ def test_a_filled_store_gives_back_the_forecast_that_the_predictor_makes(tmp_pat
     filled = ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING)
     dated = DatedWindows(windows)
     assert list(filled.stored.dates) == list(dated.dates)
-    assert_same_forecasts(filled, [predictor.forecast(dated[date], SAMPLING) for date in dated.dates])
+    assert_same_forecasts(
+        filled, [predictor.forecast(dated[date], SAMPLING, candles="raw") for date in dated.dates]
+    )
 
 
 def test_filling_again_computes_nothing(tmp_path, spy, windows):
@@ -315,7 +317,7 @@ class Wide:
     def __init__(self, inner: KronosPredictor) -> None:
         self.inner = inner
 
-    def forecast(self, windows, sampling=None, progress=None) -> Forecast:
+    def forecast(self, windows, sampling=None, progress=None, candles="valid") -> Forecast:
         shape = (len(windows), sampling.samples, windows.horizon, len(FEATURES))
         paths = np.broadcast_to(windows.last[:, None, None], shape).copy()
         return Forecast(paths, windows.keys, windows.future, windows.last, self.provenance(sampling, ""))
@@ -383,7 +385,7 @@ def test_a_date_that_somebody_else_finished_is_not_computed_again(tmp_path, pred
     def meanwhile(asked: Windows) -> None:
         (stored,) = store.runs()
         if late not in stored.dates:
-            stored.write(predictor.forecast(dated[late], SAMPLING))
+            stored.write(predictor.forecast(dated[late], SAMPLING, candles="raw"))
 
     spy, seen = Spy(predictor, before=meanwhile), []
     filled = store.fill(spy, windows, SPEC, SAMPLING, lambda done, total: seen.append((done, total)))

@@ -13,7 +13,7 @@ import pytest
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
-from kronos_strategies.store.recipe import Recipe
+from kronos_strategies.store.recipe import READING_FIELDS, Recipe
 
 from .conftest import SAMPLING, SPEC
 
@@ -87,8 +87,8 @@ def test_the_manifest_holds_every_setting_the_weights_hash_and_the_hash_of_the_d
     settings = manifest["settings"]
     assert settings["window_spec"] == {"universe": "four", "lookback": 20, "horizon": 3, "min_bars": 20}
     assert settings["sampling"] == dataclasses.asdict(SAMPLING)
-    assert (settings["dtype"], settings["max_context"], settings["format"]) == ("float32", 512, 2)
-    known = {field.name for field in dataclasses.fields(Provenance)} - {"data_sha256"}
+    assert (settings["dtype"], settings["max_context"], settings["format"]) == ("float32", 512, 3)
+    known = {field.name for field in dataclasses.fields(Provenance)} - {"data_sha256", *READING_FIELDS}
     assert known <= set(manifest["model"]) | set(settings)
     data = manifest["data"]
     assert (data["dates"], data["first"], data["last"]) == (15, "2024-02-12", "2024-03-01")

@@ -25,7 +25,7 @@ from .conftest import SAMPLING, SPEC
 
 @pytest.fixture
 def forecast(predictor, windows) -> Forecast:
-    return predictor.forecast(windows[:4], SAMPLING)
+    return predictor.forecast(windows[:4], SAMPLING, candles="raw")
 
 
 @pytest.fixture
@@ -139,13 +139,13 @@ def test_coverage_puts_each_date_in_one_place(stored, windows, panel):
 
 def test_a_forecast_of_elsewhere_is_written_if_it_was_made_alike(stored, predictor, windows):
     dated = DatedWindows(windows)
-    one = predictor.forecast(dated[dated.dates[3]], SAMPLING)
+    one = predictor.forecast(dated[dated.dates[3]], SAMPLING, candles="raw")
     stored.write(one)
     assert stored.coverage(dated).due == ()
     with pytest.raises(ValueError, match="is of 15 dates"):
-        stored.write(predictor.forecast(windows, SAMPLING))
+        stored.write(predictor.forecast(windows, SAMPLING, candles="raw"))
     with pytest.raises(ValueError, match="store of its own"):
-        stored.write(predictor.forecast(dated[dated.dates[3]], SampleConfig(samples=2)))
+        stored.write(predictor.forecast(dated[dated.dates[3]], SampleConfig(samples=2), candles="raw"))
 
 
 def test_minutes_are_kept_apart_sorted_and_exact(tmp_path, predictor):

@@ -1,11 +1,15 @@
 """A row a window is kept of the paths, and it is the same after a turn on disk."""
 
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.postprocessing import Postprocessing
+from kronos.window_groups import POOL
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths, scores_by_samples
 from kronos_strategies.evaluation.distribution.volatility import qlike
 from kronos_strategies.evaluation.scorecard import Market, score_forecasts, score_summaries
@@ -83,3 +87,56 @@ def test_paths_are_let_go_of_one_date_after_the_other(market):
 def test_no_forecast_is_refused(market):
     with pytest.raises(ValueError, match="no forecasts"):
         keep_paths([], market, (1,), hold=1)
+
+
+# What was done to the paths before they were read
+
+
+def narrow(market: Market):
+    """Walks of half the true deviation, with an invalid candle on every other path."""
+    for each in walks(market):
+        last = each.last[:, None, None, 3:4]
+        paths = np.ones_like(each.paths)
+        paths[..., :4] = last * np.sqrt(each.paths[..., :4] / last)
+        paths[:, ::2, :, 1] *= 0.99  # the high
+        known = replace(each.provenance, weights_sha256="d" * 64)
+        yield replace(each, paths=paths, provenance=known)
+
+
+@pytest.fixture(scope="module")
+def doubled() -> Postprocessing:
+    row = (1.0,) * 6
+    moves = Moves(row, tuple(np.log(2) * np.array(row)), (0.0,) * 6)
+    fit = CalibrationFit("2023-01-31", "2022-01-03", 99, 99, {POOL: moves}, (), {}, {})
+    s = PROVENANCE.sampling
+    sampling = (s.T, s.top_p, s.top_k, 40)
+    made = Calibration("t", "d" * 64, *sampling, PROVENANCE.anchor, 6, 86400.0, "walks", 20, "none", (fit,))
+    return Postprocessing(made)
+
+
+def test_what_is_kept_is_of_calibrated_paths_and_of_those_as_sampled(market, doubled, tmp_path):
+    raw, _ = keep_paths(narrow(market), market, HORIZONS, hold=2)
+    kept, known = keep_paths(narrow(market), market, HORIZONS, hold=2, post=doubled)
+    pd.testing.assert_frame_equal(kept.sampled, raw.said)
+    assert raw.sampled is None
+    assert (known.calibration, known.candles) == (doubled.calibration.id, "valid")
+    for h in HORIZONS:
+        assert kept.sampled[h, "inside_90"].mean() < 0.7
+        assert kept.said[h, "inside_90"].mean() == pytest.approx(0.9, abs=0.03)
+        assert kept.said[h, "crps"].mean() < kept.sampled[h, "crps"].mean()
+    kept.write(tmp_path)
+    back = PathBook.read(tmp_path)
+    pd.testing.assert_frame_equal(back.sampled, kept.sampled)
+    pd.testing.assert_frame_equal(back.checks, kept.checks)
+
+
+def test_invalid_sampled_bars_are_counted_before_their_repair(market, doubled):
+    kept, _ = keep_paths(narrow(market), market, HORIZONS, hold=2, post=doubled)
+    checks = kept.checks["value"]
+    assert checks["outside"] == checks["paths_outside"] == 0.5
+    assert checks["crossed"] == 0.5  # open, low and close of these paths are equal
+    assert checks["negative_volume"] == 0
+    opens = [each.path("open")[:, :, 0] / each.last[:, None, 3] for each in narrow(market)]
+    assert checks["gap_sampled"] == pytest.approx(np.abs(np.log(np.concatenate(opens))).mean(), rel=1e-5)
+    gaps = np.log(market.opens.shift(-1) / market.closes).iloc[list(AT)].abs()
+    assert checks["gap_realized"] == pytest.approx(gaps.to_numpy().mean(), rel=1e-9)

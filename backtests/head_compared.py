@@ -1,0 +1,149 @@
+"""A return head beside sampled paths, bar features and Alpha158, paired: which of them ranks better for sure?
+
+    python backtests/head_compared.py
+    python backtests/head_compared.py --data ~/csi300 --train-until 2021-12-31 --valid-until 2022-06-30 \
+        --start 2022-07-20 --end 2023-12-15
+
+Bar features (15 of them) and Alpha158 (158, Qlib's) are ranked by LightGBM, fitted on the same dates and labels as
+heads are. Means of ranks of the head with each of the others are compared, too. Scores go to --output as parquet
+files, and `kronos compare` holds them against the head: compare.html, compare.json.
+"""
+
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import pandas as pd
+from qlib.contrib.data.handler import Alpha158
+
+from kronos.head import ReturnHead
+from kronos_strategies.data.default import default_store
+from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.heads.bar_features import bar_features
+from kronos_strategies.heads.fit import FitSettings, fit_head
+from kronos_strategies.heads.labels import centered_ranks
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.evidence import market_of
+from kronos_strategies.qlib.head import every_date
+from kronos_strategies.qlib.market import member_windows, traded_bars
+from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.qlib.source import use_source
+
+app = cyclopts.App(help=__doc__, version_flags=[])
+
+
+@app.default
+def head_compared(
+    *,
+    data: Annotated[Path | None, cyclopts.Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+    market: str = "csi300",
+    model: str = "kronos-nano",
+    heads: str = "",
+    fit: str = "",
+    train_start: datetime = datetime(2021, 5, 17),
+    train_until: datetime = datetime(2022, 6, 30),
+    valid_until: datetime = datetime(2022, 12, 15),
+    start: datetime = datetime(2023, 1, 3),
+    end: datetime = datetime(2023, 12, 1),
+    every: int = 5,
+    hold: int = 5,
+    samples: int = 10,
+    alpha158: bool = True,
+    device: str | None = None,
+    output: Path = Path("out/head_compared"),
+) -> None:
+    """Fit, score, compare.
+
+    Args:
+        data: Qlib data directory; the simulated market without one.
+        market: whose members to rank.
+        model: checkpoint.
+        heads: names of heads; the checkpoint's own when empty.
+        fit: ridge or lightgbm to fit a head on the frozen checkpoint; empty takes `heads`.
+        train_start: first date that is learned from.
+        train_until: last date that a training label may use.
+        valid_until: last date that a validation label may use.
+        start: first date that is ranked.
+        end: last date that is ranked.
+        every: days between the dates that are learned from.
+        hold: days that a position is held.
+        samples: paths of a window; 0 compares no paths.
+        alpha158: compare Alpha158, too.
+        device: cpu, cuda or mps.
+        output: folder of everything.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    use_source(data or default_store(), f"sqlite:///{output.resolve() / 'mlflow.db'}")
+    segments = {
+        "train": (f"{train_start:%Y-%m-%d}", f"{train_until:%Y-%m-%d}"),
+        "valid": (f"{train_until:%Y-%m-%d}", f"{valid_until:%Y-%m-%d}"),
+        "test": (f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}"),
+    }
+    dataset = KronosDataset(segments, market=market, hold=hold)
+    common = {"checkpoint": model, "device": device, "store": str(output / "forecasts")}
+    ours = KronosModel(**common, samples=0, score="head", heads=heads, fit_head=fit or None, fit_every=every)
+    ours.fit(dataset)
+    scores = {"head": ours.predict(dataset)}
+    if samples:
+        scores["paths"] = KronosModel(**common, samples=samples, score="paths").predict(dataset)
+    learned = learn_baselines(dataset, train_start, train_until, valid_until, every, alpha158)
+    scores |= {name: score.reindex(scores["head"].index) for name, score in learned.items()}
+    ranked = {name: centered_ranks(score) for name, score in scores.items()}
+    scores |= {f"head and {name}": ranked["head"] + ranked[name] for name in ranked if name != "head"}
+    for name, score in scores.items():
+        score.rename("score").to_frame().to_parquet(output / f"{name}.parquet")
+    save_labels(market_of(scores["head"].index), scores["head"].index, hold, output / "labels.parquet")
+    files = [f"{name}={output / name}.parquet" for name in scores]
+    written = ["--html", output / "compare.html", "--json", output / "compare.json"]
+    kronos("compare", *files, "--labels", output / "labels.parquet", "--horizon", hold, *written)
+
+
+def learn_baselines(
+    dataset: KronosDataset,
+    train_start: datetime,
+    train_until: datetime,
+    valid_until: datetime,
+    every: int,
+    alpha158: bool,
+) -> dict[str, pd.Series]:
+    """Scores of the test dates by LightGBM on features that no Kronos has seen."""
+    settings = FitSettings(pd.Timestamp(train_until), pd.Timestamp(valid_until), "lightgbm", (dataset.hold,))
+    test = dataset.windows("test").keys
+    windows = member_windows(dataset.spec, pd.Timestamp(train_start), settings.valid_until)
+    past = every_date(windows, every).keys
+    names = past.append(test).get_level_values("instrument").unique()
+    panel = traded_bars(list(names), test.get_level_values("datetime").max())
+    features = {"bar features": bar_features(panel, past.append(test))}
+    if alpha158:
+        span = {"start_time": train_start, "end_time": test.get_level_values("datetime").max()}
+        handler = Alpha158(
+            dataset.market, **span, fit_start_time=train_start, fit_end_time=train_until, infer_processors=[]
+        )
+        features["Alpha158"] = handler.fetch(col_set="feature").reindex(past.append(test))
+    scores = {}
+    for name, table in features.items():
+        values = table.to_numpy("float32")
+        head: ReturnHead = fit_head(
+            values[: len(past)], past, panel, settings, lookback=dataset.spec.lookback, markets=()
+        )
+        scores[name] = pd.Series(head(values[len(past) :])[:, 0], index=test)
+    return scores
+
+
+def save_labels(market: Market, keys: pd.MultiIndex, hold: int, file: Path) -> None:
+    """Returns from the next close on, over 1, 5, 10 bars and the holding."""
+    horizons = sorted({1, 5, 10, hold})
+    columns = {str(h): market.at(market.earned(h), keys) for h in horizons}
+    pd.DataFrame(columns).to_parquet(file)
+
+
+def kronos(*words: object) -> None:
+    """Run the command line."""
+    subprocess.run([Path(sys.executable).parent / "kronos", *map(str, words)], check=True)
+
+
+if __name__ == "__main__":
+    app()

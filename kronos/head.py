@@ -1,0 +1,256 @@
+"""ReturnHead: a model's last hidden state -> expected cross-sectional ranks of returns. Knows no torch.
+
+A head reads what `KronosPredictor.embed` returns. It was trained together with the predictor and lies in its folder
+(`predictor/head.json`, `predictor/head.safetensors`), or it was fitted on a frozen checkpoint and has a folder of
+its own, whose head.json names that checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from kronos.extras import MissingExtra
+
+HEAD_INFO, HEAD_WEIGHTS = "head.json", "head.safetensors"
+TREES = "head-{horizon}.{seed}.txt"  # LightGBM's own text format, one file for each horizon and seed
+KINDS = ("linear", "ridge", "lightgbm")  # linear: trained jointly with the predictor
+_PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """What a head was trained for.
+
+    Attributes:
+        d_model: width of the hidden state.
+        horizons: of its outputs: bars that a position entered at close(t + 1) is held.
+        label: what an output is the expectation of.
+        lookback: bars of the windows that it was trained on.
+        frequency: of their bars.
+        markets: names of the sources that it was trained on.
+        trained_until: last date that its training or its validation saw (ISO); None where it is not known.
+        kind: "linear" (trained together with the predictor), "ridge" or "lightgbm" (on a frozen one).
+        checkpoint: of a head in a folder of its own: the checkpoint whose hidden state it reads.
+        weights_sha256: of that checkpoint; None where the head lies beside the predictor.
+        figures: what its validation measured, by name.
+    """
+
+    d_model: int
+    horizons: tuple[int, ...]
+    label: str
+    lookback: int
+    frequency: str = "1day"
+    markets: tuple[str, ...] = ()
+    trained_until: str | None = None
+    kind: str = "linear"
+    checkpoint: str | None = None
+    weights_sha256: str | None = None
+    figures: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind='{self.kind}' is unknown. Choose one of {list(KINDS)}.")
+        if not self.horizons or min(self.horizons) < 1 or len(set(self.horizons)) < len(self.horizons):
+            raise ValueError(
+                f"horizons={list(self.horizons)} are not valid. Give different numbers of bars, 1 or more."
+            )
+
+
+class ReturnHead:
+    """Expected ranks of the returns that follow, from hidden states.
+
+    An output is the expectation of a return's rank among the names of its date, in [-0.5, 0.5] * sqrt(12): 0 is the
+    middle of the market, and only differences between the names of one date mean something.
+
+    Args:
+        info: what it was trained for.
+        weight: (K, d_model) float32 of a linear head, a row for each horizon.
+        bias: (K,) float32.
+        trees: of a LightGBM head: by horizon, a text model for each seed, averaged.
+        name: to call it in reports and messages.
+
+    Raises:
+        ValueError: weights and `info` do not fit.
+    """
+
+    def __init__(
+        self,
+        info: HeadInfo,
+        weight: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        trees: Mapping[int, tuple[str, ...]] | None = None,
+        name: str = "head",
+    ) -> None:
+        self.info, self.name = info, name
+        self.weight, self.bias = weight, bias
+        self.trees = dict(trees or {})
+        self._boosters: dict[int, list[Any]] = {}
+        self._content: dict[str, bytes] = {}  # of the files it came from, whose hash a user can check
+        _check_fit(self)
+
+    def __call__(self, hidden: np.ndarray) -> np.ndarray:
+        """(N, d_model) hidden states -> (N, K) float32, a column for each of `info.horizons`.
+
+        Raises:
+            ValueError: hidden states of another width.
+        """
+        if hidden.ndim != 2 or hidden.shape[1] != self.info.d_model:
+            raise ValueError(
+                f"The hidden states have shape {hidden.shape}, but {self.name} reads (N, {self.info.d_model}). "
+                "Embed with the checkpoint that it was trained on."
+            )
+        if self.weight is not None and self.bias is not None:
+            # Row by row, so that an output does not depend on the batch: a matrix product rounds by its shape.
+            linear: np.ndarray = np.einsum("nd,kd->nk", hidden.astype(np.float64), self.weight) + self.bias
+            return linear.astype(np.float32)
+        columns = [
+            np.mean([booster.predict(hidden, num_threads=1) for booster in self._models(horizon)], axis=0)
+            for horizon in self.info.horizons
+        ]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights, in hexadecimal: that of head.safetensors, or of all text models in order."""
+        digest = hashlib.sha256()
+        for _, content in sorted(self._weight_files().items()):
+            digest.update(content)
+        return digest.hexdigest()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write head.json and the weights; an earlier head in the folder is replaced."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (folder / HEAD_WEIGHTS, *folder.glob("head-*.*.txt")):
+            old.unlink(missing_ok=True)
+        for name, content in self._weight_files().items():
+            (folder / name).write_bytes(content)
+        (folder / HEAD_INFO).write_text(json.dumps(asdict(self.info), indent=1) + "\n")
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, spec: str | Path, name: str | None = None) -> ReturnHead:
+        """Load the head of a bundled checkpoint, of a pair's folder, or from a folder of its own.
+
+        Args:
+            spec: bundled name or folder.
+            name: to call it; the spec's last part when omitted.
+
+        Raises:
+            FileNotFoundError: there is none; says how to get one.
+            ValueError: its files do not fit.
+        """
+        folder = find_head(spec)
+        if folder is None:
+            raise FileNotFoundError(
+                f"'{spec}' has no {HEAD_INFO}, so no return head. Fit one with `kronos train head {spec} ...`, or "
+                "name a checkpoint or a folder that has one."
+            )
+        info = _read_info(folder / HEAD_INFO)
+        name = name or Path(spec).expanduser().resolve().name
+        if info.kind == "lightgbm":
+            return cls(info, trees=_read_trees(folder, info), name=name)
+        head = cls(info, *_read_linear(folder / HEAD_WEIGHTS), name=name)
+        head._content = {HEAD_WEIGHTS: (folder / HEAD_WEIGHTS).read_bytes()}
+        return head
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_boosters": {}}  # made again from their text
+
+    def _weight_files(self) -> dict[str, bytes]:
+        if self._content:
+            return self._content
+        if self.weight is not None and self.bias is not None:
+            arrays = {"rank.bias": self.bias, "rank.weight": self.weight}
+            return {HEAD_WEIGHTS: save(arrays, metadata={"format": "pt"})}
+        return {
+            TREES.format(horizon=horizon, seed=seed): text.encode()
+            for horizon, texts in self.trees.items()
+            for seed, text in enumerate(texts)
+        }
+
+    def _models(self, horizon: int) -> list[Any]:
+        if horizon not in self._boosters:
+            booster = import_lightgbm().Booster
+            self._boosters[horizon] = [booster(model_str=text) for text in self.trees[horizon]]
+        return self._boosters[horizon]
+
+
+def find_head(spec: str | Path) -> Path | None:
+    """The folder that holds the head.json of a bundled name, a pair, a predictor or a head alone; else None."""
+    path = Path(spec).expanduser()
+    places = (_PRETRAINED / str(spec) / "predictor", path / "predictor", path)
+    return next((place for place in places if (place / HEAD_INFO).is_file()), None)
+
+
+def import_lightgbm() -> Any:
+    """LightGBM, which only heads of that kind need.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise MissingExtra("A LightGBM head needs LightGBM: pip install 'kronos-strategies[head]'") from error
+    return lightgbm
+
+
+def _read_info(file: Path) -> HeadInfo:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        known = {field.name for field in fields(HeadInfo)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"it has unknown keys {unknown}")
+        lists = {name: tuple(values[name]) for name in ("horizons", "markets") if name in values}
+        return HeadInfo(**values | lists)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} does not describe a head ({error}). Fetch or fit the head again.") from None
+
+
+def _read_linear(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing beside its {HEAD_INFO}. Fetch or fit the head again.")
+    try:
+        arrays = load(file.read_bytes())
+        return arrays["rank.weight"].astype(np.float32), arrays["rank.bias"].astype(np.float32)
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{file} does not hold a head ({error}). Fetch or fit the head again.") from None
+
+
+def _read_trees(folder: Path, info: HeadInfo) -> dict[int, tuple[str, ...]]:
+    trees = {}
+    for horizon in info.horizons:
+        files = [folder / TREES.format(horizon=horizon, seed=seed) for seed in range(100)]
+        trees[horizon] = tuple(file.read_bytes().decode() for file in files if file.is_file())
+        if not trees[horizon]:
+            raise FileNotFoundError(f"{files[0]} is missing. Fetch or fit the head again.")
+    return trees
+
+
+def _check_fit(head: ReturnHead) -> None:
+    info = head.info
+    if info.kind == "lightgbm":
+        if set(head.trees) != set(info.horizons):
+            raise ValueError(
+                f"{head.name} has trees of {sorted(head.trees)} bars, its {HEAD_INFO} says {list(info.horizons)}."
+            )
+        return
+    shape = None if head.weight is None else head.weight.shape
+    bias = None if head.bias is None else head.bias.shape
+    wanted = (len(info.horizons), info.d_model)
+    if shape != wanted or bias != wanted[:1]:
+        raise ValueError(
+            f"{head.name} has weights of shape {shape} and {bias}, but its {HEAD_INFO} asks for {wanted} and "
+            f"{wanted[:1]}. Fetch or fit the head again."
+        )

@@ -1,0 +1,240 @@
+"""A calibration from past forecasts: fitted once, or again every so many dates. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.path_statistics import log_ratio
+from kronos.window_groups import POOL, exchange_of, volatility_names
+from kronos_strategies.calibration.bands import RATE, adapted_level, conformal_factor, conformity
+from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
+from kronos_strategies.calibration.past import PastForecasts
+from kronos_strategies.calibration.table import before_and_after, split
+from kronos_strategies.evaluation.distribution.calibration import samples_for
+from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.progress import ProgressReport, silent
+
+LEVELS = (0.5, 0.8, 0.9)  # of bands
+MIN_DATES = 8  # that one outcome does not span: of fewer, luck would be all that is fitted
+MIN_WINDOWS = 200  # of a group
+POOL_STRENGTH, GROUP_STRENGTH = 0.1, 2.0  # of the priors, over the number of dates that do not overlap
+Groups = Sequence[str]
+GROUPS = ("exchange", "volatility")
+
+
+def fit_calibration(
+    past: PastForecasts,
+    known_at: pd.Timestamp,
+    groups: Groups = (),
+    levels: Sequence[float] = LEVELS,
+    rate: float = RATE,
+) -> CalibrationFit:
+    """Fit to the outcomes that were known at the close of `known_at`, and to no other.
+
+    Args:
+        past: forecasts and outcomes, later ones too.
+        known_at: date.
+        groups: "exchange", "volatility" (terciles of trailing volatility), or both: fitted apart, drawn to the fit
+            of all. A group of fewer than MIN_WINDOWS windows has none of its own.
+        levels: of bands; those that need more paths than there are have no factor.
+        rate: by which a date moves the levels of the bands, see `adapted_level`; 0 for none.
+
+    Raises:
+        ValueError: outcomes of too few dates were known, or an unknown group.
+    """
+    if unknown := set(groups) - set(GROUPS):
+        raise ValueError(f"groups={sorted(unknown)} are none of {list(GROUPS)}. Choose among these.")
+    past = past.at(known_at)
+    dates = past.dates.unique()
+    independent = len(dates) // past.spans(past.horizon)
+    if independent < MIN_DATES:
+        raise ValueError(
+            f"Outcomes of {len(dates)} forecast dates were known on {known_at:%Y-%m-%d}, {independent} of which do "
+            f"not overlap; a calibration takes {MIN_DATES}. Forecast earlier dates too, or name a later --until."
+        )
+    terciles: tuple[float, ...] = ()
+    if "volatility" in groups and np.isfinite(past.trailing).any():
+        terciles = tuple(float(value) for value in np.nanquantile(past.trailing, [1 / 3, 2 / 3]))
+    ratio = log_ratio(past.returns, past.trailing)
+    pool = _fit_steps(past, ratio, None)
+    found = {POOL: pool} | {
+        name: _fit_steps(past[rows], ratio[rows], pool)
+        for name, rows in _group_rows(past, groups, terciles)
+        if rows.sum() >= MIN_WINDOWS
+    }
+    fit = CalibrationFit(
+        known_at=f"{known_at.isoformat()}",
+        first=f"{dates[0].isoformat()}",
+        dates=len(dates),
+        windows=len(past),
+        groups=found,
+        terciles=terciles,
+        fewer_paths=_fewer_paths(past),
+        bands={},
+    )
+    moved = past.returns + fit.shift(past.returns, past.trailing, past.keys)
+    reached = [level for level in levels if past.samples >= samples_for(level)]
+    bands = {level: _band(past, moved, level, rate) for level in reached}
+    return replace(fit, bands=bands)
+
+
+def calibrate(
+    past: PastForecasts,
+    market: Market,
+    name: str,
+    lookback: int,
+    until: pd.Timestamp,
+    every: int | None = None,
+    groups: Groups = (),
+    hold_back: pd.Timestamp | None = None,
+    progress: ProgressReport = silent,
+) -> Calibration:
+    """Fit a calibration, and hold a part of the past back to show what such a fit is worth.
+
+    Args:
+        past: forecasts and outcomes.
+        market: that these are of, for random walks to compare with.
+        name: of the market.
+        lookback: bars of a window.
+        until: no outcome after this date is looked at.
+        every: forecast dates from one fit to the next, each known on its own date; None fits once, on `until`.
+        groups: see `fit_calibration`.
+        hold_back: first date of the part that is held back; the last 30 % of the dates when omitted.
+        progress: called as progress(fits done, fits to do).
+
+    Raises:
+        ValueError: outcomes of too few dates, `every` counts none, or no date is held back.
+    """
+    if every is not None and every < 1:
+        raise ValueError(f"every={every} counts forecast dates. Give 1 or more.")
+    known = past.at(until)
+    if hold_back is not None and not len(known.between(hold_back, None)):
+        raise ValueError(
+            f"No forecast from {hold_back:%Y-%m-%d} on has an outcome until {until:%Y-%m-%d}. Hold back from an "
+            "earlier date."
+        )
+    start = hold_back or split(known)
+    if every is None:
+        progress(0, 2)
+        fits: tuple[CalibrationFit, ...] = (fit_calibration(past, until, groups),)
+        trial = _try_fit(past, start, groups)
+        progress(2, 2)
+    else:
+        fits = trial = tuple(_walk_forward(past, known.dates.unique(), every, groups, progress))
+        start = max(start, pd.Timestamp(fits[0].known_at))
+    made = _described(past, name, lookback, every is not None, fits)
+    if not trial:
+        return made
+    judged = replace(made, fits=trial)
+    return replace(made, table=before_and_after(known.between(start, None), judged, market, LEVELS))
+
+
+def _described(
+    past: PastForecasts, name: str, lookback: int, walk_forward: bool, fits: tuple[CalibrationFit, ...]
+) -> Calibration:
+    """The fits, and what they are fitted to."""
+    known = past.provenance
+    return Calibration(
+        model=known.model,
+        weights_sha256=known.weights_sha256 or "",
+        T=known.sampling.T,
+        top_p=known.sampling.top_p,
+        top_k=known.sampling.top_k,
+        samples=past.samples,
+        anchor=known.anchor,
+        horizon=past.horizon,
+        spacing=past.spacing or 0.0,
+        market=name,
+        lookback=lookback,
+        embargo=f"outcomes known after the date of a fit, up to {past.horizon} bars before it",
+        fits=fits,
+        walk_forward=walk_forward,
+    )
+
+
+def _walk_forward(
+    past: PastForecasts, days: pd.DatetimeIndex, every: int, groups: Groups, progress: ProgressReport
+) -> Iterator[CalibrationFit]:
+    """A fit every so many of some dates, from the first on that enough was known on."""
+    chosen = days[days >= _first_fit(past, days)][::every]
+    for done, day in enumerate(chosen):
+        progress(done, len(chosen))
+        yield fit_calibration(past, day, groups)
+
+
+def _try_fit(past: PastForecasts, start: pd.Timestamp, groups: Groups) -> tuple[CalibrationFit, ...]:
+    """To what was known when the part that is held back begins; none where that is too little."""
+    try:
+        return (fit_calibration(past, start, groups),)
+    except ValueError:
+        return ()
+
+
+def _first_fit(past: PastForecasts, days: pd.DatetimeIndex) -> pd.Timestamp:
+    """The first of some dates on which outcomes of enough dates were known."""
+    by_date = pd.Series(past.known[:, 0]).groupby(past.dates).max()
+    enough = MIN_DATES * past.spans(past.horizon)
+    for day in days:
+        if (by_date <= day).sum() >= enough and len(past.at(day).dates.unique()) >= enough:
+            return pd.Timestamp(day)
+    raise ValueError(
+        f"None of the {len(days)} dates has the outcomes of {enough} forecast dates before it. Forecast earlier "
+        "dates too."
+    )
+
+
+def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: Moves | None) -> Moves:
+    """Moves of all steps; those of a group start from the pool's."""
+    steps = []
+    for h in range(past.horizon):
+        rows = np.isfinite(past.came[:, h])
+        dates = max(1, past.dates[rows].nunique() // past.spans(h + 1))
+        prior = AS_SAMPLED if pool is None else Move(pool.location[h], pool.spread[h], pool.trailing[h])
+        strength = (POOL_STRENGTH if pool is None else GROUP_STRENGTH) / dates
+        spread = Spread.of(past.returns[:, :, h], ratio[:, h], past.came[:, h])
+        steps.append(fit_move(spread, prior, strength, trailing=pool is None))
+    location, width, trailing = zip(*steps, strict=True)
+    return Moves(location, width, trailing)
+
+
+def _group_rows(
+    past: PastForecasts, groups: Groups, terciles: tuple[float, ...]
+) -> Iterator[tuple[str, np.ndarray]]:
+    instruments = past.keys.get_level_values("instrument").astype(str)
+    exchanges = np.array([exchange_of(name) if "exchange" in groups else "" for name in instruments], object)
+    names = np.array(
+        [
+            f"{a} {b}".strip()
+            for a, b in zip(exchanges, volatility_names(past.trailing, terciles), strict=True)
+        ]
+    )
+    for name in sorted(set(names) - {POOL}):
+        yield name, names == name
+
+
+def _fewer_paths(past: PastForecasts) -> dict[int, tuple[float, ...]]:
+    """By number of paths, the regression of the mean of all of them on that of the first so many."""
+    counts = sorted({2**i for i in range(past.samples.bit_length())} - {past.samples})
+    mean = past.returns.mean(axis=1, dtype=np.float64)  # (N, H)
+    found = {}
+    for count in (count for count in counts if count < past.samples):
+        part = past.returns[:, :count].mean(axis=1, dtype=np.float64)
+        size = (part**2).sum(axis=0)
+        slope = np.divide((part * mean).sum(axis=0), size, out=np.ones_like(size), where=size > 0)
+        found[count] = tuple(float(value) for value in slope.clip(0, 1))
+    return found | {past.samples: (1.0,) * past.horizon}
+
+
+def _band(past: PastForecasts, moved: np.ndarray, level: float, rate: float) -> tuple[float, ...]:
+    dates, factors = past.dates.to_numpy("datetime64[ns]"), []
+    for h in range(past.horizon):
+        rows = np.isfinite(past.came[:, h])
+        scores = conformity(moved[rows, :, h], past.came[rows, h], level)
+        asked = adapted_level(scores, dates[rows], past.known[rows, h], level, rate) if rate else level
+        factors.append(conformal_factor(scores, asked))
+    return tuple(factors)

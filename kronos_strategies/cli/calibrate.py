@@ -1,0 +1,156 @@
+"""`kronos calibrate`: fit a calibration to the forecasts of a store and to their outcomes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kronos_strategies.cli.show import note, show_next
+from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
+from kronos_strategies.progress import progress_bar, tracked
+
+if TYPE_CHECKING:
+    from kronos.calibration import Calibration
+    from kronos_strategies.store import StoredForecasts
+
+
+def calibrate(
+    store: Path,
+    /,
+    *,
+    until: datetime,
+    to: Path,
+    every: int | None = None,
+    groups: list[Literal["exchange", "volatility"]] | None = None,
+    hold_back: datetime | None = None,
+    data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+) -> None:
+    """Fit a calibration: paths are moved to where outcomes fell, bands are widened by conformal factors.
+
+    The last dates are held back first, to show what such a fit is worth on dates that it has not seen.
+
+    For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
+
+    Args:
+        store: folder of forecasts as `kronos forecast` fills it; of one model and one set of settings.
+        until: no outcome that was known later is looked at.
+        to: JSON file to write.
+        every: forecast dates from one fit to the next, each of what was known on its own date, so that a backtest
+            can use the file on every date after the first fit; one fit for all dates when omitted.
+        groups: fit exchanges, terciles of volatility or both apart, each drawn to the fit of all.
+        hold_back: first date of the part that is held back; the last 30 % of the dates when omitted.
+        data: Qlib data folder of the bars that were forecast; the simulated market without one.
+    """
+    from pandas import MultiIndex, Timestamp
+
+    from kronos_strategies.calibration import calibrate as fit
+    from kronos_strategies.calibration import collect
+    from kronos_strategies.data.default import default_store
+    from kronos_strategies.qlib.evidence import market_of
+    from kronos_strategies.qlib.source import use_source
+
+    stored, last = _stored(store), Timestamp(until)
+    notices = use_source(data or default_store())
+    dates = stored.dates[stored.dates <= last]
+    if not len(dates):
+        raise ValueError(f"{stored.folder} has no forecast until {last:%Y-%m-%d}. Name a later --until.")
+    keys = stored.frame(end=last).index
+    assert isinstance(keys, MultiIndex)
+    market = market_of(keys)
+    forecasts = (stored.read(date) for date in tracked(dates, "read", "dates"))
+    past = collect(forecasts, market, dates=len(dates))
+    spec = stored.recipe.spec
+    with progress_bar("fit", "fits") as progress:
+        first = None if hold_back is None else Timestamp(hold_back)
+        wanted = tuple(groups or ())
+        made = fit(past, market, spec.universe, spec.lookback, last, every, wanted, first, progress)
+    _show(made, made.write(to), notices, data)
+
+
+def _stored(store: Path) -> StoredForecasts:
+    """The forecasts of a store that holds one set, of that set's own folder, or of the one of its model."""
+    from kronos_strategies.store import StoredForecasts
+    from kronos_strategies.store.manifest import MANIFEST
+
+    folder = store.expanduser()
+    below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
+    runs = [path.parent for found in below for path in sorted(found)]
+    if not runs:
+        raise FileNotFoundError(f"{folder} holds no forecasts. Fill it with `kronos forecast {folder} ...`.")
+    if len(runs) > 1:
+        names = ", ".join(map(str, runs))
+        raise ValueError(f"{folder} holds {len(runs)} sets of forecasts. Name one of them: {names}.")
+    return StoredForecasts(runs[0])
+
+
+def _show(made: Calibration, file: Path, notices: list[str], data: Path | None) -> None:
+    """Print what was fitted, before and after, and the command to run next."""
+    console, last = Console(), made.fits[-1]
+    table = Table(show_header=False)
+    table.add_row("calibration", f"{file} ({made.id})")
+    table.add_row("model", escape(f"{made.model}, weights {made.weights_sha256[:12]}"))
+    table.add_row("sampling", f"{made.samples} paths, T={made.T:g}, top_p={made.top_p:g}, top_k={made.top_k}")
+    table.add_row("fits", f"{len(made.fits)}, the last known at {last.known_at[:10]}")
+    table.add_row("of", f"{last.windows:,} windows on {last.dates:,} dates from {last.first[:10]}")
+    table.add_row("groups", escape(", ".join(name for name in last.groups if name) or "none"))
+    console.print(table)
+    if made.table:
+        _show_table(console, made)
+    else:
+        note(console, "Too few dates to hold any back: what the calibration is worth is not known.")
+    for remark in notices:
+        note(console, remark)
+    trade, config = trade_settings(data, made.market) if data else ({}, "kronos_csi300.yaml")
+    known = {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": made.model, "KRONOS_SAMPLES": made.samples, **trade}
+    settings = absolute_settings({**known, "KRONOS_LOOKBACK": made.lookback, "KRONOS_CALIBRATION": file})
+    show_next(console, qrun_command({k: str(v) for k, v in settings.items() if v is not None}, config))
+
+
+def _show_table(console: Console, made: Calibration) -> None:
+    """Print before and after."""
+    first = made.table[0]
+    levels = [name for name in first if name.startswith("coverage_")]
+    table = Table(
+        title=f"Held back: {first['dates']} dates, {first['first']} to {first['last']}",
+        caption=(
+            "Skill: CRPS against the Gaussian random walk, fair and ensemble; the truth for paths that are drawn "
+            "evenly lies between. That walk has the volatility of 20 days; the shrunk one draws it to the average, "
+            "with the shape that returns had. PIT deviation of a calibrated forecast: .289 to .30."
+        ),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("bars", justify="right")
+    table.add_column("forecast", overflow="fold")
+    covered = [f"in {name.removeprefix('coverage_')} %" for name in levels]
+    for head in ("CRPS %", "skill, %", *covered, "PIT dev."):
+        table.add_column(head, justify="right", no_wrap=True)
+    before = None
+    for row in made.table:
+        table.add_row(
+            str(row["horizon"]) if row["horizon"] != before else "",
+            str(row["forecast"]),
+            f"{100 * row['crps']:.3f}",
+            _skill(row["skill"], row["ensemble_skill"]),
+            *(f"{100 * row[name]:.1f}" if name in row else "–" for name in levels),
+            f"{row['pit_deviation']:.3f}",
+        )
+        before = row["horizon"]
+    console.print(table)
+
+
+def _skill(fair: float, ensemble: float) -> str:
+    """Both estimates, one where they agree, none of what others are held against."""
+    if fair == ensemble:
+        return "–" if abs(fair) < 1e-9 else f"{100 * fair:+.1f}"
+    return f"{100 * fair:+.1f} / {100 * ensemble:+.1f}"

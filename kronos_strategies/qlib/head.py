@@ -1,0 +1,99 @@
+"""A return head fitted on a Qlib market: the segments train and valid of a dataset."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pandas as pd
+
+from kronos.head import ReturnHead
+from kronos.predictor import KronosPredictor
+from kronos.training.labels import HORIZONS
+from kronos.windows import Windows
+from kronos_strategies.heads.fit import FitSettings, Kind, fit_head
+from kronos_strategies.progress import progress_bar
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.market import member_windows, traded_bars
+from kronos_strategies.qlib.universe import Instruments
+from kronos_strategies.store import ForecastStore, WindowSpec
+
+SIMULATED = "simulated market"
+
+
+def market_name(dataset: KronosDataset) -> str:
+    """What heads may know the market by; simulated bars go by no real market's name."""
+    return SIMULATED if any("SIMULATED" in notice for notice in dataset.notices) else dataset.market
+
+
+def fit_head_on(
+    dataset: KronosDataset,
+    predictor: KronosPredictor,
+    store: ForecastStore,
+    *,
+    kind: str,
+    every: int,
+    seeds: int,
+) -> ReturnHead:
+    """Fit a head on the members of the segments train and valid; hidden states are kept in the store.
+
+    Args:
+        dataset: whose hold is one of the horizons.
+        predictor: frozen.
+        store: of the hidden states.
+        kind: "ridge" or "lightgbm".
+        every: days between the dates to fit on.
+        seeds: LightGBM models to average.
+
+    Raises:
+        ValueError: a segment is missing, or has too few names or dates.
+    """
+    if missing := [name for name in ("train", "valid") if name not in dataset.segments]:
+        raise ValueError(
+            f"The dataset has no segment {missing} to fit a head on. Give segments train, valid and test."
+        )
+    (start, train_until), (_, valid_until) = dataset.segments["train"], dataset.segments["valid"]
+    settings = FitSettings(
+        train_until, valid_until, cast(Kind, kind), tuple(sorted({*HORIZONS, dataset.hold})), seeds
+    )
+    market = market_name(dataset)
+    return fit_members(
+        dataset.spec, start, settings, predictor, store, market, every, instruments=dataset.instruments
+    )
+
+
+def fit_members(
+    spec: WindowSpec,
+    start: pd.Timestamp,
+    settings: FitSettings,
+    predictor: KronosPredictor,
+    store: ForecastStore,
+    market: str,
+    every: int,
+    name: str | None = None,
+    instruments: Instruments | None = None,
+) -> ReturnHead:
+    """Fit a head on the instruments, those of the market `spec.universe` when omitted, from `start` on."""
+    windows = every_date(member_windows(spec, start, settings.valid_until, instruments), every)
+    names = windows.keys.get_level_values("instrument").unique()
+    with progress_bar("embed", "windows") as progress:
+        hidden = store.embeddings(predictor, windows, spec, progress)
+    origin = predictor.origin
+    return fit_head(
+        hidden,
+        windows.keys,
+        traded_bars(list(names), settings.valid_until),
+        settings,
+        lookback=spec.lookback,
+        markets=(market,),
+        checkpoint=origin.name if origin else None,
+        weights_sha256=origin.sha256 if origin else None,
+        name=name or f"{settings.kind} head on {origin.name if origin else 'a model'}",
+    )
+
+
+def every_date(windows: Windows, every: int) -> Windows:
+    """The windows of each `every`-th date."""
+    if every < 1:
+        raise ValueError(f"every={every} counts days. Give 1 or more.")
+    dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime"))
+    return windows[dates.isin(dates.unique().sort_values()[::every])]

@@ -1,0 +1,169 @@
+"""Fitting: what is known is found, nothing later is looked at, and what was fitted is worth it on dates to come."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("scipy")
+
+from kronos.calibration import Calibration
+from kronos.forecast import Forecast
+from kronos.window_groups import POOL
+from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
+from kronos_strategies.calibration.fit import LEVELS
+from kronos_strategies.causal import check_causal
+from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.signals import signals
+from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
+
+from .known import PROVENANCE, H, S, joined, known_past
+
+END = pd.Timestamp("2030-01-01")
+
+
+@pytest.mark.parametrize(
+    ("location", "spread", "trailing"), [(0.4, 0.4, 0.0), (0.9, -0.3, 0.5), (0.0, 0.1, 1.0)]
+)
+def test_a_known_miscalibration_is_recovered(location, spread, trailing):
+    fit = fit_calibration(known_past(location, spread, trailing), END)
+    moves = fit.groups[POOL]
+    np.testing.assert_allclose(moves.location, location, atol=0.06)
+    np.testing.assert_allclose(moves.spread, spread, atol=0.05)
+    np.testing.assert_allclose(moves.trailing, trailing, atol=0.08)
+
+
+def test_paths_that_are_right_already_stay_nearly_as_they_are():
+    past = known_past(1.0, 0.0, 0.0)
+    fit = fit_calibration(past, END)
+    moved = fit.shift(past.returns, past.trailing, past.keys)
+    assert np.abs(moved).mean() < 0.03 * past.returns.std()
+    # Quantiles of even draws at Weibull positions lie a little too far out: see `inside`.
+    assert all(0.85 < factor < 1 for level in LEVELS for factor in fit.bands[level])
+
+
+def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold_their_level():
+    past, market = known_past(dates=160), market_of(tidy_bars())
+    start = past.dates.unique()[100]
+    fit = fit_calibration(past, start)
+    later = past[np.asarray(past.dates > start)]
+    shift = fit.shift(later.returns, later.trailing, later.keys)
+    from kronos_strategies.evaluation.distribution.calibration import fair_crps, inside
+
+    for h in range(H):
+        raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]
+        assert fair_crps(moved, later.came[:, h]).mean() < 0.95 * fair_crps(raw, later.came[:, h]).mean()
+        for level in LEVELS:
+            held = inside(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
+            assert held == pytest.approx(level, abs=0.03)
+        assert inside(raw, later.came[:, h], 0.9).mean() < 0.8
+    assert market is not None
+
+
+def test_outcomes_known_after_a_date_decide_nothing_that_is_fitted_on_it():
+    past, rng = known_past(), np.random.default_rng(5)
+    day = past.dates.unique()[60]
+    late = past.known > np.datetime64(day)
+    other = replace(past, came=np.where(late, rng.normal(0, 1, past.came.shape), past.came))
+    assert late.any()
+    assert fit_calibration(other, day, ("volatility",)) == fit_calibration(past, day, ("volatility",))
+    assert not np.isfinite(past.at(day).came[-1]).all()
+
+
+def test_groups_are_fitted_apart_and_small_ones_are_drawn_to_the_fit_of_all():
+    wide = known_past(0.4, 0.5, names=40, prefix="SH6")
+    narrow = known_past(0.4, -0.2, names=40, prefix="SZ0", seed=1)
+    tiny = known_past(0.4, 0.5, names=1, prefix="BJ4", seed=2)
+    fit = fit_calibration(joined(wide, narrow, tiny), END, ("exchange",))
+    assert set(fit.groups) == {POOL, "SH", "SZ"}  # 120 windows of BJ are too few
+    assert fit.groups["SH"].spread[0] > fit.groups[POOL].spread[0] + 0.15
+    assert fit.groups["SZ"].spread[0] < fit.groups[POOL].spread[0] - 0.15
+    both = fit_calibration(joined(wide, narrow), END, ("exchange", "volatility"))
+    assert "SZ low volatility" in both.groups
+
+
+def test_outcomes_of_too_few_dates_are_refused():
+    with pytest.raises(ValueError, match=r"Outcomes of 9 forecast dates .*takes 8"):
+        fit_calibration(known_past(dates=9), END)
+
+
+def test_an_unknown_group_is_refused():
+    with pytest.raises(ValueError, match=r"groups=\['sector'\] are none of"):
+        fit_calibration(known_past(), END, ("sector",))
+
+
+# From bars to calibrated forecasts
+
+
+def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
+    """Random walks with half of each name's volatility of the last 20 bars: all of it known at the close."""
+    found, known = [], np.log(market.known).diff().rolling(20).std().to_numpy()
+    even = np.random.default_rng(0).standard_normal((1, S, H))
+    for t in at:
+        made = forecast(t, market.known.iloc[t].to_numpy(), 0.5 * even * known[t][:, None, None], NAMES)
+        here = np.isfinite(made.last[:, 3]) & np.isfinite(known[t]) & market.closes.iloc[t].notna().to_numpy()
+        made = replace(made, provenance=PROVENANCE, trailing_volatility=known[t].astype(np.float32))
+        found.append(made[np.flatnonzero(here)])
+    return found
+
+
+@pytest.fixture(scope="module")
+def walking() -> tuple[Calibration, Market]:
+    market = market_of(tidy_bars())
+    past = collect(narrow_forecasts(market, range(30, 100)), market)
+    return calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"), every=10), market
+
+
+def test_a_walk_forward_calibration_widens_what_is_too_narrow_and_says_what_that_is_worth(walking):
+    made, _ = walking
+    assert made.walk_forward
+    assert len(made.fits) == 5
+    assert [fit.known_at for fit in made.fits] == sorted(fit.known_at for fit in made.fits)
+    last = {row["forecast"]: row for row in made.table if row["horizon"] == 1}
+    assert last["calibrated"]["crps"] < last["as sampled"]["crps"]
+    assert last["as sampled"]["coverage_90"] < 0.75
+    assert last["calibrated"]["coverage_90"] == pytest.approx(0.9, abs=0.05)
+    assert last["Gaussian random walk"]["skill"] == pytest.approx(0, abs=1e-12)
+    assert {"as sampled", "calibrated", "Gaussian random walk"} <= set(last)
+
+
+def test_scrambling_all_bars_after_t_changes_no_calibrated_signal_up_to_t():
+    def run(bars: pd.DataFrame) -> pd.DataFrame:
+        market = market_of(bars)
+        forecasts = narrow_forecasts(market, range(30, 90))
+        made = calibrate(collect(forecasts, market), market, "walks", 20, pd.Timestamp("2030-01-01"), every=7)
+        return pd.concat([signals(each.calibrated(made), hold=1) for each in forecasts])
+
+    calendar = market_of(tidy_bars()).calendar
+    check_causal(run, tidy_bars(), [calendar[60], calendar[77]])
+
+
+def test_one_fit_is_judged_on_dates_that_it_was_not_fitted_to(walking):
+    _, market = walking
+    past = collect(narrow_forecasts(market, range(30, 100)), market)
+    made = calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"))
+    assert not made.walk_forward
+    assert len(made.fits) == 1
+    held_back = past.dates.unique()[int(len(past.at(END).dates.unique()) * 0.7)]
+    assert made.table[0]["first"] == f"{held_back:%Y-%m-%d}"
+    trial = replace(made, fits=(fit_calibration(past, held_back),), table=())
+    assert before_and_after(past.between(held_back, None), trial, market, LEVELS) == made.table
+
+
+def test_a_limit_keeps_every_date_and_takes_turns_among_names(walking):
+    _, market = walking
+    forecasts = narrow_forecasts(market, range(30, 50))
+    part = collect(forecasts, market, limit=200, dates=20)
+    assert len(part) == 200
+    assert part.dates.nunique() == 20
+    assert part.keys.get_level_values("instrument").nunique() == len(NAMES)
+
+
+def test_calibrated_forecasts_are_no_data_to_fit_to(walking):
+    made, market = walking
+    one = narrow_forecasts(market, range(90, 91))[0]
+    with pytest.raises(ValueError, match="calibrated already"):
+        collect([one.calibrated(made)], market)
+    with pytest.raises(ValueError, match="no forecasts to calibrate by"):
+        collect([], market)

@@ -1,0 +1,33 @@
+"""backtests/head_compared.py from start to end, in small."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("qlib")
+pytest.importorskip("lightgbm")
+
+from .conftest import TINY
+
+SCRIPT = Path(__file__).parents[3] / "backtests" / "head_compared.py"
+
+
+def test_a_head_is_held_against_paths_and_bar_features_and_their_means(small_store, tmp_path):
+    output = tmp_path / "out"
+    span = ("--start", "2023-05-08", "--end", "2023-05-31")
+    fit = ("--fit", "ridge", "--train-until", "2022-11-30", "--valid-until", "2023-02-28")
+    size = ("--train-start", "2022-07-01", "--samples", "2", "--every", "4", "--no-alpha158")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--data", small_store, "--market", "all", "--model", TINY, *span, *fit, *size,
+         "--device", "cpu", "--output", output],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads((output / "compare.json").read_text())
+    names = ["head", "paths", "bar features"]
+    assert said["versions"] == [*names, *(f"head and {name}" for name in names[1:])]
+    assert "difference" in said["metrics"]["rank_ic"]["paths"]
+    assert (output / "compare.html").is_file()
