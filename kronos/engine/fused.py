@@ -108,7 +108,7 @@ class FusedKronos:
     @torch.no_grad()
     def __init__(self, model: Kronos, form: Form) -> None:
         self.blocks = [FusedBlock(block, form) for block in model.transformer]
-        self.last = KeysValues(model.transformer[-1], form)
+        self.last = KeysValues(model.transformer[-1], form) if len(model.transformer) else None
         self.norm = model.norm
         self.width = model.config.d_model // model.config.n_heads
         self.embedding = Tables([*_token_tables(model), *model.time_emb.weights()])
@@ -146,9 +146,11 @@ class FusedKronos:
         x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
         for block in self.blocks[:-1]:
             x = block(x, turns, causal)
-        cache.store(*self.last(x, turns))
+        if self.last is not None:
+            cache.store(*self.last(x, turns))
         x = x[torch.arange(len(x), device=x.device), lengths - 1][:, None]
-        x = self.blocks[-1](x, turns[lengths - 1][:, None], lambda q, k, v: cache.read_prefix(q))
+        if self.last is not None:
+            x = self.blocks[-1](x, turns[lengths - 1][:, None], lambda q, k, v: cache.read_prefix(q))
         return self.norm(x)[:, 0]
 
     def s1_logits(self, hidden: Tensor) -> Tensor:

@@ -100,6 +100,7 @@ class ForecastSettings:
 
     def predictor(self) -> KronosPredictor:
         """The model, loaded once a process."""
+        one_thread_after_fork()  # before it is asked for anything: even its provenance looks at weights
         return _load(self.model, self.tokenizer, self.revision, self.device)
 
     def sampling(self) -> SampleConfig:
@@ -143,7 +144,6 @@ class ForecastSettings:
             (N, 5 + S), see `kronos_strategies.backtrader.outlook.outlooks`; only the score is not NaN where nothing
             is sampled.
         """
-        one_thread_after_fork()
         spec = WindowSpec(",".join(names), self.lookback, self.horizon, self.lookback)
         found = np.full((len(windows), ENDS), np.nan)
         if self.samples:
@@ -182,6 +182,7 @@ class ForecastSettings:
         return _remembered(key, windows, lambda missing, _: head(predictor.embed(missing)), silent)
 
     def _readers(self) -> list[HeadReader]:
+        one_thread_after_fork()
         return _load_heads(self.model, self.tokenizer, self.revision, self.device, self.heads)
 
     def band_factors(self, windows: Windows, level: float) -> np.ndarray:

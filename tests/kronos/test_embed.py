@@ -61,7 +61,7 @@ def test_windows_of_one_length_give_the_same_as_among_others(
     )
 
 
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("layers", [0, 1, 3])
 def test_networks_of_any_depth_are_read(layers: int, windows: Windows) -> None:
     predictor = KronosPredictor(make_model(n_layers=layers), make_tokenizer(), "cpu", max_context=CONTEXT)
     np.testing.assert_allclose(predictor.embed(windows), plain(predictor, windows), rtol=1e-4, atol=1e-5)

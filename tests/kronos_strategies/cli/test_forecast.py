@@ -134,10 +134,10 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys,
     monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 1)
     honest, calls = KronosPredictor.forecast, iter([False, False, True])
 
-    def interrupted(self, *arguments):
+    def interrupted(self, *arguments, **options):
         if next(calls):
             raise KeyboardInterrupt
-        return honest(self, *arguments)
+        return honest(self, *arguments, **options)
 
     monkeypatch.setattr(KronosPredictor, "forecast", interrupted)
     code, _, err = forecast(capsys, tmp_path, bars)
