@@ -27,7 +27,7 @@ from kronos_strategies.qlib.market import (
     traded_bars,
 )
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.result import BARS_PER_YEAR, BacktestResult
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
 
@@ -42,8 +42,8 @@ def evidence_of_run(
     dataset: KronosDataset,
     signals: pd.DataFrame,
     label: pd.Series,
-    traded: pd.DataFrame,
-    held: Mapping[pd.Timestamp, Position],
+    traded: pd.DataFrame | None,
+    held: Mapping[pd.Timestamp, Position] | None,
     trials: int,
     industries: pd.Series | None = None,
 ) -> Evidence:
@@ -54,8 +54,8 @@ def evidence_of_run(
         dataset: whose market, label and dates to evaluate on.
         signals: of KronosModel.
         label: of the scored rows, by (datetime, instrument).
-        traded: Qlib's report of the backtest, by datetime.
-        held: Qlib's positions at each close.
+        traded: Qlib's report of the backtest, by datetime; None without one.
+        held: Qlib's positions at each close; None without a backtest.
         trials: settings that were tried before this run, itself counted.
         industries: by instrument, see `industries.read_industries`.
     """
@@ -63,9 +63,11 @@ def evidence_of_run(
     keys = cast(pd.MultiIndex, signals.index)
     members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
     market = market_of(keys, dataset.freq)
-    naive = naive_scores(keys, dataset.freq)
-    scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
-    result = backtest_result(traded, held, equal_weight(dataset.instruments, traded.index, dataset.freq))
+    naive, scarce = common_naive(keys, dataset.freq)
+    result = None
+    if traded is not None:
+        equal = equal_weight(dataset.instruments, traded.index, dataset.freq)
+        result = backtest_result(traded, held, equal)
     choice = model.choice or model.choose(dataset)
     paths = _keep(model, dataset, market) if model.samples else None
     known = model.provenance
@@ -77,24 +79,22 @@ def evidence_of_run(
             bars_between=1,
             trials=trials,
             described=_describe(model, dataset, known, choice),
-            ledger=_ledger(members, keys, label),
+            ledger=ledger_of(members, keys, label),
             warnings=(
                 *dataset.notices,
                 *choice.warnings,
                 *seen_before(known, members.get_level_values("datetime").min()),
                 *model.postprocessing.warnings(members.get_level_values("datetime").min()),
                 *choice.seen_before(members.get_level_values("datetime").min()),
-                *_warnings(members),
-                *_crowded(result, members),
-                *(f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce),
+                *cautions(members),
+                *(crowded(result, members) if result is not None else ()),
+                *scarce,
             ),
-            bars_per_year=result.bars_per_year,
+            bars_per_year=BARS_PER_YEAR if result is None else result.bars_per_year,
         ),
-        scores=pd.DataFrame(
-            {OWN: signals["score"], **{name: score for name, score in naive.items() if name not in scarce}}
-        ),
+        scores=pd.DataFrame({OWN: signals["score"], **naive}),
         labels=_labels(market, keys, label, dataset),
-        exposures=_exposures(market, keys, industries),
+        exposures=exposures_of(market, keys, industries),
         market=market,
         paths=paths,
         provenance=known,
@@ -122,7 +122,16 @@ def _by_date(rows: Rows) -> Rows:
     return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
 
 
-def _exposures(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+def common_naive(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Series], list[str]]:
+    """Naive scores of the rows, and sentences on those that are left out because they lack bars."""
+    naive = naive_scores(keys, freq)
+    scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
+    kept = {name: score for name, score in naive.items() if name not in scarce}
+    return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce]
+
+
+def exposures_of(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+    """What scores of the rows may load on, known at the same close."""
     wide = price_exposures(market.closes, market.amounts)
     columns = {name: market.at(values, keys) for name, values in wide.items()}
     if industries is not None:
@@ -141,7 +150,8 @@ def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: Kron
     return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
 
 
-def _ledger(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
+def ledger_of(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
+    """Rows by reason, from the members' rows to those compared."""
     scored, labelled = members.isin(scored_keys), label.reindex(members).notna().to_numpy()
     return {
         "member rows": len(members),
@@ -169,7 +179,8 @@ def _describe(
     }
 
 
-def _warnings(members: pd.Index) -> list[str]:
+def cautions(members: pd.Index) -> list[str]:
+    """What the dates and names of a run must be read with."""
     by_date = members.to_frame(index=False).groupby("datetime")["instrument"]
     found = []
     dates = by_date.ngroups
@@ -183,7 +194,7 @@ def _warnings(members: pd.Index) -> list[str]:
     return found
 
 
-def _crowded(result: BacktestResult, members: pd.Index) -> list[str]:
+def crowded(result: BacktestResult, members: pd.Index) -> list[str]:
     """A book of nearly everything has nothing to choose from."""
     most, names = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
     if most <= names / 2:

@@ -138,16 +138,18 @@ def future_returns(
 
 
 def backtest_result(
-    traded: pd.DataFrame, held: Mapping[pd.Timestamp, Position], equal: pd.Series
+    traded: pd.DataFrame, held: Mapping[pd.Timestamp, Position] | None, equal: pd.Series
 ) -> BacktestResult:
     """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides.
 
     It starts with the bar of the first purchase. The book holds only cash before, and buys at that bar's
     deal price, so the benchmarks earn nothing up to that close either. `whole` keeps all bars as Qlib counts
-    them.
+    them. Without positions, which not every run kept, no weights are known.
     """
-    weights = _weights(held)
+    weights = _weights(held or {})
     invested = weights.index.get_level_values("datetime").unique()
+    if held is None:
+        invested = traded.index[traded["turnover"] > 0]
     first = invested.min() if len(invested) else traded.index[0]
     whole = pd.DataFrame({"net": traded["return"] - traded["cost"], "benchmark": traded["bench"]})
     benchmarks = pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal}).loc[first:]
@@ -167,6 +169,7 @@ def _weights(held: Mapping[pd.Timestamp, Position]) -> pd.Series:
     """What was held at each close, as a fraction of the book with its cash."""
     by_date = {date: book.get_stock_weight_dict(only_stock=False) for date, book in held.items()}
     keys = [(date, name) for date, weights in by_date.items() for name in weights]
-    index = pd.MultiIndex.from_arrays([[key[level] for key in keys] for level in (0, 1)], names=KEYS)
+    dates, names = pd.DatetimeIndex([key[0] for key in keys]), [key[1] for key in keys]
+    index = pd.MultiIndex.from_arrays([dates, pd.Index(names, dtype=object)], names=KEYS)
     values = [weight for weights in by_date.values() for weight in weights.values()]
     return pd.Series(values, index=index, dtype=float, name="weight").sort_index()
