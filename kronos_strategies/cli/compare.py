@@ -139,9 +139,7 @@ def _write_json(file: Path | None, comparison: Comparison, results: Sequence[Gat
         for result in results
     ]
     text = js.dumps({**comparison.as_dict(), "gates": gates}, indent=2, allow_nan=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{text}\n", encoding="utf-8")
-    return [file]
+    return [_write(file, f"{text}\n")]
 
 
 def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
@@ -158,9 +156,16 @@ def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
         versions=comparison,
     )
     page = render(report)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
-    return [file]
+    return [_write(file, page)]
+
+
+def _write(file: Path, text: str) -> Path:
+    from kronos_strategies.disk import writing
+
+    with writing(file, "Name another file."):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return file
 
 
 def _others(comparison: Comparison) -> list[str]:

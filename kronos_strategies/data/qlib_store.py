@@ -21,8 +21,10 @@ import pandas as pd
 
 from kronos_strategies.data.qlib_bins import write_bins, write_calendars, write_market
 from kronos_strategies.data.tidy import check_spans, check_symbols, check_tidy, listing_spans
+from kronos_strategies.disk import writing
 
 MANIFEST = "kronos_store.json"
+INSTEAD = "Choose another folder, with --to."
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,21 @@ def write_store(
     to = to.expanduser().resolve()
     _check_target(to, overwrite)
     content = _check(bars, benchmarks, membership)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    building = to.parent / f".{to.name}.building-{uuid.uuid4().hex[:8]}"
+    building = to.parent / f".{to.name[:100]}.building-{uuid.uuid4().hex[:8]}"
+    with writing(to, INSTEAD):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        return _build(building, to, content, source, overwrite, progress)
+
+
+def _build(
+    building: Path,
+    to: Path,
+    content: _Content,
+    source: Mapping[str, object],
+    overwrite: bool,
+    progress: Callable[[int, int], None],
+) -> StoreSummary:
+    """Write the store aside, then put it in place."""
     try:
         calendar = _write_files(building, content, progress)
         summary = StoreSummary(
@@ -123,6 +138,8 @@ def read_summary(store: Path) -> StoreSummary:
 
 
 def _check_target(to: Path, overwrite: bool) -> None:
+    with writing(to, INSTEAD):
+        to.exists()  # raises where its name is too long
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / MANIFEST).is_file():

@@ -29,9 +29,14 @@ from qlib.workflow.utils import experiment_exception_hook
 import kronos
 import kronos_strategies
 from kronos.console import USER_ERRORS
+from kronos_strategies.disk import writing
 
 TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started
 SQLITE = "sqlite:///"
+INSTEAD = (
+    "The record of runs belongs there: start from a folder that can be written, or name another store of runs "
+    "(--tracking, MLFLOW_TRACKING_URI, exp_manager in qlib_init)."
+)
 ROOTS = [Path(str(package.__file__)).parent for package in (kronos, kronos_strategies)]
 
 
@@ -54,7 +59,11 @@ def prepare_database(tracking: str) -> None:
     if not tracking.startswith(SQLITE):
         return
     file = Path(tracking.removeprefix(SQLITE))
-    with FileLock(f"{file}.lock"):
+    lock = FileLock(f"{file}.lock")
+    with writing(file, INSTEAD):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).open("a").close()  # where that is denied, a lock would wait for ever
+    with lock:
         MlflowClient(tracking_uri=tracking).search_experiments(max_results=1)
 
 
