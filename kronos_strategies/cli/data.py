@@ -39,6 +39,7 @@ def import_files(
     columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
     timezone: str | None = None,
     pad_codes: int | None = None,
+    append: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Import daily bars from CSV or parquet files, and say what was understood and what was dropped.
@@ -60,14 +61,22 @@ def import_files(
         columns: what the bars' files call a column, where nothing else tells: close=Last volume=Turnover.
         timezone: zone of the exchange, to which stamps with a UTC offset and epochs are converted.
         pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
+        append: add the files' days to the store that is there. Older prices are re-based where the days that both
+            have show one ratio, as after a dividend or a split; files without such a day are joined as they are.
         overwrite: replace a store that is already there.
     """
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
+    from kronos_strategies.data.append import append_days
     from kronos_strategies.data.importer import import_bars, import_benchmarks
-    from kronos_strategies.data.qlib_store import write_store
+    from kronos_strategies.data.qlib_store import check_target, read_summary, write_store
     from kronos_strategies.data.regions import REGIONS, default_market, guess_region
 
+    if append and overwrite:
+        raise ValueError("--append adds to a store and --overwrite replaces it. Choose one.")
+    to = to.expanduser().resolve()
+    check_target(to, overwrite or append)
+    known = read_summary(to) if append else None
     bars, report = import_bars(files, ReadOptions(parse_columns(columns), timezone, pad_codes))
     _show_ledger("bars", report)
     source: dict[str, object] = {"kind": "import", "bars": report.ledger()}
@@ -80,16 +89,30 @@ def import_files(
         source["benchmarks"] = index_report.ledger()
     symbols = bars["instrument"].unique()
     rules = REGIONS[region] if region else guess_region(symbols)
-    market, source["region"] = market or default_market(rules, symbols), rules.name
+    market, source["region"] = market or _market_of(known) or default_market(rules, symbols), rules.name
     spans, source["membership"], remark = _members(membership, bars, pad_codes)
+    markets = {market: spans}
+    if append:
+        given = (market, spans) if membership is not None else None
+        whole = append_days(to, bars, indices, source, given)
+        bars, indices, markets, source = (
+            whole.bars,
+            whole.benchmarks,
+            dict(whole.membership),
+            dict(whole.source),
+        )
+        for each in whole.notes:
+            note(Console(), each)
+    elif overwrite:
+        _show_loss(to, bars, indices)
     with progress_bar("writing", "instruments") as progress:
         summary = write_store(
             bars,
             to,
-            membership={market: spans},
+            membership=markets,
             benchmarks=indices,
             source=source,
-            overwrite=overwrite,
+            overwrite=overwrite or append,
             progress=progress,
         )
     _show_store(summary, market, remark)
@@ -134,6 +157,32 @@ def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple
         return listing_spans(bars), LISTING, remark
     spans, unknown = import_membership(file, bars, pad_codes)
     return spans, fingerprint(file), f"{unknown} of the members in {file} have no bars and are left out."
+
+
+def _market_of(known: StoreSummary | None) -> str | None:
+    """The market of a store that days are added to, where it has one besides all."""
+    others = sorted(set(known.markets) - {"all"}) if known else []
+    return others[0] if others else None
+
+
+def _show_loss(to: Path, bars: DataFrame, benchmarks: DataFrame | None) -> None:
+    """Say what a store that is about to be replaced has and the new one will not."""
+    from kronos_strategies.data.qlib_bins import read_calendar
+    from kronos_strategies.data.qlib_store import MANIFEST, read_summary
+
+    if not (to / MANIFEST).is_file():
+        return
+    old, days = read_summary(to), bars["datetime"].nunique()
+    had = len(read_calendar(to))
+    if days < had / 2:
+        note(
+            Console(),
+            f"{to} has {had:,} days, {old.start} to {old.end}, and is replaced by {days:,} days, "
+            f"{bars['datetime'].min():%Y-%m-%d} to {bars['datetime'].max():%Y-%m-%d}. --append adds days.",
+        )
+    names = set() if benchmarks is None else set(benchmarks["instrument"])
+    if lost := sorted(set(old.benchmarks) - names):
+        note(Console(), f"{to} loses its benchmark {', '.join(lost)}. Give its bars with --benchmark.")
 
 
 def _show_ledger(what: str, report: ImportReport) -> None:

@@ -86,7 +86,7 @@ def write_store(
         ValueError: bars or membership are not usable.
     """
     to = to.expanduser().resolve()
-    _check_target(to, overwrite)
+    check_target(to, overwrite)
     content = _check(bars, benchmarks, membership)
     building = to.parent / f".{to.name[:100]}.building-{uuid.uuid4().hex[:8]}"
     with writing(to, INSTEAD):
@@ -137,7 +137,13 @@ def read_summary(store: Path) -> StoreSummary:
     return StoreSummary(**manifest | {"path": store, "benchmarks": tuple(manifest["benchmarks"])})
 
 
-def _check_target(to: Path, overwrite: bool) -> None:
+def check_target(to: Path, overwrite: bool) -> None:
+    """Demand that a store may be written at `to`, before files are read for it.
+
+    Raises:
+        FileExistsError: something is in the way.
+        OSError: there cannot be such a folder.
+    """
     with writing(to, INSTEAD):
         to.exists()  # raises where its name is too long
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
@@ -145,7 +151,9 @@ def _check_target(to: Path, overwrite: bool) -> None:
     if not (to / MANIFEST).is_file():
         raise FileExistsError(f"{to} exists and is no Kronos store, so it stays. Choose another folder.")
     if not overwrite:
-        raise FileExistsError(f"{to} already holds a store. Choose another folder or pass --overwrite.")
+        raise FileExistsError(
+            f"{to} already holds a store. Choose another folder, add days with --append, or replace it with --overwrite."
+        )
 
 
 def _check(
@@ -200,7 +208,7 @@ def _write_manifest(folder: Path, summary: StoreSummary) -> None:
 
 def _put_in_place(building: Path, to: Path, overwrite: bool) -> None:
     """Move the finished folder to its place; a store that another process put there meanwhile is kept."""
-    _check_target(to, overwrite)
+    check_target(to, overwrite)
     with contextlib.suppress(OSError):
         to.rmdir()  # succeeds only if empty; Windows renames onto nothing else
     replaced = to.parent / f"{building.name}-replaced"

@@ -248,3 +248,39 @@ def test_rules_of_another_region_than_the_stores_are_warned_of(tmp_path, capsys)
     (notice,) = [each for each in dataset.notices if "region" in each]
     assert "rules of region 'cn'" in notice
     assert "Set KRONOS_REGION=us" in notice
+
+
+def test_new_days_are_appended(tmp_path, capsys):
+    whole = pd.read_csv(write_bars(tmp_path / "all.csv", US))
+    days = sorted(whole["datetime"].unique())
+    for name, part in {"old": days[:250], "new": days[240:]}.items():
+        whole[whole["datetime"].isin(part)].to_csv(tmp_path / f"{name}.csv", index=False)
+    to = tmp_path / "store"
+    assert run(capsys, "data", "import", tmp_path / "old.csv", "--to", to, "--market", "mine")[0] == 0
+    code, out, err = run(capsys, "data", "import", tmp_path / "new.csv", "--to", to, "--append")
+    assert (code, err.strip()) == (0, "")
+    assert read_summary(to).rows == 300 * 24
+    assert f"KRONOS_TEST_END={days[-1]}" in out
+    assert "KRONOS_MARKET=mine" in out
+    code, _, err = run(capsys, "data", "import", tmp_path / "new.csv", "--to", tmp_path / "other", "--append")
+    assert (code, "has no kronos_store.json" in err) == (2, True)
+
+
+def test_a_store_that_would_lose_days_or_its_benchmark_says_so_before(tmp_path, capsys):
+    bars, index = write_bars(tmp_path / "bars.csv", US), write_bars(tmp_path / "index.csv", ["IDX"])
+    few = write_bars(tmp_path / "few.csv", US, days=5)
+    run(capsys, "data", "import", bars, "--to", tmp_path / "store", "--benchmark", index)
+    code, out, _ = run(capsys, "data", "import", few, "--to", tmp_path / "store", "--overwrite")
+    assert code == 0
+    assert "has 300 days, 2023-01-02 to 2024-02-23, and is replaced by 5 days" in out
+    assert "loses its benchmark IDX" in out
+    assert out.index("loses its benchmark") < out.index("sha256")
+
+
+def test_the_target_is_checked_before_files_are_read(tmp_path, capsys, monkeypatch):
+    to = tmp_path / "store"
+    run(capsys, "data", "import", write_bars(tmp_path / "bars.csv", US, days=30), "--to", to)
+    monkeypatch.setattr("kronos_strategies.data.importer.import_bars", None)  # whoever calls it fails
+    code, _, err = run(capsys, "data", "import", tmp_path / "bars.csv", "--to", to)
+    assert code == 2
+    assert "already holds a store. Choose another folder, add days with --append, or replace it" in err
