@@ -86,9 +86,9 @@ def head_compared(
     common = {"checkpoint": model, "device": device, "store": str(output / "forecasts")}
     ours = KronosModel(**common, samples=0, score="head", heads=heads, fit_head=fit or None, fit_every=every)
     ours.fit(dataset)
-    scores = {"head": ours.predict(dataset)["score"]}
+    scores = {"head": ours.predict(dataset)}
     if samples:
-        scores["paths"] = KronosModel(**common, samples=samples, score="paths").predict(dataset)["score"]
+        scores["paths"] = KronosModel(**common, samples=samples, score="paths").predict(dataset)
     learned = learn_baselines(dataset, train_start, train_until, valid_until, every, alpha158)
     scores |= {name: score.reindex(scores["head"].index) for name, score in learned.items()}
     ranked = {name: centered_ranks(score) for name, score in scores.items()}

@@ -20,6 +20,7 @@ from kronos_strategies.evidence import ABOUT, EVIDENCE, Evidence
 from kronos_strategies.store.manifest import MANIFEST
 
 READ = PathOptions()  # what is done to paths unless something else is named
+PREDICTION = "pred.pkl"  # of any Qlib run
 Span = tuple[str | None, str | None]  # first and last date; None for all that there are
 
 
@@ -63,6 +64,8 @@ def find_contender(
     """
     name, _, rest = argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
     path = Path(rest).expanduser()
+    if path.suffix == ".pkl" and path.is_file():
+        return _of_pickle(path, name, data)
     if path.is_file() or path.suffix == ".parquet":
         version = read_version(path)
         return Contender(Version(name or version.name, version.score, version.losses, version.provenance))
@@ -71,8 +74,13 @@ def find_contender(
     return _of_run(rest, name, tracking, data, hold, options)
 
 
-def find_evidence(argument: str, tracking: str) -> Evidence:
-    """The evidence of a run: by the folder of its report, or by its id.
+def find_evidence(argument: str, tracking: str, data: Path | None = None) -> Evidence:
+    """The evidence of a run: by the folder of its report or of its artifacts, or by its id.
+
+    Args:
+        argument: the folder, or the id.
+        tracking: address of the MLflow store of runs.
+        data: Qlib store of the bars of a run that is not of this project's model; that on record when omitted.
 
     Raises:
         FileNotFoundError: it has none.
@@ -80,17 +88,32 @@ def find_evidence(argument: str, tracking: str) -> Evidence:
     """
     path = Path(argument).expanduser()
     if path.is_dir():
-        return Evidence.read(path if (path / ABOUT).is_file() else path / EVIDENCE)
+        if (kept := kept_evidence(path)) is None and (path / PREDICTION).is_file():
+            from kronos_strategies.qlib.plain_evidence import evidence_of_folder
+
+            return evidence_of_folder(path, False, data)
+        return Evidence.read(kept or path / EVIDENCE)
     from kronos_strategies.qlib.runs import artefacts, find_run
 
     run = find_run(argument, tracking)
-    folder = artefacts(run, tracking) / "kronos" / EVIDENCE
+    artifacts = artefacts(run, tracking)
+    folder = artifacts / "kronos" / EVIDENCE
+    if not folder.is_dir() and (artifacts / PREDICTION).is_file():
+        from kronos_strategies.qlib.plain_evidence import evidence_of_folder
+
+        return evidence_of_folder(artifacts, True, data)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"Run {run.info.run_id[:8]} ({run.info.run_name}) has no evidence among its artefacts: it holds "
             "forecasts only, or stopped before its report. `kronos compare` takes forecasts too."
         )
     return Evidence.read(folder)
+
+
+def kept_evidence(folder: Path) -> Path | None:
+    """Where a folder holds evidence: itself, beside a report, or among the artifacts of a run."""
+    places = (folder, folder / EVIDENCE, folder / "kronos" / EVIDENCE)
+    return next((place for place in places if (place / ABOUT).is_file()), None)
 
 
 def of_evidence(evidence: Evidence, name: str) -> Contender:
@@ -114,27 +137,56 @@ def _of_folder(
         from kronos_strategies.qlib.forecasts import contender_of_forecasts
 
         return contender_of_forecasts(folder, name, data, hold, span, options)
-    if (folder / ABOUT).is_file() or (folder / EVIDENCE / ABOUT).is_file():
-        return of_evidence(Evidence.read(folder if (folder / ABOUT).is_file() else folder / EVIDENCE), name)
+    if kept := kept_evidence(folder):
+        return of_evidence(Evidence.read(kept), name)
+    if (folder / PREDICTION).is_file():
+        from kronos_strategies.qlib.plain_evidence import contender_of_plain_run
+
+        return contender_of_plain_run(folder, name, False, data)
     inside = sorted(path.parent for path in folder.glob(f"*/*/{MANIFEST}"))
     hint = f" Did you mean {inside[0]}?" if inside else ""
     raise FileNotFoundError(
-        f"{folder} holds neither forecasts (no {MANIFEST}) nor the evidence of a run (no {EVIDENCE}/{ABOUT}).{hint}"
+        f"{folder} holds neither forecasts (no {MANIFEST}) nor the evidence of a run (no {EVIDENCE}/{ABOUT}) nor "
+        f"that of another Qlib run (no {PREDICTION}).{hint}"
     )
 
 
 def _of_run(
     argument: str, name: str, tracking: str, data: Path | None, hold: int, options: PathOptions
 ) -> Contender:
-    from kronos_strategies.qlib.runs import SHORT, data_folder, find_run, forecast_folder, forecast_span
+    from kronos_strategies.qlib.runs import (
+        SHORT,
+        artefacts,
+        data_folder,
+        find_run,
+        forecast_folder,
+        forecast_span,
+    )
 
     run = find_run(argument, tracking)
     model = Path(run.data.params.get("kronos.model", run.info.run_name)).name
-    name = name or f"{model}-{run.info.run_id[:SHORT]}"
+    given, name = name, name or f"{model}-{run.info.run_id[:SHORT]}"
     folder = forecast_folder(run)
     if folder is not None:
         return _of_folder(folder, name, data or data_folder(run), hold, options, forecast_span(run))
+    artifacts = artefacts(run, tracking)
+    if kept_evidence(artifacts) is None and (artifacts / PREDICTION).is_file():
+        from kronos_strategies.qlib.plain_evidence import contender_of_plain_run
+
+        return contender_of_plain_run(artifacts, given or f"run-{run.info.run_id[:SHORT]}", True, data)
     return of_evidence(find_evidence(argument, tracking), name)
+
+
+def _of_pickle(file: Path, name: str, data: Path | None) -> Contender:
+    """A prediction as Qlib's SignalRecord writes it, with what else of the run lies beside it."""
+    if file.name == PREDICTION:
+        from kronos_strategies.qlib.plain_evidence import contender_of_plain_run
+
+        return contender_of_plain_run(file.parent, name, False, data)
+    raise ValueError(
+        f"{file} is a pickle that is not called {PREDICTION}. Name a run's {PREDICTION}, or write the scores as "
+        "parquet with DataFrame.to_parquet."
+    )
 
 
 def _called(folder: Path) -> str:

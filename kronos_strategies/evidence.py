@@ -20,7 +20,7 @@ from kronos_strategies.evaluation.distribution.pathbook import PathBook
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.evaluation.significance import overlap_of
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.result import QLIB_BARS_PER_YEAR, BacktestResult
 
 EVIDENCE = "evidence"  # the folder beside a report.html
 ABOUT = "about.json"  # in it
@@ -28,6 +28,7 @@ FORMAT = 1  # another one is not read
 DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
 DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
 BENCHMARK = "benchmark: "  # before the names of columns
+ALL_BARS, QLIB_YEAR = "all_bars.parquet", "qlib_bars_per_year"
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,18 @@ def _write_result(result: BacktestResult, folder: Path) -> None:
     book = result.returns[["gross", "net"]].assign(turnover=result.turnover, cost=result.cost)
     book.join(result.benchmarks.add_prefix(BENCHMARK)).to_parquet(folder / "book.parquet")
     result.weights.rename("weight").to_frame().to_parquet(folder / "weights.parquet", compression="zstd")
+    if result.whole is not None:
+        year = {QLIB_YEAR: result.qlib_bars_per_year}
+        result.whole.assign(**year).to_parquet(folder / ALL_BARS)
 
 
 def _read_result(folder: Path, bars_per_year: int) -> BacktestResult:
     book = pd.read_parquet(folder / "book.parquet")
     benchmarks = [column for column in map(str, book) if column.startswith(BENCHMARK)]
+    whole, year = None, float(QLIB_BARS_PER_YEAR)
+    if (folder / ALL_BARS).is_file():
+        whole = pd.read_parquet(folder / ALL_BARS)
+        year = float(whole.pop(QLIB_YEAR).max())
     return BacktestResult(
         returns=book[["gross", "net"]],
         benchmarks=book[benchmarks].rename(columns=lambda column: column.removeprefix(BENCHMARK)),
@@ -200,4 +208,6 @@ def _read_result(folder: Path, bars_per_year: int) -> BacktestResult:
         cost=book["cost"],
         weights=pd.read_parquet(folder / "weights.parquet")["weight"],
         bars_per_year=bars_per_year,
+        whole=whole,
+        qlib_bars_per_year=year,
     )

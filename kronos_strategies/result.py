@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 BARS_PER_YEAR = 252
+QLIB_BARS_PER_YEAR = 238
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class BacktestResult:
         weights: indexed (datetime, instrument), what is held at each close as a fraction of equity, negative if
             short; names that are not held have no row, and what is missing to 1 is cash.
         bars_per_year: that annualise its figures.
+        whole: frame by datetime of all bars of the backtest, those before the first purchase too: net, then the
+            benchmarks as they moved. Qlib's own figures are of these; None where `returns` are all bars.
+        qlib_bars_per_year: that Qlib annualises by: 238 days, each of 240 minutes.
     """
 
     returns: pd.DataFrame
@@ -29,6 +33,13 @@ class BacktestResult:
     cost: pd.Series
     weights: pd.Series
     bars_per_year: int = BARS_PER_YEAR
+    whole: pd.DataFrame | None = None
+    qlib_bars_per_year: float = QLIB_BARS_PER_YEAR
+
+    @property
+    def all_bars(self) -> pd.DataFrame:
+        """`whole`, or what stands for it: net, then the benchmarks, by datetime."""
+        return self.returns[["net"]].join(self.benchmarks) if self.whole is None else self.whole
 
     @property
     def positions(self) -> pd.Series:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kronos.bars import CLOSE
+from kronos.bars import CLOSE, PRICES
 from kronos.candles import FLOOR
 from kronos.checks import as_integer
 from kronos.forecast import Forecast, positive_close
@@ -28,7 +28,7 @@ def signals(
     Args:
         forecast: horizon of at least hold + 1.
         hold: bars that a position is held.
-        price: feature that trades happen at, "close" or "open".
+        price: that trades happen at: "close", "open" or "vwap".
         score: by (datetime, instrument), takes the place of the paths' score: that of a return head.
 
     Returns:
@@ -55,7 +55,7 @@ def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") ->
     Args:
         forecast: horizon of at least hold + 1.
         hold: bars that a position is held.
-        price: feature that trades happen at, "close" or "open".
+        price: that trades happen at: "close", "open" or "vwap".
 
     Raises:
         ValueError: the horizon is too short, or a last close is not positive, so that no return exists.
@@ -104,6 +104,13 @@ def _spread(returns: np.ndarray) -> dict[str, np.ndarray]:
     return {"prob_up": (returns > 0).mean(axis=1), "q05": low, "q95": high}
 
 
+def sampled_price(forecast: Forecast, price: str) -> np.ndarray:
+    """(N, S, H) sampled open, high, low or close; of "vwap", which is not sampled, the mean of the four."""
+    if price == "vwap":
+        return forecast.paths[..., : len(PRICES)].mean(axis=-1, dtype=np.float64)
+    return forecast.path(price)
+
+
 def positive_prices(forecast: Forecast, price: str = "close") -> np.ndarray:
     """(N, S, H) float64, with sampled prices at or below zero lifted to a thousandth of the last close.
 
@@ -113,4 +120,4 @@ def positive_prices(forecast: Forecast, price: str = "close") -> np.ndarray:
         ValueError: a last close is not positive.
     """
     last = positive_close(forecast.last[:, CLOSE], forecast.keys)
-    return np.maximum(forecast.path(price), FLOOR * last[:, None, None])
+    return np.maximum(sampled_price(forecast, price), FLOOR * last[:, None, None])

@@ -151,6 +151,7 @@ def book_result(
     if benchmark is not None:
         named = benchmark.to_frame()
         benchmarks = {str(benchmark.name): equal_weight(named, book.index)} | benchmarks
+    whole = book[["net"]].join(pd.DataFrame(benchmarks))
     streams = pd.DataFrame(benchmarks).loc[first:]
     streams.loc[first] = 0.0
     kept = book.loc[first:]
@@ -161,6 +162,7 @@ def book_result(
         cost=kept["cost"],
         weights=weights.loc[first:] if len(weights) else weights,
         bars_per_year=bars_per_year,
+        whole=whole,
     )
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kronos_strategies.cli.show import note, show_next
+from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
 from kronos_strategies.progress import progress_bar, tracked
 
 if TYPE_CHECKING:
@@ -106,8 +107,10 @@ def _show(made: Calibration, file: Path, notices: list[str], data: Path | None) 
         note(console, "Too few dates to hold any back: what the calibration is worth is not known.")
     for remark in notices:
         note(console, remark)
-    settings = f"KRONOS_QLIB_DATA={data} " if data else ""
-    show_next(console, f"{settings}KRONOS_CALIBRATION={file} qrun configs/kronos_csi300.yaml")
+    trade, config = trade_settings(data, made.market) if data else ({}, "kronos_csi300.yaml")
+    known = {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": made.model, "KRONOS_SAMPLES": made.samples, **trade}
+    settings = absolute_settings({**known, "KRONOS_LOOKBACK": made.lookback, "KRONOS_CALIBRATION": file})
+    show_next(console, qrun_command({k: str(v) for k, v in settings.items() if v is not None}, config))
 
 
 def _show_table(console: Console, made: Calibration) -> None:

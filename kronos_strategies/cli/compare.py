@@ -48,8 +48,9 @@ def compare(
     After two runs of `qrun` or `kronos forecast`: `kronos compare old=5c857f46 new=0b1d22f3 --html out.html`
 
     Args:
-        runs: two or more. Each is the id of a run or its beginning, as MLflow shows it; the folder of a report; a
-            folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives it a name.
+        runs: two or more. Each is the id of a run of any Qlib model or its beginning, as MLflow shows it; the folder
+            of its artifacts, or pred.pkl in it; the folder of a report; a folder of forecasts; or a parquet file of
+            scores by (datetime, instrument). NAME=RUN gives it a name.
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
             as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
         horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
@@ -138,9 +139,7 @@ def _write_json(file: Path | None, comparison: Comparison, results: Sequence[Gat
         for result in results
     ]
     text = js.dumps({**comparison.as_dict(), "gates": gates}, indent=2, allow_nan=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{text}\n", encoding="utf-8")
-    return [file]
+    return [_write(file, f"{text}\n")]
 
 
 def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
@@ -157,9 +156,16 @@ def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
         versions=comparison,
     )
     page = render(report)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
-    return [file]
+    return [_write(file, page)]
+
+
+def _write(file: Path, text: str) -> Path:
+    from kronos_strategies.disk import writing
+
+    with writing(file, "Name another file."):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return file
 
 
 def _others(comparison: Comparison) -> list[str]:

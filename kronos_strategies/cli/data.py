@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note, qrun_command, show_next
+from kronos_strategies.cli.show import note, show_next
+from kronos_strategies.cli.workflow import next_run
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ def import_files(
     /,
     *,
     to: Path,
-    market: str = "csi300",
+    market: str | None = None,
+    region: Literal["cn", "us", "tw"] | None = None,
     benchmark: Path | None = None,
     membership: Path | None = None,
     columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
     timezone: str | None = None,
     pad_codes: int | None = None,
+    append: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Import daily bars from CSV or parquet files, and say what was understood and what was dropped.
@@ -49,20 +52,31 @@ def import_files(
             them. With a factor or an adjusted close prices are raw (adjusted = price * factor), without one they
             count as adjusted.
         to: the folder to make.
-        market: name of the market that the members form in Qlib.
+        market: name of the market that the members form in Qlib; csi300 for Chinese shares, else the region's.
+        region: by whose rules of trade the next command runs: cn, tw, or us with single shares and no price limit;
+            as the instruments are called when omitted.
         benchmark: bars of one or several indices.
         membership: dated membership: instrument, start, end, a row for each stay. Without it a name is a member
             from its first to its last bar, which favours survivors if the names were chosen today.
         columns: what the bars' files call a column, where nothing else tells: close=Last volume=Turnover.
         timezone: zone of the exchange, to which stamps with a UTC offset and epochs are converted.
         pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
+        append: add the files' days to the store that is there. Older prices are re-based where the days that both
+            have show one ratio, as after a dividend or a split; files without such a day are joined as they are.
         overwrite: replace a store that is already there.
     """
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
+    from kronos_strategies.data.append import append_days
     from kronos_strategies.data.importer import import_bars, import_benchmarks
-    from kronos_strategies.data.qlib_store import write_store
+    from kronos_strategies.data.qlib_store import check_target, read_summary, write_store
+    from kronos_strategies.data.regions import REGIONS, default_market, guess_region
 
+    if append and overwrite:
+        raise ValueError("--append adds to a store and --overwrite replaces it. Choose one.")
+    to = to.expanduser().resolve()
+    check_target(to, overwrite or append)
+    known = read_summary(to) if append else None
     bars, report = import_bars(files, ReadOptions(parse_columns(columns), timezone, pad_codes))
     _show_ledger("bars", report)
     source: dict[str, object] = {"kind": "import", "bars": report.ledger()}
@@ -73,18 +87,35 @@ def import_files(
         )
         _show_ledger("benchmarks", index_report)
         source["benchmarks"] = index_report.ledger()
+    symbols = bars["instrument"].unique()
+    rules = REGIONS[region] if region else guess_region(symbols)
+    market, source["region"] = market or _market_of(known) or default_market(rules, symbols), rules.name
     spans, source["membership"], remark = _members(membership, bars, pad_codes)
+    markets = {market: spans}
+    if append:
+        given = (market, spans) if membership is not None else None
+        whole = append_days(to, bars, indices, source, given)
+        bars, indices, markets, source = (
+            whole.bars,
+            whole.benchmarks,
+            dict(whole.membership),
+            dict(whole.source),
+        )
+        for each in whole.notes:
+            note(Console(), each)
+    elif overwrite:
+        _show_loss(to, bars, indices)
     with progress_bar("writing", "instruments") as progress:
         summary = write_store(
             bars,
             to,
-            membership={market: spans},
+            membership=markets,
             benchmarks=indices,
             source=source,
-            overwrite=overwrite,
+            overwrite=overwrite or append,
             progress=progress,
         )
-    _show_store(summary, remark)
+    _show_store(summary, market, remark)
 
 
 @data.command
@@ -108,7 +139,9 @@ def simulate(
     config = MarketConfig(seed=seed, names=names)
     with progress_bar("writing", "instruments") as progress:
         summary = write_simulated(to, config, market, overwrite=overwrite, progress=progress)
-    _show_store(summary, "these data are SIMULATED; an effect found here was planted and is no alpha.")
+    _show_store(
+        summary, market, "these data are SIMULATED; an effect found here was planted and is no alpha."
+    )
 
 
 def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple[DataFrame, object, str]:
@@ -124,6 +157,32 @@ def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple
         return listing_spans(bars), LISTING, remark
     spans, unknown = import_membership(file, bars, pad_codes)
     return spans, fingerprint(file), f"{unknown} of the members in {file} have no bars and are left out."
+
+
+def _market_of(known: StoreSummary | None) -> str | None:
+    """The market of a store that days are added to, where it has one besides all."""
+    others = sorted(set(known.markets) - {"all"}) if known else []
+    return others[0] if others else None
+
+
+def _show_loss(to: Path, bars: DataFrame, benchmarks: DataFrame | None) -> None:
+    """Say what a store that is about to be replaced has and the new one will not."""
+    from kronos_strategies.data.qlib_bins import read_calendar
+    from kronos_strategies.data.qlib_store import MANIFEST, read_summary
+
+    if not (to / MANIFEST).is_file():
+        return
+    old, days = read_summary(to), bars["datetime"].nunique()
+    had = len(read_calendar(to))
+    if days < had / 2:
+        note(
+            Console(),
+            f"{to} has {had:,} days, {old.start} to {old.end}, and is replaced by {days:,} days, "
+            f"{bars['datetime'].min():%Y-%m-%d} to {bars['datetime'].max():%Y-%m-%d}. --append adds days.",
+        )
+    names = set() if benchmarks is None else set(benchmarks["instrument"])
+    if lost := sorted(set(old.benchmarks) - names):
+        note(Console(), f"{to} loses its benchmark {', '.join(lost)}. Give its bars with --benchmark.")
 
 
 def _show_ledger(what: str, report: ImportReport) -> None:
@@ -145,35 +204,19 @@ def _show_ledger(what: str, report: ImportReport) -> None:
         note(console, remark)
 
 
-def _show_store(summary: StoreSummary, remark: str) -> None:
+def _show_store(summary: StoreSummary, market: str, remark: str) -> None:
     """Print what the store holds, and the command to run next."""
+    from kronos_strategies.data.regions import region_of_store
+
     table = Table(show_header=False)
     table.add_row("store", str(summary.path))
     table.add_row("days", f"{summary.start} to {summary.end}")
     table.add_row("bars", f"{summary.rows:,}")
     table.add_row("markets", ", ".join(f"{name} ({count})" for name, count in summary.markets.items()))
     table.add_row("benchmarks", ", ".join(summary.benchmarks) or "none")
+    table.add_row("traded as", str(region_of_store(summary.path)))
     table.add_row("sha256", summary.sha256[:16])
     console = Console()
     console.print(table)
     note(console, remark)
-    show_next(console, _next_command(summary))
-
-
-def _next_command(summary: StoreSummary) -> str:
-    """The run that fits the store: what differs from configs/kronos_csi300.yaml is set by the environment."""
-    from pandas import Timedelta, Timestamp
-
-    settings = {"KRONOS_QLIB_DATA": str(summary.path)}
-    if others := summary.markets.keys() - {"all", "csi300"}:
-        settings["KRONOS_MARKET"] = min(others)
-    if summary.benchmarks and "SH000300" not in summary.benchmarks:
-        settings["KRONOS_BENCHMARK"] = summary.benchmarks[0]
-    if not (summary.start <= "2022-07-01" and summary.end >= "2023-12-28"):
-        # The last year, or the second half of a shorter store: earlier bars are context.
-        first, last = Timestamp(summary.start), Timestamp(summary.end)
-        settings["KRONOS_TEST_START"] = (
-            f"{max(last - Timedelta(days=365), first + (last - first) / 2):%Y-%m-%d}"
-        )
-        settings["KRONOS_TEST_END"] = summary.end
-    return qrun_command(settings)
+    show_next(console, next_run(summary, market))

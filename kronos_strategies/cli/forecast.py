@@ -14,7 +14,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import TRACKING, Tracking, note, qrun_command, show_next
+from kronos_strategies.cli.show import TRACKING, Tracking, note, show_next
+from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -106,7 +107,13 @@ def forecast(
     from kronos_strategies.heads.readers import head_names, load_readers
     from kronos_strategies.qlib.market import member_windows
     from kronos_strategies.qlib.registry import forecast_run
-    from kronos_strategies.qlib.source import check_market, check_span, use_source
+    from kronos_strategies.qlib.source import (
+        check_lookback,
+        check_market,
+        check_span,
+        last_tradable,
+        use_source,
+    )
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     forecasts = ForecastStore(store, "float16" if float16 else "float32")
@@ -126,8 +133,10 @@ def forecast(
     notices = use_source(bars, tracking)
     check_market(market)
     check_span("The span", Timestamp(start), Timestamp(end), "Give another --start and --end.")
+    tradable = last_tradable(Timestamp(end))
     spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
     windows = member_windows(spec, Timestamp(start), Timestamp(end))
+    check_lookback(lookback, predictor.max_context)
     filled = None
     try:
         with progress_bar("read", "windows") as progress:
@@ -166,17 +175,25 @@ def forecast(
         "KRONOS_HORIZON": horizon,
         "KRONOS_HOLD": max(1, min(5, horizon - 1)),  # a trade enters a day after its signal
         "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
-        "KRONOS_TEST_END": f"{end:%Y-%m-%d}",
+        "KRONOS_TEST_END": f"{tradable:%Y-%m-%d}",
     }
-    changed = {k: str(v) for k, v in settings.items() if v is not None and str(v) != DEFAULTS.get(k)}
+    trade, config = trade_settings(bars, market) if data else ({}, "kronos_csi300.yaml")
+    changed = {k: str(v) for k, v in absolute_settings(settings).items() if v is not None}
+    changed = {k: v for k, v in changed.items() if v != DEFAULTS.get(k)} | trade
+    command = qrun_command(changed, config) if horizon > 1 and tradable >= Timestamp(start) else None
     notices = [*notices, *choice.warnings]
+    if tradable < Timestamp(end):
+        notices.append(
+            f"Signals of the last bar trade on one that {bars} does not know of: a backtest ends by "
+            f"{tradable:%Y-%m-%d}."
+        )
     if filled is None:
-        _show_head(store, len(windows), choice.described, notices, qrun_command(changed))
+        _show_head(store, len(windows), choice.described, notices, command)
     else:
-        _show(filled, choice.described, notices, qrun_command(changed))
+        _show(filled, choice.described, notices, command)
 
 
-def _show_head(store: Path, windows: int, score: str, notices: list[str], command: str) -> None:
+def _show_head(store: Path, windows: int, score: str, notices: list[str], command: str | None) -> None:
     """Print what was computed without sampling, and the command to run next."""
     table = Table(show_header=False)
     table.add_row("store", escape(str(store)))
@@ -186,10 +203,11 @@ def _show_head(store: Path, windows: int, score: str, notices: list[str], comman
     console.print(table)
     for remark in notices:
         note(console, remark)
-    show_next(console, command)
+    if command is not None:
+        show_next(console, command)
 
 
-def _show(filled: Filled, score: str, notices: list[str], command: str) -> None:
+def _show(filled: Filled, score: str, notices: list[str], command: str | None) -> None:
     """Print what became of each date, how fast, and the command to run next."""
     found, dates = filled.found, list(filled.digests)
     table = Table(show_header=False)
@@ -214,4 +232,5 @@ def _show(filled: Filled, score: str, notices: list[str], command: str) -> None:
     console.print(table)
     for remark in notices:
         note(console, remark)
-    show_next(console, command)
+    if command is not None:
+        show_next(console, command)

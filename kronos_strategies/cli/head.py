@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note, qrun_command, show_next
+from kronos_strategies.cli.show import note, show_next
+from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
 
 if TYPE_CHECKING:
     from kronos.head import ReturnHead
@@ -94,10 +95,12 @@ def head(
         spec = WindowSpec(market, lookback, 1, lookback)
         fitted = fit_members(spec, since, settings, predictor, kept, name, every)
     fitted.save(output)
-    changed = {"KRONOS_MODEL": checkpoint, "KRONOS_HEADS": str(output)}
-    if data is not None:
-        changed |= {"KRONOS_QLIB_DATA": str(data)}
-    _show(fitted, output, notices, qrun_command(changed))
+    changed = absolute_settings(
+        {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": checkpoint, "KRONOS_HEADS": output}
+    )
+    trade, config = trade_settings(data, market) if data is not None else ({}, "kronos_csi300.yaml")
+    settings = {name: str(value) for name, value in changed.items() if value is not None} | trade
+    _show(fitted, output, notices, qrun_command(settings, config))
 
 
 def _show(fitted: ReturnHead, output: Path, notices: list[str], command: str) -> None:

@@ -16,6 +16,7 @@ def report(
     *,
     beside: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     to: Path | None = None,
+    data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
     tracking: Tracking = TRACKING,
 ) -> None:
     """Write the report of a run: report.html, metrics.json and CSVs. Nothing is forecast or traded again.
@@ -26,13 +27,14 @@ def report(
         run: its id or the beginning of it, as `qrun` and MLflow show it, or the folder of an older report.
         beside: other runs, which get a section that holds this one against them.
         to: folder to write; report-RUN when omitted.
+        data: Qlib store of the bars of a run by another Qlib model, where that is not on record.
         tracking: MLflow store of the runs.
     """
     from kronos_strategies.contenders import find_contender, find_evidence, hold_against, of_evidence
     from kronos_strategies.report.build import report_on
     from kronos_strategies.report.terminal import show_report
 
-    evidence = find_evidence(run, tracking)
+    evidence = find_evidence(run, tracking, data)
     versions = None
     if beside:
         others = [find_contender(other, tracking, None, evidence.about.hold) for other in beside]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -23,9 +21,3 @@ def note(console: Console, text: str) -> None:
 def show_next(console: Console, command: str) -> None:
     """The command to run next, on one line that can be copied."""
     console.print("Next:", f"[bold]{escape(command)}[/bold]", soft_wrap=True, highlight=False)
-
-
-def qrun_command(settings: Mapping[str, str]) -> str:
-    """A run of configs/kronos_csi300.yaml with some of its settings changed by the environment."""
-    words = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
-    return " ".join([*words, "qrun configs/kronos_csi300.yaml"])

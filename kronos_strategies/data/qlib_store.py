@@ -21,8 +21,10 @@ import pandas as pd
 
 from kronos_strategies.data.qlib_bins import write_bins, write_calendars, write_market
 from kronos_strategies.data.tidy import check_spans, check_symbols, check_tidy, listing_spans
+from kronos_strategies.disk import writing
 
 MANIFEST = "kronos_store.json"
+INSTEAD = "Choose another folder, with --to."
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,23 @@ def write_store(
         ValueError: bars or membership are not usable.
     """
     to = to.expanduser().resolve()
-    _check_target(to, overwrite)
+    check_target(to, overwrite)
     content = _check(bars, benchmarks, membership)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    building = to.parent / f".{to.name}.building-{uuid.uuid4().hex[:8]}"
+    building = to.parent / f".{to.name[:100]}.building-{uuid.uuid4().hex[:8]}"
+    with writing(to, INSTEAD):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        return _build(building, to, content, source, overwrite, progress)
+
+
+def _build(
+    building: Path,
+    to: Path,
+    content: _Content,
+    source: Mapping[str, object],
+    overwrite: bool,
+    progress: Callable[[int, int], None],
+) -> StoreSummary:
+    """Write the store aside, then put it in place."""
     try:
         calendar = _write_files(building, content, progress)
         summary = StoreSummary(
@@ -122,13 +137,23 @@ def read_summary(store: Path) -> StoreSummary:
     return StoreSummary(**manifest | {"path": store, "benchmarks": tuple(manifest["benchmarks"])})
 
 
-def _check_target(to: Path, overwrite: bool) -> None:
+def check_target(to: Path, overwrite: bool) -> None:
+    """Demand that a store may be written at `to`, before files are read for it.
+
+    Raises:
+        FileExistsError: something is in the way.
+        OSError: there cannot be such a folder.
+    """
+    with writing(to, INSTEAD):
+        to.exists()  # raises where its name is too long
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / MANIFEST).is_file():
         raise FileExistsError(f"{to} exists and is no Kronos store, so it stays. Choose another folder.")
     if not overwrite:
-        raise FileExistsError(f"{to} already holds a store. Choose another folder or pass --overwrite.")
+        raise FileExistsError(
+            f"{to} already holds a store. Choose another folder, add days with --append, or replace it with --overwrite."
+        )
 
 
 def _check(
@@ -183,7 +208,7 @@ def _write_manifest(folder: Path, summary: StoreSummary) -> None:
 
 def _put_in_place(building: Path, to: Path, overwrite: bool) -> None:
     """Move the finished folder to its place; a store that another process put there meanwhile is kept."""
-    _check_target(to, overwrite)
+    check_target(to, overwrite)
     with contextlib.suppress(OSError):
         to.rmdir()  # succeeds only if empty; Windows renames onto nothing else
     replaced = to.parent / f"{building.name}-replaced"

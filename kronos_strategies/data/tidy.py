@@ -20,6 +20,7 @@ OPTIONAL = ("amount", "factor")  # without a factor, prices are taken as adjuste
 SPAN = ("instrument", "start", "end")  # a stay in a market, both days included
 LISTING = "first to last bar"  # how a manifest calls membership that was not given
 
+LONGEST = 100  # characters of a symbol, which names a folder
 _UNSAFE = set('/\\:*?"<>| ')  # in names of folders, on one system or another
 _READ_AS_MISSING = {"na", "nan", "-nan", "null", "none"}  # by pandas, with which Qlib reads its lists
 
@@ -70,6 +71,11 @@ def check_symbols(symbols: Iterable[str]) -> None:
         printable = symbol.isascii() and symbol.isprintable()
         if not symbol or not printable or symbol[0] == "." or symbol[-1] == "." or _UNSAFE & set(symbol):
             raise ValueError(f"the instrument {symbol!r} cannot name a folder. Use letters, digits and '-'.")
+        if len(symbol) > LONGEST:
+            raise ValueError(
+                f"the instrument '{symbol[:20]}...' has {len(symbol)} characters and cannot name a folder. Use at "
+                f"most {LONGEST}."
+            )
         if symbol.lower() in _READ_AS_MISSING:
             raise ValueError(f"Qlib would read the instrument '{symbol}' as a missing value. Rename it.")
         if symbol.lower() in seen:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
+from qlib.data import D
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 from qlib.data.dataset.loader import QlibDataLoader
@@ -12,74 +13,183 @@ from qlib.log import get_module_logger
 
 from kronos.checks import as_integer
 from kronos.windows import Windows
-from kronos_strategies.qlib.market import member_windows
-from kronos_strategies.qlib.source import check_benchmark, check_market, check_segments, open_source
+from kronos_strategies.qlib.market import DAY, member_windows, scored_rows
+from kronos_strategies.qlib.source import (
+    as_date,
+    check_benchmark,
+    check_segments,
+    has_field,
+    open_source,
+    store_folder,
+)
+from kronos_strategies.qlib.universe import (
+    Config,
+    Instruments,
+    check_instruments,
+    instruments_of,
+    universe_name,
+)
 from kronos_strategies.store import WindowSpec
 
 logger = get_module_logger(__name__)
+
+DEAL_PRICES = ("close", "open", "vwap")
+Span = tuple[pd.Timestamp | None, pd.Timestamp | None]
+
+
+class LabelLoader(QlibDataLoader):
+    """Labels of the rows that have a window, so that predictions and labels are of the same rows.
+
+    Qlib's SignalMseRecord takes one for the other by position.
+    """
+
+    def __init__(self, label: str, spec: WindowSpec, freq: str = DAY) -> None:
+        super().__init__(config={"label": ([label], ["LABEL0"])}, freq=freq)
+        self.spec = spec
+        self.bars = freq
+
+    def load(
+        self,
+        instruments: Config,
+        start_time: pd.Timestamp | None = None,
+        end_time: pd.Timestamp | None = None,
+    ) -> pd.DataFrame:
+        """Frame indexed (datetime, instrument), column ("label", "LABEL0")."""
+        labels = super().load(instruments, start_time, end_time)
+        rows = scored_rows(self.spec, start_time, end_time, instruments, self.bars)
+        return labels[labels.index.isin(rows)]
 
 
 class KronosDataset(DatasetH):
     """Windows for `KronosModel`, labels for Qlib's records; one description of the trade for both.
 
-    A signal dated t trades on t+1 at `deal_price` and is held `hold` days, so label and forecast both
+    A signal dated t trades on t+1 at `deal_price` and is held `hold` bars, so label and forecast both
     measure price[t+1+hold] / price[t+1] - 1.
 
     Args:
-        segments: of dates, e.g. {"test": ("2023-01-03", "2023-12-29")}.
-        market: name of an instruments file; its membership on each date decides who is scored.
+        segments: of dates, e.g. {"test": ("2023-01-03", "2023-12-29")}. None for an end is the last bar of the
+            store; a segment that ends later is scored as far as bars reach.
+        market: name of an instruments file, whose membership on each date decides who is scored.
         lookback: traded bars that the model reads.
         min_bars: traded bars that a name needs to be scored, `lookback` when omitted.
-        hold: days that a position is held.
-        horizon: days to forecast, hold + 1 when omitted: one to enter, `hold` to earn. A longer one scores the
+        hold: bars that a position is held.
+        horizon: bars to forecast, hold + 1 when omitted: one to enter, `hold` to earn. A longer one scores the
             same trade and finds more forecasts in a store.
-        deal_price: "close" or "open", the same as in the backtest's `exchange_kwargs`.
+        deal_price: "close", "open", or "vwap" where the store has it, the same as in the backtest's
+            `exchange_kwargs`. Sampled paths have no volume-weighted price: the mean of their open, high, low and
+            close stands for it.
         benchmark: of the backtest, only to refuse one that the store lacks before anything is forecast.
+        instruments: in place of `market`, as Qlib's handlers take them: also a list of symbols, or a dict.
+        filter_pipe: Qlib's filters of the market.
+        freq: of the bars, as Qlib calls it: "day", "60min", "5min", ...
+
+    Attributes:
+        market: name of the instruments; of a list or of filters, with a hash.
+        instruments: as Qlib reads them.
+        spec: of the windows.
+        notices: what a reader of the figures must know of the store.
+
+    Raises:
+        ValueError: settings that fit neither each other nor the store, or Qlib has not been initialized.
+        FileNotFoundError: no store.
     """
 
     def __init__(
         self,
-        segments: Mapping[str, Sequence[str]],
-        market: str = "csi300",
+        segments: Mapping[str, Sequence[object]],
+        market: Instruments = "csi300",
         lookback: int = 90,
         min_bars: int | None = None,
         hold: int = 1,
         horizon: int | None = None,
         deal_price: str = "close",
-        benchmark: str | None = None,
+        benchmark: Instruments | None = None,
+        instruments: Instruments | None = None,
+        filter_pipe: Sequence[object] | None = None,
+        freq: str = DAY,
     ) -> None:
-        if deal_price not in ("close", "open"):
-            raise ValueError(f"deal_price='{deal_price}' is not tradable here. Choose 'close' or 'open'.")
+        if deal_price not in DEAL_PRICES:
+            raise ValueError(
+                f"deal_price='{deal_price}' is not tradable here. Choose one of {list(DEAL_PRICES)}."
+            )
         hold = as_integer("hold", hold)
         if hold < 1:
-            raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 day.")
+            raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 bar.")
         horizon = hold + 1 if horizon is None else as_integer("horizon", horizon)
         if horizon <= hold:
             raise ValueError(
-                f"horizon={horizon} does not reach the exit of hold={hold}. Forecast {hold + 1} days."
+                f"horizon={horizon} does not reach the exit of hold={hold}. Forecast {hold + 1} bars."
             )
-        self.market = market
-        self.spec = WindowSpec(market, lookback, horizon, lookback if min_bars is None else min_bars)
-        self.hold = hold
-        self.deal_price = deal_price
-        self.notices = open_source()
+        spans = {name: _span(name, span, freq) for name, span in segments.items()}
+        self.notices = open_source(freq)
         for notice in self.notices:
             logger.info(notice)
-        spans = {name: tuple(pd.Timestamp(date) for date in span) for name, span in segments.items()}
-        check_market(market)
-        check_segments(spans)
+        self.instruments = instruments_of(market if instruments is None else instruments, filter_pipe)
+        self.market, self.freq = universe_name(self.instruments), freq
+        universe = self.market if freq == DAY else f"{self.market}-{freq}"
+        self.spec = WindowSpec(universe, lookback, horizon, lookback if min_bars is None else min_bars)
+        self.hold, self.deal_price = hold, deal_price
+        check_instruments(self.instruments, store_folder(freq))
+        check_segments(spans, freq)
         if benchmark is not None:
-            check_benchmark(benchmark)
+            check_benchmark(benchmark, freq)
+        if deal_price == "vwap" and not has_field(self.instruments, "vwap", freq):
+            raise ValueError(
+                f"The store {store_folder(freq)} has no vwap of {self.market}. Choose deal_price 'close' or 'open'."
+            )
         label = f"Ref(${deal_price},-{1 + hold})/Ref(${deal_price},-1)-1"
         handler = DataHandlerLP(
-            instruments=market,
-            start_time=min(start for start, _ in spans.values()),
-            end_time=max(end for _, end in spans.values()),
-            data_loader=QlibDataLoader(config={"label": ([label], ["LABEL0"])}),
+            instruments=self.instruments,
+            start_time=_outer(min, [start for start, _ in spans.values()]),
+            end_time=_outer(max, [end for _, end in spans.values()]),
+            data_loader=LabelLoader(label, self.spec, freq),
         )
         super().__init__(handler=handler, segments=spans)
 
-    def windows(self, segment: str = "test") -> Windows:
-        """The windows of every member that traded, on every date of a segment; see `member_windows`."""
-        start, end = self.segments[segment]
-        return member_windows(self.spec, start, end)
+    def windows(self, segment: str | slice = "test") -> Windows:
+        """The windows of every member that traded, on every bar of a segment; see `member_windows`.
+
+        Args:
+            segment: its name, or a slice of dates.
+
+        Raises:
+            ValueError: no such segment, or no member has bars enough.
+        """
+        return member_windows(self.spec, *self.span(segment), self.instruments, self.freq)
+
+    def span(self, segment: str | slice) -> tuple[pd.Timestamp, pd.Timestamp]:
+        """First and last bar of a segment, by its name or as a slice of dates.
+
+        Raises:
+            ValueError: no such segment.
+        """
+        if isinstance(segment, slice):
+            start, end = _span("slice", (segment.start, segment.stop), self.freq)
+        elif segment in self.segments:
+            start, end = self.segments[segment]
+        else:
+            raise ValueError(
+                f"The dataset has no segment '{segment}'. Choose one of {sorted(self.segments)}, or give a slice of "
+                "dates."
+            )
+        calendar = D.calendar(freq=self.freq)
+        first, last = calendar[0] if start is None else start, calendar[-1] if end is None else end
+        return pd.Timestamp(first), pd.Timestamp(last)
+
+
+def _span(name: str, span: Sequence[object], freq: str) -> Span:
+    """Both ends of a segment; a date without a time ends with its last bar."""
+    if isinstance(span, str) or len(span) != 2:
+        raise ValueError(
+            f"Segment '{name}' is {span!r}. Give its first and its last date, e.g. ['2023-01-03', '2023-12-29']."
+        )
+    start, end = (None if date is None else as_date(f"segment '{name}'", date) for date in span)
+    if freq != DAY and end is not None and end == end.normalize():
+        end += pd.Timedelta(days=1) - pd.Timedelta(microseconds=1)
+    return start, end
+
+
+def _outer(choose: Callable[..., pd.Timestamp], ends: list[pd.Timestamp | None]) -> pd.Timestamp | None:
+    """The outermost end of several spans; None, which is open, is further out than any."""
+    known = [end for end in ends if end is not None]
+    return choose(known) if len(known) == len(ends) else None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeVar, cast
 
 import pandas as pd
 from qlib.backtest.position import Position
-from qlib.data import D
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
-from kronos.tables import read_table
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
@@ -20,9 +17,17 @@ from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, des
 from kronos_strategies.heads.choice import ScoreChoice
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores, traded_bars
+from kronos_strategies.qlib.market import (
+    DAY,
+    backtest_result,
+    equal_weight,
+    future_returns,
+    member_rows,
+    naive_scores,
+    traded_bars,
+)
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.result import BARS_PER_YEAR, BacktestResult
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
 
@@ -37,8 +42,8 @@ def evidence_of_run(
     dataset: KronosDataset,
     signals: pd.DataFrame,
     label: pd.Series,
-    traded: pd.DataFrame,
-    held: Mapping[pd.Timestamp, Position],
+    traded: pd.DataFrame | None,
+    held: Mapping[pd.Timestamp, Position] | None,
     trials: int,
     industries: pd.Series | None = None,
 ) -> Evidence:
@@ -48,18 +53,21 @@ def evidence_of_run(
         model: that made the signals.
         dataset: whose market, label and dates to evaluate on.
         signals: of KronosModel.
-        label: of the members, by (datetime, instrument).
-        traded: Qlib's report of the backtest, by datetime.
-        held: Qlib's positions at each close.
+        label: of the scored rows, by (datetime, instrument).
+        traded: Qlib's report of the backtest, by datetime; None without one.
+        held: Qlib's positions at each close; None without a backtest.
         trials: settings that were tried before this run, itself counted.
-        industries: by instrument, see `read_industries`.
+        industries: by instrument, see `industries.read_industries`.
     """
     signals, label = _by_date(signals), _by_date(label)
-    keys, members = cast(pd.MultiIndex, signals.index), label.index
-    market = market_of(keys)
-    naive = naive_scores(keys)
-    scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
-    result = backtest_result(traded, held, equal_weight(dataset.market, traded.index))
+    keys = cast(pd.MultiIndex, signals.index)
+    members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
+    market = market_of(keys, dataset.freq)
+    naive, scarce = common_naive(keys, dataset.freq)
+    result = None
+    if traded is not None:
+        equal = equal_weight(dataset.instruments, traded.index, dataset.freq)
+        result = backtest_result(traded, held, equal)
     choice = model.choice or model.choose(dataset)
     paths = _keep(model, dataset, market) if model.samples else None
     known = model.provenance
@@ -71,24 +79,22 @@ def evidence_of_run(
             bars_between=1,
             trials=trials,
             described=_describe(model, dataset, known, choice),
-            ledger=_ledger(members, keys, label),
+            ledger=ledger_of(members, keys, label),
             warnings=(
                 *dataset.notices,
                 *choice.warnings,
                 *seen_before(known, members.get_level_values("datetime").min()),
                 *model.postprocessing.warnings(members.get_level_values("datetime").min()),
                 *choice.seen_before(members.get_level_values("datetime").min()),
-                *_warnings(members),
-                *_crowded(result, members),
-                *(f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce),
+                *cautions(members),
+                *(crowded(result, members) if result is not None else ()),
+                *scarce,
             ),
-            bars_per_year=result.bars_per_year,
+            bars_per_year=BARS_PER_YEAR if result is None else result.bars_per_year,
         ),
-        scores=pd.DataFrame(
-            {OWN: signals["score"], **{name: score for name, score in naive.items() if name not in scarce}}
-        ),
+        scores=pd.DataFrame({OWN: signals["score"], **naive}),
         labels=_labels(market, keys, label, dataset),
-        exposures=_exposures(market, keys, industries),
+        exposures=exposures_of(market, keys, industries),
         market=market,
         paths=paths,
         provenance=known,
@@ -104,25 +110,10 @@ def _keep(model: KronosModel, dataset: KronosDataset, market: Market) -> PathBoo
     return keep_paths(shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing)[0]
 
 
-def read_industries(file: Path) -> pd.Series:
-    """The industry of each instrument, from columns instrument and industry of a CSV or parquet file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it lacks a column, or has an instrument twice.
-    """
-    table = read_table(file.expanduser(), ("instrument", "industry"), ()).dropna()
-    twice = table["instrument"].duplicated()
-    if twice.any():
-        name = table["instrument"][twice].iloc[0]
-        raise ValueError(f"{file} gives {name} an industry twice. Keep one row of each instrument.")
-    return table.set_index("instrument")["industry"].astype(str)
-
-
-def market_of(keys: pd.MultiIndex) -> Market:
+def market_of(keys: pd.MultiIndex, freq: str = DAY) -> Market:
     """All bars that the store has of the names in `keys`; later ones too, for what came after a forecast."""
     names = sorted(keys.get_level_values("instrument").unique())
-    bars = traded_bars(names, pd.Timestamp(D.calendar()[-1]))
+    bars = traded_bars(names, None, freq)
     panel = pd.concat(bars, names=["instrument"]).rename_axis(["instrument", "datetime"])
     return Market.of(_by_date(panel))
 
@@ -131,7 +122,16 @@ def _by_date(rows: Rows) -> Rows:
     return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
 
 
-def _exposures(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+def common_naive(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Series], list[str]]:
+    """Naive scores of the rows, and sentences on those that are left out because they lack bars."""
+    naive = naive_scores(keys, freq)
+    scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
+    kept = {name: score for name, score in naive.items() if name not in scarce}
+    return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce]
+
+
+def exposures_of(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+    """What scores of the rows may load on, known at the same close."""
     wide = price_exposures(market.closes, market.amounts)
     columns = {name: market.at(values, keys) for name, values in wide.items()}
     if industries is not None:
@@ -143,12 +143,16 @@ def _exposures(market: Market, keys: pd.MultiIndex, industries: pd.Series | None
 def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset) -> pd.DataFrame:
     """Returns over several horizons; of the run's own, Qlib's label."""
     horizons = sorted({*DECAY, dataset.hold})
-    columns = {h: market.at(market.earned(h, dataset.deal_price), keys) for h in horizons}
+    if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
+        columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
+    else:
+        columns = {h: market.at(market.earned(h, dataset.deal_price), keys) for h in horizons}
     return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
 
 
-def _ledger(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
-    scored, labelled = members.isin(scored_keys), label.notna().to_numpy()
+def ledger_of(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
+    """Rows by reason, from the members' rows to those compared."""
+    scored, labelled = members.isin(scored_keys), label.reindex(members).notna().to_numpy()
     return {
         "member rows": len(members),
         "no forecast (no trade that day, or too few bars)": int((~scored).sum()),
@@ -160,7 +164,7 @@ def _ledger(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> 
 def _describe(
     model: KronosModel, dataset: KronosDataset, known: Provenance, choice: ScoreChoice
 ) -> dict[str, str]:
-    start, end = dataset.segments["test"]
+    start, end = dataset.span("test")
     return {
         "market": dataset.market,
         "test": f"{start:%Y-%m-%d} to {end:%Y-%m-%d}",
@@ -175,7 +179,8 @@ def _describe(
     }
 
 
-def _warnings(members: pd.Index) -> list[str]:
+def cautions(members: pd.Index) -> list[str]:
+    """What the dates and names of a run must be read with."""
     by_date = members.to_frame(index=False).groupby("datetime")["instrument"]
     found = []
     dates = by_date.ngroups
@@ -189,7 +194,7 @@ def _warnings(members: pd.Index) -> list[str]:
     return found
 
 
-def _crowded(result: BacktestResult, members: pd.Index) -> list[str]:
+def crowded(result: BacktestResult, members: pd.Index) -> list[str]:
     """A book of nearly everything has nothing to choose from."""
     most, names = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
     if most <= names / 2:

@@ -9,16 +9,35 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from traceback import walk_tb
+from types import TracebackType
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from filelock import FileLock
+from mlflow.tracking import MlflowClient
+from qlib.workflow import R
 from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from qlib.workflow.recorder import MLflowRecorder
+from qlib.workflow.utils import experiment_exception_hook
+
+import kronos
+import kronos_strategies
+from kronos.console import USER_ERRORS
+from kronos_strategies.disk import writing
 
 TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started
 SQLITE = "sqlite:///"
+INSTEAD = (
+    "The record of runs belongs there: start from a folder that can be written, or name another store of runs "
+    "(--tracking, MLFLOW_TRACKING_URI, exp_manager in qlib_init)."
+)
+ROOTS = [Path(str(package.__file__)).parent for package in (kronos, kronos_strategies)]
 
 
 def absolute(tracking: str) -> str:
@@ -31,6 +50,23 @@ def absolute(tracking: str) -> str:
     return f"{SQLITE}{file.resolve()}" if tracking.startswith(SQLITE) else tracking
 
 
+@cache
+def prepare_database(tracking: str) -> None:
+    """Make the database of an MLflow store, or bring it up to date, while no other process does.
+
+    MLflow itself takes no lock: of two processes that find no database, one fails on the other's half-made tables.
+    """
+    if not tracking.startswith(SQLITE):
+        return
+    file = Path(tracking.removeprefix(SQLITE))
+    lock = FileLock(f"{file}.lock")
+    with writing(file, INSTEAD):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).open("a").close()  # where that is denied, a lock would wait for ever
+    with lock:
+        MlflowClient(tracking_uri=tracking).search_experiments(max_results=1)
+
+
 def local_path(uri: str) -> Path | None:
     """The path of an artefact's address; None where it is on another machine."""
     parsed = urlparse(uri)
@@ -39,6 +75,17 @@ def local_path(uri: str) -> Path | None:
 
 class KronosRecorder(MLflowRecorder):
     """Logs uncommitted code only where there is a repository to ask."""
+
+    def save_objects(
+        self, local_path: str | None = None, artifact_path: str | None = None, **objects: object
+    ) -> None:
+        """Keep objects or files; a task, which Qlib keeps before anything else of a run, is checked first."""
+        task = objects.get("task")
+        if isinstance(task, Mapping):
+            from kronos_strategies.qlib.task import check_task  # which reads stores
+
+            check_task(task)
+        super().save_objects(local_path, artifact_path, **objects)
 
     def _log_uncommitted_code(self) -> None:
         inside = subprocess.run(
@@ -65,6 +112,18 @@ class KronosExpManager(MLflowExpManager):
         # A bar for each small local file drowns what qrun has to say.
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+    def _start_exp(self, **which: object) -> MLflowExperiment:
+        """From here on `qrun` tells a mistake of the user's in one sentence."""
+        if Path(sys.argv[0]).stem == "qrun":
+            sys.excepthook = tell_mistakes
+        return super()._start_exp(**which)
+
+    @property
+    def client(self) -> MlflowClient:
+        """Of the store of runs, whose database is there from the first call on."""
+        prepare_database(self.uri)
+        return super().client
+
     def create_exp(self, experiment_name: str | None = None) -> KronosExperiment:
         """A new experiment."""
         return _ours(super().create_exp(experiment_name))
@@ -73,6 +132,24 @@ class KronosExpManager(MLflowExpManager):
         self, experiment_id: str | None = None, experiment_name: str | None = None
     ) -> KronosExperiment:
         return _ours(super()._get_exp(experiment_id, experiment_name))
+
+
+def tell_mistakes(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python calls for an error that nothing caught: one that this project raised is a sentence on stderr.
+
+    Qlib's own hook does the same for all others with their trace. The run is on record as failed either way.
+    """
+    if not (isinstance(error, USER_ERRORS) and _raised_here(trace)):
+        experiment_exception_hook(kind, error, trace)
+        return
+    sys.stderr.write(f"\n{error}\n")
+    R.end_exp(recorder_status=MLflowRecorder.STATUS_FA)
+
+
+def _raised_here(trace: TracebackType | None) -> bool:
+    """Whether the innermost frame of a trace is of this project."""
+    files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(trace)]
+    return bool(files) and any(files[-1].is_relative_to(root) for root in ROOTS)
 
 
 def _ours(experiment: MLflowExperiment) -> KronosExperiment:

@@ -14,6 +14,7 @@ from kronos_strategies.heads.fit import FitSettings, Kind, fit_head
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import member_windows, traded_bars
+from kronos_strategies.qlib.universe import Instruments
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 SIMULATED = "simulated market"
@@ -54,7 +55,10 @@ def fit_head_on(
     settings = FitSettings(
         train_until, valid_until, cast(Kind, kind), tuple(sorted({*HORIZONS, dataset.hold})), seeds
     )
-    return fit_members(dataset.spec, start, settings, predictor, store, market_name(dataset), every)
+    market = market_name(dataset)
+    return fit_members(
+        dataset.spec, start, settings, predictor, store, market, every, instruments=dataset.instruments
+    )
 
 
 def fit_members(
@@ -66,9 +70,10 @@ def fit_members(
     market: str,
     every: int,
     name: str | None = None,
+    instruments: Instruments | None = None,
 ) -> ReturnHead:
-    """Fit a head on the members of the market `spec.universe` from `start` on, see `fit_head`."""
-    windows = every_date(member_windows(spec, start, settings.valid_until), every)
+    """Fit a head on the instruments, those of the market `spec.universe` when omitted, from `start` on."""
+    windows = every_date(member_windows(spec, start, settings.valid_until, instruments), every)
     names = windows.keys.get_level_values("instrument").unique()
     with progress_bar("embed", "windows") as progress:
         hidden = store.embeddings(predictor, windows, spec, progress)

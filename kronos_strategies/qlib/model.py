@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 from qlib.log import get_module_logger
@@ -22,10 +23,14 @@ from kronos_strategies.heads.readers import HeadReader, head_names, load_readers
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.head import fit_head_on, market_name
+from kronos_strategies.qlib.source import check_lookback
 from kronos_strategies.signals import signals
 from kronos_strategies.store import Filled, ForecastStore, WindowSpec
 
 logger = get_module_logger(__name__)
+
+Prediction = Literal["score", "signals"]
+PREDICTIONS = ("score", "signals")
 
 
 class KronosModel(Model):
@@ -58,6 +63,9 @@ class KronosModel(Model):
     Attributes:
         choice: where the scores of the last `predict` came from.
         fitted: the head that `fit` has fitted.
+        prediction: what `predict` returns: "score", as Qlib's own models and all that read their predictions have
+            it, or "signals", the score and the other columns of `kronos_strategies.signals.SIGNALS`, for a
+            strategy that reads them.
     """
 
     def __init__(
@@ -86,15 +94,18 @@ class KronosModel(Model):
         fit_head: str | None = None,
         fit_every: int = 5,
         fit_seeds: int = 3,
+        prediction: Prediction = "score",
     ) -> None:
         check_score(score)
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction='{prediction}' is unknown. Choose one of {list(PREDICTIONS)}.")
         if fit_head and fit_head not in KINDS:
             raise ValueError(f"fit_head='{fit_head}' is unknown. Choose one of {list(KINDS)}, or None.")
         if samples == 0 and score == "paths":
             raise ValueError(
                 "samples=0 samples no path, so score='paths' has nothing to go by. Ask for 1 or more."
             )
-        self.score, self.heads, self.samples = score, head_names(heads), samples
+        self.score, self.heads, self.samples, self.prediction = score, head_names(heads), samples, prediction
         self.fit_head, self.fit_every, self.fit_seeds = fit_head or None, fit_every, fit_seeds
         self.fitted: ReturnHead | None = None
         self.choice: ScoreChoice | None = None
@@ -135,8 +146,20 @@ class KronosModel(Model):
         self._heads = None
         logger.info("Fitted a %s head: %s", self.fit_head, self.fitted.info.figures)
 
-    def predict(self, dataset: KronosDataset, segment: str = "test") -> pd.DataFrame:
-        """Score the segment; a row dated t uses bars up to t and the calendar only.
+    def predict(self, dataset: KronosDataset, segment: str | slice = "test") -> pd.Series | pd.DataFrame:
+        """Score the segment, by its name or as a slice of dates, see `signals`.
+
+        Returns:
+            The score by (datetime, instrument), or the whole frame of `signals` with prediction="signals".
+
+        Raises:
+            TypeError: another kind of dataset, which knows neither traded bars nor future timestamps.
+        """
+        found = self.signals(dataset, segment)
+        return found if self.prediction == "signals" else found["score"]
+
+    def signals(self, dataset: KronosDataset, segment: str | slice = "test") -> pd.DataFrame:
+        """All signals of the segment; a row dated t uses bars up to t and the calendar only.
 
         Returns:
             Frame indexed (datetime, instrument), columns of `kronos_strategies.signals.SIGNALS`; only the score
@@ -147,6 +170,7 @@ class KronosModel(Model):
             ValueError: nothing is sampled and no head fits.
         """
         self._check(dataset)
+        check_lookback(dataset.spec.lookback, self.max_context)
         windows, choice = dataset.windows(segment), self.choose(dataset)
         score = self._head_score(choice, windows, dataset.spec) if choice.heads else None
         if self.samples == 0:

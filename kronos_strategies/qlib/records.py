@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from qlib.data.dataset import Dataset
+from qlib.model.base import Model
 from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 
 from kronos_strategies.evidence import EVIDENCE
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.evidence import evidence_of_run, read_industries
+from kronos_strategies.qlib.evidence import evidence_of_run
 from kronos_strategies.qlib.experiment import local_path
+from kronos_strategies.qlib.industries import read_industries
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.registry import count_trials, log_run, run_params
+from kronos_strategies.qlib.plain_evidence import evidence_of_plain_run
+from kronos_strategies.qlib.plain_runs import plain_run
+from kronos_strategies.qlib.registry import count_trials, log_run, plain_params, run_params
+from kronos_strategies.qlib.source import open_source
 from kronos_strategies.report.build import report_on
 from kronos_strategies.report.terminal import show_report
 
-FREQ = "1day"
 SPAN = ("start_time", "end_time")
 
 
 class KronosRecord(ACRecordTemp):
-    """Joins signal, paths and backtest in one report; comes after PortAnaRecord.
+    """Joins signal, paths and backtest in one report; comes after SignalRecord, and after PortAnaRecord if there is one.
+
+    Behind any other Qlib model the report is of its score and its backtest, without paths.
 
     Args:
         recorder: of the run.
@@ -45,8 +54,8 @@ class KronosRecord(ACRecordTemp):
     def __init__(
         self,
         recorder: object,
-        model: KronosModel,
-        dataset: KronosDataset,
+        model: Model,
+        dataset: Dataset,
         trials: int | None = None,
         industry: str | None = None,
     ) -> None:
@@ -57,8 +66,8 @@ class KronosRecord(ACRecordTemp):
         self.industries = read_industries(Path(industry)) if industry else None
 
     def check(self, include_self: bool = False, parents: bool = True) -> None:
-        """Demand the backtest's report; PortAnaRecord's own check would need its configuration."""
-        names = [f"{PortAnaRecord.artifact_path}/report_normal_{FREQ}.pkl", "pred.pkl", "label.pkl"]
+        """Demand a prediction; PortAnaRecord's own check would need its configuration."""
+        names = ["pred.pkl", "label.pkl"]
         if include_self:
             names += [self.get_path(name) for name in self.list()]
         for name in names:
@@ -71,18 +80,26 @@ class KronosRecord(ACRecordTemp):
         return ["report.html", "metrics.json", "signals.parquet", EVIDENCE]
 
     def _generate(self) -> None:
-        signals, label = self.load("pred.pkl"), self.load("label.pkl").iloc[:, 0]
-        traded, held = self.load(f"report_normal_{FREQ}.pkl"), self.load(f"positions_normal_{FREQ}.pkl")
-        params = self._params()
+        prediction, label = self.load("pred.pkl"), self.load("label.pkl")
+        traded, held = self._book("report_normal"), self._book("positions_normal")
+        model, dataset = self.model, self.dataset
+        ours = isinstance(model, KronosModel) and isinstance(dataset, KronosDataset)
+        run = None if ours else plain_run(prediction, label, self._task(), traded, held)
+        params = self._params() if run is None else plain_params(run, self._trading())
         trials = count_trials(self.recorder, params) if self.trials is None else self.trials
-        evidence = evidence_of_run(
-            self.model, self.dataset, signals, label, traded, held, trials, self.industries
-        )
+        if run is None:
+            evidence = evidence_of_run(
+                model, dataset, prediction, label.iloc[:, 0], traded, held, trials, self.industries
+            )
+        else:
+            evidence = evidence_of_plain_run(run, trials, self.industries, open_source())
         log_run(self.recorder, params)
         report = report_on(evidence)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             report.save(folder)
+            whole = run is not None or model.prediction == "signals"
+            signals = prediction if whole else model.signals(dataset)
             signals.to_parquet(folder / "signals.parquet")
             evidence.write(folder / EVIDENCE)
             self.recorder.save_objects(local_path=str(folder), artifact_path=self.artifact_path)
@@ -94,6 +111,19 @@ class KronosRecord(ACRecordTemp):
         """Where the artefacts are, as a path where they are local."""
         uri = f"{self.recorder.get_artifact_uri()}/{self.artifact_path}"
         return local_path(uri) or uri
+
+    def _book(self, kind: str) -> Any:
+        """What PortAnaRecord kept, of whichever frequency; None without a backtest."""
+        kept = self.recorder.list_artifacts(PortAnaRecord.artifact_path)
+        found = sorted(name for name in kept if name.rpartition("/")[2].startswith(kind))
+        return self.recorder.load_object(found[0]) if found else None
+
+    def _task(self) -> dict[str, Any]:
+        """As Qlib keeps it; empty for a run that was started from code."""
+        try:
+            return dict(self.recorder.load_object("task"))
+        except LoadObjectError:
+            return {}
 
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset
@@ -113,13 +143,12 @@ class KronosRecord(ACRecordTemp):
 
     def _trading(self) -> str:
         """The backtest's strategy, its settings and its costs, as the task names them; its dates apart."""
-        try:
-            task = self.recorder.load_object("task")
-        except LoadObjectError:
-            return "-"  # started from code, not from a task
-        found = []
-        for record in task.get("record", []):
-            config = record.get("kwargs", {}).get("config")
+        task, found = self._task(), []
+        if not task:
+            return "-"
+        records = task.get("record") or []
+        for record in (records,) if isinstance(records, Mapping) else records:
+            config = (record.get("kwargs") or {}).get("config")
             if config:
                 backtest = {k: v for k, v in config.get("backtest", {}).items() if k not in SPAN}
                 found.append({**config, "backtest": backtest})

@@ -14,6 +14,7 @@ from qlib.workflow.recorder import MLflowRecorder, Recorder
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
+from kronos_strategies.qlib.plain_runs import PlainRun
 from kronos_strategies.store import Filled, WindowSpec
 
 FORECASTS = "kronos_forecasts"  # experiment of `kronos forecast`
@@ -55,6 +56,21 @@ def run_params(known: Provenance, spec: WindowSpec, trade: Mapping[str, str] | N
         "version": package_version(),
     }
     return {f"{PREFIX}{name}": "-" if value is None else str(value) for name, value in params.items()}
+
+
+def plain_params(run: PlainRun, trading: str) -> dict[str, str]:
+    """Parameters of a run by another Qlib model: its settings, its label, how its scores are traded."""
+    settings = {part: run.task.get(part) for part in ("model", "dataset")}
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return {
+        f"{PREFIX}model": run.model,
+        f"{PREFIX}settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        f"{PREFIX}hold": str(run.hold or "-"),
+        f"{PREFIX}deal_price": run.price,
+        f"{PREFIX}trading": trading,
+        f"{PREFIX}code_commit": git_commit() or "-",
+        f"{PREFIX}version": package_version(),
+    }
 
 
 def log_run(recorder: MLflowRecorder, params: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ def find_run(name: str, tracking: str = TRACKING) -> Run:
         FileNotFoundError: the store is a file that is not there.
         ValueError: no such run, or several.
     """
-    _check_there(tracking)
+    check_there(tracking)
     tracking = absolute(tracking)
     runs = (
         [run for run in recorded_runs(tracking) if run.info.run_id.startswith(name)] if len(name) >= 4 else []
@@ -85,10 +85,15 @@ def recorded_runs(tracking: str) -> list[Run]:
     return found
 
 
-def _check_there(tracking: str) -> None:
+def check_there(tracking: str) -> None:
     """MLflow would make an empty database in the place of one that is not there."""
     file = Path(tracking.removeprefix(SQLITE)).expanduser()
     if tracking.startswith(SQLITE) and not file.is_file():
+        if any(Path("mlruns").glob("*/meta.yaml")):
+            raise FileNotFoundError(
+                f"There is no record of runs at {file.resolve()}, while Qlib has kept runs as files in mlruns. Name "
+                "them with --tracking ./mlruns."
+            )
         raise FileNotFoundError(
             f"There is no record of runs at {file.resolve()}. Run from the folder of the experiment, or name its "
             "store with --tracking."

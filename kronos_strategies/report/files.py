@@ -80,7 +80,7 @@ def of_portfolio(study: PortfolioStudy) -> dict[str, str]:
         ],
         axis=1,
     )
-    parity = pd.DataFrame({"value": pd.Series(study.parity, dtype=float)})
+    parity = pd.DataFrame({"value": study.parity, "from_first_purchase": study.parity_invested}, dtype=float)
     return {
         "returns.csv": _indexed(bars, "datetime"),
         "weights.csv": _flat(result.weights.rename("weight").reset_index()),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kronos_strategies.disk import writing
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.signal.study import SignalStudy
@@ -50,5 +51,6 @@ class Report:
         Equal reports write equal bytes. A file is replaced as a whole, so that a reader never meets half of one.
         """
         files = {"report.html": render(self), "metrics.json": strict_json(self.metrics), **csvs(self)}
-        folder.mkdir(parents=True, exist_ok=True)
-        return [write(folder / name, text) for name, text in files.items()]
+        with writing(folder, "Choose another folder for the report."):
+            folder.mkdir(parents=True, exist_ok=True)
+            return [write(folder / name, text) for name, text in files.items()]

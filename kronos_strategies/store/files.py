@@ -19,8 +19,11 @@ from typing import NamedTuple
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from kronos_strategies.disk import writing
+
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
+INSTEAD = "Name another folder for the forecasts (KRONOS_STORE, kronos forecast FOLDER)."
 _DIGITS = 16  # of each hash in a name: 64 bits against accidents
 _NAME = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}}){re.escape(SUFFIX)}")
 
@@ -117,12 +120,13 @@ def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Pa
     The old file goes first: killed in between, the date is missing, and never there twice.
     """
     where = date_folder(folder, date)
-    where.mkdir(parents=True, exist_ok=True)
-    for remnant in where.glob(".*.tmp"):  # of a process that was killed, since the lock is ours
-        remnant.unlink()
     path = where / f"{_short(digest)}-{_short(hashlib.sha256(content).hexdigest())}{SUFFIX}"
     temporary = where / f".{path.name}.tmp"
-    write_synced(temporary, content)
+    with writing(folder, INSTEAD):
+        where.mkdir(parents=True, exist_ok=True)
+        for remnant in where.glob(".*.tmp"):  # of a process that was killed, since the lock is ours
+            remnant.unlink()
+        write_synced(temporary, content)
     for old in where.glob(f"*{SUFFIX}"):
         old.unlink()
     temporary.replace(path)
@@ -132,11 +136,12 @@ def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Pa
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write_synced(temporary, content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path, INSTEAD):
+        try:
+            write_synced(temporary, content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -167,8 +172,11 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def _lock(folder: Path, name: str) -> FileLock:
-    (folder / LOCKS).mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / LOCKS / f"{name}.lock")
+    with writing(folder, INSTEAD):
+        (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        file = folder / LOCKS / f"{name}.lock"
+        file.open("a").close()  # where that is denied, a lock would wait for ever
+    return FileLock(file)
 
 
 def _short(digest: str) -> str:

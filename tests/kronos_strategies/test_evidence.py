@@ -29,6 +29,8 @@ def result() -> BacktestResult:
         cost=pd.Series(0.001, days, name="cost"),
         weights=pd.Series(0.3, held, name="weight"),
         bars_per_year=238,
+        whole=pd.DataFrame({"net": moves - 0.001, "equal weight": moves, "the index": -moves}),
+        qlib_bars_per_year=238 * 48,
     )
 
 

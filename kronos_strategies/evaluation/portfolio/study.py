@@ -45,7 +45,8 @@ class PortfolioStudy:
         exposure: by datetime; columns gross, net (sums of |weight| and of weight), positions.
         tilts: dates x exposures: weighted mean of the held names' percentile among all names of the date, .5 is
             neutral, a short position counted from the other end; without columns where there are no exposures.
-        parity: Qlib's own figures, summed not compounded, for comparison with other Qlib runs only.
+        parity: Qlib's own figures, summed not compounded and of all bars, for comparison with other Qlib runs only.
+        parity_invested: the same by the same rule, from the first purchase on.
     """
 
     result: BacktestResult
@@ -58,6 +59,12 @@ class PortfolioStudy:
     exposure: pd.DataFrame
     tilts: pd.DataFrame
     parity: Mapping[str, float]
+    parity_invested: Mapping[str, float]
+
+    @property
+    def bars_before(self) -> int:
+        """Bars of the backtest before the first purchase, which only Qlib's own figures count."""
+        return len(self.result.all_bars) - len(self.result.returns)
 
     @property
     def break_even_bps(self) -> float:
@@ -118,7 +125,7 @@ def study_portfolio(
         raise ValueError(
             f"A benchmark is named '{sorted(taken)[0]}', as the book's own returns are. Rename it."
         )
-    books = {"net": net, "gross": gross} | dict(result.benchmarks.items())
+    books, whole = {"net": net, "gross": gross} | dict(result.benchmarks.items()), result.all_bars
     return PortfolioStudy(
         result=result,
         books=pd.DataFrame.from_dict({name: _figures(r, year) for name, r in books.items()}, orient="index"),
@@ -129,7 +136,8 @@ def study_portfolio(
         costs=cost_table(gross, result.turnover, year),
         exposure=exposure_by_date(result),
         tilts=pd.DataFrame(index=net.index) if exposures is None else tilts_by_date(result, exposures),
-        parity=qlib_figures(net, result.benchmarks),
+        parity=qlib_figures(whole["net"], whole.drop(columns="net"), result.qlib_bars_per_year),
+        parity_invested=qlib_figures(net, result.benchmarks, result.qlib_bars_per_year),
     )
 
 

@@ -13,7 +13,7 @@ from kronos_strategies.evaluation.significance import overlap_of
 from kronos_strategies.evaluation.versions.align import align
 from kronos_strategies.evaluation.versions.measures import figures_by_date
 from kronos_strategies.evaluation.versions.paired import paired_table
-from kronos_strategies.evaluation.versions.remarks import remarks
+from kronos_strategies.evaluation.versions.remarks import remarks, uneven
 from kronos_strategies.evaluation.versions.version import Version
 from kronos_strategies.evaluation.versions.views import decay_of, means_by_year, naive_means
 
@@ -138,7 +138,7 @@ def compare_versions(
         decay=decay_of(rows, bars_between),
         references=naive_means(rows, horizon, overlap),
         ledger=rows.ledger,
-        warnings=remarks(rows, horizon, overlap),
+        warnings=(*remarks(rows, horizon, overlap), *uneven(by_date, baseline)),
         provenance={version.name: dict(version.provenance) for version in versions},
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import pandas as pd
 
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.evaluation.significance import MIN_SPANS
@@ -15,6 +16,32 @@ from kronos_strategies.evaluation.versions.mcs import MIN_BLOCKS, block_length
 def remarks(rows: CommonRows, horizon: int, overlap: int) -> tuple[str, ...]:
     """Sentences on undefined dates, short series and losses left out."""
     return (*_undefined(rows, horizon), *_short(rows, overlap), *_left_out(rows))
+
+
+def uneven(by_date: Mapping[str, pd.DataFrame], baseline: str) -> tuple[str, ...]:
+    """Sentences on metrics whose means are of other dates than the differences beside them.
+
+    Args:
+        by_date: metric -> dates x versions, NaN where undefined.
+        baseline: name of the version that the others are held against.
+    """
+    metrics_of: dict[tuple[int, ...], list[str]] = {}
+    for metric, values in by_date.items():
+        metrics_of.setdefault(tuple(values.notna().sum()), []).append(metric)
+    found = []
+    for counts, metrics in metrics_of.items():
+        values = by_date[metrics[0]]
+        if len(set(counts)) > 1:
+            own = ", ".join(f"'{name}' {count:,}" for name, count in zip(values, counts, strict=True))
+            others = values.drop(columns=baseline).notna()
+            shared = others.mul(values[baseline].notna(), axis=0).sum()
+            paired = ", ".join(f"'{name}' {count:,}" for name, count in shared.items())
+            found.append(
+                f"{', '.join(metrics)}: a mean is of the dates on which its version is defined ({own}), a difference "
+                f"of those that a version shares with '{baseline}' ({paired}). So means need not differ by the "
+                "difference."
+            )
+    return tuple(found)
 
 
 def _undefined(rows: CommonRows, horizon: int) -> Iterator[str]:

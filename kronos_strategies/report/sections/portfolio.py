@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nan
+
 import pandas as pd
 
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
@@ -30,7 +32,7 @@ def portfolio_section(study: PortfolioStudy) -> Section:
         "portfolio",
         "Portfolio",
         f"The book over {when}. Returns are compounded, a year is {study.result.bars_per_year} bars, "
-        "the rate is zero.",
+        f"the rate is zero.{_before(study)}",
         tiles(study),
         (
             Part("Beside its benchmarks", (books(study), active(study)), charts=earned(study)),
@@ -39,6 +41,17 @@ def portfolio_section(study: PortfolioStudy) -> Section:
             Part("Exposure", charts=exposure(study)),
             Part("Beside other Qlib runs only", (parity(study),)),
         ),
+    )
+
+
+def _before(study: PortfolioStudy) -> str:
+    """Why other tools count other bars."""
+    if not study.bars_before:
+        return ""
+    bars = f"{count(study.bars_before)} bar{'' if study.bars_before == 1 else 's'}"
+    return (
+        f" Figures start with the bar of the first purchase: {bars} before it, on which the book holds cash, are left "
+        "out. Qlib's own figures and Backtrader's SharpeRatio count them."
     )
 
 
@@ -159,10 +172,16 @@ def exposure(study: PortfolioStudy) -> Charts:
 
 def parity(study: PortfolioStudy) -> Table:
     """Qlib's own figures."""
-    frame = pd.DataFrame({"figure": list(study.parity), "value": [float(v) for v in study.parity.values()]})
-    columns = (word("figure", "Qlib's figure"), number("value", "Value", general))
+    rows = [(name, float(v), study.parity_invested.get(name, nan)) for name, v in study.parity.items()]
+    frame = pd.DataFrame(rows, columns=["figure", "value", "invested"])
+    columns = (
+        word("figure", "Qlib's figure"),
+        number("value", "As Qlib has it, all bars", general),
+        number("invested", "From the first purchase", general),
+    )
     caption = (
-        "By Qlib's conventions: returns are summed, not compounded, a year is 238 bars, and a fall on the first "
-        "bar does not count as a drawdown. To compare with other Qlib runs, and with nothing above."
+        "By Qlib's conventions: returns are summed, not compounded, a year is 238 days, a fall on the first bar does "
+        "not count as a drawdown, and the bars before the first purchase count. To compare with other Qlib runs, and "
+        "with nothing above, which starts with the first purchase."
     )
     return table("parity", caption, frame, columns, ordered=True)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import pandas as pd
 import pytest
@@ -79,7 +80,7 @@ def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
     bars, tmp_path, capsys, monkeypatch
 ):
     _, out, _ = forecast(capsys, tmp_path / "forecasts", bars)
-    (command,) = re.findall(r"Next: (.*qrun configs/kronos_csi300.yaml)", out)
+    (command,) = re.findall(r"Next: (.*qrun .*configs/kronos_csi300.yaml)", out)
     settings = dict(word.split("=", 1) for word in shlex.split(command)[:-2])
     assert settings == {
         "KRONOS_QLIB_DATA": str(bars),
@@ -90,6 +91,8 @@ def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
         "KRONOS_LOOKBACK": "30",
         "KRONOS_HORIZON": "3",
         "KRONOS_HOLD": "2",
+        "KRONOS_TOPK": "3",
+        "KRONOS_N_DROP": "1",
         "KRONOS_TEST_START": SPAN[0],
         "KRONOS_TEST_END": SPAN[1],
     }
@@ -138,7 +141,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys,
 
     monkeypatch.setattr(KronosPredictor, "forecast", interrupted)
     code, _, err = forecast(capsys, tmp_path, bars)
-    assert code == 130
+    assert code == 130, err
     assert "Run the same command again" in err
     monkeypatch.setattr(KronosPredictor, "forecast", honest)
     _, out, _ = forecast(capsys, tmp_path, bars)
@@ -214,3 +217,19 @@ def test_without_samples_the_head_alone_is_computed_and_the_next_command_finds_i
     dataset = KronosDataset({"test": SPAN}, lookback=30, hold=5)
     model = KronosModel(str(pair), device="cpu", samples=0, store=str(tmp_path))
     assert model.predict(dataset).index.equals(dataset.windows().keys)
+
+
+def test_no_command_is_printed_that_would_be_refused(bars, tmp_path, capsys):
+    """A store without future days: signals of its last bar have no day to trade on."""
+    store = tmp_path / "store"
+    shutil.copytree(bars, store)
+    (store / "calendars" / "day_future.txt").unlink()
+    code, out, _ = forecast(capsys, tmp_path / "forecasts", store, start="2023-04-25", end="2023-04-28")
+    assert code == 0
+    assert "KRONOS_TEST_END=2023-04-27 qrun" in out.replace("KRONOS_TOPK=3 KRONOS_N_DROP=1 ", "")
+    assert "a backtest ends by 2023-04-27" in out
+    _, out, _ = forecast(capsys, tmp_path / "forecasts", store, start="2023-04-28", end="2023-04-28")
+    assert row(out, "dates").startswith("1, 2023-04-28")
+    assert "Next:" not in out
+    _, out, _ = forecast(capsys, tmp_path / "short", bars, "--horizon", 1)
+    assert "Next:" not in out  # a trade takes two days

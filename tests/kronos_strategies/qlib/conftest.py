@@ -1,6 +1,7 @@
 """A small simulated store and the tiny reference checkpoint, under the real Qlib."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 pytest.importorskip("qlib")
 import qlib
+from mlflow.tracking import MlflowClient
 
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
@@ -49,6 +51,30 @@ def in_store(small_store: Path) -> Path:
     """Qlib reads the small store."""
     use_store(small_store)
     return small_store
+
+
+@pytest.fixture(scope="session")
+def empty_record(tmp_path_factory) -> Path:
+    """A database of runs without any, which takes MLflow seconds to make."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def recorded(small_store: Path, empty_record: Path, tmp_path: Path, monkeypatch) -> Path:
+    """Qlib reads the small store and keeps its runs in an empty folder, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_record, tmp_path / "mlflow.db")
+    manager = {
+        "class": "KronosExpManager",
+        "module_path": "kronos_strategies.qlib.experiment",
+        "kwargs": {"uri": "sqlite:///mlflow.db", "default_exp_name": "test"},
+    }
+    settings = {"region": "cn", "kernels": 1, "skip_if_reg": False}
+    qlib.init(provider_uri=str(small_store), exp_manager=manager, **settings)
+    return tmp_path
 
 
 def qrun(folder: Path, config: Path = CONFIG, **settings: str) -> subprocess.CompletedProcess[str]:

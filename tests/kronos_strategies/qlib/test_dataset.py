@@ -1,14 +1,19 @@
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import qlib
 from qlib.data import D
+from qlib.data.filter import NameDFilter
 
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import traded_bars
+from kronos_strategies.qlib.model import KronosModel
 
-from .conftest import use_store
+from .conftest import TINY, use_store
 
 SPAN = ("2023-02-01", "2023-03-31")
 
@@ -119,19 +124,23 @@ def test_a_segment_without_a_trading_day_is_refused(in_store):
         dataset(segments={"test": ("2023-03-04", "2023-03-05")})
 
 
-def test_a_segment_that_ends_after_the_store_is_refused_before_anything_is_forecast(in_store):
-    with pytest.raises(ValueError, match=r"ends after the store.*to 2023-06-30"):
-        dataset(segments={"test": ("2023-06-01", "2023-07-31")})
-    dataset(segments={"test": ("2023-06-01", "2023-07-02")})  # a weekend behind the last day harms nobody
+def test_a_segment_that_ends_after_the_store_or_never_is_scored_as_far_as_bars_reach(in_store):
+    for end in ("2023-07-31", None):
+        late = dataset(segments={"test": ("2023-06-26", end)})
+        dates = late.windows().keys.get_level_values("datetime")
+        assert dates.max() == pd.Timestamp("2023-06-30")
+        label = late.prepare("test", col_set="label")
+        assert label.index.equals(late.windows().keys)
 
 
-def test_without_a_future_calendar_a_segment_ends_a_day_earlier(small_store, tmp_path):
+def test_without_a_future_calendar_the_last_day_is_scored_too(in_store, small_store, tmp_path):
+    expected = dataset(segments={"test": ("2023-06-30", "2023-06-30")}, hold=3).windows().future
     shutil.copytree(small_store, tmp_path / "store")
     (tmp_path / "store" / "calendars" / "day_future.txt").unlink()
     use_store(tmp_path / "store")
-    with pytest.raises(ValueError, match=r"day_future.txt.*must end by 2023-06-29"):
-        dataset(segments={"test": ("2023-06-01", "2023-06-30")})
-    assert len(dataset(segments={"test": ("2023-06-29", "2023-06-29")}).windows())
+    last = dataset(segments={"test": ("2023-06-30", "2023-06-30")}, hold=3).windows()
+    assert len(last)
+    np.testing.assert_array_equal(last.future, expected)
 
 
 def test_a_benchmark_that_the_store_lacks_is_refused_before_anything_is_forecast(in_store):
@@ -141,15 +150,104 @@ def test_a_benchmark_that_the_store_lacks_is_refused_before_anything_is_forecast
 
 
 def test_a_missing_store_is_refused_with_both_remedies(small_store, tmp_path):
-    import qlib
-
     qlib.init(provider_uri=str(tmp_path / "nowhere"), region="cn", kernels=1)
     with pytest.raises(FileNotFoundError, match=r"kronos data import.*KRONOS_QLIB_DATA"):
         dataset()
 
 
-@pytest.mark.parametrize("change", [{"hold": 0}, {"deal_price": "vwap"}, {"horizon": 1}])
+@pytest.mark.parametrize("change", [{"hold": 0}, {"deal_price": "high"}, {"horizon": 1}])
 def test_an_impossible_trade_is_refused(in_store, change):
     (name,) = change
     with pytest.raises(ValueError, match=name):
         dataset(**change)
+
+
+def of(keys) -> set[str]:
+    return set(keys.get_level_values("instrument"))
+
+
+def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
+    names = ["SH609001", "SZ009003"]
+    week = {"segments": {"test": ("2023-03-01", "2023-03-07")}}
+    listed = dataset(instruments=names, **week)
+    assert of(listed.windows().keys) == set(names)
+    assert listed.prepare("test", col_set="label").index.equals(listed.windows().keys)
+    assert of(dataset(market=names, **week).windows().keys) == set(names)
+    rule = {
+        "filter_type": "NameDFilter",
+        "name_rule_re": "SH.*",
+        "filter_start_time": None,
+        "filter_end_time": None,
+    }
+    config = {"market": "csi300", "filter_pipe": [rule]}
+    whole = dataset(**week).windows().keys
+    expected = whole[whole.get_level_values("instrument").str.startswith("SH")]
+    for named in (dataset(market=config, **week), dataset(filter_pipe=[NameDFilter("SH.*")], **week)):
+        assert named.windows().keys.equals(expected)
+        assert named.market.startswith("csi300-")
+    spans = {"SH609001": [("2023-03-02", "2023-03-03")]}
+    assert len(dataset(instruments=spans, **week).windows()) == 2
+    assert listed.market != dataset(instruments=names[:1], **week).market  # forecasts of each have a folder
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"instruments": ["SH609001", "AAPL"]}, r"no bars of 1 of 2 instruments, the first 'AAPL'"),
+        ({"instruments": []}, r"list of instruments is empty"),
+        (
+            {"instruments": ["SH609001"], "filter_pipe": [1]},
+            r"filter_pipe narrows a market given by its name",
+        ),
+        ({"freq": "5min"}, r"has bars of \['day'\], not of freq='5min'"),
+        ({"segments": {"test": ("June", "2023-03-31")}}, r"segment 'test'='June' is not a date"),
+        (
+            {"segments": {"test": "2023-03-31"}},
+            r"Segment 'test' is '2023-03-31'. Give its first and its last",
+        ),
+        ({"segments": {"test": ("2023-03-31", "2023-03-01")}}, r"starts on 2023-03-31, after its end"),
+        ({"segments": {"test": ("2019-01-01", "2023-03-01")}}, r"starts on 2019-01-01, before the store"),
+    ],
+)
+def test_what_the_store_does_not_have_is_refused_in_one_sentence(in_store, change, says):
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        dataset(**change)
+
+
+def test_the_store_may_be_given_by_frequency(small_store):
+    qlib.init(provider_uri={"day": str(small_store)}, region="cn", kernels=1, skip_if_reg=False)
+    assert len(dataset().windows())
+    with pytest.raises(ValueError, match=r"no data of freq='60min', only of \['day'\]"):
+        dataset(freq="60min")
+
+
+def test_before_qlib_is_initialized_one_sentence_says_so():
+    code = "from kronos_strategies.qlib.dataset import KronosDataset; KronosDataset({'test': ('2023-01-03', None)})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ValueError: Qlib does not know which data to read yet. Call qlib.init(" in process.stderr
+
+
+def test_vwap_is_a_deal_price_where_the_store_has_it(in_store, small_store, small_market, tmp_path):
+    with pytest.raises(ValueError, match=r"has no vwap of csi300. Choose deal_price 'close' or 'open'"):
+        dataset(deal_price="vwap")
+    store = tmp_path / "store"
+    shutil.copytree(small_store, store)
+    for closes in store.glob("features/*/close.day.bin"):
+        start, *close = np.fromfile(closes, "<f4")
+        opens = np.fromfile(closes.with_name("open.day.bin"), "<f4")[1:]
+        np.array([start, *((close + opens) / 2)], "<f4").tofile(closes.with_name("vwap.day.bin"))
+    use_store(store)
+    data = dataset(deal_price="vwap", segments={"test": ("2023-03-01", "2023-03-03")})
+    label = data.prepare("test", col_set="label").iloc[:, 0]
+    bars = traded(small_market, "SH609001")
+    vwap = (bars["open"] + bars["close"]) / 2
+    at = vwap.index.get_loc(pd.Timestamp("2023-03-01"))
+    expected = vwap.iloc[at + 2] / vwap.iloc[at + 1] - 1
+    assert label[pd.Timestamp("2023-03-01"), "SH609001"] == pytest.approx(expected, rel=1e-3)
+    model = KronosModel(str(TINY), samples=2, device="cpu")
+    scored = model.predict(data)
+    (forecast,) = [
+        f for f in model.forecasts(data.windows(), data.spec) if f.keys[0][0] == scored.index[0][0]
+    ]
+    mean = model.postprocessing(forecast).paths[0, :, :, :4].astype(float).mean(axis=-1)
+    assert scored.iloc[0] == pytest.approx((mean[:, 1] / mean[:, 0] - 1).mean(), rel=1e-5)

@@ -46,7 +46,7 @@ def test_the_score_is_the_heads_output_for_the_holding_and_the_rest_stays_the_pa
     in_store, pair, hold, column
 ):
     asked = dataset(hold)
-    scored, paths = model(pair).predict(asked), model(pair, score="paths").predict(asked)
+    scored, paths = model(pair).signals(asked), model(pair, score="paths").signals(asked)
     assert list(scored.columns) == list(SIGNALS)
     np.testing.assert_allclose(scored["score"], by_hand(pair, asked.windows(), column), rtol=1e-4, atol=1e-5)
     others = list(SIGNALS[1:])
@@ -58,21 +58,21 @@ def test_the_score_is_the_heads_output_for_the_holding_and_the_rest_stays_the_pa
 def test_a_use_that_the_head_was_not_trained_for_is_scored_by_paths(in_store, pair, change):
     asked = dataset(**change)
     automatic, paths = model(pair), model(pair, score="paths")
-    pd.testing.assert_frame_equal(automatic.predict(asked), paths.predict(asked))
+    pd.testing.assert_frame_equal(automatic.signals(asked), paths.signals(asked))
     assert automatic.choice.heads == ()
 
 
 def test_without_samples_the_score_is_the_only_column_and_nothing_is_sampled(in_store, pair, monkeypatch):
-    expected = model(pair).predict(dataset())[["score"]]
+    expected = model(pair).signals(dataset())[["score"]]
     monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
-    pd.testing.assert_frame_equal(model(pair, samples=0).predict(dataset()), expected)
+    pd.testing.assert_frame_equal(model(pair, samples=0).signals(dataset()), expected)
 
 
 def test_without_samples_and_without_a_fitting_head_it_says_why(in_store, pair):
     with pytest.raises(ValueError, match="a holding of 3 bars is none of 1, 5 and 10"):
-        model(pair, samples=0).predict(dataset(hold=3))
+        model(pair, samples=0).signals(dataset(hold=3))
     with pytest.raises(ValueError, match="the checkpoint has no return head"):
-        model(TINY, samples=0).predict(dataset())
+        model(TINY, samples=0).signals(dataset())
     with pytest.raises(ValueError, match="samples=0 samples no path"):
         model(pair, samples=0, score="paths")
 
@@ -84,27 +84,27 @@ def test_scrambling_all_bars_after_t_changes_no_head_score_up_to_t(small_market,
     def run(bars: pd.DataFrame) -> pd.DataFrame:
         use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
         store = str(tmp_path / "forecasts") if stored else None
-        return model(pair, samples=0, store=store).predict(dataset())
+        return model(pair, samples=0, store=store).signals(dataset())
 
     check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
 
 
 def test_scores_are_found_again_in_the_store_by_the_heads_hash(in_store, pair, tmp_path, monkeypatch):
-    first = model(pair, samples=0, store=str(tmp_path)).predict(dataset())
+    first = model(pair, samples=0, store=str(tmp_path)).signals(dataset())
     honest = KronosPredictor.embed
     monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
     again = model(pair, samples=0, store=str(tmp_path))
-    pd.testing.assert_frame_equal(again.predict(dataset()), first)
-    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(again)).predict(dataset()), first)
+    pd.testing.assert_frame_equal(again.signals(dataset()), first)
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(again)).signals(dataset()), first)
     monkeypatch.setattr(KronosPredictor, "embed", honest)
     other = headed_pair(TINY, tmp_path / "other", WIDTH, lookback=30, seed=1)
-    assert not np.allclose(model(other, samples=0, store=str(tmp_path)).predict(dataset()), first)
+    assert not np.allclose(model(other, samples=0, store=str(tmp_path)).signals(dataset()), first)
 
 
 def test_heads_by_name_are_averaged_as_ranks(in_store, pair, tmp_path):
     other = headed_pair(TINY, tmp_path / "other", WIDTH, lookback=30, seed=1)
     asked = dataset()
-    both = model(pair, samples=0, heads=f"{pair}, {other}").predict(asked)["score"]
+    both = model(pair, samples=0, heads=f"{pair}, {other}").signals(asked)["score"]
     parts = []
     for each in (pair, other):
         output = pd.Series(by_hand(each, asked.windows(), 1), both.index).groupby(level="datetime")
@@ -133,17 +133,17 @@ def test_a_head_fitted_in_fit_scores_without_samples(in_store, kind, tmp_path):
     fits = model(TINY, samples=0, fit_head=kind, fit_every=3, fit_seeds=1, store=str(tmp_path / "kept"))
     asked = dataset(segments=SEGMENTS, market="all")
     with pytest.raises(ValueError, match="Call fit first"):
-        fits.predict(asked)
+        fits.signals(asked)
     fits.fit(asked)
-    scored = fits.predict(asked)
+    scored = fits.signals(asked)
     assert scored["score"].groupby(level="datetime").std().gt(0).all()
     assert fits.fitted.info.kind == kind
     assert fits.fitted.info.trained_until == "2023-01-31"
-    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(fits)).predict(asked), scored)
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(fits)).signals(asked), scored)
     # Saved, it is a head like any other.
     fits.fitted.save(tmp_path / "head")
     named = model(TINY, samples=0, heads=str(tmp_path / "head"))
-    pd.testing.assert_frame_equal(named.predict(dataset(market="all")), scored, rtol=1e-4, atol=1e-6)
+    pd.testing.assert_frame_equal(named.signals(dataset(market="all")), scored, rtol=1e-4, atol=1e-6)
 
 
 def test_fit_looks_at_no_bar_behind_the_validation(small_market, tmp_path):

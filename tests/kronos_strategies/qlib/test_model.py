@@ -31,7 +31,7 @@ def model(**changes) -> KronosModel:
 
 
 def test_predict_scores_each_window_once_with_the_score_first(in_store):
-    scored = model().predict(dataset())
+    scored = model(prediction="signals").predict(dataset())
     assert list(scored.columns) == list(SIGNALS)
     assert scored.columns[0] == "score"
     assert list(scored.index.names) == ["datetime", "instrument"]
@@ -39,11 +39,28 @@ def test_predict_scores_each_window_once_with_the_score_first(in_store):
     assert np.isfinite(scored.to_numpy()).all()
 
 
+def test_a_prediction_is_the_score_alone_unless_signals_are_asked_for(in_store):
+    kronos = model()
+    scored = kronos.predict(dataset())
+    assert isinstance(scored, pd.Series)
+    assert scored.name == "score"
+    pd.testing.assert_series_equal(scored, kronos.signals(dataset())["score"])
+    with pytest.raises(ValueError, match=r"prediction='all' is unknown.*'score', 'signals'"):
+        model(prediction="all")
+
+
+def test_a_segment_may_be_named_or_a_slice_of_dates(in_store):
+    kronos = model()
+    part = kronos.predict(dataset(), slice("2023-03-06", "2023-03-08"))
+    dates = part.index.get_level_values("datetime").unique()
+    assert [f"{date:%m-%d}" for date in dates] == ["03-06", "03-07", "03-08"]
+    with pytest.raises(ValueError, match=r"no segment 'valid'.*'test'"):
+        kronos.predict(dataset(), "valid")
+
+
 def test_every_scored_row_is_a_row_of_the_label(in_store):
     label = dataset().prepare("test", col_set="label", data_key=DataHandlerLP.DK_R)
-    scored = model().predict(dataset())
-    assert scored.index.isin(label.index).all()
-    assert len(scored) > 0.8 * len(label)
+    assert model().predict(dataset()).index.equals(label.index)
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -52,7 +69,7 @@ def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_
 
     def run(bars: pd.DataFrame) -> pd.DataFrame:
         use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
-        return model(store=str(tmp_path / "forecasts") if stored else None).predict(dataset())
+        return model(store=str(tmp_path / "forecasts") if stored else None).signals(dataset())
 
     check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
 
@@ -70,11 +87,11 @@ def test_a_pickled_model_scores_the_same(in_store):
     original = model()
     first = original.predict(dataset())
     restored = pickle.loads(pickle.dumps(original))
-    pd.testing.assert_frame_equal(restored.predict(dataset()), first)
+    pd.testing.assert_series_equal(restored.predict(dataset()), first)
 
 
 def test_two_runs_with_one_seed_agree_and_another_seed_differs(in_store):
-    first, again, other = (model(seed=s).predict(dataset())["score"] for s in (5, 5, 6))
+    first, again, other = (model(seed=s).predict(dataset()) for s in (5, 5, 6))
     pd.testing.assert_series_equal(first, again)
     assert not np.allclose(first, other)
 
@@ -83,17 +100,17 @@ def test_a_segment_can_be_scored_in_parts(in_store):
     whole = model().predict(dataset())
     part = KronosDataset(segments={"test": ("2023-03-06", SPAN[1])}, lookback=30, min_bars=10)
     alone = model().predict(part)
-    pd.testing.assert_frame_equal(alone, whole.loc[alone.index], rtol=1e-4, atol=1e-5)
+    pd.testing.assert_series_equal(alone, whole.loc[alone.index], rtol=1e-4, atol=1e-5)
 
 
 def test_scores_from_a_store_are_those_without_one_and_are_computed_once(in_store, tmp_path, monkeypatch):
     plain = model().predict(dataset())
     kept = model(store=str(tmp_path))
-    pd.testing.assert_frame_equal(kept.predict(dataset()), plain, rtol=1e-4, atol=1e-6)
+    pd.testing.assert_series_equal(kept.predict(dataset()), plain, rtol=1e-4, atol=1e-6)
     again, restored = model(store=str(tmp_path)), pickle.loads(pickle.dumps(kept))
     monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
     for other in (again, restored):
-        pd.testing.assert_frame_equal(other.predict(dataset()), plain, rtol=1e-4, atol=1e-6)
+        pd.testing.assert_series_equal(other.predict(dataset()), plain, rtol=1e-4, atol=1e-6)
     assert again.provenance == kept.provenance
     assert again.provenance.data_sha256 == dataset().windows().digest()
 
@@ -119,7 +136,7 @@ def test_a_longer_horizon_scores_the_same_trade(in_store):
     forecasts = list(model().forecasts(longer.windows(), longer.spec))
     assert {forecast.horizon for forecast in forecasts} == {5}
     pd.testing.assert_frame_equal(
-        model().predict(longer), pd.concat([signals(forecast.repaired(), hold=1) for forecast in forecasts])
+        model().signals(longer), pd.concat([signals(forecast.repaired(), hold=1) for forecast in forecasts])
     )
 
 
@@ -136,10 +153,10 @@ def widened(known, spread: float = 0.5) -> Calibration:
 
 def test_scores_are_of_calibrated_and_repaired_paths_and_the_store_keeps_them_as_sampled(in_store, tmp_path):
     plain = model(store=str(tmp_path / "forecasts"))
-    before = plain.predict(dataset())
+    before = plain.signals(dataset())
     file = widened(plain.provenance).write(tmp_path / "c.json")
     moved = model(store=str(tmp_path / "forecasts"), calibration=str(file))
-    scored = moved.predict(dataset())
+    scored = moved.signals(dataset())
     raw = list(plain.forecasts(dataset().windows(), dataset().spec))
     assert {(each.provenance.calibration, each.provenance.candles) for each in raw} == {(None, "raw")}
     assert sum(each.violations().outside for each in raw) > 0
@@ -155,24 +172,24 @@ def test_auto_takes_the_checkpoints_own_calibration_where_it_fits(in_store, tmp_
     pair = tmp_path / "pair"
     shutil.copytree(TINY, pair)
     plain = model(checkpoint=str(pair))
-    before = plain.predict(dataset())
+    before = plain.signals(dataset())
     assert "has none of its own" in plain.postprocessing.reason
     widened(plain.provenance).write(pair / "predictor" / "calibration.json")
     own, none, cold = (
         model(checkpoint=str(pair), **more) for more in ({}, {"calibration": "none"}, {"T": 0.1})
     )
-    assert not np.allclose(own.predict(dataset())["score"], before["score"])
-    pd.testing.assert_frame_equal(none.predict(dataset()), before)
-    cold.predict(dataset())
+    assert not np.allclose(own.signals(dataset())["score"], before["score"])
+    pd.testing.assert_frame_equal(none.signals(dataset()), before)
+    cold.signals(dataset())
     assert "does not fit" in cold.postprocessing.reason
 
 
 def test_a_calibration_of_another_checkpoint_is_refused(in_store, tmp_path):
     plain = model()
-    plain.predict(dataset())
+    plain.signals(dataset())
     other = replace(widened(plain.provenance), weights_sha256="0" * 64)
     with pytest.raises(ValueError, match=r"does not fit these forecasts.*weights 000000000000"):
-        model(calibration=str(other.write(tmp_path / "c.json"))).predict(dataset())
+        model(calibration=str(other.write(tmp_path / "c.json"))).signals(dataset())
     with pytest.raises(ValueError, match="candles='nice' is none of"):
         model(candles="nice")
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("qlib")
+from mlflow.tracking import MlflowClient
 
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.store import ForecastStore
@@ -59,6 +60,32 @@ def test_strategy_figures_are_net_of_costs_and_compounded(run):
     assert metrics["annual_return"] == pytest.approx(wealth[-1] ** (252 / len(net)) - 1)
     assert metrics["sharpe"] == pytest.approx(net.mean() / net.std() * 252**0.5)
     assert traded["cost"].sum() > 0
+
+
+def test_what_carries_qlibs_name_is_what_qlib_logged(run):
+    _, folder = run
+    metrics = json.loads((artefacts(folder) / "metrics.json").read_text())
+    analysis = pd.read_pickle(artefacts(folder).parent / "portfolio_analysis" / "port_analysis_1day.pkl")[
+        "risk"
+    ]
+    logged = (
+        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+        .get_run(artefacts(folder).parents[1].name)
+        .data.metrics
+    )
+    table = pd.read_csv(artefacts(folder) / "qlib_parity.csv", index_col="figure")
+    for figure in ("annualized_return", "information_ratio", "max_drawdown"):
+        theirs = analysis["excess_return_with_cost"][figure]
+        name = f"excess_over_benchmark_{figure}"
+        assert metrics[f"qlib_{name}"] == pytest.approx(theirs, abs=1e-9)
+        assert logged[f"qlib_{name}"] == pytest.approx(
+            logged[f"1day.excess_return_with_cost.{figure}"], abs=1e-9
+        )
+        assert table.loc[name, "value"] == pytest.approx(theirs, abs=1e-9)
+        if figure != "max_drawdown":
+            assert table.loc[name, "from_first_purchase"] != pytest.approx(theirs, abs=1e-6)
+    page = (artefacts(folder) / "report.html").read_text()
+    assert "Figures start with the bar of the first purchase: 1 bar before it" in page
 
 
 def test_every_scored_row_is_a_forecast_in_the_store(run):

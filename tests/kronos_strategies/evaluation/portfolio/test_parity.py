@@ -35,6 +35,13 @@ def test_qlib_does_not_see_a_fall_on_the_first_bar():
     assert figures["net_max_drawdown"] == 0
 
 
+def test_of_minutes_a_year_has_as_many_as_qlib_counts():
+    risk_analysis = pytest.importorskip("qlib.contrib.evaluate").risk_analysis
+    ours = qlib_figures(drawn(0), pd.DataFrame(index=DAYS), 238 * 240 / 5)
+    theirs = risk_analysis(drawn(0), freq="5min")["risk"]
+    assert [ours[f"net_{name}"] for name in FIGURES] == pytest.approx([theirs[name] for name in FIGURES])
+
+
 def test_a_bar_that_either_lacks_is_left_out():
     net, index = drawn(0), drawn(1)
     net.iloc[4], index.iloc[9] = np.nan, np.nan

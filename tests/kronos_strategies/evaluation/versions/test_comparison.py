@@ -274,3 +274,19 @@ def test_provenance_is_kept():
 def test_what_makes_no_comparison_is_refused(versions, options, reason):
     with pytest.raises(ValueError, match=reason):
         compare_versions(versions, **{"labels": LABEL, "horizon": 1, **options})
+
+
+def test_means_of_other_dates_than_the_difference_are_told_with_their_numbers(comparison):
+    assert not any("a mean is of the dates" in warning for warning in comparison.warnings)
+    tied = FAIR.score.copy()
+    days = INDEX.levels[0]
+    tied.loc[days[:15]] = 1.0  # ranks nothing there
+    found = compare_versions([Version("tied", tied), GOOD], LABEL, horizon=1)
+    (told,) = [warning for warning in found.warnings if "a mean is of the dates" in warning]
+    assert told.startswith("ic, rank_ic")
+    assert "('tied' 105, 'good' 120)" in told
+    assert "shares with 'tied' ('good' 105)" in told
+    row = of(found, "good")
+    assert row["difference"] != pytest.approx(row["mean"] - of(found, "tied")["mean"], abs=1e-6)
+    both = found.by_date["rank_ic"].dropna()
+    assert row["difference"] == pytest.approx((both["good"] - both["tied"]).mean())

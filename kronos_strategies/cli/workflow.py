@@ -1,0 +1,91 @@
+"""The command that runs a workflow on a store: its settings follow from the data."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kronos_strategies.data.qlib_store import StoreSummary
+
+TOPK, N_DROP, LOOKBACK, BENCHMARK = 50, 5, 90, "SH000300"  # of the workflow files, on a store that is named
+
+
+def qrun_command(settings: Mapping[str, str], config: str = "kronos_csi300.yaml") -> str:
+    """A run of a workflow file with some of its settings changed by the environment; works from any folder."""
+    words = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+    return " ".join([*words, "qrun", shlex.quote(str(config_path(config)))])
+
+
+def config_path(name: str) -> Path:
+    """Where a workflow file lies: in the repository or in the installed package; short from its own folder."""
+    package = Path(__file__).parents[1]
+    places = [package.parent / "configs" / name, package / "configs" / name]
+    path = next((place for place in places if place.is_file()), places[0])
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
+    """Market, benchmark, numbers of positions and rules of trade that fit a store, and the workflow file.
+
+    Args:
+        store: a Qlib store.
+        market: one of its markets.
+
+    Returns:
+        settings that differ from those of the workflow file; its name.
+    """
+    from kronos_strategies.data.qlib_bins import bin_folder, read_market
+    from kronos_strategies.data.qlib_store import MANIFEST, read_summary
+    from kronos_strategies.data.regions import region_of_store
+
+    region, settings = region_of_store(store), {}
+    if market != ("us" if region.config == "kronos_us.yaml" else "csi300"):
+        settings["KRONOS_MARKET"] = market
+    known = read_summary(store).benchmarks if (store / MANIFEST).is_file() else ()
+    default = None if region.config == "kronos_us.yaml" else BENCHMARK
+    if default is None or not bin_folder(store, default).is_dir():
+        settings["KRONOS_BENCHMARK"] = known[0] if known else "market"
+    stays = read_market(store, market)
+    members = int((stays["end"] >= stays["end"].max()).sum())
+    topk = max(1, members // 6)
+    if members < 0.9 * 6 * TOPK or members > 1.1 * 6 * TOPK:
+        settings |= {"KRONOS_TOPK": str(topk), "KRONOS_N_DROP": str(max(1, topk // 10))}
+    if region.name == "tw":
+        settings["KRONOS_REGION"] = "tw"
+    return settings, region.config
+
+
+def next_run(summary: StoreSummary, market: str) -> str:
+    """The run that fits a store that was just made: its last year, or the second half of a shorter one."""
+    from pandas import Timedelta, Timestamp
+
+    from kronos_strategies.data.qlib_bins import read_calendar
+
+    trade, config = trade_settings(summary.path, market)
+    settings = {"KRONOS_QLIB_DATA": str(summary.path), **trade}
+    whole = config == "kronos_csi300.yaml" and summary.start <= "2022-07-01" and summary.end >= "2023-12-28"
+    if not whole:
+        first, last = Timestamp(summary.start), Timestamp(summary.end)
+        start = max(last - Timedelta(days=365), first + (last - first) / 2).normalize()
+        before = int((read_calendar(summary.path) < start).sum())
+        if before < LOOKBACK:
+            settings["KRONOS_LOOKBACK"] = str(max(2, before))
+        settings |= {"KRONOS_TEST_START": f"{start:%Y-%m-%d}", "KRONOS_TEST_END": summary.end}
+    return qrun_command(settings, config)
+
+
+def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """Relative paths made absolute, so that a command works from any folder."""
+    always = ("KRONOS_QLIB_DATA", "KRONOS_STORE", "KRONOS_CALIBRATION")
+    if_there = ("KRONOS_MODEL", "KRONOS_TOKENIZER", "KRONOS_HEADS")  # or else names
+
+    def absolute(name: str, value: object) -> object:
+        path = Path(str(value)).expanduser()
+        named = value is not None and (name in always or (name in if_there and path.exists()))
+        return Path(os.path.abspath(path)) if named else value
+
+    return {name: absolute(name, value) for name, value in settings.items()}
