@@ -73,7 +73,7 @@ class Hub:
                 f"level={level} is no share of the paths. Pass a number between 0 and 1, such as 0.9."
             )
         settings.sampling()  # loads the model, so that a wrong name fails before anything is run
-        group = self._groups.setdefault((settings, every), Group(self.strategy, settings, every))
+        group = self._groups.setdefault((settings, every), Group(settings, every))
         group.levels.add(level)
         seat = group.seats.setdefault(id(data), Seat(data, self._names[id(data)], group.schedule))
         return Chair(group, seat, level)
@@ -84,6 +84,7 @@ class Chair:
 
     def __init__(self, group: Group, seat: Seat, level: float) -> None:
         self._group, self._seat, self._level = group, seat, level
+        self.lookback = group.settings.lookback
 
     def table(self) -> np.ndarray:
         """(K, 8) `outlook.COLUMNS` at all bars of the feed, which is loaded whole."""
@@ -111,17 +112,16 @@ class Group:
     """Assets that are forecast together, with the same settings and on the same schedule.
 
     Args:
-        strategy: whose bars are counted.
         settings: of the forecasts.
-        every: strategy bars between them.
+        every: bars of each feed between them.
 
     Attributes:
         seats: by id of the feed.
         levels: of the bands that are asked for.
     """
 
-    def __init__(self, strategy: bt.Strategy, settings: ForecastSettings, every: int) -> None:
-        self.strategy, self.settings = strategy, settings
+    def __init__(self, settings: ForecastSettings, every: int) -> None:
+        self.settings = settings
         self.schedule = Schedule(settings.lookback, every)
         self.seats: dict[int, Seat] = {}
         self.levels: set[float] = set()
@@ -132,12 +132,11 @@ class Group:
         if self._loaded:
             return
         self._loaded = True
-        bars = np.unique(np.concatenate([_stamps(data) for data in self.strategy.datas]))
         seats = list(self.seats.values())
         feeds = [LoadedFeed(seat.data, seat.name, self.settings.lookback) for seat in seats]
         cuts = []
         for seat, feed in zip(seats, feeds, strict=True):
-            ends = self.schedule.ends(np.searchsorted(bars, _stamps(seat.data)[feed.rows]) + 1)
+            ends = self.schedule.ends(feed.rows + 1)
             future = feed.futures(ends, self.settings.horizon)
             cuts.append(Cut(seat.name, feed.values, feed.times, ends, future))
         with progress_bar("forecast", "windows") as progress:
@@ -147,8 +146,7 @@ class Group:
 
     def move(self) -> None:
         """Forecast what is due at the current bar of all feeds."""
-        bar = len(self.strategy)
-        due = [seat for seat in self.seats.values() if seat.due(bar)]
+        due = [seat for seat in self.seats.values() if seat.due()]
         last = np.array([self.settings.lookback - 1])
         cuts = []
         for seat in due:
@@ -186,8 +184,3 @@ def _windows(cuts: Sequence[Cut], lookback: int) -> Windows:
         future=np.concatenate([cut.future for cut in cuts]),
         keys=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), names], names=KEYS),
     )
-
-
-def _stamps(data: bt.AbstractDataBase) -> np.ndarray:
-    """Backtrader's own times of all bars of a feed that is loaded whole."""
-    return np.array(data.lines.datetime.array[: data.buflen()])
