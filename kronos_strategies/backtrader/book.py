@@ -10,6 +10,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.backtrader.account import contract_value, worth
 from kronos_strategies.backtrader.scores import is_current
 from kronos_strategies.result import BacktestResult
 
@@ -107,8 +108,7 @@ class BookTape:
 
     def _notional(self, data: bt.AbstractDataBase) -> float:
         """What one of a feed is worth at a price of 1."""
-        comminfo = self._broker.getcommissioninfo(data)
-        return 1.0 if comminfo.stocklike else float(comminfo.p.mult)
+        return contract_value(self._broker.getcommissioninfo(data), 1.0)
 
     def _value(self) -> float:
         value = float(self._broker.getvalue())
@@ -117,13 +117,8 @@ class BookTape:
         return float(self._broker.getcash()) + sum(map(self._worth, self._held))
 
     def _worth(self, data: bt.AbstractDataBase) -> float:
-        """Of a position at its last price, as the broker would have it."""
-        position, comminfo = self._broker.getposition(data), self._broker.getcommissioninfo(data)
-        if not position.size:
-            return 0.0
-        worth = comminfo.getvaluesize(position.size, self._prices[data])
-        gained = comminfo.profitandloss(position.size, position.price, self._prices[data])
-        return float((worth - gained) / comminfo.get_leverage() + gained if worth > 0 else worth)
+        """Of a position at its last price."""
+        return worth(self._broker, data, self._prices[data])
 
 
 def book_result(

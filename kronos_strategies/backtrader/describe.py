@@ -14,7 +14,8 @@ from kronos_strategies.backtrader.band import KronosBand
 from kronos_strategies.backtrader.book import BookTape
 from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.indicator import KronosIndicator
-from kronos_strategies.backtrader.scores import ScoreTape, indicators_of
+from kronos_strategies.backtrader.scores import ScoreTape
+from kronos_strategies.backtrader.sources import indicators_of
 from kronos_strategies.result import BARS_PER_YEAR
 
 _ABSENT = ("device", "store", "tokenizer", "revision")  # settings that an empty string leaves out, too
@@ -40,8 +41,8 @@ class Forecasts(NamedTuple):
 def forecast_settings(
     strategy: bt.Strategy, feeds: Mapping[str, bt.AbstractDataBase], tape: ScoreTape
 ) -> Forecasts:
-    """The settings of the first ranked KronosIndicator, and who shares them."""
-    first = next((own for own in tape.sources.values() if isinstance(own, KronosIndicator)), None)
+    """The settings of the first KronosIndicator that a ranked line is or is computed from, and who shares them."""
+    first = next((own for own in tape.forecasts.values() if isinstance(own, KronosIndicator)), None)
     if first is None:
         return Forecasts(None, "", 0.9)
     settings, names = _settings(first), {data: name for name, data in feeds.items()}
