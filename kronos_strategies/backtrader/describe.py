@@ -15,6 +15,7 @@ from kronos_strategies.backtrader.book import BookTape
 from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.indicator import KronosIndicator
 from kronos_strategies.backtrader.scores import ScoreTape
+from kronos_strategies.backtrader.shown import Shown
 from kronos_strategies.backtrader.sources import indicators_of
 from kronos_strategies.result import BARS_PER_YEAR
 
@@ -94,9 +95,20 @@ def _tells(strategy: bt.Strategy, name: str) -> bool:
     return name != "store" and getattr(strategy.p, name) != default
 
 
-def remarks(strategy: bt.Strategy, book: BookTape) -> Iterator[str]:
-    """How orders were filled, where a reader would think otherwise."""
+def remarks(strategy: bt.Strategy, book: BookTape, shown: Shown) -> Iterator[str]:
+    """How orders were filled and what was known then, where a reader would think otherwise."""
     broker = strategy.broker
+    for early, fine in shown.early():
+        yield (
+            f"Bars of {early} are stamped before they are over: while {fine} has bars of the same period still to "
+            "come, their close is already shown, and nobody can trade on it. Stamp them with the end of the period, "
+            "or let cerebro.resampledata make them."
+        )
+    if len(strategy.cerebro.runningstrats) > 1:
+        yield (
+            f"{len(strategy.cerebro.runningstrats)} strategies shared one broker: account, positions and returns are "
+            "those of all of them together."
+        )
     if getattr(getattr(broker, "p", None), "coc", False):
         yield (
             "Orders filled at the close that they were decided at (set_coc): no result of next-open execution "

@@ -19,6 +19,7 @@ from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.outlook import LINES, lines
 from kronos_strategies.backtrader.seat import Schedule, Seat
 from kronos_strategies.backtrader.tape import LoadedFeed
+from kronos_strategies.backtrader.zones import check_zone
 from kronos_strategies.progress import ProgressReport, progress_bar, silent
 
 _HUB = "_kronos_hub"  # of a strategy
@@ -35,6 +36,7 @@ class Hub:
         self.strategy = strategy
         self._groups: dict[tuple[ForecastSettings, int], Group] = {}
         self._names: dict[int, str] = {}
+        self._checked: set[int] = set()
         for i, data in enumerate(strategy.datas):
             name = data._name or f"data{i}"
             # Resampled feeds often share the name of what they are made of.
@@ -75,6 +77,9 @@ class Hub:
         settings.sampling()  # loads the model, so that a wrong name fails before anything is run
         group = self._groups.setdefault((settings, every), Group(settings, every))
         group.levels.add(level)
+        if id(data) not in self._checked:
+            self._checked.add(id(data))
+            check_zone(data, self._names[id(data)])
         seat = group.seats.setdefault(id(data), Seat(data, self._names[id(data)], group.schedule))
         return Chair(group, seat, level)
 

@@ -231,14 +231,18 @@ class KronosRankStrategy(bt.Strategy):
         size = abs(order.executed.remsize)
         if not isfinite(price):
             return 0
-        comminfo, held = self.broker.getcommissioninfo(order.data), self.getposition(order.data).size
+        comminfo, position = self.broker.getcommissioninfo(order.data), self.getposition(order.data)
+        held = position.size
         if order.ref not in self._placed or (comminfo.stocklike and not order.isbuy()):
             return size
         closes = max(-held if order.isbuy() else held, 0)  # of the position that the order closes or turns
         if comminfo.stocklike:
             cash = self.broker.getcash() - closes * price
         else:
-            cash = self.broker.getcash() + min(closes, size) * comminfo.get_margin(price)
+            closed = min(closes, size)
+            cash = self.broker.getcash() + closed * comminfo.get_margin(price)
+            if closed:  # what it has gained since the last close is paid now
+                cash += comminfo.cashadjust(np.sign(held) * closed, position.adjbase, price)
         cash = max(cash, 0.0) * (1 - 1e-9)  # what rounding may add to a price
         fee = comminfo.getcommission(comminfo.getsize(price, cash) + closes, price)
         return min(size, closes + comminfo.getsize(price, max(cash - fee, 0.0)))

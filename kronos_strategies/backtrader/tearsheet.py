@@ -96,14 +96,14 @@ class KronosTearSheet(bt.Analyzer):
         shown, tape = Shown(self._feeds), self._scores
         dates = shown.dates(self._clock)
         book, weights = self._book.frame(dates)
-        hold = self.p.hold or tape.every
+        hold = int(self.p.hold or tape.every)
         forecasts = forecast_settings(self.strategy, self._feeds, tape)
         benchmark = None
         if self.p.benchmark:
             benchmark = shown.panel([self.p.benchmark])["close"].droplevel("instrument")
             benchmark = benchmark.rename(self.p.benchmark)
         self._recording = Recording(
-            min_names=self.p.min_names,
+            min_names=int(self.p.min_names),
             panel=shown.panel(list(tape.sources)),
             scores=tape.frame(shown, dates),
             made=tape.made(dates),
@@ -118,19 +118,19 @@ class KronosTearSheet(bt.Analyzer):
             hold=hold,
             price=self.p.price,
             daily=shown.daily,
-            bars_per_year=self.p.bars_per_year or bars_per_year(book.index),
+            bars_per_year=int(self.p.bars_per_year or bars_per_year(book.index)),
             title=self.p.title or f"{type(self.strategy).__name__} in Backtrader",
-            trials=self.p.trials,
+            trials=int(self.p.trials),
             notice=self.p.notice,
             forecasts=self.p.forecasts,
             described=describe_run(
                 self.strategy, tape, dates, self.p.signal, label_of(self.p.price, hold), forecasts.settings
             ),
-            remarks=tuple(remarks(self.strategy, self._book)),
+            remarks=tuple(remarks(self.strategy, self._book, shown)),
         )
         del self._feeds, self._scores, self._clock, self._book
 
-    @property
+    @cached_property
     def result(self) -> BacktestResult:
         """Of the account, once the run is over."""
         return self._recording.result
@@ -169,7 +169,11 @@ class KronosTearSheet(bt.Analyzer):
         return [*written, self.evidence.write(Path(folder) / "evidence")]
 
     def get_analysis(self) -> dict[str, float]:
-        """The figures of the book, by their names in metrics.json."""
+        """The figures of the book, by their names in metrics.json; computed once."""
+        return dict(self._figures)
+
+    @cached_property
+    def _figures(self) -> dict[str, float]:
         from kronos_strategies.evaluation.portfolio.study import study_portfolio
 
-        return study_portfolio(self.result, trials=self.p.trials).metrics()
+        return study_portfolio(self.result, trials=self._recording.trials).metrics()
