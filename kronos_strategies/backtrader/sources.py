@@ -62,8 +62,7 @@ def forecast_behind(own: bt.LineRoot) -> bt.LineSeries | None:
             return each
         feed = _owner(each)
         if isinstance(feed, bt.AbstractDataBase) and "age" in feed.getlinealiases():
-            line = each.lines[0] if isinstance(each, LineSeriesStub) else each
-            if any(getattr(feed.lines, alias) is line for alias in COLUMNS):
+            if any(getattr(feed.lines, alias) is each for alias in COLUMNS):
                 return feed
     return None
 
@@ -97,7 +96,9 @@ def _behind(own: bt.LineRoot) -> Iterator[bt.LineRoot]:
         yield each
         if isinstance(each, bt.AbstractDataBase):
             continue
-        if isinstance(each, LineActions):
+        if isinstance(each, LineSeriesStub):  # stands for a line
+            queue.append(each.lines[0])
+        elif isinstance(each, LineActions):
             queue += each._datas
         elif isinstance(each, bt.LineIterator):
             queue += [*each._lineiterators[bt.LineIterator.IndType], *each.datas]
