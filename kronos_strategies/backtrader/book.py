@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import isfinite
 
 import backtrader as bt
@@ -56,11 +57,7 @@ class BookTape:
     def notice(self, order: bt.Order) -> None:
         """Take what an order, or a part of it, traded, of which a strategy is told before `see` of that bar."""
         self.refused += order.status in (bt.Order.Margin, bt.Order.Rejected)
-        if order.status not in (bt.Order.Partial, bt.Order.Completed):
-            return
-        for bit in order.executed.iterpending():
-            if bit is None:
-                break
+        for bit in executions(order):
             self._paid += bit.closedcomm + bit.openedcomm
             self._traded += abs(bit.size) * bit.price * self._notional(order.data)
             self._held[order.data] = None
@@ -119,6 +116,12 @@ class BookTape:
     def _worth(self, data: bt.AbstractDataBase) -> float:
         """Of a position at its last price."""
         return worth(self._broker, data, self._prices[data])
+
+
+def executions(order: bt.Order) -> Iterator[bt.order.OrderExecutionBit]:
+    """What an order has traded since its last notification."""
+    if order.status in (bt.Order.Partial, bt.Order.Completed):
+        yield from takewhile(lambda bit: bit is not None, order.executed.iterpending())
 
 
 def book_result(

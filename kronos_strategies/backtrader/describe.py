@@ -13,6 +13,7 @@ import pandas as pd
 from kronos_strategies.backtrader.band import KronosBand
 from kronos_strategies.backtrader.book import BookTape
 from kronos_strategies.backtrader.forecasts import ForecastSettings
+from kronos_strategies.backtrader.hub import Hub
 from kronos_strategies.backtrader.indicator import KronosIndicator
 from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Shown
@@ -54,6 +55,24 @@ def forecast_settings(
     return Forecasts(settings, ",".join(sorted(together)), first.p.level)
 
 
+def outlooks_of(
+    strategy: bt.Strategy, tape: ScoreTape, dates: pd.Series, forecasts: Forecasts
+) -> pd.DataFrame:
+    """What each forecast said, indexed (datetime, instrument): columns lower, upper, and as far as they are known
+    level, horizon and the closes of the paths at the horizon, from 0 on.
+    """
+    found, settings = tape.bands(dates), forecasts.settings
+    if settings is None or not len(found):
+        return found
+    first = next(own for own in tape.forecasts.values() if isinstance(own, KronosIndicator))
+    known = Hub.of(first).ends(settings, first.p.every)
+    missing = np.full(settings.sampling().samples, np.nan)
+    ends = np.array([known.get(key, missing) for key in found.index], np.float32)
+    return found.assign(level=float(forecasts.level), horizon=settings.horizon).join(
+        pd.DataFrame(ends, found.index)
+    )
+
+
 def _settings(indicator: bt.Indicator) -> ForecastSettings:
     values: dict[str, Any] = {f.name: getattr(indicator.p, f.name) for f in fields(ForecastSettings)}
     return ForecastSettings(**values | {name: values[name] or None for name in _ABSENT})
@@ -71,12 +90,13 @@ def describe_run(
     names, own = list(tape.sources), next(iter(tape.sources.values()))
     shown = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:11])}, ... {names[-1]}"
     kind = "the feeds" if isinstance(own, bt.AbstractDataBase) else type(own).__name__
+    timed = bool((dates != dates.dt.normalize()).any())
     params = {name: value for name, value in strategy.p._getkwargs().items() if _tells(strategy, name)}
     return {
         "strategy": type(strategy).__name__,
         "its settings": ", ".join(f"{name}={value}" for name, value in params.items()) or "as they come",
         "feeds ranked": f"{len(names)}: {shown}",
-        "bars": f"{len(dates):,}, {dates.iloc[0]:%Y-%m-%d} to {dates.iloc[-1]:%Y-%m-%d}",
+        "bars": f"{len(dates):,}, {_moment(dates.iloc[0], timed)} to {_moment(dates.iloc[-1], timed)}",
         "signal": f"{line} of {kind}",
         "label": label,
         "rebalanced": f"every {tape.every} bar{'s' * (tape.every != 1)}",
@@ -87,6 +107,10 @@ def describe_run(
         ),
         "broker": f"{type(strategy.broker).__name__} of Backtrader {bt.__version__}",
     }
+
+
+def _moment(date: pd.Timestamp, timed: bool) -> str:
+    return f"{date:%Y-%m-%d %H:%M}" if timed else f"{date:%Y-%m-%d}"
 
 
 def _tells(strategy: bt.Strategy, name: str) -> bool:

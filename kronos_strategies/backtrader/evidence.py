@@ -12,7 +12,7 @@ import pandas as pd
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.backtrader.cautions import warnings_of
-from kronos_strategies.backtrader.outlook import LINES, lines, outlooks
+from kronos_strategies.backtrader.outlook import ENDS, LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
@@ -41,6 +41,7 @@ def evidence_of(run: Recording) -> Evidence:
             f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback, and "
             "resampled bars without the feed that they are made of: scores are read on the strategy's own bars."
         )
+    names = keys.get_level_values("instrument").nunique()
     naive, scarce = _naive(run, market, keys)
     own = OWN if run.line == "expected_return" else f"{OWN} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
@@ -74,7 +75,21 @@ def evidence_of(run: Recording) -> Evidence:
         paths=paths,
         provenance=provenance,
         result=result,
+        outlooks=_outlooks(run) if names < run.min_names else None,
+        trades=run.trades,
     )
+
+
+def _outlooks(run: Recording) -> pd.DataFrame | None:
+    """What the forecasts said, from the run itself or from the folder that they came from."""
+    if "horizon" in run.outlooks:
+        return run.outlooks
+    if not run.forecasts or not len(run.outlooks):
+        return None
+    stored = StoredForecasts(Path(run.forecasts))
+    parts = [pd.DataFrame(outlooks(forecast)[:, ENDS:], forecast.keys) for forecast in stored]
+    known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
+    return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
 
 
 def _naive(run: Recording, market: Market, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:

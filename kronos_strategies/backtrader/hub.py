@@ -16,7 +16,7 @@ import pandas as pd
 from kronos.bars import stamps
 from kronos.windows import KEYS, Windows
 from kronos_strategies.backtrader.forecasts import ForecastSettings
-from kronos_strategies.backtrader.outlook import LINES, lines
+from kronos_strategies.backtrader.outlook import ENDS, LINES, lines
 from kronos_strategies.backtrader.seat import Schedule, Seat
 from kronos_strategies.backtrader.tape import LoadedFeed
 from kronos_strategies.backtrader.zones import check_zone
@@ -63,6 +63,10 @@ class Hub:
                 "Run with exactbars=-1 or -2, which save memory too."
             )
         return owner.__dict__.setdefault(_HUB, cls(owner))
+
+    def ends(self, settings: ForecastSettings, every: int) -> dict[tuple[pd.Timestamp, str], np.ndarray]:
+        """(S,) closes of the paths at the horizon, by (datetime, instrument) of each forecast so far."""
+        return self._groups[settings, every].ends
 
     def chair(self, data: bt.AbstractDataBase, settings: ForecastSettings, every: int, level: float) -> Chair:
         """Have a feed forecast together with all others of the same settings.
@@ -123,6 +127,7 @@ class Group:
     Attributes:
         seats: by id of the feed.
         levels: of the bands that are asked for.
+        ends: (S,) closes of the paths at the horizon, by (datetime, instrument) of each forecast.
     """
 
     def __init__(self, settings: ForecastSettings, every: int) -> None:
@@ -130,6 +135,7 @@ class Group:
         self.schedule = Schedule(settings.lookback, every)
         self.seats: dict[int, Seat] = {}
         self.levels: set[float] = set()
+        self.ends: dict[tuple[pd.Timestamp, str], np.ndarray] = {}
         self._loaded = False
 
     def load(self) -> None:
@@ -171,6 +177,7 @@ class Group:
         order = np.lexsort([names, dates])
         every_name = tuple(sorted(seat.name for seat in self.seats.values()))
         found = self.settings.outlooks(windows[order], every_name, progress)[np.argsort(order)]
+        self.ends.update(zip(windows.keys, found[:, ENDS:], strict=True))
         tables = {level: lines(found, level) for level in self.levels}
         for stop, count in zip(np.cumsum(counts), counts, strict=True):
             yield {level: table[stop - count : stop] for level, table in tables.items()}

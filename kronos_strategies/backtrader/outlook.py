@@ -13,6 +13,7 @@ from kronos_strategies.signals import summary
 
 LINES = ("expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown")
 COLUMNS = (*LINES, "age")  # bars of the feed since the forecast
+ENDS = 4  # columns of `outlooks` before each path's close at the horizon
 _SUMMARY = ("expected_return", "volatility", "prob_up")
 
 
@@ -35,7 +36,7 @@ def outlooks(forecast: Forecast) -> np.ndarray:
 
 def lines(found: np.ndarray, level: float) -> np.ndarray:
     """(N, 4 + S) outlooks -> (N, 7) LINES with a band that holds `level` of the paths."""
-    ends = found[:, 4:]
+    ends = found[:, ENDS:]
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(ends, tails, axis=1, method="weibull") if len(ends) else (ends[:, 0], ends[:, 0])
     return np.column_stack([found[:, :3], ends.mean(axis=1), low, high, found[:, 3]])

@@ -50,7 +50,9 @@ class ScoreTape:
         self.every = int(every or getattr(strategy.p, "every", 0) or _own_every(first) or 1)
         self._activity = FeedActivity(self._feeds.values())
         self._bars: dict[int, tuple[list[float], list[bool]]] = {}  # by the strategy's number of bars
-        self._made: dict[int, list[str]] = {}  # who was forecast at that bar
+        self._made: dict[
+            int, dict[str, tuple[float, float]]
+        ] = {}  # who was forecast at that bar: lower, upper
         self._rebalanced: dict[Rhythm, int] | None = None  # rounds so far at the last rebalance
 
     def see(self) -> None:
@@ -59,8 +61,8 @@ class ScoreTape:
         bar = len(self._strategy)
         for name, own in self.forecasts.items():
             if self._is_current(name) and self._reads(name, own, "age") == 0:
-                made = self._made.setdefault(bar, [])
-                made += [name] * (name not in made)
+                band = (self._reads(name, own, "lower"), self._reads(name, own, "upper"))
+                self._made.setdefault(bar, {})[name] = band
         rounds = self._activity.rounds
         if bar not in self._bars and self._rebalanced is not None:
             since = max(count - self._rebalanced[rhythm] for rhythm, count in rounds.items())
@@ -89,14 +91,16 @@ class ScoreTape:
         index = pd.MultiIndex.from_tuples(rows, names=["datetime", "instrument"])
         return pd.DataFrame({"score": list(rows.values())}, index).sort_index()
 
-    def made(self, dates: pd.Series) -> pd.MultiIndex:
+    def made(self, dates: pd.Series) -> pd.Index:
         """(datetime, instrument) of every forecast behind the line, sorted; empty if the line does not tell."""
-        keys = [(dates[bar], name) for bar, names in self._made.items() for name in names]
-        arrays = [
-            pd.DatetimeIndex([key[0] for key in keys]),
-            pd.Index([key[1] for key in keys], dtype=object),
-        ]
-        return pd.MultiIndex.from_arrays(arrays, names=["datetime", "instrument"]).sort_values()
+        return self.bands(dates).index
+
+    def bands(self, dates: pd.Series) -> pd.DataFrame:
+        """Columns lower and upper (prices) of every forecast behind the line, indexed (datetime, instrument), sorted."""
+        rows = [(dates[bar], name, *band) for bar, made in self._made.items() for name, band in made.items()]
+        frame = pd.DataFrame(rows, columns=["datetime", "instrument", "lower", "upper"])
+        types = {"datetime": "datetime64[ns]", "instrument": object, "lower": float, "upper": float}
+        return frame.astype(types).set_index(["datetime", "instrument"]).sort_index()
 
     def _is_current(self, name: str) -> bool:
         data = self._feeds[name]

@@ -84,6 +84,14 @@ class Shown:
             local[told_by == name] = local_times(utc[told_by == name], self._feeds[name])
         return pd.Series(self._dated(local), index=list(clock.bars))
 
+    def dated(self, name: str, stamps: np.ndarray) -> np.ndarray:
+        """Backtrader's times of a feed's bars, of any shape, as their dates, datetime64[ns]; NaT for NaN."""
+        found = np.full(stamps.shape, np.datetime64("NaT", "ns"))
+        known = np.isfinite(stamps)
+        local = local_times(utc_times(stamps[known]), self._feeds[name])
+        found[known] = local.astype("datetime64[D]") if self.daily else local
+        return found
+
     def panel(self, names: Sequence[str]) -> pd.DataFrame:
         """Traded bars, those with four finite and positive prices, of some feeds.
 

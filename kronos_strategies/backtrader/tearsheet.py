@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import backtrader as bt
+import pandas as pd
 
-from kronos_strategies.backtrader.book import BookTape
+from kronos_strategies.backtrader.book import BookTape, executions
 from kronos_strategies.backtrader.coefficient import check_params, label_of
-from kronos_strategies.backtrader.describe import bars_per_year, describe_run, forecast_settings, remarks
+from kronos_strategies.backtrader.describe import (
+    bars_per_year,
+    describe_run,
+    forecast_settings,
+    outlooks_of,
+    remarks,
+)
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Clock, Shown, name_feeds
+from kronos_strategies.backtrader.trades import TradeTape
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.result import BacktestResult
 
@@ -80,10 +88,13 @@ class KronosTearSheet(bt.Analyzer):
         self._scores = ScoreTape(self.strategy, self._feeds, self.p.signal, self.p.every)
         self._clock = Clock(self.strategy, self._feeds)
         self._book = BookTape(self.strategy, self._feeds)
+        self._trades = TradeTape(self.strategy, self._feeds)
 
     def notify_order(self, order: bt.Order) -> None:
         """Take what has traded."""
         self._book.notice(order)
+        for bit in executions(order):
+            self._trades.notice(order.data, bit)
 
     def next(self) -> None:
         """Read the current bar."""
@@ -107,6 +118,8 @@ class KronosTearSheet(bt.Analyzer):
             panel=shown.panel(list(tape.sources)),
             scores=tape.frame(shown, dates),
             made=tape.made(dates),
+            outlooks=outlooks_of(self.strategy, tape, dates, forecasts),
+            trades=self._trades.frame(shown),
             book=book,
             weights=weights,
             benchmark=benchmark,
@@ -128,12 +141,17 @@ class KronosTearSheet(bt.Analyzer):
             ),
             remarks=tuple(remarks(self.strategy, self._book, shown)),
         )
-        del self._feeds, self._scores, self._clock, self._book
+        del self._feeds, self._scores, self._clock, self._book, self._trades
 
     @cached_property
     def result(self) -> BacktestResult:
         """Of the account, once the run is over."""
         return self._recording.result
+
+    @property
+    def trades(self) -> pd.DataFrame:
+        """A row a trade, once the run is over; columns as of `evaluation.portfolio.trades.TradeStudy.trades`."""
+        return self._recording.trades
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -169,11 +187,13 @@ class KronosTearSheet(bt.Analyzer):
         return [*written, self.evidence.write(Path(folder) / "evidence")]
 
     def get_analysis(self) -> dict[str, float]:
-        """The figures of the book, by their names in metrics.json; computed once."""
+        """The figures of the book and of its trades, by their names in metrics.json; computed once."""
         return dict(self._figures)
 
     @cached_property
     def _figures(self) -> dict[str, float]:
         from kronos_strategies.evaluation.portfolio.study import study_portfolio
+        from kronos_strategies.evaluation.portfolio.trades import study_trades
 
-        return study_portfolio(self.result, trials=self._recording.trials).metrics()
+        trades = study_trades(self._recording.trades).metrics()
+        return study_portfolio(self.result, trials=self._recording.trials).metrics() | trades

@@ -11,7 +11,9 @@ from kronos_strategies.report.formats import (
     count,
     general,
     interval,
+    is_timed,
     percent,
+    span,
     two,
 )  # fmt: skip
 from kronos_strategies.report.tables import Table, day, estimate, month_grid, number, table, word
@@ -24,7 +26,7 @@ STREAMS = {"net": "Net of costs", "gross": "Gross"}
 def portfolio_section(study: PortfolioStudy) -> Section:
     """Of a `PortfolioStudy`."""
     bars = study.result.returns.index
-    when = f"{bars[0]:%Y-%m-%d} to {bars[-1]:%Y-%m-%d}, {count(len(bars))} bars" if len(bars) else "no bars"
+    when = f"{span(pd.DatetimeIndex(bars))}, {count(len(bars))} bars" if len(bars) else "no bars"
     months = month_grid("book-months", "Net return by month and year, compounded.", study.months, percent)
     return Section(
         "portfolio",
@@ -103,10 +105,11 @@ def earned(study: PortfolioStudy) -> Charts:
 
 def drawdowns(study: PortfolioStudy) -> Table:
     """The deepest falls."""
+    timed = is_timed(study.result.returns.index)
     columns = (
-        day("start", "From"),
-        day("trough", "Trough"),
-        day("end", "Recovered", otherwise="not yet"),
+        day("start", "From", timed=timed),
+        day("trough", "Trough", timed=timed),
+        day("end", "Recovered", otherwise="not yet", timed=timed),
         number("depth", "Depth", percent),
         number("bars", "Bars", count),
     )

@@ -9,15 +9,30 @@ import pytest
 pytest.importorskip("backtrader")
 import backtrader as bt
 
-from kronos_strategies.backtrader import KronosIndicator, KronosRankStrategy, KronosTearSheet, SteppedCommission
-from tests.kronos_strategies.backtrader.test_strategy import DAYS, MODES, Planted, SignalFeed, filled, market, run
+from kronos_strategies.backtrader import (
+    KronosIndicator,
+    KronosRankStrategy,
+    KronosTearSheet,
+    SteppedCommission,
+)
+from tests.kronos_strategies.backtrader.test_strategy import (
+    DAYS,
+    MODES,
+    Planted,
+    SignalFeed,
+    filled,
+    market,
+    run,
+)
 
 CLOSES = {"A": 7, "B": 7, "C": 16, "D": 21}  # hours of UTC at which three exchanges close
 
 
 def exchanges(names: int = 4, seed: int = 3) -> dict[str, pd.DataFrame]:
     bars = market(names, seed)
-    return {name: frame.set_axis(frame.index + pd.Timedelta(hours=CLOSES[name])) for name, frame in bars.items()}
+    return {
+        name: frame.set_axis(frame.index + pd.Timedelta(hours=CLOSES[name])) for name, frame in bars.items()
+    }
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -63,7 +78,9 @@ def test_an_order_of_an_exchange_on_holiday_trades_after_it():
 
 def hours(frame: pd.DataFrame, start: str, count: int) -> pd.DataFrame:
     days = pd.bdate_range("2024-01-01", periods=len(frame) // count)
-    index = pd.DatetimeIndex([day + pd.Timedelta(start) + pd.Timedelta(hours=i) for day in days for i in range(count)])
+    index = pd.DatetimeIndex(
+        [day + pd.Timedelta(start) + pd.Timedelta(hours=i) for day in days for i in range(count)]
+    )
     return frame.iloc[: len(index)].set_axis(index)
 
 
@@ -172,7 +189,9 @@ def minutes(days: int = 10) -> pd.DataFrame:
 DAYS_OF = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum", "score": "last"}
 
 
-@pytest.mark.parametrize(("stamp", "warned"), [("0h", True), ("9h35min", True), ("16h", False), ("23h59min", False)])
+@pytest.mark.parametrize(
+    ("stamp", "warned"), [("0h", True), ("9h35min", True), ("16h", False), ("23h59min", False)]
+)
 def test_a_day_that_is_shown_before_it_is_over_is_warned_of(stamp, warned):
     def prepare(cerebro):
         fine = minutes()
@@ -188,7 +207,9 @@ def test_a_day_that_is_shown_before_it_is_over_is_warned_of(stamp, warned):
         assert found[0].startswith("Bars of day are stamped before they are over: while fine has bars")
 
 
-@pytest.mark.parametrize(("rule", "warned"), [("W-SUN", False), ("W-FRI", False), ("MS", True), ("ME", False)])
+@pytest.mark.parametrize(
+    ("rule", "warned"), [("W-SUN", False), ("W-FRI", False), ("MS", True), ("ME", False)]
+)
 def test_longer_bars_that_are_shown_before_they_are_over_are_warned_of_too(rule, warned):
     def prepare(cerebro):
         days = market(1, days=pd.bdate_range("2024-01-01", periods=120))["A"]
@@ -230,10 +251,30 @@ def test_integers_of_numpy_are_numbers(tmp_path):
     cerebro = bt.Cerebro(stdstats=False)
     for name, frame in market().items():
         cerebro.adddata(bt.feeds.PandasData(dataname=frame), name=name)
-    settings = {"lookback": np.int64(20), "horizon": np.int16(3), "samples": small, "every": four, "seed": np.int64(1)}
-    forecast = {**settings, "level": np.float32(0.8), "T": np.float64(1.0), "top_k": np.int64(0), "device": "cpu"}
-    cerebro.addstrategy(KronosRankStrategy, topk=small, ended_after=np.int64(9), haircut=np.float32(0), **forecast)
-    numbers = {"every": four, "hold": four, "trials": np.int64(3), "min_names": small, "bars_per_year": np.int64(252)}
+    settings = {
+        "lookback": np.int64(20),
+        "horizon": np.int16(3),
+        "samples": small,
+        "every": four,
+        "seed": np.int64(1),
+    }
+    forecast = {
+        **settings,
+        "level": np.float32(0.8),
+        "T": np.float64(1.0),
+        "top_k": np.int64(0),
+        "device": "cpu",
+    }
+    cerebro.addstrategy(
+        KronosRankStrategy, topk=small, ended_after=np.int64(9), haircut=np.float32(0), **forecast
+    )
+    numbers = {
+        "every": four,
+        "hold": four,
+        "trials": np.int64(3),
+        "min_names": small,
+        "bars_per_year": np.int64(252),
+    }
     cerebro.addanalyzer(KronosTearSheet, **numbers)
     (ran,) = cerebro.run()
     assert isinstance(next(iter(ran.signal_lines.values())), KronosIndicator)
