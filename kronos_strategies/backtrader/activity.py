@@ -39,7 +39,9 @@ class FeedActivity:
         self._round: dict[bt.AbstractDataBase, int] = {}  # of a feed's last bar
         self._steps = 0  # calls of `update` at which a feed had a new bar
         self._last: dict[bt.AbstractDataBase, int] = {}  # step of a feed's last bar
-        self._together: dict[int, dict[bt.AbstractDataBase, int]] = {}  # who had a bar at a step: bars by feed
+        self._together: dict[
+            int, dict[bt.AbstractDataBase, int]
+        ] = {}  # who had a bar at a step: bars by feed
         self._second_last: dict[Rhythm, int] = {}  # the latest step that is the last but one of any feed
 
     def update(self) -> None:

@@ -75,7 +75,9 @@ class TimesAhead:
     def _next_day(self, day: int) -> int:
         """The next day that trades."""
         if self.calendar is not None:
-            after = self.calendar.nextday(datetime.fromtimestamp(day * 86400, timezone.utc).replace(tzinfo=None))
+            after = self.calendar.nextday(
+                datetime.fromtimestamp(day * 86400, timezone.utc).replace(tzinfo=None)
+            )
             return int(pd.Timestamp(after).normalize().value // DAY)
         ahead = range(day + 1, day + 1 + PATIENCE)
         if self.compression > 1:  # a weekday has a bar every so many weeks only, and says nothing
@@ -125,7 +127,9 @@ class TimesAhead:
             else:
                 start = stamp if stamp >= opening else opening
                 times, ends = np.arange(start + self.step, closing + 1, self.step), True
-            inside = (times > opening) & (times <= closing) if ends else (times >= opening) & (times < closing)
+            inside = (
+                (times > opening) & (times <= closing) if ends else (times >= opening) & (times < closing)
+            )
             yield times[inside & (times > stamp)]
 
     def _session(self, day: int) -> tuple[int, int]:
@@ -137,7 +141,8 @@ class TimesAhead:
             times = self.calendar.schedule(midnight, self.zone)  # in UTC
             if self.zone is not None:
                 times = [
-                    time.replace(tzinfo=timezone.utc).astimezone(self.zone).replace(tzinfo=None) for time in times
+                    time.replace(tzinfo=timezone.utc).astimezone(self.zone).replace(tzinfo=None)
+                    for time in times
                 ]
         opening, closing = (pd.Timestamp(time).value for time in times)
         return opening, closing

@@ -114,7 +114,12 @@ def check_params(analyzer: bt.Analyzer) -> None:
         raise ValueError(
             f"price={p.price!r} is none that a bar trades at. Choose one of {', '.join(PRICES)}."
         )
-    for name in ("every", "hold", "min_names", *(("trials", "bars_per_year") if hasattr(p, "trials") else ())):
+    for name in (
+        "every",
+        "hold",
+        "min_names",
+        *(("trials", "bars_per_year") if hasattr(p, "trials") else ()),
+    ):
         as_integer(name, getattr(p, name))
     if p.hold < 0:
         raise ValueError(f"hold={p.hold} counts bars. Give 1 or more, or 0 to hold until the next rebalance.")

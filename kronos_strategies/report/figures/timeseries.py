@@ -18,7 +18,7 @@ from kronos_strategies.report.figures.base import (
     small,
     stamps,
 )
-from kronos_strategies.report.figures.marks import band, line, points
+from kronos_strategies.report.figures.marks import line, points
 from kronos_strategies.report.formats import is_timed
 
 LATEST = 250  # forecasts that a band chart shows; more are a smear
@@ -67,7 +67,18 @@ def bands(study: InstrumentStudy) -> go.Figure:
     at = stamps(frame.index)
     inside = (frame["lower"] <= frame["outcome"]) & (frame["outcome"] <= frame["upper"])
     form = "%d %b %Y, %H:%M" if is_timed(frame.index) else "%d %b %Y"
-    traces: list[go.Scatter] = [band(at, frame["lower"], frame["upper"], BLUE, 0.22)]
+    ends = [
+        each for low, high in zip(frame["lower"], frame["upper"], strict=True) for each in (low, high, np.nan)
+    ]
+    band = go.Scatter(
+        x=[each for time in at for each in (time, time, time)],
+        y=small(ends),
+        name=f"{study.level:.0%} band",
+        mode="lines",
+        line={"width": 4, "color": translucent(BLUE, 0.3)},
+        hoverinfo="skip",
+    )
+    traces: list[go.Scatter] = [band]
     for chosen, name, color in ((inside, "outcome inside", GREEN), (~inside, "outcome outside", VERMILLION)):
         own = frame[chosen]
         traces.append(

@@ -148,7 +148,11 @@ class Lagging(bt.feeds.PandasData):
 
     def _load(self):
         self.polls = getattr(self, "polls", 0) + 1
-        return None if self.polls % (self.p.lag + 1) and self._idx + 1 < len(self.p.dataname) else super()._load()
+        return (
+            None
+            if self.polls % (self.p.lag + 1) and self._idx + 1 < len(self.p.dataname)
+            else super()._load()
+        )
 
 
 @pytest.mark.parametrize("lag", [1, 2, 5])

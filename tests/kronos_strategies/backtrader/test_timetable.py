@@ -118,7 +118,9 @@ def test_the_lunch_break_is_expected():
 
 
 def test_a_night_session_passes_midnight_and_ends_in_the_morning():
-    found = walk(copper(), ["2024-02-01 23:55", "2024-02-02 01:00", "2024-02-02 15:00", "2024-02-03 01:00"], 1)
+    found = walk(
+        copper(), ["2024-02-01 23:55", "2024-02-02 01:00", "2024-02-02 15:00", "2024-02-03 01:00"], 1
+    )
     assert list(found.values()) == [
         ["2024-02-02 00:00:00"],
         ["2024-02-02 09:05:00"],
@@ -180,7 +182,12 @@ def test_a_half_day_a_holiday_and_a_closed_week_change_nothing_after_them():
         session(day, ("09:35", "13:00") if day == pd.Timestamp("2024-01-26") else XNYS[0]) for day in days
     )
     wrong = {str(each.date()) for each in mistakes(times, "2024-01-09")}
-    assert wrong <= {"2024-01-12", "2024-01-25", "2024-01-26", "2024-02-09"}  # on the eve, and on the half day
+    assert wrong <= {
+        "2024-01-12",
+        "2024-01-25",
+        "2024-01-26",
+        "2024-02-09",
+    }  # on the eve, and on the half day
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -188,7 +195,8 @@ def test_hours_that_move_are_believed_after_two_sessions(hours):
     """As those of New York do in UTC when clocks change."""
     moved = pd.Timestamp("2024-03-11")
     times = joined(
-        session(day + (pd.Timedelta(hours=hours) if day >= moved else pd.Timedelta(0)), *XNYS) for day in BUSINESS
+        session(day + (pd.Timedelta(hours=hours) if day >= moved else pd.Timedelta(0)), *XNYS)
+        for day in BUSINESS
     )
     assert set(mistakes(times, "2024-02-01")) & set(times[times >= "2024-03-13"]) == set()
 
@@ -297,7 +305,9 @@ def test_lines_are_bit_identical_in_every_mode_over_nights_and_weekends(market, 
 def test_bars_that_are_cut_off_change_nothing_before_them(asked):
     for count in (600, 450):
         index = copper()[:count]
-        feeds = pandas_feeds({"A": make_bars(600).iloc[:count].set_axis(index)}, timeframe=bt.TimeFrame.Minutes)
+        feeds = pandas_feeds(
+            {"A": make_bars(600).iloc[:count].set_axis(index)}, timeframe=bt.TimeFrame.Minutes
+        )
         record(cerebro_of(feeds), kronos(every=10))
     short = asked[1]
     np.testing.assert_array_equal(asked[0].future[: len(short)], short.future)
