@@ -22,7 +22,7 @@ class FeedActivity:
     their times each bar is a round; where one exchange closes after another, a round is a bar of each.
 
     The peers of a feed are those that had a bar together with its last one. Their next bar without it means that
-    it was suspended; the bars of other feeds mean nothing, since their exchange may be open while its own is closed.
+    it was suspended; the bars of other feeds mean nothing: their exchange may be open while its own is closed.
 
     Args:
         feeds: to watch.

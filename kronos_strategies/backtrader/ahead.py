@@ -58,10 +58,8 @@ class TimesAhead:
         self._timetable.begin(stamp // DAY)
         if self.step is None and self.timeframe in _OFFSETS:
             return _by_period(stamp, self.timeframe, self.compression, horizon)
-        if self.step is None:
-            found = self._days(stamp // DAY, horizon)
-        else:
-            found = self._intraday(stamp, horizon)
+        daily = self.step is None
+        found = self._days(stamp // DAY, horizon) if daily else self._intraday(stamp, horizon)
         return np.array(found, np.int64).astype("datetime64[ns]")
 
     def _days(self, day: int, horizon: int) -> list[int]:
@@ -134,6 +132,7 @@ class TimesAhead:
 
     def _session(self, day: int) -> tuple[int, int]:
         """Opening and closing of a day of the calendar, in the feed's own time."""
+        assert self.calendar is not None
         midnight = datetime.fromtimestamp(day * 86400, timezone.utc).replace(tzinfo=None)
         if isinstance(self.calendar, bt.TradingCalendar):
             times = self.calendar.schedule(midnight)  # in whatever zone it was asked in

@@ -40,7 +40,8 @@ class KronosBand(bt.Indicator):
     )
 
     def __init__(self) -> None:
-        bind_lines(BandLines(self.data, chair=find_chair(self), horizon=self.p.horizon), self)
+        chair, horizon = find_chair(self), self.p.horizon
+        bind_lines(BandLines(self.data, chair=chair, horizon=horizon), self)  # type: ignore[call-arg]
 
     def _plotlabel(self) -> list[object]:
         return [f"{self.p.horizon} bars ahead, {self.p.level:.0%} of paths"]

@@ -58,8 +58,11 @@ def forecast_settings(
 def outlooks_of(
     strategy: bt.Strategy, tape: ScoreTape, dates: pd.Series, forecasts: Forecasts
 ) -> pd.DataFrame:
-    """What each forecast said, indexed (datetime, instrument): columns lower, upper, and as far as they are known
-    level, horizon and the closes of the paths at the horizon, from 0 on.
+    """What each forecast said: a row a (datetime, instrument).
+
+    Returns:
+        Columns lower and upper, and as far as they are known level, horizon and the closes of the paths at the
+        horizon, called by their numbers from 0 on.
     """
     found, settings = tape.bands(dates), forecasts.settings
     if settings is None or not len(found):
@@ -125,13 +128,13 @@ def remarks(strategy: bt.Strategy, book: BookTape, shown: Shown) -> Iterator[str
     for early, fine in shown.early():
         yield (
             f"Bars of {early} are stamped before they are over: while {fine} has bars of the same period still to "
-            "come, their close is already shown, and nobody can trade on it. Stamp them with the end of the period, "
-            "or let cerebro.resampledata make them."
+            "come, their close is already shown, and nobody can trade on it. Stamp them with the end of the "
+            "period, or let cerebro.resampledata make them."
         )
     if len(strategy.cerebro.runningstrats) > 1:
         yield (
-            f"{len(strategy.cerebro.runningstrats)} strategies shared one broker: account, positions and returns are "
-            "those of all of them together."
+            f"{len(strategy.cerebro.runningstrats)} strategies shared one broker: account, positions and "
+            "returns are those of all of them together."
         )
     if getattr(getattr(broker, "p", None), "coc", False):
         yield (

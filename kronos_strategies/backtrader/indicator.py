@@ -34,8 +34,8 @@ class KronosIndicator(bt.Indicator):
     """What Kronos forecasts of a feed's next `horizon` bars; make one for each feed.
 
     Each asset is forecast every `every` bars of its own feed, from its last `lookback` traded bars and nothing
-    later; assets that are due at the same bar are forecast in one batch. With S paths p_s of closes, C the close and H the horizon, the lines
-    at the bar of a forecast are, and are known at its close:
+    later; assets that are due at the same bar are forecast in one batch. With S paths p_s of closes, C the close
+    and H the horizon, the lines at the bar of a forecast are, and are known at its close:
 
     - expected_return: mean of p_s[H] / C - 1, a simple return over the horizon.
     - volatility: root mean square of the paths' log returns over paths and steps, per bar.
@@ -89,7 +89,8 @@ class KronosIndicator(bt.Indicator):
     )
 
     def __init__(self) -> None:
-        bind_lines(ForecastLines(self.data, chair=find_chair(self)), self)
+        source = ForecastLines(self.data, chair=find_chair(self))  # type: ignore[call-arg]  # its metaclass takes them
+        bind_lines(source, self)
 
     def _plotlabel(self) -> list[object]:
         return [self.p.model, f"{self.p.horizon} bars ahead"]

@@ -31,7 +31,7 @@ def save_plot(
 ) -> Path:
     """Draw a strategy that has run: prices as candles, its indicators and observers; volume is left out.
 
-    Times are those of the first feed's zone. Open figures of matplotlib and its choice of a screen stay as they are.
+    Times are those of the first feed's zone. Open figures of matplotlib and its choice of screen stay as they are.
 
     Args:
         strategy: of what `cerebro.run()` returned.
@@ -132,7 +132,7 @@ def _move_marks(axes: Axes, distance: float) -> None:
     low, high = axes.get_ylim()
     for line in axes.get_lines():
         side = {"^": -1, "v": 1}.get(str(line.get_marker()))
-        if side is not None and line.get_label().endswith(("buy", "sell")):
+        if side is not None and str(line.get_label()).endswith(("buy", "sell")):
             line.set_ydata(
                 np.asarray(line.get_ydata(), float) / (1 + side * distance) + side * 0.04 * (high - low)
             )
@@ -143,9 +143,8 @@ def _widen(axes: Axes) -> None:
     """Make room for marks and bands that Backtrader would cut off, and for the legend above them."""
     low, high = axes.get_ylim()
     margin, reach = 0.04 * (high - low), BEYOND * (high - low)
-    values = [np.asarray(line.get_ydata(), float) for line in axes.get_lines() if len(line.get_xdata()) > 2]
-    marks = [line.get_linestyle() == "None" for line in axes.get_lines() if len(line.get_xdata()) > 2]
-    for value, is_mark in zip(values, marks, strict=True):
+    for line in axes.get_lines():
+        value, is_mark = np.asarray(line.get_ydata(), float), line.get_linestyle() == "None"
         inner = value[np.isfinite(value)]
         if not is_mark:
             inner = inner[(inner > low - reach) & (inner < high + reach)]
@@ -157,7 +156,7 @@ def _widen(axes: Axes) -> None:
 
 def _inches(axes: Axes) -> float:
     """How high a panel is."""
-    return float(axes.get_position().height * axes.figure.get_figheight())
+    return float(axes.get_window_extent().height / axes.figure.dpi)
 
 
 def _legend(axes: Axes) -> None:
@@ -165,7 +164,7 @@ def _legend(axes: Axes) -> None:
     legend = axes.get_legend()
     if legend is None:
         return
-    handles = legend.legend_handles
+    handles = [handle for handle in legend.legend_handles if handle is not None]
     names = [_PARAMS.sub("", text.get_text()).replace("\n", ": ") for text in legend.get_texts()]
     axes.legend(
         handles, names, loc="upper left", ncol=len(names), fontsize=7, frameon=False,

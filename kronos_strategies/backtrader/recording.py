@@ -22,7 +22,7 @@ class Recording:
         scores: by (datetime, instrument), column score: of each feed that had begun and not ended, at each
             rebalance; NaN where it had none.
         made: (datetime, instrument) of each forecast behind the scores.
-        outlooks: what these said, see `study_time_series`; without columns level and horizon where they are not known.
+        outlooks: what these said, see `study_time_series`; columns level and horizon only where they are known.
         trades: see `TradeStudy`.
         book, weights: see `BookTape.frame`.
         benchmark: closes of a feed to hold the book against; None without one.

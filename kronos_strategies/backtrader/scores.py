@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite, nan
+from typing import cast
 
 import backtrader as bt
 import pandas as pd
@@ -16,9 +17,10 @@ from kronos_strategies.backtrader.sources import find_sources, forecast_behind, 
 class ScoreTape:
     """The values of one line, feed by feed, at each rebalance.
 
-    A feed's line is what `sources.find_sources` finds; a feed without is not ranked. The first bar on which any feed
-    has a value is the first rebalance, and every `every` rounds of bars another follows, as `KronosRankStrategy`
-    trades: of feeds whose bars come at the same times each bar is a round, see `FeedActivity`.
+    A feed's line is what `sources.find_sources` finds; a feed without is not ranked. The first bar on which any
+    feed has a value is the first rebalance, and every `every` rounds of bars another follows, as
+    `KronosRankStrategy` trades: where all feeds have their bars at the same times each bar is a round, see
+    `FeedActivity`.
 
     Args:
         strategy: that runs.
@@ -91,16 +93,17 @@ class ScoreTape:
         index = pd.MultiIndex.from_tuples(rows, names=["datetime", "instrument"])
         return pd.DataFrame({"score": list(rows.values())}, index).sort_index()
 
-    def made(self, dates: pd.Series) -> pd.Index:
+    def made(self, dates: pd.Series) -> pd.MultiIndex:
         """(datetime, instrument) of every forecast behind the line, sorted; empty if the line does not tell."""
-        return self.bands(dates).index
+        return cast(pd.MultiIndex, self.bands(dates).index)
 
     def bands(self, dates: pd.Series) -> pd.DataFrame:
-        """Columns lower and upper (prices) of every forecast behind the line, indexed (datetime, instrument), sorted."""
+        """The band of every forecast behind the line: lower and upper, prices, by (datetime, instrument)."""
         rows = [(dates[bar], name, *band) for bar, made in self._made.items() for name, band in made.items()]
         frame = pd.DataFrame(rows, columns=["datetime", "instrument", "lower", "upper"])
-        types = {"datetime": "datetime64[ns]", "instrument": object, "lower": float, "upper": float}
-        return frame.astype(types).set_index(["datetime", "instrument"]).sort_index()
+        frame["datetime"] = frame["datetime"].astype("datetime64[ns]")
+        frame["instrument"] = frame["instrument"].astype(object)
+        return frame.set_index(["datetime", "instrument"]).astype(float).sort_index()
 
     def _is_current(self, name: str) -> bool:
         data = self._feeds[name]

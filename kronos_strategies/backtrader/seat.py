@@ -18,9 +18,10 @@ _BAR = ("datetime", "open", "high", "low", "close", "volume")
 class Schedule:
     """When forecasts are made.
 
-    Each feed's own bars are counted in spans of `every`, of which one begins with bar number `lookback`; an asset is
-    forecast on its first bar of a span on which it is traded and has a full window. So when it is forecast depends
-    on no other feed, and not on when a live feed delivers its bars. Feeds with the same bars are forecast together.
+    Each feed's own bars are counted in spans of `every`, of which one begins with bar number `lookback`; an asset
+    is forecast on its first bar of a span on which it is traded and has a full window. So when it is forecast
+    depends on no other feed, and not on when a live feed delivers its bars. Feeds with the same bars are forecast
+    together.
 
     Attributes:
         lookback: traded bars of a window.

@@ -53,8 +53,8 @@ class Clock:
 class Shown:
     """Bars of feeds, as far as a run has come; read when it stops.
 
-    Bars are dated in their feed's own zone, `zones.zone_of`: with the day where all feeds are daily or longer, else with
-    the time, of which an hour that clocks repeat is passed a tick later the second time.
+    Bars are dated in their feed's own zone, `zones.zone_of`: with the day where all feeds are daily or longer, else
+    with the time, of which an hour that clocks repeat is passed a tick later the second time.
 
     Args:
         feeds: by name.

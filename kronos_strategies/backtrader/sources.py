@@ -17,7 +17,7 @@ def find_sources(
     """What has the line, by name of the feed that it is computed from.
 
     A feed's own line comes first, then that of the first indicator that is computed from the feed, directly or from
-    other lines and indicators; then an attribute of the strategy of that name: a line, or several in a list or dict.
+    other lines and indicators; then an attribute of the strategy of that name: a line, or a list or dict of them.
     What is computed from several feeds belongs to the first of them.
 
     Raises:
@@ -31,14 +31,13 @@ def find_sources(
     named = [each for each in made if line in each.getlinealiases()]
     names = {id(data): name for name, data in feeds.items()}
     for own in [*named, *_kept(strategy, line)]:
-        name = names.get(id(feed_of(own)))
-        if name is not None:
-            found.setdefault(name, own)
+        if (known := names.get(id(feed_of(own)))) is not None:
+            found.setdefault(known, own)
     if not found:
-        known = {alias for each in made for alias in each.getlinealiases()}
+        lines = {alias for each in made for alias in each.getlinealiases()}
         raise ValueError(
             f"Neither a feed nor an indicator on one has a line {line!r} to rank by; the indicators have "
-            f"{', '.join(sorted(known)) or 'none'}. Name one of these as signal."
+            f"{', '.join(sorted(lines)) or 'none'}. Name one of these as signal."
         )
     return {name: found[name] for name in feeds if name in found}
 
@@ -61,9 +60,10 @@ def forecast_behind(own: bt.LineRoot) -> bt.LineSeries | None:
         if isinstance(each, bt.LineSeries) and set(COLUMNS) <= set(each.getlinealiases()):
             return each
         feed = _owner(each)
-        if isinstance(feed, bt.AbstractDataBase) and "age" in feed.getlinealiases():
-            if any(getattr(feed.lines, alias) is each for alias in COLUMNS):
-                return feed
+        if not isinstance(feed, bt.AbstractDataBase) or "age" not in feed.getlinealiases():
+            continue
+        if any(getattr(feed.lines, alias) is each for alias in COLUMNS):
+            return feed
     return None
 
 

@@ -44,9 +44,9 @@ class KronosRankStrategy(bt.Strategy):
     `haircut`, since a feed without bars fills no other order.
 
     A weight is a share of equity in notional value, price times `mult`, whatever the leverage or the margin of the
-    feed's `CommissionInfo`: a book of weights up to 1 owes nothing. Shares are sized by its `getsize`: whole ones by
-    default, parts of one or whole lots with `SteppedCommission`; futures by whole contracts, or by its step, and no
-    more than the cash pays the margin of. The account is taken to be the strategy's own.
+    feed's `CommissionInfo`: a book of weights up to 1 owes nothing. Shares are sized by its `getsize`: whole ones
+    by default, parts of one or whole lots with `SteppedCommission`; futures by whole contracts, or by its step, and
+    no more than the cash pays the margin of. The account is taken to be the strategy's own.
 
     Override `lines_of` for lines of another kind, `weights` to choose and to size otherwise, `next` to do more.
 

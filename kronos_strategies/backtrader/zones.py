@@ -41,14 +41,14 @@ def check_zone(data: bt.AbstractDataBase, name: str) -> None:
         return
     if zone_of(data) is None:
         log.warning(
-            "Feed '%s' is made of bars in the time zone %s, which Backtrader does not know: its days begin at midnight "
-            "of UTC. Pass tz='%s' to the feed that it is made of.",
+            "Feed '%s' is made of bars in the time zone %s, which Backtrader does not know: its days begin at "
+            "midnight of UTC. Pass tz='%s' to the feed that it is made of.",
             *(name, _given(data), _given(data)),
         )
     else:
         log.warning(
-            "Feed '%s' has no tz=: forecasts date its bars on the clock of its data, %s, but Backtrader itself shows "
-            "and compares them in UTC. Pass tz='%s' to the feed.",
+            "Feed '%s' has no tz=: forecasts date its bars on the clock of its data, %s, but Backtrader itself "
+            "shows and compares them in UTC. Pass tz='%s' to the feed.",
             *(name, _given(data), _given(data)),
         )
 

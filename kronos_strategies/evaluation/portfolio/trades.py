@@ -42,7 +42,7 @@ class TradeStudy:
 
     def metrics(self) -> dict[str, float]:
         """Flat figures by their names in metrics.json."""
-        row = self.table.loc["all"]
+        row = self.table.to_dict("index")["all"]
         names = {
             "trades": "trades",
             "trade_hit_rate": "hit_rate",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,12 +119,18 @@ def study_time_series(
     overlap = overlap_of(hold, bars_between)
     studies = []
     for name in names:
-        pairs = pd.DataFrame({"score": score, "outcome": outcome}).xs(name, level="instrument").sort_index()
+        pairs = _of(pd.DataFrame({"score": score, "outcome": outcome}), name)
         own = None
         if forecasts is not None and name in forecasts.index.get_level_values("instrument"):
-            own = forecasts.xs(name, level="instrument").sort_index()
+            own = _of(forecasts, name)
         studies.append(_study(str(name), pairs, overlap, market.closes[name].dropna(), own, signed))
     return TimeSeriesStudy(tuple(studies), str(score.name), hold, bars_between, overlap)
+
+
+def _of(frame: pd.DataFrame, name: object) -> pd.DataFrame:
+    """The rows of an instrument by datetime."""
+    own = frame[frame.index.get_level_values("instrument") == name]
+    return own.droplevel("instrument").sort_index()
 
 
 def _study(
@@ -170,9 +176,9 @@ def _bins(pairs: pd.DataFrame, overlap: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _distribution(closes: pd.Series, forecasts: pd.DataFrame | None) -> Mapping[str, object]:
+def _distribution(closes: pd.Series, forecasts: pd.DataFrame | None) -> dict[str, Any]:
     """What `InstrumentStudy` has of bands and paths."""
-    nothing: dict[str, object] = {
+    nothing: dict[str, Any] = {
         "bands": pd.DataFrame(columns=["outcome", "lower", "upper"], dtype=float),
         "coverage": None, "level": np.nan, "horizon": 0, "crps": np.nan, "crps_walk": np.nan,
         "crps_ensemble": np.nan, "crps_lead": None,
@@ -202,9 +208,9 @@ def _distribution(closes: pd.Series, forecasts: pd.DataFrame | None) -> Mapping[
     ends = forecasts[[column for column in forecasts if str(column).isdigit()]].to_numpy(float)
     if ends.shape[1] < 2 or not np.isfinite(ends).any():
         return found
-    moved = np.log(then / now).to_numpy()
+    moved = np.log((then / now).to_numpy())
     paths = np.log(ends / now.to_numpy()[:, None])
-    deviation = np.log(closes).diff().rolling(WALK_BARS).std()[forecasts.index] * np.sqrt(horizon)
+    deviation = closes.apply(np.log).diff().rolling(WALK_BARS).std()[forecasts.index] * np.sqrt(horizon)
     fair, walk = fair_crps(paths, moved), normal_crps(np.zeros(len(moved)), deviation.to_numpy(), moved)
     both = np.isfinite(fair) & np.isfinite(walk)
     if not both.any():

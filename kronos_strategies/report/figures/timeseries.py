@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
@@ -17,7 +19,8 @@ from kronos_strategies.report.figures.base import (
     level,
     small,
     stamps,
-)
+    translucent,
+)  # fmt: skip
 from kronos_strategies.report.figures.marks import line, points
 from kronos_strategies.report.formats import is_timed
 
@@ -26,7 +29,7 @@ MAX_DOTS = 4000
 
 
 def added(study: InstrumentStudy) -> go.Figure:
-    """Running sum of what each date adds to the correlation, as a share of all dates: its end is the correlation."""
+    """Running sum of what each date adds to the correlation, as a share of all: its end is the correlation."""
     defined = study.pairs["added"].dropna()
     running = (defined.cumsum() / max(len(defined), 1)).rename("added")
     return level(
@@ -132,8 +135,7 @@ def lengths(frame: pd.DataFrame) -> go.Figure:
     edges = np.unique(np.linspace(bars.min(), bars.max() + 1, 16).round().astype(int))
     counts, _ = np.histogram(bars, edges)
     names = [
-        f"{first}" if after - first == 1 else f"{first} to {after - 1}"
-        for first, after in zip(edges[:-1], edges[1:], strict=True)
+        f"{first}" if after - first == 1 else f"{first} to {after - 1}" for first, after in pairwise(edges)
     ]
     shown = go.Bar(x=names, y=counts.tolist(), name="trades", marker={"color": BLUE, "line": {"width": 0}})
     return figure([shown], Axis("trades", ",d"), Axis("bars held", kind="category"))

@@ -37,8 +37,9 @@ def time_series_section(study: TimeSeriesStudy) -> Section:
     return Section(
         "time-series",
         "Over time",
-        f"Each score is compared with the return over {bars(study.hold)} from one bar after it, {bars(study.bars_between)} "
-        f"from score to score.{overlap} Intervals are at 95% and allow for it, by {method}.",
+        f"Each score is compared with the return over {bars(study.hold)} from one bar after it, with "
+        f"{bars(study.bars_between)} from score to score.{overlap} Intervals are at 95% and allow for overlap, "
+        f"by {method}.",
         tiles(study),
         tuple(parts),
     )
@@ -144,7 +145,7 @@ def over_time(study: TimeSeriesStudy) -> Charts:
             [figures.scatter(each, study.score) for each in study.instruments], picks, NO_PAIR,
         ),
         choice(
-            "added", "Where the correlation comes from", "Its running sum over dates: a steady slope is steady skill.",
+            "added", "Where the correlation comes from", "Its running sum: a steady slope is steady skill.",
             [figures.added(each) for each in study.instruments], picks, NO_PAIR,
         ),
     )  # fmt: skip
@@ -164,6 +165,11 @@ def banded(study: TimeSeriesStudy) -> Charts:
             [figures.bands(each) for each in study.instruments], picks, NO_BAND, wide=True,
         ),
     )  # fmt: skip
+
+
+def _picks(study: TimeSeriesStudy) -> list[Pick]:
+    names = tuple(each.name for each in study.instruments)
+    return [Pick("Instrument", names)] if len(names) > 1 else []
 
 
 def _test(name: str, test: MeanTest | None) -> dict[str, float]:

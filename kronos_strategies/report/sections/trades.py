@@ -31,7 +31,7 @@ def trades_section(study: TradeStudy) -> Section:
 
 def tiles(study: TradeStudy) -> tuple[Tile, ...]:
     """The headline."""
-    row = study.table.loc["all"]
+    row = study.table.to_dict("index")["all"]
     return (
         Tile("Trades", count(row["trades"]), f"{count(study.open)} still open"),
         Tile("With a profit", percent(row["hit_rate"])),

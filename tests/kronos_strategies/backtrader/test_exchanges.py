@@ -96,7 +96,7 @@ def test_a_position_in_an_exchange_that_is_closed_for_the_night_is_not_taken_for
         "C": hours(bars["C"], "12:00:00", 12),
     }
     ran = run(bars, mode=mode, ended_after=5)
-    assert [size > 0 for name, size, _ in filled(ran) if name == "A"][0]
+    assert next(size > 0 for name, size, _ in filled(ran) if name == "A")
     held = [previous.get("A", 0.0) for _, previous, *_ in list(ran.decided.values())[1:]]
     assert min(held) > 0
 

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-matplotlib = pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib")
+import matplotlib
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
@@ -84,7 +85,11 @@ def test_marks_stand_at_the_bars_that_traded(drawn, mode):
     figure = drawn(panel, mode)
     days = panel["A"].index
     for name, bars in panel.items():
-        axes = next(axes for axes, title in zip(figure.axes, panels(figure), strict=True) if title == f"{name} (1 Day)")
+        axes = next(
+            axes
+            for axes, title in zip(figure.axes, panels(figure), strict=True)
+            if title == f"{name} (1 Day)"
+        )
         found = []
         for line in axes.get_lines():
             if line.get_marker() in ("^", "v"):
@@ -98,7 +103,9 @@ def test_marks_stand_at_the_bars_that_traded(drawn, mode):
 )
 def test_marks_and_legends_stay_within_their_panels(drawn, options):
     bars = session_bars(4, 30, options["seed"])
-    figure = drawn({"A": bars.tz_localize("UTC") if options.get("aware") else bars}, tz=options.get("tz"), **FIVE)
+    figure = drawn(
+        {"A": bars.tz_localize("UTC") if options.get("aware") else bars}, tz=options.get("tz"), **FIVE
+    )
     figure.canvas.draw()
     for axes in figure.axes:
         low, high = axes.get_ylim()
@@ -144,4 +151,3 @@ def test_open_figures_stay_as_they_are(drawn):
     assert len(mine.axes) == 1
     assert matplotlib.get_backend() == screen
     pyplot.close(mine)
-

@@ -74,8 +74,8 @@ def test_a_zone_that_backtrader_does_not_know_of_is_said_once(caplog):
     with caplog.at_level(logging.WARNING):
         record(cerebro_of(pandas_feeds({"A": make_bars(30).tz_localize("Asia/Shanghai")})))
     assert [r.getMessage() for r in caplog.records if "tz='Asia/Shanghai'" in r.getMessage()] == [
-        "Feed 'A' has no tz=: forecasts date its bars on the clock of its data, Asia/Shanghai, but Backtrader itself "
-        "shows and compares them in UTC. Pass tz='Asia/Shanghai' to the feed."
+        "Feed 'A' has no tz=: forecasts date its bars on the clock of its data, Asia/Shanghai, but Backtrader "
+        "itself shows and compares them in UTC. Pass tz='Asia/Shanghai' to the feed."
     ]
     caplog.clear()
     record(cerebro_of(pandas_feeds({"A": make_bars(30)})))
