@@ -32,7 +32,8 @@ def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
     )
     distribution = portfolio = time_series = trades = None
     own = evidence.scores.iloc[:, 0]
-    if own.index.get_level_values("instrument").nunique() < about.min_names:
+    names = own.index.get_level_values("instrument").nunique()
+    if names < about.min_names:
         time_series = study_time_series(
             own,
             evidence.labels[about.hold],
@@ -50,7 +51,8 @@ def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
             evidence.paths, evidence.provenance, evidence.market, label, evidence.overlap, about.min_names
         )
     if evidence.result is not None:
-        portfolio = study_portfolio(evidence.result, evidence.exposures, about.trials)
+        exposures = evidence.exposures if names > 1 else None  # one name is always the middle of itself
+        portfolio = study_portfolio(evidence.result, exposures, about.trials)
     return Report(
         title=about.title,
         ledger=about.ledger,

@@ -65,42 +65,34 @@ def scatter(study: InstrumentStudy, score: str) -> go.Figure:
 
 
 def bands(study: InstrumentStudy) -> go.Figure:
-    """The band of the latest forecasts and the outcomes, inside it and outside."""
+    """The band of the latest forecasts and the outcomes, inside it and outside; one place a forecast."""
     frame = study.bands.dropna().tail(LATEST)
-    at = stamps(frame.index)
-    inside = (frame["lower"] <= frame["outcome"]) & (frame["outcome"] <= frame["upper"])
-    form = "%d %b %Y, %H:%M" if is_timed(frame.index) else "%d %b %Y"
-    ends = [
-        each for low, high in zip(frame["lower"], frame["upper"], strict=True) for each in (low, high, np.nan)
-    ]
+    at = np.array(stamps(frame.index), dtype=object)
+    inside = ((frame["lower"] <= frame["outcome"]) & (frame["outcome"] <= frame["upper"])).to_numpy()
+    ends = frame[["lower", "upper"]].assign(gap=np.nan).to_numpy().ravel()
     band = go.Scatter(
-        x=[each for time in at for each in (time, time, time)],
+        x=np.repeat(at, 3).tolist(),
         y=small(ends),
         name=f"{study.level:.0%} band",
         mode="lines",
-        line={"width": 4, "color": translucent(BLUE, 0.3)},
+        line={"width": 3, "color": translucent(BLUE, 0.4)},
         hoverinfo="skip",
     )
-    traces: list[go.Scatter] = [band]
+    traces = [band]
     for chosen, name, color in ((inside, "outcome inside", GREEN), (~inside, "outcome outside", VERMILLION)):
-        own = frame[chosen]
         traces.append(
             go.Scatter(
-                x=stamps_like(own.index, at),
-                y=small(own["outcome"]),
+                x=at[chosen].tolist(),
+                y=small(frame["outcome"][chosen]),
                 name=name,
                 mode="markers",
                 marker={"size": 6, "color": color, "symbol": "circle" if color == GREEN else "x"},
-                xhoverformat=form,
             )
         )
-    return level(figure(traces, Axis("return over the horizon", ".2%"), hover="closest"), 0.0)
-
-
-def stamps_like(index: pd.Index, at: list[str]) -> list[str]:
-    """ISO times with as much of the time of day as the whole series has."""
-    form = "%Y-%m-%d %H:%M" if any(":" in each for each in at[:1]) else "%Y-%m-%d"
-    return list(pd.DatetimeIndex(index).strftime(form))
+    forecasts = Axis("", kind="category")
+    drawn = figure(traces, Axis("return over the horizon", ".2%"), forecasts, hover="closest")
+    drawn.update_xaxes(nticks=8, tickangle=0, categoryorder="array", categoryarray=at.tolist())
+    return level(drawn, 0.0)
 
 
 def trades(frame: pd.DataFrame) -> go.Figure:
@@ -132,7 +124,7 @@ def lengths(frame: pd.DataFrame) -> go.Figure:
     bars = frame["bars"].dropna().astype(int)
     if not len(bars):
         return figure([go.Bar(x=[], y=[])], Axis("trades"))
-    edges = np.unique(np.linspace(bars.min(), bars.max() + 1, 16).round().astype(int))
+    edges = np.unique(np.linspace(bars.min(), bars.max() + 1, 11).round().astype(int))
     counts, _ = np.histogram(bars, edges)
     names = [
         f"{first}" if after - first == 1 else f"{first} to {after - 1}" for first, after in pairwise(edges)

@@ -132,6 +132,7 @@ def costs(study: PortfolioStudy) -> Table:
 
 def traded(study: PortfolioStudy) -> Charts:
     """What trading cost, and would have cost."""
+    short = figures.is_short(study.result)
     return gather(
         chart("by-costs", "Return by costs", "Gross less turnover times costs.", figures.costs(study), NO_BAR),
         chart(
@@ -139,7 +140,8 @@ def traded(study: PortfolioStudy) -> Charts:
             figures.cost_paid(study.result), NO_BAR,
         ),
         chart(
-            "turnover", "Turnover", "Bought and sold, a bar; mean over the bars of each month.",
+            "turnover", "Turnover",
+            f"Bought and sold, a bar; mean over the bars of each {'day' if short else 'month'}.",
             figures.turnover(study.result), NO_BAR, wide=True,
         ),
     )  # fmt: skip

@@ -15,7 +15,8 @@ NO_TRADE = "No trade was closed."
 
 def trades_section(study: TradeStudy) -> Section:
     """Of a `TradeStudy`."""
-    open_ = f" {count(study.open)} were still open at the end and count for nothing." if study.open else ""
+    were = "one was" if study.open == 1 else f"{count(study.open)} were"
+    open_ = f" Not counted: {were} still open at the end." if study.open else ""
     return Section(
         "trades",
         "Trades",
@@ -48,13 +49,13 @@ def figures_of(study: TradeStudy) -> Table:
         number("trades", "Trades", count),
         number("hit_rate", "With a profit", percent),
         number("profit_factor", "Profit factor", two),
+        number("profit", "Profit", general),
+        number("bars", "Bars held", lambda value: decimals(value, 1)),
         number("mean_return", "Mean return", percent_two),
         number("mean_win", "Mean of profits", percent_two),
         number("mean_loss", "Mean of losses", percent_two),
         number("best", "Best", percent_two),
         number("worst", "Worst", percent_two),
-        number("bars", "Bars held", lambda value: decimals(value, 1)),
-        number("profit", "Profit", general),
     )
     frame = study.table[study.table["trades"] > 0].rename_axis("side")
     return table("trade-figures", "Closed trades; profit in money.", frame, columns)
