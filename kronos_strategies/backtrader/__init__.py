@@ -6,7 +6,8 @@ schedule; hub.py what batches a strategy's assets; indicator.py and band.py its 
 lines of a feed; optimise.py and plot.py what Backtrader leaves to its user; strategy.py the portfolio rules,
 account.py what positions are worth, activity.py which feeds have bars. coefficient.py and tearsheet.py are
 analyzers: sources.py which lines they judge, shown.py, scores.py, book.py and trades.py what they read of feeds,
-lines and account; recording.py what they leave; describe.py, cautions.py and evidence.py what a report is made from.
+lines and account; recording.py what they leave; describe.py, cautions.py and evidence.py what a report is made
+from.
 """
 
 from kronos.extras import MissingExtra

@@ -55,16 +55,14 @@ def forecast_settings(
     return Forecasts(settings, ",".join(sorted(together)), first.p.level)
 
 
-def outlooks_of(
-    strategy: bt.Strategy, tape: ScoreTape, dates: pd.Series, forecasts: Forecasts
-) -> pd.DataFrame:
+def outlooks_of(strategy: bt.Strategy, tape: ScoreTape, shown: Shown, forecasts: Forecasts) -> pd.DataFrame:
     """What each forecast said: a row a (datetime, instrument).
 
     Returns:
         Columns lower and upper, and as far as they are known level, horizon and the closes of the paths at the
         horizon, called by their numbers from 0 on.
     """
-    found, settings = tape.bands(dates), forecasts.settings
+    found, settings = tape.bands(shown), forecasts.settings
     if settings is None or not len(found):
         return found
     first = next(own for own in tape.forecasts.values() if isinstance(own, KronosIndicator))

@@ -38,8 +38,7 @@ def evidence_of(run: Recording) -> Evidence:
     keys, market, result = run.keys, Market.of(run.panel), run.result
     if not len(keys):
         raise ValueError(
-            f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback, and "
-            "resampled bars without the feed that they are made of: scores are read on the strategy's own bars."
+            f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
         )
     names = keys.get_level_values("instrument").nunique()
     naive, scarce = _naive(run, market, keys)

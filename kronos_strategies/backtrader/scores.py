@@ -51,10 +51,11 @@ class ScoreTape:
         first = next(iter([*self.forecasts.values(), *self.sources.values()]))
         self.every = int(every or getattr(strategy.p, "every", 0) or _own_every(first) or 1)
         self._activity = FeedActivity(self._feeds.values())
-        self._bars: dict[int, tuple[list[float], list[bool]]] = {}  # by the strategy's number of bars
-        self._made: dict[
-            int, dict[str, tuple[float, float]]
-        ] = {}  # who was forecast at that bar: lower, upper
+        self._bars: dict[
+            int, tuple[list[float], list[tuple[int, bool]]]
+        ] = {}  # by the strategy's number of bars
+        # By the strategy's number of bars: who was forecast, the bars that its feed had then, lower, upper.
+        self._made: dict[int, dict[str, tuple[int, float, float]]] = {}
         self._rebalanced: dict[Rhythm, int] | None = None  # rounds so far at the last rebalance
 
     def see(self) -> None:
@@ -64,7 +65,7 @@ class ScoreTape:
         for name, own in self.forecasts.items():
             if self._is_current(name) and self._reads(name, own, "age") == 0:
                 band = (self._reads(name, own, "lower"), self._reads(name, own, "upper"))
-                self._made.setdefault(bar, {})[name] = band
+                self._made.setdefault(bar, {})[name] = (len(self._feeds[name]), *band)
         rounds = self._activity.rounds
         if bar not in self._bars and self._rebalanced is not None:
             since = max(count - self._rebalanced[rhythm] for rhythm, count in rounds.items())
@@ -72,11 +73,14 @@ class ScoreTape:
                 return
         values = [self._reads(name, own, self._line) for name, own in self.sources.items()]
         if any(map(isfinite, values)):
-            self._bars[bar] = (values, [len(data) > 0 for data in self._feeds.values()])
+            self._bars[bar] = (values, [self._dated_by(name) for name in self._feeds])
             self._rebalanced = dict(rounds)
 
     def frame(self, shown: Shown, dates: pd.Series) -> pd.DataFrame:
         """A row a (datetime, instrument) of a feed that had begun and not ended, at each rebalance.
+
+        A row is dated with the feed's own bar. Where a daily feed had none at that bar of the strategy, since it
+        was suspended or its exchange closes at another time, with the strategy's date.
 
         Args:
             shown: of the run.
@@ -86,24 +90,33 @@ class ScoreTape:
             Frame indexed (datetime, instrument), sorted, column score: NaN where there was none.
         """
         rows = {}
-        for bar, (values, begun) in self._bars.items():
-            for name, value, there in zip(self.sources, values, begun, strict=True):
-                if there and dates[bar] <= shown.last[name]:
-                    rows[dates[bar], name] = value
+        for bar, (values, bars) in self._bars.items():
+            for name, value, (count, own) in zip(self.sources, values, bars, strict=True):
+                date = shown.date(name, count) if count and (own or not shown.daily) else dates[bar]
+                if count and date <= shown.last[name]:
+                    rows[date, name] = value
         index = pd.MultiIndex.from_tuples(rows, names=["datetime", "instrument"])
         return pd.DataFrame({"score": list(rows.values())}, index).sort_index()
 
-    def made(self, dates: pd.Series) -> pd.MultiIndex:
+    def made(self, shown: Shown) -> pd.MultiIndex:
         """(datetime, instrument) of every forecast behind the line, sorted; empty if the line does not tell."""
-        return cast(pd.MultiIndex, self.bands(dates).index)
+        return cast(pd.MultiIndex, self.bands(shown).index)
 
-    def bands(self, dates: pd.Series) -> pd.DataFrame:
+    def bands(self, shown: Shown) -> pd.DataFrame:
         """The band of every forecast behind the line: lower and upper, prices, by (datetime, instrument)."""
-        rows = [(dates[bar], name, *band) for bar, made in self._made.items() for name, band in made.items()]
+        rows = [
+            (shown.date(name, count), name, *band)
+            for made in self._made.values()
+            for name, (count, *band) in made.items()
+        ]
         frame = pd.DataFrame(rows, columns=["datetime", "instrument", "lower", "upper"])
         frame["datetime"] = frame["datetime"].astype("datetime64[ns]")
         frame["instrument"] = frame["instrument"].astype(object)
         return frame.set_index(["datetime", "instrument"]).astype(float).sort_index()
+
+    def _dated_by(self, name: str) -> tuple[int, bool]:
+        """How many bars a feed has had, and whether the last one is of this bar of the strategy."""
+        return len(self._feeds[name]), self._is_current(name)
 
     def _is_current(self, name: str) -> bool:
         data = self._feeds[name]

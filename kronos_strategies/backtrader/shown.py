@@ -72,6 +72,7 @@ class Shown:
         spans = {
             name: self._dated(local_times(self._read[name].utc, data)) for name, data in self._feeds.items()
         }
+        self._dates = spans
         self.first = {name: dates[0] if len(dates) else pd.NaT for name, dates in spans.items()}
         self.last = {name: dates[-1] if len(dates) else pd.NaT for name, dates in spans.items()}
 
@@ -83,6 +84,10 @@ class Shown:
         for name in np.unique(told_by):
             local[told_by == name] = local_times(utc[told_by == name], self._feeds[name])
         return pd.Series(self._dated(local), index=list(clock.bars))
+
+    def date(self, name: str, count: int) -> pd.Timestamp:
+        """Of a feed's bar number `count`, the first of which is 1."""
+        return self._dates[name][count - 1]
 
     def dated(self, name: str, stamps: np.ndarray) -> np.ndarray:
         """Backtrader's times of a feed's bars, of any shape, as their dates, datetime64[ns]; NaT for NaN."""

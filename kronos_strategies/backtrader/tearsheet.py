@@ -40,11 +40,13 @@ class KronosTearSheet(bt.Analyzer):
         cerebro.addanalyzer(KronosTearSheet, benchmark="SPY", title="Top 10")
         strategy.analyzers.kronostearsheet.report("out/report")
 
-    Scores are read on the strategy's own bars: resampled feeds beside what they are made of have none. The account
-    is taken to be the strategy's own. Returns are those of each strategy bar, from the bar of the first
-    purchase on; of several bars of one date together. The first benchmark is the feed that `benchmark` names, then
-    come all ranked feeds at equal weights. The section on the distribution needs paths, which are kept where the
-    indicator has a `store`, or in the folder `forecasts`.
+    Scores are dated with the bars of their own feeds, resampled ones too. The account is taken to be the strategy's
+    own. Returns are those of each strategy bar, from the bar of the first purchase on; of several bars of one date
+    together. The first benchmark is the feed that `benchmark` names, then come all ranked feeds at equal weights.
+
+    Fewer feeds than `min_names` are judged one by one over time, for which the run keeps what was forecast. The
+    section on the distribution needs all paths, which are kept where the indicator has a `store`, or in the folder
+    `forecasts`.
 
     Params:
         signal, every, hold, price: see `InformationCoefficient`.
@@ -117,8 +119,8 @@ class KronosTearSheet(bt.Analyzer):
             min_names=int(self.p.min_names),
             panel=shown.panel(list(tape.sources)),
             scores=tape.frame(shown, dates),
-            made=tape.made(dates),
-            outlooks=outlooks_of(self.strategy, tape, dates, forecasts),
+            made=tape.made(shown),
+            outlooks=outlooks_of(self.strategy, tape, shown, forecasts),
             trades=self._trades.frame(shown),
             book=book,
             weights=weights,

@@ -168,3 +168,48 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
         from kronos_strategies.report.verdict import judge
 
         assert judge(cerebro.run()[0].analyzers.sheet.summary).headline == headline
+
+
+def test_a_resampled_feed_is_judged_on_its_own_bars():
+    fine = session_bars(60, 6)
+
+    class OnDays(bt.Strategy):
+        def __init__(self):
+            self.kronos = KronosIndicator(self.getdatabyname("days"), **SETTINGS)
+
+    cerebro = bt.Cerebro(stdstats=False)
+    feed = bt.feeds.PandasData(dataname=fine, **FIVE)
+    cerebro.adddata(feed, name="fine")
+    cerebro.resampledata(feed, name="days", timeframe=bt.TimeFrame.Days)
+    cerebro.addstrategy(OnDays)
+    cerebro.addanalyzer(KronosTearSheet, _name="sheet")
+    (own,) = cerebro.run()[0].analyzers.sheet.summary.time_series.instruments
+    rules = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    days = fine.groupby(fine.index.normalize()).agg(rules)
+    (plain,) = sheet_of(days, sheet={"every": SETTINGS["every"]}).summary.time_series.instruments
+    assert own.correlation.dates >= 7
+    assert list(own.pairs.index.normalize()) == list(plain.pairs.index[: len(own.pairs)])
+    known = own.pairs["outcome"].notna().to_numpy()
+    np.testing.assert_allclose(own.pairs["outcome"][known], plain.pairs["outcome"][: len(known)][known])
+
+
+def test_feeds_in_zones_of_their_own_are_dated_with_their_own_bars():
+    """London and New York trade at the same moments, which their clocks show five hours apart."""
+    moments = pd.DatetimeIndex(
+        [
+            day + pd.Timedelta(minutes=875 + 5 * i)
+            for day in pd.bdate_range("2024-01-08", periods=12)
+            for i in range(12)
+        ]
+    )
+    cerebro = bt.Cerebro(stdstats=False)
+    for seed, zone in enumerate(("Europe/London", "America/New_York")):
+        feed = bt.feeds.PandasData(dataname=make_bars(144, seed).set_axis(moments), tz=zone, **FIVE)
+        cerebro.adddata(feed, name=zone)
+    cerebro.addstrategy(Following)
+    cerebro.addanalyzer(KronosTearSheet, _name="sheet")
+    evidence = cerebro.run()[0].analyzers.sheet.evidence
+    for zone in ("Europe/London", "America/New_York"):
+        stamps = evidence.scores.xs(zone, level="instrument").index
+        assert len(stamps) > 20
+        assert stamps.isin(moments.tz_localize("UTC").tz_convert(zone).tz_localize(None)).all()
