@@ -169,7 +169,8 @@ class ForecastSettings:
 
         post = self.postprocessing()
         calibration = None if post.calibration is None else post.calibration.id
-        key = predictor.provenance(sampling, ""), calibration, post.limits, post.candles
+        known = predictor.provenance(sampling, "")
+        key = (known, calibration, post.limits, post.candles) if known.weights_sha256 else None
         named = post.calibration is not None or post.limits is not None
         return _remembered(key, windows, compute, progress, named)
 
@@ -179,7 +180,8 @@ class ForecastSettings:
         if self.store is not None:
             return ForecastStore(self.store).head_outputs(predictor, head, windows, spec)
         known = predictor.provenance(self.sampling(), "")
-        key = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
+        reads = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
+        key = reads if known.weights_sha256 else None
         return _remembered(key, windows, lambda missing, _: head(predictor.embed(missing)), silent)
 
     def _readers(self) -> list[HeadReader]:
@@ -221,14 +223,23 @@ _MEMORY: dict[Hashable, dict[bytes, np.ndarray]] = {}
 
 
 def _remembered(
-    key: Hashable,
+    key: Hashable | None,
     windows: Windows,
     compute: Callable[[Windows, Callable[[int], None]], np.ndarray],
     progress: ProgressReport,
     named: bool = False,
 ) -> np.ndarray:
-    """A row for each window: those in the memory of `key`, the others from `compute`; `named` as in `_digests`."""
-    memory = _MEMORY.setdefault(key, {})
+    """A row for each window: those in the memory of `key`, the others from `compute`.
+
+    Args:
+        key: all that rows depend on besides their windows; None where nothing tells weights apart, as of networks
+            that may have been changed in place, so that nothing can be remembered.
+        windows: N of them.
+        compute: rows of some windows.
+        progress: called as progress(windows done, N).
+        named: as in `_digests`.
+    """
+    memory = {} if key is None else _MEMORY.setdefault(key, {})
     digests = _digests(windows, named)
     missing = np.array([digest not in memory for digest in digests])
     known = int((~missing).sum())
