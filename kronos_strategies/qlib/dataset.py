@@ -169,7 +169,7 @@ class KronosDataset(DatasetH):
             start, end = self.segments[segment]
         else:
             raise ValueError(
-                f"The dataset has no segment '{segment}'. Choose one of {sorted(self.segments)}, or give a slice of "
+                f"The dataset has no segment '{segment}'. Choose one of {sorted(self.segments)}, or a slice of "
                 "dates."
             )
         calendar = D.calendar(freq=self.freq)
