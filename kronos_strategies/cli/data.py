@@ -42,7 +42,7 @@ def import_files(
     append: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Import daily bars from CSV or parquet files, and say what was understood and what was dropped.
+    """Import bars, daily or within the day, from CSV or parquet files, and say what was understood and what was dropped.
 
     For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
 
@@ -69,6 +69,7 @@ def import_files(
     from kronos.io.rows import ReadOptions
     from kronos_strategies.data.append import append_days
     from kronos_strategies.data.importer import import_bars, import_benchmarks
+    from kronos_strategies.data.qlib_bins import FREQUENCIES
     from kronos_strategies.data.qlib_store import check_target, read_summary, write_store
     from kronos_strategies.data.regions import REGIONS, default_market, guess_region
 
@@ -87,6 +88,8 @@ def import_files(
         )
         _show_ledger("benchmarks", index_report)
         source["benchmarks"] = index_report.ledger()
+    frequency = report.frequency if report.frequency in FREQUENCIES else "1day"
+    _check_frequency(known, frequency)
     symbols = bars["instrument"].unique()
     rules = REGIONS[region] if region else guess_region(symbols)
     market, source["region"] = market or _market_of(known) or default_market(rules, symbols), rules.name
@@ -114,6 +117,7 @@ def import_files(
             source=source,
             overwrite=overwrite or append,
             progress=progress,
+            frequency=frequency,
         )
     _show_store(summary, market, remark)
 
@@ -157,6 +161,16 @@ def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple
         return listing_spans(bars), LISTING, remark
     spans, unknown = import_membership(file, bars, pad_codes)
     return spans, fingerprint(file), f"{unknown} of the members in {file} have no bars and are left out."
+
+
+def _check_frequency(known: StoreSummary | None, frequency: str) -> None:
+    from kronos_strategies.data.qlib_bins import DAY, FREQUENCIES
+
+    if known is not None and known.freq != FREQUENCIES.get(frequency, DAY):
+        raise ValueError(
+            f"The store {known.path} has bars of {known.freq} and the files have {frequency}. Import these into a store "
+            "of their own."
+        )
 
 
 def _market_of(known: StoreSummary | None) -> str | None:
@@ -211,7 +225,7 @@ def _show_store(summary: StoreSummary, market: str, remark: str) -> None:
     table = Table(show_header=False)
     table.add_row("store", str(summary.path))
     table.add_row("days", f"{summary.start} to {summary.end}")
-    table.add_row("bars", f"{summary.rows:,}")
+    table.add_row("bars", f"{summary.rows:,} of {summary.freq}")
     table.add_row("markets", ", ".join(f"{name} ({count})" for name, count in summary.markets.items()))
     table.add_row("benchmarks", ", ".join(summary.benchmarks) or "none")
     table.add_row("traded as", str(region_of_store(summary.path)))

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kronos_strategies.data.qlib_store import StoreSummary
 
-TOPK, N_DROP, LOOKBACK, BENCHMARK = 50, 5, 90, "SH000300"  # of the workflow files, on a store that is named
+TOPK, LOOKBACK = 50, 90  # of the workflow files, on a store that is named
+INTRADAY = "kronos_crypto.yaml"
+USUAL = {  # region, market and benchmark of each
+    "kronos_csi300.yaml": ("cn", "csi300", "SH000300"),
+    "kronos_us.yaml": ("us", "us", None),
+    INTRADAY: ("us", "crypto", None),
+}
 
 
 def qrun_command(settings: Mapping[str, str], config: str = "kronos_csi300.yaml") -> str:
@@ -38,39 +44,44 @@ def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
     Returns:
         settings that differ from those of the workflow file; its name.
     """
-    from kronos_strategies.data.qlib_bins import bin_folder, read_market
+    from kronos_strategies.data.qlib_bins import DAY, bin_folder, read_market, store_freq
     from kronos_strategies.data.qlib_store import MANIFEST, read_summary
     from kronos_strategies.data.regions import region_of_store
 
-    region, settings = region_of_store(store), {}
-    if market != ("us" if region.config == "kronos_us.yaml" else "csi300"):
+    region, freq = region_of_store(store), store_freq(store)
+    config = region.config if freq == DAY else INTRADAY
+    usual_region, usual_market, usual_benchmark = USUAL[config]
+    settings = {}
+    if freq not in (DAY, "60min"):
+        settings["KRONOS_FREQ"] = freq
+    if market != usual_market:
         settings["KRONOS_MARKET"] = market
     known = read_summary(store).benchmarks if (store / MANIFEST).is_file() else ()
-    default = None if region.config == "kronos_us.yaml" else BENCHMARK
-    if default is None or not bin_folder(store, default).is_dir():
+    if usual_benchmark is None or not bin_folder(store, usual_benchmark).is_dir():
         settings["KRONOS_BENCHMARK"] = known[0] if known else "market"
     stays = read_market(store, market)
     members = int((stays["end"] >= stays["end"].max()).sum())
     topk = max(1, members // 6)
     if members < 0.9 * 6 * TOPK or members > 1.1 * 6 * TOPK:
         settings |= {"KRONOS_TOPK": str(topk), "KRONOS_N_DROP": str(max(1, topk // 10))}
-    if region.name == "tw":
-        settings["KRONOS_REGION"] = "tw"
-    return settings, region.config
+    if region.name != usual_region:
+        settings["KRONOS_REGION"] = region.name
+    return settings, config
 
 
 def next_run(summary: StoreSummary, market: str) -> str:
-    """The run that fits a store that was just made: its last year, or the second half of a shorter one."""
+    """The run that fits a store that was just made: its last year, or month of bars within the day, or half."""
     from pandas import Timedelta, Timestamp
 
-    from kronos_strategies.data.qlib_bins import read_calendar
+    from kronos_strategies.data.qlib_bins import DAY, read_calendar
 
     trade, config = trade_settings(summary.path, market)
     settings = {"KRONOS_QLIB_DATA": str(summary.path), **trade}
     whole = config == "kronos_csi300.yaml" and summary.start <= "2022-07-01" and summary.end >= "2023-12-28"
     if not whole:
         first, last = Timestamp(summary.start), Timestamp(summary.end)
-        start = max(last - Timedelta(days=365), first + (last - first) / 2).normalize()
+        most = Timedelta(days=365 if summary.freq == DAY else 30)
+        start = max(last - most, first + (last - first) / 2).normalize()
         before = int((read_calendar(summary.path) < start).sum())
         if before < LOOKBACK:
             settings["KRONOS_LOOKBACK"] = str(max(2, before))

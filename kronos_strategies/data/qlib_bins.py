@@ -4,12 +4,15 @@
     instruments/<market>.txt               symbol, first day, last day; several rows where a member came back
     features/<symbol>/<field>.day.bin      float32: index of the first day, then a value a day (NaN: no bar)
 
+Bars of another frequency have its name in the place of "day", e.g. 5min, and times in the place of days.
+
 Qlib's convention: $close = raw * $factor, $volume = raw / $factor, $amount raw, and $change = $close /
 previous traded $close - 1, from which its exchange tells the days at a price limit.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +25,12 @@ from kronos.bars import PRICES
 from kronos_strategies.data.tidy import SPAN
 
 FUTURE_DAYS = 60
+FUTURE_SESSIONS = 20  # days of bars within days
+MANIFEST = "kronos_store.json"  # of a store that is ours
+DAY = "day"  # how Qlib calls the frequency
+FREQUENCIES = {
+    "1min": "1min", "5min": "5min", "15min": "15min", "30min": "30min", "60min": "60min", "4h": "240min",
+}  # as kronos.frequency calls those within a day, and as Qlib does  # fmt: skip
 
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 _DAILY = 0.2  # markets with a larger share of weekend bars trade every day
@@ -33,24 +42,55 @@ def bin_folder(store: Path, symbol: str) -> Path:
     return store / "features" / name.lower()
 
 
-def write_calendars(store: Path, days: pd.DatetimeIndex) -> None:
-    """Write the (T,) trading days, and their continuation by the calendar's own rhythm.
+def write_calendars(store: Path, times: pd.DatetimeIndex, freq: str = DAY) -> None:
+    """Write the (T,) trading times, and their continuation by the calendar's own rhythm.
 
-    Qlib needs later days to date a forecast from the last bar, and to end a backtest on it.
+    Qlib needs later ones to date a forecast from the last bar, and to end a backtest on it.
     """
+    later = later_sessions(times, FUTURE_SESSIONS) if freq != DAY else _later_days(times, FUTURE_DAYS)
+    folder, form = store / "calendars", "%Y-%m-%d" if freq == DAY else "%Y-%m-%d %H:%M:%S"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, dates in {freq: times, f"{freq}_future": times.append(later)}.items():
+        (folder / f"{name}.txt").write_text(
+            "".join(f"{line}\n" for line in dates.strftime(form)), encoding="utf-8"
+        )
+
+
+def later_sessions(times: pd.DatetimeIndex, days: int) -> pd.DatetimeIndex:
+    """The trading times after the last one: the rest of its day, then `days` more, each with the usual times of day.
+
+    The usual ones are those of the latest whole day, of the last twenty the one with the most bars.
+    """
+    by_day = pd.Series(times, times.normalize()).groupby(level=0)
+    recent = list(by_day)[-20:]
+    whole = max(reversed(recent), key=lambda each: len(each[1]))[1]
+    clock = pd.DatetimeIndex(whole) - pd.DatetimeIndex(whole).normalize()
+    last = times[-1].normalize()
+    dates = pd.DatetimeIndex([last]).append(_later_days(times.normalize().unique(), days))
+    later = pd.DatetimeIndex(np.add.outer(dates.to_numpy(), clock.to_numpy()).ravel())
+    return later[later > times[-1]]
+
+
+def _later_days(days: pd.DatetimeIndex, count: int) -> pd.DatetimeIndex:
     every_day = (days.day_of_week >= 5).mean() > _DAILY
-    later = pd.date_range(days[-1], periods=FUTURE_DAYS + 1, freq="D" if every_day else "B")
-    later = later[later > days[-1]][:FUTURE_DAYS]
-    folder = store / "calendars"
-    folder.mkdir(parents=True)
-    for name, dates in {"day": days, "day_future": days.append(later)}.items():
-        (folder / f"{name}.txt").write_text("".join(f"{day:%Y-%m-%d}\n" for day in dates), encoding="utf-8")
+    later = pd.date_range(days[-1], periods=count + 1, freq="D" if every_day else "B")
+    return later[later > days[-1]][:count]
 
 
-def read_calendar(store: Path, future: bool = False) -> pd.DatetimeIndex:
-    """The (T,) trading days of a store, with `future` those after the last bar too."""
-    text = (store / "calendars" / f"day{'_future' if future else ''}.txt").read_text(encoding="utf-8")
-    return pd.DatetimeIndex(text.split(), dtype="datetime64[ns]")
+def store_freq(store: Path) -> str:
+    """The frequency of a store's bars, as Qlib calls it: as its manifest says, else day if it has any."""
+    if (store / MANIFEST).is_file():
+        return str(json.loads((store / MANIFEST).read_text(encoding="utf-8")).get("freq", DAY))
+    calendars = (path.stem for path in (store / "calendars").glob("*.txt"))
+    known = sorted(name for name in calendars if not name.endswith("_future"))
+    return DAY if DAY in known or not known else known[0]
+
+
+def read_calendar(store: Path, future: bool = False, freq: str | None = None) -> pd.DatetimeIndex:
+    """The (T,) trading times of a store, with `future` those after the last bar too."""
+    name = f"{freq or store_freq(store)}{'_future' if future else ''}.txt"
+    text = (store / "calendars" / name).read_text(encoding="utf-8")
+    return pd.DatetimeIndex(text.splitlines(), dtype="datetime64[ns]")
 
 
 def write_market(store: Path, market: str, spans: pd.DataFrame) -> None:
@@ -58,8 +98,12 @@ def write_market(store: Path, market: str, spans: pd.DataFrame) -> None:
     folder = store / "instruments"
     folder.mkdir(parents=True, exist_ok=True)
     rows = zip(*(spans.sort_values(list(SPAN))[column] for column in SPAN), strict=True)
-    text = "".join(f"{symbol}\t{start:%Y-%m-%d}\t{end:%Y-%m-%d}\n" for symbol, start, end in rows)
+    text = "".join(f"{symbol}\t{_short(start)}\t{_short(end)}\n" for symbol, start, end in rows)
     (folder / f"{market}.txt").write_text(text, encoding="utf-8")
+
+
+def _short(time: pd.Timestamp) -> str:
+    return f"{time:%Y-%m-%d}" if time == time.normalize() else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def read_market(store: Path, market: str = "all") -> pd.DataFrame:
@@ -69,13 +113,14 @@ def read_market(store: Path, market: str = "all") -> pd.DataFrame:
     return frame.assign(start=_dates(frame["start"]), end=_dates(frame["end"]))
 
 
-def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex) -> None:
+def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex, freq: str = DAY) -> None:
     """Write the bins of one instrument.
 
     Args:
         store: the data folder.
-        bars: ascending days of `calendar`: instrument, datetime, raw prices, volume, factor, perhaps amount.
-        calendar: (T,) trading days of the store.
+        bars: ascending times of `calendar`: instrument, datetime, raw prices, volume, factor, perhaps amount.
+        calendar: (T,) trading times of the store.
+        freq: of the bars.
 
     Raises:
         ValueError: a price or volume that float32 cannot hold.
@@ -83,7 +128,7 @@ def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex) -> N
     symbol = bars["instrument"].iloc[0]
     position = calendar.get_indexer(pd.DatetimeIndex(bars["datetime"]))
     folder = bin_folder(store, symbol)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for field, values in _fields(bars).items():
         column = np.full(position[-1] - position[0] + 2, np.nan, "<f4")
         column[0] = position[0]
@@ -94,13 +139,14 @@ def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex) -> N
             raise ValueError(
                 f"{symbol} has a {field} too large or too small for float32, Qlib's format. Scale its bars."
             )
-        column.tofile(folder / f"{field}.day.bin")
+        column.tofile(folder / f"{field}.{freq}.bin")
 
 
 def read_bars(
     store: Path,
     instruments: Iterable[str] | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
+    freq: str | None = None,
 ) -> pd.DataFrame:
     """Read bars back as they were written, but for the rounding to float32.
 
@@ -108,13 +154,29 @@ def read_bars(
         store: the data folder.
         instruments: symbols, benchmarks allowed; by default market `all`.
         fields: what the store calls a feature, where it is not our name.
+        freq: of the bars; see `store_freq`.
 
     Returns:
         tidy frame: instrument, datetime, open, high, low, close (raw), volume, amount where stored, factor.
     """
     symbols = read_market(store)["instrument"] if instruments is None else instruments
-    calendar = read_calendar(store)
-    return pd.concat([_read_bins(store, symbol, calendar, fields) for symbol in symbols], ignore_index=True)
+    freq = freq or store_freq(store)
+    calendar = read_calendar(store, freq=freq)
+    parts = [_read_bins(store, symbol, calendar, fields, freq) for symbol in symbols]
+    return pd.concat(parts, ignore_index=True)
+
+
+def days_of(bars: pd.DataFrame) -> pd.DataFrame:
+    """The tidy daily bars of tidy bars within days."""
+    adjusted = bars.assign(datetime=bars["datetime"].dt.normalize())
+    whole = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum", "factor": "last"}
+    if "amount" in bars:
+        whole["amount"] = "sum"
+    days = adjusted.groupby(["instrument", "datetime"], sort=True).agg(whole).reset_index()
+    for quantity in {"volume", "amount"} & set(bars):
+        known = bars[quantity].notna().groupby(bars["instrument"]).any()
+        days[quantity] = days[quantity].where(days["instrument"].map(known))
+    return days
 
 
 def _fields(bars: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -130,10 +192,10 @@ def _fields(bars: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _read_bins(
-    store: Path, symbol: str, calendar: pd.DatetimeIndex, fields: Mapping[str, str]
+    store: Path, symbol: str, calendar: pd.DatetimeIndex, fields: Mapping[str, str], freq: str
 ) -> pd.DataFrame:
     folder = bin_folder(store, symbol)
-    files = {n: folder / f"{fields.get(n, n)}.day.bin" for n in (*PRICES, "volume", "amount", "factor")}
+    files = {n: folder / f"{fields.get(n, n)}.{freq}.bin" for n in (*PRICES, "volume", "amount", "factor")}
     if absent := [files[n].name for n in (*PRICES, *fields) if n in files and not files[n].is_file()]:
         raise ValueError(
             f"{store} has no {absent[0]} of '{symbol}'. Its bars are those in {store / 'instruments' / 'all.txt'}."

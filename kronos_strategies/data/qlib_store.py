@@ -19,11 +19,18 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.data.qlib_bins import write_bins, write_calendars, write_market
+from kronos_strategies.data.qlib_bins import (
+    DAY,
+    FREQUENCIES,
+    MANIFEST,
+    days_of,
+    write_bins,
+    write_calendars,
+    write_market,
+)
 from kronos_strategies.data.tidy import check_spans, check_symbols, check_tidy, listing_spans
 from kronos_strategies.disk import writing
 
-MANIFEST = "kronos_store.json"
 INSTEAD = "Choose another folder, with --to."
 
 
@@ -40,6 +47,7 @@ class StoreSummary:
         end: last trading day, ISO.
         sha256: of all Qlib files; equal contents give equal hashes.
         source: how it was made, as given to `write_store`.
+        freq: of the bars, as Qlib calls it.
     """
 
     path: Path
@@ -50,6 +58,7 @@ class StoreSummary:
     end: str
     sha256: str
     source: Mapping[str, object]
+    freq: str = DAY
 
 
 class _Content(NamedTuple):
@@ -67,8 +76,9 @@ def write_store(
     benchmarks: pd.DataFrame | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    frequency: str = "1day",
 ) -> StoreSummary:
-    """Write daily bars as a Qlib store.
+    """Write bars as a Qlib store.
 
     Args:
         bars: tidy: instrument, datetime, open, high, low, close (raw), volume, and optionally amount and
@@ -80,6 +90,7 @@ def write_store(
         benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.
         overwrite: replace a store that this function wrote; anything else in the way is still refused.
         progress: called as progress(done, total) after each instrument.
+        frequency: of the bars, as `kronos.frequency` calls it: "1day" or one of those within a day.
 
     Raises:
         FileExistsError: something is in the way at `to`.
@@ -87,11 +98,14 @@ def write_store(
     """
     to = to.expanduser().resolve()
     check_target(to, overwrite)
-    content = _check(bars, benchmarks, membership)
+    if frequency not in ("1day", *FREQUENCIES):
+        raise ValueError(f"frequency='{frequency}' has no store. Choose one of {['1day', *FREQUENCIES]}.")
+    content = _check(bars, benchmarks, membership, frequency)
+    freq = FREQUENCIES.get(frequency, DAY)
     building = to.parent / f".{to.name[:100]}.building-{uuid.uuid4().hex[:8]}"
     with writing(to, INSTEAD):
         to.parent.mkdir(parents=True, exist_ok=True)
-        return _build(building, to, content, source, overwrite, progress)
+        return _build(building, to, content, source, overwrite, progress, freq)
 
 
 def _build(
@@ -101,10 +115,11 @@ def _build(
     source: Mapping[str, object],
     overwrite: bool,
     progress: Callable[[int, int], None],
+    freq: str,
 ) -> StoreSummary:
     """Write the store aside, then put it in place."""
     try:
-        calendar = _write_files(building, content, progress)
+        calendar = _write_files(building, content, progress, freq)
         summary = StoreSummary(
             path=to,
             rows=len(content.bars),
@@ -114,6 +129,7 @@ def _build(
             end=f"{calendar[-1]:%Y-%m-%d}",
             sha256=_hash(building),
             source=source,
+            freq=freq,
         )
         _write_manifest(building, summary)
         _put_in_place(building, to, overwrite)
@@ -157,12 +173,15 @@ def check_target(to: Path, overwrite: bool) -> None:
 
 
 def _check(
-    bars: pd.DataFrame, benchmarks: pd.DataFrame | None, membership: Mapping[str, pd.DataFrame]
+    bars: pd.DataFrame,
+    benchmarks: pd.DataFrame | None,
+    membership: Mapping[str, pd.DataFrame],
+    frequency: str,
 ) -> _Content:
-    bars = check_tidy(bars)
+    bars = check_tidy(bars, frequency=frequency)
     index_bars = bars.iloc[:0]
     if benchmarks is not None:
-        index_bars = check_tidy(benchmarks, "benchmarks")
+        index_bars = check_tidy(benchmarks, "benchmarks", frequency)
         index_bars = index_bars[
             index_bars["datetime"].between(bars["datetime"].min(), bars["datetime"].max())
         ]
@@ -179,16 +198,22 @@ def _check(
     return _Content(bars, index_bars, spans)
 
 
-def _write_files(folder: Path, content: _Content, progress: Callable[[int, int], None]) -> pd.DatetimeIndex:
-    """Write Qlib's files; return the trading days, which are those of any share or benchmark."""
+def _write_files(
+    folder: Path, content: _Content, progress: Callable[[int, int], None], freq: str
+) -> pd.DatetimeIndex:
+    """Write Qlib's files; return the trading times, which are those of any share or benchmark."""
     days = pd.concat([content.bars["datetime"], content.benchmarks["datetime"]])
     calendar = pd.DatetimeIndex(np.sort(days.unique()))
-    write_calendars(folder, calendar)
+    write_calendars(folder, calendar, freq)
     for market, spans in content.spans.items():
         write_market(folder, market, spans)
     frames = [frame for part in content[:2] for _, frame in part.groupby("instrument")]
+    if freq != DAY:  # Qlib's backtest within days asks for days as well
+        write_calendars(folder, calendar.normalize().unique())
     for done, frame in enumerate(frames, start=1):
-        write_bins(folder, frame, calendar)
+        write_bins(folder, frame, calendar, freq)
+        if freq != DAY:
+            write_bins(folder, days_of(frame), calendar.normalize().unique())
         progress(done, len(frames))
     return calendar
 

@@ -25,12 +25,13 @@ _UNSAFE = set('/\\:*?"<>| ')  # in names of folders, on one system or another
 _READ_AS_MISSING = {"na", "nan", "-nan", "null", "none"}  # by pandas, with which Qlib reads its lists
 
 
-def check_tidy(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
-    """Return daily bars sorted by instrument and date, with a factor, without other columns.
+def check_tidy(bars: pd.DataFrame, name: str = "bars", frequency: str = "1day") -> pd.DataFrame:
+    """Return bars sorted by instrument and date, with a factor, without other columns.
 
     Args:
         bars: columns REQUIRED, perhaps OPTIONAL. Volume and amount may be NaN throughout an instrument.
         name: what to call the frame in an error.
+        frequency: of the bars, as `kronos.frequency` calls it; the times of daily ones are dropped.
 
     Raises:
         TypeError: not a DataFrame.
@@ -44,9 +45,10 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
         raise ValueError(
             f"{name} has {bars['datetime'].dtype} as 'datetime'. Pass datetime64 without time zone."
         )
+    times = bars["datetime"].dt.normalize() if frequency == "1day" else bars["datetime"]
     tidy = bars[[*REQUIRED, *(column for column in OPTIONAL if column in bars.columns)]].assign(
         instrument=bars["instrument"].astype(str),
-        datetime=bars["datetime"].dt.normalize().astype("datetime64[ns]"),
+        datetime=times.astype("datetime64[ns]"),
     )
     tidy = tidy.sort_values(list(KEYS), ignore_index=True)
     if "factor" not in tidy:
@@ -56,7 +58,7 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     _check_positive(tidy, name)
     for symbol, rows in tidy.groupby("instrument", sort=False):
         adjusted = rows[list(PRICES)].mul(rows["factor"], axis=0).set_index(rows["datetime"])
-        warn_of_jumps(adjusted, f"{name} of {symbol}", "1day")
+        warn_of_jumps(adjusted, f"{name} of {symbol}", frequency)
     return tidy
 
 

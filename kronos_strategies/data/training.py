@@ -11,7 +11,7 @@ from kronos.bars import FEATURES, PRICES, adjust_bars
 from kronos.training.config import Source
 from kronos.training.readers import Series, select
 from kronos_strategies.data.default import default_store, ensure_store
-from kronos_strategies.data.qlib_bins import bin_folder, read_bars, read_market
+from kronos_strategies.data.qlib_bins import bin_folder, read_bars, read_market, store_freq
 
 
 class QlibBars:
@@ -52,13 +52,14 @@ class QlibBars:
     def files(self) -> list[Path]:
         """The calendar and the bins of all instruments."""
         names = [self.fields.get(name, name) for name in FEATURES] + ["factor"]
+        freq = store_freq(self.store)
         bins = [
             file
             for symbol in self.instruments
             for name in names
-            if (file := bin_folder(self.store, symbol) / f"{name}.day.bin").is_file()
+            if (file := bin_folder(self.store, symbol) / f"{name}.{freq}.bin").is_file()
         ]
-        return [self.store / "calendars" / "day.txt", *bins]
+        return [self.store / "calendars" / f"{freq}.txt", *bins]
 
     def series(self) -> Iterator[Series]:
         """Instrument by instrument, adjusted; days without a price or with no volume at all are no bars."""

@@ -20,6 +20,7 @@ from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.market import (
     DAY,
     backtest_result,
+    bars_per_year,
     equal_weight,
     future_returns,
     member_rows,
@@ -27,7 +28,7 @@ from kronos_strategies.qlib.market import (
     traded_bars,
 )
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.result import BARS_PER_YEAR, BacktestResult
+from kronos_strategies.result import BacktestResult
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
 
@@ -67,7 +68,7 @@ def evidence_of_run(
     result = None
     if traded is not None:
         equal = equal_weight(dataset.instruments, traded.index, dataset.freq)
-        result = backtest_result(traded, held, equal)
+        result = backtest_result(traded, held, equal, dataset.freq)
     choice = model.choice or model.choose(dataset)
     paths = _keep(model, dataset, market) if model.samples else None
     known = model.provenance
@@ -90,7 +91,7 @@ def evidence_of_run(
                 *(crowded(result, members) if result is not None else ()),
                 *scarce,
             ),
-            bars_per_year=BARS_PER_YEAR if result is None else result.bars_per_year,
+            bars_per_year=bars_per_year(dataset.freq)[0] if result is None else result.bars_per_year,
         ),
         scores=pd.DataFrame({OWN: signals["score"], **naive}),
         labels=_labels(market, keys, label, dataset),

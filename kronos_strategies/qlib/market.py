@@ -10,12 +10,13 @@ from qlib.data import D
 
 from kronos.bars import FEATURES, PRICES, repair_bars
 from kronos.windows import KEYS, Windows
+from kronos_strategies.data.qlib_bins import DAY, later_sessions
 from kronos_strategies.evaluation.baselines import BASELINES
 from kronos_strategies.qlib.universe import Instruments, instruments_of
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.result import BARS_PER_YEAR, QLIB_BARS_PER_YEAR, BacktestResult
 from kronos_strategies.store import WindowSpec
 
-DAY = "day"  # how Qlib calls the frequency
+WEEKENDS = 0.2  # markets with a larger share of weekend bars trade every day
 
 
 def traded_bars(
@@ -68,7 +69,7 @@ def member_windows(
         traded_bars(names, end, freq),
         spec.lookback,
         spec.horizon,
-        pd.DatetimeIndex(D.calendar(future=True, freq=freq)),
+        trading_calendar(freq, spec.horizon),
         since=start,
         until=end,
         keys=members,
@@ -127,6 +128,27 @@ def equal_weight(instruments: Instruments, dates: pd.Index, freq: str = DAY) -> 
     return moves.reindex(rows).groupby(level="datetime").mean().reindex(dates)
 
 
+def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
+    """Qlib's calendar with `ahead` times after the last bar; one within days goes on by its own sessions."""
+    calendar = pd.DatetimeIndex(D.calendar(future=True, freq=freq))
+    last = pd.Timestamp(D.calendar(freq=freq)[-1])
+    if freq == DAY or (calendar > last).sum() >= ahead:
+        return calendar
+    return calendar.append(later_sessions(calendar, ahead + 1))
+
+
+def bars_per_year(freq: str) -> tuple[int, float]:
+    """Bars that annualise figures, and those that Qlib annualises by."""
+    if freq == DAY:
+        return BARS_PER_YEAR, QLIB_BARS_PER_YEAR
+    times = pd.DatetimeIndex(D.calendar(freq=freq))
+    days = times.normalize()
+    every_day = (days.unique().day_of_week >= 5).mean() > WEEKENDS
+    minutes = pd.Timedelta(freq).total_seconds() / 60
+    of_a_day = int(pd.Series(days).value_counts().median())
+    return of_a_day * (365 if every_day else BARS_PER_YEAR), QLIB_BARS_PER_YEAR * 240 / minutes
+
+
 def future_returns(
     keys: pd.MultiIndex, price: str, horizons: Sequence[int], freq: str = DAY
 ) -> dict[int, pd.Series]:
@@ -138,7 +160,10 @@ def future_returns(
 
 
 def backtest_result(
-    traded: pd.DataFrame, held: Mapping[pd.Timestamp, Position] | None, equal: pd.Series
+    traded: pd.DataFrame,
+    held: Mapping[pd.Timestamp, Position] | None,
+    equal: pd.Series,
+    freq: str = DAY,
 ) -> BacktestResult:
     """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides.
 
@@ -161,7 +186,9 @@ def backtest_result(
         turnover=traded["turnover"],
         cost=traded["cost"],
         weights=weights,
+        bars_per_year=bars_per_year(freq)[0],
         whole=whole.assign(**{"equal weight": equal}),
+        qlib_bars_per_year=bars_per_year(freq)[1],
     )
 
 

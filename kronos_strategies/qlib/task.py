@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from qlib.config import C
 from qlib.data import D
+from qlib.utils.time import Freq
 
 from kronos.checks import as_integer, as_number
 from kronos_strategies.data.regions import REGIONS
@@ -80,6 +81,7 @@ def check_backtest(config: Config, dataset: Config, model: Config) -> None:
         _check_weights(kwargs, hold, model)
     exchange = backtest.get("exchange_kwargs") or {}
     _check_exchange(exchange, dataset)
+    _check_freq(config, exchange, freq)
     _check_span(backtest, freq)
     benchmark = backtest.get("benchmark", QLIB_BENCHMARK)
     if benchmark is None and D.features([QLIB_BENCHMARK], ["$close"], freq=freq).empty:
@@ -153,6 +155,19 @@ def _check_exchange(exchange: Config, dataset: Config) -> None:
             f"The dataset measures returns at the {expected} but the backtest trades at {sorted(prices)}. Set both "
             "the same deal_price."
         )
+
+
+def _check_freq(config: Config, exchange: Config, freq: str) -> None:
+    """Executor and exchange must go by the dataset's bars."""
+    steps = _kwargs(config.get("executor") or {}).get("time_per_step", DAY)
+    for name, value in (
+        ("time_per_step of the executor", steps),
+        ("freq of exchange_kwargs", exchange.get("freq", DAY)),
+    ):
+        if Freq(str(value)) != Freq(freq):
+            raise ValueError(
+                f"The dataset has bars of freq='{freq}' and {name} is '{value}'. Make them agree."
+            )
 
 
 def _check_span(backtest: Config, freq: str) -> None:
