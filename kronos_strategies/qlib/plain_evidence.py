@@ -114,7 +114,8 @@ def contender_of_plain_run(folder: Path, name: str, trusted: bool, data: Path | 
         data: Qlib store of its bars; that on record when omitted.
     """
     run = read_plain_run(folder, trusted)
-    store, told, references = data or run.data, (), None
+    store, references = data or run.data, None
+    told: tuple[str, ...] = ()
     keys = cast(pd.MultiIndex, run.score.index)
     labels = None if run.label is None else pd.DataFrame({run.hold or 1: run.label.reindex(keys)})
     if store is not None:

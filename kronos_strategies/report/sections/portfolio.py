@@ -50,8 +50,8 @@ def _before(study: PortfolioStudy) -> str:
         return ""
     bars = f"{count(study.bars_before)} bar{'' if study.bars_before == 1 else 's'}"
     return (
-        f" Figures start with the bar of the first purchase: {bars} before it, on which the book holds cash, are left "
-        "out. Qlib's own figures and Backtrader's SharpeRatio count them."
+        f" Figures start with the bar of the first purchase: {bars} before it, on which the book holds cash, "
+        "are left out. Qlib's own figures and Backtrader's SharpeRatio count them."
     )
 
 
@@ -180,8 +180,8 @@ def parity(study: PortfolioStudy) -> Table:
         number("invested", "From the first purchase", general),
     )
     caption = (
-        "By Qlib's conventions: returns are summed, not compounded, a year is 238 days, a fall on the first bar does "
-        "not count as a drawdown, and the bars before the first purchase count. To compare with other Qlib runs, and "
-        "with nothing above, which starts with the first purchase."
+        "By Qlib's conventions: returns are summed, not compounded, a year is 238 days, a fall on the first "
+        "bar does not count as a drawdown, and the bars before the first purchase count. To compare with "
+        "other Qlib runs, and with nothing above, which starts with the first purchase."
     )
     return table("parity", caption, frame, columns, ordered=True)

@@ -119,7 +119,7 @@ def test_a_run_is_a_version_by_its_id_its_artifacts_and_its_prediction(inside):
 def test_versions_are_compared_by_any_of_these_names(inside, capsys):
     run_id, artifacts = run_of(inside, "plain")
     other = run_of(inside, "reported")[0]
-    code, out, err = command(
+    code, _, err = command(
         capsys, "compare", f"a={run_id}", f"b={artifacts / 'pred.pkl'}", f"c={other}", "--json", "out.json"
     )
     assert code == 0, err
@@ -156,7 +156,7 @@ def test_our_record_works_behind_another_model(inside):
     params = MlflowClient(f"sqlite:///{inside / 'mlflow.db'}").get_run(run_id).data.params
     assert params["kronos.model"] == "LGBModel"
     evidence = find_evidence(run_id, "sqlite:///mlflow.db")
-    assert list(evidence.scores)[0] == "LGBModel"
+    assert evidence.scores.columns[0] == "LGBModel"
     assert evidence.about.title == "LGBModel on csi300"
 
 

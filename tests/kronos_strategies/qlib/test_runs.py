@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from kronos.codebase import git_commit
 from kronos_strategies.contenders import find_contender, find_evidence, hold_against
 from kronos_strategies.evidence import Evidence
-from kronos_strategies.qlib.industries import read_industries
 from kronos_strategies.qlib.experiment import TRACKING, KronosRecorder, absolute
+from kronos_strategies.qlib.industries import read_industries
 from kronos_strategies.qlib.registry import FORECASTS, count_trials
 from kronos_strategies.qlib.runs import find_run
 from tests.kronos_strategies.cli.conftest import run as command
