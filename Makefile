@@ -12,8 +12,8 @@ demo: $(VENV)/.run  ## forecast a simulated market, rank it, trade it in Qlib, r
 	@mkdir -p out
 	cd out && $(BIN)/qrun ../configs/kronos_csi300.yaml
 
-test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## all tests, on two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 
 bench: $(VENV)/.dev  ## how fast forecasts are beside upstream's algorithm; results in out/benchmarks.json
 	$(BIN)/python -m tests.benchmarks

@@ -239,15 +239,22 @@ class Forecast:
         return frame
 
 
-def shortest_step(dates: np.ndarray, timestamps: np.ndarray) -> float | None:
-    """Seconds of the shortest step from (N,) dates through (N, H) times ahead; None of a single step ahead.
+def step_seconds(dates: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    """(N,) seconds of each window's shortest step from its (N,) date through its (N, H) times ahead; NaN for H = 1.
 
-    One step may span a holiday; of two or more the shortest is the bars' own.
+    One step may span a night or a holiday; of two or more the shortest is the bars' own.
     """
-    if timestamps.shape[1] < 2 or not len(timestamps):
-        return None
+    if timestamps.shape[1] < 2:
+        return np.full(len(dates), np.nan)
     times = np.concatenate([dates[:, None], timestamps], axis=1).astype("datetime64[ns]")
-    return float(np.diff(times, axis=1).min() / np.timedelta64(1, "s"))
+    seconds: np.ndarray = np.diff(times, axis=1).min(axis=1) / np.timedelta64(1, "s")
+    return seconds
+
+
+def shortest_step(dates: np.ndarray, timestamps: np.ndarray) -> float | None:
+    """Seconds of the shortest step of all windows, see `step_seconds`; None where none is known."""
+    steps = step_seconds(dates, timestamps)
+    return None if not len(steps) or np.isnan(steps).all() else float(steps.min())
 
 
 def positive_close(last_close: np.ndarray, keys: pd.MultiIndex) -> np.ndarray:

@@ -27,6 +27,7 @@ ABOUT = "about.json"  # in it
 FORMAT = 1  # another one is not read
 DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
 DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
+OPTIONAL = ("outlooks", "trades")  # frames that not every run has
 BENCHMARK = "benchmark: "  # before the names of columns
 ALL_BARS, QLIB_YEAR = "all_bars.parquet", "qlib_bars_per_year"
 
@@ -72,6 +73,8 @@ class Evidence:
         paths: what is kept of the forecasts; None for a score that came without any.
         provenance: of the forecasts.
         result: of the backtest; None without one.
+        outlooks: of each forecast, for few instruments that are judged over time, see `study_time_series`.
+        trades: see `TradeStudy.trades`; None where they are not known.
     """
 
     about: About
@@ -82,6 +85,8 @@ class Evidence:
     paths: PathBook | None = None
     provenance: Provenance | None = None
     result: BacktestResult | None = None
+    outlooks: pd.DataFrame | None = None
+    trades: pd.DataFrame | None = None
 
     @property
     def overlap(self) -> int:
@@ -91,8 +96,10 @@ class Evidence:
     def write(self, folder: Path) -> Path:
         """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("scores", "labels", "exposures"):
+        for name in ("scores", "labels", "exposures", *OPTIONAL):
             frame = getattr(self, name)
+            if frame is None:
+                continue
             named = frame.set_axis(frame.columns.map(str), axis=1)
             named.to_parquet(folder / f"{name}.parquet", compression="zstd")
         self.market.write(folder / "market.parquet")
@@ -123,6 +130,7 @@ class Evidence:
             market=Market.read(folder / "market.parquet"),
             paths=PathBook.read(folder) if (folder / "said.parquet").is_file() else None,
             provenance=provenance,
+            **{name: _read_optional(folder / f"{name}.parquet") for name in OPTIONAL},
             result=_read_result(folder, about.bars_per_year) if (folder / "book.parquet").is_file() else None,
         )
 
@@ -183,6 +191,10 @@ def _read_about(folder: Path) -> tuple[About, Provenance | None]:
     if known is None:
         return about, None
     return about, Provenance(**known | {"sampling": SampleConfig(**known["sampling"])})
+
+
+def _read_optional(file: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(file) if file.is_file() else None
 
 
 def _write_result(result: BacktestResult, folder: Path) -> None:

@@ -217,14 +217,14 @@ class FusedTokenizer:
         x = x[rows, lengths - 1][:, None]
         if self.last is not None:
             x = self.decoder[-1](x, turns[lengths - 1][:, None], lambda q, k, v: caches[-1].read_prefix(q))
-        return self.head(x)[:, 0]
+        return _rows_alike(self.head, x)[:, 0]
 
     def decode(self, tokens: Tokens, turns: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
         """(N, S * T) tokens behind the prefix -> (N, S * T, 6) normalised bars."""
         x = self.embedding(torch.stack(tokens, dim=-1))
         for block, cache in zip(self.decoder, caches, strict=True):
             x = block(x, turns, cache.extend)
-        return self.head(x)
+        return _rows_alike(self.head, x)
 
 
 class Tables:
@@ -239,6 +239,11 @@ class Tables:
         """(..., K) ids, one for each table -> (..., d)."""
         flat = (ids + self.offsets).flatten(0, -2)
         return F.embedding_bag(flat, self.table, mode="sum").unflatten(0, ids.shape[:-1])
+
+
+def _rows_alike(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """(N, R, d) -> product(x), each row rounded as among others: a row alone takes another kernel on CPUs."""
+    return product(x) if x.shape[0] * x.shape[1] > 1 else product(torch.cat([x, x]))[:1]
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,41 +6,14 @@ head.json.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kronos.head import HEAD_WEIGHTS, HeadInfo, ReturnHead
 from kronos.model import Kronos
-from kronos.training.labels import HORIZONS, LABEL
-
-HEAD, HEAD_INFO = "head.safetensors", "head.json"
-
-
-@dataclass(frozen=True)
-class HeadInfo:
-    """What a head was trained for.
-
-    Attributes:
-        d_model: width of the hidden state.
-        lookback: bars that its windows were scaled by; the state is that of the last of them.
-        frequency: of the bars.
-        markets: names of the sources it was trained on.
-        trained_until: last date that its training saw (ISO); None where it is not known.
-        horizons: of its outputs, in bars from close(t + 1).
-        label: what an output is the expectation of.
-    """
-
-    d_model: int
-    lookback: int
-    frequency: str
-    markets: tuple[str, ...]
-    trained_until: str | None
-    horizons: tuple[int, ...] = HORIZONS
-    label: str = LABEL
 
 
 class RankHead(nn.Module):
@@ -72,7 +45,7 @@ class RankHead(nn.Module):
 
     def load(self, folder: Path) -> None:
         """Take the weights that lie beside a predictor, if they are of this width and these horizons."""
-        file = folder / HEAD
+        file = folder / HEAD_WEIGHTS
         if not file.is_file():
             return
         weights = load_file(file)
@@ -90,12 +63,8 @@ class HeadedKronos(nn.Module):
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the predictor's files, head.safetensors and head.json."""
         folder = self.network.save_pretrained(folder)
-        weights = {
-            name: weight.detach().cpu().contiguous() for name, weight in self.head.state_dict().items()
-        }
-        save_file(weights, folder / HEAD, metadata={"format": "pt"})
-        (folder / HEAD_INFO).write_text(json.dumps(asdict(self.head.info), indent=1) + "\n")
-        return folder
+        weight, bias = (x.detach().cpu().numpy() for x in (self.head.rank.weight, self.head.rank.bias))
+        return ReturnHead(self.head.info, weight, bias).save(folder)
 
 
 def _shapes(head: nn.Module) -> dict[str, torch.Size]:

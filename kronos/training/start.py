@@ -19,17 +19,19 @@ from kronos.checkpoint import (
     trained_until,
 )
 from kronos.config import ModelConfig, TokenizerConfig
+from kronos.head import HeadInfo
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.card import RECORD
 from kronos.training.config import SCRATCH, STAGES, Stage, TrainingConfig
-from kronos.training.head import HeadInfo, RankHead
+from kronos.training.head import RankHead
+from kronos.training.labels import HORIZONS, LABEL
 
 _Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
 
 # The sizes of kronos-nano, for weights that start from random ones.
-TOKENIZER_SIZE = TokenizerConfig(d_model=64, ff_dim=128, n_enc_layers=3, n_dec_layers=3, s1_bits=8, s2_bits=8)
-PREDICTOR_SIZE = ModelConfig(d_model=96, n_layers=4, n_heads=4, ff_dim=256)
+TOKENIZER_SIZE = TokenizerConfig(d_model=128, ff_dim=256, s1_bits=10, s2_bits=10)
+PREDICTOR_SIZE = ModelConfig(d_model=128, n_layers=5, n_heads=4, ff_dim=384)
 
 
 class Frozen(NamedTuple):
@@ -165,7 +167,7 @@ def start_head(
         return None
     markets = tuple(source.label for source in sources)
     width = network.config.d_model
-    head = RankHead(HeadInfo(width, config.lookback, frequency, markets, trained_until))
+    head = RankHead(HeadInfo(width, HORIZONS, LABEL, config.lookback, frequency, markets, trained_until))
     if config.pretrained != SCRATCH:
         head.load(resolve(config.pretrained, "predictor"))
     return head

@@ -1,11 +1,13 @@
 """Kronos inside Backtrader: `self.k = KronosIndicator(self.data)` in any strategy. Needs the `backtrader` extra.
 
-bars.py and tape.py a feed's traded bars; ahead.py when its next ones will be; outlook.py sampled paths -> figures;
-forecasts.py windows -> figures, computed once; seat.py one asset and its schedule; hub.py what batches a strategy's
-assets; indicator.py and band.py its lines; feeds.py stored forecasts as lines of a feed; optimise.py and plot.py
-what Backtrader leaves to its user; strategy.py the portfolio rules. coefficient.py and tearsheet.py are analyzers:
-shown.py, scores.py and book.py what they read of feeds, lines and account; recording.py what they leave;
-describe.py, cautions.py and evidence.py what a report is made from.
+bars.py and tape.py a feed's traded bars, zones.py on whose clock; timetable.py and ahead.py when its next ones will
+be; outlook.py sampled paths -> figures; forecasts.py windows -> figures, computed once; seat.py one asset and its
+schedule; hub.py what batches a strategy's assets; indicator.py and band.py its lines; feeds.py stored forecasts as
+lines of a feed; optimise.py and plot.py what Backtrader leaves to its user; strategy.py the portfolio rules,
+account.py what positions are worth, activity.py which feeds have bars. coefficient.py and tearsheet.py are
+analyzers: sources.py which lines they judge, shown.py, scores.py, book.py and trades.py what they read of feeds,
+lines and account; recording.py what they leave; describe.py, cautions.py and evidence.py what a report is made
+from.
 """
 
 from kronos.extras import MissingExtra

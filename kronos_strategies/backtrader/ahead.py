@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime, timezone, tzinfo
 from functools import lru_cache
 
 import backtrader as bt
 import numpy as np
 import pandas as pd
 
-DAY = 24 * 3600 * 10**9  # nanoseconds
-_THURSDAY = 3  # 1970-01-01
-_SATURDAY = 5
+from kronos_strategies.backtrader.timetable import DAY, SATURDAY, Timetable, weekday
+
+PATIENCE = 14  # days in a row without an expected bar, after which a bar follows every step
 _OFFSETS = {
     bt.TimeFrame.Weeks: pd.DateOffset(weeks=1),
     bt.TimeFrame.Months: pd.DateOffset(months=1),
@@ -21,88 +23,133 @@ _OFFSETS = {
 class TimesAhead:
     """The times that a feed's next bars will most likely have.
 
-    Daily bars go on by business days, by every day once a weekend bar was seen, or by the feed's trading calendar
-    (`cerebro.addcalendar`); weekly, monthly and yearly ones by their period. An intraday bar is followed by the
-    time of day that followed its own the last time, else by one more step; over night, weekends are left out
-    unless a weekend bar was seen. So lunch breaks, closing hours and markets that never close are all learnt
-    within a day or two, and a holiday or a short day is a surprise, as it is to anybody without a calendar.
+    They are those of a `Timetable`, which learns weekdays and times of day from past bars; weekly, monthly and
+    yearly bars follow by their period. A trading calendar of the feed (`cerebro.addcalendar`) says which days trade
+    and, where it has them, when sessions open and close, early closes included; the times between are learned.
+    Before the first day is over, an intraday bar is followed by one more step.
 
     Args:
         timeframe: of the feed, a `bt.TimeFrame`.
         compression: of the feed.
         step: between two bars, in nanoseconds, where bars are intraday; None where they are daily or longer.
-        calendar: the feed's `TradingCalendarBase`; asked for daily bars only.
+        calendar: the feed's `TradingCalendarBase`.
+        zone: of the feed's bars, for calendars that tell times in UTC.
     """
 
     def __init__(
-        self, timeframe: int, compression: int, step: int | None, calendar: bt.TradingCalendarBase | None
+        self,
+        timeframe: int,
+        compression: int,
+        step: int | None,
+        calendar: bt.TradingCalendarBase | None,
+        zone: tzinfo | None = None,
     ) -> None:
-        self.timeframe, self.compression, self.step, self.calendar = timeframe, compression, step, calendar
-        self._weekends = False
-        self._follows: dict[int, int] = {}  # time of day -> that of the bar after it, the last time
-        self._last: int | None = None  # time of day of the last bar seen
+        self.timeframe, self.compression, self.step = timeframe, compression, step
+        self.calendar, self.zone = calendar, zone
+        self._timetable = Timetable(step)
 
     def see(self, times: np.ndarray) -> None:
         """Learn from bars at (K,) datetime64[ns], in their order."""
-        stamps = times.astype("datetime64[ns]").astype(np.int64)
-        self._weekends = self._weekends or bool(((stamps // DAY + _THURSDAY) % 7 >= _SATURDAY).any())
-        if self.step is not None and len(stamps):
-            of_day = (stamps % DAY).tolist()
-            before = of_day[:-1] if self._last is None else [self._last, *of_day[:-1]]
-            self._follows.update(zip(before, of_day[len(of_day) - len(before) :], strict=True))
-            self._last = of_day[-1]
+        self._timetable.see(times.astype("datetime64[ns]").astype(np.int64))
 
     def after(self, time: np.datetime64, horizon: int) -> np.ndarray:
         """(H,) datetime64[ns], the times after a bar at `time`, to which all bars seen are earlier."""
         stamp = int(time.astype("datetime64[ns]").astype(np.int64))
-        weekends = self._weekends or _weekday(stamp) >= _SATURDAY
-        if self.step is not None:
-            return np.array(self._intraday(stamp, horizon, weekends), np.int64).astype("datetime64[ns]")
-        if self.calendar is not None and self.timeframe not in _OFFSETS:
-            return self._by_calendar(pd.Timestamp(stamp), horizon)
-        return _regular(stamp, self.timeframe, self.compression, horizon, weekends)
+        self._timetable.begin(stamp // DAY)
+        if self.step is None and self.timeframe in _OFFSETS:
+            return _by_period(stamp, self.timeframe, self.compression, horizon)
+        daily = self.step is None
+        found = self._days(stamp // DAY, horizon) if daily else self._intraday(stamp, horizon)
+        return np.array(found, np.int64).astype("datetime64[ns]")
 
-    def _intraday(self, stamp: int, horizon: int, weekends: bool) -> list[int]:
-        assert self.step is not None
-        found = []
-        for _ in range(horizon):
-            midnight, of_day = stamp - stamp % DAY, stamp % DAY
-            follows = self._follows.get(of_day)
-            if follows is None:
-                following = stamp + self.step
-            elif follows > of_day:
-                following = midnight + follows
-            else:
-                following = midnight + DAY + follows
-                # A market that goes on through midnight has no night to jump over, and no weekend yet to know of.
-                while following - stamp > self.step and not weekends and _weekday(following) >= _SATURDAY:
-                    following += DAY
-            found.append(following)
-            stamp = following
-        return found
-
-    def _by_calendar(self, day: pd.Timestamp, horizon: int) -> np.ndarray:
-        assert self.calendar is not None
-        found, at = [], day.to_pydatetime()
+    def _days(self, day: int, horizon: int) -> list[int]:
+        found: list[int] = []
         for _ in range(horizon):
             for _ in range(self.compression):
-                at = self.calendar.nextday(at)
-            found.append(pd.Timestamp(at).normalize())
-        return np.array(found, "datetime64[ns]")
+                day = self._next_day(day)
+            found.append(day * DAY)
+        return found
+
+    def _next_day(self, day: int) -> int:
+        """The next day that trades."""
+        if self.calendar is not None:
+            after = self.calendar.nextday(
+                datetime.fromtimestamp(day * 86400, timezone.utc).replace(tzinfo=None)
+            )
+            return int(pd.Timestamp(after).normalize().value // DAY)
+        ahead = range(day + 1, day + 1 + PATIENCE)
+        if self.compression > 1:  # a weekday has a bar every so many weeks only, and says nothing
+            weekends = any(self._timetable.trades(each) for each in ahead if weekday(each) >= SATURDAY)
+            return next(each for each in ahead if weekends or weekday(each) < SATURDAY)
+        business = (each for each in ahead if weekday(each) < SATURDAY)
+        return next((each for each in ahead if self._timetable.trades(each)), next(business))
+
+    def _intraday(self, stamp: int, horizon: int) -> list[int]:
+        assert self.step is not None
+        found: list[int] = []
+        for following in self._sessions(stamp):
+            found += following[: horizon - len(found)].tolist()
+            if len(found) == horizon:
+                return found
+        last = found[-1] if found else stamp
+        return found + [last + self.step * (i + 1) for i in range(horizon - len(found))]
+
+    def _sessions(self, stamp: int) -> Iterator[np.ndarray]:
+        """Times after a bar, day by day, until nothing is expected any more."""
+        if self.calendar is not None:
+            yield from self._by_calendar(stamp)
+            return
+        if self._timetable.is_empty:
+            return
+        day, idle = stamp // DAY, 0
+        yield day * DAY + self._timetable.rest_of(stamp)
+        while idle < PATIENCE:
+            day += 1
+            hours = self._timetable.hours(day) if self._timetable.trades(day) else np.empty(0, np.int64)
+            idle = 0 if len(hours) else idle + 1
+            yield day * DAY + hours
+
+    def _by_calendar(self, stamp: int) -> Iterator[np.ndarray]:
+        """Times after a bar, session by session of the calendar."""
+        assert self.step is not None
+        hours = self._timetable.all_hours()
+        day = stamp // DAY - 2  # a session may be dated with the day that it opens or closes on
+        for _ in range(10_000):
+            day = self._next_day(day)
+            opening, closing = self._session(day)
+            first = opening // DAY
+            if len(hours):
+                times = np.add.outer(np.arange(first, closing // DAY + 1) * DAY, hours).ravel()
+                # Bars are stamped with their start where one is stamped with the opening, else with their end.
+                ends = opening % DAY not in hours
+            else:
+                start = stamp if stamp >= opening else opening
+                times, ends = np.arange(start + self.step, closing + 1, self.step), True
+            inside = (
+                (times > opening) & (times <= closing) if ends else (times >= opening) & (times < closing)
+            )
+            yield times[inside & (times > stamp)]
+
+    def _session(self, day: int) -> tuple[int, int]:
+        """Opening and closing of a day of the calendar, in the feed's own time."""
+        assert self.calendar is not None
+        midnight = datetime.fromtimestamp(day * 86400, timezone.utc).replace(tzinfo=None)
+        if isinstance(self.calendar, bt.TradingCalendar):
+            times = self.calendar.schedule(midnight)  # in whatever zone it was asked in
+        else:
+            times = self.calendar.schedule(midnight, self.zone)  # in UTC
+            if self.zone is not None:
+                times = [
+                    time.replace(tzinfo=timezone.utc).astimezone(self.zone).replace(tzinfo=None)
+                    for time in times
+                ]
+        opening, closing = (pd.Timestamp(time).value for time in times)
+        return opening, closing
 
 
 @lru_cache(maxsize=4096)
-def _regular(stamp: int, timeframe: int, compression: int, horizon: int, weekends: bool) -> np.ndarray:
-    """Daily and longer bars; a feed's assets share their dates, so that most answers are remembered."""
-    steps = compression * np.arange(1, horizon + 1)
-    if timeframe not in _OFFSETS:
-        day = np.datetime64(stamp // DAY, "D")
-        found = day + steps if weekends else np.busday_offset(day, steps, roll="backward")
-        return found.astype("datetime64[ns]")
+def _by_period(stamp: int, timeframe: int, compression: int, horizon: int) -> np.ndarray:
+    """Longer bars; a feed's assets share their dates, so that most answers are remembered."""
     step, start = _OFFSETS[timeframe], pd.Timestamp(stamp)
-    return np.array([start + int(count) * step for count in steps], "datetime64[ns]")
-
-
-def _weekday(stamp: int) -> int:
-    """Monday = 0."""
-    return (stamp // DAY + _THURSDAY) % 7
+    counts = range(compression, compression * horizon + 1, compression)
+    return np.array([start + count * step for count in counts], "datetime64[ns]")

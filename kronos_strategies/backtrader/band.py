@@ -7,7 +7,7 @@ from typing import Any
 import backtrader as bt
 import numpy as np
 
-from kronos_strategies.backtrader.indicator import PARAMS, find_chair, write
+from kronos_strategies.backtrader.indicator import PARAMS, bind_lines, find_chair, write
 from kronos_strategies.backtrader.outlook import COLUMNS
 
 BLUE = "#0072B2"
@@ -40,14 +40,32 @@ class KronosBand(bt.Indicator):
     )
 
     def __init__(self) -> None:
-        self._chair = find_chair(self)
+        chair, horizon = find_chair(self), self.p.horizon
+        bind_lines(BandLines(self.data, chair=chair, horizon=horizon), self)  # type: ignore[call-arg]
+
+    def _plotlabel(self) -> list[object]:
+        return [f"{self.p.horizon} bars ahead, {self.p.level:.0%} of paths"]
+
+
+class BandLines(bt.Indicator):
+    """Computes the lines of a `KronosBand`, to which they are bound.
+
+    Params:
+        chair: what the forecasts are read from.
+        horizon: bars by which the lines are delayed.
+    """
+
+    lines: Any = BAND
+    params = (("chair", None), ("horizon", 1))
+
+    def __init__(self) -> None:
         self._recent: dict[int, np.ndarray] = {}  # by the feed's number of bars; the last `horizon` of them
-        self.addminperiod(self.p.lookback)
+        self.addminperiod(self.p.chair.lookback)
 
     def next(self) -> None:
         """Write the current bar."""
         bars, horizon = len(self.data), self.p.horizon
-        self._recent[bars] = self._chair.now()[_WHICH]
+        self._recent[bars] = self.p.chair.now()[_WHICH]
         self._recent.pop(bars - horizon - 1, None)
         for line, value in zip(self.lines, self._recent.get(bars - horizon, _NOTHING).tolist(), strict=True):
             line[0] = value
@@ -57,13 +75,10 @@ class KronosBand(bt.Indicator):
 
     def once(self, start: int, end: int) -> None:
         """Write all bars."""
-        table = self._chair.table()[:, _WHICH]
+        table = self.p.chair.table()[:, _WHICH]
         later = np.full_like(table, np.nan)
         later[self.p.horizon :] = table[: -self.p.horizon]
         write(self, later)
-
-    def _plotlabel(self) -> list[object]:
-        return [f"{self.p.horizon} bars ahead, {self.p.level:.0%} of paths"]
 
 
 _NOTHING = np.full(len(BAND), np.nan)

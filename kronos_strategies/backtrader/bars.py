@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES, PRICES, check_timestamps
+from kronos_strategies.backtrader.zones import zone_of
 
 _EPOCH = 719163  # 1970-01-01 in Backtrader's days
 _TICKS = 864_000_000  # of 0.1 ms in a day
@@ -30,7 +31,7 @@ class Bars(NamedTuple):
     utc: np.ndarray  # (K,) datetime64[ns], to a tenth of a millisecond
     traded: np.ndarray  # (K,) bool
     values: np.ndarray  # (M, 6) float32 FEATURES
-    times: np.ndarray  # (M,) datetime64[ns], in the feed's own zone, `data._tz`
+    times: np.ndarray  # (M,) datetime64[ns], in the feed's own zone, `zones.zone_of`
 
     @classmethod
     def read(cls, data: bt.AbstractDataBase, cut: Callable[[bt.LineBuffer], Sequence[float]]) -> Bars:
@@ -77,12 +78,13 @@ def utc_times(stamps: np.ndarray) -> np.ndarray:
 
 
 def local_times(utc: np.ndarray, data: bt.AbstractDataBase) -> np.ndarray:
-    """(K,) datetime64[ns] on the clock of the feed's own zone, `data._tz`; as they are where it names none."""
-    if data._tz is None:
+    """(K,) datetime64[ns] on the clock of the feed's own zone, `zones.zone_of`; as they are where it has none."""
+    zone = zone_of(data)
+    if zone is None:
         return utc
     seconds = (utc.astype(np.int64) / 1e9).tolist()
     local = [
-        datetime.fromtimestamp(second, timezone.utc).astimezone(data._tz).replace(tzinfo=None)
+        datetime.fromtimestamp(second, timezone.utc).astimezone(zone).replace(tzinfo=None)
         for second in seconds
     ]
     return np.array(local, "datetime64[us]").astype("datetime64[ns]")

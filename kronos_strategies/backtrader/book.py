@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import isfinite
 
 import backtrader as bt
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.backtrader.account import contract_value, worth
 from kronos_strategies.backtrader.scores import is_current
 from kronos_strategies.result import BacktestResult
 
@@ -55,11 +57,7 @@ class BookTape:
     def notice(self, order: bt.Order) -> None:
         """Take what an order, or a part of it, traded, of which a strategy is told before `see` of that bar."""
         self.refused += order.status in (bt.Order.Margin, bt.Order.Rejected)
-        if order.status not in (bt.Order.Partial, bt.Order.Completed):
-            return
-        for bit in order.executed.iterpending():
-            if bit is None:
-                break
+        for bit in executions(order):
             self._paid += bit.closedcomm + bit.openedcomm
             self._traded += abs(bit.size) * bit.price * self._notional(order.data)
             self._held[order.data] = None
@@ -107,8 +105,7 @@ class BookTape:
 
     def _notional(self, data: bt.AbstractDataBase) -> float:
         """What one of a feed is worth at a price of 1."""
-        comminfo = self._broker.getcommissioninfo(data)
-        return 1.0 if comminfo.stocklike else float(comminfo.p.mult)
+        return contract_value(self._broker.getcommissioninfo(data), 1.0)
 
     def _value(self) -> float:
         value = float(self._broker.getvalue())
@@ -117,13 +114,14 @@ class BookTape:
         return float(self._broker.getcash()) + sum(map(self._worth, self._held))
 
     def _worth(self, data: bt.AbstractDataBase) -> float:
-        """Of a position at its last price, as the broker would have it."""
-        position, comminfo = self._broker.getposition(data), self._broker.getcommissioninfo(data)
-        if not position.size:
-            return 0.0
-        worth = comminfo.getvaluesize(position.size, self._prices[data])
-        gained = comminfo.profitandloss(position.size, position.price, self._prices[data])
-        return float((worth - gained) / comminfo.get_leverage() + gained if worth > 0 else worth)
+        """Of a position at its last price."""
+        return worth(self._broker, data, self._prices[data])
+
+
+def executions(order: bt.Order) -> Iterator[bt.order.OrderExecutionBit]:
+    """What an order has traded since its last notification."""
+    if order.status in (bt.Order.Partial, bt.Order.Completed):
+        yield from takewhile(lambda bit: bit is not None, order.executed.iterpending())
 
 
 def book_result(

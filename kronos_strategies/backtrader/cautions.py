@@ -38,7 +38,7 @@ def warnings_of(
     if len(names) < run.min_names:
         yield (
             f"Only {len(names)} feed{'s are' * (len(names) != 1) or ' is'} ranked: a correlation across fewer than "
-            f"{run.min_names} names says nothing and is left undefined."
+            f"{run.min_names} names says nothing, so that {'each' if len(names) > 1 else 'it'} is judged over time."
         )
     elif len(names) < MIN_NAMES:
         yield f"Only {len(names)} feeds are ranked: each coefficient says little, and their mean needs many dates."

@@ -12,6 +12,7 @@ from typing import Any, cast
 import backtrader as bt
 import pandas as pd
 
+from kronos.checks import as_integer
 from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Clock, Shown, name_feeds
 
@@ -113,6 +114,13 @@ def check_params(analyzer: bt.Analyzer) -> None:
         raise ValueError(
             f"price={p.price!r} is none that a bar trades at. Choose one of {', '.join(PRICES)}."
         )
+    for name in (
+        "every",
+        "hold",
+        "min_names",
+        *(("trials", "bars_per_year") if hasattr(p, "trials") else ()),
+    ):
+        as_integer(name, getattr(p, name))
     if p.hold < 0:
         raise ValueError(f"hold={p.hold} counts bars. Give 1 or more, or 0 to hold until the next rebalance.")
     if strategy.cerebro._exactbars > 0:

@@ -14,7 +14,7 @@ from kronos.codebase import git_commit, package_version
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos_strategies.backtrader.cautions import warnings_of
-from kronos_strategies.backtrader.outlook import LINES, lines, outlooks
+from kronos_strategies.backtrader.outlook import ENDS, LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
@@ -40,9 +40,9 @@ def evidence_of(run: Recording) -> Evidence:
     keys, market, result = run.keys, Market.of(run.panel), run.result
     if not len(keys):
         raise ValueError(
-            f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback, and "
-            "resampled bars without the feed that they are made of: scores are read on the strategy's own bars."
+            f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
         )
+    names = keys.get_level_values("instrument").nunique()
     naive, scarce = _naive(run, market, keys)
     own = OWN if run.line == "score" else f"{OWN} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
@@ -78,7 +78,21 @@ def evidence_of(run: Recording) -> Evidence:
         paths=paths,
         provenance=provenance,
         result=result,
+        outlooks=_outlooks(run) if names < run.min_names else None,
+        trades=run.trades,
     )
+
+
+def _outlooks(run: Recording) -> pd.DataFrame | None:
+    """What the forecasts said, from the run itself or from the folder that they came from."""
+    if "horizon" in run.outlooks:
+        return run.outlooks
+    if not run.forecasts or not len(run.outlooks):
+        return None
+    stored = StoredForecasts(Path(run.forecasts))
+    parts = [pd.DataFrame(outlooks(forecast)[:, ENDS:], forecast.keys) for forecast in stored]
+    known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
+    return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
 
 
 def _naive(run: Recording, market: Market, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
@@ -14,7 +14,8 @@ import pandas as pd
 
 from kronos.candles import Candles
 from kronos.config import SampleConfig
-from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
+from kronos.forecast import Forecast, step_seconds
+from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimise import one_thread_after_fork
 from kronos_strategies.backtrader.outlook import ENDS, SCORE, outlooks
@@ -86,8 +87,8 @@ class ForecastSettings:
         """What is done to the paths, as named."""
         return PathOptions(self.calibration, self.candles, self.limits)
 
-    def postprocessing(self, windows: Windows | None = None) -> Postprocessing:
-        """What is done to the paths of some windows; of these settings, where the bars are not known.
+    def postprocessing(self, spacing: float | None = None) -> Postprocessing:
+        """What is done to the paths of windows whose bars are `spacing` seconds apart; None where it is not known.
 
         Raises:
             FileNotFoundError: no such calibration.
@@ -95,7 +96,6 @@ class ForecastSettings:
         """
         predictor = self.predictor()
         known = predictor.provenance(self.sampling(), "")
-        spacing = None if windows is None or not len(windows) else spacing_of(windows)
         return self.options.resolve(predictor.calibration, known, self.horizon, spacing)
 
     def predictor(self) -> KronosPredictor:
@@ -158,17 +158,19 @@ class ForecastSettings:
         return found
 
     def _sampled(self, windows: Windows, spec: WindowSpec, progress: ProgressReport) -> np.ndarray:
-        predictor, sampling, post = self.predictor(), self.sampling(), self.postprocessing(windows)
+        predictor, sampling = self.predictor(), self.sampling()
         if self.store is not None:
             filled = ForecastStore(self.store).fill(predictor, windows, spec, sampling, progress)
-            return np.concatenate([outlooks(post(forecast)) for forecast in filled])
+            return np.concatenate([self._outlooks(forecast) for forecast in filled])
 
         def compute(missing: Windows, report: Callable[[int], None]) -> np.ndarray:
             parts = stream(predictor, missing, sampling, lambda done, _: report(done))
-            return np.concatenate([outlooks(post(forecast)) for forecast in parts])
+            return np.concatenate([self._outlooks(forecast) for forecast in parts])
 
+        post = self.postprocessing()
         calibration = None if post.calibration is None else post.calibration.id
-        key = predictor.provenance(sampling, ""), calibration, post.limits, post.candles
+        known = predictor.provenance(sampling, "")
+        key = (known, calibration, post.limits, post.candles) if known.weights_sha256 else None
         named = post.calibration is not None or post.limits is not None
         return _remembered(key, windows, compute, progress, named)
 
@@ -178,7 +180,8 @@ class ForecastSettings:
         if self.store is not None:
             return ForecastStore(self.store).head_outputs(predictor, head, windows, spec)
         known = predictor.provenance(self.sampling(), "")
-        key = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
+        reads = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
+        key = reads if known.weights_sha256 else None
         return _remembered(key, windows, lambda missing, _: head(predictor.embed(missing)), silent)
 
     def _readers(self) -> list[HeadReader]:
@@ -187,24 +190,56 @@ class ForecastSettings:
 
     def band_factors(self, windows: Windows, level: float) -> np.ndarray:
         """(N,) factors of a band at the horizon, see `Forecast.band_factors`."""
-        calibration = self.postprocessing(windows).calibration
-        if calibration is None:
-            return np.ones(len(windows))
-        return calibration.band_factors(level, windows.keys, self.horizon)[:, -1]
+        factors = np.ones(len(windows))
+        for rows, post in self._alike(windows.keys, windows.future):
+            if post.calibration is not None:
+                keys = windows.keys[rows]
+                factors[rows] = post.calibration.band_factors(level, keys, self.horizon)[:, -1]
+        return factors
+
+    def _outlooks(self, forecast: Forecast) -> np.ndarray:
+        """Of a forecast as sampled, once it is calibrated, limited and repaired."""
+        parts = [
+            (rows, outlooks(post(forecast[rows])))
+            for rows, post in self._alike(forecast.keys, forecast.timestamps)
+        ]
+        found = np.empty((len(forecast), parts[0][1].shape[1]))
+        for rows, part in parts:
+            found[rows] = part
+        return found
+
+    def _alike(self, keys: pd.MultiIndex, future: np.ndarray) -> Iterator[tuple[np.ndarray, Postprocessing]]:
+        """Rows of windows whose bars are as far apart, and what is done to their paths.
+
+        It depends on each window alone: which windows are forecast together differs between modes of the engine.
+        """
+        dates = pd.DatetimeIndex(keys.get_level_values("datetime")).to_numpy("datetime64[ns]")
+        spacings, group = np.unique(step_seconds(dates, future), return_inverse=True)
+        for number, spacing in enumerate(spacings):
+            yield group == number, self.postprocessing(None if np.isnan(spacing) else float(spacing))
 
 
 _MEMORY: dict[Hashable, dict[bytes, np.ndarray]] = {}
 
 
 def _remembered(
-    key: Hashable,
+    key: Hashable | None,
     windows: Windows,
     compute: Callable[[Windows, Callable[[int], None]], np.ndarray],
     progress: ProgressReport,
     named: bool = False,
 ) -> np.ndarray:
-    """A row for each window: those in the memory of `key`, the others from `compute`; `named` as in `_digests`."""
-    memory = _MEMORY.setdefault(key, {})
+    """A row for each window: those in the memory of `key`, the others from `compute`.
+
+    Args:
+        key: all that rows depend on besides their windows; None where nothing tells weights apart, as of networks
+            that may have been changed in place, so that nothing can be remembered.
+        windows: N of them.
+        compute: rows of some windows.
+        progress: called as progress(windows done, N).
+        named: as in `_digests`.
+    """
+    memory = {} if key is None else _MEMORY.setdefault(key, {})
     digests = _digests(windows, named)
     missing = np.array([digest not in memory for digest in digests])
     known = int((~missing).sum())

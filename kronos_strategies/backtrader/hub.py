@@ -17,9 +17,10 @@ import pandas as pd
 from kronos.bars import stamps
 from kronos.windows import KEYS, Windows
 from kronos_strategies.backtrader.forecasts import ForecastSettings
-from kronos_strategies.backtrader.outlook import LINES, lines
+from kronos_strategies.backtrader.outlook import ENDS, LINES, lines
 from kronos_strategies.backtrader.seat import Schedule, Seat
 from kronos_strategies.backtrader.tape import LoadedFeed
+from kronos_strategies.backtrader.zones import check_zone
 from kronos_strategies.progress import ProgressReport, progress_bar, silent
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Hub:
         self.strategy = strategy
         self._groups: dict[tuple[ForecastSettings, int], Group] = {}
         self._names: dict[int, str] = {}
+        self._checked: set[int] = set()
         for i, data in enumerate(strategy.datas):
             name = data._name or f"data{i}"
             # Resampled feeds often share the name of what they are made of.
@@ -65,6 +67,10 @@ class Hub:
             )
         return owner.__dict__.setdefault(_HUB, cls(owner))
 
+    def ends(self, settings: ForecastSettings, every: int) -> dict[tuple[pd.Timestamp, str], np.ndarray]:
+        """(S,) closes of the paths at the horizon, by (datetime, instrument) of each forecast so far."""
+        return self._groups[settings, every].ends
+
     def chair(self, data: bt.AbstractDataBase, settings: ForecastSettings, every: int, level: float) -> Chair:
         """Have a feed forecast together with all others of the same settings.
 
@@ -79,12 +85,15 @@ class Hub:
         settings.sampling()
         settings.postprocessing()
         if (settings, every) not in self._groups:
-            self._groups[settings, every] = Group(self.strategy, settings, every)
+            self._groups[settings, every] = Group(settings, every)
             logger.info("Scores of daily bars come from %s", choice.described)
             for warning in choice.warnings:
                 logger.warning(warning)
         group = self._groups[settings, every]
         group.levels.add(level)
+        if id(data) not in self._checked:
+            self._checked.add(id(data))
+            check_zone(data, self._names[id(data)])
         seat = group.seats.setdefault(id(data), Seat(data, self._names[id(data)], group.schedule))
         return Chair(group, seat, level)
 
@@ -94,6 +103,7 @@ class Chair:
 
     def __init__(self, group: Group, seat: Seat, level: float) -> None:
         self._group, self._seat, self._level = group, seat, level
+        self.lookback = group.settings.lookback
 
     def table(self) -> np.ndarray:
         """(K, 9) `outlook.COLUMNS` at all bars of the feed, which is loaded whole."""
@@ -122,20 +132,21 @@ class Group:
     """Assets that are forecast together, with the same settings and on the same schedule.
 
     Args:
-        strategy: whose bars are counted.
         settings: of the forecasts.
-        every: strategy bars between them.
+        every: bars of each feed between them.
 
     Attributes:
         seats: by id of the feed.
         levels: of the bands that are asked for.
+        ends: (S,) closes of the paths at the horizon, by (datetime, instrument) of each forecast.
     """
 
-    def __init__(self, strategy: bt.Strategy, settings: ForecastSettings, every: int) -> None:
-        self.strategy, self.settings = strategy, settings
+    def __init__(self, settings: ForecastSettings, every: int) -> None:
+        self.settings = settings
         self.schedule = Schedule(settings.lookback, every)
         self.seats: dict[int, Seat] = {}
         self.levels: set[float] = set()
+        self.ends: dict[tuple[pd.Timestamp, str], np.ndarray] = {}
         self._loaded = False
 
     def load(self) -> None:
@@ -143,12 +154,11 @@ class Group:
         if self._loaded:
             return
         self._loaded = True
-        bars = np.unique(np.concatenate([_stamps(data) for data in self.strategy.datas]))
         seats = list(self.seats.values())
         feeds = [LoadedFeed(seat.data, seat.name, self.settings.lookback) for seat in seats]
         cuts = []
         for seat, feed in zip(seats, feeds, strict=True):
-            ends = self.schedule.ends(np.searchsorted(bars, _stamps(seat.data)[feed.rows]) + 1)
+            ends = self.schedule.ends(feed.rows + 1)
             future = feed.futures(ends, self.settings.horizon)
             cuts.append(Cut(seat.name, feed.values, feed.times, ends, future, feed.daily))
         with progress_bar("forecast", "windows") as progress:
@@ -158,8 +168,7 @@ class Group:
 
     def move(self) -> None:
         """Forecast what is due at the current bar of all feeds."""
-        bar = len(self.strategy)
-        due = [seat for seat in self.seats.values() if seat.due(bar)]
+        due = [seat for seat in self.seats.values() if seat.due()]
         last = np.array([self.settings.lookback - 1])
         cuts = []
         for seat in due:
@@ -181,6 +190,7 @@ class Group:
         every_name = tuple(sorted(seat.name for seat in self.seats.values()))
         daily = np.repeat([cut.daily for cut in cuts], counts)[order]
         found = self.settings.outlooks(windows[order], every_name, progress, daily)[np.argsort(order)]
+        self.ends.update(zip(windows.keys, found[:, ENDS:], strict=True))
         tables = {
             level: lines(found, level, self.settings.band_factors(windows, level)) for level in self.levels
         }
@@ -201,8 +211,3 @@ def _windows(cuts: Sequence[Cut], lookback: int) -> Windows:
         future=np.concatenate([cut.future for cut in cuts]),
         keys=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), names], names=KEYS),
     )
-
-
-def _stamps(data: bt.AbstractDataBase) -> np.ndarray:
-    """Backtrader's own times of all bars of a feed that is loaded whole."""
-    return np.array(data.lines.datetime.array[: data.buflen()])

@@ -40,9 +40,9 @@ PARAMS = (
 class KronosIndicator(bt.Indicator):
     """What Kronos forecasts of a feed's next `horizon` bars; make one for each feed.
 
-    All of a strategy's assets are forecast together, every `every` bars of the strategy, from each asset's last
-    `lookback` traded bars and nothing later. With S paths p_s of closes, C the close and H the horizon, the lines
-    at the bar of a forecast are, and are known at its close:
+    Each asset is forecast every `every` bars of its own feed, from its last `lookback` traded bars and nothing
+    later; assets that are due at the same bar are forecast in one batch. With S paths p_s of closes, C the close
+    and H the horizon, the lines at the bar of a forecast are, and are known at its close:
 
     - expected_return: mean of p_s[H] / C - 1, a simple return over the horizon.
     - volatility: root mean square of the paths' log returns over paths and steps, per bar.
@@ -59,9 +59,9 @@ class KronosIndicator(bt.Indicator):
     hold their values. They are NaN before the first forecast, and on bars without four finite, positive prices,
     which count as not traded; a feed that never has `lookback` traded bars has no forecast at all.
 
-    The strategy's bars are counted in spans of `every`, of which one begins with bar number `lookback`. An asset
-    is forecast on its first traded bar of each span: together with the others if it trades all the time, else as
-    soon as it trades again or has its lookback. Under replay the forecast of a bar follows the bar's ticks.
+    The feed's own bars are counted in spans of `every`, of which one begins with bar number `lookback`. An asset
+    is forecast on its first traded bar of each span. Neither other feeds nor a live feed that lags behind them
+    change when that is. Under replay the forecast of a bar follows the bar's ticks.
 
     A forecast depends on its own window, date and settings only. Lines are the same with runonce, without, without
     preload, with exactbars=-1 and -2, and live: bit by bit wherever the matrix products of batches of different
@@ -72,7 +72,7 @@ class KronosIndicator(bt.Indicator):
         lookback: traded bars that the model reads.
         horizon: bars ahead.
         samples: paths.
-        every: strategy bars between forecasts.
+        every: bars of the feed between forecasts.
         T, top_p, top_k, seed: of the sampling, see `kronos.config.SampleConfig`; None for what suits the model.
         level: share of the paths between lower and upper.
         device: "cpu", "cuda", "mps"; None takes the fastest there is.
@@ -110,12 +110,32 @@ class KronosIndicator(bt.Indicator):
     )
 
     def __init__(self) -> None:
-        self._chair = find_chair(self)
-        self.addminperiod(self.p.lookback)
+        source = ForecastLines(self.data, chair=find_chair(self))  # type: ignore[call-arg]  # its metaclass takes them
+        bind_lines(source, self)
+
+    def _plotlabel(self) -> list[object]:
+        return [self.p.model, f"{self.p.horizon} bars ahead"]
+
+
+class ForecastLines(bt.Indicator):
+    """Computes the lines of a `KronosIndicator`, to which they are bound.
+
+    Backtrader computes an indicator's children before the indicator itself. A class derived from `KronosIndicator`
+    can thus make lines of its lines, in its `__init__` or in its `next`.
+
+    Params:
+        chair: what the lines are read from.
+    """
+
+    lines: Any = COLUMNS
+    params = (("chair", None),)
+
+    def __init__(self) -> None:
+        self.addminperiod(self.p.chair.lookback)
 
     def next(self) -> None:
         """Write the current bar."""
-        for line, value in zip(self.lines, self._chair.now().tolist(), strict=True):
+        for line, value in zip(self.lines, self.p.chair.now().tolist(), strict=True):
             line[0] = value
 
     def oncestart(self, start: int, end: int) -> None:
@@ -123,10 +143,13 @@ class KronosIndicator(bt.Indicator):
 
     def once(self, start: int, end: int) -> None:
         """Write all bars."""
-        write(self, self._chair.table())
+        write(self, self.p.chair.table())
 
-    def _plotlabel(self) -> list[object]:
-        return [self.p.model, f"{self.p.horizon} bars ahead"]
+
+def bind_lines(source: bt.Indicator, target: bt.Indicator) -> None:
+    """Have the lines of `source`, a child of `target`, write to the lines of the same names of `target`."""
+    for name in source.getlinealiases():
+        getattr(source.lines, name).addbinding(getattr(target.lines, name))
 
 
 def find_chair(indicator: bt.Indicator) -> Chair:

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
+import numpy as np
+import pandas as pd
 
 from kronos.extras import MissingExtra
+from kronos_strategies.backtrader.bars import local_times, utc_times
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 UP, DOWN, GREY = "#009E73", "#D55E00", "#404040"
+MAJOR, MINOR = 6, 2  # rows of a feed's panel, and of an indicator's
+ROW = 0.45  # inches
+LEAST_HEIGHT = 8.0
+TICKS = 10  # at most
+BEYOND = 0.6  # of the prices' range that lines over them may add above and below
+_PARAMS = re.compile(r" \((?:None|True|False)[^)]*\)")  # of observers, which say nothing to a reader
 
 
-def save_plot(strategy: bt.Strategy, path: str | Path, width: float = 14.0, height: float = 8.0) -> Path:
+def save_plot(
+    strategy: bt.Strategy, path: str | Path, width: float = 14.0, height: float | None = None
+) -> Path:
     """Draw a strategy that has run: prices as candles, its indicators and observers; volume is left out.
 
-    From then on matplotlib draws to files in this process, since Backtrader would choose a window.
+    Times are those of the first feed's zone. Open figures of matplotlib and its choice of screen stay as they are.
 
     Args:
         strategy: of what `cerebro.run()` returned.
         path: of the picture, e.g. "run.png" or "run.svg"; its folder is made.
-        width, height: in inches.
+        width: in inches.
+        height: in inches; as high as its panels need when omitted.
 
     Returns:
         The path.
@@ -28,30 +46,154 @@ def save_plot(strategy: bt.Strategy, path: str | Path, width: float = 14.0, heig
         ValueError: the strategy has seen no bar.
         MissingExtra: matplotlib is missing.
     """
+    if not len(strategy):
+        raise ValueError("The strategy has seen no bar, so there is nothing to draw. Run it first.")
     try:
-        from backtrader.plot import Plot, PlotScheme  # chooses a window, so ours comes after
+        import matplotlib
+
+        screen = matplotlib.get_backend(auto_select=False)
+        from backtrader.plot import PlotScheme  # chooses a screen, so ours comes after
         from matplotlib import pyplot
     except ImportError as error:
         raise MissingExtra("Plots need matplotlib: pip install 'kronos-strategies[backtrader]'") from error
-    if not len(strategy):
-        raise ValueError("The strategy has seen no bar, so there is nothing to draw. Run it first.")
-    pyplot.switch_backend("Agg")
-    (figure,) = Plot(scheme=_scheme(PlotScheme())).plot(strategy, numfigs=1, iplot=False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.set_size_inches(width, height)
-    for axes in figure.axes:
-        axes.grid(alpha=0.3, linewidth=0.6)
-        axes.tick_params(axis="x", labelbottom=axes is figure.axes[-1])
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
+    pyplot.switch_backend("Agg")
+    current = pyplot.get_fignums() and pyplot.gcf().number
+    try:
+        plotter = _plotter(_scheme(PlotScheme()))
+        number = max([0, *pyplot.get_fignums()]) + 1
+        (figure,) = plotter.plot(strategy, figid=number, numfigs=1, iplot=False)
+        figure.set_size_inches(width, height or max(LEAST_HEIGHT, ROW * plotter.pinf.nrows))
+        _tidy(figure, strategy)
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+        pyplot.close(figure)
+    finally:
+        if current:
+            pyplot.figure(current)
+        if screen is not None:
+            pyplot.switch_backend(screen)
     return path
+
+
+def _plotter(scheme: bt.plot.PlotScheme) -> Any:
+    from backtrader.plot import Plot
+
+    class Plotter(Plot):
+        """Backtrader's, with rows enough for all panels, and marks at the bars that they belong to."""
+
+        def calcrows(self, strategy: bt.Strategy) -> None:
+            super().calcrows(strategy)  # counts one row for the panel of an indicator, which has several
+            panels = [own for of in (self.dplotsup, self.dplotsdown) for own in of.values()]
+            self.pinf.nrows += sum(map(len, panels)) * (self.pinf.sch.rowsminor - 1)
+
+        def plotind(self, iref: Any, ind: Any, *rest: Any, **options: Any) -> None:
+            # With runonce an observer has a value for each bar of the strategy, not of its feed.
+            info, bars = self.pinf, len(self.pinf.clock)
+            kept = info.xdata, info.xstart, info.xend
+            if isinstance(ind, bt.Observer) and len(ind) == bars:
+                info.xdata, info.xstart, info.xend = info.x, 0, bars
+            super().plotind(iref, ind, *rest, **options)
+            info.xdata, info.xstart, info.xend = kept
+
+    return Plotter(scheme=scheme)
 
 
 def _scheme(scheme: bt.plot.PlotScheme) -> bt.plot.PlotScheme:
     scheme.style, scheme.barup, scheme.bardown, scheme.loc = "candle", UP, DOWN, GREY
     scheme.volume = scheme.valuetags = scheme.linevalues = False
-    scheme.rowsmajor, scheme.rowsminor = 6, 2
-    scheme.fmt_x_ticks, scheme.tickrotation = "%Y-%m-%d", 0
-    scheme.yadjust = 0.05
+    scheme.rowsmajor, scheme.rowsminor = MAJOR, MINOR
+    scheme.tickrotation, scheme.yadjust = 0, 0.05
     return scheme
+
+
+def _tidy(figure: Figure, strategy: bt.Strategy) -> None:
+    """Legends, marks and times within their panels."""
+    from matplotlib.ticker import MaxNLocator
+
+    places, labels = _ticks(strategy)
+    last = figure.axes[-1]
+    marks = next((each for each in strategy.getobservers() if isinstance(each, bt.observers.BuySell)), None)
+    for axes in figure.axes:
+        axes.grid(alpha=0.3, linewidth=0.6)
+        axes.set_xticks(places, labels if axes is last else [""] * len(labels))
+        axes.tick_params(axis="x", labelbottom=axes is last, labelsize=8)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.set_xlim(-1, len(strategy))
+        if marks is not None:
+            _move_marks(axes, marks.p.bardist if marks.p.barplot else 0.0)
+        _widen(axes)
+        _legend(axes)
+        axes.yaxis.set_major_locator(MaxNLocator(6 if _inches(axes) > 2.2 else 4, prune="both"))
+
+
+def _move_marks(axes: Axes, distance: float) -> None:
+    """Purchases and sales next to their bars, which Backtrader puts a share of the price away."""
+    low, high = axes.get_ylim()
+    for line in axes.get_lines():
+        side = {"^": -1, "v": 1}.get(str(line.get_marker()))
+        if side is not None and str(line.get_label()).endswith(("buy", "sell")):
+            line.set_ydata(
+                np.asarray(line.get_ydata(), float) / (1 + side * distance) + side * 0.04 * (high - low)
+            )
+            line.set_markersize(6)
+
+
+def _widen(axes: Axes) -> None:
+    """Make room for marks and bands that Backtrader would cut off, and for the legend above them."""
+    low, high = axes.get_ylim()
+    margin, reach = 0.04 * (high - low), BEYOND * (high - low)
+    for line in axes.get_lines():
+        value, is_mark = np.asarray(line.get_ydata(), float), line.get_linestyle() == "None"
+        inner = value[np.isfinite(value)]
+        if not is_mark:
+            inner = inner[(inner > low - reach) & (inner < high + reach)]
+        if len(inner):
+            room = margin * (3 if is_mark else 1)
+            low, high = min(low, inner.min() - room), max(high, inner.max() + room)
+    axes.set_ylim(low, high + 0.16 * (high - low))
+
+
+def _inches(axes: Axes) -> float:
+    """How high a panel is."""
+    return float(axes.get_window_extent().height / axes.figure.dpi)
+
+
+def _legend(axes: Axes) -> None:
+    """One line of small print at the top of the panel."""
+    legend = axes.get_legend()
+    if legend is None:
+        return
+    handles = [handle for handle in legend.legend_handles if handle is not None]
+    names = [_PARAMS.sub("", text.get_text()).replace("\n", ": ") for text in legend.get_texts()]
+    axes.legend(
+        handles, names, loc="upper left", ncol=len(names), fontsize=7, frameon=False,
+        borderaxespad=0.3, handlelength=1.6, columnspacing=1.4,
+    )  # fmt: skip
+
+
+def _ticks(strategy: bt.Strategy) -> tuple[list[int], list[str]]:
+    """Which of the strategy's bars have a tick, and what it says.
+
+    Ticks stand where a year, month, day or hour begins: as many as there is room for, and a few at least. Within
+    days they tell the time, and the date where it is a new one.
+    """
+    stamps = np.array(strategy.datetime.get(size=len(strategy)), float)
+    times = pd.DatetimeIndex(local_times(utc_times(stamps), strategy.data))
+    intraday = bool(times.normalize().duplicated().any())
+    periods = [times.to_period(unit) for unit in ("Y", "M", "D")] + ([times.floor("h")] if intraday else [])
+    begins = [np.flatnonzero(~period.duplicated()) for period in periods]
+    fit = [each for each in begins if TICKS / 2 <= len(each) <= TICKS]
+    if fit:
+        places = fit[0]
+    else:
+        finer = next((each for each in begins if len(each) > TICKS), np.arange(len(times)))
+        places = finer[:: -(-len(finer) // TICKS)]
+    days = times[places].normalize()
+    if not (intraday and (days.duplicated().any() or len(np.unique(times.normalize())) == 1)):
+        return places.tolist(), list(times[places].strftime("%Y-%m-%d"))
+    new = ~days.duplicated()
+    return places.tolist(), [
+        f"{time:%H:%M}\n{time:%Y-%m-%d}" if first else f"{time:%H:%M}"
+        for time, first in zip(times[places], new, strict=True)
+    ]

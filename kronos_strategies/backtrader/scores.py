@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import isfinite, nan
+from typing import cast
 
 import backtrader as bt
 import pandas as pd
 
+from kronos_strategies.backtrader.activity import FeedActivity, Rhythm
 from kronos_strategies.backtrader.shown import Shown
+from kronos_strategies.backtrader.sources import find_sources, forecast_behind, read
 
 
 class ScoreTape:
     """The values of one line, feed by feed, at each rebalance.
 
-    A feed's line is its own of that name, else that of the first indicator of the strategy on that feed that has
-    one; a feed without is not ranked. The first bar on which any feed has a value is the first rebalance, and every
-    `every` bars another follows, as `KronosRankStrategy` trades.
+    A feed's line is what `sources.find_sources` finds; a feed without is not ranked. The first bar on which any
+    feed has a value is the first rebalance, and every `every` rounds of bars another follows, as
+    `KronosRankStrategy` trades: where all feeds have their bars at the same times each bar is a round, see
+    `FeedActivity`.
 
     Args:
         strategy: that runs.
         feeds: by name.
         line: to read.
-        every: strategy bars between rebalances; 0 takes the strategy's parameter `every`, else the indicator's,
+        every: bars between rebalances; 0 takes the strategy's parameter `every`, else the indicator's,
             else 1.
 
     Attributes:
         sources: what has the line, by name of the feed.
-        every: strategy bars between rebalances.
+        forecasts: the lines of Kronos that it is computed from, by name of the feed.
+        every: bars between rebalances.
 
     Raises:
         ValueError: no feed has the line.
@@ -39,29 +44,43 @@ class ScoreTape:
         if every < 0:
             raise ValueError(f"every={every} counts bars. Give 1 or more, or 0 for the strategy's own.")
         self._strategy, self._line = strategy, line
-        self.sources = _sources(strategy, feeds, line)
+        self.sources = find_sources(strategy, feeds, line)
         self._feeds = {name: feeds[name] for name in self.sources}
-        self._aged = {name: own for name, own in self.sources.items() if "age" in own.getlinealiases()}
-        first = next(iter(self.sources.values()))
-        self.every: int = every or getattr(strategy.p, "every", 0) or _own_every(first) or 1
-        self._bars: dict[int, tuple[list[float], list[bool]]] = {}  # by the strategy's number of bars
-        self._made: dict[int, list[str]] = {}  # who was forecast at that bar
-        self._due = 0
+        behind = {name: forecast_behind(own) for name, own in self.sources.items()}
+        self.forecasts = {name: own for name, own in behind.items() if own is not None}
+        first = next(iter([*self.forecasts.values(), *self.sources.values()]))
+        self.every = int(every or getattr(strategy.p, "every", 0) or _own_every(first) or 1)
+        self._activity = FeedActivity(self._feeds.values())
+        self._bars: dict[
+            int, tuple[list[float], list[tuple[int, bool]]]
+        ] = {}  # by the strategy's number of bars
+        # By the strategy's number of bars: who was forecast, the bars that its feed had then, lower, upper.
+        self._made: dict[int, dict[str, tuple[int, float, float]]] = {}
+        self._rebalanced: dict[Rhythm, int] | None = None  # rounds so far at the last rebalance
 
     def see(self) -> None:
         """Read the current bar of the strategy; again on another tick of it, under replay."""
-        bar, now = len(self._strategy), self._strategy.datetime[0]
-        if made := [name for name, own in self._aged.items() if self._reads(name, own, "age", now) == 0]:
-            self._made[bar] = made
-        if bar < self._due and bar not in self._bars:
-            return
-        values = [self._reads(name, own, self._line, now) for name, own in self.sources.items()]
+        self._activity.update()
+        bar = len(self._strategy)
+        for name, own in self.forecasts.items():
+            if self._is_current(name) and self._reads(name, own, "age") == 0:
+                band = (self._reads(name, own, "lower"), self._reads(name, own, "upper"))
+                self._made.setdefault(bar, {})[name] = (len(self._feeds[name]), *band)
+        rounds = self._activity.rounds
+        if bar not in self._bars and self._rebalanced is not None:
+            since = max(count - self._rebalanced[rhythm] for rhythm, count in rounds.items())
+            if since < self.every:
+                return
+        values = [self._reads(name, own, self._line) for name, own in self.sources.items()]
         if any(map(isfinite, values)):
-            self._bars[bar] = (values, [len(data) > 0 for data in self._feeds.values()])
-            self._due = bar + self.every
+            self._bars[bar] = (values, [self._dated_by(name) for name in self._feeds])
+            self._rebalanced = dict(rounds)
 
     def frame(self, shown: Shown, dates: pd.Series) -> pd.DataFrame:
         """A row a (datetime, instrument) of a feed that had begun and not ended, at each rebalance.
+
+        A row is dated with the feed's own bar. Where a daily feed had none at that bar of the strategy, since it
+        was suspended or its exchange closes at another time, with the strategy's date.
 
         Args:
             shown: of the run.
@@ -71,27 +90,45 @@ class ScoreTape:
             Frame indexed (datetime, instrument), sorted, column score: NaN where there was none.
         """
         rows = {}
-        for bar, (values, begun) in self._bars.items():
-            for name, value, there in zip(self.sources, values, begun, strict=True):
-                if there and dates[bar] <= shown.last[name]:
-                    rows[dates[bar], name] = value
+        for bar, (values, bars) in self._bars.items():
+            for name, value, (count, own) in zip(self.sources, values, bars, strict=True):
+                date = shown.date(name, count) if count and (own or not shown.daily) else dates[bar]
+                if count and date <= shown.last[name]:
+                    rows[date, name] = value
         index = pd.MultiIndex.from_tuples(rows, names=["datetime", "instrument"])
         return pd.DataFrame({"score": list(rows.values())}, index).sort_index()
 
-    def made(self, dates: pd.Series) -> pd.MultiIndex:
+    def made(self, shown: Shown) -> pd.MultiIndex:
         """(datetime, instrument) of every forecast behind the line, sorted; empty if the line does not tell."""
-        keys = [(dates[bar], name) for bar, names in self._made.items() for name in names]
-        arrays = [
-            pd.DatetimeIndex([key[0] for key in keys]),
-            pd.Index([key[1] for key in keys], dtype=object),
-        ]
-        return pd.MultiIndex.from_arrays(arrays, names=["datetime", "instrument"]).sort_values()
+        return cast(pd.MultiIndex, self.bands(shown).index)
 
-    def _reads(self, name: str, own: bt.LineSeries, line: str, now: float) -> float:
-        """What a line says of a feed; NaN where the feed has no bar or the line is not warm."""
-        if not is_current(self._feeds[name], now) or len(own) < own._minperiod:
+    def bands(self, shown: Shown) -> pd.DataFrame:
+        """The band of every forecast behind the line: lower and upper, prices, by (datetime, instrument)."""
+        rows = [
+            (shown.date(name, count), name, *band)
+            for made in self._made.values()
+            for name, (count, *band) in made.items()
+        ]
+        frame = pd.DataFrame(rows, columns=["datetime", "instrument", "lower", "upper"])
+        frame["datetime"] = frame["datetime"].astype("datetime64[ns]")
+        frame["instrument"] = frame["instrument"].astype(object)
+        return frame.set_index(["datetime", "instrument"]).astype(float).sort_index()
+
+    def _dated_by(self, name: str) -> tuple[int, bool]:
+        """How many bars a feed has had, and whether the last one is of this bar of the strategy."""
+        return len(self._feeds[name]), self._is_current(name)
+
+    def _is_current(self, name: str) -> bool:
+        data = self._feeds[name]
+        return data in self._activity.moved or is_current(data, self._strategy.datetime[0])
+
+    def _reads(self, name: str, own: bt.LineRoot, line: str) -> float:
+        """The value of a feed's line; NaN where the feed is suspended or the line is not warm."""
+        data = self._feeds[name]
+        live = self._is_current(name) or self._activity.is_live(data)
+        if not live or not isfinite(data.close[0]) or len(own) < own._minperiod:
             return nan
-        return float(getattr(own.lines, line)[0])
+        return read(own, line)
 
 
 def is_current(data: bt.AbstractDataBase, now: float) -> bool:
@@ -99,35 +136,5 @@ def is_current(data: bt.AbstractDataBase, now: float) -> bool:
     return len(data) > 0 and data.datetime[0] == now and isfinite(data.close[0])
 
 
-def _own_every(own: bt.LineSeries) -> int:
-    return int(getattr(own.p, "every", 0))
-
-
-def _sources(
-    strategy: bt.Strategy, feeds: Mapping[str, bt.AbstractDataBase], line: str
-) -> dict[str, bt.LineSeries]:
-    made = list(indicators_of(strategy))
-    found = {}
-    for name, data in feeds.items():
-        several = (each for each in made if each.data is data and line in each.getlinealiases())
-        own = data if line in data.getlinealiases() else next(several, None)
-        if own is not None:
-            found[name] = own
-    if not found:
-        known = {alias for each in made for alias in each.getlinealiases()}
-        raise ValueError(
-            f"Neither a feed nor an indicator on one has a line {line!r} to rank by; the indicators have "
-            f"{', '.join(sorted(known)) or 'none'}. Name one of these as signal."
-        )
-    return found
-
-
-def indicators_of(owner: bt.LineIterator) -> Iterator[bt.LineIterator]:
-    """All of an owner, those that others are made of included, each behind its owner.
-
-    Sums, delays and the like of lines stand among them, but have neither names of lines nor indicators below them.
-    """
-    for indicator in owner._lineiterators[bt.LineIterator.IndType]:
-        if isinstance(indicator, bt.LineIterator):
-            yield indicator
-            yield from indicators_of(indicator)
+def _own_every(own: bt.LineRoot) -> int:
+    return int(getattr(getattr(own, "p", None), "every", 0))

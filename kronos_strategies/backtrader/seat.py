@@ -18,9 +18,10 @@ _BAR = ("datetime", "open", "high", "low", "close", "volume")
 class Schedule:
     """When forecasts are made.
 
-    The strategy's bars are counted in spans of `every`, of which one begins with bar number `lookback`; an asset is
-    forecast on its first bar of a span on which it is traded and has a full window. Assets that trade all the time
-    are thus forecast together; one that was suspended, or has just collected its lookback, as soon as it can be.
+    Each feed's own bars are counted in spans of `every`, of which one begins with bar number `lookback`; an asset
+    is forecast on its first bar of a span on which it is traded and has a full window. So when it is forecast
+    depends on no other feed, and not on when a live feed delivers its bars. Feeds with the same bars are forecast
+    together.
 
     Attributes:
         lookback: traded bars of a window.
@@ -35,11 +36,11 @@ class Schedule:
             raise ValueError(f"every={self.every!r} is no number of bars. Pass a whole one, 1 or more.")
 
     def span(self, bar: int) -> int:
-        """Of the strategy's bar number `bar`, the first of which is 1."""
+        """Of the feed's bar number `bar`, the first of which is 1."""
         return (bar - self.lookback) // self.every
 
     def ends(self, bars: np.ndarray) -> np.ndarray:
-        """Which of an asset's traded bars end a window, where bar i of them is the strategy's number `bars[i]`."""
+        """Which of an asset's traded bars end a window, where bar i of them is the feed's bar number `bars[i]`."""
         spans = (bars[self.lookback - 1 :] - self.lookback) // self.every
         return np.flatnonzero(np.diff(spans, prepend=spans[:1] - 1)) + self.lookback - 1
 
@@ -92,8 +93,8 @@ class Seat:
         """Whether the feed has come to another bar, or under replay to another state of it, since `due`."""
         return self._look() != self._looked
 
-    def due(self, bar: int) -> bool:
-        """Whether a forecast is to be made at the strategy's bar number `bar`, the current one.
+    def due(self) -> bool:
+        """Whether a forecast is to be made at the feed's current bar.
 
         Under replay a forecast that is due on a bar is made anew on each of its ticks, of the bar as it then is.
         """
@@ -102,7 +103,7 @@ class Seat:
             return False
         again = look[0] == self._looked[0] == self._made
         if look[0] > self._looked[0]:
-            self._span = self.schedule.span(bar)
+            self._span = self.schedule.span(int(look[0]))
         self._looked = look
         if len(self.data) < self.schedule.lookback or not (
             again or self._done is None or self._span > self._done

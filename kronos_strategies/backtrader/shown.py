@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import backtrader as bt
 import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
+from kronos.frequency import typical_step
 from kronos_strategies.backtrader.bars import EARLIEST, Bars, local_times, told_apart, utc_times
 from kronos_strategies.backtrader.tape import FeedKind
 
 COLUMNS = (*PRICES, "volume")
 KEYS = ("instrument", "datetime")
+_PERIODS = [(pd.Timedelta(days=days), period) for days, period in ((360, "Y"), (27, "M"), (5, "W"), (1, "D"))]
+_MOMENT = pd.Timedelta(seconds=1)  # a day's last bar may be stamped a moment after the day
 
 
 def name_feeds(datas: Sequence[bt.AbstractDataBase]) -> dict[str, bt.AbstractDataBase]:
@@ -50,8 +53,8 @@ class Clock:
 class Shown:
     """Bars of feeds, as far as a run has come; read when it stops.
 
-    Bars are dated in their feed's own zone, `data._tz`: with the day where all feeds are daily or longer, else with
-    the time, of which an hour that clocks repeat is passed a tick later the second time.
+    Bars are dated in their feed's own zone, `zones.zone_of`: with the day where all feeds are daily or longer, else
+    with the time, of which an hour that clocks repeat is passed a tick later the second time.
 
     Args:
         feeds: by name.
@@ -69,6 +72,7 @@ class Shown:
         spans = {
             name: self._dated(local_times(self._read[name].utc, data)) for name, data in self._feeds.items()
         }
+        self._dates = spans
         self.first = {name: dates[0] if len(dates) else pd.NaT for name, dates in spans.items()}
         self.last = {name: dates[-1] if len(dates) else pd.NaT for name, dates in spans.items()}
 
@@ -81,6 +85,18 @@ class Shown:
             local[told_by == name] = local_times(utc[told_by == name], self._feeds[name])
         return pd.Series(self._dated(local), index=list(clock.bars))
 
+    def date(self, name: str, count: int) -> pd.Timestamp:
+        """Of a feed's bar number `count`, the first of which is 1."""
+        return self._dates[name][count - 1]
+
+    def dated(self, name: str, stamps: np.ndarray) -> np.ndarray:
+        """Backtrader's times of a feed's bars, of any shape, as their dates, datetime64[ns]; NaT for NaN."""
+        found = np.full(stamps.shape, np.datetime64("NaT", "ns"))
+        known = np.isfinite(stamps)
+        local = local_times(utc_times(stamps[known]), self._feeds[name])
+        found[known] = local.astype("datetime64[D]") if self.daily else local
+        return found
+
     def panel(self, names: Sequence[str]) -> pd.DataFrame:
         """Traded bars, those with four finite and positive prices, of some feeds.
 
@@ -90,6 +106,28 @@ class Shown:
         """
         parts = {name: self._bars(name) for name in names}
         return pd.concat(parts, names=list(KEYS)).swaplevel().sort_index()
+
+    def early(self) -> Iterator[tuple[str, str]]:
+        """Feeds of days or longer whose bars are shown before they are over.
+
+        Yields:
+            Such a feed, and one of shorter bars that has bars of the same calendar period later than the stamp, as
+            where a day is stamped with its midnight and trades from 9:35 on.
+        """
+        steps = {name: typical_step(pd.DatetimeIndex(bars.utc)) for name, bars in self._read.items()}
+        for name, data in self._feeds.items():
+            step = steps[name]
+            period = next((period for least, period in _PERIODS if step is not None and step >= least), None)
+            if step is None or period is None:
+                continue
+            stamped = _last_of(self._read[name].utc, data, period)
+            for fine in (other for other, least in steps.items() if least is not None and least < step):
+                both = stamped.to_frame("own").join(
+                    _last_of(self._read[fine].utc, data, period).rename("fine"), how="inner"
+                )
+                if len(both) and (both["own"] + _MOMENT < both["fine"]).mean() > 0.5:
+                    yield name, fine
+                    break
 
     def _bars(self, name: str) -> pd.DataFrame:
         data, bars = self._feeds[name], self._read[name]
@@ -105,6 +143,11 @@ class Shown:
         if self.daily:
             return pd.DatetimeIndex(local.astype("datetime64[D]").astype("datetime64[ns]"))
         return pd.DatetimeIndex(told_apart(local, EARLIEST))
+
+
+def _last_of(utc: np.ndarray, data: bt.AbstractDataBase, period: str) -> pd.Series:
+    """The last of (K,) times in each calendar period on the clock of a feed."""
+    return pd.Series(utc, pd.DatetimeIndex(local_times(utc, data)).to_period(period)).groupby(level=0).max()
 
 
 class _so_far:

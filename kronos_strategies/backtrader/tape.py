@@ -8,6 +8,7 @@ import numpy as np
 from kronos.bars import FEATURES
 from kronos_strategies.backtrader.ahead import TimesAhead
 from kronos_strategies.backtrader.bars import EARLIEST, Bars, check_order, told_apart
+from kronos_strategies.backtrader.zones import zone_of
 
 
 class FeedKind:
@@ -37,10 +38,11 @@ class FeedKind:
             data._compression,
             data._calendar,
         )
+        self._zone = zone_of(data)
 
     def ahead(self) -> TimesAhead:
         """The times of the feed's bars to come, of which no bar has been seen yet."""
-        return TimesAhead(self._timeframe, self._compression, self.step, self._calendar)
+        return TimesAhead(self._timeframe, self._compression, self.step, self._calendar, self._zone)
 
     def dated(self, times: np.ndarray) -> np.ndarray:
         """(M,) local times -> what windows are dated with."""

@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import backtrader as bt
+import pandas as pd
 
-from kronos_strategies.backtrader.book import BookTape
+from kronos_strategies.backtrader.book import BookTape, executions
 from kronos_strategies.backtrader.coefficient import check_params, label_of
-from kronos_strategies.backtrader.describe import bars_per_year, describe_run, forecast_settings, remarks
+from kronos_strategies.backtrader.describe import (
+    bars_per_year,
+    describe_run,
+    forecast_settings,
+    outlooks_of,
+    remarks,
+)
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Clock, Shown, name_feeds
+from kronos_strategies.backtrader.trades import TradeTape
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.result import BacktestResult
 
@@ -32,11 +40,13 @@ class KronosTearSheet(bt.Analyzer):
         cerebro.addanalyzer(KronosTearSheet, benchmark="SPY", title="Top 10")
         strategy.analyzers.kronostearsheet.report("out/report")
 
-    Scores are read on the strategy's own bars: resampled feeds beside what they are made of have none. The account
-    is taken to be the strategy's own. Returns are those of each strategy bar, from the bar of the first
-    purchase on; of several bars of one date together. The first benchmark is the feed that `benchmark` names, then
-    come all ranked feeds at equal weights. The section on the distribution needs paths, which are kept where the
-    indicator has a `store`, or in the folder `forecasts`.
+    Scores are dated with the bars of their own feeds, resampled ones too. The account is taken to be the strategy's
+    own. Returns are those of each strategy bar, from the bar of the first purchase on; of several bars of one date
+    together. The first benchmark is the feed that `benchmark` names, then come all ranked feeds at equal weights.
+
+    Fewer feeds than `min_names` are judged one by one over time, for which the run keeps what was forecast. The
+    section on the distribution needs all paths, which are kept where the indicator has a `store`, or in the folder
+    `forecasts`.
 
     Params:
         signal, every, hold, price: see `InformationCoefficient`.
@@ -80,10 +90,13 @@ class KronosTearSheet(bt.Analyzer):
         self._scores = ScoreTape(self.strategy, self._feeds, self.p.signal, self.p.every)
         self._clock = Clock(self.strategy, self._feeds)
         self._book = BookTape(self.strategy, self._feeds)
+        self._trades = TradeTape(self.strategy, self._feeds)
 
     def notify_order(self, order: bt.Order) -> None:
         """Take what has traded."""
         self._book.notice(order)
+        for bit in executions(order):
+            self._trades.notice(order.data, bit)
 
     def next(self) -> None:
         """Read the current bar."""
@@ -96,17 +109,19 @@ class KronosTearSheet(bt.Analyzer):
         shown, tape = Shown(self._feeds), self._scores
         dates = shown.dates(self._clock)
         book, weights = self._book.frame(dates)
-        hold = self.p.hold or tape.every
+        hold = int(self.p.hold or tape.every)
         forecasts = forecast_settings(self.strategy, self._feeds, tape)
         benchmark = None
         if self.p.benchmark:
             benchmark = shown.panel([self.p.benchmark])["close"].droplevel("instrument")
             benchmark = benchmark.rename(self.p.benchmark)
         self._recording = Recording(
-            min_names=self.p.min_names,
+            min_names=int(self.p.min_names),
             panel=shown.panel(list(tape.sources)),
             scores=tape.frame(shown, dates),
-            made=tape.made(dates),
+            made=tape.made(shown),
+            outlooks=outlooks_of(self.strategy, tape, shown, forecasts),
+            trades=self._trades.frame(shown),
             book=book,
             weights=weights,
             benchmark=benchmark,
@@ -118,9 +133,9 @@ class KronosTearSheet(bt.Analyzer):
             hold=hold,
             price=self.p.price,
             daily=shown.daily,
-            bars_per_year=self.p.bars_per_year or bars_per_year(book.index),
+            bars_per_year=int(self.p.bars_per_year or bars_per_year(book.index)),
             title=self.p.title or f"{type(self.strategy).__name__} in Backtrader",
-            trials=self.p.trials,
+            trials=int(self.p.trials),
             notice=self.p.notice,
             forecasts=self.p.forecasts,
             described=describe_run(
@@ -132,14 +147,19 @@ class KronosTearSheet(bt.Analyzer):
                 forecasts.settings,
                 shown.daily,
             ),
-            remarks=tuple(remarks(self.strategy, self._book)),
+            remarks=tuple(remarks(self.strategy, self._book, shown)),
         )
-        del self._feeds, self._scores, self._clock, self._book
+        del self._feeds, self._scores, self._clock, self._book, self._trades
 
-    @property
+    @cached_property
     def result(self) -> BacktestResult:
         """Of the account, once the run is over."""
         return self._recording.result
+
+    @property
+    def trades(self) -> pd.DataFrame:
+        """A row a trade, once the run is over; columns as of `evaluation.portfolio.trades.TradeStudy.trades`."""
+        return self._recording.trades
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -175,7 +195,13 @@ class KronosTearSheet(bt.Analyzer):
         return [*written, self.evidence.write(Path(folder) / "evidence")]
 
     def get_analysis(self) -> dict[str, float]:
-        """The figures of the book, by their names in metrics.json."""
-        from kronos_strategies.evaluation.portfolio.study import study_portfolio
+        """The figures of the book and of its trades, by their names in metrics.json; computed once."""
+        return dict(self._figures)
 
-        return study_portfolio(self.result, trials=self.p.trials).metrics()
+    @cached_property
+    def _figures(self) -> dict[str, float]:
+        from kronos_strategies.evaluation.portfolio.study import study_portfolio
+        from kronos_strategies.evaluation.portfolio.trades import study_trades
+
+        trades = study_trades(self._recording.trades).metrics()
+        return study_portfolio(self.result, trials=self._recording.trials).metrics() | trades

@@ -99,8 +99,8 @@ def head(
         {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": checkpoint, "KRONOS_HEADS": output}
     )
     trade, config = trade_settings(data, market) if data is not None else ({}, "kronos_csi300.yaml")
-    words = {name: str(value) for name, value in changed.items() if value is not None} | trade
-    _show(fitted, output, notices, qrun_command(words, config))
+    named = {name: str(value) for name, value in changed.items() if value is not None} | trade
+    _show(fitted, output, notices, qrun_command(named, config))
 
 
 def _show(fitted: ReturnHead, output: Path, notices: list[str], command: str) -> None:

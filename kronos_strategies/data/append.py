@@ -130,9 +130,9 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> tuple[float, flo
     if odd.any():
         day = shared[int(np.argmax(odd))]
         raise ValueError(
-            f"{name} has other prices in the new files than in the store, by {middle:.4g} on most days that "
-            f"both have and by {adjusted[day]:.4g} on {day:%Y-%m-%d}, so that no ratio joins them. Import "
-            "its whole history with --overwrite."
+            f"{name} has other prices in the new files than in the store, by {middle:.4g} on most common days "
+            f"and by {adjusted[day]:.4g} on {day:%Y-%m-%d}, so no ratio joins them. Import its whole history with "
+            "--overwrite."
         )
     price = float(raw.median())
     volume = (right["volume"] / left["volume"]).replace([np.inf, -np.inf], np.nan).median()
@@ -147,8 +147,8 @@ def _check_jump(name: str, old: pd.DataFrame, new: pd.DataFrame) -> None:
     if abs(move) > JUMP:
         raise ValueError(
             f"{name} opens {move:+.0%} from its last close in the store, {old.index[-1]:%Y-%m-%d} to "
-            f"{new.index[0]:%Y-%m-%d}, and no day of both tells whether that is a split. Give files that "
-            "repeat the last day of the store, or import the whole history with --overwrite."
+            f"{new.index[0]:%Y-%m-%d}, and no common day tells if it is a split. Give files that repeat the last "
+            "day of the store, or import the whole history with --overwrite."
         )
 
 
@@ -173,8 +173,8 @@ def _check_benchmarks(known: StoreSummary, benchmarks: pd.DataFrame | None) -> N
     given = set() if benchmarks is None else set(benchmarks["instrument"])
     if lacking := sorted(set(known.benchmarks) - given):
         raise ValueError(
-            f"The store {known.path} has the benchmark {lacking[0]}, of which the new days have no bars. "
-            "Give them with --benchmark."
+            f"The store {known.path} has the benchmark {lacking[0]}, which lacks the new days. Give them with "
+            "--benchmark."
         )
 
 
@@ -199,8 +199,7 @@ def _membership(
             found[market] = spans.assign(end=spans["end"].where(spans["end"] < last, end))
             if end > last:
                 told.append(
-                    f"members of {market} on {last:%Y-%m-%d} are taken to stay until {end:%Y-%m-%d} (see "
-                    "--membership)."
+                    f"members of {market} on {last:%Y-%m-%d} stay until {end:%Y-%m-%d} (see --membership)."
                 )
     return found, told
 

@@ -168,8 +168,7 @@ def check_target(to: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{to} exists and is no Kronos store, so it stays. Choose another folder.")
     if not overwrite:
         raise FileExistsError(
-            f"{to} already holds a store. Choose another folder, add days with --append, or replace it with "
-            "--overwrite."
+            f"{to} already holds a store. Choose another folder, add days (--append) or replace it (--overwrite)."
         )
 
 

@@ -169,8 +169,8 @@ class KronosDataset(DatasetH):
             start, end = self.segments[segment]
         else:
             raise ValueError(
-                f"The dataset has no segment '{segment}'. Choose one of {sorted(self.segments)}, or give a "
-                "slice of dates."
+                f"The dataset has no segment '{segment}'. Choose one of {sorted(self.segments)}, or a slice of "
+                "dates."
             )
         calendar = D.calendar(freq=self.freq)
         first, last = calendar[0] if start is None else start, calendar[-1] if end is None else end

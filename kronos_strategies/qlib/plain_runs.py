@@ -77,8 +77,8 @@ def read_plain_run(folder: Path, trusted: bool) -> PlainRun:
 
     Args:
         folder: of the artifacts, with pred.pkl.
-        trusted: whether it is of the user's own store of runs, which is unpickled as Qlib does; files from
-            elsewhere may hold types of pandas and numpy only, so that positions are left out.
+        trusted: whether it is of the user's own store of runs, unpickled as Qlib does; files from elsewhere
+            may hold types of pandas and numpy only, so that positions are left out.
 
     Raises:
         ValueError: a file holds something else.

@@ -30,7 +30,7 @@ SPAN = ("start_time", "end_time")
 
 
 class KronosRecord(ACRecordTemp):
-    """Joins signal, paths and backtest in one report; comes after SignalRecord and, if there is one, PortAnaRecord.
+    """Joins signal, paths and backtest in one report; comes after SignalRecord, and PortAnaRecord if there is one.
 
     Behind any other Qlib model the report is of its score and its backtest, without paths.
 

@@ -91,8 +91,8 @@ def check_there(tracking: str) -> None:
     if tracking.startswith(SQLITE) and not file.is_file():
         if any(Path("mlruns").glob("*/meta.yaml")):
             raise FileNotFoundError(
-                f"There is no record of runs at {file.resolve()}, while Qlib has kept runs as files in "
-                "mlruns. Name them with --tracking ./mlruns."
+                f"There is no record of runs at {file.resolve()}, while Qlib keeps runs as files in mlruns. Name "
+                "them with --tracking ./mlruns."
             )
         raise FileNotFoundError(
             f"There is no record of runs at {file.resolve()}. Run from the folder of the experiment, or name its "

@@ -126,8 +126,8 @@ def check_lookback(lookback: object, most: int) -> None:
     """
     if as_integer("lookback", lookback) > as_integer("max_context", most):
         raise ValueError(
-            f"lookback={lookback} is more than the {most} bars of context that the model reads. Give {most} "
-            "or less (KRONOS_LOOKBACK, --lookback)."
+            f"lookback={lookback} is more than the {most} bars of context that the model has. Give {most} or less "
+            "(KRONOS_LOOKBACK, --lookback)."
         )
 
 
@@ -162,8 +162,7 @@ def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str
     calendar = pd.DatetimeIndex(D.calendar(freq=freq))
     if start > end:
         raise ValueError(
-            f"{what} starts on {start:%Y-%m-%d}, after its end on {end:%Y-%m-%d}, so it holds no trading "
-            f"day. {remedy}"
+            f"{what} holds no trading day: it starts on {start:%Y-%m-%d} and ends on {end:%Y-%m-%d}. {remedy}"
         )
     if not ((calendar >= start) & (calendar <= end)).any():
         raise ValueError(
@@ -188,8 +187,8 @@ def check_segments(spans: Mapping[str, tuple[pd.Timestamp | None, ...]], freq: s
         )
         if first < calendar[0] - pd.Timedelta(days=7):  # holidays may lie between
             raise ValueError(
-                f"Segment '{name}' starts on {first:%Y-%m-%d}, before the store, which spans "
-                f"{calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}. {REMEDY}"
+                f"Segment '{name}' starts on {first:%Y-%m-%d}, before the store, which has {calendar[0]:%Y-%m-%d} "
+                f"to {calendar[-1]:%Y-%m-%d}. {REMEDY}"
             )
 
 
@@ -226,8 +225,8 @@ def _check_there(folder: Path, freq: str = DAY) -> None:
     others = sorted(path.stem for path in folder.glob("calendars/*.txt") if "future" not in path.stem)
     if others:
         raise FileNotFoundError(
-            f"{folder} has bars of {others}, not of freq='{freq}' (no calendars/{freq}.txt). Choose one of "
-            "those, or import bars of that frequency."
+            f"{folder} has bars of {others}, not of freq='{freq}' (no calendars/{freq}.txt). Choose one, or "
+            "import bars of that frequency."
         )
     raise FileNotFoundError(
         f"{folder} holds no Qlib store (no calendars/{freq}.txt). Make one with `kronos data import FILE... "

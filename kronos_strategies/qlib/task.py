@@ -1,4 +1,4 @@
-"""Settings of a Qlib task that would fail after everything is forecast, or be wrong in silence: checked first."""
+"""Settings of a Qlib task that would fail only after all is forecast, or be wrong silently: checked first."""
 
 from __future__ import annotations
 
@@ -145,16 +145,15 @@ def _check_exchange(exchange: Config, dataset: Config) -> None:
         raise ValueError(f"{limit} is no region of Qlib. Choose one of {sorted(REGIONS)}.")
     if isinstance(limit, str) or (isinstance(limit, int | float) and not 0 < limit < 1):
         raise ValueError(
-            f"limit_threshold={limit!r} is no share of a price. Set KRONOS_LIMIT to e.g. 0.095, or to null "
-            "for none."
+            f"limit_threshold={limit!r} is not a share of a price. Set KRONOS_LIMIT to 0.095, say, or null."
         )
     price = exchange.get("deal_price", C.deal_price)
     prices = {str(each).removeprefix("$") for each in ([price] if isinstance(price, str) else price)}
     expected = dataset.get("deal_price", "close")
     if dataset and prices != {expected}:
         raise ValueError(
-            f"The dataset measures returns at the {expected} and the backtest trades at {sorted(prices)}. "
-            "Give both the same deal_price."
+            f"The dataset measures returns at the {expected} but the backtest trades at {sorted(prices)}. Set both "
+            "the same deal_price."
         )
 
 

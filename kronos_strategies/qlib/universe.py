@@ -20,8 +20,8 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
     """What Qlib reads features of.
 
     Args:
-        instruments: the name of a market, symbols, or a dict: of a market and its filters, as `D.instruments`
-            returns it, or of symbols and their spans.
+        instruments: the name of a market, symbols, or a dict of a market and its filters, as `D.instruments` has
+            it, or of symbols and their spans.
         filter_pipe: Qlib's filters or their configurations, of a market by name.
 
     Raises:
@@ -61,6 +61,6 @@ def check_instruments(config: Config, store: Path) -> None:
         return
     if absent := [symbol for symbol in config if not bin_folder(store, symbol).is_dir()]:
         raise ValueError(
-            f"The store {store} has no bars of {len(absent)} of {len(config)} instruments, the first "
-            f"'{absent[0]}'. Write them as the store does, e.g. SH600000."
+            f"The store {store} lacks bars of {len(absent)} of {len(config)} instruments, the first '{absent[0]}'. "
+            "Write them as the store does, e.g. SH600000."
         )

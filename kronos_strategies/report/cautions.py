@@ -10,6 +10,7 @@ from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.scorecard.rows import MODEL
 from kronos_strategies.evaluation.signal.study import SignalStudy
 from kronos_strategies.evaluation.significance import MIN_SPANS, MeanTest
+from kronos_strategies.evaluation.timeseries import TimeSeriesStudy
 from kronos_strategies.report.formats import bars, count, listing, percent
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ SURE = 0.95  # of a deflated Sharpe ratio
 def cautions(report: Report) -> list[str]:
     """Sentences, each once."""
     found = [*report.warnings, *of_ledger(report.ledger)]
-    if report.signal is not None:
+    if report.signal is not None and report.ranks:
         found += of_signal(report.signal)
+    if report.time_series is not None:
+        found += of_time_series(report.time_series)
     if report.distribution is not None:
         found += of_distribution(report.distribution)
     if report.portfolio is not None:
@@ -60,6 +63,17 @@ def of_signal(study: SignalStudy) -> Iterator[str]:
         yield (
             f"RankIC is undefined on {count(rank.undefined)} of {count(dates)} dates, for too few names or a score "
             "that does not vary: these dates count for nothing."
+        )
+
+
+def of_time_series(study: TimeSeriesStudy) -> Iterator[str]:
+    """Series that are too short to say much."""
+    dates = max((each.correlation.dates for each in study.instruments), default=0)
+    spans = dates // study.overlap
+    if spans < MIN_SPANS:
+        yield (
+            f"{count(dates)} forecasts hold {count(spans)} outcomes that do not overlap, fewer than {MIN_SPANS}: "
+            "intervals over time are wide and approximate."
         )
 
 

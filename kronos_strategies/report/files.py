@@ -16,6 +16,7 @@ from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.scorecard.card import series_by_date
 from kronos_strategies.evaluation.signal.study import SignalStudy
+from kronos_strategies.evaluation.timeseries import TimeSeriesStudy
 from kronos_strategies.evaluation.versions.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ def csvs(report: Report) -> dict[str, str]:
         found |= of_distribution(report.distribution)
     if report.portfolio is not None:
         found |= of_portfolio(report.portfolio)
+    if report.time_series is not None:
+        found |= of_time_series(report.time_series)
+    if report.trades is not None:
+        found["trades.csv"] = _flat(report.trades.trades)
     if report.versions is not None:
         found |= of_versions(report.versions)
     return found
@@ -92,6 +97,16 @@ def of_portfolio(study: PortfolioStudy) -> dict[str, str]:
         "exposure.csv": _indexed(study.exposure, "datetime"),
         "tilts.csv": _indexed(study.tilts, "datetime"),
         "qlib_parity.csv": _indexed(parity, "figure"),
+    }
+
+
+def of_time_series(study: TimeSeriesStudy) -> dict[str, str]:
+    """Scores and outcomes, and bands and outcomes, of each instrument."""
+    pairs = pd.concat({each.name: each.pairs for each in study.instruments}, names=["instrument", "datetime"])
+    bands = pd.concat({each.name: each.bands for each in study.instruments}, names=["instrument", "datetime"])
+    return {
+        "scores_over_time.csv": _indexed(pairs, "instrument", "datetime"),
+        "bands_over_time.csv": _indexed(bands, "instrument", "datetime"),
     }
 
 

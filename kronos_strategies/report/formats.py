@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 
 DASH = "–"
 Show = Callable[[float], str]
@@ -94,3 +95,20 @@ def interval(low: float, high: float, show: Show) -> str:
 def bars(number: object) -> str:
     """So many bars."""
     return f"{number} bar{'' if number == 1 else 's'}"
+
+
+def is_timed(dates: pd.Index | pd.Series) -> bool:
+    """Whether one of these is a time of day, as of bars within the day."""
+    index = pd.DatetimeIndex(dates).dropna()
+    return bool((index != index.normalize()).any())
+
+
+def moment(date: pd.Timestamp, timed: bool) -> str:
+    """A date, with the time of day where bars have one."""
+    return f"{date:%Y-%m-%d %H:%M}" if timed else f"{date:%Y-%m-%d}"
+
+
+def span(dates: pd.DatetimeIndex) -> str:
+    """From the first to the last of ascending dates."""
+    timed = is_timed(dates)
+    return f"{moment(dates[0], timed)} to {moment(dates[-1], timed)}"

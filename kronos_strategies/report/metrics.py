@@ -75,7 +75,34 @@ METRICS = {
     "candles_gap_realized": Metric(
         "Gap from the last close to the first open, mean size, realized", percent_two
     ),
+    "trades": Metric("Closed trades", count),
+    "trade_hit_rate": Metric("Trades with a profit", percent),
+    "trade_profit_factor": Metric("Profits / losses of trades", two),
+    "trade_return": Metric("Return of a trade, mean, net", percent),
+    "trade_bars": Metric("Bars that a trade was held, mean", two),
+    "trades_open": Metric("Trades still open", count),
     "break_even_bps": Metric("Costs that would leave a mean return of zero, basis points", two),
+}
+OVER_TIME = {
+    "correlation": Metric("Correlation of forecast and outcome over time", decimals),
+    "correlation_low": Metric("Correlation over time, lower end of its 95% interval", decimals),
+    "correlation_high": Metric("Correlation over time, upper end of its 95% interval", decimals),
+    "correlation_t": Metric("Correlation over time, t", two),
+    "rank_correlation": Metric("Rank correlation over time", decimals),
+    "rank_correlation_low": Metric("Rank correlation over time, lower end of its 95% interval", decimals),
+    "rank_correlation_high": Metric("Rank correlation over time, upper end of its 95% interval", decimals),
+    "dates": Metric("Dates with a forecast and an outcome", count),
+    "hit_rate": Metric("Sign was right", percent),
+    "hit_rate_low": Metric("Sign was right, lower end of its 95% interval", percent),
+    "hit_rate_high": Metric("Sign was right, upper end of its 95% interval", percent),
+    "hit_rate_lead": Metric("Sign was right, less always one way", percent),
+    "rises": Metric("Outcomes above 0", percent),
+    "band_level": Metric("Share that the band is to hold", percent),
+    "band_coverage": Metric("Outcomes in the band", percent),
+    "crps": Metric("CRPS, fair, log return", general),
+    "crps_walk": Metric("CRPS of the random walk", general),
+    "crps_skill": Metric("CRPS skill against the random walk, fair", percent),
+    "crps_skill_ensemble": Metric("CRPS skill against the random walk, ensemble", percent),
 }
 BY_HORIZON = {
     r"sampled_coverage_([\d.]+)": Metric("Outcomes in the {}% band, uncalibrated", percent),
@@ -96,9 +123,9 @@ BY_HORIZON = {
     r"pit_mean": Metric("PIT, mean", decimals),
     r"pit_deviation": Metric("PIT, standard deviation", decimals),
     r"volatility_rank_ic": Metric("Volatility, RankIC", four),
-    r"volatility_rank_ic_lead": Metric("Volatility, RankIC less that of the last 20 days", four),
+    r"volatility_rank_ic_lead": Metric("Volatility, RankIC less that of the last 20 bars", four),
     r"qlike": Metric("QLIKE", four),
-    r"qlike_excess": Metric("QLIKE less that of the last 20 days", four),
+    r"qlike_excess": Metric("QLIKE less that of the last 20 bars", four),
     r"volatility_mae": Metric("Volatility, mean absolute error, log return", general),
     r"volatility_r2": Metric("Volatility, R²", decimals),
 }
@@ -123,6 +150,11 @@ def described(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
 def _metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
+    for key in sorted(OVER_TIME, key=len, reverse=True):
+        if over_time := re.fullmatch(rf"time_(?:(.+)_)?{key}", name):
+            metric = OVER_TIME[key]
+            of = f", {over_time[1]}" if over_time[1] else ""
+            return metric._replace(label=f"{metric.label}{of}")
     horizon = re.fullmatch(r"(.+)_h(\d+)", name)
     if horizon:
         for pattern, metric in BY_HORIZON.items():

@@ -12,12 +12,14 @@ import pandas as pd
 from kronos.extras import MissingExtra
 from kronos_strategies.report.cautions import cautions
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
-from kronos_strategies.report.formats import count
+from kronos_strategies.report.formats import count, is_timed, span
 from kronos_strategies.report.metrics import described
 from kronos_strategies.report.sections.distribution import distribution_section
 from kronos_strategies.report.sections.portfolio import portfolio_section
 from kronos_strategies.report.sections.sample import ledger
 from kronos_strategies.report.sections.signal import signal_section
+from kronos_strategies.report.sections.timeseries import time_series_section
+from kronos_strategies.report.sections.trades import trades_section
 from kronos_strategies.report.sections.versions import versions_section
 from kronos_strategies.report.tables import Table
 from kronos_strategies.report.verdict import judge
@@ -65,12 +67,16 @@ def render(report: Report) -> str:
 
 def _sections(report: Report) -> Iterator[Section]:
     """Of the studies that there are, in the order of the page."""
-    if report.signal is not None:
+    if report.signal is not None and report.ranks:
         yield signal_section(report.signal)
+    if report.time_series is not None:
+        yield time_series_section(report.time_series)
     if report.distribution is not None:
         yield distribution_section(report.distribution)
     if report.portfolio is not None:
         yield portfolio_section(report.portfolio)
+    if report.trades is not None and len(report.trades.trades):
+        yield trades_section(report.trades)
     if report.versions is not None:
         yield versions_section(report.versions)
 
@@ -95,4 +101,4 @@ def _span(report: Report) -> str:
     dates = pd.DatetimeIndex(sorted({date for index in indices for date in index}))
     if dates.empty:
         return "no dates"
-    return f"{dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, {count(len(dates))} dates"
+    return f"{span(dates)}, {count(len(dates))} {'bars' if is_timed(dates) else 'dates'}"

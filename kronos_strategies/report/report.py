@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from kronos_strategies.disk import writing
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
+from kronos_strategies.evaluation.portfolio.trades import TradeStudy
 from kronos_strategies.evaluation.signal.study import SignalStudy
+from kronos_strategies.evaluation.timeseries import TimeSeriesStudy
 from kronos_strategies.evaluation.versions.comparison import Comparison
 from kronos_strategies.report.files import csvs, strict_json, write
 from kronos_strategies.report.page import render
@@ -25,6 +29,8 @@ class Report:
         distribution: of the sampled paths.
         portfolio: of the book.
         versions: of this run beside others.
+        time_series: of the score over time, instrument by instrument; of few instruments only.
+        trades: of the book.
         ledger: rows by reason, from the members' rows to those compared.
         provenance: what made the forecast, by label, ready to print.
         warnings: sentences that a reader must see.
@@ -38,11 +44,20 @@ class Report:
     distribution: DistributionStudy | None = None
     portfolio: PortfolioStudy | None = None
     versions: Comparison | None = None
+    time_series: TimeSeriesStudy | None = None
+    trades: TradeStudy | None = None
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the score is judged across instruments, not over time."""
+        return self.signal is not None and (
+            self.time_series is None or bool(np.isfinite(self.signal.rank_ic.mean))
+        )
 
     @property
     def metrics(self) -> dict[str, float]:
         """Flat figures of all parts, by their names in metrics.json."""
-        parts = (self.signal, self.distribution, self.portfolio)
+        parts = (self.signal, self.time_series, self.distribution, self.portfolio, self.trades)
         return {name: value for part in parts if part is not None for name, value in part.metrics().items()}
 
     def save(self, folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.report.formats import DASH, Show, interval
+from kronos_strategies.report.formats import DASH, Show, interval, moment
 
 Record = Mapping[Hashable, Any]  # of a row: values by column
 
@@ -125,12 +125,12 @@ def estimate(name: str, low: str, high: str, label: str, show: Show) -> Column:
     return Column(label, cell)
 
 
-def day(name: str, label: str, otherwise: str = DASH) -> Column:
-    """A column of dates; `otherwise` stands where there is none."""
+def day(name: str, label: str, otherwise: str = DASH, timed: bool = False) -> Column:
+    """A column of dates, with their times of day if `timed`; `otherwise` stands where there is none."""
 
     def cell(row: Record) -> Cell:
         value = row[name]
-        return Cell(otherwise, "") if pd.isna(value) else Cell(f"{value:%Y-%m-%d}", f"{value:%Y-%m-%d %H:%M}")
+        return Cell(otherwise, "") if pd.isna(value) else Cell(moment(value, timed), moment(value, True))
 
     return Column(label, cell, number=False)
 

@@ -11,8 +11,18 @@ from rich.table import Table
 
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.signal.study import SignalStudy
+from kronos_strategies.evaluation.timeseries import TimeSeriesStudy
 from kronos_strategies.report.cautions import cautions
-from kronos_strategies.report.formats import count, decimals, interval, percent, percent_two, signed, two
+from kronos_strategies.report.formats import (
+    DASH,
+    count,
+    decimals,
+    interval,
+    percent,
+    percent_two,
+    signed,
+    two,
+)
 from kronos_strategies.report.report import Report
 
 WIDTH = 100  # that the tables want; a pipe or a file is as wide as they are
@@ -21,8 +31,10 @@ WIDTH = 100  # that the tables want; a pipe or a file is as wide as they are
 def show_report(report: Report, written: Sequence[Path | str]) -> None:
     """Print the signal beside naive ones, the book beside its benchmarks, each warning, and what was written."""
     console = Console(width=max(WIDTH, Console().width))
-    if report.signal is not None:
+    if report.signal is not None and report.ranks:
         console.print(_signal(report.title, report.signal))
+    if report.time_series is not None:
+        console.print(_time_series(report.title, report.time_series))
     if report.portfolio is not None:
         console.print(_portfolio(report.portfolio))
     for warning in cautions(report):
@@ -45,6 +57,25 @@ def _signal(title: str, study: SignalStudy) -> Table:
             decimals(row.rank_icir),
             two(row.rank_ic_t),
             count(row.dates),
+        )
+    return table
+
+
+def _time_series(title: str, study: TimeSeriesStudy) -> Table:
+    table = Table(title=f"{title}: {study.score} over time", title_justify="left")
+    for column in ("", "correlation", "95 %", "t", "sign right", "in the band", "CRPS skill", "dates"):
+        table.add_column(column, justify="left" if not column else "right")
+    for each in study.instruments:
+        r = each.correlation
+        table.add_row(
+            escape(each.name),
+            signed(r.mean),
+            interval(r.low, r.high, signed),
+            two(r.t),
+            percent(each.hits.mean) if each.hits else DASH,
+            percent(each.coverage.mean) if each.coverage else DASH,
+            percent(each.crps_skill),
+            count(r.dates),
         )
     return table
 

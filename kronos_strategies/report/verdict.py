@@ -12,6 +12,7 @@ from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.scorecard.rows import MODEL
 from kronos_strategies.evaluation.signal.study import SignalStudy
+from kronos_strategies.evaluation.timeseries.study import InstrumentStudy, TimeSeriesStudy
 from kronos_strategies.evaluation.versions.comparison import Comparison
 from kronos_strategies.evaluation.versions.measures import GAINS
 from kronos_strategies.report.formats import (
@@ -51,7 +52,9 @@ class Verdict:
 
 def judge(report: Report) -> Verdict:
     """Read the verdict from the studies that there are."""
-    found = [] if report.signal is None else [judge_signal(report.signal)]
+    found = [judge_signal(report.signal)] if report.signal is not None and report.ranks else []
+    if report.time_series is not None and not report.ranks:
+        found.append(judge_time_series(report.time_series))
     if report.versions is not None:
         found.append(judge_versions(report.versions))
     more = [] if report.portfolio is None else [book_sentence(report.portfolio)]
@@ -93,6 +96,58 @@ def judge_signal(study: SignalStudy) -> Verdict:
     ends = interval(rank.low, rank.high, decimals)
     measured = f"Mean RankIC is {decimals(rank.mean)} (95% {ends}; t {two(rank.t)}, {rank.method}), {claim}"
     return Verdict(tone, headline, (f"{measured}; paired by date {_against(naive)}.",))
+
+
+def judge_time_series(study: TimeSeriesStudy) -> Verdict:
+    """Whether forecasts go with outcomes over time: by the interval of their correlation."""
+    single = len(study.instruments) == 1
+    tests = {each.name: each.correlation for each in study.instruments}
+    sure = {name: test for name, test in tests.items() if np.isfinite(test.low)}
+    if not sure:
+        sentence = (
+            "Too few forecasts have an outcome for an interval of their correlation: they say nothing yet."
+        )
+        return Verdict("none", "No verdict", (sentence,))
+    level = ALPHA / len(sure)  # Bonferroni: of many instruments one looks skilled by chance
+    above = [name for name, test in sure.items() if test.p < level and test.mean > 0]
+    below = [name for name, test in sure.items() if test.p < level and test.mean < 0]
+    if above and below:
+        tone, headline = "mixed", "Skill in some instruments, the reverse in others"
+    elif above:
+        tone, headline = "mixed", "Forecasts go with outcomes over time"
+    elif below:
+        tone, headline = "bad", "Forecasts go against outcomes over time"
+    else:
+        tone, headline = "none", "No evidence of skill over time"
+    if single:
+        ((_, test),) = sure.items()
+        claim = "above zero" if above else "below zero" if below else "not distinguishable from zero"
+        sentence = (
+            f"The correlation of forecast and outcome over {count(test.dates)} dates is {decimals(test.mean)} "
+            f"(95% {interval(test.low, test.high, decimals)}; t {two(test.t)}, {test.method}), {claim}."
+        )
+    else:
+        sentence = (
+            f"Of {count(len(sure))} instruments the correlation of forecast and outcome over time is above zero in "
+            f"{count(len(above))} and below it in {count(len(below))}, at 5% for all of them together (Bonferroni)."
+        )
+    return Verdict(tone, headline, (sentence, *(_over_time(each) for each in study.instruments if single)))
+
+
+def _over_time(study: InstrumentStudy) -> str:
+    """Hit rate, band and CRPS of one instrument."""
+    said = []
+    if study.hits is not None and np.isfinite(study.hits.mean):
+        said.append(
+            f"the sign was right on {percent(study.hits.mean)} of the dates, where always betting on the more "
+            f"frequent direction would have been on {percent(max(study.rises, 1 - study.rises))}"
+        )
+    if study.coverage is not None and np.isfinite(study.coverage.mean):
+        said.append(f"the {study.level:.0%} band held {percent(study.coverage.mean)} of the outcomes")
+    if study.crps_lead is not None:
+        said.append(f"CRPS skill against a random walk is {percent(study.crps_skill)}")
+    sentence = listing(said) if said else "neither signs nor bands were forecast"
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _against(naive: pd.DataFrame) -> str:

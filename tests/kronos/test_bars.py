@@ -73,7 +73,9 @@ def test_missing_columns_are_named_beside_those_there_are() -> None:
         check_bars(make_bars(3).drop(columns=["open", "low"]), "mine")
 
 
-@pytest.mark.parametrize("form", [str.capitalize, str.upper, lambda name: f" {name.title()} "], ids=repr)
+@pytest.mark.parametrize(
+    "form", [str.capitalize, str.upper, lambda name: f" {name.title()} "], ids=["Close", "CLOSE", " Close "]
+)
 def test_columns_are_found_whatever_their_case(form: Callable[[str], str]) -> None:
     bars = make_bars(4)
     theirs = bars.rename(columns=form)

@@ -19,8 +19,8 @@ import pandas as pd
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.tidy import listing_spans
 days = pd.bdate_range("2015-01-01", periods=2000)
-prices = dict.fromkeys(["open", "high", "low", "close", "volume"], 1.0)
-bars = pd.DataFrame({"instrument": "A", "datetime": days} | prices)
+prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)
+bars = pd.DataFrame({"instrument": "A", "datetime": days, **prices})
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # as if the disk ended there
 write_store(bars, Path(sys.argv[1]), membership={"m": listing_spans(bars)}, source={})
 """

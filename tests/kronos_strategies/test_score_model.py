@@ -51,7 +51,7 @@ def test_a_mistake_is_one_sentence(bars: Path, tmp_path: Path) -> None:
     missing = score_model("kronos-nano", tmp_path / "none.parquet", "--since", "2021-01-04")
     assert (missing.returncode, missing.stderr.strip()) == (
         2,
-        f"{tmp_path}/none.parquet is no file. Check the path.",
+        f"{tmp_path}/none.parquet is neither a file nor a folder of bars. Check the path.",
     )
     late = score_model("kronos-nano", bars, "--since", "2090-01-01", "--output", tmp_path)
     assert late.returncode == 2

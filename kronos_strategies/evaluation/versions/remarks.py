@@ -37,9 +37,9 @@ def uneven(by_date: Mapping[str, pd.DataFrame], baseline: str) -> tuple[str, ...
             shared = others.mul(values[baseline].notna(), axis=0).sum()
             paired = ", ".join(f"'{name}' {count:,}" for name, count in shared.items())
             found.append(
-                f"{', '.join(metrics)}: a mean is of the dates on which its version is defined ({own}), a "
-                f"difference of those that a version shares with '{baseline}' ({paired}). So means need not "
-                "differ by the difference."
+                f"{', '.join(metrics)}: a mean is of the dates when its version is defined ({own}), a difference "
+                f"of those that a version shares with '{baseline}' ({paired}). So means need not differ by the "
+                "difference."
             )
     return tuple(found)
 

@@ -145,8 +145,13 @@ def thin(frame: pd.DataFrame, keep: str) -> pd.DataFrame:
 
 
 def calm(values: pd.Series) -> pd.Series:
-    """As it is if short, else its weekly means, dated by the week's last day."""
+    """As it is if short, else its weekly means, dated by the week's last day, or means of days if of few days."""
     if len(values) < WEEKLY_FROM:
+        return values
+    days = pd.DatetimeIndex(values.index).normalize()
+    if days.nunique() < WEEKLY_FROM and len(values) > MAX_POINTS:
+        return thin(values.to_frame(), "mean").iloc[:, 0]
+    if days.nunique() < WEEKLY_FROM:
         return values
     weekly = values.resample("W-FRI").mean().dropna()
     return weekly if len(weekly) >= 2 else thin(values.to_frame(), "last").iloc[:, 0]

@@ -98,17 +98,18 @@ def points(
     return _with_interval(trace, along, low, high, form)
 
 
-def monthly(values: pd.Series, name: str) -> go.Bar:
-    """Means by calendar month, below zero in another colour; months without a value are left out."""
-    means = values.dropna().resample("MS").mean().dropna() if values.notna().any() else values.iloc[:0]
+def monthly(values: pd.Series, name: str, by_day: bool = False) -> go.Bar:
+    """Means by calendar month, or by day, below zero in another colour; those without a value are left out."""
+    rule = "D" if by_day else "MS"
+    means = values.dropna().resample(rule).mean().dropna() if values.notna().any() else values.iloc[:0]
     return go.Bar(
         x=stamps(means.index),
         y=small(means),
         name=name,
         marker={"color": [BLUE if mean >= 0 else VERMILLION for mean in means], "line": {"width": 0}},
-        xperiod="M1",
-        xperiodalignment="middle",
-        xhoverformat="%b %Y",
+        xperiod=None if by_day else "M1",
+        xperiodalignment=None if by_day else "middle",
+        xhoverformat="%d %b %Y" if by_day else "%b %Y",
     )
 
 

@@ -23,6 +23,8 @@ from kronos_strategies.report.figures.base import (
 from kronos_strategies.report.figures.marks import curve, line, monthly
 from kronos_strategies.result import BacktestResult
 
+FEW_DAYS = 62  # that a book spans, so that means by day say more than by month
+
 
 def wealth(result: BacktestResult) -> go.Figure:
     """One unit of wealth in the book, before and after costs, and in each benchmark, compounded."""
@@ -57,8 +59,16 @@ def cost_paid(result: BacktestResult) -> go.Figure:
 
 
 def turnover(result: BacktestResult) -> go.Figure:
-    """Mean of the bars' turnover, by calendar month."""
-    return figure([monthly(result.turnover, "mean turnover")], Axis("turnover a bar", ".2%"))
+    """Mean of the bars' turnover, by calendar month; by day where the book is short."""
+    return figure(
+        [monthly(result.turnover, "mean turnover", is_short(result))], Axis("turnover a bar", ".2%")
+    )
+
+
+def is_short(result: BacktestResult) -> bool:
+    """Whether a book spans so few days that months would tell nothing."""
+    dates = pd.DatetimeIndex(result.turnover.index)
+    return len(dates) > 0 and (dates[-1] - dates[0]).days <= FEW_DAYS
 
 
 def exposure(study: PortfolioStudy) -> go.Figure:

@@ -13,7 +13,9 @@ from kronos_strategies.report.formats import (
     count,
     general,
     interval,
+    is_timed,
     percent,
+    span,
     two,
 )  # fmt: skip
 from kronos_strategies.report.tables import Table, day, estimate, month_grid, number, table, word
@@ -26,7 +28,7 @@ STREAMS = {"net": "Net of costs", "gross": "Gross"}
 def portfolio_section(study: PortfolioStudy) -> Section:
     """Of a `PortfolioStudy`."""
     bars = study.result.returns.index
-    when = f"{bars[0]:%Y-%m-%d} to {bars[-1]:%Y-%m-%d}, {count(len(bars))} bars" if len(bars) else "no bars"
+    when = f"{span(pd.DatetimeIndex(bars))}, {count(len(bars))} bars" if len(bars) else "no bars"
     months = month_grid("book-months", "Net return by month and year, compounded.", study.months, percent)
     return Section(
         "portfolio",
@@ -50,8 +52,8 @@ def _before(study: PortfolioStudy) -> str:
         return ""
     bars = f"{count(study.bars_before)} bar{'' if study.bars_before == 1 else 's'}"
     return (
-        f" Figures start with the bar of the first purchase: {bars} before it, on which the book holds cash, "
-        "are left out. Qlib's own figures and Backtrader's SharpeRatio count them."
+        f" Figures start with the bar of the first purchase: {bars} before it, when the book holds cash, are left "
+        "out. Qlib's own figures and Backtrader's SharpeRatio count them."
     )
 
 
@@ -116,10 +118,11 @@ def earned(study: PortfolioStudy) -> Charts:
 
 def drawdowns(study: PortfolioStudy) -> Table:
     """The deepest falls."""
+    timed = is_timed(study.result.returns.index)
     columns = (
-        day("start", "From"),
-        day("trough", "Trough"),
-        day("end", "Recovered", otherwise="not yet"),
+        day("start", "From", timed=timed),
+        day("trough", "Trough", timed=timed),
+        day("end", "Recovered", otherwise="not yet", timed=timed),
         number("depth", "Depth", percent),
         number("bars", "Bars", count),
     )
@@ -142,6 +145,7 @@ def costs(study: PortfolioStudy) -> Table:
 
 def traded(study: PortfolioStudy) -> Charts:
     """What trading cost, and would have cost."""
+    short = figures.is_short(study.result)
     return gather(
         chart("by-costs", "Return by costs", "Gross less turnover times costs.", figures.costs(study), NO_BAR),
         chart(
@@ -149,7 +153,8 @@ def traded(study: PortfolioStudy) -> Charts:
             figures.cost_paid(study.result), NO_BAR,
         ),
         chart(
-            "turnover", "Turnover", "Bought and sold, a bar; mean over the bars of each month.",
+            "turnover", "Turnover",
+            f"Bought and sold, a bar; mean over the bars of each {'day' if short else 'month'}.",
             figures.turnover(study.result), NO_BAR, wide=True,
         ),
     )  # fmt: skip
@@ -180,8 +185,8 @@ def parity(study: PortfolioStudy) -> Table:
         number("invested", "From the first purchase", general),
     )
     caption = (
-        "By Qlib's conventions: returns are summed, not compounded, a year is 238 days, a fall on the first "
-        "bar does not count as a drawdown, and the bars before the first purchase count. To compare with "
-        "other Qlib runs, and with nothing above, which starts with the first purchase."
+        "By Qlib's conventions: returns are summed, not compounded, a year is 238 days, a first-bar fall does "
+        "not count as a drawdown, and bars before the first purchase count. To compare with other Qlib runs, and "
+        "with nothing above, which starts with the first purchase."
     )
     return table("parity", caption, frame, columns, ordered=True)

@@ -9,13 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kronos.head import ReturnHead
+from kronos.head import HEAD_INFO, HEAD_WEIGHTS, HeadInfo, ReturnHead
 from kronos.model import Kronos
-from kronos.training.head import HEAD, HEAD_INFO, HeadedKronos, HeadInfo, RankHead
-from kronos.training.labels import HORIZONS
+from kronos.training.head import HeadedKronos, RankHead
+from kronos.training.labels import HORIZONS, LABEL
 from tests.kronos.builders import make_model
 
-INFO = HeadInfo(16, lookback=16, frequency="1day", markets=("a", "b"), trained_until="2018-12-31")
+INFO = HeadInfo(
+    16, HORIZONS, LABEL, lookback=16, frequency="1day", markets=("a", "b"), trained_until="2018-12-31"
+)
 
 
 def make_head(seed: int = 0, info: HeadInfo = INFO) -> RankHead:
@@ -55,7 +57,7 @@ def test_a_batch_without_labels_has_no_loss_and_a_gradient_of_zero() -> None:
 def test_a_predictor_and_its_head_are_saved_side_by_side(tmp_path: Path) -> None:
     network, head = make_model(), make_head()
     HeadedKronos(network, head).save_pretrained(tmp_path / "predictor")
-    weights = load_file(tmp_path / "predictor" / HEAD)
+    weights = load_file(tmp_path / "predictor" / HEAD_WEIGHTS)
     assert {name: tuple(weight.shape) for name, weight in weights.items()} == {
         "rank.weight": (3, 16),
         "rank.bias": (3,),

@@ -77,12 +77,10 @@ def test_weights_to_refine_are_the_same_whatever_the_dropout(tmp_path: Path) -> 
         for network, kind in ((tokenizer, KronosTokenizer), (predictor, Kronos)):
             found = kind.from_pretrained("kronos-nano")
             assert same(dict(network.state_dict()), dict(found.state_dict()))
-            p = found.config.ffn_dropout_p if dropout is None else dropout
+            names = ["ffn_dropout_p", "resid_dropout_p", *["token_dropout_p"][: kind is Kronos]]
             assert network.config == replace(
                 found.config,
-                ffn_dropout_p=p,
-                resid_dropout_p=p,
-                **({"token_dropout_p": p} if kind is Kronos else {}),
+                **({} if dropout is None else dict.fromkeys(names, dropout)),
             )
 
 
@@ -292,7 +290,7 @@ def test_stages_that_start_from_weights_of_other_tokens_are_refused_before_the_f
     nano = make_config(tmp_path, pretrained="kronos-nano", **SIZES)
     other = make_config(tmp_path, pretrained=str(predictor), **SIZES)
     with pytest.raises(
-        ValueError, match=r"tokens of 8 \+ 8 bits, the predictor of 5 \+ 3\. Set pretrained under `stages:`"
+        ValueError, match=r"tokens of 10 \+ 10 bits, the predictor of 5 \+ 3\. Set pretrained under `stages:`"
     ):
         check_starts(nano, other)
     check_starts(nano, nano)

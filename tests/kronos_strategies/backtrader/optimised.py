@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 
 import backtrader as bt
 
-from kronos_strategies.backtrader import KronosIndicator
+from kronos_strategies.backtrader import KronosIndicator, run_optimisation
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import SETTINGS, cerebro_of, pandas_feeds
 
@@ -44,8 +45,21 @@ def results(runs: list) -> list[tuple[float, int, dict[str, float]]]:
     return [(run.p.threshold, run.p.horizon, run.analyzers.last.get_analysis()) for run in found]
 
 
+def find_in_fresh_processes(store: str) -> object:
+    """What is wrong with an optimization over two spawned processes, if anything is."""
+    usual = multiprocessing.get_start_method()
+    varied = {"threshold": (0.0, 0.1), "horizon": (3,)}
+    found = results(run_optimisation(prepare(**varied, store=(store,)), maxcpus=2))
+    if found != results(run_optimisation(prepare(**varied))):
+        return "other results"
+    return 0 if multiprocessing.get_start_method() == usual else "another start method"
+
+
 if __name__ == "__main__":
     import torch
+
+    if sys.argv[1:2] == ["spawn"]:
+        sys.exit(find_in_fresh_processes(sys.argv[2]))
 
     torch.set_num_threads(2)
     here = results(prepare(threshold=(0.0, 0.1)).run(maxcpus=1))  # torch starts its threads

@@ -84,7 +84,7 @@ def test_a_picture_shows_the_filled_band_without_a_screen(tmp_path, mode):
         cerebro.addstrategy(Plotted, band=drawn)
         found.append(filled(save_plot(cerebro.run(**mode)[0], tmp_path / "new" / f"{drawn}.png")))
     assert found[0] > 20_000
-    assert found[1] < 100
+    assert found[1] < found[0] / 100  # what edges of other blue lines have in common with it
 
 
 def test_a_strategy_that_saw_no_bar_is_not_drawn():

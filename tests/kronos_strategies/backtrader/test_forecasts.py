@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.backtrader import forecasts, hub
 from kronos_strategies.backtrader.forecasts import ForecastSettings
@@ -60,6 +61,17 @@ def test_a_window_of_another_date_is_another_window(asked):
     SETTINGS.outlooks(Windows.rolling(panel, 20, 3, "B"), ("A",))
     SETTINGS.outlooks(Windows.rolling(later, 20, 3, "B"), ("A",))
     assert len(asked) == 2
+
+
+def test_networks_without_a_digest_may_have_changed_and_are_not_remembered(monkeypatch, asked):
+    honest = KronosPredictor.provenance
+    monkeypatch.setattr(
+        KronosPredictor, "provenance", lambda *known: replace(honest(*known), weights_sha256=None)
+    )
+    first = SETTINGS.outlooks(windows_of("A"), ("A",))
+    np.testing.assert_array_equal(SETTINGS.outlooks(windows_of("A"), ("A",)), first)
+    assert [len(windows) for windows in asked] == [5, 5]
+    assert not forecasts._MEMORY
 
 
 def test_memory_is_bounded_and_the_oldest_go_first(monkeypatch, asked):

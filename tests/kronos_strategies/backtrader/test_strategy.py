@@ -437,7 +437,7 @@ def test_resampled_feeds_are_traded_on_the_bars_that_complete_their_days():
         feed = bt.feeds.PandasData(dataname=bars, timeframe=bt.TimeFrame.Minutes, compression=360)
         cerebro.adddata(feed, name=f"{name} 6h")
         cerebro.resampledata(feed, timeframe=bt.TimeFrame.Days, name=name)
-    cerebro.addstrategy(OnDays, by="score", topk=1, every=4)
+    cerebro.addstrategy(OnDays, by="score", topk=1, every=1)
     (strategy,) = cerebro.run()
     assert len(strategy.decided) >= 15
     assert all(list(tradable) == ["A", "B", "C"] for _, _, tradable, _ in strategy.decided.values())

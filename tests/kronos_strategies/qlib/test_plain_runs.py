@@ -156,7 +156,7 @@ def test_our_record_works_behind_another_model(inside):
     params = MlflowClient(f"sqlite:///{inside / 'mlflow.db'}").get_run(run_id).data.params
     assert params["kronos.model"] == "LGBModel"
     evidence = find_evidence(run_id, "sqlite:///mlflow.db")
-    assert evidence.scores.columns[0] == "LGBModel"
+    assert next(iter(evidence.scores)) == "LGBModel"
     assert evidence.about.title == "LGBModel on csi300"
 
 

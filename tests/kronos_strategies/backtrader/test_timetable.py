@@ -1,0 +1,313 @@
+"""When markets of every kind trade next, told from what they did before."""
+
+from datetime import datetime, time, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos_strategies.backtrader.ahead import TimesAhead
+from tests.kronos.builders import make_bars
+from tests.kronos_strategies.backtrader.builders import MODES, cerebro_of, kronos, pandas_feeds, record
+
+MINUTE = 60 * 10**9
+BUSINESS = pd.bdate_range("2024-01-01", "2024-03-29")
+EVERY_DAY = pd.date_range("2024-01-01", "2024-03-31")
+
+
+def session(day: pd.Timestamp, *spans: tuple[str, str], freq: str = "5min") -> pd.DatetimeIndex:
+    """Times in spans of a day, both ends included; "26:30" is half past two of the next day."""
+    parts = [
+        pd.date_range(day + pd.Timedelta(f"{first}:00"), day + pd.Timedelta(f"{last}:00"), freq=freq)
+        for first, last in spans
+    ]
+    return pd.DatetimeIndex(np.concatenate(parts))
+
+
+def joined(parts) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(np.unique(np.concatenate(list(parts))))
+
+
+XSHG = (("09:35", "11:30"), ("13:05", "15:00"))
+XNYS = (("09:35", "16:00"),)
+
+
+def shanghai(days=BUSINESS):
+    return joined(session(day, *XSHG) for day in days)
+
+
+def copper(days=BUSINESS):
+    """Day sessions with two breaks, and a night session over midnight, on Fridays into Saturday."""
+    day = (("09:05", "10:15"), ("10:35", "11:30"), ("13:35", "15:00"), ("21:05", "25:00"))
+    return joined(session(each, *day) for each in days)
+
+
+def globex(days=BUSINESS):
+    """From 17:00 of the day before, Sunday for Monday, to 16:00."""
+    return joined(session(each - pd.Timedelta("1D"), ("17:05", "40:00")) for each in days)
+
+
+def forex(freq="1h"):
+    """Sunday 17:00 to Friday 17:00."""
+    times = pd.date_range("2024-01-01", "2024-03-31 23:00", freq=freq)
+    hour, which = times.hour, times.dayofweek
+    return times[(which < 4) | ((which == 4) & (hour < 17)) | ((which == 6) & (hour >= 17))]
+
+
+def crypto(freq="15min"):
+    return pd.date_range("2024-01-01", "2024-03-31 23:45", freq=freq)
+
+
+MARKETS = {
+    "XSHG": shanghai(),
+    "XNYS": joined(session(day, *XNYS) for day in BUSINESS),
+    "night session": copper(),
+    "CME": globex(),
+    "FX": forex(),
+    "crypto": crypto(),
+    "Riyadh": joined(session(day, ("10:05", "15:00")) for day in EVERY_DAY if day.dayofweek not in (4, 5)),
+}
+
+
+def walk(times: pd.DatetimeIndex, at: list[str], horizon: int = 5, **options) -> dict[str, list[str]]:
+    """What is expected after each of some bars, by a learner that has seen all before."""
+    step = options.get("step", int(np.median(np.diff(times.to_numpy("datetime64[ns]")).astype(np.int64))))
+    ahead = TimesAhead(bt.TimeFrame.Minutes, 1, step, options.get("calendar"), options.get("zone"))
+    stamps, seen, found = times.to_numpy("datetime64[ns]"), 0, {}
+    for time_ in at:
+        row = int(np.searchsorted(stamps, np.datetime64(time_)))
+        assert stamps[row] == np.datetime64(time_), time_
+        ahead.see(stamps[seen:row])
+        seen = row
+        found[time_] = [str(pd.Timestamp(each)) for each in ahead.after(stamps[row], horizon)]
+    return found
+
+
+def mistakes(times: pd.DatetimeIndex, since: str, horizon: int = 30) -> dict[pd.Timestamp, tuple]:
+    """Bars since a date after which the market went otherwise than expected."""
+    stamps = times.to_numpy("datetime64[ns]")
+    step = int(np.median(np.diff(stamps).astype(np.int64)))
+    ahead, found = TimesAhead(bt.TimeFrame.Minutes, 1, step, None), {}
+    start = int(np.searchsorted(stamps, np.datetime64(since)))
+    ahead.see(stamps[:start])
+    for row in range(start, len(stamps) - horizon):
+        if row % 7 == 0 or stamps[row + 1] - stamps[row] > np.timedelta64(step, "ns"):
+            expected = ahead.after(stamps[row], horizon)
+            if (expected != stamps[row + 1 : row + 1 + horizon]).any():
+                found[pd.Timestamp(stamps[row])] = expected
+        ahead.see(stamps[row : row + 1])
+    return found
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_a_market_that_keeps_its_hours_is_known_after_two_weeks(market):
+    assert mistakes(MARKETS[market], "2024-01-22") == {}
+
+
+@pytest.mark.parametrize("market", ["XSHG", "XNYS", "crypto"])
+def test_a_market_without_a_night_is_known_after_a_day(market):
+    assert mistakes(MARKETS[market], "2024-01-02", 10) == {}
+
+
+def test_the_lunch_break_is_expected():
+    found = walk(shanghai(), ["2024-01-30 11:25", "2024-02-02 15:00"], 2)
+    assert found["2024-01-30 11:25"] == ["2024-01-30 11:30:00", "2024-01-30 13:05:00"]
+    assert found["2024-02-02 15:00"] == ["2024-02-05 09:35:00", "2024-02-05 09:40:00"]
+
+
+def test_a_night_session_passes_midnight_and_ends_in_the_morning():
+    found = walk(
+        copper(), ["2024-02-01 23:55", "2024-02-02 01:00", "2024-02-02 15:00", "2024-02-03 01:00"], 1
+    )
+    assert list(found.values()) == [
+        ["2024-02-02 00:00:00"],
+        ["2024-02-02 09:05:00"],
+        ["2024-02-02 21:05:00"],
+        ["2024-02-05 09:05:00"],  # from the small hours of Saturday
+    ]
+
+
+def test_forex_opens_on_sunday():
+    found = walk(forex(), ["2024-02-01 23:00", "2024-02-02 15:00"], 3)
+    assert found["2024-02-01 23:00"] == ["2024-02-02 00:00:00", "2024-02-02 01:00:00", "2024-02-02 02:00:00"]
+    assert found["2024-02-02 15:00"] == ["2024-02-02 16:00:00", "2024-02-04 17:00:00", "2024-02-04 18:00:00"]
+
+
+@pytest.mark.parametrize("saturday", ["2024-01-06", "2024-02-03", "2024-03-02"])
+def test_one_session_on_a_saturday_does_not_open_the_next_ones(saturday):
+    times = shanghai(BUSINESS.append(pd.DatetimeIndex([saturday])).sort_values())
+    friday = pd.Timestamp(saturday) - pd.Timedelta("1D")
+    fridays = [str(friday + pd.Timedelta(weeks=i, hours=15)) for i in range(4)]
+    noon = str(pd.Timestamp(saturday) + pd.Timedelta("11h30min"))
+    evening = str(pd.Timestamp(saturday) + pd.Timedelta("15h"))
+    found = walk(times, sorted([*fridays, noon, evening]), 1)
+    monday = [str(friday + pd.Timedelta(days=3 + 7 * i, hours=9, minutes=35)) for i in range(4)]
+    assert found[fridays[0]] == [monday[0]]  # a surprise
+    assert found[noon] == [str(pd.Timestamp(saturday) + pd.Timedelta("13h5min"))]  # and then as any session
+    assert found[evening] == [monday[0]]
+    later = 2 if saturday == "2024-01-06" else 1  # the only Saturday ever seen is believed once
+    assert [found[each] for each in fridays[later:]] == [[each] for each in monday[later:]]
+
+
+def test_daily_bars_of_one_saturday_do_not_open_the_next_ones():
+    days = BUSINESS.append(pd.DatetimeIndex(["2024-02-03"])).sort_values()
+    ahead = TimesAhead(bt.TimeFrame.Days, 1, None, None)
+    stamps = days.to_numpy("datetime64[ns]")
+    for row, stamp in enumerate(stamps[:-1]):
+        if stamp > np.datetime64("2024-01-05") and days[row + 1] != pd.Timestamp("2024-02-03"):
+            assert ahead.after(stamp, 1)[0] == stamps[row + 1], stamp
+        ahead.see(stamps[row : row + 1])
+
+
+@pytest.mark.parametrize(
+    ("open_on", "name"),
+    [((0, 1, 2, 3, 6), "Sunday to Thursday"), ((0, 1, 2, 3, 4, 6), "FX by days"), (range(7), "every day")],
+)
+def test_daily_bars_of_other_weeks_are_known_after_three(open_on, name):
+    days = EVERY_DAY[EVERY_DAY.dayofweek.isin(list(open_on))]
+    ahead = TimesAhead(bt.TimeFrame.Days, 1, None, None)
+    stamps = days.to_numpy("datetime64[ns]")
+    for row, stamp in enumerate(stamps[:-10]):
+        if stamp > np.datetime64("2024-01-22"):
+            np.testing.assert_array_equal(ahead.after(stamp, 10), stamps[row + 1 : row + 11], name)
+        ahead.see(stamps[row : row + 1])
+
+
+def test_a_half_day_a_holiday_and_a_closed_week_change_nothing_after_them():
+    days = [day for day in BUSINESS if not pd.Timestamp("2024-02-10") < day < pd.Timestamp("2024-02-19")]
+    days.remove(pd.Timestamp("2024-01-15"))
+    times = joined(
+        session(day, ("09:35", "13:00") if day == pd.Timestamp("2024-01-26") else XNYS[0]) for day in days
+    )
+    wrong = {str(each.date()) for each in mistakes(times, "2024-01-09")}
+    assert wrong <= {
+        "2024-01-12",
+        "2024-01-25",
+        "2024-01-26",
+        "2024-02-09",
+    }  # on the eve, and on the half day
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_hours_that_move_are_believed_after_two_sessions(hours):
+    """As those of New York do in UTC when clocks change."""
+    moved = pd.Timestamp("2024-03-11")
+    times = joined(
+        session(day + (pd.Timedelta(hours=hours) if day >= moved else pd.Timedelta(0)), *XNYS)
+        for day in BUSINESS
+    )
+    assert set(mistakes(times, "2024-02-01")) & set(times[times >= "2024-03-13"]) == set()
+
+
+def test_bars_that_are_missing_here_and_there_leave_the_others_expected():
+    rng = np.random.default_rng(0)
+    times = shanghai()
+    kept = times[rng.random(len(times)) < 0.97]
+    ahead = TimesAhead(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None)
+    stamps = kept.to_numpy("datetime64[ns]")
+    ahead.see(stamps[:-400])
+    found = ahead.after(stamps[-400], 48)
+    assert np.isin(found, times.to_numpy("datetime64[ns]")).all()
+
+
+def test_times_ascend_whatever_was_seen():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        every = pd.date_range("2024-01-01", periods=4000, freq="7min")
+        stamps = np.sort(rng.choice(every.to_numpy("datetime64[ns]"), 90, replace=False))
+        ahead = TimesAhead(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
+        for row in range(89):
+            ahead.see(stamps[row : row + 1])
+            found = ahead.after(stamps[row + 1], 30)
+            assert len(found) == 30
+            assert (np.diff(np.r_[stamps[row + 1], found]) > np.timedelta64(0)).all()
+
+
+def test_in_how_many_parts_bars_are_seen_does_not_matter():
+    stamps = copper().to_numpy("datetime64[ns]")[:3000]
+    whole, parts = (TimesAhead(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None) for _ in range(2))
+    whole.see(stamps[:-1])
+    for row in range(0, len(stamps) - 1):
+        parts.see(stamps[row : row + 1])
+        if row % 11 == 0:
+            parts.after(stamps[row + 1], 3)
+    np.testing.assert_array_equal(whole.after(stamps[-1], 400), parts.after(stamps[-1], 400))
+
+
+# Calendars
+
+
+def test_a_calendar_closes_its_holidays_within_the_day():
+    calendar = bt.TradingCalendar(holidays=[datetime(2024, 2, 5)])
+    found = walk(shanghai(), ["2024-02-02 14:55"], 2, calendar=calendar)
+    assert found["2024-02-02 14:55"] == ["2024-02-02 15:00:00", "2024-02-06 09:35:00"]
+
+
+@pytest.mark.parametrize(("shift", "last"), [(0, "13:00:00"), (-5, "12:55:00")])
+def test_a_calendar_closes_early_within_the_day_whether_bars_are_stamped_with_their_end_or_start(shift, last):
+    early = [(datetime(2024, 2, 2).date(), time(9, 30), time(13, 0))]
+    calendar = bt.TradingCalendar(open=time(9, 30), close=time(16, 0), earlydays=early)
+    times = MARKETS["XNYS"] + pd.Timedelta(minutes=shift)
+    start = str(pd.Timestamp("2024-02-01 16:00") + pd.Timedelta(minutes=shift))
+    found = walk(times, [start], 80, calendar=calendar)[start]
+    friday = [each for each in found if each.startswith("2024-02-02")]
+    assert friday[-1] == f"2024-02-02 {last}"
+    assert len(friday) == 42
+    assert found[42] == str(pd.Timestamp("2024-02-05 09:35") + pd.Timedelta(minutes=shift))
+
+
+class Overnight(bt.TradingCalendarBase):
+    """Opens at 17:00 of Chicago the evening before, and tells so in UTC, as exchange calendars do."""
+
+    zone = ZoneInfo("America/Chicago")
+
+    def _nextday(self, day):
+        day += timedelta(days=1)
+        while day.weekday() > 4 or day.date() == datetime(2024, 2, 19).date():
+            day += timedelta(days=1)
+        return day, day.isocalendar()
+
+    def schedule(self, day, tz=None):
+        start = datetime.combine(day.date(), time(17), self.zone) - timedelta(days=1)
+        end = datetime.combine(day.date(), time(16), self.zone)
+        return [each.astimezone(timezone.utc).replace(tzinfo=None) for each in (start, end)]
+
+
+def test_a_calendar_whose_sessions_open_the_evening_before_is_honored():
+    times = globex([day for day in BUSINESS if day != pd.Timestamp("2024-02-19")])
+    at = ["2024-02-16 15:55", "2024-02-15 16:00"]
+    options = {"calendar": Overnight(), "zone": Overnight.zone}
+    assert walk(times, at[:1], 2, **options)[at[0]] == ["2024-02-16 16:00:00", "2024-02-19 17:05:00"]
+    assert walk(times, at[1:], 1, **options)[at[1]] == ["2024-02-15 17:05:00"]
+
+
+def test_before_hours_are_learned_a_calendar_keeps_steps_within_the_session():
+    calendar = bt.TradingCalendar(open=time(9, 30), close=time(16, 0))
+    found = walk(MARKETS["XNYS"], ["2024-01-01 15:55"], 3, calendar=calendar)
+    assert found["2024-01-01 15:55"] == ["2024-01-01 16:00:00", "2024-01-02 09:35:00", "2024-01-02 09:40:00"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("market", ["night session", "FX"])
+def test_lines_are_bit_identical_in_every_mode_over_nights_and_weekends(market, mode):
+    index = MARKETS[market][:700] if market == "FX" else MARKETS[market][-500:]
+    panel = {"A": make_bars(len(index)).set_axis(index)}
+
+    def lines(**options):
+        feeds = pandas_feeds(panel, timeframe=bt.TimeFrame.Minutes, compression=60 if market == "FX" else 5)
+        return record(cerebro_of(feeds), kronos(every=10), **options)
+
+    pd.testing.assert_frame_equal(lines(**MODES[mode]), lines(), check_exact=True)
+
+
+def test_bars_that_are_cut_off_change_nothing_before_them(asked):
+    for count in (600, 450):
+        index = copper()[:count]
+        feeds = pandas_feeds(
+            {"A": make_bars(600).iloc[:count].set_axis(index)}, timeframe=bt.TimeFrame.Minutes
+        )
+        record(cerebro_of(feeds), kronos(every=10))
+    short = asked[1]
+    np.testing.assert_array_equal(asked[0].future[: len(short)], short.future)
