@@ -42,7 +42,7 @@ def import_files(
     append: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Import bars, daily or within the day, from CSV or parquet files, and say what was understood and what was dropped.
+    """Import bars, daily or within the day, from CSV or parquet files, and say what was understood and dropped.
 
     For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
 
@@ -168,8 +168,8 @@ def _check_frequency(known: StoreSummary | None, frequency: str) -> None:
 
     if known is not None and known.freq != FREQUENCIES.get(frequency, DAY):
         raise ValueError(
-            f"The store {known.path} has bars of {known.freq} and the files have {frequency}. Import these into a store "
-            "of their own."
+            f"The store {known.path} has bars of {known.freq} and the files have {frequency}. Import these "
+            "into a store of their own."
         )
 
 

@@ -52,12 +52,12 @@ def write_calendars(store: Path, times: pd.DatetimeIndex, freq: str = DAY) -> No
     folder.mkdir(parents=True, exist_ok=True)
     for name, dates in {freq: times, f"{freq}_future": times.append(later)}.items():
         (folder / f"{name}.txt").write_text(
-            "".join(f"{line}\n" for line in dates.strftime(form)), encoding="utf-8"
+            "".join(f"{line}\n" for line in pd.DatetimeIndex(dates).strftime(form)), encoding="utf-8"
         )
 
 
 def later_sessions(times: pd.DatetimeIndex, days: int) -> pd.DatetimeIndex:
-    """The trading times after the last one: the rest of its day, then `days` more, each with the usual times of day.
+    """The trading times after the last one: the rest of its day, then `days` more with the usual times of day.
 
     The usual ones are those of the latest whole day, of the last twenty the one with the most bars.
     """

@@ -134,7 +134,7 @@ def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
     last = pd.Timestamp(D.calendar(freq=freq)[-1])
     if freq == DAY or (calendar > last).sum() >= ahead:
         return calendar
-    return calendar.append(later_sessions(calendar, ahead + 1))
+    return pd.DatetimeIndex(calendar.append(later_sessions(calendar, ahead + 1)))
 
 
 def bars_per_year(freq: str) -> tuple[int, float]:
