@@ -65,7 +65,7 @@ def outlooks_of(strategy: bt.Strategy, tape: ScoreTape, shown: Shown, forecasts:
         return found
     first = next(own for own in tape.forecasts.values() if isinstance(own, KronosIndicator))
     known = Hub.of(first).ends(settings, first.p.every)
-    missing = np.full(settings.sampling().samples, np.nan)
+    missing = np.full(settings.samples, np.nan)  # none at all where a return head alone gives the score
     ends = np.array([known.get(key, missing) for key in found.index], np.float32)
     return found.assign(level=float(forecasts.level), horizon=settings.horizon).join(
         pd.DataFrame(ends, found.index)

@@ -90,7 +90,8 @@ def _outlooks(run: Recording) -> pd.DataFrame | None:
     if not run.forecasts or not len(run.outlooks):
         return None
     stored = StoredForecasts(Path(run.forecasts))
-    parts = [pd.DataFrame(outlooks(forecast)[:, ENDS:], forecast.keys) for forecast in stored]
+    post = _postprocessing(run, stored, stored.dates)
+    parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.keys) for forecast in stored]
     known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
     return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
 

@@ -186,6 +186,8 @@ def _distribution(closes: pd.Series, forecasts: pd.DataFrame | None) -> dict[str
     if forecasts is None or not len(forecasts):
         return nothing
     forecasts = forecasts[forecasts.index.isin(closes.index)]
+    if not forecasts["lower"].notna().any():  # a score alone, without any path
+        return nothing
     horizon, level = int(forecasts["horizon"].iloc[0]), float(forecasts["level"].iloc[0])
     now = closes[forecasts.index]
     then = closes.shift(-horizon)[forecasts.index]

@@ -182,3 +182,17 @@ def test_weekly_bars_are_no_days(pair):
 
     table = record(cerebro_of(feeds), kronos(model=str(pair)))
     pd.testing.assert_series_equal(table["score"], table["expected_return"], check_names=False)
+
+
+def test_a_single_asset_scored_by_a_head_alone_is_judged_over_time_without_bands(pair):
+    class Scored(bt.Strategy):
+        def __init__(self):
+            self.kronos = kronos(model=str(pair), samples=0, hold=1, every=2)(self.data)
+
+    cerebro = cerebro_of(pandas_feeds({"A": make_bars(90)}))
+    cerebro.addstrategy(Scored)
+    cerebro.addanalyzer(KronosTearSheet, _name="sheet", signal="score")
+    (own,) = cerebro.run()[0].analyzers.sheet.summary.time_series.instruments
+    assert np.isfinite(own.correlation.mean)
+    assert own.coverage is None
+    assert own.crps_lead is None

@@ -12,7 +12,8 @@ from kronos_strategies.backtrader.outlook import COLUMNS
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import SETTINGS, cerebro_of, pandas_feeds
 
-PANEL = make_panel(60, *"ABC")
+TRAINED_ON = pd.bdate_range("2019-03-01", periods=60)  # the bundled checkpoint knows these dates
+PANEL = {name: bars.set_axis(TRAINED_ON) for name, bars in make_panel(60, *"ABC").items()}
 
 
 class Inside(bt.Indicator):
