@@ -137,12 +137,12 @@ def _check_hold(name: str, value: object, hold: int | None) -> None:
 
 
 def _check_exchange(exchange: Config, dataset: Config) -> None:
-    for name in ("open_cost", "close_cost", "min_cost"):
-        if name in exchange and as_number(name, exchange[name]) < 0:
-            raise ValueError(f"{name}={exchange[name]} is a cost below 0. Give 0 or more.")
     limit = exchange.get("limit_threshold")
     if isinstance(limit, str) and limit.startswith("KRONOS_REGION"):  # what the workflow files make of it
         raise ValueError(f"{limit} is no region of Qlib. Choose one of {sorted(REGIONS)}.")
+    for name in ("open_cost", "close_cost", "min_cost"):
+        if name in exchange and as_number(name, exchange[name]) < 0:
+            raise ValueError(f"{name}={exchange[name]} is a cost below 0. Give 0 or more.")
     if isinstance(limit, str) or (isinstance(limit, int | float) and not 0 < limit < 1):
         raise ValueError(
             f"limit_threshold={limit!r} is not a share of a price. Set KRONOS_LIMIT to 0.095, say, or null."

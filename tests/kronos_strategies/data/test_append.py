@@ -113,7 +113,7 @@ def test_dated_members_of_the_last_day_stay_and_that_is_told(tmp_path):
     )
     new = append_days(folder, bars(days=DAYS[29:]), None, {})
     assert new.membership["m"]["end"].tolist() == [DAYS[10], DAYS[39]]
-    assert "taken to stay until 2024-02-23" in new.notes[0]
+    assert "stay until 2024-02-23" in new.notes[0]
 
 
 def test_a_benchmark_that_the_new_days_lack_is_refused(tmp_path):

@@ -193,7 +193,7 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"instruments": ["SH609001", "AAPL"]}, r"no bars of 1 of 2 instruments, the first 'AAPL'"),
+        ({"instruments": ["SH609001", "AAPL"]}, r"bars of 1 of 2 instruments, the first 'AAPL'"),
         ({"instruments": []}, r"list of instruments is empty"),
         (
             {"instruments": ["SH609001"], "filter_pipe": [1]},
@@ -205,7 +205,10 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
             {"segments": {"test": "2023-03-31"}},
             r"Segment 'test' is '2023-03-31'. Give its first and its last",
         ),
-        ({"segments": {"test": ("2023-03-31", "2023-03-01")}}, r"starts on 2023-03-31, after its end"),
+        (
+            {"segments": {"test": ("2023-03-31", "2023-03-01")}},
+            r"holds no trading day: it starts on 2023-03-31 and ends on",
+        ),
         ({"segments": {"test": ("2019-01-01", "2023-03-01")}}, r"starts on 2019-01-01, before the store"),
     ],
 )

@@ -39,11 +39,14 @@ def test_the_settings_of_the_workflow_files_pass(in_store, monkeypatch, config):
         ({"TEST_START": "June"}, r"start_time='June' is not a date"),
         ({"TEST_END": "2023-07-31"}, r"backtest .* ends after the store.*to 2023-06-30"),
         ({"TEST_START": "2030-01-01", "TEST_END": "2030-02-01"}, r"holds no trading day"),
-        ({"TEST_START": "2023-06-09", "TEST_END": "2023-05-08"}, r"starts on 2023-06-09, after its end"),
+        (
+            {"TEST_START": "2023-06-09", "TEST_END": "2023-05-08"},
+            r"holds no trading day: it starts on 2023-06-09 and ends on 2023-05-08",
+        ),
         ({"BENCHMARK": "SH000905"}, r"no benchmark 'SH000905'.*KRONOS_BENCHMARK"),
         ({"INDUSTRY": "nowhere.csv"}, r"nowhere.csv"),
         ({"REGION": "eu"}, r"KRONOS_REGION=eu is no region of Qlib. Choose one of \['cn', 'tw', 'us'\]"),
-        ({"LIMIT": "10"}, r"limit_threshold=10 is no share of a price"),
+        ({"LIMIT": "10"}, r"limit_threshold=10 is not a share of a price"),
         ({"OPEN_COST": "five"}, r"open_cost='five' is not a number"),
     ],
 )
@@ -62,7 +65,7 @@ def backtest_of(task: dict) -> dict:
     [
         (
             lambda t: t["dataset"]["kwargs"].update(deal_price="open"),
-            r"at the open and the backtest .*'close'",
+            r"at the open but the backtest trades at \['close'\]",
         ),
         (
             lambda t: backtest_of(t)["strategy"]["kwargs"].update(hold_thresh=7),
@@ -113,7 +116,9 @@ def test_a_strategy_that_reads_paths_needs_samples(in_store, monkeypatch):
     with pytest.raises(
         ValueError, match=r"reads 'volatility', which comes from sampled paths. Set KRONOS_SAMPLES"
     ):
-        check_task(task_of(monkeypatch, in_store, WEIGHTS, KRONOS_SAMPLES="0"))
+        check_task(
+            task_of(monkeypatch, in_store, WEIGHTS, KRONOS_SAMPLES="0", KRONOS_WEIGHTING="inverse_volatility")
+        )
     check_task(task_of(monkeypatch, in_store, WEIGHTS, KRONOS_SAMPLES="0", KRONOS_WEIGHTING="equal"))
 
 
