@@ -72,6 +72,7 @@ def import_files(
     from kronos_strategies.data.qlib_bins import FREQUENCIES
     from kronos_strategies.data.qlib_store import check_target, read_summary, write_store
     from kronos_strategies.data.regions import REGIONS, default_market, guess_region
+    from kronos_strategies.data.tidy import whole_days
 
     if append and overwrite:
         raise ValueError("--append adds to a store and --overwrite replaces it. Choose one.")
@@ -94,6 +95,8 @@ def import_files(
     rules = REGIONS[region] if region else guess_region(symbols)
     market, source["region"] = market or _market_of(known) or default_market(rules, symbols), rules.name
     spans, source["membership"], remark = _members(membership, bars, pad_codes)
+    if membership is not None and frequency != "1day":
+        spans = whole_days(spans)
     markets = {market: spans}
     if append:
         given = (market, spans) if membership is not None else None

@@ -118,6 +118,12 @@ def listing_spans(bars: pd.DataFrame) -> pd.DataFrame:
     return days.agg(start="min", end="max").reset_index()
 
 
+def whole_days(spans: pd.DataFrame) -> pd.DataFrame:
+    """Spans of SPAN whose last days count to their ends, for bars within days."""
+    ends = spans["end"]
+    return spans.assign(end=ends.where(ends != ends.dt.normalize(), ends + pd.Timedelta(days=1, seconds=-1)))
+
+
 def first_key(bars: pd.DataFrame, where: np.ndarray | pd.Series) -> str:
     """The first row of `where` as "instrument date", for a message."""
     row = bars.iloc[int(np.argmax(where))]

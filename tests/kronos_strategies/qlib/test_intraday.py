@@ -153,6 +153,17 @@ def test_bars_of_a_frequency_go_through_the_import_as_they_are(tmp_path, capsys)
     assert (code, "has bars of 60min and the files have 1day" in err) == (2, True)
 
 
+def test_the_last_day_of_a_membership_counts_to_its_end(tmp_path, capsys):
+    bars_of(PAIRS, HOURS).to_csv(tmp_path / "bars.csv", index=False)
+    members = "instrument,start,end\nBTCUSDT,2024-01-01,2024-01-15\nETHUSDT,2024-01-01,\n"
+    (tmp_path / "members.csv").write_text(members)
+    options = ["--membership", tmp_path / "members.csv", "--to", tmp_path / "store"]
+    assert command(capsys, "data", "import", tmp_path / "bars.csv", *options)[0] == 0
+    use_store(tmp_path / "store")
+    keys = dataset().windows().keys  # of the 15th and the 16th
+    assert keys.get_level_values("instrument").value_counts().to_dict() == {"ETHUSDT": 48, "BTCUSDT": 24}
+
+
 def daily(folder: Path) -> Path:
     bars_of(PAIRS, pd.date_range("2024-01-01", periods=30)).to_csv(folder / "daily.csv", index=False)
     return folder / "daily.csv"
