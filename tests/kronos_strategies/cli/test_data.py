@@ -283,4 +283,4 @@ def test_the_target_is_checked_before_files_are_read(tmp_path, capsys, monkeypat
     monkeypatch.setattr("kronos_strategies.data.importer.import_bars", None)  # whoever calls it fails
     code, _, err = run(capsys, "data", "import", tmp_path / "bars.csv", "--to", to)
     assert code == 2
-    assert "already holds a store. Choose another folder, add days with --append, or replace it" in err
+    assert "already holds a store. Choose another folder, add days (--append)" in err
