@@ -181,7 +181,9 @@ def _iso(texts: pd.Series) -> pd.Series | None:
         wall = pd.to_datetime(texts, format="ISO8601", errors="coerce")
     except ValueError:  # several offsets
         return None
-    if wall.dt.tz is not None or wall.isna().any() or texts.str.len().min() < len("2024-1-2"):
+    # pandas before 3 returns objects for several offsets instead of raising.
+    naive = isinstance(wall.dtype, np.dtype) and wall.dtype.kind == "M"
+    if not naive or wall.isna().any() or texts.str.len().min() < len("2024-1-2"):
         return None
     return _within(wall)
 

@@ -154,7 +154,7 @@ def test_the_second_stage_takes_another_runs_tokenizer(spec: str, pair: Pair, tm
 
 
 def test_the_second_stage_takes_a_bundled_tokenizer(tmp_path: Path) -> None:
-    size = replace(PREDICTOR, s1_bits=8, s2_bits=8)
+    size = replace(PREDICTOR, s1_bits=10, s2_bits=10)
     config = make_run(tmp_path, tokenizer="kronos-nano", predictor_size=size, max_steps=2)
     run_stage("predictor", config)
     nano = KronosTokenizer.from_pretrained("kronos-nano")
