@@ -4,6 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a change is judged by its own faults alone; search for new ones with
+# `pytest --hypothesis-profile=explore`.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("repeatable")
 
 SHARED_DATA = Path(os.environ.get("KRONOS_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
