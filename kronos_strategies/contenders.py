@@ -75,10 +75,10 @@ def find_contender(
 
 
 def find_evidence(argument: str, tracking: str, data: Path | None = None) -> Evidence:
-    """The evidence of a run: by the folder of its report or of its artifacts, or by its id.
+    """The evidence of a run: by the folder of its report or of its artifacts, by pred.pkl in it, or by its id.
 
     Args:
-        argument: the folder, or the id.
+        argument: the folder, the file, or the id.
         tracking: address of the MLflow store of runs.
         data: Qlib store of the bars of a run that is not of this project's model; that on record when omitted.
 
@@ -87,6 +87,10 @@ def find_evidence(argument: str, tracking: str, data: Path | None = None) -> Evi
         ValueError: no such run.
     """
     path = Path(argument).expanduser()
+    if path.suffix == ".pkl" and path.is_file():
+        from kronos_strategies.qlib.plain_evidence import evidence_of_folder
+
+        return evidence_of_folder(_folder_of_prediction(path), False, data)
     if path.is_dir():
         if (kept := kept_evidence(path)) is None and (path / PREDICTION).is_file():
             from kronos_strategies.qlib.plain_evidence import evidence_of_folder
@@ -179,10 +183,14 @@ def _of_run(
 
 def _of_pickle(file: Path, name: str, data: Path | None) -> Contender:
     """A prediction as Qlib's SignalRecord writes it, with what else of the run lies beside it."""
-    if file.name == PREDICTION:
-        from kronos_strategies.qlib.plain_evidence import contender_of_plain_run
+    from kronos_strategies.qlib.plain_evidence import contender_of_plain_run
 
-        return contender_of_plain_run(file.parent, name, False, data)
+    return contender_of_plain_run(_folder_of_prediction(file), name, False, data)
+
+
+def _folder_of_prediction(file: Path) -> Path:
+    if file.name == PREDICTION:
+        return file.parent
     raise ValueError(
         f"{file} is a pickle that is not called {PREDICTION}. Name a run's {PREDICTION}, or write the scores as "
         "parquet with DataFrame.to_parquet."
@@ -193,6 +201,27 @@ def _called(folder: Path) -> str:
     """A folder of forecasts by its model and settings, any other by its own name."""
     full = folder.resolve()
     return f"{full.parent.name}/{full.name}" if (full / MANIFEST).is_file() else full.name
+
+
+def common_horizon(contenders: Sequence[Contender], horizon: int | None = None) -> int:
+    """Bars that the label spans by which all contenders are judged.
+
+    Args:
+        contenders: that may hold for different times.
+        horizon: as the user names it; that of the contenders when omitted, else 1.
+
+    Raises:
+        ValueError: the contenders hold for different times, and none is named.
+    """
+    known = {c.version.name: c.horizon for c in contenders if c.horizon is not None}
+    if horizon is not None:
+        return horizon
+    if len(set(known.values())) > 1:
+        raise ValueError(
+            f"The versions hold positions for different times, {known} bars. Name the time to judge all of them "
+            f"by, for example with --horizon {max(known.values())}."
+        )
+    return next(iter(known.values()), 1)
 
 
 def hold_against(
@@ -210,22 +239,11 @@ def hold_against(
         baseline: name of a version; the first when omitted.
 
     Raises:
-        ValueError: no labels at all, or contenders whose trades hold for different times.
+        ValueError: no labels at all or none of `horizon`, or contenders whose trades hold for different times.
     """
-    known = {c.version.name: c.horizon for c in contenders if c.horizon is not None}
-    if len(set(known.values())) > 1:
-        raise ValueError(
-            f"The versions hold positions for different times, {known} bars. Compare those of one, with "
-            f"--horizon {max(known.values())} for bare forecasts."
-        )
-    held = next(iter(known.values()), None)
-    horizon = (held or 1) if horizon is None else horizon
+    horizon = common_horizon(contenders, horizon)
     if labels is None:
-        if held is not None and horizon != held:
-            raise ValueError(f"The runs hold for {held} bars, not for {horizon}. Leave out --horizon.")
-        labels = next((c.labels for c in contenders if c.labels is not None), None)
-    if labels is None:
-        raise ValueError("Files of scores say nothing without returns. Give the file of those with --labels.")
+        labels = _labels_of(contenders, horizon)
     comparison = compare_versions(
         [c.version for c in contenders],
         labels,
@@ -235,4 +253,26 @@ def hold_against(
         references=next((c.references for c in contenders if c.references is not None), None),
     )
     told = dict.fromkeys(warning for contender in contenders for warning in contender.warnings)
-    return replace(comparison, warnings=(*told, *comparison.warnings))
+    other = [
+        f"'{c.version.name}' holds positions for {c.horizon} bars and is judged by returns over {horizon}."
+        for c in contenders
+        if c.horizon not in (None, horizon)
+    ]
+    return replace(comparison, warnings=(*told, *other, *comparison.warnings))
+
+
+def _labels_of(contenders: Sequence[Contender], horizon: int) -> pd.DataFrame:
+    """Those of the first contender that holds for `horizon` bars, or else of the first that has such."""
+    found = [c for c in contenders if c.labels is not None]
+    if not found:
+        raise ValueError("Files of scores say nothing without returns. Give the file of those with --labels.")
+    having = [c.labels for c in found if c.labels is not None and horizon in c.labels]
+    own = [c.labels for c in found if c.horizon == horizon]
+    chosen = next(iter([*own, *having]), None)
+    if chosen is None:
+        spans = sorted({int(h) for c in found if c.labels is not None for h in c.labels})
+        raise ValueError(
+            f"The runs have no returns over {horizon} bars, only over {spans}. Choose one of these with --horizon, "
+            "or give a file of returns with --labels."
+        )
+    return chosen

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 BARS_PER_YEAR = 252
 QLIB_BARS_PER_YEAR = 238
+DAYS_PER_YEAR, SATURDAY = 365, 5
+SATURDAYS = 0.05  # of the days; markets with more trade every day, some have a rare session on a Saturday
+LONGEST_DAYS = 4  # between bars that are daily; a week is longer
 
 
 @dataclass(frozen=True)
@@ -46,3 +50,20 @@ class BacktestResult:
         """(bars,) names held at each close; a weight of 0 or NaN holds nothing."""
         held = self.weights.fillna(0.0).ne(0).groupby(level="datetime").sum()
         return held.reindex(self.returns.index, fill_value=0).astype(int).rename("positions")
+
+
+def bars_per_year(times: pd.Index) -> int:
+    """Bars per year, by which figures are annualized, from (bars,) ascending datetimes.
+
+    Bars on Saturdays mean a market that never closes, 365 days a year, else 252; times that several bars a day, by
+    the median of the days. Bars further apart than a day are counted in calendar time, weekly ones 52 a year.
+    """
+    index = pd.DatetimeIndex(times)
+    days, counts = np.unique(index.normalize(), return_counts=True)
+    if len(days) > 1:
+        step = float(np.median(np.diff(days) / np.timedelta64(1, "D")))
+        if step > LONGEST_DAYS:
+            return max(1, round(DAYS_PER_YEAR / step))
+    every_day = (pd.DatetimeIndex(days).day_of_week == SATURDAY).mean() > SATURDAYS
+    year = DAYS_PER_YEAR if every_day else BARS_PER_YEAR
+    return round(year * float(np.median(counts))) if len(days) else BARS_PER_YEAR

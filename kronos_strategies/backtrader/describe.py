@@ -17,10 +17,7 @@ from kronos_strategies.backtrader.indicator import KronosIndicator, settings_of
 from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Shown
 from kronos_strategies.backtrader.sources import indicators_of
-from kronos_strategies.result import BARS_PER_YEAR
 
-DAYS_A_YEAR, SATURDAY = 365, 5
-LONGEST_DAYS = 4  # between bars that are daily; a week is longer
 FEW = 0.02  # of the orders; so many refused ones are worth a word
 
 
@@ -142,19 +139,3 @@ def remarks(strategy: bt.Strategy, book: BookTape, shown: Shown) -> Iterator[str
             f"The broker refused {book.refused} of {orders} orders, for want of cash or margin: the book is not "
             "the one that the strategy wanted."
         )
-
-
-def bars_per_year(times: pd.Index) -> int:
-    """Told from (bars,) ascending datetimes.
-
-    Bars on weekends tell a market that never closes, 365 days a year, else 252; times that several bars a day, by
-    the median of the days. Bars further apart than a day are counted in calendar time, weekly ones 52 a year.
-    """
-    index = pd.DatetimeIndex(times)
-    days, counts = np.unique(index.normalize(), return_counts=True)
-    if len(days) > 1:
-        step = float(np.median(np.diff(days) / np.timedelta64(1, "D")))
-        if step > LONGEST_DAYS:
-            return max(1, round(DAYS_A_YEAR / step))
-    year = DAYS_A_YEAR if (index.day_of_week >= SATURDAY).any() else BARS_PER_YEAR
-    return round(year * float(np.median(counts))) if len(days) else BARS_PER_YEAR

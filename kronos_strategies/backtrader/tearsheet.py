@@ -16,7 +16,6 @@ import pandas as pd
 from kronos_strategies.backtrader.book import BookTape, executions
 from kronos_strategies.backtrader.coefficient import check_params, label_of
 from kronos_strategies.backtrader.describe import (
-    bars_per_year,
     describe_run,
     forecast_settings,
     outlooks_of,
@@ -27,7 +26,7 @@ from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Clock, Shown, name_feeds
 from kronos_strategies.backtrader.trades import TradeTape
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.result import bars_per_year, BacktestResult
 
 if TYPE_CHECKING:
     from kronos_strategies.evidence import Evidence

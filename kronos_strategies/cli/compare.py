@@ -54,7 +54,8 @@ def compare(
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
             as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
         horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
-            runs when omitted, 5 for forecasts as in `qrun`, 1 for files.
+            runs when omitted, 5 for forecasts as in `qrun`, 1 for files. Runs that hold for different times need
+            one: 1, 2, 3, 5, 10, 20 or that of a run.
         baseline: version that the others are held against; the first one when omitted.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
@@ -66,7 +67,7 @@ def compare(
             file of `kronos calibrate`. Runs of `qrun` keep theirs.
         tracking: MLflow store of the runs.
     """
-    from kronos_strategies.contenders import hold_against
+    from kronos_strategies.contenders import common_horizon, hold_against
     from kronos_strategies.evaluation.versions.files import read_labels
     from kronos_strategies.evaluation.versions.gate import Gate, UntestableError, check_gate
 
@@ -75,7 +76,7 @@ def compare(
         raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
     contenders = _contenders(runs, tracking, data, horizon or HOLD, calibration)
     chosen = _name(baseline, runs, [contender.version.name for contender in contenders])
-    span = horizon or next((contender.horizon for contender in contenders if contender.horizon), 1)
+    span = common_horizon(contenders, horizon)
     returns = read_labels(labels, span) if labels else None
     comparison = hold_against(contenders, returns, span, chosen)
     results, untested = [], None

@@ -24,7 +24,8 @@ def report(
     For example: `kronos report 5c857f46 --beside 0b1d22f3 --to out/report`
 
     Args:
-        run: its id or the beginning of it, as `qrun` and MLflow show it, or the folder of an older report.
+        run: its id or the beginning of it, as `qrun` and MLflow show it, the folder of an older report, or the
+            folder of the artifacts of any Qlib run, or pred.pkl in it.
         beside: other runs, which get a section that holds this one against them.
         to: folder to write; report-RUN when omitted.
         data: Qlib store of the bars of a run by another Qlib model, where that is not on record.
@@ -37,7 +38,7 @@ def report(
     evidence = find_evidence(run, tracking, data)
     versions = None
     if beside:
-        others = [find_contender(other, tracking, None, evidence.about.hold) for other in beside]
+        others = [find_contender(other, tracking, data, evidence.about.hold) for other in beside]
         versions = hold_against([of_evidence(evidence, "this run"), *others])
     made = report_on(evidence, versions)
     show_report(made, made.save(to or Path(f"report-{Path(run).name}")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from kronos_strategies.data.qlib_bins import read_bars, read_market
 from kronos_strategies.data.qlib_store import StoreSummary, read_summary
 from kronos_strategies.data.tidy import KEYS, LISTING, listing_spans
 
-SAME = 2e-3  # ratios of prices that vendors round to cents
+SAME = 2e-3  # ratios of prices that are the same but for rounding
 JUMP = 0.3  # between days that no file joins, a larger move may be a split
 ALL = "all"
 
@@ -82,7 +83,10 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
         ValueError: they are of different columns, or no single ratio joins them.
     """
     _check_columns(old, new, what)
-    parts, rebased, unjoined = [], [], []
+    parts: list[pd.DataFrame] = []
+    rebased: list[str] = []
+    unjoined: list[str] = []
+    unfinished: list[str] = []
     olds = dict(iter(old.groupby("instrument")))
     for name, after in new.groupby("instrument"):
         before = olds.pop(str(name), None)
@@ -93,8 +97,9 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
         if ratios is None:
             unjoined.append(str(name))
         else:
-            before = _scaled(before, *ratios)
-            rebased += [str(name)] if max(abs(ratio - 1) for ratio in ratios) > SAME else []
+            before = _scaled(before, *ratios[:3])
+            rebased += [str(name)] if max(abs(ratio - 1) for ratio in ratios[:3]) > SAME else []
+            unfinished += [str(name)] if ratios.unfinished else []
         parts += [before[~before["datetime"].isin(after["datetime"])], after]
     whole = pd.concat([*olds.values(), *parts], ignore_index=True)
     notes = []
@@ -102,6 +107,10 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
         notes.append(
             f"prices before the new {what} were adjusted anew and are re-based: {_some(rebased)} (splits and "
             "dividends since)."
+        )
+    if unfinished:
+        notes.append(
+            f"the store's last {what} were read before their day was over and are replaced: {_some(unfinished)}."
         )
     if unjoined:
         notes.append(
@@ -111,8 +120,20 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
     return whole.sort_values(list(KEYS), ignore_index=True), notes
 
 
-def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> tuple[float, float, float] | None:
+class _Ratios(NamedTuple):
+    """New over old, and whether the store's last bar was read before its day was over."""
+
+    price: float
+    volume: float
+    factor: float
+    unfinished: bool
+
+
+def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
     """New over old of raw prices, of volumes and of factors; None where they share no day.
+
+    The last bar of the store may have been read before its day was over. It then has the open of the new one and a
+    narrower range; it is replaced and tells nothing but the ratio of the opens.
 
     Raises:
         ValueError: the shared days have several ratios, or bars without one jump.
@@ -123,20 +144,39 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> tuple[float, flo
         _check_jump(name, left, right)
         return None
     left, right = left.loc[shared], right.loc[shared]
-    raw, factor = right["close"] / left["close"], right["factor"] / left["factor"]
-    adjusted = raw * factor
-    middle = float(adjusted.median())
-    odd = (adjusted / middle - 1).abs() > SAME
+    raw, factor = right[list(PRICES)] / left[list(PRICES)], right["factor"] / left["factor"]
+    adjusted = raw.mul(factor, axis=0)
+    middle = float(adjusted["open"].median())
+    relative = adjusted / middle
+    same = (relative - 1).abs() <= _tolerance(left[list(PRICES)], right[list(PRICES)])
+    odd = ~same.all(axis=1)
+    last = old["datetime"].iloc[-1]
+    unfinished = bool(odd.get(last, False)) and _grew(relative.loc[last], bool(same.loc[last, "open"]))
+    odd &= ~(unfinished & (shared == last))
     if odd.any():
         day = shared[int(np.argmax(odd))]
+        ratio = adjusted.loc[day, (relative.loc[day] - 1).abs().idxmax()]
         raise ValueError(
             f"{name} has other prices in the new files than in the store, by {middle:.4g} on most common days "
-            f"and by {adjusted[day]:.4g} on {day:%Y-%m-%d}, so no ratio joins them. Import its whole history with "
+            f"and by {ratio:.4g} on {day:%Y-%m-%d}, so no ratio joins them. Import its whole history with "
             "--overwrite."
         )
-    price = float(raw.median())
-    volume = (right["volume"] / left["volume"]).replace([np.inf, -np.inf], np.nan).median()
-    return price, 1.0 if pd.isna(volume) else float(volume), middle / price
+    price = float(raw["open"].median())
+    whole = shared[shared != last] if unfinished else shared
+    volumes = (right["volume"] / left["volume"])[whole].replace([np.inf, -np.inf], np.nan)
+    volume = 1.0 if volumes.isna().all() else float(volumes.median())
+    return _Ratios(price, volume, middle / price, unfinished)
+
+
+def _tolerance(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """How far ratios of prices may lie apart: vendors round adjusted prices to cents, which matters for low ones."""
+    rounded = all(np.allclose(prices, prices.round(2), rtol=1e-6, atol=0) for prices in (left, right))
+    return SAME + 0.005 * (1 / left + 1 / right) * rounded
+
+
+def _grew(relative: pd.Series, same_open: bool) -> bool:
+    """Whether a bar may be the whole of one that was read before its day was over."""
+    return same_open and relative["high"] >= 1 - SAME and relative["low"] <= 1 + SAME
 
 
 def _check_jump(name: str, old: pd.DataFrame, new: pd.DataFrame) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from qlib.data import D
@@ -33,6 +34,7 @@ from kronos_strategies.store import WindowSpec
 
 logger = get_module_logger(__name__)
 
+COLUMN_SETS = ("label", DataHandlerLP.CS_ALL, DataHandlerLP.CS_RAW)
 DEAL_PRICES = ("close", "open", "vwap")
 Span = tuple[pd.Timestamp | None, pd.Timestamp | None]
 
@@ -145,6 +147,26 @@ class KronosDataset(DatasetH):
             data_loader=LabelLoader(label, self.spec, freq),
         )
         super().__init__(handler=handler, segments=spans)
+
+    def prepare(
+        self,
+        segments: Any,
+        col_set: str | Sequence[str] = DataHandlerLP.CS_ALL,
+        data_key: str = DataHandlerLP.DK_I,
+        **options: Any,
+    ) -> Any:
+        """As Qlib's dataset: labels of segments, the only columns that there are.
+
+        Raises:
+            ValueError: features are asked for, by another model than `KronosModel`.
+        """
+        wanted = [col_set] if isinstance(col_set, str) else col_set
+        if unknown := [name for name in wanted if name not in COLUMN_SETS]:
+            raise ValueError(
+                f"KronosDataset has windows of bars and labels, not the columns '{unknown[0]}'. Give another model "
+                "a dataset of its own, such as DatasetH with Alpha158, or read the bars with qlib.data.D.features."
+            )
+        return super().prepare(segments, col_set, data_key, **options)
 
     def windows(self, segment: str | slice = "test") -> Windows:
         """The windows of every member that traded, on every bar of a segment; see `member_windows`.

@@ -13,10 +13,9 @@ from kronos.windows import KEYS, Windows
 from kronos_strategies.data.qlib_bins import DAY, later_sessions
 from kronos_strategies.evaluation.baselines import BASELINES
 from kronos_strategies.qlib.universe import Instruments, instruments_of
-from kronos_strategies.result import BARS_PER_YEAR, QLIB_BARS_PER_YEAR, BacktestResult
+from kronos_strategies.result import QLIB_BARS_PER_YEAR, BacktestResult
+from kronos_strategies.result import bars_per_year as annual_bars
 from kronos_strategies.store import WindowSpec
-
-WEEKENDS = 0.2  # markets with a larger share of weekend bars trade every day
 
 
 def traded_bars(
@@ -139,14 +138,8 @@ def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
 
 def bars_per_year(freq: str) -> tuple[int, float]:
     """Bars that annualise figures, and those that Qlib annualises by."""
-    if freq == DAY:
-        return BARS_PER_YEAR, QLIB_BARS_PER_YEAR
-    times = pd.DatetimeIndex(D.calendar(freq=freq))
-    days = times.normalize()
-    every_day = (days.unique().day_of_week >= 5).mean() > WEEKENDS
-    minutes = pd.Timedelta(freq).total_seconds() / 60
-    of_a_day = int(pd.Series(days).value_counts().median())
-    return of_a_day * (365 if every_day else BARS_PER_YEAR), QLIB_BARS_PER_YEAR * 240 / minutes
+    minutes = 240 if freq == DAY else pd.Timedelta(freq).total_seconds() / 60
+    return annual_bars(D.calendar(freq=freq)), QLIB_BARS_PER_YEAR * 240 / minutes
 
 
 def future_returns(

@@ -23,11 +23,10 @@ from kronos_strategies.qlib.evidence import (
     ledger_of,
     market_of,
 )
-from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores
+from kronos_strategies.qlib.market import DAY, backtest_result, bars_per_year, equal_weight, naive_scores
 from kronos_strategies.qlib.plain_runs import PlainRun, read_plain_run
 from kronos_strategies.qlib.source import use_source
 from kronos_strategies.qlib.universe import instruments_of, universe_name
-from kronos_strategies.result import BARS_PER_YEAR
 
 SEARCHED = 21  # bars held that a label is held against to find its own
 ALIKE = 1e-4  # Qlib's labels are float32
@@ -76,7 +75,7 @@ def evidence_of_plain_run(
             *(crowded(result, members) if result is not None else ()),
             *scarce,
         ),
-        bars_per_year=BARS_PER_YEAR if result is None else result.bars_per_year,
+        bars_per_year=bars_per_year(DAY)[0] if result is None else result.bars_per_year,
     )
     return Evidence(
         about=about,

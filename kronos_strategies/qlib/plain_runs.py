@@ -13,7 +13,7 @@ import pandas as pd
 
 from kronos_strategies.contenders import PREDICTION
 from kronos_strategies.qlib.market import DAY
-from kronos_strategies.qlib.pickles import read_table_pickle
+from kronos_strategies.qlib.pickles import read_settings_pickle, read_table_pickle
 from kronos_strategies.qlib.universe import Instruments
 
 LABEL, BOOK = "label.pkl", "portfolio_analysis"
@@ -61,7 +61,7 @@ class PlainRun:
     @property
     def described(self) -> dict[str, str]:
         """What made the run, by label, ready to print."""
-        kwargs = (self.task.get("model") or {}).get("kwargs") or {}
+        kwargs = _mapping(_mapping(self.task.get("model")).get("kwargs"))
         dates = self.score.index.get_level_values("datetime")
         held = self.hold or 1
         return {
@@ -83,9 +83,9 @@ def read_plain_run(folder: Path, trusted: bool) -> PlainRun:
     Raises:
         ValueError: a file holds something else.
     """
-    read = _read_own if trusted else read_table_pickle
-    label, task = _maybe(folder / LABEL, read), _maybe(folder / "task", read)
-    config, book = _maybe(folder / "config", read), folder / BOOK
+    read, read_settings = (_read_own, _read_own) if trusted else (read_table_pickle, read_settings_pickle)
+    label, task = _maybe(folder / LABEL, read), _maybe(folder / "task", read_settings)
+    config, book = _maybe(folder / "config", read_settings), folder / BOOK
     report = sorted(book.glob("report_normal_*.pkl"))
     positions = sorted(book.glob("positions_normal_*.pkl")) if trusted else []
     return plain_run(
@@ -110,7 +110,7 @@ def plain_run(
     score = prediction if isinstance(prediction, pd.Series) else prediction.iloc[:, 0]
     hold, price = label_of(task)
     return PlainRun(
-        model=str((task.get("model") or {}).get("class") or "Qlib run").rpartition(".")[2],
+        model=str(_mapping(task.get("model")).get("class") or "Qlib run").rpartition(".")[2],
         score=_by_date(score.rename("score").astype(float)).dropna(),
         label=None if label is None else _by_date(label.iloc[:, 0].astype(float)),
         hold=hold,
@@ -124,14 +124,14 @@ def plain_run(
 
 def label_of(task: Mapping[str, Any]) -> tuple[int | None, str]:
     """Bars that a task's label holds a position, and the price it trades at; None where the task does not tell."""
-    dataset = task.get("dataset") or {}
+    dataset = _mapping(task.get("dataset"))
     for _, value in _items(dataset):
         found = _TRADED.search(value.replace(" ", "")) if isinstance(value, str) else None
         if found and found[1] == found[3] and int(found[2]) > 1:
             return int(found[2]) - 1, found[1]
     classes = [str(value).rpartition(".")[2] for key, value in _items(dataset) if key == "class"]
     if "KronosDataset" in classes:
-        kwargs = dataset.get("kwargs") or {}
+        kwargs = _mapping(dataset.get("kwargs"))
         return int(kwargs.get("hold", 1)), str(kwargs.get("deal_price", "close"))
     return (1, "close") if set(OF_ALPHA) & set(classes) else (None, "close")
 
@@ -149,10 +149,15 @@ def _items(value: object) -> Iterator[tuple[str, Any]]:
 
 
 def _data_of(config: object) -> Path | None:
-    uri = (config.get("qlib_init") or {}).get("provider_uri") if isinstance(config, Mapping) else None
+    uri = _mapping(_mapping(config).get("qlib_init")).get("provider_uri")
     uri = uri.get(DAY) if isinstance(uri, Mapping) else uri
     folder = Path(str(uri)).expanduser() if uri else None
     return folder if folder is not None and (folder / "calendars").is_dir() else None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Settings, where a file holds any."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _by_date(rows: pd.Series) -> pd.Series:

@@ -1,8 +1,10 @@
 import pandas as pd
+import pytest
 
-from kronos_strategies.result import BARS_PER_YEAR, BacktestResult
+from kronos_strategies.result import BARS_PER_YEAR, BacktestResult, bars_per_year
 
 DAYS = pd.bdate_range("2024-01-01", periods=3, name="datetime")
+ALL_DAYS = pd.date_range("2024-01-01", periods=300)
 NONE = pd.MultiIndex.from_arrays([DAYS[:0], pd.Index([], dtype=str)], names=["datetime", "instrument"])
 
 
@@ -30,3 +32,24 @@ def test_a_book_that_never_invests_holds_nothing():
 
 def test_a_year_has_252_bars_unless_told():
     assert result(pd.Series([], NONE, dtype=float)).bars_per_year == BARS_PER_YEAR == 252
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (pd.bdate_range("2024-01-01", periods=100), 252),
+        (pd.date_range("2024-01-01", periods=100), 365),
+        (pd.date_range("2020-01-01", periods=100, freq="W"), 52),
+        (pd.date_range("2020-01-01", periods=50, freq="ME"), 12),
+        (pd.date_range("2024-01-01", periods=3000, freq="5min"), 365 * 288),
+        (pd.DatetimeIndex([day + pd.Timedelta(minutes=30 * i) for day in pd.bdate_range("2024-01-01", periods=20) for i in range(13)]), 252 * 13),
+        (DAYS[:1], 252),
+        # FX in UTC has bars on Sundays, Riyadh trades from Sunday to Thursday.
+        (ALL_DAYS[ALL_DAYS.day_of_week != 5], 252),
+        (ALL_DAYS[~ALL_DAYS.day_of_week.isin([4, 5])], 252),
+        # NSE trades on a Saturday now and then.
+        (pd.bdate_range("2019-01-01", periods=500).append(pd.DatetimeIndex(["2020-12-05"])), 252),
+    ],
+)
+def test_bars_per_year_follow_from_the_bars(times, expected):
+    assert bars_per_year(times) == expected

@@ -24,7 +24,6 @@ from kronos_strategies.backtrader import (
     read_forecasts,
     run_optimisation,
 )
-from kronos_strategies.backtrader.describe import bars_per_year
 from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.significance import mean_test
 from kronos_strategies.evidence import Evidence
@@ -486,22 +485,6 @@ def test_a_feed_of_minutes_is_dated_with_its_time_and_annualised_so(panel):
     assert list(sheet.result.returns.index) == list(times[10:])
     assert sheet.result.bars_per_year == 365 * 288
     assert "5-bar reversal" in sheet.evidence.scores
-
-
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        (pd.bdate_range("2024-01-01", periods=100), 252),
-        (pd.date_range("2024-01-01", periods=100), 365),
-        (pd.date_range("2020-01-01", periods=100, freq="W"), 52),
-        (pd.date_range("2020-01-01", periods=50, freq="ME"), 12),
-        (pd.date_range("2024-01-01", periods=3000, freq="5min"), 365 * 288),
-        (pd.DatetimeIndex([day + pd.Timedelta(minutes=30 * i) for day in DAYS for i in range(13)]), 252 * 13),
-        (DAYS[:1], 252),
-    ],
-)
-def test_bars_a_year_are_told_from_the_bars(times, expected):
-    assert bars_per_year(times) == expected
 
 
 def test_trials_reach_the_deflated_sharpe_ratio(panel):

@@ -120,6 +120,23 @@ def test_a_market_that_trades_on_weekends_goes_on_every_day(bars, tmp_path):
     assert future.equals(pd.date_range("2024-01-01", periods=14 + FUTURE_DAYS))
 
 
+def test_the_future_calendar_keeps_to_the_weekdays_of_the_market(bars, tmp_path):
+    """Riyadh trades from Sunday to Thursday."""
+    whole = pd.date_range("2024-01-01", periods=200)
+    days = whole[whole.day_of_week.isin([6, 0, 1, 2, 3])]
+    past = days[:60].drop(days[7]).append(pd.DatetimeIndex(["2024-01-06"])).sort_values()  # a rare Saturday
+    riyadh = pd.concat([bars.head(1).assign(datetime=day) for day in past])
+    future = read_calendar(write(riyadh, tmp_path / "store").path, future=True)
+    assert future[len(past) :].equals(days[60 : 60 + FUTURE_DAYS])
+
+
+def test_bars_of_weeks_go_on_by_weeks(bars, tmp_path):
+    days = pd.date_range("2024-01-05", periods=30, freq="W-FRI")
+    weekly = pd.concat([bars.head(1).assign(datetime=day) for day in days])
+    future = read_calendar(write(weekly, tmp_path / "store").path, future=True)
+    assert future.equals(pd.date_range("2024-01-05", periods=30 + FUTURE_DAYS, freq="W-FRI"))
+
+
 def test_equal_contents_give_equal_hashes_wherever_they_lie(bars, tmp_path):
     one = write(bars, tmp_path / "one")
     two = write(bars.sample(frac=1, random_state=1), tmp_path / "deep" / "two")

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from qlib.model.trainer import task_train
 
 from kronos_strategies.contenders import find_contender, find_evidence
-from kronos_strategies.qlib.pickles import read_table_pickle
+from kronos_strategies.qlib.pickles import Foreign, read_settings_pickle, read_table_pickle
 from kronos_strategies.qlib.plain_runs import label_of
 from tests.kronos_strategies.cli.conftest import run as command
 
@@ -79,7 +79,10 @@ def folder(small_store, empty_record, tmp_path_factory) -> Path:
         init = {"provider_uri": str(small_store), "region": "cn", "kernels": 1, "exp_manager": manager}
         qlib.init(**init, skip_if_reg=False)
         task = yaml.safe_load(WORKFLOW)
-        task_train(task, experiment_name="plain").save_objects(config={"qlib_init": init})
+        # `qrun` keeps the whole file, with the model where a record names it as <MODEL>.
+        recorder = task_train(task, experiment_name="plain")
+        kept = {"record": [{"kwargs": {"model": recorder.load_object("params.pkl")}}]}
+        recorder.save_objects(config={"qlib_init": init, "task": kept})
         task["record"].append({"class": "KronosRecord", "module_path": "kronos_strategies.qlib.records"})
         task_train(task, experiment_name="reported")
     finally:
@@ -160,6 +163,39 @@ def test_our_record_works_behind_another_model(inside):
     assert evidence.about.title == "LGBModel on csi300"
 
 
+def test_a_run_is_reported_by_its_prediction_too(inside, capsys, tmp_path):
+    _, artifacts = run_of(inside, "plain")
+    code, _, err = command(capsys, "report", artifacts / "pred.pkl", "--to", tmp_path / "report")
+    assert code == 0, err
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["rank_ic"] is not None
+
+
+def test_runs_that_hold_for_different_times_are_judged_by_one_that_is_named(inside, tmp_path, capsys):
+    _, artifacts = run_of(inside, "plain")
+    longer = tmp_path / "longer"
+    longer.mkdir()
+    shutil.copy(artifacts / "pred.pkl", longer)
+    task = pd.read_pickle(artifacts / "task")
+    task["dataset"]["kwargs"]["handler"]["kwargs"]["label"] = ["Ref($close, -6)/Ref($close, -1) - 1"]
+    for name, content in {"task": task, "config": pd.read_pickle(artifacts / "config")}.items():
+        (longer / name).write_bytes(pickle.dumps(content))
+    given = ("compare", f"a={artifacts}", f"b={longer}")
+    code, _, err = command(capsys, *given)
+    assert code == 2
+    assert "{'a': 1, 'b': 5} bars. Name the time to judge all of them by" in " ".join(err.split())
+    for horizon in ("1", "3", "5"):
+        code, _, err = command(capsys, *given, "--horizon", horizon, "--json", tmp_path / "out.json")
+        assert code == 0, err
+        found = json.loads((tmp_path / "out.json").read_text())
+        assert found["horizon"] == int(horizon)
+        assert found["metrics"]["rank_ic"]["b"]["difference"] == pytest.approx(0, abs=1e-12)
+        other = [each for each in found["warnings"] if "is judged by returns" in each]
+        assert len(other) == (2 if horizon == "3" else 1)
+    code, _, err = command(capsys, *given, "--horizon", "4")
+    assert code == 2
+    assert "no returns over 4 bars, only over [1, 2, 3, 5, 10, 20]" in " ".join(err.split())
+
+
 def test_without_a_label_returns_come_from_the_bars(inside, small_store, tmp_path):
     _, artifacts = run_of(inside, "plain")
     shutil.copy(artifacts / "pred.pkl", tmp_path / "pred.pkl")
@@ -236,6 +272,18 @@ def test_tables_are_read_as_they_were_written(tmp_path, protocol):
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(each, protocol))
         read = read_table_pickle(tmp_path / "x.pkl")
         assert read == each if isinstance(each, dict) else read.equals(each)
+
+
+def test_settings_from_elsewhere_are_read_without_their_objects(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"qlib_init": {"provider_uri": "/store"}, "model": Evil(), "more": [Evil(), Path("/x"), 1.5, os.system]}
+    Path("config").write_bytes(pickle.dumps(settings))
+    read = read_settings_pickle(Path("config"))
+    assert not Path("stolen").exists()
+    assert read["qlib_init"] == settings["qlib_init"]
+    assert read["more"][2] == 1.5
+    assert isinstance(read["model"], Foreign)
+    assert read["more"][3] is Foreign
 
 
 def test_another_pickle_is_refused_with_a_way_out(tmp_path):
