@@ -254,7 +254,7 @@ def hold_against(
     )
     told = dict.fromkeys(warning for contender in contenders for warning in contender.warnings)
     other = [
-        f"'{c.version.name}' holds positions for {c.horizon} bars and is judged by returns over {horizon}."
+        f"'{c.version.name}' has a holding period of {c.horizon} and is judged by returns over {horizon} bars."
         for c in contenders
         if c.horizon not in (None, horizon)
     ]
