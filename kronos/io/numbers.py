@@ -49,9 +49,9 @@ def to_numbers(frame: pd.DataFrame, scalable: frozenset[str], separator: str, fi
     columns = {}
     for head, column in frame.items():
         if head in texts:
-            columns[head] = _parse(texts[str(head)], commas, str(head), head in scalable, file)
+            columns[str(head)] = _parse(texts[str(head)], commas, str(head), head in scalable, file)
         else:
-            columns[head] = column if column.dtype == np.float64 else column.astype(float)
+            columns[str(head)] = column if column.dtype == np.float64 else column.astype(float)
     if commas == "decimal":
         notes.append("decimal commas")
     elif commas == "thousands" or any(texts[head].str.fullmatch(_GROUPED).any() for head in texts):
