@@ -16,7 +16,7 @@ from typing import Annotated
 
 import cyclopts
 
-from kronos_strategies.qlib.runs import recorded_runs
+from kronos_strategies.qlib.tracking import recorded_runs
 
 HERE, SCRIPTS = Path(__file__).parent, Path(sys.executable).parent
 CONFIG = HERE.parent / "configs" / "finetune_csi300.yaml"

@@ -20,17 +20,15 @@ import pandas as pd
 from qlib.contrib.data.handler import Alpha158
 
 from kronos.head import ReturnHead
-from kronos_strategies.data.default import default_store
+from kronos_strategies.data.simulate import default_store
 from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.heads.bar_features import bar_features
-from kronos_strategies.heads.fit import FitSettings, fit_head
-from kronos_strategies.heads.labels import centered_ranks
+from kronos_strategies.heads.fit import FitSettings, centered_ranks, fit_head
+from kronos_strategies.heads.sources import bar_features
+from kronos_strategies.qlib.artifacts import market_of
+from kronos_strategies.qlib.data_access import member_windows, traded_bars, use_source
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.evidence import market_of
 from kronos_strategies.qlib.head import every_date
-from kronos_strategies.qlib.market import member_windows, traded_bars
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.source import use_source
 
 app = cyclopts.App(help=__doc__, version_flags=[])
 

@@ -27,8 +27,8 @@ from kronos.windows import KEYS, Windows
 from kronos_strategies.data.importer import ImportReport, import_bars
 from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_forecasts
 from kronos_strategies.evaluation.scorecard.tables import DEFINITIONS, TextTable, grid, tables
+from kronos_strategies.forecasting import stream
 from kronos_strategies.progress import progress_bar
-from kronos_strategies.stream import stream
 
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 Temperatures = cyclopts.Parameter("--T", negative=(), consume_multiple=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.checks import as_number
-from kronos_strategies.result import BARS_PER_YEAR
+from kronos_strategies.backtest_result import BARS_PER_YEAR
 
 Side = Literal["long", "long_short"]
 Weighting = Literal["equal", "inverse_volatility", "volatility_target"]

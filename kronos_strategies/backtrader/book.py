@@ -11,9 +11,9 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.backtrader.account import contract_value, worth
 from kronos_strategies.backtrader.scores import is_current
-from kronos_strategies.result import BacktestResult
 
 EQUAL = "equal weight"
 

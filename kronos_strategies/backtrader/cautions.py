@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from kronos.forecast import Provenance
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.evidence import seen_before
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.run_artifacts import seen_before
 
 FEW_DATES = 100
 SETTLED_BARS = 120  # feeds of which none ends over so many were chosen afterwards

@@ -19,7 +19,7 @@ from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
+from kronos_strategies.run_artifacts import DECAY, DISTRIBUTION, About, Evidence, describe
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
 
 OWN = "Kronos"

@@ -19,11 +19,10 @@ from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimise import one_thread_after_fork
 from kronos_strategies.backtrader.outlook import ENDS, SCORE, outlooks
-from kronos_strategies.heads.choice import ScoreChoice, ScoreUse, choose_score
-from kronos_strategies.heads.readers import HeadReader, load_readers
+from kronos_strategies.forecasting import stream
+from kronos_strategies.heads.selection import HeadReader, ScoreChoice, ScoreUse, choose_score, load_readers
 from kronos_strategies.progress import ProgressReport, part_of, silent
 from kronos_strategies.store import ForecastStore, WindowSpec
-from kronos_strategies.stream import stream
 
 if TYPE_CHECKING:
     from kronos.predictor import KronosPredictor
@@ -47,7 +46,7 @@ class ForecastSettings:
         revision: of the model on the hub.
         calibration, candles, limits: of the paths when they are read, see `PathOptions`.
         hold: bars that a position is held, which chooses the output of a return head.
-        score: "auto", "head" or "paths", see `kronos_strategies.heads.choice.choose_score`.
+        score: "auto", "head" or "paths", see `kronos_strategies.heads.selection.choose_score`.
         heads: names or folders of heads to average; the checkpoint's own when empty.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.hub import Chair, Hub
 from kronos_strategies.backtrader.outlook import COLUMNS
-from kronos_strategies.heads.readers import head_names
+from kronos_strategies.heads.selection import head_names
 
 PARAMS = (
     ("model", "kronos-nano"),

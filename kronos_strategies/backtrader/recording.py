@@ -8,9 +8,9 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.backtrader.book import book_result
 from kronos_strategies.backtrader.forecasts import ForecastSettings
-from kronos_strategies.result import BacktestResult
 
 
 @dataclass(frozen=True)

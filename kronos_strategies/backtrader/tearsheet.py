@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import backtrader as bt
 import pandas as pd
 
+from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.backtrader.book import BookTape, executions
 from kronos_strategies.backtrader.coefficient import check_params, label_of
 from kronos_strategies.backtrader.describe import (
@@ -26,11 +27,10 @@ from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Clock, Shown, name_feeds
 from kronos_strategies.backtrader.trades import TradeTape
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.result import bars_per_year, BacktestResult
 
 if TYPE_CHECKING:
-    from kronos_strategies.evidence import Evidence
     from kronos_strategies.report.report import Report
+    from kronos_strategies.run_artifacts import Evidence
 
 
 class KronosTearSheet(bt.Analyzer):

@@ -6,7 +6,6 @@ and after.
 """
 
 from kronos_strategies.calibration.fit import calibrate, fit_calibration
-from kronos_strategies.calibration.past import PastForecasts, collect
-from kronos_strategies.calibration.table import before_and_after
+from kronos_strategies.calibration.past_forecasts import PastForecasts, before_and_after, collect
 
 __all__ = ["PastForecasts", "before_and_after", "calibrate", "collect", "fit_calibration"]

@@ -11,10 +11,17 @@ import pandas as pd
 from kronos.calibration import Calibration, CalibrationFit, Moves
 from kronos.path_statistics import log_ratio
 from kronos.window_groups import POOL, exchange_of, volatility_names
-from kronos_strategies.calibration.bands import RATE, adapted_level, conformal_factor, conformity
-from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
-from kronos_strategies.calibration.past import PastForecasts
-from kronos_strategies.calibration.table import before_and_after, split
+from kronos_strategies.calibration.estimators import (
+    AS_SAMPLED,
+    RATE,
+    Move,
+    Spread,
+    adapted_level,
+    conformal_factor,
+    conformity,
+    fit_move,
+)
+from kronos_strategies.calibration.past_forecasts import PastForecasts, before_and_after, split
 from kronos_strategies.evaluation.distribution.calibration import samples_for
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.progress import ProgressReport, silent

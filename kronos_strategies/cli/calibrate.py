@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note, show_next
-from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
+from kronos_strategies.cli.common import absolute_settings, note, qrun_command, show_next, trade_settings
 from kronos_strategies.progress import progress_bar, tracked
 
 if TYPE_CHECKING:
@@ -52,9 +51,9 @@ def calibrate(
 
     from kronos_strategies.calibration import calibrate as fit
     from kronos_strategies.calibration import collect
-    from kronos_strategies.data.default import default_store
-    from kronos_strategies.qlib.evidence import market_of
-    from kronos_strategies.qlib.source import use_source
+    from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.qlib.artifacts import market_of
+    from kronos_strategies.qlib.data_access import use_source
 
     stored, last = _stored(store), Timestamp(until)
     notices = use_source(data or default_store())
@@ -77,7 +76,7 @@ def calibrate(
 def _stored(store: Path) -> StoredForecasts:
     """The forecasts of a store that holds one set, of that set's own folder, or of the one of its model."""
     from kronos_strategies.store import StoredForecasts
-    from kronos_strategies.store.manifest import MANIFEST
+    from kronos_strategies.store.settings import MANIFEST
 
     folder = store.expanduser()
     below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))

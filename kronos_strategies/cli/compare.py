@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import TRACKING, Tracking, note
+from kronos_strategies.cli.common import TRACKING, Tracking, note
 
 HOLD = 5  # bars that the score of bare forecasts holds, as in configs/kronos_csi300.yaml
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from kronos_strategies.contenders import Contender
+    from kronos_strategies.comparison_inputs import Contender
     from kronos_strategies.evaluation.versions.comparison import Comparison
     from kronos_strategies.evaluation.versions.gate import GateResult
 
@@ -67,7 +67,7 @@ def compare(
             file of `kronos calibrate`. Runs of `qrun` keep theirs.
         tracking: MLflow store of the runs.
     """
-    from kronos_strategies.contenders import common_horizon, hold_against
+    from kronos_strategies.comparison_inputs import common_horizon, hold_against
     from kronos_strategies.evaluation.versions.files import read_labels
     from kronos_strategies.evaluation.versions.gate import Gate, UntestableError, check_gate
 
@@ -97,7 +97,7 @@ def _contenders(
 ) -> list[Contender]:
     """What the arguments mean."""
     from kronos.postprocessing import PathOptions
-    from kronos_strategies.contenders import find_contender
+    from kronos_strategies.comparison_inputs import find_contender
 
     options = PathOptions(calibration)
     if len(runs) < 2:

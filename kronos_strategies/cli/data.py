@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note, show_next
-from kronos_strategies.cli.workflow import next_run
+from kronos_strategies.cli.common import next_run, note, show_next
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def import_files(
     from kronos_strategies.data.qlib_bins import FREQUENCIES
     from kronos_strategies.data.qlib_store import check_target, read_summary, write_store
     from kronos_strategies.data.regions import REGIONS, default_market, guess_region
-    from kronos_strategies.data.tidy import whole_days
+    from kronos_strategies.data.validation import whole_days
 
     if append and overwrite:
         raise ValueError("--append adds to a store and --overwrite replaces it. Choose one.")
@@ -140,8 +139,7 @@ def simulate(
         market: name of the market that the index members form in Qlib.
         overwrite: replace a store that is already there.
     """
-    from kronos_strategies.data.default import write_simulated
-    from kronos_strategies.data.simulate import MarketConfig
+    from kronos_strategies.data.simulate import MarketConfig, write_simulated
 
     config = MarketConfig(seed=seed, names=names)
     with progress_bar("writing", "instruments") as progress:
@@ -155,7 +153,7 @@ def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple
     """Membership spans, where they come from, and what to say about them."""
     from kronos.tables import fingerprint
     from kronos_strategies.data.importer import import_membership
-    from kronos_strategies.data.tidy import LISTING, listing_spans
+    from kronos_strategies.data.validation import LISTING, listing_spans
 
     if file is None:
         remark = (

@@ -14,8 +14,15 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import TRACKING, Tracking, note, show_next
-from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
+from kronos_strategies.cli.common import (
+    TRACKING,
+    Tracking,
+    absolute_settings,
+    note,
+    qrun_command,
+    show_next,
+    trade_settings,
+)
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -102,18 +109,11 @@ def forecast(
     from pandas import Timestamp
 
     from kronos.predictor import KronosPredictor
-    from kronos_strategies.data.default import default_store
-    from kronos_strategies.heads.choice import ScoreUse, choose_score
-    from kronos_strategies.heads.readers import head_names, load_readers
-    from kronos_strategies.qlib.market import member_windows
-    from kronos_strategies.qlib.registry import forecast_run
-    from kronos_strategies.qlib.source import (
-        check_lookback,
-        check_market,
-        check_span,
-        last_tradable,
-        use_source,
-    )
+    from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names, load_readers
+    from kronos_strategies.qlib.checks import check_lookback, check_market, check_span, last_tradable
+    from kronos_strategies.qlib.data_access import member_windows, use_source
+    from kronos_strategies.qlib.tracking import forecast_run
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     forecasts = ForecastStore(store, "float16" if float16 else "float32")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kronos_strategies.cli.show import TRACKING, Tracking
+from kronos_strategies.cli.common import TRACKING, Tracking
 
 
 def report(
@@ -31,7 +31,7 @@ def report(
         data: Qlib store of the bars of a run by another Qlib model, where that is not on record.
         tracking: MLflow store of the runs.
     """
-    from kronos_strategies.contenders import find_contender, find_evidence, hold_against, of_evidence
+    from kronos_strategies.comparison_inputs import find_contender, find_evidence, hold_against, of_evidence
     from kronos_strategies.report.build import report_on
     from kronos_strategies.report.terminal import show_report
 

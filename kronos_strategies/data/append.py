@@ -13,7 +13,7 @@ import pandas as pd
 from kronos.bars import PRICES
 from kronos_strategies.data.qlib_bins import read_bars, read_market
 from kronos_strategies.data.qlib_store import StoreSummary, read_summary
-from kronos_strategies.data.tidy import KEYS, LISTING, listing_spans
+from kronos_strategies.data.validation import KEYS, LISTING, listing_spans
 
 SAME = 2e-3  # ratios of prices that are the same but for rounding
 JUMP = 0.3  # between days that no file joins, a larger move may be a split
@@ -169,7 +169,7 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
 
 
 def _tolerance(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    """How far ratios of prices may lie apart: vendors round adjusted prices to cents, which matters for low ones."""
+    """How far ratios of prices may lie apart; rounding adjusted prices to cents matters for low ones."""
     rounded = all(np.allclose(prices, prices.round(2), rtol=1e-6, atol=0) for prices in (left, right))
     return SAME + 0.005 * (1 / left + 1 / right) * rounded
 

@@ -20,7 +20,7 @@ from kronos.io.codes import to_codes
 from kronos.io.notes import summarize
 from kronos.io.rows import ReadOptions
 from kronos.tables import fingerprint, read_table, to_dates
-from kronos_strategies.data.tidy import KEYS, SPAN, first_key
+from kronos_strategies.data.validation import KEYS, SPAN, first_key
 
 _TOLERANCE = 1e-4  # relative, as in kronos.bars
 _JUMP = 0.4  # a larger move from close to close is worth a look

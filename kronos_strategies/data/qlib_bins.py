@@ -23,7 +23,7 @@ import pandas as pd
 
 from kronos.bars import PRICES
 from kronos.frequency import infer_frequency
-from kronos_strategies.data.tidy import SPAN
+from kronos_strategies.data.validation import SPAN
 
 FUTURE_DAYS = 60
 FUTURE_SESSIONS = 20  # days of bars within days

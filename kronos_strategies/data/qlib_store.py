@@ -28,7 +28,7 @@ from kronos_strategies.data.qlib_bins import (
     write_calendars,
     write_market,
 )
-from kronos_strategies.data.tidy import check_spans, check_symbols, check_tidy, listing_spans
+from kronos_strategies.data.validation import check_spans, check_symbols, check_tidy, listing_spans
 from kronos_strategies.disk import writing
 
 INSTEAD = "Choose another folder, with --to."

@@ -14,20 +14,17 @@ from qlib.log import get_module_logger
 
 from kronos.checks import as_integer
 from kronos.windows import Windows
-from kronos_strategies.qlib.market import DAY, member_windows, scored_rows
-from kronos_strategies.qlib.source import (
-    as_date,
-    check_benchmark,
-    check_segments,
-    has_field,
-    open_source,
-    store_folder,
-)
-from kronos_strategies.qlib.universe import (
+from kronos_strategies.qlib.checks import as_date, check_benchmark, check_segments, has_field
+from kronos_strategies.qlib.data_access import (
+    DAY,
     Config,
     Instruments,
     check_instruments,
     instruments_of,
+    member_windows,
+    open_source,
+    scored_rows,
+    store_folder,
     universe_name,
 )
 from kronos_strategies.store import WindowSpec

@@ -82,7 +82,7 @@ class KronosRecorder(MLflowRecorder):
         """Keep objects or files; a task, which Qlib keeps before anything else of a run, is checked first."""
         task = objects.get("task")
         if isinstance(task, Mapping):
-            from kronos_strategies.qlib.task import check_task  # which reads stores
+            from kronos_strategies.qlib.checks import check_task  # which reads stores
 
             check_task(task)
         super().save_objects(local_path, artifact_path, **objects)

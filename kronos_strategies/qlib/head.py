@@ -12,9 +12,8 @@ from kronos.training.labels import HORIZONS
 from kronos.windows import Windows
 from kronos_strategies.heads.fit import FitSettings, Kind, fit_head
 from kronos_strategies.progress import progress_bar
+from kronos_strategies.qlib.data_access import Instruments, member_windows, traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import member_windows, traded_bars
-from kronos_strategies.qlib.universe import Instruments
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 SIMULATED = "simulated market"

@@ -17,13 +17,21 @@ from kronos.head import ReturnHead
 from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
-from kronos_strategies.heads.choice import Score, ScoreChoice, ScoreUse, check_score, choose_score
 from kronos_strategies.heads.fit import KINDS
-from kronos_strategies.heads.readers import HeadReader, head_names, load_readers
+from kronos_strategies.heads.selection import (
+    HeadReader,
+    Score,
+    ScoreChoice,
+    ScoreUse,
+    check_score,
+    choose_score,
+    head_names,
+    load_readers,
+)
 from kronos_strategies.progress import progress_bar
+from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.head import fit_head_on, market_name
-from kronos_strategies.qlib.source import check_lookback
 from kronos_strategies.signals import signals
 from kronos_strategies.store import Filled, ForecastStore, WindowSpec
 
@@ -52,7 +60,7 @@ class KronosModel(Model):
         calibration, candles, limits: what is done to paths when they are read, see `PathOptions`; the store keeps
             them as sampled.
         score: "head", "paths", or "auto": the head where there is one and the use is what it was trained for, see
-            `kronos_strategies.heads.choice.choose_score`.
+            `kronos_strategies.heads.selection.choose_score`.
         heads: names or folders of heads to average, a sequence or text with commas; when empty, that of the
             checkpoint.
         fit_head: "ridge" or "lightgbm" to have `fit` fit a head on the frozen checkpoint, from the segments train

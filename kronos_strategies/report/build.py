@@ -8,8 +8,8 @@ from kronos_strategies.evaluation.portfolio.trades import study_trades
 from kronos_strategies.evaluation.signal.study import study_signal
 from kronos_strategies.evaluation.timeseries import study_time_series
 from kronos_strategies.evaluation.versions.comparison import Comparison
-from kronos_strategies.evidence import Evidence
 from kronos_strategies.report.report import Report
+from kronos_strategies.run_artifacts import Evidence
 
 RETURNS = "Kronos"  # what a forecast return is called among the scores
 

@@ -5,9 +5,8 @@ what made the files of a folder; stored.py that folder; fill.py computes the dat
 """
 
 from kronos_strategies.store.files import DamagedFileError
-from kronos_strategies.store.fill import Filled
-from kronos_strategies.store.recipe import WindowSpec
+from kronos_strategies.store.forecast_set import Coverage, Filled, StoredForecasts
+from kronos_strategies.store.settings import WindowSpec
 from kronos_strategies.store.store import ForecastStore
-from kronos_strategies.store.stored import Coverage, StoredForecasts
 
 __all__ = ["Coverage", "DamagedFileError", "Filled", "ForecastStore", "StoredForecasts", "WindowSpec"]

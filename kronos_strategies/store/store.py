@@ -12,13 +12,11 @@ from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos.head import ReturnHead
 from kronos.windows import Windows
+from kronos_strategies.forecasting import DatedWindows, Embedder, Forecaster
 from kronos_strategies.progress import ProgressReport, silent
-from kronos_strategies.store.fill import Filled, fill
-from kronos_strategies.store.manifest import MANIFEST, create_manifest
-from kronos_strategies.store.read_outs import embedding_rows, head_rows
-from kronos_strategies.store.recipe import DTYPES, Recipe, WindowSpec
-from kronos_strategies.store.stored import StoredForecasts
-from kronos_strategies.stream import DatedWindows, Embedder, Forecaster
+from kronos_strategies.store.forecast_set import Filled, StoredForecasts, fill
+from kronos_strategies.store.settings import DTYPES, MANIFEST, Recipe, WindowSpec, create_manifest
+from kronos_strategies.store.window_outputs import embedding_rows, head_rows
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +70,7 @@ class ForecastStore:
     ) -> Filled:
         """Forecast what is not there yet; afterwards every window has its forecast in the store.
 
-        Paths of at most one chunk of dates (`kronos_strategies.stream`) are in memory.
+        Paths of at most one chunk of dates (`kronos_strategies.forecasting`) are in memory.
 
         Args:
             forecaster: a `KronosPredictor` that was loaded from files.

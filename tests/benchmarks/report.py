@@ -14,18 +14,18 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.distribution.pathbook import PathBook
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import About, Evidence
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.run_artifacts import About, Evidence
 
 DATES, NAMES, HORIZONS, SAMPLES = 1000, 300, (1, 5, 10), 20
 # A process of its own, whose peak is its own. Imports are counted: a user waits for them too.
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.run_artifacts import Evidence
 from kronos_strategies.report.build import report_on
 evidence = Evidence.read(Path(sys.argv[1]))
 page = report_on(evidence).save(Path(sys.argv[2]))[0]

@@ -15,9 +15,8 @@ pytest.importorskip("plotly")
 pytest.importorskip("statsmodels")
 
 from kronos.console import run_command
-from kronos_strategies.contenders import find_evidence
-from kronos_strategies.data.default import write_simulated
-from kronos_strategies.data.simulate import MarketConfig
+from kronos_strategies.comparison_inputs import find_evidence
+from kronos_strategies.data.simulate import MarketConfig, write_simulated
 from tests.kronos.builders import make_bars, make_panel
 
 BACKTESTS = Path(__file__).parents[2] / "backtests"

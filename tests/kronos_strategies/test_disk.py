@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.data.qlib_store import write_store
-from kronos_strategies.data.tidy import check_symbols, listing_spans
+from kronos_strategies.data.validation import check_symbols, listing_spans
 from kronos_strategies.disk import writing
 from kronos_strategies.store.files import write_atomically
 
@@ -17,7 +17,7 @@ import resource, sys
 from pathlib import Path
 import pandas as pd
 from kronos_strategies.data.qlib_store import write_store
-from kronos_strategies.data.tidy import listing_spans
+from kronos_strategies.data.validation import listing_spans
 days = pd.bdate_range("2015-01-01", periods=2000)
 prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)
 bars = pd.DataFrame({"instrument": "A", "datetime": days, **prices})

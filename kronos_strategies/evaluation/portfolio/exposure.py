@@ -7,8 +7,8 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.grid import Grid
-from kronos_strategies.result import BacktestResult
 
 
 def exposure_by_date(result: BacktestResult) -> pd.DataFrame:

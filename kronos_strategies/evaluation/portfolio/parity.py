@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
 from kronos_strategies.evaluation.portfolio.returns import defined, is_constant
-from kronos_strategies.result import QLIB_BARS_PER_YEAR
 
 
 def qlib_figures(

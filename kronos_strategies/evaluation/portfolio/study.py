@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.portfolio.active import active_table
 from kronos_strategies.evaluation.portfolio.costs import break_even_bps, cost_table
 from kronos_strategies.evaluation.portfolio.drawdowns import deepest_drawdowns
@@ -22,7 +23,6 @@ from kronos_strategies.evaluation.portfolio.returns import (
     volatility,
 )
 from kronos_strategies.evaluation.portfolio.sharpe import SharpeStudy, study_sharpe
-from kronos_strategies.result import BacktestResult
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def score_forecasts(
     """Score forecasts one date at a time; paths are let go of as soon as they are summarised.
 
     Args:
-        forecasts: of one date each, e.g. from `kronos_strategies.stream.stream`; on every trading date or on
+        forecasts: of one date each, e.g. from `kronos_strategies.forecasting.stream`; on every trading date or on
             every k-th. Paths of at least max(horizons) + 1 bars and 2 samples.
         market: of the bars that the forecasts were made of, which should go on for max(horizons) + 1 days more;
             dates whose label is not there yet are counted as undefined.

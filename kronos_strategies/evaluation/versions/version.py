@@ -24,3 +24,25 @@ class Version:
     score: pd.Series
     losses: pd.DataFrame | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A version, and what it brings along to be judged by.
+
+    Attributes:
+        version: of a model.
+        labels: indexed (datetime, instrument), columns = horizons in bars: the returns that followed; None for
+            scores alone.
+        horizon: bars that its trade holds; None for scores alone.
+        references: naive scores of its rows; None for scores alone.
+        bars_between: bars between successive dates.
+        warnings: sentences that a reader of its figures must see.
+    """
+
+    version: Version
+    labels: pd.DataFrame | None = None
+    horizon: int | None = None
+    references: pd.DataFrame | None = None
+    bars_between: int = 1
+    warnings: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.portfolio.returns import drawdowns
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.report.figures.base import (
@@ -21,7 +22,6 @@ from kronos_strategies.report.figures.base import (
     translucent,
 )  # fmt: skip
 from kronos_strategies.report.figures.marks import curve, line, monthly
-from kronos_strategies.result import BacktestResult
 
 FEW_DAYS = 62  # that a book spans, so that means by day say more than by month
 

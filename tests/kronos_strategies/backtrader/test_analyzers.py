@@ -26,7 +26,7 @@ from kronos_strategies.backtrader import (
 )
 from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.significance import mean_test
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.run_artifacts import Evidence
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import MODES, SETTINGS

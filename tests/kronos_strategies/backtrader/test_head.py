@@ -15,7 +15,7 @@ from kronos.head import ReturnHead
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosRankStrategy, KronosTearSheet
-from kronos_strategies.causal import check_causal
+from kronos_strategies.lookahead import check_causal
 from tests.kronos.builders import headed_pair, make_bars, make_panel
 from tests.kronos_strategies.backtrader.builders import (
     MODES,

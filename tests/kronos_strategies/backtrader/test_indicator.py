@@ -9,7 +9,7 @@ from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosIndicator
 from kronos_strategies.backtrader.outlook import COLUMNS, LINES
-from kronos_strategies.causal import check_causal
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import summary
 from tests.kronos.builders import make_bars, make_panel
 from tests.kronos_strategies.backtrader.builders import (

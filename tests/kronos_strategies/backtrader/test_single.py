@@ -17,8 +17,8 @@ from kronos_strategies.backtrader import (
     join_forecasts,
     read_forecasts,
 )
-from kronos_strategies.evidence import Evidence
 from kronos_strategies.report.build import report_on
+from kronos_strategies.run_artifacts import Evidence
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import SETTINGS

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos.path_statistics import band_ends
-from kronos_strategies.calibration.bands import adapted_level, conformal_factor, conformity
+from kronos_strategies.calibration.estimators import adapted_level, conformal_factor, conformity
 
 LEVEL = 0.8
 

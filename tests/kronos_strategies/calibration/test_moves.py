@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
+from kronos_strategies.calibration.estimators import AS_SAMPLED, Move, Spread, fit_move
 from kronos_strategies.evaluation.distribution.calibration import ensemble_crps, fair_crps
 
 RANDOM = np.random.default_rng(0)

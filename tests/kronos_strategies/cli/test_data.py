@@ -220,8 +220,8 @@ def test_the_next_command_of_an_import_is_one_that_the_workflow_accepts(tmp_path
     render_template = pytest.importorskip("qlib.cli.run").render_template
     import qlib
 
+    from kronos_strategies.qlib.checks import check_task
     from kronos_strategies.qlib.dataset import KronosDataset
-    from kronos_strategies.qlib.task import check_task
 
     bars = write_bars(tmp_path / "bars.csv", US, days=60)
     _, out, _ = run(capsys, "data", "import", bars, "--to", tmp_path / "store")

@@ -131,7 +131,7 @@ def test_halves_are_a_store_of_their_own_and_the_next_command_says_so(bars, tmp_
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 1)
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 1)
     honest, calls = KronosPredictor.forecast, iter([False, False, True])
 
     def interrupted(self, *arguments, **options):

@@ -7,7 +7,7 @@ import pytest
 from kronos_strategies.data.append import append_days, join_bars
 from kronos_strategies.data.qlib_bins import read_bars, read_calendar, read_market
 from kronos_strategies.data.qlib_store import read_summary, write_store
-from kronos_strategies.data.tidy import LISTING, listing_spans
+from kronos_strategies.data.validation import LISTING, listing_spans
 
 DAYS = pd.bdate_range("2024-01-01", periods=40)
 

@@ -1,10 +1,16 @@
 import dataclasses
 
 from kronos_strategies.data import default
-from kronos_strategies.data.default import default_store, ensure_store, store_notices, write_simulated
 from kronos_strategies.data.qlib_store import read_summary, write_store
-from kronos_strategies.data.simulate import MarketConfig, simulate_market
-from kronos_strategies.data.tidy import LISTING, listing_spans
+from kronos_strategies.data.simulate import (
+    MarketConfig,
+    default_store,
+    ensure_store,
+    simulate_market,
+    store_notices,
+    write_simulated,
+)
+from kronos_strategies.data.validation import LISTING, listing_spans
 
 SMALL = MarketConfig(names=12, end="2021-06-30")
 

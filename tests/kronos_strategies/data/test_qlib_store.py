@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kronos_strategies.data.qlib_bins import FUTURE_DAYS, read_bars, read_calendar, read_market
 from kronos_strategies.data.qlib_store import MANIFEST, read_summary, write_store
-from kronos_strategies.data.tidy import listing_spans
+from kronos_strategies.data.validation import listing_spans
 
 CALENDAR = pd.bdate_range("2024-01-01", periods=12)
 SYMBOLS = st.from_regex(r"[A-Z^][A-Z0-9&.-]{0,5}[A-Z0-9]", fullmatch=True).filter(

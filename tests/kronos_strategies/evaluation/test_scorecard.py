@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from kronos.forecast import Forecast
-from kronos_strategies.causal import scramble_after
 from kronos_strategies.evaluation.baselines import reversal_5
 from kronos_strategies.evaluation.distribution.calibration import normal_crps
 from kronos_strategies.evaluation.distribution.volatility import realised_variance
@@ -21,6 +20,7 @@ from kronos_strategies.evaluation.scorecard.rows import MODEL
 from kronos_strategies.evaluation.scorecard.tables import grid, tables
 from kronos_strategies.evaluation.scorecard.volatilities import HISTORICAL, VolatilityScore
 from kronos_strategies.evaluation.signal.ic import coefficients
+from kronos_strategies.lookahead import scramble_after
 from kronos_strategies.signals import signals
 from tests.kronos_strategies.evaluation.walks import (
     AT,

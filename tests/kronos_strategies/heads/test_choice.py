@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.heads.choice import ScoreUse, choose_score
+from kronos_strategies.heads.selection import ScoreUse, choose_score
 from tests.kronos.builders import make_head
 
 USE = {"hold": 5, "lookback": 90, "market": "csi300"}

@@ -9,8 +9,8 @@ import qlib
 from qlib.data import D
 from qlib.data.filter import NameDFilter
 
+from kronos_strategies.qlib.data_access import traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import traded_bars
 from kronos_strategies.qlib.model import KronosModel
 
 from .conftest import TINY, use_store

@@ -9,10 +9,10 @@ import pytest
 
 from kronos.head import ReturnHead
 from kronos.predictor import KronosPredictor
-from kronos_strategies.causal import check_causal
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.run_artifacts import Evidence
 from kronos_strategies.signals import SIGNALS
 from tests.kronos.builders import headed_pair, make_head
 

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from qlib.data import D
 
-from kronos_strategies.causal import check_causal
 from kronos_strategies.data.qlib_bins import later_sessions, read_bars, read_calendar
 from kronos_strategies.data.qlib_store import read_summary, write_store
-from kronos_strategies.data.tidy import listing_spans
+from kronos_strategies.data.validation import listing_spans
+from kronos_strategies.lookahead import check_causal
+from kronos_strategies.qlib.checks import check_task
+from kronos_strategies.qlib.data_access import bars_per_year
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import bars_per_year
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.task import check_task
 from tests.kronos_strategies.cli.conftest import run as command
 
 from .conftest import CONFIG, TINY, artefacts, qrun, use_store

@@ -12,7 +12,7 @@ from kronos.calibration import Calibration, CalibrationFit, Moves
 from kronos.config import SampleConfig
 from kronos.predictor import KronosPredictor
 from kronos.window_groups import POOL
-from kronos_strategies.causal import check_causal
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.signals import SIGNALS, signals
@@ -117,7 +117,7 @@ def test_scores_from_a_store_are_those_without_one_and_are_computed_once(in_stor
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_no_more_than_a_chunk_is_forecast_at_once(in_store, tmp_path, monkeypatch, stored):
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 40)
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 40)
     asked, honest = [], KronosPredictor.forecast
 
     def spy(self, windows, *rest, candles):

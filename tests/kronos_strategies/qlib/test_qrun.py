@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("qlib")
 from mlflow.tracking import MlflowClient
 
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.run_artifacts import Evidence
 from kronos_strategies.store import ForecastStore
 
 from .conftest import artefacts, qrun

@@ -12,6 +12,7 @@ import pandas as pd
 from kronos import SampleConfig
 from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.baselines import low_volatility_20, reversal_5
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.distribution.study import DistributionStudy, study_distribution
@@ -21,7 +22,6 @@ from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evaluation.signal.study import SignalStudy, study_signal
 from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
 from kronos_strategies.evaluation.versions.version import Version
-from kronos_strategies.result import BacktestResult
 
 WARM_UP, AFTER, HOLD, FORECAST_EVERY = 80, 12, 5, 4
 HORIZONS = (1, 5, 10)

@@ -16,11 +16,11 @@ from kronos.config import SampleConfig
 from kronos.forecast import Forecast
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
-from kronos_strategies.causal import check_causal
+from kronos_strategies.forecasting import DatedWindows
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import signals
 from kronos_strategies.store import ForecastStore, WindowSpec
 from kronos_strategies.store.files import date_folder, date_label, try_lock
-from kronos_strategies.stream import DatedWindows
 from tests.kronos.builders import make_bars, make_model, make_panel, make_tokenizer
 
 from .conftest import NAMES, SAMPLING, SPEC, Spy, windows_of
@@ -292,14 +292,14 @@ def test_a_chunk_holds_as_many_dates_as_fit_and_at_least_one(
     ForecastStore(tmp_path / "a").fill(spy, windows, SPEC, SAMPLING)
     assert [len(keys) for keys in spy.asked] == [small_chunks] * 7 + [4]
     spy.asked.clear()
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 3)
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 3)
     ForecastStore(tmp_path / "b").fill(spy, windows, SPEC, SAMPLING)
     assert [len(keys) for keys in spy.asked] == [4] * 15
 
 
 def test_chunks_change_no_forecast(tmp_path, predictor, windows, monkeypatch):
     small = ForecastStore(tmp_path / "small").fill(predictor, windows, SPEC, SAMPLING)
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 1000)
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 1000)
     assert_same_forecasts(small, ForecastStore(tmp_path / "one").fill(predictor, windows, SPEC, SAMPLING))
 
 

@@ -1,0 +1,317 @@
+"""What a Qlib store and a Qlib backtest say, in this project's own types."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import qlib
+from qlib.config import C
+from qlib.data import D
+from qlib.log import set_global_logger_level
+
+from kronos.bars import FEATURES, PRICES, repair_bars
+from kronos.tables import read_table
+from kronos.windows import KEYS, Windows
+from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
+from kronos_strategies.backtest_result import bars_per_year as annual_bars
+from kronos_strategies.data.qlib_bins import DAY, bin_folder, later_sessions
+from kronos_strategies.data.regions import region_of_store
+from kronos_strategies.data.simulate import default_store, ensure_store, store_notices
+from kronos_strategies.evaluation.baselines import BASELINES
+from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
+from kronos_strategies.store import WindowSpec
+
+
+def traded_bars(
+    instruments: Sequence[str], end: pd.Timestamp | None, freq: str = DAY
+) -> dict[str, pd.DataFrame]:
+    """Adjusted bars up to and with `end` by instrument, suspended ones left out.
+
+    A day counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
+    completed from volume and prices; both are 0 where there is no volume either. A high or low that adjustment
+    has rounded past open or close is stretched to it.
+    """
+    fields = [f"${name}" for name in FEATURES]
+    frame = D.features(list(instruments), fields, end_time=end, freq=freq).set_axis(list(FEATURES), axis=1)
+    frame = frame[frame[list(PRICES)].notna().all(axis=1) & ~frame["volume"].eq(0)].astype(float)
+    typical = frame[list(PRICES)].mean(axis=1)
+    frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
+    frame["volume"] = frame["volume"].fillna(0.0)
+    panel = {}
+    for name, bars in frame.groupby(level="instrument"):
+        panel[str(name)] = repair_bars(bars.droplevel("instrument"))
+    return panel
+
+
+def member_windows(
+    spec: WindowSpec,
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+    instruments: Instruments | None = None,
+    freq: str = DAY,
+) -> Windows:
+    """The windows of every member that traded, on every bar from `start` to `end`.
+
+    Membership on each date decides who has a window then. A window holds the last *traded* bars, whether or not
+    the name was a member at the time; nobody has one on a day without a trade. Future timestamps are the trading
+    calendar's, which goes on by its own rhythm where it ends.
+
+    Args:
+        spec: of the windows.
+        start: first bar.
+        end: last bar.
+        instruments: who may have a window; the market `spec.universe` when omitted.
+        freq: of the bars, as Qlib calls it.
+
+    Raises:
+        ValueError: no member has bars enough.
+    """
+    members = member_rows(spec.universe if instruments is None else instruments, start, end, freq)
+    names = sorted(members.get_level_values("instrument").unique())
+    return Windows.rolling(
+        traded_bars(names, end, freq),
+        spec.lookback,
+        spec.horizon,
+        trading_calendar(freq, spec.horizon),
+        since=start,
+        until=end,
+        keys=members,
+        min_bars=spec.min_bars,
+    )
+
+
+def member_rows(
+    instruments: Instruments, start: pd.Timestamp | None, end: pd.Timestamp | None, freq: str = DAY
+) -> pd.MultiIndex:
+    """(datetime, instrument) of each bar of each stay in the market, with or without a trade."""
+    frame = D.features(instruments_of(instruments), ["$close"], start_time=start, end_time=end, freq=freq)
+    return frame.index.reorder_levels(KEYS)
+
+
+def scored_rows(
+    spec: WindowSpec,
+    start: pd.Timestamp | None,
+    end: pd.Timestamp | None,
+    instruments: Instruments,
+    freq: str = DAY,
+) -> pd.MultiIndex:
+    """The (datetime, instrument) that `member_windows` has a window of, without cutting any; may be empty."""
+    members = member_rows(instruments, start, end, freq)
+    names = sorted(members.get_level_values("instrument").unique())
+    known = [
+        pd.MultiIndex.from_product([bars.index[spec.min_bars - 1 :], [name]], names=KEYS)
+        for name, bars in traded_bars(names, end, freq).items()
+    ]
+    found = known[0].append(known[1:]) if known else members[:0]
+    return members[members.isin(found)].sort_values()
+
+
+def naive_scores(members: pd.Index, freq: str = DAY) -> dict[str, pd.Series]:
+    """Naive signals of the same (datetime, instrument) rows, from adjusted closes up to each date."""
+    names = sorted(members.get_level_values("instrument").unique())
+    last = members.get_level_values("datetime").max()
+    closes = D.features(names, ["$close"], end_time=last, freq=freq)["$close"]
+    # The last known close stands in on a suspended day: what was known then, nothing later.
+    wide = closes.unstack("instrument").ffill()
+    scores = {name: pd.Series(signal(wide).stack()) for name, signal in BASELINES.items()}
+    return {name: score.reindex(members) for name, score in scores.items()}
+
+
+def equal_weight(instruments: Instruments, dates: pd.Index, freq: str = DAY) -> pd.Series:
+    """Return by bar of all members at equal weights, rebalanced on each, without costs.
+
+    A suspended member earns 0 until it trades again, and then the whole move since its last close.
+    """
+    rows = member_rows(instruments, dates[0], dates[-1], freq)
+    names = sorted(rows.get_level_values("instrument").unique())
+    closes = (
+        D.features(names, ["$close"], end_time=dates[-1], freq=freq)["$close"].unstack("instrument").ffill()
+    )
+    moves = pd.Series(closes.pct_change(fill_method=None).stack())
+    return moves.reindex(rows).groupby(level="datetime").mean().reindex(dates)
+
+
+def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
+    """Qlib's calendar with `ahead` times after the last bar; one within days goes on by its own sessions."""
+    calendar = pd.DatetimeIndex(D.calendar(future=True, freq=freq))
+    last = pd.Timestamp(D.calendar(freq=freq)[-1])
+    if freq == DAY or (calendar > last).sum() >= ahead:
+        return calendar
+    return pd.DatetimeIndex(calendar.append(later_sessions(calendar, ahead + 1)))
+
+
+def bars_per_year(freq: str) -> tuple[int, float]:
+    """Bars that annualise figures, and those that Qlib annualises by."""
+    minutes = 240 if freq == DAY else pd.Timedelta(freq).total_seconds() / 60
+    return annual_bars(D.calendar(freq=freq)), QLIB_BARS_PER_YEAR * 240 / minutes
+
+
+def future_returns(
+    keys: pd.MultiIndex, price: str, horizons: Sequence[int], freq: str = DAY
+) -> dict[int, pd.Series]:
+    """Returns that signals of these (datetime, instrument) rows can trade at a price of the store, by bars held."""
+    names = sorted(keys.get_level_values("instrument").unique())
+    fields = [f"Ref(${price},-{1 + h})/Ref(${price},-1)-1" for h in horizons]
+    frame = D.features(names, fields, freq=freq).reorder_levels(KEYS)
+    return {h: frame[field].reindex(keys) for h, field in zip(horizons, fields, strict=True)}
+
+
+Instruments = str | Sequence[str] | Mapping[str, Any]
+Config = list[str] | dict[str, Any]  # as Qlib's D.features takes them
+
+
+def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | None = None) -> Config:
+    """What Qlib reads features of.
+
+    Args:
+        instruments: the name of a market, symbols, or a dict of a market and its filters, as `D.instruments` has
+            it, or of symbols and their spans.
+        filter_pipe: Qlib's filters or their configurations, of a market by name.
+
+    Raises:
+        ValueError: no symbol, or filters without a market.
+    """
+    if isinstance(instruments, str):
+        return dict(D.instruments(instruments, list(filter_pipe or ())))
+    if filter_pipe:
+        raise ValueError("filter_pipe narrows a market given by its name. Leave it out, or name a market.")
+    if isinstance(instruments, Mapping):
+        return dict(D.instruments(**instruments)) if "market" in instruments else dict(instruments)
+    symbols = [str(each) for each in instruments]
+    if not symbols:
+        raise ValueError("The list of instruments is empty. Name at least one, or a market.")
+    return symbols
+
+
+def universe_name(config: Config) -> str:
+    """A short name: that of the market, and a hash where filters or a list decide who belongs to it."""
+    if isinstance(config, dict) and "market" in config and not config.get("filter_pipe"):
+        return str(config["market"])
+    base = str(config["market"]) if isinstance(config, dict) and "market" in config else "list"
+    text = json.dumps(sorted(config) if isinstance(config, list) else config, sort_keys=True, default=str)
+    return f"{base}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def check_instruments(config: Config, store: Path) -> None:
+    """Demand that a store has the market or the instruments.
+
+    Raises:
+        ValueError: names those that it has, or lacks.
+    """
+    if isinstance(config, dict) and "market" in config:
+        market, known = config["market"], sorted(path.stem for path in (store / "instruments").glob("*.txt"))
+        if market not in known:
+            raise ValueError(f"The store {store} has no market '{market}'. It has {known}.")
+        return
+    if absent := [symbol for symbol in config if not bin_folder(store, symbol).is_dir()]:
+        raise ValueError(
+            f"The store {store} lacks bars of {len(absent)} of {len(config)} instruments, the first '{absent[0]}'. "
+            "Write them as the store does, e.g. SH600000."
+        )
+
+
+def use_source(folder: Path, tracking: str = TRACKING) -> list[str]:
+    """Make Qlib read `folder`, quietly; return what a reader of its figures must know.
+
+    Args:
+        folder: of a Qlib store.
+        tracking: address of the MLflow store that runs are recorded in; nothing is written to it here.
+
+    Raises:
+        FileNotFoundError: no Qlib store there.
+    """
+    folder = folder.expanduser().resolve()
+    _check_there(folder)
+    manager = {
+        "class": KronosExpManager.__name__,
+        "module_path": KronosExpManager.__module__,
+        "kwargs": {"uri": tracking, "default_exp_name": "kronos"},
+    }
+    qlib.init(
+        provider_uri=str(folder), region="cn", kernels=1, logging_level=logging.WARNING, exp_manager=manager
+    )
+    set_global_logger_level(logging.ERROR)  # its recorder warns that a new experiment is new
+    return store_notices(folder)
+
+
+def store_folder(freq: str = DAY) -> Path:
+    """The folder that Qlib was told to read bars of a frequency from.
+
+    Raises:
+        ValueError: Qlib has not been told, or not of this frequency.
+    """
+    if not C.registered:
+        raise ValueError(
+            'Qlib does not know which data to read yet. Call qlib.init(provider_uri="~/store", region="cn") first.'
+        )
+    try:
+        return Path(C.dpm.get_data_uri(freq))
+    except KeyError:
+        known = sorted(str(each) for each in C.dpm.provider_uri)
+        raise ValueError(
+            f"Qlib was given no data of freq='{freq}', only of {known}. Add it to provider_uri of qlib.init."
+        ) from None
+
+
+def open_source(freq: str = DAY) -> list[str]:
+    """Look at the store that Qlib was told to read; return what a reader of its figures must know.
+
+    Raises:
+        ValueError: Qlib has not been told.
+        FileNotFoundError: no Qlib store there, or none of this frequency.
+    """
+    folder = store_folder(freq)
+    _check_there(folder, freq)
+    return [*store_notices(folder), *_region_notices(folder)]
+
+
+def _region_notices(folder: Path) -> list[str]:
+    """A warning where Qlib was told to trade by the rules of another region than the store's."""
+    expected = region_of_store(folder)
+    if C.region == expected.name:
+        return []
+    return [
+        f"Qlib trades by the rules of region '{C.region}', while instruments of {folder} are called as those of "
+        f"'{expected.name}' ({expected}). Set KRONOS_REGION={expected.name}, or region in qlib_init, unless it is "
+        "meant."
+    ]
+
+
+def _check_there(folder: Path, freq: str = DAY) -> None:
+    """Make the default store on first use; demand that any other one is there."""
+    if folder.resolve() == default_store().resolve():  # Qlib has resolved its own
+        ensure_store(folder)
+    calendar = folder / "calendars" / f"{freq}.txt"
+    if calendar.is_file():
+        return
+    others = sorted(path.stem for path in folder.glob("calendars/*.txt") if "future" not in path.stem)
+    if others:
+        raise FileNotFoundError(
+            f"{folder} has bars of {others}, not of freq='{freq}' (no calendars/{freq}.txt). Choose one, or "
+            "import bars of that frequency."
+        )
+    raise FileNotFoundError(
+        f"{folder} holds no Qlib store (no calendars/{freq}.txt). Make one with `kronos data import FILE... "
+        f"--to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
+    )
+
+
+def read_industries(file: Path) -> pd.Series:
+    """The industry of each instrument, from columns instrument and industry of a CSV or parquet file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it lacks a column, or has an instrument twice.
+    """
+    table = read_table(file.expanduser(), ("instrument", "industry"), ()).dropna()
+    twice = table["instrument"].duplicated()
+    if twice.any():
+        name = table["instrument"][twice].iloc[0]
+        raise ValueError(f"{file} gives {name} an industry twice. Keep one row of each instrument.")
+    return table.set_index("instrument")["industry"].astype(str)

@@ -1,0 +1,225 @@
+"""Evidence: everything that a report is computed from, kept on disk so that a run can be judged again.
+
+Whichever engine made a run hands over its evidence; `kronos_strategies.report.build` turns it into a report,
+and `kronos compare` holds its scores against those of other runs. Knows no torch and no engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kronos.config import SampleConfig
+from kronos.forecast import Provenance
+from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
+from kronos_strategies.evaluation.distribution.pathbook import PathBook
+from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.signal.ic import MIN_NAMES
+from kronos_strategies.evaluation.significance import overlap_of
+
+EVIDENCE = "evidence"  # the folder beside a report.html
+ABOUT = "about.json"  # in it
+FORMAT = 1  # another one is not read
+DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
+DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
+OPTIONAL = ("outlooks", "trades")  # frames that not every run has
+BENCHMARK = "benchmark: "  # before the names of columns
+ALL_BARS, QLIB_YEAR = "all_bars.parquet", "qlib_bars_per_year"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a run beside its numbers.
+
+    Attributes:
+        title: of the report.
+        hold: bars that a position is held, which the label spans.
+        bars_between: bars between successive dates of the scores.
+        trials: settings that were tried before this run was chosen, itself counted.
+        described: what made the run, by label, ready to print.
+        ledger: rows by reason, from the members' rows to those compared.
+        warnings: sentences that a reader must see.
+        bars_per_year: that annualise the book.
+        min_names: a date with fewer has no coefficient.
+    """
+
+    title: str
+    hold: int
+    bars_between: int
+    trials: int
+    described: Mapping[str, str]
+    ledger: Mapping[str, int]
+    warnings: tuple[str, ...]
+    bars_per_year: int
+    min_names: int = MIN_NAMES
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of one run.
+
+    Attributes:
+        about: the run.
+        scores: indexed (datetime, instrument), known at the close of the date: the run's own score first, then
+            naive ones.
+        labels: of the same index, columns = horizons in bars, among them `about.hold`: the return that follows.
+        exposures: of the same index, known at the same close: what a score may load on.
+        market: bars that paths are scored on.
+        paths: what is kept of the forecasts; None for a score that came without any.
+        provenance: of the forecasts.
+        result: of the backtest; None without one.
+        outlooks: of each forecast, for few instruments that are judged over time, see `study_time_series`.
+        trades: see `TradeStudy.trades`; None where they are not known.
+    """
+
+    about: About
+    scores: pd.DataFrame
+    labels: pd.DataFrame
+    exposures: pd.DataFrame
+    market: Market
+    paths: PathBook | None = None
+    provenance: Provenance | None = None
+    result: BacktestResult | None = None
+    outlooks: pd.DataFrame | None = None
+    trades: pd.DataFrame | None = None
+
+    @property
+    def overlap(self) -> int:
+        """Successive dates that one label spans."""
+        return overlap_of(self.about.hold, self.about.bars_between)
+
+    def write(self, folder: Path) -> Path:
+        """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("scores", "labels", "exposures", *OPTIONAL):
+            frame = getattr(self, name)
+            if frame is None:
+                continue
+            named = frame.set_axis(frame.columns.map(str), axis=1)
+            named.to_parquet(folder / f"{name}.parquet", compression="zstd")
+        self.market.write(folder / "market.parquet")
+        if self.paths is not None:
+            self.paths.write(folder)
+        if self.result is not None:
+            _write_result(self.result, folder)
+        known = asdict(self.provenance) if self.provenance else None
+        about = {"format": FORMAT, "about": asdict(self.about), "provenance": known}
+        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def read(cls, folder: Path) -> Evidence:
+        """What `write` has kept.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: another version wrote it.
+        """
+        about, provenance = _read_about(folder)
+        labels = pd.read_parquet(folder / "labels.parquet").rename(columns=int)
+        return cls(
+            about=about,
+            scores=pd.read_parquet(folder / "scores.parquet"),
+            labels=labels,
+            exposures=pd.read_parquet(folder / "exposures.parquet"),
+            market=Market.read(folder / "market.parquet"),
+            paths=PathBook.read(folder) if (folder / "said.parquet").is_file() else None,
+            provenance=provenance,
+            **{name: _read_optional(folder / f"{name}.parquet") for name in OPTIONAL},
+            result=_read_result(folder, about.bars_per_year) if (folder / "book.parquet").is_file() else None,
+        )
+
+
+def describe(known: Provenance, sampled: bool = True) -> dict[str, str]:
+    """What a forecast was made with, by label, ready to print.
+
+    Args:
+        known: of the forecast.
+        sampled: whether paths were sampled; a return head alone needs none.
+    """
+    s = known.sampling
+    found = {
+        "model": known.model,
+        "revision": known.revision or "-",
+        "weights sha256": known.weights_sha256 or "-",
+        "trained until": known.trained_until or "not stated",
+        "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
+        "window": known.window,
+        "precision": known.precision,
+        "paths start at": known.anchor.replace("_", " "),
+    }
+    found |= {"calibration": known.calibration} if known.calibration else {}
+    if not sampled:
+        found = {
+            name: value
+            for name, value in found.items()
+            if name not in ("sampling", "paths start at", "window")
+        }
+    return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
+
+
+def seen_before(known: Provenance, first: pd.Timestamp) -> list[str]:
+    """A warning where the checkpoint may have seen the dates it is judged on, the first of which is `first`."""
+    if known.trained_until is None:
+        return ["The checkpoint does not say until when it was trained: it may have seen the test dates."]
+    if pd.Timestamp(known.trained_until) < first:
+        return []
+    return [
+        f"The checkpoint was trained until {known.trained_until}, so it knows of times after the first test dates. "
+        "Its model card says which markets it saw until when."
+    ]
+
+
+def _read_about(folder: Path) -> tuple[About, Provenance | None]:
+    path = folder / ABOUT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no evidence of a run (no {ABOUT}). Name the folder of a report."
+        )
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {content.get('format')}, this version reads {FORMAT}. Run the experiment again."
+        )
+    about = About(**content["about"] | {"warnings": tuple(content["about"]["warnings"])})
+    known = content["provenance"]
+    if known is None:
+        return about, None
+    return about, Provenance(**known | {"sampling": SampleConfig(**known["sampling"])})
+
+
+def _read_optional(file: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(file) if file.is_file() else None
+
+
+def _write_result(result: BacktestResult, folder: Path) -> None:
+    book = result.returns[["gross", "net"]].assign(turnover=result.turnover, cost=result.cost)
+    book.join(result.benchmarks.add_prefix(BENCHMARK)).to_parquet(folder / "book.parquet")
+    result.weights.rename("weight").to_frame().to_parquet(folder / "weights.parquet", compression="zstd")
+    if result.whole is not None:
+        year = {QLIB_YEAR: result.qlib_bars_per_year}
+        result.whole.assign(**year).to_parquet(folder / ALL_BARS)
+
+
+def _read_result(folder: Path, bars_per_year: int) -> BacktestResult:
+    book = pd.read_parquet(folder / "book.parquet")
+    benchmarks = [column for column in map(str, book) if column.startswith(BENCHMARK)]
+    whole, year = None, float(QLIB_BARS_PER_YEAR)
+    if (folder / ALL_BARS).is_file():
+        whole = pd.read_parquet(folder / ALL_BARS)
+        year = float(whole.pop(QLIB_YEAR).max())
+    return BacktestResult(
+        returns=book[["gross", "net"]],
+        benchmarks=book[benchmarks].rename(columns=lambda column: column.removeprefix(BENCHMARK)),
+        turnover=book["turnover"],
+        cost=book["cost"],
+        weights=pd.read_parquet(folder / "weights.parquet")["weight"],
+        bars_per_year=bars_per_year,
+        whole=whole,
+        qlib_bars_per_year=year,
+    )
