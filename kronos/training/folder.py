@@ -22,6 +22,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from kronos.atomic import put_folder, write_file
 from kronos.training.card import RECORD, write_card
 from kronos.training.config import STAGES, Stage
 from kronos.training.curves import write_curves
@@ -135,7 +136,7 @@ class RunFolder:
             _check_same(json.loads(held.read_text()), self.settings, held)
             self._check_steps(last_step)
         self.run.mkdir(parents=True, exist_ok=True)
-        _replace(held, json.dumps(self.settings, indent=1) + "\n")
+        write_file(held, json.dumps(self.settings, indent=1) + "\n")
 
     def keep_best(self, network: Saved, progress: Progress) -> None:
         """Save the weights as the best."""
@@ -161,8 +162,7 @@ class RunFolder:
         (aside / "progress.json").write_text(json.dumps(asdict(progress)))
         earlier = self._states()
         state = self.run / f"state-{progress.step:08d}"
-        shutil.rmtree(state, ignore_errors=True)
-        aside.rename(state)
+        put_folder(aside, state)
         for old in earlier:
             if old != state:
                 shutil.rmtree(old)
@@ -243,9 +243,3 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) 
             f"{where} says {name}={before.get(name)}, now it is {now.get(name)}. Resume with the settings and bars "
             "that the run began with, or begin another --output."
         )
-
-
-def _replace(file: Path, text: str) -> None:
-    aside = file.with_suffix(".unfinished")
-    aside.write_text(text)
-    os.replace(aside, file)

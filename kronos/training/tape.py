@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,6 +21,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from kronos.atomic import new_folder
 from kronos.bars import FEATURES, STAMPS, stamps
 from kronos.frequency import common_frequency, typical_step
 from kronos.training.clean import MAX_PAUSE, RULES, CleaningReport, clean_segments, nearest_rule
@@ -75,13 +75,8 @@ class BarTape:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not (folder / "tape.json").is_file():
-                aside = folder.with_suffix(f".{os.getpid()}")
-                try:
-                    _write(aside, source, reader, min_bars)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    aside.rename(folder)
-                finally:
-                    shutil.rmtree(aside, ignore_errors=True)
+                with new_folder(folder) as draft:
+                    _write(draft, source, reader, min_bars)
         return cls._map(folder, _label(source))
 
     def starts(
@@ -148,8 +143,6 @@ def midnight(date: str) -> np.datetime64:
 
 
 def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     name = _label(source)
     digest, bounds, names, read = hashlib.sha256(), [0], set(), 0
     first, last, report = pd.Timestamp.max, pd.Timestamp.min, CleaningReport()

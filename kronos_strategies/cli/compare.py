@@ -161,11 +161,11 @@ def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
 
 
 def _write(file: Path, text: str) -> Path:
-    from kronos_strategies.disk import writing
+    from kronos.atomic import write_file, writing
 
     with writing(file, "Name another file."):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        write_file(file, text)
     return file
 
 

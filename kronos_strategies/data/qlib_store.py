@@ -5,12 +5,9 @@ The store is a plain `provider_uri`. Beside Qlib's files lies kronos_store.json,
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kronos.atomic import new_folder, writing
 from kronos_strategies.data.qlib_bins import (
     DAY,
     FREQUENCIES,
@@ -29,7 +27,6 @@ from kronos_strategies.data.qlib_bins import (
     write_market,
 )
 from kronos_strategies.data.validation import check_spans, check_symbols, check_tidy, listing_spans
-from kronos_strategies.disk import writing
 
 INSTEAD = "Choose another folder, with --to."
 
@@ -102,24 +99,8 @@ def write_store(
         raise ValueError(f"frequency='{frequency}' has no store. Choose one of {['1day', *FREQUENCIES]}.")
     content = _check(bars, benchmarks, membership, frequency)
     freq = FREQUENCIES.get(frequency, DAY)
-    building = to.parent / f".{to.name[:100]}.building-{uuid.uuid4().hex[:8]}"
-    with writing(to, INSTEAD):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        return _build(building, to, content, source, overwrite, progress, freq)
-
-
-def _build(
-    building: Path,
-    to: Path,
-    content: _Content,
-    source: Mapping[str, object],
-    overwrite: bool,
-    progress: Callable[[int, int], None],
-    freq: str,
-) -> StoreSummary:
-    """Write the store aside, then put it in place."""
-    try:
-        calendar = _write_files(building, content, progress, freq)
+    with writing(to, INSTEAD), new_folder(to, replace=overwrite) as draft:
+        calendar = _write_files(draft, content, progress, freq)
         summary = StoreSummary(
             path=to,
             rows=len(content.bars),
@@ -127,14 +108,12 @@ def _build(
             benchmarks=tuple(content.benchmarks["instrument"].unique()),
             start=f"{calendar[0]:%Y-%m-%d}",
             end=f"{calendar[-1]:%Y-%m-%d}",
-            sha256=_hash(building),
+            sha256=_hash(draft),
             source=source,
             freq=freq,
         )
-        _write_manifest(building, summary)
-        _put_in_place(building, to, overwrite)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        _write_manifest(draft, summary)
+        check_target(to, overwrite)
     return summary
 
 
@@ -229,25 +208,3 @@ def _write_manifest(folder: Path, summary: StoreSummary) -> None:
     # A store may be moved, so it does not say where it lies.
     manifest = {key: value for key, value in asdict(summary).items() if key != "path"}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def _put_in_place(building: Path, to: Path, overwrite: bool) -> None:
-    """Move the finished folder to its place; a store that another process put there meanwhile is kept."""
-    check_target(to, overwrite)
-    with contextlib.suppress(OSError):
-        to.rmdir()  # succeeds only if empty; Windows renames onto nothing else
-    replaced = to.parent / f"{building.name}-replaced"
-    if overwrite and to.exists():
-        to.rename(replaced)
-    try:
-        building.rename(to)
-    except OSError as error:
-        if not to.exists():
-            if replaced.exists():
-                replaced.rename(to)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-        raise FileExistsError(
-            f"{to} was filled by another process meanwhile. Use it or choose another."
-        ) from error
-    shutil.rmtree(replaced, ignore_errors=True)

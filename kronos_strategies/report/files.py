@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from kronos.atomic import write_file
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.scorecard.card import series_by_date
@@ -133,10 +133,7 @@ def strict_json(metrics: Mapping[str, float]) -> str:
 
 def write(path: Path, text: str) -> Path:
     """Replace the file as a whole, so that a reader never meets half of one."""
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(draft, path)
-    return path
+    return write_file(path, text)
 
 
 def _indexed(frame: pd.DataFrame, *index: str) -> str:

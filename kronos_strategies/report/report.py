@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kronos_strategies.disk import writing
+from kronos.atomic import writing
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.portfolio.trades import TradeStudy

@@ -9,17 +9,17 @@ tells whether a date is done and from which bars, and one pass over the bytes wh
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from kronos_strategies.disk import writing
+from kronos.atomic import DRAFT, new_file, write_file, writing
 
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
@@ -115,41 +115,27 @@ def find_dates(folder: Path) -> pd.DatetimeIndex:
 
 
 def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Path:
-    """Write a date's file in the place of any other; whoever calls this holds the date's lock.
+    """Write a date's file in the place of any other; the caller holds the date's lock.
 
-    The old file goes first: killed in between, the date is missing, and never there twice.
+    The old file is removed first, so that a crash leaves the date missing rather than there twice.
     """
     where = date_folder(folder, date)
     path = where / f"{_short(digest)}-{_short(hashlib.sha256(content).hexdigest())}{SUFFIX}"
-    temporary = where / f".{path.name}.tmp"
     with writing(folder, INSTEAD):
         where.mkdir(parents=True, exist_ok=True)
-        for remnant in where.glob(".*.tmp"):  # of a process that was killed, since the lock is ours
+        for remnant in where.glob(f".*{DRAFT}"):  # of a process that was killed, since the lock is ours
             remnant.unlink()
-        write_synced(temporary, content)
-    for old in where.glob(f"*{SUFFIX}"):
-        old.unlink()
-    temporary.replace(path)
+        with new_file(path) as draft:
+            draft.write_bytes(content)
+            for old in where.glob(f"*{SUFFIX}"):
+                old.unlink()
     return path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_record(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that describes a folder."""
     with writing(path, INSTEAD):
-        try:
-            write_synced(temporary, content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write and wait until it is on the disk, so that a rename cannot come before the content."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        write_file(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def try_lock(folder: Path, name: str) -> FileLock | None:

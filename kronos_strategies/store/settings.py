@@ -18,7 +18,7 @@ from kronos.checks import check_numbers
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.forecasting import DatedWindows
-from kronos_strategies.store.files import SUFFIX, locked, write_atomically
+from kronos_strategies.store.files import SUFFIX, locked, write_record
 
 FORMAT = 3  # of the files; another format is another folder
 DTYPES = ("float32", "float16")
@@ -221,4 +221,4 @@ def update_manifest(folder: Path, recipe: Recipe) -> None:
                 "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
             },
         }
-        write_atomically(folder / MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
+        write_record(folder / MANIFEST, content)

@@ -28,7 +28,7 @@ from kronos.head import ReturnHead
 from kronos.windows import KEYS, Windows
 from kronos_strategies.forecasting import DatedWindows, Embedder
 from kronos_strategies.progress import ProgressReport, part_of
-from kronos_strategies.store.files import date_state, find_file, locked, publish, write_atomically
+from kronos_strategies.store.files import date_state, find_file, locked, publish, write_record
 from kronos_strategies.store.forecast_set import WAIT, claim_dates
 from kronos_strategies.store.settings import WindowSpec, label_of
 
@@ -71,9 +71,8 @@ class StoredRows:
         dated = DatedWindows(replace(windows, future=windows.future[:, :0]))
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / DESCRIPTION).is_file():
-            content = json.dumps(self.described, indent=2, default=str) + "\n"
             with locked(self.folder, "rows"):
-                write_atomically(self.folder / DESCRIPTION, content.encode())
+                write_record(self.folder / DESCRIPTION, self.described)
         self._compute_due(dated, compute, progress)
         parts = [self._read(date, dated.digest(date)) for date in dated.dates]
         order = dated.windows.keys.get_indexer(windows.keys)

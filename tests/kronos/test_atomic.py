@@ -1,16 +1,18 @@
-"""What the system refuses to write is told with its path and a remedy."""
+"""Files and folders are there whole or not at all; failures to write name the path and a remedy."""
 
 import errno
 import subprocess
 import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from kronos.atomic import new_file, new_folder, write_file, writing
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.validation import check_symbols, listing_spans
-from kronos_strategies.disk import writing
-from kronos_strategies.store.files import write_atomically
+from kronos_strategies.store.files import write_record
 
 FULL = """
 import resource, sys
@@ -55,7 +57,7 @@ def test_a_folder_that_cannot_be_written_is_told_with_a_remedy(tmp_path):
         with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder, with --to"):
             store(type(tmp_path)(to))
     with pytest.raises(OSError, match=r"cannot be written: .*Name another folder for the forecasts"):
-        write_atomically(tmp_path / "file" / "x", b"")
+        write_record(tmp_path / "file" / "x", {})
 
 
 def test_names_that_are_too_long_are_told_with_their_length(tmp_path):
@@ -84,3 +86,43 @@ def test_a_record_of_runs_that_cannot_be_made_names_other_places():
         OSError, match=r"/proc/mlflow.db cannot be written: .*--tracking, MLFLOW_TRACKING_URI"
     ):
         prepare_database("sqlite:////proc/mlflow.db")
+
+
+def stop(writing: AbstractContextManager[Path]) -> None:
+    """Stop before the end of writing."""
+    with writing as draft:
+        (draft / "half" if draft.is_dir() else draft).write_bytes(b"half")
+        raise RuntimeError("stopped")
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "file.txt"
+    assert write_file(path, "déjà\nvu") == path
+    assert path.read_bytes() == "déjà\nvu".encode()
+    with pytest.raises(RuntimeError, match="stopped"):
+        stop(new_file(path))
+    assert path.read_bytes() == "déjà\nvu".encode()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "deep" / "folder"
+    for name in ("old", "new"):
+        with new_folder(path) as draft:
+            (draft / name).touch()
+        assert [each.name for each in path.iterdir()] == [name]
+    with pytest.raises(RuntimeError, match="stopped"):
+        stop(new_folder(path))
+    assert [each.name for each in path.iterdir()] == ["new"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_another_process_has_filled_meanwhile_stays(tmp_path):
+    path = tmp_path / "folder"
+    refused = pytest.raises(FileExistsError, match=r"folder was filled by another process meanwhile")
+    with refused, new_folder(path, replace=False) as draft:
+        (draft / "ours").touch()
+        path.mkdir()
+        (path / "theirs").touch()
+    assert [each.name for each in path.iterdir()] == ["theirs"]
+    assert list(tmp_path.iterdir()) == [path]
