@@ -24,8 +24,8 @@ from kronos_strategies.data.simulate import default_store
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.heads.fit import FitSettings, centered_ranks, fit_head
 from kronos_strategies.heads.sources import bar_features
-from kronos_strategies.qlib.artifacts import market_of
-from kronos_strategies.qlib.data_access import member_windows, traded_bars, use_source
+from kronos_strategies.qlib.artifacts import read_price_panel
+from kronos_strategies.qlib.data_access import init_qlib, member_windows, traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.head import every_date
 from kronos_strategies.qlib.model import KronosModel
@@ -74,7 +74,7 @@ def head_compared(
         output: folder of everything.
     """
     output.mkdir(parents=True, exist_ok=True)
-    use_source(data or default_store(), f"sqlite:///{output.resolve() / 'mlflow.db'}")
+    init_qlib(data or default_store(), f"sqlite:///{output.resolve() / 'mlflow.db'}")
     segments = {
         "train": (f"{train_start:%Y-%m-%d}", f"{train_until:%Y-%m-%d}"),
         "valid": (f"{train_until:%Y-%m-%d}", f"{valid_until:%Y-%m-%d}"),
@@ -93,10 +93,10 @@ def head_compared(
     scores |= {f"head and {name}": ranked["head"] + ranked[name] for name in ranked if name != "head"}
     for name, score in scores.items():
         score.rename("score").to_frame().to_parquet(output / f"{name}.parquet")
-    save_labels(market_of(scores["head"].index), scores["head"].index, hold, output / "labels.parquet")
+    save_labels(read_price_panel(scores["head"].index), scores["head"].index, hold, output / "labels.parquet")
     files = [f"{name}={output / name}.parquet" for name in scores]
     written = ["--html", output / "compare.html", "--json", output / "compare.json"]
-    kronos("compare", *files, "--labels", output / "labels.parquet", "--horizon", hold, *written)
+    kronos("compare", *files, "--labels", output / "labels.parquet", "--label-horizon", hold, *written)
 
 
 def learn_baselines(

@@ -27,7 +27,7 @@ from kronos.windows import KEYS, Windows
 from kronos_strategies.data.importer import ImportReport, import_bars
 from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_forecasts
 from kronos_strategies.evaluation.scorecard.tables import DEFINITIONS, TextTable, grid, tables
-from kronos_strategies.forecasting import stream
+from kronos_strategies.forecasting import iter_forecasts
 from kronos_strategies.progress import progress_bar
 
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
@@ -87,7 +87,9 @@ def score_model(
     market, cards = Market.of(panel), {}
     for setting, sampling in settings.items():
         with progress_bar(setting, "windows") as progress:
-            cards[setting] = score_forecasts(stream(predictor, windows, sampling, progress), market, horizons)
+            cards[setting] = score_forecasts(
+                iter_forecasts(predictor, windows, sampling, progress), market, horizons
+            )
     name = Path(checkpoint).name
     blocks = {setting: tables(card, name) for setting, card in cards.items()}
     if len(cards) > 1:

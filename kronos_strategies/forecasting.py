@@ -18,7 +18,7 @@ from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos.windows import Windows
-from kronos_strategies.progress import ProgressReport, part_of, silent
+from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
 
 # Of one chunk: throughput is flat beyond that many windows, and memory is not.
 CHUNK_WINDOWS, CHUNK_BYTES = 1024, 64 * 2**20
@@ -58,7 +58,7 @@ class Embedder(Protocol):
         ...
 
 
-class DatedWindows:
+class WindowsByDate:
     """Windows by forecast date.
 
     Args:
@@ -107,11 +107,11 @@ class DatedWindows:
         return self.windows[np.concatenate([every[self._slices[date]] for date in dates])]
 
 
-def stream(
+def iter_forecasts(
     forecaster: Forecaster,
     windows: Windows,
     sampling: SampleConfig,
-    progress: ProgressReport = silent,
+    progress: ProgressReport = no_progress,
 ) -> Iterator[Forecast]:
     """Forecasts of one date each as sampled, in order of dates, computed chunk by chunk as they are asked for.
 
@@ -123,28 +123,28 @@ def stream(
         sampling: settings.
         progress: called as progress(windows done, windows in all).
     """
-    dated = DatedWindows(windows)
-    limit, done = chunk_windows(sampling, windows.horizon), 0
+    dated = WindowsByDate(windows)
+    limit, done = batch_windows(sampling, windows.horizon), 0
     chunk: list[pd.Timestamp] = []
     for date, following in zip(dated.dates, [*dated.dates[1:], None], strict=True):
         chunk.append(date)
         if following is None or dated.count([*chunk, following]) > limit:
-            yield from forecast_chunk(
-                forecaster, dated, chunk, sampling, part_of(progress, done, len(windows))
+            yield from forecast_batch(
+                forecaster, dated, chunk, sampling, offset_progress(progress, done, len(windows))
             )
             done += dated.count(chunk)
             chunk = []
 
 
-def chunk_windows(sampling: SampleConfig, horizon: int) -> int:
+def batch_windows(sampling: SampleConfig, horizon: int) -> int:
     """How many windows to forecast together; a date with more of them is a chunk of its own."""
     size = sampling.samples * horizon * len(FEATURES) * np.dtype(np.float32).itemsize
     return max(1, min(CHUNK_WINDOWS, CHUNK_BYTES // size))
 
 
-def forecast_chunk(
+def forecast_batch(
     forecaster: Forecaster,
-    dated: DatedWindows,
+    dated: WindowsByDate,
     dates: Sequence[pd.Timestamp],
     sampling: SampleConfig,
     progress: Callable[[int], None],

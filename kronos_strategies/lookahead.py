@@ -47,7 +47,7 @@ def check_causal(
             raise ValueError(
                 f"No value is stamped at or before {time}: nothing to check. Choose a later time."
             )
-        after = _until(run(scramble_after(bars, time, seed)).sort_index(), time)
+        after = _until(run(randomize_future(bars, time, seed)).sort_index(), time)
         if not before.index.equals(after.index):
             first = before.index.symmetric_difference(after.index)[0]
             raise LookAheadError(f"Scrambling bars after {time} made the row {first} come or go.")
@@ -63,7 +63,7 @@ def check_causal(
                 )
 
 
-def scramble_after(bars: pd.DataFrame, time: pd.Timestamp, seed: int = 0) -> pd.DataFrame:
+def randomize_future(bars: pd.DataFrame, time: pd.Timestamp, seed: int = 0) -> pd.DataFrame:
     """Tidy bars with another future: prices, volumes and factors after `time` are random, some days are gone.
 
     Every day keeps at least one bar, so that the calendar stays what it was.

@@ -1,4 +1,4 @@
-"""Evidence: everything that a report is computed from, kept on disk so that a run can be judged again.
+"""RunArtifacts: everything that a report is computed from, kept on disk so that a run can be judged again.
 
 Whichever engine made a run hands over its evidence; `kronos_strategies.report.build` turns it into a report,
 and `kronos compare` holds its scores against those of other runs. Knows no torch and no engine.
@@ -22,18 +22,18 @@ from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.evaluation.significance import overlap_of
 
-EVIDENCE = "evidence"  # the folder beside a report.html
-ABOUT = "about.json"  # in it
-FORMAT = 1  # another one is not read
-DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
-DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
+ARTIFACTS = "artifacts"  # the folder beside a report.html
+METADATA = "metadata.json"  # in it
+FORMAT = 2  # another one is not read
+DECAY_HORIZONS = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
+SCORING_HORIZONS = (1, 5, 10)  # bars to score paths at, as far as they reach
 OPTIONAL = ("outlooks", "trades")  # frames that not every run has
 BENCHMARK = "benchmark: "  # before the names of columns
 ALL_BARS, QLIB_YEAR = "all_bars.parquet", "qlib_bars_per_year"
 
 
 @dataclass(frozen=True)
-class About:
+class RunMetadata:
     """What is known of a run beside its numbers.
 
     Attributes:
@@ -41,8 +41,8 @@ class About:
         hold: bars that a position is held, which the label spans.
         bars_between: bars between successive dates of the scores.
         trials: settings that were tried before this run was chosen, itself counted.
-        described: what made the run, by label, ready to print.
-        ledger: rows by reason, from the members' rows to those compared.
+        settings: what made the run, by label, ready to print.
+        sample_counts: rows by reason, from the members' rows to those compared.
         warnings: sentences that a reader must see.
         bars_per_year: that annualise the book.
         min_names: a date with fewer has no coefficient.
@@ -52,15 +52,15 @@ class About:
     hold: int
     bars_between: int
     trials: int
-    described: Mapping[str, str]
-    ledger: Mapping[str, int]
+    settings: Mapping[str, str]
+    sample_counts: Mapping[str, int]
     warnings: tuple[str, ...]
     bars_per_year: int
     min_names: int = MIN_NAMES
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunArtifacts:
     """Of one run.
 
     Attributes:
@@ -77,7 +77,7 @@ class Evidence:
         trades: see `TradeStudy.trades`; None where they are not known.
     """
 
-    about: About
+    metadata: RunMetadata
     scores: pd.DataFrame
     labels: pd.DataFrame
     exposures: pd.DataFrame
@@ -91,7 +91,7 @@ class Evidence:
     @property
     def overlap(self) -> int:
         """Successive dates that one label spans."""
-        return overlap_of(self.about.hold, self.about.bars_between)
+        return overlap_of(self.metadata.hold, self.metadata.bars_between)
 
     def write(self, folder: Path) -> Path:
         """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
@@ -108,22 +108,22 @@ class Evidence:
         if self.result is not None:
             _write_result(self.result, folder)
         known = asdict(self.provenance) if self.provenance else None
-        about = {"format": FORMAT, "about": asdict(self.about), "provenance": known}
-        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        metadata = {"format": FORMAT, "metadata": asdict(self.metadata), "provenance": known}
+        (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         return folder
 
     @classmethod
-    def read(cls, folder: Path) -> Evidence:
+    def read(cls, folder: Path) -> RunArtifacts:
         """What `write` has kept.
 
         Raises:
             FileNotFoundError: there is none.
             ValueError: another version wrote it.
         """
-        about, provenance = _read_about(folder)
+        metadata, provenance = _read_metadata(folder)
         labels = pd.read_parquet(folder / "labels.parquet").rename(columns=int)
         return cls(
-            about=about,
+            metadata=metadata,
             scores=pd.read_parquet(folder / "scores.parquet"),
             labels=labels,
             exposures=pd.read_parquet(folder / "exposures.parquet"),
@@ -131,11 +131,13 @@ class Evidence:
             paths=PathBook.read(folder) if (folder / "said.parquet").is_file() else None,
             provenance=provenance,
             **{name: _read_optional(folder / f"{name}.parquet") for name in OPTIONAL},
-            result=_read_result(folder, about.bars_per_year) if (folder / "book.parquet").is_file() else None,
+            result=_read_result(folder, metadata.bars_per_year)
+            if (folder / "book.parquet").is_file()
+            else None,
         )
 
 
-def describe(known: Provenance, sampled: bool = True) -> dict[str, str]:
+def provenance_table(known: Provenance, sampled: bool = True) -> dict[str, str]:
     """What a forecast was made with, by label, ready to print.
 
     Args:
@@ -163,7 +165,7 @@ def describe(known: Provenance, sampled: bool = True) -> dict[str, str]:
     return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
 
 
-def seen_before(known: Provenance, first: pd.Timestamp) -> list[str]:
+def training_overlap_warnings(known: Provenance, first: pd.Timestamp) -> list[str]:
     """A warning where the checkpoint may have seen the dates it is judged on, the first of which is `first`."""
     if known.trained_until is None:
         return ["The checkpoint does not say until when it was trained: it may have seen the test dates."]
@@ -175,22 +177,22 @@ def seen_before(known: Provenance, first: pd.Timestamp) -> list[str]:
     ]
 
 
-def _read_about(folder: Path) -> tuple[About, Provenance | None]:
-    path = folder / ABOUT
+def _read_metadata(folder: Path) -> tuple[RunMetadata, Provenance | None]:
+    path = folder / METADATA
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no evidence of a run (no {ABOUT}). Name the folder of a report."
+            f"{folder} holds no evidence of a run (no {METADATA}). Name the folder of a report."
         )
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if content.get("format") != FORMAT:
         raise ValueError(
             f"{path} has format {content.get('format')}, this version reads {FORMAT}. Run the experiment again."
         )
-    about = About(**content["about"] | {"warnings": tuple(content["about"]["warnings"])})
+    metadata = RunMetadata(**content["metadata"] | {"warnings": tuple(content["metadata"]["warnings"])})
     known = content["provenance"]
     if known is None:
-        return about, None
-    return about, Provenance(**known | {"sampling": SampleConfig(**known["sampling"])})
+        return metadata, None
+    return metadata, Provenance(**known | {"sampling": SampleConfig(**known["sampling"])})
 
 
 def _read_optional(file: Path) -> pd.DataFrame | None:

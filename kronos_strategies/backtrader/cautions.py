@@ -11,7 +11,7 @@ from kronos.forecast import Provenance
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.run_artifacts import seen_before
+from kronos_strategies.run_artifacts import training_overlap_warnings
 
 FEW_DATES = 100
 SETTLED_BARS = 120  # feeds of which none ends over so many were chosen afterwards
@@ -34,7 +34,7 @@ def warnings_of(
     yield from _model(run, provenance, dates.min())
     if run.settings is not None and run.line == "score":
         choice = run.settings.choice(run.daily)
-        yield from (*choice.warnings, *choice.seen_before(dates.min()))
+        yield from (*choice.warnings, *choice.training_overlap_warnings(dates.min()))
     if len(names) < run.min_names:
         yield (
             f"Only {len(names)} feed{'s are' * (len(names) != 1) or ' is'} ranked: a correlation across fewer than "
@@ -56,7 +56,7 @@ def _model(run: Recording, provenance: Provenance | None, first: pd.Timestamp) -
                 "seen the test dates. Name their folder: KronosTearSheet(forecasts=...)."
             )
     else:
-        yield from seen_before(provenance, first)
+        yield from training_overlap_warnings(provenance, first)
 
 
 def _listings(run: Recording) -> Iterator[str]:

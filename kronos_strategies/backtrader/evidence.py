@@ -19,8 +19,14 @@ from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.run_artifacts import DECAY, DISTRIBUTION, About, Evidence, describe
-from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
+from kronos_strategies.run_artifacts import (
+    DECAY_HORIZONS,
+    SCORING_HORIZONS,
+    RunArtifacts,
+    RunMetadata,
+    provenance_table,
+)
+from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 
 OWN = "Kronos"
 MIN_COVERAGE = 0.5  # of the scored rows, for a naive signal to be compared: on those that both have
@@ -31,7 +37,7 @@ IN_BARS = {  # what naive signals are called where bars are no days
 }
 
 
-def evidence_of(run: Recording) -> Evidence:
+def evidence_of(run: Recording) -> RunArtifacts:
     """Everything that the report of a run is computed from.
 
     Raises:
@@ -46,21 +52,21 @@ def evidence_of(run: Recording) -> Evidence:
     naive, scarce = _naive(run, market, keys)
     own = OWN if run.line == "score" else f"{OWN} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
-    horizons = sorted({*DECAY, run.hold})
+    horizons = sorted({*DECAY_HORIZONS, run.hold})
     labels = pd.DataFrame({h: market.at(market.earned(h, run.price), keys) for h in horizons})
     paths, provenance = _forecasts(run, market)
     exposures = price_exposures(market.closes, market.amounts)
     sampled = run.settings is None or run.settings.samples > 0
-    known = {} if provenance is None else describe(provenance, sampled)
+    known = {} if provenance is None else provenance_table(provenance, sampled)
     code = f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}"
-    return Evidence(
-        about=About(
+    return RunArtifacts(
+        metadata=RunMetadata(
             title=run.title,
             hold=run.hold,
             bars_between=run.every,
             trials=run.trials,
-            described={**run.described, **known, "code": code},
-            ledger=_ledger(run, keys, labels[run.hold]),
+            settings={**run.described, **known, "code": code},
+            sample_counts=_ledger(run, keys, labels[run.hold]),
             warnings=(
                 *([run.notice] if run.notice else []),
                 *run.remarks,
@@ -89,10 +95,10 @@ def _outlooks(run: Recording) -> pd.DataFrame | None:
         return run.outlooks
     if not run.forecasts or not len(run.outlooks):
         return None
-    stored = StoredForecasts(Path(run.forecasts))
-    post = _postprocessing(run, stored, stored.dates)
-    parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.keys) for forecast in stored]
-    known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
+    forecast_set = ForecastSet(Path(run.forecasts))
+    post = _postprocessing(run, forecast_set, forecast_set.dates)
+    parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.keys) for forecast in forecast_set]
+    known = {"level": run.level, "horizon": forecast_set.settings.spec.horizon}
     return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
 
 
@@ -119,31 +125,31 @@ def _ledger(run: Recording, keys: pd.MultiIndex, label: pd.Series) -> dict[str, 
 
 def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provenance | None]:
     """What is kept of the forecasts, where they are still to be had; and what made them, where that is known."""
-    stored = _stored(run)
+    forecast_set = _stored(run)
     made = run.made[run.made.isin(run.panel.index)]
-    if stored is None:
+    if forecast_set is None:
         if run.settings is None:
             return None, None
         return None, run.settings.predictor().provenance(run.settings.sampling(), "")
-    provenance, horizon = stored.recipe.provenance, stored.recipe.spec.horizon
-    dates = stored.dates.intersection(pd.DatetimeIndex(made.get_level_values("datetime")).unique())
+    provenance, horizon = forecast_set.settings.provenance, forecast_set.settings.spec.horizon
+    dates = forecast_set.dates.intersection(pd.DatetimeIndex(made.get_level_values("datetime")).unique())
     if horizon < 2 or not len(dates):
         return None, provenance
-    horizons = [h for h in DISTRIBUTION if h < horizon]
+    horizons = [h for h in SCORING_HORIZONS if h < horizon]
     if horizon - 1 > 1.5 * horizons[-1]:
         horizons.append(horizon - 1)  # as far as the paths reach: a signal trades a bar later
     said: list[pd.DataFrame] = []
-    post = _postprocessing(run, stored, dates)
-    forecasts = _read(stored, dates, made, run, post, said)
+    post = _postprocessing(run, forecast_set, dates)
+    forecasts = _read(forecast_set, dates, made, run, post, said)
     hold = min(run.hold, horizon - 1)
     paths, provenance = keep_paths(forecasts, market, horizons, hold, run.price, post=post)
     return replace(paths, by_samples=pd.concat(said).sort_index()) if said else paths, provenance
 
 
-def _stored(run: Recording) -> StoredForecasts | None:
+def _stored(run: Recording) -> ForecastSet | None:
     """The folder that the run's forecasts are in."""
     if run.forecasts:
-        return StoredForecasts(Path(run.forecasts))
+        return ForecastSet(Path(run.forecasts))
     settings = run.settings
     if settings is None or settings.store is None or settings.samples == 0:
         return None
@@ -159,15 +165,15 @@ def _calibration_warnings(run: Recording, keys: pd.MultiIndex) -> list[str]:
     return run.settings.postprocessing().warnings(keys.get_level_values("datetime").min())
 
 
-def _postprocessing(run: Recording, stored: StoredForecasts, dates: pd.DatetimeIndex) -> Postprocessing:
+def _postprocessing(run: Recording, forecast_set: ForecastSet, dates: pd.DatetimeIndex) -> Postprocessing:
     """What was done to the paths that the run read."""
     options = PathOptions() if run.settings is None else run.settings.options
-    known, first = stored.recipe.provenance, stored.read(dates[0])
+    known, first = forecast_set.settings.provenance, forecast_set.read(dates[0])
     return options.resolve(own_calibration(known.model), known, first.horizon, first.spacing)
 
 
 def _read(
-    stored: StoredForecasts,
+    forecast_set: ForecastSet,
     dates: pd.DatetimeIndex,
     made: pd.MultiIndex,
     run: Recording,
@@ -177,7 +183,7 @@ def _read(
     """The run's own forecasts as sampled, by date; what the line says of the first k paths is put in `said`."""
     by_head = run.line == "score" and run.settings is not None and run.settings.choice(run.daily).heads
     for date in dates:
-        whole = stored.read(date)
+        whole = forecast_set.read(date)
         own = np.asarray(whole.keys.isin(made))
         if not own.any():
             continue

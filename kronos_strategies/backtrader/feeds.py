@@ -11,7 +11,7 @@ from kronos.calibration import own_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.backtrader.bars import EARLIEST, told_apart
 from kronos_strategies.backtrader.outlook import COLUMNS, LINES, lines, outlooks
-from kronos_strategies.store import StoredForecasts
+from kronos_strategies.store import ForecastSet
 
 
 class ForecastData(bt.feeds.PandasData):
@@ -31,7 +31,7 @@ class ForecastData(bt.feeds.PandasData):
 READ = PathOptions()
 
 
-def read_forecasts(stored: StoredForecasts, level: float = 0.9, options: PathOptions = READ) -> pd.DataFrame:
+def read_forecasts(stored: ForecastSet, level: float = 0.9, options: PathOptions = READ) -> pd.DataFrame:
     """The lines of every stored forecast; reads each path, so once a process will do.
 
     Args:
@@ -45,9 +45,9 @@ def read_forecasts(stored: StoredForecasts, level: float = 0.9, options: PathOpt
 
     Raises:
         ValueError: nothing is stored, or the calibration that was named does not fit.
-        DamagedFileError: a file is not what was written.
+        CorruptFileError: a file is not what was written.
     """
-    known, parts, post = stored.recipe.provenance, [], None
+    known, parts, post = stored.settings.provenance, [], None
     for sampled in stored:
         if post is None:
             own = own_calibration(known.model)

@@ -19,9 +19,9 @@ from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimise import one_thread_after_fork
 from kronos_strategies.backtrader.outlook import ENDS, SCORE, outlooks
-from kronos_strategies.forecasting import stream
+from kronos_strategies.forecasting import iter_forecasts
 from kronos_strategies.heads.selection import HeadReader, ScoreChoice, ScoreUse, choose_score, load_readers
-from kronos_strategies.progress import ProgressReport, part_of, silent
+from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class ForecastSettings:
         self,
         windows: Windows,
         names: tuple[str, ...],
-        progress: ProgressReport = silent,
+        progress: ProgressReport = no_progress,
         daily: np.ndarray | None = None,
     ) -> np.ndarray:
         """Forecast what neither the memory nor the store has.
@@ -163,7 +163,7 @@ class ForecastSettings:
             return np.concatenate([self._outlooks(forecast) for forecast in filled])
 
         def compute(missing: Windows, report: Callable[[int], None]) -> np.ndarray:
-            parts = stream(predictor, missing, sampling, lambda done, _: report(done))
+            parts = iter_forecasts(predictor, missing, sampling, lambda done, _: report(done))
             return np.concatenate([self._outlooks(forecast) for forecast in parts])
 
         post = self.postprocessing()
@@ -181,7 +181,7 @@ class ForecastSettings:
         known = predictor.provenance(self.sampling(), "")
         reads = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
         key = reads if known.weights_sha256 else None
-        return _remembered(key, windows, lambda missing, _: head(predictor.embed(missing)), silent)
+        return _remembered(key, windows, lambda missing, _: head(predictor.embed(missing)), no_progress)
 
     def _readers(self) -> list[HeadReader]:
         one_thread_after_fork()
@@ -244,7 +244,7 @@ def _remembered(
     known = int((~missing).sum())
     progress(known, len(windows))
     if missing.any():
-        report = part_of(progress, known, len(windows))
+        report = offset_progress(progress, known, len(windows))
         new = [digest for digest, due in zip(digests, missing, strict=True) if due]
         memory.update(zip(new, compute(windows[missing], report), strict=True))
     found = np.array([memory[digest] for digest in digests])

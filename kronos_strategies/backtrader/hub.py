@@ -21,7 +21,7 @@ from kronos_strategies.backtrader.outlook import ENDS, LINES, lines
 from kronos_strategies.backtrader.seat import Schedule, Seat
 from kronos_strategies.backtrader.tape import LoadedFeed
 from kronos_strategies.backtrader.zones import check_zone
-from kronos_strategies.progress import ProgressReport, progress_bar, silent
+from kronos_strategies.progress import ProgressReport, no_progress, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Group:
             feed = seat.running
             future = feed.future(self.settings.horizon)
             cuts.append(Cut(seat.name, feed.values, feed.times, last, future, feed.daily))
-        for seat, own in zip(due, self._forecast(cuts, silent), strict=True):
+        for seat, own in zip(due, self._forecast(cuts, no_progress), strict=True):
             seat.take({level: values[0] for level, values in own.items()})
 
     def _forecast(self, cuts: Sequence[Cut], progress: ProgressReport) -> Iterator[dict[float, np.ndarray]]:

@@ -21,7 +21,7 @@ from kronos_strategies.portfolio import PortfolioRules, target_weights
 log = logging.getLogger(__name__)
 
 RULES = {field.name: field.default for field in fields(PortfolioRules)} | {
-    "by": "score",
+    "rank_by": "score",
     "topk": 10,
 }
 
@@ -56,7 +56,7 @@ class KronosRankStrategy(bt.Strategy):
         ended_after: bars of its peers after which a feed without any counts as ended. One without peers ends after
             as many bars of any feeds of its length, but not before that many days, 14 at most.
         haircut: part of the last close, in [0, 1), that is lost in selling an ended feed.
-        by, topk, hysteresis, side, ...: the fields of `PortfolioRules`, here ranking by score.
+        rank_by, topk, rank_buffer, side, ...: the fields of `PortfolioRules`, here ranking by score.
 
     Raises:
         ValueError: rules that make no book, lines that they miss, or feeds without names of their own.
@@ -87,7 +87,7 @@ class KronosRankStrategy(bt.Strategy):
 
         None leaves the feed out of the ranking, a benchmark for one.
         """
-        if self.rules.by in data.getlinealiases():
+        if self.rules.rank_by in data.getlinealiases():
             return data
         forecast = {name: getattr(self.p, name) for name, _ in FORECAST}
         return KronosIndicator(data, **forecast)  # type: ignore[call-arg]  # Backtrader's metaclass takes them
@@ -164,7 +164,7 @@ class KronosRankStrategy(bt.Strategy):
 
     def _rebalance(self) -> None:
         signals, equity = self._signals(), self._equity()
-        if not np.isfinite(signals[self.rules.by].to_numpy()).any() or equity <= 0:
+        if not np.isfinite(signals[self.rules.rank_by].to_numpy()).any() or equity <= 0:
             return
         self._rebalanced = dict(self._activity.rounds)
         held = {
@@ -256,9 +256,9 @@ class KronosRankStrategy(bt.Strategy):
                 "cerebro.adddata(data, name='AAPL')."
             )
         for data, own in self.signal_lines.items():
-            if self.rules.by not in own.getlinealiases():
+            if self.rules.rank_by not in own.getlinealiases():
                 raise ValueError(
-                    f"The signals of {data._name!r} have no line {self.rules.by!r} to rank by; they have "
+                    f"The signals of {data._name!r} have no line {self.rules.rank_by!r} to rank by; they have "
                     f"{', '.join(own.getlinealiases())}."
                 )
         for name in ("every", "ended_after"):

@@ -30,7 +30,7 @@ from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 
 if TYPE_CHECKING:
     from kronos_strategies.report.report import Report
-    from kronos_strategies.run_artifacts import Evidence
+    from kronos_strategies.run_artifacts import RunArtifacts
 
 
 class KronosTearSheet(bt.Analyzer):
@@ -54,7 +54,7 @@ class KronosTearSheet(bt.Analyzer):
         trials: settings that were tried before this one was chosen, itself counted.
         title: of the report; "" for the strategy's name.
         notice: a sentence that a reader must see, e.g. that the market is simulated.
-        forecasts: folder of the `StoredForecasts` that `ForecastData` feeds brought along.
+        forecasts: folder of the `ForecastSet` that `ForecastData` feeds brought along.
         min_names: a rebalance that ranks fewer feeds has no coefficient.
 
     Raises:
@@ -161,7 +161,7 @@ class KronosTearSheet(bt.Analyzer):
         return self._recording.trades
 
     @cached_property
-    def evidence(self) -> Evidence:
+    def evidence(self) -> RunArtifacts:
         """Everything that the report is computed from, once the run is over.
 
         Raises:
@@ -180,7 +180,7 @@ class KronosTearSheet(bt.Analyzer):
         """
         from kronos_strategies.report.build import report_on
 
-        return report_on(self.evidence)
+        return report_on(self.artifacts)
 
     def report(self, folder: str | Path) -> list[Path]:
         """Write the report into `folder`: report.html first, metrics.json, CSVs, and the evidence beside them.
@@ -191,7 +191,7 @@ class KronosTearSheet(bt.Analyzer):
             ValueError: no feed ever had a score.
         """
         written = self.summary.save(Path(folder))
-        return [*written, self.evidence.write(Path(folder) / "evidence")]
+        return [*written, self.artifacts.write(Path(folder) / "artifacts")]
 
     def get_analysis(self) -> dict[str, float]:
         """The figures of the book and of its trades, by their names in metrics.json; computed once."""

@@ -47,24 +47,24 @@ class Spread(NamedTuple):
     deviation: np.ndarray  # (N, S) from the mean
     distance: np.ndarray  # (N,) e G
     ratio: np.ndarray  # (N,)
-    came: np.ndarray  # (N,)
+    realized: np.ndarray  # (N,)
 
     @classmethod
-    def of(cls, returns: np.ndarray, ratio: np.ndarray, came: np.ndarray) -> Spread:
+    def of(cls, returns: np.ndarray, ratio: np.ndarray, realized: np.ndarray) -> Spread:
         """From (N, S) log returns; rows without an outcome are left out."""
-        rows = np.isfinite(came)
+        rows = np.isfinite(realized)
         returns = returns[rows].astype(np.float64)
         samples = returns.shape[1]
         mean = returns.mean(axis=1)
         weights = 2 * np.arange(1, samples + 1) - samples - 1
         distance = np.sort(returns, axis=1) @ weights / samples**2
         fair = samples / (samples - 1) if samples > 1 else 1.0
-        return cls(mean, returns - mean[:, None], distance * (1 + fair) / 2, ratio[rows], came[rows])
+        return cls(mean, returns - mean[:, None], distance * (1 + fair) / 2, ratio[rows], realized[rows])
 
     def crps(self, move: np.ndarray) -> tuple[float, np.ndarray]:
         """Mean score, and its gradient by location, spread and trailing."""
         factor = np.exp(move[1] + move[2] * self.ratio)
-        off = move[0] * self.mean[:, None] + factor[:, None] * self.deviation - self.came[:, None]
+        off = move[0] * self.mean[:, None] + factor[:, None] * self.deviation - self.realized[:, None]
         sign = np.sign(off)
         by_factor = (sign * self.deviation).mean(axis=1) - self.distance
         score = np.abs(off).mean(axis=1) - factor * self.distance
@@ -82,7 +82,7 @@ def fit_move(spread: Spread, prior: Move, strength: float, trailing: bool = True
         strength: by which share the loss grows where one of the three is 1 off the prior.
         trailing: whether trailing volatility may be weighed; else its weight is the prior's.
     """
-    if not len(spread.came):
+    if not len(spread.realized):
         return prior
     start, at = np.array([max(prior.location, 0.5), *prior[1:]]), np.array(prior)
     unit = spread.crps(start)[0]
@@ -103,15 +103,15 @@ RATE = 0.01  # a date that held nothing raises the level by so much of it
 CHUNKS = 60  # of dates, between which the factor stays: more would cost time and change little
 
 
-def conformity(returns: np.ndarray, came: np.ndarray, level: float) -> np.ndarray:
+def conformity(returns: np.ndarray, realized: np.ndarray, level: float) -> np.ndarray:
     """(N,) factors by which the band at `level` of (N, S) log returns just holds the outcome; NaN without one."""
     low, high = band_ends(returns, level)
     middle = np.median(returns, axis=1)
     below, above = np.maximum(middle - low, 0), np.maximum(high - middle, 0)
-    off = came - middle
+    off = realized - middle
     width = np.where(off < 0, below, above)
     far = np.where(off == 0, 0.0, np.inf)
-    return np.where(np.isfinite(came), np.divide(np.abs(off), width, out=far, where=width > 0), np.nan)
+    return np.where(np.isfinite(realized), np.divide(np.abs(off), width, out=far, where=width > 0), np.nan)
 
 
 def conformal_factor(scores: np.ndarray, level: float) -> float:

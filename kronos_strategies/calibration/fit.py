@@ -24,7 +24,7 @@ from kronos_strategies.calibration.estimators import (
 from kronos_strategies.calibration.past_forecasts import PastForecasts, before_and_after, split
 from kronos_strategies.evaluation.distribution.calibration import samples_for
 from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.progress import ProgressReport, silent
+from kronos_strategies.progress import ProgressReport, no_progress
 
 LEVELS = (0.5, 0.8, 0.9)  # of bands
 MIN_DATES = 8  # that one outcome does not span: of fewer, luck would be all that is fitted
@@ -99,7 +99,7 @@ def calibrate(
     every: int | None = None,
     groups: Groups = (),
     hold_back: pd.Timestamp | None = None,
-    progress: ProgressReport = silent,
+    progress: ProgressReport = no_progress,
 ) -> Calibration:
     """Fit a calibration, and hold a part of the past back to show what such a fit is worth.
 
@@ -199,11 +199,11 @@ def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: Moves | None) -> Mo
     """Moves of all steps; those of a group start from the pool's."""
     steps = []
     for h in range(past.horizon):
-        rows = np.isfinite(past.came[:, h])
+        rows = np.isfinite(past.realized[:, h])
         dates = max(1, past.dates[rows].nunique() // past.spans(h + 1))
         prior = AS_SAMPLED if pool is None else Move(pool.location[h], pool.spread[h], pool.trailing[h])
         strength = (POOL_STRENGTH if pool is None else GROUP_STRENGTH) / dates
-        spread = Spread.of(past.returns[:, :, h], ratio[:, h], past.came[:, h])
+        spread = Spread.of(past.returns[:, :, h], ratio[:, h], past.realized[:, h])
         steps.append(fit_move(spread, prior, strength, trailing=pool is None))
     location, width, trailing = zip(*steps, strict=True)
     return Moves(location, width, trailing)
@@ -240,8 +240,8 @@ def _fewer_paths(past: PastForecasts) -> dict[int, tuple[float, ...]]:
 def _band(past: PastForecasts, moved: np.ndarray, level: float, rate: float) -> tuple[float, ...]:
     dates, factors = past.dates.to_numpy("datetime64[ns]"), []
     for h in range(past.horizon):
-        rows = np.isfinite(past.came[:, h])
-        scores = conformity(moved[rows, :, h], past.came[rows, h], level)
+        rows = np.isfinite(past.realized[:, h])
+        scores = conformity(moved[rows, :, h], past.realized[rows, h], level)
         asked = adapted_level(scores, dates[rows], past.known[rows, h], level, rate) if rate else level
         factors.append(conformal_factor(scores, asked))
     return tuple(factors)

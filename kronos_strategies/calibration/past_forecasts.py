@@ -41,7 +41,7 @@ class PastForecasts:
     """
 
     returns: np.ndarray
-    came: np.ndarray
+    realized: np.ndarray
     known: np.ndarray
     trailing: np.ndarray
     keys: pd.MultiIndex
@@ -76,7 +76,7 @@ class PastForecasts:
         """As it was known at the close of `date`: later outcomes are NaN, windows without any are left out."""
         known = self.known <= np.datetime64(date, "ns")  # NaT is not
         rows = np.asarray(known.any(axis=1))
-        return replace(self[rows], came=np.where(known, self.came, np.nan)[rows])
+        return replace(self[rows], realized=np.where(known, self.realized, np.nan)[rows])
 
     def between(self, start: pd.Timestamp | None, end: pd.Timestamp | None) -> PastForecasts:
         """Those dated from `start` to `end`."""
@@ -120,18 +120,18 @@ def collect(
         parts.append(_outcomes(forecast, market, moved))
     if first is None:
         raise ValueError("There are no forecasts to calibrate by. Fill a store with `kronos forecast`.")
-    returns, came, known, trailing = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    returns, realized, known, trailing = (np.concatenate([part[i] for part in parts]) for i in range(4))
     keys = parts[0][4].append([part[4] for part in parts[1:]])
     steps = np.diff(market.calendar.get_indexer(pd.DatetimeIndex(keys.get_level_values("datetime")).unique()))
     between = int(steps.min()) if len(steps) else first.horizon
-    return PastForecasts(returns, came, known, trailing, keys, between, first.spacing, first.provenance)
+    return PastForecasts(returns, realized, known, trailing, keys, between, first.spacing, first.provenance)
 
 
 def _outcomes(
     forecast: Forecast, market: Market, moved: list[pd.DataFrame]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, pd.MultiIndex]:
     n, horizon = forecast.timestamps.shape
-    came = (
+    realized = (
         np.column_stack([market.at(wide, forecast.keys) for wide in moved]) if n else np.empty((0, horizon))
     )
     at = market.calendar.get_indexer(pd.DatetimeIndex(forecast.keys.get_level_values("datetime")))
@@ -139,7 +139,7 @@ def _outcomes(
     times = market.calendar.to_numpy("datetime64[ns]")
     known = np.where(ends < len(times), times[np.minimum(ends, len(times) - 1)], np.datetime64("NaT", "ns"))
     trailing = np.full(n, np.nan) if forecast.trailing_volatility is None else forecast.trailing_volatility
-    return forecast.log_returns().astype(np.float32), came, known, trailing.astype(float), forecast.keys
+    return forecast.log_returns().astype(np.float32), realized, known, trailing.astype(float), forecast.keys
 
 
 HELD_BACK = 0.3  # of the dates, the last ones
@@ -174,16 +174,16 @@ def before_and_after(
     dates = past.dates
     rows = []
     for step in sorted({step for step in STEPS if step <= past.horizon} | {past.horizon}):
-        came = np.where(volatility > 0, past.came[:, step - 1], np.nan)  # that all have
+        realized = np.where(volatility > 0, past.realized[:, step - 1], np.nan)  # that all have
         factors = {level: calibration.band_factors(level, past.keys, step)[:, -1] for level in levels}
         found = {
-            RAW: _scores(past.returns[:, :, step - 1], came, dict.fromkeys(levels, 1.0)),
-            CALIBRATED: _scores(moved[:, :, step - 1], came, factors),
-            RANDOM_WALK: score_normal(volatility * np.sqrt(step), came, levels),
+            RAW: _scores(past.returns[:, :, step - 1], realized, dict.fromkeys(levels, 1.0)),
+            CALIBRATED: _scores(moved[:, :, step - 1], realized, factors),
+            RANDOM_WALK: score_normal(volatility * np.sqrt(step), realized, levels),
         }
         fair = ShrunkWalk.fit(market, step, pd.Timestamp(dates[0]))
         if fair is not None:
-            found[SHRUNK_WALK] = score_shape(fair.deviation(volatility), fair.shape, came, levels)
+            found[SHRUNK_WALK] = score_shape(fair.deviation(volatility), fair.shape, realized, levels)
         walk = found[RANDOM_WALK]["crps"].groupby(np.asarray(dates)).mean().mean()
         rows += [
             {"horizon": step, "forecast": name, **_row(each, dates, walk)} for name, each in found.items()
@@ -192,18 +192,18 @@ def before_and_after(
 
 
 def _scores(
-    returns: np.ndarray, came: np.ndarray, factors: dict[float, np.ndarray] | dict[float, float]
+    returns: np.ndarray, realized: np.ndarray, factors: dict[float, np.ndarray] | dict[float, float]
 ) -> pd.DataFrame:
     columns = {
-        "crps": fair_crps(returns, came) if returns.shape[1] > 1 else np.abs(returns[:, 0] - came),
-        "ensemble_crps": ensemble_crps(returns, came),
-        "pit": pit(returns, came),
+        "crps": fair_crps(returns, realized) if returns.shape[1] > 1 else np.abs(returns[:, 0] - realized),
+        "ensemble_crps": ensemble_crps(returns, realized),
+        "pit": pit(returns, realized),
     }
     for level, factor in factors.items():
         if returns.shape[1] >= samples_for(level):
             low, high = band_ends(returns, level, factor)
-            within = ((low <= came) & (came <= high)).astype(float)
-            columns[band(level)] = np.where(np.isfinite(came), within, np.nan)
+            within = ((low <= realized) & (realized <= high)).astype(float)
+            columns[band(level)] = np.where(np.isfinite(realized), within, np.nan)
     return pd.DataFrame(columns)
 
 

@@ -21,7 +21,7 @@ HOLD = 5  # bars that the score of bare forecasts holds, as in configs/kronos_cs
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from kronos_strategies.comparison_inputs import Contender
+    from kronos_strategies.comparison_inputs import ComparisonInput
     from kronos_strategies.evaluation.versions.comparison import Comparison
     from kronos_strategies.evaluation.versions.gate import GateResult
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def compare(
     *runs: str,
     labels: Path | None = None,
-    horizon: int | None = None,
+    label_horizon: int | None = None,
     baseline: str | None = None,
     gate: list[str] | None = None,
     html: Path | None = None,
@@ -53,7 +53,7 @@ def compare(
             scores by (datetime, instrument). NAME=RUN gives it a name.
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
             as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
-        horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
+        label_horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
             runs when omitted, 5 for forecasts as in `qrun`, 1 for files. Runs that hold for different times need
             one: 1, 2, 3, 5, 10, 20 or that of a run.
         baseline: version that the others are held against; the first one when omitted.
@@ -67,18 +67,18 @@ def compare(
             file of `kronos calibrate`. Runs of `qrun` keep theirs.
         tracking: MLflow store of the runs.
     """
-    from kronos_strategies.comparison_inputs import common_horizon, hold_against
+    from kronos_strategies.comparison_inputs import common_horizon, compare_inputs
     from kronos_strategies.evaluation.versions.files import read_labels
     from kronos_strategies.evaluation.versions.gate import Gate, UntestableError, check_gate
 
     gates = [Gate.parse(text) for text in gate or ()]
-    if horizon is not None and horizon < 1:
-        raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
-    contenders = _contenders(runs, tracking, data, horizon or HOLD, calibration)
-    chosen = _name(baseline, runs, [contender.version.name for contender in contenders])
-    span = common_horizon(contenders, horizon)
+    if label_horizon is not None and label_horizon < 1:
+        raise ValueError(f"label_horizon={label_horizon}: a label spans at least 1 bar.")
+    candidates = _read_inputs(runs, tracking, data, label_horizon or HOLD, calibration)
+    chosen = _name(baseline, runs, [candidate.version.name for candidate in candidates])
+    span = common_horizon(candidates, label_horizon)
     returns = read_labels(labels, span) if labels else None
-    comparison = hold_against(contenders, returns, span, chosen)
+    comparison = compare_inputs(candidates, returns, span, chosen)
     results, untested = [], None
     try:
         results = [result for each in gates for result in check_gate(each, comparison)]
@@ -92,26 +92,26 @@ def compare(
         sys.exit(1)
 
 
-def _contenders(
+def _read_inputs(
     runs: Sequence[str], tracking: str, data: Path | None, hold: int, calibration: str
-) -> list[Contender]:
+) -> list[ComparisonInput]:
     """What the arguments mean."""
     from kronos.postprocessing import PathOptions
-    from kronos_strategies.comparison_inputs import find_contender
+    from kronos_strategies.comparison_inputs import load_input
 
     options = PathOptions(calibration)
     if len(runs) < 2:
         raise ValueError(
             f"{len(runs)} version(s) make no comparison. Give two or more runs or files of scores."
         )
-    contenders = [find_contender(run, tracking, data, hold, options) for run in runs]
-    names = [contender.version.name for contender in contenders]
+    candidates = [load_input(run, tracking, data, hold, options) for run in runs]
+    names = [candidate.version.name for candidate in candidates]
     if twice := [name for name in names if names.count(name) > 1]:
         same = [run for run, name in zip(runs, names, strict=True) if name == twice[0]]
         raise ValueError(
             f"{' and '.join(same)} would both be called '{twice[0]}'. Name one yourself: NAME={same[-1]}."
         )
-    return contenders
+    return candidates
 
 
 def _name(baseline: str | None, runs: Sequence[str], names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from kronos_strategies.cli.common import (
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
-    from kronos_strategies.store import Filled
+    from kronos_strategies.store import FillResult
 
 # What configs/kronos_csi300.yaml does without being told.
 DEFAULTS = {
@@ -58,7 +58,7 @@ def forecast(
     tokenizer: str | None = None,
     revision: str | None = None,
     samples: int = 10,
-    T: Annotated[float | None, Parameter(name="--T")] = None,
+    temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
     seed: int = 0,
@@ -90,7 +90,7 @@ def forecast(
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
         samples: paths a window; 0 samples nothing and computes the return head alone.
-        T: temperature; 0 takes the most likely token. T, top_p and top_k are as suits the checkpoint when omitted.
+        temperature: 0 takes the most likely token. temperature, top_p and top_k are as suits the checkpoint when omitted.
         top_p: nucleus that is sampled from.
         top_k: keep the k most likely tokens; 0 is off.
         seed: of the draws.
@@ -112,7 +112,7 @@ def forecast(
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names, load_readers
     from kronos_strategies.qlib.checks import check_lookback, check_market, check_span, last_tradable
-    from kronos_strategies.qlib.data_access import member_windows, use_source
+    from kronos_strategies.qlib.data_access import init_qlib, member_windows
     from kronos_strategies.qlib.tracking import forecast_run
     from kronos_strategies.store import ForecastStore, WindowSpec
 
@@ -128,9 +128,9 @@ def forecast(
         raise ValueError(
             f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or name --heads."
         )
-    sampling = predictor.sampling.replaced(samples or 1, T, top_p, top_k, seed)
+    sampling = predictor.sampling.replaced(samples or 1, temperature, top_p, top_k, seed)
     bars = data or default_store()
-    notices = use_source(bars, tracking)
+    store_warnings = init_qlib(bars, tracking)
     check_market(market)
     check_span("The span", Timestamp(start), Timestamp(end), "Give another --start and --end.")
     tradable = last_tradable(Timestamp(end))
@@ -164,7 +164,7 @@ def forecast(
         "KRONOS_PRECISION": precision,
         "KRONOS_WINDOW": window,
         "KRONOS_SAMPLES": samples,
-        "KRONOS_T": T,
+        "KRONOS_T": temperature,
         "KRONOS_TOP_P": top_p,
         "KRONOS_TOP_K": top_k,
         "KRONOS_SEED": seed,
@@ -181,19 +181,19 @@ def forecast(
     changed = {k: str(v) for k, v in absolute_settings(settings).items() if v is not None}
     changed = {k: v for k, v in changed.items() if v != DEFAULTS.get(k)} | trade
     command = qrun_command(changed, config) if horizon > 1 and tradable >= Timestamp(start) else None
-    notices = [*notices, *choice.warnings]
+    store_warnings = [*store_warnings, *choice.warnings]
     if tradable < Timestamp(end):
-        notices.append(
+        store_warnings.append(
             f"Signals of the last bar trade on one that {bars} does not know of: a backtest ends by "
             f"{tradable:%Y-%m-%d}."
         )
     if filled is None:
-        _show_head(store, len(windows), choice.described, notices, command)
+        _show_head(store, len(windows), choice.described, store_warnings, command)
     else:
-        _show(filled, choice.described, notices, command)
+        _show(filled, choice.described, store_warnings, command)
 
 
-def _show_head(store: Path, windows: int, score: str, notices: list[str], command: str | None) -> None:
+def _show_head(store: Path, windows: int, score: str, store_warnings: list[str], command: str | None) -> None:
     """Print what was computed without sampling, and the command to run next."""
     table = Table(show_header=False)
     table.add_row("store", escape(str(store)))
@@ -201,17 +201,17 @@ def _show_head(store: Path, windows: int, score: str, notices: list[str], comman
     table.add_row("windows", f"{windows:,}")
     console = Console()
     console.print(table)
-    for remark in notices:
+    for remark in store_warnings:
         note(console, remark)
     if command is not None:
         show_next(console, command)
 
 
-def _show(filled: Filled, score: str, notices: list[str], command: str | None) -> None:
+def _show(filled: FillResult, score: str, store_warnings: list[str], command: str | None) -> None:
     """Print what became of each date, how fast, and the command to run next."""
     found, dates = filled.found, list(filled.digests)
     table = Table(show_header=False)
-    table.add_row("forecasts", escape(str(filled.stored.folder)))
+    table.add_row("forecasts", escape(str(filled.forecast_set.folder)))
     table.add_row("dates", f"{len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")
     table.add_row("already there", f"{len(found.present):,}")
     table.add_row("computed", f"{filled.computed:,}")
@@ -226,11 +226,11 @@ def _show(filled: Filled, score: str, notices: list[str], command: str | None) -
     if filled.windows:
         speed = filled.windows / filled.seconds
         table.add_row("speed", f"{speed:,.0f} windows/s, {filled.windows:,} in {filled.seconds:,.1f} s")
-    table.add_row("on disk", decimal(filled.stored.size))
+    table.add_row("on disk", decimal(filled.forecast_set.size))
     table.add_row("score", escape(score))
     console = Console()
     console.print(table)
-    for remark in notices:
+    for remark in store_warnings:
         note(console, remark)
     if command is not None:
         show_next(console, command)

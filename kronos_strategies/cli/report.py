@@ -14,31 +14,36 @@ def report(
     run: str,
     /,
     *,
-    beside: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    compare_with: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     to: Path | None = None,
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
     tracking: Tracking = TRACKING,
 ) -> None:
     """Write the report of a run: report.html, metrics.json and CSVs. Nothing is forecast or traded again.
 
-    For example: `kronos report 5c857f46 --beside 0b1d22f3 --to out/report`
+    For example: `kronos report 5c857f46 --compare-with 0b1d22f3 --to out/report`
 
     Args:
         run: its id or the beginning of it, as `qrun` and MLflow show it, the folder of an older report, or the
             folder of the artifacts of any Qlib run, or pred.pkl in it.
-        beside: other runs, which get a section that holds this one against them.
+        compare_with: other runs to compare with, in a section of their own.
         to: folder to write; report-RUN when omitted.
         data: Qlib store of the bars of a run by another Qlib model, where that is not on record.
         tracking: MLflow store of the runs.
     """
-    from kronos_strategies.comparison_inputs import find_contender, find_evidence, hold_against, of_evidence
+    from kronos_strategies.comparison_inputs import (
+        compare_inputs,
+        input_from_artifacts,
+        load_artifacts,
+        load_input,
+    )
     from kronos_strategies.report.build import report_on
     from kronos_strategies.report.terminal import show_report
 
-    evidence = find_evidence(run, tracking, data)
+    artifacts = load_artifacts(run, tracking, data)
     versions = None
-    if beside:
-        others = [find_contender(other, tracking, data, evidence.about.hold) for other in beside]
-        versions = hold_against([of_evidence(evidence, "this run"), *others])
-    made = report_on(evidence, versions)
+    if compare_with:
+        others = [load_input(other, tracking, data, artifacts.metadata.hold) for other in compare_with]
+        versions = compare_inputs([input_from_artifacts(artifacts, "this run"), *others])
+    made = report_on(artifacts, versions)
     show_report(made, made.save(to or Path(f"report-{Path(run).name}")))

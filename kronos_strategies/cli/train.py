@@ -78,7 +78,7 @@ def head(
     predictor = KronosPredictor.from_pretrained(checkpoint, tokenizer, revision, device, precision=precision)
     kept = ForecastStore.temporary() if store is None else ForecastStore(store)
     since = Timestamp(start or "1900-01-01")
-    notices: list[str] = []
+    store_warnings: list[str] = []
     if bars is not None:
         from kronos_strategies.heads.sources import fit_file
 
@@ -86,12 +86,12 @@ def head(
     else:
         from kronos_strategies.data.simulate import default_store
         from kronos_strategies.qlib.checks import check_market
-        from kronos_strategies.qlib.data_access import use_source
+        from kronos_strategies.qlib.data_access import init_qlib
         from kronos_strategies.qlib.head import SIMULATED, fit_members
 
-        notices = use_source(data or default_store())
+        store_warnings = init_qlib(data or default_store())
         check_market(market)
-        name = SIMULATED if any("SIMULATED" in notice for notice in notices) else market
+        name = SIMULATED if any("SIMULATED" in warning for warning in store_warnings) else market
         spec = WindowSpec(market, lookback, 1, lookback)
         fitted = fit_members(spec, since, settings, predictor, kept, name, every)
     fitted.save(output)
@@ -100,10 +100,10 @@ def head(
     )
     trade, config = trade_settings(data, market) if data is not None else ({}, "kronos_csi300.yaml")
     named = {name: str(value) for name, value in changed.items() if value is not None} | trade
-    _show(fitted, output, notices, qrun_command(named, config))
+    _show(fitted, output, store_warnings, qrun_command(named, config))
 
 
-def _show(fitted: ReturnHead, output: Path, notices: list[str], command: str) -> None:
+def _show(fitted: ReturnHead, output: Path, store_warnings: list[str], command: str) -> None:
     """Print what was fitted, what its validation says, and the command to run next."""
     info = fitted.info
     table = Table(show_header=False)
@@ -116,7 +116,7 @@ def _show(fitted: ReturnHead, output: Path, notices: list[str], command: str) ->
         table.add_row(name.replace("_", " "), f"{value:g}")
     console = Console()
     console.print(table)
-    for remark in notices:
+    for remark in store_warnings:
         note(console, remark)
     show_next(console, command)
 

@@ -224,7 +224,7 @@ def ensure_store(path: Path) -> Path:
     return path
 
 
-def store_notices(path: Path) -> list[str]:
+def data_warnings(path: Path) -> list[str]:
     """What whoever reads figures from the store at `path` must know, as far as its manifest tells."""
     if not (path / MANIFEST).is_file():
         return []

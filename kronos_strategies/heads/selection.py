@@ -14,7 +14,7 @@ from kronos.head import ReturnHead, find_head
 from kronos_strategies.forecasting import Embedder
 
 Score = Literal["auto", "head", "paths"]
-STURDY = (5, 10)  # horizons whose ranks are averaged where the holding is none of a head's
+DEFAULT_HORIZONS = (5, 10)  # horizons whose ranks are averaged where the holding is none of a head's
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ScoreChoice:
         shas = "+".join(head.sha256[:16] for head in self.heads)
         return f"head {shas} {'+'.join(map(str, self.horizons))}" if self.heads else "paths"
 
-    def seen_before(self, first: pd.Timestamp) -> list[str]:
+    def training_overlap_warnings(self, first: pd.Timestamp) -> list[str]:
         """A warning for each head that may have learned from the dates it is judged on, the first being `first`."""
         return [
             f"The return head {head.name} was trained until {head.info.trained_until}, so it knows of times after "
@@ -176,7 +176,7 @@ def _horizons(hold: int | None, common: Sequence[int]) -> tuple[int, ...]:
     if hold in common:
         assert hold is not None
         return (hold,)
-    return tuple(h for h in common if h in STURDY) or tuple(common)
+    return tuple(h for h in common if h in DEFAULT_HORIZONS) or tuple(common)
 
 
 def _strange_market(head: ReturnHead, market: str | None) -> list[str]:

@@ -16,19 +16,26 @@ from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_pa
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.heads.selection import ScoreChoice
-from kronos_strategies.progress import tracked
+from kronos_strategies.progress import track
 from kronos_strategies.qlib.data_access import (
     DAY,
     bars_per_year,
+    baseline_scores,
     equal_weight,
     future_returns,
     member_rows,
-    naive_scores,
     traded_bars,
 )
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.run_artifacts import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
+from kronos_strategies.run_artifacts import (
+    DECAY_HORIZONS,
+    SCORING_HORIZONS,
+    RunArtifacts,
+    RunMetadata,
+    provenance_table,
+    training_overlap_warnings,
+)
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
 
@@ -38,7 +45,7 @@ FEW_DATES = 100
 SETTLED_DATES = 120  # a membership that never changes over so many was chosen afterwards
 
 
-def evidence_of_run(
+def collect_artifacts(
     model: KronosModel,
     dataset: KronosDataset,
     signals: pd.DataFrame,
@@ -47,7 +54,7 @@ def evidence_of_run(
     held: Mapping[pd.Timestamp, Position] | None,
     trials: int,
     industries: pd.Series | None = None,
-) -> Evidence:
+) -> RunArtifacts:
     """Everything that the report of a run is computed from.
 
     Args:
@@ -63,8 +70,8 @@ def evidence_of_run(
     signals, label = _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)
     members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
-    market = market_of(keys, dataset.freq)
-    naive, scarce = common_naive(keys, dataset.freq)
+    market = read_price_panel(keys, dataset.freq)
+    baselines, left_out = comparable_baselines(keys, dataset.freq)
     result = None
     if traded is not None:
         equal = equal_weight(dataset.instruments, traded.index, dataset.freq)
@@ -73,29 +80,29 @@ def evidence_of_run(
     paths = _keep(model, dataset, market) if model.samples else None
     known = model.provenance
     assert known is not None  # it has just scored
-    return Evidence(
-        about=About(
+    return RunArtifacts(
+        metadata=RunMetadata(
             title=f"Kronos on {dataset.market}",
             hold=dataset.hold,
             bars_between=1,
             trials=trials,
-            described=_describe(model, dataset, known, choice),
-            ledger=ledger_of(members, keys, label),
+            settings=_describe(model, dataset, known, choice),
+            sample_counts=count_samples(members, keys, label),
             warnings=(
-                *dataset.notices,
+                *dataset.store_warnings,
                 *choice.warnings,
-                *seen_before(known, members.get_level_values("datetime").min()),
+                *training_overlap_warnings(known, members.get_level_values("datetime").min()),
                 *model.postprocessing.warnings(members.get_level_values("datetime").min()),
-                *choice.seen_before(members.get_level_values("datetime").min()),
-                *cautions(members),
-                *(crowded(result, members) if result is not None else ()),
-                *scarce,
+                *choice.training_overlap_warnings(members.get_level_values("datetime").min()),
+                *universe_warnings(members),
+                *(breadth_warnings(result, members) if result is not None else ()),
+                *left_out,
             ),
             bars_per_year=bars_per_year(dataset.freq)[0] if result is None else result.bars_per_year,
         ),
-        scores=pd.DataFrame({OWN: signals["score"], **naive}),
+        scores=pd.DataFrame({OWN: signals["score"], **baselines}),
         labels=_labels(market, keys, label, dataset),
-        exposures=exposures_of(market, keys, industries),
+        exposures=exposures_for(market, keys, industries),
         market=market,
         paths=paths,
         provenance=known,
@@ -106,12 +113,12 @@ def evidence_of_run(
 def _keep(model: KronosModel, dataset: KronosDataset, market: Market) -> PathBook:
     """What is kept of the run's paths."""
     forecasts = model.forecasts(dataset.windows("test"), dataset.spec)
-    horizons = [h for h in DISTRIBUTION if h < dataset.spec.horizon]
-    shown = tracked(forecasts, "evaluate", "dates")
+    horizons = [h for h in SCORING_HORIZONS if h < dataset.spec.horizon]
+    shown = track(forecasts, "evaluate", "dates")
     return keep_paths(shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing)[0]
 
 
-def market_of(keys: pd.MultiIndex, freq: str = DAY) -> Market:
+def read_price_panel(keys: pd.MultiIndex, freq: str = DAY) -> Market:
     """All bars that the store has of the names in `keys`; later ones too, for what came after a forecast."""
     names = sorted(keys.get_level_values("instrument").unique())
     bars = traded_bars(names, None, freq)
@@ -123,15 +130,15 @@ def _by_date(rows: Rows) -> Rows:
     return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
 
 
-def common_naive(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Series], list[str]]:
+def comparable_baselines(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Series], list[str]]:
     """Naive scores of the rows, and sentences on those that are left out because they lack bars."""
-    naive = naive_scores(keys, freq)
-    scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
-    kept = {name: score for name, score in naive.items() if name not in scarce}
-    return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce]
+    baselines = baseline_scores(keys, freq)
+    left_out = [name for name, score in baselines.items() if score.notna().mean() < MIN_COVERAGE]
+    kept = {name: score for name, score in baselines.items() if name not in left_out}
+    return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in left_out]
 
 
-def exposures_of(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+def exposures_for(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
     """What scores of the rows may load on, known at the same close."""
     wide = price_exposures(market.closes, market.amounts)
     columns = {name: market.at(values, keys) for name, values in wide.items()}
@@ -143,7 +150,7 @@ def exposures_of(market: Market, keys: pd.MultiIndex, industries: pd.Series | No
 
 def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset) -> pd.DataFrame:
     """Returns over several horizons; of the run's own, Qlib's label."""
-    horizons = sorted({*DECAY, dataset.hold})
+    horizons = sorted({*DECAY_HORIZONS, dataset.hold})
     if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
         columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
     else:
@@ -151,7 +158,7 @@ def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: Kron
     return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
 
 
-def ledger_of(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
+def count_samples(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
     """Rows by reason, from the members' rows to those compared."""
     scored, labelled = members.isin(scored_keys), label.reindex(members).notna().to_numpy()
     return {
@@ -173,14 +180,14 @@ def _describe(
         "label": f"{dataset.deal_price}(t+{1 + dataset.hold}) / {dataset.deal_price}(t+1) - 1",
         "lookback": f"{dataset.spec.lookback} traded bars",
         "horizon": f"{dataset.spec.horizon} bars",
-        **describe(known, sampled=model.samples > 0),
+        **provenance_table(known, sampled=model.samples > 0),
         **({"calibration": model.postprocessing.reason} if model.samples else {}),
         **({"forecast store": model.store} if model.store else {}),
         "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
     }
 
 
-def cautions(members: pd.Index) -> list[str]:
+def universe_warnings(members: pd.Index) -> list[str]:
     """What the dates and names of a run must be read with."""
     by_date = members.to_frame(index=False).groupby("datetime")["instrument"]
     found = []
@@ -195,7 +202,7 @@ def cautions(members: pd.Index) -> list[str]:
     return found
 
 
-def crowded(result: BacktestResult, members: pd.Index) -> list[str]:
+def breadth_warnings(result: BacktestResult, members: pd.Index) -> list[str]:
     """A book of nearly everything has nothing to choose from."""
     most, names = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
     if most <= names / 2:

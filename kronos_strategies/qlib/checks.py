@@ -23,7 +23,7 @@ from kronos_strategies.qlib.data_access import (
     Config,
     check_instruments,
     instruments_of,
-    open_source,
+    qlib_warnings,
     read_industries,
     store_folder,
 )
@@ -53,7 +53,7 @@ def check_task(task: Settings) -> None:
         return
     dataset = _kwargs(task.get("dataset")) if names[0] == "KronosDataset" else {}
     model = _kwargs(task.get("model")) if _class(task.get("model")) == "KronosModel" else {}
-    open_source(dataset.get("freq", DAY))
+    qlib_warnings(dataset.get("freq", DAY))
     if dataset and model:
         check_lookback(dataset.get("lookback", 90), model.get("max_context", 512))
     for record in records:
@@ -116,8 +116,8 @@ def _check_weights(kwargs: Settings, hold: int | None, model: Settings) -> None:
         raise ValueError(f"'{unknown[0]}' is no rule of a portfolio. {hint}")
     made = PortfolioRules(**rules)
     _check_hold("every", kwargs.get("every", 1), hold)
-    column = made.by if made.by != "score" else "volatility"
-    reads_more = made.by != "score" or made.reads_volatility
+    column = made.rank_by if made.rank_by != "score" else "volatility"
+    reads_more = made.rank_by != "score" or made.reads_volatility
     if model and reads_more and model.get("samples") == 0:
         raise ValueError(
             f"The strategy reads '{column}', which comes from sampled paths. Set KRONOS_SAMPLES to 10, or weigh "
@@ -329,7 +329,7 @@ def check_benchmark(benchmark: object, freq: str = DAY) -> None:
         )
 
 
-def has_field(instruments: Settings, field: str, freq: str = DAY) -> bool:
+def has_field(instruments: Config, field: str, freq: str = DAY) -> bool:
     """Whether the store has a field of some of the instruments, on the last days that it has bars of."""
     recent = D.calendar(freq=freq)[-20:]
     found = D.features(instruments, [f"${field}"], start_time=recent[0], freq=freq)

@@ -22,7 +22,7 @@ from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
 from kronos_strategies.backtest_result import bars_per_year as annual_bars
 from kronos_strategies.data.qlib_bins import DAY, bin_folder, later_sessions
 from kronos_strategies.data.regions import region_of_store
-from kronos_strategies.data.simulate import default_store, ensure_store, store_notices
+from kronos_strategies.data.simulate import data_warnings, default_store, ensure_store
 from kronos_strategies.evaluation.baselines import BASELINES
 from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
 from kronos_strategies.store import WindowSpec
@@ -112,7 +112,7 @@ def scored_rows(
     return members[members.isin(found)].sort_values()
 
 
-def naive_scores(members: pd.Index, freq: str = DAY) -> dict[str, pd.Series]:
+def baseline_scores(members: pd.Index, freq: str = DAY) -> dict[str, pd.Series]:
     """Naive signals of the same (datetime, instrument) rows, from adjusted closes up to each date."""
     names = sorted(members.get_level_values("instrument").unique())
     last = members.get_level_values("datetime").max()
@@ -216,7 +216,7 @@ def check_instruments(config: Config, store: Path) -> None:
         )
 
 
-def use_source(folder: Path, tracking: str = TRACKING) -> list[str]:
+def init_qlib(folder: Path, tracking: str = TRACKING) -> list[str]:
     """Make Qlib read `folder`, quietly; return what a reader of its figures must know.
 
     Args:
@@ -237,7 +237,7 @@ def use_source(folder: Path, tracking: str = TRACKING) -> list[str]:
         provider_uri=str(folder), region="cn", kernels=1, logging_level=logging.WARNING, exp_manager=manager
     )
     set_global_logger_level(logging.ERROR)  # its recorder warns that a new experiment is new
-    return store_notices(folder)
+    return data_warnings(folder)
 
 
 def store_folder(freq: str = DAY) -> Path:
@@ -259,7 +259,7 @@ def store_folder(freq: str = DAY) -> Path:
         ) from None
 
 
-def open_source(freq: str = DAY) -> list[str]:
+def qlib_warnings(freq: str = DAY) -> list[str]:
     """Look at the store that Qlib was told to read; return what a reader of its figures must know.
 
     Raises:
@@ -268,10 +268,10 @@ def open_source(freq: str = DAY) -> list[str]:
     """
     folder = store_folder(freq)
     _check_there(folder, freq)
-    return [*store_notices(folder), *_region_notices(folder)]
+    return [*data_warnings(folder), *_region_warnings(folder)]
 
 
-def _region_notices(folder: Path) -> list[str]:
+def _region_warnings(folder: Path) -> list[str]:
     """A warning where Qlib was told to trade by the rules of another region than the store's."""
     expected = region_of_store(folder)
     if C.region == expected.name:

@@ -22,7 +22,7 @@ from kronos_strategies.qlib.data_access import (
     check_instruments,
     instruments_of,
     member_windows,
-    open_source,
+    qlib_warnings,
     scored_rows,
     store_folder,
     universe_name,
@@ -120,9 +120,9 @@ class KronosDataset(DatasetH):
                 f"horizon={horizon} does not reach the exit of hold={hold}. Forecast {hold + 1} bars."
             )
         spans = {name: _span(name, span, freq) for name, span in segments.items()}
-        self.notices = open_source(freq)
-        for notice in self.notices:
-            logger.info(notice)
+        self.store_warnings = qlib_warnings(freq)
+        for warning in self.store_warnings:
+            logger.info(warning)
         self.instruments = instruments_of(market if instruments is None else instruments, filter_pipe)
         self.market, self.freq = universe_name(self.instruments), freq
         universe = self.market if freq == DAY else f"{self.market}-{freq}"

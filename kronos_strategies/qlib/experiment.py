@@ -115,7 +115,7 @@ class KronosExpManager(MLflowExpManager):
     def _start_exp(self, **which: object) -> MLflowExperiment:
         """From here on `qrun` tells a mistake of the user's in one sentence."""
         if Path(sys.argv[0]).stem == "qrun":
-            sys.excepthook = tell_mistakes
+            sys.excepthook = report_user_errors
         return super()._start_exp(**which)
 
     @property
@@ -134,7 +134,7 @@ class KronosExpManager(MLflowExpManager):
         return _ours(super()._get_exp(experiment_id, experiment_name))
 
 
-def tell_mistakes(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def report_user_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What Python calls for an error that nothing caught: one that this project raised is a sentence on stderr.
 
     Qlib's own hook does the same for all others with their trace. The run is on record as failed either way.

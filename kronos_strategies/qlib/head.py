@@ -21,7 +21,7 @@ SIMULATED = "simulated market"
 
 def market_name(dataset: KronosDataset) -> str:
     """What heads may know the market by; simulated bars go by no real market's name."""
-    return SIMULATED if any("SIMULATED" in notice for notice in dataset.notices) else dataset.market
+    return SIMULATED if any("SIMULATED" in warning for warning in dataset.store_warnings) else dataset.market
 
 
 def fit_head_on(

@@ -33,7 +33,7 @@ from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.head import fit_head_on, market_name
 from kronos_strategies.signals import signals
-from kronos_strategies.store import Filled, ForecastStore, WindowSpec
+from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
 logger = get_module_logger(__name__)
 
@@ -215,7 +215,7 @@ class KronosModel(Model):
             logger.warning(warning)
         return self.choice
 
-    def forecasts(self, windows: Windows, spec: WindowSpec) -> Filled:
+    def forecasts(self, windows: Windows, spec: WindowSpec) -> FillResult:
         """Forecasts of the windows date by date, from the store where it has them; under a progress bar.
 
         They are as sampled; `self.postprocessing`, which this call sets, makes of them what is read.
@@ -240,7 +240,7 @@ class KronosModel(Model):
             "%d of %d dates were computed, the others were in %s",
             filled.computed,
             len(filled),
-            filled.stored.folder,
+            filled.forecast_set.folder,
         )
         return filled
 

@@ -13,16 +13,16 @@ from qlib.model.base import Model
 from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 
-from kronos_strategies.qlib.artifacts import evidence_of_run
-from kronos_strategies.qlib.data_access import open_source, read_industries
+from kronos_strategies.qlib.artifacts import collect_artifacts
+from kronos_strategies.qlib.data_access import qlib_warnings, read_industries
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.experiment import local_path
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.other_models import evidence_of_plain_run, plain_run
-from kronos_strategies.qlib.tracking import count_trials, log_run, plain_params, run_params
+from kronos_strategies.qlib.qlib_runs import collect_qlib_run, qlib_run
+from kronos_strategies.qlib.tracking import count_trials, log_run, qlib_run_params, run_params
 from kronos_strategies.report.build import report_on
 from kronos_strategies.report.terminal import show_report
-from kronos_strategies.run_artifacts import EVIDENCE
+from kronos_strategies.run_artifacts import ARTIFACTS
 
 SPAN = ("start_time", "end_time")
 
@@ -75,31 +75,31 @@ class KronosRecord(ACRecordTemp):
 
     def list(self) -> list[str]:
         """Artefacts of this record."""
-        return ["report.html", "metrics.json", "signals.parquet", EVIDENCE]
+        return ["report.html", "metrics.json", "signals.parquet", ARTIFACTS]
 
     def _generate(self) -> None:
         prediction, label = self.load("pred.pkl"), self.load("label.pkl")
         traded, held = self._book("report_normal"), self._book("positions_normal")
         model, dataset = self.model, self.dataset
         ours = isinstance(model, KronosModel) and isinstance(dataset, KronosDataset)
-        run = None if ours else plain_run(prediction, label, self._task(), traded, held)
-        params = self._params() if run is None else plain_params(run, self._trading())
+        run = None if ours else qlib_run(prediction, label, self._task(), traded, held)
+        params = self._params() if run is None else qlib_run_params(run, self._trading())
         trials = count_trials(self.recorder, params) if self.trials is None else self.trials
         if run is None:
-            evidence = evidence_of_run(
+            artifacts = collect_artifacts(
                 model, dataset, prediction, label.iloc[:, 0], traded, held, trials, self.industries
             )
         else:
-            evidence = evidence_of_plain_run(run, trials, self.industries, open_source())
+            artifacts = collect_qlib_run(run, trials, self.industries, qlib_warnings())
         log_run(self.recorder, params)
-        report = report_on(evidence)
+        report = report_on(artifacts)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             report.save(folder)
             whole = run is not None or model.prediction == "signals"
             signals = prediction if whole else model.signals(dataset)
             signals.to_parquet(folder / "signals.parquet")
-            evidence.write(folder / EVIDENCE)
+            artifacts.write(folder / ARTIFACTS)
             self.recorder.save_objects(local_path=str(folder), artifact_path=self.artifact_path)
         self.recorder.log_metrics(**{k: v for k, v in report.metrics.items() if v == v})
         show_report(report, [f"{self.folder}/{name}" for name in ("report.html", "metrics.json")])
@@ -126,7 +126,9 @@ class KronosRecord(ACRecordTemp):
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset
         if known is None:  # a restored model, whose scores were made elsewhere
-            known = self.model.forecasts(dataset.windows("test"), dataset.spec).stored.recipe.provenance
+            known = self.model.forecasts(
+                dataset.windows("test"), dataset.spec
+            ).forecast_set.settings.provenance
         read = self.model.postprocessing
         choice = self.model.choice or self.model.choose(dataset)
         trade = {

@@ -17,8 +17,8 @@ from qlib.workflow.recorder import MLflowRecorder, Recorder
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
 from kronos_strategies.qlib.experiment import SQLITE, TRACKING, absolute, local_path
-from kronos_strategies.qlib.other_models import PlainRun
-from kronos_strategies.store import Filled, WindowSpec
+from kronos_strategies.qlib.qlib_runs import QlibRun
+from kronos_strategies.store import FillResult, WindowSpec
 
 FORECASTS = "kronos_forecasts"  # experiment of `kronos forecast`
 PREFIX = "kronos."  # of our parameters and tags, beside Qlib's own
@@ -61,7 +61,7 @@ def run_params(known: Provenance, spec: WindowSpec, trade: Mapping[str, str] | N
     return {f"{PREFIX}{name}": "-" if value is None else str(value) for name, value in params.items()}
 
 
-def plain_params(run: PlainRun, trading: str) -> dict[str, str]:
+def qlib_run_params(run: QlibRun, trading: str) -> dict[str, str]:
     """Parameters of a run by another Qlib model: its settings, its label, how its scores are traded."""
     settings = {part: run.task.get(part) for part in ("model", "dataset")}
     text = json.dumps(settings, sort_keys=True, default=str)
@@ -99,7 +99,9 @@ def count_trials(recorder: MLflowRecorder, params: Mapping[str, str]) -> int:
 
 
 @contextmanager
-def forecast_run(known: Provenance, spec: WindowSpec, data: Path) -> Iterator[Callable[[Filled], Filled]]:
+def forecast_run(
+    known: Provenance, spec: WindowSpec, data: Path
+) -> Iterator[Callable[[FillResult], FillResult]]:
     """A run on record while forecasts are made; whatever stops it leaves it there as failed.
 
     Args:
@@ -114,7 +116,7 @@ def forecast_run(known: Provenance, spec: WindowSpec, data: Path) -> Iterator[Ca
     recorder = R.get_recorder()
     status = Recorder.STATUS_FA
 
-    def record(filled: Filled) -> Filled:
+    def record(filled: FillResult) -> FillResult:
         done: dict[str, float] = {
             "dates": len(filled),
             "dates_computed": filled.computed,
@@ -123,7 +125,7 @@ def forecast_run(known: Provenance, spec: WindowSpec, data: Path) -> Iterator[Ca
         done |= {"windows_per_second": filled.windows / filled.seconds} if filled.windows else {}
         recorder.log_metrics(**done)
         dates = list(filled.digests)
-        folders = {STORE: str(filled.stored.folder.resolve()), DATA: str(data.expanduser().resolve())}
+        folders = {STORE: str(filled.forecast_set.folder.resolve()), DATA: str(data.expanduser().resolve())}
         recorder.set_tags(**folders, **{FIRST: str(dates[0]), LAST: str(dates[-1])})
         return filled
 
@@ -171,7 +173,7 @@ def find_run(name: str, tracking: str = TRACKING) -> Run:
     raise ValueError(f"'{name}' begins {len(runs)} runs in {tracking}. Give more characters of the id.")
 
 
-def artefacts(run: Run, tracking: str = TRACKING) -> Path:
+def artifact_folder(run: Run, tracking: str = TRACKING) -> Path:
     """The folder of a run's artefacts, fetched to a temporary one where they are not local."""
     local = local_path(str(run.info.artifact_uri))
     if local is not None:

@@ -4,9 +4,9 @@ recipe.py what a folder is named by; files.py a date's file, checksum and lock; 
 what made the files of a folder; stored.py that folder; fill.py computes the dates that are due; store.py the whole.
 """
 
-from kronos_strategies.store.files import DamagedFileError
-from kronos_strategies.store.forecast_set import Coverage, Filled, StoredForecasts
+from kronos_strategies.store.files import CorruptFileError
+from kronos_strategies.store.forecast_set import FillResult, ForecastSet, StoreStatus
 from kronos_strategies.store.settings import WindowSpec
 from kronos_strategies.store.store import ForecastStore
 
-__all__ = ["Coverage", "DamagedFileError", "Filled", "ForecastStore", "StoredForecasts", "WindowSpec"]
+__all__ = ["CorruptFileError", "FillResult", "ForecastSet", "ForecastStore", "StoreStatus", "WindowSpec"]

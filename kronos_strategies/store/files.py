@@ -28,7 +28,7 @@ _DIGITS = 16  # of each hash in a name: 64 bits against accidents
 _NAME = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}}){re.escape(SUFFIX)}")
 
 
-class DamagedFileError(ValueError):
+class CorruptFileError(ValueError):
     """A stored file is not what was written.
 
     Args:
@@ -51,11 +51,11 @@ class StoredFile(NamedTuple):
         """Its bytes.
 
         Raises:
-            DamagedFileError: they do not fit the checksum.
+            CorruptFileError: they do not fit the checksum.
         """
         content = self.path.read_bytes()
         if _short(hashlib.sha256(content).hexdigest()) != self.checksum:
-            raise DamagedFileError(self.path, "its bytes do not fit its checksum")
+            raise CorruptFileError(self.path, "its bytes do not fit its checksum")
         return content
 
     def holds(self, digest: str) -> bool:
@@ -80,7 +80,7 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
     """A date's file, None if there is none.
 
     Raises:
-        DamagedFileError: there is more than one, or one that is not ours.
+        CorruptFileError: there is more than one, or one that is not ours.
     """
     where = date_folder(folder, date)
     names = sorted(path.name for path in where.glob(f"*{SUFFIX}"))
@@ -88,12 +88,12 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
         return None
     match = _NAME.fullmatch(names[0])
     if len(names) > 1 or match is None:
-        raise DamagedFileError(where, f"it holds {names} where one file belongs")
+        raise CorruptFileError(where, f"it holds {names} where one file belongs")
     return StoredFile(where / names[0], *match.groups())
 
 
 def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
-    """Whether a date of windows with that digest is present, missing, changed or damaged, see `Coverage`."""
+    """Whether a date of windows with that digest is present, missing, changed or damaged, see `StoreStatus`."""
     try:
         file = find_file(folder, date)
         if file is None:
@@ -103,7 +103,7 @@ def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
         file.read()
     except FileNotFoundError:  # replaced while we looked
         return "changed"
-    except DamagedFileError:
+    except CorruptFileError:
         return "damaged"
     return "present"
 

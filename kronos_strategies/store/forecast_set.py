@@ -1,4 +1,4 @@
-"""StoredForecasts: the forecasts of one model and one set of settings, a file a date. Knows no torch."""
+"""ForecastSet: the forecasts of one model and one set of settings, a file a date. Knows no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 
 from kronos.forecast import Forecast
-from kronos_strategies.forecasting import DatedWindows, Forecaster, chunk_windows, forecast_chunk
-from kronos_strategies.progress import ProgressReport, part_of
+from kronos_strategies.forecasting import Forecaster, WindowsByDate, batch_windows, forecast_batch
+from kronos_strategies.progress import ProgressReport, offset_progress
 from kronos_strategies.store.files import (
     SUFFIX,
     StoredFile,
@@ -27,11 +27,11 @@ from kronos_strategies.store.files import (
     try_lock,
 )
 from kronos_strategies.store.parquet import from_parquet, read_summary, to_parquet
-from kronos_strategies.store.settings import Recipe, read_manifest, read_recipe, update_manifest
+from kronos_strategies.store.settings import StoreSettings, read_manifest, read_settings, update_manifest
 
 
 @dataclass(frozen=True)
-class Coverage:
+class StoreStatus:
     """What a store knows of some windows' dates; each date is in one of the four.
 
     Attributes:
@@ -52,7 +52,7 @@ class Coverage:
         return tuple(sorted((*self.missing, *self.changed, *self.damaged)))
 
 
-class StoredForecasts:
+class ForecastSet:
     """A folder `<store>/<model>-<sha>/<settings sha>`: forecasts made alike, a file a date.
 
     As it stands it is a hive-partitioned parquet data set, e.g. in DuckDB
@@ -71,7 +71,7 @@ class StoredForecasts:
     def __init__(self, folder: str | Path, lifetime: object = None) -> None:
         self.folder = Path(folder).expanduser()
         self._lifetime = lifetime
-        self.recipe = read_recipe(self.folder)
+        self.settings = read_settings(self.folder)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class StoredForecasts:
 
         Raises:
             ValueError: no forecast of that date, or one of other windows.
-            DamagedFileError: the file is not what was written; filling the store again mends it.
+            CorruptFileError: the file is not what was written; filling the store again mends it.
         """
         date = pd.Timestamp(date)
         file = self._file(date)
@@ -111,7 +111,7 @@ class StoredForecasts:
             raise ValueError(
                 f"The forecast of {date} in {self.folder} is of other bars than these. Fill the store again."
             )
-        return from_parquet(file.read(), self.recipe.provenance)
+        return from_parquet(file.read(), self.settings.provenance)
 
     def frame(
         self, start: pd.Timestamp | str | None = None, end: pd.Timestamp | str | None = None
@@ -123,7 +123,7 @@ class StoredForecasts:
 
         Raises:
             ValueError: no date in that span.
-            DamagedFileError: what was read of a file is not what was written.
+            CorruptFileError: what was read of a file is not what was written.
         """
         dates = self.dates
         dates = dates[
@@ -133,15 +133,15 @@ class StoredForecasts:
             raise ValueError(f"{self.folder} has no forecast from {start} to {end}. {self._holds()}")
         return read_summary([self._file(date).path for date in dates])
 
-    def coverage(self, dated: DatedWindows) -> Coverage:
+    def coverage(self, dated: WindowsByDate) -> StoreStatus:
         """Which dates of some windows are there; reads every file of theirs to see that it is whole."""
-        dates: dict[str, list[pd.Timestamp]] = {field.name: [] for field in fields(Coverage)}
+        dates: dict[str, list[pd.Timestamp]] = {field.name: [] for field in fields(StoreStatus)}
         for date in dated.dates:
             dates[self.state(date, dated.digest(date))].append(date)
-        return Coverage(**{name: tuple(found) for name, found in dates.items()})
+        return StoreStatus(**{name: tuple(found) for name, found in dates.items()})
 
     def state(self, date: pd.Timestamp, digest: str) -> str:
-        """Which field of `Coverage` a date with windows of that digest belongs to."""
+        """Which field of `StoreStatus` a date with windows of that digest belongs to."""
         return date_state(self.folder, date, digest)
 
     def write(self, forecast: Forecast) -> Path:
@@ -154,10 +154,10 @@ class StoredForecasts:
         dates = forecast.keys.get_level_values("datetime").unique()
         if len(dates) != 1:
             raise ValueError(f"The forecast is of {len(dates)} dates. Write one at a time.")
-        made = Recipe(forecast.provenance, self.recipe.spec, self.recipe.dtype)
+        made = StoreSettings(forecast.provenance, self.settings.spec, self.settings.dtype)
         if (made.settings_sha256, made.model["weights_sha256"]) != (
-            self.recipe.settings_sha256,
-            self.recipe.model["weights_sha256"],
+            self.settings.settings_sha256,
+            self.settings.model["weights_sha256"],
         ):
             raise ValueError(
                 f"The forecast of {dates[0]} is by '{made.provenance.model}' with settings {made.settings}, "
@@ -170,7 +170,7 @@ class StoredForecasts:
         """Write the forecasts of one date; whoever calls this holds the date's lock."""
         _check_raw(forecast)
         date = pd.Timestamp(forecast.keys.get_level_values("datetime")[0])
-        content = to_parquet(forecast, self.recipe.dtype)
+        content = to_parquet(forecast, self.settings.dtype)
         return publish(self.folder, date, forecast.provenance.data_sha256, content)
 
     def _file(self, date: pd.Timestamp) -> StoredFile:
@@ -200,7 +200,7 @@ WAIT = 0.2  # seconds until dates that another process holds are looked at again
 
 
 @dataclass(frozen=True)
-class Filled:
+class FillResult:
     """Windows whose forecasts are all in a store; iterating reads them date by date.
 
     Attributes:
@@ -212,9 +212,9 @@ class Filled:
         seconds: that forecasting and writing them took.
     """
 
-    stored: StoredForecasts
+    forecast_set: ForecastSet
     digests: Mapping[pd.Timestamp, str]
-    found: Coverage
+    found: StoreStatus
     computed: int
     windows: int
     seconds: float
@@ -228,12 +228,12 @@ class Filled:
         Raises:
             ValueError: somebody has since filled a date from other bars.
         """
-        return (self.stored.read(date, digest) for date, digest in self.digests.items())
+        return (self.forecast_set.read(date, digest) for date, digest in self.digests.items())
 
 
 def fill(
-    stored: StoredForecasts, forecaster: Forecaster, dated: DatedWindows, progress: ProgressReport
-) -> Filled:
+    forecast_set: ForecastSet, forecaster: Forecaster, dated: WindowsByDate, progress: ProgressReport
+) -> FillResult:
     """Forecast all dates of some windows that `stored` lacks.
 
     Each date is written as soon as its chunk is forecast, so that whatever ends this process costs one chunk.
@@ -244,33 +244,35 @@ def fill(
         dated: the windows.
         progress: called as progress(windows done, windows due).
     """
-    found = stored.coverage(dated)
-    sampling, started = stored.recipe.provenance.sampling, time.monotonic()
+    found = forecast_set.coverage(dated)
+    sampling, started = forecast_set.settings.provenance.sampling, time.monotonic()
     due, total = list(found.due), dated.count(found.due)
     computed = windows = 0
     try:
         while due:
             with ExitStack() as locks:
-                claim = claim_dates(stored, dated, due, chunk_windows(sampling, dated.windows.horizon), locks)
+                claim = claim_dates(
+                    forecast_set, dated, due, batch_windows(sampling, dated.windows.horizon), locks
+                )
                 due = claim.left
                 total -= dated.count(claim.done)
                 if claim.dates:
-                    forecasts = forecast_chunk(
+                    forecasts = forecast_batch(
                         forecaster,
                         dated,
                         claim.dates,
                         sampling,
-                        part_of(progress, windows, total),
+                        offset_progress(progress, windows, total),
                     )
                     for forecast in forecasts:
-                        stored.publish(forecast)
+                        forecast_set.publish(forecast)
                     computed, windows = computed + len(claim.dates), windows + dated.count(claim.dates)
             if due and not claim.dates:
                 time.sleep(WAIT)
     finally:
-        update_manifest(stored.folder, stored.recipe)
+        update_manifest(forecast_set.folder, forecast_set.settings)
     digests = {date: dated.digest(date) for date in dated.dates}
-    return Filled(stored, digests, found, computed, windows, time.monotonic() - started)
+    return FillResult(forecast_set, digests, found, computed, windows, time.monotonic() - started)
 
 
 class Claim(NamedTuple):
@@ -281,18 +283,18 @@ class Claim(NamedTuple):
     left: list[pd.Timestamp]  # the rest: those that somebody else holds first
 
 
-class DatedFiles(Protocol):
+class DatedFolder(Protocol):
     """A folder with a file a date."""
 
     folder: Path
 
     def state(self, date: pd.Timestamp, digest: str) -> str:
-        """Which field of `Coverage` a date with windows of that digest belongs to."""
+        """Which field of `StoreStatus` a date with windows of that digest belongs to."""
         ...
 
 
 def claim_dates(
-    stored: DatedFiles, dated: DatedWindows, due: Sequence[pd.Timestamp], limit: int, locks: ExitStack
+    forecast_set: DatedFolder, dated: WindowsByDate, due: Sequence[pd.Timestamp], limit: int, locks: ExitStack
 ) -> Claim:
     """Lock the next dates that nobody holds, until they have `limit` windows; `locks` frees them."""
     dates: list[pd.Timestamp] = []
@@ -301,10 +303,10 @@ def claim_dates(
     for i, date in enumerate(due):
         if dates and dated.count([*dates, date]) > limit:
             return Claim(dates, done, held + list(due[i:]))
-        lock = try_lock(stored.folder, date_label(date))
+        lock = try_lock(forecast_set.folder, date_label(date))
         if lock is None:
             held.append(date)
-        elif stored.state(date, dated.digest(date)) == "present":
+        elif forecast_set.state(date, dated.digest(date)) == "present":
             lock.release()
             done.append(date)
         else:

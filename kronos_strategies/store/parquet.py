@@ -32,7 +32,7 @@ from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
 from kronos.windows import KEYS
 from kronos_strategies.signals import SUMMARY, summary
-from kronos_strategies.store.files import DamagedFileError
+from kronos_strategies.store.files import CorruptFileError
 
 SUMMARY_COLUMNS = (*KEYS, "last_close", *SUMMARY)
 _METADATA = b"kronos"
@@ -115,14 +115,14 @@ def read_summary(paths: Sequence[Path]) -> pd.DataFrame:
     """Summary columns of files by (datetime, instrument), in the order given; no path of prices is read.
 
     Raises:
-        DamagedFileError: a page does not fit its own checksum, which the format keeps beside the file's.
+        CorruptFileError: a page does not fit its own checksum, which the format keeps beside the file's.
     """
     tables = []
     for path in paths:
         try:
             tables.append(pq.ParquetFile(path, page_checksum_verification=True).read(list(SUMMARY_COLUMNS)))
         except (OSError, pa.ArrowException) as error:
-            raise DamagedFileError(path, str(error)) from None
+            raise CorruptFileError(path, str(error)) from None
     table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
     return pd.DataFrame(
         {name: table[name].to_numpy() for name in SUMMARY_COLUMNS[len(KEYS) :]}, index=_keys(table)

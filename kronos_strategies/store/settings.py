@@ -1,4 +1,4 @@
-"""Recipe: everything but the bars that decides a forecast's numbers. It names the folder and fills the manifest.
+"""What decides the numbers of stored forecasts apart from the bars: it names their folder and fills its manifest.
 
 The bars are left to each date's own address, the hash of its windows.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from kronos.checks import check_numbers
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos_strategies.forecasting import DatedWindows
+from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.store.files import SUFFIX, locked, write_record
 
 FORMAT = 3  # of the files; another format is another folder
@@ -48,7 +48,7 @@ class WindowSpec:
     def __post_init__(self) -> None:
         check_numbers(self)
 
-    def check(self, dated: DatedWindows) -> None:
+    def check(self, dated: WindowsByDate) -> None:
         """Demand that windows are what this says they are.
 
         Raises:
@@ -69,7 +69,7 @@ class WindowSpec:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StoreSettings:
     """Model, settings and storage of a set of forecasts.
 
     Attributes:
@@ -121,7 +121,7 @@ class Recipe:
         )
 
     @classmethod
-    def from_json(cls, model: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
+    def from_json(cls, model: Mapping[str, Any], settings: Mapping[str, Any]) -> StoreSettings:
         """The recipe whose `model` and `settings` these are.
 
         Raises:
@@ -177,7 +177,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error}). Restore it, or fill another store.") from None
 
 
-def read_recipe(folder: Path) -> Recipe:
+def read_settings(folder: Path) -> StoreSettings:
     """What the forecasts in a folder are made with.
 
     Raises:
@@ -186,24 +186,24 @@ def read_recipe(folder: Path) -> Recipe:
     """
     manifest = read_manifest(folder)
     try:
-        recipe = Recipe.from_json(manifest["model"], manifest["settings"])
-        if manifest["settings_sha256"] != recipe.settings_sha256:
+        settings = StoreSettings.from_json(manifest["model"], manifest["settings"])
+        if manifest["settings_sha256"] != settings.settings_sha256:
             raise ValueError("its settings are edited, or of another version of kronos-strategies")
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{folder / MANIFEST} cannot be used: {error}. Restore it, or fill another store."
         ) from None
-    return recipe
+    return settings
 
 
-def create_manifest(folder: Path, recipe: Recipe) -> None:
+def create_manifest(folder: Path, settings: StoreSettings) -> None:
     """Write the manifest of a folder that has none yet; several processes may try at once."""
     if not (folder / MANIFEST).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        update_manifest(folder, recipe)
+        update_manifest(folder, settings)
 
 
-def update_manifest(folder: Path, recipe: Recipe) -> None:
+def update_manifest(folder: Path, settings: StoreSettings) -> None:
     """Write which dates are there, and of which bars."""
     with locked(folder, "manifest"):
         files = sorted(folder.glob(f"date=*/*{SUFFIX}"))
@@ -211,9 +211,9 @@ def update_manifest(folder: Path, recipe: Recipe) -> None:
         lines = [f"{date} {file.name.partition('-')[0]}" for date, file in zip(dates, files, strict=True)]
         content = {
             "written_by": f"kronos-strategies {version('kronos-strategies')}",
-            "model": recipe.model,
-            "settings": recipe.settings,
-            "settings_sha256": recipe.settings_sha256,
+            "model": settings.model,
+            "settings": settings.settings,
+            "settings_sha256": settings.settings_sha256,
             "data": {
                 "dates": len(dates),
                 "first": min(dates, default=None),

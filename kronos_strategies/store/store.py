@@ -12,10 +12,10 @@ from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos.head import ReturnHead
 from kronos.windows import Windows
-from kronos_strategies.forecasting import DatedWindows, Embedder, Forecaster
-from kronos_strategies.progress import ProgressReport, silent
-from kronos_strategies.store.forecast_set import Filled, StoredForecasts, fill
-from kronos_strategies.store.settings import DTYPES, MANIFEST, Recipe, WindowSpec, create_manifest
+from kronos_strategies.forecasting import Embedder, Forecaster, WindowsByDate
+from kronos_strategies.progress import ProgressReport, no_progress
+from kronos_strategies.store.forecast_set import FillResult, ForecastSet, fill
+from kronos_strategies.store.settings import DTYPES, MANIFEST, StoreSettings, WindowSpec, create_manifest
 from kronos_strategies.store.window_outputs import embedding_rows, head_rows
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class ForecastStore:
         windows: Windows,
         spec: WindowSpec,
         sampling: SampleConfig | None = None,
-        progress: ProgressReport = silent,
-    ) -> Filled:
+        progress: ProgressReport = no_progress,
+    ) -> FillResult:
         """Forecast what is not there yet; afterwards every window has its forecast in the store.
 
         Paths of at most one chunk of dates (`kronos_strategies.forecasting`) are in memory.
@@ -82,12 +82,12 @@ class ForecastStore:
         Raises:
             ValueError: the networks came from no file, or windows and `spec` disagree.
         """
-        dated = DatedWindows(windows)
+        dated = WindowsByDate(windows)
         spec.check(dated)
-        recipe = Recipe(forecaster.provenance(sampling or forecaster.sampling, ""), spec, self.dtype)
-        folder = self.folder / recipe.folder
-        create_manifest(folder, recipe)
-        return fill(StoredForecasts(folder, self._lifetime), forecaster, dated, progress)
+        settings = StoreSettings(forecaster.provenance(sampling or forecaster.sampling, ""), spec, self.dtype)
+        folder = self.folder / settings.folder
+        create_manifest(folder, settings)
+        return fill(ForecastSet(folder, self._lifetime), forecaster, dated, progress)
 
     def head_outputs(
         self,
@@ -95,7 +95,7 @@ class ForecastStore:
         head: ReturnHead,
         windows: Windows,
         spec: WindowSpec,
-        progress: ProgressReport = silent,
+        progress: ProgressReport = no_progress,
     ) -> np.ndarray:
         """(N, K) float32 outputs of a return head, computed where they are not there yet; nothing is sampled.
 
@@ -113,28 +113,28 @@ class ForecastStore:
         return rows.fill(windows, lambda part, report: head(embedder.embed(part, report)), progress)
 
     def embeddings(
-        self, embedder: Embedder, windows: Windows, spec: WindowSpec, progress: ProgressReport = silent
+        self, embedder: Embedder, windows: Windows, spec: WindowSpec, progress: ProgressReport = no_progress
     ) -> np.ndarray:
         """(N, d_model) float32 hidden states, computed where they are not there yet; see `head_outputs`."""
         return embedding_rows(self.folder, embedder, spec, self._lifetime).fill(
             windows, embedder.embed, progress
         )
 
-    def open(self, provenance: Provenance, spec: WindowSpec) -> StoredForecasts:
+    def open(self, provenance: Provenance, spec: WindowSpec) -> ForecastSet:
         """Forecasts made with these settings, e.g. `predictor.provenance(sampling, "")`.
 
         Raises:
             FileNotFoundError: there are none.
         """
-        recipe = Recipe(provenance, spec, self.dtype)
-        return StoredForecasts(self.folder / recipe.folder, self._lifetime)
+        settings = StoreSettings(provenance, spec, self.dtype)
+        return ForecastSet(self.folder / settings.folder, self._lifetime)
 
-    def runs(self) -> list[StoredForecasts]:
+    def runs(self) -> list[ForecastSet]:
         """Whatever is in the store, by folder; needs no model. What cannot be used is logged and left out."""
         found = []
         for path in sorted(self.folder.glob(f"*/*/{MANIFEST}")):
             try:
-                found.append(StoredForecasts(path.parent, self._lifetime))
+                found.append(ForecastSet(path.parent, self._lifetime))
             except ValueError as error:
                 log.warning("%s", error)
         return found

@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 
 from kronos.head import ReturnHead
 from kronos.windows import KEYS, Windows
-from kronos_strategies.forecasting import DatedWindows, Embedder
-from kronos_strategies.progress import ProgressReport, part_of
+from kronos_strategies.forecasting import Embedder, WindowsByDate
+from kronos_strategies.progress import ProgressReport, offset_progress
 from kronos_strategies.store.files import date_state, find_file, locked, publish, write_record
 from kronos_strategies.store.forecast_set import WAIT, claim_dates
 from kronos_strategies.store.settings import WindowSpec, label_of
@@ -37,7 +37,7 @@ CHUNK_WINDOWS = 4096  # computed together, so that an interruption costs seconds
 Compute = Callable[[Windows, Callable[[int], None]], np.ndarray]
 
 
-class StoredRows:
+class WindowOutputs:
     """A folder of values by (datetime, instrument).
 
     Args:
@@ -54,7 +54,7 @@ class StoredRows:
         self._lifetime = lifetime
 
     def state(self, date: pd.Timestamp, digest: str) -> str:
-        """present, missing, changed or damaged, see `Coverage`."""
+        """present, missing, changed or damaged, see `StoreStatus`."""
         return date_state(self.folder, date, digest)
 
     def fill(self, windows: Windows, compute: Compute, progress: ProgressReport) -> np.ndarray:
@@ -68,7 +68,7 @@ class StoredRows:
         Returns:
             (N, values) float32 in the order of `windows`.
         """
-        dated = DatedWindows(replace(windows, future=windows.future[:, :0]))
+        dated = WindowsByDate(replace(windows, future=windows.future[:, :0]))
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / DESCRIPTION).is_file():
             with locked(self.folder, "rows"):
@@ -78,7 +78,7 @@ class StoredRows:
         order = dated.windows.keys.get_indexer(windows.keys)
         return np.concatenate(parts)[order]
 
-    def _compute_due(self, dated: DatedWindows, compute: Compute, progress: ProgressReport) -> None:
+    def _compute_due(self, dated: WindowsByDate, compute: Compute, progress: ProgressReport) -> None:
         due = [date for date in dated.dates if self.state(date, dated.digest(date)) != "present"]
         done, total = 0, dated.count(due) if due else 0
         while due:
@@ -87,14 +87,14 @@ class StoredRows:
                 due = claim.left
                 if claim.dates:
                     chunk = dated.select(claim.dates)
-                    values = compute(chunk, _counted(part_of(progress, done, total)))
+                    values = compute(chunk, _counted(offset_progress(progress, done, total)))
                     self._publish(claim.dates, chunk, values, dated)
                     done += len(chunk)
             if due and not claim.dates:
                 sleep(WAIT)
 
     def _publish(
-        self, dates: Sequence[pd.Timestamp], chunk: Windows, values: np.ndarray, dated: DatedWindows
+        self, dates: Sequence[pd.Timestamp], chunk: Windows, values: np.ndarray, dated: WindowsByDate
     ) -> None:
         start = 0
         for date in dates:
@@ -154,7 +154,7 @@ FORMAT = 1  # of the files; another format is another folder
 
 def head_rows(
     folder: Path, embedder: Embedder, head: ReturnHead, spec: WindowSpec, lifetime: object = None
-) -> StoredRows:
+) -> WindowOutputs:
     """`<model>-<sha>/heads/<head>-<sha>-<settings sha>` in the store `folder`: a column for each horizon.
 
     Raises:
@@ -165,10 +165,12 @@ def head_rows(
     name = f"{label_of(head.name)}-{head.sha256[:12]}-{settings_sha256(settings)[:12]}"
     columns = [f"rank_{horizon}" for horizon in head.info.horizons]
     described = {"head": head.name, "head_sha256": head.sha256, "settings": settings}
-    return StoredRows(folder / model / "heads" / name, columns, described, lifetime)
+    return WindowOutputs(folder / model / "heads" / name, columns, described, lifetime)
 
 
-def embedding_rows(folder: Path, embedder: Embedder, spec: WindowSpec, lifetime: object = None) -> StoredRows:
+def embedding_rows(
+    folder: Path, embedder: Embedder, spec: WindowSpec, lifetime: object = None
+) -> WindowOutputs:
     """`<model>-<sha>/embeddings/<settings sha>` in the store `folder`: one column of vectors.
 
     Raises:
@@ -176,7 +178,7 @@ def embedding_rows(folder: Path, embedder: Embedder, spec: WindowSpec, lifetime:
     """
     model, settings = _read(embedder, spec)
     where = folder / model / "embeddings" / settings_sha256(settings)[:12]
-    return StoredRows(where, (), {"settings": settings}, lifetime)
+    return WindowOutputs(where, (), {"settings": settings}, lifetime)
 
 
 def _read(embedder: Embedder, spec: WindowSpec) -> tuple[str, dict[str, Any]]:

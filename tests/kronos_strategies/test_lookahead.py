@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.lookahead import LookAheadError, check_causal, scramble_after
+from kronos_strategies.lookahead import LookAheadError, check_causal, randomize_future
 
 DAYS = pd.bdate_range("2024-01-01", periods=30)
 
@@ -73,7 +73,7 @@ def test_an_infinite_value_hides_no_look_ahead(bars):
 
 
 def test_scrambled_bars_are_bars_still(bars):
-    other = scramble_after(bars, pd.Timestamp("2024-01-15"))
+    other = randomize_future(bars, pd.Timestamp("2024-01-15"))
     assert (other["high"] >= other[["open", "close", "low"]].max(axis=1)).all()
     assert (other["low"] <= other[["open", "close"]].min(axis=1)).all()
 
@@ -93,7 +93,7 @@ def test_a_check_of_nothing_is_refused(bars):
 
 
 def test_scrambling_touches_only_what_is_later_and_keeps_every_day(bars):
-    other = scramble_after(bars, pd.Timestamp("2024-01-15"))
+    other = randomize_future(bars, pd.Timestamp("2024-01-15"))
     past, past_other = (b[b["datetime"] <= "2024-01-15"].reset_index(drop=True) for b in (bars, other))
     pd.testing.assert_frame_equal(past, past_other)
     assert set(other["datetime"]) == set(bars["datetime"])

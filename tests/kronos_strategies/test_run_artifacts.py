@@ -1,4 +1,4 @@
-"""Evidence is the same after a turn on disk, and so is the report made of it."""
+"""RunArtifacts is the same after a turn on disk, and so is the report made of it."""
 
 import json
 from dataclasses import fields, replace
@@ -14,8 +14,16 @@ from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.report.build import report_on
-from kronos_strategies.run_artifacts import ABOUT, About, Evidence
-from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, PROVENANCE, market_of, tidy_bars, walks
+from kronos_strategies.run_artifacts import METADATA, RunArtifacts, RunMetadata
+from tests.kronos_strategies.evaluation.walks import (
+    AT,
+    DAYS,
+    NAMES,
+    PROVENANCE,
+    read_price_panel,
+    tidy_bars,
+    walks,
+)
 
 
 def result() -> BacktestResult:
@@ -35,14 +43,16 @@ def result() -> BacktestResult:
 
 
 @pytest.fixture(scope="module")
-def evidence() -> Evidence:
-    market = market_of(tidy_bars())
+def artifacts() -> RunArtifacts:
+    market = read_price_panel(tidy_bars())
     provenance = replace(PROVENANCE, sampling=SampleConfig(samples=40, T=0.9), weights_sha256="ab" * 32)
     forecasts = (replace(each, provenance=provenance) for each in walks(market))
     paths, known = keep_paths(forecasts, market, (1, 5), hold=2)
     keys = paths.said.index
-    return Evidence(
-        about=About("A test", 2, 1, 3, {"model": "test"}, {"member rows": 2400}, ("a warning",), 238),
+    return RunArtifacts(
+        metadata=RunMetadata(
+            "A test", 2, 1, 3, {"model": "test"}, {"member rows": 2400}, ("a warning",), 238
+        ),
         scores=pd.DataFrame(
             {
                 "Kronos": paths.by_samples[40],
@@ -64,23 +74,23 @@ def evidence() -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def read(evidence, tmp_path_factory) -> Evidence:
-    return Evidence.read(evidence.write(tmp_path_factory.mktemp("evidence") / "new"))
+def read(artifacts, tmp_path_factory) -> RunArtifacts:
+    return RunArtifacts.read(artifacts.write(tmp_path_factory.mktemp("evidence") / "new"))
 
 
-def test_every_part_is_read_as_it_was(evidence, read):
-    assert read.about == evidence.about
-    assert read.provenance == evidence.provenance
+def test_every_part_is_read_as_it_was(artifacts, read):
+    assert read.metadata == artifacts.metadata
+    assert read.provenance == artifacts.provenance
     for name in ("scores", "labels", "exposures"):
         pd.testing.assert_frame_equal(
-            getattr(read, name), getattr(evidence, name), check_column_type=False, check_freq=False
+            getattr(read, name), getattr(artifacts, name), check_column_type=False, check_freq=False
         )
     for name in ("opens", "closes", "amounts", "ranges"):
         pd.testing.assert_frame_equal(
-            getattr(read.market, name), getattr(evidence.market, name), check_freq=False
+            getattr(read.market, name), getattr(artifacts.market, name), check_freq=False
         )
     for part in fields(BacktestResult):
-        ours, theirs = getattr(read.result, part.name), getattr(evidence.result, part.name)
+        ours, theirs = getattr(read.result, part.name), getattr(artifacts.result, part.name)
         if isinstance(theirs, pd.DataFrame):
             pd.testing.assert_frame_equal(ours, theirs, check_freq=False)
         elif isinstance(theirs, pd.Series):
@@ -89,16 +99,16 @@ def test_every_part_is_read_as_it_was(evidence, read):
             assert ours == theirs
 
 
-def test_a_report_made_from_the_disk_has_the_same_bytes(evidence, read, tmp_path):
-    first = report_on(evidence).save(tmp_path / "first")
+def test_a_report_made_from_the_disk_has_the_same_bytes(artifacts, read, tmp_path):
+    first = report_on(artifacts).save(tmp_path / "first")
     second = report_on(read).save(tmp_path / "second")
     assert [path.name for path in first] == [path.name for path in second]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
 
 
-def test_metrics_come_from_every_part(evidence):
-    metrics = report_on(evidence).metrics
+def test_metrics_come_from_every_part(artifacts):
+    metrics = report_on(artifacts).metrics
     for name in (
         "rank_ic",
         "rank_ic_neutral",
@@ -113,30 +123,30 @@ def test_metrics_come_from_every_part(evidence):
     assert 0.7 < metrics["coverage_80_h5"] < 0.9  # the forecasts say what is true
 
 
-def test_a_score_alone_makes_a_report_of_its_signal_alone(evidence, tmp_path):
-    bare = replace(evidence, paths=None, provenance=None, result=None)
-    read = Evidence.read(bare.write(tmp_path))
+def test_a_score_alone_makes_a_report_of_its_signal_alone(artifacts, tmp_path):
+    bare = replace(artifacts, paths=None, provenance=None, result=None)
+    read = RunArtifacts.read(bare.write(tmp_path))
     report = report_on(read)
     assert report.distribution is None
     assert report.portfolio is None
-    assert report.signal.rank_ic == report_on(evidence).signal.rank_ic
+    assert report.signal.rank_ic == report_on(artifacts).signal.rank_ic
 
 
-def test_a_book_that_never_bought_is_read_too(evidence, tmp_path):
-    none = evidence.result.weights.iloc[:0]
+def test_a_book_that_never_bought_is_read_too(artifacts, tmp_path):
+    none = artifacts.result.weights.iloc[:0]
     idle = replace(
-        evidence, result=replace(evidence.result, weights=none, benchmarks=pd.DataFrame(index=DAYS[30:89]))
+        artifacts, result=replace(artifacts.result, weights=none, benchmarks=pd.DataFrame(index=DAYS[30:89]))
     )
-    read = Evidence.read(idle.write(tmp_path))
+    read = RunArtifacts.read(idle.write(tmp_path))
     assert read.result.positions.eq(0).all()
     assert read.result.benchmarks.shape == (59, 0)
 
 
-def test_what_is_no_evidence_is_refused(evidence, tmp_path):
+def test_what_is_no_evidence_is_refused(artifacts, tmp_path):
     with pytest.raises(FileNotFoundError, match="no evidence of a run"):
-        Evidence.read(tmp_path)
-    evidence.write(tmp_path)
-    about = json.loads((tmp_path / ABOUT).read_text())
-    (tmp_path / ABOUT).write_text(json.dumps(about | {"format": 99}))
+        RunArtifacts.read(tmp_path)
+    artifacts.write(tmp_path)
+    metadata = json.loads((tmp_path / METADATA).read_text())
+    (tmp_path / METADATA).write_text(json.dumps(metadata | {"format": 99}))
     with pytest.raises(ValueError, match="format 99"):
-        Evidence.read(tmp_path)
+        RunArtifacts.read(tmp_path)

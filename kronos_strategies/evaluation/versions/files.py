@@ -51,7 +51,7 @@ def read_labels(file: Path, horizon: int) -> pd.Series | pd.DataFrame:
     if horizon not in horizons.values():
         raise ValueError(
             f"{file} has labels of {', '.join(map(str, horizons.values()))} bars, not of {horizon}. "
-            f"Say which one is meant, e.g. --horizon {min(horizons.values())}."
+            f"Say which one is meant, e.g. --label-horizon {min(horizons.values())}."
         )
     if len(horizons) == 1:
         return _numbers(table, table.columns[0], file)

@@ -27,7 +27,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparisonInput:
     """A version, and what it brings along to be judged by.
 
     Attributes:

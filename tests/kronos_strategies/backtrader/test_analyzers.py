@@ -26,7 +26,7 @@ from kronos_strategies.backtrader import (
 )
 from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.significance import mean_test
-from kronos_strategies.run_artifacts import Evidence
+from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import MODES, SETTINGS
@@ -169,22 +169,22 @@ def test_late_and_ended_feeds_are_neither_scored_nor_valued_where_they_are_not(m
     bars = bars_of(NAMES)
     bars["N00"], bars["N01"] = bars["N00"].iloc[15:], bars["N01"].iloc[:19]
     ran = run(bars, plan={3: {"N01": 20}, 17: {"N00": 5}}, mode=mode)
-    evidence, result = ran.analyzers.sheet.evidence, ran.analyzers.sheet.result
+    evidence, result = ran.analyzers.sheet.artifacts, ran.analyzers.sheet.result
     scored = evidence.scores["score"].unstack()
     assert scored["N00"].first_valid_index() == DAYS[15]
     assert scored["N01"].last_valid_index() == DAYS[18]
     np.testing.assert_array_equal(scored["N02"], bars["N02"]["score"])
     worth = pd.Series(ran.worth).loc[DAYS[3] :]
     np.testing.assert_allclose((1 + result.returns["net"]).cumprod() * CASH, worth)
-    assert any(each.startswith("N01 had no more bars") for each in evidence.about.warnings)
-    assert not any("survivorship" in each for each in evidence.about.warnings)
+    assert any(each.startswith("N01 had no more bars") for each in evidence.metadata.warnings)
+    assert not any("survivorship" in each for each in evidence.metadata.warnings)
 
 
 def test_feeds_of_which_none_ever_ends_were_perhaps_chosen_afterwards():
     days = pd.bdate_range("2024-01-01", periods=130)
     bars = bars_of(NAMES, days)
     bars["N00"] = bars["N00"].iloc[10:-5]  # late, and suspended at the end
-    warnings = run(bars).analyzers.sheet.evidence.about.warnings
+    warnings = run(bars).analyzers.sheet.artifacts.metadata.warnings
     assert any("survivorship" in each for each in warnings)
     assert not any("no more bars" in each for each in warnings)
 
@@ -293,8 +293,8 @@ class LineArithmetic(Orders):
 def test_lines_made_by_arithmetic_stand_in_nobodys_way_and_can_be_ranked_by():
     bars = bars_of()
     strategy = run(bars, LineArithmetic, ic={"signal": "jump", "min_names": 3})
-    scores = strategy.analyzers.sheet.evidence.scores.iloc[:, 0]
-    plain = run(bars).analyzers.sheet.evidence.scores.iloc[:, 0]
+    scores = strategy.analyzers.sheet.artifacts.scores.iloc[:, 0]
+    plain = run(bars).analyzers.sheet.artifacts.scores.iloc[:, 0]
     pd.testing.assert_series_equal(scores, plain)  # the sheet reads the feeds' own line in both
     found = strategy.analyzers.ic.get_analysis()
     assert found["signal"] == "jump"
@@ -304,7 +304,7 @@ def test_lines_made_by_arithmetic_stand_in_nobodys_way_and_can_be_ranked_by():
 class Ranks(KronosRankStrategy):
     """Takes its signals from the feeds and keeps when it decided."""
 
-    params = (("by", "score"), ("topk", 2))
+    params = (("rank_by", "score"), ("topk", 2))
 
     def __init__(self):
         super().__init__()
@@ -322,8 +322,8 @@ def test_rebalances_are_those_of_the_rank_strategy():
     ran = run(bars, Ranks, every=4)
     assert list(ran.analyzers.ic.get_analysis()["rank_ic"]) == ran.decided
     assert len(ran.decided) == 9
-    about = ran.analyzers.sheet.evidence.about
-    assert (about.hold, about.bars_between) == (4, 4)
+    metadata = ran.analyzers.sheet.artifacts.metadata
+    assert (metadata.hold, metadata.bars_between) == (4, 4)
 
 
 # What is refused
@@ -349,7 +349,7 @@ def test_a_run_that_keeps_too_few_bars_is_refused():
         run(bars_of(), mode={"exactbars": 1})
 
 
-# Evidence and report
+# RunArtifacts and report
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +383,7 @@ def test_the_report_opens_with_all_sections_and_its_evidence_beside_it(stored, t
     assert all(f'<section id="{each}"' in text for each in ("signal", "distribution", "portfolio"))
     assert "A test" in text
     assert "Take care." in text
-    assert Evidence.read(kept).about == stored[1].evidence.about
+    assert RunArtifacts.read(kept).metadata == stored[1].artifacts.metadata
 
 
 def test_equal_runs_write_equal_bytes(panel, stored, tmp_path):
@@ -395,7 +395,7 @@ def test_equal_runs_write_equal_bytes(panel, stored, tmp_path):
 
 
 def test_scores_labels_and_paths_are_of_the_bars_of_the_run(panel, stored):
-    evidence = stored[1].evidence
+    evidence = stored[1].artifacts
     assert next(iter(evidence.scores)) == "Kronos"
     assert "5-day reversal" in evidence.scores
     closes = pd.DataFrame({name: frame["close"] for name, frame in panel.items()})
@@ -408,15 +408,15 @@ def test_scores_labels_and_paths_are_of_the_bars_of_the_run(panel, stored):
     fresh = evidence.scores["Kronos"][both]
     np.testing.assert_allclose(whole[both], fresh, rtol=1e-9)
     assert len(both) > 0.9 * len(whole)
-    ledger = list(evidence.about.ledger.values())
+    ledger = list(evidence.metadata.sample_counts.values())
     assert ledger[0] == sum(ledger[1:])
 
 
 def test_without_a_store_there_is_no_distribution_but_the_model_is_known(panel):
-    evidence = kronos_run(panel).evidence
+    evidence = kronos_run(panel).artifacts
     assert evidence.paths is None
     assert evidence.provenance.model == "kronos-nano"
-    assert evidence.about.described["trained until"] == evidence.provenance.trained_until
+    assert evidence.metadata.settings["trained until"] == evidence.provenance.trained_until
 
 
 def test_stored_forecasts_as_lines_of_the_feeds_are_judged_alike(panel, stored):
@@ -427,14 +427,14 @@ def test_stored_forecasts_as_lines_of_the_feeds_are_judged_alike(panel, stored):
         name: ForecastData(dataname=join_forecasts(bars, forecasts, name)) for name, bars in panel.items()
     }
     offline = kronos_run(panel, feeds=feeds, forecasts=str(run_of_store.folder), benchmark="N00")
-    pd.testing.assert_frame_equal(offline.evidence.scores, usual.evidence.scores)
-    pd.testing.assert_frame_equal(offline.evidence.paths.said, usual.evidence.paths.said)
+    pd.testing.assert_frame_equal(offline.artifacts.scores, usual.artifacts.scores)
+    pd.testing.assert_frame_equal(offline.artifacts.paths.said, usual.artifacts.paths.said)
     pd.testing.assert_frame_equal(offline.result.returns, usual.result.returns)
     feeds = {
         name: ForecastData(dataname=join_forecasts(bars, forecasts, name)) for name, bars in panel.items()
     }
-    unknown = kronos_run(panel, feeds=feeds).evidence
-    assert any("brought their forecasts along" in each for each in unknown.about.warnings)
+    unknown = kronos_run(panel, feeds=feeds).artifacts
+    assert any("brought their forecasts along" in each for each in unknown.metadata.warnings)
 
 
 def test_one_feed_alone_has_a_report_whose_ranking_is_undefined(panel, tmp_path):
@@ -452,10 +452,10 @@ def test_one_feed_alone_has_a_report_whose_ranking_is_undefined(panel, tmp_path)
     cerebro.addanalyzer(KronosTearSheet)
     sheet = cerebro.run()[0].analyzers.kronostearsheet
     assert sheet.report(tmp_path)[0].is_file()
-    about = sheet.evidence.about
-    assert any(each.startswith("Only 1 feed is ranked") for each in about.warnings)
-    assert any("charged no commission" in each for each in about.warnings)
-    assert about.described["feeds ranked"] == "1: data0"
+    metadata = sheet.artifacts.metadata
+    assert any(each.startswith("Only 1 feed is ranked") for each in metadata.warnings)
+    assert any("charged no commission" in each for each in metadata.warnings)
+    assert metadata.settings["feeds ranked"] == "1: data0"
 
 
 def test_an_optimisation_hands_both_analyzers_on(panel):
@@ -469,7 +469,7 @@ def test_an_optimisation_hands_both_analyzers_on(panel):
     assert repr(two.analyzers.ic.get_analysis()) == repr(four.analyzers.ic.get_analysis())
     assert two.analyzers.sheet.result.positions.max() < four.analyzers.sheet.result.positions.max()
     assert two.analyzers.sheet.get_analysis()["turnover"] > 0
-    assert len(two.analyzers.sheet.evidence.scores) > 50
+    assert len(two.analyzers.sheet.artifacts.scores) > 50
 
 
 def test_a_feed_of_minutes_is_dated_with_its_time_and_annualised_so(panel):
@@ -484,10 +484,10 @@ def test_a_feed_of_minutes_is_dated_with_its_time_and_annualised_so(panel):
     sheet = cerebro.run()[0].analyzers.sheet
     assert list(sheet.result.returns.index) == list(times[10:])
     assert sheet.result.bars_per_year == 365 * 288
-    assert "5-bar reversal" in sheet.evidence.scores
+    assert "5-bar reversal" in sheet.artifacts.scores
 
 
 def test_trials_reach_the_deflated_sharpe_ratio(panel):
     one, many = kronos_run(panel, trials=1), kronos_run(panel, trials=50)
     assert many.get_analysis()["dsr"] < one.get_analysis()["dsr"]
-    assert replace(one.evidence.about, trials=50) == many.evidence.about
+    assert replace(one.artifacts.metadata, trials=50) == many.artifacts.metadata

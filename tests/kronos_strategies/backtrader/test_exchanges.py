@@ -160,7 +160,7 @@ def test_leverage_does_not_enlarge_a_weight():
             cerebro.adddata(SignalFeed(dataname=frame), name=name)
         cerebro.broker.setcash(1e6)
         cerebro.broker.addcommissioninfo(SteppedCommission(leverage=leverage))
-        cerebro.addstrategy(Planted, topk=2, every=1, cash_buffer=0.05, band=0.0)
+        cerebro.addstrategy(Planted, topk=2, every=1, cash_buffer=0.05, no_trade_band=0.0)
         return cerebro.run()[0]
 
     ran = leveraged(10.0)

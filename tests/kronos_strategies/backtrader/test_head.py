@@ -169,10 +169,10 @@ def test_the_rank_strategy_holds_the_best_by_the_head_and_its_report_says_so(pai
     held = {data._name for data in strategy.datas if strategy.getposition(data).size}
     last = strategy.ranked[-2]["score"]  # what the last bar decides would trade on the next one
     assert held == set(last.nlargest(2).index)
-    evidence = strategy.analyzers.kronostearsheet.evidence
-    assert evidence.about.described["score"].startswith("return head headed (sha256")
-    assert evidence.paths is None
-    assert "sampling" not in evidence.about.described
+    artifacts = strategy.analyzers.kronostearsheet.artifacts
+    assert artifacts.metadata.settings["score"].startswith("return head headed (sha256")
+    assert artifacts.paths is None
+    assert "sampling" not in artifacts.metadata.settings
 
 
 def test_weekly_bars_are_no_days(pair):

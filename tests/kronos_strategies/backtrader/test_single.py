@@ -18,7 +18,7 @@ from kronos_strategies.backtrader import (
     read_forecasts,
 )
 from kronos_strategies.report.build import report_on
-from kronos_strategies.run_artifacts import Evidence
+from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import SETTINGS
@@ -89,7 +89,7 @@ def test_bands_and_paths_are_those_of_the_store(daily, tmp_path):
     assert (own.crps, own.crps_walk) == (kept.crps, kept.crps_walk)
     (run,) = ForecastStore(tmp_path).runs()
     read = read_forecasts(run, level=0.7)
-    kept_ends = daily.evidence.outlooks[list(range(8))]
+    kept_ends = daily.artifacts.outlooks[list(range(8))]
     np.testing.assert_allclose(kept_ends.mean(axis=1), read["forecast_close"][kept_ends.index], rtol=1e-6)
     frame = join_forecasts(DAILY, read, "A")
     offline = sheet_of(frame, feed=ForecastData, own=False, sheet={"forecasts": str(run.folder)})
@@ -102,7 +102,7 @@ def test_bands_and_paths_are_those_of_the_store(daily, tmp_path):
 def test_every_mode_is_judged_alike(daily, mode):
     again = sheet_of(DAILY, mode=mode)
     assert again.summary.metrics == pytest.approx(daily.summary.metrics, nan_ok=True)
-    pd.testing.assert_frame_equal(again.evidence.outlooks, daily.evidence.outlooks, check_exact=True)
+    pd.testing.assert_frame_equal(again.artifacts.outlooks, daily.artifacts.outlooks, check_exact=True)
 
 
 def test_the_page_opens_with_what_it_says_over_time_and_hides_the_empty_ranking(daily, tmp_path):
@@ -117,7 +117,7 @@ def test_the_page_opens_with_what_it_says_over_time_and_hides_the_empty_ranking(
 
 
 def test_kept_evidence_gives_the_same_report(daily, tmp_path):
-    again = report_on(Evidence.read(daily.evidence.write(tmp_path)))
+    again = report_on(RunArtifacts.read(daily.artifacts.write(tmp_path)))
     assert again.metrics == pytest.approx(daily.summary.metrics, nan_ok=True)
     assert len(again.trades.trades) == len(daily.trades) > 3
 
@@ -206,8 +206,8 @@ def test_feeds_in_zones_of_their_own_are_dated_with_their_own_bars():
         cerebro.adddata(feed, name=zone)
     cerebro.addstrategy(Following)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet")
-    evidence = cerebro.run()[0].analyzers.sheet.evidence
+    artifacts = cerebro.run()[0].analyzers.sheet.artifacts
     for zone in ("Europe/London", "America/New_York"):
-        stamps = evidence.scores.xs(zone, level="instrument").index
+        stamps = artifacts.scores.xs(zone, level="instrument").index
         assert len(stamps) > 20
         assert stamps.isin(moments.tz_localize("UTC").tz_convert(zone).tz_localize(None)).all()

@@ -16,7 +16,7 @@ from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import signals
-from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
+from tests.kronos_strategies.evaluation.walks import NAMES, forecast, read_price_panel, tidy_bars
 
 from .known import PROVENANCE, H, S, joined, known_past
 
@@ -44,7 +44,7 @@ def test_paths_that_are_right_already_stay_nearly_as_they_are():
 
 
 def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold_their_level():
-    past, market = known_past(dates=160), market_of(tidy_bars())
+    past, market = known_past(dates=160), read_price_panel(tidy_bars())
     start = past.dates.unique()[100]
     fit = fit_calibration(past, start)
     later = past[np.asarray(past.dates > start)]
@@ -53,11 +53,13 @@ def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold
 
     for h in range(H):
         raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]
-        assert fair_crps(moved, later.came[:, h]).mean() < 0.95 * fair_crps(raw, later.came[:, h]).mean()
+        assert (
+            fair_crps(moved, later.realized[:, h]).mean() < 0.95 * fair_crps(raw, later.realized[:, h]).mean()
+        )
         for level in LEVELS:
-            held = inside(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
+            held = inside(moved, later.realized[:, h], level, fit.band_factor(level)[h]).mean()
             assert held == pytest.approx(level, abs=0.03)
-        assert inside(raw, later.came[:, h], 0.9).mean() < 0.8
+        assert inside(raw, later.realized[:, h], 0.9).mean() < 0.8
     assert market is not None
 
 
@@ -65,10 +67,10 @@ def test_outcomes_known_after_a_date_decide_nothing_that_is_fitted_on_it():
     past, rng = known_past(), np.random.default_rng(5)
     day = past.dates.unique()[60]
     late = past.known > np.datetime64(day)
-    other = replace(past, came=np.where(late, rng.normal(0, 1, past.came.shape), past.came))
+    other = replace(past, realized=np.where(late, rng.normal(0, 1, past.realized.shape), past.realized))
     assert late.any()
     assert fit_calibration(other, day, ("volatility",)) == fit_calibration(past, day, ("volatility",))
-    assert not np.isfinite(past.at(day).came[-1]).all()
+    assert not np.isfinite(past.at(day).realized[-1]).all()
 
 
 def test_groups_are_fitted_apart_and_small_ones_are_drawn_to_the_fit_of_all():
@@ -110,7 +112,7 @@ def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
 
 @pytest.fixture(scope="module")
 def walking() -> tuple[Calibration, Market]:
-    market = market_of(tidy_bars())
+    market = read_price_panel(tidy_bars())
     past = collect(narrow_forecasts(market, range(30, 100)), market)
     return calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"), every=10), market
 
@@ -130,12 +132,12 @@ def test_a_walk_forward_calibration_widens_what_is_too_narrow_and_says_what_that
 
 def test_scrambling_all_bars_after_t_changes_no_calibrated_signal_up_to_t():
     def run(bars: pd.DataFrame) -> pd.DataFrame:
-        market = market_of(bars)
+        market = read_price_panel(bars)
         forecasts = narrow_forecasts(market, range(30, 90))
         made = calibrate(collect(forecasts, market), market, "walks", 20, pd.Timestamp("2030-01-01"), every=7)
         return pd.concat([signals(each.calibrated(made), hold=1) for each in forecasts])
 
-    calendar = market_of(tidy_bars()).calendar
+    calendar = read_price_panel(tidy_bars()).calendar
     check_causal(run, tidy_bars(), [calendar[60], calendar[77]])
 
 

@@ -42,7 +42,7 @@ def store(bars, tmp_path_factory):
         patch.chdir(tmp_path_factory.mktemp("cwd"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         folder = tmp_path_factory.mktemp("forecasts")
-        settings = ("--model", TINY, "--samples", 10, "--T", 1, "--lookback", 30, "--horizon", 2)
+        settings = ("--model", TINY, "--samples", 10, "--temperature", 1, "--lookback", 30, "--horizon", 2)
         span = ("--start", SPAN[0], "--end", SPAN[1], "--device", "cpu", "--data", bars)
         tokens = [str(token) for token in ("forecast", folder, *span, *settings)]
         with suppress(SystemExit):
@@ -57,7 +57,7 @@ def test_it_fits_shows_before_and_after_and_writes_a_file_that_forecasts_take(st
     assert (code, err.strip()) == (0, "")
     made = Calibration.read(file)
     (kept,) = ForecastStore(store).runs()
-    assert made.weights_sha256 == kept.recipe.provenance.weights_sha256
+    assert made.weights_sha256 == kept.settings.provenance.weights_sha256
     assert (made.market, made.horizon, made.samples, made.lookback) == ("csi300", 2, 10, 30)
     assert pd.Timestamp(made.known_at) == pd.Timestamp(SPAN[1])
     assert "Held back:" in out
@@ -86,7 +86,16 @@ def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys
     file = tmp_path / "c.json"
     run(capsys, "calibrate", store, "--until", SPAN[1], "--to", file, "--data", bars)
     (folder,) = (path.folder for path in ForecastStore(store).runs())
-    both = (f"a={folder}", f"b={folder}", "--data", bars, "--horizon", 1, "--json", tmp_path / "out.json")
+    both = (
+        f"a={folder}",
+        f"b={folder}",
+        "--data",
+        bars,
+        "--label-horizon",
+        1,
+        "--json",
+        tmp_path / "out.json",
+    )
     code, out, err = run(capsys, "compare", *both, "--calibration", file)
     assert code == 0, err
     said = json.loads((tmp_path / "out.json").read_text())

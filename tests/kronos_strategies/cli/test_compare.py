@@ -204,7 +204,7 @@ def save(series: pd.Series, name: str) -> None:
         (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is no gate.*'rank_ic>=-0.005'"),
         (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"a metric that is not there"),
         (["old.parquet", "new.parquet", "--gate", "ic<=0"], r"wrong sign"),
-        (["old.parquet", "new.parquet", "--horizon", "0"], r"horizon=0"),
+        (["old.parquet", "new.parquet", "--label-horizon", "0"], r"label_horizon=0"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, capsys):

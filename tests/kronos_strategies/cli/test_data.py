@@ -235,7 +235,7 @@ def test_the_next_command_of_an_import_is_one_that_the_workflow_accepts(tmp_path
     check_task(workflow["task"])
     dataset = KronosDataset(**workflow["task"]["dataset"]["kwargs"])
     assert len(dataset.windows())
-    assert not any("rules of region" in notice for notice in dataset.notices)
+    assert not any("rules of region" in warning for warning in dataset.store_warnings)
 
 
 def test_rules_of_another_region_than_the_stores_are_warned_of(tmp_path, capsys):
@@ -245,9 +245,9 @@ def test_rules_of_another_region_than_the_stores_are_warned_of(tmp_path, capsys)
     run(capsys, "data", "import", write_bars(tmp_path / "bars.csv", US), "--to", tmp_path / "store")
     qlib.init(provider_uri=str(tmp_path / "store"), region="cn", kernels=1, skip_if_reg=False)
     dataset = KronosDataset({"test": ("2023-10-02", None)}, market="us")
-    (notice,) = [each for each in dataset.notices if "region" in each]
-    assert "rules of region 'cn'" in notice
-    assert "Set KRONOS_REGION=us" in notice
+    (warning,) = [each for each in dataset.store_warnings if "region" in each]
+    assert "rules of region 'cn'" in warning
+    assert "Set KRONOS_REGION=us" in warning
 
 
 def test_new_days_are_appended(tmp_path, capsys):

@@ -127,7 +127,7 @@ def test_halves_are_a_store_of_their_own_and_the_next_command_says_so(bars, tmp_
     _, out, _ = forecast(capsys, tmp_path, bars, "--float16")
     assert "KRONOS_STORE_DTYPE=float16" in out
     (stored,) = ForecastStore(tmp_path).runs()
-    assert stored.recipe.dtype == "float16"
+    assert stored.settings.dtype == "float16"
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys, monkeypatch):

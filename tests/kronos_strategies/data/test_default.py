@@ -4,10 +4,10 @@ from kronos_strategies.data import default
 from kronos_strategies.data.qlib_store import read_summary, write_store
 from kronos_strategies.data.simulate import (
     MarketConfig,
+    data_warnings,
     default_store,
     ensure_store,
     simulate_market,
-    store_notices,
     write_simulated,
 )
 from kronos_strategies.data.validation import LISTING, listing_spans
@@ -36,7 +36,7 @@ def test_the_store_is_made_on_first_use_and_then_kept(tmp_path):
 
 def test_a_simulated_store_says_so_and_how_to_give_real_bars(tmp_path):
     write_simulated(tmp_path / "store", SMALL, "csi300")
-    (notice,) = store_notices(tmp_path / "store")
+    (notice,) = data_warnings(tmp_path / "store")
     assert "SIMULATED" in notice
     assert "kronos data import" in notice
 
@@ -57,13 +57,13 @@ def test_the_loser_of_a_race_uses_the_winners_store(monkeypatch, tmp_path):
 
 def test_a_store_of_real_bars_is_not_called_simulated(bars, tmp_path):
     write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source={"kind": "import"})
-    assert store_notices(tmp_path / "store") == []
-    assert store_notices(tmp_path / "no store") == []
+    assert data_warnings(tmp_path / "store") == []
+    assert data_warnings(tmp_path / "no store") == []
 
 
 def test_a_store_without_dated_membership_warns_of_survivors(bars, tmp_path):
     source = {"kind": "import", "membership": LISTING}
     write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source=source)
-    (notice,) = store_notices(tmp_path / "store")
+    (notice,) = data_warnings(tmp_path / "store")
     assert "survivors" in notice
     assert "--membership" in notice

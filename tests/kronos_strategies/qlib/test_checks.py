@@ -92,7 +92,7 @@ def test_dataset_and_backtest_that_disagree_are_refused(in_store, monkeypatch, c
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"rules": {"hysterisis": 3}}, r"'hysterisis' is no rule of a portfolio. Did you mean 'hysteresis'"),
+        ({"rules": {"hysterisis": 3}}, r"'hysterisis' is no rule of a portfolio. Did you mean 'rank_buffer'"),
         ({"rules": {"weighting": "inverse_vol"}}, r"weighting='inverse_vol'"),
         ({"rules": {"topk": 0}}, r"topk=0"),
         ({"every": 9}, r"trades by every=9"),

@@ -5,7 +5,7 @@ from qlib.data import D
 
 from kronos_strategies.evaluation.baselines import BASELINES
 from kronos_strategies.lookahead import check_causal
-from kronos_strategies.qlib.data_access import backtest_result, equal_weight, naive_scores, traded_bars
+from kronos_strategies.qlib.data_access import backtest_result, baseline_scores, equal_weight, traded_bars
 
 from .conftest import store_of, use_store
 
@@ -19,7 +19,7 @@ def members() -> pd.MultiIndex:
 
 def test_naive_scores_cover_the_rows_asked_for_and_no_others(in_store):
     rows = members()
-    scores = naive_scores(rows)
+    scores = baseline_scores(rows)
     assert list(scores) == list(BASELINES)
     for score in scores.values():
         assert score.index.equals(rows)
@@ -27,7 +27,7 @@ def test_naive_scores_cover_the_rows_asked_for_and_no_others(in_store):
 
 
 def test_reversal_is_minus_the_adjusted_return_of_five_calendar_days(in_store):
-    score = naive_scores(members())["5-day reversal"]
+    score = baseline_scores(members())["5-day reversal"]
     date, name = score.dropna().index[7]
     closes = D.features([name], ["$close"], end_time=date)["$close"].droplevel("instrument").ffill()
     assert score[date, name] == pytest.approx(1 - closes.iloc[-1] / closes.iloc[-6], rel=1e-5)
@@ -38,7 +38,7 @@ def test_scrambling_all_bars_after_t_changes_no_naive_score_up_to_t(small_market
 
     def run(bars: pd.DataFrame) -> pd.DataFrame:
         use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
-        return pd.DataFrame(naive_scores(members()))
+        return pd.DataFrame(baseline_scores(members()))
 
     check_causal(run, small_market.bars, ["2023-05-08"])
 

@@ -10,14 +10,14 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from kronos.codebase import git_commit
-from kronos_strategies.comparison_inputs import find_contender, find_evidence, hold_against
+from kronos_strategies.comparison_inputs import compare_inputs, load_artifacts, load_input
 from kronos_strategies.qlib.data_access import read_industries
 from kronos_strategies.qlib.experiment import TRACKING, KronosRecorder, absolute
 from kronos_strategies.qlib.tracking import FORECASTS, count_trials, find_run
-from kronos_strategies.run_artifacts import Evidence
+from kronos_strategies.run_artifacts import RunArtifacts
 from tests.kronos_strategies.cli.conftest import run as command
 
-from .conftest import TINY, artefacts
+from .conftest import TINY, artifact_folder
 
 SPAN = ("--start", "2023-05-08", "--end", "2023-06-09")
 
@@ -42,7 +42,7 @@ def inside(folder, cache, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def run_id(folder) -> str:
-    return artefacts(folder).parents[1].name
+    return artifact_folder(folder).parents[1].name
 
 
 def record(run_id: str, folder: Path):
@@ -57,7 +57,7 @@ def test_model_settings_data_and_code_are_on_record(run_id, folder):
     for name in ("weights_sha256", "data_sha256"):
         assert len(params[f"kronos.{name}"]) == 64
     assert params["kronos.code_commit"] == (git_commit() or "-")
-    page = json.loads((artefacts(folder) / "metrics.json").read_text())
+    page = json.loads((artifact_folder(folder) / "metrics.json").read_text())
     assert metrics["rank_ic"] == page["rank_ic"]
     assert metrics["trials"] == 1
 
@@ -79,26 +79,26 @@ def test_another_strategy_is_another_trial_and_another_seed_or_span_is_none(run_
 
 
 def test_the_evidence_holds_what_qlib_traded(folder):
-    evidence = Evidence.read(artefacts(folder) / "evidence")
-    traded = pd.read_pickle(artefacts(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")
-    net = (traded["return"] - traded["cost"]).loc[evidence.result.returns.index]
-    np.testing.assert_allclose(evidence.result.returns["net"], net)
-    invested = evidence.result.weights.groupby("datetime").sum()
+    artifacts = RunArtifacts.read(artifact_folder(folder) / "artifacts")
+    traded = pd.read_pickle(artifact_folder(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")
+    net = (traded["return"] - traded["cost"]).loc[artifacts.result.returns.index]
+    np.testing.assert_allclose(artifacts.result.returns["net"], net)
+    invested = artifacts.result.weights.groupby("datetime").sum()
     value, cash = traded["value"].loc[invested.index], traded["cash"].loc[invested.index]
     np.testing.assert_allclose(invested, value / (value + cash), rtol=1e-6)
-    label = pd.read_pickle(artefacts(folder).parent / "label.pkl").iloc[:, 0]
-    own = evidence.labels[5]
+    label = pd.read_pickle(artifact_folder(folder).parent / "label.pkl").iloc[:, 0]
+    own = artifacts.labels[5]
     np.testing.assert_allclose(own, label.reindex(own.index), rtol=1e-6)
-    from_bars = evidence.market.at(evidence.market.earned(5), own.index)
+    from_bars = artifacts.market.at(artifacts.market.earned(5), own.index)
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
 
 
 def test_a_score_is_held_against_industries_where_they_are_known(folder):
     sectors = pd.read_csv(folder / "sectors.csv", index_col="instrument")["industry"]
-    known = Evidence.read(artefacts(folder) / "evidence").exposures["industry"]
+    known = RunArtifacts.read(artifact_folder(folder) / "artifacts").exposures["industry"]
     assert known.nunique() > 3
     assert (known == known.index.get_level_values("instrument").map(sectors)).all()
-    neutral = pd.read_csv(artefacts(folder) / "neutral.csv", index_col=0)
+    neutral = pd.read_csv(artifact_folder(folder) / "neutral.csv", index_col=0)
     assert {"none", "volatility", "size", "beta", "industry", "all"} == set(neutral.index)
 
 
@@ -110,8 +110,8 @@ def test_an_instrument_of_two_industries_is_refused(tmp_path):
 
 
 def test_report_makes_the_same_page_again_by_id_and_by_folder(run_id, inside, capsys, tmp_path):
-    logged = (artefacts(inside) / "report.html").read_bytes()
-    for name in (run_id[:8], str(artefacts(inside))):
+    logged = (artifact_folder(inside) / "report.html").read_bytes()
+    for name in (run_id[:8], str(artifact_folder(inside))):
         code, out, err = command(capsys, "report", name, "--to", tmp_path / name[:4].strip("/"))
         assert (code, err) == (0, "")
         assert "RankIC" in out
@@ -120,9 +120,9 @@ def test_report_makes_the_same_page_again_by_id_and_by_folder(run_id, inside, ca
 
 def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside):
     (store,) = (inside / "forecasts").glob("*/*")
-    contenders = [find_contender(each, "sqlite:///mlflow.db", None, 5) for each in (run_id, f"store={store}")]
-    assert [contender.version.name for contender in contenders] == [f"kronos_tiny-{run_id[:8]}", "store"]
-    comparison = hold_against(contenders)
+    candidates = [load_input(each, "sqlite:///mlflow.db", None, 5) for each in (run_id, f"store={store}")]
+    assert [candidate.version.name for candidate in candidates] == [f"kronos_tiny-{run_id[:8]}", "store"]
+    comparison = compare_inputs(candidates)
     paired = comparison.table[comparison.table["version"] == "store"]
     assert set(paired["metric"]) >= {"rank_ic", "spread", "crps_h1", "qlike_h1"}
     np.testing.assert_allclose(paired["difference"], 0, atol=1e-12)
@@ -132,7 +132,7 @@ def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside)
 
 def test_kronos_forecast_is_on_record_and_compares_by_its_id(run_id, inside, capsys):
     options = ("--model", TINY, "--samples", 2, "--device", "cpu", *SPAN)
-    code, _, err = command(capsys, "forecast", "others", *options, "--seed", 5, "--T", 0.5)
+    code, _, err = command(capsys, "forecast", "others", *options, "--seed", 5, "--temperature", 0.5)
     assert code == 0, err
     client = MlflowClient("sqlite:///mlflow.db")
     (experiment,) = client.search_experiments(filter_string=f"name = '{FORECASTS}'")
@@ -155,7 +155,7 @@ def test_kronos_forecast_is_on_record_and_compares_by_its_id(run_id, inside, cap
 
 def test_a_run_can_be_reported_beside_another(run_id, inside, capsys, tmp_path):
     (store,) = (inside / "forecasts").glob("*/*")
-    code, _, err = command(capsys, "report", run_id, "--beside", f"again={store}", "--to", tmp_path)
+    code, _, err = command(capsys, "report", run_id, "--compare-with", f"again={store}", "--to", tmp_path)
     assert code == 0, err
     page = (tmp_path / "report.html").read_text()
     assert 'id="versions"' in page
@@ -168,10 +168,10 @@ def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_pat
     with pytest.raises(ValueError, match="no run"):
         find_run(run_id[:3])  # too short to be meant
     with pytest.raises(FileNotFoundError, match=r"neither forecasts .* Did you mean .*kronos_tiny"):
-        find_contender("forecasts", "sqlite:///mlflow.db", None, 1)
+        load_input("forecasts", "sqlite:///mlflow.db", None, 1)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no record of runs at .*--tracking"):
-        find_evidence("ffffffff", "sqlite:///mlflow.db")
+        load_artifacts("ffffffff", "sqlite:///mlflow.db")
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -180,4 +180,4 @@ def test_forecasts_too_short_for_the_trade_are_refused(inside):
     with pytest.raises(
         ValueError, match=r"forecasts of 6 bars, too short for a trade that holds 9.*--horizon 10"
     ):
-        find_contender(str(store), "sqlite:///mlflow.db", None, 9)
+        load_input(str(store), "sqlite:///mlflow.db", None, 9)

@@ -13,9 +13,9 @@ from kronos.bars import CLOSE, FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast
 from kronos.windows import Windows
-from kronos_strategies.forecasting import DatedWindows
+from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.signals import SUMMARY, signals, summary
-from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
+from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 from kronos_strategies.store.files import date_label
 from kronos_strategies.store.parquet import from_parquet, to_parquet
 from tests.kronos.builders import make_bars
@@ -29,8 +29,8 @@ def forecast(predictor, windows) -> Forecast:
 
 
 @pytest.fixture
-def stored(tmp_path, predictor, windows) -> StoredForecasts:
-    return ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING).stored
+def forecast_set(tmp_path, predictor, windows) -> ForecastSet:
+    return ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING).forecast_set
 
 
 def test_every_bit_of_a_forecast_comes_back(forecast):
@@ -70,39 +70,41 @@ def test_halves_take_less_space_and_give_nearly_the_same_signals(tmp_path, predi
         ForecastStore(tmp_path, dtype).fill(predictor, windows, SPEC, sampling)
         for dtype in ("float32", "float16")
     )
-    assert half.stored.size < 0.75 * whole.stored.size
+    assert half.forecast_set.size < 0.75 * whole.forecast_set.size
     exact, rounded = (pd.concat([signals(f) for f in filled]) for filled in (whole, half))
     np.testing.assert_allclose(rounded["score"], exact["score"], atol=2e-5)
-    pd.testing.assert_frame_equal(half.stored.frame(), whole.stored.frame())  # of the exact paths, both
+    pd.testing.assert_frame_equal(
+        half.forecast_set.frame(), whole.forecast_set.frame()
+    )  # of the exact paths, both
 
 
-def test_the_frame_is_the_summary_of_every_forecast(stored, predictor, windows):
-    frame = stored.frame()
+def test_the_frame_is_the_summary_of_every_forecast(forecast_set, predictor, windows):
+    frame = forecast_set.frame()
     assert list(frame.columns) == ["last_close", *SUMMARY]
     assert frame.index.equals(windows.keys)
-    expected = pd.concat([summary(forecast) for forecast in stored])
+    expected = pd.concat([summary(forecast) for forecast in forecast_set])
     pd.testing.assert_frame_equal(frame[list(SUMMARY)], expected, check_index_type=False)
     np.testing.assert_array_equal(frame["last_close"], windows.last[:, CLOSE])
 
 
-def test_a_frame_of_some_dates_has_no_others(stored):
-    dates = stored.frame("2024-02-14", "2024-02-20").index.get_level_values("datetime").unique()
+def test_a_frame_of_some_dates_has_no_others(forecast_set):
+    dates = forecast_set.frame("2024-02-14", "2024-02-20").index.get_level_values("datetime").unique()
     assert list(dates) == list(pd.bdate_range("2024-02-14", "2024-02-20"))
     with pytest.raises(ValueError, match=r"no forecast from 2030-01-01.*15 dates"):
-        stored.frame("2030-01-01")
+        forecast_set.frame("2030-01-01")
 
 
-def test_the_frame_reads_no_path(stored, monkeypatch):
+def test_the_frame_reads_no_path(forecast_set, monkeypatch):
     read, columns = pq.ParquetFile.read, []
     monkeypatch.setattr(
         pq.ParquetFile, "read", lambda self, names, **rest: columns.extend(names) or read(self, names, **rest)
     )
-    stored.frame()
+    forecast_set.frame()
     assert not set(columns) & set(FEATURES)
 
 
-def test_a_flipped_bit_in_a_summary_is_found_without_reading_the_file(stored):
-    (path,) = (stored.folder / "date=2024-02-14").glob("*.parquet")
+def test_a_flipped_bit_in_a_summary_is_found_without_reading_the_file(forecast_set):
+    (path,) = (forecast_set.folder / "date=2024-02-14").glob("*.parquet")
     meta = pq.ParquetFile(path).metadata.row_group(0)
     column = next(
         c for c in map(meta.column, range(meta.num_columns)) if c.path_in_schema == "expected_return"
@@ -111,24 +113,24 @@ def test_a_flipped_bit_in_a_summary_is_found_without_reading_the_file(stored):
     content[column.data_page_offset + column.total_compressed_size - 3] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"date=2024-02-14.*damaged"):
-        stored.frame()
+        forecast_set.frame()
 
 
-def test_a_date_that_is_not_there_is_named_with_what_is(stored):
+def test_a_date_that_is_not_there_is_named_with_what_is(forecast_set):
     with pytest.raises(ValueError, match=r"no forecast of 2024-03-04.*15 dates, 2024-02-12.*kronos forecast"):
-        stored.read("2024-03-04")
+        forecast_set.read("2024-03-04")
 
 
-def test_iterating_gives_each_date_once_in_order(stored):
-    dates = [forecast.keys[0][0] for forecast in stored]
-    assert dates == list(stored.dates) == sorted(dates)
-    assert len(stored) == 15
+def test_iterating_gives_each_date_once_in_order(forecast_set):
+    dates = [forecast.keys[0][0] for forecast in forecast_set]
+    assert dates == list(forecast_set.dates) == sorted(dates)
+    assert len(forecast_set) == 15
 
 
-def test_coverage_puts_each_date_in_one_place(stored, windows, panel):
+def test_coverage_puts_each_date_in_one_place(forecast_set, windows, panel):
     longer = Windows.rolling(panel, 20, 3, "B", since="2024-02-26", until="2024-03-06")
-    (stored.folder / "date=2024-02-28").rename(stored.folder / "gone")
-    covered = stored.coverage(DatedWindows(longer))
+    (forecast_set.folder / "date=2024-02-28").rename(forecast_set.folder / "gone")
+    covered = forecast_set.coverage(WindowsByDate(longer))
     assert covered.missing == tuple(
         map(pd.Timestamp, ["2024-02-28", "2024-03-04", "2024-03-05", "2024-03-06"])
     )
@@ -137,15 +139,15 @@ def test_coverage_puts_each_date_in_one_place(stored, windows, panel):
     assert len(covered.present) == 4
 
 
-def test_a_forecast_of_elsewhere_is_written_if_it_was_made_alike(stored, predictor, windows):
-    dated = DatedWindows(windows)
+def test_a_forecast_of_elsewhere_is_written_if_it_was_made_alike(forecast_set, predictor, windows):
+    dated = WindowsByDate(windows)
     one = predictor.forecast(dated[dated.dates[3]], SAMPLING, candles="raw")
-    stored.write(one)
-    assert stored.coverage(dated).due == ()
+    forecast_set.write(one)
+    assert forecast_set.coverage(dated).due == ()
     with pytest.raises(ValueError, match="is of 15 dates"):
-        stored.write(predictor.forecast(windows, SAMPLING, candles="raw"))
+        forecast_set.write(predictor.forecast(windows, SAMPLING, candles="raw"))
     with pytest.raises(ValueError, match="store of its own"):
-        stored.write(predictor.forecast(dated[dated.dates[3]], SampleConfig(samples=2), candles="raw"))
+        forecast_set.write(predictor.forecast(dated[dated.dates[3]], SampleConfig(samples=2), candles="raw"))
 
 
 def test_minutes_are_kept_apart_sorted_and_exact(tmp_path, predictor):
@@ -154,12 +156,14 @@ def test_minutes_are_kept_apart_sorted_and_exact(tmp_path, predictor):
         "BBB": make_bars(40, 1, freq="90min"),
     }
     windows = Windows.rolling(panel, 20, 3, "90min", since="2024-01-03 10:00", until="2024-01-04 06:00")
-    stored = ForecastStore(tmp_path).fill(predictor, windows, WindowSpec("two", 20, 3, 20), SAMPLING).stored
-    dates = DatedWindows(windows).dates
-    assert list(stored.dates) == list(dates)
+    forecast_set = (
+        ForecastStore(tmp_path).fill(predictor, windows, WindowSpec("two", 20, 3, 20), SAMPLING).forecast_set
+    )
+    dates = WindowsByDate(windows).dates
+    assert list(forecast_set.dates) == list(dates)
     assert len(set(dates.normalize())) < len(dates)
-    folders = sorted(path.name for path in stored.folder.glob("date=*"))
-    assert [stored.read(date).keys[0][0] for date in dates] == list(dates)
+    folders = sorted(path.name for path in forecast_set.folder.glob("date=*"))
+    assert [forecast_set.read(date).keys[0][0] for date in dates] == list(dates)
     assert folders == [f"date={date_label(date)}" for date in dates], (
         "in alphabetical as in chronological order"
     )

@@ -12,8 +12,8 @@ import pytest
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
-from kronos_strategies.store.settings import READING_FIELDS, Recipe
+from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
+from kronos_strategies.store.settings import READING_FIELDS, StoreSettings
 
 from .conftest import SAMPLING, SPEC
 
@@ -26,9 +26,9 @@ def made(predictor) -> Provenance:
 
 
 @pytest.fixture
-def recipe(made) -> Callable[..., Recipe]:
+def settings(made) -> Callable[..., StoreSettings]:
     """The recipe of `made`, some of it changed."""
-    return lambda **changes: Recipe(dataclasses.replace(made, **changes), SPEC, "float32")
+    return lambda **changes: StoreSettings(dataclasses.replace(made, **changes), SPEC, "float32")
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,19 @@ def recipe(made) -> Callable[..., Recipe]:
         ("/", "model-0123456789ab"),
     ],
 )
-def test_a_models_folder_is_its_name_as_any_file_system_takes_it_and_its_weights_hash(recipe, model, folder):
-    assert recipe(model=model).folder.parts[0] == folder
-    assert len(recipe(model=model).folder.parts) == 2
+def test_a_models_folder_is_its_name_as_any_file_system_takes_it_and_its_weights_hash(
+    settings, model, folder
+):
+    assert settings(model=model).folder.parts[0] == folder
+    assert len(settings(model=model).folder.parts) == 2
 
 
-def test_what_changes_no_number_changes_no_settings_hash(recipe):
-    same = recipe(trained_until="2024-06-30", revision="abc", data_sha256="d")
-    assert same.settings_sha256 == recipe().settings_sha256
+def test_what_changes_no_number_changes_no_settings_hash(settings):
+    same = settings(trained_until="2024-06-30", revision="abc", data_sha256="d")
+    assert same.settings_sha256 == settings().settings_sha256
     assert (
-        recipe(sampling=SampleConfig(T=1)).settings_sha256
-        == recipe(sampling=SampleConfig(T=1.0)).settings_sha256
+        settings(sampling=SampleConfig(T=1)).settings_sha256
+        == settings(sampling=SampleConfig(T=1.0)).settings_sha256
     )
 
 
@@ -63,21 +65,21 @@ def test_a_setting_that_a_provenance_gains_later_names_another_folder(made):
         rounding: str = "nearest"
 
     wider = Wider(**vars(made), rounding="down")
-    assert Recipe(wider, SPEC, "float32").settings["rounding"] == "down"
-    assert Recipe(wider, SPEC, "float32").folder != Recipe(made, SPEC, "float32").folder
+    assert StoreSettings(wider, SPEC, "float32").settings["rounding"] == "down"
+    assert StoreSettings(wider, SPEC, "float32").folder != StoreSettings(made, SPEC, "float32").folder
 
 
-def test_a_recipe_comes_back_from_json(recipe):
-    written = json.loads(json.dumps([recipe().model, recipe().settings]))
-    assert Recipe.from_json(*written) == recipe()
+def test_a_recipe_comes_back_from_json(settings):
+    written = json.loads(json.dumps([settings().model, settings().settings]))
+    assert StoreSettings.from_json(*written) == settings()
 
 
 def test_the_manifest_holds_every_setting_the_weights_hash_and_the_hash_of_the_data(
     tmp_path, predictor, windows
 ):
-    stored = ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING).stored
-    manifest = json.loads((stored.folder / "_manifest.json").read_text())
-    assert manifest == stored.manifest
+    forecast_set = ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING).forecast_set
+    manifest = json.loads((forecast_set.folder / "_manifest.json").read_text())
+    assert manifest == forecast_set.manifest
     assert manifest["model"] == {
         "model": "kronos-nano",
         "revision": None,
@@ -93,7 +95,7 @@ def test_the_manifest_holds_every_setting_the_weights_hash_and_the_hash_of_the_d
     data = manifest["data"]
     assert (data["dates"], data["first"], data["last"]) == (15, "2024-02-12", "2024-03-01")
     assert len(data["sha256"]) == 64
-    assert stored.folder.name == manifest["settings_sha256"][:12]
+    assert forecast_set.folder.name == manifest["settings_sha256"][:12]
 
 
 def test_the_datas_hash_moves_with_the_data_and_with_nothing_else(tmp_path, predictor, windows):
@@ -101,7 +103,7 @@ def test_the_datas_hash_moves_with_the_data_and_with_nothing_else(tmp_path, pred
         return (
             ForecastStore(tmp_path / folder)
             .fill(predictor, some, SPEC, SAMPLING)
-            .stored.manifest["data"]["sha256"]
+            .forecast_set.manifest["data"]["sha256"]
         )
 
     assert data("a", windows[:8]) == data("b", windows[:8]) != data("a", windows[:12])
@@ -109,27 +111,27 @@ def test_the_datas_hash_moves_with_the_data_and_with_nothing_else(tmp_path, pred
 
 def test_a_store_is_opened_by_its_settings_or_by_its_folder(tmp_path, predictor, windows):
     store = ForecastStore(tmp_path)
-    folder = store.fill(predictor, windows[:4], SPEC, SAMPLING).stored.folder
+    folder = store.fill(predictor, windows[:4], SPEC, SAMPLING).forecast_set.folder
     assert store.open(predictor.provenance(SAMPLING, ""), SPEC).folder == folder
-    assert [stored.folder for stored in store.runs()] == [folder]
+    assert [forecast_set.folder for forecast_set in store.runs()] == [folder]
     moved = folder.rename(tmp_path / "elsewhere")
-    assert len(StoredForecasts(moved).read("2024-02-12")) == 4
+    assert len(ForecastSet(moved).read("2024-02-12")) == 4
     with pytest.raises(FileNotFoundError, match=r"holds no forecasts.*kronos forecast"):
         store.open(predictor.provenance(SampleConfig(seed=9), ""), SPEC)
 
 
 def test_an_edited_manifest_is_refused(tmp_path, predictor, windows, caplog):
     store = ForecastStore(tmp_path)
-    path = store.fill(predictor, windows[:4], SPEC, SAMPLING).stored.folder / "_manifest.json"
+    path = store.fill(predictor, windows[:4], SPEC, SAMPLING).forecast_set.folder / "_manifest.json"
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
     with pytest.raises(ValueError, match=r"_manifest.json cannot be used.*edited.*another store"):
         store.fill(predictor, windows, SPEC, SAMPLING)
     path.write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
-        StoredForecasts(path.parent)
+        ForecastSet(path.parent)
     path.write_text('{"model": {}, "settings": {"sampling": {}}}')
     with pytest.raises(ValueError, match="another version"):
-        StoredForecasts(path.parent)
+        ForecastSet(path.parent)
     assert store.runs() == []
     assert "another version" in caplog.text
 
@@ -138,7 +140,7 @@ def test_an_unknown_type_of_paths_is_refused(made):
     with pytest.raises(ValueError, match=r"float8.*float32"):
         ForecastStore("nowhere", dtype="float8")
     with pytest.raises(ValueError, match="float8"):
-        Recipe(made, WindowSpec("four", 20, 3, 20), "float8")
+        StoreSettings(made, WindowSpec("four", 20, 3, 20), "float8")
 
 
 def test_a_store_is_read_without_torch(tmp_path, predictor, windows):

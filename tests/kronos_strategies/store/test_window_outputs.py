@@ -161,7 +161,7 @@ def test_forecasts_of_the_same_store_are_not_disturbed(reader, head, windows, pr
     store.embeddings(reader, windows, SPEC)
     assert store.runs() == []
     store.fill(predictor, windows, SPEC)
-    assert [len(stored) for stored in store.runs()] == [15]
+    assert [len(forecast_set) for forecast_set in store.runs()] == [15]
 
 
 def test_networks_that_came_from_no_file_are_refused(windows, tmp_path):

@@ -14,12 +14,19 @@ from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_pa
 from kronos_strategies.evaluation.distribution.volatility import qlike
 from kronos_strategies.evaluation.scorecard import Market, score_forecasts, score_summaries
 from kronos_strategies.signals import signals
-from tests.kronos_strategies.evaluation.walks import AT, HORIZONS, PROVENANCE, market_of, tidy_bars, walks
+from tests.kronos_strategies.evaluation.walks import (
+    AT,
+    HORIZONS,
+    PROVENANCE,
+    read_price_panel,
+    tidy_bars,
+    walks,
+)
 
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return market_of(tidy_bars())
+    return read_price_panel(tidy_bars())
 
 
 @pytest.fixture(scope="module")

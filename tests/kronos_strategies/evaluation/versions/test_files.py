@@ -122,8 +122,8 @@ def test_one_called_label_stands_out(tmp_path):
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["5", "10"], r"labels of 5, 10 bars, not of 1.*--horizon 5"),
-        (["10"], r"labels of 10 bars, not of 1.*--horizon 10"),
+        (["5", "10"], r"labels of 5, 10 bars, not of 1.*--label-horizon 5"),
+        (["10"], r"labels of 10 bars, not of 1.*--label-horizon 10"),
         (["5", "ten"], r"2 columns of values, '5', 'ten'.*label"),
     ],
 )

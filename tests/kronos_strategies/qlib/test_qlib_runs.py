@@ -13,9 +13,9 @@ import yaml
 from mlflow.tracking import MlflowClient
 from qlib.model.trainer import task_train
 
-from kronos_strategies.comparison_inputs import find_contender, find_evidence
-from kronos_strategies.qlib.other_models import label_of
+from kronos_strategies.comparison_inputs import load_artifacts, load_input
 from kronos_strategies.qlib.pickles import Foreign, read_settings_pickle, read_table_pickle
+from kronos_strategies.qlib.qlib_runs import label_of
 from tests.kronos_strategies.cli.conftest import run as command
 
 pytest.importorskip("lightgbm")
@@ -108,7 +108,7 @@ def test_a_run_is_a_version_by_its_id_its_artifacts_and_its_prediction(inside):
     run_id, artifacts = run_of(inside, "plain")
     prediction, label = (pd.read_pickle(artifacts / f"{name}.pkl") for name in ("pred", "label"))
     for argument in (run_id[:8], str(artifacts), str(artifacts / "pred.pkl")):
-        found = find_contender(argument, "sqlite:///mlflow.db", None, 5)
+        found = load_input(argument, "sqlite:///mlflow.db", None, 5)
         assert found.horizon == 1
         pd.testing.assert_series_equal(
             found.version.score, prediction["score"].dropna(), check_names=False, check_freq=False
@@ -142,12 +142,12 @@ def test_a_run_is_reported_with_its_own_backtest(inside, capsys, tmp_path):
     assert metrics["qlib_excess_over_benchmark_information_ratio"] == pytest.approx(
         analysis["excess_return_with_cost"]["information_ratio"], abs=1e-9
     )
-    by_folder = find_evidence(
+    by_folder = load_artifacts(
         str(artifacts), "sqlite:///mlflow.db"
     )  # positions are no tables: without weights
     assert by_folder.result is not None
     assert by_folder.result.weights.empty
-    own = find_evidence(run_id, "sqlite:///mlflow.db").result
+    own = load_artifacts(run_id, "sqlite:///mlflow.db").result
     pd.testing.assert_frame_equal(by_folder.result.returns, own.returns)
 
 
@@ -158,9 +158,9 @@ def test_our_record_works_behind_another_model(inside):
     assert (artifacts / "kronos" / "report.html").stat().st_size > 1_000_000
     params = MlflowClient(f"sqlite:///{inside / 'mlflow.db'}").get_run(run_id).data.params
     assert params["kronos.model"] == "LGBModel"
-    evidence = find_evidence(run_id, "sqlite:///mlflow.db")
-    assert next(iter(evidence.scores)) == "LGBModel"
-    assert evidence.about.title == "LGBModel on csi300"
+    artifacts = load_artifacts(run_id, "sqlite:///mlflow.db")
+    assert next(iter(artifacts.scores)) == "LGBModel"
+    assert artifacts.metadata.title == "LGBModel on csi300"
 
 
 def test_a_run_is_reported_by_its_prediction_too(inside, capsys, tmp_path):
@@ -184,14 +184,14 @@ def test_runs_that_hold_for_different_times_are_judged_by_one_that_is_named(insi
     assert code == 2
     assert "{'a': 1, 'b': 5} bars. Name the time to judge all of them by" in " ".join(err.split())
     for horizon in ("1", "3", "5"):
-        code, _, err = command(capsys, *given, "--horizon", horizon, "--json", tmp_path / "out.json")
+        code, _, err = command(capsys, *given, "--label-horizon", horizon, "--json", tmp_path / "out.json")
         assert code == 0, err
         found = json.loads((tmp_path / "out.json").read_text())
         assert found["horizon"] == int(horizon)
         assert found["metrics"]["rank_ic"]["b"]["difference"] == pytest.approx(0, abs=1e-12)
         other = [each for each in found["warnings"] if "is judged by returns" in each]
         assert len(other) == (2 if horizon == "3" else 1)
-    code, _, err = command(capsys, *given, "--horizon", "4")
+    code, _, err = command(capsys, *given, "--label-horizon", "4")
     assert code == 2
     assert "no returns over 4 bars, only over [1, 2, 3, 5, 10, 20]" in " ".join(err.split())
 
@@ -199,9 +199,9 @@ def test_runs_that_hold_for_different_times_are_judged_by_one_that_is_named(insi
 def test_without_a_label_returns_come_from_the_bars(inside, small_store, tmp_path):
     _, artifacts = run_of(inside, "plain")
     shutil.copy(artifacts / "pred.pkl", tmp_path / "pred.pkl")
-    alone = find_contender(f"alone={tmp_path / 'pred.pkl'}", "sqlite:///mlflow.db", None, 5)
+    alone = load_input(f"alone={tmp_path / 'pred.pkl'}", "sqlite:///mlflow.db", None, 5)
     assert alone.labels is None
-    found = find_contender(f"alone={tmp_path / 'pred.pkl'}", "sqlite:///mlflow.db", small_store, 5)
+    found = load_input(f"alone={tmp_path / 'pred.pkl'}", "sqlite:///mlflow.db", small_store, 5)
     label = pd.read_pickle(artifacts / "label.pkl").iloc[:, 0]
     own = found.labels[1].dropna()
     np.testing.assert_allclose(own, label.reindex(own.index), atol=1e-6)
@@ -219,7 +219,7 @@ def test_what_a_label_spans_is_found_in_the_bars_where_nothing_tells(inside, sma
     )
     shutil.copy(artifacts / "pred.pkl", tmp_path / "pred.pkl")
     label.to_pickle(tmp_path / "label.pkl")
-    found = find_contender(str(tmp_path), "sqlite:///mlflow.db", small_store, 1)
+    found = load_input(str(tmp_path), "sqlite:///mlflow.db", small_store, 1)
     assert found.horizon == 3
     assert found.version.provenance["label"] == "open(t+4) / open(t+1) - 1"
 
@@ -259,7 +259,7 @@ def test_a_pickle_from_elsewhere_runs_nothing(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     Path("pred.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match=r"pred.pkl cannot be read as a table of pandas and numpy"):
-        find_contender("pred.pkl", "sqlite:///mlflow.db", None, 1)
+        load_input("pred.pkl", "sqlite:///mlflow.db", None, 1)
     assert not Path("stolen").exists()
 
 
@@ -290,4 +290,4 @@ def test_settings_from_elsewhere_are_read_without_their_objects(tmp_path, monkey
 def test_another_pickle_is_refused_with_a_way_out(tmp_path):
     pd.Series([1.0]).to_pickle(tmp_path / "scores.pkl")
     with pytest.raises(ValueError, match=r"not called pred.pkl.*to_parquet"):
-        find_contender(str(tmp_path / "scores.pkl"), "sqlite:///mlflow.db", None, 1)
+        load_input(str(tmp_path / "scores.pkl"), "sqlite:///mlflow.db", None, 1)

@@ -14,39 +14,39 @@ import pandas as pd
 
 from kronos.codebase import git_commit, package_version
 from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.versions.version import Contender, Version
+from kronos_strategies.evaluation.versions.version import ComparisonInput, Version
 from kronos_strategies.qlib.artifacts import (
     backtest_result,
-    cautions,
-    common_naive,
-    crowded,
-    exposures_of,
-    ledger_of,
-    market_of,
+    breadth_warnings,
+    comparable_baselines,
+    count_samples,
+    exposures_for,
+    read_price_panel,
+    universe_warnings,
 )
 from kronos_strategies.qlib.data_access import (
     DAY,
     Instruments,
     bars_per_year,
+    baseline_scores,
     equal_weight,
+    init_qlib,
     instruments_of,
-    naive_scores,
     universe_name,
-    use_source,
 )
 from kronos_strategies.qlib.pickles import read_settings_pickle, read_table_pickle
-from kronos_strategies.run_artifacts import DECAY, About, Evidence
+from kronos_strategies.run_artifacts import DECAY_HORIZONS, RunArtifacts, RunMetadata
 
 SEARCHED = 21  # bars held that a label is held against to find its own
 ALIKE = 1e-4  # Qlib's labels are float32
 
 
-def evidence_of_plain_run(
-    run: PlainRun,
+def collect_qlib_run(
+    run: QlibRun,
     trials: int = 1,
     industries: pd.Series | None = None,
-    notices: Sequence[str] = (),
-) -> Evidence:
+    store_warnings: Sequence[str] = (),
+) -> RunArtifacts:
     """Everything that the report of a run is computed from, off the bars that Qlib reads.
 
     Args:
@@ -56,87 +56,87 @@ def evidence_of_plain_run(
         notices: what a reader must know of the store.
     """
     keys = cast(pd.MultiIndex, run.score.index)
-    market = market_of(keys)
+    market = read_price_panel(keys)
     run, told = with_span(run, market)
     hold = run.hold or 1
     label = _own_label(run, market)
-    naive, scarce = common_naive(keys)
+    baselines, left_out = comparable_baselines(keys)
     instruments = instruments_of(run.instruments)
     result = None
     if run.traded is not None:
         result = backtest_result(run.traded, run.held, equal_weight(instruments, run.traded.index))
     members = keys if run.label is None else cast(pd.MultiIndex, run.label.index.union(keys))
-    about = About(
+    metadata = RunMetadata(
         title=f"{run.model} on {universe_name(instruments)}",
         hold=hold,
         bars_between=1,
         trials=trials,
-        described={
+        settings={
             **run.described,
             "market": universe_name(instruments),
             "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
         },
-        ledger=ledger_of(members, keys, label),
+        sample_counts=count_samples(members, keys, label),
         warnings=(
-            *notices,
+            *store_warnings,
             *told,
-            *cautions(members),
-            *(crowded(result, members) if result is not None else ()),
-            *scarce,
+            *universe_warnings(members),
+            *(breadth_warnings(result, members) if result is not None else ()),
+            *left_out,
         ),
         bars_per_year=bars_per_year(DAY)[0] if result is None else result.bars_per_year,
     )
-    return Evidence(
-        about=about,
-        scores=pd.DataFrame({run.model: run.score, **naive}),
+    return RunArtifacts(
+        metadata=metadata,
+        scores=pd.DataFrame({run.model: run.score, **baselines}),
         labels=_labels(run, market, keys, label),
-        exposures=exposures_of(market, keys, industries),
+        exposures=exposures_for(market, keys, industries),
         market=market,
         result=result,
     )
 
 
-def evidence_of_folder(folder: Path, trusted: bool, data: Path | None) -> Evidence:
-    """That of the run whose artifacts a folder holds, see `read_plain_run`.
+def load_qlib_run(folder: Path, trusted: bool, data: Path | None) -> RunArtifacts:
+    """That of the run whose artifacts a folder holds, see `read_qlib_run`.
 
     Raises:
         ValueError: its bars are not on record, and none are named.
     """
-    run = read_plain_run(folder, trusted)
+    run = read_qlib_run(folder, trusted)
     store = data or run.data
     if store is None:
         raise ValueError(
             f"The run in {folder} does not say where its bars are. Name their Qlib store with --data or "
             "KRONOS_QLIB_DATA."
         )
-    return evidence_of_plain_run(run, notices=use_source(store))
+    return collect_qlib_run(run, store_warnings=init_qlib(store))
 
 
-def contender_of_plain_run(folder: Path, name: str, trusted: bool, data: Path | None) -> Contender:
+def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | None) -> ComparisonInput:
     """The run whose artifacts a folder holds, as a version: its label from the run, or else from the bars.
 
     Args:
         folder: of the artifacts.
         name: of the version; the model's when empty.
-        trusted: see `read_plain_run`.
+        trusted: see `read_qlib_run`.
         data: Qlib store of its bars; that on record when omitted.
     """
-    run = read_plain_run(folder, trusted)
+    run = read_qlib_run(folder, trusted)
     store, references = data or run.data, None
     told: tuple[str, ...] = ()
     keys = cast(pd.MultiIndex, run.score.index)
     labels = None if run.label is None else pd.DataFrame({run.hold or 1: run.label.reindex(keys)})
     if store is not None:
-        notices = use_source(store)
-        market = market_of(keys)
+        store_warnings = init_qlib(store)
+        market = read_price_panel(keys)
         run, found = with_span(run, market)
-        told = (*notices, *found)
+        told = (*store_warnings, *found)
         labels = _labels(run, market, keys, _own_label(run, market))
-        references = pd.DataFrame(naive_scores(keys))
+        references = pd.DataFrame(baseline_scores(keys))
     elif run.hold is None and labels is not None:
         told = ("what the label spans is not on record: taken as 1 bar",)
     name = name or run.model
-    return Contender(
+    return ComparisonInput(
         version=Version(name, run.score, None, run.described),
         labels=labels,
         horizon=None if labels is None else run.hold or 1,
@@ -145,7 +145,7 @@ def contender_of_plain_run(folder: Path, name: str, trusted: bool, data: Path | 
     )
 
 
-def with_span(run: PlainRun, market: Market) -> tuple[PlainRun, list[str]]:
+def with_span(run: QlibRun, market: Market) -> tuple[QlibRun, list[str]]:
     """The run with what its label spans, found in the bars where its task does not tell; and what is to be told."""
     if run.hold is not None:
         return run, []
@@ -167,7 +167,7 @@ def _rows(market: Market) -> pd.MultiIndex:
     return pd.MultiIndex.from_product([market.closes.index, market.closes.columns])
 
 
-def _own_label(run: PlainRun, market: Market) -> pd.Series:
+def _own_label(run: QlibRun, market: Market) -> pd.Series:
     """By (datetime, instrument) of the score; from the bars where the run kept none."""
     keys = cast(pd.MultiIndex, run.score.index)
     if run.label is not None:
@@ -176,9 +176,9 @@ def _own_label(run: PlainRun, market: Market) -> pd.Series:
     return market.at(market.earned(run.hold or 1, price), keys)
 
 
-def _labels(run: PlainRun, market: Market, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
+def _labels(run: QlibRun, market: Market, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
     price = run.price if run.price in ("close", "open") else "close"
-    horizons = sorted({*DECAY, run.hold or 1})
+    horizons = sorted({*DECAY_HORIZONS, run.hold or 1})
     columns = {h: market.at(market.earned(h, price), keys) for h in horizons}
     return pd.DataFrame(columns | {run.hold or 1: label.reindex(keys)})
 
@@ -194,7 +194,7 @@ _TRADED = re.compile(r"Ref\(\$(\w+),-(\d+)\)/Ref\(\$(\w+),-1\)-1")
 
 
 @dataclass(frozen=True)
-class PlainRun:
+class QlibRun:
     """A run of any Qlib model.
 
     Attributes:
@@ -239,7 +239,7 @@ class PlainRun:
         }
 
 
-def read_plain_run(folder: Path, trusted: bool) -> PlainRun:
+def read_qlib_run(folder: Path, trusted: bool) -> QlibRun:
     """The run whose artifacts a folder holds.
 
     Args:
@@ -255,7 +255,7 @@ def read_plain_run(folder: Path, trusted: bool) -> PlainRun:
     config, book = _maybe(folder / "config", read_settings), folder / BOOK
     report = sorted(book.glob("report_normal_*.pkl"))
     positions = sorted(book.glob("positions_normal_*.pkl")) if trusted else []
-    return plain_run(
+    return qlib_run(
         read(folder / PREDICTION),
         None if label is None or not len(label) else label,
         task if isinstance(task, Mapping) else {},
@@ -265,18 +265,18 @@ def read_plain_run(folder: Path, trusted: bool) -> PlainRun:
     )
 
 
-def plain_run(
+def qlib_run(
     prediction: pd.DataFrame | pd.Series,
     label: pd.DataFrame | None,
     task: Mapping[str, Any],
     traded: pd.DataFrame | None = None,
     held: Mapping[pd.Timestamp, Any] | None = None,
     data: Path | None = None,
-) -> PlainRun:
-    """A run of what its records hold, see `PlainRun`."""
+) -> QlibRun:
+    """A run of what its records hold, see `QlibRun`."""
     score = prediction if isinstance(prediction, pd.Series) else prediction.iloc[:, 0]
     hold, price = label_of(task)
-    return PlainRun(
+    return QlibRun(
         model=str(_mapping(task.get("model")).get("class") or "Qlib run").rpartition(".")[2],
         score=_by_date(score.rename("score").astype(float)).dropna(),
         label=None if label is None else _by_date(label.iloc[:, 0].astype(float)),
