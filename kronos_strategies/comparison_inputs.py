@@ -292,8 +292,8 @@ def input_from_forecasts(
     Raises:
         ValueError: the paths are too short for such a trade, or a calibration does not fit them.
     """
-    from kronos_strategies.qlib.artifacts import read_price_panel
-    from kronos_strategies.qlib.data_access import baseline_scores, init_qlib
+    from kronos_strategies.qlib.artifacts import price_panel
+    from kronos_strategies.qlib.data_access import StoreBars, init_qlib
 
     forecast_set = ForecastSet(folder)
     spec = forecast_set.settings.spec
@@ -305,7 +305,8 @@ def input_from_forecasts(
     store_warnings = init_qlib(data or default_store())
     keys = cast(pd.MultiIndex, forecast_set.frame(*span).index)
     dates = keys.get_level_values("datetime").unique()
-    market = read_price_panel(keys)
+    bars = StoreBars.read(sorted(keys.get_level_values("instrument").unique()))
+    market = price_panel(bars, keys)
     horizons = [h for h in SCORING_HORIZONS if h < spec.horizon]
     forecasts = (forecast_set.read(date) for date in track(dates, f"read {name}", "dates"))
     known = forecast_set.settings.provenance
@@ -320,7 +321,7 @@ def input_from_forecasts(
         ),
         labels=pd.DataFrame(labels),
         horizon=hold,
-        references=pd.DataFrame(baseline_scores(keys)),
+        references=pd.DataFrame(bars.baseline_scores(keys)),
         warnings=(
             *store_warnings,
             *(

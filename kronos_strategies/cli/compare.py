@@ -53,9 +53,9 @@ def compare(
             scores by (datetime, instrument). NAME=RUN gives it a name.
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
             as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
-        label_horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
-            runs when omitted, 5 for forecasts as in `qrun`, 1 for files. Runs that hold for different times need
-            one: 1, 2, 3, 5, 10, 20 or that of a run.
+        label_horizon: bars that the label spans; labels overlap if that is more than one. That of the runs when
+            omitted, 5 for forecasts as in `qrun`, 1 for files. Runs of different holding periods need one: 1, 2, 3,
+            5, 10, 20 or that of a run.
         baseline: version that the others are held against; the first one when omitted.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.

@@ -90,7 +90,7 @@ def forecast(
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
         samples: paths a window; 0 samples nothing and computes the return head alone.
-        temperature: 0 takes the most likely token. temperature, top_p and top_k are as suits the checkpoint when omitted.
+        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
         top_p: nucleus that is sampled from.
         top_k: keep the k most likely tokens; 0 is off.
         seed: of the draws.

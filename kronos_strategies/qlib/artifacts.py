@@ -19,12 +19,10 @@ from kronos_strategies.heads.selection import ScoreChoice
 from kronos_strategies.progress import track
 from kronos_strategies.qlib.data_access import (
     DAY,
+    StoreBars,
     bars_per_year,
-    baseline_scores,
-    equal_weight,
     future_returns,
     member_rows,
-    traded_bars,
 )
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
@@ -36,6 +34,7 @@ from kronos_strategies.run_artifacts import (
     provenance_table,
     training_overlap_warnings,
 )
+from kronos_strategies.store import FillResult
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
 
@@ -70,14 +69,20 @@ def collect_artifacts(
     signals, label = _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)
     members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
-    market = read_price_panel(keys, dataset.freq)
-    baselines, left_out = comparable_baselines(keys, dataset.freq)
+    bars = StoreBars.read([*_names(keys), *_names(members)], freq=dataset.freq)
+    market = price_panel(bars, keys)
+    baselines, left_out = comparable_baselines(bars, keys)
     result = None
     if traded is not None:
-        equal = equal_weight(dataset.instruments, traded.index, dataset.freq)
+        traded_members = members
+        if not traded.index.isin(members.get_level_values("datetime")).all():
+            traded_members = member_rows(dataset.instruments, traded.index[0], traded.index[-1], dataset.freq)
+            bars = StoreBars.read(_names(traded_members), freq=dataset.freq)
+        equal = bars.equal_weight(traded_members, traded.index)
         result = backtest_result(traded, held, equal, dataset.freq)
     choice = model.choice or model.choose(dataset)
-    paths = _keep(model, dataset, market) if model.samples else None
+    scored = model.scored(dataset)
+    paths = None if scored.forecasts is None else _summarize(scored.forecasts, model, dataset, market)
     known = model.provenance
     assert known is not None  # it has just scored
     return RunArtifacts(
@@ -110,29 +115,35 @@ def collect_artifacts(
     )
 
 
-def _keep(model: KronosModel, dataset: KronosDataset, market: Market) -> PathBook:
-    """What is kept of the run's paths."""
-    forecasts = model.forecasts(dataset.windows("test"), dataset.spec)
+def _summarize(forecasts: FillResult, model: KronosModel, dataset: KronosDataset, market: Market) -> PathBook:
+    """The summary of the run's paths."""
     horizons = [h for h in SCORING_HORIZONS if h < dataset.spec.horizon]
     shown = track(forecasts, "evaluate", "dates")
     return keep_paths(shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing)[0]
 
 
+def price_panel(bars: StoreBars, keys: pd.MultiIndex) -> Market:
+    """All bars of the instruments in `keys`, later ones too, which give the realized returns."""
+    panel = pd.concat(bars.traded(_names(keys)), names=["instrument"])
+    return Market.of(_by_date(panel.rename_axis(["instrument", "datetime"])))
+
+
 def read_price_panel(keys: pd.MultiIndex, freq: str = DAY) -> Market:
-    """All bars that the store has of the names in `keys`; later ones too, for what came after a forecast."""
-    names = sorted(keys.get_level_values("instrument").unique())
-    bars = traded_bars(names, None, freq)
-    panel = pd.concat(bars, names=["instrument"]).rename_axis(["instrument", "datetime"])
-    return Market.of(_by_date(panel))
+    """`price_panel` of the bars in the store."""
+    return price_panel(StoreBars.read(_names(keys), freq=freq), keys)
+
+
+def _names(rows: pd.Index) -> list[str]:
+    return sorted(rows.get_level_values("instrument").unique())
 
 
 def _by_date(rows: Rows) -> Rows:
     return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
 
 
-def comparable_baselines(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Series], list[str]]:
+def comparable_baselines(bars: StoreBars, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
     """Naive scores of the rows, and sentences on those that are left out because they lack bars."""
-    baselines = baseline_scores(keys, freq)
+    baselines = bars.baseline_scores(keys)
     left_out = [name for name, score in baselines.items() if score.notna().mean() < MIN_COVERAGE]
     kept = {name: score for name, score in baselines.items() if name not in left_out}
     return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in left_out]

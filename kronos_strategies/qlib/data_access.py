@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +29,67 @@ from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
 from kronos_strategies.store import WindowSpec
 
 
+@dataclass(frozen=True)
+class StoreBars:
+    """All bars that a store has of some instruments, read once for everything that is computed from them.
+
+    Attributes:
+        frame: indexed (instrument, datetime), columns FEATURES, adjusted; NaN on suspended bars.
+    """
+
+    frame: pd.DataFrame
+
+    @classmethod
+    def read(cls, instruments: Sequence[str], end: pd.Timestamp | None = None, freq: str = DAY) -> StoreBars:
+        """Bars up to and with `end`; all of them when omitted."""
+        fields = [f"${name}" for name in FEATURES]
+        found = D.features(sorted(set(instruments)), fields, end_time=end, freq=freq)
+        return cls(found.set_axis(list(FEATURES), axis=1))
+
+    def traded(self, instruments: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
+        """Bars by instrument, suspended ones left out; of all instruments when omitted.
+
+        A bar counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
+        completed from volume and prices; both are 0 where there is no volume either. A high or low that adjustment
+        has rounded past open or close is stretched to it.
+        """
+        frame = self.frame
+        if instruments is not None:
+            frame = frame[frame.index.isin(list(instruments), level="instrument")]
+        frame = frame[frame[list(PRICES)].notna().all(axis=1) & ~frame["volume"].eq(0)].astype(float)
+        typical = frame[list(PRICES)].mean(axis=1)
+        frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
+        frame["volume"] = frame["volume"].fillna(0.0)
+        by_name = frame.groupby(level="instrument")
+        return {str(name): repair_bars(bars.droplevel("instrument")) for name, bars in by_name}
+
+    def closes(self, instruments: Iterable[str]) -> pd.DataFrame:
+        """Dates x instruments; on a suspended bar the last known close, which was known then."""
+        names = sorted(set(instruments))
+        rows = self.frame.index.isin(names, level="instrument")
+        return self.frame.loc[rows, "close"].unstack("instrument").ffill()
+
+    def baseline_scores(self, rows: pd.Index) -> dict[str, pd.Series]:
+        """Naive signals of (datetime, instrument) rows, from adjusted closes up to each date."""
+        wide = self.closes(rows.get_level_values("instrument"))
+        scores = {name: pd.Series(signal(wide).stack()) for name, signal in BASELINES.items()}
+        return {name: score.reindex(rows) for name, score in scores.items()}
+
+    def equal_weight(self, members: pd.MultiIndex, dates: pd.Index) -> pd.Series:
+        """Return by bar of all members at equal weights, rebalanced on each of `dates`, without costs.
+
+        A suspended member earns 0 until it trades again, and then the whole move since its last close.
+        """
+        closes = self.closes(members.get_level_values("instrument"))
+        moves = pd.Series(closes.pct_change(fill_method=None).stack())
+        return moves.reindex(members).groupby(level="datetime").mean().reindex(dates)
+
+
 def traded_bars(
     instruments: Sequence[str], end: pd.Timestamp | None, freq: str = DAY
 ) -> dict[str, pd.DataFrame]:
-    """Adjusted bars up to and with `end` by instrument, suspended ones left out.
-
-    A day counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
-    completed from volume and prices; both are 0 where there is no volume either. A high or low that adjustment
-    has rounded past open or close is stretched to it.
-    """
-    fields = [f"${name}" for name in FEATURES]
-    frame = D.features(list(instruments), fields, end_time=end, freq=freq).set_axis(list(FEATURES), axis=1)
-    frame = frame[frame[list(PRICES)].notna().all(axis=1) & ~frame["volume"].eq(0)].astype(float)
-    typical = frame[list(PRICES)].mean(axis=1)
-    frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
-    frame["volume"] = frame["volume"].fillna(0.0)
-    panel = {}
-    for name, bars in frame.groupby(level="instrument"):
-        panel[str(name)] = repair_bars(bars.droplevel("instrument"))
-    return panel
+    """Adjusted bars up to and with `end` by instrument, see `StoreBars.traded`."""
+    return StoreBars.read(instruments, end, freq).traded()
 
 
 def member_windows(
@@ -112,31 +155,6 @@ def scored_rows(
     return members[members.isin(found)].sort_values()
 
 
-def baseline_scores(members: pd.Index, freq: str = DAY) -> dict[str, pd.Series]:
-    """Naive signals of the same (datetime, instrument) rows, from adjusted closes up to each date."""
-    names = sorted(members.get_level_values("instrument").unique())
-    last = members.get_level_values("datetime").max()
-    closes = D.features(names, ["$close"], end_time=last, freq=freq)["$close"]
-    # The last known close stands in on a suspended day: what was known then, nothing later.
-    wide = closes.unstack("instrument").ffill()
-    scores = {name: pd.Series(signal(wide).stack()) for name, signal in BASELINES.items()}
-    return {name: score.reindex(members) for name, score in scores.items()}
-
-
-def equal_weight(instruments: Instruments, dates: pd.Index, freq: str = DAY) -> pd.Series:
-    """Return by bar of all members at equal weights, rebalanced on each, without costs.
-
-    A suspended member earns 0 until it trades again, and then the whole move since its last close.
-    """
-    rows = member_rows(instruments, dates[0], dates[-1], freq)
-    names = sorted(rows.get_level_values("instrument").unique())
-    closes = (
-        D.features(names, ["$close"], end_time=dates[-1], freq=freq)["$close"].unstack("instrument").ffill()
-    )
-    moves = pd.Series(closes.pct_change(fill_method=None).stack())
-    return moves.reindex(rows).groupby(level="datetime").mean().reindex(dates)
-
-
 def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
     """Qlib's calendar with `ahead` times after the last bar; one within days goes on by its own sessions."""
     calendar = pd.DatetimeIndex(D.calendar(future=True, freq=freq))
@@ -178,7 +196,13 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
         ValueError: no symbol, or filters without a market.
     """
     if isinstance(instruments, str):
-        return dict(D.instruments(instruments, list(filter_pipe or ())))
+        try:
+            return dict(D.instruments(instruments, list(filter_pipe or ())))
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"filter_pipe cannot be read ({error}). Give filters of qlib.data.filter, or all of their settings "
+                "as `to_config()` returns them."
+            ) from error
     if filter_pipe:
         raise ValueError("filter_pipe narrows a market given by its name. Leave it out, or name a market.")
     if isinstance(instruments, Mapping):

@@ -86,7 +86,7 @@ class KronosDataset(DatasetH):
         market: name of the instruments; of a list or of filters, with a hash.
         instruments: as Qlib reads them.
         spec: of the windows.
-        notices: what a reader of the figures must know of the store.
+        store_warnings: what a reader of the figures must know of the store.
 
     Raises:
         ValueError: settings that fit neither each other nor the store, or Qlib has not been initialized.
@@ -119,6 +119,8 @@ class KronosDataset(DatasetH):
             raise ValueError(
                 f"horizon={horizon} does not reach the exit of hold={hold}. Forecast {hold + 1} bars."
             )
+        if not segments:
+            raise ValueError('There is no segment. Give one, e.g. {"test": ("2023-01-03", "2023-12-29")}.')
         spans = {name: _span(name, span, freq) for name, span in segments.items()}
         self.store_warnings = qlib_warnings(freq)
         for warning in self.store_warnings:

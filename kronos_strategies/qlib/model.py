@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
 
+from kronos.calibration import Calibration
 from kronos.candles import Candles
 from kronos.engine.fused import Precision
 from kronos.engine.generate import Window
 from kronos.forecast import Anchor, Provenance
 from kronos.head import ReturnHead
-from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
+from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.heads.fit import KINDS
@@ -39,6 +40,22 @@ logger = get_module_logger(__name__)
 
 Prediction = Literal["score", "signals"]
 PREDICTIONS = ("score", "signals")
+
+
+class Scored(NamedTuple):
+    """What one call of `KronosModel.signals` made, for records that come after it in the same process.
+
+    Attributes:
+        dataset: that was scored.
+        span: first and last bar of the segment.
+        signals: frame indexed (datetime, instrument).
+        forecasts: that the signals are of, as sampled; None where nothing was sampled.
+    """
+
+    dataset: KronosDataset
+    span: tuple[pd.Timestamp, pd.Timestamp]
+    signals: pd.DataFrame
+    forecasts: FillResult | None
 
 
 class KronosModel(Model):
@@ -125,6 +142,8 @@ class KronosModel(Model):
         self.window, self.precision, self.compile, self.anchor = window, precision, compile, anchor
         self.store = store or None
         self.store_dtype = store_dtype
+        if calibration not in (AUTO, NONE):
+            Calibration.read(calibration)  # a wrong one fails before anything is forecast
         self.options = PathOptions(str(calibration), candles, str(limits))
         self.provenance: Provenance | None = None
         self.postprocessing = Postprocessing()  # of the last forecasts
@@ -135,6 +154,7 @@ class KronosModel(Model):
         # Of a model that samples nothing these are the settings that it would sample with.
         self.sampling = self._predictor.sampling.replaced(samples or 1, T, top_p, top_k, seed)
         self._heads: list[HeadReader] | None = None
+        self._scored: Scored | None = None
         self._readers()
 
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
@@ -188,10 +208,22 @@ class KronosModel(Model):
                     "paths with samples=10, or for the head anyway with score='head'."
                 )
             self.provenance = self._loaded()[0].provenance(self.sampling, windows.digest())
-            return score.to_frame()
-        sampled = self.forecasts(windows, dataset.spec)
-        read = map(self.postprocessing, sampled)
-        return pd.concat([signals(forecast, dataset.hold, dataset.deal_price, score) for forecast in read])
+            found, sampled = score.to_frame(), None
+        else:
+            sampled = self.forecasts(windows, dataset.spec)
+            read = map(self.postprocessing, sampled)
+            found = pd.concat([signals(each, dataset.hold, dataset.deal_price, score) for each in read])
+        self._scored = Scored(dataset, dataset.span(segment), found, sampled)
+        return found
+
+    def scored(self, dataset: KronosDataset, segment: str | slice = "test") -> Scored:
+        """Signals and forecasts of the segment: those of the last call of `signals` if it was for the same one."""
+        last: Scored | None = getattr(self, "_scored", None)
+        if last is None or last.dataset is not dataset or last.span != dataset.span(segment):
+            self.signals(dataset, segment)
+            last = self._scored
+        assert last is not None
+        return last
 
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Where scores of a dataset come from; said in the log.

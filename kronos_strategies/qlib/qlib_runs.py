@@ -21,17 +21,17 @@ from kronos_strategies.qlib.artifacts import (
     comparable_baselines,
     count_samples,
     exposures_for,
-    read_price_panel,
+    price_panel,
     universe_warnings,
 )
 from kronos_strategies.qlib.data_access import (
     DAY,
     Instruments,
+    StoreBars,
     bars_per_year,
-    baseline_scores,
-    equal_weight,
     init_qlib,
     instruments_of,
+    member_rows,
     universe_name,
 )
 from kronos_strategies.qlib.pickles import read_settings_pickle, read_table_pickle
@@ -53,18 +53,22 @@ def collect_qlib_run(
         run: of any Qlib model.
         trials: settings that were tried before this run, itself counted.
         industries: by instrument, see `industries.read_industries`.
-        notices: what a reader must know of the store.
+        store_warnings: what a reader must know of the store.
     """
     keys = cast(pd.MultiIndex, run.score.index)
-    market = read_price_panel(keys)
+    bars = _bars_of(run)
+    market = price_panel(bars, keys)
     run, told = with_span(run, market)
     hold = run.hold or 1
     label = _own_label(run, market)
-    baselines, left_out = comparable_baselines(keys)
+    baselines, left_out = comparable_baselines(bars, keys)
     instruments = instruments_of(run.instruments)
     result = None
     if run.traded is not None:
-        result = backtest_result(run.traded, run.held, equal_weight(instruments, run.traded.index))
+        dates = run.traded.index
+        members = member_rows(instruments, dates[0], dates[-1])
+        everyone = StoreBars.read(sorted(members.get_level_values("instrument").unique()))
+        result = backtest_result(run.traded, run.held, everyone.equal_weight(members, dates))
     members = keys if run.label is None else cast(pd.MultiIndex, run.label.index.union(keys))
     metadata = RunMetadata(
         title=f"{run.model} on {universe_name(instruments)}",
@@ -128,11 +132,12 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
     labels = None if run.label is None else pd.DataFrame({run.hold or 1: run.label.reindex(keys)})
     if store is not None:
         store_warnings = init_qlib(store)
-        market = read_price_panel(keys)
+        bars = _bars_of(run)
+        market = price_panel(bars, keys)
         run, found = with_span(run, market)
         told = (*store_warnings, *found)
         labels = _labels(run, market, keys, _own_label(run, market))
-        references = pd.DataFrame(baseline_scores(keys))
+        references = pd.DataFrame(bars.baseline_scores(keys))
     elif run.hold is None and labels is not None:
         told = ("what the label spans is not on record: taken as 1 bar",)
     name = name or run.model
@@ -161,6 +166,10 @@ def with_span(run: QlibRun, market: Market) -> tuple[QlibRun, list[str]]:
     return replace(run, hold=1), [
         "What the label of the run spans is neither on record nor a return of its bars: it is taken to span 1 bar."
     ]
+
+
+def _bars_of(run: QlibRun) -> StoreBars:
+    return StoreBars.read(sorted(run.score.index.get_level_values("instrument").unique()))
 
 
 def _rows(market: Market) -> pd.MultiIndex:

@@ -96,8 +96,7 @@ class KronosRecord(ACRecordTemp):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             report.save(folder)
-            whole = run is not None or model.prediction == "signals"
-            signals = prediction if whole else model.signals(dataset)
+            signals = prediction if run is not None else model.scored(dataset).signals
             signals.to_parquet(folder / "signals.parquet")
             artifacts.write(folder / ARTIFACTS)
             self.recorder.save_objects(local_path=str(folder), artifact_path=self.artifact_path)
@@ -126,9 +125,8 @@ class KronosRecord(ACRecordTemp):
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset
         if known is None:  # a restored model, whose scores were made elsewhere
-            known = self.model.forecasts(
-                dataset.windows("test"), dataset.spec
-            ).forecast_set.settings.provenance
+            self.model.scored(dataset)
+            known = self.model.provenance
         read = self.model.postprocessing
         choice = self.model.choice or self.model.choose(dataset)
         trade = {

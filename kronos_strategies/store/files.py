@@ -132,6 +132,12 @@ def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Pa
     return path
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of the store."""
+    with writing(folder, INSTEAD):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def write_record(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file that describes a folder."""
     with writing(path, INSTEAD):

@@ -18,7 +18,7 @@ from kronos.checks import check_numbers
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.forecasting import WindowsByDate
-from kronos_strategies.store.files import SUFFIX, locked, write_record
+from kronos_strategies.store.files import SUFFIX, locked, make_folder, write_record
 
 FORMAT = 3  # of the files; another format is another folder
 DTYPES = ("float32", "float16")
@@ -47,6 +47,11 @@ class WindowSpec:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if not 2 <= self.min_bars <= self.lookback:
+            raise ValueError(
+                f"lookback={self.lookback} and min_bars={self.min_bars} fit no window: 2 <= min_bars <= lookback. "
+                "Change one of them."
+            )
 
     def check(self, dated: WindowsByDate) -> None:
         """Demand that windows are what this says they are.
@@ -199,7 +204,7 @@ def read_settings(folder: Path) -> StoreSettings:
 def create_manifest(folder: Path, settings: StoreSettings) -> None:
     """Write the manifest of a folder that has none yet; several processes may try at once."""
     if not (folder / MANIFEST).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         update_manifest(folder, settings)
 
 

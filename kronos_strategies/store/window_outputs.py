@@ -28,7 +28,7 @@ from kronos.head import ReturnHead
 from kronos.windows import KEYS, Windows
 from kronos_strategies.forecasting import Embedder, WindowsByDate
 from kronos_strategies.progress import ProgressReport, offset_progress
-from kronos_strategies.store.files import date_state, find_file, locked, publish, write_record
+from kronos_strategies.store.files import date_state, find_file, locked, make_folder, publish, write_record
 from kronos_strategies.store.forecast_set import WAIT, claim_dates
 from kronos_strategies.store.settings import WindowSpec, label_of
 
@@ -69,7 +69,7 @@ class WindowOutputs:
             (N, values) float32 in the order of `windows`.
         """
         dated = WindowsByDate(replace(windows, future=windows.future[:, :0]))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if not (self.folder / DESCRIPTION).is_file():
             with locked(self.folder, "rows"):
                 write_record(self.folder / DESCRIPTION, self.described)

@@ -12,7 +12,7 @@ import pytest
 from kronos.atomic import new_file, new_folder, write_file, writing
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.validation import check_symbols, listing_spans
-from kronos_strategies.store.files import write_record
+from kronos_strategies.store.files import make_folder, write_record
 
 FULL = """
 import resource, sys
@@ -58,6 +58,8 @@ def test_a_folder_that_cannot_be_written_is_told_with_a_remedy(tmp_path):
             store(type(tmp_path)(to))
     with pytest.raises(OSError, match=r"cannot be written: .*Name another folder for the forecasts"):
         write_record(tmp_path / "file" / "x", {})
+    with pytest.raises(OSError, match=r"cannot be written: .*Name another folder for the forecasts"):
+        make_folder(tmp_path / "file" / "deep")
 
 
 def test_names_that_are_too_long_are_told_with_their_length(tmp_path):

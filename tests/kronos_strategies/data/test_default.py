@@ -1,6 +1,6 @@
 import dataclasses
 
-from kronos_strategies.data import default
+from kronos_strategies.data import simulate
 from kronos_strategies.data.qlib_store import read_summary, write_store
 from kronos_strategies.data.simulate import (
     MarketConfig,
@@ -49,7 +49,7 @@ def test_the_loser_of_a_race_uses_the_winners_store(monkeypatch, tmp_path):
         write_simulated(path, SMALL, "csi300")
         return simulate_market(config)
 
-    monkeypatch.setattr(default, "simulate_market", while_the_other_finishes)
+    monkeypatch.setattr(simulate, "simulate_market", while_the_other_finishes)
     assert ensure_store(path) == path
     assert read_summary(path).source["config"] == dataclasses.asdict(SMALL)
     assert [child.name for child in tmp_path.iterdir()] == ["store"]

@@ -35,7 +35,7 @@ def tidy_bars() -> pd.DataFrame:
     return pd.DataFrame({name: v.ravel() for name, v in columns.items()}, index).reset_index()
 
 
-def read_price_panel(bars: pd.DataFrame) -> Market:
+def market_of(bars: pd.DataFrame) -> Market:
     return Market.of(bars.set_index(["datetime", "instrument"]))
 
 

@@ -5,7 +5,8 @@ from qlib.data import D
 
 from kronos_strategies.evaluation.baselines import BASELINES
 from kronos_strategies.lookahead import check_causal
-from kronos_strategies.qlib.data_access import backtest_result, baseline_scores, equal_weight, traded_bars
+from kronos_strategies.qlib.artifacts import backtest_result
+from kronos_strategies.qlib.data_access import StoreBars, member_rows, traded_bars
 
 from .conftest import store_of, use_store
 
@@ -17,7 +18,16 @@ def members() -> pd.MultiIndex:
     return frame.index.reorder_levels(["datetime", "instrument"]).sort_values()
 
 
-def test_naive_scores_cover_the_rows_asked_for_and_no_others(in_store):
+def baseline_scores(rows: pd.MultiIndex) -> dict[str, pd.Series]:
+    return StoreBars.read(sorted(rows.get_level_values("instrument").unique())).baseline_scores(rows)
+
+
+def equal_weight(dates: pd.DatetimeIndex) -> pd.Series:
+    rows = member_rows("csi300", dates[0], dates[-1])
+    return StoreBars.read(sorted(rows.get_level_values("instrument").unique())).equal_weight(rows, dates)
+
+
+def test_baseline_scores_cover_the_rows_asked_for_and_no_others(in_store):
     rows = members()
     scores = baseline_scores(rows)
     assert list(scores) == list(BASELINES)
@@ -33,7 +43,7 @@ def test_reversal_is_minus_the_adjusted_return_of_five_calendar_days(in_store):
     assert score[date, name] == pytest.approx(1 - closes.iloc[-1] / closes.iloc[-6], rel=1e-5)
 
 
-def test_scrambling_all_bars_after_t_changes_no_naive_score_up_to_t(small_market, tmp_path):
+def test_scrambling_all_bars_after_t_changes_no_baseline_score_up_to_t(small_market, tmp_path):
     runs = iter(range(100))
 
     def run(bars: pd.DataFrame) -> pd.DataFrame:
@@ -45,7 +55,7 @@ def test_scrambling_all_bars_after_t_changes_no_naive_score_up_to_t(small_market
 
 def test_equal_weight_is_the_mean_return_of_the_members_that_traded(in_store, small_market):
     dates = pd.DatetimeIndex(D.calendar(*SPAN))
-    returns = equal_weight("csi300", dates)
+    returns = equal_weight(dates)
     date = dates[3]
     names = members()[members().get_level_values("datetime") == date].get_level_values("instrument")
     closes = pd.DataFrame({n: bars["close"] for n, bars in traded_bars(sorted(names), date).items()})
@@ -69,7 +79,7 @@ def test_a_member_earns_what_happened_while_it_was_suspended_on_the_day_it_trade
                 continue
             move = close.iloc[i + 1] / close.iloc[i] - 1
             around = pd.DatetimeIndex(D.calendar(days[at[i + 1] - 1], date))
-            whole = equal_weight("csi300", around)[date] * len(members_then)
+            whole = equal_weight(around)[date] * len(members_then)
             others = D.features(
                 [n for n in members_then.get_level_values("instrument") if n != name],
                 ["$close/Ref($close,1)-1"], date, date,

@@ -18,7 +18,7 @@ from tests.kronos_strategies.evaluation.walks import (
     AT,
     HORIZONS,
     PROVENANCE,
-    read_price_panel,
+    market_of,
     tidy_bars,
     walks,
 )
@@ -26,7 +26,7 @@ from tests.kronos_strategies.evaluation.walks import (
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return read_price_panel(tidy_bars())
+    return market_of(tidy_bars())
 
 
 @pytest.fixture(scope="module")
