@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kronos.bars import PRICES, adjust_bars
 from kronos.training.config import Source
-from kronos.training.readers import is_qlib_store, open_reader
+from kronos.training.sources import is_qlib_store, open_reader
 from kronos_strategies.backtrader import (
     InformationCoefficient,
     KronosBand,

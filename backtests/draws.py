@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch.quasirandom import SobolEngine
 
-from kronos.quantizer import Tokens
 from kronos.sampling import ALMOST_ONE, price_order
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 
 Uniforms = Callable[[np.random.Generator, int, int], np.ndarray]  # (stream, S, D) -> (S, D) in [0, 1)
 

@@ -26,9 +26,9 @@ from rich.table import Table
 
 from kronos.bars import CLOSE, FEATURES, adjust_bars
 from kronos.config import SampleConfig
-from kronos.engine.fused import Form
-from kronos.engine.pipeline import Pipeline
 from kronos.forecast import Forecast, anchor_paths
+from kronos.inference.fused import Form
+from kronos.inference.pipeline import Pipeline
 from kronos.predictor import KronosPredictor
 from kronos.sampling import SharedDraws
 from kronos.windows import Windows

@@ -5,10 +5,12 @@ Knows no torch. Every door into the project runs `check_bars`, so that bad input
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
-from kronos.jumps import warn_of_jumps
+from kronos.calendar import FREQUENCIES, typical_step
 
 PRICES = ("open", "high", "low", "close")
 FEATURES = (*PRICES, "volume", "amount")  # the order in which the released weights expect them
@@ -24,7 +26,7 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
 
     Without a volume column both volume and amount are 0; without amount it is volume times the mean of
     open, high, low and close. A DatetimeIndex must ascend without duplicates and is returned as it came, with its
-    time zone; any other index is left alone. Prices that jump as no market does, see `kronos.jumps`, give a
+    time zone; any other index is left alone. Prices that jump as no market does, see `kronos.bars`, give a
     `BarsWarning`.
 
     Args:
@@ -106,6 +108,26 @@ def wall_clock(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     converted. Where a clock is set back an hour comes twice.
     """
     return index.tz_localize(None)
+
+
+def check_same_zone(bars: pd.DatetimeIndex, others: pd.DatetimeIndex, name: str, what: str) -> None:
+    if str(bars.tz) != str(others.tz):
+        raise ValueError(
+            f"{name}: the bars are in the time zone {bars.tz}, {what} in {others.tz}. Bring both into one, e.g. by "
+            "tz_convert, or leave both without."
+        )
+
+
+def unique_wall_clock(index: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
+    if index.tz is None:
+        return index
+    local = wall_clock(index)
+    if local.has_duplicates:
+        raise ValueError(
+            f"bars of {name} pass {local[local.duplicated()][0]} twice, where the clock of {index.tz} is set back. "
+            "Use a time zone without summer time, e.g. bars.tz_convert('UTC')."
+        )
+    return local
 
 
 def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
@@ -240,3 +262,63 @@ def _check_values(bars: pd.DataFrame, name: str) -> None:
             f"{name} has open or close outside [low, high] in {int(wrong.sum())} rows, the first at "
             f"{bars.index[row]}. Mend them, e.g. with repair_bars()."
         )
+
+
+# |open / previous close - 1| beyond which a series counts as broken (Kronos, appendix on data).
+MAX_GAP = {
+    "1min": 0.10,
+    "5min": 0.15,
+    "15min": 0.15,
+    "30min": 0.20,
+    "60min": 0.20,
+    "4h": 0.25,
+    "1day": 0.30,
+    "1week": 0.50,
+}
+MAX_RANGE = 3.0  # high / low: a print of several times the price within one bar
+
+
+class BarsWarning(UserWarning):
+    """Bars can be read, but what is forecast from them is probably meaningless."""
+
+
+def warn_of_jumps(bars: pd.DataFrame, name: str, frequency: str | None = None) -> None:
+    """Emit one `BarsWarning` that names the first jump, if there is any.
+
+    Args:
+        bars: one instrument, DatetimeIndex, positive open, high, low and close, adjusted for splits.
+        name: what to call the bars, e.g. "bars of AAA".
+        frequency: of the bars, one of MAX_GAP; inferred from their timestamps when omitted.
+    """
+    limit = MAX_GAP[frequency] if frequency else _limit(pd.DatetimeIndex(bars.index))
+    prices = [bars[column].to_numpy(float) for column in ("open", "high", "low", "close")]
+    open_, high, low, close = prices
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = np.r_[0.0, open_[1:] / close[:-1] - 1]
+        found = (np.abs(gap) > limit) | (high / low > MAX_RANGE)
+    found &= np.all([price > 0 for price in prices], axis=0)
+    if not found.any():
+        return
+    row, count = int(np.argmax(found)), int(found.sum())
+    what = (
+        f"open {abs(gap[row]):.0%} {'above' if gap[row] > 0 else 'below'} the previous close"
+        if abs(gap[row]) > limit
+        else f"reach from {low[row]:g} to {high[row]:g} within one bar"
+    )
+    when = str(bars.index[row]).removesuffix(" 00:00:00")
+    more = f" ({count - 1} more such {'bar' if count == 2 else 'bars'})" if count > 1 else ""
+    warnings.warn(
+        f"{name} {what} at {when}{more}: forecasts are meaningless across an unadjusted split or a bad "
+        "print. Adjust prices, e.g. with adjust_bars(), or drop the bad bars.",
+        BarsWarning,
+        stacklevel=3,
+    )
+
+
+def _limit(index: pd.DatetimeIndex) -> float:
+    """The limit of the nearest frequency that is not shorter than the bars."""
+    step = typical_step(index)
+    if step is None:
+        return np.inf
+    limits = [MAX_GAP[name] for name, minutes in FREQUENCIES.items() if pd.Timedelta(minutes=minutes) >= step]
+    return limits[0] if limits else max(MAX_GAP.values())

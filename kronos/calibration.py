@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kronos.path_statistics import log_ratio
-from kronos.window_groups import POOL, group_names
+from kronos.config import PRETRAINED
+from kronos.paths import POOL, group_names, log_ratio
 
 if TYPE_CHECKING:
     from kronos.forecast import Provenance
 
 FORMAT = 1
-PRETRAINED = Path(__file__).parent / "pretrained"
 CALIBRATION = "calibration.json"  # in the predictor's folder: the checkpoint's own
 
 

@@ -18,14 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from kronos.config import ModelConfig, SampleConfig, TokenizerConfig, config_from_dict
+from kronos.config import CARD, PRETRAINED, ModelConfig, SampleConfig, TokenizerConfig, config_from_dict
 from kronos.layers import Attention, rope_frequencies
 
-PRETRAINED = Path(__file__).parent / "pretrained"
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-SAMPLING = (
-    "sampling.json"  # beside a predictor's weights: the T, top_p and top_k that suit it, if any was chosen
-)
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SAMPLING = "sampling.json"  # next to a predictor's weights: T, top_p and top_k that its validation chose
 
 # The tokenizer that each released model was trained with; revisions pinned to what we tested against.
 RELEASED = {

@@ -12,9 +12,16 @@ import pandas as pd
 
 from kronos.bars import CLOSE, FEATURES, PRICES
 from kronos.calibration import Calibration
-from kronos.candles import FLOOR, PriceLimits, Violations, count_violations, limit_paths, repair_paths
 from kronos.config import SampleConfig
-from kronos.path_statistics import price_band
+from kronos.paths import (
+    FLOOR,
+    PriceLimits,
+    Violations,
+    count_violations,
+    limit_paths,
+    price_band,
+    repair_paths,
+)
 
 Anchor = Literal["last_close", "decoded_close"]  # where paths start
 MAX_RATIO = 2.0  # of a true last close to the decoded one, when paths are scaled by it
@@ -213,7 +220,7 @@ class Forecast:
         return replace(self, paths=paths, provenance=replace(self.provenance, limits=True))
 
     def repaired(self) -> Forecast:
-        """The same forecast with valid bars, see `kronos.candles.repair_paths`."""
+        """The same forecast with valid bars, see `kronos.paths.repair_paths`."""
         if self.provenance.candles == "valid":
             return self
         paths = repair_paths(self.paths, self.last[:, CLOSE])

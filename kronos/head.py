@@ -19,12 +19,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from kronos.extras import MissingExtra
+from kronos.config import PRETRAINED
+from kronos.utils import MissingExtra
 
 HEAD_INFO, HEAD_WEIGHTS = "head.json", "head.safetensors"
 TREES = "head-{horizon}.{seed}.txt"  # LightGBM's own text format, one file for each horizon and seed
 KINDS = ("linear", "ridge", "lightgbm")  # linear: trained jointly with the predictor
-_PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class ReturnHead:
 def find_head(spec: str | Path) -> Path | None:
     """The folder that holds the head.json of a bundled name, a pair, a predictor or a head alone; else None."""
     path = Path(spec).expanduser()
-    places = (_PRETRAINED / str(spec) / "predictor", path / "predictor", path)
+    places = (PRETRAINED / str(spec) / "predictor", path / "predictor", path)
     return next((place for place in places if (place / HEAD_INFO).is_file()), None)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kronos.checkpoint import Network
 from kronos.config import DEPENDENCY_HEADS, ModelConfig
 from kronos.layers import Attention, Block, Dropout, RMSNorm, Rope, rope_table
-from kronos.quantizer import Tokens
+from kronos.tokenizer import Tokens
 
 STAMP_SIZES = {"minute": 60, "hour": 24, "weekday": 7, "day": 32, "month": 13}  # in the order of STAMPS
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.calibration import Calibration
-from kronos.candles import Candles, PriceLimits, china_limits
 from kronos.forecast import Forecast, Provenance, shortest_step
+from kronos.paths import Candles, PriceLimits, china_limits
 from kronos.windows import Windows
 
 AUTO, NONE = "auto", "none"

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import Progress
 from typing_extensions import Self
 
 from kronos.bars import CLOSE, FEATURES
 from kronos.calibration import Calibration, own_calibration
-from kronos.candles import Candles
 from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
-from kronos.checks import as_choice, as_integer
-from kronos.config import SampleConfig
-from kronos.engine.chunks import EmbedBytes, WindowBytes, chunks
-from kronos.engine.device import default_budget, find_device, plain_torch
-from kronos.engine.fused import Form, Precision
-from kronos.engine.generate import Window
-from kronos.engine.pipeline import Pipeline
-from kronos.engine.settings import CHECKS
-from kronos.engine.weights import WeightsDigest, computable, fingerprint, on_cpu
+from kronos.config import SampleConfig, as_choice
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
+from kronos.inference.fused import Form, Precision
+from kronos.inference.generate import Window
+from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes, chunks
+from kronos.inference.settings import (
+    CHECKS,
+    WeightsDigest,
+    computable,
+    default_budget,
+    find_device,
+    fingerprint,
+    on_cpu,
+    plain_torch,
+)
 from kronos.model import Kronos
-from kronos.path_statistics import trailing_volatility
-from kronos.sampling import SHARED, TorchDraws, date_uniforms
-from kronos.series import Timestamps, series_windows
+from kronos.paths import Candles, trailing_volatility
+from kronos.sampling import SHARED, date_uniforms
 from kronos.tokenizer import KronosTokenizer
+from kronos.upstream_calls import UpstreamCalls
 from kronos.windows import Windows
 
 _log = logging.getLogger(__name__)
 
 
-class KronosPredictor:
+class KronosPredictor(UpstreamCalls):
     """A model and its tokenizer on one device, ready to forecast.
 
     Each argument is an attribute too, and may be set to another value later: it is checked when it is set,
@@ -262,82 +265,6 @@ class KronosPredictor:
                 progress(len(rows))
         return hidden
 
-    def predict(
-        self,
-        df: pd.DataFrame,
-        x_timestamp: Timestamps,
-        y_timestamp: Timestamps,
-        pred_len: int,
-        T: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 0.9,
-        sample_count: int = 1,
-        verbose: bool = True,
-        seed: int | None = None,
-    ) -> pd.DataFrame:
-        """Upstream's call for one series: the average of `sample_count` paths.
-
-        Args:
-            df: (L, ...) bars with open, high, low, close, optionally volume and amount.
-            x_timestamp: (L,) of the bars.
-            y_timestamp: (pred_len,) of the bars to forecast.
-            pred_len: bars to forecast.
-            T, top_k, top_p: temperature and filters, see `SampleConfig`.
-            sample_count: paths to average.
-            verbose: show a progress bar.
-            seed: of the draws; None goes on with torch's global stream, so that `torch.manual_seed(s)` before
-                the call and `seed=s` both give upstream's numbers for s.
-
-        Returns:
-            (pred_len, 6) FEATURES indexed by `y_timestamp`.
-        """
-        return self.predict_batch(
-            [df], [x_timestamp], [y_timestamp], pred_len, T, top_k, top_p, sample_count, verbose, seed
-        )[0]
-
-    @plain_torch()
-    def predict_batch(
-        self,
-        df_list: Sequence[pd.DataFrame],
-        x_timestamp_list: Sequence[Timestamps],
-        y_timestamp_list: Sequence[Timestamps],
-        pred_len: int,
-        T: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 0.9,
-        sample_count: int = 1,
-        verbose: bool = True,
-        seed: int | None = None,
-    ) -> list[pd.DataFrame]:
-        """Upstream's call for several series; their lookbacks may differ. Arguments as in `predict`.
-
-        Draws come from one stream over the whole batch, so a series' numbers depend on its neighbours;
-        `forecast` does not have that flaw.
-        """
-        windows = series_windows(df_list, x_timestamp_list, y_timestamp_list, pred_len)
-        self._check_horizon(windows)
-        sampling = SampleConfig(sample_count, T, top_p, 0 if top_k is None else top_k)
-        draws = _torch_draws(sampling.samples, seed, self.device)
-        with Progress(disable=not verbose, transient=True) as bar:
-            task = bar.add_task("bars", total=windows.horizon)
-            sampled = self._pipeline().drawn(
-                windows, sampling, draws, lambda: bar.advance(task), rule="upstream"
-            )
-        return [
-            pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
-            for mean, y in zip(sampled.paths.mean(axis=1), y_timestamp_list, strict=True)
-        ]
-
-    if not TYPE_CHECKING:  # which would then believe in any attribute
-
-        def __getattr__(self, name: str) -> object:
-            """Of what only upstream's predictor has, say where it is."""
-            if name in ("generate", "price_cols", "vol_col", "amt_vol", "time_cols"):
-                raise AttributeError(
-                    f"KronosPredictor has no {name}. Use that of kronos.compat, which has it."
-                )
-            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
         """What a forecast of these settings and this data is made with."""
         known = self.origin
@@ -398,12 +325,3 @@ def _check_pair(model: Kronos, tokenizer: KronosTokenizer) -> None:
             f"The model reads tokens of {reads} bits but the tokenizer writes {writes}. "
             "Load the tokenizer that the model was trained with."
         )
-
-
-def _torch_draws(samples: int, seed: int | None, device: torch.device) -> TorchDraws:
-    """Upstream's draws, from a stream of their own where there is a seed."""
-    if seed is None:
-        return TorchDraws(samples)
-    if not -(2**63) <= (seed := as_integer("seed", seed)) < 2**64:
-        raise ValueError(f"seed={seed} does not fit in 64 bits. Pass a smaller one.")
-    return TorchDraws(samples, torch.Generator(device).manual_seed(seed))

@@ -22,8 +22,7 @@ from torch.quasirandom import SobolEngine
 
 from kronos.bars import CLOSE
 from kronos.config import SampleConfig
-from kronos.quantizer import Tokens
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 
 SHARED = "sobol by price"  # the draws of `forecast`, in its provenance
 ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))

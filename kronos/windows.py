@@ -9,14 +9,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from kronos.bars import FEATURES, check_bars, price_level, stamps, wall_clock
+from kronos.bars import (
+    CLOSE,
+    FEATURES,
+    PRICES,
+    check_bars,
+    check_same_zone,
+    price_level,
+    stamps,
+    unique_wall_clock,
+    wall_clock,
+)
 from kronos.calendar import future_timestamps
-from kronos.checks import as_integer
-from kronos.scale import Rule, Scale
+from kronos.config import as_integer
 
 KEYS = ("datetime", "instrument")
 MIN_BARS = 2  # one bar has no spread to scale by
@@ -162,8 +172,8 @@ class Windows:
             if not isinstance(checked.index, pd.DatetimeIndex):
                 raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
             if not isinstance(calendar, str):
-                _check_zone(checked.index, calendar, name, "the calendar")
-            index = _unique_wall_clock(checked.index, name)
+                check_same_zone(checked.index, calendar, name, "the calendar")
+            index = unique_wall_clock(checked.index, name)
             checked = checked.set_axis(index)
             ends = _ends(index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE))
             if len(ends):
@@ -199,7 +209,7 @@ class Windows:
             )
         end = np.array([len(bars) - 1])
         index = pd.DatetimeIndex(bars.index)
-        _check_zone(index, future, name, "the timestamps to forecast")
+        check_same_zone(index, future, name, "the timestamps to forecast")
         bars = bars.set_axis(wall_clock(index))
         return _cut(name, bars, end, len(bars), wall_clock(future).to_numpy("datetime64[ns]")[None])
 
@@ -250,26 +260,6 @@ def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator
         yield from sorted(panel.items())
 
 
-def _check_zone(bars: pd.DatetimeIndex, others: pd.DatetimeIndex, name: str, what: str) -> None:
-    if str(bars.tz) != str(others.tz):
-        raise ValueError(
-            f"{name}: the bars are in the time zone {bars.tz}, {what} in {others.tz}. Bring both into one, e.g. by "
-            "tz_convert, or leave both without."
-        )
-
-
-def _unique_wall_clock(index: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
-    if index.tz is None:
-        return index
-    local = wall_clock(index)
-    if local.has_duplicates:
-        raise ValueError(
-            f"bars of {name} pass {local[local.duplicated()][0]} twice, where the clock of {index.tz} is set back. "
-            "Use a time zone without summer time, e.g. bars.tz_convert('UTC')."
-        )
-    return local
-
-
 def _wanted_dates(keys: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | None:
     if keys is None:
         return None
@@ -306,3 +296,55 @@ def _cut(name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int, future:
         future=future,
         keys=pd.MultiIndex.from_arrays([index[ends], [name] * len(ends)], names=KEYS),
     )
+
+
+Rule = Literal["unit_free", "upstream"]
+
+RELATIVE_FLOOR = 1e-7  # of the mean level: upstream's 1e-5 at a price of 100
+UPSTREAM_FLOOR = np.float32(1e-5)
+SMALL_LEVEL, SMALL_STD = 0.1, 1e-3  # below both, UPSTREAM_FLOOR is more than 1 % of the deviation
+
+
+class Scale(NamedTuple):
+    """How each window is normalized: (bar - mean) / width, with mean and width (N, 1, 6) of its lookback."""
+
+    mean: np.ndarray
+    width: np.ndarray
+
+    @classmethod
+    def fit(cls, values: np.ndarray) -> Scale:
+        """The scale of (N, T, 6) float32 bars, free of units: mean, and population deviation plus a relative floor.
+
+        Bars in another unit of price or volume normalize to the same numbers. Statistics are float64, so that no
+        volume overflows and a price that barely moves is not lost in rounding. A column of zeros stays near zero.
+        """
+        values = values.astype(np.float64)
+        mean = values.mean(axis=1, keepdims=True)
+        width = values.std(axis=1, keepdims=True) + RELATIVE_FLOOR * np.abs(mean)
+        return cls(mean, np.where(width > 0, width, UPSTREAM_FLOOR))
+
+    @classmethod
+    def fit_upstream(cls, values: np.ndarray) -> Scale:
+        """The scale of (N, T, 6) float32 bars by upstream's formula: float32 statistics, deviation plus 1e-5.
+
+        That constant has a unit: it dwarfs the moves of a price of 1e-4. Small prices, volumes and amounts take the
+        relative floor of `fit` instead.
+        """
+        # Powers of two scale float32 exactly, so squares of huge volumes cannot overflow and all else is as it was.
+        exponent = np.frexp(np.abs(values).max(axis=1, keepdims=True))[1]
+        small = np.ldexp(values, -exponent)
+        mean = np.ldexp(small.mean(axis=1, keepdims=True), exponent)
+        std = np.ldexp(small.std(axis=1, keepdims=True), exponent)
+        free = (np.abs(mean) < SMALL_LEVEL) & (std < SMALL_STD) & (mean != 0)
+        free[..., : len(PRICES)] = free[..., CLOSE, None]  # the four prices have one unit
+        return cls(mean, std + np.where(free, np.float32(RELATIVE_FLOOR) * np.abs(mean), UPSTREAM_FLOOR))
+
+    def apply(self, values: np.ndarray, clip: float) -> np.ndarray:
+        """(N, T, 6) bars -> normalized and clipped to ±clip, float32."""
+        return np.clip((values - self.mean) / self.width, -clip, clip).astype(np.float32, copy=False)
+
+    def invert(self, normalized: np.ndarray) -> np.ndarray:
+        """(N, ..., 6) normalized float32 bars -> float32 in the bars' own units."""
+        shape = (len(normalized), *(1,) * (normalized.ndim - 2), normalized.shape[-1])
+        mean, width = (part.astype(np.float32).reshape(shape) for part in self)
+        return normalized * width + mean

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE, PRICES
-from kronos.candles import FLOOR
-from kronos.checks import as_integer
+from kronos.config import as_integer
 from kronos.forecast import Forecast, positive_close
+from kronos.paths import FLOOR
 
 SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES
-from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
+from kronos.paths import Candles
 from kronos.windows import Windows
 from kronos_strategies.progress import ProgressReport, part_of, silent
 

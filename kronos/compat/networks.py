@@ -13,8 +13,8 @@ from kronos.layers import rope_table
 from kronos.model import DualHead as PlainHead
 from kronos.model import Kronos as PlainKronos
 from kronos.model import ModelLoss
-from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer as PlainTokenizer
+from kronos.tokenizer import Tokens
 
 
 class KronosTokenizer(PlainTokenizer):

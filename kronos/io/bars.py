@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.frequency import FrequencyVotes, infer_frequency
+from kronos.calendar import FrequencyVotes, infer_frequency
 from kronos.io.codes import is_wanted
 from kronos.io.files import find_files
 from kronos.io.notes import FileNotes

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from kronos.frequency import typical_step
+from kronos.calendar import typical_step
 
 _DAY = pd.Timedelta(days=1)
 # Midnight lies between UTC-12 and UTC+14; stamps this long before midnight or less may be that of the next day.

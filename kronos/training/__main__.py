@@ -1,8 +1,180 @@
-"""`python -m kronos.training tokenizer|predictor`: train one stage, alone or under torchrun."""
+"""The commands of training: settings from a YAML file, flags over them."""
 
-from kronos.console import run_command, show_log
-from kronos.training.cli import app
+from __future__ import annotations
 
-if __name__ == "__main__":
-    show_log()
-    run_command(app)
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts.config import Dict
+
+from kronos.training.config import AUTO, STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
+from kronos.utils import MissingExtra
+
+if TYPE_CHECKING:
+    from kronos.training.run_directory import Progress
+
+app = App(
+    name="python -m kronos.training",
+    help="Train Kronos in two stages: the tokenizer learns to rebuild bars, then the predictor learns its tokens' "
+    "order.\n\nFor example: `torchrun --standalone --nproc_per_node=2 -m kronos.training tokenizer --config "
+    "configs/finetune_csi300.yaml`",
+    default_parameter=Parameter(negative=()),
+)
+
+
+@app.command
+def tokenizer(*, config: Path | None = None, settings: TrainingConfig) -> None:
+    """First stage: learn to rebuild bars.
+
+    For example: `python -m kronos.training tokenizer --config configs/finetune_csi300.yaml --output out/csi300`
+
+    Args:
+        config: YAML file of settings; a flag wins over it.
+        settings: of the run.
+    """
+    _run("tokenizer", settings)
+
+
+@app.command
+def predictor(*, config: Path | None = None, settings: TrainingConfig) -> None:
+    """Second stage: learn the order of a tokenizer's tokens.
+
+    For example: `python -m kronos.training predictor --config configs/finetune_csi300.yaml --output out/csi300`
+
+    Args:
+        config: YAML file of settings; a flag wins over it.
+        settings: of the run.
+    """
+    _run("predictor", settings)
+
+
+@app.command
+def evaluate(
+    checkpoint: Path,
+    *,
+    train: list[Path],
+    train_until: str,
+    data: list[Path],
+    since: str,
+    until: str,
+    frequency: str = AUTO,
+    lookback: int = 90,
+    horizon: int = 11,
+) -> None:
+    """Losses of a trained pair on held-out dates, beside unigram, bigram and persistence, as JSON.
+
+    For example: `python -m kronos.training evaluate out/csi300/best --train bars.parquet --train-until 2018-12-31
+    --data bars.parquet --since 2020-01-01 --until 2021-12-31`
+
+    Args:
+        checkpoint: folder with tokenizer/ and predictor/.
+        train: bars that the counting baselines learn from, until `train_until`: files, folders, Qlib stores.
+        train_until: last date of those.
+        data: held-out bars.
+        since: first date of a held-out window's last bar.
+        until: last date of a held-out window's last bar.
+        frequency: of all bars; auto infers it from the timestamps of each file.
+        lookback: bars that a window is scaled by.
+        horizon: bars behind them.
+    """
+    from kronos.checkpoint import resolve_tokenizer
+    from kronos.model import Kronos
+    from kronos.tokenizer import KronosTokenizer
+    from kronos.training.bar_array import BarTape
+    from kronos.training.dataset import TrainingWindows
+    from kronos.training.evaluation import held_out
+
+    for name, date in {"train_until": train_until, "since": since, "until": until}.items():
+        parse_date(name, date)
+    spans = (None, train_until), (since, until)
+    sets = []
+    for paths, (first, last) in zip((train, data), spans, strict=True):
+        tapes = tuple(BarTape.open(Source(path, frequency=frequency), lookback + horizon) for path in paths)
+        starts = tuple(tape.starts(lookback + horizon, first, last) for tape in tapes)
+        if not sum(map(len, starts)):
+            raise ValueError(
+                f"{[str(p) for p in paths]} hold no window that ends in {first or 'the past'} to {last}."
+            )
+        sets.append(TrainingWindows(tapes, starts, lookback, horizon))
+    model = Kronos.from_pretrained(checkpoint)
+    tokenizer = KronosTokenizer.from_pretrained(resolve_tokenizer(checkpoint))
+    result = held_out(model, tokenizer, training=sets[0], held=sets[1])
+    print(json.dumps(asdict(result), indent=1))  # noqa: T201 (a command's result)
+
+
+def train_both(tokens: Sequence[str]) -> None:
+    """Both stages one after the other, with the same flags; both are checked before the first begins."""
+    parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
+    if any(bound.kwargs["settings"].tokenizer is not None for _, bound, _ in parsed):
+        raise ValueError(
+            "tokenizer names one that stays as it is, but the first stage trains its own. To train it, set "
+            "pretrained under `stages: tokenizer:` in the YAML file; to keep it, run `python -m kronos.training "
+            "predictor --tokenizer ...` alone."
+        )
+    _load()
+    from kronos.training.initialization import check_starts
+
+    check_starts(*(bound.kwargs["settings"] for _, bound, _ in parsed))
+    first = parsed[0][1].arguments
+    first["settings"] = _for_its_predictor(first["settings"])
+    for command, bound, _ in parsed:
+        command(*bound.args, **bound.kwargs)
+
+
+def _for_its_predictor(settings: TrainingConfig) -> TrainingConfig:
+    """A tokenizer whose tokens a predictor has learned is trained no further: the predictor alone is."""
+    runs = settings.output / "run"
+    held = runs / "tokenizer" / "settings.json"
+    if not settings.resume or not held.is_file() or not (runs / "predictor" / "settings.json").is_file():
+        return settings
+    before = json.loads(held.read_text())
+    ended = {name: before[name] for name in ("max_steps", "patience")}
+    if settings.max_steps > ended["max_steps"]:
+        logging.getLogger(__name__).info(
+            "tokenizer: stays as it is after %d steps, because the predictor has learned its tokens; only the "
+            "predictor is trained further",
+            ended["max_steps"],
+        )
+    return replace(settings, **ended)
+
+
+def _run(stage: Stage, settings: TrainingConfig) -> None:
+    progress = _load()(stage, settings)
+    logging.getLogger(__name__).info("%s: %s; in %s", stage, progress.outcome(), settings.output / "best")
+
+
+def _load() -> Callable[[Stage, TrainingConfig], Progress]:
+    """`run_stage`; imported late, because --help answers without torch and accelerate.
+
+    Raises:
+        MissingExtra: some of it is not installed.
+    """
+    try:
+        from kronos.training.run import run_stage
+    except ModuleNotFoundError as error:
+        if error.name not in ("accelerate", "matplotlib"):
+            raise
+        raise MissingExtra(f"Training needs {error.name}: pip install 'kronos-strategies[train]'.") from error
+    return run_stage
+
+
+def _from_yaml(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill in what no flag has given, from the file that --config names."""
+    named = [
+        token.value
+        for argument in arguments.filter_by(show=None)
+        if argument.name == "--config"
+        for token in argument.tokens
+    ]
+    stage = next((stage for stage in STAGES if stage in commands), None)
+    if named and stage:
+        file = Path(named[0])
+        Dict(read_yaml(file, stage), source=str(file), use_commands_as_keys=False)(app, commands, arguments)
+
+
+app.config = (_from_yaml,)

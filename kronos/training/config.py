@@ -11,78 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pandas as pd
 import yaml
 from cyclopts import Parameter
 
 from kronos.bars import FEATURES
-from kronos.checks import check_numbers
-from kronos.config import ModelConfig, TokenizerConfig
-from kronos.training.clean import RULES
+from kronos.config import ModelConfig, TokenizerConfig, check_numbers
+from kronos.training.sources import AUTO, Source, check_frequency, parse_date
 
 Stage = Literal["tokenizer", "predictor"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
-# What a source may have under another name.
-FIELDS = ("instrument", "datetime", "time", *FEATURES, "factor", "adj_close")
 SCRATCH = "none"  # as `pretrained`: start from random weights
-AUTO = "auto"  # as `frequency`: as the timestamps say
-
-
-@dataclass(frozen=True)
-class Source:
-    """Bars of one kind: a market, a frequency, a span.
-
-    Attributes:
-        path: a Qlib store, a CSV or parquet file, a folder of such files, or a glob pattern. A file without a
-            column of instruments holds the one in its name. A column `factor` or `Adj Close` adjusts prices.
-        name: in tables and model cards; the path's own when omitted.
-        market: of a Qlib store: whose members to learn from.
-        instruments: only these; a pattern such as `*@1d` stands for all that it matches.
-        fields: what the source calls a feature, where it is not our name, e.g. {amount: money}.
-        timezone: of files: zone of the exchange, to which stamps with an offset and epochs are converted.
-        pad_codes: of files: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
-        start: first date.
-        end: last date.
-        train_until: instead of the one for all sources.
-        validate_until: instead of the one for all sources.
-        frequency: of the bars, for the cleaning rules; auto infers it from the timestamps.
-        weight: share of the windows drawn from here, in proportion to the other sources' weights; the number of its
-            windows when all sources omit it.
-        derive_amount: take the amount as volume times the mean price, also where the source has a column for it.
-        head: train a return head on the cross-section of its instruments, in the predictor stage.
-    """
-
-    path: Path
-    name: str = ""
-    market: str = "all"
-    instruments: tuple[str, ...] = ()
-    fields: dict[str, str] = field(default_factory=dict)
-    timezone: str | None = None
-    pad_codes: int | None = None
-    start: str | None = None
-    end: str | None = None
-    train_until: str | None = None
-    validate_until: str | None = None
-    frequency: str = AUTO
-    weight: float | None = None
-    derive_amount: bool = False
-    head: bool = False
-
-    @property
-    def label(self) -> str:
-        """What to call it in tables and model cards."""
-        return self.name or self.path.expanduser().resolve().name.partition(".")[0]
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.fields) - set(FIELDS)):
-            raise ValueError(f"fields of {self.path} has {unknown}. It may have {list(FIELDS)}.")
-        check_frequency(self.frequency)
-        check_numbers(self)
-        if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"weight={self.weight} of {self.path} draws nothing. Give a positive one.")
-        for name in ("start", "end", "train_until", "validate_until"):
-            if (text := getattr(self, name)) is not None:
-                parse_date(name, text)
 
 
 @Parameter(name="*")
@@ -281,20 +219,6 @@ def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
         raise ValueError(f"{file} holds no settings by name under stages: {stage}. Write lines there, too.")
     # YAML reads an unquoted date as one; the settings want text. An empty value is one that is not given.
     return {key: _plain(value) for key, value in {**values, **own}.items() if value is not None}
-
-
-def check_frequency(frequency: str) -> None:
-    """Demand one that has a cleaning rule, or `auto`."""
-    if frequency not in (AUTO, *RULES):
-        raise ValueError(f"frequency={frequency} has no cleaning rule. Choose one of {[AUTO, *RULES]}.")
-
-
-def parse_date(name: str, text: str) -> pd.Timestamp:
-    """A date from the settings, or one sentence that names the setting."""
-    try:
-        return pd.to_datetime(text, format="%Y-%m-%d")
-    except ValueError:
-        raise ValueError(f"{name}={text!r} is no date. Write it like 2018-12-31.") from None
 
 
 def _plain(value: Any) -> Any:

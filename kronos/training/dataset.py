@@ -1,23 +1,26 @@
-"""Training windows: slices of tapes, picked by index, scaled by their lookback; and the split by dates."""
+"""Which windows each step holds: a function of the seed and the step alone, for any number of workers and ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from kronos.bars import FEATURES, STAMPS
-from kronos.scale import Scale
+from kronos.training.bar_array import HORIZONS, BarTape
 from kronos.training.config import Source, TrainingConfig
-from kronos.training.labels import HORIZONS
-from kronos.training.order import Order, shares
-from kronos.training.tape import BarTape
+from kronos.windows import Scale
+
+
+def shares(sizes: Sequence[int], weights: Sequence[float] | None) -> list[float]:
+    """What part of the drawn windows comes from each source; they sum to 1."""
+    parts = np.asarray(sizes if weights is None else weights, float)
+    return list(parts / parts.sum())
 
 
 class Batch(NamedTuple):
@@ -37,7 +40,7 @@ class TrainingWindows:
         lookback: bars that set the scale.
         horizon: bars behind them.
         weights: of the sources, None: as their sizes.
-        labels: of the bars of each tape (`kronos.training.labels`), (M, len(HORIZONS)) float32; None for a source
+        labels: of the bars of each tape (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None for a source
             without labels, or for all.
         clip: limit of normalised values.
     """
@@ -186,54 +189,3 @@ def split_windows(config: TrainingConfig) -> Split:
         for starts in (training, validation)
     )
     return Split(first, second)
-
-
-class Picker(Protocol):
-    """Makes what the host hands over for a part of a step."""
-
-    def pick(self, indices: np.ndarray, hidden: np.ndarray) -> tuple[Tensor, ...]:
-        """Windows by index; those `hidden` without volume and amount."""
-        ...
-
-
-class MicroBatches(Dataset[tuple[Tensor, ...]]):
-    """What one process learns from, part after part of its steps: an item depends on its number alone.
-
-    Args:
-        windows: to learn from.
-        order: of the windows.
-        parts: of a step, over all processes.
-        rank: of this process.
-        processes: how many there are.
-        picker: makes an item's content of the drawn windows; the windows themselves when omitted.
-    """
-
-    def __init__(
-        self,
-        windows: TrainingWindows,
-        order: Order,
-        parts: int,
-        rank: int,
-        processes: int,
-        picker: Picker | None = None,
-    ) -> None:
-        self.windows, self.picker, self.order = windows, picker or windows, order
-        self.parts, self.rank, self.processes = parts, rank, processes
-        self.own = parts // processes  # parts of a step that are this process's
-        self.size = order.batch // parts
-
-    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        step, part = divmod(number, self.own)
-        first = (part * self.processes + self.rank) * self.size
-        draw = self.order.draw(step)
-        indices, hidden = (column[first : first + self.size] for column in draw)
-        item = self.picker.pick(indices, hidden)
-        if self.windows.labels is None:
-            return item
-        # The mean over all labels of the step, however they are spread over its parts.
-        count = self.windows.labels_of(draw.indices).isfinite().sum() / self.parts
-        return *item, count
-
-    def numbers(self, steps: Sequence[int]) -> range:
-        """Numbers of the items of consecutive steps."""
-        return range(steps[0] * self.own, (steps[-1] + 1) * self.own) if steps else range(0)

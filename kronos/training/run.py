@@ -18,22 +18,17 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.distributed import is_initialized
 
-from kronos.checkpoint import fingerprint, trained_until
-from kronos.codebase import git_commit, package_version
-from kronos.engine.device import find_device
-from kronos.extras import MissingExtra
+from kronos.checkpoint import (
+    fingerprint,
+    trained_until,
+)
+from kronos.inference.settings import find_device
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
-from kronos.training.card import latest
 from kronos.training.config import Stage, TrainingConfig
 from kronos.training.dataset import Split, split_windows
-from kronos.training.folder import Progress, RunFolder
-from kronos.training.ledger import cleaning_table
-from kronos.training.loop import Trainer
-from kronos.training.memory import keep_freed_memory
-from kronos.training.ranking import head_frequency, split_for_head
-from kronos.training.stages import PredictorStage, TokenizerStage
-from kronos.training.start import (
+from kronos.training.evaluation import head_frequency, split_for_head
+from kronos.training.initialization import (
     check_place,
     check_start,
     find_tokenizer,
@@ -44,10 +39,17 @@ from kronos.training.start import (
     start_tokenizer,
     weights_to_start_from,
 )
+from kronos.training.model_card import cleaning_table, latest
+from kronos.training.objectives import PredictorStage, TokenizerStage
+from kronos.training.run_directory import Progress, RunFolder
+from kronos.training.trainer import Trainer, keep_freed_memory
+from kronos.utils import MissingExtra, git_commit, package_version
 
 logger = logging.getLogger(__name__)
 
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
+
+
 # May change on resuming, and are no part of the record: what they do to bars, the bars' hashes tell.
 FREE = (
     *("output", "store", "sources", "frequency", "workers", "tracker", "resume", "overwrite"),
@@ -109,7 +111,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     else:
         fresh = start_tokenizer(config)
         folder = _folder(stage, config, split, fresh, accelerator.num_processes, None)
-        module = TokenizerStage(fresh, pool_over(accelerator), config.horizon, config.column_weights)
+        module = TokenizerStage(fresh(accelerator), config.horizon, config.column_weights)
     trainer = Trainer(module, split, config, folder, accelerator, ranking)
     # All processes have read what they start from, and nothing is refused any more: now the folder may change.
     accelerator.wait_for_everyone()
@@ -138,20 +140,6 @@ def _check(config: TrainingConfig) -> None:
         raise ValueError(f"output={config.output} is a file. Name a folder.")
     if config.tracker != "none" and find_spec(config.tracker) is None:
         raise MissingExtra(f"--tracker {config.tracker} is not installed: pip install {config.tracker}")
-
-
-def pool_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
-    """The mean of a tensor over all processes, whose gradient is that of each process's own part.
-
-    The gradient is averaged over processes later, together with all others, so here it passes as it is.
-    """
-    if accelerator.num_processes == 1:
-        return None
-
-    def pool(own: Tensor) -> Tensor:
-        return accelerator.reduce(own.detach().clone(), "mean") + own - own.detach()
-
-    return pool
 
 
 def _folder(
@@ -190,6 +178,26 @@ def _folder(
     return folder
 
 
+@contextmanager
+def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> Iterator[None]:
+    """Let the tracker, if there is one, follow what is logged, and end it in any case."""
+    folder = config.output / "run" / stage
+    # mlflow no longer writes into plain folders: a database beside the run, unless a server is named.
+    beside = config.tracker == "mlflow" and MLFLOW_URI not in os.environ
+    if beside:
+        os.environ[MLFLOW_URI] = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    try:
+        if config.tracker != "none":
+            plain = {k: v for k, v in asdict(config).items() if isinstance(v, str | int | float)}
+            accelerator.init_trackers(f"kronos {stage}", config=plain)
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        if beside:  # the next run has another
+            del os.environ[MLFLOW_URI]
+
+
 def _data(split: Split) -> list[dict[str, Any]]:
     """What each source is, how far its windows reach, and how many there are."""
     ends = zip(split.training.last_dates(), split.validation.last_dates(), strict=True)
@@ -213,21 +221,15 @@ def _tables(split: Split) -> list[str]:
     return [cleaning_table(tape.ledger, length, learnt, scored) for tape, learnt, scored in counts]
 
 
-@contextmanager
-def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> Iterator[None]:
-    """Let the tracker, if there is one, follow what is logged, and end it in any case."""
-    folder = config.output / "run" / stage
-    # mlflow no longer writes into plain folders: a database beside the run, unless a server is named.
-    beside = config.tracker == "mlflow" and MLFLOW_URI not in os.environ
-    if beside:
-        os.environ[MLFLOW_URI] = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
-    try:
-        if config.tracker != "none":
-            plain = {k: v for k, v in asdict(config).items() if isinstance(v, str | int | float)}
-            accelerator.init_trackers(f"kronos {stage}", config=plain)
-        yield
-    finally:
-        for tracker in accelerator.trackers:
-            tracker.finish()
-        if beside:  # the next run has another
-            del os.environ[MLFLOW_URI]
+def pool_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
+    """The mean of a tensor over all processes, whose gradient is that of each process's own part.
+
+    The gradient is averaged over processes later, together with all others, so here it passes as it is.
+    """
+    if accelerator.num_processes == 1:
+        return None
+
+    def pool(own: Tensor) -> Tensor:
+        return accelerator.reduce(own.detach().clone(), "mean") + own - own.detach()
+
+    return pool

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.calibration import own_calibration
-from kronos.codebase import git_commit, package_version
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
+from kronos.utils import git_commit, package_version
 from kronos_strategies.backtrader.cautions import warnings_of
 from kronos_strategies.backtrader.outlook import ENDS, LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
+from kronos.paths import Candles
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimise import one_thread_after_fork

@@ -9,7 +9,7 @@ import numpy as np
 
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
-from kronos.path_statistics import price_band
+from kronos.paths import price_band
 from kronos_strategies.signals import summary
 
 LINES = (

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.calibration import Calibration, CalibrationFit, Moves
-from kronos.path_statistics import log_ratio
-from kronos.window_groups import POOL, exchange_of, volatility_names
+from kronos.paths import POOL, exchange_of, log_ratio, volatility_names
 from kronos_strategies.calibration.bands import RATE, adapted_level, conformal_factor, conformity
 from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
 from kronos_strategies.calibration.past import PastForecasts

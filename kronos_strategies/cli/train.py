@@ -28,8 +28,8 @@ def both(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True
     Args:
         tokens: flags of both.
     """
-    from kronos.training.cli import app as stages
-    from kronos.training.cli import train_both
+    from kronos.training.__main__ import app as stages
+    from kronos.training.__main__ import train_both
 
     if {"--help", "-h"} & set(tokens):
         train.help_print([])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kronos.bars import FEATURES, PRICES, adjust_bars
 from kronos.training.config import Source
-from kronos.training.readers import Series, select
+from kronos.training.sources import Series, select
 from kronos_strategies.data.default import default_store, ensure_store
 from kronos_strategies.data.qlib_bins import bin_folder, read_bars, read_market, store_freq
 

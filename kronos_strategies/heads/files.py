@@ -9,7 +9,7 @@ import pandas as pd
 from kronos.bars import PRICES, repair_bars
 from kronos.head import ReturnHead
 from kronos.training.config import Source
-from kronos.training.readers import FileBars
+from kronos.training.sources import FileBars
 from kronos.windows import Windows
 from kronos_strategies.heads.fit import FitSettings, fit_head
 from kronos_strategies.progress import progress_bar

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.head import HeadInfo, ReturnHead, import_lightgbm
-from kronos.training.labels import HORIZONS, LABEL, MIN_NAMES
+from kronos.training.bar_array import HORIZONS, LABEL, MIN_NAMES
 from kronos_strategies.heads.labels import return_labels
 
 Kind = Literal["ridge", "lightgbm"]

@@ -1,6 +1,6 @@
 """What a return head learns, of any panel: where a name's return ranks among its date's, beyond volatility.
 
-The same label as in joint training (`kronos.training.labels`), whose bars lie on a tape of clean stretches.
+The same label as in joint training (`kronos.training.bar_array`), whose bars lie on a tape of clean stretches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kronos.training.labels import MIN_NAMES, VOLATILITY_BARS
+from kronos.training.bar_array import MIN_NAMES, VOLATILITY_BARS
 
 
 def return_labels(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from kronos.head import ReturnHead
 from kronos.predictor import KronosPredictor
-from kronos.training.labels import HORIZONS
+from kronos.training.bar_array import HORIZONS
 from kronos.windows import Windows
 from kronos_strategies.heads.fit import FitSettings, Kind, fit_head
 from kronos_strategies.progress import progress_bar

@@ -9,11 +9,11 @@ import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
 
-from kronos.candles import Candles
-from kronos.engine.fused import Precision
-from kronos.engine.generate import Window
 from kronos.forecast import Anchor, Provenance
 from kronos.head import ReturnHead
+from kronos.inference.fused import Precision
+from kronos.inference.generate import Window
+from kronos.paths import Candles
 from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kronos.checks import check_numbers
-from kronos.config import SampleConfig
+from kronos.config import SampleConfig, check_numbers
 from kronos.forecast import Provenance
 from kronos_strategies.stream import DatedWindows
 

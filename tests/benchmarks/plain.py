@@ -17,8 +17,7 @@ from torch import Tensor
 from kronos.config import SampleConfig
 from kronos.layers import rope_table
 from kronos.model import Kronos
-from kronos.quantizer import Tokens
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.windows import Windows
 
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from kronos.layers import Attention, FeedForward, RMSNorm, rope_frequencies
 from kronos.model import Kronos
-from kronos.quantizer import Tokens
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.training.dataset import Batch
 
 Angles = tuple[Tensor, Tensor]  # cosines and sines, (T, head width) each

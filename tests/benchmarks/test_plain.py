@@ -14,8 +14,8 @@ from kronos.bars import check_bars
 from kronos.config import SampleConfig
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
-from kronos.series import series_windows
 from kronos.tokenizer import KronosTokenizer
+from kronos.upstream_calls import series_windows
 from tests.benchmarks.plain import plain_forecast
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 from tests.kronos.test_reference import CASE_NAMES, CASES, series

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kronos.model import Kronos
-from kronos.training.stages import PredictorStage, TokenizerStage
+from kronos.training.objectives import PredictorStage, TokenizerStage
 from tests.benchmarks import plain_training
 from tests.benchmarks.training import random_batch
 from tests.kronos.builders import make_model, make_tokenizer

@@ -23,11 +23,10 @@ from kronos.model import STAMP_SIZES, Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.config import Stage, TrainingConfig
 from kronos.training.dataset import Batch, Split, TrainingWindows
-from kronos.training.folder import RunFolder
-from kronos.training.loop import Trainer
-from kronos.training.memory import keep_freed_memory
-from kronos.training.stages import PredictorStage, TokenizerStage
-from kronos.training.start import PREDICTOR_SIZE, TOKENIZER_SIZE
+from kronos.training.initialization import PREDICTOR_SIZE, TOKENIZER_SIZE
+from kronos.training.objectives import PredictorStage, TokenizerStage
+from kronos.training.run_directory import RunFolder
+from kronos.training.trainer import Trainer, keep_freed_memory
 from tests.benchmarks import plain_training
 from tests.benchmarks.cases import MODELS, TOKENIZER
 from tests.benchmarks.measure import Record, Save, timed

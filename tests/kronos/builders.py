@@ -13,12 +13,11 @@ from torch import Tensor
 
 from kronos.bars import FEATURES
 from kronos.config import ModelConfig, TokenizerConfig
-from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
 from kronos.head import HeadInfo, ReturnHead
+from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
-from kronos.quantizer import Tokens
 from kronos.sampling import SharedDraws, date_uniforms
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 
 
 def make_bars(count: int, seed: int = 0, start: str = "2024-01-02", freq: str = "B") -> pd.DataFrame:

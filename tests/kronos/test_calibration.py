@@ -14,9 +14,8 @@ from kronos.bars import CLOSE, FEATURES
 from kronos.calibration import CALIBRATION, Calibration, CalibrationFit, Moves, own_calibration
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
-from kronos.path_statistics import trailing_volatility
+from kronos.paths import POOL, exchange_of, group_names, trailing_volatility
 from kronos.predictor import KronosPredictor
-from kronos.window_groups import POOL, exchange_of, group_names
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 
 S, H = 19, 4

@@ -89,8 +89,8 @@ def test_a_later_bar_changes_no_earlier_state(predictor: KronosPredictor) -> Non
 def test_nothing_is_sampled(
     predictor: KronosPredictor, windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kronos.engine.pipeline.generate", None)  # whoever calls it fails
-    monkeypatch.setattr("kronos.engine.pipeline.decode", None)
+    monkeypatch.setattr("kronos.inference.pipeline.generate", None)  # whoever calls it fails
+    monkeypatch.setattr("kronos.inference.pipeline.decode", None)
     predictor.embed(windows)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kronos.config import ModelConfig
 from kronos.model import STAMP_SIZES, Kronos
-from kronos.quantizer import Tokens
+from kronos.tokenizer import Tokens
 from tests.kronos.builders import make_model, make_stamps, make_tokens
 
 B, T = 3, 10

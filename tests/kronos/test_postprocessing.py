@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.candles import china_limits
+from kronos.paths import china_limits
 from kronos.postprocessing import PathOptions, Postprocessing
 from tests.kronos.test_calibration import KNOWN, H, calibration, fit, forecast
 

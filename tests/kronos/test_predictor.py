@@ -14,8 +14,8 @@ import torch
 
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
-from kronos.engine.replay import Replay
 from kronos.forecast import Forecast
+from kronos.inference.cuda_graph import Replay
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.windows import KEYS, Windows
@@ -418,7 +418,7 @@ def test_compiled_and_replayed_chunks_are_the_forecast_of_plain_ones(
 ) -> None:
     replays = []
     monkeypatch.setattr(
-        "kronos.engine.pipeline.Replay", lambda device: replays.append(Replay(device)) or replays[-1]
+        "kronos.inference.pipeline.Replay", lambda device: replays.append(Replay(device)) or replays[-1]
     )
     chunks: list[int] = []
     compiled = small(compile=True, memory=100_000).forecast(windows, SAMPLING, progress=chunks.append).paths

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from kronos.bars import check_bars
 from kronos.config import SampleConfig
-from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
-from kronos.engine.generate import Prompt, decode, generate
+from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
+from kronos.inference.generate import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
-from kronos.quantizer import Tokens
 from kronos.sampling import TorchDraws
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.windows import Windows
 
 CASES = json.loads(

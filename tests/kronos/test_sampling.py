@@ -11,8 +11,8 @@ from torch import Tensor
 from kronos import sampling
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
-from kronos.quantizer import Tokens
 from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, price_order, probabilities
+from kronos.tokenizer import Tokens
 from tests.kronos.builders import make_tokenizer, shared_draws
 
 EXAMPLES = settings(deadline=None, max_examples=60)

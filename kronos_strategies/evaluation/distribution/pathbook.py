@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE
-from kronos.candles import FLOOR, Violations
 from kronos.forecast import Forecast, Provenance
+from kronos.paths import FLOOR, Violations
 from kronos.postprocessing import Postprocessing
 from kronos_strategies.evaluation.distribution.fans import Fans
 from kronos_strategies.evaluation.distribution.volatility import qlike

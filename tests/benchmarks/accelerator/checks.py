@@ -11,10 +11,10 @@ import torch
 
 from kronos.bars import CLOSE
 from kronos.config import SampleConfig
-from kronos.engine.chunks import WindowBytes
-from kronos.engine.steps import StepRecorder
+from kronos.inference.cuda_graph import StepRecorder
+from kronos.inference.pipeline import WindowBytes
 from kronos.predictor import KronosPredictor
-from kronos.series import series_windows
+from kronos.upstream_calls import series_windows
 from kronos.windows import Windows
 from tests.benchmarks.accelerator.shapes import make_predictor, make_windows
 from tests.benchmarks.cases import MAX_CONTEXT

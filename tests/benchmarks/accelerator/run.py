@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from kronos.engine.device import find_device
+from kronos.inference.settings import find_device
 from tests.benchmarks.accelerator import shapes, times
 from tests.benchmarks.accelerator.checks import questions
 from tests.benchmarks.accelerator.output import Output, environment

@@ -23,7 +23,7 @@ from kronos.compat import (
     top_k_top_p_filtering,
 )
 from kronos.config import SampleConfig
-from kronos.quantizer import Tokens
+from kronos.tokenizer import Tokens
 from tests.benchmarks.plain import _filtered, _step
 from tests.kronos.builders import make_model, make_stamps, make_tokenizer
 from tests.kronos.test_reference import CASE_NAMES, CASES, series, settings

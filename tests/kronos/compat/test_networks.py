@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kronos.compat import Kronos, KronosPredictor, KronosTokenizer
 from kronos.model import Kronos as PlainKronos
-from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer as PlainTokenizer
+from kronos.tokenizer import Tokens
 from tests.kronos.builders import make_model, make_tokenizer
 from tests.kronos.test_reference import close, compare_gradients
 

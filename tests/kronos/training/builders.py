@@ -16,13 +16,13 @@ from kronos.bars import FEATURES, stamps
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
+from kronos.training.bar_array import BarTape
 from kronos.training.config import TrainingConfig
 from kronos.training.dataset import Split, TrainingWindows
-from kronos.training.folder import Progress, RunFolder
-from kronos.training.ledger import Ledger
-from kronos.training.loop import Trainer
-from kronos.training.stages import PredictorStage, TokenizerStage
-from kronos.training.tape import BarTape
+from kronos.training.model_card import Ledger
+from kronos.training.objectives import PredictorStage, TokenizerStage
+from kronos.training.run_directory import Progress, RunFolder
+from kronos.training.trainer import Trainer
 from tests.kronos.builders import make_bars
 
 LOOKBACK, HORIZON = 16, 4

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kronos.config import ModelConfig, TokenizerConfig
-from kronos.training.cli import app
+from kronos.training.__main__ import app
 from kronos.training.config import Source, Stage, TrainingConfig, read_yaml
 
 YAML = """

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from kronos.training.bar_array import BarTape
+from kronos.training.batch_sampler import MicroBatches, Order
 from kronos.training.config import Source
-from kronos.training.dataset import Batch, MicroBatches, TrainingWindows, split_windows
-from kronos.training.order import Order
-from kronos.training.tape import BarTape
+from kronos.training.dataset import Batch, TrainingWindows, split_windows
 from tests.kronos.builders import make_bars
 from tests.kronos.training.builders import (
     LENGTH,

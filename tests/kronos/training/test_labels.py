@@ -8,8 +8,14 @@ import pytest
 from scipy.stats import rankdata
 
 from kronos.bars import CLOSE
-from kronos.training.labels import HORIZONS, MIN_NAMES, VOLATILITY_BARS, forward_returns, return_labels
-from kronos.training.tape import BarTape
+from kronos.training.bar_array import (
+    HORIZONS,
+    MIN_NAMES,
+    VOLATILITY_BARS,
+    BarTape,
+    forward_returns,
+    return_labels,
+)
 from tests.kronos.builders import make_bars
 from tests.kronos.training.builders import make_market, make_tape
 

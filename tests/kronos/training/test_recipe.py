@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
-from kronos.training.clean import RULES
-from kronos.training.cli import train_both
+from kronos.training.__main__ import train_both
 from kronos.training.config import read_yaml
-from kronos.training.ledger import cleaning_table
+from kronos.training.model_card import cleaning_table
+from kronos.training.sources import RULES
 from tests.kronos.builders import make_bars
-from tests.kronos.training.test_ledger import LEDGER
+from tests.kronos.training.test_model_card import LEDGER
 
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
 

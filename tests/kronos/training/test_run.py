@@ -23,9 +23,9 @@ from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.config import Source, TrainingConfig
-from kronos.training.folder import Progress
+from kronos.training.objectives import TokenizerStage
 from kronos.training.run import pool_over, run_stage
-from kronos.training.stages import TokenizerStage
+from kronos.training.run_directory import Progress
 from kronos.windows import Windows
 from tests.kronos.builders import make_bars, make_tokenizer
 from tests.kronos.training.builders import (
@@ -37,7 +37,7 @@ from tests.kronos.training.builders import (
     same,
     write_bars,
 )
-from tests.kronos.training.test_ranking import make_headed
+from tests.kronos.training.test_evaluation import make_headed
 
 # Faster and faster, so that the last is not the best.
 FORGETTING = {"learning_rate": 0.5, "warmup": 0.9, "max_steps": 8, "validate_every": 2}

@@ -16,10 +16,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kronos.engine.device import find_device
+from kronos.inference.settings import find_device
 from kronos.training import run
 from kronos.training.config import Source, Stage
-from kronos.training.folder import Progress
+from kronos.training.run_directory import Progress
 from tests.kronos.training.builders import make_run, planted_market, write_bars
 
 STEPS = 4

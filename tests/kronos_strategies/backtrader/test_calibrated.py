@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.paths import POOL
 from kronos.postprocessing import PathOptions
 from kronos.predictor import KronosPredictor
-from kronos.window_groups import POOL
 from kronos.windows import Windows
 from kronos_strategies.backtrader.feeds import read_forecasts
 from kronos_strategies.backtrader.outlook import LINES

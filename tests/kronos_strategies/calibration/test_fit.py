@@ -10,7 +10,7 @@ pytest.importorskip("scipy")
 
 from kronos.calibration import Calibration
 from kronos.forecast import Forecast
-from kronos.window_groups import POOL
+from kronos.paths import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.causal import check_causal

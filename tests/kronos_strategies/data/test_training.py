@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.training.bar_array import BarTape
 from kronos.training.config import Source
-from kronos.training.tape import BarTape
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.training import QlibBars
 from tests.kronos.builders import make_bars

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.training.labels import MIN_NAMES
+from kronos.training.bar_array import MIN_NAMES
 from kronos_strategies.heads.labels import return_labels
 
 from .markets import DAYS, keys_of, panel_of
@@ -66,7 +66,7 @@ def test_bars_are_counted_by_what_a_name_traded(panel) -> None:
 
 def test_labels_are_those_of_joint_training(panel) -> None:
     from kronos.bars import FEATURES
-    from kronos.training import labels as joint
+    from kronos.training import bar_array as joint
     from tests.kronos.training.builders import make_market
 
     tape = make_market(24, 60)

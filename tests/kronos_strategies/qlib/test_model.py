@@ -10,8 +10,8 @@ from qlib.data.dataset.handler import DataHandlerLP
 
 from kronos.calibration import Calibration, CalibrationFit, Moves
 from kronos.config import SampleConfig
+from kronos.paths import POOL
 from kronos.predictor import KronosPredictor
-from kronos.window_groups import POOL
 from kronos_strategies.causal import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel

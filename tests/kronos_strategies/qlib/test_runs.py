@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from kronos.codebase import git_commit
+from kronos.utils import git_commit
 from kronos_strategies.contenders import find_contender, find_evidence, hold_against
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.qlib.experiment import TRACKING, KronosRecorder, absolute

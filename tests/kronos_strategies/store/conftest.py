@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
+from kronos.paths import Candles
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.store import WindowSpec

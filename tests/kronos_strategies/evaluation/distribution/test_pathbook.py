@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.paths import POOL
 from kronos.postprocessing import Postprocessing
-from kronos.window_groups import POOL
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths, scores_by_samples
 from kronos_strategies.evaluation.distribution.volatility import qlike
 from kronos_strategies.evaluation.scorecard import Market, score_forecasts, score_summaries

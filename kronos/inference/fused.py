@@ -1,0 +1,302 @@
+"""The two networks rewritten for inference: the same functions in fewer and larger products.
+
+Folded into the weights are what stands before and behind them: norm scales, the scale of attention, the
+embeddings' fusion. Queries, keys and values come from one product, every sum of embeddings from one look-up.
+Rotary pairs lie side by side, so that a rotation is one complex multiplication. Residual stream, norms,
+attention and logits are float32 whatever the products' precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kronos.inference.kv_cache import PrefixCache, causal
+from kronos.inference.packed_linear import Product, tiled
+from kronos.layers import Attention, Block, rope_frequencies
+from kronos.model import Kronos
+from kronos.tokenizer import KronosTokenizer, Tokens
+
+Precision = Literal["float32", "bfloat16"]  # of matrix products
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # (N, R, heads, w) each -> (N, R, d)
+
+
+class Form(NamedTuple):
+    """How networks are rewritten.
+
+    Attributes:
+        precision: of matrix products.
+        compiled: by torch.compile, which knows no packed weights; it pays off on accelerators.
+    """
+
+    precision: Precision = "float32"
+    compiled: bool = False
+
+    def product(self, weight: Tensor, bias: Tensor | None) -> Product:
+        """A product with these weights."""
+        return Product(weight, bias, getattr(torch, self.precision), pack=not self.compiled)
+
+
+class FusedBlock:
+    """A transformer block."""
+
+    def __init__(self, block: nn.Module, form: Form) -> None:
+        assert isinstance(block, Block)
+        attention, ffn = block.self_attn, block.ffn
+        self.heads, self.eps = attention.n_heads, block.norm1.eps
+        weights, biases = zip(*_projections(attention), strict=True)
+        self.qkv = form.product(torch.cat(weights) * block.norm1.weight, torch.cat(biases))
+        self.out = form.product(attention.out_proj.weight, attention.out_proj.bias)
+        self.gate = form.product(ffn.w1.weight * block.norm2.weight, None)
+        self.up = form.product(ffn.w3.weight * block.norm2.weight, None)
+        self.down = form.product(ffn.w2.weight, None)
+        # Several products by tiles gain more than each of them alone, and are padded once.
+        by_tiles = tiled if self.qkv.packed else _as_it_is
+        self.project, after = by_tiles(self._project), by_tiles(self._after)
+        # What surrounds attention is compiled; the caches within stay as they are.
+        compiled = partial(torch.compile, dynamic=True) if form.compiled else _as_it_is
+        self.before, self.after = compiled(self._before), compiled(after)
+
+    def __call__(self, x: Tensor, turns: Tensor, attend: Attend) -> Tensor:
+        """(N, R, d) at positions that `turns` stands for -> (N, R, d)."""
+        return self.after(x, attend(*self.before(x, turns)))
+
+    def _before(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, R, d) -> queries, keys, values, (N, R, heads, w) each."""
+        qkv = self.project(x).unflatten(-1, (3, self.heads, -1))
+        _rotate(qkv[:, :, :2], turns)
+        q, k, v = qkv.unbind(2)
+        return q, k, v
+
+    def _project(self, x: Tensor) -> Tensor:
+        """(..., d) -> queries, keys and values, (..., 3 d) float32."""
+        return self.qkv(_normed(x, self.eps)).float()
+
+    def _after(self, x: Tensor, joined: Tensor) -> Tensor:
+        """The block's input and what attention made of it, (..., d) each -> (..., d)."""
+        x = self.out.plus(joined, x)
+        h = _normed(x, self.eps)
+        return self.down.plus(self.up.times(h, self.gate.silu(h)), x)
+
+
+class KeysValues:
+    """The part of a block that later positions see of it: all that a decoder's last block owes a prefix."""
+
+    def __init__(self, block: nn.Module, form: Form) -> None:
+        assert isinstance(block, Block)
+        self.heads, self.eps = block.self_attn.n_heads, block.norm1.eps
+        weights, biases = zip(*_projections(block.self_attn)[1:], strict=True)
+        self.kv = form.product(torch.cat(weights) * block.norm1.weight, torch.cat(biases))
+
+    def __call__(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, R, d) -> keys and values, (N, R, heads, w) each."""
+        kv = self.kv(_normed(x, self.eps)).float().unflatten(-1, (2, self.heads, -1))
+        _rotate(kv[:, :, :1], turns)
+        return kv[:, :, 0], kv[:, :, 1]
+
+
+class FusedKronos:
+    """`Kronos` as the engine wants it."""
+
+    @torch.no_grad()
+    def __init__(self, model: Kronos, form: Form) -> None:
+        self.blocks = [FusedBlock(block, form) for block in model.transformer]
+        self.last = KeysValues(model.transformer[-1], form) if len(model.transformer) else None
+        self.norm = model.norm
+        self.width = model.config.d_model // model.config.n_heads
+        self.embedding = Tables([*_token_tables(model), *model.time_emb.weights()])
+        cross = model.dep_layer.cross_attn
+        self.cross_heads = cross.n_heads
+        # A query is a row of a table: it depends on the coarse half alone.
+        queries = F.linear(model.embedding.emb_s1.weight, cross.q_proj.weight, cross.q_proj.bias)
+        self.queries = queries.detach() * cross.head_width**-0.5  # (2**s1_bits, d)
+        weights = torch.cat([cross.k_proj.weight, cross.v_proj.weight])
+        self.cross_kv = form.product(weights, torch.cat([cross.k_proj.bias, cross.v_proj.bias]))
+        self.cross_out = form.product(cross.out_proj.weight, cross.out_proj.bias)
+        head, norm = model.head, model.dep_layer.norm
+        self.cross_eps = norm.eps
+        self.head_s1 = form.product(head.proj_s1.weight, head.proj_s1.bias)
+        self.head_s2 = form.product(head.proj_s2.weight * norm.weight, head.proj_s2.bias)
+
+    def turns(self, positions: Tensor) -> Tensor:
+        """Rotations of positions (..., R)."""
+        return _turns(positions, self.width)
+
+    def hidden(self, tokens: Tokens, stamps: Tensor, turns: Tensor, attends: Sequence[Attend]) -> Tensor:
+        """The trunk: tokens (N, R), stamps (N, R, 5) -> (N, R, d); `attends`: one a block."""
+        x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
+        for block, attend in zip(self.blocks, attends, strict=True):
+            x = block(x, turns, attend)
+        return self.norm(x)
+
+    def last_hidden(
+        self, tokens: Tokens, stamps: Tensor, lengths: Tensor, turns: Tensor, cache: PrefixCache
+    ) -> Tensor:
+        """The trunk's output at each row's last bar alone: tokens (N, L), stamps (N, L, 5) -> (N, d).
+
+        The last block computes that position only: no other output of it is read.
+        """
+        x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
+        for block in self.blocks[:-1]:
+            x = block(x, turns, causal)
+        if self.last is not None:
+            cache.store(*self.last(x, turns))
+        x = x[torch.arange(len(x), device=x.device), lengths - 1][:, None]
+        if self.last is not None:
+            x = self.blocks[-1](x, turns[lengths - 1][:, None], lambda q, k, v: cache.read_prefix(q))
+        return self.norm(x)[:, 0]
+
+    def s1_logits(self, hidden: Tensor) -> Tensor:
+        """(N, R, d) -> (N, R, 2**s1_bits) float32."""
+        return self.head_s1(hidden).float()
+
+    def s2_logits(self, hidden: Tensor, s1: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, R or 1, d) hidden states, (N, R) coarse halves -> (N, R, 2**s2_bits) float32.
+
+        `attend` reads the cache of all hidden states so far, the last included.
+        """
+        q = self.queries[s1].unflatten(-1, (self.cross_heads, -1))
+        x = self.cross_out.plus(attend(q), hidden.expand(*s1.shape, -1))
+        return self.head_s2(_normed(x, self.cross_eps)).float()
+
+    def cross_keys_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, R, d) -> what the dependency-aware layer sees of them, (N, R, heads, w) each."""
+        kv = self.cross_kv(hidden).float().unflatten(-1, (2, self.cross_heads, -1))
+        return kv[:, :, 0], kv[:, :, 1]
+
+
+class FusedTokenizer:
+    """`KronosTokenizer` as the engine wants it."""
+
+    @torch.no_grad()
+    def __init__(self, tokenizer: KronosTokenizer, form: Form) -> None:
+        config = tokenizer.config
+        self.quantizer = tokenizer.quantizer
+        self.width = config.d_model // config.n_heads
+        self.embed, self.quant_embed, self.head = tokenizer.embed, tokenizer.quant_embed, tokenizer.head
+        exact = form._replace(precision="float32")
+        # The encoder's products stay in float32: a sign that flips is another token.
+        self.encoder = [FusedBlock(block, exact) for block in tokenizer.encoder]
+        self.decoder = [FusedBlock(block, form) for block in tokenizer.decoder]
+        self.last = KeysValues(tokenizer.decoder[-1], form) if len(tokenizer.decoder) else None
+        self.embedding = Tables(_corner_tables(tokenizer))
+
+    def turns(self, positions: Tensor) -> Tensor:
+        """Rotations of positions (..., R)."""
+        return _turns(positions, self.width)
+
+    @torch.inference_mode()
+    def encode(self, bars: Tensor) -> Tokens:
+        """(N, L, 6) normalised bars -> their tokens; position t sees bars 0..t only."""
+        x = self.embed(bars)
+        turns = self.turns(torch.arange(bars.shape[1], device=bars.device))
+        for block in self.encoder:
+            x = block(x, turns, causal)
+        return self.quantizer.tokens(self.quant_embed(x))
+
+    def read(self, tokens: Tokens, lengths: Tensor, turns: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
+        """Fill the caches with (N, L) tokens as the prefix of what `decode` will rebuild.
+
+        Returns:
+            (N, 6) normalized: each row's last bar, at position `lengths` - 1, as the decoder rebuilds it.
+        """
+        x = self.embedding(torch.stack(tokens, dim=-1))
+        for block, cache in zip(self.decoder[:-1], caches, strict=False):
+            x = block(x, turns, cache.prefill)
+        if self.last is not None:
+            caches[-1].store(*self.last(x, turns))
+        # The last block computes one position of the prefix only: no other one is ever decoded.
+        rows = torch.arange(len(x), device=x.device)
+        x = x[rows, lengths - 1][:, None]
+        if self.last is not None:
+            x = self.decoder[-1](x, turns[lengths - 1][:, None], lambda q, k, v: caches[-1].read_prefix(q))
+        return _rows_alike(self.head, x)[:, 0]
+
+    def decode(self, tokens: Tokens, turns: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
+        """(N, S * T) tokens behind the prefix -> (N, S * T, 6) normalised bars."""
+        x = self.embedding(torch.stack(tokens, dim=-1))
+        for block, cache in zip(self.decoder, caches, strict=True):
+            x = block(x, turns, cache.extend)
+        return _rows_alike(self.head, x)
+
+
+class Tables:
+    """A sum of embeddings as one look-up."""
+
+    def __init__(self, tables: Sequence[Tensor]) -> None:
+        self.table = torch.cat(list(tables)).detach()
+        sizes = torch.tensor([0] + [len(table) for table in tables[:-1]], device=self.table.device)
+        self.offsets = sizes.cumsum(0)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(..., K) ids, one for each table -> (..., d)."""
+        flat = (ids + self.offsets).flatten(0, -2)
+        return F.embedding_bag(flat, self.table, mode="sum").unflatten(0, ids.shape[:-1])
+
+
+def _rows_alike(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """(N, R, d) -> product(x), each row rounded as among others: a row alone takes another kernel on CPUs."""
+    return product(x) if x.shape[0] * x.shape[1] > 1 else product(torch.cat([x, x]))[:1]
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def _normed(x: Tensor, eps: float) -> Tensor:
+    """X / rms(x); the norm's own scale is in the weights behind it."""
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
+
+
+def _turns(positions: Tensor, width: int) -> Tensor:
+    """(..., R) -> (..., R, 1, 1, width / 2) complex numbers of modulus 1."""
+    angles = positions[..., None].float() * rope_frequencies(width, device=positions.device)
+    return torch.polar(torch.ones_like(angles), angles)[..., None, None, :]
+
+
+def _rotate(x: Tensor, turns: Tensor) -> None:
+    """Turn (N, R, K, heads, w) in place, w in pairs side by side."""
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)
+
+
+def _projections(attention: Attention) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases of queries, keys, values: pairs side by side, queries scaled."""
+    scale = attention.head_width**-0.5
+    q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+    heads = attention.n_heads
+    return [
+        (_side_by_side(q.weight, heads) * scale, _side_by_side(q.bias, heads) * scale),
+        (_side_by_side(k.weight, heads), _side_by_side(k.bias, heads)),
+        (v.weight, v.bias),
+    ]
+
+
+def _side_by_side(x: Tensor, heads: int) -> Tensor:
+    """Rows of each head from (all left, all right halves of pairs) to (left, right, left, right, ...)."""
+    return x.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(x.shape)
+
+
+def _token_tables(model: Kronos) -> list[Tensor]:
+    """The fused token embedding as a sum of two tables."""
+    embedding = model.embedding
+    coarse, fine = embedding.fusion_proj.weight.chunk(2, dim=1)
+    return [
+        F.linear(embedding.emb_s1.weight * embedding.scale, coarse, embedding.fusion_proj.bias),
+        F.linear(embedding.emb_s2.weight * embedding.scale, fine),
+    ]
+
+
+def _corner_tables(tokenizer: KronosTokenizer) -> list[Tensor]:
+    """The decoder's input, a linear map of corners, as a sum of two tables."""
+    quantizer, project = tokenizer.quantizer, tokenizer.post_quant_embed
+    bits = tokenizer.config.s1_bits, tokenizer.config.s2_bits
+    ids = [torch.arange(2**width, device=project.weight.device) for width in bits]
+    coarse = quantizer.corners(Tokens(ids[0], torch.zeros_like(ids[0])))[:, : bits[0]]
+    fine = quantizer.corners(Tokens(torch.zeros_like(ids[1]), ids[1]))[:, bits[0] :]
+    left, right = project.weight.split(bits, dim=1)
+    return [F.linear(coarse, left, project.bias), F.linear(fine, right)]

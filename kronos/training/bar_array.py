@@ -1,0 +1,342 @@
+"""The clean bars of a source as one flat array on disk, made once and mapped into memory.
+
+Training touches the pages that its windows lie on, so that millions of bars need little memory. A tape lies in the
+user's cache under a name made of the source's settings and its files' sizes and times of change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from kronos.bars import CLOSE, FEATURES, STAMPS, stamps
+from kronos.calendar import common_frequency, typical_step
+from kronos.training.config import AUTO, Source
+from kronos.training.model_card import SEVERAL, Ledger, no_stretch
+from kronos.training.sources import (
+    MAX_PAUSE,
+    RULES,
+    CleaningReport,
+    Reader,
+    Series,
+    clean_segments,
+    nearest_rule,
+    open_reader,
+)
+
+TAPE_VERSION = 4  # raise it whenever the same files would give another tape
+_TELLING = 1000  # bars of a series that tell its frequency
+_TYPES = {"values": "<f4", "stamps": "i1", "dates": "<i8"}  # of the arrays on disk
+
+
+@dataclass(frozen=True)
+class BarTape:
+    """Cleaned segments end to end.
+
+    Attributes:
+        values: (M, 6) float32 FEATURES in the bars' own units.
+        stamps: (M, 5) int8 calendar fields.
+        dates: (M,) datetime64[ns] of each bar.
+        bounds: (segments + 1,) first row of each segment, then M.
+        ledger: what it holds, and where from.
+        folder: where it lies; None: in memory only.
+    """
+
+    values: np.ndarray
+    stamps: np.ndarray
+    dates: np.ndarray
+    bounds: np.ndarray
+    ledger: Ledger
+    folder: Path | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., BarTape], tuple[Any, ...]]:
+        """A process that loads windows maps the same files, where a copy would hold every bar."""
+        if self.folder is not None and isinstance(self.values, np.memmap):
+            return BarTape._map, (self.folder, self.ledger.name)
+        return BarTape, tuple(getattr(self, field.name) for field in fields(self))
+
+    @classmethod
+    def open(cls, source: Source | None, min_bars: int) -> BarTape:
+        """The tape of a source, made now if it is not in the cache; None stands for the simulated market.
+
+        Several processes may open one tape at once: one makes it, the others wait.
+
+        Raises:
+            FileNotFoundError: there is no such source.
+            ValueError: it holds no stretch of `min_bars` clean bars, or bars that cannot be read.
+        """
+        reader = open_reader(source)
+        folder = tape_cache() / _key(source, reader, min_bars)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "tape.json").is_file():
+                aside = folder.with_suffix(f".{os.getpid()}")
+                try:
+                    _write(aside, source, reader, min_bars)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    aside.rename(folder)
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+        return cls._map(folder, _label(source))
+
+    def starts(
+        self, length: int, since: str | None, until: str | None, held: int | None = None
+    ) -> np.ndarray:
+        """First rows of all windows of `length` bars within one segment that end in [since, until].
+
+        With `held`, the last `held` bars of a window must all lie on `since` or later, not only its end.
+        """
+        first = [np.arange(a, b - length + 1) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
+        starts = np.concatenate(first)
+        keep = np.ones(len(starts), bool)
+        if since is not None:
+            keep &= self.dates[starts + length - (1 if held is None else held)] >= midnight(since)
+        if until is not None:
+            keep &= self.dates[starts + length - 1] < midnight(until) + np.timedelta64(1, "D")
+        return starts[keep]
+
+    def date_at(self, share: float) -> str:
+        """The day before which a share of the tape's span lies, ISO; never the last one of several."""
+        first, last = self.dates.min(), self.dates.max()
+        day = (first + (last - first) * share).astype("datetime64[D]")
+        earlier = last.astype("datetime64[D]") - 1
+        return str(max(min(day, earlier), first.astype("datetime64[D]")))
+
+    @classmethod
+    def _map(cls, folder: Path, name: str) -> BarTape:
+        held = json.loads((folder / "tape.json").read_text())
+        held["cleaning"] = CleaningReport(**held["cleaning"])
+        held["notes"] = tuple(held["notes"])
+        arrays = {name: np.memmap(folder / name, kind, "r") for name, kind in _TYPES.items()}
+        return cls(
+            values=arrays["values"].reshape(-1, len(FEATURES)),
+            stamps=arrays["stamps"].reshape(-1, len(STAMPS)),
+            dates=arrays["dates"].view("datetime64[ns]"),
+            bounds=np.load(folder / "bounds.npy"),
+            ledger=replace(Ledger(**held), name=name),  # the same bars may go by several names
+            folder=folder,
+        )
+
+
+def tape_cache() -> Path:
+    """Where tapes lie: in $XDG_CACHE_HOME or ~/.cache. They can be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kronos" / "tapes"
+
+
+def _key(source: Source | None, reader: Reader, min_bars: int) -> str:
+    """Name of a tape: equal names mean equal settings over the same files."""
+    used = asdict(source) if source else {}
+    for name in ("name", "weight", "train_until", "validate_until", "head"):  # these change no bar
+        used.pop(name, None)
+    found = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in reader.files()]
+    text = json.dumps([TAPE_VERSION, min_bars, used, found], default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _label(source: Source | None) -> str:
+    return source.label if source else "simulated"
+
+
+def midnight(date: str) -> np.datetime64:
+    """The first moment of a date."""
+    return pd.Timestamp(date).normalize().to_datetime64()
+
+
+def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    name = _label(source)
+    digest, bounds, names, read = hashlib.sha256(), [0], set(), 0
+    first, last, report = pd.Timestamp.max, pd.Timestamp.min, CleaningReport()
+    files = {array: (folder / array).open("wb") for array in _TYPES}
+    found = _frequency(source, reader)
+    for instrument, bars in _shown(_series(source, reader), f"cleaning {name}"):
+        read += len(bars)
+        segments, taken = clean_segments(bars, RULES[found.used], min_bars, found.max_pause)
+        report += taken
+        for segment in segments:
+            index = pd.DatetimeIndex(segment.index).as_unit("ns")
+            arrays = {"values": segment.to_numpy(), "stamps": stamps(index), "dates": index.asi8}
+            for array, values in arrays.items():
+                content = np.ascontiguousarray(values, _TYPES[array]).tobytes()
+                files[array].write(content)
+                digest.update(content)
+            bounds.append(bounds[-1] + len(segment))
+            digest.update(len(segment).to_bytes(8, "little"))
+            names.add(instrument)
+            first, last = min(first, index[0]), max(last, index[-1])
+    for file in files.values():
+        file.close()
+    if not names:
+        raise ValueError(no_stretch(name, read, min_bars, report, found.used, found.inferred))
+    np.save(folder / "bounds.npy", np.array(bounds))
+    ledger = Ledger(
+        name,
+        len(names),
+        len(bounds) - 1,
+        read,
+        bounds[-1],
+        f"{first:%Y-%m-%d}",
+        f"{last:%Y-%m-%d}",
+        digest.hexdigest(),
+        found.used,
+        found.inferred,
+        report,
+        tuple(reader.notes()),
+    )
+    (folder / "tape.json").write_text(json.dumps(asdict(ledger), indent=1))
+
+
+def _series(source: Source | None, reader: Reader) -> Iterator[Series]:
+    """The bars of each instrument within the source's span; those without any are left out."""
+    span = slice(source.start if source else None, source.end if source else None)
+    for instrument, bars in reader.series():
+        bars = bars.loc[span]
+        if source and source.derive_amount:
+            bars = bars.drop(columns="amount", errors="ignore")
+        if len(bars):
+            yield Series(instrument, bars)
+
+
+class _Frequency(NamedTuple):
+    """The frequency whose rule to use, what the timestamps say, and the longest pause between neighbors."""
+
+    used: str
+    inferred: str
+    max_pause: pd.Timedelta
+
+
+def _frequency(source: Source | None, reader: Reader) -> _Frequency:
+    """The frequency of a source's bars: as given, else as inferred, else the nearest that has a rule.
+
+    Raises:
+        ValueError: none is given, and instruments have different ones.
+    """
+    name, given = _label(source), source.frequency if source else AUTO
+    series = _shown(_series(source, reader), f"reading the timestamps of {name}")
+    # Copies: a slice would keep all timestamps in memory.
+    indexes = [
+        (instrument, pd.DatetimeIndex(bars.index[:_TELLING].to_numpy(copy=True)))
+        for instrument, bars in series
+    ]
+    try:
+        inferred = common_frequency(indexes, name)
+    except ValueError:
+        if given == AUTO:
+            raise
+        return _Frequency(given, SEVERAL, MAX_PAUSE)
+    steps = Counter(step for _, index in indexes if (step := typical_step(index)) is not None)
+    step = steps.most_common(1)[0][0] if steps else pd.Timedelta(days=1)
+    used = (inferred or nearest_rule(step)) if given == AUTO else given
+    # Bars slower than weekly ones, such as monthly, are all further apart than MAX_PAUSE.
+    return _Frequency(used, inferred or _step_text(step), max(MAX_PAUSE, 2.2 * step))
+
+
+def _step_text(step: pd.Timedelta) -> str:
+    units = {"days": pd.Timedelta(days=1), "h": pd.Timedelta(hours=1), "min": pd.Timedelta(minutes=1)}
+    for name, unit in units.items():
+        if step >= unit and not step % unit:
+            return f"{step // unit}{' ' * (name == 'days')}{name}"
+    return f"{step.total_seconds():g}s"
+
+
+def _shown(series: Iterator[Series], what: str) -> Iterator[Series]:
+    """The series, under a line on a terminal that counts them: how many there are is not known before."""
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task, bars = progress.add_task(what, total=None), 0
+        for count, one in enumerate(series, start=1):
+            bars += len(one.bars)
+            progress.update(task, description=f"{what}: {count:,} series, {bars:,} bars")
+            yield one
+
+
+HORIZONS = (1, 5, 10)  # bars from close(t + 1)
+MIN_NAMES = 20  # of a date; one with fewer has no label
+VOLATILITY_BARS = 20
+LABEL = (
+    "rank of close(t+1) to close(t+1+h) among the names of a market and date, in [-0.5, 0.5] x sqrt(12), less its "
+    f"least-squares regression on the equally scaled rank of the {VOLATILITY_BARS}-bar volatility; dates with "
+    f"{MIN_NAMES} names or more"
+)
+
+
+def return_labels(tape: BarTape, until: str | None) -> np.ndarray:
+    """(M, len(HORIZONS)) float32 label of each bar of a tape.
+
+    A label of date t uses closes up to bar t + 1 + h, and none after `until`: where a name's return would reach
+    further, the name has no part in that date's ranks.
+
+    Args:
+        tape: of one market.
+        until: last date that any label may use.
+
+    Returns:
+        NaN without a label: closes or volatility missing, after `until`, or fewer than MIN_NAMES names.
+    """
+    volatility = trailing_volatility(tape)
+    labels = np.full((len(tape.values), len(HORIZONS)), np.nan, np.float32)
+    for column, returns in enumerate(forward_returns(tape, until).T):
+        rows = np.flatnonzero(np.isfinite(returns) & np.isfinite(volatility))
+        if len(rows):
+            groups = np.unique(tape.dates[rows], return_inverse=True)[1]
+            labels[rows, column] = _residual_ranks(returns[rows], volatility[rows], groups)
+    return labels
+
+
+def forward_returns(tape: BarTape, until: str | None) -> np.ndarray:
+    """(M, len(HORIZONS)) returns of close(t + 1) to close(t + 1 + h); NaN past the stretch's end or `until`."""
+    close = tape.values[:, CLOSE].astype(float)
+    rows = np.arange(len(close))
+    ends = np.repeat(tape.bounds[1:], np.diff(tape.bounds))
+    returns = np.full((len(close), len(HORIZONS)), np.nan)
+    for column, horizon in enumerate(HORIZONS):
+        inside = rows[rows + 1 + horizon < ends]
+        if until is not None:
+            inside = inside[tape.dates[inside + 1 + horizon] < midnight(until) + np.timedelta64(1, "D")]
+        returns[inside, column] = close[inside + 1 + horizon] / close[inside + 1] - 1
+    return returns
+
+
+def trailing_volatility(tape: BarTape) -> np.ndarray:
+    """(M,) deviation of the last VOLATILITY_BARS log returns, bar t included; NaN where a stretch has fewer."""
+    close = np.log(tape.values[:, CLOSE].astype(float))
+    volatility = np.full(len(close), np.nan)
+    for first, end in zip(tape.bounds[:-1], tape.bounds[1:], strict=True):
+        if end - first > VOLATILITY_BARS:
+            steps = np.lib.stride_tricks.sliding_window_view(np.diff(close[first:end]), VOLATILITY_BARS)
+            volatility[first + VOLATILITY_BARS : end] = steps.std(axis=1)
+    return volatility
+
+
+def centered_ranks(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(N,) ranks within each group, ties averaged, from -0.5 for the lowest to 0.5 for the highest."""
+    ranks = pd.Series(values).groupby(groups).rank().to_numpy()
+    counts = np.bincount(groups)[groups]
+    return (ranks - 1) / np.maximum(counts - 1, 1) - 0.5
+
+
+def residual(values: np.ndarray, exposure: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """What least squares on the exposure leave of the values, group by group; both have mean 0 in each group."""
+    shared = np.bincount(groups, values * exposure)
+    own = np.bincount(groups, exposure**2)
+    return values - (shared / np.where(own > 0, own, 1.0))[groups] * exposure
+
+
+def _residual_ranks(returns: np.ndarray, volatility: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    left = residual(centered_ranks(returns, groups), centered_ranks(volatility, groups), groups)
+    return np.where(np.bincount(groups)[groups] >= MIN_NAMES, np.sqrt(12) * left, np.nan)

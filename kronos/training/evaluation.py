@@ -1,0 +1,313 @@
+"""Losses on bars that training never saw, beside counting tokens and repeating the last bar.
+
+Of a window the horizon alone is scored: its lookback may lie in the training span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from kronos.bars import CLOSE, FEATURES
+from kronos.config import SampleConfig
+from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
+from kronos.inference.generate import Prompt, decode, generate
+from kronos.model import Kronos
+from kronos.sampling import TorchDraws
+from kronos.tokenizer import KronosTokenizer, Tokens
+from kronos.training.bar_array import (
+    HORIZONS,
+    MIN_NAMES,
+    BarTape,
+    centered_ranks,
+    forward_returns,
+    midnight,
+    residual,
+    return_labels,
+    trailing_volatility,
+)
+from kronos.training.config import Source, TrainingConfig
+from kronos.training.dataset import Batch, Split, TrainingWindows, shares, span_of
+from kronos.training.objectives import PredictorStage
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a pair achieves on held-out windows.
+
+    Attributes:
+        nll: mean negative log-likelihood in nats a token, by half ("s1", "s2") and by who predicts: "kronos",
+            "unigram" (frequencies in training) and "bigram" (given the same half of the token before).
+        close_mae: mean absolute error of the next close in deviations of the lookback: of "kronos" (the expected
+            bar: one-step samples averaged) and of "persistence" (the last close).
+        recon_mse: mean squared reconstruction error by feature, in squared deviations of the lookback.
+        codes_used: share of each half's vocabulary seen in the held-out windows.
+        tokens: predicted tokens.
+    """
+
+    nll: dict[str, dict[str, float]]
+    close_mae: dict[str, float]
+    recon_mse: dict[str, float]
+    codes_used: dict[str, float]
+    tokens: int
+
+
+@torch.no_grad()
+def held_out(
+    model: Kronos,
+    tokenizer: KronosTokenizer,
+    training: TrainingWindows,
+    held: TrainingWindows,
+    count: int = 4096,
+) -> HeldOut:
+    """Score up to `count` evenly spaced windows of each set; the baselines learn from `training` alone."""
+    model.eval()
+    tokenizer.eval()
+    past = [tokenizer.encode(bars) for bars, _ in _batches(training, count)]
+    squares, nll, seen, total = torch.zeros(len(FEATURES)), {"s1": 0.0, "s2": 0.0}, [], 0
+    errors = torch.zeros(2)
+    for bars, stamps in _batches(held, count):
+        tokens = tokenizer.encode(bars)
+        loss = model.loss(tokens, stamps, scored=held.horizon)
+        predicted = len(bars) * held.horizon  # training may have seen the lookback
+        squares += (tokenizer.decode(tokens) - bars)[:, -held.horizon :].square().mean(dim=1).sum(dim=0)
+        nll["s1"] += loss.s1.item() * predicted
+        nll["s2"] += loss.s2.item() * predicted
+        total += predicted
+        errors += _close_errors(model, tokenizer, bars, stamps, held.lookback)
+        seen.append(tokens)
+    windows = sum(len(tokens.s1) for tokens in seen)
+    table = {}
+    for half, bits in zip(Tokens._fields, tokenizer.quantizer.split, strict=True):
+        before = [getattr(tokens, half) for tokens in past]
+        after = [getattr(tokens, half)[:, -held.horizon - 1 :] for tokens in seen]
+        table[half] = {"kronos": nll[half] / total, **_counting(before, after, 2**bits)}
+    return HeldOut(
+        nll=table,
+        close_mae=dict(zip(("kronos", "persistence"), (errors / windows).tolist(), strict=True)),
+        recon_mse=dict(zip(FEATURES, (squares / windows).tolist(), strict=True)),
+        codes_used={
+            half: len(torch.cat([getattr(t, half).flatten() for t in seen]).unique()) / 2**bits
+            for half, bits in zip(Tokens._fields, tokenizer.quantizer.split, strict=True)
+        },
+        tokens=total,
+    )
+
+
+def _close_errors(
+    model: Kronos, tokenizer: KronosTokenizer, bars: Tensor, stamps: Tensor, lookback: int
+) -> Tensor:
+    """(2,) summed absolute errors of the first close behind the lookback: of the expected bar, of the last."""
+    past = bars[:, :lookback]
+    lengths = torch.full((len(bars),), lookback)
+    future = stamps[:, lookback : lookback + 1]
+    prompt = Prompt(tokenizer.encode(past), lengths, stamps[:, :lookback], future, even=True)
+    sampling = SampleConfig(samples=20, T=1.0, top_p=1.0)
+    draws = TorchDraws(sampling.samples, torch.Generator().manual_seed(0))
+    context = lookback + 1
+    tokens = generate(FusedKronos(model, Form()), prompt, sampling, draws, context)
+    bars_ahead = decode(FusedTokenizer(tokenizer, Form()), prompt, tokens, context).paths
+    expected = bars_ahead[:, :, 0, CLOSE].mean(dim=1)
+    truth = bars[:, lookback, CLOSE]
+    return torch.stack([(expected - truth).abs().sum(), (past[:, -1, CLOSE] - truth).abs().sum()])
+
+
+def _batches(windows: TrainingWindows, count: int, size: int = 256) -> Iterator[Batch]:
+    chosen = np.concatenate(windows.sample(count))
+    return (windows.batch(chosen[i : i + size]) for i in range(0, len(chosen), size))
+
+
+def _counting(before: list[Tensor], after: list[Tensor], vocabulary: int) -> dict[str, float]:
+    """NLL of add-one unigram and bigram counts of `before` on `after`, positions 1 and later."""
+    old = torch.cat(before)
+    pairs = (old[:, :-1] * vocabulary + old[:, 1:]).flatten()
+    bigram = torch.bincount(pairs, minlength=vocabulary**2).view(vocabulary, vocabulary).float() + 1
+    unigram = torch.bincount(old.flatten(), minlength=vocabulary).float() + 1
+    new = torch.cat(after)
+    single = F.nll_loss((unigram / unigram.sum()).log().expand(new[:, 1:].numel(), -1), new[:, 1:].flatten())
+    # A row of the bigram is shrunk to the unigram by 20 pseudo-counts: rare tokens have no row of their own.
+    rows = bigram - 1 + 20 * unigram / unigram.sum()
+    rows = (rows / rows.sum(dim=1, keepdim=True)).log()
+    double = -rows[new[:, :-1].flatten(), new[:, 1:].flatten()].mean()
+    return {"unigram": single.item(), "bigram": double.item()}
+
+
+BATCH = 1024
+
+
+@dataclass(frozen=True)
+class RankedDates:
+    """Names to rank on held-out dates of one source.
+
+    Attributes:
+        windows: N windows of the lookback alone.
+        dates: (N,) number of the date that each ends on, from 0.
+        returns: (N, len(HORIZONS)) returns that followed, NaN where not known.
+        volatility: (N,) of the last bars.
+    """
+
+    windows: TrainingWindows
+    dates: np.ndarray
+    returns: np.ndarray
+    volatility: np.ndarray
+
+
+class HeadValidation:
+    """RankICs of a head over several sources.
+
+    Args:
+        ranked: the names to rank, by source.
+        weights: of the sources in `rank`.
+    """
+
+    def __init__(self, ranked: dict[str, RankedDates], weights: Sequence[float]) -> None:
+        self.ranked = ranked
+        self.shares = [float(share) for share in shares([1] * len(ranked), weights)]
+
+    @torch.no_grad()
+    def score(self, stage: PredictorStage, accelerator: Accelerator) -> dict[str, float]:
+        """Mean RankIC over dates by source and horizon, with and without neutralizing the volatility.
+
+        Returns:
+            rank_ic/SOURCE/HORIZON and neutral_rank_ic/SOURCE/HORIZON, each with its t statistic as if dates were
+            independent (rank_t, neutral_rank_t); `rank`, the mean neutral RankIC of the horizons above one bar.
+        """
+        figures: dict[str, float] = {"rank": 0.0}
+        for (name, ranked), share in zip(self.ranked.items(), self.shares, strict=True):
+            scores = _scores(stage, ranked.windows, accelerator)
+            for column, horizon in enumerate(HORIZONS):
+                plain, neutral = rank_ics(
+                    scores[:, column], ranked.returns[:, column], ranked.volatility, ranked.dates
+                )
+                for prefix, values in (("", plain), ("neutral_", neutral)):
+                    mean, t = _mean_and_t(values)
+                    figures[f"{prefix}rank_ic/{name}/{horizon}"] = mean
+                    figures[f"{prefix}rank_t/{name}/{horizon}"] = t
+            longer = [figures[f"neutral_rank_ic/{name}/{horizon}"] for horizon in HORIZONS[1:]]
+            figures["rank"] += share * float(np.mean(longer))
+        return figures
+
+
+def head_frequency(split: Split, config: TrainingConfig) -> str:
+    """The frequency of the bars of all sources with a head; "" without any.
+
+    Raises:
+        ValueError: there are several.
+    """
+    tapes = zip(config.all_sources(), split.training.tapes, strict=False)
+    found = list(dict.fromkeys(tape.ledger.frequency for source, tape in tapes if source.head))
+    if len(found) > 1:
+        raise ValueError(
+            f"The head has sources of {found[0]} and of {found[1]} bars. Give head: true to one frequency only."
+        )
+    return found[0] if found else ""
+
+
+def split_for_head(split: Split, config: TrainingConfig) -> tuple[Split, HeadValidation | None]:
+    """The split with training labels for the sources that have a head, and what ranks their held-out dates.
+
+    Labels use no bar after the last training date, held-out returns none after the last validation date. Without a
+    held-out date of MIN_NAMES names nothing is ranked.
+
+    Raises:
+        ValueError: a source with `head: true` has too few names for any label.
+    """
+    sources = config.all_sources()
+    learn: list[np.ndarray | None] = []
+    ranked: dict[str, RankedDates] = {}
+    weights = []
+    for source, tape in zip(sources, split.training.tapes, strict=True):
+        learn.append(_labels(source, tape, config))
+        _, after, end = span_of(source, tape, config)
+        if source.head and (dates := ranked_dates(tape, after, end, config.lookback, config.rank_dates)):
+            ranked[tape.ledger.name] = dates
+            weights.append(source.weight or 1.0)
+    ranking = HeadValidation(ranked, weights) if ranked else None
+    return split._replace(training=replace(split.training, labels=tuple(learn))), ranking
+
+
+def ranked_dates(
+    tape: BarTape, since: str, until: str | None, lookback: int, count: int
+) -> RankedDates | None:
+    """Up to `count` evenly spaced dates in [since, until] with all returns of MIN_NAMES names; None without any."""
+    returns, volatility = forward_returns(tape, until), trailing_volatility(tape)
+    rows = np.arange(len(tape.values))
+    firsts = np.repeat(tape.bounds[:-1], np.diff(tape.bounds))
+    usable = (rows - firsts >= lookback - 1) & np.isfinite(volatility) & np.isfinite(returns[:, 0])
+    usable &= tape.dates >= midnight(since)
+    rows = rows[usable]
+    complete = rows[np.isfinite(returns[rows]).all(axis=1)]
+    dates, names = np.unique(tape.dates[complete], return_counts=True)
+    dates = dates[names >= MIN_NAMES]
+    if not len(dates):
+        return None
+    dates = dates[np.unique(np.linspace(0, len(dates) - 1, min(count, len(dates))).round().astype(int))]
+    rows = rows[np.isin(tape.dates[rows], dates)]
+    windows = TrainingWindows((tape,), (rows - lookback + 1,), lookback, horizon=0)
+    return RankedDates(windows, np.searchsorted(dates, tape.dates[rows]), returns[rows], volatility[rows])
+
+
+def rank_ics(
+    scores: np.ndarray, returns: np.ndarray, volatility: np.ndarray, dates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """RankIC by date, and that of what the score ranks beyond volatility (a semi-partial rank correlation).
+
+    Args:
+        scores: (N,).
+        returns: (N,), NaN where not known; such names are left out.
+        volatility: (N,).
+        dates: (N,) number of the date, from 0.
+
+    Returns:
+        Two arrays with an entry for each date that has a return; NaN where nothing is ranked.
+    """
+    known = np.isfinite(returns)
+    dates = np.unique(dates[known], return_inverse=True)[1]
+    score, outcome, style = (centered_ranks(values[known], dates) for values in (scores, returns, volatility))
+    left = residual(score, style, dates)
+    return _correlation(score, outcome, dates), _correlation(left, outcome, dates)
+
+
+def _labels(source: Source, tape: BarTape, config: TrainingConfig) -> np.ndarray | None:
+    if not source.head:
+        return None
+    labels = return_labels(tape, span_of(source, tape, config)[0])
+    if not np.isfinite(labels).any():
+        raise ValueError(
+            f"{tape.ledger.name} has head: true, but no training date with {MIN_NAMES} names. Give more "
+            "instruments or leave head out."
+        )
+    return labels
+
+
+def _scores(stage: PredictorStage, windows: TrainingWindows, accelerator: Accelerator) -> np.ndarray:
+    """(N, len(HORIZONS)) outputs of the head; processes take turns at the batches."""
+    scores = torch.zeros(len(windows), len(HORIZONS), device=accelerator.device)
+    starts = range(0, len(windows), BATCH)
+    for start in starts[accelerator.process_index :: accelerator.num_processes]:
+        rows = np.arange(start, min(start + BATCH, len(windows)))
+        batch = windows.batch(rows)
+        scores[start : start + len(rows)] = stage.rank(*(part.to(accelerator.device) for part in batch))
+    summed: np.ndarray = accelerator.reduce(scores, "sum").cpu().numpy()
+    return summed.astype(float)
+
+
+def _correlation(one: np.ndarray, other: np.ndarray, dates: np.ndarray) -> np.ndarray:
+    """(dates,) Pearson's correlation of values of mean 0."""
+    shared = np.bincount(dates, one * other)
+    scale = np.sqrt(np.bincount(dates, one**2) * np.bincount(dates, other**2))
+    return np.divide(shared, scale, out=np.full(len(shared), np.nan), where=scale > 1e-12)
+
+
+def _mean_and_t(values: np.ndarray) -> tuple[float, float]:
+    """The mean, and what it is in standard errors; 0 where nothing is ranked."""
+    values = values[np.isfinite(values)]
+    if len(values) < 2 or not values.std() > 0:
+        return float(values.mean()) if len(values) else 0.0, 0.0
+    return float(values.mean()), float(values.mean() / values.std(ddof=1) * np.sqrt(len(values)))

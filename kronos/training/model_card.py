@@ -1,0 +1,244 @@
+"""What a source of bars held, what cleaning took from it and why: for the log, for errors and for model cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kronos.config import CARD
+from kronos.training.sources import MAX_PAUSE, REASONS, RULES, CleaningReport
+
+SEVERAL = "several frequencies"  # as `inferred`: instruments differ
+
+_ADVICE = {
+    "no price": "Fill in the prices that are missing or not positive",
+    "illiquid": "Leave out the volume column if volume is not recorded, or choose series that trade more often",
+    "stagnant": "Choose series whose price moves more often",
+    "pause": "Choose series without such pauses",
+    "gap": "Adjust prices for splits, e.g. by a column factor",
+    "short": "Give longer series",
+}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a tape holds.
+
+    Attributes:
+        name: of the source.
+        instruments: that have a clean stretch.
+        segments: unbroken stretches.
+        bars_read: of the source.
+        bars: that are left after cleaning.
+        start: first date, ISO.
+        end: last date, ISO.
+        sha256: of all bars, their dates and where stretches end.
+        frequency: whose cleaning rule was used.
+        inferred: the frequency that the timestamps have; where there is no rule for it, the distance between bars.
+        cleaning: what cleaning took.
+        notes: what was understood of the files, a line each.
+    """
+
+    name: str
+    instruments: int
+    segments: int
+    bars_read: int
+    bars: int
+    start: str
+    end: str
+    sha256: str
+    frequency: str = "1day"
+    inferred: str = "1day"
+    cleaning: CleaningReport = field(default_factory=CleaningReport)
+    notes: tuple[str, ...] = ()
+
+
+def reason_text(reason: str, frequency: str, inferred: str, min_bars: int) -> str:
+    """A reason for cleaning in words, with its limit."""
+    rule = RULES[frequency]
+    return {
+        "no price": "no positive price",
+        "illiquid": f"no volume for more than {_count(rule.max_illiquid, 'bar')}",
+        "stagnant": f"unchanged close for more than {_count(rule.max_stagnant, 'bar')}",
+        "pause": f"pause of more than {f'{MAX_PAUSE.days} days' if inferred in RULES else '2 bars'}",
+        "gap": f"open more than {rule.max_gap:.0%} from the last close",
+        "short": f"stretch of fewer than {_count(min_bars, 'bar')}",
+    }[reason]
+
+
+def frequency_text(frequency: str, inferred: str) -> str:
+    """Both frequencies of a source: that of its timestamps, and that of its cleaning rule."""
+    text = f"bars of {inferred} by their timestamps, cleaned by the rule for {frequency}"
+    if inferred == frequency:
+        return text
+    return f"{text}, as given" if inferred in (*RULES, SEVERAL) else f"{text} (there is none for {inferred})"
+
+
+def cleaning_table(ledger: Ledger, min_bars: int, training: int, validation: int) -> str:
+    """The table that training prints for a source: bars read, dropped for each reason, left, and their windows."""
+    report, rows = ledger.cleaning, [("", "places", "bars"), ("read", "", f"{ledger.bars_read:,}")]
+    for reason in REASONS:
+        if places := report.places.get(reason, 0):
+            text = reason_text(reason, ledger.frequency, ledger.inferred, min_bars)
+            rows.append(
+                (text, f"{places:,}", f"{-report.bars[reason]:,}" if reason in report.bars else "cut")
+            )
+    rows += [
+        (f"left ({_count(ledger.instruments, 'instrument')})", f"{ledger.segments:,}", f"{ledger.bars:,}"),
+        ("training windows", "", f"{training:,}"),
+        ("validation windows", "", f"{validation:,}"),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
+    head = (
+        f"{ledger.name}, {ledger.start} to {ledger.end}: {frequency_text(ledger.frequency, ledger.inferred)}"
+    )
+    return "\n".join([head, *(f"  {note}" for note in ledger.notes), *lines])
+
+
+def cleaning_sentence(source: Mapping[str, Any]) -> str | None:
+    """The same in one sentence for a model card, from a record's entry; None where an old record has no such."""
+    if "cleaning" not in source:
+        return None
+    dropped = source["cleaning"]["bars"]
+    parts = ", ".join(f"{reason} {dropped[reason]:,}" for reason in REASONS if dropped.get(reason))
+    cuts = source["cleaning"]["places"]
+    cut = ", ".join(f"{name}s {cuts[name]:,}" for name in ("pause", "gap") if cuts.get(name))
+    head = f"{source['name']}: {frequency_text(source['frequency'], source['inferred'])}"
+    counts = f"{source['bars_read']:,} bars read; dropped: {parts or 'none'}; cut at: {cut or 'no place'}"
+    return f"{head}. {counts}; {_count(source['segments'], 'stretch')} left."
+
+
+def no_stretch(
+    name: str, read: int, min_bars: int, report: CleaningReport, frequency: str, inferred: str
+) -> str:
+    """The error where cleaning leaves nothing to train on: which rule took most, and what to do."""
+    if not read:
+        return f"{name} has no bars. Check its path, instruments, start and end."
+    most = max(report.lost, key=lambda reason: report.lost[reason])
+    text = f"{name} has no stretch of {min_bars} clean bars (lookback + horizon); "
+    text += f"the longest has {report.longest}. "
+    advice = _ADVICE[most]
+    if most != "short":
+        rule = reason_text(most, frequency, inferred, min_bars)
+        text += f"Of {read:,} bars the rule '{rule}' took most, {report.lost[most]:,}: "
+        text += f"{frequency_text(frequency, inferred)}. "
+        if inferred in RULES and inferred != frequency:
+            advice = f"Leave out frequency={frequency}"
+    return f"{text}{advice}, or lower --lookback or --horizon."
+
+
+def _count(number: int, noun: str) -> str:
+    many = "es" if noun.endswith("ch") else "s"
+    return f"{number:,} {noun}{many * (number != 1)}"
+
+
+RECORD = "training.json"
+SHOWN = (
+    "max_steps",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "weight_decay",
+    "dropout",
+    "hide_volume",
+    "seed",
+)
+
+
+def write_card(folder: Path) -> None:
+    """Write README.md from the training.json of each part that is there."""
+    records = {
+        part: json.loads(file.read_text())
+        for part in ("tokenizer", "predictor")
+        if (file := folder / part / RECORD).is_file()
+    }
+    (folder / CARD).write_text(render(folder.resolve().parent.name, records), encoding="utf-8")
+
+
+def render(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The card's text: front matter with `trained_until`, then a section for each part."""
+    until = latest([record["trained_until"] for record in records.values()])
+    head = [
+        "---",
+        *([f"trained_until: {until}"] if until else []),
+        "tags: [time-series, finance, kronos]",
+        "---",
+    ]
+    if until:
+        known = f"No bar after **{until}** had any part in these weights."
+    else:
+        known = (
+            "What the weights that training started from had seen is not known, so neither is the last date."
+        )
+    lines = [*head, "", f"# {title}", "", known]
+    for part, record in records.items():
+        lines += ["", *_section(part, record)]
+    return "\n".join(lines) + "\n"
+
+
+def latest(dates: Sequence[str | None]) -> str | None:
+    """The last of ISO dates; None where one is not known."""
+    known = [date for date in dates if date is not None]
+    return max(known) if known and len(known) == len(dates) else None
+
+
+def _section(part: str, record: Mapping[str, Any]) -> list[str]:
+    if "data" not in record:  # not trained in this folder
+        return [
+            f"## {part.capitalize()}",
+            "",
+            f"From `{record['origin']}`, sha256 `{record['sha256'][:16]}`, as it is.",
+        ]
+    settings = record["settings"]
+    start = f"`{record['origin']}`" if record["origin"] else "random weights"
+    commit = record["commit"] or "unknown"
+    rows = [
+        f"| {d['name']} | {d['instruments']} | {d['bars']:,} | {d['start']} to {d['end']} | {d['train_until']} "
+        f"| {d['validate_until'] or ''} | `{d['sha256'][:16]}` |"
+        for d in record["data"]
+    ]
+    cleaning = [text for d in record["data"] if (text := cleaning_sentence(d)) is not None]
+    losses = [
+        f"| {name} | {value:.5g} |"
+        for name, value in record["losses"].items()
+        if "loss" in name or "val" in name
+    ]
+    shown = ", ".join(f"{name} {settings[name]}" for name in SHOWN if settings[name] is not None)
+    return [
+        f"## {part.capitalize()}",
+        "",
+        f"{record['parameters']:,} parameters, from {start}, trained by kronos-strategies {record['version']} at "
+        f"commit `{commit[:12]}`. Windows of {settings['lookback']} bars, which alone set the scale, and "
+        f"{settings['horizon']} behind them; {shown}.",
+        "",
+        "| source | instruments | bars | of | trained until | chosen until | sha256 |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        *(["", "Cleaning:", "", *(f"- {text}" for text in cleaning)] if cleaning else []),
+        "",
+        *_course(record),
+        f"| step {record['losses'].get('step', record['step'])} | |",
+        "|---|---|",
+        *losses,
+    ]
+
+
+def _course(record: Mapping[str, Any]) -> list[str]:
+    """What the weights that training started from achieve, and schedules that followed each other."""
+    lines = []
+    if start := record.get("start"):
+        text = f"The weights that training started from have a held-out loss of {start['val_loss']:.5g}"
+        if record["step"] == 0:
+            text += "; no later validation was better, so these are those weights"
+        lines += [f"{text}.", ""]
+    if schedules := record.get("schedules"):
+        parts = [f"from step {first} that of {steps} steps" for first, steps in schedules]
+        lines += [
+            f"The run was resumed with another max_steps; its learning rate followed {', '.join(parts)}.",
+            "",
+        ]
+    return lines

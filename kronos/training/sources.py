@@ -1,0 +1,345 @@
+"""Where bars come from: files here; other kinds, such as Qlib stores, from whoever announces a reader for them.
+
+A reader for a kind of source is an entry point of the group `kronos.bars`: a callable that takes a `Source`, or
+None for the market that is simulated where no source is given. So this package learns from stores that it knows
+nothing of.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import FEATURES, MAX_GAP, PRICES, BarsWarning, adjust_bars, check_bars, repair_bars
+from kronos.calendar import FREQUENCIES
+from kronos.config import check_numbers
+from kronos.io.bars import BarFiles
+from kronos.io.notes import summarize
+from kronos.io.rows import ReadOptions
+
+# What a source may have under another name.
+FIELDS = ("instrument", "datetime", "time", *FEATURES, "factor", "adj_close")
+
+
+AUTO = "auto"  # as `frequency`: as the timestamps say
+
+
+@dataclass(frozen=True)
+class Source:
+    """Bars of one kind: a market, a frequency, a span.
+
+    Attributes:
+        path: a Qlib store, a CSV or parquet file, a folder of such files, or a glob pattern. A file without a
+            column of instruments holds the one in its name. A column `factor` or `Adj Close` adjusts prices.
+        name: in tables and model cards; the path's own when omitted.
+        market: of a Qlib store: whose members to learn from.
+        instruments: only these; a pattern such as `*@1d` stands for all that it matches.
+        fields: what the source calls a feature, where it is not our name, e.g. {amount: money}.
+        timezone: of files: zone of the exchange, to which stamps with an offset and epochs are converted.
+        pad_codes: of files: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
+        start: first date.
+        end: last date.
+        train_until: instead of the one for all sources.
+        validate_until: instead of the one for all sources.
+        frequency: of the bars, for the cleaning rules; auto infers it from the timestamps.
+        weight: share of the windows drawn from here, in proportion to the other sources' weights; the number of its
+            windows when all sources omit it.
+        derive_amount: take the amount as volume times the mean price, also where the source has a column for it.
+        head: train a return head on the cross-section of its instruments, in the predictor stage.
+    """
+
+    path: Path
+    name: str = ""
+    market: str = "all"
+    instruments: tuple[str, ...] = ()
+    fields: dict[str, str] = field(default_factory=dict)
+    timezone: str | None = None
+    pad_codes: int | None = None
+    start: str | None = None
+    end: str | None = None
+    train_until: str | None = None
+    validate_until: str | None = None
+    frequency: str = AUTO
+    weight: float | None = None
+    derive_amount: bool = False
+    head: bool = False
+
+    @property
+    def label(self) -> str:
+        """What to call it in tables and model cards."""
+        return self.name or self.path.expanduser().resolve().name.partition(".")[0]
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.fields) - set(FIELDS)):
+            raise ValueError(f"fields of {self.path} has {unknown}. It may have {list(FIELDS)}.")
+        check_frequency(self.frequency)
+        check_numbers(self)
+        if self.weight is not None and not self.weight > 0:
+            raise ValueError(f"weight={self.weight} of {self.path} draws nothing. Give a positive one.")
+        for name in ("start", "end", "train_until", "validate_until"):
+            if (text := getattr(self, name)) is not None:
+                parse_date(name, text)
+
+
+def check_frequency(frequency: str) -> None:
+    """Demand one that has a cleaning rule, or `auto`."""
+    if frequency not in (AUTO, *RULES):
+        raise ValueError(f"frequency={frequency} has no cleaning rule. Choose one of {[AUTO, *RULES]}.")
+
+
+def parse_date(name: str, text: str) -> pd.Timestamp:
+    """A date from the settings, or one sentence that names the setting."""
+    try:
+        return pd.to_datetime(text, format="%Y-%m-%d")
+    except ValueError:
+        raise ValueError(f"{name}={text!r} is no date. Write it like 2018-12-31.") from None
+
+
+class Series(NamedTuple):
+    """The adjusted bars of one instrument, by DatetimeIndex; prices may be NaN, volume and amount absent."""
+
+    instrument: str
+    bars: pd.DataFrame
+
+
+class Reader(Protocol):
+    """Reads the bars of one source."""
+
+    def files(self) -> list[Path]:
+        """All that is read; when one of them changes, so may the bars."""
+        ...
+
+    def series(self) -> Iterator[Series]:
+        """Instrument by instrument, in an order that is always the same."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What was understood of the files read so far, a line each; nothing where there is nothing to tell."""
+        ...
+
+
+def open_reader(source: Source | None) -> Reader:
+    """The reader that fits a source; None stands for the simulated market.
+
+    Raises:
+        FileNotFoundError: there is nothing at its path.
+        ImportError: nobody has announced a reader for this kind.
+    """
+    if source is not None and not is_qlib_store(source.path):
+        return FileBars(source)
+    announced = entry_points(group="kronos.bars", name="qlib")
+    if not announced:
+        raise ImportError(
+            "Qlib stores and the simulated market need kronos_strategies to be installed: pip install "
+            "kronos-strategies, or name files of bars as sources."
+        )
+    return cast(Reader, next(iter(announced)).load()(source))
+
+
+def is_qlib_store(path: Path) -> bool:
+    """Whether a folder looks like a Qlib data folder."""
+    return (path.expanduser() / "calendars").is_dir() and (path.expanduser() / "features").is_dir()
+
+
+class FileBars:
+    """CSV or parquet files, tidy or one symbol each; a symbol may go on over several files.
+
+    Raises:
+        FileNotFoundError: there is no file at the source's path.
+        ValueError: a file of another kind, an unknown time zone.
+    """
+
+    def __init__(self, source: Source) -> None:
+        options = ReadOptions(source.fields, source.timezone, source.pad_codes)
+        self._bars = BarFiles(source.path, options, source.instruments)
+
+    def files(self) -> list[Path]:
+        """The files, in order of their names."""
+        return self._bars.files
+
+    def notes(self) -> list[str]:
+        """What was understood of the files read so far: a line each, or one for many that are alike."""
+        return summarize(self._bars.notes)
+
+    def series(self) -> Iterator[Series]:
+        """Instrument by instrument, adjusted, in order of the files.
+
+        Raises:
+            ValueError: a file that cannot be read, or no file holds an instrument asked for.
+        """
+        for instrument, bars in self._bars.series():
+            yield Series(instrument, adjust_bars(bars) if "factor" in bars else bars)
+
+
+def select(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Those of the names that one of the patterns stands for: itself, or with `*` and `?`."""
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+class CleaningRule(NamedTuple):
+    """Limits of one bar frequency.
+
+    Attributes:
+        max_gap: cut before a bar whose |open / previous close - 1| exceeds it.
+        max_illiquid: longest run of bars without volume that stays.
+        max_stagnant: longest run of bars with an unchanged close that stays.
+    """
+
+    max_gap: float
+    max_illiquid: int
+    max_stagnant: int
+
+
+# The paper gives no runs for 30 minutes, 4 hours and weeks: those of its neighbours stand in.
+RULES = {
+    "1min": CleaningRule(MAX_GAP["1min"], 15, 45),
+    "5min": CleaningRule(MAX_GAP["5min"], 3, 10),
+    "15min": CleaningRule(MAX_GAP["15min"], 2, 5),
+    "30min": CleaningRule(MAX_GAP["30min"], 1, 3),
+    "60min": CleaningRule(MAX_GAP["60min"], 1, 3),
+    "4h": CleaningRule(MAX_GAP["4h"], 1, 3),
+    "1day": CleaningRule(MAX_GAP["1day"], 1, 3),
+    "1week": CleaningRule(MAX_GAP["1week"], 1, 3),
+}
+
+
+# Of days without a bar; the longest exchange holidays take 11. Behind a longer pause, a suspension or an exit from
+# the data, a series begins anew: its bars are no neighbours.
+MAX_PAUSE = pd.Timedelta(days=15)
+
+# Why bars are dropped or a series is cut, in this order: a bar counts for the first reason that applies to it.
+REASONS = ("no price", "illiquid", "stagnant", "pause", "gap", "short")
+_NO_PRICE, _ILLIQUID, _STAGNANT, _PAUSE, _GAP, _SHORT = range(1, len(REASONS) + 1)
+
+
+@dataclass(frozen=True)
+class CleaningReport:
+    """What cleaning takes from one or more series, by REASONS.
+
+    Attributes:
+        places: how often each reason applies: runs of dropped bars, cuts between bars (pause, gap) and short
+            stretches.
+        bars: bars dropped for each reason; pauses and gaps only cut.
+        lost: the same bars, where those of a short stretch count for what cut it off from its neighbor; "short" are
+            then the series that are short by themselves.
+        longest: bars of the longest stretch before short ones are dropped.
+    """
+
+    places: dict[str, int] = field(default_factory=dict)
+    bars: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    longest: int = 0
+
+    def __add__(self, other: CleaningReport) -> CleaningReport:
+        """What is taken from the series of both."""
+        places, bars, lost = (
+            dict(Counter(one) + Counter(two))
+            for one, two in ((self.places, other.places), (self.bars, other.bars), (self.lost, other.lost))
+        )
+        return CleaningReport(places, bars, lost, max(self.longest, other.longest))
+
+
+class Cleaned(NamedTuple):
+    """The clean stretches of one series, in order of time, and what was taken from it."""
+
+    segments: list[pd.DataFrame]
+    report: CleaningReport
+
+
+def nearest_rule(step: pd.Timedelta) -> str:
+    """The frequency in RULES nearest to a distance between bars, by ratio; of two the longer one."""
+    minutes = step / pd.Timedelta(minutes=1)
+    return min(reversed(FREQUENCIES), key=lambda name: round(abs(math.log(FREQUENCIES[name] / minutes)), 6))
+
+
+def clean_segments(
+    bars: pd.DataFrame, rule: CleaningRule, min_bars: int, max_pause: pd.Timedelta = MAX_PAUSE
+) -> Cleaned:
+    """Continuous stretches of at least `min_bars` bars, each fit to learn from.
+
+    A missing price cuts hard; missing volume or amount counts as 0, as in the paper. Suspended days may be absent
+    instead of empty: `max_pause` cuts there. A volume that is 0 or missing in all bars was never recorded and
+    counts as absent.
+
+    Args:
+        bars: one instrument, DatetimeIndex; columns as `check_bars` wants them, prices may be NaN.
+        rule: one of RULES.
+        min_bars: shorter stretches are dropped.
+        max_pause: longest time between two bars that stay neighbors.
+    """
+    bars = bars.sort_index()
+    if "volume" in bars and not (bars["volume"] > 0).any():
+        bars = bars.drop(columns="volume")
+    dead = _dropped(bars, rule)
+    # (T,) why a bar does not follow the one before it; 0 where it does.
+    edge = np.where(dead > 0, dead, _cuts(bars, rule, max_pause))
+    alive = np.flatnonzero(dead == 0)
+    # A dropped stretch ends the segment before it and starts a new one after it.
+    stretch = np.cumsum(edge > 0)[alive]
+    parts = np.split(alive, np.flatnonzero(np.diff(stretch)) + 1) if len(alive) else []
+    segments, short = [], []
+    for part in parts:
+        if len(part) < min_bars:
+            short.append(part)
+        else:
+            segments.append(_complete(bars.iloc[part[0] : part[-1] + 1]))
+    return Cleaned(segments, _report(dead, edge, short, max(map(len, parts), default=0)))
+
+
+def _complete(bars: pd.DataFrame) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BarsWarning)  # the rule has cut where it finds a jump
+        return check_bars(repair_bars(bars))[list(FEATURES)]
+
+
+def _dropped(bars: pd.DataFrame, rule: CleaningRule) -> np.ndarray:
+    """(T,) why each bar is dropped; 0 where it stays."""
+    prices = bars[list(PRICES)].to_numpy(float)
+    dead = np.zeros(len(bars), int)
+    dead[_long_runs(bars["close"].diff().eq(0).to_numpy(), rule.max_stagnant)] = _STAGNANT
+    if "volume" in bars:
+        dead[_long_runs(~(bars["volume"] > 0).to_numpy(), rule.max_illiquid)] = _ILLIQUID
+    dead[~(np.isfinite(prices) & (prices > 0)).all(axis=1)] = _NO_PRICE
+    return dead
+
+
+def _cuts(bars: pd.DataFrame, rule: CleaningRule, max_pause: pd.Timedelta) -> np.ndarray:
+    """(T,) why the series is cut before each bar; 0 where it is not."""
+    gap = (bars["open"] / bars["close"].shift().where(lambda close: close > 0) - 1).abs()
+    pause = bars.index.to_series().diff().gt(max_pause).to_numpy()
+    return np.select([pause, (gap > rule.max_gap).to_numpy()], [_PAUSE, _GAP], 0)
+
+
+def _report(dead: np.ndarray, edge: np.ndarray, short: list[np.ndarray], longest: int) -> CleaningReport:
+    places, dropped = np.zeros(_SHORT + 1, int), np.bincount(dead, minlength=_SHORT + 1)
+    before = np.r_[0, dead[:-1]]
+    for reason in (_NO_PRICE, _ILLIQUID, _STAGNANT):
+        places[reason] = ((dead == reason) & (before != reason)).sum()
+    between = (dead == 0) & (before == 0)  # next to a dropped bar there is nothing left to cut
+    for reason in (_PAUSE, _GAP):
+        places[reason] = (between & (edge == reason)).sum()
+    lost, edges = dropped.copy(), np.r_[edge, 0]
+    for part in short:
+        first, end = part[0], part[-1] + 1
+        cause = (before[first] or edge[first]) if first else 0
+        lost[cause or edges[end] or _SHORT] += len(part)
+    places[_SHORT], dropped[_SHORT] = len(short), sum(map(len, short))
+    named = [{r: int(n) for r, n in zip(REASONS, c[1:], strict=True) if n} for c in (places, dropped, lost)]
+    return CleaningReport(named[0], named[1], named[2], longest)
+
+
+def _long_runs(flags: np.ndarray, limit: int) -> np.ndarray:
+    """(T,) True where a run of True is longer than `limit`."""
+    run = np.cumsum(np.r_[True, flags[1:] != flags[:-1]])
+    length = np.bincount(run)[run]
+    return flags & (length > limit)
