@@ -111,7 +111,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
     else:
         fresh = start_tokenizer(config)
         folder = _folder(stage, config, split, fresh, accelerator.num_processes, None)
-        module = TokenizerStage(fresh(accelerator), config.horizon, config.column_weights)
+        module = TokenizerStage(fresh, pool_over(accelerator), config.horizon, config.column_weights)
     trainer = Trainer(module, split, config, folder, accelerator, ranking)
     # All processes have read what they start from, and nothing is refused any more: now the folder may change.
     accelerator.wait_for_everyone()
