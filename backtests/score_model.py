@@ -107,7 +107,7 @@ def windows_of(
     dates = dates[dates <= pd.Timestamp(until)] if until else dates
     keys = panel.index[panel.index.get_level_values("datetime").isin(dates[::every])]
     return Windows.rolling(
-        panel, lookback, horizon, calendar, keys=pd.MultiIndex.from_tuples(keys, names=KEYS)
+        panel, lookback, horizon, calendar, index=pd.MultiIndex.from_tuples(keys, names=KEYS)
     )
 
 

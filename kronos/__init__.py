@@ -1,6 +1,6 @@
-"""Kronos: candlesticks as a language. bars -> windows -> tokens -> sampled paths -> forecast.
+"""Kronos, a foundation model for OHLCV bars: bars -> windows -> tokens -> sampled paths -> forecast.
 
-Names load on first use, so that `import kronos` costs nothing and needs no torch until a network is touched.
+Names load on first use, so that `import kronos` is fast and loads torch only when a network is needed.
 """
 
 from importlib import import_module

@@ -34,7 +34,7 @@ CALIBRATION = "calibration.json"  # in the predictor's folder: the checkpoint's 
 
 
 @dataclass(frozen=True)
-class Moves:
+class PathAdjustment:
     """How the paths of a group of windows are moved; each (H,), by step.
 
     Attributes:
@@ -69,7 +69,7 @@ class CalibrationFit:
     first: str
     dates: int
     windows: int
-    groups: Mapping[str, Moves]
+    groups: Mapping[str, PathAdjustment]
     terciles: tuple[float, ...]
     fewer_paths: Mapping[int, tuple[float, ...]]
     bands: Mapping[float, tuple[float, ...]]
@@ -184,7 +184,7 @@ class Calibration:
         """ISO date on which the last fit was known."""
         return self.fits[-1].known_at
 
-    def misfit(self, known: Provenance, horizon: int, spacing: float | None = None) -> str | None:
+    def mismatch(self, known: Provenance, horizon: int, spacing: float | None = None) -> str | None:
         """Why it cannot be applied to such forecasts, as a clause; None where it can.
 
         Args:
@@ -216,12 +216,12 @@ class Calibration:
         return None
 
     def check(self, known: Provenance, horizon: int, spacing: float | None = None) -> None:
-        """Demand that it can be applied to such forecasts; arguments as of `misfit`.
+        """Demand that it can be applied to such forecasts; arguments as of `mismatch`.
 
         Raises:
             ValueError: it was fitted to others; says how they differ.
         """
-        if (why := self.misfit(known, horizon, spacing)) is not None:
+        if (why := self.mismatch(known, horizon, spacing)) is not None:
             raise ValueError(
                 f"The calibration of {self.market} does not fit these forecasts: {why}. Fit another with "
                 "`kronos calibrate`, or choose calibration='none'."
@@ -295,7 +295,7 @@ class Calibration:
             ) from None
 
 
-def own_calibration(model: str | Path) -> Calibration | None:
+def checkpoint_calibration(model: str | Path) -> Calibration | None:
     """The calibration in a model's folder, `calibration.json`; None without one.
 
     Args:
@@ -312,7 +312,7 @@ def own_calibration(model: str | Path) -> Calibration | None:
 
 def _read_fit(values: dict[str, Any]) -> CalibrationFit:
     groups = {
-        name: Moves(**{key: tuple(row) for key, row in moves.items()})
+        name: PathAdjustment(**{key: tuple(row) for key, row in moves.items()})
         for name, moves in values["groups"].items()
     }
     return CalibrationFit(

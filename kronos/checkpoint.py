@@ -25,30 +25,32 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SAMPLING = "sampling.json"  # next to a predictor's weights: T, top_p and top_k that its validation chose
 
 # The tokenizer that each released model was trained with; revisions pinned to what we tested against.
-RELEASED = {
+UPSTREAM_TOKENIZERS = {
     "NeoQuasar/Kronos-mini": "NeoQuasar/Kronos-Tokenizer-2k",
     "NeoQuasar/Kronos-small": "NeoQuasar/Kronos-Tokenizer-base",
     "NeoQuasar/Kronos-base": "NeoQuasar/Kronos-Tokenizer-base",
 }
-REVISIONS = {
+UPSTREAM_REVISIONS = {
     "NeoQuasar/Kronos-mini": "f4e68697d9d5aed55cef5c96aabc3376bcad9f81",
     "NeoQuasar/Kronos-small": "901c26c1332695a2a8f243eb2f37243a37bea320",
     "NeoQuasar/Kronos-base": "2b554741eca47781b64468546e77fef3e85130e6",
     "NeoQuasar/Kronos-Tokenizer-base": "0e0117387f39004a9016484a186a908917e22426",
     "NeoQuasar/Kronos-Tokenizer-2k": "26966d0035065a0cae0ebad7af8ece35bc1fb51c",
 }
-RELEASED_UNTIL = "2024-06-30"  # the paper's pre-training data end in June 2024; their hub cards do not say so
+UPSTREAM_TRAINING_CUTOFF = (
+    "2024-06-30"  # the paper's pre-training data end in June 2024; their hub cards do not say so
+)
 
 
 # Methods of upstream's networks, and what there is for them here.
-UPSTREAM = {
+UPSTREAM_METHODS = {
     "decode_s1": "hidden() and s1_logits()",
     "decode_s2": "s2_logits()",
-    "indices_to_bits": "quantizer.corners()",
+    "indices_to_bits": "quantizer.codes()",
 }
 
 
-class Hub(NamedTuple):
+class HubOptions(NamedTuple):
     """How to reach the Hugging Face hub, in the words of huggingface_hub.
 
     Attributes:
@@ -64,10 +66,10 @@ class Hub(NamedTuple):
     force_download: bool = False
 
 
-HUB = Hub()  # as the environment sets it
+HUB = HubOptions()  # as the environment sets it
 
 
-class Network(nn.Module):
+class PretrainedModule(nn.Module):
     """A network that loads and saves itself. `config_type` and `part` are set by the two that do."""
 
     config_type: ClassVar[type[TokenizerConfig] | type[ModelConfig]]
@@ -97,13 +99,13 @@ class Network(nn.Module):
             spec: `kronos-nano`, a folder with this network's files, a pair's folder, or e.g.
                 `NeoQuasar/Kronos-small`.
             revision: of the hub; released ids are pinned to the one that was tested.
-            cache_dir, local_files_only, token, force_download: see `Hub`.
+            cache_dir, local_files_only, token, force_download: see `HubOptions`.
 
         Raises:
             FileNotFoundError: nothing there; says how to get it.
             ValueError: weights and config do not fit, or it is a checkpoint of something else.
         """
-        hub = Hub(cache_dir, local_files_only, token, force_download)
+        hub = HubOptions(cache_dir, local_files_only, token, force_download)
         folder = resolve(spec, cls.part, revision, hub)
         values = _read_json(folder / CONFIG)
         network = cls.from_config(config_from_dict(cls.config_type, values, str(folder / CONFIG)))
@@ -113,7 +115,7 @@ class Network(nn.Module):
             raise ValueError(
                 f"{folder / WEIGHTS} is not a safetensors file ({error}). Fetch it again."
             ) from None
-        constants = network.upstream_constants()
+        constants = network.upstream_buffers()
         try:
             network.load_state_dict({k: v for k, v in weights.items() if k not in constants})
         except RuntimeError as error:
@@ -124,7 +126,7 @@ class Network(nn.Module):
         """Write config.json and model.safetensors, with the constants upstream stores, so that it loads there."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {**self.state_dict(), **self.upstream_constants()}
+        tensors = {**self.state_dict(), **self.upstream_buffers()}
         contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
@@ -183,12 +185,14 @@ class Network(nn.Module):
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
         """Of a method that only upstream's networks have, say where it is."""
-        if name in UPSTREAM:
+        if name in UPSTREAM_METHODS:
             kind = type(self).__name__
-            raise AttributeError(f"{kind} has no {name}. Use {UPSTREAM[name]}, or load kronos.compat.{kind}.")
+            raise AttributeError(
+                f"{kind} has no {name}. Use {UPSTREAM_METHODS[name]}, or load kronos.compat.{kind}."
+            )
         return super().__getattr__(name)
 
-    def upstream_constants(self) -> dict[str, Tensor]:
+    def upstream_buffers(self) -> dict[str, Tensor]:
         """Buffers that upstream keeps in its checkpoints: dropped on loading, written for its sake."""
         return {
             f"{name}.rotary.inv_freq": rope_frequencies(module.head_width)
@@ -198,7 +202,7 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Origin:
+class CheckpointInfo:
     """Where a pair of networks came from; part of every forecast's provenance.
 
     Attributes:
@@ -214,7 +218,7 @@ class Origin:
     trained_until: str | None
 
 
-def resolve(spec: str | Path, part: str, revision: str | None = None, hub: Hub = HUB) -> Path:
+def resolve(spec: str | Path, part: str, revision: str | None = None, hub: HubOptions = HUB) -> Path:
     """The folder that holds one network's `config.json` and `model.safetensors`.
 
     Args:
@@ -228,7 +232,7 @@ def resolve(spec: str | Path, part: str, revision: str | None = None, hub: Hub =
     """
     folder = next((f for f in _places(spec, part) if (f / CONFIG).is_file()), Path(spec).expanduser())
     if not folder.is_dir():
-        return _from_hub(str(spec), revision or REVISIONS.get(str(spec)), hub)
+        return _from_hub(str(spec), revision or UPSTREAM_REVISIONS.get(str(spec)), hub)
     if absent := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
         raise FileNotFoundError(
             f"{folder} lacks {absent}. Point to the folder that holds a checkpoint's files."
@@ -252,12 +256,12 @@ def resolve_tokenizer(spec: str | Path) -> str | Path:
     """
     if resolve_pair(spec):
         return spec
-    if str(spec) not in RELEASED:
+    if str(spec) not in UPSTREAM_TOKENIZERS:
         raise ValueError(
             f"'{spec}' is no folder with tokenizer/ and predictor/, no bundled name {bundled()} and no released "
             "model. Name its tokenizer too, e.g. tokenizer='NeoQuasar/Kronos-Tokenizer-base'."
         )
-    return RELEASED[str(spec)]
+    return UPSTREAM_TOKENIZERS[str(spec)]
 
 
 def bundled() -> list[str]:
@@ -265,20 +269,22 @@ def bundled() -> list[str]:
     return sorted(p.parent.parent.name for p in PRETRAINED.glob(f"*/predictor/{CONFIG}"))
 
 
-def origin(spec: str | Path, tokenizer: str | Path, revision: str | None, hub: Hub = HUB) -> Origin:
+def checkpoint_info(
+    spec: str | Path, tokenizer: str | Path, revision: str | None, hub: HubOptions = HUB
+) -> CheckpointInfo:
     """Identify a pair by what its files hold."""
     folders = resolve(spec, "predictor", revision, hub), resolve(tokenizer, "tokenizer", hub=hub)
     on_hub = not Path(spec).expanduser().exists() and str(spec) not in bundled()
     cut_off = _trained_until(resolve_pair(spec) or folders[0])
-    return Origin(
+    return CheckpointInfo(
         name=str(spec),
-        revision=(revision or REVISIONS.get(str(spec))) if on_hub else None,
-        sha256=fingerprint(*folders),
-        trained_until=cut_off or (RELEASED_UNTIL if str(spec) in RELEASED else None),
+        revision=(revision or UPSTREAM_REVISIONS.get(str(spec))) if on_hub else None,
+        sha256=hash_weights(*folders),
+        trained_until=cut_off or (UPSTREAM_TRAINING_CUTOFF if str(spec) in UPSTREAM_TOKENIZERS else None),
     )
 
 
-def sampling_defaults(spec: str | Path, revision: str | None = None, hub: Hub = HUB) -> SampleConfig:
+def default_sampling(spec: str | Path, revision: str | None = None, hub: HubOptions = HUB) -> SampleConfig:
     """The settings that a model's validation chose, from its `sampling.json`; the paper's where it has none.
 
     Raises:
@@ -293,7 +299,7 @@ def sampling_defaults(spec: str | Path, revision: str | None = None, hub: Hub = 
     return SampleConfig(**values)
 
 
-def fingerprint(*folders: Path) -> str:
+def hash_weights(*folders: Path) -> str:
     """sha256 of the configs and weights in network folders, in hexadecimal."""
     digest = hashlib.sha256()
     for folder in folders:
@@ -306,8 +312,8 @@ def trained_until(spec: str | Path, part: str) -> str | None:
     """Last date that the training of one network saw (ISO), from its card or the paper; None if neither says."""
     folder = resolve(spec, part)
     card = _trained_until(folder) or (_trained_until(folder.parent) if folder.name == part else None)
-    released = {*RELEASED, *RELEASED.values()}
-    return card or (RELEASED_UNTIL if str(spec) in released else None)
+    released = {*UPSTREAM_TOKENIZERS, *UPSTREAM_TOKENIZERS.values()}
+    return card or (UPSTREAM_TRAINING_CUTOFF if str(spec) in released else None)
 
 
 def _places(spec: str | Path, part: str) -> tuple[Path, Path]:
@@ -327,7 +333,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _from_hub(repo: str, revision: str | None, hub: Hub) -> Path:
+def _from_hub(repo: str, revision: str | None, hub: HubOptions) -> Path:
     # Imported here: a bundled or local checkpoint must not pay for the hub client.
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -59,7 +59,7 @@ class _Normed(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in float32, then a learnt scale (Zhang & Sennrich 2019)."""
+    """x / rms(x) in float32, then a learned scale (Zhang & Sennrich 2019)."""
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -114,8 +114,8 @@ class Attention(nn.Module):
         else:
             (q,), (k, v) = self._project(query, *projections[:1]), self._project(context, *projections[1:])
         if rope is not None:
-            turns = torch.complex(*(table[..., : self.head_width // 2] for table in rope))
-            q, k = _turn(q, turns), _turn(k, turns)
+            rotations = torch.complex(*(table[..., : self.head_width // 2] for table in rope))
+            q, k = _rotate_pairs(q, rotations), _rotate_pairs(k, rotations)
         dropout = self.attn_dropout_p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return self.resid_dropout(self.out_proj(out.transpose(1, 2).flatten(2)))
@@ -135,11 +135,11 @@ class Attention(nn.Module):
         return rows.unflatten(0, (self.n_heads, 2, -1)).transpose(1, 2).reshape(rows.shape)
 
 
-def _turn(x: Tensor, turns: Tensor) -> Tensor:
+def _rotate_pairs(x: Tensor, rotations: Tensor) -> Tensor:
     """`rotate` of pairs that lie side by side: one complex product."""
     wide = torch.promote_types(x.dtype, torch.float32)
     pairs = torch.view_as_complex(x.to(wide).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns).flatten(-2)
+    return torch.view_as_real(pairs * rotations).flatten(-2)
 
 
 class FeedForward(nn.Module):

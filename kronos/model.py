@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kronos.checkpoint import Network
+from kronos.checkpoint import PretrainedModule
 from kronos.config import DEPENDENCY_HEADS, ModelConfig
 from kronos.layers import Attention, Block, Dropout, RMSNorm, Rope, rope_table
 from kronos.tokenizer import Tokens
@@ -107,7 +107,7 @@ class DualHead(nn.Module):
         self.proj_s2 = nn.Linear(config.d_model, 2**config.s2_bits)
 
 
-class Kronos(Network):
+class Kronos(PretrainedModule):
     """The next token's distribution, p(s1 | past) p(s2 | past, s1) (Kronos, section 3.2)."""
 
     config_type = ModelConfig
@@ -126,7 +126,7 @@ class Kronos(Network):
         self.norm = RMSNorm(c.d_model)
         self.dep_layer = DependencyLayer(c)
         self.head = DualHead(c)
-        self._initialise()
+        self._initialize()
 
     def forward(
         self, tokens: Tokens, stamps: Tensor, next_s1: Tensor, dependency_rope: bool = False
@@ -200,7 +200,7 @@ class Kronos(Network):
             )
         return Logits(self.s1_logits(hidden), self.s2_logits(hidden, next_s1, cross))
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for table in (self.embedding.emb_s1, self.embedding.emb_s2):
             nn.init.normal_(table.weight, std=self.config.d_model**-0.5)
         if self.config.learn_te:

@@ -82,8 +82,8 @@ class PathOptions:
         if self.calibration == AUTO:
             if own is None:
                 why = f"none: '{known.model}' has none of its own"
-            elif (misfit := own.misfit(known, horizon, spacing)) is not None:
-                why = f"none: the checkpoint's own does not fit, for {misfit}"
+            elif (mismatch := own.mismatch(known, horizon, spacing)) is not None:
+                why = f"none: the checkpoint's own does not fit, for {mismatch}"
             else:
                 return Postprocessing(own, limits, self.candles, f"{own.id}, the checkpoint's own")
             return Postprocessing(None, limits, self.candles, why)
@@ -139,5 +139,5 @@ def _read_once(path: Path, modified: int) -> Calibration:
 
 def spacing_of(windows: Windows) -> float | None:
     """Seconds of the shortest step that windows ask for; None where one step does not tell it."""
-    dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime")).to_numpy("datetime64[ns]")
+    dates = pd.DatetimeIndex(windows.index.get_level_values("datetime")).to_numpy("datetime64[ns]")
     return shortest_step(np.asarray(dates), windows.future)

@@ -13,26 +13,26 @@ import torch
 from typing_extensions import Self
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.calibration import Calibration, own_calibration
-from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
+from kronos.calibration import Calibration, checkpoint_calibration
+from kronos.checkpoint import CheckpointInfo, HubOptions, checkpoint_info, default_sampling, resolve_tokenizer
 from kronos.config import SampleConfig, as_choice
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
-from kronos.inference.fused import Form, Precision
-from kronos.inference.generate import Window
-from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes, chunks
+from kronos.inference.fused import ExecutionConfig, Precision
+from kronos.inference.generate import ContextOverflow
+from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes, split_chunks
 from kronos.inference.settings import (
     CHECKS,
     WeightsDigest,
-    computable,
+    as_cpu,
+    as_float32,
     default_budget,
+    default_torch_state,
     find_device,
-    fingerprint,
-    on_cpu,
-    plain_torch,
+    weights_signature,
 )
 from kronos.model import Kronos
 from kronos.paths import Candles, trailing_volatility
-from kronos.sampling import SHARED, date_uniforms
+from kronos.sampling import SOBOL, sobol_uniforms
 from kronos.tokenizer import KronosTokenizer
 from kronos.upstream_calls import UpstreamCalls
 from kronos.windows import Windows
@@ -56,7 +56,7 @@ class KronosPredictor(UpstreamCalls):
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest there is.
         max_context: bars the model sees at most.
         clip: normalised bars are clipped to ±clip.
-        window: how a window slides on when it outgrows `max_context` within the horizon: "exact" reads it anew
+        context_overflow: how a window slides on when it outgrows `max_context` within the horizon: "recompute" reads it anew
             at each bar, as upstream does; "rolling" drops its oldest bars from the caches, which is much faster
             and another model's answer in part: positions do not start over.
         precision: of matrix products, "float32" or "bfloat16", about 1.4 times as fast where the processor has it;
@@ -86,23 +86,23 @@ class KronosPredictor(UpstreamCalls):
         device: str | torch.device | None = None,
         max_context: int = 512,
         clip: float = 5,
-        window: Window = "exact",
+        context_overflow: ContextOverflow = "recompute",
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
         anchor: Anchor = "last_close",
     ) -> None:
         self.device, self.model, self.tokenizer = find_device(device), model, tokenizer
-        self.max_context, self.clip, self.window = max_context, clip, window
+        self.max_context, self.clip, self.context_overflow = max_context, clip, context_overflow
         self.precision, self.compile, self.memory = precision, compile, memory
         self.anchor = anchor
         self.sampling = SampleConfig()  # where a forecast names none
         self.calibration: Calibration | None = None  # the checkpoint's own, which `forecast` does not apply
-        self.origin = None  # unknown for networks that came from no file
+        self.checkpoint_info = None  # unknown for networks that came from no file
         self._made: Pipeline | None = None
         self._made_of: list[Any] = []
         _check_pair(model, tokenizer)
-        fingerprint(model, tokenizer)  # says what is wrong with weights, if anything is
+        weights_signature(model, tokenizer)  # says what is wrong with weights, if anything is
         for network in (model, tokenizer):
             network.to(self.device).eval()
 
@@ -112,7 +112,7 @@ class KronosPredictor(UpstreamCalls):
 
     def __getstate__(self) -> dict[str, Any]:
         # The engine's weights are laid out for this process; those of the networks can be read anywhere.
-        networks = {"model": on_cpu(self.model), "tokenizer": on_cpu(self.tokenizer)}
+        networks = {"model": as_cpu(self.model), "tokenizer": as_cpu(self.tokenizer)}
         return self.__dict__ | networks | {"device": str(self.device), "_made": None, "_made_of": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ class KronosPredictor(UpstreamCalls):
         device: str | torch.device | None = None,
         max_context: int = 512,
         clip: float = 5,
-        window: Window = "exact",
+        context_overflow: ContextOverflow = "recompute",
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
@@ -150,7 +150,7 @@ class KronosPredictor(UpstreamCalls):
             spec: bundled name, folder, or hub id of a model.
             tokenizer: folder or hub id; released models and pairs know theirs.
             revision: of the model on the hub.
-            device, max_context, clip, window, precision, compile, memory, anchor: as in the constructor.
+            device, max_context, clip, context_overflow, precision, compile, memory, anchor: as in the constructor.
             cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.Hub`; of model and tokenizer.
 
         Raises:
@@ -158,26 +158,26 @@ class KronosPredictor(UpstreamCalls):
             ValueError: no tokenizer is known, or the two do not fit.
         """
         tokenizer = tokenizer or resolve_tokenizer(spec)
-        hub = Hub(cache_dir, local_files_only, token, force_download)
+        hub = HubOptions(cache_dir, local_files_only, token, force_download)
         predictor = cls(
             cls.model_type.from_pretrained(spec, revision, **hub._asdict()),
             cls.tokenizer_type.from_pretrained(tokenizer, **hub._asdict()),
             device,
             max_context,
             clip,
-            window,
+            context_overflow,
             precision,
             compile,
             memory,
             anchor,
         )
         hub = hub._replace(force_download=False)  # it has just been fetched
-        predictor.origin = origin(spec, tokenizer, revision, hub)
-        predictor.sampling = sampling_defaults(spec, revision, hub)
-        predictor.calibration = own_calibration(spec)
+        predictor.checkpoint_info = checkpoint_info(spec, tokenizer, revision, hub)
+        predictor.sampling = default_sampling(spec, revision, hub)
+        predictor.calibration = checkpoint_calibration(spec)
         return predictor
 
-    @plain_torch()
+    @default_torch_state()
     def forecast(
         self,
         windows: Windows,
@@ -215,29 +215,31 @@ class KronosPredictor(UpstreamCalls):
             sampling.samples,
             windows.horizon,
             self.max_context,
-            self.window,
+            self.context_overflow,
         )
         pipeline = self._pipeline()
         budget = self.memory or default_budget(self.device)
         if self.compile:
             budget //= 2  # a replayed chunk is padded to at most twice its rows
-        for rows in chunks(windows.lengths, need, budget):
+        for rows in split_chunks(windows.lengths, need, budget):
             chunk = windows[rows]
-            dates = pd.DatetimeIndex(chunk.keys.get_level_values("datetime"))
-            uniforms = date_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
-            paths[rows], decoded_close[rows] = pipeline.shared(chunk, sampling, torch.from_numpy(uniforms))
+            dates = pd.DatetimeIndex(chunk.index.get_level_values("datetime"))
+            uniforms = sobol_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
+            paths[rows], decoded_close[rows] = pipeline.sample_shared(
+                chunk, sampling, torch.from_numpy(uniforms)
+            )
             if progress is not None:
                 progress(len(chunk))
         if self.anchor == "last_close":
-            anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
+            anchor_paths(paths, decoded_close, windows.last_bar[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
-        volatility = trailing_volatility(windows.tape[:, CLOSE], windows.ends, windows.lengths)
+        volatility = trailing_volatility(windows.bars[:, CLOSE], windows.end_positions, windows.lengths)
         made = Forecast(
-            paths, windows.keys, windows.future, windows.last, provenance, decoded_close, volatility
+            paths, windows.index, windows.future, windows.last_bar, provenance, decoded_close, volatility
         )
         return made.repaired() if candles == "valid" else made
 
-    @plain_torch()
+    @default_torch_state()
     def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
         """The model's last hidden state at the last bar of every window: one read of the window, no sampling.
 
@@ -259,7 +261,7 @@ class KronosPredictor(UpstreamCalls):
         hidden = np.empty((len(windows), self.model.config.d_model), np.float32)
         need = EmbedBytes(self.model.config, self.tokenizer.config, self.max_context)
         pipeline = self._pipeline()
-        for rows in chunks(windows.lengths, need, self.memory or default_budget(self.device)):
+        for rows in split_chunks(windows.lengths, need, self.memory or default_budget(self.device)):
             hidden[rows] = pipeline.embed(windows[rows])
             if progress is not None:
                 progress(len(rows))
@@ -267,36 +269,39 @@ class KronosPredictor(UpstreamCalls):
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
         """What a forecast of these settings and this data is made with."""
-        known = self.origin
+        known = self.checkpoint_info
         return Provenance(
             model=known.name if known else type(self.model).__name__,
             revision=known.revision if known else None,
             weights_sha256=known.sha256 if known else None,
             trained_until=known.trained_until if known else None,
             sampling=sampling,
-            draws=SHARED,
+            draws=SOBOL,
             max_context=self.max_context,
             clip=self.clip,
-            window=self.window,
+            context_overflow=self.context_overflow,
             precision=self.precision,
             anchor=self.anchor,
             data_sha256=data_sha256,
         )
 
     @property
-    def origin(self) -> Origin | None:
+    def checkpoint_info(self) -> CheckpointInfo | None:
         """Where the networks came from; None where no file is known that holds these weights."""
-        origin, digest = self._origin
-        return origin if digest and digest.matches(self.model, self.tokenizer) else None
+        checkpoint_info, digest = self._checkpoint_info
+        return checkpoint_info if digest and digest.matches(self.model, self.tokenizer) else None
 
-    @origin.setter
-    def origin(self, origin: Origin | None) -> None:
+    @checkpoint_info.setter
+    def checkpoint_info(self, checkpoint_info: CheckpointInfo | None) -> None:
         """Of the networks as they are now."""
-        self._origin = origin, WeightsDigest(self.model, self.tokenizer) if origin else None
+        self._checkpoint_info = (
+            checkpoint_info,
+            WeightsDigest(self.model, self.tokenizer) if checkpoint_info else None,
+        )
 
     def _check_horizon(self, windows: Windows) -> None:
         # The decoder sees the last `max_context` bars of window and path; a rolling window keeps its own path.
-        longest = self.max_context - (self.window == "rolling")
+        longest = self.max_context - (self.context_overflow == "rolling")
         if windows.horizon > longest:
             raise ValueError(
                 f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Ask for fewer."
@@ -305,13 +310,13 @@ class KronosPredictor(UpstreamCalls):
     def _pipeline(self) -> Pipeline:
         """For settings and networks as they are now: both may have changed since the last forecast."""
         _check_pair(self.model, self.tokenizer)
-        form = Form(self.precision, self.compile)
-        settings = self.device, self.max_context, self.clip, self.window, form
-        made_of = [settings, *fingerprint(self.model, self.tokenizer)]
+        form = ExecutionConfig(self.precision, self.compile)
+        settings = self.device, self.max_context, self.clip, self.context_overflow, form
+        made_of = [settings, *weights_signature(self.model, self.tokenizer)]
         if self._made is None or self._made_of != made_of:
-            model, tokenizer = computable(self.model, self.device), computable(self.tokenizer, self.device)
+            model, tokenizer = as_float32(self.model, self.device), as_float32(self.tokenizer, self.device)
             self._made = Pipeline(
-                model, tokenizer, self.device, self.max_context, self.clip, self.window, form
+                model, tokenizer, self.device, self.max_context, self.clip, self.context_overflow, form
             )
             self._made_of = made_of
         return self._made

@@ -1,11 +1,11 @@
 """From logits to tokens: filters, and the two sources of random draws.
 
-`SharedDraws` is ours: one set of uniforms per (seed, forecast date), the same for every instrument of that
+`SobolSampler` is ours: one set of uniforms per (seed, forecast date), the same for every instrument of that
 date and every model version, turned into tokens by inverse CDF in order of price. The draws of a forecast then
 depend on no batch size, order or worker, and much of the Monte-Carlo noise cancels between two versions. The
 uniforms are a scrambled Sobol net, worth two to three times as many independent ones
 (`backtests/sampling_noise.py`).
-`TorchDraws` is upstream's: `torch.multinomial` over all rows, in upstream's order.
+`TorchSampler` is upstream's: `torch.multinomial` over all rows, in upstream's order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kronos.bars import CLOSE
 from kronos.config import SampleConfig
 from kronos.tokenizer import KronosTokenizer, Tokens
 
-SHARED = "sobol by price"  # the draws of `forecast`, in its provenance
+SOBOL = "sobol by price"  # the draws of `forecast`, in its provenance
 ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 TICKS = 2**30  # of a whole CDF
@@ -34,10 +34,10 @@ SPLIT_SIZE = 2**17  # numbers that are cheaper to look at than one more round
 WIDE_SPLIT_SIZE = 2**22  # the same on an accelerator, where a round costs some launches: 16 MiB
 
 
-class Draws(Protocol):
+class Sampler(Protocol):
     """Picks tokens of each window's samples."""
 
-    def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
+    def sample(self, probabilities: Tensor, step: int, half: int) -> Tensor:
         """(N, S, V) probabilities, or (N, 1, V) while all samples share them, -> ids (N, S).
 
         At a step of the horizon, for s1 (half 0) or s2 (half 1).
@@ -45,32 +45,32 @@ class Draws(Protocol):
         ...
 
 
-class TorchDraws:
+class TorchSampler:
     """Upstream's stream: the same seed gives upstream's tokens, if the batch is the same too."""
 
     def __init__(self, samples: int, generator: torch.Generator | None = None) -> None:
         self.samples = samples
         self.generator = generator  # None: torch's global one, as `torch.manual_seed` sets it
 
-    def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
-        """See `Draws`; rows are drawn series by series, sample by sample."""
+    def sample(self, probabilities: Tensor, step: int, half: int) -> Tensor:
+        """See `Sampler`; rows are drawn series by series, sample by sample."""
         rows = probabilities.expand(-1, self.samples, -1).flatten(0, 1)  # (N * S, V)
         return torch.multinomial(rows, 1, generator=self.generator).view(-1, self.samples)
 
 
-class SharedDraws:
+class SobolSampler:
     """Inverse CDF, along tokens in order of price, of uniforms that depend on the seed and the date alone.
 
     Args:
-        uniforms: (N, S, H, 2), see `date_uniforms`.
-        order: ids of each half in the order in which their probabilities add up, see `price_order`.
+        uniforms: (N, S, H, 2), see `sobol_uniforms`.
+        order: ids of each half in the order in which their probabilities add up, see `token_price_order`.
     """
 
     def __init__(self, uniforms: Tensor, order: Tokens) -> None:
         self.uniforms, self.order = uniforms, order
 
-    def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
-        """See `Draws`."""
+    def sample(self, probabilities: Tensor, step: int, half: int) -> Tensor:
+        """See `Sampler`."""
         order = self.order[half]
         ordered = probabilities.gather(-1, order.expand_as(probabilities))
         # Whole numbers add up the same in any order: the CDF is monotone, and flat where nothing is, on
@@ -80,7 +80,7 @@ class SharedDraws:
         return order[torch.searchsorted(cdf, (uniforms * cdf[..., -1:]).long(), right=True)].flatten(1)
 
 
-def date_uniforms(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int) -> np.ndarray:
+def sobol_uniforms(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int) -> np.ndarray:
     """(N, S, H, 2) float32 uniforms in [0, 1): one set per distinct date, each date's shared by its rows.
 
     Each date's S points are the first of a scrambled Sobol net in 2 H dimensions (Owen 1998): every point is
@@ -99,7 +99,7 @@ def date_uniforms(seed: int, dates: pd.DatetimeIndex, samples: int, horizon: int
 
 
 @torch.inference_mode()
-def price_order(tokenizer: KronosTokenizer) -> Tokens:
+def token_price_order(tokenizer: KronosTokenizer) -> Tokens:
     """Ids of each half, (2**s1_bits,) and (2**s2_bits,), by the close of the bar that each alone stands for.
 
     The other half counts as the mean over its ids. Along this order a CDF moves with the price, so that equal
@@ -112,10 +112,10 @@ def price_order(tokenizer: KronosTokenizer) -> Tokens:
     for half, bits in enumerate(tokenizer.quantizer.split):
         ids = torch.arange(2**bits)
         other = torch.zeros_like(ids)
-        corners = tokenizer.quantizer.corners(Tokens(other, ids) if half else Tokens(ids, other)).double()
-        coarse, fine = corners.split(tokenizer.quantizer.split, dim=-1)
+        codes = tokenizer.quantizer.codes(Tokens(other, ids) if half else Tokens(ids, other)).double()
+        coarse, fine = codes.split(tokenizer.quantizer.split, dim=-1)
         (coarse if half else fine).zero_()
-        bars = tokenizer.rebuild(tokenizer.post_quant_embed(corners)[:, None])  # (V, 1, 6)
+        bars = tokenizer.rebuild(tokenizer.post_quant_embed(codes)[:, None])  # (V, 1, 6)
         orders.append(bars[:, 0, CLOSE].argsort(stable=True).to(device))
     return Tokens(*orders)
 

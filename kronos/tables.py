@@ -73,7 +73,7 @@ def to_dates(column: pd.Series, file: Path) -> pd.Series:
     return dates.astype("datetime64[ns]")
 
 
-def fingerprint(file: Path) -> dict[str, str]:
+def file_record(file: Path) -> dict[str, str]:
     """Name and sha256 of a file."""
     return {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 

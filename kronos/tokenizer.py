@@ -1,4 +1,4 @@
-"""Binary spherical quantisation: a latent becomes a corner of the hypercube, a corner a pair of token ids."""
+"""Binary spherical quantisation: a latent becomes a code of the hypercube, a code a pair of token ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kronos.checkpoint import Network
+from kronos.checkpoint import PretrainedModule
 from kronos.config import TokenizerConfig
 from kronos.layers import Block, rope_table
 
@@ -22,10 +22,10 @@ class Tokens(NamedTuple):
 
 
 class BinaryQuantizer(nn.Module):
-    """Snap latents to corners of the hypercube on the unit sphere (BSQ, Zhao et al. 2024).
+    """Snap latents to codes of the hypercube on the unit sphere (BSQ, Zhao et al. 2024).
 
-    A corner is sign(z) / sqrt(bits); its id is the signs read in binary, lowest bit first,
-    so ids and corners convert both ways and no codebook is stored.
+    A code is sign(z) / sqrt(bits); its id is the signs read in binary, lowest bit first,
+    so ids and codes convert both ways and no codebook is stored.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -35,17 +35,17 @@ class BinaryQuantizer(nn.Module):
         self.scale = sum(self.split) ** -0.5
 
     def forward(self, z: Tensor) -> Tensor:
-        """(B, T, bits) unit latents -> (B, T, bits) corners; the gradient passes straight through."""
+        """(B, T, bits) unit latents -> (B, T, bits) codes; the gradient passes straight through."""
         signs = torch.where(z > 0, 1.0, -1.0).type_as(z)
         return (z + (signs - z).detach()) * self.scale
 
-    def tokens(self, corners: Tensor) -> Tokens:
-        """(B, T, bits) corners -> their ids."""
-        s1, s2 = (corners > 0).split(self.split, dim=-1)
+    def tokens(self, codes: Tensor) -> Tokens:
+        """(B, T, bits) codes -> their ids."""
+        s1, s2 = (codes > 0).split(self.split, dim=-1)
         return Tokens(_to_ids(s1), _to_ids(s2))
 
-    def corners(self, tokens: Tokens) -> Tensor:
-        """Ids -> (..., bits) corners, the inverse of `tokens`."""
+    def codes(self, tokens: Tokens) -> Tensor:
+        """Ids -> (..., bits) codes, the inverse of `tokens`."""
         bits = [_to_bits(ids, width) for ids, width in zip(tokens, self.split, strict=True)]
         return (torch.cat(bits, dim=-1).float() * 2 - 1) * self.scale
 
@@ -67,7 +67,7 @@ class BinaryQuantizer(nn.Module):
         return config.beta * commit + config.zeta * entropy
 
 
-def unit(z: Tensor) -> Tensor:
+def l2_normalize(z: Tensor) -> Tensor:
     """Project (..., bits) latents to the unit sphere."""
     return F.normalize(z, dim=-1)
 
@@ -95,7 +95,7 @@ class TokenizerLoss(NamedTuple):
     bsq: Tensor  # commitment and entropy
 
 
-class KronosTokenizer(Network):
+class KronosTokenizer(PretrainedModule):
     """A causal transformer autoencoder around a binary quantiser (Kronos, section 3.1)."""
 
     config_type = TokenizerConfig
@@ -120,7 +120,7 @@ class KronosTokenizer(Network):
 
     def decode(self, tokens: Tokens) -> Tensor:
         """Tokens -> (B, T, 6) normalised bars; position t sees tokens 0..t only."""
-        return self.rebuild(self.post_quant_embed(self.quantizer.corners(tokens)))
+        return self.rebuild(self.post_quant_embed(self.quantizer.codes(tokens)))
 
     def loss(
         self,
@@ -135,26 +135,26 @@ class KronosTokenizer(Network):
         squared errors of the features, which should have mean 1.
         """
         z = self._latents(x)
-        corners = self.quantizer(z)
-        coarse = self.rebuild(self.post_quant_embed_pre(corners[..., : self.config.s1_bits]))
-        full = self.rebuild(self.post_quant_embed(corners))
+        codes = self.quantizer(z)
+        coarse = self.rebuild(self.post_quant_embed_pre(codes[..., : self.config.s1_bits]))
+        full = self.rebuild(self.post_quant_embed(codes))
         last = slice(None if scored is None else -scored, None)
         recon_s1, recon = (_squares(rebuilt[:, last], x[:, last], columns) for rebuilt in (coarse, full))
         bsq = self.quantizer.loss(z[:, last], pool)
         return TokenizerLoss((recon_s1 + recon + bsq) / 2, recon_s1, recon, bsq)
 
-    def upstream_constants(self) -> dict[str, Tensor]:
-        """See `Network`: the quantiser's bit weights come on top."""
+    def upstream_buffers(self) -> dict[str, Tensor]:
+        """See `PretrainedModule`: the quantiser's bit weights come on top."""
         bits = {"basis": self.config.s1_bits + self.config.s2_bits, "group_basis": self.config.group_size}
         weights = {f"tokenizer.bsq.{name}": 2 ** torch.arange(n - 1, -1, -1) for name, n in bits.items()}
-        return {**super().upstream_constants(), **weights}
+        return {**super().upstream_buffers(), **weights}
 
     def _latents(self, x: Tensor) -> Tensor:
         # float32 under autocast, too: bfloat16 cannot tell how far the mean of thousands of bits is from one half.
-        return unit(self.quant_embed(self._run(self.encoder, self.embed(x))).float())  # (B, T, bits)
+        return l2_normalize(self.quant_embed(self._run(self.encoder, self.embed(x))).float())  # (B, T, bits)
 
     def rebuild(self, x: Tensor) -> Tensor:
-        """The decoder: embedded corners (B, T, d_model) -> (B, T, 6) normalised bars."""
+        """The decoder: embedded codes (B, T, d_model) -> (B, T, 6) normalised bars."""
         return self.head(self._run(self.decoder, x))
 
     def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:

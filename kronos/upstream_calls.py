@@ -12,8 +12,8 @@ from rich.progress import Progress
 from kronos.bars import FEATURES, check_bars, check_timestamps, warn_of_jumps
 from kronos.config import SampleConfig, as_integer
 from kronos.inference.pipeline import Pipeline
-from kronos.inference.settings import plain_torch
-from kronos.sampling import TorchDraws
+from kronos.inference.settings import default_torch_state
+from kronos.sampling import TorchSampler
 from kronos.windows import Windows
 
 Timestamps = pd.Series | pd.DatetimeIndex
@@ -63,7 +63,7 @@ class UpstreamCalls:
             [df], [x_timestamp], [y_timestamp], pred_len, T, top_k, top_p, sample_count, verbose, seed
         )[0]
 
-    @plain_torch()
+    @default_torch_state()
     def predict_batch(
         self,
         df_list: Sequence[pd.DataFrame],
@@ -88,7 +88,7 @@ class UpstreamCalls:
         draws = _torch_draws(sampling.samples, seed, self.device)
         with Progress(disable=not verbose, transient=True) as bar:
             task = bar.add_task("bars", total=windows.horizon)
-            sampled = self._pipeline().drawn(
+            sampled = self._pipeline().sample_with(
                 windows, sampling, draws, lambda: bar.advance(task), rule="upstream"
             )
         return [
@@ -170,10 +170,10 @@ def parse_timestamps(values: Timestamps, name: str) -> pd.DatetimeIndex:
         raise ValueError(f"{name} holds no timestamps ({error}). Use pd.to_datetime first.") from None
 
 
-def _torch_draws(samples: int, seed: int | None, device: torch.device) -> TorchDraws:
+def _torch_draws(samples: int, seed: int | None, device: torch.device) -> TorchSampler:
     """Upstream's draws, from a stream of their own where there is a seed."""
     if seed is None:
-        return TorchDraws(samples)
+        return TorchSampler(samples)
     if not -(2**63) <= (seed := as_integer("seed", seed)) < 2**64:
         raise ValueError(f"seed={seed} does not fit in 64 bits. Pass a smaller one.")
-    return TorchDraws(samples, torch.Generator(device).manual_seed(seed))
+    return TorchSampler(samples, torch.Generator(device).manual_seed(seed))

@@ -20,11 +20,11 @@ from torch import Tensor
 from kronos.bars import FEATURES, PRICES, STAMPS, stamps
 from kronos.compat.networks import Kronos, KronosTokenizer
 from kronos.config import SampleConfig, as_integer, as_number
-from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
-from kronos.inference.generate import Prompt, Window, decode, generate
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
+from kronos.inference.generate import ContextOverflow, Prompt, decode, generate
 from kronos.model import Kronos as PlainKronos
 from kronos.predictor import KronosPredictor as PlainPredictor
-from kronos.sampling import TorchDraws, probabilities
+from kronos.sampling import TorchSampler, probabilities
 from kronos.tokenizer import KronosTokenizer as PlainTokenizer
 from kronos.tokenizer import Tokens
 from kronos.upstream_calls import Timestamps, parse_timestamps
@@ -67,7 +67,9 @@ class KronosPredictor(PlainPredictor):
         inputs = _inputs(x, x_stamp, y_stamp, pred_len, self.max_context, self.clip, self.device)
         made = self._pipeline()
         networks = made.model, made.tokenizer
-        prompt, tokens = _sampled(*networks, *inputs, sampling, self.max_context, self.window, verbose)
+        prompt, tokens = _sampled(
+            *networks, *inputs, sampling, self.max_context, self.context_overflow, verbose
+        )
         paths = decode(made.tokenizer, prompt, tokens, self.max_context).paths
         return paths.mean(dim=1).cpu().numpy()
 
@@ -111,16 +113,16 @@ def auto_regressive_inference(
     max_context = as_integer("max_context", max_context)
     device = next(model.parameters()).device
     inputs = _inputs(x, x_stamp, y_stamp, pred_len, max_context, clip, device)
-    fused = FusedTokenizer(tokenizer, Form())
+    fused = FusedTokenizer(tokenizer, ExecutionConfig())
     prompt, tokens = _sampled(
-        FusedKronos(model, Form()), fused, *inputs, sampling, max_context, "exact", verbose
+        FusedKronos(model, ExecutionConfig()), fused, *inputs, sampling, max_context, "recompute", verbose
     )
     forecast = decode(fused, prompt, tokens, max_context).paths.mean(dim=1)
     kept = slice(max(0, prompt.tokens.s1.shape[1] - (max_context - tokens.s1.shape[-1])), None)
     # The decoder is causal: what is rebuilt of the past is the same for every path.
     past = tokenizer.rebuild(
         tokenizer.post_quant_embed(
-            tokenizer.quantizer.corners(Tokens(*(half[:, kept] for half in prompt.tokens)))
+            tokenizer.quantizer.codes(Tokens(*(half[:, kept] for half in prompt.tokens)))
         )
     )
     return torch.cat([past, forecast], dim=1).cpu().numpy()
@@ -179,7 +181,7 @@ def _sampled(
     y_stamp: Tensor,
     sampling: SampleConfig,
     max_context: int,
-    window: Window,
+    context_overflow: ContextOverflow,
     verbose: bool,
 ) -> tuple[Prompt, Tokens]:
     """Read bars as tokens and sample what follows: (B, S, pred_len) tokens."""
@@ -187,9 +189,9 @@ def _sampled(
     prompt = Prompt(tokenizer.encode(x), lengths, x_stamp, y_stamp, even=True)
     with Progress(disable=not verbose, transient=True) as bar:
         task = bar.add_task("bars", total=y_stamp.shape[1])
-        draws = TorchDraws(sampling.samples)
+        draws = TorchSampler(sampling.samples)
         return prompt, generate(
-            model, prompt, sampling, draws, max_context, window, on_step=lambda: bar.advance(task)
+            model, prompt, sampling, draws, max_context, context_overflow, on_step=lambda: bar.advance(task)
         )
 
 

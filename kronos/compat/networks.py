@@ -55,16 +55,16 @@ class KronosTokenizer(PlainTokenizer):
         return cls(**asdict(config))
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor]:
-        """(B, T, 6) normalized bars -> ((rebuilt from s1, rebuilt), BSQ loss, corners, composite ids)."""
+        """(B, T, 6) normalized bars -> ((rebuilt from s1, rebuilt), BSQ loss, codes, composite ids)."""
         z = self._latents(x)
-        corners = self.quantizer(z)
-        coarse = self.rebuild(self.post_quant_embed_pre(corners[..., : self.s1_bits]))
-        full = self.rebuild(self.post_quant_embed(corners))
+        codes = self.quantizer(z)
+        coarse = self.rebuild(self.post_quant_embed_pre(codes[..., : self.s1_bits]))
+        full = self.rebuild(self.post_quant_embed(codes))
         return (
             (coarse, full),
             self.quantizer.loss(z),
-            corners,
-            self._composite(self.quantizer.tokens(corners)),
+            codes,
+            self._composite(self.quantizer.tokens(codes)),
         )
 
     def encode(self, x: Tensor, half: bool = False) -> Tensor | list[Tensor]:  # type: ignore[override]
@@ -77,8 +77,8 @@ class KronosTokenizer(PlainTokenizer):
         return super().decode(self._pair(x, half))
 
     def indices_to_bits(self, x: Tensor | list[Tensor] | Tokens, half: bool = False) -> Tensor:
-        """Ids as in `decode` -> (B, T, bits) corners of ±1 / sqrt(bits)."""
-        return self.quantizer.corners(self._pair(x, half))
+        """Ids as in `decode` -> (B, T, bits) codes of ±1 / sqrt(bits)."""
+        return self.quantizer.codes(self._pair(x, half))
 
     def _composite(self, tokens: Tokens) -> Tensor:
         return tokens.s1 + (tokens.s2 << self.s1_bits)

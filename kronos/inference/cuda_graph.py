@@ -23,21 +23,23 @@ from torch import Tensor
 
 from kronos.config import SampleConfig
 from kronos.inference.fused import FusedKronos
-from kronos.inference.generate import Past, draw, extend
+from kronos.inference.generate import DecodeState, append_bar, sample_next
 from kronos.inference.kv_cache import PrefixCache
-from kronos.sampling import SharedDraws
+from kronos.sampling import SobolSampler
 from kronos.tokenizer import Tokens
 
-ROWS = 1024  # paths of a chunk at most: with more, kernels outlast their launches
-LEAST = 4  # steps of a chunk at least: with fewer, copying into place costs more than it saves
-PATIENCE = 16  # steps of a shape that run without a graph first: about as long as recording one takes
-SHAPES = 8  # recordings that are kept
-BYTES = 2**30  # of memory that recordings may keep between chunks
+MAX_PATHS = 1024  # paths of a chunk at most: with more, kernels outlast their launches
+MIN_STEPS = 4  # steps of a chunk at least: with fewer, copying into place costs more than it saves
+STEPS_BEFORE_RECORDING = (
+    16  # steps of a shape that run without a graph first: about as long as recording one takes
+)
+MAX_RECORDINGS = 8  # recordings that are kept
+MAX_BYTES = 2**30  # of memory that recordings may keep between chunks
 
 log = logging.getLogger(__name__)
 
 
-class Steps:
+class DecodeSteps:
     """The steps of a chunk after the first, each by the same kernels over the same memory.
 
     Args:
@@ -53,9 +55,9 @@ class Steps:
     def __init__(
         self,
         model: FusedKronos,
-        past: Past,
+        past: DecodeState,
         future: Tensor,
-        draws: SharedDraws,
+        draws: SobolSampler,
         tokens: Tokens,
         config: SampleConfig,
         max_context: int,
@@ -68,7 +70,7 @@ class Steps:
         # Graphs hold addresses, so that what they read has to be kept even while the cursor shows another mask.
         self.mask = past.cursor.prefix
 
-    def restart(self, past: Past, future: Tensor, draws: SharedDraws, tokens: Tokens) -> None:
+    def restart(self, past: DecodeState, future: Tensor, draws: SobolSampler, tokens: Tokens) -> None:
         """Begin another chunk of the same shape in the same memory."""
         for kept, new in zip(self._caches(self.past), self._caches(past), strict=True):
             kept.restart(new)
@@ -87,11 +89,11 @@ class Steps:
         """Draw one more bar of every path; `slides` where the oldest bars have to be hidden for it."""
         cursor, before = self.past.cursor, self.at - 1
         if slides:
-            cursor.hide(cursor.lengths + self.at - self.max_context)
+            cursor.mask_oldest(cursor.lengths + self.at - self.max_context)
         last = Tokens(*(half.index_select(2, before)[..., 0] for half in self.tokens))  # (N, S)
-        past = extend(self.model, self.past, last, self.future.index_select(1, before)[:, 0], before)
-        draws = SharedDraws(self.uniforms.index_select(2, self.at), self.order)  # of this bar alone
-        new = draw(self.model, past, len(self.future), self.config, draws, step=0)
+        past = append_bar(self.model, self.past, last, self.future.index_select(1, before)[:, 0], before)
+        draws = SobolSampler(self.uniforms.index_select(2, self.at), self.order)  # of this bar alone
+        new = sample_next(self.model, past, len(self.future), self.config, draws, step=0)
         for half, new_half in zip(self.tokens, new, strict=True):
             half.index_copy_(2, self.at, new_half[..., None])
         self.at.add_(1)
@@ -106,14 +108,14 @@ class Steps:
         return sum(x.nbytes for x in held)
 
     @staticmethod
-    def _caches(past: Past) -> list[PrefixCache]:
+    def _caches(past: DecodeState) -> list[PrefixCache]:
         return [*past.trunk, past.dependency]
 
 
 class StepRecorder:
     """Runs the steps of chunks, those of a shape over the same memory and, on CUDA, by the same recorded graphs.
 
-    At most `SHAPES` shapes and about `BYTES` of memory are kept, the latest ones. Chunks of two threads take turns.
+    At most `MAX_RECORDINGS` shapes and about `MAX_BYTES` of memory are kept, the latest ones. Chunks of two threads take rope_rotations.
 
     Args:
         device: of all tensors.
@@ -127,14 +129,14 @@ class StepRecorder:
 
     def pays(self, rows: int, cached: int) -> bool:
         """Whether a chunk of N * S rows has as many steps on caches as it takes, and few enough rows."""
-        return rows <= ROWS and cached - 1 >= LEAST
+        return rows <= MAX_PATHS and cached - 1 >= MIN_STEPS
 
     def run(
         self,
         model: FusedKronos,
-        past: Past,
+        past: DecodeState,
         future: Tensor,
-        draws: SharedDraws,
+        draws: SobolSampler,
         config: SampleConfig,
         out: Tokens,
         cached: int,
@@ -152,7 +154,7 @@ class StepRecorder:
             fitting: steps before the longest window outgrows the context.
             on_step: called after each bar is under way.
         """
-        out.s1[:, :, 0], out.s2[:, :, 0] = draw(model, past, len(future), config, draws, 0)
+        out.s1[:, :, 0], out.s2[:, :, 0] = sample_next(model, past, len(future), config, draws, 0)
         on_step()
         # One stream of the device does not wait for another, so that they share no memory.
         stream = torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else None
@@ -161,7 +163,7 @@ class StepRecorder:
         with self._turn:
             recording = self.kept.pop(key, None)
             if recording is None:
-                steps = Steps(model, past, future, draws, out, config, max_context)
+                steps = DecodeSteps(model, past, future, draws, out, config, max_context)
                 recording = _Recording(steps)
             else:
                 recording.steps.restart(past, future, draws, out)
@@ -174,7 +176,11 @@ class StepRecorder:
 
     def _play(self, recording: _Recording, slides: bool) -> None:
         """One more step."""
-        if self.records and slides not in recording.graphs and recording.launched[slides] >= PATIENCE:
+        if (
+            self.records
+            and slides not in recording.graphs
+            and recording.launched[slides] >= STEPS_BEFORE_RECORDING
+        ):
             try:
                 recording.graphs[slides] = _recorded(lambda: recording.steps.step(slides), self.device)
             except RuntimeError as error:  # without a graph a forecast is slower and otherwise the same
@@ -192,14 +198,17 @@ class StepRecorder:
 
     def _keep(self, key: Hashable, recording: _Recording) -> None:
         self.kept[key] = recording
-        while len(self.kept) > SHAPES or sum(one.steps.memory() for one in self.kept.values()) > BYTES:
+        while (
+            len(self.kept) > MAX_RECORDINGS
+            or sum(one.steps.memory() for one in self.kept.values()) > MAX_BYTES
+        ):
             self.kept.popitem(last=False)
 
 
 class _Recording:
     """Steps and, on CUDA, their graphs: one of steps that fit the context, one of steps that slide."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: DecodeSteps) -> None:
         self.steps = steps
         self.launched = {False: 0, True: 0}  # steps of each kind whose kernels were launched one by one
         self.graphs: dict[bool, torch.cuda.CUDAGraph] = {}
@@ -215,13 +224,13 @@ def _recorded(step: Callable[[], None], device: torch.device) -> torch.cuda.CUDA
 
 
 Run = Callable[..., Tensor]
-MAX_TAPES = 16  # kept at once: each holds its inputs, its output and, on CUDA, a graph
+MAX_GRAPHS = 16  # kept at once: each holds its inputs, its output and, on CUDA, a graph
 
 
-class Replay:
+class CudaGraphCache:
     """Calls of `run` with equal key and shapes share inputs, output and, on CUDA, a recorded graph.
 
-    Of many shapes the `MAX_TAPES` used last are kept; one that comes back later is recorded again.
+    Of many shapes the `MAX_GRAPHS` used last are kept; one that comes back later is recorded again.
 
     Args:
         device: of all tensors.
@@ -231,7 +240,7 @@ class Replay:
         self.device = device
         # Graphs never run at the same time, and what one leaves is copied before the next: they share memory.
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self._tapes: dict[Hashable, _Tape] = {}
+        self._calls: dict[Hashable, _RecordedCall] = {}
 
     def __call__(self, run: Run, key: Hashable, *inputs: Tensor) -> Tensor:
         """`run(*inputs)`, padded to the next power of two of rows.
@@ -248,23 +257,23 @@ class Replay:
         rows = len(inputs[0])
         bucket = 1 << (rows - 1).bit_length()
         place = (key, bucket, *((x.shape[1:], x.dtype) for x in inputs))
-        tape = self._tapes.pop(place, None)
-        if tape is None:
-            while len(self._tapes) >= MAX_TAPES:
+        call = self._calls.pop(place, None)
+        if call is None:
+            while len(self._calls) >= MAX_GRAPHS:
                 # The one used longest ago: its memory serves the new one.
-                del self._tapes[next(iter(self._tapes))]
+                del self._calls[next(iter(self._calls))]
             padded = [torch.cat([x, x[-1:].expand(bucket - rows, *x.shape[1:])]) for x in inputs]
-            tape = self._record(run, padded)
-        self._tapes[place] = tape  # the last one: a dict keeps the order of insertion
-        for held, x in zip(tape.inputs, inputs, strict=True):
+            call = self._record(run, padded)
+        self._calls[place] = call  # the last one: a dict keeps the order of insertion
+        for held, x in zip(call.inputs, inputs, strict=True):
             held[:rows].copy_(x)
-        tape.play()
-        return tape.output[:rows].clone()
+        call.play()
+        return call.output[:rows].clone()
 
-    def _record(self, run: Run, inputs: list[Tensor]) -> _Tape:
+    def _record(self, run: Run, inputs: list[Tensor]) -> _RecordedCall:
         if self.device.type != "cuda":
             output = run(*inputs)
-            return _Tape(inputs, output, lambda: output.copy_(run(*inputs)))
+            return _RecordedCall(inputs, output, lambda: output.copy_(run(*inputs)))
         # As torch's notes on CUDA graphs ask: warm up on a stream of its own, then capture.
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -273,12 +282,15 @@ class Replay:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # The device is named: a capture of its own choice would be on the first one.
-        with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self._pool, stream=stream):
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(graph, pool=self._pool, stream=stream),
+        ):
             output = run(*inputs)
-        return _Tape(inputs, output, graph.replay)
+        return _RecordedCall(inputs, output, graph.replay)
 
 
-class _Tape(NamedTuple):
+class _RecordedCall(NamedTuple):
     """A recorded call: where its inputs and its output lie, and how to run it again."""
 
     inputs: list[Tensor]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kronos.inference.kv_cache import PrefixCache, causal
-from kronos.inference.packed_linear import Product, tiled
+from kronos.inference.packed_linear import PackedLinear, tiled
 from kronos.layers import Attention, Block, rope_frequencies
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer, Tokens
@@ -26,7 +26,7 @@ Precision = Literal["float32", "bfloat16"]  # of matrix products
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # (N, R, heads, w) each -> (N, R, d)
 
 
-class Form(NamedTuple):
+class ExecutionConfig(NamedTuple):
     """How networks are rewritten.
 
     Attributes:
@@ -37,24 +37,24 @@ class Form(NamedTuple):
     precision: Precision = "float32"
     compiled: bool = False
 
-    def product(self, weight: Tensor, bias: Tensor | None) -> Product:
+    def linear(self, weight: Tensor, bias: Tensor | None) -> PackedLinear:
         """A product with these weights."""
-        return Product(weight, bias, getattr(torch, self.precision), pack=not self.compiled)
+        return PackedLinear(weight, bias, getattr(torch, self.precision), pack=not self.compiled)
 
 
 class FusedBlock:
     """A transformer block."""
 
-    def __init__(self, block: nn.Module, form: Form) -> None:
+    def __init__(self, block: nn.Module, form: ExecutionConfig) -> None:
         assert isinstance(block, Block)
         attention, ffn = block.self_attn, block.ffn
         self.heads, self.eps = attention.n_heads, block.norm1.eps
         weights, biases = zip(*_projections(attention), strict=True)
-        self.qkv = form.product(torch.cat(weights) * block.norm1.weight, torch.cat(biases))
-        self.out = form.product(attention.out_proj.weight, attention.out_proj.bias)
-        self.gate = form.product(ffn.w1.weight * block.norm2.weight, None)
-        self.up = form.product(ffn.w3.weight * block.norm2.weight, None)
-        self.down = form.product(ffn.w2.weight, None)
+        self.qkv = form.linear(torch.cat(weights) * block.norm1.weight, torch.cat(biases))
+        self.out = form.linear(attention.out_proj.weight, attention.out_proj.bias)
+        self.gate = form.linear(ffn.w1.weight * block.norm2.weight, None)
+        self.up = form.linear(ffn.w3.weight * block.norm2.weight, None)
+        self.down = form.linear(ffn.w2.weight, None)
         # Several products by tiles gain more than each of them alone, and are padded once.
         by_tiles = tiled if self.qkv.packed else _as_it_is
         self.project, after = by_tiles(self._project), by_tiles(self._after)
@@ -62,14 +62,14 @@ class FusedBlock:
         compiled = partial(torch.compile, dynamic=True) if form.compiled else _as_it_is
         self.before, self.after = compiled(self._before), compiled(after)
 
-    def __call__(self, x: Tensor, turns: Tensor, attend: Attend) -> Tensor:
-        """(N, R, d) at positions that `turns` stands for -> (N, R, d)."""
-        return self.after(x, attend(*self.before(x, turns)))
+    def __call__(self, x: Tensor, rope_rotations: Tensor, attend: Attend) -> Tensor:
+        """(N, R, d) at positions that `rope_rotations` stands for -> (N, R, d)."""
+        return self.after(x, attend(*self.before(x, rope_rotations)))
 
-    def _before(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _before(self, x: Tensor, rope_rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, R, d) -> queries, keys, values, (N, R, heads, w) each."""
         qkv = self.project(x).unflatten(-1, (3, self.heads, -1))
-        _rotate(qkv[:, :, :2], turns)
+        _rotate(qkv[:, :, :2], rope_rotations)
         q, k, v = qkv.unbind(2)
         return q, k, v
 
@@ -84,19 +84,19 @@ class FusedBlock:
         return self.down.plus(self.up.times(h, self.gate.silu(h)), x)
 
 
-class KeysValues:
+class KVProjection:
     """The part of a block that later positions see of it: all that a decoder's last block owes a prefix."""
 
-    def __init__(self, block: nn.Module, form: Form) -> None:
+    def __init__(self, block: nn.Module, form: ExecutionConfig) -> None:
         assert isinstance(block, Block)
         self.heads, self.eps = block.self_attn.n_heads, block.norm1.eps
         weights, biases = zip(*_projections(block.self_attn)[1:], strict=True)
-        self.kv = form.product(torch.cat(weights) * block.norm1.weight, torch.cat(biases))
+        self.kv = form.linear(torch.cat(weights) * block.norm1.weight, torch.cat(biases))
 
-    def __call__(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, rope_rotations: Tensor) -> tuple[Tensor, Tensor]:
         """(N, R, d) -> keys and values, (N, R, heads, w) each."""
         kv = self.kv(_normed(x, self.eps)).float().unflatten(-1, (2, self.heads, -1))
-        _rotate(kv[:, :, :1], turns)
+        _rotate(kv[:, :, :1], rope_rotations)
         return kv[:, :, 0], kv[:, :, 1]
 
 
@@ -104,38 +104,40 @@ class FusedKronos:
     """`Kronos` as the engine wants it."""
 
     @torch.no_grad()
-    def __init__(self, model: Kronos, form: Form) -> None:
+    def __init__(self, model: Kronos, form: ExecutionConfig) -> None:
         self.blocks = [FusedBlock(block, form) for block in model.transformer]
-        self.last = KeysValues(model.transformer[-1], form) if len(model.transformer) else None
+        self.last_kv = KVProjection(model.transformer[-1], form) if len(model.transformer) else None
         self.norm = model.norm
         self.width = model.config.d_model // model.config.n_heads
-        self.embedding = Tables([*_token_tables(model), *model.time_emb.weights()])
+        self.embedding = SummedEmbedding([*_token_tables(model), *model.time_emb.weights()])
         cross = model.dep_layer.cross_attn
         self.cross_heads = cross.n_heads
         # A query is a row of a table: it depends on the coarse half alone.
         queries = F.linear(model.embedding.emb_s1.weight, cross.q_proj.weight, cross.q_proj.bias)
         self.queries = queries.detach() * cross.head_width**-0.5  # (2**s1_bits, d)
         weights = torch.cat([cross.k_proj.weight, cross.v_proj.weight])
-        self.cross_kv = form.product(weights, torch.cat([cross.k_proj.bias, cross.v_proj.bias]))
-        self.cross_out = form.product(cross.out_proj.weight, cross.out_proj.bias)
+        self.cross_kv = form.linear(weights, torch.cat([cross.k_proj.bias, cross.v_proj.bias]))
+        self.cross_out = form.linear(cross.out_proj.weight, cross.out_proj.bias)
         head, norm = model.head, model.dep_layer.norm
         self.cross_eps = norm.eps
-        self.head_s1 = form.product(head.proj_s1.weight, head.proj_s1.bias)
-        self.head_s2 = form.product(head.proj_s2.weight * norm.weight, head.proj_s2.bias)
+        self.head_s1 = form.linear(head.proj_s1.weight, head.proj_s1.bias)
+        self.head_s2 = form.linear(head.proj_s2.weight * norm.weight, head.proj_s2.bias)
 
-    def turns(self, positions: Tensor) -> Tensor:
+    def rope_rotations(self, positions: Tensor) -> Tensor:
         """Rotations of positions (..., R)."""
-        return _turns(positions, self.width)
+        return _rope_rotations(positions, self.width)
 
-    def hidden(self, tokens: Tokens, stamps: Tensor, turns: Tensor, attends: Sequence[Attend]) -> Tensor:
+    def hidden(
+        self, tokens: Tokens, stamps: Tensor, rope_rotations: Tensor, attends: Sequence[Attend]
+    ) -> Tensor:
         """The trunk: tokens (N, R), stamps (N, R, 5) -> (N, R, d); `attends`: one a block."""
         x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
         for block, attend in zip(self.blocks, attends, strict=True):
-            x = block(x, turns, attend)
+            x = block(x, rope_rotations, attend)
         return self.norm(x)
 
     def last_hidden(
-        self, tokens: Tokens, stamps: Tensor, lengths: Tensor, turns: Tensor, cache: PrefixCache
+        self, tokens: Tokens, stamps: Tensor, lengths: Tensor, rope_rotations: Tensor, cache: PrefixCache
     ) -> Tensor:
         """The trunk's output at each row's last bar alone: tokens (N, L), stamps (N, L, 5) -> (N, d).
 
@@ -143,12 +145,12 @@ class FusedKronos:
         """
         x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
         for block in self.blocks[:-1]:
-            x = block(x, turns, causal)
-        if self.last is not None:
-            cache.store(*self.last(x, turns))
+            x = block(x, rope_rotations, causal)
+        if self.last_kv is not None:
+            cache.store(*self.last_kv(x, rope_rotations))
         x = x[torch.arange(len(x), device=x.device), lengths - 1][:, None]
-        if self.last is not None:
-            x = self.blocks[-1](x, turns[lengths - 1][:, None], lambda q, k, v: cache.read_prefix(q))
+        if self.last_kv is not None:
+            x = self.blocks[-1](x, rope_rotations[lengths - 1][:, None], lambda q, k, v: cache.read_prefix(q))
         return self.norm(x)[:, 0]
 
     def s1_logits(self, hidden: Tensor) -> Tensor:
@@ -174,7 +176,7 @@ class FusedTokenizer:
     """`KronosTokenizer` as the engine wants it."""
 
     @torch.no_grad()
-    def __init__(self, tokenizer: KronosTokenizer, form: Form) -> None:
+    def __init__(self, tokenizer: KronosTokenizer, form: ExecutionConfig) -> None:
         config = tokenizer.config
         self.quantizer = tokenizer.quantizer
         self.width = config.d_model // config.n_heads
@@ -183,23 +185,25 @@ class FusedTokenizer:
         # The encoder's products stay in float32: a sign that flips is another token.
         self.encoder = [FusedBlock(block, exact) for block in tokenizer.encoder]
         self.decoder = [FusedBlock(block, form) for block in tokenizer.decoder]
-        self.last = KeysValues(tokenizer.decoder[-1], form) if len(tokenizer.decoder) else None
-        self.embedding = Tables(_corner_tables(tokenizer))
+        self.last_kv = KVProjection(tokenizer.decoder[-1], form) if len(tokenizer.decoder) else None
+        self.embedding = SummedEmbedding(_corner_tables(tokenizer))
 
-    def turns(self, positions: Tensor) -> Tensor:
+    def rope_rotations(self, positions: Tensor) -> Tensor:
         """Rotations of positions (..., R)."""
-        return _turns(positions, self.width)
+        return _rope_rotations(positions, self.width)
 
     @torch.inference_mode()
     def encode(self, bars: Tensor) -> Tokens:
         """(N, L, 6) normalised bars -> their tokens; position t sees bars 0..t only."""
         x = self.embed(bars)
-        turns = self.turns(torch.arange(bars.shape[1], device=bars.device))
+        rope_rotations = self.rope_rotations(torch.arange(bars.shape[1], device=bars.device))
         for block in self.encoder:
-            x = block(x, turns, causal)
+            x = block(x, rope_rotations, causal)
         return self.quantizer.tokens(self.quant_embed(x))
 
-    def read(self, tokens: Tokens, lengths: Tensor, turns: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
+    def read(
+        self, tokens: Tokens, lengths: Tensor, rope_rotations: Tensor, caches: Sequence[PrefixCache]
+    ) -> Tensor:
         """Fill the caches with (N, L) tokens as the prefix of what `decode` will rebuild.
 
         Returns:
@@ -207,25 +211,27 @@ class FusedTokenizer:
         """
         x = self.embedding(torch.stack(tokens, dim=-1))
         for block, cache in zip(self.decoder[:-1], caches, strict=False):
-            x = block(x, turns, cache.prefill)
-        if self.last is not None:
-            caches[-1].store(*self.last(x, turns))
+            x = block(x, rope_rotations, cache.prefill)
+        if self.last_kv is not None:
+            caches[-1].store(*self.last_kv(x, rope_rotations))
         # The last block computes one position of the prefix only: no other one is ever decoded.
         rows = torch.arange(len(x), device=x.device)
         x = x[rows, lengths - 1][:, None]
-        if self.last is not None:
-            x = self.decoder[-1](x, turns[lengths - 1][:, None], lambda q, k, v: caches[-1].read_prefix(q))
+        if self.last_kv is not None:
+            x = self.decoder[-1](
+                x, rope_rotations[lengths - 1][:, None], lambda q, k, v: caches[-1].read_prefix(q)
+            )
         return _rows_alike(self.head, x)[:, 0]
 
-    def decode(self, tokens: Tokens, turns: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
+    def decode(self, tokens: Tokens, rope_rotations: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
         """(N, S * T) tokens behind the prefix -> (N, S * T, 6) normalised bars."""
         x = self.embedding(torch.stack(tokens, dim=-1))
         for block, cache in zip(self.decoder, caches, strict=True):
-            x = block(x, turns, cache.extend)
+            x = block(x, rope_rotations, cache.extend)
         return _rows_alike(self.head, x)
 
 
-class Tables:
+class SummedEmbedding:
     """A sum of embeddings as one look-up."""
 
     def __init__(self, tables: Sequence[Tensor]) -> None:
@@ -253,15 +259,15 @@ def _normed(x: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
 
 
-def _turns(positions: Tensor, width: int) -> Tensor:
+def _rope_rotations(positions: Tensor, width: int) -> Tensor:
     """(..., R) -> (..., R, 1, 1, width / 2) complex numbers of modulus 1."""
     angles = positions[..., None].float() * rope_frequencies(width, device=positions.device)
     return torch.polar(torch.ones_like(angles), angles)[..., None, None, :]
 
 
-def _rotate(x: Tensor, turns: Tensor) -> None:
+def _rotate(x: Tensor, rope_rotations: Tensor) -> None:
     """Turn (N, R, K, heads, w) in place, w in pairs side by side."""
-    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(rope_rotations)
 
 
 def _projections(attention: Attention) -> list[tuple[Tensor, Tensor]]:
@@ -292,11 +298,11 @@ def _token_tables(model: Kronos) -> list[Tensor]:
 
 
 def _corner_tables(tokenizer: KronosTokenizer) -> list[Tensor]:
-    """The decoder's input, a linear map of corners, as a sum of two tables."""
+    """The decoder's input, a linear map of codes, as a sum of two tables."""
     quantizer, project = tokenizer.quantizer, tokenizer.post_quant_embed
     bits = tokenizer.config.s1_bits, tokenizer.config.s2_bits
     ids = [torch.arange(2**width, device=project.weight.device) for width in bits]
-    coarse = quantizer.corners(Tokens(ids[0], torch.zeros_like(ids[0])))[:, : bits[0]]
-    fine = quantizer.corners(Tokens(torch.zeros_like(ids[1]), ids[1]))[:, bits[0] :]
+    coarse = quantizer.codes(Tokens(ids[0], torch.zeros_like(ids[0])))[:, : bits[0]]
+    fine = quantizer.codes(Tokens(torch.zeros_like(ids[1]), ids[1]))[:, bits[0] :]
     left, right = project.weight.split(bits, dim=1)
     return [F.linear(coarse, left, project.bias), F.linear(fine, right)]

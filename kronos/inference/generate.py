@@ -18,10 +18,10 @@ from torch import Tensor
 from kronos.config import SampleConfig
 from kronos.inference.fused import FusedKronos, FusedTokenizer
 from kronos.inference.kv_cache import Cursor, PrefixCache, causal
-from kronos.sampling import Draws, SharedDraws, probabilities
+from kronos.sampling import Sampler, SobolSampler, probabilities
 from kronos.tokenizer import Tokens
 
-Window = Literal["exact", "rolling"]
+ContextOverflow = Literal["recompute", "rolling"]
 REREAD_TOKENS = 8192  # of the rows that are read anew together: throughput is flat beyond
 
 
@@ -35,9 +35,9 @@ class StepRunner(Protocol):
     def run(
         self,
         model: FusedKronos,
-        past: Past,
+        past: DecodeState,
         future: Tensor,
-        draws: SharedDraws,
+        draws: SobolSampler,
         config: SampleConfig,
         out: Tokens,
         cached: int,
@@ -54,9 +54,9 @@ def generate(
     model: FusedKronos,
     prompt: Prompt,
     config: SampleConfig,
-    draws: Draws,
+    draws: Sampler,
     max_context: int,
-    window: Window = "exact",
+    context_overflow: ContextOverflow = "recompute",
     on_step: Callable[[], None] | None = None,
     recorder: StepRunner | None = None,
 ) -> Tokens:
@@ -68,53 +68,53 @@ def generate(
         config: temperature and filters; `config.samples` paths a window.
         draws: random numbers of these N windows.
         max_context: tokens that the model sees at most.
-        window: how one that outgrows it slides on, see above.
+        context_overflow: how one that outgrows it slides on, see above.
         on_step: called after each bar of the horizon.
-        recorder: takes the steps that caches serve where that pays, if the draws are `SharedDraws`.
+        recorder: takes the steps that caches serve where that pays, if the draws are `SobolSampler`.
 
     Raises:
         ValueError: a rolling window would have to drop bars of its own path.
     """
     n, horizon = prompt.future.shape[:2]
-    if window == "rolling" and horizon >= max_context:
+    if context_overflow == "rolling" and horizon >= max_context:
         raise ValueError(
-            f"{horizon} bars roll out of a context of {max_context}. Ask for fewer, or window='exact'."
+            f"{horizon} bars roll out of a context of {max_context}. Ask for fewer, or context_overflow='recompute'."
         )
     shape = (n, config.samples, horizon)
     out = Tokens(prompt.lengths.new_zeros(shape), prompt.lengths.new_zeros(shape))
     width = min(prompt.tokens.s1.shape[1], max_context)  # of the longest row, without asking the device
     fitting = max(1, min(horizon, max_context - width + 1))  # steps before it outgrows the context
-    cached = fitting if window == "exact" else horizon
-    past = read(model, _tail(prompt, max_context), config.samples, cached)
+    cached = fitting if context_overflow == "recompute" else horizon
+    past = prefill(model, _tail(prompt, max_context), config.samples, cached)
     announce = on_step or _nothing
     start = 0
-    if recorder is not None and isinstance(draws, SharedDraws) and recorder.pays(n * config.samples, cached):
+    if recorder is not None and isinstance(draws, SobolSampler) and recorder.pays(n * config.samples, cached):
         recorder.run(model, past, prompt.future, draws, config, out, cached, fitting, max_context, announce)
         start = cached
     for step in range(start, horizon):
         if step >= cached:
             past = _reread(model, _tail(_continued(prompt, out, step), max_context))
-        tokens = draw(model, past, n, config, draws, step)
+        tokens = sample_next(model, past, n, config, draws, step)
         out.s1[:, :, step], out.s2[:, :, step] = tokens
         if step + 1 < cached:
             if step + 1 >= fitting:
-                past.cursor.hide(past.cursor.lengths + step + 1 - max_context)
-            past = extend(model, past, tokens, prompt.future[:, step], step)
+                past.cursor.mask_oldest(past.cursor.lengths + step + 1 - max_context)
+            past = append_bar(model, past, tokens, prompt.future[:, step], step)
         announce()
     return out
 
 
 @torch.inference_mode()
-def read_last(model: FusedKronos, prompt: Prompt, max_context: int) -> Tensor:
+def read_last_hidden(model: FusedKronos, prompt: Prompt, max_context: int) -> Tensor:
     """(N, d): the hidden state, after the final norm, of each window's last bar; nothing is sampled.
 
     Only the last `max_context` tokens of a window are seen, as `generate` sees them at its first step.
     """
     prompt = _tail(prompt, max_context)
-    cursor = cursor_of(prompt, steps=0)
-    turns = model.turns(cursor.positions)
+    cursor = make_cursor(prompt, steps=0)
+    rope_rotations = model.rope_rotations(cursor.positions)
     cache = PrefixCache(cursor, samples=1, steps=0)
-    return model.last_hidden(prompt.tokens, prompt.stamps, prompt.lengths, turns, cache)
+    return model.last_hidden(prompt.tokens, prompt.stamps, prompt.lengths, rope_rotations, cache)
 
 
 class Decoded(NamedTuple):
@@ -132,35 +132,35 @@ def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_con
     """
     n, samples, horizon = generated.s1.shape
     window = _tail(prompt, max_context - horizon or max_context)
-    cursor = cursor_of(window, horizon)
+    cursor = make_cursor(window, horizon)
     caches = [PrefixCache(cursor, samples, horizon) for _ in tokenizer.decoder]
-    last = tokenizer.read(window.tokens, window.lengths, tokenizer.turns(cursor.positions), caches)
+    last = tokenizer.read(window.tokens, window.lengths, tokenizer.rope_rotations(cursor.positions), caches)
     first = window.lengths  # position of a path's first bar
     if horizon == max_context:
         # Paths fill the context: they start it and see nothing of the window, which was read for its last bar.
-        cursor.hide(window.lengths)
+        cursor.mask_oldest(window.lengths)
         first = torch.zeros_like(first)
     steps = torch.arange(horizon, device=window.lengths.device).repeat(samples)
     paths = Tokens(*(half.flatten(1) for half in generated))  # (N, S * H): all bars of all paths at once
-    cursor.move(0, horizon)
-    bars = tokenizer.decode(paths, tokenizer.turns(first[:, None] + steps), caches)
+    cursor.advance(0, horizon)
+    bars = tokenizer.decode(paths, tokenizer.rope_rotations(first[:, None] + steps), caches)
     return Decoded(bars.view(n, samples, horizon, -1), last)
 
 
-def _reread(model: FusedKronos, prompt: Prompt) -> Past:
+def _reread(model: FusedKronos, prompt: Prompt) -> DecodeState:
     """Read N * S windows anew, each a window of its own, keeping only what this step needs."""
-    cursor = cursor_of(prompt, steps=0)
+    cursor = make_cursor(prompt, steps=0)
     hidden, keys, values = [], [], []
-    turns = model.turns(cursor.positions)
+    rope_rotations = model.rope_rotations(cursor.positions)
     for block in _blocks(prompt):
-        states = model.hidden(block.tokens, block.stamps, turns, [causal] * len(model.blocks))
+        states = model.hidden(block.tokens, block.stamps, rope_rotations, [causal] * len(model.blocks))
         k, v = model.cross_keys_values(states)
-        hidden.append(last_bar(states, block))
+        hidden.append(last_hidden(states, block))
         keys.append(k)
         values.append(v)
     dependency = PrefixCache(cursor, samples=1, steps=0)
     dependency.store(torch.cat(keys), torch.cat(values))
-    return Past(torch.cat(hidden), cursor, [], dependency, dependency.read_prefix)
+    return DecodeState(torch.cat(hidden), cursor, [], dependency, dependency.read_prefix)
 
 
 def _nothing() -> None:
@@ -217,7 +217,7 @@ class Prompt(NamedTuple):
     even: bool  # every row fills the width; known by the host, so that no device is asked
 
 
-class Past(NamedTuple):
+class DecodeState(NamedTuple):
     """What is kept of the bars read so far."""
 
     hidden: Tensor  # (N, S, d) of each path's last bar, (N, 1, d) while its samples are one
@@ -227,42 +227,48 @@ class Past(NamedTuple):
     attend: Callable[[Tensor], Tensor]  # how the dependency-aware layer reads its cache
 
 
-def read(model: FusedKronos, prompt: Prompt, samples: int, steps: int) -> Past:
+def prefill(model: FusedKronos, prompt: Prompt, samples: int, steps: int) -> DecodeState:
     """Read the windows once."""
-    cursor = cursor_of(prompt, steps)
+    cursor = make_cursor(prompt, steps)
     trunk = [PrefixCache(cursor, samples, steps) for _ in model.blocks]
     dependency = PrefixCache(cursor, samples, steps)
-    turns = model.turns(cursor.positions)
-    hidden = model.hidden(prompt.tokens, prompt.stamps, turns, [cache.prefill for cache in trunk])
+    rope_rotations = model.rope_rotations(cursor.positions)
+    hidden = model.hidden(prompt.tokens, prompt.stamps, rope_rotations, [cache.prefill for cache in trunk])
     dependency.store(*model.cross_keys_values(hidden))
-    return Past(last_bar(hidden, prompt), cursor, trunk, dependency, dependency.read_prefix)
+    return DecodeState(last_hidden(hidden, prompt), cursor, trunk, dependency, dependency.read_prefix)
 
 
-def draw(model: FusedKronos, past: Past, n: int, config: SampleConfig, draws: Draws, step: int) -> Tokens:
+def sample_next(
+    model: FusedKronos, past: DecodeState, n: int, config: SampleConfig, draws: Sampler, step: int
+) -> Tokens:
     """Sample the next bar of every path of N windows, with the draws of step `step`: (N, S) tokens."""
     s1_logits = model.s1_logits(past.hidden)
-    s1 = draws.pick(probabilities(_by_window(s1_logits, n), config), step, half=0)
+    s1 = draws.sample(probabilities(_by_window(s1_logits, n), config), step, half=0)
     s2_logits = model.s2_logits(past.hidden, s1.view(len(past.hidden), -1), past.attend)
-    return Tokens(s1, draws.pick(probabilities(_by_window(s2_logits, n), config), step, half=1))
+    return Tokens(s1, draws.sample(probabilities(_by_window(s2_logits, n), config), step, half=1))
 
 
-def extend(model: FusedKronos, past: Past, tokens: Tokens, stamps: Tensor, step: int | Tensor) -> Past:
-    """Take one more bar of every sample: (N, S) tokens, (N, 5) stamps; `step` as `Cursor.move` takes it."""
-    past.cursor.move(step)
+def append_bar(
+    model: FusedKronos, past: DecodeState, tokens: Tokens, stamps: Tensor, step: int | Tensor
+) -> DecodeState:
+    """Take one more bar of every sample: (N, S) tokens, (N, 5) stamps; `step` as `Cursor.advance` takes it."""
+    past.cursor.advance(step)
     stamps = stamps[:, None].expand(-1, tokens.s1.shape[1], -1)
-    turns = model.turns(past.cursor.lengths[:, None] + step)  # (N, 1): each sample sits where its window ends
-    hidden = model.hidden(tokens, stamps, turns, [cache.extend for cache in past.trunk])
+    rope_rotations = model.rope_rotations(
+        past.cursor.lengths[:, None] + step
+    )  # (N, 1): each sample sits where its window ends
+    hidden = model.hidden(tokens, stamps, rope_rotations, [cache.extend for cache in past.trunk])
     past.dependency.append(*model.cross_keys_values(hidden))
     return past._replace(hidden=hidden, attend=past.dependency.read)
 
 
-def last_bar(hidden: Tensor, prompt: Prompt) -> Tensor:
+def last_hidden(hidden: Tensor, prompt: Prompt) -> Tensor:
     """(N, L, d) -> (N, 1, d) of each row's last bar."""
     rows = torch.arange(len(hidden), device=hidden.device)
     return hidden[rows, prompt.lengths - 1][:, None]
 
 
-def cursor_of(prompt: Prompt, steps: int) -> Cursor:
+def make_cursor(prompt: Prompt, steps: int) -> Cursor:
     """A cursor over these windows, for suffixes of `steps` bars."""
     return Cursor(prompt.lengths, prompt.tokens.s1.shape[1], prompt.even, steps)
 

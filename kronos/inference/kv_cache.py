@@ -33,14 +33,14 @@ class Cursor:
         self.all_slots = torch.arange(steps, device=lengths.device)
         self.prefix: Tensor | None = None
         if not even:
-            self.hide(torch.zeros_like(lengths))
+            self.mask_oldest(torch.zeros_like(lengths))
 
-    def hide(self, oldest: Tensor) -> None:
+    def mask_oldest(self, oldest: Tensor) -> None:
         """Hide the first (N,) positions of each row; none where it is negative."""
         seen = (self.positions >= oldest[:, None]) & (self.positions < self.lengths[:, None])
         self.prefix = torch.where(seen, 0.0, -torch.inf).float()[:, None]
 
-    def move(self, first: int | Tensor, count: int = 1) -> None:
+    def advance(self, first: int | Tensor, count: int = 1) -> None:
         """Stand at `count` bars from slot `first` on, or at the one bar whose slot is in a (1,) int64 tensor.
 
         The tensor's value stays on the device: the host can then ask for a step without knowing which it is.

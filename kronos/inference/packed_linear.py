@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Product:
+class PackedLinear:
     """x W' + b for one W, x of float32; products in `dtype`, everything around them in float32.
 
     On a CPU with oneDNN the weights are laid out in its blocks beforehand, which saves a tenth of a large
@@ -72,14 +72,40 @@ def can_pack(weight: Tensor) -> bool:
 
 
 # Each at most a third above the last, with the usual numbers of paths among them; speed is flat beyond the largest.
-SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 30, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512)
-_AS_THEY_ARE = frozenset((0, *SIZES))
+TILE_SIZES = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    8,
+    10,
+    12,
+    16,
+    20,
+    24,
+    30,
+    40,
+    50,
+    64,
+    80,
+    100,
+    128,
+    160,
+    200,
+    256,
+    320,
+    400,
+    512,
+)
+_AS_THEY_ARE = frozenset((0, *TILE_SIZES))
 
 RowWise = Callable[..., Tensor]
 
 
 def tiled(function: RowWise) -> RowWise:
-    """`function`, called with row counts in `SIZES` only.
+    """`function`, called with row counts in `TILE_SIZES` only.
 
     Args:
         function: of tensors (M, ...) each -> (M, ...); row i depends on row i of the inputs alone.
@@ -108,9 +134,9 @@ def tiled(function: RowWise) -> RowWise:
 
 def _parts(rows: int) -> Iterator[tuple[slice, int]]:
     """Where each tile lies, and its size once padded; only the last is smaller than the largest."""
-    for start in range(0, rows, SIZES[-1]):
-        stop = min(start + SIZES[-1], rows)
-        yield slice(start, stop), SIZES[bisect_left(SIZES, stop - start)]
+    for start in range(0, rows, TILE_SIZES[-1]):
+        stop = min(start + TILE_SIZES[-1], rows)
+        yield slice(start, stop), TILE_SIZES[bisect_left(TILE_SIZES, stop - start)]
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:

@@ -16,18 +16,18 @@ from torch import Tensor
 
 from kronos.bars import CLOSE, FEATURES
 from kronos.config import DEPENDENCY_HEADS, ModelConfig, SampleConfig, TokenizerConfig
-from kronos.inference.cuda_graph import Replay, StepRecorder
-from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
-from kronos.inference.generate import Decoded, Prompt, Window, decode, generate, read_last
+from kronos.inference.cuda_graph import CudaGraphCache, StepRecorder
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
+from kronos.inference.generate import ContextOverflow, Decoded, Prompt, decode, generate, read_last_hidden
 from kronos.model import Kronos
-from kronos.sampling import Draws, SharedDraws, price_order
+from kronos.sampling import Sampler, SobolSampler, token_price_order
 from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.windows import Rule, Scale, Windows
 
 FLOAT = 4  # bytes
 
 
-def chunks(lengths: np.ndarray, bytes_of: Callable[[int], int], budget: int) -> list[np.ndarray]:
+def split_chunks(lengths: np.ndarray, bytes_of: Callable[[int], int], budget: int) -> list[np.ndarray]:
     """Split N windows into chunks of rows, in order of length, so that little of a chunk is padding.
 
     Args:
@@ -54,11 +54,11 @@ class WindowBytes:
         samples: int,
         horizon: int,
         max_context: int,
-        window: str,
+        context_overflow: str,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.samples, self.horizon, self.max_context = samples, horizon, max_context
-        self.rereads = window == "exact"
+        self.rereads = context_overflow == "recompute"
 
     def __call__(self, length: int) -> int:
         """For a lookback of `length` bars."""
@@ -108,7 +108,7 @@ class Pipeline:
     Args:
         model, tokenizer: on `device`.
         device: of all that is computed here.
-        max_context, clip, window: see `KronosPredictor`.
+        max_context, clip, context_overflow: see `KronosPredictor`.
         form: of the networks; compiled ones also replay whole chunks (see `replay`), others replay single steps
             on CUDA (see `steps`).
     """
@@ -120,39 +120,44 @@ class Pipeline:
         device: torch.device,
         max_context: int,
         clip: float,
-        window: Window,
-        form: Form,
+        context_overflow: ContextOverflow,
+        form: ExecutionConfig,
     ) -> None:
         self.model, self.tokenizer = FusedKronos(model, form), FusedTokenizer(tokenizer, form)
-        self.device, self.max_context, self.clip, self.window = device, max_context, clip, window
+        self.device, self.max_context, self.clip, self.context_overflow = (
+            device,
+            max_context,
+            clip,
+            context_overflow,
+        )
         self._plain_tokenizer = tokenizer
-        self.replay = Replay(device) if form.compiled else None
+        self.replay = CudaGraphCache(device) if form.compiled else None
         self.recorder = StepRecorder(device) if device.type == "cuda" and not form.compiled else None
 
     @cached_property
     def order(self) -> Tokens:
         """Of the ids in a CDF; upstream's draws never ask for it."""
-        return price_order(self._plain_tokenizer)
+        return token_price_order(self._plain_tokenizer)
 
     @torch.inference_mode()
-    def shared(self, windows: Windows, sampling: SampleConfig, uniforms: Tensor) -> SampledPaths:
+    def sample_shared(self, windows: Windows, sampling: SampleConfig, uniforms: Tensor) -> SampledPaths:
         """Paths drawn by (N, S, H, 2) uniforms."""
         even, order, scale = _even(windows), self.order, windows.scale()
 
         def run(bars: Tensor, lengths: Tensor, stamps: Tensor, future: Tensor, uniforms: Tensor) -> Tensor:
             prompt = Prompt(self.tokenizer.encode(bars), lengths, stamps, future, even)
-            return _joined(self._continue(prompt, sampling, SharedDraws(uniforms, order), None))
+            return _joined(self._continue(prompt, sampling, SobolSampler(uniforms, order), None))
 
         inputs = (*self._inputs(windows, scale), uniforms.to(self.device))
         bars = run(*inputs) if self.replay is None else self.replay(run, (sampling, even), *inputs)
         return _sampled(scale.invert(bars.cpu().numpy()), sampling.samples)
 
     @torch.inference_mode()
-    def drawn(
+    def sample_with(
         self,
         windows: Windows,
         sampling: SampleConfig,
-        draws: Draws,
+        draws: Sampler,
         on_step: Callable[[], None] | None = None,
         rule: Rule = "unit_free",
     ) -> SampledPaths:
@@ -171,12 +176,12 @@ class Pipeline:
             torch.from_numpy(array).to(self.device) for array in (normalised, windows.lengths, windows.stamps)
         )
         prompt = Prompt(self.tokenizer.encode(bars), lengths, stamps, stamps[:, :0], _even(windows))
-        return read_last(self.model, prompt, self.max_context).float().cpu().numpy()
+        return read_last_hidden(self.model, prompt, self.max_context).float().cpu().numpy()
 
     def _continue(
-        self, prompt: Prompt, sampling: SampleConfig, draws: Draws, on_step: Callable[[], None] | None
+        self, prompt: Prompt, sampling: SampleConfig, draws: Sampler, on_step: Callable[[], None] | None
     ) -> Decoded:
-        options = self.max_context, self.window, on_step, self.recorder
+        options = self.max_context, self.context_overflow, on_step, self.recorder
         tokens = generate(self.model, prompt, sampling, draws, *options)
         return decode(self.tokenizer, prompt, tokens, self.max_context)
 

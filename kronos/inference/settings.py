@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kronos.config import SampleConfig, as_choice, as_integer, as_number
 from kronos.forecast import Anchor
 from kronos.inference.fused import Precision
-from kronos.inference.generate import Window
+from kronos.inference.generate import ContextOverflow
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import MIN_BARS
@@ -60,7 +60,7 @@ def default_budget(device: torch.device) -> int:
 
 
 @contextmanager
-def plain_torch() -> Iterator[None]:
+def default_torch_state() -> Iterator[None]:
     """A context, and a decorator, in which autocast, default type and default device are as torch sets them first.
 
     Types and devices are chosen by the engine; the caller's would mix with them.
@@ -81,7 +81,7 @@ def plain_torch() -> Iterator[None]:
 _Network = TypeVar("_Network", Kronos, KronosTokenizer)
 
 
-def computable(network: _Network, device: torch.device) -> _Network:
+def as_float32(network: _Network, device: torch.device) -> _Network:
     """The network with float32 weights on a device: itself, or a copy where it has others or lies elsewhere.
 
     Its owner may train it in another type or on another device meanwhile, so that it is left as it is.
@@ -92,7 +92,7 @@ def computable(network: _Network, device: torch.device) -> _Network:
     return copy.deepcopy(network).float().to(device)
 
 
-def on_cpu(network: _Network) -> _Network:
+def as_cpu(network: _Network) -> _Network:
     """The network itself where it lies on the CPU, else a copy there."""
     if all(weight.device.type == "cpu" for weight in network.parameters()):
         return network
@@ -100,8 +100,8 @@ def on_cpu(network: _Network) -> _Network:
 
 
 @torch.no_grad()
-@plain_torch()
-def fingerprint(*networks: Kronos | KronosTokenizer) -> list[Any]:
+@default_torch_state()
+def weights_signature(*networks: Kronos | KronosTokenizer) -> list[Any]:
     """What changes when a weight does, whether torch counts the change or not; quick, for every forecast.
 
     Raises:
@@ -132,11 +132,11 @@ class WeightsDigest:
     def __init__(self, *networks: Kronos | KronosTokenizer) -> None:
         self._digest = _sha256(*networks)
         # The last comparison and its outcome: while nothing changes, the weights are not read again.
-        self._compared = fingerprint(*networks), True
+        self._compared = weights_signature(*networks), True
 
     def matches(self, *networks: Kronos | KronosTokenizer) -> bool:
         """Whether these hold the same."""
-        now = fingerprint(*networks)
+        now = weights_signature(*networks)
         if now != self._compared[0]:
             self._compared = now, _sha256(*networks) == self._digest
         return self._compared[1]
@@ -230,7 +230,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "device": find_device,
     "max_context": _max_context,
     "clip": _clip,
-    "window": partial(as_choice, "window", choices=get_args(Window)),
+    "context_overflow": partial(as_choice, "context_overflow", choices=get_args(ContextOverflow)),
     "precision": partial(as_choice, "precision", choices=get_args(Precision)),
     "anchor": partial(as_choice, "anchor", choices=get_args(Anchor)),
     "compile": _compile,

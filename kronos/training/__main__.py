@@ -16,7 +16,7 @@ from kronos.training.config import AUTO, STAGES, Source, Stage, TrainingConfig, 
 from kronos.utils import MissingExtra
 
 if TYPE_CHECKING:
-    from kronos.training.run_directory import Progress
+    from kronos.training.run_directory import TrainerState
 
 app = App(
     name="python -m kronos.training",
@@ -85,25 +85,27 @@ def evaluate(
     from kronos.checkpoint import resolve_tokenizer
     from kronos.model import Kronos
     from kronos.tokenizer import KronosTokenizer
-    from kronos.training.bar_array import BarTape
+    from kronos.training.bar_array import MappedBars
     from kronos.training.dataset import TrainingWindows
-    from kronos.training.evaluation import held_out
+    from kronos.training.evaluation import evaluate_held_out
 
     for name, date in {"train_until": train_until, "since": since, "until": until}.items():
         parse_date(name, date)
     spans = (None, train_until), (since, until)
     sets = []
     for paths, (first, last) in zip((train, data), spans, strict=True):
-        tapes = tuple(BarTape.open(Source(path, frequency=frequency), lookback + horizon) for path in paths)
-        starts = tuple(tape.starts(lookback + horizon, first, last) for tape in tapes)
+        mapped_bars = tuple(
+            MappedBars.open(Source(path, frequency=frequency), lookback + horizon) for path in paths
+        )
+        starts = tuple(mapped.window_starts(lookback + horizon, first, last) for mapped in mapped_bars)
         if not sum(map(len, starts)):
             raise ValueError(
                 f"{[str(p) for p in paths]} hold no window that ends in {first or 'the past'} to {last}."
             )
-        sets.append(TrainingWindows(tapes, starts, lookback, horizon))
+        sets.append(TrainingWindows(mapped_bars, starts, lookback, horizon))
     model = Kronos.from_pretrained(checkpoint)
     tokenizer = KronosTokenizer.from_pretrained(resolve_tokenizer(checkpoint))
-    result = held_out(model, tokenizer, training=sets[0], held=sets[1])
+    result = evaluate_held_out(model, tokenizer, training=sets[0], held_out=sets[1])
     print(json.dumps(asdict(result), indent=1))  # noqa: T201 (a command's result)
 
 
@@ -148,7 +150,7 @@ def _run(stage: Stage, settings: TrainingConfig) -> None:
     logging.getLogger(__name__).info("%s: %s; in %s", stage, progress.outcome(), settings.output / "best")
 
 
-def _load() -> Callable[[Stage, TrainingConfig], Progress]:
+def _load() -> Callable[[Stage, TrainingConfig], TrainerState]:
     """`run_stage`; imported late, because --help answers without torch and accelerate.
 
     Raises:

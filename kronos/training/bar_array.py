@@ -1,6 +1,6 @@
 """The clean bars of a source as one flat array on disk, made once and mapped into memory.
 
-Training touches the pages that its windows lie on, so that millions of bars need little memory. A tape lies in the
+Training touches the pages that its windows lie on, so that millions of bars need little memory. A mapped lies in the
 user's cache under a name made of the source's settings and its files' sizes and times of change.
 """
 
@@ -25,25 +25,25 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from kronos.bars import CLOSE, FEATURES, STAMPS, stamps
 from kronos.calendar import common_frequency, typical_step
 from kronos.training.config import AUTO, Source
-from kronos.training.model_card import SEVERAL, Ledger, no_stretch
+from kronos.training.model_card import SEVERAL, DatasetInfo, no_clean_segment
 from kronos.training.sources import (
     MAX_PAUSE,
     RULES,
     CleaningReport,
+    InstrumentBars,
     Reader,
-    Series,
     clean_segments,
     nearest_rule,
     open_reader,
 )
 
-TAPE_VERSION = 4  # raise it whenever the same files would give another tape
+CACHE_VERSION = 4  # raise it whenever the same files would give another mapped
 _TELLING = 1000  # bars of a series that tell its frequency
 _TYPES = {"values": "<f4", "stamps": "i1", "dates": "<i8"}  # of the arrays on disk
 
 
 @dataclass(frozen=True)
-class BarTape:
+class MappedBars:
     """Cleaned segments end to end.
 
     Attributes:
@@ -51,7 +51,7 @@ class BarTape:
         stamps: (M, 5) int8 calendar fields.
         dates: (M,) datetime64[ns] of each bar.
         bounds: (segments + 1,) first row of each segment, then M.
-        ledger: what it holds, and where from.
+        info: what it holds, and where from.
         folder: where it lies; None: in memory only.
     """
 
@@ -59,30 +59,30 @@ class BarTape:
     stamps: np.ndarray
     dates: np.ndarray
     bounds: np.ndarray
-    ledger: Ledger
+    info: DatasetInfo
     folder: Path | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., BarTape], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., MappedBars], tuple[Any, ...]]:
         """A process that loads windows maps the same files, where a copy would hold every bar."""
         if self.folder is not None and isinstance(self.values, np.memmap):
-            return BarTape._map, (self.folder, self.ledger.name)
-        return BarTape, tuple(getattr(self, field.name) for field in fields(self))
+            return MappedBars._map, (self.folder, self.info.name)
+        return MappedBars, tuple(getattr(self, field.name) for field in fields(self))
 
     @classmethod
-    def open(cls, source: Source | None, min_bars: int) -> BarTape:
-        """The tape of a source, made now if it is not in the cache; None stands for the simulated market.
+    def open(cls, source: Source | None, min_bars: int) -> MappedBars:
+        """The mapped of a source, made now if it is not in the cache; None stands for the simulated market.
 
-        Several processes may open one tape at once: one makes it, the others wait.
+        Several processes may open one mapped at once: one makes it, the others wait.
 
         Raises:
             FileNotFoundError: there is no such source.
             ValueError: it holds no stretch of `min_bars` clean bars, or bars that cannot be read.
         """
         reader = open_reader(source)
-        folder = tape_cache() / _key(source, reader, min_bars)
+        folder = cache_folder() / _key(source, reader, min_bars)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not (folder / "tape.json").is_file():
+            if not (folder / "info.json").is_file():
                 aside = folder.with_suffix(f".{os.getpid()}")
                 try:
                     _write(aside, source, reader, min_bars)
@@ -92,32 +92,32 @@ class BarTape:
                     shutil.rmtree(aside, ignore_errors=True)
         return cls._map(folder, _label(source))
 
-    def starts(
-        self, length: int, since: str | None, until: str | None, held: int | None = None
+    def window_starts(
+        self, length: int, since: str | None, until: str | None, held_out: int | None = None
     ) -> np.ndarray:
         """First rows of all windows of `length` bars within one segment that end in [since, until].
 
-        With `held`, the last `held` bars of a window must all lie on `since` or later, not only its end.
+        With `held_out`, the last `held_out` bars of a window must all lie on `since` or later, not only its end.
         """
         first = [np.arange(a, b - length + 1) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
         starts = np.concatenate(first)
         keep = np.ones(len(starts), bool)
         if since is not None:
-            keep &= self.dates[starts + length - (1 if held is None else held)] >= midnight(since)
+            keep &= self.dates[starts + length - (1 if held_out is None else held_out)] >= midnight(since)
         if until is not None:
             keep &= self.dates[starts + length - 1] < midnight(until) + np.timedelta64(1, "D")
         return starts[keep]
 
     def date_at(self, share: float) -> str:
-        """The day before which a share of the tape's span lies, ISO; never the last one of several."""
+        """The day before which a share of the mapped's span lies, ISO; never the last one of several."""
         first, last = self.dates.min(), self.dates.max()
         day = (first + (last - first) * share).astype("datetime64[D]")
         earlier = last.astype("datetime64[D]") - 1
         return str(max(min(day, earlier), first.astype("datetime64[D]")))
 
     @classmethod
-    def _map(cls, folder: Path, name: str) -> BarTape:
-        held = json.loads((folder / "tape.json").read_text())
+    def _map(cls, folder: Path, name: str) -> MappedBars:
+        held = json.loads((folder / "info.json").read_text())
         held["cleaning"] = CleaningReport(**held["cleaning"])
         held["notes"] = tuple(held["notes"])
         arrays = {name: np.memmap(folder / name, kind, "r") for name, kind in _TYPES.items()}
@@ -126,23 +126,23 @@ class BarTape:
             stamps=arrays["stamps"].reshape(-1, len(STAMPS)),
             dates=arrays["dates"].view("datetime64[ns]"),
             bounds=np.load(folder / "bounds.npy"),
-            ledger=replace(Ledger(**held), name=name),  # the same bars may go by several names
+            info=replace(DatasetInfo(**held), name=name),  # the same bars may go by several names
             folder=folder,
         )
 
 
-def tape_cache() -> Path:
-    """Where tapes lie: in $XDG_CACHE_HOME or ~/.cache. They can be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kronos" / "tapes"
+def cache_folder() -> Path:
+    """Where mapped_bars lie: in $XDG_CACHE_HOME or ~/.cache. They can be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kronos" / "mapped_bars"
 
 
 def _key(source: Source | None, reader: Reader, min_bars: int) -> str:
-    """Name of a tape: equal names mean equal settings over the same files."""
+    """Name of a mapped: equal names mean equal settings over the same files."""
     used = asdict(source) if source else {}
     for name in ("name", "weight", "train_until", "validate_until", "head"):  # these change no bar
         used.pop(name, None)
     found = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in reader.files()]
-    text = json.dumps([TAPE_VERSION, min_bars, used, found], default=str, sort_keys=True)
+    text = json.dumps([CACHE_VERSION, min_bars, used, found], default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -181,9 +181,9 @@ def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -
     for file in files.values():
         file.close()
     if not names:
-        raise ValueError(no_stretch(name, read, min_bars, report, found.used, found.inferred))
+        raise ValueError(no_clean_segment(name, read, min_bars, report, found.used, found.inferred))
     np.save(folder / "bounds.npy", np.array(bounds))
-    ledger = Ledger(
+    info = DatasetInfo(
         name,
         len(names),
         len(bounds) - 1,
@@ -197,10 +197,10 @@ def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -
         report,
         tuple(reader.notes()),
     )
-    (folder / "tape.json").write_text(json.dumps(asdict(ledger), indent=1))
+    (folder / "info.json").write_text(json.dumps(asdict(info), indent=1))
 
 
-def _series(source: Source | None, reader: Reader) -> Iterator[Series]:
+def _series(source: Source | None, reader: Reader) -> Iterator[InstrumentBars]:
     """The bars of each instrument within the source's span; those without any are left out."""
     span = slice(source.start if source else None, source.end if source else None)
     for instrument, bars in reader.series():
@@ -208,7 +208,7 @@ def _series(source: Source | None, reader: Reader) -> Iterator[Series]:
         if source and source.derive_amount:
             bars = bars.drop(columns="amount", errors="ignore")
         if len(bars):
-            yield Series(instrument, bars)
+            yield InstrumentBars(instrument, bars)
 
 
 class _Frequency(NamedTuple):
@@ -253,7 +253,7 @@ def _step_text(step: pd.Timedelta) -> str:
     return f"{step.total_seconds():g}s"
 
 
-def _shown(series: Iterator[Series], what: str) -> Iterator[Series]:
+def _shown(series: Iterator[InstrumentBars], what: str) -> Iterator[InstrumentBars]:
     """The series, under a line on a terminal that counts them: how many there are is not known before."""
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
@@ -266,57 +266,57 @@ def _shown(series: Iterator[Series], what: str) -> Iterator[Series]:
 
 
 HORIZONS = (1, 5, 10)  # bars from close(t + 1)
-MIN_NAMES = 20  # of a date; one with fewer has no label
+MIN_INSTRUMENTS = 20  # of a date; one with fewer has no label
 VOLATILITY_BARS = 20
 LABEL = (
     "rank of close(t+1) to close(t+1+h) among the names of a market and date, in [-0.5, 0.5] x sqrt(12), less its "
     f"least-squares regression on the equally scaled rank of the {VOLATILITY_BARS}-bar volatility; dates with "
-    f"{MIN_NAMES} names or more"
+    f"{MIN_INSTRUMENTS} names or more"
 )
 
 
-def return_labels(tape: BarTape, until: str | None) -> np.ndarray:
-    """(M, len(HORIZONS)) float32 label of each bar of a tape.
+def return_labels(mapped: MappedBars, until: str | None) -> np.ndarray:
+    """(M, len(HORIZONS)) float32 label of each bar of a mapped.
 
     A label of date t uses closes up to bar t + 1 + h, and none after `until`: where a name's return would reach
     further, the name has no part in that date's ranks.
 
     Args:
-        tape: of one market.
+        mapped: of one market.
         until: last date that any label may use.
 
     Returns:
-        NaN without a label: closes or volatility missing, after `until`, or fewer than MIN_NAMES names.
+        NaN without a label: closes or volatility missing, after `until`, or fewer than MIN_INSTRUMENTS names.
     """
-    volatility = trailing_volatility(tape)
-    labels = np.full((len(tape.values), len(HORIZONS)), np.nan, np.float32)
-    for column, returns in enumerate(forward_returns(tape, until).T):
+    volatility = trailing_volatility(mapped)
+    labels = np.full((len(mapped.values), len(HORIZONS)), np.nan, np.float32)
+    for column, returns in enumerate(forward_returns(mapped, until).T):
         rows = np.flatnonzero(np.isfinite(returns) & np.isfinite(volatility))
         if len(rows):
-            groups = np.unique(tape.dates[rows], return_inverse=True)[1]
+            groups = np.unique(mapped.dates[rows], return_inverse=True)[1]
             labels[rows, column] = _residual_ranks(returns[rows], volatility[rows], groups)
     return labels
 
 
-def forward_returns(tape: BarTape, until: str | None) -> np.ndarray:
+def forward_returns(mapped: MappedBars, until: str | None) -> np.ndarray:
     """(M, len(HORIZONS)) returns of close(t + 1) to close(t + 1 + h); NaN past the stretch's end or `until`."""
-    close = tape.values[:, CLOSE].astype(float)
+    close = mapped.values[:, CLOSE].astype(float)
     rows = np.arange(len(close))
-    ends = np.repeat(tape.bounds[1:], np.diff(tape.bounds))
+    ends = np.repeat(mapped.bounds[1:], np.diff(mapped.bounds))
     returns = np.full((len(close), len(HORIZONS)), np.nan)
     for column, horizon in enumerate(HORIZONS):
         inside = rows[rows + 1 + horizon < ends]
         if until is not None:
-            inside = inside[tape.dates[inside + 1 + horizon] < midnight(until) + np.timedelta64(1, "D")]
+            inside = inside[mapped.dates[inside + 1 + horizon] < midnight(until) + np.timedelta64(1, "D")]
         returns[inside, column] = close[inside + 1 + horizon] / close[inside + 1] - 1
     return returns
 
 
-def trailing_volatility(tape: BarTape) -> np.ndarray:
+def trailing_volatility(mapped: MappedBars) -> np.ndarray:
     """(M,) deviation of the last VOLATILITY_BARS log returns, bar t included; NaN where a stretch has fewer."""
-    close = np.log(tape.values[:, CLOSE].astype(float))
+    close = np.log(mapped.values[:, CLOSE].astype(float))
     volatility = np.full(len(close), np.nan)
-    for first, end in zip(tape.bounds[:-1], tape.bounds[1:], strict=True):
+    for first, end in zip(mapped.bounds[:-1], mapped.bounds[1:], strict=True):
         if end - first > VOLATILITY_BARS:
             steps = np.lib.stride_tricks.sliding_window_view(np.diff(close[first:end]), VOLATILITY_BARS)
             volatility[first + VOLATILITY_BARS : end] = steps.std(axis=1)
@@ -339,4 +339,4 @@ def residual(values: np.ndarray, exposure: np.ndarray, groups: np.ndarray) -> np
 
 def _residual_ranks(returns: np.ndarray, volatility: np.ndarray, groups: np.ndarray) -> np.ndarray:
     left = residual(centered_ranks(returns, groups), centered_ranks(volatility, groups), groups)
-    return np.where(np.bincount(groups)[groups] >= MIN_NAMES, np.sqrt(12) * left, np.nan)
+    return np.where(np.bincount(groups)[groups] >= MIN_INSTRUMENTS, np.sqrt(12) * left, np.nan)

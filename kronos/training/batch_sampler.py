@@ -12,21 +12,21 @@ from torch.utils.data import Dataset
 
 from kronos.training.bar_array import HORIZONS
 from kronos.training.config import TrainingConfig
-from kronos.training.dataset import TrainingWindows, shares
+from kronos.training.dataset import TrainingWindows, mixture_weights
 from kronos.windows import RELATIVE_FLOOR, UPSTREAM_FLOOR
 
 
-class Draw(NamedTuple):
-    """The windows of one step: (B,) indices, and (B,) whether volume and amount are hidden."""
+class BatchIndices(NamedTuple):
+    """The windows of one step: (B,) indices, and (B,) whether volume and amount are drop_volume."""
 
     indices: np.ndarray
-    hidden: np.ndarray
+    drop_volume: np.ndarray
 
 
 SHARE = 0.5  # of the free memory that the bars may take
 
 
-class Order:
+class BatchSampler:
     """Shuffled epochs over windows of one or several sources.
 
     An epoch holds no window twice. Without weights it holds every window once. With weights its sources are mixed
@@ -37,7 +37,7 @@ class Order:
         sizes: windows of each source; their indices count through all sources.
         weights: of the sources; None: in proportion to their sizes.
         batch: windows of a step. What remains of an epoch behind its last whole batch is left out.
-        hide: share of windows whose volume and amount are hidden.
+        volume_dropout: share of windows whose volume and amount are drop_volume.
         seed: of all draws.
 
     Raises:
@@ -45,36 +45,42 @@ class Order:
     """
 
     def __init__(
-        self, sizes: Sequence[int], weights: Sequence[float] | None, batch: int, hide: float, seed: int
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float] | None,
+        batch: int,
+        volume_dropout: float,
+        seed: int,
     ) -> None:
-        self.sizes, self.batch, self.hide, self.seed = tuple(sizes), batch, hide, seed
-        self.shares = shares(sizes, weights)
-        total = min(size / share for size, share in zip(sizes, self.shares, strict=True))
+        self.sizes, self.batch, self.volume_dropout, self.seed = tuple(sizes), batch, volume_dropout, seed
+        self.mixture_weights = mixture_weights(sizes, weights)
+        total = min(size / share for size, share in zip(sizes, self.mixture_weights, strict=True))
         # Rounding must not ask a source for more than it has, nor for nothing.
-        self.quotas = [
-            max(1, min(size, round(total * share))) for size, share in zip(sizes, self.shares, strict=True)
+        self.epoch_sizes = [
+            max(1, min(size, round(total * share)))
+            for size, share in zip(sizes, self.mixture_weights, strict=True)
         ]
-        self.epoch_steps = sum(self.quotas) // batch
+        self.epoch_steps = sum(self.epoch_sizes) // batch
         if self.epoch_steps == 0:
             raise ValueError(
-                f"{sum(self.quotas)} training windows do not fill one batch of {batch}. Give more bars or a "
+                f"{sum(self.epoch_sizes)} training windows do not fill one batch of {batch}. Give more bars or a "
                 "smaller batch."
             )
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def draw(self, step: int) -> Draw:
+    def batch_indices(self, step: int) -> BatchIndices:
         """The windows of a step, which count from 0."""
         epoch, i = divmod(step, self.epoch_steps)
         if self._cached[0] != epoch:
             self._cached = epoch, self._epoch(epoch)
         indices = self._cached[1][i * self.batch : (i + 1) * self.batch]
-        hidden = np.random.default_rng([self.seed, epoch, i]).random(self.batch) < self.hide
-        return Draw(indices, hidden)
+        drop_volume = np.random.default_rng([self.seed, epoch, i]).random(self.batch) < self.volume_dropout
+        return BatchIndices(indices, drop_volume)
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """Indices of an epoch's windows, in their order."""
         parts, offset = [], 0
-        for source, (size, quota) in enumerate(zip(self.sizes, self.quotas, strict=True)):
+        for source, (size, quota) in enumerate(zip(self.sizes, self.epoch_sizes, strict=True)):
             # A pass through the source takes several epochs if each takes a part of it only.
             # Its last part is filled up with windows of the first, so that none is left out.
             turn, part = divmod(epoch, -(-size // quota))
@@ -83,15 +89,15 @@ class Order:
             parts.append(offset + order[rows])
             offset += size
         whole = np.concatenate(parts)
-        # numpy fills short seeds up with zeros: without the 2 this would be the first step's stream of `hidden`.
+        # numpy fills short seeds up with zeros: without the 2 this would be the first step's stream of `drop_volume`.
         return whole[np.random.default_rng([self.seed, epoch, 0, 2]).permutation(len(whole))]
 
 
-class Picker(Protocol):
+class ItemSource(Protocol):
     """Makes what the host hands over for a part of a step."""
 
-    def pick(self, indices: np.ndarray, hidden: np.ndarray) -> tuple[Tensor, ...]:
-        """Windows by index; those `hidden` without volume and amount."""
+    def item(self, indices: np.ndarray, drop_volume: np.ndarray) -> tuple[Tensor, ...]:
+        """Windows by index; those `drop_volume` without volume and amount."""
         ...
 
 
@@ -104,29 +110,29 @@ class MicroBatches(Dataset[tuple[Tensor, ...]]):
         parts: of a step, over all processes.
         rank: of this process.
         processes: how many there are.
-        picker: makes an item's content of the drawn windows; the windows themselves when omitted.
+        item_source: makes an item's content of the drawn windows; the windows themselves when omitted.
     """
 
     def __init__(
         self,
         windows: TrainingWindows,
-        order: Order,
+        order: BatchSampler,
         parts: int,
         rank: int,
         processes: int,
-        picker: Picker | None = None,
+        item_source: ItemSource | None = None,
     ) -> None:
-        self.windows, self.picker, self.order = windows, picker or windows, order
+        self.windows, self.item_source, self.order = windows, item_source or windows, order
         self.parts, self.rank, self.processes = parts, rank, processes
-        self.own = parts // processes  # parts of a step that are this process's
+        self.per_process = parts // processes  # parts of a step that are this process's
         self.size = order.batch // parts
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        step, part = divmod(number, self.own)
+        step, part = divmod(number, self.per_process)
         first = (part * self.processes + self.rank) * self.size
-        draw = self.order.draw(step)
-        indices, hidden = (column[first : first + self.size] for column in draw)
-        item = self.picker.pick(indices, hidden)
+        draw = self.order.batch_indices(step)
+        indices, drop_volume = (column[first : first + self.size] for column in draw)
+        item = self.item_source.item(indices, drop_volume)
         if self.windows.labels is None:
             return item
         # The mean over all labels of the step, however they are spread over its parts.
@@ -135,11 +141,11 @@ class MicroBatches(Dataset[tuple[Tensor, ...]]):
 
     def numbers(self, steps: Sequence[int]) -> range:
         """Numbers of the items of consecutive steps."""
-        return range(steps[0] * self.own, (steps[-1] + 1) * self.own) if steps else range(0)
+        return range(steps[0] * self.per_process, (steps[-1] + 1) * self.per_process) if steps else range(0)
 
 
 class DeviceWindows:
-    """`TrainingWindows` whose tapes lie on a device: the host draws rows, the device cuts the windows.
+    """`TrainingWindows` whose mapped_bars lie on a device: the host draws rows, the device cuts the windows.
 
     Args:
         windows: to hold.
@@ -147,34 +153,34 @@ class DeviceWindows:
     """
 
     def __init__(self, windows: TrainingWindows, device: torch.device) -> None:
-        tapes = windows.tapes
+        mapped_bars = windows.mapped_bars
         self.windows = windows
-        self.values = _joined([tape.values for tape in tapes]).to(device)  # (M, 6) float32
-        self.stamps = _joined([tape.stamps for tape in tapes]).to(device)  # (M, 5) int8
+        self.values = _joined([mapped.values for mapped in mapped_bars]).to(device)  # (M, 6) float32
+        self.stamps = _joined([mapped.stamps for mapped in mapped_bars]).to(device)  # (M, 5) int8
         self.labels = _joined(windows.filled_labels()).to(device) if windows.labels else None
-        self.offsets = np.cumsum([0, *(len(tape.values) for tape in tapes)])
+        self.offsets = np.cumsum([0, *(len(mapped.values) for mapped in mapped_bars)])
         self.bars = torch.arange(windows.lookback + windows.horizon, device=device)
 
-    def pick(self, indices: np.ndarray, hidden: np.ndarray) -> tuple[Tensor, ...]:
-        """What the host hands over: the first row of each window and whether its volume is hidden."""
+    def item(self, indices: np.ndarray, drop_volume: np.ndarray) -> tuple[Tensor, ...]:
+        """What the host hands over: the first row of each window and whether its volume is drop_volume."""
         source, starts = self.windows.locate(indices)
-        return torch.from_numpy(self.offsets[source] + starts), torch.from_numpy(hidden)
+        return torch.from_numpy(self.offsets[source] + starts), torch.from_numpy(drop_volume)
 
-    def gather(self, rows: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
-        """(B,) rows and (B,) flags, on the device -> what `TrainingWindows.pick` gives, there."""
+    def gather(self, rows: Tensor, drop_volume: Tensor) -> tuple[Tensor, ...]:
+        """(B,) rows and (B,) flags, on the device -> what `TrainingWindows.item` gives, there."""
         w = self.windows
         at = rows[:, None] + self.bars
         values = self.values[at]
         mean, width = _scale(values[:, : w.lookback])
         bars = ((values - mean) / width).clamp(-w.clip, w.clip).float()
-        bars[:, :, 4:] = bars[:, :, 4:].masked_fill(hidden[:, None, None], 0.0)
+        bars[:, :, 4:] = bars[:, :, 4:].masked_fill(drop_volume[:, None, None], 0.0)
         stamps = self.stamps[at].long()
         if self.labels is None:
             return bars, stamps
-        return bars, stamps, self.labels[at[:, w.labelled]]
+        return bars, stamps, self.labels[at[:, w.labeled]]
 
 
-def fits(windows: TrainingWindows, device: torch.device, config: TrainingConfig) -> bool:
+def fits_on_device(windows: TrainingWindows, device: torch.device, config: TrainingConfig) -> bool:
     """Whether to hold the bars on the device."""
     if config.data_on_device != "auto":
         return config.data_on_device == "on"
@@ -182,7 +188,8 @@ def fits(windows: TrainingWindows, device: torch.device, config: TrainingConfig)
         return False
     labels = len(HORIZONS) * 4 if windows.labels else 0
     needed = sum(
-        tape.values.nbytes + tape.stamps.nbytes + len(tape.values) * labels for tape in windows.tapes
+        mapped.values.nbytes + mapped.stamps.nbytes + len(mapped.values) * labels
+        for mapped in windows.mapped_bars
     )
     return needed < SHARE * torch.cuda.mem_get_info(device)[0]
 

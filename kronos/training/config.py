@@ -20,7 +20,7 @@ from kronos.training.sources import AUTO, Source, check_frequency, parse_date
 
 Stage = Literal["tokenizer", "predictor"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
-SCRATCH = "none"  # as `pretrained`: start from random weights
+RANDOM_WEIGHTS = "none"  # as `pretrained`: start from random weights
 
 
 @Parameter(name="*")
@@ -31,16 +31,16 @@ class TrainingConfig:
     Attributes:
         output: folder of the result: best/ and last/ with the stage's weights, run/ with its losses and state.
         sources: what to learn from, each with the fields of `Source`; in YAML only.
-        store: one source instead: a Qlib store, a CSV or parquet file, or a folder of such. Without any source the
+        data: one source instead: a Qlib store, a CSV or parquet file, or a folder of such. Without any source the
             simulated market is used.
-        market: of a Qlib store given as `store`: whose members to learn from.
+        market: of a Qlib store given as `data`: whose members to learn from.
         frequency: of the bars, for the cleaning rules, where a source gives none itself: 1min, 5min, 15min, 30min,
             60min, 4h, 1day or 1week; auto infers it from the timestamps.
         train_until: last date of training windows; by default after 80 % of each source's span.
         validate_until: last date of validation windows, whose horizons start after `train_until`.
         lookback: bars that a window is scaled by.
         horizon: bars behind them.
-        hide_volume: share of training windows whose volume and amount are set to 0.
+        volume_dropout: share of training windows whose volume and amount are set to 0.
         pretrained: bundled name, folder or hub id whose weights to start from; `none` for random ones, of the sizes
             under tokenizer_size and predictor_size in YAML, else of those of kronos-nano.
         tokenizer: of the second stage: folder of a first stage, bundled name or hub id. Without one it is that in
@@ -86,14 +86,14 @@ class TrainingConfig:
 
     output: Path
     sources: Annotated[tuple[Source, ...], Parameter(show=False)] = ()
-    store: Path | None = None
+    data: Path | None = None
     market: str = "all"
     frequency: str = AUTO
     train_until: str | None = None
     validate_until: str | None = None
     lookback: int = 90
     horizon: int = 11
-    hide_volume: float = 0.05
+    volume_dropout: float = 0.05
     pretrained: str = "kronos-nano"
     tokenizer: str | None = None
     tokenizer_size: Annotated[TokenizerConfig | None, Parameter(show=False)] = None
@@ -140,16 +140,16 @@ class TrainingConfig:
         labels = [source.label for source in self.sources]
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"Two sources are called {twice[0]}. Give each a name of its own.")
-        if self.store is not None and self.sources:
-            raise ValueError("Both --store and sources: give one of them.")
+        if self.data is not None and self.sources:
+            raise ValueError("Both --data and sources: give one of them.")
         check_frequency(self.frequency)
-        if self.frequency != AUTO and self.store is None and not self.sources:
+        if self.frequency != AUTO and self.data is None and not self.sources:
             raise ValueError(
-                f"frequency={self.frequency} is given, but no bars. Give --store or sources, too."
+                f"frequency={self.frequency} is given, but no bars. Give --data or sources, too."
             )
-        if self.pretrained != SCRATCH and (self.tokenizer_size or self.predictor_size):
+        if self.pretrained != RANDOM_WEIGHTS and (self.tokenizer_size or self.predictor_size):
             raise ValueError(
-                f"Sizes are given, but those of pretrained={self.pretrained} are fixed. Set pretrained: {SCRATCH} "
+                f"Sizes are given, but those of pretrained={self.pretrained} are fixed. Set pretrained: {RANDOM_WEIGHTS} "
                 "to start from random weights."
             )
         if self.resume and self.overwrite:
@@ -172,13 +172,13 @@ class TrainingConfig:
         return min(self.stop_after or self.max_steps, self.max_steps)
 
     @property
-    def window(self) -> int:
+    def window_length(self) -> int:
         """Bars of a window."""
         return self.lookback + self.horizon
 
     def all_sources(self) -> tuple[Source, ...]:
         """What to learn from, each with its dates; nothing stands for the simulated market."""
-        sources = self.sources if self.store is None else (Source(self.store, market=self.market),)
+        sources = self.sources if self.data is None else (Source(self.data, market=self.market),)
         dates = map(self.until, sources)
         return tuple(
             replace(
@@ -241,7 +241,7 @@ def _check_counts(config: TrainingConfig) -> None:
     for name in ("learning_rate", "clip_norm"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name}={getattr(config, name)} is not positive. Give a positive one.")
-    for name in ("warmup", "hide_volume", "dropout", "token_dropout", "ema"):
+    for name in ("warmup", "volume_dropout", "dropout", "token_dropout", "ema"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{name}={value} is no share. Give one in [0, 1).")

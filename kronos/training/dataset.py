@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from kronos.bars import FEATURES, STAMPS
-from kronos.training.bar_array import HORIZONS, BarTape
+from kronos.training.bar_array import HORIZONS, MappedBars
 from kronos.training.config import Source, TrainingConfig
 from kronos.windows import Scale
 
 
-def shares(sizes: Sequence[int], weights: Sequence[float] | None) -> list[float]:
+def mixture_weights(sizes: Sequence[int], weights: Sequence[float] | None) -> list[float]:
     """What part of the drawn windows comes from each source; they sum to 1."""
     parts = np.asarray(sizes if weights is None else weights, float)
     return list(parts / parts.sum())
@@ -35,18 +35,18 @@ class TrainingWindows:
     """Windows of `lookback` + `horizon` bars, scaled by their lookback alone.
 
     Attributes:
-        tapes: one a source.
-        starts: first rows of the windows on each tape; indices count through all of them.
+        mapped_bars: one a source.
+        start_rows: first rows of the windows on each mapped; indices count through all of them.
         lookback: bars that set the scale.
         horizon: bars behind them.
         weights: of the sources, None: as their sizes.
-        labels: of the bars of each tape (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None for a source
+        labels: of the bars of each mapped (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None for a source
             without labels, or for all.
         clip: limit of normalised values.
     """
 
-    tapes: tuple[BarTape, ...]
-    starts: tuple[np.ndarray, ...]
+    mapped_bars: tuple[MappedBars, ...]
+    start_rows: tuple[np.ndarray, ...]
     lookback: int
     horizon: int
     weights: tuple[float, ...] | None = None
@@ -59,31 +59,31 @@ class TrainingWindows:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Windows of each source."""
-        return tuple(len(starts) for starts in self.starts)
+        return tuple(len(starts) for starts in self.start_rows)
 
-    def batch(self, indices: np.ndarray, hidden: np.ndarray | None = None) -> Batch:
-        """Windows by index; those `hidden` without volume and amount."""
+    def batch(self, indices: np.ndarray, drop_volume: np.ndarray | None = None) -> Batch:
+        """Windows by index; those `drop_volume` without volume and amount."""
         values, stamps = self._rows(np.asarray(indices))
         # Statistics of the lookback only: over the whole window they would tell the model its own future.
         bars = Scale.fit(values[:, : self.lookback]).apply(values, self.clip)
-        if hidden is not None:
-            bars[hidden, :, 4:] = 0.0
+        if drop_volume is not None:
+            bars[drop_volume, :, 4:] = 0.0
         return Batch(torch.from_numpy(bars), torch.from_numpy(stamps))
 
-    def pick(self, indices: np.ndarray, hidden: np.ndarray | None = None) -> tuple[Tensor, ...]:
+    def item(self, indices: np.ndarray, drop_volume: np.ndarray | None = None) -> tuple[Tensor, ...]:
         """What a stage learns from: bars and stamps, and the labels where there are any."""
-        batch = self.batch(indices, hidden)
+        batch = self.batch(indices, drop_volume)
         return batch if self.labels is None else (*batch, self.labels_of(indices))
 
     @property
-    def labelled(self) -> slice:
+    def labeled(self) -> slice:
         """The positions of a window that have labels: those whose target lies behind the lookback."""
         return slice(self.lookback - 1, self.lookback + self.horizon - 1)
 
     def labels_of(self, indices: np.ndarray) -> Tensor:
-        """(B, horizon, len(HORIZONS)) float32 labels at the positions `labelled`, NaN where there is none."""
+        """(B, horizon, len(HORIZONS)) float32 labels at the positions `labeled`, NaN where there is none."""
         source, starts = self.locate(indices)
-        rows = starts[:, None] + np.arange(self.labelled.start, self.labelled.stop)
+        rows = starts[:, None] + np.arange(self.labeled.start, self.labeled.stop)
         found = np.full((*rows.shape, len(HORIZONS)), np.nan, np.float32)
         for i, labels in enumerate(self.labels or ()):
             if labels is not None:
@@ -91,26 +91,28 @@ class TrainingWindows:
         return torch.from_numpy(found)
 
     def filled_labels(self) -> list[np.ndarray]:
-        """The labels of all tapes, those of a source without any as NaN."""
+        """The labels of all mapped_bars, those of a source without any as NaN."""
         return [
-            np.full((len(tape.values), len(HORIZONS)), np.nan, np.float32) if labels is None else labels
-            for tape, labels in zip(self.tapes, self.labels or [None] * len(self.tapes), strict=True)
+            np.full((len(mapped.values), len(HORIZONS)), np.nan, np.float32) if labels is None else labels
+            for mapped, labels in zip(
+                self.mapped_bars, self.labels or [None] * len(self.mapped_bars), strict=True
+            )
         ]
 
     def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) sources and (B,) first rows, on their tapes, of windows by index."""
+        """(B,) sources and (B,) first rows, on their mapped_bars, of windows by index."""
         offsets = np.cumsum((0, *self.sizes))
         source = np.searchsorted(offsets, indices, side="right") - 1
         starts = np.empty(len(indices), np.int64)
         for i in np.unique(source):
-            starts[source == i] = self.starts[i][indices[source == i] - offsets[i]]
+            starts[source == i] = self.start_rows[i][indices[source == i] - offsets[i]]
         return source, starts
 
     def sample(self, count: int) -> list[np.ndarray]:
         """Up to `count` indices in the sources' proportions, evenly spaced within each, source by source."""
         count = min(count, len(self))
         parts, offset = [], 0
-        for size, share in zip(self.sizes, shares(self.sizes, self.weights), strict=True):
+        for size, share in zip(self.sizes, mixture_weights(self.sizes, self.weights), strict=True):
             wanted = min(size, max(1, round(count * share))) if size else 0
             parts.append(offset + np.unique(np.linspace(0, size - 1, wanted).astype(int)))
             offset += size
@@ -120,8 +122,8 @@ class TrainingWindows:
         """The date of the last bar that any window of each source holds, ISO; None where a source has none."""
         length = self.lookback + self.horizon
         last = [
-            tape.dates[starts + length - 1].max() if len(starts) else None
-            for tape, starts in zip(self.tapes, self.starts, strict=True)
+            mapped.dates[starts + length - 1].max() if len(starts) else None
+            for mapped, starts in zip(self.mapped_bars, self.start_rows, strict=True)
         ]
         return [None if date is None else str(date.astype("datetime64[D]")) for date in last]
 
@@ -134,7 +136,7 @@ class TrainingWindows:
         for i in np.unique(source):
             own = source == i
             rows = starts[own, None] + np.arange(length)
-            values[own], stamps[own] = self.tapes[i].values[rows], self.tapes[i].stamps[rows]
+            values[own], stamps[own] = self.mapped_bars[i].values[rows], self.mapped_bars[i].stamps[rows]
         return values, stamps
 
 
@@ -145,10 +147,12 @@ class Split(NamedTuple):
     validation: TrainingWindows
 
 
-def span_of(source: Source | None, tape: BarTape, config: TrainingConfig) -> tuple[str, str, str | None]:
+def source_span(
+    source: Source | None, mapped: MappedBars, config: TrainingConfig
+) -> tuple[str, str, str | None]:
     """Last date of a source's training windows, and first and last date of its held-out bars."""
     until, end = config.until(source)
-    until = until or tape.date_at(0.8)
+    until = until or mapped.date_at(0.8)
     return until, f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}", end
 
 
@@ -161,21 +165,21 @@ def split_windows(config: TrainingConfig) -> Split:
         ValueError: a split leaves no training window of a source, or no validation window at all.
     """
     sources = config.all_sources() or (None,)
-    tapes = tuple(BarTape.open(source, config.window) for source in sources)
+    mapped_bars = tuple(MappedBars.open(source, config.window_length) for source in sources)
     training, validation, spans = [], [], []
-    for source, tape in zip(sources, tapes, strict=True):
-        until, after, end = span_of(source, tape, config)
-        learn = tape.starts(config.window, None, until)
-        span = f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}"
+    for source, mapped in zip(sources, mapped_bars, strict=True):
+        until, after, end = source_span(source, mapped, config)
+        learn = mapped.window_starts(config.window_length, None, until)
+        span = f"{mapped.info.name}, {mapped.info.start} to {mapped.info.end}"
         if not len(learn):
             given = config.until(source)[0]
             by = f"train_until={until}" if given else f"{until}, where the last fifth of its span begins"
             raise ValueError(
-                f"{span}, has no window of {config.window} bars that ends by {by}. Set a later train_until, lower "
+                f"{span}, has no window of {config.window_length} bars that ends by {by}. Set a later train_until, lower "
                 "--lookback or --horizon, or give longer series."
             )
         training.append(learn)
-        validation.append(tape.starts(config.window, after, end, held=config.horizon))
+        validation.append(mapped.window_starts(config.window_length, after, end, held_out=config.horizon))
         spans.append(f"{span}, trains until {until}" + (f" and validates until {end}" if end else ""))
     if not sum(map(len, validation)):
         raise ValueError(
@@ -185,7 +189,7 @@ def split_windows(config: TrainingConfig) -> Split:
         )
     weights = tuple(source.weight for source in config.sources if source.weight is not None) or None
     first, second = (
-        TrainingWindows(tapes, tuple(starts), config.lookback, config.horizon, weights)
+        TrainingWindows(mapped_bars, tuple(starts), config.lookback, config.horizon, weights)
         for starts in (training, validation)
     )
     return Split(first, second)

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from kronos.bars import CLOSE, FEATURES
 from kronos.config import SampleConfig
-from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
 from kronos.inference.generate import Prompt, decode, generate
 from kronos.model import Kronos
-from kronos.sampling import TorchDraws
+from kronos.sampling import TorchSampler
 from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.training.bar_array import (
     HORIZONS,
-    MIN_NAMES,
-    BarTape,
+    MIN_INSTRUMENTS,
+    MappedBars,
     centered_ranks,
     forward_returns,
     midnight,
@@ -33,12 +33,12 @@ from kronos.training.bar_array import (
     trailing_volatility,
 )
 from kronos.training.config import Source, TrainingConfig
-from kronos.training.dataset import Batch, Split, TrainingWindows, shares, span_of
-from kronos.training.objectives import PredictorStage
+from kronos.training.dataset import Batch, Split, TrainingWindows, mixture_weights, source_span
+from kronos.training.objectives import PredictorObjective
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutResult:
     """What a pair achieves on held-out windows.
 
     Attributes:
@@ -59,36 +59,36 @@ class HeldOut:
 
 
 @torch.no_grad()
-def held_out(
+def evaluate_held_out(
     model: Kronos,
     tokenizer: KronosTokenizer,
     training: TrainingWindows,
-    held: TrainingWindows,
+    held_out: TrainingWindows,
     count: int = 4096,
-) -> HeldOut:
+) -> HeldOutResult:
     """Score up to `count` evenly spaced windows of each set; the baselines learn from `training` alone."""
     model.eval()
     tokenizer.eval()
     past = [tokenizer.encode(bars) for bars, _ in _batches(training, count)]
     squares, nll, seen, total = torch.zeros(len(FEATURES)), {"s1": 0.0, "s2": 0.0}, [], 0
     errors = torch.zeros(2)
-    for bars, stamps in _batches(held, count):
+    for bars, stamps in _batches(held_out, count):
         tokens = tokenizer.encode(bars)
-        loss = model.loss(tokens, stamps, scored=held.horizon)
-        predicted = len(bars) * held.horizon  # training may have seen the lookback
-        squares += (tokenizer.decode(tokens) - bars)[:, -held.horizon :].square().mean(dim=1).sum(dim=0)
+        loss = model.loss(tokens, stamps, scored=held_out.horizon)
+        predicted = len(bars) * held_out.horizon  # training may have seen the lookback
+        squares += (tokenizer.decode(tokens) - bars)[:, -held_out.horizon :].square().mean(dim=1).sum(dim=0)
         nll["s1"] += loss.s1.item() * predicted
         nll["s2"] += loss.s2.item() * predicted
         total += predicted
-        errors += _close_errors(model, tokenizer, bars, stamps, held.lookback)
+        errors += _close_errors(model, tokenizer, bars, stamps, held_out.lookback)
         seen.append(tokens)
     windows = sum(len(tokens.s1) for tokens in seen)
     table = {}
     for half, bits in zip(Tokens._fields, tokenizer.quantizer.split, strict=True):
         before = [getattr(tokens, half) for tokens in past]
-        after = [getattr(tokens, half)[:, -held.horizon - 1 :] for tokens in seen]
+        after = [getattr(tokens, half)[:, -held_out.horizon - 1 :] for tokens in seen]
         table[half] = {"kronos": nll[half] / total, **_counting(before, after, 2**bits)}
-    return HeldOut(
+    return HeldOutResult(
         nll=table,
         close_mae=dict(zip(("kronos", "persistence"), (errors / windows).tolist(), strict=True)),
         recon_mse=dict(zip(FEATURES, (squares / windows).tolist(), strict=True)),
@@ -109,10 +109,10 @@ def _close_errors(
     future = stamps[:, lookback : lookback + 1]
     prompt = Prompt(tokenizer.encode(past), lengths, stamps[:, :lookback], future, even=True)
     sampling = SampleConfig(samples=20, T=1.0, top_p=1.0)
-    draws = TorchDraws(sampling.samples, torch.Generator().manual_seed(0))
+    draws = TorchSampler(sampling.samples, torch.Generator().manual_seed(0))
     context = lookback + 1
-    tokens = generate(FusedKronos(model, Form()), prompt, sampling, draws, context)
-    bars_ahead = decode(FusedTokenizer(tokenizer, Form()), prompt, tokens, context).paths
+    tokens = generate(FusedKronos(model, ExecutionConfig()), prompt, sampling, draws, context)
+    bars_ahead = decode(FusedTokenizer(tokenizer, ExecutionConfig()), prompt, tokens, context).paths
     expected = bars_ahead[:, :, 0, CLOSE].mean(dim=1)
     truth = bars[:, lookback, CLOSE]
     return torch.stack([(expected - truth).abs().sum(), (past[:, -1, CLOSE] - truth).abs().sum()])
@@ -168,10 +168,10 @@ class HeadValidation:
 
     def __init__(self, ranked: dict[str, RankedDates], weights: Sequence[float]) -> None:
         self.ranked = ranked
-        self.shares = [float(share) for share in shares([1] * len(ranked), weights)]
+        self.mixture_weights = [float(share) for share in mixture_weights([1] * len(ranked), weights)]
 
     @torch.no_grad()
-    def score(self, stage: PredictorStage, accelerator: Accelerator) -> dict[str, float]:
+    def score(self, stage: PredictorObjective, accelerator: Accelerator) -> dict[str, float]:
         """Mean RankIC over dates by source and horizon, with and without neutralizing the volatility.
 
         Returns:
@@ -179,7 +179,7 @@ class HeadValidation:
             independent (rank_t, neutral_rank_t); `rank`, the mean neutral RankIC of the horizons above one bar.
         """
         figures: dict[str, float] = {"rank": 0.0}
-        for (name, ranked), share in zip(self.ranked.items(), self.shares, strict=True):
+        for (name, ranked), share in zip(self.ranked.items(), self.mixture_weights, strict=True):
             scores = _scores(stage, ranked.windows, accelerator)
             for column, horizon in enumerate(HORIZONS):
                 plain, neutral = rank_ics(
@@ -200,8 +200,8 @@ def head_frequency(split: Split, config: TrainingConfig) -> str:
     Raises:
         ValueError: there are several.
     """
-    tapes = zip(config.all_sources(), split.training.tapes, strict=False)
-    found = list(dict.fromkeys(tape.ledger.frequency for source, tape in tapes if source.head))
+    mapped_bars = zip(config.all_sources(), split.training.mapped_bars, strict=False)
+    found = list(dict.fromkeys(mapped.info.frequency for source, mapped in mapped_bars if source.head))
     if len(found) > 1:
         raise ValueError(
             f"The head has sources of {found[0]} and of {found[1]} bars. Give head: true to one frequency only."
@@ -213,7 +213,7 @@ def split_for_head(split: Split, config: TrainingConfig) -> tuple[Split, HeadVal
     """The split with training labels for the sources that have a head, and what ranks their held-out dates.
 
     Labels use no bar after the last training date, held-out returns none after the last validation date. Without a
-    held-out date of MIN_NAMES names nothing is ranked.
+    held-out date of MIN_INSTRUMENTS names nothing is ranked.
 
     Raises:
         ValueError: a source with `head: true` has too few names for any label.
@@ -222,35 +222,35 @@ def split_for_head(split: Split, config: TrainingConfig) -> tuple[Split, HeadVal
     learn: list[np.ndarray | None] = []
     ranked: dict[str, RankedDates] = {}
     weights = []
-    for source, tape in zip(sources, split.training.tapes, strict=True):
-        learn.append(_labels(source, tape, config))
-        _, after, end = span_of(source, tape, config)
-        if source.head and (dates := ranked_dates(tape, after, end, config.lookback, config.rank_dates)):
-            ranked[tape.ledger.name] = dates
+    for source, mapped in zip(sources, split.training.mapped_bars, strict=True):
+        learn.append(_labels(source, mapped, config))
+        _, after, end = source_span(source, mapped, config)
+        if source.head and (dates := ranked_dates(mapped, after, end, config.lookback, config.rank_dates)):
+            ranked[mapped.info.name] = dates
             weights.append(source.weight or 1.0)
     ranking = HeadValidation(ranked, weights) if ranked else None
     return split._replace(training=replace(split.training, labels=tuple(learn))), ranking
 
 
 def ranked_dates(
-    tape: BarTape, since: str, until: str | None, lookback: int, count: int
+    mapped: MappedBars, since: str, until: str | None, lookback: int, count: int
 ) -> RankedDates | None:
-    """Up to `count` evenly spaced dates in [since, until] with all returns of MIN_NAMES names; None without any."""
-    returns, volatility = forward_returns(tape, until), trailing_volatility(tape)
-    rows = np.arange(len(tape.values))
-    firsts = np.repeat(tape.bounds[:-1], np.diff(tape.bounds))
+    """Up to `count` evenly spaced dates in [since, until] with all returns of MIN_INSTRUMENTS names; None without any."""
+    returns, volatility = forward_returns(mapped, until), trailing_volatility(mapped)
+    rows = np.arange(len(mapped.values))
+    firsts = np.repeat(mapped.bounds[:-1], np.diff(mapped.bounds))
     usable = (rows - firsts >= lookback - 1) & np.isfinite(volatility) & np.isfinite(returns[:, 0])
-    usable &= tape.dates >= midnight(since)
+    usable &= mapped.dates >= midnight(since)
     rows = rows[usable]
     complete = rows[np.isfinite(returns[rows]).all(axis=1)]
-    dates, names = np.unique(tape.dates[complete], return_counts=True)
-    dates = dates[names >= MIN_NAMES]
+    dates, names = np.unique(mapped.dates[complete], return_counts=True)
+    dates = dates[names >= MIN_INSTRUMENTS]
     if not len(dates):
         return None
     dates = dates[np.unique(np.linspace(0, len(dates) - 1, min(count, len(dates))).round().astype(int))]
-    rows = rows[np.isin(tape.dates[rows], dates)]
-    windows = TrainingWindows((tape,), (rows - lookback + 1,), lookback, horizon=0)
-    return RankedDates(windows, np.searchsorted(dates, tape.dates[rows]), returns[rows], volatility[rows])
+    rows = rows[np.isin(mapped.dates[rows], dates)]
+    windows = TrainingWindows((mapped,), (rows - lookback + 1,), lookback, horizon=0)
+    return RankedDates(windows, np.searchsorted(dates, mapped.dates[rows]), returns[rows], volatility[rows])
 
 
 def rank_ics(
@@ -274,19 +274,19 @@ def rank_ics(
     return _correlation(score, outcome, dates), _correlation(left, outcome, dates)
 
 
-def _labels(source: Source, tape: BarTape, config: TrainingConfig) -> np.ndarray | None:
+def _labels(source: Source, mapped: MappedBars, config: TrainingConfig) -> np.ndarray | None:
     if not source.head:
         return None
-    labels = return_labels(tape, span_of(source, tape, config)[0])
+    labels = return_labels(mapped, source_span(source, mapped, config)[0])
     if not np.isfinite(labels).any():
         raise ValueError(
-            f"{tape.ledger.name} has head: true, but no training date with {MIN_NAMES} names. Give more "
+            f"{mapped.info.name} has head: true, but no training date with {MIN_INSTRUMENTS} names. Give more "
             "instruments or leave head out."
         )
     return labels
 
 
-def _scores(stage: PredictorStage, windows: TrainingWindows, accelerator: Accelerator) -> np.ndarray:
+def _scores(stage: PredictorObjective, windows: TrainingWindows, accelerator: Accelerator) -> np.ndarray:
     """(N, len(HORIZONS)) outputs of the head; processes take turns at the batches."""
     scores = torch.zeros(len(windows), len(HORIZONS), device=accelerator.device)
     starts = range(0, len(windows), BATCH)

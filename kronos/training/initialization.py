@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from kronos.checkpoint import (
     CONFIG,
-    RELEASED,
     SAMPLING,
+    UPSTREAM_TOKENIZERS,
     WEIGHTS,
-    fingerprint,
+    hash_weights,
     resolve,
     resolve_tokenizer,
     trained_until,
@@ -23,12 +23,12 @@ from kronos.head import HeadInfo
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.bar_array import HORIZONS, LABEL
-from kronos.training.config import SCRATCH, STAGES, Stage, TrainingConfig
+from kronos.training.config import RANDOM_WEIGHTS, STAGES, Stage, TrainingConfig
 from kronos.training.model_card import RECORD
 from kronos.training.objectives import RankHead
 
 
-class Frozen(NamedTuple):
+class FrozenTokenizer(NamedTuple):
     """The tokenizer of a second stage: what it was asked for as, and its folder."""
 
     spec: str | Path
@@ -47,10 +47,14 @@ PREDICTOR_SIZE = ModelConfig(d_model=128, n_layers=5, n_heads=4, ff_dim=384)
 
 def weights_to_start_from(stage: Stage, config: TrainingConfig) -> str | None:
     """What to load a stage's network as; None where it starts from random weights."""
-    if config.pretrained == SCRATCH:
+    if config.pretrained == RANDOM_WEIGHTS:
         return None
     # A released predictor's tokenizer has an id of its own.
-    return RELEASED.get(config.pretrained, config.pretrained) if stage == "tokenizer" else config.pretrained
+    return (
+        UPSTREAM_TOKENIZERS.get(config.pretrained, config.pretrained)
+        if stage == "tokenizer"
+        else config.pretrained
+    )
 
 
 def check_start(stage: Stage, config: TrainingConfig) -> None:
@@ -110,7 +114,7 @@ def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
         ValueError: it has tokens of other sizes than those of the tokenizer in that folder.
     """
     bits = KronosTokenizer.from_pretrained(tokenizer).quantizer.split
-    if config.pretrained == SCRATCH:
+    if config.pretrained == RANDOM_WEIGHTS:
         size = config.predictor_size or replace(PREDICTOR_SIZE, s1_bits=bits[0], s2_bits=bits[1])
         network = Kronos(_with_dropout(size, config))
     else:
@@ -139,12 +143,12 @@ def start_head(
     markets = tuple(source.label for source in sources)
     width = network.config.d_model
     head = RankHead(HeadInfo(width, HORIZONS, LABEL, config.lookback, frequency, markets, trained_until))
-    if config.pretrained != SCRATCH:
+    if config.pretrained != RANDOM_WEIGHTS:
         head.load(resolve(config.pretrained, "predictor"))
     return head
 
 
-def find_tokenizer(config: TrainingConfig) -> Frozen:
+def find_tokenizer(config: TrainingConfig) -> FrozenTokenizer:
     """The tokenizer whose tokens the second stage learns.
 
     Raises:
@@ -157,27 +161,27 @@ def find_tokenizer(config: TrainingConfig) -> Frozen:
         spec = best if (best / "tokenizer").is_dir() else config.tokenizer
     elif (own / "tokenizer").is_dir():
         spec = own
-    elif config.pretrained != SCRATCH:
+    elif config.pretrained != RANDOM_WEIGHTS:
         spec = resolve_tokenizer(config.pretrained)
     else:
         raise FileNotFoundError(
             f"{own} holds no tokenizer. Train the first stage with the same --output, or name one by --tokenizer."
         )
-    return Frozen(spec, resolve(spec, "tokenizer"))
+    return FrozenTokenizer(spec, resolve(spec, "tokenizer"))
 
 
-def check_place(frozen: Frozen, output: Path) -> None:
+def check_output_tokenizer(frozen: FrozenTokenizer, output: Path) -> None:
     """Demand that the tokenizer in an output folder, if there is one, is the one to learn the tokens of.
 
     Raises:
         FileExistsError: another one is there.
     """
     own = output / "best" / "tokenizer"
-    if (own / WEIGHTS).is_file() and fingerprint(own) != fingerprint(frozen.folder):
+    if (own / WEIGHTS).is_file() and hash_weights(own) != hash_weights(frozen.folder):
         raise FileExistsError(f"{own} is another tokenizer than {frozen.spec}. Give another --output.")
 
 
-def place_tokenizer(frozen: Frozen, output: Path) -> None:
+def copy_tokenizer(frozen: FrozenTokenizer, output: Path) -> None:
     """Put the tokenizer beside what learns its tokens, so that best and last are pairs; last had a later one."""
     tokenizer = frozen.folder
     for which in ("best", "last"):
@@ -192,13 +196,13 @@ def place_tokenizer(frozen: Frozen, output: Path) -> None:
             shutil.copy2(record, target / RECORD)
             continue
         known = trained_until(frozen.spec, "tokenizer")
-        told = {"origin": str(frozen.spec), "sha256": fingerprint(tokenizer), "trained_until": known}
+        told = {"origin": str(frozen.spec), "sha256": hash_weights(tokenizer), "trained_until": known}
         (target / RECORD).write_text(json.dumps(told, indent=1) + "\n")
 
 
-def place_sampling(config: TrainingConfig) -> None:
+def copy_sampling_config(config: TrainingConfig) -> None:
     """Let the sampling settings of the weights to start from stand for the new ones, until others are chosen."""
-    if config.pretrained == SCRATCH:
+    if config.pretrained == RANDOM_WEIGHTS:
         return
     known = resolve(config.pretrained, "predictor") / SAMPLING
     for which in ("best", "last"):

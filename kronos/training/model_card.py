@@ -24,8 +24,8 @@ _ADVICE = {
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """What a tape holds.
+class DatasetInfo:
+    """What a mapped holds.
 
     Attributes:
         name: of the source.
@@ -77,26 +77,24 @@ def frequency_text(frequency: str, inferred: str) -> str:
     return f"{text}, as given" if inferred in (*RULES, SEVERAL) else f"{text} (there is none for {inferred})"
 
 
-def cleaning_table(ledger: Ledger, min_bars: int, training: int, validation: int) -> str:
+def cleaning_table(info: DatasetInfo, min_bars: int, training: int, validation: int) -> str:
     """The table that training prints for a source: bars read, dropped for each reason, left, and their windows."""
-    report, rows = ledger.cleaning, [("", "places", "bars"), ("read", "", f"{ledger.bars_read:,}")]
+    report, rows = info.cleaning, [("", "places", "bars"), ("read", "", f"{info.bars_read:,}")]
     for reason in REASONS:
         if places := report.places.get(reason, 0):
-            text = reason_text(reason, ledger.frequency, ledger.inferred, min_bars)
+            text = reason_text(reason, info.frequency, info.inferred, min_bars)
             rows.append(
                 (text, f"{places:,}", f"{-report.bars[reason]:,}" if reason in report.bars else "cut")
             )
     rows += [
-        (f"left ({_count(ledger.instruments, 'instrument')})", f"{ledger.segments:,}", f"{ledger.bars:,}"),
+        (f"left ({_count(info.instruments, 'instrument')})", f"{info.segments:,}", f"{info.bars:,}"),
         ("training windows", "", f"{training:,}"),
         ("validation windows", "", f"{validation:,}"),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
-    head = (
-        f"{ledger.name}, {ledger.start} to {ledger.end}: {frequency_text(ledger.frequency, ledger.inferred)}"
-    )
-    return "\n".join([head, *(f"  {note}" for note in ledger.notes), *lines])
+    head = f"{info.name}, {info.start} to {info.end}: {frequency_text(info.frequency, info.inferred)}"
+    return "\n".join([head, *(f"  {note}" for note in info.notes), *lines])
 
 
 def cleaning_sentence(source: Mapping[str, Any]) -> str | None:
@@ -112,7 +110,7 @@ def cleaning_sentence(source: Mapping[str, Any]) -> str | None:
     return f"{head}. {counts}; {_count(source['segments'], 'stretch')} left."
 
 
-def no_stretch(
+def no_clean_segment(
     name: str, read: int, min_bars: int, report: CleaningReport, frequency: str, inferred: str
 ) -> str:
     """The error where cleaning leaves nothing to train on: which rule took most, and what to do."""
@@ -144,7 +142,7 @@ SHOWN = (
     "schedule",
     "weight_decay",
     "dropout",
-    "hide_volume",
+    "volume_dropout",
     "seed",
 )
 

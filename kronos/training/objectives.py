@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kronos.bars import FEATURES
 from kronos.head import HEAD_WEIGHTS, HeadInfo, ReturnHead
-from kronos.inference.fused import Form, FusedTokenizer
+from kronos.inference.fused import ExecutionConfig, FusedTokenizer
 from kronos.model import Kronos, ModelLoss
 from kronos.tokenizer import KronosTokenizer, TokenizerLoss, Tokens
 
@@ -60,7 +60,7 @@ class RankHead(nn.Module):
             self.load_state_dict(weights)
 
 
-class HeadedKronos(nn.Module):
+class KronosWithHead(nn.Module):
     """A predictor and its head, which are averaged and saved together."""
 
     def __init__(self, network: Kronos, head: RankHead) -> None:
@@ -81,7 +81,7 @@ def _shapes(head: nn.Module) -> dict[str, torch.Size]:
 Losses = dict[str, Tensor]  # scalars by name; "objective", else "loss", is the one to minimise
 
 
-class Saved(Protocol):
+class Saveable(Protocol):
     """Weights that are averaged and saved."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class Saved(Protocol):
         ...
 
 
-class TokenizerStage(nn.Module):
+class TokenizerObjective(nn.Module):
     """Rebuild the bars from coarse tokens, and from both, and use the whole codebook.
 
     Args:
@@ -120,7 +120,7 @@ class TokenizerStage(nn.Module):
         self.register_buffer("columns", weights / weights.mean(), persistent=False)
 
     @property
-    def weights(self) -> Saved:
+    def weights(self) -> Saveable:
         """What to average and save."""
         return self.network
 
@@ -131,7 +131,7 @@ class TokenizerStage(nn.Module):
         return self.network.loss(bars, pool, scored, self.columns)._asdict()
 
 
-class PredictorStage(nn.Module):
+class PredictorObjective(nn.Module):
     """Predict the next token of a frozen tokenizer and, with a head, where the next return ranks.
 
     The cross-attention stays unrotated, the form in which tokens are decoded later; the coarse half that it is
@@ -161,12 +161,12 @@ class PredictorStage(nn.Module):
         self.network, self.scored, self.lookback_weight = network, scored, lookback_weight
         self.head, self.head_weight = head, head_weight
         # Not a submodule: neither trained nor synchronised nor saved with the network.
-        self._encode = FusedTokenizer(tokenizer.eval().requires_grad_(False), Form()).encode
+        self._encode = FusedTokenizer(tokenizer.eval().requires_grad_(False), ExecutionConfig()).encode
 
     @property
-    def weights(self) -> Saved:
+    def weights(self) -> Saveable:
         """What to average and save."""
-        return self.network if self.head is None else HeadedKronos(self.network, self.head)
+        return self.network if self.head is None else KronosWithHead(self.network, self.head)
 
     def forward(
         self, bars: Tensor, stamps: Tensor, labels: Tensor | None = None, count: Tensor | None = None
@@ -217,10 +217,10 @@ class WeightAverage:
         decay: of the average; with 0 it is the weights themselves.
     """
 
-    def __init__(self, stage: TokenizerStage | PredictorStage, decay: float) -> None:
+    def __init__(self, stage: TokenizerObjective | PredictorObjective, decay: float) -> None:
         self.decay = decay
         live = stage.weights
-        self.weights: Saved = copy.deepcopy(live) if decay else live  # what to save
+        self.weights: Saveable = copy.deepcopy(live) if decay else live  # what to save
         self._live = _floats(live)
         self._averages = _floats(self.weights)
 
@@ -253,7 +253,7 @@ class WeightAverage:
         _copy(state["averages"], self._averages)
 
 
-def _floats(network: Saved) -> list[Tensor]:
+def _floats(network: Saveable) -> list[Tensor]:
     return [weight for weight in network.state_dict().values() if weight.is_floating_point()]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed import is_initialized
 
 from kronos.checkpoint import (
-    fingerprint,
+    hash_weights,
     trained_until,
 )
 from kronos.inference.settings import find_device
@@ -29,19 +29,19 @@ from kronos.training.config import Stage, TrainingConfig
 from kronos.training.dataset import Split, split_windows
 from kronos.training.evaluation import head_frequency, split_for_head
 from kronos.training.initialization import (
-    check_place,
+    check_output_tokenizer,
     check_start,
+    copy_sampling_config,
+    copy_tokenizer,
     find_tokenizer,
-    place_sampling,
-    place_tokenizer,
     start_head,
     start_predictor,
     start_tokenizer,
     weights_to_start_from,
 )
 from kronos.training.model_card import cleaning_table, latest
-from kronos.training.objectives import PredictorStage, TokenizerStage
-from kronos.training.run_directory import Progress, RunFolder
+from kronos.training.objectives import PredictorObjective, TokenizerObjective
+from kronos.training.run_directory import RunDirectory, TrainerState
 from kronos.training.trainer import Trainer, keep_freed_memory
 from kronos.utils import MissingExtra, git_commit, package_version
 
@@ -52,12 +52,12 @@ MLFLOW_URI = "MLFLOW_TRACKING_URI"
 
 # May change on resuming, and are no part of the record: what they do to bars, the bars' hashes tell.
 FREE = (
-    *("output", "store", "sources", "frequency", "workers", "tracker", "resume", "overwrite"),
+    *("output", "data", "sources", "frequency", "workers", "tracker", "resume", "overwrite"),
     *("data_on_device", "stop_after"),
 )
 
 
-def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
+def run_stage(stage: Stage, config: TrainingConfig) -> TrainerState:
     """Train one stage as `config` says, into `config.output`; in each of several processes, together.
 
     Returns:
@@ -88,14 +88,14 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
             logger.info("%s", text)
     if on_cpu:
         keep_freed_memory()  # from here on: what reading the bars took can go
-    module: TokenizerStage | PredictorStage
+    module: TokenizerObjective | PredictorObjective
     ranking = None
     if stage == "predictor":
         frozen = find_tokenizer(config)
-        check_place(frozen, config.output)
+        check_output_tokenizer(frozen, config.output)
         tokenizer = KronosTokenizer.from_pretrained(frozen.folder).to(accelerator.device)
         network = start_predictor(config, frozen.folder)
-        learned = fingerprint(frozen.folder)
+        learned = hash_weights(frozen.folder)
         folder = _folder(stage, config, split, network, accelerator.num_processes, learned)
         head = start_head(config, network, folder.record["trained_until"], head_frequency(split, config))
         if head is not None:
@@ -105,21 +105,23 @@ def run_stage(stage: Stage, config: TrainingConfig) -> Progress:
                 "select_by=rank needs a return head and held-out dates to rank. Give head: true to a source whose "
                 "bars reach beyond train_until, or choose by loss."
             )
-        module = PredictorStage(
+        module = PredictorObjective(
             network, tokenizer, config.horizon, config.lookback_weight, head, config.head_weight
         )
     else:
         fresh = start_tokenizer(config)
         folder = _folder(stage, config, split, fresh, accelerator.num_processes, None)
-        module = TokenizerStage(fresh, pool_over(accelerator), config.horizon, config.column_weights)
+        module = TokenizerObjective(
+            fresh, all_reduce_mean(accelerator), config.horizon, config.column_weights
+        )
     trainer = Trainer(module, split, config, folder, accelerator, ranking)
     # All processes have read what they start from, and nothing is refused any more: now the folder may change.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        folder.claim(config.resume, config.overwrite, config.last_step)
+        folder.prepare(config.resume, config.overwrite, config.last_step)
         if stage == "predictor":
-            place_tokenizer(frozen, config.output)
-            place_sampling(config)
+            copy_tokenizer(frozen, config.output)
+            copy_sampling_config(config)
         weights = f"{folder.record['parameters']:,} parameters"
         windows = f"{len(split.training):,} training windows, {len(split.validation):,} to validate on"
         logger.info("%s: %s, %s", stage, weights, windows)
@@ -149,7 +151,7 @@ def _folder(
     network: Kronos | KronosTokenizer,
     processes: int,
     tokenizer: str | None,
-) -> RunFolder:
+) -> RunDirectory:
     data = _data(split)
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     sources = [
@@ -165,7 +167,7 @@ def _folder(
     seen = [entry["validate_until"] or entry["train_until"] for entry in data]
     if started is not None:
         seen.append(trained_until(started, stage))
-    folder = RunFolder(config.output, stage, settings)
+    folder = RunDirectory(config.output, stage, settings)
     folder.record = {
         "origin": started,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -204,24 +206,26 @@ def _data(split: Split) -> list[dict[str, Any]]:
     counts = zip(split.training.sizes, split.validation.sizes, strict=True)
     return [
         {
-            **asdict(tape.ledger),
+            **asdict(mapped.info),
             "train_until": train,
             "validate_until": validate,
-            "training_windows": learnt,
+            "training_windows": learned,
             "validation_windows": scored,
         }
-        for tape, (train, validate), (learnt, scored) in zip(split.training.tapes, ends, counts, strict=True)
+        for mapped, (train, validate), (learned, scored) in zip(
+            split.training.mapped_bars, ends, counts, strict=True
+        )
     ]
 
 
 def _tables(split: Split) -> list[str]:
     """What cleaning took from each source, and the windows that are left."""
     length = split.training.lookback + split.training.horizon
-    counts = zip(split.training.tapes, split.training.sizes, split.validation.sizes, strict=True)
-    return [cleaning_table(tape.ledger, length, learnt, scored) for tape, learnt, scored in counts]
+    counts = zip(split.training.mapped_bars, split.training.sizes, split.validation.sizes, strict=True)
+    return [cleaning_table(mapped.info, length, learned, scored) for mapped, learned, scored in counts]
 
 
-def pool_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
+def all_reduce_mean(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
     """The mean of a tensor over all processes, whose gradient is that of each process's own part.
 
     The gradient is averaged over processes later, together with all others, so here it passes as it is.

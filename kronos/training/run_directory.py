@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from kronos.training.config import STAGES, Stage
 from kronos.training.model_card import RECORD, write_card
-from kronos.training.objectives import Saved
+from kronos.training.objectives import Saveable
 
 
 def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
@@ -69,7 +69,7 @@ MAY_CHANGE = ("max_steps", "patience", "save_every", "device")
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """How far a run has come.
 
     Attributes:
@@ -135,7 +135,7 @@ class Progress:
         )
 
 
-class RunFolder:
+class RunDirectory:
     """One stage's part of an output folder.
 
     Args:
@@ -150,7 +150,7 @@ class RunFolder:
         self.run = output / "run" / part
         self.record: dict[str, Any] = {}  # of the model card, for both kinds of weights
 
-    def claim(self, resume: bool, overwrite: bool, last_step: int | None = None) -> None:
+    def prepare(self, resume: bool, overwrite: bool, last_step: int | None = None) -> None:
         """Take the folder for this run, in one process of several.
 
         Args:
@@ -172,11 +172,11 @@ class RunFolder:
         self.run.mkdir(parents=True, exist_ok=True)
         _replace(held, json.dumps(self.settings, indent=1) + "\n")
 
-    def keep_best(self, network: Saved, progress: Progress) -> None:
+    def keep_best(self, network: Saveable, progress: TrainerState) -> None:
         """Save the weights as the best."""
         self._keep("best", network, progress)
 
-    def save_state(self, accelerator: Accelerator, network: Saved, progress: Progress) -> None:
+    def save_state(self, accelerator: Accelerator, network: Saveable, progress: TrainerState) -> None:
         """Save all that the next step depends on; a process killed meanwhile leaves the state before.
 
         Every process must call this.
@@ -202,13 +202,13 @@ class RunFolder:
             if old != state:
                 shutil.rmtree(old)
 
-    def load_state(self, accelerator: Accelerator) -> Progress:
+    def load_state(self, accelerator: Accelerator) -> TrainerState:
         """Bring networks, optimiser, schedule and random streams back to the last saved state, if there is one."""
         states = self._states()
         if not states:
-            return Progress()
+            return TrainerState()
         accelerator.load_state(str(states[-1]))
-        progress = Progress(**json.loads((states[-1] / "progress.json").read_text()))
+        progress = TrainerState(**json.loads((states[-1] / "progress.json").read_text()))
         logger.info("Resuming %s after step %d.", self.run, progress.step)
         return progress
 
@@ -216,7 +216,7 @@ class RunFolder:
         states = self._states()
         if not states or last_step is None:
             return
-        progress = Progress(**json.loads((states[-1] / "progress.json").read_text()))
+        progress = TrainerState(**json.loads((states[-1] / "progress.json").read_text()))
         if last_step < progress.step:
             raise ValueError(
                 f"{self.run} has already made {progress.step} steps, more than {last_step}. Give --max-steps "
@@ -233,7 +233,7 @@ class RunFolder:
     def _states(self) -> list[Path]:
         return sorted(folder for folder in self.run.glob("state-*") if (folder / "progress.json").is_file())
 
-    def _keep(self, which: str, network: Saved, progress: Progress) -> None:
+    def _keep(self, which: str, network: Saveable, progress: TrainerState) -> None:
         folder, aside = self.output / which / self.part, self.output / which / f".{self.part}.unfinished"
         network.save_pretrained(aside)
         step = progress.best_step if which == "best" else progress.step

@@ -105,7 +105,7 @@ def parse_date(name: str, text: str) -> pd.Timestamp:
         raise ValueError(f"{name}={text!r} is no date. Write it like 2018-12-31.") from None
 
 
-class Series(NamedTuple):
+class InstrumentBars(NamedTuple):
     """The adjusted bars of one instrument, by DatetimeIndex; prices may be NaN, volume and amount absent."""
 
     instrument: str
@@ -119,7 +119,7 @@ class Reader(Protocol):
         """All that is read; when one of them changes, so may the bars."""
         ...
 
-    def series(self) -> Iterator[Series]:
+    def series(self) -> Iterator[InstrumentBars]:
         """Instrument by instrument, in an order that is always the same."""
         ...
 
@@ -136,7 +136,7 @@ def open_reader(source: Source | None) -> Reader:
         ImportError: nobody has announced a reader for this kind.
     """
     if source is not None and not is_qlib_store(source.path):
-        return FileBars(source)
+        return FileReader(source)
     announced = entry_points(group="kronos.bars", name="qlib")
     if not announced:
         raise ImportError(
@@ -151,7 +151,7 @@ def is_qlib_store(path: Path) -> bool:
     return (path.expanduser() / "calendars").is_dir() and (path.expanduser() / "features").is_dir()
 
 
-class FileBars:
+class FileReader:
     """CSV or parquet files, tidy or one symbol each; a symbol may go on over several files.
 
     Raises:
@@ -171,17 +171,17 @@ class FileBars:
         """What was understood of the files read so far: a line each, or one for many that are alike."""
         return summarize(self._bars.notes)
 
-    def series(self) -> Iterator[Series]:
+    def series(self) -> Iterator[InstrumentBars]:
         """Instrument by instrument, adjusted, in order of the files.
 
         Raises:
             ValueError: a file that cannot be read, or no file holds an instrument asked for.
         """
         for instrument, bars in self._bars.series():
-            yield Series(instrument, adjust_bars(bars) if "factor" in bars else bars)
+            yield InstrumentBars(instrument, adjust_bars(bars) if "factor" in bars else bars)
 
 
-def select(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+def match_instruments(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     """Those of the names that one of the patterns stands for: itself, or with `*` and `?`."""
     return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
 

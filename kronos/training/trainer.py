@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from kronos.training.batch_sampler import DeviceWindows, MicroBatches, Order, fits
-from kronos.training.config import SCRATCH, TrainingConfig
+from kronos.training.batch_sampler import BatchSampler, DeviceWindows, MicroBatches, fits_on_device
+from kronos.training.config import RANDOM_WEIGHTS, TrainingConfig
 from kronos.training.dataset import Split, TrainingWindows
 from kronos.training.evaluation import HeadValidation
-from kronos.training.objectives import PredictorStage, TokenizerStage, WeightAverage
-from kronos.training.run_directory import Progress, RunFolder
+from kronos.training.objectives import PredictorObjective, TokenizerObjective, WeightAverage
+from kronos.training.run_directory import RunDirectory, TrainerState
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,10 @@ class Trainer:
 
     def __init__(
         self,
-        stage: TokenizerStage | PredictorStage,
+        stage: TokenizerObjective | PredictorObjective,
         split: Split,
         config: TrainingConfig,
-        folder: RunFolder,
+        folder: RunDirectory,
         accelerator: Accelerator,
         ranking: HeadValidation | None = None,
     ) -> None:
@@ -67,13 +67,17 @@ class Trainer:
                 f"accumulate={config.accumulate} equal parts. Choose a multiple of {parts}."
             )
         windows = split.training
-        order = Order(windows.sizes, windows.weights, config.batch_size, config.hide_volume, config.seed)
+        order = BatchSampler(
+            windows.sizes, windows.weights, config.batch_size, config.volume_dropout, config.seed
+        )
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.validation, self.ranking = split.validation, ranking
         held = (
-            DeviceWindows(windows, accelerator.device) if fits(windows, accelerator.device, config) else None
+            DeviceWindows(windows, accelerator.device)
+            if fits_on_device(windows, accelerator.device, config)
+            else None
         )
-        self.held = held
+        self.device_windows = held
         self.batches = MicroBatches(
             windows, order, parts, accelerator.process_index, accelerator.num_processes, held
         )
@@ -90,9 +94,9 @@ class Trainer:
         self.average = WeightAverage(stage, config.ema)  # of the weights where they now are: on the device
         if config.ema:
             accelerator.register_for_checkpointing(self.average)
-        self.progress = Progress()
+        self.progress = TrainerState()
 
-    def run(self) -> Progress:
+    def run(self) -> TrainerState:
         """Train to the last step or until patience ends; from the last saved state, if there is one.
 
         Returns:
@@ -110,7 +114,7 @@ class Trainer:
             self._follow_schedule()
         elif self.accelerator.is_main_process:
             logger.info("%s", self._ended())
-        if not progress.step and config.pretrained != SCRATCH:
+        if not progress.step and config.pretrained != RANDOM_WEIGHTS:
             self._validate(running)  # training may only make them worse
         batches = self._load(range(first, config.last_step))
         for step in self._shown(range(first, config.last_step)):
@@ -145,7 +149,7 @@ class Trainer:
     def _step(self, batches: Iterator[tuple[Tensor, ...]]) -> Tensor:
         """One optimiser step; returns this process's mean loss, on its device."""
         self.stage.train()
-        total, own = torch.zeros((), device=self.accelerator.device), self.batches.own
+        total, own = torch.zeros((), device=self.accelerator.device), self.batches.per_process
         for part in range(own):
             alone = part < own - 1  # gradients are summed over processes with the last part only
             with self.accelerator.no_sync(self.stage) if alone else contextlib.nullcontext():
@@ -175,7 +179,7 @@ class Trainer:
             **learned,
             **{f"val_{name}": value for name, value in held_out.items()},
         }
-        better = progress.add(row, selection(row, self.config.select_by))
+        better = progress.add(row, selection_score(row, self.config.select_by))
         self.accelerator.log(row, step=progress.step)
         if self.accelerator.is_main_process:
             # What is told by source stands in losses.csv.
@@ -208,17 +212,19 @@ class Trainer:
 
     def _moved(self, item: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         moved = tuple(part.to(self.accelerator.device, non_blocking=True) for part in item)
-        if self.held is None:
+        if self.device_windows is None:
             return moved
-        rows, hidden, *count = moved
-        return *self.held.gather(rows, hidden), *count
+        rows, drop_volume, *count = moved
+        return *self.device_windows.gather(rows, drop_volume), *count
 
     def _load(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
         loader = DataLoader(
             self.batches,
             batch_size=None,
             sampler=self.batches.numbers(steps),
-            num_workers=self.config.workers if self.held is None else 0,  # the device cuts the windows
+            num_workers=self.config.workers
+            if self.device_windows is None
+            else 0,  # the device cuts the windows
             pin_memory=self.accelerator.device.type == "cuda",
             # A loader draws a seed for its workers: from the global stream it would move dropout on resuming.
             generator=torch.Generator(),
@@ -251,7 +257,7 @@ def evaluate(
     network = accelerator.unwrap_model(stage).eval()
     chosen = windows.sample(count)
     means: dict[str, float] = {}
-    for tape, indices in zip(windows.tapes, chosen, strict=True):
+    for mapped, indices in zip(windows.mapped_bars, chosen, strict=True):
         if not len(indices):
             continue
         own = _score(network, windows, indices, accelerator)
@@ -259,11 +265,11 @@ def evaluate(
         for name, value in own.items():
             means[name] = means.get(name, 0.0) + share * value
         if len(chosen) > 1:
-            means |= {f"{name}/{tape.ledger.name}": value for name, value in own.items()}
+            means |= {f"{name}/{mapped.info.name}": value for name, value in own.items()}
     return means
 
 
-def selection(row: Mapping[str, float], by: Literal["loss", "rank", "both"]) -> float:
+def selection_score(row: Mapping[str, float], by: Literal["loss", "rank", "both"]) -> float:
     """What a validation is chosen by, the lower the better; the loss where nothing was ranked.
 
     `both` is the loss, in nats a token, less the RankIC: late in training each moves by thousandths.
@@ -274,7 +280,7 @@ def selection(row: Mapping[str, float], by: Literal["loss", "rank", "both"]) -> 
 
 
 def _score(
-    network: TokenizerStage | PredictorStage,
+    network: TokenizerObjective | PredictorObjective,
     windows: TrainingWindows,
     indices: np.ndarray,
     accelerator: Accelerator,

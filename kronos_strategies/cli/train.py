@@ -14,7 +14,7 @@ train = App(
     version_flags=[],
     usage="Usage: kronos train [OPTIONS]",
     help="Train the tokenizer, then the predictor, from one file of settings.\n\n"
-    "For example: `kronos train --config configs/finetune_csi300.yaml --store ~/csi300 --output out/csi300`",
+    "For example: `kronos train --config configs/finetune_csi300.yaml --data ~/csi300 --output out/csi300`",
 )
 
 

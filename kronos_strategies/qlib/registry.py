@@ -43,7 +43,7 @@ def run_params(known: Provenance, spec: WindowSpec, trade: Mapping[str, str] | N
         "top_k": s.top_k,
         "seed": s.seed,
         "draws": known.draws,
-        "window": known.window,
+        "context_overflow": known.context_overflow,
         "precision": known.precision,
         "anchor": known.anchor,
         "max_context": known.max_context,

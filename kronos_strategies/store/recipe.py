@@ -17,7 +17,7 @@ from kronos.config import SampleConfig, check_numbers
 from kronos.forecast import Provenance
 from kronos_strategies.stream import DatedWindows
 
-FORMAT = 3  # of the files; another format is another folder
+FORMAT = 4  # of the files; another format is another folder
 DTYPES = ("float32", "float16")
 # Which of a provenance's fields say who forecast, not how; every other one is a setting. That of the data is in
 # each date's own address.

@@ -77,7 +77,7 @@ def _one_thread() -> None:
 
 @pytest.mark.slow
 def test_one_command_checks_and_times_with_the_packages_of_a_plain_image(tmp_path: Path) -> None:
-    arguments = ["--device", "cpu", "--tiny", "--turns", "1", "--output", str(tmp_path)]
+    arguments = ["--device", "cpu", "--tiny", "--rope_rotations", "1", "--output", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-c", PLAIN_IMAGE, *arguments],
         cwd=ROOT,
@@ -109,7 +109,7 @@ def test_one_command_checks_and_times_with_the_packages_of_a_plain_image(tmp_pat
             ["--variants", "bfloat16 compiled"],
             "There is no variant 'bfloat16 compiled'. Pass some of float32",
         ),
-        (["--turns", "0"], "--turns 0 measures nothing. Pass at least 1."),
+        (["--rope_rotations", "0"], "--rope_rotations 0 measures nothing. Pass at least 1."),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
     ],
 )
@@ -265,6 +265,6 @@ def test_a_check_that_fails_to_run_is_part_of_the_table_and_does_not_hold(tmp_pa
 def test_more_assets_than_are_simulated_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "DISTINCT", 3)
     windows = shapes.make_windows.__wrapped__(8, 5, 2)
-    assert len(windows) == windows.keys.nunique() == 8
-    assert windows.keys.get_level_values("datetime").nunique() == 1
+    assert len(windows) == windows.index.nunique() == 8
+    assert windows.index.get_level_values("datetime").nunique() == 1
     np.testing.assert_array_equal(windows.values[:3], windows.values[3:6])

@@ -11,7 +11,13 @@ import pandas as pd
 import pytest
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.calibration import CALIBRATION, Calibration, CalibrationFit, Moves, own_calibration
+from kronos.calibration import (
+    CALIBRATION,
+    Calibration,
+    CalibrationFit,
+    PathAdjustment,
+    checkpoint_calibration,
+)
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos.paths import POOL, exchange_of, group_names, trailing_volatility
@@ -29,7 +35,7 @@ KNOWN = Provenance(
     "shared",
     512,
     5,
-    "exact",
+    "recompute",
     "float32",
     "last_close",
     "",
@@ -56,7 +62,7 @@ def fit(
     location: float = 0.5, spread: float = 0.2, trailing: float = 0.0, **changes: object
 ) -> CalibrationFit:
     row = (1.0,) * H
-    moves = Moves(*((value,) * H for value in (location, spread, trailing)))
+    moves = PathAdjustment(*((value,) * H for value in (location, spread, trailing)))
     bands = {0.5: tuple(1.1 * x for x in row), 0.9: tuple(1.5 * x for x in row)}
     made = CalibrationFit(
         "2023-12-31", "2023-01-01", 200, 400, {POOL: moves}, (), {4: (0.25,) * H, S: row}, bands
@@ -139,10 +145,10 @@ def test_bands_are_widened_around_the_median_by_the_conformal_factor_of_their_le
 
 
 def test_groups_are_moved_apart_and_unknown_ones_as_all() -> None:
-    groups = {POOL: fit().groups[POOL], "SH": Moves((1.0,) * H, (0.7,) * H, (0.0,) * H)}
+    groups = {POOL: fit().groups[POOL], "SH": PathAdjustment((1.0,) * H, (0.7,) * H, (0.0,) * H)}
     raw, moved = forecast(), forecast().calibrated(calibration(fit(groups=groups)))
     spread = np.log(moved.log_returns().std(axis=1) / raw.log_returns().std(axis=1))
-    names = raw.keys.get_level_values("instrument")
+    names = raw.index.get_level_values("instrument")
     np.testing.assert_allclose(spread[names == "SH600000"], 0.7, atol=1e-5)
     np.testing.assert_allclose(spread[names == "SZ000001"], 0.2, atol=1e-5)
 
@@ -199,7 +205,7 @@ def test_longer_paths_and_bars_of_another_frequency_are_refused() -> None:
     with pytest.raises(ValueError, match="fitted to 4 bars, and these paths have 8"):
         longer.calibrated(calibration())
     raw = forecast()
-    dates = raw.keys.get_level_values(0).to_numpy()[:, None]
+    dates = raw.index.get_level_values(0).to_numpy()[:, None]
     minutes = replace(raw, timestamps=dates + np.arange(1, H + 1) * np.timedelta64(5, "m"))
     with pytest.raises(ValueError, match="bars 1 days 00:00:00 apart, and these are 0 days 00:05:00"):
         minutes.calibrated(calibration())
@@ -207,7 +213,7 @@ def test_longer_paths_and_bars_of_another_frequency_are_refused() -> None:
 
 def test_other_seeds_and_path_counts_fit() -> None:
     sampling = SampleConfig(10, 1.0, 1.0, seed=9)
-    assert calibration().misfit(replace(KNOWN, sampling=sampling), H) is None
+    assert calibration().mismatch(replace(KNOWN, sampling=sampling), H) is None
 
 
 def test_a_file_holds_all_that_moves_paths_and_what_it_is_worth(tmp_path: Path) -> None:
@@ -277,9 +283,9 @@ def test_a_checkpoints_own_calibration_is_found_in_its_folder(tmp_path: Path, re
 
     pair = tmp_path / "pair"
     shutil.copytree(reference_folder, pair)
-    assert own_calibration(pair) is None
+    assert checkpoint_calibration(pair) is None
     assert KronosPredictor.from_pretrained(pair, device="cpu").calibration is None
     made = calibration()
     made.write(pair / "predictor" / CALIBRATION)
-    assert own_calibration(pair) == own_calibration(pair / "predictor") == made
+    assert checkpoint_calibration(pair) == checkpoint_calibration(pair / "predictor") == made
     assert KronosPredictor.from_pretrained(pair, device="cpu").calibration == made

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kronos import checkpoint
-from kronos.checkpoint import REVISIONS, bundled, origin, resolve
+from kronos.checkpoint import UPSTREAM_REVISIONS, bundled, checkpoint_info, resolve
 from kronos.config import SampleConfig
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
@@ -243,7 +243,7 @@ def test_a_released_id_loads_the_revision_that_was_tested_whatever_main_is_by_no
 ) -> None:
     tested, main = make_model(seed=1), make_model(seed=2)
     repo = "NeoQuasar/Kronos-small"
-    publish(hub, repo, tested.save_pretrained(tmp_path / "tested"), REVISIONS[repo])
+    publish(hub, repo, tested.save_pretrained(tmp_path / "tested"), UPSTREAM_REVISIONS[repo])
     publish(hub, repo, main.save_pretrained(tmp_path / "main"), "c" * 40, ref="main")
     assert_same_weights(Kronos.from_pretrained(repo), tested)
     assert_same_weights(Kronos.from_pretrained(repo, revision="main"), main)
@@ -261,13 +261,13 @@ def test_a_released_model_brings_the_tokenizer_it_was_trained_with(
     model: str, tokenizer: str, hub: Path, tmp_path: Path
 ) -> None:
     own = make_tokenizer(seed=4)
-    publish(hub, model, make_model().save_pretrained(tmp_path / "m"), REVISIONS[model])
-    publish(hub, tokenizer, own.save_pretrained(tmp_path / "t"), REVISIONS[tokenizer])
+    publish(hub, model, make_model().save_pretrained(tmp_path / "m"), UPSTREAM_REVISIONS[model])
+    publish(hub, tokenizer, own.save_pretrained(tmp_path / "t"), UPSTREAM_REVISIONS[tokenizer])
     predictor = KronosPredictor.from_pretrained(model, device="cpu", max_context=16)
     assert_same_weights(predictor.tokenizer, own)
     provenance = predictor.forecast(Windows.rolling({"A": make_bars(9)}, 8, 3, "B")).provenance
     assert provenance.model == model
-    assert provenance.revision == REVISIONS[model]
+    assert provenance.revision == UPSTREAM_REVISIONS[model]
 
 
 @pytest.mark.parametrize("spec", ["acme/unknown", "kronos-unheard-of", "no/such/folder/here", "./missing"])
@@ -307,15 +307,15 @@ def test_the_environment_alone_sets_the_cache_and_keeps_the_network_out(tmp_path
 
 
 def test_an_origin_changes_with_any_file_of_the_pair_and_with_nothing_else(copy: Path) -> None:
-    before = origin(copy, copy, None)
+    before = checkpoint_info(copy, copy, None)
     (copy / "notes.txt").write_text("hello")
-    assert origin(copy, copy, None) == before
+    assert checkpoint_info(copy, copy, None) == before
     digests = {before.sha256}
     for part in PARTS:
         for name in ("config.json", "model.safetensors"):
             with (copy / part / name).open("ab") as file:
                 file.write(b" ")
-            digests.add(origin(copy, copy, None).sha256)
+            digests.add(checkpoint_info(copy, copy, None).sha256)
     assert len(digests) == 5
     assert (before.name, before.revision) == (str(copy), None)
 
@@ -396,8 +396,8 @@ def test_a_pair_in_the_package_is_bundled_and_loads_by_name(
     monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path / "pretrained")
     assert bundled() == ["kronos-pico"]
     predictor = KronosPredictor.from_pretrained("kronos-pico", device="cpu")
-    assert predictor.origin.name == "kronos-pico"
-    assert predictor.origin.revision is None
+    assert predictor.checkpoint_info.name == "kronos-pico"
+    assert predictor.checkpoint_info.revision is None
     assert predictor.model.config.d_model == 48
 
 

@@ -24,7 +24,7 @@ SAMPLING = SampleConfig(samples=3, T=1.0, top_p=0.95, seed=3)
 OPTIONS: dict[str, Any] = {
     "max_context": 16,
     "clip": 4,
-    "window": "rolling",
+    "context_overflow": "rolling",
     "precision": "bfloat16",
     "memory": 10**6,
     "anchor": "decoded_close",
@@ -97,11 +97,11 @@ def test_origin_and_sampling_come_along(
     predictor.sampling = SAMPLING
     wanted = predictor.forecast(windows)
     other = way(predictor)
-    assert other.origin == predictor.origin is not None
+    assert other.checkpoint_info == predictor.checkpoint_info is not None
     assert other.forecast(windows).provenance == wanted.provenance
     with torch.no_grad():
         other.model.norm.weight.mul_(2)
-    assert other.origin is None
+    assert other.checkpoint_info is None
 
 
 @pytest.mark.parametrize("make_in", [torch.no_grad, torch.inference_mode], ids=lambda mode: mode.__name__)

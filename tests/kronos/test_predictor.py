@@ -15,7 +15,7 @@ import torch
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast
-from kronos.inference.cuda_graph import Replay
+from kronos.inference.cuda_graph import CudaGraphCache
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.windows import KEYS, Windows
@@ -36,7 +36,7 @@ def windows() -> Windows:
     """Three instruments, ten dates, lookbacks from 3 to 12 bars."""
     panel = make_panel(20, "A", "B", "C")
     panel["B"] = panel["B"].iloc[6:]  # listed later
-    return Windows.rolling(panel, 12, H, "B", since=panel["A"].index[8], min_bars=3)
+    return Windows.rolling(panel, 12, H, "B", start=panel["A"].index[8], min_bars=3)
 
 
 def assert_same_paths(ours: np.ndarray, theirs: np.ndarray, scale: np.ndarray) -> None:
@@ -54,9 +54,9 @@ def test_a_forecast_has_a_path_for_every_window_sample_step_and_feature(
     assert forecast.paths.shape == (len(windows), 4, H, 6)
     assert forecast.paths.dtype == np.float32
     assert np.isfinite(forecast.paths).all()
-    assert forecast.keys.equals(windows.keys)
+    assert forecast.index.equals(windows.index)
     np.testing.assert_array_equal(forecast.timestamps, windows.future)
-    np.testing.assert_array_equal(forecast.last, windows.last)
+    np.testing.assert_array_equal(forecast.last_bar, windows.last_bar)
 
 
 def test_the_same_forecast_twice_is_the_same_to_the_bit(predictor: KronosPredictor, windows: Windows) -> None:
@@ -173,15 +173,19 @@ def test_paths_of_one_window_differ_unless_they_are_greedy(predictor: KronosPred
         assert len(np.unique(apart, axis=0)) == distinct
 
 
-@pytest.mark.parametrize("window", ["exact", "rolling"])
+@pytest.mark.parametrize("context_overflow", ["recompute", "rolling"])
 @pytest.mark.parametrize("max_context", [8, 16])
-def test_a_forecast_dated_t_uses_nothing_behind_the_close_of_bar_t(max_context: int, window: Any) -> None:
-    predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu", max_context, window=window)
+def test_a_forecast_dated_t_uses_nothing_behind_the_close_of_bar_t(
+    max_context: int, context_overflow: Any
+) -> None:
+    predictor = KronosPredictor(
+        make_model(), make_tokenizer(), "cpu", max_context, context_overflow=context_overflow
+    )
     panel = make_panel(24, "A", "B")
     asof = panel["A"].index[14]
 
     def forecast(panel: dict[str, pd.DataFrame]) -> Forecast:
-        cut = Windows.rolling(panel, 12, H, "B", since=panel["A"].index[11], until=asof)
+        cut = Windows.rolling(panel, 12, H, "B", start=panel["A"].index[11], end=asof)
         return predictor.forecast(cut, SAMPLING)
 
     now = forecast(panel)
@@ -325,10 +329,10 @@ def small(**options: Any) -> KronosPredictor:
 def test_rolling_and_exact_are_one_forecast_until_a_window_outgrows_the_context(windows: Windows) -> None:
     for context, same in ((16, True), (8, False)):
         exact, rolling = (
-            KronosPredictor(make_model(), make_tokenizer(), "cpu", context, window=window)
+            KronosPredictor(make_model(), make_tokenizer(), "cpu", context, context_overflow=context_overflow)
             .forecast(windows, SAMPLING)
             .paths
-            for window in ("exact", "rolling")
+            for context_overflow in ("recompute", "rolling")
         )
         apart = np.abs(exact - rolling) / windows.scale().width[:, None] > 1e-3
         assert apart.any() != same
@@ -337,28 +341,34 @@ def test_rolling_and_exact_are_one_forecast_until_a_window_outgrows_the_context(
         assert not apart[fits].any()
 
 
-@pytest.mark.parametrize("window", ["exact", "rolling"])
+@pytest.mark.parametrize("context_overflow", ["recompute", "rolling"])
 def test_windows_that_slide_have_the_forecast_they_have_alone_in_any_order_and_chunk(
-    window: Any, windows: Windows
+    context_overflow: Any, windows: Windows
 ) -> None:
-    predictor, scale = small(window=window), windows.scale().width
+    predictor, scale = small(context_overflow=context_overflow), windows.scale().width
     whole = predictor.forecast(windows, SAMPLING).paths
     order = np.random.default_rng(1).permutation(len(windows))
     assert_same_paths(predictor.forecast(windows[order], SAMPLING).paths, whole[order], scale[order])
     for memory in (1, 100_000):
-        assert_same_paths(small(window=window, memory=memory).forecast(windows, SAMPLING).paths, whole, scale)
+        assert_same_paths(
+            small(context_overflow=context_overflow, memory=memory).forecast(windows, SAMPLING).paths,
+            whole,
+            scale,
+        )
 
 
-@pytest.mark.parametrize("window", ["exact", "rolling"])
+@pytest.mark.parametrize("context_overflow", ["recompute", "rolling"])
 @pytest.mark.parametrize("lookback", [2, 8, 12])
 def test_the_longest_horizon_is_the_context_and_one_less_where_a_window_rolls(
-    window: Any, lookback: int
+    context_overflow: Any, lookback: int
 ) -> None:
-    most = 8 if window == "exact" else 7
+    most = 8 if context_overflow == "recompute" else 7
     longest = Windows.rolling(make_panel(12, "A"), lookback, most, "B")[:2]
-    assert np.isfinite(small(window=window).forecast(longest, SAMPLING).paths).all()
+    assert np.isfinite(small(context_overflow=context_overflow).forecast(longest, SAMPLING).paths).all()
     with pytest.raises(ValueError, match=f"horizon of {most + 1} bars"):
-        small(window=window).forecast(Windows.rolling(make_panel(12, "A"), lookback, most + 1, "B"), SAMPLING)
+        small(context_overflow=context_overflow).forecast(
+            Windows.rolling(make_panel(12, "A"), lookback, most + 1, "B"), SAMPLING
+        )
 
 
 def test_a_bfloat16_forecast_is_another_one_and_always_the_same(windows: Windows) -> None:
@@ -370,10 +380,18 @@ def test_a_bfloat16_forecast_is_another_one_and_always_the_same(windows: Windows
 
 
 def test_a_forecast_says_how_its_windows_slide_and_how_precise_it_is(windows: Windows) -> None:
-    for window, precision in (("exact", "float32"), ("rolling", "float32"), ("exact", "bfloat16")):
-        predictor = small(window=window, precision=precision)
+    for context_overflow, precision in (
+        ("recompute", "float32"),
+        ("rolling", "float32"),
+        ("recompute", "bfloat16"),
+    ):
+        predictor = small(context_overflow=context_overflow, precision=precision)
         provenance = predictor.forecast(windows[:1], SAMPLING).provenance
-        assert (provenance.window, provenance.precision, provenance.max_context) == (window, precision, 8)
+        assert (provenance.context_overflow, provenance.precision, provenance.max_context) == (
+            context_overflow,
+            precision,
+            8,
+        )
         made = predictor.provenance(SAMPLING, windows[:1].digest())
         assert provenance == replace(made, candles="valid")
 
@@ -381,8 +399,11 @@ def test_a_forecast_says_how_its_windows_slide_and_how_precise_it_is(windows: Wi
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": "sliding"}, r"window='sliding' is none of \['exact', 'rolling'\]"),
-        ({"window": ""}, r"window='' is none of \['exact', 'rolling'\]"),
+        (
+            {"context_overflow": "sliding"},
+            r"context_overflow='sliding' is none of \['recompute', 'rolling'\]",
+        ),
+        ({"context_overflow": ""}, r"context_overflow='' is none of \['recompute', 'rolling'\]"),
         ({"precision": "float16"}, r"precision='float16' is none of \['float32', 'bfloat16'\]"),
         ({"anchor": "open"}, r"anchor='open' is none of \['last_close', 'decoded_close'\]"),
         ({"memory": 0}, "memory=0 bytes hold no window.* None"),
@@ -400,7 +421,7 @@ def test_a_loaded_predictor_has_the_options_it_was_asked_for(reference_folder: P
     options: dict[str, Any] = {
         "max_context": 32,
         "clip": 4,
-        "window": "rolling",
+        "context_overflow": "rolling",
         "precision": "bfloat16",
         "compile": True,
         "memory": 123_456,
@@ -418,7 +439,8 @@ def test_compiled_and_replayed_chunks_are_the_forecast_of_plain_ones(
 ) -> None:
     replays = []
     monkeypatch.setattr(
-        "kronos.inference.pipeline.Replay", lambda device: replays.append(Replay(device)) or replays[-1]
+        "kronos.inference.pipeline.Replay",
+        lambda device: replays.append(CudaGraphCache(device)) or replays[-1],
     )
     chunks: list[int] = []
     compiled = small(compile=True, memory=100_000).forecast(windows, SAMPLING, progress=chunks.append).paths
@@ -747,4 +769,4 @@ def test_lists_that_do_not_pair_up_are_refused(
 def test_keys_of_a_forecast_name_datetime_and_instrument(
     predictor: KronosPredictor, windows: Windows
 ) -> None:
-    assert predictor.forecast(windows[:1], SAMPLING).keys.names == list(KEYS)
+    assert predictor.forecast(windows[:1], SAMPLING).index.names == list(KEYS)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from kronos.bars import check_bars
 from kronos.config import SampleConfig
-from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
 from kronos.inference.generate import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
-from kronos.sampling import TorchDraws
+from kronos.sampling import TorchSampler
 from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.windows import Windows
 
@@ -73,8 +73,8 @@ def test_bars_decoded_from_tokens_are_upstreams(tokenizer: KronosTokenizer, expe
 def test_bars_rebuilt_from_the_coarse_half_alone_are_upstreams(
     tokenizer: KronosTokenizer, expected: Arrays
 ) -> None:
-    corners = tokenizer.quantizer.corners(module_tokens(expected))
-    coarse = tokenizer.post_quant_embed_pre(corners[..., : tokenizer.config.s1_bits])
+    codes = tokenizer.quantizer.codes(module_tokens(expected))
+    coarse = tokenizer.post_quant_embed_pre(codes[..., : tokenizer.config.s1_bits])
     close(tokenizer.rebuild(coarse), expected["module_recon_s1"])
 
 
@@ -219,12 +219,12 @@ def test_sampled_tokens_are_upstreams_one_by_one(
         even=len(set(windows.lengths)) == 1,
     )
     sampling = SampleConfig(case["sample_count"], case["T"], case["top_p"], case["top_k"])
-    draws = TorchDraws(case["sample_count"], torch.Generator().manual_seed(case["seed"]))
-    tokens = generate(FusedKronos(model, Form()), prompt, sampling, draws, case["max_context"])
+    draws = TorchSampler(case["sample_count"], torch.Generator().manual_seed(case["seed"]))
+    tokens = generate(FusedKronos(model, ExecutionConfig()), prompt, sampling, draws, case["max_context"])
     number = CASES.index(case)
     np.testing.assert_array_equal(tokens.s1, expected[f"case{number}_s1"])
     np.testing.assert_array_equal(tokens.s2, expected[f"case{number}_s2"])
-    fused = FusedTokenizer(tokenizer, Form())
+    fused = FusedTokenizer(tokenizer, ExecutionConfig())
     close(
         decode(fused, prompt, tokens, case["max_context"]).paths, expected[f"case{number}_paths_normalised"]
     )

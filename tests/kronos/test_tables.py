@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kronos.tables import fingerprint, read_table, to_dates
+from kronos.tables import file_record, read_table, to_dates
 
 TABLE = pd.DataFrame(
     {"Code": ["000001", " 600000 "], "DATE": ["2024-01-02", "2024-01-03"], " Vol": [1.0, 2.0], "x": [3, 4]}
@@ -88,7 +88,7 @@ def test_what_is_no_date_is_refused_with_its_row(value: object) -> None:
 
 def test_a_fingerprint_is_the_name_and_hash_of_a_file(tmp_path: Path) -> None:
     file = save(TABLE, tmp_path / "a.csv")
-    assert fingerprint(file) == {
+    assert file_record(file) == {
         "name": "a.csv",
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }

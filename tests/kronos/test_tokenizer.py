@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kronos.config import TokenizerConfig
-from kronos.tokenizer import BinaryQuantizer, Tokens, unit
+from kronos.tokenizer import BinaryQuantizer, Tokens, l2_normalize
 from tests.kronos.builders import make_tokenizer
 
 T = 12
@@ -111,7 +111,7 @@ def quantizer(s1_bits: int, s2_bits: int, **weights: float) -> BinaryQuantizer:
 
 
 def latents(*shape: int, seed: int = 0) -> Tensor:
-    return unit(torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
+    return l2_normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
 
 
 @EXAMPLES
@@ -121,28 +121,28 @@ def test_ids_become_corners_and_the_same_ids_again(data: st.DataObject, s1_bits:
         st.lists(st.tuples(st.integers(0, 2**s1_bits - 1), st.integers(0, 2**s2_bits - 1)), min_size=1)
     )
     s1, s2 = torch.tensor(pairs).T
-    corners = quantizer(s1_bits, s2_bits).corners(Tokens(s1, s2))
-    back = quantizer(s1_bits, s2_bits).tokens(corners)
+    codes = quantizer(s1_bits, s2_bits).codes(Tokens(s1, s2))
+    back = quantizer(s1_bits, s2_bits).tokens(codes)
     assert torch.equal(back.s1, s1)
     assert torch.equal(back.s2, s2)
-    assert torch.equal(corners.abs(), torch.full_like(corners, (s1_bits + s2_bits) ** -0.5))
+    assert torch.equal(codes.abs(), torch.full_like(codes, (s1_bits + s2_bits) ** -0.5))
 
 
 @EXAMPLES
 @given(s1_bits=st.integers(1, 6), s2_bits=st.integers(1, 6), seed=st.integers(0, 99))
 def test_a_latent_becomes_the_corner_that_its_ids_stand_for(s1_bits: int, s2_bits: int, seed: int) -> None:
     q = quantizer(s1_bits, s2_bits)
-    corners = q(latents(2, 3, s1_bits + s2_bits, seed=seed))
-    tokens = q.tokens(corners)
+    codes = q(latents(2, 3, s1_bits + s2_bits, seed=seed))
+    tokens = q.tokens(codes)
     assert int(tokens.s1.max()) < 2**s1_bits
     assert int(tokens.s2.max()) < 2**s2_bits
     # Passing the gradient through costs the forward value a rounding or two.
-    torch.testing.assert_close(q.corners(tokens), corners, rtol=1e-6, atol=0)
+    torch.testing.assert_close(q.codes(tokens), codes, rtol=1e-6, atol=0)
 
 
 def test_the_coarse_half_comes_first_and_the_lowest_bit_of_each_half_first() -> None:
-    corner = torch.tensor([[[+1.0, -1.0, -1.0, +1.0, +1.0]]])  # s1 = 0b001, s2 = 0b11
-    tokens = quantizer(3, 2).tokens(corner)
+    code = torch.tensor([[[+1.0, -1.0, -1.0, +1.0, +1.0]]])  # s1 = 0b001, s2 = 0b11
+    tokens = quantizer(3, 2).tokens(code)
     assert (tokens.s1.item(), tokens.s2.item()) == (1, 3)
 
 
@@ -159,7 +159,7 @@ def test_the_gradient_passes_straight_through_at_the_corners_scale() -> None:
 
 def test_unit_latents_have_length_one_and_their_direction() -> None:
     z = torch.tensor([[3.0, -4.0]])
-    torch.testing.assert_close(unit(z), torch.tensor([[0.6, -0.8]]))
+    torch.testing.assert_close(l2_normalize(z), torch.tensor([[0.6, -0.8]]))
 
 
 def plain_loss(q: BinaryQuantizer, z: np.ndarray) -> float:
@@ -213,7 +213,7 @@ def test_the_commitment_does_not_pull_the_corners() -> None:
 def test_halves_of_a_batch_that_pool_their_means_have_the_gradient_of_the_whole() -> None:
     q = quantizer(4, 4)
     # halves that lie apart, so that each uses another part of the codebook
-    halves = [unit(latents(3, 5, 8, seed=seed) + shift) for seed, shift in ((0, 0.4), (1, -0.4))]
+    halves = [l2_normalize(latents(3, 5, 8, seed=seed) + shift) for seed, shift in ((0, 0.4), (1, -0.4))]
     joined = torch.cat(halves).requires_grad_()
     q.loss(joined).backward()
     mean = torch.sigmoid(4 * q.scale * joined.detach()).mean(dim=(0, 1))

@@ -37,7 +37,7 @@ def single(bars: pd.DataFrame, horizon: int = 2) -> Windows:
 
 def rows_of(windows: Windows) -> dict[tuple, np.ndarray]:
     """Each window's own bars by key."""
-    rows = zip(windows.keys, windows.values, windows.lengths, strict=True)
+    rows = zip(windows.index, windows.values, windows.lengths, strict=True)
     return {key: values[:length] for key, values, length in rows}
 
 
@@ -76,14 +76,14 @@ def test_rolling_gives_the_last_bars_up_to_each_date_and_nothing_else(
     given_panel = (
         pd.concat(panel, names=["instrument", "datetime"]).swaplevel().sort_index() if as_frame else panel
     )
-    arguments = {"since": since, "until": until, "min_bars": min_bars}
+    arguments = {"start": since, "end": until, "min_bars": min_bars}
     if not wanted:
         with pytest.raises(ValueError, match=rf"window of {min_bars} bars within.*shorter lookback"):
             Windows.rolling(given_panel, lookback, 3, DAYS, **arguments)
         return
     windows = Windows.rolling(given_panel, lookback, 3, DAYS, **arguments)
-    assert list(windows.keys) == list(wanted)
-    assert windows.keys.names == list(KEYS)
+    assert list(windows.index) == list(wanted)
+    assert windows.index.names == list(KEYS)
     assert windows.values.dtype == np.float32
     assert windows.values.shape[1] == windows.stamps.shape[1] == windows.lengths.max()
     for i, bars in enumerate(wanted.values()):
@@ -93,7 +93,7 @@ def test_rolling_gives_the_last_bars_up_to_each_date_and_nothing_else(
         np.testing.assert_array_equal(windows.stamps[i, :n], stamps(bars.index))
         assert not windows.values[i, n:].any()
         assert not windows.stamps[i, n:].any()
-        np.testing.assert_array_equal(windows.last[i], bars.iloc[-1].to_numpy(np.float32))
+        np.testing.assert_array_equal(windows.last_bar[i], bars.iloc[-1].to_numpy(np.float32))
     future = future_timestamps(pd.DatetimeIndex([date for date, _ in wanted]), DAYS, 3)
     np.testing.assert_array_equal(windows.future, future)
 
@@ -107,13 +107,13 @@ def test_a_window_never_sees_a_later_bar(
 ) -> None:
     asof = DAYS[day]
     later = {name: bars.mul(np.where(bars.index > asof, factor, 1.0), axis=0) for name, bars in panel.items()}
-    arguments = {"lookback": lookback, "horizon": 2, "calendar": DAYS, "until": asof, "min_bars": 2}
+    arguments = {"lookback": lookback, "horizon": 2, "calendar": DAYS, "end": asof, "min_bars": 2}
     try:
         before = Windows.rolling(panel, **arguments)
     except ValueError:
         return  # no window by then
     after = Windows.rolling(later, **arguments)
-    assert before.keys.equals(after.keys)
+    assert before.index.equals(after.index)
     np.testing.assert_array_equal(before.values, after.values)
     np.testing.assert_array_equal(before.future, after.future)
     np.testing.assert_array_equal(before.scale().width, after.scale().width)
@@ -123,8 +123,8 @@ def test_a_window_never_sees_a_later_bar(
 def test_a_window_is_the_same_when_later_bars_do_not_exist_yet() -> None:
     panel = make_panel(20, "A", "B")
     asof = panel["A"].index[11]
-    then = Windows.rolling({name: bars[:asof] for name, bars in panel.items()}, 5, 3, "B", since=asof)
-    now = Windows.rolling(panel, 5, 3, "B", since=asof, until=asof)
+    then = Windows.rolling({name: bars[:asof] for name, bars in panel.items()}, 5, 3, "B", start=asof)
+    now = Windows.rolling(panel, 5, 3, "B", start=asof, end=asof)
     np.testing.assert_array_equal(then.values, now.values)
     np.testing.assert_array_equal(then.future, now.future)
     assert then.digest() == now.digest()
@@ -134,8 +134,8 @@ def test_only_the_asked_keys_are_cut_whatever_their_order() -> None:
     panel = make_panel(12, "A", "B")
     dates = panel["A"].index
     keys = pd.MultiIndex.from_tuples([(dates[9], "B"), (dates[4], "A"), (dates[9], "A")], names=KEYS)
-    windows = Windows.rolling(panel, 4, 2, "B", keys=keys)
-    assert list(windows.keys) == [(dates[4], "A"), (dates[9], "A"), (dates[9], "B")]
+    windows = Windows.rolling(panel, 4, 2, "B", index=keys)
+    assert list(windows.index) == [(dates[4], "A"), (dates[9], "A"), (dates[9], "B")]
     everything = rows_of(Windows.rolling(panel, 4, 2, "B"))
     for key, bars in rows_of(windows).items():
         np.testing.assert_array_equal(bars, everything[key])
@@ -147,13 +147,13 @@ def test_keys_of_instruments_and_dates_without_a_window_are_passed_over() -> Non
     keys = pd.MultiIndex.from_tuples(
         [(dates[5], "A"), (dates[5], "Z"), (dates[0], "A"), (pd.Timestamp("2030-01-01"), "A")], names=KEYS
     )
-    assert list(Windows.rolling(panel, 4, 2, "B", keys=keys).keys) == [(dates[5], "A")]
+    assert list(Windows.rolling(panel, 4, 2, "B", index=keys).index) == [(dates[5], "A")]
 
 
 def test_dates_may_be_given_as_text() -> None:
     panel = make_panel(12, "A")
-    windows = Windows.rolling(panel, 4, 2, "B", since="2024-01-10", until="2024-01-11")
-    assert [str(date.date()) for date, _ in windows.keys] == ["2024-01-10", "2024-01-11"]
+    windows = Windows.rolling(panel, 4, 2, "B", start="2024-01-10", end="2024-01-11")
+    assert [str(date.date()) for date, _ in windows.index] == ["2024-01-10", "2024-01-11"]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_some_of_the_windows_are_those_windows(rows: slice | np.ndarray) -> None
     windows = Windows.rolling(make_panel(6, "A", "B"), 3, 2, "B")
     assert len(windows) == 8
     some, picked = windows[rows], np.arange(8)[rows]
-    assert list(some.keys) == [windows.keys[i] for i in picked]
+    assert list(some.index) == [windows.index[i] for i in picked]
     for name in ("values", "stamps", "lengths", "future", "last", "future_stamps"):
         np.testing.assert_array_equal(getattr(some, name), getattr(windows, name)[picked])
 
@@ -290,11 +290,11 @@ def test_windows_of_bars_in_a_zone_are_those_of_the_local_clock(calendar: str, f
         when = "h" if calendar == "frequency" else times.tz_localize(zone)
         since = pd.Timestamp("2024-03-29 20:00", tz=zone)
         until = pd.Timestamp("2024-03-29 22:00", tz=zone)
-        return Windows.rolling(given, 4, 3, when, since=since, until=until)
+        return Windows.rolling(given, 4, 3, when, start=since, end=until)
 
     plain, local = roll(None), roll("Asia/Shanghai")
     assert len(plain) == 6
-    assert local.keys.equals(plain.keys)
+    assert local.index.equals(plain.index)
     assert local.digest() == plain.digest()
 
 
@@ -302,8 +302,8 @@ def test_keys_in_a_zone_name_windows_by_the_local_clock() -> None:
     panel = make_panel(9, "A")
     dates = panel["A"].index[[5, 7]]
     keys = pd.MultiIndex.from_product([dates.tz_localize("UTC"), ["A"]], names=KEYS)
-    windows = Windows.rolling(zoned(panel, "UTC"), 4, 3, "B", keys=keys)
-    assert list(windows.keys.get_level_values("datetime")) == list(dates)
+    windows = Windows.rolling(zoned(panel, "UTC"), 4, 3, "B", index=keys)
+    assert list(windows.index.get_level_values("datetime")) == list(dates)
 
 
 @pytest.mark.parametrize(("bars", "calendar"), [(None, "UTC"), ("UTC", None), ("UTC", "Asia/Shanghai")])

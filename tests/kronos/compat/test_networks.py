@@ -75,11 +75,11 @@ def test_the_tokenizers_forward_trains_as_upstreams_loop_does(
 ) -> None:
     tokenizer = KronosTokenizer.from_pretrained(reference_folder).train()
     x = torch.from_numpy(expected["module_x"])
-    (coarse, full), bsq, corners, ids = tokenizer(x)
+    (coarse, full), bsq, codes, ids = tokenizer(x)
     close(coarse.detach(), expected["module_recon_s1"])
     close(full.detach(), expected["module_recon"])
     np.testing.assert_array_equal(ids, expected["module_ids"])
-    torch.testing.assert_close(corners.detach(), tokenizer.indices_to_bits(ids))
+    torch.testing.assert_close(codes.detach(), tokenizer.indices_to_bits(ids))
     loss = (F.mse_loss(coarse, x) + F.mse_loss(full, x) + bsq) / 2
     theirs = reference_losses["tokenizer"]
     assert loss.item() == pytest.approx(theirs["loss"], rel=1e-5)

@@ -12,11 +12,11 @@ import torch
 
 from kronos.config import SampleConfig
 from kronos.inference import cuda_graph
-from kronos.inference.cuda_graph import StepRecorder, Steps
-from kronos.inference.fused import Form, FusedKronos
-from kronos.inference.generate import Prompt, generate, read
+from kronos.inference.cuda_graph import DecodeSteps, StepRecorder
+from kronos.inference.fused import ExecutionConfig, FusedKronos
+from kronos.inference.generate import Prompt, generate, prefill
 from kronos.inference.pipeline import Pipeline
-from kronos.sampling import SharedDraws, TorchDraws
+from kronos.sampling import SobolSampler, TorchSampler
 from kronos.tokenizer import Tokens
 from tests.kronos.builders import fuse, make_model, make_tokenizer
 from tests.kronos.inference.test_cuda_graph_chunks import Silent, some_windows, uniforms_of
@@ -35,7 +35,7 @@ LENGTHS = {"even": (0, 0, 0), "ragged": (0, -3, -7)}  # of three windows, beyond
 NUCLEUS = SampleConfig(3, T=1.0, top_p=0.9)
 
 
-def chunk(lengths: list[int], horizon: int, samples: int, seed: int = 0) -> tuple[Prompt, SharedDraws]:
+def chunk(lengths: list[int], horizon: int, samples: int, seed: int = 0) -> tuple[Prompt, SobolSampler]:
     """Windows of these lengths and draws of as many dates, both by the seed."""
     model = make_model()
     windows = make_windows(model, [1] * seed + lengths, horizon)[seed:]
@@ -47,16 +47,16 @@ def chunk(lengths: list[int], horizon: int, samples: int, seed: int = 0) -> tupl
 def both_ways(
     recorder: StepRecorder,
     prompt: Prompt,
-    draws: SharedDraws,
+    draws: SobolSampler,
     sampling: SampleConfig,
     context: int,
-    window: Any = "exact",
+    context_overflow: Any = "recompute",
     model: FusedKronos | None = None,
 ) -> tuple[Tokens, Tokens]:
     """Tokens with the recorder and without one."""
     model = model or fuse(make_model())
-    ours = generate(model, prompt, sampling, draws, context, window, recorder=recorder)
-    return ours, generate(model, prompt, sampling, draws, context, window)
+    ours = generate(model, prompt, sampling, draws, context, context_overflow, recorder=recorder)
+    return ours, generate(model, prompt, sampling, draws, context, context_overflow)
 
 
 def took_part(recorder: StepRecorder) -> int:
@@ -100,16 +100,16 @@ def test_a_rolling_window_takes_all_of_its_steps_on_the_device(
     assert not recorder.kept if horizon == 1 else took_part(recorder) == horizon - 1
 
 
-@pytest.mark.parametrize("window", ["exact", "rolling"])
+@pytest.mark.parametrize("context_overflow", ["recompute", "rolling"])
 @pytest.mark.parametrize("lengths", [[10, 10], [10, 4]], ids=["even", "ragged"])
 def test_chunks_of_one_shape_share_memory_and_leave_nothing_to_the_next(
-    window: Any, lengths: list[int]
+    context_overflow: Any, lengths: list[int]
 ) -> None:
     recorder, model = StepRecorder(CPU), fuse(make_model())
     places, outcomes = set(), []
     for seed in range(3):
         prompt, draws = chunk(lengths, 10, 3, seed)
-        ours, wanted = both_ways(recorder, prompt, draws, NUCLEUS, 16, window, model)
+        ours, wanted = both_ways(recorder, prompt, draws, NUCLEUS, 16, context_overflow, model)
         assert_same(ours, wanted)
         outcomes.append((ours, wanted))
         (recording,) = recorder.kept.values()
@@ -213,7 +213,7 @@ def test_many_rows_few_steps_and_upstreams_draws_are_left_to_the_host(
         assert_same(*both_ways(recorder, *chunk(lengths, horizon, 3), NUCLEUS, 64, model=model))
         assert bool(recorder.kept) == taken
     recorder, (prompt, _) = StepRecorder(CPU), chunk([9, 9], 6, 3)
-    streams = [TorchDraws(3, torch.Generator().manual_seed(4)) for _ in range(2)]
+    streams = [TorchSampler(3, torch.Generator().manual_seed(4)) for _ in range(2)]
     ours = generate(model, prompt, NUCLEUS, streams[0], 64, recorder=recorder)
     assert_same(ours, generate(model, prompt, NUCLEUS, streams[1], 64))
     assert not recorder.kept
@@ -251,16 +251,18 @@ def test_threads_that_share_a_recorder_take_turns() -> None:
 
 def test_a_pipeline_records_the_steps_of_shared_draws_on_cuda_without_being_asked() -> None:
     def made(device: str) -> Pipeline:
-        return Pipeline(make_model(), make_tokenizer(), torch.device(device), 64, 5, "exact", Form())
+        return Pipeline(
+            make_model(), make_tokenizer(), torch.device(device), 64, 5, "recompute", ExecutionConfig()
+        )
 
     assert made("cuda").recorder is not None
     ours, plain = made("cpu"), made("cpu")
     assert ours.recorder is None
     ours.recorder = StepRecorder(CPU)
     windows = some_windows(ragged=True)
-    ours.drawn(windows, NUCLEUS, TorchDraws(3, torch.Generator().manual_seed(1)), None)
+    ours.sample_with(windows, NUCLEUS, TorchSampler(3, torch.Generator().manual_seed(1)), None)
     assert not ours.recorder.kept
-    paths = [one.shared(windows, NUCLEUS, uniforms_of(windows, 3)).paths for one in (ours, plain)]
+    paths = [one.sample_shared(windows, NUCLEUS, uniforms_of(windows, 3)).paths for one in (ours, plain)]
     assert len(ours.recorder.kept) == 1
     np.testing.assert_array_equal(*paths)
 
@@ -275,7 +277,9 @@ def test_a_pipeline_records_the_steps_of_shared_draws_on_cuda_without_being_aske
 def test_a_step_asks_the_device_for_nothing(
     precision: Any, lengths: list[int], slides: bool, filters: dict[str, float]
 ) -> None:
-    one = some_steps(FusedKronos(make_model(), Form(precision)), lengths, SampleConfig(3, **filters))
+    one = some_steps(
+        FusedKronos(make_model(), ExecutionConfig(precision)), lengths, SampleConfig(3, **filters)
+    )
     with torch.inference_mode(), Silent() as silent:
         one.step(slides)
     assert {"bmm", "index_select", "index_copy_"} <= silent.names  # all of it went past
@@ -285,7 +289,7 @@ def test_a_step_asks_the_device_for_nothing(
 @pytest.mark.parametrize("lengths", [[9, 9], [9, 4]], ids=["even", "ragged"])
 def test_no_tensor_of_the_host_takes_part_in_a_step(lengths: list[int], slides: bool) -> None:
     meta = torch.device("meta")  # it holds no values, so that none can be asked for
-    one = some_steps(FusedKronos(make_model().to(meta), Form()), lengths, NUCLEUS, meta)
+    one = some_steps(FusedKronos(make_model().to(meta), ExecutionConfig()), lengths, NUCLEUS, meta)
     with torch.inference_mode(), Silent():
         one.step(slides)
 
@@ -318,15 +322,15 @@ class Sequence(Silent):
 
 def some_steps(
     model: FusedKronos, lengths: list[int], sampling: SampleConfig, device: torch.device = CPU
-) -> Steps:
+) -> DecodeSteps:
     prompt, draws = chunk(lengths, 6, sampling.samples)
     tokens, future = Tokens(*(half.to(device) for half in prompt.tokens)), prompt.future.to(device)
     prompt = Prompt(tokens, prompt.lengths.to(device), prompt.stamps.to(device), future, prompt.even)
-    draws = SharedDraws(draws.uniforms.to(device), Tokens(*(half.to(device) for half in draws.order)))
+    draws = SobolSampler(draws.uniforms.to(device), Tokens(*(half.to(device) for half in draws.order)))
     out = torch.zeros(len(lengths), sampling.samples, 6, dtype=torch.int64, device=device)
     with torch.inference_mode():
-        past = read(model, prompt, sampling.samples, 6)
-        return Steps(model, past, future, draws, Tokens(out, out.clone()), sampling, max_context=12)
+        past = prefill(model, prompt, sampling.samples, 6)
+        return DecodeSteps(model, past, future, draws, Tokens(out, out.clone()), sampling, max_context=12)
 
 
 # Graphs
@@ -384,15 +388,17 @@ def test_a_graph_that_cannot_be_recorded_is_reported_once_and_does_without(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("window", ["exact", "rolling"])
+@pytest.mark.parametrize("context_overflow", ["recompute", "rolling"])
 @pytest.mark.parametrize("lengths", [[10, 10], [10, 4]], ids=["even", "ragged"])
-def test_on_cuda_replayed_steps_draw_the_tokens_of_launched_ones(window: Any, lengths: list[int]) -> None:
+def test_on_cuda_replayed_steps_draw_the_tokens_of_launched_ones(
+    context_overflow: Any, lengths: list[int]
+) -> None:
     device = torch.device("cuda")
-    recorder, model = StepRecorder(device), FusedKronos(make_model().to(device), Form())
+    recorder, model = StepRecorder(device), FusedKronos(make_model().to(device), ExecutionConfig())
     for seed in range(3):
         prompt, draws = chunk(lengths, 40, 3, seed)
         tokens = Tokens(*(half.to(device) for half in prompt.tokens))
         prompt = Prompt(tokens, *(x.to(device) for x in prompt[1:4]), prompt.even)
-        draws = SharedDraws(draws.uniforms.to(device), Tokens(*(half.to(device) for half in draws.order)))
-        assert_same(*both_ways(recorder, prompt, draws, NUCLEUS, 48, window, model))
+        draws = SobolSampler(draws.uniforms.to(device), Tokens(*(half.to(device) for half in draws.order)))
+        assert_same(*both_ways(recorder, prompt, draws, NUCLEUS, 48, context_overflow, model))
     assert all(one.graphs for one in recorder.kept.values())

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kronos.bars import CLOSE
 from kronos.config import SampleConfig
-from kronos.inference.cuda_graph import MAX_TAPES, Replay
-from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
+from kronos.inference.cuda_graph import MAX_GRAPHS, CudaGraphCache
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
 from kronos.inference.pipeline import Pipeline
-from kronos.sampling import date_uniforms
+from kronos.sampling import sobol_uniforms
 from kronos.tokenizer import Tokens
 from kronos.windows import Windows
 from tests.kronos.builders import make_model, make_panel, make_tokenizer
@@ -43,7 +43,7 @@ def inputs(rows: int, seed: int = 0, width: int = 3) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("rows", "bucket"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8), (9, 16)])
 def test_rows_are_padded_to_a_power_of_two_and_the_padding_never_comes_out(rows: int, bucket: int) -> None:
-    replay, run = Replay(CPU), Doubling()
+    replay, run = CudaGraphCache(CPU), Doubling()
     for seed in (0, 1):
         got = replay(run, "key", *inputs(rows, seed))
         assert torch.equal(got, Doubling()(*inputs(rows, seed)))
@@ -51,13 +51,13 @@ def test_rows_are_padded_to_a_power_of_two_and_the_padding_never_comes_out(rows:
 
 
 def test_any_order_of_sizes_gives_what_direct_calls_give() -> None:
-    replay, run = Replay(CPU), Doubling()
+    replay, run = CudaGraphCache(CPU), Doubling()
     for seed, rows in enumerate((4, 3, 1, 4, 7, 2, 3, 8, 5)):
         assert torch.equal(replay(run, "key", *inputs(rows, seed)), Doubling()(*inputs(rows, seed)))
 
 
 def test_an_outcome_survives_the_next_call_and_belongs_to_the_caller() -> None:
-    replay, run = Replay(CPU), Doubling()
+    replay, run = CudaGraphCache(CPU), Doubling()
     first = replay(run, "key", *inputs(3, seed=0))
     kept = first.clone()
     replay(run, "key", *inputs(4, seed=1))
@@ -67,7 +67,7 @@ def test_an_outcome_survives_the_next_call_and_belongs_to_the_caller() -> None:
 
 
 def test_inputs_are_left_alone_and_may_change_after_the_call() -> None:
-    replay, run = Replay(CPU), Doubling()
+    replay, run = CudaGraphCache(CPU), Doubling()
     for rows in (4, 3):  # one that fills its bucket and one that is padded
         x, y = inputs(rows)
         before = x.clone(), y.clone()
@@ -77,7 +77,7 @@ def test_inputs_are_left_alone_and_may_change_after_the_call() -> None:
         assert torch.equal(y, before[1])
 
 
-class Recorded(Replay):
+class Recorded(CudaGraphCache):
     """A replay that remembers what it recorded."""
 
     def __init__(self) -> None:
@@ -122,25 +122,25 @@ def test_only_the_shapes_used_last_are_kept_and_one_that_was_dropped_is_recorded
     def call(width: int) -> int:
         given = inputs(4, width=width)
         assert torch.equal(replay(run, "key", *given), Doubling()(*given))
-        assert len(replay._tapes) <= MAX_TAPES
+        assert len(replay._calls) <= MAX_GRAPHS
         return len(replay.records)
 
-    for width in range(1, MAX_TAPES + 1):
+    for width in range(1, MAX_GRAPHS + 1):
         assert call(width) == width
-    assert call(1) == MAX_TAPES  # still there, and now the one used last
-    assert call(300) == MAX_TAPES + 1
-    assert call(1) == MAX_TAPES + 1
-    assert call(2) == MAX_TAPES + 2  # it was the one used longest ago
+    assert call(1) == MAX_GRAPHS  # still there, and now the one used last
+    assert call(300) == MAX_GRAPHS + 1
+    assert call(1) == MAX_GRAPHS + 1
+    assert call(2) == MAX_GRAPHS + 2  # it was the one used longest ago
 
 
 def test_what_a_dropped_shape_held_is_freed() -> None:
-    replay, run, held = Replay(CPU), Doubling(), []
-    for width in range(1, 3 * MAX_TAPES):
+    replay, run, held = CudaGraphCache(CPU), Doubling(), []
+    for width in range(1, 3 * MAX_GRAPHS):
         replay(run, "key", *inputs(4, width=width))
-        tape = next(reversed(replay._tapes.values()))
-        held.append(weakref.ref(tape.output))
-    del tape
-    assert sum(output() is not None for output in held) == MAX_TAPES
+        call = next(reversed(replay._calls.values()))
+        held.append(weakref.ref(call.output))
+    del call
+    assert sum(output() is not None for output in held) == MAX_GRAPHS
 
 
 # The engine
@@ -238,16 +238,16 @@ def some_windows(ragged: bool) -> Windows:
     panel = make_panel(14, "A", "B")
     if ragged:
         panel["B"] = panel["B"].iloc[7:]
-    return Windows.rolling(panel, 12, HORIZON, "B", since=panel["A"].index[12], min_bars=3)
+    return Windows.rolling(panel, 12, HORIZON, "B", start=panel["A"].index[12], min_bars=3)
 
 
-def pipeline(window: Any, context: int, form: Form = Form()) -> Pipeline:  # noqa: B008 (immutable)
-    return Pipeline(make_model(), make_tokenizer(), CPU, context, 5, window, form)
+def pipeline(context_overflow: Any, context: int, form: ExecutionConfig = ExecutionConfig()) -> Pipeline:  # noqa: B008 (immutable)
+    return Pipeline(make_model(), make_tokenizer(), CPU, context, 5, context_overflow, form)
 
 
 def uniforms_of(windows: Windows, samples: int) -> Tensor:
-    dates = windows.keys.get_level_values("datetime")
-    return torch.from_numpy(date_uniforms(0, dates, samples, HORIZON))
+    dates = windows.index.get_level_values("datetime")
+    return torch.from_numpy(sobol_uniforms(0, dates, samples, HORIZON))
 
 
 SAMPLINGS = {
@@ -261,22 +261,22 @@ SAMPLINGS = {
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 @pytest.mark.parametrize("ragged", [False, True], ids=["even", "ragged"])
 @pytest.mark.parametrize(
-    ("window", "context", "precision"),
+    ("context_overflow", "context", "precision"),
     [
-        ("exact", 64, "float32"),
-        ("exact", CONTEXT, "float32"),
-        ("exact", 8, "float32"),
+        ("recompute", 64, "float32"),
+        ("recompute", CONTEXT, "float32"),
+        ("recompute", 8, "float32"),
         ("rolling", CONTEXT, "float32"),
         ("rolling", 8, "bfloat16"),
     ],
 )
 def test_from_bars_to_bars_the_device_is_asked_for_nothing(
-    window: str, context: int, precision: Any, ragged: bool, sampling: SampleConfig
+    context_overflow: str, context: int, precision: Any, ragged: bool, sampling: SampleConfig
 ) -> None:
     windows = some_windows(ragged)
-    ours, spy = pipeline(window, context, Form(precision)), Spy()
+    ours, spy = pipeline(context_overflow, context, ExecutionConfig(precision)), Spy()
     ours.replay = spy  # type: ignore[assignment]
-    wanted = ours.shared(windows, sampling, uniforms_of(windows, sampling.samples))
+    wanted = ours.sample_shared(windows, sampling, uniforms_of(windows, sampling.samples))
     with torch.inference_mode(), Silent() as silent:
         got = spy.run(*spy.inputs)
     assert {"bmm", "searchsorted", "cumsum"} <= silent.names  # all of it went past
@@ -296,32 +296,36 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["even", "ragged"])
-@pytest.mark.parametrize("window", ["exact", "rolling"])
-def test_no_tensor_of_the_host_takes_part_in_what_a_device_computes(window: Any, ragged: bool) -> None:
+@pytest.mark.parametrize("context_overflow", ["recompute", "rolling"])
+def test_no_tensor_of_the_host_takes_part_in_what_a_device_computes(
+    context_overflow: Any, ragged: bool
+) -> None:
     # The meta device holds no values, so that none can be asked for.
     windows, meta = some_windows(ragged), torch.device("meta")
-    there = pipeline(window, CONTEXT)
-    there.model = FusedKronos(make_model().to(meta), Form())
-    there.tokenizer = FusedTokenizer(make_tokenizer().to(meta), Form())
+    there = pipeline(context_overflow, CONTEXT)
+    there.model = FusedKronos(make_model().to(meta), ExecutionConfig())
+    there.tokenizer = FusedTokenizer(make_tokenizer().to(meta), ExecutionConfig())
     there.order = Tokens(*(half.to(meta) for half in there.order))
     there.device, there.replay = meta, Elsewhere()  # type: ignore[assignment]
-    paths = there.shared(windows, SAMPLINGS["nucleus"], uniforms_of(windows, 3)).paths
+    paths = there.sample_shared(windows, SAMPLINGS["nucleus"], uniforms_of(windows, 3)).paths
     assert paths.shape == (len(windows), 3, HORIZON, 6)
 
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["even", "ragged"])
-@pytest.mark.parametrize(("window", "context"), [("exact", 64), ("exact", 8), ("rolling", 8)])
+@pytest.mark.parametrize(
+    ("context_overflow", "context"), [("recompute", 64), ("recompute", 8), ("rolling", 8)]
+)
 def test_chunks_of_any_size_replayed_are_the_chunks_computed_directly(
-    window: Any, context: int, ragged: bool
+    context_overflow: Any, context: int, ragged: bool
 ) -> None:
     windows = some_windows(ragged)
-    direct, replayed = pipeline(window, context), pipeline(window, context)
+    direct, replayed = pipeline(context_overflow, context), pipeline(context_overflow, context)
     replayed.replay = recorded = Recorded()
     for rows in (slice(0, 4), slice(0, 3), slice(1, 4), slice(2, 3), slice(0, 4)):
         some = windows[rows]
         for sampling in (SAMPLINGS["nucleus"], SAMPLINGS["top-k"]):
             inputs = some, sampling, uniforms_of(some, sampling.samples)
-            got, wanted = replayed.shared(*inputs).paths, direct.shared(*inputs).paths
+            got, wanted = replayed.sample_shared(*inputs).paths, direct.sample_shared(*inputs).paths
             # To 1e-4 of a normalised bar: rows of a product round differently beside others.
             np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4 * some.scale().width.max())
     assert 2 * 2 <= len(recorded.records) < 2 * 5  # for each sampling: some shapes came twice

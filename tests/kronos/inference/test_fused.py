@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kronos.config import SampleConfig
-from kronos.inference.fused import Form, FusedKronos, FusedTokenizer
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
 from kronos.inference.generate import Prompt, decode, generate
 from kronos.inference.kv_cache import Cursor, PrefixCache, causal
-from kronos.inference.packed_linear import Product
+from kronos.inference.packed_linear import PackedLinear
 from kronos.model import Kronos
 from kronos.tokenizer import Tokens
 from tests.kronos.builders import compiler, make_model, make_stamps, make_tokenizer, make_tokens, shared_draws
@@ -47,11 +47,11 @@ PACK = pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 
 
 @pytest.fixture
-def form(pack: bool, monkeypatch: pytest.MonkeyPatch) -> Form:
+def form(pack: bool, monkeypatch: pytest.MonkeyPatch) -> ExecutionConfig:
     """Of float32, its products packed or not."""
     if not pack:
         monkeypatch.setattr("kronos.inference.packed_linear.can_pack", lambda weight: False)
-    return Form()
+    return ExecutionConfig()
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
@@ -81,8 +81,8 @@ def fused(
     next_s1: Tensor,
     attend: Callable[..., Tensor] = causal,
 ) -> Read:
-    turns = model.turns(torch.arange(tokens.s1.shape[1]))
-    hidden = model.hidden(tokens, stamps, turns, [attend] * len(model.blocks))
+    rope_rotations = model.rope_rotations(torch.arange(tokens.s1.shape[1]))
+    hidden = model.hidden(tokens, stamps, rope_rotations, [attend] * len(model.blocks))
     keys, values = model.cross_keys_values(hidden)
     s2_logits = model.s2_logits(hidden, next_s1, lambda q: attend(q, keys, values))
     return Read(hidden, model.s1_logits(hidden), s2_logits)
@@ -105,10 +105,10 @@ def decoded(tokenizer: FusedTokenizer, tokens: Tokens, prefix: int) -> Tensor:
     cursor = Cursor(torch.full((rows,), prefix), prefix, True, length - prefix)
     caches = [PrefixCache(cursor, 1, length - prefix) for _ in tokenizer.decoder]
     before = Tokens(*(half[:, :prefix] for half in tokens))
-    last = tokenizer.read(before, cursor.lengths, tokenizer.turns(cursor.positions), caches)
-    cursor.move(0, length - prefix)
+    last = tokenizer.read(before, cursor.lengths, tokenizer.rope_rotations(cursor.positions), caches)
+    cursor.advance(0, length - prefix)
     rest = Tokens(*(half[:, prefix:] for half in tokens))
-    bars = tokenizer.decode(rest, tokenizer.turns(torch.arange(prefix, length)), caches)
+    bars = tokenizer.decode(rest, tokenizer.rope_rotations(torch.arange(prefix, length)), caches)
     return torch.cat([last[:, None], bars], dim=1)
 
 
@@ -118,7 +118,7 @@ def decoded(tokenizer: FusedTokenizer, tokens: Tokens, prefix: int) -> Tensor:
 @PACK
 @pytest.mark.parametrize("sizes", MODELS.values(), ids=MODELS)
 def test_a_fused_model_computes_what_the_plain_one_does(
-    sizes: dict[str, Any], pack: bool, form: Form
+    sizes: dict[str, Any], pack: bool, form: ExecutionConfig
 ) -> None:
     model = make_model(seed=2, **sizes)
     ours = FusedKronos(model, form)
@@ -130,7 +130,7 @@ def test_a_fused_model_computes_what_the_plain_one_does(
 @pytest.mark.parametrize("sizes", TOKENIZERS.values(), ids=TOKENIZERS)
 @torch.no_grad()
 def test_a_fused_tokenizer_writes_the_plain_ones_tokens_and_bars(
-    sizes: dict[str, int], pack: bool, form: Form
+    sizes: dict[str, int], pack: bool, form: ExecutionConfig
 ) -> None:
     tokenizer = make_tokenizer(seed=2, **sizes)
     ours, bars = FusedTokenizer(tokenizer, form), bars_of(6, 30)
@@ -143,18 +143,18 @@ def test_a_fused_tokenizer_writes_the_plain_ones_tokens_and_bars(
 
 
 def test_packing_is_what_the_two_forms_differ_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Product(torch.ones(2, 2), None, torch.float32).packed
-    assert FusedKronos(make_model(), Form()).head_s1.packed == there
+    there = PackedLinear(torch.ones(2, 2), None, torch.float32).packed
+    assert FusedKronos(make_model(), ExecutionConfig()).head_s1.packed == there
     assert not FusedKronos(
-        make_model(), Form(compiled=True)
+        make_model(), ExecutionConfig(compiled=True)
     ).head_s1.packed  # torch.compile knows no such thing
 
 
 def test_fusing_leaves_the_network_as_it_was() -> None:
     for network, kind in ((make_model(), FusedKronos), (make_tokenizer(), FusedTokenizer)):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
-        kind(network, Form())
-        kind(network, Form("bfloat16"))
+        kind(network, ExecutionConfig())
+        kind(network, ExecutionConfig("bfloat16"))
         for name, weight in network.state_dict().items():
             assert torch.equal(weight, before[name]), name
         assert all(weight.requires_grad for weight in network.parameters())
@@ -163,10 +163,11 @@ def test_fusing_leaves_the_network_as_it_was() -> None:
 def test_a_window_at_later_positions_is_read_the_same() -> None:
     # Rotary positions are relative: only a rolling window would notice an absolute one.
     model = make_model()
-    ours, (tokens, stamps, _) = FusedKronos(model, Form()), reading(model)
+    ours, (tokens, stamps, _) = FusedKronos(model, ExecutionConfig()), reading(model)
     with torch.no_grad():
         early, late = (
-            ours.hidden(tokens, stamps, ours.turns(torch.arange(9) + at), [causal] * 2) for at in (0, 40)
+            ours.hidden(tokens, stamps, ours.rope_rotations(torch.arange(9) + at), [causal] * 2)
+            for at in (0, 40)
         )
     torch.testing.assert_close(early, late, rtol=1e-4, atol=1e-4)
 
@@ -217,7 +218,7 @@ LOW |= {"add"}  # of a product to the residual stream, which is float32: see the
 
 
 @PACK
-def test_only_products_are_bfloat16(pack: bool, form: Form) -> None:
+def test_only_products_are_bfloat16(pack: bool, form: ExecutionConfig) -> None:
     model, tokenizer = make_model(), make_tokenizer()
     low = form._replace(precision="bfloat16")
     ours, fine = FusedKronos(model, low), FusedTokenizer(tokenizer, low)
@@ -245,7 +246,7 @@ def divergence(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 @PACK
-def test_logits_from_bfloat16_products_are_near_the_float32_ones(pack: bool, form: Form) -> None:
+def test_logits_from_bfloat16_products_are_near_the_float32_ones(pack: bool, form: ExecutionConfig) -> None:
     model = make_model(d_model=32, n_layers=4, s1_bits=7, s2_bits=6)
     inputs = reading(model, rows=8, length=30)
     low = fused(FusedKronos(model, form._replace(precision="bfloat16")), *inputs)
@@ -258,7 +259,9 @@ def test_logits_from_bfloat16_products_are_near_the_float32_ones(pack: bool, for
 
 
 @PACK
-def test_a_bfloat16_tokenizer_writes_the_very_tokens_of_the_float32_one(pack: bool, form: Form) -> None:
+def test_a_bfloat16_tokenizer_writes_the_very_tokens_of_the_float32_one(
+    pack: bool, form: ExecutionConfig
+) -> None:
     tokenizer, bars = make_tokenizer(n_enc_layers=4), bars_of(32, 40)
     low = FusedTokenizer(tokenizer, form._replace(precision="bfloat16"))
     with torch.no_grad(), Types() as types:
@@ -282,7 +285,7 @@ def test_compiled_networks_give_the_same_tokens_and_bars() -> None:
     horizon = 3
     draws = shared_draws(pd.date_range("2024-01-01", periods=2), 3, horizon)
     outcomes = []
-    for form in (Form(), Form(compiled=True)):
+    for form in (ExecutionConfig(), ExecutionConfig(compiled=True)):
         ours, fine = FusedKronos(model, form), FusedTokenizer(tokenizer, form)
         with torch.inference_mode():
             tokens = fine.encode(bars_of(2, 8))

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from kronos.config import SampleConfig
-from kronos.inference.generate import Prompt, decode, generate
-from kronos.inference.generate import Window as Sliding
+from kronos.inference.generate import ContextOverflow, Prompt, decode, generate
 from kronos.model import Kronos
-from kronos.sampling import Draws, SharedDraws, TorchDraws, probabilities
+from kronos.sampling import Sampler, SobolSampler, TorchSampler, probabilities
 from kronos.tokenizer import Tokens
 from tests.kronos.builders import fuse, make_model, make_stamps, make_tokenizer, make_tokens, shared_draws
 from tests.kronos.oracle import Window, rebuild, recompute, roll
@@ -40,15 +39,15 @@ FILTERS = {
 
 
 class Recorder:
-    """Draws that also remember what they were asked to draw from."""
+    """Sampler that also remember what they were asked to draw from."""
 
-    def __init__(self, draws: Draws) -> None:
+    def __init__(self, draws: Sampler) -> None:
         self.draws = draws
         self.seen: tuple[list[Tensor], list[Tensor]] = ([], [])
 
-    def pick(self, probabilities: Tensor, step: int, half: int) -> Tensor:
+    def sample(self, probabilities: Tensor, step: int, half: int) -> Tensor:
         """As the draws within."""
-        ids = self.draws.pick(probabilities, step, half)
+        ids = self.draws.sample(probabilities, step, half)
         self.seen[half].append(probabilities.expand(*ids.shape, -1))
         return ids
 
@@ -75,8 +74,8 @@ def together(windows: list[Window], junk: int = 0) -> Prompt:
     return Prompt(Tokens(s1, s2), lengths, stamps, future, even=len(set(lengths.tolist())) == 1)
 
 
-def draws_of_dates(model: Kronos, rows: int, samples: int, horizon: int) -> SharedDraws:
-    """Draws of `rows` windows of different dates."""
+def draws_of_dates(model: Kronos, rows: int, samples: int, horizon: int) -> SobolSampler:
+    """Sampler of `rows` windows of different dates."""
     sizes = 2**model.config.s1_bits, 2**model.config.s2_bits
     return shared_draws(pd.date_range("2024-01-01", periods=rows), samples, horizon, sizes=sizes)
 
@@ -92,19 +91,19 @@ def against_oracle(
     horizon: int,
     context: int,
     sampling: SampleConfig,
-    window: Sliding = "exact",
+    context_overflow: ContextOverflow = "recompute",
 ) -> None:
     """Same tokens, and the same logits behind them."""
     windows = make_windows(model, lengths, horizon)
     draws = draws_of_dates(model, len(windows), sampling.samples, horizon)
 
     def choose(logits: Tensor, step: int, half: int) -> Tensor:
-        return draws.pick(probabilities(logits, sampling), step, half)
+        return draws.sample(probabilities(logits, sampling), step, half)
 
-    oracle = recompute if window == "exact" else roll
+    oracle = recompute if context_overflow == "recompute" else roll
     wanted = oracle(model, windows, sampling.samples, choose, context)
     recorder = Recorder(draws)
-    got = generate(fuse(model), together(windows), sampling, recorder, context, window)
+    got = generate(fuse(model), together(windows), sampling, recorder, context, context_overflow)
     assert_same(got, wanted.tokens)
     if sampling.T == 0:
         return
@@ -179,19 +178,19 @@ def test_what_pads_a_short_window_is_never_read(horizon: int, context: int) -> N
         outcomes.append((tokens, decode(fuse(tokenizer), prompt, tokens, context)))
     assert_same(outcomes[0][0], outcomes[1][0])
     assert torch.equal(outcomes[0][1].paths, outcomes[1][1].paths)
-    assert torch.equal(outcomes[0][1].last, outcomes[1][1].last)
+    assert torch.equal(outcomes[0][1].last_bar, outcomes[1][1].last_bar)
 
 
 def test_upstreams_draws_go_through_the_engine_in_upstreams_order() -> None:
     model, sampling = make_model(), SampleConfig(3, T=1.0, top_p=1.0)
     windows = make_windows(model, [8, 8], 5)
-    theirs = TorchDraws(3, torch.Generator().manual_seed(4))
+    theirs = TorchSampler(3, torch.Generator().manual_seed(4))
 
     def choose(logits: Tensor, step: int, half: int) -> Tensor:
-        return theirs.pick(logits.softmax(-1), step, half)
+        return theirs.sample(logits.softmax(-1), step, half)
 
     wanted = recompute(model, windows, 3, choose, context=64)
-    ours = TorchDraws(3, torch.Generator().manual_seed(4))
+    ours = TorchSampler(3, torch.Generator().manual_seed(4))
     assert_same(generate(fuse(model), together(windows), sampling, ours, 64), wanted.tokens)
 
 
@@ -253,7 +252,7 @@ def test_the_last_bar_of_each_window_is_decoded_where_its_paths_begin(
     model, tokenizer = make_model(), make_tokenizer()
     windows = make_windows(model, lengths, horizon)
     tokens = make_tokens(model, len(windows), 3, horizon, seed=7)
-    last = decode(fuse(tokenizer), together(windows), tokens, context).last
+    last = decode(fuse(tokenizer), together(windows), tokens, context).last_bar
     for row, window in zip(last, windows, strict=True):
         seen = Tokens(*(half[None, -(context - horizon or context) :] for half in window.tokens))
         torch.testing.assert_close(row, tokenizer.decode(seen)[0, -1], rtol=1e-5, atol=1e-4)
@@ -311,8 +310,15 @@ def test_rolling_and_exact_are_one_until_a_window_overflows(
     model, sampling = make_model(), SampleConfig(3, T=1.0, top_p=1.0)
     prompt = together(make_windows(model, lengths, horizon))
     exact, rolling = (
-        generate(fuse(model), prompt, sampling, draws_of_dates(model, len(lengths), 3, horizon), 16, window)
-        for window in get_args(Sliding)
+        generate(
+            fuse(model),
+            prompt,
+            sampling,
+            draws_of_dates(model, len(lengths), 3, horizon),
+            16,
+            context_overflow,
+        )
+        for context_overflow in get_args(ContextOverflow)
     )
     for ours, theirs in zip(rolling, exact, strict=True):
         assert torch.equal(ours[..., :same], theirs[..., :same])

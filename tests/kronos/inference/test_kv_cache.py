@@ -30,7 +30,7 @@ class Case:
 
     def extend(self, first: int, count: int) -> Tensor:
         """(N, S, count, d): those bars, by the cache."""
-        self.cursor.move(first, count)
+        self.cursor.advance(first, count)
         return self.cache.extend(*self.bars(first, count)).unflatten(1, (self.samples, count))
 
     def wanted(self, first: int, count: int, oldest: list[int] | None = None) -> Tensor:
@@ -109,7 +109,7 @@ def test_the_oldest_positions_can_be_hidden_ever_more_of_them(lengths: list[int]
     # Negative where a row is not full yet; in the end a whole prefix is gone and the suffix remains.
     for step, oldest in enumerate(([1, -4, -1], [2, 0, 0], [3, 1, 1], [6, 1, 4], [7, 2, 5])):
         oldest = [min(o, length) for o, length in zip(oldest, lengths, strict=True)]
-        case.cursor.hide(torch.tensor(oldest))
+        case.cursor.mask_oldest(torch.tensor(oldest))
         close(case.extend(step, 1), case.wanted(step, 1, oldest))
 
 
@@ -159,6 +159,6 @@ def test_caches_of_two_layers_share_a_cursor_and_nothing_else() -> None:
     case.cache.store(*case.prefix[1:])
     other.store(*(-x for x in case.prefix[1:]))
     for step in range(2):
-        case.cursor.move(step)
+        case.cursor.advance(step)
         other.extend(*(-x for x in case.bars(step, 1)))
         close(case.extend(step, 1), case.wanted(step, 1))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kronos.inference.packed_linear import SIZES, Product, can_pack, tiled
+from kronos.inference.packed_linear import TILE_SIZES, PackedLinear, can_pack, tiled
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -21,9 +21,9 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def product(dtype: torch.dtype, bias: bool, pack: bool) -> Product:
+def product(dtype: torch.dtype, bias: bool, pack: bool) -> PackedLinear:
     """From 12 numbers to 20."""
-    return Product(numbers(20, 12) / 12**0.5, numbers(20, seed=1) if bias else None, dtype, pack)
+    return PackedLinear(numbers(20, 12) / 12**0.5, numbers(20, seed=1) if bias else None, dtype, pack)
 
 
 def close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> None:
@@ -108,7 +108,7 @@ def test_products_keep_their_own_type_and_sums_are_float32(dtype: torch.dtype, p
 def test_a_product_takes_weights_out_of_training() -> None:
     weight = numbers(20, 12).requires_grad_()
     for pack in (True, False):
-        assert not Product(weight, None, torch.float32, pack)(numbers(2, 12)).requires_grad
+        assert not PackedLinear(weight, None, torch.float32, pack)(numbers(2, 12)).requires_grad
 
 
 MISSING = {
@@ -140,7 +140,7 @@ def test_where_packed_products_are_missing_plain_ones_do_the_same(
 ) -> None:
     monkeypatch.setattr(*MISSING[missing])
     weight, bias, x, other = numbers(20, 12), numbers(20), numbers(4, 12), numbers(4, 20)
-    ours = Product(weight, bias, dtype)
+    ours = PackedLinear(weight, bias, dtype)
     assert not ours.packed
     wanted = F.linear(x.to(dtype), weight.to(dtype), bias.to(dtype))
     close(ours(x), wanted, dtype)
@@ -176,8 +176,8 @@ def inputs(*lead: int) -> tuple[Tensor, Tensor]:
 def test_rows_come_out_as_from_one_call_though_only_a_few_sizes_go_in(rows: int) -> None:
     function, given = Cumulated(), inputs(rows)
     assert torch.equal(tiled(function)(*given), Cumulated()(*given))
-    assert set(function.counts) <= {0, *SIZES}
-    assert len(function.counts) == max(1, -(-rows // SIZES[-1]))
+    assert set(function.counts) <= {0, *TILE_SIZES}
+    assert len(function.counts) == max(1, -(-rows // TILE_SIZES[-1]))
 
 
 @pytest.mark.parametrize("lead", [(), (7,), (3, 9), (2, 3, 171), (5, 0, 4)], ids=str)
@@ -210,7 +210,7 @@ def test_a_row_of_a_packed_product_is_the_same_to_the_bit_in_any_tile(dtype: tor
     if not can_pack(torch.ones(2, 2, dtype=dtype)):
         pytest.skip(f"no oneDNN products of {dtype} on this machine")
     (x, other), generator = inputs(1200), torch.Generator().manual_seed(1)
-    product = Product(torch.randn(2, 3, generator=generator), None, dtype)
+    product = PackedLinear(torch.randn(2, 3, generator=generator), None, dtype)
     whole = product.plus(x, other)
     for rows in COUNTS[1:]:
         assert torch.equal(product.plus(x[:rows], other[:rows]), whole[:rows])

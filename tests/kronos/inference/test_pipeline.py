@@ -15,10 +15,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kronos.config import SampleConfig
-from kronos.inference.fused import Form
-from kronos.inference.pipeline import Pipeline, WindowBytes, chunks
+from kronos.inference.fused import ExecutionConfig
+from kronos.inference.pipeline import Pipeline, WindowBytes, split_chunks
 from kronos.model import Kronos
-from kronos.sampling import date_uniforms
+from kronos.sampling import sobol_uniforms
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import Windows
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
@@ -36,7 +36,7 @@ def test_chunks_hold_every_window_once_the_longest_first_and_as_many_as_fit(
     def bytes_of(length: int) -> int:
         return 10 * length + 7
 
-    parts = chunks(lengths_of, bytes_of, budget)  # type: ignore[arg-type]  # any estimate will do
+    parts = split_chunks(lengths_of, bytes_of, budget)  # type: ignore[arg-type]  # any estimate will do
     order = np.concatenate(parts)
     np.testing.assert_array_equal(np.sort(order), np.arange(len(lengths)))
     assert (np.diff(lengths_of[order]) <= 0).all()
@@ -47,13 +47,13 @@ def test_chunks_hold_every_window_once_the_longest_first_and_as_many_as_fit(
 
 
 def test_windows_of_one_length_keep_a_fixed_order() -> None:
-    once, again = (chunks(np.full(20, 7), lambda length: 1, 6) for _ in range(2))  # type: ignore[arg-type]
+    once, again = (split_chunks(np.full(20, 7), lambda length: 1, 6) for _ in range(2))  # type: ignore[arg-type]
     for a, b in zip(once, again, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_a_budget_of_one_byte_lets_one_window_through_at_a_time() -> None:
-    parts = chunks(np.array([4, 9, 2]), lambda length: 10**9, 1)  # type: ignore[arg-type]
+    parts = split_chunks(np.array([4, 9, 2]), lambda length: 10**9, 1)  # type: ignore[arg-type]
     assert [part.tolist() for part in parts] == [[1], [0], [2]]
 
 
@@ -68,7 +68,7 @@ class Regime(NamedTuple):
     samples: int
     horizon: int
     context: int
-    window: str = "exact"
+    context_overflow: str = "recompute"
 
 
 REGIMES = {
@@ -134,13 +134,13 @@ def test_the_estimate_is_what_is_alive_at_the_peak_and_a_little_more(
 ) -> None:
     count, length, samples, horizon, context, window = regime
     windows = Windows.rolling({"A": make_bars(length + count)}, length, horizon, "B")[:count]
-    dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime"))
-    uniforms = torch.from_numpy(date_uniforms(0, dates, samples, horizon))
-    pipeline = Pipeline(*pair, torch.device("cpu"), context, 5, window, Form())  # type: ignore[arg-type]
+    dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
+    uniforms = torch.from_numpy(sobol_uniforms(0, dates, samples, horizon))
+    pipeline = Pipeline(*pair, torch.device("cpu"), context, 5, window, ExecutionConfig())  # type: ignore[arg-type]
     # Made once for a tokenizer: no chunk pays for it.
     assert [len(half) for half in pipeline.order] == [2**10, 2**6]
     with Peak() as peak:
-        pipeline.shared(windows, SampleConfig(samples, T=1.0), uniforms)
+        pipeline.sample_shared(windows, SampleConfig(samples, T=1.0), uniforms)
     model, tokenizer = pair
     bytes_of = WindowBytes(model.config, tokenizer.config, samples, horizon, context, window)
     assert 0.85 < count * bytes_of(length) / peak.most < 1.7

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kronos.config import SampleConfig
-from kronos.inference.settings import CHECKS, CPU_BUDGET, default_budget, find_device, plain_torch
+from kronos.inference.settings import CHECKS, CPU_BUDGET, default_budget, default_torch_state, find_device
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from tests.kronos.builders import compiler, make_model, make_panel, make_tokenizer
@@ -37,7 +37,7 @@ def windows() -> Windows:
 CHANGES = {
     "max_context": (16, True),
     "clip": (0.5, True),
-    "window": ("rolling", True),
+    "context_overflow": ("rolling", True),
     "precision": ("bfloat16", True),
     "anchor": ("decoded_close", True),
     "compile": (True, None),
@@ -109,7 +109,7 @@ REFUSED = [
     ("clip", float("nan"), "clip=nan leaves no bar as it is. Pass a positive number, e.g. 5."),
     ("clip", "5", "clip='5' is not a number. Pass a float."),
     ("clip", None, "clip=None is not a number. Pass a float."),
-    ("window", "sliding", "window='sliding' is none of ['exact', 'rolling']."),
+    ("context_overflow", "sliding", "context_overflow='sliding' is none of ['recompute', 'rolling']."),
     ("precision", "float16", "precision='float16' is none of ['float32', 'bfloat16']."),
     ("precision", torch.bfloat16, "precision='torch.bfloat16' is none of ['float32', 'bfloat16']."),
     ("anchor", "close", "anchor='close' is none of ['last_close', 'decoded_close']."),
@@ -285,7 +285,7 @@ def test_what_the_caller_set_is_there_again_afterwards() -> None:
     with default_type(torch.float64), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
         for error in (None, ValueError("within")):
             try:
-                with plain_torch():
+                with default_torch_state():
                     assert not torch.is_autocast_enabled("cpu")
                     assert (torch.ones(1).dtype, torch.ones(1).device.type) == (torch.float32, "cpu")
                     if error:

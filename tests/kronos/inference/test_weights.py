@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kronos.config import SampleConfig
-from kronos.inference.settings import WeightsDigest, computable, fingerprint, on_cpu
+from kronos.inference.settings import WeightsDigest, as_cpu, as_float32, weights_signature
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from tests.kronos.builders import make_model, make_panel, make_tokenizer
@@ -163,11 +163,11 @@ def test_weights_in_other_places_are_other_weights(
     make_network: Callable[[], Any], change: Callable[[Any], None]
 ) -> None:
     network = make_network()
-    before, digest = fingerprint(network), WeightsDigest(network)
-    assert fingerprint(network) == before
+    before, digest = weights_signature(network), WeightsDigest(network)
+    assert weights_signature(network) == before
     assert digest.matches(network)
     change(network)
-    assert fingerprint(network) != before
+    assert weights_signature(network) != before
     assert not digest.matches(network)
     change(network)  # each undoes itself
     assert digest.matches(network)
@@ -185,9 +185,9 @@ def test_a_digest_asks_for_weights_alone() -> None:
 
 def test_networks_that_can_be_computed_with_are_not_copied() -> None:
     model = make_model()
-    assert computable(model, CPU) is model
-    assert on_cpu(model) is model
-    copied = computable(model.double(), CPU)
+    assert as_float32(model, CPU) is model
+    assert as_cpu(model) is model
+    copied = as_float32(model.double(), CPU)
     assert copied is not model
     assert {weight.dtype for weight in copied.parameters()} == {torch.float32}
     assert {weight.dtype for weight in model.parameters()} == {torch.float64}
@@ -204,7 +204,7 @@ def loaded(reference_folder: Path) -> KronosPredictor:
 def test_provenance_names_a_checkpoint_while_the_networks_hold_its_weights(
     loaded: KronosPredictor, windows: Windows
 ) -> None:
-    origin = loaded.origin
+    origin = loaded.checkpoint_info
     assert origin is not None
     first = loaded.forecast(windows, SAMPLING).provenance
     assert first.weights_sha256 == origin.sha256
@@ -216,7 +216,7 @@ def test_provenance_names_a_checkpoint_while_the_networks_hold_its_weights(
         None,
         None,
     )
-    assert loaded.origin is None
+    assert loaded.checkpoint_info is None
     loaded.model = type(loaded.model).from_pretrained(origin.name)  # the checkpoint's weights are back
     assert loaded.forecast(windows, SAMPLING).provenance == first
 
@@ -238,9 +238,9 @@ def test_a_network_that_was_swapped_is_not_called_by_the_old_ones_name(
 
 
 def test_an_origin_that_is_set_is_of_the_weights_as_they_are_then(loaded: KronosPredictor) -> None:
-    origin = loaded.origin
+    origin = loaded.checkpoint_info
     step(loaded.model)
-    loaded.origin = origin
-    assert loaded.origin == origin
+    loaded.checkpoint_info = origin
+    assert loaded.checkpoint_info == origin
     step(loaded.model)
-    assert loaded.origin is None
+    assert loaded.checkpoint_info is None

@@ -62,7 +62,7 @@ def test_a_flag_wins_over_a_stage_and_a_stage_over_the_rest(tmp_path: Path) -> N
 
 def test_a_file_and_flags_give_the_same_settings(tmp_path: Path) -> None:
     text = "output: out\nstore: bars.csv\nlearning_rate: 1e-3\nschedule: cosine\ncompile: true\nresume: yes"
-    flags = ["--output", "out", "--store", "bars.csv", "--learning-rate", "1e-3", "--schedule", "cosine"]
+    flags = ["--output", "out", "--data", "bars.csv", "--learning-rate", "1e-3", "--schedule", "cosine"]
     written = parse("tokenizer", tmp_path, text)
     assert written == parse("tokenizer", tmp_path, "", *flags, "--compile", "--resume")
     assert written.compile
@@ -101,12 +101,12 @@ def test_a_frequency_is_for_the_sources_that_have_none_of_their_own(tmp_path: Pa
             source.frequency for source in parse("tokenizer", tmp_path, "output: out", *flags).all_sources()
         ]
 
-    assert frequencies("--store", "a.csv") == ["auto"]
-    assert frequencies("--store", "a.csv", "--frequency", "15min") == ["15min"]
+    assert frequencies("--data", "a.csv") == ["auto"]
+    assert frequencies("--data", "a.csv", "--frequency", "15min") == ["15min"]
     found = parse("tokenizer", tmp_path, YAML + "\nfrequency: 60min").all_sources()
     assert [source.frequency for source in found] == ["60min", "5min"]
     with pytest.raises(
-        ValueError, match=r"frequency=5min is given, but no bars\. Give --store or sources, too\."
+        ValueError, match=r"frequency=5min is given, but no bars\. Give --data or sources, too\."
     ):
         frequencies("--frequency", "5min")
 
@@ -176,7 +176,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ),
         *(({name: 0.0}, f"{name}=0.0 is not positive.") for name in ("learning_rate", "clip_norm")),
         ({"learning_rate": float("nan")}, "learning_rate=nan is not positive."),
-        *(({name: 1.0}, f"{name}=1.0 is no share.") for name in ("warmup", "hide_volume", "dropout")),
+        *(({name: 1.0}, f"{name}=1.0 is no share.") for name in ("warmup", "volume_dropout", "dropout")),
         ({"dropout": -0.1}, "dropout=-0.1 is no share. Give one in [0, 1)."),
         ({"weight_decay": -0.1}, "weight_decay=-0.1 is negative. Give 0 or more."),
         (
@@ -195,8 +195,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ),
         ({"resume": True, "overwrite": True}, "Both --resume and --overwrite: give one of them."),
         (
-            {"sources": (Source(Path("a.csv")),), "store": Path("b.csv")},
-            "Both --store and sources: give one of them.",
+            {"sources": (Source(Path("a.csv")),), "data": Path("b.csv")},
+            "Both --data and sources: give one of them.",
         ),
         (
             {"sources": (Source(Path("a.csv"), weight=1.0), Source(Path("b.csv")))},
@@ -248,7 +248,7 @@ def test_sources_that_make_no_sense_are_refused(settings: dict[str, object], say
 
 def test_a_store_is_the_only_source_and_nothing_stands_for_the_simulated_market() -> None:
     assert TrainingConfig(Path("out")).all_sources() == ()
-    settings = TrainingConfig(Path("out"), store=Path("csi"), market="csi300", validate_until="2019-12-31")
+    settings = TrainingConfig(Path("out"), data=Path("csi"), market="csi300", validate_until="2019-12-31")
     # who joined the market later must not be chosen
     assert settings.all_sources() == (Source(Path("csi"), market="csi300", validate_until="2019-12-31"),)
 
@@ -279,7 +279,7 @@ def test_the_recipe_of_kronos_nano_is_one_that_can_be_read(
     monkeypatch.setenv("KRONOS_DATA", "/bars")
     recipe = Path(__file__).parents[3] / "configs" / "pretrain_nano.yaml"
     config = parse(stage, tmp_path, recipe.read_text(), "--output", str(tmp_path / "out"))
-    assert (config.lookback, config.horizon, config.window) == (90, 17, 107)
+    assert (config.lookback, config.horizon, config.window_length) == (90, 17, 107)
     assert sum(source.weight for source in config.sources) == pytest.approx(1.0)
     assert [source.label for source in config.sources if source.head] == [
         "CSI 300",

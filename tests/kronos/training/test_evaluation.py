@@ -20,22 +20,22 @@ from kronos.training.config import Source, TrainingConfig
 from kronos.training.dataset import TrainingWindows, split_windows
 from kronos.training.evaluation import (
     HeadValidation,
-    HeldOut,
+    HeldOutResult,
+    evaluate_held_out,
     head_frequency,
-    held_out,
     rank_ics,
     ranked_dates,
     split_for_head,
 )
-from kronos.training.objectives import PredictorStage
+from kronos.training.objectives import PredictorObjective
 from kronos.training.run import run_stage
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 from tests.kronos.training.builders import (
     HORIZON,
     LOOKBACK,
     make_config,
+    make_mapped_bars,
     make_market,
-    make_tape,
     make_windows,
     planted_market,
     write_bars,
@@ -44,12 +44,12 @@ from tests.kronos.training.test_objectives import make_head
 
 
 def windows(seed: int, count: int = 40) -> TrainingWindows:
-    return make_windows(make_tape(make_bars(count, seed)))
+    return make_windows(make_mapped_bars(make_bars(count, seed)))
 
 
 @pytest.fixture(scope="module")
-def scores() -> HeldOut:
-    return held_out(make_model(), make_tokenizer(), windows(0), windows(1))
+def scores() -> HeldOutResult:
+    return evaluate_held_out(make_model(), make_tokenizer(), windows(0), windows(1))
 
 
 def tokens(tokenizer: KronosTokenizer, seed: int) -> Tokens:
@@ -58,7 +58,7 @@ def tokens(tokenizer: KronosTokenizer, seed: int) -> Tokens:
         return tokenizer.encode(held.batch(np.arange(len(held))).bars)
 
 
-def test_the_models_score_is_its_loss_behind_the_lookback(scores: HeldOut) -> None:
+def test_the_models_score_is_its_loss_behind_the_lookback(scores: HeldOutResult) -> None:
     held, seen = windows(1), tokens(make_tokenizer(), 1)
     stamps = held.batch(np.arange(len(held))).stamps
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_the_models_score_is_its_loss_behind_the_lookback(scores: HeldOut) -> No
 
 @pytest.mark.parametrize(("half", "size"), [("s1", 32), ("s2", 8)])
 def test_the_counting_baselines_count_training_tokens_and_score_held_out_ones(
-    half: str, size: int, scores: HeldOut
+    half: str, size: int, scores: HeldOutResult
 ) -> None:
     before, after = (getattr(tokens(make_tokenizer(), seed), half).tolist() for seed in (0, 1))
     single = Counter(token for row in before for token in row)
@@ -86,7 +86,7 @@ def test_the_counting_baselines_count_training_tokens_and_score_held_out_ones(
     assert scores.nll[half]["bigram"] == pytest.approx(bigram, rel=1e-5)
 
 
-def test_reconstruction_is_scored_by_feature_and_the_vocabulary_by_use(scores: HeldOut) -> None:
+def test_reconstruction_is_scored_by_feature_and_the_vocabulary_by_use(scores: HeldOutResult) -> None:
     tokenizer, held = make_tokenizer(), windows(1)
     bars, seen = held.batch(np.arange(len(held))).bars, tokens(make_tokenizer(), 1)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_reconstruction_is_scored_by_feature_and_the_vocabulary_by_use(scores: H
     assert scores.codes_used == {"s1": len(seen.s1.unique()) / 32, "s2": len(seen.s2.unique()) / 8}
 
 
-def test_persistence_is_scored_on_the_first_close_behind_the_lookback(scores: HeldOut) -> None:
+def test_persistence_is_scored_on_the_first_close_behind_the_lookback(scores: HeldOutResult) -> None:
     held = windows(1)
     bars = held.batch(np.arange(len(held))).bars.numpy()
     errors = np.abs(bars[:, LOOKBACK, CLOSE] - bars[:, LOOKBACK - 1, CLOSE])
@@ -104,22 +104,22 @@ def test_persistence_is_scored_on_the_first_close_behind_the_lookback(scores: He
     assert scores.close_mae["kronos"] > 0
 
 
-def test_bars_behind_the_first_forecast_one_do_not_move_the_close_error(scores: HeldOut) -> None:
+def test_bars_behind_the_first_forecast_one_do_not_move_the_close_error(scores: HeldOutResult) -> None:
     held = windows(1)
-    values = held.tapes[0].values.copy()
+    values = held.mapped_bars[0].values.copy()
     values[-1] *= 3  # the last bar of the last window, behind its first step
-    other = replace(held, tapes=(replace(held.tapes[0], values=values),))
-    assert held_out(make_model(), make_tokenizer(), windows(0), other).close_mae == scores.close_mae
+    other = replace(held, mapped_bars=(replace(held.mapped_bars[0], values=values),))
+    assert evaluate_held_out(make_model(), make_tokenizer(), windows(0), other).close_mae == scores.close_mae
 
 
 def test_only_as_many_windows_are_scored_as_asked_for() -> None:
-    few = held_out(make_model(), make_tokenizer(), windows(0), windows(1), count=5)
+    few = evaluate_held_out(make_model(), make_tokenizer(), windows(0), windows(1), count=5)
     assert few.tokens == 5 * HORIZON
 
 
 def test_windows_of_several_sources_are_scored_together() -> None:
-    two = make_windows(make_tape(make_bars(40, 1)), make_tape(make_bars(30, 2), name="other"))
-    scores = held_out(make_model(), make_tokenizer(), windows(0), two)
+    two = make_windows(make_mapped_bars(make_bars(40, 1)), make_mapped_bars(make_bars(30, 2), name="other"))
+    scores = evaluate_held_out(make_model(), make_tokenizer(), windows(0), two)
     assert scores.tokens == len(two) * HORIZON
 
 
@@ -165,12 +165,12 @@ def test_a_head_is_scored_as_in_use_date_by_date() -> None:
     days = market.dates[:60]
     ranked = ranked_dates(market, str(days[30])[:10], str(days[50])[:10], LOOKBACK, 4)
     assert len(ranked.windows) == 4 * 24
-    stage = PredictorStage(make_model(), make_tokenizer(), 4, head=make_head()).eval()
+    stage = PredictorObjective(make_model(), make_tokenizer(), 4, head=make_head()).eval()
     figures = HeadValidation({"market": ranked}, [1.0]).score(stage, Accelerator(cpu=True))
     by_hand = []
     for date in range(4):
         rows = np.flatnonzero(ranked.dates == date)
-        ends = ranked.windows.starts[0][rows] + LOOKBACK - 1
+        ends = ranked.windows.start_rows[0][rows] + LOOKBACK - 1
         assert len(set(market.dates[ends])) == 1
         bars, stamps = ranked.windows.batch(rows)
         assert bars.shape[1] == LOOKBACK
@@ -188,7 +188,7 @@ def test_a_head_is_scored_as_in_use_date_by_date() -> None:
 def test_figures_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     market = make_market(24, 60)
     ranked = ranked_dates(market, str(market.dates[30])[:10], None, LOOKBACK, 3)
-    stage = PredictorStage(make_model(), make_tokenizer(), 4, head=make_head()).eval()
+    stage = PredictorObjective(make_model(), make_tokenizer(), 4, head=make_head()).eval()
     validation = HeadValidation({"market": ranked}, [1.0])
     whole = validation.score(stage, Accelerator(cpu=True))
     monkeypatch.setattr(evaluation, "BATCH", 7)
@@ -200,7 +200,7 @@ def test_held_out_dates_lie_behind_the_training_span_and_their_returns_end_with_
     days = market.dates[:60]
     since, until = days[30], days[50]
     ranked = ranked_dates(market, str(since)[:10], str(until)[:10], LOOKBACK, 1000)
-    rows = ranked.windows.starts[0] + LOOKBACK - 1
+    rows = ranked.windows.start_rows[0] + LOOKBACK - 1
     assert market.dates[rows].min() == since
     assert market.dates[rows + 11].max() == until
     assert np.isfinite(ranked.returns).all()
@@ -216,12 +216,12 @@ def test_only_sources_with_a_head_have_labels(tmp_path: Path) -> None:
     config = replace(config, sources=(*config.sources, other))
     split, validation = split_for_head(split_windows(config), config)
     labels, none = split.training.labels
-    tape = split.training.tapes[0]
+    mapped = split.training.mapped_bars[0]
     assert none is None
-    assert labels.shape == (len(tape.values), 3)
-    last = tape.dates[np.isfinite(labels[:, 2])].max()
-    position = np.flatnonzero(tape.dates[:160] == last)[0]
-    assert tape.dates[position + 11] == pd.Timestamp(SPANS["train_until"])
+    assert labels.shape == (len(mapped.values), 3)
+    last = mapped.dates[np.isfinite(labels[:, 2])].max()
+    position = np.flatnonzero(mapped.dates[:160] == last)[0]
+    assert mapped.dates[position + 11] == pd.Timestamp(SPANS["train_until"])
     assert list(validation.ranked) == ["market"]
 
 

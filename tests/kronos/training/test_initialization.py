@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from kronos.checkpoint import PRETRAINED, fingerprint
+from kronos.checkpoint import PRETRAINED, hash_weights
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.config import Source
 from kronos.training.initialization import (
-    Frozen,
-    check_place,
+    FrozenTokenizer,
+    check_output_tokenizer,
     check_start,
     check_starts,
+    copy_sampling_config,
+    copy_tokenizer,
     find_tokenizer,
-    place_sampling,
-    place_tokenizer,
     start_head,
     start_predictor,
     start_tokenizer,
 )
-from kronos.training.objectives import HeadedKronos
+from kronos.training.objectives import KronosWithHead
 from kronos.training.run import run_stage
 from kronos.utils import MissingExtra
 from tests.kronos.builders import make_model, make_tokenizer
@@ -128,7 +128,7 @@ def test_a_predictor_has_a_head_where_a_source_has_one(tmp_path: Path) -> None:
 
 
 def test_a_head_is_refined_with_the_weights_that_it_lies_beside(tmp_path: Path) -> None:
-    HeadedKronos(make_model(), make_head()).save_pretrained(tmp_path / "start" / "predictor")
+    KronosWithHead(make_model(), make_head()).save_pretrained(tmp_path / "start" / "predictor")
     sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": str(tmp_path / "start")}
     sources = (Source(tmp_path / "a.parquet", head=True),)
     head = start_head(make_config(tmp_path, sources=sources, **sizes), make_model(), None, "1day")
@@ -166,13 +166,13 @@ def test_a_tokenizer_may_be_named(out: Path) -> None:
 def test_the_tokenizer_is_put_beside_the_best_and_the_last_predictor(out: Path, tmp_path: Path) -> None:
     record = {"origin": "kronos-nano", "trained_until": "2020-01-01"}
     (out / "best" / "tokenizer" / "training.json").write_text(json.dumps(record))
-    before = fingerprint(out / "best" / "tokenizer")
-    best = Frozen(out, out / "best" / "tokenizer")
-    place_tokenizer(best, out)  # in place: the last becomes the best, which was learnt
-    place_tokenizer(best, tmp_path / "new")
+    before = hash_weights(out / "best" / "tokenizer")
+    best = FrozenTokenizer(out, out / "best" / "tokenizer")
+    copy_tokenizer(best, out)  # in place: the last becomes the best, which was learned
+    copy_tokenizer(best, tmp_path / "new")
     for folder in (out, tmp_path / "new"):
         for which in ("best", "last"):
-            assert fingerprint(folder / which / "tokenizer") == before
+            assert hash_weights(folder / which / "tokenizer") == before
             assert json.loads((folder / which / "tokenizer" / "training.json").read_text()) == record
 
 
@@ -182,12 +182,12 @@ def test_a_tokenizer_without_a_record_gets_one_of_what_is_known(tmp_path: Path) 
     unknown = make_tokenizer().save_pretrained(tmp_path / "alone")
     for tokenizer, until in ((known, "2019-12-31"), (unknown, None)):
         output = tmp_path / f"out of {tokenizer.name}"
-        place_tokenizer(Frozen(tokenizer, tokenizer), output)
+        copy_tokenizer(FrozenTokenizer(tokenizer, tokenizer), output)
         for which in ("best", "last"):
             record = json.loads((output / which / "tokenizer" / "training.json").read_text())
             assert record == {
                 "origin": str(tokenizer),
-                "sha256": fingerprint(tokenizer),
+                "sha256": hash_weights(tokenizer),
                 "trained_until": until,
             }
 
@@ -195,10 +195,10 @@ def test_a_tokenizer_without_a_record_gets_one_of_what_is_known(tmp_path: Path) 
 def test_another_tokenizer_in_the_output_is_never_replaced(out: Path, tmp_path: Path) -> None:
     other = make_tokenizer(seed=5).save_pretrained(tmp_path / "other")
     with pytest.raises(FileExistsError, match=r"is another tokenizer than .*other\. Give another --output\."):
-        check_place(Frozen(other, other), out)
+        check_output_tokenizer(FrozenTokenizer(other, other), out)
     shutil.copytree(out / "best" / "tokenizer", tmp_path / "copy")
-    check_place(Frozen("copy", tmp_path / "copy"), out)  # the same one, from elsewhere
-    check_place(Frozen(other, other), tmp_path / "nothing there yet")
+    check_output_tokenizer(FrozenTokenizer("copy", tmp_path / "copy"), out)  # the same one, from elsewhere
+    check_output_tokenizer(FrozenTokenizer(other, other), tmp_path / "nothing there yet")
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_a_released_model_is_refined_with_the_tokenizer_it_was_released_with(
     frozen = find_tokenizer(config)
     assert frozen == ("NeoQuasar/Kronos-Tokenizer-base", hub["NeoQuasar/Kronos-Tokenizer-base"])
     assert start_predictor(config, frozen.folder).config.s1_bits == 4
-    place_tokenizer(frozen, config.output)
+    copy_tokenizer(frozen, config.output)
     record = json.loads((config.output / "best" / "tokenizer" / "training.json").read_text())
     assert record["origin"] == "NeoQuasar/Kronos-Tokenizer-base"
     assert record["trained_until"] == "2024-06-30"  # the paper's; no card of theirs says so
@@ -241,12 +241,12 @@ def test_the_sizes_that_are_given_are_those_of_a_tokenizer(tmp_path: Path) -> No
 def test_sampling_settings_that_suit_the_weights_to_refine_suit_the_new_ones(tmp_path: Path) -> None:
     sizes = {"tokenizer_size": None, "predictor_size": None}
     start = make_model().save_pretrained(tmp_path / "start")
-    place_sampling(make_config(tmp_path / "plain", pretrained=str(start), **sizes))
+    copy_sampling_config(make_config(tmp_path / "plain", pretrained=str(start), **sizes))
     assert not (tmp_path / "plain").exists()  # nothing is known
     (start / "sampling.json").write_text('{"T": 0.8}')
-    place_sampling(make_config(tmp_path / "random"))
+    copy_sampling_config(make_config(tmp_path / "random"))
     assert not (tmp_path / "random").exists()
-    place_sampling(make_config(tmp_path / "out", pretrained=str(start), **sizes))
+    copy_sampling_config(make_config(tmp_path / "out", pretrained=str(start), **sizes))
     for which in ("best", "last"):
         kept = tmp_path / "out" / which / "predictor" / "sampling.json"
         assert json.loads(kept.read_text()) == {"T": 0.8}

@@ -35,7 +35,7 @@ def flags(tmp_path: Path) -> list[str]:
     """Flags of a short run."""
     bars = write_bars(tmp_path / "bars.parquet", make_bars(160, 0), make_bars(160, 1))
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
-    given = {"config": tmp_path / "settings.yaml", "store": bars, "output": tmp_path / "out"}
+    given = {"config": tmp_path / "settings.yaml", "data": bars, "output": tmp_path / "out"}
     return [str(part) for name, value in given.items() for part in (f"--{name}", value)]
 
 
@@ -154,8 +154,8 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("tokens", "says"),
     [
-        (["--store", "nowhere.parquet"], "nowhere.parquet is neither a file nor a folder of bars."),
-        (["--store", "{bad}"], "bad.csv lacks the columns ['high', 'low', 'close']"),
+        (["--data", "nowhere.parquet"], "nowhere.parquet is neither a file nor a folder of bars."),
+        (["--data", "{bad}"], "bad.csv lacks the columns ['high', 'low', 'close']"),
         (["--train-until", "soon"], "train_until='soon' is no date. Write it like 2018-12-31."),
         (
             ["--validate-until", "2000-01-01"],
@@ -194,7 +194,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("date,open\n2024-01-02,3\n")
     kept = list(flags)
-    for flag in ("--config", "--store"):
+    for flag in ("--config", "--data"):
         if flag in tokens:
             del kept[kept.index(flag) : kept.index(flag) + 2]
     said = fails(capsys, "tokenizer", *kept, *(token.format(bad="bad.csv") for token in tokens))
@@ -226,7 +226,7 @@ def test_a_mistake_in_scoring_is_one_too(
 
 
 def test_the_module_is_a_command_that_fails_without_a_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kronos.training", "tokenizer", "--output", "out", "--store", "nowhere"]
+    command = [sys.executable, "-m", "kronos.training", "tokenizer", "--output", "out", "--data", "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "nowhere is neither a file nor a folder of bars. Check the path." in done.stderr

@@ -11,10 +11,10 @@ import pytest
 
 from kronos.checkpoint import trained_until
 from kronos.training import model_card
-from kronos.training.bar_array import BarTape
+from kronos.training.bar_array import MappedBars
 from kronos.training.config import Source, TrainingConfig
 from kronos.training.model_card import (
-    Ledger,
+    DatasetInfo,
     cleaning_sentence,
     cleaning_table,
     frequency_text,
@@ -30,11 +30,13 @@ REPORT = CleaningReport(
     places={"no price": 3, "illiquid": 2, "stagnant": 4, "pause": 1, "gap": 2, "short": 9},
     bars={"no price": 3, "illiquid": 1200, "stagnant": 52, "short": 410},
 )
-LEDGER = Ledger("five_min", 1, 12, 13152, 11487, "2024-01-02", "2024-06-28", "0" * 64, "5min", "5min", REPORT)
+INFO = DatasetInfo(
+    "five_min", 1, 12, 13152, 11487, "2024-01-02", "2024-06-28", "0" * 64, "5min", "5min", REPORT
+)
 
 
 def test_the_table_has_a_line_for_each_rule_that_took_or_cut_something() -> None:
-    assert cleaning_table(LEDGER, 101, 8000, 1900).splitlines() == [
+    assert cleaning_table(INFO, 101, 8000, 1900).splitlines() == [
         "five_min, 2024-01-02 to 2024-06-28: bars of 5min by their timestamps, cleaned by the rule for 5min",
         "                                          places    bars",
         "  read                                            13,152",
@@ -63,19 +65,19 @@ def test_both_frequencies_are_said(used: str, inferred: str, ends: str) -> None:
 
 
 def test_a_card_says_in_one_sentence_what_cleaning_took() -> None:
-    assert cleaning_sentence(asdict(LEDGER)) == (
+    assert cleaning_sentence(asdict(INFO)) == (
         "five_min: bars of 5min by their timestamps, cleaned by the rule for 5min. 13,152 bars read; dropped: "
         "no price 3, illiquid 1,200, stagnant 52, short 410; cut at: pauses 1, gaps 2; 12 stretches left."
     )
     assert cleaning_sentence({"name": "an old record"}) is None
 
 
-def test_a_cached_tape_tells_the_same_as_the_one_that_made_it(tmp_path: Path) -> None:
+def test_a_cached_bar_array_tells_the_same_as_the_one_that_made_it(tmp_path: Path) -> None:
     bars = make_bars(120)
     bars.iloc[60:, :4] *= 2
     bars.iloc[30, 0] = np.nan
     source = Source(write_bars(tmp_path / "bars.parquet", bars))
-    made, found = (BarTape.open(source, 20).ledger for _ in range(2))
+    made, found = (MappedBars.open(source, 20).info for _ in range(2))
     assert made == found
     assert made.cleaning.places == {"no price": 1, "gap": 1}
     assert "open more than 30% from the last close" in cleaning_table(found, 20, 1, 1)
@@ -125,7 +127,7 @@ def test_where_nothing_is_left_the_error_names_the_rule_that_took_most_and_what_
     with pytest.raises(
         ValueError, match=r"^bars has no stretch of 50 clean bars \(lookback \+ horizon\)"
     ) as error:
-        BarTape.open(Source(file, frequency=frequency), 50)
+        MappedBars.open(Source(file, frequency=frequency), 50)
     for part in says:
         assert part in str(error.value)
 

@@ -11,12 +11,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kronos.head import HEAD_INFO, HEAD_WEIGHTS, HeadInfo, ReturnHead
-from kronos.inference.fused import Form, FusedTokenizer
+from kronos.inference.fused import ExecutionConfig, FusedTokenizer
 from kronos.model import Kronos
 from kronos.tokenizer import Tokens
 from kronos.training.bar_array import HORIZONS, LABEL
 from kronos.training.dataset import Batch, Split
-from kronos.training.objectives import HeadedKronos, PredictorStage, RankHead, TokenizerStage, WeightAverage
+from kronos.training.objectives import (
+    KronosWithHead,
+    PredictorObjective,
+    RankHead,
+    TokenizerObjective,
+    WeightAverage,
+)
 from tests.kronos.builders import make_model, make_tokenizer
 from tests.kronos.training.builders import (
     HORIZON,
@@ -39,8 +45,8 @@ def batch(count: int = 8) -> Batch:
 
 def test_the_first_stage_is_the_tokenizers_loss() -> None:
     network = make_tokenizer()
-    losses, want = TokenizerStage(network)(*batch()), network.loss(batch().bars)._asdict()
-    assert list(losses) == list(TokenizerStage.losses) == list(want)
+    losses, want = TokenizerObjective(network)(*batch()), network.loss(batch().bars)._asdict()
+    assert list(losses) == list(TokenizerObjective.losses) == list(want)
     assert {name: value.item() for name, value in losses.items()} == {
         name: value.item() for name, value in want.items()
     }
@@ -53,8 +59,8 @@ def test_processes_pool_what_they_learn_from_but_not_what_they_score_alone() -> 
         calls.append(own)
         return own * 0 + 0.5
 
-    stage = TokenizerStage(make_tokenizer(), pool)
-    alone = TokenizerStage(make_tokenizer())(*batch())["bsq"]
+    stage = TokenizerObjective(make_tokenizer(), pool)
+    alone = TokenizerObjective(make_tokenizer())(*batch())["bsq"]
     assert stage.eval()(*batch())["bsq"] == alone
     assert not calls
     assert stage.train()(*batch())["bsq"] < alone  # every bit as often set as not: the most entropy
@@ -64,7 +70,7 @@ def test_processes_pool_what_they_learn_from_but_not_what_they_score_alone() -> 
 # Second stage
 
 
-def captured(stage: PredictorStage) -> list[Tokens]:
+def captured(stage: PredictorObjective) -> list[Tokens]:
     """The tokens that the network is asked to learn, as it is asked."""
     seen: list[Tokens] = []
     loss = stage.network.token_loss
@@ -78,16 +84,16 @@ def captured(stage: PredictorStage) -> list[Tokens]:
 def test_the_second_stage_is_the_models_loss_of_the_tokenizers_tokens() -> None:
     model, tokenizer = make_model(), make_tokenizer()
     bars, stamps = batch()
-    losses = PredictorStage(model, tokenizer)(bars, stamps)
+    losses = PredictorObjective(model, tokenizer)(bars, stamps)
     want = model.loss(tokenizer.encode(bars), stamps)._asdict()
-    assert list(losses) == list(PredictorStage.losses) == list(want)
+    assert list(losses) == list(PredictorObjective.losses) == list(want)
     for name, value in losses.items():
         torch.testing.assert_close(value, want[name])
 
 
 def test_the_tokenizer_rests_while_the_model_learns() -> None:
     tokenizer = make_tokenizer(dropout=0.5).train()
-    stage = PredictorStage(make_model(), tokenizer).train()
+    stage = PredictorObjective(make_model(), tokenizer).train()
     assert stage(*batch())["loss"].item() == stage(*batch())["loss"].item()  # no dropout in the tokens
     assert not any(weight.requires_grad for weight in tokenizer.parameters())
     assert not any("tokenizer" in name or "encode" in name for name in stage.state_dict())
@@ -95,7 +101,7 @@ def test_the_tokenizer_rests_while_the_model_learns() -> None:
 
 def test_every_weight_of_the_model_learns_and_none_of_the_tokenizer() -> None:
     model, tokenizer = make_model(), make_tokenizer()
-    PredictorStage(model, tokenizer)(*batch())["loss"].backward()
+    PredictorObjective(model, tokenizer)(*batch())["loss"].backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().max() > 0, name
@@ -105,12 +111,12 @@ def test_every_weight_of_the_model_learns_and_none_of_the_tokenizer() -> None:
 def test_tokens_are_the_same_under_autocast() -> None:
     # With weights this wild and windows this many some latents lie near 0, where rounding flips a sign.
     tokenizer, (bars, stamps) = make_tokenizer(), noise(400, 0).batch(np.arange(300))
-    stage = PredictorStage(make_model(), tokenizer)
+    stage = PredictorObjective(make_model(), tokenizer)
     seen = captured(stage)
     stage(bars, stamps)
     with torch.autocast("cpu", torch.bfloat16):
         stage(bars, stamps)
-        rounded = FusedTokenizer(tokenizer, Form()).encode(bars)
+        rounded = FusedTokenizer(tokenizer, ExecutionConfig()).encode(bars)
     for plain, cast, flipped in zip(*seen, rounded, strict=True):
         assert torch.equal(plain, cast)
         assert not torch.equal(plain, flipped)  # so that there was something to guard against
@@ -119,7 +125,9 @@ def test_tokens_are_the_same_under_autocast() -> None:
 @pytest.mark.parametrize("kind", ["tokenizer", "predictor"])
 def test_a_step_changes_the_loss(kind: str) -> None:
     network = make_tokenizer() if kind == "tokenizer" else make_model()
-    stage = TokenizerStage(network) if kind == "tokenizer" else PredictorStage(network, make_tokenizer())
+    stage = (
+        TokenizerObjective(network) if kind == "tokenizer" else PredictorObjective(network, make_tokenizer())
+    )
     before = stage(*batch())["loss"]
     before.backward()
     with torch.no_grad():
@@ -134,13 +142,13 @@ def test_validation_scores_the_last_bars_alone_and_training_all(kind: str) -> No
     scored = 2
     if kind == "tokenizer":
         network = make_tokenizer()
-        stage: TokenizerStage | PredictorStage = TokenizerStage(network, scored=scored)
+        stage: TokenizerObjective | PredictorObjective = TokenizerObjective(network, scored=scored)
         whole, rebuilt = network.loss(bars), network.decode(network.encode(bars))
         want = (rebuilt - bars)[:, -scored:].square().mean()
         name, all_bars = "recon", whole.recon
     else:
         model, tokenizer = make_model(), make_tokenizer()
-        stage = PredictorStage(model, tokenizer, scored)
+        stage = PredictorObjective(model, tokenizer, scored)
         tokens = tokenizer.encode(bars)
         past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
         logits = model(past, stamps[:, :-1], tokens.s1[:, 1:])
@@ -164,13 +172,13 @@ def test_positions_inside_the_lookback_weigh_what_they_are_told_to() -> None:
     logits = model(past, stamps[:, :-1], tokens.s1[:, 1:])
     weights = torch.full((bars.shape[1] - 1,), before)
     weights[-scored:] = 1.0  # those from the last bar of the lookback on
-    losses = PredictorStage(model, tokenizer, scored, before).train()(bars, stamps)
+    losses = PredictorObjective(model, tokenizer, scored, before).train()(bars, stamps)
     for name, half, true in zip(("s1", "s2"), logits, tokens, strict=True):
         each = -half.log_softmax(-1).gather(-1, true[:, 1:, None])[..., 0]
         torch.testing.assert_close(losses[name], (each * weights).sum() / (weights.sum() * len(bars)))
     plain = model.loss(tokens, stamps)
     assert abs(losses["s1"] - plain.s1) > 1e-3
-    even = PredictorStage(model, tokenizer, scored, 1.0).train()(bars, stamps)
+    even = PredictorObjective(model, tokenizer, scored, 1.0).train()(bars, stamps)
     torch.testing.assert_close(even["loss"], plain.loss)
 
 
@@ -178,7 +186,7 @@ def test_positions_inside_the_lookback_weigh_what_they_are_told_to() -> None:
 def test_columns_weigh_what_they_are_told_to_with_a_mean_of_one(weights: dict[str, float] | None) -> None:
     network = make_tokenizer()
     bars, stamps = batch()
-    losses = TokenizerStage(network, column_weights=weights)(bars, stamps)
+    losses = TokenizerObjective(network, column_weights=weights)(bars, stamps)
     errors = (network.decode(network.encode(bars)) - bars).square().mean(dim=(0, 1))
     by_column = torch.tensor([1, 1, 1, 3, 0.5, 0.5]) if weights else torch.ones(6)
     torch.testing.assert_close(losses["recon"], (errors * by_column).sum() / by_column.sum())
@@ -189,8 +197,8 @@ def test_the_head_adds_to_the_objective_and_to_nothing_else(weight: float) -> No
     model, tokenizer, head = make_model(), make_tokenizer(), make_head()
     bars, stamps = batch()
     labels = torch.randn(len(bars), HORIZON, 3)
-    plain = PredictorStage(model, tokenizer, HORIZON, 0.1).train()(bars, stamps)
-    losses = PredictorStage(model, tokenizer, HORIZON, 0.1, head, weight).train()(bars, stamps, labels)
+    plain = PredictorObjective(model, tokenizer, HORIZON, 0.1).train()(bars, stamps)
+    losses = PredictorObjective(model, tokenizer, HORIZON, 0.1, head, weight).train()(bars, stamps, labels)
     assert {name: losses[name].item() for name in plain} == {n: v.item() for n, v in plain.items()}
     tokens = tokenizer.encode(bars)
     hidden = model.hidden(tokens, stamps)[:, LOOKBACK - 1 : LOOKBACK + HORIZON - 1]
@@ -202,7 +210,7 @@ def test_the_trunk_learns_from_the_head() -> None:
     gradients = []
     for weight in (0.0, 1.0):
         model = make_model()
-        stage = PredictorStage(model, make_tokenizer(), HORIZON, 1.0, make_head(), weight).train()
+        stage = PredictorObjective(model, make_tokenizer(), HORIZON, 1.0, make_head(), weight).train()
         stage(*batch(), torch.ones(8, HORIZON, 3))["objective"].backward()
         gradients.append(model.norm.weight.grad)
         assert stage.head.rank.weight.grad.any() == bool(weight)
@@ -250,7 +258,7 @@ def test_a_batch_without_labels_has_no_loss_and_a_gradient_of_zero() -> None:
 
 def test_a_predictor_and_its_head_are_saved_side_by_side(tmp_path: Path) -> None:
     network, head = make_model(), make_head()
-    HeadedKronos(network, head).save_pretrained(tmp_path / "predictor")
+    KronosWithHead(network, head).save_pretrained(tmp_path / "predictor")
     weights = load_file(tmp_path / "predictor" / HEAD_WEIGHTS)
     assert {name: tuple(weight.shape) for name, weight in weights.items()} == {
         "rank.weight": (3, 16),
@@ -266,7 +274,7 @@ def test_a_predictor_and_its_head_are_saved_side_by_side(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("width", [16, 32])
 def test_a_head_goes_on_with_the_weights_that_fit_it(width: int, tmp_path: Path) -> None:
-    HeadedKronos(make_model(), make_head()).save_pretrained(tmp_path)
+    KronosWithHead(make_model(), make_head()).save_pretrained(tmp_path)
     head = RankHead(replace(INFO, d_model=width))
     head.load(tmp_path)
     assert bool(head.rank.weight.any()) == (width == 16)
@@ -276,7 +284,7 @@ def test_a_head_goes_on_with_the_weights_that_fit_it(width: int, tmp_path: Path)
 
 def test_a_saved_head_is_read_without_torch_as_it_was_trained(tmp_path: Path) -> None:
     head, hidden = make_head(), torch.randn(7, 16)
-    HeadedKronos(make_model(), head).save_pretrained(tmp_path / "predictor")
+    KronosWithHead(make_model(), head).save_pretrained(tmp_path / "predictor")
     read = ReturnHead.from_pretrained(tmp_path)
     assert (read.info.horizons, read.info.markets, read.info.lookback) == (HORIZONS, INFO.markets, 16)
     assert (read.info.kind, read.info.trained_until) == ("linear", INFO.trained_until)
@@ -287,12 +295,12 @@ def test_a_saved_head_is_read_without_torch_as_it_was_trained(tmp_path: Path) ->
 SPLIT = Split(waves(120), waves(60))
 
 
-def weights_of(stage: TokenizerStage) -> dict[str, Tensor]:
+def weights_of(stage: TokenizerObjective) -> dict[str, Tensor]:
     return {name: weight.clone() for name, weight in stage.network.state_dict().items()}
 
 
 def test_the_average_is_a_plain_recomputation_and_what_is_saved(tmp_path: Path) -> None:
-    stage = TokenizerStage(make_tokenizer())
+    stage = TokenizerObjective(make_tokenizer())
     trainer = make_trainer(stage, SPLIT, make_config(tmp_path, max_steps=12, validate_every=4, ema=0.6))
     want = weights_of(stage)
     update = trainer.average.update
@@ -314,7 +322,7 @@ def test_the_average_is_a_plain_recomputation_and_what_is_saved(tmp_path: Path) 
 def test_validation_scores_the_averages_and_gives_the_weights_back(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
 
-    class Noted(TokenizerStage):
+    class Noted(TokenizerObjective):
         def forward(self, bars: Tensor, stamps: Tensor) -> dict[str, Tensor]:
             if not self.training:
                 seen.append(weights_of(self))
@@ -334,7 +342,7 @@ def test_validation_scores_the_averages_and_gives_the_weights_back(tmp_path: Pat
 
 
 def test_without_decay_the_weights_are_their_own_average() -> None:
-    stage = TokenizerStage(make_tokenizer())
+    stage = TokenizerObjective(make_tokenizer())
     average = WeightAverage(stage, 0.0)
     average.update(0)
     with average.applied():
@@ -342,14 +350,14 @@ def test_without_decay_the_weights_are_their_own_average() -> None:
 
 
 def test_a_head_is_averaged_with_its_network() -> None:
-    stage = PredictorStage(make_model(), make_tokenizer(), 4, head=make_head())
+    stage = PredictorObjective(make_model(), make_tokenizer(), 4, head=make_head())
     average = WeightAverage(stage, 0.9)
-    assert isinstance(average.weights, HeadedKronos)
+    assert isinstance(average.weights, KronosWithHead)
     start = stage.head.rank.weight.detach().clone()
     with torch.no_grad():
         stage.head.rank.weight += 1
     average.update(10**6)
     torch.testing.assert_close(average.weights.head.rank.weight, start + 0.1)
-    other = WeightAverage(PredictorStage(make_model(seed=1), make_tokenizer(), 4, head=make_head(1)), 0.9)
+    other = WeightAverage(PredictorObjective(make_model(seed=1), make_tokenizer(), 4, head=make_head(1)), 0.9)
     other.load_state_dict(average.state_dict())
     assert same(dict(other.weights.state_dict()), dict(average.weights.state_dict()))

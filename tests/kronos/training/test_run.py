@@ -18,14 +18,14 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from kronos.checkpoint import fingerprint, trained_until
+from kronos.checkpoint import hash_weights, trained_until
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.config import Source, TrainingConfig
-from kronos.training.objectives import TokenizerStage
-from kronos.training.run import pool_over, run_stage
-from kronos.training.run_directory import Progress
+from kronos.training.objectives import TokenizerObjective
+from kronos.training.run import all_reduce_mean, run_stage
+from kronos.training.run_directory import TrainerState
 from kronos.windows import Windows
 from tests.kronos.builders import make_bars, make_tokenizer
 from tests.kronos.training.builders import (
@@ -48,8 +48,8 @@ class Pair:
     """Both stages' settings and how they went."""
 
     config: TrainingConfig
-    tokenizer: Progress
-    predictor: Progress
+    tokenizer: TrainerState
+    predictor: TrainerState
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 def weights_of(output: Path, *parts: str) -> dict[str, str]:
     """What the weights of a run are."""
     return {
-        f"{which}/{part}": fingerprint(output / which / part) for which in ("best", "last") for part in parts
+        f"{which}/{part}": hash_weights(output / which / part) for which in ("best", "last") for part in parts
     }
 
 
@@ -87,17 +87,17 @@ def test_best_and_last_are_pairs_that_load_and_forecast(pair: Pair) -> None:
 def test_the_pairs_tokenizer_is_the_best_which_the_predictor_was_trained_with(pair: Pair) -> None:
     output = pair.config.output
     assert pair.tokenizer.best_step < pair.tokenizer.step  # so that the last was another one
-    assert fingerprint(output / "best" / "tokenizer") == fingerprint(output / "last" / "tokenizer")
+    assert hash_weights(output / "best" / "tokenizer") == hash_weights(output / "last" / "tokenizer")
     record = json.loads((output / "last" / "tokenizer" / "training.json").read_text())
     assert record["step"] == pair.tokenizer.best_step
     assert pair.predictor.best_step < pair.predictor.step
-    assert fingerprint(output / "best" / "predictor") != fingerprint(output / "last" / "predictor")
+    assert hash_weights(output / "best" / "predictor") != hash_weights(output / "last" / "predictor")
 
 
 def test_a_forecast_tells_the_last_date_that_the_weights_have_seen(pair: Pair) -> None:
     predictor = KronosPredictor.from_pretrained(pair.config.output / "best", device="cpu")
-    assert predictor.origin is not None
-    assert predictor.origin.trained_until == "2024-06-10"  # the last date that chose weights
+    assert predictor.checkpoint_info is not None
+    assert predictor.checkpoint_info.trained_until == "2024-06-10"  # the last date that chose weights
     forecast = predictor.forecast(Windows.rolling({"A": make_bars(20)}, 16, 3, "B"))
     assert forecast.provenance.trained_until == "2024-06-10"
 
@@ -147,9 +147,9 @@ def test_a_finished_run_that_is_resumed_does_nothing(pair: Pair) -> None:
 def test_the_second_stage_takes_another_runs_tokenizer(spec: str, pair: Pair, tmp_path: Path) -> None:
     config = make_run(tmp_path, tokenizer=spec.format(out=pair.config.output), max_steps=2)
     run_stage("predictor", config)
-    tokenizer = fingerprint(pair.config.output / "best" / "tokenizer")
+    tokenizer = hash_weights(pair.config.output / "best" / "tokenizer")
     for which in ("best", "last"):
-        assert fingerprint(config.output / which / "tokenizer") == tokenizer
+        assert hash_weights(config.output / which / "tokenizer") == tokenizer
         assert KronosPredictor.from_pretrained(config.output / which).tokenizer.config == TOKENIZER
 
 
@@ -179,7 +179,7 @@ def start(tmp_path: Path, pretrained: str, first: str) -> str | None:
     file = write_bars(tmp_path / "bars.parquet", make_bars(60, start=first))
     sizes = {"tokenizer_size": None, "predictor_size": None}
     config = make_config(
-        tmp_path / "out", store=file, pretrained=pretrained, max_steps=1, batch_size=2, **sizes
+        tmp_path / "out", data=file, pretrained=pretrained, max_steps=1, batch_size=2, **sizes
     )
     run_stage("tokenizer", config)
     dates = {trained_until(config.output / which, "tokenizer") for which in ("best", "last")}
@@ -234,13 +234,13 @@ def test_resuming_with_other_settings_or_bars_is_refused_by_name(tmp_path: Path)
         ({"seed": 1}, r"says seed=0, now it is 1\."),
         ({"learning_rate": 1.0}, r"says learning_rate=0\.003, now it is 1\.0\."),
         ({"train_until": "2024-04-18"}, "says train_until=2024-04-19, now it is 2024-04-18"),
-        ({"store": write_bars(tmp_path / "other.parquet", make_bars(120, 5))}, "says data="),
+        ({"data": write_bars(tmp_path / "other.parquet", make_bars(120, 5))}, "says data="),
     ):
         with pytest.raises(ValueError, match=says):
             run_stage("tokenizer", replace(config, **change, resume=True))
     assert weights_of(config.output, "tokenizer") == before
     moved = (tmp_path / "bars.parquet").rename(tmp_path / "moved.parquet")
-    run_stage("tokenizer", replace(config, store=moved, resume=True))  # the same bars elsewhere
+    run_stage("tokenizer", replace(config, data=moved, resume=True))  # the same bars elsewhere
     assert weights_of(config.output, "tokenizer") == before
 
 
@@ -305,7 +305,7 @@ def test_the_best_weights_are_never_worse_than_those_that_training_started_from(
         assert same(found, nano)
     card = (config.output / "best" / "README.md").read_text()
     assert card.count("no later validation was better, so these are those weights.") == 2
-    assert KronosPredictor.from_pretrained(config.output / "best", device="cpu").origin is not None
+    assert KronosPredictor.from_pretrained(config.output / "best", device="cpu").checkpoint_info is not None
 
 
 def test_what_cleaning_took_is_told_before_training_and_in_the_card(
@@ -314,8 +314,8 @@ def test_what_cleaning_took_is_told_before_training_and_in_the_card(
     bars = make_bars(160)
     bars.iloc[100:, :4] *= 2
     file = write_bars(tmp_path / "mine.csv", bars)
-    config = make_config(tmp_path / "out", store=file, max_steps=1, train_until="2024-05-17")
-    for _ in range(2):  # from a cached tape, too
+    config = make_config(tmp_path / "out", data=file, max_steps=1, train_until="2024-05-17")
+    for _ in range(2):  # from a cached mapped, too
         caplog.clear()
         with caplog.at_level("INFO", logger="kronos"):
             run_stage("tokenizer", replace(config, overwrite=True))
@@ -345,7 +345,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
     settings = {"dropout": 0.2, "max_steps": 240, "save_every": 40, "validate_every": 60}
     whole = make_run(tmp_path, output=tmp_path / "whole", **settings)
     config = make_run(tmp_path, output=tmp_path / "killed", **settings)
-    flags = {name: getattr(config, name) for name in ("output", "store", "train_until", "validate_until")}
+    flags = {name: getattr(config, name) for name in ("output", "data", "train_until", "validate_until")}
     flags |= {name: getattr(config, name) for name in ("lookback", "horizon", "learning_rate", "batch_size")}
     flags |= {
         "validation_windows": config.validation_windows,
@@ -405,7 +405,7 @@ def test_a_compiled_network_learns_the_same_and_is_kept_under_its_own_names(
         calls.append(stage)
         nn.Module.compile(stage, backend="eager")
 
-    monkeypatch.setattr(TokenizerStage, "compile", captured)
+    monkeypatch.setattr(TokenizerObjective, "compile", captured)
     histories = []
     for compiled in (False, True):
         config = make_run(tmp_path, output=tmp_path / str(compiled), compile=compiled, max_steps=3)
@@ -422,7 +422,7 @@ def test_a_compiled_network_learns_the_same_and_is_kept_under_its_own_names(
 
 
 def test_one_process_pools_nothing() -> None:
-    assert pool_over(Accelerator(cpu=True)) is None
+    assert all_reduce_mean(Accelerator(cpu=True)) is None
 
 
 # Trackers

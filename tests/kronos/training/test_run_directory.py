@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.config import Stage
-from kronos.training.run_directory import Progress, RunFolder, write_curves
+from kronos.training.run_directory import RunDirectory, TrainerState, write_curves
 from tests.kronos.builders import make_model, make_tokenizer
 from tests.kronos.training.builders import load_weights, same
 
@@ -71,8 +71,8 @@ SETTINGS = {"max_steps": 10, "seed": 0, "data": ["ab"]}
 ROW = {"step": 2, "seconds": 0.1, "lr": 1e-3, "train_loss": 2.0, "val_loss": 1.0}
 
 
-def make_folder(output: Path, part: Stage = "tokenizer", **settings: object) -> RunFolder:
-    folder = RunFolder(output, part, SETTINGS | settings)
+def make_folder(output: Path, part: Stage = "tokenizer", **settings: object) -> RunDirectory:
+    folder = RunDirectory(output, part, SETTINGS | settings)
     folder.record = {"origin": "a test", "sha256": "0" * 64, "trained_until": None}
     return folder
 
@@ -87,7 +87,7 @@ def make_accelerator(network: torch.nn.Module) -> Accelerator:
 
 
 def test_the_lowest_loss_is_the_best_and_an_equal_one_is_not() -> None:
-    progress = Progress()
+    progress = TrainerState()
     better = []
     for step, loss in enumerate((3.0, 2.0, 2.0, 2.5, 1.0, float("nan")), start=1):
         progress.step = step
@@ -102,14 +102,14 @@ def test_the_lowest_loss_is_the_best_and_an_equal_one_is_not() -> None:
 
 def test_an_earlier_result_is_replaced_on_demand_only(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
-    folder.claim(resume=False, overwrite=False)
-    folder.keep_best(make_tokenizer(), Progress(history=[ROW], best_step=2))
+    folder.prepare(resume=False, overwrite=False)
+    folder.keep_best(make_tokenizer(), TrainerState(history=[ROW], best_step=2))
     with pytest.raises(
         FileExistsError, match=r"best.tokenizer holds an earlier result\. Give --resume to go"
     ):
-        folder.claim(resume=False, overwrite=False)
+        folder.prepare(resume=False, overwrite=False)
     assert (tmp_path / "best" / "tokenizer" / "model.safetensors").is_file()
-    folder.claim(resume=False, overwrite=True)
+    folder.prepare(resume=False, overwrite=True)
     assert not (tmp_path / "best" / "tokenizer").exists()
     assert (tmp_path / "run" / "tokenizer" / "settings.json").is_file()
 
@@ -121,17 +121,17 @@ def test_a_new_tokenizer_makes_the_old_predictor_void_but_not_the_other_way_roun
                 (tmp_path / which / part).mkdir(parents=True, exist_ok=True)
 
     fill()
-    make_folder(tmp_path, "predictor").claim(resume=False, overwrite=True)
+    make_folder(tmp_path, "predictor").prepare(resume=False, overwrite=True)
     assert (tmp_path / "best" / "tokenizer").is_dir()
     assert not (tmp_path / "best" / "predictor").exists()
     fill()
-    make_folder(tmp_path, "tokenizer").claim(resume=False, overwrite=True)
+    make_folder(tmp_path, "tokenizer").prepare(resume=False, overwrite=True)
     assert not any((tmp_path / which / "predictor").exists() for which in ("best", "last", "run"))
     (tmp_path / "last" / "predictor").mkdir(parents=True)
     (tmp_path / "run" / "tokenizer" / "settings.json").unlink()
     (tmp_path / "run" / "tokenizer").rmdir()
     with pytest.raises(FileExistsError, match=r"last.predictor holds an earlier result"):
-        make_folder(tmp_path, "tokenizer").claim(resume=False, overwrite=False)
+        make_folder(tmp_path, "tokenizer").prepare(resume=False, overwrite=False)
 
 
 @pytest.mark.parametrize(
@@ -146,16 +146,16 @@ def test_a_new_tokenizer_makes_the_old_predictor_void_but_not_the_other_way_roun
 def test_a_run_goes_on_with_the_settings_that_it_began_with_only(
     change: dict[str, object], says: str, tmp_path: Path
 ) -> None:
-    make_folder(tmp_path).claim(resume=False, overwrite=False)
-    make_folder(tmp_path).claim(resume=True, overwrite=False)
+    make_folder(tmp_path).prepare(resume=False, overwrite=False)
+    make_folder(tmp_path).prepare(resume=True, overwrite=False)
     with pytest.raises(ValueError, match=r"settings\.json says") as caught:
-        make_folder(tmp_path, **change).claim(resume=True, overwrite=False)
+        make_folder(tmp_path, **change).prepare(resume=True, overwrite=False)
     assert says in str(caught.value)
     assert json.loads((tmp_path / "run" / "tokenizer" / "settings.json").read_text()) == SETTINGS
 
 
 def test_what_has_not_begun_is_begun_by_resuming(tmp_path: Path) -> None:
-    make_folder(tmp_path).claim(resume=True, overwrite=False)
+    make_folder(tmp_path).prepare(resume=True, overwrite=False)
     assert json.loads((tmp_path / "run" / "tokenizer" / "settings.json").read_text()) == SETTINGS
 
 
@@ -164,9 +164,9 @@ def test_what_has_not_begun_is_begun_by_resuming(tmp_path: Path) -> None:
 
 def test_weights_are_kept_whole_with_a_record_and_a_card(tmp_path: Path) -> None:
     folder, network = make_folder(tmp_path), make_tokenizer()
-    folder.claim(resume=False, overwrite=False)
+    folder.prepare(resume=False, overwrite=False)
     later = ROW | {"step": 4, "val_loss": 3.0}
-    folder.keep_best(network, Progress(step=4, history=[ROW, later], best=1.0, best_step=2))
+    folder.keep_best(network, TrainerState(step=4, history=[ROW, later], best=1.0, best_step=2))
     assert sorted(file.name for file in (tmp_path / "best").iterdir()) == ["README.md", "tokenizer"]
     kept = tmp_path / "best" / "tokenizer"
     assert sorted(file.name for file in kept.iterdir()) == [
@@ -178,7 +178,7 @@ def test_weights_are_kept_whole_with_a_record_and_a_card(tmp_path: Path) -> None
     assert same(dict(loaded.state_dict()), dict(network.state_dict()))
     record = json.loads((kept / "training.json").read_text())
     assert record == folder.record | {"step": 2, "losses": ROW}
-    folder.keep_best(make_tokenizer(1), Progress(step=6, history=[ROW], best=0.5, best_step=6))
+    folder.keep_best(make_tokenizer(1), TrainerState(step=6, history=[ROW], best=0.5, best_step=6))
     assert not same(load_weights(kept), dict(network.state_dict()))
 
 
@@ -187,9 +187,9 @@ def test_weights_are_kept_whole_with_a_record_and_a_card(tmp_path: Path) -> None
 
 def test_a_state_brings_everything_back_and_only_the_last_is_kept(tmp_path: Path) -> None:
     folder, network = make_folder(tmp_path), make_tokenizer()
-    folder.claim(resume=False, overwrite=False)
+    folder.prepare(resume=False, overwrite=False)
     accelerator = make_accelerator(network)
-    progress = Progress(step=2, history=[ROW], best=1.0, best_step=2, running=0.25, seconds=3.5)
+    progress = TrainerState(step=2, history=[ROW], best=1.0, best_step=2, running=0.25, seconds=3.5)
     folder.save_state(accelerator, network, progress)
     progress.step = 4
     folder.save_state(accelerator, network, progress)
@@ -206,7 +206,7 @@ def test_a_state_brings_everything_back_and_only_the_last_is_kept(tmp_path: Path
 
 
 def test_without_a_state_a_run_begins(tmp_path: Path) -> None:
-    assert make_folder(tmp_path).load_state(make_accelerator(make_tokenizer())) == Progress()
+    assert make_folder(tmp_path).load_state(make_accelerator(make_tokenizer())) == TrainerState()
 
 
 @pytest.mark.parametrize("moment", ["state", "rename"])
@@ -214,9 +214,9 @@ def test_a_run_that_is_killed_while_it_saves_has_the_state_before(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, network = make_folder(tmp_path), make_tokenizer()
-    folder.claim(resume=False, overwrite=False)
+    folder.prepare(resume=False, overwrite=False)
     accelerator = make_accelerator(network)
-    folder.save_state(accelerator, network, Progress(step=2))
+    folder.save_state(accelerator, network, TrainerState(step=2))
     save = accelerator.save_state
 
     def killed(*where: str) -> None:
@@ -227,9 +227,9 @@ def test_a_run_that_is_killed_while_it_saves_has_the_state_before(
     with monkeypatch.context() as patch:
         patch.setattr(*((accelerator, "save_state") if moment == "state" else (Path, "rename")), killed)
         with pytest.raises(KeyboardInterrupt):
-            folder.save_state(accelerator, network, Progress(step=4))
+            folder.save_state(accelerator, network, TrainerState(step=4))
     assert folder.load_state(accelerator).step == 2
-    folder.save_state(accelerator, network, Progress(step=4))
+    folder.save_state(accelerator, network, TrainerState(step=4))
     assert folder.load_state(accelerator).step == 4
     # the weights of the last step are written before its state, so that no state is without them
     assert json.loads((tmp_path / "last" / "tokenizer" / "training.json").read_text())["step"] == 4
@@ -239,14 +239,14 @@ def test_the_last_weights_are_never_older_than_the_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, network = make_folder(tmp_path, "predictor"), make_model()
-    folder.claim(resume=False, overwrite=False)
+    folder.prepare(resume=False, overwrite=False)
     accelerator = make_accelerator(network)
-    folder.save_state(accelerator, network, Progress(step=2))
+    folder.save_state(accelerator, network, TrainerState(step=2))
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(folder, "_keep", killed)
     with pytest.raises(KeyboardInterrupt):
-        folder.save_state(accelerator, network, Progress(step=4))
+        folder.save_state(accelerator, network, TrainerState(step=4))
     assert folder.load_state(accelerator).step == 2

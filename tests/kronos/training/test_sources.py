@@ -16,7 +16,7 @@ from kronos.training.sources import (
     RULES,
     CleaningReport,
     CleaningRule,
-    FileBars,
+    FileReader,
     clean_segments,
     is_qlib_store,
     nearest_rule,
@@ -110,7 +110,7 @@ def test_volume_and_amount_may_be_absent(tmp_path: Path) -> None:
 def test_a_reader_tells_what_it_understood_of_each_file(tmp_path: Path) -> None:
     yahoo = make_bars(30).rename(columns=str.title).assign(**{"Adj Close": make_bars(30)["close"] / 2})
     yahoo.drop(columns="Amount").to_csv(tmp_path / "AAA.csv", index_label="Date")
-    reader = FileBars(Source(tmp_path))
+    reader = FileReader(Source(tmp_path))
     bars = dict(reader.series())["AAA"]
     np.testing.assert_allclose(bars["close"], make_bars(30)["close"] / 2)
     assert [line.partition(",")[0] for line in reader.notes()] == ["AAA.csv: Yahoo; AAA; 30 bars of 1day"]
@@ -178,7 +178,7 @@ def test_without_the_package_that_reads_stores_one_sentence_says_what_to_do(
     with pytest.raises(ImportError, match="need kronos_strategies to be installed: pip install"):
         open_reader(None)
     file = write_bars(tmp_path / "bars.parquet", make_bars(30))
-    assert isinstance(open_reader(Source(file)), FileBars)
+    assert isinstance(open_reader(Source(file)), FileReader)
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,15 @@ from kronos.training import trainer as trainer_module
 from kronos.training.bar_array import return_labels
 from kronos.training.config import TrainingConfig
 from kronos.training.dataset import Split
-from kronos.training.objectives import Losses, PredictorStage, TokenizerStage
-from kronos.training.trainer import Trainer, evaluate, selection
+from kronos.training.objectives import Losses, PredictorObjective, TokenizerObjective
+from kronos.training.trainer import Trainer, evaluate, selection_score
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 from tests.kronos.training.builders import (
     HORIZON,
     load_weights,
     make_config,
+    make_mapped_bars,
     make_market,
-    make_tape,
     make_trainer,
     make_waves,
     make_windows,
@@ -45,7 +45,7 @@ LEARNING = {"max_steps": 60, "batch_size": 16, "validate_every": 20, "seed": 1}
 
 def score(network: Kronos | KronosTokenizer, split: Split, tokenizer: KronosTokenizer | None = None) -> dict:
     """Held-out losses as the loop takes them."""
-    stage = TokenizerStage(network) if tokenizer is None else PredictorStage(network, tokenizer)
+    stage = TokenizerObjective(network) if tokenizer is None else PredictorObjective(network, tokenizer)
     return evaluate(stage, split.validation, 40, Accelerator(cpu=True))
 
 
@@ -83,7 +83,7 @@ def test_a_model_learns_the_order_of_frozen_tokens(tmp_path: Path) -> None:
 def test_the_training_loss_of_a_row_is_the_mean_since_the_row_before(tmp_path: Path) -> None:
     losses: list[float] = []
 
-    class Noted(TokenizerStage):
+    class Noted(TokenizerObjective):
         def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
             given = super().forward(bars, stamps)
             if self.training:
@@ -100,7 +100,7 @@ def test_the_training_loss_of_a_row_is_the_mean_since_the_row_before(tmp_path: P
 def test_dropout_works_in_training_steps_and_rests_in_validation(tmp_path: Path) -> None:
     modes: list[tuple[bool, bool]] = []
 
-    class Noted(TokenizerStage):
+    class Noted(TokenizerObjective):
         def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
             modes.append((torch.is_grad_enabled(), self.network.training))
             return super().forward(bars, stamps)
@@ -132,7 +132,7 @@ def test_parts_of_a_batch_give_the_predictors_gradient_of_the_whole(
     split = Split(headed_windows, WAVES.validation) if headed else WAVES
     for parts in (1, accumulate):
         head = make_head() if headed else None
-        stage = PredictorStage(make_model(), make_tokenizer(), HORIZON, 0.1, head)
+        stage = PredictorObjective(make_model(), make_tokenizer(), HORIZON, 0.1, head)
         trainer = make_trainer(
             stage, split, make_config(tmp_path / str(parts), accumulate=parts, max_steps=1)
         )
@@ -152,7 +152,7 @@ def test_a_batch_that_does_not_split_into_parts_is_refused(tmp_path: Path) -> No
         num_processes = 3
 
     config = make_config(tmp_path)
-    trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+    trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
     with pytest.raises(
         ValueError, match=r"batch_size=8 does not split into 3 processes .* a multiple of 6\."
     ):
@@ -169,7 +169,7 @@ def test_the_learning_rate_rises_from_a_tenth_of_the_peak_and_falls_to_nothing(
     config = make_config(
         tmp_path, schedule=schedule, max_steps=40, warmup=0.25, learning_rate=2e-3, validate_every=40
     )
-    trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+    trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
     rates = watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
     trainer.run()
     assert len(rates) == 40
@@ -196,7 +196,7 @@ def test_a_few_steps_are_enough_for_any_schedule(
 @pytest.mark.parametrize("clip", [0.01, 100.0])
 def test_the_gradient_is_clipped_to_its_norm(clip: float, tmp_path: Path) -> None:
     config = make_config(tmp_path, clip_norm=clip, max_steps=3)
-    trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+    trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
     norms = watch(
         trainer,
         lambda o: nn.utils.get_total_norm([w.grad for g in o.param_groups for w in g["params"]]).item(),
@@ -209,7 +209,7 @@ def test_the_gradient_is_clipped_to_its_norm(clip: float, tmp_path: Path) -> Non
 
 
 def test_only_matrices_decay(tmp_path: Path) -> None:
-    class Idle(TokenizerStage):
+    class Idle(TokenizerObjective):
         losses = ("loss",)
 
         def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
@@ -230,7 +230,7 @@ def test_only_matrices_decay(tmp_path: Path) -> None:
 def test_held_out_losses_are_means_over_windows_however_they_are_batched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stage, windows, accelerator = TokenizerStage(make_tokenizer()), noise(60, 0), Accelerator(cpu=True)
+    stage, windows, accelerator = TokenizerObjective(make_tokenizer()), noise(60, 0), Accelerator(cpu=True)
     whole = evaluate(stage, windows, 10**6, accelerator)
     monkeypatch.setattr(trainer_module, "VALIDATION_BATCH", 7)  # 41 windows: the last batch has 6
     pieces = evaluate(stage, windows, 10**6, accelerator)
@@ -243,8 +243,8 @@ def test_held_out_losses_are_means_over_windows_however_they_are_batched(
 
 @pytest.mark.parametrize("weights", [None, (1.0, 3.0)])
 def test_each_source_has_a_loss_of_its_own_and_a_share_in_the_mean(weights: tuple[float, ...] | None) -> None:
-    stage, accelerator = TokenizerStage(make_tokenizer()), Accelerator(cpu=True)
-    one, two = make_tape(make_waves(100), name="one"), make_tape(make_bars(50, 0), name="two")
+    stage, accelerator = TokenizerObjective(make_tokenizer()), Accelerator(cpu=True)
+    one, two = make_mapped_bars(make_waves(100), name="one"), make_mapped_bars(make_bars(50, 0), name="two")
     windows = make_windows(one, two, weights=weights)
     losses = evaluate(stage, windows, 20, accelerator)
     counts = [len(part) for part in windows.sample(20)]
@@ -258,14 +258,16 @@ def test_each_source_has_a_loss_of_its_own_and_a_share_in_the_mean(weights: tupl
 
 
 def test_a_single_source_has_one_loss() -> None:
-    losses = evaluate(TokenizerStage(make_tokenizer()), waves(60), 20, Accelerator(cpu=True))
-    assert list(losses) == list(TokenizerStage.losses)
+    losses = evaluate(TokenizerObjective(make_tokenizer()), waves(60), 20, Accelerator(cpu=True))
+    assert list(losses) == list(TokenizerObjective.losses)
 
 
 def test_a_source_without_held_out_windows_has_no_share() -> None:
-    windows = make_windows(make_tape(make_waves(100), name="one"), make_tape(make_bars(50, 0), name="two"))
-    windows = replace(windows, starts=(windows.starts[0], windows.starts[1][:0]))
-    losses = evaluate(TokenizerStage(make_tokenizer()), windows, 20, Accelerator(cpu=True))
+    windows = make_windows(
+        make_mapped_bars(make_waves(100), name="one"), make_mapped_bars(make_bars(50, 0), name="two")
+    )
+    windows = replace(windows, starts=(windows.start_rows[0], windows.start_rows[1][:0]))
+    losses = evaluate(TokenizerObjective(make_tokenizer()), windows, 20, Accelerator(cpu=True))
     assert losses["loss"] == losses["loss/one"]
     assert "loss/two" not in losses
 
@@ -289,7 +291,7 @@ FORGETTING = {"max_steps": 80, "learning_rate": 1e-2, "validate_every": 10}
 
 
 def test_best_is_the_lowest_held_out_loss_and_last_the_last(tmp_path: Path) -> None:
-    # Few noisy windows learnt by heart: the held-out loss soon gets worse.
+    # Few noisy windows learned by heart: the held-out loss soon gets worse.
     network, tokenizer = make_model(d_model=32, ff_dim=64), make_tokenizer()
     progress = train(network, NOISE, make_config(tmp_path, **FORGETTING, ema=0.0), tokenizer)
     losses = [row["val_loss"] for row in progress.history]
@@ -378,7 +380,7 @@ def test_a_run_that_is_resumed_with_more_steps_follows_the_longer_schedule_from_
     def rates(where: str, **changes: object) -> tuple[list[float], Trainer]:
         torch.manual_seed(3)
         config = make_config(tmp_path / where, validate_every=4, **changes)
-        trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+        trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
         seen = watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
         trainer.run()
         return seen, trainer
@@ -402,7 +404,7 @@ def test_a_run_that_stopped_early_is_continued_by_more_patience_alone(
 
     def make(config: TrainingConfig) -> Trainer:
         return make_trainer(
-            PredictorStage(make_model(d_model=32, ff_dim=64), make_tokenizer()), NOISE, config
+            PredictorObjective(make_model(d_model=32, ff_dim=64), make_tokenizer()), NOISE, config
         )
 
     stopped = make(config).run().step
@@ -431,7 +433,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(settings: dict[str, object],
     def make(where: str, **changes: object) -> Trainer:
         torch.manual_seed(3)
         config = make_config(tmp_path / where, max_steps=20, validate_every=5, **settings, **changes)
-        return make_trainer(TokenizerStage(make_tokenizer(dropout=0.2)), WAVES, config)
+        return make_trainer(TokenizerObjective(make_tokenizer(dropout=0.2)), WAVES, config)
 
     whole = make("whole")
     whole.run()
@@ -458,7 +460,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(settings: dict[str, object],
 def test_a_run_that_stops_early_keeps_its_learning_rates_and_goes_on_to_the_end(tmp_path: Path) -> None:
     def make(where: str, **changes: object) -> tuple[Trainer, list[float]]:
         config = make_config(tmp_path / where, max_steps=20, validate_every=5, **changes)
-        trainer = make_trainer(TokenizerStage(make_tokenizer()), WAVES, config)
+        trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
         return trainer, watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
 
     whole, rates = make("whole")
@@ -478,8 +480,8 @@ def test_a_run_that_stops_early_keeps_its_learning_rates_and_goes_on_to_the_end(
 
 @pytest.mark.parametrize(("by", "want"), [("loss", 2.2), ("rank", -0.07), ("both", 2.13)])
 def test_validations_are_chosen_by_loss_by_rank_or_by_both(by: str, want: float) -> None:
-    assert selection({"val_loss": 2.2, "val_rank": 0.07}, by) == pytest.approx(want)
-    assert selection({"val_loss": 2.2}, by) == 2.2  # nothing is ranked
+    assert selection_score({"val_loss": 2.2, "val_rank": 0.07}, by) == pytest.approx(want)
+    assert selection_score({"val_loss": 2.2}, by) == 2.2  # nothing is ranked
 
 
 @pytest.mark.parametrize(("by", "best"), [("loss", 1), ("rank", 3)])
@@ -491,7 +493,7 @@ def test_best_is_what_was_asked_for(by: str, best: int, tmp_path: Path) -> None:
             return {"rank": next(ranks)}
 
     config = make_config(tmp_path, max_steps=3, validate_every=1, learning_rate=1.0, select_by=by)
-    trainer = make_trainer(TokenizerStage(make_tokenizer()), NOISE, config)
+    trainer = make_trainer(TokenizerObjective(make_tokenizer()), NOISE, config)
     trainer.ranking = Ranking()
     progress = trainer.run()
     losses = [row["val_loss"] for row in progress.history]

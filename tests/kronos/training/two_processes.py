@@ -19,7 +19,7 @@ from torch import Tensor
 from kronos.inference.settings import find_device
 from kronos.training import run
 from kronos.training.config import Source, Stage
-from kronos.training.run_directory import Progress
+from kronos.training.run_directory import TrainerState
 from tests.kronos.training.builders import make_run, planted_market, write_bars
 
 STEPS = 4
@@ -30,7 +30,7 @@ class Observed:
     """One stage in one process: gradients of each step before they are clipped, how it went, what comes next."""
 
     gradients: list[list[Tensor]] = field(default_factory=list)
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainerState = field(default_factory=TrainerState)
     drawn: Tensor = field(default_factory=lambda: torch.empty(0))
 
 

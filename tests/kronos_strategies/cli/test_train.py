@@ -56,7 +56,7 @@ def test_both_stages_train_on_the_simulated_market_to_a_pair(settings, tmp_path,
         ]
         assert record(output, which, "predictor")["data"][0]["name"] == "simulated"
         predictor = KronosPredictor.from_pretrained(output / which, device="cpu")
-        assert predictor.origin.trained_until == "2023-12-29"
+        assert predictor.checkpoint_info.trained_until == "2023-12-29"
     code, _, err = run(capsys, "train", "--config", settings(), "--max-steps", 2, "--output", output)
     assert code == 2
     assert "holds an earlier result" in err

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from kronos.io.rows import ReadOptions
-from kronos.tables import fingerprint
+from kronos.tables import file_record
 from kronos_strategies.data.importer import import_bars, import_benchmarks, import_membership
 
 
@@ -91,7 +91,7 @@ def test_several_files_are_one_market_and_the_later_one_wins(long_bars, save):
     kept, report = import_bars([one, two])
     assert report.rows_kept == 40
     assert (kept["close"].tail(20) == 10.1).all()
-    assert report.files == (fingerprint(one), fingerprint(two))
+    assert report.files == (file_record(one), file_record(two))
 
 
 def test_usual_names_codes_and_dates_are_understood(long_bars, save):
