@@ -95,9 +95,7 @@ def check_timestamps(index: pd.DatetimeIndex, name: str = "bars") -> None:
         raise ValueError(f"{name} has the timestamp {first} twice. Keep one bar, e.g. with repair_bars().")
     if not index.is_monotonic_increasing:
         first = index[1:][np.diff(index.asi8) < 0][0]
-        raise ValueError(
-            f"{name} is not sorted by time: {first} follows a later bar. Use bars.sort_index()."
-        )
+        raise ValueError(f"{name} is not sorted by time: {first} follows a later bar. Use bars.sort_index().")
 
 
 def wall_clock(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
@@ -159,7 +157,9 @@ def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
     """
     bars = name_columns(bars)
     if factor not in bars.columns:
-        raise ValueError(f"bars lack the column '{factor}'. Pass factor= with the name of your adjustment factor.")
+        raise ValueError(
+            f"bars lack the column '{factor}'. Pass factor= with the name of your adjustment factor."
+        )
     if missing := [column for column in PRICES if column not in bars.columns]:
         raise ValueError(f"bars lack the columns {missing}. Rename yours to {list(PRICES)}.")
     adjusted = bars.drop(columns=factor)

@@ -88,7 +88,9 @@ class TokenizerConfig:
     gamma0: float = 1.0  # weight of the per-sample entropy
     gamma: float = 1.1  # weight of the codebook entropy
     zeta: float = 0.05  # weight of the whole entropy term
-    group_size: int = 4  # in upstream's checkpoints; sets the size of a stored constant and has no other effect
+    group_size: int = (
+        4  # in upstream's checkpoints; sets the size of a stored constant and has no other effect
+    )
 
     def __post_init__(self) -> None:
         check_numbers(self)

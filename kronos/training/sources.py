@@ -23,8 +23,8 @@ import pandas as pd
 from kronos.bars import FEATURES, MAX_GAP, PRICES, BarsWarning, adjust_bars, check_bars, repair_bars
 from kronos.calendar import FREQUENCIES
 from kronos.config import check_numbers
-from kronos.io.bars import BarFiles
-from kronos.io.notes import summarize
+from kronos.io import BarFiles
+from kronos.io.files import summarize
 from kronos.io.rows import ReadOptions
 
 # What a source may have under another name.

@@ -153,7 +153,7 @@ def simulate(
 
 def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple[DataFrame, object, str]:
     """Membership spans, where they come from, and what to say about them."""
-    from kronos.tables import file_record
+    from kronos.io.files import file_record
     from kronos_strategies.data.importer import import_membership
     from kronos_strategies.data.tidy import LISTING, listing_spans
 

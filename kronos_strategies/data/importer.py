@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.io.bars import BarFiles
-from kronos.io.codes import to_codes
-from kronos.io.notes import summarize
-from kronos.io.rows import ReadOptions
-from kronos.tables import file_record, read_table, to_dates
+from kronos.io import BarFiles
+from kronos.io.files import file_record, read_table, summarize, to_dates
+from kronos.io.rows import ReadOptions, to_codes
 from kronos_strategies.data.tidy import KEYS, SPAN, first_key
 
 _TOLERANCE = 1e-4  # relative, as in kronos.bars

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kronos.tables import ALIASES, file_record, to_dates
+from kronos.io.files import ALIASES, file_record, to_dates
 from kronos_strategies.evaluation.versions.version import Version
 
 KEYS = ("datetime", "instrument")

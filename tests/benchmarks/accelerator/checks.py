@@ -148,5 +148,7 @@ def _recorded(predictor: KronosPredictor) -> Pair:
 def _memory_of(predictor: KronosPredictor, windows: Windows) -> int:
     """Bytes that a chunk of these windows takes."""
     networks = predictor.model.config, predictor.tokenizer.config
-    need = WindowBytes(*networks, SAMPLING.samples, windows.horizon, predictor.max_context, predictor.context_overflow)
+    need = WindowBytes(
+        *networks, SAMPLING.samples, windows.horizon, predictor.max_context, predictor.context_overflow
+    )
     return need(windows.width) * len(windows)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from kronos.bars import PRICES
-from kronos.io.bars import BarFiles, BarsOfFiles, read_bars
-from kronos.io.notes import summarize
+from kronos.io import BarFiles, BarsOfFiles, read_bars
+from kronos.io.files import summarize
 from kronos.io.rows import ReadOptions
 from tests.kronos.io.builders import DAYS, make_prices, ohlcv, write_lines
 

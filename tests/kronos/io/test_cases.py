@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.io.bars import BarsOfFiles, read_bars
+from kronos.io import BarsOfFiles, read_bars
 from tests.conftest import SHARED_DATA
 
 FORMATS = SHARED_DATA.parent / "cases" / "formats"

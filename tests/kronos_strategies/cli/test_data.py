@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from kronos.tables import file_record
+from kronos.io.files import file_record
 from kronos.training.config import Source
 from kronos_strategies.data.qlib_bins import read_calendar, read_market
 from kronos_strategies.data.qlib_store import read_summary

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.io.files import file_record
 from kronos.io.rows import ReadOptions
-from kronos.tables import file_record
 from kronos_strategies.data.importer import import_bars, import_benchmarks, import_membership
 
 

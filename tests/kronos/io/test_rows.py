@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kronos.io.codes import to_codes
+from kronos.io.rows import to_codes
 
 
 def codes(values: list[object], pad: int | None = None) -> list[object]:
