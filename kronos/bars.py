@@ -29,8 +29,8 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     time zone; any other index is not checked. Implausible price jumps emit a `BarsWarning`, see `warn_of_jumps`.
 
     Args:
-        bars: one row per bar; columns open, high, low, close, optionally volume and amount (others are dropped), see
-            `name_columns`.
+        bars: one row per bar; columns open, high, low, close, optionally volume and amount (others are dropped),
+            see `name_columns`.
         name: name of the frame in error messages.
 
     Raises:
@@ -59,9 +59,9 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
 def name_columns(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     """Rename the columns of one instrument's bars to FEATURES, ignoring case.
 
-    A column that already has the exact name takes precedence (`open` over `Open`). Of two-level columns, as yfinance
-    returns them, the level with the prices is kept if the other level has a single instrument. Columns that are not
-    FEATURES keep their names.
+    A column that already has the exact name takes precedence (`open` over `Open`). Of two-level columns, as
+    yfinance returns them, the level with the prices is kept if the other level has a single instrument. Columns
+    that are not FEATURES keep their names.
 
     Args:
         bars: one row per bar.
@@ -108,21 +108,31 @@ def wall_clock(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
 
 def check_same_zone(bars: pd.DatetimeIndex, others: pd.DatetimeIndex, name: str, what: str) -> None:
+    """Require timestamps of bars and of `what` to have the same time zone, or none.
+
+    Raises:
+        ValueError: the time zones differ.
+    """
     if str(bars.tz) != str(others.tz):
         raise ValueError(
-            f"{name}: the bars are in the time zone {bars.tz}, {what} in {others.tz}. Bring both into one, e.g. by "
-            "tz_convert, or leave both without."
+            f"{name}: the bars are in the time zone {bars.tz}, {what} in {others.tz}. Convert both to one, e.g. by "
+            "tz_convert, or remove both."
         )
 
 
 def unique_wall_clock(index: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
+    """Timestamps as in `wall_clock`, without duplicates.
+
+    Raises:
+        ValueError: two bars have the same local time.
+    """
     if index.tz is None:
         return index
     local = wall_clock(index)
     if local.has_duplicates:
         raise ValueError(
-            f"bars of {name} pass {local[local.duplicated()][0]} twice, where the clock of {index.tz} is set back. "
-            "Use a time zone without summer time, e.g. bars.tz_convert('UTC')."
+            f"bars of {name} have the local time {local[local.duplicated()][0]} twice, since clocks in {index.tz} "
+            "are set back. Use a time zone without daylight saving time, e.g. bars.tz_convert('UTC')."
         )
     return local
 
@@ -153,7 +163,8 @@ def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
 def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
     """Adjust raw bars: prices times the column `factor`, volume divided by it, amount unchanged.
 
-    Factors may start at 1 on the first bar or end at 1 on the last: forecasts do not depend on the unit of the price.
+    Factors may start at 1 on the first bar or end at 1 on the last: forecasts do not depend on the unit of the
+    price.
     """
     bars = name_columns(bars)
     if factor not in bars.columns:
@@ -242,8 +253,8 @@ def _check_values(bars: pd.DataFrame, name: str) -> None:
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise ValueError(
-            f"{name} has a {FEATURES[column]} of {values[row, column]:g} at {bars.index[row]}, outside the range of "
-            f"float32 ({_SMALLEST:g} to {_LARGEST:g}). Use another unit."
+            f"{name} has a {FEATURES[column]} of {values[row, column]:g} at {bars.index[row]}, outside the range "
+            f"of float32 ({_SMALLEST:g} to {_LARGEST:g}). Use another unit."
         )
     negative = values[:, 4:] < 0
     if negative.any():

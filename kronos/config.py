@@ -5,6 +5,7 @@ Field names of `TokenizerConfig` and `ModelConfig` are the keys of a released `c
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -185,6 +186,23 @@ def config_from_dict(kind: type[_Config], values: dict[str, Any], where: str) ->
     if missing := sorted({"d_model", "n_heads", "ff_dim", "s1_bits", "s2_bits"} - set(values)):
         raise ValueError(f"{where} lacks {missing}. Is it the config.json of a {kind.__name__}?")
     return kind(**values)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a JSON file of a checkpoint.
+
+    Raises:
+        ValueError: it is not JSON, or not an object.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Download the checkpoint again.") from None
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{path} contains a {type(values).__name__}, not an object. Download the checkpoint again."
+        )
+    return values
 
 
 def _check_heads(d_model: int, n_heads: int) -> None:

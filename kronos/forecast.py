@@ -79,9 +79,9 @@ class Forecast:
         timestamps: (N, H) datetime64[ns], future timestamps from a calendar, never from data.
         last_bar: (N, 6) float32, the last bar seen.
         provenance: model, settings and data.
-        decoded_close: (N,) float32, the last close as the tokenizer reconstructs it, from which the model continues.
-            With `provenance.anchor` "last_close" the four prices of all paths are scaled from it to the true last
-            close; with "decoded_close" they are raw. None for paths that are not from a tokenizer.
+        decoded_close: (N,) float32, the last close as the tokenizer reconstructs it, from which the model
+            continues. With `provenance.anchor` "last_close" the four prices of all paths are scaled from it to
+            the true last close; with "decoded_close" they are raw. None for paths that are not from a tokenizer.
         trailing_volatility: (N,) float32, standard deviation of the window's last 20 log returns, per bar; NaN or
             None if unknown.
         calibration: calibration applied to the paths, whose conformal factors `band` uses; None for raw paths.
@@ -179,15 +179,16 @@ class Forecast:
     def calibrated(self, calibration: Calibration | str | Path | None) -> Forecast:
         """The same forecast with calibrated paths.
 
-        All four prices of a step of a path are multiplied by the same factor; volume and amount stay. Valid bars stay
-        valid.
+        All four prices of a step of a path are multiplied by the same factor; volume and amount stay. Valid bars
+        stay valid.
 
         Args:
             calibration: a calibration or the path of its file; None and "none" change nothing. That of a checkpoint
                 is `KronosPredictor.calibration`.
 
         Raises:
-            ValueError: it was fitted to other weights, sampling, horizon or bars; or the paths are already calibrated.
+            ValueError: it was fitted to other weights, sampling, horizon or bars; or the paths are already
+                calibrated.
             FileNotFoundError: no such file.
         """
         if calibration is None or calibration == "none":
@@ -279,10 +280,11 @@ def positive_close(last_close: np.ndarray, keys: pd.MultiIndex) -> np.ndarray:
 def anchor_paths(paths: np.ndarray, decoded_close: np.ndarray, last_close: np.ndarray) -> None:
     """Scale the four prices of paths, in place, from the decoded last close to the true one.
 
-    The tokenizer quantizes the last bar, and the model continues from the reconstruction. Relative to the true close
-    the quantization error looks like a return: it is half of the variance of a one-bar `expected_return`, and a
-    spurious reversal, since a high close is reconstructed too low. The ratio is capped at MAX_RATIO: a close that is
-    decoded at less than half of its value belongs to a window whose scale exceeds its price, which no ratio repairs.
+    The tokenizer quantizes the last bar, and the model continues from the reconstruction. Relative to the true
+    close the quantization error looks like a return: it is half of the variance of a one-bar `expected_return`,
+    and a spurious reversal, since a high close is reconstructed too low. The ratio is capped at MAX_RATIO: a
+    close that is decoded at less than half of its value belongs to a window whose scale exceeds its price, which
+    no ratio repairs.
 
     Args:
         paths: (N, S, H, 6) float32 in the bars' own units.

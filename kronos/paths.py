@@ -1,8 +1,8 @@
 """Functions of sampled paths: repair of invalid bars, price limits, volatility, groups of windows, and bands.
 
-The tokenizer decodes the six features of a bar independently, so that a sampled close may lie above the high of its
-bar, and a small volume below zero. `repair_paths` does what `repair_bars` does to real bars: it widens high and low to
-include open and close, which determine returns and stay unchanged.
+The tokenizer decodes the six features of a bar independently, so that a sampled close may lie above the high of
+its bar, and a small volume below zero. `repair_paths` does what `repair_bars` does to real bars: it widens high
+and low to include open and close, which determine returns and stay unchanged.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def china_limits(instrument: str) -> PriceLimits:
 def repair_paths(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:
     """Valid paths: 0 < low <= open, close <= high, and volume and amount of 0 or more.
 
-    Prices at or below zero are raised to a thousandth of the last close, high and low are widened to include open and
-    close, a negative volume or amount becomes 0. Valid bars stay unchanged.
+    Prices at or below zero are raised to a thousandth of the last close, high and low are widened to include open
+    and close, a negative volume or amount becomes 0. Valid bars stay unchanged.
 
     Args:
         paths: (N, S, H, 6) float32.
@@ -89,8 +89,8 @@ def limit_paths(
 ) -> np.ndarray:
     """Paths whose prices stay within limits of the previous close, step by step.
 
-    A path beyond the limit is clipped and approaches its sampled price over the next bars, like a stock that is limit
-    up for several days.
+    A path beyond the limit is clipped and approaches its sampled price over the next bars, like a stock that is
+    limit up for several days.
 
     Args:
         paths: (N, S, H, 6) float32.

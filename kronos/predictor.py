@@ -1,4 +1,4 @@
-"""KronosPredictor: Windows -> Forecast. Upstream's `predict` and `predict_batch` are doors to the same room."""
+"""KronosPredictor: Windows -> Forecast; `predict` and `predict_batch` keep upstream's signatures."""
 
 from __future__ import annotations
 
@@ -43,40 +43,40 @@ _log = logging.getLogger(__name__)
 class KronosPredictor(UpstreamCalls):
     """A model and its tokenizer on one device, ready to forecast.
 
-    Each argument is an attribute too, and may be set to another value later: it is checked when it is set,
-    and holds from the next forecast on. Networks may be trained, moved or converted by their owner between
-    forecasts: each forecast uses the weights that they have then, in float32 on `device`.
+    Each argument is also an attribute that can be changed: it is validated on assignment and takes effect with
+    the next forecast. Networks may be trained, moved or converted between forecasts: each forecast uses their
+    current weights, in float32 on `device`.
 
-    A predictor can be pickled and copied. It comes back on its own device or, where that is missing, on the fastest
-    that is available.
+    A predictor can be pickled and copied. It is restored on its own device or, if that is missing, on the fastest
+    one available.
 
     Args:
         model: Kronos, put in eval mode.
         tokenizer: the one it was trained with, put in eval mode.
-        device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest there is.
-        max_context: bars the model sees at most.
-        clip: normalised bars are clipped to ±clip.
-        context_overflow: how a window slides on when it outgrows `max_context` within the horizon: "recompute" reads it anew
-            at each bar, as upstream does; "rolling" drops its oldest bars from the caches, which is much faster
-            and another model's answer in part: positions do not start over.
-        precision: of matrix products, "float32" or "bfloat16", about 1.4 times as fast where the processor has it;
-            residual stream, norms, attention and sampling stay in float32, yet other paths come out.
-        compile: spend some time at the first forecast on compiling the networks, on CUDA also on recording every
-            shape of a chunk as a graph; for long runs on an accelerator. On a CPU packed products are faster.
-            Without it CUDA still replays the single steps of chunks with few paths.
-        memory: bytes that a chunk of windows may take; None takes little on a CPU, and more than half of what is
-            free on an accelerator.
-        anchor: where the paths of `forecast` start. A tokenizer rounds the last bar, and the model
-            continues that reading. "last_close" scales the prices of each path by the ratio of the true last
-            close to the decoded one, so that returns are measured from where the path starts; "decoded_close"
+        device: "cpu", "cuda", "cuda:1", "mps"; None selects the fastest available.
+        max_context: maximum number of bars that the model sees.
+        clip: normalized bars are clipped to ±clip.
+        context_overflow: what happens when a window exceeds `max_context` within the horizon: "recompute" reads
+            the last `max_context` bars again at each step, as upstream does; "rolling" drops the oldest bars from
+            the caches, which is much faster but approximate: rotary positions are not reset.
+        precision: dtype of matrix products, "float32" or "bfloat16", about 1.4 times as fast on processors that
+            support it; residual stream, norms, attention and sampling stay in float32, but sampled paths differ.
+        compile: compile the networks at the first forecast, on CUDA also record every chunk shape as a CUDA
+            graph; for long runs on an accelerator. On a CPU packed products are faster. Without it CUDA still
+            replays the single steps of chunks with few paths.
+        memory: memory limit of a chunk of windows in bytes; None uses little on a CPU, and more than half of the
+            free memory of an accelerator.
+        anchor: where the paths of `forecast` start. The tokenizer quantizes the last bar, and the model continues
+            from the reconstruction. "last_close" scales the prices of each path by the ratio of the true last
+            close to the decoded one, so that returns are measured from the start of the path; "decoded_close"
             keeps raw paths, as upstream's `predict` always does.
 
     Raises:
-        ValueError: model and tokenizer do not fit, there is no such device, or an option is none.
-        TypeError: model or tokenizer is something else.
+        ValueError: model and tokenizer do not match, the device is unavailable, or an option is invalid.
+        TypeError: model or tokenizer has the wrong type.
     """
 
-    model_type: ClassVar[type[Kronos]] = Kronos  # what `from_pretrained` makes
+    model_type: ClassVar[type[Kronos]] = Kronos  # class that `from_pretrained` creates
     tokenizer_type: ClassVar[type[KronosTokenizer]] = KronosTokenizer
 
     def __init__(
@@ -96,13 +96,13 @@ class KronosPredictor(UpstreamCalls):
         self.max_context, self.clip, self.context_overflow = max_context, clip, context_overflow
         self.precision, self.compile, self.memory = precision, compile, memory
         self.anchor = anchor
-        self.sampling = SampleConfig()  # where a forecast names none
-        self.calibration: Calibration | None = None  # the checkpoint's own, which `forecast` does not apply
-        self.checkpoint_info = None  # unknown for networks that came from no file
+        self.sampling = SampleConfig()  # default of `forecast`
+        self.calibration: Calibration | None = None  # of the checkpoint; `forecast` does not apply it
+        self.checkpoint_info = None  # unknown for networks that were not loaded from files
         self._made: Pipeline | None = None
         self._made_of: list[Any] = []
         _check_pair(model, tokenizer)
-        weights_signature(model, tokenizer)  # says what is wrong with weights, if anything is
+        weights_signature(model, tokenizer)  # raises an error about unusable weights
         for network in (model, tokenizer):
             network.to(self.device).eval()
 
@@ -111,7 +111,7 @@ class KronosPredictor(UpstreamCalls):
         super().__setattr__(name, check(value) if check else value)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The engine's weights are laid out for this process; those of the networks can be read anywhere.
+        # Weights of the pipeline are packed for this process; those of the networks can be loaded anywhere.
         networks = {"model": as_cpu(self.model), "tokenizer": as_cpu(self.tokenizer)}
         return self.__dict__ | networks | {"device": str(self.device), "_made": None, "_made_of": []}
 
@@ -120,7 +120,7 @@ class KronosPredictor(UpstreamCalls):
             device = find_device(state["device"])
         except ValueError as error:
             device = find_device(None)
-            _log.warning("%s The predictor computes on '%s' instead.", error, device)
+            _log.warning("%s The predictor uses '%s' instead.", error, device)
         self.__dict__.update(state | {"device": device})
         for network in (self.model, self.tokenizer):
             network.to(device)
@@ -148,14 +148,15 @@ class KronosPredictor(UpstreamCalls):
 
         Args:
             spec: bundled name, folder, or hub id of a model.
-            tokenizer: folder or hub id; released models and pairs know theirs.
-            revision: of the model on the hub.
+            tokenizer: folder or hub id; not needed for pairs and upstream's released models.
+            revision: hub revision of the model.
             device, max_context, clip, context_overflow, precision, compile, memory, anchor: as in the constructor.
-            cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.Hub`; of model and tokenizer.
+            cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.HubOptions`, for model and
+                tokenizer.
 
         Raises:
-            FileNotFoundError: nothing by that name; says how to get it.
-            ValueError: no tokenizer is known, or the two do not fit.
+            FileNotFoundError: no such checkpoint; says how to get one.
+            ValueError: the tokenizer is unknown, or the two do not match.
         """
         tokenizer = tokenizer or resolve_tokenizer(spec)
         hub = HubOptions(cache_dir, local_files_only, token, force_download)
@@ -171,7 +172,7 @@ class KronosPredictor(UpstreamCalls):
             memory,
             anchor,
         )
-        hub = hub._replace(force_download=False)  # it has just been fetched
+        hub = hub._replace(force_download=False)  # it has just been downloaded
         predictor.checkpoint_info = checkpoint_info(spec, tokenizer, revision, hub)
         predictor.sampling = default_sampling(spec, revision, hub)
         predictor.calibration = checkpoint_calibration(spec)
@@ -187,24 +188,23 @@ class KronosPredictor(UpstreamCalls):
     ) -> Forecast:
         """Sample futures of every window; lookbacks may differ.
 
-        Draws depend on the seed and on each window's date only, so that any batch size, order or split of
-        the windows gives the same forecast up to rounding, which depends on the rows that a product has: 1e-4 of
-        a close in float32 (docs/performance.md says what has equal bits).
+        Draws depend on the seed and each window's date only, so that any batch size, order or split of the
+        windows gives the same forecast up to rounding, which depends on the number of rows of a matrix product:
+        1e-4 of a close in float32 (docs/performance.md lists what is bitwise equal).
 
         Args:
             windows: N windows; their `future` sets the horizon.
-            sampling: settings; when omitted those that suit the checkpoint (`self.sampling`).
-            progress: called after each chunk with the number of windows done in it.
+            sampling: settings; those of the checkpoint (`self.sampling`) when omitted.
+            progress: called after each chunk with its number of windows.
             candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says. It is not
-            calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's own calibration where
-            there is one.
+            Forecast with paths (N, S, H, 6) in the bars' own units, starting at `anchor`. It is not calibrated:
+            `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if it has one.
         """
         as_choice("candles", candles, get_args(Candles))
         if not len(windows):
-            raise ValueError("There are no windows to forecast. Pass at least 1.")
+            raise ValueError("There are no windows to forecast. Pass at least one.")
         self._check_horizon(windows)
         sampling = sampling or self.sampling
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
@@ -241,14 +241,14 @@ class KronosPredictor(UpstreamCalls):
 
     @default_torch_state()
     def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """The model's last hidden state at the last bar of every window: one read of the window, no sampling.
+        """The model's last hidden state at the last bar of every window: one forward pass, no sampling.
 
-        Bars are scaled, clipped and tokenized as for `forecast`, and the model sees the last `max_context` tokens.
+        Bars are scaled, clipped and tokenized as in `forecast`, and the model sees the last `max_context` tokens.
         A row depends on its own window only, and is known at the close of the window's last bar.
 
         Args:
-            windows: N windows of any lookbacks; their `future` is not read.
-            progress: called after each chunk with the number of windows done in it.
+            windows: N windows of any lookbacks; their `future` is not used.
+            progress: called after each chunk with its number of windows.
 
         Returns:
             (N, d_model) float32, after the final norm.
@@ -257,7 +257,7 @@ class KronosPredictor(UpstreamCalls):
             ValueError: there are no windows.
         """
         if not len(windows):
-            raise ValueError("There are no windows to embed. Pass at least 1.")
+            raise ValueError("There are no windows to embed. Pass at least one.")
         hidden = np.empty((len(windows), self.model.config.d_model), np.float32)
         need = EmbedBytes(self.model.config, self.tokenizer.config, self.max_context)
         pipeline = self._pipeline()
@@ -268,7 +268,7 @@ class KronosPredictor(UpstreamCalls):
         return hidden
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
-        """What a forecast of these settings and this data is made with."""
+        """The provenance of a forecast with these settings and this data."""
         known = self.checkpoint_info
         return Provenance(
             model=known.name if known else type(self.model).__name__,
@@ -287,28 +287,29 @@ class KronosPredictor(UpstreamCalls):
 
     @property
     def checkpoint_info(self) -> CheckpointInfo | None:
-        """Where the networks came from; None where no file is known that holds these weights."""
+        """The checkpoint of the networks; None if their weights are not those of a known file."""
         checkpoint_info, digest = self._checkpoint_info
         return checkpoint_info if digest and digest.matches(self.model, self.tokenizer) else None
 
     @checkpoint_info.setter
     def checkpoint_info(self, checkpoint_info: CheckpointInfo | None) -> None:
-        """Of the networks as they are now."""
+        """Set the checkpoint of the networks with their current weights."""
         self._checkpoint_info = (
             checkpoint_info,
             WeightsDigest(self.model, self.tokenizer) if checkpoint_info else None,
         )
 
     def _check_horizon(self, windows: Windows) -> None:
-        # The decoder sees the last `max_context` bars of window and path; a rolling window keeps its own path.
+        # The decoder sees the last `max_context` bars of window and path; a rolling window must keep its whole
+        # path.
         longest = self.max_context - (self.context_overflow == "rolling")
         if windows.horizon > longest:
             raise ValueError(
-                f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Ask for fewer."
+                f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Shorten it."
             )
 
     def _pipeline(self) -> Pipeline:
-        """For settings and networks as they are now: both may have changed since the last forecast."""
+        """The pipeline for the current settings and weights, which may have changed since the last forecast."""
         _check_pair(self.model, self.tokenizer)
         form = ExecutionConfig(self.precision, self.compile)
         settings = self.device, self.max_context, self.clip, self.context_overflow, form

@@ -1,4 +1,4 @@
-"""Binary spherical quantisation: a latent becomes a code of the hypercube, a code a pair of token ids."""
+"""KronosTokenizer: normalized bars -> pairs of discrete tokens, and back, by binary spherical quantization."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from kronos.layers import Block, rope_table
 
 
 class Tokens(NamedTuple):
-    """Bars as pairs of sub-token ids, each (B, T) int64 (the engine also keeps (N, S, H))."""
+    """Bars as pairs of sub-token ids, each (B, T) int64 (inference also uses (N, S, H))."""
 
     s1: Tensor  # coarse, in [0, 2**s1_bits)
     s2: Tensor  # fine, in [0, 2**s2_bits)
 
 
 class BinaryQuantizer(nn.Module):
-    """Snap latents to codes of the hypercube on the unit sphere (BSQ, Zhao et al. 2024).
+    """Quantize latents to vertices of a hypercube on the unit sphere, the codes (BSQ, Zhao et al. 2024).
 
-    A code is sign(z) / sqrt(bits); its id is the signs read in binary, lowest bit first,
-    so ids and codes convert both ways and no codebook is stored.
+    A code is sign(z) / sqrt(bits); its id is the signs read as a binary number, lowest bit first, so that ids and
+    codes convert both ways and no codebook is stored.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -35,7 +35,7 @@ class BinaryQuantizer(nn.Module):
         self.scale = sum(self.split) ** -0.5
 
     def forward(self, z: Tensor) -> Tensor:
-        """(B, T, bits) unit latents -> (B, T, bits) codes; the gradient passes straight through."""
+        """(B, T, bits) unit latents -> (B, T, bits) codes; the gradient is passed straight through."""
         signs = torch.where(z > 0, 1.0, -1.0).type_as(z)
         return (z + (signs - z).detach()) * self.scale
 
@@ -49,20 +49,20 @@ class BinaryQuantizer(nn.Module):
         bits = [_to_bits(ids, width) for ids, width in zip(tokens, self.split, strict=True)]
         return (torch.cat(bits, dim=-1).float() * 2 - 1) * self.scale
 
-    def loss(self, z: Tensor, pool: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def loss(self, z: Tensor, all_reduce_mean: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Commitment plus entropy of (B, T, bits) unit latents (BSQ, eqs. 7 and 8): a scalar.
 
-        Small per-sample entropy makes the signs sure, large codebook entropy makes every code used. A bit is
-        positive with logit 4 z / sqrt(bits). The codebook's entropy is the sum of its bits' entropies, as in
-        upstream, whose estimate by groups of bits is overwritten before it is used. It is no mean over windows, so
-        several processes that share a batch must `pool` their bits' means before it is taken.
+        Small per-sample entropy makes the signs certain, large codebook entropy makes all codes used. A bit is
+        positive with logit 4 z / sqrt(bits). The codebook entropy is the sum of its bits' entropies, as in
+        upstream, whose estimate by groups of bits is overwritten before use. It is not a mean over windows, so
+        that several processes that share a batch must average their bits' means with `all_reduce_mean` first.
         """
         config = self.config
         commit = (self(z).detach() - z).square().sum(dim=-1).mean()
         plus = torch.sigmoid(4 * self.scale * z)
         per_sample = _bit_entropy(plus).sum(dim=-1).mean()
         mean = plus.mean(dim=(0, 1))
-        codebook = _bit_entropy(mean if pool is None else pool(mean)).sum()
+        codebook = _bit_entropy(mean if all_reduce_mean is None else all_reduce_mean(mean)).sum()
         entropy = config.gamma0 * per_sample - config.gamma * codebook
         return config.beta * commit + config.zeta * entropy
 
@@ -90,13 +90,13 @@ class TokenizerLoss(NamedTuple):
     """Scalars of one training step."""
 
     loss: Tensor  # (recon_s1 + recon + bsq) / 2
-    recon_s1: Tensor  # mean squared error of the bars rebuilt from s1 alone
+    recon_s1: Tensor  # mean squared error of the bars reconstructed from s1 only
     recon: Tensor  # ... from both sub-tokens
     bsq: Tensor  # commitment and entropy
 
 
 class KronosTokenizer(PretrainedModule):
-    """A causal transformer autoencoder around a binary quantiser (Kronos, section 3.1)."""
+    """A causal transformer autoencoder around a binary quantizer (Kronos, section 3.1)."""
 
     config_type = TokenizerConfig
     part = "tokenizer"
@@ -115,46 +115,49 @@ class KronosTokenizer(PretrainedModule):
         self.head = nn.Linear(config.d_model, config.d_in)
 
     def encode(self, x: Tensor) -> Tokens:
-        """(B, T, 6) normalised bars -> their tokens; position t sees bars 0..t only."""
+        """(B, T, 6) normalized bars -> their tokens; position t sees bars 0..t only."""
         return self.quantizer.tokens(self.quantizer(self._latents(x)))
 
     def decode(self, tokens: Tokens) -> Tensor:
-        """Tokens -> (B, T, 6) normalised bars; position t sees tokens 0..t only."""
-        return self.rebuild(self.post_quant_embed(self.quantizer.codes(tokens)))
+        """Tokens -> (B, T, 6) normalized bars; position t sees tokens 0..t only."""
+        return self.run_decoder(self.post_quant_embed(self.quantizer.codes(tokens)))
 
     def loss(
         self,
         x: Tensor,
-        pool: Callable[[Tensor], Tensor] | None = None,
+        all_reduce_mean: Callable[[Tensor], Tensor] | None = None,
         scored: int | None = None,
         columns: Tensor | None = None,
     ) -> TokenizerLoss:
-        """Training loss of (B, T, 6) normalised bars (Kronos, eq. 4); `pool` as in `BinaryQuantizer.loss`.
+        """Training loss of (B, T, 6) normalized bars (Kronos, eq. 4).
 
-        With `scored`, of the last so many bars only; the others are context. `columns` are the weights (6,) of the
-        squared errors of the features, which should have mean 1.
+        Args:
+            x: (B, T, 6).
+            all_reduce_mean: as in `BinaryQuantizer.loss`.
+            scored: number of last bars in the loss, the others are context; None: all.
+            columns: (6,) weights of the features' squared errors, with mean 1.
         """
         z = self._latents(x)
         codes = self.quantizer(z)
-        coarse = self.rebuild(self.post_quant_embed_pre(codes[..., : self.config.s1_bits]))
-        full = self.rebuild(self.post_quant_embed(codes))
+        coarse = self.run_decoder(self.post_quant_embed_pre(codes[..., : self.config.s1_bits]))
+        full = self.run_decoder(self.post_quant_embed(codes))
         last = slice(None if scored is None else -scored, None)
-        recon_s1, recon = (_squares(rebuilt[:, last], x[:, last], columns) for rebuilt in (coarse, full))
-        bsq = self.quantizer.loss(z[:, last], pool)
+        recon_s1, recon = (_squared_error(bars[:, last], x[:, last], columns) for bars in (coarse, full))
+        bsq = self.quantizer.loss(z[:, last], all_reduce_mean)
         return TokenizerLoss((recon_s1 + recon + bsq) / 2, recon_s1, recon, bsq)
 
     def upstream_buffers(self) -> dict[str, Tensor]:
-        """See `PretrainedModule`: the quantiser's bit weights come on top."""
+        """See `PretrainedModule`; adds the quantizer's bit weights."""
         bits = {"basis": self.config.s1_bits + self.config.s2_bits, "group_basis": self.config.group_size}
         weights = {f"tokenizer.bsq.{name}": 2 ** torch.arange(n - 1, -1, -1) for name, n in bits.items()}
         return {**super().upstream_buffers(), **weights}
 
     def _latents(self, x: Tensor) -> Tensor:
-        # float32 under autocast, too: bfloat16 cannot tell how far the mean of thousands of bits is from one half.
+        # float32 also under autocast: bfloat16 does not resolve how far the mean of thousands of bits is from 0.5.
         return l2_normalize(self.quant_embed(self._run(self.encoder, self.embed(x))).float())  # (B, T, bits)
 
-    def rebuild(self, x: Tensor) -> Tensor:
-        """The decoder: embedded codes (B, T, d_model) -> (B, T, 6) normalised bars."""
+    def run_decoder(self, x: Tensor) -> Tensor:
+        """Run the decoder: embedded codes (B, T, d_model) -> (B, T, 6) normalized bars."""
         return self.head(self._run(self.decoder, x))
 
     def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
@@ -172,7 +175,7 @@ class KronosTokenizer(PretrainedModule):
         )
 
 
-def _squares(rebuilt: Tensor, x: Tensor, columns: Tensor | None) -> Tensor:
+def _squared_error(decoded: Tensor, x: Tensor, columns: Tensor | None) -> Tensor:
     if columns is None:
-        return F.mse_loss(rebuilt, x)
-    return ((rebuilt.float() - x).square() * columns).mean()
+        return F.mse_loss(decoded, x)
+    return ((decoded.float() - x).square() * columns).mean()

@@ -20,7 +20,7 @@ Timestamps = pd.Series | pd.DatetimeIndex
 
 
 class UpstreamCalls:
-    """The methods of upstream's predictor, with its signatures and, under a seed, its numbers."""
+    """The methods of upstream's predictor, with its signatures and, for a given seed, its numbers."""
 
     device: torch.device
 
@@ -43,18 +43,18 @@ class UpstreamCalls:
         verbose: bool = True,
         seed: int | None = None,
     ) -> pd.DataFrame:
-        """Upstream's call for one series: the average of `sample_count` paths.
+        """Upstream's call for one series: the mean of `sample_count` paths.
 
         Args:
             df: (L, ...) bars with open, high, low, close, optionally volume and amount.
-            x_timestamp: (L,) of the bars.
-            y_timestamp: (pred_len,) of the bars to forecast.
-            pred_len: bars to forecast.
+            x_timestamp: (L,) timestamps of the bars.
+            y_timestamp: (pred_len,) timestamps to forecast.
+            pred_len: number of bars to forecast.
             T, top_k, top_p: temperature and filters, see `SampleConfig`.
-            sample_count: paths to average.
+            sample_count: number of paths to average.
             verbose: show a progress bar.
-            seed: of the draws; None goes on with torch's global stream, so that `torch.manual_seed(s)` before
-                the call and `seed=s` both give upstream's numbers for s.
+            seed: random seed; None uses torch's global generator, so that `torch.manual_seed(s)` before the call
+                and `seed=s` both give upstream's numbers for s.
 
         Returns:
             (pred_len, 6) FEATURES indexed by `y_timestamp`.
@@ -79,13 +79,13 @@ class UpstreamCalls:
     ) -> list[pd.DataFrame]:
         """Upstream's call for several series; their lookbacks may differ. Arguments as in `predict`.
 
-        Draws come from one stream over the whole batch, so a series' numbers depend on its neighbours;
-        `forecast` does not have that flaw.
+        Random numbers come from one stream for the whole batch, so that the result for a series depends on the
+        others; this does not hold for `forecast`.
         """
         windows = series_windows(df_list, x_timestamp_list, y_timestamp_list, pred_len)
         self._check_horizon(windows)
         sampling = SampleConfig(sample_count, T, top_p, 0 if top_k is None else top_k)
-        draws = _torch_draws(sampling.samples, seed, self.device)
+        draws = _torch_sampler(sampling.samples, seed, self.device)
         with Progress(disable=not verbose, transient=True) as bar:
             task = bar.add_task("bars", total=windows.horizon)
             sampled = self._pipeline().sample_with(
@@ -96,13 +96,13 @@ class UpstreamCalls:
             for mean, y in zip(sampled.paths.mean(axis=1), y_timestamp_list, strict=True)
         ]
 
-    if not TYPE_CHECKING:  # which would then believe in any attribute
+    if not TYPE_CHECKING:  # a type checker would then accept any attribute
 
         def __getattr__(self, name: str) -> object:
-            """Of what only upstream's predictor has, say where it is."""
+            """Point from attributes of upstream's predictor to kronos.compat."""
             if name in ("generate", "price_cols", "vol_col", "amt_vol", "time_cols"):
                 raise AttributeError(
-                    f"KronosPredictor has no {name}. Use that of kronos.compat, which has it."
+                    f"KronosPredictor has no {name}. Use kronos.compat.KronosPredictor, which has it."
                 )
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
@@ -113,17 +113,17 @@ def series_windows(
     y_timestamps: Sequence[Timestamps],
     pred_len: int,
 ) -> Windows:
-    """One window a series, all of its bars; the series' number is its instrument.
+    """One window per series with all of its bars; the position of the series is its instrument.
 
-    Timestamps with a time zone stand for the local clock (see `kronos.bars.wall_clock`), as in upstream.
+    Timestamps with a time zone are read as local time (see `kronos.bars.wall_clock`), as in upstream.
     """
     if as_integer("pred_len", pred_len) < 1:
-        raise ValueError(f"pred_len={pred_len} asks for no bar. Ask for at least 1.")
+        raise ValueError(f"pred_len={pred_len} is too short. Pass at least 1.")
     counts = (len(frames), len(x_timestamps), len(y_timestamps))
     if not counts[0] or len(set(counts)) > 1:
         raise ValueError(
-            f"{counts[0]} frames, {counts[1]} x_timestamps and {counts[2]} y_timestamps do not pair up. "
-            "Pass one of each a series, and at least one series."
+            f"{counts[0]} frames, {counts[1]} x_timestamps and {counts[2]} y_timestamps do not match. "
+            "Pass one of each per series, and at least one series."
         )
     rows = zip(frames, x_timestamps, y_timestamps, strict=True)
     return Windows.stack([_series(f"series {i}", *row, pred_len) for i, row in enumerate(rows)])
@@ -140,12 +140,12 @@ def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_l
         if len(index) != wanted:
             raise ValueError(
                 f"{label}_timestamp of {name} has {len(index)} entries but {wanted} are needed: one "
-                f"{'a bar' if label == 'x' else 'a step of pred_len'}."
+                f"{'per bar' if label == 'x' else 'per step of pred_len'}."
             )
     if str(past.tz) != str(future.tz):
         raise ValueError(
-            f"x_timestamp of {name} is in the time zone {past.tz}, y_timestamp in {future.tz}. Bring both into "
-            "one, e.g. by dt.tz_convert, or leave both without."
+            f"x_timestamp of {name} is in the time zone {past.tz}, y_timestamp in {future.tz}. Convert both to "
+            "one, e.g. by dt.tz_convert, or remove both."
         )
     if future[0] <= past[-1]:
         raise ValueError(
@@ -157,21 +157,21 @@ def _series(name: str, frame: pd.DataFrame, x: Timestamps, y: Timestamps, pred_l
 
 
 def parse_timestamps(values: Timestamps, name: str) -> pd.DatetimeIndex:
-    """Timestamps in any of pandas' forms, in their own time zone if they have one.
+    """Timestamps in any form that pandas accepts, in their own time zone if they have one.
 
     Raises:
-        ValueError: they are none, or plain numbers.
+        ValueError: not timestamps, or plain numbers.
     """
     try:
         if pd.api.types.is_numeric_dtype(pd.Index(values)):
             raise TypeError("they are numbers")
         return pd.DatetimeIndex(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} holds no timestamps ({error}). Use pd.to_datetime first.") from None
+        raise ValueError(f"{name} does not contain timestamps ({error}). Use pd.to_datetime first.") from None
 
 
-def _torch_draws(samples: int, seed: int | None, device: torch.device) -> TorchSampler:
-    """Upstream's draws, from a stream of their own where there is a seed."""
+def _torch_sampler(samples: int, seed: int | None, device: torch.device) -> TorchSampler:
+    """Upstream's draws, from a separate generator if a seed is given."""
     if seed is None:
         return TorchSampler(samples)
     if not -(2**63) <= (seed := as_integer("seed", seed)) < 2**64:

@@ -1,4 +1,4 @@
-"""Helpers of both packages: the version that runs, missing extras, atomic writes, and how a command reports errors."""
+"""Helpers of both packages: version, missing extras, atomic writes, and error reports of commands."""
 
 from __future__ import annotations
 

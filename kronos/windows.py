@@ -198,8 +198,6 @@ class Windows:
     def single(cls, name: str, bars: pd.DataFrame, future: pd.DatetimeIndex) -> Windows:
         """One window with all bars of an instrument (checked, indexed by time) and the timestamps to forecast.
 
-        Both have the same time zone, which is read as local time, or none.
-
         Raises:
             ValueError: fewer than MIN_BARS bars, or different time zones.
         """

@@ -1,10 +1,10 @@
-"""Upstream's own names and signatures, over this package's networks: a change of import is all a script needs.
+"""Upstream's names and signatures for this package's networks: scripts only need another import.
 
     from kronos.compat import Kronos, KronosPredictor, KronosTokenizer, auto_regressive_inference
 
-in place of `from model import ...` or `from model.kronos import ...`. Weights, numbers under a seed and the files
-that are saved are upstream's; docs/coming_from_upstream.md lists what differs. New code is better off with `kronos`
-itself: here a flag may change what is returned, because that is upstream's contract.
+in place of `from model import ...` or `from model.kronos import ...`. Weights, results for a given seed and saved
+files equal upstream's; docs/coming_from_upstream.md lists the differences. New code should use `kronos`: here flags
+may change return types, because that is upstream's contract.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class KronosPredictor(PlainPredictor):
-    """The predictor with upstream's attributes and `generate`; its networks are of this module or of `kronos`."""
+    """The predictor with upstream's attributes and `generate`; accepts networks of this module or of `kronos`."""
 
     model_type: ClassVar[type[PlainKronos]] = Kronos
     tokenizer_type: ClassVar[type[PlainTokenizer]] = KronosTokenizer
@@ -62,7 +62,7 @@ class KronosPredictor(PlainPredictor):
         sample_count: int,
         verbose: bool,
     ) -> np.ndarray:
-        """Normalised (B, L, 6) bars and stamps, (B, L, 5) and (B, pred_len, 5) -> (B, pred_len, 6), normalized."""
+        """Normalized (B, L, 6) bars and stamps, (B, L, 5) and (B, pred_len, 5) -> (B, pred_len, 6), normalized."""
         sampling = _sampling(sample_count, T, top_k, top_p)
         inputs = _inputs(x, x_stamp, y_stamp, pred_len, self.max_context, self.clip, self.device)
         made = self._pipeline()
@@ -90,20 +90,21 @@ def auto_regressive_inference(
     sample_count: int = 5,
     verbose: bool = False,
 ) -> np.ndarray:
-    """The average of `sample_count` sampled futures, preceded by the part of the past that is decoded with them.
+    """The mean of `sample_count` sampled paths, preceded by the part of the past that is decoded with them.
 
-    Draws come from torch's global stream, so that the same `torch.manual_seed` gives upstream's numbers.
+    Random numbers come from torch's global generator, so that the same `torch.manual_seed` gives upstream's
+    results.
 
     Args:
-        tokenizer, model: of this module or of `kronos`, on one device.
+        tokenizer, model: networks of this module or of `kronos`, on one device.
         x: (B, L, 6) normalized bars.
         x_stamp: (B, L, 5) calendar fields of the bars, see `calc_time_stamps`.
-        y_stamp: (B, pred_len, 5), of the bars to forecast.
-        max_context: bars that model and decoder see at most.
-        pred_len: bars to forecast, at most `max_context`.
+        y_stamp: (B, pred_len, 5) calendar fields of the bars to forecast.
+        max_context: maximum number of bars that model and decoder see.
+        pred_len: number of bars to forecast, at most `max_context`.
         clip: bars are clipped to ±clip.
         T, top_k, top_p: temperature and filters, see `SampleConfig`.
-        sample_count: paths to average.
+        sample_count: number of paths to average.
         verbose: show a progress bar.
 
     Returns:
@@ -119,8 +120,8 @@ def auto_regressive_inference(
     )
     forecast = decode(fused, prompt, tokens, max_context).paths.mean(dim=1)
     kept = slice(max(0, prompt.tokens.s1.shape[1] - (max_context - tokens.s1.shape[-1])), None)
-    # The decoder is causal: what is rebuilt of the past is the same for every path.
-    past = tokenizer.rebuild(
+    # The decoder is causal: the reconstructed past is the same for every path.
+    past = tokenizer.run_decoder(
         tokenizer.post_quant_embed(
             tokenizer.quantizer.codes(Tokens(*(half[:, kept] for half in prompt.tokens)))
         )
@@ -131,10 +132,10 @@ def auto_regressive_inference(
 def calc_time_stamps(x_timestamp: Timestamps) -> pd.DataFrame:
     """Calendar fields minute, hour, weekday, day and month of (T,) timestamps, as the networks read them.
 
-    A time zone stands for its local clock. A Series keeps its index.
+    Timestamps with a time zone are read as local time. A Series keeps its index.
 
     Raises:
-        ValueError: something is no timestamp.
+        ValueError: a value is not a timestamp.
     """
     times = parse_timestamps(x_timestamp, "x_timestamp")
     if times.hasnans:
@@ -152,7 +153,7 @@ def sample_from_logits(
     top_p: float | None = None,
     sample_logits: bool = True,
 ) -> Tensor:
-    """(B, V) logits -> (B, 1) ids, drawn from torch's global stream, or the most likely without `sample_logits`."""
+    """(B, V) logits -> (B, 1) ids, sampled by torch's global generator, or the most likely ones."""
     shares = probabilities(logits, _sampling(1, temperature, top_k, top_p))
     return torch.multinomial(shares, 1) if sample_logits else shares.argmax(dim=-1, keepdim=True)
 
@@ -164,7 +165,7 @@ def top_k_top_p_filtering(
     filter_value: float = -float("inf"),
     min_tokens_to_keep: int = 1,
 ) -> Tensor:
-    """(B, V) logits with `filter_value` at the tokens that top-k, or else the nucleus, leaves out; a new tensor."""
+    """(B, V) logits with `filter_value` at tokens that top-k, or else the nucleus, drops; a new tensor."""
     least = as_integer("min_tokens_to_keep", min_tokens_to_keep)
     wanted = 0 if top_k is None else as_integer("top_k", top_k)
     sampling = _sampling(1, 1.0, max(wanted, least) if wanted else 0, top_p)
@@ -184,7 +185,7 @@ def _sampled(
     context_overflow: ContextOverflow,
     verbose: bool,
 ) -> tuple[Prompt, Tokens]:
-    """Read bars as tokens and sample what follows: (B, S, pred_len) tokens."""
+    """Tokenize bars and sample their future: (B, S, pred_len) tokens."""
     lengths = torch.full((len(x),), x.shape[1], device=x.device)
     prompt = Prompt(tokenizer.encode(x), lengths, x_stamp, y_stamp, even=True)
     with Progress(disable=not verbose, transient=True) as bar:
@@ -204,14 +205,14 @@ def _inputs(
     clip: float,
     device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Bars clipped, stamps as integers, all on the device, or one sentence about the first that does not fit."""
+    """Clipped bars and integer stamps on the device; refuses arrays of wrong shapes."""
     pred_len = as_integer("pred_len", pred_len)
     if not 1 <= pred_len <= max_context:
         raise ValueError(
-            f"pred_len={pred_len} does not fit max_context={max_context}. Ask for 1 to {max_context}."
+            f"pred_len={pred_len} does not fit max_context={max_context}. Pass 1 to {max_context}."
         )
     if not as_number("clip", clip) > 0:
-        raise ValueError(f"clip={clip} leaves no bar as it is. Pass a positive number, e.g. 5.")
+        raise ValueError(f"clip={clip} is not positive. Pass a positive number, e.g. 5.")
     bars, past, future = (torch.as_tensor(array).to(device) for array in (x, x_stamp, y_stamp))
     if bars.ndim != 3 or bars.shape[-1] != len(FEATURES):
         raise ValueError(f"x is {tuple(bars.shape)}. Pass normalized bars (B, L, {len(FEATURES)}).")
@@ -225,5 +226,5 @@ def _inputs(
 
 
 def _sampling(samples: int, T: float, top_k: int | None, top_p: float | None) -> SampleConfig:
-    """Upstream's settings; None switches a filter off."""
+    """Upstream's settings; None disables a filter."""
     return SampleConfig(samples, T, 1.0 if top_p is None else top_p, 0 if top_k is None else top_k)

@@ -1,6 +1,6 @@
-"""The engine: windows -> tokens -> sampled tokens -> bars, near the limit of the machine.
+"""Inference: windows -> tokens -> sampled tokens -> bars, near the limit of the hardware.
 
-From outside in: `pipeline` takes a chunk of windows through tokenizer and model, `generate` samples tokens and
-knows no prices, `past` and `cache` hold what was read, `fused`, `product` and `tiles` are the networks as they run
-fastest, `replay` and `steps` hand a CUDA device many kernels at once.
+From the outside in: `pipeline` takes chunks of windows through tokenizer and model, `generate` samples tokens
+without reference to prices, `kv_cache` keeps keys and values, `fused` and `packed_linear` are the networks
+rewritten for speed, `cuda_graph` launches many kernels at once, `settings` checks devices, weights and options.
 """

@@ -1,9 +1,9 @@
-"""The two networks rewritten for inference: the same functions in fewer and larger products.
+"""The two networks rewritten for inference: the same functions with fewer and larger matrix products.
 
-Folded into the weights are what stands before and behind them: norm scales, the scale of attention, the
-embeddings' fusion. Queries, keys and values come from one product, every sum of embeddings from one look-up.
-Rotary pairs lie side by side, so that a rotation is one complex multiplication. Residual stream, norms,
-attention and logits are float32 whatever the products' precision.
+Norm scales, the attention scale and the projection of the token embedding are folded into adjacent weights.
+Queries, keys and values come from one product, sums of embeddings from one look-up. Rotary pairs are adjacent, so
+that a rotation is one complex multiplication. Residual stream, norms, attention and logits are float32 for every
+precision of the products.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # (N, R, heads, w) each -> 
 
 
 class ExecutionConfig(NamedTuple):
-    """How networks are rewritten.
+    """How the networks are executed.
 
     Attributes:
-        precision: of matrix products.
-        compiled: by torch.compile, which knows no packed weights; it pays off on accelerators.
+        precision: dtype of matrix products.
+        compiled: use torch.compile, which does not support packed weights; pays off on accelerators.
     """
 
     precision: Precision = "float32"
     compiled: bool = False
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> PackedLinear:
-        """A product with these weights."""
+        """A linear layer with these weights."""
         return PackedLinear(weight, bias, getattr(torch, self.precision), pack=not self.compiled)
 
 
@@ -55,15 +55,15 @@ class FusedBlock:
         self.gate = form.linear(ffn.w1.weight * block.norm2.weight, None)
         self.up = form.linear(ffn.w3.weight * block.norm2.weight, None)
         self.down = form.linear(ffn.w2.weight, None)
-        # Several products by tiles gain more than each of them alone, and are padded once.
-        by_tiles = tiled if self.qkv.packed else _as_it_is
+        # Tiling several products together is faster than tiling each, and pads once.
+        by_tiles = tiled if self.qkv.packed else _identity
         self.project, after = by_tiles(self._project), by_tiles(self._after)
-        # What surrounds attention is compiled; the caches within stay as they are.
-        compiled = partial(torch.compile, dynamic=True) if form.compiled else _as_it_is
+        # The parts around attention are compiled, but not the caches.
+        compiled = partial(torch.compile, dynamic=True) if form.compiled else _identity
         self.before, self.after = compiled(self._before), compiled(after)
 
     def __call__(self, x: Tensor, rope_rotations: Tensor, attend: Attend) -> Tensor:
-        """(N, R, d) at positions that `rope_rotations` stands for -> (N, R, d)."""
+        """(N, R, d) at the positions of `rope_rotations` -> (N, R, d)."""
         return self.after(x, attend(*self.before(x, rope_rotations)))
 
     def _before(self, x: Tensor, rope_rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,14 +78,14 @@ class FusedBlock:
         return self.qkv(_normed(x, self.eps)).float()
 
     def _after(self, x: Tensor, joined: Tensor) -> Tensor:
-        """The block's input and what attention made of it, (..., d) each -> (..., d)."""
+        """The block's input and the output of attention, (..., d) each -> (..., d)."""
         x = self.out.plus(joined, x)
         h = _normed(x, self.eps)
         return self.down.plus(self.up.times(h, self.gate.silu(h)), x)
 
 
 class KVProjection:
-    """The part of a block that later positions see of it: all that a decoder's last block owes a prefix."""
+    """Keys and values of a block: all that the last block computes for a prefix."""
 
     def __init__(self, block: nn.Module, form: ExecutionConfig) -> None:
         assert isinstance(block, Block)
@@ -101,7 +101,7 @@ class KVProjection:
 
 
 class FusedKronos:
-    """`Kronos` as the engine wants it."""
+    """`Kronos` rewritten for inference."""
 
     @torch.no_grad()
     def __init__(self, model: Kronos, form: ExecutionConfig) -> None:
@@ -112,7 +112,7 @@ class FusedKronos:
         self.embedding = SummedEmbedding([*_token_tables(model), *model.time_emb.weights()])
         cross = model.dep_layer.cross_attn
         self.cross_heads = cross.n_heads
-        # A query is a row of a table: it depends on the coarse half alone.
+        # Queries depend on the coarse half only, so that they are precomputed as a table.
         queries = F.linear(model.embedding.emb_s1.weight, cross.q_proj.weight, cross.q_proj.bias)
         self.queries = queries.detach() * cross.head_width**-0.5  # (2**s1_bits, d)
         weights = torch.cat([cross.k_proj.weight, cross.v_proj.weight])
@@ -124,13 +124,13 @@ class FusedKronos:
         self.head_s2 = form.linear(head.proj_s2.weight * norm.weight, head.proj_s2.bias)
 
     def rope_rotations(self, positions: Tensor) -> Tensor:
-        """Rotations of positions (..., R)."""
+        """Rotary rotations of positions (..., R)."""
         return _rope_rotations(positions, self.width)
 
     def hidden(
         self, tokens: Tokens, stamps: Tensor, rope_rotations: Tensor, attends: Sequence[Attend]
     ) -> Tensor:
-        """The trunk: tokens (N, R), stamps (N, R, 5) -> (N, R, d); `attends`: one a block."""
+        """The trunk: tokens (N, R), stamps (N, R, 5) -> (N, R, d); `attends`: one per block."""
         x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
         for block, attend in zip(self.blocks, attends, strict=True):
             x = block(x, rope_rotations, attend)
@@ -139,9 +139,9 @@ class FusedKronos:
     def last_hidden(
         self, tokens: Tokens, stamps: Tensor, lengths: Tensor, rope_rotations: Tensor, cache: PrefixCache
     ) -> Tensor:
-        """The trunk's output at each row's last bar alone: tokens (N, L), stamps (N, L, 5) -> (N, d).
+        """The trunk's output at each row's last bar only: tokens (N, L), stamps (N, L, 5) -> (N, d).
 
-        The last block computes that position only: no other output of it is read.
+        The last block computes this position only, since its other outputs are not used.
         """
         x = self.embedding(torch.cat([torch.stack(tokens, dim=-1), stamps], dim=-1))
         for block in self.blocks[:-1]:
@@ -160,20 +160,20 @@ class FusedKronos:
     def s2_logits(self, hidden: Tensor, s1: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
         """(N, R or 1, d) hidden states, (N, R) coarse halves -> (N, R, 2**s2_bits) float32.
 
-        `attend` reads the cache of all hidden states so far, the last included.
+        `attend` reads the cache of all hidden states so far, including the last.
         """
         q = self.queries[s1].unflatten(-1, (self.cross_heads, -1))
         x = self.cross_out.plus(attend(q), hidden.expand(*s1.shape, -1))
         return self.head_s2(_normed(x, self.cross_eps)).float()
 
     def cross_keys_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, R, d) -> what the dependency-aware layer sees of them, (N, R, heads, w) each."""
+        """(N, R, d) -> keys and values of the dependency layer, (N, R, heads, w) each."""
         kv = self.cross_kv(hidden).float().unflatten(-1, (2, self.cross_heads, -1))
         return kv[:, :, 0], kv[:, :, 1]
 
 
 class FusedTokenizer:
-    """`KronosTokenizer` as the engine wants it."""
+    """`KronosTokenizer` rewritten for inference."""
 
     @torch.no_grad()
     def __init__(self, tokenizer: KronosTokenizer, form: ExecutionConfig) -> None:
@@ -182,19 +182,19 @@ class FusedTokenizer:
         self.width = config.d_model // config.n_heads
         self.embed, self.quant_embed, self.head = tokenizer.embed, tokenizer.quant_embed, tokenizer.head
         exact = form._replace(precision="float32")
-        # The encoder's products stay in float32: a sign that flips is another token.
+        # The encoder's products stay in float32: a flipped sign is another token.
         self.encoder = [FusedBlock(block, exact) for block in tokenizer.encoder]
         self.decoder = [FusedBlock(block, form) for block in tokenizer.decoder]
         self.last_kv = KVProjection(tokenizer.decoder[-1], form) if len(tokenizer.decoder) else None
         self.embedding = SummedEmbedding(_corner_tables(tokenizer))
 
     def rope_rotations(self, positions: Tensor) -> Tensor:
-        """Rotations of positions (..., R)."""
+        """Rotary rotations of positions (..., R)."""
         return _rope_rotations(positions, self.width)
 
     @torch.inference_mode()
     def encode(self, bars: Tensor) -> Tokens:
-        """(N, L, 6) normalised bars -> their tokens; position t sees bars 0..t only."""
+        """(N, L, 6) normalized bars -> their tokens; position t sees bars 0..t only."""
         x = self.embed(bars)
         rope_rotations = self.rope_rotations(torch.arange(bars.shape[1], device=bars.device))
         for block in self.encoder:
@@ -204,31 +204,31 @@ class FusedTokenizer:
     def read(
         self, tokens: Tokens, lengths: Tensor, rope_rotations: Tensor, caches: Sequence[PrefixCache]
     ) -> Tensor:
-        """Fill the caches with (N, L) tokens as the prefix of what `decode` will rebuild.
+        """Fill the caches with (N, L) tokens as the prefix for `decode`.
 
         Returns:
-            (N, 6) normalized: each row's last bar, at position `lengths` - 1, as the decoder rebuilds it.
+            (N, 6) normalized: each row's last bar, at position `lengths` - 1, as the decoder reconstructs it.
         """
         x = self.embedding(torch.stack(tokens, dim=-1))
         for block, cache in zip(self.decoder[:-1], caches, strict=False):
             x = block(x, rope_rotations, cache.prefill)
         if self.last_kv is not None:
             caches[-1].store(*self.last_kv(x, rope_rotations))
-        # The last block computes one position of the prefix only: no other one is ever decoded.
+        # The last block computes one position of the prefix only, since no other is decoded.
         rows = torch.arange(len(x), device=x.device)
         x = x[rows, lengths - 1][:, None]
         if self.last_kv is not None:
             x = self.decoder[-1](
                 x, rope_rotations[lengths - 1][:, None], lambda q, k, v: caches[-1].read_prefix(q)
             )
-        return _rows_alike(self.head, x)[:, 0]
+        return _at_least_two_rows(self.head, x)[:, 0]
 
     def decode(self, tokens: Tokens, rope_rotations: Tensor, caches: Sequence[PrefixCache]) -> Tensor:
-        """(N, S * T) tokens behind the prefix -> (N, S * T, 6) normalised bars."""
+        """(N, S * T) tokens after the prefix -> (N, S * T, 6) normalized bars."""
         x = self.embedding(torch.stack(tokens, dim=-1))
         for block, cache in zip(self.decoder, caches, strict=True):
             x = block(x, rope_rotations, cache.extend)
-        return _rows_alike(self.head, x)
+        return _at_least_two_rows(self.head, x)
 
 
 class SummedEmbedding:
@@ -240,22 +240,22 @@ class SummedEmbedding:
         self.offsets = sizes.cumsum(0)
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """(..., K) ids, one for each table -> (..., d)."""
+        """(..., K) ids, one per table -> (..., d)."""
         flat = (ids + self.offsets).flatten(0, -2)
         return F.embedding_bag(flat, self.table, mode="sum").unflatten(0, ids.shape[:-1])
 
 
-def _rows_alike(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """(N, R, d) -> product(x), each row rounded as among others: a row alone takes another kernel on CPUs."""
+def _at_least_two_rows(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """(N, R, d) -> product(x); a single row is computed as two, since CPUs use another kernel for one row."""
     return product(x) if x.shape[0] * x.shape[1] > 1 else product(torch.cat([x, x]))[:1]
 
 
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+def _identity(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
 def _normed(x: Tensor, eps: float) -> Tensor:
-    """X / rms(x); the norm's own scale is in the weights behind it."""
+    """Divide x by rms(x); the norm's scale is folded into the next weights."""
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
 
 
@@ -266,24 +266,24 @@ def _rope_rotations(positions: Tensor, width: int) -> Tensor:
 
 
 def _rotate(x: Tensor, rope_rotations: Tensor) -> None:
-    """Turn (N, R, K, heads, w) in place, w in pairs side by side."""
+    """Rotate (N, R, K, heads, w) in place; pairs are adjacent in w."""
     torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(rope_rotations)
 
 
 def _projections(attention: Attention) -> list[tuple[Tensor, Tensor]]:
-    """Weights and biases of queries, keys, values: pairs side by side, queries scaled."""
+    """Weights and biases of queries, keys and values: adjacent pairs, scaled queries."""
     scale = attention.head_width**-0.5
     q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
     heads = attention.n_heads
     return [
-        (_side_by_side(q.weight, heads) * scale, _side_by_side(q.bias, heads) * scale),
-        (_side_by_side(k.weight, heads), _side_by_side(k.bias, heads)),
+        (_interleave_pairs(q.weight, heads) * scale, _interleave_pairs(q.bias, heads) * scale),
+        (_interleave_pairs(k.weight, heads), _interleave_pairs(k.bias, heads)),
         (v.weight, v.bias),
     ]
 
 
-def _side_by_side(x: Tensor, heads: int) -> Tensor:
-    """Rows of each head from (all left, all right halves of pairs) to (left, right, left, right, ...)."""
+def _interleave_pairs(x: Tensor, heads: int) -> Tensor:
+    """Reorder rows of each head from (all left, all right halves of pairs) to (left, right, left, ...)."""
     return x.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(x.shape)
 
 

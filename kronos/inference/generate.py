@@ -1,9 +1,9 @@
-"""The engine: tokens in, sampled tokens out. It knows no prices.
+"""Sampling: tokens of windows in, sampled tokens of their futures out, without reference to prices.
 
-Each window is read once (prefill) and then continued S times. A step takes one bar of every sample through
-the trunk, (N, S, d), beside the caches of what came before; the rest of the model never sees time again.
-When a window outgrows the context, its oldest bars leave: exactly, as upstream does, by reading all that is
-left anew from position 0, or rolling, by hiding them from the caches.
+Each window is read once (prefill) and then continued S times. A step takes one bar of every path through the
+trunk, (N, S, d), which attends to the caches of earlier bars. When a window exceeds the context, its oldest bars
+are dropped: "recompute" reads the remaining bars again from position 0, as upstream does, "rolling" masks the
+oldest in the caches.
 """
 
 from __future__ import annotations
@@ -22,20 +22,40 @@ from kronos.sampling import Sampler, SobolSampler, probabilities
 from kronos.tokenizer import Tokens
 
 ContextOverflow = Literal["recompute", "rolling"]
-REREAD_TOKENS = 8192  # of the rows that are read anew together: throughput is flat beyond
+REREAD_TOKENS = 8192  # tokens recomputed together: throughput is flat beyond
+
+
+class Prompt(NamedTuple):
+    """N windows as tokens, left-aligned, with calendar fields of past and future."""
+
+    tokens: Tokens  # each (N, L)
+    lengths: Tensor  # (N,) int64
+    stamps: Tensor  # (N, L, 5) int64
+    future: Tensor  # (N, H, 5) int64
+    even: bool  # whether every row has the full width; kept on the host to avoid a device synchronization
+
+
+class DecodeState(NamedTuple):
+    """State after the bars read so far."""
+
+    hidden: Tensor  # (N, S, d) of each path's last bar, (N, 1, d) before paths diverge
+    cursor: Cursor
+    trunk: list[PrefixCache]
+    dependency: PrefixCache
+    attend: Callable[[Tensor], Tensor]  # how the dependency layer reads its cache
 
 
 class StepRunner(Protocol):
-    """Takes the decode steps that caches serve in place of the loop of `generate`."""
+    """Runs the steps that use caches in place of the loop in `generate`."""
 
-    def pays(self, rows: int, cached: int) -> bool:
-        """Whether it is faster for a chunk of N * S paths that has so many steps on caches."""
+    def is_faster(self, rows: int, cached: int) -> bool:
+        """Whether it is faster for a chunk of `rows` = N * S paths with `cached` steps on caches."""
         ...
 
     def run(
         self,
         model: FusedKronos,
-        past: DecodeState,
+        state: DecodeState,
         future: Tensor,
         draws: SobolSampler,
         config: SampleConfig,
@@ -63,52 +83,61 @@ def generate(
     """Sample the tokens of the next H bars: (N, S, H) each.
 
     Args:
-        model: fused.
-        prompt: any lengths together; only the last `max_context` tokens of each are seen.
-        config: temperature and filters; `config.samples` paths a window.
-        draws: random numbers of these N windows.
-        max_context: tokens that the model sees at most.
-        context_overflow: how one that outgrows it slides on, see above.
+        model: the model.
+        prompt: windows of any lengths; only the last `max_context` tokens of each are used.
+        config: temperature and filters; `config.samples` paths per window.
+        draws: sampler for these N windows.
+        max_context: maximum number of tokens that the model sees.
+        context_overflow: what happens when a window exceeds it, see above.
         on_step: called after each bar of the horizon.
-        recorder: takes the steps that caches serve where that pays, if the draws are `SobolSampler`.
+        recorder: runs the steps on caches if that is faster and `draws` is a `SobolSampler`.
 
     Raises:
-        ValueError: a rolling window would have to drop bars of its own path.
+        ValueError: a rolling context would drop bars of the path itself.
     """
     n, horizon = prompt.future.shape[:2]
     if context_overflow == "rolling" and horizon >= max_context:
         raise ValueError(
-            f"{horizon} bars roll out of a context of {max_context}. Ask for fewer, or context_overflow='recompute'."
+            f"A horizon of {horizon} bars does not fit a rolling context of {max_context}. Shorten it, or pass "
+            "context_overflow='recompute'."
         )
     shape = (n, config.samples, horizon)
     out = Tokens(prompt.lengths.new_zeros(shape), prompt.lengths.new_zeros(shape))
-    width = min(prompt.tokens.s1.shape[1], max_context)  # of the longest row, without asking the device
-    fitting = max(1, min(horizon, max_context - width + 1))  # steps before it outgrows the context
+    width = min(
+        prompt.tokens.s1.shape[1], max_context
+    )  # of the longest row, without a device synchronization
+    fitting = max(1, min(horizon, max_context - width + 1))  # steps before it exceeds the context
     cached = fitting if context_overflow == "recompute" else horizon
-    past = prefill(model, _tail(prompt, max_context), config.samples, cached)
-    announce = on_step or _nothing
+    state = prefill(model, _tail(prompt, max_context), config.samples, cached)
+    report_step = on_step or _no_callback
     start = 0
-    if recorder is not None and isinstance(draws, SobolSampler) and recorder.pays(n * config.samples, cached):
-        recorder.run(model, past, prompt.future, draws, config, out, cached, fitting, max_context, announce)
+    if (
+        recorder is not None
+        and isinstance(draws, SobolSampler)
+        and recorder.is_faster(n * config.samples, cached)
+    ):
+        recorder.run(
+            model, state, prompt.future, draws, config, out, cached, fitting, max_context, report_step
+        )
         start = cached
     for step in range(start, horizon):
         if step >= cached:
-            past = _reread(model, _tail(_continued(prompt, out, step), max_context))
-        tokens = sample_next(model, past, n, config, draws, step)
+            state = _recompute(model, _tail(_continued(prompt, out, step), max_context))
+        tokens = sample_next(model, state, n, config, draws, step)
         out.s1[:, :, step], out.s2[:, :, step] = tokens
         if step + 1 < cached:
             if step + 1 >= fitting:
-                past.cursor.mask_oldest(past.cursor.lengths + step + 1 - max_context)
-            past = append_bar(model, past, tokens, prompt.future[:, step], step)
-        announce()
+                state.cursor.mask_oldest(state.cursor.lengths + step + 1 - max_context)
+            state = append_bar(model, state, tokens, prompt.future[:, step], step)
+        report_step()
     return out
 
 
 @torch.inference_mode()
 def read_last_hidden(model: FusedKronos, prompt: Prompt, max_context: int) -> Tensor:
-    """(N, d): the hidden state, after the final norm, of each window's last bar; nothing is sampled.
+    """(N, d) hidden state of each window's last bar, after the final norm; nothing is sampled.
 
-    Only the last `max_context` tokens of a window are seen, as `generate` sees them at its first step.
+    Only the last `max_context` tokens of a window are used, as in the first step of `generate`.
     """
     prompt = _tail(prompt, max_context)
     cursor = make_cursor(prompt, steps=0)
@@ -118,15 +147,15 @@ def read_last_hidden(model: FusedKronos, prompt: Prompt, max_context: int) -> Te
 
 
 class Decoded(NamedTuple):
-    """Normalized bars that the tokenizer makes of tokens."""
+    """Normalized bars decoded from tokens."""
 
     paths: Tensor  # (N, S, H, 6)
-    last: Tensor  # (N, 6), the last bar of each window: the one that its paths continue
+    last_bar: Tensor  # (N, 6), the decoded last bar of each window, which its paths continue
 
 
 @torch.inference_mode()
 def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_context: int) -> Decoded:
-    """Tokens -> normalized bars; each path is decoded after the window it continues.
+    """Tokens -> normalized bars; each path is decoded after its window.
 
     The decoder sees the last `max_context` tokens of window and path together, as upstream's does.
     """
@@ -137,7 +166,7 @@ def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_con
     last = tokenizer.read(window.tokens, window.lengths, tokenizer.rope_rotations(cursor.positions), caches)
     first = window.lengths  # position of a path's first bar
     if horizon == max_context:
-        # Paths fill the context: they start it and see nothing of the window, which was read for its last bar.
+        # Paths fill the context and see no bar of the window, which is read for its last bar only.
         cursor.mask_oldest(window.lengths)
         first = torch.zeros_like(first)
     steps = torch.arange(horizon, device=window.lengths.device).repeat(samples)
@@ -147,8 +176,8 @@ def decode(tokenizer: FusedTokenizer, prompt: Prompt, generated: Tokens, max_con
     return Decoded(bars.view(n, samples, horizon, -1), last)
 
 
-def _reread(model: FusedKronos, prompt: Prompt) -> DecodeState:
-    """Read N * S windows anew, each a window of its own, keeping only what this step needs."""
+def _recompute(model: FusedKronos, prompt: Prompt) -> DecodeState:
+    """Read N * S windows from position 0, keeping only what this step needs."""
     cursor = make_cursor(prompt, steps=0)
     hidden, keys, values = [], [], []
     rope_rotations = model.rope_rotations(cursor.positions)
@@ -163,12 +192,12 @@ def _reread(model: FusedKronos, prompt: Prompt) -> DecodeState:
     return DecodeState(torch.cat(hidden), cursor, [], dependency, dependency.read_prefix)
 
 
-def _nothing() -> None:
+def _no_callback() -> None:
     pass
 
 
 def _blocks(prompt: Prompt) -> Iterator[Prompt]:
-    """Parts of the rows, so that activations stay small."""
+    """Parts of the rows, to limit activation memory."""
     rows = max(1, REREAD_TOKENS // prompt.tokens.s1.shape[1])
     for start in range(0, len(prompt.lengths), rows):
         part = slice(start, start + rows)
@@ -178,7 +207,7 @@ def _blocks(prompt: Prompt) -> Iterator[Prompt]:
 
 
 def _tail(prompt: Prompt, keep: int) -> Prompt:
-    """The last `keep` positions of each row, aligned left again."""
+    """The last `keep` positions of each row, left-aligned."""
     width = prompt.tokens.s1.shape[1]
     if width <= keep:
         return prompt
@@ -191,44 +220,24 @@ def _tail(prompt: Prompt, keep: int) -> Prompt:
 
 
 def _continued(prompt: Prompt, generated: Tokens, step: int) -> Prompt:
-    """The windows with the first `step` generated bars of every sample behind them: N * S rows."""
+    """The windows followed by the first `step` generated bars of every path: N * S rows."""
     samples = generated.s1.shape[1]
     lengths = prompt.lengths.repeat_interleave(samples)
     at = lengths[:, None] + torch.arange(step, device=lengths.device)  # (N * S, step)
 
-    def behind(past: Tensor, new: Tensor) -> Tensor:
+    def append(past: Tensor, new: Tensor) -> Tensor:
         padded = F.pad(past.repeat_interleave(samples, 0), (0, step))
         return padded.scatter(1, at, new.flatten(0, 1)[:, :step])
 
-    tokens = Tokens(*(behind(past, new) for past, new in zip(prompt.tokens, generated, strict=True)))
+    tokens = Tokens(*(append(past, new) for past, new in zip(prompt.tokens, generated, strict=True)))
     future = prompt.future.transpose(1, 2)[:, :, None].expand(-1, -1, samples, -1)  # (N, 5, S, H)
     past_stamps = prompt.stamps.unbind(-1)
-    stamps = torch.stack([behind(past, future[:, i]) for i, past in enumerate(past_stamps)], dim=-1)
+    stamps = torch.stack([append(past, future[:, i]) for i, past in enumerate(past_stamps)], dim=-1)
     return Prompt(tokens, lengths + step, stamps, prompt.future.repeat_interleave(samples, 0), prompt.even)
 
 
-class Prompt(NamedTuple):
-    """N windows as tokens, aligned left, and the calendar around them."""
-
-    tokens: Tokens  # each (N, L)
-    lengths: Tensor  # (N,) int64
-    stamps: Tensor  # (N, L, 5) int64
-    future: Tensor  # (N, H, 5) int64
-    even: bool  # every row fills the width; known by the host, so that no device is asked
-
-
-class DecodeState(NamedTuple):
-    """What is kept of the bars read so far."""
-
-    hidden: Tensor  # (N, S, d) of each path's last bar, (N, 1, d) while its samples are one
-    cursor: Cursor
-    trunk: list[PrefixCache]
-    dependency: PrefixCache
-    attend: Callable[[Tensor], Tensor]  # how the dependency-aware layer reads its cache
-
-
 def prefill(model: FusedKronos, prompt: Prompt, samples: int, steps: int) -> DecodeState:
-    """Read the windows once."""
+    """Read the windows."""
     cursor = make_cursor(prompt, steps)
     trunk = [PrefixCache(cursor, samples, steps) for _ in model.blocks]
     dependency = PrefixCache(cursor, samples, steps)
@@ -239,37 +248,37 @@ def prefill(model: FusedKronos, prompt: Prompt, samples: int, steps: int) -> Dec
 
 
 def sample_next(
-    model: FusedKronos, past: DecodeState, n: int, config: SampleConfig, draws: Sampler, step: int
+    model: FusedKronos, state: DecodeState, n: int, config: SampleConfig, draws: Sampler, step: int
 ) -> Tokens:
-    """Sample the next bar of every path of N windows, with the draws of step `step`: (N, S) tokens."""
-    s1_logits = model.s1_logits(past.hidden)
+    """Sample the next bar of every path of N windows at step `step`: (N, S) tokens."""
+    s1_logits = model.s1_logits(state.hidden)
     s1 = draws.sample(probabilities(_by_window(s1_logits, n), config), step, half=0)
-    s2_logits = model.s2_logits(past.hidden, s1.view(len(past.hidden), -1), past.attend)
+    s2_logits = model.s2_logits(state.hidden, s1.view(len(state.hidden), -1), state.attend)
     return Tokens(s1, draws.sample(probabilities(_by_window(s2_logits, n), config), step, half=1))
 
 
 def append_bar(
-    model: FusedKronos, past: DecodeState, tokens: Tokens, stamps: Tensor, step: int | Tensor
+    model: FusedKronos, state: DecodeState, tokens: Tokens, stamps: Tensor, step: int | Tensor
 ) -> DecodeState:
-    """Take one more bar of every sample: (N, S) tokens, (N, 5) stamps; `step` as `Cursor.advance` takes it."""
-    past.cursor.advance(step)
+    """Read one more bar of every path: (N, S) tokens, (N, 5) stamps; `step` as in `Cursor.advance`."""
+    state.cursor.advance(step)
     stamps = stamps[:, None].expand(-1, tokens.s1.shape[1], -1)
     rope_rotations = model.rope_rotations(
-        past.cursor.lengths[:, None] + step
-    )  # (N, 1): each sample sits where its window ends
-    hidden = model.hidden(tokens, stamps, rope_rotations, [cache.extend for cache in past.trunk])
-    past.dependency.append(*model.cross_keys_values(hidden))
-    return past._replace(hidden=hidden, attend=past.dependency.read)
+        state.cursor.lengths[:, None] + step
+    )  # (N, 1): paths start where their window ends
+    hidden = model.hidden(tokens, stamps, rope_rotations, [cache.extend for cache in state.trunk])
+    state.dependency.append(*model.cross_keys_values(hidden))
+    return state._replace(hidden=hidden, attend=state.dependency.read)
 
 
 def last_hidden(hidden: Tensor, prompt: Prompt) -> Tensor:
-    """(N, L, d) -> (N, 1, d) of each row's last bar."""
+    """(N, L, d) -> (N, 1, d), of each row's last bar."""
     rows = torch.arange(len(hidden), device=hidden.device)
     return hidden[rows, prompt.lengths - 1][:, None]
 
 
 def make_cursor(prompt: Prompt, steps: int) -> Cursor:
-    """A cursor over these windows, for suffixes of `steps` bars."""
+    """A cursor for these windows and suffixes of `steps` bars."""
     return Cursor(prompt.lengths, prompt.tokens.s1.shape[1], prompt.even, steps)
 
 

@@ -1,4 +1,10 @@
-"""Matrix products with fixed weights: packed once where the backend can, with the sums around them fused in."""
+"""Linear layers with fixed weights: packed once where the backend supports it, with elementwise operations fused.
+
+Rows of packed products come in tiles of a few sizes. oneDNN generates and keeps kernels for each number of rows,
+a third of a megabyte per layer, so that memory would grow with each new number. Since an output row depends on
+its input row only, rows can be split and padded. Large numbers of rows gain, too: the output of a tile stays in
+the cache for the next product.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +17,17 @@ from torch import Tensor
 
 
 class PackedLinear:
-    """x W' + b for one W, x of float32; products in `dtype`, everything around them in float32.
+    """x W' + b for a fixed W and float32 x; products in `dtype`, other operations in float32.
 
-    On a CPU with oneDNN the weights are laid out in its blocks beforehand, which saves a tenth of a large
-    product and half of a small one. The operators are those that `torch.compile` itself emits for frozen
-    weights; where they are missing, plain ones do the same. Rows of packed products come in `tiles`.
+    On a CPU with oneDNN the weights are packed into its blocked layout once, which saves a tenth of the time of a
+    large product and half of a small one. The operators are those that `torch.compile` emits for frozen weights;
+    without them, ordinary ones compute the same.
 
     Args:
         weight: (out, in) float32.
         bias: (out,) float32 or None.
-        dtype: of the products, float32 or bfloat16.
-        pack: lay the weights out in oneDNN's blocks where it is there.
+        dtype: dtype of the products, float32 or bfloat16.
+        pack: pack the weights if oneDNN is available.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, pack: bool = True) -> None:
@@ -32,19 +38,19 @@ class PackedLinear:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out) in the product's own dtype."""
+        """(..., in) -> (..., out) in `dtype`."""
         return self._linear(x, "none")
 
     def silu(self, x: Tensor) -> Tensor:
-        """The SiLU of x W' + b, in the product's own dtype."""
+        """SiLU of x W' + b, in `dtype`."""
         return self._linear(x, "swish") if self.packed else F.silu(self._linear(x, "none"))
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
-        """(x W' + b) * other, in the product's own dtype, which `other` has too."""
+        """(x W' + b) * other, in `dtype`, which `other` also has."""
         return self._joined(x, other, "mul") if self.packed else self._linear(x, "none") * other
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """X W' + b + other, in float32 as `other` is."""
+        """Compute x W' + b + other, in float32 like `other`."""
         if self.packed and self.weight.dtype == other.dtype:
             return self._joined(x, other, "add")
         return other + self._linear(x, "none")
@@ -63,7 +69,7 @@ class PackedLinear:
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN's packed products are there for this weight: on CPUs, in builds that have them."""
+    """Whether oneDNN has packed products for this weight: on CPUs, in builds that include them."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -71,7 +77,8 @@ def can_pack(weight: Tensor) -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-# Each at most a third above the last, with the usual numbers of paths among them; speed is flat beyond the largest.
+# Each at most a third larger than the previous, including common numbers of paths; speed is flat beyond the
+# largest.
 TILE_SIZES = (
     1,
     2,
@@ -99,33 +106,33 @@ TILE_SIZES = (
     400,
     512,
 )
-_AS_THEY_ARE = frozenset((0, *TILE_SIZES))
+_UNTILED = frozenset((0, *TILE_SIZES))
 
 RowWise = Callable[..., Tensor]
 
 
 def tiled(function: RowWise) -> RowWise:
-    """`function`, called with row counts in `TILE_SIZES` only.
+    """`function`, called with numbers of rows in `TILE_SIZES` only.
 
     Args:
-        function: of tensors (M, ...) each -> (M, ...); row i depends on row i of the inputs alone.
+        function: tensors (M, ...) each -> (M, ...); row i depends on row i of the inputs only.
 
     Returns:
-        The same function of tensors (..., d) with equal leading axes, or without any -> (..., d).
+        The same function of tensors (..., d) with equal leading axes -> (..., d).
     """
 
     def in_tiles(*inputs: Tensor) -> Tensor:
         lead = inputs[0].shape[:-1]
         rows = lead.numel()
-        if rows in _AS_THEY_ARE:
+        if rows in _UNTILED:
             return function(*inputs)
         flat = [x.flatten(0, -2) for x in inputs]
         out: Tensor | None = None
         for part, size in _parts(rows):
-            outcome = function(*(_padded(x[part], size) for x in flat))
+            result = function(*(_padded(x[part], size) for x in flat))
             if out is None:
-                out = outcome.new_empty(rows, outcome.shape[-1])
-            out[part] = outcome[: part.stop - part.start]
+                out = result.new_empty(rows, result.shape[-1])
+            out[part] = result[: part.stop - part.start]
         assert out is not None
         return out.view(*lead, -1)
 
@@ -133,7 +140,7 @@ def tiled(function: RowWise) -> RowWise:
 
 
 def _parts(rows: int) -> Iterator[tuple[slice, int]]:
-    """Where each tile lies, and its size once padded; only the last is smaller than the largest."""
+    """Slice and padded size of each tile; only the last is smaller than the largest size."""
     for start in range(0, rows, TILE_SIZES[-1]):
         stop = min(start + TILE_SIZES[-1], rows)
         yield slice(start, stop), TILE_SIZES[bisect_left(TILE_SIZES, stop - start)]

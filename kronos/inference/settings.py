@@ -1,4 +1,4 @@
-"""Which device computes, how much of its memory a chunk may take, and what of torch's global state is kept out."""
+"""Device, memory budget, weights and options of a predictor: selected, converted and checked."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.windows import MIN_BARS
 
-CPU_BUDGET = 96 * 2**20  # bytes; throughput is flat beyond some hundred paths, memory is not
+CPU_BUDGET = 96 * 2**20  # bytes; throughput is flat beyond some hundred paths
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
-    """The device by that name; None stands for the fastest there is.
+    """The device of that name; None selects the fastest available.
 
     Raises:
         ValueError: torch cannot use it here.
@@ -39,19 +39,19 @@ def find_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
         if device.type == "meta":
-            raise RuntimeError("it holds no values")
+            raise RuntimeError("it stores no values")
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"device '{name}' cannot be used here ({reason}). Pass 'cpu', 'cuda', 'mps' or None."
+            f"device '{name}' is not available here ({reason}). Pass 'cpu', 'cuda', 'mps' or None."
         ) from None
     return device
 
 
 def default_budget(device: torch.device) -> int:
-    """Bytes that a chunk may take: a part of what an accelerator has free, little on a CPU."""
+    """Memory limit of a chunk in bytes: a share of an accelerator's free memory, little on a CPU."""
     if device.type == "cuda":
-        # What torch holds and does not use is free for us, so that one forecast's chunks are the next one's too.
+        # Memory that torch has reserved but does not use counts as free, so that chunks stay the same size.
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(0.6 * (torch.cuda.mem_get_info(device)[0] + idle))
     if device.type == "mps":
@@ -61,15 +61,15 @@ def default_budget(device: torch.device) -> int:
 
 @contextmanager
 def default_torch_state() -> Iterator[None]:
-    """A context, and a decorator, in which autocast, default type and default device are as torch sets them first.
+    """Context manager and decorator that restores torch's own autocast, default dtype and default device.
 
-    Types and devices are chosen by the engine; the caller's would mix with them.
+    Inference chooses dtypes and devices explicitly; the caller's defaults would interfere.
     """
     default = torch.get_default_dtype()
     with ExitStack() as stack:
         for kind in ("cpu", "cuda", "mps"):
             stack.enter_context(torch.autocast(kind, enabled=False))
-        # Asked first: the context makes every operator slower, and the default type is shared by all threads.
+        # Only if necessary: the context slows every operator, and the default dtype is shared by all threads.
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if default != torch.float32:
@@ -82,18 +82,18 @@ _Network = TypeVar("_Network", Kronos, KronosTokenizer)
 
 
 def as_float32(network: _Network, device: torch.device) -> _Network:
-    """The network with float32 weights on a device: itself, or a copy where it has others or lies elsewhere.
+    """The network with float32 weights on a device: itself, or a copy if its dtype or device differ.
 
-    Its owner may train it in another type or on another device meanwhile, so that it is left as it is.
+    The original is not changed, since its owner may train it with another dtype or on another device.
     """
-    here = torch.empty(0, device=device).device  # "cuda" stands for one of several
+    here = torch.empty(0, device=device).device  # "cuda" has an index
     if all(weight.dtype == torch.float32 and weight.device == here for weight in network.parameters()):
         return network
     return copy.deepcopy(network).float().to(device)
 
 
 def as_cpu(network: _Network) -> _Network:
-    """The network itself where it lies on the CPU, else a copy there."""
+    """The network itself if it is on the CPU, else a copy there."""
     if all(weight.device.type == "cpu" for weight in network.parameters()):
         return network
     return copy.deepcopy(network).cpu()
@@ -102,10 +102,10 @@ def as_cpu(network: _Network) -> _Network:
 @torch.no_grad()
 @default_torch_state()
 def weights_signature(*networks: Kronos | KronosTokenizer) -> list[Any]:
-    """What changes when a weight does, whether torch counts the change or not; quick, for every forecast.
+    """Values that change when any weight changes, also without torch's knowledge; fast enough for every forecast.
 
     Raises:
-        ValueError: weights have no values, or values that nothing can be computed with.
+        ValueError: weights are on the meta device, not floating point, or not finite.
     """
     found: list[Any] = [network.config for network in networks]
     for network in networks:
@@ -116,26 +116,26 @@ def weights_signature(*networks: Kronos | KronosTokenizer) -> list[Any]:
         for (name, _), value in zip(named, values, strict=True):
             if not math.isfinite(value):
                 raise ValueError(
-                    f"The weights '{name}' of {type(network).__name__} are not finite. Load others."
+                    f"The weights '{name}' of {type(network).__name__} are not finite. Load other weights."
                 )
         found += [*values, *((_changes(weight), weight.dtype, str(weight.device)) for _, weight in named)]
     return found
 
 
 class WeightsDigest:
-    """What networks hold, as float32 to the bit, to compare with what they hold later.
+    """Digest of networks' current weights as float32, to compare with later ones.
 
     Args:
-        networks: as they are now.
+        networks: the networks.
     """
 
     def __init__(self, *networks: Kronos | KronosTokenizer) -> None:
         self._digest = _sha256(*networks)
-        # The last comparison and its outcome: while nothing changes, the weights are not read again.
+        # The last comparison and its result: unchanged weights are not hashed again.
         self._compared = weights_signature(*networks), True
 
     def matches(self, *networks: Kronos | KronosTokenizer) -> bool:
-        """Whether these hold the same."""
+        """Whether these networks have the same weights."""
         now = weights_signature(*networks)
         if now != self._compared[0]:
             self._compared = now, _sha256(*networks) == self._digest
@@ -146,7 +146,7 @@ def _named_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, weight in network.named_parameters():
         if weight.is_meta:
             raise ValueError(
-                f"The weights '{name}' of {type(network).__name__} are on the meta device, which holds no values. "
+                f"The weights '{name}' of {type(network).__name__} are on the meta device, which stores no values. "
                 "Load them, e.g. by from_pretrained."
             )
         if not weight.is_floating_point():
@@ -157,15 +157,15 @@ def _named_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _changes(weight: Tensor) -> int | None:
-    """How often torch saw the weight change in place; weights made in inference mode count no changes."""
+    """Torch's count of in-place changes of the weight; None for weights created in inference mode."""
     try:
         return weight._version
-    except RuntimeError:  # `is_inference()` denies it once `half()` has been called
+    except RuntimeError:  # `is_inference()` is False after `half()`
         return None
 
 
 def _probe(weight: Tensor) -> Tensor:
-    """As many random numbers as there are weights: a sum weighted by them tells places apart."""
+    """One random number per weight, so that a weighted sum depends on positions."""
     count = weight.numel()
     return _random(1 << max(0, count - 1).bit_length(), weight.device)[:count]
 
@@ -189,14 +189,14 @@ def _sha256(*networks: Kronos | KronosTokenizer) -> str:
 def _max_context(value: Any) -> int:
     bars = as_integer("max_context", value)
     if bars < MIN_BARS:
-        raise ValueError(f"max_context={bars} leaves no window. Pass at least {MIN_BARS}.")
+        raise ValueError(f"max_context={bars} is too small for a window. Pass at least {MIN_BARS}.")
     return bars
 
 
 def _clip(value: Any) -> float:
     clip = as_number("clip", value)
     if not clip > 0:
-        raise ValueError(f"clip={clip} leaves no bar as it is. Pass a positive number, e.g. 5.")
+        raise ValueError(f"clip={clip} is not positive. Pass a positive number, e.g. 5.")
     return clip
 
 
@@ -205,7 +205,7 @@ def _memory(value: Any) -> int | None:
         return None
     size = as_integer("memory", value)
     if size < 1:
-        raise ValueError(f"memory={size} bytes hold no window. Pass more, or None.")
+        raise ValueError(f"memory={size} is not a positive number of bytes. Pass more, or None.")
     return size
 
 
@@ -237,4 +237,4 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "memory": _memory,
     "sampling": _instance("sampling", SampleConfig, "one, e.g. SampleConfig(samples=10, T=0.6)"),
 }
-"""By name of the setting: its value as the predictor keeps it, or an error that says what to pass."""
+"""Check of each option by name: returns the value to keep, or raises an error that says what to pass."""

@@ -1,7 +1,7 @@
 """The clean bars of a source as one flat array on disk, made once and mapped into memory.
 
-Training touches the pages that its windows lie on, so that millions of bars need little memory. A mapped lies in the
-user's cache under a name made of the source's settings and its files' sizes and times of change.
+Training touches the pages that its windows lie on, so that millions of bars need little memory. A mapped lies in
+the user's cache under a name made of the source's settings and its files' sizes and times of change.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ class BatchSampler:
             parts.append(offset + order[rows])
             offset += size
         whole = np.concatenate(parts)
-        # numpy fills short seeds up with zeros: without the 2 this would be the first step's stream of `drop_volume`.
+        # numpy fills short seeds up with zeros: without the 2 this would be the first step's stream of
+        # `drop_volume`.
         return whole[np.random.default_rng([self.seed, epoch, 0, 2]).permutation(len(whole))]
 
 

@@ -149,8 +149,8 @@ class TrainingConfig:
             )
         if self.pretrained != RANDOM_WEIGHTS and (self.tokenizer_size or self.predictor_size):
             raise ValueError(
-                f"Sizes are given, but those of pretrained={self.pretrained} are fixed. Set pretrained: {RANDOM_WEIGHTS} "
-                "to start from random weights."
+                f"Sizes are given, but those of pretrained={self.pretrained} are fixed. Set pretrained: "
+                f"{RANDOM_WEIGHTS} to start from random weights."
             )
         if self.resume and self.overwrite:
             raise ValueError("Both --resume and --overwrite: give one of them.")

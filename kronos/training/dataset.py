@@ -24,7 +24,7 @@ def mixture_weights(sizes: Sequence[int], weights: Sequence[float] | None) -> li
 
 
 class Batch(NamedTuple):
-    """Windows of a step: (B, T, 6) float32 normalised bars, (B, T, 5) int64 calendar fields."""
+    """Windows of a step: (B, T, 6) float32 normalized bars, (B, T, 5) int64 calendar fields."""
 
     bars: Tensor
     stamps: Tensor
@@ -40,9 +40,9 @@ class TrainingWindows:
         lookback: bars that set the scale.
         horizon: bars behind them.
         weights: of the sources, None: as their sizes.
-        labels: of the bars of each mapped (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None for a source
-            without labels, or for all.
-        clip: limit of normalised values.
+        labels: of the bars of each mapped (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None for a
+            source without labels, or for all.
+        clip: limit of normalized values.
     """
 
     mapped_bars: tuple[MappedBars, ...]
@@ -175,8 +175,8 @@ def split_windows(config: TrainingConfig) -> Split:
             given = config.until(source)[0]
             by = f"train_until={until}" if given else f"{until}, where the last fifth of its span begins"
             raise ValueError(
-                f"{span}, has no window of {config.window_length} bars that ends by {by}. Set a later train_until, lower "
-                "--lookback or --horizon, or give longer series."
+                f"{span}, has no window of {config.window_length} bars that ends by {by}. Set a later train_until, "
+                "a smaller --lookback or --horizon, or pass longer series."
             )
         training.append(learn)
         validation.append(mapped.window_starts(config.window_length, after, end, held_out=config.horizon))

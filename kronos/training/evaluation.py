@@ -235,7 +235,7 @@ def split_for_head(split: Split, config: TrainingConfig) -> tuple[Split, HeadVal
 def ranked_dates(
     mapped: MappedBars, since: str, until: str | None, lookback: int, count: int
 ) -> RankedDates | None:
-    """Up to `count` evenly spaced dates in [since, until] with all returns of MIN_INSTRUMENTS names; None without any."""
+    """Up to `count` evenly spaced dates in [since, until] with returns of MIN_INSTRUMENTS instruments, or None."""
     returns, volatility = forward_returns(mapped, until), trailing_volatility(mapped)
     rows = np.arange(len(mapped.values))
     firsts = np.repeat(mapped.bounds[:-1], np.diff(mapped.bounds))

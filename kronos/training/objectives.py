@@ -78,7 +78,7 @@ def _shapes(head: nn.Module) -> dict[str, torch.Size]:
     return {name: weight.shape for name, weight in head.state_dict().items()}
 
 
-Losses = dict[str, Tensor]  # scalars by name; "objective", else "loss", is the one to minimise
+Losses = dict[str, Tensor]  # scalars by name; "objective", else "loss", is the one to minimize
 
 
 class Saveable(Protocol):
@@ -160,7 +160,7 @@ class PredictorObjective(nn.Module):
         super().__init__()
         self.network, self.scored, self.lookback_weight = network, scored, lookback_weight
         self.head, self.head_weight = head, head_weight
-        # Not a submodule: neither trained nor synchronised nor saved with the network.
+        # Not a submodule: neither trained nor synchronized nor saved with the network.
         self._encode = FusedTokenizer(tokenizer.eval().requires_grad_(False), ExecutionConfig()).encode
 
     @property
@@ -174,7 +174,7 @@ class PredictorObjective(nn.Module):
         """Losses of a batch, or of a part of it.
 
         Args:
-            bars: (B, T, 6) normalised.
+            bars: (B, T, 6) normalized.
             stamps: (B, T, 5).
             labels: (B, scored, horizons) of the last positions that predict a bar; NaN where there is none.
             count: of labels, as in `RankHead.loss`.

@@ -73,7 +73,7 @@ class TrainerState:
     """How far a run has come.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimizer steps done.
         history: a row a validation.
         best: lowest score of a validation: its held-out loss, unless something else chooses.
         best_step: where it was.
@@ -203,7 +203,7 @@ class RunDirectory:
                 shutil.rmtree(old)
 
     def load_state(self, accelerator: Accelerator) -> TrainerState:
-        """Bring networks, optimiser, schedule and random streams back to the last saved state, if there is one."""
+        """Bring networks, optimizer, schedule and random streams back to the last saved state, if there is one."""
         states = self._states()
         if not states:
             return TrainerState()

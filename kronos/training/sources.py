@@ -200,7 +200,7 @@ class CleaningRule(NamedTuple):
     max_stagnant: int
 
 
-# The paper gives no runs for 30 minutes, 4 hours and weeks: those of its neighbours stand in.
+# The paper gives no runs for 30 minutes, 4 hours and weeks: those of its neighbors stand in.
 RULES = {
     "1min": CleaningRule(MAX_GAP["1min"], 15, 45),
     "5min": CleaningRule(MAX_GAP["5min"], 3, 10),
@@ -214,7 +214,7 @@ RULES = {
 
 
 # Of days without a bar; the longest exchange holidays take 11. Behind a longer pause, a suspension or an exit from
-# the data, a series begins anew: its bars are no neighbours.
+# the data, a series begins anew: its bars are no neighbors.
 MAX_PAUSE = pd.Timedelta(days=15)
 
 # Why bars are dropped or a series is cut, in this order: a bar counts for the first reason that applies to it.

@@ -81,16 +81,16 @@ class Trainer:
         self.batches = MicroBatches(
             windows, order, parts, accelerator.process_index, accelerator.num_processes, held
         )
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             _groups(stage, config.weight_decay), config.learning_rate, betas=(0.9, 0.95), fused=True
         )
-        self.scheduler = _schedule(optimiser, config)
+        self.scheduler = _schedule(optimizer, config)
         accelerator.register_for_checkpointing(
             self.scheduler
         )  # prepared, it would step once for each process
         if config.compile:
             stage.compile()
-        self.stage, self.optimiser = accelerator.prepare(stage, optimiser)
+        self.stage, self.optimizer = accelerator.prepare(stage, optimizer)
         self.average = WeightAverage(stage, config.ema)  # of the weights where they now are: on the device
         if config.ema:
             accelerator.register_for_checkpointing(self.average)
@@ -147,7 +147,7 @@ class Trainer:
         return f"{run} has made all of its {progress.step} steps. A larger --max-steps continues it."
 
     def _step(self, batches: Iterator[tuple[Tensor, ...]]) -> Tensor:
-        """One optimiser step; returns this process's mean loss, on its device."""
+        """One optimizer step; returns this process's mean loss, on its device."""
         self.stage.train()
         total, own = torch.zeros((), device=self.accelerator.device), self.batches.per_process
         for part in range(own):
@@ -157,9 +157,9 @@ class Trainer:
                 self.accelerator.backward(losses.get("objective", losses["loss"]) / own)
             total += losses["loss"].detach() / own
         self.accelerator.clip_grad_norm_(self.stage.parameters(), self.config.clip_norm)
-        self.optimiser.step()
+        self.optimizer.step()
         self.scheduler.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         return total
 
     def _validate(self, running: Tensor) -> None:
@@ -200,7 +200,7 @@ class Trainer:
         self.progress.follow(self.config.max_steps)
         scheduler, step = self.scheduler, self.progress.step
         rates = [b * f(step) for b, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         scheduler._last_lr = rates
 
@@ -299,7 +299,7 @@ def _score(
     return dict(zip(totals, (summed / len(indices)).tolist(), strict=True))
 
 
-def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig) -> LambdaLR:
+def _schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> LambdaLR:
     """Up from WARM_FROM of the peak, by a cosine (onecycle) or a straight line (cosine), then down by a cosine."""
     warm = min(round(config.warmup * config.max_steps), config.max_steps - 1)
 
@@ -311,7 +311,7 @@ def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig) -> Lambd
             risen = (1 - math.cos(math.pi * risen)) / 2
         return WARM_FROM + (1 - WARM_FROM) * risen
 
-    return LambdaLR(optimiser, share)
+    return LambdaLR(optimizer, share)
 
 
 def _groups(stage: nn.Module, weight_decay: float) -> list[dict[str, object]]:

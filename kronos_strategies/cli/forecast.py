@@ -91,7 +91,7 @@ def forecast(
         horizon: days to forecast.
         device: cpu, cuda or mps; the fastest there is without one.
         precision: of matrix products; bfloat16 is faster where the processor has it, and draws other paths.
-        context_overflow: what to do when lookback and horizon outgrow the model's context: read anew at each step, or roll.
+        context_overflow: when lookback and horizon exceed the model's context, recompute at each step, or roll.
         compile: compile the networks first, for long runs on an accelerator.
         float16: store paths as halves, in three fifths of the space.
         score: whether the outputs of the checkpoint's return head are stored too; auto stores them where it has one

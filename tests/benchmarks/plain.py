@@ -2,7 +2,7 @@
 
 Every path is a row of its own from the start, history included. At each step the whole window of every row goes
 through the trunk and both heads, at all positions, and the last position is kept. The filter sorts, the tokenizer
-reads and writes every row in full, and paths are averaged while they are still normalised.
+reads and writes every row in full, and paths are averaged while they are still normalized.
 """
 
 from __future__ import annotations

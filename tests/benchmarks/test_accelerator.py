@@ -77,7 +77,7 @@ def _one_thread() -> None:
 
 @pytest.mark.slow
 def test_one_command_checks_and_times_with_the_packages_of_a_plain_image(tmp_path: Path) -> None:
-    arguments = ["--device", "cpu", "--tiny", "--rope_rotations", "1", "--output", str(tmp_path)]
+    arguments = ["--device", "cpu", "--tiny", "--rounds", "1", "--output", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-c", PLAIN_IMAGE, *arguments],
         cwd=ROOT,
@@ -109,7 +109,7 @@ def test_one_command_checks_and_times_with_the_packages_of_a_plain_image(tmp_pat
             ["--variants", "bfloat16 compiled"],
             "There is no variant 'bfloat16 compiled'. Pass some of float32",
         ),
-        (["--rope_rotations", "0"], "--rope_rotations 0 measures nothing. Pass at least 1."),
+        (["--rounds", "0"], "--rounds 0 measures nothing. Pass at least 1."),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
     ],
 )

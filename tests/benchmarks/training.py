@@ -1,4 +1,4 @@
-"""How fast a stage trains beside the plain step: whole optimiser steps in rope_rotations, the same windows and sizes.
+"""How fast a stage trains beside the plain step: whole optimizer steps interleaved, the same windows and sizes.
 
 Each way has a process of its own, because what one does to the C library's memory would serve the other too.
 """
@@ -57,7 +57,7 @@ LESSONS = (
     Lesson("tokenizer", "released", TOKENIZER),
 )
 BATCH = 50  # windows of 90 + 11 bars
-BATCHES = 4  # different ones, in rope_rotations
+BATCHES = 4  # different ones, interleaved
 WARM = 1  # steps that are not counted
 CONFIG = TrainingConfig(Path("unused"), batch_size=BATCH, max_steps=10**6, device="cpu")
 WAYS: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"precision": "bf16"}}

@@ -30,7 +30,7 @@ from tests.kronos.builders import make_bars, make_model, make_tokenizer
 AT = 3  # the row that the tests spoil
 
 
-def spoilt(column: str, value: float) -> pd.DataFrame:
+def spoiled(column: str, value: float) -> pd.DataFrame:
     bars = make_bars(6)
     bars.loc[bars.index[AT], column] = value
     return bars
@@ -152,14 +152,14 @@ def test_columns_of_two_levels_without_prices_are_refused(
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", FEATURES)
 def test_a_value_that_is_not_finite_is_refused_with_its_column_and_row(column: str, value: float) -> None:
-    bars = spoilt(column, value)
+    bars = spoiled(column, value)
     with pytest.raises(ValueError, match=rf"1 missing.*'{column}' at {bars.index[AT]}.*repair_bars"):
         check_bars(bars)
 
 
 @pytest.mark.parametrize("column", ["volume", "amount"])
 def test_a_negative_volume_or_amount_is_refused_with_its_row(column: str) -> None:
-    bars = spoilt(column, -1)
+    bars = spoiled(column, -1)
     with pytest.raises(ValueError, match=rf"negative {column} at {bars.index[AT]}.*repair_bars"):
         check_bars(bars)
 

@@ -78,7 +78,7 @@ def test_the_frame_holds_each_average_bar_under_its_key_step_and_time(forecast: 
 @pytest.mark.parametrize("rows", [slice(1, 3), np.array([2, 0]), np.array([True, False, True])], ids=str)
 def test_some_windows_of_a_forecast_are_a_forecast(forecast: Forecast, rows: slice | np.ndarray) -> None:
     part = forecast[rows]
-    for name in ("paths", "timestamps", "last", "decoded_close"):
+    for name in ("paths", "timestamps", "last_bar", "decoded_close"):
         np.testing.assert_array_equal(getattr(part, name), getattr(forecast, name)[rows])
     assert part.index.equals(forecast.index[rows])
     assert part.provenance == forecast.provenance

@@ -40,7 +40,7 @@ def windows() -> Windows:
 
 
 def assert_same_paths(ours: np.ndarray, theirs: np.ndarray, scale: np.ndarray) -> None:
-    """Equal up to 1e-5 of a normalised bar: a token drawn otherwise moves a path by tenths."""
+    """Equal up to 1e-5 of a normalized bar: a token drawn otherwise moves a path by tenths."""
     np.testing.assert_array_less(np.abs(ours - theirs) / scale[:, None], 1e-4)
 
 
@@ -686,7 +686,7 @@ def test_the_global_seed_and_the_argument_give_the_same_numbers(predictor: Krono
     assert not np.allclose(other, predictor.predict(**call(seed=1)))
 
 
-def spoilt(column: str, value: Any) -> pd.DataFrame:
+def spoiled(column: str, value: Any) -> pd.DataFrame:
     frame = call()["df"]
     frame[column] = frame[column].astype(object if isinstance(value, str) else float)
     frame.loc[3, column] = value
@@ -700,11 +700,11 @@ X, Y = call()["x_timestamp"], call()["y_timestamp"]
     ("changes", "message"),
     [
         ({"df": call()["df"].drop(columns="close")}, r"series 0 lacks the columns \['close'\]"),
-        ({"df": spoilt("open", np.nan)}, "series 0 has 1 missing.*'open' at .*repair_bars"),
-        ({"df": spoilt("amount", np.inf)}, "series 0 has 1 missing.*'amount' at .*repair_bars"),
-        ({"df": spoilt("volume", -1.0)}, "series 0 has a negative volume"),
-        ({"df": spoilt("high", 0.1)}, r"series 0 has open or close outside \[low, high\]"),
-        ({"df": spoilt("low", "n/a")}, "series 0 has .*not numeric"),
+        ({"df": spoiled("open", np.nan)}, "series 0 has 1 missing.*'open' at .*repair_bars"),
+        ({"df": spoiled("amount", np.inf)}, "series 0 has 1 missing.*'amount' at .*repair_bars"),
+        ({"df": spoiled("volume", -1.0)}, "series 0 has a negative volume"),
+        ({"df": spoiled("high", 0.1)}, r"series 0 has open or close outside \[low, high\]"),
+        ({"df": spoiled("low", "n/a")}, "series 0 has .*not numeric"),
         ({"df": call()["df"].iloc[:0], "x_timestamp": X[:0]}, "series 0 has no rows"),
         ({"df": call()["df"].iloc[:1], "x_timestamp": X[:1]}, "series 0 has 1 bar.*at least 2"),
         ({"x_timestamp": X[:-1]}, "x_timestamp of series 0 has 9 entries but 10 are needed"),
@@ -751,7 +751,7 @@ def test_a_horizon_that_does_not_fit_the_context_is_refused(predictor: KronosPre
 def test_the_series_that_is_wrong_is_named_by_its_place_in_the_batch(predictor: KronosPredictor) -> None:
     good = call()
     with pytest.raises(ValueError, match=r"series 1 has 1 missing"):
-        predictor.predict_batch([good["df"], spoilt("open", np.nan)], [X, X], [Y, Y], H, verbose=False)
+        predictor.predict_batch([good["df"], spoiled("open", np.nan)], [X, X], [Y, Y], H, verbose=False)
 
 
 @pytest.mark.parametrize(

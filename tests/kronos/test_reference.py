@@ -75,7 +75,7 @@ def test_bars_rebuilt_from_the_coarse_half_alone_are_upstreams(
 ) -> None:
     codes = tokenizer.quantizer.codes(module_tokens(expected))
     coarse = tokenizer.post_quant_embed_pre(codes[..., : tokenizer.config.s1_bits])
-    close(tokenizer.rebuild(coarse), expected["module_recon_s1"])
+    close(tokenizer.run_decoder(coarse), expected["module_recon_s1"])
 
 
 @torch.no_grad()
@@ -189,7 +189,7 @@ def test_forecasts_are_upstreams_for_the_same_seed(
         pd.testing.assert_frame_equal(alone, forecasts[0])
     assert len(forecasts) == len(theirs)
     for frame, ours, wanted, timestamps in zip(frames, forecasts, theirs, y, strict=True):
-        # 1e-5 of a normalised bar, in the bars' own units: each column times its spread over the lookback.
+        # 1e-5 of a normalized bar, in the bars' own units: each column times its spread over the lookback.
         spread = check_bars(frame).std(ddof=0).to_numpy()
         np.testing.assert_array_less(np.abs(ours - wanted), 1e-5 * (spread + np.abs(wanted)) + 1e-9)
         np.testing.assert_array_equal(ours.index, timestamps)

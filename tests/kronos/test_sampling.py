@@ -398,7 +398,7 @@ def test_ids_are_ordered_by_the_close_of_the_mean_bar_that_they_stand_for() -> N
     with torch.no_grad():
         for half, order in enumerate(orders):
             mean = codes.mean(dim=1 - half)  # over all ids of the other half
-            close = tokenizer.rebuild(tokenizer.post_quant_embed(mean)[:, None])[
+            close = tokenizer.run_decoder(tokenizer.post_quant_embed(mean)[:, None])[
                 :, 0, FEATURES.index("close")
             ]
             assert torch.equal(order.sort().values, torch.arange(len(close)))

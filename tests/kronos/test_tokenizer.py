@@ -75,7 +75,7 @@ def test_n_layers_build_one_block_fewer_as_released(layers: int) -> None:
     assert (len(tokenizer.encoder), len(tokenizer.decoder)) == (layers - 1, layers)
 
 
-def test_the_loss_is_the_mean_of_both_errors_and_the_quantisers() -> None:
+def test_the_loss_is_the_mean_of_both_errors_and_the_quantizers() -> None:
     tokenizer = make_tokenizer()
     x = bars()
     losses = tokenizer.loss(x)

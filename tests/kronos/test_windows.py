@@ -218,7 +218,7 @@ def test_some_of_the_windows_are_those_windows(rows: slice | np.ndarray) -> None
     assert len(windows) == 8
     some, picked = windows[rows], np.arange(8)[rows]
     assert list(some.index) == [windows.index[i] for i in picked]
-    for name in ("values", "stamps", "lengths", "future", "last", "future_stamps"):
+    for name in ("values", "stamps", "lengths", "future", "last_bar", "future_stamps"):
         np.testing.assert_array_equal(getattr(some, name), getattr(windows, name)[picked])
 
 

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a forecast on one device, in rope_rotations with upstream's algorithm on the same device."""
+"""Seconds and peak memory of a forecast on one device, interleaved with upstream's algorithm on the same device."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class Bench:
 
     Args:
         device: where.
-        rope_rotations: of upstream's algorithm and ours.
-        clock: ends the rope_rotations early.
+        rounds: of upstream's algorithm and ours.
+        clock: ends the rounds early.
         save: called after each measurement.
         plain_rows: paths of upstream's algorithm at most.
     """
@@ -95,14 +95,14 @@ class Bench:
     def __init__(
         self,
         device: torch.device,
-        rope_rotations: int,
+        rounds: int,
         clock: Clock,
         save: Save,
         plain_rows: int = PLAIN_ROWS,
     ) -> None:
-        self.device, self.rope_rotations, self.clock, self.save, self.plain_rows = (
+        self.device, self.rounds, self.clock, self.save, self.plain_rows = (
             device,
-            rope_rotations,
+            rounds,
             clock,
             save,
             plain_rows,
@@ -121,7 +121,7 @@ class Bench:
                 self._free()
             self.save()
         plain = self._plain(case) if calls else None
-        for turn in range(self.rope_rotations):
+        for turn in range(self.rounds):
             if turn and self.clock.is_over():
                 return
             self._turn(calls, plain)

@@ -66,7 +66,7 @@ def took_part(recorder: StepRecorder) -> int:
 
 @pytest.fixture(autouse=True)
 def _few_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graph, "LEAST", 1)
+    monkeypatch.setattr(cuda_graph, "MIN_STEPS", 1)
 
 
 @pytest.mark.parametrize("samples", [1, 3])
@@ -113,7 +113,7 @@ def test_chunks_of_one_shape_share_memory_and_leave_nothing_to_the_next(
         assert_same(ours, wanted)
         outcomes.append((ours, wanted))
         (recording,) = recorder.kept.values()
-        caches = [*recording.steps.past.trunk, recording.steps.past.dependency]
+        caches = [*recording.steps.state.trunk, recording.steps.state.dependency]
         places.add(
             tuple(x.data_ptr() for cache in caches for x in (cache.keys, cache.values, cache.own_keys))
         )
@@ -129,7 +129,7 @@ def test_values_that_are_none_in_one_chunk_do_not_reach_the_next() -> None:
     both_ways(recorder, prompt, draws, NUCLEUS, 64, model=model)
     (recording,) = recorder.kept.values()
     with torch.inference_mode():
-        recording.steps.past.trunk[0].own_values.fill_(torch.nan)
+        recording.steps.state.trunk[0].own_values.fill_(torch.nan)
     assert_same(*both_ways(recorder, prompt, draws, NUCLEUS, 64, model=model))
 
 
@@ -141,7 +141,7 @@ def test_a_mask_of_ragged_windows_survives_a_chunk_that_slid() -> None:
     (recording,) = recorder.kept.values()
     assert recording.steps.mask is not None
     assert (
-        recording.steps.mask is not recording.steps.past.cursor.prefix
+        recording.steps.mask is not recording.steps.state.cursor.prefix
     )  # the latter is the last sliding step's
 
 
@@ -182,7 +182,7 @@ def test_draws_along_another_order_of_tokens_are_taken_over_too() -> None:
 def test_the_number_of_shapes_that_are_kept_is_bounded_and_the_latest_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cuda_graph, "SHAPES", 3)
+    monkeypatch.setattr(cuda_graph, "MAX_RECORDINGS", 3)
     recorder, model = StepRecorder(CPU), fuse(make_model())
     for horizon in (4, 5, 6, 4, 7, 8):
         assert_same(*both_ways(recorder, *chunk([9, 9], horizon, 3), NUCLEUS, 64, model=model))
@@ -195,7 +195,7 @@ def test_the_memory_that_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     (recording,) = recorder.kept.values()
     # Of three layers, keys and values of 9 bars seen and 6 bars of each of 3 paths, 16 numbers of 4 bytes each.
     assert recording.steps.memory() == 3 * 2 * 2 * (9 + 3 * 6) * 16 * 4
-    monkeypatch.setattr(cuda_graph, "BYTES", int(1.5 * recording.steps.memory()))
+    monkeypatch.setattr(cuda_graph, "MAX_BYTES", int(1.5 * recording.steps.memory()))
     both_ways(recorder, *chunk([9, 9], 5, 3), NUCLEUS, 64, model=model)
     assert [one.steps.tokens.s1.shape[-1] for one in recorder.kept.values()] == [5]
     both_ways(recorder, *chunk([9] * 4, 6, 3), NUCLEUS, 64, model=model)  # too much alone
@@ -205,8 +205,8 @@ def test_the_memory_that_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 def test_many_rows_few_steps_and_upstreams_draws_are_left_to_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cuda_graph, "LEAST", 4)
-    monkeypatch.setattr(cuda_graph, "ROWS", 6)
+    monkeypatch.setattr(cuda_graph, "MIN_STEPS", 4)
+    monkeypatch.setattr(cuda_graph, "MAX_PATHS", 6)
     model = fuse(make_model())
     for taken, lengths, horizon in ((True, [9, 9], 5), (False, [9, 9], 4), (False, [9, 9, 9], 5)):
         recorder = StepRecorder(CPU)
@@ -346,7 +346,7 @@ class Graph:
 def on_cuda(monkeypatch: pytest.MonkeyPatch, record: Any) -> StepRecorder:
     """A recorder that takes the CPU for a CUDA device, whose graphs are made by `record`."""
     monkeypatch.setattr(cuda_graph, "_recorded", record)
-    monkeypatch.setattr(cuda_graph, "PATIENCE", 3)
+    monkeypatch.setattr(cuda_graph, "STEPS_BEFORE_RECORDING", 3)
     recorder = StepRecorder(CPU)
     recorder.records = True
     return recorder

@@ -326,6 +326,6 @@ def test_chunks_of_any_size_replayed_are_the_chunks_computed_directly(
         for sampling in (SAMPLINGS["nucleus"], SAMPLINGS["top-k"]):
             inputs = some, sampling, uniforms_of(some, sampling.samples)
             got, wanted = replayed.sample_shared(*inputs).paths, direct.sample_shared(*inputs).paths
-            # To 1e-4 of a normalised bar: rows of a product round differently beside others.
+            # To 1e-4 of a normalized bar: rows of a product round differently beside others.
             np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4 * some.scale().width.max())
     assert 2 * 2 <= len(recorded.records) < 2 * 5  # for each sampling: some shapes came twice

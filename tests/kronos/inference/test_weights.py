@@ -1,4 +1,4 @@
-"""Weights as their owner leaves them: converted, moved, trained, spoilt; and what provenance says of them."""
+"""Weights as their owner leaves them: converted, moved, trained, spoiled; and what provenance says of them."""
 
 from __future__ import annotations
 

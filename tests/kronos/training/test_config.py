@@ -61,7 +61,7 @@ def test_a_flag_wins_over_a_stage_and_a_stage_over_the_rest(tmp_path: Path) -> N
 
 
 def test_a_file_and_flags_give_the_same_settings(tmp_path: Path) -> None:
-    text = "output: out\nstore: bars.csv\nlearning_rate: 1e-3\nschedule: cosine\ncompile: true\nresume: yes"
+    text = "output: out\ndata: bars.csv\nlearning_rate: 1e-3\nschedule: cosine\ncompile: true\nresume: yes"
     flags = ["--output", "out", "--data", "bars.csv", "--learning-rate", "1e-3", "--schedule", "cosine"]
     written = parse("tokenizer", tmp_path, text)
     assert written == parse("tokenizer", tmp_path, "", *flags, "--compile", "--resume")

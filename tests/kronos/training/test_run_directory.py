@@ -36,7 +36,7 @@ def test_the_table_has_a_row_a_validation_and_the_picture_opens(tmp_path: Path) 
     np.testing.assert_allclose(table.to_numpy(), pd.DataFrame(ROWS).to_numpy())
     picture = matplotlib.image.imread(tmp_path / "losses.png")
     assert picture.shape[:2] == (540, 960)
-    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 10  # of several colours
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 10  # of several colors
 
 
 @pytest.mark.parametrize("count", [1, 2])

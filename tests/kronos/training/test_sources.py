@@ -424,7 +424,7 @@ def longest(flags: list[bool]) -> int:
 
 
 @pytest.mark.parametrize(("days", "cut"), [(11, False), (15, False), (16, True), (430, True)])
-def test_bars_before_and_behind_a_long_pause_are_no_neighbours(days: int, cut: bool) -> None:
+def test_bars_before_and_behind_a_long_pause_are_no_neighbors(days: int, cut: bool) -> None:
     bars = flat(walk(10))
     late = bars.index[5:] + (bars.index[4] - bars.index[5]) + pd.Timedelta(days=days)
     bars.index = bars.index[:5].append(late)

@@ -50,9 +50,9 @@ def score(network: Kronos | KronosTokenizer, split: Split, tokenizer: KronosToke
 
 
 def watch(trainer: Trainer, look: Callable[[Optimizer], float]) -> list[float]:
-    """What there is to see before each step of the optimiser."""
+    """What there is to see before each step of the optimizer."""
     seen: list[float] = []
-    trainer.optimiser.optimizer.register_step_pre_hook(lambda optimiser, *_: seen.append(look(optimiser)))
+    trainer.optimizer.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(look(optimizer)))
     return seen
 
 
@@ -159,7 +159,7 @@ def test_a_batch_that_does_not_split_into_parts_is_refused(tmp_path: Path) -> No
         Trainer(trainer.stage, WAVES, replace(config, accumulate=2), trainer.folder, Three(cpu=True))
 
 
-# The optimiser
+# The optimizer
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
@@ -170,7 +170,7 @@ def test_the_learning_rate_rises_from_a_tenth_of_the_peak_and_falls_to_nothing(
         tmp_path, schedule=schedule, max_steps=40, warmup=0.25, learning_rate=2e-3, validate_every=40
     )
     trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
-    rates = watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
+    rates = watch(trainer, lambda optimizer: optimizer.param_groups[0]["lr"])
     trainer.run()
     assert len(rates) == 40
     peak = int(np.argmax(rates))
@@ -381,7 +381,7 @@ def test_a_run_that_is_resumed_with_more_steps_follows_the_longer_schedule_from_
         torch.manual_seed(3)
         config = make_config(tmp_path / where, validate_every=4, **changes)
         trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
-        seen = watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
+        seen = watch(trainer, lambda optimizer: optimizer.param_groups[0]["lr"])
         trainer.run()
         return seen, trainer
 
@@ -461,7 +461,7 @@ def test_a_run_that_stops_early_keeps_its_learning_rates_and_goes_on_to_the_end(
     def make(where: str, **changes: object) -> tuple[Trainer, list[float]]:
         config = make_config(tmp_path / where, max_steps=20, validate_every=5, **changes)
         trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
-        return trainer, watch(trainer, lambda optimiser: optimiser.param_groups[0]["lr"])
+        return trainer, watch(trainer, lambda optimizer: optimizer.param_groups[0]["lr"])
 
     whole, rates = make("whole")
     whole.run()

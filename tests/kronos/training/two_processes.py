@@ -35,7 +35,7 @@ class Observed:
 
 
 def observed(stage: Stage, folder: Path, output: str, **settings: Any) -> Observed:
-    """Train a stage and note the gradients that its optimiser is given."""
+    """Train a stage and note the gradients that its optimizer is given."""
     seen = Observed()
     clip = Accelerator.clip_grad_norm_
 
