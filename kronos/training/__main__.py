@@ -1,4 +1,4 @@
-"""The commands of training: settings from a YAML file, flags over them."""
+"""`python -m kronos.training tokenizer|predictor|evaluate`: settings from a YAML file, overridden by flags."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 app = App(
     name="python -m kronos.training",
-    help="Train Kronos in two stages: the tokenizer learns to rebuild bars, then the predictor learns its tokens' "
-    "order.\n\nFor example: `torchrun --standalone --nproc_per_node=2 -m kronos.training tokenizer --config "
+    help="Train Kronos in two stages: the tokenizer learns to reconstruct bars, then the predictor learns the "
+    "next token.\n\nFor example: `torchrun --standalone --nproc_per_node=2 -m kronos.training tokenizer --config "
     "configs/finetune_csi300.yaml`",
     default_parameter=Parameter(negative=()),
 )
@@ -29,26 +29,26 @@ app = App(
 
 @app.command
 def tokenizer(*, config: Path | None = None, settings: TrainingConfig) -> None:
-    """First stage: learn to rebuild bars.
+    """First stage: learn to reconstruct bars.
 
     For example: `python -m kronos.training tokenizer --config configs/finetune_csi300.yaml --output out/csi300`
 
     Args:
-        config: YAML file of settings; a flag wins over it.
-        settings: of the run.
+        config: YAML file of settings; flags override it.
+        settings: settings of the run.
     """
     _run("tokenizer", settings)
 
 
 @app.command
 def predictor(*, config: Path | None = None, settings: TrainingConfig) -> None:
-    """Second stage: learn the order of a tokenizer's tokens.
+    """Second stage: learn the next token of a tokenizer.
 
     For example: `python -m kronos.training predictor --config configs/finetune_csi300.yaml --output out/csi300`
 
     Args:
-        config: YAML file of settings; a flag wins over it.
-        settings: of the run.
+        config: YAML file of settings; flags override it.
+        settings: settings of the run.
     """
     _run("predictor", settings)
 
@@ -60,27 +60,27 @@ def evaluate(
     train: list[Path],
     train_until: str,
     data: list[Path],
-    since: str,
-    until: str,
+    start: str,
+    end: str,
     frequency: str = AUTO,
     lookback: int = 90,
     horizon: int = 11,
 ) -> None:
-    """Losses of a trained pair on held-out dates, beside unigram, bigram and persistence, as JSON.
+    """Losses of a trained pair on held-out dates compared with unigram, bigram and persistence, as JSON.
 
     For example: `python -m kronos.training evaluate out/csi300/best --train bars.parquet --train-until 2018-12-31
-    --data bars.parquet --since 2020-01-01 --until 2021-12-31`
+    --data bars.parquet --start 2020-01-01 --end 2021-12-31`
 
     Args:
         checkpoint: folder with tokenizer/ and predictor/.
-        train: bars that the counting baselines learn from, until `train_until`: files, folders, Qlib stores.
-        train_until: last date of those.
+        train: bars for the counting baselines, until `train_until`: files, folders or Qlib data directories.
+        train_until: last training date.
         data: held-out bars.
-        since: first date of a held-out window's last bar.
-        until: last date of a held-out window's last bar.
-        frequency: of all bars; auto infers it from the timestamps of each file.
-        lookback: bars that a window is scaled by.
-        horizon: bars behind them.
+        start: first date of a held-out window's last bar.
+        end: last date of a held-out window's last bar.
+        frequency: frequency of all bars; auto infers it from the timestamps of each file.
+        lookback: number of bars that determine the scale of a window.
+        horizon: number of bars after the lookback.
     """
     from kronos.checkpoint import resolve_tokenizer
     from kronos.model import Kronos
@@ -89,9 +89,9 @@ def evaluate(
     from kronos.training.dataset import TrainingWindows
     from kronos.training.evaluation import evaluate_held_out
 
-    for name, date in {"train_until": train_until, "since": since, "until": until}.items():
+    for name, date in {"train_until": train_until, "start": start, "end": end}.items():
         parse_date(name, date)
-    spans = (None, train_until), (since, until)
+    spans = (None, train_until), (start, end)
     sets = []
     for paths, (first, last) in zip((train, data), spans, strict=True):
         mapped_bars = tuple(
@@ -100,7 +100,8 @@ def evaluate(
         starts = tuple(mapped.window_starts(lookback + horizon, first, last) for mapped in mapped_bars)
         if not sum(map(len, starts)):
             raise ValueError(
-                f"{[str(p) for p in paths]} hold no window that ends in {first or 'the past'} to {last}."
+                f"{[str(p) for p in paths]} have no window that ends in {first or 'the past'} to {last}. "
+                "Choose other dates."
             )
         sets.append(TrainingWindows(mapped_bars, starts, lookback, horizon))
     model = Kronos.from_pretrained(checkpoint)
@@ -110,26 +111,26 @@ def evaluate(
 
 
 def train_both(tokens: Sequence[str]) -> None:
-    """Both stages one after the other, with the same flags; both are checked before the first begins."""
+    """Train both stages with the same flags; both are checked before the first one starts."""
     parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
     if any(bound.kwargs["settings"].tokenizer is not None for _, bound, _ in parsed):
         raise ValueError(
-            "tokenizer names one that stays as it is, but the first stage trains its own. To train it, set "
-            "pretrained under `stages: tokenizer:` in the YAML file; to keep it, run `python -m kronos.training "
-            "predictor --tokenizer ...` alone."
+            "--tokenizer sets an existing tokenizer, but the first stage trains one. To train it, set pretrained "
+            "under `stages: tokenizer:` in the YAML file; to keep it, run only `python -m kronos.training "
+            "predictor --tokenizer ...`."
         )
     _load()
     from kronos.training.initialization import check_starts
 
     check_starts(*(bound.kwargs["settings"] for _, bound, _ in parsed))
     first = parsed[0][1].arguments
-    first["settings"] = _for_its_predictor(first["settings"])
+    first["settings"] = _keep_trained_tokenizer(first["settings"])
     for command, bound, _ in parsed:
         command(*bound.args, **bound.kwargs)
 
 
-def _for_its_predictor(settings: TrainingConfig) -> TrainingConfig:
-    """A tokenizer whose tokens a predictor has learned is trained no further: the predictor alone is."""
+def _keep_trained_tokenizer(settings: TrainingConfig) -> TrainingConfig:
+    """Settings that do not continue a tokenizer with which a predictor was already trained."""
     runs = settings.output / "run"
     held = runs / "tokenizer" / "settings.json"
     if not settings.resume or not held.is_file() or not (runs / "predictor" / "settings.json").is_file():
@@ -138,7 +139,7 @@ def _for_its_predictor(settings: TrainingConfig) -> TrainingConfig:
     ended = {name: before[name] for name in ("max_steps", "patience")}
     if settings.max_steps > ended["max_steps"]:
         logging.getLogger(__name__).info(
-            "tokenizer: stays as it is after %d steps, because the predictor has learned its tokens; only the "
+            "tokenizer: unchanged after %d steps, because the predictor was trained on its tokens; only the "
             "predictor is trained further",
             ended["max_steps"],
         )
@@ -151,10 +152,10 @@ def _run(stage: Stage, settings: TrainingConfig) -> None:
 
 
 def _load() -> Callable[[Stage, TrainingConfig], TrainerState]:
-    """`run_stage`; imported late, because --help answers without torch and accelerate.
+    """Import `run_stage` lazily, so that --help works without torch and accelerate.
 
     Raises:
-        MissingExtra: some of it is not installed.
+        MissingExtra: a required package is not installed.
     """
     try:
         from kronos.training.run import run_stage
@@ -166,7 +167,7 @@ def _load() -> Callable[[Stage, TrainingConfig], TrainerState]:
 
 
 def _from_yaml(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill in what no flag has given, from the file that --config names."""
+    """Fill settings without a flag from the file of --config."""
     named = [
         token.value
         for argument in arguments.filter_by(show=None)

@@ -1,7 +1,12 @@
-"""The clean bars of a source as one flat array on disk, made once and mapped into memory.
+"""The clean bars of a source as flat arrays on disk, mapped into memory, and the return-head labels of these bars.
 
-Training touches the pages that its windows lie on, so that millions of bars need little memory. A mapped lies in
-the user's cache under a name made of the source's settings and its files' sizes and times of change.
+Training reads only the pages with its windows, so that millions of bars need little memory. The arrays are in the
+user's cache, in a folder named by a hash of the source's settings and its files' sizes and modification times.
+
+The label of bar t and horizon h is the cross-sectional rank of the return from close(t + 1) to close(t + 1 + h)
+among all instruments with a bar at that date, in [-0.5, 0.5] times sqrt(12), minus its regression on the rank of
+the 20-day volatility at t. Bars are counted within a clean segment of one instrument, on adjusted closes, and a
+label never extends into another segment.
 """
 
 from __future__ import annotations
@@ -9,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -36,23 +40,24 @@ from kronos.training.sources import (
     nearest_rule,
     open_reader,
 )
+from kronos.utils import atomic_folder
 
-CACHE_VERSION = 4  # raise it whenever the same files would give another mapped
-_TELLING = 1000  # bars of a series that tell its frequency
+CACHE_VERSION = 5  # raise it whenever the same files would give other arrays
+_FREQUENCY_BARS = 1000  # bars of a series that determine its frequency
 _TYPES = {"values": "<f4", "stamps": "i1", "dates": "<i8"}  # of the arrays on disk
 
 
 @dataclass(frozen=True)
 class MappedBars:
-    """Cleaned segments end to end.
+    """Clean segments of bars, one after the other.
 
     Attributes:
         values: (M, 6) float32 FEATURES in the bars' own units.
         stamps: (M, 5) int8 calendar fields.
-        dates: (M,) datetime64[ns] of each bar.
+        dates: (M,) datetime64[ns] timestamps.
         bounds: (segments + 1,) first row of each segment, then M.
-        info: what it holds, and where from.
-        folder: where it lies; None: in memory only.
+        info: description of the contents and their source.
+        folder: folder of the arrays; None: in memory only.
     """
 
     values: np.ndarray
@@ -63,33 +68,28 @@ class MappedBars:
     folder: Path | None = None
 
     def __reduce__(self) -> tuple[Callable[..., MappedBars], tuple[Any, ...]]:
-        """A process that loads windows maps the same files, where a copy would hold every bar."""
+        """Pickle the folder only, so that processes that load windows map the same files."""
         if self.folder is not None and isinstance(self.values, np.memmap):
             return MappedBars._map, (self.folder, self.info.name)
         return MappedBars, tuple(getattr(self, field.name) for field in fields(self))
 
     @classmethod
     def open(cls, source: Source | None, min_bars: int) -> MappedBars:
-        """The mapped of a source, made now if it is not in the cache; None stands for the simulated market.
+        """The bars of a source, written to the cache if missing; None is the simulated market.
 
-        Several processes may open one mapped at once: one makes it, the others wait.
+        If several processes open the same source, one writes the arrays and the others wait.
 
         Raises:
             FileNotFoundError: there is no such source.
-            ValueError: it holds no stretch of `min_bars` clean bars, or bars that cannot be read.
+            ValueError: it has no segment of `min_bars` clean bars, or bars that cannot be read.
         """
         reader = open_reader(source)
         folder = cache_folder() / _key(source, reader, min_bars)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not (folder / "info.json").is_file():
-                aside = folder.with_suffix(f".{os.getpid()}")
-                try:
-                    _write(aside, source, reader, min_bars)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    aside.rename(folder)
-                finally:
-                    shutil.rmtree(aside, ignore_errors=True)
+                with atomic_folder(folder) as new:
+                    _write(new, source, reader, min_bars)
         return cls._map(folder, _label(source))
 
     def window_starts(
@@ -97,7 +97,8 @@ class MappedBars:
     ) -> np.ndarray:
         """First rows of all windows of `length` bars within one segment that end in [since, until].
 
-        With `held_out`, the last `held_out` bars of a window must all lie on `since` or later, not only its end.
+        With `held_out`, the last `held_out` bars of a window must all be at `since` or later, not only its last
+        bar.
         """
         first = [np.arange(a, b - length + 1) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
         starts = np.concatenate(first)
@@ -109,7 +110,7 @@ class MappedBars:
         return starts[keep]
 
     def date_at(self, share: float) -> str:
-        """The day before which a share of the mapped's span lies, ISO; never the last one of several."""
+        """The ISO date at a share of the time span, and at the latest the day before the last one."""
         first, last = self.dates.min(), self.dates.max()
         day = (first + (last - first) * share).astype("datetime64[D]")
         earlier = last.astype("datetime64[D]") - 1
@@ -126,20 +127,20 @@ class MappedBars:
             stamps=arrays["stamps"].reshape(-1, len(STAMPS)),
             dates=arrays["dates"].view("datetime64[ns]"),
             bounds=np.load(folder / "bounds.npy"),
-            info=replace(DatasetInfo(**held), name=name),  # the same bars may go by several names
+            info=replace(DatasetInfo(**held), name=name),  # the same bars may have several names
             folder=folder,
         )
 
 
 def cache_folder() -> Path:
-    """Where mapped_bars lie: in $XDG_CACHE_HOME or ~/.cache. They can be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kronos" / "mapped_bars"
+    """The cache of mapped bars, in $XDG_CACHE_HOME or ~/.cache. It can be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kronos" / "bars"
 
 
 def _key(source: Source | None, reader: Reader, min_bars: int) -> str:
-    """Name of a mapped: equal names mean equal settings over the same files."""
+    """Name of the folder: equal names mean equal settings and unchanged files."""
     used = asdict(source) if source else {}
-    for name in ("name", "weight", "train_until", "validate_until", "head"):  # these change no bar
+    for name in ("name", "weight", "train_until", "validate_until", "head"):  # these do not affect the bars
         used.pop(name, None)
     found = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in reader.files()]
     text = json.dumps([CACHE_VERSION, min_bars, used, found], default=str, sort_keys=True)
@@ -151,13 +152,11 @@ def _label(source: Source | None) -> str:
 
 
 def midnight(date: str) -> np.datetime64:
-    """The first moment of a date."""
+    """The start of a date."""
     return pd.Timestamp(date).normalize().to_datetime64()
 
 
 def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     name = _label(source)
     digest, bounds, names, read = hashlib.sha256(), [0], set(), 0
     first, last, report = pd.Timestamp.max, pd.Timestamp.min, CleaningReport()
@@ -201,7 +200,7 @@ def _write(folder: Path, source: Source | None, reader: Reader, min_bars: int) -
 
 
 def _series(source: Source | None, reader: Reader) -> Iterator[InstrumentBars]:
-    """The bars of each instrument within the source's span; those without any are left out."""
+    """The bars of each instrument within the source's span; instruments without any are dropped."""
     span = slice(source.start if source else None, source.end if source else None)
     for instrument, bars in reader.series():
         bars = bars.loc[span]
@@ -212,7 +211,7 @@ def _series(source: Source | None, reader: Reader) -> Iterator[InstrumentBars]:
 
 
 class _Frequency(NamedTuple):
-    """The frequency whose rule to use, what the timestamps say, and the longest pause between neighbors."""
+    """The frequency whose cleaning rule is used, that of the timestamps, and the longest pause without a cut."""
 
     used: str
     inferred: str
@@ -220,16 +219,16 @@ class _Frequency(NamedTuple):
 
 
 def _frequency(source: Source | None, reader: Reader) -> _Frequency:
-    """The frequency of a source's bars: as given, else as inferred, else the nearest that has a rule.
+    """The frequency of a source's bars: as set, else as inferred, else the nearest one with a rule.
 
     Raises:
-        ValueError: none is given, and instruments have different ones.
+        ValueError: it is not set, and instruments have different frequencies.
     """
     name, given = _label(source), source.frequency if source else AUTO
     series = _shown(_series(source, reader), f"reading the timestamps of {name}")
-    # Copies: a slice would keep all timestamps in memory.
+    # Copies, because slices would keep all timestamps in memory.
     indexes = [
-        (instrument, pd.DatetimeIndex(bars.index[:_TELLING].to_numpy(copy=True)))
+        (instrument, pd.DatetimeIndex(bars.index[:_FREQUENCY_BARS].to_numpy(copy=True)))
         for instrument, bars in series
     ]
     try:
@@ -241,7 +240,7 @@ def _frequency(source: Source | None, reader: Reader) -> _Frequency:
     steps = Counter(step for _, index in indexes if (step := typical_step(index)) is not None)
     step = steps.most_common(1)[0][0] if steps else pd.Timedelta(days=1)
     used = (inferred or nearest_rule(step)) if given == AUTO else given
-    # Bars slower than weekly ones, such as monthly, are all further apart than MAX_PAUSE.
+    # Steps of monthly bars exceed MAX_PAUSE.
     return _Frequency(used, inferred or _step_text(step), max(MAX_PAUSE, 2.2 * step))
 
 
@@ -254,7 +253,7 @@ def _step_text(step: pd.Timedelta) -> str:
 
 
 def _shown(series: Iterator[InstrumentBars], what: str) -> Iterator[InstrumentBars]:
-    """The series, under a line on a terminal that counts them: how many there are is not known before."""
+    """The series, with a counter on a terminal, since their number is not known in advance."""
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -266,29 +265,29 @@ def _shown(series: Iterator[InstrumentBars], what: str) -> Iterator[InstrumentBa
 
 
 HORIZONS = (1, 5, 10)  # bars from close(t + 1)
-MIN_INSTRUMENTS = 20  # of a date; one with fewer has no label
+MIN_INSTRUMENTS = 20  # per date; dates with fewer have no label
 VOLATILITY_BARS = 20
 LABEL = (
-    "rank of close(t+1) to close(t+1+h) among the names of a market and date, in [-0.5, 0.5] x sqrt(12), less its "
-    f"least-squares regression on the equally scaled rank of the {VOLATILITY_BARS}-bar volatility; dates with "
-    f"{MIN_INSTRUMENTS} names or more"
+    "rank of the return from close(t+1) to close(t+1+h) among the instruments of a market and date, in "
+    "[-0.5, 0.5] x sqrt(12), minus its least-squares regression on the equally scaled rank of the "
+    f"{VOLATILITY_BARS}-bar volatility; dates with {MIN_INSTRUMENTS} instruments or more"
 )
 
 
 def return_labels(mapped: MappedBars, until: str | None) -> np.ndarray:
-    """(M, len(HORIZONS)) float32 label of each bar of a mapped.
+    """(M, len(HORIZONS)) float32 labels of all bars of a market.
 
-    A label of date t uses closes up to bar t + 1 + h, and none after `until`: where a name's return would reach
-    further, the name has no part in that date's ranks.
+    A label at date t uses closes up to bar t + 1 + h, and none after `until`: instruments whose return would extend
+    further are excluded from the ranks of the date.
 
     Args:
-        mapped: of one market.
-        until: last date that any label may use.
+        mapped: bars of one market.
+        until: last date that labels may use.
 
     Returns:
-        NaN without a label: closes or volatility missing, after `until`, or fewer than MIN_INSTRUMENTS names.
+        NaN without a label: missing closes or volatility, after `until`, or fewer than MIN_INSTRUMENTS instruments.
     """
-    volatility = trailing_volatility(mapped)
+    volatility = rolling_volatility(mapped)
     labels = np.full((len(mapped.values), len(HORIZONS)), np.nan, np.float32)
     for column, returns in enumerate(forward_returns(mapped, until).T):
         rows = np.flatnonzero(np.isfinite(returns) & np.isfinite(volatility))
@@ -299,7 +298,7 @@ def return_labels(mapped: MappedBars, until: str | None) -> np.ndarray:
 
 
 def forward_returns(mapped: MappedBars, until: str | None) -> np.ndarray:
-    """(M, len(HORIZONS)) returns of close(t + 1) to close(t + 1 + h); NaN past the stretch's end or `until`."""
+    """(M, len(HORIZONS)) returns from close(t + 1) to close(t + 1 + h); NaN after the segment's end or `until`."""
     close = mapped.values[:, CLOSE].astype(float)
     rows = np.arange(len(close))
     ends = np.repeat(mapped.bounds[1:], np.diff(mapped.bounds))
@@ -312,8 +311,8 @@ def forward_returns(mapped: MappedBars, until: str | None) -> np.ndarray:
     return returns
 
 
-def trailing_volatility(mapped: MappedBars) -> np.ndarray:
-    """(M,) deviation of the last VOLATILITY_BARS log returns, bar t included; NaN where a stretch has fewer."""
+def rolling_volatility(mapped: MappedBars) -> np.ndarray:
+    """(M,) standard deviation of the last VOLATILITY_BARS log returns; NaN if the segment has fewer."""
     close = np.log(mapped.values[:, CLOSE].astype(float))
     volatility = np.full(len(close), np.nan)
     for first, end in zip(mapped.bounds[:-1], mapped.bounds[1:], strict=True):
@@ -324,14 +323,14 @@ def trailing_volatility(mapped: MappedBars) -> np.ndarray:
 
 
 def centered_ranks(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(N,) ranks within each group, ties averaged, from -0.5 for the lowest to 0.5 for the highest."""
+    """(N,) ranks within each group with averaged ties, from -0.5 (lowest) to 0.5 (highest)."""
     ranks = pd.Series(values).groupby(groups).rank().to_numpy()
     counts = np.bincount(groups)[groups]
     return (ranks - 1) / np.maximum(counts - 1, 1) - 0.5
 
 
 def residual(values: np.ndarray, exposure: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """What least squares on the exposure leave of the values, group by group; both have mean 0 in each group."""
+    """Residual of a least-squares regression on the exposure in each group; both have mean 0 in each group."""
     shared = np.bincount(groups, values * exposure)
     own = np.bincount(groups, exposure**2)
     return values - (shared / np.where(own > 0, own, 1.0))[groups] * exposure

@@ -1,4 +1,7 @@
-"""Which windows each step holds, and how they reach the network."""
+"""The windows of each step, a function of seed and step only, for any number of workers and processes.
+
+The host loads the windows, or an accelerator that keeps all bars extracts them.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +20,31 @@ from kronos.windows import RELATIVE_FLOOR, UPSTREAM_FLOOR
 
 
 class BatchIndices(NamedTuple):
-    """The windows of one step: (B,) indices, and (B,) whether volume and amount are drop_volume."""
+    """The windows of one step: (B,) indices, and (B,) whether to set volume and amount to 0."""
 
     indices: np.ndarray
     drop_volume: np.ndarray
 
 
-SHARE = 0.5  # of the free memory that the bars may take
+MEMORY_SHARE = 0.5  # of the accelerator's free memory, for bars
 
 
 class BatchSampler:
-    """Shuffled epochs over windows of one or several sources.
+    """Shuffled epochs over the windows of one or several sources.
 
-    An epoch holds no window twice. Without weights it holds every window once. With weights its sources are mixed
-    in these proportions, and it ends when one of them has no window left; what an epoch leaves out of a source
-    comes in the epochs after, until all of it was seen and it is shuffled anew.
+    An epoch contains no window twice. Without weights it contains every window once. With weights sources are
+    mixed in these proportions, and the epoch ends when one source is exhausted; the remaining windows of the
+    other sources follow in the next epochs, before these sources are shuffled again.
 
     Args:
-        sizes: windows of each source; their indices count through all sources.
-        weights: of the sources; None: in proportion to their sizes.
-        batch: windows of a step. What remains of an epoch behind its last whole batch is left out.
-        volume_dropout: share of windows whose volume and amount are drop_volume.
-        seed: of all draws.
+        sizes: number of windows of each source; indices run through all sources.
+        weights: weights of the sources; None: in proportion to their sizes.
+        batch: windows per step. An incomplete last batch of an epoch is dropped.
+        volume_dropout: share of windows whose volume and amount are set to 0.
+        seed: random seed.
 
     Raises:
-        ValueError: an epoch does not fill one batch.
+        ValueError: an epoch is smaller than one batch.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class BatchSampler:
         self.sizes, self.batch, self.volume_dropout, self.seed = tuple(sizes), batch, volume_dropout, seed
         self.mixture_weights = mixture_weights(sizes, weights)
         total = min(size / share for size, share in zip(sizes, self.mixture_weights, strict=True))
-        # Rounding must not ask a source for more than it has, nor for nothing.
+        # Rounding must not exceed a source's size, nor give 0.
         self.epoch_sizes = [
             max(1, min(size, round(total * share)))
             for size, share in zip(sizes, self.mixture_weights, strict=True)
@@ -63,13 +66,13 @@ class BatchSampler:
         self.epoch_steps = sum(self.epoch_sizes) // batch
         if self.epoch_steps == 0:
             raise ValueError(
-                f"{sum(self.epoch_sizes)} training windows do not fill one batch of {batch}. Give more bars or a "
-                "smaller batch."
+                f"{sum(self.epoch_sizes)} training windows are fewer than one batch of {batch}. Pass more bars or "
+                "a smaller batch size."
             )
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def batch_indices(self, step: int) -> BatchIndices:
-        """The windows of a step, which count from 0."""
+        """The windows of a step, counted from 0."""
         epoch, i = divmod(step, self.epoch_steps)
         if self._cached[0] != epoch:
             self._cached = epoch, self._epoch(epoch)
@@ -78,24 +81,24 @@ class BatchSampler:
         return BatchIndices(indices, drop_volume)
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """Indices of an epoch's windows, in their order."""
+        """Indices of an epoch's windows in order."""
         parts, offset = [], 0
         for source, (size, quota) in enumerate(zip(self.sizes, self.epoch_sizes, strict=True)):
-            # A pass through the source takes several epochs if each takes a part of it only.
-            # Its last part is filled up with windows of the first, so that none is left out.
+            # A pass through a source takes several epochs if each uses only a part of it. The last part is
+            # completed with windows of the first, so that every window is used.
             turn, part = divmod(epoch, -(-size // quota))
             order = np.random.default_rng([self.seed, source, turn, 1]).permutation(size)
             rows = np.arange(part * quota, (part + 1) * quota) % size
             parts.append(offset + order[rows])
             offset += size
         whole = np.concatenate(parts)
-        # numpy fills short seeds up with zeros: without the 2 this would be the first step's stream of
+        # numpy pads short seeds with zeros: without the 2 this would be the first step's stream of
         # `drop_volume`.
         return whole[np.random.default_rng([self.seed, epoch, 0, 2]).permutation(len(whole))]
 
 
 class ItemSource(Protocol):
-    """Makes what the host hands over for a part of a step."""
+    """Prepares on the host what is transferred for a part of a step."""
 
     def item(self, indices: np.ndarray, drop_volume: np.ndarray) -> tuple[Tensor, ...]:
         """Windows by index; those `drop_volume` without volume and amount."""
@@ -103,15 +106,15 @@ class ItemSource(Protocol):
 
 
 class MicroBatches(Dataset[tuple[Tensor, ...]]):
-    """What one process learns from, part after part of its steps: an item depends on its number alone.
+    """The parts of all steps for one process; an item depends on its number only.
 
     Args:
-        windows: to learn from.
-        order: of the windows.
-        parts: of a step, over all processes.
-        rank: of this process.
-        processes: how many there are.
-        item_source: makes an item's content of the drawn windows; the windows themselves when omitted.
+        windows: training windows.
+        order: sampler of the windows.
+        parts: number of parts of a step, over all processes.
+        rank: rank of this process.
+        processes: number of processes.
+        item_source: prepares the items of the sampled windows; the windows themselves when omitted.
     """
 
     def __init__(
@@ -125,7 +128,7 @@ class MicroBatches(Dataset[tuple[Tensor, ...]]):
     ) -> None:
         self.windows, self.item_source, self.order = windows, item_source or windows, order
         self.parts, self.rank, self.processes = parts, rank, processes
-        self.per_process = parts // processes  # parts of a step that are this process's
+        self.per_process = parts // processes  # parts of a step for this process
         self.size = order.batch // parts
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
@@ -136,21 +139,21 @@ class MicroBatches(Dataset[tuple[Tensor, ...]]):
         item = self.item_source.item(indices, drop_volume)
         if self.windows.labels is None:
             return item
-        # The mean over all labels of the step, however they are spread over its parts.
+        # The loss is the mean over all labels of the step, regardless of how many are in each part.
         count = self.windows.labels_of(draw.indices).isfinite().sum() / self.parts
         return *item, count
 
     def numbers(self, steps: Sequence[int]) -> range:
-        """Numbers of the items of consecutive steps."""
+        """Item numbers of consecutive steps."""
         return range(steps[0] * self.per_process, (steps[-1] + 1) * self.per_process) if steps else range(0)
 
 
 class DeviceWindows:
-    """`TrainingWindows` whose mapped_bars lie on a device: the host draws rows, the device cuts the windows.
+    """`TrainingWindows` with all bars in device memory: the host samples rows, the device extracts the windows.
 
     Args:
-        windows: to hold.
-        device: where to.
+        windows: training windows.
+        device: device for the bars.
     """
 
     def __init__(self, windows: TrainingWindows, device: torch.device) -> None:
@@ -163,12 +166,12 @@ class DeviceWindows:
         self.bars = torch.arange(windows.lookback + windows.horizon, device=device)
 
     def item(self, indices: np.ndarray, drop_volume: np.ndarray) -> tuple[Tensor, ...]:
-        """What the host hands over: the first row of each window and whether its volume is drop_volume."""
+        """Transferred to the device: the first row of each window, and whether to set its volume to 0."""
         source, starts = self.windows.locate(indices)
         return torch.from_numpy(self.offsets[source] + starts), torch.from_numpy(drop_volume)
 
     def gather(self, rows: Tensor, drop_volume: Tensor) -> tuple[Tensor, ...]:
-        """(B,) rows and (B,) flags, on the device -> what `TrainingWindows.item` gives, there."""
+        """(B,) rows and (B,) flags on the device -> the result of `TrainingWindows.item` on the device."""
         w = self.windows
         at = rows[:, None] + self.bars
         values = self.values[at]
@@ -182,7 +185,7 @@ class DeviceWindows:
 
 
 def fits_on_device(windows: TrainingWindows, device: torch.device, config: TrainingConfig) -> bool:
-    """Whether to hold the bars on the device."""
+    """Whether to keep the bars in device memory."""
     if config.data_on_device != "auto":
         return config.data_on_device == "on"
     if device.type != "cuda":
@@ -192,11 +195,11 @@ def fits_on_device(windows: TrainingWindows, device: torch.device, config: Train
         mapped.values.nbytes + mapped.stamps.nbytes + len(mapped.values) * labels
         for mapped in windows.mapped_bars
     )
-    return needed < SHARE * torch.cuda.mem_get_info(device)[0]
+    return needed < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def _scale(past: Tensor) -> tuple[Tensor, Tensor]:
-    """`Scale.fit` of (B, L, 6) bars, on their device."""
+    """`Scale.fit` of (B, L, 6) bars on their device."""
     deviation, mean = torch.std_mean(past.double(), dim=1, correction=0, keepdim=True)
     width = deviation + RELATIVE_FLOOR * mean.abs()
     return mean, torch.where(width > 0, width, float(UPSTREAM_FLOOR))

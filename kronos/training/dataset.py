@@ -1,4 +1,4 @@
-"""Which windows each step holds: a function of the seed and the step alone, for any number of workers and ranks."""
+"""Training windows: slices of mapped bars, selected by index and scaled by their lookback; the split by dates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kronos.windows import Scale
 
 
 def mixture_weights(sizes: Sequence[int], weights: Sequence[float] | None) -> list[float]:
-    """What part of the drawn windows comes from each source; they sum to 1."""
+    """Share of training windows from each source; the shares sum to 1."""
     parts = np.asarray(sizes if weights is None else weights, float)
     return list(parts / parts.sum())
 
@@ -32,17 +32,17 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingWindows:
-    """Windows of `lookback` + `horizon` bars, scaled by their lookback alone.
+    """Windows of `lookback` + `horizon` bars, scaled by their lookback only.
 
     Attributes:
-        mapped_bars: one a source.
-        start_rows: first rows of the windows on each mapped; indices count through all of them.
-        lookback: bars that set the scale.
-        horizon: bars behind them.
-        weights: of the sources, None: as their sizes.
+        mapped_bars: bars of each source.
+        start_rows: first row of each window in each source; window indices run through all sources.
+        lookback: number of bars that determine the scale.
+        horizon: number of bars after the lookback.
+        weights: weights of the sources; None: their numbers of windows.
         labels: of the bars of each mapped (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None for a
             source without labels, or for all.
-        clip: limit of normalized values.
+        clip: normalized values are clipped to ±clip.
     """
 
     mapped_bars: tuple[MappedBars, ...]
@@ -58,30 +58,30 @@ class TrainingWindows:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Windows of each source."""
+        """Number of windows of each source."""
         return tuple(len(starts) for starts in self.start_rows)
 
     def batch(self, indices: np.ndarray, drop_volume: np.ndarray | None = None) -> Batch:
-        """Windows by index; those `drop_volume` without volume and amount."""
+        """Windows by index; volume and amount are 0 where `drop_volume`."""
         values, stamps = self._rows(np.asarray(indices))
-        # Statistics of the lookback only: over the whole window they would tell the model its own future.
+        # Statistics of the lookback only: over the whole window they would leak the future.
         bars = Scale.fit(values[:, : self.lookback]).apply(values, self.clip)
         if drop_volume is not None:
             bars[drop_volume, :, 4:] = 0.0
         return Batch(torch.from_numpy(bars), torch.from_numpy(stamps))
 
     def item(self, indices: np.ndarray, drop_volume: np.ndarray | None = None) -> tuple[Tensor, ...]:
-        """What a stage learns from: bars and stamps, and the labels where there are any."""
+        """Input of an objective: bars and stamps, and labels if there are any."""
         batch = self.batch(indices, drop_volume)
         return batch if self.labels is None else (*batch, self.labels_of(indices))
 
     @property
     def labeled(self) -> slice:
-        """The positions of a window that have labels: those whose target lies behind the lookback."""
+        """Positions of a window with labels: those whose next bar is after the lookback."""
         return slice(self.lookback - 1, self.lookback + self.horizon - 1)
 
     def labels_of(self, indices: np.ndarray) -> Tensor:
-        """(B, horizon, len(HORIZONS)) float32 labels at the positions `labeled`, NaN where there is none."""
+        """(B, horizon, len(HORIZONS)) float32 labels at the positions `labeled`, NaN without a label."""
         source, starts = self.locate(indices)
         rows = starts[:, None] + np.arange(self.labeled.start, self.labeled.stop)
         found = np.full((*rows.shape, len(HORIZONS)), np.nan, np.float32)
@@ -91,7 +91,7 @@ class TrainingWindows:
         return torch.from_numpy(found)
 
     def filled_labels(self) -> list[np.ndarray]:
-        """The labels of all mapped_bars, those of a source without any as NaN."""
+        """The labels of all sources, NaN for sources without labels."""
         return [
             np.full((len(mapped.values), len(HORIZONS)), np.nan, np.float32) if labels is None else labels
             for mapped, labels in zip(
@@ -100,7 +100,7 @@ class TrainingWindows:
         ]
 
     def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) sources and (B,) first rows, on their mapped_bars, of windows by index."""
+        """(B,) sources and (B,) first rows, in the bars of the source, of windows by index."""
         offsets = np.cumsum((0, *self.sizes))
         source = np.searchsorted(offsets, indices, side="right") - 1
         starts = np.empty(len(indices), np.int64)
@@ -109,7 +109,7 @@ class TrainingWindows:
         return source, starts
 
     def sample(self, count: int) -> list[np.ndarray]:
-        """Up to `count` indices in the sources' proportions, evenly spaced within each, source by source."""
+        """Up to `count` indices in the sources' proportions, evenly spaced within each source, by source."""
         count = min(count, len(self))
         parts, offset = [], 0
         for size, share in zip(self.sizes, mixture_weights(self.sizes, self.weights), strict=True):
@@ -119,7 +119,7 @@ class TrainingWindows:
         return parts
 
     def last_dates(self) -> list[str | None]:
-        """The date of the last bar that any window of each source holds, ISO; None where a source has none."""
+        """ISO date of the last bar of all windows of each source; None for sources without windows."""
         length = self.lookback + self.horizon
         last = [
             mapped.dates[starts + length - 1].max() if len(starts) else None
@@ -141,7 +141,7 @@ class TrainingWindows:
 
 
 class Split(NamedTuple):
-    """Windows to learn from, and windows whose horizons lie behind the last date of those."""
+    """Training windows, and validation windows whose horizons are after the last training date."""
 
     training: TrainingWindows
     validation: TrainingWindows
@@ -150,7 +150,7 @@ class Split(NamedTuple):
 def source_span(
     source: Source | None, mapped: MappedBars, config: TrainingConfig
 ) -> tuple[str, str, str | None]:
-    """Last date of a source's training windows, and first and last date of its held-out bars."""
+    """Last date of a source's training windows, and first and last date of its validation bars."""
     until, end = config.until(source)
     until = until or mapped.date_at(0.8)
     return until, f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}", end
@@ -159,10 +159,10 @@ def source_span(
 def split_windows(config: TrainingConfig) -> Split:
     """Training and validation windows of all sources.
 
-    A validation window may look back into the training span; what it predicts lies behind it altogether.
+    The lookback of a validation window may overlap the training span; its targets are all after it.
 
     Raises:
-        ValueError: a split leaves no training window of a source, or no validation window at all.
+        ValueError: a source has no training window, or there is no validation window.
     """
     sources = config.all_sources() or (None,)
     mapped_bars = tuple(MappedBars.open(source, config.window_length) for source in sources)
@@ -173,7 +173,7 @@ def split_windows(config: TrainingConfig) -> Split:
         span = f"{mapped.info.name}, {mapped.info.start} to {mapped.info.end}"
         if not len(learn):
             given = config.until(source)[0]
-            by = f"train_until={until}" if given else f"{until}, where the last fifth of its span begins"
+            by = f"train_until={until}" if given else f"{until}, 80 % of its span"
             raise ValueError(
                 f"{span}, has no window of {config.window_length} bars that ends by {by}. Set a later train_until, "
                 "a smaller --lookback or --horizon, or pass longer series."
@@ -183,9 +183,9 @@ def split_windows(config: TrainingConfig) -> Split:
         spans.append(f"{span}, trains until {until}" + (f" and validates until {end}" if end else ""))
     if not sum(map(len, validation)):
         raise ValueError(
-            f"There is no validation window, so that nothing could tell the best weights: {'; '.join(spans)}. "
-            f"Move train_until or validate_until so that at least {config.horizon} bars (horizon) lie between "
-            "them, or give longer series."
+            f"There is no validation window to select the best weights by: {'; '.join(spans)}. "
+            f"Move train_until or validate_until so that at least {config.horizon} bars (horizon) are between "
+            "them, or pass longer series."
         )
     weights = tuple(source.weight for source in config.sources if source.weight is not None) or None
     first, second = (

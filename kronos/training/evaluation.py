@@ -1,6 +1,7 @@
-"""Losses on bars that training never saw, beside counting tokens and repeating the last bar.
+"""Held-out losses of a trained pair compared with simple baselines, and the RankIC of its return head.
 
-Of a window the horizon alone is scored: its lookback may lie in the training span.
+Only the horizon of a window is scored, since its lookback may overlap the training span. For the RankIC a date is
+scored as in use: one window of the lookback per instrument, read once, at its last bar.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from kronos.training.bar_array import (
     midnight,
     residual,
     return_labels,
-    trailing_volatility,
+    rolling_volatility,
 )
 from kronos.training.config import Source, TrainingConfig
 from kronos.training.dataset import Batch, Split, TrainingWindows, mixture_weights, source_span
@@ -39,16 +40,16 @@ from kronos.training.objectives import PredictorObjective
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """What a pair achieves on held-out windows.
+    """Results of a pair on held-out windows.
 
     Attributes:
-        nll: mean negative log-likelihood in nats a token, by half ("s1", "s2") and by who predicts: "kronos",
-            "unigram" (frequencies in training) and "bigram" (given the same half of the token before).
-        close_mae: mean absolute error of the next close in deviations of the lookback: of "kronos" (the expected
-            bar: one-step samples averaged) and of "persistence" (the last close).
-        recon_mse: mean squared reconstruction error by feature, in squared deviations of the lookback.
-        codes_used: share of each half's vocabulary seen in the held-out windows.
-        tokens: predicted tokens.
+        nll: mean negative log-likelihood in nats per token, by half ("s1", "s2") and predictor: "kronos", "unigram"
+            (frequencies in training) and "bigram" (given the same half of the previous token).
+        close_mae: mean absolute error of the next close in standard deviations of the lookback: of "kronos" (mean
+            of one-step samples) and of "persistence" (the last close).
+        recon_mse: mean squared reconstruction error by feature, in squared standard deviations of the lookback.
+        codes_used: share of each half's vocabulary that occurs in the held-out windows.
+        tokens: number of predicted tokens.
     """
 
     nll: dict[str, dict[str, float]]
@@ -66,7 +67,7 @@ def evaluate_held_out(
     held_out: TrainingWindows,
     count: int = 4096,
 ) -> HeldOutResult:
-    """Score up to `count` evenly spaced windows of each set; the baselines learn from `training` alone."""
+    """Score up to `count` evenly spaced windows of each set; the baselines use `training` only."""
     model.eval()
     tokenizer.eval()
     past = [tokenizer.encode(bars) for bars, _ in _batches(training, count)]
@@ -75,7 +76,7 @@ def evaluate_held_out(
     for bars, stamps in _batches(held_out, count):
         tokens = tokenizer.encode(bars)
         loss = model.loss(tokens, stamps, scored=held_out.horizon)
-        predicted = len(bars) * held_out.horizon  # training may have seen the lookback
+        predicted = len(bars) * held_out.horizon  # the lookback may be part of the training data
         squares += (tokenizer.decode(tokens) - bars)[:, -held_out.horizon :].square().mean(dim=1).sum(dim=0)
         nll["s1"] += loss.s1.item() * predicted
         nll["s2"] += loss.s2.item() * predicted
@@ -103,7 +104,7 @@ def evaluate_held_out(
 def _close_errors(
     model: Kronos, tokenizer: KronosTokenizer, bars: Tensor, stamps: Tensor, lookback: int
 ) -> Tensor:
-    """(2,) summed absolute errors of the first close behind the lookback: of the expected bar, of the last."""
+    """(2,) summed absolute errors of the first close after the lookback: of the expected bar, of the last bar."""
     past = bars[:, :lookback]
     lengths = torch.full((len(bars),), lookback)
     future = stamps[:, lookback : lookback + 1]
@@ -112,8 +113,8 @@ def _close_errors(
     draws = TorchSampler(sampling.samples, torch.Generator().manual_seed(0))
     context = lookback + 1
     tokens = generate(FusedKronos(model, ExecutionConfig()), prompt, sampling, draws, context)
-    bars_ahead = decode(FusedTokenizer(tokenizer, ExecutionConfig()), prompt, tokens, context).paths
-    expected = bars_ahead[:, :, 0, CLOSE].mean(dim=1)
+    decoded = decode(FusedTokenizer(tokenizer, ExecutionConfig()), prompt, tokens, context).paths
+    expected = decoded[:, :, 0, CLOSE].mean(dim=1)
     truth = bars[:, lookback, CLOSE]
     return torch.stack([(expected - truth).abs().sum(), (past[:, -1, CLOSE] - truth).abs().sum()])
 
@@ -124,14 +125,14 @@ def _batches(windows: TrainingWindows, count: int, size: int = 256) -> Iterator[
 
 
 def _counting(before: list[Tensor], after: list[Tensor], vocabulary: int) -> dict[str, float]:
-    """NLL of add-one unigram and bigram counts of `before` on `after`, positions 1 and later."""
+    """NLL of add-one unigram and bigram counts of `before` on `after`, at positions 1 and later."""
     old = torch.cat(before)
     pairs = (old[:, :-1] * vocabulary + old[:, 1:]).flatten()
     bigram = torch.bincount(pairs, minlength=vocabulary**2).view(vocabulary, vocabulary).float() + 1
     unigram = torch.bincount(old.flatten(), minlength=vocabulary).float() + 1
     new = torch.cat(after)
     single = F.nll_loss((unigram / unigram.sum()).log().expand(new[:, 1:].numel(), -1), new[:, 1:].flatten())
-    # A row of the bigram is shrunk to the unigram by 20 pseudo-counts: rare tokens have no row of their own.
+    # Rows of the bigram are shrunk to the unigram by 20 pseudo-counts, since rare tokens have few counts.
     rows = bigram - 1 + 20 * unigram / unigram.sum()
     rows = (rows / rows.sum(dim=1, keepdim=True)).log()
     double = -rows[new[:, :-1].flatten(), new[:, 1:].flatten()].mean()
@@ -143,13 +144,13 @@ BATCH = 1024
 
 @dataclass(frozen=True)
 class RankedDates:
-    """Names to rank on held-out dates of one source.
+    """Instruments to rank on held-out dates of one source.
 
     Attributes:
-        windows: N windows of the lookback alone.
-        dates: (N,) number of the date that each ends on, from 0.
-        returns: (N, len(HORIZONS)) returns that followed, NaN where not known.
-        volatility: (N,) of the last bars.
+        windows: N windows of the lookback only.
+        dates: (N,) number of each window's last date, from 0.
+        returns: (N, len(HORIZONS)) forward returns, NaN if unknown.
+        volatility: (N,) volatility of the last bars.
     """
 
     windows: TrainingWindows
@@ -159,11 +160,11 @@ class RankedDates:
 
 
 class HeadValidation:
-    """RankICs of a head over several sources.
+    """RankIC of a head on the held-out dates of several sources.
 
     Args:
-        ranked: the names to rank, by source.
-        weights: of the sources in `rank`.
+        ranked: instruments to rank, by source.
+        weights: weights of the sources in `rank`.
     """
 
     def __init__(self, ranked: dict[str, RankedDates], weights: Sequence[float]) -> None:
@@ -172,11 +173,11 @@ class HeadValidation:
 
     @torch.no_grad()
     def score(self, stage: PredictorObjective, accelerator: Accelerator) -> dict[str, float]:
-        """Mean RankIC over dates by source and horizon, with and without neutralizing the volatility.
+        """Mean RankIC over dates by source and horizon, with and without neutralizing volatility.
 
         Returns:
-            rank_ic/SOURCE/HORIZON and neutral_rank_ic/SOURCE/HORIZON, each with its t statistic as if dates were
-            independent (rank_t, neutral_rank_t); `rank`, the mean neutral RankIC of the horizons above one bar.
+            rank_ic/SOURCE/HORIZON and neutral_rank_ic/SOURCE/HORIZON, each with its t statistic for independent
+            dates (rank_t, neutral_rank_t); `rank`, the mean neutral RankIC of the horizons above one bar.
         """
         figures: dict[str, float] = {"rank": 0.0}
         for (name, ranked), share in zip(self.ranked.items(), self.mixture_weights, strict=True):
@@ -195,28 +196,28 @@ class HeadValidation:
 
 
 def head_frequency(split: Split, config: TrainingConfig) -> str:
-    """The frequency of the bars of all sources with a head; "" without any.
+    """The frequency of all sources with a head; "" without such sources.
 
     Raises:
-        ValueError: there are several.
+        ValueError: they have different frequencies.
     """
     mapped_bars = zip(config.all_sources(), split.training.mapped_bars, strict=False)
     found = list(dict.fromkeys(mapped.info.frequency for source, mapped in mapped_bars if source.head))
     if len(found) > 1:
         raise ValueError(
-            f"The head has sources of {found[0]} and of {found[1]} bars. Give head: true to one frequency only."
+            f"The head has sources of {found[0]} and of {found[1]} bars. Set head: true for one frequency only."
         )
     return found[0] if found else ""
 
 
 def split_for_head(split: Split, config: TrainingConfig) -> tuple[Split, HeadValidation | None]:
-    """The split with training labels for the sources that have a head, and what ranks their held-out dates.
+    """The split with training labels of sources with a head, and their validation by RankIC.
 
     Labels use no bar after the last training date, held-out returns none after the last validation date. Without a
-    held-out date of MIN_INSTRUMENTS names nothing is ranked.
+    held-out date of MIN_INSTRUMENTS instruments there is no RankIC.
 
     Raises:
-        ValueError: a source with `head: true` has too few names for any label.
+        ValueError: a source with `head: true` has too few instruments for any label.
     """
     sources = config.all_sources()
     learn: list[np.ndarray | None] = []
@@ -236,7 +237,7 @@ def ranked_dates(
     mapped: MappedBars, since: str, until: str | None, lookback: int, count: int
 ) -> RankedDates | None:
     """Up to `count` evenly spaced dates in [since, until] with returns of MIN_INSTRUMENTS instruments, or None."""
-    returns, volatility = forward_returns(mapped, until), trailing_volatility(mapped)
+    returns, volatility = forward_returns(mapped, until), rolling_volatility(mapped)
     rows = np.arange(len(mapped.values))
     firsts = np.repeat(mapped.bounds[:-1], np.diff(mapped.bounds))
     usable = (rows - firsts >= lookback - 1) & np.isfinite(volatility) & np.isfinite(returns[:, 0])
@@ -256,16 +257,16 @@ def ranked_dates(
 def rank_ics(
     scores: np.ndarray, returns: np.ndarray, volatility: np.ndarray, dates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """RankIC by date, and that of what the score ranks beyond volatility (a semi-partial rank correlation).
+    """RankIC by date, and the RankIC of the score neutralized for volatility (a semi-partial rank correlation).
 
     Args:
-        scores: (N,).
-        returns: (N,), NaN where not known; such names are left out.
-        volatility: (N,).
+        scores: (N,) scores.
+        returns: (N,) forward returns; NaN are dropped.
+        volatility: (N,) volatility.
         dates: (N,) number of the date, from 0.
 
     Returns:
-        Two arrays with an entry for each date that has a return; NaN where nothing is ranked.
+        Two arrays with one entry per date with a return; NaN if undefined.
     """
     known = np.isfinite(returns)
     dates = np.unique(dates[known], return_inverse=True)[1]
@@ -280,14 +281,14 @@ def _labels(source: Source, mapped: MappedBars, config: TrainingConfig) -> np.nd
     labels = return_labels(mapped, source_span(source, mapped, config)[0])
     if not np.isfinite(labels).any():
         raise ValueError(
-            f"{mapped.info.name} has head: true, but no training date with {MIN_INSTRUMENTS} names. Give more "
-            "instruments or leave head out."
+            f"{mapped.info.name} has head: true, but no training date with {MIN_INSTRUMENTS} instruments. Pass "
+            "more instruments or remove head."
         )
     return labels
 
 
 def _scores(stage: PredictorObjective, windows: TrainingWindows, accelerator: Accelerator) -> np.ndarray:
-    """(N, len(HORIZONS)) outputs of the head; processes take turns at the batches."""
+    """(N, len(HORIZONS)) outputs of the head; batches are distributed over processes."""
     scores = torch.zeros(len(windows), len(HORIZONS), device=accelerator.device)
     starts = range(0, len(windows), BATCH)
     for start in starts[accelerator.process_index :: accelerator.num_processes]:
@@ -299,14 +300,14 @@ def _scores(stage: PredictorObjective, windows: TrainingWindows, accelerator: Ac
 
 
 def _correlation(one: np.ndarray, other: np.ndarray, dates: np.ndarray) -> np.ndarray:
-    """(dates,) Pearson's correlation of values of mean 0."""
+    """(dates,) Pearson correlation of values with mean 0."""
     shared = np.bincount(dates, one * other)
     scale = np.sqrt(np.bincount(dates, one**2) * np.bincount(dates, other**2))
     return np.divide(shared, scale, out=np.full(len(shared), np.nan), where=scale > 1e-12)
 
 
 def _mean_and_t(values: np.ndarray) -> tuple[float, float]:
-    """The mean, and what it is in standard errors; 0 where nothing is ranked."""
+    """The mean and its t statistic; 0 if undefined."""
     values = values[np.isfinite(values)]
     if len(values) < 2 or not values.std() > 0:
         return float(values.mean()) if len(values) else 0.0, 0.0

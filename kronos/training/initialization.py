@@ -29,7 +29,7 @@ from kronos.training.objectives import RankHead
 
 
 class FrozenTokenizer(NamedTuple):
-    """The tokenizer of a second stage: what it was asked for as, and its folder."""
+    """The tokenizer of a second stage: how it was specified, and its folder."""
 
     spec: str | Path
     folder: Path
@@ -38,7 +38,7 @@ class FrozenTokenizer(NamedTuple):
 _Size = TypeVar("_Size", TokenizerConfig, ModelConfig)
 
 
-# The sizes of kronos-nano, for weights that start from random ones.
+# The sizes of kronos-nano, for random initial weights.
 TOKENIZER_SIZE = TokenizerConfig(d_model=128, ff_dim=256, s1_bits=10, s2_bits=10)
 
 
@@ -46,10 +46,10 @@ PREDICTOR_SIZE = ModelConfig(d_model=128, n_layers=5, n_heads=4, ff_dim=384)
 
 
 def weights_to_start_from(stage: Stage, config: TrainingConfig) -> str | None:
-    """What to load a stage's network as; None where it starts from random weights."""
+    """The checkpoint of a stage's initial weights; None for random weights."""
     if config.pretrained == RANDOM_WEIGHTS:
         return None
-    # A released predictor's tokenizer has an id of its own.
+    # Upstream's predictors and tokenizers have different ids.
     return (
         UPSTREAM_TOKENIZERS.get(config.pretrained, config.pretrained)
         if stage == "tokenizer"
@@ -58,46 +58,46 @@ def weights_to_start_from(stage: Stage, config: TrainingConfig) -> str | None:
 
 
 def check_start(stage: Stage, config: TrainingConfig) -> None:
-    """Demand that `pretrained` holds a network of this stage, before anything else is done.
+    """Require that `pretrained` contains a network of this stage.
 
     Raises:
-        FileNotFoundError: there is nothing to start from.
-        ValueError: there is only the other stage's network.
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it contains only the other stage's network.
     """
     spec = weights_to_start_from(stage, config)
     if spec is None or _holds(spec, stage):
         return
     if stage == "tokenizer":
         raise ValueError(
-            f"pretrained={spec} holds a predictor and no tokenizer, which the first stage trains. Set pretrained "
-            "under `stages: tokenizer:` in the YAML file to the tokenizer to start from, or train the second stage "
-            "alone, on a tokenizer as it is: `python -m kronos.training predictor --tokenizer ...`."
+            f"pretrained={spec} contains a predictor, but no tokenizer for the first stage. Set pretrained under "
+            "`stages: tokenizer:` in the YAML file to the initial tokenizer, or train only the second stage with "
+            "an existing tokenizer: `python -m kronos.training predictor --tokenizer ...`."
         )
     raise ValueError(
-        f"pretrained={spec} holds a tokenizer and no predictor, which the second stage trains. Set pretrained "
-        "under `stages: predictor:` in the YAML file to the predictor to start from, or to none for random weights."
+        f"pretrained={spec} contains a tokenizer, but no predictor for the second stage. Set pretrained under "
+        "`stages: predictor:` in the YAML file to the initial predictor, or to none for random weights."
     )
 
 
 def check_starts(tokenizer: TrainingConfig, predictor: TrainingConfig) -> None:
-    """Demand networks to start from for both stages, whose tokens fit, before the first one is trained.
+    """Require initial networks of both stages with the same token sizes, before the first one is trained.
 
     Raises:
-        FileNotFoundError: there is nothing to start from.
-        ValueError: there is only the other stage's network, or the two have tokens of other sizes.
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it contains only the other stage's network, or the token sizes differ.
     """
     check_start("tokenizer", tokenizer)
     check_start("predictor", predictor)
     first, second = _bits("tokenizer", tokenizer), _bits("predictor", predictor)
     if first and second and first != second:
         raise ValueError(
-            f"The tokenizer to start from has tokens of {first[0]} + {first[1]} bits, the predictor of "
-            f"{second[0]} + {second[1]}. Set pretrained under `stages:` in the YAML file to ones that fit."
+            f"The initial tokenizer has tokens of {first[0]} + {first[1]} bits, the predictor of "
+            f"{second[0]} + {second[1]}. Set pretrained under `stages:` in the YAML file to matching ones."
         )
 
 
 def start_tokenizer(config: TrainingConfig) -> KronosTokenizer:
-    """The tokenizer to train, with the weights and the dropout to start from."""
+    """The tokenizer to train, with its initial weights and dropout."""
     spec = weights_to_start_from("tokenizer", config)
     if spec is None:
         return KronosTokenizer(_with_dropout(config.tokenizer_size or TOKENIZER_SIZE, config))
@@ -108,10 +108,10 @@ def start_tokenizer(config: TrainingConfig) -> KronosTokenizer:
 
 
 def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
-    """The predictor to train, with the weights and the dropout to start from.
+    """The predictor to train, with its initial weights and dropout.
 
     Raises:
-        ValueError: it has tokens of other sizes than those of the tokenizer in that folder.
+        ValueError: its token sizes differ from those of the tokenizer in that folder.
     """
     bits = KronosTokenizer.from_pretrained(tokenizer).quantizer.split
     if config.pretrained == RANDOM_WEIGHTS:
@@ -149,15 +149,15 @@ def start_head(
 
 
 def find_tokenizer(config: TrainingConfig) -> FrozenTokenizer:
-    """The tokenizer whose tokens the second stage learns.
+    """The tokenizer of the second stage.
 
     Raises:
-        FileNotFoundError: there is none, or not where `config.tokenizer` says.
+        FileNotFoundError: there is none, or none at `config.tokenizer`.
     """
     spec: str | Path
     own = config.output / "best"
     if config.tokenizer is not None:
-        best = Path(config.tokenizer).expanduser() / "best"  # of a first stage's output
+        best = Path(config.tokenizer).expanduser() / "best"  # output directory of a first stage
         spec = best if (best / "tokenizer").is_dir() else config.tokenizer
     elif (own / "tokenizer").is_dir():
         spec = own
@@ -165,24 +165,24 @@ def find_tokenizer(config: TrainingConfig) -> FrozenTokenizer:
         spec = resolve_tokenizer(config.pretrained)
     else:
         raise FileNotFoundError(
-            f"{own} holds no tokenizer. Train the first stage with the same --output, or name one by --tokenizer."
+            f"{own} contains no tokenizer. Train the first stage with the same --output, or pass --tokenizer."
         )
     return FrozenTokenizer(spec, resolve(spec, "tokenizer"))
 
 
 def check_output_tokenizer(frozen: FrozenTokenizer, output: Path) -> None:
-    """Demand that the tokenizer in an output folder, if there is one, is the one to learn the tokens of.
+    """Require that the tokenizer in an output directory, if there is one, is the given one.
 
     Raises:
-        FileExistsError: another one is there.
+        FileExistsError: it is another tokenizer.
     """
     own = output / "best" / "tokenizer"
     if (own / WEIGHTS).is_file() and hash_weights(own) != hash_weights(frozen.folder):
-        raise FileExistsError(f"{own} is another tokenizer than {frozen.spec}. Give another --output.")
+        raise FileExistsError(f"{own} is another tokenizer than {frozen.spec}. Choose another --output.")
 
 
 def copy_tokenizer(frozen: FrozenTokenizer, output: Path) -> None:
-    """Put the tokenizer beside what learns its tokens, so that best and last are pairs; last had a later one."""
+    """Copy the tokenizer next to its predictor, so that best and last are pairs; last had a later tokenizer."""
     tokenizer = frozen.folder
     for which in ("best", "last"):
         target = output / which / "tokenizer"
@@ -196,12 +196,12 @@ def copy_tokenizer(frozen: FrozenTokenizer, output: Path) -> None:
             shutil.copy2(record, target / RECORD)
             continue
         known = trained_until(frozen.spec, "tokenizer")
-        told = {"origin": str(frozen.spec), "sha256": hash_weights(tokenizer), "trained_until": known}
-        (target / RECORD).write_text(json.dumps(told, indent=1) + "\n")
+        origin = {"origin": str(frozen.spec), "sha256": hash_weights(tokenizer), "trained_until": known}
+        (target / RECORD).write_text(json.dumps(origin, indent=1) + "\n")
 
 
 def copy_sampling_config(config: TrainingConfig) -> None:
-    """Let the sampling settings of the weights to start from stand for the new ones, until others are chosen."""
+    """Copy the sampling settings of the initial weights, until others are chosen."""
     if config.pretrained == RANDOM_WEIGHTS:
         return
     known = resolve(config.pretrained, "predictor") / SAMPLING
@@ -213,7 +213,7 @@ def copy_sampling_config(config: TrainingConfig) -> None:
 
 
 def _bits(stage: Stage, config: TrainingConfig) -> tuple[int, int] | None:
-    """Bits of the two halves of a token; None where nothing says: random weights take those of their tokenizer."""
+    """Bits of the two halves of a token; None if unknown: random predictors use those of their tokenizer."""
     spec = weights_to_start_from(stage, config)
     if spec is not None:
         values = _sizes(resolve(spec, stage))
@@ -223,11 +223,11 @@ def _bits(stage: Stage, config: TrainingConfig) -> tuple[int, int] | None:
 
 
 def _holds(spec: str, stage: Stage) -> bool:
-    """Whether a stage's network is there, where something is."""
+    """Whether an existing checkpoint contains a stage's network."""
     try:
         values = _sizes(resolve(spec, stage))
     except FileNotFoundError:
-        # A folder of both stages that holds only the other one, such as `best` after a first stage.
+        # A folder with only the other stage, such as `best` after a first stage.
         if any((Path(spec).expanduser() / other / CONFIG).is_file() for other in STAGES):
             return False
         raise
@@ -237,7 +237,7 @@ def _holds(spec: str, stage: Stage) -> bool:
 
 
 def _sizes(folder: Path) -> dict[str, Any]:
-    """The config of a network; nothing where it is damaged, which `from_pretrained` reports."""
+    """The config of a network; empty if it is invalid, which `from_pretrained` reports."""
     try:
         values = json.loads((folder / CONFIG).read_text())
     except ValueError:
@@ -246,7 +246,7 @@ def _sizes(folder: Path) -> dict[str, Any]:
 
 
 def _with_dropout(size: _Size, config: TrainingConfig) -> _Size:
-    """The size with another dropout of feed-forward, residual and token; attention keeps its own."""
+    """The config with another dropout of feed-forward, residual and token; attention keeps its own."""
     token = config.dropout if config.token_dropout is None else config.token_dropout
     wanted = {"ffn_dropout_p": config.dropout, "resid_dropout_p": config.dropout, "token_dropout_p": token}
     known = {field.name for field in fields(size)}

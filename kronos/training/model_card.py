@@ -1,4 +1,4 @@
-"""What a source of bars held, what cleaning took from it and why: for the log, for errors and for model cards."""
+"""Description of training data (contents, cleaning, errors), and the model card written from a run's records."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Any
 from kronos.config import CARD
 from kronos.training.sources import MAX_PAUSE, REASONS, RULES, CleaningReport
 
-SEVERAL = "several frequencies"  # as `inferred`: instruments differ
+SEVERAL = "several frequencies"  # as `inferred`: instruments have different ones
 
 _ADVICE = {
-    "no price": "Fill in the prices that are missing or not positive",
-    "illiquid": "Leave out the volume column if volume is not recorded, or choose series that trade more often",
-    "stagnant": "Choose series whose price moves more often",
-    "pause": "Choose series without such pauses",
+    "no price": "Fill the prices that are missing or not positive",
+    "illiquid": "Drop the volume column if volume is not recorded, or choose instruments that trade more often",
+    "stagnant": "Choose instruments whose price changes more often",
+    "pause": "Choose instruments without such pauses",
     "gap": "Adjust prices for splits, e.g. by a column factor",
-    "short": "Give longer series",
+    "short": "Pass longer series",
 }
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a mapped holds.
+    """Description of the clean bars of a source.
 
     Attributes:
-        name: of the source.
-        instruments: that have a clean stretch.
-        segments: unbroken stretches.
-        bars_read: of the source.
-        bars: that are left after cleaning.
+        name: name of the source.
+        instruments: number of instruments with a clean segment.
+        segments: number of clean segments.
+        bars_read: number of bars in the source.
+        bars: number of bars after cleaning.
         start: first date, ISO.
         end: last date, ISO.
-        sha256: of all bars, their dates and where stretches end.
-        frequency: whose cleaning rule was used.
-        inferred: the frequency that the timestamps have; where there is no rule for it, the distance between bars.
-        cleaning: what cleaning took.
-        notes: what was understood of the files, a line each.
+        sha256: hash of all bars, their dates and segment bounds.
+        frequency: frequency whose cleaning rule was used.
+        inferred: frequency of the timestamps; the step between bars if there is no rule for it.
+        cleaning: what cleaning removed.
+        notes: how the files were interpreted, one line each.
     """
 
     name: str
@@ -57,28 +57,28 @@ class DatasetInfo:
 
 
 def reason_text(reason: str, frequency: str, inferred: str, min_bars: int) -> str:
-    """A reason for cleaning in words, with its limit."""
+    """A reason for cleaning in words, with its threshold."""
     rule = RULES[frequency]
     return {
         "no price": "no positive price",
         "illiquid": f"no volume for more than {_count(rule.max_illiquid, 'bar')}",
         "stagnant": f"unchanged close for more than {_count(rule.max_stagnant, 'bar')}",
         "pause": f"pause of more than {f'{MAX_PAUSE.days} days' if inferred in RULES else '2 bars'}",
-        "gap": f"open more than {rule.max_gap:.0%} from the last close",
-        "short": f"stretch of fewer than {_count(min_bars, 'bar')}",
+        "gap": f"open more than {rule.max_gap:.0%} from the previous close",
+        "short": f"segment of fewer than {_count(min_bars, 'bar')}",
     }[reason]
 
 
 def frequency_text(frequency: str, inferred: str) -> str:
-    """Both frequencies of a source: that of its timestamps, and that of its cleaning rule."""
+    """Both frequencies of a source: of its timestamps and of its cleaning rule."""
     text = f"bars of {inferred} by their timestamps, cleaned by the rule for {frequency}"
     if inferred == frequency:
         return text
-    return f"{text}, as given" if inferred in (*RULES, SEVERAL) else f"{text} (there is none for {inferred})"
+    return f"{text}, as set" if inferred in (*RULES, SEVERAL) else f"{text} (there is no rule for {inferred})"
 
 
 def cleaning_table(info: DatasetInfo, min_bars: int, training: int, validation: int) -> str:
-    """The table that training prints for a source: bars read, dropped for each reason, left, and their windows."""
+    """The table that training prints for a source: bars read, dropped by reason and left, and windows."""
     report, rows = info.cleaning, [("", "places", "bars"), ("read", "", f"{info.bars_read:,}")]
     for reason in REASONS:
         if places := report.places.get(reason, 0):
@@ -98,7 +98,7 @@ def cleaning_table(info: DatasetInfo, min_bars: int, training: int, validation: 
 
 
 def cleaning_sentence(source: Mapping[str, Any]) -> str | None:
-    """The same in one sentence for a model card, from a record's entry; None where an old record has no such."""
+    """The same as one sentence for a model card, from a record's entry; None for old records without it."""
     if "cleaning" not in source:
         return None
     dropped = source["cleaning"]["bars"]
@@ -106,32 +106,31 @@ def cleaning_sentence(source: Mapping[str, Any]) -> str | None:
     cuts = source["cleaning"]["places"]
     cut = ", ".join(f"{name}s {cuts[name]:,}" for name in ("pause", "gap") if cuts.get(name))
     head = f"{source['name']}: {frequency_text(source['frequency'], source['inferred'])}"
-    counts = f"{source['bars_read']:,} bars read; dropped: {parts or 'none'}; cut at: {cut or 'no place'}"
-    return f"{head}. {counts}; {_count(source['segments'], 'stretch')} left."
+    counts = f"{source['bars_read']:,} bars read; dropped: {parts or 'none'}; cuts: {cut or 'none'}"
+    return f"{head}. {counts}; {_count(source['segments'], 'segment')} left."
 
 
 def no_clean_segment(
     name: str, read: int, min_bars: int, report: CleaningReport, frequency: str, inferred: str
 ) -> str:
-    """The error where cleaning leaves nothing to train on: which rule took most, and what to do."""
+    """The error if cleaning leaves nothing to train on: which rule removed most, and what to do."""
     if not read:
         return f"{name} has no bars. Check its path, instruments, start and end."
     most = max(report.lost, key=lambda reason: report.lost[reason])
-    text = f"{name} has no stretch of {min_bars} clean bars (lookback + horizon); "
+    text = f"{name} has no segment of {min_bars} clean bars (lookback + horizon); "
     text += f"the longest has {report.longest}. "
     advice = _ADVICE[most]
     if most != "short":
         rule = reason_text(most, frequency, inferred, min_bars)
-        text += f"Of {read:,} bars the rule '{rule}' took most, {report.lost[most]:,}: "
+        text += f"Of {read:,} bars the rule '{rule}' removed most, {report.lost[most]:,}: "
         text += f"{frequency_text(frequency, inferred)}. "
         if inferred in RULES and inferred != frequency:
-            advice = f"Leave out frequency={frequency}"
+            advice = f"Remove frequency={frequency}"
     return f"{text}{advice}, or lower --lookback or --horizon."
 
 
 def _count(number: int, noun: str) -> str:
-    many = "es" if noun.endswith("ch") else "s"
-    return f"{number:,} {noun}{many * (number != 1)}"
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 RECORD = "training.json"
@@ -148,7 +147,7 @@ SHOWN = (
 
 
 def write_card(folder: Path) -> None:
-    """Write README.md from the training.json of each part that is there."""
+    """Write README.md from the training.json of each part in the folder."""
     records = {
         part: json.loads(file.read_text())
         for part in ("tokenizer", "predictor")
@@ -158,7 +157,7 @@ def write_card(folder: Path) -> None:
 
 
 def render(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
-    """The card's text: front matter with `trained_until`, then a section for each part."""
+    """Text of the card: front matter with `trained_until`, then a section per part."""
     until = latest([record["trained_until"] for record in records.values()])
     head = [
         "---",
@@ -167,11 +166,9 @@ def render(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
         "---",
     ]
     if until:
-        known = f"No bar after **{until}** had any part in these weights."
+        known = f"No bar after **{until}** was used for these weights."
     else:
-        known = (
-            "What the weights that training started from had seen is not known, so neither is the last date."
-        )
+        known = "The training data of the initial weights is unknown, and so is the last date."
     lines = [*head, "", f"# {title}", "", known]
     for part, record in records.items():
         lines += ["", *_section(part, record)]
@@ -179,7 +176,7 @@ def render(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def latest(dates: Sequence[str | None]) -> str | None:
-    """The last of ISO dates; None where one is not known."""
+    """The latest of ISO dates; None if one is unknown."""
     known = [date for date in dates if date is not None]
     return max(known) if known and len(known) == len(dates) else None
 
@@ -189,7 +186,7 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
         return [
             f"## {part.capitalize()}",
             "",
-            f"From `{record['origin']}`, sha256 `{record['sha256'][:16]}`, as it is.",
+            f"From `{record['origin']}`, sha256 `{record['sha256'][:16]}`, unchanged.",
         ]
     settings = record["settings"]
     start = f"`{record['origin']}`" if record["origin"] else "random weights"
@@ -210,10 +207,10 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
         f"## {part.capitalize()}",
         "",
         f"{record['parameters']:,} parameters, from {start}, trained by kronos-strategies {record['version']} at "
-        f"commit `{commit[:12]}`. Windows of {settings['lookback']} bars, which alone set the scale, and "
-        f"{settings['horizon']} behind them; {shown}.",
+        f"commit `{commit[:12]}`. Windows of {settings['lookback']} bars, which determine the scale, and "
+        f"{settings['horizon']} after them; {shown}.",
         "",
-        "| source | instruments | bars | of | trained until | chosen until | sha256 |",
+        "| source | instruments | bars | dates | trained until | validated until | sha256 |",
         "|---|---|---|---|---|---|---|",
         *rows,
         *(["", "Cleaning:", "", *(f"- {text}" for text in cleaning)] if cleaning else []),
@@ -226,17 +223,17 @@ def _section(part: str, record: Mapping[str, Any]) -> list[str]:
 
 
 def _course(record: Mapping[str, Any]) -> list[str]:
-    """What the weights that training started from achieve, and schedules that followed each other."""
+    """Loss of the initial weights, and the learning-rate schedules of a resumed run."""
     lines = []
     if start := record.get("start"):
-        text = f"The weights that training started from have a held-out loss of {start['val_loss']:.5g}"
+        text = f"The initial weights have a validation loss of {start['val_loss']:.5g}"
         if record["step"] == 0:
-            text += "; no later validation was better, so these are those weights"
+            text += "; no later validation was better, so these are the initial weights"
         lines += [f"{text}.", ""]
     if schedules := record.get("schedules"):
-        parts = [f"from step {first} that of {steps} steps" for first, steps in schedules]
+        parts = [f"from step {first} the one of {steps} steps" for first, steps in schedules]
         lines += [
-            f"The run was resumed with another max_steps; its learning rate followed {', '.join(parts)}.",
+            f"The run was resumed with another max_steps; learning-rate schedules: {', '.join(parts)}.",
             "",
         ]
     return lines

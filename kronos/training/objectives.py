@@ -1,7 +1,6 @@
-"""The return head: a linear map of the trunk's last hidden state to expected cross-sectional ranks.
+"""Training objectives of both stages, the return head, and the moving average of weights.
 
-It is trained together with the tokens' language and lies beside the predictor's weights, as head.safetensors and
-head.json.
+Each objective is a module whose forward pass returns the losses of one step, so that a process group can wrap it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,10 @@ from kronos.tokenizer import KronosTokenizer, TokenizerLoss, Tokens
 
 
 class RankHead(nn.Module):
-    """Hidden states to one expected rank for each horizon; it starts from zero, which ranks nothing."""
+    """Linear map from hidden states to one expected rank per horizon, initialized with zeros.
+
+    It is trained together with the token loss and saved with the predictor, as head.safetensors and head.json.
+    """
 
     def __init__(self, info: HeadInfo) -> None:
         super().__init__()
@@ -39,19 +41,19 @@ class RankHead(nn.Module):
         return ranks
 
     def loss(self, hidden: Tensor, labels: Tensor, count: Tensor | None = None) -> Tensor:
-        """Mean squared error of (B, H, d_model) hidden states over the labels (B, H, horizons) that are not NaN.
+        """Mean squared error over all labels that are not NaN.
 
         Args:
-            hidden: of the positions that have labels.
-            labels: NaN where there is none.
-            count: of the labels to divide by, where these are a part of a batch; their own number when omitted.
+            hidden: (B, H, d_model) hidden states at the labeled positions.
+            labels: (B, H, horizons), NaN without a label.
+            count: number of labels to divide by if these are a part of a batch; their own number when omitted.
         """
         known = labels.isfinite()
         errors = (self(hidden).float() - labels.nan_to_num()).square() * known
         return errors.sum() / (known.sum() if count is None else count).clamp(min=1)
 
     def load(self, folder: Path) -> None:
-        """Take the weights that lie beside a predictor, if they are of this width and these horizons."""
+        """Load the weights in a predictor's folder, if they have the same width and horizons."""
         file = folder / HEAD_WEIGHTS
         if not file.is_file():
             return
@@ -61,7 +63,7 @@ class RankHead(nn.Module):
 
 
 class KronosWithHead(nn.Module):
-    """A predictor and its head, which are averaged and saved together."""
+    """A predictor and its head, averaged and saved together."""
 
     def __init__(self, network: Kronos, head: RankHead) -> None:
         super().__init__()
@@ -78,29 +80,29 @@ def _shapes(head: nn.Module) -> dict[str, torch.Size]:
     return {name: weight.shape for name, weight in head.state_dict().items()}
 
 
-Losses = dict[str, Tensor]  # scalars by name; "objective", else "loss", is the one to minimize
+Losses = dict[str, Tensor]  # scalars by name; "objective", else "loss", is minimized
 
 
 class Saveable(Protocol):
-    """Weights that are averaged and saved."""
+    """Weights that can be averaged and saved."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """By name."""
         ...
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write them as a checkpoint."""
+        """Write a checkpoint."""
         ...
 
 
 class TokenizerObjective(nn.Module):
-    """Rebuild the bars from coarse tokens, and from both, and use the whole codebook.
+    """Reconstruct bars from coarse tokens and from both, and use the whole codebook.
 
     Args:
-        network: to train.
-        pool: mean over all processes of a tensor that is a mean over one process's windows.
-        scored: how many of the last bars validation scores, those that training has not seen; None: all.
-        column_weights: of the squared errors by feature, scaled to mean 1 here; 1 for a feature that is left out.
+        network: tokenizer to train.
+        all_reduce_mean: mean over all processes of a tensor that is a mean over one process's windows.
+        scored: number of last bars in the validation loss, those after the training span; None: all.
+        column_weights: weights of squared errors by feature, 1 if omitted; scaled to mean 1 here.
     """
 
     losses: ClassVar[tuple[str, ...]] = TokenizerLoss._fields
@@ -109,41 +111,40 @@ class TokenizerObjective(nn.Module):
     def __init__(
         self,
         network: KronosTokenizer,
-        pool: Callable[[Tensor], Tensor] | None = None,
+        all_reduce_mean: Callable[[Tensor], Tensor] | None = None,
         scored: int | None = None,
         column_weights: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.scored = network, scored
-        self.pool = pool
+        self.all_reduce_mean = all_reduce_mean
         weights = torch.tensor([(column_weights or {}).get(name, 1.0) for name in FEATURES])
         self.register_buffer("columns", weights / weights.mean(), persistent=False)
 
     @property
     def weights(self) -> Saveable:
-        """What to average and save."""
+        """Weights to average and save."""
         return self.network
 
     def forward(self, bars: Tensor, stamps: Tensor) -> Losses:
         """(B, T, 6) bars -> losses."""
-        # In validation processes take turns at whole batches, which are scored alone.
-        pool, scored = (self.pool, None) if self.training else (None, self.scored)
-        return self.network.loss(bars, pool, scored, self.columns)._asdict()
+        # In validation each process scores whole batches on its own.
+        reduce, scored = (self.all_reduce_mean, None) if self.training else (None, self.scored)
+        return self.network.loss(bars, reduce, scored, self.columns)._asdict()
 
 
 class PredictorObjective(nn.Module):
-    """Predict the next token of a frozen tokenizer and, with a head, where the next return ranks.
+    """Predict the next token of a frozen tokenizer and, with a head, the rank of the next return.
 
-    The cross-attention stays unrotated, the form in which tokens are decoded later; the coarse half that it is
-    given is the true one.
+    The cross-attention is not rotated, as in decoding, and is conditioned on the true coarse half.
 
     Args:
-        network: to train.
-        tokenizer: whose tokens to predict.
-        scored: how many of the last bars validation scores, those behind the lookback; None: all.
-        lookback_weight: in training, of the tokens before those.
-        head: to train with it.
-        head_weight: of its squared error in the objective.
+        network: predictor to train.
+        tokenizer: tokenizer whose tokens to predict.
+        scored: number of last bars in the validation loss, those after the lookback; None: all.
+        lookback_weight: weight of earlier tokens in training.
+        head: return head to train jointly.
+        head_weight: weight of its squared error in the objective.
     """
 
     losses: ClassVar[tuple[str, ...]] = ModelLoss._fields
@@ -160,12 +161,12 @@ class PredictorObjective(nn.Module):
         super().__init__()
         self.network, self.scored, self.lookback_weight = network, scored, lookback_weight
         self.head, self.head_weight = head, head_weight
-        # Not a submodule: neither trained nor synchronized nor saved with the network.
+        # Not a submodule: it is not trained, synchronized or saved with the network.
         self._encode = FusedTokenizer(tokenizer.eval().requires_grad_(False), ExecutionConfig()).encode
 
     @property
     def weights(self) -> Saveable:
-        """What to average and save."""
+        """Weights to average and save."""
         return self.network if self.head is None else KronosWithHead(self.network, self.head)
 
     def forward(
@@ -176,11 +177,11 @@ class PredictorObjective(nn.Module):
         Args:
             bars: (B, T, 6) normalized.
             stamps: (B, T, 5).
-            labels: (B, scored, horizons) of the last positions that predict a bar; NaN where there is none.
-            count: of labels, as in `RankHead.loss`.
+            labels: (B, scored, horizons) at the last positions that predict a bar; NaN without a label.
+            count: number of labels, as in `RankHead.loss`.
 
         Returns:
-            `loss`, of the tokens alone, and its parts; with labels also the `objective`, which adds the head's.
+            `loss` of the tokens and its parts; with labels also the `objective`, which adds the loss of the head.
         """
         tokens = self.tokens(bars)
         past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
@@ -198,42 +199,42 @@ class PredictorObjective(nn.Module):
         ranks: Tensor = self.head(self.network.hidden(self.tokens(bars), stamps)[:, -1])
         return ranks
 
-    @torch.compiler.disable  # complex rotations in place; and tokens must not depend on how they were compiled
+    @torch.compiler.disable  # in-place complex rotations; and tokens must not depend on compilation
     def tokens(self, bars: Tensor) -> Tokens:
         """(B, T, 6) bars -> their tokens, in float32."""
-        with torch.autocast(bars.device.type, enabled=False):  # a flipped sign would be another token
+        with torch.autocast(bars.device.type, enabled=False):  # a flipped sign is another token
             tokens = self._encode(bars)
-        # Autograd may keep no tensor that was made in inference mode.
+        # Autograd cannot save tensors that were created in inference mode.
         return Tokens(*(half.clone() for half in tokens))
 
 
 class WeightAverage:
-    """Averages that follow the weights step by step, the same in every process.
+    """Exponential moving average of an objective's weights, the same in every process; validated and saved.
 
-    The decay of step s, from 0, is min(decay, (1 + s) / (10 + s)), so that the first weights are soon forgotten.
+    The decay at step s, from 0, is min(decay, (1 + s) / (10 + s)), so that the first weights are soon forgotten.
 
     Args:
-        stage: whose weights to follow.
-        decay: of the average; with 0 it is the weights themselves.
+        stage: objective whose weights to average.
+        decay: decay of the average; 0 uses the weights themselves.
     """
 
     def __init__(self, stage: TokenizerObjective | PredictorObjective, decay: float) -> None:
         self.decay = decay
         live = stage.weights
-        self.weights: Saveable = copy.deepcopy(live) if decay else live  # what to save
+        self.weights: Saveable = copy.deepcopy(live) if decay else live  # to save
         self._live = _floats(live)
         self._averages = _floats(self.weights)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follow the weights after optimizer step `step`, which count from 0."""
+        """Update the average after optimizer step `step`, counted from 0."""
         if self.decay:
             share = 1 - min(self.decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(self._averages, self._live, share)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages in the place of the stage's weights, and these back afterwards."""
+        """Temporarily replace the weights by their averages."""
         if not self.decay:
             yield
             return
@@ -245,11 +246,11 @@ class WeightAverage:
             _copy(kept, self._live)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, for a state to resume from."""
+        """The averages, to resume from."""
         return {"averages": self._averages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the averages of a saved state."""
+        """Load the averages of a saved state."""
         _copy(state["averages"], self._averages)
 
 

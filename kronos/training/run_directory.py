@@ -1,4 +1,13 @@
-"""Loss curves of a run as a table and a picture."""
+"""The directory of a run: best and last weights, losses so far, and the state to resume from.
+
+    best/tokenizer/, best/predictor/   weights with the best validation; training.json: how they were trained
+    best/predictor/head.*              the return head, if one was trained last/tokenizer/, last/predictor/
+    weights of the last step; next to a predictor, the tokenizer it was trained with best/README.md,
+    last/README.md     a model card run/<part>/                        settings.json, losses.csv, losses.png,
+    state-<step>/, files of a tracker
+
+`from_pretrained` loads `best` and `last`: the tokenizer after the first stage, a pair after the second.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +29,23 @@ from matplotlib.figure import Figure
 from kronos.training.config import STAGES, Stage
 from kronos.training.model_card import RECORD, write_card
 from kronos.training.objectives import Saveable
+from kronos.utils import write_atomic
 
 
 def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
     """Write losses.csv and losses.png into `folder`; nothing before the first validation.
 
     Args:
-        history: a row a validation: step, seconds, lr, train_loss, val_loss and the parts of it; the first may be
-            that of the weights that training started from, step 0 without a train_loss.
-        folder: where to.
+        history: one row per validation: step, seconds, lr, train_loss, val_loss and its parts; the first may be
+            that of the initial weights, step 0 without a train_loss.
+        folder: existing folder.
     """
     if not history:
         return
-    names = list(history[-1])  # the weights that training started from have no training loss
+    names = list(history[-1])  # the initial weights have no training loss
     table = pd.DataFrame(list(history), columns=names)
     table.to_csv(folder / "losses.csv", index=False)
-    # Figure without pyplot: no window system, no global state.
+    # A Figure without pyplot needs no display and no global state.
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -44,13 +54,13 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
     for name in names:
         if name.startswith("val_loss"):
             own = name == "val_loss"
-            label = "held out" if own else f"held out, {name.partition('/')[2]}"
+            label = "validation" if own else f"validation, {name.partition('/')[2]}"
             axes.plot(table["step"], table[name], linewidth=2 if own else 1, label=label, marker=".")
     best = min(history, key=lambda row: row["val_loss"])
     axes.axvline(
         best["step"], color="0.8", zorder=0, label=f"best: {best['val_loss']:.4g} at step {best['step']:.0f}"
     )
-    # The first steps of a network are far above all that follows.
+    # Losses of the first steps are far above all others.
     losses = table[[c for c in names if c == "train_loss" or c.startswith("val_loss")]]
     later = losses.iloc[len(losses) // 10 :].to_numpy()
     low, high = np.nanmin(later), np.nanmax(later)
@@ -64,24 +74,24 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
 
 logger = logging.getLogger(__name__)
 
-# How long a run lasts and how often it saves: no step that has been made would have been another one.
+# Settings that do not affect the steps that were already made.
 MAY_CHANGE = ("max_steps", "patience", "save_every", "device")
 
 
 @dataclass
 class TrainerState:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
-        step: optimizer steps done.
-        history: a row a validation.
-        best: lowest score of a validation: its held-out loss, unless something else chooses.
-        best_step: where it was.
-        stale: validations since then.
-        schedules: first step and `max_steps` of each schedule of the learning rate; a run that was resumed with
-            another `max_steps` has several.
-        running: sum of the training losses since the last validation.
-        seconds: spent so far, over all its parts.
+        step: number of optimizer steps so far.
+        history: one row per validation.
+        best: lowest selection score of a validation; by default its loss.
+        best_step: step of the best validation.
+        stale: number of validations since then.
+        schedules: first step and `max_steps` of each learning-rate schedule; several if the run was resumed with
+            another `max_steps`.
+        running: sum of training losses since the last validation.
+        seconds: time so far, over all sessions.
     """
 
     step: int = 0
@@ -94,7 +104,7 @@ class TrainerState:
     seconds: float = 0.0
 
     def add(self, row: dict[str, float], score: float | None = None) -> bool:
-        """Note a validation; whether it is the best so far, by its held-out loss or by another score."""
+        """Add a validation; returns whether it is the best so far, by its loss or by `score`."""
         self.history.append(row)
         score = row["val_loss"] if score is None else score
         better = score < self.best
@@ -106,62 +116,60 @@ class TrainerState:
 
     @property
     def start(self) -> dict[str, float] | None:
-        """The row of the weights that training started from; None where they were random."""
+        """The row of the initial weights; None if they were random."""
         return self.history[0] if self.history and self.history[0]["step"] == 0 else None
 
     def out_of_patience(self, patience: int) -> bool:
-        """Whether as many validations without a better one have passed; a patience of 0 never ends."""
+        """Whether `patience` validations passed without improvement; a patience of 0 never ends."""
         return 0 < patience <= self.stale
 
     def follow(self, max_steps: int) -> None:
-        """Note that the next steps follow the schedule of `max_steps`."""
+        """Record that the next steps follow the schedule of `max_steps`."""
         if not self.schedules or self.schedules[-1][1] != max_steps:
             self.schedules.append([self.step, max_steps])
 
     def outcome(self) -> str:
-        """How the run ended, in one sentence."""
+        """The result of the run, as a clause."""
         losses = {row["step"]: row["val_loss"] for row in self.history}
         best = losses.get(self.best_step, self.best)
         if self.start is None:
-            return f"the best held-out loss is {best:.5g}, at step {self.best_step}"
+            return f"the best validation loss is {best:.5g}, at step {self.best_step}"
         start = losses.pop(0)
         if self.best_step:
-            return (
-                f"the best held-out loss is {best:.5g}, at step {self.best_step} (at the start {start:.5g})"
-            )
+            return f"the best validation loss is {best:.5g}, at step {self.best_step} (initially {start:.5g})"
         return (
-            f"no step was better than the weights that training started from (held-out loss {start:.5g}, later at "
-            f"least {min(losses.values(), default=float('nan')):.5g}), so the best weights are those"
+            f"no step was better than the initial weights (validation loss {start:.5g}, later at least "
+            f"{min(losses.values(), default=float('nan')):.5g}), which are therefore the best weights"
         )
 
 
 class RunDirectory:
-    """One stage's part of an output folder.
+    """The part of an output directory for one stage.
 
     Args:
-        output: the folder.
+        output: output directory.
         part: the stage.
-        settings: all that determines the result, ready for JSON; a run is resumed with the same ones only, but for
-            MAY_CHANGE.
+        settings: everything that determines the result, as JSON values; a run can only be resumed with the same
+            ones, except for MAY_CHANGE.
     """
 
     def __init__(self, output: Path, part: Stage, settings: Mapping[str, Any]) -> None:
         self.output, self.part, self.settings = output, part, settings
         self.run = output / "run" / part
-        self.record: dict[str, Any] = {}  # of the model card, for both kinds of weights
+        self.record: dict[str, Any] = {}  # for the model cards of best and last
 
     def prepare(self, resume: bool, overwrite: bool, last_step: int | None = None) -> None:
-        """Take the folder for this run, in one process of several.
+        """Prepare the directory for this run, in one process of several.
 
         Args:
-            resume: continue the run that is there.
+            resume: continue the existing run.
             overwrite: replace it.
-            last_step: how far the run is to go.
+            last_step: last step of the run.
 
         Raises:
-            FileExistsError: an earlier run's results are there, and nothing says what to do with them.
-            ValueError: a run is to be resumed with other settings than it began with, or to fewer steps than it has
-                made; or a tokenizer is to be trained further whose tokens a predictor has learned.
+            FileExistsError: there is an earlier result, but neither option is set.
+            ValueError: the settings or the number of steps do not allow resuming, or a predictor was already
+                trained with this tokenizer.
         """
         held = self.run / "settings.json"
         if not resume:
@@ -170,14 +178,14 @@ class RunDirectory:
             _check_same(json.loads(held.read_text()), self.settings, held)
             self._check_steps(last_step)
         self.run.mkdir(parents=True, exist_ok=True)
-        _replace(held, json.dumps(self.settings, indent=1) + "\n")
+        write_atomic(held, json.dumps(self.settings, indent=1) + "\n")
 
     def keep_best(self, network: Saveable, progress: TrainerState) -> None:
         """Save the weights as the best."""
         self._keep("best", network, progress)
 
     def save_state(self, accelerator: Accelerator, network: Saveable, progress: TrainerState) -> None:
-        """Save all that the next step depends on; a process killed meanwhile leaves the state before.
+        """Save everything that the next step depends on; if the process is killed, the previous state remains.
 
         Every process must call this.
         """
@@ -190,7 +198,8 @@ class RunDirectory:
         accelerator.wait_for_everyone()
         if not accelerator.is_main_process:
             return
-        # The state comes last: killed before, a run goes on with the one before and writes these anew.
+        # The state is written last: a run that is killed before resumes from the previous one and writes these
+        # again.
         self._keep("last", network, progress)
         write_curves(progress.history, self.run)
         (aside / "progress.json").write_text(json.dumps(asdict(progress)))
@@ -203,7 +212,7 @@ class RunDirectory:
                 shutil.rmtree(old)
 
     def load_state(self, accelerator: Accelerator) -> TrainerState:
-        """Bring networks, optimizer, schedule and random streams back to the last saved state, if there is one."""
+        """Restore networks, optimizer, schedule and random generators from the last saved state, if any."""
         states = self._states()
         if not states:
             return TrainerState()
@@ -219,15 +228,15 @@ class RunDirectory:
         progress = TrainerState(**json.loads((states[-1] / "progress.json").read_text()))
         if last_step < progress.step:
             raise ValueError(
-                f"{self.run} has already made {progress.step} steps, more than {last_step}. Give --max-steps "
+                f"{self.run} is already at step {progress.step}, after {last_step}. Pass --max-steps "
                 f"{progress.step} or more, and no smaller --stop-after, to resume it."
             )
         predictor = self.output / "run" / "predictor"
         ended = progress.step == last_step or progress.out_of_patience(self.settings.get("patience", 0))
         if self.part == "tokenizer" and not ended and (predictor / "settings.json").is_file():
             raise ValueError(
-                f"{predictor} has learned the tokens of this tokenizer, which more steps would change. Resume the "
-                "predictor alone, by `python -m kronos.training predictor --resume`, or give another --output."
+                f"{predictor} was trained on the tokens of this tokenizer, which more steps would change. Resume "
+                "only the predictor with `python -m kronos.training predictor --resume`, or choose another --output."
             )
 
     def _states(self) -> list[Path]:
@@ -245,13 +254,13 @@ class RunDirectory:
             record["schedules"] = progress.schedules
         (aside / RECORD).write_text(json.dumps(record, indent=1) + "\n")
         folder.mkdir(exist_ok=True)
-        for file in aside.iterdir():  # each is replaced at once, so that a killed run leaves whole files
+        for file in aside.iterdir():  # each is replaced atomically
             os.replace(file, folder / file.name)
         aside.rmdir()
         write_card(self.output / which)
 
     def _clear(self, overwrite: bool) -> None:
-        # A new tokenizer makes a predictor of the old one's tokens void.
+        # Retraining the tokenizer invalidates a predictor trained on its tokens.
         parts = STAGES if self.part == "tokenizer" else (self.part,)
         there = [
             folder
@@ -261,7 +270,7 @@ class RunDirectory:
         ]
         if there and not overwrite:
             raise FileExistsError(
-                f"{there[0]} holds an earlier result. Give --resume to go on with it, --overwrite to replace it, "
+                f"{there[0]} contains an earlier result. Pass --resume to continue it, --overwrite to replace it, "
                 "or another --output."
             )
         for folder in there:
@@ -275,12 +284,6 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) 
     if changed:
         name = changed[0]
         raise ValueError(
-            f"{where} says {name}={before.get(name)}, now it is {now.get(name)}. Resume with the settings and bars "
-            "that the run began with, or begin another --output."
+            f"{where} has {name}={before.get(name)}, but now it is {now.get(name)}. Resume with the original "
+            "settings and bars, or choose another --output."
         )
-
-
-def _replace(file: Path, text: str) -> None:
-    aside = file.with_suffix(".unfinished")
-    aside.write_text(text)
-    os.replace(aside, file)

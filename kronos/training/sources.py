@@ -27,34 +27,35 @@ from kronos.io import BarFiles
 from kronos.io.files import summarize
 from kronos.io.rows import ReadOptions
 
-# What a source may have under another name.
+# Columns that a source may have under another name.
 FIELDS = ("instrument", "datetime", "time", *FEATURES, "factor", "adj_close")
 
 
-AUTO = "auto"  # as `frequency`: as the timestamps say
+AUTO = "auto"  # as `frequency`: inferred from the timestamps
 
 
 @dataclass(frozen=True)
 class Source:
-    """Bars of one kind: a market, a frequency, a span.
+    """Training data: the bars of a market, with a frequency and a span of dates.
 
     Attributes:
-        path: a Qlib store, a CSV or parquet file, a folder of such files, or a glob pattern. A file without a
-            column of instruments holds the one in its name. A column `factor` or `Adj Close` adjusts prices.
-        name: in tables and model cards; the path's own when omitted.
-        market: of a Qlib store: whose members to learn from.
-        instruments: only these; a pattern such as `*@1d` stands for all that it matches.
-        fields: what the source calls a feature, where it is not our name, e.g. {amount: money}.
-        timezone: of files: zone of the exchange, to which stamps with an offset and epochs are converted.
-        pad_codes: of files: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
+        path: a Qlib data directory, a CSV or parquet file, a folder of such files, or a glob pattern. The
+            instrument of a file without an instrument column is in its name. A column `factor` or `Adj Close`
+            adjusts prices.
+        name: name in tables and model cards; that of the path when omitted.
+        market: universe of a Qlib data directory whose members to learn from.
+        instruments: only these; a pattern such as `*@1d` selects all that match.
+        fields: column names of the source by feature, where they differ, e.g. {amount: money}.
+        timezone: time zone of the exchange, for files whose timestamps have an offset or are epochs.
+        pad_codes: number of digits that codes such as 1 are padded to with zeros, for files; 1 keeps them.
         start: first date.
         end: last date.
-        train_until: instead of the one for all sources.
-        validate_until: instead of the one for all sources.
-        frequency: of the bars, for the cleaning rules; auto infers it from the timestamps.
-        weight: share of the windows drawn from here, in proportion to the other sources' weights; the number of its
-            windows when all sources omit it.
-        derive_amount: take the amount as volume times the mean price, also where the source has a column for it.
+        train_until: overrides that of all sources.
+        validate_until: overrides that of all sources.
+        frequency: frequency of the bars, for the cleaning rules; auto infers it from the timestamps.
+        weight: share of training windows from this source, relative to the weights of the others; its number of
+            windows if all sources omit it.
+        derive_amount: compute the amount as volume times the mean price, even if the source has an amount.
         head: train a return head on the cross-section of its instruments, in the predictor stage.
     """
 
@@ -76,37 +77,43 @@ class Source:
 
     @property
     def label(self) -> str:
-        """What to call it in tables and model cards."""
+        """Name in tables and model cards."""
         return self.name or self.path.expanduser().resolve().name.partition(".")[0]
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.fields) - set(FIELDS)):
-            raise ValueError(f"fields of {self.path} has {unknown}. It may have {list(FIELDS)}.")
+            raise ValueError(
+                f"fields of {self.path} has unknown names {unknown}. Known ones are {list(FIELDS)}."
+            )
         check_frequency(self.frequency)
         check_numbers(self)
         if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"weight={self.weight} of {self.path} draws nothing. Give a positive one.")
+            raise ValueError(f"weight={self.weight} of {self.path} is not positive. Pass a positive weight.")
         for name in ("start", "end", "train_until", "validate_until"):
             if (text := getattr(self, name)) is not None:
                 parse_date(name, text)
 
 
 def check_frequency(frequency: str) -> None:
-    """Demand one that has a cleaning rule, or `auto`."""
+    """Require a frequency with a cleaning rule, or `auto`."""
     if frequency not in (AUTO, *RULES):
         raise ValueError(f"frequency={frequency} has no cleaning rule. Choose one of {[AUTO, *RULES]}.")
 
 
 def parse_date(name: str, text: str) -> pd.Timestamp:
-    """A date from the settings, or one sentence that names the setting."""
+    """A date from the settings.
+
+    Raises:
+        ValueError: it is not a date; names the setting.
+    """
     try:
         return pd.to_datetime(text, format="%Y-%m-%d")
     except ValueError:
-        raise ValueError(f"{name}={text!r} is no date. Write it like 2018-12-31.") from None
+        raise ValueError(f"{name}={text!r} is not a date. Write it like 2018-12-31.") from None
 
 
 class InstrumentBars(NamedTuple):
-    """The adjusted bars of one instrument, by DatetimeIndex; prices may be NaN, volume and amount absent."""
+    """Adjusted bars of one instrument with a DatetimeIndex; prices may be NaN, volume and amount missing."""
 
     instrument: str
     bars: pd.DataFrame
@@ -116,15 +123,15 @@ class Reader(Protocol):
     """Reads the bars of one source."""
 
     def files(self) -> list[Path]:
-        """All that is read; when one of them changes, so may the bars."""
+        """All files of the source; the bars change only if one of them changes."""
         ...
 
     def series(self) -> Iterator[InstrumentBars]:
-        """Instrument by instrument, in an order that is always the same."""
+        """Bars by instrument, in a fixed order."""
         ...
 
     def notes(self) -> list[str]:
-        """What was understood of the files read so far, a line each; nothing where there is nothing to tell."""
+        """How the files read so far were interpreted, one line each; may be empty."""
         ...
 
 
@@ -135,7 +142,7 @@ def open_reader(source: Source | None) -> Reader:
         FileNotFoundError: there is nothing at its path.
         ImportError: nobody has announced a reader for this kind.
     """
-    if source is not None and not is_qlib_store(source.path):
+    if source is not None and not is_qlib_directory(source.path):
         return FileReader(source)
     announced = entry_points(group="kronos.bars", name="qlib")
     if not announced:
@@ -146,17 +153,17 @@ def open_reader(source: Source | None) -> Reader:
     return cast(Reader, next(iter(announced)).load()(source))
 
 
-def is_qlib_store(path: Path) -> bool:
-    """Whether a folder looks like a Qlib data folder."""
+def is_qlib_directory(path: Path) -> bool:
+    """Whether a folder is a Qlib data directory."""
     return (path.expanduser() / "calendars").is_dir() and (path.expanduser() / "features").is_dir()
 
 
 class FileReader:
-    """CSV or parquet files, tidy or one symbol each; a symbol may go on over several files.
+    """CSV or parquet files, tidy or one symbol each; a symbol may span several files.
 
     Raises:
         FileNotFoundError: there is no file at the source's path.
-        ValueError: a file of another kind, an unknown time zone.
+        ValueError: an unsupported file type, or an unknown time zone.
     """
 
     def __init__(self, source: Source) -> None:
@@ -164,35 +171,35 @@ class FileReader:
         self._bars = BarFiles(source.path, options, source.instruments)
 
     def files(self) -> list[Path]:
-        """The files, in order of their names."""
+        """The files, sorted by name."""
         return self._bars.files
 
     def notes(self) -> list[str]:
-        """What was understood of the files read so far: a line each, or one for many that are alike."""
+        """How the files read so far were interpreted: one line per file, or per group of similar files."""
         return summarize(self._bars.notes)
 
     def series(self) -> Iterator[InstrumentBars]:
-        """Instrument by instrument, adjusted, in order of the files.
+        """Adjusted bars by instrument, in the order of the files.
 
         Raises:
-            ValueError: a file that cannot be read, or no file holds an instrument asked for.
+            ValueError: a file cannot be read, or a requested instrument is missing.
         """
         for instrument, bars in self._bars.series():
             yield InstrumentBars(instrument, adjust_bars(bars) if "factor" in bars else bars)
 
 
-def match_instruments(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
-    """Those of the names that one of the patterns stands for: itself, or with `*` and `?`."""
-    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+def match_instruments(instruments: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Instruments that match any of the patterns, which may contain `*` and `?`."""
+    return {name for name in instruments if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 class CleaningRule(NamedTuple):
-    """Limits of one bar frequency.
+    """Thresholds for one bar frequency.
 
     Attributes:
-        max_gap: cut before a bar whose |open / previous close - 1| exceeds it.
-        max_illiquid: longest run of bars without volume that stays.
-        max_stagnant: longest run of bars with an unchanged close that stays.
+        max_gap: the series is cut before a bar whose |open / previous close - 1| exceeds it.
+        max_illiquid: longest run of bars without volume that is kept.
+        max_stagnant: longest run of bars with an unchanged close that is kept.
     """
 
     max_gap: float
@@ -200,7 +207,7 @@ class CleaningRule(NamedTuple):
     max_stagnant: int
 
 
-# The paper gives no runs for 30 minutes, 4 hours and weeks: those of its neighbors stand in.
+# The paper gives no runs for 30 minutes, 4 hours and weeks: those of adjacent frequencies are used.
 RULES = {
     "1min": CleaningRule(MAX_GAP["1min"], 15, 45),
     "5min": CleaningRule(MAX_GAP["5min"], 3, 10),
@@ -213,26 +220,26 @@ RULES = {
 }
 
 
-# Of days without a bar; the longest exchange holidays take 11. Behind a longer pause, a suspension or an exit from
-# the data, a series begins anew: its bars are no neighbors.
+# Longest pause without a cut; exchange holidays take up to 11 days. After a longer pause (a suspension, or an
+# exit from the data) a new segment starts.
 MAX_PAUSE = pd.Timedelta(days=15)
 
-# Why bars are dropped or a series is cut, in this order: a bar counts for the first reason that applies to it.
+# Why bars are dropped or a series is cut; a bar counts under the first reason that applies.
 REASONS = ("no price", "illiquid", "stagnant", "pause", "gap", "short")
 _NO_PRICE, _ILLIQUID, _STAGNANT, _PAUSE, _GAP, _SHORT = range(1, len(REASONS) + 1)
 
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """What cleaning takes from one or more series, by REASONS.
+    """What cleaning removes from one or more series, by REASONS.
 
     Attributes:
-        places: how often each reason applies: runs of dropped bars, cuts between bars (pause, gap) and short
-            stretches.
-        bars: bars dropped for each reason; pauses and gaps only cut.
-        lost: the same bars, where those of a short stretch count for what cut it off from its neighbor; "short" are
-            then the series that are short by themselves.
-        longest: bars of the longest stretch before short ones are dropped.
+        places: number of occurrences of each reason: runs of dropped bars, cuts between bars (pause, gap) and short
+            segments.
+        bars: number of bars dropped for each reason; pauses and gaps only cut.
+        lost: the same, with the bars of a short segment counted under the reason of the cut next to it; "short" are
+            then series that are short themselves.
+        longest: bars of the longest segment before short ones are dropped.
     """
 
     places: dict[str, int] = field(default_factory=dict)
@@ -241,7 +248,7 @@ class CleaningReport:
     longest: int = 0
 
     def __add__(self, other: CleaningReport) -> CleaningReport:
-        """What is taken from the series of both."""
+        """Sum of both reports."""
         places, bars, lost = (
             dict(Counter(one) + Counter(two))
             for one, two in ((self.places, other.places), (self.bars, other.bars), (self.lost, other.lost))
@@ -250,14 +257,14 @@ class CleaningReport:
 
 
 class Cleaned(NamedTuple):
-    """The clean stretches of one series, in order of time, and what was taken from it."""
+    """The clean segments of one series in order of time, and what was removed."""
 
     segments: list[pd.DataFrame]
     report: CleaningReport
 
 
 def nearest_rule(step: pd.Timedelta) -> str:
-    """The frequency in RULES nearest to a distance between bars, by ratio; of two the longer one."""
+    """The frequency in RULES nearest to a step by ratio; of two equally near ones the longer."""
     minutes = step / pd.Timedelta(minutes=1)
     return min(reversed(FREQUENCIES), key=lambda name: round(abs(math.log(FREQUENCIES[name] / minutes)), 6))
 
@@ -265,26 +272,26 @@ def nearest_rule(step: pd.Timedelta) -> str:
 def clean_segments(
     bars: pd.DataFrame, rule: CleaningRule, min_bars: int, max_pause: pd.Timedelta = MAX_PAUSE
 ) -> Cleaned:
-    """Continuous stretches of at least `min_bars` bars, each fit to learn from.
+    """Contiguous segments of at least `min_bars` bars that are suitable for training.
 
-    A missing price cuts hard; missing volume or amount counts as 0, as in the paper. Suspended days may be absent
-    instead of empty: `max_pause` cuts there. A volume that is 0 or missing in all bars was never recorded and
-    counts as absent.
+    A bar with a missing price is dropped; missing volume or amount counts as 0, as in the paper. Suspended days
+    may be missing rather than empty: `max_pause` cuts there. A volume that is 0 or missing in all bars is
+    ignored.
 
     Args:
-        bars: one instrument, DatetimeIndex; columns as `check_bars` wants them, prices may be NaN.
+        bars: one instrument, DatetimeIndex; columns as for `check_bars`, prices may be NaN.
         rule: one of RULES.
-        min_bars: shorter stretches are dropped.
-        max_pause: longest time between two bars that stay neighbors.
+        min_bars: shorter segments are dropped.
+        max_pause: longest time between two bars of a segment.
     """
     bars = bars.sort_index()
     if "volume" in bars and not (bars["volume"] > 0).any():
         bars = bars.drop(columns="volume")
     dead = _dropped(bars, rule)
-    # (T,) why a bar does not follow the one before it; 0 where it does.
+    # (T,) why a bar does not continue the previous one; 0 if it does.
     edge = np.where(dead > 0, dead, _cuts(bars, rule, max_pause))
     alive = np.flatnonzero(dead == 0)
-    # A dropped stretch ends the segment before it and starts a new one after it.
+    # A run of dropped bars ends a segment.
     stretch = np.cumsum(edge > 0)[alive]
     parts = np.split(alive, np.flatnonzero(np.diff(stretch)) + 1) if len(alive) else []
     segments, short = [], []
@@ -298,12 +305,12 @@ def clean_segments(
 
 def _complete(bars: pd.DataFrame) -> pd.DataFrame:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BarsWarning)  # the rule has cut where it finds a jump
+        warnings.simplefilter("ignore", BarsWarning)  # the rule cuts at jumps
         return check_bars(repair_bars(bars))[list(FEATURES)]
 
 
 def _dropped(bars: pd.DataFrame, rule: CleaningRule) -> np.ndarray:
-    """(T,) why each bar is dropped; 0 where it stays."""
+    """(T,) why each bar is dropped; 0 if it is kept."""
     prices = bars[list(PRICES)].to_numpy(float)
     dead = np.zeros(len(bars), int)
     dead[_long_runs(bars["close"].diff().eq(0).to_numpy(), rule.max_stagnant)] = _STAGNANT
@@ -314,7 +321,7 @@ def _dropped(bars: pd.DataFrame, rule: CleaningRule) -> np.ndarray:
 
 
 def _cuts(bars: pd.DataFrame, rule: CleaningRule, max_pause: pd.Timedelta) -> np.ndarray:
-    """(T,) why the series is cut before each bar; 0 where it is not."""
+    """(T,) why the series is cut before each bar; 0 if it is not."""
     gap = (bars["open"] / bars["close"].shift().where(lambda close: close > 0) - 1).abs()
     pause = bars.index.to_series().diff().gt(max_pause).to_numpy()
     return np.select([pause, (gap > rule.max_gap).to_numpy()], [_PAUSE, _GAP], 0)
@@ -325,7 +332,7 @@ def _report(dead: np.ndarray, edge: np.ndarray, short: list[np.ndarray], longest
     before = np.r_[0, dead[:-1]]
     for reason in (_NO_PRICE, _ILLIQUID, _STAGNANT):
         places[reason] = ((dead == reason) & (before != reason)).sum()
-    between = (dead == 0) & (before == 0)  # next to a dropped bar there is nothing left to cut
+    between = (dead == 0) & (before == 0)  # next to a dropped bar there is nothing to cut
     for reason in (_PAUSE, _GAP):
         places[reason] = (between & (edge == reason)).sum()
     lost, edges = dropped.copy(), np.r_[edge, 0]

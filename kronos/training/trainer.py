@@ -1,6 +1,6 @@
-"""The training loop: AdamW, warm-up and cosine, clipping, held-out losses, early stopping, states to resume from.
+"""Trainer: AdamW, warm-up and cosine schedule, gradient clipping, validation, early stopping, resumable states.
 
-Devices, processes and mixed precision are accelerate's. No step waits for the device to say what a loss is.
+Accelerate handles devices, processes and mixed precision. No step synchronizes with the device to read a loss.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from kronos.training.run_directory import RunDirectory, TrainerState
 logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 256
-WARM_FROM = 0.1  # of the peak (Kronos, appendix on training)
+WARM_FROM = 0.1  # initial share of the peak learning rate (Kronos, appendix on training)
 
 
 class Trainer:
-    """One stage in one process, or in one of several that share each batch.
+    """Trains one stage in one process, or in one of several that share each batch.
 
     Args:
-        stage: its network is trained in place.
-        split: windows to learn from and to choose the best weights by.
-        config: how long and how fast.
-        folder: where weights, losses and states go.
-        accelerator: device, processes, precision.
-        ranking: held-out dates to rank by the stage's head, if it has one.
+        stage: objective whose network is trained in place.
+        split: training and validation windows.
+        config: settings.
+        folder: directory for weights, losses and states.
+        accelerator: device, processes and precision.
+        ranking: validation dates for the RankIC of the head, if there is one.
 
     Raises:
         ValueError: a batch does not split over the processes, or there are too few windows for one.
@@ -85,25 +85,24 @@ class Trainer:
             _groups(stage, config.weight_decay), config.learning_rate, betas=(0.9, 0.95), fused=True
         )
         self.scheduler = _schedule(optimizer, config)
-        accelerator.register_for_checkpointing(
-            self.scheduler
-        )  # prepared, it would step once for each process
+        accelerator.register_for_checkpointing(self.scheduler)  # if prepared, it would step once per process
         if config.compile:
             stage.compile()
         self.stage, self.optimizer = accelerator.prepare(stage, optimizer)
-        self.average = WeightAverage(stage, config.ema)  # of the weights where they now are: on the device
+        self.average = WeightAverage(stage, config.ema)  # of the weights on the device
         if config.ema:
             accelerator.register_for_checkpointing(self.average)
         self.progress = TrainerState()
 
     def run(self) -> TrainerState:
-        """Train to the last step or until patience ends; from the last saved state, if there is one.
+        """Train to the last step or until early stopping; resumes from the last saved state, if there is one.
 
         Returns:
-            How it went: a row a validation, with the mean training loss since the last one and held-out losses.
+            The final state; its history has one row per validation, with the mean training loss since the previous
+            one and validation losses.
 
         Raises:
-            FloatingPointError: a held-out loss is no number.
+            FloatingPointError: a validation loss is not finite.
         """
         self.progress = self.folder.load_state(self.accelerator)
         progress, config = self.progress, self.config
@@ -115,7 +114,7 @@ class Trainer:
         elif self.accelerator.is_main_process:
             logger.info("%s", self._ended())
         if not progress.step and config.pretrained != RANDOM_WEIGHTS:
-            self._validate(running)  # training may only make them worse
+            self._validate(running)  # training may not improve on them
         batches = self._load(range(first, config.last_step))
         for step in self._shown(range(first, config.last_step)):
             running += self._step(batches)
@@ -135,23 +134,23 @@ class Trainer:
         return progress
 
     def _ended(self) -> str:
-        """Why a run that is resumed trains nothing."""
+        """Why a resumed run has nothing to train."""
         run, progress = self.folder.run, self.progress
         if self._out_of_patience():
             return (
-                f"{run} stopped early at step {progress.step}, after {progress.stale} validations without a better "
-                f"one, so nothing is trained. A --patience of 0 or more than {progress.stale} continues it."
+                f"{run} stopped early at step {progress.step}, after {progress.stale} validations without "
+                f"improvement, so nothing is trained. A --patience of 0 or more than {progress.stale} continues it."
             )
         if progress.step < self.config.max_steps:
-            return f"{run} has made {progress.step} steps. A larger --stop-after, or 0, continues it."
-        return f"{run} has made all of its {progress.step} steps. A larger --max-steps continues it."
+            return f"{run} is complete with {progress.step} steps. A larger --stop-after, or 0, continues it."
+        return f"{run} is complete with all of its {progress.step} steps. A larger --max-steps continues it."
 
     def _step(self, batches: Iterator[tuple[Tensor, ...]]) -> Tensor:
-        """One optimizer step; returns this process's mean loss, on its device."""
+        """One optimizer step; returns the mean loss of this process, on its device."""
         self.stage.train()
         total, own = torch.zeros((), device=self.accelerator.device), self.batches.per_process
         for part in range(own):
-            alone = part < own - 1  # gradients are summed over processes with the last part only
+            alone = part < own - 1  # gradients are reduced over processes with the last part only
             with self.accelerator.no_sync(self.stage) if alone else contextlib.nullcontext():
                 losses = self.stage(*self._moved(next(batches)))
                 self.accelerator.backward(losses.get("objective", losses["loss"]) / own)
@@ -163,10 +162,10 @@ class Trainer:
         return total
 
     def _validate(self, running: Tensor) -> None:
-        """Score the held-out windows, note the row, keep the weights if they are the best so far."""
+        """Score the validation windows, add a row to the history, save the weights if they are the best so far."""
         progress = self.progress
         since = progress.history[-1]["step"] if progress.history else 0
-        learned = {"train_loss": self._mean(running) / (progress.step - since)} if progress.step else {}
+        training = {"train_loss": self._mean(running) / (progress.step - since)} if progress.step else {}
         with self.average.applied():
             held_out = evaluate(self.stage, self.validation, self.config.validation_windows, self.accelerator)
             if self.ranking is not None:
@@ -176,27 +175,27 @@ class Trainer:
             "step": progress.step,
             "seconds": round(progress.seconds, 1),
             "lr": float(self.scheduler.get_last_lr()[0]),
-            **learned,
+            **training,
             **{f"val_{name}": value for name, value in held_out.items()},
         }
         better = progress.add(row, selection_score(row, self.config.select_by))
         self.accelerator.log(row, step=progress.step)
         if self.accelerator.is_main_process:
-            # What is told by source stands in losses.csv.
+            # Values by source are in losses.csv.
             logger.info("%s", "  ".join(f"{k} {v:.5g}" for k, v in row.items() if "/" not in k))
             if better:
                 self.folder.keep_best(self.average.weights, progress)
         if not math.isfinite(row["val_loss"]) and not progress.step:
             raise FloatingPointError(
-                f"The weights to start from give a held-out loss of {row['val_loss']}. Choose other ones."
+                f"The initial weights have a validation loss of {row['val_loss']}. Choose other weights."
             )
         if not math.isfinite(row["val_loss"]):
             raise FloatingPointError(
-                f"The held-out loss is {row['val_loss']} at step {progress.step}. Lower the learning rate."
+                f"The validation loss is {row['val_loss']} at step {progress.step}. Lower the learning rate."
             )
 
     def _follow_schedule(self) -> None:
-        """Take the learning rate from the schedule of `max_steps`, which a resumed run may change."""
+        """Use the learning-rate schedule of `max_steps`, which a resumed run may change."""
         self.progress.follow(self.config.max_steps)
         scheduler, step = self.scheduler, self.progress.step
         rates = [b * f(step) for b, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
@@ -224,15 +223,15 @@ class Trainer:
             sampler=self.batches.numbers(steps),
             num_workers=self.config.workers
             if self.device_windows is None
-            else 0,  # the device cuts the windows
+            else 0,  # the device extracts the windows
             pin_memory=self.accelerator.device.type == "cuda",
-            # A loader draws a seed for its workers: from the global stream it would move dropout on resuming.
+            # A loader draws a seed for its workers: from the global generator it would change dropout on resuming.
             generator=torch.Generator(),
         )
         return iter(loader)
 
     def _shown(self, steps: range) -> Iterable[int]:
-        """Steps under a progress bar on a terminal."""
+        """Steps with a progress bar on a terminal."""
         console = Console(stderr=True)
         shown = self.accelerator.is_main_process and console.is_terminal
         return track(
@@ -250,9 +249,9 @@ class Trainer:
 def evaluate(
     stage: nn.Module, windows: TrainingWindows, count: int, accelerator: Accelerator
 ) -> dict[str, float]:
-    """Mean losses in eval mode over up to `count` windows, each counting the same; and the loss of each source.
+    """Mean losses in eval mode over up to `count` windows with equal weights, and the losses of each source.
 
-    Processes take turns at the batches, which are the same for any number of processes.
+    Batches are distributed over processes, and are the same for any number of processes.
     """
     network = accelerator.unwrap_model(stage).eval()
     chosen = windows.sample(count)
@@ -270,9 +269,9 @@ def evaluate(
 
 
 def selection_score(row: Mapping[str, float], by: Literal["loss", "rank", "both"]) -> float:
-    """What a validation is chosen by, the lower the better; the loss where nothing was ranked.
+    """Criterion that selects the best validation, lower is better; the loss without a RankIC.
 
-    `both` is the loss, in nats a token, less the RankIC: late in training each moves by thousandths.
+    `both` is the loss in nats per token minus the RankIC: late in training both change by thousandths.
     """
     if "val_rank" not in row or by == "loss":
         return row["val_loss"]
@@ -293,14 +292,14 @@ def _score(
         losses = network(*(part.to(accelerator.device) for part in batch))
         for name, value in losses.items():
             totals[name] += value * len(rows)
-    # A process without a batch adds zeros to the sum.
+    # A process without a batch contributes zeros.
     own = torch.stack([torch.as_tensor(value, device=accelerator.device) for value in totals.values()])
     summed = accelerator.reduce(own, "sum")
     return dict(zip(totals, (summed / len(indices)).tolist(), strict=True))
 
 
 def _schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> LambdaLR:
-    """Up from WARM_FROM of the peak, by a cosine (onecycle) or a straight line (cosine), then down by a cosine."""
+    """From WARM_FROM of the peak up by a cosine (onecycle) or linearly (cosine), then down by a cosine."""
     warm = min(round(config.warmup * config.max_steps), config.max_steps - 1)
 
     def share(step: int) -> float:
@@ -322,15 +321,15 @@ def _groups(stage: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     ]
 
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's names for them, in malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from glibc's malloc.h
 _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Stop glibc from giving a step's memory back to the system, which hands it out again page by page.
+    """Stop glibc from returning a step's memory to the system, which would hand it out again page by page.
 
-    On a CPU that is up to a tenth of a small network's step. The process holds its peak until it ends. Elsewhere
-    than with glibc, nothing happens.
+    On a CPU that takes up to a tenth of a small network's step. The process keeps its peak memory until it ends.
+    Does nothing without glibc.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -18,7 +18,7 @@ from kronos.training.sources import (
     CleaningRule,
     FileReader,
     clean_segments,
-    is_qlib_store,
+    is_qlib_directory,
     nearest_rule,
     open_reader,
 )
@@ -156,13 +156,13 @@ def test_a_qlib_store_is_read_by_whoever_announces_it(tmp_path: Path) -> None:
     bars = tidy(make_bars(30, 0), make_bars(20, 1))
     write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source={})
     reader = open_reader(Source(tmp_path / "store"))
-    assert is_qlib_store(tmp_path / "store")
+    assert is_qlib_directory(tmp_path / "store")
     assert isinstance(reader, QlibBars)
     assert [name for name, _ in reader.series()] == ["I0", "I1"]
     (tmp_path / "store" / "calendars" / "day.txt").rename(tmp_path / "day.txt")
     (tmp_path / "store" / "calendars" / "day_future.txt").unlink()
     (tmp_path / "store" / "calendars").rmdir()
-    assert not is_qlib_store(tmp_path / "store")
+    assert not is_qlib_directory(tmp_path / "store")
 
 
 def test_without_a_source_the_simulated_market_is_read() -> None:
