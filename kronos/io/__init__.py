@@ -1,4 +1,7 @@
-"""Bars of instruments from any number of files; one line per file says what was understood."""
+"""Bars from CSV and parquet files of vendors or your own, tidy or one file per symbol.
+
+One line per file states how it was interpreted.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,19 @@ from kronos.io.files import FileNotes, find_files
 from kronos.io.numbers import describe_absent, hide_zeros
 from kronos.io.rows import ReadOptions, Rows, has_instruments, is_wanted, read_rows, symbol_of
 from kronos.io.table import EmptyFileError
-from kronos.io.times import UnclearSessionError, to_sessions
+from kronos.io.times import AmbiguousSessionError, to_sessions
 
-_TELLING = 10  # bars of an instrument that tell their frequency
+_MIN_FREQUENCY_BARS = 10  # bars of an instrument that determine its frequency
 
 
 class BarsOfFiles(NamedTuple):
-    """What `read_bars` returns.
+    """Result of `read_bars`.
 
     Attributes:
-        bars: by instrument: ascending unique DatetimeIndex; open, high, low, close (as in the file, perhaps NaN)
-            and, where known, volume, amount and factor (adjusted price = price * factor).
-        files: what was understood of each.
-        frequency: of all bars; None where none of the known ones fits.
+        bars: bars by instrument: ascending unique DatetimeIndex; open, high, low, close (as in the file, possibly
+            NaN) and, if known, volume, amount and factor (adjusted price = price * factor).
+        files: how each file was interpreted.
+        frequency: frequency of all bars; None if it is not a known one.
     """
 
     bars: dict[str, pd.DataFrame]
@@ -36,16 +39,16 @@ class BarsOfFiles(NamedTuple):
 
 
 class BarFiles:
-    """Files of bars, read group by group: files of one symbol in their names belong together.
+    """Files of bars, read in groups: files with the same symbol in their names belong together.
 
     Args:
         paths: files, folders or glob patterns of CSV and parquet files.
-        options: what the files leave open.
-        instruments: read only these, also patterns such as `SH*`; all without any.
+        options: options for ambiguous files.
+        instruments: read only these, also patterns such as `SH*`; empty for all.
 
     Raises:
-        FileNotFoundError: a path without a file.
-        ValueError: a file of another kind.
+        FileNotFoundError: a path has no file.
+        ValueError: an unsupported file type.
     """
 
     def __init__(
@@ -62,26 +65,27 @@ class BarFiles:
 
     @property
     def notes(self) -> tuple[FileNotes, ...]:
-        """What was understood of each file read so far, in order of the files."""
+        """How each file read so far was interpreted, in order of the files."""
         return tuple(self._notes[file] for file in self.files if file in self._notes)
 
     @property
     def frequency(self) -> str | None:
-        """Of the bars read so far; None where none of the known ones fits.
+        """Frequency of the bars read so far; None if it is not a known one.
 
         Raises:
-            ValueError: two instruments have different ones.
+            ValueError: two instruments have different frequencies.
         """
         return self._votes.result(self._where)
 
     def rows(self) -> Iterator[pd.DataFrame]:
-        """All rows, group by group, in order of the files: tidy, nothing sorted and nothing dropped.
+        """All rows by group, in order of the files: tidy, not sorted and without drops.
 
-        Columns: instrument, datetime, open, high, low, close and, where a file has them, volume, amount, factor.
-        Volume and amount are NaN where an instrument has none, or only zeros.
+        Columns: instrument, datetime, open, high, low, close and, if a file has them, volume, amount, factor.
+            Volume and
+        amount are NaN if an instrument has none, or only zeros.
 
         Raises:
-            ValueError: a file that cannot be read, or no rows at all.
+            ValueError: a file cannot be read, or there are no rows.
         """
         self._notes.clear()
         self._votes = FrequencyVotes()
@@ -96,15 +100,15 @@ class BarFiles:
             empty = empty and frame.empty
             yield frame
         if empty and not self._wanted:
-            raise ValueError(f"{self._where} has no rows. It needs bars.")
+            raise ValueError(f"{self._where} has no rows. Pass files with bars.")
 
     def series(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Instrument by instrument; see `BarsOfFiles.bars` for the form.
+        """Bars by instrument; see `BarsOfFiles.bars` for the form.
 
-        Of several rows for one time the last counts; rows without a time or an instrument are left out.
+        Of several rows with the same time the last is used; rows without a time or an instrument are dropped.
 
         Raises:
-            ValueError: as `rows`, or no file holds an instrument asked for.
+            ValueError: as in `rows`, or a requested instrument is missing.
         """
         absent = set(self._wanted)
         for frame in self.rows():
@@ -118,7 +122,7 @@ class BarFiles:
                 unknown = [c for c in ("volume", "amount", "factor") if c in bars and bars[c].isna().all()]
                 yield str(name), bars.drop(columns=unknown)
         if absent:
-            raise ValueError(f"{self._where} holds no {sorted(absent)}. Check the instruments.")
+            raise ValueError(f"{self._where} does not contain {sorted(absent)}. Check the instruments.")
 
     @property
     def _where(self) -> str:
@@ -128,22 +132,22 @@ class BarFiles:
         return str(first.parent) if first.parent == last.parent else f"{first} to {last}"
 
     def _groups(self) -> list[list[Path]]:
-        """Files whose rows may belong together: of one symbol by their names, else all."""
+        """Files whose rows may belong together: those of one symbol by their names, else all."""
         if len(self.files) == 1:
             return [self.files]
         groups: dict[str, list[Path]] = {}
         for file in self.files:
             try:
                 if has_instruments(file, self.options):
-                    return [self.files]  # each may hold any instrument
+                    return [self.files]  # each may contain any instrument
             except EmptyFileError:
-                self._leave_out(file)
+                self._skip(file)
                 continue
             groups.setdefault(symbol_of(file, self.options), []).append(file)
         return [files for name, files in groups.items() if is_wanted(name, self._wanted)]
 
     def _read_group(self, files: list[Path]) -> pd.DataFrame:
-        """The rows of files, under one decision on days and on volume; takes notes on each file."""
+        """The rows of files, with one interpretation of dates and volume for all; adds notes on each file."""
         parts: dict[Path, Rows] = {}
         for file in files:
             try:
@@ -151,7 +155,7 @@ class BarFiles:
             except EmptyFileError:
                 if len(self.files) == 1:
                     raise
-                self._leave_out(file)
+                self._skip(file)
         if not parts:
             return pd.DataFrame(columns=["instrument", "datetime", *PRICES])
         _check_factors(parts)
@@ -167,14 +171,14 @@ class BarFiles:
             mine = frame[source == number] if len(parts) > 1 else frame
             notes = [*part.notes, *day_notes[number], *describe_absent(mine, absent)]
             if count := int(repeated[source == number].sum()):
-                notes.append(f"rows of a time that is repeated: {count:,}, the last one counts")
+                notes.append(f"rows with a repeated time: {count:,}, the last one is used")
             self._note(file, part.layout, mine, tuple(notes))
         return frame
 
     def _date_sessions(
         self, frame: pd.DataFrame, source: np.ndarray, parts: list[tuple[Path, Rows]]
     ) -> dict[int, tuple[str, ...]]:
-        """Date daily bars in place, moments and local times apart; notes by number of the part."""
+        """Set the dates of daily bars in place, instants and local times separately; notes by number of the part."""
         notes: dict[int, tuple[str, ...]] = {}
         for absolute in (True, False):
             members = [number for number, (_, part) in enumerate(parts) if part.absolute == absolute]
@@ -188,7 +192,7 @@ class BarFiles:
                     absolute=absolute,
                     timezone=self.options.timezone,
                 )
-            except UnclearSessionError as error:
+            except AmbiguousSessionError as error:
                 raise ValueError(f"{parts[members[0]][0]} has {error}") from error
             frame.loc[mine, "datetime"] = dated.wall
             notes |= dict.fromkeys(members, dated.notes)
@@ -210,7 +214,7 @@ class BarFiles:
         )
         self._votes.update(votes)
 
-    def _leave_out(self, file: Path) -> None:
+    def _skip(self, file: Path) -> None:
         self._notes[file] = FileNotes(file, "", (), 0, None, None, None)
 
 
@@ -226,14 +230,14 @@ def read_bars(
 
     Args:
         paths: files, folders or glob patterns.
-        columns: as `ReadOptions.columns`.
-        timezone: as `ReadOptions.timezone`.
-        pad_codes: as `ReadOptions.pad_codes`.
-        instruments: read only these; all without any.
+        columns: as in `ReadOptions`.
+        timezone: as in `ReadOptions`.
+        pad_codes: as in `ReadOptions`.
+        instruments: read only these; empty for all.
 
     Raises:
-        FileNotFoundError: a path without a file.
-        ValueError: one sentence on what cannot be read, is missing or is unclear, and on the option that helps.
+        FileNotFoundError: a path has no file.
+        ValueError: a file is unreadable, incomplete or ambiguous; the message names the option that helps.
     """
     files = BarFiles(paths, ReadOptions(columns or {}, timezone, pad_codes), instruments)
     bars = dict(files.series())
@@ -241,18 +245,20 @@ def read_bars(
 
 
 def _check_frequencies(frame: pd.DataFrame, source: np.ndarray, files: Sequence[Path]) -> None:
-    """Refuse to join bars of one instrument that have different frequencies."""
+    """Refuse to join bars of one instrument with different frequencies."""
     found: dict[str, tuple[str, Path]] = {}
     for number, file in enumerate(files):
         for name, times in frame[source == number].groupby("instrument")["datetime"]:
-            frequency = infer_frequency(pd.DatetimeIndex(times)) if len(times) >= _TELLING else None
+            frequency = (
+                infer_frequency(pd.DatetimeIndex(times)) if len(times) >= _MIN_FREQUENCY_BARS else None
+            )
             if frequency is None:
                 continue
             known, other = found.setdefault(str(name), (frequency, file))
             if known != frequency:
                 raise ValueError(
                     f"{other} has {known} bars of {name} and {file} has {frequency} bars: they mix bars of "
-                    "different frequencies. Keep one frequency per instrument, e.g. in folders of their own."
+                    "different frequencies. Keep one frequency per instrument, e.g. in separate folders."
                 )
 
 
@@ -262,10 +268,10 @@ def _span(times: pd.Series) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
 
 
 def _check_factors(parts: Mapping[Path, Rows]) -> None:
-    """Raw and adjusted prices of one instrument must not follow each other."""
+    """Refuse to mix raw and adjusted prices of one instrument."""
     having = {("factor" in part.frame): file for file, part in parts.items()}
     if len(having) > 1:
         raise ValueError(
-            f"{having[False]} and {having[True]} differ in the columns ['factor']. Read like with like: raw prices "
-            "with a factor, or adjusted ones without."
+            f"{having[False]} and {having[True]} differ in the columns ['factor']. All files need the same columns: "
+            "raw prices with a factor, or adjusted ones without."
         )

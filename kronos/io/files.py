@@ -1,4 +1,4 @@
-"""Files of bars: found by path, folder or glob pattern; the symbol that a file name holds."""
+"""Files: found by path, folder or glob pattern, symbols in their names, notes on them, and plain tables."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _TAIL = re.compile(rf"(?:[-_. ]+|, ?)(?:{_DATE}|{_STEP}|{_WORDS})$|, ?\d+$", re.
 
 
 def find_files(paths: Path | str | Iterable[Path | str]) -> list[Path]:
-    """The files that paths, folders and glob patterns stand for, each once; those of a folder by name.
+    """The files of paths, folders and glob patterns without duplicates; those of a folder sorted by name.
 
-    A folder stands for all CSV and parquet files in it and below; without any, for its .txt and .zip files.
+    A folder includes all CSV and parquet files in it and below; if there are none, its .txt and .zip files.
 
     Raises:
-        FileNotFoundError: a path that does not exist, a folder or pattern without files.
-        ValueError: a file of another kind.
+        FileNotFoundError: a path does not exist, or a folder or pattern has no files.
+        ValueError: an unsupported file type.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[Path, None] = {}
     for path in given:
         found.update(dict.fromkeys(_expand(Path(path).expanduser())))
     if not found:
-        raise FileNotFoundError("no file of bars is given. Name a file, a folder or a pattern.")
+        raise FileNotFoundError("There is no file of bars. Pass a file, a folder or a pattern.")
     return list(found)
 
 
 def symbol_in_name(file: Path) -> str:
-    """The symbol that a file name starts with: the name without suffix, step, dates and words such as `daily`.
+    """The symbol at the start of a file name: the name without suffix, frequency, dates and words such as `daily`.
 
     `600519.SH.csv` -> 600519.SH, `BTCUSDT-1h-2024-01.csv` -> BTCUSDT, `sh600977_5min.csv` -> sh600977,
-    `BRK-B.csv` -> BRK-B. The symbol itself is kept as it is written.
+    `BRK-B.csv` -> BRK-B. The symbol itself is unchanged.
     """
     name = file.name
     suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default=file.suffix)
@@ -74,7 +74,7 @@ def _expand(path: Path) -> list[Path]:
         files = [file for match in matches if _readable(match) for file in _expand(match)]
         if files:
             return files
-        raise FileNotFoundError(f"{path} matches no file of bars. It needs some of {list(SUFFIXES)}.")
+        raise FileNotFoundError(f"{path} matches no file of bars. Pass files of the types {list(SUFFIXES)}.")
     raise FileNotFoundError(f"{path} is neither a file nor a folder of bars. Check the path.")
 
 
@@ -91,26 +91,26 @@ def _in_folder(folder: Path) -> list[Path]:
     for suffixes in (_IN_FOLDERS, TEXT):
         if chosen := [file for file in files if file.name.lower().endswith(suffixes)]:
             return chosen
-    raise FileNotFoundError(f"{folder} holds no file of bars. It needs some of {list(SUFFIXES)}.")
+    raise FileNotFoundError(f"{folder} contains no file of bars. Pass files of the types {list(SUFFIXES)}.")
 
 
-_SHOWN = 3  # instruments named in a line
-_LINES = 20  # files that get a line each
+_SHOWN = 3  # instruments listed in a line
+_LINES = 20  # up to this number, each file has a line
 
 
 @dataclass(frozen=True)
 class FileNotes:
-    """What was understood of one file; as text, one line.
+    """How one file was interpreted; one line as text.
 
     Attributes:
-        file: its path.
-        layout: what it was taken for: a vendor's, or columns by name.
-        instruments: in it, sorted.
-        rows: in it.
-        frequency: of its bars, from their stamps; None where none of the known ones fits.
-        start: its first timestamp; None without any.
-        end: its last timestamp; None without any.
-        notes: conversions, time zones, what was dropped or counts as absent.
+        file: path of the file.
+        layout: recognized layout: that of a vendor, or columns by name.
+        instruments: sorted instruments.
+        rows: number of rows.
+        frequency: frequency from the timestamps; None if it is not a known one.
+        start: first timestamp; None without any.
+        end: last timestamp; None without any.
+        notes: conversions, time zones, and what was dropped or ignored.
     """
 
     file: Path
@@ -129,7 +129,7 @@ class FileNotes:
     def describe(self) -> str:
         """The line without the file's name."""
         if not self.rows:
-            return "no rows, left out"
+            return "no rows, skipped"
         names = ", ".join(self.instruments[:_SHOWN])
         if len(self.instruments) > _SHOWN:
             names = f"{len(self.instruments)} instruments ({names}, ...)"
@@ -140,7 +140,7 @@ class FileNotes:
 
 
 def summarize(notes: Sequence[FileNotes]) -> list[str]:
-    """One line per file; of many files, one line for all that were understood alike."""
+    """One line per file; with many files, one line per group that was interpreted in the same way."""
     if len(notes) <= _LINES:
         return [str(note) for note in notes]
     alike: dict[FileNotes, list[FileNotes]] = {}
@@ -174,18 +174,18 @@ def read_table(
     required: Sequence[str],
     optional: Sequence[str],
 ) -> pd.DataFrame:
-    """Read the columns asked for, under the names asked for; instruments as text, empty ones missing.
+    """Read the given columns of a table that is not bars; instruments as text, empty ones missing.
 
-    Names are compared without case, and ALIASES count for a column that is not there under its own name.
+    Names are compared without case; ALIASES apply to columns that do not exist under their own name.
 
     Args:
         file: CSV or parquet.
-        required: columns that must be there.
-        optional: columns that may be.
+        required: columns that must exist.
+        optional: columns that may exist.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: neither CSV nor parquet, unreadable, or a column that is missing or there twice.
+        ValueError: neither CSV nor parquet, unreadable, or a column is missing or ambiguous.
     """
     # Codes such as 000001 are text.
     table = _load(file, text={"instrument", *ALIASES["instrument"]})
@@ -202,12 +202,12 @@ def read_table(
 
 
 def to_dates(column: pd.Series, file: Path) -> pd.Series:
-    """Dates or times, year first, as datetime64[ns] without time zone (the local clock is kept).
+    """Dates or times, year first, as datetime64[ns] without time zone (local time is kept).
 
-    Whole numbers are read as YYYYMMDD; what else a number may mean is refused.
+    Whole numbers are read as YYYYMMDD; other numbers are refused.
 
     Raises:
-        ValueError: names the first value that is no date of 1900 to 2199.
+        ValueError: a value is not a date from 1900 to 2199.
     """
     if pd.api.types.is_numeric_dtype(column):
         text = column.fillna(0).astype("int64").astype(str)
@@ -221,7 +221,7 @@ def to_dates(column: pd.Series, file: Path) -> pd.Series:
     if bad.any():
         row = int(bad.to_numpy().argmax())
         raise ValueError(
-            f"{file} has {bad.sum()} values in '{column.name}' that are no dates, the first "
+            f"{file} has {bad.sum()} values in '{column.name}' that are not dates, the first "
             f"'{column.iloc[row]}' in row {row + 1}. Write them as YYYY-MM-DD."
         )
     return dates.astype("datetime64[ns]")
@@ -234,7 +234,7 @@ def file_record(file: Path) -> dict[str, str]:
 
 def _load(file: Path, text: set[str]) -> pd.DataFrame:
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is no file. Check the path.")
+        raise FileNotFoundError(f"{file} is not a file. Check the path.")
     name = file.name.lower()
     try:
         if name.endswith((".parquet", ".pq")):
@@ -250,12 +250,12 @@ def _load(file: Path, text: set[str]) -> pd.DataFrame:
 
 
 def _find(name: str, table: pd.DataFrame, file: Path) -> str | None:
-    """The head under which a table has the column `name`."""
+    """Name of the column `name` in a table."""
     heads = {head: str(head).strip().lower() for head in table.columns}
     for names in ((name,), ALIASES.get(name, ())):
         matches = [head for head, plain in heads.items() if plain in names]
         if len(matches) > 1:
-            raise ValueError(f"{file} has {matches}, any of which may be '{name}'. Keep one.")
+            raise ValueError(f"{file} has {matches}, which are all candidates for '{name}'. Keep one.")
         if matches:
             return matches[0]
     return None

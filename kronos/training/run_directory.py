@@ -235,8 +235,9 @@ class RunDirectory:
         ended = progress.step == last_step or progress.out_of_patience(self.settings.get("patience", 0))
         if self.part == "tokenizer" and not ended and (predictor / "settings.json").is_file():
             raise ValueError(
-                f"{predictor} was trained on the tokens of this tokenizer, which more steps would change. Resume "
-                "only the predictor with `python -m kronos.training predictor --resume`, or choose another --output."
+                f"{predictor} was trained on the tokens of this tokenizer, which more steps would change. "
+                "Resume only the predictor with `python -m kronos.training predictor --resume`, or choose another "
+                "--output."
             )
 
     def _states(self) -> list[Path]:

@@ -29,8 +29,6 @@ from kronos.io.rows import ReadOptions
 
 # Columns that a source may have under another name.
 FIELDS = ("instrument", "datetime", "time", *FEATURES, "factor", "adj_close")
-
-
 AUTO = "auto"  # as `frequency`: inferred from the timestamps
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from kronos.io.times import (
+    AmbiguousSessionError,
     Sessions,
     Times,
-    UnclearSessionError,
     check_timezone,
     to_clock,
     to_sessions,
@@ -180,7 +180,7 @@ def test_moments_that_weekdays_do_not_place_are_refused() -> None:
     around = pd.date_range("2024-01-01", periods=30)
     for days in (around, DAYS[:2]):
         with pytest.raises(
-            UnclearSessionError, match=r"daily bars at 16:00, .*unclear .*--timezone Asia/Shanghai"
+            AmbiguousSessionError, match=r"daily bars at 16:00, .*unclear .*--timezone Asia/Shanghai"
         ):
             sessions(stored("Asia/Shanghai", days))
     own = stored("Asia/Shanghai", around).dt.normalize()

@@ -70,7 +70,7 @@ def test_both_stages_run_to_a_pair_that_forecasts_and_is_scored(
     assert np.isfinite(forecast.paths).all()
 
     capsys.readouterr()
-    spans = ("--train-until", "2024-06-10", "--since", "2024-07-01", "--until", "2024-08-01")
+    spans = ("--train-until", "2024-06-10", "--start", "2024-07-01", "--end", "2024-08-01")
     bars = str(tmp_path / "bars.parquet")
     succeeds("evaluate", str(pair), "--train", bars, "--data", bars, *spans)
     scores = json.loads(capsys.readouterr().out)
@@ -206,7 +206,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     ("tokens", "says"),
     [
         (["--train-until", "soon"], "train_until='soon' is no date."),
-        (["--since", "2030-01-01", "--until", "2031-01-01"], "hold no window that ends in 2030-01-01 to"),
+        (["--start", "2030-01-01", "--end", "2031-01-01"], "hold no window that ends in 2030-01-01 to"),
         (["--frequency", "tick"], "frequency=tick has no cleaning rule."),
         (["--data", "nowhere.csv"], "nowhere.csv is neither a file nor a folder"),
     ],
@@ -217,7 +217,7 @@ def test_a_mistake_in_scoring_is_one_too(
 ) -> None:
     bars = str(write_bars(tmp_path / "bars.parquet", make_bars(160)))
     given = {"--train": bars, "--data": bars, "--train-until": "2024-06-10"}
-    given |= {"--since": "2024-07-01", "--until": "2024-08-01"} | dict(
+    given |= {"--start": "2024-07-01", "--end": "2024-08-01"} | dict(
         zip(tokens[::2], tokens[1::2], strict=True)
     )
     said = fails(capsys, "evaluate", "kronos-nano", *(part for pair in given.items() for part in pair))
