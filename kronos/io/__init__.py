@@ -178,7 +178,7 @@ class BarFiles:
     def _date_sessions(
         self, frame: pd.DataFrame, source: np.ndarray, parts: list[tuple[Path, Rows]]
     ) -> dict[int, tuple[str, ...]]:
-        """Set the dates of daily bars in place, instants and local times separately; notes by number of the part."""
+        """Set dates of daily bars in place, separately for instants and local times; notes by part."""
         notes: dict[int, tuple[str, ...]] = {}
         for absolute in (True, False):
             members = [number for number, (_, part) in enumerate(parts) if part.absolute == absolute]
@@ -272,6 +272,6 @@ def _check_factors(parts: Mapping[Path, Rows]) -> None:
     having = {("factor" in part.frame): file for file, part in parts.items()}
     if len(having) > 1:
         raise ValueError(
-            f"{having[False]} and {having[True]} differ in the columns ['factor']. All files need the same columns: "
-            "raw prices with a factor, or adjusted ones without."
+            f"{having[False]} and {having[True]} differ in the columns ['factor']. All files need the same "
+            "columns: raw prices with a factor, or adjusted ones without."
         )

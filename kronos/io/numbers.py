@@ -156,12 +156,13 @@ class Scales(NamedTuple):
 def find_scales(heads: Sequence[str], found: dict[str, str], bars: pd.DataFrame) -> Scales:
     """Factors that convert volume and amount to shares and currency.
 
-    A unit in the column name takes precedence, such as 成交量(手). Tushare's daily files have lots of 100 and thousands.
-    Other Chinese heads leave it open: there amount / (volume x close) tells lots, near 100, from shares, near 1.
+    A unit in the column name takes precedence, such as 成交量(手). Tushare's daily files have lots of 100 and
+    thousands. Other Chinese columns are ambiguous: amount / (volume x close) is near 100 for lots and near 1 for
+    shares.
 
     Args:
-        heads: of the file.
-        found: head of each column of ours.
+        heads: column names of the file.
+        found: column in the file by known name.
         bars: datetime and close, and volume and amount as in the file.
     """
     if "volume" not in found:

@@ -110,7 +110,7 @@ def test_one_command_checks_and_times_with_the_packages_of_a_plain_image(tmp_pat
             "There is no variant 'bfloat16 compiled'. Pass some of float32",
         ),
         (["--rounds", "0"], "--rounds 0 measures nothing. Pass at least 1."),
-        (["--device", "abacus"], "device 'abacus' cannot be used here"),
+        (["--device", "abacus"], "device 'abacus' is not available here"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_sentence(

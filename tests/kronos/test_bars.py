@@ -104,7 +104,7 @@ def test_two_columns_that_may_be_the_same_feature_are_refused() -> None:
 def two_levels(
     *tickers: str, price_first: bool = True, names: list[str | None] | None = None
 ) -> pd.DataFrame:
-    """As yfinance.download returns it, with a column that is no feature."""
+    """As yfinance.download returns it, with a column that is not a feature."""
     frames = {
         ticker: make_bars(4, seed).rename(columns=str.capitalize) for seed, ticker in enumerate(tickers)
     }
@@ -205,7 +205,7 @@ def test_prices_rounded_to_float32_are_not_taken_for_a_wrong_bar() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([0, 2, 1, 3], r"not in order of time: 2024-01-03 00:00:00 follows.*sort_index"),
+        ([0, 2, 1, 3], r"not sorted by time: 2024-01-03 00:00:00 follows.*sort_index"),
         ([0, 1, 1, 2], r"timestamp 2024-01-03 00:00:00 twice.*repair_bars"),
     ],
 )
@@ -231,7 +231,7 @@ def test_timestamps_keep_their_zone_and_are_read_by_its_clock() -> None:
 def test_in_a_zone_it_is_instants_that_must_ascend() -> None:
     index = pd.date_range("2024-11-03 00:00", periods=4, freq="h", tz="America/New_York")  # 01:00 comes twice
     check_timestamps(index)
-    with pytest.raises(ValueError, match=r"not in order of time: 2024-11-03 01:00:00-04:00 follows"):
+    with pytest.raises(ValueError, match=r"not sorted by time: 2024-11-03 01:00:00-04:00 follows"):
         check_timestamps(index[[0, 2, 1, 3]])
 
 

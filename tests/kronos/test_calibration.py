@@ -184,7 +184,7 @@ def test_a_calibration_that_walks_forward_takes_the_last_fit_known_and_none_befo
             replace(KNOWN, weights_sha256="b" * 64),
             "weights aaaaaaaaaaaa, and these are of 'm' with weights bbbb",
         ),
-        (replace(KNOWN, weights_sha256=None), "of no file"),
+        (replace(KNOWN, weights_sha256=None), "unknown"),
         (replace(KNOWN, sampling=SampleConfig(S, 0.6, 1.0)), "T=1, .*of T=0.6"),
         (replace(KNOWN, anchor="decoded_close"), "from the last close, and these start at the decoded close"),
     ],
@@ -234,12 +234,12 @@ def test_a_file_holds_all_that_moves_paths_and_what_it_is_worth(tmp_path: Path) 
     [
         (lambda values: values.pop("fits"), "is not a calibration"),
         (lambda values: values.update(format=99), "another version"),
-        (lambda values: values.update(horizon=9), "no 9 numbers"),
+        (lambda values: values.update(horizon=9), "not have 9 numbers"),
         (
             lambda values: values["fits"][0]["groups"][""].update(spread=[float("nan")] * H),
             "missing or infinite",
         ),
-        (lambda values: values["fits"].clear(), "without a fit"),
+        (lambda values: values["fits"].clear(), "at least one fit"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused_in_one_sentence(tmp_path: Path, edit, message: str) -> None:

@@ -379,7 +379,7 @@ def test_a_forecast_that_names_no_settings_takes_those_that_suit_the_checkpoint(
         ('{"temperature": 1}', r"sampling\.json has unknown keys \['temperature'\]"),
         ('{"seed": 1}', r"unknown keys \['seed'\].*T, top_p and top_k"),
         ('{"T": -1}', "T=-1 is not a temperature"),
-        ("[1]", "holds a list"),
+        ("[1]", "contains a list"),
         ("{", "is not JSON"),
     ],
 )

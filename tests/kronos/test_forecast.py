@@ -57,7 +57,7 @@ def test_a_path_of_one_feature_is_that_feature(forecast: Forecast) -> None:
 
 
 def test_an_unknown_feature_is_refused_and_the_known_ones_are_listed(forecast: Forecast) -> None:
-    with pytest.raises(ValueError, match=r"'price' is no feature.*'close'"):
+    with pytest.raises(ValueError, match=r"'price' is not a feature.*'close'"):
         forecast.path("price")
 
 

@@ -91,8 +91,8 @@ def test_a_description_with_what_joint_training_writes_is_enough(head: ReturnHea
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d_model": 8}, r"asks for \(3, 8\)"),
-        ({"horizons": [1, 5]}, r"asks for \(2, 16\)"),
+        ({"d_model": 8}, r"requires \(3, 8\)"),
+        ({"horizons": [1, 5]}, r"requires \(2, 16\)"),
         ({"horizons": [5, 5, 1]}, "different numbers of bars"),
         ({"kind": "forest"}, "kind='forest' is unknown"),
         ({"color": "blue"}, r"unknown keys \['color'\]"),
@@ -111,7 +111,7 @@ def test_files_that_do_not_fit_are_refused(
 def test_weights_that_are_missing_or_damaged_are_refused(head: ReturnHead, tmp_path: Path) -> None:
     head.save(tmp_path)
     (tmp_path / HEAD_WEIGHTS).write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match=r"head.safetensors does not hold a head"):
+    with pytest.raises(ValueError, match=r"head.safetensors does not contain a head"):
         ReturnHead.from_pretrained(tmp_path)
     (tmp_path / HEAD_WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=r"head.safetensors is missing"):

@@ -79,7 +79,7 @@ def test_a_forecast_is_repaired_unless_it_is_asked_for_as_sampled(
     made = predictor.forecast(windows, SampleConfig(samples=6, T=1.0, top_p=1.0))
     np.testing.assert_array_equal(made.paths, sampled.repaired().paths)
     assert (sampled.provenance.candles, made.provenance.candles) == ("raw", "valid")
-    with pytest.raises(ValueError, match=r"candles='japanese' is none of \['valid', 'raw'\]"):
+    with pytest.raises(ValueError, match=r"candles='japanese' is unknown\. Choose one of \['valid', 'raw'\]"):
         predictor.forecast(windows, candles="japanese")  # type: ignore[arg-type]
 
 

@@ -126,8 +126,8 @@ def test_a_predictor_from_a_device_that_is_not_here_computes_on_the_fastest_that
         other.__setstate__(copy.deepcopy(state))
     assert other.device == KronosPredictor(make_model(), make_tokenizer()).device
     (message,) = caplog.messages
-    assert message.startswith("device 'cuda:77' cannot be used here")
-    assert message.endswith(f"The predictor computes on '{other.device}' instead.")
+    assert message.startswith("device 'cuda:77' is not available here")
+    assert message.endswith(f"The predictor uses '{other.device}' instead.")
     if other.device.type == "cpu":
         np.testing.assert_array_equal(other.forecast(windows, SAMPLING).paths, wanted)
 

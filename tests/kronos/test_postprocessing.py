@@ -44,7 +44,7 @@ def test_repair_before_calibration_gives_the_same_candles_as_after() -> None:
 def test_auto_is_the_checkpoints_own_where_it_fits_and_none_where_it_does_not() -> None:
     own = calibration()
     assert PathOptions().resolve(own, KNOWN, H).calibration is own
-    assert PathOptions().resolve(None, KNOWN, H).reason == "none: 'm' has none of its own"
+    assert PathOptions().resolve(None, KNOWN, H).reason == "none: 'm' has no calibration"
     cold = replace(KNOWN, sampling=replace(KNOWN.sampling, T=0.5))
     unfit = PathOptions().resolve(own, cold, H)
     assert unfit.calibration is None

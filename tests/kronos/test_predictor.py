@@ -401,13 +401,19 @@ def test_a_forecast_says_how_its_windows_slide_and_how_precise_it_is(windows: Wi
     [
         (
             {"context_overflow": "sliding"},
-            r"context_overflow='sliding' is none of \['recompute', 'rolling'\]",
+            r"context_overflow='sliding' is unknown\. Choose one of \['recompute', 'rolling'\]",
         ),
-        ({"context_overflow": ""}, r"context_overflow='' is none of \['recompute', 'rolling'\]"),
-        ({"precision": "float16"}, r"precision='float16' is none of \['float32', 'bfloat16'\]"),
-        ({"anchor": "open"}, r"anchor='open' is none of \['last_close', 'decoded_close'\]"),
-        ({"memory": 0}, "memory=0 bytes hold no window.* None"),
-        ({"memory": -5}, "memory=-5 bytes hold no window.* None"),
+        (
+            {"context_overflow": ""},
+            r"context_overflow='' is unknown\. Choose one of \['recompute', 'rolling'\]",
+        ),
+        (
+            {"precision": "float16"},
+            r"precision='float16' is unknown\. Choose one of \['float32', 'bfloat16'\]",
+        ),
+        ({"anchor": "open"}, r"anchor='open' is unknown\. Choose one of \['last_close', 'decoded_close'\]"),
+        ({"memory": 0}, "memory=0 is not a positive number of bytes.* None"),
+        ({"memory": -5}, "memory=-5 is not a positive number of bytes.* None"),
     ],
     ids=str,
 )
@@ -654,7 +660,7 @@ def test_timestamps_of_two_zones_are_refused_together(
         for name, zone in (("x_timestamp", x), ("y_timestamp", y))
         if zone
     }
-    with pytest.raises(ValueError, match=rf"time zone {x}, y_timestamp in {y}\. Bring both into one"):
+    with pytest.raises(ValueError, match=rf"time zone {x}, y_timestamp in {y}\. Convert both to one"):
         predictor.predict(**call(**changes))
 
 
@@ -713,14 +719,14 @@ X, Y = call()["x_timestamp"], call()["y_timestamp"]
         ({"pred_len": 0, "y_timestamp": Y[:0]}, "pred_len=0 .*at least 1"),
         ({"pred_len": -3}, "pred_len=-3 .*at least 1"),
         ({"y_timestamp": X[5:]}, "y_timestamp of series 0 starts at .*before its last bar.*Shift"),
-        ({"x_timestamp": X[::-1]}, "x_timestamp of series 0 is not in order of time"),
+        ({"x_timestamp": X[::-1]}, "x_timestamp of series 0 is not sorted by time"),
         ({"x_timestamp": X.where(X.index != 2, X[3])}, "x_timestamp of series 0 has the timestamp .* twice"),
         ({"x_timestamp": X.where(X.index != 2)}, "x_timestamp of series 0 has no timestamp in row 2"),
-        ({"y_timestamp": Y[::-1]}, "y_timestamp of series 0 is not in order of time"),
-        ({"x_timestamp": ["soon"] * 10}, "x_timestamp of series 0 holds no timestamps.*to_datetime"),
-        ({"x_timestamp": None}, "x_timestamp of series 0 holds no timestamps.*to_datetime"),
-        ({"y_timestamp": "2030-01-01"}, "y_timestamp of series 0 holds no timestamps.*to_datetime"),
-        ({"x_timestamp": range(10)}, "x_timestamp of series 0 holds no timestamps.*to_datetime"),
+        ({"y_timestamp": Y[::-1]}, "y_timestamp of series 0 is not sorted by time"),
+        ({"x_timestamp": ["soon"] * 10}, "x_timestamp of series 0 does not contain timestamps.*to_datetime"),
+        ({"x_timestamp": None}, "x_timestamp of series 0 does not contain timestamps.*to_datetime"),
+        ({"y_timestamp": "2030-01-01"}, "y_timestamp of series 0 does not contain timestamps.*to_datetime"),
+        ({"x_timestamp": range(10)}, "x_timestamp of series 0 does not contain timestamps.*to_datetime"),
         ({"T": -1.0}, "T=-1.0 "),
         ({"top_p": 0.0}, "top_p=0.0 "),
         ({"top_p": 1.5}, "top_p=1.5 "),

@@ -128,7 +128,7 @@ def test_the_predictor_names_its_columns_as_upstreams_does(model: Kronos, tokeni
 def test_the_plain_predictor_says_where_upstreams_attributes_are() -> None:
     plain = kronos.KronosPredictor(make_model(), make_tokenizer(), "cpu")
     for name in ("generate", "price_cols", "vol_col", "amt_vol", "time_cols"):
-        with pytest.raises(AttributeError, match=rf"has no {name}\. Use that of kronos\.compat"):
+        with pytest.raises(AttributeError, match=rf"has no {name}\. Use kronos\.compat"):
             getattr(plain, name)
     assert not hasattr(plain, "forecasts")
 
@@ -141,7 +141,7 @@ def test_the_plain_predictor_says_where_upstreams_attributes_are() -> None:
         ({"x_stamp": (2, 7, 5)}, r"x_stamp is \(2, 7, 5\)\. Pass the calendar fields \(2, 8, 5\)"),
         ({"y_stamp": (2, 2, 5)}, r"y_stamp is \(2, 2, 5\)\. Pass the calendar fields \(2, 3, 5\)"),
         ({"y_stamp": (1, 3, 5)}, r"y_stamp is \(1, 3, 5\)"),
-        ({"pred_len": 17}, r"pred_len=17 does not fit max_context=16\. Ask for 1 to 16"),
+        ({"pred_len": 17}, r"pred_len=17 does not fit max_context=16\. Pass 1 to 16"),
         ({"pred_len": 0}, "pred_len=0 "),
     ],
     ids=str,
@@ -172,7 +172,7 @@ def test_calendar_fields_are_those_of_upstream(zone: str | None) -> None:
 def test_calendar_fields_of_what_is_no_time_are_refused() -> None:
     with pytest.raises(ValueError, match="x_timestamp has no timestamp in row 1"):
         calc_time_stamps(pd.Series(pd.DatetimeIndex(["2024-01-02", pd.NaT])))
-    with pytest.raises(ValueError, match="x_timestamp holds no timestamps"):
+    with pytest.raises(ValueError, match="x_timestamp does not contain timestamps"):
         calc_time_stamps(pd.Series([1, 2, 3]))
 
 

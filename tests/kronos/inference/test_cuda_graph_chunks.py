@@ -275,7 +275,7 @@ def test_from_bars_to_bars_the_device_is_asked_for_nothing(
 ) -> None:
     windows = some_windows(ragged)
     ours, spy = pipeline(context_overflow, context, ExecutionConfig(precision)), Spy()
-    ours.replay = spy  # type: ignore[assignment]
+    ours.graphs = spy  # type: ignore[assignment]
     wanted = ours.sample_shared(windows, sampling, uniforms_of(windows, sampling.samples))
     with torch.inference_mode(), Silent() as silent:
         got = spy.run(*spy.inputs)
@@ -306,7 +306,7 @@ def test_no_tensor_of_the_host_takes_part_in_what_a_device_computes(
     there.model = FusedKronos(make_model().to(meta), ExecutionConfig())
     there.tokenizer = FusedTokenizer(make_tokenizer().to(meta), ExecutionConfig())
     there.order = Tokens(*(half.to(meta) for half in there.order))
-    there.device, there.replay = meta, Elsewhere()  # type: ignore[assignment]
+    there.device, there.graphs = meta, Elsewhere()  # type: ignore[assignment]
     paths = there.sample_shared(windows, SAMPLINGS["nucleus"], uniforms_of(windows, 3)).paths
     assert paths.shape == (len(windows), 3, HORIZON, 6)
 
@@ -320,7 +320,7 @@ def test_chunks_of_any_size_replayed_are_the_chunks_computed_directly(
 ) -> None:
     windows = some_windows(ragged)
     direct, replayed = pipeline(context_overflow, context), pipeline(context_overflow, context)
-    replayed.replay = recorded = Recorded()
+    replayed.graphs = recorded = Recorded()
     for rows in (slice(0, 4), slice(0, 3), slice(1, 4), slice(2, 3), slice(0, 4)):
         some = windows[rows]
         for sampling in (SAMPLINGS["nucleus"], SAMPLINGS["top-k"]):

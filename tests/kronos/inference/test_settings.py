@@ -99,26 +99,34 @@ def test_every_argument_of_the_constructor_is_checked_when_it_is_set() -> None:
 
 
 REFUSED = [
-    ("max_context", 1, "max_context=1 leaves no window. Pass at least 2."),
+    ("max_context", 1, "max_context=1 is too small for a window. Pass at least 2."),
     ("max_context", 64.0, "max_context=64.0 is not a whole number. Pass an int."),
     ("max_context", "64", "max_context='64' is not a whole number. Pass an int."),
     ("max_context", None, "max_context=None is not a whole number. Pass an int."),
     ("max_context", True, "max_context=True is not a whole number. Pass an int."),
-    ("clip", 0, "clip=0 leaves no bar as it is. Pass a positive number, e.g. 5."),
-    ("clip", -2.0, "clip=-2.0 leaves no bar as it is. Pass a positive number, e.g. 5."),
-    ("clip", float("nan"), "clip=nan leaves no bar as it is. Pass a positive number, e.g. 5."),
+    ("clip", 0, "clip=0 is not positive. Pass a positive number, e.g. 5."),
+    ("clip", -2.0, "clip=-2.0 is not positive. Pass a positive number, e.g. 5."),
+    ("clip", float("nan"), "clip=nan is not positive. Pass a positive number, e.g. 5."),
     ("clip", "5", "clip='5' is not a number. Pass a float."),
     ("clip", None, "clip=None is not a number. Pass a float."),
-    ("context_overflow", "sliding", "context_overflow='sliding' is none of ['recompute', 'rolling']."),
-    ("precision", "float16", "precision='float16' is none of ['float32', 'bfloat16']."),
-    ("precision", torch.bfloat16, "precision='torch.bfloat16' is none of ['float32', 'bfloat16']."),
-    ("anchor", "close", "anchor='close' is none of ['last_close', 'decoded_close']."),
+    (
+        "context_overflow",
+        "sliding",
+        "context_overflow='sliding' is unknown. Choose one of ['recompute', 'rolling'].",
+    ),
+    ("precision", "float16", "precision='float16' is unknown. Choose one of ['float32', 'bfloat16']."),
+    (
+        "precision",
+        torch.bfloat16,
+        "precision='torch.bfloat16' is unknown. Choose one of ['float32', 'bfloat16'].",
+    ),
+    ("anchor", "close", "anchor='close' is unknown. Choose one of ['last_close', 'decoded_close']."),
     ("compile", "yes", "compile='yes' is neither True nor False. Pass one of them."),
-    ("memory", 0, "memory=0 bytes hold no window. Pass more, or None."),
+    ("memory", 0, "memory=0 is not a positive number of bytes. Pass more, or None."),
     ("memory", 1e9, "memory=1000000000.0 is not a whole number. Pass an int."),
-    ("device", "abacus", "device 'abacus' cannot be used here"),
-    ("device", "meta", "device 'meta' cannot be used here (it holds no values)"),
-    ("device", 3.5, "device '3.5' cannot be used here"),
+    ("device", "abacus", "device 'abacus' is not available here"),
+    ("device", "meta", "device 'meta' is not available here (it holds no values)"),
+    ("device", 3.5, "device '3.5' is not available here"),
     ("model", None, "model is a NoneType, not a Kronos. Pass one, e.g. "),
     ("model", make_tokenizer(), "model is a KronosTokenizer, not a Kronos. "),
     ("tokenizer", make_model(), "tokenizer is a Kronos, not a KronosTokenizer. "),
@@ -200,7 +208,7 @@ def test_networks_of_equal_weights_and_other_heads_are_other_networks(windows: W
 @pytest.mark.parametrize("device", ["cuda:77", "abacus", "", "meta"])
 def test_a_device_that_is_not_there_is_refused_by_name_in_one_sentence(device: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"^device '{device}' cannot be used here \(.+\)\. .*'cpu'"
+        ValueError, match=rf"^device '{device}' is not available here \(.+\)\. .*'cpu'"
     ) as refusal:
         find_device(device)
     assert "\n" not in str(refusal.value)
@@ -211,7 +219,7 @@ def test_of_a_long_reason_the_first_line_is_told(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("\nno driver\nCUDA kernel errors might be reported elsewhere\n")
 
     monkeypatch.setattr("torch.empty", empty)
-    with pytest.raises(ValueError, match=r"^device 'cuda' cannot be used here \(no driver\)\. Pass .*\.$"):
+    with pytest.raises(ValueError, match=r"^device 'cuda' is not available here \(no driver\)\. Pass .*\.$"):
         find_device("cuda")
 
 

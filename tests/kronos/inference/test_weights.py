@@ -109,7 +109,7 @@ def test_weights_without_values_are_refused_in_one_sentence(part: str, windows: 
     predictor = make()
     paths(predictor, windows)
     getattr(predictor, part).to("meta")
-    sentence = r"^The weights '\S+' of Kronos\w* are on the meta device, which holds no values\. Load them"
+    sentence = r"^The weights '\S+' of Kronos\w* are on the meta device, which stores no values\. Load them"
     with pytest.raises(ValueError, match=sentence) as refusal:
         paths(predictor, windows)
     assert "\n" not in str(refusal.value)
@@ -126,7 +126,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(part: str, value: float
         list(getattr(predictor, part).parameters())[-1][0] = value
     last = list(dict(getattr(predictor, part).named_parameters()))[-1]
     with pytest.raises(
-        ValueError, match=rf"^The weights '{last}' of Kronos\w* are not finite\. Load others\.$"
+        ValueError, match=rf"^The weights '{last}' of Kronos\w* are not finite\. Load other weights\.$"
     ):
         paths(predictor, windows)
 

@@ -154,7 +154,9 @@ def test_dates_are_read_with_the_year_first_and_the_local_clock(
 @pytest.mark.parametrize("value", ["soon", "02.01.2024", 1577923200, "1066-10-14"])
 def test_what_is_no_date_is_refused_with_its_row(value: object) -> None:
     column = pd.Series([None, value], name="datetime")
-    with pytest.raises(ValueError, match=r"a\.csv has 1 values in 'datetime' that are no dates.* in row 2\."):
+    with pytest.raises(
+        ValueError, match=r"a\.csv has 1 values in 'datetime' that are not dates.* in row 2\."
+    ):
         to_dates(column, Path("a.csv"))
 
 
@@ -167,7 +169,7 @@ def test_a_fingerprint_is_the_name_and_hash_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nix\.csv is no file\. Check the path\."):
+    with pytest.raises(FileNotFoundError, match=r"nix\.csv is not a file\. Check the path\."):
         read_table(tmp_path / "nix.csv", ("x",), ())
     for name, says in (("a.xlsx", r"neither \.csv nor \.parquet"), ("a.parquet", "cannot be read")):
         (tmp_path / name).write_text("")

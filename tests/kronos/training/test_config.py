@@ -106,7 +106,7 @@ def test_a_frequency_is_for_the_sources_that_have_none_of_their_own(tmp_path: Pa
     found = parse("tokenizer", tmp_path, YAML + "\nfrequency: 60min").all_sources()
     assert [source.frequency for source in found] == ["60min", "5min"]
     with pytest.raises(
-        ValueError, match=r"frequency=5min is given, but no bars\. Give --data or sources, too\."
+        ValueError, match=r"frequency=5min is set, but no bars\. Set --data or sources, too\."
     ):
         frequencies("--frequency", "5min")
 
@@ -131,7 +131,7 @@ def test_values_may_name_variables_of_the_environment(
         ("output: out\nmax_steps: many", "many"),
         ("- output", r"settings\.yaml holds no settings by name\. Write lines like"),
         ("stages: [1]", "holds no settings by name"),
-        ("output: {", r"settings\.yaml is not YAML \(.*\)\. Mend it\."),
+        ("output: {", r"settings\.yaml is not YAML \(.*\)\. Fix it\."),
         ("max_steps: 3", "--output"),
     ],
     ids=lambda value: value.replace("\n", ", ")[:40],
@@ -148,7 +148,7 @@ def test_a_mistake_in_the_other_stage_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml is no file\. Check --config\."):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml is not a file\. Check --config\."):
         read_yaml(tmp_path / "nowhere.yaml", "tokenizer")
 
 
@@ -183,8 +183,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
             {"batch_size": 8, "accumulate": 3},
             "batch_size=8 does not split into accumulate=3 equal parts. Choose a multiple.",
         ),
-        ({"train_until": "soon"}, "train_until='soon' is no date. Write it like 2018-12-31."),
-        ({"validate_until": "20191231"}, "validate_until='20191231' is no date."),
+        ({"train_until": "soon"}, "train_until='soon' is not a date. Write it like 2018-12-31."),
+        ({"validate_until": "20191231"}, "validate_until='20191231' is not a date."),
         (
             {"train_until": "2019-12-31", "validate_until": "2019-12-31"},
             "validate_until=2019-12-31 is not after train_until=2019-12-31.",
@@ -193,10 +193,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
             {"sources": (Source(Path("a.csv"), train_until="2020-01-01"),), "validate_until": "2019-12-31"},
             "validate_until=2019-12-31 is not after train_until=2020-01-01.",
         ),
-        ({"resume": True, "overwrite": True}, "Both --resume and --overwrite: give one of them."),
+        ({"resume": True, "overwrite": True}, "Both --resume and --overwrite are set. Keep one of them."),
         (
             {"sources": (Source(Path("a.csv")),), "data": Path("b.csv")},
-            "Both --data and sources: give one of them.",
+            "Both --data and sources are set. Keep one of them.",
         ),
         (
             {"sources": (Source(Path("a.csv"), weight=1.0), Source(Path("b.csv")))},
@@ -231,7 +231,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], sa
         ({"weight": float("nan")}, "weight=nan of bars.csv draws nothing."),
         ({"fields": {"amuont": "money"}}, "fields of bars.csv has ['amuont']. It may have ['instrument', "),
         *(
-            ({name: "12/31/2018"}, f"{name}='12/31/2018' is no date.")
+            ({name: "12/31/2018"}, f"{name}='12/31/2018' is not a date.")
             for name in ("start", "end", "train_until", "validate_until")
         ),
     ],

@@ -156,7 +156,7 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--data", "nowhere.parquet"], "nowhere.parquet is neither a file nor a folder of bars."),
         (["--data", "{bad}"], "bad.csv lacks the columns ['high', 'low', 'close']"),
-        (["--train-until", "soon"], "train_until='soon' is no date. Write it like 2018-12-31."),
+        (["--train-until", "soon"], "train_until='soon' is not a date. Write it like 2018-12-31."),
         (
             ["--validate-until", "2000-01-01"],
             "validate_until=2000-01-01 is not after train_until=2024-05-31.",
@@ -173,7 +173,7 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["--train-until", "2030-01-01", "--validate-until", "2031-01-01"], "trains until 2030-01-01"),
         (["--train-until", "2024-01-05"], "has no window of 20 bars that ends by train_until=2024-01-05."),
-        (["--config", "nowhere.yaml"], "nowhere.yaml is no file. Check --config."),
+        (["--config", "nowhere.yaml"], "nowhere.yaml is not a file. Check --config."),
         (
             ["--pretrained", "nobody/nothing"],
             "Sizes are given, but those of pretrained=nobody/nothing are fixed.",
@@ -205,8 +205,8 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 @pytest.mark.parametrize(
     ("tokens", "says"),
     [
-        (["--train-until", "soon"], "train_until='soon' is no date."),
-        (["--start", "2030-01-01", "--end", "2031-01-01"], "hold no window that ends in 2030-01-01 to"),
+        (["--train-until", "soon"], "train_until='soon' is not a date."),
+        (["--start", "2030-01-01", "--end", "2031-01-01"], "have no window that ends in 2030-01-01 to"),
         (["--frequency", "tick"], "frequency=tick has no cleaning rule."),
         (["--data", "nowhere.csv"], "nowhere.csv is neither a file nor a folder"),
     ],

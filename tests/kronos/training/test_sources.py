@@ -191,7 +191,7 @@ def test_without_the_package_that_reads_stores_one_sentence_says_what_to_do(
         (
             "late.csv",
             {},
-            r"late\.csv has 30 values in 'datetime' that are no dates, the first 'soon' in row 1",
+            r"late\.csv has 30 values in 'datetime' that are not dates, the first 'soon' in row 1",
         ),
         ("close.csv", {}, r"close\.csv lacks the columns \['close'\]; it has"),
         ("bars.xlsx", {}, r"bars\.xlsx is neither \.csv nor \.parquet\. Convert it first\."),

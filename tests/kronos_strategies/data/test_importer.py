@@ -156,7 +156,7 @@ def test_membership_leaves_out_names_without_bars_and_ends_open_stays_on_the_las
         ),
         (
             lambda f: f.assign(datetime="soon"),
-            r"40 values in 'datetime' that are no dates, the first 'soon' in row 1",
+            r"40 values in 'datetime' that are not dates, the first 'soon' in row 1",
         ),
         (lambda f: f.assign(datetime=1577923), "no dates, the first '1577923'"),
         (lambda f: f.assign(datetime="02.01.2024"), "Write them as YYYY-MM-DD"),

@@ -173,7 +173,7 @@ def test_auto_takes_the_checkpoints_own_calibration_where_it_fits(in_store, tmp_
     shutil.copytree(TINY, pair)
     plain = model(checkpoint=str(pair))
     before = plain.signals(dataset())
-    assert "has none of its own" in plain.postprocessing.reason
+    assert "has no calibration" in plain.postprocessing.reason
     widened(plain.provenance).write(pair / "predictor" / "calibration.json")
     own, none, cold = (
         model(checkpoint=str(pair), **more) for more in ({}, {"calibration": "none"}, {"T": 0.1})

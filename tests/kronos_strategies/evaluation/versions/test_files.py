@@ -91,9 +91,9 @@ def test_what_is_unclear_is_refused(frame, reason, tmp_path):
 
 
 def test_no_file_and_no_parquet_file_are_told_apart(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.parquet is no file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet is not a file"):
         read_version(tmp_path / "none.parquet")
-    with pytest.raises(FileNotFoundError, match="is no file"):
+    with pytest.raises(FileNotFoundError, match="is not a file"):
         read_version(tmp_path)
     (tmp_path / "a.parquet").write_text("datetime,instrument,score\n")
     with pytest.raises(ValueError, match=r"a\.parquet is no parquet file"):
