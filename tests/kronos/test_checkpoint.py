@@ -154,14 +154,14 @@ def test_saving_a_trained_network_saves_no_gradients_and_leaves_it_as_it_is(tmp_
 
 def test_a_file_that_is_no_safetensors_is_refused_by_name(copy: Path) -> None:
     (copy / "predictor" / "model.safetensors").write_bytes(b"<html>Not found</html>" * 10)
-    with pytest.raises(ValueError, match=r"predictor/model\.safetensors is not a safetensors file.*Fetch"):
+    with pytest.raises(ValueError, match=r"predictor/model\.safetensors is not a safetensors file.*Download"):
         Kronos.from_pretrained(copy)
 
 
 def test_a_file_cut_short_is_refused_by_name(copy: Path) -> None:
     file = copy / "tokenizer" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"tokenizer/model\.safetensors is not a safetensors file.*Fetch"):
+    with pytest.raises(ValueError, match=r"tokenizer/model\.safetensors is not a safetensors file.*Download"):
         KronosTokenizer.from_pretrained(copy)
 
 

@@ -125,7 +125,7 @@ REFUSED = [
     ("memory", 0, "memory=0 is not a positive number of bytes. Pass more, or None."),
     ("memory", 1e9, "memory=1000000000.0 is not a whole number. Pass an int."),
     ("device", "abacus", "device 'abacus' is not available here"),
-    ("device", "meta", "device 'meta' is not available here (it holds no values)"),
+    ("device", "meta", "device 'meta' is not available here (it stores no values)"),
     ("device", 3.5, "device '3.5' is not available here"),
     ("model", None, "model is a NoneType, not a Kronos. Pass one, e.g. "),
     ("model", make_tokenizer(), "model is a KronosTokenizer, not a Kronos. "),

@@ -126,7 +126,7 @@ def test_monthly_files_of_one_symbol_are_joined_in_order_of_time(tmp_path: Path)
     read = read_bars(tmp_path)
     assert_bars(only(read, "BTCUSDT"), HOURS)
     assert [note.rows for note in read.files] == [30, 24]
-    assert "rows of a time that is repeated: 6, the last one counts" in str(read.files[0])
+    assert "rows with a repeated time: 6, the last one is used" in str(read.files[0])
 
 
 METATRADER = "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>"
@@ -141,7 +141,7 @@ def test_metatrader_has_dates_and_times_apart_and_ticks_for_volume(tmp_path: Pat
     )
     read = read_bars(file)
     assert_bars(only(read, "EURUSD"), HOURS)
-    assert "<DATE> and <TIME> joined; volume from <TICKVOL>, as <VOL> is 0 throughout" in str(read.files[0])
+    assert "<DATE> and <TIME> joined; volume from <TICKVOL>, as <VOL> is always 0" in str(read.files[0])
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_zeros_throughout_count_as_absent_for_that_instrument_alone(tmp_path: Pa
         "INDEX": [],
         "SUSPENDED": ["volume", "amount"],
     }
-    assert "volume is 0 throughout INDEX and counts as absent" in str(read.files[0])
+    assert "volume is always 0 for INDEX and ignored" in str(read.files[0])
 
 
 def test_a_footer_is_no_bar_and_a_title_no_header(tmp_path: Path) -> None:
@@ -338,11 +338,11 @@ def test_a_file_without_rows_is_left_out_among_others_and_refused_alone(tmp_path
     (tmp_path / "C.csv").write_text("")
     read = read_bars(tmp_path)
     assert list(read.bars) == ["A"]
-    assert [str(note) for note in read.files[1:]] == ["B.csv: no rows, left out", "C.csv: no rows, left out"]
+    assert [str(note) for note in read.files[1:]] == ["B.csv: no rows, skipped", "C.csv: no rows, skipped"]
     for name, says in (("B.csv", "has a header but no rows"), ("C.csv", "is empty")):
         with pytest.raises(ValueError, match=says):
             read_bars(tmp_path / name)
-    with pytest.raises(ValueError, match="has no rows. It needs bars."):  # noqa: RUF043
+    with pytest.raises(ValueError, match="has no rows. Pass files with bars."):  # noqa: RUF043
         read_bars([tmp_path / "B.csv", tmp_path / "C.csv"])
 
 
@@ -352,7 +352,7 @@ def test_columns_are_named_by_options_also_by_position(tmp_path: Path) -> None:
     write_lines(tmp_path / "B.csv", "", BARS, lambda t, b: f"x,{ohlcv(b)},{t:%Y-%m-%d}")
     positions = dict(zip(("open", "high", "low", "close", "volume", "datetime"), "234567", strict=True))
     assert_bars(only(read_bars(tmp_path / "B.csv", columns=positions), "B"), BARS)
-    with pytest.raises(ValueError, match=r"columns has \['last'\]\. It may have"):
+    with pytest.raises(ValueError, match=r"columns has unknown names \['last'\]\. Known ones are"):
         ReadOptions({"last": "close"})
 
 

@@ -86,4 +86,4 @@ def test_integer_codes(formats: Path) -> None:
 def test_zero_volume(formats: Path) -> None:
     read = read_bars(formats / "all_zero_volume.csv")
     assert "volume" not in one(read, "EURUSD")
-    assert "volume is 0 throughout and counts as absent" in str(read.files[0])
+    assert "volume is always 0 and ignored" in str(read.files[0])

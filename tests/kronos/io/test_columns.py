@@ -56,9 +56,13 @@ def test_a_name_given_counts_and_frees_no_other_column_for_it() -> None:
         (["when", *BARS], {}, r"lacks the columns \['datetime'\]; .*--columns datetime=HEAD"),
         (["date", *BARS], {"amount": "money"}, r"lacks the columns \['money'\]; it has \['date'"),
         (["date", *BARS], {"time": "clock"}, r"lacks the columns \['clock'\]"),
-        (["date", *BARS, "ticker", "code"], {}, r"\['ticker', 'code'\], any of which may be 'instrument'"),
-        (["date", *BARS, "close"], {}, r"\['close', 'close'\], any of which may be 'close'"),
-        (["date", "日期", *BARS], {}, r"\['date', '日期'\], any of which may be 'datetime'"),
+        (
+            ["date", *BARS, "ticker", "code"],
+            {},
+            r"\['ticker', 'code'\], which are all candidates for 'instrument'",
+        ),
+        (["date", *BARS, "close"], {}, r"\['close', 'close'\], which are all candidates for 'close'"),
+        (["date", "日期", *BARS], {}, r"\['date', '日期'\], which are all candidates for 'datetime'"),
     ],
 )
 def test_columns_that_are_missing_or_there_twice_are_refused(
@@ -110,5 +114,5 @@ def test_numbers_in_another_order_are_no_bars() -> None:
 
 def test_columns_of_a_command_line_are_pairs() -> None:
     assert parse_columns(["close=Last", "time=a = b"]) == {"close": "Last", "time": "a = b"}
-    with pytest.raises(ValueError, match=r"columns=close names no column"):
+    with pytest.raises(ValueError, match=r"columns=close is not a column"):
         parse_columns(["close"])

@@ -39,7 +39,7 @@ def test_files_folders_and_patterns_are_joined_and_each_file_counts_once(tmp_pat
     [
         ("nix.csv", r"nix\.csv is neither a file nor a folder of bars\. Check the path\."),
         ("*.csv", r"\*\.csv matches no file of bars\."),
-        (".", r"holds no file of bars\. It needs some of \['\.parquet'"),
+        (".", r"contains no file of bars\. Pass files of the types \['\.parquet'"),
         ("a.xlsx", r"a\.xlsx is neither \.csv nor \.parquet\. Convert it first\."),
     ],
 )
@@ -120,7 +120,7 @@ def test_an_index_is_as_good_as_columns(tmp_path: Path) -> None:
 
 def test_two_columns_for_one_are_refused(tmp_path: Path) -> None:
     file = save(TABLE.assign(ticker="x"), tmp_path / "a.csv")
-    with pytest.raises(ValueError, match=r"any of which may be 'instrument'\. Keep one\."):
+    with pytest.raises(ValueError, match=r"which are all candidates for 'instrument'\. Keep one\."):
         read_table(file, ("instrument",), ())
 
 

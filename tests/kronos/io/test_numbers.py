@@ -61,7 +61,7 @@ def test_commas_are_decimal_where_they_can_be_nothing_else() -> None:
     ],
 )
 def test_commas_of_unclear_meaning_are_refused(separator: str, columns: dict[str, list[object]]) -> None:
-    with pytest.raises(ValueError, match=r"a\.csv has numbers such as '20,\d+' whose comma may stand for"):
+    with pytest.raises(ValueError, match=r"a\.csv has numbers such as '20,\d+' whose comma may separate"):
         numbers(separator, **columns)
 
 
@@ -115,5 +115,5 @@ def test_zeros_throughout_an_instrument_whose_price_moves_are_hidden() -> None:
     flat = frame.assign(low=2.0)
     assert hide_zeros(frame) == {"volume": {"A"}}
     assert frame["volume"].isna().tolist() == [True, True, False, False]
-    assert describe_absent(frame, {"volume": {"A"}}) == ["volume is 0 throughout A and counts as absent"]
+    assert describe_absent(frame, {"volume": {"A"}}) == ["volume is always 0 for A and ignored"]
     assert hide_zeros(flat) == {}

@@ -126,7 +126,7 @@ def test_other_values_are_no_times_of_day(values: list[object]) -> None:
 def test_a_zone_must_be_known() -> None:
     check_timezone("Asia/Shanghai")
     for name in ("Mars/Base", "", "../x"):
-        with pytest.raises(ValueError, match=r"is not a time zone\. Name the one of the exchange"):
+        with pytest.raises(ValueError, match=r"is not a time zone\. Pass that of the exchange"):
             check_timezone(name)
 
 
@@ -172,7 +172,7 @@ def test_times_without_offset_are_utc_where_that_makes_them_midnight_of_the_zone
 
 def test_the_note_gives_an_example() -> None:
     assert sessions(stored("Asia/Shanghai")).notes == (
-        "daily stamps at 16:00 are midnight of another time zone, 2024-02-19 16:00 counts for 2024-02-20",
+        "daily timestamps at 16:00 are midnight of another time zone, 2024-02-19 16:00 is assigned to 2024-02-20",
     )
 
 

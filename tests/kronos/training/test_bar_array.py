@@ -217,7 +217,7 @@ def test_the_hash_is_that_of_the_bars_wherever_they_lie(file: Path, tmp_path: Pa
 
 def test_a_source_without_a_long_enough_stretch_is_refused_by_name_and_leaves_nothing(tmp_path: Path) -> None:
     source = Source(write_bars(tmp_path / "bars.parquet", make_bars(9)))
-    with pytest.raises(ValueError, match=r"^bars has no stretch of 10 clean bars .* Give longer series"):
+    with pytest.raises(ValueError, match=r"^bars has no segment of 10 clean bars .* Pass longer series"):
         MappedBars.open(source, min_bars=10)
     assert mapped_bars() == []
     with pytest.raises(

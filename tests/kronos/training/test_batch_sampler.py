@@ -160,9 +160,11 @@ def test_a_window_is_hidden_in_some_epochs_only() -> None:
 
 
 def test_too_few_windows_for_one_batch_are_refused_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match=r"50 training windows do not fill one batch of 64\. Give more bars"):
+    with pytest.raises(
+        ValueError, match=r"50 training windows are fewer than one batch of 64\. Pass more bars"
+    ):
         make_order(50, batch=64)
-    with pytest.raises(ValueError, match=r"12 training windows do not fill one batch of 13"):
+    with pytest.raises(ValueError, match=r"12 training windows are fewer than one batch of 13"):
         make_order(100, 3, weights=(3.0, 1.0), batch=13)
 
 

@@ -126,11 +126,14 @@ def test_values_may_name_variables_of_the_environment(
         ("output: out\nsources: [{path: a.csv, weigth: 3}]", "weigth"),
         ("output: out\npretrained: none\ntokenizer_size: {d_modell: 3}", "d_modell"),
         ("output: out\nstages: {predictor: {lerning_rate: 3}}", "lerning_rate"),
-        ("output: out\nstages: {tokeniser: {seed: 3}}", r"has the stages \['tokeniser'\]\. Known ones are"),
+        (
+            "output: out\nstages: {tokeniser: {seed: 3}}",
+            r"has unknown stages \['tokeniser'\]\. Known ones are",
+        ),
         ("output: out\nschedule: linear", "linear"),
         ("output: out\nmax_steps: many", "many"),
-        ("- output", r"settings\.yaml holds no settings by name\. Write lines like"),
-        ("stages: [1]", "holds no settings by name"),
+        ("- output", r"settings\.yaml is not a mapping of settings\. Write lines like"),
+        ("stages: [1]", "mapping of settings"),
         ("output: {", r"settings\.yaml is not YAML \(.*\)\. Fix it\."),
         ("max_steps: 3", "--output"),
     ],
@@ -158,27 +161,30 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"lookback": 1}, "lookback=1 is too small. Give at least 2."),
-        ({"ema": 1.0}, "ema=1.0 is no share. Give one in [0, 1)."),
-        ({"lookback_weight": -0.1}, "lookback_weight=-0.1 is negative. Give 0 or more."),
-        ({"head_weight": float("nan")}, "head_weight=nan is negative. Give 0 or more."),
-        ({"column_weights": {"vwap": 1.0}}, "column_weights has ['vwap']. It may have ['open', 'high',"),
-        ({"column_weights": {"close": -1.0}}, "are not weights. Give 0 or more, and one of them above 0."),
-        ({"stop_after": -1}, "stop_after=-1 is too small. Give at least 0."),
+        ({"lookback": 1}, "lookback=1 is too small. Pass at least 2."),
+        ({"ema": 1.0}, "ema=1.0 is not a share. Pass a number in [0, 1)."),
+        ({"lookback_weight": -0.1}, "lookback_weight=-0.1 is negative. Pass 0 or more."),
+        ({"head_weight": float("nan")}, "head_weight=nan is negative. Pass 0 or more."),
+        (
+            {"column_weights": {"vwap": 1.0}},
+            "column_weights has unknown names ['vwap']. Known ones are ['open', 'high',",
+        ),
+        ({"column_weights": {"close": -1.0}}, "are not weights. Pass 0 or more, and one of them above 0."),
+        ({"stop_after": -1}, "stop_after=-1 is too small. Pass at least 0."),
         *(
-            ({name: 0}, f"{name}=0 is too small. Give at least 1.")
+            ({name: 0}, f"{name}=0 is too small. Pass at least 1.")
             for name in ("horizon", "max_steps", "batch_size", "accumulate", "validate_every")
         ),
         ({"validation_windows": 0}, "validation_windows=0 is too small."),
         *(
-            ({name: -1}, f"{name}=-1 is too small. Give at least 0.")
+            ({name: -1}, f"{name}=-1 is too small. Pass at least 0.")
             for name in ("patience", "save_every", "seed", "workers")
         ),
         *(({name: 0.0}, f"{name}=0.0 is not positive.") for name in ("learning_rate", "clip_norm")),
         ({"learning_rate": float("nan")}, "learning_rate=nan is not positive."),
         *(({name: 1.0}, f"{name}=1.0 is no share.") for name in ("warmup", "volume_dropout", "dropout")),
-        ({"dropout": -0.1}, "dropout=-0.1 is no share. Give one in [0, 1)."),
-        ({"weight_decay": -0.1}, "weight_decay=-0.1 is negative. Give 0 or more."),
+        ({"dropout": -0.1}, "dropout=-0.1 is not a share. Pass a number in [0, 1)."),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1 is negative. Pass 0 or more."),
         (
             {"batch_size": 8, "accumulate": 3},
             "batch_size=8 does not split into accumulate=3 equal parts. Choose a multiple.",
@@ -200,17 +206,17 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ),
         (
             {"sources": (Source(Path("a.csv"), weight=1.0), Source(Path("b.csv")))},
-            "Some sources have a weight and some have none. Give all of them one, or none.",
+            "Some sources have a weight and some do not. Set it for all of them, or for none.",
         ),
         (
             {"sources": (Source(Path("x/a.csv")), Source(Path("y/a.parquet")))},
-            "Two sources are called a. Give each a name of its own.",
+            "Two sources are named a. Give each a different name.",
         ),
         (
             {"tokenizer_size": TokenizerConfig()},
-            "Sizes are given, but those of pretrained=kronos-nano are fixed. Set pretrained: none",
+            "Sizes are set, but those of pretrained=kronos-nano are fixed. Set pretrained: none",
         ),
-        ({"predictor_size": ModelConfig()}, "Sizes are given, but those of pretrained=kronos-nano"),
+        ({"predictor_size": ModelConfig()}, "Sizes are set, but those of pretrained=kronos-nano"),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
 )
@@ -227,9 +233,12 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], sa
             {"frequency": "tick"},
             "frequency=tick has no cleaning rule. Choose one of ['auto', '1min', '5min',",
         ),
-        ({"weight": 0.0}, "weight=0.0 of bars.csv draws nothing. Give a positive one."),
+        ({"weight": 0.0}, "weight=0.0 of bars.csv is not positive. Pass a positive weight."),
         ({"weight": float("nan")}, "weight=nan of bars.csv draws nothing."),
-        ({"fields": {"amuont": "money"}}, "fields of bars.csv has ['amuont']. It may have ['instrument', "),
+        (
+            {"fields": {"amuont": "money"}},
+            "fields of bars.csv has unknown names ['amuont']. Known ones are ['instrument', ",
+        ),
         *(
             ({name: "12/31/2018"}, f"{name}='12/31/2018' is not a date.")
             for name in ("start", "end", "train_until", "validate_until")

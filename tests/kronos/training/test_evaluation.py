@@ -228,7 +228,7 @@ def test_only_sources_with_a_head_have_labels(tmp_path: Path) -> None:
 def test_a_source_of_too_few_names_for_a_head_is_refused(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "few.parquet", *planted_market(5, 160, 0.0))
     config = make_config(tmp_path / "out", sources=(Source(file, head=True),), **SPANS)
-    with pytest.raises(ValueError, match=r"few has head: true, but no training date with 20 names\."):
+    with pytest.raises(ValueError, match=r"few has head: true, but no training date with 20 instruments\."):
         split_for_head(split_windows(config), config)
 
 

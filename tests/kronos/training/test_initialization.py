@@ -145,7 +145,9 @@ def test_the_tokenizer_is_that_in_the_output_and_else_that_of_the_weights_to_ref
     assert find_tokenizer(make_config(out)).folder == out / "best" / "tokenizer"
     assert find_tokenizer(make_config(out, **sizes)).folder == out / "best" / "tokenizer"
     assert find_tokenizer(make_config(tmp_path / "new", **sizes)).folder == NANO / "tokenizer"
-    with pytest.raises(FileNotFoundError, match=r"new.best holds no tokenizer\. Train the first stage with"):
+    with pytest.raises(
+        FileNotFoundError, match=r"new.best contains no tokenizer\. Train the first stage with"
+    ):
         find_tokenizer(make_config(tmp_path / "new"))
 
 
@@ -194,7 +196,9 @@ def test_a_tokenizer_without_a_record_gets_one_of_what_is_known(tmp_path: Path) 
 
 def test_another_tokenizer_in_the_output_is_never_replaced(out: Path, tmp_path: Path) -> None:
     other = make_tokenizer(seed=5).save_pretrained(tmp_path / "other")
-    with pytest.raises(FileExistsError, match=r"is another tokenizer than .*other\. Give another --output\."):
+    with pytest.raises(
+        FileExistsError, match=r"is another tokenizer than .*other\. Choose another --output\."
+    ):
         check_output_tokenizer(FrozenTokenizer(other, other), out)
     shutil.copytree(out / "best" / "tokenizer", tmp_path / "copy")
     check_output_tokenizer(FrozenTokenizer("copy", tmp_path / "copy"), out)  # the same one, from elsewhere
@@ -272,11 +276,11 @@ def test_a_folder_with_the_other_stages_network_alone_is_refused_with_the_way_ou
     check_start("tokenizer", make_config(tmp_path))  # random weights
     with pytest.raises(
         ValueError,
-        match=r"Kronos-small holds a predictor and no tokenizer.*`stages: tokenizer:`.*--tokenizer",
+        match=r"Kronos-small contains a predictor, but no tokenizer.*`stages: tokenizer:`.*--tokenizer",
     ):
         check_start("tokenizer", one)
     for config in (two, three):
-        with pytest.raises(ValueError, match=r"holds a tokenizer and no predictor.*`stages: predictor:`"):
+        with pytest.raises(ValueError, match=r"contains a tokenizer, but no predictor.*`stages: predictor:`"):
             check_start("predictor", config)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         check_start("predictor", make_config(tmp_path, pretrained=str(tmp_path / "nowhere"), **SIZES))
@@ -305,7 +309,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_refused_first_attempt_leaves_the_folder_free(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="do not fill one batch of 100000"):
+    with pytest.raises(ValueError, match="are fewer than one batch of 100000"):
         run_stage("tokenizer", make_run(tmp_path, batch_size=100_000, max_steps=1))
     run_stage("tokenizer", make_run(tmp_path, max_steps=1))  # neither --resume nor --overwrite is asked for
 
@@ -314,7 +318,7 @@ def test_a_refused_overwrite_deletes_nothing(tmp_path: Path) -> None:
     config = make_run(tmp_path, max_steps=1)
     run_stage("tokenizer", config)
     before = contents(config.output)
-    with pytest.raises(ValueError, match="do not fill one batch"):
+    with pytest.raises(ValueError, match="are fewer than one batch"):
         run_stage("tokenizer", make_run(tmp_path, max_steps=1, batch_size=100_000, overwrite=True))
     other = make_tokenizer(seed=3).save_pretrained(tmp_path / "other")
     with pytest.raises(FileExistsError, match="another tokenizer"):
@@ -333,7 +337,7 @@ def test_weights_to_start_from_are_not_overwritten(tmp_path: Path) -> None:
         predictor_size=None,
         overwrite=True,
     )
-    with pytest.raises(ValueError, match="would delete the weights to start from"):
+    with pytest.raises(ValueError, match="would delete the initial weights"):
         run_stage("tokenizer", again)
     assert contents(config.output) == before
 
@@ -356,7 +360,9 @@ def test_a_tracker_that_is_not_installed_is_missed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kronos.training.run.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match="tensorboard is not installed: pip install tensorboard"):
+    with pytest.raises(
+        MissingExtra, match=r"tensorboard is not installed\. Install it: pip install tensorboard"
+    ):
         run_stage("tokenizer", make_run(tmp_path, tracker="tensorboard"))
 
 

@@ -101,7 +101,9 @@ def test_each_stage_starts_from_weights_of_its_own(flags: list[str], tmp_path: P
     plain = {name: value for name, value in SETTINGS.items() if not name.endswith("_size")}
     settings = plain | {"pretrained": str(predictor)}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
-    with pytest.raises(ValueError, match=r"mine holds a predictor and no tokenizer.*`stages: tokenizer:`"):
+    with pytest.raises(
+        ValueError, match=r"mine contains a predictor, but no tokenizer.*`stages: tokenizer:`"
+    ):
         train_both(flags)
     assert not (tmp_path / "out").exists()
     settings["stages"] = {
@@ -164,19 +166,19 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["--train-until", "2024-12-30"], "There is no validation window"),
         (["--market", "csi300", "--batch-siez", "3"], "--batch-siez"),
         (["--batch-size", "many"], "--batch-size"),
-        (["--batch-size", "4096"], "training windows do not fill one batch of 4096."),
+        (["--batch-size", "4096"], "training windows are fewer than one batch of 4096."),
         (["--schedule", "linear"], "linear"),
         (["--frequency", "2h"], "frequency=2h has no cleaning rule. Choose one of ['auto', '1min'"),
         (
             ["--lookback", "300"],
-            "bars has no stretch of 304 clean bars (lookback + horizon); the longest has 160.",
+            "bars has no segment of 304 clean bars (lookback + horizon); the longest has 160.",
         ),
         (["--train-until", "2030-01-01", "--validate-until", "2031-01-01"], "trains until 2030-01-01"),
         (["--train-until", "2024-01-05"], "has no window of 20 bars that ends by train_until=2024-01-05."),
         (["--config", "nowhere.yaml"], "nowhere.yaml is not a file. Check --config."),
         (
             ["--pretrained", "nobody/nothing"],
-            "Sizes are given, but those of pretrained=nobody/nothing are fixed.",
+            "Sizes are set, but those of pretrained=nobody/nothing are fixed.",
         ),
         (["--learning-rate", "1e30"], "Lower the learning rate."),
         (["surplus"], "surplus"),

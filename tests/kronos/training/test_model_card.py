@@ -45,7 +45,7 @@ def test_the_table_has_a_line_for_each_rule_that_took_or_cut_something() -> None
         "  unchanged close for more than 10 bars        4     -52",
         "  pause of more than 15 days                   1     cut",
         "  open more than 15% from the last close       2     cut",
-        "  stretch of fewer than 101 bars               9    -410",
+        "  segment of fewer than 101 bars               9    -410",
         "  left (1 instrument)                         12  11,487",
         "  training windows                                 8,000",
         "  validation windows                               1,900",
@@ -57,7 +57,7 @@ def test_the_table_has_a_line_for_each_rule_that_took_or_cut_something() -> None
     [
         ("5min", "5min", "by their timestamps, cleaned by the rule for 5min"),
         ("1day", "5min", "bars of 5min by their timestamps, cleaned by the rule for 1day, as given"),
-        ("4h", "2h", "bars of 2h by their timestamps, cleaned by the rule for 4h (there is none for 2h)"),
+        ("4h", "2h", "bars of 2h by their timestamps, cleaned by the rule for 4h (there is no rule for 2h)"),
     ],
 )
 def test_both_frequencies_are_said(used: str, inferred: str, ends: str) -> None:
@@ -104,19 +104,19 @@ def kinds(bars: pd.DataFrame, kind: str) -> pd.DataFrame:
             "auto",
             ["'open more than 30% from the last close' took most, 40:", "Adjust prices for splits"],
         ),
-        ("stagnant", "auto", ["'unchanged close for more than 3 bars' took most, 40:", "moves more often"]),
+        ("stagnant", "auto", ["'unchanged close for more than 3 bars' took most, 40:", "changes more often"]),
         (
             "illiquid",
             "auto",
-            ["'no volume for more than 1 bar' took most, 40:", "Leave out the volume column"],
+            ["'no volume for more than 1 bar' took most, 40:", "Drop the volume column"],
         ),
-        ("no price", "auto", ["'no positive price' took most, 40:", "Fill in the prices"]),
+        ("no price", "auto", ["'no positive price' took most, 40:", "Fill the prices"]),
         (
             "stagnant",
             "5min",
-            ["by their timestamps, cleaned by the rule for 5min, as given", "Leave out frequency=5min"],
+            ["by their timestamps, cleaned by the rule for 5min, as given", "Remove frequency=5min"],
         ),
-        ("short", "auto", ["the longest has 40. Give longer series, or lower --lookback or --horizon."]),
+        ("short", "auto", ["the longest has 40. Pass longer series, or lower --lookback or --horizon."]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -125,7 +125,7 @@ def test_where_nothing_is_left_the_error_names_the_rule_that_took_most_and_what_
 ) -> None:
     file = write_bars(tmp_path / "bars.csv", kinds(make_bars(40), kind))
     with pytest.raises(
-        ValueError, match=r"^bars has no stretch of 50 clean bars \(lookback \+ horizon\)"
+        ValueError, match=r"^bars has no segment of 50 clean bars \(lookback \+ horizon\)"
     ) as error:
         MappedBars.open(Source(file, frequency=frequency), 50)
     for part in says:
@@ -162,13 +162,13 @@ def test_the_card_tells_data_settings_and_losses() -> None:
         "---\ntrained_until: 2019-12-31\ntags: [time-series, finance, kronos]\n---\n\n# mine\n"
     )
     for part in (
-        "No bar after **2019-12-31** had any part in these weights.",
+        "No bar after **2019-12-31** was used for these weights.",
         "## Tokenizer",
         "## Predictor",
         "168,918 parameters, from `kronos-nano`, trained by kronos-strategies 0.1.0 at commit `0123456789ab`.",
         "| CSI 300 | 312 | 1,234,567 | 2005-01-04 to 2019-12-31 | 2018-12-28 |  | `abababababababab` |",
         "| NIFTY 50 | 312 | 1,234,567 | 2005-01-04 to 2019-12-31 | 2018-12-28 | 2019-12-31 |",
-        "Windows of 90 bars, which alone set the scale, and 11 behind them; max_steps 2000, batch_size 64,",
+        "Windows of 90 bars, which determine the scale, and 11 after them; max_steps 2000, batch_size 64,",
         "| step 400 | |",
         "| val_loss | 0.23457 |",
     ):
@@ -180,10 +180,10 @@ def test_the_card_tells_data_settings_and_losses() -> None:
 def test_the_card_tells_what_the_weights_to_start_from_achieved() -> None:
     start = {"step": 0, "val_loss": 0.3456789}
     better = render("mine", {"tokenizer": record(start=start)})
-    assert "The weights that training started from have a held-out loss of 0.34568.\n" in better
+    assert "The initial weights have a validation loss of 0.34568.\n" in better
     none = render("mine", {"tokenizer": record(start=start, step=0, losses=start)})
-    assert "0.34568; no later validation was better, so these are those weights.\n" in none
-    assert "started from have" not in render("mine", {"tokenizer": record()})
+    assert "0.34568; no later validation was better, so these are the initial weights.\n" in none
+    assert "initial weights have" not in render("mine", {"tokenizer": record()})
 
 
 def test_a_part_that_was_not_trained_here_says_where_it_is_from() -> None:
@@ -194,14 +194,14 @@ def test_a_part_that_was_not_trained_here_says_where_it_is_from() -> None:
             "predictor": record("2022-12-30"),
         },
     )
-    assert "## Tokenizer\n\nFrom `kronos-nano`, sha256 `cdcdcdcdcdcdcdcd`, as it is." in text
+    assert "## Tokenizer\n\nFrom `kronos-nano`, sha256 `cdcdcdcdcdcdcdcd`, unchanged." in text
     assert "trained_until: 2022-12-30" in text
 
 
 def test_one_part_of_which_nothing_is_known_leaves_the_date_open() -> None:
     text = render("mine", {"tokenizer": record(None), "predictor": record("2022-12-30")})
     assert "trained_until" not in text
-    assert "is not known, so neither is the last date" in text
+    assert "is unknown, and so is the last date" in text
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_an_earlier_result_is_neither_replaced_nor_gone_on_with_unasked(tmp_path
     config = make_run(tmp_path, max_steps=2)
     run_stage("tokenizer", config)
     before = weights_of(config.output, "tokenizer")
-    with pytest.raises(FileExistsError, match="Give --resume to go on with it, --overwrite to replace it"):
+    with pytest.raises(FileExistsError, match="Pass --resume to continue it, --overwrite to replace it"):
         run_stage("tokenizer", replace(config, seed=1))
     assert weights_of(config.output, "tokenizer") == before
     run_stage("tokenizer", replace(config, seed=1, overwrite=True))
@@ -234,7 +234,7 @@ def test_resuming_with_other_settings_or_bars_is_refused_by_name(tmp_path: Path)
         ({"seed": 1}, r"says seed=0, now it is 1\."),
         ({"learning_rate": 1.0}, r"says learning_rate=0\.003, now it is 1\.0\."),
         ({"train_until": "2024-04-18"}, "says train_until=2024-04-19, now it is 2024-04-18"),
-        ({"data": write_bars(tmp_path / "other.parquet", make_bars(120, 5))}, "says data="),
+        ({"data": write_bars(tmp_path / "other.parquet", make_bars(120, 5))}, "has data="),
     ):
         with pytest.raises(ValueError, match=says):
             run_stage("tokenizer", replace(config, **change, resume=True))
@@ -254,9 +254,9 @@ def test_a_run_is_resumed_with_more_steps_and_tells_both_schedules(tmp_path: Pat
     assert (record["step"], record["settings"]["max_steps"]) == (8, 8)
     assert record["schedules"] == [[0, 4], [4, 8]]
     card = (config.output / "last" / "README.md").read_text()
-    assert "its learning rate followed from step 0 that of 4 steps, from step 4 that of 8 steps" in card
+    assert "learning-rate schedules: from step 0 the one of 4 steps, from step 4 the one of 8 steps" in card
     before = weights_of(config.output, "tokenizer")
-    with pytest.raises(ValueError, match=r"already made 8 steps, more than 7\. Give --max-steps 8 or more"):
+    with pytest.raises(ValueError, match=r"is already at step 8, after 7\. Pass --max-steps 8 or more"):
         run_stage("tokenizer", replace(config, resume=True, max_steps=7))
     with pytest.raises(ValueError, match=r"says seed=0, now it is 1\."):
         run_stage("tokenizer", replace(more, max_steps=10, seed=1))
@@ -269,7 +269,7 @@ def test_a_tokenizer_whose_tokens_a_predictor_has_learned_is_trained_no_further(
     run_stage("predictor", config)
     before = weights_of(config.output, "tokenizer", "predictor")
     with pytest.raises(
-        ValueError, match=r"has learned the tokens of this tokenizer.*Resume the predictor alone"
+        ValueError, match=r"was trained on the tokens of this tokenizer.*Resume only the predictor"
     ):
         run_stage("tokenizer", replace(config, resume=True, max_steps=4))
     assert weights_of(config.output, "tokenizer", "predictor") == before
@@ -304,7 +304,7 @@ def test_the_best_weights_are_never_worse_than_those_that_training_started_from(
         )
         assert same(found, nano)
     card = (config.output / "best" / "README.md").read_text()
-    assert card.count("no later validation was better, so these are those weights.") == 2
+    assert card.count("no later validation was better, so these are the initial weights.") == 2
     assert KronosPredictor.from_pretrained(config.output / "best", device="cpu").checkpoint_info is not None
 
 
@@ -493,5 +493,5 @@ def test_without_weight_there_is_no_head_and_the_language_is_learnt_as_without_i
 def test_choosing_by_rank_needs_something_to_rank(tmp_path: Path) -> None:
     config = make_run(tmp_path, select_by="rank", max_steps=2)
     run_stage("tokenizer", config)
-    with pytest.raises(ValueError, match=r"select_by=rank needs a return head and held-out dates to rank\."):
+    with pytest.raises(ValueError, match=r"select_by=rank needs a return head and validation dates\."):
         run_stage("predictor", config)

@@ -105,7 +105,7 @@ def test_an_earlier_result_is_replaced_on_demand_only(tmp_path: Path) -> None:
     folder.prepare(resume=False, overwrite=False)
     folder.keep_best(make_tokenizer(), TrainerState(history=[ROW], best_step=2))
     with pytest.raises(
-        FileExistsError, match=r"best.tokenizer holds an earlier result\. Give --resume to go"
+        FileExistsError, match=r"best.tokenizer contains an earlier result\. Pass --resume to"
     ):
         folder.prepare(resume=False, overwrite=False)
     assert (tmp_path / "best" / "tokenizer" / "model.safetensors").is_file()
@@ -130,15 +130,15 @@ def test_a_new_tokenizer_makes_the_old_predictor_void_but_not_the_other_way_roun
     (tmp_path / "last" / "predictor").mkdir(parents=True)
     (tmp_path / "run" / "tokenizer" / "settings.json").unlink()
     (tmp_path / "run" / "tokenizer").rmdir()
-    with pytest.raises(FileExistsError, match=r"last.predictor holds an earlier result"):
+    with pytest.raises(FileExistsError, match=r"last.predictor contains an earlier result"):
         make_folder(tmp_path, "tokenizer").prepare(resume=False, overwrite=False)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"seed": 1}, "says seed=0, now it is 1. Resume with the settings and bars that the run began with"),
-        ({"data": ["cd"]}, "says data=['ab'], now it is ['cd']."),
+        ({"seed": 1}, "has seed=0, but now it is 1. Resume with the original settings and bars"),
+        ({"data": ["cd"]}, "has data=['ab'], now it is ['cd']."),
         ({"new": 3}, "says new=None, now it is 3."),
     ],
     ids=["setting", "bars", "unknown"],

@@ -185,7 +185,7 @@ def test_without_the_package_that_reads_stores_one_sentence_says_what_to_do(
     ("name", "settings", "says"),
     [
         ("nowhere", {}, r"nowhere is neither a file nor a folder of bars\. Check the path\."),
-        ("empty", {}, r"empty holds no file of bars\. It needs some of \['\.parquet'"),
+        ("empty", {}, r"empty contains no file of bars\. Pass files of the types \['\.parquet'"),
         ("bars.csv", {"fields": {"amount": "money"}}, r"bars\.csv lacks the columns \['money'\]; it has \["),
         ("bars.csv", {"instruments": ("I0", "I9")}, r"bars\.csv holds no \['I9'\]\. Check the instruments\."),
         (
@@ -195,7 +195,7 @@ def test_without_the_package_that_reads_stores_one_sentence_says_what_to_do(
         ),
         ("close.csv", {}, r"close\.csv lacks the columns \['close'\]; it has"),
         ("bars.xlsx", {}, r"bars\.xlsx is neither \.csv nor \.parquet\. Convert it first\."),
-        ("bars.csv", {"timezone": "Mars/Base"}, r"timezone=Mars/Base is not a time zone\. Name the one"),
+        ("bars.csv", {"timezone": "Mars/Base"}, r"timezone=Mars/Base is not a time zone\. Pass that"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -336,7 +336,7 @@ def test_starting_weights_are_scored_first_and_stay_the_best_if_nothing_beats_th
     assert (progress.best_step, progress.best, progress.stale) == (0, first["val_loss"], 2)
     assert same(dict(Kronos.from_pretrained(tmp_path / "best").state_dict()), before)
     assert not same(dict(Kronos.from_pretrained(tmp_path / "last").state_dict()), before)
-    assert progress.outcome().startswith("no step was better than the weights that training started from")
+    assert progress.outcome().startswith("no step was better than the initial weights")
     assert (tmp_path / "run" / "predictor" / "losses.png").is_file()
     assert pd.read_csv(tmp_path / "run" / "predictor" / "losses.csv")["train_loss"].isna().tolist() == [
         True,
@@ -355,7 +355,7 @@ def test_scoring_the_starting_weights_changes_no_step(tmp_path: Path) -> None:
         networks.append(dict(network.state_dict()))
     assert same(*networks)
     assert progress.best_step == 6
-    assert re.fullmatch(r"the best held-out loss is \S+, at step 6 \(at the start \S+\)", progress.outcome())
+    assert re.fullmatch(r"the best validation loss is \S+, at step 6 \(initially \S+\)", progress.outcome())
 
 
 def test_random_weights_are_not_scored_first(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_starting_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> Non
     with torch.no_grad():
         network.head.bias.fill_(torch.nan)
     config = make_config(tmp_path, pretrained="some weights", tokenizer_size=None, predictor_size=None)
-    with pytest.raises(FloatingPointError, match="weights to start from give a held-out loss of nan"):
+    with pytest.raises(FloatingPointError, match="initial weights have a validation loss of nan"):
         train(network, WAVES, config)
 
 
@@ -410,14 +410,14 @@ def test_a_run_that_stopped_early_is_continued_by_more_patience_alone(
     stopped = make(config).run().step
     with caplog.at_level("INFO", logger="kronos"):
         assert make(replace(config, resume=True, max_steps=200)).run().step == stopped
-    assert f"stopped early at step {stopped}, after 2 validations without a better one" in caplog.text
+    assert f"stopped early at step {stopped}, after 2 validations without improvement" in caplog.text
     assert make(replace(config, resume=True, patience=3)).run().step > stopped
     caplog.clear()
     with caplog.at_level("INFO", logger="kronos"):
         finished = make(replace(config, resume=True, patience=0)).run()
         make(replace(config, resume=True, patience=0)).run()
     assert finished.step == config.max_steps
-    assert "has made all of its 80 steps. A larger --max-steps continues it." in caplog.text
+    assert "is complete with all of its 80 steps. A larger --max-steps continues it." in caplog.text
 
 
 class Stopped(Exception):

@@ -301,7 +301,7 @@ def test_a_run_that_keeps_too_few_bars_is_refused():
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
 @pytest.mark.parametrize(
     ("order", "message"),
-    [([*range(30), 29, *range(30, 40)], "twice"), ([*range(30), 31, 30], "not in order")],
+    [([*range(30), 29, *range(30, 40)], "twice"), ([*range(30), 31, 30], "not sorted")],
 )
 def test_bars_out_of_order_are_refused(mode, order, message):
     with pytest.raises(ValueError, match=f"feed 'A'.*{message}"):

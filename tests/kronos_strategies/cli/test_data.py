@@ -155,9 +155,12 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
         (["dota"], "dota"),
         (
             ["data", "import", "{bars}", "--to", "store", "--columns", "close"],
-            "columns=close names no column",
+            "columns=close is not a column",
         ),
-        (["data", "import", "{bars}", "--to", "store", "--columns", "last=close"], "columns has ['last']"),
+        (
+            ["data", "import", "{bars}", "--to", "store", "--columns", "last=close"],
+            "columns has unknown names ['last']",
+        ),
         (
             ["data", "import", "{bars}", "--to", "store", "--timezone", "Mars"],
             "timezone=Mars is not a time zone",

@@ -59,7 +59,7 @@ def test_both_stages_train_on_the_simulated_market_to_a_pair(settings, tmp_path,
         assert predictor.checkpoint_info.trained_until == "2023-12-29"
     code, _, err = run(capsys, "train", "--config", settings(), "--max-steps", 2, "--output", output)
     assert code == 2
-    assert "holds an earlier result" in err
+    assert "contains an earlier result" in err
 
 
 def test_a_mistake_in_the_second_stage_is_found_before_the_first_begins(settings, tmp_path, capsys):
