@@ -64,7 +64,7 @@ def test_binance(formats: Path) -> None:
 def test_shanghai(zone: str | None, formats: Path) -> None:
     read = read_bars(formats / "shanghai_days_as_utc.csv", timezone=zone)
     one(read, "A")
-    assert ("converted to Asia/Shanghai" if zone else "2024-01-01 16:00 counts for 2024-01-02") in str(
+    assert ("converted to Asia/Shanghai" if zone else "2024-01-01 16:00 is assigned to 2024-01-02") in str(
         read.files[0]
     )
 

@@ -51,9 +51,9 @@ def test_a_name_given_counts_and_frees_no_other_column_for_it() -> None:
         (
             ["date", "open", "high", "low", "Last"],
             {},
-            r"lacks the columns \['close'\]; .*'Last'\].*--columns close=HEAD",
+            r"lacks the columns \['close'\]; .*'Last'\].*--columns close=COLUMN",
         ),
-        (["when", *BARS], {}, r"lacks the columns \['datetime'\]; .*--columns datetime=HEAD"),
+        (["when", *BARS], {}, r"lacks the columns \['datetime'\]; .*--columns datetime=COLUMN"),
         (["date", *BARS], {"amount": "money"}, r"lacks the columns \['money'\]; it has \['date'"),
         (["date", *BARS], {"time": "clock"}, r"lacks the columns \['clock'\]"),
         (

@@ -60,7 +60,7 @@ def test_epochs_are_told_apart_by_their_size_and_show_utc(unit: str, per_second:
     got = times([kind(seconds * per_second)] if kind is not str else [f"{seconds * per_second}"])
     assert got.wall.tolist() == [MOMENT]
     assert got.absolute
-    assert got.notes == (f"stamps as epoch {unit} in UTC (--timezone converts)",)
+    assert got.notes == (f"timestamps as epoch {unit} in UTC (--timezone converts)",)
 
 
 def test_epochs_of_two_units_in_one_file_are_read_each_by_its_own() -> None:
@@ -88,17 +88,17 @@ def test_what_is_no_date_is_missing(value: object) -> None:
 def test_text_with_offsets_keeps_its_clock_across_a_change() -> None:
     got = times(["2024-03-08 00:00:00-05:00", "2024-03-11 00:00:00-04:00"])
     assert got.wall.tolist() == [pd.Timestamp("2024-03-08"), pd.Timestamp("2024-03-11")]
-    assert got.notes == ("stamps at UTC offset -04:00, -05:00 (--timezone converts)",)
+    assert got.notes == ("timestamps at UTC offset -04:00, -05:00 (--timezone converts)",)
 
 
 @pytest.mark.parametrize("mark", ["Z", "+00:00", " +0000", "UTC", "+00", " GMT"])
 def test_moments_are_converted_to_the_zone_that_is_named(mark: str) -> None:
     text = [f"2024-01-01 16:00:00{mark}"]
     assert times(text).wall.tolist() == [pd.Timestamp("2024-01-01 16:00")]
-    assert times(text).notes == ("stamps in UTC (--timezone converts)",)
+    assert times(text).notes == ("timestamps in UTC (--timezone converts)",)
     got = times(text, "Asia/Shanghai")
     assert got.wall.tolist() == [pd.Timestamp("2024-01-02")]
-    assert got.notes == ("stamps in UTC, converted to Asia/Shanghai",)
+    assert got.notes == ("timestamps in UTC, converted to Asia/Shanghai",)
 
 
 def test_columns_with_a_zone_are_moments_too() -> None:

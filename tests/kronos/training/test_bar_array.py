@@ -267,10 +267,10 @@ def test_a_bar_array_is_made_once_and_then_found(file: Path, monkeypatch: pytest
 
 
 def test_a_bar_array_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert cache_folder() == tmp_path / "cache" / "kronos" / "mapped_bars"
+    assert cache_folder() == tmp_path / "cache" / "kronos" / "bars"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "kronos" / "mapped_bars"
+    assert cache_folder() == tmp_path / ".cache" / "kronos" / "bars"
 
 
 def test_a_bar_array_is_made_anew_when_its_file_changes(file: Path) -> None:

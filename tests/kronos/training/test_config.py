@@ -182,7 +182,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ),
         *(({name: 0.0}, f"{name}=0.0 is not positive.") for name in ("learning_rate", "clip_norm")),
         ({"learning_rate": float("nan")}, "learning_rate=nan is not positive."),
-        *(({name: 1.0}, f"{name}=1.0 is no share.") for name in ("warmup", "volume_dropout", "dropout")),
+        *(({name: 1.0}, f"{name}=1.0 is not a share.") for name in ("warmup", "volume_dropout", "dropout")),
         ({"dropout": -0.1}, "dropout=-0.1 is not a share. Pass a number in [0, 1)."),
         ({"weight_decay": -0.1}, "weight_decay=-0.1 is negative. Pass 0 or more."),
         (
@@ -234,7 +234,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], sa
             "frequency=tick has no cleaning rule. Choose one of ['auto', '1min', '5min',",
         ),
         ({"weight": 0.0}, "weight=0.0 of bars.csv is not positive. Pass a positive weight."),
-        ({"weight": float("nan")}, "weight=nan of bars.csv draws nothing."),
+        ({"weight": float("nan")}, "weight=nan of bars.csv is not positive."),
         (
             {"fields": {"amuont": "money"}},
             "fields of bars.csv has unknown names ['amuont']. Known ones are ['instrument', ",

@@ -38,17 +38,17 @@ INFO = DatasetInfo(
 def test_the_table_has_a_line_for_each_rule_that_took_or_cut_something() -> None:
     assert cleaning_table(INFO, 101, 8000, 1900).splitlines() == [
         "five_min, 2024-01-02 to 2024-06-28: bars of 5min by their timestamps, cleaned by the rule for 5min",
-        "                                          places    bars",
-        "  read                                            13,152",
-        "  no positive price                            3      -3",
-        "  no volume for more than 3 bars               2  -1,200",
-        "  unchanged close for more than 10 bars        4     -52",
-        "  pause of more than 15 days                   1     cut",
-        "  open more than 15% from the last close       2     cut",
-        "  segment of fewer than 101 bars               9    -410",
-        "  left (1 instrument)                         12  11,487",
-        "  training windows                                 8,000",
-        "  validation windows                               1,900",
+        "                                              places    bars",
+        "  read                                                13,152",
+        "  no positive price                                3      -3",
+        "  no volume for more than 3 bars                   2  -1,200",
+        "  unchanged close for more than 10 bars            4     -52",
+        "  pause of more than 15 days                       1     cut",
+        "  open more than 15% from the previous close       2     cut",
+        "  segment of fewer than 101 bars                   9    -410",
+        "  left (1 instrument)                             12  11,487",
+        "  training windows                                     8,000",
+        "  validation windows                                   1,900",
     ]
 
 
@@ -56,7 +56,7 @@ def test_the_table_has_a_line_for_each_rule_that_took_or_cut_something() -> None
     ("used", "inferred", "ends"),
     [
         ("5min", "5min", "by their timestamps, cleaned by the rule for 5min"),
-        ("1day", "5min", "bars of 5min by their timestamps, cleaned by the rule for 1day, as given"),
+        ("1day", "5min", "bars of 5min by their timestamps, cleaned by the rule for 1day, as set"),
         ("4h", "2h", "bars of 2h by their timestamps, cleaned by the rule for 4h (there is no rule for 2h)"),
     ],
 )
@@ -67,7 +67,7 @@ def test_both_frequencies_are_said(used: str, inferred: str, ends: str) -> None:
 def test_a_card_says_in_one_sentence_what_cleaning_took() -> None:
     assert cleaning_sentence(asdict(INFO)) == (
         "five_min: bars of 5min by their timestamps, cleaned by the rule for 5min. 13,152 bars read; dropped: "
-        "no price 3, illiquid 1,200, stagnant 52, short 410; cut at: pauses 1, gaps 2; 12 stretches left."
+        "no price 3, illiquid 1,200, stagnant 52, short 410; cuts: pauses 1, gaps 2; 12 segments left."
     )
     assert cleaning_sentence({"name": "an old record"}) is None
 
@@ -80,7 +80,7 @@ def test_a_cached_bar_array_tells_the_same_as_the_one_that_made_it(tmp_path: Pat
     made, found = (MappedBars.open(source, 20).info for _ in range(2))
     assert made == found
     assert made.cleaning.places == {"no price": 1, "gap": 1}
-    assert "open more than 30% from the last close" in cleaning_table(found, 20, 1, 1)
+    assert "open more than 30% from the previous close" in cleaning_table(found, 20, 1, 1)
 
 
 def kinds(bars: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -102,19 +102,23 @@ def kinds(bars: pd.DataFrame, kind: str) -> pd.DataFrame:
         (
             "gap",
             "auto",
-            ["'open more than 30% from the last close' took most, 40:", "Adjust prices for splits"],
+            ["'open more than 30% from the previous close' removed most, 40:", "Adjust prices for splits"],
         ),
-        ("stagnant", "auto", ["'unchanged close for more than 3 bars' took most, 40:", "changes more often"]),
+        (
+            "stagnant",
+            "auto",
+            ["'unchanged close for more than 3 bars' removed most, 40:", "changes more often"],
+        ),
         (
             "illiquid",
             "auto",
-            ["'no volume for more than 1 bar' took most, 40:", "Drop the volume column"],
+            ["'no volume for more than 1 bar' removed most, 40:", "Drop the volume column"],
         ),
-        ("no price", "auto", ["'no positive price' took most, 40:", "Fill the prices"]),
+        ("no price", "auto", ["'no positive price' removed most, 40:", "Fill the prices"]),
         (
             "stagnant",
             "5min",
-            ["by their timestamps, cleaned by the rule for 5min, as given", "Remove frequency=5min"],
+            ["by their timestamps, cleaned by the rule for 5min, as set", "Remove frequency=5min"],
         ),
         ("short", "auto", ["the longest has 40. Pass longer series, or lower --lookback or --horizon."]),
     ],
@@ -173,7 +177,7 @@ def test_the_card_tells_data_settings_and_losses() -> None:
         "| val_loss | 0.23457 |",
     ):
         assert part in text
-    assert "dropout" not in text  # as in the weights' own config
+    assert " dropout " not in text  # as in the weights' own config
     assert "from random weights" in render("mine", {"tokenizer": record(origin=None)})
 
 

@@ -320,7 +320,7 @@ def test_what_cleaning_took_is_told_before_training_and_in_the_card(
         with caplog.at_level("INFO", logger="kronos"):
             run_stage("tokenizer", replace(config, overwrite=True))
         assert "bars of 1day by their timestamps, cleaned by the rule for 1day" in caplog.text
-        assert "open more than 30% from the last close" in caplog.text
+        assert "open more than 30% from the previous close" in caplog.text
         assert caplog.text.index("training windows") < caplog.text.index("val_loss")
     (data,) = json.loads((config.output / "best" / "tokenizer" / "training.json").read_text())["data"]
     assert (data["frequency"], data["inferred"], data["cleaning"]["places"]) == ("1day", "1day", {"gap": 1})

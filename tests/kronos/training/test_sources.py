@@ -133,7 +133,7 @@ def test_a_pattern_stands_for_all_instruments_that_it_matches(tmp_path: Path) ->
         "EURUSD@1h",
         "[SPX",
     ]
-    with pytest.raises(ValueError, match=r"holds no \['\*@4h'\]\. Check the instruments\."):
+    with pytest.raises(ValueError, match=r"does not contain \['\*@4h'\]\. Check the instruments\."):
         read(tmp_path / "bars.parquet", instruments=("*@1d", "*@4h"))
 
 
@@ -187,7 +187,11 @@ def test_without_the_package_that_reads_stores_one_sentence_says_what_to_do(
         ("nowhere", {}, r"nowhere is neither a file nor a folder of bars\. Check the path\."),
         ("empty", {}, r"empty contains no file of bars\. Pass files of the types \['\.parquet'"),
         ("bars.csv", {"fields": {"amount": "money"}}, r"bars\.csv lacks the columns \['money'\]; it has \["),
-        ("bars.csv", {"instruments": ("I0", "I9")}, r"bars\.csv holds no \['I9'\]\. Check the instruments\."),
+        (
+            "bars.csv",
+            {"instruments": ("I0", "I9")},
+            r"bars\.csv does not contain \['I9'\]\. Check the instruments\.",
+        ),
         (
             "late.csv",
             {},
