@@ -242,7 +242,9 @@ def paths(*factors: float) -> np.ndarray:
         ("close", (np.inf,), False),
     ],
 )
-def test_a_check_holds_if_its_demand_is_met(demand: str, factors: tuple[float, ...], holds: bool) -> None:
+def test_a_check_passes_if_its_requirement_is_met(
+    demand: str, factors: tuple[float, ...], holds: bool
+) -> None:
     check = compare("some paths", demand, paths(*factors), paths())
     assert check.holds == holds
     assert check.paths == 1000

@@ -72,7 +72,7 @@ def test_a_forecast_says_where_its_paths_start(raw: Forecast, anchored: Forecast
     assert (raw.provenance.anchor, anchored.provenance.anchor) == ("decoded_close", "last_close")
 
 
-def test_paths_start_at_the_true_close_unless_told_otherwise() -> None:
+def test_paths_start_at_the_true_close_by_default() -> None:
     assert KronosPredictor(make_model(), make_tokenizer(), "cpu").anchor == "last_close"
 
 
@@ -112,7 +112,7 @@ def expected_return(forecast: Forecast) -> np.ndarray:
     return np.log(closes / forecast.last_bar[:, None, CLOSE]).mean(axis=1)
 
 
-def test_the_rounding_of_the_last_close_is_no_part_of_an_expected_return(
+def test_expected_returns_exclude_the_quantization_error_of_the_last_close(
     forecasts: dict[str, Forecast],
 ) -> None:
     rounding = np.log(

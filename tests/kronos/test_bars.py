@@ -64,7 +64,7 @@ def test_without_amount_it_is_volume_times_the_mean_price() -> None:
 @pytest.mark.parametrize(
     "bars", [[1, 2], np.ones((3, 6)), make_bars(3)["close"]], ids=["list", "array", "series"]
 )
-def test_what_is_no_frame_is_refused(bars: object) -> None:
+def test_anything_but_a_frame_is_refused(bars: object) -> None:
     with pytest.raises(TypeError, match=rf"mine is a {type(bars).__name__}.*DataFrame"):
         check_bars(bars, "mine")
 
@@ -74,7 +74,7 @@ def test_an_empty_frame_is_refused() -> None:
         check_bars(make_bars(3).iloc[:0], "mine")
 
 
-def test_missing_columns_are_named_beside_those_there_are() -> None:
+def test_the_error_for_missing_columns_lists_the_existing_ones() -> None:
     with pytest.raises(ValueError, match=r"mine lacks the columns \['open', 'low'\].*'close'.*Rename"):
         check_bars(make_bars(3).drop(columns=["open", "low"]), "mine")
 
@@ -235,7 +235,7 @@ def test_in_a_zone_it_is_instants_that_must_ascend() -> None:
         check_timestamps(index[[0, 2, 1, 3]])
 
 
-def test_an_index_that_is_no_time_is_left_alone() -> None:
+def test_an_index_without_times_is_not_checked() -> None:
     bars = make_bars(4).reset_index(drop=True).set_axis([3, 1, 2, 1])
     assert list(check_bars(bars).index) == [3, 1, 2, 1]
 

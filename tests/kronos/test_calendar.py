@@ -67,13 +67,13 @@ def test_an_intraday_calendar_gives_ascending_times_strictly_after_the_bar(
     assert (np.diff(future) > np.timedelta64(0)).all()
 
 
-def test_an_intraday_calendar_that_ends_too_soon_goes_on_without_a_gap() -> None:
+def test_an_intraday_calendar_that_ends_early_is_extended_without_a_gap() -> None:
     calendar = pd.date_range("2024-01-05 09:30", periods=6, freq="5min")
     (future,) = future_timestamps(calendar[-2:-1], calendar, 3)
     assert [str(time)[11:16] for time in future] == ["09:55", "10:00", "10:05"]
 
 
-def test_a_daily_calendar_stamped_at_the_close_goes_on_at_the_close() -> None:
+def test_a_daily_calendar_at_the_close_is_extended_at_the_close() -> None:
     calendar = pd.DatetimeIndex(["2024-01-04 15:00", "2024-01-05 15:00"])
     (future,) = future_timestamps(calendar[-1:], calendar, 2)
     assert list(pd.DatetimeIndex(future)) == [
@@ -153,7 +153,7 @@ def test_nights_weekends_and_a_lunch_break_do_not_change_the_frequency(name: str
     assert infer_frequency(sessions(name, *CHINA)) == name
 
 
-def test_two_bars_a_day_of_four_hours_are_no_daily_bars() -> None:
+def test_two_bars_of_four_hours_per_day_are_not_daily_bars() -> None:
     days = pd.bdate_range("2024-01-01", periods=20)
     opens = (days + pd.Timedelta(hours=9, minutes=30)).append(days + pd.Timedelta(hours=13, minutes=30))
     assert infer_frequency(opens) == "4h"

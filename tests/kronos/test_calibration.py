@@ -144,7 +144,7 @@ def test_bands_are_widened_around_the_median_by_the_conformal_factor_of_their_le
     np.testing.assert_allclose(raw.band(0.9), ends)
 
 
-def test_groups_are_moved_apart_and_unknown_ones_as_all() -> None:
+def test_groups_are_calibrated_separately_and_unknown_ones_as_all() -> None:
     groups = {POOL: fit().groups[POOL], "SH": PathAdjustment((1.0,) * H, (0.7,) * H, (0.0,) * H)}
     raw, moved = forecast(), forecast().calibrated(calibration(fit(groups=groups)))
     spread = np.log(moved.log_returns().std(axis=1) / raw.log_returns().std(axis=1))
@@ -216,7 +216,7 @@ def test_other_seeds_and_path_counts_fit() -> None:
     assert calibration().mismatch(replace(KNOWN, sampling=sampling), H) is None
 
 
-def test_a_file_holds_all_that_moves_paths_and_what_it_is_worth(tmp_path: Path) -> None:
+def test_a_file_contains_all_parameters_and_their_evaluation(tmp_path: Path) -> None:
     groups = {POOL: fit().groups[POOL], "SH low volatility": fit().groups[POOL]}
     made = calibration(fit(groups=groups, terciles=(0.01, 0.02)), table=({"horizon": 1, "crps": 0.5},))
     back = Calibration.read(made.write(tmp_path / "new" / "c.json"))
@@ -242,7 +242,9 @@ def test_a_file_holds_all_that_moves_paths_and_what_it_is_worth(tmp_path: Path) 
         (lambda values: values["fits"].clear(), "at least one fit"),
     ],
 )
-def test_a_file_that_is_no_calibration_is_refused_in_one_sentence(tmp_path: Path, edit, message: str) -> None:
+def test_a_file_that_is_not_a_calibration_is_refused_in_one_sentence(
+    tmp_path: Path, edit, message: str
+) -> None:
     file = calibration().write(tmp_path / "c.json")
     values = json.loads(file.read_text())
     edit(values)
@@ -278,7 +280,7 @@ def test_a_forecast_knows_the_volatility_of_its_windows() -> None:
     )
 
 
-def test_a_checkpoints_own_calibration_is_found_in_its_folder(tmp_path: Path, reference_folder: Path) -> None:
+def test_a_checkpoints_calibration_is_found_in_its_folder(tmp_path: Path, reference_folder: Path) -> None:
     import shutil
 
     pair = tmp_path / "pair"

@@ -81,7 +81,7 @@ def test_what_is_saved_is_loaded_to_the_bit(
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_file_saved_here_holds_exactly_what_upstreams_file_holds(
+def test_a_file_saved_here_has_exactly_the_contents_of_upstreams_file(
     part: str, reference_folder: Path, tmp_path: Path
 ) -> None:
     # Keys, shapes, dtypes and values, constants included: so that it loads there too, strictly.
@@ -142,7 +142,7 @@ def test_a_pair_is_loaded_ready_to_forecast_with_dropout_off(tmp_path: Path) -> 
     assert (paths[0] == paths[1]).all()
 
 
-def test_saving_a_trained_network_saves_no_gradients_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+def test_saving_a_trained_network_saves_no_gradients_and_does_not_change_it(tmp_path: Path) -> None:
     network = make_model().train()
     network.save_pretrained(tmp_path)
     assert network.training
@@ -152,7 +152,7 @@ def test_saving_a_trained_network_saves_no_gradients_and_leaves_it_as_it_is(tmp_
 # Files that are wrong
 
 
-def test_a_file_that_is_no_safetensors_is_refused_by_name(copy: Path) -> None:
+def test_a_file_that_is_not_safetensors_is_refused_by_name(copy: Path) -> None:
     (copy / "predictor" / "model.safetensors").write_bytes(b"<html>Not found</html>" * 10)
     with pytest.raises(ValueError, match=r"predictor/model\.safetensors is not a safetensors file.*Download"):
         Kronos.from_pretrained(copy)
@@ -190,7 +190,7 @@ def test_an_unknown_key_in_config_json_is_refused_with_file_and_key(copy: Path) 
 
 
 @pytest.mark.parametrize("text", ["{", "", "[]"])
-def test_a_config_that_is_no_json_object_is_refused_by_name(text: str, copy: Path) -> None:
+def test_a_config_that_is_not_a_json_object_is_refused_by_name(text: str, copy: Path) -> None:
     (copy / "predictor" / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"predictor/config\.json"):
         Kronos.from_pretrained(copy)
@@ -271,7 +271,7 @@ def test_a_released_model_brings_the_tokenizer_it_was_trained_with(
 
 
 @pytest.mark.parametrize("spec", ["acme/unknown", "kronos-unheard-of", "no/such/folder/here", "./missing"])
-def test_an_unknown_name_says_every_way_to_get_a_checkpoint(spec: str, hub: Path) -> None:
+def test_the_error_for_an_unknown_name_lists_every_way_to_get_a_checkpoint(spec: str, hub: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Kronos.from_pretrained(spec)
     message = str(caught.value)
@@ -342,7 +342,7 @@ def test_the_last_date_of_training_is_read_from_the_model_card(
     assert forecast.provenance.trained_until == date
 
 
-def test_a_part_is_found_in_a_folder_that_holds_nothing_else(copy: Path) -> None:
+def test_a_part_is_found_in_a_folder_with_nothing_else(copy: Path) -> None:
     # What a first stage of training leaves: best/tokenizer, and no predictor yet.
     shutil.rmtree(copy / "predictor")
     assert resolve(copy, "tokenizer") == copy / "tokenizer"

@@ -263,7 +263,7 @@ def test_a_number_may_be_numpys(function: Callable[..., Any], call: dict[str, An
 
 @pytest.mark.parametrize("wrong", ["5", 2.5, np.float64(2.0), float("nan"), True, [3], Decimal(3)], ids=repr)
 @pytest.mark.parametrize(("function", "call"), COUNTS, ids=label)
-def test_what_is_no_count_is_refused_in_one_sentence(
+def test_anything_but_an_integer_is_refused_in_one_sentence(
     function: Callable[..., Any], call: dict[str, Any], wrong: Any
 ) -> None:
     with pytest.raises(ValueError, match="not a whole number") as refusal:
@@ -273,7 +273,7 @@ def test_what_is_no_count_is_refused_in_one_sentence(
 
 @pytest.mark.parametrize("wrong", ["0.5", True, [0.5], Decimal("0.5")], ids=repr)
 @pytest.mark.parametrize(("function", "call"), NUMBERS, ids=label)
-def test_what_is_no_number_is_refused_in_one_sentence(
+def test_anything_but_a_number_is_refused_in_one_sentence(
     function: Callable[..., Any], call: dict[str, Any], wrong: Any
 ) -> None:
     with pytest.raises(ValueError, match="not a number") as refusal:

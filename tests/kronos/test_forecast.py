@@ -61,7 +61,7 @@ def test_an_unknown_feature_is_refused_and_the_known_ones_are_listed(forecast: F
         forecast.path("price")
 
 
-def test_the_frame_holds_each_average_bar_under_its_key_step_and_time(forecast: Forecast) -> None:
+def test_the_frame_contains_each_mean_bar_by_index_step_and_time(forecast: Forecast) -> None:
     frame = forecast.frame()
     assert frame.index.names == ["datetime", "instrument", "step"]
     assert list(frame.columns) == ["timestamp", *FEATURES]

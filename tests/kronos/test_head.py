@@ -57,7 +57,7 @@ def test_its_sha256_is_that_of_the_file(head: ReturnHead, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["predictor", "."])
-def test_it_is_found_beside_a_predictor_and_in_a_folder_of_its_own(
+def test_a_head_is_found_in_a_predictors_folder_and_in_its_own_folder(
     head: ReturnHead, tmp_path: Path, where: str
 ) -> None:
     head.save(tmp_path / where)
@@ -118,7 +118,7 @@ def test_weights_that_are_missing_or_damaged_are_refused(head: ReturnHead, tmp_p
         ReturnHead.from_pretrained(tmp_path)
 
 
-def test_trees_are_kept_as_lightgbms_own_text(hidden: np.ndarray, tmp_path: Path) -> None:
+def test_trees_are_saved_as_lightgbms_text(hidden: np.ndarray, tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     random = np.random.default_rng(0)
     x = random.normal(size=(400, D)).astype(np.float32)

@@ -65,7 +65,7 @@ def test_causality_holds_in_training_mode_as_in_evaluation() -> None:
 
 
 @torch.no_grad()
-def test_the_coarse_choice_moves_the_fine_logits_of_its_own_position_alone() -> None:
+def test_the_coarse_half_affects_the_fine_logits_of_its_position_only() -> None:
     model = make_model()
     tokens, stamps, chosen = inputs(model)
     other = chosen.clone()

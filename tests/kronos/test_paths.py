@@ -73,7 +73,7 @@ def test_check_bars_refuses_sampled_paths_and_accepts_every_repaired_one(sampled
     assert (sampled.repaired().paths[..., :4] > 0).all()
 
 
-def test_a_forecast_is_repaired_unless_it_is_asked_for_as_sampled(
+def test_a_forecast_is_repaired_unless_raw_paths_are_requested(
     sampled: Forecast, predictor: KronosPredictor, windows: Windows
 ) -> None:
     made = predictor.forecast(windows, SampleConfig(samples=6, T=1.0, top_p=1.0))

@@ -132,7 +132,7 @@ def test_a_predictor_from_a_device_that_is_not_here_computes_on_the_fastest_that
         np.testing.assert_array_equal(other.forecast(windows, SAMPLING).paths, wanted)
 
 
-def test_what_is_pickled_lies_on_the_cpu_and_holds_nothing_of_the_engine(windows: Windows) -> None:
+def test_a_pickle_is_on_the_cpu_and_contains_no_pipeline(windows: Windows) -> None:
     predictor = make()
     before = len(pickle.dumps(predictor))
     predictor.forecast(windows, SAMPLING)

@@ -41,7 +41,7 @@ def test_repair_before_calibration_gives_the_same_candles_as_after() -> None:
     )
 
 
-def test_auto_is_the_checkpoints_own_where_it_fits_and_none_where_it_does_not() -> None:
+def test_auto_is_the_checkpoints_calibration_if_it_fits_and_else_none() -> None:
     own = calibration()
     assert PathOptions().resolve(own, KNOWN, H).calibration is own
     assert PathOptions().resolve(None, KNOWN, H).reason == "none: 'm' has no calibration"
@@ -63,7 +63,7 @@ def test_a_file_that_is_named_is_used_or_refused_and_never_left_out_in_silence(t
         PathOptions(str(tmp_path / "nothing.json")).resolve(None, KNOWN, H)
 
 
-def test_a_calibration_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_calibration_file_that_changes_is_read_again(tmp_path: Path) -> None:
     import os
 
     file = calibration().write(tmp_path / "c.json")

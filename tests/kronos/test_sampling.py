@@ -143,7 +143,7 @@ def test_rows_of_one_date_share_their_draws_and_dates_do_not() -> None:
     assert not np.intersect1d(uniforms[0], uniforms[1]).size
 
 
-def test_a_dates_draws_do_not_depend_on_the_dates_beside_it() -> None:
+def test_a_dates_uniforms_do_not_depend_on_other_dates() -> None:
     dates = pd.date_range("2024-03-01", periods=9)
     together = sobol_uniforms(3, dates, 4, 3)
     for i, date in enumerate(dates):
@@ -199,7 +199,7 @@ def test_the_points_of_a_date_fill_every_column_evenly(samples: int) -> None:
 # Draws
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+def test_tokens_are_sampled_with_their_probabilities() -> None:
     logits = torch.tensor([1.0, -1.0, 0.5, 2.0, -0.5, 0.0, 1.5, -3.0])
     for setting in (config(), config(T=0.7), config(top_k=4), config(top_p=0.8)):
         chances = probabilities(logits, setting)

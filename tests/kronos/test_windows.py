@@ -19,7 +19,7 @@ DAYS = pd.bdate_range("2024-01-01", periods=24)
 EXAMPLES = settings(deadline=None, max_examples=30)
 
 
-def test_a_windows_scale_is_that_of_its_own_bars_whatever_is_stacked_beside_it() -> None:
+def test_a_windows_scale_depends_on_its_own_bars_only() -> None:
     short, long = (single(make_bars(count, seed)) for count, seed in ((5, 0), (9, 1)))
     both = Windows.stack([short, long]).scale()
     for i, alone in enumerate((short, long)):
@@ -205,7 +205,7 @@ def test_a_time_zone_is_refused_or_kept_as_wall_time_never_shifted() -> None:
 # Single windows, slices, stacks
 
 
-def test_one_bar_is_no_window() -> None:
+def test_one_bar_is_not_a_window() -> None:
     with pytest.raises(ValueError, match=r"A has 1 bar.*at least 2"):
         single(make_bars(1))
 
@@ -323,7 +323,7 @@ def test_bars_over_an_hour_that_the_clock_shows_twice_are_refused_with_a_remedy(
     assert len(Windows.rolling({"A": bars.tz_convert("UTC")}, 4, 3, "h")) == 9
 
 
-def test_a_panel_of_two_level_columns_is_told_how_to_become_one() -> None:
+def test_the_error_for_two_level_columns_says_how_to_convert_them() -> None:
     wide = pd.concat(make_panel(9, "A", "B"), axis=1, names=["Ticker", "Price"])
     for panel, level in ((wide, 0), (wide.swaplevel(axis=1), 1)):
         with pytest.raises(

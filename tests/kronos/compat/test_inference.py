@@ -169,7 +169,7 @@ def test_calendar_fields_are_those_of_upstream(zone: str | None) -> None:
     np.testing.assert_array_equal(calc_time_stamps(list(times)), frame)
 
 
-def test_calendar_fields_of_what_is_no_time_are_refused() -> None:
+def test_calendar_fields_of_anything_but_timestamps_are_refused() -> None:
     with pytest.raises(ValueError, match="x_timestamp has no timestamp in row 1"):
         calc_time_stamps(pd.Series(pd.DatetimeIndex(["2024-01-02", pd.NaT])))
     with pytest.raises(ValueError, match="x_timestamp does not contain timestamps"):
@@ -191,7 +191,7 @@ def test_filters_keep_what_upstreams_keep(top_k: int, top_p: float) -> None:
 
 
 @pytest.mark.parametrize("least", [1, 4])
-def test_filters_keep_at_least_as_many_tokens_as_asked_for(least: int) -> None:
+def test_filters_keep_at_least_the_given_number_of_tokens(least: int) -> None:
     for filters in ({"top_k": 1}, {"top_p": 0.01}):
         kept = top_k_top_p_filtering(logits(), min_tokens_to_keep=least, **filters).isfinite()
         assert (kept.sum(dim=-1) == least).all()

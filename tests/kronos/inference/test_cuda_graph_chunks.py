@@ -89,7 +89,7 @@ class Recorded(CudaGraphCache):
         return super()._record(run, inputs)
 
 
-def test_a_shape_is_recorded_once_and_a_new_one_anew() -> None:
+def test_each_shape_is_recorded_once() -> None:
     replay, run = Recorded(), Doubling()
     for rows, width in ((3, 3), (4, 3), (3, 3), (8, 3), (5, 3), (3, 2), (4, 2), (4, 3)):
         x, y = inputs(rows, width=width)
@@ -270,7 +270,7 @@ SAMPLINGS = {
         ("rolling", 8, "bfloat16"),
     ],
 )
-def test_from_bars_to_bars_the_device_is_asked_for_nothing(
+def test_a_chunk_needs_no_device_synchronization(
     context_overflow: str, context: int, precision: Any, ragged: bool, sampling: SampleConfig
 ) -> None:
     windows = some_windows(ragged)

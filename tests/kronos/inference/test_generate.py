@@ -181,7 +181,7 @@ def test_what_pads_a_short_window_is_never_read(horizon: int, context: int) -> N
     assert torch.equal(outcomes[0][1].last_bar, outcomes[1][1].last_bar)
 
 
-def test_upstreams_draws_go_through_the_engine_in_upstreams_order() -> None:
+def test_upstreams_sampler_draws_in_upstreams_order() -> None:
     model, sampling = make_model(), SampleConfig(3, T=1.0, top_p=1.0)
     windows = make_windows(model, [8, 8], 5)
     theirs = TorchSampler(3, torch.Generator().manual_seed(4))
@@ -230,7 +230,7 @@ def test_every_bar_of_the_horizon_is_announced_once(horizon: int, context: int) 
 
 @pytest.mark.parametrize("lengths", [[10, 10], [3, 17, 30]], ids=["even", "ragged"])
 @pytest.mark.parametrize(("horizon", "context"), [(6, 64), (9, 16), (15, 16), (16, 16)])
-def test_paths_become_bars_as_if_each_was_decoded_whole_behind_its_window(
+def test_paths_are_decoded_as_if_each_followed_its_window(
     lengths: list[int], horizon: int, context: int
 ) -> None:
     model, tokenizer = make_model(), make_tokenizer()
@@ -258,7 +258,7 @@ def test_the_last_bar_of_each_window_is_decoded_where_its_paths_begin(
         torch.testing.assert_close(row, tokenizer.decode(seen)[0, -1], rtol=1e-5, atol=1e-4)
 
 
-def test_the_engine_leaves_its_prompt_alone() -> None:
+def test_generate_does_not_change_its_prompt() -> None:
     model = make_model()
     prompt = together(make_windows(model, [8, 5], 6))
     before = [part.clone() for part in (*prompt.tokens, *prompt[1:4])]
@@ -277,7 +277,7 @@ ROLLING = {
 
 @pytest.mark.parametrize("filters", [FILTERS["greedy"], FILTERS["top-p"]], ids=["greedy", "top-p"])
 @pytest.mark.parametrize(("length", "horizon", "context"), ROLLING.values(), ids=ROLLING)
-def test_a_rolling_window_hides_its_oldest_tokens_and_reads_none_anew(
+def test_a_rolling_context_masks_its_oldest_tokens_and_recomputes_none(
     length: int, horizon: int, context: int, filters: dict[str, float]
 ) -> None:
     sampling = SampleConfig(1 if filters["T"] == 0 else 3, **filters)

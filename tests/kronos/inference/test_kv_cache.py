@@ -56,7 +56,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 @pytest.mark.parametrize("samples", [1, 2, 9])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
-def test_each_sample_sees_its_windows_prefix_and_its_own_past(lengths: list[int], samples: int) -> None:
+def test_each_path_sees_its_windows_prefix_and_its_own_past(lengths: list[int], samples: int) -> None:
     case = Case(lengths, samples)
     case.cache.store(*case.prefix[1:])
     for step in range(STEPS):
@@ -143,7 +143,7 @@ def test_filling_the_prefix_attends_within_it_causally() -> None:
     close(case.extend(0, 1), case.wanted(0, 1))  # and keeps it
 
 
-def test_what_lies_behind_a_short_prefix_and_in_slots_not_yet_filled_is_never_read() -> None:
+def test_padding_after_a_short_prefix_and_empty_slots_are_never_read() -> None:
     case = Case(LENGTHS["ragged"], samples=2)
     for x in case.prefix[1:]:
         x[1, 2:] = 1e4

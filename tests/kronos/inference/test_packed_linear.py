@@ -96,7 +96,7 @@ def test_what_is_added_may_be_one_row_for_many_or_lie_apart(dtype: torch.dtype, 
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @torch.no_grad()
-def test_products_keep_their_own_type_and_sums_are_float32(dtype: torch.dtype, pack: bool) -> None:
+def test_products_keep_their_dtype_and_sums_are_float32(dtype: torch.dtype, pack: bool) -> None:
     ours, x, other = product(dtype, True, pack), numbers(4, 12), numbers(4, 20)
     types = [ours(x).dtype, ours.silu(x).dtype, ours.times(x, other.to(dtype)).dtype]
     assert types == [dtype] * 3
@@ -181,7 +181,7 @@ def test_rows_come_out_as_from_one_call_though_only_a_few_sizes_go_in(rows: int)
 
 
 @pytest.mark.parametrize("lead", [(), (7,), (3, 9), (2, 3, 171), (5, 0, 4)], ids=str)
-def test_leading_axes_stay_as_they_are(lead: tuple[int, ...]) -> None:
+def test_leading_axes_are_unchanged(lead: tuple[int, ...]) -> None:
     given = inputs(*lead)
     got = tiled(Cumulated())(*given)
     assert got.shape == (*lead, 5)

@@ -28,7 +28,7 @@ LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=50)
 
 @settings(deadline=None, max_examples=100)
 @given(lengths=LENGTHS, budget=st.integers(1, 10_000))
-def test_chunks_hold_every_window_once_the_longest_first_and_as_many_as_fit(
+def test_chunks_contain_every_window_once_the_longest_first_and_as_many_as_fit(
     lengths: list[int], budget: int
 ) -> None:
     lengths_of = np.array(lengths)

@@ -214,7 +214,7 @@ def test_a_device_that_is_not_there_is_refused_by_name_in_one_sentence(device: s
     assert "\n" not in str(refusal.value)
 
 
-def test_of_a_long_reason_the_first_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_long_reason_the_first_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def empty(*args: object, **kwargs: object) -> None:
         raise RuntimeError("\nno driver\nCUDA kernel errors might be reported elsewhere\n")
 
@@ -223,7 +223,7 @@ def test_of_a_long_reason_the_first_line_is_told(monkeypatch: pytest.MonkeyPatch
         find_device("cuda")
 
 
-def test_a_device_is_found_by_name_and_taken_as_it_is() -> None:
+def test_a_device_is_found_by_name_or_passed_through() -> None:
     assert find_device("cpu") == torch.device("cpu")
     assert find_device(torch.device("cpu")) == torch.device("cpu")
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from kronos.config import SampleConfig
 from kronos.inference.settings import WeightsDigest, as_cpu, as_float32, weights_signature
+from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from tests.kronos.builders import make_model, make_panel, make_tokenizer
@@ -131,7 +132,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(part: str, value: float
         paths(predictor, windows)
 
 
-def test_weights_that_are_no_floating_numbers_are_refused_by_name() -> None:
+def test_weights_that_are_not_floating_point_are_refused_by_name() -> None:
     model = make_model().requires_grad_(False)
     model.head.proj_s1.bias.data = model.head.proj_s1.bias.data.to(torch.int8)
     with pytest.raises(
@@ -201,7 +202,7 @@ def loaded(reference_folder: Path) -> KronosPredictor:
     return KronosPredictor.from_pretrained(reference_folder, device="cpu", max_context=16)
 
 
-def test_provenance_names_a_checkpoint_while_the_networks_hold_its_weights(
+def test_provenance_states_a_checkpoint_while_the_networks_have_its_weights(
     loaded: KronosPredictor, windows: Windows
 ) -> None:
     origin = loaded.checkpoint_info
@@ -237,10 +238,61 @@ def test_a_network_that_was_swapped_is_not_called_by_the_old_ones_name(
     assert loaded.provenance(SAMPLING, "").weights_sha256 is None
 
 
-def test_an_origin_that_is_set_is_of_the_weights_as_they_are_then(loaded: KronosPredictor) -> None:
+def test_checkpoint_info_refers_to_the_weights_when_it_is_set(loaded: KronosPredictor) -> None:
     origin = loaded.checkpoint_info
     step(loaded.model)
     loaded.checkpoint_info = origin
     assert loaded.checkpoint_info == origin
     step(loaded.model)
     assert loaded.checkpoint_info is None
+
+
+# Weights
+
+
+def step(network: nn.Module) -> None:
+    """By an optimizer, as training does."""
+    for weight in network.parameters():
+        weight.grad = torch.ones_like(weight)
+    torch.optim.SGD(network.parameters(), lr=0.3).step()
+
+
+def load(network: nn.Module) -> None:
+    other = make_model(seed=8) if isinstance(network, Kronos) else make_tokenizer(seed=8)
+    network.load_state_dict(other.state_dict())
+
+
+def assign(network: nn.Module) -> None:
+    other = make_model(seed=8) if isinstance(network, Kronos) else make_tokenizer(seed=8)
+    network.load_state_dict(other.state_dict(), assign=True)
+
+
+def edit(network: nn.Module) -> None:
+    """Behind torch's back, in a single one of the weights: no version is counted."""
+    weight = dict(network.named_parameters())[
+        "head.proj_s1.bias" if isinstance(network, Kronos) else "head.bias"
+    ]
+    weight.data[0] += 2.0
+
+
+@pytest.mark.parametrize("change", [train_step, load, assign, edit], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_changed_after_a_forecast_change_the_next_one(
+    part: str, change: Callable[[nn.Module], None], windows: Windows
+) -> None:
+    predictor, some = KronosPredictor(make_model(), make_tokenizer(), "cpu", 16), windows[:3]
+    before = predictor.forecast(some, SAMPLING).paths
+    change(getattr(predictor, part))
+    after = predictor.forecast(some, SAMPLING).paths
+    fresh = KronosPredictor(predictor.model, predictor.tokenizer, "cpu", 16)
+    np.testing.assert_array_equal(after, fresh.forecast(some, SAMPLING).paths)
+    assert not np.allclose(after, before)
+
+
+def test_networks_are_rewritten_only_when_they_changed(windows: Windows) -> None:
+    predictor = make()
+    predictor.forecast(windows[:1], SAMPLING)
+    made = predictor._made
+    predictor.forecast(windows[1:3], SAMPLING)
+    predictor.embed(windows[:1])
+    assert predictor._made is made

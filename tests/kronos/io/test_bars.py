@@ -189,7 +189,7 @@ def test_days_of_shanghai_stored_in_utc_do_not_move(tmp_path: Path) -> None:
             ) or "2024-01-01 16:00 is assigned to 2024-01-02" in str(read.files[0])
 
 
-def test_days_that_may_be_either_of_two_are_refused_with_the_option(tmp_path: Path) -> None:
+def test_ambiguous_days_are_refused_with_the_option(tmp_path: Path) -> None:
     crypto = make_prices(pd.date_range("2024-01-01", periods=30))
     moments = crypto.tz_localize("Asia/Shanghai").tz_convert("UTC")
     file = write_tidy(tmp_path / "A.csv", moments)
@@ -270,7 +270,7 @@ def test_zeros_throughout_count_as_absent_for_that_instrument_alone(tmp_path: Pa
     assert "volume is always 0 for INDEX and ignored" in str(read.files[0])
 
 
-def test_a_footer_is_no_bar_and_a_title_no_header(tmp_path: Path) -> None:
+def test_a_footer_is_not_a_bar_and_a_title_is_not_a_header(tmp_path: Path) -> None:
     file = write_lines(
         tmp_path / "SH600519.txt",
         "600519 name daily\n      日期\t    开盘\t    最高\t    最低\t    收盘\t    成交量",
@@ -293,7 +293,7 @@ def test_compressed_and_separated_files_are_recognized_by_their_content(tmp_path
             assert_bars(only(read_bars(tmp_path / "A.csv"), "A"), BARS)
 
 
-def test_an_index_without_a_name_holds_the_times(tmp_path: Path) -> None:
+def test_an_index_without_a_name_contains_the_times(tmp_path: Path) -> None:
     BARS.rename_axis(None).to_csv(tmp_path / "A.csv")
     BARS.rename_axis(None).to_parquet(tmp_path / "B.parquet")
     read = read_bars([tmp_path / "A.csv", tmp_path / "B.parquet"])
@@ -309,7 +309,7 @@ def test_tidy_files_that_share_an_instrument_are_joined_and_the_later_file_wins(
     assert_bars(got, pd.concat([BARS[:6], BARS[6:] + 1]))
 
 
-def test_only_the_instruments_asked_for_are_read(tmp_path: Path) -> None:
+def test_only_the_requested_instruments_are_read(tmp_path: Path) -> None:
     write_tidy(tmp_path / "A.csv", BARS)
     (tmp_path / "B.csv").write_text("no,bars,at,all,here\n1,2,3,4,5\n")
     files = BarFiles(tmp_path, instruments=["A"])
@@ -356,7 +356,7 @@ def test_columns_are_named_by_options_also_by_position(tmp_path: Path) -> None:
         ReadOptions({"last": "close"})
 
 
-def test_many_files_are_told_of_in_a_line_for_each_kind(tmp_path: Path) -> None:
+def test_many_files_are_described_by_one_line_per_kind(tmp_path: Path) -> None:
     for number in range(25):
         write_tidy(tmp_path / f"S{number:02}.csv", BARS if number else BARS.drop(columns="volume"))
     lines = summarize(read_bars(tmp_path).files)

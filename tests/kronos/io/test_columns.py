@@ -107,7 +107,7 @@ def test_bars_without_a_header_are_named_by_their_values() -> None:
     assert named.loc[0, ["date", "time", "open", "volume"]].tolist() == ["2024.01.02", "09:35", 20.0, 7]
 
 
-def test_numbers_in_another_order_are_no_bars() -> None:
+def test_numbers_in_another_order_are_not_bars() -> None:
     with pytest.raises(ValueError, match=r"a\.csv has no header, and its 5 columns are not time, open"):
         name_unnamed(pd.DataFrame([[20240102, 20.0, 20.5, 21.0, 19.0]]), FILE)
 

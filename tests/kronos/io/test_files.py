@@ -152,7 +152,7 @@ def test_dates_are_read_with_the_year_first_and_the_local_clock(
 
 
 @pytest.mark.parametrize("value", ["soon", "02.01.2024", 1577923200, "1066-10-14"])
-def test_what_is_no_date_is_refused_with_its_row(value: object) -> None:
+def test_values_that_are_not_dates_are_refused_with_their_row(value: object) -> None:
     column = pd.Series([None, value], name="datetime")
     with pytest.raises(
         ValueError, match=r"a\.csv has 1 values in 'datetime' that are not dates.* in row 2\."

@@ -66,7 +66,7 @@ def test_commas_of_unclear_meaning_are_refused(separator: str, columns: dict[str
 
 
 @pytest.mark.parametrize("text", ["$20.5", "20.5%", "¥20", "20.5 USD", "halted", "12.3M", "1,23,4", "True"])
-def test_what_is_no_number_is_refused_with_file_column_row_and_value(text: str) -> None:
+def test_values_that_are_not_numbers_are_refused_with_file_column_row_and_value(text: str) -> None:
     says = f"a.csv has 1 values in 'close' that are not numbers, the first '{text}' in row 2."
     with pytest.raises(ValueError, match=re.escape(says)):
         numbers(close=["1.5", text])
@@ -102,7 +102,7 @@ LOTS = {"volume": 100.0, "amount": 1000.0}
         (["date", "volume"], "volume", "amount", 100.0, {}),
     ],
 )
-def test_lots_and_thousands_are_told_by_heads_and_amounts(
+def test_lots_and_thousands_are_detected_by_column_names_and_amounts(
     heads: list[str], volume: str, amount: str | None, ratio: float, factors: dict[str, float]
 ) -> None:
     assert scales(heads, volume, amount, ratio) == factors

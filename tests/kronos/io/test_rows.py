@@ -23,7 +23,7 @@ def codes(values: list[object], pad: int | None = None) -> list[object]:
         ["AAPL", "A"],
     ],
 )
-def test_text_is_kept_as_it_is_written(values: list[object]) -> None:
+def test_text_is_unchanged(values: list[object]) -> None:
     assert codes(values) == values
 
 

@@ -55,7 +55,7 @@ def test_days_are_midnight(day: object) -> None:
 
 @pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
 @pytest.mark.parametrize("kind", [int, str, float])
-def test_epochs_are_told_apart_by_their_size_and_show_utc(unit: str, per_second: int, kind: type) -> None:
+def test_epoch_units_are_detected_by_size_and_read_as_utc(unit: str, per_second: int, kind: type) -> None:
     seconds = int(MOMENT.timestamp())
     got = times([kind(seconds * per_second)] if kind is not str else [f"{seconds * per_second}"])
     assert got.wall.tolist() == [MOMENT]
@@ -72,7 +72,7 @@ def test_epochs_of_two_units_in_one_file_are_read_each_by_its_own() -> None:
 @pytest.mark.parametrize(
     "values", [["13/01/2024 09:30", "02/01/2024 09:30"], ["01/13/2024 09:30", "01/02/2024 09:30"]]
 )
-def test_day_and_month_are_told_apart_by_a_day_after_the_twelfth(values: list[str]) -> None:
+def test_a_day_after_the_twelfth_determines_the_order_of_day_and_month(values: list[str]) -> None:
     got = times(values)
     assert got.wall.tolist() == [pd.Timestamp("2024-01-13 09:30"), pd.Timestamp("2024-01-02 09:30")]
     assert got.notes[0].startswith("dates as ")
@@ -81,7 +81,7 @@ def test_day_and_month_are_told_apart_by_a_day_after_the_twelfth(values: list[st
 @pytest.mark.parametrize(
     "value", ["soon", "02.01.2024", "02/01/2024", "1066-10-14", 45292, "2024", 7, 1577923]
 )
-def test_what_is_no_date_is_missing(value: object) -> None:
+def test_values_that_are_not_dates_are_missing(value: object) -> None:
     assert times([value]).wall.isna().all()
 
 
@@ -92,7 +92,7 @@ def test_text_with_offsets_keeps_its_clock_across_a_change() -> None:
 
 
 @pytest.mark.parametrize("mark", ["Z", "+00:00", " +0000", "UTC", "+00", " GMT"])
-def test_moments_are_converted_to_the_zone_that_is_named(mark: str) -> None:
+def test_instants_are_converted_to_the_given_time_zone(mark: str) -> None:
     text = [f"2024-01-01 16:00:00{mark}"]
     assert times(text).wall.tolist() == [pd.Timestamp("2024-01-01 16:00")]
     assert times(text).notes == ("timestamps in UTC (--timezone converts)",)
@@ -119,7 +119,7 @@ def test_times_of_day_are_read(clock: object) -> None:
 
 
 @pytest.mark.parametrize("values", [[20240102093500000], ["2024-01-02 09:35"], [1.5], ["25:00"], []])
-def test_other_values_are_no_times_of_day(values: list[object]) -> None:
+def test_other_values_are_not_times_of_day(values: list[object]) -> None:
     assert to_clock(pd.Series(values, dtype=object)) is None
 
 
@@ -176,7 +176,7 @@ def test_the_note_gives_an_example() -> None:
     )
 
 
-def test_moments_that_weekdays_do_not_place_are_refused() -> None:
+def test_instants_whose_date_weekdays_do_not_determine_are_refused() -> None:
     around = pd.date_range("2024-01-01", periods=30)
     for days in (around, DAYS[:2]):
         with pytest.raises(

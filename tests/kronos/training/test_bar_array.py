@@ -39,7 +39,7 @@ def mapped_bars() -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_a_bar_array_holds_the_clean_bars_of_its_source_end_to_end(suffix: str, tmp_path: Path) -> None:
+def test_a_bar_array_contains_the_clean_bars_of_its_source(suffix: str, tmp_path: Path) -> None:
     series = make_bars(30, 0), make_bars(20, 1)
     mapped = MappedBars.open(Source(write_bars(tmp_path / f"bars{suffix}", *series)), min_bars=5)
     assert mapped.bounds.tolist() == [0, 30, 50]
@@ -58,7 +58,7 @@ def test_features_keep_their_order_on_the_bar_array(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["factor", "factor_est"])
-def test_bars_are_adjusted_by_their_factor_so_that_a_split_is_no_gap(column: str, tmp_path: Path) -> None:
+def test_bars_are_adjusted_by_their_factor_so_that_a_split_is_not_a_gap(column: str, tmp_path: Path) -> None:
     whole = make_bars(30)
     split = whole.copy()
     split.iloc[15:, :4] /= 2
@@ -98,7 +98,7 @@ def test_an_amount_may_be_taken_as_volume_times_the_mean_price(derived: bool, tm
     np.testing.assert_allclose(values[:, 5], want, rtol=1e-5)
 
 
-def test_the_ledger_says_what_was_read_and_what_is_left(tmp_path: Path) -> None:
+def test_the_info_reports_bars_read_and_left(tmp_path: Path) -> None:
     bars = make_bars(60, 0)
     bars.iloc[30, 3] = np.nan  # splits, and is dropped
     source = Source(write_bars(tmp_path / "some.bars.parquet", bars, make_bars(40, 1), make_bars(4, 2)))
@@ -149,7 +149,7 @@ def test_the_frequency_is_that_of_the_timestamps_unless_another_is_given(
     assert len(mapped.values) == 60  # slow bars are not all pauses
 
 
-def test_five_minute_bars_are_cleaned_by_their_own_rule_without_being_told(tmp_path: Path) -> None:
+def test_five_minute_bars_are_cleaned_by_their_own_rule_by_default(tmp_path: Path) -> None:
     bars = make_bars(60, freq="5min")
     bars.iloc[20:25, 3] = bars.iloc[19, 3]  # five unchanged closes: too many for days, not for five minutes
     bars["high"], bars["low"] = bars.max(axis=1), bars[["open", "close", "low"]].min(axis=1)
@@ -188,7 +188,7 @@ def test_a_frequency_that_is_given_stands_where_instruments_seem_to_differ(
     assert (info.frequency, info.inferred, info.instruments) == ("1day", "several frequencies", 2)
 
 
-def test_a_volume_that_is_zero_throughout_is_no_reason_to_drop_a_series(tmp_path: Path) -> None:
+def test_a_series_with_zero_volume_is_kept(tmp_path: Path) -> None:
     one, two = make_bars(60, 0), make_bars(60, 1)
     one["volume"] = one["amount"] = 0.0
     mapped = MappedBars.open(Source(write_bars(tmp_path / "bars.csv", one, two)), 20)
@@ -266,14 +266,14 @@ def test_a_bar_array_is_made_once_and_then_found(file: Path, monkeypatch: pytest
     assert len(mapped_bars()) == 1
 
 
-def test_a_bar_array_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_bar_arrays_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_folder() == tmp_path / "cache" / "kronos" / "bars"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "kronos" / "bars"
 
 
-def test_a_bar_array_is_made_anew_when_its_file_changes(file: Path) -> None:
+def test_a_bar_array_is_rebuilt_when_its_file_changes(file: Path) -> None:
     before = MappedBars.open(Source(file), 5)
     write_bars(file, make_bars(60, 0), make_bars(40, 7))
     os.utime(file, ns=(0, before.info.bars))  # another time, even where the clock is coarse
@@ -307,7 +307,7 @@ def test_another_least_length_makes_another_bar_array(file: Path) -> None:
     assert len(mapped_bars()) == 2
 
 
-def test_a_setting_that_changes_no_bar_finds_the_same_bar_array_under_its_own_name(file: Path) -> None:
+def test_settings_that_do_not_affect_bars_reuse_the_bar_array(file: Path) -> None:
     MappedBars.open(Source(file), 5)
     other = Source(file, name="mine", weight=3.0, train_until="2024-02-01", validate_until="2024-03-01")
     assert MappedBars.open(other, 5).info.name == "mine"
@@ -315,7 +315,7 @@ def test_a_setting_that_changes_no_bar_finds_the_same_bar_array_under_its_own_na
     assert len(mapped_bars()) == 1
 
 
-def test_a_bar_array_that_was_left_unfinished_is_made_again(file: Path) -> None:
+def test_an_incomplete_bar_array_is_rebuilt(file: Path) -> None:
     made = np.array(MappedBars.open(Source(file), 5).values)
     (folder,) = (cache_folder() / name for name in mapped_bars())
     (folder / "info.json").unlink()  # it is written last
@@ -323,7 +323,7 @@ def test_a_bar_array_that_was_left_unfinished_is_made_again(file: Path) -> None:
     np.testing.assert_array_equal(MappedBars.open(Source(file), 5).values, made)
 
 
-def test_processes_that_open_a_bar_array_at_once_get_the_same_one(file: Path, tmp_path: Path) -> None:
+def test_processes_that_open_a_source_at_once_get_the_same_bar_array(file: Path, tmp_path: Path) -> None:
     script = """
         import json, sys, time
         from dataclasses import asdict

@@ -83,7 +83,7 @@ def test_a_draw_depends_on_its_step_whatever_was_drawn_before(
         np.testing.assert_array_equal(one, other)
 
 
-def test_without_weights_an_epoch_holds_every_window_once_and_each_has_its_own_order() -> None:
+def test_without_weights_every_epoch_contains_every_window_once_in_another_order() -> None:
     order = make_order(30, 7)
     epochs = [epoch(order, number) for number in range(3)]
     assert all(sorted(indices) == list(range(37)) for indices in epochs)
@@ -196,7 +196,7 @@ def test_the_device_cuts_the_windows_that_the_host_cuts(labeled: bool, windows: 
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
-def test_labels_lie_at_the_positions_whose_target_is_behind_the_lookback(windows: TrainingWindows) -> None:
+def test_labels_are_at_positions_whose_target_is_after_the_lookback(windows: TrainingWindows) -> None:
     labels = windows.labels_of(np.array([3, len(windows) - 1]))
     mapped_labels = windows.labels[0]
     first = windows.start_rows[0][3] + windows.lookback - 1

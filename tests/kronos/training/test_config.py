@@ -262,7 +262,7 @@ def test_a_store_is_the_only_source_and_nothing_stands_for_the_simulated_market(
     assert settings.all_sources() == (Source(Path("csi"), market="csi300", validate_until="2019-12-31"),)
 
 
-def test_a_source_goes_by_its_own_dates_and_else_by_those_of_all() -> None:
+def test_the_dates_of_a_source_override_those_of_all() -> None:
     sources = Source(Path("a.csv")), Source(Path("b.csv"), train_until="2017-12-31")
     settings = TrainingConfig(
         Path("out"), sources=sources, train_until="2018-12-31", validate_until="2019-12-31"

@@ -160,7 +160,7 @@ def test_a_source_without_training_windows_is_refused_by_name(tmp_path: Path) ->
         split(tmp_path, good, late, train_until="2024-03-15")
 
 
-def test_a_series_too_short_for_the_default_date_is_told_where_that_is(tmp_path: Path) -> None:
+def test_the_error_for_a_short_series_states_the_default_date(tmp_path: Path) -> None:
     source = Source(write_bars(tmp_path / "bars.parquet", make_bars(21)))
     with pytest.raises(ValueError, match=r"ends by 2024-01-24, 80 % of its span\..*longer series"):
         split(tmp_path, source)
@@ -228,7 +228,7 @@ def test_processes_and_parts_of_a_step_share_its_draw(
         assert rows(*batches) == rows(windows.batch(*order.batch_indices(step)))
 
 
-def test_steps_have_numbers_one_behind_the_other(windows: TrainingWindows) -> None:
+def test_steps_have_consecutive_numbers(windows: TrainingWindows) -> None:
     order = BatchSampler(windows.sizes, None, 16, 0.3, seed=3)
     batches = MicroBatches(windows, order, 4, 0, 2)
     assert batches.numbers(range(5)) == range(10)

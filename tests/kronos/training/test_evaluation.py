@@ -58,7 +58,7 @@ def tokens(tokenizer: KronosTokenizer, seed: int) -> Tokens:
         return tokenizer.encode(held.batch(np.arange(len(held))).bars)
 
 
-def test_the_models_score_is_its_loss_behind_the_lookback(scores: HeldOutResult) -> None:
+def test_the_models_score_is_its_loss_after_the_lookback(scores: HeldOutResult) -> None:
     held, seen = windows(1), tokens(make_tokenizer(), 1)
     stamps = held.batch(np.arange(len(held))).stamps
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_reconstruction_is_scored_by_feature_and_the_vocabulary_by_use(scores: H
     assert scores.codes_used == {"s1": len(seen.s1.unique()) / 32, "s2": len(seen.s2.unique()) / 8}
 
 
-def test_persistence_is_scored_on_the_first_close_behind_the_lookback(scores: HeldOutResult) -> None:
+def test_persistence_is_scored_on_the_first_close_after_the_lookback(scores: HeldOutResult) -> None:
     held = windows(1)
     bars = held.batch(np.arange(len(held))).bars.numpy()
     errors = np.abs(bars[:, LOOKBACK, CLOSE] - bars[:, LOOKBACK - 1, CLOSE])
@@ -104,7 +104,7 @@ def test_persistence_is_scored_on_the_first_close_behind_the_lookback(scores: He
     assert scores.close_mae["kronos"] > 0
 
 
-def test_bars_behind_the_first_forecast_one_do_not_move_the_close_error(scores: HeldOutResult) -> None:
+def test_bars_after_the_first_forecast_one_do_not_affect_the_close_error(scores: HeldOutResult) -> None:
     held = windows(1)
     values = held.mapped_bars[0].values.copy()
     values[-1] *= 3  # the last bar of the last window, behind its first step
@@ -112,7 +112,7 @@ def test_bars_behind_the_first_forecast_one_do_not_move_the_close_error(scores: 
     assert evaluate_held_out(make_model(), make_tokenizer(), windows(0), other).close_mae == scores.close_mae
 
 
-def test_only_as_many_windows_are_scored_as_asked_for() -> None:
+def test_the_number_of_scored_windows_is_limited() -> None:
     few = evaluate_held_out(make_model(), make_tokenizer(), windows(0), windows(1), count=5)
     assert few.tokens == 5 * HORIZON
 
@@ -195,7 +195,7 @@ def test_figures_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> No
     assert validation.score(stage, Accelerator(cpu=True)) == pytest.approx(whole, abs=1e-3)
 
 
-def test_held_out_dates_lie_behind_the_training_span_and_their_returns_end_with_the_validation_span() -> None:
+def test_held_out_dates_are_after_the_training_span_and_their_returns_within_the_validation_span() -> None:
     market = make_market(24, 60)
     days = market.dates[:60]
     since, until = days[30], days[50]

@@ -127,7 +127,7 @@ def test_a_predictor_has_a_head_where_a_source_has_one(tmp_path: Path) -> None:
     assert start_head(make_config(tmp_path, sources=sources, head_weight=0.0), network, None, "1day") is None
 
 
-def test_a_head_is_refined_with_the_weights_that_it_lies_beside(tmp_path: Path) -> None:
+def test_a_head_in_the_folder_of_the_initial_weights_is_trained_further(tmp_path: Path) -> None:
     KronosWithHead(make_model(), make_head()).save_pretrained(tmp_path / "start" / "predictor")
     sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": str(tmp_path / "start")}
     sources = (Source(tmp_path / "a.parquet", head=True),)
@@ -165,7 +165,7 @@ def test_a_tokenizer_may_be_named(out: Path) -> None:
         find_tokenizer(make_config(out, tokenizer=str(out / "nowhere")))
 
 
-def test_the_tokenizer_is_put_beside_the_best_and_the_last_predictor(out: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_is_copied_next_to_the_best_and_the_last_predictor(out: Path, tmp_path: Path) -> None:
     record = {"origin": "kronos-nano", "trained_until": "2020-01-01"}
     (out / "best" / "tokenizer" / "training.json").write_text(json.dumps(record))
     before = hash_weights(out / "best" / "tokenizer")
@@ -342,7 +342,9 @@ def test_weights_to_start_from_are_not_overwritten(tmp_path: Path) -> None:
     assert contents(config.output) == before
 
 
-def test_a_bundled_name_is_no_folder_in_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundled_name_is_not_a_folder_in_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     config = make_run(
         tmp_path,

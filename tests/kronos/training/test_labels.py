@@ -74,7 +74,7 @@ def test_no_label_reaches_beyond_the_last_training_date(market: MappedBars) -> N
 
 
 @pytest.mark.parametrize("day", [25, 33])
-def test_scrambling_bars_behind_the_longest_horizon_moves_no_label(day: int, market: MappedBars) -> None:
+def test_bars_after_the_longest_horizon_do_not_affect_labels(day: int, market: MappedBars) -> None:
     labels = return_labels(market, None).reshape(NAMES, BARS, -1)
     later = np.tile(np.arange(BARS) > day + 1 + max(HORIZONS), NAMES)
     values = market.values.copy()

@@ -72,7 +72,7 @@ def test_a_card_says_in_one_sentence_what_cleaning_took() -> None:
     assert cleaning_sentence({"name": "an old record"}) is None
 
 
-def test_a_cached_bar_array_tells_the_same_as_the_one_that_made_it(tmp_path: Path) -> None:
+def test_a_cached_bar_array_has_the_info_of_the_original(tmp_path: Path) -> None:
     bars = make_bars(120)
     bars.iloc[60:, :4] *= 2
     bars.iloc[30, 0] = np.nan
@@ -160,7 +160,7 @@ def record(until: str | None = "2019-12-31", **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_the_card_tells_data_settings_and_losses() -> None:
+def test_the_card_contains_data_settings_and_losses() -> None:
     text = render("mine", {"tokenizer": record(), "predictor": record()})
     assert text.startswith(
         "---\ntrained_until: 2019-12-31\ntags: [time-series, finance, kronos]\n---\n\n# mine\n"
@@ -181,7 +181,7 @@ def test_the_card_tells_data_settings_and_losses() -> None:
     assert "from random weights" in render("mine", {"tokenizer": record(origin=None)})
 
 
-def test_the_card_tells_what_the_weights_to_start_from_achieved() -> None:
+def test_the_card_contains_the_loss_of_the_initial_weights() -> None:
     start = {"step": 0, "val_loss": 0.3456789}
     better = render("mine", {"tokenizer": record(start=start)})
     assert "The initial weights have a validation loss of 0.34568.\n" in better
@@ -202,7 +202,7 @@ def test_a_part_that_was_not_trained_here_says_where_it_is_from() -> None:
     assert "trained_until: 2022-12-30" in text
 
 
-def test_one_part_of_which_nothing_is_known_leaves_the_date_open() -> None:
+def test_one_part_without_a_date_leaves_the_date_unknown() -> None:
     text = render("mine", {"tokenizer": record(None), "predictor": record("2022-12-30")})
     assert "trained_until" not in text
     assert "is unknown, and so is the last date" in text

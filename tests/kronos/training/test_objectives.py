@@ -163,7 +163,7 @@ def test_validation_scores_the_last_bars_alone_and_training_all(kind: str) -> No
 # Weights of positions and columns, and the head
 
 
-def test_positions_inside_the_lookback_weigh_what_they_are_told_to() -> None:
+def test_positions_within_the_lookback_have_the_given_weight() -> None:
     model, tokenizer = make_model(), make_tokenizer()
     bars, stamps = batch()
     scored, before = 4, 0.1
@@ -183,7 +183,7 @@ def test_positions_inside_the_lookback_weigh_what_they_are_told_to() -> None:
 
 
 @pytest.mark.parametrize("weights", [None, {"close": 3.0, "volume": 0.5, "amount": 0.5}])
-def test_columns_weigh_what_they_are_told_to_with_a_mean_of_one(weights: dict[str, float] | None) -> None:
+def test_columns_have_the_given_weights_scaled_to_mean_one(weights: dict[str, float] | None) -> None:
     network = make_tokenizer()
     bars, stamps = batch()
     losses = TokenizerObjective(network, column_weights=weights)(bars, stamps)
@@ -273,7 +273,7 @@ def test_a_predictor_and_its_head_are_saved_side_by_side(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("width", [16, 32])
-def test_a_head_goes_on_with_the_weights_that_fit_it(width: int, tmp_path: Path) -> None:
+def test_a_head_loads_weights_of_matching_shape(width: int, tmp_path: Path) -> None:
     KronosWithHead(make_model(), make_head()).save_pretrained(tmp_path)
     head = RankHead(replace(INFO, d_model=width))
     head.load(tmp_path)

@@ -94,7 +94,7 @@ def test_the_pairs_tokenizer_is_the_best_which_the_predictor_was_trained_with(pa
     assert hash_weights(output / "best" / "predictor") != hash_weights(output / "last" / "predictor")
 
 
-def test_a_forecast_tells_the_last_date_that_the_weights_have_seen(pair: Pair) -> None:
+def test_a_forecast_states_the_last_training_date(pair: Pair) -> None:
     predictor = KronosPredictor.from_pretrained(pair.config.output / "best", device="cpu")
     assert predictor.checkpoint_info is not None
     assert predictor.checkpoint_info.trained_until == "2024-06-10"  # the last date that chose weights
@@ -102,7 +102,7 @@ def test_a_forecast_tells_the_last_date_that_the_weights_have_seen(pair: Pair) -
     assert forecast.provenance.trained_until == "2024-06-10"
 
 
-def test_the_record_tells_bars_settings_and_losses(pair: Pair) -> None:
+def test_the_record_contains_bars_settings_and_losses(pair: Pair) -> None:
     for part, progress in (("tokenizer", pair.tokenizer), ("predictor", pair.predictor)):
         record = json.loads((pair.config.output / "best" / part / "training.json").read_text())
         (source,) = record["data"]
@@ -193,7 +193,7 @@ def test_the_last_date_is_the_latest_of_the_bars_and_of_what_training_started_fr
     assert start(tmp_path / "none", "none", "2010-01-04") == "2010-03-26"
 
 
-def test_weights_of_which_nothing_is_known_leave_the_date_open(tmp_path: Path) -> None:
+def test_unknown_initial_weights_leave_the_last_date_unknown(tmp_path: Path) -> None:
     make_tokenizer().save_pretrained(tmp_path / "unknown")
     assert start(tmp_path, str(tmp_path / "unknown"), "2024-01-02") is None
     assert "is not known" in (tmp_path / "out" / "best" / "README.md").read_text()
@@ -244,7 +244,7 @@ def test_resuming_with_other_settings_or_bars_is_refused_by_name(tmp_path: Path)
     assert weights_of(config.output, "tokenizer") == before
 
 
-def test_a_run_is_resumed_with_more_steps_and_tells_both_schedules(tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_more_steps_and_records_both_schedules(tmp_path: Path) -> None:
     config = make_run(tmp_path, max_steps=4, validate_every=2)
     run_stage("tokenizer", config)
     more = replace(config, resume=True, max_steps=8, save_every=1, device="auto", tracker="none")
@@ -308,7 +308,7 @@ def test_the_best_weights_are_never_worse_than_those_that_training_started_from(
     assert KronosPredictor.from_pretrained(config.output / "best", device="cpu").checkpoint_info is not None
 
 
-def test_what_cleaning_took_is_told_before_training_and_in_the_card(
+def test_what_cleaning_removed_is_reported_before_training_and_in_the_card(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bars = make_bars(160)
@@ -340,7 +340,7 @@ def test_resuming_with_a_source_that_is_used_in_another_way_is_refused(
         run_stage("tokenizer", replace(config, sources=tuple(sources), resume=True))
 
 
-def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     # The first state comes in the midst of an epoch of 13 steps and between validations.
     settings = {"dropout": 0.2, "max_steps": 240, "save_every": 40, "validate_every": 60}
     whole = make_run(tmp_path, output=tmp_path / "whole", **settings)
@@ -395,7 +395,7 @@ def test_bfloat16_trains_and_stays_finite(tmp_path: Path) -> None:
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.05)
 
 
-def test_a_compiled_network_learns_the_same_and_is_kept_under_its_own_names(
+def test_a_compiled_network_learns_the_same_and_is_saved_under_the_same_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real backend takes minutes; this one captures the same graphs and runs them as they are.
@@ -461,7 +461,7 @@ def test_mlflow_gets_every_row_in_a_database_of_the_run(
 # The return head
 
 
-def test_a_head_lies_beside_the_predictor_and_its_dates_are_ranked(tmp_path: Path) -> None:
+def test_a_head_is_saved_with_the_predictor_and_validated_by_rank_ic(tmp_path: Path) -> None:
     config = make_headed(tmp_path, max_steps=4, validate_every=2, rank_dates=3)
     run_stage("tokenizer", config)
     history = run_stage("predictor", config).history
@@ -478,7 +478,7 @@ def test_a_head_lies_beside_the_predictor_and_its_dates_are_ranked(tmp_path: Pat
     assert run_stage("predictor", replace(config, resume=True)).history == history
 
 
-def test_without_weight_there_is_no_head_and_the_language_is_learnt_as_without_it(tmp_path: Path) -> None:
+def test_with_weight_0_there_is_no_head_and_tokens_are_learned_as_without_it(tmp_path: Path) -> None:
     config = make_headed(tmp_path, max_steps=4)
     run_stage("tokenizer", config)
     plain = replace(config.sources[0], head=False)

@@ -143,7 +143,7 @@ def test_a_new_tokenizer_makes_the_old_predictor_void_but_not_the_other_way_roun
     ],
     ids=["setting", "bars", "unknown"],
 )
-def test_a_run_goes_on_with_the_settings_that_it_began_with_only(
+def test_a_run_is_resumed_only_with_its_original_settings(
     change: dict[str, object], says: str, tmp_path: Path
 ) -> None:
     make_folder(tmp_path).prepare(resume=False, overwrite=False)

@@ -43,7 +43,7 @@ def assert_bars(got: pd.DataFrame, want: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_a_file_with_a_column_instrument_holds_several(suffix: str, tmp_path: Path) -> None:
+def test_a_file_with_an_instrument_column_contains_several(suffix: str, tmp_path: Path) -> None:
     series = make_bars(30, 0), make_bars(20, 1)
     got = read(write_bars(tmp_path / f"bars{suffix}", *series))
     assert list(got) == ["I0", "I1"]
@@ -51,14 +51,14 @@ def test_a_file_with_a_column_instrument_holds_several(suffix: str, tmp_path: Pa
         assert_bars(bars, want)
 
 
-def test_a_file_without_one_holds_one_named_like_the_file(tmp_path: Path) -> None:
+def test_a_file_without_an_instrument_column_contains_the_one_in_its_name(tmp_path: Path) -> None:
     make_bars(30).reset_index().to_csv(tmp_path / "SH600000.day.csv.gz", index=False)
     got = read(tmp_path / "SH600000.day.csv.gz")
     assert list(got) == ["SH600000"]
     assert_bars(got["SH600000"], make_bars(30))
 
 
-def test_a_folder_holds_the_files_in_it_and_below_in_order_of_their_names(tmp_path: Path) -> None:
+def test_a_folder_includes_the_files_in_it_and_below_sorted_by_name(tmp_path: Path) -> None:
     folder = tmp_path / "bars"
     (folder / "deep").mkdir(parents=True)
     make_bars(30, 1).reset_index().to_parquet(folder / "B.parquet")
@@ -107,7 +107,7 @@ def test_volume_and_amount_may_be_absent(tmp_path: Path) -> None:
     assert list(read(tmp_path / "bars.parquet")["I0"].columns) == list(FEATURES[:4])
 
 
-def test_a_reader_tells_what_it_understood_of_each_file(tmp_path: Path) -> None:
+def test_a_reader_notes_how_it_interpreted_each_file(tmp_path: Path) -> None:
     yahoo = make_bars(30).rename(columns=str.title).assign(**{"Adj Close": make_bars(30)["close"] / 2})
     yahoo.drop(columns="Amount").to_csv(tmp_path / "AAA.csv", index_label="Date")
     reader = FileReader(Source(tmp_path))
@@ -116,7 +116,7 @@ def test_a_reader_tells_what_it_understood_of_each_file(tmp_path: Path) -> None:
     assert [line.partition(",")[0] for line in reader.notes()] == ["AAA.csv: Yahoo; AAA; 30 bars of 1day"]
 
 
-def test_only_the_instruments_asked_for_are_read(tmp_path: Path) -> None:
+def test_only_the_requested_instruments_are_read(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "bars.parquet", make_bars(30, 0), make_bars(20, 1), make_bars(25, 2))
     got = read(file, instruments=("I2", "I0"))
     assert list(got) == ["I0", "I2"]
@@ -152,7 +152,7 @@ def test_of_two_factors_the_exact_one_counts(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(tmp_path / "bars.parquet")["I0"]["close"], 2 * make_bars(30)["close"])
 
 
-def test_a_qlib_store_is_read_by_whoever_announces_it(tmp_path: Path) -> None:
+def test_a_qlib_directory_is_read_by_its_reader(tmp_path: Path) -> None:
     bars = tidy(make_bars(30, 0), make_bars(20, 1))
     write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source={})
     reader = open_reader(Source(tmp_path / "store"))
@@ -428,7 +428,7 @@ def longest(flags: list[bool]) -> int:
 
 
 @pytest.mark.parametrize(("days", "cut"), [(11, False), (15, False), (16, True), (430, True)])
-def test_bars_before_and_behind_a_long_pause_are_no_neighbors(days: int, cut: bool) -> None:
+def test_a_long_pause_separates_segments(days: int, cut: bool) -> None:
     bars = flat(walk(10))
     late = bars.index[5:] + (bars.index[4] - bars.index[5]) + pd.Timedelta(days=days)
     bars.index = bars.index[:5].append(late)

@@ -242,7 +242,7 @@ def test_held_out_losses_are_means_over_windows_however_they_are_batched(
 
 
 @pytest.mark.parametrize("weights", [None, (1.0, 3.0)])
-def test_each_source_has_a_loss_of_its_own_and_a_share_in_the_mean(weights: tuple[float, ...] | None) -> None:
+def test_each_source_has_its_loss_and_a_share_in_the_mean(weights: tuple[float, ...] | None) -> None:
     stage, accelerator = TokenizerObjective(make_tokenizer()), Accelerator(cpu=True)
     one, two = make_mapped_bars(make_waves(100), name="one"), make_mapped_bars(make_bars(50, 0), name="two")
     windows = make_windows(one, two, weights=weights)
@@ -273,7 +273,7 @@ def test_a_source_without_held_out_windows_has_no_share() -> None:
 
 
 @pytest.mark.parametrize("steps", [20, 1])
-def test_a_held_out_loss_that_is_no_number_stops_the_run_and_names_the_step(
+def test_a_validation_loss_that_is_not_finite_stops_the_run_and_states_the_step(
     steps: int, tmp_path: Path
 ) -> None:
     network = make_tokenizer()
@@ -364,7 +364,7 @@ def test_random_weights_are_not_scored_first(tmp_path: Path) -> None:
     assert [row["step"] for row in progress.history] == [3, 6]
 
 
-def test_starting_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_initial_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     network = make_tokenizer()
     with torch.no_grad():
         network.head.bias.fill_(torch.nan)
@@ -429,7 +429,7 @@ class Stopped(Exception):
     [{"schedule": "onecycle"}, {"schedule": "cosine", "accumulate": 2, "workers": 1, "save_every": 4}],
     ids=["onecycle", "cosine"],
 )
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(settings: dict[str, object], tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(settings: dict[str, object], tmp_path: Path) -> None:
     def make(where: str, **changes: object) -> Trainer:
         torch.manual_seed(3)
         config = make_config(tmp_path / where, max_steps=20, validate_every=5, **settings, **changes)
@@ -457,7 +457,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(settings: dict[str, object],
     assert rows[0] == rows[1]
 
 
-def test_a_run_that_stops_early_keeps_its_learning_rates_and_goes_on_to_the_end(tmp_path: Path) -> None:
+def test_a_run_that_stops_early_keeps_its_learning_rates_and_resumes_to_the_end(tmp_path: Path) -> None:
     def make(where: str, **changes: object) -> tuple[Trainer, list[float]]:
         config = make_config(tmp_path / where, max_steps=20, validate_every=5, **changes)
         trainer = make_trainer(TokenizerObjective(make_tokenizer()), WAVES, config)
@@ -485,7 +485,7 @@ def test_validations_are_chosen_by_loss_by_rank_or_by_both(by: str, want: float)
 
 
 @pytest.mark.parametrize(("by", "best"), [("loss", 1), ("rank", 3)])
-def test_best_is_what_was_asked_for(by: str, best: int, tmp_path: Path) -> None:
+def test_best_is_selected_by_the_given_criterion(by: str, best: int, tmp_path: Path) -> None:
     ranks = iter([0.1, 0.2, 0.3])
 
     class Ranking:
