@@ -250,7 +250,7 @@ def test_checkpoint_info_refers_to_the_weights_when_it_is_set(loaded: KronosPred
 # Weights
 
 
-def step(network: nn.Module) -> None:
+def train_step(network: nn.Module) -> None:
     """By an optimizer, as training does."""
     for weight in network.parameters():
         weight.grad = torch.ones_like(weight)
