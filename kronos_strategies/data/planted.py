@@ -71,7 +71,9 @@ class PlantedConfig:
                 f"strength={self.strength} is not the RankIC of a planted effect. Give one in (0, {STRONGEST}]."
             )
         if self.names < 20:
-            raise ValueError(f"names={self.names}. A cross-section that heads are fitted on needs at least 20.")
+            raise ValueError(
+                f"names={self.names}. A cross-section that heads are fitted on needs at least 20."
+            )
         if self.days <= DELAY + MEMORY:
             raise ValueError(f"days={self.days} are too few. Simulate at least {DELAY + MEMORY + 1}.")
 
@@ -124,7 +126,7 @@ def plant(config: PlantedConfig) -> PlantedMarket:
 
 
 def planted_coefficient(config: PlantedConfig) -> float:
-    """rho or kappa of the module's docstring, for which the optimum's RankIC is `config.strength`."""
+    """Rho or kappa of the module's docstring, for which the optimum's RankIC is `config.strength`."""
     if not config.strength:
         return 0.0
     if config.on_size:
