@@ -29,7 +29,7 @@ from kronos.bars import FEATURES
 Effect = Literal["reversal", "momentum", "volume", "lead-lag", "volatility", "none"]
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
 DELAY = 2  # bars from the signal to the return that follows it
-MEMORY = 5  # bars of the signal, but for volume, which speaks of one
+MEMORY = 5  # bars of the signal; that of volume and of the leading name is one bar
 STRONGEST = 0.9
 
 _DAILY = 0.02  # standard deviation of a log return
@@ -44,9 +44,9 @@ class PlantedConfig:
 
     Attributes:
         effect: what is planted. "reversal" and "momentum": returns of five bars are given back or continue.
-            "volume": a return follows the last volume. "lead-lag": a name follows the five-bar return of the next
-            name, which no window of its own shows. "volatility": large returns follow large returns, of
-            either sign. "none": nothing.
+            "volume": a return follows the last volume. "lead-lag": a name follows the last return of the next
+            name, of which its own bars show nothing. "volatility": large returns follow large returns, of either
+            sign. "none": nothing.
         strength: RankIC of the optimum; 0 for "none" and for nothing else.
         names: number of names.
         days: number of business days.
@@ -154,7 +154,7 @@ def _signal(effect: Effect, past: np.ndarray, busy: np.ndarray) -> np.ndarray:
         "reversal": -recent.sum(axis=0),
         "momentum": recent.sum(axis=0),
         "volume": busy,
-        "lead-lag": np.roll(recent.sum(axis=0), -1),
+        "lead-lag": np.roll(past[-1], -1),
         "volatility": np.abs(recent).sum(axis=0),
     }[effect]
     ranks = said.argsort().argsort()
