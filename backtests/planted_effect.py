@@ -9,13 +9,12 @@ and as they come by the checkpoint's own head, by sampled paths and by a fine-tu
 everything that was learned from, with an embargo. Where large returns follow large returns, it is the size of a
 return that is ranked, by the volatility of the paths; the checkpoint's own head, which ranks returns, has no part.
 
-In --output: planted_effect.csv (a row for each market and way), planted_effect.json (the same and the settings),
+In --output: planted_effect.csv (a row for each market and method), planted_effect.json (the same and the settings),
 planted_effect.md (tables).
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -27,8 +26,7 @@ import cyclopts
 import numpy as np
 import pandas as pd
 import yaml
-from rich.console import Console
-from rich.table import Table
+from planted_tables import save, show
 
 from kronos.console import run_command
 from kronos.head import HeadInfo, ReturnHead, find_head
@@ -45,11 +43,9 @@ from kronos_strategies.signals import signals
 
 LOOKBACK = 90
 EMBARGO = DELAY  # days between the last return that was learned from and the first test date
-VALIDATION = (
-    4  # the last of so many parts of the days to learn from chooses the penalty or the number of trees
-)
+VALIDATION = 4  # the last of so many parts of the days to learn from is the validation
 OPTIMUM = "optimum"
-Way = tuple[str, int]  # name, and the bars of this market that it learned from
+Method = tuple[str, int]  # what ranks, and the bars of this market that it learned from
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 
 
@@ -59,21 +55,23 @@ class Study:
 
     Attributes:
         checkpoint: bundled name, folder or hub id.
-        learn_days: numbers of days to fit on, the last before the test; validation included.
+        learn_days: numbers of days to fit on, the last before the test; the last quarter of them validates.
         test_days: dates that are ranked.
         heads: kinds of head to fit on hidden states.
         samples: paths of a window; 0 samples none.
         path_every: days between the test dates that paths rank.
         steps: of fine-tuning on the longest of `learn_days`; 0 fine-tunes nothing.
+        device: cpu, cuda or mps; the fastest there is when omitted.
     """
 
     checkpoint: str = "kronos-nano"
-    learn_days: tuple[int, ...] = (75, 300)
-    test_days: int = 150
-    heads: tuple[Kind, ...] = ("ridge", "lightgbm")
+    learn_days: Annotated[tuple[int, ...], Several] = (50, 200)
+    test_days: int = 100
+    heads: Annotated[tuple[Kind, ...], Several] = ("ridge",)
     samples: int = 0
     path_every: int = 1
     steps: int = 0
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if not self.learn_days or min(self.learn_days) < 10 * VALIDATION:
@@ -89,6 +87,9 @@ class Study:
     def days(self) -> int:
         """That a market needs."""
         return LOOKBACK + max(self.learn_days) + EMBARGO + self.test_days + DELAY
+
+
+DEFAULTS = Study()
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def long(wide: pd.DataFrame) -> pd.Series:
     return wide.stack()
 
 
-def scores_of(market: Market, study: Study, predictor: KronosPredictor) -> dict[Way, pd.Series]:
+def scores_of(market: Market, study: Study, predictor: KronosPredictor) -> dict[Method, pd.Series]:
     """Scores of the test windows by every way that trains no network."""
     keys, names = market.windows.keys, len(market.planted.panel)
     hidden = predictor.embed(market.windows)
@@ -205,16 +206,17 @@ def finetuned(market: Market, study: Study, folder: Path) -> KronosPredictor:
         "max_steps": study.steps,
         "validate_every": max(1, study.steps // 4),
         "learning_rate": 5e-4,
+        "device": "cpu" if study.device == "cpu" else "auto",
         "overwrite": True,
         "output": str(folder / "model"),
     }
     (folder / "train.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "kronos.training", "predictor", "--config", folder / "train.yaml"]
     subprocess.run(list(map(str, command)), check=True)
-    return KronosPredictor.from_pretrained(folder / "model" / "best")
+    return KronosPredictor.from_pretrained(folder / "model" / "best", device=study.device)
 
 
-def finetuned_scores(market: Market, study: Study, folder: Path) -> dict[Way, pd.Series]:
+def finetuned_scores(market: Market, study: Study, folder: Path) -> dict[Method, pd.Series]:
     """Scores of the test windows by a fine-tuned predictor: its paths, and its head where returns are ranked."""
     tuned = finetuned(market, study, folder)
     bars, test = max(study.learn_days) * len(market.planted.panel), market.windows[market.test]
@@ -232,34 +234,21 @@ def one_bar(head: ReturnHead, hidden: np.ndarray, keys: pd.MultiIndex) -> pd.Ser
     return pd.Series(head(hidden)[:, head.info.horizons.index(1)], keys)
 
 
-def evaluate(market: Market, scores: dict[Way, pd.Series]) -> pd.DataFrame:
-    """A row for each way: RankIC with the project's interval, and its share of the optimum on the same dates."""
+def evaluate(market: Market, scores: dict[Method, pd.Series]) -> pd.DataFrame:
+    """A row for each method: RankIC with the project's interval, and its share of the optimum on the same dates."""
     config, target = market.planted.config, long(market.planted.target)
-    best = coefficients(long(market.planted.optimum), target)["rank_ic"]
+    optimum = long(market.planted.optimum)
+    if planted := config.effect != "none":
+        scores = {(OPTIMUM, 0): optimum.reindex(market.windows.keys[market.test])} | scores
     rows = []
-    if config.effect != "none":
-        test = market.windows.keys[market.test]
-        scores = {(OPTIMUM, 0): long(market.planted.optimum).reindex(test)} | scores
-    for (way, bars), score in scores.items():
+    for (method, bars), score in scores.items():
         by_date = coefficients(score, target)["rank_ic"]
-        test = mean_test(by_date, overlap=1)
-        of = best.reindex(by_date.index).mean()
-        rows.append(
-            {
-                "effect": config.effect,
-                "strength": config.strength,
-                "way": way,
-                "bars": bars,
-                "rank_ic": test.mean,
-                "low": test.low,
-                "high": test.high,
-                "t": test.t,
-                "p": test.p,
-                "dates": test.dates,
-                "share": test.mean / of if config.effect != "none" else np.nan,
-                "method": test.method,
-            }
-        )
+        best = coefficients(optimum.reindex(score.index), target)["rank_ic"].mean() if planted else np.nan
+        test = mean_test(by_date)
+        row = {"effect": config.effect, "strength": config.strength, "ranked_by": method, "bars": bars}
+        row |= {"rank_ic": test.mean, "low": test.low, "high": test.high, "t": test.t, "p": test.p}
+        row |= {"share": test.mean / best, "dates": test.dates, "inference": test.method}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -274,69 +263,13 @@ def markets_of(
     ]
 
 
-def save(rows: pd.DataFrame, settings: dict[str, object], output: Path) -> list[Path]:
-    """Write the rows as CSV, as JSON with the settings, and as tables to read."""
-    output.mkdir(parents=True, exist_ok=True)
-    files = [output / f"planted_effect.{ending}" for ending in ("csv", "json", "md")]
-    rows.to_csv(files[0], index=False)
-    records = json.loads(rows.to_json(orient="records"))
-    files[1].write_text(json.dumps({"settings": settings, "rows": records}, indent=1) + "\n")
-    files[2].write_text(page(rows, settings))
-    return files
-
-
-def page(rows: pd.DataFrame, settings: dict[str, object]) -> str:
-    """Markdown: the settings, and a table for each effect."""
-    lines = ["# Planted effects", "", ", ".join(f"{name} {value}" for name, value in settings.items()), ""]
-    for effect, part in rows.groupby("effect", sort=False):
-        head = ["optimum RankIC", "way", "bars learned from", "RankIC", "95 %", "t", "share of the optimum"]
-        lines += [f"## {effect}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        lines += [f"| {' | '.join(cells(row))} |" for row in part.to_dict("records")]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def cells(row: dict[str, float]) -> list[str]:
-    """One row as a reader sees it."""
-    share = f"{row['share']:.0%}" if np.isfinite(row["share"]) else "-"
-    interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
-    bars = f"{row['bars']:,}" if row["bars"] else "-"
-    return [
-        f"{row['strength']:g}",
-        str(row["way"]),
-        bars,
-        f"{row['rank_ic']:+.4f}",
-        interval,
-        f"{row['t']:.1f}",
-        share,
-    ]
-
-
-def show(rows: pd.DataFrame) -> None:
-    """Print all rows."""
-    table = Table("effect", "optimum", "way", "bars", "RankIC", "95 %", "t", "share")
-    for _, part in rows.groupby(["effect", "strength"], sort=False):
-        for row in part.to_dict("records"):
-            table.add_row(str(row["effect"]), *cells(row))
-        table.add_section()
-    console = Console()
-    Console(width=max(console.width, 112)).print(table)
-
-
 def planted_effect(
     *,
     effects: Annotated[tuple[Effect, ...], Several] = EFFECTS,
-    strengths: Annotated[tuple[float, ...], Several] = (0.05, 0.2),
-    learn_days: Annotated[tuple[int, ...], Several] = (75, 300),
-    test_days: int = 150,
-    names: int = 100,
-    checkpoint: str = "kronos-nano",
-    heads: Annotated[tuple[Kind, ...], Several] = ("ridge",),
-    samples: int = 0,
-    path_every: int = 1,
-    steps: int = 0,
+    strengths: Annotated[tuple[float, ...], Several] = (0.1, 0.3),
+    names: int = 50,
     seed: int = 0,
-    device: str | None = None,
+    study: Annotated[Study, cyclopts.Parameter(name="*")] = DEFAULTS,
     output: Path = Path("out/planted_effect"),
 ) -> None:
     """Plant effects, look for them, compare with the optimum.
@@ -344,36 +277,24 @@ def planted_effect(
     Args:
         effects: that are planted, each in markets of its own.
         strengths: RankIC of the optimum.
-        learn_days: numbers of days to fit on, the last before the test; the last quarter validates.
-        test_days: dates that are ranked.
         names: names of a market: a day has so many bars.
-        checkpoint: bundled name, folder or hub id.
-        heads: kinds of head to fit on hidden states: ridge, lightgbm.
-        samples: paths of a window; 0 samples none.
-        path_every: days between the test dates that paths rank.
-        steps: of fine-tuning on the longest of learn_days; 0 fine-tunes nothing.
         seed: of the markets.
-        device: cpu, cuda or mps; the fastest there is without one.
+        study: what is done with each market.
         output: folder of the tables.
     """
-    study = Study(checkpoint, learn_days, test_days, heads, samples, path_every, steps)
     configs = markets_of(effects, strengths, names=names, days=study.days, seed=seed)
-    predictor = KronosPredictor.from_pretrained(checkpoint, device=device)
+    predictor = KronosPredictor.from_pretrained(study.checkpoint, device=study.device)
     began, parts = time.process_time(), []
     for config in tracked(configs, "plant", "markets"):
         market = Market.of(config, study)
         scores = scores_of(market, study, predictor)
-        if steps:
+        if study.steps:
             scores |= finetuned_scores(market, study, output / f"{config.effect}-{config.strength:g}")
         parts.append(evaluate(market, scores))
         show(parts[-1])
-    rows = pd.concat(parts, ignore_index=True)
-    settings = asdict(study) | {
-        "names": names,
-        "seed": seed,
-        "cpu_seconds": round(time.process_time() - began),
-    }
-    for file in save(rows, settings, output):
+    seconds = round(time.process_time() - began)
+    settings = {"names": names, "seed": seed, **asdict(study), "CPU seconds without fine-tuning": seconds}
+    for file in save(pd.concat(parts, ignore_index=True), settings, output):
         print(f"Wrote {file}")
 
 
