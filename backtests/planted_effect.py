@@ -45,6 +45,7 @@ LOOKBACK = 90
 EMBARGO = DELAY  # days between the last return that was learned from and the first test date
 VALIDATION = 4  # the last of so many parts of the days to learn from is the validation
 OPTIMUM = "optimum"
+TRAINED = 17  # positions behind the lookback of a window that is fine-tuned on
 Method = tuple[str, int]  # what ranks, and the bars of this market that it learned from
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 
@@ -82,6 +83,11 @@ class Study:
             raise ValueError(f"test_days={self.test_days} make no interval. Rank at least 20 days.")
         if self.samples < 0 or self.steps < 0 or self.path_every < 1:
             raise ValueError("samples and steps count from 0 on, path_every from 1 on.")
+        if self.steps and max(self.learn_days) // VALIDATION <= TRAINED:
+            raise ValueError(
+                f"learn_days={list(self.learn_days)} leave no window to validate fine-tuning on. Give at least "
+                f"{(TRAINED + 1) * VALIDATION} days, or steps=0."
+            )
 
     @property
     def days(self) -> int:
@@ -202,7 +208,7 @@ def finetuned(market: Market, study: Study, folder: Path) -> KronosPredictor:
         "pretrained": study.checkpoint,
         "train_until": f"{settings.train_until:%Y-%m-%d}",
         "validate_until": f"{settings.valid_until:%Y-%m-%d}",
-        "horizon": 17,
+        "horizon": TRAINED,
         "max_steps": study.steps,
         "validate_every": max(1, study.steps // 4),
         "learning_rate": 5e-4,
@@ -212,7 +218,9 @@ def finetuned(market: Market, study: Study, folder: Path) -> KronosPredictor:
     }
     (folder / "train.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "kronos.training", "predictor", "--config", folder / "train.yaml"]
-    subprocess.run(list(map(str, command)), check=True)
+    done = subprocess.run(list(map(str, command)), check=False)
+    if done.returncode:
+        sys.exit(done.returncode)  # the command says itself what is wrong
     return KronosPredictor.from_pretrained(folder / "model" / "best", device=study.device)
 
 
