@@ -20,7 +20,7 @@ _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # how numpy reports
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A draft next to `path` to write to; it replaces `path` at the end, and is removed if writing fails.
 
     The draft is on the disk before it is renamed, so that a crash leaves the old file or the new one.
@@ -35,15 +35,15 @@ def new_file(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: str | bytes) -> Path:
+def write_atomic(path: Path, content: str | bytes) -> Path:
     """Write a file whole or not at all; text as UTF-8 with its line ends as they are."""
-    with new_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
 
 @contextmanager
-def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """An empty draft next to `path` to write into; it takes that place at the end, and is removed if writing fails.
 
     Args:
@@ -57,13 +57,13 @@ def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     try:
         draft.mkdir(parents=True)
         yield draft
-        put_folder(draft, path, replace=replace)
+        replace_folder(draft, path, replace=replace)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def put_folder(draft: Path, path: Path, *, replace: bool = True) -> None:
-    """Move a finished folder to its place, see `new_folder`."""
+def replace_folder(draft: Path, path: Path, *, replace: bool = True) -> None:
+    """Move a finished folder to its place, see `atomic_folder`."""
     with suppress(OSError):
         path.rmdir()  # succeeds only if it is empty; Windows renames onto nothing else
     replaced = draft.with_name(f"{draft.name}-replaced")
@@ -84,7 +84,7 @@ def put_folder(draft: Path, path: Path, *, replace: bool = True) -> None:
 
 
 @contextmanager
-def writing(where: Path, instead: str) -> Iterator[None]:
+def explain_write_errors(where: Path, instead: str) -> Iterator[None]:
     """Turn a failure to write below `where` into one sentence.
 
     Args:

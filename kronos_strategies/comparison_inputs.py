@@ -1,6 +1,6 @@
 """Contenders: what an argument of `kronos compare` names, as a version and what it is judged by.
 
-A parquet file of scores, a folder of forecasts, the folder of a report, or the id of a run on record. Knows no
+A parquet file of scores, a folder of forecasts, the folder of a report, or a run on record. Knows no
 torch; the Qlib adapter is asked only for runs and for the returns that followed forecasts.
 """
 
@@ -13,7 +13,7 @@ from typing import cast
 
 import pandas as pd
 
-from kronos.calibration import own_calibration
+from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.data.simulate import default_store
 from kronos_strategies.evaluation.distribution.pathbook import keep_paths
@@ -44,7 +44,7 @@ def load_input(
     """What an argument names; `NAME=` before it gives the version that name.
 
     Args:
-        argument: a parquet file, a folder, or a run's id.
+        argument: a parquet file, a folder, a run's id, or an experiment.
         tracking: address of the MLflow store of runs.
         data: Qlib store with the returns that followed forecasts; that of the run when omitted.
         hold: bars that the score of bare forecasts holds.
@@ -311,7 +311,7 @@ def input_from_forecasts(
     forecasts = (forecast_set.read(date) for date in track(dates, f"read {name}", "dates"))
     known = forecast_set.settings.provenance
     first = forecast_set.read(dates[0])
-    post = options.resolve(own_calibration(known.model), known, spec.horizon, first.spacing)
+    post = options.resolve(checkpoint_calibration(known.model), known, spec.horizon, first.spacing)
     paths, provenance = keep_paths(forecasts, market, horizons, hold, post=post)
     score = paths.by_samples.iloc[:, -1].rename("score")
     labels = {h: market.at(market.earned(h), keys) for h in sorted({*DECAY_HORIZONS, hold})}

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kronos.calibration import own_calibration
-from kronos.codebase import git_commit, package_version
+from kronos.calibration import checkpoint_calibration
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
+from kronos.utils import git_commit, package_version
 from kronos_strategies.backtrader.cautions import warnings_of
 from kronos_strategies.backtrader.outlook import ENDS, LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
@@ -169,7 +169,7 @@ def _postprocessing(run: Recording, forecast_set: ForecastSet, dates: pd.Datetim
     """What was done to the paths that the run read."""
     options = PathOptions() if run.settings is None else run.settings.options
     known, first = forecast_set.settings.provenance, forecast_set.read(dates[0])
-    return options.resolve(own_calibration(known.model), known, first.horizon, first.spacing)
+    return options.resolve(checkpoint_calibration(known.model), known, first.horizon, first.spacing)
 
 
 def _read(
@@ -202,5 +202,5 @@ def _by_samples(forecast: Forecast, column: int, level: float) -> pd.DataFrame:
             for k in counts
             if k <= forecast.samples
         },
-        index=forecast.keys,
+        index=forecast.index,
     )

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kronos.extras import MissingExtra
-from kronos.path_statistics import band_ends
+from kronos.paths import band_ends
+from kronos.utils import MissingExtra
 
 try:
     from scipy.optimize import minimize

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from kronos.calibration import Calibration, CalibrationFit, Moves
-from kronos.path_statistics import log_ratio
-from kronos.window_groups import POOL, exchange_of, volatility_names
+from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
+from kronos.paths import POOL, exchange_of, log_ratio, volatility_names
 from kronos_strategies.calibration.estimators import (
     AS_SAMPLED,
     RATE,
@@ -195,8 +194,8 @@ def _first_fit(past: PastForecasts, days: pd.DatetimeIndex) -> pd.Timestamp:
     )
 
 
-def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: Moves | None) -> Moves:
-    """Moves of all steps; those of a group start from the pool's."""
+def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: PathAdjustment | None) -> PathAdjustment:
+    """PathAdjustment of all steps; those of a group start from the pool's."""
     steps = []
     for h in range(past.horizon):
         rows = np.isfinite(past.realized[:, h])
@@ -206,7 +205,7 @@ def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: Moves | None) -> Mo
         spread = Spread.of(past.returns[:, :, h], ratio[:, h], past.realized[:, h])
         steps.append(fit_move(spread, prior, strength, trailing=pool is None))
     location, width, trailing = zip(*steps, strict=True)
-    return Moves(location, width, trailing)
+    return PathAdjustment(location, width, trailing)
 
 
 def _group_rows(

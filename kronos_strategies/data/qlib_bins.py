@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.frequency import infer_frequency
+from kronos.calendar import infer_frequency
 from kronos_strategies.data.validation import SPAN
 
 FUTURE_DAYS = 60
@@ -31,7 +31,7 @@ MANIFEST = "kronos_store.json"  # of a store that is ours
 DAY = "day"  # how Qlib calls the frequency
 FREQUENCIES = {
     "1min": "1min", "5min": "5min", "15min": "15min", "30min": "30min", "60min": "60min", "4h": "240min",
-}  # as kronos.frequency calls those within a day, and as Qlib does  # fmt: skip
+}  # as kronos.calendar calls those within a day, and as Qlib does  # fmt: skip
 
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 _RECENT, _TELLING = 250, 10  # days of the calendar: those that tell its weekdays, and how many it takes

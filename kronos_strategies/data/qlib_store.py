@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import new_folder, writing
+from kronos.atomic import atomic_folder, explain_write_errors
 from kronos_strategies.data.qlib_bins import (
     DAY,
     FREQUENCIES,
@@ -87,7 +87,7 @@ def write_store(
         benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.
         overwrite: replace a store that this function wrote; anything else in the way is still refused.
         progress: called as progress(done, total) after each instrument.
-        frequency: of the bars, as `kronos.frequency` calls it: "1day" or one of those within a day.
+        frequency: of the bars, as `kronos.calendar` calls it: "1day" or one of those within a day.
 
     Raises:
         FileExistsError: something is in the way at `to`.
@@ -99,7 +99,7 @@ def write_store(
         raise ValueError(f"frequency='{frequency}' has no store. Choose one of {['1day', *FREQUENCIES]}.")
     content = _check(bars, benchmarks, membership, frequency)
     freq = FREQUENCIES.get(frequency, DAY)
-    with writing(to, INSTEAD), new_folder(to, replace=overwrite) as draft:
+    with explain_write_errors(to, INSTEAD), atomic_folder(to, replace=overwrite) as draft:
         calendar = _write_files(draft, content, progress, freq)
         summary = StoreSummary(
             path=to,
@@ -139,7 +139,7 @@ def check_target(to: Path, overwrite: bool) -> None:
         FileExistsError: something is in the way.
         OSError: there cannot be such a folder.
     """
-    with writing(to, INSTEAD):
+    with explain_write_errors(to, INSTEAD):
         to.exists()  # raises where its name is too long
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return

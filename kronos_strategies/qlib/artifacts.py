@@ -8,8 +8,8 @@ from typing import TypeVar, cast
 import pandas as pd
 from qlib.backtest.position import Position
 
-from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
+from kronos.utils import git_commit, package_version
 from kronos.windows import KEYS
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths

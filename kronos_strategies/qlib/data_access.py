@@ -17,7 +17,7 @@ from qlib.data import D
 from qlib.log import set_global_logger_level
 
 from kronos.bars import FEATURES, PRICES, repair_bars
-from kronos.tables import read_table
+from kronos.io.files import read_table
 from kronos.windows import KEYS, Windows
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
 from kronos_strategies.backtest_result import bars_per_year as annual_bars
@@ -122,9 +122,9 @@ def member_windows(
         spec.lookback,
         spec.horizon,
         trading_calendar(freq, spec.horizon),
-        since=start,
-        until=end,
-        keys=members,
+        start=start,
+        end=end,
+        index=members,
         min_bars=spec.min_bars,
     )
 

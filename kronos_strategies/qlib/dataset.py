@@ -12,7 +12,7 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib.data.dataset.loader import QlibDataLoader
 from qlib.log import get_module_logger
 
-from kronos.checks import as_integer
+from kronos.config import as_integer
 from kronos.windows import Windows
 from kronos_strategies.qlib.checks import as_date, check_benchmark, check_segments, has_field
 from kronos_strategies.qlib.data_access import (

@@ -28,8 +28,8 @@ from qlib.workflow.utils import experiment_exception_hook
 
 import kronos
 import kronos_strategies
-from kronos.atomic import writing
-from kronos.console import USER_ERRORS
+from kronos.atomic import explain_write_errors
+from kronos.utils import USER_ERRORS
 
 TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started
 SQLITE = "sqlite:///"
@@ -60,7 +60,7 @@ def prepare_database(tracking: str) -> None:
         return
     file = Path(tracking.removeprefix(SQLITE))
     lock = FileLock(f"{file}.lock")
-    with writing(file, INSTEAD):
+    with explain_write_errors(file, INSTEAD):
         file.parent.mkdir(parents=True, exist_ok=True)
         Path(lock.lock_file).open("a").close()  # where that is denied, a lock would wait for ever
     with lock:

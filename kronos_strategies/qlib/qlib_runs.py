@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from kronos.codebase import git_commit, package_version
+from kronos.utils import git_commit, package_version
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.versions.version import ComparisonInput, Version
 from kronos_strategies.qlib.artifacts import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kronos.atomic import write_file
+from kronos.atomic import write_atomic
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.scorecard.card import series_by_date
@@ -133,7 +133,7 @@ def strict_json(metrics: Mapping[str, float]) -> str:
 
 def write(path: Path, text: str) -> Path:
     """Replace the file as a whole, so that a reader never meets half of one."""
-    return write_file(path, text)
+    return write_atomic(path, text)
 
 
 def _indexed(frame: pd.DataFrame, *index: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kronos.atomic import writing
+from kronos.atomic import explain_write_errors
 from kronos_strategies.evaluation.distribution.study import DistributionStudy
 from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.evaluation.portfolio.trades import TradeStudy
@@ -66,6 +66,6 @@ class Report:
         Equal reports write equal bytes. A file is replaced as a whole, so that a reader never meets half of one.
         """
         files = {"report.html": render(self), "metrics.json": strict_json(self.metrics), **csvs(self)}
-        with writing(folder, "Choose another folder for the report."):
+        with explain_write_errors(folder, "Choose another folder for the report."):
             folder.mkdir(parents=True, exist_ok=True)
             return [write(folder / name, text) for name, text in files.items()]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from kronos.atomic import DRAFT, new_file, write_file, writing
+from kronos.atomic import DRAFT, atomic_file, explain_write_errors, write_atomic
 
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
@@ -121,11 +121,11 @@ def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Pa
     """
     where = date_folder(folder, date)
     path = where / f"{_short(digest)}-{_short(hashlib.sha256(content).hexdigest())}{SUFFIX}"
-    with writing(folder, INSTEAD):
+    with explain_write_errors(folder, INSTEAD):
         where.mkdir(parents=True, exist_ok=True)
         for remnant in where.glob(f".*{DRAFT}"):  # of a process that was killed, since the lock is ours
             remnant.unlink()
-        with new_file(path) as draft:
+        with atomic_file(path) as draft:
             draft.write_bytes(content)
             for old in where.glob(f"*{SUFFIX}"):
                 old.unlink()
@@ -134,14 +134,14 @@ def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Pa
 
 def make_folder(folder: Path) -> None:
     """Make a folder of the store."""
-    with writing(folder, INSTEAD):
+    with explain_write_errors(folder, INSTEAD):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_record(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file that describes a folder."""
-    with writing(path, INSTEAD):
-        write_file(path, json.dumps(content, indent=2, default=str) + "\n")
+    with explain_write_errors(path, INSTEAD):
+        write_atomic(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def try_lock(folder: Path, name: str) -> FileLock | None:
@@ -164,7 +164,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def _lock(folder: Path, name: str) -> FileLock:
-    with writing(folder, INSTEAD):
+    with explain_write_errors(folder, INSTEAD):
         (folder / LOCKS).mkdir(parents=True, exist_ok=True)
         file = folder / LOCKS / f"{name}.lock"
         file.open("a").close()  # where that is denied, a lock would wait for ever

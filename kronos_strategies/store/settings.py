@@ -14,13 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kronos.checks import check_numbers
-from kronos.config import SampleConfig
+from kronos.config import SampleConfig, check_numbers
 from kronos.forecast import Provenance
 from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.store.files import SUFFIX, locked, make_folder, write_record
 
-FORMAT = 3  # of the files; another format is another folder
+FORMAT = 4  # of the files; another format is another folder
 DTYPES = ("float32", "float16")
 # Which of a provenance's fields say who forecast, not how; every other one is a setting. That of the data is in
 # each date's own address.

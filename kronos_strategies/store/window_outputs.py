@@ -75,7 +75,7 @@ class WindowOutputs:
                 write_record(self.folder / DESCRIPTION, self.described)
         self._compute_due(dated, compute, progress)
         parts = [self._read(date, dated.digest(date)) for date in dated.dates]
-        order = dated.windows.keys.get_indexer(windows.keys)
+        order = dated.windows.index.get_indexer(windows.index)
         return np.concatenate(parts)[order]
 
     def _compute_due(self, dated: WindowsByDate, compute: Compute, progress: ProgressReport) -> None:
@@ -100,7 +100,7 @@ class WindowOutputs:
         for date in dates:
             rows = slice(start, start + dated.count([date]))
             start = rows.stop
-            content = _to_parquet(chunk.keys[rows], values[rows], self.columns)
+            content = _to_parquet(chunk.index[rows], values[rows], self.columns)
             publish(self.folder, date, dated.digest(date), content)
 
     def _read(self, date: pd.Timestamp, digest: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kronos.atomic import new_file, new_folder, write_file, writing
+from kronos.atomic import atomic_file, atomic_folder, explain_write_errors, write_atomic
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.validation import check_symbols, listing_spans
 from kronos_strategies.store.files import make_folder, write_record
@@ -71,12 +71,15 @@ def test_names_that_are_too_long_are_told_with_their_length(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_known_by_its_number(tmp_path, number):
-    with pytest.raises(OSError, match=r"The disk is full \(.* free\)"), writing(tmp_path, "Wait."):
+    with (
+        pytest.raises(OSError, match=r"The disk is full \(.* free\)"),
+        explain_write_errors(tmp_path, "Wait."),
+    ):
         raise OSError(number, "No space left on device")
 
 
 def test_what_is_in_the_way_keeps_its_own_sentence(tmp_path):
-    with pytest.raises(FileExistsError, match="stays"), writing(tmp_path, "Wait."):
+    with pytest.raises(FileExistsError, match="stays"), explain_write_errors(tmp_path, "Wait."):
         raise FileExistsError("it stays")
 
 
@@ -99,10 +102,10 @@ def stop(writing: AbstractContextManager[Path]) -> None:
 
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
     path = tmp_path / "file.txt"
-    assert write_file(path, "déjà\nvu") == path
+    assert write_atomic(path, "déjà\nvu") == path
     assert path.read_bytes() == "déjà\nvu".encode()
     with pytest.raises(RuntimeError, match="stopped"):
-        stop(new_file(path))
+        stop(atomic_file(path))
     assert path.read_bytes() == "déjà\nvu".encode()
     assert list(tmp_path.iterdir()) == [path]
 
@@ -110,11 +113,11 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
 def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):
     path = tmp_path / "deep" / "folder"
     for name in ("old", "new"):
-        with new_folder(path) as draft:
+        with atomic_folder(path) as draft:
             (draft / name).touch()
         assert [each.name for each in path.iterdir()] == [name]
     with pytest.raises(RuntimeError, match="stopped"):
-        stop(new_folder(path))
+        stop(atomic_folder(path))
     assert [each.name for each in path.iterdir()] == ["new"]
     assert list(path.parent.iterdir()) == [path]
 
@@ -122,7 +125,7 @@ def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):
 def test_a_folder_that_another_process_has_filled_meanwhile_stays(tmp_path):
     path = tmp_path / "folder"
     refused = pytest.raises(FileExistsError, match=r"folder was filled by another process meanwhile")
-    with refused, new_folder(path, replace=False) as draft:
+    with refused, atomic_folder(path, replace=False) as draft:
         (draft / "ours").touch()
         path.mkdir()
         (path / "theirs").touch()

@@ -14,7 +14,7 @@ pytest.importorskip("backtrader")
 pytest.importorskip("plotly")
 pytest.importorskip("statsmodels")
 
-from kronos.console import run_command
+from kronos.utils import run_command
 from kronos_strategies.comparison_inputs import load_artifacts
 from kronos_strategies.data.simulate import MarketConfig, write_simulated
 from tests.kronos.builders import make_bars, make_panel

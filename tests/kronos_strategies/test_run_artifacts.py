@@ -20,7 +20,7 @@ from tests.kronos_strategies.evaluation.walks import (
     DAYS,
     NAMES,
     PROVENANCE,
-    market_of,
+    read_price_panel,
     tidy_bars,
     walks,
 )
@@ -44,7 +44,7 @@ def result() -> BacktestResult:
 
 @pytest.fixture(scope="module")
 def artifacts() -> RunArtifacts:
-    market = market_of(tidy_bars())
+    market = read_price_panel(tidy_bars())
     provenance = replace(PROVENANCE, sampling=SampleConfig(samples=40, T=0.9), weights_sha256="ab" * 32)
     forecasts = (replace(each, provenance=provenance) for each in walks(market))
     paths, known = keep_paths(forecasts, market, (1, 5), hold=2)

@@ -178,7 +178,7 @@ def calibration(study: DistributionStudy) -> Charts:
             figures.pit(study), NO_OUTCOME,
         ),
         chart(
-            "coverage", "Coverage against nominal", "Rules are nominal, whiskers 95% intervals.",
+            "coverage", "StoreStatus against nominal", "Rules are nominal, whiskers 95% intervals.",
             figures.coverage(study), NO_OUTCOME,
         ),
         chart(

@@ -10,13 +10,13 @@ pytest.importorskip("scipy")
 
 from kronos.calibration import Calibration
 from kronos.forecast import Forecast
-from kronos.window_groups import POOL
+from kronos.paths import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import signals
-from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
+from tests.kronos_strategies.evaluation.walks import NAMES, forecast, read_price_panel, tidy_bars
 
 from .known import PROVENANCE, H, S, joined, known_past
 
@@ -44,7 +44,7 @@ def test_paths_that_are_right_already_stay_nearly_as_they_are():
 
 
 def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold_their_level():
-    past, market = known_past(dates=160), market_of(tidy_bars())
+    past, market = known_past(dates=160), read_price_panel(tidy_bars())
     start = past.dates.unique()[100]
     fit = fit_calibration(past, start)
     later = past[np.asarray(past.dates > start)]
@@ -104,7 +104,11 @@ def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
     even = np.random.default_rng(0).standard_normal((1, S, H))
     for t in at:
         made = forecast(t, market.known.iloc[t].to_numpy(), 0.5 * even * known[t][:, None, None], NAMES)
-        here = np.isfinite(made.last[:, 3]) & np.isfinite(known[t]) & market.closes.iloc[t].notna().to_numpy()
+        here = (
+            np.isfinite(made.last_bar[:, 3])
+            & np.isfinite(known[t])
+            & market.closes.iloc[t].notna().to_numpy()
+        )
         made = replace(made, provenance=PROVENANCE, trailing_volatility=known[t].astype(np.float32))
         found.append(made[np.flatnonzero(here)])
     return found
@@ -112,7 +116,7 @@ def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
 
 @pytest.fixture(scope="module")
 def walking() -> tuple[Calibration, Market]:
-    market = market_of(tidy_bars())
+    market = read_price_panel(tidy_bars())
     past = collect(narrow_forecasts(market, range(30, 100)), market)
     return calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"), every=10), market
 
@@ -132,12 +136,12 @@ def test_a_walk_forward_calibration_widens_what_is_too_narrow_and_says_what_that
 
 def test_scrambling_all_bars_after_t_changes_no_calibrated_signal_up_to_t():
     def run(bars: pd.DataFrame) -> pd.DataFrame:
-        market = market_of(bars)
+        market = read_price_panel(bars)
         forecasts = narrow_forecasts(market, range(30, 90))
         made = calibrate(collect(forecasts, market), market, "walks", 20, pd.Timestamp("2030-01-01"), every=7)
         return pd.concat([signals(each.calibrated(made), hold=1) for each in forecasts])
 
-    calendar = market_of(tidy_bars()).calendar
+    calendar = read_price_panel(tidy_bars()).calendar
     check_causal(run, tidy_bars(), [calendar[60], calendar[77]])
 
 

@@ -14,7 +14,7 @@ from kronos_strategies.evaluation.scorecard.distributions import EWMA, GARCH, SH
 from kronos_strategies.evaluation.scorecard.garch import MIN_RETURNS, NAMES, GarchModels
 from kronos_strategies.evaluation.scorecard.walks import ShrunkWalk, score_normal, score_shape, score_student
 
-from .walks import market_of, tidy_bars, walks
+from .walks import read_price_panel, tidy_bars, walks
 
 RANDOM = np.random.default_rng(0)
 CAME, DEVIATION = RANDOM.normal(0, 0.02, 400), np.exp(RANDOM.normal(-4, 0.3, 400))
@@ -113,7 +113,7 @@ def test_garch_of_the_most_traded_names_finds_the_volatility_of_the_next_bar(lon
 
 
 def test_a_scorecard_has_the_baselines_that_its_history_allows():
-    market = market_of(tidy_bars())
+    market = read_price_panel(tidy_bars())
     names = {
         score.name for score in score_forecasts(walks(market, range(85, 90)), market, (1,)).distributions
     }

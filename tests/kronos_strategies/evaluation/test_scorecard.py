@@ -28,8 +28,8 @@ from tests.kronos_strategies.evaluation.walks import (
     HORIZONS,
     NAMES,
     forecast,
-    market_of,
     oracles,
+    read_price_panel,
     tidy_bars,
     walks,
 )
@@ -42,7 +42,7 @@ def bars() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def market(bars) -> Market:
-    return market_of(bars)
+    return read_price_panel(bars)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_the_random_walk_is_normal_with_the_deviation_of_20_days_times_the_root_
 def test_paths_that_are_too_calm_are_called_so(market):
     def halved() -> Iterator[Forecast]:
         for each in walks(market):
-            start = each.last[:, None, None, :1]
+            start = each.last_bar[:, None, None, :1]
             yield replace(each, paths=start * np.sqrt(each.paths / start))
 
     found = score_forecasts(halved(), market, (5,))
@@ -182,15 +182,17 @@ def test_thinned_dates_overlap_less(market, card, every, overlap):
 def test_who_cannot_be_traded_on_both_ends_has_no_label(bars, market, ahead):
     at = AT[3]
     halted = bars[(bars["datetime"] != DAYS[at + ahead]) | (bars["instrument"] != NAMES[7])]
-    found = market_of(halted).earned(5)
+    found = read_price_panel(halted).earned(5)
     assert np.isnan(found.loc[DAYS[at], NAMES[7]])
     assert np.isnan(found.to_numpy()[at]).sum() == 1
-    assert market_of(halted).deviation.loc[DAYS[at + ahead]].notna().all()  # the last known close stands in
+    assert (
+        read_price_panel(halted).deviation.loc[DAYS[at + ahead]].notna().all()
+    )  # the last known close stands in
 
 
 def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars, market):
     halted = bars[(bars["datetime"] != DAYS[50]) | (bars["instrument"] != "N07")]
-    found = market_of(halted)
+    found = read_price_panel(halted)
     for wide in (Market.earned, Market.moved):
         assert wide(found, 5).loc[DAYS[47], "N07"] == wide(market, 5).loc[DAYS[47], "N07"]
     by_closes = found.variance(5)["closes"].loc[DAYS[47], "N07"]
@@ -200,7 +202,7 @@ def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars,
 
 def test_a_lead_is_over_the_names_that_both_have(bars):
     late = bars[(bars["datetime"] >= DAYS[AT[0] - 2]) | ~bars["instrument"].isin(NAMES[:5])]
-    market = market_of(late)
+    market = read_price_panel(late)
 
     def every_name() -> Iterator[Forecast]:
         for t in (AT[0], AT[1]):
@@ -223,7 +225,9 @@ def test_bars_beyond_the_label_change_nothing(bars, market):
     forecasts = list(walks(market))
     one = score_forecasts(forecasts, market, HORIZONS).by_date()
     end = AT[-1] - 20
-    other = score_forecasts(forecasts, market_of(randomize_future(bars, DAYS[end])), HORIZONS).by_date()
+    other = score_forecasts(
+        forecasts, read_price_panel(randomize_future(bars, DAYS[end])), HORIZONS
+    ).by_date()
     settled = one["datetime"] <= DAYS[end - max(HORIZONS) - 1]
     assert 0 < settled.sum() < len(one)
     pd.testing.assert_frame_equal(one[settled], other[settled])
@@ -232,14 +236,14 @@ def test_bars_beyond_the_label_change_nothing(bars, market):
 
 def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars, market):
     end = AT[10]
-    other = market_of(randomize_future(bars, DAYS[end]))
+    other = read_price_panel(randomize_future(bars, DAYS[end]))
     pd.testing.assert_frame_equal(market.deviation.iloc[: end + 1], other.deviation.iloc[: end + 1])
     for name, wide in market.naive.items():
         pd.testing.assert_frame_equal(wide.iloc[: end + 1], other.naive[name].iloc[: end + 1])
 
 
 def test_dates_without_a_label_yet_are_undefined(bars):
-    market = market_of(bars[bars["datetime"] <= DAYS[AT[-1]]])
+    market = read_price_panel(bars[bars["datetime"] <= DAYS[AT[-1]]])
     found = score_forecasts(walks(market), market, HORIZONS)
     assert ranking(found, MODEL, 5).rank_ic.undefined == 6
     assert distribution(found, MODEL, 5).crps.undefined == 5

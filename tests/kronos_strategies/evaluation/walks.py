@@ -18,7 +18,7 @@ DEVIATION = np.linspace(0.005, 0.03, len(NAMES))  # of each name's log returns, 
 AT = range(30, 90)  # positions of the forecast dates; at least 19 bars follow
 HORIZONS = (1, 5)
 PROVENANCE = Provenance(
-    "test", None, None, None, SampleConfig(), "none", 512, 5, "exact", "float32", "last_close", ""
+    "test", None, None, None, SampleConfig(), "none", 512, 5, "recompute", "float32", "last_close", ""
 )
 
 
@@ -35,7 +35,7 @@ def tidy_bars() -> pd.DataFrame:
     return pd.DataFrame({name: v.ravel() for name, v in columns.items()}, index).reset_index()
 
 
-def market_of(bars: pd.DataFrame) -> Market:
+def read_price_panel(bars: pd.DataFrame) -> Market:
     return Market.of(bars.set_index(["datetime", "instrument"]))
 
 

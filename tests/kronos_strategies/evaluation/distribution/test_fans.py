@@ -6,13 +6,13 @@ import pytest
 
 from kronos_strategies.evaluation.distribution.fans import DATES, FAN_LEVELS, NAMES, SEEN, Fans
 from kronos_strategies.evaluation.scorecard import Market
-from tests.kronos_strategies.evaluation.walks import AT, DAYS, forecast, market_of, tidy_bars, walks
+from tests.kronos_strategies.evaluation.walks import AT, DAYS, forecast, read_price_panel, tidy_bars, walks
 from tests.kronos_strategies.evaluation.walks import NAMES as ALL
 
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return market_of(tidy_bars())
+    return read_price_panel(tidy_bars())
 
 
 def fans_of(forecasts, market: Market) -> pd.DataFrame:

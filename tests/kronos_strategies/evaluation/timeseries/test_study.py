@@ -58,7 +58,7 @@ def test_a_series_that_does_not_vary_has_no_correlation():
     assert contributions(pd.Series(1.0, y.index), y).isna().all()
 
 
-def market_of(closes: pd.Series, name: str = "A") -> Market:
+def read_price_panel(closes: pd.Series, name: str = "A") -> Market:
     index = pd.MultiIndex.from_arrays([closes.index, [name] * len(closes)], names=["datetime", "instrument"])
     columns = {each: closes.to_numpy() for each in ("open", "high", "low", "close")}
     return Market.of(pd.DataFrame(columns | {"volume": 1.0}, index))
@@ -91,7 +91,7 @@ def forecasts_of(
 def study(closes: pd.Series, score: pd.Series, forecasts=None, **options):
     outcome = closes.shift(-4) / closes - 1
     (found,) = study_time_series(
-        long(score), long(outcome[score.index]), market_of(closes), 4, 4, forecasts, **options
+        long(score), long(outcome[score.index]), read_price_panel(closes), 4, 4, forecasts, **options
     ).instruments
     return found
 
@@ -192,7 +192,7 @@ def test_horizons_count_the_bars_of_the_instrument_not_of_others():
 def test_metrics_of_one_instrument_have_plain_names_and_of_several_carry_theirs():
     closes = walk(300)
     score = long(closes.iloc[:-4:4].pct_change())
-    one = study_time_series(score, score, market_of(closes), 4, 4).metrics()
+    one = study_time_series(score, score, read_price_panel(closes), 4, 4).metrics()
     assert one["time_correlation"] == pytest.approx(1.0)
     two = pd.concat([score, long(closes.iloc[:-4:4].pct_change(), "B")]).sort_index()
     both = pd.concat([closes.rename("A"), closes.rename("B")], axis=1).stack().rename("close")
