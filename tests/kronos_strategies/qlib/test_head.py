@@ -77,7 +77,7 @@ def test_without_samples_and_without_a_fitting_head_it_says_why(in_store, pair):
         model(pair, samples=0, score="paths")
 
 
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("forecast_set", [True, False])
 def test_scrambling_all_bars_after_t_changes_no_head_score_up_to_t(
     small_market, pair, tmp_path, forecast_set
 ):

@@ -63,7 +63,7 @@ def test_every_scored_row_is_a_row_of_the_label(in_store):
     assert model().predict(dataset()).index.equals(label.index)
 
 
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("forecast_set", [True, False])
 def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_path, forecast_set):
     runs = iter(range(100))
 
@@ -115,7 +115,7 @@ def test_scores_from_a_store_are_those_without_one_and_are_computed_once(in_stor
     assert again.provenance.data_sha256 == dataset().windows().digest()
 
 
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("forecast_set", [True, False])
 def test_no_more_than_a_chunk_is_forecast_at_once(in_store, tmp_path, monkeypatch, forecast_set):
     monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 40)
     asked, honest = [], KronosPredictor.forecast
