@@ -262,7 +262,7 @@ def _labels_of(candidates: Sequence[ComparisonInput], horizon: int) -> pd.DataFr
     own = [c.labels for c in found if c.horizon == horizon]
     chosen = next(iter([*own, *having]), None)
     if chosen is None:
-        spans = sorted({h for c in found if c.labels is not None for h in c.labels})
+        spans = sorted({cast(int, h) for c in found if c.labels is not None for h in c.labels})
         raise ValueError(
             f"The runs have no returns over {horizon} bars, only over {spans}. Choose one with --label-horizon, or "
             "give a file of returns with --labels."

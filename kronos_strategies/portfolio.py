@@ -71,7 +71,7 @@ class PortfolioRules:
         _within("bars_per_year", self.bars_per_year, self.bars_per_year > 0, "above 0, 252 for daily bars")
         _within("max_weight", self.max_weight, 0 < self.max_weight <= 1, "in (0, 1]")
         _within("cash_buffer", self.cash_buffer, 0 <= self.cash_buffer < 1, "in [0, 1)")
-        _within("no_trade_band", self.band, self.band >= 0, "at least 0")
+        _within("no_trade_band", self.no_trade_band, self.no_trade_band >= 0, "at least 0")
 
     @property
     def reads_volatility(self) -> bool:

@@ -97,7 +97,7 @@ def _outlooks(run: Recording) -> pd.DataFrame | None:
         return None
     forecast_set = ForecastSet(Path(run.forecasts))
     post = _postprocessing(run, forecast_set, forecast_set.dates)
-    parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.keys) for forecast in forecast_set]
+    parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.index) for forecast in forecast_set]
     known = {"level": run.level, "horizon": forecast_set.settings.spec.horizon}
     return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
 
@@ -184,7 +184,7 @@ def _read(
     by_head = run.line == "score" and run.settings is not None and run.settings.choice(run.daily).heads
     for date in dates:
         whole = forecast_set.read(date)
-        own = np.asarray(whole.keys.isin(made))
+        own = np.asarray(whole.index.isin(made))
         if not own.any():
             continue
         forecast = whole[own]
