@@ -16,6 +16,7 @@ from kronos_strategies.progress import progress_bar
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from kronos.io.rows import ReadOptions
     from kronos_strategies.data.importer import ImportReport
     from kronos_strategies.data.qlib_store import StoreSummary
 
@@ -66,8 +67,8 @@ def import_files(
     """
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
-    from kronos_strategies.data.append import append_days
-    from kronos_strategies.data.importer import import_bars, import_benchmarks
+    from kronos_strategies.data.append import Appended, append_days
+    from kronos_strategies.data.importer import import_bars
     from kronos_strategies.data.qlib_bins import FREQUENCIES
     from kronos_strategies.data.qlib_store import check_target, read_summary, write_store
     from kronos_strategies.data.regions import REGIONS, default_market, guess_region
@@ -79,15 +80,9 @@ def import_files(
     check_target(to, overwrite or append)
     known = read_summary(to) if append else None
     bars, report = import_bars(files, ReadOptions(parse_columns(columns), timezone, pad_codes))
-    _show_ledger("bars", report)
-    source: dict[str, object] = {"kind": "import", "bars": report.ledger()}
-    indices = None
-    if benchmark is not None:
-        indices, index_report = import_benchmarks(
-            benchmark, ReadOptions(timezone=timezone, pad_codes=pad_codes)
-        )
-        _show_ledger("benchmarks", index_report)
-        source["benchmarks"] = index_report.ledger()
+    _show_import("bars", report)
+    source: dict[str, object] = {"kind": "import", "bars": report.as_dict()}
+    indices = _benchmarks(benchmark, ReadOptions(timezone=timezone, pad_codes=pad_codes), source)
     frequency = report.frequency if report.frequency in FREQUENCIES else "1day"
     _check_frequency(known, frequency)
     symbols = bars["instrument"].unique()
@@ -96,27 +91,20 @@ def import_files(
     spans, source["membership"], remark = _members(membership, bars, pad_codes)
     if membership is not None and frequency != "1day":
         spans = whole_days(spans)
-    markets = {market: spans}
+    whole = Appended(bars, indices, {market: spans}, source, ())
     if append:
-        given = (market, spans) if membership is not None else None
-        whole = append_days(to, bars, indices, source, given)
-        bars, indices, markets, source = (
-            whole.bars,
-            whole.benchmarks,
-            dict(whole.membership),
-            dict(whole.source),
-        )
-        for each in whole.notes:
-            note(Console(), each)
+        whole = append_days(to, bars, indices, source, (market, spans) if membership is not None else None)
     elif overwrite:
         _show_loss(to, bars, indices)
+    for text in whole.notes:
+        note(Console(), text)
     with progress_bar("writing", "instruments") as progress:
         summary = write_store(
-            bars,
+            whole.bars,
             to,
-            membership=markets,
-            benchmarks=indices,
-            source=source,
+            membership=whole.membership,
+            benchmarks=whole.benchmarks,
+            source=whole.source,
             overwrite=overwrite or append,
             progress=progress,
             frequency=frequency,
@@ -147,6 +135,18 @@ def simulate(
     _show_store(
         summary, market, "these data are SIMULATED; an effect found here was planted and is no alpha."
     )
+
+
+def _benchmarks(file: Path | None, options: ReadOptions, source: dict[str, object]) -> DataFrame | None:
+    """Bars of the benchmarks, whose files are added to the provenance."""
+    from kronos_strategies.data.importer import import_benchmarks
+
+    if file is None:
+        return None
+    indices, report = import_benchmarks(file, options)
+    _show_import("benchmarks", report)
+    source["benchmarks"] = report.as_dict()
+    return indices
 
 
 def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple[DataFrame, object, str]:
@@ -200,7 +200,7 @@ def _show_loss(to: Path, bars: DataFrame, benchmarks: DataFrame | None) -> None:
         note(Console(), f"{to} loses its benchmark {', '.join(lost)}. Give its bars with --benchmark.")
 
 
-def _show_ledger(what: str, report: ImportReport) -> None:
+def _show_import(what: str, report: ImportReport) -> None:
     """Print what was understood of each file, and what became of each row."""
     console = Console()
     for line in report.understood:

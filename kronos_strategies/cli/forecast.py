@@ -28,8 +28,6 @@ from kronos_strategies.cli.common import (
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
-    from pandas import Timestamp
-
     from kronos.config import SampleConfig
     from kronos.predictor import KronosPredictor
     from kronos.windows import Windows
@@ -114,8 +112,6 @@ def forecast(
         heads: names or folders of other heads to store the outputs of, with commas.
         tracking: MLflow store that keeps a record of the run, by which `kronos compare` finds it again.
     """
-    from pandas import Timestamp
-
     from kronos.predictor import KronosPredictor
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.qlib.data_access import init_qlib
@@ -132,10 +128,10 @@ def forecast(
     predictor = load(model, tokenizer, revision)
     readers, choice = _readers(predictor, heads, load, score, lookback, samples)
     sampling = predictor.sampling.with_overrides(samples or 1, temperature, top_p, top_k, seed)
-    bars, span = data or default_store(), (Timestamp(start), Timestamp(end))
+    bars = data or default_store()
     store_warnings = init_qlib(bars, tracking)
     spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
-    windows = _windows(spec, span, predictor.max_context)
+    windows = _windows(spec, start, end, predictor.max_context)
     with _told_how_to_resume():
         filled = _fill(forecast_store, predictor, readers, windows, spec, sampling if samples else None, bars)
     settings = {
@@ -153,7 +149,7 @@ def forecast(
         "KRONOS_SCORE": score,
         "KRONOS_HEADS": heads,
     }
-    command, more = _next(settings, forecast_store, spec, span, data)
+    command, more = _next(settings, forecast_store, spec, start, end, data)
     _show(filled, store, len(windows), choice.described, [*store_warnings, *choice.warnings, *more], command)
 
 
@@ -177,11 +173,14 @@ def _readers(
     return (readers if choice.heads else []), choice
 
 
-def _windows(spec: WindowSpec, span: tuple[Timestamp, Timestamp], max_context: int) -> Windows:
+def _windows(spec: WindowSpec, start: datetime, end: datetime, max_context: int) -> Windows:
     """The windows of a span, after checks of market, span and lookback."""
+    from pandas import Timestamp
+
     from kronos_strategies.qlib.checks import check_lookback, check_market, check_span
     from kronos_strategies.qlib.data_access import member_windows
 
+    span = Timestamp(start), Timestamp(end)
     check_market(spec.universe)
     check_span("The span", *span, "Give another --start and --end.")
     check_lookback(spec.lookback, max_context)
@@ -226,14 +225,17 @@ def _next(
     settings: dict[str, object],
     forecast_store: ForecastStore,
     spec: WindowSpec,
-    span: tuple[Timestamp, Timestamp],
+    start: datetime,
+    end: datetime,
     data: Path | None,
 ) -> tuple[str | None, list[str]]:
     """The command that trades the forecasts, None where no backtest is possible; and warnings about it."""
+    from pandas import Timestamp
+
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.qlib.checks import last_tradable
 
-    tradable = last_tradable(span[1])
+    tradable = last_tradable(Timestamp(end))
     settings = {
         "KRONOS_QLIB_DATA": data,
         "KRONOS_STORE": forecast_store.folder,
@@ -243,19 +245,19 @@ def _next(
         "KRONOS_MARKET": spec.universe,
         "KRONOS_HORIZON": spec.horizon,
         "KRONOS_HOLD": max(1, min(5, spec.horizon - 1)),  # a trade enters a day after its signal
-        "KRONOS_TEST_START": f"{span[0]:%Y-%m-%d}",
+        "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
         "KRONOS_TEST_END": f"{tradable:%Y-%m-%d}",
     }
     trade, config = trade_settings(data, spec.universe) if data else ({}, "kronos_csi300.yaml")
     changed = {k: str(v) for k, v in absolute_settings(settings).items() if v is not None}
     changed = {k: v for k, v in changed.items() if v != DEFAULTS.get(k)} | trade
     warnings = []
-    if tradable < span[1]:
+    if tradable < Timestamp(end):
         warnings = [
             f"Signals of the last bar trade on a bar that {data or default_store()} does not have: a backtest must "
             f"end by {tradable:%Y-%m-%d}."
         ]
-    possible = spec.horizon > 1 and tradable >= span[0]
+    possible = spec.horizon > 1 and tradable >= Timestamp(start)
     return (qrun_command(changed, config) if possible else None), warnings
 
 

@@ -67,7 +67,7 @@ class ImportReport:
     end: pd.Timestamp
     notes: tuple[str, ...]
 
-    def ledger(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         """The report as JSON-ready provenance: files, how they were understood, rows read and dropped."""
         return {
             "files": list(self.files),
