@@ -123,7 +123,7 @@ def write(
     """All three files."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {setting: card.as_dict() for setting, card in cards.items()}
-    plain = {"checkpoint": name, "bars": bars.ledger(), "settings": settings}
+    plain = {"checkpoint": name, "bars": bars.as_dict(), "settings": settings}
     (folder / "scores.json").write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n")
     parts = [describe(name, next(iter(cards.values())))]
     for setting, block in blocks.items():

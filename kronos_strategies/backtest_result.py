@@ -20,12 +20,12 @@ class BacktestResult:
 
     Attributes:
         returns: frame by datetime, simple returns of each bar; columns gross (before costs) and net.
-        benchmarks: frame by datetime, simple returns of what it is held against, one column each.
+        benchmarks: frame by datetime, simple returns of the benchmarks, one column each.
         turnover: (bars,) value traded / value of the book, both sides counted.
         cost: (bars,) costs / value of the book.
         weights: indexed (datetime, instrument), what is held at each close as a fraction of equity, negative if
             short; names that are not held have no row, and what is missing to 1 is cash.
-        bars_per_year: that annualise its figures.
+        bars_per_year: bars per year, used to annualize its figures.
         whole: frame by datetime of all bars of the backtest, those before the first purchase too: net, then the
             benchmarks as they moved. Qlib's own figures are of these; None where `returns` are all bars.
         qlib_bars_per_year: that Qlib annualises by: 238 days, each of 240 minutes.

@@ -1,4 +1,4 @@
-"""Contenders: what an argument of `kronos compare` names, as a version and what it is judged by.
+"""Load the inputs of `kronos compare`: score files, forecast sets, report folders or runs on record.
 
 A parquet file of scores, a folder of forecasts, the folder of a report, or a run on record. Knows no
 torch; the Qlib adapter is asked only for runs and for the returns that followed forecasts.
@@ -69,7 +69,7 @@ def load_input(
 
 
 def load_artifacts(argument: str, tracking: str, data: Path | None = None) -> RunArtifacts:
-    """The evidence of a run: by the folder of its report or of its artifacts, by pred.pkl in it, or by its id.
+    """The saved artifacts of a run: by the folder of its report or of its artifacts, by pred.pkl in it, or by its id.
 
     Args:
         argument: the folder, the file, or the id.
@@ -102,14 +102,14 @@ def load_artifacts(argument: str, tracking: str, data: Path | None = None) -> Ru
         return load_qlib_run(artifacts, True, data)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"Run {run.info.run_id[:8]} ({run.info.run_name}) has no evidence among its artefacts: it holds "
+            f"Run {run.info.run_id[:8]} ({run.info.run_name}) has no artifacts of a report: it holds "
             "forecasts only, or stopped before its report. `kronos compare` takes forecasts too."
         )
     return RunArtifacts.read(folder)
 
 
 def find_artifacts(folder: Path) -> Path | None:
-    """Where a folder holds evidence: itself, beside a report, or among the artifacts of a run."""
+    """The folder of run artifacts: this one, one next to a report, or one within the artifacts of a Qlib run."""
     places = (folder, folder / ARTIFACTS, folder / "kronos" / ARTIFACTS)
     return next((place for place in places if (place / METADATA).is_file()), None)
 
@@ -174,7 +174,7 @@ def _of_run(
 
 
 def _of_pickle(file: Path, name: str, data: Path | None) -> ComparisonInput:
-    """A prediction as Qlib's SignalRecord writes it, with what else of the run lies beside it."""
+    """A prediction as Qlib's SignalRecord writes it, with what else of the run is in its folder."""
     from kronos_strategies.qlib.qlib_runs import input_from_qlib_run
 
     return input_from_qlib_run(_folder_of_prediction(file), name, False, data)
@@ -196,14 +196,14 @@ def _called(folder: Path) -> str:
 
 
 def common_horizon(candidates: Sequence[ComparisonInput], horizon: int | None = None) -> int:
-    """Bars that the label spans by which all contenders are judged.
+    """Bars that the label spans by which all candidates are judged.
 
     Args:
-        contenders: that may hold for different times.
-        horizon: as the user names it; that of the contenders when omitted, else 1.
+        candidates: that may hold for different times.
+        horizon: as the user names it; that of the candidates when omitted, else 1.
 
     Raises:
-        ValueError: the contenders hold for different times, and none is named.
+        ValueError: the candidates hold for different times, and none is named.
     """
     known = {c.version.name: c.horizon for c in candidates if c.horizon is not None}
     if horizon is not None:
@@ -222,16 +222,16 @@ def compare_inputs(
     horizon: int | None = None,
     baseline: str | None = None,
 ) -> Comparison:
-    """Compare contenders, by the labels given or else by those that the first of them with any brings along.
+    """Compare candidates, by the labels given or else by those that the first of them with any brings along.
 
     Args:
-        contenders: two or more of different names.
+        candidates: two or more of different names.
         labels: see `compare_versions`.
-        horizon: bars that the label spans; that of the contenders when omitted, else 1.
+        horizon: bars that the label spans; that of the candidates when omitted, else 1.
         baseline: name of a version; the first when omitted.
 
     Raises:
-        ValueError: no labels at all or none of `horizon`, or contenders whose trades hold for different times.
+        ValueError: no labels at all or none of `horizon`, or candidates whose trades hold for different times.
     """
     horizon = common_horizon(candidates, horizon)
     if labels is None:
@@ -254,7 +254,7 @@ def compare_inputs(
 
 
 def _labels_of(candidates: Sequence[ComparisonInput], horizon: int) -> pd.DataFrame:
-    """Those of the first contender that holds for `horizon` bars, or else of the first that has such."""
+    """Those of the first candidate that holds for `horizon` bars, or else of the first that has such."""
     found = [c for c in candidates if c.labels is not None]
     if not found:
         raise ValueError("Files of scores say nothing without returns. Give the file of those with --labels.")

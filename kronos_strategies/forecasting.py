@@ -1,4 +1,4 @@
-"""Windows -> forecasts, date by date: never more than one chunk of dates' paths in memory. Knows no torch.
+"""Windows -> forecasts, date by date: never more than one chunk of dates' paths in memory.
 
 A draw depends on the seed and the forecast date only, so how the dates are put into chunks changes no forecast
 beyond the rounding of floats in batches of another size.

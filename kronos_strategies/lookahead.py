@@ -1,4 +1,4 @@
-"""The causal contract as a check: nothing that happens after t may change a value stamped t."""
+"""A check for look-ahead bias: nothing that happens after t may change a value stamped t."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEYS = ["datetime", "instrument"]
 
 
 class LookAheadError(AssertionError):
-    """A value stamped t changed when only what came after t did."""
+    """A value stamped t changed when only later bars did."""
 
 
 def check_causal(
@@ -23,7 +23,7 @@ def check_causal(
     seed: int = 0,
     rtol: float = 1e-4,
 ) -> None:
-    """Scramble all that follows each time, run again, and demand equal values up to it.
+    """Randomize all bars after each time, run again, and demand equal values up to it.
 
     What is scrambled: prices, volume, amount, factor, and which instruments trade at all. The trading calendar
     is known in advance and stays: every day keeps at least one bar.

@@ -1,7 +1,7 @@
 """Signals and what is held now -> weights to hold next: one pure function, whichever engine trades them.
 
-A weight is a fraction of equity, negative for a short position; what is missing to 1 is cash. Knows no torch and no
-engine: `kronos_strategies.qlib.strategy` and `kronos_strategies.backtrader.strategy` are two doors to it.
+A weight is a fraction of equity, negative for a short position; what is missing to 1 is cash.
+`kronos_strategies.qlib.strategy` and `kronos_strategies.backtrader.strategy` use the same function.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class PortfolioRules:
 
     Attributes:
         rank_by: column of the signals to rank by, highest first.
-        topk: slots of each side. A slot that nobody fills stays cash.
-        rank_buffer: a name enters among the best `topk` and leaves once it is no longer among the best
-            `topk + rank_buffer`, so a side holds topk to topk + rank_buffer names.
+        topk: number of positions per side; unfilled positions stay in cash.
+        rank_buffer: an instrument enters among the best `topk` and leaves once it is no longer among the best
+            `topk + rank_buffer`, so a side holds topk to topk + rank_buffer instruments.
         side: "long" buys the best, gross = net = 1 - cash_buffer. "long_short" also sells the worst short by the
             same rules: gross 1 - cash_buffer, half of it on each side, net 0 when both sides fill their slots.
         weighting: "equal"; "inverse_volatility", in proportion to 1 / sampled volatility; "volatility_target", that
@@ -156,9 +156,9 @@ def _choose(ranks: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: Port
     stays = able & (held > 0) & (ranks < long_slots + rules.rank_buffer)
     if rules.side == "long":
         return (best | stays).astype(int)
-    behind = count - 1 - ranks  # 0 for the worst
-    worst = able & (behind < short_slots)
-    stays_short = able & (held < 0) & (behind < short_slots + rules.rank_buffer)
+    from_worst = count - 1 - ranks
+    worst = able & (from_worst < short_slots)
+    stays_short = able & (held < 0) & (from_worst < short_slots + rules.rank_buffer)
     return ((best | stays) & ~worst).astype(int) - ((worst | stays_short) & ~best).astype(int)
 
 

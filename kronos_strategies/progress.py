@@ -24,7 +24,7 @@ ProgressReport = Callable[[int, int], None]  # called as report(done, total)
 
 
 def no_progress(done: int, total: int) -> None:
-    """Report to nobody."""
+    """Report nothing."""
 
 
 def offset_progress(whole: ProgressReport, before: int, total: int) -> Callable[[int], None]:

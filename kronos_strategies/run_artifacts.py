@@ -1,7 +1,7 @@
-"""RunArtifacts: everything that a report is computed from, kept on disk so that a run can be judged again.
+"""Saved inputs of a report, so that it can be rebuilt without forecasting or trading again.
 
 Whichever engine made a run hands over its evidence; `kronos_strategies.report.build` turns it into a report,
-and `kronos compare` holds its scores against those of other runs. Knows no torch and no engine.
+and `kronos compare` compares its scores with those of other runs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.evaluation.significance import overlap_of
 
-ARTIFACTS = "artifacts"  # the folder beside a report.html
+ARTIFACTS = "artifacts"  # the folder next to a report.html
 METADATA = "metadata.json"  # in it
 FORMAT = 2  # another one is not read
-DECAY_HORIZONS = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
+DECAY_HORIZONS = (1, 2, 3, 5, 10, 20)  # bars that labels span, in addition to a run's own
 SCORING_HORIZONS = (1, 5, 10)  # bars to score paths at, as far as they reach
 OPTIONAL = ("outlooks", "trades")  # frames that not every run has
 BENCHMARK = "benchmark: "  # before the names of columns
@@ -34,7 +34,7 @@ ALL_BARS, QLIB_YEAR = "all_bars.parquet", "qlib_bars_per_year"
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """What is known of a run beside its numbers.
+    """Description of a run.
 
     Attributes:
         title: of the report.
@@ -44,7 +44,7 @@ class RunMetadata:
         settings: what made the run, by label, ready to print.
         sample_counts: rows by reason, from the members' rows to those compared.
         warnings: sentences that a reader must see.
-        bars_per_year: that annualise the book.
+        bars_per_year: bars per year, used to annualize returns.
         min_names: a date with fewer has no coefficient.
     """
 
@@ -61,7 +61,7 @@ class RunMetadata:
 
 @dataclass(frozen=True)
 class RunArtifacts:
-    """Of one run.
+    """Saved inputs of the report of one run.
 
     Attributes:
         about: the run.
@@ -70,7 +70,7 @@ class RunArtifacts:
         labels: of the same index, columns = horizons in bars, among them `about.hold`: the return that follows.
         exposures: of the same index, known at the same close: what a score may load on.
         market: bars that paths are scored on.
-        paths: what is kept of the forecasts; None for a score that came without any.
+        paths: summary of the forecasts; None for a score without paths.
         provenance: of the forecasts.
         result: of the backtest; None without one.
         outlooks: of each forecast, for few instruments that are judged over time, see `study_time_series`.
@@ -181,7 +181,7 @@ def _read_metadata(folder: Path) -> tuple[RunMetadata, Provenance | None]:
     path = folder / METADATA
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no evidence of a run (no {METADATA}). Name the folder of a report."
+            f"{folder} holds no artifacts of a run (no {METADATA}). Name the folder of a report."
         )
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if content.get("format") != FORMAT:

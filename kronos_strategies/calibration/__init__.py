@@ -1,4 +1,4 @@
-"""Fit a calibration to past forecasts and their outcomes; `kronos.calibration` applies it. Knows no torch.
+"""Fit a calibration to past forecasts and their outcomes; `kronos.calibration` applies it.
 
 past.py forecasts and outcomes, each with the date on which it was known; moves.py location and spread by minimum
 CRPS; bands.py conformal factors; fit.py both for one date, by group, and again every so many dates; table.py before

@@ -1,4 +1,4 @@
-"""Location and spread of paths by minimum CRPS. Knows no torch.
+"""Location and spread of paths by minimum CRPS, and conformal factors of bands.
 
 With paths m + z_s around their mean m, an outcome y and k = exp(spread + trailing * r), r the log ratio of trailing
 volatility to sampled deviation, the score of location * m + k z_s is

@@ -1,4 +1,4 @@
-"""A calibration from past forecasts: fitted once, or again every so many dates. Knows no torch."""
+"""A calibration from past forecasts: fitted once, or again every so many dates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Past forecasts as sampled, their outcomes, and when that was known. Knows no torch."""
+"""Past forecasts as sampled, their outcomes and when these were known; what a calibration is worth on them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PastForecasts:
 
     Attributes:
         returns: (N, S, H) float32 log returns of sampled closes since the last one.
-        came: (N, H) float64 log returns that came; NaN where a name did not trade on either end.
+        realized: (N, H) float64 realized log returns; NaN where an instrument did not trade on either end.
         known: (N, H) datetime64[ns], at whose close each was known; NaT of those that the market does not reach.
         trailing: (N,) float64 volatility per bar, NaN where unknown.
         keys: (N,) (datetime, instrument).
@@ -54,7 +54,7 @@ class PastForecasts:
 
     def __getitem__(self, rows: np.ndarray) -> PastForecasts:
         """Some of the windows, by mask or integer array."""
-        names = ("returns", "came", "known", "trailing", "keys")
+        names = ("returns", "realized", "known", "trailing", "keys")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
@@ -98,7 +98,7 @@ def collect(
 
     Args:
         forecasts: of one date each, ascending, as sampled.
-        market: of the bars that they were made of, and what came after.
+        market: the bars that were forecast, and later ones.
         limit: windows to keep; of more, every k-th of each date is left.
         dates: how many there are, where it is known: then what is left out is never held.
 

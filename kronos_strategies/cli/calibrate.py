@@ -151,7 +151,7 @@ def _show_table(console: Console, made: Calibration) -> None:
 
 
 def _skill(fair: float, ensemble: float) -> str:
-    """Both estimates, one where they agree, none of what others are held against."""
+    """Both estimates, one where they agree, none for the reference."""
     if fair == ensemble:
         return "–" if abs(fair) < 1e-9 else f"{100 * fair:+.1f}"
     return f"{100 * fair:+.1f} / {100 * ensemble:+.1f}"

@@ -1,4 +1,4 @@
-"""`kronos compare`: versions of a model held against each other, and gates for a CI."""
+"""`kronos compare`: compare versions of a model, and gates for a CI."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def compare(
     calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Hold versions of a model against a baseline, date by date, on the rows that all of them have.
+    """Compare model versions with a baseline on their common (date, instrument) rows.
 
     Differences come with a 95 % interval and a p that survive overlapping labels, with Holm's correction, and with
     the versions that may be the best.
@@ -57,7 +57,7 @@ def compare(
         label_horizon: bars that the label spans; labels overlap if that is more than one. That of the runs when
             omitted, 5 for forecasts as in `qrun`, 1 for files. Runs of different holding periods need one: 1, 2, 3,
             5, 10, 20 or that of a run.
-        baseline: version that the others are held against; the first one when omitted.
+        baseline: version that the others are compared with; the first one when omitted.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
         html: page to write.
@@ -235,7 +235,7 @@ def _block(metric: str, rows: DataFrame, baseline: str) -> Table:
 
 
 def _places(size: float) -> int:
-    """Decimals that show three digits of a figure below 1, and of a larger one three behind the point."""
+    """Decimals that show three digits of a figure below 1, and of a larger one three decimals."""
     from math import floor, isfinite, log10
 
     return 2 - floor(log10(size)) if isfinite(size) and 0 < size < 1 else 3

@@ -42,7 +42,7 @@ def import_files(
     append: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Import bars, daily or within the day, from CSV or parquet files, and say what was understood and dropped.
+    """Import bars, daily or within the day, from CSV or parquet files, and print what was understood and dropped.
 
     For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
 
@@ -56,8 +56,8 @@ def import_files(
         region: by whose rules of trade the next command runs: cn, tw, or us with single shares and no price limit;
             as the instruments are called when omitted.
         benchmark: bars of one or several indices.
-        membership: dated membership: instrument, start, end, a row for each stay. Without it a name is a member
-            from its first to its last bar, which favours survivors if the names were chosen today.
+        membership: dated membership: instrument, start, end, a row for each stay. Without it an instrument is a
+            member from its first to its last bar, which favors survivors if the instruments were chosen today.
         columns: what the bars' files call a column, where nothing else tells: close=Last volume=Turnover.
         timezone: zone of the exchange, to which stamps with a UTC offset and epochs are converted.
         pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
@@ -132,9 +132,7 @@ def simulate(
     config = MarketConfig(seed=seed, names=names)
     with progress_bar("writing", "instruments") as progress:
         summary = write_simulated(to, config, market, overwrite=overwrite, progress=progress)
-    _show_store(
-        summary, market, "these data are SIMULATED; an effect found here was planted and is no alpha."
-    )
+    _show_store(summary, market, "simulated data with a planted effect: results are not evidence of alpha.")
 
 
 def _benchmarks(file: Path | None, options: ReadOptions, source: dict[str, object]) -> DataFrame | None:
@@ -156,9 +154,7 @@ def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple
     from kronos_strategies.data.validation import LISTING, listing_spans
 
     if file is None:
-        remark = (
-            "a name is a member from its first to its last bar, prone to survivorship (see --membership)."
-        )
+        remark = "an instrument is a member from its first to its last bar, prone to survivorship bias (see --membership)."
         return listing_spans(bars), LISTING, remark
     spans, unknown = import_membership(file, bars, pad_codes)
     return spans, file_record(file), f"{unknown} of the members in {file} have no bars and are left out."

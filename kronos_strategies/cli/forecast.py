@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kronos_strategies.heads.selection import HeadReader, ScoreChoice
     from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
-# What configs/kronos_csi300.yaml does without being told.
+# The defaults of configs/kronos_csi300.yaml.
 DEFAULTS = {
     "KRONOS_STORE_DTYPE": "float32",
     "KRONOS_MODEL": "kronos-nano",
@@ -81,8 +81,8 @@ def forecast(
 ) -> None:
     """Forecast every member of a market on every date, into a store of parquet files.
 
-    What the store has is not computed again, so that a stopped run goes on where it was, longer data cost the new
-    dates only, and several processes may fill one store.
+    Existing forecasts are reused: an interrupted run resumes, longer data add their new dates only, and several
+    processes may fill one store.
 
     For example: `kronos forecast ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
 

@@ -1,4 +1,4 @@
-"""`kronos report`: the report of a run, made anew from its evidence."""
+"""`kronos report`: the report of a run, rebuilt from its saved artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New days for a store: its bars and the new ones as one history, re-based where prices were adjusted anew."""
+"""New days for a store: its bars and the new ones as one history, re-based where prices were adjusted again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Appended:
         bars: tidy, of shares.
         benchmarks: tidy; None without any.
         membership: by market, a frame of SPAN.
-        source: how the whole came about, for the manifest.
+        source: provenance of the whole, for the manifest.
         notes: what a reader must know.
     """
 
@@ -60,7 +60,7 @@ def append_days(
 
     Raises:
         FileNotFoundError: no such store.
-        ValueError: bars that do not go on from those of the store, or lack its benchmark.
+        ValueError: bars that do not continue those of the store, or lack its benchmark.
     """
     known = read_summary(store)
     _check_benchmarks(known, benchmarks)
@@ -71,9 +71,9 @@ def append_days(
         assert benchmarks is not None  # just checked
         indices, more = join_bars(read_bars(store, known.benchmarks), benchmarks, "benchmark")
         notes += more
-    membership, told = _membership(store, known, before, whole, spans)
+    membership, more = _membership(store, known, before, whole, spans)
     appended = [*_list(known.source.get("appended")), dict(source)]
-    return Appended(whole, indices, membership, {**known.source, "appended": appended}, (*notes, *told))
+    return Appended(whole, indices, membership, {**known.source, "appended": appended}, (*notes, *more))
 
 
 def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple[pd.DataFrame, list[str]]:
@@ -105,7 +105,7 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
     notes = []
     if rebased:
         notes.append(
-            f"prices before the new {what} were adjusted anew and are re-based: {_some(rebased)} (splits and "
+            f"prices before the new {what} were adjusted again and are re-based: {_some(rebased)} (splits and "
             "dividends since)."
         )
     if unfinished:
@@ -114,8 +114,8 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
         )
     if unjoined:
         notes.append(
-            f"new {what} share no day with the store, so that nobody can tell whether they were adjusted anew: "
-            f"{_some(unjoined)}. Files that repeat the last day of the store tell."
+            f"new {what} share no day with the store, so that a new adjustment would go unnoticed: "
+            f"{_some(unjoined)}. Files that repeat the last day of the store show it."
         )
     return whole.sort_values(list(KEYS), ignore_index=True), notes
 
@@ -187,8 +187,8 @@ def _check_jump(name: str, old: pd.DataFrame, new: pd.DataFrame) -> None:
     if abs(move) > JUMP:
         raise ValueError(
             f"{name} opens {move:+.0%} from its last close in the store, {old.index[-1]:%Y-%m-%d} to "
-            f"{new.index[0]:%Y-%m-%d}, and no common day tells if it is a split. Give files that repeat the last "
-            "day of the store, or import the whole history with --overwrite."
+            f"{new.index[0]:%Y-%m-%d}, and no common day shows whether it is a split. Give files that repeat "
+            "the last day of the store, or import the whole history with --overwrite."
         )
 
 
@@ -204,8 +204,8 @@ def _check_columns(old: pd.DataFrame, new: pd.DataFrame, what: str) -> None:
     if has[0] != has[1]:
         lacking = "new files" if has[0] else "store"
         raise ValueError(
-            f"The {what} of the {lacking} have no amount and the others do. Import like with like, or the whole "
-            "history with --overwrite."
+            f"The {what} of the {lacking} have no amount and the others do. Import files with the same columns, "
+            "or the whole history with --overwrite."
         )
 
 
@@ -225,10 +225,10 @@ def _membership(
     whole: pd.DataFrame,
     given: tuple[str, pd.DataFrame] | None,
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Of every market but `all`: as given, from first to last bar, or with the stays of the last day going on."""
+    """Of every market but `all`: as given, from first to last bar, or with the stays of the last day continued."""
     end, last = whole["datetime"].max(), before["datetime"].max()
     found: dict[str, pd.DataFrame] = {}
-    told = []
+    notes = []
     for market in sorted(set(known.markets) - {ALL} | ({given[0]} if given else set())):
         if given is not None and market == given[0]:
             found[market] = given[1]
@@ -238,10 +238,10 @@ def _membership(
             spans = read_market(store, market)
             found[market] = spans.assign(end=spans["end"].where(spans["end"] < last, end))
             if end > last:
-                told.append(
+                notes.append(
                     f"members of {market} on {last:%Y-%m-%d} stay until {end:%Y-%m-%d} (see --membership)."
                 )
-    return found, told
+    return found, notes
 
 
 def _list(value: object) -> list[object]:

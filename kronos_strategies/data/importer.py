@@ -78,7 +78,7 @@ class ImportReport:
 
 
 class Imported(NamedTuple):
-    """Tidy bars, sorted by instrument and date, and how they came about."""
+    """Tidy bars, sorted by instrument and date, and their provenance."""
 
     bars: pd.DataFrame
     report: ImportReport
@@ -108,7 +108,7 @@ def import_bars(paths: Sequence[Path], options: ReadOptions | None = None) -> Im
     if len(with_factor := {"factor" in frame for frame in frames if len(frame)}) > 1:
         raise ValueError(
             f"some of the {len(files.files)} files have a factor or an adjusted close and others have none. "
-            "Import like with like."
+            "All files must have the same columns."
         )
     notes = [] if True in with_factor else ["no column 'factor': prices are taken as adjusted already."]
     bars = pd.concat(frames, ignore_index=True)
@@ -138,7 +138,7 @@ def import_membership(
     """Read the dated membership of a market: a row of instrument, start, end for each stay.
 
     Each stay must be one that was known on its first day, as in an index provider's announcements. Without such
-    a file the only membership at hand is from first to last bar of the names that were downloaded; if those
+    a file the only membership at hand is from first to last bar of the instruments that were downloaded; if those
     were chosen today, the past then consists of survivors and results look better than they were.
 
     Args:

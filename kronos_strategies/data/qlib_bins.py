@@ -1,7 +1,7 @@
-"""The files of a Qlib data folder, both ways. Knows the format, not the library, and checks nothing but its limits.
+"""Reads and writes the files of a Qlib data folder, without the library; checks nothing but the format's limits.
 
-    calendars/day.txt, day_future.txt      a trading day a line; the second goes on past the last bar
-    instruments/<market>.txt               symbol, first day, last day; several rows where a member came back
+    calendars/day.txt, day_future.txt      one trading day per line; the second continues after the last bar
+    instruments/<market>.txt               symbol, first day, last day; several rows where a member returned
     features/<symbol>/<field>.day.bin      float32: index of the first day, then a value a day (NaN: no bar)
 
 Bars of another frequency have its name in the place of "day", e.g. 5min, and times in the place of days.

@@ -1,6 +1,6 @@
 """Write daily bars as a Qlib data folder: checked, and complete or not there at all.
 
-The store is a plain `provider_uri`. Beside Qlib's files lies kronos_store.json, which says how it was made.
+The store is a plain `provider_uri`. Next to Qlib's files, kronos_store.json records how it was made.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def write_store(
             factor (1 without it; adjusted price = raw * factor). Suspended days are absent.
         to: the folder to make.
         membership: by market name, a frame of instrument, start, end: a row for each stay, both days
-            included. Whether a name is a member on a day must have been known on that day.
+            included. Membership on a day must have been known on that day.
         source: how the bars were made, ready for JSON; kept in the manifest.
         benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.
         overwrite: replace a store that this function wrote; anything else in the way is still refused.
@@ -126,7 +126,7 @@ def read_summary(store: Path) -> StoreSummary:
     path = store / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{store} has no {MANIFEST}, so it is no Kronos store. Make one with `kronos data`."
+            f"{store} has no {MANIFEST}, so it is not a Kronos store. Make one with `kronos data`."
         )
     manifest = json.loads(path.read_text(encoding="utf-8"))
     return StoreSummary(**manifest | {"path": store, "benchmarks": tuple(manifest["benchmarks"])})
@@ -144,7 +144,7 @@ def check_target(to: Path, overwrite: bool) -> None:
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / MANIFEST).is_file():
-        raise FileExistsError(f"{to} exists and is no Kronos store, so it stays. Choose another folder.")
+        raise FileExistsError(f"{to} exists and is not a Kronos store, so it stays. Choose another folder.")
     if not overwrite:
         raise FileExistsError(
             f"{to} already holds a store. Choose another folder, add days (--append) or replace it (--overwrite)."

@@ -4,7 +4,7 @@ It obeys the rules of an A-share exchange (ticks, lots, 10 % limits, suspensions
 fully determined by its configuration. It contains one planted effect, a reversal of each name's own returns over
 five days, which is several times as strong as effects in real markets: a head that is fitted on the first years is
 to find it in the last. An information coefficient measured here therefore shows that the machinery finds what was
-put in. It is no alpha and says nothing about a real market. `planted.py` simulates markets of a known optimum.
+put in. It is not evidence of alpha and says nothing about a real market. `planted.py` simulates markets of a known optimum.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def ensure_store(path: Path) -> Path:
 
 
 def data_warnings(path: Path) -> list[str]:
-    """What whoever reads figures from the store at `path` must know, as far as its manifest tells."""
+    """Warnings about figures from the store at `path`, as far as its manifest knows."""
     if not (path / MANIFEST).is_file():
         return []
     source = read_summary(path).source
@@ -238,7 +238,7 @@ def data_warnings(path: Path) -> list[str]:
     if source.get("membership") == LISTING:
         return [
             "Members are taken from their first to their last bar: if the names were chosen with hindsight, the "
-            "figures favour survivors (`kronos data import --membership FILE` gives dated membership)."
+            "figures favor survivors (`kronos data import --membership FILE` gives dated membership)."
         ]
     return []
 

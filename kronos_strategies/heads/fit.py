@@ -201,7 +201,7 @@ def date_correlation(score: np.ndarray, label: pd.Series) -> float:
 
 
 def _ridge(hidden: np.ndarray, split: Split, settings: FitSettings, info: HeadInfo, name: str) -> ReturnHead:
-    """Within-date least squares: what all names of a date share in their hidden states ranks nobody."""
+    """Within-date least squares: what all instruments of a date share in their hidden states ranks none of them."""
     weights, biases = [], []
     for horizon in settings.horizons:
         label = split.train[horizon]

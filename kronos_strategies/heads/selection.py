@@ -221,12 +221,12 @@ def load_readers(
     Args:
         predictor: of the run's checkpoint.
         heads: names or folders, each a checkpoint with a head or a head that was fitted on one; when empty, the
-            head that lies beside the predictor, if there is one.
+            head in the folder of the predictor, if there is one.
         load: loads another checkpoint by its name.
         fitted: a head that was fitted on `predictor` just now; it comes first.
 
     Raises:
-        FileNotFoundError: a name that has no head.
+        FileNotFoundError: a name without a head.
         ValueError: a head that was fitted on other weights than its checkpoint has now.
     """
     found = [] if fitted is None else [HeadReader(predictor, fitted)]

@@ -113,7 +113,7 @@ def _check_weights(kwargs: Settings, hold: int | None, model: Settings) -> None:
     if unknown := [name for name in rules if name not in known]:
         close = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"Did you mean '{close[0]}'?" if close else f"Choose among {known}."
-        raise ValueError(f"'{unknown[0]}' is no rule of a portfolio. {hint}")
+        raise ValueError(f"'{unknown[0]}' is not a rule of a portfolio. {hint}")
     made = PortfolioRules(**rules)
     _check_hold("every", kwargs.get("every", 1), hold)
     column = made.rank_by if made.rank_by != "score" else "volatility"
@@ -133,7 +133,7 @@ def _check_weights(kwargs: Settings, hold: int | None, model: Settings) -> None:
 def _check_hold(name: str, value: object, hold: int | None) -> None:
     value = as_integer(name, value)
     if value < 1:
-        raise ValueError(f"{name}={value} days is no holding. Give 1 or more.")
+        raise ValueError(f"{name} must be at least 1 day, got {value}.")
     if hold is not None and value != hold:
         raise ValueError(
             f"The dataset scores a trade of hold={hold} and the strategy trades by {name}={value}. Make them agree."
@@ -143,7 +143,7 @@ def _check_hold(name: str, value: object, hold: int | None) -> None:
 def _check_exchange(exchange: Settings, dataset: Settings) -> None:
     limit = exchange.get("limit_threshold")
     if isinstance(limit, str) and limit.startswith("KRONOS_REGION"):  # what the workflow files make of it
-        raise ValueError(f"{limit} is no region of Qlib. Choose one of {sorted(REGIONS)}.")
+        raise ValueError(f"{limit} is not a region of Qlib. Choose one of {sorted(REGIONS)}.")
     for name in ("open_cost", "close_cost", "min_cost"):
         if name in exchange and as_number(name, exchange[name]) < 0:
             raise ValueError(f"{name}={exchange[name]} is a cost below 0. Give 0 or more.")
@@ -175,7 +175,7 @@ def _check_freq(config: Settings, exchange: Settings, freq: str) -> None:
 
 
 def _check_span(backtest: Settings, freq: str) -> None:
-    """A backtest needs a bar behind its last one, by the calendar."""
+    """A backtest needs a bar after its last one, by the calendar."""
     calendar, future = (pd.DatetimeIndex(D.calendar(freq=freq, future=later)) for later in (False, True))
     start, end = (
         None if backtest.get(f"{which}_time") is None else as_date(f"{which}_time", backtest[f"{which}_time"])
@@ -189,7 +189,7 @@ def _check_span(backtest: Settings, freq: str) -> None:
         raise ValueError(f"{span} ends after {store}. {REMEDY}")
     if end >= future[-1]:
         raise ValueError(
-            f"{span} ends with {store}, without a calendars/{freq}_future.txt behind it: a backtest must end by "
+            f"{span} ends with {store}, without a calendars/{freq}_future.txt after it: a backtest must end by "
             f"{calendar[-2]:%Y-%m-%d}. {REMEDY} Predictions need no backtest and reach the last bar."
         )
 
@@ -269,7 +269,7 @@ def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -
 
 
 def last_tradable(end: pd.Timestamp, freq: str = DAY) -> pd.Timestamp:
-    """The last day up to `end` that a backtest can end on: one that the calendar has another behind."""
+    """The last day up to `end` that a backtest can end on: one that the calendar has another day after."""
     future = pd.DatetimeIndex(D.calendar(freq=freq, future=True))
     return end if end < future[-1] else pd.Timestamp(future[-2])
 

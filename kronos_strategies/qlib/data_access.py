@@ -1,4 +1,4 @@
-"""What a Qlib store and a Qlib backtest say, in this project's own types."""
+"""Reads Qlib stores: bars, members, calendars and windows in this project's own types."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def member_windows(
     """The windows of every member that traded, on every bar from `start` to `end`.
 
     Membership on each date decides who has a window then. A window holds the last *traded* bars, whether or not
-    the name was a member at the time; nobody has one on a day without a trade. Future timestamps are the trading
-    calendar's, which goes on by its own rhythm where it ends.
+    the instrument was a member at the time; on a day without a trade there is none. Future timestamps are those of
+    the trading calendar, continued in the same rhythm after its end.
 
     Args:
         spec: of the windows.
         start: first bar.
         end: last bar.
-        instruments: who may have a window; the market `spec.universe` when omitted.
+        instruments: which may have a window; the market `spec.universe` when omitted.
         freq: of the bars, as Qlib calls it.
 
     Raises:
@@ -156,7 +156,7 @@ def scored_rows(
 
 
 def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
-    """Qlib's calendar with `ahead` times after the last bar; one within days goes on by its own sessions."""
+    """Qlib's calendar with `ahead` times after the last bar; an intraday one is continued with its own sessions."""
     calendar = pd.DatetimeIndex(D.calendar(future=True, freq=freq))
     last = pd.Timestamp(D.calendar(freq=freq)[-1])
     if freq == DAY or (calendar > last).sum() >= ahead:
@@ -165,7 +165,7 @@ def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
 
 
 def bars_per_year(freq: str) -> tuple[int, float]:
-    """Bars that annualise figures, and those that Qlib annualises by."""
+    """Bars per year, used to annualize figures, and those that Qlib uses."""
     minutes = 240 if freq == DAY else pd.Timedelta(freq).total_seconds() / 60
     return annual_bars(D.calendar(freq=freq)), QLIB_BARS_PER_YEAR * 240 / minutes
 
@@ -214,7 +214,7 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
 
 
 def universe_name(config: Config) -> str:
-    """A short name: that of the market, and a hash where filters or a list decide who belongs to it."""
+    """A short name: that of the market, and a hash where filters or a list select its members."""
     if isinstance(config, dict) and "market" in config and not config.get("filter_pipe"):
         return str(config["market"])
     base = str(config["market"]) if isinstance(config, dict) and "market" in config else "list"
@@ -265,10 +265,10 @@ def init_qlib(folder: Path, tracking: str = TRACKING) -> list[str]:
 
 
 def store_folder(freq: str = DAY) -> Path:
-    """The folder that Qlib was told to read bars of a frequency from.
+    """The folder that Qlib reads bars of a frequency from.
 
     Raises:
-        ValueError: Qlib has not been told, or not of this frequency.
+        ValueError: Qlib is not initialized, or not for this frequency.
     """
     if not C.registered:
         raise ValueError(
@@ -284,10 +284,10 @@ def store_folder(freq: str = DAY) -> Path:
 
 
 def qlib_warnings(freq: str = DAY) -> list[str]:
-    """Look at the store that Qlib was told to read; return what a reader of its figures must know.
+    """Check the store that Qlib reads; return warnings about it for the report.
 
     Raises:
-        ValueError: Qlib has not been told.
+        ValueError: Qlib is not initialized.
         FileNotFoundError: no Qlib store there, or none of this frequency.
     """
     folder = store_folder(freq)
@@ -296,7 +296,7 @@ def qlib_warnings(freq: str = DAY) -> list[str]:
 
 
 def _region_warnings(folder: Path) -> list[str]:
-    """A warning where Qlib was told to trade by the rules of another region than the store's."""
+    """A warning where Qlib trades by the rules of another region than the store's."""
     expected = region_of_store(folder)
     if C.region == expected.name:
         return []

@@ -1,4 +1,4 @@
-"""KronosDataset: a Qlib market as windows of traded bars, and the label that their forecasts are held against."""
+"""KronosDataset: a Qlib market as windows of traded bars, and the label of their forecasts."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class KronosDataset(DatasetH):
     Args:
         segments: of dates, e.g. {"test": ("2023-01-03", "2023-12-29")}. None for an end is the last bar of the
             store; a segment that ends later is scored as far as bars reach.
-        market: name of an instruments file, whose membership on each date decides who is scored.
+        market: name of an instruments file, whose members on each date are scored.
         lookback: traded bars that the model reads.
-        min_bars: traded bars that a name needs to be scored, `lookback` when omitted.
+        min_bars: traded bars that an instrument needs to be scored, `lookback` when omitted.
         hold: bars that a position is held.
         horizon: bars to forecast, hold + 1 when omitted: one to enter, `hold` to earn. A longer one scores the
             same trade and finds more forecasts in a store.
@@ -86,7 +86,7 @@ class KronosDataset(DatasetH):
         market: name of the instruments; of a list or of filters, with a hash.
         instruments: as Qlib reads them.
         spec: of the windows.
-        store_warnings: what a reader of the figures must know of the store.
+        store_warnings: warnings about the store, for the report.
 
     Raises:
         ValueError: settings that fit neither each other nor the store, or Qlib has not been initialized.

@@ -1,7 +1,7 @@
 """Qlib's experiment manager over MLflow, quiet outside a git repository.
 
 Use it with a database URI such as `sqlite:///mlflow.db`: MLflow 3.13 and later refuse Qlib's default of plain
-files. Artefacts go to `./mlruns` as before.
+files. Artifacts go to `./mlruns` as before.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def prepare_database(tracking: str) -> None:
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of an artefact's address; None where it is on another machine."""
+    """The path of an artifact's address; None where it is on another machine."""
     parsed = urlparse(uri)
     return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
 
@@ -120,7 +120,7 @@ class KronosExpManager(MLflowExpManager):
 
     @property
     def client(self) -> MlflowClient:
-        """Of the store of runs, whose database is there from the first call on."""
+        """The client of the store of runs, whose database the first call creates."""
         prepare_database(self.uri)
         return super().client
 

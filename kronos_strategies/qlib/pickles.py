@@ -36,7 +36,7 @@ _MAKERS = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "scalar"),
     ("numpy.core.numeric", "_frombuffer"),
-    ("pyarrow.lib", "_restore_array"),  # behind the strings of pandas 3
+    ("pyarrow.lib", "_restore_array"),  # for the strings of pandas 3
     ("pyarrow.lib", "py_buffer"),
     ("pyarrow.lib", "type_for_alias"),
     ("pyarrow.lib", "chunked_array"),
@@ -56,7 +56,7 @@ class _TableUnpickler(pickle.Unpickler):
             found = getattr(import_module(module.replace("__builtin__", "builtins")), name, None)
             if isinstance(found, type) and (found in _EXACTLY or issubclass(found, _TYPES)):
                 return found
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no type of a table")
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not a type of a table")
 
 
 class Foreign:
@@ -110,7 +110,7 @@ def read_table_pickle(file: Path) -> Any:
     """What a pickle holds: tables, arrays, numbers, text, and lists and dicts of those.
 
     Raises:
-        ValueError: it holds anything else, or is no pickle that this version of pandas reads.
+        ValueError: it holds anything else, or is not a pickle that this version of pandas reads.
     """
     return _load(file, _TableUnpickler)
 

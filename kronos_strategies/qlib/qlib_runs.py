@@ -37,7 +37,7 @@ from kronos_strategies.qlib.data_access import (
 from kronos_strategies.qlib.pickles import read_settings_pickle, read_table_pickle
 from kronos_strategies.run_artifacts import DECAY_HORIZONS, RunArtifacts, RunMetadata
 
-SEARCHED = 21  # bars held that a label is held against to find its own
+SEARCHED = 21  # holding periods that a label is compared with to find its own
 ALIKE = 1e-4  # Qlib's labels are float32
 
 
@@ -58,7 +58,7 @@ def collect_qlib_run(
     keys = cast(pd.MultiIndex, run.score.index)
     bars = _bars_of(run)
     market = price_panel(bars, keys)
-    run, told = with_span(run, market)
+    run, warnings = with_span(run, market)
     hold = run.hold or 1
     label = _own_label(run, market)
     baselines, left_out = comparable_baselines(bars, keys)
@@ -83,7 +83,7 @@ def collect_qlib_run(
         sample_counts=count_samples(members, keys, label),
         warnings=(
             *store_warnings,
-            *told,
+            *warnings,
             *universe_warnings(members),
             *(breadth_warnings(result, members) if result is not None else ()),
             *left_out,
@@ -127,7 +127,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
     """
     run = read_qlib_run(folder, trusted)
     store, references = data or run.data, None
-    told: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     keys = cast(pd.MultiIndex, run.score.index)
     labels = None if run.label is None else pd.DataFrame({run.hold or 1: run.label.reindex(keys)})
     if store is not None:
@@ -135,23 +135,23 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
         bars = _bars_of(run)
         market = price_panel(bars, keys)
         run, found = with_span(run, market)
-        told = (*store_warnings, *found)
+        warnings = (*store_warnings, *found)
         labels = _labels(run, market, keys, _own_label(run, market))
         references = pd.DataFrame(bars.baseline_scores(keys))
     elif run.hold is None and labels is not None:
-        told = ("what the label spans is not on record: taken as 1 bar",)
+        warnings = ("what the label spans is not on record: taken as 1 bar",)
     name = name or run.model
     return ComparisonInput(
         version=Version(name, run.score, None, run.described),
         labels=labels,
         horizon=None if labels is None else run.hold or 1,
         references=references,
-        warnings=tuple(f"'{name}': {each}" for each in told),
+        warnings=tuple(f"'{name}': {each}" for each in warnings),
     )
 
 
 def with_span(run: QlibRun, market: Market) -> tuple[QlibRun, list[str]]:
-    """The run with what its label spans, found in the bars where its task does not tell; and what is to be told."""
+    """The run with the span of its label, found in the bars where its task does not give it; and warnings."""
     if run.hold is not None:
         return run, []
     if run.label is not None:
@@ -159,9 +159,9 @@ def with_span(run: QlibRun, market: Market) -> tuple[QlibRun, list[str]]:
         label = run.label.reindex(keys)
         for hold in range(1, SEARCHED):
             for price in ("close", "open"):
-                came = market.at(market.earned(hold, price), keys)
-                both = (label.notna() & came.notna()).to_numpy()
-                if both.sum() > 10 and np.mean(np.abs(label - came)[both] < ALIKE) > 0.9:
+                realized = market.at(market.earned(hold, price), keys)
+                both = (label.notna() & realized.notna()).to_numpy()
+                if both.sum() > 10 and np.mean(np.abs(label - realized)[both] < ALIKE) > 0.9:
                     return replace(run, hold=hold, price=price), []
     return replace(run, hold=1), [
         "What the label of the run spans is neither on record nor a return of its bars: it is taken to span 1 bar."
@@ -198,7 +198,7 @@ OF_ALPHA = (
     "Alpha360",
     "Alpha158DL",
     "Alpha360DL",
-)  # whose label holds a day unless another is named
+)  # whose label spans one day unless another is named
 _TRADED = re.compile(r"Ref\(\$(\w+),-(\d+)\)/Ref\(\$(\w+),-1\)-1")
 
 

@@ -105,7 +105,7 @@ class KronosRecord(ACRecordTemp):
 
     @property
     def folder(self) -> Path | str:
-        """Where the artefacts are, as a path where they are local."""
+        """Where the artifacts are, as a path where they are local."""
         uri = f"{self.recorder.get_artifact_uri()}/{self.artifact_path}"
         return local_path(uri) or uri
 
@@ -124,7 +124,7 @@ class KronosRecord(ACRecordTemp):
 
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset
-        if known is None:  # a restored model, whose scores were made elsewhere
+        if known is None:  # a restored model, whose scores another process made
             self.model.scored(dataset)
             known = self.model.provenance
         read = self.model.postprocessing

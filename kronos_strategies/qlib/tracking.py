@@ -21,7 +21,7 @@ from kronos_strategies.qlib.qlib_runs import QlibRun
 from kronos_strategies.store import FillResult, WindowSpec
 
 FORECASTS = "kronos_forecasts"  # experiment of `kronos forecast`
-PREFIX = "kronos."  # of our parameters and tags, beside Qlib's own
+PREFIX = "kronos."  # of our parameters and tags, in addition to Qlib's own
 TRIAL, STORE, DATA = f"{PREFIX}trial", f"{PREFIX}forecast_store", f"{PREFIX}data"
 FIRST, LAST = f"{PREFIX}first_date", f"{PREFIX}last_date"
 
@@ -169,7 +169,7 @@ def find_run(name: str, tracking: str = TRACKING) -> Run:
     known = [f"{run.info.run_id[:SHORT]} ({run.info.run_name})" for run in recorded[:10]]
     if not runs:
         raise ValueError(
-            f"'{name}' is no file, no folder of forecasts or of a report, and no run and no finished "
+            f"'{name}' is not a file, a folder of forecasts or of a report, a run or a finished "
             f"experiment in {tracking}, whose latest runs are {', '.join(known) or 'none'}."
         )
     raise ValueError(f"'{name}' begins {len(runs)} runs in {tracking}. Give more characters of the id.")
@@ -191,7 +191,7 @@ def _latest_of_experiment(name: str, recorded: list[Run], tracking: str) -> Run 
 
 
 def artifact_folder(run: Run, tracking: str = TRACKING) -> Path:
-    """The folder of a run's artefacts, fetched to a temporary one where they are not local."""
+    """The folder of a run's artifacts, downloaded to a temporary one where they are not local."""
     local = local_path(str(run.info.artifact_uri))
     if local is not None:
         return local

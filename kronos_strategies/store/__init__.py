@@ -1,4 +1,4 @@
-"""Forecasts on disk: resumable, shared between processes, read by any parquet engine. Knows no torch.
+"""Forecasts on disk: resumable, shared between processes, read by any parquet engine.
 
 recipe.py what a folder is named by; files.py a date's file, checksum and lock; table.py its columns; manifest.py
 what made the files of a folder; stored.py that folder; fill.py computes the dates that are due; store.py the whole.

@@ -145,7 +145,7 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
 
 
 def try_lock(folder: Path, name: str) -> FileLock | None:
-    """Lock `name` within a folder, between processes; None while somebody else holds it.
+    """Lock `name` within a folder, between processes; None while another process holds it.
 
     The operating system releases the lock of a process that is killed.
     """

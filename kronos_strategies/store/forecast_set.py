@@ -1,4 +1,4 @@
-"""ForecastSet: the forecasts of one model and one set of settings, a file a date. Knows no torch."""
+"""ForecastSet: the forecasts of one model and one set of settings, one file per date, and how it is filled."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StoreStatus:
     Attributes:
         present: forecast from these very bars, and whole.
         missing: not there.
-        changed: forecast from other bars: prices were adjusted anew, or other instruments were members.
+        changed: forecast from other bars: prices were adjusted again, or other instruments were members.
         damaged: there, but not what was written.
     """
 
@@ -65,7 +65,7 @@ class ForecastSet:
 
     Raises:
         FileNotFoundError: there is no manifest.
-        ValueError: another version wrote them, or somebody has edited the manifest.
+        ValueError: another version wrote them, or the manifest was edited.
     """
 
     def __init__(self, folder: str | Path, lifetime: object = None) -> None:
@@ -103,7 +103,7 @@ class ForecastSet:
 
         Raises:
             ValueError: no forecast of that date, or one of other windows.
-            CorruptFileError: the file is not what was written; filling the store again mends it.
+            CorruptFileError: the file is not what was written; filling the store again recomputes it.
         """
         date = pd.Timestamp(date)
         file = self._file(date)
@@ -167,7 +167,7 @@ class ForecastSet:
             return self.publish(forecast)
 
     def publish(self, forecast: Forecast) -> Path:
-        """Write the forecasts of one date; whoever calls this holds the date's lock."""
+        """Write the forecasts of one date; the caller holds the date's lock."""
         _check_raw(forecast)
         date = pd.Timestamp(forecast.index.get_level_values("datetime")[0])
         content = to_parquet(forecast, self.settings.dtype)
@@ -226,7 +226,7 @@ class FillResult:
         """Forecasts of these very windows, one date after the other.
 
         Raises:
-            ValueError: somebody has since filled a date from other bars.
+            ValueError: a date has since been filled from other bars.
         """
         return (self.forecast_set.read(date, digest) for date, digest in self.digests.items())
 
@@ -279,8 +279,8 @@ class Claim(NamedTuple):
     """Dates that a process has looked at for its next chunk."""
 
     dates: list[pd.Timestamp]  # locked by us, due
-    done: list[pd.Timestamp]  # finished by somebody else since we looked
-    left: list[pd.Timestamp]  # the rest: those that somebody else holds first
+    done: list[pd.Timestamp]  # finished by another process since we looked
+    left: list[pd.Timestamp]  # the rest: first those that another process holds
 
 
 class DatedFolder(Protocol):
@@ -296,7 +296,7 @@ class DatedFolder(Protocol):
 def claim_dates(
     forecast_set: DatedFolder, dated: WindowsByDate, due: Sequence[pd.Timestamp], limit: int, locks: ExitStack
 ) -> Claim:
-    """Lock the next dates that nobody holds, until they have `limit` windows; `locks` frees them."""
+    """Lock the next dates that no process holds, until they have `limit` windows; `locks` frees them."""
     dates: list[pd.Timestamp] = []
     done: list[pd.Timestamp] = []
     held: list[pd.Timestamp] = []

@@ -115,7 +115,7 @@ def read_summary(paths: Sequence[Path]) -> pd.DataFrame:
     """Summary columns of files by (datetime, instrument), in the order given; no path of prices is read.
 
     Raises:
-        CorruptFileError: a page does not fit its own checksum, which the format keeps beside the file's.
+        CorruptFileError: a page does not fit its own checksum, which the format keeps in addition to the file's.
     """
     tables = []
     for path in paths:

@@ -91,7 +91,7 @@ class StoreSettings:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype='{self.dtype}' is no type for paths. Choose one of {list(DTYPES)}.")
+            raise ValueError(f"dtype='{self.dtype}' is not a type for paths. Choose one of {list(DTYPES)}.")
         if self.provenance.weights_sha256 is None:
             raise ValueError(
                 f"The networks of '{self.provenance.model}' came from no file, so nothing can tell their forecasts "
@@ -126,7 +126,7 @@ class StoreSettings:
 
     @classmethod
     def from_json(cls, model: Mapping[str, Any], settings: Mapping[str, Any]) -> StoreSettings:
-        """The recipe whose `model` and `settings` these are.
+        """The settings whose `model` and `settings` these are.
 
         Raises:
             ValueError: another version of this package wrote them.
@@ -186,7 +186,7 @@ def read_settings(folder: Path) -> StoreSettings:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: another version wrote the manifest, or somebody has edited it.
+        ValueError: another version wrote the manifest, or it was edited.
     """
     manifest = read_manifest(folder)
     try:

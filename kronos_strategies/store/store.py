@@ -1,4 +1,4 @@
-"""ForecastStore: the folder that holds every model's forecasts. Knows no torch."""
+"""ForecastStore: the folder that holds every model's forecasts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ForecastStore:
         <folder>/<model>-<sha>/embeddings/<settings sha>/date=2024-01-02/...           hidden states
 
     A date is computed if it is missing, damaged, or was forecast from other bars; longer data recompute nothing,
-    and prices that were adjusted anew recompute the dates whose windows hold one of them. A date is one file, so
+    and prices that were adjusted again recompute the dates whose windows hold one of them. A date is one file, so
     it is recomputed for all its instruments if one of them changed.
 
     Several processes may fill one store on a file system with locks; whatever ends one of them costs its chunk.
@@ -48,7 +48,7 @@ class ForecastStore:
         self.dtype = dtype
         self._lifetime: object = None
         if dtype not in DTYPES:
-            raise ValueError(f"dtype='{dtype}' is no type for paths. Choose one of {list(DTYPES)}.")
+            raise ValueError(f"dtype='{dtype}' is not a type for paths. Choose one of {list(DTYPES)}.")
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file. Name a folder for the forecasts.")
 

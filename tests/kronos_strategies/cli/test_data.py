@@ -148,7 +148,7 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
             "'CSI 300' cannot name a market",
         ),
         (["data", "import", "{members}", "--to", "store"], "lacks the columns"),
-        (["data", "import", "{bars}", "--to", "{index}"], "is no Kronos store, so it stays"),
+        (["data", "import", "{bars}", "--to", "{index}"], "is not a Kronos store, so it stays"),
         (["data", "simulate", "--to", "store", "--names", "1"], "names is 1"),
         (["data", "simulate", "--to", "store", "--seed", "x"], "--seed"),
         (["data", "simulate"], "--to"),

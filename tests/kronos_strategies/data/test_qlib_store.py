@@ -166,7 +166,7 @@ def test_a_store_is_replaced_only_on_demand(bars, tmp_path):
 def test_a_folder_that_is_no_store_is_never_replaced(bars, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "final.tex").write_text("precious")
-    with pytest.raises(FileExistsError, match="is no Kronos store, so it stays"):
+    with pytest.raises(FileExistsError, match="is not a Kronos store, so it stays"):
         write(bars, tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "final.tex").read_text() == "precious"
 

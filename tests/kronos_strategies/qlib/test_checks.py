@@ -45,7 +45,7 @@ def test_the_settings_of_the_workflow_files_pass(in_store, monkeypatch, config):
         ),
         ({"BENCHMARK": "SH000905"}, r"no benchmark 'SH000905'.*KRONOS_BENCHMARK"),
         ({"INDUSTRY": "nowhere.csv"}, r"nowhere.csv"),
-        ({"REGION": "eu"}, r"KRONOS_REGION=eu is no region of Qlib. Choose one of \['cn', 'tw', 'us'\]"),
+        ({"REGION": "eu"}, r"KRONOS_REGION=eu is not a region of Qlib. Choose one of \['cn', 'tw', 'us'\]"),
         ({"LIMIT": "10"}, r"limit_threshold=10 is not a share of a price"),
         ({"OPEN_COST": "five"}, r"open_cost='five' is not a number"),
     ],
@@ -92,7 +92,10 @@ def test_dataset_and_backtest_that_disagree_are_refused(in_store, monkeypatch, c
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"rules": {"hysterisis": 3}}, r"'hysterisis' is no rule of a portfolio. Did you mean 'rank_buffer'"),
+        (
+            {"rules": {"rank_bufer": 3}},
+            r"'rank_bufer' is not a rule of a portfolio. Did you mean 'rank_buffer'",
+        ),
         ({"rules": {"weighting": "inverse_vol"}}, r"weighting='inverse_vol'"),
         ({"rules": {"topk": 0}}, r"topk=0"),
         ({"every": 9}, r"trades by every=9"),
