@@ -69,7 +69,7 @@ def load_input(
 
 
 def load_artifacts(argument: str, tracking: str, data: Path | None = None) -> RunArtifacts:
-    """The saved artifacts of a run: by the folder of its report or of its artifacts, by pred.pkl in it, or by its id.
+    """The artifacts of a run: by the folder of its report or of its artifacts, by pred.pkl in it, or by its id.
 
     Args:
         argument: the folder, the file, or the id.

@@ -4,7 +4,8 @@ It obeys the rules of an A-share exchange (ticks, lots, 10 % limits, suspensions
 fully determined by its configuration. It contains one planted effect, a reversal of each name's own returns over
 five days, which is several times as strong as effects in real markets: a head that is fitted on the first years is
 to find it in the last. An information coefficient measured here therefore shows that the machinery finds what was
-put in. It is not evidence of alpha and says nothing about a real market. `planted.py` simulates markets of a known optimum.
+put in. It is not evidence of alpha and says nothing about a real market. `planted.py` simulates markets of a known
+optimum.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def test_a_series_of_scores_is_the_column_score(signals):
     [
         ({"rules": {"side": "long_short"}}, "sells short, which Qlib's account cannot.*KronosRankStrategy"),
         ({"rules": {"topk": 0}}, "topk=0"),
-        ({"every": 0}, "every=0"),
+        ({"every": 0}, "every must be at least 1 day, got 0"),
     ],
 )
 def test_what_qlib_cannot_trade_is_refused_before_the_backtest(signals, settings, message):
