@@ -13,7 +13,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from kronos.training.config import AUTO, STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, run_command, show_log
 
 if TYPE_CHECKING:
     from kronos.training.run_directory import TrainerState
@@ -181,3 +181,8 @@ def _from_yaml(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
 
 
 app.config = (_from_yaml,)
+
+
+if __name__ == "__main__":
+    show_log()
+    run_command(app)
