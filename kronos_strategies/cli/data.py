@@ -129,7 +129,7 @@ def import_files(
 def simulate(
     *, to: Path, seed: int = 0, names: int = 80, market: str = "csi300", overwrite: bool = False
 ) -> None:
-    """Simulate a market with a weak planted effect: made data, to try everything out.
+    """Simulate a market with a planted effect: made data, to try everything out.
 
     For example: `kronos data simulate --seed 7 --to ~/store`
 

@@ -119,7 +119,7 @@ def test_files_are_all_that_is_read(store):
 
 def test_without_a_source_there_is_the_simulated_market(tmp_path):
     reader = QlibBars(None)
-    assert reader.store == tmp_path / "cache" / "kronos-strategies" / "simulated-v1"
+    assert reader.store == tmp_path / "cache" / "kronos-strategies" / "simulated-v2"
     name, bars = next(iter(reader.series()))
     assert name.startswith("SH6090")
     assert len(bars) > 500
