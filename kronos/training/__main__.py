@@ -24,8 +24,8 @@ _Qlib = Annotated[QlibReader | None, Parameter(parse=False)]
 app = App(
     name="python -m kronos.training",
     help="Train Kronos in two stages: the tokenizer learns to reconstruct bars, then the predictor learns the "
-    "next token.\n\nFor example: `torchrun --standalone --nproc_per_node=2 -m kronos.training tokenizer --data bars.parquet "
-    "--output out`; `kronos train` also reads Qlib data directories and the simulated market",
+    "next token.\n\nFor example: `torchrun --standalone --nproc_per_node=2 -m kronos.training tokenizer --data "
+    "bars.parquet --output out`; `kronos train` also reads Qlib data directories and the simulated market",
     default_parameter=Parameter(negative=()),
 )
 
