@@ -21,7 +21,7 @@ from qlib.contrib.data.handler import Alpha158
 
 from kronos.head import ReturnHead
 from kronos_strategies.data.default import default_store
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import Market
 from kronos_strategies.heads.bar_features import bar_features
 from kronos_strategies.heads.fit import FitSettings, fit_head
 from kronos_strategies.heads.labels import centered_ranks

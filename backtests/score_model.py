@@ -26,7 +26,7 @@ from kronos.predictor import KronosPredictor
 from kronos.windows import KEYS, Windows
 from kronos_strategies.data.importer import ImportReport, import_bars
 from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_forecasts
-from kronos_strategies.evaluation.scorecard.tables import DEFINITIONS, TextTable, grid, tables
+from kronos_strategies.evaluation.TABLES import DEFINITIONS, TextTable, grid, tables
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.stream import stream
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from kronos.postprocessing import PathOptions
-from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
-from kronos_strategies.evaluation.versions.files import read_version
-from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
+from kronos_strategies.evaluation.comparison.version import Version, read_version
 from kronos_strategies.evidence import ABOUT, EVIDENCE, Evidence
 from kronos_strategies.store.manifest import MANIFEST
 

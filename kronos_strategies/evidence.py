@@ -1,6 +1,6 @@
 """Evidence: everything that a report is computed from, kept on disk so that a run can be judged again.
 
-Whichever engine made a run hands over its evidence; `kronos_strategies.report.build` turns it into a report,
+Whichever engine made a run hands over its evidence; `kronos_strategies.report.report` turns it into a report,
 and `kronos compare` holds its scores against those of other runs. Knows no torch and no engine.
 """
 
@@ -16,8 +16,8 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.pathbook import PathBook
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.distribution.path_summary import PathBook
+from kronos_strategies.evaluation.price_panel import Market
 from kronos_strategies.evaluation.signal.ic import MIN_NAMES
 from kronos_strategies.evaluation.significance import overlap_of
 from kronos_strategies.result import QLIB_BARS_PER_YEAR, BacktestResult

@@ -60,7 +60,7 @@ class InformationCoefficient(bt.Analyzer):
 
     def stop(self) -> None:
         """Compute; let go of the engine, so that an optimisation can hand the analysis on."""
-        from kronos_strategies.evaluation.scorecard import Market
+        from kronos_strategies.evaluation.price_panel import Market
         from kronos_strategies.evaluation.signal.ic import coefficients, icir
         from kronos_strategies.evaluation.significance import mean_test, overlap_of
 

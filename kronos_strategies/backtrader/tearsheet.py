@@ -79,7 +79,7 @@ class KronosTearSheet(bt.Analyzer):
 
     def start(self) -> None:
         """Find the lines and see the account before its first bar."""
-        from kronos_strategies.report import build  # noqa: F401
+        from kronos_strategies.report import export  # noqa: F401
 
         check_params(self)
         self._feeds = name_feeds(self.strategy.datas)
@@ -179,7 +179,7 @@ class KronosTearSheet(bt.Analyzer):
         Raises:
             ValueError: no feed ever had a score.
         """
-        from kronos_strategies.report.build import report_on
+        from kronos_strategies.report.report import report_on
 
         return report_on(self.evidence)
 
@@ -191,7 +191,9 @@ class KronosTearSheet(bt.Analyzer):
         Raises:
             ValueError: no feed ever had a score.
         """
-        written = self.summary.save(Path(folder))
+        from kronos_strategies.report.export import save_report
+
+        written = save_report(self.summary, Path(folder))
         return [*written, self.evidence.write(Path(folder) / "evidence")]
 
     def get_analysis(self) -> dict[str, float]:
@@ -200,7 +202,7 @@ class KronosTearSheet(bt.Analyzer):
 
     @cached_property
     def _figures(self) -> dict[str, float]:
-        from kronos_strategies.evaluation.portfolio.study import study_portfolio
+        from kronos_strategies.evaluation.portfolio.evaluation import study_portfolio
         from kronos_strategies.evaluation.portfolio.trades import study_trades
 
         trades = study_trades(self._recording.trades).metrics()

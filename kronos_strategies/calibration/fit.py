@@ -16,7 +16,7 @@ from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_mo
 from kronos_strategies.calibration.past import PastForecasts
 from kronos_strategies.calibration.table import before_and_after, split
 from kronos_strategies.evaluation.distribution.calibration import samples_for
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import Market
 from kronos_strategies.progress import ProgressReport, silent
 
 LEVELS = (0.5, 0.8, 0.9)  # of bands

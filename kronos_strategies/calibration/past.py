@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.forecast import Forecast, Provenance
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import Market
 
 MAX_WINDOWS = 40_000  # more of them say little more, and paths take memory
 

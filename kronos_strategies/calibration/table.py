@@ -10,16 +10,16 @@ import pandas as pd
 from kronos.calibration import Calibration
 from kronos.path_statistics import band_ends
 from kronos_strategies.calibration.past import PastForecasts
+from kronos_strategies.evaluation.distribution.baselines import ShrunkWalk, score_normal, score_shape
 from kronos_strategies.evaluation.distribution.calibration import (
     ensemble_crps,
     fair_crps,
     pit,
     samples_for,
 )
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, SHRUNK_WALK
-from kronos_strategies.evaluation.scorecard.paths import band
-from kronos_strategies.evaluation.scorecard.walks import ShrunkWalk, score_normal, score_shape
+from kronos_strategies.evaluation.distribution.path_summary import band
+from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
+from kronos_strategies.evaluation.price_panel import Market
 
 HELD_BACK = 0.3  # of the dates, the last ones
 STEPS = (1, 2, 5, 10)  # bars ahead, as far as the paths reach; and the last

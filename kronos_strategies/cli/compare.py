@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from kronos_strategies.contenders import Contender
-    from kronos_strategies.evaluation.versions.comparison import Comparison
-    from kronos_strategies.evaluation.versions.gate import GateResult
+    from kronos_strategies.evaluation.comparison.comparison import Comparison, GateResult
 
 
 def compare(
@@ -67,8 +66,8 @@ def compare(
         tracking: MLflow store of the runs.
     """
     from kronos_strategies.contenders import hold_against
-    from kronos_strategies.evaluation.versions.files import read_labels
-    from kronos_strategies.evaluation.versions.gate import Gate, UntestableError, check_gate
+    from kronos_strategies.evaluation.comparison.comparison import Gate, UntestableError, check_gate
+    from kronos_strategies.evaluation.comparison.version import read_labels
 
     gates = [Gate.parse(text) for text in gate or ()]
     if horizon is not None and horizon < 1:
@@ -145,7 +144,7 @@ def _write_json(file: Path | None, comparison: Comparison, results: Sequence[Gat
 def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
     if file is None:
         return []
-    from kronos_strategies.report.page import render
+    from kronos_strategies.report.export import render
     from kronos_strategies.report.report import Report
 
     report = Report(
@@ -174,7 +173,7 @@ def _others(comparison: Comparison) -> list[str]:
 
 def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequence[Path]) -> None:
     """Print a table a metric, what was compared, what to beware of, the gates, and what was written."""
-    from kronos_strategies.report.cautions import of_ledger
+    from kronos_strategies.evaluation.warnings import of_ledger
 
     console = Console()
     for metric in comparison.by_date:
@@ -194,7 +193,7 @@ def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequen
 
 
 def _block(metric: str, rows: DataFrame, baseline: str) -> Table:
-    from kronos_strategies.report.formats import DASH, decimals
+    from kronos_strategies.report.formatting import DASH, decimals
 
     places = _places(float(rows["mean"].abs().max()))
     table = Table(
@@ -241,7 +240,7 @@ def _places(size: float) -> int:
 
 def _p(value: float) -> str:
     """Never a p of zero."""
-    from kronos_strategies.report.formats import decimals
+    from kronos_strategies.report.formatting import decimals
 
     return "<0.001" if value < 0.001 else decimals(value)
 

@@ -10,8 +10,8 @@ from qlib.backtest.position import Position
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.distribution.path_summary import PathBook, keep_paths
+from kronos_strategies.evaluation.price_panel import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
 from kronos_strategies.heads.choice import ScoreChoice

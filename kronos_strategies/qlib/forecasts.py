@@ -11,8 +11,8 @@ from kronos.calibration import own_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.contenders import READ, Contender, Span
 from kronos_strategies.data.default import default_store
-from kronos_strategies.evaluation.distribution.pathbook import keep_paths
-from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.distribution.path_summary import keep_paths
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, describe, seen_before
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.evidence import market_of

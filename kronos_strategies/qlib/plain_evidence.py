@@ -12,8 +12,8 @@ import pandas as pd
 
 from kronos.codebase import git_commit, package_version
 from kronos_strategies.contenders import Contender
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.price_panel import Market
 from kronos_strategies.evidence import DECAY, About, Evidence
 from kronos_strategies.qlib.evidence import (
     cautions,

@@ -1,22 +1,19 @@
-"""Report: everything that is known of a run, in one frozen object; page, metrics and CSVs are written from it."""
+"""Report: the evaluations of one run in one frozen object, and how it is built from the artifacts of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from kronos_strategies.disk import writing
-from kronos_strategies.evaluation.distribution.study import DistributionStudy
-from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
-from kronos_strategies.evaluation.portfolio.trades import TradeStudy
-from kronos_strategies.evaluation.signal.study import SignalStudy
-from kronos_strategies.evaluation.timeseries import TimeSeriesStudy
-from kronos_strategies.evaluation.versions.comparison import Comparison
-from kronos_strategies.report.files import csvs, strict_json, write
-from kronos_strategies.report.page import render
+from kronos_strategies.evaluation.comparison.comparison import Comparison
+from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy, study_distribution
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy, study_portfolio
+from kronos_strategies.evaluation.portfolio.trades import TradeStudy, study_trades
+from kronos_strategies.evaluation.signal.evaluation import SignalStudy, study_signal
+from kronos_strategies.evaluation.time_series import TimeSeriesStudy, study_time_series
+from kronos_strategies.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,58 @@ class Report:
         parts = (self.signal, self.time_series, self.distribution, self.portfolio, self.trades)
         return {name: value for part in parts if part is not None for name, value in part.metrics().items()}
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write report.html, metrics.json and the CSVs into `folder`; returns their paths, the page first.
 
-        Equal reports write equal bytes. A file is replaced as a whole, so that a reader never meets half of one.
-        """
-        files = {"report.html": render(self), "metrics.json": strict_json(self.metrics), **csvs(self)}
-        with writing(folder, "Choose another folder for the report."):
-            folder.mkdir(parents=True, exist_ok=True)
-            return [write(folder / name, text) for name, text in files.items()]
+RETURNS = "Kronos"  # what a forecast return is called among the scores
+
+
+def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
+    """Everything that the evidence tells.
+
+    Args:
+        evidence: of the run.
+        versions: this run beside others, for a section of its own.
+    """
+    about = evidence.about
+    signal = study_signal(
+        evidence.scores,
+        evidence.labels,
+        about.hold,
+        evidence.exposures,
+        about.bars_between,
+        min_names=about.min_names,
+    )
+    distribution = portfolio = time_series = trades = None
+    own = evidence.scores.iloc[:, 0]
+    names = own.index.get_level_values("instrument").nunique()
+    if names < about.min_names:
+        time_series = study_time_series(
+            own,
+            evidence.labels[about.hold],
+            evidence.market,
+            about.hold,
+            about.bars_between,
+            evidence.outlooks,
+            signed=str(own.name) == RETURNS or bool((own < 0).any() and (own > 0).any()),
+        )
+    if evidence.trades is not None:
+        trades = study_trades(evidence.trades)
+    if evidence.paths is not None and evidence.provenance is not None:
+        label = evidence.labels[about.hold]
+        distribution = study_distribution(
+            evidence.paths, evidence.provenance, evidence.market, label, evidence.overlap, about.min_names
+        )
+    if evidence.result is not None:
+        exposures = evidence.exposures if names > 1 else None  # one name is always the middle of itself
+        portfolio = study_portfolio(evidence.result, exposures, about.trials)
+    return Report(
+        title=about.title,
+        ledger=about.ledger,
+        provenance=about.described,
+        warnings=about.warnings,
+        signal=signal,
+        distribution=distribution,
+        portfolio=portfolio,
+        versions=versions,
+        time_series=time_series,
+        trades=trades,
+    )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.report.formats import DASH, Show, interval, moment
+from kronos_strategies.report.formatting import DASH, Show, interval, moment
 
 Record = Mapping[Hashable, Any]  # of a row: values by column
 

@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
-from kronos_strategies.evaluation.signal.study import SignalStudy
-from kronos_strategies.evaluation.timeseries import TimeSeriesStudy
-from kronos_strategies.report.cautions import cautions
-from kronos_strategies.report.formats import (
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
+from kronos_strategies.evaluation.signal.evaluation import SignalStudy
+from kronos_strategies.evaluation.time_series import TimeSeriesStudy
+from kronos_strategies.report.formatting import (
     DASH,
     count,
     decimals,
@@ -24,6 +23,7 @@ from kronos_strategies.report.formats import (
     two,
 )
 from kronos_strategies.report.report import Report
+from kronos_strategies.report.summary import cautions
 
 WIDTH = 100  # that the tables want; a pipe or a file is as wide as they are
 

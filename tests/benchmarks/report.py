@@ -14,8 +14,8 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.pathbook import PathBook
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.distribution.path_summary import PathBook
+from kronos_strategies.evaluation.price_panel import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import About, Evidence
 from kronos_strategies.result import BacktestResult
@@ -26,7 +26,7 @@ PROGRAM = """
 import json, resource, sys
 from pathlib import Path
 from kronos_strategies.evidence import Evidence
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.report import report_on
 evidence = Evidence.read(Path(sys.argv[1]))
 page = report_on(evidence).save(Path(sys.argv[2]))[0]
 used = resource.getrusage(resource.RUSAGE_SELF)

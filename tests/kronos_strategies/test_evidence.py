@@ -10,10 +10,11 @@ import pytest
 pytest.importorskip("arch")
 
 from kronos.config import SampleConfig
-from kronos_strategies.evaluation.distribution.pathbook import keep_paths
+from kronos_strategies.evaluation.distribution.path_summary import keep_paths
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import ABOUT, About, Evidence
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.export import save_report
+from kronos_strategies.report.report import report_on
 from kronos_strategies.result import BacktestResult
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, PROVENANCE, market_of, tidy_bars, walks
 
@@ -90,8 +91,8 @@ def test_every_part_is_read_as_it_was(evidence, read):
 
 
 def test_a_report_made_from_the_disk_has_the_same_bytes(evidence, read, tmp_path):
-    first = report_on(evidence).save(tmp_path / "first")
-    second = report_on(read).save(tmp_path / "second")
+    first = save_report(report_on(evidence), tmp_path / "first")
+    second = save_report(report_on(read), tmp_path / "second")
     assert [path.name for path in first] == [path.name for path in second]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name

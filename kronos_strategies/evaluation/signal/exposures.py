@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.baselines import low_volatility_20
-from kronos_strategies.evaluation.grid import Grid
+from kronos_strategies.evaluation.panel import Grid
 
 SIZE_BARS, SIZE_TRADES = 20, 10
 BETA_BARS, BETA_RETURNS = 60, 40

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from kronos_strategies.evaluation.grid import Grid
+from kronos_strategies.evaluation.panel import Grid
 
 MIN_NAMES = 10  # below, a cross-sectional correlation says nothing
 CELLS = 32_768  # of a block of dates: its arrays stay in the second cache of a core
@@ -70,6 +70,14 @@ def icir(values: ArrayLike | pd.Series) -> float:
         return np.nan
     mean, spread = float(defined.mean()), float(defined.std(ddof=1))
     return mean / spread if spread > 1e-12 * abs(mean) else np.nan
+
+
+def rank_autocorrelation(score: np.ndarray, min_names: int = MIN_NAMES) -> np.ndarray:
+    """(dates, names), dates ascending -> (dates,) Spearman correlation of a score with itself on the date before.
+
+    Over names scored on both; NaN on the first date, and where a RankIC would be undefined.
+    """
+    return np.append(np.nan, coefficients_of_grid(score[1:], score[:-1], min_names)[1])[: len(score)]
 
 
 def _correlate(x: np.ndarray, y: np.ndarray, min_names: int) -> np.ndarray:

@@ -142,3 +142,20 @@ def _constant(ranks: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Dates of one score: everyone has the rank of the middle."""
     apart = np.isfinite(ranks) & (ranks != (names + 1) / 2)
     return np.logical_not(apart.any(axis=1, keepdims=True))
+
+
+def top_turnover(score: np.ndarray, count: int) -> np.ndarray:
+    """Share of the top bucket that was not in it on the date before.
+
+    Args:
+        score: (dates, names), dates ascending; all scored names are bucketed, whether or not a return followed.
+        count: of buckets (`buckets_of`).
+
+    Returns:
+        (dates,); NaN on the first date, and where either date has no top bucket.
+    """
+    top = buckets_of(score, count) == count
+    names = top.sum(axis=1)
+    new = (top[1:] & ~top[:-1]).sum(axis=1)
+    known = (names[1:] > 0) & (names[:-1] > 0)
+    return np.append(np.nan, np.where(known, new / np.maximum(names[1:], 1), np.nan))[: len(score)]

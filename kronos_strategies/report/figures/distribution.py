@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.distribution.study import DistributionStudy
-from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, DistributionScore
-from kronos_strategies.evaluation.scorecard.rows import MODEL
-from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore
+from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.distribution.scores import (
+    MODEL,
+    RANDOM_WALK,
+    DistributionScore,
+    VolatilityScore,
+)
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.report.figures.base import (
     BLUE,
@@ -18,16 +21,20 @@ from kronos_strategies.report.figures.base import (
     NAMES,
     VERMILLION,
     Axis,
+    band,
+    bars,
+    curve,
     figure,
     go,
     level,
+    line,
+    points,
     small,
     stamps,
     style,
     text,
 )  # fmt: skip
-from kronos_strategies.report.figures.marks import band, bars, curve, line, points
-from kronos_strategies.report.formats import bars as in_bars
+from kronos_strategies.report.formatting import bars as in_bars
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up")  # of coverage levels
 VOLATILITY = ".3%"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
 import pandas as pd
 
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
 from kronos_strategies.evaluation.portfolio.returns import drawdowns
-from kronos_strategies.evaluation.portfolio.study import PortfolioStudy
 from kronos_strategies.report.figures.base import (
     BLUE,
     COLOURS,
@@ -13,14 +16,18 @@ from kronos_strategies.report.figures.base import (
     VERMILLION,
     Axis,
     calm,
+    curve,
     figure,
     go,
     level,
+    line,
+    monthly,
+    small,
     style,
     thin,
     translucent,
 )  # fmt: skip
-from kronos_strategies.report.figures.marks import curve, line, monthly
+from kronos_strategies.report.formatting import is_timed
 from kronos_strategies.result import BacktestResult
 
 FEW_DAYS = 62  # that a book spans, so that means by day say more than by month
@@ -94,6 +101,44 @@ def tilts(study: PortfolioStudy) -> go.Figure:
         colour, dash = style(place)
         traces.append(line(calm(study.tilts[name]), str(name), colour, dash=dash))
     return level(figure(traces, Axis("mean percentile", ".3%")), 0.5)
+
+
+def trades(frame: pd.DataFrame) -> go.Figure:
+    """Net return of each closed trade, at its end."""
+    closed = frame[frame["closed"].notna()].sort_values("closed")
+    traces = []
+    timed = is_timed(closed["closed"])
+    for chosen, name, color in (
+        (closed["return"] > 0, "profit", BLUE),
+        (closed["return"] <= 0, "loss", VERMILLION),
+    ):
+        own = closed[chosen]
+        traces.append(
+            go.Scatter(
+                x=list(own["closed"].dt.strftime("%Y-%m-%d %H:%M" if timed else "%Y-%m-%d")),
+                y=small(own["return"]),
+                text=[f"{side} {name_}" for side, name_ in zip(own["side"], own["instrument"], strict=True)],
+                name=name,
+                mode="markers",
+                marker={"size": 7, "color": color, "opacity": 0.75},
+                hovertemplate="%{text}: %{y:.2%}, closed %{x}<extra></extra>",
+            )
+        )
+    return level(figure(traces, Axis("net return of a trade", ".2%"), hover="closest"), 0.0)
+
+
+def lengths(frame: pd.DataFrame) -> go.Figure:
+    """How many closed trades were held for how many bars."""
+    bars = frame["bars"].dropna().astype(int)
+    if not len(bars):
+        return figure([go.Bar(x=[], y=[])], Axis("trades"))
+    edges = np.unique(np.linspace(bars.min(), bars.max() + 1, 11).round().astype(int))
+    counts, _ = np.histogram(bars, edges)
+    names = [
+        f"{first}" if after - first == 1 else f"{first} to {after - 1}" for first, after in pairwise(edges)
+    ]
+    shown = go.Bar(x=names, y=counts.tolist(), name="trades", marker={"color": BLUE, "line": {"width": 0}})
+    return figure([shown], Axis("trades", ",d"), Axis("bars held", kind="category"))
 
 
 def _streams(result: BacktestResult) -> pd.DataFrame:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from kronos_strategies.evaluation.signal.breakdown import TERCILES
+from kronos_strategies.evaluation.signal.evaluation import SignalStudy
 from kronos_strategies.evaluation.signal.quantiles import QuantileStudy
-from kronos_strategies.evaluation.signal.study import SignalStudy
 from kronos_strategies.report.figures.base import (
     BLUE,
     GREEN,
@@ -14,14 +14,18 @@ from kronos_strategies.report.figures.base import (
     NAMES,
     VERMILLION,
     Axis,
+    band,
+    bars,
     calm,
+    curve,
     figure,
     go,
     labels,
+    line,
+    points,
     style,
     thin,
 )  # fmt: skip
-from kronos_strategies.report.figures.marks import band, bars, curve, line, points
 
 ROLLING = 60  # dates
 RANK_IC = Axis("RankIC", ".5f")

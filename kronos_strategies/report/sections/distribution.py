@@ -7,16 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.evaluation.distribution.baselines import NAMES
 from kronos_strategies.evaluation.distribution.calibration import calibrated_deviation
-from kronos_strategies.evaluation.distribution.study import DistributionStudy
-from kronos_strategies.evaluation.scorecard.distributions import DistributionScore
-from kronos_strategies.evaluation.scorecard.garch import NAMES
-from kronos_strategies.evaluation.scorecard.rows import MODEL
-from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore
+from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.distribution.scores import MODEL, DistributionScore, VolatilityScore
 from kronos_strategies.evaluation.significance import MeanTest
-from kronos_strategies.report.charts import Chart, Charts, LeftOut, Pick, chart, choice, gather
 from kronos_strategies.report.figures import distribution as figures
-from kronos_strategies.report.formats import (
+from kronos_strategies.report.formatting import (
+    METRICS,
     bars,
     count,
     decimals,
@@ -26,9 +24,19 @@ from kronos_strategies.report.formats import (
     signed,
     signed_percent,
 )  # fmt: skip
-from kronos_strategies.report.metrics import METRICS
+from kronos_strategies.report.layout import (
+    Chart,
+    Charts,
+    LeftOut,
+    Part,
+    Pick,
+    Section,
+    Tile,
+    chart,
+    choice,
+    gather,
+)
 from kronos_strategies.report.tables import Column, Record, Table, estimate, noted, number, table, word
-from kronos_strategies.report.view import Part, Section, Tile
 
 NO_OUTCOME = "No outcome has come yet."
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kronos_strategies.evaluation.signal.study import SignalStudy
-from kronos_strategies.report.charts import Chart, Charts, LeftOut, chart, gather
+from kronos_strategies.evaluation.signal.evaluation import SignalStudy
 from kronos_strategies.report.figures import signal as figures
-from kronos_strategies.report.formats import (
+from kronos_strategies.report.formatting import (
     bars,
     count,
     decimals,
@@ -18,6 +17,7 @@ from kronos_strategies.report.formats import (
     signed_percent,
     two,
 )  # fmt: skip
+from kronos_strategies.report.layout import Chart, Charts, LeftOut, Part, Section, Tile, chart, gather
 from kronos_strategies.report.tables import (
     Grid,
     Record,
@@ -29,7 +29,6 @@ from kronos_strategies.report.tables import (
     table,
     word,
 )
-from kronos_strategies.report.view import Part, Section, Tile
 
 NO_DATE = "RankIC is undefined on every date."
 NO_EXPOSURE = "No exposure was given."

@@ -18,7 +18,7 @@ from kronos_strategies.backtrader import (
     read_forecasts,
 )
 from kronos_strategies.evidence import Evidence
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.report import report_on
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import SETTINGS
@@ -163,7 +163,7 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
         cerebro.adddata(Foreseen(dataname=bars.assign(score=share * moved + (1 - share) * noise)), name="A")
         cerebro.addstrategy(bt.Strategy)
         cerebro.addanalyzer(KronosTearSheet, _name="sheet", signal="score")
-        from kronos_strategies.report.verdict import judge
+        from kronos_strategies.report.summary import judge
 
         assert judge(cerebro.run()[0].analyzers.sheet.summary).headline == headline
 

@@ -14,7 +14,7 @@ from kronos.window_groups import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.causal import check_causal
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import Market
 from kronos_strategies.signals import signals
 from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
 

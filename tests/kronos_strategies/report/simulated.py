@@ -13,14 +13,14 @@ from kronos import SampleConfig
 from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.evaluation.baselines import low_volatility_20, reversal_5
-from kronos_strategies.evaluation.distribution.pathbook import keep_paths
-from kronos_strategies.evaluation.distribution.study import DistributionStudy, study_distribution
-from kronos_strategies.evaluation.portfolio.study import PortfolioStudy, study_portfolio
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
+from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy, study_distribution
+from kronos_strategies.evaluation.distribution.path_summary import keep_paths
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy, study_portfolio
+from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.signal.evaluation import SignalStudy, study_signal
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evaluation.signal.study import SignalStudy, study_signal
-from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
-from kronos_strategies.evaluation.versions.version import Version
 from kronos_strategies.result import BacktestResult
 
 WARM_UP, AFTER, HOLD, FORECAST_EVERY = 80, 12, 5, 4

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.portfolio.returns import max_drawdown
-from kronos_strategies.report.figures import base, distribution, marks, portfolio, signal, versions
-from tests.kronos_strategies.report.colours import contrast
+from kronos_strategies.report.figures import base, comparison, distribution, portfolio, signal
+from tests.kronos_strategies.report.colors import contrast
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_thirds_and_industries_are_drawn_apart(report):
 
 
 def test_a_band_has_a_gap_where_an_end_is_undefined():
-    area = marks.band([1, 2, 3], [0.0, np.nan, 0.2], [1.0, 2.0, 3.0], base.BLUE, 0.2)
+    area = base.band([1, 2, 3], [0.0, np.nan, 0.2], [1.0, 2.0, 3.0], base.BLUE, 0.2)
     assert list(area.x) == [1, 3, 3, 1]
     np.testing.assert_allclose(area.y, [1.0, 3.0, 0.2, 0.0], rtol=1e-6)
 
@@ -123,7 +123,7 @@ def test_the_deepest_point_drawn_is_the_max_drawdown(report):
 def test_a_bar_is_the_mean_of_its_month_and_says_its_sign_by_colour(days):
     values = pd.Series(np.where(days.month % 2, 0.1, -0.1), index=days)
     values.loc["2023-02"] = np.nan
-    bars = marks.monthly(values, "of each month")
+    bars = base.monthly(values, "of each month")
     assert list(bars.x) == ["2023-01-01", "2023-03-01", "2023-04-01", "2023-05-01", "2023-06-01"]
     assert [colour == base.BLUE for colour in bars.marker.color] == [mean > 0 for mean in bars.y]
 
@@ -162,7 +162,7 @@ def test_a_noisy_series_is_shown_by_week_only_if_it_is_long(days):
 def test_differences_are_of_every_version_but_the_baseline(report):
     table = report.versions.table
     rows = table[(table["metric"] == "rank_ic") & (table["version"] != "base")]
-    (dots,) = versions.differences(report.versions, "rank_ic").data
+    (dots,) = comparison.differences(report.versions, "rank_ic").data
     assert list(dots.y) == list(rows["version"])
     np.testing.assert_allclose(dots.x, rows["difference"], rtol=1e-5)
     np.testing.assert_allclose(dots.x - dots.error_x.arrayminus, rows["difference_low"], rtol=1e-4)
@@ -170,7 +170,7 @@ def test_differences_are_of_every_version_but_the_baseline(report):
 
 def test_cumulative_differences_end_at_the_sum(report):
     by_date = report.versions.by_date["rank_ic"]
-    drawn = by_name(versions.cumulative(report.versions, "rank_ic"))
+    drawn = by_name(comparison.cumulative(report.versions, "rank_ic"))
     gap = (by_date["fine-tuned"] - by_date["base"]).sum()
     np.testing.assert_allclose(drawn["fine-tuned"].y[-1], gap, rtol=1e-5)
     assert "base" not in drawn
@@ -185,7 +185,7 @@ def test_labels_are_cut_and_stay_unlike_each_other():
 
 
 def test_a_name_is_text_and_not_markup(days):
-    named = marks.line(pd.Series(1.0, index=days), "<a href='x'>A & B</a>").name
+    named = base.line(pd.Series(1.0, index=days), "<a href='x'>A & B</a>").name
     assert named == "&lt;a href='x'&gt;A &amp; B&lt;/a&gt;"
 
 
@@ -208,13 +208,13 @@ def test_every_line_stands_out_from_paper_light_and_dark(background):
 
 def test_an_empty_figure_is_known_as_one(report, days):
     assert base.is_empty(base.figure([], base.Axis("y")))
-    assert base.is_empty(base.figure([marks.line(pd.Series(np.nan, index=days), "x")], base.Axis("y")))
+    assert base.is_empty(base.figure([base.line(pd.Series(np.nan, index=days), "x")], base.Axis("y")))
     assert not base.is_empty(portfolio.wealth(report.portfolio.result))
 
 
 @pytest.mark.parametrize(
     ("missing", "module"),
-    [("plotly.graph_objects", "figures.base"), ("jinja2", "page"), ("markupsafe", "charts")],
+    [("plotly.graph_objects", "figures.base"), ("jinja2", "export"), ("markupsafe", "layout")],
 )
 def test_a_missing_library_names_the_extra(monkeypatch, missing, module):
     name = f"kronos_strategies.report.{module}"

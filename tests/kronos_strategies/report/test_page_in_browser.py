@@ -5,7 +5,8 @@ import dataclasses
 
 import pytest
 
-from tests.kronos_strategies.report.colours import contrast
+from kronos_strategies.report.export import save_report
+from tests.kronos_strategies.report.colors import contrast
 
 pytest.importorskip("selenium")
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -28,7 +29,7 @@ PRINT = "dispatchEvent(new Event('beforeprint'));"
 @pytest.fixture(scope="module")
 def saved(report, tmp_path_factory):
     """The page of the whole report."""
-    return report.save(tmp_path_factory.mktemp("saved"))[0]
+    return save_report(report, tmp_path_factory.mktemp("saved"))[0]
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def opened(browser, report, saved, tmp_path):
     """A function that opens the page, as wide as asked, of the report with some changes."""
 
     def open_page(width: int = 1280, **changes: object):
-        path = dataclasses.replace(report, **changes).save(tmp_path)[0] if changes else saved
+        path = save_report(dataclasses.replace(report, **changes), tmp_path)[0] if changes else saved
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
         phone = width < 600
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone}

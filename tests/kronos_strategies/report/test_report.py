@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.portfolio.study import study_portfolio
+from kronos_strategies.evaluation.portfolio.evaluation import study_portfolio
+from kronos_strategies.report.export import render, save_report
 from kronos_strategies.report.figures.base import plotly_js
-from kronos_strategies.report.page import render
 from tests.kronos_strategies.report.simulated import Simulated
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -48,7 +48,7 @@ def strict(text: str) -> dict:
 
 
 def test_saves_the_page_first_and_everything_beside_it(report, tmp_path):
-    paths = report.save(tmp_path / "new" / "folder")
+    paths = save_report(report, tmp_path / "new" / "folder")
     names = [path.name for path in paths]
     assert names[:2] == ["report.html", "metrics.json"]
     assert set(names[2:]) == {f"{name}.csv" for of in CSVS.values() for name in of}
@@ -62,7 +62,7 @@ def test_a_study_that_is_none_has_no_section_no_entry_and_no_file(report, tmp_pa
     for section in SECTIONS:
         assert page.count(f'<section id="{section}"') == (section != absent)
         assert page.count(f'href="#{section}"') == (section != absent)
-    names = {path.stem for path in less.save(tmp_path)}
+    names = {path.stem for path in save_report(less, tmp_path)}
     assert names & CSVS[absent] == set()
 
 
@@ -82,16 +82,16 @@ def test_a_report_without_a_study_is_still_a_page(report, tmp_path):
     assert "No score was studied" in page
     assert 'id="warnings"' not in page
     assert 'id="sample"' not in page
-    assert [path.name for path in empty.save(tmp_path)] == ["report.html", "metrics.json"]
+    assert [path.name for path in save_report(empty, tmp_path)] == ["report.html", "metrics.json"]
 
 
 def test_equal_reports_write_equal_bytes(report, tmp_path):
-    first, second = report.save(tmp_path / "a"), report.save(tmp_path / "b")
+    first, second = save_report(report, tmp_path / "a"), save_report(report, tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_a_failed_write_leaves_the_old_file_whole(report, tmp_path, monkeypatch):
-    paths = report.save(tmp_path)
+    paths = save_report(report, tmp_path)
     old = [path.read_bytes() for path in paths]
 
     def fail(*_: object) -> None:
@@ -99,12 +99,12 @@ def test_a_failed_write_leaves_the_old_file_whole(report, tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        dataclasses.replace(report, title="another").save(tmp_path)
+        save_report(dataclasses.replace(report, title="another"), tmp_path)
     assert [path.read_bytes() for path in paths] == old
 
 
 def test_metrics_are_those_of_every_study_as_strict_json(report, tmp_path):
-    read = strict(report.save(tmp_path)[1].read_text(encoding="utf-8"))
+    read = strict(save_report(report, tmp_path)[1].read_text(encoding="utf-8"))
     assert list(read) == list(report.metrics)
     for name, value in report.metrics.items():
         assert read[name] is None if not np.isfinite(value) else read[name] == pytest.approx(value), name
@@ -114,7 +114,7 @@ def test_metrics_are_those_of_every_study_as_strict_json(report, tmp_path):
 
 
 def test_csvs_read_back_as_they_were(report, tmp_path):
-    paths = {path.stem: path for path in report.save(tmp_path)}
+    paths = {path.stem: path for path in save_report(report, tmp_path)}
     coefficients = pd.read_csv(
         paths["coefficients"], index_col=["score", "datetime"], parse_dates=["datetime"]
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.report.formats import decimals
+from kronos_strategies.report.formatting import decimals
 from kronos_strategies.report.tables import (
     day,
     estimate,

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from kronos_strategies.report.cautions import cautions
-from kronos_strategies.report.formats import signed, two
+from kronos_strategies.report.formatting import signed, two
+from kronos_strategies.report.summary import cautions
 from kronos_strategies.report.terminal import show_report
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from kronos_strategies.evaluation.grid import Grid
+from kronos_strategies.evaluation.panel import Grid
 from kronos_strategies.evaluation.signal.exposures import Exposure, beta, price_exposures, size, volatility
 
 AT = 80  # the bar that is looked at; 20 follow

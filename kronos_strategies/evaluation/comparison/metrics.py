@@ -1,0 +1,123 @@
+"""Metrics of each version by date, and their means by year, by horizon and for the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.evaluation.comparison.align import CommonRows
+from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.quantiles import bucket_count, bucket_means, buckets_of
+from kronos_strategies.evaluation.significance import mean_test, overlap_of
+
+GAINS = ("ic", "rank_ic", "spread")  # more is better; of all others, which are losses, less is
+
+
+def figures_by_date(rows: CommonRows, horizon: int) -> dict[str, pd.DataFrame]:
+    """Metric -> dates x versions: ic, rank_ic, spread, then the losses; NaN where undefined.
+
+    Raises:
+        ValueError: a loss that is called like one of the first three.
+    """
+    if taken := [loss for loss in rows.losses if loss in GAINS]:
+        raise ValueError(f"A loss is called '{taken[0]}', as is a figure of the score. Give it another name.")
+    gains = gains_by_date(rows.scores, rows.labels[horizon], rows.dates)
+    return gains | {loss: _means(of, rows.dates) for loss, of in rows.losses.items()}
+
+
+def gains_by_date(
+    scores: Mapping[str, np.ndarray], label: np.ndarray, dates: pd.DatetimeIndex
+) -> dict[str, pd.DataFrame]:
+    """Each of GAINS -> dates x scores.
+
+    Args:
+        scores: (dates, names) each.
+        label: (dates, names), the return that follows; its names a date say whether a spread is of deciles or of
+            quintiles, the same for all scores and dates.
+        dates: of the rows.
+    """
+    count = bucket_count(label, label)
+    figures = {name: _gains(score, label, count) for name, score in scores.items()}
+    return {
+        metric: pd.DataFrame({name: of[i] for name, of in figures.items()}, index=dates)
+        for i, metric in enumerate(GAINS)
+    }
+
+
+def _gains(score: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
+    """(dates, names) twice -> (3, dates), in the order of GAINS."""
+    earned = bucket_means(buckets_of(np.where(np.isfinite(label), score, np.nan), count), label, count)
+    return np.vstack([coefficients_of_grid(score, label), earned[:, -1] - earned[:, 0]])
+
+
+def _means(by_version: Mapping[str, np.ndarray], dates: pd.DatetimeIndex) -> pd.DataFrame:
+    """Dates x versions: the mean over the rows of each date; NaN on a date without one."""
+    wide = {name: pd.DataFrame(values).mean(axis=1).to_numpy() for name, values in by_version.items()}
+    return pd.DataFrame(wide, index=dates)
+
+
+def difference(values: pd.Series, baseline: pd.Series) -> pd.Series:
+    """(dates,) values less those of the baseline; exactly 0 where they differ by rounding only."""
+    apart = values - baseline
+    return apart.mask(apart.abs() <= 1e-12 * np.maximum(values.abs(), baseline.abs()), 0.0)
+
+
+def means_by_year(by_date: Mapping[str, pd.DataFrame], baseline: str) -> pd.DataFrame:
+    """Long: metric, year, version, mean, difference: from the baseline, paired by date, NaN in its own rows."""
+    parts = [_by_year(metric, figures, baseline) for metric, figures in by_date.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _by_year(metric: str, figures: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    apart = figures.apply(difference, baseline=figures[baseline])
+    apart[baseline] = np.nan
+    years = pd.DatetimeIndex(figures.index).year
+    long = {
+        name: table.groupby(years)
+        .mean()
+        .rename_axis(index="year", columns="version")
+        .stack(future_stack=True)
+        for name, table in {"mean": figures, "difference": apart}.items()
+    }
+    table = pd.DataFrame(long).reset_index().assign(metric=metric)
+    return table[["metric", "year", "version", "mean", "difference"]]
+
+
+def decay_of(rows: CommonRows, bars_between: int) -> pd.DataFrame:
+    """Long: version, horizon, rank_ic, low, high, dates; empty with a single label.
+
+    Dates are those that the longest horizon leaves defined for all versions, so that a longer label does not mean
+    other dates. A horizon that leaves none, longer than the data, has rows of NaN and does not shorten the others.
+    """
+    columns = ["version", "horizon", "rank_ic", "low", "high", "dates"]
+    if len(rows.labels) < 2:
+        return pd.DataFrame(columns=columns)
+    found = {
+        (name, horizon): coefficients_of_grid(score, label)[1]
+        for name, score in rows.scores.items()
+        for horizon, label in rows.labels.items()
+    }
+    on = {
+        horizon: np.logical_and.reduce([np.isfinite(found[name, horizon]) for name in rows.scores])
+        for horizon in rows.labels
+    }
+    defined = on[max((horizon for horizon in on if on[horizon].any()), default=max(on))]
+    lines = []
+    for (name, horizon), by_date in found.items():
+        test = mean_test(by_date[defined], overlap_of(horizon, bars_between))
+        lines.append((name, horizon, test.mean, test.low, test.high, test.dates))
+    return pd.DataFrame(lines, columns=columns)
+
+
+def naive_means(rows: CommonRows, horizon: int, overlap: int) -> pd.DataFrame:
+    """Long: version (a naive score's name), metric, mean, low, high, dates; no test, and no losses."""
+    columns = ["version", "metric", "mean", "low", "high", "dates"]
+    by_date = gains_by_date(rows.references, rows.labels[horizon], rows.dates)
+    lines = []
+    for metric, figures in by_date.items():
+        for name in figures:
+            test = mean_test(figures[name], overlap)
+            lines.append((name, metric, test.mean, test.low, test.high, test.dates))
+    return pd.DataFrame(lines, columns=columns)

@@ -1,0 +1,246 @@
+"""Files of a report: the HTML page, metrics.json and CSV files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from numbers import Integral
+from pathlib import Path
+
+import pandas as pd
+
+from kronos.extras import MissingExtra
+from kronos_strategies.disk import writing
+from kronos_strategies.evaluation.comparison.comparison import Comparison
+from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.distribution.scores import series_by_date
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
+from kronos_strategies.evaluation.signal.evaluation import SignalStudy
+from kronos_strategies.evaluation.time_series import TimeSeriesStudy
+from kronos_strategies.report.figures.base import CONFIG, plotly_js
+from kronos_strategies.report.formatting import count, described, is_timed, span
+from kronos_strategies.report.layout import Section
+from kronos_strategies.report.report import Report
+from kronos_strategies.report.sections.comparison import ledger, versions_section
+from kronos_strategies.report.sections.distribution import distribution_section
+from kronos_strategies.report.sections.portfolio import portfolio_section, trades_section
+from kronos_strategies.report.sections.signal import signal_section
+from kronos_strategies.report.sections.time_series import time_series_section
+from kronos_strategies.report.summary import cautions, judge
+from kronos_strategies.report.tables import Table
+
+try:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+except ImportError as error:
+    raise MissingExtra("Reports are written with Jinja: pip install 'kronos-strategies[report]'") from error
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def save_report(report: Report, folder: Path) -> list[Path]:
+    """Write report.html, metrics.json and the CSV files into `folder`.
+
+    Equal reports write equal bytes. Each file is replaced as a whole, so that a reader never sees half of one.
+
+    Returns:
+        The paths of the files, the page first.
+    """
+    files = {"report.html": render(report), "metrics.json": strict_json(report.metrics), **csvs(report)}
+    with writing(folder, "Choose another folder for the report."):
+        folder.mkdir(parents=True, exist_ok=True)
+        return [write(folder / name, text) for name, text in files.items()]
+
+
+def render(report: Report) -> str:
+    """The whole page as text. Equal reports give equal pages."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    sections = list(_sections(report))
+    return environment.get_template("page.html.j2").render(
+        title=report.title,
+        span=_span(report),
+        verdict=judge(report),
+        warnings=cautions(report),
+        sections=sections,
+        has=[section.id for section in sections],
+        ledger=_ledger(report),
+        provenance=dict(report.provenance),
+        metrics=described(report.metrics),
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        plotly_js=Markup(plotly_js()),
+        plotly_config=Markup(json.dumps(CONFIG, sort_keys=True)),
+    )
+
+
+def _sections(report: Report) -> Iterator[Section]:
+    """Of the studies that there are, in the order of the page."""
+    if report.signal is not None and report.ranks:
+        yield signal_section(report.signal)
+    if report.time_series is not None:
+        yield time_series_section(report.time_series)
+    if report.distribution is not None:
+        yield distribution_section(report.distribution)
+    if report.portfolio is not None:
+        yield portfolio_section(report.portfolio)
+    if report.trades is not None and len(report.trades.trades):
+        yield trades_section(report.trades)
+    if report.versions is not None:
+        yield versions_section(report.versions)
+
+
+def _ledger(report: Report) -> Table | None:
+    """Of the whole report; a comparison shows its own, which is not repeated."""
+    own = report.versions.ledger if report.versions is not None else None
+    return ledger("ledger", report.ledger) if report.ledger and report.ledger != own else None
+
+
+def _span(report: Report) -> str:
+    """From when to when, and how many dates."""
+    indices: list[pd.Index] = []
+    if report.signal is not None:
+        indices.append(report.signal.by_date[report.signal.own].index)
+    if report.portfolio is not None:
+        indices.append(report.portfolio.result.returns.index)
+    if report.versions is not None:
+        indices += [frame.index for frame in report.versions.by_date.values()]
+    if report.distribution is not None and not indices:
+        indices.append(report.distribution.dates)
+    dates = pd.DatetimeIndex(sorted({date for index in indices for date in index}))
+    if dates.empty:
+        return "no dates"
+    return f"{span(dates)}, {count(len(dates))} {'bars' if is_timed(dates) else 'dates'}"
+
+
+def csvs(report: Report) -> dict[str, str]:
+    """File name -> text, of every study that there is."""
+    found: dict[str, str] = {}
+    if report.signal is not None:
+        found |= of_signal(report.signal)
+    if report.distribution is not None:
+        found |= of_distribution(report.distribution)
+    if report.portfolio is not None:
+        found |= of_portfolio(report.portfolio)
+    if report.time_series is not None:
+        found |= of_time_series(report.time_series)
+    if report.trades is not None:
+        found["trades.csv"] = _flat(report.trades.trades)
+    if report.versions is not None:
+        found |= of_versions(report.versions)
+    return found
+
+
+def of_signal(study: SignalStudy) -> dict[str, str]:
+    """Coefficients by date and score, and every table."""
+    coefficients = pd.concat(study.by_date, names=["score", "datetime"])
+    quantiles = study.quantiles
+    steady = pd.DataFrame({"top_turnover": study.turnover, "rank_autocorrelation": study.autocorrelation})
+    return {
+        "coefficients.csv": _indexed(coefficients, "score", "datetime"),
+        "comparison.csv": _indexed(study.table, "score"),
+        "decay.csv": _flat(study.decay),
+        "lags.csv": _indexed(study.lags, "lag"),
+        "by_year.csv": _indexed(study.by_year, "year"),
+        "by_group.csv": _flat(study.by_group),
+        "neutral.csv": _indexed(study.neutral, "exposure"),
+        "quantiles.csv": _indexed(quantiles.means, "bucket"),
+        "quantiles_by_date.csv": _indexed(
+            quantiles.by_date.assign(spread=quantiles.spread_by_date), "datetime"
+        ),
+        "steadiness.csv": _indexed(steady, "datetime"),
+    }
+
+
+def of_distribution(study: DistributionStudy) -> dict[str, str]:
+    """Scores by date, and every table."""
+    return {
+        "paths_by_date.csv": _flat(series_by_date((*study.distributions, *study.volatilities))),
+        "pit.csv": _flat(study.pit),
+        "volatility_bins.csv": _flat(study.volatility_bins),
+        "samples.csv": _indexed(study.by_samples, "samples"),
+        "fans.csv": _flat(study.fans),
+    }
+
+
+def of_portfolio(study: PortfolioStudy) -> dict[str, str]:
+    """Everything per bar, what is held, and every table."""
+    result = study.result
+    bars = pd.concat(
+        [
+            result.returns[["gross", "net"]],
+            result.benchmarks.reindex(result.returns.index),
+            result.turnover.rename("turnover"),
+            result.cost.rename("cost"),
+        ],
+        axis=1,
+    )
+    parity = pd.DataFrame({"value": study.parity, "from_first_purchase": study.parity_invested}, dtype=float)
+    return {
+        "returns.csv": _indexed(bars, "datetime"),
+        "weights.csv": _flat(result.weights.rename("weight").reset_index()),
+        "books.csv": _indexed(study.books, "book"),
+        "active.csv": _indexed(study.active, "benchmark"),
+        "drawdowns.csv": _flat(study.drawdowns),
+        "months.csv": _indexed(study.months, "year"),
+        "costs.csv": _indexed(study.costs, "basis_points"),
+        "exposure.csv": _indexed(study.exposure, "datetime"),
+        "tilts.csv": _indexed(study.tilts, "datetime"),
+        "qlib_parity.csv": _indexed(parity, "figure"),
+    }
+
+
+def of_time_series(study: TimeSeriesStudy) -> dict[str, str]:
+    """Scores and outcomes, and bands and outcomes, of each instrument."""
+    pairs = pd.concat({each.name: each.pairs for each in study.instruments}, names=["instrument", "datetime"])
+    bands = pd.concat({each.name: each.bands for each in study.instruments}, names=["instrument", "datetime"])
+    return {
+        "scores_over_time.csv": _indexed(pairs, "instrument", "datetime"),
+        "bands_over_time.csv": _indexed(bands, "instrument", "datetime"),
+    }
+
+
+def of_versions(comparison: Comparison) -> dict[str, str]:
+    """Figures by date, and every table."""
+    by_date = pd.concat(comparison.by_date, names=["metric", "datetime"])
+    return {
+        "versions.csv": _flat(comparison.table),
+        "versions_by_date.csv": _indexed(by_date, "metric", "datetime"),
+        "versions_by_year.csv": _flat(comparison.by_year),
+        "versions_decay.csv": _flat(comparison.decay),
+        "versions_references.csv": _flat(comparison.references),
+    }
+
+
+def strict_json(metrics: Mapping[str, float]) -> str:
+    """JSON as the standard has it, which knows neither NaN nor infinity."""
+    plain: dict[str, int | float | None] = {}
+    for name, value in metrics.items():
+        number = int(value) if isinstance(value, Integral) else float(value)
+        plain[name] = number if math.isfinite(number) else None
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write(path: Path, text: str) -> Path:
+    """Replace the file as a whole, so that a reader never meets half of one."""
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(draft, path)
+    return path
+
+
+def _indexed(frame: pd.DataFrame, *index: str) -> str:
+    return frame.to_csv(index_label=list(index), lineterminator="\n")
+
+
+def _flat(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,94 @@
+"""Figures of versions: their differences from the baseline, by year and over time, and their decay."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kronos_strategies.evaluation.comparison.comparison import Comparison
+from kronos_strategies.evaluation.comparison.metrics import GAINS
+from kronos_strategies.report.figures.base import (
+    NAMES,
+    Axis,
+    band,
+    bars,
+    curve,
+    figure,
+    go,
+    labels,
+    level,
+    line,
+    points,
+    style,
+    text,
+    thin,
+)
+
+LABELS = {"rank_ic": "RankIC", "ic": "IC", "spread": "Top less bottom bucket's return"}
+PERCENT, NUMBER = ".4%", ".6f"
+BANDED = 2  # decay curves that still can be told apart with their bands
+
+
+def differences(comparison: Comparison, metric: str) -> go.Figure:
+    """Each version's mean difference from the baseline, with its interval."""
+    rows = comparison.table[comparison.table["metric"] == metric]
+    rows = rows[rows["version"] != comparison.baseline]
+    at, form = labels(rows["version"]), form_of(metric)
+    traced = points(
+        at, rows["difference"], rows["difference_low"], rows["difference_high"], metric, form, flat=True
+    )
+    axis = Axis(f"{text(LABELS.get(metric, metric))}, less that of {labels([comparison.baseline])[0]}", form)
+    return level(figure([traced], NAMES, axis, hover="closest"), 0.0, axis="x")
+
+
+def yearly(comparison: Comparison, metric: str) -> go.Figure:
+    """Mean difference from the baseline by calendar year, a bar a version."""
+    rows = comparison.by_year[comparison.by_year["metric"] == metric]
+    traces = []
+    for place, name in enumerate(_others(comparison)):
+        own = rows[rows["version"] == name]
+        years = [str(year) for year in own["year"]]
+        none = pd.Series(float("nan"), index=own.index)
+        drawn = bars(years, own["difference"], none, none, name, form_of(metric), style(place + 1)[0])
+        drawn.update(hovertemplate=f"%{{y:{form_of(metric)}}}", customdata=None)
+        traces.append(drawn)
+    return figure(traces, Axis("difference", form_of(metric)), NAMES)
+
+
+def cumulative(comparison: Comparison, metric: str) -> go.Figure:
+    """Running sum of each version's difference from the baseline; dates without both add nothing."""
+    frame = comparison.by_date[metric]
+    gaps = frame.sub(frame[comparison.baseline], axis=0).drop(columns=comparison.baseline)
+    sums = thin(gaps.cumsum().ffill(), "last")
+    traces = []
+    for place, name in enumerate(_others(comparison)):
+        colour, dash = style(place + 1)
+        traces.append(line(sums[name], name, colour, width=1.8, dash=dash))
+    return figure(traces, Axis("running sum of differences", form_of(metric)))
+
+
+def decay(comparison: Comparison) -> go.Figure:
+    """RankIC of each version by the label's horizon."""
+    traces = []
+    for place, (name, rows) in enumerate(comparison.decay.groupby("version", sort=False)):
+        colour, dash = style(place)
+        x = [float(each) for each in rows["horizon"]]
+        if len(comparison.versions) <= BANDED:
+            traces.append(band(x, rows["low"], rows["high"], colour, 0.1))
+        traces.append(curve(x, rows["rank_ic"], str(name), colour, ".5f", dash, rows["low"], rows["high"]))
+    horizons = sorted({float(each) for each in comparison.decay["horizon"]})
+    drawn = figure(traces, Axis("RankIC", ".5f"), Axis("label's horizon, bars", "d"))
+    return drawn.update_xaxes(tickvals=horizons)
+
+
+def label_of(metric: str) -> str:
+    """As a reader knows it, and whether more of it is better."""
+    return LABELS.get(metric, metric) if metric in GAINS else f"{metric}, less is better"
+
+
+def form_of(metric: str) -> str:
+    """Returns read as percents, coefficients and losses as numbers."""
+    return PERCENT if metric == "spread" else NUMBER
+
+
+def _others(comparison: Comparison) -> list[str]:
+    return [name for name in comparison.versions if name != comparison.baseline]

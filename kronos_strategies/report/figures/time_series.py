@@ -1,0 +1,92 @@
+"""Figures of forecasts over time and of trades."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kronos_strategies.evaluation.time_series import InstrumentStudy
+from kronos_strategies.report.figures.base import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILLION,
+    Axis,
+    figure,
+    go,
+    level,
+    line,
+    points,
+    small,
+    stamps,
+    translucent,
+)  # fmt: skip
+
+LATEST = 250  # forecasts that a band chart shows; more are a smear
+MAX_DOTS = 4000
+
+
+def added(study: InstrumentStudy) -> go.Figure:
+    """Running sum of what each date adds to the correlation, as a share of all: its end is the correlation."""
+    defined = study.pairs["added"].dropna()
+    running = (defined.cumsum() / max(len(defined), 1)).rename("added")
+    return level(
+        figure([line(running, "correlation so far, of all dates", BLUE, width=2.2)], Axis("", ".3f")), 0.0
+    )
+
+
+def scatter(study: InstrumentStudy, score: str) -> go.Figure:
+    """Outcomes by score: each date a dot, and the means of fifths with their intervals."""
+    both = study.pairs.dropna(subset=["score", "outcome"])
+    both = both.iloc[:: -(-len(both) // MAX_DOTS)] if len(both) > MAX_DOTS else both
+    dots = go.Scatter(
+        x=small(both["score"]),
+        y=small(both["outcome"]),
+        text=stamps(both.index),
+        name="a date",
+        mode="markers",
+        marker={"size": 5, "color": GREY, "opacity": 0.45},
+        hovertemplate="%{text}: %{x:.3%} → %{y:.2%}<extra></extra>",
+    )
+    bins = study.bins
+    means = points(
+        small(bins["score"]).tolist(),
+        bins["outcome"],
+        bins["low"],
+        bins["high"],
+        "mean of a fifth",
+        ".2%",
+        VERMILLION,
+    )
+    drawn = figure([dots, means], Axis("outcome", ".2%"), Axis(score, ".3%"), hover="closest")
+    return level(drawn, 0.0)
+
+
+def bands(study: InstrumentStudy) -> go.Figure:
+    """The band of the latest forecasts and the outcomes, inside it and outside; one place a forecast."""
+    frame = study.bands.dropna().tail(LATEST)
+    at = np.array(stamps(frame.index), dtype=object)
+    inside = ((frame["lower"] <= frame["outcome"]) & (frame["outcome"] <= frame["upper"])).to_numpy()
+    ends = frame[["lower", "upper"]].assign(gap=np.nan).to_numpy().ravel()
+    band = go.Scatter(
+        x=np.repeat(at, 3).tolist(),
+        y=small(ends),
+        name=f"{study.level:.0%} band",
+        mode="lines",
+        line={"width": 3, "color": translucent(BLUE, 0.4)},
+        hoverinfo="skip",
+    )
+    traces = [band]
+    for chosen, name, color in ((inside, "outcome inside", GREEN), (~inside, "outcome outside", VERMILLION)):
+        traces.append(
+            go.Scatter(
+                x=at[chosen].tolist(),
+                y=small(frame["outcome"][chosen]),
+                name=name,
+                mode="markers",
+                marker={"size": 6, "color": color, "symbol": "circle" if color == GREEN else "x"},
+            )
+        )
+    forecasts = Axis("", kind="category")
+    drawn = figure(traces, Axis("return over the horizon", ".2%"), forecasts, hover="closest")
+    drawn.update_xaxes(nticks=8, tickangle=0, categoryorder="array", categoryarray=at.tolist())
+    return level(drawn, 0.0)

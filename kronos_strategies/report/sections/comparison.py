@@ -1,0 +1,167 @@
+"""The section on versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+from kronos_strategies.evaluation.comparison.comparison import Comparison
+from kronos_strategies.evaluation.comparison.metrics import GAINS
+from kronos_strategies.report.figures import comparison as figures
+from kronos_strategies.report.figures.base import go
+from kronos_strategies.report.formatting import (
+    DASH,
+    Show,
+    bars,
+    count,
+    fine,
+    fine_signed,
+    four,
+    listing,
+    percent,
+    percent_two,
+    probability,
+    signed,
+    signed_percent,
+)  # fmt: skip
+from kronos_strategies.report.layout import (
+    Chart,
+    Charts,
+    LeftOut,
+    Part,
+    Section,
+    chart,
+    choice,
+    gather,
+    of_metrics,
+)
+from kronos_strategies.report.tables import Table, estimate, number, table, truth, word
+
+FIRST = ("rank_ic", "ic", "spread")  # the headline first
+
+
+def versions_section(comparison: Comparison) -> Section:
+    """Of a `Comparison`."""
+    return Section(
+        "versions",
+        "Versions",
+        f"{listing([str(name) for name in comparison.versions])} on the dates and names that all of them have, "
+        f"against {comparison.baseline}; the label spans {bars(comparison.horizon)}.",
+        (),
+        (
+            Part("Each metric", tuple(_metric(comparison, metric) for metric in metrics(comparison))),
+            Part("Differences", charts=differences(comparison)),
+            Part("What was compared", _about(comparison)),
+        ),
+    )
+
+
+def metrics(comparison: Comparison) -> list[str]:
+    """Those of the table, RankIC first."""
+    found = [str(metric) for metric in comparison.table["metric"].unique()]
+    return [metric for metric in FIRST if metric in found] + [
+        metric for metric in found if metric not in FIRST
+    ]
+
+
+def differences_as(metric: str) -> Show:
+    """Returns are percents, coefficients numbers, and losses, which may be small, finer ones."""
+    return signed_percent if metric == "spread" else signed if metric in GAINS else fine_signed
+
+
+def means_as(metric: str) -> Show:
+    """The same without a plus."""
+    return percent_two if metric == "spread" else four if metric in GAINS else fine
+
+
+def _metric(comparison: Comparison, metric: str) -> Table:
+    rows = comparison.table[comparison.table["metric"] == metric]
+    beside = comparison.references
+    beside = beside[beside["metric"] == metric] if len(beside) else beside
+    frame = pd.concat([rows, beside], ignore_index=True) if len(beside) else rows
+    show = differences_as(metric)
+    columns = (
+        word("version", "Version"),
+        estimate("mean", "low", "high", "Mean", means_as(metric)),
+        estimate("difference", "difference_low", "difference_high", f"Less {comparison.baseline}", show),
+        number("p", "p", probability),
+        number("p_holm", "p, Holm", probability),
+        truth("in_mcs", "In confidence set"),
+        number("mcs_p", "p of it", probability),
+        number("detectable", "Detectable", means_as(metric)),
+        number("dates", "Dates", count),
+    )
+    place = metrics(comparison).index(metric)
+    return table(
+        f"versions-{place}", _methods(rows), frame, columns,
+        own=comparison.baseline, asides=len(beside), heading=figures.label_of(metric),
+    )  # fmt: skip
+
+
+def _methods(rows: pd.DataFrame) -> str:
+    methods = [str(method) for method in rows["method"].dropna().unique()]
+    return f"Means over dates; intervals at 95% and tests by {listing(methods) if methods else 'no method'}."
+
+
+def differences(comparison: Comparison) -> Charts:
+    """By version, year, date and horizon."""
+    others = len(comparison.versions) - 1
+    return gather(
+        _by_metric(
+            comparison, "difference", "Difference from the baseline", "Means over dates, with 95% intervals.",
+            figures.differences, rows=others,
+        ),
+        _by_metric(
+            comparison, "yearly-difference", "Difference by year", "Mean over the dates of each year.",
+            figures.yearly,
+        ),
+        _by_metric(
+            comparison, "cumulative-difference", "Cumulative difference",
+            "A steady slope is a steady difference.", figures.cumulative, wide=True,
+        ),
+        chart(
+            "version-decay", "RankIC by horizon",
+            "The scores stay, the label grows; 95% intervals are under the pointer.",
+            figures.decay(comparison), "There is a single label.", wide=True,
+        ),
+    )  # fmt: skip
+
+
+def _by_metric(
+    comparison: Comparison, id_: str, heading: str, note: str,
+    draw: Callable[[Comparison, str], go.Figure], wide: bool = False, rows: int = 0,
+) -> Chart | LeftOut:  # fmt: skip
+    drawn, picks = of_metrics({metric: draw(comparison, metric) for metric in metrics(comparison)})
+    picks = [pick._replace(options=tuple(map(figures.label_of, pick.options))) for pick in picks]
+    why = "On no date are two versions defined."
+    return choice(id_, heading, note, drawn, picks, why, wide, rows)
+
+
+def _about(comparison: Comparison) -> tuple[Table, ...]:
+    rows = ledger("versions-ledger", comparison.ledger)
+    known = list(dict.fromkeys(label for said in comparison.provenance.values() for label in said))
+    if not known:
+        return (rows,)
+    made = [
+        {"version": name, **{f"of {label}": comparison.provenance[name].get(label, DASH) for label in known}}
+        for name in comparison.versions
+    ]
+    columns = (word("version", "Version"), *(word(f"of {label}", label) for label in known))
+    caption = "What made each version."
+    return rows, table("versions-made", caption, pd.DataFrame(made), columns, own=comparison.baseline)
+
+
+def ledger(id_: str, rows: Mapping[str, int]) -> Table:
+    """Rows by reason, and their share of the first reason's."""
+    first = float(next(iter(rows.values()), 0))
+    frame = pd.DataFrame(
+        {
+            "rows": list(rows),
+            "count": [float(each) for each in rows.values()],
+            "share": [each / first if first else float("nan") for each in rows.values()],
+        }
+    )
+    caption = "What became of the rows, one a name and date; shares are of the first line."
+    columns = (word("rows", "Rows"), number("count", "Count", count), number("share", "Share", percent))
+    return table(id_, caption, frame, columns, ordered=True)

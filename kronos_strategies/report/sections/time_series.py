@@ -1,0 +1,177 @@
+"""The section on few instruments: how well the score foretells each of them over time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.evaluation.significance import MeanTest
+from kronos_strategies.evaluation.time_series import TimeSeriesStudy
+from kronos_strategies.report.figures import time_series as figures
+from kronos_strategies.report.formatting import (
+    bars,
+    count,
+    decimals,
+    general,
+    interval,
+    percent,
+    probability,
+    signed_percent,
+    two,
+)  # fmt: skip
+from kronos_strategies.report.layout import Charts, Part, Pick, Section, Tile, choice, gather
+from kronos_strategies.report.tables import Table, estimate, number, table, word
+
+NO_PAIR = "No score has an outcome."
+NO_BAND = "No forecast with a band has an outcome."
+
+
+def time_series_section(study: TimeSeriesStudy) -> Section:
+    """Of a `TimeSeriesStudy`."""
+    overlap = f" {study.overlap} successive outcomes overlap." if study.overlap > 1 else ""
+    method = study.instruments[0].correlation.method
+    parts = [Part("Forecast and outcome", (correlations(study),), charts=over_time(study))]
+    if any(each.coverage is not None for each in study.instruments):
+        parts.append(Part("Bands and paths", (distributions(study),), charts=banded(study)))
+    return Section(
+        "time-series",
+        "Over time",
+        f"Each score is compared with the return over {bars(study.hold)} from one bar after it, with "
+        f"{bars(study.bars_between)} from score to score.{overlap} Intervals are at 95% and allow for overlap, "
+        f"by {method}.",
+        tiles(study),
+        tuple(parts),
+    )
+
+
+def tiles(study: TimeSeriesStudy) -> tuple[Tile, ...]:
+    """The headline of a single instrument; of several the table stands alone."""
+    if len(study.instruments) != 1:
+        return ()
+    (own,) = study.instruments
+    r, rank = own.correlation, own.rank_correlation
+    found = [
+        Tile("Correlation over time", decimals(r.mean), interval(r.low, r.high, decimals)),
+        Tile("Rank correlation over time", decimals(rank.mean), interval(rank.low, rank.high, decimals)),
+    ]
+    if own.hits is not None:
+        always = f"always one way: {percent(max(own.rises, 1 - own.rises))}"
+        found.append(Tile("Sign was right", percent(own.hits.mean), always))
+    if own.coverage is not None:
+        within = interval(own.coverage.low, own.coverage.high, percent)
+        found.append(Tile(f"Outcomes in the {own.level:.0%} band", percent(own.coverage.mean), within))
+    if own.crps_lead is not None:
+        p = f"p of the difference {probability(own.crps_lead.p)}"
+        found.append(Tile("CRPS skill", percent(own.crps_skill), p))
+    found.append(Tile("Dates", count(r.dates), f"t of the correlation {two(r.t)}"))
+    return tuple(found)
+
+
+def correlations(study: TimeSeriesStudy) -> Table:
+    """A row an instrument."""
+    rows = [
+        {"instrument": each.name}
+        | _test("r", each.correlation)
+        | _test("rank", each.rank_correlation)
+        | _test("hits", each.hits)
+        | _test("lead", each.hit_lead)
+        | {"rises": each.rises}
+        for each in study.instruments
+    ]
+    columns = (
+        word("instrument", "Instrument"),
+        estimate("r", "r_low", "r_high", "Correlation", decimals),
+        number("r_t", "t", two),
+        number("r_p", "p", probability),
+        estimate("rank", "rank_low", "rank_high", "Rank correlation", decimals),
+        estimate("hits", "hits_low", "hits_high", "Sign was right", percent),
+        estimate("lead", "lead_low", "lead_high", "Less always one way", signed_percent),
+        number("rises", "Outcomes above 0", percent),
+        number("r_dates", "Dates", count),
+    )
+    caption = (
+        "Of score and outcome over time. Less always one way: the share of right signs less that of betting on the "
+        "more frequent direction on every date."
+    )
+    return table("over-time", caption, pd.DataFrame(rows), columns)
+
+
+def distributions(study: TimeSeriesStudy) -> Table:
+    """Bands and CRPS, a row an instrument."""
+    rows = [
+        {
+            "instrument": each.name,
+            "horizon": each.horizon,
+            "level": each.level,
+            "crps": each.crps,
+            "walk": each.crps_walk,
+            "skill": each.crps_skill,
+            "ensemble": 1 - each.crps_ensemble / each.crps_walk if each.crps_walk > 0 else np.nan,
+        }
+        | _test("inside", each.coverage)
+        | _test("lead", each.crps_lead)
+        for each in study.instruments
+    ]
+    columns = (
+        word("instrument", "Instrument"),
+        number("horizon", "Bars ahead", count),
+        number("level", "Band", percent),
+        estimate("inside", "inside_low", "inside_high", "Outcomes inside", percent),
+        number("crps", "CRPS", general),
+        number("walk", "CRPS of the walk", general),
+        number("skill", "Skill, fair", percent),
+        number("ensemble", "Skill, ensemble", percent),
+        number("lead_p", "p of the difference", probability),
+        number("inside_dates", "Dates", count),
+    )
+    caption = (
+        "Of the close at the end of the horizon. The walk: Gaussian, without drift, with the deviation of the last "
+        "20 bars."
+    )
+    return table("bands-over-time", caption, pd.DataFrame(rows), columns)
+
+
+def over_time(study: TimeSeriesStudy) -> Charts:
+    """Scatter and running correlation."""
+    picks = (
+        [Pick("Instrument", tuple(each.name for each in study.instruments))]
+        if len(study.instruments) > 1
+        else []
+    )
+    return gather(
+        choice(
+            "score-outcome", "Outcome by score", "A dot a date; means of fifths of the score with 95% intervals.",
+            [figures.scatter(each, study.score) for each in study.instruments], picks, NO_PAIR,
+        ),
+        choice(
+            "added", "Where the correlation comes from", "Its running sum: a steady slope is steady skill.",
+            [figures.added(each) for each in study.instruments], picks, NO_PAIR,
+        ),
+    )  # fmt: skip
+
+
+def banded(study: TimeSeriesStudy) -> Charts:
+    """Bands and outcomes."""
+    picks = (
+        [Pick("Instrument", tuple(each.name for each in study.instruments))]
+        if len(study.instruments) > 1
+        else []
+    )
+    return gather(
+        choice(
+            "bands", f"Bands and outcomes, the latest {figures.LATEST} forecasts",
+            "Returns from the bar of the forecast to the end of its horizon.",
+            [figures.bands(each) for each in study.instruments], picks, NO_BAND, wide=True,
+        ),
+    )  # fmt: skip
+
+
+def _picks(study: TimeSeriesStudy) -> list[Pick]:
+    names = tuple(each.name for each in study.instruments)
+    return [Pick("Instrument", names)] if len(names) > 1 else []
+
+
+def _test(name: str, test: MeanTest | None) -> dict[str, float]:
+    fields = ("low", "high", "t", "p", "dates")
+    values = {name: np.nan if test is None else test.mean}
+    return values | {f"{name}_{field}": np.nan if test is None else getattr(test, field) for field in fields}

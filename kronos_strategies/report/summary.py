@@ -1,0 +1,284 @@
+"""The verdict: what the studies of one report say, in a few plain sentences that claim no more than they do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.evaluation.comparison.comparison import Comparison
+from kronos_strategies.evaluation.comparison.metrics import GAINS
+from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.distribution.scores import MODEL
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
+from kronos_strategies.evaluation.signal.evaluation import SignalStudy
+from kronos_strategies.evaluation.time_series import InstrumentStudy, TimeSeriesStudy
+from kronos_strategies.evaluation.warnings import (
+    of_distribution,
+    of_ledger,
+    of_portfolio,
+    of_signal,
+    of_time_series,
+)
+from kronos_strategies.report.formatting import (
+    bars,
+    count,
+    decimals,
+    four,
+    interval,
+    listing,
+    percent,
+    probability,
+    signed,
+    two,
+)  # fmt: skip
+from kronos_strategies.report.report import Report
+from kronos_strategies.report.tables import Record
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one report.
+
+    Attributes:
+        tone: "good", "mixed", "none" or "bad".
+        headline: the tone in a few words.
+        sentences: the first is on the score, or on the versions where nothing else was studied.
+    """
+
+    tone: str
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def judge(report: Report) -> Verdict:
+    """Read the verdict from the studies that there are."""
+    found = [judge_signal(report.signal)] if report.signal is not None and report.ranks else []
+    if report.time_series is not None and not report.ranks:
+        found.append(judge_time_series(report.time_series))
+    if report.versions is not None:
+        found.append(judge_versions(report.versions))
+    more = [] if report.portfolio is None else [book_sentence(report.portfolio)]
+    more += [] if report.distribution is None else band_sentences(report.distribution)
+    if not found:
+        return Verdict("none", "No score was studied", tuple(more) or ("There is nothing to judge.",))
+    first, *others = found
+    said = [sentence for verdict in others for sentence in verdict.sentences]
+    return Verdict(first.tone, first.headline, (*first.sentences, *more, *said))
+
+
+def cautions(report: Report) -> list[str]:
+    """Sentences, each once."""
+    found = [*report.warnings, *of_ledger(report.ledger)]
+    if report.signal is not None and report.ranks:
+        found += of_signal(report.signal)
+    if report.time_series is not None:
+        found += of_time_series(report.time_series)
+    if report.distribution is not None:
+        found += of_distribution(report.distribution)
+    if report.portfolio is not None:
+        found += of_portfolio(report.portfolio)
+    if report.versions is not None:
+        found += list(report.versions.warnings)
+    return list(dict.fromkeys(found))
+
+
+def judge_signal(study: SignalStudy) -> Verdict:
+    """Whether the score ranks, and whether it ranks better than naive ones: by intervals, paired by date."""
+    rank = study.rank_ic
+    if not np.isfinite(rank.mean):
+        sentence = "RankIC is undefined: on no date did enough names have both a score and a return."
+        return Verdict("none", "No verdict", (sentence,))
+    if not np.isfinite(rank.low):
+        sentence = (
+            f"Mean RankIC is {decimals(rank.mean)}, on too few dates for an interval: they say nothing yet."
+        )
+        return Verdict("none", "No verdict", (sentence,))
+    naive = study.table.iloc[1:]
+    naive = naive[naive["lead"].notna()]
+    beaten = naive["lead_low"] > 0
+    if rank.high < 0:
+        tone, headline = "bad", "Ranks the wrong way round"
+        claim = "below zero: names scored high earned less"
+    elif rank.low <= 0:
+        tone, headline, claim = "none", "No evidence of skill", "not distinguishable from zero"
+    elif not len(naive):
+        tone, headline, claim = "mixed", "Better than chance", "above zero"
+    elif beaten.all():
+        tone, headline, claim = "good", "Better than chance and naive signals", "above zero"
+    elif beaten.any():
+        tone, headline, claim = "mixed", "Better than chance and some naive signals", "above zero"
+    else:
+        tone, headline, claim = "mixed", "Not surely better than a naive signal", "above zero"
+    ends = interval(rank.low, rank.high, decimals)
+    measured = f"Mean RankIC is {decimals(rank.mean)} (95% {ends}; t {two(rank.t)}, {rank.method}), {claim}"
+    return Verdict(tone, headline, (f"{measured}; paired by date {_against(naive)}.",))
+
+
+def judge_time_series(study: TimeSeriesStudy) -> Verdict:
+    """Whether forecasts go with outcomes over time: by the interval of their correlation."""
+    single = len(study.instruments) == 1
+    tests = {each.name: each.correlation for each in study.instruments}
+    sure = {name: test for name, test in tests.items() if np.isfinite(test.low)}
+    if not sure:
+        sentence = (
+            "Too few forecasts have an outcome for an interval of their correlation: they say nothing yet."
+        )
+        return Verdict("none", "No verdict", (sentence,))
+    level = ALPHA / len(sure)  # Bonferroni: of many instruments one looks skilled by chance
+    above = [name for name, test in sure.items() if test.p < level and test.mean > 0]
+    below = [name for name, test in sure.items() if test.p < level and test.mean < 0]
+    if above and below:
+        tone, headline = "mixed", "Skill in some instruments, the reverse in others"
+    elif above:
+        tone, headline = "mixed", "Forecasts go with outcomes over time"
+    elif below:
+        tone, headline = "bad", "Forecasts go against outcomes over time"
+    else:
+        tone, headline = "none", "No evidence of skill over time"
+    if single:
+        ((_, test),) = sure.items()
+        claim = "above zero" if above else "below zero" if below else "not distinguishable from zero"
+        sentence = (
+            f"The correlation of forecast and outcome over {count(test.dates)} dates is {decimals(test.mean)} "
+            f"(95% {interval(test.low, test.high, decimals)}; t {two(test.t)}, {test.method}), {claim}."
+        )
+    else:
+        sentence = (
+            f"Of {count(len(sure))} instruments the correlation of forecast and outcome over time is above zero in "
+            f"{count(len(above))} and below it in {count(len(below))}, at 5% for all of them together (Bonferroni)."
+        )
+    return Verdict(tone, headline, (sentence, *(_over_time(each) for each in study.instruments if single)))
+
+
+def _over_time(study: InstrumentStudy) -> str:
+    """Hit rate, band and CRPS of one instrument."""
+    said = []
+    if study.hits is not None and np.isfinite(study.hits.mean):
+        said.append(
+            f"the sign was right on {percent(study.hits.mean)} of the dates, where always betting on the more "
+            f"frequent direction would have been on {percent(max(study.rises, 1 - study.rises))}"
+        )
+    if study.coverage is not None and np.isfinite(study.coverage.mean):
+        said.append(f"the {study.level:.0%} band held {percent(study.coverage.mean)} of the outcomes")
+    if study.crps_lead is not None:
+        said.append(f"CRPS skill against a random walk is {percent(study.crps_skill)}")
+    sentence = listing(said) if said else "neither signs nor bands were forecast"
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _against(naive: pd.DataFrame) -> str:
+    """Which naive scores are beaten, which beat it, and which of the leads may be chance."""
+    if not len(naive):
+        return "there is no naive signal to hold it against"
+    beaten, lost = naive["lead_low"] > 0, naive["lead_high"] < 0
+    open_ = naive[~beaten & ~lost]
+    said = []
+    if beaten.any():
+        said.append(f"it beats {listing(_names(naive[beaten]))}")
+    if lost.any():
+        said.append(f"it falls behind {listing(_names(naive[lost]))}")
+    if len(open_):
+        leads = [f"{name} ({signed(lead)})" for name, lead in zip(_names(open_), open_["lead"], strict=True)]
+        said.append(f"its difference from {listing(leads)} may be chance")
+    return listing(said)
+
+
+def _names(naive: pd.DataFrame) -> list[str]:
+    return [str(name) for name in naive.index]
+
+
+def book_sentence(study: PortfolioStudy) -> str:
+    """Net Sharpe with its interval, PSR and DSR, beside the benchmarks."""
+    sure, net = study.sharpe, study.books.to_dict("index")["net"]
+    held = [f"{two(row['sharpe'])} ({name})" for name, row in study.books.iloc[2:].iterrows()]
+    against = f", against {listing(held)}" if held else ""
+    if not np.isfinite(sure.sharpe):
+        return "The book's Sharpe ratio is undefined: it has too few bars, or its returns are constant."
+    trials = f" after {count(sure.trials)} trials" if sure.trials > 1 else ""
+    return (
+        f"After costs the book's Sharpe ratio was {two(sure.sharpe)} (95% {interval(sure.low, sure.high, two)}; "
+        f"PSR {percent(sure.psr)}, DSR {percent(sure.dsr)}{trials}){against}; "
+        f"its deepest drawdown was {percent(net['max_drawdown'])}."
+    )
+
+
+def band_sentences(study: DistributionStudy) -> list[str]:
+    """How many outcomes the widest band held, at the shortest and the longest horizon; none without a band."""
+    said = []
+    for score in study.distributions:
+        reached = {level: test for level, test in score.coverage.items() if test is not None}
+        if score.name == MODEL and reached and np.isfinite(reached[max(reached)].mean):
+            said.append((max(reached), score.horizon, reached[max(reached)].mean))
+    if not said:
+        return []
+    ends = [
+        f"{percent(mean)} {bars(horizon)} ahead" for _, horizon, mean in dict.fromkeys((said[0], said[-1]))
+    ]
+    return [f"The {said[0][0]:.0%} band of its paths held {listing(ends)}."]
+
+
+def judge_versions(comparison: Comparison) -> Verdict:
+    """Which versions differ from the baseline for sure, by Holm's p, and which do not; RankIC first."""
+    table = comparison.table
+    rows = table[(table["version"] != comparison.baseline) & table["difference"].notna()]
+    rank = rows[rows["metric"] == "rank_ic"]
+    if not len(rank):
+        sentence = f"On no date can a version's RankIC be held against that of {comparison.baseline}."
+        return Verdict("none", "No verdict", (sentence,))
+    sure = rank["p_holm"] < ALPHA
+    better, worse = rank[sure & (rank["difference"] > 0)], rank[sure & (rank["difference"] < 0)]
+    tone, headline = (
+        ("good", "A version ranks better than the baseline") if len(better) else
+        ("bad", "A version ranks worse than the baseline") if len(worse) else
+        ("none", "No version differs from the baseline for sure")
+    )  # fmt: skip
+    if len(better) and len(worse):
+        tone, headline = "mixed", "Some versions rank better, some worse"
+    mean = table.loc[(table["version"] == comparison.baseline) & (table["metric"] == "rank_ic"), "mean"].iloc[
+        0
+    ]
+    against = f"Against {comparison.baseline}, whose mean RankIC is {four(mean)}"
+    said = [
+        f"{row['version']} ranks {'better' if row['difference'] > 0 else 'worse'} for sure, by "
+        f"{_difference(row)}; Holm p {probability(row['p_holm'])})"
+        for row in (*better.to_dict("records"), *worse.to_dict("records"))
+    ]
+    unsure = [f"{row['version']}, {_difference(row)}{_found(row)})" for row in rank[~sure].to_dict("records")]
+    sentences = [f"{against}, {'; '.join(said)}."] if said else []
+    if unsure:
+        opening = "Not different for sure" if said else f"{against}, no version differs for sure"
+        sentences.append(f"{opening}: {listing(unsure)}.")
+    return Verdict(tone, headline, (*sentences, *_other_metrics(rows)))
+
+
+def _difference(row: Record) -> str:
+    return (
+        f"{signed(row['difference'])} (95% {interval(row['difference_low'], row['difference_high'], signed)}"
+    )
+
+
+def _found(row: Record) -> str:
+    """What dates like these would have found."""
+    return f"; ±{four(row['detectable'])} would have been found" if np.isfinite(row["detectable"]) else ""
+
+
+def _other_metrics(rows: pd.DataFrame) -> list[str]:
+    """Sure differences in what is not RankIC, version by version."""
+    others = rows[(rows["metric"] != "rank_ic") & (rows["p_holm"] < ALPHA)]
+    gain = others["metric"].isin(GAINS)
+    better = (others["difference"] > 0) == gain
+    said = []
+    for version in others["version"].unique():
+        own = others["version"] == version
+        ways = {"better": others.loc[own & better, "metric"], "worse": others.loc[own & ~better, "metric"]}
+        words = [
+            f"{how} by {listing([str(each) for each in metrics])}"
+            for how, metrics in ways.items()
+            if len(metrics)
+        ]
+        said.append(f"{version} is {listing(words)}")
+    return [f"In other metrics, for sure: {'; '.join(said)}."] if said else []

@@ -1,0 +1,48 @@
+"""A panel of prices knows the returns that follow a date, and what was known on it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos_strategies.causal import scramble_after
+from kronos_strategies.evaluation.distribution.volatility import realised_variance
+from kronos_strategies.evaluation.price_panel import Market
+from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, market_of, tidy_bars
+
+
+@pytest.fixture(scope="module")
+def bars() -> pd.DataFrame:
+    return tidy_bars()
+
+
+@pytest.fixture(scope="module")
+def market(bars) -> Market:
+    return market_of(bars)
+
+
+@pytest.mark.parametrize("ahead", [1, 6])
+def test_who_cannot_be_traded_on_both_ends_has_no_label(bars, market, ahead):
+    at = AT[3]
+    halted = bars[(bars["datetime"] != DAYS[at + ahead]) | (bars["instrument"] != NAMES[7])]
+    found = market_of(halted).earned(5)
+    assert np.isnan(found.loc[DAYS[at], NAMES[7]])
+    assert np.isnan(found.to_numpy()[at]).sum() == 1
+    assert market_of(halted).deviation.loc[DAYS[at + ahead]].notna().all()  # the last known close stands in
+
+
+def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars, market):
+    halted = bars[(bars["datetime"] != DAYS[50]) | (bars["instrument"] != "N07")]
+    found = market_of(halted)
+    for wide in (Market.earned, Market.moved):
+        assert wide(found, 5).loc[DAYS[47], "N07"] == wide(market, 5).loc[DAYS[47], "N07"]
+    by_closes = found.variance(5)["closes"].loc[DAYS[47], "N07"]
+    assert by_closes == realised_variance(found.closes, 5).loc[DAYS[47], "N07"]
+    assert np.isfinite(found.variance(5)["ranges"].loc[DAYS[47], "N07"])
+
+
+def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars, market):
+    end = AT[10]
+    other = market_of(scramble_after(bars, DAYS[end]))
+    pd.testing.assert_frame_equal(market.deviation.iloc[: end + 1], other.deviation.iloc[: end + 1])
+    for name, wide in market.naive.items():
+        pd.testing.assert_frame_equal(wide.iloc[: end + 1], other.naive[name].iloc[: end + 1])
