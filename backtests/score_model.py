@@ -15,6 +15,8 @@ from typing import Annotated
 
 import cyclopts
 import pandas as pd
+from kronos_strategies.evaluation.scorecard import PricePanel, Scorecard, score_forecasts
+from kronos_strategies.evaluation.TABLES import DEFINITIONS, TextTable, grid, tables
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,8 +27,6 @@ from kronos.console import run_command
 from kronos.predictor import KronosPredictor
 from kronos.windows import KEYS, Windows
 from kronos_strategies.data.importer import ImportReport, import_bars
-from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_forecasts
-from kronos_strategies.evaluation.TABLES import DEFINITIONS, TextTable, grid, tables
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.stream import stream
 
@@ -84,7 +84,7 @@ def score_model(
     imported = import_bars(bars)
     panel = adjust_bars(imported.bars).set_index(list(KEYS)).sort_index()
     windows = windows_of(panel, lookback, max(horizons) + 1, since, until, every)
-    market, cards = Market.of(panel), {}
+    market, cards = PricePanel.of(panel), {}
     for setting, sampling in settings.items():
         with progress_bar(setting, "windows") as progress:
             cards[setting] = score_forecasts(stream(predictor, windows, sampling, progress), market, horizons)

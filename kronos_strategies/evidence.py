@@ -16,10 +16,10 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.path_summary import PathBook
-from kronos_strategies.evaluation.price_panel import Market
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.evaluation.significance import overlap_of
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.significance import label_overlap
 from kronos_strategies.result import QLIB_BARS_PER_YEAR, BacktestResult
 
 EVIDENCE = "evidence"  # the folder beside a report.html
@@ -56,7 +56,7 @@ class About:
     ledger: Mapping[str, int]
     warnings: tuple[str, ...]
     bars_per_year: int
-    min_names: int = MIN_NAMES
+    min_names: int = MIN_INSTRUMENTS
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ class Evidence:
         paths: what is kept of the forecasts; None for a score that came without any.
         provenance: of the forecasts.
         result: of the backtest; None without one.
-        outlooks: of each forecast, for few instruments that are judged over time, see `study_time_series`.
-        trades: see `TradeStudy.trades`; None where they are not known.
+        outlooks: of each forecast, for few instruments that are judged over time, see `evaluate_time_series`.
+        trades: see `TradeEvaluation.trades`; None where they are not known.
     """
 
     about: About
     scores: pd.DataFrame
     labels: pd.DataFrame
     exposures: pd.DataFrame
-    market: Market
-    paths: PathBook | None = None
+    market: PricePanel
+    paths: PathSummary | None = None
     provenance: Provenance | None = None
     result: BacktestResult | None = None
     outlooks: pd.DataFrame | None = None
@@ -91,7 +91,7 @@ class Evidence:
     @property
     def overlap(self) -> int:
         """Successive dates that one label spans."""
-        return overlap_of(self.about.hold, self.about.bars_between)
+        return label_overlap(self.about.hold, self.about.bars_between)
 
     def write(self, folder: Path) -> Path:
         """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
@@ -127,8 +127,8 @@ class Evidence:
             scores=pd.read_parquet(folder / "scores.parquet"),
             labels=labels,
             exposures=pd.read_parquet(folder / "exposures.parquet"),
-            market=Market.read(folder / "market.parquet"),
-            paths=PathBook.read(folder) if (folder / "said.parquet").is_file() else None,
+            market=PricePanel.read(folder / "market.parquet"),
+            paths=PathSummary.read(folder) if (folder / "said.parquet").is_file() else None,
             provenance=provenance,
             **{name: _read_optional(folder / f"{name}.parquet") for name in OPTIONAL},
             result=_read_result(folder, about.bars_per_year) if (folder / "book.parquet").is_file() else None,

@@ -16,8 +16,8 @@ from kronos.postprocessing import PathOptions, Postprocessing
 from kronos_strategies.backtrader.cautions import warnings_of
 from kronos_strategies.backtrader.outlook import ENDS, LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
-from kronos_strategies.evaluation.distribution.path_summary import PathBook, keep_paths
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
@@ -37,7 +37,7 @@ def evidence_of(run: Recording) -> Evidence:
     Raises:
         ValueError: the run had no score to judge.
     """
-    keys, market, result = run.keys, Market.of(run.panel), run.result
+    keys, market, result = run.keys, PricePanel.of(run.panel), run.result
     if not len(keys):
         raise ValueError(
             f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
@@ -47,7 +47,7 @@ def evidence_of(run: Recording) -> Evidence:
     own = OWN if run.line == "score" else f"{OWN} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
     horizons = sorted({*DECAY, run.hold})
-    labels = pd.DataFrame({h: market.at(market.earned(h, run.price), keys) for h in horizons})
+    labels = pd.DataFrame({h: market.at(market.forward_return(h, run.price), keys) for h in horizons})
     paths, provenance = _forecasts(run, market)
     exposures = price_exposures(market.closes, market.amounts)
     sampled = run.settings is None or run.settings.samples > 0
@@ -96,7 +96,7 @@ def _outlooks(run: Recording) -> pd.DataFrame | None:
     return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
 
 
-def _naive(run: Recording, market: Market, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
+def _naive(run: Recording, market: PricePanel, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
     """Naive scores of the same rows, and the names of those that lack too many."""
     found = {
         name if run.daily else IN_BARS.get(name, name): market.at(wide, keys)
@@ -117,7 +117,7 @@ def _ledger(run: Recording, keys: pd.MultiIndex, label: pd.Series) -> dict[str, 
     }
 
 
-def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provenance | None]:
+def _forecasts(run: Recording, market: PricePanel) -> tuple[PathSummary | None, Provenance | None]:
     """What is kept of the forecasts, where they are still to be had; and what made them, where that is known."""
     stored = _stored(run)
     made = run.made[run.made.isin(run.panel.index)]
@@ -136,7 +136,7 @@ def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provena
     post = _postprocessing(run, stored, dates)
     forecasts = _read(stored, dates, made, run, post, said)
     hold = min(run.hold, horizon - 1)
-    paths, provenance = keep_paths(forecasts, market, horizons, hold, run.price, post=post)
+    paths, provenance = summarize_forecasts(forecasts, market, horizons, hold, run.price, post=post)
     return replace(paths, by_samples=pd.concat(said).sort_index()) if said else paths, provenance
 
 

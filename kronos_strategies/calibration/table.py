@@ -12,14 +12,14 @@ from kronos.path_statistics import band_ends
 from kronos_strategies.calibration.past import PastForecasts
 from kronos_strategies.evaluation.distribution.baselines import ShrunkWalk, score_normal, score_shape
 from kronos_strategies.evaluation.distribution.calibration import (
-    ensemble_crps,
-    fair_crps,
+    crps_ensemble,
+    crps_fair,
+    min_samples_for_coverage,
     pit,
-    samples_for,
 )
 from kronos_strategies.evaluation.distribution.path_summary import band
 from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 
 HELD_BACK = 0.3  # of the dates, the last ones
 STEPS = (1, 2, 5, 10)  # bars ahead, as far as the paths reach; and the last
@@ -33,7 +33,7 @@ def split(past: PastForecasts, share: float = HELD_BACK) -> pd.Timestamp:
 
 
 def before_and_after(
-    past: PastForecasts, calibration: Calibration, market: Market, levels: Sequence[float]
+    past: PastForecasts, calibration: Calibration, market: PricePanel, levels: Sequence[float]
 ) -> tuple[dict[str, object], ...]:
     """A row a step and forecast.
 
@@ -74,12 +74,12 @@ def _scores(
     returns: np.ndarray, came: np.ndarray, factors: dict[float, np.ndarray] | dict[float, float]
 ) -> pd.DataFrame:
     columns = {
-        "crps": fair_crps(returns, came) if returns.shape[1] > 1 else np.abs(returns[:, 0] - came),
-        "ensemble_crps": ensemble_crps(returns, came),
+        "crps": crps_fair(returns, came) if returns.shape[1] > 1 else np.abs(returns[:, 0] - came),
+        "ensemble_crps": crps_ensemble(returns, came),
         "pit": pit(returns, came),
     }
     for level, factor in factors.items():
-        if returns.shape[1] >= samples_for(level):
+        if returns.shape[1] >= min_samples_for_coverage(level):
             low, high = band_ends(returns, level, factor)
             within = ((low <= came) & (came <= high)).astype(float)
             columns[band(level)] = np.where(np.isfinite(came), within, np.nan)

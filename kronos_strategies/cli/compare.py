@@ -66,7 +66,7 @@ def compare(
         tracking: MLflow store of the runs.
     """
     from kronos_strategies.contenders import hold_against
-    from kronos_strategies.evaluation.comparison.comparison import Gate, UntestableError, check_gate
+    from kronos_strategies.evaluation.comparison.comparison import Gate, InsufficientDataError, check_gate
     from kronos_strategies.evaluation.comparison.version import read_labels
 
     gates = [Gate.parse(text) for text in gate or ()]
@@ -80,7 +80,7 @@ def compare(
     results, untested = [], None
     try:
         results = [result for each in gates for result in check_gate(each, comparison)]
-    except UntestableError as error:
+    except InsufficientDataError as error:
         untested = error  # all that is known is shown and written first
     written = [*_write_json(json, comparison, results), *_write_page(html, comparison)]
     _show(comparison, results, written)

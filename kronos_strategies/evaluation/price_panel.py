@@ -19,19 +19,19 @@ import pandas as pd
 from kronos.bars import PRICES
 from kronos_strategies.evaluation.baselines import BASELINES, low_volatility_20
 from kronos_strategies.evaluation.distribution.volatility import (
+    forward_sum,
     garman_klass,
     overnight,
-    realised_variance,
-    sum_ahead,
+    realized_variance,
 )
-from kronos_strategies.evaluation.significance import overlap_of
+from kronos_strategies.evaluation.significance import label_overlap
 
 EWMA_DECAY = 0.94  # RiskMetrics' for days
 CLOSES, RANGES = "closes", "ranges"  # the two measures of realised variance
 
 
 @dataclass(frozen=True)
-class Market:
+class PricePanel:
     """Adjusted bars of a market, wide: dates x instruments, NaN on a day without a trade.
 
     Attributes:
@@ -47,7 +47,7 @@ class Market:
     ranges: pd.DataFrame
 
     @classmethod
-    def of(cls, panel: pd.DataFrame) -> Market:
+    def of(cls, panel: pd.DataFrame) -> PricePanel:
         """From adjusted bars indexed (datetime, instrument), suspended days absent.
 
         Amount, where there is none, is volume times the mean of the bar's prices, as in the windows.
@@ -59,7 +59,7 @@ class Market:
         return cls(open_, close, amount, garman_klass(open_, high, low, close) + overnight(open_, close))
 
     @classmethod
-    def read(cls, file: Path) -> Market:
+    def read(cls, file: Path) -> PricePanel:
         """What `write` has kept."""
         long = pd.read_parquet(file)
         return cls(**{f.name: long[f.name].unstack("instrument").sort_index() for f in fields(cls)})
@@ -88,8 +88,8 @@ class Market:
 
         The second is several times less noisy, which tells when h is small. A day without a trade adds nothing.
         """
-        by_closes = realised_variance(self.closes, horizon)
-        by_ranges = sum_ahead(self.ranges.fillna(0.0), horizon).where(by_closes.notna())
+        by_closes = realized_variance(self.closes, horizon)
+        by_ranges = forward_sum(self.ranges.fillna(0.0), horizon).where(by_closes.notna())
         return {CLOSES: by_closes, RANGES: by_ranges}
 
     @cached_property
@@ -135,4 +135,4 @@ class Market:
         Where the dates are uneven the nearest two decide; 1 for a single date.
         """
         steps = np.diff(np.sort(self.calendar.get_indexer(dates)))
-        return overlap_of(horizon, int(steps.min())) if len(steps) else 1
+        return label_overlap(horizon, int(steps.min())) if len(steps) else 1

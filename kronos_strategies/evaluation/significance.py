@@ -24,7 +24,7 @@ except ImportError as error:
 
 LEVEL = 0.95
 POWER = 0.8
-MIN_SPANS = 50  # dates / overlap; below, even EWC rejects too often
+MIN_INDEPENDENT_LABELS = 50  # dates / overlap; below, even EWC rejects too often
 MIN_COSINES = 4
 
 EWC, APART, NEWEY_WEST = "EWC", "non-overlapping", "Newey-West"
@@ -66,7 +66,7 @@ class MeanTest:
     level: float
 
 
-def overlap_of(horizon: int, bars_between: int) -> int:
+def label_overlap(horizon: int, bars_between: int) -> int:
     """Successive dates that a label of `horizon` bars spans: horizon / bars from date to date, rounded up."""
     return -(-horizon // bars_between)
 
@@ -83,7 +83,7 @@ def mean_test(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LE
         ValueError: overlap below 1, or a level outside (0, 1).
     """
     defined = np.isfinite(np.asarray(values, float)).sum()
-    test = ewc if defined >= MIN_SPANS * overlap else non_overlapping
+    test = ewc if defined >= MIN_INDEPENDENT_LABELS * overlap else non_overlapping
     return test(values, overlap, level)
 
 

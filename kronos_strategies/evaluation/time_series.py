@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.distribution.calibration import ensemble_crps, fair_crps, normal_crps
-from kronos_strategies.evaluation.price_panel import Market
-from kronos_strategies.evaluation.significance import MeanTest, mean_test, overlap_of
+from kronos_strategies.evaluation.distribution.calibration import crps_ensemble, crps_fair, crps_normal
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.significance import MeanTest, label_overlap, mean_test
 
 WALK_BARS = 20  # whose deviation the random walk has
 BINS = 5
@@ -19,7 +19,7 @@ SIGNED = "sign"  # a score whose sign is a direction
 
 
 @dataclass(frozen=True)
-class InstrumentStudy:
+class InstrumentEvaluation:
     """Of one instrument. Dates are those of its scores; undefined ones are left out, never counted as zero.
 
     Attributes:
@@ -66,7 +66,7 @@ class InstrumentStudy:
 
 
 @dataclass(frozen=True)
-class TimeSeriesStudy:
+class TimeSeriesEvaluation:
     """Of a run's instruments, each on its own.
 
     Attributes:
@@ -77,7 +77,7 @@ class TimeSeriesStudy:
         overlap: successive dates that one outcome spans.
     """
 
-    instruments: tuple[InstrumentStudy, ...]
+    instruments: tuple[InstrumentEvaluation, ...]
     score: str
     hold: int
     bars_between: int
@@ -92,15 +92,15 @@ class TimeSeriesStudy:
         return found
 
 
-def study_time_series(
+def evaluate_time_series(
     score: pd.Series,
     outcome: pd.Series,
-    market: Market,
+    market: PricePanel,
     hold: int,
     bars_between: int,
     forecasts: pd.DataFrame | None = None,
     signed: bool = True,
-) -> TimeSeriesStudy:
+) -> TimeSeriesEvaluation:
     """Study scores over time.
 
     Args:
@@ -115,7 +115,7 @@ def study_time_series(
         signed: whether the sign of the score is a direction.
     """
     names = sorted(score.index.get_level_values("instrument").unique())
-    overlap = overlap_of(hold, bars_between)
+    overlap = label_overlap(hold, bars_between)
     studies = []
     for name in names:
         pairs = _of(pd.DataFrame({"score": score, "outcome": outcome}), name)
@@ -123,7 +123,7 @@ def study_time_series(
         if forecasts is not None and name in forecasts.index.get_level_values("instrument"):
             own = _of(forecasts, name)
         studies.append(_study(str(name), pairs, overlap, market.closes[name].dropna(), own, signed))
-    return TimeSeriesStudy(tuple(studies), str(score.name), hold, bars_between, overlap)
+    return TimeSeriesEvaluation(tuple(studies), str(score.name), hold, bars_between, overlap)
 
 
 def _of(frame: pd.DataFrame, name: object) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def _study(
     closes: pd.Series,
     forecasts: pd.DataFrame | None,
     signed: bool,
-) -> InstrumentStudy:
+) -> InstrumentEvaluation:
     pairs = pairs.assign(added=contributions(pairs["score"], pairs["outcome"]))
     right = (np.sign(pairs["score"]) == np.sign(pairs["outcome"])).astype(float)
     known = (
@@ -147,7 +147,7 @@ def _study(
     )
     right, rose = right.where(known), (pairs["outcome"] > 0).astype(float).where(known)
     always = rose if not rose.mean() < 0.5 else 1 - rose
-    return InstrumentStudy(
+    return InstrumentEvaluation(
         name=name,
         pairs=pairs,
         correlation=correlation_test(pairs["score"], pairs["outcome"], overlap),
@@ -176,7 +176,7 @@ def _bins(pairs: pd.DataFrame, overlap: int) -> pd.DataFrame:
 
 
 def _distribution(closes: pd.Series, forecasts: pd.DataFrame | None) -> dict[str, Any]:
-    """What `InstrumentStudy` has of bands and paths."""
+    """What `InstrumentEvaluation` has of bands and paths."""
     nothing: dict[str, Any] = {
         "bands": pd.DataFrame(columns=["outcome", "lower", "upper"], dtype=float),
         "coverage": None, "level": np.nan, "horizon": 0, "crps": np.nan, "crps_walk": np.nan,
@@ -191,7 +191,7 @@ def _distribution(closes: pd.Series, forecasts: pd.DataFrame | None) -> dict[str
     now = closes[forecasts.index]
     then = closes.shift(-horizon)[forecasts.index]
     rows = closes.index.get_indexer(forecasts.index)
-    overlap = overlap_of(horizon, max(1, int(np.median(np.diff(rows))))) if len(rows) > 1 else 1
+    overlap = label_overlap(horizon, max(1, int(np.median(np.diff(rows))))) if len(rows) > 1 else 1
     bands = pd.DataFrame(
         {
             "outcome": then / now - 1,
@@ -212,19 +212,19 @@ def _distribution(closes: pd.Series, forecasts: pd.DataFrame | None) -> dict[str
     moved = np.log((then / now).to_numpy())
     paths = np.log(ends / now.to_numpy()[:, None])
     deviation = closes.apply(np.log).diff().rolling(WALK_BARS).std()[forecasts.index] * np.sqrt(horizon)
-    fair, walk = fair_crps(paths, moved), normal_crps(np.zeros(len(moved)), deviation.to_numpy(), moved)
+    fair, walk = crps_fair(paths, moved), crps_normal(np.zeros(len(moved)), deviation.to_numpy(), moved)
     both = np.isfinite(fair) & np.isfinite(walk)
     if not both.any():
         return found
     return found | {
         "crps": float(fair[both].mean()),
         "crps_walk": float(walk[both].mean()),
-        "crps_ensemble": float(ensemble_crps(paths, moved)[both].mean()),
+        "crps_ensemble": float(crps_ensemble(paths, moved)[both].mean()),
         "crps_lead": mean_test(np.where(both, walk - fair, np.nan), overlap),
     }
 
 
-def _figures(study: InstrumentStudy) -> dict[str, float]:
+def _figures(study: InstrumentEvaluation) -> dict[str, float]:
     found = {
         "correlation": study.correlation.mean,
         "correlation_low": study.correlation.low,

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.comparison.align import CommonRows
+from kronos_strategies.evaluation.comparison.align import AlignedPanel
 from kronos_strategies.evaluation.comparison.paired import MIN_BLOCKS, block_length
-from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import MODEL
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.evaluation.significance import MIN_SPANS, MeanTest
-from kronos_strategies.evaluation.time_series import TimeSeriesStudy
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.significance import MIN_INDEPENDENT_LABELS, MeanTest
+from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 
 
-def remarks(rows: CommonRows, horizon: int, overlap: int) -> tuple[str, ...]:
+def remarks(rows: AlignedPanel, horizon: int, overlap: int) -> tuple[str, ...]:
     """Sentences on undefined dates, short series and losses left out."""
     return (*_undefined(rows, horizon), *_short(rows, overlap), *_left_out(rows))
 
@@ -49,12 +49,12 @@ def uneven(by_date: Mapping[str, pd.DataFrame], baseline: str) -> tuple[str, ...
     return tuple(found)
 
 
-def _undefined(rows: CommonRows, horizon: int) -> Iterator[str]:
+def _undefined(rows: AlignedPanel, horizon: int) -> Iterator[str]:
     label, total = rows.labels[horizon], len(rows.dates)
-    few = np.isfinite(label).sum(axis=1) < MIN_NAMES
+    few = np.isfinite(label).sum(axis=1) < MIN_INSTRUMENTS
     if few.any():
         yield (
-            f"{few.sum():,} of {total:,} dates have fewer than {MIN_NAMES} names in common: "
+            f"{few.sum():,} of {total:,} dates have fewer than {MIN_INSTRUMENTS} names in common: "
             "IC, RankIC and spread are undefined there, and left out."
         )
     for what, values in {
@@ -68,18 +68,18 @@ def _undefined(rows: CommonRows, horizon: int) -> Iterator[str]:
             )
 
 
-def _short(rows: CommonRows, overlap: int) -> Iterator[str]:
+def _short(rows: AlignedPanel, overlap: int) -> Iterator[str]:
     total = len(rows.dates)
-    if total < MIN_SPANS * overlap:
+    if total < MIN_INDEPENDENT_LABELS * overlap:
         yield (
-            f"{total:,} dates hold {total // overlap:,} labels that do not overlap, fewer than {MIN_SPANS}: "
+            f"{total:,} dates hold {total // overlap:,} labels that do not overlap, fewer than {MIN_INDEPENDENT_LABELS}: "
             "intervals are wide, and a p is only roughly right."
         )
     if total < MIN_BLOCKS * block_length(total, overlap):
         yield f"{total:,} dates are too few for a model confidence set of labels that span {overlap}."
 
 
-def _left_out(rows: CommonRows) -> Iterator[str]:
+def _left_out(rows: AlignedPanel) -> Iterator[str]:
     for loss, version in rows.lacking.items():
         yield f"The loss '{loss}' is left out: '{version}' does not have it."
 
@@ -107,13 +107,13 @@ def of_ledger(ledger: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def of_signal(study: SignalStudy) -> Iterator[str]:
+def of_signal(study: SignalEvaluation) -> Iterator[str]:
     """Short samples and undefined dates."""
     rank = study.rank_ic
     spans, dates = rank.dates // rank.overlap, rank.dates + rank.undefined
-    if rank.dates > 0 and spans < MIN_SPANS:
+    if rank.dates > 0 and spans < MIN_INDEPENDENT_LABELS:
         yield (
-            f"{rank.dates:,} dates hold {spans:,} labels that do not overlap, fewer than {MIN_SPANS}: "
+            f"{rank.dates:,} dates hold {spans:,} labels that do not overlap, fewer than {MIN_INDEPENDENT_LABELS}: "
             "the interval of RankIC is wide, and still only roughly right."
         )
     if rank.undefined > MANY_UNDEFINED * dates:
@@ -123,18 +123,18 @@ def of_signal(study: SignalStudy) -> Iterator[str]:
         )
 
 
-def of_time_series(study: TimeSeriesStudy) -> Iterator[str]:
+def of_time_series(study: TimeSeriesEvaluation) -> Iterator[str]:
     """Series that are too short to say much."""
     dates = max((each.correlation.dates for each in study.instruments), default=0)
     spans = dates // study.overlap
-    if spans < MIN_SPANS:
+    if spans < MIN_INDEPENDENT_LABELS:
         yield (
-            f"{dates:,} forecasts hold {spans:,} outcomes that do not overlap, fewer than {MIN_SPANS}: "
+            f"{dates:,} forecasts hold {spans:,} outcomes that do not overlap, fewer than {MIN_INDEPENDENT_LABELS}: "
             "intervals over time are wide and approximate."
         )
 
 
-def of_distribution(study: DistributionStudy) -> Iterator[str]:
+def of_distribution(study: DistributionEvaluation) -> Iterator[str]:
     """Bands that hold far from what they should, where chance does not explain it."""
     own = [score for score in study.distributions if score.name == MODEL]
     for what, sign in (("too narrow", -1), ("too wide", 1)):
@@ -157,7 +157,7 @@ def _off(test: MeanTest, level: float, sign: int) -> bool:
     return bool(sign * (test.mean - level) > FAR and sign * (end - level) > 0)
 
 
-def of_portfolio(study: PortfolioStudy) -> Iterator[str]:
+def of_portfolio(study: PortfolioEvaluation) -> Iterator[str]:
     """Short books, and Sharpe ratios that chance alone could have found."""
     size, sure = len(study.result.returns), study.sharpe
     if size < SHORT_BOOK * study.result.bars_per_year:

@@ -10,8 +10,8 @@ from qlib.backtest.position import Position
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.path_summary import PathBook, keep_paths
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
 from kronos_strategies.heads.choice import ScoreChoice
@@ -103,20 +103,22 @@ def evidence_of_run(
     )
 
 
-def _keep(model: KronosModel, dataset: KronosDataset, market: Market) -> PathBook:
+def _keep(model: KronosModel, dataset: KronosDataset, market: PricePanel) -> PathSummary:
     """What is kept of the run's paths."""
     forecasts = model.forecasts(dataset.windows("test"), dataset.spec)
     horizons = [h for h in DISTRIBUTION if h < dataset.spec.horizon]
     shown = tracked(forecasts, "evaluate", "dates")
-    return keep_paths(shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing)[0]
+    return summarize_forecasts(
+        shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing
+    )[0]
 
 
-def market_of(keys: pd.MultiIndex, freq: str = DAY) -> Market:
+def market_of(keys: pd.MultiIndex, freq: str = DAY) -> PricePanel:
     """All bars that the store has of the names in `keys`; later ones too, for what came after a forecast."""
     names = sorted(keys.get_level_values("instrument").unique())
     bars = traded_bars(names, None, freq)
     panel = pd.concat(bars, names=["instrument"]).rename_axis(["instrument", "datetime"])
-    return Market.of(_by_date(panel))
+    return PricePanel.of(_by_date(panel))
 
 
 def _by_date(rows: Rows) -> Rows:
@@ -131,7 +133,7 @@ def common_naive(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Ser
     return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce]
 
 
-def exposures_of(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+def exposures_of(market: PricePanel, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
     """What scores of the rows may load on, known at the same close."""
     wide = price_exposures(market.closes, market.amounts)
     columns = {name: market.at(values, keys) for name, values in wide.items()}
@@ -141,13 +143,15 @@ def exposures_of(market: Market, keys: pd.MultiIndex, industries: pd.Series | No
     return pd.DataFrame(columns)
 
 
-def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset) -> pd.DataFrame:
+def _labels(
+    market: PricePanel, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset
+) -> pd.DataFrame:
     """Returns over several horizons; of the run's own, Qlib's label."""
     horizons = sorted({*DECAY, dataset.hold})
     if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
         columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
     else:
-        columns = {h: market.at(market.earned(h, dataset.deal_price), keys) for h in horizons}
+        columns = {h: market.at(market.forward_return(h, dataset.deal_price), keys) for h in horizons}
     return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
 
 

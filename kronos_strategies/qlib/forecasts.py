@@ -12,7 +12,7 @@ from kronos.postprocessing import PathOptions
 from kronos_strategies.contenders import READ, Contender, Span
 from kronos_strategies.data.default import default_store
 from kronos_strategies.evaluation.comparison.version import Version
-from kronos_strategies.evaluation.distribution.path_summary import keep_paths
+from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, describe, seen_before
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.evidence import market_of
@@ -59,9 +59,9 @@ def contender_of_forecasts(
     known = stored.recipe.provenance
     first = stored.read(dates[0])
     post = options.resolve(own_calibration(known.model), known, spec.horizon, first.spacing)
-    paths, provenance = keep_paths(forecasts, market, horizons, hold, post=post)
+    paths, provenance = summarize_forecasts(forecasts, market, horizons, hold, post=post)
     score = paths.by_samples.iloc[:, -1].rename("score")
-    labels = {h: market.at(market.earned(h), keys) for h in sorted({*DECAY, hold})}
+    labels = {h: market.at(market.forward_return(h), keys) for h in sorted({*DECAY, hold})}
     return Contender(
         version=Version(
             name, score, paths.losses(market), {**describe(provenance), "calibration": post.reason}

@@ -13,7 +13,7 @@ import pandas as pd
 from kronos.codebase import git_commit, package_version
 from kronos_strategies.contenders import Contender
 from kronos_strategies.evaluation.comparison.version import Version
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evidence import DECAY, About, Evidence
 from kronos_strategies.qlib.evidence import (
     cautions,
@@ -137,7 +137,7 @@ def contender_of_plain_run(folder: Path, name: str, trusted: bool, data: Path | 
     )
 
 
-def with_span(run: PlainRun, market: Market) -> tuple[PlainRun, list[str]]:
+def with_span(run: PlainRun, market: PricePanel) -> tuple[PlainRun, list[str]]:
     """The run with what its label spans, found in the bars where its task does not tell; and what is to be told."""
     if run.hold is not None:
         return run, []
@@ -146,7 +146,7 @@ def with_span(run: PlainRun, market: Market) -> tuple[PlainRun, list[str]]:
         label = run.label.reindex(keys)
         for hold in range(1, SEARCHED):
             for price in ("close", "open"):
-                came = market.at(market.earned(hold, price), keys)
+                came = market.at(market.forward_return(hold, price), keys)
                 both = (label.notna() & came.notna()).to_numpy()
                 if both.sum() > 10 and np.mean(np.abs(label - came)[both] < ALIKE) > 0.9:
                     return replace(run, hold=hold, price=price), []
@@ -155,21 +155,21 @@ def with_span(run: PlainRun, market: Market) -> tuple[PlainRun, list[str]]:
     ]
 
 
-def _rows(market: Market) -> pd.MultiIndex:
+def _rows(market: PricePanel) -> pd.MultiIndex:
     return pd.MultiIndex.from_product([market.closes.index, market.closes.columns])
 
 
-def _own_label(run: PlainRun, market: Market) -> pd.Series:
+def _own_label(run: PlainRun, market: PricePanel) -> pd.Series:
     """By (datetime, instrument) of the score; from the bars where the run kept none."""
     keys = cast(pd.MultiIndex, run.score.index)
     if run.label is not None:
         return run.label
     price = run.price if run.price in ("close", "open") else "close"
-    return market.at(market.earned(run.hold or 1, price), keys)
+    return market.at(market.forward_return(run.hold or 1, price), keys)
 
 
-def _labels(run: PlainRun, market: Market, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
+def _labels(run: PlainRun, market: PricePanel, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
     price = run.price if run.price in ("close", "open") else "close"
     horizons = sorted({*DECAY, run.hold or 1})
-    columns = {h: market.at(market.earned(h, price), keys) for h in horizons}
+    columns = {h: market.at(market.forward_return(h, price), keys) for h in horizons}
     return pd.DataFrame(columns | {run.hold or 1: label.reindex(keys)})

@@ -14,11 +14,11 @@ import pandas as pd
 from kronos.extras import MissingExtra
 from kronos_strategies.disk import writing
 from kronos_strategies.evaluation.comparison.comparison import Comparison
-from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import series_by_date
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy
-from kronos_strategies.evaluation.time_series import TimeSeriesStudy
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
+from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
 from kronos_strategies.report.formatting import count, described, is_timed, span
 from kronos_strategies.report.layout import Section
@@ -49,7 +49,7 @@ def save_report(report: Report, folder: Path) -> list[Path]:
     Returns:
         The paths of the files, the page first.
     """
-    files = {"report.html": render(report), "metrics.json": strict_json(report.metrics), **csvs(report)}
+    files = {"report.html": render(report), "metrics.json": to_json(report.metrics), **csvs(report)}
     with writing(folder, "Choose another folder for the report."):
         folder.mkdir(parents=True, exist_ok=True)
         return [write(folder / name, text) for name, text in files.items()]
@@ -140,7 +140,7 @@ def csvs(report: Report) -> dict[str, str]:
     return found
 
 
-def of_signal(study: SignalStudy) -> dict[str, str]:
+def of_signal(study: SignalEvaluation) -> dict[str, str]:
     """Coefficients by date and score, and every table."""
     coefficients = pd.concat(study.by_date, names=["score", "datetime"])
     quantiles = study.quantiles
@@ -161,7 +161,7 @@ def of_signal(study: SignalStudy) -> dict[str, str]:
     }
 
 
-def of_distribution(study: DistributionStudy) -> dict[str, str]:
+def of_distribution(study: DistributionEvaluation) -> dict[str, str]:
     """Scores by date, and every table."""
     return {
         "paths_by_date.csv": _flat(series_by_date((*study.distributions, *study.volatilities))),
@@ -172,7 +172,7 @@ def of_distribution(study: DistributionStudy) -> dict[str, str]:
     }
 
 
-def of_portfolio(study: PortfolioStudy) -> dict[str, str]:
+def of_portfolio(study: PortfolioEvaluation) -> dict[str, str]:
     """Everything per bar, what is held, and every table."""
     result = study.result
     bars = pd.concat(
@@ -199,7 +199,7 @@ def of_portfolio(study: PortfolioStudy) -> dict[str, str]:
     }
 
 
-def of_time_series(study: TimeSeriesStudy) -> dict[str, str]:
+def of_time_series(study: TimeSeriesEvaluation) -> dict[str, str]:
     """Scores and outcomes, and bands and outcomes, of each instrument."""
     pairs = pd.concat({each.name: each.pairs for each in study.instruments}, names=["instrument", "datetime"])
     bands = pd.concat({each.name: each.bands for each in study.instruments}, names=["instrument", "datetime"])
@@ -221,7 +221,7 @@ def of_versions(comparison: Comparison) -> dict[str, str]:
     }
 
 
-def strict_json(metrics: Mapping[str, float]) -> str:
+def to_json(metrics: Mapping[str, float]) -> str:
     """JSON as the standard has it, which knows neither NaN nor infinity."""
     plain: dict[str, int | float | None] = {}
     for name, value in metrics.items():

@@ -52,7 +52,7 @@ class Chart(NamedTuple):
         return max(HEIGHT, NAMES_HEIGHT + ROW_HEIGHT * self.rows)
 
 
-class LeftOut(NamedTuple):
+class OmittedChart(NamedTuple):
     """A chart without data, and why it has none."""
 
     heading: str
@@ -63,12 +63,12 @@ class Charts(NamedTuple):
     """Of one part of a section."""
 
     drawn: tuple[Chart, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[OmittedChart, ...]
 
 
 def chart(
     id_: str, heading: str, note: str, figure: go.Figure, why: str, wide: bool = False, rows: int = 0
-) -> Chart | LeftOut:
+) -> Chart | OmittedChart:
     """Of one figure.
 
     Args:
@@ -81,26 +81,26 @@ def chart(
         rows: of names, one above the other, that it has to have room for.
     """
     if is_empty(figure):
-        return LeftOut(heading, why)
+        return OmittedChart(heading, why)
     return Chart(id_, heading, note, _array([figure]), (), wide, rows)
 
 
 def choice(
     id_: str, heading: str, note: str, figures: Sequence[go.Figure | None], picks: Sequence[Pick], why: str,
     wide: bool = False, rows: int = 0,
-) -> Chart | LeftOut:  # fmt: skip
+) -> Chart | OmittedChart:  # fmt: skip
     """Of several figures, one for each combination of what the `picks` offer; None where there is none."""
     drawn = [None if figure is None or is_empty(figure) else figure for figure in figures]
     if not any(drawn):
-        return LeftOut(heading, why)
+        return OmittedChart(heading, why)
     return Chart(id_, heading, note, _array(drawn), tuple(picks), wide, rows)
 
 
-def gather(*charts: Chart | LeftOut) -> Charts:
+def gather(*charts: Chart | OmittedChart) -> Charts:
     """Those that are drawn and those that are not, each in order."""
     return Charts(
         tuple(each for each in charts if isinstance(each, Chart)),
-        tuple(each for each in charts if isinstance(each, LeftOut)),
+        tuple(each for each in charts if isinstance(each, OmittedChart)),
     )
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from kronos_strategies.evaluation.comparison.comparison import Comparison
-from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy, study_distribution
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy, study_portfolio
-from kronos_strategies.evaluation.portfolio.trades import TradeStudy, study_trades
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy, study_signal
-from kronos_strategies.evaluation.time_series import TimeSeriesStudy, study_time_series
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
+from kronos_strategies.evaluation.portfolio.trades import TradeEvaluation, evaluate_trades
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
+from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation, evaluate_time_series
 from kronos_strategies.evidence import Evidence
 
 
@@ -37,12 +37,12 @@ class Report:
     ledger: Mapping[str, int]
     provenance: Mapping[str, str]
     warnings: Sequence[str]
-    signal: SignalStudy | None = None
-    distribution: DistributionStudy | None = None
-    portfolio: PortfolioStudy | None = None
+    signal: SignalEvaluation | None = None
+    distribution: DistributionEvaluation | None = None
+    portfolio: PortfolioEvaluation | None = None
     versions: Comparison | None = None
-    time_series: TimeSeriesStudy | None = None
-    trades: TradeStudy | None = None
+    time_series: TimeSeriesEvaluation | None = None
+    trades: TradeEvaluation | None = None
 
     @property
     def ranks(self) -> bool:
@@ -61,7 +61,7 @@ class Report:
 RETURNS = "Kronos"  # what a forecast return is called among the scores
 
 
-def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
+def build_report(evidence: Evidence, versions: Comparison | None = None) -> Report:
     """Everything that the evidence tells.
 
     Args:
@@ -69,7 +69,7 @@ def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
         versions: this run beside others, for a section of its own.
     """
     about = evidence.about
-    signal = study_signal(
+    signal = evaluate_signal(
         evidence.scores,
         evidence.labels,
         about.hold,
@@ -81,7 +81,7 @@ def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
     own = evidence.scores.iloc[:, 0]
     names = own.index.get_level_values("instrument").nunique()
     if names < about.min_names:
-        time_series = study_time_series(
+        time_series = evaluate_time_series(
             own,
             evidence.labels[about.hold],
             evidence.market,
@@ -91,15 +91,15 @@ def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
             signed=str(own.name) == RETURNS or bool((own < 0).any() and (own > 0).any()),
         )
     if evidence.trades is not None:
-        trades = study_trades(evidence.trades)
+        trades = evaluate_trades(evidence.trades)
     if evidence.paths is not None and evidence.provenance is not None:
         label = evidence.labels[about.hold]
-        distribution = study_distribution(
+        distribution = evaluate_distribution(
             evidence.paths, evidence.provenance, evidence.market, label, evidence.overlap, about.min_names
         )
     if evidence.result is not None:
         exposures = evidence.exposures if names > 1 else None  # one name is always the middle of itself
-        portfolio = study_portfolio(evidence.result, exposures, about.trials)
+        portfolio = evaluate_portfolio(evidence.result, exposures, about.trials)
     return Report(
         title=about.title,
         ledger=about.ledger,

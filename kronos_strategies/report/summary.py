@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.comparison.comparison import Comparison
-from kronos_strategies.evaluation.comparison.metrics import GAINS
-from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.comparison.metrics import HIGHER_IS_BETTER
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import MODEL
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy
-from kronos_strategies.evaluation.time_series import InstrumentStudy, TimeSeriesStudy
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
+from kronos_strategies.evaluation.time_series import InstrumentEvaluation, TimeSeriesEvaluation
 from kronos_strategies.evaluation.warnings import (
     of_distribution,
     of_ledger,
@@ -56,13 +56,13 @@ class Verdict:
 
 def judge(report: Report) -> Verdict:
     """Read the verdict from the studies that there are."""
-    found = [judge_signal(report.signal)] if report.signal is not None and report.ranks else []
+    found = [summarize_signal(report.signal)] if report.signal is not None and report.ranks else []
     if report.time_series is not None and not report.ranks:
-        found.append(judge_time_series(report.time_series))
+        found.append(summarize_time_series(report.time_series))
     if report.versions is not None:
-        found.append(judge_versions(report.versions))
-    more = [] if report.portfolio is None else [book_sentence(report.portfolio)]
-    more += [] if report.distribution is None else band_sentences(report.distribution)
+        found.append(summarize_comparison(report.versions))
+    more = [] if report.portfolio is None else [portfolio_sentence(report.portfolio)]
+    more += [] if report.distribution is None else coverage_sentences(report.distribution)
     if not found:
         return Verdict("none", "No score was studied", tuple(more) or ("There is nothing to judge.",))
     first, *others = found
@@ -86,7 +86,7 @@ def cautions(report: Report) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def judge_signal(study: SignalStudy) -> Verdict:
+def summarize_signal(study: SignalEvaluation) -> Verdict:
     """Whether the score ranks, and whether it ranks better than naive ones: by intervals, paired by date."""
     rank = study.rank_ic
     if not np.isfinite(rank.mean):
@@ -118,7 +118,7 @@ def judge_signal(study: SignalStudy) -> Verdict:
     return Verdict(tone, headline, (f"{measured}; paired by date {_against(naive)}.",))
 
 
-def judge_time_series(study: TimeSeriesStudy) -> Verdict:
+def summarize_time_series(study: TimeSeriesEvaluation) -> Verdict:
     """Whether forecasts go with outcomes over time: by the interval of their correlation."""
     single = len(study.instruments) == 1
     tests = {each.name: each.correlation for each in study.instruments}
@@ -154,7 +154,7 @@ def judge_time_series(study: TimeSeriesStudy) -> Verdict:
     return Verdict(tone, headline, (sentence, *(_over_time(each) for each in study.instruments if single)))
 
 
-def _over_time(study: InstrumentStudy) -> str:
+def _over_time(study: InstrumentEvaluation) -> str:
     """Hit rate, band and CRPS of one instrument."""
     said = []
     if study.hits is not None and np.isfinite(study.hits.mean):
@@ -191,7 +191,7 @@ def _names(naive: pd.DataFrame) -> list[str]:
     return [str(name) for name in naive.index]
 
 
-def book_sentence(study: PortfolioStudy) -> str:
+def portfolio_sentence(study: PortfolioEvaluation) -> str:
     """Net Sharpe with its interval, PSR and DSR, beside the benchmarks."""
     sure, net = study.sharpe, study.books.to_dict("index")["net"]
     held = [f"{two(row['sharpe'])} ({name})" for name, row in study.books.iloc[2:].iterrows()]
@@ -206,7 +206,7 @@ def book_sentence(study: PortfolioStudy) -> str:
     )
 
 
-def band_sentences(study: DistributionStudy) -> list[str]:
+def coverage_sentences(study: DistributionEvaluation) -> list[str]:
     """How many outcomes the widest band held, at the shortest and the longest horizon; none without a band."""
     said = []
     for score in study.distributions:
@@ -221,7 +221,7 @@ def band_sentences(study: DistributionStudy) -> list[str]:
     return [f"The {said[0][0]:.0%} band of its paths held {listing(ends)}."]
 
 
-def judge_versions(comparison: Comparison) -> Verdict:
+def summarize_comparison(comparison: Comparison) -> Verdict:
     """Which versions differ from the baseline for sure, by Holm's p, and which do not; RankIC first."""
     table = comparison.table
     rows = table[(table["version"] != comparison.baseline) & table["difference"].notna()]
@@ -269,7 +269,7 @@ def _found(row: Record) -> str:
 def _other_metrics(rows: pd.DataFrame) -> list[str]:
     """Sure differences in what is not RankIC, version by version."""
     others = rows[(rows["metric"] != "rank_ic") & (rows["p_holm"] < ALPHA)]
-    gain = others["metric"].isin(GAINS)
+    gain = others["metric"].isin(HIGHER_IS_BETTER)
     better = (others["difference"] > 0) == gain
     said = []
     for version in others["version"].unique():

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy
-from kronos_strategies.evaluation.time_series import TimeSeriesStudy
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
+from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 from kronos_strategies.report.formatting import (
     DASH,
     count,
@@ -43,7 +43,7 @@ def show_report(report: Report, written: Sequence[Path | str]) -> None:
         console.print(escape(str(path)), soft_wrap=True, highlight=False)
 
 
-def _signal(title: str, study: SignalStudy) -> Table:
+def _signal(title: str, study: SignalEvaluation) -> Table:
     table = Table(title=f"{title}: signal against {len(study.table) - 1} naive ones", title_justify="left")
     table.caption, table.caption_justify = f"interval and t: {study.rank_ic.method}", "left"
     for column in ("", "IC", "RankIC", "95 %", "RankICIR", "t", "dates"):
@@ -61,7 +61,7 @@ def _signal(title: str, study: SignalStudy) -> Table:
     return table
 
 
-def _time_series(title: str, study: TimeSeriesStudy) -> Table:
+def _time_series(title: str, study: TimeSeriesEvaluation) -> Table:
     table = Table(title=f"{title}: {study.score} over time", title_justify="left")
     for column in ("", "correlation", "95 %", "t", "sign right", "in the band", "CRPS skill", "dates"):
         table.add_column(column, justify="left" if not column else "right")
@@ -80,7 +80,7 @@ def _time_series(title: str, study: TimeSeriesStudy) -> Table:
     return table
 
 
-def _portfolio(study: PortfolioStudy) -> Table:
+def _portfolio(study: PortfolioEvaluation) -> Table:
     table = Table(title="Portfolio", title_justify="left")
     for column in ("", "annual return", "Sharpe", "max drawdown"):
         table.add_column(column, justify="left" if not column else "right")

@@ -14,8 +14,8 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.path_summary import PathBook
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import About, Evidence
 from kronos_strategies.result import BacktestResult
@@ -58,7 +58,9 @@ def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
     labels = pd.Index([f"SH{600000 + i}" for i in range(names)], name="instrument")
     steps = 0.02 * rng.standard_normal((len(days), names))
     closes = pd.DataFrame(20 * np.exp(steps.cumsum(axis=0)), days, labels)
-    market = Market(closes.shift(1).bfill(), closes, closes * rng.uniform(1e5, 1e7, names), 0 * closes + 4e-4)
+    market = PricePanel(
+        closes.shift(1).bfill(), closes, closes * rng.uniform(1e5, 1e7, names), 0 * closes + 4e-4
+    )
     keys = pd.MultiIndex.from_product([days[270 : 270 + dates], labels])
     scores = pd.DataFrame(
         {
@@ -72,7 +74,7 @@ def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
     return Evidence(
         about=About("Benchmark", 1, 1, 1, {"model": "none"}, {"member rows": len(keys)}, (), 252),
         scores=scores,
-        labels=pd.DataFrame({h: market.at(market.earned(h), keys) for h in (1, 2, 3, 5, 10, 20)}),
+        labels=pd.DataFrame({h: market.at(market.forward_return(h), keys) for h in (1, 2, 3, 5, 10, 20)}),
         exposures=pd.DataFrame(exposures),
         market=market,
         paths=_paths(keys, rng),
@@ -83,7 +85,7 @@ def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
     )
 
 
-def _paths(keys: pd.MultiIndex, rng: np.random.Generator) -> PathBook:
+def _paths(keys: pd.MultiIndex, rng: np.random.Generator) -> PathSummary:
     columns: dict[tuple[int, str], np.ndarray] = {}
     for horizon in HORIZONS:
         size, scale = len(keys), 0.02 * horizon**0.5
@@ -98,7 +100,7 @@ def _paths(keys: pd.MultiIndex, rng: np.random.Generator) -> PathBook:
             (horizon, "inside_90"): (rng.uniform(size=size) < 0.9).astype(float),
         }
     by_samples = {k: rng.standard_normal(len(keys)) for k in (1, 2, 4, 8, 16, SAMPLES)}
-    return PathBook(pd.DataFrame(columns, keys), pd.DataFrame(by_samples, keys), _fans(keys, rng))
+    return PathSummary(pd.DataFrame(columns, keys), pd.DataFrame(by_samples, keys), _fans(keys, rng))
 
 
 def _fans(keys: pd.MultiIndex, rng: np.random.Generator) -> pd.DataFrame:

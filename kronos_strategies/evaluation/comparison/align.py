@@ -17,7 +17,7 @@ ROWS = "rows of any version"
 
 
 @dataclass(frozen=True)
-class CommonRows:
+class AlignedPanel:
     """Arrays of (dates, names), NaN but where every version and the headline label have a finite value.
 
     Attributes:
@@ -46,7 +46,7 @@ def align(
     labels: Mapping[int, pd.Series],
     horizon: int,
     references: pd.DataFrame | None,
-) -> CommonRows:
+) -> AlignedPanel:
     """Lay everything out on the dates and names that all versions and the label have.
 
     Args:
@@ -72,7 +72,7 @@ def align(
 
     losses, lacking = _losses(versions, frame)
     naive = {} if references is None else {str(name): references[name] for name in references}
-    return CommonRows(
+    return AlignedPanel(
         dates=frame.dates[rows],
         names=frame.names[columns],
         scores={name: cut(values) for name, values in scores.items()},

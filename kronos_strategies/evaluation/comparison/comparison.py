@@ -13,15 +13,15 @@ import pandas as pd
 
 from kronos_strategies.evaluation.comparison.align import align
 from kronos_strategies.evaluation.comparison.metrics import (
-    GAINS,
-    decay_of,
-    figures_by_date,
+    HIGHER_IS_BETTER,
+    baseline_means,
     means_by_year,
-    naive_means,
+    metrics_by_date,
+    rank_ic_decay_by_version,
 )
 from kronos_strategies.evaluation.comparison.paired import CONSTANT, paired_table, paired_test
 from kronos_strategies.evaluation.comparison.version import Version
-from kronos_strategies.evaluation.significance import one_sided_bounds, overlap_of
+from kronos_strategies.evaluation.significance import label_overlap, one_sided_bounds
 from kronos_strategies.evaluation.warnings import remarks, uneven
 
 
@@ -131,9 +131,9 @@ def compare_versions(
         )
     if bars_between < 1:
         raise ValueError(f"bars_between={bars_between}: successive dates are at least 1 bar apart.")
-    overlap = overlap_of(horizon, bars_between)
+    overlap = label_overlap(horizon, bars_between)
     rows = align(versions, _by_horizon(labels, horizon), horizon, references)
-    by_date = figures_by_date(rows, horizon)
+    by_date = metrics_by_date(rows, horizon)
     return Comparison(
         baseline=baseline,
         versions=names,
@@ -142,8 +142,8 @@ def compare_versions(
         table=paired_table(by_date, baseline, overlap, seed),
         by_date=by_date,
         by_year=means_by_year(by_date, baseline),
-        decay=decay_of(rows, bars_between),
-        references=naive_means(rows, horizon, overlap),
+        decay=rank_ic_decay_by_version(rows, bars_between),
+        references=baseline_means(rows, horizon, overlap),
         ledger=rows.ledger,
         warnings=(*remarks(rows, horizon, overlap), *uneven(by_date, baseline)),
         provenance={version.name: dict(version.provenance) for version in versions},
@@ -222,7 +222,7 @@ class Gate:
         return cls(found["metric"], found["sign"], margin)
 
 
-class UntestableError(ValueError):
+class InsufficientDataError(ValueError):
     """A gate that nothing speaks for or against: too few dates, or none on which both versions rank anything."""
 
 
@@ -257,9 +257,9 @@ def check_gate(gate: Gate, comparison: Comparison) -> tuple[GateResult, ...]:
         raise ValueError(
             f"'{gate}' asks for a metric that is not there. There are {list(comparison.by_date)}."
         )
-    wanted = ">=" if gate.metric in GAINS else "<="
+    wanted = ">=" if gate.metric in HIGHER_IS_BETTER else "<="
     if gate.sign != wanted:
-        better = "more" if gate.metric in GAINS else "less"
+        better = "more" if gate.metric in HIGHER_IS_BETTER else "less"
         raise ValueError(
             f"'{gate}' has the wrong sign: of {gate.metric}, {better} is better. Write {wanted}."
         )
@@ -273,7 +273,7 @@ def _check(gate: Gate, version: str, comparison: Comparison) -> GateResult:
     worst, best = (test.mean, test.mean) if test.method == CONSTANT else one_sided_bounds(test)
     bound = best if gate.sign == ">=" else worst
     if not math.isfinite(bound):
-        raise UntestableError(
+        raise InsufficientDataError(
             f"'{gate}' cannot be checked: '{version}' and '{comparison.baseline}' have {gate.metric} on "
             f"{test.dates} common dates, too few for a test of labels that span {comparison.overlap}."
         )

@@ -7,27 +7,27 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.comparison.align import CommonRows
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
-from kronos_strategies.evaluation.signal.quantiles import bucket_count, bucket_means, buckets_of
-from kronos_strategies.evaluation.significance import mean_test, overlap_of
+from kronos_strategies.evaluation.comparison.align import AlignedPanel
+from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.signal.quantiles import assign_quantiles, num_quantiles, quantile_means
+from kronos_strategies.evaluation.significance import label_overlap, mean_test
 
-GAINS = ("ic", "rank_ic", "spread")  # more is better; of all others, which are losses, less is
+HIGHER_IS_BETTER = ("ic", "rank_ic", "spread")  # more is better; of all others, which are losses, less is
 
 
-def figures_by_date(rows: CommonRows, horizon: int) -> dict[str, pd.DataFrame]:
+def metrics_by_date(rows: AlignedPanel, horizon: int) -> dict[str, pd.DataFrame]:
     """Metric -> dates x versions: ic, rank_ic, spread, then the losses; NaN where undefined.
 
     Raises:
         ValueError: a loss that is called like one of the first three.
     """
-    if taken := [loss for loss in rows.losses if loss in GAINS]:
+    if taken := [loss for loss in rows.losses if loss in HIGHER_IS_BETTER]:
         raise ValueError(f"A loss is called '{taken[0]}', as is a figure of the score. Give it another name.")
-    gains = gains_by_date(rows.scores, rows.labels[horizon], rows.dates)
+    gains = score_metrics_by_date(rows.scores, rows.labels[horizon], rows.dates)
     return gains | {loss: _means(of, rows.dates) for loss, of in rows.losses.items()}
 
 
-def gains_by_date(
+def score_metrics_by_date(
     scores: Mapping[str, np.ndarray], label: np.ndarray, dates: pd.DatetimeIndex
 ) -> dict[str, pd.DataFrame]:
     """Each of GAINS -> dates x scores.
@@ -38,18 +38,20 @@ def gains_by_date(
             quintiles, the same for all scores and dates.
         dates: of the rows.
     """
-    count = bucket_count(label, label)
+    count = num_quantiles(label, label)
     figures = {name: _gains(score, label, count) for name, score in scores.items()}
     return {
         metric: pd.DataFrame({name: of[i] for name, of in figures.items()}, index=dates)
-        for i, metric in enumerate(GAINS)
+        for i, metric in enumerate(HIGHER_IS_BETTER)
     }
 
 
 def _gains(score: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
     """(dates, names) twice -> (3, dates), in the order of GAINS."""
-    earned = bucket_means(buckets_of(np.where(np.isfinite(label), score, np.nan), count), label, count)
-    return np.vstack([coefficients_of_grid(score, label), earned[:, -1] - earned[:, 0]])
+    earned = quantile_means(
+        assign_quantiles(np.where(np.isfinite(label), score, np.nan), count), label, count
+    )
+    return np.vstack([information_coefficients_wide(score, label), earned[:, -1] - earned[:, 0]])
 
 
 def _means(by_version: Mapping[str, np.ndarray], dates: pd.DatetimeIndex) -> pd.DataFrame:
@@ -85,7 +87,7 @@ def _by_year(metric: str, figures: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return table[["metric", "year", "version", "mean", "difference"]]
 
 
-def decay_of(rows: CommonRows, bars_between: int) -> pd.DataFrame:
+def rank_ic_decay_by_version(rows: AlignedPanel, bars_between: int) -> pd.DataFrame:
     """Long: version, horizon, rank_ic, low, high, dates; empty with a single label.
 
     Dates are those that the longest horizon leaves defined for all versions, so that a longer label does not mean
@@ -95,7 +97,7 @@ def decay_of(rows: CommonRows, bars_between: int) -> pd.DataFrame:
     if len(rows.labels) < 2:
         return pd.DataFrame(columns=columns)
     found = {
-        (name, horizon): coefficients_of_grid(score, label)[1]
+        (name, horizon): information_coefficients_wide(score, label)[1]
         for name, score in rows.scores.items()
         for horizon, label in rows.labels.items()
     }
@@ -106,15 +108,15 @@ def decay_of(rows: CommonRows, bars_between: int) -> pd.DataFrame:
     defined = on[max((horizon for horizon in on if on[horizon].any()), default=max(on))]
     lines = []
     for (name, horizon), by_date in found.items():
-        test = mean_test(by_date[defined], overlap_of(horizon, bars_between))
+        test = mean_test(by_date[defined], label_overlap(horizon, bars_between))
         lines.append((name, horizon, test.mean, test.low, test.high, test.dates))
     return pd.DataFrame(lines, columns=columns)
 
 
-def naive_means(rows: CommonRows, horizon: int, overlap: int) -> pd.DataFrame:
+def baseline_means(rows: AlignedPanel, horizon: int, overlap: int) -> pd.DataFrame:
     """Long: version (a naive score's name), metric, mean, low, high, dates; no test, and no losses."""
     columns = ["version", "metric", "mean", "low", "high", "dates"]
-    by_date = gains_by_date(rows.references, rows.labels[horizon], rows.dates)
+    by_date = score_metrics_by_date(rows.references, rows.labels[horizon], rows.dates)
     lines = []
     for metric, figures in by_date.items():
         for name in figures:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.extras import MissingExtra
-from kronos_strategies.evaluation.comparison.metrics import GAINS, difference
+from kronos_strategies.evaluation.comparison.metrics import HIGHER_IS_BETTER, difference
 from kronos_strategies.evaluation.significance import MeanTest, detectable, mean_test
 
 try:
@@ -55,7 +55,7 @@ def paired_table(by_date: Mapping[str, pd.DataFrame], baseline: str, overlap: in
 def _tests(metric: str, figures: pd.DataFrame, baseline: str, overlap: int, seed: int) -> pd.DataFrame:
     rows = [_row(str(name), metric, figures, baseline, overlap) for name in figures]
     table = pd.DataFrame(rows)
-    p = confidence_p(-figures if metric in GAINS else figures, overlap, seed)
+    p = mcs_pvalues(-figures if metric in HIGHER_IS_BETTER else figures, overlap, seed)
     table["p_holm"] = holm(table["p"].to_numpy())
     table["mcs_p"] = p.to_numpy()
     table["in_mcs"] = pd.Series([None if np.isnan(each) else bool(each > SIZE) for each in p], dtype=object)
@@ -107,7 +107,7 @@ REPETITIONS = 1000
 MIN_BLOCKS = 10
 
 
-def confidence_p(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
+def mcs_pvalues(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
     """The smallest size of test at which each version leaves the set; it is in the 90 % set with more than .1.
 
     Range statistic, 1,000 stationary bootstraps of blocks of 2 * overlap dates on average, or of T^(1/3) where

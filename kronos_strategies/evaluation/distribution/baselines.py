@@ -11,9 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from kronos.extras import MissingExtra
-from kronos_strategies.evaluation.distribution.calibration import normal_crps, scoringrules
+from kronos_strategies.evaluation.distribution.calibration import crps_normal, scoringrules
 from kronos_strategies.evaluation.distribution.path_summary import band
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 
 try:
     from arch import arch_model
@@ -29,7 +29,7 @@ MIN_HISTORY = 60  # below that it is left out
 def score_normal(deviation: np.ndarray, came: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
     """Of normal distributions around 0; NaN without deviation."""
     deviation = np.where(deviation > 0, deviation, np.nan)
-    crps, z = normal_crps(np.zeros_like(came), deviation, came), came / deviation
+    crps, z = crps_normal(np.zeros_like(came), deviation, came), came / deviation
     return _scores(crps, stats.norm.cdf(z), levels)
 
 
@@ -85,11 +85,11 @@ class ShrunkWalk:
     shape: np.ndarray
 
     @classmethod
-    def fit(cls, market: Market, horizon: int, first: pd.Timestamp) -> ShrunkWalk | None:
+    def fit(cls, market: PricePanel, horizon: int, first: pd.Timestamp) -> ShrunkWalk | None:
         """To outcomes that were known at the close of `first`; None where they are of too few dates."""
         last = int(market.calendar.searchsorted(first, side="right")) - 1 - horizon
         rows = slice(max(0, last + 1 - HISTORY), max(0, last + 1))
-        volatility, came = (wide.to_numpy()[rows] for wide in (market.deviation, market.moved(horizon)))
+        volatility, came = (wide.to_numpy()[rows] for wide in (market.deviation, market.log_return(horizon)))
         both = np.isfinite(came) & (volatility > 0)
         if both.any(axis=1).sum() < MIN_HISTORY:
             return None
@@ -126,7 +126,7 @@ class GarchModels:
     parameters: pd.DataFrame
 
     @classmethod
-    def fit(cls, market: Market, names: pd.Index, first: pd.Timestamp) -> GarchModels | None:
+    def fit(cls, market: PricePanel, names: pd.Index, first: pd.Timestamp) -> GarchModels | None:
         """To the returns of the most traded of `names` up to `first`; None where all are too short.
 
         Args:

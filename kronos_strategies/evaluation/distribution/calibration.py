@@ -33,7 +33,7 @@ def pit(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     return _of_complete_rows(ranks, samples, outcomes)
 
 
-def calibrated_deviation(samples: int) -> float:
+def expected_pit_std(samples: int) -> float:
     """Standard deviation of `pit` for a calibrated forecast of S independent samples: sqrt((S + 2) / (12 S)).
 
     Each of the ranks 0 to S is then as likely. It is .316 at S = 10 and nears the .289 of a continuous uniform as
@@ -42,7 +42,7 @@ def calibrated_deviation(samples: int) -> float:
     return float(np.sqrt((samples + 2) / (12 * samples)))
 
 
-def pit_shares(pits: np.ndarray, samples: int, bins: int) -> np.ndarray:
+def pit_histogram(pits: np.ndarray, samples: int, bins: int) -> np.ndarray:
     """Share of outcomes in each of `bins` equal parts of [0, 1]: (bins,), 1 / bins each if calibrated.
 
     An outcome above r of S samples is spread evenly over [r, r + 1] / (S + 1), the span that such a rank covers
@@ -84,7 +84,7 @@ def inside(
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level} is no band. Pass a number in (0, 1).")
-    if samples.shape[1] < (needed := samples_for(level)):
+    if samples.shape[1] < (needed := min_samples_for_coverage(level)):
         raise ValueError(
             f"{samples.shape[1]} samples reach no {level:.0%} band: it takes {needed}. "
             "Draw more or ask for less."
@@ -97,18 +97,18 @@ def inside(
     return _of_complete_rows(within, samples, outcomes, np.broadcast_to(factor, np.shape(outcomes)))
 
 
-def samples_for(level: float) -> int:
+def min_samples_for_coverage(level: float) -> int:
     """The fewest samples whose range, covering (S - 1) / (S + 1), reaches `level`: 9 for 80 %, 19 for 90 %."""
     return int(np.ceil((1 + level) / (1 - level) - 1e-9))
 
 
-def fair_crps(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+def crps_fair(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     """Continuous ranked probability score of each row, in the outcome's unit: (N,), lower is better.
 
     mean |x_i - y| - sum_ij |x_i - x_j| / (2 S (S - 1)), without bias for samples drawn independently, at any S
     (Ferro 2014); S^2 in its place punishes few samples. Even draws, such as the net of `kronos.sampling`, spread
     further than independent ones, and for them this flatters: on the next close of 297 windows kronos-nano
-    scored about 2 % less with 32 paths than with 512, and 6 % less with 8. `ensemble_crps` errs to the other side,
+    scored about 2 % less with 32 paths than with 512, and 6 % less with 8. `crps_ensemble` errs to the other side,
     by about 1 % and 6 %; up to noise the truth lies between the two, mean |x_i - x_j| / (2 S) apart.
 
     Raises:
@@ -119,12 +119,12 @@ def fair_crps(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     return _of_complete_rows(_crps("fair"), samples, outcomes)
 
 
-def ensemble_crps(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
-    """As `fair_crps`, with S^2 for S (S - 1): the samples taken as the whole distribution; never flatters."""
+def crps_ensemble(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """As `crps_fair`, with S^2 for S (S - 1): the samples taken as the whole distribution; never flatters."""
     return _of_complete_rows(_crps("nrg"), samples, outcomes)
 
 
-def normal_crps(mean: np.ndarray, deviation: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+def crps_normal(mean: np.ndarray, deviation: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     """CRPS of a normal distribution, in closed form (Gneiting & Raftery 2007); NaN without deviation: (N,)."""
     deviation = np.where(deviation > 0, deviation, np.nan)
     return np.asarray(scoringrules.crps_normal(outcomes, mean, deviation))

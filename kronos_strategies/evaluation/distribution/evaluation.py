@@ -10,8 +10,8 @@ import pandas as pd
 
 from kronos.forecast import Provenance
 from kronos_strategies.evaluation.distribution.baselines import GarchModels
-from kronos_strategies.evaluation.distribution.calibration import pit_shares
-from kronos_strategies.evaluation.distribution.path_summary import LEVELS, PathBook
+from kronos_strategies.evaluation.distribution.calibration import pit_histogram
+from kronos_strategies.evaluation.distribution.path_summary import LEVELS, PathSummary
 from kronos_strategies.evaluation.distribution.scores import (
     EWMA,
     GARCH,
@@ -20,13 +20,13 @@ from kronos_strategies.evaluation.distribution.scores import (
     UNCALIBRATED,
     DistributionScore,
     VolatilityScore,
-    rows_by_horizon,
+    evaluations_by_horizon,
     score_distributions,
     score_volatilities,
 )
 from kronos_strategies.evaluation.panel import Grid
-from kronos_strategies.evaluation.price_panel import CLOSES, Market
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid
+from kronos_strategies.evaluation.price_panel import CLOSES, PricePanel
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, information_coefficients_wide
 from kronos_strategies.evaluation.significance import mean_test
 
 PIT_BINS, VOLATILITY_BINS = 10, 20
@@ -34,7 +34,7 @@ BASELINES = {SHRUNK_WALK: "shrunk_walk", EWMA: "ewma", GARCH: "garch_t"}  # in n
 
 
 @dataclass(frozen=True)
-class DistributionStudy:
+class DistributionEvaluation:
     """Of the forecasts of a run, compared with random walks, EWMA, GARCH-t and the volatility of the last 20 days.
 
     Attributes:
@@ -51,7 +51,7 @@ class DistributionStudy:
         fans: long, of a few chosen instruments and dates: columns datetime (of the forecast), instrument, step
             (negative and 0: bars seen; 1..H: forecast), timestamp, close (that was, or came; NaN if not yet),
             q05, q25, q50, q75, q95 (of sampled closes, quote currency; NaN for bars seen).
-        checks: of the paths as sampled: see `PathBook`; empty where they were not kept.
+        checks: of the paths as sampled: see `PathSummary`; empty where they were not kept.
     """
 
     windows: int
@@ -92,14 +92,14 @@ class DistributionStudy:
         return figures
 
 
-def study_distribution(
-    paths: PathBook,
+def evaluate_distribution(
+    paths: PathSummary,
     provenance: Provenance,
-    market: Market,
+    market: PricePanel,
     label: pd.Series,
     overlap: int,
-    min_names: int = MIN_NAMES,
-) -> DistributionStudy:
+    min_names: int = MIN_INSTRUMENTS,
+) -> DistributionEvaluation:
     """Study what is left of a run's forecasts.
 
     Args:
@@ -110,10 +110,10 @@ def study_distribution(
         overlap: successive dates that it spans.
         min_names: a date with fewer has no coefficient.
     """
-    rows = rows_by_horizon(paths.said, market, paths.sampled)
+    rows = evaluations_by_horizon(paths.said, market, paths.sampled)
     names = pd.Index(paths.said.index.get_level_values("instrument").unique())
     garch = GarchModels.fit(market, names, rows[0].dates[0])
-    return DistributionStudy(
+    return DistributionEvaluation(
         windows=len(paths.said),
         samples=provenance.sampling.samples,
         dates=rows[0].dates,
@@ -146,12 +146,12 @@ def _calibration(score: DistributionScore) -> dict[str, float]:
 def _pit(said: pd.DataFrame, samples: int) -> pd.DataFrame:
     parts = []
     for horizon in said.columns.get_level_values(0).unique():
-        shares = pit_shares(said[horizon, "pit"].to_numpy(float), samples, PIT_BINS)
+        shares = pit_histogram(said[horizon, "pit"].to_numpy(float), samples, PIT_BINS)
         parts.append(pd.DataFrame({"horizon": horizon, "bin": np.arange(PIT_BINS), "share": shares}))
     return pd.concat(parts, ignore_index=True)
 
 
-def _volatility_bins(said: pd.DataFrame, market: Market) -> pd.DataFrame:
+def _volatility_bins(said: pd.DataFrame, market: PricePanel) -> pd.DataFrame:
     parts = []
     for horizon in said.columns.get_level_values(0).unique():
         came = market.at(market.variance(int(horizon))[CLOSES], cast(pd.MultiIndex, said.index))
@@ -171,6 +171,6 @@ def _by_samples(scores: pd.DataFrame, label: pd.Series, overlap: int, min_names:
     came = grid.wide(label.reindex(scores.index))
     rows = {}
     for count in scores:
-        test = mean_test(coefficients_of_grid(grid.wide(scores[count]), came, min_names)[1], overlap)
+        test = mean_test(information_coefficients_wide(grid.wide(scores[count]), came, min_names)[1], overlap)
         rows[count] = {"rank_ic": test.mean, "low": test.low, "high": test.high, "dates": test.dates}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("samples")

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from kronos.forecast import Forecast
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 
 FAN_LEVELS = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 NAMES, DATES = 6, 6  # that one can choose among
 SEEN = 40  # bars before a forecast
 
 
-class Fans:
+class FanChartData:
     """Collects the fans of the most traded names on dates spread over the run, as forecasts go by.
 
     Which names is decided by the first date, and which dates by doubling: whenever there are 2 * DATES of them,
@@ -27,7 +27,7 @@ class Fans:
         market: of the bars that the forecasts were made of, and what came after.
     """
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: PricePanel) -> None:
         self._market = market
         self._names: pd.Index | None = None
         self._kept: list[_Paths] = []

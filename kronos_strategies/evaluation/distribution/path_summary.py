@@ -15,15 +15,15 @@ from kronos.candles import FLOOR, Violations
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import Postprocessing
 from kronos_strategies.evaluation.distribution.calibration import (
-    ensemble_crps,
-    fair_crps,
+    crps_ensemble,
+    crps_fair,
     inside,
+    min_samples_for_coverage,
     pit,
-    samples_for,
 )
-from kronos_strategies.evaluation.distribution.fan_chart import Fans
+from kronos_strategies.evaluation.distribution.fan_chart import FanChartData
 from kronos_strategies.evaluation.distribution.volatility import qlike, sampled_variance
-from kronos_strategies.evaluation.price_panel import CLOSES, Market
+from kronos_strategies.evaluation.price_panel import CLOSES, PricePanel
 from kronos_strategies.signals import positive_prices, tradable_returns
 
 AS_READ = Postprocessing()
@@ -31,13 +31,13 @@ LEVELS = (0.8, 0.9)  # of central bands
 
 
 @dataclass(frozen=True)
-class PathBook:
+class PathSummary:
     """Of all forecasts of a run.
 
     Attributes:
-        said: indexed (datetime, instrument), columns (horizon, name) of `summarise_paths`.
+        said: indexed (datetime, instrument), columns (horizon, name) of `summarize_paths`.
         by_samples: of the same index, columns = numbers of paths k: the score of the first k of them.
-        fans: see `Fans`.
+        fans: see `FanChartData`.
         sampled: as `said`, of the paths before a calibration moved them; None where none did.
         checks: column value, of the paths as sampled: the shares of `Violations`, and the mean absolute log gap
             from the last close to the first open, sampled and realized; None where it was not kept.
@@ -50,7 +50,7 @@ class PathBook:
     checks: pd.DataFrame | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> PathBook:
+    def read(cls, folder: Path) -> PathSummary:
         """What `write` has kept."""
         files = {f.name: folder / f"{f.name}.parquet" for f in fields(cls)}
         frames = {name: pd.read_parquet(file) for name, file in files.items() if file.is_file()}
@@ -69,7 +69,7 @@ class PathBook:
         for name, frame in frames.items():
             frame.to_parquet(folder / f"{name}.parquet", compression="zstd")
 
-    def losses(self, market: Market) -> pd.DataFrame:
+    def losses(self, market: PricePanel) -> pd.DataFrame:
         """Figures of single rows of which less is better: crps_h5 (fair, in log return) and qlike_h5 by horizon.
 
         Args:
@@ -85,15 +85,15 @@ class PathBook:
         return pd.DataFrame(columns, index=keys)
 
 
-def keep_paths(
+def summarize_forecasts(
     forecasts: Iterable[Forecast],
-    market: Market,
+    market: PricePanel,
     horizons: Sequence[int],
     hold: int,
     price: str = "close",
     levels: Sequence[float] = LEVELS,
     post: Postprocessing = AS_READ,
-) -> tuple[PathBook, Provenance]:
+) -> tuple[PathSummary, Provenance]:
     """Read forecasts date by date; never more than one date's paths are held.
 
     Args:
@@ -110,22 +110,22 @@ def keep_paths(
     Raises:
         ValueError: no forecast, or of another market.
     """
-    moved = {horizon: market.moved(horizon) for horizon in sorted(set(horizons))}
-    said, scores, fans, sampled, checks = [], [], Fans(market), [], _Checks(market)
+    moved = {horizon: market.log_return(horizon) for horizon in sorted(set(horizons))}
+    said, scores, fans, sampled, checks = [], [], FanChartData(market), [], _Checks(market)
     provenance = None
     for raw in forecasts:
         forecast = post(raw)
         checks.see(raw)
         came = {horizon: market.at(wide, forecast.keys) for horizon, wide in moved.items()}
-        said.append(summarise_paths(forecast, came, levels))
+        said.append(summarize_paths(forecast, came, levels))
         if forecast.calibration is not None:
-            sampled.append(summarise_paths(raw, came, levels))
-        scores.append(scores_by_samples(forecast, hold, price))
+            sampled.append(summarize_paths(raw, came, levels))
+        scores.append(scores_by_num_paths(forecast, hold, price))
         fans.see(forecast)
         provenance = provenance or forecast.provenance
     if provenance is None:
         raise ValueError("There are no forecasts to keep. Pass at least one date's.")
-    kept = PathBook(pd.concat(said).sort_index(), pd.concat(scores).sort_index(), fans.frame())
+    kept = PathSummary(pd.concat(said).sort_index(), pd.concat(scores).sort_index(), fans.frame())
     before = pd.concat(sampled).sort_index() if sampled else None
     return replace(kept, sampled=before, checks=checks.frame()), provenance
 
@@ -133,7 +133,7 @@ def keep_paths(
 class _Checks:
     """Counts invalid sampled bars, and measures the gap to the first open, one forecast after the other."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: PricePanel) -> None:
         self._gaps = (market.opens.shift(-1) / market.closes).apply(np.log).abs()
         self._market, self._violations = market, Violations()
         self._sums, self._count = np.zeros(2), 0
@@ -156,7 +156,7 @@ class _Checks:
         return pd.DataFrame({"value": pd.Series(found, dtype=float)}).rename_axis("check")
 
 
-def scores_by_samples(forecast: Forecast, hold: int, price: str = "close") -> pd.DataFrame:
+def scores_by_num_paths(forecast: Forecast, hold: int, price: str = "close") -> pd.DataFrame:
     """The score that the first 1, 2, 4, ... paths give, and all: columns = numbers of paths."""
     earned = tradable_returns(forecast, hold, price)
     counts = [2**i for i in range(int(np.log2(forecast.samples)) + 1)]
@@ -165,7 +165,7 @@ def scores_by_samples(forecast: Forecast, hold: int, price: str = "close") -> pd
     return pd.DataFrame({k: sums[:, k - 1] / k for k in counts}, index=forecast.keys)
 
 
-def summarise_paths(
+def summarize_paths(
     forecast: Forecast, moved: Mapping[int, pd.Series], levels: Sequence[float]
 ) -> pd.DataFrame:
     """All that scoring keeps of a forecast, so that its paths can be let go.
@@ -194,7 +194,7 @@ def summarise_paths(
     last = forecast.last[:, CLOSE].astype(float)
     closes = positive_prices(forecast)  # (N, S, H)
     columns: dict[tuple[int, str], np.ndarray] = {}
-    reached = [level for level in levels if forecast.samples >= samples_for(level)]
+    reached = [level for level in levels if forecast.samples >= min_samples_for_coverage(level)]
     widened = {level: forecast.band_factors(level) for level in reached}
     for horizon, came in moved.items():
         factors = {level: each[:, horizon - 1] for level, each in widened.items()}
@@ -214,8 +214,8 @@ def band(level: float) -> str:
 
 def _off(returns: np.ndarray, came: np.ndarray, factors: Mapping[float, np.ndarray]) -> dict[str, np.ndarray]:
     return {
-        "crps": fair_crps(returns, came),
-        "ensemble_crps": ensemble_crps(returns, came),
+        "crps": crps_fair(returns, came),
+        "ensemble_crps": crps_ensemble(returns, came),
         "pit": pit(returns, came),
         **{band(level): inside(returns, came, level, factor) for level, factor in factors.items()},
     }

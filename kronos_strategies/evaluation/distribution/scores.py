@@ -21,26 +21,26 @@ from kronos_strategies.evaluation.distribution.baselines import (
 from kronos_strategies.evaluation.distribution.path_summary import band
 from kronos_strategies.evaluation.distribution.volatility import VarianceScore, qlike, score_variance
 from kronos_strategies.evaluation.panel import Grid
-from kronos_strategies.evaluation.price_panel import Market
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import MeanTest, mean_test
 
 MODEL = "model"
 
 
 @dataclass(frozen=True)
-class HorizonRows:
+class HorizonEvaluation:
     """All windows at one horizon.
 
     Attributes:
-        said: what the paths say and how far off they were, columns as of `summarise_paths`.
+        said: what the paths say and how far off they were, columns as of `summarize_paths`.
         market: that they are scored on.
         horizon: bars.
         sampled: as `said`, of the paths before a calibration moved them; None where none did.
     """
 
     said: pd.DataFrame
-    market: Market
+    market: PricePanel
     horizon: int
     sampled: pd.DataFrame | None = None
 
@@ -82,14 +82,14 @@ class HorizonRows:
 
     def coefficients(self, score: pd.Series, label: pd.Series) -> pd.DataFrame:
         """Columns ic and rank_ic by date."""
-        ic, rank_ic = coefficients_of_grid(self.wide(score), self.wide(label))
+        ic, rank_ic = information_coefficients_wide(self.wide(score), self.wide(label))
         return pd.DataFrame({"ic": ic, "rank_ic": rank_ic}, self.dates)
 
     def lead(self, first: pd.Series, second: pd.Series, label: pd.Series) -> MeanTest:
         """Of RankIC of one score less that of another, paired by date over the names that have both."""
         one, other = self.wide(first), self.wide(second)
         came = np.where(np.isfinite(one) & np.isfinite(other), self.wide(label), np.nan)
-        ranks = (coefficients_of_grid(score, came)[1] for score in (one, other))
+        ranks = (information_coefficients_wide(score, came)[1] for score in (one, other))
         return self.test(pd.Series(next(ranks) - next(ranks), self.dates))
 
     def test(self, by_date: pd.Series) -> MeanTest:
@@ -117,10 +117,10 @@ class DistributionScore:
             reach it.
         crps: fair, in log return, lower is better.
         ensemble_crps: with the samples taken as the whole distribution. For even draws `crps` is a little too
-            low and this a little too high (see `fair_crps`); for the random walk they are equal.
+            low and this a little too high (see `crps_fair`); for the random walk they are equal.
         excess: CRPS of the model less this one's, paired, so that negative is better; None for the model.
         skill: 1 - CRPS / CRPS of the random walk, over rows that have both; 0 for the random walk.
-        ensemble_skill: the same from `ensemble_crps`: skill that holds by this one is no matter of the draws.
+        ensemble_skill: the same from `crps_ensemble`: skill that holds by this one is no matter of the draws.
         pit_mean: over rows; .5 if the centre is right.
         pit_deviation: over rows; .289 if the width is right (for S samples sqrt((S + 2) / (12 S))), less if too
             wide, more if too narrow.
@@ -132,7 +132,7 @@ class DistributionScore:
     name: str
     coverage: dict[float, MeanTest | None]
     crps: MeanTest
-    ensemble_crps: MeanTest
+    crps_ensemble: MeanTest
     excess: MeanTest | None
     skill: float
     ensemble_skill: float
@@ -143,7 +143,7 @@ class DistributionScore:
 
 
 def score_distributions(
-    rows: HorizonRows, levels: Sequence[float], garch: GarchModels | None = None
+    rows: HorizonEvaluation, levels: Sequence[float], garch: GarchModels | None = None
 ) -> tuple[DistributionScore, ...]:
     """The model, then the Gaussian random walk, the model's paths as sampled, and the other baselines.
 
@@ -166,11 +166,11 @@ def score_distributions(
 
 
 def _baseline(
-    rows: HorizonRows, name: str, levels: Sequence[float], garch: GarchModels | None
+    rows: HorizonEvaluation, name: str, levels: Sequence[float], garch: GarchModels | None
 ) -> pd.DataFrame | None:
-    """The same columns as `summarise_paths` gives, in closed form; None where the past is too short to fit to."""
+    """The same columns as `summarize_paths` gives, in closed form; None where the past is too short to fit to."""
     market, horizon = rows.market, rows.horizon
-    came = rows.of(market.moved(horizon)).to_numpy(float)
+    came = rows.of(market.log_return(horizon)).to_numpy(float)
     if name == RANDOM_WALK:
         found = score_normal(rows.of(market.deviation).to_numpy(float) * np.sqrt(horizon), came, levels)
     elif name == EWMA:
@@ -189,7 +189,7 @@ def _baseline(
 
 
 def _score_distribution(
-    rows: HorizonRows, name: str, figures: pd.DataFrame, walk: pd.Series, levels: Sequence[float]
+    rows: HorizonEvaluation, name: str, figures: pd.DataFrame, walk: pd.Series, levels: Sequence[float]
 ) -> DistributionScore:
     bands = {level: band(level) for level in levels if band(level) in figures}
     by_date = pd.DataFrame({name: rows.by_date(figures[name]) for name in ("crps", *bands.values())})
@@ -198,7 +198,7 @@ def _score_distribution(
         name=name,
         coverage={level: rows.test(by_date[bands[level]]) if level in bands else None for level in levels},
         crps=rows.test(by_date["crps"]),
-        ensemble_crps=rows.test(rows.by_date(figures["ensemble_crps"])),
+        crps_ensemble=rows.test(rows.by_date(figures["ensemble_crps"])),
         excess=None if name == MODEL else rows.test(rows.by_date(rows.said["crps"] - figures["crps"])),
         skill=_skill(rows, figures["crps"], walk),
         ensemble_skill=_skill(rows, figures["ensemble_crps"], walk),
@@ -209,7 +209,7 @@ def _score_distribution(
     )
 
 
-def _skill(rows: HorizonRows, crps: pd.Series, walk: pd.Series) -> float:
+def _skill(rows: HorizonEvaluation, crps: pd.Series, walk: pd.Series) -> float:
     both = crps.notna() & walk.notna()
     mean, reference = (rows.by_date(losses.where(both)).mean() for losses in (crps, walk))
     return float(1 - mean / reference) if reference > 0 else np.nan
@@ -224,7 +224,7 @@ class VolatilityScore:
 
     Attributes:
         horizon: h, bars.
-        measure: of what came, "closes" or "ranges" (`Market.variance`).
+        measure: of what came, "closes" or "ranges" (`PricePanel.variance`).
         name: MODEL, the mean over paths of their own sums of squared log returns; or HISTORICAL, h times the
             squared deviation of the last 20 daily returns.
         rank_ic: per-date rank correlation with what came.
@@ -246,7 +246,7 @@ class VolatilityScore:
     by_date: pd.DataFrame = field(repr=False, compare=False)
 
 
-def score_volatilities(rows: HorizonRows) -> tuple[VolatilityScore, ...]:
+def score_volatilities(rows: HorizonEvaluation) -> tuple[VolatilityScore, ...]:
     """By measure; the model first."""
     said = {
         MODEL: rows.said["variance"],
@@ -261,7 +261,12 @@ def score_volatilities(rows: HorizonRows) -> tuple[VolatilityScore, ...]:
 
 
 def _score_volatility(
-    rows: HorizonRows, measure: str, realised: pd.Series, name: str, forecast: pd.Series, model: pd.Series
+    rows: HorizonEvaluation,
+    measure: str,
+    realised: pd.Series,
+    name: str,
+    forecast: pd.Series,
+    model: pd.Series,
 ) -> VolatilityScore:
     losses = pd.Series(qlike(realised.to_numpy(), forecast.to_numpy()), index=rows.keys)
     ranks = rows.coefficients(forecast, realised)["rank_ic"]
@@ -283,14 +288,14 @@ def _score_volatility(
     )
 
 
-def rows_by_horizon(
-    said: pd.DataFrame, market: Market, sampled: pd.DataFrame | None = None
-) -> list[HorizonRows]:
-    """What is scored at each horizon of `summarise_paths`; `sampled` is of the paths before calibration."""
+def evaluations_by_horizon(
+    said: pd.DataFrame, market: PricePanel, sampled: pd.DataFrame | None = None
+) -> list[HorizonEvaluation]:
+    """What is scored at each horizon of `summarize_paths`; `sampled` is of the paths before calibration."""
     horizons = said.columns.get_level_values(0).unique()
     before = {horizon: None if sampled is None else pd.DataFrame(sampled[horizon]) for horizon in horizons}
     return [
-        HorizonRows(pd.DataFrame(said[horizon]), market, int(horizon), before[horizon])
+        HorizonEvaluation(pd.DataFrame(said[horizon]), market, int(horizon), before[horizon])
         for horizon in horizons
     ]
 

@@ -34,7 +34,7 @@ class VarianceScore:
     dropped: int
 
 
-def realised_variance(closes: pd.DataFrame, horizon: int) -> pd.DataFrame:
+def realized_variance(closes: pd.DataFrame, horizon: int) -> pd.DataFrame:
     """Sum over i = 1..h of ln(close[t+i] / close[t+i-1])^2, dated t and known at the close of t + h.
 
     Args:
@@ -48,10 +48,10 @@ def realised_variance(closes: pd.DataFrame, horizon: int) -> pd.DataFrame:
     steps = closes.ffill().apply(np.log).diff()
     steps = steps.mask(steps.abs() < _ROUNDING, 0.0)
     known = closes.notna() & closes.shift(-horizon).notna()
-    return sum_ahead(steps**2, horizon).where(known)
+    return forward_sum(steps**2, horizon).where(known)
 
 
-def sum_ahead(values: pd.DataFrame, horizon: int) -> pd.DataFrame:
+def forward_sum(values: pd.DataFrame, horizon: int) -> pd.DataFrame:
     """values[t+1] + ... + values[t+h], dated t; NaN if one of them is."""
     total = values.shift(-1)  # plain sums: a running one would leave rounding where all are zero
     for ahead in range(2, horizon + 1):

@@ -20,12 +20,12 @@ from kronos_strategies.evaluation.portfolio.returns import (
     is_constant,
     max_drawdown,
     month_table,
-    qlib_figures,
+    qlib_metrics,
     sharpe,
     sortino,
     volatility,
 )
-from kronos_strategies.evaluation.portfolio.sharpe import SharpeStudy, study_sharpe
+from kronos_strategies.evaluation.portfolio.sharpe import SharpeInference, infer_sharpe
 from kronos_strategies.evaluation.significance import mean_test
 from kronos_strategies.result import BacktestResult
 
@@ -36,7 +36,7 @@ except ImportError as error:
 
 
 @dataclass(frozen=True)
-class PortfolioStudy:
+class PortfolioEvaluation:
     """Of one `BacktestResult`. Annualised by `result.bars_per_year`; a rate of zero.
 
     Attributes:
@@ -61,7 +61,7 @@ class PortfolioStudy:
 
     result: BacktestResult
     books: pd.DataFrame
-    sharpe: SharpeStudy
+    sharpe: SharpeInference
     active: pd.DataFrame
     drawdowns: pd.DataFrame
     months: pd.DataFrame
@@ -115,9 +115,9 @@ class PortfolioStudy:
         return figures | {f"qlib_{name}": value for name, value in self.parity.items()}
 
 
-def study_portfolio(
+def evaluate_portfolio(
     result: BacktestResult, exposures: pd.DataFrame | None = None, trials: int = 1, seed: int = 0
-) -> PortfolioStudy:
+) -> PortfolioEvaluation:
     """Study a book.
 
     Args:
@@ -136,23 +136,23 @@ def study_portfolio(
             f"A benchmark is named '{sorted(taken)[0]}', as the book's own returns are. Rename it."
         )
     books, whole = {"net": net, "gross": gross} | dict(result.benchmarks.items()), result.all_bars
-    return PortfolioStudy(
+    return PortfolioEvaluation(
         result=result,
         books=pd.DataFrame.from_dict({name: _figures(r, year) for name, r in books.items()}, orient="index"),
-        sharpe=study_sharpe(net, year, trials, seed),
+        sharpe=infer_sharpe(net, year, trials, seed),
         active=active_table(net, result.benchmarks, year),
         drawdowns=deepest_drawdowns(net),
         months=month_table(net),
         costs=cost_table(gross, result.turnover, year),
-        exposure=exposure_by_date(result),
-        tilts=pd.DataFrame(index=net.index) if exposures is None else tilts_by_date(result, exposures),
-        parity=qlib_figures(whole["net"], whole.drop(columns="net"), result.qlib_bars_per_year),
-        parity_invested=qlib_figures(net, result.benchmarks, result.qlib_bars_per_year),
+        exposure=gross_net_exposure(result),
+        tilts=pd.DataFrame(index=net.index) if exposures is None else factor_tilts(result, exposures),
+        parity=qlib_metrics(whole["net"], whole.drop(columns="net"), result.qlib_bars_per_year),
+        parity_invested=qlib_metrics(net, result.benchmarks, result.qlib_bars_per_year),
     )
 
 
 def _figures(returns: pd.Series, bars_per_year: int) -> dict[str, float]:
-    """A row of `PortfolioStudy.books`."""
+    """A row of `PortfolioEvaluation.books`."""
     return {
         "annual_return": annual_return(returns, bars_per_year),
         "volatility": volatility(returns, bars_per_year),
@@ -217,7 +217,7 @@ def _line(both: pd.DataFrame, bars_per_year: int) -> list[float]:
     return [float(line.slope), bars_per_year * float(line.intercept), correlation]
 
 
-def exposure_by_date(result: BacktestResult) -> pd.DataFrame:
+def gross_net_exposure(result: BacktestResult) -> pd.DataFrame:
     """A row a bar: gross and net (sums of |weight| and of weight at its close) and positions; 0 where none is held.
 
     Raises:
@@ -229,7 +229,7 @@ def exposure_by_date(result: BacktestResult) -> pd.DataFrame:
     return sums.reindex(result.returns.index, fill_value=0.0).assign(positions=result.positions)
 
 
-def tilts_by_date(result: BacktestResult, exposures: pd.DataFrame) -> pd.DataFrame:
+def factor_tilts(result: BacktestResult, exposures: pd.DataFrame) -> pd.DataFrame:
     """Where the names that are held stand among all names: bars x numeric exposures, in (0, 1), .5 is neutral.
 
     A name's percentile is (average rank - 1/2) / names, among those with a value of the exposure at that close; a

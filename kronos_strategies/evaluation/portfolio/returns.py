@@ -27,7 +27,7 @@ except ImportError as error:
 def annual_return(returns: pd.Series, bars_per_year: int = BARS_PER_YEAR) -> float:
     """Compound annual growth: (prod(1 + r))**(bars_per_year / n) - 1."""
     with np.errstate(over="ignore"):  # of few bars, to the power of a whole year
-        growth = float(empyrical.annual_return(compounding(returns), annualization=bars_per_year))
+        growth = float(empyrical.annual_return(clip_total_loss(returns), annualization=bars_per_year))
     return growth if np.isfinite(growth) else np.nan
 
 
@@ -75,7 +75,7 @@ def drawdowns(returns: pd.Series) -> pd.Series:
 
 def max_drawdown(returns: pd.Series) -> float:
     """The deepest of `drawdowns`, 0 or negative; NaN for no returns."""
-    return float(empyrical.max_drawdown(compounding(returns)))
+    return float(empyrical.max_drawdown(clip_total_loss(returns)))
 
 
 def defined(returns: pd.Series) -> pd.Series:
@@ -84,7 +84,7 @@ def defined(returns: pd.Series) -> pd.Series:
     return returns[np.isfinite(returns)]
 
 
-def compounding(returns: pd.Series) -> pd.Series:
+def clip_total_loss(returns: pd.Series) -> pd.Series:
     """`defined`, and no bar loses more than everything: two debts in succession would multiply to a fortune."""
     return defined(returns).clip(lower=-1.0)
 
@@ -104,7 +104,7 @@ def month_table(returns: pd.Series) -> pd.DataFrame:
     Args:
         returns: (bars,) by datetime, simple returns; a bar without one is left out.
     """
-    returns = compounding(returns)
+    returns = clip_total_loss(returns)
     if returns.empty:
         return pd.DataFrame(
             index=pd.Index([], name="year", dtype=int), columns=[*MONTHS, "year"], dtype=float
@@ -181,7 +181,7 @@ def break_even_bps(gross: pd.Series, turnover: pd.Series) -> float:
     return float(pairs["gross"].sum() / traded / BPS) if traded > 0 else np.nan
 
 
-def qlib_figures(
+def qlib_metrics(
     net: pd.Series, benchmarks: pd.DataFrame, bars_per_year: float = QLIB_BARS_PER_YEAR
 ) -> dict[str, float]:
     """Qlib's `risk_analysis` of net, and of net less each benchmark ("excess return with cost" over its own).

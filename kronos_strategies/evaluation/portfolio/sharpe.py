@@ -30,7 +30,7 @@ MIN_BARS_OF_BLOCKS = 20
 
 
 @dataclass(frozen=True)
-class SharpeStudy:
+class SharpeInference:
     """Of one stream of returns. All but `trials` are NaN where there are fewer than 3 bars or they are constant.
 
     Attributes:
@@ -52,16 +52,16 @@ class SharpeStudy:
     trials: int
 
 
-def study_sharpe(
+def infer_sharpe(
     returns: pd.Series, bars_per_year: int = BARS_PER_YEAR, trials: int = 1, seed: int = 0
-) -> SharpeStudy:
+) -> SharpeInference:
     """How sure the Sharpe ratio of `returns` is.
 
     What the other trials earned is not known here, so DSR takes their ratios to scatter as those of `trials`
     independent books without skill would over as many bars: by 1 / sqrt(n - 1), which is the error of a ratio
     whose true value is 0. Trials that resemble one another scatter less, and DSR is then too low; trials that
     differ in skill scatter more, and the original is stricter. Who has their ratios a bar gets the original as
-    `probabilistic_sharpe(returns, expected_best(len(ratios), ratios.std(ddof=1)))`.
+    `probabilistic_sharpe(returns, expected_max_sharpe(len(ratios), ratios.std(ddof=1)))`.
 
     Args:
         returns: (bars,) simple returns; NaN and infinite ones are left out.
@@ -74,12 +74,12 @@ def study_sharpe(
     """
     returns = defined(returns)
     # The first checks the number of trials, whatever the returns are.
-    best = expected_best(trials, 1 / math.sqrt(max(len(returns) - 1, 1)))
+    best = expected_max_sharpe(trials, 1 / math.sqrt(max(len(returns) - 1, 1)))
     if len(returns) < MIN_BARS or is_constant(returns):
-        return SharpeStudy(np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, trials)
+        return SharpeInference(np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, trials)
     block = block_length(returns)
     low, high = math.sqrt(bars_per_year) * bootstrap_interval(returns, block, seed)
-    return SharpeStudy(
+    return SharpeInference(
         sharpe=sharpe(returns, bars_per_year),
         low=float(low),
         high=float(high),
@@ -111,7 +111,7 @@ def probabilistic_sharpe(returns: pd.Series, threshold: float = 0.0) -> float:
     return float(stats.norm.cdf((ratio - threshold) * math.sqrt((len(returns) - 1) / variance)))
 
 
-def expected_best(trials: int, spread: float) -> float:
+def expected_max_sharpe(trials: int, spread: float) -> float:
     """The highest ratio that is to be expected of so many without skill (Bailey & Lopez de Prado 2014).
 
     spread [(1 - g) Phi^-1(1 - 1 / N) + g Phi^-1(1 - 1 / (N e))] with g Euler's constant and N `trials`; 0 for one.

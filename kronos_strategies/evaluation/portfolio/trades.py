@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class TradeStudy:
+class TradeEvaluation:
     """Of the closed trades of a run; profits are net of costs.
 
     Attributes:
@@ -53,12 +53,12 @@ class TradeStudy:
         return {name: float(row[column]) for name, column in names.items()} | {"trades_open": self.open}
 
 
-def study_trades(trades: pd.DataFrame) -> TradeStudy:
-    """Study trades as `TradeStudy.trades` has them."""
+def evaluate_trades(trades: pd.DataFrame) -> TradeEvaluation:
+    """Study trades as `TradeEvaluation.trades` has them."""
     closed = trades[trades["closed"].notna()]
     sides = {"all": closed, **{side: closed[closed["side"] == side] for side in ("long", "short")}}
     table = pd.DataFrame.from_dict({name: _figures(own) for name, own in sides.items()}, orient="index")
-    return TradeStudy(trades.reset_index(drop=True), table, int(trades["closed"].isna().sum()))
+    return TradeEvaluation(trades.reset_index(drop=True), table, int(trades["closed"].isna().sum()))
 
 
 def _figures(trades: pd.DataFrame) -> dict[str, float]:

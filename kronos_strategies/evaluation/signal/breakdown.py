@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid, icir
-from kronos_strategies.evaluation.signal.neutralization import neutral_rank_ic
-from kronos_strategies.evaluation.signal.quantiles import buckets_of
-from kronos_strategies.evaluation.significance import MeanTest, mean_test, overlap_of
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, icir, information_coefficients_wide
+from kronos_strategies.evaluation.signal.neutralization import neutralized_rank_ic
+from kronos_strategies.evaluation.signal.quantiles import assign_quantiles
+from kronos_strategies.evaluation.significance import MeanTest, label_overlap, mean_test
 
 TERCILES = ("low", "middle", "high")
 NONE, ALL = "none", "all"  # rows of the neutral table that are no exposure's
@@ -33,11 +33,11 @@ def by_group(
     label: np.ndarray,
     exposures: Mapping[str, Exposure],
     overlap: int,
-    min_names: int = MIN_NAMES,
+    min_names: int = MIN_INSTRUMENTS,
 ) -> pd.DataFrame:
     """RankIC among the names of each group, ranked within it.
 
-    A numeric exposure is cut into terciles by date (`buckets_of`) over names with score, label and exposure.
+    A numeric exposure is cut into terciles by date (`assign_quantiles`) over names with score, label and exposure.
 
     Returns:
         Columns exposure, group, rank_ic, low, high, names (mean over the dates on which the group has any), dates
@@ -49,7 +49,7 @@ def by_group(
         for group, members in _groups(exposure, both):
             seen = members.any(axis=0)  # an industry has few of the names: leave the others' columns out
             inside = np.where(members, score, np.nan)[:, seen]
-            test = mean_test(coefficients_of_grid(inside, label[:, seen], min_names)[1], overlap)
+            test = mean_test(information_coefficients_wide(inside, label[:, seen], min_names)[1], overlap)
             counts = members.sum(axis=1)
             names = float(counts[counts > 0].mean()) if counts.any() else 0.0
             row = {"exposure": name, "group": group, **_interval(test), "names": names, "dates": test.dates}
@@ -74,14 +74,14 @@ def decay(by_score: Mapping[str, Mapping[int, np.ndarray]], bars_between: int) -
     for name, by_horizon in by_score.items():
         kept = _common([by_horizon[max(of)]] if (of := _anywhere(by_horizon)) else [])
         for horizon, values in sorted(by_horizon.items()):
-            test = mean_test(np.where(kept, values, np.nan), overlap_of(horizon, bars_between))
+            test = mean_test(np.where(kept, values, np.nan), label_overlap(horizon, bars_between))
             row = {"score": name, "horizon": horizon, **_interval(test)}
             rows.append(row | {"t": test.t, "p": test.p, "dates": test.dates})
     return pd.DataFrame(rows, columns=["score", "horizon", "rank_ic", "low", "high", "t", "p", "dates"])
 
 
 def late(
-    score: np.ndarray, label: np.ndarray, lags: Sequence[int], overlap: int, min_names: int = MIN_NAMES
+    score: np.ndarray, label: np.ndarray, lags: Sequence[int], overlap: int, min_names: int = MIN_INSTRUMENTS
 ) -> pd.DataFrame:
     """RankIC of the score of `lag` dates before: index lag; columns rank_ic, low, high, dates.
 
@@ -92,7 +92,7 @@ def late(
     for lag in lags:
         shifted = np.full_like(score, np.nan)
         shifted[lag:] = score[: max(len(score) - lag, 0)]
-        by_lag[lag] = coefficients_of_grid(shifted, label, min_names)[1]
+        by_lag[lag] = information_coefficients_wide(shifted, label, min_names)[1]
     kept = _common([by_lag[lag] for lag in _anywhere(by_lag)])
     tests = {lag: mean_test(np.where(kept, values, np.nan), overlap) for lag, values in by_lag.items()}
     rows = [[*_interval(test).values(), test.dates] for test in tests.values()]
@@ -104,9 +104,9 @@ def beyond(
     label: np.ndarray,
     exposures: Mapping[str, Exposure],
     overlap: int,
-    min_names: int = MIN_NAMES,
+    min_names: int = MIN_INSTRUMENTS,
 ) -> pd.DataFrame:
-    """RankIC of what the score ranks beyond each exposure and beyond all at once (`neutral_rank_ic`).
+    """RankIC of what the score ranks beyond each exposure and beyond all at once (`neutralized_rank_ic`).
 
     All rows are over the names that have a score, a label and every exposure, "none" too: rows differ by what was
     taken away and nothing else. An exposure without any value restricts nobody; its own row is NaN.
@@ -124,7 +124,7 @@ def beyond(
         taken[ALL] = list((known or exposures).values())
     rows = {}
     for name, away in taken.items():
-        test = mean_test(neutral_rank_ic(score, label, away, min_names), overlap)
+        test = mean_test(neutralized_rank_ic(score, label, away, min_names), overlap)
         rows[name] = {**_interval(test), "t": test.t, "p": test.p, "dates": test.dates}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exposure")
 
@@ -135,7 +135,7 @@ def _groups(exposure: Exposure, both: np.ndarray) -> Iterator[tuple[str, np.ndar
         for code, group in enumerate(exposure.groups):
             yield group, both & (exposure.values == code)
         return
-    terciles = buckets_of(np.where(both, exposure.values, np.nan), len(TERCILES))
+    terciles = assign_quantiles(np.where(both, exposure.values, np.nan), len(TERCILES))
     for number, group in enumerate(TERCILES, start=1):
         yield group, terciles == number
 
@@ -153,12 +153,12 @@ def _common(series: Sequence[np.ndarray]) -> np.ndarray | bool:
     return np.logical_and.reduce([np.isfinite(values) for values in series]) if series else False
 
 
-def beside_naive(
+def compare_with_baselines(
     by_date: Mapping[str, pd.DataFrame],
     by_score: Mapping[str, np.ndarray],
     label: np.ndarray,
     overlap: int,
-    min_names: int = MIN_NAMES,
+    min_names: int = MIN_INSTRUMENTS,
 ) -> pd.DataFrame:
     """Each score's own figures, and the first one's lead over each of the others.
 
@@ -173,7 +173,7 @@ def beside_naive(
         min_names: a date with fewer is undefined.
 
     Returns:
-        `SignalStudy.table`.
+        `SignalEvaluation.table`.
     """
     (own, score), rows = next(iter(by_score.items())), {}
     for name, naive in by_score.items():
@@ -205,5 +205,5 @@ def _lead(own: np.ndarray, naive: np.ndarray, label: np.ndarray, min_names: int)
     """(dates,) RankIC of own less that of naive, over names that have both."""
     both = np.isfinite(own) & np.isfinite(naive)
     kept = (np.where(both, each, np.nan) for each in (own, naive))
-    mine, theirs = (coefficients_of_grid(each, label, min_names)[1] for each in kept)
+    mine, theirs = (information_coefficients_wide(each, label, min_names)[1] for each in kept)
     return mine - theirs

@@ -13,26 +13,30 @@ from kronos_strategies.evaluation.panel import Grid
 from kronos_strategies.evaluation.signal.breakdown import (
     ALL,
     NONE,
-    beside_naive,
     beyond,
     by_group,
     by_year,
+    compare_with_baselines,
     decay,
     late,
 )
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid, rank_autocorrelation
+from kronos_strategies.evaluation.signal.ic import (
+    MIN_INSTRUMENTS,
+    information_coefficients_wide,
+    rank_autocorrelation,
+)
 from kronos_strategies.evaluation.signal.quantiles import (
-    QuantileStudy,
-    bucket_count,
-    study_quantiles,
+    QuantileEvaluation,
+    evaluate_quantiles,
+    num_quantiles,
     top_turnover,
 )
-from kronos_strategies.evaluation.significance import MeanTest, mean_test, newey_west, overlap_of
+from kronos_strategies.evaluation.significance import MeanTest, label_overlap, mean_test, newey_west
 
 
 @dataclass(frozen=True)
-class SignalStudy:
+class SignalEvaluation:
     """Of one score (the "own" one) beside naive scores, over rows keyed (datetime, instrument).
 
     Attributes:
@@ -55,7 +59,7 @@ class SignalStudy:
         by_group: long: columns exposure, group ("low", "middle", "high", or an industry), rank_ic, low, high,
             names (mean a date), dates. Terciles of each numeric exposure, by date.
         neutral: index "none", each exposure, "all"; columns rank_ic, low, high, t, p, dates: RankIC of what the
-            score ranks beyond it (`neutral_rank_ic`), each row over the names that have every exposure. No "all"
+            score ranks beyond it (`neutralized_rank_ic`), each row over the names that have every exposure. No "all"
             without exposures.
         quantiles: returns of names bucketed by score.
         turnover: by datetime, share of the top bucket that was not in it on the date before.
@@ -75,7 +79,7 @@ class SignalStudy:
     by_year: pd.DataFrame
     by_group: pd.DataFrame
     neutral: pd.DataFrame
-    quantiles: QuantileStudy
+    quantiles: QuantileEvaluation
     turnover: pd.Series
     autocorrelation: pd.Series
 
@@ -114,15 +118,15 @@ class SignalStudy:
         return {name: float(value) for name, value in figures.items()} | counts
 
 
-def study_signal(
+def evaluate_signal(
     scores: pd.DataFrame,
     labels: pd.DataFrame,
     hold: int,
     exposures: pd.DataFrame,
     bars_between: int = 1,
     lags: Sequence[int] = (0, 1, 2, 3, 4, 5),
-    min_names: int = MIN_NAMES,
-) -> SignalStudy:
+    min_names: int = MIN_INSTRUMENTS,
+) -> SignalEvaluation:
     """Study the first column of `scores`.
 
     A value that is NaN or infinite is none. A date on which a figure cannot be had, for too few names or a constant
@@ -150,20 +154,22 @@ def study_signal(
     by_horizon = {horizon: _wide(labels[horizon], grid) for horizon in map(int, labels.columns)}
     styles = {str(name): Exposure.of(column, grid) for name, column in exposures.items()}
     own, score = next(iter(by_score.items()))
-    label, overlap = by_horizon[hold], overlap_of(hold, bars_between)
+    label, overlap = by_horizon[hold], label_overlap(hold, bars_between)
     if not (np.isfinite(score) & np.isfinite(label)).any():
         raise ValueError(
             f"No row has both a score '{own}' and a label of {hold} bars. Score dates that {hold} bars follow."
         )
     found = {
-        name: {h: coefficients_of_grid(each, returns, min_names) for h, returns in by_horizon.items()}
+        name: {
+            h: information_coefficients_wide(each, returns, min_names) for h, returns in by_horizon.items()
+        }
         for name, each in by_score.items()
     }
     by_date = {
         name: pd.DataFrame(each[hold].T, grid.dates, ["ic", "rank_ic"]) for name, each in found.items()
     }
-    buckets = bucket_count(score, label)
-    return SignalStudy(
+    buckets = num_quantiles(score, label)
+    return SignalEvaluation(
         own=own,
         hold=hold,
         overlap=overlap,
@@ -171,7 +177,7 @@ def study_signal(
         rank_ic=mean_test(by_date[own]["rank_ic"], overlap),
         rank_ic_newey_west=newey_west(by_date[own]["rank_ic"], overlap),
         ic=mean_test(by_date[own]["ic"], overlap),
-        table=beside_naive(by_date, by_score, label, overlap, min_names),
+        table=compare_with_baselines(by_date, by_score, label, overlap, min_names),
         decay=decay(
             {name: {h: of[1] for h, of in each.items()} for name, each in found.items()}, bars_between
         ),
@@ -179,7 +185,7 @@ def study_signal(
         by_year=by_year(by_date[own], overlap),
         by_group=by_group(score, label, styles, overlap, min_names),
         neutral=beyond(score, label, styles, overlap, min_names),
-        quantiles=study_quantiles(score, label, grid.dates, overlap, buckets),
+        quantiles=evaluate_quantiles(score, label, grid.dates, overlap, buckets),
         turnover=pd.Series(top_turnover(score, buckets), grid.dates, name="turnover"),
         autocorrelation=pd.Series(rank_autocorrelation(score, min_names), grid.dates, name="autocorrelation"),
     )

@@ -39,7 +39,7 @@ def price_exposures(closes: pd.DataFrame, amounts: pd.DataFrame) -> dict[str, pd
     """All that bars tell: volatility, size and beta; an industry is the caller's to add.
 
     `pd.DataFrame({name: wide.stack().reindex(scores.index) for name, wide in price_exposures(...).items()})` are
-    the exposures of `study_signal`.
+    the exposures of `evaluate_signal`.
 
     Args:
         closes: adjusted, dates x names; NaN on a day without a trade.

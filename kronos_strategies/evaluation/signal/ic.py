@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 
 from kronos_strategies.evaluation.panel import Grid
 
-MIN_NAMES = 10  # below, a cross-sectional correlation says nothing
+MIN_INSTRUMENTS = 10  # below, a cross-sectional correlation says nothing
 CELLS = 32_768  # of a block of dates: its arrays stay in the second cache of a core
 
 
-def coefficients(score: pd.Series, label: pd.Series, min_names: int = MIN_NAMES) -> pd.DataFrame:
+def coefficients(score: pd.Series, label: pd.Series, min_names: int = MIN_INSTRUMENTS) -> pd.DataFrame:
     """Cross-sectional correlations of score and label on each date.
 
     Args:
@@ -24,17 +24,19 @@ def coefficients(score: pd.Series, label: pd.Series, min_names: int = MIN_NAMES)
 
     Returns:
         Columns ic (Pearson's) and rank_ic (Spearman's), float64, by ascending datetime: the dates that both have;
-        NaN where undefined (`coefficients_of_grid`).
+        NaN where undefined (`information_coefficients_wide`).
 
     Raises:
         ValueError: a (datetime, instrument) occurs twice, or the two share none.
     """
     dates, x, y = _aligned(score, label)
-    ic, rank_ic = coefficients_of_grid(x, y, min_names)
+    ic, rank_ic = information_coefficients_wide(x, y, min_names)
     return pd.DataFrame({"ic": ic, "rank_ic": rank_ic}, index=dates)
 
 
-def coefficients_of_grid(score: np.ndarray, label: np.ndarray, min_names: int = MIN_NAMES) -> np.ndarray:
+def information_coefficients_wide(
+    score: np.ndarray, label: np.ndarray, min_names: int = MIN_INSTRUMENTS
+) -> np.ndarray:
     """(dates, names) twice -> (2, dates) float64: ic and rank_ic (Grinold & Kahn 2000, chapter 6).
 
     Both are over the names whose score and label are finite: who lacks one of them is left out before the others
@@ -72,12 +74,12 @@ def icir(values: ArrayLike | pd.Series) -> float:
     return mean / spread if spread > 1e-12 * abs(mean) else np.nan
 
 
-def rank_autocorrelation(score: np.ndarray, min_names: int = MIN_NAMES) -> np.ndarray:
+def rank_autocorrelation(score: np.ndarray, min_names: int = MIN_INSTRUMENTS) -> np.ndarray:
     """(dates, names), dates ascending -> (dates,) Spearman correlation of a score with itself on the date before.
 
     Over names scored on both; NaN on the first date, and where a RankIC would be undefined.
     """
-    return np.append(np.nan, coefficients_of_grid(score[1:], score[:-1], min_names)[1])[: len(score)]
+    return np.append(np.nan, information_coefficients_wide(score[1:], score[:-1], min_names)[1])[: len(score)]
 
 
 def _correlate(x: np.ndarray, y: np.ndarray, min_names: int) -> np.ndarray:

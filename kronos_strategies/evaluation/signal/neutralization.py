@@ -10,12 +10,12 @@ import pandas as pd
 
 from kronos_strategies.evaluation.panel import Grid
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, information_coefficients_wide
 
 DECIMALS = 6  # of a rank; below lies rounding, which would pass for an order of names
 
 
-def neutralise(score: pd.Series, exposures: pd.Series | pd.DataFrame) -> pd.Series:
+def neutralize(score: pd.Series, exposures: pd.Series | pd.DataFrame) -> pd.Series:
     """Residual, date by date, of the ranks of `score` regressed on a constant and the exposures, all at once.
 
     A score that only loads on a style, e.g. on calm names, has nothing left to rank with. A numeric exposure enters
@@ -45,8 +45,8 @@ def neutralise(score: pd.Series, exposures: pd.Series | pd.DataFrame) -> pd.Seri
     return pd.Series(grid.long(left), score.index)
 
 
-def neutral_rank_ic(
-    score: np.ndarray, label: np.ndarray, exposures: Sequence[Exposure], min_names: int = MIN_NAMES
+def neutralized_rank_ic(
+    score: np.ndarray, label: np.ndarray, exposures: Sequence[Exposure], min_names: int = MIN_INSTRUMENTS
 ) -> np.ndarray:
     """RankIC by date of what the score ranks beyond exposures: a semi-partial rank correlation.
 
@@ -64,14 +64,14 @@ def neutral_rank_ic(
         min_names: a date with fewer is undefined.
 
     Returns:
-        (dates,); NaN where undefined, as any coefficient is (`coefficients_of_grid`), and where nothing is left.
+        (dates,); NaN where undefined, as any coefficient is (`information_coefficients_wide`), and where nothing is left.
     """
     left = residual_ranks(np.where(np.isfinite(label), score, np.nan), exposures)
-    return coefficients_of_grid(left, _ranks(label, np.isfinite(left)), min_names)[0]
+    return information_coefficients_wide(left, _ranks(label, np.isfinite(left)), min_names)[0]
 
 
 def residual_ranks(score: np.ndarray, exposures: Sequence[Exposure]) -> np.ndarray:
-    """(dates, names) -> the same: `neutralise` on a grid.
+    """(dates, names) -> the same: `neutralize` on a grid.
 
     Modified Gram-Schmidt, all dates at a time: means of the first groups are taken off everything (of the dates,
     where there are no groups), then each column is made orthogonal to those before and taken off the ranks of the

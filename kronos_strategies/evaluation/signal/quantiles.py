@@ -19,12 +19,12 @@ NAMES_A_BUCKET = 2  # on average; a date with fewer has no buckets
 
 
 @dataclass(frozen=True)
-class QuantileStudy:
+class QuantileEvaluation:
     """Buckets of a score, 1 the lowest.
 
     Attributes:
         by_date: dates x buckets (columns 1..q), mean simple return over the label's span, equal weights; NaN on a
-            date without buckets, and in a bucket that ties left empty (`buckets_of`).
+            date without buckets, and in a bucket that ties left empty (`assign_quantiles`).
         means: index bucket; columns mean, low, high (95 %), excess: mean less that of all bucketed names, date by
             date, and excess_low, excess_high: the market's own moves are in the first interval and not in this.
         spread: of top less bottom, by date; a book of 200 % gross, not annualised, before costs.
@@ -43,13 +43,13 @@ class QuantileStudy:
     top_hit_rate: float
 
 
-def bucket_count(score: np.ndarray, label: np.ndarray) -> int:
+def num_quantiles(score: np.ndarray, label: np.ndarray) -> int:
     """Deciles, or quintiles where the median date has fewer than 100 names with both; one count for all dates."""
     names = (np.isfinite(score) & np.isfinite(label)).sum(axis=1)
     return BUCKETS if pd.Series(names[names > 0]).median() >= FEW_NAMES else FEW_BUCKETS
 
 
-def buckets_of(score: np.ndarray, count: int) -> np.ndarray:
+def assign_quantiles(score: np.ndarray, count: int) -> np.ndarray:
     """Buckets of equal size by score, date by date.
 
     The name of average rank r among n goes to bucket 1 + floor((r - 1/2) count / n). Without ties sizes differ by
@@ -71,7 +71,7 @@ def buckets_of(score: np.ndarray, count: int) -> np.ndarray:
     return np.where(defined, 1 + np.floor((ranks - 0.5) * count / np.maximum(names, 1)), np.nan)
 
 
-def bucket_means(buckets: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+def quantile_means(buckets: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     """(dates, names) buckets and finite values of what is in them -> (dates, count) means; NaN for an empty one."""
     row, column = np.nonzero(np.isfinite(buckets))
     place = row * count + buckets[row, column].astype(np.int64) - 1
@@ -81,9 +81,9 @@ def bucket_means(buckets: np.ndarray, values: np.ndarray, count: int) -> np.ndar
     return np.where(names > 0, sums / np.maximum(names, 1), np.nan).reshape(len(buckets), count)
 
 
-def study_quantiles(
+def evaluate_quantiles(
     score: np.ndarray, label: np.ndarray, dates: pd.DatetimeIndex, overlap: int, count: int
-) -> QuantileStudy:
+) -> QuantileEvaluation:
     """Bucket the names that have both a score and a label.
 
     Args:
@@ -91,22 +91,22 @@ def study_quantiles(
         label: (dates, names), simple returns that follow.
         dates: of the rows, ascending.
         overlap: successive dates that one label spans.
-        count: of buckets, e.g. of `bucket_count`.
+        count: of buckets, e.g. of `num_quantiles`.
 
     Raises:
         ValueError: fewer than 2 buckets.
     """
     if count < 2:
         raise ValueError(f"{count} buckets make no spread. Ask for 2 or more.")
-    buckets = buckets_of(np.where(np.isfinite(label), score, np.nan), count)
+    buckets = assign_quantiles(np.where(np.isfinite(label), score, np.nan), count)
     earned = pd.DataFrame(
-        bucket_means(buckets, label, count), dates, pd.RangeIndex(1, count + 1, name="bucket")
+        quantile_means(buckets, label, count), dates, pd.RangeIndex(1, count + 1, name="bucket")
     )
     bucketed = pd.DataFrame(np.where(np.isfinite(buckets), label, np.nan), dates)
     excess = earned.sub(bucketed.mean(axis=1), axis=0)
     spread = (earned[count] - earned[1]).rename("spread")
     means = _means(earned, excess, overlap)
-    return QuantileStudy(
+    return QuantileEvaluation(
         by_date=earned,
         means=means,
         spread=mean_test(spread, overlap),
@@ -149,12 +149,12 @@ def top_turnover(score: np.ndarray, count: int) -> np.ndarray:
 
     Args:
         score: (dates, names), dates ascending; all scored names are bucketed, whether or not a return followed.
-        count: of buckets (`buckets_of`).
+        count: of buckets (`assign_quantiles`).
 
     Returns:
         (dates,); NaN on the first date, and where either date has no top bucket.
     """
-    top = buckets_of(score, count) == count
+    top = assign_quantiles(score, count) == count
     names = top.sum(axis=1)
     new = (top[1:] & ~top[:-1]).sum(axis=1)
     known = (names[1:] > 0) & (names[:-1] > 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from kronos_strategies.evaluation.comparison.comparison import Comparison
-from kronos_strategies.evaluation.comparison.metrics import GAINS
+from kronos_strategies.evaluation.comparison.metrics import HIGHER_IS_BETTER
 from kronos_strategies.report.figures.base import (
     NAMES,
     Axis,
@@ -82,7 +82,7 @@ def decay(comparison: Comparison) -> go.Figure:
 
 def label_of(metric: str) -> str:
     """As a reader knows it, and whether more of it is better."""
-    return LABELS.get(metric, metric) if metric in GAINS else f"{metric}, less is better"
+    return LABELS.get(metric, metric) if metric in HIGHER_IS_BETTER else f"{metric}, less is better"
 
 
 def form_of(metric: str) -> str:

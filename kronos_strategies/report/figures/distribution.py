@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import (
     MODEL,
     RANDOM_WALK,
@@ -68,7 +68,7 @@ def fan(steps: pd.DataFrame) -> go.Figure:
     return figure(traces, Axis("close, quote currency", ".6~g"))
 
 
-def pit(study: DistributionStudy) -> go.Figure:
+def pit(study: DistributionEvaluation) -> go.Figure:
     """Share of outcomes in each tenth of the probability integral transform; flat if calibrated."""
     traces = []
     for place, (horizon, rows) in enumerate(study.pit.groupby("horizon", sort=True)):
@@ -83,7 +83,7 @@ def pit(study: DistributionStudy) -> go.Figure:
     return level(drawn.update_xaxes(range=[0, 1], showgrid=False), 0.1)
 
 
-def coverage(study: DistributionStudy) -> go.Figure:
+def coverage(study: DistributionEvaluation) -> go.Figure:
     """Share of outcomes within each central band, of the model and of the random walk; rules are nominal."""
     scores = study.distributions
     levels = sorted({each for score in scores for each in score.coverage})
@@ -109,7 +109,7 @@ def coverage(study: DistributionStudy) -> go.Figure:
     return drawn
 
 
-def crps_skill(study: DistributionStudy) -> go.Figure:
+def crps_skill(study: DistributionEvaluation) -> go.Figure:
     """Skill against the random walk by horizon, by the estimator that flatters and by the one that does not."""
     own = [score for score in study.distributions if score.name == MODEL]
     at = [in_bars(score.horizon) for score in own]
@@ -124,7 +124,7 @@ def crps_skill(study: DistributionStudy) -> go.Figure:
     return figure(traces, Axis("CRPS skill", ".3%"), NAMES)
 
 
-def qlike(study: DistributionStudy) -> go.Figure:
+def qlike(study: DistributionEvaluation) -> go.Figure:
     """Loss of the variance forecast by horizon and measure, beside that of the last 20 days."""
     scores = study.volatilities
     traces = []
@@ -136,7 +136,7 @@ def qlike(study: DistributionStudy) -> go.Figure:
     return figure(traces, Axis("QLIKE, less is better", ".5f"), NAMES)
 
 
-def volatility(study: DistributionStudy) -> go.Figure:
+def volatility(study: DistributionEvaluation) -> go.Figure:
     """Realised against forecast, in twentieths of the forecast, by horizon; on the rule both are equal."""
     traces = []
     for place, (horizon, rows) in enumerate(study.volatility_bins.groupby("horizon", sort=True)):
@@ -156,7 +156,7 @@ def volatility(study: DistributionStudy) -> go.Figure:
     )
 
 
-def samples(study: DistributionStudy) -> go.Figure:
+def samples(study: DistributionEvaluation) -> go.Figure:
     """RankIC of the score from the first k paths."""
     frame = study.by_samples
     x = [float(each) for each in frame.index]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
 from kronos_strategies.evaluation.portfolio.returns import drawdowns
 from kronos_strategies.report.figures.base import (
     BLUE,
@@ -45,7 +45,7 @@ def underwater(result: BacktestResult) -> go.Figure:
     return figure(lines, Axis("below the peak", ".3%"))
 
 
-def costs(study: PortfolioStudy) -> go.Figure:
+def costs(study: PortfolioEvaluation) -> go.Figure:
     """Annual return, had each unit that was traded cost so much."""
     frame = study.costs
     x = [float(each) for each in frame.index]
@@ -78,7 +78,7 @@ def is_short(result: BacktestResult) -> bool:
     return len(dates) > 0 and (dates[-1] - dates[0]).days <= FEW_DAYS
 
 
-def exposure(study: PortfolioStudy) -> go.Figure:
+def exposure(study: PortfolioEvaluation) -> go.Figure:
     """Sum of absolute weights, and of weights, at each close."""
     frame = study.exposure
     traces = [
@@ -88,13 +88,13 @@ def exposure(study: PortfolioStudy) -> go.Figure:
     return figure(traces, Axis("of equity", ".2%"))
 
 
-def positions(study: PortfolioStudy) -> go.Figure:
+def positions(study: PortfolioEvaluation) -> go.Figure:
     """Names held at each close."""
     held = line(calm(study.exposure["positions"]), "names", GREEN)
     return figure([held], Axis("names held", ".1f")).update_yaxes(rangemode="tozero")
 
 
-def tilts(study: PortfolioStudy) -> go.Figure:
+def tilts(study: PortfolioEvaluation) -> go.Figure:
     """Weighted mean percentile of the held names by exposure; the rule is neutral."""
     traces = []
     for place, name in enumerate(study.tilts.columns):

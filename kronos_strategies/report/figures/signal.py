@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from kronos_strategies.evaluation.signal.breakdown import TERCILES
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy
-from kronos_strategies.evaluation.signal.quantiles import QuantileStudy
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
+from kronos_strategies.evaluation.signal.quantiles import QuantileEvaluation
 from kronos_strategies.report.figures.base import (
     BLUE,
     GREEN,
@@ -32,7 +32,7 @@ RANK_IC = Axis("RankIC", ".5f")
 RETURN = Axis("return beyond all names", ".3%")
 
 
-def cumulative_ic(study: SignalStudy) -> go.Figure:
+def cumulative_ic(study: SignalEvaluation) -> go.Figure:
     """Running sums of RankIC, and of the own score's IC; an undefined date adds nothing."""
     sums = pd.DataFrame({name: frame["rank_ic"] for name, frame in study.by_date.items()})
     sums = thin(sums.cumsum().ffill(), "last")
@@ -46,7 +46,7 @@ def cumulative_ic(study: SignalStudy) -> go.Figure:
     return figure(traces, Axis("running sum", ".4f"))
 
 
-def rolling_ic(study: SignalStudy) -> go.Figure:
+def rolling_ic(study: SignalEvaluation) -> go.Figure:
     """Mean RankIC and IC over the last 60 dates, where half of them are defined."""
     own = study.by_date[study.own]
     means = own[["rank_ic", "ic"]].rolling(ROLLING, min_periods=ROLLING // 2).mean().iloc[ROLLING - 1 :]
@@ -58,7 +58,7 @@ def rolling_ic(study: SignalStudy) -> go.Figure:
     return figure(traces, Axis("mean coefficient", ".5f"))
 
 
-def decay(study: SignalStudy) -> go.Figure:
+def decay(study: SignalEvaluation) -> go.Figure:
     """RankIC by the label's horizon, its band for the own score."""
     traces = []
     for place, (name, rows) in enumerate(study.decay.groupby("score", sort=False)):
@@ -73,7 +73,7 @@ def decay(study: SignalStudy) -> go.Figure:
     return figure(traces, RANK_IC, Axis("label's horizon, bars", "d")).update_xaxes(tickvals=horizons)
 
 
-def lags(study: SignalStudy) -> go.Figure:
+def lags(study: SignalEvaluation) -> go.Figure:
     """RankIC of a score that arrives some dates late."""
     frame = study.lags
     x = [float(each) for each in frame.index]
@@ -84,7 +84,7 @@ def lags(study: SignalStudy) -> go.Figure:
     return figure(traces, RANK_IC, Axis("dates late", "d"))
 
 
-def by_year(study: SignalStudy) -> go.Figure:
+def by_year(study: SignalEvaluation) -> go.Figure:
     """RankIC of each calendar year, with its interval."""
     frame = study.by_year
     years = [str(year) for year in frame.index]
@@ -92,7 +92,7 @@ def by_year(study: SignalStudy) -> go.Figure:
     return figure(traces, RANK_IC, NAMES)
 
 
-def buckets(quantiles: QuantileStudy) -> go.Figure:
+def buckets(quantiles: QuantileEvaluation) -> go.Figure:
     """What names of each bucket earned beyond all names of the date, the lowest score first."""
     frame = quantiles.means
     names = [str(bucket) for bucket in frame.index]
@@ -102,24 +102,24 @@ def buckets(quantiles: QuantileStudy) -> go.Figure:
     return figure([drawn], RETURN, Axis("bucket, 1 scored lowest", kind="category"))
 
 
-def cumulative_spread(quantiles: QuantileStudy) -> go.Figure:
+def cumulative_spread(quantiles: QuantileEvaluation) -> go.Figure:
     """Running sum of top less bottom bucket, a label's return each date."""
     sums = thin(quantiles.spread_by_date.to_frame("spread").cumsum().ffill(), "last")
     return figure([line(sums["spread"], "top less bottom", BLUE, width=2.2)], Axis("running sum", ".3%"))
 
 
-def top_turnover(study: SignalStudy) -> go.Figure:
+def top_turnover(study: SignalEvaluation) -> go.Figure:
     """Share of the top bucket that is new; by week if the sample is long."""
     return figure([line(calm(study.turnover), "new in the top bucket", BLUE)], Axis("new names", ".2%"))
 
 
-def autocorrelation(study: SignalStudy) -> go.Figure:
+def autocorrelation(study: SignalEvaluation) -> go.Figure:
     """Rank correlation of the score with itself a date before; by week if the sample is long."""
     values = calm(study.autocorrelation)
     return figure([line(values, "with the date before", GREEN)], Axis("rank correlation", ".4f"))
 
 
-def neutral(study: SignalStudy) -> go.Figure:
+def neutral(study: SignalEvaluation) -> go.Figure:
     """RankIC as it is, and of what the score ranks beyond each exposure."""
     frame = study.neutral
     names = labels("as it is" if name == "none" else f"beyond {name}" for name in frame.index)
@@ -127,7 +127,7 @@ def neutral(study: SignalStudy) -> go.Figure:
     return figure(traces, NAMES, RANK_IC, hover="closest")
 
 
-def terciles(study: SignalStudy) -> go.Figure:
+def terciles(study: SignalEvaluation) -> go.Figure:
     """RankIC within the low, middle and high third of each numeric exposure."""
     rows = _groups(study, numeric=True)
     traces = []
@@ -138,7 +138,7 @@ def terciles(study: SignalStudy) -> go.Figure:
     return figure(traces, RANK_IC, NAMES)
 
 
-def groups(study: SignalStudy, exposure: str) -> go.Figure:
+def groups(study: SignalEvaluation, exposure: str) -> go.Figure:
     """RankIC within each group of one exposure of names, such as industries, best first."""
     rows = _groups(study, numeric=False)
     rows = rows[rows["exposure"] == exposure].sort_values("rank_ic", ascending=False, kind="stable")
@@ -147,13 +147,13 @@ def groups(study: SignalStudy, exposure: str) -> go.Figure:
     return figure(traces, NAMES, RANK_IC, hover="closest")
 
 
-def named_exposures(study: SignalStudy) -> dict[str, int]:
+def named_exposures(study: SignalEvaluation) -> dict[str, int]:
     """Exposures of names, and how many groups each has."""
     rows = _groups(study, numeric=False)
     return {str(name): len(part) for name, part in rows.groupby("exposure", sort=False)}
 
 
-def _groups(study: SignalStudy, numeric: bool) -> pd.DataFrame:
+def _groups(study: SignalEvaluation, numeric: bool) -> pd.DataFrame:
     """Rows of the exposures that were cut in terciles, or of the others."""
     rows = study.by_group
     cut = rows.groupby("exposure")["group"].transform(lambda names: names.isin(TERCILES).all())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kronos_strategies.evaluation.time_series import InstrumentStudy
+from kronos_strategies.evaluation.time_series import InstrumentEvaluation
 from kronos_strategies.report.figures.base import (
     BLUE,
     GREEN,
@@ -25,7 +25,7 @@ LATEST = 250  # forecasts that a band chart shows; more are a smear
 MAX_DOTS = 4000
 
 
-def added(study: InstrumentStudy) -> go.Figure:
+def added(study: InstrumentEvaluation) -> go.Figure:
     """Running sum of what each date adds to the correlation, as a share of all: its end is the correlation."""
     defined = study.pairs["added"].dropna()
     running = (defined.cumsum() / max(len(defined), 1)).rename("added")
@@ -34,7 +34,7 @@ def added(study: InstrumentStudy) -> go.Figure:
     )
 
 
-def scatter(study: InstrumentStudy, score: str) -> go.Figure:
+def scatter(study: InstrumentEvaluation, score: str) -> go.Figure:
     """Outcomes by score: each date a dot, and the means of fifths with their intervals."""
     both = study.pairs.dropna(subset=["score", "outcome"])
     both = both.iloc[:: -(-len(both) // MAX_DOTS)] if len(both) > MAX_DOTS else both
@@ -61,7 +61,7 @@ def scatter(study: InstrumentStudy, score: str) -> go.Figure:
     return level(drawn, 0.0)
 
 
-def bands(study: InstrumentStudy) -> go.Figure:
+def bands(study: InstrumentEvaluation) -> go.Figure:
     """The band of the latest forecasts and the outcomes, inside it and outside; one place a forecast."""
     frame = study.bands.dropna().tail(LATEST)
     at = np.array(stamps(frame.index), dtype=object)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from kronos_strategies.evaluation.comparison.comparison import Comparison
-from kronos_strategies.evaluation.comparison.metrics import GAINS
+from kronos_strategies.evaluation.comparison.metrics import HIGHER_IS_BETTER
 from kronos_strategies.report.figures import comparison as figures
 from kronos_strategies.report.figures.base import go
 from kronos_strategies.report.formatting import (
@@ -28,7 +28,7 @@ from kronos_strategies.report.formatting import (
 from kronos_strategies.report.layout import (
     Chart,
     Charts,
-    LeftOut,
+    OmittedChart,
     Part,
     Section,
     chart,
@@ -67,12 +67,12 @@ def metrics(comparison: Comparison) -> list[str]:
 
 def differences_as(metric: str) -> Show:
     """Returns are percents, coefficients numbers, and losses, which may be small, finer ones."""
-    return signed_percent if metric == "spread" else signed if metric in GAINS else fine_signed
+    return signed_percent if metric == "spread" else signed if metric in HIGHER_IS_BETTER else fine_signed
 
 
 def means_as(metric: str) -> Show:
     """The same without a plus."""
-    return percent_two if metric == "spread" else four if metric in GAINS else fine
+    return percent_two if metric == "spread" else four if metric in HIGHER_IS_BETTER else fine
 
 
 def _metric(comparison: Comparison, metric: str) -> Table:
@@ -131,7 +131,7 @@ def differences(comparison: Comparison) -> Charts:
 def _by_metric(
     comparison: Comparison, id_: str, heading: str, note: str,
     draw: Callable[[Comparison, str], go.Figure], wide: bool = False, rows: int = 0,
-) -> Chart | LeftOut:  # fmt: skip
+) -> Chart | OmittedChart:  # fmt: skip
     drawn, picks = of_metrics({metric: draw(comparison, metric) for metric in metrics(comparison)})
     picks = [pick._replace(options=tuple(map(figures.label_of, pick.options))) for pick in picks]
     why = "On no date are two versions defined."

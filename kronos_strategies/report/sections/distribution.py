@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.distribution.baselines import NAMES
-from kronos_strategies.evaluation.distribution.calibration import calibrated_deviation
-from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
+from kronos_strategies.evaluation.distribution.calibration import expected_pit_std
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import MODEL, DistributionScore, VolatilityScore
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.report.figures import distribution as figures
@@ -27,7 +27,7 @@ from kronos_strategies.report.formatting import (
 from kronos_strategies.report.layout import (
     Chart,
     Charts,
-    LeftOut,
+    OmittedChart,
     Part,
     Pick,
     Section,
@@ -41,8 +41,8 @@ from kronos_strategies.report.tables import Column, Record, Table, estimate, not
 NO_OUTCOME = "No outcome has come yet."
 
 
-def distribution_section(study: DistributionStudy) -> Section:
-    """Of a `DistributionStudy`."""
+def distribution_section(study: DistributionEvaluation) -> Section:
+    """Of a `DistributionEvaluation`."""
     first, last = study.dates[0], study.dates[-1]
     return Section(
         "distribution",
@@ -60,7 +60,7 @@ def distribution_section(study: DistributionStudy) -> Section:
     )
 
 
-def tiles(study: DistributionStudy) -> tuple[Tile, ...]:
+def tiles(study: DistributionEvaluation) -> tuple[Tile, ...]:
     """Widest band, CRPS skill and QLIKE, at the shortest and the longest horizon."""
     own = [score for score in study.distributions if score.name == MODEL]
     ends = list(dict.fromkeys(score.horizon for score in (own[0], own[-1])))
@@ -87,7 +87,7 @@ def tiles(study: DistributionStudy) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def fan(fans: pd.DataFrame) -> Chart | LeftOut:
+def fan(fans: pd.DataFrame) -> Chart | OmittedChart:
     """One forecast at a time, by instrument and date."""
     names = sorted(fans["instrument"].astype(str).unique())
     dates = sorted(fans["datetime"].unique())
@@ -104,7 +104,7 @@ def fan(fans: pd.DataFrame) -> Chart | LeftOut:
     return choice("fan", "Forecast and what came", note, drawn, picks, why, wide=True)
 
 
-def losses(study: DistributionStudy) -> Table:
+def losses(study: DistributionEvaluation) -> Table:
     """A row a horizon and forecast."""
     scores = study.distributions
     levels = sorted({each for score in scores for each in score.coverage})
@@ -128,7 +128,7 @@ def losses(study: DistributionStudy) -> Table:
         noted("pit_mean", "PIT", decimals, lambda row: f"± {decimals(row['pit_deviation'])}"),
         number("outcomes", "Outcomes", count),
     ]
-    calibrated = decimals(calibrated_deviation(study.samples))
+    calibrated = decimals(expected_pit_std(study.samples))
     caption = (
         "CRPS is fair and in log return, less is better; skill is against the random walk. Excess over it: CRPS of "
         "the model less that of the row, paired by date, so that negative is better. PIT: mean ± deviation; "
@@ -164,7 +164,7 @@ def _loss(score: DistributionScore, levels: Sequence[float]) -> dict[str, object
     )
 
 
-def candles(study: DistributionStudy) -> Table:
+def candles(study: DistributionEvaluation) -> Table:
     """Invalid sampled bars before any repair, and how far bars open from the last close."""
     rows = [
         {"check": METRICS[f"candles_{name}"].label, "value": value} for name, value in study.checks.items()
@@ -177,7 +177,7 @@ def candles(study: DistributionStudy) -> Table:
     return table("candles", caption, pd.DataFrame(rows), columns)
 
 
-def calibration(study: DistributionStudy) -> Charts:
+def calibration(study: DistributionEvaluation) -> Charts:
     """PIT, coverage, skill, and whether more paths rank better."""
     return gather(
         chart(
@@ -201,7 +201,7 @@ def calibration(study: DistributionStudy) -> Charts:
     )  # fmt: skip
 
 
-def variances(study: DistributionStudy) -> Table:
+def variances(study: DistributionEvaluation) -> Table:
     """A row a horizon, measure and forecast."""
     columns = (
         word("forecast", "Forecast"),
@@ -235,7 +235,7 @@ def _variance(score: VolatilityScore) -> dict[str, object]:
     }
 
 
-def volatility(study: DistributionStudy) -> Charts:
+def volatility(study: DistributionEvaluation) -> Charts:
     """Loss, and forecast against realised."""
     return gather(
         chart(

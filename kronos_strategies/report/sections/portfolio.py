@@ -6,8 +6,8 @@ from math import nan
 
 import pandas as pd
 
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
-from kronos_strategies.evaluation.portfolio.trades import TradeStudy
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
+from kronos_strategies.evaluation.portfolio.trades import TradeEvaluation
 from kronos_strategies.report.figures import portfolio as figures
 from kronos_strategies.report.formatting import (
     count,
@@ -27,8 +27,8 @@ NO_BAR = "The book has no bar."
 STREAMS = {"net": "Net of costs", "gross": "Gross"}
 
 
-def portfolio_section(study: PortfolioStudy) -> Section:
-    """Of a `PortfolioStudy`."""
+def portfolio_section(study: PortfolioEvaluation) -> Section:
+    """Of a `PortfolioEvaluation`."""
     bars = study.result.returns.index
     when = f"{span(pd.DatetimeIndex(bars))}, {count(len(bars))} bars" if len(bars) else "no bars"
     months = month_grid("book-months", "Net return by month and year, compounded.", study.months, percent)
@@ -48,7 +48,7 @@ def portfolio_section(study: PortfolioStudy) -> Section:
     )
 
 
-def _before(study: PortfolioStudy) -> str:
+def _before(study: PortfolioEvaluation) -> str:
     """Why other tools count other bars."""
     if not study.bars_before:
         return ""
@@ -59,7 +59,7 @@ def _before(study: PortfolioStudy) -> str:
     )
 
 
-def tiles(study: PortfolioStudy) -> tuple[Tile, ...]:
+def tiles(study: PortfolioEvaluation) -> tuple[Tile, ...]:
     """The headline, net of costs."""
     net, sharpe = study.books.to_dict("index")["net"], study.sharpe
     cost = float(study.result.cost.mean() * study.result.bars_per_year)
@@ -74,7 +74,7 @@ def tiles(study: PortfolioStudy) -> tuple[Tile, ...]:
     )
 
 
-def books(study: PortfolioStudy) -> Table:
+def books(study: PortfolioEvaluation) -> Table:
     """The book and its benchmarks."""
     columns = (
         word("book", "Book"),
@@ -89,7 +89,7 @@ def books(study: PortfolioStudy) -> Table:
     return table("books", "Benchmarks pay no costs.", frame, columns, own=STREAMS["net"])
 
 
-def active(study: PortfolioStudy) -> Table:
+def active(study: PortfolioEvaluation) -> Table:
     """The book less each benchmark."""
     columns = (
         word("benchmark", "Against"),
@@ -106,7 +106,7 @@ def active(study: PortfolioStudy) -> Table:
     return table("active", caption, study.active.rename_axis("benchmark"), columns)
 
 
-def earned(study: PortfolioStudy) -> Charts:
+def earned(study: PortfolioEvaluation) -> Charts:
     """Wealth and its falls."""
     result = study.result
     return gather(
@@ -118,7 +118,7 @@ def earned(study: PortfolioStudy) -> Charts:
     )  # fmt: skip
 
 
-def drawdowns(study: PortfolioStudy) -> Table:
+def drawdowns(study: PortfolioEvaluation) -> Table:
     """The deepest falls."""
     timed = is_timed(study.result.returns.index)
     columns = (
@@ -131,7 +131,7 @@ def drawdowns(study: PortfolioStudy) -> Table:
     return table("drawdowns", "The deepest falls of the book, net of costs.", study.drawdowns, columns)
 
 
-def costs(study: PortfolioStudy) -> Table:
+def costs(study: PortfolioEvaluation) -> Table:
     """Had trading cost so much."""
     columns = (
         number("basis_points", "Basis points", general),
@@ -145,7 +145,7 @@ def costs(study: PortfolioStudy) -> Table:
     return table("costs", caption, study.costs.rename_axis("basis_points"), columns)
 
 
-def traded(study: PortfolioStudy) -> Charts:
+def traded(study: PortfolioEvaluation) -> Charts:
     """What trading cost, and would have cost."""
     short = figures.is_short(study.result)
     return gather(
@@ -162,7 +162,7 @@ def traded(study: PortfolioStudy) -> Charts:
     )  # fmt: skip
 
 
-def exposure(study: PortfolioStudy) -> Charts:
+def exposure(study: PortfolioEvaluation) -> Charts:
     """What is held."""
     return gather(
         chart(
@@ -177,7 +177,7 @@ def exposure(study: PortfolioStudy) -> Charts:
     )  # fmt: skip
 
 
-def parity(study: PortfolioStudy) -> Table:
+def parity(study: PortfolioEvaluation) -> Table:
     """Qlib's own figures."""
     rows = [(name, float(v), study.parity_invested.get(name, nan)) for name, v in study.parity.items()]
     frame = pd.DataFrame(rows, columns=["figure", "value", "invested"])
@@ -198,8 +198,8 @@ LISTED = 200  # trades on the page; all are in trades.csv
 NO_TRADE = "No trade was closed."
 
 
-def trades_section(study: TradeStudy) -> Section:
-    """Of a `TradeStudy`."""
+def trades_section(study: TradeEvaluation) -> Section:
+    """Of a `TradeEvaluation`."""
     were = "one was" if study.open == 1 else f"{count(study.open)} were"
     open_ = f" Not counted: {were} still open at the end." if study.open else ""
     return Section(
@@ -215,7 +215,7 @@ def trades_section(study: TradeStudy) -> Section:
     )
 
 
-def trade_tiles(study: TradeStudy) -> tuple[Tile, ...]:
+def trade_tiles(study: TradeEvaluation) -> tuple[Tile, ...]:
     """The headline."""
     row = study.table.to_dict("index")["all"]
     return (
@@ -227,7 +227,7 @@ def trade_tiles(study: TradeStudy) -> tuple[Tile, ...]:
     )
 
 
-def figures_of(study: TradeStudy) -> Table:
+def figures_of(study: TradeEvaluation) -> Table:
     """All, long and short."""
     columns = (
         word("side", "Side"),
@@ -246,7 +246,7 @@ def figures_of(study: TradeStudy) -> Table:
     return table("trade-figures", "Closed trades; profit in money.", frame, columns)
 
 
-def ended(study: TradeStudy) -> Charts:
+def ended(study: TradeEvaluation) -> Charts:
     """Returns and lengths."""
     return gather(
         chart("trade-returns", "Returns of trades", "Net, at the bar that closed them.",
@@ -255,7 +255,7 @@ def ended(study: TradeStudy) -> Charts:
     )  # fmt: skip
 
 
-def listed(study: TradeStudy) -> Table:
+def listed(study: TradeEvaluation) -> Table:
     """The latest trades."""
     timed = is_timed(study.trades["opened"]) or is_timed(study.trades["closed"])
     columns = (

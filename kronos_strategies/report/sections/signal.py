@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
 from kronos_strategies.report.figures import signal as figures
 from kronos_strategies.report.formatting import (
     bars,
@@ -17,7 +17,7 @@ from kronos_strategies.report.formatting import (
     signed_percent,
     two,
 )  # fmt: skip
-from kronos_strategies.report.layout import Chart, Charts, LeftOut, Part, Section, Tile, chart, gather
+from kronos_strategies.report.layout import Chart, Charts, OmittedChart, Part, Section, Tile, chart, gather
 from kronos_strategies.report.tables import (
     Grid,
     Record,
@@ -34,8 +34,8 @@ NO_DATE = "RankIC is undefined on every date."
 NO_EXPOSURE = "No exposure was given."
 
 
-def signal_section(study: SignalStudy) -> Section:
-    """Of a `SignalStudy`."""
+def signal_section(study: SignalEvaluation) -> Section:
+    """Of a `SignalEvaluation`."""
     span_ = f"Scores are held against the return over {bars(study.hold)} from one bar after their date on"
     overlap = f", so that {study.overlap} successive dates share a label" if study.overlap > 1 else ""
     grid = months(study)
@@ -55,7 +55,7 @@ def signal_section(study: SignalStudy) -> Section:
     )
 
 
-def tiles(study: SignalStudy) -> tuple[Tile, ...]:
+def tiles(study: SignalEvaluation) -> tuple[Tile, ...]:
     """The headline."""
     rank, ic, spread = study.rank_ic, study.ic, study.quantiles.spread
     return (
@@ -72,7 +72,7 @@ def tiles(study: SignalStudy) -> tuple[Tile, ...]:
     )
 
 
-def scores(study: SignalStudy) -> Table:
+def scores(study: SignalEvaluation) -> Table:
     """The score above the naive ones."""
     columns = (
         word("score", "Score"),
@@ -97,7 +97,7 @@ def _undefined(row: Record) -> str:
     return f"{count(row['undefined'])} undefined" if row["undefined"] else ""
 
 
-def over_time(study: SignalStudy) -> Charts:
+def over_time(study: SignalEvaluation) -> Charts:
     """Cumulative, rolling and by year."""
     return gather(
         chart(
@@ -114,7 +114,7 @@ def over_time(study: SignalStudy) -> Charts:
     )  # fmt: skip
 
 
-def months(study: SignalStudy) -> Grid | None:
+def months(study: SignalEvaluation) -> Grid | None:
     """Mean RankIC of each month's defined dates."""
     values = study.by_date[study.own]["rank_ic"].dropna()
     dates = pd.DatetimeIndex(values.index)
@@ -123,7 +123,7 @@ def months(study: SignalStudy) -> Grid | None:
     return month_grid("ic-months", "Mean RankIC by month; the tint is by sign and size.", grid, decimals)
 
 
-def ahead(study: SignalStudy) -> Charts:
+def ahead(study: SignalEvaluation) -> Charts:
     """Decay and lags."""
     return gather(
         chart(
@@ -137,7 +137,7 @@ def ahead(study: SignalStudy) -> Charts:
     )  # fmt: skip
 
 
-def buckets(study: SignalStudy) -> Charts:
+def buckets(study: SignalEvaluation) -> Charts:
     """Bucket returns and their spread."""
     quantiles = study.quantiles
     monotone, hits = decimals(quantiles.monotonicity, 2), percent(quantiles.top_hit_rate)
@@ -158,7 +158,7 @@ def buckets(study: SignalStudy) -> Charts:
     )  # fmt: skip
 
 
-def steadiness(study: SignalStudy) -> Charts:
+def steadiness(study: SignalEvaluation) -> Charts:
     """How fast the score turns over."""
     why = "It takes two dates."
     return gather(
@@ -173,9 +173,9 @@ def steadiness(study: SignalStudy) -> Charts:
     )  # fmt: skip
 
 
-def beyond(study: SignalStudy) -> Charts:
+def beyond(study: SignalEvaluation) -> Charts:
     """Neutralised, and within groups."""
-    named: list[Chart | LeftOut] = [
+    named: list[Chart | OmittedChart] = [
         chart(
             f"group-{place}", f"RankIC by {name}", "Within each group of names; whiskers are 95% intervals.",
             figures.groups(study, name), "No group has a date with enough names.", wide=True, rows=size,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.significance import MeanTest
-from kronos_strategies.evaluation.time_series import TimeSeriesStudy
+from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 from kronos_strategies.report.figures import time_series as figures
 from kronos_strategies.report.formatting import (
     bars,
@@ -26,8 +26,8 @@ NO_PAIR = "No score has an outcome."
 NO_BAND = "No forecast with a band has an outcome."
 
 
-def time_series_section(study: TimeSeriesStudy) -> Section:
-    """Of a `TimeSeriesStudy`."""
+def time_series_section(study: TimeSeriesEvaluation) -> Section:
+    """Of a `TimeSeriesEvaluation`."""
     overlap = f" {study.overlap} successive outcomes overlap." if study.overlap > 1 else ""
     method = study.instruments[0].correlation.method
     parts = [Part("Forecast and outcome", (correlations(study),), charts=over_time(study))]
@@ -44,7 +44,7 @@ def time_series_section(study: TimeSeriesStudy) -> Section:
     )
 
 
-def tiles(study: TimeSeriesStudy) -> tuple[Tile, ...]:
+def tiles(study: TimeSeriesEvaluation) -> tuple[Tile, ...]:
     """The headline of a single instrument; of several the table stands alone."""
     if len(study.instruments) != 1:
         return ()
@@ -67,7 +67,7 @@ def tiles(study: TimeSeriesStudy) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def correlations(study: TimeSeriesStudy) -> Table:
+def correlations(study: TimeSeriesEvaluation) -> Table:
     """A row an instrument."""
     rows = [
         {"instrument": each.name}
@@ -96,7 +96,7 @@ def correlations(study: TimeSeriesStudy) -> Table:
     return table("over-time", caption, pd.DataFrame(rows), columns)
 
 
-def distributions(study: TimeSeriesStudy) -> Table:
+def distributions(study: TimeSeriesEvaluation) -> Table:
     """Bands and CRPS, a row an instrument."""
     rows = [
         {
@@ -131,7 +131,7 @@ def distributions(study: TimeSeriesStudy) -> Table:
     return table("bands-over-time", caption, pd.DataFrame(rows), columns)
 
 
-def over_time(study: TimeSeriesStudy) -> Charts:
+def over_time(study: TimeSeriesEvaluation) -> Charts:
     """Scatter and running correlation."""
     picks = (
         [Pick("Instrument", tuple(each.name for each in study.instruments))]
@@ -150,7 +150,7 @@ def over_time(study: TimeSeriesStudy) -> Charts:
     )  # fmt: skip
 
 
-def banded(study: TimeSeriesStudy) -> Charts:
+def banded(study: TimeSeriesEvaluation) -> Charts:
     """Bands and outcomes."""
     picks = (
         [Pick("Instrument", tuple(each.name for each in study.instruments))]
@@ -166,7 +166,7 @@ def banded(study: TimeSeriesStudy) -> Charts:
     )  # fmt: skip
 
 
-def _picks(study: TimeSeriesStudy) -> list[Pick]:
+def _picks(study: TimeSeriesEvaluation) -> list[Pick]:
     names = tuple(each.name for each in study.instruments)
     return [Pick("Instrument", names)] if len(names) > 1 else []
 

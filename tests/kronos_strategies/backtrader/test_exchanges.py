@@ -297,7 +297,7 @@ def test_the_analysis_is_computed_once(monkeypatch):
     from kronos_strategies.evaluation.portfolio import evaluation
 
     calls = []
-    honest = evaluation.study_portfolio
+    honest = evaluation.evaluate_portfolio
     monkeypatch.setattr(evaluation, "study_portfolio", lambda *a, **k: calls.append(1) or honest(*a, **k))
     cerebro = bt.Cerebro(stdstats=False)
     for name, frame in market().items():

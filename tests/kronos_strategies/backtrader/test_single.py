@@ -18,7 +18,7 @@ from kronos_strategies.backtrader import (
     read_forecasts,
 )
 from kronos_strategies.evidence import Evidence
-from kronos_strategies.report.report import report_on
+from kronos_strategies.report.report import build_report
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import SETTINGS
@@ -117,7 +117,7 @@ def test_the_page_opens_with_what_it_says_over_time_and_hides_the_empty_ranking(
 
 
 def test_kept_evidence_gives_the_same_report(daily, tmp_path):
-    again = report_on(Evidence.read(daily.evidence.write(tmp_path)))
+    again = build_report(Evidence.read(daily.evidence.write(tmp_path)))
     assert again.metrics == pytest.approx(daily.summary.metrics, nan_ok=True)
     assert len(again.trades.trades) == len(daily.trades) > 3
 

@@ -14,7 +14,7 @@ from kronos.window_groups import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.causal import check_causal
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.signals import signals
 from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
 
@@ -49,11 +49,11 @@ def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold
     fit = fit_calibration(past, start)
     later = past[np.asarray(past.dates > start)]
     shift = fit.shift(later.returns, later.trailing, later.keys)
-    from kronos_strategies.evaluation.distribution.calibration import fair_crps, inside
+    from kronos_strategies.evaluation.distribution.calibration import crps_fair, inside
 
     for h in range(H):
         raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]
-        assert fair_crps(moved, later.came[:, h]).mean() < 0.95 * fair_crps(raw, later.came[:, h]).mean()
+        assert crps_fair(moved, later.came[:, h]).mean() < 0.95 * crps_fair(raw, later.came[:, h]).mean()
         for level in LEVELS:
             held = inside(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
             assert held == pytest.approx(level, abs=0.03)
@@ -96,7 +96,7 @@ def test_an_unknown_group_is_refused():
 # From bars to calibrated forecasts
 
 
-def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
+def narrow_forecasts(market: PricePanel, at: range) -> list[Forecast]:
     """Random walks with half of each name's volatility of the last 20 bars: all of it known at the close."""
     found, known = [], np.log(market.known).diff().rolling(20).std().to_numpy()
     even = np.random.default_rng(0).standard_normal((1, S, H))
@@ -109,7 +109,7 @@ def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
 
 
 @pytest.fixture(scope="module")
-def walking() -> tuple[Calibration, Market]:
+def walking() -> tuple[Calibration, PricePanel]:
     market = market_of(tidy_bars())
     past = collect(narrow_forecasts(market, range(30, 100)), market)
     return calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"), every=10), market

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.causal import scramble_after
-from kronos_strategies.evaluation.distribution.volatility import realised_variance
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.distribution.volatility import realized_variance
+from kronos_strategies.evaluation.price_panel import PricePanel
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, market_of, tidy_bars
 
 
@@ -16,7 +16,7 @@ def bars() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def market(bars) -> Market:
+def market(bars) -> PricePanel:
     return market_of(bars)
 
 
@@ -24,7 +24,7 @@ def market(bars) -> Market:
 def test_who_cannot_be_traded_on_both_ends_has_no_label(bars, market, ahead):
     at = AT[3]
     halted = bars[(bars["datetime"] != DAYS[at + ahead]) | (bars["instrument"] != NAMES[7])]
-    found = market_of(halted).earned(5)
+    found = market_of(halted).forward_return(5)
     assert np.isnan(found.loc[DAYS[at], NAMES[7]])
     assert np.isnan(found.to_numpy()[at]).sum() == 1
     assert market_of(halted).deviation.loc[DAYS[at + ahead]].notna().all()  # the last known close stands in
@@ -33,10 +33,10 @@ def test_who_cannot_be_traded_on_both_ends_has_no_label(bars, market, ahead):
 def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars, market):
     halted = bars[(bars["datetime"] != DAYS[50]) | (bars["instrument"] != "N07")]
     found = market_of(halted)
-    for wide in (Market.earned, Market.moved):
+    for wide in (PricePanel.forward_return, PricePanel.log_return):
         assert wide(found, 5).loc[DAYS[47], "N07"] == wide(market, 5).loc[DAYS[47], "N07"]
     by_closes = found.variance(5)["closes"].loc[DAYS[47], "N07"]
-    assert by_closes == realised_variance(found.closes, 5).loc[DAYS[47], "N07"]
+    assert by_closes == realized_variance(found.closes, 5).loc[DAYS[47], "N07"]
     assert np.isfinite(found.variance(5)["ranges"].loc[DAYS[47], "N07"])
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.signal import lfilter
 
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import (
     MeanTest,
     detectable,
@@ -245,7 +245,7 @@ def cross_sections(ic: float, runs: int, dates: int, names: int) -> np.ndarray:
     label[:, 1:] -= total[:, : dates - 1]
     last = dates - SPAN + 1  # later labels lack the part that the score would move
     wide = (v[:, :last].reshape(-1, names) for v in (score, label))
-    return coefficients_of_grid(*wide)[0].reshape(runs, last)
+    return information_coefficients_wide(*wide)[0].reshape(runs, last)
 
 
 def rejections(values: np.ndarray, test, overlap: int) -> float:

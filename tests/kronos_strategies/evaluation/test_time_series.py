@@ -8,8 +8,8 @@ pytest.importorskip("scoringrules")
 pytest.importorskip("statsmodels")
 from scipy import stats as scipy_stats
 
-from kronos_strategies.evaluation.price_panel import Market
-from kronos_strategies.evaluation.time_series import contributions, correlation_test, study_time_series
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.time_series import contributions, correlation_test, evaluate_time_series
 
 
 def series(size: int, r: float = 0.0, seed: int = 0) -> tuple[pd.Series, pd.Series]:
@@ -57,10 +57,10 @@ def test_a_series_that_does_not_vary_has_no_correlation():
     assert contributions(pd.Series(1.0, y.index), y).isna().all()
 
 
-def market_of(closes: pd.Series, name: str = "A") -> Market:
+def market_of(closes: pd.Series, name: str = "A") -> PricePanel:
     index = pd.MultiIndex.from_arrays([closes.index, [name] * len(closes)], names=["datetime", "instrument"])
     columns = {each: closes.to_numpy() for each in ("open", "high", "low", "close")}
-    return Market.of(pd.DataFrame(columns | {"volume": 1.0}, index))
+    return PricePanel.of(pd.DataFrame(columns | {"volume": 1.0}, index))
 
 
 def long(values: pd.Series, name: str = "A") -> pd.Series:
@@ -89,7 +89,7 @@ def forecasts_of(
 
 def study(closes: pd.Series, score: pd.Series, forecasts=None, **options):
     outcome = closes.shift(-4) / closes - 1
-    (found,) = study_time_series(
+    (found,) = evaluate_time_series(
         long(score), long(outcome[score.index]), market_of(closes), 4, 4, forecasts, **options
     ).instruments
     return found
@@ -183,7 +183,7 @@ def test_horizons_count_the_bars_of_the_instrument_not_of_others():
     frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), panel)).assign(volume=1.0)
     score = long(thin.iloc[30:-1:4] * 0 + 1.0)
     forecasts = forecasts_of(thin, 0.02)
-    (found,) = study_time_series(score, score * 0.0, Market.of(frame), 4, 4, forecasts).instruments
+    (found,) = evaluate_time_series(score, score * 0.0, PricePanel.of(frame), 4, 4, forecasts).instruments
     expected = (thin.shift(-4) / thin - 1)[found.bands.index]
     np.testing.assert_allclose(found.bands["outcome"], expected)
 
@@ -191,10 +191,10 @@ def test_horizons_count_the_bars_of_the_instrument_not_of_others():
 def test_metrics_of_one_instrument_have_plain_names_and_of_several_carry_theirs():
     closes = walk(300)
     score = long(closes.iloc[:-4:4].pct_change())
-    one = study_time_series(score, score, market_of(closes), 4, 4).metrics()
+    one = evaluate_time_series(score, score, market_of(closes), 4, 4).metrics()
     assert one["time_correlation"] == pytest.approx(1.0)
     two = pd.concat([score, long(closes.iloc[:-4:4].pct_change(), "B")]).sort_index()
     both = pd.concat([closes.rename("A"), closes.rename("B")], axis=1).stack().rename("close")
     both.index.names = ["datetime", "instrument"]
     frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), both)).assign(volume=1.0)
-    assert "time_B_hit_rate" in study_time_series(two, two, Market.of(frame), 4, 4).metrics()
+    assert "time_B_hit_rate" in evaluate_time_series(two, two, PricePanel.of(frame), 4, 4).metrics()

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
 from kronos_strategies.evaluation.warnings import of_distribution, of_ledger, of_portfolio, of_signal
 from tests.kronos_strategies.report.simulated import Simulated
 
@@ -17,17 +17,17 @@ def simulated() -> Simulated:
 
 
 @pytest.fixture(scope="module")
-def signal(simulated) -> SignalStudy:
+def signal(simulated) -> SignalEvaluation:
     return simulated.signal()
 
 
 @pytest.fixture(scope="module")
-def distribution(simulated) -> DistributionStudy:
+def distribution(simulated) -> DistributionEvaluation:
     return simulated.distribution()
 
 
 @pytest.fixture(scope="module")
-def portfolio(simulated) -> PortfolioStudy:
+def portfolio(simulated) -> PortfolioEvaluation:
     return simulated.portfolio()
 
 

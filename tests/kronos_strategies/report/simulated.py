@@ -15,11 +15,11 @@ from kronos.forecast import Forecast, Provenance
 from kronos_strategies.evaluation.baselines import low_volatility_20, reversal_5
 from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
 from kronos_strategies.evaluation.comparison.version import Version
-from kronos_strategies.evaluation.distribution.evaluation import DistributionStudy, study_distribution
-from kronos_strategies.evaluation.distribution.path_summary import keep_paths
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioStudy, study_portfolio
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
+from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
 from kronos_strategies.evaluation.price_panel import Market
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy, study_signal
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.result import BacktestResult
 
@@ -63,7 +63,7 @@ class Simulated:
 
     def score(self, skill: float, seed: int) -> pd.Series:
         """Knows `skill` of the return to come, and is noise that lasts for the rest."""
-        came = self.market.earned(HOLD)
+        came = self.market.forward_return(HOLD)
         noise = pd.DataFrame(
             np.random.default_rng(seed).standard_normal(came.shape), came.index, came.columns
         )
@@ -73,7 +73,7 @@ class Simulated:
 
     @cached_property
     def labels(self) -> pd.DataFrame:
-        return pd.DataFrame({horizon: self.long(self.market.earned(horizon)) for horizon in HORIZONS})
+        return pd.DataFrame({horizon: self.long(self.market.forward_return(horizon)) for horizon in HORIZONS})
 
     @cached_property
     def naive(self) -> pd.DataFrame:
@@ -93,9 +93,9 @@ class Simulated:
         industry = pd.Series(np.array(INDUSTRIES)[places], self.market.closes.columns)
         return known.assign(industry=known.index.get_level_values("instrument").map(industry))
 
-    def signal(self) -> SignalStudy:
+    def signal(self) -> SignalEvaluation:
         scores = pd.concat([self.score(0.06, 1).rename("Kronos"), self.naive], axis=1)
-        return study_signal(scores, self.labels, HOLD, self.exposures)
+        return evaluate_signal(scores, self.labels, HOLD, self.exposures)
 
     def forecasts(self, samples: int = 24) -> Iterator[Forecast]:
         """Walks somewhat narrower than the truth, on every fourth day."""
@@ -117,9 +117,9 @@ class Simulated:
             )
             yield Forecast(paths, keys, times, start, made)
 
-    def distribution(self) -> DistributionStudy:
-        book, made = keep_paths(self.forecasts(), self.market, HORIZONS, HOLD)
-        return study_distribution(
+    def distribution(self) -> DistributionEvaluation:
+        book, made = summarize_forecasts(self.forecasts(), self.market, HORIZONS, HOLD)
+        return evaluate_distribution(
             book, made, self.market, self.labels[HOLD], overlap=-(-HOLD // FORECAST_EVERY)
         )
 
@@ -146,8 +146,8 @@ class Simulated:
             weights=held[held > 0],
         )
 
-    def portfolio(self, trials: int = 12) -> PortfolioStudy:
-        return study_portfolio(self.result(), self.exposures, trials)
+    def portfolio(self, trials: int = 12) -> PortfolioEvaluation:
+        return evaluate_portfolio(self.result(), self.exposures, trials)
 
     def versions(self) -> Comparison:
         """One that is as good as the baseline, a better one and a worse one."""

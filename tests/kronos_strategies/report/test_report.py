@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.portfolio.evaluation import study_portfolio
+from kronos_strategies.evaluation.portfolio.evaluation import evaluate_portfolio
 from kronos_strategies.report.export import render, save_report
 from kronos_strategies.report.figures.base import plotly_js
 from tests.kronos_strategies.report.simulated import Simulated
@@ -277,7 +277,7 @@ def test_what_is_undefined_is_a_dash_or_said_in_words(report):
 def test_a_book_of_no_bars_has_no_charts(report):
     result = report.portfolio.result
     none = result.returns.index[:0]
-    empty = study_portfolio(
+    empty = evaluate_portfolio(
         dataclasses.replace(
             result, returns=result.returns.loc[none], benchmarks=result.benchmarks.loc[none],
             turnover=result.turnover[none], cost=result.cost[none], weights=result.weights.iloc[:0],

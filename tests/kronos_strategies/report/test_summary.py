@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.report.summary import (
-    band_sentences,
-    book_sentence,
     cautions,
+    coverage_sentences,
     judge,
-    judge_signal,
-    judge_versions,
+    portfolio_sentence,
+    summarize_comparison,
+    summarize_signal,
 )
 
 NAN = float("nan")
@@ -59,14 +59,14 @@ SURE, OPEN, LOST = (0.02, 0.01, 0.03), (0.01, -0.01, 0.03), (-0.02, -0.03, -0.01
     ],
 )  # fmt: skip
 def test_each_outcome_has_its_sentence(measured, interval, leads, tone, says):
-    verdict = judge_signal(measured(*interval, **leads))
+    verdict = summarize_signal(measured(*interval, **leads))
     assert verdict.tone == tone
     assert verdict.sentences[0].endswith(says)
 
 
 @pytest.mark.parametrize(("low", "tone"), [(0.001, "good"), (0.0, "none"), (-0.001, "none")])
 def test_a_mean_is_told_from_zero_by_its_interval(measured, low, tone):
-    assert judge_signal(measured(0.02, low, 0.04, momentum=SURE)).tone == tone
+    assert summarize_signal(measured(0.02, low, 0.04, momentum=SURE)).tone == tone
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_mean_is_told_from_zero_by_its_interval(measured, low, tone):
     ],
 )
 def test_undefined_figures_give_no_verdict(measured, interval, says):
-    verdict = judge_signal(measured(*interval, t=NAN, momentum=SURE))
+    verdict = summarize_signal(measured(*interval, t=NAN, momentum=SURE))
     assert (verdict.tone, verdict.headline) == ("none", "No verdict")
     assert verdict.sentences[0].startswith(says)
 
@@ -86,16 +86,16 @@ def test_the_book_is_held_against_its_benchmarks_with_its_interval_and_its_trial
     study = report.portfolio
     sure = dataclasses.replace(study.sharpe, sharpe=0.85, low=-0.1, high=1.8, psr=0.96, dsr=0.4, trials=12)
     books = study.books.assign(sharpe=[0.85, 1.0, 0.5, NAN], max_drawdown=-0.1234)
-    assert book_sentence(dataclasses.replace(study, sharpe=sure, books=books)) == (
+    assert portfolio_sentence(dataclasses.replace(study, sharpe=sure, books=books)) == (
         "After costs the book's Sharpe ratio was 0.85 (95% −0.10 to 1.80; PSR 96.0%, DSR 40.0% after 12 trials), "
         "against 0.50 (benchmark) and – (equal weight); its deepest drawdown was −12.3%."
     )
     alone = dataclasses.replace(study, sharpe=dataclasses.replace(sure, sharpe=NAN))
-    assert "undefined" in book_sentence(alone)
+    assert "undefined" in portfolio_sentence(alone)
 
 
 def test_bands_are_told_at_the_shortest_and_the_longest_horizon(report):
-    (sentence,) = band_sentences(report.distribution)
+    (sentence,) = coverage_sentences(report.distribution)
     own = [score for score in report.distribution.distributions if score.name == "model"]
     first, last = own[0].coverage[0.9].mean, own[-1].coverage[0.9].mean
     assert sentence == f"The 90% band of its paths held {first:.1%} 1 bar ahead and {last:.1%} 10 bars ahead."
@@ -114,7 +114,7 @@ def versions_of(report, **figures):
 
 def test_a_version_that_differs_for_sure_is_told_from_those_that_do_not(report):
     few = versions_of(report, **{"fine-tuned": (0.02, 0.01), "seed 2": (0.01, 0.4), "small": (-0.01, 0.2)})
-    verdict = judge_versions(few)
+    verdict = summarize_comparison(few)
     assert verdict.tone == "good"
     first, second = verdict.sentences
     assert "fine-tuned ranks better for sure, by +0.0200" in first
@@ -144,7 +144,7 @@ def test_less_of_a_loss_is_better(report):
     table = report.versions.table.copy()
     row = (table["version"] == "small") & (table["metric"] == "crps_h5")
     table.loc[row, ["difference", "p_holm"]] = -0.01, 0.001
-    verdict = judge_versions(dataclasses.replace(report.versions, table=table))
+    verdict = summarize_comparison(dataclasses.replace(report.versions, table=table))
     assert "small is better by crps_h5" in verdict.sentences[-1]
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.comparison.align import align
-from kronos_strategies.evaluation.comparison.metrics import figures_by_date, gains_by_date
+from kronos_strategies.evaluation.comparison.metrics import metrics_by_date, score_metrics_by_date
 from kronos_strategies.evaluation.comparison.version import Version
 from kronos_strategies.evaluation.signal.ic import coefficients
 
@@ -16,7 +16,7 @@ def test_ic_and_rank_ic_are_those_of_the_score_alone_on_complete_rows():
     index = rows(dates=20)
     label = drawn(index, 0)
     versions = [version("a", label, 0.3, 1), version("b", label, -0.2, 2)]
-    found = figures_by_date(align(versions, {1: label}, 1, None), 1)
+    found = metrics_by_date(align(versions, {1: label}, 1, None), 1)
     for each in versions:
         expected = coefficients(each.score, label)
         for metric in ("ic", "rank_ic"):
@@ -28,7 +28,7 @@ def test_spread_is_top_less_bottom_decile_and_quintile_of_few_names(names, part)
     rng = np.random.default_rng(0)
     score, label = rng.standard_normal((2, 5, names))
     dates = pd.bdate_range("2024-01-01", periods=5)
-    found = gains_by_date({"a": score}, label, dates)["spread"]["a"]
+    found = score_metrics_by_date({"a": score}, label, dates)["spread"]["a"]
     size = int(names * part)
     order = np.argsort(score, axis=1)
     ends = (
@@ -44,7 +44,7 @@ def test_a_loss_is_the_mean_over_the_rows_of_a_date():
     losses = [pd.DataFrame({"crps": drawn(index, seed)}) for seed in (1, 2)]
     losses[1].iloc[12:24] = np.nan
     versions = [Version(name, drawn(index, 5), of) for name, of in zip("ab", losses, strict=True)]
-    found = figures_by_date(align(versions, {1: drawn(index, 0)}, 1, None), 1)["crps"]
+    found = metrics_by_date(align(versions, {1: drawn(index, 0)}, 1, None), 1)["crps"]
     expected = losses[0]["crps"].groupby(level="datetime").mean().to_numpy()
     np.testing.assert_allclose(found["a"], [expected[0], np.nan, expected[2]])
     assert np.isnan(found["b"].iloc[1])
@@ -55,13 +55,13 @@ def test_a_constant_score_and_a_date_of_few_names_rank_nothing():
     score, label = rng.standard_normal((2, 3, 30))
     score[1], label[2, 9:] = 0.1, np.nan
     dates = pd.bdate_range("2024-01-01", periods=3)
-    for figures in gains_by_date({"a": score}, label, dates).values():
+    for figures in score_metrics_by_date({"a": score}, label, dates).values():
         assert np.isfinite(figures["a"]).tolist()[:2] == [True, False]
-    assert np.isnan(gains_by_date({"a": score}, label, dates)["rank_ic"]["a"].iloc[2])
+    assert np.isnan(score_metrics_by_date({"a": score}, label, dates)["rank_ic"]["a"].iloc[2])
 
 
 def test_a_loss_called_like_a_figure_of_the_score_is_refused():
     index = rows(dates=2, names=12)
     versions = [Version(name, drawn(index, 1), pd.DataFrame({"ic": drawn(index, 2)})) for name in "ab"]
     with pytest.raises(ValueError, match="A loss is called 'ic'"):
-        figures_by_date(align(versions, {1: drawn(index, 0)}, 1, None), 1)
+        metrics_by_date(align(versions, {1: drawn(index, 0)}, 1, None), 1)

@@ -17,16 +17,16 @@ from kronos_strategies.evaluation.distribution.baselines import (
     score_shape,
     score_student,
 )
-from kronos_strategies.evaluation.distribution.calibration import normal_crps
-from kronos_strategies.evaluation.distribution.path_summary import LEVELS, keep_paths
+from kronos_strategies.evaluation.distribution.calibration import crps_normal
+from kronos_strategies.evaluation.distribution.path_summary import LEVELS, summarize_forecasts
 from kronos_strategies.evaluation.distribution.scores import (
     EWMA,
     GARCH,
     SHRUNK_WALK,
-    rows_by_horizon,
+    evaluations_by_horizon,
     score_distributions,
 )
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from tests.kronos_strategies.evaluation.walks import market_of, tidy_bars, walks
 
 RANDOM = np.random.default_rng(0)
@@ -35,7 +35,7 @@ CAME, DEVIATION = RANDOM.normal(0, 0.02, 400), np.exp(RANDOM.normal(-4, 0.3, 400
 
 
 def test_a_shape_of_normal_quantiles_and_a_t_of_many_degrees_are_scored_as_a_normal():
-    truth = normal_crps(np.zeros(400), DEVIATION, CAME)
+    truth = crps_normal(np.zeros(400), DEVIATION, CAME)
     shape = stats.norm.ppf((np.arange(4000) + 0.5) / 4000)
     for found in (
         score_normal(DEVIATION, CAME, BANDS),
@@ -58,7 +58,7 @@ def test_what_has_no_deviation_has_no_score():
 
 
 @pytest.fixture(scope="module")
-def long_market() -> Market:
+def long_market() -> PricePanel:
     """400 bars of 25 names whose volatility clusters, as a GARCH(1, 1) with alpha .1 and beta .85 has it."""
     random, days, names = np.random.default_rng(1), 400, 25
     steps, variance = np.empty((days, names)), np.full(names, 4e-4)
@@ -71,14 +71,14 @@ def long_market() -> Market:
         pd.Index([f"N{i:02d}" for i in range(names)], name="instrument"),
     )
     amounts = closes * 0 + np.arange(1.0, names + 1)
-    return Market(closes, closes, amounts, closes * 0 + 1e-4)
+    return PricePanel(closes, closes, amounts, closes * 0 + 1e-4)
 
 
-def altered(market: Market, after: pd.Timestamp) -> Market:
+def altered(market: PricePanel, after: pd.Timestamp) -> PricePanel:
     later = np.asarray(market.calendar > after)[:, None]
     noise = np.random.default_rng(3).lognormal(0, 0.3, market.closes.shape)
     closes = market.closes * np.where(later, noise, 1.0)
-    return Market(closes, closes, market.amounts, market.ranges)
+    return PricePanel(closes, closes, market.amounts, market.ranges)
 
 
 def test_nothing_after_the_first_forecast_decides_a_baseline(long_market):
@@ -111,7 +111,7 @@ def test_garch_of_the_most_traded_names_finds_the_volatility_of_the_next_bar(lon
     keys = pd.MultiIndex.from_product([long_market.calendar[331:390], models.parameters.index])
     keys = keys.set_names(["datetime", "instrument"])
     next_bar, freedom = models.forecast(keys, 1)
-    came = long_market.at(long_market.moved(1), keys).to_numpy()
+    came = long_market.at(long_market.log_return(1), keys).to_numpy()
     assert np.sqrt(np.nanmean((came / next_bar) ** 2)) == pytest.approx(1, abs=0.1)
     assert (freedom > 2).all()
     longer, more = models.forecast(keys, 10)
@@ -125,9 +125,9 @@ def test_garch_of_the_most_traded_names_finds_the_volatility_of_the_next_bar(lon
     )
 
 
-def names_of_baselines(market: Market, at: range) -> set[str]:
-    kept, _ = keep_paths(walks(market, at), market, (1,), hold=1)
-    (rows,) = rows_by_horizon(kept.said, market)
+def names_of_baselines(market: PricePanel, at: range) -> set[str]:
+    kept, _ = summarize_forecasts(walks(market, at), market, (1,), hold=1)
+    (rows,) = evaluations_by_horizon(kept.said, market)
     return {score.name for score in score_distributions(rows, LEVELS)}
 
 

@@ -4,19 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.distribution.fan_chart import DATES, FAN_LEVELS, NAMES, SEEN, Fans
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.distribution.fan_chart import DATES, FAN_LEVELS, NAMES, SEEN, FanChartData
+from kronos_strategies.evaluation.price_panel import PricePanel
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, forecast, market_of, tidy_bars, walks
 from tests.kronos_strategies.evaluation.walks import NAMES as ALL
 
 
 @pytest.fixture(scope="module")
-def market() -> Market:
+def market() -> PricePanel:
     return market_of(tidy_bars())
 
 
-def fans_of(forecasts, market: Market) -> pd.DataFrame:
-    fans = Fans(market)
+def fans_of(forecasts, market: PricePanel) -> pd.DataFrame:
+    fans = FanChartData(market)
     for each in forecasts:
         fans.see(each)
     return fans.frame()
@@ -71,7 +71,7 @@ def test_the_most_traded_names_before_the_first_forecast_are_chosen(market):
     traded = market.amounts.copy()
     traded.loc[: DAYS[AT[0]], ALL[7 : 7 + NAMES]] *= 1000
     traded.loc[DAYS[AT[0] + 1] :, ALL[:NAMES]] *= 1_000_000  # nobody knows of these yet
-    other = Market(market.opens, market.closes, traded, market.ranges)
+    other = PricePanel(market.opens, market.closes, traded, market.ranges)
     assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(ALL[7 : 7 + NAMES])
 
 
@@ -80,7 +80,7 @@ def test_what_has_not_come_yet_is_missing(market):
     ahead = np.zeros((len(ALL), 4, 2))
     near = fans_of([forecast(last, market.closes.iloc[last].to_numpy(), ahead)], market)
     assert near.loc[near["step"] > 0, "close"].notna().all()
-    early = Market(
+    early = PricePanel(
         *(getattr(market, name).iloc[: last + 1] for name in ("opens", "closes", "amounts", "ranges"))
     )
     near = fans_of([forecast(last, market.closes.iloc[last].to_numpy(), ahead)], early)
@@ -89,4 +89,4 @@ def test_what_has_not_come_yet_is_missing(market):
 
 
 def test_no_forecast_has_no_fan(market):
-    assert Fans(market).frame().empty
+    assert FanChartData(market).frame().empty

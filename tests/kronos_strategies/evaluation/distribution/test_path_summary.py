@@ -12,25 +12,25 @@ from kronos.postprocessing import Postprocessing
 from kronos.window_groups import POOL
 from kronos_strategies.evaluation.distribution.path_summary import (
     LEVELS,
-    PathBook,
-    keep_paths,
-    scores_by_samples,
+    PathSummary,
+    scores_by_num_paths,
+    summarize_forecasts,
 )
-from kronos_strategies.evaluation.distribution.scores import rows_by_horizon, score_distributions
+from kronos_strategies.evaluation.distribution.scores import evaluations_by_horizon, score_distributions
 from kronos_strategies.evaluation.distribution.volatility import qlike
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.signals import signals
 from tests.kronos_strategies.evaluation.walks import AT, HORIZONS, PROVENANCE, market_of, tidy_bars, walks
 
 
 @pytest.fixture(scope="module")
-def market() -> Market:
+def market() -> PricePanel:
     return market_of(tidy_bars())
 
 
 @pytest.fixture(scope="module")
-def kept(market) -> PathBook:
-    return keep_paths(walks(market), market, HORIZONS, hold=2)[0]
+def kept(market) -> PathSummary:
+    return summarize_forecasts(walks(market), market, HORIZONS, hold=2)[0]
 
 
 def test_the_score_of_all_paths_is_the_signals(market, kept):
@@ -42,14 +42,14 @@ def test_the_score_of_all_paths_is_the_signals(market, kept):
 def test_the_score_of_k_paths_knows_only_the_first_k(market):
     one = next(iter(walks(market)))
     few = type(one)(one.paths[:, :4], one.keys, one.timestamps, one.last, one.provenance)
-    np.testing.assert_allclose(scores_by_samples(one, 1)[4], scores_by_samples(few, 1)[4], rtol=1e-12)
-    assert list(scores_by_samples(few, 1)) == [1, 2, 4]
+    np.testing.assert_allclose(scores_by_num_paths(one, 1)[4], scores_by_num_paths(few, 1)[4], rtol=1e-12)
+    assert list(scores_by_num_paths(few, 1)) == [1, 2, 4]
 
 
 def test_losses_are_the_rows_that_the_means_are_of(market, kept):
     losses = kept.losses(market)
     assert list(losses) == [f"{loss}_h{h}" for h in HORIZONS for loss in ("crps", "qlike")]
-    for rows in rows_by_horizon(kept.said, market):
+    for rows in evaluations_by_horizon(kept.said, market):
         for score in score_distributions(rows, LEVELS)[:1]:
             mean = losses[f"crps_h{score.horizon}"].groupby("datetime").mean().mean()
             assert mean == pytest.approx(score.crps.mean, rel=1e-9)
@@ -62,7 +62,7 @@ def test_losses_are_the_rows_that_the_means_are_of(market, kept):
 
 def test_it_is_the_same_after_a_turn_on_disk(kept, tmp_path):
     kept.write(tmp_path)
-    read = PathBook.read(tmp_path)
+    read = PathSummary.read(tmp_path)
     for name in ("said", "by_samples", "fans"):
         pd.testing.assert_frame_equal(
             getattr(read, name), getattr(kept, name), check_column_type=False, check_freq=False
@@ -80,19 +80,19 @@ def test_paths_are_let_go_of_one_date_after_the_other(market):
             yield made
             del made
 
-    keep_paths(watched(), market, (1,), hold=1)
+    summarize_forecasts(watched(), market, (1,), hold=1)
     assert len(seen) == 5
 
 
 def test_no_forecast_is_refused(market):
     with pytest.raises(ValueError, match="no forecasts"):
-        keep_paths([], market, (1,), hold=1)
+        summarize_forecasts([], market, (1,), hold=1)
 
 
 # What was done to the paths before they were read
 
 
-def narrow(market: Market):
+def narrow(market: PricePanel):
     """Walks of half the true deviation, with an invalid candle on every other path."""
     for each in walks(market):
         last = each.last[:, None, None, 3:4]
@@ -115,8 +115,8 @@ def doubled() -> Postprocessing:
 
 
 def test_what_is_kept_is_of_calibrated_paths_and_of_those_as_sampled(market, doubled, tmp_path):
-    raw, _ = keep_paths(narrow(market), market, HORIZONS, hold=2)
-    kept, known = keep_paths(narrow(market), market, HORIZONS, hold=2, post=doubled)
+    raw, _ = summarize_forecasts(narrow(market), market, HORIZONS, hold=2)
+    kept, known = summarize_forecasts(narrow(market), market, HORIZONS, hold=2, post=doubled)
     pd.testing.assert_frame_equal(kept.sampled, raw.said)
     assert raw.sampled is None
     assert (known.calibration, known.candles) == (doubled.calibration.id, "valid")
@@ -125,13 +125,13 @@ def test_what_is_kept_is_of_calibrated_paths_and_of_those_as_sampled(market, dou
         assert kept.said[h, "inside_90"].mean() == pytest.approx(0.9, abs=0.03)
         assert kept.said[h, "crps"].mean() < kept.sampled[h, "crps"].mean()
     kept.write(tmp_path)
-    back = PathBook.read(tmp_path)
+    back = PathSummary.read(tmp_path)
     pd.testing.assert_frame_equal(back.sampled, kept.sampled)
     pd.testing.assert_frame_equal(back.checks, kept.checks)
 
 
 def test_invalid_sampled_bars_are_counted_before_their_repair(market, doubled):
-    kept, _ = keep_paths(narrow(market), market, HORIZONS, hold=2, post=doubled)
+    kept, _ = summarize_forecasts(narrow(market), market, HORIZONS, hold=2, post=doubled)
     checks = kept.checks["value"]
     assert checks["outside"] == checks["paths_outside"] == 0.5
     assert checks["crossed"] == 0.5  # open, low and close of these paths are equal

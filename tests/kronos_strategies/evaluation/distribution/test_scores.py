@@ -9,20 +9,20 @@ import pytest
 
 from kronos.forecast import Forecast
 from kronos_strategies.causal import scramble_after
-from kronos_strategies.evaluation.distribution.calibration import normal_crps
-from kronos_strategies.evaluation.distribution.path_summary import LEVELS, keep_paths
+from kronos_strategies.evaluation.distribution.calibration import crps_normal
+from kronos_strategies.evaluation.distribution.path_summary import LEVELS, summarize_forecasts
 from kronos_strategies.evaluation.distribution.scores import (
     HISTORICAL,
     MODEL,
     RANDOM_WALK,
     DistributionScore,
     VolatilityScore,
-    rows_by_horizon,
+    evaluations_by_horizon,
     score_distributions,
     score_volatilities,
     series_by_date,
 )
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from tests.kronos_strategies.evaluation.walks import (
     AT,
     DAYS,
@@ -46,9 +46,9 @@ class Scores:
         return series_by_date((*self.distributions, *self.volatilities))
 
 
-def score(forecasts: Iterable[Forecast], market: Market, horizons: Sequence[int] = HORIZONS) -> Scores:
-    kept, _ = keep_paths(forecasts, market, horizons, hold=1)
-    rows = rows_by_horizon(kept.said, market)
+def score(forecasts: Iterable[Forecast], market: PricePanel, horizons: Sequence[int] = HORIZONS) -> Scores:
+    kept, _ = summarize_forecasts(forecasts, market, horizons, hold=1)
+    rows = evaluations_by_horizon(kept.said, market)
     return Scores(
         tuple(found for each in rows for found in score_distributions(each, LEVELS)),
         tuple(found for each in rows for found in score_volatilities(each)),
@@ -56,7 +56,7 @@ def score(forecasts: Iterable[Forecast], market: Market, horizons: Sequence[int]
 
 
 @pytest.fixture(scope="module")
-def market() -> Market:
+def market() -> PricePanel:
     return market_of(tidy_bars())
 
 
@@ -112,8 +112,8 @@ def test_the_random_walk_is_normal_with_the_deviation_of_20_days_times_the_root_
     found = distribution(scores, RANDOM_WALK, horizon)
     assert [found.coverage[level].mean for level in (0.8, 0.9)] == pytest.approx(within)
     assert within == pytest.approx([0.8, 0.9], abs=0.05)
-    crps = normal_crps(np.zeros(came.shape), scale.to_numpy(), came.to_numpy())[AT]
-    assert found.crps.mean == found.ensemble_crps.mean == pytest.approx(crps.mean())
+    crps = crps_normal(np.zeros(came.shape), scale.to_numpy(), came.to_numpy())[AT]
+    assert found.crps.mean == found.crps_ensemble.mean == pytest.approx(crps.mean())
 
 
 def test_paths_that_are_too_calm_are_called_so(market):

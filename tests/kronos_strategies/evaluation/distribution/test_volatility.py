@@ -11,7 +11,7 @@ from kronos_strategies.evaluation.distribution.volatility import (
     overnight,
     parkinson,
     qlike,
-    realised_variance,
+    realized_variance,
     sampled_variance,
     score_variance,
 )
@@ -28,12 +28,12 @@ def test_realised_variance_sums_the_squared_log_returns_that_follow():
     closes = wide([10, 11, 12, 9, 9.5, 10])
     steps = np.log([11 / 10, 12 / 11, 9 / 12, 9.5 / 9, 10 / 9.5]) ** 2
     expected = [steps[:2].sum(), steps[1:3].sum(), steps[2:4].sum(), steps[3:5].sum(), np.nan, np.nan]
-    np.testing.assert_allclose(realised_variance(closes, 2)[0], expected)
+    np.testing.assert_allclose(realized_variance(closes, 2)[0], expected)
 
 
 def test_a_move_over_a_suspension_counts_once_on_the_day_that_trading_resumes():
     closes = wide([10, np.nan, np.nan, 12, 12.5, 13])
-    found = realised_variance(closes, 3)[0]
+    found = realized_variance(closes, 3)[0]
     assert found.iloc[0] == pytest.approx(math.log(1.2) ** 2)
     assert found.iloc[1:3].isna().all()  # no trade, so no forecast either
 
@@ -42,12 +42,12 @@ def test_a_move_over_a_suspension_counts_once_on_the_day_that_trading_resumes():
 def test_without_a_trade_on_both_ends_there_is_no_realised_variance(missing):
     closes = wide([10, 11, 12, 9, 9.5, 10])
     closes.iloc[missing] = np.nan
-    assert math.isnan(realised_variance(closes, 2)[0].iloc[1])
+    assert math.isnan(realized_variance(closes, 2)[0].iloc[1])
 
 
 def test_an_unchanged_price_has_no_variance_however_its_adjustment_is_rounded():
     closes = wide([0.1 + 0.2, 0.3, 0.3 * (1 + 1e-15), 0.3])
-    assert (realised_variance(closes, 1)[0].iloc[:3] == 0).all()
+    assert (realized_variance(closes, 1)[0].iloc[:3] == 0).all()
 
 
 def test_no_realised_variance_uses_bars_beyond_its_horizon():
@@ -55,7 +55,7 @@ def test_no_realised_variance_uses_bars_beyond_its_horizon():
     scrambled = closes.copy()
     scrambled.iloc[4:] *= 3
     pd.testing.assert_frame_equal(
-        realised_variance(closes, 2).iloc[:2], realised_variance(scrambled, 2).iloc[:2]
+        realized_variance(closes, 2).iloc[:2], realized_variance(scrambled, 2).iloc[:2]
     )
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from kronos_strategies.evaluation.portfolio.evaluation import (
     active_table,
-    exposure_by_date,
-    study_portfolio,
-    tilts_by_date,
+    evaluate_portfolio,
+    factor_tilts,
+    gross_net_exposure,
 )
 from kronos_strategies.evaluation.portfolio.returns import (
     annual_return,
@@ -22,7 +22,7 @@ from kronos_strategies.evaluation.portfolio.returns import (
     sharpe,
     sortino,
 )
-from kronos_strategies.evaluation.portfolio.sharpe import study_sharpe
+from kronos_strategies.evaluation.portfolio.sharpe import infer_sharpe
 from kronos_strategies.evaluation.significance import mean_test
 
 pytest.importorskip("arch")
@@ -35,7 +35,7 @@ WEIGHTS = {"S1": 0.5, "S6": 0.5}
 
 def test_books_are_net_gross_and_benchmarks_annualised_by_the_results_own_year(book):
     result = book(WEIGHTS)
-    books = study_portfolio(result).books
+    books = evaluate_portfolio(result).books
     assert books.index.tolist() == ["net", "gross", "benchmark", "equal weight"]
     assert books.columns.tolist() == FIGURES
     net, market = result.returns["net"], result.benchmarks["benchmark"]
@@ -48,8 +48,8 @@ def test_books_are_net_gross_and_benchmarks_annualised_by_the_results_own_year(b
 
 def test_metrics_are_net_unless_named_gross(book):
     result = book(WEIGHTS)
-    study, net, gross = study_portfolio(result, trials=7), result.returns["net"], result.returns["gross"]
-    figures, sure = study.metrics(), study_sharpe(result.returns["net"], 100, trials=7)
+    study, net, gross = evaluate_portfolio(result, trials=7), result.returns["net"], result.returns["gross"]
+    figures, sure = study.metrics(), infer_sharpe(result.returns["net"], 100, trials=7)
     expected = {
         "annual_return": annual_return(net, 100), "sharpe": sharpe(net, 100), "sharpe_low": sure.low,
         "sharpe_high": sure.high, "psr": sure.psr, "dsr": sure.dsr, "trials": 7,
@@ -66,7 +66,7 @@ def test_metrics_are_net_unless_named_gross(book):
 
 
 def test_metrics_have_all_their_names_and_are_json(book):
-    figures = study_portfolio(book(WEIGHTS)).metrics()
+    figures = evaluate_portfolio(book(WEIGHTS)).metrics()
     own = "annual_return volatility sharpe sharpe_low sharpe_high psr dsr trials sortino calmar max_drawdown"
     costs = "gross_annual_return gross_sharpe annual_cost turnover break_even_bps"
     beside = "{0}_annual_return {0}_sharpe {0}_max_drawdown beta_{0} active_return_{0} information_ratio_{0}"
@@ -79,7 +79,7 @@ def test_metrics_have_all_their_names_and_are_json(book):
 
 def test_the_parts_are_of_the_net_returns(book, exposures):
     result = book(WEIGHTS)
-    study = study_portfolio(result, exposures)
+    study = evaluate_portfolio(result, exposures)
     net = result.returns["net"]
     assert study.drawdowns["depth"].iloc[0] == max_drawdown(net)
     assert study.months["year"].iloc[0] == pytest.approx((1 + net).prod() - 1)
@@ -90,19 +90,19 @@ def test_the_parts_are_of_the_net_returns(book, exposures):
 
 
 def test_without_exposures_there_are_no_tilts(book, days):
-    tilts = study_portfolio(book(WEIGHTS)).tilts
+    tilts = evaluate_portfolio(book(WEIGHTS)).tilts
     assert tilts.empty
     assert tilts.index.equals(days)
 
 
 def test_equal_seeds_give_equal_metrics(book):
-    one, same, other = (study_portfolio(book(WEIGHTS), seed=seed).metrics() for seed in (1, 1, 2))
+    one, same, other = (evaluate_portfolio(book(WEIGHTS), seed=seed).metrics() for seed in (1, 1, 2))
     assert one == same
     assert {name for name in one if one[name] != other[name]} == {"sharpe_low", "sharpe_high"}
 
 
 def test_a_result_without_bars_has_a_study_without_figures(book, exposures):
-    study = study_portfolio(book(WEIGHTS, bars=0), exposures)
+    study = evaluate_portfolio(book(WEIGHTS, bars=0), exposures)
     figures = study.metrics()
     assert all(math.isnan(value) for name, value in figures.items() if name != "trials")
     assert study.exposure.empty
@@ -111,7 +111,7 @@ def test_a_result_without_bars_has_a_study_without_figures(book, exposures):
 
 
 def test_one_bar_has_a_return_but_no_ratio(book, exposures):
-    figures = study_portfolio(book(WEIGHTS, bars=1), exposures).metrics()
+    figures = evaluate_portfolio(book(WEIGHTS, bars=1), exposures).metrics()
     assert np.isfinite(figures["annual_return"])
     assert math.isnan(figures["sharpe"])
     assert math.isnan(figures["information_ratio_benchmark"])
@@ -120,7 +120,7 @@ def test_one_bar_has_a_return_but_no_ratio(book, exposures):
 def test_a_book_that_never_invests_earns_nothing_and_is_compared_all_the_same(book, days, exposures):
     idle = pd.Series(0.0, days)
     result = replace(book({}), returns=pd.DataFrame({"gross": idle, "net": idle}), turnover=idle, cost=idle)
-    study = study_portfolio(result, exposures)
+    study = evaluate_portfolio(result, exposures)
     figures = study.metrics()
     assert [figures[name] for name in ("annual_return", "volatility", "max_drawdown", "turnover")] == [0] * 4
     assert all(math.isnan(figures[name]) for name in ("sharpe", "sortino", "calmar", "psr", "break_even_bps"))
@@ -134,7 +134,7 @@ def test_a_total_loss_is_told_as_one(book):
     result = book(WEIGHTS)
     lost = result.returns.copy()
     lost.iloc[30] = -1.0
-    study = study_portfolio(replace(result, returns=lost))
+    study = evaluate_portfolio(replace(result, returns=lost))
     assert study.metrics()["annual_return"] == study.metrics()["max_drawdown"] == -1.0
     assert pd.isna(study.drawdowns["end"].iloc[0])
 
@@ -143,8 +143,8 @@ def test_a_gap_in_a_benchmark_leaves_the_book_alone(book):
     result, gapped = book(WEIGHTS), book(WEIGHTS).benchmarks.copy()
     gapped.iloc[:10, 0] = np.nan
     whole, holed = (
-        study_portfolio(result).metrics(),
-        study_portfolio(replace(result, benchmarks=gapped)).metrics(),
+        evaluate_portfolio(result).metrics(),
+        evaluate_portfolio(replace(result, benchmarks=gapped)).metrics(),
     )
     changed = {name for name in whole if whole[name] != holed[name]}
     assert "beta_benchmark" in changed
@@ -157,7 +157,7 @@ def test_a_benchmark_does_not_pass_for_the_book(book, name):
     result = book(WEIGHTS)
     named = result.benchmarks.rename(columns={"benchmark": name})
     with pytest.raises(ValueError, match=f"A benchmark is named '{name}'"):
-        study_portfolio(replace(result, benchmarks=named))
+        evaluate_portfolio(replace(result, benchmarks=named))
 
 
 pytest.importorskip("empyrical")
@@ -278,7 +278,7 @@ def test_no_benchmarks_make_no_rows():
 
 
 def test_gross_counts_shorts_and_net_takes_them_off(book, days):
-    frame = exposure_by_date(book({"S0": 0.6, "S1": -0.25, "S2": 0.0}))
+    frame = gross_net_exposure(book({"S0": 0.6, "S1": -0.25, "S2": 0.0}))
     assert frame.columns.tolist() == ["gross", "net", "positions"]
     assert frame.index.equals(days)
     np.testing.assert_allclose(frame, [[0.85, 0.35, 2]] * len(days))
@@ -286,7 +286,7 @@ def test_gross_counts_shorts_and_net_takes_them_off(book, days):
 
 def test_a_bar_that_holds_nothing_has_no_exposure(book, days):
     result = book({"S0": 0.5, "S1": 0.5})
-    frame = exposure_by_date(replace(result, weights=result.weights.drop(days[7], level="datetime")))
+    frame = gross_net_exposure(replace(result, weights=result.weights.drop(days[7], level="datetime")))
     assert frame.loc[days[7]].tolist() == [0, 0, 0]
     assert frame.loc[days[8]].tolist() == [1, 1, 2]
 
@@ -294,14 +294,14 @@ def test_a_bar_that_holds_nothing_has_no_exposure(book, days):
 def test_the_order_of_the_weights_does_not_matter(book, exposures):
     result = book({"S0": 0.6, "S1": -0.25})
     turned = replace(result, weights=result.weights.swaplevel().sample(frac=1, random_state=0))
-    pd.testing.assert_frame_equal(exposure_by_date(turned), exposure_by_date(result))
-    pd.testing.assert_frame_equal(tilts_by_date(turned, exposures), tilts_by_date(result, exposures))
+    pd.testing.assert_frame_equal(gross_net_exposure(turned), gross_net_exposure(result))
+    pd.testing.assert_frame_equal(factor_tilts(turned, exposures), factor_tilts(result, exposures))
 
 
 def test_a_name_held_twice_on_a_date_is_refused(book):
     result = book({"S0": 0.5})
     with pytest.raises(ValueError, match=r"The weights have .* twice"):
-        exposure_by_date(replace(result, weights=pd.concat([result.weights, result.weights[:1]])))
+        gross_net_exposure(replace(result, weights=pd.concat([result.weights, result.weights[:1]])))
 
 
 @pytest.mark.parametrize(
@@ -317,49 +317,49 @@ def test_a_name_held_twice_on_a_date_is_refused(book):
     ],
 )
 def test_a_tilt_is_where_the_held_stand_among_all(book, exposures, weights, tilt):
-    tilts = tilts_by_date(book(weights), exposures)
+    tilts = factor_tilts(book(weights), exposures)
     assert tilts.columns.tolist() == ["size", "momentum"]
     np.testing.assert_allclose(tilts["size"], tilt)
 
 
 def test_only_what_ranks_matters_to_a_tilt(book, exposures):
-    tilts = tilts_by_date(book({"S1": 0.4, "S5": 0.6}), exposures.assign(size=np.exp(exposures["size"])))
+    tilts = factor_tilts(book({"S1": 0.4, "S5": 0.6}), exposures.assign(size=np.exp(exposures["size"])))
     np.testing.assert_allclose(tilts["size"], (0.4 * 1.5 + 0.6 * 5.5) / 8)
 
 
 def test_ties_share_their_percentile(book, exposures):
-    tilts = tilts_by_date(book({"S7": 1.0}), exposures.assign(size=1.0))
+    tilts = factor_tilts(book({"S7": 1.0}), exposures.assign(size=1.0))
     np.testing.assert_allclose(tilts["size"], 0.5)
 
 
 @pytest.mark.parametrize("unknown", [np.nan, np.inf])
 def test_a_name_whose_exposure_is_unknown_is_left_out(book, exposures, unknown):
     exposures = exposures.assign(size=exposures["size"].where(exposures["size"] > 1, unknown))
-    tilts = tilts_by_date(book({"S0": 0.9, "S7": 0.1}), exposures)
+    tilts = factor_tilts(book({"S0": 0.9, "S7": 0.1}), exposures)
     np.testing.assert_allclose(tilts["size"], 5.5 / 6)
 
 
 def test_there_is_no_tilt_where_nothing_held_has_an_exposure(book, days, exposures):
     unknown = exposures.copy()
     unknown.loc[(days[3], "S7"), "size"] = np.nan
-    tilts = tilts_by_date(book({"S7": 1.0}), unknown.drop(days[5], level="datetime"))
+    tilts = factor_tilts(book({"S7": 1.0}), unknown.drop(days[5], level="datetime"))
     assert tilts["size"].isna().tolist() == [day in (days[3], days[5]) for day in days]
-    assert tilts_by_date(book({"S99": 1.0}), exposures).isna().all(axis=None)
-    assert tilts_by_date(book({}), exposures).isna().all(axis=None)
+    assert factor_tilts(book({"S99": 1.0}), exposures).isna().all(axis=None)
+    assert factor_tilts(book({}), exposures).isna().all(axis=None)
 
 
 def test_groups_have_no_percentile(book, exposures):
-    tilts = tilts_by_date(book({"S7": 1.0}), exposures.assign(industry="banks"))
+    tilts = factor_tilts(book({"S7": 1.0}), exposures.assign(industry="banks"))
     assert tilts.columns.tolist() == ["size", "momentum"]
 
 
 def test_dates_that_are_not_the_books_do_not_matter(book, exposures, days):
     result = book({"S7": 0.5, "S3": 0.5}, bars=20)
-    tilts = tilts_by_date(result, exposures)
+    tilts = factor_tilts(result, exposures)
     assert tilts.index.equals(days[:20])
-    pd.testing.assert_frame_equal(tilts, tilts_by_date(result, exposures.loc[days[0] : days[19]]))
+    pd.testing.assert_frame_equal(tilts, factor_tilts(result, exposures.loc[days[0] : days[19]]))
 
 
 def test_an_exposure_given_twice_is_refused(book, exposures):
     with pytest.raises(ValueError, match=r"The exposures have .* twice"):
-        tilts_by_date(book({"S7": 1.0}), pd.concat([exposures, exposures[:1]]))
+        factor_tilts(book({"S7": 1.0}), pd.concat([exposures, exposures[:1]]))

@@ -17,7 +17,7 @@ from kronos_strategies.evaluation.portfolio.returns import (
     drawdowns,
     max_drawdown,
     month_table,
-    qlib_figures,
+    qlib_metrics,
     sharpe,
     sortino,
     volatility,
@@ -377,7 +377,7 @@ def drawn_by_day(seed: int) -> pd.Series:
 def test_figures_are_those_of_qlib():
     risk_analysis = pytest.importorskip("qlib.contrib.evaluate").risk_analysis
     net, index, equal = drawn_by_day(0), drawn_by_day(1), drawn_by_day(2)
-    ours = qlib_figures(net, pd.DataFrame({"benchmark": index, "equal weight": equal}))
+    ours = qlib_metrics(net, pd.DataFrame({"benchmark": index, "equal weight": equal}))
     streams = {
         "net": net, "excess_over_benchmark": net - index, "excess_over_equal_weight": net - equal,
     }  # fmt: skip
@@ -389,13 +389,13 @@ def test_figures_are_those_of_qlib():
 
 
 def test_qlib_does_not_see_a_fall_on_the_first_bar():
-    figures = qlib_figures(pd.Series([-0.1, 0.02, 0.01]), pd.DataFrame(index=range(3)))
+    figures = qlib_metrics(pd.Series([-0.1, 0.02, 0.01]), pd.DataFrame(index=range(3)))
     assert figures["net_max_drawdown"] == 0
 
 
 def test_of_minutes_a_year_has_as_many_as_qlib_counts():
     risk_analysis = pytest.importorskip("qlib.contrib.evaluate").risk_analysis
-    ours = qlib_figures(drawn_by_day(0), pd.DataFrame(index=QLIB_DAYS), 238 * 240 / 5)
+    ours = qlib_metrics(drawn_by_day(0), pd.DataFrame(index=QLIB_DAYS), 238 * 240 / 5)
     theirs = risk_analysis(drawn_by_day(0), freq="5min")["risk"]
     assert [ours[f"net_{name}"] for name in QLIB_FIGURES] == pytest.approx(
         [theirs[name] for name in QLIB_FIGURES]
@@ -406,14 +406,14 @@ def test_a_bar_that_either_lacks_is_left_out():
     net, index = drawn_by_day(0), drawn_by_day(1)
     net.iloc[4], index.iloc[9] = np.nan, np.nan
     kept = QLIB_DAYS.delete([4, 9])
-    ours = qlib_figures(net, pd.DataFrame({"benchmark": index}))
-    alone = qlib_figures(net[kept], pd.DataFrame({"benchmark": index[kept]}))
+    ours = qlib_metrics(net, pd.DataFrame({"benchmark": index}))
+    alone = qlib_metrics(net[kept], pd.DataFrame({"benchmark": index[kept]}))
     name = "excess_over_benchmark_information_ratio"
     assert ours[name] == pytest.approx(alone[name])
 
 
 @pytest.mark.parametrize("values", [[], [0.1], [0.001] * 9])
 def test_without_a_spread_there_is_no_information_ratio(values):
-    figures = qlib_figures(pd.Series(values, dtype=float), pd.DataFrame(index=range(len(values))))
+    figures = qlib_metrics(pd.Series(values, dtype=float), pd.DataFrame(index=range(len(values))))
     assert math.isnan(figures["net_information_ratio"])
     assert math.isnan(figures["net_annualized_return"]) == (not values)

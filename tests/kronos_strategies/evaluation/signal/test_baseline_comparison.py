@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kronos_strategies.evaluation.signal.breakdown import beside_naive
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.breakdown import compare_with_baselines
+from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import mean_test
 
 DATES = pd.date_range("2024-01-01", periods=80, name="datetime")
@@ -29,16 +29,16 @@ def own(rng, label) -> np.ndarray:
 
 def table(scores: dict[str, np.ndarray], label: np.ndarray, overlap: int = 1) -> pd.DataFrame:
     by_date = {
-        name: pd.DataFrame(coefficients_of_grid(score, label).T, DATES, ["ic", "rank_ic"])
+        name: pd.DataFrame(information_coefficients_wide(score, label).T, DATES, ["ic", "rank_ic"])
         for name, score in scores.items()
     }
-    return beside_naive(by_date, scores, label, overlap)
+    return compare_with_baselines(by_date, scores, label, overlap)
 
 
 def test_figures_are_those_of_the_series(own, label):
     label[3] = np.nan
     found = table({"own": own}, label, overlap=2).loc["own"]
-    ic, rank_ic = coefficients_of_grid(own, label)
+    ic, rank_ic = information_coefficients_wide(own, label)
     test = mean_test(rank_ic, 2)
     defined = np.delete(rank_ic, 3)
     assert found["rank_ic"] == test.mean

@@ -7,8 +7,8 @@ from scipy import stats
 
 from kronos_strategies.evaluation.signal.breakdown import beyond, by_group, by_year, decay, late
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
-from kronos_strategies.evaluation.significance import mean_test, overlap_of
+from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.significance import label_overlap, mean_test
 
 SHAPE = DATES, NAMES = 300, 60
 
@@ -29,20 +29,22 @@ def noise(rng) -> np.ndarray:
 
 
 def rank_ic(score: np.ndarray, label: np.ndarray) -> np.ndarray:
-    return coefficients_of_grid(score, label)[1]
+    return information_coefficients_wide(score, label)[1]
 
 
 @pytest.mark.parametrize(
     ("horizon", "between", "dates"), [(1, 1, 1), (10, 1, 10), (10, 5, 2), (11, 5, 3), (3, 5, 1)]
 )
 def test_a_label_spans_its_bars_in_dates_rounded_up(horizon, between, dates):
-    assert overlap_of(horizon, between) == dates
+    assert label_overlap(horizon, between) == dates
 
 
 def test_skill_in_one_year_shows_in_that_year(score, noise):
     days = pd.bdate_range("2021-06-01", periods=DATES, name="datetime")
     skilled = (days.year == 2022)[:, None]
-    by_date = pd.DataFrame(coefficients_of_grid(score, noise + score * skilled).T, days, ["ic", "rank_ic"])
+    by_date = pd.DataFrame(
+        information_coefficients_wide(score, noise + score * skilled).T, days, ["ic", "rank_ic"]
+    )
     by_date.iloc[3] = np.nan
     found = by_year(by_date, 1)
     assert list(found.index) == [2021, 2022]

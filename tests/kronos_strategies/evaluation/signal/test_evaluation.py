@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.signal.evaluation import SignalStudy, study_signal
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
 from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.significance import mean_test
 
@@ -48,8 +48,8 @@ def exposures() -> pd.DataFrame:
 
 
 @pytest.fixture
-def study(scores, labels, exposures) -> SignalStudy:
-    return study_signal(scores, labels, 5, exposures)
+def study(scores, labels, exposures) -> SignalEvaluation:
+    return evaluate_signal(scores, labels, 5, exposures)
 
 
 def test_the_headline_is_the_mean_of_coefficients_by_date(study, scores, labels):
@@ -111,14 +111,14 @@ def test_metrics_are_the_figures_of_the_parts(study):
 
 def test_rows_may_come_in_any_order(study, scores, labels, exposures):
     order = np.random.default_rng(5).permutation(len(INDEX))
-    shuffled = study_signal(scores.iloc[order], labels.iloc[order], 5, exposures.iloc[order])
+    shuffled = evaluate_signal(scores.iloc[order], labels.iloc[order], 5, exposures.iloc[order])
     assert shuffled.metrics() == study.metrics()
     pd.testing.assert_frame_equal(shuffled.table, study.table)
     pd.testing.assert_frame_equal(shuffled.by_group, study.by_group)
 
 
 def test_only_the_order_of_scores_matters_to_ranks(study, scores, labels, exposures):
-    warped = study_signal(scores.assign(own=np.exp(scores["own"])), labels, 5, exposures).metrics()
+    warped = evaluate_signal(scores.assign(own=np.exp(scores["own"])), labels, 5, exposures).metrics()
     of_values = {"ic", "icir"}
     assert {k: v for k, v in warped.items() if k not in of_values} == {
         k: v for k, v in study.metrics().items() if k not in of_values
@@ -126,26 +126,26 @@ def test_only_the_order_of_scores_matters_to_ranks(study, scores, labels, exposu
 
 
 def test_skill_of_noise_is_within_its_interval(scores, labels, exposures):
-    figures = study_signal(scores[["naive"]], labels, 5, exposures).metrics()
+    figures = evaluate_signal(scores[["naive"]], labels, 5, exposures).metrics()
     assert figures["rank_ic_low"] < 0 < figures["rank_ic_high"]
     assert figures["spread_low"] < 0 < figures["spread_high"]
 
 
 def test_bars_between_dates_shorten_the_overlap(scores, labels, exposures):
-    assert study_signal(scores, labels, 5, exposures, bars_between=2).rank_ic.overlap == 3
-    assert study_signal(scores, labels, 5, exposures, bars_between=9).overlap == 1
+    assert evaluate_signal(scores, labels, 5, exposures, bars_between=2).rank_ic.overlap == 3
+    assert evaluate_signal(scores, labels, 5, exposures, bars_between=9).overlap == 1
 
 
 def test_a_later_label_does_not_move_an_earlier_date(study, scores, labels, exposures):
     cut = labels.copy()
     cut.loc[DAYS[60] :] = np.nan
-    before = study_signal(scores, cut, 5, exposures)
+    before = evaluate_signal(scores, cut, 5, exposures)
     pd.testing.assert_frame_equal(before.by_date["own"].iloc[:60], study.by_date["own"].iloc[:60])
     pd.testing.assert_frame_equal(before.quantiles.by_date.iloc[:60], study.quantiles.by_date.iloc[:60])
 
 
 def test_without_exposures_there_is_nothing_to_be_neutral_to(scores, labels):
-    study = study_signal(scores, labels, 5, pd.DataFrame(index=INDEX))
+    study = evaluate_signal(scores, labels, 5, pd.DataFrame(index=INDEX))
     assert list(study.neutral.index) == ["none"]
     assert study.by_group.empty
     assert not [name for name in study.metrics() if "neutral" in name]
@@ -153,11 +153,11 @@ def test_without_exposures_there_is_nothing_to_be_neutral_to(scores, labels):
 
 def test_bad_columns_make_undefined_rows_and_spoil_no_other(study, scores, labels, exposures):
     bad = scores.assign(empty=np.nan, infinite=np.inf)
-    found = study_signal(bad, labels.assign(**{"60": np.nan}).rename(columns={"60": 60}), 5, exposures)
+    found = evaluate_signal(bad, labels.assign(**{"60": np.nan}).rename(columns={"60": 60}), 5, exposures)
     pd.testing.assert_frame_equal(found.table.iloc[:3], study.table)
     assert found.table.loc[["empty", "infinite"], "dates"].eq(0).all()
     assert found.decay.loc[found.decay["horizon"] == 60, "dates"].eq(0).all()
-    unknown = study_signal(scores, labels, 5, exposures.assign(size=np.nan))
+    unknown = evaluate_signal(scores, labels, 5, exposures.assign(size=np.nan))
     assert np.isnan(unknown.metrics()["rank_ic_neutral_size"])
     assert unknown.metrics()["rank_ic_neutral"] == study.metrics()["rank_ic_neutral"]
 
@@ -165,14 +165,14 @@ def test_bad_columns_make_undefined_rows_and_spoil_no_other(study, scores, label
 @pytest.mark.parametrize("names", [1, 9])
 def test_a_market_of_few_names_is_undefined_throughout(scores, labels, exposures, names):
     few = INDEX.get_level_values("instrument").isin(NAMES[:names])
-    figures = study_signal(scores[few], labels[few], 5, exposures[few]).metrics()
+    figures = evaluate_signal(scores[few], labels[few], 5, exposures[few]).metrics()
     assert (figures.pop("dates"), figures.pop("undefined_dates")) == (0, 120)
     assert np.isnan(list(figures.values())).all()
 
 
 def test_a_score_that_is_constant_on_one_date_is_undefined_there(study, scores, labels, exposures):
     scores.loc[DAYS[7], "own"] = 0.1
-    found = study_signal(scores, labels, 5, exposures)
+    found = evaluate_signal(scores, labels, 5, exposures)
     assert found.metrics()["dates"] == 114
     kept = np.delete(np.arange(120), 7)
     pd.testing.assert_frame_equal(found.by_date["own"].iloc[kept], study.by_date["own"].iloc[kept])
@@ -180,7 +180,7 @@ def test_a_score_that_is_constant_on_one_date_is_undefined_there(study, scores, 
 
 
 def test_a_single_date_has_a_mean_and_no_interval(scores, labels, exposures):
-    figures = study_signal(
+    figures = evaluate_signal(
         scores.loc[[DAYS[0]]], labels.loc[[DAYS[0]]], 5, exposures.loc[[DAYS[0]]]
     ).metrics()
     assert np.isfinite(figures["rank_ic"])
@@ -193,30 +193,30 @@ def test_indices_that_differ_are_refused_with_the_remedy(scores, labels, exposur
     frames = {"labels": labels, "exposures": exposures}
     frames[what] = frames[what].iloc[::-1]
     with pytest.raises(ValueError, match=rf"The index of the {what} .* {what}\.reindex\(scores\.index\)"):
-        study_signal(scores, frames["labels"], 5, frames["exposures"])
+        evaluate_signal(scores, frames["labels"], 5, frames["exposures"])
 
 
 def test_keys_that_occur_twice_are_refused(scores, labels, exposures):
     twice = [pd.concat([frame, frame.iloc[:1]]) for frame in (scores, labels, exposures)]
     with pytest.raises(ValueError, match=r"N00.* twice"):
-        study_signal(twice[0], twice[1], 5, twice[2])
+        evaluate_signal(twice[0], twice[1], 5, twice[2])
 
 
 def test_other_bad_input_is_refused(scores, labels, exposures):
     with pytest.raises(ValueError, match=r"labels span \[1, 5\] bars, none of them 3"):
-        study_signal(scores, labels, 3, exposures)
+        evaluate_signal(scores, labels, 3, exposures)
     with pytest.raises(ValueError, match="No row has both a score 'own' and a label of 5 bars"):
-        study_signal(scores.assign(own=np.nan), labels, 5, exposures)
+        evaluate_signal(scores.assign(own=np.nan), labels, 5, exposures)
     with pytest.raises(ValueError, match="scores have the column 'own' twice"):
-        study_signal(scores[["own", "own"]], labels, 5, exposures)
+        evaluate_signal(scores[["own", "own"]], labels, 5, exposures)
     with pytest.raises(ValueError, match="scores have no column"):
-        study_signal(scores[[]], labels, 5, exposures)
+        evaluate_signal(scores[[]], labels, 5, exposures)
     with pytest.raises(ValueError, match="may not be called 'all'"):
-        study_signal(scores, labels, 5, exposures.rename(columns={"industry": "all"}))
+        evaluate_signal(scores, labels, 5, exposures.rename(columns={"industry": "all"}))
     with pytest.raises(ValueError, match="lag -1 would use a score before it is known"):
-        study_signal(scores, labels, 5, exposures, lags=(0, -1))
+        evaluate_signal(scores, labels, 5, exposures, lags=(0, -1))
     with pytest.raises(ValueError, match="bars_between=0"):
-        study_signal(scores, labels, 5, exposures, bars_between=0)
+        evaluate_signal(scores, labels, 5, exposures, bars_between=0)
 
 
 def test_a_small_universe_is_undefined_unless_fewer_names_are_enough():
@@ -227,7 +227,7 @@ def test_a_small_universe_is_undefined_unless_fewer_names_are_enough():
     scores = pd.DataFrame({"own": rng.standard_normal(480), "naive": rng.standard_normal(480)}, keys)
     labels = pd.DataFrame({1: scores["own"] + rng.standard_normal(480)}, keys)
     exposures = pd.DataFrame({"size": rng.standard_normal(480)}, keys)
-    few, enough = (study_signal(scores, labels, 1, exposures, min_names=names) for names in (10, 5))
+    few, enough = (evaluate_signal(scores, labels, 1, exposures, min_names=names) for names in (10, 5))
     assert (few.rank_ic.dates, few.rank_ic.undefined) == (0, 80)
     assert enough.rank_ic.dates == 80
     assert enough.rank_ic.low > 0.3

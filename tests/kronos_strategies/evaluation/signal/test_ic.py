@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kronos_strategies.evaluation.signal.ic import CELLS, coefficients, coefficients_of_grid, icir
+from kronos_strategies.evaluation.signal.ic import CELLS, coefficients, icir, information_coefficients_wide
 
 DAYS = pd.date_range("2024-01-01", periods=6)
 
@@ -76,9 +76,9 @@ def test_agrees_with_scipy_whatever_the_distribution(draw, missing):
     score = DRAWS[draw](rng, (8, 700)).astype(float)
     label = rng.standard_normal(score.shape).round(2)
     label[rng.random(score.shape) < missing] = np.nan
-    found, expected = coefficients_of_grid(score, label), by_scipy(score, label)
+    found, expected = information_coefficients_wide(score, label), by_scipy(score, label)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(coefficients_of_grid(label, score), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(information_coefficients_wide(label, score), expected, rtol=0, atol=1e-12)
 
 
 def test_dates_are_worked_on_in_blocks_that_know_nothing_of_each_other():
@@ -86,15 +86,17 @@ def test_dates_are_worked_on_in_blocks_that_know_nothing_of_each_other():
     score = rng.standard_normal((5, CELLS // 3)).round(2)
     label = score + rng.standard_normal(score.shape)
     label[3, ::2] = np.nan
-    found = coefficients_of_grid(score, label)
-    alone = [coefficients_of_grid(score[[i]], label[[i]])[:, 0] for i in range(5)]
+    found = information_coefficients_wide(score, label)
+    alone = [information_coefficients_wide(score[[i]], label[[i]])[:, 0] for i in range(5)]
     np.testing.assert_allclose(found.T, alone, rtol=0, atol=1e-13)
 
 
 def test_a_date_with_more_names_than_a_block_has_cells_is_one_block():
     rng = np.random.default_rng(0)
     score, label = rng.standard_normal((2, 2, CELLS + 9))
-    np.testing.assert_allclose(coefficients_of_grid(score, label), by_scipy(score, label), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        information_coefficients_wide(score, label), by_scipy(score, label), rtol=0, atol=1e-12
+    )
 
 
 def test_tied_names_share_their_average_rank():
@@ -117,7 +119,7 @@ def test_an_infinite_value_is_no_value(pair, infinite):
     pd.testing.assert_frame_equal(coefficients(endless, label), coefficients(missing, label))
     grids = [series.unstack().to_numpy() for series in (endless, missing, label)]
     np.testing.assert_array_equal(
-        coefficients_of_grid(grids[0], grids[2]), coefficients_of_grid(grids[1], grids[2])
+        information_coefficients_wide(grids[0], grids[2]), information_coefficients_wide(grids[1], grids[2])
     )
 
 
@@ -156,7 +158,7 @@ def test_a_date_with_fewer_names_than_asked_is_undefined(pair):
 def test_one_name_or_none_is_undefined_however_few_are_asked_for(size):
     values = np.full((1, 5), np.nan)
     values[0, :size] = 3.0
-    assert np.isnan(coefficients_of_grid(values, values, min_names=0)).all()
+    assert np.isnan(information_coefficients_wide(values, values, min_names=0)).all()
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3.3e7, 1e-9])
@@ -214,7 +216,7 @@ def test_a_common_date_without_a_common_name_is_undefined(pair):
 def test_inputs_stay_as_they_were(pair):
     grids = [series.unstack().to_numpy(copy=True) for series in pair]
     before = [grid.copy() for grid in grids]
-    coefficients_of_grid(*grids)
+    information_coefficients_wide(*grids)
     for grid, was in zip(grids, before, strict=True):
         np.testing.assert_array_equal(grid, was)
 
@@ -249,12 +251,12 @@ def test_nothing_at_all_is_refused(pair):
 @pytest.mark.parametrize("shapes", [((3, 20), (3, 21)), ((20,), (20,))])
 def test_grids_of_other_shapes_are_refused(shapes):
     with pytest.raises(ValueError, match="two grids of the same dates and names"):
-        coefficients_of_grid(*map(np.zeros, shapes))
+        information_coefficients_wide(*map(np.zeros, shapes))
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
 def test_a_grid_without_dates_or_names_has_no_coefficients(shape):
-    found = coefficients_of_grid(np.zeros(shape), np.zeros(shape))
+    found = information_coefficients_wide(np.zeros(shape), np.zeros(shape))
     assert found.shape == (2, shape[0])
     assert np.isnan(found).all()
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.signal.ic import rank_autocorrelation
-from kronos_strategies.evaluation.signal.quantiles import buckets_of, top_turnover
+from kronos_strategies.evaluation.signal.quantiles import assign_quantiles, top_turnover
 
 
 @pytest.fixture
@@ -23,7 +23,9 @@ def alphalens_data(score) -> pd.DataFrame:
     index = pd.MultiIndex.from_product(
         [pd.date_range("2024-01-01", periods=12, freq="D"), range(50)], names=["date", "asset"]
     )
-    return pd.DataFrame({"factor": score.ravel(), "factor_quantile": buckets_of(score, 5).ravel()}, index)
+    return pd.DataFrame(
+        {"factor": score.ravel(), "factor_quantile": assign_quantiles(score, 5).ravel()}, index
+    )
 
 
 def test_turnover_agrees_with_alphalens(score, alphalens_data):
