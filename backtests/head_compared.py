@@ -136,7 +136,7 @@ def learn_baselines(
 def save_labels(market: PricePanel, keys: pd.MultiIndex, hold: int, file: Path) -> None:
     """Returns from the next close on, over 1, 5, 10 bars and the holding."""
     horizons = sorted({1, 5, 10, hold})
-    columns = {str(h): market.at(market.forward_return(h), keys) for h in horizons}
+    columns = {str(h): market.lookup(market.forward_return(h), keys) for h in horizons}
     pd.DataFrame(columns).to_parquet(file)
 
 

@@ -84,7 +84,7 @@ def score_model(
     imported = import_bars(bars)
     panel = adjust_bars(imported.bars).set_index(list(KEYS)).sort_index()
     windows = windows_of(panel, lookback, max(horizons) + 1, since, until, every)
-    market, cards = PricePanel.of(panel), {}
+    market, cards = PricePanel.from_bars(panel), {}
     for setting, sampling in settings.items():
         with progress_bar(setting, "windows") as progress:
             cards[setting] = score_forecasts(stream(predictor, windows, sampling, progress), market, horizons)

@@ -231,7 +231,7 @@ def hold_against(
         horizon,
         baseline,
         bars_between=max(c.bars_between for c in contenders),
-        references=next((c.references for c in contenders if c.references is not None), None),
+        baselines=next((c.references for c in contenders if c.references is not None), None),
     )
     told = dict.fromkeys(warning for contender in contenders for warning in contender.warnings)
     return replace(comparison, warnings=(*told, *comparison.warnings))

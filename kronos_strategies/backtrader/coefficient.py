@@ -61,7 +61,7 @@ class InformationCoefficient(bt.Analyzer):
     def stop(self) -> None:
         """Compute; let go of the engine, so that an optimisation can hand the analysis on."""
         from kronos_strategies.evaluation.price_panel import PricePanel
-        from kronos_strategies.evaluation.signal.ic import coefficients, icir
+        from kronos_strategies.evaluation.signal.ic import icir, information_coefficients
         from kronos_strategies.evaluation.significance import label_overlap, mean_test
 
         shown, tape = Shown(self._feeds), self._scores
@@ -69,9 +69,9 @@ class InformationCoefficient(bt.Analyzer):
         panel = shown.panel(list(tape.sources))
         scores = tape.frame(shown, shown.dates(self._clock))["score"].dropna()
         scores = scores[scores.index.isin(panel.index)]
-        market = PricePanel.of(panel)
-        label = market.at(market.forward_return(hold, self.p.price), cast(pd.MultiIndex, scores.index))
-        found = coefficients(scores, label, self.p.min_names) if len(scores) else _nothing()
+        market = PricePanel.from_bars(panel)
+        label = market.lookup(market.forward_return(hold, self.p.price), cast(pd.MultiIndex, scores.index))
+        found = information_coefficients(scores, label, self.p.min_names) if len(scores) else _nothing()
         overlap = label_overlap(hold, tape.every)
         self.rets = {
             "signal": self.p.signal,

@@ -37,7 +37,7 @@ def evidence_of(run: Recording) -> Evidence:
     Raises:
         ValueError: the run had no score to judge.
     """
-    keys, market, result = run.keys, PricePanel.of(run.panel), run.result
+    keys, market, result = run.keys, PricePanel.from_bars(run.panel), run.result
     if not len(keys):
         raise ValueError(
             f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
@@ -47,7 +47,7 @@ def evidence_of(run: Recording) -> Evidence:
     own = OWN if run.line == "score" else f"{OWN} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
     horizons = sorted({*DECAY, run.hold})
-    labels = pd.DataFrame({h: market.at(market.forward_return(h, run.price), keys) for h in horizons})
+    labels = pd.DataFrame({h: market.lookup(market.forward_return(h, run.price), keys) for h in horizons})
     paths, provenance = _forecasts(run, market)
     exposures = price_exposures(market.closes, market.amounts)
     sampled = run.settings is None or run.settings.samples > 0
@@ -73,7 +73,7 @@ def evidence_of(run: Recording) -> Evidence:
         ),
         scores=pd.DataFrame({own: run.scores["score"].reindex(keys), **naive}),
         labels=labels,
-        exposures=pd.DataFrame({name: market.at(wide, keys) for name, wide in exposures.items()}),
+        exposures=pd.DataFrame({name: market.lookup(wide, keys) for name, wide in exposures.items()}),
         market=market,
         paths=paths,
         provenance=provenance,
@@ -99,8 +99,8 @@ def _outlooks(run: Recording) -> pd.DataFrame | None:
 def _naive(run: Recording, market: PricePanel, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
     """Naive scores of the same rows, and the names of those that lack too many."""
     found = {
-        name if run.daily else IN_BARS.get(name, name): market.at(wide, keys)
-        for name, wide in market.naive.items()
+        name if run.daily else IN_BARS.get(name, name): market.lookup(wide, keys)
+        for name, wide in market.baseline_scores.items()
     }
     scarce = [name for name, score in found.items() if score.notna().mean() < MIN_COVERAGE]
     return {name: score for name, score in found.items() if name not in scarce}, scarce
@@ -137,7 +137,7 @@ def _forecasts(run: Recording, market: PricePanel) -> tuple[PathSummary | None, 
     forecasts = _read(stored, dates, made, run, post, said)
     hold = min(run.hold, horizon - 1)
     paths, provenance = summarize_forecasts(forecasts, market, horizons, hold, run.price, post=post)
-    return replace(paths, by_samples=pd.concat(said).sort_index()) if said else paths, provenance
+    return replace(paths, score_by_num_paths=pd.concat(said).sort_index()) if said else paths, provenance
 
 
 def _stored(run: Recording) -> StoredForecasts | None:

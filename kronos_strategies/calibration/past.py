@@ -121,7 +121,9 @@ def _outcomes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, pd.MultiIndex]:
     n, horizon = forecast.timestamps.shape
     came = (
-        np.column_stack([market.at(wide, forecast.keys) for wide in moved]) if n else np.empty((0, horizon))
+        np.column_stack([market.lookup(wide, forecast.keys) for wide in moved])
+        if n
+        else np.empty((0, horizon))
     )
     at = market.calendar.get_indexer(pd.DatetimeIndex(forecast.keys.get_level_values("datetime")))
     ends = at[:, None] + np.arange(1, horizon + 1)

@@ -49,7 +49,7 @@ def before_and_after(
         outcomes, first, last.
     """
     moved = past.returns + calibration.shift(past.returns, past.trailing, past.keys)
-    volatility = market.at(market.deviation, past.keys).to_numpy(float)
+    volatility = market.lookup(market.historical_volatility, past.keys).to_numpy(float)
     dates = past.dates
     rows = []
     for step in sorted({step for step in STEPS if step <= past.horizon} | {past.horizon}):
@@ -62,7 +62,7 @@ def before_and_after(
         }
         fair = ShrunkWalk.fit(market, step, pd.Timestamp(dates[0]))
         if fair is not None:
-            found[SHRUNK_WALK] = score_shape(fair.deviation(volatility), fair.shape, came, levels)
+            found[SHRUNK_WALK] = score_shape(fair.scale(volatility), fair.shape, came, levels)
         walk = found[RANDOM_WALK]["crps"].groupby(np.asarray(dates)).mean().mean()
         rows += [
             {"horizon": step, "forecast": name, **_row(each, dates, walk)} for name, each in found.items()

@@ -148,8 +148,8 @@ def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
     from kronos_strategies.report.report import Report
 
     report = Report(
-        title=" against ".join([", ".join(_others(comparison)), comparison.baseline]),
-        ledger=comparison.ledger,
+        title=" against ".join([", ".join(_others(comparison)), comparison.reference]),
+        sample_counts=comparison.sample_counts,
         provenance={},
         warnings=comparison.warnings,
         versions=comparison,
@@ -168,23 +168,23 @@ def _write(file: Path, text: str) -> Path:
 
 
 def _others(comparison: Comparison) -> list[str]:
-    return [version for version in comparison.versions if version != comparison.baseline]
+    return [version for version in comparison.versions if version != comparison.reference]
 
 
 def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequence[Path]) -> None:
     """Print a table a metric, what was compared, what to beware of, the gates, and what was written."""
-    from kronos_strategies.evaluation.warnings import of_ledger
+    from kronos_strategies.evaluation.warnings import sample_warnings
 
     console = Console()
     for metric in comparison.by_date:
         rows = comparison.table[comparison.table["metric"] == metric]
-        console.print(_block(metric, rows, comparison.baseline))
-    reasons = [f"{rows:,} {reason}" for reason, rows in comparison.ledger.items() if rows]
+        console.print(_block(metric, rows, comparison.reference))
+    reasons = [f"{rows:,} {reason}" for reason, rows in comparison.sample_counts.items() if rows]
     dates = len(comparison.by_date["rank_ic"])
     console.print(
         f"Sample: {escape(', '.join(reasons))}, on {dates:,} dates", soft_wrap=True, highlight=False
     )
-    for warning in (*of_ledger(comparison.ledger), *comparison.warnings):
+    for warning in (*sample_warnings(comparison.sample_counts), *comparison.warnings):
         note(console, warning)
     for result in results:
         console.print(_verdict(result), soft_wrap=True, highlight=False)

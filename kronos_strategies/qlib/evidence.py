@@ -118,7 +118,7 @@ def market_of(keys: pd.MultiIndex, freq: str = DAY) -> PricePanel:
     names = sorted(keys.get_level_values("instrument").unique())
     bars = traded_bars(names, None, freq)
     panel = pd.concat(bars, names=["instrument"]).rename_axis(["instrument", "datetime"])
-    return PricePanel.of(_by_date(panel))
+    return PricePanel.from_bars(_by_date(panel))
 
 
 def _by_date(rows: Rows) -> Rows:
@@ -136,7 +136,7 @@ def common_naive(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Ser
 def exposures_of(market: PricePanel, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
     """What scores of the rows may load on, known at the same close."""
     wide = price_exposures(market.closes, market.amounts)
-    columns = {name: market.at(values, keys) for name, values in wide.items()}
+    columns = {name: market.lookup(values, keys) for name, values in wide.items()}
     if industries is not None:
         found = industries.reindex(keys.get_level_values("instrument")).to_numpy()
         columns["industry"] = pd.Series(found, keys, dtype="string")
@@ -151,7 +151,7 @@ def _labels(
     if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
         columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
     else:
-        columns = {h: market.at(market.forward_return(h, dataset.deal_price), keys) for h in horizons}
+        columns = {h: market.lookup(market.forward_return(h, dataset.deal_price), keys) for h in horizons}
     return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
 
 

@@ -60,8 +60,8 @@ def contender_of_forecasts(
     first = stored.read(dates[0])
     post = options.resolve(own_calibration(known.model), known, spec.horizon, first.spacing)
     paths, provenance = summarize_forecasts(forecasts, market, horizons, hold, post=post)
-    score = paths.by_samples.iloc[:, -1].rename("score")
-    labels = {h: market.at(market.forward_return(h), keys) for h in sorted({*DECAY, hold})}
+    score = paths.score_by_num_paths.iloc[:, -1].rename("score")
+    labels = {h: market.lookup(market.forward_return(h), keys) for h in sorted({*DECAY, hold})}
     return Contender(
         version=Version(
             name, score, paths.losses(market), {**describe(provenance), "calibration": post.reason}

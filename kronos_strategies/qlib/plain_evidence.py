@@ -146,7 +146,7 @@ def with_span(run: PlainRun, market: PricePanel) -> tuple[PlainRun, list[str]]:
         label = run.label.reindex(keys)
         for hold in range(1, SEARCHED):
             for price in ("close", "open"):
-                came = market.at(market.forward_return(hold, price), keys)
+                came = market.lookup(market.forward_return(hold, price), keys)
                 both = (label.notna() & came.notna()).to_numpy()
                 if both.sum() > 10 and np.mean(np.abs(label - came)[both] < ALIKE) > 0.9:
                     return replace(run, hold=hold, price=price), []
@@ -165,11 +165,11 @@ def _own_label(run: PlainRun, market: PricePanel) -> pd.Series:
     if run.label is not None:
         return run.label
     price = run.price if run.price in ("close", "open") else "close"
-    return market.at(market.forward_return(run.hold or 1, price), keys)
+    return market.lookup(market.forward_return(run.hold or 1, price), keys)
 
 
 def _labels(run: PlainRun, market: PricePanel, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
     price = run.price if run.price in ("close", "open") else "close"
     horizons = sorted({*DECAY, run.hold or 1})
-    columns = {h: market.at(market.forward_return(h, price), keys) for h in horizons}
+    columns = {h: market.lookup(market.forward_return(h, price), keys) for h in horizons}
     return pd.DataFrame(columns | {run.hold or 1: label.reindex(keys)})

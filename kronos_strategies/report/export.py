@@ -20,15 +20,15 @@ from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluatio
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
-from kronos_strategies.report.formatting import count, described, is_timed, span
+from kronos_strategies.report.formatting import count, describe_metrics, is_timed, span
 from kronos_strategies.report.layout import Section
 from kronos_strategies.report.report import Report
-from kronos_strategies.report.sections.comparison import ledger, versions_section
+from kronos_strategies.report.sections.comparison import sample_table, versions_section
 from kronos_strategies.report.sections.distribution import distribution_section
 from kronos_strategies.report.sections.portfolio import portfolio_section, trades_section
 from kronos_strategies.report.sections.signal import signal_section
 from kronos_strategies.report.sections.time_series import time_series_section
-from kronos_strategies.report.summary import cautions, judge
+from kronos_strategies.report.summary import report_warnings, summarize
 from kronos_strategies.report.tables import Table
 
 try:
@@ -49,10 +49,10 @@ def save_report(report: Report, folder: Path) -> list[Path]:
     Returns:
         The paths of the files, the page first.
     """
-    files = {"report.html": render(report), "metrics.json": to_json(report.metrics), **csvs(report)}
+    files = {"report.html": render(report), "metrics.json": to_json(report.metrics), **to_csv_files(report)}
     with writing(folder, "Choose another folder for the report."):
         folder.mkdir(parents=True, exist_ok=True)
-        return [write(folder / name, text) for name, text in files.items()]
+        return [write_atomic(folder / name, text) for name, text in files.items()]
 
 
 def render(report: Report) -> str:
@@ -69,13 +69,13 @@ def render(report: Report) -> str:
     return environment.get_template("page.html.j2").render(
         title=report.title,
         span=_span(report),
-        verdict=judge(report),
-        warnings=cautions(report),
+        verdict=summarize(report),
+        warnings=report_warnings(report),
         sections=sections,
         has=[section.id for section in sections],
-        ledger=_ledger(report),
+        sample_counts=_ledger(report),
         provenance=dict(report.provenance),
-        metrics=described(report.metrics),
+        metrics=describe_metrics(report.metrics),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
         plotly_js=Markup(plotly_js()),
@@ -85,7 +85,7 @@ def render(report: Report) -> str:
 
 def _sections(report: Report) -> Iterator[Section]:
     """Of the studies that there are, in the order of the page."""
-    if report.signal is not None and report.ranks:
+    if report.signal is not None and report.is_cross_sectional:
         yield signal_section(report.signal)
     if report.time_series is not None:
         yield time_series_section(report.time_series)
@@ -101,8 +101,12 @@ def _sections(report: Report) -> Iterator[Section]:
 
 def _ledger(report: Report) -> Table | None:
     """Of the whole report; a comparison shows its own, which is not repeated."""
-    own = report.versions.ledger if report.versions is not None else None
-    return ledger("ledger", report.ledger) if report.ledger and report.ledger != own else None
+    own = report.versions.sample_counts if report.versions is not None else None
+    return (
+        sample_table("ledger", report.sample_counts)
+        if report.sample_counts and report.sample_counts != own
+        else None
+    )
 
 
 def _span(report: Report) -> str:
@@ -122,25 +126,25 @@ def _span(report: Report) -> str:
     return f"{span(dates)}, {count(len(dates))} {'bars' if is_timed(dates) else 'dates'}"
 
 
-def csvs(report: Report) -> dict[str, str]:
+def to_csv_files(report: Report) -> dict[str, str]:
     """File name -> text, of every study that there is."""
     found: dict[str, str] = {}
     if report.signal is not None:
-        found |= of_signal(report.signal)
+        found |= signal_csv_files(report.signal)
     if report.distribution is not None:
-        found |= of_distribution(report.distribution)
+        found |= distribution_csv_files(report.distribution)
     if report.portfolio is not None:
-        found |= of_portfolio(report.portfolio)
+        found |= portfolio_csv_files(report.portfolio)
     if report.time_series is not None:
-        found |= of_time_series(report.time_series)
+        found |= time_series_csv_files(report.time_series)
     if report.trades is not None:
         found["trades.csv"] = _flat(report.trades.trades)
     if report.versions is not None:
-        found |= of_versions(report.versions)
+        found |= versions_csv_files(report.versions)
     return found
 
 
-def of_signal(study: SignalEvaluation) -> dict[str, str]:
+def signal_csv_files(study: SignalEvaluation) -> dict[str, str]:
     """Coefficients by date and score, and every table."""
     coefficients = pd.concat(study.by_date, names=["score", "datetime"])
     quantiles = study.quantiles
@@ -155,24 +159,24 @@ def of_signal(study: SignalEvaluation) -> dict[str, str]:
         "neutral.csv": _indexed(study.neutral, "exposure"),
         "quantiles.csv": _indexed(quantiles.means, "bucket"),
         "quantiles_by_date.csv": _indexed(
-            quantiles.by_date.assign(spread=quantiles.spread_by_date), "datetime"
+            quantiles.by_date.assign(spread=quantiles.top_minus_bottom_by_date), "datetime"
         ),
         "steadiness.csv": _indexed(steady, "datetime"),
     }
 
 
-def of_distribution(study: DistributionEvaluation) -> dict[str, str]:
+def distribution_csv_files(study: DistributionEvaluation) -> dict[str, str]:
     """Scores by date, and every table."""
     return {
         "paths_by_date.csv": _flat(series_by_date((*study.distributions, *study.volatilities))),
         "pit.csv": _flat(study.pit),
         "volatility_bins.csv": _flat(study.volatility_bins),
-        "samples.csv": _indexed(study.by_samples, "samples"),
-        "fans.csv": _flat(study.fans),
+        "samples.csv": _indexed(study.rank_ic_by_num_paths, "samples"),
+        "fans.csv": _flat(study.fan_charts),
     }
 
 
-def of_portfolio(study: PortfolioEvaluation) -> dict[str, str]:
+def portfolio_csv_files(study: PortfolioEvaluation) -> dict[str, str]:
     """Everything per bar, what is held, and every table."""
     result = study.result
     bars = pd.concat(
@@ -184,11 +188,13 @@ def of_portfolio(study: PortfolioEvaluation) -> dict[str, str]:
         ],
         axis=1,
     )
-    parity = pd.DataFrame({"value": study.parity, "from_first_purchase": study.parity_invested}, dtype=float)
+    parity = pd.DataFrame(
+        {"value": study.qlib_metrics, "from_first_purchase": study.qlib_metrics_invested}, dtype=float
+    )
     return {
         "returns.csv": _indexed(bars, "datetime"),
         "weights.csv": _flat(result.weights.rename("weight").reset_index()),
-        "books.csv": _indexed(study.books, "book"),
+        "books.csv": _indexed(study.performance, "book"),
         "active.csv": _indexed(study.active, "benchmark"),
         "drawdowns.csv": _flat(study.drawdowns),
         "months.csv": _indexed(study.months, "year"),
@@ -199,7 +205,7 @@ def of_portfolio(study: PortfolioEvaluation) -> dict[str, str]:
     }
 
 
-def of_time_series(study: TimeSeriesEvaluation) -> dict[str, str]:
+def time_series_csv_files(study: TimeSeriesEvaluation) -> dict[str, str]:
     """Scores and outcomes, and bands and outcomes, of each instrument."""
     pairs = pd.concat({each.name: each.pairs for each in study.instruments}, names=["instrument", "datetime"])
     bands = pd.concat({each.name: each.bands for each in study.instruments}, names=["instrument", "datetime"])
@@ -209,7 +215,7 @@ def of_time_series(study: TimeSeriesEvaluation) -> dict[str, str]:
     }
 
 
-def of_versions(comparison: Comparison) -> dict[str, str]:
+def versions_csv_files(comparison: Comparison) -> dict[str, str]:
     """Figures by date, and every table."""
     by_date = pd.concat(comparison.by_date, names=["metric", "datetime"])
     return {
@@ -217,7 +223,7 @@ def of_versions(comparison: Comparison) -> dict[str, str]:
         "versions_by_date.csv": _indexed(by_date, "metric", "datetime"),
         "versions_by_year.csv": _flat(comparison.by_year),
         "versions_decay.csv": _flat(comparison.decay),
-        "versions_references.csv": _flat(comparison.references),
+        "versions_references.csv": _flat(comparison.baselines),
     }
 
 
@@ -230,7 +236,7 @@ def to_json(metrics: Mapping[str, float]) -> str:
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write(path: Path, text: str) -> Path:
+def write_atomic(path: Path, text: str) -> Path:
     """Replace the file as a whole, so that a reader never meets half of one."""
     draft = path.with_name(f".{path.name}.part")
     draft.write_text(text, encoding="utf-8", newline="\n")

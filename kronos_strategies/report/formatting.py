@@ -45,39 +45,39 @@ def listing(words: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def two(value: float) -> str:
+def decimals_2(value: float) -> str:
     """Two decimals."""
     return decimals(value, 2)
 
 
-def four(value: float) -> str:
+def decimals_4(value: float) -> str:
     """Four decimals."""
     return decimals(value, 4)
 
 
-def fine(value: float) -> str:
+def decimals_5(value: float) -> str:
     """Five decimals, for losses."""
     return decimals(value, 5)
 
 
-def percent_two(value: float) -> str:
+def percent_2(value: float) -> str:
     """A share as percent, with two decimals."""
     return percent(value, 2)
 
 
 def signed(value: float) -> str:
     """Four decimals and the sign, also of what is positive."""
-    return _with_sign(value, four)
+    return _with_sign(value, decimals_4)
 
 
-def fine_signed(value: float) -> str:
+def signed_5(value: float) -> str:
     """Five decimals and the sign."""
-    return _with_sign(value, fine)
+    return _with_sign(value, decimals_5)
 
 
 def signed_percent(value: float) -> str:
     """A share as percent, with two decimals and the sign."""
-    return _with_sign(value, percent_two)
+    return _with_sign(value, percent_2)
 
 
 def _with_sign(value: float, show: Show) -> str:
@@ -124,66 +124,64 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "ic": Metric("IC, mean", four),
+    "ic": Metric("IC, mean", decimals_4),
     "icir": Metric("ICIR", decimals),
-    "rank_ic": Metric("RankIC, mean", four),
-    "rank_ic_low": Metric("RankIC, lower end of its 95% interval", four),
-    "rank_ic_high": Metric("RankIC, upper end of its 95% interval", four),
+    "rank_ic": Metric("RankIC, mean", decimals_4),
+    "rank_ic_low": Metric("RankIC, lower end of its 95% interval", decimals_4),
+    "rank_ic_high": Metric("RankIC, upper end of its 95% interval", decimals_4),
     "rank_icir": Metric("RankICIR", decimals),
-    "rank_ic_t": Metric("RankIC t", two),
+    "rank_ic_t": Metric("RankIC t", decimals_2),
     "rank_ic_p": Metric("RankIC p", probability),
-    "rank_ic_t_newey_west": Metric("RankIC t, Newey-West", two),
+    "rank_ic_t_newey_west": Metric("RankIC t, Newey-West", decimals_2),
     "rank_ic_positive": Metric("Dates with RankIC above 0", percent),
     "spread": Metric("Top less bottom bucket, mean", percent),
     "spread_low": Metric("Top less bottom bucket, lower end of its 95% interval", percent),
     "spread_high": Metric("Top less bottom bucket, upper end of its 95% interval", percent),
-    "spread_t": Metric("Top less bottom bucket, t", two),
-    "monotonicity": Metric("Spearman correlation of bucket and return", two),
+    "spread_t": Metric("Top less bottom bucket, t", decimals_2),
+    "monotonicity": Metric("Spearman correlation of bucket and return", decimals_2),
     "top_hit_rate": Metric("Names of the top bucket above the median name", percent),
     "top_turnover": Metric("New in the top bucket, a date", percent),
     "rank_autocorrelation": Metric("Rank correlation with the date before", decimals),
-    "rank_ic_neutral": Metric("RankIC beyond all exposures", four),
+    "rank_ic_neutral": Metric("RankIC beyond all exposures", decimals_4),
     "dates": Metric("Dates with a coefficient", count),
     "undefined_dates": Metric("Dates without", count),
     "annual_return": Metric("Return a year, net", percent),
     "volatility": Metric("Volatility a year, net", percent),
-    "sharpe": Metric("Sharpe, net", two),
-    "sharpe_low": Metric("Sharpe, net, lower end of its 95% interval", two),
-    "sharpe_high": Metric("Sharpe, net, upper end of its 95% interval", two),
+    "sharpe": Metric("Sharpe, net", decimals_2),
+    "sharpe_low": Metric("Sharpe, net, lower end of its 95% interval", decimals_2),
+    "sharpe_high": Metric("Sharpe, net, upper end of its 95% interval", decimals_2),
     "psr": Metric("Probability that the true Sharpe is above 0", percent),
     "dsr": Metric("The same above the best of the trials by chance", percent),
     "trials": Metric("Settings tried", count),
-    "sortino": Metric("Sortino, net", two),
-    "calmar": Metric("Calmar, net", two),
+    "sortino": Metric("Sortino, net", decimals_2),
+    "calmar": Metric("Calmar, net", decimals_2),
     "max_drawdown": Metric("Max drawdown, net", percent),
     "gross_annual_return": Metric("Return a year, gross", percent),
-    "gross_sharpe": Metric("Sharpe, gross", two),
+    "gross_sharpe": Metric("Sharpe, gross", decimals_2),
     "annual_cost": Metric("Costs a year", percent),
     "turnover": Metric("Turnover a bar", percent),
-    "candles_outside": Metric("Sampled bars with open or close outside high and low", percent_two),
-    "candles_paths_outside": Metric("Sampled paths with such a bar", percent_two),
-    "candles_crossed": Metric("Sampled bars with a high below their low", percent_two),
-    "candles_not_positive": Metric("Sampled bars with a price at or below zero", percent_two),
-    "candles_negative_volume": Metric("Sampled bars with a negative volume or amount", percent_two),
-    "candles_gap_sampled": Metric(
-        "Gap from the last close to the first open, mean size, sampled", percent_two
-    ),
+    "candles_outside": Metric("Sampled bars with open or close outside high and low", percent_2),
+    "candles_paths_outside": Metric("Sampled paths with such a bar", percent_2),
+    "candles_crossed": Metric("Sampled bars with a high below their low", percent_2),
+    "candles_not_positive": Metric("Sampled bars with a price at or below zero", percent_2),
+    "candles_negative_volume": Metric("Sampled bars with a negative volume or amount", percent_2),
+    "candles_gap_sampled": Metric("Gap from the last close to the first open, mean size, sampled", percent_2),
     "candles_gap_realized": Metric(
-        "Gap from the last close to the first open, mean size, realized", percent_two
+        "Gap from the last close to the first open, mean size, realized", percent_2
     ),
     "trades": Metric("Closed trades", count),
     "trade_hit_rate": Metric("Trades with a profit", percent),
-    "trade_profit_factor": Metric("Profits / losses of trades", two),
+    "trade_profit_factor": Metric("Profits / losses of trades", decimals_2),
     "trade_return": Metric("Return of a trade, mean, net", percent),
-    "trade_bars": Metric("Bars that a trade was held, mean", two),
+    "trade_bars": Metric("Bars that a trade was held, mean", decimals_2),
     "trades_open": Metric("Trades still open", count),
-    "break_even_bps": Metric("Costs that would leave a mean return of zero, basis points", two),
+    "break_even_bps": Metric("Costs that would leave a mean return of zero, basis points", decimals_2),
 }
 OVER_TIME = {
     "correlation": Metric("Correlation of forecast and outcome over time", decimals),
     "correlation_low": Metric("Correlation over time, lower end of its 95% interval", decimals),
     "correlation_high": Metric("Correlation over time, upper end of its 95% interval", decimals),
-    "correlation_t": Metric("Correlation over time, t", two),
+    "correlation_t": Metric("Correlation over time, t", decimals_2),
     "rank_correlation": Metric("Rank correlation over time", decimals),
     "rank_correlation_low": Metric("Rank correlation over time, lower end of its 95% interval", decimals),
     "rank_correlation_high": Metric("Rank correlation over time, upper end of its 95% interval", decimals),
@@ -218,26 +216,26 @@ BY_HORIZON = {
     r"crps_skill_ensemble": Metric("CRPS skill against the random walk, ensemble", percent),
     r"pit_mean": Metric("PIT, mean", decimals),
     r"pit_deviation": Metric("PIT, standard deviation", decimals),
-    r"volatility_rank_ic": Metric("Volatility, RankIC", four),
-    r"volatility_rank_ic_lead": Metric("Volatility, RankIC less that of the last 20 bars", four),
-    r"qlike": Metric("QLIKE", four),
-    r"qlike_excess": Metric("QLIKE less that of the last 20 bars", four),
+    r"volatility_rank_ic": Metric("Volatility, RankIC", decimals_4),
+    r"volatility_rank_ic_lead": Metric("Volatility, RankIC less that of the last 20 bars", decimals_4),
+    r"qlike": Metric("QLIKE", decimals_4),
+    r"qlike_excess": Metric("QLIKE less that of the last 20 bars", decimals_4),
     r"volatility_mae": Metric("Volatility, mean absolute error, log return", general),
     r"volatility_r2": Metric("Volatility, R²", decimals),
 }
 OF_BENCHMARK = {
-    r"rank_ic_neutral_(.+)": Metric("RankIC beyond {}", four),
+    r"rank_ic_neutral_(.+)": Metric("RankIC beyond {}", decimals_4),
     r"qlib_(.+)": Metric("Qlib's own: {}", general),
-    r"beta_(.+)": Metric("Beta on {}", two),
+    r"beta_(.+)": Metric("Beta on {}", decimals_2),
     r"active_return_(.+)": Metric("Return a year above {}, arithmetic", percent),
-    r"information_ratio_(.+)": Metric("Information ratio against {}", two),
+    r"information_ratio_(.+)": Metric("Information ratio against {}", decimals_2),
     r"(.+)_annual_return": Metric("Return a year, {}", percent),
-    r"(.+)_sharpe": Metric("Sharpe, {}", two),
+    r"(.+)_sharpe": Metric("Sharpe, {}", decimals_2),
     r"(.+)_max_drawdown": Metric("Max drawdown, {}", percent),
 }
 
 
-def described(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+def describe_metrics(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """Name, label and value of every metric; one that is not known has no label."""
     known = [(name, _metric(name), value) for name, value in metrics.items()]
     return [(name, metric.label, metric.show(value)) for name, metric, value in known]

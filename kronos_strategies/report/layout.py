@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kronos.extras import MissingExtra
 from kronos_strategies.report.figures.base import go, is_empty
-from kronos_strategies.report.tables import Grid, Table
+from kronos_strategies.report.tables import MonthGrid, Table
 
 try:
     from markupsafe import Markup
@@ -18,7 +18,7 @@ HEIGHT = 19.0
 NAMES_HEIGHT, ROW_HEIGHT = 6.5, 1.7  # of a figure of names: beside its rows, and of each
 
 
-class Pick(NamedTuple):
+class Dropdown(NamedTuple):
     """A drop-down that chooses among a chart's figures."""
 
     label: str
@@ -42,7 +42,7 @@ class Chart(NamedTuple):
     heading: str
     note: str
     json: Markup
-    picks: tuple[Pick, ...]
+    picks: tuple[Dropdown, ...]
     wide: bool
     rows: int
 
@@ -85,8 +85,8 @@ def chart(
     return Chart(id_, heading, note, _array([figure]), (), wide, rows)
 
 
-def choice(
-    id_: str, heading: str, note: str, figures: Sequence[go.Figure | None], picks: Sequence[Pick], why: str,
+def chart_with_dropdown(
+    id_: str, heading: str, note: str, figures: Sequence[go.Figure | None], picks: Sequence[Dropdown], why: str,
     wide: bool = False, rows: int = 0,
 ) -> Chart | OmittedChart:  # fmt: skip
     """Of several figures, one for each combination of what the `picks` offer; None where there is none."""
@@ -96,7 +96,7 @@ def choice(
     return Chart(id_, heading, note, _array(drawn), tuple(picks), wide, rows)
 
 
-def gather(*charts: Chart | OmittedChart) -> Charts:
+def collect_charts(*charts: Chart | OmittedChart) -> Charts:
     """Those that are drawn and those that are not, each in order."""
     return Charts(
         tuple(each for each in charts if isinstance(each, Chart)),
@@ -104,9 +104,9 @@ def gather(*charts: Chart | OmittedChart) -> Charts:
     )
 
 
-def of_metrics(figures: Mapping[str, go.Figure]) -> tuple[list[go.Figure], list[Pick]]:
+def metric_dropdown(figures: Mapping[str, go.Figure]) -> tuple[list[go.Figure], list[Dropdown]]:
     """Figures by metric, and the drop-down that chooses the metric."""
-    return list(figures.values()), [Pick("Metric", tuple(figures))]
+    return list(figures.values()), [Dropdown("Metric", tuple(figures))]
 
 
 def _array(figures: Sequence[go.Figure | None]) -> Markup:
@@ -127,7 +127,7 @@ class Part(NamedTuple):
 
     heading: str
     tables: tuple[Table, ...] = ()
-    grids: tuple[Grid, ...] = ()
+    grids: tuple[MonthGrid, ...] = ()
     charts: Charts = Charts((), ())
 
 

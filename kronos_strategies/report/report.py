@@ -34,7 +34,7 @@ class Report:
     """
 
     title: str
-    ledger: Mapping[str, int]
+    sample_counts: Mapping[str, int]
     provenance: Mapping[str, str]
     warnings: Sequence[str]
     signal: SignalEvaluation | None = None
@@ -45,7 +45,7 @@ class Report:
     trades: TradeEvaluation | None = None
 
     @property
-    def ranks(self) -> bool:
+    def is_cross_sectional(self) -> bool:
         """Whether the score is judged across instruments, not over time."""
         return self.signal is not None and (
             self.time_series is None or bool(np.isfinite(self.signal.rank_ic.mean))
@@ -102,7 +102,7 @@ def build_report(evidence: Evidence, versions: Comparison | None = None) -> Repo
         portfolio = evaluate_portfolio(evidence.result, exposures, about.trials)
     return Report(
         title=about.title,
-        ledger=about.ledger,
+        sample_counts=about.ledger,
         provenance=about.described,
         warnings=about.warnings,
         signal=signal,

@@ -15,23 +15,23 @@ from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluatio
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
 from kronos_strategies.evaluation.time_series import InstrumentEvaluation, TimeSeriesEvaluation
 from kronos_strategies.evaluation.warnings import (
-    of_distribution,
-    of_ledger,
-    of_portfolio,
-    of_signal,
-    of_time_series,
+    distribution_warnings,
+    portfolio_warnings,
+    sample_warnings,
+    signal_warnings,
+    time_series_warnings,
 )
 from kronos_strategies.report.formatting import (
     bars,
     count,
     decimals,
-    four,
+    decimals_2,
+    decimals_4,
     interval,
     listing,
     percent,
     probability,
     signed,
-    two,
 )  # fmt: skip
 from kronos_strategies.report.report import Report
 from kronos_strategies.report.tables import Record
@@ -49,15 +49,17 @@ class Verdict:
         sentences: the first is on the score, or on the versions where nothing else was studied.
     """
 
-    tone: str
+    status: str
     headline: str
     sentences: tuple[str, ...]
 
 
-def judge(report: Report) -> Verdict:
+def summarize(report: Report) -> Verdict:
     """Read the verdict from the studies that there are."""
-    found = [summarize_signal(report.signal)] if report.signal is not None and report.ranks else []
-    if report.time_series is not None and not report.ranks:
+    found = (
+        [summarize_signal(report.signal)] if report.signal is not None and report.is_cross_sectional else []
+    )
+    if report.time_series is not None and not report.is_cross_sectional:
         found.append(summarize_time_series(report.time_series))
     if report.versions is not None:
         found.append(summarize_comparison(report.versions))
@@ -67,20 +69,20 @@ def judge(report: Report) -> Verdict:
         return Verdict("none", "No score was studied", tuple(more) or ("There is nothing to judge.",))
     first, *others = found
     said = [sentence for verdict in others for sentence in verdict.sentences]
-    return Verdict(first.tone, first.headline, (*first.sentences, *more, *said))
+    return Verdict(first.status, first.headline, (*first.sentences, *more, *said))
 
 
-def cautions(report: Report) -> list[str]:
+def report_warnings(report: Report) -> list[str]:
     """Sentences, each once."""
-    found = [*report.warnings, *of_ledger(report.ledger)]
-    if report.signal is not None and report.ranks:
-        found += of_signal(report.signal)
+    found = [*report.warnings, *sample_warnings(report.sample_counts)]
+    if report.signal is not None and report.is_cross_sectional:
+        found += signal_warnings(report.signal)
     if report.time_series is not None:
-        found += of_time_series(report.time_series)
+        found += time_series_warnings(report.time_series)
     if report.distribution is not None:
-        found += of_distribution(report.distribution)
+        found += distribution_warnings(report.distribution)
     if report.portfolio is not None:
-        found += of_portfolio(report.portfolio)
+        found += portfolio_warnings(report.portfolio)
     if report.versions is not None:
         found += list(report.versions.warnings)
     return list(dict.fromkeys(found))
@@ -98,24 +100,26 @@ def summarize_signal(study: SignalEvaluation) -> Verdict:
         )
         return Verdict("none", "No verdict", (sentence,))
     naive = study.table.iloc[1:]
-    naive = naive[naive["lead"].notna()]
-    beaten = naive["lead_low"] > 0
+    naive = naive[naive["rank_ic_difference"].notna()]
+    beaten = naive["rank_ic_difference_low"] > 0
     if rank.high < 0:
-        tone, headline = "bad", "Ranks the wrong way round"
+        status, headline = "bad", "Ranks the wrong way round"
         claim = "below zero: names scored high earned less"
     elif rank.low <= 0:
-        tone, headline, claim = "none", "No evidence of skill", "not distinguishable from zero"
+        status, headline, claim = "none", "No evidence of skill", "not distinguishable from zero"
     elif not len(naive):
-        tone, headline, claim = "mixed", "Better than chance", "above zero"
+        status, headline, claim = "mixed", "Better than chance", "above zero"
     elif beaten.all():
-        tone, headline, claim = "good", "Better than chance and naive signals", "above zero"
+        status, headline, claim = "good", "Better than chance and naive signals", "above zero"
     elif beaten.any():
-        tone, headline, claim = "mixed", "Better than chance and some naive signals", "above zero"
+        status, headline, claim = "mixed", "Better than chance and some naive signals", "above zero"
     else:
-        tone, headline, claim = "mixed", "Not surely better than a naive signal", "above zero"
+        status, headline, claim = "mixed", "Not surely better than a naive signal", "above zero"
     ends = interval(rank.low, rank.high, decimals)
-    measured = f"Mean RankIC is {decimals(rank.mean)} (95% {ends}; t {two(rank.t)}, {rank.method}), {claim}"
-    return Verdict(tone, headline, (f"{measured}; paired by date {_against(naive)}.",))
+    measured = (
+        f"Mean RankIC is {decimals(rank.mean)} (95% {ends}; t {decimals_2(rank.t)}, {rank.method}), {claim}"
+    )
+    return Verdict(status, headline, (f"{measured}; paired by date {_against(naive)}.",))
 
 
 def summarize_time_series(study: TimeSeriesEvaluation) -> Verdict:
@@ -132,26 +136,26 @@ def summarize_time_series(study: TimeSeriesEvaluation) -> Verdict:
     above = [name for name, test in sure.items() if test.p < level and test.mean > 0]
     below = [name for name, test in sure.items() if test.p < level and test.mean < 0]
     if above and below:
-        tone, headline = "mixed", "Skill in some instruments, the reverse in others"
+        status, headline = "mixed", "Skill in some instruments, the reverse in others"
     elif above:
-        tone, headline = "mixed", "Forecasts go with outcomes over time"
+        status, headline = "mixed", "Forecasts go with outcomes over time"
     elif below:
-        tone, headline = "bad", "Forecasts go against outcomes over time"
+        status, headline = "bad", "Forecasts go against outcomes over time"
     else:
-        tone, headline = "none", "No evidence of skill over time"
+        status, headline = "none", "No evidence of skill over time"
     if single:
         ((_, test),) = sure.items()
         claim = "above zero" if above else "below zero" if below else "not distinguishable from zero"
         sentence = (
             f"The correlation of forecast and outcome over {count(test.dates)} dates is {decimals(test.mean)} "
-            f"(95% {interval(test.low, test.high, decimals)}; t {two(test.t)}, {test.method}), {claim}."
+            f"(95% {interval(test.low, test.high, decimals)}; t {decimals_2(test.t)}, {test.method}), {claim}."
         )
     else:
         sentence = (
             f"Of {count(len(sure))} instruments the correlation of forecast and outcome over time is above zero in "
             f"{count(len(above))} and below it in {count(len(below))}, at 5% for all of them together (Bonferroni)."
         )
-    return Verdict(tone, headline, (sentence, *(_over_time(each) for each in study.instruments if single)))
+    return Verdict(status, headline, (sentence, *(_over_time(each) for each in study.instruments if single)))
 
 
 def _over_time(study: InstrumentEvaluation) -> str:
@@ -174,7 +178,7 @@ def _against(naive: pd.DataFrame) -> str:
     """Which naive scores are beaten, which beat it, and which of the leads may be chance."""
     if not len(naive):
         return "there is no naive signal to hold it against"
-    beaten, lost = naive["lead_low"] > 0, naive["lead_high"] < 0
+    beaten, lost = naive["rank_ic_difference_low"] > 0, naive["rank_ic_difference_high"] < 0
     open_ = naive[~beaten & ~lost]
     said = []
     if beaten.any():
@@ -182,7 +186,10 @@ def _against(naive: pd.DataFrame) -> str:
     if lost.any():
         said.append(f"it falls behind {listing(_names(naive[lost]))}")
     if len(open_):
-        leads = [f"{name} ({signed(lead)})" for name, lead in zip(_names(open_), open_["lead"], strict=True)]
+        leads = [
+            f"{name} ({signed(lead)})"
+            for name, lead in zip(_names(open_), open_["rank_ic_difference"], strict=True)
+        ]
         said.append(f"its difference from {listing(leads)} may be chance")
     return listing(said)
 
@@ -193,14 +200,14 @@ def _names(naive: pd.DataFrame) -> list[str]:
 
 def portfolio_sentence(study: PortfolioEvaluation) -> str:
     """Net Sharpe with its interval, PSR and DSR, beside the benchmarks."""
-    sure, net = study.sharpe, study.books.to_dict("index")["net"]
-    held = [f"{two(row['sharpe'])} ({name})" for name, row in study.books.iloc[2:].iterrows()]
+    sure, net = study.sharpe, study.performance.to_dict("index")["net"]
+    held = [f"{decimals_2(row['sharpe'])} ({name})" for name, row in study.performance.iloc[2:].iterrows()]
     against = f", against {listing(held)}" if held else ""
     if not np.isfinite(sure.sharpe):
         return "The book's Sharpe ratio is undefined: it has too few bars, or its returns are constant."
     trials = f" after {count(sure.trials)} trials" if sure.trials > 1 else ""
     return (
-        f"After costs the book's Sharpe ratio was {two(sure.sharpe)} (95% {interval(sure.low, sure.high, two)}; "
+        f"After costs the book's Sharpe ratio was {decimals_2(sure.sharpe)} (95% {interval(sure.low, sure.high, decimals_2)}; "
         f"PSR {percent(sure.psr)}, DSR {percent(sure.dsr)}{trials}){against}; "
         f"its deepest drawdown was {percent(net['max_drawdown'])}."
     )
@@ -224,24 +231,24 @@ def coverage_sentences(study: DistributionEvaluation) -> list[str]:
 def summarize_comparison(comparison: Comparison) -> Verdict:
     """Which versions differ from the baseline for sure, by Holm's p, and which do not; RankIC first."""
     table = comparison.table
-    rows = table[(table["version"] != comparison.baseline) & table["difference"].notna()]
+    rows = table[(table["version"] != comparison.reference) & table["difference"].notna()]
     rank = rows[rows["metric"] == "rank_ic"]
     if not len(rank):
-        sentence = f"On no date can a version's RankIC be held against that of {comparison.baseline}."
+        sentence = f"On no date can a version's RankIC be held against that of {comparison.reference}."
         return Verdict("none", "No verdict", (sentence,))
     sure = rank["p_holm"] < ALPHA
     better, worse = rank[sure & (rank["difference"] > 0)], rank[sure & (rank["difference"] < 0)]
-    tone, headline = (
+    status, headline = (
         ("good", "A version ranks better than the baseline") if len(better) else
         ("bad", "A version ranks worse than the baseline") if len(worse) else
         ("none", "No version differs from the baseline for sure")
     )  # fmt: skip
     if len(better) and len(worse):
-        tone, headline = "mixed", "Some versions rank better, some worse"
-    mean = table.loc[(table["version"] == comparison.baseline) & (table["metric"] == "rank_ic"), "mean"].iloc[
-        0
-    ]
-    against = f"Against {comparison.baseline}, whose mean RankIC is {four(mean)}"
+        status, headline = "mixed", "Some versions rank better, some worse"
+    mean = table.loc[
+        (table["version"] == comparison.reference) & (table["metric"] == "rank_ic"), "mean"
+    ].iloc[0]
+    against = f"Against {comparison.reference}, whose mean RankIC is {decimals_4(mean)}"
     said = [
         f"{row['version']} ranks {'better' if row['difference'] > 0 else 'worse'} for sure, by "
         f"{_difference(row)}; Holm p {probability(row['p_holm'])})"
@@ -252,7 +259,7 @@ def summarize_comparison(comparison: Comparison) -> Verdict:
     if unsure:
         opening = "Not different for sure" if said else f"{against}, no version differs for sure"
         sentences.append(f"{opening}: {listing(unsure)}.")
-    return Verdict(tone, headline, (*sentences, *_other_metrics(rows)))
+    return Verdict(status, headline, (*sentences, *_other_metrics(rows)))
 
 
 def _difference(row: Record) -> str:
@@ -263,7 +270,9 @@ def _difference(row: Record) -> str:
 
 def _found(row: Record) -> str:
     """What dates like these would have found."""
-    return f"; ±{four(row['detectable'])} would have been found" if np.isfinite(row["detectable"]) else ""
+    return (
+        f"; ±{decimals_4(row['detectable'])} would have been found" if np.isfinite(row["detectable"]) else ""
+    )
 
 
 def _other_metrics(rows: pd.DataFrame) -> list[str]:

@@ -55,23 +55,23 @@ class Table(NamedTuple):
         return len(self.rows) > 1 and not self.ordered
 
 
-class Heat(NamedTuple):
+class HeatCell(NamedTuple):
     """Of a grid of months: the text, and how strongly it is tinted, from -1 to 1."""
 
     text: str
     tint: float
 
 
-class Grid(NamedTuple):
+class MonthGrid(NamedTuple):
     """Years x months and the year's own figure, tinted by sign and size."""
 
     id: str
     caption: str
-    rows: tuple[tuple[str, tuple[Heat, ...]], ...]
+    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
 
 
 def table(
-    id_: str, caption: str, frame: pd.DataFrame, columns: Sequence[Column], own: str = "", asides: int = 0,
+    id_: str, caption: str, frame: pd.DataFrame, columns: Sequence[Column], highlight: str = "", baseline_rows: int = 0,
     ordered: bool = False, heading: str = "",
 ) -> Table:  # fmt: skip
     """A row of the frame is a row of the table.
@@ -90,12 +90,14 @@ def table(
     rows = []
     for place, record in enumerate(records):
         cells = tuple(column.cell(record) for column in columns)
-        aside = place >= len(records) - asides
-        rows.append(Row(cells, "aside" if aside else "own" if own and cells[0].text == own else ""))
+        aside = place >= len(records) - baseline_rows
+        rows.append(
+            Row(cells, "aside" if aside else "own" if highlight and cells[0].text == highlight else "")
+        )
     return Table(id_, heading, caption, tuple(columns), tuple(rows), ordered)
 
 
-def word(name: str, label: str) -> Column:
+def text(name: str, label: str) -> Column:
     """A column of text."""
 
     def cell(row: Record) -> Cell:
@@ -110,7 +112,7 @@ def number(name: str, label: str, show: Show) -> Column:
     return Column(label, lambda row: _number(row[name], show))
 
 
-def noted(name: str, label: str, show: Show, note: Callable[[Record], str]) -> Column:
+def number_with_note(name: str, label: str, show: Show, note: Callable[[Record], str]) -> Column:
     """A column of numbers with something else of the row below, in words."""
     return Column(label, lambda row: _number(row[name], show)._replace(note=note(row)))
 
@@ -125,7 +127,7 @@ def estimate(name: str, low: str, high: str, label: str, show: Show) -> Column:
     return Column(label, cell)
 
 
-def day(name: str, label: str, otherwise: str = DASH, timed: bool = False) -> Column:
+def date(name: str, label: str, otherwise: str = DASH, timed: bool = False) -> Column:
     """A column of dates, with their times of day if `timed`; `otherwise` stands where there is none."""
 
     def cell(row: Record) -> Cell:
@@ -135,7 +137,7 @@ def day(name: str, label: str, otherwise: str = DASH, timed: bool = False) -> Co
     return Column(label, cell, number=False)
 
 
-def truth(name: str, label: str) -> Column:
+def boolean(name: str, label: str) -> Column:
     """A column of yes and no; a dash where it is not known."""
 
     def cell(row: Record) -> Cell:
@@ -149,7 +151,7 @@ def truth(name: str, label: str) -> Column:
     return Column(label, cell)
 
 
-def month_grid(id_: str, caption: str, months: pd.DataFrame, show: Show) -> Grid | None:
+def month_grid(id_: str, caption: str, months: pd.DataFrame, show: Show) -> MonthGrid | None:
     """Of years x months (1..12) and column "year"; None without a value. The tint is full at the largest month."""
     values = months.loc[:, [*range(1, 13), "year"]].astype(float)
     inner = values[list(range(1, 13))].to_numpy()
@@ -159,9 +161,9 @@ def month_grid(id_: str, caption: str, months: pd.DataFrame, show: Show) -> Grid
     rows = []
     for year, line in zip(values.index, values.to_numpy(), strict=True):
         tints = np.clip(np.nan_to_num(line / most), -1, 1)
-        heats = [Heat("" if np.isnan(v) else show(v), float(t)) for v, t in zip(line, tints, strict=True)]
-        rows.append((str(year), (*heats[:-1], Heat(heats[-1].text, 0.0))))
-    return Grid(id_, caption, tuple(rows))
+        heats = [HeatCell("" if np.isnan(v) else show(v), float(t)) for v, t in zip(line, tints, strict=True)]
+        rows.append((str(year), (*heats[:-1], HeatCell(heats[-1].text, 0.0))))
+    return MonthGrid(id_, caption, tuple(rows))
 
 
 def _number(value: object, show: Show) -> Cell:

@@ -65,16 +65,16 @@ def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
     scores = pd.DataFrame(
         {
             "Kronos": rng.standard_normal(len(keys)),
-            **{k: market.at(v, keys) for k, v in market.naive.items()},
+            **{k: market.lookup(v, keys) for k, v in market.baseline_scores.items()},
         },
         keys,
     )
-    exposures = {k: market.at(v, keys) for k, v in price_exposures(market.closes, market.amounts).items()}
+    exposures = {k: market.lookup(v, keys) for k, v in price_exposures(market.closes, market.amounts).items()}
     sampling = SampleConfig(samples=SAMPLES)
     return Evidence(
         about=About("Benchmark", 1, 1, 1, {"model": "none"}, {"member rows": len(keys)}, (), 252),
         scores=scores,
-        labels=pd.DataFrame({h: market.at(market.forward_return(h), keys) for h in (1, 2, 3, 5, 10, 20)}),
+        labels=pd.DataFrame({h: market.lookup(market.forward_return(h), keys) for h in (1, 2, 3, 5, 10, 20)}),
         exposures=pd.DataFrame(exposures),
         market=market,
         paths=_paths(keys, rng),

@@ -41,19 +41,19 @@ def evidence() -> Evidence:
     provenance = replace(PROVENANCE, sampling=SampleConfig(samples=40, T=0.9), weights_sha256="ab" * 32)
     forecasts = (replace(each, provenance=provenance) for each in walks(market))
     paths, known = summarize_forecasts(forecasts, market, (1, 5), hold=2)
-    keys = paths.said.index
+    keys = paths.summary.index
     return Evidence(
         about=About("A test", 2, 1, 3, {"model": "test"}, {"member rows": 2400}, ("a warning",), 238),
         scores=pd.DataFrame(
             {
-                "Kronos": paths.by_samples[40],
-                "5-day reversal": market.at(market.naive["5-day reversal"], keys),
+                "Kronos": paths.score_by_num_paths[40],
+                "5-day reversal": market.lookup(market.baseline_scores["5-day reversal"], keys),
             }
         ),
-        labels=pd.DataFrame({h: market.at(market.forward_return(h), keys) for h in (1, 2, 5)}),
+        labels=pd.DataFrame({h: market.lookup(market.forward_return(h), keys) for h in (1, 2, 5)}),
         exposures=pd.DataFrame(
             {
-                name: market.at(wide, keys)
+                name: market.lookup(wide, keys)
                 for name, wide in price_exposures(market.closes, market.amounts).items()
             }
         ),

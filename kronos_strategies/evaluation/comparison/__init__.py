@@ -1,1 +1,1 @@
-"""Versions of a model held against each other, date by date. Torch-free, engine-free."""
+"""Comparison of model versions with a reference, date by date."""

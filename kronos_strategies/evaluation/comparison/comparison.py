@@ -22,130 +22,131 @@ from kronos_strategies.evaluation.comparison.metrics import (
 from kronos_strategies.evaluation.comparison.paired import CONSTANT, paired_table, paired_test
 from kronos_strategies.evaluation.comparison.version import Version
 from kronos_strategies.evaluation.significance import label_overlap, one_sided_bounds
-from kronos_strategies.evaluation.warnings import remarks, uneven
+from kronos_strategies.evaluation.warnings import comparison_warnings
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of two or more versions, on rows that all of them and the label have.
+    """Comparison of two or more versions on the rows that all of them and the label have.
 
     Attributes:
-        baseline: name of the version that the others are held against.
+        reference: name of the version that the others are compared with.
         versions: names in the order given.
-        horizon: bars that the label spans.
+        label_horizon: bars that the label spans.
         overlap: successive dates that it spans.
-        table: long, a row a (version, metric), versions in order; metrics are ic, rank_ic, spread (top less bottom
-            decile's return, quintile's where there are few names), and the losses that all versions have. Columns
-            version, metric, mean, low, high (95 % of the mean), dates, undefined; against the baseline, paired by
-            date, NaN in its own row: difference, difference_low, difference_high, t, p, p_holm (over all versions
-            of the metric), detectable (the smallest true difference found with 80 % power at 5 %); method, of the
-            difference, in the baseline's row of its mean; and mcs_p, in_mcs (model confidence set of the metric at
-            90 %, NaN and None where it could not be had). A difference that is the same on every date has a point
-            for an interval, and no t.
-        by_date: metric -> dates x versions; dates are those with a row that all have, NaN where undefined.
+        table: long, one row per (version, metric), versions in order; metrics are ic, rank_ic, spread (return of
+            the top minus the bottom decile, or quintile where there are few instruments), and the losses that all
+            versions have. Columns version, metric, mean, low, high (95 % interval of the mean), dates, undefined;
+            compared with the reference, paired by date, NaN in its own row: difference, difference_low,
+            difference_high, t, p, p_holm (over all versions of the metric), detectable (the smallest true
+            difference that is detected with 80 % power at 5 %); method of the difference, in the row of the
+            reference that of its mean; and mcs_p, in_mcs (model confidence set of the metric at 90 %, NaN and
+            None where it could not be computed). A difference that is the same on every date has a point as
+            interval, and no t.
+        by_date: metric -> dates x versions; dates are those with a common row, NaN where undefined.
         by_year: long: metric, year, version, mean, difference.
         decay: long: version, horizon, rank_ic, low, high, dates; empty with a single label. Every horizon on the
-            dates that the longest leaves defined for all versions.
-        references: long as `table` without tests: naive scores on the same rows, columns version (its name),
+            dates on which the longest is defined for all versions.
+        baselines: long as `table` without tests: naive signals on the same rows, columns version (its name),
             metric, mean, low, high, dates.
-        ledger: rows by reason, from those that any version has to those compared.
-        warnings: sentences that a reader must see.
+        sample_counts: numbers of rows by reason, from the rows of any version to the compared rows.
+        warnings: sentences for the reader.
         provenance: version -> label -> text.
     """
 
-    baseline: str
+    reference: str
     versions: tuple[str, ...]
-    horizon: int
+    label_horizon: int
     overlap: int
     table: pd.DataFrame
     by_date: Mapping[str, pd.DataFrame]
     by_year: pd.DataFrame
     decay: pd.DataFrame
-    references: pd.DataFrame
-    ledger: Mapping[str, int]
+    baselines: pd.DataFrame
+    sample_counts: Mapping[str, int]
     warnings: Sequence[str]
     provenance: Mapping[str, Mapping[str, str]]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without the series by date; what is undefined is null.
 
-        `metrics` is metric -> version -> the columns of `table`; by_year, decay and references are lists of rows.
+        `metrics` is metric -> version -> the columns of `table`; by_year, decay and baselines are lists of rows.
         """
         metrics: dict[str, dict[str, Any]] = {metric: {} for metric in self.by_date}
         for row in _records(self.table):
             metrics[row.pop("metric")][row.pop("version")] = row
         return {
-            "baseline": self.baseline,
-            "horizon": self.horizon,
+            "reference": self.reference,
+            "label_horizon": self.label_horizon,
             "overlap": self.overlap,
             "versions": list(self.versions),
             "metrics": metrics,
             "by_year": _records(self.by_year),
             "decay": _records(self.decay),
-            "references": _records(self.references),
-            "ledger": dict(self.ledger),
+            "baselines": _records(self.baselines),
+            "sample_counts": dict(self.sample_counts),
             "warnings": list(self.warnings),
-            "provenance": {version: dict(said) for version, said in self.provenance.items()},
+            "provenance": {version: dict(entries) for version, entries in self.provenance.items()},
         }
 
 
 def compare_versions(
     versions: Sequence[Version],
     labels: pd.Series | pd.DataFrame,
-    horizon: int,
-    baseline: str | None = None,
+    label_horizon: int,
+    reference: str | None = None,
     bars_between: int = 1,
-    references: pd.DataFrame | None = None,
+    baselines: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Compare versions on common dates and names.
+    """Compare versions on common dates and instruments.
 
     Differences are paired by date, so that what moves all versions alike cancels, and tested by
-    `significance.mean_test`, which survives labels that overlap.
+    `significance.mean_test`, which is robust to overlapping labels.
 
     For example:
 
         old, new = Version("old", old_scores), Version("new", new_scores)
-        comparison = compare_versions([old, new], label, horizon=5)
+        comparison = compare_versions([old, new], label, label_horizon=5)
         comparison.table.query("metric == 'rank_ic'")
 
     Args:
-        versions: two or more of different names.
-        labels: indexed (datetime, instrument): one series of returns over `horizon` bars, or a frame with horizons
-            for columns, of which `horizon` is the headline and the others make the decay.
-        horizon: bars that the label spans.
-        baseline: name; the first version when omitted.
+        versions: two or more versions with different names.
+        labels: indexed (datetime, instrument): one series of returns over `label_horizon` bars, or a frame with
+            horizons as columns, of which `label_horizon` is the headline and the others give the decay.
+        label_horizon: bars that the label spans.
+        reference: name of the version that the others are compared with; the first version when omitted.
         bars_between: bars between successive dates.
-        references: naive scores, a column each, shown beside but never tested.
-        seed: of the bootstrap behind the model confidence set.
+        baselines: scores of naive signals, one column each, shown for comparison but never tested.
+        seed: seed of the bootstrap of the model confidence set.
 
     Raises:
         ValueError: fewer than two versions, names that occur twice or are unknown, keys that occur twice, no
-            common date or name, a version without a finite score.
+            common date or instrument, or a version without a finite score.
     """
     names = _names(versions)
-    baseline = names[0] if baseline is None else baseline
-    if baseline not in names:
+    reference = names[0] if reference is None else reference
+    if reference not in names:
         raise ValueError(
-            f"There is no version '{baseline}' to be the baseline. The versions are {list(names)}."
+            f"The reference '{reference}' is not one of the versions, {list(names)}. Name one of them."
         )
     if bars_between < 1:
-        raise ValueError(f"bars_between={bars_between}: successive dates are at least 1 bar apart.")
-    overlap = label_overlap(horizon, bars_between)
-    rows = align(versions, _by_horizon(labels, horizon), horizon, references)
-    by_date = metrics_by_date(rows, horizon)
+        raise ValueError(f"bars_between must be at least 1 bar, got {bars_between}.")
+    overlap = label_overlap(label_horizon, bars_between)
+    rows = align(versions, _by_horizon(labels, label_horizon), label_horizon, baselines)
+    by_date = metrics_by_date(rows, label_horizon)
     return Comparison(
-        baseline=baseline,
+        reference=reference,
         versions=names,
-        horizon=horizon,
+        label_horizon=label_horizon,
         overlap=overlap,
-        table=paired_table(by_date, baseline, overlap, seed),
+        table=paired_table(by_date, reference, overlap, seed),
         by_date=by_date,
-        by_year=means_by_year(by_date, baseline),
+        by_year=means_by_year(by_date, reference),
         decay=rank_ic_decay_by_version(rows, bars_between),
-        references=baseline_means(rows, horizon, overlap),
-        ledger=rows.ledger,
-        warnings=(*remarks(rows, horizon, overlap), *uneven(by_date, baseline)),
+        baselines=baseline_means(rows, label_horizon, overlap),
+        sample_counts=rows.sample_counts,
+        warnings=comparison_warnings(rows, by_date, reference, label_horizon, overlap),
         provenance={version.name: dict(version.provenance) for version in versions},
     )
 
@@ -153,26 +154,28 @@ def compare_versions(
 def _names(versions: Sequence[Version]) -> tuple[str, ...]:
     names = tuple(version.name for version in versions)
     if len(names) < 2:
-        raise ValueError(f"{len(names)} version(s) make no comparison. Give two or more.")
+        raise ValueError(f"A comparison needs two or more versions, got {len(names)}.")
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(
-            f"{names.count(twice[0])} versions are called '{twice[0]}'. Give each a name of its own."
+            f"{names.count(twice[0])} versions are called '{twice[0]}'. Give each a unique name."
         )
     return names
 
 
-def _by_horizon(labels: pd.Series | pd.DataFrame, horizon: int) -> dict[int, pd.Series]:
+def _by_horizon(labels: pd.Series | pd.DataFrame, label_horizon: int) -> dict[int, pd.Series]:
     """Horizon -> labels."""
-    if horizon < 1:
-        raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
+    if label_horizon < 1:
+        raise ValueError(f"The label horizon must be at least 1 bar, got {label_horizon}.")
     if isinstance(labels, pd.Series):
-        return {horizon: labels}
+        return {label_horizon: labels}
     if wrong := [each for each in labels.columns if not isinstance(each, Integral) or each < 1]:
-        raise ValueError(f"The label column {wrong[0]!r} is no horizon. Name each by its bars, 1, 2, ...")
-    by_horizon = {int(str(each)): labels[each] for each in labels}
-    if horizon not in by_horizon:
         raise ValueError(
-            f"There is no label of {horizon} bars, only of {list(by_horizon)}. Ask for one of those."
+            f"The label column {wrong[0]!r} is not a horizon. Name each column by its number of bars, 1, 2, ..."
+        )
+    by_horizon = {int(str(each)): labels[each] for each in labels}
+    if label_horizon not in by_horizon:
+        raise ValueError(
+            f"There is no label of {label_horizon} bars, only of {list(by_horizon)}. Choose one of these."
         )
     return by_horizon
 
@@ -188,12 +191,12 @@ _FORM = re.compile(r"\s*(?P<metric>\w+)\s*(?P<sign>>=|<=)\s*(?P<margin>\S+)\s*")
 
 @dataclass(frozen=True)
 class Gate:
-    """Such as rank_ic>=-0.005: the difference from the baseline must not lie below -0.005 for sure.
+    """A gate such as rank_ic>=-0.005: the difference from the reference must not be significantly below -0.005.
 
     Attributes:
-        metric: of `Comparison.table`.
-        sign: ">=" for metrics of which more is better, "<=" for losses.
-        margin: that is allowed.
+        metric: a metric of `Comparison.table`.
+        sign: ">=" for metrics for which higher is better, "<=" for losses.
+        margin: allowed difference.
     """
 
     metric: str
@@ -208,7 +211,7 @@ class Gate:
         """From a metric, >= or <=, and a number.
 
         Raises:
-            ValueError: says what a gate looks like.
+            ValueError: the text is not a gate.
         """
         found = _FORM.fullmatch(text)
         try:
@@ -217,26 +220,26 @@ class Gate:
             margin = math.nan
         if found is None or not math.isfinite(margin):
             raise ValueError(
-                f"'{text}' is no gate. Write a metric, >= or <= and a number, such as 'rank_ic>=-0.005'."
+                f"'{text}' is not a gate. Write a metric, >= or <= and a number, such as 'rank_ic>=-0.005'."
             )
         return cls(found["metric"], found["sign"], margin)
 
 
 class InsufficientDataError(ValueError):
-    """A gate that nothing speaks for or against: too few dates, or none on which both versions rank anything."""
+    """A gate cannot be tested: there are too few dates on which both versions have the metric."""
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """Of one gate and one version.
+    """Result of one gate for one version.
 
     Attributes:
-        gate: that was asked.
-        version: that was held against the baseline.
-        difference: from the baseline, mean over dates.
-        bound: of the 95 % one-sided confidence interval, on the side of better: a version fails if even this
-            is worse than the margin.
-        passed: whether it is not.
+        gate: the gate.
+        version: name of the version that is compared with the reference.
+        difference: mean difference from the reference over dates.
+        bound: better end of the one-sided 95 % confidence interval: a version fails if even this is worse than the
+            margin.
+        passed: whether the version passes.
     """
 
     gate: Gate
@@ -247,35 +250,33 @@ class GateResult:
 
 
 def check_gate(gate: Gate, comparison: Comparison) -> tuple[GateResult, ...]:
-    """Hold every version but the baseline against a gate.
+    """Check a gate for every version except the reference.
 
     Raises:
-        ValueError: an unknown metric, or a sign that does not suit it.
-        UntestableError: too few dates for a test.
+        ValueError: an unknown metric, or the wrong sign for it.
+        InsufficientDataError: too few dates for a test.
     """
     if gate.metric not in comparison.by_date:
-        raise ValueError(
-            f"'{gate}' asks for a metric that is not there. There are {list(comparison.by_date)}."
-        )
+        raise ValueError(f"'{gate}' names an unknown metric. Choose one of {list(comparison.by_date)}.")
     wanted = ">=" if gate.metric in HIGHER_IS_BETTER else "<="
     if gate.sign != wanted:
-        better = "more" if gate.metric in HIGHER_IS_BETTER else "less"
+        better = "higher" if gate.metric in HIGHER_IS_BETTER else "lower"
         raise ValueError(
-            f"'{gate}' has the wrong sign: of {gate.metric}, {better} is better. Write {wanted}."
+            f"'{gate}' has the wrong sign: for {gate.metric}, {better} is better. Write {wanted}."
         )
-    others = [version for version in comparison.versions if version != comparison.baseline]
+    others = [version for version in comparison.versions if version != comparison.reference]
     return tuple(_check(gate, version, comparison) for version in others)
 
 
 def _check(gate: Gate, version: str, comparison: Comparison) -> GateResult:
-    figures = comparison.by_date[gate.metric]
-    test = paired_test(figures[version], figures[comparison.baseline], comparison.overlap)
+    by_date = comparison.by_date[gate.metric]
+    test = paired_test(by_date[version], by_date[comparison.reference], comparison.overlap)
     worst, best = (test.mean, test.mean) if test.method == CONSTANT else one_sided_bounds(test)
     bound = best if gate.sign == ">=" else worst
     if not math.isfinite(bound):
         raise InsufficientDataError(
-            f"'{gate}' cannot be checked: '{version}' and '{comparison.baseline}' have {gate.metric} on "
-            f"{test.dates} common dates, too few for a test of labels that span {comparison.overlap}."
+            f"'{gate}' cannot be checked: '{version}' and '{comparison.reference}' have {gate.metric} on "
+            f"{test.dates} common dates, too few to test labels that span {comparison.overlap} dates."
         )
     passed = bound >= gate.margin if gate.sign == ">=" else bound <= gate.margin
     return GateResult(gate, version, test.mean, bound, bool(passed))

@@ -12,12 +12,14 @@ import pandas as pd
 
 from kronos.extras import MissingExtra
 from kronos_strategies.evaluation.comparison.metrics import HIGHER_IS_BETTER, difference
-from kronos_strategies.evaluation.significance import MeanTest, detectable, mean_test
+from kronos_strategies.evaluation.significance import MeanTest, mean_test, minimum_detectable_effect
 
 try:
     from statsmodels.stats.multitest import multipletests
 except ImportError as error:
-    raise MissingExtra("Holm's p needs statsmodels: pip install 'kronos-strategies[evaluation]'") from error
+    raise MissingExtra(
+        "Holm's correction needs statsmodels: pip install 'kronos-strategies[evaluation]'"
+    ) from error
 
 try:
     from arch.bootstrap import MCS
@@ -30,30 +32,33 @@ except ImportError as error:
 CONSTANT = "the same on every date"
 
 
-def paired_test(values: pd.Series, baseline: pd.Series, overlap: int) -> MeanTest:
+def paired_test(values: pd.Series, reference: pd.Series, overlap: int) -> MeanTest:
     """`mean_test` of the difference by date.
 
-    A difference that is the same on every date needs no test: its interval is a point, and p is 1 where it is 0,
-    else 0, given dates enough for a test.
+    A difference that is the same on every date needs no test: its interval is a point, and p is 1 if it is 0,
+        else 0,
+    provided there are enough dates for a test.
     """
-    apart = difference(values, baseline)
+    apart = difference(values, reference)
     test = mean_test(apart, overlap)
-    identical = test.dates > 0 and bool((apart.dropna() == 0).all())  # on however few dates
-    if not identical and test.error != 0:
+    identical = test.dates > 0 and bool((apart.dropna() == 0).all())  # on any number of dates
+    if not identical and test.std_error != 0:
         return test
     return replace(test, low=test.mean, high=test.mean, p=float(test.mean == 0), method=CONSTANT)
 
 
-def paired_table(by_date: Mapping[str, pd.DataFrame], baseline: str, overlap: int, seed: int) -> pd.DataFrame:
-    """A row a (version, metric), columns as of `Comparison.table`."""
+def paired_table(
+    by_date: Mapping[str, pd.DataFrame], reference: str, overlap: int, seed: int
+) -> pd.DataFrame:
+    """One row per (version, metric), columns as in `Comparison.table`."""
     return pd.concat(
-        [_tests(metric, figures, baseline, overlap, seed) for metric, figures in by_date.items()],
+        [_tests(metric, figures, reference, overlap, seed) for metric, figures in by_date.items()],
         ignore_index=True,
     )
 
 
-def _tests(metric: str, figures: pd.DataFrame, baseline: str, overlap: int, seed: int) -> pd.DataFrame:
-    rows = [_row(str(name), metric, figures, baseline, overlap) for name in figures]
+def _tests(metric: str, figures: pd.DataFrame, reference: str, overlap: int, seed: int) -> pd.DataFrame:
+    rows = [_row(str(name), metric, figures, reference, overlap) for name in figures]
     table = pd.DataFrame(rows)
     p = mcs_pvalues(-figures if metric in HIGHER_IS_BETTER else figures, overlap, seed)
     table["p_holm"] = holm(table["p"].to_numpy())
@@ -62,7 +67,7 @@ def _tests(metric: str, figures: pd.DataFrame, baseline: str, overlap: int, seed
     return table[COLUMNS]
 
 
-def _row(version: str, metric: str, figures: pd.DataFrame, baseline: str, overlap: int) -> dict[str, Any]:
+def _row(version: str, metric: str, figures: pd.DataFrame, reference: str, overlap: int) -> dict[str, Any]:
     own = mean_test(figures[version], overlap)
     row: dict[str, Any] = {
         "version": version,
@@ -72,22 +77,22 @@ def _row(version: str, metric: str, figures: pd.DataFrame, baseline: str, overla
         "high": own.high,
     }
     row |= {"dates": own.dates, "undefined": own.undefined}
-    if version == baseline:
+    if version == reference:
         return row | dict.fromkeys(PAIRED, np.nan) | {"method": own.method}
-    test = paired_test(figures[version], figures[baseline], overlap)
+    test = paired_test(figures[version], figures[reference], overlap)
     return row | {
         "difference": test.mean,
         "difference_low": test.low,
         "difference_high": test.high,
         "t": test.t,
         "p": test.p,
-        "detectable": detectable(test),
+        "detectable": minimum_detectable_effect(test),
         "method": test.method,
     }
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's (1979) adjustment over the p that are defined; NaN stays NaN."""
+    """Holm's (1979) adjustment of the defined p-values; NaN stays NaN."""
     adjusted, defined = np.full(len(p), np.nan), np.isfinite(p)
     if defined.any():
         adjusted[defined] = multipletests(p[defined], method="holm")[1]
@@ -108,26 +113,27 @@ MIN_BLOCKS = 10
 
 
 def mcs_pvalues(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
-    """The smallest size of test at which each version leaves the set; it is in the 90 % set with more than .1.
+    """P-values of the model confidence set (Hansen, Lunde & Nason 2011); above .1 a version is in the 90 % set.
 
-    Range statistic, 1,000 stationary bootstraps of blocks of 2 * overlap dates on average, or of T^(1/3) where
-    that is more. Versions that are equal on every date share one p: their difference has no variance.
+    Range statistic, 1,000 stationary bootstraps with a mean block length of 2 * overlap dates, or T^(1/3) where
+    that is larger. Versions that are equal on every date share one p-value, since their difference has no
+    variance.
 
-    The set is too eager on short series. In simulations of versions without a true difference, one or more of them
-    left the set, which should happen in 10 %, in 12 % (four of them, 1,000 dates, labels of 1 date), 19 % (two, 500
-    dates, 10), 23 % (four, 250 dates, 5) and 37 % (four, 100 dates, 5); blocks twice as long were no better. Read
-    it beside Holm's p, which keeps its size.
+    The set excludes too many versions on short series. In simulations of versions without a true difference, at
+    least one was excluded, which should happen in 10 %, in 12 % (four versions, 1,000 dates, labels of 1 date),
+    19 % (two, 500 dates, 10), 23 % (four, 250 dates, 5) and 37 % (four, 100 dates, 5); blocks twice as long were
+    no better. Holm's p-values keep their size: treat an exclusion as weak evidence unless they agree.
 
     Args:
-        losses: dates x versions, less is better; a date that one of them lacks is left out.
+        losses: dates x versions, lower is better; a date on which one of them is missing is left out.
         overlap: successive dates that one label spans.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         By version; NaN with fewer than MIN_BLOCKS blocks of dates.
     """
     defined = losses.to_numpy()[np.isfinite(losses).all(axis=1)]  # (T, versions)
-    block = block_length(len(defined), overlap)
+    block = mcs_block_length(len(defined), overlap)
     if len(defined) < MIN_BLOCKS * block:
         return pd.Series(np.nan, index=losses.columns)
     first = _first_equal(defined)
@@ -135,18 +141,20 @@ def mcs_pvalues(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
     if len(apart) == 1:
         return pd.Series(1.0, index=losses.columns)
     test = MCS(defined[:, apart], SIZE, REPETITIONS, block, "R", "stationary", seed=seed)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a constant difference: infinite t, and so p is 0
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a constant difference has an infinite t, so that p is 0
         test.compute()
-    found = test.pvalues["Pvalue"]  # by place in `apart`
+    found = test.pvalues["Pvalue"]  # by position in `apart`
     return pd.Series([float(found[apart.index(i)]) for i in first], index=losses.columns)
 
 
-def block_length(dates: int, overlap: int) -> int:
-    """Mean length of a block: twice the label's, or dates^(1/3) where that is more."""
+def mcs_block_length(dates: int, overlap: int) -> int:
+    """Mean block length: twice the label's, or dates^(1/3) where that is larger."""
     return max(2 * overlap, math.ceil(dates ** (1 / 3)))
 
 
 def _first_equal(values: np.ndarray) -> list[int]:
-    """Of each column, the first one that it equals but for rounding."""
+    """For each column, the first column that it equals up to rounding."""
     size = 1e-12 * np.abs(values).max()
     return [int(np.argmax(np.abs(values - column[:, None]).max(axis=0) <= size)) for column in values.T]

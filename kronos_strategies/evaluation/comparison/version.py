@@ -13,14 +13,13 @@ from kronos.tables import ALIASES, fingerprint, to_dates
 
 @dataclass(frozen=True)
 class Version:
-    """Of a model, to be held against others.
+    """Scores of one model, or of one setting of it, to be compared with others.
 
     Attributes:
-        name: short and unique among those compared.
+        name: short and unique among the compared versions.
         score: indexed (datetime, instrument), known at the close of the date.
-        losses: of the same index, figures of single rows of which less is better, such as crps_h5 or qlike_h5;
-            None without any.
-        provenance: what made it, by label, ready to print.
+        losses: same index, losses of single rows, lower is better, such as crps_h5 or qlike_h5; None without any.
+        provenance: how it was produced, label -> text.
     """
 
     name: str
@@ -33,33 +32,33 @@ KEYS = ("datetime", "instrument")
 
 
 def read_version(file: Path) -> Version:
-    """A version from its scores, called like the file without its suffix.
+    """Read a version from a file of scores; its name is the file's without the suffix.
 
     Args:
-        file: parquet; datetime and instrument are index levels in any order, or columns, by those names or usual
-            ones such as date and symbol, or unnamed levels of which one is dates. Beside them one column of
+        file: parquet; datetime and instrument are index levels in any order, or columns, with these names or usual
+            ones such as date and symbol, or unnamed levels of which one contains dates. In addition one column of
             numbers, or one called score.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no parquet file, no such keys, or no single column of numbers.
+        ValueError: not a parquet file, no such keys, or not exactly one column of numbers.
     """
     table = _read(file)
     provenance = {"file": str(file), "sha256": fingerprint(file)["sha256"]}
     return Version(file.stem, _numbers(table, _value(table, "score", file), file), provenance=provenance)
 
 
-def read_labels(file: Path, horizon: int) -> pd.Series | pd.DataFrame:
-    """Labels for `compare_versions`.
+def read_labels(file: Path, label_horizon: int) -> pd.Series | pd.DataFrame:
+    """Read labels for `compare_versions`.
 
     Args:
-        file: as of `read_version`, but its column may be called label; or several, each called by its horizon in
-            bars.
-        horizon: of the headline label.
+        file: as in `read_version`, but its column may be called label; or several columns, each named by its
+            horizon in bars.
+        label_horizon: horizon of the headline label.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: as of `read_version`, or columns called by horizons of which none is `horizon`.
+        ValueError: as in `read_version`, or columns named by horizons of which none is `label_horizon`.
     """
     table = _read(file)
     horizons = {
@@ -67,10 +66,10 @@ def read_labels(file: Path, horizon: int) -> pd.Series | pd.DataFrame:
     }
     if len(horizons) < table.shape[1]:
         return _numbers(table, _value(table, "label", file), file)
-    if horizon not in horizons.values():
+    if label_horizon not in horizons.values():
         raise ValueError(
-            f"{file} has labels of {', '.join(map(str, horizons.values()))} bars, not of {horizon}. "
-            f"Say which one is meant, e.g. --horizon {min(horizons.values())}."
+            f"{file} has labels of {', '.join(map(str, horizons.values()))} bars, not of {label_horizon}. "
+            f"Name one of them, e.g. --label-horizon {min(horizons.values())}."
         )
     if len(horizons) == 1:
         return _numbers(table, table.columns[0], file)
@@ -80,13 +79,13 @@ def read_labels(file: Path, horizon: int) -> pd.Series | pd.DataFrame:
 def _read(file: Path) -> pd.DataFrame:
     """Columns of values, indexed (datetime, instrument): dates as datetime64[ns], instruments as text."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is no file. Check the path.")
+        raise FileNotFoundError(f"{file} is not a file. Check the path.")
     try:
         table = pd.read_parquet(file)
     except (ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{file} is no parquet file ({reason}). Write it with DataFrame.to_parquet."
+            f"{file} is not a parquet file ({reason}). Write it with DataFrame.to_parquet."
         ) from error
     found = _keys(table)
     if missing := [key for key in KEYS if key not in found]:
@@ -104,7 +103,7 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def _keys(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Datetime and instrument, as far as they are there, by name; of unnamed levels by type."""
+    """Datetime and instrument, where present: by name, unnamed levels by type."""
     indices = (table.index.get_level_values(i) for i in range(table.index.nlevels))
     levels = [pd.Series(level, name=level.name) for level in indices]
     columns = [table[column].reset_index(drop=True) for column in table.columns]
@@ -130,11 +129,11 @@ def _value(table: pd.DataFrame, usual: str, file: Path) -> object:
         return usual
     if not columns:
         raise ValueError(
-            f"{file} has no column of values beside datetime and instrument. Add one, called '{usual}'."
+            f"{file} has only the columns datetime and instrument. Add a column '{usual}' of values."
         )
     raise ValueError(
         f"{file} has {len(columns)} columns of values, {_some(columns)}. "
-        f"Keep one, or call the one that is meant '{usual}'."
+        f"Keep one of them, or name the right one '{usual}'."
     )
 
 
@@ -142,7 +141,9 @@ def _numbers(table: pd.DataFrame, column: object, file: Path) -> pd.Series:
     try:
         return pd.to_numeric(table[column]).astype(float)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} has values in '{column}' that are no numbers. Write numbers.") from error
+        raise ValueError(
+            f"{file} has values in '{column}' that are not numbers. Replace them with numbers."
+        ) from error
 
 
 def _some(columns: Sequence[object], most: int = 8) -> str:

@@ -15,207 +15,223 @@ from kronos.candles import FLOOR, Violations
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import Postprocessing
 from kronos_strategies.evaluation.distribution.calibration import (
+    covered,
     crps_ensemble,
     crps_fair,
-    inside,
     min_samples_for_coverage,
     pit,
 )
 from kronos_strategies.evaluation.distribution.fan_chart import FanChartData
 from kronos_strategies.evaluation.distribution.volatility import qlike, sampled_variance
-from kronos_strategies.evaluation.price_panel import CLOSES, PricePanel
+from kronos_strategies.evaluation.price_panel import CLOSE_TO_CLOSE, PricePanel
 from kronos_strategies.signals import positive_prices, tradable_returns
 
-AS_READ = Postprocessing()
+AS_SAMPLED = Postprocessing()
 LEVELS = (0.8, 0.9)  # of central bands
+SUMMARY = "path_summary"  # its file; the other files are named like their fields
 
 
 @dataclass(frozen=True)
 class PathSummary:
-    """Of all forecasts of a run.
+    """Summary of all forecasts of a run.
 
     Attributes:
-        said: indexed (datetime, instrument), columns (horizon, name) of `summarize_paths`.
-        by_samples: of the same index, columns = numbers of paths k: the score of the first k of them.
-        fans: see `FanChartData`.
-        sampled: as `said`, of the paths before a calibration moved them; None where none did.
+        summary: indexed (datetime, instrument), columns (horizon, name) as of `summarize_paths`.
+        score_by_num_paths: same index, columns = numbers of paths k: the score from the first k paths.
+        fan_charts: see `FanChartData`.
+        uncalibrated: as `summary`, of the paths before calibration; None without a calibration.
         checks: column value, of the paths as sampled: the shares of `Violations`, and the mean absolute log gap
-            from the last close to the first open, sampled and realized; None where it was not kept.
+            from the last close to the first open, sampled and realized; None where it was not computed.
     """
 
-    said: pd.DataFrame
-    by_samples: pd.DataFrame
-    fans: pd.DataFrame
-    sampled: pd.DataFrame | None = None
+    summary: pd.DataFrame
+    score_by_num_paths: pd.DataFrame
+    fan_charts: pd.DataFrame
+    uncalibrated: pd.DataFrame | None = None
     checks: pd.DataFrame | None = None
 
     @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether `write` has saved one in this folder."""
+        return (folder / f"{SUMMARY}.parquet").is_file()
+
+    @classmethod
     def read(cls, folder: Path) -> PathSummary:
-        """What `write` has kept."""
-        files = {f.name: folder / f"{f.name}.parquet" for f in fields(cls)}
+        """Read what `write` saved."""
+        files = {f.name: folder / f"{_file_of(f.name)}.parquet" for f in fields(cls)}
         frames = {name: pd.read_parquet(file) for name, file in files.items() if file.is_file()}
-        for name in {"said", "sampled"} & set(frames):
+        for name in {"summary", "uncalibrated"} & set(frames):
             pairs = (column.split(" ", 1) for column in frames[name].columns)
             frames[name].columns = pd.MultiIndex.from_tuples([(int(h), each) for h, each in pairs])
-        return cls(**frames | {"by_samples": frames["by_samples"].rename(columns=int)})
+        scores = frames["score_by_num_paths"].rename(columns=int)
+        return cls(**frames | {"score_by_num_paths": scores})
 
     def write(self, folder: Path) -> None:
-        """Keep it as parquet files."""
+        """Save as parquet files."""
         frames = {f.name: frame for f in fields(self) if (frame := getattr(self, f.name)) is not None}
-        for name in {"said", "sampled"} & set(frames):
+        for name in {"summary", "uncalibrated"} & set(frames):
             pairs = frames[name].columns.to_flat_index()
             frames[name] = frames[name].set_axis([f"{h} {each}" for h, each in pairs], axis=1)
-        frames["by_samples"] = self.by_samples.rename(columns=str)
+        frames["score_by_num_paths"] = self.score_by_num_paths.rename(columns=str)
         for name, frame in frames.items():
-            frame.to_parquet(folder / f"{name}.parquet", compression="zstd")
+            frame.to_parquet(folder / f"{_file_of(name)}.parquet", compression="zstd")
 
-    def losses(self, market: PricePanel) -> pd.DataFrame:
-        """Figures of single rows of which less is better: crps_h5 (fair, in log return) and qlike_h5 by horizon.
+    def losses(self, prices: PricePanel) -> pd.DataFrame:
+        """Losses of single rows, lower is better: crps_h5 (fair, in log return) and qlike_h5 by horizon.
 
         Args:
-            market: that the paths are scored on.
+            prices: bars that the paths are evaluated on.
         """
-        keys, columns = cast(pd.MultiIndex, self.said.index), {}
-        for horizon in self.said.columns.get_level_values(0).unique():
-            came = market.at(market.variance(int(horizon))[CLOSES], keys)
-            columns[f"crps_h{horizon}"] = self.said[horizon, "crps"].to_numpy(float)
-            columns[f"qlike_h{horizon}"] = qlike(
-                came.to_numpy(), self.said[horizon, "variance"].to_numpy(float)
-            )
-        return pd.DataFrame(columns, index=keys)
+        index, columns = cast(pd.MultiIndex, self.summary.index), {}
+        for horizon in self.summary.columns.get_level_values(0).unique():
+            realized = prices.lookup(prices.variance(int(horizon))[CLOSE_TO_CLOSE], index).to_numpy()
+            predicted = self.summary[horizon, "variance"].to_numpy(float)
+            columns[f"crps_h{horizon}"] = self.summary[horizon, "crps"].to_numpy(float)
+            columns[f"qlike_h{horizon}"] = qlike(realized, predicted)
+        return pd.DataFrame(columns, index=index)
+
+
+def _file_of(field: str) -> str:
+    return SUMMARY if field == "summary" else field
 
 
 def summarize_forecasts(
     forecasts: Iterable[Forecast],
-    market: PricePanel,
+    prices: PricePanel,
     horizons: Sequence[int],
     hold: int,
     price: str = "close",
     levels: Sequence[float] = LEVELS,
-    post: Postprocessing = AS_READ,
+    post: Postprocessing = AS_SAMPLED,
 ) -> tuple[PathSummary, Provenance]:
-    """Read forecasts date by date; never more than one date's paths are held.
+    """Summarize forecasts date by date; only one date's paths are in memory at a time.
 
     Args:
-        forecasts: of one date each, ascending, as sampled.
-        market: of the bars that they were made of, and what came after.
-        horizons: bars to score the distribution at, each below that of the forecasts.
-        hold, price: of the score, see `kronos_strategies.signals.tradable_returns`.
-        levels: of central bands.
-        post: what is done to the paths before they are read.
+        forecasts: one per date, ascending, as sampled.
+        prices: bars that the forecasts were made from, and those that follow.
+        horizons: bars to score the distribution at, each shorter than the forecasts.
+        hold, price: holding period and price of the score, see `kronos_strategies.signals.tradable_returns`.
+        levels: levels of central bands.
+        post: postprocessing of the paths before they are read.
 
     Returns:
-        What is kept, and the provenance of the first forecast as it is read.
+        The summary, and the provenance of the first forecast after postprocessing.
 
     Raises:
-        ValueError: no forecast, or of another market.
+        ValueError: no forecast, or forecasts of instruments or dates that `prices` does not have.
     """
-    moved = {horizon: market.log_return(horizon) for horizon in sorted(set(horizons))}
-    said, scores, fans, sampled, checks = [], [], FanChartData(market), [], _Checks(market)
+    log_returns = {horizon: prices.log_return(horizon) for horizon in sorted(set(horizons))}
+    summaries, scores, uncalibrated = [], [], []
+    fan_charts, checks = FanChartData(prices), _Checks(prices)
     provenance = None
     for raw in forecasts:
         forecast = post(raw)
-        checks.see(raw)
-        came = {horizon: market.at(wide, forecast.keys) for horizon, wide in moved.items()}
-        said.append(summarize_paths(forecast, came, levels))
+        checks.update(raw)
+        realized = {horizon: prices.lookup(wide, forecast.keys) for horizon, wide in log_returns.items()}
+        summaries.append(summarize_paths(forecast, realized, levels))
         if forecast.calibration is not None:
-            sampled.append(summarize_paths(raw, came, levels))
+            uncalibrated.append(summarize_paths(raw, realized, levels))
         scores.append(scores_by_num_paths(forecast, hold, price))
-        fans.see(forecast)
+        fan_charts.update(forecast)
         provenance = provenance or forecast.provenance
     if provenance is None:
-        raise ValueError("There are no forecasts to keep. Pass at least one date's.")
-    kept = PathSummary(pd.concat(said).sort_index(), pd.concat(scores).sort_index(), fans.frame())
-    before = pd.concat(sampled).sort_index() if sampled else None
-    return replace(kept, sampled=before, checks=checks.frame()), provenance
+        raise ValueError("There are no forecasts to summarize. Pass those of at least one date.")
+    kept = PathSummary(pd.concat(summaries).sort_index(), pd.concat(scores).sort_index(), fan_charts.frame())
+    before = pd.concat(uncalibrated).sort_index() if uncalibrated else None
+    return replace(kept, uncalibrated=before, checks=checks.frame()), provenance
 
 
 class _Checks:
-    """Counts invalid sampled bars, and measures the gap to the first open, one forecast after the other."""
+    """Counts invalid sampled bars, and measures the gap to the first open, over successive forecasts."""
 
-    def __init__(self, market: PricePanel) -> None:
-        self._gaps = (market.opens.shift(-1) / market.closes).apply(np.log).abs()
-        self._market, self._violations = market, Violations()
+    def __init__(self, prices: PricePanel) -> None:
+        self._gaps = (prices.opens.shift(-1) / prices.closes).apply(np.log).abs()
+        self._prices, self._violations = prices, Violations()
         self._sums, self._count = np.zeros(2), 0
 
-    def see(self, raw: Forecast) -> None:
-        """Look at the forecasts of one date as sampled."""
+    def update(self, raw: Forecast) -> None:
+        """Add the forecasts of one date, as sampled."""
         self._violations += raw.violations()
         last = raw.last[:, CLOSE].astype(float)
-        came = self._market.at(self._gaps, raw.keys).to_numpy(float)
+        realized = self._prices.lookup(self._gaps, raw.keys).to_numpy(float)
         first = np.maximum(raw.path("open")[:, :, 0], FLOOR * last[:, None])
         sampled = np.abs(np.log(first / last[:, None])).mean(axis=1)
-        known = np.isfinite(came) & np.isfinite(sampled)
-        self._sums += sampled[known].sum(), came[known].sum()
+        known = np.isfinite(realized) & np.isfinite(sampled)
+        self._sums += sampled[known].sum(), realized[known].sum()
         self._count += int(known.sum())
 
     def frame(self) -> pd.DataFrame:
-        """Column value."""
+        """Column value, indexed by check."""
         means = self._sums / self._count if self._count else np.full(2, np.nan)
         found = {**self._violations.shares(), "gap_sampled": means[0], "gap_realized": means[1]}
         return pd.DataFrame({"value": pd.Series(found, dtype=float)}).rename_axis("check")
 
 
 def scores_by_num_paths(forecast: Forecast, hold: int, price: str = "close") -> pd.DataFrame:
-    """The score that the first 1, 2, 4, ... paths give, and all: columns = numbers of paths."""
-    earned = tradable_returns(forecast, hold, price)
+    """Scores from the first 1, 2, 4, ... paths and from all paths: columns = numbers of paths."""
+    returns = tradable_returns(forecast, hold, price)
     counts = [2**i for i in range(int(np.log2(forecast.samples)) + 1)]
     counts = sorted({*counts, forecast.samples})
-    sums = earned.cumsum(axis=1)
+    sums = returns.cumsum(axis=1)
     return pd.DataFrame({k: sums[:, k - 1] / k for k in counts}, index=forecast.keys)
 
 
 def summarize_paths(
-    forecast: Forecast, moved: Mapping[int, pd.Series], levels: Sequence[float]
+    forecast: Forecast, realized: Mapping[int, pd.Series], levels: Sequence[float]
 ) -> pd.DataFrame:
-    """All that scoring keeps of a forecast, so that its paths can be let go.
+    """Everything that scoring needs of a forecast, so that its paths can be freed.
 
     Args:
-        forecast: at least max(h) + 1 bars, for the score trades one bar after its date.
-        moved: horizon h -> log return close(t) -> close(t+h) that came, indexed by the forecast's keys; NaN
-            where none did.
-        levels: of central bands; those that take more samples than there are give no column.
+        forecast: at least max(h) + 1 bars long, since a score trades one bar after its date.
+        realized: horizon h -> realized log return close(t) -> close(t+h), indexed by the forecast's keys; NaN where
+            it is not known.
+        levels: levels of central bands; those that need more samples than there are give no column.
 
     Returns:
         Frame indexed (datetime, instrument); columns (h, name), float64. Known at the close of t:
         score: mean over paths of path[t+1+h] / path[t+1] - 1.
         variance: mean over paths of their own sums of squared log returns over h bars.
         Known at t + h, of the log return over h bars:
-        crps, ensemble_crps, pit, and inside_80 etc. for each level; bands are as wide as a calibration has them.
+        crps, crps_ensemble, pit, and covered_80 etc. for each level; bands include the factors of a calibration.
 
     Raises:
         ValueError: the paths are too short.
     """
-    if forecast.horizon < max(moved) + 1:
+    if forecast.horizon < max(realized) + 1:
         raise ValueError(
-            f"Paths of {forecast.horizon} bars cannot be scored at {max(moved)}: a signal trades one bar later. "
-            f"Forecast {max(moved) + 1} bars."
+            f"Paths of {forecast.horizon} bars cannot be scored at {max(realized)}: a signal trades one bar later. "
+            f"Forecast {max(realized) + 1} bars."
         )
     last = forecast.last[:, CLOSE].astype(float)
     closes = positive_prices(forecast)  # (N, S, H)
     columns: dict[tuple[int, str], np.ndarray] = {}
     reached = [level for level in levels if forecast.samples >= min_samples_for_coverage(level)]
     widened = {level: forecast.band_factors(level) for level in reached}
-    for horizon, came in moved.items():
+    for horizon, outcome in realized.items():
         factors = {level: each[:, horizon - 1] for level, each in widened.items()}
         returns = np.log(closes[:, :, horizon - 1] / last[:, None])  # (N, S)
         columns |= {
             (horizon, "score"): tradable_returns(forecast, horizon).mean(axis=1),
             (horizon, "variance"): sampled_variance(closes, last, horizon),
-            **{(horizon, name): v for name, v in _off(returns, came.to_numpy(float), factors).items()},
+            **{(horizon, name): v for name, v in _losses(returns, outcome.to_numpy(float), factors).items()},
         }
     return pd.DataFrame(columns, index=forecast.keys)
 
 
-def band(level: float) -> str:
-    """The column of a central band, e.g. inside_80."""
-    return f"inside_{100 * level:g}"
+def coverage_column(level: float) -> str:
+    """Name of the column of a central band, e.g. covered_80."""
+    return f"covered_{100 * level:g}"
 
 
-def _off(returns: np.ndarray, came: np.ndarray, factors: Mapping[float, np.ndarray]) -> dict[str, np.ndarray]:
+def _losses(
+    returns: np.ndarray, outcomes: np.ndarray, factors: Mapping[float, np.ndarray]
+) -> dict[str, np.ndarray]:
+    bands = {
+        coverage_column(level): covered(returns, outcomes, level, each) for level, each in factors.items()
+    }
     return {
-        "crps": crps_fair(returns, came),
-        "ensemble_crps": crps_ensemble(returns, came),
-        "pit": pit(returns, came),
-        **{band(level): inside(returns, came, level, factor) for level, factor in factors.items()},
+        "crps": crps_fair(returns, outcomes),
+        "crps_ensemble": crps_ensemble(returns, outcomes),
+        "pit": pit(returns, outcomes),
+        **bands,
     }

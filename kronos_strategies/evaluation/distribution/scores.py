@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from kronos_strategies.evaluation.baselines import MODEL
 from kronos_strategies.evaluation.distribution.baselines import (
     GarchModels,
     ShrunkWalk,
@@ -18,114 +19,128 @@ from kronos_strategies.evaluation.distribution.baselines import (
     score_shape,
     score_student,
 )
-from kronos_strategies.evaluation.distribution.path_summary import band
+from kronos_strategies.evaluation.distribution.path_summary import coverage_column
 from kronos_strategies.evaluation.distribution.volatility import VarianceScore, qlike, score_variance
-from kronos_strategies.evaluation.panel import Grid
+from kronos_strategies.evaluation.panel import PanelIndex
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import MeanTest, mean_test
 
-MODEL = "model"
+RANDOM_WALK = "Gaussian random walk"
+UNCALIBRATED = f"{MODEL}, uncalibrated"
+SHRUNK_WALK = "random walk, shrunk volatility"
+EWMA = "EWMA, Gaussian"
+GARCH = "GARCH-t"
+HISTORICAL = "20-bar historical volatility"
 
 
 @dataclass(frozen=True)
 class HorizonEvaluation:
-    """All windows at one horizon.
+    """All windows at one horizon, with what their scores are computed from.
 
     Attributes:
-        said: what the paths say and how far off they were, columns as of `summarize_paths`.
-        market: that they are scored on.
+        summary: predictions and losses of the paths, columns as of `summarize_paths`.
+        prices: bars that the paths are evaluated on.
         horizon: bars.
-        sampled: as `said`, of the paths before a calibration moved them; None where none did.
+        uncalibrated: as `summary`, of the paths before calibration; None without a calibration.
     """
 
-    said: pd.DataFrame
-    market: PricePanel
+    summary: pd.DataFrame
+    prices: PricePanel
     horizon: int
-    sampled: pd.DataFrame | None = None
+    uncalibrated: pd.DataFrame | None = None
 
     @cached_property
-    def keys(self) -> pd.MultiIndex:
-        """Of the windows."""
-        return cast(pd.MultiIndex, self.said.index)
+    def index(self) -> pd.MultiIndex:
+        """(datetime, instrument) of the windows."""
+        return cast(pd.MultiIndex, self.summary.index)
 
     @cached_property
     def dates(self) -> pd.DatetimeIndex:
-        """Of the forecasts, ascending."""
-        return self.grid.dates
+        """Forecast dates, ascending."""
+        return self.panel.dates
 
     @cached_property
     def overlap(self) -> int:
-        """Forecast dates that one label spans."""
-        return self.market.overlap(self.dates, self.horizon)
+        """Number of successive forecast dates that one label spans."""
+        return self.prices.overlap(self.dates, self.horizon)
 
     @cached_property
-    def grid(self) -> Grid:
-        """Where the windows lie on dates x names."""
-        return Grid.of(self.keys, "windows")
+    def panel(self) -> PanelIndex:
+        """Position of each window in an array of dates x instruments."""
+        return PanelIndex.from_index(self.index, "windows")
 
-    def of(self, wide: pd.DataFrame) -> pd.Series:
-        """The windows' own entries of a frame of the market."""
-        return self.market.at(wide, self.keys)
+    def lookup(self, wide: pd.DataFrame) -> pd.Series:
+        """The entries of a frame of the price panel at the windows."""
+        return self.prices.lookup(wide, self.index)
 
     def by_date(self, values: ArrayLike | pd.Series) -> pd.Series:
-        """Mean of each date over its defined rows; NaN on a date without one."""
-        wide = self.wide(values)
+        """Mean of each date over its defined rows; NaN on a date without any."""
+        wide = self.to_wide(values)
         known = np.isfinite(wide)
         count = known.sum(axis=1)
         sums = np.where(known, wide, 0.0).sum(axis=1)
         return pd.Series(np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0), self.dates)
 
-    def wide(self, values: ArrayLike | pd.Series) -> np.ndarray:
-        """(windows,) -> (dates, names) float64."""
-        return self.grid.wide(np.asarray(values, float))
+    def to_wide(self, values: ArrayLike | pd.Series) -> np.ndarray:
+        """(windows,) -> (dates, instruments) float64."""
+        return self.panel.to_wide(np.asarray(values, float))
 
-    def coefficients(self, score: pd.Series, label: pd.Series) -> pd.DataFrame:
-        """Columns ic and rank_ic by date."""
-        ic, rank_ic = information_coefficients_wide(self.wide(score), self.wide(label))
-        return pd.DataFrame({"ic": ic, "rank_ic": rank_ic}, self.dates)
+    def rank_ic(self, score: pd.Series, label: pd.Series) -> pd.Series:
+        """RankIC by date."""
+        found = information_coefficients_wide(self.to_wide(score), self.to_wide(label))
+        return pd.Series(found[1], self.dates)
 
-    def lead(self, first: pd.Series, second: pd.Series, label: pd.Series) -> MeanTest:
-        """Of RankIC of one score less that of another, paired by date over the names that have both."""
-        one, other = self.wide(first), self.wide(second)
-        came = np.where(np.isfinite(one) & np.isfinite(other), self.wide(label), np.nan)
-        ranks = (information_coefficients_wide(score, came)[1] for score in (one, other))
+    def rank_ic_difference(self, first: pd.Series, second: pd.Series, label: pd.Series) -> MeanTest:
+        """RankIC of one score minus that of another, paired by date over the instruments that have both."""
+        one, other = self.to_wide(first), self.to_wide(second)
+        both = np.where(np.isfinite(one) & np.isfinite(other), self.to_wide(label), np.nan)
+        ranks = (information_coefficients_wide(score, both)[1] for score in (one, other))
         return self.test(pd.Series(next(ranks) - next(ranks), self.dates))
 
     def test(self, by_date: pd.Series) -> MeanTest:
-        """Of a series of the dates."""
+        """`mean_test` of a per-date series."""
         return mean_test(by_date, self.overlap)
 
 
-RANDOM_WALK = "Gaussian random walk"
-UNCALIBRATED = "as sampled, uncalibrated"
-SHRUNK_WALK = "shrunk random walk"
-EWMA = "EWMA, Gaussian"
-GARCH = "GARCH-t"
+def evaluations_by_horizon(
+    summary: pd.DataFrame, prices: PricePanel, uncalibrated: pd.DataFrame | None = None
+) -> list[HorizonEvaluation]:
+    """One evaluation per horizon of a path summary.
+
+    Args:
+        summary: as of `summarize_paths`, for all dates.
+        prices: bars that the paths are evaluated on.
+        uncalibrated: as `summary`, of the paths before calibration.
+    """
+    horizons = summary.columns.get_level_values(0).unique()
+    raw = {h: None if uncalibrated is None else pd.DataFrame(uncalibrated[h]) for h in horizons}
+    return [HorizonEvaluation(pd.DataFrame(summary[h]), prices, int(h), raw[h]) for h in horizons]
 
 
 @dataclass(frozen=True)
 class DistributionScore:
-    """Of one distribution of the log return close(t) -> close(t+h).
+    """Scores of one predicted distribution of the log return close(t) -> close(t+h).
 
     Attributes:
         horizon: h, bars.
-        name: MODEL; RANDOM_WALK, normal with mean 0 and the deviation of the last 20 daily returns times sqrt(h);
-            UNCALIBRATED, the model's paths before a calibration moved them; SHRUNK_WALK, EWMA or GARCH, see
-            `kronos_strategies.evaluation.distribution.baselines` and `garch`.
-        coverage: level of a central band -> share of outcomes within; None where the samples are too few to
-            reach it.
-        crps: fair, in log return, lower is better.
-        ensemble_crps: with the samples taken as the whole distribution. For even draws `crps` is a little too
-            low and this a little too high (see `crps_fair`); for the random walk they are equal.
-        excess: CRPS of the model less this one's, paired, so that negative is better; None for the model.
+        name: MODEL; UNCALIBRATED, the model's paths before calibration; RANDOM_WALK, normal with mean 0 and the
+            standard deviation of the last 20 returns times sqrt(h); SHRUNK_WALK, EWMA or GARCH, see
+            `kronos_strategies.evaluation.distribution.baselines`.
+        coverage: level of a central band -> share of outcomes inside; None where there are too few samples for it.
+        crps: fair CRPS in log return, lower is better.
+        crps_ensemble: CRPS with the samples taken as the whole distribution. For quasi-random samples `crps` is
+            slightly too low and this slightly too high (see `crps_fair`); for the random walk they are equal.
+        crps_difference: CRPS of the model minus that of this forecast, paired by date, so that negative is better;
+            None for the model.
         skill: 1 - CRPS / CRPS of the random walk, over rows that have both; 0 for the random walk.
-        ensemble_skill: the same from `crps_ensemble`: skill that holds by this one is no matter of the draws.
-        pit_mean: over rows; .5 if the centre is right.
-        pit_deviation: over rows; .289 if the width is right (for S samples sqrt((S + 2) / (12 S))), less if too
-            wide, more if too narrow.
-        outcomes: rows with one.
-        by_date: columns crps, and inside_80 etc.
+        skill_ensemble: the same from `crps_ensemble`; positive skill by this estimate does not depend on the
+            sampling.
+        pit_mean: mean PIT over rows; .5 if the distribution is centered.
+        pit_deviation: standard deviation of PIT over rows; .289 if the width is right (for S samples
+            sqrt((S + 2) / (12 S))), lower if too wide, higher if too narrow.
+        outcomes: number of rows with an outcome.
+        by_date: columns crps, and covered_80 etc.
     """
 
     horizon: int
@@ -133,9 +148,9 @@ class DistributionScore:
     coverage: dict[float, MeanTest | None]
     crps: MeanTest
     crps_ensemble: MeanTest
-    excess: MeanTest | None
+    crps_difference: MeanTest | None
     skill: float
-    ensemble_skill: float
+    skill_ensemble: float
     pit_mean: float
     pit_deviation: float
     outcomes: int
@@ -143,95 +158,93 @@ class DistributionScore:
 
 
 def score_distributions(
-    rows: HorizonEvaluation, levels: Sequence[float], garch: GarchModels | None = None
+    windows: HorizonEvaluation, levels: Sequence[float], garch: GarchModels | None = None
 ) -> tuple[DistributionScore, ...]:
-    """The model, then the Gaussian random walk, the model's paths as sampled, and the other baselines.
+    """Scores of the model, then the Gaussian random walk, the uncalibrated model and the other baselines.
 
     Args:
-        rows: of one horizon.
-        levels: of central bands.
-        garch: fitted to bars before the first forecast; None leaves GARCH out.
+        windows: all windows at one horizon.
+        levels: levels of central bands.
+        garch: models fitted to bars before the first forecast; None leaves GARCH out.
     """
-    walk = _baseline(rows, RANDOM_WALK, levels, None)
-    assert walk is not None  # it takes no history
-    found = {MODEL: rows.said, RANDOM_WALK: walk}
-    if rows.sampled is not None:
-        found[UNCALIBRATED] = rows.sampled
+    walk = _baseline(windows, RANDOM_WALK, levels, None)
+    assert walk is not None  # it needs no history
+    found = {MODEL: windows.summary, RANDOM_WALK: walk}
+    if windows.uncalibrated is not None:
+        found[UNCALIBRATED] = windows.uncalibrated
     for name in (SHRUNK_WALK, EWMA, GARCH):
-        if (scores := _baseline(rows, name, levels, garch)) is not None:
+        if (scores := _baseline(windows, name, levels, garch)) is not None:
             found[name] = scores
-    return tuple(
-        _score_distribution(rows, name, figures, walk["crps"], levels) for name, figures in found.items()
-    )
+    return tuple(_score_distribution(windows, name, each, walk, levels) for name, each in found.items())
 
 
 def _baseline(
-    rows: HorizonEvaluation, name: str, levels: Sequence[float], garch: GarchModels | None
+    windows: HorizonEvaluation, name: str, levels: Sequence[float], garch: GarchModels | None
 ) -> pd.DataFrame | None:
-    """The same columns as `summarize_paths` gives, in closed form; None where the past is too short to fit to."""
-    market, horizon = rows.market, rows.horizon
-    came = rows.of(market.log_return(horizon)).to_numpy(float)
+    """The same columns as `summarize_paths`, in closed form; None where there is too little history to fit."""
+    prices, horizon = windows.prices, windows.horizon
+    realized = windows.lookup(prices.log_return(horizon)).to_numpy(float)
+    volatility = windows.lookup(prices.historical_volatility).to_numpy(float)
     if name == RANDOM_WALK:
-        found = score_normal(rows.of(market.deviation).to_numpy(float) * np.sqrt(horizon), came, levels)
+        found = score_normal(volatility * np.sqrt(horizon), realized, levels)
     elif name == EWMA:
-        found = score_normal(rows.of(market.ewma).to_numpy(float) * np.sqrt(horizon), came, levels)
+        ewma = windows.lookup(prices.ewma).to_numpy(float)
+        found = score_normal(ewma * np.sqrt(horizon), realized, levels)
     elif name == SHRUNK_WALK:
-        shrunk = ShrunkWalk.fit(market, horizon, rows.dates[0])
+        shrunk = ShrunkWalk.fit(prices, horizon, windows.dates[0])
         if shrunk is None:
             return None
-        deviation = shrunk.deviation(rows.of(market.deviation).to_numpy(float))
-        found = score_shape(deviation, shrunk.shape, came, levels)
+        found = score_shape(shrunk.scale(volatility), shrunk.shape, realized, levels)
     else:
         if garch is None:
             return None
-        found = score_student(*garch.forecast(rows.keys, horizon), came, levels)
-    return found.set_axis(rows.keys)
+        found = score_student(*garch.forecast(windows.index, horizon), realized, levels)
+    return found.set_axis(windows.index)
 
 
 def _score_distribution(
-    rows: HorizonEvaluation, name: str, figures: pd.DataFrame, walk: pd.Series, levels: Sequence[float]
+    windows: HorizonEvaluation, name: str, rows: pd.DataFrame, walk: pd.DataFrame, levels: Sequence[float]
 ) -> DistributionScore:
-    bands = {level: band(level) for level in levels if band(level) in figures}
-    by_date = pd.DataFrame({name: rows.by_date(figures[name]) for name in ("crps", *bands.values())})
+    bands = {level: coverage_column(level) for level in levels if coverage_column(level) in rows}
+    by_date = pd.DataFrame({column: windows.by_date(rows[column]) for column in ("crps", *bands.values())})
+    difference = None if name == MODEL else windows.by_date(windows.summary["crps"] - rows["crps"])
     return DistributionScore(
-        horizon=rows.horizon,
+        horizon=windows.horizon,
         name=name,
-        coverage={level: rows.test(by_date[bands[level]]) if level in bands else None for level in levels},
-        crps=rows.test(by_date["crps"]),
-        crps_ensemble=rows.test(rows.by_date(figures["ensemble_crps"])),
-        excess=None if name == MODEL else rows.test(rows.by_date(rows.said["crps"] - figures["crps"])),
-        skill=_skill(rows, figures["crps"], walk),
-        ensemble_skill=_skill(rows, figures["ensemble_crps"], walk),
-        pit_mean=float(figures["pit"].mean()),
-        pit_deviation=float(figures["pit"].std()),
-        outcomes=int(figures["crps"].notna().sum()),
+        coverage={level: windows.test(by_date[bands[level]]) if level in bands else None for level in levels},
+        crps=windows.test(by_date["crps"]),
+        crps_ensemble=windows.test(windows.by_date(rows["crps_ensemble"])),
+        crps_difference=None if difference is None else windows.test(difference),
+        skill=_skill(windows, rows["crps"], walk["crps"]),
+        skill_ensemble=_skill(windows, rows["crps_ensemble"], walk["crps"]),
+        pit_mean=float(rows["pit"].mean()),
+        pit_deviation=float(rows["pit"].std()),
+        outcomes=int(rows["crps"].notna().sum()),
         by_date=by_date,
     )
 
 
-def _skill(rows: HorizonEvaluation, crps: pd.Series, walk: pd.Series) -> float:
+def _skill(windows: HorizonEvaluation, crps: pd.Series, walk: pd.Series) -> float:
     both = crps.notna() & walk.notna()
-    mean, reference = (rows.by_date(losses.where(both)).mean() for losses in (crps, walk))
+    mean, reference = (windows.by_date(losses.where(both)).mean() for losses in (crps, walk))
     return float(1 - mean / reference) if reference > 0 else np.nan
-
-
-HISTORICAL = "last 20 days"
 
 
 @dataclass(frozen=True)
 class VolatilityScore:
-    """Of one variance forecast for bars t+1..t+h.
+    """Scores of one variance forecast for bars t+1..t+h.
 
     Attributes:
         horizon: h, bars.
-        measure: of what came, "closes" or "ranges" (`PricePanel.variance`).
+        measure: of realized variance, CLOSE_TO_CLOSE or RANGE_BASED (`PricePanel.variance`).
         name: MODEL, the mean over paths of their own sums of squared log returns; or HISTORICAL, h times the
-            squared deviation of the last 20 daily returns.
-        rank_ic: per-date rank correlation with what came.
+            variance of the last 20 returns.
+        rank_ic: per-date rank correlation with realized variance.
         qlike: mean over dates of each date's mean.
-        pooled: over all pairs at once; says how many of them had no `qlike`.
-        lead: RankIC of the model less this one's, paired; None for the model.
-        excess: QLIKE of the model less this one's, paired, so that negative is better; None for the model.
+        pooled: losses over all pairs at once, with the number of pairs without a `qlike`.
+        rank_ic_difference: RankIC of the model minus that of this forecast, paired by date; None for the model.
+        qlike_difference: QLIKE of the model minus that of this forecast, paired by date, so that negative is
+            better; None for the model.
         by_date: columns rank_ic, qlike.
     """
 
@@ -241,72 +254,53 @@ class VolatilityScore:
     rank_ic: MeanTest
     qlike: MeanTest
     pooled: VarianceScore
-    lead: MeanTest | None
-    excess: MeanTest | None
+    rank_ic_difference: MeanTest | None
+    qlike_difference: MeanTest | None
     by_date: pd.DataFrame = field(repr=False, compare=False)
 
 
-def score_volatilities(rows: HorizonEvaluation) -> tuple[VolatilityScore, ...]:
-    """By measure; the model first."""
-    said = {
-        MODEL: rows.said["variance"],
-        HISTORICAL: rows.horizon * rows.of(rows.market.deviation) ** 2,
-    }
-    came = {measure: rows.of(wide) for measure, wide in rows.market.variance(rows.horizon).items()}
+def score_volatilities(windows: HorizonEvaluation) -> tuple[VolatilityScore, ...]:
+    """Scores by measure, the model first."""
+    historical = windows.lookup(windows.prices.historical_volatility)
+    forecasts = {MODEL: windows.summary["variance"], HISTORICAL: windows.horizon * historical**2}
+    realized = windows.prices.variance(windows.horizon)
     return tuple(
-        _score_volatility(rows, measure, realised, name, forecast, said[MODEL])
-        for measure, realised in came.items()
-        for name, forecast in said.items()
+        _score_volatility(windows, measure, windows.lookup(wide), name, forecasts)
+        for measure, wide in realized.items()
+        for name in forecasts
     )
 
 
 def _score_volatility(
-    rows: HorizonEvaluation,
-    measure: str,
-    realised: pd.Series,
-    name: str,
-    forecast: pd.Series,
-    model: pd.Series,
+    windows: HorizonEvaluation, measure: str, realized: pd.Series, name: str, forecasts: dict[str, pd.Series]
 ) -> VolatilityScore:
-    losses = pd.Series(qlike(realised.to_numpy(), forecast.to_numpy()), index=rows.keys)
-    ranks = rows.coefficients(forecast, realised)["rank_ic"]
-    by_date = pd.DataFrame({"rank_ic": ranks, "qlike": rows.by_date(losses)})
-    lead = excess = None
+    forecast, model, actual = forecasts[name], forecasts[MODEL], realized.to_numpy()
+    losses = qlike(actual, forecast.to_numpy())
+    by_date = pd.DataFrame({"rank_ic": windows.rank_ic(forecast, realized), "qlike": windows.by_date(losses)})
+    rank_ic_difference = qlike_difference = None
     if name != MODEL:
-        lead = rows.lead(model, forecast, realised)
-        excess = rows.test(rows.by_date(qlike(realised.to_numpy(), model.to_numpy()) - losses))
+        rank_ic_difference = windows.rank_ic_difference(model, forecast, realized)
+        qlike_difference = windows.test(windows.by_date(qlike(actual, model.to_numpy()) - losses))
     return VolatilityScore(
-        horizon=rows.horizon,
+        horizon=windows.horizon,
         measure=measure,
         name=name,
-        rank_ic=rows.test(by_date["rank_ic"]),
-        qlike=rows.test(by_date["qlike"]),
-        pooled=score_variance(realised.to_numpy(), forecast.to_numpy()),
-        lead=lead,
-        excess=excess,
+        rank_ic=windows.test(by_date["rank_ic"]),
+        qlike=windows.test(by_date["qlike"]),
+        pooled=score_variance(actual, forecast.to_numpy()),
+        rank_ic_difference=rank_ic_difference,
+        qlike_difference=qlike_difference,
         by_date=by_date,
     )
 
 
-def evaluations_by_horizon(
-    said: pd.DataFrame, market: PricePanel, sampled: pd.DataFrame | None = None
-) -> list[HorizonEvaluation]:
-    """What is scored at each horizon of `summarize_paths`; `sampled` is of the paths before calibration."""
-    horizons = said.columns.get_level_values(0).unique()
-    before = {horizon: None if sampled is None else pd.DataFrame(sampled[horizon]) for horizon in horizons}
-    return [
-        HorizonEvaluation(pd.DataFrame(said[horizon]), market, int(horizon), before[horizon])
-        for horizon in horizons
-    ]
-
-
 def series_by_date(scores: Iterable[VolatilityScore | DistributionScore]) -> pd.DataFrame:
-    """The series behind some scores, long: datetime, horizon, of, name, measure, value."""
+    """The per-date series of some scores, long: datetime, horizon, of, name, measure, value."""
     parts = []
     for score in scores:
         kind = "distribution"
         if isinstance(score, VolatilityScore):
-            kind = f"volatility by {score.measure}"
+            kind = f"{score.measure} volatility"
         long = score.by_date.rename_axis("datetime").reset_index().melt("datetime", var_name="measure")
         parts.append(long.assign(horizon=score.horizon, of=kind, name=score.name))
     columns = ["datetime", "horizon", "of", "name", "measure", "value"]

@@ -1,4 +1,4 @@
-"""All that is asked of a score: how well, how far, when, where and beyond what it ranks. Torch-free."""
+"""Evaluation of a score: RankIC, decay, breakdowns, quantile returns, neutralization and baselines."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.panel import Grid
+from kronos_strategies.evaluation.panel import PanelIndex
 from kronos_strategies.evaluation.signal.breakdown import (
     ALL,
     NONE,
-    beyond,
-    by_group,
-    by_year,
     compare_with_baselines,
-    decay,
-    late,
+    neutralization_table,
+    rank_ic_by_group,
+    rank_ic_by_lag,
+    rank_ic_by_year,
+    rank_ic_decay,
 )
 from kronos_strategies.evaluation.signal.exposures import Exposure
 from kronos_strategies.evaluation.signal.ic import (
@@ -37,36 +37,38 @@ from kronos_strategies.evaluation.significance import MeanTest, label_overlap, m
 
 @dataclass(frozen=True)
 class SignalEvaluation:
-    """Of one score (the "own" one) beside naive scores, over rows keyed (datetime, instrument).
+    """Evaluation of one score, compared with baselines, over rows indexed (datetime, instrument).
 
     Attributes:
-        own: name of the score that is studied.
-        hold: bars that the headline label spans, from one bar after the date on.
+        name: name of the evaluated score.
+        hold: bars that the headline label spans, starting one bar after the date.
         overlap: successive dates that it spans (`significance.mean_test`).
-        by_date: name of a score -> frame by datetime, columns ic, rank_ic; NaN where undefined. Own first.
-        rank_ic: of own; its newey_west is beside it, never instead.
-        rank_ic_newey_west: the same series by Newey-West.
-        ic: of own.
-        table: a row a score, own first; columns ic, icir, rank_ic, rank_ic_low, rank_ic_high, rank_icir,
-            rank_ic_t, rank_ic_p, positive (share of defined dates with RankIC > 0), lead, lead_low, lead_high,
-            lead_p (own RankIC less this one's, paired by date over names that have both; NaN for own), dates,
+        by_date: name of a score -> frame by datetime, columns ic, rank_ic; NaN where undefined. The evaluated score
+            first.
+        rank_ic: of the evaluated score.
+        rank_ic_newey_west: the same series by Newey-West, for reference only.
+        ic: of the evaluated score.
+        table: one row per score, the evaluated score first; columns ic, icir, rank_ic, rank_ic_low, rank_ic_high,
+            rank_icir, rank_ic_t, rank_ic_p, positive (share of defined dates with RankIC > 0), rank_ic_difference,
+            rank_ic_difference_low, rank_ic_difference_high, rank_ic_difference_p (RankIC of the evaluated score
+            minus that of the row, paired by date over the instruments that have both; NaN in its own row), dates,
             undefined.
-        decay: long, a row a (score, horizon): columns score, horizon (bars), rank_ic, low, high, t, p, dates.
-            The score stays, the label grows; every horizon on the dates that the longest leaves defined.
+        decay: long, one row per (score, horizon): columns score, horizon (bars), rank_ic, low, high, t, p, dates.
+            The score stays, the label grows; every horizon on the dates on which the longest is defined.
         lags: index lag (0, 1, ... dates that the score is late), columns rank_ic, low, high, dates; every lag on
-            the dates that all leave defined.
+            the dates on which all are defined.
         by_year: index year; columns rank_ic, low, high, ic, dates.
         by_group: long: columns exposure, group ("low", "middle", "high", or an industry), rank_ic, low, high,
-            names (mean a date), dates. Terciles of each numeric exposure, by date.
-        neutral: index "none", each exposure, "all"; columns rank_ic, low, high, t, p, dates: RankIC of what the
-            score ranks beyond it (`neutralized_rank_ic`), each row over the names that have every exposure. No "all"
-            without exposures.
-        quantiles: returns of names bucketed by score.
-        turnover: by datetime, share of the top bucket that was not in it on the date before.
-        autocorrelation: by datetime, rank correlation of the score with its value on the date before.
+            instruments (mean per date), dates. Terciles of each numeric exposure, by date.
+        neutral: index "none", each exposure, "all"; columns rank_ic, low, high, t, p, dates: RankIC neutralized
+            against the exposure (`neutralized_rank_ic`), each row over the instruments that have every exposure. No
+            "all" without exposures.
+        quantiles: returns by quantile of the score.
+        turnover: by datetime, share of the top quantile that was not in it on the previous date.
+        autocorrelation: by datetime, rank correlation of the score with that of the previous date.
     """
 
-    own: str
+    name: str
     hold: int
     overlap: int
     by_date: dict[str, pd.DataFrame]
@@ -84,13 +86,14 @@ class SignalEvaluation:
     autocorrelation: pd.Series
 
     def metrics(self) -> dict[str, float]:
-        """Flat figures of own by their names in metrics.json.
+        """Flat metrics of the evaluated score by their names in metrics.json.
 
-        rank_ic and spread with _low, _high (95 %) and _t; icir and rank_icir are not annualised; top_turnover and
-        rank_autocorrelation are means over dates; rank_ic_neutral is beyond all exposures, rank_ic_neutral_<name>
-        beyond one. Undefined dates are counted and are in no figure; an undefined figure is NaN.
+        rank_ic and spread (top minus bottom quantile) with _low, _high (95 %) and _t; icir and rank_icir are not
+        annualized; top_turnover and rank_autocorrelation are means over dates; rank_ic_neutral is neutralized
+        against all exposures, rank_ic_neutral_<name> against one. Undefined dates are counted and excluded from
+        all metrics; an undefined metric is NaN.
         """
-        spread, own = self.quantiles.spread, self.table.loc[self.own].to_dict()
+        spread, own = self.quantiles.top_minus_bottom, self.table.loc[self.name].to_dict()
         figures = {
             "ic": self.ic.mean,
             "icir": own["icir"],
@@ -125,74 +128,77 @@ def evaluate_signal(
     exposures: pd.DataFrame,
     bars_between: int = 1,
     lags: Sequence[int] = (0, 1, 2, 3, 4, 5),
-    min_names: int = MIN_INSTRUMENTS,
+    min_instruments: int = MIN_INSTRUMENTS,
 ) -> SignalEvaluation:
-    """Study the first column of `scores`.
+    """Evaluate the first column of `scores`.
 
-    A value that is NaN or infinite is none. A date on which a figure cannot be had, for too few names or a constant
-    score, is undefined: counted, and never a zero.
+    NaN and infinite values are missing. A date on which a metric is not defined, because there are too few
+    instruments or the score is constant, is excluded and counted, never taken as zero.
 
     Args:
-        scores: indexed (datetime, instrument), a column a score, known at the close of the date; the first is
-            studied, the others are naive. Their dates are those of the study.
-        labels: of the same index, columns = horizons in bars: the simple return over so many bars that follows, NaN
-            where there is none.
-        hold: the horizon of the headline label.
-        exposures: of the same index, known at the same close; numeric, or of strings (industry) for groups. May
-            have no column.
+        scores: indexed (datetime, instrument), one column per score, known at the close of the date; the first is
+            evaluated, the others are baselines. Their dates are the dates of the evaluation.
+        labels: same index, columns = horizons in bars: the simple forward return over so many bars, NaN where it is
+            not known.
+        hold: horizon of the headline label.
+        exposures: same index, known at the same close; numeric, or strings for groups such as industries. May have
+            no column.
         bars_between: bars between successive dates.
-        lags: dates that the score is late, in `lags`.
-        min_names: a date with fewer has no coefficient.
+        lags: delays of the score in dates, for `lags`.
+        min_instruments: a date with fewer instruments has no coefficient.
 
     Raises:
         ValueError: no label of that horizon, indices that differ, keys or columns that occur twice, an exposure
-            called "none" or "all", a negative lag, or no row with both an own score and a headline label.
+            called "none" or "all", a negative lag, or no row with both a score and a headline label.
     """
     _check(scores, labels, hold, exposures, bars_between, lags)
-    grid = Grid.of(cast(pd.MultiIndex, scores.index), "scores")
-    by_score = {str(name): _wide(column, grid) for name, column in scores.items()}
-    by_horizon = {horizon: _wide(labels[horizon], grid) for horizon in map(int, labels.columns)}
-    styles = {str(name): Exposure.of(column, grid) for name, column in exposures.items()}
-    own, score = next(iter(by_score.items()))
+    panel = PanelIndex.from_index(cast(pd.MultiIndex, scores.index), "scores")
+    by_score = {str(name): _wide(column, panel) for name, column in scores.items()}
+    by_horizon = {horizon: _wide(labels[horizon], panel) for horizon in map(int, labels.columns)}
+    styles = {str(each): Exposure.from_column(column, panel) for each, column in exposures.items()}
+    name, score = next(iter(by_score.items()))
     label, overlap = by_horizon[hold], label_overlap(hold, bars_between)
     if not (np.isfinite(score) & np.isfinite(label)).any():
         raise ValueError(
-            f"No row has both a score '{own}' and a label of {hold} bars. Score dates that {hold} bars follow."
+            f"No row has both a score '{name}' and a label of {hold} bars. Score dates that are followed by {1 + hold} more bars."
         )
     found = {
         name: {
-            h: information_coefficients_wide(each, returns, min_names) for h, returns in by_horizon.items()
+            h: information_coefficients_wide(each, returns, min_instruments)
+            for h, returns in by_horizon.items()
         }
         for name, each in by_score.items()
     }
     by_date = {
-        name: pd.DataFrame(each[hold].T, grid.dates, ["ic", "rank_ic"]) for name, each in found.items()
+        name: pd.DataFrame(each[hold].T, panel.dates, ["ic", "rank_ic"]) for name, each in found.items()
     }
-    buckets = num_quantiles(score, label)
+    count = num_quantiles(score, label)
     return SignalEvaluation(
-        own=own,
+        name=name,
         hold=hold,
         overlap=overlap,
         by_date=by_date,
-        rank_ic=mean_test(by_date[own]["rank_ic"], overlap),
-        rank_ic_newey_west=newey_west(by_date[own]["rank_ic"], overlap),
-        ic=mean_test(by_date[own]["ic"], overlap),
-        table=compare_with_baselines(by_date, by_score, label, overlap, min_names),
-        decay=decay(
+        rank_ic=mean_test(by_date[name]["rank_ic"], overlap),
+        rank_ic_newey_west=newey_west(by_date[name]["rank_ic"], overlap),
+        ic=mean_test(by_date[name]["ic"], overlap),
+        table=compare_with_baselines(by_date, by_score, label, overlap, min_instruments),
+        decay=rank_ic_decay(
             {name: {h: of[1] for h, of in each.items()} for name, each in found.items()}, bars_between
         ),
-        lags=late(score, label, lags, overlap, min_names),
-        by_year=by_year(by_date[own], overlap),
-        by_group=by_group(score, label, styles, overlap, min_names),
-        neutral=beyond(score, label, styles, overlap, min_names),
-        quantiles=evaluate_quantiles(score, label, grid.dates, overlap, buckets),
-        turnover=pd.Series(top_turnover(score, buckets), grid.dates, name="turnover"),
-        autocorrelation=pd.Series(rank_autocorrelation(score, min_names), grid.dates, name="autocorrelation"),
+        lags=rank_ic_by_lag(score, label, lags, overlap, min_instruments),
+        by_year=rank_ic_by_year(by_date[name], overlap),
+        by_group=rank_ic_by_group(score, label, styles, overlap, min_instruments),
+        neutral=neutralization_table(score, label, styles, overlap, min_instruments),
+        quantiles=evaluate_quantiles(score, label, panel.dates, overlap, count),
+        turnover=pd.Series(top_turnover(score, count), panel.dates, name="turnover"),
+        autocorrelation=pd.Series(
+            rank_autocorrelation(score, min_instruments), panel.dates, name="autocorrelation"
+        ),
     )
 
 
-def _wide(column: pd.Series, grid: Grid) -> np.ndarray:
-    return grid.wide(column.to_numpy(dtype=float, na_value=np.nan))
+def _wide(column: pd.Series, panel: PanelIndex) -> np.ndarray:
+    return panel.to_wide(column.to_numpy(dtype=float, na_value=np.nan))
 
 
 def _check(
@@ -209,24 +215,20 @@ def _check(
             raise ValueError(f"The {what} have the column {twice!r} twice. Give each its own name.")
         if not frame.index.equals(scores.index):
             raise ValueError(
-                f"The index of the {what} is not that of the scores, row by row ({len(frame)} rows against "
+                f"The index of the {what} differs from that of the scores ({len(frame)} rows and "
                 f"{len(scores)}). Align them first: {what}.reindex(scores.index)."
             )
     if not len(scores.columns):
-        raise ValueError("The scores have no column. Pass the score to study first, then the naive ones.")
+        raise ValueError("The scores have no column. Pass the score to evaluate first, then the baselines.")
     if hold not in labels.columns:
         raise ValueError(
-            f"The labels span {list(labels.columns)} bars, none of them {hold}. Add a column {hold}, or hold less."
+            f"The labels span {list(labels.columns)} bars, none of them {hold}. Add a column {hold} or change `hold`."
         )
     if reserved := {NONE, ALL} & set(exposures.columns):
-        raise ValueError(
-            f"An exposure may not be called '{min(reserved)}', which is a row of its own. Rename it."
-        )
+        raise ValueError(f"'{min(reserved)}' is a reserved name and cannot be an exposure. Rename it.")
     if bars_between < 1:
-        raise ValueError(
-            f"bars_between={bars_between}: successive dates are a bar apart or more. Pass 1 or more."
-        )
+        raise ValueError(f"bars_between must be at least 1 bar, got {bars_between}.")
     if min(lags, default=0) < 0:
         raise ValueError(
-            f"lag {min(lags)} would use a score before it is known. Pass lags of 0 or more dates."
+            f"A lag of {min(lags)} dates would use a score before it is known. Pass lags of 0 or more."
         )

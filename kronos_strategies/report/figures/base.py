@@ -109,7 +109,7 @@ def _values(trace: go.Scatter | go.Bar) -> np.ndarray:
     return np.asarray([] if along is None else along, float)
 
 
-def level(drawn: go.Figure, at: float, axis: str = "y") -> go.Figure:
+def reference_line(drawn: go.Figure, at: float, axis: str = "y") -> go.Figure:
     """With a dotted rule across at what is nominal, or neutral."""
     other = "x" if axis == "y" else "y"
     return drawn.add_shape(
@@ -131,7 +131,7 @@ def translucent(colour: str, opacity: float) -> str:
     return f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, {opacity:g})"
 
 
-def thin(frame: pd.DataFrame, keep: str) -> pd.DataFrame:
+def downsample(frame: pd.DataFrame, keep: str) -> pd.DataFrame:
     """At most MAX_POINTS rows: the last or the min of each run of rows, dated by the run's last."""
     step = -(-len(frame) // MAX_POINTS)
     if step <= 1:
@@ -141,27 +141,27 @@ def thin(frame: pd.DataFrame, keep: str) -> pd.DataFrame:
     return frame.groupby(run).agg(keep).set_axis(pd.DatetimeIndex(dates), axis=0)
 
 
-def calm(values: pd.Series) -> pd.Series:
+def weekly_mean(values: pd.Series) -> pd.Series:
     """As it is if short, else its weekly means, dated by the week's last day, or means of days if of few days."""
     if len(values) < WEEKLY_FROM:
         return values
     days = pd.DatetimeIndex(values.index).normalize()
     if days.nunique() < WEEKLY_FROM and len(values) > MAX_POINTS:
-        return thin(values.to_frame(), "mean").iloc[:, 0]
+        return downsample(values.to_frame(), "mean").iloc[:, 0]
     if days.nunique() < WEEKLY_FROM:
         return values
     weekly = values.resample("W-FRI").mean().dropna()
-    return weekly if len(weekly) >= 2 else thin(values.to_frame(), "last").iloc[:, 0]
+    return weekly if len(weekly) >= 2 else downsample(values.to_frame(), "last").iloc[:, 0]
 
 
-def stamps(index: pd.Index) -> list[str]:
+def iso_dates(index: pd.Index) -> list[str]:
     """ISO dates, with the time of day where bars have one."""
     dates = pd.DatetimeIndex(index)
     whole_days = bool((dates == dates.normalize()).all())
     return list(dates.strftime("%Y-%m-%d" if whole_days else "%Y-%m-%d %H:%M"))
 
 
-def small(values: ArrayLike) -> np.ndarray:
+def as_float32(values: ArrayLike) -> np.ndarray:
     """float32, which plotly writes as a base64 block of 4 bytes a value."""
     return np.asarray(values, dtype=np.float32)
 
@@ -189,10 +189,10 @@ def line(
     values: pd.Series, name: str, colour: str = BLUE, width: float = 1.6, dash: str = "solid"
 ) -> go.Scatter:
     """Of a series by date, which gaps do not interrupt."""
-    at = stamps(values.index)
+    at = iso_dates(values.index)
     return go.Scatter(
         x=at,
-        y=small(values),
+        y=as_float32(values),
         name=text(name),
         mode="lines",
         line={"color": colour, "width": width, "dash": dash},
@@ -208,7 +208,7 @@ def curve(
     """Marked points joined by a line; with `low` and `high` the hover label gives the interval too."""
     trace = go.Scatter(
         x=list(x),
-        y=small(y),
+        y=as_float32(y),
         name=text(name),
         mode="lines+markers",
         line={"color": colour, "width": 1.8, "dash": dash},
@@ -224,7 +224,7 @@ def band(x: Sequence[object], low: ArrayLike, high: ArrayLike, colour: str, opac
     there = [x[int(i)] for i in both]
     return go.Scatter(
         x=there + there[::-1],
-        y=small(np.concatenate([high[both], low[both][::-1]])),
+        y=as_float32(np.concatenate([high[both], low[both][::-1]])),
         mode="lines",
         line={"width": 0},
         fill="toself",
@@ -242,7 +242,7 @@ def bars(
     values, low, high = (np.asarray(each, float) for each in (values, low, high))
     along = "x" if flat else "y"
     trace = go.Bar(
-        {along: small(values), "y" if flat else "x": list(at)},
+        {along: as_float32(values), "y" if flat else "x": list(at)},
         orientation="h" if flat else "v",
         name=text(name),
         marker={"color": translucent(colour, 0.4), "line": {"width": 1, "color": colour}},
@@ -259,7 +259,7 @@ def points(
     values, low, high = (np.asarray(each, float) for each in (values, low, high))
     along = "x" if flat else "y"
     trace = go.Scatter(
-        {along: small(values), "y" if flat else "x": list(at)},
+        {along: as_float32(values), "y" if flat else "x": list(at)},
         name=text(name),
         orientation="h" if flat else "v",
         mode="markers",
@@ -274,8 +274,8 @@ def monthly(values: pd.Series, name: str, by_day: bool = False) -> go.Bar:
     rule = "D" if by_day else "MS"
     means = values.dropna().resample(rule).mean().dropna() if values.notna().any() else values.iloc[:0]
     return go.Bar(
-        x=stamps(means.index),
-        y=small(means),
+        x=iso_dates(means.index),
+        y=as_float32(means),
         name=name,
         marker={"color": [BLUE if mean >= 0 else VERMILLION for mean in means], "line": {"width": 0}},
         xperiod=None if by_day else "M1",
@@ -288,8 +288,8 @@ def _whiskers(values: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str
     return {
         "type": "data",
         "symmetric": False,
-        "array": small(high - values),
-        "arrayminus": small(values - low),
+        "array": as_float32(high - values),
+        "arrayminus": as_float32(values - low),
         "color": colour,
         "thickness": 1.5,
         "width": 4,

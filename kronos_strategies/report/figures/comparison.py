@@ -12,15 +12,15 @@ from kronos_strategies.report.figures.base import (
     band,
     bars,
     curve,
+    downsample,
     figure,
     go,
     labels,
-    level,
     line,
     points,
+    reference_line,
     style,
     text,
-    thin,
 )
 
 LABELS = {"rank_ic": "RankIC", "ic": "IC", "spread": "Top less bottom bucket's return"}
@@ -31,13 +31,13 @@ BANDED = 2  # decay curves that still can be told apart with their bands
 def differences(comparison: Comparison, metric: str) -> go.Figure:
     """Each version's mean difference from the baseline, with its interval."""
     rows = comparison.table[comparison.table["metric"] == metric]
-    rows = rows[rows["version"] != comparison.baseline]
+    rows = rows[rows["version"] != comparison.reference]
     at, form = labels(rows["version"]), form_of(metric)
     traced = points(
         at, rows["difference"], rows["difference_low"], rows["difference_high"], metric, form, flat=True
     )
-    axis = Axis(f"{text(LABELS.get(metric, metric))}, less that of {labels([comparison.baseline])[0]}", form)
-    return level(figure([traced], NAMES, axis, hover="closest"), 0.0, axis="x")
+    axis = Axis(f"{text(LABELS.get(metric, metric))}, less that of {labels([comparison.reference])[0]}", form)
+    return reference_line(figure([traced], NAMES, axis, hover="closest"), 0.0, axis="x")
 
 
 def yearly(comparison: Comparison, metric: str) -> go.Figure:
@@ -57,8 +57,8 @@ def yearly(comparison: Comparison, metric: str) -> go.Figure:
 def cumulative(comparison: Comparison, metric: str) -> go.Figure:
     """Running sum of each version's difference from the baseline; dates without both add nothing."""
     frame = comparison.by_date[metric]
-    gaps = frame.sub(frame[comparison.baseline], axis=0).drop(columns=comparison.baseline)
-    sums = thin(gaps.cumsum().ffill(), "last")
+    gaps = frame.sub(frame[comparison.reference], axis=0).drop(columns=comparison.reference)
+    sums = downsample(gaps.cumsum().ffill(), "last")
     traces = []
     for place, name in enumerate(_others(comparison)):
         colour, dash = style(place + 1)
@@ -91,4 +91,4 @@ def form_of(metric: str) -> str:
 
 
 def _others(comparison: Comparison) -> list[str]:
-    return [name for name in comparison.versions if name != comparison.baseline]
+    return [name for name in comparison.versions if name != comparison.reference]

@@ -21,16 +21,16 @@ from kronos_strategies.report.figures.base import (
     NAMES,
     VERMILLION,
     Axis,
+    as_float32,
     band,
     bars,
     curve,
     figure,
     go,
-    level,
+    iso_dates,
     line,
     points,
-    small,
-    stamps,
+    reference_line,
     style,
     text,
 )  # fmt: skip
@@ -49,7 +49,7 @@ def fan(steps: pd.DataFrame) -> go.Figure:
     ahead = ahead.assign(
         **{name: ahead[name].fillna(ahead["close"]) for name in quantiles}
     )  # fans start at one point
-    came, at = ahead["close"].dropna(), stamps(ahead.index)
+    came, at = ahead["close"].dropna(), iso_dates(ahead.index)
     traces = [
         band(at, ahead["q05"], ahead["q95"], BLUE, 0.16),
         band(at, ahead["q25"], ahead["q75"], BLUE, 0.3),
@@ -76,11 +76,14 @@ def pit(study: DistributionEvaluation) -> go.Figure:
         middles = [(float(each) + 0.5) / 10 for each in rows["bin"]]
         traces.append(
             go.Bar(
-                x=middles, y=small(rows["share"]), name=in_bars(horizon), marker={"color": style(place)[0]}
+                x=middles,
+                y=as_float32(rows["share"]),
+                name=in_bars(horizon),
+                marker={"color": style(place)[0]},
             )
         )
     drawn = figure(traces, Axis("share of outcomes", ".3%"), Axis("share of paths below", ".0%"))
-    return level(drawn.update_xaxes(range=[0, 1], showgrid=False), 0.1)
+    return reference_line(drawn.update_xaxes(range=[0, 1], showgrid=False), 0.1)
 
 
 def coverage(study: DistributionEvaluation) -> go.Figure:
@@ -105,7 +108,7 @@ def coverage(study: DistributionEvaluation) -> go.Figure:
     seen = [end for end in (*ends, *levels) if np.isfinite(end)]
     drawn.update_yaxes(range=[min(seen, default=0) - 0.02, max(seen, default=1) + 0.02])
     for nominal in levels:
-        level(drawn, nominal)
+        reference_line(drawn, nominal)
     return drawn
 
 
@@ -118,7 +121,7 @@ def crps_skill(study: DistributionEvaluation) -> go.Figure:
         "ensemble": (VERMILLION, [score.ensemble_skill for score in own]),
     }
     traces = [
-        go.Bar(x=at, y=small(values), name=name, marker={"color": colour})
+        go.Bar(x=at, y=as_float32(values), name=name, marker={"color": colour})
         for name, (colour, values) in pairs.items()
     ]
     return figure(traces, Axis("CRPS skill", ".3%"), NAMES)
@@ -158,7 +161,7 @@ def volatility(study: DistributionEvaluation) -> go.Figure:
 
 def samples(study: DistributionEvaluation) -> go.Figure:
     """RankIC of the score from the first k paths."""
-    frame = study.by_samples
+    frame = study.rank_ic_by_num_paths
     x = [float(each) for each in frame.index]
     traces = [
         band(x, frame["low"], frame["high"], BLUE, 0.18),

@@ -15,17 +15,17 @@ from kronos_strategies.report.figures.base import (
     GREEN,
     VERMILLION,
     Axis,
-    calm,
+    as_float32,
     curve,
+    downsample,
     figure,
     go,
-    level,
     line,
     monthly,
-    small,
+    reference_line,
     style,
-    thin,
     translucent,
+    weekly_mean,
 )  # fmt: skip
 from kronos_strategies.report.formatting import is_timed
 from kronos_strategies.result import BacktestResult
@@ -35,12 +35,12 @@ FEW_DAYS = 62  # that a book spans, so that means by day say more than by month
 
 def wealth(result: BacktestResult) -> go.Figure:
     """One unit of wealth in the book, before and after costs, and in each benchmark, compounded."""
-    return figure(_books(thin((1 + _streams(result)).cumprod(), "last")), Axis("wealth, from 1", ".5f"))
+    return figure(_books(downsample((1 + _streams(result)).cumprod(), "last")), Axis("wealth, from 1", ".5f"))
 
 
 def underwater(result: BacktestResult) -> go.Figure:
     """Wealth below its running maximum, of the book after costs and of each benchmark."""
-    lines = _books(thin(_streams(result).drop(columns="gross").apply(drawdowns), "min"))
+    lines = _books(downsample(_streams(result).drop(columns="gross").apply(drawdowns), "min"))
     lines[0].update(fill="tozeroy", fillcolor=translucent(BLUE, 0.18))
     return figure(lines, Axis("below the peak", ".3%"))
 
@@ -61,7 +61,7 @@ def costs(study: PortfolioEvaluation) -> go.Figure:
 
 def cost_paid(result: BacktestResult) -> go.Figure:
     """Running sum of the costs that the backtest charged, as a share of the book on each bar."""
-    paid = thin(result.cost.to_frame("cost").cumsum().ffill(), "last")
+    paid = downsample(result.cost.to_frame("cost").cumsum().ffill(), "last")
     return figure([line(paid["cost"], "costs", BLUE, width=2.2)], Axis("running sum", ".3%"))
 
 
@@ -82,15 +82,15 @@ def exposure(study: PortfolioEvaluation) -> go.Figure:
     """Sum of absolute weights, and of weights, at each close."""
     frame = study.exposure
     traces = [
-        line(calm(frame["gross"]), "gross", BLUE, width=2),
-        line(calm(frame["net"]), "net", VERMILLION, dash="dash"),
+        line(weekly_mean(frame["gross"]), "gross", BLUE, width=2),
+        line(weekly_mean(frame["net"]), "net", VERMILLION, dash="dash"),
     ]
     return figure(traces, Axis("of equity", ".2%"))
 
 
 def positions(study: PortfolioEvaluation) -> go.Figure:
     """Names held at each close."""
-    held = line(calm(study.exposure["positions"]), "names", GREEN)
+    held = line(weekly_mean(study.exposure["positions"]), "names", GREEN)
     return figure([held], Axis("names held", ".1f")).update_yaxes(rangemode="tozero")
 
 
@@ -99,8 +99,8 @@ def tilts(study: PortfolioEvaluation) -> go.Figure:
     traces = []
     for place, name in enumerate(study.tilts.columns):
         colour, dash = style(place)
-        traces.append(line(calm(study.tilts[name]), str(name), colour, dash=dash))
-    return level(figure(traces, Axis("mean percentile", ".3%")), 0.5)
+        traces.append(line(weekly_mean(study.tilts[name]), str(name), colour, dash=dash))
+    return reference_line(figure(traces, Axis("mean percentile", ".3%")), 0.5)
 
 
 def trades(frame: pd.DataFrame) -> go.Figure:
@@ -116,7 +116,7 @@ def trades(frame: pd.DataFrame) -> go.Figure:
         traces.append(
             go.Scatter(
                 x=list(own["closed"].dt.strftime("%Y-%m-%d %H:%M" if timed else "%Y-%m-%d")),
-                y=small(own["return"]),
+                y=as_float32(own["return"]),
                 text=[f"{side} {name_}" for side, name_ in zip(own["side"], own["instrument"], strict=True)],
                 name=name,
                 mode="markers",
@@ -124,7 +124,7 @@ def trades(frame: pd.DataFrame) -> go.Figure:
                 hovertemplate="%{text}: %{y:.2%}, closed %{x}<extra></extra>",
             )
         )
-    return level(figure(traces, Axis("net return of a trade", ".2%"), hover="closest"), 0.0)
+    return reference_line(figure(traces, Axis("net return of a trade", ".2%"), hover="closest"), 0.0)
 
 
 def lengths(frame: pd.DataFrame) -> go.Figure:

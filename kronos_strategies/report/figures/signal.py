@@ -16,15 +16,15 @@ from kronos_strategies.report.figures.base import (
     Axis,
     band,
     bars,
-    calm,
     curve,
+    downsample,
     figure,
     go,
     labels,
     line,
     points,
     style,
-    thin,
+    weekly_mean,
 )  # fmt: skip
 
 ROLLING = 60  # dates
@@ -35,8 +35,8 @@ RETURN = Axis("return beyond all names", ".3%")
 def cumulative_ic(study: SignalEvaluation) -> go.Figure:
     """Running sums of RankIC, and of the own score's IC; an undefined date adds nothing."""
     sums = pd.DataFrame({name: frame["rank_ic"] for name, frame in study.by_date.items()})
-    sums = thin(sums.cumsum().ffill(), "last")
-    ic = thin(study.by_date[study.own][["ic"]].cumsum().ffill(), "last")["ic"]
+    sums = downsample(sums.cumsum().ffill(), "last")
+    ic = downsample(study.by_date[study.own][["ic"]].cumsum().ffill(), "last")["ic"]
     own, *naive = sums.columns
     traces = [line(sums[own], f"{own}, RankIC", BLUE, width=2.4), line(ic, f"{own}, IC", BLUE, dash="dot")]
     for place, name in enumerate(naive, start=1):
@@ -50,7 +50,7 @@ def rolling_ic(study: SignalEvaluation) -> go.Figure:
     """Mean RankIC and IC over the last 60 dates, where half of them are defined."""
     own = study.by_date[study.own]
     means = own[["rank_ic", "ic"]].rolling(ROLLING, min_periods=ROLLING // 2).mean().iloc[ROLLING - 1 :]
-    means = thin(means, "last")
+    means = downsample(means, "last")
     traces = [
         line(means["rank_ic"], "RankIC", BLUE, width=2),
         line(means["ic"], "IC", VERMILLION, dash="dot"),
@@ -104,18 +104,20 @@ def buckets(quantiles: QuantileEvaluation) -> go.Figure:
 
 def cumulative_spread(quantiles: QuantileEvaluation) -> go.Figure:
     """Running sum of top less bottom bucket, a label's return each date."""
-    sums = thin(quantiles.spread_by_date.to_frame("spread").cumsum().ffill(), "last")
+    sums = downsample(quantiles.top_minus_bottom_by_date.to_frame("spread").cumsum().ffill(), "last")
     return figure([line(sums["spread"], "top less bottom", BLUE, width=2.2)], Axis("running sum", ".3%"))
 
 
 def top_turnover(study: SignalEvaluation) -> go.Figure:
     """Share of the top bucket that is new; by week if the sample is long."""
-    return figure([line(calm(study.turnover), "new in the top bucket", BLUE)], Axis("new names", ".2%"))
+    return figure(
+        [line(weekly_mean(study.turnover), "new in the top bucket", BLUE)], Axis("new names", ".2%")
+    )
 
 
 def autocorrelation(study: SignalEvaluation) -> go.Figure:
     """Rank correlation of the score with itself a date before; by week if the sample is long."""
-    values = calm(study.autocorrelation)
+    values = weekly_mean(study.autocorrelation)
     return figure([line(values, "with the date before", GREEN)], Axis("rank correlation", ".4f"))
 
 

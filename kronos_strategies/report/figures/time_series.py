@@ -11,13 +11,13 @@ from kronos_strategies.report.figures.base import (
     GREY,
     VERMILLION,
     Axis,
+    as_float32,
     figure,
     go,
-    level,
+    iso_dates,
     line,
     points,
-    small,
-    stamps,
+    reference_line,
     translucent,
 )  # fmt: skip
 
@@ -29,7 +29,7 @@ def added(study: InstrumentEvaluation) -> go.Figure:
     """Running sum of what each date adds to the correlation, as a share of all: its end is the correlation."""
     defined = study.pairs["added"].dropna()
     running = (defined.cumsum() / max(len(defined), 1)).rename("added")
-    return level(
+    return reference_line(
         figure([line(running, "correlation so far, of all dates", BLUE, width=2.2)], Axis("", ".3f")), 0.0
     )
 
@@ -39,9 +39,9 @@ def scatter(study: InstrumentEvaluation, score: str) -> go.Figure:
     both = study.pairs.dropna(subset=["score", "outcome"])
     both = both.iloc[:: -(-len(both) // MAX_DOTS)] if len(both) > MAX_DOTS else both
     dots = go.Scatter(
-        x=small(both["score"]),
-        y=small(both["outcome"]),
-        text=stamps(both.index),
+        x=as_float32(both["score"]),
+        y=as_float32(both["outcome"]),
+        text=iso_dates(both.index),
         name="a date",
         mode="markers",
         marker={"size": 5, "color": GREY, "opacity": 0.45},
@@ -49,7 +49,7 @@ def scatter(study: InstrumentEvaluation, score: str) -> go.Figure:
     )
     bins = study.bins
     means = points(
-        small(bins["score"]).tolist(),
+        as_float32(bins["score"]).tolist(),
         bins["outcome"],
         bins["low"],
         bins["high"],
@@ -58,18 +58,18 @@ def scatter(study: InstrumentEvaluation, score: str) -> go.Figure:
         VERMILLION,
     )
     drawn = figure([dots, means], Axis("outcome", ".2%"), Axis(score, ".3%"), hover="closest")
-    return level(drawn, 0.0)
+    return reference_line(drawn, 0.0)
 
 
 def bands(study: InstrumentEvaluation) -> go.Figure:
     """The band of the latest forecasts and the outcomes, inside it and outside; one place a forecast."""
     frame = study.bands.dropna().tail(LATEST)
-    at = np.array(stamps(frame.index), dtype=object)
+    at = np.array(iso_dates(frame.index), dtype=object)
     inside = ((frame["lower"] <= frame["outcome"]) & (frame["outcome"] <= frame["upper"])).to_numpy()
     ends = frame[["lower", "upper"]].assign(gap=np.nan).to_numpy().ravel()
     band = go.Scatter(
         x=np.repeat(at, 3).tolist(),
-        y=small(ends),
+        y=as_float32(ends),
         name=f"{study.level:.0%} band",
         mode="lines",
         line={"width": 3, "color": translucent(BLUE, 0.4)},
@@ -80,7 +80,7 @@ def bands(study: InstrumentEvaluation) -> go.Figure:
         traces.append(
             go.Scatter(
                 x=at[chosen].tolist(),
-                y=small(frame["outcome"][chosen]),
+                y=as_float32(frame["outcome"][chosen]),
                 name=name,
                 mode="markers",
                 marker={"size": 6, "color": color, "symbol": "circle" if color == GREEN else "x"},
@@ -89,4 +89,4 @@ def bands(study: InstrumentEvaluation) -> go.Figure:
     forecasts = Axis("", kind="category")
     drawn = figure(traces, Axis("return over the horizon", ".2%"), forecasts, hover="closest")
     drawn.update_xaxes(nticks=8, tickangle=0, categoryorder="array", categoryarray=at.tolist())
-    return level(drawn, 0.0)
+    return reference_line(drawn, 0.0)

@@ -15,14 +15,14 @@ from kronos_strategies.report.formatting import (
     Show,
     bars,
     count,
-    fine,
-    fine_signed,
-    four,
+    decimals_4,
+    decimals_5,
     listing,
     percent,
-    percent_two,
+    percent_2,
     probability,
     signed,
+    signed_5,
     signed_percent,
 )  # fmt: skip
 from kronos_strategies.report.layout import (
@@ -32,11 +32,11 @@ from kronos_strategies.report.layout import (
     Part,
     Section,
     chart,
-    choice,
-    gather,
-    of_metrics,
+    chart_with_dropdown,
+    collect_charts,
+    metric_dropdown,
 )
-from kronos_strategies.report.tables import Table, estimate, number, table, truth, word
+from kronos_strategies.report.tables import Table, boolean, estimate, number, table, text
 
 FIRST = ("rank_ic", "ic", "spread")  # the headline first
 
@@ -47,7 +47,7 @@ def versions_section(comparison: Comparison) -> Section:
         "versions",
         "Versions",
         f"{listing([str(name) for name in comparison.versions])} on the dates and names that all of them have, "
-        f"against {comparison.baseline}; the label spans {bars(comparison.horizon)}.",
+        f"against {comparison.reference}; the label spans {bars(comparison.label_horizon)}.",
         (),
         (
             Part("Each metric", tuple(_metric(comparison, metric) for metric in metrics(comparison))),
@@ -67,27 +67,27 @@ def metrics(comparison: Comparison) -> list[str]:
 
 def differences_as(metric: str) -> Show:
     """Returns are percents, coefficients numbers, and losses, which may be small, finer ones."""
-    return signed_percent if metric == "spread" else signed if metric in HIGHER_IS_BETTER else fine_signed
+    return signed_percent if metric == "spread" else signed if metric in HIGHER_IS_BETTER else signed_5
 
 
 def means_as(metric: str) -> Show:
     """The same without a plus."""
-    return percent_two if metric == "spread" else four if metric in HIGHER_IS_BETTER else fine
+    return percent_2 if metric == "spread" else decimals_4 if metric in HIGHER_IS_BETTER else decimals_5
 
 
 def _metric(comparison: Comparison, metric: str) -> Table:
     rows = comparison.table[comparison.table["metric"] == metric]
-    beside = comparison.references
+    beside = comparison.baselines
     beside = beside[beside["metric"] == metric] if len(beside) else beside
     frame = pd.concat([rows, beside], ignore_index=True) if len(beside) else rows
     show = differences_as(metric)
     columns = (
-        word("version", "Version"),
+        text("version", "Version"),
         estimate("mean", "low", "high", "Mean", means_as(metric)),
-        estimate("difference", "difference_low", "difference_high", f"Less {comparison.baseline}", show),
+        estimate("difference", "difference_low", "difference_high", f"Less {comparison.reference}", show),
         number("p", "p", probability),
         number("p_holm", "p, Holm", probability),
-        truth("in_mcs", "In confidence set"),
+        boolean("in_mcs", "In confidence set"),
         number("mcs_p", "p of it", probability),
         number("detectable", "Detectable", means_as(metric)),
         number("dates", "Dates", count),
@@ -95,7 +95,7 @@ def _metric(comparison: Comparison, metric: str) -> Table:
     place = metrics(comparison).index(metric)
     return table(
         f"versions-{place}", _methods(rows), frame, columns,
-        own=comparison.baseline, asides=len(beside), heading=figures.label_of(metric),
+        highlight=comparison.reference, baseline_rows=len(beside), heading=figures.label_of(metric),
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def _methods(rows: pd.DataFrame) -> str:
 def differences(comparison: Comparison) -> Charts:
     """By version, year, date and horizon."""
     others = len(comparison.versions) - 1
-    return gather(
+    return collect_charts(
         _by_metric(
             comparison, "difference", "Difference from the baseline", "Means over dates, with 95% intervals.",
             figures.differences, rows=others,
@@ -132,14 +132,14 @@ def _by_metric(
     comparison: Comparison, id_: str, heading: str, note: str,
     draw: Callable[[Comparison, str], go.Figure], wide: bool = False, rows: int = 0,
 ) -> Chart | OmittedChart:  # fmt: skip
-    drawn, picks = of_metrics({metric: draw(comparison, metric) for metric in metrics(comparison)})
+    drawn, picks = metric_dropdown({metric: draw(comparison, metric) for metric in metrics(comparison)})
     picks = [pick._replace(options=tuple(map(figures.label_of, pick.options))) for pick in picks]
     why = "On no date are two versions defined."
-    return choice(id_, heading, note, drawn, picks, why, wide, rows)
+    return chart_with_dropdown(id_, heading, note, drawn, picks, why, wide, rows)
 
 
 def _about(comparison: Comparison) -> tuple[Table, ...]:
-    rows = ledger("versions-ledger", comparison.ledger)
+    rows = sample_table("versions-ledger", comparison.sample_counts)
     known = list(dict.fromkeys(label for said in comparison.provenance.values() for label in said))
     if not known:
         return (rows,)
@@ -147,12 +147,12 @@ def _about(comparison: Comparison) -> tuple[Table, ...]:
         {"version": name, **{f"of {label}": comparison.provenance[name].get(label, DASH) for label in known}}
         for name in comparison.versions
     ]
-    columns = (word("version", "Version"), *(word(f"of {label}", label) for label in known))
+    columns = (text("version", "Version"), *(text(f"of {label}", label) for label in known))
     caption = "What made each version."
-    return rows, table("versions-made", caption, pd.DataFrame(made), columns, own=comparison.baseline)
+    return rows, table("versions-made", caption, pd.DataFrame(made), columns, highlight=comparison.reference)
 
 
-def ledger(id_: str, rows: Mapping[str, int]) -> Table:
+def sample_table(id_: str, rows: Mapping[str, int]) -> Table:
     """Rows by reason, and their share of the first reason's."""
     first = float(next(iter(rows.values()), 0))
     frame = pd.DataFrame(
@@ -163,5 +163,5 @@ def ledger(id_: str, rows: Mapping[str, int]) -> Table:
         }
     )
     caption = "What became of the rows, one a name and date; shares are of the first line."
-    columns = (word("rows", "Rows"), number("count", "Count", count), number("share", "Share", percent))
+    columns = (text("rows", "Rows"), number("count", "Count", count), number("share", "Share", percent))
     return table(id_, caption, frame, columns, ordered=True)

@@ -18,7 +18,7 @@ from kronos_strategies.report.formatting import (
     bars,
     count,
     decimals,
-    four,
+    decimals_4,
     interval,
     percent,
     signed,
@@ -27,16 +27,25 @@ from kronos_strategies.report.formatting import (
 from kronos_strategies.report.layout import (
     Chart,
     Charts,
+    Dropdown,
     OmittedChart,
     Part,
-    Pick,
     Section,
     Tile,
     chart,
-    choice,
-    gather,
+    chart_with_dropdown,
+    collect_charts,
 )
-from kronos_strategies.report.tables import Column, Record, Table, estimate, noted, number, table, word
+from kronos_strategies.report.tables import (
+    Column,
+    Record,
+    Table,
+    estimate,
+    number,
+    number_with_note,
+    table,
+    text,
+)
 
 NO_OUTCOME = "No outcome has come yet."
 
@@ -52,7 +61,7 @@ def distribution_section(study: DistributionEvaluation) -> Section:
         "EWMA, GARCH-t and the volatility of the last 20 days.",
         tiles(study),
         (
-            Part("Forecasts to look at", charts=gather(fan(study.fans))),
+            Part("Forecasts to look at", charts=collect_charts(fan(study.fan_charts))),
             Part("Calibration and loss", (losses(study),), charts=calibration(study)),
             Part("Volatility", (variances(study),), charts=volatility(study)),
             *((Part("Candles", (candles(study),)),) if study.checks else ()),
@@ -62,16 +71,16 @@ def distribution_section(study: DistributionEvaluation) -> Section:
 
 def tiles(study: DistributionEvaluation) -> tuple[Tile, ...]:
     """Widest band, CRPS skill and QLIKE, at the shortest and the longest horizon."""
-    own = [score for score in study.distributions if score.name == MODEL]
-    ends = list(dict.fromkeys(score.horizon for score in (own[0], own[-1])))
+    highlight = [score for score in study.distributions if score.name == MODEL]
+    ends = list(dict.fromkeys(score.horizon for score in (highlight[0], highlight[-1])))
     found = []
-    for score in (score for score in own if score.horizon in ends):
+    for score in (score for score in highlight if score.horizon in ends):
         reached = {level: test for level, test in score.coverage.items() if test is not None}
         if reached:
             level, test = max(reached.items())
             small = interval(test.low, test.high, percent)
             found.append(Tile(f"In the {level:.0%} band, {bars(score.horizon)}", percent(test.mean), small))
-    for score in (score for score in own if score.horizon in ends):
+    for score in (score for score in highlight if score.horizon in ends):
         small = f"ensemble {signed_percent(score.ensemble_skill)}"
         found.append(Tile(f"CRPS skill, {bars(score.horizon)}", signed_percent(score.skill), small))
     seen: set[int] = set()
@@ -96,12 +105,12 @@ def fan(fans: pd.DataFrame) -> Chart | OmittedChart:
         figures.fan(parts[name, date]) if (name, date) in parts else None for name in names for date in dates
     ]
     picks = (
-        Pick("Instrument", tuple(names)),
-        Pick("Forecast after the close of", tuple(_stamp(date) for date in dates)),
+        Dropdown("Instrument", tuple(names)),
+        Dropdown("Forecast after the close of", tuple(_stamp(date) for date in dates)),
     )
     note = "Bars seen, 50% and 90% bands of the sampled closes with their median, and what came."
     why = "No forecast was kept to be looked at."
-    return choice("fan", "Forecast and what came", note, drawn, picks, why, wide=True)
+    return chart_with_dropdown("fan", "Forecast and what came", note, drawn, picks, why, wide=True)
 
 
 def losses(study: DistributionEvaluation) -> Table:
@@ -119,13 +128,13 @@ def losses(study: DistributionEvaluation) -> Table:
         for level in levels
     ]
     columns: list[Column] = [
-        word("forecast", "Forecast"),
+        text("forecast", "Forecast"),
         number("horizon", "Bars", count),
         *covered,
         number("crps", "CRPS", _fine),
-        noted("skill", "CRPS skill", signed_percent, _ensemble),
+        number_with_note("skill", "CRPS skill", signed_percent, _ensemble),
         estimate("excess", "excess_low", "excess_high", "Excess over it", _fine_signed),
-        noted("pit_mean", "PIT", decimals, lambda row: f"± {decimals(row['pit_deviation'])}"),
+        number_with_note("pit_mean", "PIT", decimals, lambda row: f"± {decimals(row['pit_deviation'])}"),
         number("outcomes", "Outcomes", count),
     ]
     calibrated = decimals(expected_pit_std(study.samples))
@@ -138,7 +147,7 @@ def losses(study: DistributionEvaluation) -> Table:
         f"forecast, the latter for the {NAMES} most traded names only."
     )
     return table(
-        "losses", caption, pd.DataFrame([_loss(score, levels) for score in scores]), columns, own=MODEL
+        "losses", caption, pd.DataFrame([_loss(score, levels) for score in scores]), columns, highlight=MODEL
     )
 
 
@@ -173,13 +182,13 @@ def candles(study: DistributionEvaluation) -> Table:
         "Of the paths as sampled, before calibration and repair. Gaps are mean absolute log returns from the last "
         "close to the first open ahead, over the same windows."
     )
-    columns = (word("check", "Check"), number("value", "Value", _fine))
+    columns = (text("check", "Check"), number("value", "Value", _fine))
     return table("candles", caption, pd.DataFrame(rows), columns)
 
 
 def calibration(study: DistributionEvaluation) -> Charts:
     """PIT, coverage, skill, and whether more paths rank better."""
-    return gather(
+    return collect_charts(
         chart(
             "pit", "Where outcomes fell among the paths", 
             "Flat if calibrated; a bowl says too narrow, a hump too wide.",
@@ -204,12 +213,14 @@ def calibration(study: DistributionEvaluation) -> Charts:
 def variances(study: DistributionEvaluation) -> Table:
     """A row a horizon, measure and forecast."""
     columns = (
-        word("forecast", "Forecast"),
+        text("forecast", "Forecast"),
         number("horizon", "Bars", count),
-        word("measure", "Measure"),
+        text("measure", "Measure"),
         estimate("rank_ic", "rank_ic_low", "rank_ic_high", "RankIC", signed),
-        estimate("lead", "lead_low", "lead_high", "Lead over it", signed),
-        noted("qlike", "QLIKE", four, lambda row: row["left_out"]),
+        estimate(
+            "rank_ic_difference", "rank_ic_difference_low", "rank_ic_difference_high", "Lead over it", signed
+        ),
+        number_with_note("qlike", "QLIKE", decimals_4, lambda row: row["left_out"]),
         estimate("excess", "excess_low", "excess_high", "Excess over it", signed),
         number("mae", "MAE", _fine),
         number("r2", "R²", decimals),
@@ -220,12 +231,16 @@ def variances(study: DistributionEvaluation) -> Table:
         "return. QLIKE leaves out the share of pairs where nothing moved."
     )
     rows = [_variance(score) for score in study.volatilities]
-    return table("variances", caption, pd.DataFrame(rows), columns, own=MODEL)
+    return table("variances", caption, pd.DataFrame(rows), columns, highlight=MODEL)
 
 
 def _variance(score: VolatilityScore) -> dict[str, object]:
     row: dict[str, object] = {"forecast": score.name, "horizon": score.horizon, "measure": score.measure}
-    row |= _ends("rank_ic", score.rank_ic) | _ends("lead", score.lead) | _ends("excess", score.excess)
+    row |= (
+        _ends("rank_ic", score.rank_ic)
+        | _ends("rank_ic_difference", score.rank_ic_difference)
+        | _ends("excess", score.excess)
+    )
     pooled = score.pooled
     return row | {
         "qlike": score.qlike.mean,
@@ -237,7 +252,7 @@ def _variance(score: VolatilityScore) -> dict[str, object]:
 
 def volatility(study: DistributionEvaluation) -> Charts:
     """Loss, and forecast against realised."""
-    return gather(
+    return collect_charts(
         chart(
             "qlike", "QLIKE beside the last 20 days", "Whiskers are 95% intervals.",
             figures.qlike(study), NO_OUTCOME,

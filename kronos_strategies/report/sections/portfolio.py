@@ -12,16 +12,16 @@ from kronos_strategies.report.figures import portfolio as figures
 from kronos_strategies.report.formatting import (
     count,
     decimals,
+    decimals_2,
     general,
     interval,
     is_timed,
     percent,
-    percent_two,
+    percent_2,
     span,
-    two,
 )  # fmt: skip
-from kronos_strategies.report.layout import Charts, Part, Section, Tile, chart, gather
-from kronos_strategies.report.tables import Table, day, estimate, month_grid, number, table, word
+from kronos_strategies.report.layout import Charts, Part, Section, Tile, chart, collect_charts
+from kronos_strategies.report.tables import Table, date, estimate, month_grid, number, table, text
 
 NO_BAR = "The book has no bar."
 STREAMS = {"net": "Net of costs", "gross": "Gross"}
@@ -61,15 +61,15 @@ def _before(study: PortfolioEvaluation) -> str:
 
 def tiles(study: PortfolioEvaluation) -> tuple[Tile, ...]:
     """The headline, net of costs."""
-    net, sharpe = study.books.to_dict("index")["net"], study.sharpe
+    net, sharpe = study.performance.to_dict("index")["net"], study.sharpe
     cost = float(study.result.cost.mean() * study.result.bars_per_year)
     trials = f"after {count(sharpe.trials)} trial{'' if sharpe.trials == 1 else 's'}"
     return (
         Tile("Return a year, net", percent(net["annual_return"]), f"volatility {percent(net['volatility'])}"),
-        Tile("Sharpe, net", two(sharpe.sharpe), interval(sharpe.low, sharpe.high, two)),
+        Tile("Sharpe, net", decimals_2(sharpe.sharpe), interval(sharpe.low, sharpe.high, decimals_2)),
         Tile("PSR: Sharpe above 0", percent(sharpe.psr), "probability"),
         Tile("DSR: above chance's best", percent(sharpe.dsr), trials),
-        Tile("Max drawdown, net", percent(net["max_drawdown"]), f"Calmar {two(net['calmar'])}"),
+        Tile("Max drawdown, net", percent(net["max_drawdown"]), f"Calmar {decimals_2(net['calmar'])}"),
         Tile("Costs a year", percent(cost), f"turnover {percent(study.result.turnover.mean())} a bar"),
     )
 
@@ -77,28 +77,28 @@ def tiles(study: PortfolioEvaluation) -> tuple[Tile, ...]:
 def books(study: PortfolioEvaluation) -> Table:
     """The book and its benchmarks."""
     columns = (
-        word("book", "Book"),
+        text("book", "Book"),
         number("annual_return", "Return a year", percent),
         number("volatility", "Volatility a year", percent),
-        number("sharpe", "Sharpe", two),
-        number("sortino", "Sortino", two),
-        number("calmar", "Calmar", two),
+        number("sharpe", "Sharpe", decimals_2),
+        number("sortino", "Sortino", decimals_2),
+        number("calmar", "Calmar", decimals_2),
         number("max_drawdown", "Max drawdown", percent),
     )
-    frame = study.books.rename(index=STREAMS).rename_axis("book")
-    return table("books", "Benchmarks pay no costs.", frame, columns, own=STREAMS["net"])
+    frame = study.performance.rename(index=STREAMS).rename_axis("book")
+    return table("books", "Benchmarks pay no costs.", frame, columns, highlight=STREAMS["net"])
 
 
 def active(study: PortfolioEvaluation) -> Table:
     """The book less each benchmark."""
     columns = (
-        word("benchmark", "Against"),
+        text("benchmark", "Against"),
         estimate("active_return", "low", "high", "Active return a year", percent),
         number("tracking_error", "Tracking error", percent),
-        number("information_ratio", "Information ratio", two),
-        number("beta", "Beta", two),
+        number("information_ratio", "Information ratio", decimals_2),
+        number("beta", "Beta", decimals_2),
         number("alpha", "Alpha a year", percent),
-        number("correlation", "Correlation", two),
+        number("correlation", "Correlation", decimals_2),
     )
     caption = (
         "Net of costs less the benchmark, arithmetic: the mean difference of a bar times bars in a year."
@@ -109,7 +109,7 @@ def active(study: PortfolioEvaluation) -> Table:
 def earned(study: PortfolioEvaluation) -> Charts:
     """Wealth and its falls."""
     result = study.result
-    return gather(
+    return collect_charts(
         chart("wealth", "Wealth", "Compounded from 1.", figures.wealth(result), NO_BAR, wide=True),
         chart(
             "underwater", "Drawdown", "Wealth below its highest so far.",
@@ -122,9 +122,9 @@ def drawdowns(study: PortfolioEvaluation) -> Table:
     """The deepest falls."""
     timed = is_timed(study.result.returns.index)
     columns = (
-        day("start", "From", timed=timed),
-        day("trough", "Trough", timed=timed),
-        day("end", "Recovered", otherwise="not yet", timed=timed),
+        date("start", "From", timed=timed),
+        date("trough", "Trough", timed=timed),
+        date("end", "Recovered", otherwise="not yet", timed=timed),
         number("depth", "Depth", percent),
         number("bars", "Bars", count),
     )
@@ -136,11 +136,11 @@ def costs(study: PortfolioEvaluation) -> Table:
     columns = (
         number("basis_points", "Basis points", general),
         number("annual_return", "Return a year", percent),
-        number("sharpe", "Sharpe", two),
+        number("sharpe", "Sharpe", decimals_2),
         number("max_drawdown", "Max drawdown", percent),
     )
     even = study.break_even_bps
-    said = f" At {two(even)} the mean return would be nothing." if even > 0 else ""
+    said = f" At {decimals_2(even)} the mean return would be nothing." if even > 0 else ""
     caption = f"Had what is traded cost so many basis points, in place of what the backtest charged.{said}"
     return table("costs", caption, study.costs.rename_axis("basis_points"), columns)
 
@@ -148,7 +148,7 @@ def costs(study: PortfolioEvaluation) -> Table:
 def traded(study: PortfolioEvaluation) -> Charts:
     """What trading cost, and would have cost."""
     short = figures.is_short(study.result)
-    return gather(
+    return collect_charts(
         chart("by-costs", "Return by costs", "Gross less turnover times costs.", figures.costs(study), NO_BAR),
         chart(
             "cost-paid", "Costs that were charged", "As a share of the book, summed over bars.",
@@ -164,7 +164,7 @@ def traded(study: PortfolioEvaluation) -> Charts:
 
 def exposure(study: PortfolioEvaluation) -> Charts:
     """What is held."""
-    return gather(
+    return collect_charts(
         chart(
             "exposure", "Gross and net exposure", "Sums of |weight| and of weight at each close.",
             figures.exposure(study), NO_BAR,
@@ -179,10 +179,12 @@ def exposure(study: PortfolioEvaluation) -> Charts:
 
 def parity(study: PortfolioEvaluation) -> Table:
     """Qlib's own figures."""
-    rows = [(name, float(v), study.parity_invested.get(name, nan)) for name, v in study.parity.items()]
+    rows = [
+        (name, float(v), study.qlib_metrics_invested.get(name, nan)) for name, v in study.qlib_metrics.items()
+    ]
     frame = pd.DataFrame(rows, columns=["figure", "value", "invested"])
     columns = (
-        word("figure", "Qlib's figure"),
+        text("figure", "Qlib's figure"),
         number("value", "As Qlib has it, all bars", general),
         number("invested", "From the first purchase", general),
     )
@@ -221,8 +223,8 @@ def trade_tiles(study: TradeEvaluation) -> tuple[Tile, ...]:
     return (
         Tile("Trades", count(row["trades"]), f"{count(study.open)} still open"),
         Tile("With a profit", percent(row["hit_rate"])),
-        Tile("Profit factor", two(row["profit_factor"]), "profits / losses"),
-        Tile("Mean return", percent_two(row["mean_return"]), "net, of the value at entry"),
+        Tile("Profit factor", decimals_2(row["profit_factor"]), "profits / losses"),
+        Tile("Mean return", percent_2(row["mean_return"]), "net, of the value at entry"),
         Tile("Bars held, mean", decimals(row["bars"], 1), f"median {general(row['median_bars'])}"),
     )
 
@@ -230,17 +232,17 @@ def trade_tiles(study: TradeEvaluation) -> tuple[Tile, ...]:
 def figures_of(study: TradeEvaluation) -> Table:
     """All, long and short."""
     columns = (
-        word("side", "Side"),
+        text("side", "Side"),
         number("trades", "Trades", count),
         number("hit_rate", "With a profit", percent),
-        number("profit_factor", "Profit factor", two),
+        number("profit_factor", "Profit factor", decimals_2),
         number("profit", "Profit", general),
         number("bars", "Bars held", lambda value: decimals(value, 1)),
-        number("mean_return", "Mean return", percent_two),
-        number("mean_win", "Mean of profits", percent_two),
-        number("mean_loss", "Mean of losses", percent_two),
-        number("best", "Best", percent_two),
-        number("worst", "Worst", percent_two),
+        number("mean_return", "Mean return", percent_2),
+        number("mean_win", "Mean of profits", percent_2),
+        number("mean_loss", "Mean of losses", percent_2),
+        number("best", "Best", percent_2),
+        number("worst", "Worst", percent_2),
     )
     frame = study.table[study.table["trades"] > 0].rename_axis("side")
     return table("trade-figures", "Closed trades; profit in money.", frame, columns)
@@ -248,7 +250,7 @@ def figures_of(study: TradeEvaluation) -> Table:
 
 def ended(study: TradeEvaluation) -> Charts:
     """Returns and lengths."""
-    return gather(
+    return collect_charts(
         chart("trade-returns", "Returns of trades", "Net, at the bar that closed them.",
               figures.trades(study.trades), NO_TRADE),
         chart("trade-bars", "Bars held", "Of closed trades.", figures.lengths(study.trades), NO_TRADE),
@@ -259,17 +261,17 @@ def listed(study: TradeEvaluation) -> Table:
     """The latest trades."""
     timed = is_timed(study.trades["opened"]) or is_timed(study.trades["closed"])
     columns = (
-        day("opened", "Opened", timed=timed),
-        word("instrument", "Instrument"),
-        word("side", "Side"),
-        day("closed", "Closed", otherwise="open", timed=timed),
+        date("opened", "Opened", timed=timed),
+        text("instrument", "Instrument"),
+        text("side", "Side"),
+        date("closed", "Closed", otherwise="open", timed=timed),
         number("bars", "Bars held", count),
         number("size", "Size", general),
         number("entry", "Entry", general),
         number("exit", "Exit", general),
-        number("profit", "Profit", two),
-        number("cost", "Costs", two),
-        number("return", "Return", percent_two),
+        number("profit", "Profit", decimals_2),
+        number("cost", "Costs", decimals_2),
+        number("return", "Return", percent_2),
     )
     latest = study.trades.tail(LISTED)
     left = len(study.trades) - len(latest)

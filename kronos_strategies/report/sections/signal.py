@@ -10,24 +10,33 @@ from kronos_strategies.report.formatting import (
     bars,
     count,
     decimals,
+    decimals_2,
     interval,
     percent,
     probability,
     signed,
     signed_percent,
-    two,
 )  # fmt: skip
-from kronos_strategies.report.layout import Chart, Charts, OmittedChart, Part, Section, Tile, chart, gather
+from kronos_strategies.report.layout import (
+    Chart,
+    Charts,
+    OmittedChart,
+    Part,
+    Section,
+    Tile,
+    chart,
+    collect_charts,
+)
 from kronos_strategies.report.tables import (
-    Grid,
+    MonthGrid,
     Record,
     Table,
     estimate,
     month_grid,
-    noted,
     number,
+    number_with_note,
     table,
-    word,
+    text,
 )
 
 NO_DATE = "RankIC is undefined on every date."
@@ -57,10 +66,10 @@ def signal_section(study: SignalEvaluation) -> Section:
 
 def tiles(study: SignalEvaluation) -> tuple[Tile, ...]:
     """The headline."""
-    rank, ic, spread = study.rank_ic, study.ic, study.quantiles.spread
+    rank, ic, spread = study.rank_ic, study.ic, study.quantiles.top_minus_bottom
     return (
         Tile("RankIC, mean", decimals(rank.mean), interval(rank.low, rank.high, decimals)),
-        Tile("t of RankIC", two(rank.t), f"Newey-West {two(study.rank_ic_newey_west.t)}"),
+        Tile("t of RankIC", decimals_2(rank.t), f"Newey-West {decimals_2(study.rank_ic_newey_west.t)}"),
         Tile("RankICIR", decimals(float(study.table["rank_icir"].iloc[0])), "not annualised"),
         Tile("IC, mean", decimals(ic.mean), interval(ic.low, ic.high, decimals)),
         Tile(
@@ -75,22 +84,24 @@ def tiles(study: SignalEvaluation) -> tuple[Tile, ...]:
 def scores(study: SignalEvaluation) -> Table:
     """The score above the naive ones."""
     columns = (
-        word("score", "Score"),
+        text("score", "Score"),
         estimate("rank_ic", "rank_ic_low", "rank_ic_high", "RankIC", signed),
-        number("rank_ic_t", "t", two),
+        number("rank_ic_t", "t", decimals_2),
         number("rank_ic_p", "p", probability),
         number("rank_icir", "RankICIR", decimals),
         number("ic", "IC", signed),
         number("positive", "Above 0", percent),
-        estimate("lead", "lead_low", "lead_high", "Lead over it", signed),
-        number("lead_p", "p of lead", probability),
-        noted("dates", "Dates", count, _undefined),
+        estimate(
+            "rank_ic_difference", "rank_ic_difference_low", "rank_ic_difference_high", "Lead over it", signed
+        ),
+        number("rank_ic_difference_p", "p of lead", probability),
+        number_with_note("dates", "Dates", count, _undefined),
     )
     caption = (
         "Lead over it: RankIC of the studied score less that of the row, paired by date over the names that have "
         "both. Where its interval excludes 0 the two differ for sure."
     )
-    return table("scores", caption, study.table.rename_axis("score"), columns, own=study.own)
+    return table("scores", caption, study.table.rename_axis("score"), columns, highlight=study.own)
 
 
 def _undefined(row: Record) -> str:
@@ -99,7 +110,7 @@ def _undefined(row: Record) -> str:
 
 def over_time(study: SignalEvaluation) -> Charts:
     """Cumulative, rolling and by year."""
-    return gather(
+    return collect_charts(
         chart(
             "cumulative-ic", "Cumulative RankIC", "A steady slope is a steady signal.",
             figures.cumulative_ic(study), NO_DATE, wide=True,
@@ -114,7 +125,7 @@ def over_time(study: SignalEvaluation) -> Charts:
     )  # fmt: skip
 
 
-def months(study: SignalEvaluation) -> Grid | None:
+def months(study: SignalEvaluation) -> MonthGrid | None:
     """Mean RankIC of each month's defined dates."""
     values = study.by_date[study.own]["rank_ic"].dropna()
     dates = pd.DatetimeIndex(values.index)
@@ -125,7 +136,7 @@ def months(study: SignalEvaluation) -> Grid | None:
 
 def ahead(study: SignalEvaluation) -> Charts:
     """Decay and lags."""
-    return gather(
+    return collect_charts(
         chart(
             "ic-decay", "Decay", "The score stays, the label grows; bands are 95% of the studied score.",
             figures.decay(study), "No horizon has a date with enough names.",
@@ -143,7 +154,7 @@ def buckets(study: SignalEvaluation) -> Charts:
     monotone, hits = decimals(quantiles.monotonicity, 2), percent(quantiles.top_hit_rate)
     overlap = "; labels overlap" if study.overlap > 1 else ""
     why = "On no date were there enough names with a score and a return."
-    return gather(
+    return collect_charts(
         chart(
             "buckets", f"Return by bucket over {bars(study.hold)}",
             f"Less the mean of all names, with 95% intervals. Monotonicity {monotone}; {hits} of the top bucket "
@@ -161,7 +172,7 @@ def buckets(study: SignalEvaluation) -> Charts:
 def steadiness(study: SignalEvaluation) -> Charts:
     """How fast the score turns over."""
     why = "It takes two dates."
-    return gather(
+    return collect_charts(
         chart(
             "top-turnover", "Turnover of the top bucket", "Names that were not in it on the date before.",
             figures.top_turnover(study), why,
@@ -182,7 +193,7 @@ def beyond(study: SignalEvaluation) -> Charts:
         )
         for place, (name, size) in enumerate(figures.named_exposures(study).items())
     ]  # fmt: skip
-    return gather(
+    return collect_charts(
         chart(
             "neutral", "RankIC before and after neutralising",
             "Beyond: of the residual of the score's ranks on those of the exposure, date by date.",

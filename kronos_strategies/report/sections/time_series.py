@@ -12,15 +12,23 @@ from kronos_strategies.report.formatting import (
     bars,
     count,
     decimals,
+    decimals_2,
     general,
     interval,
     percent,
     probability,
     signed_percent,
-    two,
 )  # fmt: skip
-from kronos_strategies.report.layout import Charts, Part, Pick, Section, Tile, choice, gather
-from kronos_strategies.report.tables import Table, estimate, number, table, word
+from kronos_strategies.report.layout import (
+    Charts,
+    Dropdown,
+    Part,
+    Section,
+    Tile,
+    chart_with_dropdown,
+    collect_charts,
+)
+from kronos_strategies.report.tables import Table, estimate, number, table, text
 
 NO_PAIR = "No score has an outcome."
 NO_BAND = "No forecast with a band has an outcome."
@@ -48,22 +56,24 @@ def tiles(study: TimeSeriesEvaluation) -> tuple[Tile, ...]:
     """The headline of a single instrument; of several the table stands alone."""
     if len(study.instruments) != 1:
         return ()
-    (own,) = study.instruments
-    r, rank = own.correlation, own.rank_correlation
+    (highlight,) = study.instruments
+    r, rank = highlight.correlation, highlight.rank_correlation
     found = [
         Tile("Correlation over time", decimals(r.mean), interval(r.low, r.high, decimals)),
         Tile("Rank correlation over time", decimals(rank.mean), interval(rank.low, rank.high, decimals)),
     ]
-    if own.hits is not None:
-        always = f"always one way: {percent(max(own.rises, 1 - own.rises))}"
-        found.append(Tile("Sign was right", percent(own.hits.mean), always))
-    if own.coverage is not None:
-        within = interval(own.coverage.low, own.coverage.high, percent)
-        found.append(Tile(f"Outcomes in the {own.level:.0%} band", percent(own.coverage.mean), within))
-    if own.crps_lead is not None:
-        p = f"p of the difference {probability(own.crps_lead.p)}"
-        found.append(Tile("CRPS skill", percent(own.crps_skill), p))
-    found.append(Tile("Dates", count(r.dates), f"t of the correlation {two(r.t)}"))
+    if highlight.hits is not None:
+        always = f"always one way: {percent(max(highlight.rises, 1 - highlight.rises))}"
+        found.append(Tile("Sign was right", percent(highlight.hits.mean), always))
+    if highlight.coverage is not None:
+        within = interval(highlight.coverage.low, highlight.coverage.high, percent)
+        found.append(
+            Tile(f"Outcomes in the {highlight.level:.0%} band", percent(highlight.coverage.mean), within)
+        )
+    if highlight.crps_lead is not None:
+        p = f"p of the difference {probability(highlight.crps_lead.p)}"
+        found.append(Tile("CRPS skill", percent(highlight.crps_skill), p))
+    found.append(Tile("Dates", count(r.dates), f"t of the correlation {decimals_2(r.t)}"))
     return tuple(found)
 
 
@@ -74,18 +84,24 @@ def correlations(study: TimeSeriesEvaluation) -> Table:
         | _test("r", each.correlation)
         | _test("rank", each.rank_correlation)
         | _test("hits", each.hits)
-        | _test("lead", each.hit_lead)
+        | _test("rank_ic_difference", each.hit_lead)
         | {"rises": each.rises}
         for each in study.instruments
     ]
     columns = (
-        word("instrument", "Instrument"),
+        text("instrument", "Instrument"),
         estimate("r", "r_low", "r_high", "Correlation", decimals),
-        number("r_t", "t", two),
+        number("r_t", "t", decimals_2),
         number("r_p", "p", probability),
         estimate("rank", "rank_low", "rank_high", "Rank correlation", decimals),
         estimate("hits", "hits_low", "hits_high", "Sign was right", percent),
-        estimate("lead", "lead_low", "lead_high", "Less always one way", signed_percent),
+        estimate(
+            "rank_ic_difference",
+            "rank_ic_difference_low",
+            "rank_ic_difference_high",
+            "Less always one way",
+            signed_percent,
+        ),
         number("rises", "Outcomes above 0", percent),
         number("r_dates", "Dates", count),
     )
@@ -109,11 +125,11 @@ def distributions(study: TimeSeriesEvaluation) -> Table:
             "ensemble": 1 - each.crps_ensemble / each.crps_walk if each.crps_walk > 0 else np.nan,
         }
         | _test("inside", each.coverage)
-        | _test("lead", each.crps_lead)
+        | _test("rank_ic_difference", each.crps_lead)
         for each in study.instruments
     ]
     columns = (
-        word("instrument", "Instrument"),
+        text("instrument", "Instrument"),
         number("horizon", "Bars ahead", count),
         number("level", "Band", percent),
         estimate("inside", "inside_low", "inside_high", "Outcomes inside", percent),
@@ -121,7 +137,7 @@ def distributions(study: TimeSeriesEvaluation) -> Table:
         number("walk", "CRPS of the walk", general),
         number("skill", "Skill, fair", percent),
         number("ensemble", "Skill, ensemble", percent),
-        number("lead_p", "p of the difference", probability),
+        number("rank_ic_difference_p", "p of the difference", probability),
         number("inside_dates", "Dates", count),
     )
     caption = (
@@ -134,16 +150,16 @@ def distributions(study: TimeSeriesEvaluation) -> Table:
 def over_time(study: TimeSeriesEvaluation) -> Charts:
     """Scatter and running correlation."""
     picks = (
-        [Pick("Instrument", tuple(each.name for each in study.instruments))]
+        [Dropdown("Instrument", tuple(each.name for each in study.instruments))]
         if len(study.instruments) > 1
         else []
     )
-    return gather(
-        choice(
+    return collect_charts(
+        chart_with_dropdown(
             "score-outcome", "Outcome by score", "A dot a date; means of fifths of the score with 95% intervals.",
             [figures.scatter(each, study.score) for each in study.instruments], picks, NO_PAIR,
         ),
-        choice(
+        chart_with_dropdown(
             "added", "Where the correlation comes from", "Its running sum: a steady slope is steady skill.",
             [figures.added(each) for each in study.instruments], picks, NO_PAIR,
         ),
@@ -153,12 +169,12 @@ def over_time(study: TimeSeriesEvaluation) -> Charts:
 def banded(study: TimeSeriesEvaluation) -> Charts:
     """Bands and outcomes."""
     picks = (
-        [Pick("Instrument", tuple(each.name for each in study.instruments))]
+        [Dropdown("Instrument", tuple(each.name for each in study.instruments))]
         if len(study.instruments) > 1
         else []
     )
-    return gather(
-        choice(
+    return collect_charts(
+        chart_with_dropdown(
             "bands", f"Bands and outcomes, the latest {figures.LATEST} forecasts",
             "Returns from the bar of the forecast to the end of its horizon.",
             [figures.bands(each) for each in study.instruments], picks, NO_BAND, wide=True,
@@ -166,9 +182,9 @@ def banded(study: TimeSeriesEvaluation) -> Charts:
     )  # fmt: skip
 
 
-def _picks(study: TimeSeriesEvaluation) -> list[Pick]:
+def _picks(study: TimeSeriesEvaluation) -> list[Dropdown]:
     names = tuple(each.name for each in study.instruments)
-    return [Pick("Instrument", names)] if len(names) > 1 else []
+    return [Dropdown("Instrument", names)] if len(names) > 1 else []
 
 
 def _test(name: str, test: MeanTest | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import rankdata
 
 from kronos.bars import CLOSE
-from kronos.training.labels import HORIZONS, MIN_INSTRUMENTS, VOLATILITY_BARS, forward_returns, return_labels
+from kronos.training.labels import HORIZONS, MIN_NAMES, VOLATILITY_BARS, forward_returns, return_labels
 from kronos.training.tape import BarTape
 from tests.kronos.builders import make_bars
 from tests.kronos.training.builders import make_market, make_tape
@@ -95,10 +95,10 @@ def test_a_label_never_crosses_into_the_next_stretch(market: BarTape) -> None:
     np.testing.assert_allclose(labels[1:, 35, 0], by_hand(close[1:], 35, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("names", [MIN_INSTRUMENTS - 1, MIN_INSTRUMENTS])
+@pytest.mark.parametrize("names", [MIN_NAMES - 1, MIN_NAMES])
 def test_a_date_of_few_names_has_no_label(names: int) -> None:
     labels = return_labels(make_market(names, 40), None)
-    assert np.isfinite(labels).any() == (names == MIN_INSTRUMENTS)
+    assert np.isfinite(labels).any() == (names == MIN_NAMES)
 
 
 def test_bars_are_counted_by_position_and_ranked_by_date() -> None:

@@ -163,27 +163,27 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
         cerebro.adddata(Foreseen(dataname=bars.assign(score=share * moved + (1 - share) * noise)), name="A")
         cerebro.addstrategy(bt.Strategy)
         cerebro.addanalyzer(KronosTearSheet, _name="sheet", signal="score")
-        from kronos_strategies.report.summary import judge
+        from kronos_strategies.report.summary import summarize
 
-        assert judge(cerebro.run()[0].analyzers.sheet.summary).headline == headline
+        assert summarize(cerebro.run()[0].analyzers.sheet.summary).headline == headline
 
 
 def test_a_resampled_feed_is_judged_on_its_own_bars():
-    fine = session_bars(60, 6)
+    decimals_5 = session_bars(60, 6)
 
     class OnDays(bt.Strategy):
         def __init__(self):
             self.kronos = KronosIndicator(self.getdatabyname("days"), **SETTINGS)
 
     cerebro = bt.Cerebro(stdstats=False)
-    feed = bt.feeds.PandasData(dataname=fine, **FIVE)
+    feed = bt.feeds.PandasData(dataname=decimals_5, **FIVE)
     cerebro.adddata(feed, name="fine")
     cerebro.resampledata(feed, name="days", timeframe=bt.TimeFrame.Days)
     cerebro.addstrategy(OnDays)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet")
     (own,) = cerebro.run()[0].analyzers.sheet.summary.time_series.instruments
     rules = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
-    days = fine.groupby(fine.index.normalize()).agg(rules)
+    days = decimals_5.groupby(decimals_5.index.normalize()).agg(rules)
     (plain,) = sheet_of(days, sheet={"every": SETTINGS["every"]}).summary.time_series.instruments
     assert own.correlation.dates >= 7
     assert list(own.pairs.index.normalize()) == list(plain.pairs.index[: len(own.pairs)])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.panel import ROWS, Grid
+from kronos_strategies.evaluation.panel import ROWS, PanelIndex
 
 DAYS = pd.date_range("2024-01-01", periods=4)
 NAMES = ["A", "B", "C"]
@@ -23,44 +23,48 @@ def unstacked(keys: pd.MultiIndex, values: np.ndarray) -> pd.DataFrame:
 
 
 def test_values_lie_where_pandas_unstacks_them(keys):
-    grid, values = Grid.of(keys), np.arange(11.0)
+    grid, values = PanelIndex.from_index(keys), np.arange(11.0)
     expected = unstacked(keys, values)
-    np.testing.assert_array_equal(grid.wide(values), expected)
-    np.testing.assert_array_equal(grid.held, expected.notna())
+    np.testing.assert_array_equal(grid.to_wide(values), expected)
+    np.testing.assert_array_equal(grid.mask, expected.notna())
     pd.testing.assert_index_equal(grid.dates, DAYS, check_names=False)
-    pd.testing.assert_index_equal(grid.names, pd.Index(NAMES, name="instrument"))
+    pd.testing.assert_index_equal(grid.instruments, pd.Index(NAMES, name="instrument"))
     assert grid.dates.name == "datetime"
 
 
 def test_there_and_back_is_the_order_of_the_keys(keys):
-    grid, values = Grid.of(keys), np.arange(11.0)
-    np.testing.assert_array_equal(grid.long(grid.wide(values)), values)
+    grid, values = PanelIndex.from_index(keys), np.arange(11.0)
+    np.testing.assert_array_equal(grid.to_long(grid.to_wide(values)), values)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int64, object])
 def test_any_type_comes_back(keys, dtype):
     wide = np.arange(12).reshape(4, 3).astype(dtype)
-    found = Grid.of(keys).long(wide)
+    found = PanelIndex.from_index(keys).long(wide)
     assert found.dtype == dtype
     assert list(found) == [wide[DAYS.get_loc(day), NAMES.index(name)] for day, name in keys]
 
 
 def test_a_transposed_grid_comes_back_by_row_and_column(keys):
     wide = np.arange(12.0).reshape(4, 3)
-    np.testing.assert_array_equal(Grid.of(keys).long(np.asfortranarray(wide)), Grid.of(keys).long(wide))
+    np.testing.assert_array_equal(
+        PanelIndex.from_index(keys).long(np.asfortranarray(wide)), PanelIndex.from_index(keys).long(wide)
+    )
 
 
 def test_levels_may_come_in_either_order(keys):
     values = np.arange(11.0)
-    grid, swapped = Grid.of(keys), Grid.of(keys.swaplevel())
-    np.testing.assert_array_equal(swapped.wide(values), grid.wide(values))
+    grid, swapped = PanelIndex.from_index(keys), PanelIndex.from_index(keys.swaplevel())
+    np.testing.assert_array_equal(swapped.wide(values), grid.to_wide(values))
     assert list(swapped.names) == NAMES
 
 
 def test_a_third_level_is_no_matter(keys):
     more = keys.to_frame(index=False).assign(horizon=5)
-    grid = Grid.of(pd.MultiIndex.from_frame(more[["horizon", *LEVELS]]))
-    np.testing.assert_array_equal(grid.wide(np.arange(11.0)), Grid.of(keys).wide(np.arange(11.0)))
+    grid = PanelIndex.from_index(pd.MultiIndex.from_frame(more[["horizon", *LEVELS]]))
+    np.testing.assert_array_equal(
+        grid.to_wide(np.arange(11.0)), PanelIndex.from_index(keys).wide(np.arange(11.0))
+    )
 
 
 def test_levels_may_hold_values_unsorted_and_of_no_row():
@@ -69,15 +73,15 @@ def test_levels_may_hold_values_unsorted_and_of_no_row():
         codes=[[0, 1, 1, 3], [3, 1, 2, 2]],
         names=LEVELS,
     )
-    grid, values = Grid.of(keys), np.arange(4.0)
-    assert (list(grid.dates), list(grid.names)) == (list(DAYS[:3]), NAMES)
-    np.testing.assert_array_equal(grid.wide(values), unstacked(keys, values))
+    grid, values = PanelIndex.from_index(keys), np.arange(4.0)
+    assert (list(grid.dates), list(grid.instruments)) == (list(DAYS[:3]), NAMES)
+    np.testing.assert_array_equal(grid.to_wide(values), unstacked(keys, values))
 
 
 def test_a_slice_of_an_index_has_its_own_dates_and_names_only(keys):
     part = keys[(keys.get_level_values(0) > DAYS[1]) & (keys.get_level_values(1) != "B")]
-    grid = Grid.of(part)
-    assert (list(grid.dates), list(grid.names)) == (list(DAYS[2:]), ["A", "C"])
+    grid = PanelIndex.from_index(part)
+    assert (list(grid.dates), list(grid.instruments)) == (list(DAYS[2:]), ["A", "C"])
 
 
 def test_more_rows_than_are_placed_at_a_time():
@@ -85,53 +89,53 @@ def test_more_rows_than_are_placed_at_a_time():
     keys = pd.MultiIndex.from_product([DAYS, names], names=LEVELS)
     values = np.random.default_rng(0).standard_normal(len(keys))
     shuffled = np.random.default_rng(1).permutation(len(keys))
-    grid = Grid.of(keys[shuffled])
-    np.testing.assert_array_equal(grid.wide(values[shuffled]), values.reshape(4, -1))
-    np.testing.assert_array_equal(grid.long(values.reshape(4, -1)), values[shuffled])
+    grid = PanelIndex.from_index(keys[shuffled])
+    np.testing.assert_array_equal(grid.to_wide(values[shuffled]), values.reshape(4, -1))
+    np.testing.assert_array_equal(grid.to_long(values.reshape(4, -1)), values[shuffled])
 
 
 @pytest.mark.parametrize("infinite", [np.inf, -np.inf])
 def test_an_infinite_value_is_missing_and_the_given_ones_stay(keys, infinite):
     values = np.arange(11.0)
     values[4] = infinite
-    wide = Grid.of(keys).wide(values)
+    wide = PanelIndex.from_index(keys).wide(values)
     assert np.isnan(wide).sum() == 2
     assert not np.isinf(wide).any()
     assert values[4] == infinite
 
 
 def test_a_row_without_a_value_is_held_all_the_same(keys):
-    grid = Grid.of(keys)
-    assert np.isnan(grid.wide(np.full(11, np.nan))).all()
-    assert grid.held.sum() == 11
+    grid = PanelIndex.from_index(keys)
+    assert np.isnan(grid.to_wide(np.full(11, np.nan))).all()
+    assert grid.mask.sum() == 11
 
 
 @pytest.mark.parametrize("values", [np.arange(11), np.arange(11, dtype=np.float32), np.arange(11) > 4])
 def test_what_is_wide_is_float64(keys, values):
-    assert Grid.of(keys).wide(values).dtype == np.float64
+    assert PanelIndex.from_index(keys).wide(values).dtype == np.float64
 
 
 def test_timezones_stay():
     days = DAYS.tz_localize("Asia/Shanghai")
-    grid = Grid.of(pd.MultiIndex.from_product([days, NAMES], names=LEVELS))
+    grid = PanelIndex.from_index(pd.MultiIndex.from_product([days, NAMES], names=LEVELS))
     assert grid.dates.equals(days)
 
 
 def test_no_rows_make_an_empty_grid(keys):
-    grid = Grid.of(keys[:0])
-    assert grid.wide([]).shape == (0, 0)
+    grid = PanelIndex.from_index(keys[:0])
+    assert grid.to_wide([]).shape == (0, 0)
     assert isinstance(grid.dates, pd.DatetimeIndex)
 
 
 def test_a_key_twice_is_refused(keys):
     with pytest.raises(ValueError, match=r"The scores have .*2024-01-02.*'A'.* twice. Keep one row"):
-        Grid.of(keys.append(keys[[3]]), "scores")
+        PanelIndex.from_index(keys.append(keys[[3]]), "scores")
 
 
 @pytest.mark.parametrize(("lacks", "has"), [("instrument", "stock"), ("datetime", "day")])
 def test_a_missing_level_is_refused(keys, lacks, has):
     with pytest.raises(ValueError, match=rf"The data lack the index level '{lacks}', .*'{has}'"):
-        Grid.of(keys.rename({lacks: has}.get(name, name) for name in keys.names))
+        PanelIndex.from_index(keys.rename({lacks: has}.get(name, name) for name in keys.names))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -139,12 +143,12 @@ def test_a_key_without_a_date_or_a_name_is_refused(keys, level):
     frame = keys.to_frame(index=False)
     frame.loc[[2, 5], level] = None
     with pytest.raises(ValueError, match=f"2 rows without a value of '{level}'"):
-        Grid.of(pd.MultiIndex.from_frame(frame))
+        PanelIndex.from_index(pd.MultiIndex.from_frame(frame))
 
 
 def test_values_of_another_number_are_refused(keys):
     with pytest.raises(ValueError, match=r"11 keys, but values of shape \(10,\)"):
-        Grid.of(keys).wide(np.arange(10))
+        PanelIndex.from_index(keys).wide(np.arange(10))
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -155,7 +159,7 @@ def test_whether_keys_come_in_the_grids_own_order_changes_nothing(shuffled):
     values.iloc[[2, 7]] = [np.inf, np.nan]
     given = values.sample(frac=1, random_state=0) if shuffled else values
     before = given.copy()
-    wide = Grid.of(given.index, "values").wide(given)
+    wide = PanelIndex.from_index(given.index, "values").wide(given)
     np.testing.assert_array_equal(wide, [[0, 1, np.nan], [3, 4, 5], [6, np.nan, 8], [9, 10, 11]])
     pd.testing.assert_series_equal(given, before)  # and the values given stay as they are
 
@@ -164,5 +168,5 @@ def test_names_before_dates_are_not_taken_for_the_grids_own_order():
     days, names = pd.bdate_range("2024-01-01", periods=3), list("ABC")
     keys = pd.MultiIndex.from_product([names, days], names=["instrument", "datetime"])
     np.testing.assert_array_equal(
-        Grid.of(keys, "values").wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T
+        PanelIndex.from_index(keys, "values").wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T
     )

@@ -27,7 +27,9 @@ def test_who_cannot_be_traded_on_both_ends_has_no_label(bars, market, ahead):
     found = market_of(halted).forward_return(5)
     assert np.isnan(found.loc[DAYS[at], NAMES[7]])
     assert np.isnan(found.to_numpy()[at]).sum() == 1
-    assert market_of(halted).deviation.loc[DAYS[at + ahead]].notna().all()  # the last known close stands in
+    assert (
+        market_of(halted).historical_volatility.loc[DAYS[at + ahead]].notna().all()
+    )  # the last known close stands in
 
 
 def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars, market):
@@ -43,6 +45,8 @@ def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars,
 def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars, market):
     end = AT[10]
     other = market_of(scramble_after(bars, DAYS[end]))
-    pd.testing.assert_frame_equal(market.deviation.iloc[: end + 1], other.deviation.iloc[: end + 1])
-    for name, wide in market.naive.items():
-        pd.testing.assert_frame_equal(wide.iloc[: end + 1], other.naive[name].iloc[: end + 1])
+    pd.testing.assert_frame_equal(
+        market.historical_volatility.iloc[: end + 1], other.historical_volatility.iloc[: end + 1]
+    )
+    for name, wide in market.baseline_scores.items():
+        pd.testing.assert_frame_equal(wide.iloc[: end + 1], other.baseline_scores[name].iloc[: end + 1])

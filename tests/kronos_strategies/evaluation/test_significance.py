@@ -11,9 +11,9 @@ from scipy.signal import lfilter
 from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import (
     MeanTest,
-    detectable,
     ewc,
     mean_test,
+    minimum_detectable_effect,
     newey_west,
     non_overlapping,
     one_sided_bounds,
@@ -57,8 +57,8 @@ def test_newey_west_is_the_published_formula_times_t_over_t_less_one(series, ove
     products = [sum(d[t] * d[t - lag] for t in range(lag, size)) / size for lag in range(lags + 1)]
     variance = products[0] + 2 * sum((1 - j / (lags + 1)) * products[j] for j in range(1, lags + 1))
     test = newey_west(series, overlap)
-    assert test.error == pytest.approx(math.sqrt(variance / size * size / (size - 1)))
-    assert test.t == pytest.approx(series.mean() / test.error)
+    assert test.std_error == pytest.approx(math.sqrt(variance / size * size / (size - 1)))
+    assert test.t == pytest.approx(series.mean() / test.std_error)
     assert test.p == pytest.approx(2 * stats.t.sf(abs(test.t), 119))
     assert test.method == f"Newey-West, L={lags}"
 
@@ -173,21 +173,21 @@ def test_a_test_holds_plain_numbers(series):
 @pytest.mark.parametrize("test", TESTS)
 def test_the_error_is_what_interval_and_t_are_made_of(series, test):
     found = test(series)
-    assert found.mean / found.error == pytest.approx(found.t)
-    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, found.df) * found.error)
+    assert found.mean / found.std_error == pytest.approx(found.t)
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, found.df) * found.std_error)
 
 
 @pytest.mark.parametrize("test", TESTS)
 def test_a_constant_has_no_error_and_too_few_dates_an_unknown_one(test):
-    assert test([0.1] * 80).error == 0
-    assert math.isnan(test([0.3]).error)
+    assert test([0.1] * 80).std_error == 0
+    assert math.isnan(test([0.3]).std_error)
 
 
 @pytest.mark.parametrize("power", [0.5, 0.9])
 def test_the_detectable_mean_is_found_with_the_power_asked_for(power):
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((600, 12))
-    least = np.mean([detectable(non_overlapping(run), power) for run in noise])
+    least = np.mean([minimum_detectable_effect(non_overlapping(run), power) for run in noise])
     found = [non_overlapping(run + least).p < 0.05 for run in noise]
     assert np.mean(found) == pytest.approx(power, abs=0.05)
 
@@ -195,19 +195,21 @@ def test_the_detectable_mean_is_found_with_the_power_asked_for(power):
 def test_the_detectable_mean_is_the_published_multiple_of_the_error(series):
     test = non_overlapping(series, level=0.9)
     multiple = stats.t.ppf(0.95, 119) + stats.t.ppf(0.8, 119)
-    assert detectable(test) == pytest.approx(multiple * stats.sem(series))
-    assert detectable(test) == pytest.approx(detectable(non_overlapping(series - 5, level=0.9)))
+    assert minimum_detectable_effect(test) == pytest.approx(multiple * stats.sem(series))
+    assert minimum_detectable_effect(test) == pytest.approx(
+        minimum_detectable_effect(non_overlapping(series - 5, level=0.9))
+    )
 
 
 def test_nothing_is_known_to_be_detectable_without_an_error():
-    assert math.isnan(detectable(mean_test([0.1] * 80)))
-    assert math.isnan(detectable(mean_test([0.3])))
+    assert math.isnan(minimum_detectable_effect(mean_test([0.1] * 80)))
+    assert math.isnan(minimum_detectable_effect(mean_test([0.3])))
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 80])
 def test_a_power_that_is_no_probability_is_refused(series, power):
     with pytest.raises(ValueError, match=f"power={power}"):
-        detectable(mean_test(series), power)
+        minimum_detectable_effect(mean_test(series), power)
 
 
 def test_one_sided_bounds_are_those_of_the_one_sided_tests(series):

@@ -35,7 +35,7 @@ def test_the_interval_is_that_of_fisher_where_dates_are_independent():
     x, y = series(4000, 0.4)
     found = correlation_test(x, y, 1)
     fisher = (1 - found.mean**2) / np.sqrt(4000)
-    assert found.error == pytest.approx(fisher, rel=0.12)
+    assert found.std_error == pytest.approx(fisher, rel=0.12)
 
 
 def test_noise_with_overlapping_labels_is_called_skill_no_more_often_than_promised():
@@ -60,7 +60,7 @@ def test_a_series_that_does_not_vary_has_no_correlation():
 def market_of(closes: pd.Series, name: str = "A") -> PricePanel:
     index = pd.MultiIndex.from_arrays([closes.index, [name] * len(closes)], names=["datetime", "instrument"])
     columns = {each: closes.to_numpy() for each in ("open", "high", "low", "close")}
-    return PricePanel.of(pd.DataFrame(columns | {"volume": 1.0}, index))
+    return PricePanel.from_bars(pd.DataFrame(columns | {"volume": 1.0}, index))
 
 
 def long(values: pd.Series, name: str = "A") -> pd.Series:
@@ -183,7 +183,9 @@ def test_horizons_count_the_bars_of_the_instrument_not_of_others():
     frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), panel)).assign(volume=1.0)
     score = long(thin.iloc[30:-1:4] * 0 + 1.0)
     forecasts = forecasts_of(thin, 0.02)
-    (found,) = evaluate_time_series(score, score * 0.0, PricePanel.of(frame), 4, 4, forecasts).instruments
+    (found,) = evaluate_time_series(
+        score, score * 0.0, PricePanel.from_bars(frame), 4, 4, forecasts
+    ).instruments
     expected = (thin.shift(-4) / thin - 1)[found.bands.index]
     np.testing.assert_allclose(found.bands["outcome"], expected)
 
@@ -197,4 +199,4 @@ def test_metrics_of_one_instrument_have_plain_names_and_of_several_carry_theirs(
     both = pd.concat([closes.rename("A"), closes.rename("B")], axis=1).stack().rename("close")
     both.index.names = ["datetime", "instrument"]
     frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), both)).assign(volume=1.0)
-    assert "time_B_hit_rate" in evaluate_time_series(two, two, PricePanel.of(frame), 4, 4).metrics()
+    assert "time_B_hit_rate" in evaluate_time_series(two, two, PricePanel.from_bars(frame), 4, 4).metrics()

@@ -7,7 +7,12 @@ import pytest
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
-from kronos_strategies.evaluation.warnings import of_distribution, of_ledger, of_portfolio, of_signal
+from kronos_strategies.evaluation.warnings import (
+    distribution_warnings,
+    portfolio_warnings,
+    sample_warnings,
+    signal_warnings,
+)
 from tests.kronos_strategies.report.simulated import Simulated
 
 
@@ -36,14 +41,14 @@ def with_rank(study, **changes):
 
 
 def test_a_short_sample_is_told_of(signal):
-    assert list(of_signal(with_rank(signal, dates=250, undefined=0, overlap=5))) == []
-    (said,) = of_signal(with_rank(signal, dates=249, undefined=0, overlap=5))
+    assert list(signal_warnings(with_rank(signal, dates=250, undefined=0, overlap=5))) == []
+    (said,) = signal_warnings(with_rank(signal, dates=249, undefined=0, overlap=5))
     assert said.startswith("249 dates hold 49 labels that do not overlap")
 
 
 def test_many_undefined_dates_are_told_of(signal):
-    assert list(of_signal(with_rank(signal, dates=900, undefined=100, overlap=1))) == []
-    (said,) = of_signal(with_rank(signal, dates=899, undefined=101, overlap=1))
+    assert list(signal_warnings(with_rank(signal, dates=900, undefined=100, overlap=1))) == []
+    (said,) = signal_warnings(with_rank(signal, dates=899, undefined=101, overlap=1))
     assert said.startswith("RankIC is undefined on 101 of 1,000 dates")
 
 
@@ -70,26 +75,26 @@ def covered(distribution):
     ],
 )
 def test_a_band_far_from_nominal_is_told_of_unless_chance_explains_it(covered, held, says):
-    assert list(of_distribution(covered(*held))) == says
+    assert list(distribution_warnings(covered(*held))) == says
 
 
 def test_many_trials_and_a_short_book_are_told_of(portfolio):
     study = portfolio
     long = dataclasses.replace(study, sharpe=dataclasses.replace(study.sharpe, dsr=0.96, trials=12))
-    assert list(of_portfolio(long)) == []
-    (said,) = of_portfolio(
+    assert list(portfolio_warnings(long)) == []
+    (said,) = portfolio_warnings(
         dataclasses.replace(study, sharpe=dataclasses.replace(study.sharpe, dsr=0.9, trials=12))
     )
     assert said.startswith("After 12 trials the deflated Sharpe ratio is 90.0%")
     first = study.result.returns.iloc[:100]
     short = dataclasses.replace(long, result=dataclasses.replace(study.result, returns=first))
-    (said,) = of_portfolio(short)
+    (said,) = portfolio_warnings(short)
     assert said.startswith("The book is 100 bars long")
 
 
 @pytest.mark.parametrize(("compared", "told"), [(80, 0), (79, 1), (0, 1)])
 def test_a_sample_that_lost_a_fifth_of_its_rows_is_told_of(compared, told):
-    said = list(of_ledger({"member rows": 100, "no trade": 100 - compared, "compared": compared}))
+    said = list(sample_warnings({"member rows": 100, "no trade": 100 - compared, "compared": compared}))
     assert len(said) == told
     assert all(f"Only {compared} of 100 rows ({compared}.0%)" in each for each in said)
-    assert list(of_ledger({})) == []
+    assert list(sample_warnings({})) == []

@@ -36,7 +36,7 @@ def tidy_bars() -> pd.DataFrame:
 
 
 def market_of(bars: pd.DataFrame) -> PricePanel:
-    return PricePanel.of(bars.set_index(["datetime", "instrument"]))
+    return PricePanel.from_bars(bars.set_index(["datetime", "instrument"]))
 
 
 def forecast(at: int, last: np.ndarray, log_returns: np.ndarray, names: list[str] = NAMES) -> Forecast:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.training.labels import MIN_INSTRUMENTS
+from kronos.training.labels import MIN_NAMES
 from kronos_strategies.heads.labels import return_labels
 
 from .markets import DAYS, keys_of, panel_of
@@ -42,7 +42,7 @@ def test_a_label_uses_no_bar_after_the_last_date(panel) -> None:
 
 
 def test_a_date_of_few_names_has_no_label(panel) -> None:
-    few = dict(list(panel.items())[: MIN_INSTRUMENTS - 1])
+    few = dict(list(panel.items())[: MIN_NAMES - 1])
     assert return_labels(few, keys_of(few), (1,), UNTIL).isna().all().all()
 
 

@@ -94,7 +94,7 @@ class Simulated:
         return known.assign(industry=known.index.get_level_values("instrument").map(industry))
 
     def signal(self) -> SignalEvaluation:
-        scores = pd.concat([self.score(0.06, 1).rename("Kronos"), self.naive], axis=1)
+        scores = pd.concat([self.score(0.06, 1).rename("Kronos"), self.baseline_scores], axis=1)
         return evaluate_signal(scores, self.labels, HOLD, self.exposures)
 
     def forecasts(self, samples: int = 24) -> Iterator[Forecast]:
@@ -164,4 +164,4 @@ class Simulated:
             loss = np.abs(rng.standard_normal(len(score))) * (0.02 + 0.001 * place)
             known = {"model": f"kronos-{name}", "sampling": "32 paths, T=1.0, top_p=1.0, seed=0"}
             versions.append(Version(name, score, pd.DataFrame({"crps_h5": loss}, score.index), known))
-        return compare_versions(versions, self.labels, HOLD, references=self.naive)
+        return compare_versions(versions, self.labels, HOLD, baselines=self.baseline_scores)

@@ -69,7 +69,7 @@ def test_a_band_has_a_gap_where_an_end_is_undefined():
 
 
 def test_a_fan_starts_at_the_last_close_and_shows_what_came(report):
-    fans = report.distribution.fans
+    fans = report.distribution.fan_charts
     key = fans[["instrument", "datetime"]].iloc[0]
     one = fans[(fans["instrument"] == key["instrument"]) & (fans["datetime"] == key["datetime"])]
     drawn = by_name(distribution.fan(one))
@@ -152,9 +152,9 @@ def test_a_long_sample_is_thinned_and_keeps_its_end_and_its_deepest_fall(report)
 
 def test_a_noisy_series_is_shown_by_week_only_if_it_is_long(days):
     short = pd.Series(np.arange(120.0), index=days)
-    assert base.calm(short) is short
+    assert base.weekly_mean(short) is short
     long = pd.Series(np.arange(500.0), index=pd.bdate_range("2023-01-02", periods=500))
-    weekly = base.calm(long)
+    weekly = base.weekly_mean(long)
     assert len(weekly) == 100
     assert weekly.iloc[0] == 2.0  # Monday to Friday
 

@@ -5,7 +5,7 @@ from kronos_strategies.report.formatting import (
     bars,
     count,
     decimals,
-    four,
+    decimals_4,
     general,
     interval,
     listing,
@@ -16,7 +16,7 @@ from kronos_strategies.report.formatting import (
 )
 
 
-@pytest.mark.parametrize("show", [decimals, percent, count, general, four, signed, signed_percent])
+@pytest.mark.parametrize("show", [decimals, percent, count, general, decimals_4, signed, signed_percent])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_a_dash(show, value):
     assert show(value) == "–"

@@ -109,7 +109,7 @@ def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, repor
     page = opened()
     look_at(page, "fan")
     instrument, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
-    fans = report.distribution.fans
+    fans = report.distribution.fan_charts
     instrument.select_by_index(2)
     date.select_by_index(3)
     chosen = fans[
@@ -135,7 +135,7 @@ def test_the_drop_down_chooses_the_metric_of_a_difference(opened, report):
 
 
 def test_a_fan_that_is_not_there_is_said_to_be_missing(opened, report):
-    fans = report.distribution.fans
+    fans = report.distribution.fan_charts
     names, dates = sorted(fans["instrument"].unique()), sorted(fans["datetime"].unique())
     without = fans[(fans["instrument"] != names[0]) | (fans["datetime"] != dates[1])]
     page = opened(distribution=dataclasses.replace(report.distribution, fans=without))
@@ -151,7 +151,7 @@ def test_hostile_names_stay_text(opened, report):
     hostile = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     result = report.portfolio.result
     renamed = dataclasses.replace(result, benchmarks=result.benchmarks.rename(columns={"benchmark": hostile}))
-    fans = report.distribution.fans
+    fans = report.distribution.fan_charts
     named = fans.assign(
         instrument=fans["instrument"].where(fans["instrument"] != fans["instrument"].iloc[0], hostile)
     )

@@ -73,7 +73,7 @@ def test_a_report_without_a_study_is_still_a_page(report, tmp_path):
         distribution=None,
         portfolio=None,
         versions=None,
-        ledger={},
+        sample_counts={},
         provenance={},
         warnings=[],
     )
@@ -127,7 +127,9 @@ def test_csvs_read_back_as_they_were(report, tmp_path):
         check_names=False,
     )
     comparison = pd.read_csv(paths["comparison"], index_col="score")
-    np.testing.assert_allclose(comparison["lead_low"], report.signal.table["lead_low"], rtol=1e-12)
+    np.testing.assert_allclose(
+        comparison["rank_ic_difference_low"], report.signal.table["rank_ic_difference_low"], rtol=1e-12
+    )
     returns = pd.read_csv(paths["returns"], index_col="datetime", parse_dates=True)
     assert list(returns) == ["gross", "net", "benchmark", "equal weight", "turnover", "cost"]
     np.testing.assert_allclose(returns["net"], report.portfolio.result.returns["net"], rtol=1e-12)
@@ -161,7 +163,7 @@ def test_every_metric_is_listed_under_its_name_and_has_a_label(report):
 
 
 def test_the_ledger_of_a_comparison_is_shown_once(report):
-    same = dataclasses.replace(report, ledger=report.versions.ledger)
+    same = dataclasses.replace(report, sample_counts=report.versions.sample_counts)
     assert page_of(same).count(">compared</th>") == 1
     assert page_of(report).count(">compared</th>") == 2
 
@@ -170,7 +172,7 @@ def test_qlibs_figures_stand_in_their_own_table_only(report):
     page = page_of(report)
     inside = page[page.index('<table id="parity"') :]
     inside = inside[: inside.index("</table>")]
-    for name in report.portfolio.parity:
+    for name in report.portfolio.qlib_metrics:
         assert name in inside
         assert not re.search(rf"(?<!qlib_){name}", page.replace(inside, ""))
 
@@ -181,7 +183,7 @@ def test_everything_given_is_escaped(report):
     hostile = dataclasses.replace(
         report,
         title=HOSTILE,
-        ledger={HOSTILE: 1},
+        sample_counts={HOSTILE: 1},
         provenance={HOSTILE: HOSTILE},
         warnings=[HOSTILE],
         signal=dataclasses.replace(
@@ -193,18 +195,18 @@ def test_everything_given_is_escaped(report):
             neutral=signal.neutral.rename(index={"size": HOSTILE}),
         ),
         distribution=dataclasses.replace(
-            report.distribution, fans=report.distribution.fans.assign(instrument=HOSTILE).iloc[:50]
+            report.distribution, fans=report.distribution.fan_charts.assign(instrument=HOSTILE).iloc[:50]
         ),
         portfolio=dataclasses.replace(
             portfolio,
-            books=portfolio.books.rename(index={"benchmark": HOSTILE}),
+            books=portfolio.performance.rename(index={"benchmark": HOSTILE}),
             active=portfolio.active.rename(index={"benchmark": HOSTILE}),
             tilts=portfolio.tilts.rename(columns={"size": HOSTILE}),
             parity={HOSTILE: 1.0},
         ),
         versions=dataclasses.replace(
             versions,
-            ledger={HOSTILE: 1},
+            sample_counts={HOSTILE: 1},
             warnings=[HOSTILE],
             provenance={name: {HOSTILE: HOSTILE} for name in versions.versions},
             table=versions.table.replace({"metric": {"crps_h5": HOSTILE}}),
@@ -260,7 +262,9 @@ def test_what_is_undefined_is_a_dash_or_said_in_words(report):
         by_group=signal.by_group.iloc[:0],
         neutral=signal.neutral * np.nan,
         quantiles=dataclasses.replace(
-            signal.quantiles, means=signal.quantiles.means * np.nan, spread_by_date=signal.turnover * np.nan
+            signal.quantiles,
+            means=signal.quantiles.means * np.nan,
+            top_minus_bottom_by_date=signal.turnover * np.nan,
         ),
         turnover=signal.turnover * np.nan,
         autocorrelation=signal.autocorrelation * np.nan,

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.report.summary import (
-    cautions,
     coverage_sentences,
-    judge,
     portfolio_sentence,
+    report_warnings,
+    summarize,
     summarize_comparison,
     summarize_signal,
 )
@@ -27,7 +27,11 @@ def measured(report):
         table = study.table.iloc[:1]
         for name, (lead, lead_low, lead_high) in leads.items():
             row = table.iloc[0].copy()
-            row[["lead", "lead_low", "lead_high"]] = lead, lead_low, lead_high
+            row[["rank_ic_difference", "rank_ic_difference_low", "rank_ic_difference_high"]] = (
+                lead,
+                lead_low,
+                lead_high,
+            )
             table = pd.concat([table, row.rename(name.replace("_", " ")).to_frame().T])
         rank = dataclasses.replace(study.rank_ic, mean=mean, low=low, high=high, t=t, method="EWC, B=40")
         return dataclasses.replace(study, rank_ic=rank, table=table.astype(float))
@@ -58,15 +62,15 @@ SURE, OPEN, LOST = (0.02, 0.01, 0.03), (0.01, -0.01, 0.03), (-0.02, -0.03, -0.01
          "there is no naive signal to hold it against."),
     ],
 )  # fmt: skip
-def test_each_outcome_has_its_sentence(measured, interval, leads, tone, says):
+def test_each_outcome_has_its_sentence(measured, interval, leads, status, says):
     verdict = summarize_signal(measured(*interval, **leads))
-    assert verdict.tone == tone
+    assert verdict.status == status
     assert verdict.sentences[0].endswith(says)
 
 
 @pytest.mark.parametrize(("low", "tone"), [(0.001, "good"), (0.0, "none"), (-0.001, "none")])
-def test_a_mean_is_told_from_zero_by_its_interval(measured, low, tone):
-    assert summarize_signal(measured(0.02, low, 0.04, momentum=SURE)).tone == tone
+def test_a_mean_is_told_from_zero_by_its_interval(measured, low, status):
+    assert summarize_signal(measured(0.02, low, 0.04, momentum=SURE)).status == status
 
 
 @pytest.mark.parametrize(
@@ -78,14 +82,14 @@ def test_a_mean_is_told_from_zero_by_its_interval(measured, low, tone):
 )
 def test_undefined_figures_give_no_verdict(measured, interval, says):
     verdict = summarize_signal(measured(*interval, t=NAN, momentum=SURE))
-    assert (verdict.tone, verdict.headline) == ("none", "No verdict")
+    assert (verdict.status, verdict.headline) == ("none", "No verdict")
     assert verdict.sentences[0].startswith(says)
 
 
 def test_the_book_is_held_against_its_benchmarks_with_its_interval_and_its_trials(report):
     study = report.portfolio
     sure = dataclasses.replace(study.sharpe, sharpe=0.85, low=-0.1, high=1.8, psr=0.96, dsr=0.4, trials=12)
-    books = study.books.assign(sharpe=[0.85, 1.0, 0.5, NAN], max_drawdown=-0.1234)
+    books = study.performance.assign(sharpe=[0.85, 1.0, 0.5, NAN], max_drawdown=-0.1234)
     assert portfolio_sentence(dataclasses.replace(study, sharpe=sure, books=books)) == (
         "After costs the book's Sharpe ratio was 0.85 (95% −0.10 to 1.80; PSR 96.0%, DSR 40.0% after 12 trials), "
         "against 0.50 (benchmark) and – (equal weight); its deepest drawdown was −12.3%."
@@ -115,7 +119,7 @@ def versions_of(report, **figures):
 def test_a_version_that_differs_for_sure_is_told_from_those_that_do_not(report):
     few = versions_of(report, **{"fine-tuned": (0.02, 0.01), "seed 2": (0.01, 0.4), "small": (-0.01, 0.2)})
     verdict = summarize_comparison(few)
-    assert verdict.tone == "good"
+    assert verdict.status == "good"
     first, second = verdict.sentences
     assert "fine-tuned ranks better for sure, by +0.0200" in first
     assert second.startswith("Not different for sure: seed 2, +0.0100")
@@ -131,12 +135,12 @@ def test_a_version_that_differs_for_sure_is_told_from_those_that_do_not(report):
         ({"fine-tuned": (0.02, 0.01), "seed 2": (0.01, 0.4), "small": (-0.01, 0.001)}, "mixed"),
     ],
 )
-def test_versions_set_the_tone_where_nothing_else_does(report, figures, tone):
+def test_versions_set_the_tone_where_nothing_else_does(report, figures, status):
     alone = dataclasses.replace(
         report, signal=None, distribution=None, portfolio=None, versions=versions_of(report, **figures)
     )
-    verdict = judge(alone)
-    assert verdict.tone == tone
+    verdict = summarize(alone)
+    assert verdict.status == status
     assert verdict.sentences[0].startswith("Against base, whose mean RankIC is")
 
 
@@ -149,7 +153,7 @@ def test_less_of_a_loss_is_better(report):
 
 
 def test_the_score_speaks_first_and_the_others_after_it(report):
-    verdict = judge(report)
+    verdict = summarize(report)
     assert verdict.sentences[0].startswith("Mean RankIC is")
     assert verdict.sentences[1].startswith("After costs")
     assert verdict.sentences[2].startswith("The 90% band")
@@ -159,11 +163,11 @@ def test_the_score_speaks_first_and_the_others_after_it(report):
 
 def test_the_reports_own_come_first_and_each_is_told_once(report):
     again = dataclasses.replace(report, warnings=["a", "b", "a"], versions=None)
-    told = cautions(again)
+    told = report_warnings(again)
     assert told[:2] == ["a", "b"]
     assert len(told) == len(set(told))
 
 
 def test_those_of_the_comparison_are_told_too(report):
     few = dataclasses.replace(report.versions, warnings=("no date in common",))
-    assert "no date in common" in cautions(dataclasses.replace(report, versions=few))
+    assert "no date in common" in report_warnings(dataclasses.replace(report, versions=few))

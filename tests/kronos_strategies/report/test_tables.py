@@ -5,19 +5,19 @@ import pandas as pd
 
 from kronos_strategies.report.formatting import decimals
 from kronos_strategies.report.tables import (
-    day,
+    boolean,
+    date,
     estimate,
     month_grid,
     number,
     table,
-    truth,
-    word,
+    text,
 )
 
 
 def test_a_cell_is_sorted_by_its_full_value_and_not_by_what_is_shown():
     frame = pd.DataFrame({"name": ["a", "b", "c"], "x": [0.12341, 0.12342, np.nan]})
-    shown = table("t", "", frame, (word("name", "Name"), number("x", "X", decimals)))
+    shown = table("t", "", frame, (text("name", "Name"), number("x", "X", decimals)))
     assert [row.cells[1].text for row in shown.rows] == ["0.123", "0.123", "–"]
     assert [row.cells[1].key for row in shown.rows] == ["0.12341", "0.12342", ""]
 
@@ -30,7 +30,7 @@ def test_an_interval_stands_below_its_estimate_where_there_is_one():
 
 def test_dates_and_truths_that_are_not_there_are_said_in_words():
     frame = pd.DataFrame({"end": pd.to_datetime(["2020-01-02", None]), "best": [True, None]})
-    shown = table("t", "", frame, (day("end", "End", otherwise="not yet"), truth("best", "Best")))
+    shown = table("t", "", frame, (date("end", "End", otherwise="not yet"), boolean("best", "Best")))
     assert [[cell.text for cell in row.cells] for row in shown.rows] == [
         ["2020-01-02", "yes"],
         ["not yet", "–"],
@@ -40,13 +40,13 @@ def test_dates_and_truths_that_are_not_there_are_said_in_words():
 
 def test_own_row_and_asides_are_marked():
     frame = pd.DataFrame({"name": ["ours", "other", "naive"]})
-    shown = table("t", "", frame, (word("name", "Name"),), own="ours", asides=1)
+    shown = table("t", "", frame, (text("name", "Name"),), highlight="ours", baseline_rows=1)
     assert [row.kind for row in shown.rows] == ["own", "", "aside"]
 
 
 def test_one_row_and_rows_in_an_order_are_not_sorted():
     frame = pd.DataFrame({"name": ["a", "b"]})
-    columns = (word("name", "Name"),)
+    columns = (text("name", "Name"),)
     assert table("t", "", frame, columns).sortable
     assert not table("t", "", frame.iloc[:1], columns).sortable
     assert not table("t", "", frame, columns, ordered=True).sortable

@@ -19,10 +19,10 @@ def part(*, drop=(), undefined=(), seed=0) -> pd.Series:
     return series.drop(INDEX[list(drop)])
 
 
-def common(*scores, label=None, references=None):
+def common(*scores, label=None, baselines=None):
     versions = [Version(name, score) for name, score in zip("abc", scores, strict=False)]
     label = drawn(INDEX, 9) if label is None else label
-    return align(versions, {1: label}, 1, references)
+    return align(versions, {1: label}, 1, baselines)
 
 
 def test_rows_are_those_that_all_have_with_a_finite_value():
@@ -42,7 +42,7 @@ def test_the_ledger_counts_every_row_of_any_version_once():
     found = common(
         part(undefined=[0]), part(drop=[0, 1], seed=1), part(undefined=[1, 2]), label=part(drop=[2, 3])
     )
-    assert dict(found.ledger) == {
+    assert dict(found.sample_counts) == {
         "rows of any version": 24,
         "no score of 'a'": 1,
         "no score of 'b'": 1,
@@ -55,9 +55,9 @@ def test_the_ledger_counts_every_row_of_any_version_once():
 def test_rows_that_only_one_has_change_nothing_and_are_counted():
     few = common(part(drop=range(8)), part(seed=1))
     more = common(part(), part(drop=range(8), seed=1))
-    assert (few.ledger["no score of 'a'"], few.ledger["no score of 'b'"]) == (8, 0)
-    assert (more.ledger["no score of 'a'"], more.ledger["no score of 'b'"]) == (0, 8)
-    assert few.ledger["rows of any version"] == more.ledger["rows of any version"] == 24
+    assert (few.sample_counts["no score of 'a'"], few.sample_counts["no score of 'b'"]) == (8, 0)
+    assert (more.sample_counts["no score of 'a'"], more.sample_counts["no score of 'b'"]) == (0, 8)
+    assert few.sample_counts["rows of any version"] == more.sample_counts["rows of any version"] == 24
     np.testing.assert_array_equal(few.scores["a"], more.scores["a"])
     np.testing.assert_array_equal(few.labels[1], more.labels[1])
     assert few.dates.equals(more.dates)
@@ -102,13 +102,13 @@ def test_losses_are_those_of_rows_finite_in_all_versions_and_one_that_is_not_eve
         expected = given["qlike"].to_numpy().copy()
         expected[2] = np.nan
         np.testing.assert_array_equal(found.losses["qlike"][version].ravel(), expected)
-    assert dict(found.lacking) == {"crps": "b", "mae": "a"}
+    assert dict(found.missing_losses) == {"crps": "b", "mae": "a"}
 
 
 def test_naive_scores_are_cut_to_the_same_rows_and_need_not_have_them_all():
     naive = pd.DataFrame({"momentum": part(drop=[5], seed=4)})
-    found = common(part(drop=[8]), part(seed=1), references=naive)
-    assert np.flatnonzero(np.isnan(found.references["momentum"].ravel())).tolist() == [5, 8]
+    found = common(part(drop=[8]), part(seed=1), baselines=naive)
+    assert np.flatnonzero(np.isnan(found.baselines["momentum"].ravel())).tolist() == [5, 8]
 
 
 def later(series: pd.Series, years: int) -> pd.Series:

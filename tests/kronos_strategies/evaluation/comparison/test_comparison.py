@@ -23,7 +23,7 @@ GOOD, FAIR, BAD = (
 
 @pytest.fixture(scope="module")
 def comparison():
-    return compare_versions([FAIR, GOOD, BAD], LABEL, horizon=1)
+    return compare_versions([FAIR, GOOD, BAD], LABEL, label_horizon=1)
 
 
 def of(comparison, version: str, metric: str = "rank_ic") -> pd.Series:
@@ -56,16 +56,16 @@ def test_rank_ic_by_date_is_scipys(comparison):
 def test_rows_of_one_version_only_change_nothing_but_the_ledger(comparison):
     more = rows(dates=150, names=35, start="2022-05-02")
     extended = GOOD.score.reindex(more).where(lambda s: s.notna(), drawn(more, 7))
-    found = compare_versions([FAIR, Version("good", extended), BAD], LABEL, horizon=1)
+    found = compare_versions([FAIR, Version("good", extended), BAD], LABEL, label_horizon=1)
     pd.testing.assert_frame_equal(found.table, comparison.table)
     pd.testing.assert_frame_equal(found.by_year, comparison.by_year)
-    more, before = found.ledger, comparison.ledger
+    more, before = found.sample_counts, comparison.sample_counts
     assert more["compared"] == before["compared"]
     assert more["rows of any version"] - before["rows of any version"] == more["no score of 'fair'"] > 0
 
 
 def test_the_order_of_versions_changes_the_order_only(comparison):
-    other = compare_versions([BAD, FAIR, GOOD], LABEL, horizon=1, baseline="fair")
+    other = compare_versions([BAD, FAIR, GOOD], LABEL, label_horizon=1, reference="fair")
     assert other.versions == ("bad", "fair", "good")
     key = ["metric", "version"]
     left, right = (c.table.set_index(key).loc[other.table.set_index(key).index] for c in (other, comparison))
@@ -74,7 +74,7 @@ def test_the_order_of_versions_changes_the_order_only(comparison):
 
 def test_an_identical_version_differs_by_exactly_nothing():
     found = compare_versions(
-        [GOOD, Version("again", GOOD.score.sample(frac=1, random_state=0))], LABEL, horizon=1
+        [GOOD, Version("again", GOOD.score.sample(frac=1, random_state=0))], LABEL, label_horizon=1
     )
     for metric in found.by_date:
         row = of(found, "again", metric)
@@ -89,8 +89,8 @@ def test_an_identical_version_differs_by_exactly_nothing():
 
 
 def test_overlap_is_the_label_in_dates_rounded_up():
-    for horizon, between, overlap in ((10, 1, 10), (10, 5, 2), (10, 3, 4), (1, 5, 1)):
-        found = compare_versions([FAIR, GOOD], LABEL, horizon, bars_between=between)
+    for label_horizon, between, overlap in ((10, 1, 10), (10, 5, 2), (10, 3, 4), (1, 5, 1)):
+        found = compare_versions([FAIR, GOOD], LABEL, label_horizon, bars_between=between)
         assert found.overlap == overlap
         figures = found.by_date["ic"]
         test = mean_test(figures["good"] - figures["fair"], overlap)
@@ -100,7 +100,9 @@ def test_overlap_is_the_label_in_dates_rounded_up():
 def test_every_year_has_its_means_and_differences():
     index = rows(dates=300, start="2021-09-01")
     label = drawn(index, 0)
-    found = compare_versions([version("a", label, 0.1, 1), version("b", label, 0.3, 2)], label, horizon=1)
+    found = compare_versions(
+        [version("a", label, 0.1, 1), version("b", label, 0.3, 2)], label, label_horizon=1
+    )
     of_2022 = found.by_year.query("metric == 'ic' and year == 2022").set_index("version")
     figures = found.by_date["ic"].loc["2022"]
     assert of_2022.loc["b", "mean"] == pytest.approx(figures["b"].mean())
@@ -115,13 +117,13 @@ def test_a_decay_has_every_horizon_on_the_dates_of_the_longest():
     labels = pd.DataFrame(
         {h: daily.rolling(h).sum().shift(1 - h).stack(future_stack=True) for h in (5, 1, 20)}
     )
-    found = compare_versions([FAIR, GOOD], labels, horizon=5)
+    found = compare_versions([FAIR, GOOD], labels, label_horizon=5)
     decay = found.decay.set_index(["version", "horizon"])
     assert list(decay.index) == [(v, h) for v in ("fair", "good") for h in (1, 5, 20)]
     assert (decay["dates"] == 101).all()
     assert decay["rank_ic"]["good"].is_monotonic_decreasing
     days = INDEX.levels[0][:101]
-    alone = compare_versions([FAIR, GOOD], labels[5].loc[days], horizon=5)
+    alone = compare_versions([FAIR, GOOD], labels[5].loc[days], label_horizon=5)
     assert (
         decay.loc[("good", 5), ["rank_ic", "low", "high"]].tolist()
         == of(alone, "good")[["mean", "low", "high"]].tolist()
@@ -132,7 +134,7 @@ def test_a_decay_has_every_horizon_on_the_dates_of_the_longest():
 
 def test_a_horizon_longer_than_the_data_does_not_empty_the_decay():
     labels = pd.DataFrame({1: LABEL, 5: LABEL, 250: np.nan})
-    decay = compare_versions([FAIR, GOOD], labels, horizon=1).decay.set_index(["version", "horizon"])
+    decay = compare_versions([FAIR, GOOD], labels, label_horizon=1).decay.set_index(["version", "horizon"])
     for name in ("fair", "good"):
         assert decay["dates"][name].tolist() == [120, 120, 0]
         assert decay["rank_ic"][name].notna().tolist() == [True, True, False]
@@ -141,8 +143,8 @@ def test_a_horizon_longer_than_the_data_does_not_empty_the_decay():
 def test_other_horizons_do_not_change_the_headline():
     labels = pd.DataFrame({1: LABEL, 5: LABEL.where(drawn(INDEX, 5) > 0)})
     pd.testing.assert_frame_equal(
-        compare_versions([FAIR, GOOD], labels, horizon=1).table,
-        compare_versions([FAIR, GOOD], LABEL, horizon=1).table,
+        compare_versions([FAIR, GOOD], labels, label_horizon=1).table,
+        compare_versions([FAIR, GOOD], LABEL, label_horizon=1).table,
     )
 
 
@@ -160,7 +162,7 @@ def test_losses_that_all_have_are_metrics_and_less_is_better():
         )
         for i, (v, shift) in enumerate([(FAIR, 0.0), (GOOD, -0.5)])
     ]
-    found = compare_versions(with_losses, LABEL, horizon=1)
+    found = compare_versions(with_losses, LABEL, label_horizon=1)
     assert list(found.by_date) == ["ic", "rank_ic", "spread", "crps_1"]
     row = of(found, "good", "crps_1")
     assert row["difference"] == pytest.approx(-0.5, abs=0.01)
@@ -171,11 +173,11 @@ def test_losses_that_all_have_are_metrics_and_less_is_better():
 
 def test_naive_scores_stand_beside_without_a_test():
     naive = pd.DataFrame({"truth": LABEL, "noise": drawn(INDEX, 8)})
-    found = compare_versions([FAIR, GOOD], LABEL, horizon=1, references=naive)
-    means = found.references.set_index(["version", "metric"])
+    found = compare_versions([FAIR, GOOD], LABEL, label_horizon=1, baselines=naive)
+    means = found.baselines.set_index(["version", "metric"])
     assert means.loc[("truth", "rank_ic"), "mean"] == pytest.approx(1)
     assert means.loc[("noise", "ic"), "low"] < 0 < means.loc[("noise", "ic"), "high"]
-    assert list(found.references.columns) == ["version", "metric", "mean", "low", "high", "dates"]
+    assert list(found.baselines.columns) == ["version", "metric", "mean", "low", "high", "dates"]
     assert set(found.table["version"]) == {"fair", "good"}
 
 
@@ -185,7 +187,7 @@ def test_dates_that_rank_nothing_are_counted_never_zero_and_told():
     good.loc[days[3]] = 0.1
     good.loc[days[5], "N001":] = np.nan  # one name is left
     label.loc[days[[7, 8]]] = 0.0
-    found = compare_versions([FAIR, Version("good", good)], label, horizon=1)
+    found = compare_versions([FAIR, Version("good", good)], label, label_horizon=1)
     fair, row = of(found, "fair"), of(found, "good")
     assert (fair["dates"], fair["undefined"]) == (117, 3)
     assert (row["dates"], row["undefined"]) == (116, 4)
@@ -197,13 +199,13 @@ def test_dates_that_rank_nothing_are_counted_never_zero_and_told():
     assert "'good' is constant on 1 of 120 dates" in text
     assert "The label is constant on 2 of 120 dates" in text
     assert "'fair' is constant" not in text
-    assert found.ledger["no score of 'good'"] == 29
+    assert found.sample_counts["no score of 'good'"] == 29
 
 
 def test_no_date_is_said_to_be_left_out_that_counts():
     """Ranks see differences of rounding, which a score far from zero has little more of."""
     far = Version("far", GOOD.score + 1e14)
-    found = compare_versions([FAIR, far], LABEL, horizon=1)
+    found = compare_versions([FAIR, far], LABEL, label_horizon=1)
     assert of(found, "far")["dates"] == 120
     assert not any("constant" in warning for warning in found.warnings)
 
@@ -211,22 +213,22 @@ def test_no_date_is_said_to_be_left_out_that_counts():
 def test_an_infinite_score_is_none():
     good = GOOD.score.copy()
     good.iloc[[0, 40]] = np.inf, -np.inf
-    found = compare_versions([FAIR, Version("good", good)], LABEL, horizon=1)
-    assert found.ledger["no score of 'good'"] == 2
+    found = compare_versions([FAIR, Version("good", good)], LABEL, label_horizon=1)
+    assert found.sample_counts["no score of 'good'"] == 2
     assert of(found, "good")["undefined"] == 0
 
 
 def test_few_spans_and_no_confidence_set_are_told():
-    found = compare_versions([FAIR, GOOD], LABEL, horizon=20)
+    found = compare_versions([FAIR, GOOD], LABEL, label_horizon=20)
     assert of(found, "good")["in_mcs"] is None
     assert any("hold 6 labels that do not overlap, fewer than 50" in warning for warning in found.warnings)
     assert any("too few for a model confidence set" in warning for warning in found.warnings)
-    assert not compare_versions([FAIR, GOOD], LABEL, horizon=1).warnings
+    assert not compare_versions([FAIR, GOOD], LABEL, label_horizon=1).warnings
 
 
 def test_a_single_date_has_means_and_no_tests():
     one = [Version(v.name, v.score.iloc[:30]) for v in (FAIR, GOOD)]
-    found = compare_versions(one, LABEL, horizon=1)
+    found = compare_versions(one, LABEL, label_horizon=1)
     assert of(found, "good")["difference"] == pytest.approx(
         of(found, "good")["mean"] - of(found, "fair")["mean"]
     )
@@ -281,7 +283,7 @@ def test_means_of_other_dates_than_the_difference_are_told_with_their_numbers(co
     tied = FAIR.score.copy()
     days = INDEX.levels[0]
     tied.loc[days[:15]] = 1.0  # ranks nothing there
-    found = compare_versions([Version("tied", tied), GOOD], LABEL, horizon=1)
+    found = compare_versions([Version("tied", tied), GOOD], LABEL, label_horizon=1)
     (told,) = [warning for warning in found.warnings if "a mean is of the dates" in warning]
     assert told.startswith("ic, rank_ic")
     assert "('tied' 105, 'good' 120)" in told

@@ -29,7 +29,7 @@ def comparison():
     }
     scores = {"base": score, "copy": score, "worse": -score, "better": LABEL + score}
     versions = [Version(name, scores[name], losses[name]) for name in scores]
-    return compare_versions(versions, LABEL, horizon=1)
+    return compare_versions(versions, LABEL, label_horizon=1)
 
 
 def passed(text: str, comparison) -> dict[str, bool]:
@@ -68,7 +68,7 @@ def test_equal_skill_fails_about_one_time_in_twenty_without_a_margin(comparison)
     rng, failed = np.random.default_rng(1), 0
     for _ in range(800):
         noise = pd.DataFrame(rng.standard_normal((150, 2)), columns=["a", "b"])
-        equal = replace(comparison, baseline="a", versions=("a", "b"), by_date={"rank_ic": noise})
+        equal = replace(comparison, reference="a", versions=("a", "b"), by_date={"rank_ic": noise})
         failed += not check_gate(Gate("rank_ic", ">=", 0.0), equal)[0].passed
     assert 0.03 < failed / 800 < 0.075
 
@@ -107,6 +107,6 @@ def test_a_gate_that_cannot_be_meant_is_refused(text, reason, comparison):
 
 def test_too_few_dates_are_no_pass():
     few = [Version(name, drawn(INDEX, seed).iloc[: 15 * 30]) for seed, name in enumerate("ab")]
-    comparison = compare_versions(few, LABEL, horizon=10)
+    comparison = compare_versions(few, LABEL, label_horizon=10)
     with pytest.raises(ValueError, match=r"'b' and 'a' have rank_ic on 15 common dates, too few.*span 10"):
         check_gate(GATE, comparison)

@@ -7,7 +7,7 @@ import pytest
 from kronos_strategies.evaluation.comparison.align import align
 from kronos_strategies.evaluation.comparison.metrics import metrics_by_date, score_metrics_by_date
 from kronos_strategies.evaluation.comparison.version import Version
-from kronos_strategies.evaluation.signal.ic import coefficients
+from kronos_strategies.evaluation.signal.ic import information_coefficients
 
 from .planted import drawn, rows, version
 
@@ -18,7 +18,7 @@ def test_ic_and_rank_ic_are_those_of_the_score_alone_on_complete_rows():
     versions = [version("a", label, 0.3, 1), version("b", label, -0.2, 2)]
     found = metrics_by_date(align(versions, {1: label}, 1, None), 1)
     for each in versions:
-        expected = coefficients(each.score, label)
+        expected = information_coefficients(each.score, label)
         for metric in ("ic", "rank_ic"):
             np.testing.assert_allclose(found[metric][each.name], expected[metric], atol=1e-14)
 

@@ -8,16 +8,16 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from kronos_strategies.evaluation.comparison.paired import (
-    block_length,
     difference,
     holm,
+    mcs_block_length,
     mcs_pvalues,
     paired_table,
     paired_test,
 )
-from kronos_strategies.evaluation.significance import detectable, mean_test
+from kronos_strategies.evaluation.significance import mean_test, minimum_detectable_effect
 
-from .planted import coefficients
+from .planted import information_coefficients
 
 DATES = pd.bdate_range("2023-01-02", periods=200)
 
@@ -33,14 +33,14 @@ def rejected(pairs: np.ndarray) -> float:
 
 
 def test_no_true_difference_is_found_one_time_in_twenty_where_a_plain_paired_t_finds_it_half_of_the_time():
-    pairs = coefficients(skill=0.1, noises=(1, 1), runs=240, names=40)
+    pairs = information_coefficients(skill=0.1, noises=(1, 1), runs=240, names=40)
     assert np.mean(stats.ttest_rel(*pairs, axis=1).pvalue < 0.05) > 0.4
     assert 0.01 < rejected(pairs) < 0.09
     assert rejected(pairs[:, :, :250]) < 0.09  # too short for EWC
 
 
 def test_a_true_gap_of_two_hundredths_is_found_mostly():
-    pairs = coefficients(skill=0.1, noises=(1, 1.232), runs=80)
+    pairs = information_coefficients(skill=0.1, noises=(1, 1.232), runs=80)
     assert (pairs[0] - pairs[1]).mean() == pytest.approx(0.02, abs=0.002)
     assert rejected(pairs) > 0.7
 
@@ -112,7 +112,14 @@ def test_the_others_have_the_test_of_their_difference():
     test, row = paired_test(of["c"], of["b"], 4), table.iloc[2]
     assert row["difference"] == test.mean == pytest.approx(of["c"].mean() - of["b"].mean())
     found = row[["difference_low", "difference_high", "t", "p", "detectable", "method"]]
-    assert found.tolist() == [test.low, test.high, test.t, test.p, detectable(test), test.method]
+    assert found.tolist() == [
+        test.low,
+        test.high,
+        test.t,
+        test.p,
+        minimum_detectable_effect(test),
+        test.method,
+    ]
 
 
 def test_more_ic_and_less_loss_are_better():
@@ -127,7 +134,7 @@ def test_the_detectable_difference_is_found_four_times_in_five():
     rng = np.random.default_rng(0)
     found = []
     for a, b in rng.standard_normal((150, 2, 200)):
-        least = detectable(paired_test(pd.Series(b), pd.Series(a), 1))
+        least = minimum_detectable_effect(paired_test(pd.Series(b), pd.Series(a), 1))
         found.append(paired_test(pd.Series(b + least), pd.Series(a), 1).p < 0.05)
     assert 0.7 < np.mean(found) < 0.9
 
@@ -197,7 +204,7 @@ def test_fewer_than_four_blocks_make_no_set(dates, overlap):
 
 
 def test_a_block_is_twice_the_label_or_more():
-    assert [block_length(dates, overlap) for dates, overlap in ((100, 1), (1000, 1), (1000, 20))] == [
+    assert [mcs_block_length(dates, overlap) for dates, overlap in ((100, 1), (1000, 1), (1000, 20))] == [
         5,
         10,
         40,

@@ -102,20 +102,22 @@ def test_no_file_and_no_parquet_file_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize("name", ["label", "LABEL0", "0", "5"])
 def test_a_single_label_is_a_series(name, tmp_path):
-    found = read_labels(write(SCORE.rename(name).to_frame(), tmp_path), horizon=5)
+    found = read_labels(write(SCORE.rename(name).to_frame(), tmp_path), label_horizon=5)
     assert isinstance(found, pd.Series)
     np.testing.assert_array_equal(found, SCORE)
 
 
 @pytest.mark.parametrize("names", [["1", "5"], [1, 5], ["5", "1"]])
 def test_columns_called_by_bars_are_horizons(names, tmp_path):
-    found = read_labels(write(pd.DataFrame({name: SCORE * int(name) for name in names}), tmp_path), horizon=5)
+    found = read_labels(
+        write(pd.DataFrame({name: SCORE * int(name) for name in names}), tmp_path), label_horizon=5
+    )
     assert sorted(found.columns) == [1, 5]
     np.testing.assert_array_equal(found[5], SCORE * 5)
 
 
 def test_one_called_label_stands_out(tmp_path):
-    found = read_labels(write(FRAME.assign(label=2.0), tmp_path), horizon=1)
+    found = read_labels(write(FRAME.assign(label=2.0), tmp_path), label_horizon=1)
     assert (found == 2).all()
 
 
@@ -129,4 +131,4 @@ def test_one_called_label_stands_out(tmp_path):
 )
 def test_labels_of_other_horizons_are_refused(names, reason, tmp_path):
     with pytest.raises(ValueError, match=reason):
-        read_labels(write(pd.DataFrame(dict.fromkeys(names, SCORE)), tmp_path), horizon=1)
+        read_labels(write(pd.DataFrame(dict.fromkeys(names, SCORE)), tmp_path), label_horizon=1)

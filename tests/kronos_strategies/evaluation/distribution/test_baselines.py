@@ -78,7 +78,7 @@ def altered(market: PricePanel, after: pd.Timestamp) -> PricePanel:
     later = np.asarray(market.calendar > after)[:, None]
     noise = np.random.default_rng(3).lognormal(0, 0.3, market.closes.shape)
     closes = market.closes * np.where(later, noise, 1.0)
-    return PricePanel(closes, closes, market.amounts, market.ranges)
+    return PricePanel(closes, closes, market.amounts, market.range_variance)
 
 
 def test_nothing_after_the_first_forecast_decides_a_baseline(long_market):
@@ -97,9 +97,9 @@ def test_nothing_after_the_first_forecast_decides_a_baseline(long_market):
 def test_the_shrunk_walk_covers_what_it_was_fitted_to_and_draws_volatility_to_the_average(long_market):
     walk = ShrunkWalk.fit(long_market, 1, long_market.calendar[330])
     assert 0 < walk.slope < 1
-    low, high = walk.deviation(np.array([0.01, 0.04]))
+    low, high = walk.scale(np.array([0.01, 0.04]))
     assert 1 < high / low < 4
-    assert np.isnan(walk.deviation(np.array([0.0])))[0]
+    assert np.isnan(walk.scale(np.array([0.0])))[0]
     assert ShrunkWalk.fit(long_market, 1, long_market.calendar[60]) is None
 
 
@@ -111,7 +111,7 @@ def test_garch_of_the_most_traded_names_finds_the_volatility_of_the_next_bar(lon
     keys = pd.MultiIndex.from_product([long_market.calendar[331:390], models.parameters.index])
     keys = keys.set_names(["datetime", "instrument"])
     next_bar, freedom = models.forecast(keys, 1)
-    came = long_market.at(long_market.log_return(1), keys).to_numpy()
+    came = long_market.lookup(long_market.log_return(1), keys).to_numpy()
     assert np.sqrt(np.nanmean((came / next_bar) ** 2)) == pytest.approx(1, abs=0.1)
     assert (freedom > 2).all()
     longer, more = models.forecast(keys, 10)
@@ -127,7 +127,7 @@ def test_garch_of_the_most_traded_names_finds_the_volatility_of_the_next_bar(lon
 
 def names_of_baselines(market: PricePanel, at: range) -> set[str]:
     kept, _ = summarize_forecasts(walks(market, at), market, (1,), hold=1)
-    (rows,) = evaluations_by_horizon(kept.said, market)
+    (rows,) = evaluations_by_horizon(kept.summary, market)
     return {score.name for score in score_distributions(rows, LEVELS)}
 
 

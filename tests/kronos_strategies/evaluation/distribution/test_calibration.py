@@ -13,7 +13,6 @@ from kronos_strategies.evaluation.distribution.calibration import (
     expected_pit_std,
     inside,
     min_samples_for_coverage,
-    pinball,
     pit,
     pit_histogram,
 )
@@ -129,14 +128,7 @@ def test_a_normal_without_deviation_has_no_crps(deviation):
     assert np.isnan(crps_normal(np.zeros(1), np.array([deviation]), np.ones(1))).all()
 
 
-def test_pinball_weighs_both_sides_by_the_level():
-    samples = np.arange(1.0, 10.0)[None].repeat(2, axis=0)  # Weibull: the 9 samples are deciles
-    assert pinball(samples, np.array([12.0, 1.0]), 0.9) == pytest.approx([0.9 * 3, 0.1 * 8])
-
-
-@pytest.mark.parametrize(
-    "score", [pit, crps_fair, crps_ensemble, lambda x, y: inside(x, y, 0.5), lambda x, y: pinball(x, y, 0.5)]
-)
+@pytest.mark.parametrize("score", [pit, crps_fair, crps_ensemble, lambda x, y: inside(x, y, 0.5)])
 def test_a_row_with_something_missing_is_undefined_and_leaves_the_others_alone(rng, score):
     samples, outcomes = rng.standard_normal((5, 8)), rng.standard_normal(5)
     whole = score(samples, outcomes)

@@ -18,7 +18,7 @@ def market() -> PricePanel:
 def fans_of(forecasts, market: PricePanel) -> pd.DataFrame:
     fans = FanChartData(market)
     for each in forecasts:
-        fans.see(each)
+        fans.update(each)
     return fans.frame()
 
 
@@ -71,7 +71,7 @@ def test_the_most_traded_names_before_the_first_forecast_are_chosen(market):
     traded = market.amounts.copy()
     traded.loc[: DAYS[AT[0]], ALL[7 : 7 + NAMES]] *= 1000
     traded.loc[DAYS[AT[0] + 1] :, ALL[:NAMES]] *= 1_000_000  # nobody knows of these yet
-    other = PricePanel(market.opens, market.closes, traded, market.ranges)
+    other = PricePanel(market.opens, market.closes, traded, market.range_variance)
     assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(ALL[7 : 7 + NAMES])
 
 

@@ -35,8 +35,10 @@ def kept(market) -> PathSummary:
 
 def test_the_score_of_all_paths_is_the_signals(market, kept):
     whole = pd.concat([signals(each, hold=2)["score"] for each in walks(market)])
-    np.testing.assert_allclose(kept.by_samples[40], whole.loc[kept.by_samples.index], rtol=1e-12)
-    assert list(kept.by_samples) == [1, 2, 4, 8, 16, 32, 40]
+    np.testing.assert_allclose(
+        kept.score_by_num_paths[40], whole.loc[kept.score_by_num_paths.index], rtol=1e-12
+    )
+    assert list(kept.score_by_num_paths) == [1, 2, 4, 8, 16, 32, 40]
 
 
 def test_the_score_of_k_paths_knows_only_the_first_k(market):
@@ -49,14 +51,14 @@ def test_the_score_of_k_paths_knows_only_the_first_k(market):
 def test_losses_are_the_rows_that_the_means_are_of(market, kept):
     losses = kept.losses(market)
     assert list(losses) == [f"{loss}_h{h}" for h in HORIZONS for loss in ("crps", "qlike")]
-    for rows in evaluations_by_horizon(kept.said, market):
+    for rows in evaluations_by_horizon(kept.summary, market):
         for score in score_distributions(rows, LEVELS)[:1]:
             mean = losses[f"crps_h{score.horizon}"].groupby("datetime").mean().mean()
             assert mean == pytest.approx(score.crps.mean, rel=1e-9)
     date, name = losses.index[17]
     came = market.variance(5)["closes"].loc[date, name]
     assert losses.loc[(date, name), "qlike_h5"] == pytest.approx(
-        float(qlike(np.array(came), np.array(kept.said.loc[(date, name), (5, "variance")])))
+        float(qlike(np.array(came), np.array(kept.summary.loc[(date, name), (5, "variance")])))
     )
 
 
@@ -117,16 +119,16 @@ def doubled() -> Postprocessing:
 def test_what_is_kept_is_of_calibrated_paths_and_of_those_as_sampled(market, doubled, tmp_path):
     raw, _ = summarize_forecasts(narrow(market), market, HORIZONS, hold=2)
     kept, known = summarize_forecasts(narrow(market), market, HORIZONS, hold=2, post=doubled)
-    pd.testing.assert_frame_equal(kept.sampled, raw.said)
-    assert raw.sampled is None
+    pd.testing.assert_frame_equal(kept.uncalibrated, raw.summary)
+    assert raw.uncalibrated is None
     assert (known.calibration, known.candles) == (doubled.calibration.id, "valid")
     for h in HORIZONS:
-        assert kept.sampled[h, "inside_90"].mean() < 0.7
-        assert kept.said[h, "inside_90"].mean() == pytest.approx(0.9, abs=0.03)
-        assert kept.said[h, "crps"].mean() < kept.sampled[h, "crps"].mean()
+        assert kept.uncalibrated[h, "inside_90"].mean() < 0.7
+        assert kept.summary[h, "inside_90"].mean() == pytest.approx(0.9, abs=0.03)
+        assert kept.summary[h, "crps"].mean() < kept.uncalibrated[h, "crps"].mean()
     kept.write(tmp_path)
     back = PathSummary.read(tmp_path)
-    pd.testing.assert_frame_equal(back.sampled, kept.sampled)
+    pd.testing.assert_frame_equal(back.uncalibrated, kept.uncalibrated)
     pd.testing.assert_frame_equal(back.checks, kept.checks)
 
 

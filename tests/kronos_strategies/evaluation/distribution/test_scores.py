@@ -48,7 +48,7 @@ class Scores:
 
 def score(forecasts: Iterable[Forecast], market: PricePanel, horizons: Sequence[int] = HORIZONS) -> Scores:
     kept, _ = summarize_forecasts(forecasts, market, horizons, hold=1)
-    rows = evaluations_by_horizon(kept.said, market)
+    rows = evaluations_by_horizon(kept.summary, market)
     return Scores(
         tuple(found for each in rows for found in score_distributions(each, LEVELS)),
         tuple(found for each in rows for found in score_volatilities(each)),

@@ -35,7 +35,7 @@ WEIGHTS = {"S1": 0.5, "S6": 0.5}
 
 def test_books_are_net_gross_and_benchmarks_annualised_by_the_results_own_year(book):
     result = book(WEIGHTS)
-    books = evaluate_portfolio(result).books
+    books = evaluate_portfolio(result).performance
     assert books.index.tolist() == ["net", "gross", "benchmark", "equal weight"]
     assert books.columns.tolist() == FIGURES
     net, market = result.returns["net"], result.benchmarks["benchmark"]
@@ -60,7 +60,7 @@ def test_metrics_are_net_unless_named_gross(book):
         "equal_weight_max_drawdown": max_drawdown(result.benchmarks["equal weight"]),
         "beta_equal_weight": study.active.loc["equal weight", "beta"],
         "active_return_benchmark": study.active.loc["benchmark", "active_return"],
-        "qlib_net_max_drawdown": study.parity["net_max_drawdown"],
+        "qlib_net_max_drawdown": study.qlib_metrics["net_max_drawdown"],
     }  # fmt: skip
     assert {name: figures[name] for name in expected} == pytest.approx(expected)
 

@@ -11,11 +11,11 @@ pytest.importorskip("empyrical")
 
 from kronos_strategies.evaluation.portfolio.returns import sharpe
 from kronos_strategies.evaluation.portfolio.sharpe import (
-    block_length,
     bootstrap_interval,
     expected_max_sharpe,
     infer_sharpe,
     probabilistic_sharpe,
+    sharpe_block_length,
 )
 
 
@@ -89,7 +89,7 @@ def test_the_interval_covers_the_truth_95_times_of_100():
     held = []
     for seed in range(200):
         returns = drawn(seed, bars=250)
-        low, high = bootstrap_interval(returns, block_length(returns), seed, replications=400)
+        low, high = bootstrap_interval(returns, sharpe_block_length(returns), seed, replications=400)
         held.append(low <= 0.06 <= high)
     assert np.mean(held) == pytest.approx(0.95, abs=0.035)  # 2.3 standard errors
 
@@ -100,11 +100,11 @@ def test_the_interval_of_returns_that_persist_is_wider():
     shuffled = persistent.sample(frac=1, random_state=0)
     widths = [np.diff(interval(returns))[0] for returns in (persistent, shuffled)]
     assert widths[0] > 1.2 * widths[1]  # 1.6 of the long run
-    assert block_length(persistent) > block_length(shuffled)
+    assert sharpe_block_length(persistent) > sharpe_block_length(shuffled)
 
 
 def interval(returns: pd.Series) -> np.ndarray:
-    return bootstrap_interval(returns, block_length(returns), seed=0)
+    return bootstrap_interval(returns, sharpe_block_length(returns), seed=0)
 
 
 def test_the_interval_is_annualised_as_the_ratio_is():
@@ -121,10 +121,10 @@ def test_equal_seeds_give_equal_studies_and_others_nearly():
 
 
 def test_blocks_are_at_least_a_bar_and_at_most_a_fifth():
-    independent = [block_length(drawn(seed, ratio=0)) for seed in range(20)]
+    independent = [sharpe_block_length(drawn(seed, ratio=0)) for seed in range(20)]
     assert min(independent) == 1
-    assert block_length(pd.Series(np.linspace(-1, 1, 30))) == 6
-    assert block_length(pd.Series([0.1, -0.1, 0.2])) == 1
+    assert sharpe_block_length(pd.Series(np.linspace(-1, 1, 30))) == 6
+    assert sharpe_block_length(pd.Series([0.1, -0.1, 0.2])) == 1
 
 
 def test_bars_without_a_return_are_left_out():

@@ -48,7 +48,18 @@ def test_figures_are_those_of_the_series(own, label):
     assert found["ic"] == pytest.approx(np.nanmean(ic))
     assert found["positive"] == (defined > 0).mean()
     assert (found["dates"], found["undefined"]) == (79, 1)
-    assert found[["lead", "lead_low", "lead_high", "lead_p"]].isna().all()
+    assert (
+        found[
+            [
+                "rank_ic_difference",
+                "rank_ic_difference_low",
+                "rank_ic_difference_high",
+                "rank_ic_difference_p",
+            ]
+        ]
+        .isna()
+        .all()
+    )
 
 
 def test_the_lead_is_over_names_that_have_both(rng, own, label):
@@ -61,14 +72,24 @@ def test_the_lead_is_over_names_that_have_both(rng, own, label):
     ]
     test = mean_test(gaps)
     expected = [test.mean, test.low, test.high, test.p]
-    np.testing.assert_allclose(found[["lead", "lead_low", "lead_high", "lead_p"]].astype(float), expected)
-    assert found["lead_low"] > 0
+    np.testing.assert_allclose(
+        found[
+            [
+                "rank_ic_difference",
+                "rank_ic_difference_low",
+                "rank_ic_difference_high",
+                "rank_ic_difference_p",
+            ]
+        ].astype(float),
+        expected,
+    )
+    assert found["rank_ic_difference_low"] > 0
 
 
 def test_a_copy_has_no_lead(own, label):
     found = table({"own": own, "copy": np.exp(own)}, label).loc["copy"]
-    assert found["lead"] == 0
-    assert np.isnan(found["lead_p"])
+    assert found["rank_ic_difference"] == 0
+    assert np.isnan(found["rank_ic_difference_p"])
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])

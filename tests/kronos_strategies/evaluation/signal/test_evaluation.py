@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
-from kronos_strategies.evaluation.signal.ic import coefficients
+from kronos_strategies.evaluation.signal.ic import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
 
 DAYS, NAMES = pd.bdate_range("2022-11-01", periods=120), [f"N{i:02d}" for i in range(50)]
@@ -53,7 +53,7 @@ def study(scores, labels, exposures) -> SignalEvaluation:
 
 
 def test_the_headline_is_the_mean_of_coefficients_by_date(study, scores, labels):
-    expected = coefficients(scores["own"], labels[5])
+    expected = information_coefficients(scores["own"], labels[5])
     pd.testing.assert_frame_equal(study.by_date["own"], expected)
     assert study.rank_ic == mean_test(expected["rank_ic"], 5)
     assert study.ic.mean == pytest.approx(expected["ic"].mean())
@@ -74,7 +74,7 @@ def test_dates_without_a_label_are_counted_and_are_no_zeros(study):
     figures = study.metrics()
     assert (figures["dates"], figures["undefined_dates"]) == (115, 5)
     assert study.by_date["own"]["rank_ic"].tail(5).isna().all()
-    assert study.quantiles.spread.undefined == 5
+    assert study.quantiles.top_minus_bottom.undefined == 5
     assert study.table.loc["persistence", "undefined"] == 120
 
 
@@ -85,7 +85,7 @@ def test_the_planted_effect_is_found_where_it_was_planted(study):
     assert figures["monotonicity"] > 0.8
     assert figures["top_hit_rate"] > 0.55
     assert figures["rank_ic_neutral"] == pytest.approx(figures["rank_ic"], abs=0.03)
-    assert study.table["lead_low"]["naive"] > 0
+    assert study.table["rank_ic_difference_low"]["naive"] > 0
     own = study.decay[study.decay["score"] == "own"].set_index("horizon")
     assert own["rank_ic"][1] > own["rank_ic"][5] + 0.1
     assert list(own["dates"]) == [115, 115]
@@ -231,7 +231,7 @@ def test_a_small_universe_is_undefined_unless_fewer_names_are_enough():
     assert (few.rank_ic.dates, few.rank_ic.undefined) == (0, 80)
     assert enough.rank_ic.dates == 80
     assert enough.rank_ic.low > 0.3
-    assert enough.table.loc["naive", "lead_low"] > 0
+    assert enough.table.loc["naive", "rank_ic_difference_low"] > 0
     assert (enough.neutral["dates"] == 80).all()
     assert enough.lags.loc[0, "rank_ic"] == pytest.approx(enough.rank_ic.mean, abs=0.05)
     assert enough.autocorrelation.notna().sum() == 79

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from kronos_strategies.evaluation.panel import Grid
+from kronos_strategies.evaluation.panel import PanelIndex
 from kronos_strategies.evaluation.signal.exposures import Exposure, beta, price_exposures, size, volatility
 
 AT = 80  # the bar that is looked at; 20 follow
@@ -91,21 +91,21 @@ def test_the_stated_one_liner_makes_the_columns_of_a_study(closes, amounts):
 
 
 @pytest.fixture
-def grid() -> Grid:
+def grid() -> PanelIndex:
     index = pd.MultiIndex.from_product(
         [pd.date_range("2024-01-01", periods=2), list("AB")], names=["datetime", "instrument"]
     )
-    return Grid.of(index[::-1])
+    return PanelIndex.from_index(index[::-1])
 
 
 def test_strings_are_groups_and_missing_ones_no_group(grid):
-    found = Exposure.of(pd.Series(["tech", None, "bank", "tech"]), grid)
+    found = Exposure.from_column(pd.Series(["tech", None, "bank", "tech"]), grid)
     assert found.groups == ("bank", "tech")
     np.testing.assert_array_equal(found.values, [[1, 0], [np.nan, 1]])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "Float64", "Int64"])
 def test_numbers_are_no_groups(grid, dtype):
-    found = Exposure.of(pd.Series([4, None, 2, 1], dtype=dtype), grid)
+    found = Exposure.from_column(pd.Series([4, None, 2, 1], dtype=dtype), grid)
     assert found.groups == ()
     np.testing.assert_array_equal(found.values, [[1, 2], [np.nan, 4]])

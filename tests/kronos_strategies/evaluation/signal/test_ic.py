@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kronos_strategies.evaluation.signal.ic import CELLS, coefficients, icir, information_coefficients_wide
+from kronos_strategies.evaluation.signal.ic import (
+    CELLS,
+    icir,
+    information_coefficients,
+    information_coefficients_wide,
+)
 
 DAYS = pd.date_range("2024-01-01", periods=6)
 
@@ -40,7 +45,7 @@ def pair() -> tuple[pd.Series, pd.Series]:
 
 def test_agrees_with_qlib(pair):
     calc_ic = pytest.importorskip("qlib.contrib.eva.alpha").calc_ic
-    found = coefficients(*pair)
+    found = information_coefficients(*pair)
     for name, expected in zip(("ic", "rank_ic"), calc_ic(*pair), strict=True):
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12)
 
@@ -48,7 +53,7 @@ def test_agrees_with_qlib(pair):
 def test_agrees_with_scipy_over_names_with_both_values(pair):
     both = pd.concat(pair, axis=1).dropna()
     days = [(day[0], day[1]) for _, day in both.groupby(level="datetime")]
-    found = coefficients(*pair)
+    found = information_coefficients(*pair)
     assert list(found.index) == list(DAYS)
     assert (list(found.columns), found.index.name) == (["ic", "rank_ic"], "datetime")
     for name, correlate in (("ic", stats.pearsonr), ("rank_ic", stats.spearmanr)):
@@ -102,13 +107,15 @@ def test_a_date_with_more_names_than_a_block_has_cells_is_one_block():
 def test_tied_names_share_their_average_rank():
     score, label = one_day([1, 1, 2, 3]), one_day([1, 2, 3, 4])
     by_hand = 4.5 / math.sqrt(4.5 * 5)  # ranks 1.5 1.5 3 4 against 1 2 3 4
-    assert coefficients(score, label, min_names=4)["rank_ic"].item() == pytest.approx(by_hand)
+    assert information_coefficients(score, label, min_names=4)["rank_ic"].item() == pytest.approx(by_hand)
 
 
 def test_ranks_are_taken_after_incomplete_names_are_left_out():
     score, label = one_day([1, 2, 3, 100]), one_day([3, 1, 2, np.nan])
     ranked_first = stats.spearmanr([1, 2, 3], [3, 1, 2]).statistic
-    assert coefficients(score, label, min_names=3)["rank_ic"].item() == pytest.approx(ranked_first)
+    assert information_coefficients(score, label, min_names=3)["rank_ic"].item() == pytest.approx(
+        ranked_first
+    )
 
 
 @pytest.mark.parametrize("infinite", [np.inf, -np.inf])
@@ -116,7 +123,9 @@ def test_an_infinite_value_is_no_value(pair, infinite):
     score, label = pair
     missing, endless = score.copy(), score.copy()
     missing.iloc[::7], endless.iloc[::7] = np.nan, infinite
-    pd.testing.assert_frame_equal(coefficients(endless, label), coefficients(missing, label))
+    pd.testing.assert_frame_equal(
+        information_coefficients(endless, label), information_coefficients(missing, label)
+    )
     grids = [series.unstack().to_numpy() for series in (endless, missing, label)]
     np.testing.assert_array_equal(
         information_coefficients_wide(grids[0], grids[2]), information_coefficients_wide(grids[1], grids[2])
@@ -126,7 +135,8 @@ def test_an_infinite_value_is_no_value(pair, infinite):
 def test_rank_ic_sees_the_order_only(pair):
     score, label = pair
     pd.testing.assert_series_equal(
-        coefficients(np.exp(score), label**3)["rank_ic"], coefficients(score, label)["rank_ic"]
+        information_coefficients(np.exp(score), label**3)["rank_ic"],
+        information_coefficients(score, label)["rank_ic"],
     )
 
 
@@ -134,22 +144,24 @@ def test_rank_ic_sees_the_order_only(pair):
 def test_the_unit_is_no_matter(pair, scale):
     score, label = pair
     pd.testing.assert_frame_equal(
-        coefficients(scale * score, scale * label), coefficients(score, label), rtol=1e-12
+        information_coefficients(scale * score, scale * label),
+        information_coefficients(score, label),
+        rtol=1e-12,
     )
 
 
 def test_the_same_order_is_one_and_the_opposite_minus_one():
     score = one_day(np.random.default_rng(0).standard_normal(40))
-    assert coefficients(score, score).to_numpy() == pytest.approx(1)
-    assert coefficients(score, -score).to_numpy() == pytest.approx(-1)
-    assert (coefficients(score, score).abs() <= 1).all(axis=None)
+    assert information_coefficients(score, score).to_numpy() == pytest.approx(1)
+    assert information_coefficients(score, -score).to_numpy() == pytest.approx(-1)
+    assert (information_coefficients(score, score).abs() <= 1).all(axis=None)
 
 
 def test_a_date_with_fewer_names_than_asked_is_undefined(pair):
     score, label = pair
     names = (score.notna() & label.notna()).groupby(level="datetime").sum()
     assert names.min() < names.max()
-    found = coefficients(score, label, min_names=int(names.max()))
+    found = information_coefficients(score, label, min_names=int(names.max()))
     for name in ("ic", "rank_ic"):
         assert (found[name].notna() == (names == names.max())).all()
 
@@ -168,29 +180,31 @@ def test_a_constant_is_undefined_and_not_zero(constant, dtype, missing):
     varied = one_day(np.random.default_rng(0).standard_normal(37))
     varied.iloc[:missing] = np.nan
     flat = one_day(np.full(37, constant)).astype(dtype)
-    assert coefficients(flat, varied).isna().all(axis=None)
-    assert coefficients(varied, flat).isna().all(axis=None)
+    assert information_coefficients(flat, varied).isna().all(axis=None)
+    assert information_coefficients(varied, flat).isna().all(axis=None)
 
 
 def test_a_constant_of_rounding_has_no_ic():
     flat = one_day([0.1 + 0.2, 0.3] * 20)
     assert flat.nunique() == 2
-    assert np.isnan(coefficients(flat, one_day(np.arange(40)))["ic"].item())
+    assert np.isnan(information_coefficients(flat, one_day(np.arange(40)))["ic"].item())
 
 
 def test_a_faint_variation_on_a_large_level_still_counts():
     score = np.random.default_rng(0).standard_normal(20)
     label = score + np.random.default_rng(1).standard_normal(20)
     expected = stats.pearsonr(score, label).statistic
-    faint = coefficients(one_day(1 + 1e-7 * score), one_day(1 + 1e-7 * label))["ic"].item()
+    faint = information_coefficients(one_day(1 + 1e-7 * score), one_day(1 + 1e-7 * label))["ic"].item()
     assert faint == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_order_of_rows_and_levels_is_no_matter(pair):
     score, label = pair
     shuffled = label.sample(frac=1, random_state=0).reorder_levels(["instrument", "datetime"])
-    pd.testing.assert_frame_equal(coefficients(score, shuffled), coefficients(score, label), check_freq=False)
-    assert coefficients(shuffled, shuffled).index.is_monotonic_increasing
+    pd.testing.assert_frame_equal(
+        information_coefficients(score, shuffled), information_coefficients(score, label), check_freq=False
+    )
+    assert information_coefficients(shuffled, shuffled).index.is_monotonic_increasing
 
 
 def test_dates_and_names_of_one_side_only_are_left_out(pair):
@@ -198,8 +212,8 @@ def test_dates_and_names_of_one_side_only_are_left_out(pair):
     others = one_day(np.ones(12), "2030-01-01")
     strangers = one_day(np.arange(30)).rename(lambda name: f"X{name}", level="instrument")
     pd.testing.assert_frame_equal(
-        coefficients(pd.concat([score, others]), pd.concat([strangers, label])),
-        coefficients(score, label),
+        information_coefficients(pd.concat([score, others]), pd.concat([strangers, label])),
+        information_coefficients(score, label),
         check_freq=False,
     )
 
@@ -208,7 +222,7 @@ def test_a_common_date_without_a_common_name_is_undefined(pair):
     score, label = pair
     first = label.index.get_level_values("datetime") == DAYS[0]
     names = label.index.get_level_values("instrument")
-    found = coefficients(score[~first | (names < "N15")], label[~first | (names >= "N15")])
+    found = information_coefficients(score[~first | (names < "N15")], label[~first | (names >= "N15")])
     assert list(found.index) == list(DAYS)
     assert found["ic"].isna().tolist() == [True] + [False] * 5
 
@@ -226,26 +240,26 @@ def test_a_repeated_row_is_refused_by_name(pair, side):
     series = dict(zip(("score", "label"), pair, strict=True))
     series[side] = pd.concat([series[side], series[side].iloc[[7]]])
     with pytest.raises(ValueError, match=rf"The {side} have .*2024-01-01.*'N07'.* twice"):
-        coefficients(**series)
+        information_coefficients(**series)
 
 
 @pytest.mark.parametrize(("day", "prefix"), [("2031-01-01", ""), ("2024-01-01", "other ")])
 def test_no_overlap_is_refused(pair, day, prefix):
     apart = one_day(np.arange(12), day).rename(lambda name: prefix + name, level="instrument")
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
-        coefficients(apart, pair[1])
+        information_coefficients(apart, pair[1])
 
 
 def test_dates_and_names_in_common_but_no_row_are_refused(pair):
     score, label = pair
     odd = np.arange(len(score)) % 2 == 1
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
-        coefficients(score[odd], label[~odd])
+        information_coefficients(score[odd], label[~odd])
 
 
 def test_nothing_at_all_is_refused(pair):
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
-        coefficients(pair[0].iloc[:0], pair[1].iloc[:0])
+        information_coefficients(pair[0].iloc[:0], pair[1].iloc[:0])
 
 
 @pytest.mark.parametrize("shapes", [((3, 20), (3, 21)), ((20,), (20,))])

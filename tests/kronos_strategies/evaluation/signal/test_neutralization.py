@@ -9,7 +9,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import coefficients, information_coefficients_wide
+from kronos_strategies.evaluation.signal.ic import information_coefficients, information_coefficients_wide
 from kronos_strategies.evaluation.signal.neutralization import neutralize, neutralized_rank_ic
 
 INDEX = pd.MultiIndex.from_product(
@@ -88,7 +88,7 @@ def test_several_exposures_are_taken_away_at_once(score, several, names):
 def test_what_is_left_is_unrelated_to_each_exposure(score, several):
     left = neutralize(score, several)
     for name in ("volatility", "size"):
-        related = coefficients(left, several[name].groupby(level="datetime").rank())["ic"]
+        related = information_coefficients(left, several[name].groupby(level="datetime").rank())["ic"]
         np.testing.assert_allclose(related, 0, atol=1e-6)
     means = left.groupby([INDEX.get_level_values("datetime"), several["industry"]]).mean()
     np.testing.assert_allclose(means, 0, atol=1e-6)
@@ -99,7 +99,7 @@ def test_a_score_that_is_only_the_exposure_ranks_nothing(exposure, several, sign
     for exposures in (exposure, several, several[["size", "volatility"]]):
         left = neutralize(sign * np.exp(exposure), exposures)
         assert (left == 0).all()
-        assert coefficients(left, exposure)["rank_ic"].isna().all()
+        assert information_coefficients(left, exposure)["rank_ic"].isna().all()
 
 
 def test_a_score_that_combines_two_exposures_in_full_ranks_nothing():
@@ -133,7 +133,7 @@ def test_names_alone_in_their_group_are_at_its_mean(score):
 def test_a_constant_exposure_takes_nothing_away(score):
     for constant in (1.0, "one"):
         left = neutralize(score, pd.Series(constant, INDEX))
-        np.testing.assert_allclose(coefficients(left, score)["rank_ic"], 1)
+        np.testing.assert_allclose(information_coefficients(left, score)["rank_ic"], 1)
 
 
 def test_dates_know_nothing_of_each_other(score, several):
@@ -180,7 +180,7 @@ def test_the_neutral_figure_is_the_semi_partial_rank_correlation(score, exposure
 
 def test_without_exposures_it_is_spearmans(score, exposure):
     found = neutralized_rank_ic(wide(score), wide(exposure), [])
-    np.testing.assert_allclose(found, coefficients(score, exposure)["rank_ic"])
+    np.testing.assert_allclose(found, information_coefficients(score, exposure)["rank_ic"])
 
 
 @pytest.mark.parametrize("noise", [0.03, 0.3, 1.0])

@@ -42,7 +42,9 @@ def test_agrees_with_alphalens(score, label):
     study = evaluate_quantiles(score, label, DATES, 1, 10)
     np.testing.assert_allclose(study.by_date.T, expected["1D"].unstack("date"), atol=1e-15)
     spread, _ = alphalens.performance.compute_mean_returns_spread(expected, 10, 1)
-    np.testing.assert_allclose(study.spread_by_date, 2 * spread["1D"], atol=1e-15)  # theirs is of 100 % gross
+    np.testing.assert_allclose(
+        study.top_minus_bottom_by_date, 2 * spread["1D"], atol=1e-15
+    )  # theirs is of 100 % gross
 
 
 @pytest.mark.parametrize("names", [20, 21, 27, 99, 300])
@@ -82,8 +84,8 @@ def test_a_date_of_one_score_or_of_too_few_names_is_undefined(score, label):
     whole = evaluate_quantiles(score, label, DATES, 1, 10)
     score[3], score[5, 19:], label[7, 19:] = 0.1 + 0.2, np.nan, np.inf
     study = evaluate_quantiles(score, label, DATES, 1, 10)
-    assert list(np.flatnonzero(study.spread_by_date.isna())) == [3, 5, 7]
-    assert (study.spread.dates, study.spread.undefined) == (37, 3)
+    assert list(np.flatnonzero(study.top_minus_bottom_by_date.isna())) == [3, 5, 7]
+    assert (study.top_minus_bottom.dates, study.top_minus_bottom.undefined) == (37, 3)
     kept = np.delete(np.arange(40), [3, 5, 7])
     pd.testing.assert_frame_equal(study.by_date.iloc[kept], whole.by_date.iloc[kept])
     assert study.top_hit_rate != 0
@@ -103,16 +105,16 @@ def test_a_score_that_is_the_return_is_found_out(label, sign, monotonicity, hits
     assert study.top_hit_rate == hits
     in_order = np.sort(label, axis=1)
     apart = sign * (in_order[:, -10:].mean(axis=1) - in_order[:, :10].mean(axis=1))
-    np.testing.assert_allclose(study.spread_by_date, apart)
-    assert study.spread == mean_test(study.spread_by_date)
+    np.testing.assert_allclose(study.top_minus_bottom_by_date, apart)
+    assert study.top_minus_bottom == mean_test(study.top_minus_bottom_by_date)
 
 
 def test_no_name_beats_the_median_where_all_earn_the_same(score):
     study = evaluate_quantiles(score, np.full_like(score, 0.01), DATES, 1, 10)
     assert study.top_hit_rate == 0.5
     assert np.isnan(study.monotonicity)
-    assert study.spread.mean == pytest.approx(0, abs=1e-15)
-    assert np.isnan(study.spread.t)
+    assert study.top_minus_bottom.mean == pytest.approx(0, abs=1e-15)
+    assert np.isnan(study.top_minus_bottom.t)
 
 
 def test_moves_of_the_market_are_in_the_mean_and_not_in_the_excess(rng, score, label):
