@@ -89,7 +89,7 @@ class TimeSeriesEvaluation:
     overlap: int
 
     def metrics(self) -> dict[str, float]:
-        """Flat metrics by their names in metrics.json; those of several instruments contain the instrument's name."""
+        """Flat metrics by their names in metrics.json; with several instruments, these contain the instrument."""
         found: dict[str, float] = {}
         for each in self.instruments:
             prefix = "time_" if len(self.instruments) == 1 else f"time_{each.name}_"

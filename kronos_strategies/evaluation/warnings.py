@@ -34,8 +34,8 @@ def training_overlap_warnings(provenance: Provenance, first: pd.Timestamp) -> li
     if pd.Timestamp(provenance.trained_until) < first:
         return []
     return [
-        f"The checkpoint was trained on data until {provenance.trained_until}, after the first test dates. Its model "
-        "card says which markets it saw until when."
+        f"The checkpoint was trained on data until {provenance.trained_until}, after the first test dates. "
+        "Its model card says which markets it saw until when."
     ]
 
 
@@ -51,8 +51,8 @@ def universe_warnings(members: pd.Index) -> list[str]:
         found.append(f"There are only {dates} dates, so intervals are wide.")
     if dates >= STATIC_DATES and len(set(by_date.agg(frozenset))) == 1:
         found.append(
-            f"No instrument joined or left the universe on {dates} dates. If it is a list of today's members, those "
-            "that failed since are missing (survivorship bias), which flatters every long portfolio."
+            f"No instrument joined or left the universe on {dates} dates. If it is a list of today's members, "
+            "those that failed since are missing (survivorship bias), which flatters every long portfolio."
         )
     return found
 
@@ -76,8 +76,8 @@ def sample_warnings(sample_counts: Mapping[str, int]) -> Iterator[str]:
     first, last = rows[0], rows[-1]
     if last < FEW_ROWS * first:
         yield (
-            f"Only {last:,} of {first:,} rows ({last / first:.1%}) are evaluated, see the sample counts. Results may "
-            "not hold for the other rows."
+            f"Only {last:,} of {first:,} rows ({last / first:.1%}) are evaluated, see the sample counts. "
+            "Results may not hold for the other rows."
         )
 
 
@@ -92,8 +92,8 @@ def signal_warnings(signal: SignalEvaluation) -> Iterator[str]:
         )
     if rank.undefined > MANY_UNDEFINED * dates:
         yield (
-            f"RankIC is undefined on {rank.undefined:,} of {dates:,} dates, because there are too few instruments or "
-            "the score is constant: these dates are excluded."
+            f"RankIC is undefined on {rank.undefined:,} of {dates:,} dates, because there are too few instruments "
+            "or the score is constant: these dates are excluded."
         )
 
 
@@ -138,8 +138,8 @@ def portfolio_warnings(portfolio: PortfolioEvaluation) -> Iterator[str]:
         yield f"The backtest has {_bars(size)}, less than a year: annual metrics are extrapolated."
     if sharpe.trials > 1 and sharpe.dsr < CONFIDENT:
         yield (
-            f"The deflated Sharpe ratio is {sharpe.dsr:.1%}: a strategy without skill could reach this Sharpe ratio "
-            f"after {sharpe.trials:,} trials."
+            f"The deflated Sharpe ratio is {sharpe.dsr:.1%}: a strategy without skill could reach this Sharpe "
+            f"ratio after {sharpe.trials:,} trials."
         )
 
 
@@ -205,14 +205,14 @@ def _uneven_dates(by_date: Mapping[str, pd.DataFrame], reference: str) -> Iterat
             shared = others.mul(values[reference].notna(), axis=0).sum()
             paired = ", ".join(f"'{name}' {count:,}" for name, count in shared.items())
             yield (
-                f"{', '.join(metrics)}: each mean is over the dates on which the version is defined ({own}), each "
-                f"difference over those it shares with '{reference}' ({paired}). So the difference of two means may "
-                "not equal the difference shown."
+                f"{', '.join(metrics)}: each mean is over the dates on which the version is defined ({own}), "
+                f"each difference over those it shares with '{reference}' ({paired}). So the difference of two "
+                "means may not equal the difference shown."
             )
 
 
 def _is_constant(values: np.ndarray) -> np.ndarray:
-    """(dates, instruments) -> (dates,): whether all values of a date are equal; rounding errors count as different."""
+    """(dates, instruments) -> (dates,): whether all values of a date are equal, without any tolerance."""
     return np.fmin.reduce(values, axis=1) == np.fmax.reduce(values, axis=1)
 
 

@@ -35,7 +35,7 @@ try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 except ImportError as error:
-    raise MissingExtra("Reports are written with Jinja: pip install 'kronos-strategies[report]'") from error
+    raise MissingExtra("Reports need Jinja: pip install 'kronos-strategies[report]'") from error
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -56,7 +56,7 @@ def save_report(report: Report, folder: Path) -> list[Path]:
 
 
 def render(report: Report) -> str:
-    """The whole page as text. Equal reports give equal pages."""
+    """The page as HTML text, a single file without external resources. Equal reports give equal pages."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -73,7 +73,7 @@ def render(report: Report) -> str:
         warnings=report_warnings(report),
         sections=sections,
         has=[section.id for section in sections],
-        sample_counts=_ledger(report),
+        sample_counts=_sample_counts(report),
         provenance=dict(report.provenance),
         metrics=describe_metrics(report.metrics),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -84,7 +84,7 @@ def render(report: Report) -> str:
 
 
 def _sections(report: Report) -> Iterator[Section]:
-    """Of the studies that there are, in the order of the page."""
+    """Sections of the evaluations that the report has, in the order of the page."""
     if report.signal is not None and report.is_cross_sectional:
         yield signal_section(report.signal)
     if report.time_series is not None:
@@ -99,21 +99,21 @@ def _sections(report: Report) -> Iterator[Section]:
         yield versions_section(report.versions)
 
 
-def _ledger(report: Report) -> Table | None:
-    """Of the whole report; a comparison shows its own, which is not repeated."""
+def _sample_counts(report: Report) -> Table | None:
+    """Sample counts of the report; those of a comparison are in its own section and not repeated."""
     own = report.versions.sample_counts if report.versions is not None else None
     return (
-        sample_table("ledger", report.sample_counts)
+        sample_table("sample-counts", report.sample_counts)
         if report.sample_counts and report.sample_counts != own
         else None
     )
 
 
 def _span(report: Report) -> str:
-    """From when to when, and how many dates."""
+    """First and last date, and the number of dates."""
     indices: list[pd.Index] = []
     if report.signal is not None:
-        indices.append(report.signal.by_date[report.signal.own].index)
+        indices.append(report.signal.by_date[report.signal.name].index)
     if report.portfolio is not None:
         indices.append(report.portfolio.result.returns.index)
     if report.versions is not None:
@@ -127,7 +127,7 @@ def _span(report: Report) -> str:
 
 
 def to_csv_files(report: Report) -> dict[str, str]:
-    """File name -> text, of every study that there is."""
+    """File name -> text, for every evaluation that the report has."""
     found: dict[str, str] = {}
     if report.signal is not None:
         found |= signal_csv_files(report.signal)
@@ -144,41 +144,45 @@ def to_csv_files(report: Report) -> dict[str, str]:
     return found
 
 
-def signal_csv_files(study: SignalEvaluation) -> dict[str, str]:
+def signal_csv_files(evaluation: SignalEvaluation) -> dict[str, str]:
     """Coefficients by date and score, and every table."""
-    coefficients = pd.concat(study.by_date, names=["score", "datetime"])
-    quantiles = study.quantiles
-    steady = pd.DataFrame({"top_turnover": study.turnover, "rank_autocorrelation": study.autocorrelation})
+    coefficients = pd.concat(evaluation.by_date, names=["score", "datetime"])
+    quantiles = evaluation.quantiles
+    turnover = pd.DataFrame(
+        {"top_turnover": evaluation.turnover, "rank_autocorrelation": evaluation.autocorrelation}
+    )
     return {
         "coefficients.csv": _indexed(coefficients, "score", "datetime"),
-        "comparison.csv": _indexed(study.table, "score"),
-        "decay.csv": _flat(study.decay),
-        "lags.csv": _indexed(study.lags, "lag"),
-        "by_year.csv": _indexed(study.by_year, "year"),
-        "by_group.csv": _flat(study.by_group),
-        "neutral.csv": _indexed(study.neutral, "exposure"),
-        "quantiles.csv": _indexed(quantiles.means, "bucket"),
+        "baselines.csv": _indexed(evaluation.table, "score"),
+        "rank_ic_decay.csv": _flat(evaluation.decay),
+        "rank_ic_by_lag.csv": _indexed(evaluation.lags, "lag"),
+        "rank_ic_by_year.csv": _indexed(evaluation.by_year, "year"),
+        "rank_ic_by_group.csv": _flat(evaluation.by_group),
+        "neutralized_rank_ic.csv": _indexed(evaluation.neutral, "exposure"),
+        "quantiles.csv": _indexed(quantiles.means, "quantile"),
         "quantiles_by_date.csv": _indexed(
-            quantiles.by_date.assign(spread=quantiles.top_minus_bottom_by_date), "datetime"
+            quantiles.by_date.assign(top_minus_bottom=quantiles.top_minus_bottom_by_date), "datetime"
         ),
-        "steadiness.csv": _indexed(steady, "datetime"),
+        "turnover.csv": _indexed(turnover, "datetime"),
     }
 
 
-def distribution_csv_files(study: DistributionEvaluation) -> dict[str, str]:
+def distribution_csv_files(evaluation: DistributionEvaluation) -> dict[str, str]:
     """Scores by date, and every table."""
     return {
-        "paths_by_date.csv": _flat(series_by_date((*study.distributions, *study.volatilities))),
-        "pit.csv": _flat(study.pit),
-        "volatility_bins.csv": _flat(study.volatility_bins),
-        "samples.csv": _indexed(study.rank_ic_by_num_paths, "samples"),
-        "fans.csv": _flat(study.fan_charts),
+        "distribution_by_date.csv": _flat(
+            series_by_date((*evaluation.distributions, *evaluation.volatilities))
+        ),
+        "pit.csv": _flat(evaluation.pit),
+        "volatility_bins.csv": _flat(evaluation.volatility_bins),
+        "rank_ic_by_num_paths.csv": _indexed(evaluation.rank_ic_by_num_paths, "samples"),
+        "fan_charts.csv": _flat(evaluation.fan_charts),
     }
 
 
-def portfolio_csv_files(study: PortfolioEvaluation) -> dict[str, str]:
-    """Everything per bar, what is held, and every table."""
-    result = study.result
+def portfolio_csv_files(evaluation: PortfolioEvaluation) -> dict[str, str]:
+    """Returns, turnover and costs by bar, weights, and every table."""
+    result = evaluation.result
     bars = pd.concat(
         [
             result.returns[["gross", "net"]],
@@ -188,27 +192,32 @@ def portfolio_csv_files(study: PortfolioEvaluation) -> dict[str, str]:
         ],
         axis=1,
     )
-    parity = pd.DataFrame(
-        {"value": study.qlib_metrics, "from_first_purchase": study.qlib_metrics_invested}, dtype=float
+    qlib = pd.DataFrame(
+        {"value": evaluation.qlib_metrics, "from_first_purchase": evaluation.qlib_metrics_invested},
+        dtype=float,
     )
     return {
         "returns.csv": _indexed(bars, "datetime"),
         "weights.csv": _flat(result.weights.rename("weight").reset_index()),
-        "books.csv": _indexed(study.performance, "book"),
-        "active.csv": _indexed(study.active, "benchmark"),
-        "drawdowns.csv": _flat(study.drawdowns),
-        "months.csv": _indexed(study.months, "year"),
-        "costs.csv": _indexed(study.costs, "basis_points"),
-        "exposure.csv": _indexed(study.exposure, "datetime"),
-        "tilts.csv": _indexed(study.tilts, "datetime"),
-        "qlib_parity.csv": _indexed(parity, "figure"),
+        "performance.csv": _indexed(evaluation.performance, "series"),
+        "active.csv": _indexed(evaluation.active, "benchmark"),
+        "drawdowns.csv": _flat(evaluation.drawdowns),
+        "months.csv": _indexed(evaluation.months, "year"),
+        "costs.csv": _indexed(evaluation.costs, "basis_points"),
+        "exposure.csv": _indexed(evaluation.exposure, "datetime"),
+        "tilts.csv": _indexed(evaluation.tilts, "datetime"),
+        "qlib_metrics.csv": _indexed(qlib, "metric"),
     }
 
 
-def time_series_csv_files(study: TimeSeriesEvaluation) -> dict[str, str]:
+def time_series_csv_files(evaluation: TimeSeriesEvaluation) -> dict[str, str]:
     """Scores and outcomes, and bands and outcomes, of each instrument."""
-    pairs = pd.concat({each.name: each.pairs for each in study.instruments}, names=["instrument", "datetime"])
-    bands = pd.concat({each.name: each.bands for each in study.instruments}, names=["instrument", "datetime"])
+    pairs = pd.concat(
+        {each.name: each.pairs for each in evaluation.instruments}, names=["instrument", "datetime"]
+    )
+    bands = pd.concat(
+        {each.name: each.bands for each in evaluation.instruments}, names=["instrument", "datetime"]
+    )
     return {
         "scores_over_time.csv": _indexed(pairs, "instrument", "datetime"),
         "bands_over_time.csv": _indexed(bands, "instrument", "datetime"),
@@ -216,19 +225,19 @@ def time_series_csv_files(study: TimeSeriesEvaluation) -> dict[str, str]:
 
 
 def versions_csv_files(comparison: Comparison) -> dict[str, str]:
-    """Figures by date, and every table."""
+    """Metrics by date, and every table."""
     by_date = pd.concat(comparison.by_date, names=["metric", "datetime"])
     return {
         "versions.csv": _flat(comparison.table),
         "versions_by_date.csv": _indexed(by_date, "metric", "datetime"),
         "versions_by_year.csv": _flat(comparison.by_year),
         "versions_decay.csv": _flat(comparison.decay),
-        "versions_references.csv": _flat(comparison.baselines),
+        "versions_baselines.csv": _flat(comparison.baselines),
     }
 
 
 def to_json(metrics: Mapping[str, float]) -> str:
-    """JSON as the standard has it, which knows neither NaN nor infinity."""
+    """Standard JSON, in which NaN and infinity are null."""
     plain: dict[str, int | float | None] = {}
     for name, value in metrics.items():
         number = int(value) if isinstance(value, Integral) else float(value)
@@ -237,7 +246,7 @@ def to_json(metrics: Mapping[str, float]) -> str:
 
 
 def write_atomic(path: Path, text: str) -> Path:
-    """Replace the file as a whole, so that a reader never meets half of one."""
+    """Replace a file as a whole, so that a reader never sees half of one."""
     draft = path.with_name(f".{path.name}.part")
     draft.write_text(text, encoding="utf-8", newline="\n")
     os.replace(draft, path)

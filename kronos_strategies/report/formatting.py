@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 DASH = "–"
-Show = Callable[[float], str]
+Show = Callable[[float], str]  # formats a number
 
 
 def decimals(value: float, places: int = 3) -> str:
@@ -26,7 +27,7 @@ def percent(value: float, places: int = 1) -> str:
 
 
 def count(value: float) -> str:
-    """A whole number, its thousands apart."""
+    """A whole number with thousands separators."""
     return decimals(value, 0)
 
 
@@ -40,33 +41,20 @@ def general(value: float) -> str:
 
 
 def listing(words: Sequence[str]) -> str:
-    """Words in a row: a, b and c."""
+    """Words joined as a, b and c."""
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def decimals_2(value: float) -> str:
-    """Two decimals."""
-    return decimals(value, 2)
-
-
-def decimals_4(value: float) -> str:
-    """Four decimals."""
-    return decimals(value, 4)
-
-
-def decimals_5(value: float) -> str:
-    """Five decimals, for losses."""
-    return decimals(value, 5)
-
-
-def percent_2(value: float) -> str:
-    """A share as percent, with two decimals."""
-    return percent(value, 2)
+decimals_2 = partial(decimals, places=2)
+decimals_4 = partial(decimals, places=4)
+decimals_5 = partial(decimals, places=5)
+percent_2 = partial(percent, places=2)
+percent_3 = partial(percent, places=3)
 
 
 def signed(value: float) -> str:
-    """Four decimals and the sign, also of what is positive."""
+    """Four decimals and the sign, also of positive numbers."""
     return _with_sign(value, decimals_4)
 
 
@@ -80,27 +68,32 @@ def signed_percent(value: float) -> str:
     return _with_sign(value, percent_2)
 
 
+def signed_percent_3(value: float) -> str:
+    """A share as percent, with three decimals and the sign."""
+    return _with_sign(value, percent_3)
+
+
 def _with_sign(value: float, show: Show) -> str:
     return f"+{show(value)}" if value > 0 and np.isfinite(value) else show(value)
 
 
 def probability(value: float) -> str:
-    """Of a test; a small one is never written as zero."""
+    """A p-value; a small one is never written as zero."""
     return "< 0.001" if value < 0.001 else decimals(value)
 
 
 def interval(low: float, high: float, show: Show) -> str:
-    """Both ends, or a dash where one of them is undefined."""
+    """Both ends, or a dash where one is undefined."""
     return f"{show(low)} to {show(high)}" if np.isfinite(low) and np.isfinite(high) else DASH
 
 
 def bars(number: object) -> str:
-    """So many bars."""
+    """A number of bars."""
     return f"{number} bar{'' if number == 1 else 's'}"
 
 
 def is_timed(dates: pd.Index | pd.Series) -> bool:
-    """Whether one of these is a time of day, as of bars within the day."""
+    """Whether any of these has a time of day, as intraday bars have."""
     index = pd.DatetimeIndex(dates).dropna()
     return bool((index != index.normalize()).any())
 
@@ -111,13 +104,13 @@ def moment(date: pd.Timestamp, timed: bool) -> str:
 
 
 def span(dates: pd.DatetimeIndex) -> str:
-    """From the first to the last of ascending dates."""
+    """First to last of ascending dates."""
     timed = is_timed(dates)
     return f"{moment(dates[0], timed)} to {moment(dates[-1], timed)}"
 
 
 class Metric(NamedTuple):
-    """Of one name."""
+    """Label and format of one metric."""
 
     label: str
     show: Show
@@ -134,48 +127,46 @@ METRICS = {
     "rank_ic_p": Metric("RankIC p", probability),
     "rank_ic_t_newey_west": Metric("RankIC t, Newey-West", decimals_2),
     "rank_ic_positive": Metric("Dates with RankIC above 0", percent),
-    "spread": Metric("Top less bottom bucket, mean", percent),
-    "spread_low": Metric("Top less bottom bucket, lower end of its 95% interval", percent),
-    "spread_high": Metric("Top less bottom bucket, upper end of its 95% interval", percent),
-    "spread_t": Metric("Top less bottom bucket, t", decimals_2),
-    "monotonicity": Metric("Spearman correlation of bucket and return", decimals_2),
-    "top_hit_rate": Metric("Names of the top bucket above the median name", percent),
-    "top_turnover": Metric("New in the top bucket, a date", percent),
-    "rank_autocorrelation": Metric("Rank correlation with the date before", decimals),
-    "rank_ic_neutral": Metric("RankIC beyond all exposures", decimals_4),
+    "spread": Metric("Top minus bottom quantile, mean", percent),
+    "spread_low": Metric("Top minus bottom quantile, lower end of its 95% interval", percent),
+    "spread_high": Metric("Top minus bottom quantile, upper end of its 95% interval", percent),
+    "spread_t": Metric("Top minus bottom quantile, t", decimals_2),
+    "monotonicity": Metric("Spearman correlation of quantile and return", decimals_2),
+    "top_hit_rate": Metric("Hit rate of the top quantile against the median", percent),
+    "top_turnover": Metric("Turnover of the top quantile per date", percent),
+    "rank_autocorrelation": Metric("Rank correlation with the previous date", decimals),
+    "rank_ic_neutral": Metric("RankIC, neutralized against all exposures", decimals_4),
     "dates": Metric("Dates with a coefficient", count),
-    "undefined_dates": Metric("Dates without", count),
-    "annual_return": Metric("Return a year, net", percent),
-    "volatility": Metric("Volatility a year, net", percent),
+    "undefined_dates": Metric("Dates without a coefficient", count),
+    "annual_return": Metric("Annual return, net", percent),
+    "volatility": Metric("Annual volatility, net", percent),
     "sharpe": Metric("Sharpe, net", decimals_2),
     "sharpe_low": Metric("Sharpe, net, lower end of its 95% interval", decimals_2),
     "sharpe_high": Metric("Sharpe, net, upper end of its 95% interval", decimals_2),
     "psr": Metric("Probability that the true Sharpe is above 0", percent),
-    "dsr": Metric("The same above the best of the trials by chance", percent),
-    "trials": Metric("Settings tried", count),
+    "dsr": Metric("Probability that it is above the expected maximum of the trials", percent),
+    "trials": Metric("Trials", count),
     "sortino": Metric("Sortino, net", decimals_2),
     "calmar": Metric("Calmar, net", decimals_2),
     "max_drawdown": Metric("Max drawdown, net", percent),
-    "gross_annual_return": Metric("Return a year, gross", percent),
+    "gross_annual_return": Metric("Annual return, gross", percent),
     "gross_sharpe": Metric("Sharpe, gross", decimals_2),
-    "annual_cost": Metric("Costs a year", percent),
-    "turnover": Metric("Turnover a bar", percent),
-    "candles_outside": Metric("Sampled bars with open or close outside high and low", percent_2),
+    "annual_cost": Metric("Annual costs", percent),
+    "turnover": Metric("Turnover per bar", percent),
+    "candles_outside": Metric("Sampled bars with open or close outside low to high", percent_2),
     "candles_paths_outside": Metric("Sampled paths with such a bar", percent_2),
-    "candles_crossed": Metric("Sampled bars with a high below their low", percent_2),
+    "candles_crossed": Metric("Sampled bars with high below low", percent_2),
     "candles_not_positive": Metric("Sampled bars with a price at or below zero", percent_2),
     "candles_negative_volume": Metric("Sampled bars with a negative volume or amount", percent_2),
-    "candles_gap_sampled": Metric("Gap from the last close to the first open, mean size, sampled", percent_2),
-    "candles_gap_realized": Metric(
-        "Gap from the last close to the first open, mean size, realized", percent_2
-    ),
+    "candles_gap_sampled": Metric("Mean |gap| from the last close to the first open, sampled", percent_2),
+    "candles_gap_realized": Metric("Mean |gap| from the last close to the first open, realized", percent_2),
     "trades": Metric("Closed trades", count),
-    "trade_hit_rate": Metric("Trades with a profit", percent),
+    "trade_hit_rate": Metric("Hit rate of trades", percent),
     "trade_profit_factor": Metric("Profits / losses of trades", decimals_2),
-    "trade_return": Metric("Return of a trade, mean, net", percent),
-    "trade_bars": Metric("Bars that a trade was held, mean", decimals_2),
-    "trades_open": Metric("Trades still open", count),
-    "break_even_bps": Metric("Costs that would leave a mean return of zero, basis points", decimals_2),
+    "trade_return": Metric("Mean return of a trade, net", percent),
+    "trade_bars": Metric("Mean bars held", decimals_2),
+    "trades_open": Metric("Open trades", count),
+    "break_even_bps": Metric("Break-even costs, basis points", decimals_2),
 }
 OVER_TIME = {
     "correlation": Metric("Correlation of forecast and outcome over time", decimals),
@@ -186,20 +177,20 @@ OVER_TIME = {
     "rank_correlation_low": Metric("Rank correlation over time, lower end of its 95% interval", decimals),
     "rank_correlation_high": Metric("Rank correlation over time, upper end of its 95% interval", decimals),
     "dates": Metric("Dates with a forecast and an outcome", count),
-    "hit_rate": Metric("Sign was right", percent),
-    "hit_rate_low": Metric("Sign was right, lower end of its 95% interval", percent),
-    "hit_rate_high": Metric("Sign was right, upper end of its 95% interval", percent),
-    "hit_rate_lead": Metric("Sign was right, less always one way", percent),
-    "rises": Metric("Outcomes above 0", percent),
-    "band_level": Metric("Share that the band is to hold", percent),
-    "band_coverage": Metric("Outcomes in the band", percent),
+    "hit_rate": Metric("Hit rate of the sign", percent),
+    "hit_rate_low": Metric("Hit rate of the sign, lower end of its 95% interval", percent),
+    "hit_rate_high": Metric("Hit rate of the sign, upper end of its 95% interval", percent),
+    "hit_rate_lead": Metric("Hit rate of the sign minus that of one direction", percent),
+    "rises": Metric("Share of positive outcomes", percent),
+    "band_level": Metric("Nominal coverage of the band", percent),
+    "band_coverage": Metric("Coverage of the band", percent),
     "crps": Metric("CRPS, fair, log return", general),
     "crps_walk": Metric("CRPS of the random walk", general),
     "crps_skill": Metric("CRPS skill against the random walk, fair", percent),
     "crps_skill_ensemble": Metric("CRPS skill against the random walk, ensemble", percent),
 }
 BY_HORIZON = {
-    r"sampled_coverage_([\d.]+)": Metric("Outcomes in the {}% band, uncalibrated", percent),
+    r"sampled_coverage_([\d.]+)": Metric("Coverage of the {}% band, uncalibrated", percent),
     r"sampled_crps": Metric("CRPS, fair, log return, uncalibrated", general),
     r"sampled_crps_skill": Metric("CRPS skill against the random walk, fair, uncalibrated", percent),
     r"sampled_crps_skill_ensemble": Metric(
@@ -207,36 +198,36 @@ BY_HORIZON = {
     ),
     r"sampled_pit_mean": Metric("PIT, mean, uncalibrated", decimals),
     r"sampled_pit_deviation": Metric("PIT, standard deviation, uncalibrated", decimals),
-    r"crps_excess_shrunk_walk": Metric("CRPS less that of the random walk of shrunk volatility", general),
-    r"crps_excess_ewma": Metric("CRPS less that of EWMA", general),
-    r"crps_excess_garch_t": Metric("CRPS less that of GARCH-t, on its names", general),
-    r"coverage_([\d.]+)": Metric("Outcomes in the {}% band", percent),
+    r"crps_excess_shrunk_walk": Metric("CRPS minus that of the random walk with shrunk volatility", general),
+    r"crps_excess_ewma": Metric("CRPS minus that of EWMA", general),
+    r"crps_excess_garch_t": Metric("CRPS minus that of GARCH-t, on its instruments", general),
+    r"coverage_([\d.]+)": Metric("Coverage of the {}% band", percent),
     r"crps": Metric("CRPS, fair, log return", general),
     r"crps_skill": Metric("CRPS skill against the random walk, fair", percent),
     r"crps_skill_ensemble": Metric("CRPS skill against the random walk, ensemble", percent),
     r"pit_mean": Metric("PIT, mean", decimals),
     r"pit_deviation": Metric("PIT, standard deviation", decimals),
     r"volatility_rank_ic": Metric("Volatility, RankIC", decimals_4),
-    r"volatility_rank_ic_lead": Metric("Volatility, RankIC less that of the last 20 bars", decimals_4),
+    r"volatility_rank_ic_lead": Metric("Volatility, RankIC minus that of historical volatility", decimals_4),
     r"qlike": Metric("QLIKE", decimals_4),
-    r"qlike_excess": Metric("QLIKE less that of the last 20 bars", decimals_4),
+    r"qlike_excess": Metric("QLIKE minus that of historical volatility", decimals_4),
     r"volatility_mae": Metric("Volatility, mean absolute error, log return", general),
     r"volatility_r2": Metric("Volatility, R²", decimals),
 }
 OF_BENCHMARK = {
-    r"rank_ic_neutral_(.+)": Metric("RankIC beyond {}", decimals_4),
-    r"qlib_(.+)": Metric("Qlib's own: {}", general),
+    r"rank_ic_neutral_(.+)": Metric("RankIC, neutralized against {}", decimals_4),
+    r"qlib_(.+)": Metric("Qlib's metric: {}", general),
     r"beta_(.+)": Metric("Beta on {}", decimals_2),
-    r"active_return_(.+)": Metric("Return a year above {}, arithmetic", percent),
+    r"active_return_(.+)": Metric("Active return against {}, annual", percent),
     r"information_ratio_(.+)": Metric("Information ratio against {}", decimals_2),
-    r"(.+)_annual_return": Metric("Return a year, {}", percent),
+    r"(.+)_annual_return": Metric("Annual return, {}", percent),
     r"(.+)_sharpe": Metric("Sharpe, {}", decimals_2),
     r"(.+)_max_drawdown": Metric("Max drawdown, {}", percent),
 }
 
 
 def describe_metrics(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """Name, label and value of every metric; one that is not known has no label."""
+    """Name, label and value of every metric; an unknown one has no label."""
     known = [(name, _metric(name), value) for name, value in metrics.items()]
     return [(name, metric.label, metric.show(value)) for name, metric, value in known]
 

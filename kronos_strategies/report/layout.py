@@ -12,37 +12,37 @@ from kronos_strategies.report.tables import MonthGrid, Table
 try:
     from markupsafe import Markup
 except ImportError as error:
-    raise MissingExtra("Reports are written with Jinja: pip install 'kronos-strategies[report]'") from error
+    raise MissingExtra("Reports need Jinja: pip install 'kronos-strategies[report]'") from error
 
-HEIGHT = 19.0
-NAMES_HEIGHT, ROW_HEIGHT = 6.5, 1.7  # of a figure of names: beside its rows, and of each
+HEIGHT = 19.0  # of a chart, in rem
+NAMES_HEIGHT, ROW_HEIGHT = 6.5, 1.7  # of a chart of categories: axes and legend, and each row
 
 
 class Dropdown(NamedTuple):
-    """A drop-down that chooses among a chart's figures."""
+    """A drop-down menu that selects one of a chart's figures."""
 
     label: str
     options: tuple[str, ...]
 
 
 class Chart(NamedTuple):
-    """A place on the page for one figure at a time.
+    """A chart that shows one figure at a time.
 
     Attributes:
-        id: of its element, of [a-z0-9-].
-        heading: above it.
+        id: id of its element, of [a-z0-9-].
+        heading: heading above it.
         note: how to read it.
-        json: array of the figures; null where a choice has none. With several picks the last one turns fastest.
-        picks: what chooses among them; none for a single figure.
-        wide: across the page.
-        rows: of names, one above the other; 0 for any other figure.
+        json: array of the figures; null where a selection has none. With several menus the last one varies fastest.
+        dropdowns: menus that select a figure; none for a single figure.
+        wide: whether it spans the page.
+        rows: number of categories, one above the other; 0 for other figures.
     """
 
     id: str
     heading: str
     note: str
     json: Markup
-    picks: tuple[Dropdown, ...]
+    dropdowns: tuple[Dropdown, ...]
     wide: bool
     rows: int
 
@@ -53,32 +53,32 @@ class Chart(NamedTuple):
 
 
 class OmittedChart(NamedTuple):
-    """A chart without data, and why it has none."""
+    """A chart without data, and the reason."""
 
     heading: str
     why: str
 
 
 class Charts(NamedTuple):
-    """Of one part of a section."""
+    """Charts of one part of a section."""
 
     drawn: tuple[Chart, ...]
-    left_out: tuple[OmittedChart, ...]
+    omitted: tuple[OmittedChart, ...]
 
 
 def chart(
     id_: str, heading: str, note: str, figure: go.Figure, why: str, wide: bool = False, rows: int = 0
 ) -> Chart | OmittedChart:
-    """Of one figure.
+    """A chart of one figure.
 
     Args:
-        id_: of its element.
-        heading: above it.
+        id_: id of its element.
+        heading: heading above it.
         note: how to read it.
-        figure: to be drawn.
-        why: sentence for a reader where it has nothing to show.
-        wide: across the page.
-        rows: of names, one above the other, that it has to have room for.
+        figure: the figure.
+        why: sentence that is shown if the figure has no data.
+        wide: whether it spans the page.
+        rows: number of categories, one above the other, which determine its height.
     """
     if is_empty(figure):
         return OmittedChart(heading, why)
@@ -86,18 +86,18 @@ def chart(
 
 
 def chart_with_dropdown(
-    id_: str, heading: str, note: str, figures: Sequence[go.Figure | None], picks: Sequence[Dropdown], why: str,
+    id_: str, heading: str, note: str, figures: Sequence[go.Figure | None], dropdowns: Sequence[Dropdown], why: str,
     wide: bool = False, rows: int = 0,
 ) -> Chart | OmittedChart:  # fmt: skip
-    """Of several figures, one for each combination of what the `picks` offer; None where there is none."""
+    """A chart of several figures, one per combination of the menus' options; None where there is none."""
     drawn = [None if figure is None or is_empty(figure) else figure for figure in figures]
     if not any(drawn):
         return OmittedChart(heading, why)
-    return Chart(id_, heading, note, _array(drawn), tuple(picks), wide, rows)
+    return Chart(id_, heading, note, _array(drawn), tuple(dropdowns), wide, rows)
 
 
 def collect_charts(*charts: Chart | OmittedChart) -> Charts:
-    """Those that are drawn and those that are not, each in order."""
+    """Drawn and omitted charts, each in order."""
     return Charts(
         tuple(each for each in charts if isinstance(each, Chart)),
         tuple(each for each in charts if isinstance(each, OmittedChart)),
@@ -105,17 +105,17 @@ def collect_charts(*charts: Chart | OmittedChart) -> Charts:
 
 
 def metric_dropdown(figures: Mapping[str, go.Figure]) -> tuple[list[go.Figure], list[Dropdown]]:
-    """Figures by metric, and the drop-down that chooses the metric."""
+    """Figures by metric, and the menu that selects the metric."""
     return list(figures.values()), [Dropdown("Metric", tuple(figures))]
 
 
 def _array(figures: Sequence[go.Figure | None]) -> Markup:
-    # plotly writes "<" as "\u003c", so that no name can end the script element around it.
+    # plotly writes "<" as "\u003c", so that no name can close the surrounding script element.
     return Markup("[" + ",".join("null" if each is None else each.to_json() for each in figures) + "]")
 
 
 class Tile(NamedTuple):
-    """A headline figure: its label, the figure, and a small line such as its interval."""
+    """A headline metric: its label, value, and a note such as its interval."""
 
     label: str
     value: str
@@ -123,7 +123,7 @@ class Tile(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Of a section: tables, grids of months and charts under a heading of their own."""
+    """Part of a section: a heading with tables, grids of months and charts."""
 
     heading: str
     tables: tuple[Table, ...] = ()
@@ -132,14 +132,14 @@ class Part(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Of one study.
+    """Section of one evaluation.
 
     Attributes:
-        id: of its element, and of its entry in the navigation.
-        heading: of both.
-        lead: what was studied, in a sentence or two.
-        tiles: at the top of the page.
-        parts: in order.
+        id: id of its element, linked from the navigation.
+        heading: heading, also in the navigation.
+        lead: what was evaluated, in a sentence or two.
+        tiles: headline metrics at the top of the page.
+        parts: parts in order.
     """
 
     id: str

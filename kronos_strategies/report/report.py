@@ -1,4 +1,4 @@
-"""Report: the evaluations of one run in one frozen object, and how it is built from the artifacts of a run."""
+"""Report: all evaluations of one run in one frozen object, built from the artifacts of the run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kronos_strategies.evaluation.baselines import MODEL
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
@@ -18,19 +19,19 @@ from kronos_strategies.evidence import Evidence
 
 @dataclass(frozen=True)
 class Report:
-    """Of one run, or of versions only; a part that is None has no section.
+    """Evaluations of one run, or a comparison of versions; a part that is None has no section.
 
     Attributes:
-        title: of the page.
-        signal: of the score.
-        distribution: of the sampled paths.
-        portfolio: of the book.
-        versions: of this run beside others.
-        time_series: of the score over time, instrument by instrument; of few instruments only.
-        trades: of the book.
-        ledger: rows by reason, from the members' rows to those compared.
-        provenance: what made the forecast, by label, ready to print.
-        warnings: sentences that a reader must see.
+        title: title of the page.
+        sample_counts: numbers of rows by reason, from the members' rows to the evaluated rows.
+        provenance: how the forecasts were made, label -> text.
+        warnings: warnings of the run; `summary.report_warnings` adds those of the evaluations.
+        signal: evaluation of the score.
+        distribution: evaluation of the sampled paths.
+        portfolio: evaluation of the backtest.
+        versions: comparison of this run with other versions.
+        time_series: evaluation of the score over time, by instrument; only for few instruments.
+        trades: evaluation of the trades of the backtest.
     """
 
     title: str
@@ -46,59 +47,56 @@ class Report:
 
     @property
     def is_cross_sectional(self) -> bool:
-        """Whether the score is judged across instruments, not over time."""
+        """Whether the score is evaluated across instruments, not over time."""
         return self.signal is not None and (
             self.time_series is None or bool(np.isfinite(self.signal.rank_ic.mean))
         )
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Flat figures of all parts, by their names in metrics.json."""
+        """Flat metrics of all parts, by their names in metrics.json."""
         parts = (self.signal, self.time_series, self.distribution, self.portfolio, self.trades)
         return {name: value for part in parts if part is not None for name, value in part.metrics().items()}
 
 
-RETURNS = "Kronos"  # what a forecast return is called among the scores
-
-
 def build_report(evidence: Evidence, versions: Comparison | None = None) -> Report:
-    """Everything that the evidence tells.
+    """Evaluate the artifacts of a run.
 
     Args:
-        evidence: of the run.
-        versions: this run beside others, for a section of its own.
+        evidence: artifacts of the run.
+        versions: comparison of this run with others, for a section of its own.
     """
     about = evidence.about
+    label = evidence.labels[about.hold]
     signal = evaluate_signal(
         evidence.scores,
         evidence.labels,
         about.hold,
         evidence.exposures,
         about.bars_between,
-        min_names=about.min_names,
+        min_instruments=about.min_names,
     )
     distribution = portfolio = time_series = trades = None
-    own = evidence.scores.iloc[:, 0]
-    names = own.index.get_level_values("instrument").nunique()
-    if names < about.min_names:
+    score = evidence.scores.iloc[:, 0]
+    instruments = score.index.get_level_values("instrument").nunique()
+    if instruments < about.min_names:
         time_series = evaluate_time_series(
-            own,
-            evidence.labels[about.hold],
+            score,
+            label,
             evidence.market,
             about.hold,
             about.bars_between,
             evidence.outlooks,
-            signed=str(own.name) == RETURNS or bool((own < 0).any() and (own > 0).any()),
+            signed=str(score.name) == MODEL or bool((score < 0).any() and (score > 0).any()),
         )
     if evidence.trades is not None:
         trades = evaluate_trades(evidence.trades)
     if evidence.paths is not None and evidence.provenance is not None:
-        label = evidence.labels[about.hold]
         distribution = evaluate_distribution(
             evidence.paths, evidence.provenance, evidence.market, label, evidence.overlap, about.min_names
         )
     if evidence.result is not None:
-        exposures = evidence.exposures if names > 1 else None  # one name is always the middle of itself
+        exposures = evidence.exposures if instruments > 1 else None  # a single one has no percentile
         portfolio = evaluate_portfolio(evidence.result, exposures, about.trials)
     return Report(
         title=about.title,

@@ -1,4 +1,4 @@
-"""A report in a terminal: the few figures that everybody looks at first."""
+"""The headline metrics of a report in a terminal."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from kronos_strategies.report.formatting import (
 from kronos_strategies.report.report import Report
 from kronos_strategies.report.summary import report_warnings
 
-WIDTH = 100  # that the tables want; a pipe or a file is as wide as they are
+WIDTH = 100  # at least, so that tables are complete in a pipe or a file
 
 
 def show_report(report: Report, written: Sequence[Path | str]) -> None:
-    """Print the signal beside naive ones, the book beside its benchmarks, each warning, and what was written."""
+    """Print the score with its baselines, the portfolio with its benchmarks, all warnings, and the written files."""
     console = Console(width=max(WIDTH, Console().width))
     if report.signal is not None and report.is_cross_sectional:
         console.print(_signal(report.title, report.signal))
@@ -43,12 +43,12 @@ def show_report(report: Report, written: Sequence[Path | str]) -> None:
         console.print(escape(str(path)), soft_wrap=True, highlight=False)
 
 
-def _signal(title: str, study: SignalEvaluation) -> Table:
-    table = Table(title=f"{title}: signal against {len(study.table) - 1} naive ones", title_justify="left")
-    table.caption, table.caption_justify = f"interval and t: {study.rank_ic.method}", "left"
+def _signal(title: str, evaluation: SignalEvaluation) -> Table:
+    table = Table(title=f"{title}: signal and {len(evaluation.table) - 1} baselines", title_justify="left")
+    table.caption, table.caption_justify = f"interval and t by {evaluation.rank_ic.method}", "left"
     for column in ("", "IC", "RankIC", "95 %", "RankICIR", "t", "dates"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, row in study.table.iterrows():
+    for name, row in evaluation.table.iterrows():
         table.add_row(
             escape(str(name)),
             signed(row.ic),
@@ -61,18 +61,18 @@ def _signal(title: str, study: SignalEvaluation) -> Table:
     return table
 
 
-def _time_series(title: str, study: TimeSeriesEvaluation) -> Table:
-    table = Table(title=f"{title}: {study.score} over time", title_justify="left")
-    for column in ("", "correlation", "95 %", "t", "sign right", "in the band", "CRPS skill", "dates"):
+def _time_series(title: str, evaluation: TimeSeriesEvaluation) -> Table:
+    table = Table(title=f"{title}: {evaluation.score} over time", title_justify="left")
+    for column in ("", "correlation", "95 %", "t", "hit rate", "coverage", "CRPS skill", "dates"):
         table.add_column(column, justify="left" if not column else "right")
-    for each in study.instruments:
+    for each in evaluation.instruments:
         r = each.correlation
         table.add_row(
             escape(each.name),
             signed(r.mean),
             interval(r.low, r.high, signed),
             decimals_2(r.t),
-            percent(each.hits.mean) if each.hits else DASH,
+            percent(each.hit_rate.mean) if each.hit_rate else DASH,
             percent(each.coverage.mean) if each.coverage else DASH,
             percent(each.crps_skill),
             count(r.dates),
@@ -80,18 +80,18 @@ def _time_series(title: str, study: TimeSeriesEvaluation) -> Table:
     return table
 
 
-def _portfolio(study: PortfolioEvaluation) -> Table:
+def _portfolio(evaluation: PortfolioEvaluation) -> Table:
     table = Table(title="Portfolio", title_justify="left")
     for column in ("", "annual return", "Sharpe", "max drawdown"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, row in study.performance.iterrows():
+    for name, row in evaluation.performance.iterrows():
         label = {"net": "strategy, net of costs", "gross": "strategy, gross"}.get(str(name), str(name))
         figures = (percent_2(row.annual_return), decimals_2(row.sharpe), percent_2(row.max_drawdown))
         table.add_row(escape(label), *figures)
-    sure = study.sharpe
+    sharpe = evaluation.sharpe
     table.caption_justify = "left"
     table.caption = (
-        f"Sharpe, net: 95 % {interval(sure.low, sure.high, decimals_2)}; PSR {percent(sure.psr, 0)}, "
-        f"DSR {percent(sure.dsr, 0)} ({sure.trials} trial{'s' * (sure.trials != 1)})"
+        f"Sharpe, net: 95 % {interval(sharpe.low, sharpe.high, decimals_2)}; PSR {percent(sharpe.psr, 0)}, "
+        f"DSR {percent(sharpe.dsr, 0)} ({sharpe.trials} trial{'s' * (sharpe.trials != 1)})"
     )
     return table

@@ -160,7 +160,8 @@ def evaluate_signal(
     label, overlap = by_horizon[hold], label_overlap(hold, bars_between)
     if not (np.isfinite(score) & np.isfinite(label)).any():
         raise ValueError(
-            f"No row has both a score '{name}' and a label of {hold} bars. Score dates that are followed by {1 + hold} more bars."
+            f"No row has both a score '{name}' and a label of {hold} bars. Score dates that are followed by "
+            f"{1 + hold} more bars."
         )
     found = {
         name: {
@@ -222,7 +223,8 @@ def _check(
         raise ValueError("The scores have no column. Pass the score to evaluate first, then the baselines.")
     if hold not in labels.columns:
         raise ValueError(
-            f"The labels span {list(labels.columns)} bars, none of them {hold}. Add a column {hold} or change `hold`."
+            f"The labels span {list(labels.columns)} bars, none of them {hold}. Add a column {hold} or change "
+            "`hold`."
         )
     if reserved := {NONE, ALL} & set(exposures.columns):
         raise ValueError(f"'{min(reserved)}' is a reserved name and cannot be an exposure. Rename it.")

@@ -1,4 +1,4 @@
-"""Exposures of instruments, known at the close, that a score may be explained by: volatility, size, beta, groups."""
+"""Exposures of instruments, known at the close, that may explain a score: volatility, size, beta, groups."""
 
 from __future__ import annotations
 

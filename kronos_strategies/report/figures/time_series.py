@@ -1,4 +1,4 @@
-"""Figures of forecasts over time and of trades."""
+"""Figures of forecasts over time."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from kronos_strategies.report.figures.base import (
     translucent,
 )  # fmt: skip
 
-LATEST = 250  # forecasts that a band chart shows; more are a smear
+LATEST = 250  # forecasts that a band chart shows
 MAX_DOTS = 4000
 
 
-def added(study: InstrumentEvaluation) -> go.Figure:
-    """Running sum of what each date adds to the correlation, as a share of all: its end is the correlation."""
-    defined = study.pairs["added"].dropna()
-    running = (defined.cumsum() / max(len(defined), 1)).rename("added")
+def contribution(evaluation: InstrumentEvaluation) -> go.Figure:
+    """Cumulative contribution of the dates to the correlation, whose last value is the correlation."""
+    defined = evaluation.pairs["contribution"].dropna()
+    running = (defined.cumsum() / max(len(defined), 1)).rename("contribution")
     return reference_line(
-        figure([line(running, "correlation so far, of all dates", BLUE, width=2.2)], Axis("", ".3f")), 0.0
+        figure([line(running, "cumulative contribution", BLUE, width=2.2)], Axis("", ".3f")), 0.0
     )
 
 
-def scatter(study: InstrumentEvaluation, score: str) -> go.Figure:
-    """Outcomes by score: each date a dot, and the means of fifths with their intervals."""
-    both = study.pairs.dropna(subset=["score", "outcome"])
+def scatter(evaluation: InstrumentEvaluation, score: str) -> go.Figure:
+    """Outcomes by score: one dot per date, and the means of fifths with their intervals."""
+    both = evaluation.pairs.dropna(subset=["score", "outcome"])
     both = both.iloc[:: -(-len(both) // MAX_DOTS)] if len(both) > MAX_DOTS else both
     dots = go.Scatter(
         x=as_float32(both["score"]),
         y=as_float32(both["outcome"]),
         text=iso_dates(both.index),
-        name="a date",
+        name="date",
         mode="markers",
         marker={"size": 5, "color": GREY, "opacity": 0.45},
         hovertemplate="%{text}: %{x:.3%} → %{y:.2%}<extra></extra>",
     )
-    bins = study.bins
+    bins = evaluation.bins
     means = points(
         as_float32(bins["score"]).tolist(),
         bins["outcome"],
@@ -61,16 +61,16 @@ def scatter(study: InstrumentEvaluation, score: str) -> go.Figure:
     return reference_line(drawn, 0.0)
 
 
-def bands(study: InstrumentEvaluation) -> go.Figure:
-    """The band of the latest forecasts and the outcomes, inside it and outside; one place a forecast."""
-    frame = study.bands.dropna().tail(LATEST)
+def bands(evaluation: InstrumentEvaluation) -> go.Figure:
+    """Bands of the latest forecasts with outcomes inside and outside, one category per forecast."""
+    frame = evaluation.bands.dropna().tail(LATEST)
     at = np.array(iso_dates(frame.index), dtype=object)
     inside = ((frame["lower"] <= frame["outcome"]) & (frame["outcome"] <= frame["upper"])).to_numpy()
     ends = frame[["lower", "upper"]].assign(gap=np.nan).to_numpy().ravel()
     band = go.Scatter(
         x=np.repeat(at, 3).tolist(),
         y=as_float32(ends),
-        name=f"{study.level:.0%} band",
+        name=f"{evaluation.level:.0%} band",
         mode="lines",
         line={"width": 3, "color": translucent(BLUE, 0.4)},
         hoverinfo="skip",

@@ -1,4 +1,4 @@
-"""The section on versions."""
+"""The section on versions, and the table of sample counts."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ FIRST = ("rank_ic", "ic", "spread")  # the headline first
 
 
 def versions_section(comparison: Comparison) -> Section:
-    """Of a `Comparison`."""
+    """The section of a `Comparison`."""
     return Section(
         "versions",
         "Versions",
-        f"{listing([str(name) for name in comparison.versions])} on the dates and names that all of them have, "
-        f"against {comparison.reference}; the label spans {bars(comparison.label_horizon)}.",
+        f"{listing([str(name) for name in comparison.versions])} on their common dates and instruments, "
+        f"compared with {comparison.reference}; the label spans {bars(comparison.label_horizon)}.",
         (),
         (
-            Part("Each metric", tuple(_metric(comparison, metric) for metric in metrics(comparison))),
+            Part("Metrics", tuple(_metric(comparison, metric) for metric in metrics(comparison))),
             Part("Differences", charts=differences(comparison)),
-            Part("What was compared", _about(comparison)),
+            Part("Sample and provenance", _sample_and_provenance(comparison)),
         ),
     )
 
 
 def metrics(comparison: Comparison) -> list[str]:
-    """Those of the table, RankIC first."""
+    """Metrics of the table, RankIC first."""
     found = [str(metric) for metric in comparison.table["metric"].unique()]
     return [metric for metric in FIRST if metric in found] + [
         metric for metric in found if metric not in FIRST
@@ -66,36 +66,36 @@ def metrics(comparison: Comparison) -> list[str]:
 
 
 def differences_as(metric: str) -> Show:
-    """Returns are percents, coefficients numbers, and losses, which may be small, finer ones."""
+    """Format of a difference: percent for returns, four decimals for coefficients, five for losses."""
     return signed_percent if metric == "spread" else signed if metric in HIGHER_IS_BETTER else signed_5
 
 
 def means_as(metric: str) -> Show:
-    """The same without a plus."""
+    """Format of a mean, the same without the sign."""
     return percent_2 if metric == "spread" else decimals_4 if metric in HIGHER_IS_BETTER else decimals_5
 
 
 def _metric(comparison: Comparison, metric: str) -> Table:
     rows = comparison.table[comparison.table["metric"] == metric]
-    beside = comparison.baselines
-    beside = beside[beside["metric"] == metric] if len(beside) else beside
-    frame = pd.concat([rows, beside], ignore_index=True) if len(beside) else rows
+    baselines = comparison.baselines
+    baselines = baselines[baselines["metric"] == metric] if len(baselines) else baselines
+    frame = pd.concat([rows, baselines], ignore_index=True) if len(baselines) else rows
     show = differences_as(metric)
     columns = (
         text("version", "Version"),
         estimate("mean", "low", "high", "Mean", means_as(metric)),
-        estimate("difference", "difference_low", "difference_high", f"Less {comparison.reference}", show),
+        estimate("difference", "difference_low", "difference_high", f"Minus {comparison.reference}", show),
         number("p", "p", probability),
-        number("p_holm", "p, Holm", probability),
-        boolean("in_mcs", "In confidence set"),
-        number("mcs_p", "p of it", probability),
+        number("p_holm", "p (Holm)", probability),
+        boolean("in_mcs", "In MCS"),
+        number("mcs_p", "p (MCS)", probability),
         number("detectable", "Detectable", means_as(metric)),
         number("dates", "Dates", count),
     )
     place = metrics(comparison).index(metric)
     return table(
         f"versions-{place}", _methods(rows), frame, columns,
-        highlight=comparison.reference, baseline_rows=len(beside), heading=figures.label_of(metric),
+        highlight=comparison.reference, baseline_rows=len(baselines), heading=figures.label_of(metric),
     )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def differences(comparison: Comparison) -> Charts:
     others = len(comparison.versions) - 1
     return collect_charts(
         _by_metric(
-            comparison, "difference", "Difference from the baseline", "Means over dates, with 95% intervals.",
+            comparison, "difference", "Difference from the reference", "Means over dates, with 95% intervals.",
             figures.differences, rows=others,
         ),
         _by_metric(
@@ -122,7 +122,7 @@ def differences(comparison: Comparison) -> Charts:
         ),
         chart(
             "version-decay", "RankIC by horizon",
-            "The scores stay, the label grows; 95% intervals are under the pointer.",
+            "By horizon of the label; hover labels show 95% intervals.",
             figures.decay(comparison), "There is a single label.", wide=True,
         ),
     )  # fmt: skip
@@ -134,26 +134,29 @@ def _by_metric(
 ) -> Chart | OmittedChart:  # fmt: skip
     drawn, picks = metric_dropdown({metric: draw(comparison, metric) for metric in metrics(comparison)})
     picks = [pick._replace(options=tuple(map(figures.label_of, pick.options))) for pick in picks]
-    why = "On no date are two versions defined."
+    why = "On no date is the metric defined for two versions."
     return chart_with_dropdown(id_, heading, note, drawn, picks, why, wide, rows)
 
 
-def _about(comparison: Comparison) -> tuple[Table, ...]:
-    rows = sample_table("versions-ledger", comparison.sample_counts)
-    known = list(dict.fromkeys(label for said in comparison.provenance.values() for label in said))
+def _sample_and_provenance(comparison: Comparison) -> tuple[Table, ...]:
+    rows = sample_table("versions-sample-counts", comparison.sample_counts)
+    entries = comparison.provenance.values()
+    known = list(dict.fromkeys(label for each in entries for label in each))
     if not known:
         return (rows,)
-    made = [
+    rows_by_version = [
         {"version": name, **{f"of {label}": comparison.provenance[name].get(label, DASH) for label in known}}
         for name in comparison.versions
     ]
     columns = (text("version", "Version"), *(text(f"of {label}", label) for label in known))
-    caption = "What made each version."
-    return rows, table("versions-made", caption, pd.DataFrame(made), columns, highlight=comparison.reference)
+    caption = "Provenance of each version."
+    return rows, table(
+        "versions-provenance", caption, pd.DataFrame(rows_by_version), columns, highlight=comparison.reference
+    )
 
 
 def sample_table(id_: str, rows: Mapping[str, int]) -> Table:
-    """Rows by reason, and their share of the first reason's."""
+    """Numbers of rows by reason, and their shares of the first."""
     first = float(next(iter(rows.values()), 0))
     frame = pd.DataFrame(
         {
@@ -162,6 +165,6 @@ def sample_table(id_: str, rows: Mapping[str, int]) -> Table:
             "share": [each / first if first else float("nan") for each in rows.values()],
         }
     )
-    caption = "What became of the rows, one a name and date; shares are of the first line."
+    caption = "Rows are (date, instrument) pairs; shares are of the first line."
     columns = (text("rows", "Rows"), number("count", "Count", count), number("share", "Share", percent))
     return table(id_, caption, frame, columns, ordered=True)

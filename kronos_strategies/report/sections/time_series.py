@@ -1,4 +1,4 @@
-"""The section on few instruments: how well the score foretells each of them over time."""
+"""The section on scores over time, for few instruments."""
 
 from __future__ import annotations
 
@@ -34,59 +34,57 @@ NO_PAIR = "No score has an outcome."
 NO_BAND = "No forecast with a band has an outcome."
 
 
-def time_series_section(study: TimeSeriesEvaluation) -> Section:
-    """Of a `TimeSeriesEvaluation`."""
-    overlap = f" {study.overlap} successive outcomes overlap." if study.overlap > 1 else ""
-    method = study.instruments[0].correlation.method
-    parts = [Part("Forecast and outcome", (correlations(study),), charts=over_time(study))]
-    if any(each.coverage is not None for each in study.instruments):
-        parts.append(Part("Bands and paths", (distributions(study),), charts=banded(study)))
+def time_series_section(evaluation: TimeSeriesEvaluation) -> Section:
+    """The section of a `TimeSeriesEvaluation`."""
+    overlap = f" {evaluation.overlap} successive outcomes overlap." if evaluation.overlap > 1 else ""
+    method = evaluation.instruments[0].correlation.method
+    parts = [Part("Forecast and outcome", (correlations(evaluation),), charts=over_time(evaluation))]
+    if any(each.coverage is not None for each in evaluation.instruments):
+        parts.append(Part("Bands and paths", (distributions(evaluation),), charts=banded(evaluation)))
     return Section(
         "time-series",
         "Over time",
-        f"Each score is compared with the return over {bars(study.hold)} from one bar after it, with "
-        f"{bars(study.bars_between)} from score to score.{overlap} Intervals are at 95% and allow for overlap, "
+        f"Each score is compared with the return over {bars(evaluation.hold)}, starting one bar later, with "
+        f"{bars(evaluation.bars_between)} between scores.{overlap} Intervals are at 95% and allow for overlap, "
         f"by {method}.",
-        tiles(study),
+        tiles(evaluation),
         tuple(parts),
     )
 
 
-def tiles(study: TimeSeriesEvaluation) -> tuple[Tile, ...]:
-    """The headline of a single instrument; of several the table stands alone."""
-    if len(study.instruments) != 1:
+def tiles(evaluation: TimeSeriesEvaluation) -> tuple[Tile, ...]:
+    """The headline of a single instrument; several instruments have the table only."""
+    if len(evaluation.instruments) != 1:
         return ()
-    (highlight,) = study.instruments
-    r, rank = highlight.correlation, highlight.rank_correlation
+    (only,) = evaluation.instruments
+    r, rank = only.correlation, only.rank_correlation
     found = [
         Tile("Correlation over time", decimals(r.mean), interval(r.low, r.high, decimals)),
         Tile("Rank correlation over time", decimals(rank.mean), interval(rank.low, rank.high, decimals)),
     ]
-    if highlight.hits is not None:
-        always = f"always one way: {percent(max(highlight.rises, 1 - highlight.rises))}"
-        found.append(Tile("Sign was right", percent(highlight.hits.mean), always))
-    if highlight.coverage is not None:
-        within = interval(highlight.coverage.low, highlight.coverage.high, percent)
-        found.append(
-            Tile(f"Outcomes in the {highlight.level:.0%} band", percent(highlight.coverage.mean), within)
-        )
-    if highlight.crps_lead is not None:
-        p = f"p of the difference {probability(highlight.crps_lead.p)}"
-        found.append(Tile("CRPS skill", percent(highlight.crps_skill), p))
+    if only.hit_rate is not None:
+        always = f"one direction: {percent(max(only.share_up, 1 - only.share_up))}"
+        found.append(Tile("Hit rate of the sign", percent(only.hit_rate.mean), always))
+    if only.coverage is not None:
+        within = interval(only.coverage.low, only.coverage.high, percent)
+        found.append(Tile(f"Coverage of the {only.level:.0%} band", percent(only.coverage.mean), within))
+    if only.crps_reduction is not None:
+        p = f"p of the difference {probability(only.crps_reduction.p)}"
+        found.append(Tile("CRPS skill", percent(only.crps_skill), p))
     found.append(Tile("Dates", count(r.dates), f"t of the correlation {decimals_2(r.t)}"))
     return tuple(found)
 
 
-def correlations(study: TimeSeriesEvaluation) -> Table:
-    """A row an instrument."""
+def correlations(evaluation: TimeSeriesEvaluation) -> Table:
+    """Correlations and hit rates, one row per instrument."""
     rows = [
         {"instrument": each.name}
         | _test("r", each.correlation)
         | _test("rank", each.rank_correlation)
-        | _test("hits", each.hits)
-        | _test("rank_ic_difference", each.hit_lead)
-        | {"rises": each.rises}
-        for each in study.instruments
+        | _test("hits", each.hit_rate)
+        | _test("difference", each.hit_rate_difference)
+        | {"rises": each.share_up}
+        for each in evaluation.instruments
     ]
     columns = (
         text("instrument", "Instrument"),
@@ -94,26 +92,26 @@ def correlations(study: TimeSeriesEvaluation) -> Table:
         number("r_t", "t", decimals_2),
         number("r_p", "p", probability),
         estimate("rank", "rank_low", "rank_high", "Rank correlation", decimals),
-        estimate("hits", "hits_low", "hits_high", "Sign was right", percent),
+        estimate("hits", "hits_low", "hits_high", "Hit rate of the sign", percent),
         estimate(
-            "rank_ic_difference",
-            "rank_ic_difference_low",
-            "rank_ic_difference_high",
-            "Less always one way",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "Minus one direction",
             signed_percent,
         ),
-        number("rises", "Outcomes above 0", percent),
+        number("rises", "Positive outcomes", percent),
         number("r_dates", "Dates", count),
     )
     caption = (
-        "Of score and outcome over time. Less always one way: the share of right signs less that of betting on the "
-        "more frequent direction on every date."
+        "Score and outcome over time. Minus one direction: the hit rate minus that of always betting on the more "
+        "frequent direction."
     )
     return table("over-time", caption, pd.DataFrame(rows), columns)
 
 
-def distributions(study: TimeSeriesEvaluation) -> Table:
-    """Bands and CRPS, a row an instrument."""
+def distributions(evaluation: TimeSeriesEvaluation) -> Table:
+    """Bands and CRPS, one row per instrument."""
     rows = [
         {
             "instrument": each.name,
@@ -122,69 +120,64 @@ def distributions(study: TimeSeriesEvaluation) -> Table:
             "crps": each.crps,
             "walk": each.crps_walk,
             "skill": each.crps_skill,
-            "ensemble": 1 - each.crps_ensemble / each.crps_walk if each.crps_walk > 0 else np.nan,
+            "ensemble": each.crps_skill_ensemble,
         }
         | _test("inside", each.coverage)
-        | _test("rank_ic_difference", each.crps_lead)
-        for each in study.instruments
+        | _test("difference", each.crps_reduction)
+        for each in evaluation.instruments
     ]
     columns = (
         text("instrument", "Instrument"),
         number("horizon", "Bars ahead", count),
-        number("level", "Band", percent),
-        estimate("inside", "inside_low", "inside_high", "Outcomes inside", percent),
+        number("level", "Nominal", percent),
+        estimate("inside", "inside_low", "inside_high", "Coverage", percent),
         number("crps", "CRPS", general),
-        number("walk", "CRPS of the walk", general),
+        number("walk", "CRPS of the random walk", general),
         number("skill", "Skill, fair", percent),
         number("ensemble", "Skill, ensemble", percent),
-        number("rank_ic_difference_p", "p of the difference", probability),
+        number("difference_p", "p of the difference", probability),
         number("inside_dates", "Dates", count),
     )
     caption = (
-        "Of the close at the end of the horizon. The walk: Gaussian, without drift, with the deviation of the last "
-        "20 bars."
+        "For the close at the end of the horizon. The random walk is Gaussian, without drift, with the standard "
+        "deviation of the last 20 bars."
     )
     return table("bands-over-time", caption, pd.DataFrame(rows), columns)
 
 
-def over_time(study: TimeSeriesEvaluation) -> Charts:
-    """Scatter and running correlation."""
+def over_time(evaluation: TimeSeriesEvaluation) -> Charts:
+    """Scatter plot and cumulative correlation."""
     picks = (
-        [Dropdown("Instrument", tuple(each.name for each in study.instruments))]
-        if len(study.instruments) > 1
+        [Dropdown("Instrument", tuple(each.name for each in evaluation.instruments))]
+        if len(evaluation.instruments) > 1
         else []
     )
     return collect_charts(
         chart_with_dropdown(
-            "score-outcome", "Outcome by score", "A dot a date; means of fifths of the score with 95% intervals.",
-            [figures.scatter(each, study.score) for each in study.instruments], picks, NO_PAIR,
+            "score-outcome", "Outcome by score", "One dot per date; means of fifths of the score with 95% intervals.",
+            [figures.scatter(each, evaluation.score) for each in evaluation.instruments], picks, NO_PAIR,
         ),
         chart_with_dropdown(
-            "added", "Where the correlation comes from", "Its running sum: a steady slope is steady skill.",
-            [figures.added(each) for each in study.instruments], picks, NO_PAIR,
+            "contribution", "Cumulative correlation", "Sum of the contributions of the dates: a steady slope is steady skill.",
+            [figures.contribution(each) for each in evaluation.instruments], picks, NO_PAIR,
         ),
     )  # fmt: skip
 
 
-def banded(study: TimeSeriesEvaluation) -> Charts:
+def banded(evaluation: TimeSeriesEvaluation) -> Charts:
     """Bands and outcomes."""
     picks = (
-        [Dropdown("Instrument", tuple(each.name for each in study.instruments))]
-        if len(study.instruments) > 1
+        [Dropdown("Instrument", tuple(each.name for each in evaluation.instruments))]
+        if len(evaluation.instruments) > 1
         else []
     )
     return collect_charts(
         chart_with_dropdown(
             "bands", f"Bands and outcomes, the latest {figures.LATEST} forecasts",
             "Returns from the bar of the forecast to the end of its horizon.",
-            [figures.bands(each) for each in study.instruments], picks, NO_BAND, wide=True,
+            [figures.bands(each) for each in evaluation.instruments], picks, NO_BAND, wide=True,
         ),
     )  # fmt: skip
-
-
-def _picks(study: TimeSeriesEvaluation) -> list[Dropdown]:
-    names = tuple(each.name for each in study.instruments)
-    return [Dropdown("Instrument", names)] if len(names) > 1 else []
 
 
 def _test(name: str, test: MeanTest | None) -> dict[str, float]:
