@@ -24,7 +24,7 @@ from kronos_strategies.result import QLIB_BARS_PER_YEAR, BacktestResult
 
 EVIDENCE = "evidence"  # the folder beside a report.html
 ABOUT = "about.json"  # in it
-FORMAT = 1  # another one is not read
+FORMAT = 2  # another one is not read
 DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
 DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
 OPTIONAL = ("outlooks", "trades")  # frames that not every run has
@@ -128,7 +128,7 @@ class Evidence:
             labels=labels,
             exposures=pd.read_parquet(folder / "exposures.parquet"),
             market=PricePanel.read(folder / "market.parquet"),
-            paths=PathSummary.read(folder) if (folder / "said.parquet").is_file() else None,
+            paths=PathSummary.read(folder) if PathSummary.exists(folder) else None,
             provenance=provenance,
             **{name: _read_optional(folder / f"{name}.parquet") for name in OPTIONAL},
             result=_read_result(folder, about.bars_per_year) if (folder / "book.parquet").is_file() else None,
@@ -161,18 +161,6 @@ def describe(known: Provenance, sampled: bool = True) -> dict[str, str]:
             if name not in ("sampling", "paths start at", "window")
         }
     return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
-
-
-def seen_before(known: Provenance, first: pd.Timestamp) -> list[str]:
-    """A warning where the checkpoint may have seen the dates it is judged on, the first of which is `first`."""
-    if known.trained_until is None:
-        return ["The checkpoint does not say until when it was trained: it may have seen the test dates."]
-    if pd.Timestamp(known.trained_until) < first:
-        return []
-    return [
-        f"The checkpoint was trained until {known.trained_until}, so it knows of times after the first test dates. "
-        "Its model card says which markets it saw until when."
-    ]
 
 
 def _read_about(folder: Path) -> tuple[About, Provenance | None]:

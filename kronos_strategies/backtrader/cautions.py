@@ -10,7 +10,7 @@ import pandas as pd
 from kronos.forecast import Provenance
 from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
-from kronos_strategies.evidence import seen_before
+from kronos_strategies.evaluation.warnings import training_overlap_warnings
 from kronos_strategies.result import BacktestResult
 
 FEW_DATES = 100
@@ -56,7 +56,7 @@ def _model(run: Recording, provenance: Provenance | None, first: pd.Timestamp) -
                 "seen the test dates. Name their folder: KronosTearSheet(forecasts=...)."
             )
     else:
-        yield from seen_before(provenance, first)
+        yield from training_overlap_warnings(provenance, first)
 
 
 def _listings(run: Recording) -> Iterator[str]:

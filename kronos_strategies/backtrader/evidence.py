@@ -16,19 +16,12 @@ from kronos.postprocessing import PathOptions, Postprocessing
 from kronos_strategies.backtrader.cautions import warnings_of
 from kronos_strategies.backtrader.outlook import ENDS, LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
+from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
-
-OWN = "Kronos"
-MIN_COVERAGE = 0.5  # of the scored rows, for a naive signal to be compared: on those that both have
-IN_BARS = {  # what naive signals are called where bars are no days
-    "12-1 momentum": "momentum of 252 to 21 bars ago",
-    "5-day reversal": "5-bar reversal",
-    "low 20-day volatility": "low 20-bar volatility",
-}
 
 
 def evidence_of(run: Recording) -> Evidence:
@@ -43,8 +36,8 @@ def evidence_of(run: Recording) -> Evidence:
             f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
         )
     names = keys.get_level_values("instrument").nunique()
-    naive, scarce = _naive(run, market, keys)
-    own = OWN if run.line == "score" else f"{OWN} {run.line}"
+    baselines, scarce = baseline_scores(market, keys, run.daily)
+    own = MODEL if run.line == "score" else f"{MODEL} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
     horizons = sorted({*DECAY, run.hold})
     labels = pd.DataFrame({h: market.lookup(market.forward_return(h, run.price), keys) for h in horizons})
@@ -66,12 +59,12 @@ def evidence_of(run: Recording) -> Evidence:
                 *run.remarks,
                 *warnings_of(run, keys, provenance, result),
                 *_calibration_warnings(run, keys),
-                *(f"{name} is left out: it lacks bars for over half of the rows." for name in scarce),
+                *scarce,
             ),
             bars_per_year=run.bars_per_year,
             min_names=run.min_names,
         ),
-        scores=pd.DataFrame({own: run.scores["score"].reindex(keys), **naive}),
+        scores=pd.DataFrame({own: run.scores["score"].reindex(keys)}).join(baselines),
         labels=labels,
         exposures=pd.DataFrame({name: market.lookup(wide, keys) for name, wide in exposures.items()}),
         market=market,
@@ -94,16 +87,6 @@ def _outlooks(run: Recording) -> pd.DataFrame | None:
     parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.keys) for forecast in stored]
     known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
     return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
-
-
-def _naive(run: Recording, market: PricePanel, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
-    """Naive scores of the same rows, and the names of those that lack too many."""
-    found = {
-        name if run.daily else IN_BARS.get(name, name): market.lookup(wide, keys)
-        for name, wide in market.baseline_scores.items()
-    }
-    scarce = [name for name, score in found.items() if score.notna().mean() < MIN_COVERAGE]
-    return {name: score for name, score in found.items() if name not in scarce}, scarce
 
 
 def _ledger(run: Recording, keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:

@@ -158,7 +158,7 @@ class KronosTearSheet(bt.Analyzer):
 
     @property
     def trades(self) -> pd.DataFrame:
-        """A row a trade, once the run is over; columns as of `evaluation.portfolio.trades.TradeEvaluation.trades`."""
+        """A row a trade, once the run is over; columns as of `TradeEvaluation.trades`."""
         return self._recording.trades
 
     @cached_property

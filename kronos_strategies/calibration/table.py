@@ -17,7 +17,7 @@ from kronos_strategies.evaluation.distribution.calibration import (
     min_samples_for_coverage,
     pit,
 )
-from kronos_strategies.evaluation.distribution.path_summary import band
+from kronos_strategies.evaluation.distribution.path_summary import coverage_column
 from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
 from kronos_strategies.evaluation.price_panel import PricePanel
 
@@ -75,14 +75,14 @@ def _scores(
 ) -> pd.DataFrame:
     columns = {
         "crps": crps_fair(returns, came) if returns.shape[1] > 1 else np.abs(returns[:, 0] - came),
-        "ensemble_crps": crps_ensemble(returns, came),
+        "crps_ensemble": crps_ensemble(returns, came),
         "pit": pit(returns, came),
     }
     for level, factor in factors.items():
         if returns.shape[1] >= min_samples_for_coverage(level):
             low, high = band_ends(returns, level, factor)
             within = ((low <= came) & (came <= high)).astype(float)
-            columns[band(level)] = np.where(np.isfinite(came), within, np.nan)
+            columns[coverage_column(level)] = np.where(np.isfinite(came), within, np.nan)
     return pd.DataFrame(columns)
 
 
@@ -90,15 +90,15 @@ def _row(scores: pd.DataFrame, dates: pd.DatetimeIndex, walk: float) -> dict[str
     known = scores["crps"].notna().to_numpy()
     means = scores.groupby(np.asarray(dates)).mean().mean()
     coverage = {
-        name.replace("inside", "coverage"): float(means[name])
+        name.replace("covered", "coverage"): float(means[name])
         for name in scores.columns
-        if name.startswith("inside")
+        if name.startswith("covered")
     }
     return {
         "crps": float(means["crps"]),
-        "ensemble_crps": float(means["ensemble_crps"]),
+        "ensemble_crps": float(means["crps_ensemble"]),
         "skill": float(1 - means["crps"] / walk),
-        "ensemble_skill": float(1 - means["ensemble_crps"] / walk),
+        "ensemble_skill": float(1 - means["crps_ensemble"] / walk),
         **coverage,
         "pit_deviation": float(scores["pit"].std()),
         "dates": int(dates[known].nunique()),

@@ -10,10 +10,16 @@ from qlib.backtest.position import Position
 
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
+from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
+from kronos_strategies.evaluation.warnings import (
+    crowded_portfolio_warnings,
+    training_overlap_warnings,
+    universe_warnings,
+)
+from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
 from kronos_strategies.heads.choice import ScoreChoice
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
@@ -24,18 +30,12 @@ from kronos_strategies.qlib.market import (
     equal_weight,
     future_returns,
     member_rows,
-    naive_scores,
     traded_bars,
 )
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.result import BacktestResult
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
-
-OWN = "Kronos"
-MIN_COVERAGE = 0.9  # of the scored rows, for a naive signal to be compared
-FEW_DATES = 100
-SETTLED_DATES = 120  # a membership that never changes over so many was chosen afterwards
 
 
 def evidence_of_run(
@@ -64,7 +64,7 @@ def evidence_of_run(
     keys = cast(pd.MultiIndex, signals.index)
     members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
     market = market_of(keys, dataset.freq)
-    naive, scarce = common_naive(keys, dataset.freq)
+    baselines, scarce = baseline_scores(market, keys, daily=dataset.freq == DAY)
     result = None
     if traded is not None:
         equal = equal_weight(dataset.instruments, traded.index, dataset.freq)
@@ -84,16 +84,16 @@ def evidence_of_run(
             warnings=(
                 *dataset.notices,
                 *choice.warnings,
-                *seen_before(known, members.get_level_values("datetime").min()),
+                *training_overlap_warnings(known, members.get_level_values("datetime").min()),
                 *model.postprocessing.warnings(members.get_level_values("datetime").min()),
                 *choice.seen_before(members.get_level_values("datetime").min()),
-                *cautions(members),
+                *universe_warnings(members),
                 *(crowded(result, members) if result is not None else ()),
                 *scarce,
             ),
             bars_per_year=bars_per_year(dataset.freq)[0] if result is None else result.bars_per_year,
         ),
-        scores=pd.DataFrame({OWN: signals["score"], **naive}),
+        scores=pd.DataFrame({MODEL: signals["score"]}).join(baselines),
         labels=_labels(market, keys, label, dataset),
         exposures=exposures_of(market, keys, industries),
         market=market,
@@ -123,14 +123,6 @@ def market_of(keys: pd.MultiIndex, freq: str = DAY) -> PricePanel:
 
 def _by_date(rows: Rows) -> Rows:
     return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
-
-
-def common_naive(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Series], list[str]]:
-    """Naive scores of the rows, and sentences on those that are left out because they lack bars."""
-    naive = naive_scores(keys, freq)
-    scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
-    kept = {name: score for name, score in naive.items() if name not in scarce}
-    return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce]
 
 
 def exposures_of(market: PricePanel, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
@@ -184,24 +176,7 @@ def _describe(
     }
 
 
-def cautions(members: pd.Index) -> list[str]:
-    """What the dates and names of a run must be read with."""
-    by_date = members.to_frame(index=False).groupby("datetime")["instrument"]
-    found = []
-    dates = by_date.ngroups
-    if dates < FEW_DATES:
-        found.append(f"{dates} dates are few: intervals are wide.")
-    if dates >= SETTLED_DATES and len(set(by_date.agg(frozenset))) == 1:
-        found.append(
-            f"Not one name joined or left the market on {dates} dates. If it is a list of today's members, those "
-            "that failed since are missing (survivorship), which flatters every long book."
-        )
-    return found
-
-
 def crowded(result: BacktestResult, members: pd.Index) -> list[str]:
     """A book of nearly everything has nothing to choose from."""
     most, names = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
-    if most <= names / 2:
-        return []
-    return [f"The book holds up to {most} of {names:.0f} members: choose a smaller KRONOS_TOPK."]
+    return crowded_portfolio_warnings(most, names, "choose a smaller KRONOS_TOPK")

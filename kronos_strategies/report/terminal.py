@@ -29,7 +29,7 @@ WIDTH = 100  # at least, so that tables are complete in a pipe or a file
 
 
 def show_report(report: Report, written: Sequence[Path | str]) -> None:
-    """Print the score with its baselines, the portfolio with its benchmarks, all warnings, and the written files."""
+    """Print the score with its baselines, the portfolio with its benchmarks, warnings, and the written files."""
     console = Console(width=max(WIDTH, Console().width))
     if report.signal is not None and report.is_cross_sectional:
         console.print(_signal(report.title, report.signal))

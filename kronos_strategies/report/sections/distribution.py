@@ -61,8 +61,8 @@ def distribution_section(distribution: DistributionEvaluation) -> Section:
         "distribution",
         "Distribution",
         f"{count(distribution.windows)} forecasts on {count(len(distribution.dates))} dates, {first:%Y-%m-%d} to "
-        f"{last:%Y-%m-%d}, with {distribution.samples} sampled paths each, compared with random walks, EWMA, GARCH-t "
-        "and historical volatility.",
+        f"{last:%Y-%m-%d}, with {distribution.samples} sampled paths each, compared with random walks, EWMA, "
+        "GARCH-t and historical volatility.",
         tiles(distribution),
         (
             Part("Example forecasts", charts=collect_charts(fan_charts(distribution.fan_charts))),
@@ -141,8 +141,8 @@ def losses(distribution: DistributionEvaluation) -> Table:
     calibrated = decimals(expected_pit_std(distribution.samples))
     caption = (
         "Share of outcomes inside each band. CRPS is the fair estimate in log return, lower is better; skill is "
-        f"relative to the Gaussian random walk. Difference: CRPS of {MODEL} minus that of the row, paired by date, so "
-        "that negative is better. PIT: mean ± standard deviation; for a calibrated forecast 0.500 ± 0.289, with "
+        f"relative to the Gaussian random walk. Difference: CRPS of {MODEL} minus that of the row, paired by date, "
+        "so that negative is better. PIT: mean ± standard deviation; for a calibrated forecast 0.500 ± 0.289, with "
         f"{distribution.samples} independent paths 0.500 ± {calibrated}; a larger deviation means too narrow. The "
         "random walk of shrunk volatility shrinks volatility to its average and has the empirical shape of past "
         "returns. It and GARCH-t are fitted once, to bars before the first forecast, GARCH-t for the "
@@ -181,8 +181,8 @@ def candles(distribution: DistributionEvaluation) -> Table:
         for name, value in distribution.checks.items()
     ]
     caption = (
-        "Paths as sampled, before calibration and repair. Gaps are mean absolute log returns from the last close to "
-        "the first open ahead, over the same windows."
+        "Paths as sampled, before calibration and repair. Gaps are mean absolute log returns from the last close "
+        "to the first open ahead, over the same windows."
     )
     columns = (text("check", "Check"), number("value", "Value", percent_3))
     return table("candles", caption, pd.DataFrame(rows), columns)

@@ -153,7 +153,10 @@ def trading_costs(portfolio: PortfolioEvaluation) -> Charts:
     """Costs and turnover."""
     short = figures.is_short(portfolio.result)
     return collect_charts(
-        chart("by-costs", "Annual return by trading costs", "Gross return minus turnover times costs.", figures.costs(portfolio), NO_BAR),
+        chart(
+            "by-costs", "Annual return by trading costs", "Gross return minus turnover times costs.",
+            figures.costs(portfolio), NO_BAR,
+        ),
         chart(
             "cost-paid", "Costs of the backtest", "As a share of equity, cumulative.",
             figures.cost_paid(portfolio.result), NO_BAR,
@@ -194,9 +197,9 @@ def qlib_metrics(portfolio: PortfolioEvaluation) -> Table:
         number("invested", "From the first purchase", general),
     )
     caption = (
-        "By Qlib's conventions: returns are summed instead of compounded, a year has 238 days, a drawdown from the "
-        "first bar does not count, and bars before the first purchase are included. Comparable with other Qlib runs "
-        "only, not with the metrics above, which start with the first purchase."
+        "By Qlib's conventions: returns are summed instead of compounded, a year has 238 days, a drawdown from "
+        "the first bar does not count, and bars before the first purchase are included. Comparable with other Qlib "
+        "runs only, not with the metrics above, which start with the first purchase."
     )
     return table("qlib-metrics", caption, frame, columns, ordered=True)
 

@@ -158,8 +158,8 @@ def quantile_returns(signal: SignalEvaluation) -> Charts:
     return collect_charts(
         chart(
             "quantiles", f"Return by quantile over {bars(signal.hold)}",
-            f"Minus the mean of all instruments, with 95% intervals. Monotonicity {monotonicity}; {hits} of the top "
-            "quantile have a return above the median.",
+            f"Minus the mean of all instruments, with 95% intervals. Monotonicity {monotonicity}; {hits} of the "
+            "top quantile have a return above the median.",
             figures.quantiles(quantiles), why,
         ),
         chart(

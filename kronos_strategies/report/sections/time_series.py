@@ -154,11 +154,13 @@ def over_time(evaluation: TimeSeriesEvaluation) -> Charts:
     )
     return collect_charts(
         chart_with_dropdown(
-            "score-outcome", "Outcome by score", "One dot per date; means of fifths of the score with 95% intervals.",
+            "score-outcome", "Outcome by score",
+            "One dot per date; means of fifths of the score with 95% intervals.",
             [figures.scatter(each, evaluation.score) for each in evaluation.instruments], picks, NO_PAIR,
         ),
         chart_with_dropdown(
-            "contribution", "Cumulative correlation", "Sum of the contributions of the dates: a steady slope is steady skill.",
+            "contribution", "Cumulative correlation",
+            "Sum of the contributions of the dates: a steady slope is steady skill.",
             [figures.contribution(each) for each in evaluation.instruments], picks, NO_PAIR,
         ),
     )  # fmt: skip

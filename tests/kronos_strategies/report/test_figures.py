@@ -100,7 +100,7 @@ def test_skill_is_shown_by_both_estimators(report):
     own = [score for score in report.distribution.distributions if score.name == "model"]
     drawn = by_name(distribution.crps_skill(report.distribution))
     np.testing.assert_allclose(drawn["fair"].y, [score.skill for score in own], rtol=1e-5)
-    np.testing.assert_allclose(drawn["ensemble"].y, [score.ensemble_skill for score in own], rtol=1e-5)
+    np.testing.assert_allclose(drawn["ensemble"].y, [score.skill_ensemble for score in own], rtol=1e-5)
 
 
 def test_wealth_compounds_net_gross_and_every_benchmark(report):

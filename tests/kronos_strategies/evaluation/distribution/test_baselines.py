@@ -45,7 +45,7 @@ def test_a_shape_of_normal_quantiles_and_a_t_of_many_degrees_are_scored_as_a_nor
         np.testing.assert_allclose(found["crps"], truth, rtol=2e-3)
         np.testing.assert_allclose(found["pit"], stats.norm.cdf(CAME / DEVIATION), atol=1e-3)
         inside = np.abs(CAME / DEVIATION) <= stats.norm.ppf(0.95)
-        assert (found["inside_90"] == inside).mean() > 0.995
+        assert (found["covered_90"] == inside).mean() > 0.995
 
 
 def test_what_has_no_deviation_has_no_score():

@@ -123,8 +123,8 @@ def test_what_is_kept_is_of_calibrated_paths_and_of_those_as_sampled(market, dou
     assert raw.uncalibrated is None
     assert (known.calibration, known.candles) == (doubled.calibration.id, "valid")
     for h in HORIZONS:
-        assert kept.uncalibrated[h, "inside_90"].mean() < 0.7
-        assert kept.summary[h, "inside_90"].mean() == pytest.approx(0.9, abs=0.03)
+        assert kept.uncalibrated[h, "covered_90"].mean() < 0.7
+        assert kept.summary[h, "covered_90"].mean() == pytest.approx(0.9, abs=0.03)
         assert kept.summary[h, "crps"].mean() < kept.uncalibrated[h, "crps"].mean()
     kept.write(tmp_path)
     back = PathSummary.read(tmp_path)

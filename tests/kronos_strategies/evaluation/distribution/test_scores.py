@@ -97,7 +97,7 @@ def test_a_true_distribution_is_calibrated_and_beats_the_random_walk(scores):
     assert found.coverage[0.9].mean == pytest.approx(0.9, abs=0.03)
     assert found.pit_mean == pytest.approx(0.5, abs=0.06)
     assert found.pit_deviation == pytest.approx(0.289, abs=0.02)
-    assert found.skill > found.ensemble_skill
+    assert found.skill > found.skill_ensemble
     assert distribution(scores, RANDOM_WALK).skill == 0
     assert distribution(scores, RANDOM_WALK).excess.mean < 0
 

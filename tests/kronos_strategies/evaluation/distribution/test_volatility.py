@@ -24,7 +24,7 @@ def wide(*names: list[float]) -> pd.DataFrame:
     return pd.DataFrame(dict(enumerate(names)), index=DAYS[: len(names[0])], dtype=float)
 
 
-def test_realised_variance_sums_the_squared_log_returns_that_follow():
+def test_realized_variance_sums_the_squared_log_returns_that_follow():
     closes = wide([10, 11, 12, 9, 9.5, 10])
     steps = np.log([11 / 10, 12 / 11, 9 / 12, 9.5 / 9, 10 / 9.5]) ** 2
     expected = [steps[:2].sum(), steps[1:3].sum(), steps[2:4].sum(), steps[3:5].sum(), np.nan, np.nan]
@@ -39,7 +39,7 @@ def test_a_move_over_a_suspension_counts_once_on_the_day_that_trading_resumes():
 
 
 @pytest.mark.parametrize("missing", [1, 3])
-def test_without_a_trade_on_both_ends_there_is_no_realised_variance(missing):
+def test_without_a_trade_on_both_ends_there_is_no_realized_variance(missing):
     closes = wide([10, 11, 12, 9, 9.5, 10])
     closes.iloc[missing] = np.nan
     assert math.isnan(realized_variance(closes, 2)[0].iloc[1])
@@ -50,7 +50,7 @@ def test_an_unchanged_price_has_no_variance_however_its_adjustment_is_rounded():
     assert (realized_variance(closes, 1)[0].iloc[:3] == 0).all()
 
 
-def test_no_realised_variance_uses_bars_beyond_its_horizon():
+def test_no_realized_variance_uses_bars_beyond_its_horizon():
     closes = wide([10, 11, 12, 9, 9.5, 10])
     scrambled = closes.copy()
     scrambled.iloc[4:] *= 3
@@ -110,8 +110,8 @@ def test_qlike_by_hand():
 
 
 def test_qlike_is_lowest_at_the_true_variance_however_noisy_the_proxy():
-    realised = 4e-4 * np.random.default_rng(0).chisquare(1, 200000)
-    losses = {scale: qlike(realised, np.full(1, 4e-4 * scale)).mean() for scale in (0.5, 0.9, 1.0, 1.1, 2.0)}
+    realized = 4e-4 * np.random.default_rng(0).chisquare(1, 200000)
+    losses = {scale: qlike(realized, np.full(1, 4e-4 * scale)).mean() for scale in (0.5, 0.9, 1.0, 1.1, 2.0)}
     assert min(losses, key=losses.__getitem__) == 1.0
     assert losses[0.5] > losses[2.0]  # too calm is punished harder
 
@@ -124,8 +124,8 @@ def test_qlike_of_what_is_not_positive_is_undefined(pair):
 
 
 def test_pairs_that_are_not_positive_are_dropped_from_qlike_and_counted():
-    realised, forecast = np.array([4.0, 0.0, np.nan, 1.0]), np.array([1.0, 1.0, 1.0, np.nan])
-    found = score_variance(realised, forecast)
+    realized, forecast = np.array([4.0, 0.0, np.nan, 1.0]), np.array([1.0, 1.0, 1.0, np.nan])
+    found = score_variance(realized, forecast)
     assert (found.pairs, found.dropped) == (2, 1)
     assert found.qlike == pytest.approx(4 - math.log(4) - 1)
     assert found.mae == pytest.approx((1 + 1) / 2)
@@ -133,8 +133,8 @@ def test_pairs_that_are_not_positive_are_dropped_from_qlike_and_counted():
 
 
 def test_a_perfect_forecast_loses_nothing():
-    realised = np.random.default_rng(0).chisquare(3, (20, 5))
-    found = score_variance(realised, realised)
+    realized = np.random.default_rng(0).chisquare(3, (20, 5))
+    found = score_variance(realized, realized)
     assert (found.qlike, found.mae, found.r2) == pytest.approx((0, 0, 1))
 
 

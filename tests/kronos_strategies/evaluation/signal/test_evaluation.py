@@ -227,7 +227,7 @@ def test_a_small_universe_is_undefined_unless_fewer_names_are_enough():
     scores = pd.DataFrame({"own": rng.standard_normal(480), "naive": rng.standard_normal(480)}, keys)
     labels = pd.DataFrame({1: scores["own"] + rng.standard_normal(480)}, keys)
     exposures = pd.DataFrame({"size": rng.standard_normal(480)}, keys)
-    few, enough = (evaluate_signal(scores, labels, 1, exposures, min_names=names) for names in (10, 5))
+    few, enough = (evaluate_signal(scores, labels, 1, exposures, min_instruments=names) for names in (10, 5))
     assert (few.rank_ic.dates, few.rank_ic.undefined) == (0, 80)
     assert enough.rank_ic.dates == 80
     assert enough.rank_ic.low > 0.3

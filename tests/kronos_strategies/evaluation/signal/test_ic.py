@@ -107,13 +107,13 @@ def test_a_date_with_more_names_than_a_block_has_cells_is_one_block():
 def test_tied_names_share_their_average_rank():
     score, label = one_day([1, 1, 2, 3]), one_day([1, 2, 3, 4])
     by_hand = 4.5 / math.sqrt(4.5 * 5)  # ranks 1.5 1.5 3 4 against 1 2 3 4
-    assert information_coefficients(score, label, min_names=4)["rank_ic"].item() == pytest.approx(by_hand)
+    assert information_coefficients(score, label, min_instruments=4)["rank_ic"].item() == pytest.approx(by_hand)
 
 
 def test_ranks_are_taken_after_incomplete_names_are_left_out():
     score, label = one_day([1, 2, 3, 100]), one_day([3, 1, 2, np.nan])
     ranked_first = stats.spearmanr([1, 2, 3], [3, 1, 2]).statistic
-    assert information_coefficients(score, label, min_names=3)["rank_ic"].item() == pytest.approx(
+    assert information_coefficients(score, label, min_instruments=3)["rank_ic"].item() == pytest.approx(
         ranked_first
     )
 
@@ -161,7 +161,7 @@ def test_a_date_with_fewer_names_than_asked_is_undefined(pair):
     score, label = pair
     names = (score.notna() & label.notna()).groupby(level="datetime").sum()
     assert names.min() < names.max()
-    found = information_coefficients(score, label, min_names=int(names.max()))
+    found = information_coefficients(score, label, min_instruments=int(names.max()))
     for name in ("ic", "rank_ic"):
         assert (found[name].notna() == (names == names.max())).all()
 
@@ -170,7 +170,7 @@ def test_a_date_with_fewer_names_than_asked_is_undefined(pair):
 def test_one_name_or_none_is_undefined_however_few_are_asked_for(size):
     values = np.full((1, 5), np.nan)
     values[0, :size] = 3.0
-    assert np.isnan(information_coefficients_wide(values, values, min_names=0)).all()
+    assert np.isnan(information_coefficients_wide(values, values, min_instruments=0)).all()
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3.3e7, 1e-9])
