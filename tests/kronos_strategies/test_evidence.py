@@ -76,7 +76,7 @@ def test_every_part_is_read_as_it_was(evidence, read):
         pd.testing.assert_frame_equal(
             getattr(read, name), getattr(evidence, name), check_column_type=False, check_freq=False
         )
-    for name in ("opens", "closes", "amounts", "ranges"):
+    for name in ("opens", "closes", "amounts", "range_variance"):
         pd.testing.assert_frame_equal(
             getattr(read.market, name), getattr(evidence.market, name), check_freq=False
         )

@@ -67,9 +67,11 @@ def test_it_is_judged_over_time_without_a_store(daily):
     study = daily.summary.time_series
     (own,) = study.instruments
     assert own.correlation.dates == 25
-    assert np.isfinite([own.correlation.mean, own.correlation.low, own.hits.mean, own.coverage.mean]).all()
+    assert np.isfinite(
+        [own.correlation.mean, own.correlation.low, own.hit_rate.mean, own.coverage.mean]
+    ).all()
     assert (own.level, own.horizon) == (0.7, SETTINGS["horizon"])
-    assert np.isfinite([own.crps, own.crps_walk, own.crps_skill, own.crps_lead.mean]).all()
+    assert np.isfinite([own.crps, own.crps_walk, own.crps_skill, own.crps_reduction.mean]).all()
     metrics = daily.summary.metrics
     assert {"time_correlation", "time_hit_rate", "time_crps_skill", "trade_hit_rate"} <= set(metrics)
 

@@ -39,7 +39,7 @@ def test_paths_that_are_right_already_stay_nearly_as_they_are():
     fit = fit_calibration(past, END)
     moved = fit.shift(past.returns, past.trailing, past.keys)
     assert np.abs(moved).mean() < 0.03 * past.returns.std()
-    # Quantiles of even draws at Weibull positions lie a little too far out: see `inside`.
+    # Quantiles of even draws at Weibull positions lie a little too far out: see `covered`.
     assert all(0.85 < factor < 1 for level in LEVELS for factor in fit.bands[level])
 
 
@@ -49,15 +49,15 @@ def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold
     fit = fit_calibration(past, start)
     later = past[np.asarray(past.dates > start)]
     shift = fit.shift(later.returns, later.trailing, later.keys)
-    from kronos_strategies.evaluation.distribution.calibration import crps_fair, inside
+    from kronos_strategies.evaluation.distribution.calibration import covered, crps_fair
 
     for h in range(H):
         raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]
         assert crps_fair(moved, later.came[:, h]).mean() < 0.95 * crps_fair(raw, later.came[:, h]).mean()
         for level in LEVELS:
-            held = inside(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
+            held = covered(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
             assert held == pytest.approx(level, abs=0.03)
-        assert inside(raw, later.came[:, h], 0.9).mean() < 0.8
+        assert covered(raw, later.came[:, h], 0.9).mean() < 0.8
     assert market is not None
 
 

@@ -40,7 +40,7 @@ def test_there_and_back_is_the_order_of_the_keys(keys):
 @pytest.mark.parametrize("dtype", [bool, np.int64, object])
 def test_any_type_comes_back(keys, dtype):
     wide = np.arange(12).reshape(4, 3).astype(dtype)
-    found = PanelIndex.from_index(keys).long(wide)
+    found = PanelIndex.from_index(keys).to_long(wide)
     assert found.dtype == dtype
     assert list(found) == [wide[DAYS.get_loc(day), NAMES.index(name)] for day, name in keys]
 
@@ -48,22 +48,23 @@ def test_any_type_comes_back(keys, dtype):
 def test_a_transposed_grid_comes_back_by_row_and_column(keys):
     wide = np.arange(12.0).reshape(4, 3)
     np.testing.assert_array_equal(
-        PanelIndex.from_index(keys).long(np.asfortranarray(wide)), PanelIndex.from_index(keys).long(wide)
+        PanelIndex.from_index(keys).to_long(np.asfortranarray(wide)),
+        PanelIndex.from_index(keys).to_long(wide),
     )
 
 
 def test_levels_may_come_in_either_order(keys):
     values = np.arange(11.0)
     grid, swapped = PanelIndex.from_index(keys), PanelIndex.from_index(keys.swaplevel())
-    np.testing.assert_array_equal(swapped.wide(values), grid.to_wide(values))
-    assert list(swapped.names) == NAMES
+    np.testing.assert_array_equal(swapped.to_wide(values), grid.to_wide(values))
+    assert list(swapped.instruments) == NAMES
 
 
 def test_a_third_level_is_no_matter(keys):
     more = keys.to_frame(index=False).assign(horizon=5)
     grid = PanelIndex.from_index(pd.MultiIndex.from_frame(more[["horizon", *LEVELS]]))
     np.testing.assert_array_equal(
-        grid.to_wide(np.arange(11.0)), PanelIndex.from_index(keys).wide(np.arange(11.0))
+        grid.to_wide(np.arange(11.0)), PanelIndex.from_index(keys).to_wide(np.arange(11.0))
     )
 
 
@@ -98,7 +99,7 @@ def test_more_rows_than_are_placed_at_a_time():
 def test_an_infinite_value_is_missing_and_the_given_ones_stay(keys, infinite):
     values = np.arange(11.0)
     values[4] = infinite
-    wide = PanelIndex.from_index(keys).wide(values)
+    wide = PanelIndex.from_index(keys).to_wide(values)
     assert np.isnan(wide).sum() == 2
     assert not np.isinf(wide).any()
     assert values[4] == infinite
@@ -112,7 +113,7 @@ def test_a_row_without_a_value_is_held_all_the_same(keys):
 
 @pytest.mark.parametrize("values", [np.arange(11), np.arange(11, dtype=np.float32), np.arange(11) > 4])
 def test_what_is_wide_is_float64(keys, values):
-    assert PanelIndex.from_index(keys).wide(values).dtype == np.float64
+    assert PanelIndex.from_index(keys).to_wide(values).dtype == np.float64
 
 
 def test_timezones_stay():
@@ -147,8 +148,8 @@ def test_a_key_without_a_date_or_a_name_is_refused(keys, level):
 
 
 def test_values_of_another_number_are_refused(keys):
-    with pytest.raises(ValueError, match=r"11 keys, but values of shape \(10,\)"):
-        PanelIndex.from_index(keys).wide(np.arange(10))
+    with pytest.raises(ValueError, match=r"11 rows, but values of shape \(10,\)"):
+        PanelIndex.from_index(keys).to_wide(np.arange(10))
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -159,7 +160,7 @@ def test_whether_keys_come_in_the_grids_own_order_changes_nothing(shuffled):
     values.iloc[[2, 7]] = [np.inf, np.nan]
     given = values.sample(frac=1, random_state=0) if shuffled else values
     before = given.copy()
-    wide = PanelIndex.from_index(given.index, "values").wide(given)
+    wide = PanelIndex.from_index(given.index, "values").to_wide(given)
     np.testing.assert_array_equal(wide, [[0, 1, np.nan], [3, 4, 5], [6, np.nan, 8], [9, 10, 11]])
     pd.testing.assert_series_equal(given, before)  # and the values given stay as they are
 
@@ -168,5 +169,5 @@ def test_names_before_dates_are_not_taken_for_the_grids_own_order():
     days, names = pd.bdate_range("2024-01-01", periods=3), list("ABC")
     keys = pd.MultiIndex.from_product([names, days], names=["instrument", "datetime"])
     np.testing.assert_array_equal(
-        PanelIndex.from_index(keys, "values").wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T
+        PanelIndex.from_index(keys, "values").to_wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T
     )

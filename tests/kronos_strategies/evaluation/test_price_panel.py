@@ -37,9 +37,9 @@ def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars,
     found = market_of(halted)
     for wide in (PricePanel.forward_return, PricePanel.log_return):
         assert wide(found, 5).loc[DAYS[47], "N07"] == wide(market, 5).loc[DAYS[47], "N07"]
-    by_closes = found.variance(5)["closes"].loc[DAYS[47], "N07"]
+    by_closes = found.variance(5)["close-to-close"].loc[DAYS[47], "N07"]
     assert by_closes == realized_variance(found.closes, 5).loc[DAYS[47], "N07"]
-    assert np.isfinite(found.variance(5)["ranges"].loc[DAYS[47], "N07"])
+    assert np.isfinite(found.variance(5)["range-based"].loc[DAYS[47], "N07"])
 
 
 def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars, market):
@@ -48,5 +48,4 @@ def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars,
     pd.testing.assert_frame_equal(
         market.historical_volatility.iloc[: end + 1], other.historical_volatility.iloc[: end + 1]
     )
-    for name, wide in market.baseline_scores.items():
-        pd.testing.assert_frame_equal(wide.iloc[: end + 1], other.baseline_scores[name].iloc[: end + 1])
+    pd.testing.assert_frame_equal(market.ewma.iloc[: end + 1], other.ewma.iloc[: end + 1])

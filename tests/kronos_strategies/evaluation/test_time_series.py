@@ -9,7 +9,11 @@ pytest.importorskip("statsmodels")
 from scipy import stats as scipy_stats
 
 from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.evaluation.time_series import contributions, correlation_test, evaluate_time_series
+from kronos_strategies.evaluation.time_series import (
+    correlation_contributions,
+    correlation_test,
+    evaluate_time_series,
+)
 
 
 def series(size: int, r: float = 0.0, seed: int = 0) -> tuple[pd.Series, pd.Series]:
@@ -54,7 +58,7 @@ def test_noise_with_overlapping_labels_is_called_skill_no_more_often_than_promis
 def test_a_series_that_does_not_vary_has_no_correlation():
     _, y = series(100)
     assert np.isnan(correlation_test(pd.Series(1.0, y.index), y, 1).mean)
-    assert contributions(pd.Series(1.0, y.index), y).isna().all()
+    assert correlation_contributions(pd.Series(1.0, y.index), y).isna().all()
 
 
 def market_of(closes: pd.Series, name: str = "A") -> PricePanel:
@@ -101,25 +105,25 @@ def test_signs_are_counted_and_compared_with_always_one_way():
     score = outcome.iloc[:-4:4].copy()
     score.iloc[::5] *= -1
     found = study(closes, score)
-    assert found.hits.mean == pytest.approx(0.8, abs=0.01)
+    assert found.hit_rate.mean == pytest.approx(0.8, abs=0.01)
     rises = float((score[score != 0].abs() > 0).mean() and (outcome[score.index] > 0).mean())
-    assert found.rises == pytest.approx(rises)
-    assert found.hit_lead.mean == pytest.approx(found.hits.mean - max(rises, 1 - rises))
+    assert found.share_up == pytest.approx(rises)
+    assert found.hit_rate_difference.mean == pytest.approx(found.hit_rate.mean - max(rises, 1 - rises))
 
 
 def test_in_a_rising_market_always_buying_is_no_skill():
     closes = walk(seed=3) * np.exp(0.004 * np.arange(1500))
     found = study(closes, pd.Series(1.0, closes.index[:-4:4]))
-    assert found.hits.mean > 0.7
-    assert found.hit_lead.mean == 0.0
+    assert found.hit_rate.mean > 0.7
+    assert found.hit_rate_difference.mean == 0.0
     assert np.isnan(found.correlation.mean)
 
 
 def test_a_score_without_a_direction_has_no_hit_rate():
     closes = walk()
     found = study(closes, pd.Series(1.0, closes.index[:-4:4]), signed=False)
-    assert found.hits is None
-    assert found.hit_lead is None
+    assert found.hit_rate is None
+    assert found.hit_rate_difference is None
 
 
 @pytest.mark.parametrize(("width", "low", "high"), [(0.02, 0.86, 0.94), (0.01, 0.5, 0.68), (0.06, 0.98, 1.0)])
@@ -138,7 +142,7 @@ def test_crps_skill_is_near_zero_for_the_walk_itself_and_positive_for_foresight(
     moved = np.log(closes.shift(-4) / closes).fillna(0.0)
     knowing = study(closes, score, forecasts_of(closes, 0.01, drift=0.8 * moved))
     assert knowing.crps_skill > 0.4
-    assert knowing.crps_lead.p < 0.001
+    assert knowing.crps_reduction.p < 0.001
     narrow = study(closes, score, forecasts_of(closes, 0.001))
     assert narrow.crps_skill < -0.1
 

@@ -18,7 +18,7 @@ from kronos_strategies.evaluation.comparison.version import Version
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
-from kronos_strategies.evaluation.price_panel import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.result import BacktestResult
@@ -37,7 +37,7 @@ class Simulated:
     seed: int = 0
 
     @cached_property
-    def market(self) -> Market:
+    def market(self) -> PricePanel:
         rng = np.random.default_rng(self.seed)
         days = pd.bdate_range("2020-01-02", periods=WARM_UP + self.dates + AFTER, name="datetime")
         names = pd.Index([f"SH{600000 + i}" for i in range(self.names)], name="instrument")
@@ -50,7 +50,7 @@ class Simulated:
         amount = 1e7 * np.exp(rng.standard_normal(self.names) + 0.3 * rng.standard_normal(shape))
         ranges = rng.uniform(0.6, 1.4, shape) * deviation**2
         frames = (pd.DataFrame(wide, days, names) for wide in (open_, close, amount, ranges))
-        return Market(*frames)
+        return PricePanel(*frames)
 
     @property
     def days(self) -> pd.DatetimeIndex:
@@ -76,7 +76,7 @@ class Simulated:
         return pd.DataFrame({horizon: self.long(self.market.forward_return(horizon)) for horizon in HORIZONS})
 
     @cached_property
-    def naive(self) -> pd.DataFrame:
+    def baselines(self) -> pd.DataFrame:
         closes = self.market.closes
         return pd.DataFrame(
             {
@@ -94,7 +94,7 @@ class Simulated:
         return known.assign(industry=known.index.get_level_values("instrument").map(industry))
 
     def signal(self) -> SignalEvaluation:
-        scores = pd.concat([self.score(0.06, 1).rename("Kronos"), self.baseline_scores], axis=1)
+        scores = pd.concat([self.score(0.06, 1).rename("Kronos"), self.baselines], axis=1)
         return evaluate_signal(scores, self.labels, HOLD, self.exposures)
 
     def forecasts(self, samples: int = 24) -> Iterator[Forecast]:
@@ -164,4 +164,4 @@ class Simulated:
             loss = np.abs(rng.standard_normal(len(score))) * (0.02 + 0.001 * place)
             known = {"model": f"kronos-{name}", "sampling": "32 paths, T=1.0, top_p=1.0, seed=0"}
             versions.append(Version(name, score, pd.DataFrame({"crps_h5": loss}, score.index), known))
-        return compare_versions(versions, self.labels, HOLD, baselines=self.baseline_scores)
+        return compare_versions(versions, self.labels, HOLD, baselines=self.baselines)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos_strategies.evaluation.baselines import MODEL
 from kronos_strategies.evaluation.portfolio.returns import max_drawdown
 from kronos_strategies.report.figures import base, comparison, distribution, portfolio, signal
 from tests.kronos_strategies.report.colors import contrast
@@ -97,7 +98,7 @@ def test_coverage_is_of_model_and_random_walk_beside_nominal(report):
 
 
 def test_skill_is_shown_by_both_estimators(report):
-    own = [score for score in report.distribution.distributions if score.name == "model"]
+    own = [score for score in report.distribution.distributions if score.name == MODEL]
     drawn = by_name(distribution.crps_skill(report.distribution))
     np.testing.assert_allclose(drawn["fair"].y, [score.skill for score in own], rtol=1e-5)
     np.testing.assert_allclose(drawn["ensemble"].y, [score.skill_ensemble for score in own], rtol=1e-5)

@@ -118,10 +118,10 @@ def test_csvs_read_back_as_they_were(report, tmp_path):
     coefficients = pd.read_csv(
         paths["coefficients"], index_col=["score", "datetime"], parse_dates=["datetime"]
     )
-    own = coefficients.loc[report.signal.own]
+    own = coefficients.loc[report.signal.name]
     pd.testing.assert_frame_equal(
         own,
-        report.signal.by_date[report.signal.own],
+        report.signal.by_date[report.signal.name],
         check_freq=False,
         check_index_type=False,
         check_names=False,

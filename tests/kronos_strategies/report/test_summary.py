@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos_strategies.evaluation.baselines import MODEL
 from kronos_strategies.report.summary import (
     coverage_sentences,
     portfolio_sentence,
@@ -100,7 +101,7 @@ def test_the_book_is_held_against_its_benchmarks_with_its_interval_and_its_trial
 
 def test_bands_are_told_at_the_shortest_and_the_longest_horizon(report):
     (sentence,) = coverage_sentences(report.distribution)
-    own = [score for score in report.distribution.distributions if score.name == "model"]
+    own = [score for score in report.distribution.distributions if score.name == MODEL]
     first, last = own[0].coverage[0.9].mean, own[-1].coverage[0.9].mean
     assert sentence == f"The 90% band of its paths held {first:.1%} 1 bar ahead and {last:.1%} 10 bars ahead."
 

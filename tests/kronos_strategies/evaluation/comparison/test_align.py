@@ -130,7 +130,7 @@ def at_three(series: pd.Series) -> pd.Series:
         (
             (part(), later(part(), 1)),
             None,
-            r"no date that all have: 2024-01-01 to 2024-01-08 in the scores of 'a'; ",
+            r"no common date: 2024-01-01 to 2024-01-08 in the scores of 'a'; ",
         ),
         ((part(), later(part(), 1)), None, r"2025-01-01 to 2025-01-08 in the scores of 'b'"),
         ((part(), part()), later(part(), 1), r"2025-01-08 in the labels of 1 bars"),
@@ -142,10 +142,10 @@ def at_three(series: pd.Series) -> pd.Series:
         (
             (part(), part().rename(index=lambda name: f"SH{name}", level="instrument")),
             None,
-            r"no instrument that all have: N000, ... in the scores of 'a'; SHN000",
+            r"no common instrument: N000, ... in the scores of 'a'; SHN000",
         ),
-        ((part(drop=range(12)), part(drop=[0, *range(12, 24)])), None, r"no date that all have"),
-        ((part(drop=range(0, 24, 2)), part(drop=range(1, 24, 2))), None, r"no instrument that all have"),
+        ((part(drop=range(12)), part(drop=[0, *range(12, 24)])), None, r"no common date"),
+        ((part(drop=range(0, 24, 2)), part(drop=range(1, 24, 2))), None, r"no common instrument"),
         ((part(), part() * np.nan), None, r"scores of 'b' have no finite value in 24 rows"),
         ((part() * np.nan, part()), None, r"scores of 'a' have no finite value"),
         ((part(), part()), part() * np.inf, r"labels of 1 bars have no finite value"),

@@ -195,14 +195,14 @@ def test_dates_that_rank_nothing_are_counted_never_zero_and_told():
         (found.by_date["rank_ic"]["good"] - found.by_date["rank_ic"]["fair"]).mean()
     )
     text = " ".join(found.warnings)
-    assert "1 of 120 dates have fewer than 10 names" in text
+    assert "1 of 120 dates have fewer than 10 common instruments" in text
     assert "'good' is constant on 1 of 120 dates" in text
     assert "The label is constant on 2 of 120 dates" in text
     assert "'fair' is constant" not in text
     assert found.sample_counts["no score of 'good'"] == 29
 
 
-def test_no_date_is_said_to_be_left_out_that_counts():
+def test_a_date_that_counts_is_never_reported_as_constant():
     """Ranks see differences of rounding, which a score far from zero has little more of."""
     far = Version("far", GOOD.score + 1e14)
     found = compare_versions([FAIR, far], LABEL, label_horizon=1)
@@ -218,10 +218,10 @@ def test_an_infinite_score_is_none():
     assert of(found, "good")["undefined"] == 0
 
 
-def test_few_spans_and_no_confidence_set_are_told():
+def test_few_independent_labels_and_a_missing_confidence_set_are_warned_of():
     found = compare_versions([FAIR, GOOD], LABEL, label_horizon=20)
     assert of(found, "good")["in_mcs"] is None
-    assert any("hold 6 labels that do not overlap, fewer than 50" in warning for warning in found.warnings)
+    assert any("have 6 non-overlapping labels, fewer than 50" in warning for warning in found.warnings)
     assert any("too few for a model confidence set" in warning for warning in found.warnings)
     assert not compare_versions([FAIR, GOOD], LABEL, label_horizon=1).warnings
 
@@ -237,9 +237,9 @@ def test_a_single_date_has_means_and_no_tests():
 
 
 def test_as_dict_is_strict_json_and_has_every_figure(comparison):
-    said = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))
-    assert (said["baseline"], said["versions"], said["overlap"]) == ("fair", ["fair", "good", "bad"], 1)
-    for metric, by_version in said["metrics"].items():
+    plain = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))
+    assert (plain["reference"], plain["versions"], plain["overlap"]) == ("fair", ["fair", "good", "bad"], 1)
+    for metric, by_version in plain["metrics"].items():
         for name, figures in by_version.items():
             row = of(comparison, name, metric)
             assert set(figures) == set(comparison.table.columns) - {"metric", "version"}
@@ -247,11 +247,11 @@ def test_as_dict_is_strict_json_and_has_every_figure(comparison):
             assert figures["difference"] == (None if name == "fair" else row["difference"])
             assert figures["in_mcs"] is row["in_mcs"]
     mean = of(comparison, "fair", "ic")["mean"]
-    assert said["by_year"][0] == {
+    assert plain["by_year"][0] == {
         "metric": "ic", "year": 2022, "version": "fair", "mean": pytest.approx(mean), "difference": None
     }  # fmt: skip
-    assert said["decay"] == said["references"] == []
-    assert said["ledger"]["compared"] == 3600
+    assert plain["decay"] == plain["baselines"] == []
+    assert plain["sample_counts"]["compared"] == 3600
 
 
 def test_provenance_is_kept():
@@ -262,32 +262,32 @@ def test_provenance_is_kept():
 @pytest.mark.parametrize(
     ("versions", "options", "reason"),
     [
-        ([FAIR], {}, r"^1 version\(s\) make no comparison"),
-        ([], {}, r"^0 version"),
+        ([FAIR], {}, r"needs two or more versions, got 1"),
+        ([], {}, r"got 0"),
         ([FAIR, GOOD, FAIR], {}, r"2 versions are called 'fair'"),
-        ([FAIR, GOOD], {"baseline": "old"}, r"no version 'old'.*\['fair', 'good'\]"),
-        ([FAIR, GOOD], {"horizon": 0}, r"horizon=0"),
-        ([FAIR, GOOD], {"bars_between": 0}, r"bars_between=0"),
+        ([FAIR, GOOD], {"reference": "old"}, r"'old' is not one of the versions.*\['fair', 'good'\]"),
+        ([FAIR, GOOD], {"label_horizon": 0}, r"at least 1 bar, got 0"),
+        ([FAIR, GOOD], {"bars_between": 0}, r"bars_between must be at least 1 bar, got 0"),
         ([FAIR, GOOD], {"labels": pd.DataFrame({5: LABEL})}, r"no label of 1 bars, only of \[5\]"),
-        ([FAIR, GOOD], {"labels": pd.DataFrame({"1": LABEL})}, r"'1' is no horizon"),
+        ([FAIR, GOOD], {"labels": pd.DataFrame({"1": LABEL})}, r"'1' is not a horizon"),
         ([FAIR, GOOD], {"labels": LABEL * np.nan}, r"labels of 1 bars have no finite value"),
     ],
 )
-def test_what_makes_no_comparison_is_refused(versions, options, reason):
+def test_input_that_cannot_be_compared_is_refused(versions, options, reason):
     with pytest.raises(ValueError, match=reason):
-        compare_versions(versions, **{"labels": LABEL, "horizon": 1, **options})
+        compare_versions(versions, **{"labels": LABEL, "label_horizon": 1, **options})
 
 
-def test_means_of_other_dates_than_the_difference_are_told_with_their_numbers(comparison):
-    assert not any("a mean is of the dates" in warning for warning in comparison.warnings)
+def test_means_over_other_dates_than_the_difference_are_warned_of_with_their_numbers(comparison):
+    assert not any("each mean is over the dates" in warning for warning in comparison.warnings)
     tied = FAIR.score.copy()
     days = INDEX.levels[0]
     tied.loc[days[:15]] = 1.0  # ranks nothing there
     found = compare_versions([Version("tied", tied), GOOD], LABEL, label_horizon=1)
-    (told,) = [warning for warning in found.warnings if "a mean is of the dates" in warning]
-    assert told.startswith("ic, rank_ic")
-    assert "('tied' 105, 'good' 120)" in told
-    assert "shares with 'tied' ('good' 105)" in told
+    (warning,) = [each for each in found.warnings if "each mean is over the dates" in each]
+    assert warning.startswith("ic, rank_ic")
+    assert "('tied' 105, 'good' 120)" in warning
+    assert "it shares with 'tied' ('good' 105)" in warning
     row = of(found, "good")
     assert row["difference"] != pytest.approx(row["mean"] - of(found, "tied")["mean"], abs=1e-6)
     both = found.by_date["rank_ic"].dropna()

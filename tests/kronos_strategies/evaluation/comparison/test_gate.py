@@ -83,7 +83,7 @@ def test_perfect_against_reversed_is_the_same_on_every_date_and_fails():
     "text", ["rank_ic", "rank_ic>-0.005", "rank_ic>=", "rank_ic>=low", ">=0", "ic>=nan", "ic>=inf", ""]
 )
 def test_what_is_no_gate_is_told_what_one_looks_like(text):
-    with pytest.raises(ValueError, match=r"is no gate.*rank_ic>=-0.005"):
+    with pytest.raises(ValueError, match=r"is not a gate.*rank_ic>=-0.005"):
         Gate.parse(text)
 
 
@@ -95,9 +95,9 @@ def test_a_gate_reads_as_it_is_written():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("sharpe>=0", r"a metric that is not there.*'rank_ic'"),
-        ("rank_ic<=0.005", r"wrong sign: of rank_ic, more is better. Write >="),
-        ("crps>=-0.005", r"wrong sign: of crps, less is better. Write <="),
+        ("sharpe>=0", r"an unknown metric.*'rank_ic'"),
+        ("rank_ic<=0.005", r"wrong sign: for rank_ic, higher is better. Write >="),
+        ("crps>=-0.005", r"wrong sign: for crps, lower is better. Write <="),
     ],
 )
 def test_a_gate_that_cannot_be_meant_is_refused(text, reason, comparison):

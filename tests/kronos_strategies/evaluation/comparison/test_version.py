@@ -74,13 +74,13 @@ def test_integers_missing_values_and_halves_are_floats(tmp_path):
     [
         (
             FRAME.assign(other=1.0).rename(columns={"score": "one"}),
-            r"2 columns of values, 'one', 'other'.*Keep one, or call .* 'score'",
+            r"2 columns of values, 'one', 'other'.*Keep one of them, or name .* 'score'",
         ),
         (SCORE.unstack(), r"no instrument.*'N000'"),
         (FRAME.reset_index("datetime", drop=True), r"no datetime: its index levels are \['instrument'\]"),
         (FRAME.reset_index(drop=True), r"no datetime and no instrument"),
-        (FRAME[[]], r"no column of values"),
-        (FRAME.assign(score="high"), r"'score' that are no numbers"),
+        (FRAME[[]], r"only the columns datetime and instrument"),
+        (FRAME.assign(score="high"), r"'score' that are not numbers"),
         (FRAME.reset_index().assign(datetime="spring"), r"no dates, the first 'spring'"),
         (FRAME.rename(index=str, level="datetime").rename_axis([None, None]), r"no datetime"),
     ],
@@ -90,13 +90,13 @@ def test_what_is_unclear_is_refused(frame, reason, tmp_path):
         read_version(write(frame, tmp_path))
 
 
-def test_no_file_and_no_parquet_file_are_told_apart(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.parquet is no file"):
+def test_no_file_and_no_parquet_file_have_errors_of_their_own(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet is not a file"):
         read_version(tmp_path / "none.parquet")
-    with pytest.raises(FileNotFoundError, match="is no file"):
+    with pytest.raises(FileNotFoundError, match="is not a file"):
         read_version(tmp_path)
     (tmp_path / "a.parquet").write_text("datetime,instrument,score\n")
-    with pytest.raises(ValueError, match=r"a\.parquet is no parquet file"):
+    with pytest.raises(ValueError, match=r"a\.parquet is not a parquet file"):
         read_version(tmp_path / "a.parquet")
 
 
@@ -124,8 +124,8 @@ def test_one_called_label_stands_out(tmp_path):
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["5", "10"], r"labels of 5, 10 bars, not of 1.*--horizon 5"),
-        (["10"], r"labels of 10 bars, not of 1.*--horizon 10"),
+        (["5", "10"], r"labels of 5, 10 bars, not of 1.*--label-horizon 5"),
+        (["10"], r"labels of 10 bars, not of 1.*--label-horizon 10"),
         (["5", "ten"], r"2 columns of values, '5', 'ten'.*label"),
     ],
 )

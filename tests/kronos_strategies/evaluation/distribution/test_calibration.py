@@ -7,11 +7,11 @@ import pytest
 from scipy import integrate, stats
 
 from kronos_strategies.evaluation.distribution.calibration import (
+    covered,
     crps_ensemble,
     crps_fair,
     crps_normal,
     expected_pit_std,
-    inside,
     min_samples_for_coverage,
     pit,
     pit_histogram,
@@ -68,27 +68,27 @@ def test_pit_of_a_calibrated_forecast_is_uniform(rng):
 @pytest.mark.parametrize(("samples", "level"), [(9, 0.8), (10, 0.8), (19, 0.9), (20, 0.9), (20, 0.5)])
 def test_a_band_covers_its_level_at_few_samples(rng, samples, level):
     drawn, came = rng.standard_normal((ROWS, samples)), rng.standard_normal(ROWS)
-    assert inside(drawn, came, level).mean() == pytest.approx(level, abs=0.02)
+    assert covered(drawn, came, level).mean() == pytest.approx(level, abs=0.02)
 
 
 def test_numpys_own_quantiles_would_cover_less(rng):
     drawn, came = rng.standard_normal((ROWS, 20)), rng.standard_normal(ROWS)
     low, high = np.quantile(drawn, [0.05, 0.95], axis=1)
-    assert ((low <= came) & (came <= high)).mean() < inside(drawn, came, 0.9).mean() - 0.05
+    assert ((low <= came) & (came <= high)).mean() < covered(drawn, came, 0.9).mean() - 0.05
 
 
 @pytest.mark.parametrize(("level", "needed"), [(0.8, 9), (0.9, 19), (0.5, 3), (0.95, 39)])
 def test_a_band_that_the_samples_cannot_reach_is_refused(level, needed):
     assert min_samples_for_coverage(level) == needed
-    inside(np.zeros((1, needed)), np.zeros(1), level)
-    with pytest.raises(ValueError, match=f"it takes {needed}"):
-        inside(np.zeros((1, needed - 1)), np.zeros(1), level)
+    covered(np.zeros((1, needed)), np.zeros(1), level)
+    with pytest.raises(ValueError, match=f"which needs {needed}"):
+        covered(np.zeros((1, needed - 1)), np.zeros(1), level)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 80.0])
 def test_a_level_is_a_share(level):
-    with pytest.raises(ValueError, match="is no band"):
-        inside(np.zeros((1, 200)), np.zeros(1), level)
+    with pytest.raises(ValueError, match="level must be a nominal coverage"):
+        covered(np.zeros((1, 200)), np.zeros(1), level)
 
 
 def test_crps_is_the_sum_written_out(rng):
@@ -128,7 +128,7 @@ def test_a_normal_without_deviation_has_no_crps(deviation):
     assert np.isnan(crps_normal(np.zeros(1), np.array([deviation]), np.ones(1))).all()
 
 
-@pytest.mark.parametrize("score", [pit, crps_fair, crps_ensemble, lambda x, y: inside(x, y, 0.5)])
+@pytest.mark.parametrize("score", [pit, crps_fair, crps_ensemble, lambda x, y: covered(x, y, 0.5)])
 def test_a_row_with_something_missing_is_undefined_and_leaves_the_others_alone(rng, score):
     samples, outcomes = rng.standard_normal((5, 8)), rng.standard_normal(5)
     whole = score(samples, outcomes)
@@ -140,11 +140,11 @@ def test_a_row_with_something_missing_is_undefined_and_leaves_the_others_alone(r
 
 
 def test_one_sample_is_no_distribution():
-    with pytest.raises(ValueError, match="Draw at least 2"):
+    with pytest.raises(ValueError, match="at least 2 samples"):
         crps_fair(np.zeros((3, 1)), np.zeros(3))
 
 
 @pytest.mark.parametrize("shapes", [((3, 4), (4,)), ((3,), (3,)), ((3, 4), (3, 1))])
 def test_shapes_that_do_not_fit_are_refused(shapes):
-    with pytest.raises(ValueError, match="do not go together"):
+    with pytest.raises(ValueError, match="do not match"):
         pit(*map(np.zeros, shapes))

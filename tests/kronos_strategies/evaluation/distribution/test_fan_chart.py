@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.distribution.fan_chart import DATES, FAN_LEVELS, NAMES, SEEN, FanChartData
+from kronos_strategies.evaluation.distribution.fan_chart import (
+    DATES,
+    FAN_LEVELS,
+    HISTORY,
+    INSTRUMENTS,
+    FanChartData,
+)
 from kronos_strategies.evaluation.price_panel import PricePanel
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, forecast, market_of, tidy_bars, walks
 from tests.kronos_strategies.evaluation.walks import NAMES as ALL
@@ -28,7 +34,7 @@ def frame(market) -> pd.DataFrame:
 
 
 def test_a_few_names_and_dates_are_kept_and_the_last_date_is_one_of_them(frame):
-    assert frame["instrument"].nunique() == NAMES
+    assert frame["instrument"].nunique() == INSTRUMENTS
     assert DATES <= frame["datetime"].nunique() <= 2 * DATES
     assert frame["datetime"].max() == DAYS[AT[-1]]
 
@@ -48,7 +54,7 @@ def test_dates_lie_evenly_however_many_there_are(market):
 def test_bars_seen_end_with_step_0_and_have_no_band(frame, market):
     date, name = frame.loc[0, ["datetime", "instrument"]]
     fan = frame[(frame["datetime"] == date) & (frame["instrument"] == name)].set_index("step")
-    assert list(fan.index) == list(range(1 - min(SEEN, AT[0] + 1), 7))
+    assert list(fan.index) == list(range(1 - min(HISTORY, AT[0] + 1), 7))
     assert fan.loc[0, "timestamp"] == date
     assert fan.loc[:0, list(FAN_LEVELS)].isna().all().all()
     assert fan.loc[1:, list(FAN_LEVELS)].notna().all().all()
@@ -69,10 +75,10 @@ def test_bands_are_quantiles_of_the_sampled_closes(frame, market):
 
 def test_the_most_traded_names_before_the_first_forecast_are_chosen(market):
     traded = market.amounts.copy()
-    traded.loc[: DAYS[AT[0]], ALL[7 : 7 + NAMES]] *= 1000
-    traded.loc[DAYS[AT[0] + 1] :, ALL[:NAMES]] *= 1_000_000  # nobody knows of these yet
+    traded.loc[: DAYS[AT[0]], ALL[7 : 7 + INSTRUMENTS]] *= 1000
+    traded.loc[DAYS[AT[0] + 1] :, ALL[:INSTRUMENTS]] *= 1_000_000  # nobody knows of these yet
     other = PricePanel(market.opens, market.closes, traded, market.range_variance)
-    assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(ALL[7 : 7 + NAMES])
+    assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(ALL[7 : 7 + INSTRUMENTS])
 
 
 def test_what_has_not_come_yet_is_missing(market):
@@ -81,7 +87,7 @@ def test_what_has_not_come_yet_is_missing(market):
     near = fans_of([forecast(last, market.closes.iloc[last].to_numpy(), ahead)], market)
     assert near.loc[near["step"] > 0, "close"].notna().all()
     early = PricePanel(
-        *(getattr(market, name).iloc[: last + 1] for name in ("opens", "closes", "amounts", "ranges"))
+        *(getattr(market, name).iloc[: last + 1] for name in ("opens", "closes", "amounts", "range_variance"))
     )
     near = fans_of([forecast(last, market.closes.iloc[last].to_numpy(), ahead)], early)
     assert near.loc[near["step"] > 0, "close"].isna().all()

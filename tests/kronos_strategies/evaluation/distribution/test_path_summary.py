@@ -56,7 +56,7 @@ def test_losses_are_the_rows_that_the_means_are_of(market, kept):
             mean = losses[f"crps_h{score.horizon}"].groupby("datetime").mean().mean()
             assert mean == pytest.approx(score.crps.mean, rel=1e-9)
     date, name = losses.index[17]
-    came = market.variance(5)["closes"].loc[date, name]
+    came = market.variance(5)["close-to-close"].loc[date, name]
     assert losses.loc[(date, name), "qlike_h5"] == pytest.approx(
         float(qlike(np.array(came), np.array(kept.summary.loc[(date, name), (5, "variance")])))
     )
@@ -65,7 +65,7 @@ def test_losses_are_the_rows_that_the_means_are_of(market, kept):
 def test_it_is_the_same_after_a_turn_on_disk(kept, tmp_path):
     kept.write(tmp_path)
     read = PathSummary.read(tmp_path)
-    for name in ("said", "by_samples", "fans"):
+    for name in ("summary", "score_by_num_paths", "fan_charts"):
         pd.testing.assert_frame_equal(
             getattr(read, name), getattr(kept, name), check_column_type=False, check_freq=False
         )

@@ -65,7 +65,9 @@ def scores(market) -> Scores:
     return score(walks(market), market)
 
 
-def volatility(scores: Scores, name: str, measure: str = "closes", horizon: int = 5) -> VolatilityScore:
+def volatility(
+    scores: Scores, name: str, measure: str = "close-to-close", horizon: int = 5
+) -> VolatilityScore:
     wanted = (name, measure, horizon)
     return next(s for s in scores.volatilities if (s.name, s.measure, s.horizon) == wanted)
 
@@ -82,13 +84,13 @@ def test_a_forecast_that_knows_the_future_has_perfect_scores(market, horizon):
 
 
 def test_true_volatility_beats_that_of_the_last_20_days(scores):
-    for measure in ("closes", "ranges"):
+    for measure in ("close-to-close", "range-based"):
         naive = volatility(scores, HISTORICAL, measure)
-        assert naive.lead.low > 0
+        assert naive.rank_ic_difference.low > 0
         assert volatility(scores, MODEL, measure).rank_ic.mean - naive.rank_ic.mean == pytest.approx(
-            naive.lead.mean
+            naive.rank_ic_difference.mean
         )
-    assert volatility(scores, HISTORICAL).excess.high < 0
+    assert volatility(scores, HISTORICAL).qlike_difference.high < 0
 
 
 def test_a_true_distribution_is_calibrated_and_beats_the_random_walk(scores):
@@ -99,7 +101,7 @@ def test_a_true_distribution_is_calibrated_and_beats_the_random_walk(scores):
     assert found.pit_deviation == pytest.approx(0.289, abs=0.02)
     assert found.skill > found.skill_ensemble
     assert distribution(scores, RANDOM_WALK).skill == 0
-    assert distribution(scores, RANDOM_WALK).excess.mean < 0
+    assert distribution(scores, RANDOM_WALK).crps_difference.mean < 0
 
 
 @pytest.mark.parametrize("horizon", HORIZONS)
@@ -125,7 +127,7 @@ def test_paths_that_are_too_calm_are_called_so(market):
     found = score(halved(), market, (5,))
     assert distribution(found, MODEL).coverage[0.9].mean < 0.7
     assert distribution(found, MODEL).pit_deviation > 0.33
-    assert volatility(found, HISTORICAL).excess.low > 0
+    assert volatility(found, HISTORICAL).qlike_difference.low > 0
 
 
 def test_a_band_that_the_samples_cannot_reach_is_left_out(market):
@@ -154,7 +156,7 @@ def test_no_path_through_zero_spoils_a_figure(market):
 
 def test_paths_of_another_market_are_refused(market):
     stranger = forecast(AT[0], np.ones(1), np.zeros((1, 2, 2)), ["OTHER"])
-    with pytest.raises(ValueError, match=r"1 forecasts are of no date or name .*'OTHER'"):
+    with pytest.raises(ValueError, match=r"1 rows are on dates or instruments .*'OTHER'"):
         score([stranger], market, (1,))
 
 
@@ -186,6 +188,6 @@ def test_series_by_date_are_those_that_the_means_are_of(scores):
     assert list(long.columns) == ["datetime", "horizon", "of", "name", "measure", "value"]
     assert not long.duplicated(["datetime", "horizon", "of", "name", "measure"]).any()
     some = long.query(
-        "horizon == 5 and of == 'volatility by ranges' and name == @HISTORICAL and measure == 'qlike'"
+        "horizon == 5 and of == 'range-based volatility' and name == @HISTORICAL and measure == 'qlike'"
     )
-    assert some["value"].mean() == pytest.approx(volatility(scores, HISTORICAL, "ranges").qlike.mean)
+    assert some["value"].mean() == pytest.approx(volatility(scores, HISTORICAL, "range-based").qlike.mean)

@@ -9,7 +9,6 @@ import pytest
 from kronos_strategies.evaluation.distribution.volatility import (
     garman_klass,
     overnight,
-    parkinson,
     qlike,
     realized_variance,
     sampled_variance,
@@ -62,7 +61,6 @@ def test_no_realized_variance_uses_bars_beyond_its_horizon():
 def test_range_estimators_by_hand():
     open_, high, low, close = wide([10]), wide([12]), wide([9]), wide([11])
     across, along = math.log(12 / 9), math.log(11 / 10)
-    assert parkinson(high, low).iloc[0, 0] == pytest.approx(across**2 / (4 * math.log(2)))
     expected = across**2 / 2 - (2 * math.log(2) - 1) * along**2
     assert garman_klass(open_, high, low, close).iloc[0, 0] == pytest.approx(expected)
 
@@ -74,7 +72,7 @@ def test_range_estimators_find_the_variance_of_simulated_bars_with_less_noise_th
         pd.DataFrame(np.exp(row)[None]) for row in (path[0], path.max(axis=0), path.min(axis=0), path[-1])
     )
     squared = np.log(close / open_).to_numpy() ** 2
-    for estimate in (parkinson(high, low), garman_klass(open_, high, low, close)):
+    for estimate in (garman_klass(open_, high, low, close),):
         assert estimate.to_numpy().mean() == pytest.approx(0.02**2, rel=0.05)
         assert estimate.to_numpy().std() < 0.6 * squared.std()
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.portfolio.evaluation import (
-    active_table,
+    benchmark_relative,
     evaluate_portfolio,
     factor_tilts,
     gross_net_exposure,
@@ -174,7 +174,7 @@ def market(seed: int = 0) -> pd.Series:
 
 
 def table(net: pd.Series, bars_per_year: int = 252, **benchmarks: pd.Series) -> pd.DataFrame:
-    return active_table(net, pd.DataFrame(benchmarks), bars_per_year)
+    return benchmark_relative(net, pd.DataFrame(benchmarks), bars_per_year)
 
 
 def test_a_planted_beta_and_alpha_are_found():
@@ -221,7 +221,7 @@ def test_figures_are_those_of_statsmodels_and_empyrical():
 
 
 def test_each_benchmark_has_a_row_in_its_order_and_by_its_name():
-    frame = active_table(market(), pd.DataFrame({"index": market(1), "equal weight": market(2)}), 252)
+    frame = benchmark_relative(market(), pd.DataFrame({"index": market(1), "equal weight": market(2)}), 252)
     assert frame.index.tolist() == ["index", "equal weight"]
     assert frame.columns.tolist() == COLUMNS
     alone = table(market(), index=market(1))
@@ -272,7 +272,7 @@ def test_a_benchmark_without_a_return_has_no_figures():
 
 
 def test_no_benchmarks_make_no_rows():
-    frame = active_table(market(), pd.DataFrame(index=DAYS), 252)
+    frame = benchmark_relative(market(), pd.DataFrame(index=DAYS), 252)
     assert frame.empty
     assert frame.columns.tolist() == COLUMNS
 

@@ -65,7 +65,7 @@ def test_skill_in_one_tercile_shows_in_that_tercile(rng, score, noise):
     large = size > np.quantile(size, 2 / 3, axis=1, keepdims=True)
     found = rank_ic_by_group(score, noise + score * large, {"size": Exposure(size)}, 1).set_index("group")
     assert list(found.index) == ["low", "middle", "high"]
-    assert (found["names"] == 20).all()
+    assert (found["instruments"] == 20).all()
     assert (found["dates"] == DATES).all()
     assert found["low"]["high"] > 0.5
     assert found["rank_ic"][["low", "middle"]].abs().max() < 0.05
@@ -88,7 +88,7 @@ def test_an_industry_is_ranked_within_itself(score, noise):
     assert found["rank_ic"]["bank"] == pytest.approx(np.mean(expected), abs=1e-12)
     assert found["low"]["bank"] > 0.5
     assert abs(found["rank_ic"]["tech"]) < 0.05
-    assert list(found["names"]) == [29, 25, 5]
+    assert list(found["instruments"]) == [29, 25, 5]
     assert list(found["dates"]) == [DATES, DATES, 0]
     assert np.isnan(found["rank_ic"]["rare"])
 

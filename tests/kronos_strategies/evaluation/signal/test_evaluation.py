@@ -59,7 +59,7 @@ def test_the_headline_is_the_mean_of_coefficients_by_date(study, scores, labels)
     assert study.ic.mean == pytest.approx(expected["ic"].mean())
     assert study.rank_ic_newey_west.mean == study.rank_ic.mean
     assert "Newey-West" in study.rank_ic_newey_west.method
-    assert (study.own, study.hold, study.overlap) == ("own", 5, 5)
+    assert (study.name, study.hold, study.overlap) == ("own", 5, 5)
 
 
 def test_agrees_with_alphalens(study, scores, labels):
@@ -211,7 +211,7 @@ def test_other_bad_input_is_refused(scores, labels, exposures):
         evaluate_signal(scores[["own", "own"]], labels, 5, exposures)
     with pytest.raises(ValueError, match="scores have no column"):
         evaluate_signal(scores[[]], labels, 5, exposures)
-    with pytest.raises(ValueError, match="may not be called 'all'"):
+    with pytest.raises(ValueError, match="'all' is a reserved name"):
         evaluate_signal(scores, labels, 5, exposures.rename(columns={"industry": "all"}))
     with pytest.raises(ValueError, match="lag -1 would use a score before it is known"):
         evaluate_signal(scores, labels, 5, exposures, lags=(0, -1))

@@ -107,7 +107,9 @@ def test_a_date_with_more_names_than_a_block_has_cells_is_one_block():
 def test_tied_names_share_their_average_rank():
     score, label = one_day([1, 1, 2, 3]), one_day([1, 2, 3, 4])
     by_hand = 4.5 / math.sqrt(4.5 * 5)  # ranks 1.5 1.5 3 4 against 1 2 3 4
-    assert information_coefficients(score, label, min_instruments=4)["rank_ic"].item() == pytest.approx(by_hand)
+    assert information_coefficients(score, label, min_instruments=4)["rank_ic"].item() == pytest.approx(
+        by_hand
+    )
 
 
 def test_ranks_are_taken_after_incomplete_names_are_left_out():
@@ -264,7 +266,7 @@ def test_nothing_at_all_is_refused(pair):
 
 @pytest.mark.parametrize("shapes", [((3, 20), (3, 21)), ((20,), (20,))])
 def test_grids_of_other_shapes_are_refused(shapes):
-    with pytest.raises(ValueError, match="two grids of the same dates and names"):
+    with pytest.raises(ValueError, match="two arrays of the same dates and instruments"):
         information_coefficients_wide(*map(np.zeros, shapes))
 
 

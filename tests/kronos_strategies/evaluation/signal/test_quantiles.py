@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.signal.quantiles import (
-    BUCKETS,
-    FEW_BUCKETS,
+    FEW_QUANTILES,
+    QUANTILES,
     assign_quantiles,
     evaluate_quantiles,
     num_quantiles,
@@ -63,9 +63,9 @@ def test_a_higher_score_is_never_in_a_lower_bucket(score):
 
 def test_equal_scores_share_a_bucket_in_any_order_of_names(rng, score):
     tied, order = score.round(0), rng.permutation(100)
-    buckets = assign_quantiles(tied, 10)
-    np.testing.assert_array_equal(assign_quantiles(tied[:, order], 10), buckets[:, order])
-    for row, numbers in zip(tied, buckets, strict=True):
+    quantiles = assign_quantiles(tied, 10)
+    np.testing.assert_array_equal(assign_quantiles(tied[:, order], 10), quantiles[:, order])
+    for row, numbers in zip(tied, quantiles, strict=True):
         assert pd.Series(numbers).groupby(row).nunique().eq(1).all()
 
 
@@ -138,13 +138,13 @@ def test_means_and_intervals_are_those_of_the_series(score, label):
 
 
 def test_small_universes_have_quintiles(score):
-    assert num_quantiles(score, score) == BUCKETS
-    assert num_quantiles(score[:, 1:], score[:, 1:]) == FEW_BUCKETS
-    assert num_quantiles(score * np.nan, score) == FEW_BUCKETS
+    assert num_quantiles(score, score) == QUANTILES
+    assert num_quantiles(score[:, 1:], score[:, 1:]) == FEW_QUANTILES
+    assert num_quantiles(score * np.nan, score) == FEW_QUANTILES
     unlabelled = np.vstack([score, np.full((60, 100), np.nan)])  # dates without a label do not vote
-    assert num_quantiles(np.vstack([score, score, score])[:100], unlabelled) == BUCKETS
+    assert num_quantiles(np.vstack([score, score, score])[:100], unlabelled) == QUANTILES
 
 
 def test_one_bucket_is_refused(score, label):
-    with pytest.raises(ValueError, match="1 buckets make no spread"):
+    with pytest.raises(ValueError, match="at least 2 quantiles"):
         evaluate_quantiles(score, label, DATES, 1, 1)
