@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("arch")
 
 from kronos.config import SampleConfig
+from kronos_strategies.evaluation.baselines import baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import ABOUT, About, Evidence
@@ -47,7 +48,7 @@ def evidence() -> Evidence:
         scores=pd.DataFrame(
             {
                 "Kronos": paths.score_by_num_paths[40],
-                "5-day reversal": market.lookup(market.baseline_scores["5-day reversal"], keys),
+                "5-day reversal": baseline_scores(market, keys)[0]["5-day reversal"],
             }
         ),
         labels=pd.DataFrame({h: market.lookup(market.forward_return(h), keys) for h in (1, 2, 5)}),

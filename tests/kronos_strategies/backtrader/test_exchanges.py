@@ -298,7 +298,7 @@ def test_the_analysis_is_computed_once(monkeypatch):
 
     calls = []
     honest = evaluation.evaluate_portfolio
-    monkeypatch.setattr(evaluation, "study_portfolio", lambda *a, **k: calls.append(1) or honest(*a, **k))
+    monkeypatch.setattr(evaluation, "evaluate_portfolio", lambda *a, **k: calls.append(1) or honest(*a, **k))
     cerebro = bt.Cerebro(stdstats=False)
     for name, frame in market().items():
         cerebro.adddata(SignalFeed(dataname=frame), name=name)

@@ -69,17 +69,17 @@ def test_a_band_has_a_gap_where_an_end_is_undefined():
     np.testing.assert_allclose(area.y, [1.0, 3.0, 0.2, 0.0], rtol=1e-6)
 
 
-def test_a_fan_starts_at_the_last_close_and_shows_what_came(report):
+def test_a_fan_starts_at_the_last_close_and_shows_realized_closes(report):
     fans = report.distribution.fan_charts
     key = fans[["instrument", "datetime"]].iloc[0]
     one = fans[(fans["instrument"] == key["instrument"]) & (fans["datetime"] == key["datetime"])]
     drawn = by_name(distribution.fan(one))
     start = one.loc[one["step"] == 0, "close"].item()
-    for name in ("came", "median path"):
+    for name in ("realized", "median path"):
         np.testing.assert_allclose(drawn[name].y[0], start, rtol=1e-6)
     ahead = one[one["step"] > 0].sort_values("step")
     np.testing.assert_allclose(drawn["median path"].y[1:], ahead["q50"], rtol=1e-6)
-    np.testing.assert_allclose(drawn["came"].y[1:], ahead["close"].dropna(), rtol=1e-6)
+    np.testing.assert_allclose(drawn["realized"].y[1:], ahead["close"].dropna(), rtol=1e-6)
     wide = drawn["90% band"].y
     np.testing.assert_allclose(wide[1 : 1 + len(ahead)], ahead["q95"], rtol=1e-6)
 
@@ -93,7 +93,7 @@ def test_pit_shares_of_each_horizon_stand_over_their_tenths(report):
 
 def test_coverage_is_of_model_and_random_walk_beside_nominal(report):
     figure = distribution.coverage(report.distribution)
-    assert list(by_name(figure)) == ["model, 80%", "model, 90%", "random walk, 80%", "random walk, 90%"]
+    assert list(by_name(figure)) == ["Kronos, 80%", "Kronos, 90%", "random walk, 80%", "random walk, 90%"]
     assert [shape.y0 for shape in figure.layout.shapes] == [0.8, 0.9]
 
 
@@ -104,9 +104,9 @@ def test_skill_is_shown_by_both_estimators(report):
     np.testing.assert_allclose(drawn["ensemble"].y, [score.skill_ensemble for score in own], rtol=1e-5)
 
 
-def test_wealth_compounds_net_gross_and_every_benchmark(report):
+def test_equity_compounds_net_gross_and_every_benchmark(report):
     result = report.portfolio.result
-    lines = by_name(portfolio.wealth(result))
+    lines = by_name(portfolio.equity(result))
     assert list(lines) == ["net of costs", "gross", "benchmark", "equal weight"]
     np.testing.assert_allclose(lines["gross"].y[-1], (1 + result.returns["gross"]).prod(), rtol=1e-5)
     np.testing.assert_allclose(
@@ -126,14 +126,14 @@ def test_a_bar_is_the_mean_of_its_month_and_says_its_sign_by_colour(days):
     values.loc["2023-02"] = np.nan
     bars = base.monthly(values, "of each month")
     assert list(bars.x) == ["2023-01-01", "2023-03-01", "2023-04-01", "2023-05-01", "2023-06-01"]
-    assert [colour == base.BLUE for colour in bars.marker.color] == [mean > 0 for mean in bars.y]
+    assert [color == base.BLUE for color in bars.marker.color] == [mean > 0 for mean in bars.y]
 
 
 def test_a_benchmark_is_drawn_on_the_books_bars_only(report):
     result = report.portfolio.result
     longer = pd.bdate_range("2019-01-01", "2023-01-01")
     benchmarks = pd.DataFrame({"benchmark": 0.001}, index=longer)
-    line = by_name(portfolio.wealth(dataclasses.replace(result, benchmarks=benchmarks)))["benchmark"]
+    line = by_name(portfolio.equity(dataclasses.replace(result, benchmarks=benchmarks)))["benchmark"]
     assert len(line.x) == len(result.returns)
 
 
@@ -144,7 +144,7 @@ def test_a_long_sample_is_thinned_and_keeps_its_end_and_its_deepest_fall(report)
         report.portfolio.result, returns=pd.DataFrame({"gross": net, "net": net}),
         benchmarks=pd.DataFrame(index=minutes),
     )  # fmt: skip
-    grown, fallen = portfolio.wealth(long).data[0], portfolio.underwater(long).data[0]
+    grown, fallen = portfolio.equity(long).data[0], portfolio.underwater(long).data[0]
     assert len(grown.x) == len(grown.y) <= base.MAX_POINTS
     assert grown.x[-1] == f"{minutes[-1]:%Y-%m-%d %H:%M}"
     np.testing.assert_allclose(grown.y[-1], (1 + net).prod(), rtol=1e-6)
@@ -196,21 +196,21 @@ def test_no_text_in_a_figures_json_can_end_a_script(report):
 
 
 def test_values_travel_as_four_bytes(report):
-    (line, *_) = json.loads(portfolio.wealth(report.portfolio.result).to_json())["data"]
+    (line, *_) = json.loads(portfolio.equity(report.portfolio.result).to_json())["data"]
     assert line["y"]["dtype"] == "f4"
     assert len(base64.b64decode(line["y"]["bdata"])) == 4 * len(line["x"])
 
 
 @pytest.mark.parametrize("background", ["#ffffff", "#171b20"])
 def test_every_line_stands_out_from_paper_light_and_dark(background):
-    for colour in base.COLOURS:
-        assert contrast(colour, background) >= 3, colour
+    for color in base.COLORS:
+        assert contrast(color, background) >= 3, color
 
 
 def test_an_empty_figure_is_known_as_one(report, days):
     assert base.is_empty(base.figure([], base.Axis("y")))
     assert base.is_empty(base.figure([base.line(pd.Series(np.nan, index=days), "x")], base.Axis("y")))
-    assert not base.is_empty(portfolio.wealth(report.portfolio.result))
+    assert not base.is_empty(portfolio.equity(report.portfolio.result))
 
 
 @pytest.mark.parametrize(

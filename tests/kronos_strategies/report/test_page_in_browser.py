@@ -108,7 +108,7 @@ def test_every_table_sorts_by_every_column_with_the_undefined_last(opened):
 def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, report):
     page = opened()
     look_at(page, "fan")
-    instrument, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
+    instrument, date = map(Select, page.find_elements("css selector", "select[data-dropdowns='fan']"))
     fans = report.distribution.fan_charts
     instrument.select_by_index(2)
     date.select_by_index(3)
@@ -116,18 +116,18 @@ def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, repor
         (fans["instrument"] == instrument.first_selected_option.text)
         & (fans["datetime"].dt.strftime("%Y-%m-%d") == date.first_selected_option.text)
     ]
-    seen = chosen[chosen["step"] <= 0].sort_values("step")["close"]
+    history = chosen[chosen["step"] <= 0].sort_values("step")["close"]
     y = page.execute_script(
-        "return [...document.getElementById('fan')._fullData.find((trace) => trace.name === 'seen').y]"
+        "return [...document.getElementById('fan')._fullData.find((trace) => trace.name === 'historical').y]"
     )
-    assert y == pytest.approx(list(seen), rel=1e-6)
+    assert y == pytest.approx(list(history), rel=1e-6)
 
 
 def test_the_drop_down_chooses_the_metric_of_a_difference(opened, report):
     page = opened()
     look_at(page, "difference")
-    metric = Select(page.find_element("css selector", "select[data-picks='difference']"))
-    metric.select_by_visible_text("crps_h5, less is better")
+    metric = Select(page.find_element("css selector", "select[data-dropdowns='difference']"))
+    metric.select_by_visible_text("crps_h5, lower is better")
     table = report.versions.table
     rows = table[(table["metric"] == "crps_h5") & table["difference"].notna()]
     x = page.execute_script("return [...document.getElementById('difference')._fullData[0].x]")
@@ -138,9 +138,9 @@ def test_a_fan_that_is_not_there_is_said_to_be_missing(opened, report):
     fans = report.distribution.fan_charts
     names, dates = sorted(fans["instrument"].unique()), sorted(fans["datetime"].unique())
     without = fans[(fans["instrument"] != names[0]) | (fans["datetime"] != dates[1])]
-    page = opened(distribution=dataclasses.replace(report.distribution, fans=without))
+    page = opened(distribution=dataclasses.replace(report.distribution, fan_charts=without))
     look_at(page, "fan")
-    _, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
+    _, date = map(Select, page.find_elements("css selector", "select[data-dropdowns='fan']"))
     date.select_by_index(1)
     assert "none" in page.find_element("id", "fan").get_attribute("class").split()
     date.select_by_index(2)
@@ -158,16 +158,16 @@ def test_hostile_names_stay_text(opened, report):
     page = opened(
         title=hostile,
         portfolio=dataclasses.replace(report.portfolio, result=renamed),
-        distribution=dataclasses.replace(report.distribution, fans=named),
+        distribution=dataclasses.replace(report.distribution, fan_charts=named),
     )
-    look_at(page, "wealth")
+    look_at(page, "equity")
     look_at(page, "fan")
     assert page.title == hostile
-    assert page.find_elements("css selector", "main img, main b:not(.left-out b)") == []
-    legend = page.find_elements("css selector", "#wealth .legendtext")
+    assert page.find_elements("css selector", "main img, main b:not(.omitted b)") == []
+    legend = page.find_elements("css selector", "#equity .legendtext")
     assert hostile in [entry.text for entry in legend]
     assert hostile in [
-        option.text for option in page.find_elements("css selector", "select[data-picks='fan'] option")
+        option.text for option in page.find_elements("css selector", "select[data-dropdowns='fan'] option")
     ]
 
 
@@ -187,13 +187,13 @@ def test_a_phone_scrolls_tables_in_their_boxes_and_never_the_page(opened):
 def test_text_is_readable(opened, scheme):
     page = opened()
     show_as(page, scheme)
-    look_at(page, "wealth")
+    look_at(page, "equity")
     paper = page.execute_script(STYLE, ".chart-box", "backgroundColor")
     assert (contrast(paper, "#ffffff") < 1.5) == (scheme == "light")
     for selector, property_ in (
         ("h1", "color"), (".verdict .eyebrow", "color"), (".warnings h2", "color"), (".tiles dt", "color"),
-        (".tiles .small", "color"), ("td small", "color"), (".caption", "color"), ("tr.aside td", "color"),
-        ("select", "color"), ("#wealth .xtick text", "fill"), ("#wealth .legendtext", "fill"),
+        (".tiles .small", "color"), ("td small", "color"), (".caption", "color"), ("tr.baseline td", "color"),
+        ("select", "color"), ("#equity .xtick text", "fill"), ("#equity .legendtext", "fill"),
     ):  # fmt: skip
         ink = page.execute_script(STYLE, selector, property_)
         assert contrast(ink, paper) >= 4.5, (scheme, selector)

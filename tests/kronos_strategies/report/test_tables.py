@@ -41,7 +41,7 @@ def test_dates_and_truths_that_are_not_there_are_said_in_words():
 def test_own_row_and_asides_are_marked():
     frame = pd.DataFrame({"name": ["ours", "other", "naive"]})
     shown = table("t", "", frame, (text("name", "Name"),), highlight="ours", baseline_rows=1)
-    assert [row.kind for row in shown.rows] == ["own", "", "aside"]
+    assert [row.kind for row in shown.rows] == ["highlight", "", "baseline"]
 
 
 def test_one_row_and_rows_in_an_order_are_not_sorted():
