@@ -147,7 +147,8 @@ def test_the_command_writes_a_report_that_kronos_report_reads_again(tmp_path, ca
     folder = tmp_path / "report"
     code, out, _ = run(
         capsys, "evaluate", "kronos-nano", "--data", tmp_path / "bars.parquet", "--start", days[-60].date(),
-        "--end", days[-12].date(), "--every", 10, "--samples", 4, "--lookback", 40, "--device", "cpu", "--output", folder,
+        "--end", days[-12].date(), "--every", 10, "--samples", 4, "--lookback", 40,
+        "--device", "cpu", "--output", folder,
     )  # fmt: skip
     assert (code, "baselines" in out) == (0, True)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -133,7 +133,7 @@ def qlike(evaluation: DistributionEvaluation) -> go.Figure:
     traces = []
     for name, color in zip(_names(scores), (BLUE, VERMILLION), strict=False):
         own = [score for score in scores if score.name == name]
-        at = [f"{in_bars(score.horizon)},<br>{text(score.measure)}" for score in own]
+        at = [f"{in_bars(score.horizon)},<br>{text(score.measure).replace('-', '-<br>', 1)}" for score in own]
         means, lows, highs = _ends([score.qlike for score in own])
         traces.append(bars(at, means, lows, highs, name, ".5f", color))
     return figure(traces, Axis("QLIKE, lower is better", ".5f"), CATEGORIES)

@@ -216,7 +216,7 @@ def variances(distribution: DistributionEvaluation) -> Table:
     columns = (
         text("forecast", "Forecast"),
         number("horizon", "Bars", count),
-        text("measure", "Realized variance"),
+        text("measure", "Measure"),
         estimate("rank_ic", "rank_ic_low", "rank_ic_high", "RankIC", signed),
         estimate(
             "rank_ic_difference",
@@ -226,9 +226,7 @@ def variances(distribution: DistributionEvaluation) -> Table:
             signed,
         ),
         number_with_note("qlike", "QLIKE", decimals_4, lambda row: row["dropped"]),
-        estimate(
-            "qlike_difference", "qlike_difference_low", "qlike_difference_high", "QLIKE difference", signed
-        ),
+        estimate("qlike_difference", "qlike_difference_low", "qlike_difference_high", "QLIKE diff.", signed),
         number("mae", "MAE", percent_3),
         number("r2", "R²", decimals),
     )

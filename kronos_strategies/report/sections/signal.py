@@ -91,11 +91,11 @@ def scores(signal: SignalEvaluation) -> Table:
         number("rank_ic_p", "p", probability),
         number("rank_icir", "RankICIR", decimals),
         number("ic", "IC", signed),
-        number("positive", "RankIC > 0", percent),
+        number("positive", "> 0", percent),
         estimate(
             "rank_ic_difference", "rank_ic_difference_low", "rank_ic_difference_high", "Difference", signed
         ),
-        number("rank_ic_difference_p", "p of difference", probability),
+        number("rank_ic_difference_p", "p (diff.)", probability),
         number_with_note("dates", "Dates", count, _undefined),
     )
     caption = (
