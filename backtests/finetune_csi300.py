@@ -41,7 +41,7 @@ def finetune_csi300(
     if not store.exists():
         kronos("data", "import", bars, "--to", store)
     # Completed stages are skipped, an interrupted one resumes.
-    flags = ["--config", CONFIG, "--store", store, "--pretrained", model, "--output", tuned, "--resume"]
+    flags = ["--config", CONFIG, "--data", store, "--pretrained", model, "--output", tuned, "--resume"]
     kronos("train", *flags)
     versions = {"before": model, "after": tuned / "best"}
     for name, checkpoint in versions.items():

@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.calibration import own_calibration
-from kronos.codebase import git_commit, package_version
+from kronos.calibration import checkpoint_calibration
 from kronos.config import SampleConfig
 from kronos.postprocessing import PathOptions
-from kronos.training.config import Source
-from kronos.training.readers import is_qlib_store, open_reader
+from kronos.training.sources import Source, is_qlib_directory, open_reader
+from kronos.utils import git_commit, package_version
 from kronos.windows import KEYS, Windows
 from kronos_strategies.data.qlib_bins import read_market
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
@@ -108,7 +107,7 @@ def read_evaluation_data(paths: Sequence[Path], universe: str = "all") -> Evalua
     for path in paths:
         source = Source(path, market=universe)
         reader = open_reader(source)
-        spans = read_market(path.expanduser(), universe) if is_qlib_store(path) else None
+        spans = read_market(path.expanduser(), universe) if is_qlib_directory(path) else None
         for instrument, bars in reader.series():
             if instrument in parts:
                 raise ValueError(f"{instrument} occurs in two of the data paths. Name each instrument once.")
@@ -161,12 +160,12 @@ def evaluate_checkpoint(
             f"An evaluation needs at least 2 paths, got {sampling.samples}. Sample more of them."
         )
     dates, members = _members(data, settings)
-    windows = Windows.rolling(data.bars, settings.lookback, settings.horizon, data.calendar, keys=members)
+    windows = Windows.rolling(data.bars, settings.lookback, settings.horizon, data.calendar, index=members)
     prices = PricePanel.from_bars(data.bars)
     forecasts = stream(forecaster, windows, sampling, progress)
     first = next(forecasts)
     known = first.provenance
-    post = options.resolve(own_calibration(known.model), known, settings.horizon, first.spacing)
+    post = options.resolve(checkpoint_calibration(known.model), known, settings.horizon, first.spacing)
     horizons = sorted({*DISTRIBUTION, settings.hold})
     paths, provenance = summarize_forecasts(
         chain([first], forecasts), prices, horizons, settings.hold, post=post

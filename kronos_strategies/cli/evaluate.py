@@ -73,7 +73,7 @@ def evaluate(
     settings = EvaluationSettings(Timestamp(start), last, every, hold, lookback)
     bars = read_evaluation_data(data, market)
     predictor = KronosPredictor.from_pretrained(checkpoint, device=device)
-    sampling = predictor.sampling.replaced(samples, T, top_p, top_k, seed)
+    sampling = predictor.sampling.with_overrides(samples, T, top_p, top_k, seed)
     name = Path(checkpoint).name
     with progress_bar("evaluate", "windows") as progress:
         artifacts = evaluate_checkpoint(predictor, name, bars, settings, sampling, options, progress)

@@ -8,8 +8,8 @@ from typing import TypeVar, cast
 import pandas as pd
 from qlib.backtest.position import Position
 
-from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
+from kronos.utils import git_commit, package_version
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
 from kronos_strategies.evaluation.price_panel import PricePanel

@@ -46,12 +46,12 @@ class Oracle:
 
     def forecast(self, windows: Windows, sampling=None, progress=None, candles="valid") -> Forecast:
         paths = np.ones((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
-        for row, (date, name) in enumerate(windows.keys):
+        for row, (date, name) in enumerate(windows.index):
             at = self.closes.index.get_loc(date)
             ahead = self.closes[name].iloc[at + 1 : at + 1 + windows.horizon].to_numpy()
             paths[row, :, : len(ahead), :4] = ahead[:, None]
         known = self.provenance(sampling, windows.digest())
-        return Forecast(paths, windows.keys, windows.future, windows.last, known)
+        return Forecast(paths, windows.index, windows.future, windows.last_bar, known)
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
         return replace(PROVENANCE, sampling=sampling, data_sha256=data_sha256)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.comparison.metrics import HIGHER_IS_BETTER, difference
 from kronos_strategies.evaluation.significance import MeanTest, mean_test, minimum_detectable_effect
 

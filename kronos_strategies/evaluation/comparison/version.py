@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kronos.tables import ALIASES, fingerprint, to_dates
+from kronos.io.files import ALIASES, file_record, to_dates
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_version(file: Path) -> Version:
         ValueError: not a parquet file, no such keys, or not exactly one column of numbers.
     """
     table = _read(file)
-    provenance = {"file": str(file), "sha256": fingerprint(file)["sha256"]}
+    provenance = {"file": str(file), "sha256": file_record(file)["sha256"]}
     return Version(file.stem, _numbers(table, _value(table, "score", file), file), provenance=provenance)
 
 

@@ -36,9 +36,9 @@ class FanChartData:
 
     def update(self, forecast: Forecast) -> None:
         """Add the forecasts of one date, later than those before."""
-        instruments = forecast.keys.get_level_values("instrument")
+        instruments = forecast.index.get_level_values("instrument")
         if self._instruments is None:
-            amounts = self._prices.amounts.loc[: forecast.keys[0][0]].iloc[-20:].mean()
+            amounts = self._prices.amounts.loc[: forecast.index[0][0]].iloc[-20:].mean()
             ranked = amounts.reindex(instruments).sort_values(ascending=False, kind="stable")
             self._instruments = ranked.index[:INSTRUMENTS]
         quantiles = _Quantiles.of_rows(forecast, np.flatnonzero(instruments.isin(self._instruments)))
@@ -78,7 +78,7 @@ class _Quantiles:
         some = forecast[rows]
         outer, inner, middle = some.band(0.9), some.band(0.5), np.median(some.path("close"), axis=1)
         quantiles = np.stack([outer[..., 0], inner[..., 0], middle, inner[..., 1], outer[..., 1]])
-        return cls(some.keys, quantiles, some.timestamps)
+        return cls(some.index, quantiles, some.timestamps)
 
     def charts(self, closes: pd.DataFrame) -> Iterator[pd.DataFrame]:
         """One frame per window."""

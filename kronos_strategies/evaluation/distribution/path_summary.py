@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE
-from kronos.candles import FLOOR, Violations
 from kronos.forecast import Forecast, Provenance
+from kronos.paths import PRICE_FLOOR, Violations
 from kronos.postprocessing import Postprocessing
 from kronos_strategies.evaluation.distribution.calibration import (
     covered,
@@ -127,7 +127,7 @@ def summarize_forecasts(
     for raw in forecasts:
         forecast = post(raw)
         checks.update(raw)
-        realized = {horizon: prices.lookup(wide, forecast.keys) for horizon, wide in log_returns.items()}
+        realized = {horizon: prices.lookup(wide, forecast.index) for horizon, wide in log_returns.items()}
         summaries.append(summarize_paths(forecast, realized, levels))
         if forecast.calibration is not None:
             uncalibrated.append(summarize_paths(raw, realized, levels))
@@ -152,9 +152,9 @@ class _Checks:
     def update(self, raw: Forecast) -> None:
         """Add the forecasts of one date, as sampled."""
         self._violations += raw.violations()
-        last = raw.last[:, CLOSE].astype(float)
-        realized = self._prices.lookup(self._gaps, raw.keys).to_numpy(float)
-        first = np.maximum(raw.path("open")[:, :, 0], FLOOR * last[:, None])
+        last = raw.last_bar[:, CLOSE].astype(float)
+        realized = self._prices.lookup(self._gaps, raw.index).to_numpy(float)
+        first = np.maximum(raw.path("open")[:, :, 0], PRICE_FLOOR * last[:, None])
         sampled = np.abs(np.log(first / last[:, None])).mean(axis=1)
         known = np.isfinite(realized) & np.isfinite(sampled)
         self._sums += sampled[known].sum(), realized[known].sum()
@@ -173,7 +173,7 @@ def scores_by_num_paths(forecast: Forecast, hold: int, price: str = "close") -> 
     counts = [2**i for i in range(int(np.log2(forecast.samples)) + 1)]
     counts = sorted({*counts, forecast.samples})
     sums = returns.cumsum(axis=1)
-    return pd.DataFrame({k: sums[:, k - 1] / k for k in counts}, index=forecast.keys)
+    return pd.DataFrame({k: sums[:, k - 1] / k for k in counts}, index=forecast.index)
 
 
 def summarize_paths(
@@ -202,7 +202,7 @@ def summarize_paths(
             f"Paths of {forecast.horizon} bars cannot be scored at {max(realized)}: a signal trades one bar later. "
             f"Forecast {max(realized) + 1} bars."
         )
-    last = forecast.last[:, CLOSE].astype(float)
+    last = forecast.last_bar[:, CLOSE].astype(float)
     closes = positive_prices(forecast)  # (N, S, H)
     columns: dict[tuple[int, str], np.ndarray] = {}
     reached = [level for level in levels if forecast.samples >= min_samples_for_coverage(level)]
@@ -215,7 +215,7 @@ def summarize_paths(
             (horizon, "variance"): sampled_variance(closes, last, horizon),
             **{(horizon, name): v for name, v in _losses(returns, outcome.to_numpy(float), factors).items()},
         }
-    return pd.DataFrame(columns, index=forecast.keys)
+    return pd.DataFrame(columns, index=forecast.index)
 
 
 def coverage_column(level: float) -> str:

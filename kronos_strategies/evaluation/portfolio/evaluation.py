@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.panel import PanelIndex
 from kronos_strategies.evaluation.portfolio.returns import (
     annual_return,
