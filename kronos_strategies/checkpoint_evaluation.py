@@ -31,15 +31,15 @@ from kronos_strategies.progress import ProgressReport, silent
 from kronos_strategies.result import BARS_PER_YEAR
 from kronos_strategies.stream import Forecaster, stream
 
-SOME = PathOptions()
+DEFAULT_OPTIONS = PathOptions()
 
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """Bars to evaluate on.
+    """Bars to evaluate a checkpoint on.
 
     Attributes:
-        name: of the data, for titles.
+        name: name of the data, for titles.
         bars: adjusted bars indexed (datetime, instrument), sorted; only bars with four prices.
         members: (datetime, instrument) rows of `bars` on which the instrument is a member of the universe.
         notes: how the files were read, one line each.
@@ -58,7 +58,7 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What to evaluate.
+    """Dates, holding period and lookback of an evaluation.
 
     Attributes:
         start: first forecast date.
@@ -135,14 +135,14 @@ def evaluate_checkpoint(
     data: EvaluationData,
     settings: EvaluationSettings,
     sampling: SampleConfig,
-    options: PathOptions = SOME,
+    options: PathOptions = DEFAULT_OPTIONS,
     progress: ProgressReport = silent,
 ) -> Evidence:
     """Forecast the members on every k-th date and summarize the forecasts.
 
     Args:
         forecaster: the predictor.
-        name: of the checkpoint, for the title.
+        name: name of the checkpoint, for the title.
         data: bars to evaluate on.
         settings: dates, holding period and lookback.
         sampling: settings of the sampled paths; at least 2 paths.

@@ -87,7 +87,7 @@ class PortfolioEvaluation:
         """
         performance, inference = self.performance.to_dict("index"), self.sharpe
         net, gross = performance["net"], performance["gross"]
-        figures = {
+        found = {
             "annual_return": net["annual_return"],
             "volatility": net["volatility"],
             "sharpe": net["sharpe"],
@@ -107,10 +107,10 @@ class PortfolioEvaluation:
         }
         for name, active in self.active.to_dict("index").items():
             key = str(name).replace(" ", "_")
-            of_its_own, beside = performance[name], ("beta", "active_return", "information_ratio")
-            figures |= {f"{key}_{of}": of_its_own[of] for of in ("annual_return", "sharpe", "max_drawdown")}
-            figures |= {f"{of}_{key}": active[of] for of in beside}
-        return figures | {f"qlib_{name}": value for name, value in self.qlib_metrics.items()}
+            own, relative = performance[name], ("beta", "active_return", "information_ratio")
+            found |= {f"{key}_{of}": own[of] for of in ("annual_return", "sharpe", "max_drawdown")}
+            found |= {f"{of}_{key}": active[of] for of in relative}
+        return found | {f"qlib_{name}": value for name, value in self.qlib_metrics.items()}
 
 
 def evaluate_portfolio(
@@ -137,7 +137,7 @@ def evaluate_portfolio(
     return PortfolioEvaluation(
         result=result,
         performance=pd.DataFrame.from_dict(
-            {name: _figures(r, year) for name, r in performance.items()}, orient="index"
+            {name: _metrics(r, year) for name, r in performance.items()}, orient="index"
         ),
         sharpe=infer_sharpe(net, year, trials, seed),
         active=benchmark_relative(net, result.benchmarks, year),
@@ -151,7 +151,7 @@ def evaluate_portfolio(
     )
 
 
-def _figures(returns: pd.Series, bars_per_year: int) -> dict[str, float]:
+def _metrics(returns: pd.Series, bars_per_year: int) -> dict[str, float]:
     """A row of `PortfolioEvaluation.performance`."""
     return {
         "annual_return": annual_return(returns, bars_per_year),

@@ -148,7 +148,7 @@ def sharpe_block_length(returns: pd.Series) -> int:
 def bootstrap_interval(
     returns: pd.Series, block: int, seed: int, replications: int = REPLICATIONS
 ) -> np.ndarray:
-    """(2,) ends of the 95 % percentile interval of the ratio a bar (Politis & Romano 1994).
+    """(2,) ends of the 95 % percentile interval of the ratio per bar (Politis & Romano 1994).
 
     Percentile intervals, since BCa covered no better: 90 to 95 % for both, over normal, heavy-tailed, skewed,
     autocorrelated and GARCH returns of 120 and 500 bars; and the acceleration of BCa is a jackknife that assumes

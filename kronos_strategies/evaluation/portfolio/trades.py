@@ -57,11 +57,11 @@ def evaluate_trades(trades: pd.DataFrame) -> TradeEvaluation:
     """Evaluate trades as `TradeEvaluation.trades` has them."""
     closed = trades[trades["closed"].notna()]
     sides = {"all": closed, **{side: closed[closed["side"] == side] for side in ("long", "short")}}
-    table = pd.DataFrame.from_dict({name: _figures(own) for name, own in sides.items()}, orient="index")
+    table = pd.DataFrame.from_dict({name: _metrics(own) for name, own in sides.items()}, orient="index")
     return TradeEvaluation(trades.reset_index(drop=True), table, int(trades["closed"].isna().sum()))
 
 
-def _figures(trades: pd.DataFrame) -> dict[str, float]:
+def _metrics(trades: pd.DataFrame) -> dict[str, float]:
     profit, returns = trades["profit"].astype(float), trades["return"].astype(float)
     won, lost = profit > 0, profit < 0
     losses = float(-profit[lost].sum())

@@ -77,9 +77,8 @@ def beta(closes: pd.DataFrame) -> pd.DataFrame:
     market = returns.where(closes.notna()).mean(axis=1).to_numpy()[:, None]
     both = returns.notna() & np.isfinite(market)
     own = returns.where(both)
-    common = pd.DataFrame(
-        np.where(both, market, np.nan), own.index, own.columns
-    )  # market returns on the days of each instrument
+    # Market returns on the days of each instrument.
+    common = pd.DataFrame(np.where(both, market, np.nan), own.index, own.columns)
     x, m = _recent(own), _recent(common)
     covariance, variance = _recent(own * common) - x * m, _recent(common**2) - m**2
     return covariance / variance.where(variance > 1e-12 * _recent(common**2))

@@ -55,9 +55,9 @@ def information_coefficients_wide(
         raise ValueError(
             f"Shapes are {x.shape} and {y.shape}. Pass two arrays of the same dates and instruments."
         )
-    dates, names = x.shape
+    dates, instruments = x.shape
     found = np.full((2, dates), np.nan)
-    rows = max(1, CELLS // max(1, names))
+    rows = max(1, CELLS // max(1, instruments))
     with np.errstate(over="ignore", invalid="ignore"):  # beyond 1e300 only ranks are defined
         for start in range(0, dates, rows):
             block = slice(start, start + rows)
@@ -189,15 +189,15 @@ def _aligned(score: pd.Series, label: pd.Series) -> tuple[pd.DatetimeIndex, np.n
         return left.dates, left.to_wide(score), left.to_wide(label)
     right = PanelIndex.from_index(other, "label")
     dates, names = left.dates.intersection(right.dates), left.instruments.intersection(right.instruments)
-    held = (_part(grid.mask, grid, dates, names) for grid in (left, right))
-    if not np.logical_and(*held).any():
+    masks = (_part(panel.mask, panel, dates, names) for panel in (left, right))
+    if not np.logical_and(*masks).any():
         raise ValueError("Score and label share no (datetime, instrument). Check dates and instrument names.")
     x, y = (_part(g.to_wide(series), g, dates, names) for g, series in ((left, score), (right, label)))
     return dates, x, y
 
 
-def _part(wide: np.ndarray, grid: PanelIndex, dates: pd.DatetimeIndex, names: pd.Index) -> np.ndarray:
-    rows, columns = grid.dates.get_indexer(dates), grid.instruments.get_indexer(names)
+def _part(wide: np.ndarray, panel: PanelIndex, dates: pd.DatetimeIndex, names: pd.Index) -> np.ndarray:
+    rows, columns = panel.dates.get_indexer(dates), panel.instruments.get_indexer(names)
     return wide if wide.shape == (len(rows), len(columns)) else wide[np.ix_(rows, columns)]
 
 

@@ -38,11 +38,11 @@ def neutralize(score: pd.Series, exposures: pd.Series | pd.DataFrame) -> pd.Seri
         raise ValueError(
             "The exposures' index is not the score's. Reindex them first: exposures.reindex(score.index)."
         )
-    grid = PanelIndex.from_index(cast(pd.MultiIndex, score.index), "score")
+    panel = PanelIndex.from_index(cast(pd.MultiIndex, score.index), "score")
     columns = [exposures] if isinstance(exposures, pd.Series) else [column for _, column in exposures.items()]
-    wide = grid.to_wide(score.to_numpy(dtype=float, na_value=np.nan))
-    left = residual_ranks(wide, [Exposure.from_column(column, grid) for column in columns])
-    return pd.Series(grid.to_long(left), score.index)
+    wide = panel.to_wide(score.to_numpy(dtype=float, na_value=np.nan))
+    left = residual_ranks(wide, [Exposure.from_column(column, panel) for column in columns])
+    return pd.Series(panel.to_long(left), score.index)
 
 
 def neutralized_rank_ic(

@@ -68,7 +68,7 @@ def test_the_stated_history_is_enough_and_less_is_not_for_the_longest(closes, na
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_scores_names_apart_and_not_their_price_level(closes, name):
+def test_a_baseline_does_not_depend_on_other_instruments_or_the_price_level(closes, name):
     scores = BASELINES[name](closes)
     assert scores.shape == closes.shape
     changed = closes.assign(A=closes["A"] * 1000, D=closes["D"].to_numpy()[::-1])
@@ -76,7 +76,7 @@ def test_a_baseline_scores_names_apart_and_not_their_price_level(closes, name):
     np.testing.assert_allclose(rescaled[["A", "B", "C"]], scores[["A", "B", "C"]], rtol=1e-6, atol=1e-12)
 
 
-def test_winners_losers_and_calm_names_score_high():
+def test_winners_losers_and_low_volatility_score_high():
     days = pd.bdate_range("2023-01-02", periods=300)
     step = np.arange(300)
     closes = pd.DataFrame(

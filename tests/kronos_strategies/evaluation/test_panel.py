@@ -45,7 +45,7 @@ def test_any_type_comes_back(keys, dtype):
     assert list(found) == [wide[DAYS.get_loc(day), NAMES.index(name)] for day, name in keys]
 
 
-def test_a_transposed_grid_comes_back_by_row_and_column(keys):
+def test_a_transposed_array_is_read_by_row_and_column(keys):
     wide = np.arange(12.0).reshape(4, 3)
     np.testing.assert_array_equal(
         PanelIndex.from_index(keys).to_long(np.asfortranarray(wide)),
@@ -60,7 +60,7 @@ def test_levels_may_come_in_either_order(keys):
     assert list(swapped.instruments) == NAMES
 
 
-def test_a_third_level_is_no_matter(keys):
+def test_a_third_level_does_not_matter(keys):
     more = keys.to_frame(index=False).assign(horizon=5)
     grid = PanelIndex.from_index(pd.MultiIndex.from_frame(more[["horizon", *LEVELS]]))
     np.testing.assert_array_equal(
@@ -79,7 +79,7 @@ def test_levels_may_hold_values_unsorted_and_of_no_row():
     np.testing.assert_array_equal(grid.to_wide(values), unstacked(keys, values))
 
 
-def test_a_slice_of_an_index_has_its_own_dates_and_names_only(keys):
+def test_a_slice_of_an_index_has_its_own_dates_and_instruments_only(keys):
     part = keys[(keys.get_level_values(0) > DAYS[1]) & (keys.get_level_values(1) != "B")]
     grid = PanelIndex.from_index(part)
     assert (list(grid.dates), list(grid.instruments)) == (list(DAYS[2:]), ["A", "C"])
@@ -105,7 +105,7 @@ def test_an_infinite_value_is_missing_and_the_given_ones_stay(keys, infinite):
     assert values[4] == infinite
 
 
-def test_a_row_without_a_value_is_held_all_the_same(keys):
+def test_a_row_without_a_value_is_in_the_mask(keys):
     grid = PanelIndex.from_index(keys)
     assert np.isnan(grid.to_wide(np.full(11, np.nan))).all()
     assert grid.mask.sum() == 11
@@ -122,7 +122,7 @@ def test_timezones_stay():
     assert grid.dates.equals(days)
 
 
-def test_no_rows_make_an_empty_grid(keys):
+def test_no_rows_give_an_empty_array(keys):
     grid = PanelIndex.from_index(keys[:0])
     assert grid.to_wide([]).shape == (0, 0)
     assert isinstance(grid.dates, pd.DatetimeIndex)
@@ -140,7 +140,7 @@ def test_a_missing_level_is_refused(keys, lacks, has):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_key_without_a_date_or_a_name_is_refused(keys, level):
+def test_a_key_without_a_date_or_an_instrument_is_refused(keys, level):
     frame = keys.to_frame(index=False)
     frame.loc[[2, 5], level] = None
     with pytest.raises(ValueError, match=f"2 rows without a value of '{level}'"):
@@ -153,7 +153,7 @@ def test_values_of_another_number_are_refused(keys):
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_whether_keys_come_in_the_grids_own_order_changes_nothing(shuffled):
+def test_the_order_of_the_rows_changes_nothing(shuffled):
     days, names = pd.bdate_range("2024-01-01", periods=4), list("ABC")
     keys = pd.MultiIndex.from_product([days, names], names=["datetime", "instrument"])
     values = pd.Series(np.arange(12.0), keys)
@@ -165,7 +165,7 @@ def test_whether_keys_come_in_the_grids_own_order_changes_nothing(shuffled):
     pd.testing.assert_series_equal(given, before)  # and the values given stay as they are
 
 
-def test_names_before_dates_are_not_taken_for_the_grids_own_order():
+def test_rows_sorted_by_instrument_are_not_mistaken_for_rows_sorted_by_date():
     days, names = pd.bdate_range("2024-01-01", periods=3), list("ABC")
     keys = pd.MultiIndex.from_product([names, days], names=["instrument", "datetime"])
     np.testing.assert_array_equal(

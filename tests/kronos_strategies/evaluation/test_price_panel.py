@@ -21,7 +21,7 @@ def market(bars) -> PricePanel:
 
 
 @pytest.mark.parametrize("ahead", [1, 6])
-def test_who_cannot_be_traded_on_both_ends_has_no_label(bars, market, ahead):
+def test_an_instrument_without_a_trade_on_both_ends_has_no_label(bars, market, ahead):
     at = AT[3]
     halted = bars[(bars["datetime"] != DAYS[at + ahead]) | (bars["instrument"] != NAMES[7])]
     found = market_of(halted).forward_return(5)

@@ -73,7 +73,7 @@ def test_dates_that_do_not_overlap_are_students_t_test(series):
     assert (test.low, test.high) == pytest.approx(tuple(expected.confidence_interval()))
 
 
-def test_apart_dates_take_the_average_error_of_their_sets(series):
+def test_non_overlapping_dates_have_the_average_error_of_their_sets(series):
     errors = [stats.sem(series[start::7]) for start in range(7)]
     test = non_overlapping(series, 7)
     assert test.mean == pytest.approx(series.mean())
@@ -81,7 +81,7 @@ def test_apart_dates_take_the_average_error_of_their_sets(series):
     assert test.df == 120 // 7 - 1
 
 
-def test_an_undefined_date_keeps_its_place_among_apart_dates():
+def test_an_undefined_date_keeps_its_position_among_non_overlapping_dates():
     gapped = [1.0, 5.0, np.nan, 6.0, 3.0, np.nan, 2.0, 9.0]
     errors = [stats.sem([1.0, 3.0, 2.0]), stats.sem([5.0, 6.0, 9.0])]
     test = non_overlapping(gapped, 2)
@@ -122,7 +122,7 @@ def test_interval_p_and_t_tell_the_same_story(series, test):
 
 
 @pytest.mark.parametrize("test", TESTS)
-def test_unit_and_sign_are_no_matter(series, test):
+def test_unit_and_sign_do_not_matter(series, test):
     one, other = test(series), test(-1e-5 * series)
     assert (other.t, other.p) == (pytest.approx(-one.t), pytest.approx(one.p))
     assert (other.low, other.high) == pytest.approx((-1e-5 * one.high, -1e-5 * one.low))

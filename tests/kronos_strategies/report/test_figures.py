@@ -84,14 +84,14 @@ def test_a_fan_starts_at_the_last_close_and_shows_realized_closes(report):
     np.testing.assert_allclose(wide[1 : 1 + len(ahead)], ahead["q95"], rtol=1e-6)
 
 
-def test_pit_shares_of_each_horizon_stand_over_their_tenths(report):
+def test_the_pit_histogram_of_each_horizon_is_drawn_over_its_tenths(report):
     drawn = by_name(distribution.pit(report.distribution))
     rows = report.distribution.pit.query("horizon == 5").sort_values("bin")
     np.testing.assert_allclose(drawn["5 bars"].y, rows["share"], rtol=1e-6)
     np.testing.assert_allclose(drawn["5 bars"].x, np.arange(10) / 10 + 0.05)
 
 
-def test_coverage_is_of_model_and_random_walk_beside_nominal(report):
+def test_coverage_of_model_and_random_walk_is_drawn_with_nominal_lines(report):
     figure = distribution.coverage(report.distribution)
     assert list(by_name(figure)) == ["Kronos, 80%", "Kronos, 90%", "random walk, 80%", "random walk, 90%"]
     assert [shape.y0 for shape in figure.layout.shapes] == [0.8, 0.9]
@@ -129,7 +129,7 @@ def test_a_bar_is_the_mean_of_its_month_and_says_its_sign_by_colour(days):
     assert [color == base.BLUE for color in bars.marker.color] == [mean > 0 for mean in bars.y]
 
 
-def test_a_benchmark_is_drawn_on_the_books_bars_only(report):
+def test_a_benchmark_is_drawn_on_the_bars_of_the_portfolio_only(report):
     result = report.portfolio.result
     longer = pd.bdate_range("2019-01-01", "2023-01-01")
     benchmarks = pd.DataFrame({"benchmark": 0.001}, index=longer)
@@ -137,7 +137,7 @@ def test_a_benchmark_is_drawn_on_the_books_bars_only(report):
     assert len(line.x) == len(result.returns)
 
 
-def test_a_long_sample_is_thinned_and_keeps_its_end_and_its_deepest_fall(report):
+def test_a_long_sample_is_downsampled_and_keeps_its_end_and_its_maximum_drawdown(report):
     minutes = pd.date_range("2023-01-02 09:30", periods=20_011, freq="min")
     net = pd.Series(1e-3 * np.random.default_rng(0).standard_normal(len(minutes)), index=minutes)
     long = dataclasses.replace(

@@ -134,7 +134,7 @@ def test_the_drop_down_chooses_the_metric_of_a_difference(opened, report):
     assert x == pytest.approx(list(rows["difference"]), rel=1e-6)
 
 
-def test_a_fan_that_is_not_there_is_said_to_be_missing(opened, report):
+def test_a_missing_fan_chart_is_stated(opened, report):
     fans = report.distribution.fan_charts
     names, dates = sorted(fans["instrument"].unique()), sorted(fans["datetime"].unique())
     without = fans[(fans["instrument"] != names[0]) | (fans["datetime"] != dates[1])]

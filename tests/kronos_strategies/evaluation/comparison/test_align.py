@@ -38,7 +38,7 @@ def test_rows_are_those_that_all_have_with_a_finite_value():
     assert list(found.dates) == list(INDEX.levels[0][1:])
 
 
-def test_the_ledger_counts_every_row_of_any_version_once():
+def test_sample_counts_count_every_row_of_any_version_once():
     found = common(
         part(undefined=[0]), part(drop=[0, 1], seed=1), part(undefined=[1, 2]), label=part(drop=[2, 3])
     )
@@ -89,7 +89,7 @@ def test_instruments_may_be_categories_and_dates_of_another_unit():
     np.testing.assert_array_equal(found.scores["b"], common(part(), part(seed=1)).scores["b"])
 
 
-def test_losses_are_those_of_rows_finite_in_all_versions_and_one_that_is_not_everywhere_is_named():
+def test_losses_are_on_rows_finite_in_all_versions_and_an_incomplete_loss_is_named():
     losses = [pd.DataFrame({"qlike": drawn(INDEX, seed), "crps": drawn(INDEX, seed + 1)}) for seed in (3, 5)]
     losses[0].iloc[2, 0] = np.inf
     versions = [
@@ -105,7 +105,7 @@ def test_losses_are_those_of_rows_finite_in_all_versions_and_one_that_is_not_eve
     assert dict(found.missing_losses) == {"crps": "b", "mae": "a"}
 
 
-def test_naive_scores_are_cut_to_the_same_rows_and_need_not_have_them_all():
+def test_baselines_are_restricted_to_the_same_rows_and_may_lack_some():
     naive = pd.DataFrame({"momentum": part(drop=[5], seed=4)})
     found = common(part(drop=[8]), part(seed=1), baselines=naive)
     assert np.flatnonzero(np.isnan(found.baselines["momentum"].ravel())).tolist() == [5, 8]
@@ -159,7 +159,7 @@ def test_what_cannot_be_aligned_is_refused_and_says_why(scores, label, reason):
         common(*scores, label=label)
 
 
-def test_gaps_that_leave_no_row_are_told_from_other_dates():
+def test_gaps_that_leave_no_row_have_an_error_of_their_own():
     ones = part(drop=[i for i in range(24) if i not in (0, 5)])
     others = part(drop=[i for i in range(24) if i not in (1, 4)])
     with pytest.raises(

@@ -53,7 +53,7 @@ def test_rank_ic_by_date_is_scipys(comparison):
     assert comparison.by_date["rank_ic"].loc[day, "good"] == pytest.approx(expected)
 
 
-def test_rows_of_one_version_only_change_nothing_but_the_ledger(comparison):
+def test_rows_of_one_version_only_change_the_sample_counts_only(comparison):
     more = rows(dates=150, names=35, start="2022-05-02")
     extended = GOOD.score.reindex(more).where(lambda s: s.notna(), drawn(more, 7))
     found = compare_versions([FAIR, Version("good", extended), BAD], LABEL, label_horizon=1)
@@ -171,7 +171,7 @@ def test_losses_that_all_have_are_metrics_and_less_is_better():
     assert any("'own' is left out: 'fair' does not have it" in warning for warning in found.warnings)
 
 
-def test_naive_scores_stand_beside_without_a_test():
+def test_baselines_are_listed_without_a_test():
     naive = pd.DataFrame({"truth": LABEL, "noise": drawn(INDEX, 8)})
     found = compare_versions([FAIR, GOOD], LABEL, label_horizon=1, baselines=naive)
     means = found.baselines.set_index(["version", "metric"])
@@ -181,7 +181,7 @@ def test_naive_scores_stand_beside_without_a_test():
     assert set(found.table["version"]) == {"fair", "good"}
 
 
-def test_dates_that_rank_nothing_are_counted_never_zero_and_told():
+def test_dates_without_a_ranking_are_counted_excluded_and_warned_of():
     label, good = LABEL.copy(), GOOD.score.copy()
     days = INDEX.levels[0]
     good.loc[days[3]] = 0.1
@@ -210,7 +210,7 @@ def test_a_date_that_counts_is_never_reported_as_constant():
     assert not any("constant" in warning for warning in found.warnings)
 
 
-def test_an_infinite_score_is_none():
+def test_an_infinite_score_is_missing():
     good = GOOD.score.copy()
     good.iloc[[0, 40]] = np.inf, -np.inf
     found = compare_versions([FAIR, Version("good", good)], LABEL, label_horizon=1)

@@ -82,7 +82,7 @@ def test_perfect_against_reversed_is_the_same_on_every_date_and_fails():
 @pytest.mark.parametrize(
     "text", ["rank_ic", "rank_ic>-0.005", "rank_ic>=", "rank_ic>=low", ">=0", "ic>=nan", "ic>=inf", ""]
 )
-def test_what_is_no_gate_is_told_what_one_looks_like(text):
+def test_text_that_is_not_a_gate_has_an_error_with_an_example(text):
     with pytest.raises(ValueError, match=r"is not a gate.*rank_ic>=-0.005"):
         Gate.parse(text)
 

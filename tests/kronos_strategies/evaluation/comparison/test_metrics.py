@@ -24,7 +24,7 @@ def test_ic_and_rank_ic_are_those_of_the_score_alone_on_complete_rows():
 
 
 @pytest.mark.parametrize(("names", "part"), [(30, 0.2), (200, 0.1)])
-def test_spread_is_top_less_bottom_decile_and_quintile_of_few_names(names, part):
+def test_spread_is_top_minus_bottom_decile_or_quintile_of_few_instruments(names, part):
     rng = np.random.default_rng(0)
     score, label = rng.standard_normal((2, 5, names))
     dates = pd.bdate_range("2024-01-01", periods=5)
@@ -50,7 +50,7 @@ def test_a_loss_is_the_mean_over_the_rows_of_a_date():
     assert np.isnan(found["b"].iloc[1])
 
 
-def test_a_constant_score_and_a_date_of_few_names_rank_nothing():
+def test_a_constant_score_and_a_date_of_few_instruments_rank_nothing():
     rng = np.random.default_rng(0)
     score, label = rng.standard_normal((2, 3, 30))
     score[1], label[2, 9:] = 0.1, np.nan

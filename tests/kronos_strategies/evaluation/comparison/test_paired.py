@@ -147,7 +147,7 @@ def losses(*means: float, dates: int = 300, seed: int = 1) -> pd.DataFrame:
     return pd.DataFrame(values, columns=list("abcdef")[: len(means)])
 
 
-def test_the_best_stays_a_far_worse_one_goes_and_a_twin_cannot_be_told_from_the_best():
+def test_the_best_stays_a_far_worse_one_leaves_and_a_twin_of_the_best_stays():
     p = mcs_pvalues(losses(0.0, 0.01, 0.5), 1, 0)
     assert (p[["a", "b"]] > 0.1).all()
     assert p["c"] < 0.01
@@ -192,7 +192,7 @@ def test_dates_that_one_lacks_are_left_out():
     pd.testing.assert_series_equal(mcs_pvalues(holes, 1, 0), mcs_pvalues(given, 1, 0))
 
 
-def test_order_is_no_matter_and_equal_seeds_give_equal_p():
+def test_order_does_not_matter_and_equal_seeds_give_equal_p():
     given = losses(0.0, 0.05, 0.06, 0.2)
     p = mcs_pvalues(given, 3, 7)
     pd.testing.assert_series_equal(mcs_pvalues(given[list("cadb")], 3, 7), p[list("cadb")])

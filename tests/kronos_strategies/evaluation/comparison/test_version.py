@@ -116,7 +116,7 @@ def test_columns_called_by_bars_are_horizons(names, tmp_path):
     np.testing.assert_array_equal(found[5], SCORE * 5)
 
 
-def test_one_called_label_stands_out(tmp_path):
+def test_a_column_called_label_is_the_label(tmp_path):
     found = read_labels(write(FRAME.assign(label=2.0), tmp_path), label_horizon=1)
     assert (found == 2).all()
 

@@ -103,7 +103,7 @@ def test_the_shrunk_walk_covers_what_it_was_fitted_to_and_draws_volatility_to_th
     assert ShrunkWalk.fit(long_market, 1, long_market.calendar[60]) is None
 
 
-def test_garch_of_the_most_traded_names_finds_the_volatility_of_the_next_bar(long_market):
+def test_garch_of_the_most_traded_instruments_finds_the_volatility_of_the_next_bar(long_market):
     first = long_market.calendar[330]
     models = GarchModels.fit(long_market, long_market.closes.columns, first)
     assert set(models.parameters.index) <= set(long_market.closes.columns[-INSTRUMENTS:])

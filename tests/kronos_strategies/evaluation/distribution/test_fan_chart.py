@@ -33,7 +33,7 @@ def frame(market) -> pd.DataFrame:
     return fans_of(walks(market), market)
 
 
-def test_a_few_names_and_dates_are_kept_and_the_last_date_is_one_of_them(frame):
+def test_a_few_instruments_and_dates_are_kept_and_the_last_date_is_one_of_them(frame):
     assert frame["instrument"].nunique() == INSTRUMENTS
     assert DATES <= frame["datetime"].nunique() <= 2 * DATES
     assert frame["datetime"].max() == DAYS[AT[-1]]
@@ -73,7 +73,7 @@ def test_bands_are_quantiles_of_the_sampled_closes(frame, market):
         )
 
 
-def test_the_most_traded_names_before_the_first_forecast_are_chosen(market):
+def test_the_most_traded_instruments_before_the_first_forecast_are_chosen(market):
     traded = market.amounts.copy()
     traded.loc[: DAYS[AT[0]], ALL[7 : 7 + INSTRUMENTS]] *= 1000
     traded.loc[DAYS[AT[0] + 1] :, ALL[:INSTRUMENTS]] *= 1_000_000  # nobody knows of these yet

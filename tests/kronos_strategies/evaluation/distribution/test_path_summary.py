@@ -62,7 +62,7 @@ def test_losses_are_the_rows_that_the_means_are_of(market, kept):
     )
 
 
-def test_it_is_the_same_after_a_turn_on_disk(kept, tmp_path):
+def test_it_is_read_back_from_disk_unchanged(kept, tmp_path):
     kept.write(tmp_path)
     read = PathSummary.read(tmp_path)
     for name in ("summary", "score_by_num_paths", "fan_charts"):
@@ -71,7 +71,7 @@ def test_it_is_the_same_after_a_turn_on_disk(kept, tmp_path):
         )
 
 
-def test_paths_are_let_go_of_one_date_after_the_other(market):
+def test_paths_of_one_date_are_freed_before_the_next(market):
     seen: list[weakref.ref] = []
 
     def watched():

@@ -33,7 +33,7 @@ FIGURES = ["annual_return", "volatility", "sharpe", "sortino", "calmar", "max_dr
 WEIGHTS = {"S1": 0.5, "S6": 0.5}
 
 
-def test_books_are_net_gross_and_benchmarks_annualised_by_the_results_own_year(book):
+def test_performance_is_of_net_gross_and_benchmarks_annualized_by_the_results_own_year(book):
     result = book(WEIGHTS)
     books = evaluate_portfolio(result).performance
     assert books.index.tolist() == ["net", "gross", "benchmark", "equal weight"]
@@ -101,7 +101,7 @@ def test_equal_seeds_give_equal_metrics(book):
     assert {name for name in one if one[name] != other[name]} == {"sharpe_low", "sharpe_high"}
 
 
-def test_a_result_without_bars_has_a_study_without_figures(book, exposures):
+def test_a_result_without_bars_has_undefined_metrics(book, exposures):
     study = evaluate_portfolio(book(WEIGHTS, bars=0), exposures)
     figures = study.metrics()
     assert all(math.isnan(value) for name, value in figures.items() if name != "trials")
@@ -117,7 +117,7 @@ def test_one_bar_has_a_return_but_no_ratio(book, exposures):
     assert math.isnan(figures["information_ratio_benchmark"])
 
 
-def test_a_book_that_never_invests_earns_nothing_and_is_compared_all_the_same(book, days, exposures):
+def test_a_portfolio_that_never_invests_returns_zero_and_is_still_compared(book, days, exposures):
     idle = pd.Series(0.0, days)
     result = replace(book({}), returns=pd.DataFrame({"gross": idle, "net": idle}), turnover=idle, cost=idle)
     study = evaluate_portfolio(result, exposures)
@@ -130,7 +130,7 @@ def test_a_book_that_never_invests_earns_nothing_and_is_compared_all_the_same(bo
     assert study.drawdowns.empty
 
 
-def test_a_total_loss_is_told_as_one(book):
+def test_a_total_loss_is_reported_as_one(book):
     result = book(WEIGHTS)
     lost = result.returns.copy()
     lost.iloc[30] = -1.0
@@ -139,7 +139,7 @@ def test_a_total_loss_is_told_as_one(book):
     assert pd.isna(study.drawdowns["end"].iloc[0])
 
 
-def test_a_gap_in_a_benchmark_leaves_the_book_alone(book):
+def test_a_gap_in_a_benchmark_does_not_affect_the_portfolio(book):
     result, gapped = book(WEIGHTS), book(WEIGHTS).benchmarks.copy()
     gapped.iloc[:10, 0] = np.nan
     whole, holed = (
@@ -153,7 +153,7 @@ def test_a_gap_in_a_benchmark_leaves_the_book_alone(book):
 
 
 @pytest.mark.parametrize("name", ["net", "gross"])
-def test_a_benchmark_does_not_pass_for_the_book(book, name):
+def test_a_benchmark_with_the_name_of_the_portfolio_is_refused(book, name):
     result = book(WEIGHTS)
     named = result.benchmarks.rename(columns={"benchmark": name})
     with pytest.raises(ValueError, match=f"A benchmark is named '{name}'"):
@@ -239,7 +239,7 @@ def test_a_bar_that_either_lacks_is_left_out_of_that_row_only():
 
 
 @pytest.mark.parametrize("rounding", [0.0, 1e-16])
-def test_a_benchmark_that_is_the_book_leaves_nothing_to_be_tested(rounding):
+def test_a_benchmark_that_equals_the_portfolio_has_no_interval(rounding):
     row = table(market(), index=market() * (1 + rounding * np.sign(market(1)))).loc["index"]
     assert row[["active_return", "tracking_error"]].tolist() == [0, 0]
     assert row[["beta", "correlation"]].tolist() == pytest.approx([1, 1])
@@ -247,13 +247,13 @@ def test_a_benchmark_that_is_the_book_leaves_nothing_to_be_tested(rounding):
     assert row[["low", "high", "information_ratio"]].isna().all()
 
 
-def test_nothing_moves_with_what_stands_still():
+def test_a_constant_benchmark_has_no_beta():
     row = table(market(), cash=pd.Series(0.0001, DAYS)).loc["cash"]
     assert row[["beta", "alpha", "correlation"]].isna().all()
     assert row["active_return"] == pytest.approx((market().mean() - 0.0001) * 252)
 
 
-def test_what_stands_still_moves_with_nothing():
+def test_constant_returns_have_no_correlation():
     row = table(pd.Series(0.0001, DAYS), index=market()).loc["index"]
     assert row["beta"] == pytest.approx(0, abs=1e-15)
     assert row["alpha"] == pytest.approx(0.0252)
@@ -261,7 +261,7 @@ def test_what_stands_still_moves_with_nothing():
 
 
 @pytest.mark.parametrize("bars", [0, 1])
-def test_a_bar_or_none_has_no_spread_and_no_line(bars):
+def test_one_or_zero_bars_have_no_deviation_and_no_regression(bars):
     row = table(market()[:bars], index=market()[:bars]).loc["index"]
     assert row.drop("active_return").isna().all()
     assert np.isnan(row["active_return"]) == (bars == 0)
@@ -298,7 +298,7 @@ def test_the_order_of_the_weights_does_not_matter(book, exposures):
     pd.testing.assert_frame_equal(factor_tilts(turned, exposures), factor_tilts(result, exposures))
 
 
-def test_a_name_held_twice_on_a_date_is_refused(book):
+def test_an_instrument_held_twice_on_a_date_is_refused(book):
     result = book({"S0": 0.5})
     with pytest.raises(ValueError, match=r"The weights have .* twice"):
         gross_net_exposure(replace(result, weights=pd.concat([result.weights, result.weights[:1]])))
@@ -316,7 +316,7 @@ def test_a_name_held_twice_on_a_date_is_refused(book):
         ({"S7": -1.0}, 0.5 / 8),
     ],
 )
-def test_a_tilt_is_where_the_held_stand_among_all(book, exposures, weights, tilt):
+def test_a_tilt_is_the_mean_percentile_of_the_held_instruments(book, exposures, weights, tilt):
     tilts = factor_tilts(book(weights), exposures)
     assert tilts.columns.tolist() == ["size", "momentum"]
     np.testing.assert_allclose(tilts["size"], tilt)
@@ -333,13 +333,13 @@ def test_ties_share_their_percentile(book, exposures):
 
 
 @pytest.mark.parametrize("unknown", [np.nan, np.inf])
-def test_a_name_whose_exposure_is_unknown_is_left_out(book, exposures, unknown):
+def test_an_instrument_whose_exposure_is_unknown_is_left_out(book, exposures, unknown):
     exposures = exposures.assign(size=exposures["size"].where(exposures["size"] > 1, unknown))
     tilts = factor_tilts(book({"S0": 0.9, "S7": 0.1}), exposures)
     np.testing.assert_allclose(tilts["size"], 5.5 / 6)
 
 
-def test_there_is_no_tilt_where_nothing_held_has_an_exposure(book, days, exposures):
+def test_there_is_no_tilt_where_no_held_instrument_has_an_exposure(book, days, exposures):
     unknown = exposures.copy()
     unknown.loc[(days[3], "S7"), "size"] = np.nan
     tilts = factor_tilts(book({"S7": 1.0}), unknown.drop(days[5], level="datetime"))
@@ -353,7 +353,7 @@ def test_groups_have_no_percentile(book, exposures):
     assert tilts.columns.tolist() == ["size", "momentum"]
 
 
-def test_dates_that_are_not_the_books_do_not_matter(book, exposures, days):
+def test_dates_outside_the_backtest_do_not_matter(book, exposures, days):
     result = book({"S7": 0.5, "S3": 0.5}, bars=20)
     tilts = factor_tilts(result, exposures)
     assert tilts.index.equals(days[:20])

@@ -50,7 +50,7 @@ def test_half_a_year_is_squared_and_two_years_are_rooted():
 
 
 @pytest.mark.parametrize("figure", YEARLY)
-def test_a_year_has_252_bars_unless_told(figure):
+def test_a_year_has_252_bars_by_default(figure):
     assert figure(drawn()) == figure(drawn(), 252) != figure(drawn(), 238)
 
 
@@ -79,12 +79,12 @@ def test_sortino_divides_by_losses_over_all_bars():
     assert sortino(returns, bars_per_year=4) == pytest.approx(0.00625 / math.sqrt(0.02**2 / 4) * 2)
 
 
-def test_calmar_is_growth_over_the_deepest_fall():
+def test_calmar_is_growth_over_maximum_drawdown():
     returns = pd.Series([0.01, -0.02, 0.03, 0.005])
     assert calmar(returns, bars_per_year=4) == pytest.approx((1.01 * 0.98 * 1.03 * 1.005 - 1) / 0.02)
 
 
-def test_what_never_falls_has_neither_sortino_nor_calmar():
+def test_returns_without_losses_have_neither_sortino_nor_calmar():
     assert math.isnan(sortino(pd.Series([0.01, 0.0, 0.02])))
     assert math.isnan(calmar(pd.Series([0.01, 0.0, 0.02])))
 
@@ -127,7 +127,7 @@ def test_drawdowns_lie_between_a_total_loss_and_none(returns):
     assert below.between(-1, 0).all()
 
 
-def test_a_book_that_only_rises_never_falls():
+def test_a_rising_portfolio_has_no_drawdown():
     assert max_drawdown(pd.Series([0.01, 0.0, 0.02])) == 0.0
 
 
@@ -230,14 +230,14 @@ def stream(*returns: float) -> pd.Series:
     return pd.Series(returns, LONG_DAYS[: len(returns)], dtype=float)
 
 
-def test_a_fall_runs_from_its_first_bar_below_to_the_bar_that_is_back():
+def test_a_drawdown_lasts_from_its_first_bar_below_to_the_recovery():
     (fall,) = deepest_drawdowns(stream(0.1, -0.1, -0.1, 0.1, 0.2, 0.1)).itertuples()
     assert (fall.start, fall.trough, fall.end) == (LONG_DAYS[1], LONG_DAYS[2], LONG_DAYS[4])
     assert fall.depth == pytest.approx(0.81 - 1)
     assert fall.bars == 3
 
 
-def test_a_fall_on_the_first_bar_is_one():
+def test_a_first_bar_loss_is_a_drawdown():
     (fall,) = deepest_drawdowns(stream(-0.1, 0.2)).itertuples()
     assert (fall.start, fall.trough, fall.end, fall.bars) == (LONG_DAYS[0], LONG_DAYS[0], LONG_DAYS[1], 1)
 
@@ -264,7 +264,7 @@ def test_the_deepest_come_first_and_no_more_than_asked_for():
 
 
 @pytest.mark.parametrize("returns", [(), (0.1, 0.0, 0.2), (np.nan, np.nan)])
-def test_what_never_falls_has_no_rows_but_all_columns(returns):
+def test_without_a_drawdown_there_are_no_rows_but_all_columns(returns):
     table = deepest_drawdowns(stream(*returns))
     assert list(table.columns) == ["start", "trough", "end", "depth", "bars"]
     assert table.empty
@@ -278,7 +278,7 @@ def test_nothing_recovers_from_a_total_loss():
 
 
 @given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=60))
-def test_falls_cover_all_bars_below_the_high(values):
+def test_drawdowns_cover_all_bars_below_the_high(values):
     returns = stream(*values)
     table = deepest_drawdowns(returns, count=len(returns))
     assert table["bars"].sum() == (drawdowns(returns) < -1e-12).sum()
@@ -287,7 +287,7 @@ def test_falls_cover_all_bars_below_the_high(values):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_falls_are_those_of_quantstats():
+def test_drawdowns_are_those_of_quantstats():
     stats = pytest.importorskip("quantstats").stats
     returns = pd.Series(np.random.default_rng(0).normal(0.001, 0.01, len(LONG_DAYS)), LONG_DAYS)
     theirs = stats.drawdown_details(stats.to_drawdown_series(returns)).sort_values("max drawdown").head(5)
@@ -326,7 +326,7 @@ def test_dearer_trades_leave_less(gross, turnover):
     assert (table.diff().iloc[1:] < 0).all(axis=None)
 
 
-def test_a_book_that_does_not_trade_is_indifferent_to_costs(gross):
+def test_costs_do_not_matter_without_trades(gross):
     still = pd.Series(0.0, DAYS)
     table = cost_table(gross, still, 252)
     assert (table == table.iloc[0]).all(axis=None)
@@ -340,7 +340,7 @@ def test_at_break_even_nothing_is_left_on_average(gross, turnover):
     assert ((table["sharpe"] > 0) == (table.index < bps)).all()
 
 
-def test_a_book_that_loses_before_costs_would_have_to_be_paid(gross, turnover):
+def test_a_portfolio_that_loses_before_costs_has_a_negative_break_even(gross, turnover):
     assert break_even_bps(-gross, turnover) == -break_even_bps(gross, turnover) < 0
 
 
@@ -388,7 +388,7 @@ def test_figures_are_those_of_qlib():
         assert [ours[f"{of}_{name}"] for name in QLIB_FIGURES] == pytest.approx(expected)
 
 
-def test_qlib_does_not_see_a_fall_on_the_first_bar():
+def test_qlib_ignores_a_drawdown_from_the_first_bar():
     figures = qlib_metrics(pd.Series([-0.1, 0.02, 0.01]), pd.DataFrame(index=range(3)))
     assert figures["net_max_drawdown"] == 0
 

@@ -62,7 +62,7 @@ def test_figures_are_those_of_the_series(own, label):
     )
 
 
-def test_the_lead_is_over_names_that_have_both(rng, own, label):
+def test_the_difference_is_over_instruments_that_have_both(rng, own, label):
     naive = rng.standard_normal(label.shape)
     own[:, :5], naive[:, 30:] = np.nan, np.nan
     found = table({"own": own, "naive": naive}, label).loc["naive"]
@@ -86,7 +86,7 @@ def test_the_lead_is_over_names_that_have_both(rng, own, label):
     assert found["rank_ic_difference_low"] > 0
 
 
-def test_a_copy_has_no_lead(own, label):
+def test_a_copy_has_a_difference_of_zero(own, label):
     found = table({"own": own, "copy": np.exp(own)}, label).loc["copy"]
     assert found["rank_ic_difference"] == 0
     assert np.isnan(found["rank_ic_difference_p"])

@@ -71,7 +71,7 @@ def test_skill_in_one_tercile_shows_in_that_tercile(rng, score, noise):
     assert found["rank_ic"][["low", "middle"]].abs().max() < 0.05
 
 
-def test_names_without_score_label_or_exposure_are_in_no_tercile(score, noise):
+def test_instruments_without_score_label_or_exposure_are_in_no_tercile(score, noise):
     exposure = np.tile(np.arange(NAMES, dtype=float), (DATES, 1))
     whole = rank_ic_by_group(score[:, 6:], noise[:, 6:], {"x": Exposure(exposure[:, 6:])}, 1)
     score[:, :2], noise[:, 2:4], exposure[:, 4:6] = np.nan, np.inf, np.nan
@@ -170,7 +170,7 @@ def test_a_score_that_owes_all_to_an_exposure_has_nothing_beyond_it(rng, noise):
     assert found["rank_ic"]["size"] == pytest.approx(found["rank_ic"]["none"], abs=0.02)
 
 
-def test_skill_beside_an_exposure_stays(rng, score, noise):
+def test_skill_apart_from_an_exposure_remains(rng, score, noise):
     style = rng.standard_normal(SHAPE)
     found = neutralization_table(score + style, score + noise, {"beta": Exposure(style)}, 1)
     assert found["low"]["all"] > found["high"]["none"]  # the style only hid it
@@ -183,7 +183,7 @@ def test_a_score_that_is_the_exposure_is_undefined_beyond_it(score, noise):
     assert found["rank_ic"][["beta", "all"]].isna().all()
 
 
-def test_all_rows_are_of_the_same_names(rng, score, noise):
+def test_all_rows_are_over_the_same_instruments(rng, score, noise):
     first, second = rng.standard_normal(SHAPE), rng.standard_normal(SHAPE)
     first[:, :3], second[:, 3:6], second[7] = np.nan, np.nan, np.nan
     found = neutralization_table(score, noise, {"a": Exposure(first), "b": Exposure(second)}, 1)
@@ -196,7 +196,7 @@ def test_all_rows_are_of_the_same_names(rng, score, noise):
     assert found["rank_ic"]["none"] == pytest.approx(kept.mean())
 
 
-def test_an_exposure_without_a_value_is_undefined_and_restricts_nobody(score, noise):
+def test_an_exposure_without_a_value_is_undefined_and_restricts_nothing(score, noise):
     known, unknown = Exposure(score**2), Exposure(score * np.nan)
     found = neutralization_table(score, noise, {"known": known, "unknown": unknown}, 1)
     alone = neutralization_table(score, noise, {"known": known}, 1)

@@ -163,7 +163,7 @@ def test_bad_columns_make_undefined_rows_and_spoil_no_other(study, scores, label
 
 
 @pytest.mark.parametrize("names", [1, 9])
-def test_a_market_of_few_names_is_undefined_throughout(scores, labels, exposures, names):
+def test_a_market_of_few_instruments_is_undefined_throughout(scores, labels, exposures, names):
     few = INDEX.get_level_values("instrument").isin(NAMES[:names])
     figures = evaluate_signal(scores[few], labels[few], 5, exposures[few]).metrics()
     assert (figures.pop("dates"), figures.pop("undefined_dates")) == (0, 120)
@@ -219,7 +219,7 @@ def test_other_bad_input_is_refused(scores, labels, exposures):
         evaluate_signal(scores, labels, 5, exposures, bars_between=0)
 
 
-def test_a_small_universe_is_undefined_unless_fewer_names_are_enough():
+def test_a_small_universe_is_undefined_unless_fewer_instruments_are_enough():
     rng = np.random.default_rng(0)
     keys = pd.MultiIndex.from_product(
         [pd.bdate_range("2024-01-01", periods=80), list("ABCDEF")], names=["datetime", "instrument"]

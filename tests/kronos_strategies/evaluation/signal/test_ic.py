@@ -50,7 +50,7 @@ def test_agrees_with_qlib(pair):
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12)
 
 
-def test_agrees_with_scipy_over_names_with_both_values(pair):
+def test_agrees_with_scipy_over_instruments_with_both_values(pair):
     both = pd.concat(pair, axis=1).dropna()
     days = [(day[0], day[1]) for _, day in both.groupby(level="datetime")]
     found = information_coefficients(*pair)
@@ -96,7 +96,7 @@ def test_dates_are_worked_on_in_blocks_that_know_nothing_of_each_other():
     np.testing.assert_allclose(found.T, alone, rtol=0, atol=1e-13)
 
 
-def test_a_date_with_more_names_than_a_block_has_cells_is_one_block():
+def test_a_date_with_more_instruments_than_a_block_has_cells_is_one_block():
     rng = np.random.default_rng(0)
     score, label = rng.standard_normal((2, 2, CELLS + 9))
     np.testing.assert_allclose(
@@ -104,7 +104,7 @@ def test_a_date_with_more_names_than_a_block_has_cells_is_one_block():
     )
 
 
-def test_tied_names_share_their_average_rank():
+def test_tied_instruments_share_their_average_rank():
     score, label = one_day([1, 1, 2, 3]), one_day([1, 2, 3, 4])
     by_hand = 4.5 / math.sqrt(4.5 * 5)  # ranks 1.5 1.5 3 4 against 1 2 3 4
     assert information_coefficients(score, label, min_instruments=4)["rank_ic"].item() == pytest.approx(
@@ -112,7 +112,7 @@ def test_tied_names_share_their_average_rank():
     )
 
 
-def test_ranks_are_taken_after_incomplete_names_are_left_out():
+def test_ranks_are_taken_after_incomplete_instruments_are_left_out():
     score, label = one_day([1, 2, 3, 100]), one_day([3, 1, 2, np.nan])
     ranked_first = stats.spearmanr([1, 2, 3], [3, 1, 2]).statistic
     assert information_coefficients(score, label, min_instruments=3)["rank_ic"].item() == pytest.approx(
@@ -143,7 +143,7 @@ def test_rank_ic_sees_the_order_only(pair):
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
-def test_the_unit_is_no_matter(pair, scale):
+def test_the_unit_does_not_matter(pair, scale):
     score, label = pair
     pd.testing.assert_frame_equal(
         information_coefficients(scale * score, scale * label),
@@ -159,7 +159,7 @@ def test_the_same_order_is_one_and_the_opposite_minus_one():
     assert (information_coefficients(score, score).abs() <= 1).all(axis=None)
 
 
-def test_a_date_with_fewer_names_than_asked_is_undefined(pair):
+def test_a_date_with_fewer_instruments_than_asked_is_undefined(pair):
     score, label = pair
     names = (score.notna() & label.notna()).groupby(level="datetime").sum()
     assert names.min() < names.max()
@@ -169,7 +169,7 @@ def test_a_date_with_fewer_names_than_asked_is_undefined(pair):
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_one_name_or_none_is_undefined_however_few_are_asked_for(size):
+def test_one_or_zero_instruments_are_undefined_for_any_minimum(size):
     values = np.full((1, 5), np.nan)
     values[0, :size] = 3.0
     assert np.isnan(information_coefficients_wide(values, values, min_instruments=0)).all()
@@ -200,7 +200,7 @@ def test_a_faint_variation_on_a_large_level_still_counts():
     assert faint == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_order_of_rows_and_levels_is_no_matter(pair):
+def test_the_order_of_rows_and_levels_does_not_matter(pair):
     score, label = pair
     shuffled = label.sample(frac=1, random_state=0).reorder_levels(["instrument", "datetime"])
     pd.testing.assert_frame_equal(
@@ -209,7 +209,7 @@ def test_the_order_of_rows_and_levels_is_no_matter(pair):
     assert information_coefficients(shuffled, shuffled).index.is_monotonic_increasing
 
 
-def test_dates_and_names_of_one_side_only_are_left_out(pair):
+def test_dates_and_instruments_of_one_side_only_are_left_out(pair):
     score, label = pair
     others = one_day(np.ones(12), "2030-01-01")
     strangers = one_day(np.arange(30)).rename(lambda name: f"X{name}", level="instrument")
@@ -220,7 +220,7 @@ def test_dates_and_names_of_one_side_only_are_left_out(pair):
     )
 
 
-def test_a_common_date_without_a_common_name_is_undefined(pair):
+def test_a_common_date_without_a_common_instrument_is_undefined(pair):
     score, label = pair
     first = label.index.get_level_values("datetime") == DAYS[0]
     names = label.index.get_level_values("instrument")
@@ -252,7 +252,7 @@ def test_no_overlap_is_refused(pair, day, prefix):
         information_coefficients(apart, pair[1])
 
 
-def test_dates_and_names_in_common_but_no_row_are_refused(pair):
+def test_dates_and_instruments_in_common_but_no_row_are_refused(pair):
     score, label = pair
     odd = np.arange(len(score)) % 2 == 1
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
@@ -265,13 +265,13 @@ def test_nothing_at_all_is_refused(pair):
 
 
 @pytest.mark.parametrize("shapes", [((3, 20), (3, 21)), ((20,), (20,))])
-def test_grids_of_other_shapes_are_refused(shapes):
+def test_arrays_of_different_shapes_are_refused(shapes):
     with pytest.raises(ValueError, match="two arrays of the same dates and instruments"):
         information_coefficients_wide(*map(np.zeros, shapes))
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
-def test_a_grid_without_dates_or_names_has_no_coefficients(shape):
+def test_an_array_without_dates_or_instruments_has_no_coefficients(shape):
     found = information_coefficients_wide(np.zeros(shape), np.zeros(shape))
     assert found.shape == (2, shape[0])
     assert np.isnan(found).all()

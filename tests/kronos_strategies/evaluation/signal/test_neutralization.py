@@ -111,7 +111,7 @@ def test_a_score_that_combines_two_exposures_in_full_ranks_nothing():
         assert (neutralize(total, exposures[name]).dropna() != 0).all()
 
 
-def test_an_exposure_named_twice_takes_no_more_away(score, exposure):
+def test_an_exposure_given_twice_has_no_further_effect(score, exposure):
     once = neutralize(score, exposure)
     copies = pd.DataFrame({"x": exposure, "same": np.exp(exposure), "opposite": -exposure, "none": 1.0})
     pd.testing.assert_series_equal(neutralize(score, copies), once, check_exact=True)
@@ -122,7 +122,7 @@ def test_the_order_of_exposures_does_not_matter(score, several):
     np.testing.assert_allclose(forth, back, atol=2e-6)
 
 
-def test_names_alone_in_their_group_are_at_its_mean(score):
+def test_instruments_alone_in_their_group_are_at_its_mean(score):
     groups = pd.Series(["all"] * 100, INDEX)
     groups.iloc[[0, 50]] = "alone"
     left = neutralize(score, groups)

@@ -56,12 +56,12 @@ def test_sizes_differ_by_one_at_most_without_ties(rng, names):
     assert sizes.max() - sizes.min() <= 1
 
 
-def test_a_higher_score_is_never_in_a_lower_bucket(score):
+def test_a_higher_score_is_never_in_a_lower_quantile(score):
     in_order = np.take_along_axis(assign_quantiles(score.round(1), 10), score.argsort(axis=1), axis=1)
     assert (np.diff(in_order, axis=1) >= 0).all()
 
 
-def test_equal_scores_share_a_bucket_in_any_order_of_names(rng, score):
+def test_equal_scores_share_a_quantile_in_any_order_of_instruments(rng, score):
     tied, order = score.round(0), rng.permutation(100)
     quantiles = assign_quantiles(tied, 10)
     np.testing.assert_array_equal(assign_quantiles(tied[:, order], 10), quantiles[:, order])
@@ -74,13 +74,13 @@ def test_the_average_rank_of_a_tie_decides():
     np.testing.assert_array_equal(assign_quantiles(row, 5), [[2, 2, 2, 2, 2, 2, 4, 4, 5, 5]])
 
 
-def test_a_bucket_that_ties_left_empty_earns_nothing_known():
+def test_a_quantile_that_ties_left_empty_is_undefined():
     score = np.array([[0, 0, 0, 0, 0, 0, 1, 2, 3, 4]], float)
     means = quantile_means(assign_quantiles(score, 5), np.arange(10.0)[None], 5)
     np.testing.assert_array_equal(means, [[np.nan, 2.5, np.nan, 6.5, 8.5]])
 
 
-def test_a_date_of_one_score_or_of_too_few_names_is_undefined(score, label):
+def test_a_date_of_one_score_or_of_too_few_instruments_is_undefined(score, label):
     whole = evaluate_quantiles(score, label, DATES, 1, 10)
     score[3], score[5, 19:], label[7, 19:] = 0.1 + 0.2, np.nan, np.inf
     study = evaluate_quantiles(score, label, DATES, 1, 10)
@@ -91,7 +91,7 @@ def test_a_date_of_one_score_or_of_too_few_names_is_undefined(score, label):
     assert study.top_hit_rate != 0
 
 
-def test_names_without_both_values_are_bucketed_nowhere(score, label):
+def test_instruments_without_both_values_are_in_no_quantile(score, label):
     score[:, 0], label[:, 1] = np.inf, np.nan
     left = evaluate_quantiles(score[:, 2:], label[:, 2:], DATES, 1, 10)
     pd.testing.assert_frame_equal(evaluate_quantiles(score, label, DATES, 1, 10).by_date, left.by_date)
@@ -109,7 +109,7 @@ def test_a_score_that_is_the_return_is_found_out(label, sign, monotonicity, hits
     assert study.top_minus_bottom == mean_test(study.top_minus_bottom_by_date)
 
 
-def test_no_name_beats_the_median_where_all_earn_the_same(score):
+def test_no_instrument_beats_the_median_where_all_returns_are_equal(score):
     study = evaluate_quantiles(score, np.full_like(score, 0.01), DATES, 1, 10)
     assert study.top_hit_rate == 0.5
     assert np.isnan(study.monotonicity)
@@ -145,6 +145,6 @@ def test_small_universes_have_quintiles(score):
     assert num_quantiles(np.vstack([score, score, score])[:100], unlabelled) == QUANTILES
 
 
-def test_one_bucket_is_refused(score, label):
+def test_one_quantile_is_refused(score, label):
     with pytest.raises(ValueError, match="at least 2 quantiles"):
         evaluate_quantiles(score, label, DATES, 1, 1)

@@ -52,7 +52,7 @@ def test_a_score_that_turns_over_is_traded_in_full(score):
     assert rank_autocorrelation(turned)[1] == pytest.approx(-1)
 
 
-def test_a_name_new_to_the_universe_is_new_to_the_top(score):
+def test_an_instrument_new_to_the_universe_is_new_to_the_top(score):
     still = np.repeat(score[:1], 2, axis=0)
     still[0, score[0].argmax()] = np.nan
     assert top_turnover(still, 5)[1] > 0
