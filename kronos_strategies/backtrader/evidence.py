@@ -27,6 +27,7 @@ MIN_COVERAGE = 0.5  # of the scored rows, for a naive signal to be compared: on 
 IN_BARS = {  # what naive signals are called where bars are no days
     "12-1 momentum": "momentum of 252 to 21 bars ago",
     "5-day reversal": "5-bar reversal",
+    "20-day reversal": "20-bar reversal",
     "low 20-day volatility": "low 20-bar volatility",
 }
 

@@ -40,7 +40,7 @@ def test_a_grid_of_settings_is_scored_and_written(bars: Path, tmp_path: Path) ->
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert list(scores["settings"]) == ["T=0.6, top_p=0.9", "T=1, top_p=0.9"]
     assert {card["dates"] for card in scores["settings"].values()} == {6}
-    assert [ranking["horizon"] for ranking in scores["settings"]["T=1, top_p=0.9"]["rankings"][::5]] == [1, 2]
+    assert [ranking["horizon"] for ranking in scores["settings"]["T=1, top_p=0.9"]["rankings"][::6]] == [1, 2]
     text = (tmp_path / "scores.md").read_text()
     assert text.count("**Returns**") == text.count("**Distribution**") == 2
     by_date = pd.read_csv(tmp_path / "by_date.csv", parse_dates=["datetime"])

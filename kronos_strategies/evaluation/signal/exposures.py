@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.baselines import low_volatility_20
+from kronos_strategies.evaluation.baselines import low_volatility_20, reversal_20
 from kronos_strategies.evaluation.grid import Grid
 
 SIZE_BARS, SIZE_TRADES = 20, 10
@@ -36,7 +36,7 @@ class Exposure:
 
 
 def price_exposures(closes: pd.DataFrame, amounts: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """All that bars tell: volatility, size and beta; an industry is the caller's to add.
+    """All that bars tell: volatility, reversal, size and beta; an industry is the caller's to add.
 
     `pd.DataFrame({name: wide.stack().reindex(scores.index) for name, wide in price_exposures(...).items()})` are
     the exposures of `study_signal`.
@@ -45,12 +45,22 @@ def price_exposures(closes: pd.DataFrame, amounts: pd.DataFrame) -> dict[str, pd
         closes: adjusted, dates x names; NaN on a day without a trade.
         amounts: traded in quote currency, of the same shape.
     """
-    return {"volatility": volatility(closes), "size": size(amounts), "beta": beta(closes)}
+    return {
+        "volatility": volatility(closes),
+        "reversal": reversal(closes),
+        "size": size(amounts),
+        "beta": beta(closes),
+    }
 
 
 def volatility(closes: pd.DataFrame) -> pd.DataFrame:
     """Deviation of the last 20 daily returns, at least 15; on a day without a trade the last close stands in."""
     return -low_volatility_20(closes.ffill())
+
+
+def reversal(closes: pd.DataFrame) -> pd.DataFrame:
+    """Minus the return of the last 20 bars; on a day without a trade the last close stands in."""
+    return reversal_20(closes.ffill())
 
 
 def size(amounts: pd.DataFrame) -> pd.DataFrame:
