@@ -25,7 +25,18 @@ PATHS, BOTH = "mean of the paths", "head and paths, mean of ranks"
 @pytest.fixture(scope="module")
 def written(small_store, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("score_head")
-    span = ("--start", "2023-05-04", "--end", "2023-05-24", "--every", "2", "--samples", "2", "--paths-every", "3")
+    span = (
+        "--start",
+        "2023-05-04",
+        "--end",
+        "2023-05-24",
+        "--every",
+        "2",
+        "--samples",
+        "2",
+        "--paths-every",
+        "3",
+    )
     done = subprocess.run(
         [sys.executable, SCRIPT, "--data", small_store, "--store", output / "store", "--market", "all", *span,
          "--device", "cpu", "--output", output],
@@ -45,7 +56,9 @@ def test_each_horizon_has_every_score_and_every_naive_signal(written):
         assert [row["score"] for row in leads] == 3 * own
         assert list(leads[0]) == ["bars", "score", *NAIVE, *[PATHS] * (PATHS in own)]
     assert {row["dates"] for row in blocks[""]["RankIC"] if row["score"] == HEAD} == {"8"}
-    assert {row["dates"] for row in blocks["On the dates of the paths"]["RankIC"] if row["score"] == PATHS} == {"3"}
+    assert {
+        row["dates"] for row in blocks["On the dates of the paths"]["RankIC"] if row["score"] == PATHS
+    } == {"3"}
     assert "**RankIC**" in (written / "head_scores.md").read_text()
 
 
