@@ -19,8 +19,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from kronos.console import run_command
 from kronos.predictor import KronosPredictor
+from kronos.utils import run_command
 from kronos.windows import Windows
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.scorecard.rows import HorizonRows
