@@ -90,13 +90,13 @@ def score_head(
     windows = every_date(member_windows(spec, pd.Timestamp(start), pd.Timestamp(end)), every)
     forecasts = ForecastStore(store)
     scores, warnings = head_scores(predictor, heads, windows, spec, forecasts)
-    panel = market_of(windows.keys)
-    blocks = {"": tables(scores, windows.keys, panel)}
+    panel = market_of(windows.index)
+    blocks = {"": tables(scores, windows.index, panel)}
     if samples:
         some = every_date(windows, paths_every)
         scores |= path_scores(predictor, some, spec, forecasts, samples, scores)
-        blocks["On the dates of the paths"] = tables(scores, some.keys, panel)
-    span = pd.DatetimeIndex(windows.keys.get_level_values("datetime"))
+        blocks["On the dates of the paths"] = tables(scores, some.index, panel)
+    span = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
     title = (
         f"{model} on {market}, {span.min():%Y-%m-%d} to {span.max():%Y-%m-%d}, one date in {every}: "
         f"{span.nunique():,} dates, {len(windows):,} windows."
@@ -120,10 +120,10 @@ def head_scores(
     own = {}
     for horizon in HORIZONS:
         chosen = choose_score("head", found, ScoreUse(horizon, spec.lookback))
-        own[horizon] = chosen.combine(outputs, windows.keys)
-    sturdy = choice.combine(outputs, windows.keys)
+        own[horizon] = chosen.combine(outputs, windows.index)
+    sturdy = choice.combine(outputs, windows.index)
     scores = {"head, output of that horizon": own, "head, mean of ranks": dict.fromkeys(HORIZONS, sturdy)}
-    first = pd.Timestamp(windows.keys.get_level_values("datetime").min())
+    first = pd.Timestamp(windows.index.get_level_values("datetime").min())
     return scores, [f"Score: {choice.described}.", *choice.warnings, *choice.seen_before(first)]
 
 
@@ -137,12 +137,12 @@ def path_scores(
 ) -> Scores:
     """The mean return of the paths as sampled, and its ranks averaged with those of the head."""
     with progress_bar("forecast", "windows") as progress:
-        sampling = predictor.sampling.replaced(samples, None, None, None, 0)
+        sampling = predictor.sampling.with_overrides(samples, None, None, None, 0)
         filled = store.fill(predictor, windows, spec, sampling, progress)
     parts: dict[int, list[pd.Series]] = {horizon: [] for horizon in HORIZONS}
     for forecast in filled:
         for horizon, part in parts.items():
-            part.append(pd.Series(tradable_returns(forecast, horizon).mean(axis=1), forecast.keys))
+            part.append(pd.Series(tradable_returns(forecast, horizon).mean(axis=1), forecast.index))
     paths = {horizon: pd.concat(part).sort_index() for horizon, part in parts.items()}
     both = {
         horizon: centered_ranks(path)
