@@ -97,8 +97,9 @@ def score_head(
         scores |= path_scores(predictor, some, spec, forecasts, samples, scores)
         blocks["On the dates of the paths"] = tables(scores, some.index, panel)
     span = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
+    rhythm = "every date" if every == 1 else f"one date in {every}"
     title = (
-        f"{model} on {market}, {span.min():%Y-%m-%d} to {span.max():%Y-%m-%d}, one date in {every}: "
+        f"{model} on {market}, {span.min():%Y-%m-%d} to {span.max():%Y-%m-%d}, {rhythm}: "
         f"{span.nunique():,} dates, {len(windows):,} windows."
     )
     write(output, title, warnings, blocks, scores)
