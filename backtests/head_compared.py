@@ -22,7 +22,7 @@ from qlib.contrib.data.handler import Alpha158
 from kronos.head import ReturnHead
 from kronos.windows import Windows
 from kronos_strategies.data.default import default_store
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.heads.bar_features import bar_features
 from kronos_strategies.heads.fit import FitSettings, fit_head
 from kronos_strategies.heads.labels import centered_ranks
@@ -162,10 +162,10 @@ def learn_baselines(
     return scores
 
 
-def save_labels(market: Market, keys: pd.MultiIndex, hold: int, file: Path) -> None:
+def save_labels(market: PricePanel, keys: pd.MultiIndex, hold: int, file: Path) -> None:
     """Returns from the next close on, over 1, 5, 10 bars and the holding."""
     horizons = sorted({1, 5, 10, hold})
-    columns = {str(h): market.at(market.earned(h), keys) for h in horizons}
+    columns = {str(h): market.lookup(market.forward_return(h), keys) for h in horizons}
     pd.DataFrame(columns).to_parquet(file)
 
 

@@ -1,11 +1,11 @@
-"""A return head on dates it never saw, beside sampled paths and naive signals, paired by date.
+"""A return head on dates it never saw, compared with sampled paths and baselines, paired by date.
 
     python backtests/score_head.py --data ~/csi300 --store ~/forecasts --start 2020-06-01 --end 2023-12-29
     python backtests/score_head.py --data ~/csi300 --store ~/forecasts --start 2020-06-01 --end 2023-12-29 \
         --samples 20 --paths-every 2
 
-For each horizon: the RankIC of each score with its interval, what is left of it beyond volatility, size, beta and
-20-day reversal, and the difference of each score of the model from each naive signal. What the store has is not
+For each horizon: the RankIC of each score with its interval, the same neutralized for volatility, size, beta and
+20-day reversal, and the difference of each score of the model from each baseline. What the store has is not
 computed again, so that a stopped run continues. In --output: head_scores.md, head_scores.json, scores.parquet.
 """
 
@@ -22,11 +22,11 @@ from rich.table import Table
 from kronos.predictor import KronosPredictor
 from kronos.utils import run_command
 from kronos.windows import Windows
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.scorecard.rows import HorizonRows
-from kronos_strategies.evaluation.scorecard.tables import TextTable
+from kronos_strategies.evaluation.baselines import baseline_scores
+from kronos_strategies.evaluation.distribution.scores import HorizonEvaluation
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import Exposure, price_exposures
-from kronos_strategies.evaluation.signal.neutral import neutral_rank_ic
+from kronos_strategies.evaluation.signal.neutralization import neutralized_rank_ic
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.heads.choice import ScoreUse, choose_score
 from kronos_strategies.heads.labels import centered_ranks
@@ -48,6 +48,7 @@ STYLES = {  # what is taken off a score, together
 }
 PATHS = "mean of the paths"
 Scores = dict[str, dict[int, pd.Series]]  # name -> horizon -> by (datetime, instrument)
+Blocks = dict[str, dict[str, pd.DataFrame]]  # which dates -> title -> table of text
 
 app = cyclopts.App(help=__doc__, version_flags=[])
 
@@ -95,7 +96,7 @@ def score_head(
     if samples:
         some = every_date(windows, paths_every)
         scores |= path_scores(predictor, some, spec, forecasts, samples, scores)
-        blocks["On the dates of the paths"] = tables(scores, some.index, panel)
+        blocks["on the dates of the paths"] = tables(scores, some.index, panel)
     span = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
     rhythm = "every date" if every == 1 else f"one date in {every}"
     title = (
@@ -153,42 +154,40 @@ def path_scores(
     return {PATHS: paths, "head and paths, mean of ranks": both}
 
 
-def tables(scores: Scores, keys: pd.MultiIndex, market: Market) -> tuple[TextTable, TextTable]:
-    """RankIC of every score, and the differences of those of the model from the others."""
-    styles = {
-        name: market.at(wide, keys) for name, wide in price_exposures(market.closes, market.amounts).items()
-    }
-    naive = {name: market.at(wide, keys) for name, wide in market.naive.items()}
-    first, second = [], []
+def tables(scores: Scores, index: pd.MultiIndex, prices: PricePanel) -> dict[str, pd.DataFrame]:
+    """RankIC of every score, and the differences of the model's scores from the others, as text by title."""
+    wide = price_exposures(prices.closes, prices.amounts)
+    styles = {name: prices.lookup(values, index) for name, values in wide.items()}
+    baselines = dict(baseline_scores(prices, index)[0].items())
+    levels, differences = [], []
     for horizon in HORIZONS:
-        rows = HorizonRows(pd.DataFrame(index=keys), market, horizon)
-        label = rows.of(market.earned(horizon))
-        own = {name: each[horizon].reindex(keys) for name, each in scores.items()}
-        for name, score in (own | naive).items():
-            test = rows.test(rows.coefficients(score, label)["rank_ic"])
-            left = [
-                beyond(rows, score, label, [styles[style] for style in taken]) for taken in STYLES.values()
-            ]
-            cells = (interval(test), "–" if test.t != test.t else f"{test.t:+.1f}", *map(interval, left))
-            first.append((str(horizon), name, *cells, str(test.dates)))
-        others = naive | ({PATHS: own[PATHS]} if PATHS in own else {})
+        rows = HorizonEvaluation(pd.DataFrame(index=index), prices, horizon)
+        label = rows.lookup(prices.forward_return(horizon))
+        own = {name: each[horizon].reindex(index) for name, each in scores.items()}
+        for name, score in (own | baselines).items():
+            test = rows.test(rows.rank_ic(score, label))
+            t = "–" if test.t != test.t else f"{test.t:+.1f}"
+            row = {"bars": str(horizon), "score": name, "RankIC": interval(test), "t": t}
+            for style, taken in STYLES.items():
+                left = neutralized(rows, score, label, [styles[each] for each in taken])
+                row[f"beyond {style}"] = interval(left)
+            levels.append(row | {"dates": str(test.dates)})
+        others = baselines | ({PATHS: own[PATHS]} if PATHS in own else {})
         for name, score in own.items():
-            leads = [
-                interval(rows.lead(score, other, label)) if other is not score else ""
-                for other in others.values()
-            ]
-            second.append((str(horizon), name, *leads))
-    beyonds = tuple(f"beyond {style}" for style in STYLES)
-    return (
-        TextTable("RankIC", ("bars", "score", "RankIC", "t", *beyonds, "dates"), tuple(first)),
-        TextTable("RankIC less that of", ("bars", "score", *others), tuple(second)),
-    )
+            row = {"bars": str(horizon), "score": name}
+            for other, values in others.items():
+                row[other] = "" if other == name else interval(rows.rank_ic_difference(score, values, label))
+            differences.append(row)
+    return {"RankIC": pd.DataFrame(levels), "RankIC less that of": pd.DataFrame(differences)}
 
 
-def beyond(rows: HorizonRows, score: pd.Series, label: pd.Series, styles: list[pd.Series]) -> MeanTest:
-    """RankIC of what the score ranks beyond styles, taken off together."""
-    taken = [Exposure.of(style, rows.grid) for style in styles]
-    return rows.test(pd.Series(neutral_rank_ic(rows.wide(score), rows.wide(label), taken), rows.dates))
+def neutralized(
+    rows: HorizonEvaluation, score: pd.Series, label: pd.Series, styles: list[pd.Series]
+) -> MeanTest:
+    """RankIC of the part of a score that the styles, taken together, do not explain."""
+    exposures = [Exposure.of(style, rows.panel) for style in styles]
+    by_date = neutralized_rank_ic(rows.to_wide(score), rows.to_wide(label), exposures)
+    return rows.test(pd.Series(by_date, rows.dates))
 
 
 def interval(test: MeanTest) -> str:
@@ -199,22 +198,25 @@ def interval(test: MeanTest) -> str:
     return f"**{text}**" if test.low > 0 or test.high < 0 else text
 
 
-def write(
-    folder: Path, title: str, warnings: list[str], blocks: dict[str, tuple[TextTable, ...]], scores: Scores
-) -> None:
+def markdown(title: str, table: pd.DataFrame) -> str:
+    """A GitHub table; the first two columns are text, the others are aligned right."""
+    rule = ["---" if i < 2 else "---:" for i in range(table.shape[1])]
+    lines = ["| " + " | ".join(line) + " |" for line in (table.columns, rule, *table.to_numpy())]
+    return "\n".join([f"**{title}**", "", *lines])
+
+
+def write(folder: Path, title: str, warnings: list[str], blocks: Blocks, scores: Scores) -> None:
     """All three files."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [title, *warnings]
     for name, block in blocks.items():
-        parts += [f"### {name}"] * bool(name) + [table.markdown() for table in block]
+        parts += [f"### {name}"] * bool(name) + [markdown(*item) for item in block.items()]
     parts.append(
         "± half of a 95 % interval by EWC (fewer than 50 spans of the label: dates that do not overlap)."
     )
     (folder / "head_scores.md").write_text("\n\n".join(parts) + "\n")
     plain = {
-        name: {
-            table.title: [dict(zip(table.columns, row, strict=True)) for row in table.rows] for table in block
-        }
+        name: {title: table.to_dict("records") for title, table in block.items()}
         for name, block in blocks.items()
     }
     (folder / "head_scores.json").write_text(json.dumps({"title": title, "blocks": plain}, indent=1) + "\n")
@@ -224,17 +226,19 @@ def write(
     pd.DataFrame(columns).to_parquet(folder / "scores.parquet")
 
 
-def show(title: str, warnings: list[str], blocks: dict[str, tuple[TextTable, ...]]) -> None:
+def show(title: str, warnings: list[str], blocks: Blocks) -> None:
     """Print everything."""
     console = Console(width=max(Console().width, 160))  # a file or a pipe is as wide as the tables
-    for text in (title, *warnings, *blocks):
-        if text:
-            console.print(text, highlight=False, soft_wrap=True, markup=False)
-    for table in (table for block in blocks.values() for table in block):
-        view = Table(*table.columns, title=table.title, title_justify="left")
-        for row in table.rows:
-            view.add_row(*(cell.replace("**", "") for cell in row))
-        console.print(view)
+    for text in (title, *warnings):
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+    for name, block in blocks.items():
+        for heading, table in block.items():
+            view = Table(
+                *table.columns, title=f"{heading}{f', {name}' if name else ''}", title_justify="left"
+            )
+            for row in table.to_numpy():
+                view.add_row(*(cell.replace("**", "") for cell in row))
+            console.print(view)
 
 
 if __name__ == "__main__":

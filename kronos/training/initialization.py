@@ -71,7 +71,7 @@ def check_start(stage: Stage, config: TrainingConfig) -> None:
         raise ValueError(
             f"pretrained={spec} contains a predictor, but no tokenizer for the first stage. Set pretrained under "
             "`stages: tokenizer:` in the YAML file to the initial tokenizer, or train only the second stage with "
-            "an existing tokenizer: `python -m kronos.training predictor --tokenizer ...`."
+            "an existing tokenizer: `kronos train predictor --tokenizer ...`."
         )
     raise ValueError(
         f"pretrained={spec} contains a tokenizer, but no predictor for the second stage. Set pretrained under "

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("arch")
 
-from kronos_strategies.evaluation.versions.comparison import compare_versions
-from kronos_strategies.evaluation.versions.version import Version
-from tests.kronos_strategies.evaluation.versions.planted import drawn, rows, version
+from kronos_strategies.evaluation.comparison.comparison import compare_versions
+from kronos_strategies.evaluation.comparison.version import Version
+from tests.kronos_strategies.evaluation.comparison.planted import drawn, rows, version
 
 from .conftest import run
 

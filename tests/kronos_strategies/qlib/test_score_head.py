@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("qlib")
 
-from kronos_strategies.evaluation.signal.ic import coefficients
+from kronos_strategies.evaluation.signal.ic import information_coefficients
 from kronos_strategies.qlib.evidence import market_of
 
 from .conftest import use_store
@@ -48,7 +48,7 @@ def written(small_store, tmp_path_factory) -> Path:
 
 def test_each_horizon_has_every_score_and_every_naive_signal(written):
     blocks = json.loads((written / "head_scores.json").read_text())["blocks"]
-    assert list(blocks) == ["", "On the dates of the paths"]
+    assert list(blocks) == ["", "on the dates of the paths"]
     for own, block in zip(([HEAD, STURDY], [HEAD, STURDY, PATHS, BOTH]), blocks.values(), strict=True):
         found = [(row["bars"], row["score"]) for row in block["RankIC"]]
         assert found == [(h, name) for h in ("1", "5", "10") for name in (*own, *NAIVE)]
@@ -57,7 +57,7 @@ def test_each_horizon_has_every_score_and_every_naive_signal(written):
         assert list(leads[0]) == ["bars", "score", *NAIVE, *[PATHS] * (PATHS in own)]
     assert {row["dates"] for row in blocks[""]["RankIC"] if row["score"] == HEAD} == {"8"}
     assert {
-        row["dates"] for row in blocks["On the dates of the paths"]["RankIC"] if row["score"] == PATHS
+        row["dates"] for row in blocks["on the dates of the paths"]["RankIC"] if row["score"] == PATHS
     } == {"3"}
     assert "**RankIC**" in (written / "head_scores.md").read_text()
 
@@ -66,10 +66,10 @@ def test_figures_are_those_of_the_scores_that_are_written(written, small_store):
     use_store(small_store)
     scores = pd.read_parquet(written / "scores.parquet")
     market = market_of(scores.index)
-    label = market.at(market.earned(5), scores.index)
+    label = market.lookup(market.forward_return(5), scores.index)
     rows = json.loads((written / "head_scores.json").read_text())["blocks"][""]["RankIC"]
     for name in (HEAD, STURDY):
-        by_date = coefficients(scores[f"{name}, 5 bars"], label)["rank_ic"]
+        by_date = information_coefficients(scores[f"{name}, 5 bars"], label)["rank_ic"]
         (cell,) = (row["RankIC"] for row in rows if (row["bars"], row["score"]) == ("5", name))
         assert float(cell.strip("*").split()[0]) == pytest.approx(by_date.mean(), abs=6e-5)
     assert np.isfinite(scores[f"{HEAD}, 10 bars"]).all()
