@@ -16,10 +16,11 @@ import pandas as pd
 from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.data.simulate import default_store
-from kronos_strategies.evaluation.distribution.pathbook import keep_paths
-from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
-from kronos_strategies.evaluation.versions.files import read_version
-from kronos_strategies.evaluation.versions.version import ComparisonInput, Version
+from kronos_strategies.evaluation.baselines import baseline_scores
+from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
+from kronos_strategies.evaluation.comparison.version import ComparisonInput, Version, read_version
+from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
+from kronos_strategies.evaluation.warnings import training_overlap_warnings
 from kronos_strategies.progress import track
 from kronos_strategies.run_artifacts import (
     ARTIFACTS,
@@ -28,7 +29,6 @@ from kronos_strategies.run_artifacts import (
     SCORING_HORIZONS,
     RunArtifacts,
     provenance_table,
-    training_overlap_warnings,
 )
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.settings import MANIFEST
@@ -221,6 +221,7 @@ def compare_inputs(
     labels: pd.Series | pd.DataFrame | None = None,
     horizon: int | None = None,
     baseline: str | None = None,
+    every: int | None = None,
 ) -> Comparison:
     """Compare candidates, by the labels given or else by those that the first of them with any brings along.
 
@@ -229,6 +230,7 @@ def compare_inputs(
         labels: see `compare_versions`.
         horizon: bars that the label spans; that of the candidates when omitted, else 1.
         baseline: name of a version; the first when omitted.
+        every: bars between successive dates; the most that a candidate knows of when omitted.
 
     Raises:
         ValueError: no labels at all or none of `horizon`, or candidates whose trades hold for different times.
@@ -241,8 +243,8 @@ def compare_inputs(
         labels,
         horizon,
         baseline,
-        bars_between=max(c.bars_between for c in candidates),
-        references=next((c.references for c in candidates if c.references is not None), None),
+        bars_between=every or max(c.bars_between for c in candidates),
+        baselines=next((c.references for c in candidates if c.references is not None), None),
     )
     told = dict.fromkeys(warning for candidate in candidates for warning in candidate.warnings)
     other = [
@@ -292,8 +294,8 @@ def input_from_forecasts(
     Raises:
         ValueError: the paths are too short for such a trade, or a calibration does not fit them.
     """
-    from kronos_strategies.qlib.artifacts import price_panel
-    from kronos_strategies.qlib.data_access import StoreBars, init_qlib
+    from kronos_strategies.qlib.artifacts import read_price_panel
+    from kronos_strategies.qlib.data_access import init_qlib
 
     forecast_set = ForecastSet(folder)
     spec = forecast_set.settings.spec
@@ -305,23 +307,22 @@ def input_from_forecasts(
     store_warnings = init_qlib(data or default_store())
     keys = cast(pd.MultiIndex, forecast_set.frame(*span).index)
     dates = keys.get_level_values("datetime").unique()
-    bars = StoreBars.read(sorted(keys.get_level_values("instrument").unique()))
-    market = price_panel(bars, keys)
+    market = read_price_panel(keys)
     horizons = [h for h in SCORING_HORIZONS if h < spec.horizon]
     forecasts = (forecast_set.read(date) for date in track(dates, f"read {name}", "dates"))
     known = forecast_set.settings.provenance
     first = forecast_set.read(dates[0])
     post = options.resolve(checkpoint_calibration(known.model), known, spec.horizon, first.spacing)
-    paths, provenance = keep_paths(forecasts, market, horizons, hold, post=post)
-    score = paths.by_samples.iloc[:, -1].rename("score")
-    labels = {h: market.at(market.earned(h), keys) for h in sorted({*DECAY_HORIZONS, hold})}
+    paths, provenance = summarize_forecasts(forecasts, market, horizons, hold, post=post)
+    score = paths.score_by_num_paths.iloc[:, -1].rename("score")
+    labels = {h: market.lookup(market.forward_return(h), keys) for h in sorted({*DECAY_HORIZONS, hold})}
     return ComparisonInput(
         version=Version(
             name, score, paths.losses(market), {**provenance_table(provenance), "calibration": post.reason}
         ),
         labels=pd.DataFrame(labels),
         horizon=hold,
-        references=pd.DataFrame(bars.baseline_scores(keys)),
+        references=baseline_scores(market, keys)[0],
         warnings=(
             *store_warnings,
             *(

@@ -1,6 +1,6 @@
 """Saved inputs of a report, so that it can be rebuilt without forecasting or trading again.
 
-Whichever engine made a run hands over its evidence; `kronos_strategies.report.build` turns it into a report,
+Whichever engine made a run hands over its evidence; `kronos_strategies.report.report` turns it into a report,
 and `kronos compare` compares its scores with those of other runs.
 """
 
@@ -17,10 +17,10 @@ import pandas as pd
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
-from kronos_strategies.evaluation.distribution.pathbook import PathBook
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.evaluation.significance import overlap_of
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.significance import label_overlap
 
 ARTIFACTS = "artifacts"  # the folder next to a report.html
 METADATA = "metadata.json"  # in it
@@ -56,7 +56,7 @@ class RunMetadata:
     sample_counts: Mapping[str, int]
     warnings: tuple[str, ...]
     bars_per_year: int
-    min_names: int = MIN_NAMES
+    min_names: int = MIN_INSTRUMENTS
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ class RunArtifacts:
         paths: summary of the forecasts; None for a score without paths.
         provenance: of the forecasts.
         result: of the backtest; None without one.
-        outlooks: of each forecast, for few instruments that are judged over time, see `study_time_series`.
-        trades: see `TradeStudy.trades`; None where they are not known.
+        outlooks: of each forecast, for few instruments that are judged over time, see `evaluate_time_series`.
+        trades: see `TradeEvaluation.trades`; None where they are not known.
     """
 
     metadata: RunMetadata
     scores: pd.DataFrame
     labels: pd.DataFrame
     exposures: pd.DataFrame
-    market: Market
-    paths: PathBook | None = None
+    market: PricePanel
+    paths: PathSummary | None = None
     provenance: Provenance | None = None
     result: BacktestResult | None = None
     outlooks: pd.DataFrame | None = None
@@ -91,7 +91,7 @@ class RunArtifacts:
     @property
     def overlap(self) -> int:
         """Successive dates that one label spans."""
-        return overlap_of(self.metadata.hold, self.metadata.bars_between)
+        return label_overlap(self.metadata.hold, self.metadata.bars_between)
 
     def write(self, folder: Path) -> Path:
         """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
@@ -127,8 +127,8 @@ class RunArtifacts:
             scores=pd.read_parquet(folder / "scores.parquet"),
             labels=labels,
             exposures=pd.read_parquet(folder / "exposures.parquet"),
-            market=Market.read(folder / "market.parquet"),
-            paths=PathBook.read(folder) if (folder / "said.parquet").is_file() else None,
+            market=PricePanel.read(folder / "market.parquet"),
+            paths=PathSummary.read(folder) if PathSummary.exists(folder) else None,
             provenance=provenance,
             **{name: _read_optional(folder / f"{name}.parquet") for name in OPTIONAL},
             result=_read_result(folder, metadata.bars_per_year)
@@ -163,18 +163,6 @@ def provenance_table(known: Provenance, sampled: bool = True) -> dict[str, str]:
             if name not in ("sampling", "paths start at", "window")
         }
     return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
-
-
-def training_overlap_warnings(known: Provenance, first: pd.Timestamp) -> list[str]:
-    """A warning where the checkpoint may have seen the dates it is judged on, the first of which is `first`."""
-    if known.trained_until is None:
-        return ["The checkpoint does not say until when it was trained: it may have seen the test dates."]
-    if pd.Timestamp(known.trained_until) < first:
-        return []
-    return [
-        f"The checkpoint was trained until {known.trained_until}, so it knows of times after the first test dates. "
-        "Its model card says which markets it saw until when."
-    ]
 
 
 def _read_metadata(folder: Path) -> tuple[RunMetadata, Provenance | None]:

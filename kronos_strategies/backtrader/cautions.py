@@ -10,8 +10,8 @@ import pandas as pd
 from kronos.forecast import Provenance
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.backtrader.recording import Recording
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.run_artifacts import training_overlap_warnings
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.warnings import training_overlap_warnings
 
 FEW_DATES = 100
 SETTLED_BARS = 120  # feeds of which none ends over so many were chosen afterwards
@@ -40,7 +40,7 @@ def warnings_of(
             f"Only {len(names)} feed{'s are' * (len(names) != 1) or ' is'} ranked: a correlation across fewer than "
             f"{run.min_names} names says nothing, so that {'each' if len(names) > 1 else 'it'} is judged over time."
         )
-    elif len(names) < MIN_NAMES:
+    elif len(names) < MIN_INSTRUMENTS:
         yield f"Only {len(names)} feeds are ranked: each coefficient says little, and their mean needs many dates."
     if len(dates) < FEW_DATES:
         yield f"{len(dates)} rebalances are few: intervals are wide."

@@ -11,16 +11,16 @@ import pandas as pd
 from kronos.calibration import Calibration
 from kronos.forecast import Forecast, Provenance
 from kronos.paths import band_ends
+from kronos_strategies.evaluation.distribution.baselines import ShrunkWalk, score_normal, score_shape
 from kronos_strategies.evaluation.distribution.calibration import (
-    ensemble_crps,
-    fair_crps,
+    crps_ensemble,
+    crps_fair,
+    min_samples_for_coverage,
     pit,
-    samples_for,
 )
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, SHRUNK_WALK
-from kronos_strategies.evaluation.scorecard.paths import band
-from kronos_strategies.evaluation.scorecard.walks import ShrunkWalk, score_normal, score_shape
+from kronos_strategies.evaluation.distribution.path_summary import coverage_column
+from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
+from kronos_strategies.evaluation.price_panel import PricePanel
 
 MAX_WINDOWS = 40_000  # more of them say little more, and paths take memory
 
@@ -92,7 +92,7 @@ class PastForecasts:
 
 
 def collect(
-    forecasts: Iterable[Forecast], market: Market, limit: int = MAX_WINDOWS, dates: int | None = None
+    forecasts: Iterable[Forecast], market: PricePanel, limit: int = MAX_WINDOWS, dates: int | None = None
 ) -> PastForecasts:
     """What is needed of forecasts to calibrate by.
 
@@ -113,7 +113,7 @@ def collect(
             raise ValueError("The forecasts are calibrated already. Fit a calibration to those as sampled.")
         if first is None:
             first = forecast
-            moved = [market.moved(step) for step in range(1, forecast.horizon + 1)]
+            moved = [market.log_return(step) for step in range(1, forecast.horizon + 1)]
         if dates:
             every = max(1, -(-len(forecast) * dates // limit))
             forecast = forecast[np.arange(place % every, len(forecast), every)]
@@ -128,11 +128,13 @@ def collect(
 
 
 def _outcomes(
-    forecast: Forecast, market: Market, moved: list[pd.DataFrame]
+    forecast: Forecast, market: PricePanel, moved: list[pd.DataFrame]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, pd.MultiIndex]:
     n, horizon = forecast.timestamps.shape
     realized = (
-        np.column_stack([market.at(wide, forecast.index) for wide in moved]) if n else np.empty((0, horizon))
+        np.column_stack([market.lookup(wide, forecast.index) for wide in moved])
+        if n
+        else np.empty((0, horizon))
     )
     at = market.calendar.get_indexer(pd.DatetimeIndex(forecast.index.get_level_values("datetime")))
     ends = at[:, None] + np.arange(1, horizon + 1)
@@ -154,7 +156,7 @@ def split(past: PastForecasts, share: float = HELD_BACK) -> pd.Timestamp:
 
 
 def before_and_after(
-    past: PastForecasts, calibration: Calibration, market: Market, levels: Sequence[float]
+    past: PastForecasts, calibration: Calibration, market: PricePanel, levels: Sequence[float]
 ) -> tuple[dict[str, object], ...]:
     """A row a step and forecast.
 
@@ -170,7 +172,7 @@ def before_and_after(
         outcomes, first, last.
     """
     moved = past.returns + calibration.shift(past.returns, past.trailing, past.keys)
-    volatility = market.at(market.deviation, past.keys).to_numpy(float)
+    volatility = market.lookup(market.historical_volatility, past.keys).to_numpy(float)
     dates = past.dates
     rows = []
     for step in sorted({step for step in STEPS if step <= past.horizon} | {past.horizon}):
@@ -183,7 +185,7 @@ def before_and_after(
         }
         fair = ShrunkWalk.fit(market, step, pd.Timestamp(dates[0]))
         if fair is not None:
-            found[SHRUNK_WALK] = score_shape(fair.deviation(volatility), fair.shape, realized, levels)
+            found[SHRUNK_WALK] = score_shape(fair.scale(volatility), fair.shape, realized, levels)
         walk = found[RANDOM_WALK]["crps"].groupby(np.asarray(dates)).mean().mean()
         rows += [
             {"horizon": step, "forecast": name, **_row(each, dates, walk)} for name, each in found.items()
@@ -195,15 +197,15 @@ def _scores(
     returns: np.ndarray, realized: np.ndarray, factors: dict[float, np.ndarray] | dict[float, float]
 ) -> pd.DataFrame:
     columns = {
-        "crps": fair_crps(returns, realized) if returns.shape[1] > 1 else np.abs(returns[:, 0] - realized),
-        "ensemble_crps": ensemble_crps(returns, realized),
+        "crps": crps_fair(returns, realized) if returns.shape[1] > 1 else np.abs(returns[:, 0] - realized),
+        "crps_ensemble": crps_ensemble(returns, realized),
         "pit": pit(returns, realized),
     }
     for level, factor in factors.items():
-        if returns.shape[1] >= samples_for(level):
+        if returns.shape[1] >= min_samples_for_coverage(level):
             low, high = band_ends(returns, level, factor)
             within = ((low <= realized) & (realized <= high)).astype(float)
-            columns[band(level)] = np.where(np.isfinite(realized), within, np.nan)
+            columns[coverage_column(level)] = np.where(np.isfinite(realized), within, np.nan)
     return pd.DataFrame(columns)
 
 
@@ -211,15 +213,15 @@ def _row(scores: pd.DataFrame, dates: pd.DatetimeIndex, walk: float) -> dict[str
     known = scores["crps"].notna().to_numpy()
     means = scores.groupby(np.asarray(dates)).mean().mean()
     coverage = {
-        name.replace("inside", "coverage"): float(means[name])
+        name.replace("covered", "coverage"): float(means[name])
         for name in scores.columns
-        if name.startswith("inside")
+        if name.startswith("covered")
     }
     return {
         "crps": float(means["crps"]),
-        "ensemble_crps": float(means["ensemble_crps"]),
+        "ensemble_crps": float(means["crps_ensemble"]),
         "skill": float(1 - means["crps"] / walk),
-        "ensemble_skill": float(1 - means["ensemble_crps"] / walk),
+        "ensemble_skill": float(1 - means["crps_ensemble"] / walk),
         **coverage,
         "pit_deviation": float(scores["pit"].std()),
         "dates": int(dates[known].nunique()),

@@ -154,7 +154,10 @@ def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple
     from kronos_strategies.data.validation import LISTING, listing_spans
 
     if file is None:
-        remark = "an instrument is a member from its first to its last bar, prone to survivorship bias (see --membership)."
+        remark = (
+            "an instrument is a member from its first to its last bar, prone to survivorship bias "
+            "(see --membership)."
+        )
         return listing_spans(bars), LISTING, remark
     spans, unknown = import_membership(file, bars, pad_codes)
     return spans, file_record(file), f"{unknown} of the members in {file} have no bars and are left out."

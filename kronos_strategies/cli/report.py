@@ -37,7 +37,8 @@ def report(
         load_artifacts,
         load_input,
     )
-    from kronos_strategies.report.build import report_on
+    from kronos_strategies.report.export import save_report
+    from kronos_strategies.report.report import build_report
     from kronos_strategies.report.terminal import show_report
 
     artifacts = load_artifacts(run, tracking, data)
@@ -45,5 +46,5 @@ def report(
     if compare_with:
         others = [load_input(other, tracking, data, artifacts.metadata.hold) for other in compare_with]
         versions = compare_inputs([input_from_artifacts(artifacts, "this run"), *others])
-    made = report_on(artifacts, versions)
-    show_report(made, made.save(to or Path(f"report-{Path(run).name}")))
+    made = build_report(artifacts, versions)
+    show_report(made, save_report(made, to or Path(f"report-{Path(run).name}")))

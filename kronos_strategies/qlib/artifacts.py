@@ -12,9 +12,15 @@ from kronos.forecast import Provenance
 from kronos.utils import git_commit, package_version
 from kronos.windows import KEYS
 from kronos_strategies.backtest_result import BacktestResult
-from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evaluation.warnings import (
+    crowded_portfolio_warnings,
+    training_overlap_warnings,
+    universe_warnings,
+)
 from kronos_strategies.heads.selection import ScoreChoice
 from kronos_strategies.progress import track
 from kronos_strategies.qlib.data_access import (
@@ -32,16 +38,10 @@ from kronos_strategies.run_artifacts import (
     RunArtifacts,
     RunMetadata,
     provenance_table,
-    training_overlap_warnings,
 )
 from kronos_strategies.store import FillResult
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
-
-OWN = "Kronos"
-MIN_COVERAGE = 0.9  # of the scored rows, for a naive signal to be compared
-FEW_DATES = 100
-SETTLED_DATES = 120  # a membership that never changes over so many was chosen afterwards
 
 
 def collect_artifacts(
@@ -71,7 +71,7 @@ def collect_artifacts(
     members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
     bars = StoreBars.read([*_names(keys), *_names(members)], freq=dataset.freq)
     market = price_panel(bars, keys)
-    baselines, left_out = comparable_baselines(bars, keys)
+    baselines, left_out = baseline_scores(market, keys, daily=dataset.freq == DAY)
     result = None
     if traded is not None:
         traded_members = members
@@ -105,7 +105,7 @@ def collect_artifacts(
             ),
             bars_per_year=bars_per_year(dataset.freq)[0] if result is None else result.bars_per_year,
         ),
-        scores=pd.DataFrame({OWN: signals["score"], **baselines}),
+        scores=pd.DataFrame({MODEL: signals["score"]}).join(baselines),
         labels=_labels(market, keys, label, dataset),
         exposures=exposures_for(market, keys, industries),
         market=market,
@@ -115,20 +115,24 @@ def collect_artifacts(
     )
 
 
-def _summarize(forecasts: FillResult, model: KronosModel, dataset: KronosDataset, market: Market) -> PathBook:
+def _summarize(
+    forecasts: FillResult, model: KronosModel, dataset: KronosDataset, market: PricePanel
+) -> PathSummary:
     """The summary of the run's paths."""
     horizons = [h for h in SCORING_HORIZONS if h < dataset.spec.horizon]
     shown = track(forecasts, "evaluate", "dates")
-    return keep_paths(shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing)[0]
+    return summarize_forecasts(
+        shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing
+    )[0]
 
 
-def price_panel(bars: StoreBars, keys: pd.MultiIndex) -> Market:
+def price_panel(bars: StoreBars, keys: pd.MultiIndex) -> PricePanel:
     """All bars of the instruments in `keys`, later ones too, which give the realized returns."""
     panel = pd.concat(bars.traded(_names(keys)), names=["instrument"])
-    return Market.of(_by_date(panel.rename_axis(["instrument", "datetime"])))
+    return PricePanel.from_bars(_by_date(panel.rename_axis(["instrument", "datetime"])))
 
 
-def read_price_panel(keys: pd.MultiIndex, freq: str = DAY) -> Market:
+def read_price_panel(keys: pd.MultiIndex, freq: str = DAY) -> PricePanel:
     """`price_panel` of the bars in the store."""
     return price_panel(StoreBars.read(_names(keys), freq=freq), keys)
 
@@ -141,31 +145,25 @@ def _by_date(rows: Rows) -> Rows:
     return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
 
 
-def comparable_baselines(bars: StoreBars, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
-    """Naive scores of the rows, and sentences on those that are left out because they lack bars."""
-    baselines = bars.baseline_scores(keys)
-    left_out = [name for name, score in baselines.items() if score.notna().mean() < MIN_COVERAGE]
-    kept = {name: score for name, score in baselines.items() if name not in left_out}
-    return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in left_out]
-
-
-def exposures_for(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+def exposures_for(market: PricePanel, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
     """What scores of the rows may load on, known at the same close."""
     wide = price_exposures(market.closes, market.amounts)
-    columns = {name: market.at(values, keys) for name, values in wide.items()}
+    columns = {name: market.lookup(values, keys) for name, values in wide.items()}
     if industries is not None:
         found = industries.reindex(keys.get_level_values("instrument")).to_numpy()
         columns["industry"] = pd.Series(found, keys, dtype="string")
     return pd.DataFrame(columns)
 
 
-def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset) -> pd.DataFrame:
+def _labels(
+    market: PricePanel, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset
+) -> pd.DataFrame:
     """Returns over several horizons; of the run's own, Qlib's label."""
     horizons = sorted({*DECAY_HORIZONS, dataset.hold})
     if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
         columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
     else:
-        columns = {h: market.at(market.earned(h, dataset.deal_price), keys) for h in horizons}
+        columns = {h: market.lookup(market.forward_return(h, dataset.deal_price), keys) for h in horizons}
     return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
 
 
@@ -198,27 +196,10 @@ def _describe(
     }
 
 
-def universe_warnings(members: pd.Index) -> list[str]:
-    """What the dates and names of a run must be read with."""
-    by_date = members.to_frame(index=False).groupby("datetime")["instrument"]
-    found = []
-    dates = by_date.ngroups
-    if dates < FEW_DATES:
-        found.append(f"{dates} dates are few: intervals are wide.")
-    if dates >= SETTLED_DATES and len(set(by_date.agg(frozenset))) == 1:
-        found.append(
-            f"Not one name joined or left the market on {dates} dates. If it is a list of today's members, those "
-            "that failed since are missing (survivorship), which flatters every long book."
-        )
-    return found
-
-
 def breadth_warnings(result: BacktestResult, members: pd.Index) -> list[str]:
-    """A book of nearly everything has nothing to choose from."""
-    most, names = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
-    if most <= names / 2:
-        return []
-    return [f"The book holds up to {most} of {names:.0f} members: choose a smaller KRONOS_TOPK."]
+    """A warning where the portfolio holds most of the market."""
+    most, median = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
+    return crowded_portfolio_warnings(most, median, "choose a smaller KRONOS_TOPK")
 
 
 def backtest_result(

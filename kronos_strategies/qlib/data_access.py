@@ -24,7 +24,6 @@ from kronos_strategies.backtest_result import bars_per_year as annual_bars
 from kronos_strategies.data.qlib_bins import DAY, bin_folder, later_sessions
 from kronos_strategies.data.regions import region_of_store
 from kronos_strategies.data.simulate import data_warnings, default_store, ensure_store
-from kronos_strategies.evaluation.baselines import BASELINES
 from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
 from kronos_strategies.store import WindowSpec
 
@@ -68,12 +67,6 @@ class StoreBars:
         names = sorted(set(instruments))
         rows = self.frame.index.isin(names, level="instrument")
         return self.frame.loc[rows, "close"].unstack("instrument").ffill()
-
-    def baseline_scores(self, rows: pd.Index) -> dict[str, pd.Series]:
-        """Naive signals of (datetime, instrument) rows, from adjusted closes up to each date."""
-        wide = self.closes(rows.get_level_values("instrument"))
-        scores = {name: pd.Series(signal(wide).stack()) for name, signal in BASELINES.items()}
-        return {name: score.reindex(rows) for name, score in scores.items()}
 
     def equal_weight(self, members: pd.MultiIndex, dates: pd.Index) -> pd.Series:
         """Return by bar of all members at equal weights, rebalanced on each of `dates`, without costs.

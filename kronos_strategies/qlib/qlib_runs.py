@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 
 from kronos.utils import git_commit, package_version
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.versions.version import ComparisonInput, Version
+from kronos_strategies.evaluation.baselines import baseline_scores
+from kronos_strategies.evaluation.comparison.version import ComparisonInput, Version
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.warnings import universe_warnings
 from kronos_strategies.qlib.artifacts import (
     backtest_result,
     breadth_warnings,
-    comparable_baselines,
     count_samples,
     exposures_for,
     price_panel,
-    universe_warnings,
 )
 from kronos_strategies.qlib.data_access import (
     DAY,
@@ -61,7 +61,7 @@ def collect_qlib_run(
     run, warnings = with_span(run, market)
     hold = run.hold or 1
     label = _own_label(run, market)
-    baselines, left_out = comparable_baselines(bars, keys)
+    baselines, left_out = baseline_scores(market, keys)
     instruments = instruments_of(run.instruments)
     result = None
     if run.traded is not None:
@@ -92,7 +92,7 @@ def collect_qlib_run(
     )
     return RunArtifacts(
         metadata=metadata,
-        scores=pd.DataFrame({run.model: run.score, **baselines}),
+        scores=pd.DataFrame({run.model: run.score}).join(baselines),
         labels=_labels(run, market, keys, label),
         exposures=exposures_for(market, keys, industries),
         market=market,
@@ -137,7 +137,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
         run, found = with_span(run, market)
         warnings = (*store_warnings, *found)
         labels = _labels(run, market, keys, _own_label(run, market))
-        references = pd.DataFrame(bars.baseline_scores(keys))
+        references = baseline_scores(market, keys)[0]
     elif run.hold is None and labels is not None:
         warnings = ("what the label spans is not on record: taken as 1 bar",)
     name = name or run.model
@@ -150,7 +150,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
     )
 
 
-def with_span(run: QlibRun, market: Market) -> tuple[QlibRun, list[str]]:
+def with_span(run: QlibRun, market: PricePanel) -> tuple[QlibRun, list[str]]:
     """The run with the span of its label, found in the bars where its task does not give it; and warnings."""
     if run.hold is not None:
         return run, []
@@ -159,7 +159,7 @@ def with_span(run: QlibRun, market: Market) -> tuple[QlibRun, list[str]]:
         label = run.label.reindex(keys)
         for hold in range(1, SEARCHED):
             for price in ("close", "open"):
-                realized = market.at(market.earned(hold, price), keys)
+                realized = market.lookup(market.forward_return(hold, price), keys)
                 both = (label.notna() & realized.notna()).to_numpy()
                 if both.sum() > 10 and np.mean(np.abs(label - realized)[both] < ALIKE) > 0.9:
                     return replace(run, hold=hold, price=price), []
@@ -172,23 +172,23 @@ def _bars_of(run: QlibRun) -> StoreBars:
     return StoreBars.read(sorted(run.score.index.get_level_values("instrument").unique()))
 
 
-def _rows(market: Market) -> pd.MultiIndex:
+def _rows(market: PricePanel) -> pd.MultiIndex:
     return pd.MultiIndex.from_product([market.closes.index, market.closes.columns])
 
 
-def _own_label(run: QlibRun, market: Market) -> pd.Series:
+def _own_label(run: QlibRun, market: PricePanel) -> pd.Series:
     """By (datetime, instrument) of the score; from the bars where the run kept none."""
     keys = cast(pd.MultiIndex, run.score.index)
     if run.label is not None:
         return run.label
     price = run.price if run.price in ("close", "open") else "close"
-    return market.at(market.earned(run.hold or 1, price), keys)
+    return market.lookup(market.forward_return(run.hold or 1, price), keys)
 
 
-def _labels(run: QlibRun, market: Market, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
+def _labels(run: QlibRun, market: PricePanel, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
     price = run.price if run.price in ("close", "open") else "close"
     horizons = sorted({*DECAY_HORIZONS, run.hold or 1})
-    columns = {h: market.at(market.earned(h, price), keys) for h in horizons}
+    columns = {h: market.lookup(market.forward_return(h, price), keys) for h in horizons}
     return pd.DataFrame(columns | {run.hold or 1: label.reindex(keys)})
 
 

@@ -20,7 +20,8 @@ from kronos_strategies.qlib.experiment import local_path
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.qlib_runs import collect_qlib_run, qlib_run
 from kronos_strategies.qlib.tracking import count_trials, log_run, qlib_run_params, run_params
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.export import save_report
+from kronos_strategies.report.report import build_report
 from kronos_strategies.report.terminal import show_report
 from kronos_strategies.run_artifacts import ARTIFACTS
 
@@ -92,10 +93,10 @@ class KronosRecord(ACRecordTemp):
         else:
             artifacts = collect_qlib_run(run, trials, self.industries, qlib_warnings())
         log_run(self.recorder, params)
-        report = report_on(artifacts)
+        report = build_report(artifacts)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            report.save(folder)
+            save_report(report, folder)
             signals = prediction if run is not None else model.scored(dataset).signals
             signals.to_parquet(folder / "signals.parquet")
             artifacts.write(folder / ARTIFACTS)

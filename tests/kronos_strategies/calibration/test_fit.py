@@ -13,10 +13,10 @@ from kronos.forecast import Forecast
 from kronos.paths import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import signals
-from tests.kronos_strategies.evaluation.walks import NAMES, forecast, read_price_panel, tidy_bars
+from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
 
 from .known import PROVENANCE, H, S, joined, known_past
 
@@ -39,27 +39,25 @@ def test_paths_that_are_right_already_stay_nearly_as_they_are():
     fit = fit_calibration(past, END)
     moved = fit.shift(past.returns, past.trailing, past.keys)
     assert np.abs(moved).mean() < 0.03 * past.returns.std()
-    # Quantiles of even draws at Weibull positions lie a little too far out: see `inside`.
+    # Quantiles of even draws at Weibull positions lie a little too far out: see `covered`.
     assert all(0.85 < factor < 1 for level in LEVELS for factor in fit.bands[level])
 
 
 def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold_their_level():
-    past, market = known_past(dates=160), read_price_panel(tidy_bars())
+    past, market = known_past(dates=160), market_of(tidy_bars())
     start = past.dates.unique()[100]
     fit = fit_calibration(past, start)
     later = past[np.asarray(past.dates > start)]
     shift = fit.shift(later.returns, later.trailing, later.keys)
-    from kronos_strategies.evaluation.distribution.calibration import fair_crps, inside
+    from kronos_strategies.evaluation.distribution.calibration import covered, crps_fair
 
     for h in range(H):
         raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]
-        assert (
-            fair_crps(moved, later.realized[:, h]).mean() < 0.95 * fair_crps(raw, later.realized[:, h]).mean()
-        )
+        assert crps_fair(moved, later.came[:, h]).mean() < 0.95 * crps_fair(raw, later.came[:, h]).mean()
         for level in LEVELS:
-            held = inside(moved, later.realized[:, h], level, fit.band_factor(level)[h]).mean()
+            held = covered(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
             assert held == pytest.approx(level, abs=0.03)
-        assert inside(raw, later.realized[:, h], 0.9).mean() < 0.8
+        assert covered(raw, later.came[:, h], 0.9).mean() < 0.8
     assert market is not None
 
 
@@ -98,7 +96,7 @@ def test_an_unknown_group_is_refused():
 # From bars to calibrated forecasts
 
 
-def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
+def narrow_forecasts(market: PricePanel, at: range) -> list[Forecast]:
     """Random walks with half of each name's volatility of the last 20 bars: all of it known at the close."""
     found, known = [], np.log(market.known).diff().rolling(20).std().to_numpy()
     even = np.random.default_rng(0).standard_normal((1, S, H))
@@ -115,8 +113,8 @@ def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
 
 
 @pytest.fixture(scope="module")
-def walking() -> tuple[Calibration, Market]:
-    market = read_price_panel(tidy_bars())
+def walking() -> tuple[Calibration, PricePanel]:
+    market = market_of(tidy_bars())
     past = collect(narrow_forecasts(market, range(30, 100)), market)
     return calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"), every=10), market
 
@@ -136,12 +134,12 @@ def test_a_walk_forward_calibration_widens_what_is_too_narrow_and_says_what_that
 
 def test_scrambling_all_bars_after_t_changes_no_calibrated_signal_up_to_t():
     def run(bars: pd.DataFrame) -> pd.DataFrame:
-        market = read_price_panel(bars)
+        market = market_of(bars)
         forecasts = narrow_forecasts(market, range(30, 90))
         made = calibrate(collect(forecasts, market), market, "walks", 20, pd.Timestamp("2030-01-01"), every=7)
         return pd.concat([signals(each.calibrated(made), hold=1) for each in forecasts])
 
-    calendar = read_price_panel(tidy_bars()).calendar
+    calendar = market_of(tidy_bars()).calendar
     check_causal(run, tidy_bars(), [calendar[60], calendar[77]])
 
 

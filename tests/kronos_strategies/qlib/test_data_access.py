@@ -3,12 +3,8 @@ import pandas as pd
 import pytest
 from qlib.data import D
 
-from kronos_strategies.evaluation.baselines import BASELINES
-from kronos_strategies.lookahead import check_causal
 from kronos_strategies.qlib.artifacts import backtest_result
 from kronos_strategies.qlib.data_access import StoreBars, member_rows, traded_bars
-
-from .conftest import store_of, use_store
 
 SPAN = ("2023-05-03", "2023-05-12")
 
@@ -18,39 +14,9 @@ def members() -> pd.MultiIndex:
     return frame.index.reorder_levels(["datetime", "instrument"]).sort_values()
 
 
-def baseline_scores(rows: pd.MultiIndex) -> dict[str, pd.Series]:
-    return StoreBars.read(sorted(rows.get_level_values("instrument").unique())).baseline_scores(rows)
-
-
 def equal_weight(dates: pd.DatetimeIndex) -> pd.Series:
     rows = member_rows("csi300", dates[0], dates[-1])
     return StoreBars.read(sorted(rows.get_level_values("instrument").unique())).equal_weight(rows, dates)
-
-
-def test_baseline_scores_cover_the_rows_asked_for_and_no_others(in_store):
-    rows = members()
-    scores = baseline_scores(rows)
-    assert list(scores) == list(BASELINES)
-    for score in scores.values():
-        assert score.index.equals(rows)
-        assert score.notna().mean() > 0.9
-
-
-def test_reversal_is_minus_the_adjusted_return_of_five_calendar_days(in_store):
-    score = baseline_scores(members())["5-day reversal"]
-    date, name = score.dropna().index[7]
-    closes = D.features([name], ["$close"], end_time=date)["$close"].droplevel("instrument").ffill()
-    assert score[date, name] == pytest.approx(1 - closes.iloc[-1] / closes.iloc[-6], rel=1e-5)
-
-
-def test_scrambling_all_bars_after_t_changes_no_baseline_score_up_to_t(small_market, tmp_path):
-    runs = iter(range(100))
-
-    def run(bars: pd.DataFrame) -> pd.DataFrame:
-        use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
-        return pd.DataFrame(baseline_scores(members()))
-
-    check_causal(run, small_market.bars, ["2023-05-08"])
 
 
 def test_equal_weight_is_the_mean_return_of_the_members_that_traded(in_store, small_market):

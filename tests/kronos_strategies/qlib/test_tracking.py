@@ -89,7 +89,7 @@ def test_the_evidence_holds_what_qlib_traded(folder):
     label = pd.read_pickle(artifact_folder(folder).parent / "label.pkl").iloc[:, 0]
     own = artifacts.labels[5]
     np.testing.assert_allclose(own, label.reindex(own.index), rtol=1e-6)
-    from_bars = artifacts.market.at(artifacts.market.earned(5), own.index)
+    from_bars = artifacts.market.lookup(artifacts.market.forward_return(5), own.index)
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
 
 
