@@ -28,7 +28,7 @@ from kronos_strategies.evaluation.distribution.path_summary import summarize_for
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evaluation.warnings import training_overlap_warnings, universe_warnings
-from kronos_strategies.forecasting import Forecaster, stream
+from kronos_strategies.forecasting import Forecaster, iter_forecasts
 from kronos_strategies.progress import ProgressReport, no_progress
 from kronos_strategies.run_artifacts import (
     DECAY_HORIZONS,
@@ -169,7 +169,7 @@ def evaluate_checkpoint(
     dates, members = _members(data, settings)
     windows = Windows.rolling(data.bars, settings.lookback, settings.horizon, data.calendar, index=members)
     prices = PricePanel.from_bars(data.bars)
-    forecasts = stream(forecaster, windows, sampling, progress)
+    forecasts = iter_forecasts(forecaster, windows, sampling, progress)
     first = next(forecasts)
     known = first.provenance
     post = options.resolve(checkpoint_calibration(known.model), known, settings.horizon, first.spacing)

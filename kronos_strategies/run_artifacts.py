@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from kronos.atomic import atomic_folder
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
@@ -94,8 +95,12 @@ class RunArtifacts:
         return label_overlap(self.metadata.hold, self.metadata.bars_between)
 
     def write(self, folder: Path) -> Path:
-        """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write JSON and parquet files, some MB for years of hundreds of instruments, in the place of `folder`."""
+        with atomic_folder(folder) as draft:
+            self._write(draft)
+        return folder
+
+    def _write(self, folder: Path) -> None:
         for name in ("scores", "labels", "exposures", *OPTIONAL):
             frame = getattr(self, name)
             if frame is None:
@@ -110,7 +115,6 @@ class RunArtifacts:
         known = asdict(self.provenance) if self.provenance else None
         metadata = {"format": FORMAT, "metadata": asdict(self.metadata), "provenance": known}
         (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-        return folder
 
     @classmethod
     def read(cls, folder: Path) -> RunArtifacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -222,7 +222,7 @@ def _told_how_to_resume() -> Iterator[None]:
 
 
 def _next(
-    settings: dict[str, object],
+    settings: Mapping[str, object],
     forecast_store: ForecastStore,
     spec: WindowSpec,
     start: datetime,

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("qlib")
 
 from kronos_strategies.evaluation.signal.ic import information_coefficients
-from kronos_strategies.qlib.artifacts import market_of
+from kronos_strategies.qlib.artifacts import read_price_panel
 
 from .conftest import use_store
 
@@ -67,7 +67,7 @@ def test_each_horizon_has_every_score_and_every_naive_signal(written):
 def test_figures_are_those_of_the_scores_that_are_written(written, small_store):
     use_store(small_store)
     scores = pd.read_parquet(written / "scores.parquet")
-    market = market_of(scores.index)
+    market = read_price_panel(scores.index)
     label = market.lookup(market.forward_return(5), scores.index)
     rows = json.loads((written / "head_scores.json").read_text())["blocks"][""]["RankIC"]
     for name in (HEAD, DEFAULT_HORIZONS):
