@@ -108,7 +108,7 @@ def head_compared(
         *files,
         "--labels",
         output / "labels.parquet",
-        "--horizon",
+        "--label-horizon",
         hold,
         "--every",
         rank_every,

@@ -17,7 +17,7 @@ from kronos_strategies.store import ForecastSet
 class ForecastData(bt.feeds.PandasData):
     """Bars with the lines of a `KronosIndicator`, from a frame that `join_forecasts` has made.
 
-        forecasts = read_forecasts(ForecastStore("forecasts").runs()[0])
+        forecasts = read_forecasts(ForecastStore("forecasts").forecast_sets()[0])
         cerebro.adddata(ForecastData(dataname=join_forecasts(bars, forecasts, "AAA"), name="AAA"))
 
     In a strategy the feed itself then has expected_return, volatility and so on, where `KronosIndicator(data)` has

@@ -20,7 +20,7 @@ def evaluate(
     every: int = 1,
     hold: int = 5,
     samples: int = 32,
-    T: Annotated[float | None, Parameter(name="--T")] = None,
+    temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
     seed: int = 0,
@@ -44,7 +44,7 @@ def evaluate(
         every: forecast every k-th date.
         hold: holding period of the score, in bars.
         samples: paths per forecast; 19 or more give a 90 % band.
-        T: temperature. T, top_p and top_k are the checkpoint's own when omitted.
+        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
         top_p: nucleus probability of the sampled tokens.
         top_k: number of most likely tokens to sample from; 0 for all.
         seed: seed of the sampled paths.
@@ -73,7 +73,7 @@ def evaluate(
     settings = EvaluationSettings(Timestamp(start), last, every, hold, lookback)
     bars = read_evaluation_data(data, market)
     predictor = KronosPredictor.from_pretrained(checkpoint, device=device)
-    sampling = predictor.sampling.with_overrides(samples, T, top_p, top_k, seed)
+    sampling = predictor.sampling.with_overrides(samples, temperature, top_p, top_k, seed)
     name = Path(checkpoint).name
     with progress_bar("evaluate", "windows") as progress:
         artifacts = evaluate_checkpoint(predictor, name, bars, settings, sampling, options, progress)

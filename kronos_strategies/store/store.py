@@ -129,7 +129,7 @@ class ForecastStore:
         settings = StoreSettings(provenance, spec, self.dtype)
         return ForecastSet(self.folder / settings.folder, self._lifetime)
 
-    def runs(self) -> list[ForecastSet]:
+    def forecast_sets(self) -> list[ForecastSet]:
         """Whatever is in the store, by folder; needs no model. What cannot be used is logged and left out."""
         found = []
         for path in sorted(self.folder.glob(f"*/*/{MANIFEST}")):

@@ -421,7 +421,7 @@ def test_without_a_store_there_is_no_distribution_but_the_model_is_known(panel):
 
 def test_stored_forecasts_as_lines_of_the_feeds_are_judged_alike(panel, stored):
     folder, usual = stored
-    (run_of_store,) = ForecastStore(folder).runs()
+    (run_of_store,) = ForecastStore(folder).forecast_sets()
     forecasts = read_forecasts(run_of_store)
     feeds = {
         name: ForecastData(dataname=join_forecasts(bars, forecasts, name)) for name, bars in panel.items()

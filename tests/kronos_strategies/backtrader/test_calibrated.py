@@ -66,7 +66,7 @@ def test_a_store_serves_any_calibration_and_a_feed_reads_the_same_lines(file, tm
     stored = kronos(every=1, level=0.5, calibration=str(file), store=str(tmp_path))
     table = of(run({"AAA": BARS}, stored)).dropna()
     plain = of(run({"AAA": BARS}, kronos(every=1, level=0.5, store=str(tmp_path)))).dropna()
-    (kept,) = ForecastStore(tmp_path).runs()
+    (kept,) = ForecastStore(tmp_path).forecast_sets()
     for options, lines in ((PathOptions(str(file)), table), (PathOptions(), plain)):
         read = of(read_forecasts(kept, 0.5, options))
         np.testing.assert_allclose(read[list(LINES)], lines[list(LINES)], rtol=1e-9)

@@ -89,7 +89,7 @@ def test_bands_and_paths_are_those_of_the_store(daily, tmp_path):
     stored = sheet_of(DAILY, store=str(tmp_path))
     (own,), (kept,) = daily.summary.time_series.instruments, stored.summary.time_series.instruments
     assert (own.crps, own.crps_walk) == (kept.crps, kept.crps_walk)
-    (run,) = ForecastStore(tmp_path).runs()
+    (run,) = ForecastStore(tmp_path).forecast_sets()
     read = read_forecasts(run, level=0.7)
     kept_ends = daily.artifacts.outlooks[list(range(8))]
     np.testing.assert_allclose(kept_ends.mean(axis=1), read["forecast_close"][kept_ends.index], rtol=1e-6)

@@ -47,7 +47,7 @@ def store(bars, tmp_path_factory):
         tokens = [str(token) for token in ("forecast", folder, *span, *settings)]
         with suppress(SystemExit):
             main(tokens)
-    assert len(ForecastStore(folder).runs()[0]) > 70
+    assert len(ForecastStore(folder).forecast_sets()[0]) > 70
     return folder
 
 
@@ -56,7 +56,7 @@ def test_it_fits_shows_before_and_after_and_writes_a_file_that_forecasts_take(st
     code, out, err = run(capsys, "calibrate", store, "--until", SPAN[1], "--to", file, "--data", bars)
     assert (code, err.strip()) == (0, "")
     made = Calibration.read(file)
-    (kept,) = ForecastStore(store).runs()
+    (kept,) = ForecastStore(store).forecast_sets()
     assert made.weights_sha256 == kept.settings.provenance.weights_sha256
     assert (made.market, made.horizon, made.samples, made.lookback) == ("csi300", 2, 10, 30)
     assert pd.Timestamp(made.known_at) == pd.Timestamp(SPAN[1])
@@ -85,7 +85,7 @@ def test_walking_forward_it_fits_every_so_many_dates(store, bars, tmp_path, caps
 def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys):
     file = tmp_path / "c.json"
     run(capsys, "calibrate", store, "--until", SPAN[1], "--to", file, "--data", bars)
-    (folder,) = (path.folder for path in ForecastStore(store).runs())
+    (folder,) = (path.folder for path in ForecastStore(store).forecast_sets())
     both = (
         f"a={folder}",
         f"b={folder}",

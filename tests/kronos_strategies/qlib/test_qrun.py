@@ -90,7 +90,7 @@ def test_what_carries_qlibs_name_is_what_qlib_logged(run):
 
 def test_every_scored_row_is_a_forecast_in_the_store(run):
     _, folder = run
-    (forecast_set,) = ForecastStore(folder / "forecasts").runs()
+    (forecast_set,) = ForecastStore(folder / "forecasts").forecast_sets()
     signals = pd.read_parquet(artifact_folder(folder) / "signals.parquet")
     assert forecast_set.frame().index.equals(signals.index)
     np.testing.assert_array_equal(forecast_set.frame()["expected_return"], signals["expected_return"])

@@ -178,7 +178,7 @@ def test_other_weights_and_another_context_have_a_folder_of_their_own(tmp_path, 
     random = KronosPredictor(make_model(), make_tokenizer(), "cpu")
     random.origin = CheckpointInfo("kronos-nano", None, "f" * 64, None)
     assert store.fill(random, few, SPEC, SAMPLING).forecast_set.folder.parent != first.parent
-    assert len(store.runs()) == 3
+    assert len(store.forecast_sets()) == 3
 
 
 def test_networks_without_a_file_are_refused_with_the_remedy(tmp_path, windows):
@@ -277,7 +277,7 @@ def test_an_error_half_way_loses_one_chunk_and_no_date_that_was_done(tmp_path, p
     store = ForecastStore(tmp_path)
     with pytest.raises(MemoryError):
         store.fill(Spy(predictor, before=fail), windows, SPEC, SAMPLING)
-    (forecast_set,) = store.runs()
+    (forecast_set,) = store.forecast_sets()
     assert len(forecast_set) == 4
     assert forecast_set.manifest["data"]["dates"] == 4
     assert store.fill(predictor, windows, SPEC, SAMPLING).computed == 11
@@ -383,7 +383,7 @@ def test_a_date_that_somebody_else_finished_is_not_computed_again(tmp_path, pred
     late = dated.dates[-1]
 
     def meanwhile(asked: Windows) -> None:
-        (forecast_set,) = store.runs()
+        (forecast_set,) = store.forecast_sets()
         if late not in forecast_set.dates:
             forecast_set.write(predictor.forecast(dated[late], SAMPLING, candles="raw"))
 

@@ -75,7 +75,7 @@ def test_after_kill_9_a_fill_goes_on_with_what_is_not_finished(killed, tmp_path,
 
 
 def test_a_killed_process_holds_no_lock(killed):
-    (forecast_set,) = ForecastStore(killed).runs()
+    (forecast_set,) = ForecastStore(killed).forecast_sets()
     names = [path.stem for path in (forecast_set.folder / "_locks").iterdir()]
     assert len(names) > len(forecast_set), "it held some when it was killed"
     for name in names:
@@ -95,5 +95,5 @@ def test_two_processes_share_the_work_and_each_date_is_computed_once(tmp_path):
     assert min(len(first), len(second)) > 1
     assert len(first | second) == sum(one["computed"] for one in done) == 15
     assert len(files(store)) == 15
-    (forecast_set,) = ForecastStore(store).runs()
+    (forecast_set,) = ForecastStore(store).forecast_sets()
     assert forecast_set.manifest["data"]["dates"] == 15

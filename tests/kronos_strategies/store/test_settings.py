@@ -113,7 +113,7 @@ def test_a_store_is_opened_by_its_settings_or_by_its_folder(tmp_path, predictor,
     store = ForecastStore(tmp_path)
     folder = store.fill(predictor, windows[:4], SPEC, SAMPLING).forecast_set.folder
     assert store.open(predictor.provenance(SAMPLING, ""), SPEC).folder == folder
-    assert [forecast_set.folder for forecast_set in store.runs()] == [folder]
+    assert [forecast_set.folder for forecast_set in store.forecast_sets()] == [folder]
     moved = folder.rename(tmp_path / "elsewhere")
     assert len(ForecastSet(moved).read("2024-02-12")) == 4
     with pytest.raises(FileNotFoundError, match=r"holds no forecasts.*kronos forecast"):
@@ -132,7 +132,7 @@ def test_an_edited_manifest_is_refused(tmp_path, predictor, windows, caplog):
     path.write_text('{"model": {}, "settings": {"sampling": {}}}')
     with pytest.raises(ValueError, match="another version"):
         ForecastSet(path.parent)
-    assert store.runs() == []
+    assert store.forecast_sets() == []
     assert "another version" in caplog.text
 
 
@@ -147,7 +147,7 @@ def test_a_store_is_read_without_torch(tmp_path, predictor, windows):
     ForecastStore(tmp_path).fill(predictor, windows[:4], SPEC, SAMPLING)
     script = (
         "import sys\nfrom kronos_strategies.store import ForecastStore\n"
-        f"(stored,) = ForecastStore({str(tmp_path)!r}).runs()\n"
+        f"(stored,) = ForecastStore({str(tmp_path)!r}).forecast_sets()\n"
         "assert len(next(iter(stored))) == 4\nassert len(stored.frame()) == 4\n"
         "sys.exit(f'{heavy}' if (heavy := {'torch', 'qlib', 'duckdb'} & set(sys.modules)) else 0)"
     )

@@ -159,9 +159,9 @@ def test_forecasts_of_the_same_store_are_not_disturbed(reader, head, windows, pr
     store = ForecastStore(tmp_path)
     store.head_outputs(reader, head, windows, SPEC)
     store.embeddings(reader, windows, SPEC)
-    assert store.runs() == []
+    assert store.forecast_sets() == []
     store.fill(predictor, windows, SPEC)
-    assert [len(forecast_set) for forecast_set in store.runs()] == [15]
+    assert [len(forecast_set) for forecast_set in store.forecast_sets()] == [15]
 
 
 def test_networks_that_came_from_no_file_are_refused(windows, tmp_path):
