@@ -1,7 +1,6 @@
 """Load the inputs of `kronos compare`: score files, forecast sets, report folders or runs on record.
 
-A parquet file of scores, a folder of forecasts, the folder of a report, or a run on record. Knows no
-torch; the Qlib adapter is asked only for runs and for the returns that followed forecasts.
+The Qlib adapter is imported only for runs and for the forward returns of forecasts.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from kronos_strategies.run_artifacts import (
     SCORING_HORIZONS,
     RunArtifacts,
     provenance_table,
+    refuse_earlier,
 )
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.settings import MANIFEST
@@ -95,12 +95,12 @@ def load_artifacts(argument: str, tracking: str, data: Path | None = None) -> Ru
 
     run = find_run(argument, tracking)
     artifacts = artifact_folder(run, tracking)
-    folder = artifacts / "kronos" / ARTIFACTS
-    if not folder.is_dir() and (artifacts / PREDICTION).is_file():
+    folder = find_artifacts(artifacts)
+    if folder is None and (artifacts / PREDICTION).is_file():
         from kronos_strategies.qlib.qlib_runs import load_qlib_run
 
         return load_qlib_run(artifacts, True, data)
-    if not folder.is_dir():
+    if folder is None:
         raise FileNotFoundError(
             f"Run {run.info.run_id[:8]} ({run.info.run_name}) has no artifacts of a report: it holds "
             "forecasts only, or stopped before its report. `kronos compare` takes forecasts too."
@@ -109,9 +109,16 @@ def load_artifacts(argument: str, tracking: str, data: Path | None = None) -> Ru
 
 
 def find_artifacts(folder: Path) -> Path | None:
-    """The folder of run artifacts: this one, one next to a report, or one within the artifacts of a Qlib run."""
+    """The folder of run artifacts: this one, one next to a report, or one within the artifacts of a Qlib run.
+
+    Raises:
+        ValueError: an earlier version wrote them.
+    """
     places = (folder, folder / ARTIFACTS, folder / "kronos" / ARTIFACTS)
-    return next((place for place in places if (place / METADATA).is_file()), None)
+    found = next((place for place in places if (place / METADATA).is_file()), None)
+    if found is None:
+        refuse_earlier(folder)
+    return found
 
 
 def input_from_artifacts(artifacts: RunArtifacts, name: str) -> ComparisonInput:

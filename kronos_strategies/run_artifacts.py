@@ -169,9 +169,21 @@ def provenance_table(known: Provenance, sampled: bool = True) -> dict[str, str]:
     return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
 
 
+def refuse_earlier(folder: Path) -> None:
+    """Refuse a folder that holds the files of an earlier version, under their names then.
+
+    Raises:
+        ValueError: it does.
+    """
+    for place in (folder, folder / "evidence", folder / "kronos" / "evidence"):
+        if (place / "about.json").is_file():
+            raise ValueError(f"{place} has format 1, this version reads {FORMAT}. Run the experiment again.")
+
+
 def _read_metadata(folder: Path) -> tuple[RunMetadata, Provenance | None]:
     path = folder / METADATA
     if not path.is_file():
+        refuse_earlier(folder)
         raise FileNotFoundError(
             f"{folder} holds no artifacts of a run (no {METADATA}). Name the folder of a report."
         )

@@ -1,4 +1,4 @@
-"""A finished Qlib run -> its evidence, in this project's own types."""
+"""A finished Qlib run -> its run artifacts, in this project's own types."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def collect_artifacts(
         traded: Qlib's report of the backtest, by datetime; None without one.
         held: Qlib's positions at each close; None without a backtest.
         trials: settings that were tried before this run, itself counted.
-        industries: by instrument, see `industries.read_industries`.
+        industries: by instrument, see `data_access.read_industries`.
     """
     signals, label = _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)
@@ -210,7 +210,7 @@ def backtest_result(
 ) -> BacktestResult:
     """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides.
 
-    It starts with the bar of the first purchase. The book holds only cash before, and buys at that bar's
+    It starts with the bar of the first purchase. The portfolio holds only cash before, and buys at that bar's
     deal price, so the benchmarks earn nothing up to that close either. `whole` keeps all bars as Qlib counts
     them. Without positions, which not every run kept, no weights are known.
     """
@@ -236,7 +236,7 @@ def backtest_result(
 
 
 def _weights(held: Mapping[pd.Timestamp, Position]) -> pd.Series:
-    """What was held at each close, as a fraction of the book with its cash."""
+    """What was held at each close, as a fraction of the portfolio with its cash."""
     by_date = {date: book.get_stock_weight_dict(only_stock=False) for date, book in held.items()}
     keys = [(date, name) for date, weights in by_date.items() for name in weights]
     dates, names = pd.DatetimeIndex([key[0] for key in keys]), [key[1] for key in keys]

@@ -23,6 +23,7 @@ from kronos_strategies.qlib.artifacts import (
     count_samples,
     exposures_for,
     price_panel,
+    read_price_panel,
 )
 from kronos_strategies.qlib.data_access import (
     DAY,
@@ -52,23 +53,23 @@ def collect_qlib_run(
     Args:
         run: of any Qlib model.
         trials: settings that were tried before this run, itself counted.
-        industries: by instrument, see `industries.read_industries`.
+        industries: by instrument, see `data_access.read_industries`.
         store_warnings: what a reader must know of the store.
     """
-    keys = cast(pd.MultiIndex, run.score.index)
-    bars = _bars_of(run)
+    keys, instruments = cast(pd.MultiIndex, run.score.index), instruments_of(run.instruments)
+    names, universe = set(keys.get_level_values("instrument")), keys[:0]
+    if run.traded is not None:
+        universe = member_rows(instruments, run.traded.index[0], run.traded.index[-1])
+        names |= set(universe.get_level_values("instrument"))
+    bars = StoreBars.read(sorted(names))
     market = price_panel(bars, keys)
     run, warnings = with_span(run, market)
     hold = run.hold or 1
     label = _own_label(run, market)
     baselines, left_out = baseline_scores(market, keys)
-    instruments = instruments_of(run.instruments)
     result = None
     if run.traded is not None:
-        dates = run.traded.index
-        members = member_rows(instruments, dates[0], dates[-1])
-        everyone = StoreBars.read(sorted(members.get_level_values("instrument").unique()))
-        result = backtest_result(run.traded, run.held, everyone.equal_weight(members, dates))
+        result = backtest_result(run.traded, run.held, bars.equal_weight(universe, run.traded.index))
     members = keys if run.label is None else cast(pd.MultiIndex, run.label.index.union(keys))
     metadata = RunMetadata(
         title=f"{run.model} on {universe_name(instruments)}",
@@ -132,8 +133,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
     labels = None if run.label is None else pd.DataFrame({run.hold or 1: run.label.reindex(keys)})
     if store is not None:
         store_warnings = init_qlib(store)
-        bars = _bars_of(run)
-        market = price_panel(bars, keys)
+        market = read_price_panel(keys)
         run, found = with_span(run, market)
         warnings = (*store_warnings, *found)
         labels = _labels(run, market, keys, _own_label(run, market))
@@ -166,10 +166,6 @@ def with_span(run: QlibRun, market: PricePanel) -> tuple[QlibRun, list[str]]:
     return replace(run, hold=1), [
         "What the label of the run spans is neither on record nor a return of its bars: it is taken to span 1 bar."
     ]
-
-
-def _bars_of(run: QlibRun) -> StoreBars:
-    return StoreBars.read(sorted(run.score.index.get_level_values("instrument").unique()))
 
 
 def _rows(market: PricePanel) -> pd.MultiIndex:

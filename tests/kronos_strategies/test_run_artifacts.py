@@ -13,6 +13,7 @@ pytest.importorskip("arch")
 
 from kronos.config import SampleConfig
 from kronos_strategies.backtest_result import BacktestResult
+from kronos_strategies.comparison_inputs import load_artifacts
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.report.report import build_report
@@ -152,3 +153,12 @@ def test_what_is_no_evidence_is_refused(artifacts, tmp_path):
     (tmp_path / METADATA).write_text(json.dumps(metadata | {"format": 99}))
     with pytest.raises(ValueError, match="format 99"):
         RunArtifacts.read(tmp_path)
+
+
+@pytest.mark.parametrize("place", [".", "evidence", "kronos/evidence"])
+def test_files_of_the_first_format_are_refused_by_that(place, tmp_path):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / "about.json").write_text('{"format": 1}')
+    (tmp_path / "pred.pkl").touch()
+    with pytest.raises(ValueError, match=r"has format 1, this version reads 2. Run the experiment again"):
+        load_artifacts(str(tmp_path), "")
