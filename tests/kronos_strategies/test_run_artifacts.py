@@ -16,6 +16,7 @@ from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.comparison_inputs import load_artifacts
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
 from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.report.export import save_report
 from kronos_strategies.report.report import build_report
 from kronos_strategies.run_artifacts import METADATA, RunArtifacts, RunMetadata
 from tests.kronos_strategies.evaluation.walks import (
@@ -103,8 +104,8 @@ def test_every_part_is_read_as_it_was(artifacts, read):
 
 
 def test_a_report_made_from_the_disk_has_the_same_bytes(artifacts, read, tmp_path):
-    first = build_report(artifacts).save(tmp_path / "first")
-    second = build_report(read).save(tmp_path / "second")
+    first = save_report(build_report(artifacts), tmp_path / "first")
+    second = save_report(build_report(read), tmp_path / "second")
     assert [path.name for path in first] == [path.name for path in second]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
