@@ -22,7 +22,7 @@ from kronos_strategies.backtrader import (
     SteppedCommission,
     save_plot,
 )
-from kronos_strategies.backtrader.indicator import PARAMS
+from kronos_strategies.backtrader.indicators import PARAMS
 from kronos_strategies.data.qlib_bins import read_bars
 from kronos_strategies.report.terminal import show_report
 

@@ -19,14 +19,13 @@ except ImportError as error:
         "The Backtrader adapter needs Backtrader: pip install 'kronos-strategies[backtrader]'"
     ) from error
 
-from kronos_strategies.backtrader.band import KronosBand
-from kronos_strategies.backtrader.coefficient import InformationCoefficient
-from kronos_strategies.backtrader.feeds import ForecastData, join_forecasts, read_forecasts
-from kronos_strategies.backtrader.indicator import KronosIndicator
-from kronos_strategies.backtrader.optimise import run_optimisation
+from kronos_strategies.backtrader.account import SteppedCommission
+from kronos_strategies.backtrader.analyzers import InformationCoefficient, KronosTearSheet
+from kronos_strategies.backtrader.forecast_feed import ForecastData, join_forecasts, read_forecasts
+from kronos_strategies.backtrader.indicators import KronosBand, KronosIndicator
+from kronos_strategies.backtrader.optimization import run_optimisation
 from kronos_strategies.backtrader.plot import save_plot
-from kronos_strategies.backtrader.strategy import KronosRankStrategy, SteppedCommission
-from kronos_strategies.backtrader.tearsheet import KronosTearSheet
+from kronos_strategies.backtrader.strategy import KronosRankStrategy
 
 __all__ = [
     "ForecastData",

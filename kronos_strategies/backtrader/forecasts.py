@@ -1,4 +1,7 @@
-"""Windows -> outlooks, each computed once: one model a process, and a memory or a folder of its forecasts."""
+"""Sampled paths -> the figures of the lines. Knows no engine and no torch.
+
+All are known at the close of the bar that the forecast is dated with.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,73 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kronos.bars import CLOSE
 from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
+from kronos.path_statistics import price_band
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
-from kronos_strategies.backtrader.optimise import one_thread_after_fork
-from kronos_strategies.backtrader.outlook import ENDS, SCORE, outlooks
+from kronos_strategies.backtrader.optimization import one_thread_after_fork
 from kronos_strategies.heads.choice import ScoreChoice, ScoreUse, choose_score
 from kronos_strategies.heads.readers import HeadReader, load_readers
 from kronos_strategies.progress import ProgressReport, part_of, silent
+from kronos_strategies.signals import summary
 from kronos_strategies.store import ForecastStore, WindowSpec
 from kronos_strategies.stream import stream
 
 if TYPE_CHECKING:
     from kronos.predictor import KronosPredictor
+
+
+LINES = (
+    "expected_return",
+    "volatility",
+    "prob_up",
+    "forecast_close",
+    "lower",
+    "upper",
+    "max_drawdown",
+    "score",
+)
+COLUMNS = (*LINES, "age")  # bars of the feed since the forecast
+_SUMMARY = ("expected_return", "volatility", "prob_up")
+SCORE, ENDS = 4, 5  # columns of `outlooks`: the score, and where the paths' closes begin
+
+
+def outlooks(forecast: Forecast) -> np.ndarray:
+    """What all lines, of whatever band, are made of.
+
+    Returns:
+        (N, 5 + S) float64: expected_return, volatility and prob_up as `kronos_strategies.signals.summary` has them,
+        max_drawdown, the score, which is the expected return where no return head gives it, and each path's close
+        at the horizon.
+    """
+    last = forecast.last[:, CLOSE].astype(np.float64)
+    # A violent path can cross zero, from where no return is defined: lifted as `summary` does.
+    closes = np.maximum(forecast.path("close"), 1e-3 * last[:, None, None])  # (N, S, H)
+    start = np.broadcast_to(last[:, None, None], (*closes.shape[:2], 1))
+    wealth = np.concatenate([start, closes], axis=2)
+    falls = (wealth / np.maximum.accumulate(wealth, axis=2) - 1).min(axis=2)  # (N, S)
+    figures = summary(forecast)[list(_SUMMARY)].to_numpy()
+    columns = [figures, falls.mean(axis=1)[:, None], figures[:, :1], closes[:, :, -1]]
+    return np.concatenate(columns, axis=1)
+
+
+def lines(found: np.ndarray, level: float, factors: np.ndarray | None = None) -> np.ndarray:
+    """(N, 5 + S) outlooks -> (N, 8) LINES with a band that holds `level` of the paths; NaN without any path.
+
+    Args:
+        found: of `outlooks`.
+        level: share of the paths within the band.
+        factors: (N,) of the band's half-widths around its median, in log prices, see `Forecast.band_factors`; None
+            for those of the paths.
+    """
+    ends = found[:, ENDS:] if found.shape[1] > ENDS else np.full((len(found), 1), np.nan)
+    factors = np.ones(len(ends)) if factors is None else factors
+    low, high = price_band(ends, level, factors) if len(ends) else (ends[:, 0], ends[:, 0])
+    return np.column_stack([found[:, :3], ends.mean(axis=1), low, high, found[:, 3], found[:, SCORE]])
+
 
 REMEMBERED = 200_000  # windows; of 20 samples each they take some 80 MB
 
@@ -141,7 +196,7 @@ class ForecastSettings:
             daily: (N,) bool, windows of daily bars, which a head may score; all when omitted.
 
         Returns:
-            (N, 5 + S), see `kronos_strategies.backtrader.outlook.outlooks`; only the score is not NaN where nothing
+            (N, 5 + S), see `outlooks`; only the score is not NaN where nothing
             is sampled.
         """
         spec = WindowSpec(",".join(names), self.lookback, self.horizon, self.lookback)

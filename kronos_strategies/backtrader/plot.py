@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.extras import MissingExtra
-from kronos_strategies.backtrader.bars import local_times, utc_times
+from kronos_strategies.backtrader.feed_bars import local_times, utc_times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,9 @@ import pandas as pd
 
 from kronos.checks import as_integer, as_number
 from kronos_strategies.backtrader.account import contract_value, round_size, worth
-from kronos_strategies.backtrader.activity import FeedActivity, Rhythm
-from kronos_strategies.backtrader.indicator import PARAMS as FORECAST
-from kronos_strategies.backtrader.indicator import KronosIndicator
+from kronos_strategies.backtrader.feeds import FeedActivity, Rhythm
+from kronos_strategies.backtrader.indicators import PARAMS as FORECAST
+from kronos_strategies.backtrader.indicators import KronosIndicator
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 
 log = logging.getLogger(__name__)
@@ -266,23 +266,3 @@ class KronosRankStrategy(bt.Strategy):
                 raise ValueError(f"{name}={getattr(p, name)} counts bars. Give at least 1.")
         if not 0 <= as_number("haircut", p.haircut) < 1:
             raise ValueError(f"haircut={p.haircut} is out of range. Give a part of the price in [0, 1).")
-
-
-class SteppedCommission(bt.CommissionInfo):
-    """A commission whose sizes are multiples of a step: 100 for lots of an A-share, 0.001 for a coin, 0 for any.
-
-    Params:
-        step: the smallest size; sizes are rounded towards 0.
-    """
-
-    params = (("step", 0.0),)
-
-    def getsize(self, price: float, cash: float) -> float:
-        """The size that `cash` pays for at `price`, or pays the margin of."""
-        return self.rounded(self.p.leverage * cash / (price if self.stocklike else self.get_margin(price)))
-
-    def rounded(self, size: float) -> float:
-        """The largest multiple of the step up to `size`."""
-        if not self.p.step:
-            return size
-        return self.p.step * float(np.floor(size / self.p.step + 1e-9))

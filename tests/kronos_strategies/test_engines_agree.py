@@ -15,7 +15,7 @@ pytest.importorskip("backtrader")
 import backtrader as bt
 from qlib.backtest import backtest
 
-from kronos_strategies.backtrader.strategy import KronosRankStrategy, SteppedCommission
+from kronos_strategies.backtrader import KronosRankStrategy, SteppedCommission
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 from kronos_strategies.qlib.strategy import KronosWeightStrategy

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.backtrader import forecasts
-from kronos_strategies.backtrader.indicator import KronosIndicator
-from tests.kronos.builders import make_panel
+from kronos_strategies.backtrader.indicators import KronosIndicator
+from tests.kronos.builders import make_bars, make_panel
 
 SETTINGS: dict[str, Any] = {"lookback": 20, "horizon": 3, "samples": 4, "every": 5, "device": "cpu"}
 MODES: dict[str, dict[str, Any]] = {
@@ -21,6 +21,7 @@ MODES: dict[str, dict[str, Any]] = {
     "exactbars=-2": {"exactbars": -2},
     "live": {"live": True},
 }
+FIVE = {"timeframe": bt.TimeFrame.Minutes, "compression": 5}
 Make = Callable[[bt.AbstractDataBase], bt.Indicator]
 
 
@@ -89,3 +90,12 @@ def awkward_panel() -> dict[str, pd.DataFrame]:
     full["HOLES"].iloc[[33, 50], 4] = [0.0, np.nan]
     full["SHORT"] = full["SHORT"].iloc[10:25]
     return full
+
+
+def session_bars(days: int, per_day: int, seed: int = 0) -> pd.DataFrame:
+    """Five-minute bars of business days from 09:35."""
+    first = pd.bdate_range("2024-03-04", periods=days)
+    index = pd.DatetimeIndex(
+        [day + pd.Timedelta(minutes=575 + 5 * i) for day in first for i in range(per_day)]
+    )
+    return make_bars(len(index), seed).set_axis(index)

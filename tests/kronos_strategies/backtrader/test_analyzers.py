@@ -24,211 +24,22 @@ from kronos_strategies.backtrader import (
     read_forecasts,
     run_optimisation,
 )
-from kronos_strategies.backtrader.describe import bars_per_year
 from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.significance import mean_test
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_panel
-from tests.kronos_strategies.backtrader.builders import MODES, SETTINGS
+from tests.kronos_strategies.backtrader.builders import SETTINGS
+from tests.kronos_strategies.backtrader.planned_orders import (
+    CASH,
+    DAYS,
+    Orders,
+    ScoreFeed,
+    bars_of,
+    run,
+)
 
-CASH, FEE = 10_000.0, 0.01
-DAYS = pd.bdate_range("2024-01-01", periods=40)
 NAMES = [f"N{i:02}" for i in range(12)]
-
-
-class ScoreFeed(bt.feeds.PandasData):
-    """Bars with a score."""
-
-    lines = ("score",)
-    params = (("score", "score"),)
-
-
-class Orders(bt.Strategy):
-    """Places planned orders at the closes of planned bars, and keeps what the account was worth."""
-
-    params = (("plan", {}),)  # bar -> name -> size, negative to sell
-
-    def __init__(self):
-        self.worth, self.cash, self.sizes = {}, {}, {}
-
-    def prenext(self):
-        self.next()
-
-    def next(self):
-        day = pd.Timestamp(self.datetime.date())
-        self.worth[day], self.cash[day] = self.broker.getvalue(), self.broker.getcash()
-        self.sizes[day] = {
-            data._name: position.size for data, position in self.broker.positions.items() if position.size
-        }
-        for name, size in self.p.plan.get(len(self), {}).items():
-            data = self.getdatabyname(name)
-            (self.buy if size > 0 else self.sell)(data=data, size=abs(size))
-
-
-def bars_of(names=("A", "B", "C"), days=DAYS, seed=0) -> dict[str, pd.DataFrame]:
-    """Random walks with a score that has nothing to do with them."""
-    found = {}
-    for i, name in enumerate(names):
-        rng = np.random.default_rng([seed, i])
-        close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, len(days))))
-        opened = close * np.exp(rng.normal(0, 0.01, len(days)))
-        high, low = np.maximum(opened, close) * 1.01, np.minimum(opened, close) * 0.99
-        columns = {"open": opened, "high": high, "low": low, "close": close, "volume": 1e6}
-        found[name] = pd.DataFrame(columns | {"score": rng.normal(size=len(days))}, index=days)
-    return found
-
-
-def run(bars, strategy=Orders, commission=None, prepare=None, sheet=None, ic=None, mode=None, **params):
-    cerebro = bt.Cerebro(stdstats=False, **(mode or {}))
-    for name, frame in bars.items():
-        cerebro.adddata(ScoreFeed(dataname=frame), name=name)
-    cerebro.broker.setcash(CASH)
-    cerebro.broker.addcommissioninfo(commission or SteppedCommission(commission=FEE))
-    cerebro.addstrategy(strategy, **params)
-    cerebro.addanalyzer(InformationCoefficient, _name="ic", **{"signal": "score"} | (ic or {}))
-    cerebro.addanalyzer(KronosTearSheet, _name="sheet", **{"signal": "score"} | (sheet or {}))
-    if prepare:
-        prepare(cerebro)
-    return cerebro.run()[0]
-
-
-def result_of(*args, **kwargs):
-    return run(*args, **kwargs).analyzers.sheet.result
-
-
-# The book
-
-
-def test_returns_costs_turnover_and_weights_are_those_of_the_trades():
-    bars = bars_of()
-    plan = {3: {"A": 100, "B": -20}, 6: {"A": -40.5}, 9: {"B": 20, "C": 10.25}}
-    result = result_of(bars, plan=plan)
-    cash, held, before = CASH, dict.fromkeys(bars, 0.0), CASH
-    for number, day in enumerate(DAYS):
-        traded = {name: size * bars[name].loc[day, "open"] for name, size in plan.get(number, {}).items()}
-        paid = FEE * sum(map(abs, traded.values()))
-        cash -= sum(traded.values()) + paid
-        held = {name: size + plan.get(number, {}).get(name, 0) for name, size in held.items()}
-        worth = {name: size * bars[name].loc[day, "close"] for name, size in held.items() if size}
-        value = cash + sum(worth.values())
-        if number < 3:
-            assert day not in result.returns.index
-            continue
-        assert result.returns.loc[day, "net"] == pytest.approx(value / before - 1, abs=1e-12)
-        assert result.returns.loc[day, "gross"] == pytest.approx((value + paid) / before - 1, abs=1e-12)
-        assert result.cost[day] == pytest.approx(paid / before, abs=1e-12)
-        assert result.turnover[day] == pytest.approx(sum(map(abs, traded.values())) / before, abs=1e-12)
-        shares = {name: each / value for name, each in worth.items()}
-        assert dict(result.weights[day]) == pytest.approx(shares, abs=1e-12)
-        before = value
-    assert result.positions.max() == 2
-    assert result.weights.min() < 0
-
-
-def test_a_fall_on_the_first_bar_counts():
-    bars = bars_of()
-    bars["A"].loc[DAYS[3], ["open", "high"]] = 2 * bars["A"].loc[DAYS[3], "close"]
-    result = result_of(bars, plan={3: {"A": 90}})
-    assert result.returns.index[0] == DAYS[3]
-    assert result.returns["net"].iloc[0] < -0.3
-
-
-def test_the_result_starts_with_the_first_purchase_and_benchmarks_earn_nothing_up_to_its_close():
-    bars = bars_of()
-    result = result_of(bars, plan={5: {"B": 10}}, sheet={"benchmark": "C"})
-    assert result.returns.index[0] == DAYS[5]
-    assert list(result.benchmarks) == ["C", "equal weight"]
-    assert (result.benchmarks.iloc[0] == 0).all()
-    closes = pd.DataFrame({name: frame["close"] for name, frame in bars.items()})
-    moves = closes.pct_change().loc[DAYS[6] :]
-    np.testing.assert_allclose(result.benchmarks["C"].iloc[1:], moves["C"])
-    np.testing.assert_allclose(result.benchmarks["equal weight"].iloc[1:], moves.mean(axis=1))
-
-
-def test_a_strategy_that_never_trades_has_a_flat_result():
-    result = result_of(bars_of())
-    assert len(result.returns) == len(DAYS)
-    assert (result.returns == 0).all(axis=None)
-    assert result.weights.empty
-
-
-def test_a_held_feed_without_a_price_counts_at_its_last_one():
-    bars = bars_of()
-    bars["A"].loc[DAYS[10:13], ["open", "high", "low", "close"]] = np.nan
-    ran = run(bars, plan={3: {"A": 50}})
-    result = ran.analyzers.sheet.result
-    assert np.isnan(ran.worth[DAYS[11]])
-    assert (result.returns.loc[DAYS[10:13]] == 0).all(axis=None)
-    close = bars["A"]["close"].ffill()
-    values = {day: ran.cash[day] + 50 * close[day] for day in DAYS[3:]}
-    np.testing.assert_allclose((1 + result.returns["net"]).cumprod() * CASH, list(values.values()))
-
-
-@pytest.mark.parametrize("mode", [{}, {"runonce": False}, {"preload": False}, {"live": True}])
-def test_late_and_ended_feeds_are_neither_scored_nor_valued_where_they_are_not(mode):
-    bars = bars_of(NAMES)
-    bars["N00"], bars["N01"] = bars["N00"].iloc[15:], bars["N01"].iloc[:19]
-    ran = run(bars, plan={3: {"N01": 20}, 17: {"N00": 5}}, mode=mode)
-    evidence, result = ran.analyzers.sheet.evidence, ran.analyzers.sheet.result
-    scored = evidence.scores["score"].unstack()
-    assert scored["N00"].first_valid_index() == DAYS[15]
-    assert scored["N01"].last_valid_index() == DAYS[18]
-    np.testing.assert_array_equal(scored["N02"], bars["N02"]["score"])
-    worth = pd.Series(ran.worth).loc[DAYS[3] :]
-    np.testing.assert_allclose((1 + result.returns["net"]).cumprod() * CASH, worth)
-    assert any(each.startswith("N01 had no more bars") for each in evidence.about.warnings)
-    assert not any("survivorship" in each for each in evidence.about.warnings)
-
-
-def test_feeds_of_which_none_ever_ends_were_perhaps_chosen_afterwards():
-    days = pd.bdate_range("2024-01-01", periods=130)
-    bars = bars_of(NAMES, days)
-    bars["N00"] = bars["N00"].iloc[10:-5]  # late, and suspended at the end
-    warnings = run(bars).analyzers.sheet.evidence.about.warnings
-    assert any("survivorship" in each for each in warnings)
-    assert not any("no more bars" in each for each in warnings)
-
-
-def test_cash_that_is_paid_in_is_no_return():
-    class Saver(Orders):
-        def next(self):
-            super().next()
-            if len(self) == 8:
-                self.broker.add_cash(5_000)
-
-    bars = bars_of()
-    plain, more = result_of(bars, plan={3: {"A": 50}}), result_of(bars, Saver, plan={3: {"A": 50}})
-    assert more.returns["net"].abs().max() < 0.2
-    np.testing.assert_allclose(more.returns["net"].loc[: DAYS[7]], plain.returns["net"].loc[: DAYS[7]])
-
-
-def test_a_future_weighs_its_notional():
-    future = bt.CommissionInfo(commission=2.0, margin=500.0, mult=10.0, stocklike=False)
-    ran = run(bars_of(), commission=future, plan={3: {"A": 2}})
-    result = ran.analyzers.sheet.result
-    close = bars_of()["A"]["close"]
-    expected = {day: 2 * 10 * close[day] / ran.worth[day] for day in DAYS[3:]}
-    assert dict(result.weights.xs("A", level="instrument")) == pytest.approx(expected)
-    assert result.cost.iloc[0] == pytest.approx(4.0 / CASH)
-
-
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_all_modes_give_the_same_result_and_the_same_coefficients(mode):
-    bars = bars_of(NAMES)
-    bars["N03"] = bars["N03"].drop(DAYS[12:15])
-    plan = {4: {"N03": 10, "N05": -5}, 20: {"N03": -10}}
-    usual, other = run(bars, plan=plan), run(bars, plan=plan, mode=mode)
-    assert repr(other.analyzers.ic.get_analysis()) == repr(usual.analyzers.ic.get_analysis())
-    ours, theirs = other.analyzers.sheet.result, usual.analyzers.sheet.result
-    pd.testing.assert_frame_equal(ours.returns, theirs.returns, check_exact=True)
-    pd.testing.assert_series_equal(ours.weights, theirs.weights, check_exact=True)
-
-
-def test_quick_notifications_cost_what_usual_ones_do():
-    plan = {4: {"A": 10, "B": -5}, 20: {"A": -10}}
-    usual, quick = (result_of(bars_of(), plan=plan, mode={"quicknotify": each}) for each in (False, True))
-    pd.testing.assert_series_equal(quick.cost, usual.cost)
 
 
 # Coefficients
@@ -486,22 +297,6 @@ def test_a_feed_of_minutes_is_dated_with_its_time_and_annualised_so(panel):
     assert list(sheet.result.returns.index) == list(times[10:])
     assert sheet.result.bars_per_year == 365 * 288
     assert "5-bar reversal" in sheet.evidence.scores
-
-
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        (pd.bdate_range("2024-01-01", periods=100), 252),
-        (pd.date_range("2024-01-01", periods=100), 365),
-        (pd.date_range("2020-01-01", periods=100, freq="W"), 52),
-        (pd.date_range("2020-01-01", periods=50, freq="ME"), 12),
-        (pd.date_range("2024-01-01", periods=3000, freq="5min"), 365 * 288),
-        (pd.DatetimeIndex([day + pd.Timedelta(minutes=30 * i) for day in DAYS for i in range(13)]), 252 * 13),
-        (DAYS[:1], 252),
-    ],
-)
-def test_bars_a_year_are_told_from_the_bars(times, expected):
-    assert bars_per_year(times) == expected
 
 
 def test_trials_reach_the_deflated_sharpe_ratio(panel):

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from kronos_strategies.backtrader import KronosBand, KronosIndicator, save_plot
 from tests.kronos.builders import make_bars, make_panel
-from tests.kronos_strategies.backtrader.builders import SETTINGS, pandas_feeds
-from tests.kronos_strategies.backtrader.test_kinds import FIVE, session_bars
+from tests.kronos_strategies.backtrader.builders import FIVE, SETTINGS, pandas_feeds, session_bars
 
 
 class Trading(bt.Strategy):

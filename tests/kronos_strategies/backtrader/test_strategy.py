@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("backtrader")
 import backtrader as bt
 
-from kronos_strategies.backtrader.strategy import KronosRankStrategy, SteppedCommission
+from kronos_strategies.backtrader import KronosRankStrategy, SteppedCommission
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 
 DAYS = pd.bdate_range("2024-01-01", periods=60)

@@ -1,23 +1,143 @@
-"""What a run was, in words and settings: strategy, feeds, forecasts, broker."""
+"""Recording: what a run leaves behind, from which all that is known of it is computed. Knows no engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.backtrader.band import KronosBand
-from kronos_strategies.backtrader.book import BookTape
+from kronos_strategies.backtrader.account import BookTape
+from kronos_strategies.backtrader.feeds import Shown
 from kronos_strategies.backtrader.forecasts import ForecastSettings
-from kronos_strategies.backtrader.hub import Hub
-from kronos_strategies.backtrader.indicator import KronosIndicator, settings_of
-from kronos_strategies.backtrader.scores import ScoreTape
-from kronos_strategies.backtrader.shown import Shown
-from kronos_strategies.backtrader.sources import indicators_of
-from kronos_strategies.result import BARS_PER_YEAR
+from kronos_strategies.backtrader.indicators import KronosBand, KronosIndicator, settings_of
+from kronos_strategies.backtrader.scheduler import Hub
+from kronos_strategies.backtrader.score_recorder import ScoreTape, indicators_of
+from kronos_strategies.result import BARS_PER_YEAR, BacktestResult
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All that evidence is gathered from; knows no engine, so that an optimisation can hand it on.
+
+    Attributes:
+        panel: traded bars of the ranked feeds by (datetime, instrument).
+        scores: by (datetime, instrument), column score: of each feed that had begun and not ended, at each
+            rebalance; NaN where it had none.
+        made: (datetime, instrument) of each forecast behind the scores.
+        outlooks: what these said, see `study_time_series`; columns level and horizon only where they are known.
+        trades: see `TradeStudy`.
+        book, weights: see `BookTape.frame`.
+        benchmark: closes of a feed to hold the book against; None without one.
+        settings: of the forecasts; None where no KronosIndicator made them.
+        together: names of the feeds that were forecast together, which label their store; "" without settings.
+        level: of their bands.
+        line: that was ranked by.
+        every: bars between rebalances.
+        hold: bars that the label spans.
+        price: that the label trades at.
+        daily: whether dates are days.
+        bars_per_year: that annualise the book.
+        title, trials, notice, forecasts, min_names: see `KronosTearSheet`.
+        described: what ran, by label.
+        remarks: sentences on how it ran, that a reader must see.
+    """
+
+    panel: pd.DataFrame
+    scores: pd.DataFrame
+    made: pd.MultiIndex
+    outlooks: pd.DataFrame
+    trades: pd.DataFrame
+    book: pd.DataFrame
+    weights: pd.Series
+    benchmark: pd.Series | None
+    settings: ForecastSettings | None
+    together: str
+    level: float
+    line: str
+    every: int
+    hold: int
+    price: str
+    daily: bool
+    bars_per_year: int
+    title: str
+    trials: int
+    notice: str
+    forecasts: str
+    min_names: int
+    described: dict[str, str]
+    remarks: tuple[str, ...]
+
+    @property
+    def result(self) -> BacktestResult:
+        """Of the account."""
+        closes = self.panel["close"].unstack("instrument")
+        return book_result(self.book, self.weights, closes, self.benchmark, self.bars_per_year)
+
+    @property
+    def keys(self) -> pd.MultiIndex:
+        """(datetime, instrument) that have a score and a bar."""
+        scored = cast(pd.MultiIndex, self.scores.index[np.isfinite(self.scores["score"])])
+        return scored[scored.isin(self.panel.index)]
+
+
+EQUAL = "equal weight"
+
+
+def book_result(
+    book: pd.DataFrame,
+    weights: pd.Series,
+    closes: pd.DataFrame,
+    benchmark: pd.Series | None,
+    bars_per_year: int,
+) -> BacktestResult:
+    """A run's result, from the bar of the first purchase on.
+
+    The book holds only cash before and buys at that bar's price, so the benchmarks earn nothing up to its close.
+
+    Args:
+        book: by datetime, columns net, gross, turnover, cost.
+        weights: by (datetime, instrument), at each close.
+        closes: of the feeds, dates x instruments, NaN where there was no trade.
+        benchmark: closes of what else the book is held against, named.
+        bars_per_year: that annualise it.
+    """
+    held = weights.index.get_level_values("datetime")
+    traded = book.index[book["turnover"] > 0]
+    first = min([*held[:1], *traded[:1]], default=book.index[0])
+    benchmarks = {EQUAL: equal_weight(closes, book.index)}
+    if benchmark is not None:
+        named = benchmark.to_frame()
+        benchmarks = {str(benchmark.name): equal_weight(named, book.index)} | benchmarks
+    whole = book[["net"]].join(pd.DataFrame(benchmarks))
+    streams = pd.DataFrame(benchmarks).loc[first:]
+    streams.loc[first] = 0.0
+    kept = book.loc[first:]
+    return BacktestResult(
+        returns=kept[["gross", "net"]],
+        benchmarks=streams,
+        turnover=kept["turnover"],
+        cost=kept["cost"],
+        weights=weights.loc[first:] if len(weights) else weights,
+        bars_per_year=bars_per_year,
+        whole=whole,
+    )
+
+
+def equal_weight(closes: pd.DataFrame, dates: pd.Index) -> pd.Series:
+    """Return of each bar of all feeds at equal weights, rebalanced on each bar, without costs.
+
+    A feed takes part from its second bar to its last; on a bar without a trade it earns 0, and then the whole move
+    since its last close.
+    """
+    wide = closes.reindex(closes.index.union(dates))
+    known = wide.ffill().reindex(dates)
+    listed = wide.bfill().notna().reindex(dates).to_numpy()
+    return known.pct_change(fill_method=None).where(listed).mean(axis=1).fillna(0.0)
+
 
 DAYS_A_YEAR, SATURDAY = 365, 5
 LONGEST_DAYS = 4  # between bars that are daily; a week is longer

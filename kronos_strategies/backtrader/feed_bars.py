@@ -1,14 +1,170 @@
-"""A feed's traded bars in the order of time: all of a loaded feed, or the last ones of a running feed."""
+"""The time zone on whose clock a feed's bars are dated."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone, tzinfo
+from typing import NamedTuple
+
 import backtrader as bt
 import numpy as np
+import pandas as pd
 
-from kronos.bars import FEATURES
-from kronos_strategies.backtrader.ahead import TimesAhead
-from kronos_strategies.backtrader.bars import EARLIEST, Bars, check_order, told_apart
-from kronos_strategies.backtrader.zones import zone_of
+from kronos.bars import FEATURES, PRICES, check_timestamps
+from kronos_strategies.backtrader.future_timestamps import TimesAhead
+
+log = logging.getLogger(__name__)
+
+
+def zone_of(data: bt.AbstractDataBase) -> tzinfo | None:
+    """That of `tz=`, else that of `tzinput=`, else that of the feed's frame; None leaves times as they are.
+
+    Backtrader converts the stamps of a frame with a time zone to UTC and forgets the zone, unless it is told by
+    `tz=`. Days that Backtrader makes itself without `tz=`, by resampling or replay, are days of UTC and dated so.
+    """
+    if data._tz is not None:
+        return data._tz
+    if (data.resampling or data.replaying) and data._timeframe >= bt.TimeFrame.Days:
+        return None
+    return _given(data)
+
+
+def check_zone(data: bt.AbstractDataBase, name: str) -> None:
+    """Say where the zone of a feed comes from if Backtrader does not know it.
+
+    Raises:
+        ValueError: the times are converted twice.
+    """
+    source = _source(data)
+    frame = _zone_of_frame(source)
+    if frame is not None and getattr(source, "_tzinput", None):
+        raise ValueError(
+            f"The frame of feed '{name}' has the time zone {frame}, and tzinput={source.p.tzinput!r} converts its "
+            f"times once more. Leave tzinput out, and pass tz='{frame}'."
+        )
+    if data._tz is not None or _given(data) is None:
+        return
+    if zone_of(data) is None:
+        log.warning(
+            "Feed '%s' is made of bars in the time zone %s, which Backtrader does not know: its days begin at "
+            "midnight of UTC. Pass tz='%s' to the feed that it is made of.",
+            *(name, _given(data), _given(data)),
+        )
+    else:
+        log.warning(
+            "Feed '%s' has no tz=: forecasts date its bars on the clock of its data, %s, but Backtrader itself "
+            "shows and compares them in UTC. Pass tz='%s' to the feed.",
+            *(name, _given(data), _given(data)),
+        )
+
+
+def _given(data: bt.AbstractDataBase) -> tzinfo | None:
+    """The zone of what a feed was made from, though it has no `tz=`."""
+    source = _source(data)
+    localizer = getattr(source, "_tzinput", None)
+    return localizer if localizer is not None else _zone_of_frame(source)
+
+
+def _source(data: bt.AbstractDataBase) -> bt.AbstractDataBase:
+    while data._clone:
+        data = data.data
+    return data
+
+
+def _zone_of_frame(data: bt.AbstractDataBase) -> tzinfo | None:
+    frame = getattr(data.p, "dataname", None)
+    if not isinstance(frame, pd.DataFrame):
+        return None
+    if isinstance(data, bt.feeds.PandasDirectData):
+        times = frame.index if data.p.datetime == 0 else frame.iloc[:, data.p.datetime - 1]
+    else:
+        column = getattr(data, "_colmapping", {}).get("datetime", data.p.datetime)
+        if column is None:
+            times = frame.index
+        else:
+            times = frame.iloc[:, column] if isinstance(column, int) else frame[column]
+    zone = getattr(times.dtype, "tz", None)
+    if zone is None and times.dtype == object and len(times):
+        zone = getattr(times[0] if isinstance(times, pd.Index) else times.iloc[0], "tzinfo", None)
+    return zone
+
+
+_EPOCH = 719163  # 1970-01-01 in Backtrader's days
+_TICKS = 864_000_000  # of 0.1 ms in a day
+# A float of days is 5.02 us off a second at most; and a day's last moment, 10 us before midnight, stays in its day.
+_SLACK = 0.0506  # ticks
+_TICK = np.timedelta64(100_000, "ns")
+EARLIEST = np.datetime64(-(2**63) + 1, "ns")
+
+
+class Bars(NamedTuple):
+    """K bars of a feed, M of them traded: with four finite, positive prices.
+
+    Volume that is missing or negative counts as 0; amount, which no feed has, is volume times the mean of the four
+    prices; a high or low that does not contain open and close is stretched to them.
+    """
+
+    utc: np.ndarray  # (K,) datetime64[ns], to a tenth of a millisecond
+    traded: np.ndarray  # (K,) bool
+    values: np.ndarray  # (M, 6) float32 FEATURES
+    times: np.ndarray  # (M,) datetime64[ns], in the feed's own zone, `zones.zone_of`
+
+    @classmethod
+    def read(cls, data: bt.AbstractDataBase, cut: Callable[[bt.LineBuffer], Sequence[float]]) -> Bars:
+        """What `cut` takes of each of the feed's lines; copied, since a line that is looked into cannot grow."""
+        raw = np.array([cut(getattr(data.lines, name)) for name in (*PRICES, "volume")], float)  # (5, K)
+        utc = utc_times(np.array(cut(data.lines.datetime), float))
+        prices, volume = raw[:4], raw[4]
+        traded = (np.isfinite(prices) & (prices > 0)).all(axis=0)
+        prices, volume = prices[:, traded], volume[traded]
+        values = np.empty((len(FEATURES), len(volume)))
+        values[:4] = prices
+        values[1], values[2] = prices.max(axis=0), prices.min(axis=0)
+        values[4] = np.where(np.isfinite(volume) & (volume > 0), volume, 0.0)
+        values[5] = values[4] * prices.mean(axis=0)
+        return cls(utc, traded, values.T.astype(np.float32), local_times(utc[traded], data))
+
+
+def check_order(times: np.ndarray, name: str) -> None:
+    """Demand ascending, unique times of the feed `name`.
+
+    Raises:
+        ValueError: names the first offender and the remedy.
+    """
+    if (np.diff(times) <= np.timedelta64(0)).any():
+        check_timestamps(pd.DatetimeIndex(times), f"feed '{name}'")
+
+
+def told_apart(times: np.ndarray, latest: np.datetime64) -> np.ndarray:
+    """Local times, of which an hour that clocks set back repeat is passed a tick later the second time.
+
+    Args:
+        times: (M,) of bars in their order.
+        latest: of all bars before.
+    """
+    peaks = np.maximum.accumulate(np.concatenate([[latest], times]))[:-1]
+    return np.where(times <= peaks, times + _TICK, times)
+
+
+def utc_times(stamps: np.ndarray) -> np.ndarray:
+    """Backtrader's days as datetime64[ns]."""
+    days = np.floor(stamps)
+    ticks = (days - _EPOCH) * _TICKS + np.floor((stamps - days) * _TICKS + _SLACK)
+    return (ticks.astype(np.int64) * _TICK.astype(np.int64)).astype("datetime64[ns]")
+
+
+def local_times(utc: np.ndarray, data: bt.AbstractDataBase) -> np.ndarray:
+    """(K,) datetime64[ns] on the clock of the feed's own zone, `zones.zone_of`; as they are where it has none."""
+    zone = zone_of(data)
+    if zone is None:
+        return utc
+    seconds = (utc.astype(np.int64) / 1e9).tolist()
+    local = [
+        datetime.fromtimestamp(second, timezone.utc).astimezone(zone).replace(tzinfo=None)
+        for second in seconds
+    ]
+    return np.array(local, "datetime64[us]").astype("datetime64[ns]")
 
 
 class FeedKind:

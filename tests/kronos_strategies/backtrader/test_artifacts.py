@@ -21,8 +21,7 @@ from kronos_strategies.evidence import Evidence
 from kronos_strategies.report.build import report_on
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
-from tests.kronos_strategies.backtrader.builders import SETTINGS
-from tests.kronos_strategies.backtrader.test_kinds import FIVE, session_bars
+from tests.kronos_strategies.backtrader.builders import FIVE, SETTINGS, session_bars
 
 DAILY = make_bars(150)
 HOURS = session_bars(12, 12)

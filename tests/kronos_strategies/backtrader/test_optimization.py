@@ -9,7 +9,7 @@ import pytest
 
 from kronos.predictor import KronosPredictor
 from kronos_strategies.backtrader import forecasts, run_optimisation
-from tests.kronos_strategies.backtrader.optimised import Thresholds, prepare, results
+from tests.kronos_strategies.backtrader.optimization_runs import Thresholds, prepare, results
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_one_process_loads_one_model_and_forecasts_each_window_once(loads, asked
 @pytest.mark.slow
 def test_fresh_processes_find_the_same(tmp_path):
     # A script, since the processes that it starts import what started them, and a test runner is no module.
-    module = "tests.kronos_strategies.backtrader.optimised"
+    module = "tests.kronos_strategies.backtrader.optimization_runs"
     script = [sys.executable, "-m", module, "spawn", str(tmp_path)]
     done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -50,7 +50,7 @@ def test_fresh_processes_find_the_same(tmp_path):
     "fork" not in multiprocessing.get_all_start_methods(), reason="no process can be forked here"
 )
 def test_forked_processes_go_on_with_one_thread_and_say_so():
-    script = [sys.executable, "-m", "tests.kronos_strategies.backtrader.optimised"]
+    script = [sys.executable, "-m", "tests.kronos_strategies.backtrader.optimization_runs"]
     done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "the 2 threads that stayed behind: it computes with 1" in done.stderr
