@@ -1,4 +1,4 @@
-"""A finished Backtrader run -> its evidence, in this project's own types."""
+"""Record of a finished Backtrader run -> the artifacts that its report is built from, and its warnings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from kronos.calibration import own_calibration
 from kronos.codebase import git_commit, package_version
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
-from kronos_strategies.backtrader.forecasts import ENDS, LINES, lines, outlooks
-from kronos_strategies.backtrader.run_record import Recording
+from kronos_strategies.backtrader.forecasts import FINAL_CLOSES, LINES, indicator_lines, path_statistics
+from kronos_strategies.backtrader.run_record import RunRecord
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures
@@ -23,33 +23,39 @@ from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, des
 from kronos_strategies.result import BacktestResult
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
 
-OWN = "Kronos"
-MIN_COVERAGE = 0.5  # of the scored rows, for a naive signal to be compared: on those that both have
-IN_BARS = {  # what naive signals are called where bars are no days
+MODEL = "Kronos"  # name of the model's score
+MIN_COVERAGE = (
+    0.5  # share of the scored rows that a baseline needs; it is compared on the rows that both have
+)
+BASELINES_IN_BARS = {  # names of baselines where bars are not days
     "12-1 momentum": "momentum of 252 to 21 bars ago",
     "5-day reversal": "5-bar reversal",
     "low 20-day volatility": "low 20-bar volatility",
 }
+FEW_DATES = 100
+SURVIVORSHIP_BARS = (
+    120  # length of a run after which feeds of which none has ended were probably chosen later
+)
+ENDED_BARS = 20  # bars of the market without one of its own after which a feed has ended
+MAX_LISTED = 5  # feeds in one sentence
 
 
-def evidence_of(run: Recording) -> Evidence:
-    """Everything that the report of a run is computed from.
+def collect_artifacts(run: RunRecord) -> Evidence:
+    """All data of a run's report.
 
     Raises:
-        ValueError: the run had no score to judge.
+        ValueError: the run has no score.
     """
-    keys, market, result = run.keys, Market.of(run.panel), run.result
+    keys, market, result = run.index, Market.of(run.panel), run.result
     if not len(keys):
         raise ValueError(
-            f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
+            f"No feed had a value of {run.signal!r} at any bar of the run. Run on more bars than its lookback."
         )
-    names = keys.get_level_values("instrument").nunique()
-    naive, scarce = _naive(run, market, keys)
-    own = OWN if run.line == "score" else f"{OWN} {run.line}"
-    own = own if run.settings or run.forecasts or len(run.made) else run.line
+    instruments = keys.get_level_values("instrument").nunique()
+    baselines, sparse = _baseline_scores(run, market, keys)
     horizons = sorted({*DECAY, run.hold})
     labels = pd.DataFrame({h: market.at(market.earned(h, run.price), keys) for h in horizons})
-    paths, provenance = _forecasts(run, market)
+    paths, provenance = _path_summary(run, market)
     exposures = price_exposures(market.closes, market.amounts)
     sampled = run.settings is None or run.settings.samples > 0
     known = {} if provenance is None else describe(provenance, sampled)
@@ -60,54 +66,149 @@ def evidence_of(run: Recording) -> Evidence:
             hold=run.hold,
             bars_between=run.every,
             trials=run.trials,
-            described={**run.described, **known, "code": code},
-            ledger=_ledger(run, keys, labels[run.hold]),
+            described={**run.description, **known, "code": code},
+            ledger=_sample_counts(run, keys, labels[run.hold]),
             warnings=(
                 *([run.notice] if run.notice else []),
-                *run.remarks,
-                *warnings_of(run, keys, provenance, result),
+                *run.warnings,
+                *run_warnings(run, keys, provenance, result),
                 *_calibration_warnings(run, keys),
-                *(f"{name} is left out: it lacks bars for over half of the rows." for name in scarce),
+                *(f"{name} is left out: it has no value for over half of the rows." for name in sparse),
             ),
             bars_per_year=run.bars_per_year,
             min_names=run.min_names,
         ),
-        scores=pd.DataFrame({own: run.scores["score"].reindex(keys), **naive}),
+        scores=pd.DataFrame({_score_name(run): run.scores["score"].reindex(keys), **baselines}),
         labels=labels,
         exposures=pd.DataFrame({name: market.at(wide, keys) for name, wide in exposures.items()}),
         market=market,
         paths=paths,
         provenance=provenance,
         result=result,
-        outlooks=_outlooks(run) if names < run.min_names else None,
+        outlooks=_path_summaries(run) if instruments < run.min_names else None,
         trades=run.trades,
     )
 
 
-def _outlooks(run: Recording) -> pd.DataFrame | None:
-    """What the forecasts said, from the run itself or from the folder that they came from."""
-    if "horizon" in run.outlooks:
-        return run.outlooks
-    if not run.forecasts or not len(run.outlooks):
+def run_warnings(
+    run: RunRecord, keys: pd.MultiIndex, provenance: Provenance | None, result: BacktestResult
+) -> Iterator[str]:
+    """Warnings about the metrics of a run, most important first.
+
+    Args:
+        run: its record.
+        keys: (datetime, instrument) that have a score.
+        provenance: of the forecasts; None where it is unknown.
+        result: of the account.
+    """
+    dates, names = (keys.get_level_values(level).unique() for level in ("datetime", "instrument"))
+    yield from _model_warnings(run, provenance, dates.min())
+    if run.settings is not None and run.signal == "score":
+        choice = run.settings.score_choice(run.daily)
+        yield from (*choice.warnings, *choice.seen_before(dates.min()))
+    if len(names) < run.min_names:
+        feeds, each = ("feed is", "it") if len(names) == 1 else ("feeds are", "each")
+        yield (
+            f"Only {len(names)} {feeds} ranked: a correlation across fewer than {run.min_names} instruments is not "
+            f"meaningful, so {each} is evaluated over time."
+        )
+    elif len(names) < MIN_NAMES:
+        yield (
+            f"Only {len(names)} feeds are ranked: the coefficient of one date is noisy, and their mean needs many "
+            "dates."
+        )
+    if len(dates) < FEW_DATES:
+        yield f"There are only {len(dates)} rebalances: intervals are wide."
+    yield from _selection_warnings(run)
+    yield from _portfolio_warnings(run, result, len(names))
+
+
+def _model_warnings(run: RunRecord, provenance: Provenance | None, first: pd.Timestamp) -> Iterator[str]:
+    if provenance is not None:
+        yield from seen_before(provenance, first)
+    elif len(run.forecast_index):
+        yield (
+            "The feeds have stored forecasts, and the model that made them is unknown: it may have been trained on "
+            "the test dates. Name their folder: KronosTearSheet(forecasts=...)."
+        )
+
+
+def _selection_warnings(run: RunRecord) -> Iterator[str]:
+    """Feeds that ended early; or that none did, although instruments chosen at the start of the run would."""
+    dates = run.panel.index.get_level_values("datetime")
+    last = dates.to_series(index=run.panel.index).groupby("instrument").max()
+    calendar = dates.unique().sort_values()
+    ended = last.index[last < calendar[-min(ENDED_BARS, len(calendar))]]
+    if len(ended):
+        more = f" and {len(ended) - MAX_LISTED} more" if len(ended) > MAX_LISTED else ""
+        yield (
+            f"{', '.join(map(str, ended[:MAX_LISTED]))}{more} had no more bars long before the end of the run. "
+            "Positions in such a feed count at its last close until the strategy sells them, which overstates "
+            "performance if the company failed."
+        )
+    elif len(last) > 1 and len(run.performance) >= SURVIVORSHIP_BARS:
+        yield (
+            f"None of the {len(last)} feeds ended early over {len(run.performance):,} bars. If they were chosen "
+            "today, instruments that failed since are missing (survivorship bias), which overstates long "
+            "portfolios."
+        )
+
+
+def _portfolio_warnings(run: RunRecord, result: BacktestResult, instruments: int) -> Iterator[str]:
+    if not (result.turnover > 0).any():
+        yield "The strategy never traded."
+        return
+    if not (result.cost > 0).any():
+        yield "The broker charged no commission: performance before and after costs is the same."
+    usual = int(result.positions.median())
+    if usual > instruments / 2 and instruments > 1:
+        yield f"The portfolio usually holds {usual} of {instruments} feeds, so selection has little effect."
+    net = result.returns["net"]
+    if (net <= -1).any() or not np.isfinite(net).all():
+        yield "The account lost all of its value or more: returns after that are meaningless."
+
+
+def _calibration_warnings(run: RunRecord, keys: pd.MultiIndex) -> list[str]:
+    """Warnings about a calibration that was fitted on data after the first forecasts."""
+    if run.settings is None:
+        return []
+    return run.settings.postprocessing().warnings(keys.get_level_values("datetime").min())
+
+
+def _score_name(run: RunRecord) -> str:
+    if run.settings or run.forecasts or len(run.forecast_index):
+        return MODEL if run.signal == "score" else f"{MODEL} {run.signal}"
+    return run.signal
+
+
+def _path_summaries(run: RunRecord) -> pd.DataFrame | None:
+    """Bands and final closes of the forecasts, from the run itself or from the folder that they came from."""
+    if "horizon" in run.path_summaries:
+        return run.path_summaries
+    if not run.forecasts or not len(run.path_summaries):
         return None
     stored = StoredForecasts(Path(run.forecasts))
     post = _postprocessing(run, stored, stored.dates)
-    parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.keys) for forecast in stored]
+    closes = [
+        pd.DataFrame(path_statistics(post(forecast))[:, FINAL_CLOSES:], forecast.keys) for forecast in stored
+    ]
     known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
-    return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
+    return run.path_summaries.assign(**known).join(pd.concat(closes).astype(np.float32))
 
 
-def _naive(run: Recording, market: Market, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
-    """Naive scores of the same rows, and the names of those that lack too many."""
+def _baseline_scores(
+    run: RunRecord, market: Market, keys: pd.MultiIndex
+) -> tuple[dict[str, pd.Series], list[str]]:
+    """Baseline scores of the same rows, and the names of those that have too few."""
     found = {
-        name if run.daily else IN_BARS.get(name, name): market.at(wide, keys)
+        name if run.daily else BASELINES_IN_BARS.get(name, name): market.at(wide, keys)
         for name, wide in market.naive.items()
     }
-    scarce = [name for name, score in found.items() if score.notna().mean() < MIN_COVERAGE]
-    return {name: score for name, score in found.items() if name not in scarce}, scarce
+    sparse = [name for name, score in found.items() if score.notna().mean() < MIN_COVERAGE]
+    return {name: score for name, score in found.items() if name not in sparse}, sparse
 
 
-def _ledger(run: Recording, keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
+def _sample_counts(run: RunRecord, keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
     traded, scored = run.scores.index.isin(run.panel.index), run.scores.index.isin(keys)
     return {
         "rows of feeds at rebalances": len(run.scores),
@@ -118,10 +219,10 @@ def _ledger(run: Recording, keys: pd.MultiIndex, label: pd.Series) -> dict[str, 
     }
 
 
-def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provenance | None]:
-    """What is kept of the forecasts, where they are still to be had; and what made them, where that is known."""
-    stored = _stored(run)
-    made = run.made[run.made.isin(run.panel.index)]
+def _path_summary(run: RunRecord, market: Market) -> tuple[PathBook | None, Provenance | None]:
+    """Summary of the stored forecasts, None without any; and their provenance, None where it is unknown."""
+    stored = _stored_forecasts(run)
+    made = run.forecast_index[run.forecast_index.isin(run.panel.index)]
     if stored is None:
         if run.settings is None:
             return None, None
@@ -132,153 +233,69 @@ def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provena
         return None, provenance
     horizons = [h for h in DISTRIBUTION if h < horizon]
     if horizon - 1 > 1.5 * horizons[-1]:
-        horizons.append(horizon - 1)  # as far as the paths reach: a signal trades a bar later
-    said: list[pd.DataFrame] = []
+        horizons.append(horizon - 1)  # the last one that paths reach: a signal trades a bar later
+    by_num_paths: list[pd.DataFrame] = []
     post = _postprocessing(run, stored, dates)
-    forecasts = _read(stored, dates, made, run, post, said)
+    forecasts = _read_forecasts(stored, dates, made, run, post, by_num_paths)
     hold = min(run.hold, horizon - 1)
     paths, provenance = keep_paths(forecasts, market, horizons, hold, run.price, post=post)
-    return replace(paths, by_samples=pd.concat(said).sort_index()) if said else paths, provenance
+    if by_num_paths:
+        paths = replace(paths, by_samples=pd.concat(by_num_paths).sort_index())
+    return paths, provenance
 
 
-def _stored(run: Recording) -> StoredForecasts | None:
-    """The folder that the run's forecasts are in."""
+def _stored_forecasts(run: RunRecord) -> StoredForecasts | None:
+    """The stored forecasts of the run; None without a store."""
     if run.forecasts:
         return StoredForecasts(Path(run.forecasts))
     settings = run.settings
     if settings is None or settings.store is None or settings.samples == 0:
         return None
-    known = settings.predictor().provenance(settings.sampling(), "")
-    spec = WindowSpec(run.together, settings.lookback, settings.horizon, settings.lookback)
-    return ForecastStore(settings.store).open(known, spec)
+    provenance = settings.predictor().provenance(settings.sampling(), "")
+    spec = WindowSpec(run.universe, settings.lookback, settings.horizon, settings.lookback)
+    return ForecastStore(settings.store).open(provenance, spec)
 
 
-def _calibration_warnings(run: Recording, keys: pd.MultiIndex) -> list[str]:
-    """Of a calibration that knows what comes after the first forecasts."""
-    if run.settings is None:
-        return []
-    return run.settings.postprocessing().warnings(keys.get_level_values("datetime").min())
-
-
-def _postprocessing(run: Recording, stored: StoredForecasts, dates: pd.DatetimeIndex) -> Postprocessing:
-    """What was done to the paths that the run read."""
+def _postprocessing(run: RunRecord, stored: StoredForecasts, dates: pd.DatetimeIndex) -> Postprocessing:
+    """Postprocessing of the paths that the run read."""
     options = PathOptions() if run.settings is None else run.settings.options
-    known, first = stored.recipe.provenance, stored.read(dates[0])
-    return options.resolve(own_calibration(known.model), known, first.horizon, first.spacing)
+    provenance, first = stored.recipe.provenance, stored.read(dates[0])
+    return options.resolve(own_calibration(provenance.model), provenance, first.horizon, first.spacing)
 
 
-def _read(
+def _read_forecasts(
     stored: StoredForecasts,
     dates: pd.DatetimeIndex,
     made: pd.MultiIndex,
-    run: Recording,
+    run: RunRecord,
     post: Postprocessing,
-    said: list[pd.DataFrame],
+    by_num_paths: list[pd.DataFrame],
 ) -> Iterator[Forecast]:
-    """The run's own forecasts as sampled, by date; what the line says of the first k paths is put in `said`."""
-    by_head = run.line == "score" and run.settings is not None and run.settings.choice(run.daily).heads
+    """The run's own forecasts as sampled, by date; appends the signal of their first k paths to `by_num_paths`."""
+    from_head = (
+        run.signal == "score" and run.settings is not None and run.settings.score_choice(run.daily).heads
+    )
     for date in dates:
         whole = stored.read(date)
         own = np.asarray(whole.keys.isin(made))
         if not own.any():
             continue
         forecast = whole[own]
-        if run.line in LINES and not by_head:
-            said.append(_by_samples(post(forecast), LINES.index(run.line), run.level))
+        if run.signal in LINES and not from_head:
+            by_num_paths.append(_signal_by_num_paths(post(forecast), LINES.index(run.signal), run.level))
         yield forecast
 
 
-def _by_samples(forecast: Forecast, column: int, level: float) -> pd.DataFrame:
-    """What a line says from the first 1, 2, 4, ... paths, and from all: columns = numbers of paths."""
+def _signal_by_num_paths(forecast: Forecast, column: int, level: float) -> pd.DataFrame:
+    """One of LINES from the first 1, 2, 4, ... paths, and from all; columns = numbers of paths."""
     counts = sorted({*(2**i for i in range(forecast.samples.bit_length())), forecast.samples})
     return pd.DataFrame(
         {
-            k: lines(outlooks(replace(forecast, paths=forecast.paths[:, :k])), level)[:, column]
+            k: indicator_lines(path_statistics(replace(forecast, paths=forecast.paths[:, :k])), level)[
+                :, column
+            ]
             for k in counts
             if k <= forecast.samples
         },
         index=forecast.keys,
     )
-
-
-FEW_DATES = 100
-SETTLED_BARS = 120  # feeds of which none ends over so many were chosen afterwards
-ENDED = 20  # bars of the market without one of its own, after which a feed is taken for ended
-NAMED = 5  # feeds in one sentence
-
-
-def warnings_of(
-    run: Recording, keys: pd.MultiIndex, provenance: Provenance | None, result: BacktestResult
-) -> Iterator[str]:
-    """Sentences, most important first.
-
-    Args:
-        run: what it left.
-        keys: (datetime, instrument) that have a score.
-        provenance: of the forecasts; None where it is not known.
-        result: of the account.
-    """
-    dates, names = (keys.get_level_values(level).unique() for level in ("datetime", "instrument"))
-    yield from _model(run, provenance, dates.min())
-    if run.settings is not None and run.line == "score":
-        choice = run.settings.choice(run.daily)
-        yield from (*choice.warnings, *choice.seen_before(dates.min()))
-    if len(names) < run.min_names:
-        yield (
-            f"Only {len(names)} feed{'s are' * (len(names) != 1) or ' is'} ranked: a correlation across fewer than "
-            f"{run.min_names} names says nothing, so that {'each' if len(names) > 1 else 'it'} is judged over time."
-        )
-    elif len(names) < MIN_NAMES:
-        yield f"Only {len(names)} feeds are ranked: each coefficient says little, and their mean needs many dates."
-    if len(dates) < FEW_DATES:
-        yield f"{len(dates)} rebalances are few: intervals are wide."
-    yield from _listings(run)
-    yield from _book(run, result, len(names))
-
-
-def _model(run: Recording, provenance: Provenance | None, first: pd.Timestamp) -> Iterator[str]:
-    if provenance is None:
-        if len(run.made):
-            yield (
-                "The feeds brought their forecasts along, and what made them is not known here: the model may have "
-                "seen the test dates. Name their folder: KronosTearSheet(forecasts=...)."
-            )
-    else:
-        yield from seen_before(provenance, first)
-
-
-def _listings(run: Recording) -> Iterator[str]:
-    """Feeds that ended early; or that none ever did, which no list of names made at the start could promise."""
-    dates = run.panel.index.get_level_values("datetime")
-    last = dates.to_series(index=run.panel.index).groupby("instrument").max()
-    calendar = dates.unique().sort_values()
-    ended = last.index[last < calendar[-min(ENDED, len(calendar))]]
-    if len(ended):
-        yield (
-            f"{_listed(ended)} had no more bars long before the run was over. What is held of such a feed counts "
-            "at its last close until the strategy sells it, which flatters a book if the name failed."
-        )
-    elif len(last) > 1 and len(run.book) >= SETTLED_BARS:
-        yield (
-            f"Not one of the {len(last)} feeds ended early over {len(run.book):,} bars. If they were chosen today, "
-            "those that failed since are missing (survivorship), which flatters every long book."
-        )
-
-
-def _book(run: Recording, result: BacktestResult, names: int) -> Iterator[str]:
-    if not (result.turnover > 0).any():
-        yield "The strategy never traded."
-        return
-    if not (result.cost > 0).any():
-        yield "The broker charged no commission: the book before and after costs is the same."
-    usual = int(result.positions.median())
-    if usual > names / 2 and names > 1:
-        yield f"The book usually holds {usual} of {names} feeds, so there is little to choose from."
-    lost = result.returns["net"] <= -1
-    if lost.any() or not np.isfinite(result.returns["net"]).all():
-        yield "The account lost all it had, or more: returns from there on mean nothing."
-
-
-def _listed(names: pd.Index) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(map(str, names[:NAMED]))}{more}"

@@ -1,4 +1,4 @@
-"""Optimisations: `cerebro.optstrategy` with a model inside, in one process or several."""
+"""Parameter optimization: `cerebro.optstrategy` with a model, in one process or in several."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Any
 
 import backtrader as bt
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-def run_optimisation(cerebro: bt.Cerebro, maxcpus: int = 1) -> list[Any]:
-    """Run what `cerebro.optstrategy` has prepared; one process is usually the fastest way.
+def run_optimization(cerebro: bt.Cerebro, maxcpus: int = 1) -> list[Any]:
+    """Run the combinations added with `cerebro.optstrategy`; one process is usually fastest.
 
-    One process loads one model and forecasts each window once, whatever else of a strategy is varied. Several
-    processes each load and forecast for themselves, unless the indicators name a `store`, in which every forecast
-    is computed by one of them. They are started afresh (spawn), so that torch keeps its threads: strategies must
-    be importable, and a script must keep its work under `if __name__ == "__main__":`.
+    One process loads one model and forecasts each window once, whatever other parameters of a strategy vary.
+    Several processes each load the model and forecast for themselves, unless the indicators have a `store`, in
+    which each forecast is computed once. Processes are started by spawn, so that PyTorch keeps its threads:
+    strategies must be importable, and a script must run under `if __name__ == "__main__":`.
 
-    `cerebro.run(maxcpus=2)` forks on Linux instead; there forecasts are computed with one thread a process.
+    `cerebro.run(maxcpus=2)` forks on Linux instead; forecasts then use one thread per process.
 
     Args:
         cerebro: with at least one `optstrategy`.
-        maxcpus: processes.
+        maxcpus: number of processes.
 
     Returns:
-        What `cerebro.run()` returns: a list of results for each combination.
+        The return value of `cerebro.run()`: a list of results for each combination.
 
     Raises:
-        ValueError: not a number of processes, or strategies that no other process can import.
+        ValueError: maxcpus is below 1, or other processes cannot import a strategy.
     """
     if maxcpus < 1:
-        raise ValueError(f"maxcpus={maxcpus} starts no process. Pass 1, or as many as there are cores.")
+        raise ValueError(f"maxcpus={maxcpus} is below 1. Pass 1, or the number of cores.")
     if maxcpus == 1:
         return list(cerebro.run(maxcpus=1))
     _check_importable(cerebro)
     usual = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("spawn", force=True)  # Backtrader takes the default one
+    multiprocessing.set_start_method("spawn", force=True)  # Backtrader uses the default start method
     try:
         return list(cerebro.run(maxcpus=maxcpus))
     finally:
@@ -53,15 +53,15 @@ def _check_importable(cerebro: bt.Cerebro) -> None:
         for strategy, _, _ in choices:
             if strategy.__module__ == "__main__":
                 raise ValueError(
-                    f"{strategy.__name__} is defined in a session that other processes cannot import. "
-                    "Move it to a file, or pass maxcpus=1."
+                    f"{strategy.__name__} is defined in an interactive session, from which other processes cannot "
+                    "import it. Move it to a file, or pass maxcpus=1."
                 )
 
 
-def one_thread_after_fork() -> None:
-    """In a forked process, let torch compute with one thread.
+def limit_threads_after_fork() -> None:
+    """In a forked process, let PyTorch compute with one thread.
 
-    Its other threads stayed behind in the process that was forked, and torch would wait for them for ever.
+    Its other threads exist only in the parent process, and PyTorch would wait for them forever.
     """
     if not _FORKED:
         return
@@ -69,9 +69,9 @@ def one_thread_after_fork() -> None:
 
     if (threads := torch.get_num_threads()) > 1:
         torch.set_num_threads(1)
-        log.warning(
-            "This process was forked, and torch would wait for ever for the %d threads that stayed behind: it "
-            "computes with 1. run_optimisation(cerebro, maxcpus) starts processes that keep theirs.",
+        logger.warning(
+            "This process was forked from one in which PyTorch used %d threads, which do not exist here: forecasts "
+            "use 1 thread. run_optimization(cerebro, maxcpus) starts processes that can use all.",
             threads,
         )
 
@@ -79,10 +79,10 @@ def one_thread_after_fork() -> None:
 _FORKED = False
 
 
-def _note_the_fork() -> None:
+def _mark_forked() -> None:
     global _FORKED
     _FORKED = True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_the_fork)
+    os.register_at_fork(after_in_child=_mark_forked)

@@ -1,4 +1,4 @@
-"""Recording: what a run leaves behind, from which all that is known of it is computed. Knows no engine."""
+"""RunRecord: everything that a run leaves for its report, without references to Backtrader."""
 
 from __future__ import annotations
 
@@ -10,54 +10,61 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.backtrader.account import BookTape
-from kronos_strategies.backtrader.feeds import Shown
+from kronos_strategies.backtrader.account import AccountRecorder
+from kronos_strategies.backtrader.feeds import FeedHistory
 from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.indicators import KronosBand, KronosIndicator, settings_of
-from kronos_strategies.backtrader.scheduler import Hub
-from kronos_strategies.backtrader.score_recorder import ScoreTape, indicators_of
+from kronos_strategies.backtrader.scheduler import ForecastCoordinator
+from kronos_strategies.backtrader.score_recorder import ScoreRecorder, iter_indicators
 from kronos_strategies.result import BARS_PER_YEAR, BacktestResult
+
+EQUAL_WEIGHT = "equal weight"
+DAYS_PER_YEAR, SATURDAY = 365, 5
+MAX_DAILY_STEP = 4  # days between bars that count as daily; a week is longer
+MAX_REJECTED = 0.02  # share of the orders above which rejections are reported
+MAX_LISTED = 12  # feeds in the description of a run
 
 
 @dataclass(frozen=True)
-class Recording:
-    """All that evidence is gathered from; knows no engine, so that an optimisation can hand it on.
+class RunRecord:
+    """Everything that a run leaves; it can be pickled, so that an optimization can return it.
 
     Attributes:
         panel: traded bars of the ranked feeds by (datetime, instrument).
-        scores: by (datetime, instrument), column score: of each feed that had begun and not ended, at each
-            rebalance; NaN where it had none.
-        made: (datetime, instrument) of each forecast behind the scores.
-        outlooks: what these said, see `study_time_series`; columns level and horizon only where they are known.
+        scores: by (datetime, instrument), column score: of each feed that had started and not ended, at each
+            rebalance; NaN without a value.
+        forecast_index: (datetime, instrument) of each forecast that the scores use.
+        path_summaries: bands and final closes of these forecasts, see the function `path_summaries`; columns level
+            and horizon only where they are known.
         trades: see `TradeStudy`.
-        book, weights: see `BookTape.frame`.
-        benchmark: closes of a feed to hold the book against; None without one.
+        performance, weights: see `AccountRecorder.to_frames`.
+        benchmark: closes of the benchmark feed; None without one.
         settings: of the forecasts; None where no KronosIndicator made them.
-        together: names of the feeds that were forecast together, which label their store; "" without settings.
+        universe: instruments that were forecast together, which label their store; "" without settings.
         level: of their bands.
-        line: that was ranked by.
+        signal: line that feeds are ranked by.
         every: bars between rebalances.
         hold: bars that the label spans.
-        price: that the label trades at.
+        price: price of the label, "open" or "close".
         daily: whether dates are days.
-        bars_per_year: that annualise the book.
+        bars_per_year: bars per year, used to annualize.
         title, trials, notice, forecasts, min_names: see `KronosTearSheet`.
-        described: what ran, by label.
-        remarks: sentences on how it ran, that a reader must see.
+        description: what ran, by label.
+        warnings: sentences on the execution of the run, for its reader.
     """
 
     panel: pd.DataFrame
     scores: pd.DataFrame
-    made: pd.MultiIndex
-    outlooks: pd.DataFrame
+    forecast_index: pd.MultiIndex
+    path_summaries: pd.DataFrame
     trades: pd.DataFrame
-    book: pd.DataFrame
+    performance: pd.DataFrame
     weights: pd.Series
     benchmark: pd.Series | None
     settings: ForecastSettings | None
-    together: str
+    universe: str
     level: float
-    line: str
+    signal: str
     every: int
     hold: int
     price: str
@@ -68,70 +75,58 @@ class Recording:
     notice: str
     forecasts: str
     min_names: int
-    described: dict[str, str]
-    remarks: tuple[str, ...]
+    description: dict[str, str]
+    warnings: tuple[str, ...]
 
     @property
     def result(self) -> BacktestResult:
-        """Of the account."""
-        closes = self.panel["close"].unstack("instrument")
-        return book_result(self.book, self.weights, closes, self.benchmark, self.bars_per_year)
+        """Backtest result from the bar of the first purchase on.
+
+        Before, the account holds cash only; it buys at that bar's price, so the benchmarks earn nothing up to its
+        close.
+        """
+        performance, weights = self.performance, self.weights
+        held = weights.index.get_level_values("datetime")
+        traded = performance.index[performance["turnover"] > 0]
+        first = min([*held[:1], *traded[:1]], default=performance.index[0])
+        benchmarks = self._benchmarks()
+        since = benchmarks.loc[first:].copy()
+        since.loc[first] = 0.0
+        kept = performance.loc[first:]
+        return BacktestResult(
+            returns=kept[["gross", "net"]],
+            benchmarks=since,
+            turnover=kept["turnover"],
+            cost=kept["cost"],
+            weights=weights.loc[first:] if len(weights) else weights,
+            bars_per_year=self.bars_per_year,
+            whole=performance[["net"]].join(benchmarks),
+        )
 
     @property
-    def keys(self) -> pd.MultiIndex:
+    def index(self) -> pd.MultiIndex:
         """(datetime, instrument) that have a score and a bar."""
         scored = cast(pd.MultiIndex, self.scores.index[np.isfinite(self.scores["score"])])
         return scored[scored.isin(self.panel.index)]
 
-
-EQUAL = "equal weight"
-
-
-def book_result(
-    book: pd.DataFrame,
-    weights: pd.Series,
-    closes: pd.DataFrame,
-    benchmark: pd.Series | None,
-    bars_per_year: int,
-) -> BacktestResult:
-    """A run's result, from the bar of the first purchase on.
-
-    The book holds only cash before and buys at that bar's price, so the benchmarks earn nothing up to its close.
-
-    Args:
-        book: by datetime, columns net, gross, turnover, cost.
-        weights: by (datetime, instrument), at each close.
-        closes: of the feeds, dates x instruments, NaN where there was no trade.
-        benchmark: closes of what else the book is held against, named.
-        bars_per_year: that annualise it.
-    """
-    held = weights.index.get_level_values("datetime")
-    traded = book.index[book["turnover"] > 0]
-    first = min([*held[:1], *traded[:1]], default=book.index[0])
-    benchmarks = {EQUAL: equal_weight(closes, book.index)}
-    if benchmark is not None:
-        named = benchmark.to_frame()
-        benchmarks = {str(benchmark.name): equal_weight(named, book.index)} | benchmarks
-    whole = book[["net"]].join(pd.DataFrame(benchmarks))
-    streams = pd.DataFrame(benchmarks).loc[first:]
-    streams.loc[first] = 0.0
-    kept = book.loc[first:]
-    return BacktestResult(
-        returns=kept[["gross", "net"]],
-        benchmarks=streams,
-        turnover=kept["turnover"],
-        cost=kept["cost"],
-        weights=weights.loc[first:] if len(weights) else weights,
-        bars_per_year=bars_per_year,
-        whole=whole,
-    )
+    def _benchmarks(self) -> pd.DataFrame:
+        """Returns of the benchmark feed, if any, and of all ranked feeds at equal weights, by name."""
+        dates, closes = self.performance.index, self.panel["close"].unstack("instrument")
+        found = {EQUAL_WEIGHT: equal_weight(closes, dates)}
+        if self.benchmark is not None:
+            found = {str(self.benchmark.name): equal_weight(self.benchmark.to_frame(), dates)} | found
+        return pd.DataFrame(found)
 
 
 def equal_weight(closes: pd.DataFrame, dates: pd.Index) -> pd.Series:
-    """Return of each bar of all feeds at equal weights, rebalanced on each bar, without costs.
+    """Return per bar of all feeds at equal weights, rebalanced on each bar, without costs.
 
-    A feed takes part from its second bar to its last; on a bar without a trade it earns 0, and then the whole move
-    since its last close.
+    A feed takes part from its second bar to its last. On a bar without a trade it earns 0, and on the next one the
+    whole return since its last close.
+
+    Args:
+        closes: dates x instruments, NaN where there was no trade.
+        dates: of the returns.
     """
     wide = closes.reindex(closes.index.union(dates))
     known = wide.ffill().reindex(dates)
@@ -139,110 +134,111 @@ def equal_weight(closes: pd.DataFrame, dates: pd.Index) -> pd.Series:
     return known.pct_change(fill_method=None).where(listed).mean(axis=1).fillna(0.0)
 
 
-DAYS_A_YEAR, SATURDAY = 365, 5
-LONGEST_DAYS = 4  # between bars that are daily; a week is longer
-FEW = 0.02  # of the orders; so many refused ones are worth a word
-
-
-class Forecasts(NamedTuple):
-    """What made the forecasts of a run.
+class ForecastOrigin(NamedTuple):
+    """Origin of the forecasts of a run.
 
     Attributes:
-        settings: of the KronosIndicator that is ranked by; None where there is none.
-        together: names of the feeds that share them, which label the store.
+        settings: of the KronosIndicator that feeds are ranked by; None without one.
+        universe: instruments that share them, which label the store.
         level: of the band.
     """
 
     settings: ForecastSettings | None
-    together: str
+    universe: str
     level: float
 
 
-def forecast_settings(
-    strategy: bt.Strategy, feeds: Mapping[str, bt.AbstractDataBase], tape: ScoreTape
-) -> Forecasts:
-    """The settings of the first KronosIndicator that a ranked line is or is computed from, and who shares them."""
-    first = next((own for own in tape.forecasts.values() if isinstance(own, KronosIndicator)), None)
+def find_forecast_origin(
+    strategy: bt.Strategy, feeds: Mapping[str, bt.AbstractDataBase], scores: ScoreRecorder
+) -> ForecastOrigin:
+    """Settings of the first KronosIndicator that ranked lines use, and the instruments that share them."""
+    first = _first_indicator(scores)
     if first is None:
-        return Forecasts(None, "", 0.9)
+        return ForecastOrigin(None, "", 0.9)
     settings, names = settings_of(first), {data: name for name, data in feeds.items()}
-    kronos = (each for each in indicators_of(strategy) if isinstance(each, KronosIndicator | KronosBand))
-    together = {
-        names[each.data] for each in kronos if (settings_of(each), each.p.every) == (settings, first.p.every)
-    }
-    return Forecasts(settings, ",".join(sorted(together)), first.p.level)
+    indicators = (
+        each for each in iter_indicators(strategy) if isinstance(each, KronosIndicator | KronosBand)
+    )
+    universe = {names[each.data] for each in indicators if settings_of(each) == settings}
+    return ForecastOrigin(settings, ",".join(sorted(universe)), first.p.level)
 
 
-def outlooks_of(strategy: bt.Strategy, tape: ScoreTape, shown: Shown, forecasts: Forecasts) -> pd.DataFrame:
-    """What each forecast said: a row a (datetime, instrument).
+def path_summaries(scores: ScoreRecorder, history: FeedHistory, origin: ForecastOrigin) -> pd.DataFrame:
+    """Bands and final closes of each forecast, by (datetime, instrument).
 
     Returns:
-        Columns lower and upper, and as far as they are known level, horizon and the closes of the paths at the
-        horizon, called by their numbers from 0 on.
+        Columns lower and upper and, as far as they are known, level, horizon and the closes of the paths at the
+        horizon, named by their numbers from 0 on.
     """
-    found, settings = tape.bands(shown), forecasts.settings
-    if settings is None or settings.samples == 0 or not len(found):
+    found, settings, first = scores.bands(history), origin.settings, _first_indicator(scores)
+    if settings is None or first is None or settings.samples == 0 or not len(found):
         return found
-    first = next(own for own in tape.forecasts.values() if isinstance(own, KronosIndicator))
-    known = Hub.of(first).ends(settings, first.p.every)
-    missing = np.full(settings.samples, np.nan)  # none at all where a return head alone gives the score
-    ends = np.array([known.get(key, missing) for key in found.index], np.float32)
-    return found.assign(level=float(forecasts.level), horizon=settings.horizon).join(
-        pd.DataFrame(ends, found.index)
+    known = ForecastCoordinator.of(first).final_closes(settings)
+    missing = np.full(settings.samples, np.nan)  # for scores of a return head alone
+    closes = np.array([known.get(key, missing) for key in found.index], np.float32)
+    return found.assign(level=float(origin.level), horizon=settings.horizon).join(
+        pd.DataFrame(closes, found.index)
     )
+
+
+def _first_indicator(scores: ScoreRecorder) -> KronosIndicator | None:
+    return next((own for own in scores.forecasts.values() if isinstance(own, KronosIndicator)), None)
 
 
 def describe_run(
     strategy: bt.Strategy,
-    tape: ScoreTape,
+    scores: ScoreRecorder,
     dates: pd.Series,
-    line: str,
+    signal: str,
     label: str,
     settings: ForecastSettings | None,
     daily: bool,
 ) -> dict[str, str]:
     """What ran, by label, ready to print."""
-    names, own = list(tape.sources), next(iter(tape.sources.values()))
-    shown = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:11])}, ... {names[-1]}"
-    kind = "the feeds" if isinstance(own, bt.AbstractDataBase) else type(own).__name__
-    timed = bool((dates != dates.dt.normalize()).any())
-    params = {name: value for name, value in strategy.p._getkwargs().items() if _tells(strategy, name)}
-    return {
+    names, first = list(scores.sources), next(iter(scores.sources.values()))
+    listed = ", ".join(names)
+    if len(names) > MAX_LISTED:
+        listed = f"{', '.join(names[: MAX_LISTED - 1])}, ... {names[-1]}"
+    owner = "the feeds" if isinstance(first, bt.AbstractDataBase) else type(first).__name__
+    with_time = bool((dates != dates.dt.normalize()).any())
+    params = {name: value for name, value in strategy.p._getkwargs().items() if _is_changed(strategy, name)}
+    described = {
         "strategy": type(strategy).__name__,
-        "its settings": ", ".join(f"{name}={value}" for name, value in params.items()) or "as they come",
-        "feeds ranked": f"{len(names)}: {shown}",
-        "bars": f"{len(dates):,}, {_moment(dates.iloc[0], timed)} to {_moment(dates.iloc[-1], timed)}",
-        "signal": f"{line} of {kind}",
+        "its settings": ", ".join(f"{name}={value}" for name, value in params.items()) or "defaults",
+        "feeds ranked": f"{len(names)}: {listed}",
+        "bars": f"{len(dates):,}, {_moment(dates.iloc[0], with_time)} to {_moment(dates.iloc[-1], with_time)}",
+        "signal": f"{signal} of {owner}",
         "label": label,
-        "rebalanced": f"every {tape.every} bar{'s' * (tape.every != 1)}",
-        **({"score": settings.choice(daily).described} if settings and line == "score" else {}),
-        **(
-            {"lookback": f"{settings.lookback} traded bars", "horizon": f"{settings.horizon} bars"}
-            if settings
-            else {}
-        ),
-        "broker": f"{type(strategy.broker).__name__} of Backtrader {bt.__version__}",
+        "rebalanced": f"every {scores.every} bar{'s' * (scores.every != 1)}",
     }
+    if settings and signal == "score":
+        described["score"] = settings.score_choice(daily).described
+    if settings:
+        described["lookback"] = f"{settings.lookback} traded bars"
+        described["horizon"] = f"{settings.horizon} bars"
+    return described | {"broker": f"{type(strategy.broker).__name__} of Backtrader {bt.__version__}"}
 
 
-def _moment(date: pd.Timestamp, timed: bool) -> str:
-    return f"{date:%Y-%m-%d %H:%M}" if timed else f"{date:%Y-%m-%d}"
+def _moment(date: pd.Timestamp, with_time: bool) -> str:
+    return f"{date:%Y-%m-%d %H:%M}" if with_time else f"{date:%Y-%m-%d}"
 
 
-def _tells(strategy: bt.Strategy, name: str) -> bool:
-    """Whether a parameter is not as it comes; where forecasts are kept is no matter."""
+def _is_changed(strategy: bt.Strategy, name: str) -> bool:
+    """Whether a parameter differs from its default; the place of the store does not matter."""
     default = type(strategy).params._getpairs().get(name)
     return name != "store" and getattr(strategy.p, name) != default
 
 
-def remarks(strategy: bt.Strategy, book: BookTape, shown: Shown) -> Iterator[str]:
-    """How orders were filled and what was known then, where a reader would think otherwise."""
+def execution_warnings(
+    strategy: bt.Strategy, account: AccountRecorder, history: FeedHistory
+) -> Iterator[str]:
+    """How orders were filled and what was known at that time, where a reader would assume otherwise."""
     broker = strategy.broker
-    for early, fine in shown.early():
+    for early, finer in history.premature_feeds():
         yield (
-            f"Bars of {early} are stamped before they are over: while {fine} has bars of the same period still to "
-            "come, their close is already shown, and nobody can trade on it. Stamp them with the end of the "
-            "period, or let cerebro.resampledata make them."
+            f"Bars of {early} are stamped before they are complete: their close is visible while {finer} still has "
+            "bars of the same period to come, so results use future data. Stamp them with the end of the period, "
+            "or let cerebro.resampledata make them."
         )
     if len(strategy.cerebro.runningstrats) > 1:
         yield (
@@ -251,30 +247,33 @@ def remarks(strategy: bt.Strategy, book: BookTape, shown: Shown) -> Iterator[str
         )
     if getattr(getattr(broker, "p", None), "coc", False):
         yield (
-            "Orders filled at the close that they were decided at (set_coc): no result of next-open execution "
-            "compares with this."
+            "Orders filled at the close at which they were decided (set_coc); results are not comparable with "
+            "execution at the next open."
         )
     if getattr(getattr(broker, "p", None), "coo", False) and strategy.cerebro.p.cheat_on_open:
-        yield "Orders were decided with the open known that they filled at (cheat_on_open): nobody can trade so."
-    orders = book.refused + book.filled
-    if book.refused > FEW * orders:
         yield (
-            f"The broker refused {book.refused} of {orders} orders, for want of cash or margin: the book is not "
-            "the one that the strategy wanted."
+            "Orders were sized with knowledge of the open at which they filled (cheat_on_open); results are not "
+            "realistic."
+        )
+    orders = account.rejected + account.filled
+    if account.rejected > MAX_REJECTED * orders:
+        yield (
+            f"The broker rejected {account.rejected} of {orders} orders for lack of cash or margin: the portfolio "
+            "differs from the strategy's targets."
         )
 
 
-def bars_per_year(times: pd.Index) -> int:
-    """Told from (bars,) ascending datetimes.
+def infer_bars_per_year(times: pd.Index) -> int:
+    """Bars per year of (bars,) ascending datetimes.
 
-    Bars on weekends tell a market that never closes, 365 days a year, else 252; times that several bars a day, by
-    the median of the days. Bars further apart than a day are counted in calendar time, weekly ones 52 a year.
+    Bars on weekends imply a market that never closes, with 365 days per year, otherwise 252; times the median
+    number of bars per day. Bars more than a day apart are counted in calendar time, e.g. 52 weekly bars per year.
     """
     index = pd.DatetimeIndex(times)
     days, counts = np.unique(index.normalize(), return_counts=True)
     if len(days) > 1:
         step = float(np.median(np.diff(days) / np.timedelta64(1, "D")))
-        if step > LONGEST_DAYS:
-            return max(1, round(DAYS_A_YEAR / step))
-    year = DAYS_A_YEAR if (index.day_of_week >= SATURDAY).any() else BARS_PER_YEAR
+        if step > MAX_DAILY_STEP:
+            return max(1, round(DAYS_PER_YEAR / step))
+    year = DAYS_PER_YEAR if (index.day_of_week >= SATURDAY).any() else BARS_PER_YEAR
     return round(year * float(np.median(counts))) if len(days) else BARS_PER_YEAR

@@ -1,11 +1,14 @@
-"""Seat: one asset of a group that is forecast together, and where its last forecast stands."""
+"""When each feed of a strategy is forecast, and that all feeds due at the same bar are forecast in one batch.
+
+Backtrader loads every feed, or moves every feed to the current bar, before it asks any indicator. So the first
+indicator that asks computes for all: once for all bars (runonce), or bar by bar for all assets.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import NamedTuple
 
 import backtrader as bt
@@ -14,46 +17,245 @@ import pandas as pd
 
 from kronos.bars import stamps
 from kronos.windows import KEYS, Windows
-from kronos_strategies.backtrader.feed_bars import LoadedFeed, RunningFeed, check_zone
-from kronos_strategies.backtrader.forecasts import COLUMNS, ENDS, LINES, ForecastSettings, lines
+from kronos_strategies.backtrader.feed_bars import PreloadedBars, StreamingBars, check_time_zone
+from kronos_strategies.backtrader.feeds import name_feeds
+from kronos_strategies.backtrader.forecasts import (
+    ALL_LINES,
+    FINAL_CLOSES,
+    LINES,
+    ForecastSettings,
+    indicator_lines,
+)
 from kronos_strategies.progress import ProgressReport, progress_bar, silent
 
+logger = logging.getLogger(__name__)
+
+_ATTRIBUTE = "_kronos_coordinator"  # of a strategy
 _BAR = ("datetime", "open", "high", "low", "close", "volume")
+
+
+class ForecastCoordinator:
+    """Forecast groups of one strategy; each run of a cerebro has new strategies, and so a new coordinator.
+
+    Args:
+        strategy: whose feeds are forecast.
+    """
+
+    def __init__(self, strategy: bt.Strategy) -> None:
+        self._groups: dict[ForecastSettings, ForecastGroup] = {}
+        self._names = {id(data): name for name, data in name_feeds(strategy.datas).items()}
+        self._checked: set[int] = set()
+
+    @classmethod
+    def of(cls, indicator: bt.Indicator) -> ForecastCoordinator:
+        """The coordinator of the strategy that an indicator belongs to.
+
+        Raises:
+            ValueError: the indicator belongs to no strategy, or the strategy runs with exactbars=1.
+        """
+        owner = indicator._owner
+        while owner is not None and not isinstance(owner, bt.Strategy):
+            owner = owner._owner
+        if owner is None:
+            raise ValueError(
+                f"{type(indicator).__name__} does not belong to a strategy. Create it in the __init__ of a "
+                "strategy, or pass it to cerebro.addindicator."
+            )
+        if owner.cerebro._exactbars > 0:
+            raise ValueError(
+                "exactbars=1 keeps so few bars that Backtrader itself fails on feeds of different lengths. "
+                "Run with exactbars=-1 or -2, which also save memory."
+            )
+        if _ATTRIBUTE not in owner.__dict__:
+            setattr(owner, _ATTRIBUTE, cls(owner))
+        coordinator: ForecastCoordinator = owner.__dict__[_ATTRIBUTE]
+        return coordinator
+
+    def final_closes(self, settings: ForecastSettings) -> dict[tuple[pd.Timestamp, str], np.ndarray]:
+        """(S,) closes of the paths at the horizon by (datetime, instrument) of each forecast so far."""
+        return self._groups[settings].final_closes
+
+    def register(
+        self, data: bt.AbstractDataBase, settings: ForecastSettings, level: float
+    ) -> IndicatorHandle:
+        """Forecast a feed together with all others of the same settings.
+
+        Args:
+            data: the feed.
+            settings: of its forecasts.
+            level: share of the paths between lower and upper.
+
+        Raises:
+            ValueError: a setting is out of range, or the model does not exist.
+        """
+        if not 0 < level < 1:
+            raise ValueError(
+                f"level={level} is not a share of the paths. Pass a number between 0 and 1, such as 0.9."
+            )
+        choice = settings.score_choice()  # loads the model, so that a wrong name fails before the run
+        settings.sampling()
+        settings.postprocessing()
+        if settings not in self._groups:
+            self._groups[settings] = ForecastGroup(settings)
+            logger.info("Scores of daily bars come from %s", choice.described)
+            for warning in choice.warnings:
+                logger.warning(warning)
+        group = self._groups[settings]
+        group.levels.add(level)
+        name = self._names[id(data)]
+        if id(data) not in self._checked:
+            self._checked.add(id(data))
+            check_time_zone(data, name)
+        asset = group.assets.setdefault(id(data), AssetState(data, name, group.schedule))
+        return IndicatorHandle(group, asset, level)
+
+
+class IndicatorHandle:
+    """Access of one indicator to its lines: one asset at one level of the band."""
+
+    def __init__(self, group: ForecastGroup, asset: AssetState, level: float) -> None:
+        self._group, self._asset, self._level = group, asset, level
+        self.lookback = group.settings.lookback
+
+    def all_bars(self) -> np.ndarray:
+        """(K, 9) ALL_LINES at all bars of the feed, which Backtrader has loaded completely."""
+        self._group.forecast_all_bars()
+        return self._asset.all_bars(self._level)
+
+    def current_bar(self) -> np.ndarray:
+        """(9,) ALL_LINES at the current bar of the feed."""
+        if self._asset.has_new_bar():
+            self._group.forecast_current_bar()
+        return self._asset.current_bar(self._level)
+
+
+class AssetWindows(NamedTuple):
+    """Windows of one asset, and what they are cut from."""
+
+    instrument: str
+    values: np.ndarray  # (M, 6) float32
+    times: np.ndarray  # (M,) datetime64[ns]
+    end_positions: np.ndarray  # (N,) int64, last bar of each window
+    future: np.ndarray  # (N, H) datetime64[ns]
+    is_daily: bool
+
+
+class ForecastGroup:
+    """Assets that are forecast together, with the same settings and schedule.
+
+    Args:
+        settings: of the forecasts.
+
+    Attributes:
+        assets: by id of the feed.
+        levels: of the bands that indicators ask for.
+        final_closes: (S,) closes of the paths at the horizon by (datetime, instrument) of each forecast.
+    """
+
+    def __init__(self, settings: ForecastSettings) -> None:
+        self.settings = settings
+        self.schedule = Schedule(settings.lookback, settings.every)
+        self.assets: dict[int, AssetState] = {}
+        self.levels: set[float] = set()
+        self.final_closes: dict[tuple[pd.Timestamp, str], np.ndarray] = {}
+        self._is_complete = False
+
+    def forecast_all_bars(self) -> None:
+        """Forecast all bars of all feeds, which Backtrader has loaded completely; only the first call does work."""
+        if self._is_complete:
+            return
+        self._is_complete = True
+        assets = list(self.assets.values())
+        feeds = [PreloadedBars(asset.data, asset.name, self.settings.lookback) for asset in assets]
+        parts = []
+        for asset, feed in zip(assets, feeds, strict=True):
+            ends = self.schedule.window_ends(feed.rows + 1)
+            future = feed.future_timestamps(ends, self.settings.horizon)
+            parts.append(AssetWindows(asset.name, feed.values, feed.times, ends, future, feed.is_daily))
+        with progress_bar("forecast", "windows") as progress:
+            results = self._forecast(parts, progress)
+        for asset, feed, part, values in zip(assets, feeds, parts, results, strict=True):
+            asset.set_all_forecasts(feed, part.end_positions, values)
+
+    def forecast_current_bar(self) -> None:
+        """Forecast the assets that are due at the current bar of their feeds."""
+        due = [asset for asset in self.assets.values() if asset.is_due()]
+        last = np.array([self.settings.lookback - 1])
+        parts = []
+        for asset in due:
+            feed = asset.bars
+            future = feed.future_timestamps(self.settings.horizon)
+            parts.append(AssetWindows(asset.name, feed.values, feed.times, last, future, feed.is_daily))
+        for asset, values in zip(due, self._forecast(parts, silent), strict=True):
+            asset.set_forecast({level: rows[0] for level, rows in values.items()})
+
+    def _forecast(
+        self, parts: Sequence[AssetWindows], progress: ProgressReport
+    ) -> Iterator[dict[float, np.ndarray]]:
+        """(N, 8) LINES by level for the windows of each asset."""
+        counts = [len(part.end_positions) for part in parts]
+        if not sum(counts):
+            yield from ({level: np.empty((0, len(LINES))) for level in self.levels} for _ in parts)
+            return
+        windows = _join_windows(parts, self.settings.lookback)
+        dates, instruments = (windows.keys.get_level_values(key) for key in KEYS)
+        order = np.lexsort([instruments, dates])
+        everyone = tuple(sorted(asset.name for asset in self.assets.values()))
+        daily = np.repeat([part.is_daily for part in parts], counts)[order]
+        sorted_statistics = self.settings.path_statistics(windows[order], everyone, progress, daily)
+        statistics = sorted_statistics[np.argsort(order)]
+        self.final_closes.update(zip(windows.keys, statistics[:, FINAL_CLOSES:], strict=True))
+        tables = {
+            level: indicator_lines(statistics, level, self.settings.band_factors(windows, level))
+            for level in self.levels
+        }
+        for stop, count in zip(np.cumsum(counts), counts, strict=True):
+            yield {level: table[stop - count : stop] for level, table in tables.items()}
+
+
+def _join_windows(parts: Sequence[AssetWindows], lookback: int) -> Windows:
+    times = np.concatenate([part.times for part in parts])
+    starts = np.cumsum([0, *(len(part.times) for part in parts[:-1])])
+    ends = np.concatenate([part.end_positions + start for part, start in zip(parts, starts, strict=True)])
+    instruments = np.repeat([part.instrument for part in parts], [len(part.end_positions) for part in parts])
+    return Windows(
+        tape=np.concatenate([part.values for part in parts]),
+        tape_stamps=stamps(pd.DatetimeIndex(times)),
+        ends=ends,
+        lengths=np.full(len(ends), lookback, np.int64),
+        future=np.concatenate([part.future for part in parts]),
+        keys=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), instruments], names=KEYS),
+    )
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When forecasts are made.
+    """Which bars of a feed are forecast.
 
-    Each feed's own bars are counted in spans of `every`, of which one begins with bar number `lookback`; an asset
-    is forecast on its first bar of a span on which it is traded and has a full window. So when it is forecast
-    depends on no other feed, and not on when a live feed delivers its bars. Feeds with the same bars are forecast
-    together.
+    The bars of each feed are counted in periods of `every` bars, one of which begins with bar number `lookback`. An
+    asset is forecast on the first traded bar of each period at which its window is full. This depends neither on
+    other feeds nor on when a live feed delivers its bars. Feeds with the same bars are forecast together.
 
     Attributes:
-        lookback: traded bars of a window.
-        every: bars of a span.
+        lookback: traded bars per window.
+        every: bars per period.
     """
 
     lookback: int
     every: int
 
-    def __post_init__(self) -> None:
-        if isinstance(self.every, bool) or not isinstance(self.every, Integral) or self.every < 1:
-            raise ValueError(f"every={self.every!r} is no number of bars. Pass a whole one, 1 or more.")
-
-    def span(self, bar: int) -> int:
-        """Of the feed's bar number `bar`, the first of which is 1."""
+    def period(self, bar: int) -> int:
+        """Number of the period of a feed's bar number `bar`, counted from 1."""
         return (bar - self.lookback) // self.every
 
-    def ends(self, bars: np.ndarray) -> np.ndarray:
-        """Which of an asset's traded bars end a window, where bar i of them is the feed's bar number `bars[i]`."""
-        spans = (bars[self.lookback - 1 :] - self.lookback) // self.every
-        return np.flatnonzero(np.diff(spans, prepend=spans[:1] - 1)) + self.lookback - 1
+    def window_ends(self, bars: np.ndarray) -> np.ndarray:
+        """(N,) positions of the traded bars that end a window; traded bar i is the feed's bar number `bars[i]`."""
+        periods = (bars[self.lookback - 1 :] - self.lookback) // self.every
+        return np.flatnonzero(np.diff(periods, prepend=periods[:1] - 1)) + self.lookback - 1
 
 
-class Seat:
-    """One asset.
+class AssetState:
+    """One asset of a group: its bars and its last forecast.
 
     Args:
         data: the feed.
@@ -61,270 +263,81 @@ class Seat:
         schedule: of the group.
 
     Attributes:
-        running: the feed bar by bar.
+        bars: the feed bar by bar.
     """
 
     def __init__(self, data: bt.AbstractDataBase, name: str, schedule: Schedule) -> None:
         self.data, self.name, self.schedule = data, name, schedule
-        self.running = RunningFeed(data, name, schedule.lookback)
-        self._looked: tuple[float, ...] = (0,)  # what `_look` returned the last time
-        self._span = 0  # of the current bar
-        self._done: int | None = None  # span of the last forecast
-        self._made = 0  # bars that the feed had then
-        self._found: dict[float, np.ndarray] = {}  # by level
-        self._table: dict[float, np.ndarray] = {}
+        self.bars = StreamingBars(data, name, schedule.lookback)
+        self._last_state: tuple[float, ...] = (0,)  # `_state` at the last call of `is_due`
+        self._period = 0  # of the current bar
+        self._forecast_period: int | None = None  # of the last forecast
+        self._forecast_bar = 0  # bars of the feed at the last forecast
+        self._forecast: dict[float, np.ndarray] = {}  # by level
+        self._table: dict[float, np.ndarray] = {}  # by level
 
-    def table(self, level: float) -> np.ndarray:
-        """(K, 9) COLUMNS at each of the feed's bars, once `fill` has been called."""
+    def all_bars(self, level: float) -> np.ndarray:
+        """(K, 9) ALL_LINES at each bar of the feed, after `set_all_forecasts`."""
         return self._table[level]
 
-    def fill(self, feed: LoadedFeed, ends: np.ndarray, found: dict[float, np.ndarray]) -> None:
-        """Take the forecasts of all bars.
+    def set_all_forecasts(
+        self, feed: PreloadedBars, end_positions: np.ndarray, values: dict[float, np.ndarray]
+    ) -> None:
+        """Set the forecasts of all bars.
 
         Args:
-            feed: the feed, loaded whole.
-            ends: (N,) which of its traded bars have a forecast, ascending.
-            found: (N, 8) LINES by level.
+            feed: the feed, loaded completely.
+            end_positions: (N,) positions of its traded bars that have a forecast, ascending.
+            values: (N, 8) LINES by level.
         """
-        made = feed.rows[ends]
+        made = feed.rows[end_positions]
         latest = np.searchsorted(made, feed.rows, side="right") - 1  # -1: none yet
         known = latest >= 0
         rows, latest = feed.rows[known], latest[known]
-        for level, values in found.items():
-            table = np.full((self.data.buflen(), len(COLUMNS)), np.nan)
-            table[rows, :-1] = values[latest]
+        for level, lines in values.items():
+            table = np.full((self.data.buflen(), len(ALL_LINES)), np.nan)
+            table[rows, :-1] = lines[latest]
             table[rows, -1] = rows - made[latest]
             self._table[level] = table
 
-    def moved(self) -> bool:
-        """Whether the feed has come to another bar, or under replay to another state of it, since `due`."""
-        return self._look() != self._looked
+    def has_new_bar(self) -> bool:
+        """Whether the feed has a new bar, or under replay a changed one, since the last call of `is_due`."""
+        return self._state() != self._last_state
 
-    def due(self) -> bool:
-        """Whether a forecast is to be made at the feed's current bar.
+    def is_due(self) -> bool:
+        """Whether a forecast is due at the current bar of the feed.
 
-        Under replay a forecast that is due on a bar is made anew on each of its ticks, of the bar as it then is.
+        Under replay, a bar that is forecast is forecast again at each of its ticks.
         """
-        look = self._look()
-        if look == self._looked:
+        state = self._state()
+        if state == self._last_state:
             return False
-        again = look[0] == self._looked[0] == self._made
-        if look[0] > self._looked[0]:
-            self._span = self.schedule.span(int(look[0]))
-        self._looked = look
-        if len(self.data) < self.schedule.lookback or not (
-            again or self._done is None or self._span > self._done
-        ):
+        again = state[0] == self._last_state[0] == self._forecast_bar
+        if state[0] > self._last_state[0]:
+            self._period = self.schedule.period(int(state[0]))
+        self._last_state = state
+        new_period = self._forecast_period is None or self._period > self._forecast_period
+        if len(self.data) < self.schedule.lookback or not (again or new_period):
             return False
-        return self.running.advance()
+        return self.bars.advance()
 
-    def take(self, found: dict[float, np.ndarray]) -> None:
-        """Take the forecast of the current bar, (8,) LINES by level."""
-        self._found = found
-        self._done, self._made = self._span, len(self.data)
+    def set_forecast(self, values: dict[float, np.ndarray]) -> None:
+        """Set the forecast of the current bar, (8,) LINES by level."""
+        self._forecast = values
+        self._forecast_period, self._forecast_bar = self._period, len(self.data)
 
-    def now(self, level: float) -> np.ndarray:
-        """(9,) COLUMNS at the current bar."""
-        row = np.full(len(COLUMNS), np.nan)
-        if self._found and self._traded():
-            row[:-1], row[-1] = self._found[level], len(self.data) - self._made
+    def current_bar(self, level: float) -> np.ndarray:
+        """(9,) ALL_LINES at the current bar."""
+        row = np.full(len(ALL_LINES), np.nan)
+        if self._forecast and self._is_traded():
+            row[:-1], row[-1] = self._forecast[level], len(self.data) - self._forecast_bar
         return row
 
-    def _look(self) -> tuple[float, ...]:
+    def _state(self) -> tuple[float, ...]:
         if not self.data.replaying:
             return (len(self.data),)
         return (len(self.data), *(getattr(self.data.lines, name)[0] for name in _BAR))
 
-    def _traded(self) -> bool:
+    def _is_traded(self) -> bool:
         data = self.data
         return all(0 < line[0] < np.inf for line in (data.open, data.high, data.low, data.close))
-
-
-logger = logging.getLogger(__name__)
-
-_HUB = "_kronos_hub"  # of a strategy
-
-
-class Hub:
-    """The groups of one strategy's assets; a second run has strategies, and so a hub, of its own.
-
-    Args:
-        strategy: whose assets are forecast.
-    """
-
-    def __init__(self, strategy: bt.Strategy) -> None:
-        self.strategy = strategy
-        self._groups: dict[tuple[ForecastSettings, int], Group] = {}
-        self._names: dict[int, str] = {}
-        self._checked: set[int] = set()
-        for i, data in enumerate(strategy.datas):
-            name = data._name or f"data{i}"
-            # Resampled feeds often share the name of what they are made of.
-            self._names[id(data)] = name if name not in self._names.values() else f"{name}#{i}"
-
-    @classmethod
-    def of(cls, indicator: bt.Indicator) -> Hub:
-        """That of the strategy that an indicator belongs to.
-
-        Raises:
-            ValueError: it belongs to none, or the strategy runs with exactbars=1.
-        """
-        owner = indicator._owner
-        while owner is not None and not isinstance(owner, bt.Strategy):
-            owner = owner._owner
-        if owner is None:
-            raise ValueError(
-                f"{type(indicator).__name__} belongs to no strategy. Make it in the __init__ of one, or pass it to "
-                "cerebro.addindicator."
-            )
-        if owner.cerebro._exactbars > 0:
-            raise ValueError(
-                "exactbars=1 keeps so few bars that Backtrader itself fails on feeds of different lengths. "
-                "Run with exactbars=-1 or -2, which save memory too."
-            )
-        return owner.__dict__.setdefault(_HUB, cls(owner))
-
-    def ends(self, settings: ForecastSettings, every: int) -> dict[tuple[pd.Timestamp, str], np.ndarray]:
-        """(S,) closes of the paths at the horizon, by (datetime, instrument) of each forecast so far."""
-        return self._groups[settings, every].ends
-
-    def chair(self, data: bt.AbstractDataBase, settings: ForecastSettings, every: int, level: float) -> Chair:
-        """Have a feed forecast together with all others of the same settings.
-
-        Raises:
-            ValueError: a setting is out of range, or there is no such model.
-        """
-        if not 0 < level < 1:
-            raise ValueError(
-                f"level={level} is no share of the paths. Pass a number between 0 and 1, such as 0.9."
-            )
-        choice = settings.choice()  # loads the model, so that a wrong name fails before anything is run
-        settings.sampling()
-        settings.postprocessing()
-        if (settings, every) not in self._groups:
-            self._groups[settings, every] = Group(settings, every)
-            logger.info("Scores of daily bars come from %s", choice.described)
-            for warning in choice.warnings:
-                logger.warning(warning)
-        group = self._groups[settings, every]
-        group.levels.add(level)
-        if id(data) not in self._checked:
-            self._checked.add(id(data))
-            check_zone(data, self._names[id(data)])
-        seat = group.seats.setdefault(id(data), Seat(data, self._names[id(data)], group.schedule))
-        return Chair(group, seat, level)
-
-
-class Chair:
-    """What an indicator reads its lines from: one asset at one level of the band."""
-
-    def __init__(self, group: Group, seat: Seat, level: float) -> None:
-        self._group, self._seat, self._level = group, seat, level
-        self.lookback = group.settings.lookback
-
-    def table(self) -> np.ndarray:
-        """(K, 9) `outlook.COLUMNS` at all bars of the feed, which is loaded whole."""
-        self._group.load()
-        return self._seat.table(self._level)
-
-    def now(self) -> np.ndarray:
-        """(9,) `outlook.COLUMNS` at the current bar of the feed."""
-        if self._seat.moved():
-            self._group.move()
-        return self._seat.now(self._level)
-
-
-class Cut(NamedTuple):
-    """Windows of one asset."""
-
-    name: str
-    values: np.ndarray  # (M, 6) float32
-    times: np.ndarray  # (M,) datetime64[ns]
-    ends: np.ndarray  # (N,) int64, each window's last bar
-    future: np.ndarray  # (N, H) datetime64[ns]
-    daily: bool
-
-
-class Group:
-    """Assets that are forecast together, with the same settings and on the same schedule.
-
-    Args:
-        settings: of the forecasts.
-        every: bars of each feed between them.
-
-    Attributes:
-        seats: by id of the feed.
-        levels: of the bands that are asked for.
-        ends: (S,) closes of the paths at the horizon, by (datetime, instrument) of each forecast.
-    """
-
-    def __init__(self, settings: ForecastSettings, every: int) -> None:
-        self.settings = settings
-        self.schedule = Schedule(settings.lookback, every)
-        self.seats: dict[int, Seat] = {}
-        self.levels: set[float] = set()
-        self.ends: dict[tuple[pd.Timestamp, str], np.ndarray] = {}
-        self._loaded = False
-
-    def load(self) -> None:
-        """Forecast all bars of all feeds, which are loaded whole; later calls do nothing."""
-        if self._loaded:
-            return
-        self._loaded = True
-        seats = list(self.seats.values())
-        feeds = [LoadedFeed(seat.data, seat.name, self.settings.lookback) for seat in seats]
-        cuts = []
-        for seat, feed in zip(seats, feeds, strict=True):
-            ends = self.schedule.ends(feed.rows + 1)
-            future = feed.futures(ends, self.settings.horizon)
-            cuts.append(Cut(seat.name, feed.values, feed.times, ends, future, feed.daily))
-        with progress_bar("forecast", "windows") as progress:
-            found = self._forecast(cuts, progress)
-        for seat, feed, cut, own in zip(seats, feeds, cuts, found, strict=True):
-            seat.fill(feed, cut.ends, own)
-
-    def move(self) -> None:
-        """Forecast what is due at the current bar of all feeds."""
-        due = [seat for seat in self.seats.values() if seat.due()]
-        last = np.array([self.settings.lookback - 1])
-        cuts = []
-        for seat in due:
-            feed = seat.running
-            future = feed.future(self.settings.horizon)
-            cuts.append(Cut(seat.name, feed.values, feed.times, last, future, feed.daily))
-        for seat, own in zip(due, self._forecast(cuts, silent), strict=True):
-            seat.take({level: values[0] for level, values in own.items()})
-
-    def _forecast(self, cuts: Sequence[Cut], progress: ProgressReport) -> Iterator[dict[float, np.ndarray]]:
-        """(N, 8) LINES by level of each asset's windows."""
-        counts = [len(cut.ends) for cut in cuts]
-        if not sum(counts):
-            yield from ({level: np.empty((0, len(LINES))) for level in self.levels} for _ in cuts)
-            return
-        windows = _windows(cuts, self.settings.lookback)
-        dates, names = (windows.keys.get_level_values(key) for key in KEYS)
-        order = np.lexsort([names, dates])
-        every_name = tuple(sorted(seat.name for seat in self.seats.values()))
-        daily = np.repeat([cut.daily for cut in cuts], counts)[order]
-        found = self.settings.outlooks(windows[order], every_name, progress, daily)[np.argsort(order)]
-        self.ends.update(zip(windows.keys, found[:, ENDS:], strict=True))
-        tables = {
-            level: lines(found, level, self.settings.band_factors(windows, level)) for level in self.levels
-        }
-        for stop, count in zip(np.cumsum(counts), counts, strict=True):
-            yield {level: table[stop - count : stop] for level, table in tables.items()}
-
-
-def _windows(cuts: Sequence[Cut], lookback: int) -> Windows:
-    times = np.concatenate([cut.times for cut in cuts])
-    starts = np.cumsum([0, *(len(cut.times) for cut in cuts[:-1])])
-    ends = np.concatenate([cut.ends + start for cut, start in zip(cuts, starts, strict=True)])
-    names = np.repeat([cut.name for cut in cuts], [len(cut.ends) for cut in cuts])
-    return Windows(
-        tape=np.concatenate([cut.values for cut in cuts]),
-        tape_stamps=stamps(pd.DatetimeIndex(times)),
-        ends=ends,
-        lengths=np.full(len(ends), lookback, np.int64),
-        future=np.concatenate([cut.future for cut in cuts]),
-        keys=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), names], names=KEYS),
-    )

@@ -70,7 +70,7 @@ def cerebro_of(feeds: Mapping[str, bt.AbstractDataBase]) -> bt.Cerebro:
 
 def record(cerebro: bt.Cerebro, make: Make | None = None, **mode: Any) -> pd.DataFrame:
     """The lines of a run that remembers nothing of earlier ones."""
-    forecasts._MEMORY.clear()
+    forecasts._CACHE.clear()
     cerebro.addstrategy(Recorder, make=make or kronos())
     return cerebro.run(**mode)[0].frame()
 

@@ -7,7 +7,7 @@ import sys
 
 import backtrader as bt
 
-from kronos_strategies.backtrader import KronosIndicator, run_optimisation
+from kronos_strategies.backtrader import KronosIndicator, run_optimization
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import SETTINGS, cerebro_of, pandas_feeds
 
@@ -49,8 +49,8 @@ def find_in_fresh_processes(store: str) -> object:
     """What is wrong with an optimization over two spawned processes, if anything is."""
     usual = multiprocessing.get_start_method()
     varied = {"threshold": (0.0, 0.1), "horizon": (3,)}
-    found = results(run_optimisation(prepare(**varied, store=(store,)), maxcpus=2))
-    if found != results(run_optimisation(prepare(**varied))):
+    found = results(run_optimization(prepare(**varied, store=(store,)), maxcpus=2))
+    if found != results(run_optimization(prepare(**varied))):
         return "other results"
     return 0 if multiprocessing.get_start_method() == usual else "another start method"
 

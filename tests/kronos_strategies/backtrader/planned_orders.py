@@ -6,7 +6,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.backtrader import InformationCoefficient, KronosTearSheet, SteppedCommission
+from kronos_strategies.backtrader import InformationCoefficient, KronosTearSheet, LotSizeCommission
 
 CASH, FEE = 10_000.0, 0.01
 DAYS = pd.bdate_range("2024-01-01", periods=40)
@@ -59,7 +59,7 @@ def run(bars, strategy=Orders, commission=None, prepare=None, sheet=None, ic=Non
     for name, frame in bars.items():
         cerebro.adddata(ScoreFeed(dataname=frame), name=name)
     cerebro.broker.setcash(CASH)
-    cerebro.broker.addcommissioninfo(commission or SteppedCommission(commission=FEE))
+    cerebro.broker.addcommissioninfo(commission or LotSizeCommission(commission=FEE))
     cerebro.addstrategy(strategy, **params)
     cerebro.addanalyzer(InformationCoefficient, _name="ic", **{"signal": "score"} | (ic or {}))
     cerebro.addanalyzer(KronosTearSheet, _name="sheet", **{"signal": "score"} | (sheet or {}))

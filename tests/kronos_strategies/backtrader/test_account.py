@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("statsmodels")
 
-from kronos_strategies.backtrader import KronosTearSheet, SteppedCommission
+from kronos_strategies.backtrader import KronosTearSheet, LotSizeCommission
 from kronos_strategies.evaluation.portfolio.trades import study_trades
 from tests.kronos_strategies.backtrader.builders import MODES
 from tests.kronos_strategies.backtrader.planned_orders import (
@@ -96,7 +96,7 @@ def test_late_and_ended_feeds_are_neither_scored_nor_valued_where_they_are_not(m
     bars = bars_of(NAMES)
     bars["N00"], bars["N01"] = bars["N00"].iloc[15:], bars["N01"].iloc[:19]
     ran = run(bars, plan={3: {"N01": 20}, 17: {"N00": 5}}, mode=mode)
-    evidence, result = ran.analyzers.sheet.evidence, ran.analyzers.sheet.result
+    evidence, result = ran.analyzers.sheet.artifacts, ran.analyzers.sheet.result
     scored = evidence.scores["score"].unstack()
     assert scored["N00"].first_valid_index() == DAYS[15]
     assert scored["N01"].last_valid_index() == DAYS[18]
@@ -111,7 +111,7 @@ def test_feeds_of_which_none_ever_ends_were_perhaps_chosen_afterwards():
     days = pd.bdate_range("2024-01-01", periods=130)
     bars = bars_of(NAMES, days)
     bars["N00"] = bars["N00"].iloc[10:-5]  # late, and suspended at the end
-    warnings = run(bars).analyzers.sheet.evidence.about.warnings
+    warnings = run(bars).analyzers.sheet.artifacts.about.warnings
     assert any("survivorship" in each for each in warnings)
     assert not any("no more bars" in each for each in warnings)
 
@@ -235,7 +235,7 @@ def test_profits_of_all_trades_are_what_the_account_has_gained():
 
 def test_a_future_earns_its_multiple():
     bars = bars_of()
-    commission = SteppedCommission(commission=2.0, margin=100.0, mult=5.0, step=1)
+    commission = LotSizeCommission(commission=2.0, margin=100.0, mult=5.0, lot_size=1)
     (trade,) = trades_of({3: {"A": 2}, 9: {"A": -2}}, bars, commission=commission).to_dict("records")
     entry, exit_ = bars["A"]["open"].iloc[[3, 9]]
     assert trade["profit"] == pytest.approx(2 * 5 * (exit_ - entry) - 8)

@@ -19,10 +19,10 @@ from kronos_strategies.backtrader import (
     KronosIndicator,
     KronosRankStrategy,
     KronosTearSheet,
-    SteppedCommission,
+    LotSizeCommission,
     join_forecasts,
     read_forecasts,
-    run_optimisation,
+    run_optimization,
 )
 from kronos_strategies.evaluation.signal.ic import coefficients
 from kronos_strategies.evaluation.significance import mean_test
@@ -105,8 +105,8 @@ class LineArithmetic(Orders):
 def test_lines_made_by_arithmetic_stand_in_nobodys_way_and_can_be_ranked_by():
     bars = bars_of()
     strategy = run(bars, LineArithmetic, ic={"signal": "jump", "min_names": 3})
-    scores = strategy.analyzers.sheet.evidence.scores.iloc[:, 0]
-    plain = run(bars).analyzers.sheet.evidence.scores.iloc[:, 0]
+    scores = strategy.analyzers.sheet.artifacts.scores.iloc[:, 0]
+    plain = run(bars).analyzers.sheet.artifacts.scores.iloc[:, 0]
     pd.testing.assert_series_equal(scores, plain)  # the sheet reads the feeds' own line in both
     found = strategy.analyzers.ic.get_analysis()
     assert found["signal"] == "jump"
@@ -134,7 +134,7 @@ def test_rebalances_are_those_of_the_rank_strategy():
     ran = run(bars, Ranks, every=4)
     assert list(ran.analyzers.ic.get_analysis()["rank_ic"]) == ran.decided
     assert len(ran.decided) == 9
-    about = ran.analyzers.sheet.evidence.about
+    about = ran.analyzers.sheet.artifacts.about
     assert (about.hold, about.bars_between) == (4, 4)
 
 
@@ -148,7 +148,7 @@ def test_rebalances_are_those_of_the_rank_strategy():
         ("ic", {"every": -1}, "every=-1"),
         ("ic", {"hold": -1}, "hold=-1"),
         ("sheet", {"price": "mid"}, "price='mid'"),
-        ("sheet", {"benchmark": "SPY"}, "No feed is called 'SPY'"),
+        ("sheet", {"benchmark": "SPY"}, "The benchmark 'SPY' is not a feed"),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_the_first_bar(kind, params, says):
@@ -176,7 +176,7 @@ def kronos_run(panel, store="", feeds=None, **sheet):
     for name, bars in panel.items():
         cerebro.adddata(feeds[name] if feeds else bt.feeds.PandasData(dataname=bars), name=name)
     cerebro.broker.setcash(CASH)
-    cerebro.broker.addcommissioninfo(SteppedCommission(commission=0.001))
+    cerebro.broker.addcommissioninfo(LotSizeCommission(commission=0.001))
     cerebro.addstrategy(KronosRankStrategy, topk=3, store=str(store), **SETTINGS)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet", **sheet)
     return cerebro.run()[0].analyzers.sheet
@@ -190,24 +190,26 @@ def stored(panel, tmp_path_factory):
 
 def test_the_report_opens_with_all_sections_and_its_evidence_beside_it(stored, tmp_path):
     pytest.importorskip("plotly")
-    page, *_, kept = stored[1].report(tmp_path / "report")
+    page, *_, kept = stored[1].save_report(tmp_path / "report")
     text = page.read_text()
     assert all(f'<section id="{each}"' in text for each in ("signal", "distribution", "portfolio"))
     assert "A test" in text
     assert "Take care." in text
-    assert Evidence.read(kept).about == stored[1].evidence.about
+    assert Evidence.read(kept).about == stored[1].artifacts.about
 
 
 def test_equal_runs_write_equal_bytes(panel, stored, tmp_path):
     pytest.importorskip("plotly")
     again = kronos_run(panel, tmp_path / "store", benchmark="N00", title="A test", notice="Take care.")
-    for one, other in zip(stored[1].report(tmp_path / "one"), again.report(tmp_path / "other"), strict=True):
+    for one, other in zip(
+        stored[1].save_report(tmp_path / "one"), again.save_report(tmp_path / "other"), strict=True
+    ):
         if one.is_file():
             assert one.read_bytes() == other.read_bytes(), one.name
 
 
 def test_scores_labels_and_paths_are_of_the_bars_of_the_run(panel, stored):
-    evidence = stored[1].evidence
+    evidence = stored[1].artifacts
     assert next(iter(evidence.scores)) == "Kronos"
     assert "5-day reversal" in evidence.scores
     closes = pd.DataFrame({name: frame["close"] for name, frame in panel.items()})
@@ -225,7 +227,7 @@ def test_scores_labels_and_paths_are_of_the_bars_of_the_run(panel, stored):
 
 
 def test_without_a_store_there_is_no_distribution_but_the_model_is_known(panel):
-    evidence = kronos_run(panel).evidence
+    evidence = kronos_run(panel).artifacts
     assert evidence.paths is None
     assert evidence.provenance.model == "kronos-nano"
     assert evidence.about.described["trained until"] == evidence.provenance.trained_until
@@ -239,14 +241,14 @@ def test_stored_forecasts_as_lines_of_the_feeds_are_judged_alike(panel, stored):
         name: ForecastData(dataname=join_forecasts(bars, forecasts, name)) for name, bars in panel.items()
     }
     offline = kronos_run(panel, feeds=feeds, forecasts=str(run_of_store.folder), benchmark="N00")
-    pd.testing.assert_frame_equal(offline.evidence.scores, usual.evidence.scores)
-    pd.testing.assert_frame_equal(offline.evidence.paths.said, usual.evidence.paths.said)
+    pd.testing.assert_frame_equal(offline.artifacts.scores, usual.artifacts.scores)
+    pd.testing.assert_frame_equal(offline.artifacts.paths.said, usual.artifacts.paths.said)
     pd.testing.assert_frame_equal(offline.result.returns, usual.result.returns)
     feeds = {
         name: ForecastData(dataname=join_forecasts(bars, forecasts, name)) for name, bars in panel.items()
     }
-    unknown = kronos_run(panel, feeds=feeds).evidence
-    assert any("brought their forecasts along" in each for each in unknown.about.warnings)
+    unknown = kronos_run(panel, feeds=feeds).artifacts
+    assert any("feeds have stored forecasts" in each for each in unknown.about.warnings)
 
 
 def test_one_feed_alone_has_a_report_whose_ranking_is_undefined(panel, tmp_path):
@@ -263,8 +265,8 @@ def test_one_feed_alone_has_a_report_whose_ranking_is_undefined(panel, tmp_path)
     cerebro.addstrategy(Single)
     cerebro.addanalyzer(KronosTearSheet)
     sheet = cerebro.run()[0].analyzers.kronostearsheet
-    assert sheet.report(tmp_path)[0].is_file()
-    about = sheet.evidence.about
+    assert sheet.save_report(tmp_path)[0].is_file()
+    about = sheet.artifacts.about
     assert any(each.startswith("Only 1 feed is ranked") for each in about.warnings)
     assert any("charged no commission" in each for each in about.warnings)
     assert about.described["feeds ranked"] == "1: data0"
@@ -277,11 +279,11 @@ def test_an_optimisation_hands_both_analyzers_on(panel):
     cerebro.optstrategy(KronosRankStrategy, topk=(2, 4), **SETTINGS)
     cerebro.addanalyzer(InformationCoefficient, _name="ic")
     cerebro.addanalyzer(KronosTearSheet, _name="sheet")
-    (two,), (four,) = pickle.loads(pickle.dumps(run_optimisation(cerebro)))
+    (two,), (four,) = pickle.loads(pickle.dumps(run_optimization(cerebro)))
     assert repr(two.analyzers.ic.get_analysis()) == repr(four.analyzers.ic.get_analysis())
     assert two.analyzers.sheet.result.positions.max() < four.analyzers.sheet.result.positions.max()
     assert two.analyzers.sheet.get_analysis()["turnover"] > 0
-    assert len(two.analyzers.sheet.evidence.scores) > 50
+    assert len(two.analyzers.sheet.artifacts.scores) > 50
 
 
 def test_a_feed_of_minutes_is_dated_with_its_time_and_annualised_so(panel):
@@ -296,10 +298,10 @@ def test_a_feed_of_minutes_is_dated_with_its_time_and_annualised_so(panel):
     sheet = cerebro.run()[0].analyzers.sheet
     assert list(sheet.result.returns.index) == list(times[10:])
     assert sheet.result.bars_per_year == 365 * 288
-    assert "5-bar reversal" in sheet.evidence.scores
+    assert "5-bar reversal" in sheet.artifacts.scores
 
 
 def test_trials_reach_the_deflated_sharpe_ratio(panel):
     one, many = kronos_run(panel, trials=1), kronos_run(panel, trials=50)
     assert many.get_analysis()["dsr"] < one.get_analysis()["dsr"]
-    assert replace(one.evidence.about, trials=50) == many.evidence.about
+    assert replace(one.artifacts.about, trials=50) == many.artifacts.about

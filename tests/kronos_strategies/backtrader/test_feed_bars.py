@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from kronos.bars import FEATURES
-from kronos_strategies.backtrader.feed_bars import Bars, LoadedFeed, utc_times, zone_of
+from kronos_strategies.backtrader.feed_bars import FeedBars, PreloadedBars, time_zone_of, to_utc
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import (
     FIVE,
@@ -36,9 +36,9 @@ def loaded(bars: pd.DataFrame, **options) -> bt.AbstractDataBase:
     return feed
 
 
-def read(bars: pd.DataFrame, **options) -> Bars:
+def read(bars: pd.DataFrame, **options) -> FeedBars:
     feed = loaded(bars, **options)
-    return Bars.read(feed, lambda line: line.array[: feed.buflen()])
+    return FeedBars.read(feed, lambda line: line.array[: feed.buflen()])
 
 
 def test_amount_is_volume_times_the_mean_price():
@@ -72,7 +72,7 @@ def test_high_and_low_are_stretched_to_open_and_close():
 
 def test_a_copy_is_read_so_that_the_feed_can_grow():
     feed = loaded(make_bars(10))
-    kept = Bars.read(feed, lambda line: line.array[:10])
+    kept = FeedBars.read(feed, lambda line: line.array[:10])
     feed.forward(size=5)
     assert len(kept.utc) == 10
 
@@ -87,7 +87,7 @@ def test_every_second_and_the_last_moment_of_every_zones_day_come_back_from_a_fl
     day = datetime(2024, 5, 6)
     seconds = [day + timedelta(seconds=s) for s in range(86_400)]
     moments = [day + timedelta(minutes=15 * i, microseconds=-10) for i in range(1, 97)]
-    found = utc_times(np.array([bt.date2num(time) for time in (*seconds, *moments)]))
+    found = to_utc(np.array([bt.date2num(time) for time in (*seconds, *moments)]))
     np.testing.assert_array_equal(found[:86_400], np.array(seconds, "datetime64[ns]"))
     exact = np.array(moments, "datetime64[ns]")
     assert (found[86_400:] < exact + np.timedelta64(10, "us")).all()
@@ -97,7 +97,7 @@ def test_every_second_and_the_last_moment_of_every_zones_day_come_back_from_a_fl
 def test_an_hour_that_clocks_repeat_is_told_apart():
     utc = pd.date_range("2024-11-03 05:00", periods=4, freq="30min")  # 01:00 and 01:30 in New York, twice
     feed = loaded(make_bars(4).set_axis(utc), tz="America/New_York", timeframe=bt.TimeFrame.Minutes)
-    times = LoadedFeed(feed, "A", 2).times
+    times = PreloadedBars(feed, "A", 2).times
     assert len(np.unique(times)) == 4
     np.testing.assert_array_equal(times[2:] - times[:2], np.timedelta64(100_000, "ns"))
 
@@ -106,21 +106,21 @@ def test_a_day_has_one_bar_whatever_time_it_is_stamped_with():
     stamped = make_bars(10).index + pd.Timedelta("15:00:00")
     feed = loaded(make_bars(10).set_axis(stamped))
     np.testing.assert_array_equal(
-        LoadedFeed(feed, "A", 5).times, stamped.normalize().to_numpy("datetime64[ns]")
+        PreloadedBars(feed, "A", 5).times, stamped.normalize().to_numpy("datetime64[ns]")
     )
 
 
 def test_bars_within_the_day_keep_their_time_though_the_feed_calls_them_daily():
     bars = make_bars(50, start="2024-01-02 09:35", freq="5min")
     np.testing.assert_array_equal(
-        LoadedFeed(loaded(bars), "A", 5).times, bars.index.to_numpy("datetime64[ns]")
+        PreloadedBars(loaded(bars), "A", 5).times, bars.index.to_numpy("datetime64[ns]")
     )
 
 
 def test_a_second_bar_of_a_day_among_daily_ones_is_refused():
     index = make_bars(20).index.insert(15, pd.Timestamp(make_bars(20).index[14]) + pd.Timedelta("1h"))
     with pytest.raises(ValueError, match=r"feed 'A' has the timestamp .* twice"):
-        LoadedFeed(loaded(make_bars(21).set_axis(index)), "A", 5)
+        PreloadedBars(loaded(make_bars(21).set_axis(index)), "A", 5)
 
 
 ZONES = ["Asia/Shanghai", "America/New_York", "Australia/Sydney", "UTC", "+08:00"]
@@ -176,7 +176,7 @@ def test_days_that_backtrader_makes_without_tz_are_days_of_utc_and_said_to_be(as
     cerebro.resampledata(fine, name="A", timeframe=bt.TimeFrame.Days)
     with caplog.at_level(logging.WARNING):
         record(cerebro)
-    assert "its days begin at midnight of UTC" in caplog.text
+    assert "its days begin at midnight UTC" in caplog.text
     assert dates(asked[0])[0] == session_bars(40, 4).index[4 * 19].normalize()
 
 
@@ -184,8 +184,8 @@ def test_a_zone_that_backtrader_does_not_know_of_is_said_once(caplog):
     with caplog.at_level(logging.WARNING):
         record(cerebro_of(pandas_feeds({"A": make_bars(30).tz_localize("Asia/Shanghai")})))
     assert [r.getMessage() for r in caplog.records if "tz='Asia/Shanghai'" in r.getMessage()] == [
-        "Feed 'A' has no tz=: forecasts date its bars on the clock of its data, Asia/Shanghai, but Backtrader "
-        "itself shows and compares them in UTC. Pass tz='Asia/Shanghai' to the feed."
+        "Feed 'A' has no tz=: forecasts use the time zone of its data, Asia/Shanghai, but Backtrader shows and "
+        "compares its times in UTC. Pass tz='Asia/Shanghai' to the feed."
     ]
     caplog.clear()
     record(cerebro_of(pandas_feeds({"A": make_bars(30)})))
@@ -202,7 +202,7 @@ def test_a_feed_without_any_zone_has_none():
     feed = bt.feeds.PandasData(dataname=pd.DataFrame(make_bars(3)))
     cerebro_of({"A": feed})
     feed._start()
-    assert zone_of(feed) is None
+    assert time_zone_of(feed) is None
 
 
 NO_ONCE = {"runonce": False}

@@ -24,8 +24,7 @@ from kronos.window_groups import POOL
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosRankStrategy, KronosTearSheet, forecasts, scheduler
 from kronos_strategies.backtrader.forecast_feed import read_forecasts
-from kronos_strategies.backtrader.forecasts import LINES, ForecastSettings, lines, outlooks
-from kronos_strategies.backtrader.scheduler import Schedule
+from kronos_strategies.backtrader.forecasts import LINES, ForecastSettings, indicator_lines, path_statistics
 from kronos_strategies.causal import check_causal
 from kronos_strategies.signals import summary
 from kronos_strategies.store import ForecastStore
@@ -54,7 +53,7 @@ def forecast_of(*paths: list[float], last: float = 100.0) -> Forecast:
 
 
 def figures(forecast: Forecast, level: float = 0.9) -> dict[str, float]:
-    return dict(zip(LINES, lines(outlooks(forecast), level)[0], strict=True))
+    return dict(zip(LINES, indicator_lines(path_statistics(forecast), level)[0], strict=True))
 
 
 def test_the_drawdown_of_a_path_is_its_deepest_fall_from_the_highest_close_so_far():
@@ -88,15 +87,15 @@ def test_a_path_below_zero_leaves_every_figure_finite():
 
 
 def test_no_forecast_has_no_lines():
-    assert lines(np.empty((0, 8)), 0.9).shape == (0, len(LINES))
+    assert indicator_lines(np.empty((0, 8)), 0.9).shape == (0, len(LINES))
 
 
-FORECAST = ForecastSettings("kronos-nano", 20, 3, 4, None, None, None, 0, "cpu", None, None, None)
+FORECAST = ForecastSettings(lookback=20, horizon=3, samples=4, device="cpu")
 
 
 @pytest.fixture(autouse=True)
 def forget():
-    forecasts._MEMORY.clear()
+    forecasts._CACHE.clear()
 
 
 def windows_of(*names: str, bars: int = 24) -> Windows:
@@ -104,38 +103,38 @@ def windows_of(*names: str, bars: int = 24) -> Windows:
 
 
 def test_numbers_of_bars_may_be_numpys():
-    theirs = replace(FORECAST, lookback=np.int64(20), horizon=np.int32(3))
+    theirs = replace(FORECAST, lookback=np.int64(20), horizon=np.int32(3), every=np.int64(5))
     assert theirs == FORECAST
-    assert {type(theirs.lookback), type(theirs.horizon)} == {int}  # as the store writes them
-    assert Schedule(20, np.int64(5)).span(26) == 1
+    assert {type(theirs.lookback), type(theirs.horizon), type(theirs.every)} == {
+        int
+    }  # as the store writes them
     for wrong in (True, 2.5, "5", None):
-        with pytest.raises(ValueError, match=f"lookback={wrong!r} is no number of bars"):
-            replace(FORECAST, lookback=wrong)
-        with pytest.raises(ValueError, match=f"every={wrong!r} is no number of bars"):
-            Schedule(20, wrong)
+        for name in ("lookback", "horizon", "every"):
+            with pytest.raises(ValueError, match=f"{name}={wrong!r} is not a valid number of bars"):
+                replace(FORECAST, **{name: wrong})
 
 
 def test_only_windows_that_are_new_are_forecast(asked):
     few, all_of_them = windows_of("A"), windows_of("A", "B")
-    FORECAST.outlooks(few, ("A",))
-    found = FORECAST.outlooks(all_of_them, ("A", "B"))
+    FORECAST.path_statistics(few, ("A",))
+    found = FORECAST.path_statistics(all_of_them, ("A", "B"))
     assert [len(windows) for windows in asked] == [5, 5]
-    forecasts._MEMORY.clear()
-    np.testing.assert_array_equal(found, FORECAST.outlooks(all_of_them, ("A", "B")))
+    forecasts._CACHE.clear()
+    np.testing.assert_array_equal(found, FORECAST.path_statistics(all_of_them, ("A", "B")))
 
 
 def test_other_settings_are_other_forecasts(asked):
     windows = windows_of("A")
     for settings in (FORECAST, replace(FORECAST, T=0.5)) * 2:
-        settings.outlooks(windows, ("A",))
+        settings.path_statistics(windows, ("A",))
     assert len(asked) == 2
 
 
 def test_a_window_of_another_date_is_another_window(asked):
     panel = make_panel(20, "A")
     later = {"A": panel["A"].set_axis(panel["A"].index + pd.DateOffset(years=28))}  # the same weekdays
-    FORECAST.outlooks(Windows.rolling(panel, 20, 3, "B"), ("A",))
-    FORECAST.outlooks(Windows.rolling(later, 20, 3, "B"), ("A",))
+    FORECAST.path_statistics(Windows.rolling(panel, 20, 3, "B"), ("A",))
+    FORECAST.path_statistics(Windows.rolling(later, 20, 3, "B"), ("A",))
     assert len(asked) == 2
 
 
@@ -144,25 +143,25 @@ def test_networks_without_a_digest_may_have_changed_and_are_not_remembered(monke
     monkeypatch.setattr(
         KronosPredictor, "provenance", lambda *known: replace(honest(*known), weights_sha256=None)
     )
-    first = FORECAST.outlooks(windows_of("A"), ("A",))
-    np.testing.assert_array_equal(FORECAST.outlooks(windows_of("A"), ("A",)), first)
+    first = FORECAST.path_statistics(windows_of("A"), ("A",))
+    np.testing.assert_array_equal(FORECAST.path_statistics(windows_of("A"), ("A",)), first)
     assert [len(windows) for windows in asked] == [5, 5]
-    assert not forecasts._MEMORY
+    assert not forecasts._CACHE
 
 
 def test_memory_is_bounded_and_the_oldest_go_first(monkeypatch, asked):
-    monkeypatch.setattr(forecasts, "REMEMBERED", 3)
-    FORECAST.outlooks(windows_of("A"), ("A",))
-    (memory,) = forecasts._MEMORY.values()
+    monkeypatch.setattr(forecasts, "CACHE_SIZE", 3)
+    FORECAST.path_statistics(windows_of("A"), ("A",))
+    (memory,) = forecasts._CACHE.values()
     assert len(memory) == 3
-    FORECAST.outlooks(windows_of("A")[2:], ("A",))
+    FORECAST.path_statistics(windows_of("A")[2:], ("A",))
     assert len(asked) == 1
 
 
 def test_what_is_remembered_counts_as_done():
     reported: list[tuple[int, int]] = []
-    FORECAST.outlooks(windows_of("A"), ("A",))
-    FORECAST.outlooks(windows_of("A", "B"), ("A", "B"), lambda *counts: reported.append(counts))
+    FORECAST.path_statistics(windows_of("A"), ("A",))
+    FORECAST.path_statistics(windows_of("A", "B"), ("A", "B"), lambda *counts: reported.append(counts))
     assert reported[0] == (5, 10)
     assert reported[-1] == (10, 10)
 
@@ -379,7 +378,7 @@ def test_the_rank_strategy_holds_the_best_by_the_head_and_its_report_says_so(pai
     held = {data._name for data in strategy.datas if strategy.getposition(data).size}
     last = strategy.ranked[-2]["score"]  # what the last bar decides would trade on the next one
     assert held == set(last.nlargest(2).index)
-    evidence = strategy.analyzers.kronostearsheet.evidence
+    evidence = strategy.analyzers.kronostearsheet.artifacts
     assert evidence.about.described["score"].startswith("return head headed (sha256")
     assert evidence.paths is None
     assert "sampling" not in evidence.about.described
@@ -402,7 +401,7 @@ def test_a_single_asset_scored_by_a_head_alone_is_judged_over_time_without_bands
     cerebro = cerebro_of(pandas_feeds({"A": make_bars(90)}))
     cerebro.addstrategy(Scored)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet", signal="score")
-    (own,) = cerebro.run()[0].analyzers.sheet.summary.time_series.instruments
+    (own,) = cerebro.run()[0].analyzers.sheet.build_report().time_series.instruments
     assert np.isfinite(own.correlation.mean)
     assert own.coverage is None
     assert own.crps_lead is None

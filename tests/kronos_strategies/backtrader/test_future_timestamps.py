@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.backtrader.future_timestamps import TimesAhead
+from kronos_strategies.backtrader.future_timestamps import FutureTimestamps
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import MODES, cerebro_of, kronos, pandas_feeds, record
 
@@ -18,9 +18,11 @@ MINUTE = 60 * 10**9
 
 
 def after(seen: pd.DatetimeIndex, horizon: int, timeframe: int = bt.TimeFrame.Days, **options) -> list[str]:
-    ahead = TimesAhead(timeframe, options.get("compression", 1), options.get("step"), options.get("calendar"))
-    ahead.see(seen[:-1].to_numpy("datetime64[ns]"))
-    return [str(pd.Timestamp(time)) for time in ahead.after(seen.to_numpy("datetime64[ns]")[-1], horizon)]
+    ahead = FutureTimestamps(
+        timeframe, options.get("compression", 1), options.get("step"), options.get("calendar")
+    )
+    ahead.update(seen[:-1].to_numpy("datetime64[ns]"))
+    return [str(pd.Timestamp(time)) for time in ahead.predict(seen.to_numpy("datetime64[ns]")[-1], horizon)]
 
 
 def sessions(days: pd.DatetimeIndex, *times: str) -> pd.DatetimeIndex:
@@ -88,10 +90,10 @@ def test_times_ahead_ascend_whatever_was_seen():
     for _ in range(20):
         every = pd.date_range("2024-01-01", periods=4000, freq="7min")
         seen = pd.DatetimeIndex(np.sort(rng.choice(every, 90, replace=False)))
-        ahead = TimesAhead(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
-        ahead.see(seen[:-1].to_numpy("datetime64[ns]"))
+        ahead = FutureTimestamps(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
+        ahead.update(seen[:-1].to_numpy("datetime64[ns]"))
         last = seen.to_numpy("datetime64[ns]")[-1]
-        assert (np.diff(np.r_[last, ahead.after(last, 30)]) > np.timedelta64(0)).all()
+        assert (np.diff(np.r_[last, ahead.predict(last, 30)]) > np.timedelta64(0)).all()
 
 
 MINUTE = 60 * 10**9
@@ -156,14 +158,14 @@ MARKETS = {
 def walk(times: pd.DatetimeIndex, at: list[str], horizon: int = 5, **options) -> dict[str, list[str]]:
     """What is expected after each of some bars, by a learner that has seen all before."""
     step = options.get("step", int(np.median(np.diff(times.to_numpy("datetime64[ns]")).astype(np.int64))))
-    ahead = TimesAhead(bt.TimeFrame.Minutes, 1, step, options.get("calendar"), options.get("zone"))
+    ahead = FutureTimestamps(bt.TimeFrame.Minutes, 1, step, options.get("calendar"), options.get("zone"))
     stamps, seen, found = times.to_numpy("datetime64[ns]"), 0, {}
     for time_ in at:
         row = int(np.searchsorted(stamps, np.datetime64(time_)))
         assert stamps[row] == np.datetime64(time_), time_
-        ahead.see(stamps[seen:row])
+        ahead.update(stamps[seen:row])
         seen = row
-        found[time_] = [str(pd.Timestamp(each)) for each in ahead.after(stamps[row], horizon)]
+        found[time_] = [str(pd.Timestamp(each)) for each in ahead.predict(stamps[row], horizon)]
     return found
 
 
@@ -171,15 +173,15 @@ def mistakes(times: pd.DatetimeIndex, since: str, horizon: int = 30) -> dict[pd.
     """Bars since a date after which the market went otherwise than expected."""
     stamps = times.to_numpy("datetime64[ns]")
     step = int(np.median(np.diff(stamps).astype(np.int64)))
-    ahead, found = TimesAhead(bt.TimeFrame.Minutes, 1, step, None), {}
+    ahead, found = FutureTimestamps(bt.TimeFrame.Minutes, 1, step, None), {}
     start = int(np.searchsorted(stamps, np.datetime64(since)))
-    ahead.see(stamps[:start])
+    ahead.update(stamps[:start])
     for row in range(start, len(stamps) - horizon):
         if row % 7 == 0 or stamps[row + 1] - stamps[row] > np.timedelta64(step, "ns"):
-            expected = ahead.after(stamps[row], horizon)
+            expected = ahead.predict(stamps[row], horizon)
             if (expected != stamps[row + 1 : row + 1 + horizon]).any():
                 found[pd.Timestamp(stamps[row])] = expected
-        ahead.see(stamps[row : row + 1])
+        ahead.update(stamps[row : row + 1])
     return found
 
 
@@ -235,12 +237,12 @@ def test_one_session_on_a_saturday_does_not_open_the_next_ones(saturday):
 
 def test_daily_bars_of_one_saturday_do_not_open_the_next_ones():
     days = BUSINESS.append(pd.DatetimeIndex(["2024-02-03"])).sort_values()
-    ahead = TimesAhead(bt.TimeFrame.Days, 1, None, None)
+    ahead = FutureTimestamps(bt.TimeFrame.Days, 1, None, None)
     stamps = days.to_numpy("datetime64[ns]")
     for row, stamp in enumerate(stamps[:-1]):
         if stamp > np.datetime64("2024-01-05") and days[row + 1] != pd.Timestamp("2024-02-03"):
-            assert ahead.after(stamp, 1)[0] == stamps[row + 1], stamp
-        ahead.see(stamps[row : row + 1])
+            assert ahead.predict(stamp, 1)[0] == stamps[row + 1], stamp
+        ahead.update(stamps[row : row + 1])
 
 
 @pytest.mark.parametrize(
@@ -249,12 +251,12 @@ def test_daily_bars_of_one_saturday_do_not_open_the_next_ones():
 )
 def test_daily_bars_of_other_weeks_are_known_after_three(open_on, name):
     days = EVERY_DAY[EVERY_DAY.dayofweek.isin(list(open_on))]
-    ahead = TimesAhead(bt.TimeFrame.Days, 1, None, None)
+    ahead = FutureTimestamps(bt.TimeFrame.Days, 1, None, None)
     stamps = days.to_numpy("datetime64[ns]")
     for row, stamp in enumerate(stamps[:-10]):
         if stamp > np.datetime64("2024-01-22"):
-            np.testing.assert_array_equal(ahead.after(stamp, 10), stamps[row + 1 : row + 11], name)
-        ahead.see(stamps[row : row + 1])
+            np.testing.assert_array_equal(ahead.predict(stamp, 10), stamps[row + 1 : row + 11], name)
+        ahead.update(stamps[row : row + 1])
 
 
 def test_a_half_day_a_holiday_and_a_closed_week_change_nothing_after_them():
@@ -287,10 +289,10 @@ def test_bars_that_are_missing_here_and_there_leave_the_others_expected():
     rng = np.random.default_rng(0)
     times = shanghai()
     kept = times[rng.random(len(times)) < 0.97]
-    ahead = TimesAhead(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None)
+    ahead = FutureTimestamps(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None)
     stamps = kept.to_numpy("datetime64[ns]")
-    ahead.see(stamps[:-400])
-    found = ahead.after(stamps[-400], 48)
+    ahead.update(stamps[:-400])
+    found = ahead.predict(stamps[-400], 48)
     assert np.isin(found, times.to_numpy("datetime64[ns]")).all()
 
 
@@ -299,23 +301,23 @@ def test_times_ascend_whatever_was_seen():
     for _ in range(20):
         every = pd.date_range("2024-01-01", periods=4000, freq="7min")
         stamps = np.sort(rng.choice(every.to_numpy("datetime64[ns]"), 90, replace=False))
-        ahead = TimesAhead(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
+        ahead = FutureTimestamps(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
         for row in range(89):
-            ahead.see(stamps[row : row + 1])
-            found = ahead.after(stamps[row + 1], 30)
+            ahead.update(stamps[row : row + 1])
+            found = ahead.predict(stamps[row + 1], 30)
             assert len(found) == 30
             assert (np.diff(np.r_[stamps[row + 1], found]) > np.timedelta64(0)).all()
 
 
 def test_in_how_many_parts_bars_are_seen_does_not_matter():
     stamps = copper().to_numpy("datetime64[ns]")[:3000]
-    whole, parts = (TimesAhead(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None) for _ in range(2))
-    whole.see(stamps[:-1])
+    whole, parts = (FutureTimestamps(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None) for _ in range(2))
+    whole.update(stamps[:-1])
     for row in range(0, len(stamps) - 1):
-        parts.see(stamps[row : row + 1])
+        parts.update(stamps[row : row + 1])
         if row % 11 == 0:
-            parts.after(stamps[row + 1], 3)
-    np.testing.assert_array_equal(whole.after(stamps[-1], 400), parts.after(stamps[-1], 400))
+            parts.predict(stamps[row + 1], 3)
+    np.testing.assert_array_equal(whole.predict(stamps[-1], 400), parts.predict(stamps[-1], 400))
 
 
 # Calendars

@@ -12,7 +12,7 @@ import pytest
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosBand, KronosIndicator, save_plot
-from kronos_strategies.backtrader.forecasts import COLUMNS, LINES
+from kronos_strategies.backtrader.forecasts import ALL_LINES, LINES
 from kronos_strategies.backtrader.indicators import BAND
 from kronos_strategies.causal import check_causal
 from kronos_strategies.signals import summary
@@ -211,7 +211,7 @@ def test_a_derived_indicator_has_the_lines_of_its_base_and_its_own(awkward, kind
     del panel["SHORT"]  # with runonce Backtrader's own arithmetic fails on feeds shorter than its warm-up
     awkward = awkward.drop("SHORT", level="instrument")
     table = run(panel, lambda data: kind(data, **SETTINGS), **mode)
-    pd.testing.assert_frame_equal(table[list(COLUMNS)], awkward, check_exact=True)
+    pd.testing.assert_frame_equal(table[list(ALL_LINES)], awkward, check_exact=True)
     ratio = (awkward["expected_return"] / awkward["volatility"]).rename("ratio")
     pd.testing.assert_series_equal(table["ratio"], ratio, check_exact=True)
     assert ratio.notna().any()
@@ -337,13 +337,13 @@ def test_an_unknown_model_is_refused_before_anything_is_forecast(asked):
 
 
 def test_an_indicator_outside_a_strategy_is_refused():
-    with pytest.raises(ValueError, match="belongs to no strategy"):
+    with pytest.raises(ValueError, match="does not belong to a strategy"):
         KronosIndicator(bt.feeds.PandasData(dataname=make_bars(30)))
 
 
 def test_its_lines_are_the_contract():
-    assert KronosIndicator.lines.getlinealiases() == COLUMNS
-    assert COLUMNS[:7] == (
+    assert KronosIndicator.lines.getlinealiases() == ALL_LINES
+    assert ALL_LINES[:7] == (
         *("expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown"),
     )
 
@@ -417,5 +417,5 @@ def test_a_picture_shows_the_filled_band_without_a_screen(tmp_path, mode):
 def test_a_strategy_that_saw_no_bar_is_not_drawn():
     cerebro = cerebro_of(pandas_feeds({"A": make_bars(10)}, fromdate=pd.Timestamp("2030-01-01")))
     cerebro.addstrategy(bt.Strategy)
-    with pytest.raises(ValueError, match="has seen no bar"):
+    with pytest.raises(ValueError, match="has no bars"):
         save_plot(cerebro.run()[0], "unused.png")

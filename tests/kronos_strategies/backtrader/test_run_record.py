@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.backtrader import KronosTearSheet
-from kronos_strategies.backtrader.run_record import bars_per_year
+from kronos_strategies.backtrader.run_record import infer_bars_per_year
 from tests.kronos_strategies.backtrader.test_strategy import DAYS, Planted, SignalFeed, market
 
 
@@ -15,7 +15,7 @@ def sheet_of(prepare, **params) -> list[str]:
     cerebro = bt.Cerebro(stdstats=False)
     prepare(cerebro)
     cerebro.addanalyzer(KronosTearSheet, signal="score", **params)
-    return list(cerebro.run()[0].analyzers.kronostearsheet._recording.remarks)
+    return list(cerebro.run()[0].analyzers.kronostearsheet._record.warnings)
 
 
 def minutes(days: int = 10) -> pd.DataFrame:
@@ -40,10 +40,12 @@ def test_a_day_that_is_shown_before_it_is_over_is_warned_of(stamp, warned):
         cerebro.adddata(SignalFeed(dataname=day.set_axis(day.index + pd.Timedelta(stamp))), name="day")
         cerebro.addstrategy(bt.Strategy)
 
-    found = [remark for remark in sheet_of(prepare) if "before they are over" in remark]
+    found = [remark for remark in sheet_of(prepare) if "before they are complete" in remark]
     assert bool(found) == warned
     if warned:
-        assert found[0].startswith("Bars of day are stamped before they are over: while fine has bars")
+        assert found[0].startswith(
+            "Bars of day are stamped before they are complete: their close is visible while fine still has bars"
+        )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_days_that_backtrader_makes_are_not_warned_of():
         cerebro.resampledata(feed, name="day", timeframe=bt.TimeFrame.Days)
         cerebro.addstrategy(bt.Strategy)
 
-    assert not any("before they are over" in remark for remark in sheet_of(prepare))
+    assert not any("before they are complete" in remark for remark in sheet_of(prepare))
 
 
 def test_two_strategies_on_one_broker_are_warned_of(caplog):
@@ -79,7 +81,7 @@ def test_two_strategies_on_one_broker_are_warned_of(caplog):
 
     with caplog.at_level(logging.WARNING):
         assert any("2 strategies shared one broker" in remark for remark in sheet_of(prepare))
-    assert "2 strategies share one broker, but Planted takes the account to be its own" in caplog.text
+    assert "2 strategies share one broker, but Planted needs the account for itself" in caplog.text
 
 
 @pytest.mark.parametrize("setting", [{"every": 2.5}, {"trials": True}, {"hold": "5"}])
@@ -123,4 +125,4 @@ def test_the_analysis_is_computed_once(monkeypatch):
     ],
 )
 def test_bars_a_year_are_told_from_the_bars(times, expected):
-    assert bars_per_year(times) == expected
+    assert infer_bars_per_year(times) == expected

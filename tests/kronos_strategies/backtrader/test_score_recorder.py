@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("statsmodels")
 
 from kronos_strategies.backtrader import ForecastData, KronosIndicator, KronosTearSheet
-from kronos_strategies.backtrader.forecasts import COLUMNS
+from kronos_strategies.backtrader.forecasts import ALL_LINES
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import SETTINGS, cerebro_of, pandas_feeds
 
@@ -85,7 +85,7 @@ def sheet_of(make, feeds=None, **params) -> KronosTearSheet:
 @pytest.fixture(scope="module")
 def expected() -> pd.Series:
     both = [
-        sheet_of(lambda data: KronosIndicator(data, **SETTINGS), signal=name).evidence.scores.iloc[:, 0]
+        sheet_of(lambda data: KronosIndicator(data, **SETTINGS), signal=name).artifacts.scores.iloc[:, 0]
         for name in ("expected_return", "volatility")
     ]
     return both[0] / both[1]
@@ -93,7 +93,7 @@ def expected() -> pd.Series:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_made_of_a_forecast_is_judged_with_its_model_and_its_warnings(expected, way):
-    evidence = sheet_of(WAYS[way], signal="edge").evidence
+    evidence = sheet_of(WAYS[way], signal="edge").artifacts
     scores = evidence.scores.iloc[:, 0]
     np.testing.assert_array_equal(scores, expected)
     assert scores.name == "Kronos edge"
@@ -114,7 +114,7 @@ def test_what_is_made_of_a_forecast_is_judged_with_its_model_and_its_warnings(ex
     ],
 )
 def test_a_line_that_owes_nothing_to_kronos_is_judged_under_its_own_name(make, signal):
-    evidence = sheet_of(make, signal=signal).evidence
+    evidence = sheet_of(make, signal=signal).artifacts
     assert next(iter(evidence.scores)) == signal
     assert evidence.provenance is None
     assert set(evidence.scores.index.get_level_values("instrument")) == set(PANEL)
@@ -124,16 +124,16 @@ def test_lines_of_a_feed_that_brought_forecasts_along_are_known_as_such():
     def feeds():
         rng = np.random.default_rng(0)
         for name, bars in PANEL.items():
-            brought = {each: rng.normal(size=len(bars)) for each in COLUMNS} | {"age": 0.0}
+            brought = {each: rng.normal(size=len(bars)) for each in ALL_LINES} | {"age": 0.0}
             yield name, ForecastData(dataname=bars.assign(**brought))
 
     def about(make):
-        return sheet_of(make, feeds=dict(feeds()), signal="sma").evidence.about
+        return sheet_of(make, feeds=dict(feeds()), signal="sma").artifacts.about
 
     of_forecasts = about(lambda data: bt.ind.SMA(data.expected_return, period=3))
     of_prices = about(lambda data: bt.ind.SMA(data.close, period=3))
-    assert any("brought their forecasts along" in each for each in of_forecasts.warnings)
-    assert not any("brought their forecasts along" in each for each in of_prices.warnings)
+    assert any("feeds have stored forecasts" in each for each in of_forecasts.warnings)
+    assert not any("feeds have stored forecasts" in each for each in of_prices.warnings)
 
 
 def test_what_has_no_such_line_is_refused():

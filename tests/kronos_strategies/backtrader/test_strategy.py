@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("backtrader")
 import backtrader as bt
 
-from kronos_strategies.backtrader import KronosRankStrategy, SteppedCommission
+from kronos_strategies.backtrader import KronosRankStrategy, LotSizeCommission
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 
 DAYS = pd.bdate_range("2024-01-01", periods=60)
@@ -83,7 +83,7 @@ def run(bars, strategy=Planted, cash=1e6, mode=MODES[0], step=0.0, commission=0.
     for name, frame in bars.items():
         cerebro.adddata(SignalFeed(dataname=frame), name=name)
     cerebro.broker.setcash(cash)
-    cerebro.broker.addcommissioninfo(SteppedCommission(commission=commission, step=step))
+    cerebro.broker.addcommissioninfo(LotSizeCommission(commission=commission, lot_size=step))
     cerebro.addstrategy(strategy, **{"topk": 2, "every": 1, "cash_buffer": 0.05, "band": 0.0, **settings})
     return cerebro.run()[0]
 
@@ -293,7 +293,7 @@ def test_bars_without_a_price_are_a_suspension_and_fill_nothing(mode):
 def test_a_feed_that_has_ended_is_closed_at_its_last_close_less_the_haircut(mode, side, score):
     bars = market(names=5)
     bars["A"] = bars["A"].iloc[:30].assign(score=score)
-    ran = run(bars, mode=mode, side=side, ended_after=8, haircut=0.1)
+    ran = run(bars, mode=mode, side=side, delisted_after=8, haircut=0.1)
     _, size, price = [row for row in filled(ran) if row[0] == "A"][-1]
     assert price == pytest.approx(bars["A"]["close"].iloc[-1] * (1 - 0.1 * np.sign(score)))
     assert np.sign(size) == -np.sign(score)
@@ -306,7 +306,7 @@ def test_a_feed_that_has_ended_is_closed_at_its_last_close_less_the_haircut(mode
 def test_a_feed_that_comes_back_is_bought_again():
     bars = market()
     bars["A"] = bars["A"].drop(DAYS[20:40]).assign(score=99.0)
-    ran = run(bars, ended_after=5)
+    ran = run(bars, delisted_after=5)
     assert "A" not in ran.decided[DAYS[30]][3].index
     assert "A" in ran.decided[DAYS[45]][3].index
 
@@ -320,7 +320,7 @@ def test_every_mode_of_the_engine_trades_alike(mode):
     settings = {
         "topk": 3,
         "every": 2,
-        "ended_after": 6,
+        "delisted_after": 6,
         "weighting": "volatility_target",
         "commission": 0.001,
     }
@@ -351,7 +351,7 @@ def test_a_strategy_of_ones_own_builds_on_it():
         def weights(self, signals, previous, tradable):
             return super().weights(signals, previous, tradable).clip(upper=self.p.ceiling)
 
-        def lines_of(self, data):
+        def signal_lines_for(self, data):
             return None if data._name == "A" else data
 
         def next(self):
@@ -397,7 +397,7 @@ def test_kronos_itself_forecasts_ranks_and_trades(mode):
         ({"topk": 0}, "topk=0"),
         ({"by": "sharpe"}, "'A' have no line 'sharpe' to rank by; they have expected_return, volatility"),
         ({"every": 0}, "every=0"),
-        ({"ended_after": 0}, "ended_after=0"),
+        ({"delisted_after": 0}, "delisted_after=0"),
         ({"haircut": 1.0}, "haircut=1.0"),
     ],
 )
@@ -412,7 +412,7 @@ def test_feeds_need_names_of_their_own(names):
     for name in names:
         cerebro.adddata(SignalFeed(dataname=market()["A"]), name=name)
     cerebro.addstrategy(Planted)
-    with pytest.raises(ValueError, match=r"tells it from no other.*name='AAPL'"):
+    with pytest.raises(ValueError, match=r"needs a unique name.*name='AAPL'"):
         cerebro.run()
 
 
@@ -426,7 +426,7 @@ class Momentum(bt.Indicator):
 class OnDays(Planted):
     """Ranks by an indicator on feeds that are resampled, and runs on the bars that they are made of."""
 
-    def lines_of(self, data):
+    def signal_lines_for(self, data):
         return Momentum(data) if data._timeframe == bt.TimeFrame.Days else None
 
 

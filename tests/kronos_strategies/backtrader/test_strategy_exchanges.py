@@ -11,7 +11,7 @@ from kronos_strategies.backtrader import (
     KronosIndicator,
     KronosRankStrategy,
     KronosTearSheet,
-    SteppedCommission,
+    LotSizeCommission,
 )
 from tests.kronos_strategies.backtrader.test_strategy import (
     DAYS,
@@ -93,7 +93,7 @@ def test_a_position_in_an_exchange_that_is_closed_for_the_night_is_not_taken_for
         "B": hours(bars["B"], "12:00:00", 12),
         "C": hours(bars["C"], "12:00:00", 12),
     }
-    ran = run(bars, mode=mode, ended_after=5)
+    ran = run(bars, mode=mode, delisted_after=5)
     assert next(size > 0 for name, size, _ in filled(ran) if name == "A")
     held = [previous.get("A", 0.0) for _, previous, *_ in list(ran.decided.values())[1:]]
     assert min(held) > 0
@@ -113,7 +113,7 @@ def futures(margin: float = 2_000.0, mult: float = 50.0, **settings):
     if step is None:
         cerebro.broker.setcommission(**kind)
     else:
-        cerebro.broker.addcommissioninfo(SteppedCommission(step=step, **kind))
+        cerebro.broker.addcommissioninfo(LotSizeCommission(lot_size=step, **kind))
     cerebro.addstrategy(Planted, **{"topk": 2, "every": 1, "cash_buffer": 0.05, "band": 0.0, **settings})
     return bars, cerebro.run()[0]
 
@@ -157,7 +157,7 @@ def test_leverage_does_not_enlarge_a_weight():
         for name, frame in bars.items():
             cerebro.adddata(SignalFeed(dataname=frame), name=name)
         cerebro.broker.setcash(1e6)
-        cerebro.broker.addcommissioninfo(SteppedCommission(leverage=leverage))
+        cerebro.broker.addcommissioninfo(LotSizeCommission(leverage=leverage))
         cerebro.addstrategy(Planted, topk=2, every=1, cash_buffer=0.05, band=0.0)
         return cerebro.run()[0]
 
@@ -190,7 +190,7 @@ def test_integers_of_numpy_are_numbers(tmp_path):
         "device": "cpu",
     }
     cerebro.addstrategy(
-        KronosRankStrategy, topk=small, ended_after=np.int64(9), haircut=np.float32(0), **forecast
+        KronosRankStrategy, topk=small, delisted_after=np.int64(9), haircut=np.float32(0), **forecast
     )
     numbers = {
         "every": four,
@@ -202,5 +202,5 @@ def test_integers_of_numpy_are_numbers(tmp_path):
     cerebro.addanalyzer(KronosTearSheet, **numbers)
     (ran,) = cerebro.run()
     assert isinstance(next(iter(ran.signal_lines.values())), KronosIndicator)
-    ran.analyzers.kronostearsheet.report(tmp_path)
+    ran.analyzers.kronostearsheet.save_report(tmp_path)
     assert (tmp_path / "metrics.json").exists()
