@@ -1,4 +1,4 @@
-"""Runs of the real engine on small panels, and what their lines were."""
+"""Runs of the real engine on small panels, and the lines that they produce."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Make = Callable[[bt.AbstractDataBase], bt.Indicator]
 
 
 def kronos(**settings: Any) -> Make:
-    """Makes the indicator of a feed, with small settings."""
+    """A function that creates the indicator of a feed, with small settings."""
     return lambda data: KronosIndicator(data, **SETTINGS | settings)
 
 
 class Recorder(bt.Strategy):
-    """Keeps the lines of one indicator a feed at each of its bars, under replay at each tick."""
+    """Records the lines of one indicator per feed at each of its bars, under replay at each tick."""
 
     params = (("make", None),)
 
@@ -69,7 +69,7 @@ def cerebro_of(feeds: Mapping[str, bt.AbstractDataBase]) -> bt.Cerebro:
 
 
 def record(cerebro: bt.Cerebro, make: Make | None = None, **mode: Any) -> pd.DataFrame:
-    """The lines of a run that remembers nothing of earlier ones."""
+    """The lines of a run with an empty cache."""
     forecasts._CACHE.clear()
     cerebro.addstrategy(Recorder, make=make or kronos())
     return cerebro.run(**mode)[0].frame()
@@ -81,7 +81,7 @@ def run(panel: Mapping[str, pd.DataFrame], make: Make | None = None, **mode: Any
 
 
 def awkward_panel() -> dict[str, pd.DataFrame]:
-    """Feeds that all trade differently: whole, late, with gaps, soon over, with holes, and too short."""
+    """Feeds that all trade differently: whole, late, with gaps, ended early, with missing prices, and too short."""
     full = make_panel(80, "WHOLE", "LATE", "GAPS", "OVER", "HOLES", "SHORT")
     full["LATE"] = full["LATE"].iloc[17:]
     full["GAPS"] = full["GAPS"].drop(full["GAPS"].index[[24, 25, 26, 44, 45, 46, 47, 48, 49, 50, 61]])

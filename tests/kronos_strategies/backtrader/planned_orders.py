@@ -20,7 +20,7 @@ class ScoreFeed(bt.feeds.PandasData):
 
 
 class Orders(bt.Strategy):
-    """Places planned orders at the closes of planned bars, and keeps what the account was worth."""
+    """Places planned orders at the closes of planned bars, and records the value of the account."""
 
     params = (("plan", {}),)  # bar -> name -> size, negative to sell
 
@@ -42,7 +42,7 @@ class Orders(bt.Strategy):
 
 
 def bars_of(names=("A", "B", "C"), days=DAYS, seed=0) -> dict[str, pd.DataFrame]:
-    """Random walks with a score that has nothing to do with them."""
+    """Random walks with an independent score."""
     found = {}
     for i, name in enumerate(names):
         rng = np.random.default_rng([seed, i])

@@ -1,4 +1,4 @@
-"""The account of a run."""
+"""The account and the trades of a run, compared with planned orders and with Backtrader's own analyzers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_held_feed_without_a_price_counts_at_its_last_one():
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}, {"preload": False}, {"live": True}])
-def test_late_and_ended_feeds_are_neither_scored_nor_valued_where_they_are_not(mode):
+def test_feeds_are_neither_scored_nor_valued_before_they_start_and_after_they_end(mode):
     bars = bars_of(NAMES)
     bars["N00"], bars["N01"] = bars["N00"].iloc[15:], bars["N01"].iloc[:19]
     ran = run(bars, plan={3: {"N01": 20}, 17: {"N00": 5}}, mode=mode)
@@ -107,7 +107,7 @@ def test_late_and_ended_feeds_are_neither_scored_nor_valued_where_they_are_not(m
     assert not any("survivorship" in each for each in evidence.about.warnings)
 
 
-def test_feeds_of_which_none_ever_ends_were_perhaps_chosen_afterwards():
+def test_feeds_of_which_none_ends_bring_a_warning_of_survivorship_bias():
     days = pd.bdate_range("2024-01-01", periods=130)
     bars = bars_of(NAMES, days)
     bars["N00"] = bars["N00"].iloc[10:-5]  # late, and suspended at the end
@@ -116,7 +116,7 @@ def test_feeds_of_which_none_ever_ends_were_perhaps_chosen_afterwards():
     assert not any("no more bars" in each for each in warnings)
 
 
-def test_cash_that_is_paid_in_is_no_return():
+def test_cash_that_is_added_is_not_a_return():
     class Saver(Orders):
         def next(self):
             super().next()
@@ -129,7 +129,7 @@ def test_cash_that_is_paid_in_is_no_return():
     np.testing.assert_allclose(more.returns["net"].loc[: DAYS[7]], plain.returns["net"].loc[: DAYS[7]])
 
 
-def test_a_future_weighs_its_notional():
+def test_the_weight_of_a_future_is_its_notional_value():
     future = bt.CommissionInfo(commission=2.0, margin=500.0, mult=10.0, stocklike=False)
     ran = run(bars_of(), commission=future, plan={3: {"A": 2}})
     result = ran.analyzers.sheet.result
@@ -137,6 +137,33 @@ def test_a_future_weighs_its_notional():
     expected = {day: 2 * 10 * close[day] / ran.worth[day] for day in DAYS[3:]}
     assert dict(result.weights.xs("A", level="instrument")) == pytest.approx(expected)
     assert result.cost.iloc[0] == pytest.approx(4.0 / CASH)
+
+
+def test_a_resampled_feed_is_valued_at_its_last_close():
+    class Daily(Orders):
+        def next(self):
+            if len(self.datas[1]):
+                share = 100 * self.datas[1].close[0] / self.broker.getvalue()
+                self.worth[pd.Timestamp(self.data.datetime.datetime())] = share
+            if len(self) == 12:
+                self.buy(data=self.datas[1], size=100)
+
+    hours = pd.date_range("2024-01-01 10:00", periods=12 * 4, freq="6h")
+    bars = bars_of(("A",), hours)["A"]
+    cerebro = bt.Cerebro(stdstats=False)
+    feed = ScoreFeed(dataname=bars, timeframe=bt.TimeFrame.Minutes, compression=360)
+    cerebro.adddata(feed, name="A 6h")
+    cerebro.resampledata(feed, timeframe=bt.TimeFrame.Days, name="A")
+    cerebro.broker.setcash(CASH)
+    cerebro.addstrategy(Daily)
+    cerebro.addanalyzer(KronosTearSheet, _name="sheet", signal="score")
+    (ran,) = cerebro.run()
+    weights = ran.analyzers.sheet.result.weights.xs("A", level="instrument")
+    expected = pd.Series(ran.worth)
+    common = weights.index.intersection(expected.index)
+    np.testing.assert_allclose(weights[common], expected[common], rtol=1e-12)
+    assert len(common) > 30
+    assert weights.nunique() > 5
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
@@ -151,7 +178,7 @@ def test_all_modes_give_the_same_result_and_the_same_coefficients(mode):
     pd.testing.assert_series_equal(ours.weights, theirs.weights, check_exact=True)
 
 
-def test_quick_notifications_cost_what_usual_ones_do():
+def test_costs_are_the_same_with_quick_notifications():
     plan = {4: {"A": 10, "B": -5}, 20: {"A": -10}}
     usual, quick = (result_of(bars_of(), plan=plan, mode={"quicknotify": each}) for each in (False, True))
     pd.testing.assert_series_equal(quick.cost, usual.cost)
@@ -187,7 +214,7 @@ def test_purchases_and_sales_in_parts_are_one_trade():
     assert trade["profit"] + trade["cost"] == pytest.approx(gained)
 
 
-def test_an_order_that_turns_a_position_ends_a_trade_and_begins_one():
+def test_an_order_that_reverses_a_position_ends_a_trade_and_begins_another():
     bars = bars_of()
     first, second = trades_of({3: {"A": 10}, 6: {"A": -15}, 9: {"A": 5}}, bars).to_dict("records")
     assert [(each["side"], each["size"]) for each in (first, second)] == [("long", 10), ("short", 5)]
@@ -196,7 +223,7 @@ def test_an_order_that_turns_a_position_ends_a_trade_and_begins_one():
     assert second["profit"] + second["cost"] == pytest.approx(5 * (opens.iloc[6] - opens.iloc[9]))
 
 
-def test_what_is_still_held_is_open_and_counts_for_nothing():
+def test_a_position_that_is_still_held_is_an_open_trade_and_excluded_from_metrics():
     study = study_trades(trades_of({3: {"A": 10}, 6: {"B": 5}, 9: {"B": -5}}))
     assert study.open == 1
     assert study.table.loc["all", "trades"] == 1
@@ -208,7 +235,7 @@ def random_plan(seed: int = 0) -> dict[int, dict[str, float]]:
     return {bar: {str(rng.choice(list("ABC"))): float(rng.choice([-6, -3, 3, 6]))} for bar in range(2, 38)}
 
 
-def test_figures_are_those_of_backtraders_own_analyzer():
+def test_metrics_equal_those_of_backtraders_own_analyzer():
     def prepare(cerebro):
         cerebro.addanalyzer(bt.analyzers.TradeAnalyzer, _name="own")
 
@@ -225,7 +252,7 @@ def test_figures_are_those_of_backtraders_own_analyzer():
     assert study.table.loc["short", "trades"] == own.short.total
 
 
-def test_profits_of_all_trades_are_what_the_account_has_gained():
+def test_profits_of_all_trades_add_up_to_the_profit_of_the_account():
     plan = random_plan(1)
     held = {name: sum(orders.get(name, 0) for orders in plan.values()) for name in "ABC"}
     plan[38] = {name: -size for name, size in held.items() if size}
@@ -233,7 +260,7 @@ def test_profits_of_all_trades_are_what_the_account_has_gained():
     assert ran.analyzers.sheet.trades["profit"].sum() == pytest.approx(ran.broker.getvalue() - CASH)
 
 
-def test_a_future_earns_its_multiple():
+def test_profits_of_a_future_include_its_multiplier():
     bars = bars_of()
     commission = LotSizeCommission(commission=2.0, margin=100.0, mult=5.0, lot_size=1)
     (trade,) = trades_of({3: {"A": 2}, 9: {"A": -2}}, bars, commission=commission).to_dict("records")
@@ -242,7 +269,7 @@ def test_a_future_earns_its_multiple():
     assert trade["return"] == pytest.approx(trade["profit"] / (2 * 5 * entry))
 
 
-def test_trades_within_the_day_tell_their_times_in_the_feeds_zone():
+def test_intraday_trades_are_dated_in_the_time_zone_of_the_feed():
     times = pd.date_range("2024-03-04 14:35", periods=60, freq="5min")
     cerebro = bt.Cerebro(stdstats=False)
     feed = ScoreFeed(
@@ -260,14 +287,14 @@ def test_trades_within_the_day_tell_their_times_in_the_feeds_zone():
     assert trade["bars"] == 12
 
 
-def test_figures_of_the_trades_are_in_the_analysis():
+def test_metrics_of_the_trades_are_in_the_analysis():
     found = run(bars_of(), plan=random_plan()).analyzers.sheet.get_analysis()
     assert found["trades"] > 5
     assert 0 <= found["trade_hit_rate"] <= 1
     assert found["trade_profit_factor"] > 0
 
 
-def test_without_a_trade_figures_are_undefined_and_the_count_is_zero():
+def test_without_a_trade_metrics_are_undefined_and_the_count_is_zero():
     study = study_trades(trades_of({}))
     assert study.metrics()["trades"] == 0
     assert np.isnan(study.metrics()["trade_hit_rate"])

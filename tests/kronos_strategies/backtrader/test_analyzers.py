@@ -1,4 +1,4 @@
-"""InformationCoefficient and KronosTearSheet on the real engine, against figures computed by hand."""
+"""InformationCoefficient and KronosTearSheet on the real engine, compared with metrics computed by hand."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_coefficients_are_those_of_the_same_frame(hold, price):
     assert found["label"] == f"{price}(t+{1 + hold}) / {price}(t+1) - 1"
 
 
-def test_bars_to_come_change_no_score_and_no_coefficient_that_was_known():
+def test_later_bars_change_no_earlier_score_or_coefficient():
     bars = bars_of(NAMES)
     whole = run(bars).analyzers.ic.get_analysis()["rank_ic"]
     part = run({name: frame.iloc[:30] for name, frame in bars.items()}).analyzers.ic.get_analysis()["rank_ic"]
@@ -72,7 +72,7 @@ def test_bars_to_come_change_no_score_and_no_coefficient_that_was_known():
     assert {time: whole[time] for time in known} == known
 
 
-def test_a_score_that_foresees_returns_has_a_coefficient_of_one():
+def test_a_score_equal_to_the_future_return_has_a_coefficient_of_one():
     bars = bars_of(NAMES)
     for frame in bars.values():
         frame["score"] = (frame["open"].shift(-3) / frame["open"].shift(-1) - 1).fillna(0.0)
@@ -80,14 +80,14 @@ def test_a_score_that_foresees_returns_has_a_coefficient_of_one():
     assert found["rank_ic_test"]["mean"] == pytest.approx(1.0)
 
 
-def test_too_few_names_leave_a_date_undefined_unless_fewer_are_allowed():
+def test_too_few_instruments_leave_a_date_undefined_unless_fewer_are_allowed():
     bars = bars_of(NAMES[:6])
     assert run(bars).analyzers.ic.get_analysis()["rank_ic_test"]["dates"] == 0
     assert run(bars, ic={"min_names": 5}).analyzers.ic.get_analysis()["rank_ic_test"]["dates"] == 38
 
 
 class Jumps(bt.Indicator):
-    """A line made of others by arithmetic, which Backtrader keeps beside the indicators."""
+    """A line made of others by arithmetic, which Backtrader keeps among the indicators."""
 
     lines = ("jump",)
 
@@ -102,7 +102,7 @@ class LineArithmetic(Orders):
         self.spread = self.datas[0].close - self.datas[1].close(-1)
 
 
-def test_lines_made_by_arithmetic_stand_in_nobodys_way_and_can_be_ranked_by():
+def test_feeds_can_be_ranked_by_lines_made_by_arithmetic():
     bars = bars_of()
     strategy = run(bars, LineArithmetic, ic={"signal": "jump", "min_names": 3})
     scores = strategy.analyzers.sheet.artifacts.scores.iloc[:, 0]
@@ -114,7 +114,7 @@ def test_lines_made_by_arithmetic_stand_in_nobodys_way_and_can_be_ranked_by():
 
 
 class Ranks(KronosRankStrategy):
-    """Takes its signals from the feeds and keeps when it decided."""
+    """Takes its signals from the feeds and records when it decides."""
 
     params = (("by", "score"), ("topk", 2))
 
@@ -138,7 +138,7 @@ def test_rebalances_are_those_of_the_rank_strategy():
     assert (about.hold, about.bars_between) == (4, 4)
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_run_that_keeps_too_few_bars_is_refused():
         run(bars_of(), mode={"exactbars": 1})
 
 
-# Evidence and report
+# Artifacts and report
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def stored(panel, tmp_path_factory):
     return folder, kronos_run(panel, folder, benchmark="N00", title="A test", notice="Take care.")
 
 
-def test_the_report_opens_with_all_sections_and_its_evidence_beside_it(stored, tmp_path):
+def test_the_report_has_all_sections_and_its_artifacts_in_the_same_folder(stored, tmp_path):
     pytest.importorskip("plotly")
     page, *_, kept = stored[1].save_report(tmp_path / "report")
     text = page.read_text()
@@ -233,7 +233,7 @@ def test_without_a_store_there_is_no_distribution_but_the_model_is_known(panel):
     assert evidence.about.described["trained until"] == evidence.provenance.trained_until
 
 
-def test_stored_forecasts_as_lines_of_the_feeds_are_judged_alike(panel, stored):
+def test_stored_forecasts_as_lines_of_the_feeds_give_the_same_report(panel, stored):
     folder, usual = stored
     (run_of_store,) = ForecastStore(folder).runs()
     forecasts = read_forecasts(run_of_store)
@@ -272,7 +272,7 @@ def test_one_feed_alone_has_a_report_whose_ranking_is_undefined(panel, tmp_path)
     assert about.described["feeds ranked"] == "1: data0"
 
 
-def test_an_optimisation_hands_both_analyzers_on(panel):
+def test_an_optimization_returns_both_analyzers(panel):
     cerebro = bt.Cerebro(stdstats=False)
     for name, bars in panel.items():
         cerebro.adddata(bt.feeds.PandasData(dataname=bars), name=name)
@@ -286,7 +286,7 @@ def test_an_optimisation_hands_both_analyzers_on(panel):
     assert len(two.analyzers.sheet.artifacts.scores) > 50
 
 
-def test_a_feed_of_minutes_is_dated_with_its_time_and_annualised_so(panel):
+def test_a_feed_of_minutes_is_dated_with_times_and_annualized_accordingly(panel):
     times = pd.date_range("2024-03-01", periods=600, freq="5min")
     bars = bars_of(NAMES, times)
     cerebro = bt.Cerebro(stdstats=False)

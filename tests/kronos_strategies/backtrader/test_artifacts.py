@@ -1,4 +1,4 @@
-"""The report of one instrument: judged over time, from what the run itself has seen."""
+"""The report of one instrument: an evaluation over time, from what the run itself recorded."""
 
 import re
 
@@ -62,7 +62,7 @@ def daily() -> KronosTearSheet:
     return sheet_of(DAILY)
 
 
-def test_it_is_judged_over_time_without_a_store(daily):
+def test_a_single_feed_is_evaluated_over_time_without_a_store(daily):
     study = daily.build_report().time_series
     (own,) = study.instruments
     assert own.correlation.dates == 25
@@ -73,7 +73,7 @@ def test_it_is_judged_over_time_without_a_store(daily):
     assert {"time_correlation", "time_hit_rate", "time_crps_skill", "trade_hit_rate"} <= set(metrics)
 
 
-def test_pairs_are_scores_and_the_returns_that_followed(daily):
+def test_pairs_are_scores_and_the_returns_that_follow(daily):
     (own,) = daily.build_report().time_series.instruments
     opens = DAILY["open"]
     outcome = opens.shift(-6) / opens.shift(-1) - 1
@@ -101,13 +101,13 @@ def test_bands_and_paths_are_those_of_the_store(daily, tmp_path):
 
 
 @pytest.mark.parametrize("mode", [{"runonce": False}, {"exactbars": -2}])
-def test_every_mode_is_judged_alike(daily, mode):
+def test_every_mode_has_the_same_metrics(daily, mode):
     again = sheet_of(DAILY, mode=mode)
     assert again.build_report().metrics == pytest.approx(daily.build_report().metrics, nan_ok=True)
     pd.testing.assert_frame_equal(again.artifacts.outlooks, daily.artifacts.outlooks, check_exact=True)
 
 
-def test_the_page_opens_with_what_it_says_over_time_and_hides_the_empty_ranking(daily, tmp_path):
+def test_the_report_opens_with_the_evaluation_over_time_and_hides_the_empty_ranking(daily, tmp_path):
     page, *written = daily.save_report(tmp_path)
     text = page.read_text()
     assert '<section id="time-series"' in text
@@ -118,13 +118,13 @@ def test_the_page_opens_with_what_it_says_over_time_and_hides_the_empty_ranking(
     assert {"trades.csv", "scores_over_time.csv", "bands_over_time.csv"} <= {path.name for path in written}
 
 
-def test_kept_evidence_gives_the_same_report(daily, tmp_path):
+def test_saved_artifacts_give_the_same_report(daily, tmp_path):
     again = report_on(Evidence.read(daily.artifacts.write(tmp_path)))
     assert again.metrics == pytest.approx(daily.build_report().metrics, nan_ok=True)
     assert len(again.trades.trades) == len(daily.trades) > 3
 
 
-def test_bars_within_the_day_are_told_with_their_times(tmp_path):
+def test_intraday_bars_are_shown_with_their_times(tmp_path):
     sheet = sheet_of(HOURS, timing=FIVE)
     text = sheet.save_report(tmp_path)[0].read_text()
     shown = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
@@ -141,14 +141,14 @@ def test_bars_within_the_day_are_told_with_their_times(tmp_path):
     assert not re.search(r"\b20 days\b|\b5-day\b", shown)
 
 
-def test_a_few_instruments_are_judged_one_by_one(tmp_path):
+def test_a_few_instruments_are_evaluated_one_by_one(tmp_path):
     sheet = sheet_of(DAILY, make_bars(150, 1), make_bars(150, 2))
     assert [each.name for each in sheet.build_report().time_series.instruments] == ["A", "B", "C"]
     text = sheet.save_report(tmp_path)[0].read_text()
     assert "Of 3 instruments the correlation of forecast and outcome over time is above zero in" in text
 
 
-def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
+def test_a_score_equal_to_the_future_return_is_reported_as_skill_and_noise_is_not():
     class Foreseen(bt.feeds.PandasData):
         lines = ("score",)
         params = (("score", "score"),)
@@ -170,7 +170,7 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
         assert judge(cerebro.run()[0].analyzers.sheet.build_report()).headline == headline
 
 
-def test_a_resampled_feed_is_judged_on_its_own_bars():
+def test_a_resampled_feed_is_evaluated_on_its_own_bars():
     fine = session_bars(60, 6)
 
     class OnDays(bt.Strategy):
@@ -193,8 +193,8 @@ def test_a_resampled_feed_is_judged_on_its_own_bars():
     np.testing.assert_allclose(own.pairs["outcome"][known], plain.pairs["outcome"][: len(known)][known])
 
 
-def test_feeds_in_zones_of_their_own_are_dated_with_their_own_bars():
-    """London and New York trade at the same moments, which their clocks show five hours apart."""
+def test_feeds_in_different_time_zones_are_dated_with_their_own_bars():
+    """London and New York trade at the same moments, which are five hours apart in local time."""
     moments = pd.DatetimeIndex(
         [
             day + pd.Timedelta(minutes=875 + 5 * i)

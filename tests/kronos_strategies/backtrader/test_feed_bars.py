@@ -1,4 +1,4 @@
-"""What of a feed's bars the model gets to read."""
+"""Bars of a feed as the model reads them: time zones, kinds of feeds, invalid bars."""
 
 from __future__ import annotations
 
@@ -58,32 +58,32 @@ def test_a_bar_without_four_finite_positive_prices_is_not_traded(price):
 
 
 @pytest.mark.parametrize("volume", [np.nan, -5.0, np.inf])
-def test_a_volume_that_is_none_counts_as_0(volume):
+def test_an_invalid_volume_counts_as_0(volume):
     bars = make_bars(10)
     bars.iloc[3, 4] = volume
     assert read(bars).values[3, 4:].tolist() == [0.0, 0.0]
 
 
-def test_high_and_low_are_stretched_to_open_and_close():
+def test_high_and_low_are_widened_to_contain_open_and_close():
     bars = make_bars(10)
     bars.iloc[3, :4] = [50.0, 49.0, 51.0, 52.0]
     assert read(bars).values[3, :4].tolist() == [50.0, 52.0, 49.0, 52.0]
 
 
-def test_a_copy_is_read_so_that_the_feed_can_grow():
+def test_bars_are_copied_so_that_the_feed_can_grow():
     feed = loaded(make_bars(10))
     kept = FeedBars.read(feed, lambda line: line.array[:10])
     feed.forward(size=5)
     assert len(kept.utc) == 10
 
 
-def test_times_are_those_of_the_feeds_zone_on_both_sides_of_a_change_of_clocks():
+def test_times_are_in_the_time_zone_of_the_feed_before_and_after_clocks_change():
     utc = pd.DatetimeIndex(["2024-03-08 14:35", "2024-03-11 13:35"])
     times = read(make_bars(2).set_axis(utc), tz="America/New_York").times
     assert times.tolist() == [np.datetime64(t, "ns").item() for t in ("2024-03-08T09:35", "2024-03-11T09:35")]
 
 
-def test_every_second_and_the_last_moment_of_every_zones_day_come_back_from_a_float_of_days():
+def test_every_second_and_the_last_moment_of_a_day_survive_as_a_float_of_days():
     day = datetime(2024, 5, 6)
     seconds = [day + timedelta(seconds=s) for s in range(86_400)]
     moments = [day + timedelta(minutes=15 * i, microseconds=-10) for i in range(1, 97)]
@@ -94,7 +94,7 @@ def test_every_second_and_the_last_moment_of_every_zones_day_come_back_from_a_fl
     assert (exact - found[86_400:] < np.timedelta64(200, "us")).all()
 
 
-def test_an_hour_that_clocks_repeat_is_told_apart():
+def test_times_are_unique_in_an_hour_that_repeats_when_clocks_change():
     utc = pd.date_range("2024-11-03 05:00", periods=4, freq="30min")  # 01:00 and 01:30 in New York, twice
     feed = loaded(make_bars(4).set_axis(utc), tz="America/New_York", timeframe=bt.TimeFrame.Minutes)
     times = PreloadedBars(feed, "A", 2).times
@@ -110,7 +110,7 @@ def test_a_day_has_one_bar_whatever_time_it_is_stamped_with():
     )
 
 
-def test_bars_within_the_day_keep_their_time_though_the_feed_calls_them_daily():
+def test_intraday_bars_keep_their_time_though_the_feed_calls_them_daily():
     bars = make_bars(50, start="2024-01-02 09:35", freq="5min")
     np.testing.assert_array_equal(
         PreloadedBars(loaded(bars), "A", 5).times, bars.index.to_numpy("datetime64[ns]")
@@ -128,7 +128,7 @@ ZONES = ["Asia/Shanghai", "America/New_York", "Australia/Sydney", "UTC", "+08:00
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
 @pytest.mark.parametrize("zone", ZONES)
-def test_daily_bars_of_a_frame_with_a_zone_are_dated_with_its_days(asked, zone, mode):
+def test_daily_bars_of_a_frame_with_a_time_zone_are_dated_with_its_days(asked, zone, mode):
     bars = make_bars(40)
     aware = record(cerebro_of(pandas_feeds({"A": bars.tz_localize(zone)})), **mode)
     assert dates(asked[0])[0] == bars.index[19]
@@ -137,30 +137,30 @@ def test_daily_bars_of_a_frame_with_a_zone_are_dated_with_its_days(asked, zone, 
 
 
 @pytest.mark.parametrize("zone", ZONES)
-def test_bars_within_the_day_of_a_frame_with_a_zone_have_its_hours(asked, zone):
+def test_intraday_bars_of_a_frame_with_a_time_zone_have_its_hours(asked, zone):
     wall = session_bars(4, 12)
     record(cerebro_of(pandas_feeds({"A": wall.tz_localize(zone)}, **FIVE)))
     assert np.unique(asked[0].stamps[:, :, 1]).tolist() == [9, 10]
 
 
-def test_a_zone_in_a_column_counts_too(asked):
+def test_the_time_zone_of_a_datetime_column_is_used(asked):
     bars = make_bars(40).tz_localize("Asia/Shanghai").rename_axis("when").reset_index()
     record(cerebro_of({"A": bt.feeds.PandasData(dataname=bars, datetime="when")}))
     assert dates(asked[0])[0] == make_bars(40).index[19]
 
 
-def test_tz_goes_before_the_zone_of_the_frame(asked):
+def test_tz_takes_precedence_over_the_time_zone_of_the_frame(asked):
     bars = session_bars(4, 12).tz_localize("America/New_York").tz_convert("UTC")
     record(cerebro_of(pandas_feeds({"A": bars}, tz="America/New_York", **FIVE)))
     assert np.unique(asked[0].stamps[:, :, 1]).tolist() == [9, 10]
 
 
-def test_the_zone_that_times_are_read_in_counts_where_none_else_is_given(asked):
+def test_tzinput_is_used_where_no_other_time_zone_is_given(asked):
     record(cerebro_of(pandas_feeds({"A": session_bars(4, 12)}, tzinput="America/New_York", **FIVE)))
     assert np.unique(asked[0].stamps[:, :, 1]).tolist() == [9, 10]
 
 
-def test_resampled_bars_within_the_day_keep_the_zone_of_the_frame(asked):
+def test_resampled_intraday_bars_keep_the_time_zone_of_the_frame(asked):
     cerebro = cerebro_of({})
     fine = bt.feeds.PandasData(dataname=session_bars(8, 12).tz_localize("America/New_York"), **FIVE)
     cerebro.adddata(fine, name="fine")
@@ -170,7 +170,7 @@ def test_resampled_bars_within_the_day_keep_the_zone_of_the_frame(asked):
     assert np.unique(np.concatenate([each.stamps[:, :, 1].ravel() for each in tens])).tolist() == [9, 10]
 
 
-def test_days_that_backtrader_makes_without_tz_are_days_of_utc_and_said_to_be(asked, caplog):
+def test_days_that_backtrader_makes_without_tz_are_days_of_utc_with_a_warning(asked, caplog):
     cerebro = cerebro_of({})
     fine = bt.feeds.PandasData(dataname=session_bars(40, 4).tz_localize("Asia/Shanghai"), **FIVE)
     cerebro.resampledata(fine, name="A", timeframe=bt.TimeFrame.Days)
@@ -180,7 +180,7 @@ def test_days_that_backtrader_makes_without_tz_are_days_of_utc_and_said_to_be(as
     assert dates(asked[0])[0] == session_bars(40, 4).index[4 * 19].normalize()
 
 
-def test_a_zone_that_backtrader_does_not_know_of_is_said_once(caplog):
+def test_a_time_zone_unknown_to_backtrader_is_warned_of_once(caplog):
     with caplog.at_level(logging.WARNING):
         record(cerebro_of(pandas_feeds({"A": make_bars(30).tz_localize("Asia/Shanghai")})))
     assert [r.getMessage() for r in caplog.records if "tz='Asia/Shanghai'" in r.getMessage()] == [
@@ -198,7 +198,7 @@ def test_times_that_would_be_converted_twice_are_refused():
         record(cerebro_of(pandas_feeds({"A": bars}, tzinput="Asia/Shanghai")))
 
 
-def test_a_feed_without_any_zone_has_none():
+def test_a_feed_without_any_time_zone_has_none():
     feed = bt.feeds.PandasData(dataname=pd.DataFrame(make_bars(3)))
     cerebro_of({"A": feed})
     feed._start()
@@ -228,7 +228,7 @@ def test_daily_bars_of_a_file_that_are_stamped_just_before_midnight_are_of_their
 
 
 @pytest.mark.parametrize("mode", [{}, NO_ONCE])
-def test_within_the_day_the_model_sees_the_exchanges_hours(mode, asked):
+def test_intraday_the_model_sees_the_hours_of_the_exchange(mode, asked):
     wall = session_bars(4, 12)
     utc = wall.set_axis(wall.index.tz_localize("America/New_York").tz_convert(None))
     zone = {"tz": "America/New_York", **FIVE}
@@ -239,7 +239,7 @@ def test_within_the_day_the_model_sees_the_exchanges_hours(mode, asked):
     pd.testing.assert_frame_equal(there, here, check_exact=True)
 
 
-def test_times_ahead_within_the_day_leave_out_night_and_weekend(asked):
+def test_future_intraday_timestamps_skip_nights_and_weekends(asked):
     bars = session_bars(6, 12)
     record(cerebro_of(pandas_feeds({"A": bars}, **FIVE)), kronos(every=1))
     windows = asked[0]
@@ -248,7 +248,7 @@ def test_times_ahead_within_the_day_leave_out_night_and_weekend(asked):
     np.testing.assert_array_equal(windows.future[friday][0], np.array(expected, "datetime64[ns]"))
 
 
-def test_times_ahead_come_from_no_later_bar(asked):
+def test_future_timestamps_depend_on_no_later_bar(asked):
     bars = session_bars(6, 12)
     moved = bars.set_axis(bars.index.where(bars.index < "2024-03-07", bars.index + pd.Timedelta("61min")))
     for own in (bars, moved):
@@ -258,7 +258,7 @@ def test_times_ahead_come_from_no_later_bar(asked):
     assert not np.array_equal(asked[0].future, asked[1].future)
 
 
-def test_a_trading_calendar_is_asked_for_the_days_ahead(asked):
+def test_future_days_come_from_the_trading_calendar(asked):
     bars = make_bars(25)
     cerebro = cerebro_of(pandas_feeds({"A": bars}))
     holiday = bars.index[20]

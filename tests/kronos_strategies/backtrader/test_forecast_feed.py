@@ -23,7 +23,7 @@ from tests.kronos_strategies.backtrader.builders import (
 
 
 class Own:
-    """A feed's lines behind those of its bars, as an indicator's."""
+    """The forecast lines of a feed, in the form of an indicator."""
 
     def __init__(self, data: bt.AbstractDataBase) -> None:
         self.lines = [getattr(data.lines, name) for name in ALL_LINES]
@@ -40,7 +40,7 @@ def store(tmp_path_factory) -> ForecastStore:
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
-def test_a_feed_brings_the_lines_that_the_indicator_has(store, asked, mode):
+def test_a_forecast_feed_has_the_lines_of_the_indicator(store, asked, mode):
     (stored,) = store.runs()
     forecasts = read_forecasts(stored, level=0.5)
     panel = {name: bars for name, bars in awkward_panel().items() if name != "SHORT"}
@@ -71,7 +71,7 @@ print(strategy.data.volatility[0] > 0, "torch" in sys.modules)
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_bars_in_a_zone_are_matched_by_their_wall_time():
+def test_bars_with_a_time_zone_are_matched_by_local_time():
     index = pd.MultiIndex.from_arrays(
         [[pd.Timestamp("2024-03-04 09:35")], ["A"]], names=["datetime", "instrument"]
     )
@@ -98,7 +98,7 @@ def test_bars_before_the_first_forecast_have_none():
         (lambda bars: bars.reset_index(drop=True), "A", "DatetimeIndex"),
     ],
 )
-def test_bars_that_meet_no_forecast_are_refused(change, name, message):
+def test_bars_without_any_forecast_are_refused(change, name, message):
     bars = make_bars(5)
     index = pd.MultiIndex.from_arrays([[bars.index[2]], ["A"]], names=["datetime", "instrument"])
     forecasts = pd.DataFrame([range(8)], index=index, columns=list(ALL_LINES[:8]))

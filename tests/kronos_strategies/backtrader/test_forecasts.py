@@ -1,4 +1,4 @@
-"""The figures of known paths."""
+"""Lines of known paths, the cache of forecasts, calibrations and return heads."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def figures(forecast: Forecast, level: float = 0.9) -> dict[str, float]:
     return dict(zip(LINES, indicator_lines(path_statistics(forecast), level)[0], strict=True))
 
 
-def test_the_drawdown_of_a_path_is_its_deepest_fall_from_the_highest_close_so_far():
+def test_the_drawdown_of_a_path_is_its_largest_fall_from_the_highest_close_so_far():
     assert np.isclose(figures(forecast_of([120, 90, 110]))["max_drawdown"], 90 / 120 - 1)
     assert np.isclose(
         figures(forecast_of([80, 90, 110]))["max_drawdown"], 80 / 100 - 1
@@ -68,21 +68,21 @@ def test_drawdowns_are_averaged_over_paths():
     assert np.isclose(figures(forecast_of([120, 90], [100, 100]))["max_drawdown"], (90 / 120 - 1) / 2)
 
 
-def test_return_chance_and_price_are_of_the_last_bar():
+def test_return_probability_and_price_are_of_the_last_bar():
     found = figures(forecast_of([50, 110], [200, 96]))
     assert np.isclose(found["expected_return"], 0.03)
     assert found["prob_up"] == 0.5
     assert np.isclose(found["forecast_close"], 103)
 
 
-def test_the_band_holds_its_share_of_paths():
+def test_the_band_contains_its_share_of_paths():
     ends = np.arange(1.0, 100.0)
     found = figures(forecast_of(*([end] for end in ends)), level=0.8)
     assert np.isclose(found["lower"], 10)
     assert np.isclose(found["upper"], 90)
 
 
-def test_a_path_below_zero_leaves_every_figure_finite():
+def test_a_path_below_zero_leaves_every_line_finite():
     assert np.isfinite(list(figures(forecast_of([-5, 110], [100, -20])).values())).all()
 
 
@@ -102,7 +102,7 @@ def windows_of(*names: str, bars: int = 24) -> Windows:
     return Windows.rolling(make_panel(bars, *names), 20, 3, "B")
 
 
-def test_numbers_of_bars_may_be_numpys():
+def test_numbers_of_bars_may_be_numpy_integers():
     theirs = replace(FORECAST, lookback=np.int64(20), horizon=np.int32(3), every=np.int64(5))
     assert theirs == FORECAST
     assert {type(theirs.lookback), type(theirs.horizon), type(theirs.every)} == {
@@ -138,7 +138,7 @@ def test_a_window_of_another_date_is_another_window(asked):
     assert len(asked) == 2
 
 
-def test_networks_without_a_digest_may_have_changed_and_are_not_remembered(monkeypatch, asked):
+def test_forecasts_of_networks_without_a_checksum_are_not_cached(monkeypatch, asked):
     honest = KronosPredictor.provenance
     monkeypatch.setattr(
         KronosPredictor, "provenance", lambda *known: replace(honest(*known), weights_sha256=None)
@@ -149,7 +149,7 @@ def test_networks_without_a_digest_may_have_changed_and_are_not_remembered(monke
     assert not forecasts._CACHE
 
 
-def test_memory_is_bounded_and_the_oldest_go_first(monkeypatch, asked):
+def test_the_cache_is_bounded_and_drops_the_oldest_first(monkeypatch, asked):
     monkeypatch.setattr(forecasts, "CACHE_SIZE", 3)
     FORECAST.path_statistics(windows_of("A"), ("A",))
     (memory,) = forecasts._CACHE.values()
@@ -158,7 +158,7 @@ def test_memory_is_bounded_and_the_oldest_go_first(monkeypatch, asked):
     assert len(asked) == 1
 
 
-def test_what_is_remembered_counts_as_done():
+def test_cached_windows_count_as_done():
     reported: list[tuple[int, int]] = []
     FORECAST.path_statistics(windows_of("A"), ("A",))
     FORECAST.path_statistics(windows_of("A", "B"), ("A", "B"), lambda *counts: reported.append(counts))
@@ -261,7 +261,7 @@ def of(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(("hold", "every", "horizon"), [(0, 1, 1), (5, 1, 5), (10, 1, 10)])
-def test_the_score_is_the_heads_output_for_the_holding(pair, hold, every, horizon):
+def test_the_score_is_the_heads_output_for_the_hold(pair, hold, every, horizon):
     bars = make_bars(40)
     table = of(run({"AAA": bars}, kronos(model=str(pair), hold=hold, every=every)), "AAA").dropna()
     np.testing.assert_allclose(table["score"], by_hand(pair, bars)[horizon], rtol=1e-4, atol=1e-5)
@@ -282,7 +282,7 @@ def test_a_use_that_the_head_was_not_trained_for_ranks_by_paths(pair, change):
     pd.testing.assert_series_equal(table["score"], table["expected_return"], check_names=False)
 
 
-def test_bars_that_are_no_days_rank_by_paths(pair):
+def test_bars_that_are_not_daily_rank_by_paths(pair):
     panel = {"AAA": make_bars(60, freq="5min")}
     table = run(panel, kronos(model=str(pair)))
     pd.testing.assert_series_equal(table["score"], table["expected_return"], check_names=False)
@@ -292,7 +292,7 @@ def test_bars_that_are_no_days_rank_by_paths(pair):
     assert not np.allclose(forced["score"].dropna(), forced["expected_return"].dropna())
 
 
-def test_a_holding_of_no_horizon_takes_the_mean_of_5_and_10_where_the_head_is_asked_for(pair):
+def test_a_hold_without_its_own_output_takes_the_mean_of_5_and_10_where_the_head_is_required(pair):
     bars = make_bars(40)
     table = of(run({"AAA": bars}, kronos(model=str(pair), score="head", every=1, hold=3)), "AAA").dropna()
     np.testing.assert_allclose(
@@ -309,10 +309,10 @@ def test_scores_are_the_same_in_every_mode(pair, mode, samples):
     pd.testing.assert_frame_equal(run(awkward_panel(), make, **MODES[mode]), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_without_samples_only_the_score_is_there_and_nothing_is_sampled(pair, monkeypatch):
+def test_without_samples_only_the_score_is_computed(pair, monkeypatch):
     panel = make_panel(40, "AAA", "BBB")
     expected = run(panel, kronos(model=str(pair)))["score"]
-    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # a call fails
     table = run(panel, kronos(model=str(pair), samples=0))
     pd.testing.assert_series_equal(table["score"], expected)
     assert table[PATHS].isna().all().all()
@@ -322,7 +322,7 @@ def test_without_samples_only_the_score_is_there_and_nothing_is_sampled(pair, mo
     ("change", "why"),
     [({"every": 3}, "a holding of 3 bars"), ({"score": "paths"}, "score='paths' was asked for")],
 )
-def test_without_samples_and_without_a_fitting_head_it_says_why(pair, change, why):
+def test_without_samples_and_without_a_fitting_head_the_error_says_why(pair, change, why):
     with pytest.raises(ValueError, match=f"samples=0 samples no path.*{why}"):
         run(make_panel(40, "AAA"), kronos(model=str(pair), samples=0, **change))
 
@@ -338,23 +338,23 @@ def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(pair):
     check_causal(scores, pd.concat(parts, ignore_index=True), [DAYS[31], DAYS[44]], rtol=1e-6)
 
 
-def test_scores_in_a_store_are_found_again(pair, tmp_path, monkeypatch):
+def test_scores_in_a_store_are_reused(pair, tmp_path, monkeypatch):
     panel = make_panel(40, "AAA", "BBB")
     make = kronos(model=str(pair), samples=0, store=str(tmp_path))
     first = run(panel, make)
     assert list(tmp_path.glob("*/heads/*/date=*/*.parquet"))
-    monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "embed", None)  # a call fails
     pd.testing.assert_frame_equal(run(panel, make), first)
 
 
-def test_it_is_said_where_scores_come_from(pair, caplog):
+def test_the_source_of_the_scores_is_logged(pair, caplog):
     with caplog.at_level(logging.INFO):
         run(make_panel(30, "AAA"), kronos(model=str(pair), samples=0))
     assert "Scores of daily bars come from return head headed (sha256" in caplog.text
 
 
 class Seen(KronosRankStrategy):
-    """Remembers what it ranked."""
+    """Records what it ranks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -384,7 +384,7 @@ def test_the_rank_strategy_holds_the_best_by_the_head_and_its_report_says_so(pai
     assert "sampling" not in evidence.about.described
 
 
-def test_weekly_bars_are_no_days(pair):
+def test_weekly_bars_do_not_count_as_daily(pair):
     panel = {"AAA": make_bars(40, freq="W-FRI")}
     feeds = pandas_feeds(panel, timeframe=bt.TimeFrame.Weeks)
     from tests.kronos_strategies.backtrader.builders import record
@@ -393,7 +393,7 @@ def test_weekly_bars_are_no_days(pair):
     pd.testing.assert_series_equal(table["score"], table["expected_return"], check_names=False)
 
 
-def test_a_single_asset_scored_by_a_head_alone_is_judged_over_time_without_bands(pair):
+def test_a_single_asset_scored_by_a_head_alone_is_evaluated_over_time_without_bands(pair):
     class Scored(bt.Strategy):
         def __init__(self):
             self.kronos = kronos(model=str(pair), samples=0, hold=1, every=2)(self.data)

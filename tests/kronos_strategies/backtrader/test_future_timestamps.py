@@ -1,4 +1,4 @@
-"""The times of bars to come, told from those that were."""
+"""Timestamps of future bars, predicted from past bars and from trading calendars."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def sessions(days: pd.DatetimeIndex, *times: str) -> pd.DatetimeIndex:
     return pd.DatetimeIndex([day + pd.Timedelta(time + ":00") for day in days for time in times])
 
 
-def test_daily_bars_go_on_by_business_days():
+def test_daily_bars_continue_on_business_days():
     assert after(pd.bdate_range(end="2024-03-01", periods=10), 2) == [
         "2024-03-04 00:00:00",
         "2024-03-05 00:00:00",
     ]
 
 
-def test_daily_bars_of_a_market_that_has_traded_on_a_weekend_go_on_by_days():
+def test_daily_bars_of_a_market_that_trades_on_weekends_continue_every_day():
     assert after(pd.date_range(end="2024-03-01", periods=10), 2) == [
         "2024-03-02 00:00:00",
         "2024-03-03 00:00:00",
     ]
 
 
-def test_bars_of_several_days_go_on_by_as_many():
+def test_bars_of_several_days_continue_at_that_distance():
     found = after(pd.bdate_range(end="2024-03-01", periods=10)[::2], 2, compression=2)
     assert found == ["2024-03-04 00:00:00", "2024-03-06 00:00:00"]
 
 
-def test_a_trading_calendar_knows_of_holidays():
+def test_holidays_of_a_trading_calendar_are_skipped():
     calendar = bt.TradingCalendar(holidays=[pd.Timestamp("2024-03-04").to_pydatetime()])
     found = after(pd.bdate_range(end="2024-03-01", periods=10), 2, calendar=calendar)
     assert found == ["2024-03-05 00:00:00", "2024-03-06 00:00:00"]
@@ -62,11 +62,11 @@ def test_a_trading_calendar_knows_of_holidays():
         (bt.TimeFrame.Years, ["2025-03-01 00:00:00", "2026-03-01 00:00:00"]),
     ],
 )
-def test_longer_bars_go_on_by_their_period(timeframe, expected):
+def test_longer_bars_continue_by_their_period(timeframe, expected):
     assert after(pd.DatetimeIndex(["2024-02-23", "2024-03-01"]), 2, timeframe) == expected
 
 
-def test_within_the_day_lunch_and_night_and_weekend_are_learnt():
+def test_lunch_breaks_nights_and_weekends_are_learned():
     week = sessions(pd.bdate_range(end="2024-03-01", periods=5), "11:25", "11:30", "13:05", "13:10")
     step = {"timeframe": bt.TimeFrame.Minutes, "step": 5 * MINUTE}
     assert after(week[:-2], 2, **step) == ["2024-03-01 13:05:00", "2024-03-01 13:10:00"]
@@ -79,13 +79,13 @@ def test_before_a_second_day_a_bar_is_followed_by_one_more_step():
     assert found == ["2024-03-01 09:55:00", "2024-03-01 10:00:00"]
 
 
-def test_a_market_that_never_closes_goes_on_into_the_weekend():
+def test_a_market_that_never_closes_continues_into_the_weekend():
     seen = pd.date_range(end="2024-03-01 23:55", periods=12 * 24 * 3, freq="5min")
     found = after(seen, 2, bt.TimeFrame.Minutes, step=5 * MINUTE)
     assert found == ["2024-03-02 00:00:00", "2024-03-02 00:05:00"]
 
 
-def test_times_ahead_ascend_whatever_was_seen():
+def test_future_timestamps_ascend_for_irregular_days():
     rng = np.random.default_rng(0)
     for _ in range(20):
         every = pd.date_range("2024-01-01", periods=4000, freq="7min")
@@ -156,7 +156,7 @@ MARKETS = {
 
 
 def walk(times: pd.DatetimeIndex, at: list[str], horizon: int = 5, **options) -> dict[str, list[str]]:
-    """What is expected after each of some bars, by a learner that has seen all before."""
+    """Predictions after some of the bars, each from all bars before it."""
     step = options.get("step", int(np.median(np.diff(times.to_numpy("datetime64[ns]")).astype(np.int64))))
     ahead = FutureTimestamps(bt.TimeFrame.Minutes, 1, step, options.get("calendar"), options.get("zone"))
     stamps, seen, found = times.to_numpy("datetime64[ns]"), 0, {}
@@ -170,7 +170,7 @@ def walk(times: pd.DatetimeIndex, at: list[str], horizon: int = 5, **options) ->
 
 
 def mistakes(times: pd.DatetimeIndex, since: str, horizon: int = 30) -> dict[pd.Timestamp, tuple]:
-    """Bars since a date after which the market went otherwise than expected."""
+    """Bars since a date after which the predictions are wrong."""
     stamps = times.to_numpy("datetime64[ns]")
     step = int(np.median(np.diff(stamps).astype(np.int64)))
     ahead, found = FutureTimestamps(bt.TimeFrame.Minutes, 1, step, None), {}
@@ -186,12 +186,12 @@ def mistakes(times: pd.DatetimeIndex, since: str, horizon: int = 30) -> dict[pd.
 
 
 @pytest.mark.parametrize("market", MARKETS)
-def test_a_market_that_keeps_its_hours_is_known_after_two_weeks(market):
+def test_a_market_with_constant_hours_is_learned_in_two_weeks(market):
     assert mistakes(MARKETS[market], "2024-01-22") == {}
 
 
 @pytest.mark.parametrize("market", ["XSHG", "XNYS", "crypto"])
-def test_a_market_without_a_night_is_known_after_a_day(market):
+def test_a_market_without_a_night_is_learned_in_a_day(market):
     assert mistakes(MARKETS[market], "2024-01-02", 10) == {}
 
 
@@ -228,10 +228,10 @@ def test_one_session_on_a_saturday_does_not_open_the_next_ones(saturday):
     evening = str(pd.Timestamp(saturday) + pd.Timedelta("15h"))
     found = walk(times, sorted([*fridays, noon, evening]), 1)
     monday = [str(friday + pd.Timedelta(days=3 + 7 * i, hours=9, minutes=35)) for i in range(4)]
-    assert found[fridays[0]] == [monday[0]]  # a surprise
-    assert found[noon] == [str(pd.Timestamp(saturday) + pd.Timedelta("13h5min"))]  # and then as any session
+    assert found[fridays[0]] == [monday[0]]  # unexpected
+    assert found[noon] == [str(pd.Timestamp(saturday) + pd.Timedelta("13h5min"))]  # and then like any session
     assert found[evening] == [monday[0]]
-    later = 2 if saturday == "2024-01-06" else 1  # the only Saturday ever seen is believed once
+    later = 2 if saturday == "2024-01-06" else 1  # the only Saturday so far counts once
     assert [found[each] for each in fridays[later:]] == [[each] for each in monday[later:]]
 
 
@@ -249,7 +249,7 @@ def test_daily_bars_of_one_saturday_do_not_open_the_next_ones():
     ("open_on", "name"),
     [((0, 1, 2, 3, 6), "Sunday to Thursday"), ((0, 1, 2, 3, 4, 6), "FX by days"), (range(7), "every day")],
 )
-def test_daily_bars_of_other_weeks_are_known_after_three(open_on, name):
+def test_daily_bars_of_other_trading_weeks_are_learned_in_three_weeks(open_on, name):
     days = EVERY_DAY[EVERY_DAY.dayofweek.isin(list(open_on))]
     ahead = FutureTimestamps(bt.TimeFrame.Days, 1, None, None)
     stamps = days.to_numpy("datetime64[ns]")
@@ -271,12 +271,12 @@ def test_a_half_day_a_holiday_and_a_closed_week_change_nothing_after_them():
         "2024-01-25",
         "2024-01-26",
         "2024-02-09",
-    }  # on the eve, and on the half day
+    }  # the day before, and on the half day
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_hours_that_move_are_believed_after_two_sessions(hours):
-    """As those of New York do in UTC when clocks change."""
+def test_hours_that_move_are_learned_in_two_sessions(hours):
+    """Like those of New York in UTC when clocks change."""
     moved = pd.Timestamp("2024-03-11")
     times = joined(
         session(day + (pd.Timedelta(hours=hours) if day >= moved else pd.Timedelta(0)), *XNYS)
@@ -285,7 +285,7 @@ def test_hours_that_move_are_believed_after_two_sessions(hours):
     assert set(mistakes(times, "2024-02-01")) & set(times[times >= "2024-03-13"]) == set()
 
 
-def test_bars_that_are_missing_here_and_there_leave_the_others_expected():
+def test_single_missing_bars_do_not_change_what_is_expected():
     rng = np.random.default_rng(0)
     times = shanghai()
     kept = times[rng.random(len(times)) < 0.97]
@@ -296,7 +296,7 @@ def test_bars_that_are_missing_here_and_there_leave_the_others_expected():
     assert np.isin(found, times.to_numpy("datetime64[ns]")).all()
 
 
-def test_times_ascend_whatever_was_seen():
+def test_future_timestamps_ascend_for_any_history():
     rng = np.random.default_rng(0)
     for _ in range(20):
         every = pd.date_range("2024-01-01", periods=4000, freq="7min")
@@ -309,7 +309,7 @@ def test_times_ascend_whatever_was_seen():
             assert (np.diff(np.r_[stamps[row + 1], found]) > np.timedelta64(0)).all()
 
 
-def test_in_how_many_parts_bars_are_seen_does_not_matter():
+def test_learning_does_not_depend_on_how_bars_are_split_into_updates():
     stamps = copper().to_numpy("datetime64[ns]")[:3000]
     whole, parts = (FutureTimestamps(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None) for _ in range(2))
     whole.update(stamps[:-1])
@@ -323,14 +323,14 @@ def test_in_how_many_parts_bars_are_seen_does_not_matter():
 # Calendars
 
 
-def test_a_calendar_closes_its_holidays_within_the_day():
+def test_holidays_of_a_calendar_are_skipped_by_intraday_bars():
     calendar = bt.TradingCalendar(holidays=[datetime(2024, 2, 5)])
     found = walk(shanghai(), ["2024-02-02 14:55"], 2, calendar=calendar)
     assert found["2024-02-02 14:55"] == ["2024-02-02 15:00:00", "2024-02-06 09:35:00"]
 
 
 @pytest.mark.parametrize(("shift", "last"), [(0, "13:00:00"), (-5, "12:55:00")])
-def test_a_calendar_closes_early_within_the_day_whether_bars_are_stamped_with_their_end_or_start(shift, last):
+def test_early_closes_of_a_calendar_hold_for_bars_stamped_with_their_end_or_start(shift, last):
     early = [(datetime(2024, 2, 2).date(), time(9, 30), time(13, 0))]
     calendar = bt.TradingCalendar(open=time(9, 30), close=time(16, 0), earlydays=early)
     times = MARKETS["XNYS"] + pd.Timedelta(minutes=shift)
@@ -343,7 +343,7 @@ def test_a_calendar_closes_early_within_the_day_whether_bars_are_stamped_with_th
 
 
 class Overnight(bt.TradingCalendarBase):
-    """Opens at 17:00 of Chicago the evening before, and tells so in UTC, as exchange calendars do."""
+    """Opens at 17:00 in Chicago the evening before, with times in UTC, as in exchange calendars."""
 
     zone = ZoneInfo("America/Chicago")
 
@@ -386,7 +386,7 @@ def test_lines_are_bit_identical_in_every_mode_over_nights_and_weekends(market, 
     pd.testing.assert_frame_equal(lines(**MODES[mode]), lines(), check_exact=True)
 
 
-def test_bars_that_are_cut_off_change_nothing_before_them(asked):
+def test_removing_later_bars_changes_nothing_before_them(asked):
     for count in (600, 450):
         index = copper()[:count]
         feeds = pandas_feeds(

@@ -1,4 +1,4 @@
-"""What a run leaves: how it is described, and what a reader is warned of."""
+"""Record of a run: its description and its warnings."""
 
 import logging
 
@@ -31,7 +31,7 @@ DAYS_OF = {"open": "first", "high": "max", "low": "min", "close": "last", "volum
 @pytest.mark.parametrize(
     ("stamp", "warned"), [("0h", True), ("9h35min", True), ("16h", False), ("23h59min", False)]
 )
-def test_a_day_that_is_shown_before_it_is_over_is_warned_of(stamp, warned):
+def test_daily_bars_that_are_visible_before_they_are_complete_bring_a_warning(stamp, warned):
     def prepare(cerebro):
         fine = minutes()
         day = fine.groupby(fine.index.normalize()).agg(DAYS_OF | {"volatility": "last"})
@@ -51,7 +51,7 @@ def test_a_day_that_is_shown_before_it_is_over_is_warned_of(stamp, warned):
 @pytest.mark.parametrize(
     ("rule", "warned"), [("W-SUN", False), ("W-FRI", False), ("MS", True), ("ME", False)]
 )
-def test_longer_bars_that_are_shown_before_they_are_over_are_warned_of_too(rule, warned):
+def test_longer_bars_that_are_visible_before_they_are_complete_bring_a_warning(rule, warned):
     def prepare(cerebro):
         days = market(1, days=pd.bdate_range("2024-01-01", periods=120))["A"]
         long = days.resample(rule).agg(DAYS_OF)
@@ -62,7 +62,7 @@ def test_longer_bars_that_are_shown_before_they_are_over_are_warned_of_too(rule,
     assert any("Bars of long" in remark for remark in sheet_of(prepare)) == warned
 
 
-def test_days_that_backtrader_makes_are_not_warned_of():
+def test_days_that_backtrader_makes_bring_no_warning():
     def prepare(cerebro):
         feed = SignalFeed(dataname=minutes(), timeframe=bt.TimeFrame.Minutes, compression=5)
         cerebro.adddata(feed, name="fine")
@@ -72,7 +72,7 @@ def test_days_that_backtrader_makes_are_not_warned_of():
     assert not any("before they are complete" in remark for remark in sheet_of(prepare))
 
 
-def test_two_strategies_on_one_broker_are_warned_of(caplog):
+def test_two_strategies_on_one_broker_bring_a_warning(caplog):
     def prepare(cerebro):
         for name, frame in market().items():
             cerebro.adddata(SignalFeed(dataname=frame), name=name)
@@ -85,7 +85,7 @@ def test_two_strategies_on_one_broker_are_warned_of(caplog):
 
 
 @pytest.mark.parametrize("setting", [{"every": 2.5}, {"trials": True}, {"hold": "5"}])
-def test_what_is_no_whole_number_is_refused(setting):
+def test_a_parameter_that_is_not_a_whole_number_is_refused(setting):
     def prepare(cerebro):
         cerebro.adddata(SignalFeed(dataname=market()["A"]), name="A")
         cerebro.addstrategy(bt.Strategy)
@@ -124,5 +124,5 @@ def test_the_analysis_is_computed_once(monkeypatch):
         (DAYS[:1], 252),
     ],
 )
-def test_bars_a_year_are_told_from_the_bars(times, expected):
+def test_bars_per_year_are_inferred_from_the_bars(times, expected):
     assert infer_bars_per_year(times) == expected

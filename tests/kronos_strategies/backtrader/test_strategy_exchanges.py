@@ -1,4 +1,4 @@
-"""KronosRankStrategy over feeds whose bars come at different times, and in accounts of futures."""
+"""KronosRankStrategy on feeds of several exchanges, and with futures."""
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ def test_orders_wait_for_the_next_bar_of_their_own_exchange(mode, every):
     bars = exchanges()
     ran = run(bars, mode=mode, every=every)
     assert len(ran.orders) > 20
-    # A purchase can come before the sale that is to pay for it, where its exchange opens first: it is cut.
+    # A purchase whose exchange opens before that of the sale that pays for it may stay incomplete.
     assert [status for _, status, size, _ in ran.orders if not size] == []
     assert len(filled(ran)) > 0.9 * len(ran.orders)
     assert {name for name, *_ in filled(ran)} == set(bars)
@@ -74,6 +74,36 @@ def test_an_order_of_an_exchange_on_holiday_trades_after_it():
     assert [price for name, size, price in filled(ran) if name == "D" and size > 0] == [after]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_rest_of_a_purchase_waits_for_the_sale_of_an_exchange_that_opens_later(mode):
+    bars = exchanges()
+    for name, score in {"A": 1.0, "B": 0.0, "C": 0.0, "D": 0.0}.items():
+        bars[name]["score"] = score
+    bars["C"].loc[bars["C"].index[29] :, "score"] = 2.0
+    after = bars["C"].index[30:32]  # decided at 7:00 of day 30; A is sold at 7:00 of day 31
+    executions: list[tuple[str, pd.Timestamp, float, float]] = []
+
+    class Recording(Planted):
+        def notify_order(self, order):
+            super().notify_order(order)
+            for bit in iter(order.executed.iterpending()):
+                if bit is not None and bit.size:
+                    time = pd.Timestamp(bt.num2date(bit.dt)).round("s")
+                    executions.append((order.data._name, time, bit.size, bit.price))
+
+    ran = run(bars, strategy=Recording, mode=mode, every=30, topk=1, step=0.01)
+    bought = [row for row in executions if row[0] == "C"]
+    (sold,) = [row for row in executions if row[0] == "A" and row[2] < 0]
+    assert [time for _, time, *_ in bought] == list(after)
+    assert after[0] < sold[1] == bars["A"].index[31] < after[1]  # the sale trades between the two parts
+    assert [price for *_, price in bought] == bars["C"].loc[after, "open"].tolist()
+    assert 0 < bought[0][2] < 0.2 * bought[1][2]  # what the 5 % of cash pay for, and the rest
+    *_, chosen = ran.decided[DAYS[30]]
+    wanted = chosen["C"] * ran.worth[3 * 30] / bars["C"]["close"].iloc[29]
+    assert sum(size for *_, size, _ in bought) == pytest.approx(wanted, abs=0.01)
+    assert ran.broker.getcash() >= 0
+
+
 def hours(frame: pd.DataFrame, start: str, count: int) -> pd.DataFrame:
     days = pd.bdate_range("2024-01-01", periods=len(frame) // count)
     index = pd.DatetimeIndex(
@@ -83,7 +113,7 @@ def hours(frame: pd.DataFrame, start: str, count: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("mode", MODES[:2])
-def test_a_position_in_an_exchange_that_is_closed_for_the_night_is_not_taken_for_ended(mode):
+def test_a_position_in_an_exchange_that_is_closed_for_the_night_does_not_count_as_delisted(mode):
     days = pd.date_range("2024-01-01", periods=240, freq="h")
     bars = market(3, days=days)
     for name, score in {"A": 3.0, "B": 2.0, "C": 1.0}.items():
@@ -133,7 +163,7 @@ def test_futures_are_sized_by_their_notional_value(side, margin):
     assert {status for _, status, *_ in ran.orders} == {"Completed"}
 
 
-def test_futures_are_sized_by_their_step():
+def test_futures_are_sized_in_multiples_of_the_lot_size():
     _, ran = futures(step=0.1)
     found = np.array([size for _, size, _ in filled(ran)])
     np.testing.assert_allclose(found * 10, np.round(found * 10), atol=1e-6)
@@ -170,7 +200,7 @@ def test_leverage_does_not_enlarge_a_weight():
 # Numbers
 
 
-def test_integers_of_numpy_are_numbers(tmp_path):
+def test_numpy_integers_are_valid_parameters(tmp_path):
     four, small = np.int64(4), np.int32(2)
     cerebro = bt.Cerebro(stdstats=False)
     for name, frame in market().items():
