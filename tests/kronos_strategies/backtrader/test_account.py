@@ -144,7 +144,7 @@ def test_a_resampled_feed_is_valued_at_its_last_close():
         def next(self):
             if len(self.datas[1]):
                 share = 100 * self.datas[1].close[0] / self.broker.getvalue()
-                self.worth[pd.Timestamp(self.datetime.datetime())] = share
+                self.worth.setdefault(pd.Timestamp(self.datetime.datetime()), share)
             if len(self) == 12:
                 self.buy(data=self.datas[1], size=100)
 
