@@ -10,7 +10,7 @@ From bars to the report:
 - analyzers.py and artifacts.py build the report; plot.py draws a run, optimization.py varies its parameters.
 """
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 
 try:
     import backtrader  # noqa: F401

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import backtrader as bt
 import pandas as pd
 
-from kronos.checks import as_integer
+from kronos.config import as_integer
 from kronos_strategies.backtrader.account import AccountRecorder, TradeRecorder, executions
 from kronos_strategies.backtrader.feeds import BarClock, FeedHistory, name_feeds
 from kronos_strategies.backtrader.run_record import (

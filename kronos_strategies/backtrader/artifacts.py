@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kronos.calibration import own_calibration
-from kronos.codebase import git_commit, package_version
+from kronos.calibration import checkpoint_calibration
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
+from kronos.utils import git_commit, package_version
 from kronos_strategies.backtrader.forecasts import FINAL_CLOSES, LINES, indicator_lines, path_statistics
 from kronos_strategies.backtrader.run_record import RunRecord
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
@@ -190,7 +190,7 @@ def _path_summaries(run: RunRecord) -> pd.DataFrame | None:
     stored = StoredForecasts(Path(run.forecasts))
     post = _postprocessing(run, stored, stored.dates)
     closes = [
-        pd.DataFrame(path_statistics(post(forecast))[:, FINAL_CLOSES:], forecast.keys) for forecast in stored
+        pd.DataFrame(path_statistics(post(forecast))[:, FINAL_CLOSES:], forecast.index) for forecast in stored
     ]
     known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
     return run.path_summaries.assign(**known).join(pd.concat(closes).astype(np.float32))
@@ -260,7 +260,7 @@ def _postprocessing(run: RunRecord, stored: StoredForecasts, dates: pd.DatetimeI
     """Postprocessing of the paths that the run read."""
     options = PathOptions() if run.settings is None else run.settings.options
     provenance, first = stored.recipe.provenance, stored.read(dates[0])
-    return options.resolve(own_calibration(provenance.model), provenance, first.horizon, first.spacing)
+    return options.resolve(checkpoint_calibration(provenance.model), provenance, first.horizon, first.spacing)
 
 
 def _read_forecasts(
@@ -277,7 +277,7 @@ def _read_forecasts(
     )
     for date in dates:
         whole = stored.read(date)
-        own = np.asarray(whole.keys.isin(made))
+        own = np.asarray(whole.index.isin(made))
         if not own.any():
             continue
         forecast = whole[own]
@@ -297,5 +297,5 @@ def _signal_by_num_paths(forecast: Forecast, column: int, level: float) -> pd.Da
             for k in counts
             if k <= forecast.samples
         },
-        index=forecast.keys,
+        index=forecast.index,
     )

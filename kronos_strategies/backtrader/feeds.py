@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.frequency import typical_step
+from kronos.calendar import typical_step
 from kronos_strategies.backtrader.feed_bars import (
     EARLIEST,
     FeedBars,

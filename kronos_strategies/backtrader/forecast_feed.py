@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES, check_timestamps
-from kronos.calibration import own_calibration
+from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.backtrader.feed_bars import EARLIEST, disambiguate_dst
 from kronos_strategies.backtrader.forecasts import ALL_LINES, LINES, indicator_lines, path_statistics
@@ -51,11 +51,11 @@ def read_forecasts(
     provenance, parts, post = stored.recipe.provenance, [], None
     for sampled in stored:
         if post is None:
-            own = own_calibration(provenance.model)
+            own = checkpoint_calibration(provenance.model)
             post = options.resolve(own, provenance, sampled.horizon, sampled.spacing)
         forecast = post(sampled)
         table = indicator_lines(path_statistics(forecast), level, forecast.band_factors(level)[:, -1])
-        parts.append(pd.DataFrame(table, index=forecast.keys, columns=list(LINES)))
+        parts.append(pd.DataFrame(table, index=forecast.index, columns=list(LINES)))
     if not parts:
         raise ValueError(
             f"{stored.folder} has no forecasts. Compute them first, e.g. with `kronos forecast`."

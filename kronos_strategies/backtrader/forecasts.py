@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE
-from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
-from kronos.path_statistics import price_band
+from kronos.paths import Candles, price_band
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimization import limit_threads_after_fork
@@ -57,7 +56,7 @@ def path_statistics(forecast: Forecast) -> np.ndarray:
         the horizon, in quote currency. Known at the close of the bar that the forecast is dated with.
     """
     closes = positive_prices(forecast, "close")  # (N, S, H)
-    last_close = forecast.last[:, CLOSE].astype(np.float64)
+    last_close = forecast.last_bar[:, CLOSE].astype(np.float64)
     start = np.broadcast_to(last_close[:, None, None], (*closes.shape[:2], 1))
     wealth = np.concatenate([start, closes], axis=2)
     drawdowns = (wealth / np.maximum.accumulate(wealth, axis=2) - 1).min(axis=2)  # (N, S)
@@ -160,7 +159,7 @@ class ForecastSettings:
 
     def sampling(self) -> SampleConfig:
         """Settings of the sampling, those of the checkpoint where they are None here."""
-        return self.predictor().sampling.replaced(
+        return self.predictor().sampling.with_overrides(
             self.samples or 1, self.T, self.top_p, self.top_k, self.seed
         )
 
@@ -214,9 +213,9 @@ class ForecastSettings:
     def band_factors(self, windows: Windows, level: float) -> np.ndarray:
         """(N,) multipliers of the band's half-widths at the horizon, see `Forecast.band_factors`."""
         factors = np.ones(len(windows))
-        for rows, post in self._by_spacing(windows.keys, windows.future):
+        for rows, post in self._by_spacing(windows.index, windows.future):
             if post.calibration is not None:
-                keys = windows.keys[rows]
+                keys = windows.index[rows]
                 factors[rows] = post.calibration.band_factors(level, keys, self.horizon)[:, -1]
         return factors
 
@@ -255,7 +254,7 @@ class ForecastSettings:
         """(N, 5 + S) statistics of a forecast as sampled, after its postprocessing."""
         parts = [
             (rows, path_statistics(post(forecast[rows])))
-            for rows, post in self._by_spacing(forecast.keys, forecast.timestamps)
+            for rows, post in self._by_spacing(forecast.index, forecast.timestamps)
         ]
         found = np.empty((len(forecast), parts[0][1].shape[1]))
         for rows, part in parts:
@@ -317,16 +316,16 @@ def _window_hashes(windows: Windows, by_instrument: bool) -> list[bytes]:
         windows: N windows.
         by_instrument: whether it depends on the instrument's name too, as with calibrations and price limits.
     """
-    instruments = windows.keys.get_level_values("instrument").astype(str)
+    instruments = windows.index.get_level_values("instrument").astype(str)
     names = instruments if by_instrument else [""] * len(windows)
-    dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime")).as_unit("ns").asi8
+    dates = pd.DatetimeIndex(windows.index.get_level_values("datetime")).as_unit("ns").asi8
     found = []
     for end, length, future, date, name in zip(
-        windows.ends.tolist(), windows.lengths.tolist(), windows.future, dates, names, strict=True
+        windows.end_positions.tolist(), windows.lengths.tolist(), windows.future, dates, names, strict=True
     ):
         bars = slice(end + 1 - length, end + 1)
-        digest = hashlib.sha256(windows.tape[bars].tobytes())
-        for array in (windows.tape_stamps[bars], future, date):
+        digest = hashlib.sha256(windows.bars[bars].tobytes())
+        for array in (windows.bar_stamps[bars], future, date):
             digest.update(array.tobytes())
         digest.update(name.encode())
         found.append(digest.digest())

@@ -198,13 +198,13 @@ class ForecastGroup:
             yield from ({level: np.empty((0, len(LINES))) for level in self.levels} for _ in parts)
             return
         windows = _join_windows(parts, self.settings.lookback)
-        dates, instruments = (windows.keys.get_level_values(key) for key in KEYS)
+        dates, instruments = (windows.index.get_level_values(key) for key in KEYS)
         order = np.lexsort([instruments, dates])
         everyone = tuple(sorted(asset.name for asset in self.assets.values()))
         daily = np.repeat([part.is_daily for part in parts], counts)[order]
         sorted_statistics = self.settings.path_statistics(windows[order], everyone, progress, daily)
         statistics = sorted_statistics[np.argsort(order)]
-        self.final_closes.update(zip(windows.keys, statistics[:, FINAL_CLOSES:], strict=True))
+        self.final_closes.update(zip(windows.index, statistics[:, FINAL_CLOSES:], strict=True))
         tables = {
             level: indicator_lines(statistics, level, self.settings.band_factors(windows, level))
             for level in self.levels
@@ -219,12 +219,12 @@ def _join_windows(parts: Sequence[AssetWindows], lookback: int) -> Windows:
     ends = np.concatenate([part.end_positions + start for part, start in zip(parts, starts, strict=True)])
     instruments = np.repeat([part.instrument for part in parts], [len(part.end_positions) for part in parts])
     return Windows(
-        tape=np.concatenate([part.values for part in parts]),
-        tape_stamps=stamps(pd.DatetimeIndex(times)),
-        ends=ends,
+        bars=np.concatenate([part.values for part in parts]),
+        bar_stamps=stamps(pd.DatetimeIndex(times)),
+        end_positions=ends,
         lengths=np.full(len(ends), lookback, np.int64),
         future=np.concatenate([part.future for part in parts]),
-        keys=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), instruments], names=KEYS),
+        index=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), instruments], names=KEYS),
     )
 
 

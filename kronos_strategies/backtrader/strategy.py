@@ -11,7 +11,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos.checks import as_integer, as_number
+from kronos.config import as_integer, as_number
 from kronos_strategies.backtrader.account import contract_value, position_value, size_for_value
 from kronos_strategies.backtrader.feeds import BarLength, FeedActivity
 from kronos_strategies.backtrader.indicators import PARAMS as FORECAST_PARAMS

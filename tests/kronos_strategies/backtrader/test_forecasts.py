@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 
 from kronos.bars import FEATURES
-from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
 from kronos.checkpoint import PRETRAINED
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos.head import ReturnHead
+from kronos.paths import POOL
 from kronos.postprocessing import PathOptions
 from kronos.predictor import KronosPredictor
-from kronos.window_groups import POOL
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosRankStrategy, KronosTearSheet, forecasts, scheduler
 from kronos_strategies.backtrader.forecast_feed import read_forecasts
@@ -46,7 +46,7 @@ def forecast_of(*paths: list[float], last: float = 100.0) -> Forecast:
     bars = np.repeat(closes[None, :, :, None], len(FEATURES), axis=-1)
     keys = pd.MultiIndex.from_tuples([(pd.Timestamp("2024-01-02"), "A")], names=["datetime", "instrument"])
     made = Provenance(
-        "m", None, None, None, SampleConfig(), "d", 512, 5, "exact", "float32", "last_close", ""
+        "m", None, None, None, SampleConfig(), "d", 512, 5, "recompute", "float32", "last_close", ""
     )
     times = pd.date_range("2024-01-03", periods=closes.shape[1]).to_numpy()[None]
     return Forecast(bars, keys, times, np.full((1, len(FEATURES)), last, np.float32), made)
@@ -190,9 +190,9 @@ def predictor() -> KronosPredictor:
 @pytest.fixture(scope="module")
 def file(predictor, tmp_path_factory):
     """Walks forward: bars from the 30th on have wider paths and even wider bands."""
-    sampling = predictor.sampling.replaced(4, None, None, None, 0)
+    sampling = predictor.sampling.with_overrides(4, None, None, None, 0)
     known = predictor.provenance(sampling, "")
-    moves = Moves((0.5,) * H, (0.4,) * H, (0.3,) * H)
+    moves = PathAdjustment((0.5,) * H, (0.4,) * H, (0.3,) * H)
     day = f"{BARS.index[29]:%Y-%m-%d}"
     fit = CalibrationFit(day, "2023-01-02", 99, 99, {POOL: moves}, (), {}, {0.5: (2.0,) * H})
     made = Calibration(
@@ -207,7 +207,9 @@ def test_lines_are_those_of_calibrated_paths_and_their_widened_bands(predictor, 
     made = kronos(every=1, level=0.5, calibration=str(file))
     table = of(run({"AAA": BARS}, made, **mode), "AAA").dropna()
     windows = Windows.rolling({"AAA": BARS}, SETTINGS["lookback"], H, "B")
-    raw = predictor.forecast(windows, predictor.sampling.replaced(4, None, None, None, 0), candles="raw")
+    raw = predictor.forecast(
+        windows, predictor.sampling.with_overrides(4, None, None, None, 0), candles="raw"
+    )
     moved = raw.calibrated(file).repaired()
     figures = summary(moved).droplevel("instrument")
     for name in ("expected_return", "volatility", "prob_up"):
@@ -252,7 +254,7 @@ def by_hand(pair: Path, bars: pd.DataFrame) -> pd.DataFrame:
     """Outputs by date and horizon."""
     windows = Windows.rolling({"AAA": bars}, SETTINGS["lookback"], 1, "B")
     hidden = KronosPredictor.from_pretrained(pair, device="cpu").embed(windows)
-    dates = windows.keys.get_level_values("datetime")
+    dates = windows.index.get_level_values("datetime")
     return pd.DataFrame(ReturnHead.from_pretrained(pair)(hidden), dates, [1, 5, 10])
 
 
