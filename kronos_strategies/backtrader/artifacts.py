@@ -77,6 +77,7 @@ def collect_artifacts(run: RunRecord) -> Evidence:
             ),
             bars_per_year=run.bars_per_year,
             min_names=run.min_names,
+            score_is_return=_score_is_return(run),
         ),
         scores=pd.DataFrame({_score_name(run): run.scores["score"].reindex(keys), **baselines}),
         labels=labels,
@@ -175,10 +176,25 @@ def _calibration_warnings(run: RunRecord, keys: pd.MultiIndex) -> list[str]:
     return run.settings.postprocessing().warnings(keys.get_level_values("datetime").min())
 
 
+def _uses_forecasts(run: RunRecord) -> bool:
+    return bool(run.settings or run.forecasts or len(run.forecast_index))
+
+
+def _scores_come_from_head(run: RunRecord) -> bool:
+    return run.settings is not None and bool(run.settings.score_choice(run.daily).heads)
+
+
+def _score_is_return(run: RunRecord) -> bool:
+    """Whether the score is the expected return of sampled paths, in contrast to the rank of a return head."""
+    if run.signal == "score":
+        return _uses_forecasts(run) and not _scores_come_from_head(run)
+    return _uses_forecasts(run) and run.signal == "expected_return"
+
+
 def _score_name(run: RunRecord) -> str:
-    if run.settings or run.forecasts or len(run.forecast_index):
-        return MODEL if run.signal == "score" else f"{MODEL} {run.signal}"
-    return run.signal
+    if not _uses_forecasts(run):
+        return run.signal
+    return MODEL if run.signal == "score" else f"{MODEL} {run.signal}"
 
 
 def _path_summaries(run: RunRecord) -> pd.DataFrame | None:
@@ -272,9 +288,7 @@ def _read_forecasts(
     by_num_paths: list[pd.DataFrame],
 ) -> Iterator[Forecast]:
     """The run's own forecasts as sampled, by date; appends the signal of their first k paths to `by_num_paths`."""
-    from_head = (
-        run.signal == "score" and run.settings is not None and run.settings.score_choice(run.daily).heads
-    )
+    from_head = run.signal == "score" and _scores_come_from_head(run)
     for date in dates:
         whole = stored.read(date)
         own = np.asarray(whole.index.isin(made))

@@ -21,6 +21,7 @@ UP, DOWN, GRAY = "#009E73", "#D55E00", "#404040"
 MAJOR_ROWS, MINOR_ROWS = 6, 2  # of the panel of a feed, and of an indicator
 ROW_HEIGHT = 0.45  # inches
 MIN_HEIGHT = 8.0  # inches
+LEGEND_HEIGHT = 0.22  # inches
 MAX_TICKS = 10
 MAX_OVERFLOW = 0.6  # share of the price range that lines over it may add above and below
 _OBSERVER_PARAMS = re.compile(r" \((?:None|True|False)[^)]*\)")
@@ -151,7 +152,8 @@ def _widen(axes: Axes) -> None:
         if len(inner):
             room = margin * (3 if is_mark else 1)
             low, high = min(low, inner.min() - room), max(high, inner.max() + room)
-    axes.set_ylim(low, high + 0.16 * (high - low))
+    legend = min(0.5, LEGEND_HEIGHT / _inches(axes))  # share of the panel
+    axes.set_ylim(low, high + legend / (1 - legend) * (high - low))
 
 
 def _inches(axes: Axes) -> float:

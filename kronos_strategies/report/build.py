@@ -11,8 +11,6 @@ from kronos_strategies.evaluation.versions.comparison import Comparison
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.report.report import Report
 
-RETURNS = "Kronos"  # what a forecast return is called among the scores
-
 
 def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
     """Everything that the evidence tells.
@@ -41,7 +39,7 @@ def report_on(evidence: Evidence, versions: Comparison | None = None) -> Report:
             about.hold,
             about.bars_between,
             evidence.outlooks,
-            signed=str(own.name) == RETURNS or bool((own < 0).any() and (own > 0).any()),
+            signed=about.score_is_return,
         )
     if evidence.trades is not None:
         trades = study_trades(evidence.trades)

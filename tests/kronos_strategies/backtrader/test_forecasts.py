@@ -407,3 +407,4 @@ def test_a_single_asset_scored_by_a_head_alone_is_evaluated_over_time_without_ba
     assert np.isfinite(own.correlation.mean)
     assert own.coverage is None
     assert own.crps_lead is None
+    assert own.hits is None  # the sign of a rank is not a direction

@@ -120,6 +120,20 @@ def test_marks_and_legends_stay_within_their_panels(drawn, options):
         assert box.y1 <= panel.y1 + 1
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_legends_cover_no_line(drawn, count):
+    figure = drawn(make_panel(60, *"ABC"[:count]))
+    figure.canvas.draw()
+    for axes in figure.axes:
+        legend = axes.get_legend().get_window_extent()
+        for line in axes.get_lines():
+            x, y = (np.asarray(values, float) for values in line.get_data())
+            points = axes.transData.transform(np.column_stack([x, y])[np.isfinite(y)])
+            below = points[:, 1] < legend.y0
+            above = points[:, 1] > axes.get_window_extent().y1  # outside of the panel
+            assert (below | above | (points[:, 0] > legend.x1)).all()
+
+
 def test_one_day_is_labeled_with_its_hours_and_once_with_its_date(drawn):
     bars = make_bars(60).set_axis(pd.date_range("2024-03-04 14:35", periods=60, freq="5min"))
     said = labels(drawn({"A": bars}, tz="America/New_York", **FIVE))
