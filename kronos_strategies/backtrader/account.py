@@ -238,7 +238,7 @@ class TradeRecorder:
             trade.cost += bit.openedcomm
 
     def to_frame(self, history: FeedHistory) -> pd.DataFrame:
-        """All trades in the order in which they were opened, see `TradeStudy.trades`."""
+        """All trades in the order in which they were opened, see `TradeEvaluation.trades`."""
         still_open = [(self._names[data], trade) for data, trade in self._open.items()]
         rows = [*self._closed, *still_open]
         unfinished = {id(trade) for _, trade in still_open}

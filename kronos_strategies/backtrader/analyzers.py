@@ -26,7 +26,7 @@ from kronos_strategies.backtrader.run_record import (
     path_summaries,
 )
 from kronos_strategies.backtrader.score_recorder import ScoreRecorder
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
 from kronos_strategies.result import BacktestResult
 
 if TYPE_CHECKING:
@@ -77,19 +77,21 @@ class InformationCoefficient(bt.Analyzer):
 
     def stop(self) -> None:
         """Compute, and drop references to Backtrader, so that an optimization can return the analyzer."""
-        from kronos_strategies.evaluation.scorecard import Market
-        from kronos_strategies.evaluation.signal.ic import coefficients, icir
-        from kronos_strategies.evaluation.significance import mean_test, overlap_of
+        from kronos_strategies.evaluation.price_panel import PricePanel
+        from kronos_strategies.evaluation.signal.ic import icir, information_coefficients
+        from kronos_strategies.evaluation.significance import label_overlap, mean_test
 
         history, recorder = FeedHistory(self._feeds), self._scores
         hold = self.p.hold or recorder.every
-        panel = history.panel(list(recorder.sources))
+        bars = history.panel(list(recorder.sources))
         scores = recorder.to_frame(history, history.strategy_dates(self._clock))["score"].dropna()
-        scores = scores[scores.index.isin(panel.index)]
-        market = Market.of(panel)
-        label = market.at(market.earned(hold, self.p.price), cast(pd.MultiIndex, scores.index))
-        found = coefficients(scores, label, self.p.min_names) if len(scores) else _no_coefficients()
-        overlap = overlap_of(hold, recorder.every)
+        scores = scores[scores.index.isin(bars.index)]
+        prices = PricePanel.from_bars(bars)
+        label = prices.lookup(prices.forward_return(hold, self.p.price), cast(pd.MultiIndex, scores.index))
+        found = (
+            information_coefficients(scores, label, self.p.min_names) if len(scores) else _no_coefficients()
+        )
+        overlap = label_overlap(hold, recorder.every)
         self.rets = {
             "signal": self.p.signal,
             "label": label_name(self.p.price, hold),
@@ -157,12 +159,12 @@ class KronosTearSheet(bt.Analyzer):
         ("title", ""),
         ("notice", ""),
         ("forecasts", ""),
-        ("min_names", MIN_NAMES),
+        ("min_names", MIN_INSTRUMENTS),
     )
 
     def start(self) -> None:
         """Find the lines, and record the account before its first bar."""
-        from kronos_strategies.report import build  # noqa: F401
+        from kronos_strategies.report import export  # noqa: F401
 
         check_params(self)
         self._feeds = name_feeds(self.strategy.datas)
@@ -236,7 +238,7 @@ class KronosTearSheet(bt.Analyzer):
 
     @property
     def trades(self) -> pd.DataFrame:
-        """One row per trade, after the run; columns as in `evaluation.portfolio.trades.TradeStudy.trades`."""
+        """One row per trade, after the run; columns as in `TradeEvaluation.trades`."""
         return self._record.trades
 
     @cached_property
@@ -267,8 +269,9 @@ class KronosTearSheet(bt.Analyzer):
             ValueError: no feed ever had a score.
         """
         from kronos_strategies.evidence import EVIDENCE
+        from kronos_strategies.report.export import save_report
 
-        written = self.build_report().save(Path(folder))
+        written = save_report(self.build_report(), Path(folder))
         return [*written, self.artifacts.write(Path(folder) / EVIDENCE)]
 
     def get_analysis(self) -> dict[str, float]:
@@ -277,17 +280,17 @@ class KronosTearSheet(bt.Analyzer):
 
     @cached_property
     def _report(self) -> Report:
-        from kronos_strategies.report.build import report_on
+        from kronos_strategies.report.report import build_report
 
-        return report_on(self.artifacts)
+        return build_report(self.artifacts)
 
     @cached_property
     def _metrics(self) -> dict[str, float]:
-        from kronos_strategies.evaluation.portfolio.study import study_portfolio
-        from kronos_strategies.evaluation.portfolio.trades import study_trades
+        from kronos_strategies.evaluation.portfolio.evaluation import evaluate_portfolio
+        from kronos_strategies.evaluation.portfolio.trades import evaluate_trades
 
-        trades = study_trades(self._record.trades).metrics()
-        return study_portfolio(self.result, trials=self._record.trials).metrics() | trades
+        trades = evaluate_trades(self._record.trades).metrics()
+        return evaluate_portfolio(self.result, trials=self._record.trials).metrics() | trades
 
 
 def label_name(price: str, hold: int) -> str:

@@ -15,23 +15,16 @@ from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.utils import git_commit, package_version
 from kronos_strategies.backtrader.forecasts import FINAL_CLOSES, LINES, indicator_lines, path_statistics
 from kronos_strategies.backtrader.run_record import RunRecord
-from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.warnings import training_overlap_warnings
+from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
 from kronos_strategies.result import BacktestResult
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
 
-MODEL = "Kronos"  # name of the model's score
-MIN_COVERAGE = (
-    0.5  # share of the scored rows that a baseline needs; it is compared on the rows that both have
-)
-BASELINES_IN_BARS = {  # names of baselines where bars are not days
-    "12-1 momentum": "momentum of 252 to 21 bars ago",
-    "5-day reversal": "5-bar reversal",
-    "low 20-day volatility": "low 20-bar volatility",
-}
 FEW_DATES = 100
 SURVIVORSHIP_BARS = (
     120  # length of a run after which feeds of which none has ended were probably chosen later
@@ -46,17 +39,17 @@ def collect_artifacts(run: RunRecord) -> Evidence:
     Raises:
         ValueError: the run has no score.
     """
-    keys, market, result = run.index, Market.of(run.panel), run.result
+    keys, prices, result = run.index, PricePanel.from_bars(run.panel), run.result
     if not len(keys):
         raise ValueError(
             f"No feed had a value of {run.signal!r} at any bar of the run. Run on more bars than its lookback."
         )
     instruments = keys.get_level_values("instrument").nunique()
-    baselines, sparse = _baseline_scores(run, market, keys)
+    baselines, baseline_warnings = baseline_scores(prices, keys, run.daily)
     horizons = sorted({*DECAY, run.hold})
-    labels = pd.DataFrame({h: market.at(market.earned(h, run.price), keys) for h in horizons})
-    paths, provenance = _path_summary(run, market)
-    exposures = price_exposures(market.closes, market.amounts)
+    labels = pd.DataFrame({h: prices.lookup(prices.forward_return(h, run.price), keys) for h in horizons})
+    paths, provenance = _path_summary(run, prices)
+    exposures = price_exposures(prices.closes, prices.amounts)
     sampled = run.settings is None or run.settings.samples > 0
     known = {} if provenance is None else describe(provenance, sampled)
     code = f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}"
@@ -73,16 +66,16 @@ def collect_artifacts(run: RunRecord) -> Evidence:
                 *run.warnings,
                 *run_warnings(run, keys, provenance, result),
                 *_calibration_warnings(run, keys),
-                *(f"{name} is left out: it has no value for over half of the rows." for name in sparse),
+                *baseline_warnings,
             ),
             bars_per_year=run.bars_per_year,
             min_names=run.min_names,
             score_is_return=_score_is_return(run),
         ),
-        scores=pd.DataFrame({_score_name(run): run.scores["score"].reindex(keys), **baselines}),
+        scores=pd.DataFrame({_score_name(run): run.scores["score"].reindex(keys)}).join(baselines),
         labels=labels,
-        exposures=pd.DataFrame({name: market.at(wide, keys) for name, wide in exposures.items()}),
-        market=market,
+        exposures=pd.DataFrame({name: prices.lookup(wide, keys) for name, wide in exposures.items()}),
+        market=prices,
         paths=paths,
         provenance=provenance,
         result=result,
@@ -113,7 +106,7 @@ def run_warnings(
             f"Only {len(names)} {feeds} ranked: a correlation across fewer than {run.min_names} instruments is not "
             f"meaningful, so {each} is evaluated over time."
         )
-    elif len(names) < MIN_NAMES:
+    elif len(names) < MIN_INSTRUMENTS:
         yield (
             f"Only {len(names)} feeds are ranked: the coefficient of one date is noisy, and their mean needs many "
             "dates."
@@ -126,7 +119,7 @@ def run_warnings(
 
 def _model_warnings(run: RunRecord, provenance: Provenance | None, first: pd.Timestamp) -> Iterator[str]:
     if provenance is not None:
-        yield from seen_before(provenance, first)
+        yield from training_overlap_warnings(provenance, first)
     elif len(run.forecast_index):
         yield (
             "The feeds have stored forecasts, and the model that made them is unknown: it may have been trained on "
@@ -212,18 +205,6 @@ def _path_summaries(run: RunRecord) -> pd.DataFrame | None:
     return run.path_summaries.assign(**known).join(pd.concat(closes).astype(np.float32))
 
 
-def _baseline_scores(
-    run: RunRecord, market: Market, keys: pd.MultiIndex
-) -> tuple[dict[str, pd.Series], list[str]]:
-    """Baseline scores of the same rows, and the names of those that have too few."""
-    found = {
-        name if run.daily else BASELINES_IN_BARS.get(name, name): market.at(wide, keys)
-        for name, wide in market.naive.items()
-    }
-    sparse = [name for name, score in found.items() if score.notna().mean() < MIN_COVERAGE]
-    return {name: score for name, score in found.items() if name not in sparse}, sparse
-
-
 def _sample_counts(run: RunRecord, keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
     traded, scored = run.scores.index.isin(run.panel.index), run.scores.index.isin(keys)
     return {
@@ -235,7 +216,7 @@ def _sample_counts(run: RunRecord, keys: pd.MultiIndex, label: pd.Series) -> dic
     }
 
 
-def _path_summary(run: RunRecord, market: Market) -> tuple[PathBook | None, Provenance | None]:
+def _path_summary(run: RunRecord, prices: PricePanel) -> tuple[PathSummary | None, Provenance | None]:
     """Summary of the stored forecasts, None without any; and their provenance, None where it is unknown."""
     stored = _stored_forecasts(run)
     made = run.forecast_index[run.forecast_index.isin(run.panel.index)]
@@ -254,9 +235,9 @@ def _path_summary(run: RunRecord, market: Market) -> tuple[PathBook | None, Prov
     post = _postprocessing(run, stored, dates)
     forecasts = _read_forecasts(stored, dates, made, run, post, by_num_paths)
     hold = min(run.hold, horizon - 1)
-    paths, provenance = keep_paths(forecasts, market, horizons, hold, run.price, post=post)
+    paths, provenance = summarize_forecasts(forecasts, prices, horizons, hold, run.price, post=post)
     if by_num_paths:
-        paths = replace(paths, by_samples=pd.concat(by_num_paths).sort_index())
+        paths = replace(paths, score_by_num_paths=pd.concat(by_num_paths).sort_index())
     return paths, provenance
 
 

@@ -36,7 +36,7 @@ class RunRecord:
         forecast_index: (datetime, instrument) of each forecast that the scores use.
         path_summaries: bands and final closes of these forecasts, see the function `path_summaries`; columns level
             and horizon only where they are known.
-        trades: see `TradeStudy`.
+        trades: see `TradeEvaluation`.
         performance, weights: see `AccountRecorder.to_frames`.
         benchmark: closes of the benchmark feed; None without one.
         settings: of the forecasts; None where no KronosIndicator made them.

@@ -18,7 +18,7 @@ from kronos_strategies.backtrader import (
     read_forecasts,
 )
 from kronos_strategies.evidence import Evidence
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.report import build_report
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import FIVE, SETTINGS, session_bars
@@ -66,9 +66,11 @@ def test_a_single_feed_is_evaluated_over_time_without_a_store(daily):
     study = daily.build_report().time_series
     (own,) = study.instruments
     assert own.correlation.dates == 25
-    assert np.isfinite([own.correlation.mean, own.correlation.low, own.hits.mean, own.coverage.mean]).all()
+    assert np.isfinite(
+        [own.correlation.mean, own.correlation.low, own.hit_rate.mean, own.coverage.mean]
+    ).all()
     assert (own.level, own.horizon) == (0.7, SETTINGS["horizon"])
-    assert np.isfinite([own.crps, own.crps_walk, own.crps_skill, own.crps_lead.mean]).all()
+    assert np.isfinite([own.crps, own.crps_walk, own.crps_skill, own.crps_reduction.mean]).all()
     metrics = daily.build_report().metrics
     assert {"time_correlation", "time_hit_rate", "time_crps_skill", "trade_hit_rate"} <= set(metrics)
 
@@ -119,7 +121,7 @@ def test_the_report_opens_with_the_evaluation_over_time_and_hides_the_empty_rank
 
 
 def test_saved_artifacts_give_the_same_report(daily, tmp_path):
-    again = report_on(Evidence.read(daily.artifacts.write(tmp_path)))
+    again = build_report(Evidence.read(daily.artifacts.write(tmp_path)))
     assert again.metrics == pytest.approx(daily.build_report().metrics, nan_ok=True)
     assert len(again.trades.trades) == len(daily.trades) > 3
 
@@ -165,9 +167,9 @@ def test_a_score_equal_to_the_future_return_is_reported_as_skill_and_noise_is_no
         cerebro.adddata(Foreseen(dataname=bars.assign(score=share * moved + (1 - share) * noise)), name="A")
         cerebro.addstrategy(bt.Strategy)
         cerebro.addanalyzer(KronosTearSheet, _name="sheet", signal="score")
-        from kronos_strategies.report.verdict import judge
+        from kronos_strategies.report.summary import summarize
 
-        assert judge(cerebro.run()[0].analyzers.sheet.build_report()).headline == headline
+        assert summarize(cerebro.run()[0].analyzers.sheet.build_report()).headline == headline
 
 
 def test_a_resampled_feed_is_evaluated_on_its_own_bars():

@@ -406,5 +406,5 @@ def test_a_single_asset_scored_by_a_head_alone_is_evaluated_over_time_without_ba
     (own,) = cerebro.run()[0].analyzers.sheet.build_report().time_series.instruments
     assert np.isfinite(own.correlation.mean)
     assert own.coverage is None
-    assert own.crps_lead is None
-    assert own.hits is None  # the sign of a rank is not a direction
+    assert own.crps_reduction is None
+    assert own.hit_rate is None  # the sign of a rank is not a direction
