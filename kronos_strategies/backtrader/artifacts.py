@@ -26,9 +26,7 @@ from kronos_strategies.result import BacktestResult
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
 
 FEW_DATES = 100
-SURVIVORSHIP_BARS = (
-    120  # length of a run after which feeds of which none has ended were probably chosen later
-)
+SURVIVORSHIP_BARS = 120  # if no feed has ended after as many, the feeds were probably chosen later
 ENDED_BARS = 20  # bars of the market without one of its own after which a feed has ended
 MAX_LISTED = 5  # feeds in one sentence
 

@@ -136,9 +136,9 @@ def test_legends_cover_no_line(drawn, count):
 
 def test_one_day_is_labeled_with_its_hours_and_once_with_its_date(drawn):
     bars = make_bars(60).set_axis(pd.date_range("2024-03-04 14:35", periods=60, freq="5min"))
-    said = labels(drawn({"A": bars}, tz="America/New_York", **FIVE))
-    assert said[0] == "09:35\n2024-03-04"
-    assert said[1:] == ["10:00", "11:00", "12:00", "13:00", "14:00"]
+    shown = labels(drawn({"A": bars}, tz="America/New_York", **FIVE))
+    assert shown[0] == "09:35\n2024-03-04"
+    assert shown[1:] == ["10:00", "11:00", "12:00", "13:00", "14:00"]
 
 
 def test_times_are_those_of_a_frame_with_a_time_zone(drawn):
@@ -148,10 +148,10 @@ def test_times_are_those_of_a_frame_with_a_time_zone(drawn):
 
 def test_days_are_labeled_with_different_dates(drawn):
     for bars in (make_bars(60), session_bars(30, 12)):
-        said = labels(drawn({"A": bars}, **({} if len(bars) == 60 else FIVE)))
-        assert 3 <= len(said) <= 10
-        assert len(set(said)) == len(said)
-        assert all(len(each) == 10 for each in said)
+        shown = labels(drawn({"A": bars}, **({} if len(bars) == 60 else FIVE)))
+        assert 3 <= len(shown) <= 10
+        assert len(set(shown)) == len(shown)
+        assert all(len(each) == 10 for each in shown)
 
 
 def test_open_figures_stay_as_they_are(drawn):
