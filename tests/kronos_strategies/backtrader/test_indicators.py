@@ -331,7 +331,7 @@ def test_a_setting_out_of_range_is_refused(setting, message):
 
 
 def test_an_unknown_model_is_refused_before_anything_is_forecast(asked):
-    with pytest.raises(ValueError, match=r"'\./no-such-folder' is no folder"):
+    with pytest.raises(ValueError, match=r"'\./no-such-folder' is not a folder"):
         run({"A": make_bars(30)}, kronos(model="./no-such-folder"))
     assert not asked
 
