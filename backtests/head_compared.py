@@ -21,7 +21,7 @@ from qlib.contrib.data.handler import Alpha158
 
 from kronos.head import ReturnHead
 from kronos_strategies.data.default import default_store
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.heads.bar_features import bar_features
 from kronos_strategies.heads.fit import FitSettings, fit_head
 from kronos_strategies.heads.labels import centered_ranks
@@ -111,9 +111,9 @@ def learn_baselines(
 ) -> dict[str, pd.Series]:
     """Scores of the test dates by LightGBM on features that no Kronos has seen."""
     settings = FitSettings(pd.Timestamp(train_until), pd.Timestamp(valid_until), "lightgbm", (dataset.hold,))
-    test = dataset.windows("test").keys
+    test = dataset.windows("test").index
     windows = member_windows(dataset.spec, pd.Timestamp(train_start), settings.valid_until)
-    past = every_date(windows, every).keys
+    past = every_date(windows, every).index
     names = past.append(test).get_level_values("instrument").unique()
     panel = traded_bars(list(names), test.get_level_values("datetime").max())
     features = {"bar features": bar_features(panel, past.append(test))}
@@ -133,10 +133,10 @@ def learn_baselines(
     return scores
 
 
-def save_labels(market: Market, keys: pd.MultiIndex, hold: int, file: Path) -> None:
+def save_labels(market: PricePanel, keys: pd.MultiIndex, hold: int, file: Path) -> None:
     """Returns from the next close on, over 1, 5, 10 bars and the holding."""
     horizons = sorted({1, 5, 10, hold})
-    columns = {str(h): market.at(market.earned(h), keys) for h in horizons}
+    columns = {str(h): market.lookup(market.forward_return(h), keys) for h in horizons}
     pd.DataFrame(columns).to_parquet(file)
 
 

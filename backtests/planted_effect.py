@@ -28,9 +28,9 @@ import pandas as pd
 import yaml
 from planted_tables import save, show
 
-from kronos.console import run_command
 from kronos.head import HeadInfo, ReturnHead, find_head
 from kronos.predictor import KronosPredictor
+from kronos.utils import run_command
 from kronos.windows import Windows
 from kronos_strategies.data.planted import DELAY, EFFECTS, Effect, PlantedConfig, PlantedMarket, plant
 from kronos_strategies.evaluation.signal.ic import coefficients

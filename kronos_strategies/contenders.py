@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from kronos.postprocessing import PathOptions
-from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
-from kronos_strategies.evaluation.versions.files import read_version
-from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
+from kronos_strategies.evaluation.comparison.version import Version, read_version
 from kronos_strategies.evidence import ABOUT, EVIDENCE, Evidence
 from kronos_strategies.store.manifest import MANIFEST
 
@@ -232,7 +231,7 @@ def hold_against(
         horizon,
         baseline,
         bars_between=max(c.bars_between for c in contenders),
-        references=next((c.references for c in contenders if c.references is not None), None),
+        baselines=next((c.references for c in contenders if c.references is not None), None),
     )
     told = dict.fromkeys(warning for contender in contenders for warning in contender.warnings)
     return replace(comparison, warnings=(*told, *comparison.warnings))

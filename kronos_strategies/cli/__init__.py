@@ -10,10 +10,11 @@ from importlib.metadata import version
 
 from cyclopts import App, Parameter
 
-from kronos.console import run_command, show_log
+from kronos.utils import run_command, show_log
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
+from kronos_strategies.cli.evaluate import evaluate
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.report import report
 from kronos_strategies.cli.train import train
@@ -27,6 +28,7 @@ app = App(
 app.command(calibrate)
 app.command(compare)
 app.command(data)
+app.command(evaluate)
 app.command(forecast)
 app.command(report)
 app.command(train)

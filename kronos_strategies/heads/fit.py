@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.head import HeadInfo, ReturnHead, import_lightgbm
-from kronos.training.labels import HORIZONS, LABEL, MIN_NAMES
+from kronos.training.bar_array import HORIZONS, LABEL, MIN_INSTRUMENTS
 from kronos_strategies.heads.labels import return_labels
 
 Kind = Literal["ridge", "lightgbm"]
@@ -105,7 +105,7 @@ class Split:
         for what, part in (("training", train), ("validation", valid)):
             if part is None or not part.notna().any().all():
                 raise ValueError(
-                    f"No {what} date has {MIN_NAMES} names with returns over {max(horizons)} bars. Give more "
+                    f"No {what} date has {MIN_INSTRUMENTS} names with returns over {max(horizons)} bars. Give more "
                     f"names, or other dates: training until {settings.train_until:%Y-%m-%d}, validation from "
                     f"{embargo} bars later until {settings.valid_until:%Y-%m-%d}."
                 )

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from kronos.bars import check_bars
 from kronos.config import SampleConfig
-from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
-from kronos.engine.generate import Prompt, decode, generate
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
+from kronos.inference.generate import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
-from kronos.quantizer import Tokens
-from kronos.sampling import TorchDraws
-from kronos.tokenizer import KronosTokenizer
+from kronos.sampling import TorchSampler
+from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.windows import Windows
+from tests.kronos.oracle import rotated_logits, rotated_loss
 
 CASES = json.loads(
     (Path(__file__).parents[1] / "reference" / "kronos_tiny" / "cases.json").read_text(encoding="utf-8")
@@ -74,9 +74,9 @@ def test_bars_decoded_from_tokens_are_upstreams(tokenizer: KronosTokenizer, expe
 def test_bars_rebuilt_from_the_coarse_half_alone_are_upstreams(
     tokenizer: KronosTokenizer, expected: Arrays
 ) -> None:
-    corners = tokenizer.quantizer.corners(module_tokens(expected))
-    coarse = tokenizer.post_quant_embed_pre(corners[..., : tokenizer.config.s1_bits])
-    close(tokenizer.rebuild(coarse), expected["module_recon_s1"])
+    codes = tokenizer.quantizer.codes(module_tokens(expected))
+    coarse = tokenizer.post_quant_embed_pre(codes[..., : tokenizer.config.s1_bits])
+    close(tokenizer.run_decoder(coarse), expected["module_recon_s1"])
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ def test_fine_logits_at_decode_are_upstreams_with_an_unrotated_cross_attention(
     tokens, stamps = module_tokens(expected), module_stamps(expected)
     logits = model(tokens, stamps, next_s1=tokens.s1).s2[:, -1]
     close(logits, expected["module_s2_logits_last"][:, -1])
-    rotated = model(tokens, stamps, next_s1=tokens.s1, dependency_rope=True).s2[:, -1]
+    rotated = rotated_logits(model, tokens, stamps, tokens.s1).s2[:, -1]
     assert (rotated - logits).abs().max() > 0.01  # so the reference does tell the two forms apart
 
 
@@ -104,7 +104,7 @@ def test_training_logits_are_upstreams_with_a_rotated_cross_attention(
     model = Kronos.from_pretrained(reference_folder).train()  # dropout is 0 in its config
     tokens, stamps = module_tokens(expected), module_stamps(expected)
     past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
-    logits = model(past, stamps[:, :-1], next_s1=tokens.s1[:, 1:], dependency_rope=True)
+    logits = rotated_logits(model, past, stamps[:, :-1], tokens.s1[:, 1:])
     close(logits.s1.detach(), expected["train_s1_logits"])
     close(logits.s2.detach(), expected["train_s2_logits"])
 
@@ -140,7 +140,7 @@ def test_predictor_losses_and_gradients_are_upstreams(
     reference_folder: Path, expected: Arrays, reference_losses: dict[str, Any]
 ) -> None:
     model = Kronos.from_pretrained(reference_folder).train()
-    losses = model.loss(module_tokens(expected), module_stamps(expected), dependency_rope=True)
+    losses = rotated_loss(model, module_tokens(expected), module_stamps(expected))
     theirs = reference_losses["predictor"]
     for name, loss in losses._asdict().items():
         assert loss.item() == pytest.approx(theirs[name], rel=1e-5), name
@@ -190,7 +190,7 @@ def test_forecasts_are_upstreams_for_the_same_seed(
         pd.testing.assert_frame_equal(alone, forecasts[0])
     assert len(forecasts) == len(theirs)
     for frame, ours, wanted, timestamps in zip(frames, forecasts, theirs, y, strict=True):
-        # 1e-5 of a normalised bar, in the bars' own units: each column times its spread over the lookback.
+        # 1e-5 of a normalized bar, in the bars' own units: each column times its spread over the lookback.
         spread = check_bars(frame).std(ddof=0).to_numpy()
         np.testing.assert_array_less(np.abs(ours - wanted), 1e-5 * (spread + np.abs(wanted)) + 1e-9)
         np.testing.assert_array_equal(ours.index, timestamps)
@@ -220,12 +220,12 @@ def test_sampled_tokens_are_upstreams_one_by_one(
         even=len(set(windows.lengths)) == 1,
     )
     sampling = SampleConfig(case["sample_count"], case["T"], case["top_p"], case["top_k"])
-    draws = TorchDraws(case["sample_count"], torch.Generator().manual_seed(case["seed"]))
-    tokens = generate(FusedKronos(model, Form()), prompt, sampling, draws, case["max_context"])
+    draws = TorchSampler(case["sample_count"], torch.Generator().manual_seed(case["seed"]))
+    tokens = generate(FusedKronos(model, ExecutionConfig()), prompt, sampling, draws, case["max_context"])
     number = CASES.index(case)
     np.testing.assert_array_equal(tokens.s1, expected[f"case{number}_s1"])
     np.testing.assert_array_equal(tokens.s2, expected[f"case{number}_s2"])
-    fused = FusedTokenizer(tokenizer, Form())
+    fused = FusedTokenizer(tokenizer, ExecutionConfig())
     close(
         decode(fused, prompt, tokens, case["max_context"]).paths, expected[f"case{number}_paths_normalised"]
     )

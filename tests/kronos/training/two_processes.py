@@ -16,10 +16,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kronos.engine.device import find_device
+from kronos.inference.settings import find_device
 from kronos.training import run
 from kronos.training.config import Source, Stage
-from kronos.training.folder import Progress
+from kronos.training.run_directory import TrainerState
 from tests.kronos.training.builders import make_run, planted_market, write_bars
 
 STEPS = 4
@@ -30,12 +30,12 @@ class Observed:
     """One stage in one process: gradients of each step before they are clipped, how it went, what comes next."""
 
     gradients: list[list[Tensor]] = field(default_factory=list)
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainerState = field(default_factory=TrainerState)
     drawn: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def observed(stage: Stage, folder: Path, output: str, **settings: Any) -> Observed:
-    """Train a stage and note the gradients that its optimiser is given."""
+    """Train a stage and note the gradients that its optimizer is given."""
     seen = Observed()
     clip = Accelerator.clip_grad_norm_
 
@@ -61,7 +61,7 @@ def headed(folder: Path, output: str) -> Observed:
         write_bars(file, *planted_market(24, 100, 0.0))
     sources = (Source(file, head=True),)
     return observed(
-        "predictor", folder, output, store=None, sources=sources, tokenizer=str(folder / "together")
+        "predictor", folder, output, data=None, sources=sources, tokenizer=str(folder / "together")
     )
 
 
@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
     shared = str(folder / "together")
     found["accumulated"] = observed("predictor", folder, "accumulated", accumulate=2, tokenizer=shared)
     found["headed"] = headed(folder, "headed")
-    run.pool_over = lambda accelerator: None
+    run.all_reduce_mean = lambda accelerator: None
     found["unpooled"] = observed("tokenizer", folder, "unpooled")
     plain = {
         name: vars(seen) for name, seen in found.items()

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("arch")
 
-from kronos_strategies.evaluation.versions.comparison import compare_versions
-from kronos_strategies.evaluation.versions.version import Version
-from tests.kronos_strategies.evaluation.versions.planted import drawn, rows, version
+from kronos_strategies.evaluation.comparison.comparison import compare_versions
+from kronos_strategies.evaluation.comparison.version import Version
+from tests.kronos_strategies.evaluation.comparison.planted import drawn, rows, version
 
 from .conftest import run
 
@@ -188,7 +188,7 @@ def save(series: pd.Series, name: str) -> None:
             ["old.parquet", "other/old.parquet"],
             r"old.parquet and other/old.parquet would both be called 'old'",
         ),
-        (["old.parquet", "none.parquet"], r"none.parquet is no file"),
+        (["old.parquet", "none.parquet"], r"none.parquet is not a file"),
         (["old.parquet", "text.parquet"], r"text.parquet is no parquet file"),
         (
             ["old.parquet", "late.parquet"],

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from kronos.codebase import git_commit
+from kronos.utils import git_commit
 from kronos_strategies.contenders import find_contender, find_evidence, hold_against
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.qlib.experiment import TRACKING, KronosRecorder, absolute
@@ -90,7 +90,7 @@ def test_the_evidence_holds_what_qlib_traded(folder):
     label = pd.read_pickle(artefacts(folder).parent / "label.pkl").iloc[:, 0]
     own = evidence.labels[5]
     np.testing.assert_allclose(own, label.reindex(own.index), rtol=1e-6)
-    from_bars = evidence.market.at(evidence.market.earned(5), own.index)
+    from_bars = evidence.market.at(evidence.market.forward_return(5), own.index)
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
 
 
