@@ -21,6 +21,7 @@ from kronos.training.sources import Source, is_qlib_directory, open_reader
 from kronos.utils import git_commit, package_version
 from kronos.windows import KEYS, Windows
 from kronos_strategies.data.qlib_bins import read_market
+from kronos_strategies.data.training import QlibBars
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
 from kronos_strategies.evaluation.price_panel import PricePanel
@@ -106,7 +107,7 @@ def read_evaluation_data(paths: Sequence[Path], universe: str = "all") -> Evalua
     notes: list[str] = []
     for path in paths:
         source = Source(path, market=universe)
-        reader = open_reader(source)
+        reader = open_reader(source, QlibBars)
         spans = read_market(path.expanduser(), universe) if is_qlib_directory(path) else None
         for instrument, bars in reader.series():
             if instrument in parts:

@@ -132,7 +132,7 @@ def test_bars_within_the_day_are_told_with_their_times(tmp_path):
         name: shown.split(f'<section id="{name}"')[1].split("</section>")[0]
         for name in ("portfolio", "trades")
     }
-    assert re.search(r"The book over 2024-03-\d\d \d\d:\d\d to 2024-03-\d\d \d\d:\d\d", section["portfolio"])
+    assert re.search(r"Backtest over 2024-03-\d\d \d\d:\d\d to 2024-03-\d\d \d\d:\d\d", section["portfolio"])
     for of in section.values():
         dates = re.findall(r"2024-\d\d-\d\d(?: \d\d:\d\d)?", re.sub(r"<[^>]+>", "|", of))
         assert dates
@@ -145,7 +145,10 @@ def test_a_few_instruments_are_judged_one_by_one(tmp_path):
     sheet = sheet_of(DAILY, make_bars(150, 1), make_bars(150, 2))
     assert [each.name for each in sheet.summary.time_series.instruments] == ["A", "B", "C"]
     text = sheet.report(tmp_path)[0].read_text()
-    assert "Of 3 instruments the correlation of forecast and outcome over time is above zero in" in text
+    assert (
+        "Of 3 instruments, the correlation of forecast and outcome over time is significantly above zero for"
+        in text
+    )
 
 
 def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
@@ -156,7 +159,7 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
     rng = np.random.default_rng(0)
     bars = make_bars(600)
     for share, headline in (
-        (0.7, "Forecasts go with outcomes over time"),
+        (0.7, "Forecasts correlate with outcomes over time"),
         (0.0, "No evidence of skill over time"),
     ):
         moved = (bars["open"].shift(-2) / bars["open"].shift(-1) - 1).fillna(0.0)
@@ -171,21 +174,21 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
 
 
 def test_a_resampled_feed_is_judged_on_its_own_bars():
-    decimals_5 = session_bars(60, 6)
+    fine = session_bars(60, 6)
 
     class OnDays(bt.Strategy):
         def __init__(self):
             self.kronos = KronosIndicator(self.getdatabyname("days"), **SETTINGS)
 
     cerebro = bt.Cerebro(stdstats=False)
-    feed = bt.feeds.PandasData(dataname=decimals_5, **FIVE)
+    feed = bt.feeds.PandasData(dataname=fine, **FIVE)
     cerebro.adddata(feed, name="fine")
     cerebro.resampledata(feed, name="days", timeframe=bt.TimeFrame.Days)
     cerebro.addstrategy(OnDays)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet")
     (own,) = cerebro.run()[0].analyzers.sheet.summary.time_series.instruments
     rules = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
-    days = decimals_5.groupby(decimals_5.index.normalize()).agg(rules)
+    days = fine.groupby(fine.index.normalize()).agg(rules)
     (plain,) = sheet_of(days, sheet={"every": SETTINGS["every"]}).summary.time_series.instruments
     assert own.correlation.dates >= 7
     assert list(own.pairs.index.normalize()) == list(plain.pairs.index[: len(own.pairs)])
