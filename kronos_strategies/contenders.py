@@ -199,6 +199,7 @@ def hold_against(
     labels: pd.Series | pd.DataFrame | None = None,
     horizon: int | None = None,
     baseline: str | None = None,
+    every: int | None = None,
 ) -> Comparison:
     """Compare contenders, by the labels given or else by those that the first of them with any brings along.
 
@@ -207,6 +208,7 @@ def hold_against(
         labels: see `compare_versions`.
         horizon: bars that the label spans; that of the contenders when omitted, else 1.
         baseline: name of a version; the first when omitted.
+        every: bars between successive dates; the most that a contender knows of when omitted.
 
     Raises:
         ValueError: no labels at all, or contenders whose trades hold for different times.
@@ -230,7 +232,7 @@ def hold_against(
         labels,
         horizon,
         baseline,
-        bars_between=max(c.bars_between for c in contenders),
+        bars_between=every or max(c.bars_between for c in contenders),
         baselines=next((c.references for c in contenders if c.references is not None), None),
     )
     told = dict.fromkeys(warning for contender in contenders for warning in contender.warnings)

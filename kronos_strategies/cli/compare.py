@@ -30,6 +30,7 @@ def compare(
     labels: Path | None = None,
     horizon: int | None = None,
     baseline: str | None = None,
+    every: int | None = None,
     gate: list[str] | None = None,
     html: Path | None = None,
     json: Path | None = None,
@@ -56,6 +57,8 @@ def compare(
         horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
             runs when omitted, 5 for forecasts as in `qrun`, 1 for files.
         baseline: version that the others are held against; the first one when omitted.
+        every: bars from one date to the next in files of scores, 1 when omitted: a label of 10 bars spans two dates
+            that are 5 bars apart. Runs and forecasts know theirs.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
         html: page to write.
@@ -73,11 +76,13 @@ def compare(
     gates = [Gate.parse(text) for text in gate or ()]
     if horizon is not None and horizon < 1:
         raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
+    if every is not None and every < 1:
+        raise ValueError(f"every={every}: dates are at least 1 bar apart.")
     contenders = _contenders(runs, tracking, data, horizon or HOLD, calibration)
     chosen = _name(baseline, runs, [contender.version.name for contender in contenders])
     span = horizon or next((contender.horizon for contender in contenders if contender.horizon), 1)
     returns = read_labels(labels, span) if labels else None
-    comparison = hold_against(contenders, returns, span, chosen)
+    comparison = hold_against(contenders, returns, span, chosen, every)
     results, untested = [], None
     try:
         results = [result for each in gates for result in check_gate(each, comparison)]

@@ -23,6 +23,11 @@ def reversal_5(closes: pd.DataFrame) -> pd.DataFrame:
     return 1 - closes / closes.shift(5)
 
 
+def reversal_20(closes: pd.DataFrame) -> pd.DataFrame:
+    """Negative return of the last 20 bars (Jegadeesh 1990): losers of the last month score high."""
+    return 1 - closes / closes.shift(20)
+
+
 def low_volatility_20(closes: pd.DataFrame) -> pd.DataFrame:
     """Negative standard deviation of the last 20 returns: instruments of low volatility score high."""
     return -historical_volatility(closes)
@@ -31,11 +36,13 @@ def low_volatility_20(closes: pd.DataFrame) -> pd.DataFrame:
 BASELINES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "12-1 momentum": momentum_12_1,
     "5-day reversal": reversal_5,
+    "20-day reversal": reversal_20,
     "low 20-day volatility": low_volatility_20,
 }
 IN_BARS = {  # names of the baselines where bars are not days
     "12-1 momentum": "momentum of 252 to 21 bars ago",
     "5-day reversal": "5-bar reversal",
+    "20-day reversal": "20-bar reversal",
     "low 20-day volatility": "low 20-bar volatility",
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.evaluation.baselines import reversal_20
 from kronos_strategies.evaluation.distribution.volatility import historical_volatility
 from kronos_strategies.evaluation.panel import PanelIndex
 
@@ -37,7 +38,7 @@ class Exposure:
 
 
 def price_exposures(closes: pd.DataFrame, amounts: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Exposures that can be computed from bars: volatility, size and beta; callers may add an industry.
+    """Exposures that can be computed from bars: volatility, reversal, size and beta; callers may add an industry.
 
     `pd.DataFrame({name: wide.stack().reindex(scores.index) for name, wide in price_exposures(...).items()})` gives
     the exposures for `evaluate_signal`.
@@ -46,12 +47,22 @@ def price_exposures(closes: pd.DataFrame, amounts: pd.DataFrame) -> dict[str, pd
         closes: adjusted, dates x instruments; NaN on a day without a trade.
         amounts: traded amounts in quote currency, same shape.
     """
-    return {"volatility": volatility(closes), "size": size(amounts), "beta": beta(closes)}
+    return {
+        "volatility": volatility(closes),
+        "reversal": reversal(closes),
+        "size": size(amounts),
+        "beta": beta(closes),
+    }
 
 
 def volatility(closes: pd.DataFrame) -> pd.DataFrame:
     """Standard deviation of the last 20 returns, at least 15; a day without a trade uses the last close."""
     return historical_volatility(closes.ffill())
+
+
+def reversal(closes: pd.DataFrame) -> pd.DataFrame:
+    """Negative return of the last 20 bars; a day without a trade uses the last close."""
+    return reversal_20(closes.ffill())
 
 
 def size(amounts: pd.DataFrame) -> pd.DataFrame:

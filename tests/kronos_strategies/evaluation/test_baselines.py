@@ -12,6 +12,7 @@ from kronos_strategies.evaluation.baselines import (
     low_volatility_20,
     momentum_12_1,
     reversal_5,
+    reversal_20,
 )
 from tests.kronos_strategies.evaluation.walks import DAYS, NAMES, market_of, tidy_bars
 
@@ -32,9 +33,10 @@ def test_momentum_is_the_return_from_252_to_21_bars_ago(closes):
     np.testing.assert_allclose(momentum_12_1(closes).iloc[AT], expected)
 
 
-def test_reversal_is_minus_the_return_of_5_bars(closes):
-    expected = -(closes.iloc[AT] / closes.iloc[AT - 5] - 1)
-    np.testing.assert_allclose(reversal_5(closes).iloc[AT], expected)
+@pytest.mark.parametrize(("score", "bars"), [(reversal_5, 5), (reversal_20, 20)])
+def test_reversal_is_minus_the_return_of_so_many_bars(closes, score, bars):
+    expected = -(closes.iloc[AT] / closes.iloc[AT - bars] - 1)
+    np.testing.assert_allclose(score(closes).iloc[AT], expected)
 
 
 def test_low_volatility_is_minus_the_deviation_of_20_returns(closes):
@@ -83,7 +85,8 @@ def test_winners_losers_and_low_volatility_score_high():
         {"winner": 1.001**step, "loser": 0.999**step, "wild": 1 + 0.1 * (step % 2)}, index=days
     )
     assert momentum_12_1(closes).iloc[-1].idxmax() == "winner"
-    assert reversal_5(closes[["winner", "loser"]]).iloc[-1].idxmax() == "loser"
+    for reversal in (reversal_5, reversal_20):
+        assert reversal(closes[["winner", "loser"]]).iloc[-1].idxmax() == "loser"
     assert low_volatility_20(closes).iloc[-1].idxmin() == "wild"
 
 

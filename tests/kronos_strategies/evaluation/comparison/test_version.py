@@ -81,7 +81,7 @@ def test_integers_missing_values_and_halves_are_floats(tmp_path):
         (FRAME.reset_index(drop=True), r"no datetime and no instrument"),
         (FRAME[[]], r"only the columns datetime and instrument"),
         (FRAME.assign(score="high"), r"'score' that are not numbers"),
-        (FRAME.reset_index().assign(datetime="spring"), r"no dates, the first 'spring'"),
+        (FRAME.reset_index().assign(datetime="spring"), r"not dates, the first 'spring'"),
         (FRAME.rename(index=str, level="datetime").rename_axis([None, None]), r"no datetime"),
     ],
 )

@@ -6,7 +6,14 @@ import pytest
 import statsmodels.api as sm
 
 from kronos_strategies.evaluation.panel import PanelIndex
-from kronos_strategies.evaluation.signal.exposures import Exposure, beta, price_exposures, size, volatility
+from kronos_strategies.evaluation.signal.exposures import (
+    Exposure,
+    beta,
+    price_exposures,
+    reversal,
+    size,
+    volatility,
+)
 
 AT = 80  # the bar that is looked at; 20 follow
 
@@ -30,6 +37,13 @@ def test_volatility_is_the_deviation_of_20_returns(closes):
     window = closes.iloc[AT - 20 : AT + 1].to_numpy()
     expected = np.std(window[1:] / window[:-1] - 1, axis=0, ddof=1)
     np.testing.assert_allclose(volatility(closes).iloc[AT], expected)
+
+
+def test_reversal_is_minus_the_return_of_20_days_over_which_a_last_close_stands_in(closes):
+    closes.iloc[AT - 20, 0] = np.nan
+    found = reversal(closes).iloc[AT]
+    assert found["A"] == pytest.approx(1 - closes["A"].iloc[AT] / closes["A"].iloc[AT - 21])
+    assert found["B"] == pytest.approx(1 - closes["B"].iloc[AT] / closes["B"].iloc[AT - 20])
 
 
 def test_size_is_the_log_of_the_mean_amount_of_bars_that_traded(amounts):
@@ -75,7 +89,7 @@ def test_a_constant_market_has_no_beta():
 
 def test_no_exposure_uses_a_later_bar(closes, amounts):
     before = price_exposures(closes, amounts)
-    assert list(before) == ["volatility", "size", "beta"]
+    assert list(before) == ["volatility", "reversal", "size", "beta"]
     closes.iloc[AT + 1 :], amounts.iloc[AT + 1 :] = closes.iloc[AT + 1 :].to_numpy()[::-1] * 7, 5.0
     for name, after in price_exposures(closes, amounts).items():
         pd.testing.assert_frame_equal(before[name].iloc[: AT + 1], after.iloc[: AT + 1], check_exact=True)
