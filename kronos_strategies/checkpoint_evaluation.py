@@ -208,6 +208,7 @@ def evaluate_checkpoint(
             *left_out,
         ),
         bars_per_year=bars_per_year(data.calendar),
+        score_is_return=True,
     )
     return RunArtifacts(
         metadata=metadata,

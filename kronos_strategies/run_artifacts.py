@@ -47,6 +47,8 @@ class RunMetadata:
         warnings: sentences that a reader must see.
         bars_per_year: bars per year, used to annualize returns.
         min_names: a date with fewer has no coefficient.
+        score_is_return: whether the run's own score is a forecast return, so that its sign is a direction; not so
+            for the rank that a return head forecasts.
     """
 
     title: str
@@ -58,6 +60,7 @@ class RunMetadata:
     warnings: tuple[str, ...]
     bars_per_year: int
     min_names: int = MIN_INSTRUMENTS
+    score_is_return: bool = False
 
 
 @dataclass(frozen=True)

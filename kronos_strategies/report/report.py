@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kronos_strategies.evaluation.baselines import MODEL
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
@@ -87,7 +86,7 @@ def build_report(artifacts: RunArtifacts, versions: Comparison | None = None) ->
             metadata.hold,
             metadata.bars_between,
             artifacts.outlooks,
-            signed=str(score.name) == MODEL or bool((score < 0).any() and (score > 0).any()),
+            signed=metadata.score_is_return,
         )
     if artifacts.trades is not None:
         trades = evaluate_trades(artifacts.trades)
