@@ -65,7 +65,7 @@ def check_task(task: Settings) -> None:
                 read_industries(Path(kwargs["industry"]))
             if model.get("samples") == 1:
                 raise ValueError(
-                    "samples=1 is too few for the report, which scores predicted distributions. Set KRONOS_SAMPLES to "
+                    "samples=1 is too few for the report, which scores distributions. Set KRONOS_SAMPLES to "
                     "2 or more, or to 0 to rank by a return head alone."
                 )
 
