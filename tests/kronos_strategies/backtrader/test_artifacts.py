@@ -134,7 +134,7 @@ def test_intraday_bars_are_shown_with_their_times(tmp_path):
         name: shown.split(f'<section id="{name}"')[1].split("</section>")[0]
         for name in ("portfolio", "trades")
     }
-    assert re.search(r"The book over 2024-03-\d\d \d\d:\d\d to 2024-03-\d\d \d\d:\d\d", section["portfolio"])
+    assert re.search(r"Backtest over 2024-03-\d\d \d\d:\d\d to 2024-03-\d\d \d\d:\d\d", section["portfolio"])
     for of in section.values():
         dates = re.findall(r"2024-\d\d-\d\d(?: \d\d:\d\d)?", re.sub(r"<[^>]+>", "|", of))
         assert dates
@@ -147,7 +147,7 @@ def test_a_few_instruments_are_evaluated_one_by_one(tmp_path):
     sheet = sheet_of(DAILY, make_bars(150, 1), make_bars(150, 2))
     assert [each.name for each in sheet.build_report().time_series.instruments] == ["A", "B", "C"]
     text = sheet.save_report(tmp_path)[0].read_text()
-    assert "Of 3 instruments the correlation of forecast and outcome over time is above zero in" in text
+    assert "Of 3 instruments, the correlation of forecast and outcome over time is above zero in" in text
 
 
 def test_a_score_equal_to_the_future_return_is_reported_as_skill_and_noise_is_not():
@@ -158,7 +158,7 @@ def test_a_score_equal_to_the_future_return_is_reported_as_skill_and_noise_is_no
     rng = np.random.default_rng(0)
     bars = make_bars(600)
     for share, headline in (
-        (0.7, "Forecasts go with outcomes over time"),
+        (0.7, "Forecasts correlate with outcomes over time"),
         (0.0, "No evidence of skill over time"),
     ):
         moved = (bars["open"].shift(-2) / bars["open"].shift(-1) - 1).fillna(0.0)
