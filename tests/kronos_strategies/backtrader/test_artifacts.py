@@ -147,7 +147,10 @@ def test_a_few_instruments_are_evaluated_one_by_one(tmp_path):
     sheet = sheet_of(DAILY, make_bars(150, 1), make_bars(150, 2))
     assert [each.name for each in sheet.build_report().time_series.instruments] == ["A", "B", "C"]
     text = sheet.save_report(tmp_path)[0].read_text()
-    assert "Of 3 instruments, the correlation of forecast and outcome over time is" in text
+    assert (
+        "Of 3 instruments, the correlation of forecast and outcome over time is significantly above zero for"
+        in text
+    )
 
 
 def test_a_score_equal_to_the_future_return_is_reported_as_skill_and_noise_is_not():
