@@ -15,7 +15,7 @@ pytest.importorskip("backtrader")
 import backtrader as bt
 from qlib.backtest import backtest
 
-from kronos_strategies.backtrader.strategy import KronosRankStrategy, SteppedCommission
+from kronos_strategies.backtrader import KronosRankStrategy, LotSizeCommission
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
@@ -28,7 +28,7 @@ Decision = tuple[pd.DataFrame, pd.Series, pd.Index, pd.Series]  # signals, previ
 
 SETTINGS = [
     ({"topk": 5}, 1),
-    ({"topk": 4, "hysteresis": 3, "weighting": "inverse_volatility", "band": 0.02}, 3),
+    ({"topk": 4, "rank_buffer": 3, "weighting": "inverse_volatility", "no_trade_band": 0.02}, 3),
     ({"topk": 6, "weighting": "volatility_target", "target_volatility": 0.1, "max_weight": 0.12}, 5),
 ]
 
@@ -54,7 +54,7 @@ class SignalFeed(bt.feeds.PandasData):
 class FromBacktrader(KronosRankStrategy):
     """Keeps its decisions by the day that they were taken on, and what it was worth at each close."""
 
-    params = (("by", "score"),)  # a line of the feeds
+    params = (("rank_by", "score"),)  # a line of the feeds
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,9 +126,9 @@ def in_backtrader(bars, rules, every) -> FromBacktrader:
     for name, own in bars.groupby(level="instrument"):
         cerebro.adddata(SignalFeed(dataname=own.droplevel("instrument")), name=name)
     cerebro.broker.setcash(CASH)
-    cerebro.broker.addcommissioninfo(SteppedCommission(commission=0.0))
+    cerebro.broker.addcommissioninfo(LotSizeCommission(commission=0.0))
     # Qlib never learns that a share has been delisted.
-    cerebro.addstrategy(FromBacktrader, every=every, ended_after=10**6, **rules)
+    cerebro.addstrategy(FromBacktrader, every=every, delisted_after=10**6, **rules)
     return cerebro.run()[0]
 
 

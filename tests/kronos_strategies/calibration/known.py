@@ -53,15 +53,15 @@ def known_past(
     returns = mean[:, None] + even * (sampled[:, None] * steps)[:, None]
     true = np.exp(spread) * sampled ** (1 - trailing) * seen**trailing
     walk = random.standard_normal((n, H)).cumsum(axis=1)
-    came = location * mean + true[:, None] * walk
+    realized = location * mean + true[:, None] * walk
     at = np.repeat(np.arange(dates), names)[:, None] + np.arange(1, H + 1)
     known = days.to_numpy("datetime64[ns]")[at]
-    return PastForecasts(returns.astype(np.float32), came, known, seen, keys, 1, 86400.0, PROVENANCE)
+    return PastForecasts(returns.astype(np.float32), realized, known, seen, keys, 1, 86400.0, PROVENANCE)
 
 
 def joined(*parts: PastForecasts) -> PastForecasts:
     """In order of dates."""
-    keys = parts[0].index.append([part.index for part in parts[1:]])
+    keys = parts[0].keys.append([part.keys for part in parts[1:]])
     order = np.argsort(keys.get_level_values("datetime"), kind="stable")
     arrays = (
         np.concatenate([getattr(part, name) for part in parts])[order]
