@@ -90,7 +90,7 @@ def test_the_evidence_holds_what_qlib_traded(folder):
     label = pd.read_pickle(artefacts(folder).parent / "label.pkl").iloc[:, 0]
     own = evidence.labels[5]
     np.testing.assert_allclose(own, label.reindex(own.index), rtol=1e-6)
-    from_bars = evidence.market.at(evidence.market.forward_return(5), own.index)
+    from_bars = evidence.market.lookup(evidence.market.forward_return(5), own.index)
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
 
 
@@ -99,7 +99,7 @@ def test_a_score_is_held_against_industries_where_they_are_known(folder):
     known = Evidence.read(artefacts(folder) / "evidence").exposures["industry"]
     assert known.nunique() > 3
     assert (known == known.index.get_level_values("instrument").map(sectors)).all()
-    neutral = pd.read_csv(artefacts(folder) / "neutral.csv", index_col=0)
+    neutral = pd.read_csv(artefacts(folder) / "neutralized_rank_ic.csv", index_col=0)
     assert {"none", "volatility", "reversal", "size", "beta", "industry", "all"} == set(neutral.index)
 
 
@@ -127,7 +127,7 @@ def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside)
     paired = comparison.table[comparison.table["version"] == "store"]
     assert set(paired["metric"]) >= {"rank_ic", "spread", "crps_h1", "qlike_h1"}
     np.testing.assert_allclose(paired["difference"], 0, atol=1e-12)
-    assert set(comparison.references["version"]) >= {"5-day reversal", "low 20-day volatility"}
+    assert set(comparison.baselines["version"]) >= {"5-day reversal", "low 20-day volatility"}
     assert set(comparison.decay["horizon"]) >= {1, 5}
 
 
