@@ -269,10 +269,10 @@ class KronosTearSheet(bt.Analyzer):
             ValueError: no feed ever had a score.
         """
         from kronos_strategies.report.export import save_report
-        from kronos_strategies.run_artifacts import EVIDENCE
+        from kronos_strategies.run_artifacts import ARTIFACTS
 
         written = save_report(self.build_report(), Path(folder))
-        return [*written, self.artifacts.write(Path(folder) / EVIDENCE)]
+        return [*written, self.artifacts.write(Path(folder) / ARTIFACTS)]
 
     def get_analysis(self) -> dict[str, float]:
         """Metrics of the portfolio and of its trades, by their keys in metrics.json; computed once."""

@@ -27,7 +27,7 @@ from kronos_strategies.run_artifacts import (
     SCORING_HORIZONS,
     RunArtifacts,
     RunMetadata,
-    describe,
+    provenance_table,
 )
 from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 
@@ -55,7 +55,7 @@ def collect_artifacts(run: RunRecord) -> RunArtifacts:
     paths, provenance = _path_summary(run, prices)
     exposures = price_exposures(prices.closes, prices.amounts)
     sampled = run.settings is None or run.settings.samples > 0
-    known = {} if provenance is None else describe(provenance, sampled)
+    known = {} if provenance is None else provenance_table(provenance, sampled)
     code = f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}"
     return RunArtifacts(
         metadata=RunMetadata(
@@ -103,7 +103,7 @@ def run_warnings(
     yield from _model_warnings(run, provenance, dates.min())
     if run.settings is not None and run.signal == "score":
         choice = run.settings.score_choice(run.daily)
-        yield from (*choice.warnings, *choice.seen_before(dates.min()))
+        yield from (*choice.warnings, *choice.training_overlap_warnings(dates.min()))
     if len(names) < run.min_names:
         feeds, each = ("feed is", "it") if len(names) == 1 else ("feeds are", "each")
         yield (

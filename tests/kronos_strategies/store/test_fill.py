@@ -304,11 +304,11 @@ def test_chunks_change_no_forecast(tmp_path, predictor, windows, monkeypatch):
 
 
 def test_many_long_paths_make_smaller_chunks(monkeypatch):
-    from kronos_strategies import stream
+    from kronos_strategies import forecasting
 
-    monkeypatch.setattr(stream, "CHUNK_WINDOWS", 1024)
-    assert stream.batch_windows(SampleConfig(samples=10), horizon=10) == 1024
-    assert stream.batch_windows(SampleConfig(samples=1000), horizon=100) == stream.CHUNK_BYTES // 2_400_000
+    monkeypatch.setattr(forecasting, "CHUNK_WINDOWS", 1024)
+    assert forecasting.batch_windows(SampleConfig(samples=10), horizon=10) == 1024
+    assert forecasting.batch_windows(SampleConfig(samples=1000), horizon=100) == forecasting.CHUNK_BYTES // 2_400_000
 
 
 class Wide:
