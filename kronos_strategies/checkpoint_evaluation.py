@@ -194,6 +194,7 @@ def evaluate_checkpoint(
                 *left_out,
             ),
             bars_per_year=BARS_PER_YEAR,
+            score_is_return=True,
         ),
         scores=pd.DataFrame({MODEL: score}).join(baselines),
         labels=pd.DataFrame(labels),
