@@ -9,5 +9,5 @@ try:
 except ImportError as error:
     raise MissingExtra("The Qlib adapter needs Qlib: pip install 'kronos-strategies[qlib]'") from error
 
-# Qlib keeps runs in files unless told otherwise, which MLflow refuses from 3.13 on unless told otherwise.
+# By default Qlib keeps runs in files, which MLflow 3.13 and later refuse without this.
 os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
