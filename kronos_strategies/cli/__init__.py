@@ -15,6 +15,7 @@ from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.forecast import forecast
+from kronos_strategies.cli.init import init
 from kronos_strategies.cli.report import report
 from kronos_strategies.cli.train import train
 
@@ -28,6 +29,7 @@ app.command(calibrate)
 app.command(compare)
 app.command(data)
 app.command(forecast)
+app.command(init)
 app.command(report)
 app.command(train)
 
