@@ -40,7 +40,7 @@ contracts: $(VENV)/.dev  ## check which package may import which
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.dev  ## build the documentation in out/docs; a broken link or reference fails
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 dist: $(VENV)/.dev  ## build the source distribution and the wheel in dist/
 	$(BIN)/python -m build

@@ -1,1 +1,69 @@
-"""Kronos where quants work: data, signals, evaluation, reports, and adapters for trading engines."""
+"""Kronos forecasts in trading: data, signals, weights, evaluation, reports, and adapters for Qlib and Backtrader.
+
+The names below load on first use, so that `import kronos_strategies` needs no PyTorch, Qlib or Backtrader. The adapters
+are `kronos_strategies.qlib` and `kronos_strategies.backtrader`. What docs/api.md lists is public; everything else is internal
+and may change in any release.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kronos_strategies.causal import LookAheadError, check_causal
+    from kronos_strategies.contenders import find_evidence
+    from kronos_strategies.data.simulate import MarketConfig, simulate_market
+    from kronos_strategies.evaluation.versions.comparison import compare_versions
+    from kronos_strategies.evaluation.versions.version import Version
+    from kronos_strategies.evidence import Evidence
+    from kronos_strategies.portfolio import PortfolioRules, target_weights
+    from kronos_strategies.report.build import report_on
+    from kronos_strategies.result import BacktestResult
+    from kronos_strategies.store import ForecastStore
+
+_MODULES = {
+    "BacktestResult": "kronos_strategies.result",
+    "Evidence": "kronos_strategies.evidence",
+    "ForecastStore": "kronos_strategies.store",
+    "LookAheadError": "kronos_strategies.causal",
+    "MarketConfig": "kronos_strategies.data.simulate",
+    "PortfolioRules": "kronos_strategies.portfolio",
+    "Version": "kronos_strategies.evaluation.versions.version",
+    "check_causal": "kronos_strategies.causal",
+    "compare_versions": "kronos_strategies.evaluation.versions.comparison",
+    "find_evidence": "kronos_strategies.contenders",
+    "report_on": "kronos_strategies.report.build",
+    "simulate_market": "kronos_strategies.data.simulate",
+    "target_weights": "kronos_strategies.portfolio",
+}
+
+__all__ = [
+    "BacktestResult",
+    "Evidence",
+    "ForecastStore",
+    "LookAheadError",
+    "MarketConfig",
+    "PortfolioRules",
+    "Version",
+    "check_causal",
+    "compare_versions",
+    "find_evidence",
+    "report_on",
+    "simulate_market",
+    "target_weights",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    if name == "__version__":
+        return version("kronos-strategies")
+    raise AttributeError(
+        f"module 'kronos_strategies' has no attribute '{name}'; it has {__all__}, and the engines' classes are in "
+        "kronos_strategies.qlib and kronos_strategies.backtrader"
+    )
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -7,8 +7,10 @@ import importlib.util
 import re
 import shlex
 import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -42,13 +44,16 @@ def test_most_python_runs() -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("page", pages_with("python"), ids=lambda page: page.stem)
-def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, home: Path) -> None:
+def test_the_python_of_a_page_runs_from_top_to_bottom(
+    page: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if "backtrader" in page.read_text():
         pytest.importorskip("backtrader")
-    names: dict[str, object] = {"__name__": "page"}
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)  # Backtrader looks up the module of a strategy
     for block in of("python"):
         if block.page == page and block.runs:
-            exec(compile("\n" * block.line + block.code, str(page), "exec"), names)
+            exec(compile("\n" * block.line + block.code, str(page), "exec"), module.__dict__)
 
 
 @pytest.mark.parametrize("block", of("python"), ids=str)
