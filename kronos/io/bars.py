@@ -110,7 +110,10 @@ class BarFiles:
         """
         absent = set(self._wanted)
         for frame in self.rows():
-            for name, bars in frame.dropna(subset=["datetime"]).groupby("instrument", sort=True):
+            dated = frame[frame["datetime"].notna()] if frame["datetime"].hasnans else frame
+            # By positions: iterating over the groups would copy all rows in their order.
+            for name, rows in sorted(dated.groupby("instrument").indices.items()):
+                bars = dated.iloc[rows]
                 absent = {pattern for pattern in absent if not is_wanted(str(name), [pattern])}
                 bars = bars.drop(columns="instrument").set_index("datetime").sort_index(kind="stable")
                 bars = bars[~bars.index.duplicated(keep="last")]
@@ -154,7 +157,8 @@ class BarFiles:
         if not parts:
             return pd.DataFrame(columns=["instrument", "datetime", *PRICES])
         _check_factors(parts)
-        frame = pd.concat([part.frame for part in parts.values()], ignore_index=True)
+        frames = [part.frame for part in parts.values()]
+        frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
         source = np.repeat(np.arange(len(parts)), [len(part.frame) for part in parts.values()])
         day_notes = self._date_sessions(frame, source, list(parts.items()))
         if len(parts) > 1:
@@ -162,7 +166,7 @@ class BarFiles:
         absent = hide_zeros(frame)
         repeated = frame.duplicated(["instrument", "datetime"], keep="last") & frame["datetime"].notna()
         for number, (file, part) in enumerate(parts.items()):
-            mine = frame[source == number]
+            mine = frame[source == number] if len(parts) > 1 else frame
             notes = [*part.notes, *day_notes[number], *describe_absent(mine, absent)]
             if count := int(repeated[source == number].sum()):
                 notes.append(f"rows of a time that is repeated: {count:,}, the last one counts")

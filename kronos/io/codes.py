@@ -30,28 +30,31 @@ def to_codes(column: pd.Series, pad: int | None, file: Path) -> pd.Series:
     if pad is not None and pad < 1:
         raise ValueError(f"pad_codes={pad} is not a number of digits. Give at least 1.")
     numbers = pd.api.types.is_numeric_dtype(column)
-    present = column.notna()
     if numbers:
-        values = column[present].to_numpy(float)
+        values = column.dropna().to_numpy(float)
         if (values != np.rint(values)).any():
             raise ValueError(
                 f"{file} has the number {values[0]} in '{column.name}'. Name instruments by text."
             )
-        text = column[present].astype("int64").astype(str)
+    rows, uniques = pd.factorize(column)  # -1 is a missing value
+    if numbers:
+        names = pd.Series(np.asarray(uniques)).astype("int64").astype(str)
     else:
-        text = column[present].astype(str).str.strip().str.replace(r"^(\d+)\.0$", r"\1", regex=True)
-        text = text[text != ""]
-    names = pd.Series(text.unique())
-    digits = names[names.str.fullmatch(r"\d+")]
+        names = pd.Series(np.asarray(uniques), dtype=object).astype(str).str.strip()
+        names = names.str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    names = names.where(names != "")
+    is_digits = names.str.fullmatch(r"\d+").eq(True)
+    digits = names[is_digits]
     if pad is not None:
-        text = text.where(~text.isin(digits), text.str.zfill(pad))
+        names = names.where(~is_digits, names.str.zfill(pad))
     elif len(digits) and _may_lack_zeros(digits, numbers):
         short = min(digits, key=lambda name: (len(name), name))
         raise ValueError(
             f"{file} has the code {short} in '{column.name}', which may have lost leading zeros. Pass --pad-codes "
             f"6 to read it as {short.zfill(_FULL)} (pad_codes=6), or --pad-codes 1 to keep codes as they are."
         )
-    return text.reindex(column.index)
+    # One string object per instrument, however many rows it has.
+    return pd.Series(np.append(names.to_numpy(object), np.nan)[rows], index=column.index, name=column.name)
 
 
 def is_wanted(name: str, patterns: Collection[str]) -> bool:

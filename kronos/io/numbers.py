@@ -46,17 +46,17 @@ def to_numbers(frame: pd.DataFrame, scalable: frozenset[str], separator: str, fi
     notes = []
     texts = {str(head): _clean(column) for head, column in frame.items() if not _numeric(column)}
     commas = _comma(texts, frame, separator, file)
-    result = pd.DataFrame(index=frame.index)
+    columns = {}
     for head, column in frame.items():
         if head in texts:
-            result[head] = _parse(texts[str(head)], commas, str(head), head in scalable, file)
+            columns[str(head)] = _parse(texts[str(head)], commas, str(head), head in scalable, file)
         else:
-            result[head] = column.astype(float)
+            columns[str(head)] = column if column.dtype == np.float64 else column.astype(float)
     if commas == "decimal":
         notes.append("decimal commas")
     elif commas == "thousands" or any(texts[head].str.fullmatch(_GROUPED).any() for head in texts):
         notes.append("thousands separators removed")
-    return Numbers(result, tuple(notes))
+    return Numbers(pd.DataFrame(columns, index=frame.index, copy=False), tuple(notes))
 
 
 def _numeric(column: pd.Series) -> bool:

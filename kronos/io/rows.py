@@ -67,42 +67,44 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
         EmptyFileError: the file has no rows.
         ValueError: it cannot be read, lacks columns, or has values that are neither numbers nor dates.
     """
-    table = load_table(file, lambda head: is_code_head(head, options.columns))
-    raw, layout = table.frame, ""
-    raw = raw[raw.notna().any(axis=1)]
+    raw, header, separator, encoding = load_table(file, lambda head: is_code_head(head, options.columns))
+    layout = ""
+    blank = raw.isna().all(axis=1)
+    raw = (
+        raw[~blank] if blank.any() else raw
+    )  # a copy only where it is needed: files may hold millions of rows
     if raw.empty:
         raise EmptyFileError(f"{file} has a header but no rows. It needs bars.")
-    if not table.header and not options.columns:
+    if not header and not options.columns:
         raw, layout = name_unnamed(raw, file)
     heads = [str(head) for head in raw.columns]
-    raw = raw.set_axis(heads, axis=1)
+    raw.columns = pd.Index(heads)  # in place, as set_axis copies
     columns = find_columns(heads, options.columns, file)
     scalable = frozenset(columns.heads[name] for name in ("volume", "amount") if name in columns.heads)
     number_heads = [head for name, head in columns.heads.items() if name != "instrument"]
     ticks = next((head for head in heads if plain_name(head) in _TICKS and head not in number_heads), None)
-    numbers, notes = to_numbers(
-        raw[number_heads + ([ticks] if ticks else [])], scalable, table.separator, file
-    )
+    numbers, notes = to_numbers(raw[number_heads + ([ticks] if ticks else [])], scalable, separator, file)
     times, kept = _times(raw, columns, numbers, options, file)
-    frame = pd.DataFrame(index=raw.index[kept])
-    frame["instrument"] = _instruments(raw[kept], columns, options, file)
-    frame["datetime"] = times.wall[kept]
-    for name, head in columns.heads.items():
-        if name != "instrument":
-            frame[name] = numbers.loc[kept, head]
+    wall = times.wall
+    if not kept.all():
+        raw, wall, numbers = raw[kept], wall[kept], numbers[kept]
+    instruments = _instruments(raw, columns, options, file)
+    del raw
+    parts = {"instrument": instruments, "datetime": wall}
+    parts |= {name: numbers[head] for name, head in columns.heads.items() if name != "instrument"}
+    frame = pd.DataFrame(parts, index=wall.index, copy=False)
     notes = (*times.notes, *notes)
     notes = (*notes, *_gaps(frame, columns, dropped=int((~kept).sum())))
     if options.pad_codes is not None and options.pad_codes > 1:
         notes = (*notes, f"codes padded to {options.pad_codes} digits")
     if ticks is not None and "volume" in frame and not (frame["volume"] > 0).any():
-        frame["volume"] = numbers.loc[kept, ticks]
+        frame["volume"] = numbers[ticks]
         notes = (*notes, f"volume from {ticks}, as {columns.heads['volume']} is 0 throughout")
     frame, unit_notes = _finish(frame, heads, columns)
-    if table.encoding in ("gb18030", "latin-1", "utf-16"):
-        notes = (*notes, "encoding GBK" if table.encoding == "gb18030" else f"encoding {table.encoding}")
-    return Rows(
-        frame.reset_index(drop=True), layout or _layout(heads, columns), times.absolute, (*unit_notes, *notes)
-    )
+    if encoding in ("gb18030", "latin-1", "utf-16"):
+        notes = (*notes, "encoding GBK" if encoding == "gb18030" else f"encoding {encoding}")
+    frame.index = pd.RangeIndex(len(frame))
+    return Rows(frame, layout or _layout(heads, columns), times.absolute, (*unit_notes, *notes))
 
 
 def has_instruments(file: Path, options: ReadOptions) -> bool:
@@ -151,8 +153,7 @@ def _instruments(raw: pd.DataFrame, columns: Columns, options: ReadOptions, file
 
 def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Units as they should be, and a factor from the adjusted close."""
-    ascending = frame.sort_values("datetime", kind="stable")
-    scales = find_scales(heads, columns.heads, ascending)
+    scales = find_scales(heads, columns.heads, frame)
     notes = scales.notes
     for name, factor in scales.factors.items():
         if name in frame:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kronos.io.files import PARQUET
@@ -69,7 +70,7 @@ def load_table(file: Path, is_text: Callable[[str], bool]) -> Table:
         ValueError: it cannot be read.
     """
     with _readable(file):
-        return Table(_flat(pd.read_parquet(file))) if _is_parquet(file) else _load_text(file, is_text)
+        return Table(_load_parquet(file)) if _is_parquet(file) else _load_text(file, is_text)
 
 
 def read_heads(file: Path) -> list[str]:
@@ -107,6 +108,12 @@ def _readable(file: Path) -> Iterator[None]:
 
 class EmptyFileError(ValueError):
     """A file without a single row."""
+
+
+def _load_parquet(file: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(file)
+    pa.default_memory_pool().release_unused()  # Arrow would keep as much as the file took
+    return _flat(frame)
 
 
 def _load_text(file: Path, is_text: Callable[[str], bool]) -> Table:
@@ -237,6 +244,8 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
         return _stack(frame.rename_axis(str(frame.index.name or "datetime")))
     if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
         return frame.rename_axis("datetime").reset_index()
+    if isinstance(frame.index, pd.RangeIndex) and frame.index.name is None:
+        return frame
     return frame.reset_index(drop=not any(frame.index.names))
 
 

@@ -38,7 +38,7 @@ def find_scales(heads: Sequence[str], found: dict[str, str], bars: pd.DataFrame)
     Args:
         heads: of the file.
         found: head of each column of ours.
-        bars: ascending: close, and volume and amount as in the file.
+        bars: datetime and close, and volume and amount as in the file.
     """
     if "volume" not in found:
         return Scales({})
@@ -96,7 +96,9 @@ def _ratio(bars: pd.DataFrame) -> float | None:
     """Median amount per volume and close of the latest bars."""
     if "amount" not in bars:
         return None
-    bars = bars[(bars["volume"] > 0) & (bars["amount"] > 0) & (bars["close"] > 0)].tail(_RECENT)
+    complete = (bars["volume"] > 0) & (bars["amount"] > 0) & (bars["close"] > 0)
+    latest = bars["datetime"][complete].to_numpy().argsort(kind="stable")[-_RECENT:]
+    bars = bars.iloc[np.flatnonzero(complete)[latest]]
     if bars.empty:
         return None
     return float(np.median(bars["amount"] / (bars["volume"] * bars["close"])))

@@ -10,7 +10,8 @@ CHINESE = ["日期", "开盘", "收盘", "最高", "最低", "成交量", "成�
 
 
 def scales(heads: list[str], volume: str, amount: str | None, ratio: float) -> dict[str, float]:
-    bars = pd.DataFrame({"close": [20.0] * 30, "volume": 1000.0})
+    days = pd.date_range("2024-01-01", periods=30)
+    bars = pd.DataFrame({"datetime": days, "close": [20.0] * 30, "volume": 1000.0})
     found = {"volume": volume}
     if amount is not None:
         found["amount"], bars["amount"] = amount, 20.0 * 1000 * ratio
