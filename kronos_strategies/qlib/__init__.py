@@ -7,7 +7,9 @@ from kronos.extras import MissingExtra
 try:
     import qlib  # noqa: F401
 except ImportError as error:
-    raise MissingExtra("The Qlib adapter needs Qlib: pip install 'kronos-strategies[qlib]'") from error
+    raise MissingExtra(
+        "The Qlib adapter needs Qlib, on Python 3.12 or earlier: pip install 'kronos-strategies[qlib]'"
+    ) from error
 
 # Qlib keeps runs in files unless told otherwise, which MLflow refuses from 3.13 on unless told otherwise.
 os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
