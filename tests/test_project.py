@@ -31,7 +31,9 @@ def test_ci_calls_make_targets_that_exist(file: Path) -> None:
 
 def test_ci_runs_the_python_versions_that_the_package_claims() -> None:
     claimed = set(re.findall(r"Programming Language :: Python :: (3\.\d+)", PYPROJECT))
-    matrix = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
+    matrix = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"][
+        "strategy"
+    ]["matrix"]
     assert set(matrix["python"]) == claimed
     assert {"macos-latest", "windows-latest"} <= {row["os"] for row in matrix["include"]}
 
@@ -39,7 +41,11 @@ def test_ci_runs_the_python_versions_that_the_package_claims() -> None:
 def test_no_version_of_python_is_shut_out_but_by_qlib() -> None:
     assert 'requires-python = ">=3.10"\n' in PYPROJECT
     limited = re.findall(r'"(\w+)[^"]*python_version < \'3\.13\'', PYPROJECT)
-    assert set(limited) == {"pyqlib", "mlflow", "ecos"}  # Qlib, its records, and a solver that only Qlib needs
+    assert set(limited) == {
+        "pyqlib",
+        "mlflow",
+        "ecos",
+    }  # Qlib, its records, and a solver that only Qlib needs
 
 
 def test_the_hooks_use_the_ruff_of_the_constraints() -> None:

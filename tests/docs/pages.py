@@ -23,7 +23,7 @@ class Block:
         line: number of the line of its first fence.
         language: after the fence, "" where there is none.
         code: between the fences.
-        mark: what an HTML comment directly above says: "parsed only: REASON" or "tested in FILE"; "" for code that runs.
+        mark: the HTML comment directly above, "parsed only: REASON" or "tested in FILE"; "" for code that runs.
     """
 
     page: Path

@@ -17,6 +17,7 @@ def loads_torch(statement: str) -> bool:
     return run.stdout.strip() == "True"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "statement",
     [
@@ -30,6 +31,7 @@ def test_bars_windows_forecasts_and_settings_need_no_torch(statement: str) -> No
     assert not loads_torch(statement)
 
 
+@pytest.mark.integration
 def test_a_network_brings_torch_in_with_its_first_use() -> None:
     assert loads_torch("import kronos; kronos.Kronos")
 

@@ -17,7 +17,9 @@ import kronos_strategies
 
 ROOT = Path(__file__).parents[2]
 PROJECT = dict(re.findall(r'^(\w+) = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
-DOCUMENTED = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+DOCUMENTED = re.findall(
+    r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 HEAVY = ("torch", "qlib", "backtrader", "pandas", "numpy", "mlflow", "plotly")
 
 
@@ -52,7 +54,9 @@ def test_the_public_names_are_in_order_and_are_what_dir_shows() -> None:
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_listed() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'KronosModle'.*ForecastStore.*kronos_strategies\.qlib"):
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'KronosModle'.*ForecastStore.*kronos_strategies\.qlib"
+    ):
         kronos_strategies.KronosModle  # noqa: B018 (the access is the test)
 
 

@@ -47,6 +47,7 @@ def test_a_grid_of_settings_is_scored_and_written(bars: Path, tmp_path: Path) ->
     assert set(by_date["datetime"]) == set(days[-60:-4:10])
 
 
+@pytest.mark.integration
 def test_a_mistake_is_one_sentence(bars: Path, tmp_path: Path) -> None:
     missing = score_model("kronos-nano", tmp_path / "none.parquet", "--since", "2021-01-04")
     assert (missing.returncode, missing.stderr.strip()) == (

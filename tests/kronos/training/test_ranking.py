@@ -26,6 +26,8 @@ from tests.kronos.training.builders import (
 )
 from tests.kronos.training.test_head import make_head
 
+pytestmark = pytest.mark.integration
+
 SPANS = {"train_until": "2024-06-10", "validate_until": "2024-08-12"}
 
 

@@ -321,6 +321,7 @@ def test_a_tape_that_was_left_unfinished_is_made_again(file: Path) -> None:
     np.testing.assert_array_equal(BarTape.open(Source(file), 5).values, made)
 
 
+@pytest.mark.integration
 def test_processes_that_open_a_tape_at_once_get_the_same_one(file: Path, tmp_path: Path) -> None:
     script = """
         import json, sys, time
