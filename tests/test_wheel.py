@@ -73,7 +73,8 @@ def test_the_wheel_holds_the_two_packages_their_data_and_nothing_else(wheel):
 def test_it_is_what_runs_and_has_the_pretrained_checkpoint(environment, tmp_path):
     script = (
         "import kronos, kronos_strategies; print(kronos.__file__, kronos_strategies.__file__)\n"
-        "from kronos import KronosPredictor; print(KronosPredictor.from_pretrained('kronos-nano', device='cpu').max_context)"
+        "from kronos import KronosPredictor\n"
+        "print(KronosPredictor.from_pretrained('kronos-nano', device='cpu').max_context)"
     )
     done = run(environment, tmp_path, "python", "-c", script)
     assert done.returncode == 0, done.stderr

@@ -117,6 +117,7 @@ def parse_kronos(words: list[str]) -> None:
         parse_training(["predictor", *words[1:]])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("block", of("yaml"), ids=str)
 def test_yaml_is_valid_and_names_classes_that_exist(block: Block) -> None:
     def check(node: object) -> None:
