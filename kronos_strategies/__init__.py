@@ -1,8 +1,8 @@
 """Kronos forecasts in trading: data, signals, weights, evaluation, reports, and adapters for Qlib and Backtrader.
 
 The names below load on first use, so that `import kronos_strategies` needs no PyTorch, Qlib or Backtrader. The
-adapters are `kronos_strategies.qlib` and `kronos_strategies.backtrader`. What docs/api.md lists is public; everything
-else is internal and may change in any release.
+adapters are `kronos_strategies.qlib` and `kronos_strategies.backtrader`. Names that docs/api.md lists are public;
+everything else is internal and may change in any release.
 """
 
 from importlib import import_module

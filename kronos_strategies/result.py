@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-BARS_PER_YEAR = 252
+from kronos_strategies.portfolio import BARS_PER_YEAR
+
 QLIB_BARS_PER_YEAR = 238
 
 
