@@ -19,8 +19,10 @@ from .pages import BLOCKS, PAGES, PARSED, ROOT, TESTED, Block, of
 
 LANGUAGES = {"python", "bash", "yaml", "sql", "text"}
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-VARIABLES = set(re.findall(r"`(KRONOS_[A-Z_]+)`", (ROOT / "docs" / "configuration.md").read_text()))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+VARIABLES = set(
+    re.findall(r"`(KRONOS_[A-Z_]+)`", (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"))
+)
 
 
 def pages_with(language: str) -> list[Path]:
@@ -33,7 +35,7 @@ def test_a_block_has_a_language_and_a_known_mark(block: Block) -> None:
     assert not block.mark or block.mark.startswith((PARSED, TESTED)), block.mark
     if block.mark.startswith(TESTED):
         test = ROOT / block.mark.removeprefix(TESTED)
-        assert f"{block.page.name}" in test.read_text()
+        assert f"{block.page.name}" in test.read_text(encoding="utf-8")
 
 
 def test_most_python_runs() -> None:
@@ -47,7 +49,7 @@ def test_most_python_runs() -> None:
 def test_the_python_of_a_page_runs_from_top_to_bottom(
     page: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "backtrader" in page.read_text():
+    if "backtrader" in page.read_text(encoding="utf-8"):
         pytest.importorskip("backtrader")
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # Backtrader looks up the module of a strategy

@@ -16,7 +16,9 @@ import kronos.compat
 import kronos_strategies
 
 ROOT = Path(__file__).parents[2]
-PROJECT = dict(re.findall(r'^(\w+) = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
+PROJECT = dict(
+    re.findall(r'^(\w+) = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+)
 DOCUMENTED = re.findall(
     r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE
 )
@@ -76,10 +78,10 @@ def test_the_reference_documents_only_what_exists(name: str) -> None:
 
 
 def test_version_and_address_are_the_same_everywhere() -> None:
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert kronos.__version__ == kronos_strategies.__version__
     assert citation["version"] == PROJECT["version"]
     assert citation["repository-code"] == PROJECT["Repository"]
-    site = (ROOT / "mkdocs.yml").read_text()
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert f"repo_url: {PROJECT['Repository']}\n" in site
     assert f"site_url: {PROJECT['Documentation']}\n" in site
