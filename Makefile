@@ -14,11 +14,18 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.run  ## forecast a simulated market, rank it, trade it in Qlib, report; results in out/
+# Unless the environment says otherwise: a holding of one day, so that the dates of the test year are independent, and
+# eight paths for each window. With KRONOS_SAMPLES=0 the checkpoint's own head ranks in place of the paths.
+demo: export KRONOS_HOLD ?= 1
+demo: export KRONOS_SAMPLES ?= 8
+demo: export KRONOS_SCORE ?= $(if $(filter 0,$(KRONOS_SAMPLES)),auto,paths)
+demo: $(VENV)/.run  ## rank and trade a simulated market by paths and by a fitted head, compare; results in out/
 	@$(BIN)/python -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit(None if v < (3, 13) else f"Qlib has no wheels for Python {v[0]}.{v[1]}: make clean, then make demo PYTHON=python3.11 (3.10 to 3.12).")'
 	@mkdir -p out
 	cd out && $(BIN)/qrun ../configs/kronos_csi300.yaml
+	cd out && KRONOS_SAMPLES=0 $(BIN)/qrun ../configs/kronos_csi300_head.yaml
+	cd out && $(BIN)/kronos compare zero-shot=kronos_csi300 fitted-head=kronos_csi300_head --html compare.html
 
 test: $(VENV)/.dev  ## all tests, on two processes of one thread each; prints the slowest 25
 	$(TESTS) --durations=25

@@ -15,7 +15,7 @@ import cyclopts
 import pandas as pd
 from backtrader_run import TopK, finish, most_traded, read_panel, run
 
-from kronos.console import run_command
+from kronos.utils import run_command
 
 BARS = Path(__file__).parents[2] / "shared" / "data" / "binance_5min_2024.parquet"
 YEAR = 365 * 24 * 60  # minutes

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kronos.bars import PRICES, adjust_bars
 from kronos.training.config import Source
-from kronos.training.readers import is_qlib_store, open_reader
+from kronos.training.sources import is_qlib_directory, open_reader
 from kronos_strategies.backtrader import (
     InformationCoefficient,
     KronosBand,
@@ -92,7 +92,7 @@ def read_panel(
     Raises:
         ValueError: nothing is left.
     """
-    among = bool(names and benchmark) and not is_qlib_store(bars)
+    among = bool(names and benchmark) and not is_qlib_directory(bars)
     wanted = (*names, benchmark) if among else names
     reader = open_reader(Source(bars, market=market, instruments=wanted))
     panel = {each.instrument: each.bars for each in reader.series()}
@@ -109,7 +109,7 @@ def read_panel(
 
 def _index(bars: Path, benchmark: str) -> pd.DataFrame:
     """Bars of a benchmark that is no member of its market."""
-    if not is_qlib_store(bars):
+    if not is_qlib_directory(bars):
         raise ValueError(f"{bars} holds no {benchmark!r} to be the benchmark. Name one of its instruments.")
     return adjust_bars(read_bars(bars, [benchmark]).set_index("datetime").drop(columns="instrument"))
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import cyclopts
 from backtrader_run import TopK, finish, most_traded, read_panel, run
 
-from kronos.console import run_command
+from kronos.utils import run_command
 from kronos_strategies.data.default import default_store, ensure_store, store_notices
 from kronos_strategies.portfolio import Side, Weighting
 

@@ -59,7 +59,7 @@ def compare_versions(
     output.mkdir(parents=True, exist_ok=True)
     tracking = f"sqlite:///{output.resolve() / 'mlflow.db'}"
     other = other or str(
-        tuned(model, ["--store", data] if data else [], start, steps, output / f"tuned-{steps}")
+        tuned(model, ["--data", data] if data else [], start, steps, output / f"tuned-{steps}")
     )
     bars = ["--data", data] if data else []
     span = ["--start", f"{start:%Y-%m-%d}", "--end", f"{end:%Y-%m-%d}", "--market", market]

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch.quasirandom import SobolEngine
 
-from kronos.quantizer import Tokens
-from kronos.sampling import ALMOST_ONE, price_order
-from kronos.tokenizer import KronosTokenizer
+from kronos.sampling import ALMOST_ONE, token_price_order
+from kronos.tokenizer import KronosTokenizer, Tokens
 
 Uniforms = Callable[[np.random.Generator, int, int], np.ndarray]  # (stream, S, D) -> (S, D) in [0, 1)
 
@@ -58,6 +57,6 @@ VARIANTS = {
 def order_of(tokenizer: KronosTokenizer, variant: Variant) -> Tokens:
     """Ids of each half in the order in which their probabilities add up."""
     if variant.by_price:
-        return price_order(tokenizer)
+        return token_price_order(tokenizer)
     sizes = (2**bits for bits in tokenizer.quantizer.split)
     return Tokens(*(torch.arange(size, device=tokenizer.head.weight.device) for size in sizes))

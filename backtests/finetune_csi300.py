@@ -54,7 +54,7 @@ def finetune_csi300(
     if not store.exists():
         run([SCRIPTS / "kronos", "data", "import", bars, "--to", store])
     # What is finished is not trained again, what was stopped goes on.
-    flags = ["--config", CONFIG, "--store", store, "--pretrained", model, "--output", tuned, "--resume"]
+    flags = ["--config", CONFIG, "--data", store, "--pretrained", model, "--output", tuned, "--resume"]
     run([SCRIPTS / "kronos", "train", *flags])
     for name, checkpoint in {"before": model, "after": tuned / "best"}.items():
         span = ["--since", since, "--until", until, "--every", every, "--samples", samples]

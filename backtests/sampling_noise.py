@@ -26,11 +26,11 @@ from rich.table import Table
 
 from kronos.bars import CLOSE, FEATURES, adjust_bars
 from kronos.config import SampleConfig
-from kronos.engine.fused import Form
-from kronos.engine.pipeline import Pipeline
 from kronos.forecast import Forecast, anchor_paths
+from kronos.inference.fused import ExecutionConfig
+from kronos.inference.pipeline import Pipeline
 from kronos.predictor import KronosPredictor
-from kronos.sampling import SharedDraws
+from kronos.sampling import SobolSampler
 from kronos.windows import Windows
 from kronos_strategies.data.importer import import_bars
 from kronos_strategies.signals import signals
@@ -44,26 +44,32 @@ def forecast(
     """Forecast one date: `sampling.samples` paths of each seed, one seed after another."""
     p, drawn = predictor, replace(sampling, samples=seeds * sampling.samples)
     pipeline = Pipeline(
-        p.model, p.tokenizer, p.device, p.max_context, p.clip, p.window, Form(p.precision, p.compile)
+        p.model,
+        p.tokenizer,
+        p.device,
+        p.max_context,
+        p.clip,
+        p.context_overflow,
+        ExecutionConfig(p.precision, p.compile),
     )
     order = order_of(p.tokenizer, variant)
     uniforms = _uniforms(windows, sampling, variant, seeds).to(p.device)
     parts, decoded, rows = [], [], max(1, ROWS // drawn.samples)
     for start in range(0, len(windows), rows):
         part = slice(start, start + rows)
-        sampled = pipeline.drawn(windows[part], drawn, SharedDraws(uniforms[part], order))
+        sampled = pipeline.sample_with(windows[part], drawn, SobolSampler(uniforms[part], order))
         parts.append(sampled.paths)
         decoded.append(sampled.decoded_close)
     paths, decoded_close = np.concatenate(parts), np.concatenate(decoded)
-    anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
+    anchor_paths(paths, decoded_close, windows.last_bar[:, CLOSE])
     provenance = p.provenance(drawn, windows.digest())
-    return Forecast(paths, windows.keys, windows.future, windows.last, provenance, decoded_close)
+    return Forecast(paths, windows.index, windows.future, windows.last_bar, provenance, decoded_close)
 
 
 def _uniforms(windows: Windows, sampling: SampleConfig, variant: Variant, seeds: int) -> torch.Tensor:
     """(N, seeds * S, H, 2)."""
-    date = windows.keys.get_level_values("datetime")[0].value
-    names = windows.keys.get_level_values("instrument")
+    date = windows.index.get_level_values("datetime")[0].value
+    names = windows.index.get_level_values("instrument")
     keys = [()] if variant.shared else [(crc32(name.encode()),) for name in names]
     rows = []
     for key in keys:
@@ -117,14 +123,14 @@ class Study:
         rows = []
         for at in track(np.linspace(0, len(labels) - 1, self.dates).astype(int), "dates"):
             day = labels.index[at]
-            windows = Windows.rolling(market, self.lookback, 2, closes.index, since=day, until=day)
+            windows = Windows.rolling(market, self.lookback, 2, closes.index, start=day, end=day)
             rows += self._of_date(versions, windows, labels)
         return pd.DataFrame(rows)
 
     def _of_date(
         self, versions: list[KronosPredictor], windows: Windows, labels: pd.DataFrame
     ) -> list[dict[str, object]]:
-        date, names = windows.keys[0][0], windows.keys.get_level_values("instrument")
+        date, names = windows.index[0][0], windows.index.get_level_values("instrument")
         here = labels.reindex(columns=names)
         sampling = SampleConfig(self.reference, T=self.T, top_p=self.top_p, seed=10**6)
         reference = signals(forecast(versions[0], windows, sampling, VARIANTS[WINNER]))

@@ -21,8 +21,8 @@ from rich.table import Table
 
 from kronos.bars import adjust_bars
 from kronos.config import SampleConfig
-from kronos.console import run_command
 from kronos.predictor import KronosPredictor
+from kronos.utils import run_command
 from kronos.windows import KEYS, Windows
 from kronos_strategies.data.importer import ImportReport, import_bars
 from kronos_strategies.evaluation.scorecard import Market, Scorecard, score_forecasts
@@ -107,7 +107,7 @@ def windows_of(
     dates = dates[dates <= pd.Timestamp(until)] if until else dates
     keys = panel.index[panel.index.get_level_values("datetime").isin(dates[::every])]
     return Windows.rolling(
-        panel, lookback, horizon, calendar, keys=pd.MultiIndex.from_tuples(keys, names=KEYS)
+        panel, lookback, horizon, calendar, index=pd.MultiIndex.from_tuples(keys, names=KEYS)
     )
 
 

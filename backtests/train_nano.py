@@ -44,7 +44,7 @@ def train_nano(
     run([SCRIPTS / "kronos", "train", *flags], KRONOS_DATA=str(data.resolve()))
     held = data / f"{HELD_OUT}.parquet"
     learnt = [flag for name in SHARES for flag in ("--train", data / f"{name}.parquet")]
-    span = ["--train-until", "2018-12-31", "--data", held, "--since", "2020-06-01", "--until", "2023-12-31"]
+    span = ["--train-until", "2018-12-31", "--data", held, "--start", "2020-06-01", "--end", "2023-12-31"]
     run([sys.executable, "-m", "kronos.training", "evaluate", output / "best", *learnt, *span])
     scored = ["--since", "2020-06-01", "--until", "2023-12-13", "--every", every, "--samples", samples]
     run(

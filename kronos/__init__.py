@@ -1,6 +1,6 @@
-"""Kronos: candlesticks as a language. bars -> windows -> tokens -> sampled paths -> forecast.
+"""Kronos, a foundation model for OHLCV bars: bars -> windows -> tokens -> sampled paths -> forecast.
 
-Names load on first use, so that `import kronos` costs nothing and needs no torch until a network is touched.
+Names load on first use, so that `import kronos` is fast and loads torch only when a network is needed.
 """
 
 from importlib import import_module
@@ -8,26 +8,25 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kronos.bars import FEATURES, adjust_bars, check_bars, repair_bars
-    from kronos.candles import PriceLimits
+    from kronos.bars import FEATURES, BarsWarning, adjust_bars, check_bars, repair_bars
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
     from kronos.head import ReturnHead
-    from kronos.jumps import BarsWarning
     from kronos.model import Kronos
+    from kronos.paths import PriceLimits
     from kronos.predictor import KronosPredictor
     from kronos.tokenizer import KronosTokenizer
     from kronos.windows import Windows
 
 _HOMES = {
-    "BarsWarning": "kronos.jumps",
+    "BarsWarning": "kronos.bars",
     "FEATURES": "kronos.bars",
     "Forecast": "kronos.forecast",
     "Kronos": "kronos.model",
     "KronosPredictor": "kronos.predictor",
     "KronosTokenizer": "kronos.tokenizer",
     "ModelConfig": "kronos.config",
-    "PriceLimits": "kronos.candles",
+    "PriceLimits": "kronos.paths",
     "Provenance": "kronos.forecast",
     "ReturnHead": "kronos.head",
     "SampleConfig": "kronos.config",

@@ -1,36 +1,37 @@
-"""The bar schema: six features a bar, ascending unique timestamps; checks, repair and calendar fields.
+"""The bar schema: six features per bar and ascending unique timestamps; checks, repair and calendar fields.
 
-Knows no torch. Every door into the project runs `check_bars`, so that bad input fails in one sentence.
+Every public entry point validates its bars with `check_bars` and raises an error of one sentence.
 """
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
-from kronos.jumps import warn_of_jumps
+from kronos.calendar import FREQUENCIES, typical_step
 
 PRICES = ("open", "high", "low", "close")
 FEATURES = (*PRICES, "volume", "amount")  # the order in which the released weights expect them
 CLOSE = FEATURES.index("close")
 STAMPS = ("minute", "hour", "weekday", "day", "month")
 
-_SMALLEST, _LARGEST = 1e-37, 1e38  # of a number other than 0: windows and paths are float32
-_TOLERANCE = 1e-4  # relative: stores round prices to float32, and adjusted ones to a few digits
+_SMALLEST, _LARGEST = 1e-37, 1e38  # of a nonzero number: windows and paths are float32
+_TOLERANCE = 1e-4  # relative: data directories round prices to float32, and adjusted ones to a few digits
 
 
 def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
-    """Return `bars` as float64 FEATURES, with volume and amount completed; refuse what is not a bar.
+    """Return `bars` as float64 FEATURES, with volume and amount completed; refuse invalid bars.
 
-    Without a volume column both volume and amount are 0; without amount it is volume times the mean of
-    open, high, low and close. A DatetimeIndex must ascend without duplicates and is returned as it came, with its
-    time zone; any other index is left alone. Prices that jump as no market does, see `kronos.jumps`, give a
-    `BarsWarning`.
+    Without a volume column both volume and amount are 0; a missing amount becomes volume times the mean of
+    open, high, low and close. A DatetimeIndex must ascend without duplicates and is returned unchanged, with its
+    time zone; any other index is not checked. Implausible price jumps emit a `BarsWarning`, see `warn_of_jumps`.
 
     Args:
-        bars: one row a bar; columns open, high, low, close, optionally volume and amount (others are dropped), see
-            `name_columns`.
-        name: what to call the frame in an error.
+        bars: one row per bar; columns open, high, low, close, optionally volume and amount (others are dropped),
+            see `name_columns`.
+        name: name of the frame in error messages.
 
     Raises:
         TypeError: not a DataFrame.
@@ -56,18 +57,18 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
 
 
 def name_columns(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
-    """Bars of one instrument under the names of FEATURES, where columns differ from these in form only.
+    """Rename the columns of one instrument's bars to FEATURES, ignoring case.
 
-    Names are compared without case (`Open`, `CLOSE`); a column that already has the very name wins. Of columns of
-    two levels, as yfinance returns them, the level that holds the prices is kept if the other one names a single
-    instrument. Columns that are not FEATURES keep their names.
+    A column that already has the exact name takes precedence (`open` over `Open`). Of two-level columns, as
+    yfinance returns them, the level with the prices is kept if the other level has a single instrument. Columns
+    that are not FEATURES keep their names.
 
     Args:
-        bars: one row a bar.
-        name: what to call the frame in an error.
+        bars: one row per bar.
+        name: name of the frame in error messages.
 
     Raises:
-        ValueError: columns of several instruments, or two columns that may be the same feature.
+        ValueError: columns of several instruments, or two columns that could be the same feature.
     """
     if isinstance(bars.columns, pd.MultiIndex):
         bars = bars.set_axis(_only_instrument(bars.columns, name), axis=1)
@@ -77,15 +78,15 @@ def name_columns(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
             heads.setdefault(head.strip().lower(), []).append(head)
     heads = {feature: found for feature, found in heads.items() if feature not in bars.columns}
     if twice := [found for found in heads.values() if len(found) > 1]:
-        raise ValueError(f"{name} has the columns {twice[0]}, any of which may be meant. Keep one.")
+        raise ValueError(f"{name} has the columns {twice[0]} for one feature. Keep one of them.")
     return bars.rename(columns={found[0]: feature for feature, found in heads.items()}) if heads else bars
 
 
 def check_timestamps(index: pd.DatetimeIndex, name: str = "bars") -> None:
-    """Demand ascending, unique, known timestamps; in a time zone it is instants that must ascend.
+    """Require ascending, unique timestamps without NaT; with a time zone, the instants must ascend.
 
     Raises:
-        ValueError: names the first offender and the remedy.
+        ValueError: states the first offending timestamp and the remedy.
     """
     if index.hasnans:
         raise ValueError(f"{name} has no timestamp in row {int(np.argmax(index.isna()))}. Drop that row.")
@@ -94,25 +95,53 @@ def check_timestamps(index: pd.DatetimeIndex, name: str = "bars") -> None:
         raise ValueError(f"{name} has the timestamp {first} twice. Keep one bar, e.g. with repair_bars().")
     if not index.is_monotonic_increasing:
         first = index[1:][np.diff(index.asi8) < 0][0]
-        raise ValueError(
-            f"{name} is not in order of time: {first} follows a later bar. Use bars.sort_index()."
-        )
+        raise ValueError(f"{name} is not sorted by time: {first} follows a later bar. Use bars.sort_index().")
 
 
 def wall_clock(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    """Timestamps without their time zone, at the hour that the exchange's clock shows.
+    """Timestamps without their time zone, at the local time of the exchange.
 
-    This is the rule for stamps with a zone everywhere: calendar fields are those of the local clock, and nothing is
-    converted. Where a clock is set back an hour comes twice.
+    This rule holds for all timestamps with a zone: calendar fields are those of the local clock, and nothing is
+    converted. When clocks are set back, an hour occurs twice.
     """
     return index.tz_localize(None)
 
 
-def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
-    """Mend what can be mended without guessing, and drop the rest.
+def check_same_zone(bars: pd.DatetimeIndex, others: pd.DatetimeIndex, name: str, what: str) -> None:
+    """Require timestamps of bars and of `what` to have the same time zone, or none.
 
-    Sorts by time, keeps the last of duplicate timestamps, drops rows without four finite prices, stretches
-    high and low around open and close, and sets missing or negative volume and amount to 0. Columns as in
+    Raises:
+        ValueError: the time zones differ.
+    """
+    if str(bars.tz) != str(others.tz):
+        raise ValueError(
+            f"{name}: the bars are in the time zone {bars.tz}, {what} in {others.tz}. Convert both to one, e.g. by "
+            "tz_convert, or remove both."
+        )
+
+
+def unique_wall_clock(index: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
+    """Timestamps as in `wall_clock`, without duplicates.
+
+    Raises:
+        ValueError: two bars have the same local time.
+    """
+    if index.tz is None:
+        return index
+    local = wall_clock(index)
+    if local.has_duplicates:
+        raise ValueError(
+            f"bars of {name} have the local time {local[local.duplicated()][0]} twice, since clocks in {index.tz} "
+            "are set back. Use a time zone without daylight saving time, e.g. bars.tz_convert('UTC')."
+        )
+    return local
+
+
+def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
+    """Repair bars where no guess is needed, and drop the other invalid rows.
+
+    Sorts by time, keeps the last of duplicate timestamps, drops rows without four finite prices, widens high and
+    low to include open and close, and sets missing or negative volume and amount to 0. Columns are renamed as in
     `name_columns`.
     """
     bars = name_columns(bars)
@@ -132,14 +161,16 @@ def repair_bars(bars: pd.DataFrame) -> pd.DataFrame:
 
 
 def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
-    """Raw bars -> adjusted ones: prices times the column `factor`, volume divided by it, amount as it is.
+    """Adjust raw bars: prices times the column `factor`, volume divided by it, amount unchanged.
 
-    Factors may start at 1 with the first bar or end at 1 with the last: forecasts do not depend on the unit of
-    the price.
+    Factors may start at 1 on the first bar or end at 1 on the last: forecasts do not depend on the unit of the
+    price.
     """
     bars = name_columns(bars)
     if factor not in bars.columns:
-        raise ValueError(f"bars lack the column '{factor}'. Name the one that holds the adjustment factor.")
+        raise ValueError(
+            f"bars lack the column '{factor}'. Pass factor= with the name of your adjustment factor."
+        )
     if missing := [column for column in PRICES if column not in bars.columns]:
         raise ValueError(f"bars lack the columns {missing}. Rename yours to {list(PRICES)}.")
     adjusted = bars.drop(columns=factor)
@@ -150,14 +181,14 @@ def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
 
 
 def stamps(timestamps: pd.DatetimeIndex) -> np.ndarray:
-    """Calendar fields of (T,) timestamps: (T, 5) int64 in the order of STAMPS, Monday = 0; of the local clock."""
+    """Calendar fields of (T,) timestamps by the local clock: (T, 5) int64 in the order of STAMPS, Monday = 0."""
     t = timestamps
     fields = (t.minute, t.hour, t.day_of_week, t.day, t.month)
     return np.stack([field.to_numpy(np.int64) for field in fields], axis=-1)
 
 
 def price_level(columns: pd.MultiIndex) -> int | None:
-    """The level of columns that holds the names of the prices, in any case; None where none does."""
+    """The column level with the names of the prices, ignoring case; None if there is none."""
     levels = range(columns.nlevels)
     return next((i for i in levels if set(PRICES) <= set(_plain(columns.get_level_values(i)))), None)
 
@@ -167,12 +198,12 @@ def _plain(heads: pd.Index) -> list[str]:
 
 
 def _only_instrument(columns: pd.MultiIndex, name: str) -> list[object]:
-    """The level of columns that holds the prices, if all columns of features are of one instrument."""
+    """Names from the column level with the prices, if all feature columns belong to one instrument."""
     level = price_level(columns)
     if level is None:
         raise ValueError(
             f"{name} has columns of {columns.nlevels} levels, none of which holds {list(PRICES)}. Pass one frame "
-            "an instrument, with columns of these names."
+            "per instrument, with columns of these names."
         )
     heads = columns.get_level_values(level)
     features = columns[[head in FEATURES for head in _plain(heads)]].droplevel(level)
@@ -222,14 +253,14 @@ def _check_values(bars: pd.DataFrame, name: str) -> None:
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise ValueError(
-            f"{name} has a {FEATURES[column]} of {values[row, column]:g} at {bars.index[row]}, beyond what float32 "
-            f"holds ({_SMALLEST:g} to {_LARGEST:g}). Use another unit."
+            f"{name} has a {FEATURES[column]} of {values[row, column]:g} at {bars.index[row]}, outside the range "
+            f"of float32 ({_SMALLEST:g} to {_LARGEST:g}). Use another unit."
         )
     negative = values[:, 4:] < 0
     if negative.any():
         row, column = np.argwhere(negative)[0]
         raise ValueError(
-            f"{name} has a negative {FEATURES[4 + column]} at {bars.index[row]}. Mend it, e.g. with repair_bars()."
+            f"{name} has a negative {FEATURES[4 + column]} at {bars.index[row]}. Fix it, e.g. with repair_bars()."
         )
     slack = _TOLERANCE * np.abs(values[:, :4]).max(axis=1)
     highest, lowest = values[:, [0, 3]].max(axis=1), values[:, [0, 3]].min(axis=1)
@@ -238,5 +269,65 @@ def _check_values(bars: pd.DataFrame, name: str) -> None:
         row = int(np.argmax(wrong))
         raise ValueError(
             f"{name} has open or close outside [low, high] in {int(wrong.sum())} rows, the first at "
-            f"{bars.index[row]}. Mend them, e.g. with repair_bars()."
+            f"{bars.index[row]}. Fix them, e.g. with repair_bars()."
         )
+
+
+# Threshold on |open / previous close - 1| above which a series is broken (Kronos, appendix on data).
+MAX_GAP = {
+    "1min": 0.10,
+    "5min": 0.15,
+    "15min": 0.15,
+    "30min": 0.20,
+    "60min": 0.20,
+    "4h": 0.25,
+    "1day": 0.30,
+    "1week": 0.50,
+}
+MAX_RANGE = 3.0  # high / low within one bar: more than that is a bad print
+
+
+class BarsWarning(UserWarning):
+    """Bars are readable, but forecasts from them are probably meaningless."""
+
+
+def warn_of_jumps(bars: pd.DataFrame, name: str, frequency: str | None = None) -> None:
+    """Emit a `BarsWarning` about the first price jump that no market makes: an unadjusted split or a bad print.
+
+    Args:
+        bars: one instrument, DatetimeIndex, positive open, high, low and close, adjusted for splits.
+        name: name of the bars in the message, e.g. "bars of AAA".
+        frequency: frequency of the bars, a key of MAX_GAP; inferred from the timestamps when omitted.
+    """
+    limit = MAX_GAP[frequency] if frequency else _limit(pd.DatetimeIndex(bars.index))
+    prices = [bars[column].to_numpy(float) for column in ("open", "high", "low", "close")]
+    open_, high, low, close = prices
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = np.r_[0.0, open_[1:] / close[:-1] - 1]
+        found = (np.abs(gap) > limit) | (high / low > MAX_RANGE)
+    found &= np.all([price > 0 for price in prices], axis=0)
+    if not found.any():
+        return
+    row, count = int(np.argmax(found)), int(found.sum())
+    what = (
+        f"open {abs(gap[row]):.0%} {'above' if gap[row] > 0 else 'below'} the previous close"
+        if abs(gap[row]) > limit
+        else f"reach from {low[row]:g} to {high[row]:g} within one bar"
+    )
+    when = str(bars.index[row]).removesuffix(" 00:00:00")
+    more = f" ({count - 1} more such {'bar' if count == 2 else 'bars'})" if count > 1 else ""
+    warnings.warn(
+        f"{name} {what} at {when}{more}: forecasts are meaningless across an unadjusted split or a bad "
+        "print. Adjust prices, e.g. with adjust_bars(), or drop the bad bars.",
+        BarsWarning,
+        stacklevel=3,
+    )
+
+
+def _limit(index: pd.DatetimeIndex) -> float:
+    """Threshold of the shortest known frequency that is not shorter than the bars' own step."""
+    step = typical_step(index)
+    if step is None:
+        return np.inf
+    limits = [MAX_GAP[name] for name, minutes in FREQUENCIES.items() if pd.Timedelta(minutes=minutes) >= step]
+    return limits[0] if limits else max(MAX_GAP.values())

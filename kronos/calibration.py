@@ -1,13 +1,13 @@
-"""Calibration: moves sampled paths to where outcomes fell. Knows no torch, and fits nothing.
+"""Calibration of sampled paths to realized outcomes: applies fitted parameters, and fits nothing.
 
-A path s of closes is c_s[h] = log(close_s[h] / last close) at step h. With m[h] and d[h] the mean and deviation
-over paths, and v the window's trailing volatility per bar, a calibrated path is
+Path s has the log returns c_s[h] = log(close_s[h] / last close) at step h. With m[h] and d[h] their mean and
+standard deviation over paths, and v the window's trailing volatility per bar, a calibrated path is
 
     c'_s[h] = location[h] m[h] + exp(spread[h]) (v sqrt(h) / d[h]) ** trailing[h] (c_s[h] - m[h])
 
-so that all four prices of step h of path s are multiplied by exp(c'_s[h] - c_s[h]): candles stay candles, and
-whatever is read from paths (signals, bands, drawdowns) is calibrated alike. Volume and amount stay as sampled.
-Bands are also widened around the median by conformal factors. `kronos_strategies.calibration` fits all of these.
+so that all four prices of step h of path s are multiplied by exp(c'_s[h] - c_s[h]): valid bars stay valid, and
+everything derived from paths (signals, bands, drawdowns) is calibrated consistently. Volume and amount stay as
+sampled. Bands are also widened around the median by conformal factors. `kronos_strategies.calibration` fits them.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kronos.path_statistics import log_ratio
-from kronos.window_groups import POOL, group_names
+from kronos.config import PRETRAINED
+from kronos.paths import POOL, group_names, log_ratio
 
 if TYPE_CHECKING:
     from kronos.forecast import Provenance
 
 FORMAT = 1
-PRETRAINED = Path(__file__).parent / "pretrained"
-CALIBRATION = "calibration.json"  # in the predictor's folder: the checkpoint's own
+CALIBRATION = "calibration.json"  # in the predictor's folder
 
 
 @dataclass(frozen=True)
-class Moves:
-    """How the paths of a group of windows are moved; each (H,), by step.
+class PathAdjustment:
+    """Parameters that adjust the paths of a group of windows; each (H,), by step.
 
     Attributes:
-        location: factor of the paths' mean log return, in [0, 1].
-        spread: log factor of the paths' deviations from their mean.
-        trailing: weight of trailing volatility in the spread, in [0, 1]: 0 keeps the sampled deviation, 1 takes the
-            trailing one in its place.
+        location: factor on the paths' mean log return, in [0, 1].
+        spread: log factor on the paths' deviations from their mean.
+        trailing: weight of trailing volatility in the spread, in [0, 1]: 0 keeps the standard deviation of the
+            paths, 1 replaces it by the trailing one.
     """
 
     location: tuple[float, ...]
@@ -52,31 +51,31 @@ class Moves:
 
 @dataclass(frozen=True)
 class CalibrationFit:
-    """What was learned from outcomes that were known on one date.
+    """Parameters fitted to the outcomes that were known on one date.
 
     Attributes:
-        known_at: ISO date; every outcome that was fitted to was known at its close.
-        first: ISO date of the first forecast that was fitted to.
-        dates: forecast dates that were fitted to.
-        windows: forecasts that were fitted to.
-        groups: by name of the group (see `group_names`); that of all windows is POOL.
-        terciles: the two trailing volatilities between which groups of volatility lie; empty without such groups.
-        fewer_paths: number of paths k -> (H,) factors of `location` where a forecast has k paths only, whose mean
-            is noisier: the regression of the mean of all paths on that of the first k.
-        bands: level of a central band -> (H,) factors of its half-widths around the median.
+        known_at: ISO date by whose close every outcome in the fit was known.
+        first: ISO date of the first forecast in the fit.
+        dates: number of forecast dates in the fit.
+        windows: number of forecasts in the fit.
+        groups: parameters by group name (see `group_names`); POOL is the group of all windows.
+        terciles: the two terciles of trailing volatility; empty without volatility groups.
+        fewer_paths: number of paths k -> (H,) factors on `location` for forecasts with only k paths, whose mean is
+            noisier: the regression of the mean of all paths on that of the first k.
+        bands: level of a central band -> (H,) factors on its half-widths around the median.
     """
 
     known_at: str
     first: str
     dates: int
     windows: int
-    groups: Mapping[str, Moves]
+    groups: Mapping[str, PathAdjustment]
     terciles: tuple[float, ...]
     fewer_paths: Mapping[int, tuple[float, ...]]
     bands: Mapping[float, tuple[float, ...]]
 
     def location_factor(self, samples: int) -> np.ndarray:
-        """(H,) of the largest count of `fewer_paths` that `samples` paths reach; 1 where they reach all."""
+        """(H,) factors for the largest count in `fewer_paths` that is at most `samples`; 1 without counts."""
         reached = [count for count in self.fewer_paths if count <= samples]
         counts = reached or list(self.fewer_paths)
         return (
@@ -84,7 +83,7 @@ class CalibrationFit:
         )
 
     def shift(self, returns: np.ndarray, trailing: np.ndarray, keys: pd.MultiIndex) -> np.ndarray:
-        """By what the log prices of each path move at each step; arguments as of `Calibration.shift`."""
+        """Shift of the log prices of each path at each step; arguments as in `Calibration.shift`."""
         samples, horizon = returns.shape[1:]
         fewer = np.broadcast_to(self.location_factor(samples), len(self.groups[POOL].location))[:horizon]
         ratio, names, shift = (
@@ -103,7 +102,7 @@ class CalibrationFit:
         return shift
 
     def band_factor(self, level: float) -> np.ndarray:
-        """(H,) interpolated between the levels that were fitted; beyond them that of the nearest."""
+        """(H,) factors interpolated between fitted levels; outside them, those of the nearest level."""
         levels = sorted(self.bands)
         if not levels:
             return np.ones(len(self.groups[POOL].location))
@@ -113,24 +112,24 @@ class CalibrationFit:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted moves, and what they were fitted to; applied by `Forecast.calibrated`.
+    """Fitted parameters, and what they were fitted to; applied by `Forecast.calibrated`.
 
     Attributes:
         model: name of the checkpoint.
-        weights_sha256: of both of its networks; paths of other weights are refused.
-        T, top_p, top_k: of the sampling; paths sampled otherwise are refused.
-        samples: paths of the forecasts that it was fitted to.
-        anchor: where these start; see `Provenance`.
-        horizon: H, bars; longer paths are refused.
-        spacing: seconds between bars, the shortest step that was forecast; paths of bars over four times as far
-            apart, or as near, are refused. 0 where it is not known.
-        market: what the windows were of.
-        lookback: bars of a window.
-        embargo: what was left out, in words.
-        fits: by `known_at`, ascending.
-        walk_forward: a forecast is moved by the last fit that was known on its date, and stays as sampled before
-            the first; otherwise there is one fit, for all dates.
-        table: rows of a comparison before and after, on dates held back from the fit that made them.
+        weights_sha256: sha256 of both networks; paths of other weights are refused.
+        T, top_p, top_k: sampling settings; paths with others are refused.
+        samples: number of paths of the forecasts in the fit.
+        anchor: where these paths start; see `Provenance`.
+        horizon: H, number of bars; longer paths are refused.
+        spacing: seconds between bars, the shortest forecast step; paths whose step differs by more than a factor of
+            four are refused. 0 if unknown.
+        market: universe of the windows.
+        lookback: bars per window.
+        embargo: description of the excluded dates.
+        fits: in ascending order of `known_at`.
+        walk_forward: a forecast uses the last fit known on its date, and stays raw before the first; otherwise
+            there is one fit, for all dates.
+        table: rows of a comparison before and after calibration, on dates outside the fit that was applied.
     """
 
     model: str
@@ -151,7 +150,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if not self.fits:
-            raise ValueError("A calibration without a fit moves nothing. Fit one with `kronos calibrate`.")
+            raise ValueError("A calibration needs at least one fit. Create one with `kronos calibrate`.")
         for fit in self.fits:
             rows = [
                 *(
@@ -164,40 +163,40 @@ class Calibration:
             ]
             if POOL not in fit.groups or any(len(row) != self.horizon for row in rows):
                 raise ValueError(
-                    f"The calibration of '{self.model}' has no {self.horizon} numbers for each step. Fit it again "
-                    "with `kronos calibrate`."
+                    f"The calibration of '{self.model}' does not have {self.horizon} numbers per parameter. Fit it "
+                    "again with `kronos calibrate`."
                 )
             if not all(np.isfinite(row).all() for row in rows):
                 raise ValueError(
-                    f"The calibration of '{self.model}' has numbers that are missing or infinite. Fit it again "
+                    f"The calibration of '{self.model}' has missing or infinite numbers. Fit it again "
                     "with `kronos calibrate`."
                 )
 
     @cached_property
     def id(self) -> str:
-        """12 hexadecimal digits of all that decides how paths are moved."""
+        """12 hexadecimal digits of the hash of everything that determines the calibrated paths."""
         values = {name: value for name, value in self.as_dict().items() if name != "table"}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def known_at(self) -> str:
-        """ISO date on which the last fit was known."""
+        """ISO date of the last fit."""
         return self.fits[-1].known_at
 
-    def misfit(self, known: Provenance, horizon: int, spacing: float | None = None) -> str | None:
-        """Why it cannot be applied to such forecasts, as a clause; None where it can.
+    def mismatch(self, known: Provenance, horizon: int, spacing: float | None = None) -> str | None:
+        """Reason why it cannot be applied to these forecasts, as a clause; None if it can.
 
         Args:
-            known: of the forecasts.
-            horizon: bars of their paths.
-            spacing: seconds between bars; None where they are not known.
+            known: provenance of the forecasts.
+            horizon: bars per path.
+            spacing: seconds between bars; None if unknown.
         """
         s = known.sampling
         if known.weights_sha256 != self.weights_sha256:
             return (
                 f"it was fitted to paths of '{self.model}' with weights {self.weights_sha256[:12]}, and these are "
-                f"of '{known.model}' with weights {(known.weights_sha256 or 'of no file')[:12]}"
+                f"of '{known.model}' with weights {(known.weights_sha256 or 'unknown')[:12]}"
             )
         if (s.T, s.top_p, s.top_k) != (self.T, self.top_p, self.top_k):
             return (
@@ -217,27 +216,28 @@ class Calibration:
         return None
 
     def check(self, known: Provenance, horizon: int, spacing: float | None = None) -> None:
-        """Demand that it can be applied to such forecasts; arguments as of `misfit`.
+        """Require that it can be applied to these forecasts; arguments as in `mismatch`.
 
         Raises:
-            ValueError: it was fitted to others; says how they differ.
+            ValueError: it was fitted to different forecasts; says how they differ.
         """
-        if (why := self.misfit(known, horizon, spacing)) is not None:
+        if (why := self.mismatch(known, horizon, spacing)) is not None:
             raise ValueError(
                 f"The calibration of {self.market} does not fit these forecasts: {why}. Fit another with "
                 "`kronos calibrate`, or choose calibration='none'."
             )
 
     def shift(self, returns: np.ndarray, trailing: np.ndarray | None, keys: pd.MultiIndex) -> np.ndarray:
-        """By what the log prices of each path move at each step.
+        """Shift of the log prices of each path at each step.
 
         Args:
-            returns: (N, S, H) log returns of closes since the last one.
-            trailing: (N,) volatility per bar, see `trailing_volatility`; None or NaN keeps the sampled deviation.
-            keys: (N,) (datetime, instrument) of the windows.
+            returns: (N, S, H) log returns from the last close.
+            trailing: (N,) volatility per bar, see `trailing_volatility`; None or NaN keeps the paths' own
+                deviation.
+            keys: (N,) MultiIndex (datetime, instrument) of the windows.
 
         Returns:
-            (N, S, H) float64, to add to log prices; 0 where no fit was known yet.
+            (N, S, H) float64, to add to log prices; 0 before the first fit.
         """
         trailing = np.full(len(returns), np.nan) if trailing is None else np.asarray(trailing, float)
         shift = np.zeros(returns.shape)
@@ -246,14 +246,14 @@ class Calibration:
         return shift
 
     def band_factors(self, level: float, keys: pd.MultiIndex, horizon: int) -> np.ndarray:
-        """(N, H) factors of the half-widths of a central band around the median; 1 where no fit was known yet."""
+        """(N, H) factors on the half-widths of a central band around the median; 1 before the first fit."""
         factors = np.ones((len(keys), horizon))
         for number, rows in self._rows(keys):
             factors[rows] = self.fits[number].band_factor(level)[:horizon]
         return factors
 
     def _rows(self, keys: pd.MultiIndex) -> list[tuple[int, np.ndarray]]:
-        """Number of each fit that any window is moved by, and these windows' rows."""
+        """Position of each fit in use, and the rows of the windows that use it."""
         if not self.walk_forward:
             return [(0, np.arange(len(keys)))]
         known = pd.DatetimeIndex([fit.known_at for fit in self.fits])
@@ -261,11 +261,11 @@ class Calibration:
         return [(int(number), np.flatnonzero(last == number)) for number in np.unique(last[last >= 0])]
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """As values for JSON."""
         return {"format": FORMAT, **_plain(asdict(self))}
 
     def write(self, path: str | Path) -> Path:
-        """Write it as JSON; its folder is made."""
+        """Write it as JSON; creates its folder."""
         path = Path(path).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -273,37 +273,37 @@ class Calibration:
 
     @classmethod
     def read(cls, path: str | Path) -> Calibration:
-        """What `write` wrote.
+        """Read a file written by `write`.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a calibration, or one of another version.
+            ValueError: not a calibration, or written by another version.
         """
         path = Path(path).expanduser()
         if not path.is_file():
             raise FileNotFoundError(
-                f"There is no calibration {path}. Choose 'auto', 'none', or a file that `kronos calibrate` wrote."
+                f"There is no calibration {path}. Choose 'auto', 'none', or a file written by `kronos calibrate`."
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values.pop("format") != FORMAT:
-                raise ValueError("it is of another version of kronos")
+                raise ValueError("another version of kronos wrote it")
             fits = tuple(_read_fit(each) for each in values.pop("fits"))
             return cls(**values | {"fits": fits, "table": tuple(values["table"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path} is not a calibration ({error}). Write one with `kronos calibrate`."
+                f"{path} is not a calibration ({error}). Create one with `kronos calibrate`."
             ) from None
 
 
-def own_calibration(model: str | Path) -> Calibration | None:
-    """The calibration in a model's folder, `calibration.json`; None without one.
+def checkpoint_calibration(model: str | Path) -> Calibration | None:
+    """The calibration in a checkpoint's folder, `calibration.json`; None without one.
 
     Args:
-        model: bundled name or folder; checkpoints of the hub have none.
+        model: bundled name or folder; hub checkpoints have none.
 
     Raises:
-        ValueError: the file holds anything else.
+        ValueError: the file is not a calibration.
     """
     bundled, named = PRETRAINED / str(model), Path(model).expanduser()
     folders = (bundled / "predictor", named / "predictor", named)
@@ -313,7 +313,7 @@ def own_calibration(model: str | Path) -> Calibration | None:
 
 def _read_fit(values: dict[str, Any]) -> CalibrationFit:
     groups = {
-        name: Moves(**{key: tuple(row) for key, row in moves.items()})
+        name: PathAdjustment(**{key: tuple(row) for key, row in moves.items()})
         for name, moves in values["groups"].items()
     }
     return CalibrationFit(

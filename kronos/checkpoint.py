@@ -1,7 +1,8 @@
-"""Where weights come from and go to: a bundled name, a folder, or a Hugging Face id with a revision.
+"""Loading and saving of weights: a bundled name, a folder, or a Hugging Face id with a revision.
 
-A checkpoint of one network is a folder with `config.json` and `model.safetensors`, as upstream writes it.
-A pair is a folder with `tokenizer/` and `predictor/`, each such a checkpoint, e.g. the bundled `kronos-nano`.
+A checkpoint of one network is a folder with `config.json` and `model.safetensors`, as upstream writes it. A pair
+is a folder with `tokenizer/` and `predictor/`, each of which is such a checkpoint, e.g. the bundled
+`kronos-nano`.
 """
 
 from __future__ import annotations
@@ -18,47 +19,51 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from kronos.config import ModelConfig, SampleConfig, TokenizerConfig, config_from_dict
+from kronos.config import (
+    CARD,
+    PRETRAINED,
+    ModelConfig,
+    SampleConfig,
+    TokenizerConfig,
+    config_from_dict,
+    read_json,
+)
 from kronos.layers import Attention, rope_frequencies
 
-PRETRAINED = Path(__file__).parent / "pretrained"
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-SAMPLING = (
-    "sampling.json"  # beside a predictor's weights: the T, top_p and top_k that suit it, if any was chosen
-)
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SAMPLING = "sampling.json"  # next to a predictor's weights: T, top_p and top_k that its validation chose
 
-# The tokenizer that each released model was trained with; revisions pinned to what we tested against.
-RELEASED = {
+# The tokenizer of each model that upstream released, and the revisions that were tested.
+UPSTREAM_TOKENIZERS = {
     "NeoQuasar/Kronos-mini": "NeoQuasar/Kronos-Tokenizer-2k",
     "NeoQuasar/Kronos-small": "NeoQuasar/Kronos-Tokenizer-base",
     "NeoQuasar/Kronos-base": "NeoQuasar/Kronos-Tokenizer-base",
 }
-REVISIONS = {
+UPSTREAM_REVISIONS = {
     "NeoQuasar/Kronos-mini": "f4e68697d9d5aed55cef5c96aabc3376bcad9f81",
     "NeoQuasar/Kronos-small": "901c26c1332695a2a8f243eb2f37243a37bea320",
     "NeoQuasar/Kronos-base": "2b554741eca47781b64468546e77fef3e85130e6",
     "NeoQuasar/Kronos-Tokenizer-base": "0e0117387f39004a9016484a186a908917e22426",
     "NeoQuasar/Kronos-Tokenizer-2k": "26966d0035065a0cae0ebad7af8ece35bc1fb51c",
 }
-RELEASED_UNTIL = "2024-06-30"  # the paper's pre-training data end in June 2024; their hub cards do not say so
+UPSTREAM_TRAINING_CUTOFF = "2024-06-30"  # from the paper; the hub's model cards do not state it
 
-
-# Methods of upstream's networks, and what there is for them here.
-UPSTREAM = {
+# Methods of upstream's networks, and their counterparts here.
+UPSTREAM_METHODS = {
     "decode_s1": "hidden() and s1_logits()",
     "decode_s2": "s2_logits()",
-    "indices_to_bits": "quantizer.corners()",
+    "indices_to_bits": "quantizer.codes()",
 }
 
 
-class Hub(NamedTuple):
-    """How to reach the Hugging Face hub, in the words of huggingface_hub.
+class HubOptions(NamedTuple):
+    """Options of a download from the Hugging Face hub, as in huggingface_hub.
 
     Attributes:
-        cache_dir: of downloads; None takes the one that `HF_HOME` sets.
-        local_files_only: take what is in the cache, and never ask the network.
-        token: of an account, for private repositories; None takes the one that `hf auth login` has saved.
-        force_download: fetch again what is in the cache.
+        cache_dir: cache of downloads; None uses that of `HF_HOME`.
+        local_files_only: use the cache only, without network access.
+        token: access token for private repositories; None uses that of `hf auth login`.
+        force_download: download even if the file is in the cache.
     """
 
     cache_dir: str | Path | None = None
@@ -67,11 +72,11 @@ class Hub(NamedTuple):
     force_download: bool = False
 
 
-HUB = Hub()  # as the environment sets it
+HUB = HubOptions()  # defaults of the environment
 
 
-class Network(nn.Module):
-    """A network that loads and saves itself. `config_type` and `part` are set by the two that do."""
+class PretrainedModule(nn.Module):
+    """Base class of both networks: loads and saves weights. Subclasses set `config_type` and `part`."""
 
     config_type: ClassVar[type[TokenizerConfig] | type[ModelConfig]]
     part: ClassVar[str]  # its subfolder in a pair
@@ -80,7 +85,7 @@ class Network(nn.Module):
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
-        """A network of these sizes."""
+        """A network with these sizes and random weights."""
         return cls(config)
 
     @classmethod
@@ -99,35 +104,35 @@ class Network(nn.Module):
         Args:
             spec: `kronos-nano`, a folder with this network's files, a pair's folder, or e.g.
                 `NeoQuasar/Kronos-small`.
-            revision: of the hub; released ids are pinned to the one that was tested.
-            cache_dir, local_files_only, token, force_download: see `Hub`.
+            revision: hub revision; ids that upstream released default to the tested one.
+            cache_dir, local_files_only, token, force_download: see `HubOptions`.
 
         Raises:
-            FileNotFoundError: nothing there; says how to get it.
-            ValueError: weights and config do not fit, or it is a checkpoint of something else.
+            FileNotFoundError: there is no such checkpoint; says how to get one.
+            ValueError: weights and config do not match, or it is a checkpoint of another network.
         """
-        hub = Hub(cache_dir, local_files_only, token, force_download)
+        hub = HubOptions(cache_dir, local_files_only, token, force_download)
         folder = resolve(spec, cls.part, revision, hub)
-        values = _read_json(folder / CONFIG)
+        values = read_json(folder / CONFIG)
         network = cls.from_config(config_from_dict(cls.config_type, values, str(folder / CONFIG)))
         try:
             weights = load_file(folder / WEIGHTS)
         except SafetensorError as error:
             raise ValueError(
-                f"{folder / WEIGHTS} is not a safetensors file ({error}). Fetch it again."
+                f"{folder / WEIGHTS} is not a safetensors file ({error}). Download it again."
             ) from None
-        constants = network.upstream_constants()
+        constants = network.upstream_buffers()
         try:
             network.load_state_dict({k: v for k, v in weights.items() if k not in constants})
         except RuntimeError as error:
-            raise ValueError(f"{folder / WEIGHTS} does not fit its config.json: {error}") from None
+            raise ValueError(f"{folder / WEIGHTS} does not match its config.json: {error}") from None
         return network.eval()
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write config.json and model.safetensors, with the constants upstream stores, so that it loads there."""
+        """Write config.json and model.safetensors, with upstream's buffers, so that upstream loads it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {**self.state_dict(), **self.upstream_constants()}
+        tensors = {**self.state_dict(), **self.upstream_buffers()}
         contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
@@ -143,21 +148,21 @@ class Network(nn.Module):
         branch: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Save as `save_pretrained` does, in a repository of the Hugging Face hub, which is made if there is none.
+        """Save to a repository of the Hugging Face hub, which is created if necessary.
 
         Args:
-            repo_id: such as `me/my-kronos`; one network a repository, as upstream's are.
-            commit_message: of the commit.
-            private: whether a new repository is private; None leaves it to the account's own rule.
-            token: of an account that may write; None takes the one that `hf auth login` has saved.
-            branch: to commit to; None is main.
-            create_pr: propose the commit as a pull request.
+            repo_id: such as `me/my-kronos`; one network per repository, as upstream's.
+            commit_message: message of the commit.
+            private: whether a new repository is private; None uses the account's default.
+            token: access token with write permission; None uses that of `hf auth login`.
+            branch: branch to commit to; None is main.
+            create_pr: open a pull request with the commit.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
 
         Raises:
-            ValueError: the hub refused it; says why.
+            ValueError: the hub refused it; gives the reason.
         """
         from huggingface_hub import HfApi
 
@@ -176,7 +181,7 @@ class Network(nn.Module):
                     create_pr=create_pr,
                 )
             except Exception as error:
-                # Of the hub, or of whichever HTTP client its version uses: they share no other base.
+                # Errors of the hub and of its HTTP client share no other base class.
                 reason = str(error).strip().partition("\n")[0]
                 raise ValueError(
                     f"'{repo_id}' could not be written ({reason}). Check its name and the connection, and pass a "
@@ -185,14 +190,16 @@ class Network(nn.Module):
         return str(commit.commit_url)
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
-        """Of a method that only upstream's networks have, say where it is."""
-        if name in UPSTREAM:
+        """Point from methods of upstream's networks to their counterparts."""
+        if name in UPSTREAM_METHODS:
             kind = type(self).__name__
-            raise AttributeError(f"{kind} has no {name}. Use {UPSTREAM[name]}, or load kronos.compat.{kind}.")
+            raise AttributeError(
+                f"{kind} has no {name}. Use {UPSTREAM_METHODS[name]}, or load kronos.compat.{kind}."
+            )
         return super().__getattr__(name)
 
-    def upstream_constants(self) -> dict[str, Tensor]:
-        """Buffers that upstream keeps in its checkpoints: dropped on loading, written for its sake."""
+    def upstream_buffers(self) -> dict[str, Tensor]:
+        """Buffers that upstream keeps in checkpoints: ignored on loading, written for compatibility."""
         return {
             f"{name}.rotary.inv_freq": rope_frequencies(module.head_width)
             for name, module in self.named_modules()
@@ -201,14 +208,14 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a pair of networks came from; part of every forecast's provenance.
+class CheckpointInfo:
+    """The checkpoint that a pair of networks was loaded from; part of every forecast's provenance.
 
     Attributes:
-        name: what the caller asked for.
-        revision: of the hub, None elsewhere.
-        sha256: of both networks' configs and weights, in hexadecimal.
-        trained_until: last date that training saw (ISO), from the model card or the paper; None where neither says.
+        name: as given by the caller.
+        revision: hub revision, None elsewhere.
+        sha256: hash of both networks' configs and weights, in hexadecimal.
+        trained_until: last date of the training data (ISO), from the model card or the paper; None if unknown.
     """
 
     name: str
@@ -217,30 +224,28 @@ class Origin:
     trained_until: str | None
 
 
-def resolve(spec: str | Path, part: str, revision: str | None = None, hub: Hub = HUB) -> Path:
-    """The folder that holds one network's `config.json` and `model.safetensors`.
+def resolve(spec: str | Path, part: str, revision: str | None = None, hub: HubOptions = HUB) -> Path:
+    """The folder with one network's `config.json` and `model.safetensors`.
 
     Args:
-        spec: bundled name, folder with a subfolder named like the part, network's folder, or hub id.
+        spec: bundled name, folder of a pair or of the network, or hub id.
         part: `tokenizer` or `predictor`.
-        revision: of the hub.
-        hub: how to reach it.
+        revision: hub revision.
+        hub: download options.
 
     Raises:
-        FileNotFoundError: names the ways to get a checkpoint.
+        FileNotFoundError: there is none; lists the ways to get a checkpoint.
     """
     folder = next((f for f in _places(spec, part) if (f / CONFIG).is_file()), Path(spec).expanduser())
     if not folder.is_dir():
-        return _from_hub(str(spec), revision or REVISIONS.get(str(spec)), hub)
+        return _from_hub(str(spec), revision or UPSTREAM_REVISIONS.get(str(spec)), hub)
     if absent := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
-        raise FileNotFoundError(
-            f"{folder} lacks {absent}. Point to the folder that holds a checkpoint's files."
-        )
+        raise FileNotFoundError(f"{folder} lacks {absent}. Pass the folder with a checkpoint's files.")
     return folder
 
 
 def resolve_pair(spec: str | Path) -> Path | None:
-    """The folder with `tokenizer/` and `predictor/` that a bundled name or a path stands for, else None."""
+    """The folder with `tokenizer/` and `predictor/` of a bundled name or a path, else None."""
     for predictor, tokenizer in zip(_places(spec, "predictor"), _places(spec, "tokenizer"), strict=True):
         if (predictor / CONFIG).is_file() and (tokenizer / CONFIG).is_file():
             return predictor.parent
@@ -248,19 +253,19 @@ def resolve_pair(spec: str | Path) -> Path | None:
 
 
 def resolve_tokenizer(spec: str | Path) -> str | Path:
-    """What to load as the tokenizer of model `spec`: its pair's, or the one it was released with.
+    """Where to load the tokenizer of model `spec` from: its pair, or the one that upstream released with it.
 
     Raises:
-        ValueError: a model alone, of which nothing says what tokenizer it was trained with.
+        ValueError: a model without a known tokenizer.
     """
     if resolve_pair(spec):
         return spec
-    if str(spec) not in RELEASED:
+    if str(spec) not in UPSTREAM_TOKENIZERS:
         raise ValueError(
-            f"'{spec}' is no folder with tokenizer/ and predictor/, no bundled name {bundled()} and no released "
-            "model. Name its tokenizer too, e.g. tokenizer='NeoQuasar/Kronos-Tokenizer-base'."
+            f"'{spec}' is not a folder with tokenizer/ and predictor/, a bundled name {bundled()} or a released "
+            "model. Pass its tokenizer, too, e.g. tokenizer='NeoQuasar/Kronos-Tokenizer-base'."
         )
-    return RELEASED[str(spec)]
+    return UPSTREAM_TOKENIZERS[str(spec)]
 
 
 def bundled() -> list[str]:
@@ -268,35 +273,37 @@ def bundled() -> list[str]:
     return sorted(p.parent.parent.name for p in PRETRAINED.glob(f"*/predictor/{CONFIG}"))
 
 
-def origin(spec: str | Path, tokenizer: str | Path, revision: str | None, hub: Hub = HUB) -> Origin:
-    """Identify a pair by what its files hold."""
+def checkpoint_info(
+    spec: str | Path, tokenizer: str | Path, revision: str | None, hub: HubOptions = HUB
+) -> CheckpointInfo:
+    """Identify a pair by the contents of its files."""
     folders = resolve(spec, "predictor", revision, hub), resolve(tokenizer, "tokenizer", hub=hub)
     on_hub = not Path(spec).expanduser().exists() and str(spec) not in bundled()
     cut_off = _trained_until(resolve_pair(spec) or folders[0])
-    return Origin(
+    return CheckpointInfo(
         name=str(spec),
-        revision=(revision or REVISIONS.get(str(spec))) if on_hub else None,
-        sha256=fingerprint(*folders),
-        trained_until=cut_off or (RELEASED_UNTIL if str(spec) in RELEASED else None),
+        revision=(revision or UPSTREAM_REVISIONS.get(str(spec))) if on_hub else None,
+        sha256=hash_weights(*folders),
+        trained_until=cut_off or (UPSTREAM_TRAINING_CUTOFF if str(spec) in UPSTREAM_TOKENIZERS else None),
     )
 
 
-def sampling_defaults(spec: str | Path, revision: str | None = None, hub: Hub = HUB) -> SampleConfig:
-    """The settings that a model's validation chose, from its `sampling.json`; the paper's where it has none.
+def default_sampling(spec: str | Path, revision: str | None = None, hub: HubOptions = HUB) -> SampleConfig:
+    """The sampling settings in a model's `sampling.json`; those of the paper without one.
 
     Raises:
-        ValueError: the file holds anything but settings of `SampleConfig`.
+        ValueError: the file has other settings than T, top_p and top_k.
     """
     file = resolve(spec, "predictor", revision, hub) / SAMPLING
     if not file.is_file():
         return SampleConfig()
-    values = _read_json(file)
+    values = read_json(file)
     if unknown := sorted(set(values) - {"T", "top_p", "top_k"}):
         raise ValueError(f"{file} has unknown keys {unknown}. It may set T, top_p and top_k.")
     return SampleConfig(**values)
 
 
-def fingerprint(*folders: Path) -> str:
+def hash_weights(*folders: Path) -> str:
     """sha256 of the configs and weights in network folders, in hexadecimal."""
     digest = hashlib.sha256()
     for folder in folders:
@@ -306,32 +313,20 @@ def fingerprint(*folders: Path) -> str:
 
 
 def trained_until(spec: str | Path, part: str) -> str | None:
-    """Last date that the training of one network saw (ISO), from its card or the paper; None if neither says."""
+    """Last date of one network's training data (ISO), from its model card or the paper; None if unknown."""
     folder = resolve(spec, part)
     card = _trained_until(folder) or (_trained_until(folder.parent) if folder.name == part else None)
-    released = {*RELEASED, *RELEASED.values()}
-    return card or (RELEASED_UNTIL if str(spec) in released else None)
+    released = {*UPSTREAM_TOKENIZERS, *UPSTREAM_TOKENIZERS.values()}
+    return card or (UPSTREAM_TRAINING_CUTOFF if str(spec) in released else None)
 
 
 def _places(spec: str | Path, part: str) -> tuple[Path, Path]:
-    """Where one network of a bundled name or a folder may lie."""
+    """Possible folders of one network of a bundled name or a path."""
     return PRETRAINED / str(spec) / part, Path(spec).expanduser() / part
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}). Fetch the checkpoint again.") from None
-    if not isinstance(values, dict):
-        raise ValueError(
-            f"{path} holds a {type(values).__name__}, not values by name. Fetch the checkpoint again."
-        )
-    return values
-
-
-def _from_hub(repo: str, revision: str | None, hub: Hub) -> Path:
-    # Imported here: a bundled or local checkpoint must not pay for the hub client.
+def _from_hub(repo: str, revision: str | None, hub: HubOptions) -> Path:
+    # Imported here, so that bundled and local checkpoints load without the hub client.
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -345,7 +340,7 @@ def _from_hub(repo: str, revision: str | None, hub: Hub) -> Path:
         raise FileNotFoundError(
             f"No checkpoint '{repo}'{f' at revision {revision}' if revision else ''} ({reason}). Pass a bundled "
             f"name {bundled()}, a folder with {CONFIG} and {WEIGHTS}, or a Hugging Face id while online or "
-            f"already in the cache (`hf download {repo}` fetches it once)."
+            f"in the cache (`hf download {repo}` fills it)."
         ) from error
     return paths[0].parent
 

@@ -1,8 +1,8 @@
-"""ReturnHead: a model's last hidden state -> expected cross-sectional ranks of returns. Knows no torch.
+"""ReturnHead: a model's last hidden state -> expected cross-sectional ranks of returns.
 
-A head reads what `KronosPredictor.embed` returns. It was trained together with the predictor and lies in its folder
-(`predictor/head.json`, `predictor/head.safetensors`), or it was fitted on a frozen checkpoint and has a folder of
-its own, whose head.json names that checkpoint.
+Its input is the output of `KronosPredictor.embed`. A head that is trained jointly with the predictor is in its
+folder (`predictor/head.json`, `predictor/head.safetensors`); one that is fitted on a frozen checkpoint has its
+own folder, whose head.json names that checkpoint.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from kronos.extras import MissingExtra
+from kronos.config import PRETRAINED
+from kronos.utils import MissingExtra
 
 HEAD_INFO, HEAD_WEIGHTS = "head.json", "head.safetensors"
-TREES = "head-{horizon}.{seed}.txt"  # LightGBM's own text format, one file for each horizon and seed
+TREES = "head-{horizon}.{seed}.txt"  # LightGBM's text format, one file per horizon and seed
 KINDS = ("linear", "ridge", "lightgbm")  # linear: trained jointly with the predictor
-_PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class HeadInfo:
 
     Attributes:
         d_model: width of the hidden state.
-        horizons: of its outputs: bars that a position entered at close(t + 1) is held.
-        label: what an output is the expectation of.
-        lookback: bars of the windows that it was trained on.
-        frequency: of their bars.
-        markets: names of the sources that it was trained on.
-        trained_until: last date that its training or its validation saw (ISO); None where it is not known.
+        horizons: holding period of each output, in bars from close(t + 1).
+        label: description of the label whose expectation an output is.
+        lookback: bars per training window.
+        frequency: frequency of the bars.
+        markets: names of the training sources.
+        trained_until: last date of its training and validation data (ISO); None if unknown.
         kind: "linear" (trained together with the predictor), "ridge" or "lightgbm" (on a frozen one).
-        checkpoint: of a head in a folder of its own: the checkpoint whose hidden state it reads.
-        weights_sha256: of that checkpoint; None where the head lies beside the predictor.
-        figures: what its validation measured, by name.
+        checkpoint: for a head in its own folder, the checkpoint whose hidden state it reads.
+        weights_sha256: sha256 of that checkpoint's weights; None for a head in the predictor's folder.
+        figures: validation metrics by name.
     """
 
     d_model: int
@@ -67,17 +67,17 @@ class HeadInfo:
 
 
 class ReturnHead:
-    """Expected ranks of the returns that follow, from hidden states.
+    """Expected ranks of forward returns, from hidden states.
 
-    An output is the expectation of a return's rank among the names of its date, in [-0.5, 0.5] * sqrt(12): 0 is the
-    middle of the market, and only differences between the names of one date mean something.
+    An output is the expected rank of a return among the instruments of its date, in [-0.5, 0.5] * sqrt(12): 0 is
+    the middle of the market, and only differences between instruments of one date are meaningful.
 
     Args:
         info: what it was trained for.
-        weight: (K, d_model) float32 of a linear head, a row for each horizon.
+        weight: (K, d_model) float32 weights of a linear head, one row per horizon.
         bias: (K,) float32.
-        trees: of a LightGBM head: by horizon, a text model for each seed, averaged.
-        name: to call it in reports and messages.
+        trees: for a LightGBM head, one text model per seed by horizon; their outputs are averaged.
+        name: name in reports and messages.
 
     Raises:
         ValueError: weights and `info` do not fit.
@@ -95,11 +95,11 @@ class ReturnHead:
         self.weight, self.bias = weight, bias
         self.trees = dict(trees or {})
         self._boosters: dict[int, list[Any]] = {}
-        self._content: dict[str, bytes] = {}  # of the files it came from, whose hash a user can check
+        self._content: dict[str, bytes] = {}  # of the files it was loaded from, so that its hash is theirs
         _check_fit(self)
 
     def __call__(self, hidden: np.ndarray) -> np.ndarray:
-        """(N, d_model) hidden states -> (N, K) float32, a column for each of `info.horizons`.
+        """(N, d_model) hidden states -> (N, K) float32, one column per `info.horizons`.
 
         Raises:
             ValueError: hidden states of another width.
@@ -110,7 +110,7 @@ class ReturnHead:
                 "Embed with the checkpoint that it was trained on."
             )
         if self.weight is not None and self.bias is not None:
-            # Row by row, so that an output does not depend on the batch: a matrix product rounds by its shape.
+            # Row by row, since rounding in a matrix product depends on the shape of the batch.
             linear: np.ndarray = np.einsum("nd,kd->nk", hidden.astype(np.float64), self.weight) + self.bias
             return linear.astype(np.float32)
         columns = [
@@ -121,14 +121,14 @@ class ReturnHead:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights, in hexadecimal: that of head.safetensors, or of all text models in order."""
+        """sha256 of the weights in hexadecimal: of head.safetensors, or of all text models in order."""
         digest = hashlib.sha256()
         for _, content in sorted(self._weight_files().items()):
             digest.update(content)
         return digest.hexdigest()
 
     def save(self, folder: str | Path) -> Path:
-        """Write head.json and the weights; an earlier head in the folder is replaced."""
+        """Write head.json and the weights; replaces an earlier head in the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for old in (folder / HEAD_WEIGHTS, *folder.glob("head-*.*.txt")):
@@ -140,21 +140,21 @@ class ReturnHead:
 
     @classmethod
     def from_pretrained(cls, spec: str | Path, name: str | None = None) -> ReturnHead:
-        """Load the head of a bundled checkpoint, of a pair's folder, or from a folder of its own.
+        """Load the head of a bundled checkpoint, of a pair's folder, or from its own folder.
 
         Args:
             spec: bundled name or folder.
-            name: to call it; the spec's last part when omitted.
+            name: name in reports; the last part of `spec` when omitted.
 
         Raises:
             FileNotFoundError: there is none; says how to get one.
-            ValueError: its files do not fit.
+            ValueError: its files are inconsistent.
         """
         folder = find_head(spec)
         if folder is None:
             raise FileNotFoundError(
                 f"'{spec}' has no {HEAD_INFO}, so no return head. Fit one with `kronos train head {spec} ...`, or "
-                "name a checkpoint or a folder that has one."
+                "pass a checkpoint or a folder that has one."
             )
         info = _read_info(folder / HEAD_INFO)
         name = name or Path(spec).expanduser().resolve().name
@@ -165,7 +165,7 @@ class ReturnHead:
         return head
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_boosters": {}}  # made again from their text
+        return self.__dict__ | {"_boosters": {}}  # rebuilt from their text
 
     def _weight_files(self) -> dict[str, bytes]:
         if self._content:
@@ -187,14 +187,14 @@ class ReturnHead:
 
 
 def find_head(spec: str | Path) -> Path | None:
-    """The folder that holds the head.json of a bundled name, a pair, a predictor or a head alone; else None."""
+    """The folder with the head.json of a bundled name, a pair, a predictor or a head; None without one."""
     path = Path(spec).expanduser()
-    places = (_PRETRAINED / str(spec) / "predictor", path / "predictor", path)
+    places = (PRETRAINED / str(spec) / "predictor", path / "predictor", path)
     return next((place for place in places if (place / HEAD_INFO).is_file()), None)
 
 
 def import_lightgbm() -> Any:
-    """LightGBM, which only heads of that kind need.
+    """Import LightGBM, which only LightGBM heads need.
 
     Raises:
         MissingExtra: it is not installed.
@@ -215,17 +215,21 @@ def _read_info(file: Path) -> HeadInfo:
         lists = {name: tuple(values[name]) for name in ("horizons", "markets") if name in values}
         return HeadInfo(**values | lists)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{file} does not describe a head ({error}). Fetch or fit the head again.") from None
+        raise ValueError(
+            f"{file} does not describe a head ({error}). Download or fit the head again."
+        ) from None
 
 
 def _read_linear(file: Path) -> tuple[np.ndarray, np.ndarray]:
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing beside its {HEAD_INFO}. Fetch or fit the head again.")
+        raise FileNotFoundError(f"{file} is missing next to its {HEAD_INFO}. Download or fit the head again.")
     try:
         arrays = load(file.read_bytes())
         return arrays["rank.weight"].astype(np.float32), arrays["rank.bias"].astype(np.float32)
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{file} does not hold a head ({error}). Fetch or fit the head again.") from None
+        raise ValueError(
+            f"{file} does not contain a head ({error}). Download or fit the head again."
+        ) from None
 
 
 def _read_trees(folder: Path, info: HeadInfo) -> dict[int, tuple[str, ...]]:
@@ -234,7 +238,7 @@ def _read_trees(folder: Path, info: HeadInfo) -> dict[int, tuple[str, ...]]:
         files = [folder / TREES.format(horizon=horizon, seed=seed) for seed in range(100)]
         trees[horizon] = tuple(file.read_bytes().decode() for file in files if file.is_file())
         if not trees[horizon]:
-            raise FileNotFoundError(f"{files[0]} is missing. Fetch or fit the head again.")
+            raise FileNotFoundError(f"{files[0]} is missing. Download or fit the head again.")
     return trees
 
 
@@ -243,7 +247,7 @@ def _check_fit(head: ReturnHead) -> None:
     if info.kind == "lightgbm":
         if set(head.trees) != set(info.horizons):
             raise ValueError(
-                f"{head.name} has trees of {sorted(head.trees)} bars, its {HEAD_INFO} says {list(info.horizons)}."
+                f"{head.name} has trees for {sorted(head.trees)} bars, its {HEAD_INFO} says {list(info.horizons)}."
             )
         return
     shape = None if head.weight is None else head.weight.shape
@@ -251,6 +255,6 @@ def _check_fit(head: ReturnHead) -> None:
     wanted = (len(info.horizons), info.d_model)
     if shape != wanted or bias != wanted[:1]:
         raise ValueError(
-            f"{head.name} has weights of shape {shape} and {bias}, but its {HEAD_INFO} asks for {wanted} and "
-            f"{wanted[:1]}. Fetch or fit the head again."
+            f"{head.name} has weights of shape {shape} and {bias}, but its {HEAD_INFO} requires {wanted} and "
+            f"{wanted[:1]}. Download or fit the head again."
         )

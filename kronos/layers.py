@@ -1,6 +1,6 @@
-"""The transformer's parts, shared by tokenizer and model; parameter names are those of released checkpoints.
+"""Layers of the transformer, shared by tokenizer and model; parameter names are those of released checkpoints.
 
-This is the form that is trained, saved and read; `fused` rewrites it for the engine.
+These modules are trained and saved; `kronos.inference.fused` rewrites them for inference.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Rope(NamedTuple):
-    """Cosine and sine of rotary positions, each (..., T, head width)."""
+    """Cosine and sine of rotary position angles, each (..., T, head width)."""
 
     cos: Tensor
     sin: Tensor
@@ -28,18 +28,18 @@ def rope_table(positions: Tensor, width: int, base: float = 10_000.0) -> Rope:
 
 
 def rope_frequencies(width: int, base: float = 10_000.0, device: torch.device | str | None = None) -> Tensor:
-    """(width / 2,) inverse wavelengths of rotary positions."""
+    """(width / 2,) angular frequencies of rotary positions."""
     return 1.0 / base ** (torch.arange(0, width, 2, device=device).float() / width)
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
-    """(B, heads, T, width) turned by each position's angles."""
+    """Rotate (B, heads, T, width) by each position's angles."""
     left, right = x.chunk(2, dim=-1)
     return x * rope.cos + torch.cat([-right, left], dim=-1) * rope.sin
 
 
 class _Normed(torch.autograd.Function):
-    """x / rms(x) times a scale, with half the passes over memory that autograd makes of the formula."""
+    """x / rms(x) times a scale, with half of the memory passes that autograd needs for the formula."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -59,7 +59,7 @@ class _Normed(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in float32, then a learnt scale (Zhang & Sennrich 2019)."""
+    """x / rms(x) in float32, then a learned scale (Zhang & Sennrich 2019)."""
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class RMSNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Zeros with probability p in training, and the rest larger by 1 / (1 - p)."""
+    """In training, zeros with probability p; other elements are scaled by 1 / (1 - p)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        # On a CPU most of dropout is drawing: 16 bits an element are enough, where torch draws 64.
+        # On a CPU, random numbers dominate the cost: 16 bits per element suffice, torch draws 64.
         bits = torch.randint(-(2**63), 2**63 - 1, (x.numel() // 4 + 1,)).view(torch.int16)[: x.numel()]
         dropped = round(self.p * 2**16)
         kept = torch.ge(bits.view(x.shape), dropped - 2**15, out=torch.empty_like(x))
@@ -114,14 +114,14 @@ class Attention(nn.Module):
         else:
             (q,), (k, v) = self._project(query, *projections[:1]), self._project(context, *projections[1:])
         if rope is not None:
-            turns = torch.complex(*(table[..., : self.head_width // 2] for table in rope))
-            q, k = _turn(q, turns), _turn(k, turns)
+            rotations = torch.complex(*(table[..., : self.head_width // 2] for table in rope))
+            q, k = _rotate_pairs(q, rotations), _rotate_pairs(k, rotations)
         dropout = self.attn_dropout_p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return self.resid_dropout(self.out_proj(out.transpose(1, 2).flatten(2)))
 
     def _project(self, x: Tensor, *projections: nn.Linear) -> list[Tensor]:
-        """Several projections as one product; rotary pairs of queries and keys lie side by side behind it."""
+        """Several projections as one product; rotary pairs of queries and keys are adjacent in the result."""
         pairs = [projection is not self.v_proj for projection in projections]
         weights, biases = (
             torch.cat([self._paired(part) if pair else part for part, pair in zip(parts, pairs, strict=True)])
@@ -131,15 +131,15 @@ class Attention(nn.Module):
         return [part.transpose(1, 2) for part in joined.unbind(2)]
 
     def _paired(self, rows: Tensor) -> Tensor:
-        """Rows of each head from (all left, all right halves of pairs) to (left, right, left, right, ...)."""
+        """Reorder rows of each head from (all left, all right halves of pairs) to (left, right, left, ...)."""
         return rows.unflatten(0, (self.n_heads, 2, -1)).transpose(1, 2).reshape(rows.shape)
 
 
-def _turn(x: Tensor, turns: Tensor) -> Tensor:
-    """`rotate` of pairs that lie side by side: one complex product."""
+def _rotate_pairs(x: Tensor, rotations: Tensor) -> Tensor:
+    """`rotate` for adjacent pairs: one complex product."""
     wide = torch.promote_types(x.dtype, torch.float32)
     pairs = torch.view_as_complex(x.to(wide).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns).flatten(-2)
+    return torch.view_as_real(pairs * rotations).flatten(-2)
 
 
 class FeedForward(nn.Module):

@@ -1,4 +1,4 @@
-"""Kronos: a decoder-only transformer over pairs of tokens, coarse first, then fine given coarse."""
+"""Kronos: a decoder-only transformer over pairs of sub-tokens, coarse first, then fine given coarse."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kronos.checkpoint import Network
+from kronos.checkpoint import PretrainedModule
 from kronos.config import DEPENDENCY_HEADS, ModelConfig
 from kronos.layers import Attention, Block, Dropout, RMSNorm, Rope, rope_table
-from kronos.quantizer import Tokens
+from kronos.tokenizer import Tokens
 
 STAMP_SIZES = {"minute": 60, "hour": 24, "weekday": 7, "day": 32, "month": 13}  # in the order of STAMPS
 
 
 class Logits(NamedTuple):
-    """Scores of the next token's halves: (B, T, 2**s1_bits) and (B, T, 2**s2_bits)."""
+    """Logits of the next token's halves: (B, T, 2**s1_bits) and (B, T, 2**s2_bits)."""
 
     s1: Tensor
     s2: Tensor
@@ -33,7 +33,7 @@ class ModelLoss(NamedTuple):
 
 
 class TokenEmbedding(nn.Module):
-    """Both halves of a token, fused."""
+    """Embedding of both halves of a token, joined by a linear map."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class SinusoidTable(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """The bar's minute, hour, weekday, day and month, each a table, summed."""
+    """Sum of the embeddings of a bar's minute, hour, weekday, day and month."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class TimeEmbedding(nn.Module):
 
 
 class DependencyLayer(nn.Module):
-    """Lets the fine half look back from the coarse half: cross-attention over the trunk's output."""
+    """Conditions the fine half on the coarse half: cross-attention over the trunk's output."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -107,8 +107,8 @@ class DualHead(nn.Module):
         self.proj_s2 = nn.Linear(config.d_model, 2**config.s2_bits)
 
 
-class Kronos(Network):
-    """The next token's distribution, p(s1 | past) p(s2 | past, s1) (Kronos, section 3.2)."""
+class Kronos(PretrainedModule):
+    """Distribution of the next token, p(s1 | past) p(s2 | past, s1) (Kronos, section 3.2)."""
 
     config_type = ModelConfig
     part = "predictor"
@@ -126,7 +126,7 @@ class Kronos(Network):
         self.norm = RMSNorm(c.d_model)
         self.dep_layer = DependencyLayer(c)
         self.head = DualHead(c)
-        self._initialise()
+        self._initialize()
 
     def forward(
         self, tokens: Tokens, stamps: Tensor, next_s1: Tensor, dependency_rope: bool = False
@@ -137,16 +137,16 @@ class Kronos(Network):
             tokens: (B, T) pairs.
             stamps: (B, T, 5) int64 calendar fields of the same bars.
             next_s1: (B, T) coarse half of token t + 1, which conditions the fine half.
-            dependency_rope: rotate the cross-attention, as upstream does in training and never in decoding.
+            dependency_rope: rotate the cross-attention, as upstream does in training but not in decoding.
         """
         return self._logits(self.hidden(tokens, stamps), next_s1, dependency_rope)
 
     def loss(
         self, tokens: Tokens, stamps: Tensor, dependency_rope: bool = False, scored: int | None = None
     ) -> ModelLoss:
-        """Cross-entropy of tokens 1..T-1 given those before them; (B, T) tokens, (B, T, 5) stamps.
+        """Cross-entropy of tokens 1..T-1 given their predecessors; (B, T) tokens, (B, T, 5) stamps.
 
-        With `scored`, of the last so many tokens only; the others are context.
+        With `scored`, only the last `scored` tokens count; the others are context.
         """
         past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
         return self.token_loss(self.hidden(past, stamps[:, :-1]), tokens, dependency_rope, scored)
@@ -161,7 +161,7 @@ class Kronos(Network):
     ) -> ModelLoss:
         """`loss` from the hidden states of tokens 0..T-2, (B, T - 1, d_model).
 
-        With `scored`, the last so many tokens weigh 1 and those before them `context_weight`; the losses are
+        With `scored`, the last `scored` tokens have weight 1 and earlier ones `context_weight`; the losses are
         weighted means.
         """
         logits = self._logits(hidden, tokens.s1[:, 1:], dependency_rope)
@@ -187,7 +187,7 @@ class Kronos(Network):
     def s2_logits(self, hidden: Tensor, next_s1: Tensor, rope: Rope | None = None) -> Tensor:
         """(B, T, d_model) hidden states, (B, T) chosen coarse halves -> (B, T, 2**s2_bits).
 
-        The coarse embedding is not scaled here, unlike at the trunk's input; released weights expect it so.
+        Unlike at the trunk's input, the coarse embedding is not scaled here; released weights require this.
         """
         sibling = self.embedding.emb_s1(next_s1)
         return self.head.proj_s2(self.dep_layer(hidden, sibling, rope))
@@ -200,7 +200,7 @@ class Kronos(Network):
             )
         return Logits(self.s1_logits(hidden), self.s2_logits(hidden, next_s1, cross))
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for table in (self.embedding.emb_s1, self.embedding.emb_s2):
             nn.init.normal_(table.weight, std=self.config.d_model**-0.5)
         if self.config.learn_te:
@@ -209,10 +209,10 @@ class Kronos(Network):
 
 
 def _cross_entropy(logits: Tensor, true: Tensor, scored: int | None, context_weight: float) -> Tensor:
-    """Weighted mean over (B, T): the last `scored` positions weigh 1, those before them `context_weight`."""
+    """Weighted mean over (B, T): weight 1 at the last `scored` positions, `context_weight` before them."""
     if scored is not None and context_weight == 0:
         logits, true = logits[:, -scored:], true[:, -scored:]
-    logits = logits.float()  # under autocast, too: in bfloat16 a loss of 4 nats has steps of a hundredth
+    logits = logits.float()  # also under autocast: in bfloat16 a loss of 4 nats has a resolution of 0.01
     if scored is None or context_weight in (0, 1):
         return F.cross_entropy(logits.flatten(0, 1), true.flatten())
     each = F.cross_entropy(logits.flatten(0, 1), true.flatten(), reduction="none").view(true.shape)

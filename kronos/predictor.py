@@ -1,79 +1,82 @@
-"""KronosPredictor: Windows -> Forecast. Upstream's `predict` and `predict_batch` are doors to the same room."""
+"""KronosPredictor: Windows -> Forecast; `predict` and `predict_batch` keep upstream's signatures."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import Progress
 from typing_extensions import Self
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.calibration import Calibration, own_calibration
-from kronos.candles import Candles
-from kronos.checkpoint import Hub, Origin, origin, resolve_tokenizer, sampling_defaults
-from kronos.checks import as_choice, as_integer
-from kronos.config import SampleConfig
-from kronos.engine.chunks import EmbedBytes, WindowBytes, chunks
-from kronos.engine.device import default_budget, find_device, plain_torch
-from kronos.engine.fused import Form, Precision
-from kronos.engine.generate import Window
-from kronos.engine.pipeline import Pipeline
-from kronos.engine.settings import CHECKS
-from kronos.engine.weights import WeightsDigest, computable, fingerprint, on_cpu
+from kronos.calibration import Calibration, checkpoint_calibration
+from kronos.checkpoint import CheckpointInfo, HubOptions, checkpoint_info, default_sampling, resolve_tokenizer
+from kronos.config import SampleConfig, as_choice
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
+from kronos.inference.fused import ExecutionConfig, Precision
+from kronos.inference.generate import ContextOverflow
+from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes, split_chunks
+from kronos.inference.settings import (
+    CHECKS,
+    WeightsDigest,
+    as_cpu,
+    as_float32,
+    default_budget,
+    default_torch_state,
+    find_device,
+    weights_signature,
+)
 from kronos.model import Kronos
-from kronos.path_statistics import trailing_volatility
-from kronos.sampling import SHARED, TorchDraws, date_uniforms
-from kronos.series import Timestamps, series_windows
+from kronos.paths import Candles, trailing_volatility
+from kronos.sampling import SOBOL, sobol_uniforms
 from kronos.tokenizer import KronosTokenizer
+from kronos.upstream_calls import UpstreamCalls
 from kronos.windows import Windows
 
 _log = logging.getLogger(__name__)
 
 
-class KronosPredictor:
+class KronosPredictor(UpstreamCalls):
     """A model and its tokenizer on one device, ready to forecast.
 
-    Each argument is an attribute too, and may be set to another value later: it is checked when it is set,
-    and holds from the next forecast on. Networks may be trained, moved or converted by their owner between
-    forecasts: each forecast uses the weights that they have then, in float32 on `device`.
+    Each argument is also an attribute that can be changed: it is validated on assignment and takes effect with
+    the next forecast. Networks may be trained, moved or converted between forecasts: each forecast uses their
+    current weights, in float32 on `device`.
 
-    A predictor can be pickled and copied. It comes back on its own device or, where that is missing, on the fastest
-    that is available.
+    A predictor can be pickled and copied. It is restored on its own device or, if that is missing, on the fastest
+    one available.
 
     Args:
         model: Kronos, put in eval mode.
         tokenizer: the one it was trained with, put in eval mode.
-        device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest there is.
-        max_context: bars the model sees at most.
-        clip: normalised bars are clipped to ±clip.
-        window: how a window slides on when it outgrows `max_context` within the horizon: "exact" reads it anew
-            at each bar, as upstream does; "rolling" drops its oldest bars from the caches, which is much faster
-            and another model's answer in part: positions do not start over.
-        precision: of matrix products, "float32" or "bfloat16", about 1.4 times as fast where the processor has it;
-            residual stream, norms, attention and sampling stay in float32, yet other paths come out.
-        compile: spend some time at the first forecast on compiling the networks, on CUDA also on recording every
-            shape of a chunk as a graph; for long runs on an accelerator. On a CPU packed products are faster.
-            Without it CUDA still replays the single steps of chunks with few paths.
-        memory: bytes that a chunk of windows may take; None takes little on a CPU, and more than half of what is
-            free on an accelerator.
-        anchor: where the paths of `forecast` start. A tokenizer rounds the last bar, and the model
-            continues that reading. "last_close" scales the prices of each path by the ratio of the true last
-            close to the decoded one, so that returns are measured from where the path starts; "decoded_close"
+        device: "cpu", "cuda", "cuda:1", "mps"; None selects the fastest available.
+        max_context: maximum number of bars that the model sees.
+        clip: normalized bars are clipped to ±clip.
+        context_overflow: what happens when a window exceeds `max_context` within the horizon: "recompute" reads
+            the last `max_context` bars again at each step, as upstream does; "rolling" drops the oldest bars from
+            the caches, which is much faster but approximate: rotary positions are not reset.
+        precision: dtype of matrix products, "float32" or "bfloat16", about 1.4 times as fast on processors that
+            support it; residual stream, norms, attention and sampling stay in float32, but sampled paths differ.
+        compile: compile the networks at the first forecast, on CUDA also record every chunk shape as a CUDA
+            graph; for long runs on an accelerator. On a CPU packed products are faster. Without it CUDA still
+            replays the single steps of chunks with few paths.
+        memory: memory limit of a chunk of windows in bytes; None uses little on a CPU, and more than half of the
+            free memory of an accelerator.
+        anchor: where the paths of `forecast` start. The tokenizer quantizes the last bar, and the model continues
+            from the reconstruction. "last_close" scales the prices of each path by the ratio of the true last
+            close to the decoded one, so that returns are measured from the start of the path; "decoded_close"
             keeps raw paths, as upstream's `predict` always does.
 
     Raises:
-        ValueError: model and tokenizer do not fit, there is no such device, or an option is none.
-        TypeError: model or tokenizer is something else.
+        ValueError: model and tokenizer do not match, the device is unavailable, or an option is invalid.
+        TypeError: model or tokenizer has the wrong type.
     """
 
-    model_type: ClassVar[type[Kronos]] = Kronos  # what `from_pretrained` makes
+    model_type: ClassVar[type[Kronos]] = Kronos  # class that `from_pretrained` creates
     tokenizer_type: ClassVar[type[KronosTokenizer]] = KronosTokenizer
 
     def __init__(
@@ -83,23 +86,23 @@ class KronosPredictor:
         device: str | torch.device | None = None,
         max_context: int = 512,
         clip: float = 5,
-        window: Window = "exact",
+        context_overflow: ContextOverflow = "recompute",
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
         anchor: Anchor = "last_close",
     ) -> None:
         self.device, self.model, self.tokenizer = find_device(device), model, tokenizer
-        self.max_context, self.clip, self.window = max_context, clip, window
+        self.max_context, self.clip, self.context_overflow = max_context, clip, context_overflow
         self.precision, self.compile, self.memory = precision, compile, memory
         self.anchor = anchor
-        self.sampling = SampleConfig()  # where a forecast names none
-        self.calibration: Calibration | None = None  # the checkpoint's own, which `forecast` does not apply
-        self.origin = None  # unknown for networks that came from no file
+        self.sampling = SampleConfig()  # default of `forecast`
+        self.calibration: Calibration | None = None  # of the checkpoint; `forecast` does not apply it
+        self.checkpoint_info = None  # unknown for networks that were not loaded from files
         self._made: Pipeline | None = None
         self._made_of: list[Any] = []
         _check_pair(model, tokenizer)
-        fingerprint(model, tokenizer)  # says what is wrong with weights, if anything is
+        weights_signature(model, tokenizer)  # raises an error about unusable weights
         for network in (model, tokenizer):
             network.to(self.device).eval()
 
@@ -108,8 +111,8 @@ class KronosPredictor:
         super().__setattr__(name, check(value) if check else value)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The engine's weights are laid out for this process; those of the networks can be read anywhere.
-        networks = {"model": on_cpu(self.model), "tokenizer": on_cpu(self.tokenizer)}
+        # Weights of the pipeline are packed for this process; those of the networks can be loaded anywhere.
+        networks = {"model": as_cpu(self.model), "tokenizer": as_cpu(self.tokenizer)}
         return self.__dict__ | networks | {"device": str(self.device), "_made": None, "_made_of": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -117,7 +120,7 @@ class KronosPredictor:
             device = find_device(state["device"])
         except ValueError as error:
             device = find_device(None)
-            _log.warning("%s The predictor computes on '%s' instead.", error, device)
+            _log.warning("%s The predictor uses '%s' instead.", error, device)
         self.__dict__.update(state | {"device": device})
         for network in (self.model, self.tokenizer):
             network.to(device)
@@ -131,7 +134,7 @@ class KronosPredictor:
         device: str | torch.device | None = None,
         max_context: int = 512,
         clip: float = 5,
-        window: Window = "exact",
+        context_overflow: ContextOverflow = "recompute",
         precision: Precision = "float32",
         compile: bool = False,
         memory: int | None = None,
@@ -145,36 +148,37 @@ class KronosPredictor:
 
         Args:
             spec: bundled name, folder, or hub id of a model.
-            tokenizer: folder or hub id; released models and pairs know theirs.
-            revision: of the model on the hub.
-            device, max_context, clip, window, precision, compile, memory, anchor: as in the constructor.
-            cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.Hub`; of model and tokenizer.
+            tokenizer: folder or hub id; not needed for pairs and upstream's released models.
+            revision: hub revision of the model.
+            device, max_context, clip, context_overflow, precision, compile, memory, anchor: as in the constructor.
+            cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.HubOptions`, for model and
+                tokenizer.
 
         Raises:
-            FileNotFoundError: nothing by that name; says how to get it.
-            ValueError: no tokenizer is known, or the two do not fit.
+            FileNotFoundError: no such checkpoint; says how to get one.
+            ValueError: the tokenizer is unknown, or the two do not match.
         """
         tokenizer = tokenizer or resolve_tokenizer(spec)
-        hub = Hub(cache_dir, local_files_only, token, force_download)
+        hub = HubOptions(cache_dir, local_files_only, token, force_download)
         predictor = cls(
             cls.model_type.from_pretrained(spec, revision, **hub._asdict()),
             cls.tokenizer_type.from_pretrained(tokenizer, **hub._asdict()),
             device,
             max_context,
             clip,
-            window,
+            context_overflow,
             precision,
             compile,
             memory,
             anchor,
         )
-        hub = hub._replace(force_download=False)  # it has just been fetched
-        predictor.origin = origin(spec, tokenizer, revision, hub)
-        predictor.sampling = sampling_defaults(spec, revision, hub)
-        predictor.calibration = own_calibration(spec)
+        hub = hub._replace(force_download=False)  # it has just been downloaded
+        predictor.checkpoint_info = checkpoint_info(spec, tokenizer, revision, hub)
+        predictor.sampling = default_sampling(spec, revision, hub)
+        predictor.calibration = checkpoint_calibration(spec)
         return predictor
 
-    @plain_torch()
+    @default_torch_state()
     def forecast(
         self,
         windows: Windows,
@@ -184,24 +188,23 @@ class KronosPredictor:
     ) -> Forecast:
         """Sample futures of every window; lookbacks may differ.
 
-        Draws depend on the seed and on each window's date only, so that any batch size, order or split of
-        the windows gives the same forecast up to rounding, which depends on the rows that a product has: 1e-4 of
-        a close in float32 (docs/performance.md says what has equal bits).
+        Draws depend on the seed and each window's date only, so that any batch size, order or split of the
+        windows gives the same forecast up to rounding, which depends on the number of rows of a matrix product:
+        1e-4 of a close in float32 (docs/performance.md lists what is bitwise equal).
 
         Args:
             windows: N windows; their `future` sets the horizon.
-            sampling: settings; when omitted those that suit the checkpoint (`self.sampling`).
-            progress: called after each chunk with the number of windows done in it.
+            sampling: settings; those of the checkpoint (`self.sampling`) when omitted.
+            progress: called after each chunk with its number of windows.
             candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, anchored as `anchor` says. It is not
-            calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's own calibration where
-            there is one.
+            Forecast with paths (N, S, H, 6) in the bars' own units, starting at `anchor`. It is not calibrated:
+            `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if it has one.
         """
         as_choice("candles", candles, get_args(Candles))
         if not len(windows):
-            raise ValueError("There are no windows to forecast. Pass at least 1.")
+            raise ValueError("There are no windows to forecast. Pass at least one.")
         self._check_horizon(windows)
         sampling = sampling or self.sampling
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
@@ -212,38 +215,40 @@ class KronosPredictor:
             sampling.samples,
             windows.horizon,
             self.max_context,
-            self.window,
+            self.context_overflow,
         )
         pipeline = self._pipeline()
         budget = self.memory or default_budget(self.device)
         if self.compile:
             budget //= 2  # a replayed chunk is padded to at most twice its rows
-        for rows in chunks(windows.lengths, need, budget):
+        for rows in split_chunks(windows.lengths, need, budget):
             chunk = windows[rows]
-            dates = pd.DatetimeIndex(chunk.keys.get_level_values("datetime"))
-            uniforms = date_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
-            paths[rows], decoded_close[rows] = pipeline.shared(chunk, sampling, torch.from_numpy(uniforms))
+            dates = pd.DatetimeIndex(chunk.index.get_level_values("datetime"))
+            uniforms = sobol_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
+            paths[rows], decoded_close[rows] = pipeline.sample_shared(
+                chunk, sampling, torch.from_numpy(uniforms)
+            )
             if progress is not None:
                 progress(len(chunk))
         if self.anchor == "last_close":
-            anchor_paths(paths, decoded_close, windows.last[:, CLOSE])
+            anchor_paths(paths, decoded_close, windows.last_bar[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
-        volatility = trailing_volatility(windows.tape[:, CLOSE], windows.ends, windows.lengths)
+        volatility = trailing_volatility(windows.bars[:, CLOSE], windows.end_positions, windows.lengths)
         made = Forecast(
-            paths, windows.keys, windows.future, windows.last, provenance, decoded_close, volatility
+            paths, windows.index, windows.future, windows.last_bar, provenance, decoded_close, volatility
         )
         return made.repaired() if candles == "valid" else made
 
-    @plain_torch()
+    @default_torch_state()
     def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """The model's last hidden state at the last bar of every window: one read of the window, no sampling.
+        """The model's last hidden state at the last bar of every window: one forward pass, no sampling.
 
-        Bars are scaled, clipped and tokenized as for `forecast`, and the model sees the last `max_context` tokens.
+        Bars are scaled, clipped and tokenized as in `forecast`, and the model sees the last `max_context` tokens.
         A row depends on its own window only, and is known at the close of the window's last bar.
 
         Args:
-            windows: N windows of any lookbacks; their `future` is not read.
-            progress: called after each chunk with the number of windows done in it.
+            windows: N windows of any lookbacks; their `future` is not used.
+            progress: called after each chunk with its number of windows.
 
         Returns:
             (N, d_model) float32, after the final norm.
@@ -252,139 +257,67 @@ class KronosPredictor:
             ValueError: there are no windows.
         """
         if not len(windows):
-            raise ValueError("There are no windows to embed. Pass at least 1.")
+            raise ValueError("There are no windows to embed. Pass at least one.")
         hidden = np.empty((len(windows), self.model.config.d_model), np.float32)
         need = EmbedBytes(self.model.config, self.tokenizer.config, self.max_context)
         pipeline = self._pipeline()
-        for rows in chunks(windows.lengths, need, self.memory or default_budget(self.device)):
+        for rows in split_chunks(windows.lengths, need, self.memory or default_budget(self.device)):
             hidden[rows] = pipeline.embed(windows[rows])
             if progress is not None:
                 progress(len(rows))
         return hidden
 
-    def predict(
-        self,
-        df: pd.DataFrame,
-        x_timestamp: Timestamps,
-        y_timestamp: Timestamps,
-        pred_len: int,
-        T: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 0.9,
-        sample_count: int = 1,
-        verbose: bool = True,
-        seed: int | None = None,
-    ) -> pd.DataFrame:
-        """Upstream's call for one series: the average of `sample_count` paths.
-
-        Args:
-            df: (L, ...) bars with open, high, low, close, optionally volume and amount.
-            x_timestamp: (L,) of the bars.
-            y_timestamp: (pred_len,) of the bars to forecast.
-            pred_len: bars to forecast.
-            T, top_k, top_p: temperature and filters, see `SampleConfig`.
-            sample_count: paths to average.
-            verbose: show a progress bar.
-            seed: of the draws; None goes on with torch's global stream, so that `torch.manual_seed(s)` before
-                the call and `seed=s` both give upstream's numbers for s.
-
-        Returns:
-            (pred_len, 6) FEATURES indexed by `y_timestamp`.
-        """
-        return self.predict_batch(
-            [df], [x_timestamp], [y_timestamp], pred_len, T, top_k, top_p, sample_count, verbose, seed
-        )[0]
-
-    @plain_torch()
-    def predict_batch(
-        self,
-        df_list: Sequence[pd.DataFrame],
-        x_timestamp_list: Sequence[Timestamps],
-        y_timestamp_list: Sequence[Timestamps],
-        pred_len: int,
-        T: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 0.9,
-        sample_count: int = 1,
-        verbose: bool = True,
-        seed: int | None = None,
-    ) -> list[pd.DataFrame]:
-        """Upstream's call for several series; their lookbacks may differ. Arguments as in `predict`.
-
-        Draws come from one stream over the whole batch, so a series' numbers depend on its neighbours;
-        `forecast` does not have that flaw.
-        """
-        windows = series_windows(df_list, x_timestamp_list, y_timestamp_list, pred_len)
-        self._check_horizon(windows)
-        sampling = SampleConfig(sample_count, T, top_p, 0 if top_k is None else top_k)
-        draws = _torch_draws(sampling.samples, seed, self.device)
-        with Progress(disable=not verbose, transient=True) as bar:
-            task = bar.add_task("bars", total=windows.horizon)
-            sampled = self._pipeline().drawn(
-                windows, sampling, draws, lambda: bar.advance(task), rule="upstream"
-            )
-        return [
-            pd.DataFrame(mean, columns=list(FEATURES), index=pd.DatetimeIndex(y))
-            for mean, y in zip(sampled.paths.mean(axis=1), y_timestamp_list, strict=True)
-        ]
-
-    if not TYPE_CHECKING:  # which would then believe in any attribute
-
-        def __getattr__(self, name: str) -> object:
-            """Of what only upstream's predictor has, say where it is."""
-            if name in ("generate", "price_cols", "vol_col", "amt_vol", "time_cols"):
-                raise AttributeError(
-                    f"KronosPredictor has no {name}. Use that of kronos.compat, which has it."
-                )
-            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
-        """What a forecast of these settings and this data is made with."""
-        known = self.origin
+        """The provenance of a forecast with these settings and this data."""
+        known = self.checkpoint_info
         return Provenance(
             model=known.name if known else type(self.model).__name__,
             revision=known.revision if known else None,
             weights_sha256=known.sha256 if known else None,
             trained_until=known.trained_until if known else None,
             sampling=sampling,
-            draws=SHARED,
+            draws=SOBOL,
             max_context=self.max_context,
             clip=self.clip,
-            window=self.window,
+            context_overflow=self.context_overflow,
             precision=self.precision,
             anchor=self.anchor,
             data_sha256=data_sha256,
         )
 
     @property
-    def origin(self) -> Origin | None:
-        """Where the networks came from; None where no file is known that holds these weights."""
-        origin, digest = self._origin
-        return origin if digest and digest.matches(self.model, self.tokenizer) else None
+    def checkpoint_info(self) -> CheckpointInfo | None:
+        """The checkpoint of the networks; None if their weights are not those of a known file."""
+        checkpoint_info, digest = self._checkpoint_info
+        return checkpoint_info if digest and digest.matches(self.model, self.tokenizer) else None
 
-    @origin.setter
-    def origin(self, origin: Origin | None) -> None:
-        """Of the networks as they are now."""
-        self._origin = origin, WeightsDigest(self.model, self.tokenizer) if origin else None
+    @checkpoint_info.setter
+    def checkpoint_info(self, checkpoint_info: CheckpointInfo | None) -> None:
+        """Set the checkpoint of the networks with their current weights."""
+        self._checkpoint_info = (
+            checkpoint_info,
+            WeightsDigest(self.model, self.tokenizer) if checkpoint_info else None,
+        )
 
     def _check_horizon(self, windows: Windows) -> None:
-        # The decoder sees the last `max_context` bars of window and path; a rolling window keeps its own path.
-        longest = self.max_context - (self.window == "rolling")
+        # The decoder sees the last `max_context` bars of window and path; a rolling window must keep its whole
+        # path.
+        longest = self.max_context - (self.context_overflow == "rolling")
         if windows.horizon > longest:
             raise ValueError(
-                f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Ask for fewer."
+                f"A horizon of {windows.horizon} bars does not fit max_context={self.max_context}. Shorten it."
             )
 
     def _pipeline(self) -> Pipeline:
-        """For settings and networks as they are now: both may have changed since the last forecast."""
+        """The pipeline for the current settings and weights, which may have changed since the last forecast."""
         _check_pair(self.model, self.tokenizer)
-        form = Form(self.precision, self.compile)
-        settings = self.device, self.max_context, self.clip, self.window, form
-        made_of = [settings, *fingerprint(self.model, self.tokenizer)]
+        form = ExecutionConfig(self.precision, self.compile)
+        settings = self.device, self.max_context, self.clip, self.context_overflow, form
+        made_of = [settings, *weights_signature(self.model, self.tokenizer)]
         if self._made is None or self._made_of != made_of:
-            model, tokenizer = computable(self.model, self.device), computable(self.tokenizer, self.device)
+            model, tokenizer = as_float32(self.model, self.device), as_float32(self.tokenizer, self.device)
             self._made = Pipeline(
-                model, tokenizer, self.device, self.max_context, self.clip, self.window, form
+                model, tokenizer, self.device, self.max_context, self.clip, self.context_overflow, form
             )
             self._made_of = made_of
         return self._made
@@ -398,12 +331,3 @@ def _check_pair(model: Kronos, tokenizer: KronosTokenizer) -> None:
             f"The model reads tokens of {reads} bits but the tokenizer writes {writes}. "
             "Load the tokenizer that the model was trained with."
         )
-
-
-def _torch_draws(samples: int, seed: int | None, device: torch.device) -> TorchDraws:
-    """Upstream's draws, from a stream of their own where there is a seed."""
-    if seed is None:
-        return TorchDraws(samples)
-    if not -(2**63) <= (seed := as_integer("seed", seed)) < 2**64:
-        raise ValueError(f"seed={seed} does not fit in 64 bits. Pass a smaller one.")
-    return TorchDraws(samples, torch.Generator(device).manual_seed(seed))

@@ -1,7 +1,6 @@
 """Windows: the last bars of each (datetime, instrument), their scale, and the timestamps to forecast.
 
-Knows no torch. A window dated t holds bars up to t and nothing later; its future timestamps come from a
-calendar, never from data.
+A window dated t holds bars up to t and nothing later; its future timestamps come from a calendar, never from data.
 """
 
 from __future__ import annotations
@@ -9,14 +8,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from kronos.bars import FEATURES, check_bars, price_level, stamps, wall_clock
+from kronos.bars import (
+    CLOSE,
+    FEATURES,
+    PRICES,
+    check_bars,
+    check_same_zone,
+    price_level,
+    stamps,
+    unique_wall_clock,
+    wall_clock,
+)
 from kronos.calendar import future_timestamps
-from kronos.checks import as_integer
-from kronos.scale import Rule, Scale
+from kronos.config import as_integer
 
 KEYS = ("datetime", "instrument")
 MIN_BARS = 2  # one bar has no spread to scale by
@@ -24,39 +33,38 @@ MIN_BARS = 2  # one bar has no spread to scale by
 
 @dataclass(frozen=True)
 class Windows:
-    """N windows of up to T bars, kept as slices of one tape of bars, so that slicing windows copies no bar.
+    """N windows of up to T bars, stored as slices of one array of bars, so that slicing windows copies no bar.
 
-    `values` and `stamps` lay the bars out aligned left: row i holds `lengths[i]` bars from the front and
-    zeros behind. Under causal attention no real bar then sees a padded one, so that windows of any length
-    share a batch.
+    `values` and `stamps` are left-aligned: row i has `lengths[i]` bars followed by zeros. Under causal attention no
+    real bar sees a padded one, so that windows of different lengths share a batch.
 
     Attributes:
-        tape: (M, 6) float32, FEATURES in the bars' own units, instrument after instrument.
-        tape_stamps: (M, 5) int64 calendar fields of the tape.
-        ends: (N,) int64, where on the tape each window's last bar is.
-        lengths: (N,) int64, bars of each window, at least MIN_BARS.
+        bars: (M, 6) float32, FEATURES in the bars' own units, instrument after instrument.
+        bar_stamps: (M, 5) int64 calendar fields of `bars`.
+        end_positions: (N,) int64, row of each window's last bar in `bars`.
+        lengths: (N,) int64, bars per window, at least MIN_BARS.
         future: (N, H) datetime64[ns], the timestamps to forecast.
-        keys: (N,) MultiIndex (datetime, instrument); datetime is that of the last bar seen.
+        index: (N,) MultiIndex (datetime, instrument); datetime is the timestamp of the last bar.
     """
 
-    tape: np.ndarray
-    tape_stamps: np.ndarray
-    ends: np.ndarray
+    bars: np.ndarray
+    bar_stamps: np.ndarray
+    end_positions: np.ndarray
     lengths: np.ndarray
     future: np.ndarray
-    keys: pd.MultiIndex
+    index: pd.MultiIndex
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.index)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Windows:
-        """Some of the windows, by slice, mask or integer array."""
+        """A subset of the windows, by slice, mask or integer array."""
         return replace(
             self,
-            ends=self.ends[rows],
+            end_positions=self.end_positions[rows],
             lengths=self.lengths[rows],
             future=self.future[rows],
-            keys=self.keys[rows],
+            index=self.index[rows],
         )
 
     @property
@@ -66,23 +74,23 @@ class Windows:
 
     @property
     def width(self) -> int:
-        """T, the longest window."""
+        """T, length of the longest window."""
         return int(self.lengths.max(initial=0))
 
     @property
     def values(self) -> np.ndarray:
         """(N, T, 6) float32 bars."""
-        return self._layout(self.tape)
+        return self._layout(self.bars)
 
     @property
     def stamps(self) -> np.ndarray:
         """(N, T, 5) int64 calendar fields of the bars."""
-        return self._layout(self.tape_stamps)
+        return self._layout(self.bar_stamps)
 
     @property
-    def last(self) -> np.ndarray:
+    def last_bar(self) -> np.ndarray:
         """(N, 6) float32, the last bar of each window."""
-        return self.tape[self.ends]
+        return self.bars[self.end_positions]
 
     @property
     def future_stamps(self) -> np.ndarray:
@@ -90,7 +98,7 @@ class Windows:
         return stamps(pd.DatetimeIndex(self.future.ravel())).reshape(*self.future.shape, -1)
 
     def scale(self, rule: Rule = "unit_free") -> Scale:
-        """Each window's scale, from its own bars only, see `Scale.fit` and `Scale.fit_upstream`."""
+        """The scale of each window from its own bars only, by `Scale.fit` or `Scale.fit_upstream`."""
         free = rule == "unit_free"
         fit, dtype = (Scale.fit, np.float64) if free else (Scale.fit_upstream, np.float32)
         values = self.values
@@ -101,22 +109,24 @@ class Windows:
         return Scale(mean, width)
 
     def digest(self) -> str:
-        """sha256 of all that the windows hold: two equal digests mean equal inputs."""
+        """sha256 of the windows' contents: equal digests mean equal inputs."""
         digest = hashlib.sha256()
-        for start in range(0, len(self), 1024):  # laid out piece by piece, to hold little of it at once
+        for start in range(0, len(self), 1024):  # in parts, to limit memory
             part = self[start : start + 1024]
             for array in (part.values, part.lengths, part.stamps, part.future):
                 digest.update(np.ascontiguousarray(array).tobytes())
-            digest.update("\n".join(part.keys.get_level_values("instrument").astype(str)).encode())
-            dates = pd.DatetimeIndex(part.keys.get_level_values("datetime"))
+            digest.update("\n".join(part.index.get_level_values("instrument").astype(str)).encode())
+            dates = pd.DatetimeIndex(part.index.get_level_values("datetime"))
             digest.update(dates.as_unit("ns").asi8.tobytes())
         return digest.hexdigest()
 
-    def _layout(self, tape: np.ndarray) -> np.ndarray:
+    def _layout(self, array: np.ndarray) -> np.ndarray:
         offsets = np.arange(self.width)
-        rows = np.minimum((self.ends + 1 - self.lengths)[:, None] + offsets, self.ends[:, None])
+        rows = np.minimum(
+            (self.end_positions + 1 - self.lengths)[:, None] + offsets, self.end_positions[:, None]
+        )
         real = (offsets < self.lengths[:, None])[..., None]  # (N, T, 1)
-        return np.where(real, tape[rows], tape.dtype.type(0))
+        return np.where(real, array[rows], array.dtype.type(0))
 
     @classmethod
     def rolling(
@@ -126,34 +136,34 @@ class Windows:
         horizon: int,
         calendar: pd.DatetimeIndex | str,
         *,
-        since: pd.Timestamp | str | None = None,
-        until: pd.Timestamp | str | None = None,
-        keys: pd.MultiIndex | None = None,
+        start: pd.Timestamp | str | None = None,
+        end: pd.Timestamp | str | None = None,
+        index: pd.MultiIndex | None = None,
         min_bars: int | None = None,
     ) -> Windows:
         """The window that ends at each bar of each instrument, in order of (datetime, instrument).
 
-        Timestamps with a time zone stand for its local clock (`kronos.bars.wall_clock`): keys, future timestamps
-        and calendar fields are those that it shows, without the zone.
+        Timestamps with a time zone are read as local time (`kronos.bars.wall_clock`): index, future timestamps and
+        calendar fields are local, without the zone.
 
         Args:
             panel: frame indexed (datetime, instrument), or a mapping instrument -> frame by datetime.
-            lookback: bars of a window at most.
-            horizon: bars to forecast.
+            lookback: maximum number of bars per window.
+            horizon: number of bars to forecast.
             calendar: trading timestamps, or a pandas frequency ("B", "5min") for a market without one.
-            since: first date of a window; earlier bars still serve as lookback.
-            until: last date of a window, inclusive.
-            keys: only these (datetime, instrument) pairs.
-            min_bars: windows with fewer bars are left out; `lookback` when omitted.
+            start: date of the first window; earlier bars still serve as lookback.
+            end: date of the last window, inclusive.
+            index: keep only these (datetime, instrument) pairs.
+            min_bars: windows with fewer bars are dropped; `lookback` when omitted.
 
         Raises:
-            ValueError: no window remains, a bar is not one (see `check_bars`), or bars and calendar are of
-                different time zones.
+            ValueError: no window remains, bars are invalid (see `check_bars`), or bars and calendar have different
+                time zones.
         """
         lookback, horizon = as_integer("lookback", lookback), as_integer("horizon", horizon)
         min_bars = lookback if min_bars is None else as_integer("min_bars", min_bars)
         _check_sizes(lookback, horizon, min_bars)
-        wanted = _wanted_dates(keys)
+        wanted = _wanted_dates(index)
         if not isinstance(calendar, str):
             calendar = pd.DatetimeIndex(calendar)
         parts = []
@@ -162,18 +172,18 @@ class Windows:
             if not isinstance(checked.index, pd.DatetimeIndex):
                 raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
             if not isinstance(calendar, str):
-                _check_zone(checked.index, calendar, name, "the calendar")
-            index = _unique_wall_clock(checked.index, name)
-            checked = checked.set_axis(index)
-            ends = _ends(index, min_bars, since, until, wanted if wanted is None else wanted.get(name, _NONE))
+                check_same_zone(checked.index, calendar, name, "the calendar")
+            local = unique_wall_clock(checked.index, name)
+            checked = checked.set_axis(local)
+            ends = _ends(local, min_bars, start, end, wanted if wanted is None else wanted.get(name, _NONE))
             if len(ends):
                 parts.append((name, checked, ends))
         if not parts:
             raise ValueError(
-                f"No instrument has a window of {min_bars} bars within [{since}, {until}]. "
-                "Give earlier bars or ask for a shorter lookback."
+                f"No instrument has a window of {min_bars} bars within [{start}, {end}]. "
+                "Pass earlier bars or a shorter lookback."
             )
-        # The times ahead are looked up once a date, not once a window.
+        # Future timestamps are computed once per date, not once per window.
         dates = pd.DatetimeIndex(np.unique(np.concatenate([bars.index[ends] for _, bars, ends in parts])))
         future = future_timestamps(
             dates, calendar if isinstance(calendar, str) else wall_clock(calendar), horizon
@@ -186,12 +196,10 @@ class Windows:
 
     @classmethod
     def single(cls, name: str, bars: pd.DataFrame, future: pd.DatetimeIndex) -> Windows:
-        """One window of all of an instrument's bars (checked, indexed by time) and the times to forecast.
-
-        Both in one time zone, which stands for its local clock, or in none.
+        """One window with all bars of an instrument (checked, indexed by time) and the timestamps to forecast.
 
         Raises:
-            ValueError: fewer than MIN_BARS bars, or bars and timestamps of different time zones.
+            ValueError: fewer than MIN_BARS bars, or different time zones.
         """
         if len(bars) < MIN_BARS:
             raise ValueError(
@@ -199,26 +207,28 @@ class Windows:
             )
         end = np.array([len(bars) - 1])
         index = pd.DatetimeIndex(bars.index)
-        _check_zone(index, future, name, "the timestamps to forecast")
+        check_same_zone(index, future, name, "the timestamps to forecast")
         bars = bars.set_axis(wall_clock(index))
         return _cut(name, bars, end, len(bars), wall_clock(future).to_numpy("datetime64[ns]")[None])
 
     @classmethod
     def stack(cls, parts: Sequence[Windows]) -> Windows:
-        """Windows of any lookbacks and one horizon, in the order given."""
-        offsets = np.cumsum([0] + [len(part.tape) for part in parts[:-1]])
+        """Concatenate windows of any lookbacks and one horizon, in the given order."""
+        offsets = np.cumsum([0] + [len(part.bars) for part in parts[:-1]])
         return cls(
-            tape=np.concatenate([part.tape for part in parts]),
-            tape_stamps=np.concatenate([part.tape_stamps for part in parts]),
-            ends=np.concatenate([part.ends + at for part, at in zip(parts, offsets, strict=True)]),
+            bars=np.concatenate([part.bars for part in parts]),
+            bar_stamps=np.concatenate([part.bar_stamps for part in parts]),
+            end_positions=np.concatenate(
+                [part.end_positions + at for part, at in zip(parts, offsets, strict=True)]
+            ),
             lengths=np.concatenate([part.lengths for part in parts]),
             future=np.concatenate([part.future for part in parts]),
-            keys=parts[0].keys.append([part.keys for part in parts[1:]]),
+            index=parts[0].index.append([part.index for part in parts[1:]]),
         )
 
     def sorted(self) -> Windows:
-        """In order of (datetime, instrument)."""
-        names, dates = self.keys.get_level_values("instrument"), self.keys.get_level_values("datetime")
+        """Sorted by (datetime, instrument)."""
+        names, dates = self.index.get_level_values("instrument"), self.index.get_level_values("datetime")
         return self[np.lexsort([names, dates])]
 
 
@@ -227,7 +237,7 @@ _NONE = pd.DatetimeIndex([])
 
 def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
     if horizon < 1:
-        raise ValueError(f"horizon={horizon} asks for no bar. Ask for at least 1.")
+        raise ValueError(f"horizon={horizon} is too short. Pass at least 1.")
     if not MIN_BARS <= min_bars <= lookback:
         raise ValueError(
             f"min_bars={min_bars} and lookback={lookback}: a window needs {MIN_BARS} <= min_bars <= lookback."
@@ -250,59 +260,91 @@ def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator
         yield from sorted(panel.items())
 
 
-def _check_zone(bars: pd.DatetimeIndex, others: pd.DatetimeIndex, name: str, what: str) -> None:
-    if str(bars.tz) != str(others.tz):
-        raise ValueError(
-            f"{name}: the bars are in the time zone {bars.tz}, {what} in {others.tz}. Bring both into one, e.g. by "
-            "tz_convert, or leave both without."
-        )
-
-
-def _unique_wall_clock(index: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
-    if index.tz is None:
-        return index
-    local = wall_clock(index)
-    if local.has_duplicates:
-        raise ValueError(
-            f"bars of {name} pass {local[local.duplicated()][0]} twice, where the clock of {index.tz} is set back. "
-            "Use a time zone without summer time, e.g. bars.tz_convert('UTC')."
-        )
-    return local
-
-
-def _wanted_dates(keys: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | None:
-    if keys is None:
+def _wanted_dates(index: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | None:
+    if index is None:
         return None
-    dates = keys.get_level_values("datetime").to_series(index=keys.get_level_values("instrument"))
+    dates = index.get_level_values("datetime").to_series(index=index.get_level_values("instrument"))
     return {str(name): wall_clock(pd.DatetimeIndex(group)) for name, group in dates.groupby(level=0)}
 
 
 def _ends(
     index: pd.DatetimeIndex,
     min_bars: int,
-    since: pd.Timestamp | str | None,
-    until: pd.Timestamp | str | None,
+    start: pd.Timestamp | str | None,
+    end: pd.Timestamp | str | None,
     wanted: pd.DatetimeIndex | None,
 ) -> np.ndarray:
-    """Positions of the bars that end a window."""
+    """Positions of the last bars of windows."""
     keep = np.arange(len(index)) >= min_bars - 1
-    if since is not None:
-        keep &= index >= pd.Timestamp(since).tz_localize(None)
-    if until is not None:
-        keep &= index <= pd.Timestamp(until).tz_localize(None)
+    if start is not None:
+        keep &= index >= pd.Timestamp(start).tz_localize(None)
+    if end is not None:
+        keep &= index <= pd.Timestamp(end).tz_localize(None)
     if wanted is not None:
         keep &= index.isin(wanted)
     return np.flatnonzero(keep)
 
 
 def _cut(name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int, future: np.ndarray) -> Windows:
-    """The windows of one instrument that end at positions `ends`."""
+    """Windows of one instrument whose last bars are at positions `ends`."""
     index = pd.DatetimeIndex(bars.index)
     return Windows(
-        tape=bars.to_numpy(np.float32),
-        tape_stamps=stamps(index),
-        ends=ends.astype(np.int64),
+        bars=bars.to_numpy(np.float32),
+        bar_stamps=stamps(index),
+        end_positions=ends.astype(np.int64),
         lengths=np.minimum(ends + 1, lookback).astype(np.int64),
         future=future,
-        keys=pd.MultiIndex.from_arrays([index[ends], [name] * len(ends)], names=KEYS),
+        index=pd.MultiIndex.from_arrays([index[ends], [name] * len(ends)], names=KEYS),
     )
+
+
+Rule = Literal["unit_free", "upstream"]
+
+RELATIVE_FLOOR = 1e-7  # relative to the mean: equals upstream's 1e-5 at a price of 100
+UPSTREAM_FLOOR = np.float32(1e-5)
+SMALL_LEVEL, SMALL_STD = 0.1, 1e-3  # below both, UPSTREAM_FLOOR is more than 1 % of the deviation
+
+
+class Scale(NamedTuple):
+    """Normalization of each window, (bar - mean) / width, with mean and width (N, 1, 6) from its lookback only."""
+
+    mean: np.ndarray
+    width: np.ndarray
+
+    @classmethod
+    def fit(cls, values: np.ndarray) -> Scale:
+        """Unit-free scale of (N, T, 6) float32 bars: mean, and population standard deviation plus a relative floor.
+
+        Bars in another unit of price or volume normalize to the same numbers. Statistics are float64, so that large
+        volumes do not overflow and tiny price changes are not lost in rounding. A column of zeros stays near zero.
+        """
+        values = values.astype(np.float64)
+        mean = values.mean(axis=1, keepdims=True)
+        width = values.std(axis=1, keepdims=True) + RELATIVE_FLOOR * np.abs(mean)
+        return cls(mean, np.where(width > 0, width, UPSTREAM_FLOOR))
+
+    @classmethod
+    def fit_upstream(cls, values: np.ndarray) -> Scale:
+        """Scale of (N, T, 6) float32 bars by upstream's formula: float32 statistics, standard deviation plus 1e-5.
+
+        The constant has a unit: it exceeds the moves of a price of 1e-4. Small prices, volumes and amounts use the
+        relative floor of `fit` instead.
+        """
+        # Scaling by powers of two is exact in float32: squares of huge volumes cannot overflow.
+        exponent = np.frexp(np.abs(values).max(axis=1, keepdims=True))[1]
+        small = np.ldexp(values, -exponent)
+        mean = np.ldexp(small.mean(axis=1, keepdims=True), exponent)
+        std = np.ldexp(small.std(axis=1, keepdims=True), exponent)
+        free = (np.abs(mean) < SMALL_LEVEL) & (std < SMALL_STD) & (mean != 0)
+        free[..., : len(PRICES)] = free[..., CLOSE, None]  # the four prices have one unit
+        return cls(mean, std + np.where(free, np.float32(RELATIVE_FLOOR) * np.abs(mean), UPSTREAM_FLOOR))
+
+    def apply(self, values: np.ndarray, clip: float) -> np.ndarray:
+        """(N, T, 6) bars -> normalized and clipped to ±clip, float32."""
+        return np.clip((values - self.mean) / self.width, -clip, clip).astype(np.float32, copy=False)
+
+    def invert(self, normalized: np.ndarray) -> np.ndarray:
+        """(N, ..., 6) normalized float32 bars -> float32 in the bars' own units."""
+        shape = (len(normalized), *(1,) * (normalized.ndim - 2), normalized.shape[-1])
+        mean, width = (part.astype(np.float32).reshape(shape) for part in self)
+        return normalized * width + mean

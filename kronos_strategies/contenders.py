@@ -1,6 +1,6 @@
 """Contenders: what an argument of `kronos compare` names, as a version and what it is judged by.
 
-A parquet file of scores, a folder of forecasts, the folder of a report, or the id of a run on record. Knows no
+A parquet file of scores, a folder of forecasts, the folder of a report, or a run on record. Knows no
 torch; the Qlib adapter is asked only for runs and for the returns that followed forecasts.
 """
 
@@ -52,7 +52,7 @@ def find_contender(
     """What an argument names; `NAME=` before it gives the version that name.
 
     Args:
-        argument: a parquet file, a folder, or a run's id.
+        argument: a parquet file, a folder, a run's id, or an experiment.
         tracking: address of the MLflow store of runs.
         data: Qlib store with the returns that followed forecasts; that of the run when omitted.
         hold: bars that the score of bare forecasts holds.

@@ -149,7 +149,7 @@ def describe(known: Provenance, sampled: bool = True) -> dict[str, str]:
         "weights sha256": known.weights_sha256 or "-",
         "trained until": known.trained_until or "not stated",
         "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
-        "window": known.window,
+        "context_overflow": known.context_overflow,
         "precision": known.precision,
         "paths start at": known.anchor.replace("_", " "),
     }

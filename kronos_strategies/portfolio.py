@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from kronos.checks import as_number
+from kronos.config import as_number
 
 BARS_PER_YEAR = 252  # of daily bars
 Side = Literal["long", "long_short"]

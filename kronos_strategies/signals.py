@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE, PRICES
-from kronos.candles import FLOOR
-from kronos.checks import as_integer
+from kronos.config import as_integer
 from kronos.forecast import Forecast, positive_close
+from kronos.paths import PRICE_FLOOR
 
 SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
@@ -44,9 +44,9 @@ def signals(
     """
     earned = tradable_returns(forecast, hold, price)
     gained, volatility = _whole_horizon(forecast)
-    own = earned.mean(axis=1) if score is None else score.reindex(forecast.keys).to_numpy()
+    own = earned.mean(axis=1) if score is None else score.reindex(forecast.index).to_numpy()
     columns = {"score": own, "expected_return": gained.mean(axis=1), "volatility": volatility}
-    return pd.DataFrame(columns | _spread(earned), index=forecast.keys, dtype=np.float64)
+    return pd.DataFrame(columns | _spread(earned), index=forecast.index, dtype=np.float64)
 
 
 def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") -> np.ndarray:
@@ -86,13 +86,13 @@ def summary(forecast: Forecast) -> pd.DataFrame:
     """
     gained, volatility = _whole_horizon(forecast)
     columns = {"expected_return": gained.mean(axis=1), "volatility": volatility}
-    return pd.DataFrame(columns | _spread(gained), index=forecast.keys, dtype=np.float64)
+    return pd.DataFrame(columns | _spread(gained), index=forecast.index, dtype=np.float64)
 
 
 def _whole_horizon(forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:
     """(N, S) returns from the last close to the last bar of each path, (N,) volatility per bar."""
     closes = positive_prices(forecast)
-    last = forecast.last[:, CLOSE].astype(np.float64)[:, None]  # (N, 1)
+    last = forecast.last_bar[:, CLOSE].astype(np.float64)[:, None]  # (N, 1)
     start = np.broadcast_to(last[:, None], (*closes.shape[:2], 1))
     steps = np.diff(np.log(np.concatenate([start, closes], axis=2)))  # (N, S, H)
     return closes[:, :, -1] / last - 1, np.sqrt(np.square(steps).mean(axis=(1, 2)))
@@ -119,5 +119,5 @@ def positive_prices(forecast: Forecast, price: str = "close") -> np.ndarray:
     Raises:
         ValueError: a last close is not positive.
     """
-    last = positive_close(forecast.last[:, CLOSE], forecast.keys)
-    return np.maximum(sampled_price(forecast, price), FLOOR * last[:, None, None])
+    last = positive_close(forecast.last_bar[:, CLOSE], forecast.index)
+    return np.maximum(sampled_price(forecast, price), PRICE_FLOOR * last[:, None, None])

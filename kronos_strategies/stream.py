@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES
-from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
+from kronos.paths import Candles
 from kronos.windows import Windows
 from kronos_strategies.progress import ProgressReport, part_of, silent
 
@@ -76,11 +76,11 @@ class DatedWindows:
     def __init__(self, windows: Windows) -> None:
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least 1.")
-        if windows.keys.has_duplicates:
-            twice = windows.keys[windows.keys.duplicated()][0]
+        if windows.index.has_duplicates:
+            twice = windows.index[windows.index.duplicated()][0]
             raise ValueError(f"The windows hold {twice} twice. Keep one of them.")
         self.windows = windows.sorted()
-        dates = pd.DatetimeIndex(self.windows.keys.get_level_values("datetime"))
+        dates = pd.DatetimeIndex(self.windows.index.get_level_values("datetime"))
         self.dates = dates.unique()
         starts = np.searchsorted(dates, self.dates)
         self.rows = np.diff(np.append(starts, len(dates)))

@@ -13,14 +13,14 @@ from kronos.layers import rope_table
 from kronos.model import DualHead as PlainHead
 from kronos.model import Kronos as PlainKronos
 from kronos.model import ModelLoss
-from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer as PlainTokenizer
+from kronos.tokenizer import Tokens
 
 
 class KronosTokenizer(PlainTokenizer):
     """The tokenizer with upstream's constructor and methods.
 
-    A composite id is s1 + 2**s1_bits * s2; `half` asks for, or gives, the pair [s1, s2] instead.
+    A composite id is s1 + 2**s1_bits * s2; with `half` ids are pairs [s1, s2] instead.
     """
 
     def __init__(
@@ -51,20 +51,20 @@ class KronosTokenizer(PlainTokenizer):
 
     @classmethod
     def from_config(cls, config: TokenizerConfig) -> KronosTokenizer:
-        """See `Network.from_config`."""
+        """See `PretrainedModule.from_config`."""
         return cls(**asdict(config))
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor]:
-        """(B, T, 6) normalized bars -> ((rebuilt from s1, rebuilt), BSQ loss, corners, composite ids)."""
+        """(B, T, 6) normalized bars -> ((bars from s1, bars), BSQ loss, codes, composite ids)."""
         z = self._latents(x)
-        corners = self.quantizer(z)
-        coarse = self.rebuild(self.post_quant_embed_pre(corners[..., : self.s1_bits]))
-        full = self.rebuild(self.post_quant_embed(corners))
+        codes = self.quantizer(z)
+        coarse = self.run_decoder(self.post_quant_embed_pre(codes[..., : self.s1_bits]))
+        full = self.run_decoder(self.post_quant_embed(codes))
         return (
             (coarse, full),
             self.quantizer.loss(z),
-            corners,
-            self._composite(self.quantizer.tokens(corners)),
+            codes,
+            self._composite(self.quantizer.tokens(codes)),
         )
 
     def encode(self, x: Tensor, half: bool = False) -> Tensor | list[Tensor]:  # type: ignore[override]
@@ -77,8 +77,8 @@ class KronosTokenizer(PlainTokenizer):
         return super().decode(self._pair(x, half))
 
     def indices_to_bits(self, x: Tensor | list[Tensor] | Tokens, half: bool = False) -> Tensor:
-        """Ids as in `decode` -> (B, T, bits) corners of ±1 / sqrt(bits)."""
-        return self.quantizer.corners(self._pair(x, half))
+        """Ids as in `decode` -> (B, T, bits) codes of ±1 / sqrt(bits)."""
+        return self.quantizer.codes(self._pair(x, half))
 
     def _composite(self, tokens: Tokens) -> Tensor:
         return tokens.s1 + (tokens.s2 << self.s1_bits)
@@ -94,14 +94,14 @@ class KronosTokenizer(PlainTokenizer):
 
 
 class DualHead(PlainHead):
-    """Both heads, called as upstream calls them."""
+    """Both heads, with upstream's methods."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, d_model) -> logits of s1."""
         return self.proj_s1(x)
 
     def cond_forward(self, x2: Tensor) -> Tensor:
-        """(B, T, d_model) of the dependency-aware layer -> logits of s2."""
+        """(B, T, d_model) output of the dependency layer -> logits of s2."""
         return self.proj_s2(x2)
 
     def compute_loss(
@@ -112,7 +112,7 @@ class DualHead(PlainHead):
         s2_targets: Tensor,
         padding_mask: Tensor | None = None,
     ) -> ModelLoss:
-        """Cross-entropies (mean of both, s1, s2) in nats a token; a mask counts positions where it is 0."""
+        """Cross-entropies (mean of both, s1, s2) in nats per token; a mask selects positions where it is 0."""
         kept = torch.ones_like(s1_targets, dtype=torch.bool) if padding_mask is None else padding_mask == 0
         s1 = F.cross_entropy(s1_logits[kept], s1_targets[kept])
         s2 = F.cross_entropy(s2_logits[kept], s2_targets[kept])
@@ -122,7 +122,8 @@ class DualHead(PlainHead):
 class Kronos(PlainKronos):
     """The model with upstream's constructor and methods.
 
-    One thing is not upstream's: a full sequence is causal in evaluation too, where upstream lets s2 see the future.
+    One difference from upstream: a full sequence is causal also in evaluation, where upstream lets s2 see the
+    future.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Kronos(PlainKronos):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Kronos:
-        """See `Network.from_config`."""
+        """See `PretrainedModule.from_config`."""
         return cls(**asdict(config))
 
     def forward(  # type: ignore[override]
@@ -164,12 +165,12 @@ class Kronos(PlainKronos):
     ) -> tuple[Tensor, Tensor]:
         """(B, T) ids and (B, T, 5) stamps -> logits of s1 and, given the next s1, of s2.
 
-        The next s1 is `s1_targets` under teacher forcing and else sampled from its logits, as upstream trains it.
+        The next s1 is `s1_targets` with teacher forcing, else sampled from its logits, as in upstream's training.
         """
         s1_logits, hidden = self.decode_s1(s1_ids, s2_ids, stamp, padding_mask)
         if use_teacher_forcing:
             if s1_targets is None:
-                raise ValueError("use_teacher_forcing=True needs s1_targets, the s1 of each next token.")
+                raise ValueError("use_teacher_forcing=True needs s1_targets. Pass the s1 of each next token.")
             next_s1 = s1_targets
         else:
             rows = s1_logits.detach().softmax(dim=-1).flatten(0, 1)
@@ -183,7 +184,7 @@ class Kronos(PlainKronos):
         _refuse_mask(padding_mask)
         if stamp is None:
             raise ValueError(
-                "stamp=None, but Kronos is trained with calendar fields. Pass calc_time_stamps() as (B, T, 5)."
+                "stamp=None, but Kronos needs calendar fields. Pass calc_time_stamps() as (B, T, 5)."
             )
         hidden = self.hidden(Tokens(s1_ids, s2_ids), stamp.long())
         return self.s1_logits(hidden), hidden
@@ -191,24 +192,24 @@ class Kronos(PlainKronos):
     def decode_s2(self, context: Tensor, s1_ids: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """(B, T, d_model) context and the next s1, (B, 1) or (B, T) -> (B, T, 2**s2_bits) logits.
 
-        With (B, 1), as in decoding, only the last position means something: the one query sees the whole context,
-        and what it finds is added to every position.
+        With (B, 1), as in decoding, only the last position is meaningful: the single query sees the whole
+        context, and its output is added to every position.
         """
         _refuse_mask(padding_mask)
         length = context.shape[1]
         if s1_ids.shape[1] not in (1, length):
             raise ValueError(
-                f"s1_ids has {s1_ids.shape[1]} positions, the context {length}. Pass one s1 or one a position."
+                f"s1_ids has {s1_ids.shape[1]} positions, the context {length}. Pass one s1, or one per position."
             )
         if s1_ids.shape[1] == length > 1:
             return self._fine_logits(context, s1_ids)
-        # Unrotated, as a single query is upstream; the last of equal queries is the one that sees everything.
+        # Not rotated, like a single query in upstream; the last of equal queries sees the whole context.
         sibling = self.embedding.emb_s1(s1_ids.expand(-1, length))
         found = self.dep_layer.cross_attn(sibling, context, None)[:, -1:]
         return self.head.proj_s2(self.dep_layer.norm(context + found))
 
     def _fine_logits(self, hidden: Tensor, next_s1: Tensor) -> Tensor:
-        """Of every position, rotated as upstream does with as many queries as keys."""
+        """Logits at every position, rotated as upstream does with as many queries as keys."""
         positions = torch.arange(hidden.shape[1], device=hidden.device)
         return self.s2_logits(hidden, next_s1, rope_table(positions, self.d_model // DEPENDENCY_HEADS))
 
@@ -216,6 +217,6 @@ class Kronos(PlainKronos):
 def _refuse_mask(padding_mask: Tensor | None) -> None:
     if padding_mask is not None:
         raise ValueError(
-            "padding_mask is not supported. Put the bars of a row on the left and cut off the logits of the "
+            "padding_mask is not supported. Left-align the bars of each row and drop the logits of the "
             "padding: no bar sees a later one."
         )

@@ -1,4 +1,4 @@
-"""What the columns of a table mean: names by vendor and language, and tables without a header."""
+"""Meaning of the columns of a table: names by vendor and language, and tables without a header."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from kronos.bars import PRICES
 
-# For each column of ours: names of equal rank in one tuple, better ones first; compared by `plain_name`.
+# For each column, tuples of names of equal rank, better ones first; compared by `plain_name`.
 ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
     "instrument": (
         ("instrument",),
@@ -83,11 +83,11 @@ _BINANCE = (
 
 
 class Columns(NamedTuple):
-    """Where a table has what.
+    """The columns of a table.
 
     Attributes:
-        heads: by name of ours (NAMES without "datetime" and "time"), the head in the file.
-        times: heads that may hold dates or times: one, or several of which the values decide.
+        heads: column name in the file by name in NAMES, except "datetime" and "time".
+        times: columns that may contain dates or times: one, or several to choose from by their values.
     """
 
     heads: dict[str, str]
@@ -95,40 +95,40 @@ class Columns(NamedTuple):
 
 
 def plain_name(head: object) -> str:
-    """A head without case, blanks, signs and unit: "<Adj Close>" and "adj_close" are "adjclose"."""
+    """A column name without case, blanks, signs and unit: "<Adj Close>" and "adj_close" are "adjclose"."""
     text = re.sub(r"[(（\[].*?[)）\]]\s*$", "", str(head).replace("\ufeff", ""))
     return re.sub(r"[\W_]+", "", text.lower())
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """`close=Last` of a command line -> {"close": "Last"}.
+    """Command-line arguments such as `close=Last` -> {"close": "Last"}.
 
     Raises:
         ValueError: a text without `=`.
     """
     pairs = [text.partition("=") for text in texts]
     if bad := [text for text, pair in zip(texts, pairs, strict=True) if not (pair[0] and pair[2])]:
-        raise ValueError(f"columns={bad[0]} names no column. Write NAME=HEAD, e.g. close=Last.")
+        raise ValueError(f"columns={bad[0]} is not a column. Write NAME=COLUMN, e.g. close=Last.")
     return {name.strip(): head.strip() for name, _, head in pairs}
 
 
 def is_code_head(head: object, columns: Mapping[str, str]) -> bool:
-    """Whether a column holds instruments, whose leading zeros count."""
+    """Whether a column contains instruments, whose leading zeros matter."""
     if (named := columns.get("instrument")) is not None:
         return _same(head, named)
     return any(plain_name(head) in names for names in ALIASES["instrument"])
 
 
 def find_columns(heads: Sequence[str], columns: Mapping[str, str], file: Path) -> Columns:
-    """Find our columns among the heads of a file.
+    """Find the known columns among those of a file.
 
     Args:
-        heads: of the file.
-        columns: what the file calls a column of NAMES; one named must be there.
+        heads: column names of the file.
+        columns: column name in the file by name in NAMES; must exist.
         file: for messages.
 
     Raises:
-        ValueError: a column is missing, or two may be the same one.
+        ValueError: a column is missing or ambiguous.
     """
     found = {}
     for name in ALIASES:
@@ -146,8 +146,8 @@ def find_columns(heads: Sequence[str], columns: Mapping[str, str], file: Path) -
         wanted = [*(() if times else ("datetime",)), *(name for name in PRICES if name not in found)]
         example = next((name for name in wanted if name not in columns), "close")
         raise ValueError(
-            f"{file} lacks the columns {missing}; it has {list(heads)}. Rename yours, or say which is which: "
-            f"--columns {example}=HEAD (in training YAML fields: {{{example}: HEAD}})."
+            f"{file} lacks the columns {missing}; it has {list(heads)}. Rename yours, or pass "
+            f"--columns {example}=COLUMN (in training YAML fields: {{{example}: COLUMN}})."
         )
     return Columns(found, times)
 
@@ -156,16 +156,16 @@ def name_unnamed(frame: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, str]:
     """Name the columns of a table without a header, by their number and values.
 
     Returns:
-        The frame with our names, and what it was taken for.
+        The renamed frame, and the recognized layout.
 
     Raises:
-        ValueError: the values fit no known layout.
+        ValueError: no known layout matches the values.
     """
     columns = frame.shape[1]
     names: tuple[str, ...]
     clock = columns > 5 and frame.iloc[:, 1].astype(str).str.fullmatch(r"\s*\d{1,2}:\d{2}(:\d{2})?\s*").all()
     if clock:
-        names, layout = ("date", "time", *PRICES, "volume"), "MetaTrader or alike, no header"
+        names, layout = ("date", "time", *PRICES, "volume"), "like MetaTrader, no header"
     elif columns == len(_BINANCE):
         names, layout = _BINANCE, "Binance klines, no header"
     else:
@@ -175,7 +175,7 @@ def name_unnamed(frame: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, str]:
     if columns < 5 or not _are_bars(named):
         raise ValueError(
             f"{file} has no header, and its {columns} columns are not time, open, high, low, close, volume in that "
-            f"order. Add a header, or name columns by position, e.g. --columns datetime=1 close=5."
+            f"order. Add a header, or pass columns by position, e.g. --columns datetime=1 close=5."
         )
     return named, layout
 
@@ -208,13 +208,14 @@ def _find(name: str, heads: Sequence[str], columns: Mapping[str, str], file: Pat
 def _one(matches: list[str], name: str, file: Path) -> str | None:
     if len(matches) > 1:
         raise ValueError(
-            f"{file} has {matches}, any of which may be '{name}'. Keep one, or say which: --columns {name}=HEAD."
+            f"{file} has {matches}, which are all candidates for '{name}'. Keep one, or pass "
+            f"--columns {name}=COLUMN."
         )
     return matches[0] if matches else None
 
 
 def _volume_by_currency(heads: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
-    """`Volume BTC` and `Volume USDT` of crypto vendors: the quote currency's is the amount."""
+    """`Volume BTC` and `Volume USDT` of crypto vendors: that of the quote currency is the amount."""
     matches = [(re.fullmatch(r"volume([a-z]{2,6})", plain_name(head)), head) for head in heads]
     by_currency = {match[1]: head for match, head in matches if match}
     quoted = [head for currency, head in by_currency.items() if currency in _QUOTES]
@@ -241,5 +242,5 @@ def _find_times(heads: Sequence[str], columns: Mapping[str, str], file: Path) ->
     candidates = [_one(group, "datetime", file) for group in (*groups, clocks)]
     found = tuple(str(head) for head in candidates if head is not None)
     if not found and heads and (not str(heads[0]).strip() or str(heads[0]).startswith("Unnamed: 0")):
-        return (str(heads[0]),)  # the index of a DataFrame, which to_csv writes without a name
+        return (str(heads[0]),)  # the index of a DataFrame, written by to_csv without a name
     return found

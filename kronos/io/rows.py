@@ -1,9 +1,10 @@
-"""The rows of one file as bars: times, instruments and numbers, nothing dropped but what is no row."""
+"""The rows of one file as bars: times, instruments and numbers; only rows that are not bars are dropped."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,26 +12,86 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.io.codes import to_codes
 from kronos.io.columns import NAMES, Columns, find_columns, is_code_head, name_unnamed, plain_name
 from kronos.io.files import symbol_in_name
-from kronos.io.numbers import to_numbers
+from kronos.io.numbers import find_scales, to_numbers
 from kronos.io.table import EmptyFileError, load_table, read_heads
 from kronos.io.times import Times, bad_times, check_timezone, to_clock, to_times
-from kronos.io.units import find_scales
+
+_SHORTEST = 4  # digits of the shortest complete codes, as in Tokyo and Taipei
+_FULL = 6  # digits of codes without lost leading zeros, as in Shanghai and Seoul
+
+
+def to_codes(column: pd.Series, pad: int | None, file: Path) -> pd.Series:
+    """Instruments as text; missing ones stay missing.
+
+    Text is unchanged: case, leading zeros, and prefix or suffix of an exchange (SH600519, 600519.SH). Numbers, and
+    numeric text of different lengths, may have lost leading zeros.
+
+    Args:
+        column: column of a file.
+        pad: number of digits that numeric codes are padded to with zeros; 1 keeps them unchanged.
+        file: for messages.
+
+    Raises:
+        ValueError: codes may have lost zeros and `pad` is None; or `pad` is below 1.
+    """
+    if pad is not None and pad < 1:
+        raise ValueError(f"pad_codes={pad} is not a number of digits. Pass at least 1.")
+    numbers = pd.api.types.is_numeric_dtype(column)
+    if numbers:
+        values = column.dropna().to_numpy(float)
+        if (values != np.rint(values)).any():
+            raise ValueError(
+                f"{file} has the number {values[0]} in '{column.name}'. Write instruments as text."
+            )
+    rows, uniques = pd.factorize(column)  # -1 is a missing value
+    if numbers:
+        names = pd.Series(np.asarray(uniques)).astype("int64").astype(str)
+    else:
+        names = pd.Series(np.asarray(uniques), dtype=object).astype(str).str.strip()
+        names = names.str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    names = names.where(names != "")
+    is_digits = names.str.fullmatch(r"\d+").eq(True)
+    digits = names[is_digits]
+    if pad is not None:
+        names = names.where(~is_digits, names.str.zfill(pad))
+    elif len(digits) and _may_lack_zeros(digits, numbers):
+        short = min(digits, key=lambda name: (len(name), name))
+        raise ValueError(
+            f"{file} has the code {short} in '{column.name}', which may have lost leading zeros. Pass --pad-codes "
+            f"6 to read it as {short.zfill(_FULL)} (pad_codes=6), or --pad-codes 1 to keep codes as they are."
+        )
+    # One string object per instrument, however many rows it has.
+    return pd.Series(np.append(names.to_numpy(object), np.nan)[rows], index=column.index, name=column.name)
+
+
+def is_wanted(name: str, patterns: Collection[str]) -> bool:
+    """Whether an instrument matches a pattern, which may contain `*` and `?`; without patterns all match."""
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _may_lack_zeros(digits: pd.Series, numbers: bool) -> bool:
+    lengths = digits.str.len()
+    if numbers:
+        return bool(lengths.min() < _FULL)
+    if digits.str.startswith("0").any():  # a file with some leading zeros has all of them
+        return False
+    return bool(lengths.min() < _SHORTEST or lengths.min() < min(lengths.max(), _FULL))
+
 
 _TICKS = ("tickvol", "tickvolume")
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read what a file leaves open.
+    """Options for ambiguous files.
 
     Attributes:
-        columns: what files call a column, by its name here (NAMES), where nothing else tells: {"close": "Last"}.
-        timezone: zone of the exchange, to which stamps with an offset and epochs are converted. Without it the
-            former keep the clock they show and the latter are UTC.
-        pad_codes: digits that codes of digits only are filled up to with zeros; 1 keeps them as they are.
+        columns: column name in the files by name in NAMES, if it is not recognized: {"close": "Last"}.
+        timezone: time zone of the exchange, to which timestamps with an offset and epochs are converted. Without
+            it the former keep their local time and the latter are UTC.
+        pad_codes: number of digits that numeric codes are padded to with zeros; 1 keeps them unchanged.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -39,7 +100,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.columns) - set(NAMES)):
-            raise ValueError(f"columns has {unknown}. It may have {list(NAMES)}.")
+            raise ValueError(f"columns has unknown names {unknown}. Known ones are {list(NAMES)}.")
         check_timezone(self.timezone)
 
 
@@ -47,11 +108,11 @@ class Rows(NamedTuple):
     """The rows of one file.
 
     Attributes:
-        frame: instrument, datetime, open, high, low, close and, where the file has them, volume, amount, factor; in
+        frame: instrument, datetime, open, high, low, close and, if the file has them, volume, amount, factor; in
             the order of the file.
-        layout: what the file was taken for.
-        absolute: whether its stamps are moments, by an offset or as epochs.
-        notes: what was understood.
+        layout: the recognized layout.
+        absolute: whether timestamps are instants, by an offset or as epochs.
+        notes: how the file was interpreted.
     """
 
     frame: pd.DataFrame
@@ -61,7 +122,7 @@ class Rows(NamedTuple):
 
 
 def read_rows(file: Path, options: ReadOptions) -> Rows:
-    """Read one file; the symbol is that of its name where it has no column of instruments.
+    """Read one file; without an instrument column the symbol is in its name.
 
     Raises:
         EmptyFileError: the file has no rows.
@@ -74,7 +135,7 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
         raw[~blank] if blank.any() else raw
     )  # a copy only where it is needed: files may hold millions of rows
     if raw.empty:
-        raise EmptyFileError(f"{file} has a header but no rows. It needs bars.")
+        raise EmptyFileError(f"{file} has a header but no rows. Pass a file with bars.")
     if not header and not options.columns:
         raw, layout = name_unnamed(raw, file)
     heads = [str(head) for head in raw.columns]
@@ -99,7 +160,7 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
         notes = (*notes, f"codes padded to {options.pad_codes} digits")
     if ticks is not None and "volume" in frame and not (frame["volume"] > 0).any():
         frame["volume"] = numbers[ticks]
-        notes = (*notes, f"volume from {ticks}, as {columns.heads['volume']} is 0 throughout")
+        notes = (*notes, f"volume from {ticks}, since {columns.heads['volume']} is always 0")
     frame, unit_notes = _finish(frame, heads, columns)
     if encoding in ("gb18030", "latin-1", "utf-16"):
         notes = (*notes, "encoding GBK" if encoding == "gb18030" else f"encoding {encoding}")
@@ -108,19 +169,19 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
 
 
 def has_instruments(file: Path, options: ReadOptions) -> bool:
-    """Whether a file has a column of instruments; read from its head only."""
+    """Whether a file has an instrument column; reads its header only."""
     return any(is_code_head(head, options.columns) for head in read_heads(file))
 
 
 def symbol_of(file: Path, options: ReadOptions) -> str:
-    """The instrument of a file without a column of instruments."""
+    """The instrument of a file without an instrument column."""
     return str(to_codes(pd.Series([symbol_in_name(file)], name="file name"), options.pad_codes, file)[0])
 
 
 def _times(
     raw: pd.DataFrame, columns: Columns, numbers: pd.DataFrame, options: ReadOptions, file: Path
 ) -> tuple[Times, pd.Series]:
-    """Times of all rows, and the rows that are bars: footers have neither date nor price."""
+    """Times of all rows, and which rows are bars: footers have neither date nor price."""
     head, *others = columns.times
     times = to_times(raw[head], options.timezone)
     if times.wall.isna().all() and not others:
@@ -140,7 +201,7 @@ def _times(
     if (bad & priced).any():
         raise bad_times(raw[head], bad & priced, file)
     if options.timezone is not None and not times.absolute:
-        note = f"stamps without offset, taken as local time of {options.timezone}"
+        note = f"timestamps without offset, read as local time of {options.timezone}"
         times = times._replace(notes=(*times.notes, note))
     return times, ~bad | priced
 
@@ -152,7 +213,7 @@ def _instruments(raw: pd.DataFrame, columns: Columns, options: ReadOptions, file
 
 
 def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Units as they should be, and a factor from the adjusted close."""
+    """Convert to plain units, and compute a factor from the adjusted close."""
     scales = find_scales(heads, columns.heads, frame)
     notes = scales.notes
     for name, factor in scales.factors.items():
@@ -170,7 +231,7 @@ def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd
 
 
 def _gaps(frame: pd.DataFrame, columns: Columns, dropped: int) -> list[str]:
-    """Notes on what is missing."""
+    """Notes on missing values."""
     notes = [] if "volume" in frame else ["no volume"]
     missing = {name: int(frame[name].isna().sum()) for name in columns.heads if name in frame}
     if shown := [f"{count:,} in {columns.heads[name]}" for name, count in missing.items() if count]:

@@ -1,4 +1,4 @@
-"""One file as a table: encoding, separator, header and compression are found out, values are left as they are."""
+"""One file as a table: detects encoding, separator, header and compression; values are unchanged."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ MISSING = (
 _MISSING = sorted(
     {form for word in MISSING for form in (word, word.upper(), word.title(), word.capitalize())} | {"NaN"}
 )
-_SAMPLE = 1 << 16  # bytes that encoding, separator and header are judged by
+_SAMPLE = 1 << 16  # bytes that determine encoding, separator and header
 _LINES = 60
 _SEPARATORS = ("\t", ";", "|", ",")
 _NUMBER = re.compile(r"[+-]?[\d.,']*\d[\d.,']*(?:[eE][+-]?\d+)?")
 
 
 class Table(NamedTuple):
-    """A table as it stands in a file.
+    """The table in a file.
 
     Attributes:
-        frame: one column per head; heads of a file without a header are "1", "2", ...
-        header: whether the file has one.
-        separator: between the columns of a text file; "" for parquet.
-        encoding: of a text file, "" for parquet.
+        frame: one column per column of the file; names without a header are "1", "2", ...
+        header: whether the file has a header.
+        separator: column separator of a text file; "" for parquet.
+        encoding: encoding of a text file, "" for parquet.
     """
 
     frame: pd.DataFrame
@@ -49,13 +49,13 @@ class Table(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """How a text file is written."""
+    """Format of a text file."""
 
     compression: str | None
     encoding: str
     separator: str
     skip: int  # lines before the header, or before the first row
-    rows: list[list[str]]  # the first ones, from the header on
+    rows: list[list[str]]  # the first rows, from the header on
 
 
 def load_table(file: Path, is_text: Callable[[str], bool]) -> Table:
@@ -63,7 +63,7 @@ def load_table(file: Path, is_text: Callable[[str], bool]) -> Table:
 
     Args:
         file: CSV (comma, semicolon, tab or bar; plain, gzip or zip) or parquet.
-        is_text: whether a column of that head is text, although its values look like numbers.
+        is_text: whether a column of that name is text, even if its values look like numbers.
 
     Raises:
         EmptyFileError: the file is empty.
@@ -74,7 +74,7 @@ def load_table(file: Path, is_text: Callable[[str], bool]) -> Table:
 
 
 def read_heads(file: Path) -> list[str]:
-    """The heads of a file, without reading its rows.
+    """The column names of a file, without reading its rows.
 
     Raises:
         EmptyFileError: the file is empty.
@@ -96,7 +96,7 @@ def _is_parquet(file: Path) -> bool:
 
 @contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Turn what readers of tables raise into one sentence."""
+    """Convert errors of table readers to one sentence."""
     try:
         yield
     except EmptyFileError:
@@ -107,7 +107,7 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 class EmptyFileError(ValueError):
-    """A file without a single row."""
+    """A file without rows."""
 
 
 def _load_parquet(file: Path) -> pd.DataFrame:
@@ -121,7 +121,7 @@ def _load_text(file: Path, is_text: Callable[[str], bool]) -> Table:
     header = _is_header(form.rows[0])
     two_levels = header and _has_two_levels(form.rows)
     heads = form.rows[0] if header else [str(i + 1) for i in range(len(form.rows[0]))]
-    # Between semicolons a comma may be the decimal one, and "84.810" a number of thousands: all stays text there.
+    # With semicolons a comma may be decimal, and "84.810" may have a thousands separator: all columns stay text.
     text = {position for position, head in enumerate(heads) if is_text(head) or form.separator == ";"}
     codes = {position for position in text if is_text(heads[position])}
     options: dict[str, object] = {
@@ -137,19 +137,19 @@ def _load_text(file: Path, is_text: Callable[[str], bool]) -> Table:
         "skipinitialspace": True,
         "low_memory": False,
     }
-    if not header:  # pandas finds positions by name where there is a header, by name only where there is none
+    if not header:  # without a header pandas needs names in place of positions
         options["dtype"] = {heads[p]: str for p in text}
         options["na_values"] = {head: _MISSING for p, head in enumerate(heads) if p not in codes}
     frame = _read_csv(file, form.encoding, options)
     if two_levels:
         frame = _stack(frame.set_axis(pd.Index(frame.iloc[:, 0], name="datetime"), axis=0).iloc[:, 1:])
     elif header and len(heads) == frame.shape[1]:
-        frame = frame.set_axis(heads, axis=1)  # pandas numbers heads that repeat
+        frame = frame.set_axis(heads, axis=1)  # pandas numbers repeated names
     return Table(frame, header, form.separator, form.encoding)
 
 
 def _read_csv(file: Path, encoding: str, options: dict[str, object]) -> pd.DataFrame:
-    """Read with the encoding of the sample; a later character may show that it is another one."""
+    """Read with the encoding of the sample; later characters may require another one."""
     for attempt in dict.fromkeys((encoding, "gb18030", "latin-1")):
         try:
             return pd.read_csv(file, encoding=attempt, **options)  # type: ignore[call-overload]
@@ -167,7 +167,7 @@ def _examine(file: Path) -> _Form:
         lines.pop()  # may be cut
     lines = lines[: _LINES + 1]
     if not any(line.strip() for line in lines):
-        raise EmptyFileError(f"{file} is empty. It needs a header and bars.")
+        raise EmptyFileError(f"{file} is empty. Pass a file with a header and bars.")
     separator, fields = _separator(lines)
     rows = [next(csv.reader([line], delimiter=separator, skipinitialspace=True), []) for line in lines]
     skip = next(i for i, row in enumerate(rows) if len(row) == fields)
@@ -175,7 +175,7 @@ def _examine(file: Path) -> _Form:
 
 
 def _sample(file: Path) -> tuple[bytes, str | None]:
-    """The first bytes of a text file, and how it is compressed."""
+    """The first bytes of a text file, and its compression."""
     with file.open("rb") as raw:
         magic = raw.read(4)
         raw.seek(0)
@@ -186,7 +186,7 @@ def _sample(file: Path) -> tuple[bytes, str | None]:
             with zipfile.ZipFile(raw) as archive:
                 members = archive.namelist()
                 if len(members) != 1:
-                    raise ValueError(f"the archive holds {len(members)} files, not one")
+                    raise ValueError(f"the archive contains {len(members)} files, not one")
                 with archive.open(members[0]) as stream:
                     return stream.read(_SAMPLE), "zip"
         return raw.read(_SAMPLE), None
@@ -207,7 +207,7 @@ def _encoding(content: bytes) -> str:
 
 
 def _separator(lines: list[str]) -> tuple[str, int]:
-    """The separator under which most lines have the same number of fields, at least five; and that number."""
+    """The separator with which most lines have the same number of fields, at least five; and that number."""
     best = (",", 1)
     for separator in _SEPARATORS:
         rows = csv.reader(
@@ -227,7 +227,7 @@ def _is_header(row: list[str]) -> bool:
 
 
 def _has_two_levels(rows: list[list[str]]) -> bool:
-    """Whether columns are named by price and ticker, as yfinance writes several tickers."""
+    """Whether columns are named by price and ticker, as yfinance does for several tickers."""
     if len(rows) < 3 or not _is_header(rows[1]):
         return False
     first = {rows[0][0].strip().lower(), rows[1][0].strip().lower()}
@@ -239,7 +239,7 @@ def _has_two_levels(rows: list[list[str]]) -> bool:
 
 
 def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame whose index, where it means anything, is among its columns."""
+    """The frame with its index, if meaningful, as columns."""
     if frame.columns.nlevels == 2:
         return _stack(frame.rename_axis(str(frame.index.name or "datetime")))
     if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:

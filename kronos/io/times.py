@@ -1,4 +1,4 @@
-"""Dates and times as people write them: text, calendar numbers, epochs; with or without a time zone."""
+"""Dates and times from text, calendar numbers and epochs, with or without time zone; sessions of daily bars."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
+
+from kronos.calendar import typical_step
 
 _OFFSET = re.compile(r"^(.*\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)\s*(Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$")
 _DAY_FIRST = re.compile(r"^(\d{1,2})([-/.])(\d{1,2})\2(\d{4})((?:[ T,]+.*)?)$")
@@ -28,9 +30,9 @@ class Times(NamedTuple):
     """Timestamps of the rows of a file.
 
     Attributes:
-        wall: datetime64[ns], what a clock at the place of the file shows; NaT where unreadable or missing.
-        absolute: whether they are known as moments, by an offset or as an epoch.
-        notes: what was understood.
+        wall: datetime64[ns] local time; NaT if unreadable or missing.
+        absolute: whether they are instants, by an offset or as an epoch.
+        notes: how they were interpreted.
     """
 
     wall: pd.Series
@@ -39,13 +41,13 @@ class Times(NamedTuple):
 
 
 def to_times(column: pd.Series, timezone: str | None) -> Times:
-    """Read dates or times.
+    """Parse dates or times.
 
-    Text with a UTC offset keeps the clock it shows, epochs show UTC; with `timezone` both are converted to it.
+    Text with a UTC offset keeps its local time, epochs are UTC; with `timezone` both are converted to it.
 
     Args:
         column: text, datetimes, calendar numbers such as 20240102 or 202401020935, or epochs in s, ms, us or ns.
-        timezone: name of the zone of the exchange, e.g. Asia/Shanghai.
+        timezone: time zone of the exchange, e.g. Asia/Shanghai.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         if column.dt.tz is None:
@@ -70,7 +72,7 @@ def to_times(column: pd.Series, timezone: str | None) -> Times:
 
 
 def to_clock(column: pd.Series) -> pd.Series | None:
-    """Times of day as timedeltas: HH:MM[:SS], HHMM or HHMMSS; None if the column holds anything else."""
+    """Times of day as timedeltas: HH:MM[:SS], HHMM or HHMMSS; None if the column contains anything else."""
     codes, uniques = pd.factorize(column)
     if not len(uniques):
         return None
@@ -88,10 +90,10 @@ def to_clock(column: pd.Series) -> pd.Series | None:
 
 
 def check_timezone(name: str | None) -> None:
-    """Demand the name of a time zone.
+    """Require the name of a time zone.
 
     Raises:
-        ValueError: there is no such zone.
+        ValueError: there is no such time zone.
     """
     if name is None:
         return
@@ -99,16 +101,16 @@ def check_timezone(name: str | None) -> None:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(
-            f"timezone={name} is not a time zone. Name the one of the exchange, e.g. Asia/Shanghai."
+            f"timezone={name} is not a time zone. Pass that of the exchange, e.g. Asia/Shanghai."
         ) from error
 
 
 def bad_times(column: pd.Series, bad: pd.Series, file: Path) -> ValueError:
-    """The error about values that are no dates."""
+    """The error about values that are not dates."""
     first = int(bad.to_numpy().argmax())
     row = int(str(column.index[first])) + 1
     return ValueError(
-        f"{file} has {int(bad.sum())} values in '{column.name}' that are no dates, the first "
+        f"{file} has {int(bad.sum())} values in '{column.name}' that are not dates, the first "
         f"'{column.iloc[first]}' in row {row}. Write them as YYYY-MM-DD, with HH:MM in intraday bars."
     )
 
@@ -118,17 +120,17 @@ def _colons(match: re.Match[str]) -> str:
 
 
 def _zoned(utc: pd.Series, wall: pd.Series, timezone: str | None, what: str) -> Times:
-    """Moments, and the clock of the file -> the clock that counts."""
+    """Instants and the local times in the file -> the local times to use."""
     if timezone is None:
-        note = f"stamps {what} (--timezone converts)"
+        note = f"timestamps {what} (--timezone converts)"
     else:
         wall = utc.dt.tz_convert(timezone).dt.tz_localize(None)
-        note = f"stamps {what}, converted to {timezone}"
+        note = f"timestamps {what}, converted to {timezone}"
     return Times(_within(wall), True, (note,))
 
 
 def _within(wall: pd.Series) -> pd.Series:
-    """Datetimes of any unit as datetime64[ns]; NaT beyond the years 1900 to 2199."""
+    """Datetimes of any unit as datetime64[ns]; NaT outside the years 1900 to 2199."""
     return wall.where(wall.between(_FIRST, _LAST)).astype("datetime64[ns]")
 
 
@@ -176,7 +178,7 @@ def _from_text(texts: pd.Series, timezone: str | None) -> Times:
 
 
 def _iso(texts: pd.Series) -> pd.Series | None:
-    """Datetimes where all texts are years first without an offset, which is much faster than looking closer."""
+    """Datetimes if all texts have the year first and no offset, which is much faster; else None."""
     try:
         wall = pd.to_datetime(texts, format="ISO8601", errors="coerce")
     except ValueError:  # several offsets
@@ -201,9 +203,7 @@ def _local(texts: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
         parts = plain.str.extract(_DAY_FIRST)
         fits = wall.isna() & parts[0].notna()
         first, second = (pd.to_numeric(parts[i][fits]) for i in (0, 2))
-        if fits.any() and (
-            (first > 12).any() != (second > 12).any()
-        ):  # else day and month cannot be told apart
+        if fits.any() and ((first > 12).any() != (second > 12).any()):  # else day and month are ambiguous
             day, month = (0, 2) if (first > 12).any() else (2, 0)
             turned = parts[3] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + parts[4]
             wall = wall.where(~fits, _any_clock(turned))
@@ -217,9 +217,88 @@ def _local(texts: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
 
 
 def _any_clock(texts: pd.Series) -> pd.Series:
-    """Dates with the year first and a clock of 24 or 12 hours."""
+    """Dates with the year first and times in 24 or 12 hours."""
     texts = texts.str.replace(r"[ T,]+", " ", regex=True).str.strip()
     wall = _within(pd.to_datetime(texts, format="ISO8601", errors="coerce"))
     for form in ("%Y-%m-%d %H:%M", "%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y-%m-%d %I-%p"):
         wall = wall.fillna(_within(pd.to_datetime(texts, format=form, errors="coerce")))
     return wall
+
+
+_DAY = pd.Timedelta(days=1)
+# Midnight is between UTC-12 and UTC+14; timestamps at most this long before midnight may be that of the next day.
+_BEFORE_MIDNIGHT = pd.Timedelta(hours=13)
+
+
+class Sessions(NamedTuple):
+    """Timestamps in which those of daily bars are midnight of their session, and notes."""
+
+    wall: pd.Series
+    notes: tuple[str, ...] = ()
+
+
+class AmbiguousSessionError(ValueError):
+    """Daily timestamps that may belong to either of two days."""
+
+
+def to_sessions(wall: pd.Series, instruments: pd.Series, *, absolute: bool, timezone: str | None) -> Sessions:
+    """Set the dates of daily bars; intraday bars are unchanged.
+
+    A session stored as an instant in another time zone, such as 2024-01-01 16:00 UTC for 2024-01-02 in Shanghai,
+    would be assigned to the previous day. Weekdays resolve this: stocks do not trade on weekends, so that of the
+    timestamp's own date and the next one, the one without weekends is correct.
+
+    Args:
+        wall: datetime64[ns] local time of each row.
+        instruments: instrument of each row.
+        absolute: whether timestamps are instants (an offset, an epoch) rather than local times.
+        timezone: time zone of the exchange, to which instants were converted: their own date is used. Local times
+            are read as UTC if this makes them its midnight.
+
+    Raises:
+        AmbiguousSessionError: weekdays do not determine the date of instants.
+    """
+    dates = wall.dt.normalize()
+    known = wall.notna()
+    if not known.any() or (dates == wall)[known].all() or not _is_daily(wall, instruments, absolute):
+        return Sessions(wall)
+    clocks = sorted({f"{time:%H:%M}" for time in wall[known].dt.time})
+    shown = " and ".join(clocks[:2]) + (" ..." if len(clocks) > 2 else "")
+    own = Sessions(dates, (f"daily timestamps at {shown} are assigned to their own date",))
+    nearest = (wall + _BEFORE_MIDNIGHT).dt.normalize()
+    if timezone is not None and not absolute:
+        local = wall.dt.tz_localize("UTC").dt.tz_convert(timezone).dt.tz_localize(None)
+        if (local.dt.normalize() == local)[known].all():
+            return Sessions(local, (f"daily timestamps at {shown} are midnight of {timezone} in UTC",))
+    if timezone is not None or (nearest == dates)[known].all():
+        return own
+    weekend, weekend_nearest = (_weekend(days, known) for days in (dates, nearest))
+    if weekend_nearest and not weekend:
+        return own
+    if weekend and not weekend_nearest:
+        moved = known & (nearest != dates)
+        example = f"{wall[moved].iloc[0]:%Y-%m-%d %H:%M} is assigned to {nearest[moved].iloc[0]:%Y-%m-%d}"
+        note = f"daily timestamps at {shown} are midnight of another time zone, {example}"
+        return Sessions(nearest, (note,))
+    if not absolute:
+        return own
+    first = wall[known].iloc[0]
+    raise AmbiguousSessionError(
+        f"daily bars at {shown}: it is unclear whether {first} belongs to {first:%Y-%m-%d} or to "
+        f"{nearest[known].iloc[0]:%Y-%m-%d}. Pass the time zone of the exchange, e.g. --timezone Asia/Shanghai "
+        "(in training YAML timezone: Asia/Shanghai)."
+    )
+
+
+def _is_daily(wall: pd.Series, instruments: pd.Series, absolute: bool) -> bool:
+    """Whether the instrument with most rows has daily or longer bars; single instants may also be daily."""
+    longest = instruments.mode()
+    if longest.empty:
+        return False
+    times = pd.DatetimeIndex(wall[instruments == longest.iloc[0]])
+    step = typical_step(times)
+    return absolute if step is None else step >= _DAY
+
+
+def _weekend(days: pd.Series, known: pd.Series) -> bool:
+    return bool((days[known].dt.day_of_week >= 5).any())

@@ -1,1 +1,1 @@
-"""Training in two stages: the tokenizer learns to rebuild bars, then the model learns its tokens' order."""
+"""Training in two stages: the tokenizer learns to reconstruct bars, then the predictor learns the next token."""

@@ -1,7 +1,7 @@
-"""What one stage of training learns from, how long and how fast: one frozen dataclass, in YAML or as flags.
+"""Settings of one stage of training: one frozen dataclass, in YAML or as command-line flags.
 
-A YAML file holds the fields of `TrainingConfig`; under `stages:` it may give one stage other values than the
-other. A flag of the command line wins over both. Knows no torch.
+A YAML file contains the fields of `TrainingConfig`; values under `stages:` apply to one stage only. Command-line
+flags override both.
 """
 
 from __future__ import annotations
@@ -11,151 +11,89 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pandas as pd
 import yaml
 from cyclopts import Parameter
 
 from kronos.bars import FEATURES
-from kronos.checks import check_numbers
-from kronos.config import ModelConfig, TokenizerConfig
-from kronos.training.clean import RULES
+from kronos.config import ModelConfig, TokenizerConfig, check_numbers
+from kronos.training.sources import AUTO, Source, check_frequency, parse_date
 
 Stage = Literal["tokenizer", "predictor"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
-# What a source may have under another name.
-FIELDS = ("instrument", "datetime", "time", *FEATURES, "factor", "adj_close")
-SCRATCH = "none"  # as `pretrained`: start from random weights
-AUTO = "auto"  # as `frequency`: as the timestamps say
-
-
-@dataclass(frozen=True)
-class Source:
-    """Bars of one kind: a market, a frequency, a span.
-
-    Attributes:
-        path: a Qlib store, a CSV or parquet file, a folder of such files, or a glob pattern. A file without a
-            column of instruments holds the one in its name. A column `factor` or `Adj Close` adjusts prices.
-        name: in tables and model cards; the path's own when omitted.
-        market: of a Qlib store: whose members to learn from.
-        instruments: only these; a pattern such as `*@1d` stands for all that it matches.
-        fields: what the source calls a feature, where it is not our name, e.g. {amount: money}.
-        timezone: of files: zone of the exchange, to which stamps with an offset and epochs are converted.
-        pad_codes: of files: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
-        start: first date.
-        end: last date.
-        train_until: instead of the one for all sources.
-        validate_until: instead of the one for all sources.
-        frequency: of the bars, for the cleaning rules; auto infers it from the timestamps.
-        weight: share of the windows drawn from here, in proportion to the other sources' weights; the number of its
-            windows when all sources omit it.
-        derive_amount: take the amount as volume times the mean price, also where the source has a column for it.
-        head: train a return head on the cross-section of its instruments, in the predictor stage.
-    """
-
-    path: Path
-    name: str = ""
-    market: str = "all"
-    instruments: tuple[str, ...] = ()
-    fields: dict[str, str] = field(default_factory=dict)
-    timezone: str | None = None
-    pad_codes: int | None = None
-    start: str | None = None
-    end: str | None = None
-    train_until: str | None = None
-    validate_until: str | None = None
-    frequency: str = AUTO
-    weight: float | None = None
-    derive_amount: bool = False
-    head: bool = False
-
-    @property
-    def label(self) -> str:
-        """What to call it in tables and model cards."""
-        return self.name or self.path.expanduser().resolve().name.partition(".")[0]
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.fields) - set(FIELDS)):
-            raise ValueError(f"fields of {self.path} has {unknown}. It may have {list(FIELDS)}.")
-        check_frequency(self.frequency)
-        check_numbers(self)
-        if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"weight={self.weight} of {self.path} draws nothing. Give a positive one.")
-        for name in ("start", "end", "train_until", "validate_until"):
-            if (text := getattr(self, name)) is not None:
-                parse_date(name, text)
+RANDOM_WEIGHTS = "none"  # as `pretrained`: start from random weights
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One stage of training.
+    """Settings of one stage of training.
 
     Attributes:
-        output: folder of the result: best/ and last/ with the stage's weights, run/ with its losses and state.
-        sources: what to learn from, each with the fields of `Source`; in YAML only.
-        store: one source instead: a Qlib store, a CSV or parquet file, or a folder of such. Without any source the
-            simulated market is used.
-        market: of a Qlib store given as `store`: whose members to learn from.
-        frequency: of the bars, for the cleaning rules, where a source gives none itself: 1min, 5min, 15min, 30min,
-            60min, 4h, 1day or 1week; auto infers it from the timestamps.
-        train_until: last date of training windows; by default after 80 % of each source's span.
+        output: output directory: best/ and last/ with the stage's weights, run/ with losses and state.
+        sources: training data, each with the fields of `Source`; in YAML only.
+        data: a single source instead: a Qlib data directory, a CSV or parquet file, or a folder of such files.
+            Without any source the simulated market is used.
+        market: universe of the Qlib data directory in `data` whose members to learn from.
+        frequency: frequency of the bars for the cleaning rules, if a source does not set it: 1min, 5min, 15min,
+            30min, 60min, 4h, 1day or 1week; auto infers it from the timestamps.
+        train_until: last date of training windows; by default 80 % of each source's span.
         validate_until: last date of validation windows, whose horizons start after `train_until`.
-        lookback: bars that a window is scaled by.
-        horizon: bars behind them.
-        hide_volume: share of training windows whose volume and amount are set to 0.
-        pretrained: bundled name, folder or hub id whose weights to start from; `none` for random ones, of the sizes
-            under tokenizer_size and predictor_size in YAML, else of those of kronos-nano.
-        tokenizer: of the second stage: folder of a first stage, bundled name or hub id. Without one it is that in
-            `output`, else that of `pretrained`.
-        tokenizer_size: of a tokenizer that starts from random weights.
-        predictor_size: of a predictor that starts from random weights.
-        dropout: of feed-forward, residual and token; as in the weights' own config when omitted.
-        token_dropout: of the token embedding, where it differs from `dropout`.
-        column_weights: of the tokenizer's squared errors, by feature; 1 where omitted. They are scaled to mean 1.
-        lookback_weight: of the predictor's positions before the last bar of the lookback; those after it weigh 1.
-            Through the scale, positions inside the lookback know something of what follows.
-        head_weight: of the return head's squared error beside the token loss; 0 trains no head.
+        lookback: number of bars that determine the scale of a window.
+        horizon: number of bars after the lookback.
+        volume_dropout: share of training windows whose volume and amount are set to 0.
+        pretrained: bundled name, folder or hub id of the initial weights; `none` for random ones, with the sizes in
+            tokenizer_size and predictor_size in YAML, else those of kronos-nano.
+        tokenizer: tokenizer of the second stage: output directory of a first stage, bundled name, folder or hub
+            id; by default that in `output`, else that of `pretrained`.
+        tokenizer_size: size of a tokenizer with random initial weights.
+        predictor_size: size of a predictor with random initial weights.
+        dropout: dropout of feed-forward, residual and token embedding; that of the initial weights' config if
+            omitted.
+        token_dropout: dropout of the token embedding, if different from `dropout`.
+        column_weights: weights of the tokenizer's squared errors by feature, 1 if omitted; scaled to mean 1.
+        lookback_weight: weight of the predictor's positions before the last bar of the lookback; later ones have 1.
+            Through the scale, positions within the lookback contain information about later bars.
+        head_weight: weight of the return head's squared error relative to the token loss; 0 trains no head.
         ema: decay of the moving average of the weights that is validated and saved; 0 saves the weights themselves.
-        max_steps: optimizer steps, which the schedule spans.
-        stop_after: stop after so many steps with the schedule as it is; 0 trains to `max_steps`.
-        batch_size: windows of a step, over all processes.
-        accumulate: parts of a batch that go through the network one after the other, to save memory. The
-            tokenizer's codebook entropy is then taken part by part.
-        learning_rate: at its peak, after the warm-up.
-        schedule: onecycle rises from a tenth of the peak and falls to nothing, both as a cosine; cosine rises in a
-            straight line.
-        warmup: share of the steps.
+        max_steps: number of optimizer steps in the learning-rate schedule.
+        stop_after: stop after this number of steps without changing the schedule; 0 trains to `max_steps`.
+        batch_size: windows per step, over all processes.
+        accumulate: number of parts that a batch is processed in, to save memory. The tokenizer's codebook entropy
+            is then computed per part.
+        learning_rate: peak, after the warm-up.
+        schedule: onecycle rises from a tenth of the peak and falls to 0, both as a cosine; cosine rises linearly.
+        warmup: share of the steps in which the learning rate rises.
         weight_decay: of AdamW, on matrices only.
-        clip_norm: of the gradient.
-        validate_every: steps between held-out losses.
-        validation_windows: how many held-out windows to score.
-        rank_dates: on how many held-out dates of each source with a head to take its RankIC.
-        select_by: what chooses `best`: the lowest held-out loss, the highest RankIC beyond volatility, or both, the
-            loss less the RankIC. Without a head it is the loss.
-        patience: validations without a better one after which training stops; 0 never stops early.
-        save_every: steps between states that `--resume` goes on from; as often as validation when 0.
-        seed: of shuffling, initial weights and dropout.
-        precision: of matrix products; bfloat16 by autocast.
-        device: auto takes an accelerator where there is one.
+        clip_norm: maximum norm of the gradient.
+        validate_every: number of steps between validations.
+        validation_windows: number of validation windows.
+        rank_dates: number of validation dates of each source with a head for its RankIC.
+        select_by: criterion of `best`: the lowest validation loss, the highest volatility-neutral RankIC, or
+            both, the loss minus the RankIC. Without a head it is the loss.
+        patience: stop after this number of validations without improvement; 0 never stops early.
+        save_every: number of steps between saved states, from which `--resume` continues; 0: at every validation.
+        seed: seed of shuffling, initial weights and dropout.
+        precision: dtype of matrix products; bfloat16 uses autocast.
+        device: auto uses an accelerator if available.
         compile: compile the network first, for long runs.
-        workers: processes that load windows; 0 loads them in this one.
-        data_on_device: keep all bars on the accelerator and cut windows there; auto does so where they take less
+        workers: number of processes that load windows; 0 loads them in this process.
+        data_on_device: keep all bars on the accelerator and extract windows there; auto does so if they need less
             than half of its free memory.
-        tracker: tensorboard or mlflow, kept in run/.
-        resume: go on from the last saved state in `output`.
+        tracker: tensorboard or mlflow; its files are in run/.
+        resume: continue from the last saved state in `output`.
         overwrite: replace an earlier result in `output`.
     """
 
     output: Path
     sources: Annotated[tuple[Source, ...], Parameter(show=False)] = ()
-    store: Path | None = None
+    data: Path | None = None
     market: str = "all"
     frequency: str = AUTO
     train_until: str | None = None
     validate_until: str | None = None
     lookback: int = 90
     horizon: int = 11
-    hide_volume: float = 0.05
+    volume_dropout: float = 0.05
     pretrained: str = "kronos-nano"
     tokenizer: str | None = None
     tokenizer_size: Annotated[TokenizerConfig | None, Parameter(show=False)] = None
@@ -198,24 +136,24 @@ class TrainingConfig:
         check_numbers(self)
         _check_counts(self)
         if (weights := [s.weight for s in self.sources]) and None in weights and any(weights):
-            raise ValueError("Some sources have a weight and some have none. Give all of them one, or none.")
+            raise ValueError(
+                "Some sources have a weight and some do not. Set it for all of them, or for none."
+            )
         labels = [source.label for source in self.sources]
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"Two sources are called {twice[0]}. Give each a name of its own.")
-        if self.store is not None and self.sources:
-            raise ValueError("Both --store and sources: give one of them.")
+            raise ValueError(f"Two sources are named {twice[0]}. Give each a different name.")
+        if self.data is not None and self.sources:
+            raise ValueError("Both --data and sources are set. Keep one of them.")
         check_frequency(self.frequency)
-        if self.frequency != AUTO and self.store is None and not self.sources:
+        if self.frequency != AUTO and self.data is None and not self.sources:
+            raise ValueError(f"frequency={self.frequency} is set, but no bars. Set --data or sources, too.")
+        if self.pretrained != RANDOM_WEIGHTS and (self.tokenizer_size or self.predictor_size):
             raise ValueError(
-                f"frequency={self.frequency} is given, but no bars. Give --store or sources, too."
-            )
-        if self.pretrained != SCRATCH and (self.tokenizer_size or self.predictor_size):
-            raise ValueError(
-                f"Sizes are given, but those of pretrained={self.pretrained} are fixed. Set pretrained: {SCRATCH} "
-                "to start from random weights."
+                f"Sizes are set, but those of pretrained={self.pretrained} are fixed. Set pretrained: "
+                f"{RANDOM_WEIGHTS} to start from random weights."
             )
         if self.resume and self.overwrite:
-            raise ValueError("Both --resume and --overwrite: give one of them.")
+            raise ValueError("Both --resume and --overwrite are set. Keep one of them.")
         for source in self.sources or (None,):
             train, validate = self.until(source)
             if (
@@ -224,23 +162,23 @@ class TrainingConfig:
                 and parse_date("train_until", train) >= parse_date("validate_until", validate)
             ):
                 raise ValueError(
-                    f"validate_until={validate} is not after train_until={train}. Leave some dates between them to "
-                    "validate on."
+                    f"validate_until={validate} is not after train_until={train}. Leave dates between them for "
+                    "validation."
                 )
 
     @property
     def last_step(self) -> int:
-        """Where training ends."""
+        """Step at which training ends."""
         return min(self.stop_after or self.max_steps, self.max_steps)
 
     @property
-    def window(self) -> int:
-        """Bars of a window."""
+    def window_length(self) -> int:
+        """Number of bars per window, `lookback + horizon`."""
         return self.lookback + self.horizon
 
     def all_sources(self) -> tuple[Source, ...]:
-        """What to learn from, each with its dates; nothing stands for the simulated market."""
-        sources = self.sources if self.store is None else (Source(self.store, market=self.market),)
+        """All sources with their dates and frequencies; empty for the simulated market."""
+        sources = self.sources if self.data is None else (Source(self.data, market=self.market),)
         dates = map(self.until, sources)
         return tuple(
             replace(
@@ -253,48 +191,36 @@ class TrainingConfig:
         )
 
     def until(self, source: Source | None) -> tuple[str | None, str | None]:
-        """Last date of training and of validation windows of a source."""
+        """Last dates of training and of validation windows of a source."""
         own = (source.train_until, source.validate_until) if source else (None, None)
         return own[0] or self.train_until, own[1] or self.validate_until
 
 
 def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
-    """The settings of one stage: those for all, and over them those under `stages:`; $NAME is of the environment.
+    """The settings of one stage: common ones, overridden by those under `stages:`; expands $NAME variables.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not YAML, or not settings by name.
+        ValueError: not YAML, or not a mapping of settings.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is no file. Check --config.")
+        raise FileNotFoundError(f"{file} is not a file. Check --config.")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date or character is the latter
-        raise ValueError(f"{file} is not YAML ({' '.join(str(error).split())}). Mend it.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError for impossible dates and characters
+        raise ValueError(f"{file} is not YAML ({' '.join(str(error).split())}). Fix it.") from None
     stages = values.pop("stages", None) if isinstance(values, dict) else None
     if not isinstance(values, dict) or not isinstance(stages or {}, dict):
-        raise ValueError(f"{file} holds no settings by name. Write lines like `max_steps: 2000`.")
+        raise ValueError(f"{file} is not a mapping of settings. Write lines like `max_steps: 2000`.")
     if unknown := sorted(set(stages or {}) - set(STAGES)):
-        raise ValueError(f"{file} has the stages {unknown}. Known ones are {list(STAGES)}.")
+        raise ValueError(f"{file} has unknown stages {unknown}. Known ones are {list(STAGES)}.")
     own = (stages or {}).get(stage) or {}
     if not isinstance(own, dict):
-        raise ValueError(f"{file} holds no settings by name under stages: {stage}. Write lines there, too.")
-    # YAML reads an unquoted date as one; the settings want text. An empty value is one that is not given.
+        raise ValueError(
+            f"{file} has no mapping of settings under stages: {stage}. Write lines like `max_steps: 2000`."
+        )
+    # YAML parses unquoted dates, but settings are text. Empty values are ignored.
     return {key: _plain(value) for key, value in {**values, **own}.items() if value is not None}
-
-
-def check_frequency(frequency: str) -> None:
-    """Demand one that has a cleaning rule, or `auto`."""
-    if frequency not in (AUTO, *RULES):
-        raise ValueError(f"frequency={frequency} has no cleaning rule. Choose one of {[AUTO, *RULES]}.")
-
-
-def parse_date(name: str, text: str) -> pd.Timestamp:
-    """A date from the settings, or one sentence that names the setting."""
-    try:
-        return pd.to_datetime(text, format="%Y-%m-%d")
-    except ValueError:
-        raise ValueError(f"{name}={text!r} is no date. Write it like 2018-12-31.") from None
 
 
 def _plain(value: Any) -> Any:
@@ -313,17 +239,17 @@ def _check_counts(config: TrainingConfig) -> None:
     least |= {"patience": 0, "save_every": 0, "seed": 0, "workers": 0}
     for name, smallest in least.items():
         if getattr(config, name) < smallest:
-            raise ValueError(f"{name}={getattr(config, name)} is too small. Give at least {smallest}.")
+            raise ValueError(f"{name}={getattr(config, name)} is too small. Pass at least {smallest}.")
     for name in ("learning_rate", "clip_norm"):
         if not getattr(config, name) > 0:
-            raise ValueError(f"{name}={getattr(config, name)} is not positive. Give a positive one.")
-    for name in ("warmup", "hide_volume", "dropout", "token_dropout", "ema"):
+            raise ValueError(f"{name}={getattr(config, name)} is not positive. Pass a positive number.")
+    for name in ("warmup", "volume_dropout", "dropout", "token_dropout", "ema"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < 1:
-            raise ValueError(f"{name}={value} is no share. Give one in [0, 1).")
+            raise ValueError(f"{name}={value} is not a share. Pass a number in [0, 1).")
     for name in ("weight_decay", "lookback_weight", "head_weight"):
         if not getattr(config, name) >= 0:
-            raise ValueError(f"{name}={getattr(config, name)} is negative. Give 0 or more.")
+            raise ValueError(f"{name}={getattr(config, name)} is negative. Pass 0 or more.")
     _check_columns(config.column_weights)
     if config.batch_size % config.accumulate:
         raise ValueError(
@@ -337,9 +263,9 @@ def _check_counts(config: TrainingConfig) -> None:
 
 def _check_columns(weights: dict[str, float]) -> None:
     if unknown := sorted(set(weights) - set(FEATURES)):
-        raise ValueError(f"column_weights has {unknown}. It may have {list(FEATURES)}.")
+        raise ValueError(f"column_weights has unknown names {unknown}. Known ones are {list(FEATURES)}.")
     filled = [weights.get(name, 1.0) for name in FEATURES]
     if not min(filled) >= 0 or not sum(filled) > 0:
         raise ValueError(
-            f"column_weights={weights} are not weights. Give 0 or more, and one of them above 0."
+            f"column_weights={weights} are not weights. Pass 0 or more, and one of them above 0."
         )

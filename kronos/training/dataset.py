@@ -1,27 +1,30 @@
-"""Training windows: slices of tapes, picked by index, scaled by their lookback; and the split by dates."""
+"""Training windows: slices of mapped bars, selected by index and scaled by their lookback; the split by dates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from kronos.bars import FEATURES, STAMPS
-from kronos.scale import Scale
+from kronos.training.bar_array import HORIZONS, MappedBars
 from kronos.training.config import Source, TrainingConfig
-from kronos.training.labels import HORIZONS
-from kronos.training.order import Order, shares
-from kronos.training.tape import BarTape
+from kronos.windows import Scale
+
+
+def mixture_weights(sizes: Sequence[int], weights: Sequence[float] | None) -> list[float]:
+    """Share of training windows from each source; the shares sum to 1."""
+    parts = np.asarray(sizes if weights is None else weights, float)
+    return list(parts / parts.sum())
 
 
 class Batch(NamedTuple):
-    """Windows of a step: (B, T, 6) float32 normalised bars, (B, T, 5) int64 calendar fields."""
+    """Windows of a step: (B, T, 6) float32 normalized bars, (B, T, 5) int64 calendar fields."""
 
     bars: Tensor
     stamps: Tensor
@@ -29,21 +32,21 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingWindows:
-    """Windows of `lookback` + `horizon` bars, scaled by their lookback alone.
+    """Windows of `lookback` + `horizon` bars, scaled by their lookback only.
 
     Attributes:
-        tapes: one a source.
-        starts: first rows of the windows on each tape; indices count through all of them.
-        lookback: bars that set the scale.
-        horizon: bars behind them.
-        weights: of the sources, None: as their sizes.
-        labels: of the bars of each tape (`kronos.training.labels`), (M, len(HORIZONS)) float32; None for a source
-            without labels, or for all.
-        clip: limit of normalised values.
+        mapped_bars: bars of each source.
+        start_rows: first row of each window in each source; window indices run through all sources.
+        lookback: number of bars that determine the scale.
+        horizon: number of bars after the lookback.
+        weights: weights of the sources; None: their numbers of windows.
+        labels: of the bars of each mapped (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None for a
+            source without labels, or for all.
+        clip: normalized values are clipped to ±clip.
     """
 
-    tapes: tuple[BarTape, ...]
-    starts: tuple[np.ndarray, ...]
+    mapped_bars: tuple[MappedBars, ...]
+    start_rows: tuple[np.ndarray, ...]
     lookback: int
     horizon: int
     weights: tuple[float, ...] | None = None
@@ -55,32 +58,32 @@ class TrainingWindows:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Windows of each source."""
-        return tuple(len(starts) for starts in self.starts)
+        """Number of windows of each source."""
+        return tuple(len(starts) for starts in self.start_rows)
 
-    def batch(self, indices: np.ndarray, hidden: np.ndarray | None = None) -> Batch:
-        """Windows by index; those `hidden` without volume and amount."""
+    def batch(self, indices: np.ndarray, drop_volume: np.ndarray | None = None) -> Batch:
+        """Windows by index; volume and amount are 0 where `drop_volume`."""
         values, stamps = self._rows(np.asarray(indices))
-        # Statistics of the lookback only: over the whole window they would tell the model its own future.
+        # Statistics of the lookback only: over the whole window they would leak the future.
         bars = Scale.fit(values[:, : self.lookback]).apply(values, self.clip)
-        if hidden is not None:
-            bars[hidden, :, 4:] = 0.0
+        if drop_volume is not None:
+            bars[drop_volume, :, 4:] = 0.0
         return Batch(torch.from_numpy(bars), torch.from_numpy(stamps))
 
-    def pick(self, indices: np.ndarray, hidden: np.ndarray | None = None) -> tuple[Tensor, ...]:
-        """What a stage learns from: bars and stamps, and the labels where there are any."""
-        batch = self.batch(indices, hidden)
+    def item(self, indices: np.ndarray, drop_volume: np.ndarray | None = None) -> tuple[Tensor, ...]:
+        """Input of an objective: bars and stamps, and labels if there are any."""
+        batch = self.batch(indices, drop_volume)
         return batch if self.labels is None else (*batch, self.labels_of(indices))
 
     @property
-    def labelled(self) -> slice:
-        """The positions of a window that have labels: those whose target lies behind the lookback."""
+    def labeled(self) -> slice:
+        """Positions of a window with labels: those whose next bar is after the lookback."""
         return slice(self.lookback - 1, self.lookback + self.horizon - 1)
 
     def labels_of(self, indices: np.ndarray) -> Tensor:
-        """(B, horizon, len(HORIZONS)) float32 labels at the positions `labelled`, NaN where there is none."""
+        """(B, horizon, len(HORIZONS)) float32 labels at the positions `labeled`, NaN without a label."""
         source, starts = self.locate(indices)
-        rows = starts[:, None] + np.arange(self.labelled.start, self.labelled.stop)
+        rows = starts[:, None] + np.arange(self.labeled.start, self.labeled.stop)
         found = np.full((*rows.shape, len(HORIZONS)), np.nan, np.float32)
         for i, labels in enumerate(self.labels or ()):
             if labels is not None:
@@ -88,37 +91,39 @@ class TrainingWindows:
         return torch.from_numpy(found)
 
     def filled_labels(self) -> list[np.ndarray]:
-        """The labels of all tapes, those of a source without any as NaN."""
+        """The labels of all sources, NaN for sources without labels."""
         return [
-            np.full((len(tape.values), len(HORIZONS)), np.nan, np.float32) if labels is None else labels
-            for tape, labels in zip(self.tapes, self.labels or [None] * len(self.tapes), strict=True)
+            np.full((len(mapped.values), len(HORIZONS)), np.nan, np.float32) if labels is None else labels
+            for mapped, labels in zip(
+                self.mapped_bars, self.labels or [None] * len(self.mapped_bars), strict=True
+            )
         ]
 
     def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) sources and (B,) first rows, on their tapes, of windows by index."""
+        """(B,) sources and (B,) first rows, in the bars of the source, of windows by index."""
         offsets = np.cumsum((0, *self.sizes))
         source = np.searchsorted(offsets, indices, side="right") - 1
         starts = np.empty(len(indices), np.int64)
         for i in np.unique(source):
-            starts[source == i] = self.starts[i][indices[source == i] - offsets[i]]
+            starts[source == i] = self.start_rows[i][indices[source == i] - offsets[i]]
         return source, starts
 
     def sample(self, count: int) -> list[np.ndarray]:
-        """Up to `count` indices in the sources' proportions, evenly spaced within each, source by source."""
+        """Up to `count` indices in the sources' proportions, evenly spaced within each source, by source."""
         count = min(count, len(self))
         parts, offset = [], 0
-        for size, share in zip(self.sizes, shares(self.sizes, self.weights), strict=True):
+        for size, share in zip(self.sizes, mixture_weights(self.sizes, self.weights), strict=True):
             wanted = min(size, max(1, round(count * share))) if size else 0
             parts.append(offset + np.unique(np.linspace(0, size - 1, wanted).astype(int)))
             offset += size
         return parts
 
     def last_dates(self) -> list[str | None]:
-        """The date of the last bar that any window of each source holds, ISO; None where a source has none."""
+        """ISO date of the last bar of all windows of each source; None for sources without windows."""
         length = self.lookback + self.horizon
         last = [
-            tape.dates[starts + length - 1].max() if len(starts) else None
-            for tape, starts in zip(self.tapes, self.starts, strict=True)
+            mapped.dates[starts + length - 1].max() if len(starts) else None
+            for mapped, starts in zip(self.mapped_bars, self.start_rows, strict=True)
         ]
         return [None if date is None else str(date.astype("datetime64[D]")) for date in last]
 
@@ -131,109 +136,60 @@ class TrainingWindows:
         for i in np.unique(source):
             own = source == i
             rows = starts[own, None] + np.arange(length)
-            values[own], stamps[own] = self.tapes[i].values[rows], self.tapes[i].stamps[rows]
+            values[own], stamps[own] = self.mapped_bars[i].values[rows], self.mapped_bars[i].stamps[rows]
         return values, stamps
 
 
 class Split(NamedTuple):
-    """Windows to learn from, and windows whose horizons lie behind the last date of those."""
+    """Training windows, and validation windows whose horizons are after the last training date."""
 
     training: TrainingWindows
     validation: TrainingWindows
 
 
-def span_of(source: Source | None, tape: BarTape, config: TrainingConfig) -> tuple[str, str, str | None]:
-    """Last date of a source's training windows, and first and last date of its held-out bars."""
+def source_span(
+    source: Source | None, mapped: MappedBars, config: TrainingConfig
+) -> tuple[str, str, str | None]:
+    """Last date of a source's training windows, and first and last date of its validation bars."""
     until, end = config.until(source)
-    until = until or tape.date_at(0.8)
+    until = until or mapped.date_at(0.8)
     return until, f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}", end
 
 
 def split_windows(config: TrainingConfig) -> Split:
     """Training and validation windows of all sources.
 
-    A validation window may look back into the training span; what it predicts lies behind it altogether.
+    The lookback of a validation window may overlap the training span; its targets are all after it.
 
     Raises:
-        ValueError: a split leaves no training window of a source, or no validation window at all.
+        ValueError: a source has no training window, or there is no validation window.
     """
     sources = config.all_sources() or (None,)
-    tapes = tuple(BarTape.open(source, config.window) for source in sources)
+    mapped_bars = tuple(MappedBars.open(source, config.window_length) for source in sources)
     training, validation, spans = [], [], []
-    for source, tape in zip(sources, tapes, strict=True):
-        until, after, end = span_of(source, tape, config)
-        learn = tape.starts(config.window, None, until)
-        span = f"{tape.ledger.name}, {tape.ledger.start} to {tape.ledger.end}"
+    for source, mapped in zip(sources, mapped_bars, strict=True):
+        until, after, end = source_span(source, mapped, config)
+        learn = mapped.window_starts(config.window_length, None, until)
+        span = f"{mapped.info.name}, {mapped.info.start} to {mapped.info.end}"
         if not len(learn):
             given = config.until(source)[0]
-            by = f"train_until={until}" if given else f"{until}, where the last fifth of its span begins"
+            by = f"train_until={until}" if given else f"{until}, 80 % of its span"
             raise ValueError(
-                f"{span}, has no window of {config.window} bars that ends by {by}. Set a later train_until, lower "
-                "--lookback or --horizon, or give longer series."
+                f"{span}, has no window of {config.window_length} bars that ends by {by}. Set a later train_until, "
+                "a smaller --lookback or --horizon, or pass longer series."
             )
         training.append(learn)
-        validation.append(tape.starts(config.window, after, end, held=config.horizon))
+        validation.append(mapped.window_starts(config.window_length, after, end, held_out=config.horizon))
         spans.append(f"{span}, trains until {until}" + (f" and validates until {end}" if end else ""))
     if not sum(map(len, validation)):
         raise ValueError(
-            f"There is no validation window, so that nothing could tell the best weights: {'; '.join(spans)}. "
-            f"Move train_until or validate_until so that at least {config.horizon} bars (horizon) lie between "
-            "them, or give longer series."
+            f"There is no validation window to select the best weights by: {'; '.join(spans)}. "
+            f"Move train_until or validate_until so that at least {config.horizon} bars (horizon) are between "
+            "them, or pass longer series."
         )
     weights = tuple(source.weight for source in config.sources if source.weight is not None) or None
     first, second = (
-        TrainingWindows(tapes, tuple(starts), config.lookback, config.horizon, weights)
+        TrainingWindows(mapped_bars, tuple(starts), config.lookback, config.horizon, weights)
         for starts in (training, validation)
     )
     return Split(first, second)
-
-
-class Picker(Protocol):
-    """Makes what the host hands over for a part of a step."""
-
-    def pick(self, indices: np.ndarray, hidden: np.ndarray) -> tuple[Tensor, ...]:
-        """Windows by index; those `hidden` without volume and amount."""
-        ...
-
-
-class MicroBatches(Dataset[tuple[Tensor, ...]]):
-    """What one process learns from, part after part of its steps: an item depends on its number alone.
-
-    Args:
-        windows: to learn from.
-        order: of the windows.
-        parts: of a step, over all processes.
-        rank: of this process.
-        processes: how many there are.
-        picker: makes an item's content of the drawn windows; the windows themselves when omitted.
-    """
-
-    def __init__(
-        self,
-        windows: TrainingWindows,
-        order: Order,
-        parts: int,
-        rank: int,
-        processes: int,
-        picker: Picker | None = None,
-    ) -> None:
-        self.windows, self.picker, self.order = windows, picker or windows, order
-        self.parts, self.rank, self.processes = parts, rank, processes
-        self.own = parts // processes  # parts of a step that are this process's
-        self.size = order.batch // parts
-
-    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        step, part = divmod(number, self.own)
-        first = (part * self.processes + self.rank) * self.size
-        draw = self.order.draw(step)
-        indices, hidden = (column[first : first + self.size] for column in draw)
-        item = self.picker.pick(indices, hidden)
-        if self.windows.labels is None:
-            return item
-        # The mean over all labels of the step, however they are spread over its parts.
-        count = self.windows.labels_of(draw.indices).isfinite().sum() / self.parts
-        return *item, count
-
-    def numbers(self, steps: Sequence[int]) -> range:
-        """Numbers of the items of consecutive steps."""
-        return range(steps[0] * self.own, (steps[-1] + 1) * self.own) if steps else range(0)

@@ -10,7 +10,7 @@ lines and account; recording.py what they leave; describe.py, cautions.py and ev
 from.
 """
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 
 try:
     import backtrader  # noqa: F401

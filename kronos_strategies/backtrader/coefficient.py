@@ -12,7 +12,7 @@ from typing import Any, cast
 import backtrader as bt
 import pandas as pd
 
-from kronos.checks import as_integer
+from kronos.config import as_integer
 from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Clock, Shown, name_feeds
 

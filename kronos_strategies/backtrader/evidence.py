@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kronos.calibration import own_calibration
-from kronos.codebase import git_commit, package_version
+from kronos.calibration import checkpoint_calibration
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
+from kronos.utils import git_commit, package_version
 from kronos_strategies.backtrader.cautions import warnings_of
 from kronos_strategies.backtrader.outlook import ENDS, LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
@@ -91,7 +91,7 @@ def _outlooks(run: Recording) -> pd.DataFrame | None:
         return None
     stored = StoredForecasts(Path(run.forecasts))
     post = _postprocessing(run, stored, stored.dates)
-    parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.keys) for forecast in stored]
+    parts = [pd.DataFrame(outlooks(post(forecast))[:, ENDS:], forecast.index) for forecast in stored]
     known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
     return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
 
@@ -163,7 +163,7 @@ def _postprocessing(run: Recording, stored: StoredForecasts, dates: pd.DatetimeI
     """What was done to the paths that the run read."""
     options = PathOptions() if run.settings is None else run.settings.options
     known, first = stored.recipe.provenance, stored.read(dates[0])
-    return options.resolve(own_calibration(known.model), known, first.horizon, first.spacing)
+    return options.resolve(checkpoint_calibration(known.model), known, first.horizon, first.spacing)
 
 
 def _read(
@@ -178,7 +178,7 @@ def _read(
     by_head = run.line == "score" and run.settings is not None and run.settings.choice(run.daily).heads
     for date in dates:
         whole = stored.read(date)
-        own = np.asarray(whole.keys.isin(made))
+        own = np.asarray(whole.index.isin(made))
         if not own.any():
             continue
         forecast = whole[own]
@@ -196,5 +196,5 @@ def _by_samples(forecast: Forecast, column: int, level: float) -> pd.DataFrame:
             for k in counts
             if k <= forecast.samples
         },
-        index=forecast.keys,
+        index=forecast.index,
     )

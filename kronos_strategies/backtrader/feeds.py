@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES, check_timestamps
-from kronos.calibration import own_calibration
+from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.backtrader.bars import EARLIEST, told_apart
 from kronos_strategies.backtrader.outlook import COLUMNS, LINES, lines, outlooks
@@ -50,11 +50,11 @@ def read_forecasts(stored: StoredForecasts, level: float = 0.9, options: PathOpt
     known, parts, post = stored.recipe.provenance, [], None
     for sampled in stored:
         if post is None:
-            own = own_calibration(known.model)
+            own = checkpoint_calibration(known.model)
             post = options.resolve(own, known, sampled.horizon, sampled.spacing)
         forecast = post(sampled)
         table = lines(outlooks(forecast), level, forecast.band_factors(level)[:, -1])
-        parts.append(pd.DataFrame(table, index=forecast.keys, columns=list(LINES)))
+        parts.append(pd.DataFrame(table, index=forecast.index, columns=list(LINES)))
     if not parts:
         raise ValueError(f"{stored.folder} holds no forecast. Fill it first, e.g. with `kronos forecast`.")
     return pd.concat(parts)

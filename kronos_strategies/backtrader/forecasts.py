@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
+from kronos.paths import Candles
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimise import one_thread_after_fork
@@ -105,7 +105,7 @@ class ForecastSettings:
 
     def sampling(self) -> SampleConfig:
         """Of the paths."""
-        return self.predictor().sampling.replaced(
+        return self.predictor().sampling.with_overrides(
             self.samples or 1, self.T, self.top_p, self.top_k, self.seed
         )
 
@@ -191,9 +191,9 @@ class ForecastSettings:
     def band_factors(self, windows: Windows, level: float) -> np.ndarray:
         """(N,) factors of a band at the horizon, see `Forecast.band_factors`."""
         factors = np.ones(len(windows))
-        for rows, post in self._alike(windows.keys, windows.future):
+        for rows, post in self._alike(windows.index, windows.future):
             if post.calibration is not None:
-                keys = windows.keys[rows]
+                keys = windows.index[rows]
                 factors[rows] = post.calibration.band_factors(level, keys, self.horizon)[:, -1]
         return factors
 
@@ -201,7 +201,7 @@ class ForecastSettings:
         """Of a forecast as sampled, once it is calibrated, limited and repaired."""
         parts = [
             (rows, outlooks(post(forecast[rows])))
-            for rows, post in self._alike(forecast.keys, forecast.timestamps)
+            for rows, post in self._alike(forecast.index, forecast.timestamps)
         ]
         found = np.empty((len(forecast), parts[0][1].shape[1]))
         for rows, part in parts:
@@ -261,15 +261,15 @@ def _digests(windows: Windows, named: bool) -> list[bytes]:
         windows: to tell apart.
         named: whether it depends on the instrument's name too, as calibrations and price limits may.
     """
-    names = windows.keys.get_level_values("instrument").astype(str) if named else [""] * len(windows)
-    dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime")).as_unit("ns").asi8
+    names = windows.index.get_level_values("instrument").astype(str) if named else [""] * len(windows)
+    dates = pd.DatetimeIndex(windows.index.get_level_values("datetime")).as_unit("ns").asi8
     found = []
     for end, length, future, date, name in zip(
-        windows.ends.tolist(), windows.lengths.tolist(), windows.future, dates, names, strict=True
+        windows.end_positions.tolist(), windows.lengths.tolist(), windows.future, dates, names, strict=True
     ):
         bars = slice(end + 1 - length, end + 1)
-        digest = hashlib.sha256(windows.tape[bars].tobytes())
-        for array in (windows.tape_stamps[bars], future, date):
+        digest = hashlib.sha256(windows.bars[bars].tobytes())
+        for array in (windows.bar_stamps[bars], future, date):
             digest.update(array.tobytes())
         digest.update(name.encode())
         found.append(digest.digest())

@@ -185,12 +185,12 @@ class Group:
             yield from ({level: np.empty((0, len(LINES))) for level in self.levels} for _ in cuts)
             return
         windows = _windows(cuts, self.settings.lookback)
-        dates, names = (windows.keys.get_level_values(key) for key in KEYS)
+        dates, names = (windows.index.get_level_values(key) for key in KEYS)
         order = np.lexsort([names, dates])
         every_name = tuple(sorted(seat.name for seat in self.seats.values()))
         daily = np.repeat([cut.daily for cut in cuts], counts)[order]
         found = self.settings.outlooks(windows[order], every_name, progress, daily)[np.argsort(order)]
-        self.ends.update(zip(windows.keys, found[:, ENDS:], strict=True))
+        self.ends.update(zip(windows.index, found[:, ENDS:], strict=True))
         tables = {
             level: lines(found, level, self.settings.band_factors(windows, level)) for level in self.levels
         }
@@ -204,10 +204,10 @@ def _windows(cuts: Sequence[Cut], lookback: int) -> Windows:
     ends = np.concatenate([cut.ends + start for cut, start in zip(cuts, starts, strict=True)])
     names = np.repeat([cut.name for cut in cuts], [len(cut.ends) for cut in cuts])
     return Windows(
-        tape=np.concatenate([cut.values for cut in cuts]),
-        tape_stamps=stamps(pd.DatetimeIndex(times)),
-        ends=ends,
+        bars=np.concatenate([cut.values for cut in cuts]),
+        bar_stamps=stamps(pd.DatetimeIndex(times)),
+        end_positions=ends,
         lengths=np.full(len(ends), lookback, np.int64),
         future=np.concatenate([cut.future for cut in cuts]),
-        keys=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), names], names=KEYS),
+        index=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), names], names=KEYS),
     )

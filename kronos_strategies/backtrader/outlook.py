@@ -9,7 +9,7 @@ import numpy as np
 
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
-from kronos.path_statistics import price_band
+from kronos.paths import price_band
 from kronos_strategies.signals import summary
 
 LINES = (
@@ -35,7 +35,7 @@ def outlooks(forecast: Forecast) -> np.ndarray:
         max_drawdown, the score, which is the expected return where no return head gives it, and each path's close
         at the horizon.
     """
-    last = forecast.last[:, CLOSE].astype(np.float64)
+    last = forecast.last_bar[:, CLOSE].astype(np.float64)
     # A violent path can cross zero, from where no return is defined: lifted as `summary` does.
     closes = np.maximum(forecast.path("close"), 1e-3 * last[:, None, None])  # (N, S, H)
     start = np.broadcast_to(last[:, None, None], (*closes.shape[:2], 1))

@@ -10,7 +10,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.backtrader.bars import local_times, utc_times
 
 if TYPE_CHECKING:

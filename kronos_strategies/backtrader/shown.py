@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.frequency import typical_step
+from kronos.calendar import typical_step
 from kronos_strategies.backtrader.bars import EARLIEST, Bars, local_times, told_apart, utc_times
 from kronos_strategies.backtrader.tape import FeedKind
 

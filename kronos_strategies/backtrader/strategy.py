@@ -11,7 +11,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos.checks import as_integer, as_number
+from kronos.config import as_integer, as_number
 from kronos_strategies.backtrader.account import contract_value, round_size, worth
 from kronos_strategies.backtrader.activity import FeedActivity, Rhythm
 from kronos_strategies.backtrader.indicator import PARAMS as FORECAST

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kronos.path_statistics import band_ends
+from kronos.paths import band_ends
 
 RATE = 0.01  # a date that held nothing raises the level by so much of it
 CHUNKS = 60  # of dates, between which the factor stays: more would cost time and change little

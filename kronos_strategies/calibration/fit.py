@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from kronos.calibration import Calibration, CalibrationFit, Moves
-from kronos.path_statistics import log_ratio
-from kronos.window_groups import POOL, exchange_of, volatility_names
+from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
+from kronos.paths import POOL, exchange_of, log_ratio, volatility_names
 from kronos_strategies.calibration.bands import RATE, adapted_level, conformal_factor, conformity
 from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
 from kronos_strategies.calibration.past import PastForecasts
@@ -188,7 +187,7 @@ def _first_fit(past: PastForecasts, days: pd.DatetimeIndex) -> pd.Timestamp:
     )
 
 
-def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: Moves | None) -> Moves:
+def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: PathAdjustment | None) -> PathAdjustment:
     """Moves of all steps; those of a group start from the pool's."""
     steps = []
     for h in range(past.horizon):
@@ -199,7 +198,7 @@ def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: Moves | None) -> Mo
         spread = Spread.of(past.returns[:, :, h], ratio[:, h], past.came[:, h])
         steps.append(fit_move(spread, prior, strength, trailing=pool is None))
     location, width, trailing = zip(*steps, strict=True)
-    return Moves(location, width, trailing)
+    return PathAdjustment(location, width, trailing)
 
 
 def _group_rows(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 
 try:
     from scipy.optimize import minimize

@@ -121,11 +121,11 @@ def _outcomes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, pd.MultiIndex]:
     n, horizon = forecast.timestamps.shape
     came = (
-        np.column_stack([market.at(wide, forecast.keys) for wide in moved]) if n else np.empty((0, horizon))
+        np.column_stack([market.at(wide, forecast.index) for wide in moved]) if n else np.empty((0, horizon))
     )
-    at = market.calendar.get_indexer(pd.DatetimeIndex(forecast.keys.get_level_values("datetime")))
+    at = market.calendar.get_indexer(pd.DatetimeIndex(forecast.index.get_level_values("datetime")))
     ends = at[:, None] + np.arange(1, horizon + 1)
     times = market.calendar.to_numpy("datetime64[ns]")
     known = np.where(ends < len(times), times[np.minimum(ends, len(times) - 1)], np.datetime64("NaT", "ns"))
     trailing = np.full(n, np.nan) if forecast.trailing_volatility is None else forecast.trailing_volatility
-    return forecast.log_returns().astype(np.float32), came, known, trailing.astype(float), forecast.keys
+    return forecast.log_returns().astype(np.float32), came, known, trailing.astype(float), forecast.index

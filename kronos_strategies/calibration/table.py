@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.calibration import Calibration
-from kronos.path_statistics import band_ends
+from kronos.paths import band_ends
 from kronos_strategies.calibration.past import PastForecasts
 from kronos_strategies.evaluation.distribution.calibration import (
     ensemble_crps,

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from cyclopts import App, Parameter
 
-from kronos.console import run_command, show_log
+from kronos.utils import run_command, show_log
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data

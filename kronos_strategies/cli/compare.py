@@ -48,9 +48,10 @@ def compare(
     After two runs of `qrun` or `kronos forecast`: `kronos compare old=5c857f46 new=0b1d22f3 --html out.html`
 
     Args:
-        runs: two or more. Each is the id of a run of any Qlib model or its beginning, as MLflow shows it; a folder
-            of its artifacts, or pred.pkl in it; the folder of a report; a folder of forecasts; or a parquet file of
-            scores by (datetime, instrument). NAME=RUN gives it a name.
+        runs: two or more. Each is the id of a run of any Qlib model or its beginning, as MLflow shows it; an
+            experiment, for its latest finished run; a folder of a run's artifacts, or pred.pkl in it; the folder of
+            a report; a folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives
+            it a name.
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
             as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
         horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the

@@ -129,7 +129,7 @@ def import_files(
 def simulate(
     *, to: Path, seed: int = 0, names: int = 80, market: str = "csi300", overwrite: bool = False
 ) -> None:
-    """Simulate a market with a weak planted effect: made data, to try everything out.
+    """Simulate a market with a planted effect: made data, to try everything out.
 
     For example: `kronos data simulate --seed 7 --to ~/store`
 
@@ -153,7 +153,7 @@ def simulate(
 
 def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple[DataFrame, object, str]:
     """Membership spans, where they come from, and what to say about them."""
-    from kronos.tables import fingerprint
+    from kronos.io.files import file_record
     from kronos_strategies.data.importer import import_membership
     from kronos_strategies.data.tidy import LISTING, listing_spans
 
@@ -163,7 +163,7 @@ def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple
         )
         return listing_spans(bars), LISTING, remark
     spans, unknown = import_membership(file, bars, pad_codes)
-    return spans, fingerprint(file), f"{unknown} of the members in {file} have no bars and are left out."
+    return spans, file_record(file), f"{unknown} of the members in {file} have no bars and are left out."
 
 
 def _check_frequency(known: StoreSummary | None, frequency: str) -> None:

@@ -26,7 +26,7 @@ DEFAULTS = {
     "KRONOS_STORE_DTYPE": "float32",
     "KRONOS_MODEL": "kronos-nano",
     "KRONOS_PRECISION": "float32",
-    "KRONOS_WINDOW": "exact",
+    "KRONOS_CONTEXT_OVERFLOW": "recompute",
     "KRONOS_SAMPLES": "10",
     "KRONOS_SEED": "0",
     "KRONOS_MARKET": "csi300",
@@ -59,7 +59,7 @@ def forecast(
     horizon: int = 10,
     device: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
-    window: Literal["exact", "rolling"] = "exact",
+    context_overflow: Literal["recompute", "rolling"] = "recompute",
     compile: bool = False,
     float16: bool = False,
     score: Literal["auto", "head", "paths"] = "auto",
@@ -91,7 +91,7 @@ def forecast(
         horizon: days to forecast.
         device: cpu, cuda or mps; the fastest there is without one.
         precision: of matrix products; bfloat16 is faster where the processor has it, and draws other paths.
-        window: what to do when lookback and horizon outgrow the model's context: read anew at each step, or roll.
+        context_overflow: when lookback and horizon exceed the model's context, recompute at each step, or roll.
         compile: compile the networks first, for long runs on an accelerator.
         float16: store paths as halves, in three fifths of the space.
         score: whether the outputs of the checkpoint's return head are stored too; auto stores them where it has one
@@ -118,7 +118,13 @@ def forecast(
 
     forecasts = ForecastStore(store, "float16" if float16 else "float32")
     predictor = KronosPredictor.from_pretrained(
-        model, tokenizer, revision, device, precision=precision, window=window, compile=compile
+        model,
+        tokenizer,
+        revision,
+        device,
+        precision=precision,
+        context_overflow=context_overflow,
+        compile=compile,
     )
     load = partial(KronosPredictor.from_pretrained, device=device, precision=precision, compile=compile)
     readers = load_readers(predictor, head_names(heads), load)
@@ -128,7 +134,7 @@ def forecast(
         raise ValueError(
             f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or name --heads."
         )
-    sampling = predictor.sampling.replaced(samples or 1, T, top_p, top_k, seed)
+    sampling = predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
     bars = data or default_store()
     notices = use_source(bars, tracking)
     check_market(market)
@@ -162,7 +168,7 @@ def forecast(
         "KRONOS_REVISION": revision,
         "KRONOS_DEVICE": device,
         "KRONOS_PRECISION": precision,
-        "KRONOS_WINDOW": window,
+        "KRONOS_CONTEXT_OVERFLOW": context_overflow,
         "KRONOS_SAMPLES": samples,
         "KRONOS_T": T,
         "KRONOS_TOP_P": top_p,

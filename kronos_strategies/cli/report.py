@@ -24,7 +24,8 @@ def report(
     For example: `kronos report 5c857f46 --beside 0b1d22f3 --to out/report`
 
     Args:
-        run: its id or the beginning of it, as `qrun` and MLflow show it, or the folder of an older report.
+        run: its id or the beginning of it, as `qrun` and MLflow show it; an experiment, for its latest finished
+            run; or the folder of an older report.
         beside: other runs, which get a section that holds this one against them.
         to: folder to write; report-RUN when omitted.
         data: Qlib store of the bars of a run by another Qlib model, where that is not on record.

@@ -14,7 +14,7 @@ train = App(
     version_flags=[],
     usage="Usage: kronos train [OPTIONS]",
     help="Train the tokenizer, then the predictor, from one file of settings.\n\n"
-    "For example: `kronos train --config configs/finetune_csi300.yaml --store ~/csi300 --output out/csi300`",
+    "For example: `kronos train --config configs/finetune_csi300.yaml --data ~/csi300 --output out/csi300`",
 )
 
 
@@ -28,8 +28,8 @@ def both(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True
     Args:
         tokens: flags of both.
     """
-    from kronos.training.cli import app as stages
-    from kronos.training.cli import train_both
+    from kronos.training.__main__ import app as stages
+    from kronos.training.__main__ import train_both
 
     if {"--help", "-h"} & set(tokens):
         train.help_print([])

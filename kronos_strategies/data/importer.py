@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos.io.bars import BarFiles
-from kronos.io.codes import to_codes
-from kronos.io.notes import summarize
-from kronos.io.rows import ReadOptions
-from kronos.tables import fingerprint, read_table, to_dates
+from kronos.io import BarFiles
+from kronos.io.files import file_record, read_table, summarize, to_dates
+from kronos.io.rows import ReadOptions, to_codes
 from kronos_strategies.data.tidy import KEYS, SPAN, first_key
 
 _TOLERANCE = 1e-4  # relative, as in kronos.bars
@@ -214,7 +212,7 @@ def _import(files: BarFiles, bars: pd.DataFrame, checks: Sequence[Check], notes:
         )
     bars = bars.sort_values(list(KEYS), ignore_index=True)
     report = ImportReport(
-        files=tuple(fingerprint(file) for file in files.files),
+        files=tuple(file_record(file) for file in files.files),
         understood=tuple(summarize(files.notes)),
         frequency=frequency,
         rows_read=rows_read,

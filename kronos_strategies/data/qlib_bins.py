@@ -30,7 +30,7 @@ MANIFEST = "kronos_store.json"  # of a store that is ours
 DAY = "day"  # how Qlib calls the frequency
 FREQUENCIES = {
     "1min": "1min", "5min": "5min", "15min": "15min", "30min": "30min", "60min": "60min", "4h": "240min",
-}  # as kronos.frequency calls those within a day, and as Qlib does  # fmt: skip
+}  # as kronos.calendar calls those within a day, and as Qlib does  # fmt: skip
 
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 _DAILY = 0.2  # markets with a larger share of weekend bars trade every day

@@ -90,7 +90,7 @@ def write_store(
         benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.
         overwrite: replace a store that this function wrote; anything else in the way is still refused.
         progress: called as progress(done, total) after each instrument.
-        frequency: of the bars, as `kronos.frequency` calls it: "1day" or one of those within a day.
+        frequency: of the bars, as `kronos.calendar` calls it: "1day" or one of those within a day.
 
     Raises:
         FileExistsError: something is in the way at `to`.

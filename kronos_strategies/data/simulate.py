@@ -1,9 +1,10 @@
 """A simulated stock market, so that every command runs before any real data are at hand.
 
 It obeys the rules of an A-share exchange (ticks, lots, 10 % limits, suspensions, splits, index reviews) and is
-fully determined by its configuration. It contains one weak planted effect, a reversal of each name's own
-returns over five days. An information coefficient measured here therefore shows that the machinery finds what
-was put in. It is no alpha and says nothing about a real market.
+fully determined by its configuration. It contains one planted effect, a reversal of each name's own returns over
+five days, which is several times as strong as effects in real markets: a head that is fitted on the first years is
+to find it in the last. An information coefficient measured here therefore shows that the machinery finds what was
+put in. It is no alpha and says nothing about a real market. `planted.py` simulates markets of a known optimum.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pandas as pd
 from kronos_strategies.data._sim_returns import latent_returns
 from kronos_strategies.data._sim_session import Life, Sessions, trade
 
-SIMULATION_VERSION = 1  # raise it whenever the same configuration would give other numbers
+SIMULATION_VERSION = 2  # raise it whenever the same configuration would give other numbers
 BENCHMARK = "SH000300"
 
 _HOLIDAYS = ("01-01", "01-02", "05-01", "05-02", "05-03", "10-01", "10-02", "10-03", "10-04", "10-05")
@@ -37,7 +38,7 @@ class MarketConfig:
         end: last possible day.
         reversal: strength of the planted effect: the part of the mean own return of the last five days that is
             expected to be given back on the next day. 0 plants nothing. The default gives the plain signal
-            "minus the last five-day return" a mean RankIC of about .03 against the next close-to-close return.
+            "minus the last five-day return" a mean RankIC of about .11 against the next close-to-close return.
     """
 
     seed: int = 0
@@ -45,7 +46,7 @@ class MarketConfig:
     sectors: int = 8
     start: str = "2021-01-04"
     end: str = "2023-12-29"
-    reversal: float = 0.085
+    reversal: float = 0.3
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from kronos.bars import PRICES, check_bars
-from kronos.jumps import warn_of_jumps
+from kronos.bars import PRICES, check_bars, warn_of_jumps
 
 KEYS = ("instrument", "datetime")
 REQUIRED = (*KEYS, *PRICES, "volume")
@@ -31,7 +30,7 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars", frequency: str = "1day") 
     Args:
         bars: columns REQUIRED, perhaps OPTIONAL. Volume and amount may be NaN throughout an instrument.
         name: what to call the frame in an error.
-        frequency: of the bars, as `kronos.frequency` calls it; the times of daily ones are dropped.
+        frequency: of the bars, as `kronos.calendar` calls it; the times of daily ones are dropped.
 
     Raises:
         TypeError: not a DataFrame.

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kronos.bars import FEATURES, PRICES, adjust_bars
 from kronos.training.config import Source
-from kronos.training.readers import Series, select
+from kronos.training.sources import InstrumentBars, match_instruments
 from kronos_strategies.data.default import default_store, ensure_store
 from kronos_strategies.data.qlib_bins import bin_folder, read_bars, read_market, store_freq
 
@@ -36,8 +36,8 @@ class QlibBars:
             raise ValueError(f"The store {self.store} has no market '{market}'. It has {known}.")
         spans = read_market(self.store, market)
         wanted = set(source.instruments) if source else set()
-        found = select(sorted(set(spans["instrument"])), sorted(wanted))
-        if absent := sorted(pattern for pattern in wanted if not select(sorted(found), [pattern])):
+        found = match_instruments(sorted(set(spans["instrument"])), sorted(wanted))
+        if absent := sorted(pattern for pattern in wanted if not match_instruments(sorted(found), [pattern])):
             raise ValueError(f"Market '{market}' of {self.store} never had {absent}. Check the instruments.")
         if wanted:
             spans = spans[spans["instrument"].isin(found)]
@@ -61,7 +61,7 @@ class QlibBars:
         ]
         return [self.store / "calendars" / f"{freq}.txt", *bins]
 
-    def series(self) -> Iterator[Series]:
+    def series(self) -> Iterator[InstrumentBars]:
         """Instrument by instrument, adjusted; days without a price or with no volume at all are no bars."""
         for symbol in self.instruments:
             bars = (
@@ -70,7 +70,7 @@ class QlibBars:
             traded = bars[list(PRICES)].notna().all(axis=1) & ~bars["volume"].eq(0)
             if bars["volume"].isna().all():  # the store keeps none, which is not the same as no trade
                 bars = bars.drop(columns="volume")
-            yield Series(symbol, adjust_bars(bars[traded]))
+            yield InstrumentBars(symbol, adjust_bars(bars[traded]))
 
     def notes(self) -> list[str]:
         """Nothing: a store has one layout."""

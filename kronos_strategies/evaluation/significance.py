@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 
 try:
     from scipy import stats

@@ -9,7 +9,7 @@ import pandas as pd
 from kronos.bars import PRICES, repair_bars
 from kronos.head import ReturnHead
 from kronos.training.config import Source
-from kronos.training.readers import FileBars
+from kronos.training.sources import FileReader
 from kronos.windows import Windows
 from kronos_strategies.heads.fit import FitSettings, fit_head
 from kronos_strategies.progress import progress_bar
@@ -50,14 +50,14 @@ def fit_file(
         [(date, name) for name, bars in panel.items() for date in dates[dates.isin(bars.index)]],
         names=["datetime", "instrument"],
     )
-    windows = Windows.rolling(panel, lookback, 1, "B", keys=keys)
+    windows = Windows.rolling(panel, lookback, 1, "B", index=keys)
     spec = WindowSpec(file.name.partition(".")[0], lookback, 1, lookback)
     with progress_bar("embed", "windows") as progress:
         hidden = store.embeddings(predictor, windows, spec, progress)
     known = predictor.provenance(predictor.sampling, "")
     return fit_head(
         hidden,
-        windows.keys,
+        windows.index,
         panel,
         settings,
         lookback=lookback,
@@ -76,7 +76,7 @@ def read_panel(file: Path, until: pd.Timestamp) -> dict[str, pd.DataFrame]:
         ValueError: unreadable, or it has no bar by then.
     """
     panel = {}
-    for name, bars in FileBars(Source(file)).series():
+    for name, bars in FileReader(Source(file)).series():
         bars = bars[bars.index <= until]
         traded = bars[list(PRICES)].notna().all(axis=1)
         if "volume" in bars and bars["volume"].notna().any():

@@ -7,14 +7,14 @@ validation begins the longest horizon plus one bar later (embargoed). What was f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from kronos.head import HeadInfo, ReturnHead, import_lightgbm
-from kronos.training.labels import HORIZONS, LABEL, MIN_NAMES
+from kronos.training.bar_array import HORIZONS, LABEL, MIN_INSTRUMENTS
 from kronos_strategies.heads.labels import return_labels
 
 Kind = Literal["ridge", "lightgbm"]
@@ -105,7 +105,7 @@ class Split:
         for what, part in (("training", train), ("validation", valid)):
             if part is None or not part.notna().any().all():
                 raise ValueError(
-                    f"No {what} date has {MIN_NAMES} names with returns over {max(horizons)} bars. Give more "
+                    f"No {what} date has {MIN_INSTRUMENTS} names with returns over {max(horizons)} bars. Give more "
                     f"names, or other dates: training until {settings.train_until:%Y-%m-%d}, validation from "
                     f"{embargo} bars later until {settings.valid_until:%Y-%m-%d}."
                 )
@@ -143,7 +143,6 @@ def fit_head(
         ValueError: a part has no date with enough names.
         MissingExtra: LightGBM is missing.
     """
-    split = Split.of(panel, keys, settings)
     info = HeadInfo(
         d_model=hidden.shape[1],
         horizons=settings.horizons,
@@ -155,8 +154,25 @@ def fit_head(
         kind=settings.kind,
         checkpoint=checkpoint,
         weights_sha256=weights_sha256,
-        figures={},
     )
+    return fit_split(hidden, Split.of(panel, keys, settings), settings, info, name)
+
+
+def fit_split(
+    hidden: np.ndarray, split: Split, settings: FitSettings, info: HeadInfo, name: str = "head"
+) -> ReturnHead:
+    """Fit a head on labels of any kind; see `fit_head` for those of returns.
+
+    Args:
+        hidden: (N, d_model) float32.
+        split: labels of these rows.
+        settings: kind, horizons and seeds.
+        info: what the head is; its figures are replaced by those of the validation.
+        name: of the head.
+
+    Raises:
+        MissingExtra: LightGBM is missing.
+    """
     fit = _ridge if settings.kind == "ridge" else _lightgbm
     head = fit(hidden, split, settings, info, name)
     outputs = head(hidden)
@@ -165,8 +181,7 @@ def fit_head(
         for i, h in enumerate(settings.horizons)
     }
     counted = split.valid[settings.horizons[0]].dropna().index.get_level_values("datetime").nunique()
-    assert isinstance(info.figures, dict)
-    info.figures.update(figures, validation_dates=counted)
+    head.info = replace(info, figures=figures | {"validation_dates": counted})
     return head
 
 

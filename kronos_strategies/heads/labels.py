@@ -1,6 +1,6 @@
 """What a return head learns, of any panel: where a name's return ranks among its date's, beyond volatility.
 
-The same label as in joint training (`kronos.training.labels`), whose bars lie on a tape of clean stretches.
+The same label as in joint training (`kronos.training.bar_array`), whose bars lie on a tape of clean stretches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kronos.training.labels import MIN_NAMES, VOLATILITY_BARS
+from kronos.training.bar_array import MIN_INSTRUMENTS, VOLATILITY_BARS
 
 
 def return_labels(
@@ -56,4 +56,4 @@ def _label(returns: pd.Series, volatility: pd.Series) -> pd.Series:
     sums = pd.DataFrame({"shared": rank * style, "own": style**2}).groupby(level="datetime").transform("sum")
     left = rank - (sums["shared"] / sums["own"].where(sums["own"] > 0, 1.0)) * style
     counts = left.groupby(level="datetime").transform("count")
-    return (left * 12**0.5).where(counts >= MIN_NAMES).reindex(returns.index)
+    return (left * 12**0.5).where(counts >= MIN_INSTRUMENTS).reindex(returns.index)

@@ -2,7 +2,7 @@
 
 import os
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 
 try:
     import qlib  # noqa: F401

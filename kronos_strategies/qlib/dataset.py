@@ -11,7 +11,7 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib.data.dataset.loader import QlibDataLoader
 from qlib.log import get_module_logger
 
-from kronos.checks import as_integer
+from kronos.config import as_integer
 from kronos.windows import Windows
 from kronos_strategies.qlib.market import DAY, member_windows, scored_rows
 from kronos_strategies.qlib.source import (

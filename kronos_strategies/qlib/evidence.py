@@ -8,8 +8,8 @@ from typing import TypeVar, cast
 import pandas as pd
 from qlib.backtest.position import Position
 
-from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
+from kronos.utils import git_commit, package_version
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.signal.exposures import price_exposures

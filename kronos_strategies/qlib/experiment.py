@@ -28,7 +28,7 @@ from qlib.workflow.utils import experiment_exception_hook
 
 import kronos
 import kronos_strategies
-from kronos.console import USER_ERRORS
+from kronos.utils import USER_ERRORS
 from kronos_strategies.disk import writing
 
 TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started

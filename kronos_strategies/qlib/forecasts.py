@@ -7,7 +7,7 @@ from typing import cast
 
 import pandas as pd
 
-from kronos.calibration import own_calibration
+from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.contenders import READ, Contender, Span
 from kronos_strategies.data.default import default_store
@@ -58,7 +58,7 @@ def contender_of_forecasts(
     forecasts = (stored.read(date) for date in tracked(dates, f"read {name}", "dates"))
     known = stored.recipe.provenance
     first = stored.read(dates[0])
-    post = options.resolve(own_calibration(known.model), known, spec.horizon, first.spacing)
+    post = options.resolve(checkpoint_calibration(known.model), known, spec.horizon, first.spacing)
     paths, provenance = keep_paths(forecasts, market, horizons, hold, post=post)
     score = paths.by_samples.iloc[:, -1].rename("score")
     labels = {h: market.at(market.earned(h), keys) for h in sorted({*DECAY, hold})}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from kronos.head import ReturnHead
 from kronos.predictor import KronosPredictor
-from kronos.training.labels import HORIZONS
+from kronos.training.bar_array import HORIZONS
 from kronos.windows import Windows
 from kronos_strategies.heads.fit import FitSettings, Kind, fit_head
 from kronos_strategies.progress import progress_bar
@@ -74,13 +74,13 @@ def fit_members(
 ) -> ReturnHead:
     """Fit a head on the instruments, those of the market `spec.universe` when omitted, from `start` on."""
     windows = every_date(member_windows(spec, start, settings.valid_until, instruments), every)
-    names = windows.keys.get_level_values("instrument").unique()
+    names = windows.index.get_level_values("instrument").unique()
     with progress_bar("embed", "windows") as progress:
         hidden = store.embeddings(predictor, windows, spec, progress)
-    origin = predictor.origin
+    origin = predictor.checkpoint_info
     return fit_head(
         hidden,
-        windows.keys,
+        windows.index,
         traded_bars(list(names), settings.valid_until),
         settings,
         lookback=spec.lookback,
@@ -95,5 +95,5 @@ def every_date(windows: Windows, every: int) -> Windows:
     """The windows of each `every`-th date."""
     if every < 1:
         raise ValueError(f"every={every} counts days. Give 1 or more.")
-    dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime"))
+    dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
     return windows[dates.isin(dates.unique().sort_values()[::every])]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kronos.tables import read_table
+from kronos.io.files import read_table
 
 
 def read_industries(file: Path) -> pd.Series:

@@ -70,9 +70,9 @@ def member_windows(
         spec.lookback,
         spec.horizon,
         trading_calendar(freq, spec.horizon),
-        since=start,
-        until=end,
-        keys=members,
+        start=start,
+        end=end,
+        index=members,
         min_bars=spec.min_bars,
     )
 

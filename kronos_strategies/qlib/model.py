@@ -9,11 +9,11 @@ import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
 
-from kronos.candles import Candles
-from kronos.engine.fused import Precision
-from kronos.engine.generate import Window
 from kronos.forecast import Anchor, Provenance
 from kronos.head import ReturnHead
+from kronos.inference.fused import Precision
+from kronos.inference.generate import ContextOverflow
+from kronos.paths import Candles
 from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
@@ -45,7 +45,7 @@ class KronosModel(Model):
         device: "cpu", "cuda", "mps"; empty or None takes the fastest there is.
         samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those that suit the
             checkpoint. With 0 samples nothing is sampled: the head's score is the only column.
-        max_context, window, precision, compile, anchor: see `KronosPredictor`.
+        max_context, context_overflow, precision, compile, anchor: see `KronosPredictor`.
         store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps them in
             a temporary one, so that a run's report reads what its scores were made of.
         store_dtype: of the paths in the store, "float32" or "float16".
@@ -80,7 +80,7 @@ class KronosModel(Model):
         top_k: int | None = None,
         seed: int = 0,
         max_context: int = 512,
-        window: Window = "exact",
+        context_overflow: ContextOverflow = "recompute",
         precision: Precision = "float32",
         compile: bool = False,
         anchor: Anchor = "last_close",
@@ -114,7 +114,12 @@ class KronosModel(Model):
         self.revision = revision or None
         self.device = device or None
         self.max_context = max_context
-        self.window, self.precision, self.compile, self.anchor = window, precision, compile, anchor
+        self.context_overflow, self.precision, self.compile, self.anchor = (
+            context_overflow,
+            precision,
+            compile,
+            anchor,
+        )
         self.store = store or None
         self.store_dtype = store_dtype
         self.options = PathOptions(str(calibration), candles, str(limits))
@@ -125,7 +130,7 @@ class KronosModel(Model):
         self._predictor: KronosPredictor | None = self._load()
         self._forecasts: ForecastStore | None = self._open()
         # Of a model that samples nothing these are the settings that it would sample with.
-        self.sampling = self._predictor.sampling.replaced(samples or 1, T, top_p, top_k, seed)
+        self.sampling = self._predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
         self._heads: list[HeadReader] | None = None
         self._readers()
 
@@ -254,7 +259,7 @@ class KronosModel(Model):
                 store.head_outputs(reader.predictor, reader.head, windows, spec, progress)
                 for reader in self._readers()
             ]
-        return choice.combine(outputs, windows.keys)
+        return choice.combine(outputs, windows.index)
 
     def _readers(self) -> list[HeadReader]:
         if getattr(self, "_heads", None) is None:
@@ -277,7 +282,7 @@ class KronosModel(Model):
             None if other else self.revision,
             self.device,
             self.max_context,
-            window=self.window,
+            context_overflow=self.context_overflow,
             precision=self.precision,
             compile=self.compile,
             anchor=self.anchor,

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from kronos.codebase import git_commit, package_version
+from kronos.utils import git_commit, package_version
 from kronos_strategies.contenders import Contender
 from kronos_strategies.evaluation.scorecard import Market
 from kronos_strategies.evaluation.versions.version import Version

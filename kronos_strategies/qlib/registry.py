@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from qlib.workflow import R
 from qlib.workflow.recorder import MLflowRecorder, Recorder
 
-from kronos.codebase import git_commit, package_version
 from kronos.forecast import Provenance
+from kronos.utils import git_commit, package_version
 from kronos_strategies.qlib.plain_runs import PlainRun
 from kronos_strategies.store import Filled, WindowSpec
 
@@ -43,7 +43,7 @@ def run_params(known: Provenance, spec: WindowSpec, trade: Mapping[str, str] | N
         "top_k": s.top_k,
         "seed": s.seed,
         "draws": known.draws,
-        "window": known.window,
+        "context_overflow": known.context_overflow,
         "precision": known.precision,
         "anchor": known.anchor,
         "max_context": known.max_context,

@@ -15,10 +15,11 @@ SHORT = 8  # characters of an id that runs are shown by
 
 
 def find_run(name: str, tracking: str = TRACKING) -> Run:
-    """A run by its id, or the first characters of it if no other begins so.
+    """A run by its id, or the first characters of it if no other begins so; or the latest run of an experiment.
 
     Args:
-        name: id of the run, at least 4 characters of it.
+        name: id of the run, at least 4 characters of it; or the name of an experiment, whose latest finished run
+            is meant.
         tracking: address of the MLflow store.
 
     Raises:
@@ -27,18 +28,34 @@ def find_run(name: str, tracking: str = TRACKING) -> Run:
     """
     check_there(tracking)
     tracking = absolute(tracking)
-    runs = (
-        [run for run in recorded_runs(tracking) if run.info.run_id.startswith(name)] if len(name) >= 4 else []
-    )
+    recorded = recorded_runs(tracking)
+    runs = [run for run in recorded if run.info.run_id.startswith(name)] if len(name) >= 4 else []
     if len(runs) == 1:
         return runs[0]
-    known = [f"{run.info.run_id[:SHORT]} ({run.info.run_name})" for run in recorded_runs(tracking)[:10]]
+    if not runs and (latest := _latest_of_experiment(name, recorded, tracking)) is not None:
+        return latest
+    known = [f"{run.info.run_id[:SHORT]} ({run.info.run_name})" for run in recorded[:10]]
     if not runs:
         raise ValueError(
-            f"'{name}' is no file, no folder of forecasts or of a report, and no run in {tracking}, whose latest "
-            f"are {', '.join(known) or 'none'}."
+            f"'{name}' is no file, no folder of forecasts or of a report, and no run and no finished "
+            f"experiment in {tracking}, whose latest runs are {', '.join(known) or 'none'}."
         )
     raise ValueError(f"'{name}' begins {len(runs)} runs in {tracking}. Give more characters of the id.")
+
+
+def _latest_of_experiment(name: str, recorded: list[Run], tracking: str) -> Run | None:
+    """The first finished run of that experiment; `recorded` has the latest first."""
+    experiment = MlflowClient(tracking_uri=tracking).get_experiment_by_name(name)
+    if experiment is None:
+        return None
+    return next(
+        (
+            run
+            for run in recorded
+            if (run.info.experiment_id, run.info.status) == (experiment.experiment_id, "FINISHED")
+        ),
+        None,
+    )
 
 
 def artefacts(run: Run, tracking: str = TRACKING) -> Path:

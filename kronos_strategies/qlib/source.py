@@ -14,7 +14,7 @@ from qlib.config import C
 from qlib.data import D
 from qlib.log import set_global_logger_level
 
-from kronos.checks import as_integer
+from kronos.config import as_integer
 from kronos_strategies.data.default import default_store, ensure_store, store_notices
 from kronos_strategies.data.regions import region_of_store
 from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager

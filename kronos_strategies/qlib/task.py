@@ -13,7 +13,7 @@ from qlib.config import C
 from qlib.data import D
 from qlib.utils.time import Freq
 
-from kronos.checks import as_integer, as_number
+from kronos.config import as_integer, as_number
 from kronos_strategies.data.regions import REGIONS
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.qlib.industries import read_industries

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.report.cautions import cautions
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
 from kronos_strategies.report.formats import count, is_timed, span

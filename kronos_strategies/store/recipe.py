@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kronos.checks import check_numbers
-from kronos.config import SampleConfig
+from kronos.config import SampleConfig, check_numbers
 from kronos.forecast import Provenance
 from kronos_strategies.stream import DatedWindows
 
-FORMAT = 3  # of the files; another format is another folder
+FORMAT = 4  # of the files; another format is another folder
 DTYPES = ("float32", "float16")
 # Which of a provenance's fields say who forecast, not how; every other one is a setting. That of the data is in
 # each date's own address.

@@ -74,7 +74,7 @@ class StoredRows:
                 write_atomically(self.folder / DESCRIPTION, content.encode())
         self._compute_due(dated, compute, progress)
         parts = [self._read(date, dated.digest(date)) for date in dated.dates]
-        order = dated.windows.keys.get_indexer(windows.keys)
+        order = dated.windows.index.get_indexer(windows.index)
         return np.concatenate(parts)[order]
 
     def _compute_due(self, dated: DatedWindows, compute: Compute, progress: ProgressReport) -> None:
@@ -99,7 +99,7 @@ class StoredRows:
         for date in dates:
             rows = slice(start, start + dated.count([date]))
             start = rows.stop
-            content = _to_parquet(chunk.keys[rows], values[rows], self.columns)
+            content = _to_parquet(chunk.index[rows], values[rows], self.columns)
             publish(self.folder, date, dated.digest(date), content)
 
     def _read(self, date: pd.Timestamp, digest: str) -> np.ndarray:

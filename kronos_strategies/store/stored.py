@@ -148,7 +148,7 @@ class StoredForecasts:
             ValueError: of several dates, made with other weights or settings than the rest, or not as sampled.
         """
         _check_raw(forecast)
-        dates = forecast.keys.get_level_values("datetime").unique()
+        dates = forecast.index.get_level_values("datetime").unique()
         if len(dates) != 1:
             raise ValueError(f"The forecast is of {len(dates)} dates. Write one at a time.")
         made = Recipe(forecast.provenance, self.recipe.spec, self.recipe.dtype)
@@ -166,7 +166,7 @@ class StoredForecasts:
     def publish(self, forecast: Forecast) -> Path:
         """Write the forecasts of one date; whoever calls this holds the date's lock."""
         _check_raw(forecast)
-        date = pd.Timestamp(forecast.keys.get_level_values("datetime")[0])
+        date = pd.Timestamp(forecast.index.get_level_values("datetime")[0])
         content = to_parquet(forecast, self.recipe.dtype)
         return publish(self.folder, date, forecast.provenance.data_sha256, content)
 

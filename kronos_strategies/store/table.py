@@ -48,10 +48,10 @@ def to_parquet(forecast: Forecast, dtype: str) -> bytes:
         dtype: of the paths, "float32" (exact) or "float16".
     """
     columns: dict[str, pa.Array] = {
-        "instrument": pa.array(forecast.keys.get_level_values("instrument"), pa.string()),
-        "datetime": pa.array(pd.DatetimeIndex(forecast.keys.get_level_values("datetime"))),
+        "instrument": pa.array(forecast.index.get_level_values("instrument"), pa.string()),
+        "datetime": pa.array(pd.DatetimeIndex(forecast.index.get_level_values("datetime"))),
     }
-    columns |= {f"last_{name}": pa.array(forecast.last[:, i]) for i, name in enumerate(FEATURES)}
+    columns |= {f"last_{name}": pa.array(forecast.last_bar[:, i]) for i, name in enumerate(FEATURES)}
     for name in _OPTIONAL:
         values = getattr(forecast, name)
         values = np.full(len(forecast), np.nan, np.float32) if values is None else values
@@ -102,9 +102,9 @@ def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
             )
     return Forecast(
         paths=paths,
-        keys=_keys(table),
+        index=_keys(table),
         timestamps=timestamps,
-        last=last,
+        last_bar=last,
         provenance=replace(provenance, data_sha256=kept["data_sha256"]),
         decoded_close=_optional(table["decoded_close"]),
         trailing_volatility=_optional(table["trailing_volatility"]),
@@ -130,7 +130,7 @@ def read_summary(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def _halves(forecast: Forecast) -> dict[str, pa.Array]:
-    offsets = forecast.paths - forecast.last[:, None, None].astype(np.float64)  # (N, S, H, 6)
+    offsets = forecast.paths - forecast.last_bar[:, None, None].astype(np.float64)  # (N, S, H, 6)
     scale = np.abs(offsets).max(axis=(1, 2)).astype(np.float32)  # (N, 6)
     small = (offsets / np.where(scale > 0, scale, 1)[:, None, None]).astype(np.float16)
     columns = {f"scale_{name}": pa.array(scale[:, i]) for i, name in enumerate(FEATURES)}

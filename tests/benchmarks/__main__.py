@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
         sys.exit(main(sys.argv[1:]))
     # Imported here: an image for accelerators has neither Cyclopts nor what the other benchmarks compare with.
-    from kronos.console import run_command
+    from kronos.utils import run_command
     from tests.benchmarks.processor import app
 
     run_command(app)

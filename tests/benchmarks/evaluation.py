@@ -1,4 +1,4 @@
-"""How fast coefficients are beside Qlib's `calc_ic`: IC and RankIC of the same long series, in turns."""
+"""How fast coefficients are beside Qlib's `calc_ic`: IC and RankIC of the same long series, interleaved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MISSING = 0.02  # of the labels, as of suspended names
 
 
 def compare(dates: int, names: int, repeats: int, save: Save) -> None:
-    """Qlib and ours in turns; `save` gets the record when it is whole.
+    """Qlib and ours interleaved; `save` gets the record when it is whole.
 
     Raises:
         RuntimeError: the two disagree by more than rounding.

@@ -1,4 +1,4 @@
-"""Times of the plain loop and of the predictor, taken in turns so that a busy neighbour slows both alike."""
+"""Times of the plain loop and of the predictor, interleaved so that a busy neighbor slows both alike."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def usable(case: Case, variants: Iterable[str]) -> list[str]:
 def compare(
     case: Case, variants: list[str], repeats: int, plain_seconds: float | None, limits: Record, save: Save
 ) -> Record:
-    """Plain and each variant in turns, `repeats` times; `save` gets the record after every measurement.
+    """Plain and each variant interleaved, `repeats` times; `save` gets the record after every measurement.
 
     The plain loop's times are those of the rows and steps that it ran; times `scale`, the ratio of FLOPs, they
     are those of the case.
@@ -104,7 +104,7 @@ def compare(
 
 
 def threads(case: Case, variant: str, counts: Iterable[int], repeats: int) -> list[Record]:
-    """Ours with different numbers of threads, in turns."""
+    """Ours with different numbers of threads, interleaved."""
     call = ours(case, variant)
     usual = torch.get_num_threads()
     records: list[Record] = [

@@ -2,7 +2,7 @@
 
 Every path is a row of its own from the start, history included. At each step the whole window of every row goes
 through the trunk and both heads, at all positions, and the last position is kept. The filter sorts, the tokenizer
-reads and writes every row in full, and paths are averaged while they are still normalised.
+reads and writes every row in full, and paths are averaged while they are still normalized.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from torch import Tensor
 from kronos.config import SampleConfig
 from kronos.layers import rope_table
 from kronos.model import Kronos
-from kronos.quantizer import Tokens
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.windows import Windows
 
 

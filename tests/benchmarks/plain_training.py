@@ -1,4 +1,4 @@
-"""The baseline of training: one optimiser step as upstream takes it, written plainly over our networks' weights.
+"""The baseline of training: one optimizer step as upstream takes it, written plainly over our networks' weights.
 
 Every product, rotation and norm stands alone, as a plain reading of the algorithm has it. Our modules are only
 asked for their weights, so that what makes them faster leaves the baseline as it is.
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from kronos.layers import Attention, FeedForward, RMSNorm, rope_frequencies
 from kronos.model import Kronos
-from kronos.quantizer import Tokens
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.training.dataset import Batch
 
 Angles = tuple[Tensor, Tensor]  # cosines and sines, (T, head width) each
@@ -33,16 +32,16 @@ class PlainStep:
 
     def __init__(self, network: nn.Module, loss: Callable[[Batch], Tensor], clip: float) -> None:
         self.network, self.loss, self.clip = network, loss, clip
-        self.optimiser = torch.optim.AdamW(network.parameters(), lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1)
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1)
 
     def __call__(self, batch: Batch) -> None:
         """Take it."""
         self.network.train()
         loss = self.loss(batch)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        self.optimiser.step()
+        self.optimizer.step()
 
 
 def predictor_step(network: Kronos, tokenizer: KronosTokenizer) -> PlainStep:
@@ -81,12 +80,12 @@ def predictor_loss(model: Kronos, tokens: Tokens, stamps: Tensor, choose: Choose
 
 
 def tokenizer_loss(tokenizer: KronosTokenizer, bars: Tensor) -> Tensor:
-    """Errors of both reconstructions and the quantiser's own loss, halved."""
+    """Errors of both reconstructions and the quantizer's own loss, halved."""
     z = _latents(tokenizer, bars)
-    corners = _corners(z)
-    coarse = _rebuild(tokenizer, tokenizer.post_quant_embed_pre(corners[..., : tokenizer.config.s1_bits]))
-    full = _rebuild(tokenizer, tokenizer.post_quant_embed(corners))
-    return (F.mse_loss(coarse, bars) + F.mse_loss(full, bars) + _quantiser_loss(tokenizer, z, corners)) / 2
+    codes = _corners(z)
+    coarse = _rebuild(tokenizer, tokenizer.post_quant_embed_pre(codes[..., : tokenizer.config.s1_bits]))
+    full = _rebuild(tokenizer, tokenizer.post_quant_embed(codes))
+    return (F.mse_loss(coarse, bars) + F.mse_loss(full, bars) + _quantizer_loss(tokenizer, z, codes)) / 2
 
 
 @torch.no_grad()
@@ -103,7 +102,7 @@ def _latents(tokenizer: KronosTokenizer, bars: Tensor) -> Tensor:
 
 
 def _corners(z: Tensor) -> Tensor:
-    """(B, T, bits) unit latents -> corners of the sphere; gradients pass straight through."""
+    """(B, T, bits) unit latents -> codes of the sphere; gradients pass straight through."""
     signs = torch.where(z > 0, torch.tensor(1.0), torch.tensor(-1.0))
     return (z + (signs - z).detach()) * z.shape[-1] ** -0.5
 
@@ -112,9 +111,9 @@ def _rebuild(tokenizer: KronosTokenizer, x: Tensor) -> Tensor:
     return tokenizer.head(_blocks(tokenizer.decoder, x))
 
 
-def _quantiser_loss(tokenizer: KronosTokenizer, z: Tensor, corners: Tensor) -> Tensor:
+def _quantizer_loss(tokenizer: KronosTokenizer, z: Tensor, codes: Tensor) -> Tensor:
     config, width = tokenizer.config, z.shape[-1]
-    commit = ((corners.detach() - z) ** 2).sum(dim=-1).mean()
+    commit = ((codes.detach() - z) ** 2).sum(dim=-1).mean()
     _group_assignment(z, config.group_size)
     p = torch.sigmoid(-4 * z / width**0.5)
     both = torch.stack([p, 1 - p], dim=-1)  # (B, T, bits, 2)
@@ -124,7 +123,7 @@ def _quantiser_loss(tokenizer: KronosTokenizer, z: Tensor, corners: Tensor) -> T
 
 
 def _group_assignment(z: Tensor, size: int) -> Tensor:
-    """Soft assignment of groups of bits to their corners, (B, T, groups, 2**size): upstream makes it, unused."""
+    """Soft assignment of groups of bits to their codes, (B, T, groups, 2**size): upstream makes it, unused."""
     bits = (torch.arange(2**size)[:, None] >> torch.arange(size)) & 1
     codes = (2.0 * bits - 1) * z.shape[-1] ** -0.5
     return (2 * z.unflatten(-1, (-1, size)) @ codes.T).softmax(dim=-1)

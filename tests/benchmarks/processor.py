@@ -57,7 +57,7 @@ def run(
         cases: letters (a to e, at the sizes of the notes) or names such as d-small.
         variants: ways to run ours; those that this checkout does not know are left out.
         parts: some of cases, memory, growth, threads, training, evaluation, backtrader.
-        repeats: turns of plain and ours.
+        repeats: rounds of plain and ours.
         plain_seconds: what one run of the plain loop may take; it is cut to that many of its steps.
         growth_size: mini or small.
         threads: of torch, but for the table of threads.
@@ -132,7 +132,7 @@ class Bench:
             self.backtrader()
 
     def case(self, case: Case, repeats: int, plain_seconds: float | None) -> None:
-        """The plain loop and ours in turns."""
+        """The plain loop and ours interleaved."""
 
         def keep(record: dict[str, Any]) -> None:
             self.found["cases"][case.name] = record

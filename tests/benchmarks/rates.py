@@ -39,7 +39,7 @@ def fastest(size: str, precision: str) -> Rate:
 
 
 def again(rate: Rate, precision: str) -> float:
-    """GFLOPS of the same product now: neighbours on a shared machine come and go."""
+    """GFLOPS of the same product now: neighbors on a shared machine come and go."""
     call = _products(rate.rows, rate.inner, rate.outer, PRECISIONS[precision])[rate.kind]
     return _gflops(call, rate.rows, rate.inner, rate.outer)
 

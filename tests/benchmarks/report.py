@@ -77,7 +77,7 @@ def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
         market=market,
         paths=_paths(keys, rng),
         provenance=Provenance(
-            "none", None, None, None, sampling, "none", 512, 5, "exact", "float32", "last_close", ""
+            "none", None, None, None, sampling, "none", 512, 5, "recompute", "float32", "last_close", ""
         ),
         result=_book(pd.DatetimeIndex(keys.levels[0]), labels[:50], rng),
     )

@@ -25,7 +25,7 @@ class Ratio(NamedTuple):
     plain: float  # median, scaled to all rows and steps
     ours: float  # median
     times: float  # ratio of the medians
-    low: float  # of the ratios of neighbouring runs
+    low: float  # of the ratios of neighboring runs
     high: float
     wall: float  # as `times`, of wall-clock seconds
     limit: float  # share of the rate of matrix products

@@ -77,7 +77,7 @@ def _one_thread() -> None:
 
 @pytest.mark.slow
 def test_one_command_checks_and_times_with_the_packages_of_a_plain_image(tmp_path: Path) -> None:
-    arguments = ["--device", "cpu", "--tiny", "--turns", "1", "--output", str(tmp_path)]
+    arguments = ["--device", "cpu", "--tiny", "--rounds", "1", "--output", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-c", PLAIN_IMAGE, *arguments],
         cwd=ROOT,
@@ -109,8 +109,8 @@ def test_one_command_checks_and_times_with_the_packages_of_a_plain_image(tmp_pat
             ["--variants", "bfloat16 compiled"],
             "There is no variant 'bfloat16 compiled'. Pass some of float32",
         ),
-        (["--turns", "0"], "--turns 0 measures nothing. Pass at least 1."),
-        (["--device", "abacus"], "device 'abacus' cannot be used here"),
+        (["--rounds", "0"], "--rounds 0 measures nothing. Pass at least 1."),
+        (["--device", "abacus"], "device 'abacus' is not available here"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_sentence(
@@ -242,7 +242,9 @@ def paths(*factors: float) -> np.ndarray:
         ("close", (np.inf,), False),
     ],
 )
-def test_a_check_holds_if_its_demand_is_met(demand: str, factors: tuple[float, ...], holds: bool) -> None:
+def test_a_check_passes_if_its_requirement_is_met(
+    demand: str, factors: tuple[float, ...], holds: bool
+) -> None:
     check = compare("some paths", demand, paths(*factors), paths())
     assert check.holds == holds
     assert check.paths == 1000
@@ -265,6 +267,6 @@ def test_a_check_that_fails_to_run_is_part_of_the_table_and_does_not_hold(tmp_pa
 def test_more_assets_than_are_simulated_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "DISTINCT", 3)
     windows = shapes.make_windows.__wrapped__(8, 5, 2)
-    assert len(windows) == windows.keys.nunique() == 8
-    assert windows.keys.get_level_values("datetime").nunique() == 1
+    assert len(windows) == windows.index.nunique() == 8
+    assert windows.index.get_level_values("datetime").nunique() == 1
     np.testing.assert_array_equal(windows.values[:3], windows.values[3:6])

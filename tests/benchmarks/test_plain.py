@@ -14,8 +14,8 @@ from kronos.bars import check_bars
 from kronos.config import SampleConfig
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
-from kronos.series import series_windows
 from kronos.tokenizer import KronosTokenizer
+from kronos.upstream_calls import series_windows
 from tests.benchmarks.plain import plain_forecast
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 from tests.kronos.test_reference import CASE_NAMES, CASES, series
@@ -42,7 +42,7 @@ def test_the_plain_loop_draws_upstreams_tokens_and_forecasts_upstreams_bars(case
         np.testing.assert_array_equal(plain.tokens.s1, expected[f"case{number}_s1"])
         np.testing.assert_array_equal(plain.tokens.s2, expected[f"case{number}_s2"])
         for frame, ours, theirs in zip(frames, plain.mean, expected[f"case{number}_forecast"], strict=True):
-            # 1e-5 of a normalised bar, in the bars' own units.
+            # 1e-5 of a normalized bar, in the bars' own units.
             spread = check_bars(frame).std(ddof=0).to_numpy()
             np.testing.assert_array_less(np.abs(ours - theirs), 1e-5 * (spread + np.abs(theirs)) + 1e-9)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kronos.model import Kronos
-from kronos.training.stages import PredictorStage, TokenizerStage
+from kronos.training.objectives import PredictorObjective, TokenizerObjective
 from tests.benchmarks import plain_training
 from tests.benchmarks.training import random_batch
 from tests.kronos.builders import make_model, make_tokenizer
@@ -30,7 +30,7 @@ def test_the_plain_predictor_loss_is_ours_when_the_true_coarse_half_is_given_and
     model, tokenizer = make_model(), make_tokenizer()
     tokens = plain_training.plain_encode(tokenizer, BATCH.bars)
     plain = plain_training.predictor_loss(model, tokens, BATCH.stamps, lambda _, true: true, rotated=False)
-    same(model, plain, PredictorStage(model, tokenizer)(*BATCH)["loss"])
+    same(model, plain, PredictorObjective(model, tokenizer)(*BATCH)["loss"])
 
 
 def test_rotated_it_is_the_loss_whose_gradients_upstream_has() -> None:
@@ -43,7 +43,7 @@ def test_rotated_it_is_the_loss_whose_gradients_upstream_has() -> None:
 def test_the_plain_tokenizer_loss_is_ours() -> None:
     tokenizer = make_tokenizer()
     plain = plain_training.tokenizer_loss(tokenizer, BATCH.bars)
-    same(tokenizer, plain, TokenizerStage(tokenizer)(*BATCH)["loss"])
+    same(tokenizer, plain, TokenizerObjective(tokenizer)(*BATCH)["loss"])
 
 
 def test_the_plain_step_draws_the_coarse_half_by_its_probabilities() -> None:

@@ -1,4 +1,4 @@
-"""How fast a stage trains beside the plain step: whole optimiser steps in turns, the same windows and sizes.
+"""How fast a stage trains beside the plain step: whole optimizer steps interleaved, the same windows and sizes.
 
 Each way has a process of its own, because what one does to the C library's memory would serve the other too.
 """
@@ -23,11 +23,10 @@ from kronos.model import STAMP_SIZES, Kronos
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.config import Stage, TrainingConfig
 from kronos.training.dataset import Batch, Split, TrainingWindows
-from kronos.training.folder import RunFolder
-from kronos.training.loop import Trainer
-from kronos.training.memory import keep_freed_memory
-from kronos.training.stages import PredictorStage, TokenizerStage
-from kronos.training.start import PREDICTOR_SIZE, TOKENIZER_SIZE
+from kronos.training.initialization import PREDICTOR_SIZE, TOKENIZER_SIZE
+from kronos.training.objectives import PredictorObjective, TokenizerObjective
+from kronos.training.run_directory import RunDirectory
+from kronos.training.trainer import Trainer, keep_freed_memory
 from tests.benchmarks import plain_training
 from tests.benchmarks.cases import MODELS, TOKENIZER
 from tests.benchmarks.measure import Record, Save, timed
@@ -58,7 +57,7 @@ LESSONS = (
     Lesson("tokenizer", "released", TOKENIZER),
 )
 BATCH = 50  # windows of 90 + 11 bars
-BATCHES = 4  # different ones, in turns
+BATCHES = 4  # different ones, interleaved
 WARM = 1  # steps that are not counted
 CONFIG = TrainingConfig(Path("unused"), batch_size=BATCH, max_steps=10**6, device="cpu")
 WAYS: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"precision": "bf16"}}
@@ -66,7 +65,7 @@ WAYS: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"precision": "bf1
 
 def compare(lesson: Lesson, ways: Sequence[str], steps: int, save: Save) -> None:
     """All ways step by step; `save` gets the record when it is whole."""
-    record: Record = {"stage": lesson.stage, "size": lesson.size, "tokens": BATCH * CONFIG.window}
+    record: Record = {"stage": lesson.stage, "size": lesson.size, "tokens": BATCH * CONFIG.window_length}
     record["runs"] = {way: [] for way in ways}
     context = multiprocessing.get_context("spawn")
     workers, pipes = [], {}
@@ -107,9 +106,9 @@ def ours(lesson: Lesson, precision: Literal["no", "bf16"] = "no") -> Callable[[B
     """A step of the trainer, in a process that is set up as `run_stage` does it."""
     keep_freed_memory()
     tokenizer, predictor = lesson.networks()
-    stage = TokenizerStage(tokenizer) if predictor is None else PredictorStage(predictor, tokenizer)
+    stage = TokenizerObjective(tokenizer) if predictor is None else PredictorObjective(predictor, tokenizer)
     windows = TrainingWindows((), (np.arange(10 * BATCH),), CONFIG.lookback, CONFIG.horizon)
-    folder = RunFolder(CONFIG.output, lesson.stage, {})  # never written to
+    folder = RunDirectory(CONFIG.output, lesson.stage, {})  # never written to
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
     trainer = Trainer(stage, Split(windows, windows), CONFIG, folder, accelerator)
     return lambda batch: trainer._step(iter([batch]))
@@ -117,7 +116,7 @@ def ours(lesson: Lesson, precision: Literal["no", "bf16"] = "no") -> Callable[[B
 
 def random_batch(seed: int, count: int = BATCH) -> Batch:
     """Random walks of unit spread."""
-    random, shape = np.random.default_rng(seed), (count, CONFIG.window)
+    random, shape = np.random.default_rng(seed), (count, CONFIG.window_length)
     bars = random.normal(0, 0.3, (*shape, len(FEATURES))).cumsum(axis=1).clip(-5, 5).astype(np.float32)
     fields = [random.integers(0, size - 1, shape) for size in STAMP_SIZES.values()]
     return Batch(torch.from_numpy(bars), torch.from_numpy(np.stack(fields, axis=-1)))

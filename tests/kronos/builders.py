@@ -13,12 +13,11 @@ from torch import Tensor
 
 from kronos.bars import FEATURES
 from kronos.config import ModelConfig, TokenizerConfig
-from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
 from kronos.head import HeadInfo, ReturnHead
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
 from kronos.model import Kronos
-from kronos.quantizer import Tokens
-from kronos.sampling import SharedDraws, date_uniforms
-from kronos.tokenizer import KronosTokenizer
+from kronos.sampling import SobolSampler, sobol_uniforms
+from kronos.tokenizer import KronosTokenizer, Tokens
 
 
 def make_bars(count: int, seed: int = 0, start: str = "2024-01-02", freq: str = "B") -> pd.DataFrame:
@@ -75,7 +74,7 @@ def make_tokenizer(seed: int = 0, dropout: float = 0.0, **sizes: int) -> KronosT
 def fuse(network: Kronos | KronosTokenizer) -> FusedKronos | FusedTokenizer:
     """As the engine wants it."""
     kind = FusedKronos if isinstance(network, Kronos) else FusedTokenizer
-    return kind(network, Form())
+    return kind(network, ExecutionConfig())
 
 
 def make_tokens(model: Kronos, *shape: int, seed: int = 0) -> Tokens:
@@ -89,10 +88,10 @@ def make_tokens(model: Kronos, *shape: int, seed: int = 0) -> Tokens:
 
 def shared_draws(
     dates: pd.DatetimeIndex, samples: int, horizon: int, seed: int = 0, sizes: tuple[int, int] = (32, 8)
-) -> SharedDraws:
+) -> SobolSampler:
     """Draws of windows of these dates, along ids in their own order; `sizes` of the vocabularies."""
-    uniforms = torch.from_numpy(date_uniforms(seed, dates, samples, horizon))
-    return SharedDraws(uniforms, Tokens(*map(torch.arange, sizes)))
+    uniforms = torch.from_numpy(sobol_uniforms(seed, dates, samples, horizon))
+    return SobolSampler(uniforms, Tokens(*map(torch.arange, sizes)))
 
 
 def make_stamps(*shape: int, seed: int = 0) -> Tensor:

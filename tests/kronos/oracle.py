@@ -14,8 +14,7 @@ from torch import Tensor
 
 from kronos.layers import rope_table, rotate
 from kronos.model import Kronos
-from kronos.quantizer import Tokens
-from kronos.tokenizer import KronosTokenizer
+from kronos.tokenizer import KronosTokenizer, Tokens
 
 
 class Window(NamedTuple):

@@ -25,7 +25,7 @@ def windows() -> Windows:
     """Lookbacks from 3 to 12 bars, some of which outgrow the context within the horizon."""
     panel = make_panel(20, "A", "B", "C")
     panel["B"] = panel["B"].iloc[6:]
-    return Windows.rolling(panel, 12, 6, "B", since=panel["A"].index[8], min_bars=3)
+    return Windows.rolling(panel, 12, 6, "B", start=panel["A"].index[8], min_bars=3)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_anchored_paths_are_the_raw_ones_scaled_to_the_true_last_close(
     windows: Windows, raw: Forecast, anchored: Forecast
 ) -> None:
     np.testing.assert_array_equal(anchored.decoded_close, raw.decoded_close)
-    ratio = windows.last[:, CLOSE] / raw.decoded_close
+    ratio = windows.last_bar[:, CLOSE] / raw.decoded_close
     assert (ratio < 2).all()
     assert (ratio > 0).all()
     assert np.abs(np.log(ratio)).max() > 0.01
@@ -72,7 +72,7 @@ def test_a_forecast_says_where_its_paths_start(raw: Forecast, anchored: Forecast
     assert (raw.provenance.anchor, anchored.provenance.anchor) == ("decoded_close", "last_close")
 
 
-def test_paths_start_at_the_true_close_unless_told_otherwise() -> None:
+def test_paths_start_at_the_true_close_by_default() -> None:
     assert KronosPredictor(make_model(), make_tokenizer(), "cpu").anchor == "last_close"
 
 
@@ -92,7 +92,7 @@ def test_upstreams_predict_is_not_anchored() -> None:
 @pytest.fixture(scope="module")
 def market() -> Windows:
     panel = {f"N{i:02d}": make_bars(100, seed=i) for i in range(80)}
-    return Windows.rolling(panel, 90, 1, "B", since=make_bars(100).index[-4])
+    return Windows.rolling(panel, 90, 1, "B", start=make_bars(100).index[-4])
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +109,14 @@ def forecasts(market: Windows) -> dict[str, Forecast]:
 def expected_return(forecast: Forecast) -> np.ndarray:
     """(N,) mean log return over one bar, as a user measures it: from the true last close."""
     closes = forecast.path("close")[:, :, 0].astype(float)
-    return np.log(closes / forecast.last[:, None, CLOSE]).mean(axis=1)
+    return np.log(closes / forecast.last_bar[:, None, CLOSE]).mean(axis=1)
 
 
-def test_the_rounding_of_the_last_close_is_no_part_of_an_expected_return(
+def test_expected_returns_exclude_the_quantization_error_of_the_last_close(
     forecasts: dict[str, Forecast],
 ) -> None:
     rounding = np.log(
-        forecasts["last_close"].decoded_close / forecasts["last_close"].last[:, CLOSE].astype(float)
+        forecasts["last_close"].decoded_close / forecasts["last_close"].last_bar[:, CLOSE].astype(float)
     )
     raw, corrected = (
         np.corrcoef(expected_return(forecasts[anchor]), rounding)[0, 1]

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
+from cyclopts import App
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kronos import BarsWarning
 from kronos.bars import (
     FEATURES,
     PRICES,
@@ -19,12 +22,15 @@ from kronos.bars import (
     stamps,
     wall_clock,
 )
-from tests.kronos.builders import make_bars
+from kronos.predictor import KronosPredictor
+from kronos.utils import run_command
+from kronos.windows import Windows
+from tests.kronos.builders import make_bars, make_model, make_tokenizer
 
 AT = 3  # the row that the tests spoil
 
 
-def spoilt(column: str, value: float) -> pd.DataFrame:
+def spoiled(column: str, value: float) -> pd.DataFrame:
     bars = make_bars(6)
     bars.loc[bars.index[AT], column] = value
     return bars
@@ -58,7 +64,7 @@ def test_without_amount_it_is_volume_times_the_mean_price() -> None:
 @pytest.mark.parametrize(
     "bars", [[1, 2], np.ones((3, 6)), make_bars(3)["close"]], ids=["list", "array", "series"]
 )
-def test_what_is_no_frame_is_refused(bars: object) -> None:
+def test_anything_but_a_frame_is_refused(bars: object) -> None:
     with pytest.raises(TypeError, match=rf"mine is a {type(bars).__name__}.*DataFrame"):
         check_bars(bars, "mine")
 
@@ -68,7 +74,7 @@ def test_an_empty_frame_is_refused() -> None:
         check_bars(make_bars(3).iloc[:0], "mine")
 
 
-def test_missing_columns_are_named_beside_those_there_are() -> None:
+def test_the_error_for_missing_columns_lists_the_existing_ones() -> None:
     with pytest.raises(ValueError, match=r"mine lacks the columns \['open', 'low'\].*'close'.*Rename"):
         check_bars(make_bars(3).drop(columns=["open", "low"]), "mine")
 
@@ -98,7 +104,7 @@ def test_two_columns_that_may_be_the_same_feature_are_refused() -> None:
 def two_levels(
     *tickers: str, price_first: bool = True, names: list[str | None] | None = None
 ) -> pd.DataFrame:
-    """As yfinance.download returns it, with a column that is no feature."""
+    """As yfinance.download returns it, with a column that is not a feature."""
     frames = {
         ticker: make_bars(4, seed).rename(columns=str.capitalize) for seed, ticker in enumerate(tickers)
     }
@@ -146,14 +152,14 @@ def test_columns_of_two_levels_without_prices_are_refused(
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", FEATURES)
 def test_a_value_that_is_not_finite_is_refused_with_its_column_and_row(column: str, value: float) -> None:
-    bars = spoilt(column, value)
+    bars = spoiled(column, value)
     with pytest.raises(ValueError, match=rf"1 missing.*'{column}' at {bars.index[AT]}.*repair_bars"):
         check_bars(bars)
 
 
 @pytest.mark.parametrize("column", ["volume", "amount"])
 def test_a_negative_volume_or_amount_is_refused_with_its_row(column: str) -> None:
-    bars = spoilt(column, -1)
+    bars = spoiled(column, -1)
     with pytest.raises(ValueError, match=rf"negative {column} at {bars.index[AT]}.*repair_bars"):
         check_bars(bars)
 
@@ -199,7 +205,7 @@ def test_prices_rounded_to_float32_are_not_taken_for_a_wrong_bar() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([0, 2, 1, 3], r"not in order of time: 2024-01-03 00:00:00 follows.*sort_index"),
+        ([0, 2, 1, 3], r"not sorted by time: 2024-01-03 00:00:00 follows.*sort_index"),
         ([0, 1, 1, 2], r"timestamp 2024-01-03 00:00:00 twice.*repair_bars"),
     ],
 )
@@ -225,11 +231,11 @@ def test_timestamps_keep_their_zone_and_are_read_by_its_clock() -> None:
 def test_in_a_zone_it_is_instants_that_must_ascend() -> None:
     index = pd.date_range("2024-11-03 00:00", periods=4, freq="h", tz="America/New_York")  # 01:00 comes twice
     check_timestamps(index)
-    with pytest.raises(ValueError, match=r"not in order of time: 2024-11-03 01:00:00-04:00 follows"):
+    with pytest.raises(ValueError, match=r"not sorted by time: 2024-11-03 01:00:00-04:00 follows"):
         check_timestamps(index[[0, 2, 1, 3]])
 
 
-def test_an_index_that_is_no_time_is_left_alone() -> None:
+def test_an_index_without_times_is_not_checked() -> None:
     bars = make_bars(4).reset_index(drop=True).set_axis([3, 1, 2, 1])
     assert list(check_bars(bars).index) == [3, 1, 2, 1]
 
@@ -300,3 +306,107 @@ def test_adjusting_works_without_volume_and_leaves_the_callers_frame_alone() -> 
 def test_adjusting_names_the_factor_it_lacks() -> None:
     with pytest.raises(ValueError, match=r"lack the column 'ratio'.*adjustment factor"):
         adjust_bars(make_bars(3), "ratio")
+
+
+def split(bars: pd.DataFrame, row: int, factor: float) -> pd.DataFrame:
+    bars = bars.copy()
+    bars.iloc[row:, :4] *= factor
+    return bars
+
+
+@pytest.mark.parametrize(
+    ("factor", "what"),
+    [
+        (0.5, r"open 5\d% below"),
+        (2.0, r"open \d+% above"),
+        (0.1, r"open 9\d% below"),
+        (1 / 1.5, r"open 3\d% below"),
+    ],
+)
+def test_an_unadjusted_split_is_named_with_instrument_and_date(factor: float, what: str) -> None:
+    bars = split(make_bars(50), 30, factor)
+    with pytest.warns(
+        BarsWarning, match=rf"^bars of AAA {what} the previous close at {bars.index[30]:%Y-%m-%d}: "
+    ) as seen:
+        check_bars(bars, "bars of AAA")
+    assert len(seen) == 1
+    assert "\n" not in str(seen[0].message)
+
+
+@pytest.mark.parametrize("columns", [PRICES, ("high",), ("close", "high"), ("low",), ("open", "high")])
+@pytest.mark.parametrize("row", [20, 49])
+def test_a_bad_print_of_ten_times_the_price_is_named(columns: tuple[str, ...], row: int) -> None:
+    bars = make_bars(50)
+    bars.loc[bars.index[row], list(columns)] *= 0.1 if columns == ("low",) else 10
+    with pytest.warns(BarsWarning, match=rf"at {bars.index[row]:%Y-%m-%d}"):
+        check_bars(bars)
+
+
+def test_further_jumps_are_counted_in_the_same_line() -> None:
+    bars = split(split(make_bars(60), 20, 0.5), 40, 0.5)
+    with pytest.warns(BarsWarning, match=r"\(1 more such bar\)") as seen:
+        check_bars(bars)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("freq", "factor", "warned"),
+    [
+        ("1min", 1.12, True),
+        ("5min", 1.12, False),
+        ("5min", 1.17, True),
+        ("10min", 1.17, True),
+        ("h", 1.17, False),
+        ("h", 1.25, True),
+        ("B", 1.25, False),
+        ("B", 1.35, True),
+        ("W", 1.35, False),
+        ("MS", 1.35, False),
+        ("MS", 1.6, True),
+    ],
+)
+def test_the_limit_is_that_of_the_training_rules_for_the_bars_frequency(
+    freq: str, factor: float, warned: bool
+) -> None:
+    flat = make_bars(60, freq=freq)
+    flat.iloc[:, :4] = 50.0
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        check_bars(split(flat, 30, factor))
+    assert bool(seen) == warned
+
+
+def test_ordinary_bars_pass_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_bars(make_bars(200))
+        check_bars(make_bars(200).reset_index(drop=True))  # no times, so no frequency
+        check_bars(make_bars(1))
+
+
+def test_windows_and_predict_warn_as_well() -> None:
+    bars = split(make_bars(30), 20, 0.5)
+    with pytest.warns(BarsWarning, match="bars of AAA open"):
+        Windows.rolling({"AAA": bars}, 10, 2, "B")
+    predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu")
+    future = pd.bdate_range(bars.index[-1], periods=3)[1:]
+    with pytest.warns(BarsWarning, match=f"series 0 open .* at {bars.index[20]:%Y-%m-%d}"):
+        predictor.predict(bars.reset_index(drop=True), bars.index, future, 2, verbose=False)
+
+
+def test_a_command_prints_the_warning_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    app = App()
+
+    @app.default
+    def command() -> None:
+        warnings.simplefilter("always")
+        check_bars(split(make_bars(50), 30, 0.5), "bars of [AAA]")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = usual = print  # pytest records warnings in a place of its own
+        with pytest.raises(SystemExit, match="0"):
+            run_command(app, [])
+        assert warnings.showwarning is usual
+    line = capsys.readouterr().err
+    assert line.startswith("Warning: bars of [AAA] open")
+    assert line.count("\n") == 1

@@ -11,12 +11,17 @@ import pandas as pd
 import pytest
 
 from kronos.bars import CLOSE, FEATURES
-from kronos.calibration import CALIBRATION, Calibration, CalibrationFit, Moves, own_calibration
+from kronos.calibration import (
+    CALIBRATION,
+    Calibration,
+    CalibrationFit,
+    PathAdjustment,
+    checkpoint_calibration,
+)
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
-from kronos.path_statistics import trailing_volatility
+from kronos.paths import POOL, exchange_of, group_names, trailing_volatility
 from kronos.predictor import KronosPredictor
-from kronos.window_groups import POOL, exchange_of, group_names
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 
 S, H = 19, 4
@@ -30,7 +35,7 @@ KNOWN = Provenance(
     "shared",
     512,
     5,
-    "exact",
+    "recompute",
     "float32",
     "last_close",
     "",
@@ -57,7 +62,7 @@ def fit(
     location: float = 0.5, spread: float = 0.2, trailing: float = 0.0, **changes: object
 ) -> CalibrationFit:
     row = (1.0,) * H
-    moves = Moves(*((value,) * H for value in (location, spread, trailing)))
+    moves = PathAdjustment(*((value,) * H for value in (location, spread, trailing)))
     bands = {0.5: tuple(1.1 * x for x in row), 0.9: tuple(1.5 * x for x in row)}
     made = CalibrationFit(
         "2023-12-31", "2023-01-01", 200, 400, {POOL: moves}, (), {4: (0.25,) * H, S: row}, bands
@@ -139,11 +144,11 @@ def test_bands_are_widened_around_the_median_by_the_conformal_factor_of_their_le
     np.testing.assert_allclose(raw.band(0.9), ends)
 
 
-def test_groups_are_moved_apart_and_unknown_ones_as_all() -> None:
-    groups = {POOL: fit().groups[POOL], "SH": Moves((1.0,) * H, (0.7,) * H, (0.0,) * H)}
+def test_groups_are_calibrated_separately_and_unknown_ones_as_all() -> None:
+    groups = {POOL: fit().groups[POOL], "SH": PathAdjustment((1.0,) * H, (0.7,) * H, (0.0,) * H)}
     raw, moved = forecast(), forecast().calibrated(calibration(fit(groups=groups)))
     spread = np.log(moved.log_returns().std(axis=1) / raw.log_returns().std(axis=1))
-    names = raw.keys.get_level_values("instrument")
+    names = raw.index.get_level_values("instrument")
     np.testing.assert_allclose(spread[names == "SH600000"], 0.7, atol=1e-5)
     np.testing.assert_allclose(spread[names == "SZ000001"], 0.2, atol=1e-5)
 
@@ -179,7 +184,7 @@ def test_a_calibration_that_walks_forward_takes_the_last_fit_known_and_none_befo
             replace(KNOWN, weights_sha256="b" * 64),
             "weights aaaaaaaaaaaa, and these are of 'm' with weights bbbb",
         ),
-        (replace(KNOWN, weights_sha256=None), "of no file"),
+        (replace(KNOWN, weights_sha256=None), "unknown"),
         (replace(KNOWN, sampling=SampleConfig(S, 0.6, 1.0)), "T=1, .*of T=0.6"),
         (replace(KNOWN, anchor="decoded_close"), "from the last close, and these start at the decoded close"),
     ],
@@ -200,7 +205,7 @@ def test_longer_paths_and_bars_of_another_frequency_are_refused() -> None:
     with pytest.raises(ValueError, match="fitted to 4 bars, and these paths have 8"):
         longer.calibrated(calibration())
     raw = forecast()
-    dates = raw.keys.get_level_values(0).to_numpy()[:, None]
+    dates = raw.index.get_level_values(0).to_numpy()[:, None]
     minutes = replace(raw, timestamps=dates + np.arange(1, H + 1) * np.timedelta64(5, "m"))
     with pytest.raises(ValueError, match="bars 1 days 00:00:00 apart, and these are 0 days 00:05:00"):
         minutes.calibrated(calibration())
@@ -208,10 +213,10 @@ def test_longer_paths_and_bars_of_another_frequency_are_refused() -> None:
 
 def test_other_seeds_and_path_counts_fit() -> None:
     sampling = SampleConfig(10, 1.0, 1.0, seed=9)
-    assert calibration().misfit(replace(KNOWN, sampling=sampling), H) is None
+    assert calibration().mismatch(replace(KNOWN, sampling=sampling), H) is None
 
 
-def test_a_file_holds_all_that_moves_paths_and_what_it_is_worth(tmp_path: Path) -> None:
+def test_a_file_contains_all_parameters_and_their_evaluation(tmp_path: Path) -> None:
     groups = {POOL: fit().groups[POOL], "SH low volatility": fit().groups[POOL]}
     made = calibration(fit(groups=groups, terciles=(0.01, 0.02)), table=({"horizon": 1, "crps": 0.5},))
     back = Calibration.read(made.write(tmp_path / "new" / "c.json"))
@@ -229,15 +234,17 @@ def test_a_file_holds_all_that_moves_paths_and_what_it_is_worth(tmp_path: Path) 
     [
         (lambda values: values.pop("fits"), "is not a calibration"),
         (lambda values: values.update(format=99), "another version"),
-        (lambda values: values.update(horizon=9), "no 9 numbers"),
+        (lambda values: values.update(horizon=9), "not have 9 numbers"),
         (
             lambda values: values["fits"][0]["groups"][""].update(spread=[float("nan")] * H),
             "missing or infinite",
         ),
-        (lambda values: values["fits"].clear(), "without a fit"),
+        (lambda values: values["fits"].clear(), "at least one fit"),
     ],
 )
-def test_a_file_that_is_no_calibration_is_refused_in_one_sentence(tmp_path: Path, edit, message: str) -> None:
+def test_a_file_that_is_not_a_calibration_is_refused_in_one_sentence(
+    tmp_path: Path, edit, message: str
+) -> None:
     file = calibration().write(tmp_path / "c.json")
     values = json.loads(file.read_text())
     edit(values)
@@ -273,14 +280,14 @@ def test_a_forecast_knows_the_volatility_of_its_windows() -> None:
     )
 
 
-def test_a_checkpoints_own_calibration_is_found_in_its_folder(tmp_path: Path, reference_folder: Path) -> None:
+def test_a_checkpoints_calibration_is_found_in_its_folder(tmp_path: Path, reference_folder: Path) -> None:
     import shutil
 
     pair = tmp_path / "pair"
     shutil.copytree(reference_folder, pair)
-    assert own_calibration(pair) is None
+    assert checkpoint_calibration(pair) is None
     assert KronosPredictor.from_pretrained(pair, device="cpu").calibration is None
     made = calibration()
     made.write(pair / "predictor" / CALIBRATION)
-    assert own_calibration(pair) == own_calibration(pair / "predictor") == made
+    assert checkpoint_calibration(pair) == checkpoint_calibration(pair / "predictor") == made
     assert KronosPredictor.from_pretrained(pair, device="cpu").calibration == made

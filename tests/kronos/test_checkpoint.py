@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kronos import checkpoint
-from kronos.checkpoint import REVISIONS, bundled, origin, resolve
+from kronos.checkpoint import UPSTREAM_REVISIONS, bundled, checkpoint_info, resolve
 from kronos.config import SampleConfig
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
@@ -81,7 +81,7 @@ def test_what_is_saved_is_loaded_to_the_bit(
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_file_saved_here_holds_exactly_what_upstreams_file_holds(
+def test_a_file_saved_here_has_exactly_the_contents_of_upstreams_file(
     part: str, reference_folder: Path, tmp_path: Path
 ) -> None:
     # Keys, shapes, dtypes and values, constants included: so that it loads there too, strictly.
@@ -142,7 +142,7 @@ def test_a_pair_is_loaded_ready_to_forecast_with_dropout_off(tmp_path: Path) -> 
     assert (paths[0] == paths[1]).all()
 
 
-def test_saving_a_trained_network_saves_no_gradients_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+def test_saving_a_trained_network_saves_no_gradients_and_does_not_change_it(tmp_path: Path) -> None:
     network = make_model().train()
     network.save_pretrained(tmp_path)
     assert network.training
@@ -152,16 +152,16 @@ def test_saving_a_trained_network_saves_no_gradients_and_leaves_it_as_it_is(tmp_
 # Files that are wrong
 
 
-def test_a_file_that_is_no_safetensors_is_refused_by_name(copy: Path) -> None:
+def test_a_file_that_is_not_safetensors_is_refused_by_name(copy: Path) -> None:
     (copy / "predictor" / "model.safetensors").write_bytes(b"<html>Not found</html>" * 10)
-    with pytest.raises(ValueError, match=r"predictor/model\.safetensors is not a safetensors file.*Fetch"):
+    with pytest.raises(ValueError, match=r"predictor/model\.safetensors is not a safetensors file.*Download"):
         Kronos.from_pretrained(copy)
 
 
 def test_a_file_cut_short_is_refused_by_name(copy: Path) -> None:
     file = copy / "tokenizer" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"tokenizer/model\.safetensors is not a safetensors file.*Fetch"):
+    with pytest.raises(ValueError, match=r"tokenizer/model\.safetensors is not a safetensors file.*Download"):
         KronosTokenizer.from_pretrained(copy)
 
 
@@ -190,7 +190,7 @@ def test_an_unknown_key_in_config_json_is_refused_with_file_and_key(copy: Path) 
 
 
 @pytest.mark.parametrize("text", ["{", "", "[]"])
-def test_a_config_that_is_no_json_object_is_refused_by_name(text: str, copy: Path) -> None:
+def test_a_config_that_is_not_a_json_object_is_refused_by_name(text: str, copy: Path) -> None:
     (copy / "predictor" / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"predictor/config\.json"):
         Kronos.from_pretrained(copy)
@@ -243,7 +243,7 @@ def test_a_released_id_loads_the_revision_that_was_tested_whatever_main_is_by_no
 ) -> None:
     tested, main = make_model(seed=1), make_model(seed=2)
     repo = "NeoQuasar/Kronos-small"
-    publish(hub, repo, tested.save_pretrained(tmp_path / "tested"), REVISIONS[repo])
+    publish(hub, repo, tested.save_pretrained(tmp_path / "tested"), UPSTREAM_REVISIONS[repo])
     publish(hub, repo, main.save_pretrained(tmp_path / "main"), "c" * 40, ref="main")
     assert_same_weights(Kronos.from_pretrained(repo), tested)
     assert_same_weights(Kronos.from_pretrained(repo, revision="main"), main)
@@ -261,17 +261,17 @@ def test_a_released_model_brings_the_tokenizer_it_was_trained_with(
     model: str, tokenizer: str, hub: Path, tmp_path: Path
 ) -> None:
     own = make_tokenizer(seed=4)
-    publish(hub, model, make_model().save_pretrained(tmp_path / "m"), REVISIONS[model])
-    publish(hub, tokenizer, own.save_pretrained(tmp_path / "t"), REVISIONS[tokenizer])
+    publish(hub, model, make_model().save_pretrained(tmp_path / "m"), UPSTREAM_REVISIONS[model])
+    publish(hub, tokenizer, own.save_pretrained(tmp_path / "t"), UPSTREAM_REVISIONS[tokenizer])
     predictor = KronosPredictor.from_pretrained(model, device="cpu", max_context=16)
     assert_same_weights(predictor.tokenizer, own)
     provenance = predictor.forecast(Windows.rolling({"A": make_bars(9)}, 8, 3, "B")).provenance
     assert provenance.model == model
-    assert provenance.revision == REVISIONS[model]
+    assert provenance.revision == UPSTREAM_REVISIONS[model]
 
 
 @pytest.mark.parametrize("spec", ["acme/unknown", "kronos-unheard-of", "no/such/folder/here", "./missing"])
-def test_an_unknown_name_says_every_way_to_get_a_checkpoint(spec: str, hub: Path) -> None:
+def test_the_error_for_an_unknown_name_lists_every_way_to_get_a_checkpoint(spec: str, hub: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Kronos.from_pretrained(spec)
     message = str(caught.value)
@@ -308,15 +308,15 @@ def test_the_environment_alone_sets_the_cache_and_keeps_the_network_out(tmp_path
 
 
 def test_an_origin_changes_with_any_file_of_the_pair_and_with_nothing_else(copy: Path) -> None:
-    before = origin(copy, copy, None)
+    before = checkpoint_info(copy, copy, None)
     (copy / "notes.txt").write_text("hello")
-    assert origin(copy, copy, None) == before
+    assert checkpoint_info(copy, copy, None) == before
     digests = {before.sha256}
     for part in PARTS:
         for name in ("config.json", "model.safetensors"):
             with (copy / part / name).open("ab") as file:
                 file.write(b" ")
-            digests.add(origin(copy, copy, None).sha256)
+            digests.add(checkpoint_info(copy, copy, None).sha256)
     assert len(digests) == 5
     assert (before.name, before.revision) == (str(copy), None)
 
@@ -343,7 +343,7 @@ def test_the_last_date_of_training_is_read_from_the_model_card(
     assert forecast.provenance.trained_until == date
 
 
-def test_a_part_is_found_in_a_folder_that_holds_nothing_else(copy: Path) -> None:
+def test_a_part_is_found_in_a_folder_with_nothing_else(copy: Path) -> None:
     # What a first stage of training leaves: best/tokenizer, and no predictor yet.
     shutil.rmtree(copy / "predictor")
     assert resolve(copy, "tokenizer") == copy / "tokenizer"
@@ -380,7 +380,7 @@ def test_a_forecast_that_names_no_settings_takes_those_that_suit_the_checkpoint(
         ('{"temperature": 1}', r"sampling\.json has unknown keys \['temperature'\]"),
         ('{"seed": 1}', r"unknown keys \['seed'\].*T, top_p and top_k"),
         ('{"T": -1}', "T=-1 is not a temperature"),
-        ("[1]", "holds a list"),
+        ("[1]", "contains a list"),
         ("{", "is not JSON"),
     ],
 )
@@ -397,8 +397,8 @@ def test_a_pair_in_the_package_is_bundled_and_loads_by_name(
     monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path / "pretrained")
     assert bundled() == ["kronos-pico"]
     predictor = KronosPredictor.from_pretrained("kronos-pico", device="cpu")
-    assert predictor.origin.name == "kronos-pico"
-    assert predictor.origin.revision is None
+    assert predictor.checkpoint_info.name == "kronos-pico"
+    assert predictor.checkpoint_info.revision is None
     assert predictor.model.config.d_model == 48
 
 

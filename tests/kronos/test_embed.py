@@ -27,7 +27,7 @@ def windows() -> Windows:
     """Lookbacks from 3 to 20 bars; the longest exceed the context."""
     panel = make_panel(30, "A", "B", "C")
     panel["B"] = panel["B"].iloc[9:]
-    return Windows.rolling(panel, 20, 4, "B", since=panel["A"].index[11], min_bars=3)
+    return Windows.rolling(panel, 20, 4, "B", start=panel["A"].index[11], min_bars=3)
 
 
 @torch.no_grad()
@@ -82,15 +82,15 @@ def test_a_later_bar_changes_no_earlier_state(predictor: KronosPredictor) -> Non
     before = Windows.rolling(panel, 12, 2, "B")
     panel["A"].iloc[20:] *= 3
     after = Windows.rolling(panel, 12, 2, "B")
-    early = before.keys.get_level_values("datetime") < panel["A"].index[20]
+    early = before.index.get_level_values("datetime") < panel["A"].index[20]
     np.testing.assert_array_equal(predictor.embed(before[early]), predictor.embed(after[early]))
 
 
 def test_nothing_is_sampled(
     predictor: KronosPredictor, windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kronos.engine.pipeline.generate", None)  # whoever calls it fails
-    monkeypatch.setattr("kronos.engine.pipeline.decode", None)
+    monkeypatch.setattr("kronos.inference.pipeline.generate", None)  # whoever calls it fails
+    monkeypatch.setattr("kronos.inference.pipeline.decode", None)
     predictor.embed(windows)
 
 

@@ -26,7 +26,7 @@ def forecast() -> Forecast:
     )
     timestamps = np.datetime64("2024-01-04", "ns") + np.arange(N * H).reshape(N, H) * np.timedelta64(1, "D")
     provenance = Provenance(
-        "none", None, None, None, SampleConfig(S), "shared", 512, 5, "exact", "float32", "last_close", "0"
+        "none", None, None, None, SampleConfig(S), "shared", 512, 5, "recompute", "float32", "last_close", "0"
     )
     return Forecast(paths, keys, timestamps, paths[:, 0, 0], provenance, paths[:, 0, 0, 3])
 
@@ -57,16 +57,16 @@ def test_a_path_of_one_feature_is_that_feature(forecast: Forecast) -> None:
 
 
 def test_an_unknown_feature_is_refused_and_the_known_ones_are_listed(forecast: Forecast) -> None:
-    with pytest.raises(ValueError, match=r"'price' is no feature.*'close'"):
+    with pytest.raises(ValueError, match=r"'price' is not a feature.*'close'"):
         forecast.path("price")
 
 
-def test_the_frame_holds_each_average_bar_under_its_key_step_and_time(forecast: Forecast) -> None:
+def test_the_frame_contains_each_mean_bar_by_index_step_and_time(forecast: Forecast) -> None:
     frame = forecast.frame()
     assert frame.index.names == ["datetime", "instrument", "step"]
     assert list(frame.columns) == ["timestamp", *FEATURES]
     assert len(frame) == N * H
-    for i, key in enumerate(forecast.keys):
+    for i, key in enumerate(forecast.index):
         for step in range(1, H + 1):
             row = frame.loc[(*key, step)]
             assert row["timestamp"] == pd.Timestamp(forecast.timestamps[i, step - 1])
@@ -78,9 +78,9 @@ def test_the_frame_holds_each_average_bar_under_its_key_step_and_time(forecast: 
 @pytest.mark.parametrize("rows", [slice(1, 3), np.array([2, 0]), np.array([True, False, True])], ids=str)
 def test_some_windows_of_a_forecast_are_a_forecast(forecast: Forecast, rows: slice | np.ndarray) -> None:
     part = forecast[rows]
-    for name in ("paths", "timestamps", "last", "decoded_close"):
+    for name in ("paths", "timestamps", "last_bar", "decoded_close"):
         np.testing.assert_array_equal(getattr(part, name), getattr(forecast, name)[rows])
-    assert part.keys.equals(forecast.keys[rows])
+    assert part.index.equals(forecast.index[rows])
     assert part.provenance == forecast.provenance
 
 

@@ -57,7 +57,7 @@ def test_its_sha256_is_that_of_the_file(head: ReturnHead, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["predictor", "."])
-def test_it_is_found_beside_a_predictor_and_in_a_folder_of_its_own(
+def test_a_head_is_found_in_a_predictors_folder_and_in_its_own_folder(
     head: ReturnHead, tmp_path: Path, where: str
 ) -> None:
     head.save(tmp_path / where)
@@ -91,8 +91,8 @@ def test_a_description_with_what_joint_training_writes_is_enough(head: ReturnHea
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d_model": 8}, r"asks for \(3, 8\)"),
-        ({"horizons": [1, 5]}, r"asks for \(2, 16\)"),
+        ({"d_model": 8}, r"requires \(3, 8\)"),
+        ({"horizons": [1, 5]}, r"requires \(2, 16\)"),
         ({"horizons": [5, 5, 1]}, "different numbers of bars"),
         ({"kind": "forest"}, "kind='forest' is unknown"),
         ({"color": "blue"}, r"unknown keys \['color'\]"),
@@ -111,14 +111,14 @@ def test_files_that_do_not_fit_are_refused(
 def test_weights_that_are_missing_or_damaged_are_refused(head: ReturnHead, tmp_path: Path) -> None:
     head.save(tmp_path)
     (tmp_path / HEAD_WEIGHTS).write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match=r"head.safetensors does not hold a head"):
+    with pytest.raises(ValueError, match=r"head.safetensors does not contain a head"):
         ReturnHead.from_pretrained(tmp_path)
     (tmp_path / HEAD_WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=r"head.safetensors is missing"):
         ReturnHead.from_pretrained(tmp_path)
 
 
-def test_trees_are_kept_as_lightgbms_own_text(hidden: np.ndarray, tmp_path: Path) -> None:
+def test_trees_are_saved_as_lightgbms_text(hidden: np.ndarray, tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     random = np.random.default_rng(0)
     x = random.normal(size=(400, D)).astype(np.float32)

@@ -220,7 +220,7 @@ def test_a_predictor_takes_both_networks_from_the_cache_it_is_given(
     )
     assert_same_weights(predictor.model, model)
     assert_same_weights(predictor.tokenizer, tokenizer)
-    assert predictor.origin is not None
+    assert predictor.checkpoint_info is not None
     assert server.requests == 0
 
 

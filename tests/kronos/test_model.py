@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kronos.config import ModelConfig
 from kronos.model import STAMP_SIZES, Kronos
-from kronos.quantizer import Tokens
+from kronos.tokenizer import Tokens
 from tests.kronos.builders import make_model, make_stamps, make_tokens
 
 B, T = 3, 10
@@ -65,7 +65,7 @@ def test_causality_holds_in_training_mode_as_in_evaluation() -> None:
 
 
 @torch.no_grad()
-def test_the_coarse_choice_moves_the_fine_logits_of_its_own_position_alone() -> None:
+def test_the_coarse_half_affects_the_fine_logits_of_its_position_only() -> None:
     model = make_model()
     tokens, stamps, chosen = inputs(model)
     other = chosen.clone()

@@ -23,7 +23,7 @@ def loads_torch(statement: str) -> bool:
     [
         "import kronos",
         "import kronos.bars, kronos.windows, kronos.forecast, kronos.config",
-        "import kronos.calibration, kronos.candles, kronos.postprocessing, kronos_strategies.calibration",
+        "import kronos.calibration, kronos.paths, kronos.postprocessing, kronos_strategies.calibration",
         "from kronos import ReturnHead",
     ],
 )

@@ -24,7 +24,7 @@ SAMPLING = SampleConfig(samples=3, T=1.0, top_p=0.95, seed=3)
 OPTIONS: dict[str, Any] = {
     "max_context": 16,
     "clip": 4,
-    "window": "rolling",
+    "context_overflow": "rolling",
     "precision": "bfloat16",
     "memory": 10**6,
     "anchor": "decoded_close",
@@ -97,11 +97,11 @@ def test_origin_and_sampling_come_along(
     predictor.sampling = SAMPLING
     wanted = predictor.forecast(windows)
     other = way(predictor)
-    assert other.origin == predictor.origin is not None
+    assert other.checkpoint_info == predictor.checkpoint_info is not None
     assert other.forecast(windows).provenance == wanted.provenance
     with torch.no_grad():
         other.model.norm.weight.mul_(2)
-    assert other.origin is None
+    assert other.checkpoint_info is None
 
 
 @pytest.mark.parametrize("make_in", [torch.no_grad, torch.inference_mode], ids=lambda mode: mode.__name__)
@@ -126,13 +126,13 @@ def test_a_predictor_from_a_device_that_is_not_here_computes_on_the_fastest_that
         other.__setstate__(copy.deepcopy(state))
     assert other.device == KronosPredictor(make_model(), make_tokenizer()).device
     (message,) = caplog.messages
-    assert message.startswith("device 'cuda:77' cannot be used here")
-    assert message.endswith(f"The predictor computes on '{other.device}' instead.")
+    assert message.startswith("device 'cuda:77' is not available here")
+    assert message.endswith(f"The predictor uses '{other.device}' instead.")
     if other.device.type == "cpu":
         np.testing.assert_array_equal(other.forecast(windows, SAMPLING).paths, wanted)
 
 
-def test_what_is_pickled_lies_on_the_cpu_and_holds_nothing_of_the_engine(windows: Windows) -> None:
+def test_a_pickle_is_on_the_cpu_and_contains_no_pipeline(windows: Windows) -> None:
     predictor = make()
     before = len(pickle.dumps(predictor))
     predictor.forecast(windows, SAMPLING)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.candles import china_limits
+from kronos.paths import china_limits
 from kronos.postprocessing import PathOptions, Postprocessing
 from tests.kronos.test_calibration import KNOWN, H, calibration, fit, forecast
 
@@ -41,10 +41,10 @@ def test_repair_before_calibration_gives_the_same_candles_as_after() -> None:
     )
 
 
-def test_auto_is_the_checkpoints_own_where_it_fits_and_none_where_it_does_not() -> None:
+def test_auto_is_the_checkpoints_calibration_if_it_fits_and_else_none() -> None:
     own = calibration()
     assert PathOptions().resolve(own, KNOWN, H).calibration is own
-    assert PathOptions().resolve(None, KNOWN, H).reason == "none: 'm' has none of its own"
+    assert PathOptions().resolve(None, KNOWN, H).reason == "none: 'm' has no calibration"
     cold = replace(KNOWN, sampling=replace(KNOWN.sampling, T=0.5))
     unfit = PathOptions().resolve(own, cold, H)
     assert unfit.calibration is None
@@ -63,7 +63,7 @@ def test_a_file_that_is_named_is_used_or_refused_and_never_left_out_in_silence(t
         PathOptions(str(tmp_path / "nothing.json")).resolve(None, KNOWN, H)
 
 
-def test_a_calibration_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_calibration_file_that_changes_is_read_again(tmp_path: Path) -> None:
     import os
 
     file = calibration().write(tmp_path / "c.json")

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from kronos.bars import check_bars
 from kronos.config import SampleConfig
-from kronos.engine.fused import Form, FusedKronos, FusedTokenizer
-from kronos.engine.generate import Prompt, decode, generate
+from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
+from kronos.inference.generate import Prompt, decode, generate
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
-from kronos.quantizer import Tokens
-from kronos.sampling import TorchDraws
-from kronos.tokenizer import KronosTokenizer
+from kronos.sampling import TorchSampler
+from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.windows import Windows
 
 CASES = json.loads(
@@ -74,9 +73,9 @@ def test_bars_decoded_from_tokens_are_upstreams(tokenizer: KronosTokenizer, expe
 def test_bars_rebuilt_from_the_coarse_half_alone_are_upstreams(
     tokenizer: KronosTokenizer, expected: Arrays
 ) -> None:
-    corners = tokenizer.quantizer.corners(module_tokens(expected))
-    coarse = tokenizer.post_quant_embed_pre(corners[..., : tokenizer.config.s1_bits])
-    close(tokenizer.rebuild(coarse), expected["module_recon_s1"])
+    codes = tokenizer.quantizer.codes(module_tokens(expected))
+    coarse = tokenizer.post_quant_embed_pre(codes[..., : tokenizer.config.s1_bits])
+    close(tokenizer.run_decoder(coarse), expected["module_recon_s1"])
 
 
 @torch.no_grad()
@@ -190,7 +189,7 @@ def test_forecasts_are_upstreams_for_the_same_seed(
         pd.testing.assert_frame_equal(alone, forecasts[0])
     assert len(forecasts) == len(theirs)
     for frame, ours, wanted, timestamps in zip(frames, forecasts, theirs, y, strict=True):
-        # 1e-5 of a normalised bar, in the bars' own units: each column times its spread over the lookback.
+        # 1e-5 of a normalized bar, in the bars' own units: each column times its spread over the lookback.
         spread = check_bars(frame).std(ddof=0).to_numpy()
         np.testing.assert_array_less(np.abs(ours - wanted), 1e-5 * (spread + np.abs(wanted)) + 1e-9)
         np.testing.assert_array_equal(ours.index, timestamps)
@@ -220,12 +219,12 @@ def test_sampled_tokens_are_upstreams_one_by_one(
         even=len(set(windows.lengths)) == 1,
     )
     sampling = SampleConfig(case["sample_count"], case["T"], case["top_p"], case["top_k"])
-    draws = TorchDraws(case["sample_count"], torch.Generator().manual_seed(case["seed"]))
-    tokens = generate(FusedKronos(model, Form()), prompt, sampling, draws, case["max_context"])
+    draws = TorchSampler(case["sample_count"], torch.Generator().manual_seed(case["seed"]))
+    tokens = generate(FusedKronos(model, ExecutionConfig()), prompt, sampling, draws, case["max_context"])
     number = CASES.index(case)
     np.testing.assert_array_equal(tokens.s1, expected[f"case{number}_s1"])
     np.testing.assert_array_equal(tokens.s2, expected[f"case{number}_s2"])
-    fused = FusedTokenizer(tokenizer, Form())
+    fused = FusedTokenizer(tokenizer, ExecutionConfig())
     close(
         decode(fused, prompt, tokens, case["max_context"]).paths, expected[f"case{number}_paths_normalised"]
     )

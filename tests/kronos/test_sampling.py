@@ -11,8 +11,8 @@ from torch import Tensor
 from kronos import sampling
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
-from kronos.quantizer import Tokens
-from kronos.sampling import SharedDraws, TorchDraws, date_uniforms, price_order, probabilities
+from kronos.sampling import SobolSampler, TorchSampler, probabilities, sobol_uniforms, token_price_order
+from kronos.tokenizer import Tokens
 from tests.kronos.builders import make_tokenizer, shared_draws
 
 EXAMPLES = settings(deadline=None, max_examples=60)
@@ -24,7 +24,7 @@ def config(T: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> SampleConfig:
     return SampleConfig(T=T, top_k=top_k, top_p=top_p)
 
 
-def draws_of(uniform: float | np.ndarray, size: int, rows: int = 1, samples: int = 1) -> SharedDraws:
+def draws_of(uniform: float | np.ndarray, size: int, rows: int = 1, samples: int = 1) -> SobolSampler:
     """Draws whose uniforms are chosen by hand, from vocabularies of `size`."""
     draws = shared_draws(DAY.repeat(rows), samples, 1, sizes=(size, size))
     draws.uniforms = torch.as_tensor(uniform, dtype=torch.float32).expand(draws.uniforms.shape).clone()
@@ -132,34 +132,34 @@ def test_filtering_leaves_the_logits_alone() -> None:
 
 
 def test_a_dates_first_samples_are_the_same_however_many_are_drawn() -> None:
-    few, many = (date_uniforms(7, DAY, samples, 5) for samples in (3, 20))
+    few, many = (sobol_uniforms(7, DAY, samples, 5) for samples in (3, 20))
     np.testing.assert_array_equal(few, many[:, :3])
 
 
 def test_rows_of_one_date_share_their_draws_and_dates_do_not() -> None:
     dates = pd.DatetimeIndex(["2024-03-01", "2024-03-04", "2024-03-01"])
-    uniforms = date_uniforms(0, dates, 4, 3)
+    uniforms = sobol_uniforms(0, dates, 4, 3)
     np.testing.assert_array_equal(uniforms[0], uniforms[2])
     assert not np.intersect1d(uniforms[0], uniforms[1]).size
 
 
-def test_a_dates_draws_do_not_depend_on_the_dates_beside_it() -> None:
+def test_a_dates_uniforms_do_not_depend_on_other_dates() -> None:
     dates = pd.date_range("2024-03-01", periods=9)
-    together = date_uniforms(3, dates, 4, 3)
+    together = sobol_uniforms(3, dates, 4, 3)
     for i, date in enumerate(dates):
-        np.testing.assert_array_equal(date_uniforms(3, pd.DatetimeIndex([date]), 4, 3)[0], together[i])
-    np.testing.assert_array_equal(date_uniforms(3, dates[::-1], 4, 3), together[::-1])
+        np.testing.assert_array_equal(sobol_uniforms(3, pd.DatetimeIndex([date]), 4, 3)[0], together[i])
+    np.testing.assert_array_equal(sobol_uniforms(3, dates[::-1], 4, 3), together[::-1])
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 def test_the_same_moment_has_the_same_draws_in_any_unit(unit: str) -> None:
-    np.testing.assert_array_equal(date_uniforms(0, DAY.as_unit(unit), 2, 2), date_uniforms(0, DAY, 2, 2))
+    np.testing.assert_array_equal(sobol_uniforms(0, DAY.as_unit(unit), 2, 2), sobol_uniforms(0, DAY, 2, 2))
 
 
 def test_every_seed_and_every_moment_has_draws_of_its_own() -> None:
     moments = ["1931-01-02", "1970-01-01", "2024-03-01", "2024-03-01 00:00:01", "2024-03-02", "2099-12-31"]
     streams = [
-        date_uniforms(seed, pd.DatetimeIndex([moment]), 1, 8).ravel()
+        sobol_uniforms(seed, pd.DatetimeIndex([moment]), 1, 8).ravel()
         for seed in (0, 1, 2**40)
         for moment in moments
     ]
@@ -168,13 +168,13 @@ def test_every_seed_and_every_moment_has_draws_of_its_own() -> None:
 
 def test_the_stream_is_the_one_that_forecasts_already_stored_were_made_with() -> None:
     # By value: were this to change, no stored forecast could be made again.
-    first = date_uniforms(0, DAY, 2, 2)[0, :, 0] * 2**24
+    first = sobol_uniforms(0, DAY, 2, 2)[0, :, 0] * 2**24
     np.testing.assert_array_equal(first.astype(int), [[1266146, 11383998], [10977533, 4605847]])
 
 
 def test_every_point_is_uniform_and_its_halves_and_steps_are_independent() -> None:
     # One point a date: the points of a date are less alike than chance would have them, by design.
-    uniforms = date_uniforms(0, pd.date_range("2000-01-01", periods=2000), 2, 3)[:, 1:]
+    uniforms = sobol_uniforms(0, pd.date_range("2000-01-01", periods=2000), 2, 3)[:, 1:]
     assert uniforms.min() >= 0
     assert uniforms.max() < 1
     pairs = {
@@ -191,7 +191,7 @@ def test_every_point_is_uniform_and_its_halves_and_steps_are_independent() -> No
 
 @pytest.mark.parametrize("samples", [4, 16, 64])
 def test_the_points_of_a_date_fill_every_column_evenly(samples: int) -> None:
-    uniforms = date_uniforms(5, DAY, samples, 7)[0].reshape(samples, -1)
+    uniforms = sobol_uniforms(5, DAY, samples, 7)[0].reshape(samples, -1)
     strata = np.sort((uniforms * samples).astype(int), axis=0)
     np.testing.assert_array_equal(strata, np.tile(np.arange(samples)[:, None], strata.shape[1]))
 
@@ -199,13 +199,13 @@ def test_the_points_of_a_date_fill_every_column_evenly(samples: int) -> None:
 # Draws
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+def test_tokens_are_sampled_with_their_probabilities() -> None:
     logits = torch.tensor([1.0, -1.0, 0.5, 2.0, -0.5, 0.0, 1.5, -3.0])
     for setting in (config(), config(T=0.7), config(top_k=4), config(top_p=0.8)):
         chances = probabilities(logits, setting)
         draws = shared_draws(DAY, 20_000, 1, seed=5, sizes=(8, 8))
         for half in (0, 1):
-            ids = draws.pick(chances.expand(1, 20_000, 8), step=0, half=half)
+            ids = draws.sample(chances.expand(1, 20_000, 8), step=0, half=half)
             counts = torch.bincount(ids.flatten(), minlength=8).double()
             assert not counts[chances == 0].any()
             wanted = 20_000 * chances[chances > 0].double()
@@ -218,7 +218,7 @@ def test_each_step_and_half_uses_its_own_uniform() -> None:
     even = torch.full((1, 3, 1024), 1 / 1024)  # the id is the uniform's first ten bits
     for step in range(4):
         for half in (0, 1):
-            ids = draws.pick(even, step, half)
+            ids = draws.sample(even, step, half)
             np.testing.assert_array_equal(ids, (draws.uniforms[:, :, step, half] * 1024).floor())
 
 
@@ -230,7 +230,7 @@ def test_each_step_and_half_uses_its_own_uniform() -> None:
 )
 def test_what_has_no_probability_is_never_drawn(weights: list[float], uniform: float, total: float) -> None:
     chances = torch.tensor(weights) / sum(weights) * total  # rounding may leave any total near 1
-    token = draws_of(uniform, len(weights)).pick(chances[None, None], step=0, half=0).item()
+    token = draws_of(uniform, len(weights)).sample(chances[None, None], step=0, half=0).item()
     assert chances[token] > 0
     assert chances[:token].double().sum() <= uniform * total + 1e-6
     assert chances[: token + 1].double().sum() >= uniform * total - 1e-6
@@ -241,19 +241,19 @@ def test_the_ends_of_the_uniforms_draw_the_first_and_the_last_possible_token(
     uniform: float, token: int
 ) -> None:
     chances = torch.tensor([[[0.0, 0.25, 0.5, 0.25, 0.0, 0.0]]])
-    assert draws_of(uniform, 6).pick(chances, step=0, half=1).item() == token
+    assert draws_of(uniform, 6).sample(chances, step=0, half=1).item() == token
 
 
 def test_a_vocabulary_of_a_thousand_and_the_largest_uniform_stay_inside() -> None:
     logits = torch.randn(40, 5, 1024, generator=torch.Generator().manual_seed(0)) * 3
     chances = probabilities(logits, config(top_p=0.9))
-    ids = draws_of(float(ALMOST_ONE), 1024, rows=40, samples=5).pick(chances, step=0, half=0)
+    ids = draws_of(float(ALMOST_ONE), 1024, rows=40, samples=5).sample(chances, step=0, half=0)
     assert (chances.gather(-1, ids[..., None]) > 0).all()
 
 
 def test_upstreams_draws_are_multinomial_over_rows_series_by_series() -> None:
     chances = torch.rand(3, 4, 10, generator=torch.Generator().manual_seed(0))
-    ids = TorchDraws(chances.shape[1], torch.Generator().manual_seed(8)).pick(chances, step=0, half=0)
+    ids = TorchSampler(chances.shape[1], torch.Generator().manual_seed(8)).sample(chances, step=0, half=0)
     wanted = torch.multinomial(chances.reshape(12, 10), 1, generator=torch.Generator().manual_seed(8))
     assert torch.equal(ids, wanted.reshape(3, 4))
     assert torch.equal(ids, _global_draws(chances, seed=8))
@@ -261,7 +261,7 @@ def test_upstreams_draws_are_multinomial_over_rows_series_by_series() -> None:
 
 def _global_draws(chances: Tensor, seed: int) -> Tensor:
     torch.manual_seed(seed)
-    return TorchDraws(chances.shape[1]).pick(chances, step=0, half=0)
+    return TorchSampler(chances.shape[1]).sample(chances, step=0, half=0)
 
 
 # The nucleus, found without sorting
@@ -340,12 +340,12 @@ def test_both_halves_are_drawn_as_often_as_their_definition_says(
 ) -> None:
     # One point of each of many dates: those of one date are more even than chance.
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    draws = SharedDraws(many_dates, Tokens(order, order.flip(0)))
+    draws = SobolSampler(many_dates, Tokens(order, order.flip(0)))
     halves = [[0.5, -1.0, 1.2, 0.1, -0.4, 0.9], [2.0, 0.3, -0.5, 0.4, 1.1, -2.0]]
     ids, wanted = [], []
     for half, logits in enumerate(halves):
         chances = probabilities(torch.tensor(logits), config(T, top_k, top_p))
-        ids.append(draws.pick(chances.expand(2000, 5, 6), step=0, half=half)[:, 3])
+        ids.append(draws.sample(chances.expand(2000, 5, 6), step=0, half=half)[:, 3])
         wanted.append(plain_probabilities(logits, T, top_k, top_p))
     counts = torch.bincount(ids[0] * 6 + ids[1], minlength=36).numpy()
     expected = 2000 * np.outer(*wanted).ravel()
@@ -357,8 +357,8 @@ def test_both_halves_are_drawn_as_often_as_their_definition_says(
 
 def test_samples_of_a_date_are_as_likely_whichever_of_them_is_looked_at(many_dates: Tensor) -> None:
     chances = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    draws = SharedDraws(many_dates, Tokens(torch.arange(4), torch.arange(4)))
-    ids = draws.pick(chances.expand(2000, 5, 4), step=0, half=0)
+    draws = SobolSampler(many_dates, Tokens(torch.arange(4), torch.arange(4)))
+    ids = draws.sample(chances.expand(2000, 5, 4), step=0, half=0)
     for sample in range(5):
         counts = torch.bincount(ids[:, sample], minlength=4).numpy()
         assert chi_square_is_likely(counts, 2000 * chances.numpy())
@@ -375,7 +375,7 @@ def test_no_order_and_no_uniform_draws_what_a_filter_took(kept: int, uniform: fl
         order = torch.randperm(1024, generator=random)
         draws.order = Tokens(order, order)
         for half in (0, 1):
-            ids = draws.pick(chances, step=0, half=half)
+            ids = draws.sample(chances, step=0, half=half)
             assert (chances.gather(-1, ids[..., None]) > 0).all()
 
 
@@ -383,8 +383,8 @@ def test_samples_that_share_their_probabilities_draw_as_if_each_had_its_own() ->
     chances = probabilities(torch.randn(5, 1, 64, generator=torch.Generator().manual_seed(1)), config())
     draws = shared_draws(pd.date_range("2024-01-01", periods=5), 9, 2, sizes=(64, 64))
     for half in (0, 1):
-        own = draws.pick(chances.expand(5, 9, 64), step=1, half=half)
-        assert torch.equal(draws.pick(chances, step=1, half=half), own)
+        own = draws.sample(chances.expand(5, 9, 64), step=1, half=half)
+        assert torch.equal(draws.sample(chances, step=1, half=half), own)
 
 
 # Order of price
@@ -392,13 +392,13 @@ def test_samples_that_share_their_probabilities_draw_as_if_each_had_its_own() ->
 
 def test_ids_are_ordered_by_the_close_of_the_mean_bar_that_they_stand_for() -> None:
     tokenizer = make_tokenizer(s1_bits=4, s2_bits=6, group_size=5)
-    orders = price_order(tokenizer)
+    orders = token_price_order(tokenizer)
     s1, s2 = torch.cartesian_prod(torch.arange(16), torch.arange(64)).T
-    corners = tokenizer.quantizer.corners(Tokens(s1, s2)).view(16, 64, 10)
+    codes = tokenizer.quantizer.codes(Tokens(s1, s2)).view(16, 64, 10)
     with torch.no_grad():
         for half, order in enumerate(orders):
-            mean = corners.mean(dim=1 - half)  # over all ids of the other half
-            close = tokenizer.rebuild(tokenizer.post_quant_embed(mean)[:, None])[
+            mean = codes.mean(dim=1 - half)  # over all ids of the other half
+            close = tokenizer.run_decoder(tokenizer.post_quant_embed(mean)[:, None])[
                 :, 0, FEATURES.index("close")
             ]
             assert torch.equal(order.sort().values, torch.arange(len(close)))
@@ -409,7 +409,7 @@ def test_ids_are_ordered_by_the_close_of_the_mean_bar_that_they_stand_for() -> N
 def test_finding_the_order_leaves_the_tokenizer_alone() -> None:
     tokenizer = make_tokenizer(dropout=0.5).train()
     before = {name: weight.clone() for name, weight in tokenizer.state_dict().items()}
-    once, again = price_order(tokenizer), price_order(tokenizer)
+    once, again = token_price_order(tokenizer), token_price_order(tokenizer)
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))  # dropout is off
     assert tokenizer.training
     for name, weight in tokenizer.state_dict().items():
@@ -419,8 +419,8 @@ def test_finding_the_order_leaves_the_tokenizer_alone() -> None:
 
 def test_the_price_rises_with_the_uniform() -> None:
     order = torch.tensor([2, 0, 3, 1])  # from the lowest close to the highest
-    draws = SharedDraws(
+    draws = SobolSampler(
         torch.tensor([0.05, 0.3, 0.6, 0.95]).view(1, 4, 1, 1).expand(1, 4, 1, 2), Tokens(order, order)
     )
-    ids = draws.pick(torch.full((1, 1, 4), 0.25), step=0, half=0)
+    ids = draws.sample(torch.full((1, 1, 4), 0.25), step=0, half=0)
     assert ids.tolist() == [order.tolist()]

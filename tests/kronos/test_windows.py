@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,18 +8,18 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from kronos.bars import FEATURES, stamps
 from kronos.calendar import future_timestamps
-from kronos.scale import Scale
-from kronos.windows import KEYS, Windows
+from kronos.windows import KEYS, Scale, Windows
 from tests.kronos.builders import make_bars, make_panel
 
 DAYS = pd.bdate_range("2024-01-01", periods=24)
 EXAMPLES = settings(deadline=None, max_examples=30)
 
 
-def test_a_windows_scale_is_that_of_its_own_bars_whatever_is_stacked_beside_it() -> None:
+def test_a_windows_scale_depends_on_its_own_bars_only() -> None:
     short, long = (single(make_bars(count, seed)) for count, seed in ((5, 0), (9, 1)))
     both = Windows.stack([short, long]).scale()
     for i, alone in enumerate((short, long)):
@@ -36,7 +37,7 @@ def single(bars: pd.DataFrame, horizon: int = 2) -> Windows:
 
 def rows_of(windows: Windows) -> dict[tuple, np.ndarray]:
     """Each window's own bars by key."""
-    rows = zip(windows.keys, windows.values, windows.lengths, strict=True)
+    rows = zip(windows.index, windows.values, windows.lengths, strict=True)
     return {key: values[:length] for key, values, length in rows}
 
 
@@ -75,14 +76,14 @@ def test_rolling_gives_the_last_bars_up_to_each_date_and_nothing_else(
     given_panel = (
         pd.concat(panel, names=["instrument", "datetime"]).swaplevel().sort_index() if as_frame else panel
     )
-    arguments = {"since": since, "until": until, "min_bars": min_bars}
+    arguments = {"start": since, "end": until, "min_bars": min_bars}
     if not wanted:
         with pytest.raises(ValueError, match=rf"window of {min_bars} bars within.*shorter lookback"):
             Windows.rolling(given_panel, lookback, 3, DAYS, **arguments)
         return
     windows = Windows.rolling(given_panel, lookback, 3, DAYS, **arguments)
-    assert list(windows.keys) == list(wanted)
-    assert windows.keys.names == list(KEYS)
+    assert list(windows.index) == list(wanted)
+    assert windows.index.names == list(KEYS)
     assert windows.values.dtype == np.float32
     assert windows.values.shape[1] == windows.stamps.shape[1] == windows.lengths.max()
     for i, bars in enumerate(wanted.values()):
@@ -92,7 +93,7 @@ def test_rolling_gives_the_last_bars_up_to_each_date_and_nothing_else(
         np.testing.assert_array_equal(windows.stamps[i, :n], stamps(bars.index))
         assert not windows.values[i, n:].any()
         assert not windows.stamps[i, n:].any()
-        np.testing.assert_array_equal(windows.last[i], bars.iloc[-1].to_numpy(np.float32))
+        np.testing.assert_array_equal(windows.last_bar[i], bars.iloc[-1].to_numpy(np.float32))
     future = future_timestamps(pd.DatetimeIndex([date for date, _ in wanted]), DAYS, 3)
     np.testing.assert_array_equal(windows.future, future)
 
@@ -106,13 +107,13 @@ def test_a_window_never_sees_a_later_bar(
 ) -> None:
     asof = DAYS[day]
     later = {name: bars.mul(np.where(bars.index > asof, factor, 1.0), axis=0) for name, bars in panel.items()}
-    arguments = {"lookback": lookback, "horizon": 2, "calendar": DAYS, "until": asof, "min_bars": 2}
+    arguments = {"lookback": lookback, "horizon": 2, "calendar": DAYS, "end": asof, "min_bars": 2}
     try:
         before = Windows.rolling(panel, **arguments)
     except ValueError:
         return  # no window by then
     after = Windows.rolling(later, **arguments)
-    assert before.keys.equals(after.keys)
+    assert before.index.equals(after.index)
     np.testing.assert_array_equal(before.values, after.values)
     np.testing.assert_array_equal(before.future, after.future)
     np.testing.assert_array_equal(before.scale().width, after.scale().width)
@@ -122,8 +123,8 @@ def test_a_window_never_sees_a_later_bar(
 def test_a_window_is_the_same_when_later_bars_do_not_exist_yet() -> None:
     panel = make_panel(20, "A", "B")
     asof = panel["A"].index[11]
-    then = Windows.rolling({name: bars[:asof] for name, bars in panel.items()}, 5, 3, "B", since=asof)
-    now = Windows.rolling(panel, 5, 3, "B", since=asof, until=asof)
+    then = Windows.rolling({name: bars[:asof] for name, bars in panel.items()}, 5, 3, "B", start=asof)
+    now = Windows.rolling(panel, 5, 3, "B", start=asof, end=asof)
     np.testing.assert_array_equal(then.values, now.values)
     np.testing.assert_array_equal(then.future, now.future)
     assert then.digest() == now.digest()
@@ -133,8 +134,8 @@ def test_only_the_asked_keys_are_cut_whatever_their_order() -> None:
     panel = make_panel(12, "A", "B")
     dates = panel["A"].index
     keys = pd.MultiIndex.from_tuples([(dates[9], "B"), (dates[4], "A"), (dates[9], "A")], names=KEYS)
-    windows = Windows.rolling(panel, 4, 2, "B", keys=keys)
-    assert list(windows.keys) == [(dates[4], "A"), (dates[9], "A"), (dates[9], "B")]
+    windows = Windows.rolling(panel, 4, 2, "B", index=keys)
+    assert list(windows.index) == [(dates[4], "A"), (dates[9], "A"), (dates[9], "B")]
     everything = rows_of(Windows.rolling(panel, 4, 2, "B"))
     for key, bars in rows_of(windows).items():
         np.testing.assert_array_equal(bars, everything[key])
@@ -146,13 +147,13 @@ def test_keys_of_instruments_and_dates_without_a_window_are_passed_over() -> Non
     keys = pd.MultiIndex.from_tuples(
         [(dates[5], "A"), (dates[5], "Z"), (dates[0], "A"), (pd.Timestamp("2030-01-01"), "A")], names=KEYS
     )
-    assert list(Windows.rolling(panel, 4, 2, "B", keys=keys).keys) == [(dates[5], "A")]
+    assert list(Windows.rolling(panel, 4, 2, "B", index=keys).index) == [(dates[5], "A")]
 
 
 def test_dates_may_be_given_as_text() -> None:
     panel = make_panel(12, "A")
-    windows = Windows.rolling(panel, 4, 2, "B", since="2024-01-10", until="2024-01-11")
-    assert [str(date.date()) for date, _ in windows.keys] == ["2024-01-10", "2024-01-11"]
+    windows = Windows.rolling(panel, 4, 2, "B", start="2024-01-10", end="2024-01-11")
+    assert [str(date.date()) for date, _ in windows.index] == ["2024-01-10", "2024-01-11"]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_a_time_zone_is_refused_or_kept_as_wall_time_never_shifted() -> None:
 # Single windows, slices, stacks
 
 
-def test_one_bar_is_no_window() -> None:
+def test_one_bar_is_not_a_window() -> None:
     with pytest.raises(ValueError, match=r"A has 1 bar.*at least 2"):
         single(make_bars(1))
 
@@ -216,8 +217,8 @@ def test_some_of_the_windows_are_those_windows(rows: slice | np.ndarray) -> None
     windows = Windows.rolling(make_panel(6, "A", "B"), 3, 2, "B")
     assert len(windows) == 8
     some, picked = windows[rows], np.arange(8)[rows]
-    assert list(some.keys) == [windows.keys[i] for i in picked]
-    for name in ("values", "stamps", "lengths", "future", "last", "future_stamps"):
+    assert list(some.index) == [windows.index[i] for i in picked]
+    for name in ("values", "stamps", "lengths", "future", "last_bar", "future_stamps"):
         np.testing.assert_array_equal(getattr(some, name), getattr(windows, name)[picked])
 
 
@@ -289,11 +290,11 @@ def test_windows_of_bars_in_a_zone_are_those_of_the_local_clock(calendar: str, f
         when = "h" if calendar == "frequency" else times.tz_localize(zone)
         since = pd.Timestamp("2024-03-29 20:00", tz=zone)
         until = pd.Timestamp("2024-03-29 22:00", tz=zone)
-        return Windows.rolling(given, 4, 3, when, since=since, until=until)
+        return Windows.rolling(given, 4, 3, when, start=since, end=until)
 
     plain, local = roll(None), roll("Asia/Shanghai")
     assert len(plain) == 6
-    assert local.keys.equals(plain.keys)
+    assert local.index.equals(plain.index)
     assert local.digest() == plain.digest()
 
 
@@ -301,8 +302,8 @@ def test_keys_in_a_zone_name_windows_by_the_local_clock() -> None:
     panel = make_panel(9, "A")
     dates = panel["A"].index[[5, 7]]
     keys = pd.MultiIndex.from_product([dates.tz_localize("UTC"), ["A"]], names=KEYS)
-    windows = Windows.rolling(zoned(panel, "UTC"), 4, 3, "B", keys=keys)
-    assert list(windows.keys.get_level_values("datetime")) == list(dates)
+    windows = Windows.rolling(zoned(panel, "UTC"), 4, 3, "B", index=keys)
+    assert list(windows.index.get_level_values("datetime")) == list(dates)
 
 
 @pytest.mark.parametrize(("bars", "calendar"), [(None, "UTC"), ("UTC", None), ("UTC", "Asia/Shanghai")])
@@ -322,7 +323,7 @@ def test_bars_over_an_hour_that_the_clock_shows_twice_are_refused_with_a_remedy(
     assert len(Windows.rolling({"A": bars.tz_convert("UTC")}, 4, 3, "h")) == 9
 
 
-def test_a_panel_of_two_level_columns_is_told_how_to_become_one() -> None:
+def test_the_error_for_two_level_columns_says_how_to_convert_them() -> None:
     wide = pd.concat(make_panel(9, "A", "B"), axis=1, names=["Ticker", "Price"])
     for panel, level in ((wide, 0), (wide.swaplevel(axis=1), 1)):
         with pytest.raises(
@@ -346,3 +347,100 @@ def test_a_single_window_and_its_future_of_two_zones_are_refused(
         Windows.single("A", past, later)
     alike = Windows.single("A", past, later.tz_localize(None).tz_localize(bars))
     assert alike.digest() == Windows.single("A", make_bars(5), later.tz_localize(None)).digest()
+
+
+@EXAMPLES
+@given(
+    values=arrays(np.float32, (2, 5, 6), elements=st.floats(0, 1e9, width=32)),
+    shift=st.sampled_from([0.0, 1e4]),
+)
+def test_scaling_and_scaling_back_returns_the_bars(values: np.ndarray, shift: float) -> None:
+    values = values + np.float32(shift)
+    scale = Scale.fit(values)
+    back = scale.invert(scale.apply(values, clip=np.inf))
+    # Six float32 roundings between, each relative to the largest number in sight: bar, mean or their distance.
+    size = np.maximum(np.abs(values), np.abs(scale.mean)) + np.abs(values - scale.mean)
+    assert (np.abs(back - values) <= 8 * np.finfo(np.float32).eps * size + 1e-30).all()
+
+
+@EXAMPLES
+@given(values=arrays(np.float32, (3, 7, 6), elements=st.floats(0, 1e6, width=32)), clip=st.floats(0.5, 5))
+def test_scaled_bars_never_exceed_the_clip(values: np.ndarray, clip: float) -> None:
+    assert np.abs(Scale.fit(values).apply(values, clip)).max() <= np.float32(clip)
+
+
+def test_scaled_bars_have_mean_zero_and_population_deviation_one() -> None:
+    values = np.random.default_rng(0).normal(50, 3, (4, 200, 6)).astype(np.float32)
+    scaled = Scale.fit(values).apply(values, clip=np.inf).astype(float)
+    # float32 means of 200 numbers; and the deviation is divided by itself plus 1e-5
+    np.testing.assert_allclose(scaled.mean(axis=1), 0, atol=1e-4)
+    np.testing.assert_allclose(scaled.std(axis=1), 1, atol=1e-4)
+
+
+def test_bars_that_never_move_scale_to_zero_and_back_to_themselves() -> None:
+    values = np.full((1, 4, 6), 7.0, np.float32)
+    scale = Scale.fit(values)
+    assert (scale.apply(values, clip=5) == 0).all()
+    np.testing.assert_array_equal(scale.invert(np.zeros((1, 3, 6), np.float32)), values[:, :3])
+
+
+def test_paths_scale_back_with_their_own_windows_scale() -> None:
+    values = np.stack([make_bars(20, seed).to_numpy(np.float32) for seed in range(3)])
+    scale = Scale.fit(values)
+    paths = np.random.default_rng(0).normal(size=(3, 2, 4, 6)).astype(np.float32)  # (N, S, H, 6)
+    back = scale.invert(paths)
+    for i in range(3):
+        alone = Scale(scale.mean[i : i + 1], scale.width[i : i + 1])
+        np.testing.assert_array_equal(back[i, 1], alone.invert(paths[i : i + 1, 1])[0])
+
+
+UNITS = [1e-8, 1e-6, 1e-4, 1e-2, 1e2, 1e4, 1e6, 1e8]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_bars_normalize_alike_in_every_unit_of_price_and_volume(unit: float) -> None:
+    bars = np.stack([make_bars(90, seed).to_numpy() for seed in range(5)])
+    for columns in (slice(0, 4), slice(4, 6), slice(0, 6)):
+        other = bars.copy()
+        other[..., columns] *= unit
+        ours, theirs = (
+            Scale.fit(values).apply(values, clip=5)
+            for values in (bars.astype(np.float32), other.astype(np.float32))
+        )
+        # Bars are rounded to float32 in each unit: 6e-8 of a price that is some ten deviations.
+        np.testing.assert_allclose(ours, theirs, atol=5e-6)
+
+
+def test_upstreams_scale_is_the_plain_formula_at_ordinary_prices() -> None:
+    values = np.stack([make_bars(90, seed).to_numpy(np.float32) for seed in range(5)])
+    for level in (1, 0.02, 1e3):  # prices near 50, 1 and 50,000
+        prices = values * np.float32(level)
+        plain = (prices - prices.mean(1, keepdims=True)) / (prices.std(1, keepdims=True) + np.float32(1e-5))
+        ours = Scale.fit_upstream(prices).apply(prices, clip=np.inf)
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(ours, plain)
+
+
+@pytest.mark.parametrize("unit", [1e-10, 1e-8, 1e-6])
+def test_upstreams_scale_takes_small_prices_in_any_unit(unit: float) -> None:
+    values = make_bars(90).to_numpy()[None]
+    wanted = Scale.fit(values.astype(np.float32)).apply(values.astype(np.float32), clip=5)
+    small = (values * unit).astype(np.float32)
+    np.testing.assert_allclose(
+        Scale.fit_upstream(small).apply(small, clip=5)[..., :4], wanted[..., :4], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("fit", [Scale.fit, Scale.fit_upstream])
+def test_huge_volumes_do_not_overflow(fit: Callable[[np.ndarray], Scale]) -> None:
+    values = make_bars(90).to_numpy(np.float32)[None]
+    huge = values.copy()
+    huge[..., 4:] *= np.float32(1e25)  # squares of 1e30 are beyond float32
+    with np.errstate(over="raise", invalid="raise"):
+        ours, wanted = (fit(part).apply(part, clip=5) for part in (huge, values))
+    np.testing.assert_allclose(ours, wanted, atol=1e-4)
+
+
+def test_a_column_of_zeros_stays_near_zero() -> None:
+    scale = Scale.fit(np.zeros((1, 9, 6), np.float32))
+    assert np.abs(scale.invert(np.full((1, 2, 6), 5, np.float32))).max() <= 1e-4

@@ -14,7 +14,7 @@ pytest.importorskip("backtrader")
 pytest.importorskip("plotly")
 pytest.importorskip("statsmodels")
 
-from kronos.console import run_command
+from kronos.utils import run_command
 from kronos_strategies.contenders import find_evidence
 from kronos_strategies.data.default import write_simulated
 from kronos_strategies.data.simulate import MarketConfig

@@ -8,7 +8,7 @@ from kronos.forecast import Forecast, Provenance
 from kronos_strategies.signals import SIGNALS, SUMMARY, signals, summary
 
 PROVENANCE = Provenance(
-    "test", None, None, None, SampleConfig(), "shared", 512, 5, "exact", "float32", "last_close", ""
+    "test", None, None, None, SampleConfig(), "shared", 512, 5, "recompute", "float32", "last_close", ""
 )
 
 
@@ -67,7 +67,7 @@ def test_columns_and_index_are_the_contract():
     f = forecast(np.full((3, 2, 2), 100.0))
     frame = signals(f)
     assert tuple(frame.columns) == SIGNALS
-    assert frame.index.equals(f.keys)
+    assert frame.index.equals(f.index)
 
 
 def test_a_sampled_price_below_zero_leaves_every_signal_finite():

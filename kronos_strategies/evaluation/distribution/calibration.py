@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kronos.extras import MissingExtra
-from kronos.path_statistics import band_ends
+from kronos.paths import band_ends
+from kronos.utils import MissingExtra
 
 try:
     import scoringrules

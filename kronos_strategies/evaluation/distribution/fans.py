@@ -36,9 +36,9 @@ class Fans:
 
     def see(self, forecast: Forecast) -> None:
         """Look at the forecasts of one date, later than those before."""
-        instruments = forecast.keys.get_level_values("instrument")
+        instruments = forecast.index.get_level_values("instrument")
         if self._names is None:
-            amounts = self._market.amounts.loc[: forecast.keys[0][0]].iloc[-20:].mean()
+            amounts = self._market.amounts.loc[: forecast.index[0][0]].iloc[-20:].mean()
             ranked = amounts.reindex(instruments).sort_values(ascending=False, kind="stable")
             self._names = ranked.index[:NAMES]
         paths = _Paths.of(forecast, np.flatnonzero(instruments.isin(self._names)))
@@ -77,7 +77,7 @@ class _Paths:
         some = forecast[rows]
         outer, inner, middle = some.band(0.9), some.band(0.5), np.median(some.path("close"), axis=1)
         bands = np.stack([outer[..., 0], inner[..., 0], middle, inner[..., 1], outer[..., 1]])
-        return cls(some.keys, bands, some.timestamps)
+        return cls(some.index, bands, some.timestamps)
 
     def fans(self, closes: pd.DataFrame) -> Iterator[pd.DataFrame]:
         """One a window."""

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE
-from kronos.candles import FLOOR, Violations
 from kronos.forecast import Forecast, Provenance
+from kronos.paths import PRICE_FLOOR, Violations
 from kronos.postprocessing import Postprocessing
 from kronos_strategies.evaluation.distribution.fans import Fans
 from kronos_strategies.evaluation.distribution.volatility import qlike
@@ -109,7 +109,7 @@ def keep_paths(
     for raw in forecasts:
         forecast = post(raw)
         checks.see(raw)
-        came = {horizon: market.at(wide, forecast.keys) for horizon, wide in moved.items()}
+        came = {horizon: market.at(wide, forecast.index) for horizon, wide in moved.items()}
         said.append(summarise_paths(forecast, came, levels))
         if forecast.calibration is not None:
             sampled.append(summarise_paths(raw, came, levels))
@@ -134,9 +134,9 @@ class _Checks:
     def see(self, raw: Forecast) -> None:
         """Look at the forecasts of one date as sampled."""
         self._violations += raw.violations()
-        last = raw.last[:, CLOSE].astype(float)
-        came = self._market.at(self._gaps, raw.keys).to_numpy(float)
-        first = np.maximum(raw.path("open")[:, :, 0], FLOOR * last[:, None])
+        last = raw.last_bar[:, CLOSE].astype(float)
+        came = self._market.at(self._gaps, raw.index).to_numpy(float)
+        first = np.maximum(raw.path("open")[:, :, 0], PRICE_FLOOR * last[:, None])
         sampled = np.abs(np.log(first / last[:, None])).mean(axis=1)
         known = np.isfinite(came) & np.isfinite(sampled)
         self._sums += sampled[known].sum(), came[known].sum()
@@ -155,4 +155,4 @@ def scores_by_samples(forecast: Forecast, hold: int, price: str = "close") -> pd
     counts = [2**i for i in range(int(np.log2(forecast.samples)) + 1)]
     counts = sorted({*counts, forecast.samples})
     sums = earned.cumsum(axis=1)
-    return pd.DataFrame({k: sums[:, k - 1] / k for k in counts}, index=forecast.keys)
+    return pd.DataFrame({k: sums[:, k - 1] / k for k in counts}, index=forecast.index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.portfolio.returns import is_constant, sharpe, volatility
 from kronos_strategies.evaluation.significance import mean_test
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.portfolio.returns import compounding
 
 try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.result import BARS_PER_YEAR
 
 try:

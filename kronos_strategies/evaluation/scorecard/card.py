@@ -81,7 +81,7 @@ def score_forecasts(
     moved = {horizon: market.moved(horizon) for horizon in sorted(set(horizons))}
     parts, provenance = [], None
     for forecast in forecasts:
-        came = {horizon: market.at(wide, forecast.keys) for horizon, wide in moved.items()}
+        came = {horizon: market.at(wide, forecast.index) for horizon, wide in moved.items()}
         parts.append(summarise_paths(forecast, came, levels))
         provenance = provenance or forecast.provenance
     if provenance is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.scorecard.market import Market
 
 try:

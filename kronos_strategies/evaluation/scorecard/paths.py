@@ -46,7 +46,7 @@ def summarise_paths(
             f"Paths of {forecast.horizon} bars cannot be scored at {max(moved)}: a signal trades one bar later. "
             f"Forecast {max(moved) + 1} bars."
         )
-    last = forecast.last[:, CLOSE].astype(float)
+    last = forecast.last_bar[:, CLOSE].astype(float)
     closes = positive_prices(forecast)  # (N, S, H)
     columns: dict[tuple[int, str], np.ndarray] = {}
     reached = [level for level in levels if forecast.samples >= samples_for(level)]
@@ -59,7 +59,7 @@ def summarise_paths(
             (horizon, "variance"): sampled_variance(closes, last, horizon),
             **{(horizon, name): v for name, v in _off(returns, came.to_numpy(float), factors).items()},
         }
-    return pd.DataFrame(columns, index=forecast.keys)
+    return pd.DataFrame(columns, index=forecast.index)
 
 
 def band(level: float) -> str:

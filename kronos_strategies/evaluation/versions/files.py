@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kronos.tables import ALIASES, fingerprint, to_dates
+from kronos.io.files import ALIASES, file_record, to_dates
 from kronos_strategies.evaluation.versions.version import Version
 
 KEYS = ("datetime", "instrument")
@@ -26,7 +26,7 @@ def read_version(file: Path) -> Version:
         ValueError: no parquet file, no such keys, or no single column of numbers.
     """
     table = _read(file)
-    provenance = {"file": str(file), "sha256": fingerprint(file)["sha256"]}
+    provenance = {"file": str(file), "sha256": file_record(file)["sha256"]}
     return Version(file.stem, _numbers(table, _value(table, "score", file), file), provenance=provenance)
 
 

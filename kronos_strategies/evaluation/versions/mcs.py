@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 
 try:
     from arch.bootstrap import MCS

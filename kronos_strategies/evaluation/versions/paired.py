@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.significance import MeanTest, detectable, mean_test
 from kronos_strategies.evaluation.versions.mcs import SIZE, confidence_p
 from kronos_strategies.evaluation.versions.measures import GAINS

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from kronos.extras import MissingExtra
+from kronos.utils import MissingExtra
 
 try:
     import plotly.graph_objects as go

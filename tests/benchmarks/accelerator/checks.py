@@ -11,10 +11,10 @@ import torch
 
 from kronos.bars import CLOSE
 from kronos.config import SampleConfig
-from kronos.engine.chunks import WindowBytes
-from kronos.engine.steps import StepRecorder
+from kronos.inference.cuda_graph import StepRecorder
+from kronos.inference.pipeline import WindowBytes
 from kronos.predictor import KronosPredictor
-from kronos.series import series_windows
+from kronos.upstream_calls import series_windows
 from kronos.windows import Windows
 from tests.benchmarks.accelerator.shapes import make_predictor, make_windows
 from tests.benchmarks.cases import MAX_CONTEXT
@@ -148,5 +148,7 @@ def _recorded(predictor: KronosPredictor) -> Pair:
 def _memory_of(predictor: KronosPredictor, windows: Windows) -> int:
     """Bytes that a chunk of these windows takes."""
     networks = predictor.model.config, predictor.tokenizer.config
-    need = WindowBytes(*networks, SAMPLING.samples, windows.horizon, predictor.max_context, predictor.window)
+    need = WindowBytes(
+        *networks, SAMPLING.samples, windows.horizon, predictor.max_context, predictor.context_overflow
+    )
     return need(windows.width) * len(windows)

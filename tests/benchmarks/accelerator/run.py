@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from kronos.engine.device import find_device
+from kronos.inference.settings import find_device
 from tests.benchmarks.accelerator import shapes, times
 from tests.benchmarks.accelerator.checks import questions
 from tests.benchmarks.accelerator.output import Output, environment
@@ -43,12 +43,12 @@ class Run:
     """One run of the command.
 
     Raises:
-        ValueError: there is no such size, case or variant, or there are no turns.
+        ValueError: there is no such size, case or variant, or there are no rounds.
     """
 
     def __init__(self, device: torch.device, options: argparse.Namespace, console: Console) -> None:
-        if options.turns < 1:
-            raise ValueError(f"--turns {options.turns} measures nothing. Pass at least 1.")
+        if options.rounds < 1:
+            raise ValueError(f"--rounds {options.rounds} measures nothing. Pass at least 1.")
         self.device, self.console, self.tiny = device, console, options.tiny
         sizes, cases = (
             (shapes.TINY_SIZES, shapes.TINY_SHAPES) if options.tiny else (shapes.SIZES, shapes.SHAPES)
@@ -64,7 +64,7 @@ class Run:
             options.output, environment(device, vars(options) | {"output": str(options.output)})
         )
         rows = TINY_PLAIN_ROWS if options.tiny else times.PLAIN_ROWS
-        self.bench = times.Bench(device, options.turns, self.clock, self.output.save, rows)
+        self.bench = times.Bench(device, options.rounds, self.clock, self.output.save, rows)
 
     def check(self) -> None:
         """The table of comparisons, with the smallest model."""
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", help=f"some of {','.join(shapes.SIZES)}")
     parser.add_argument("--cases", help=f"some of {','.join(shapes.SHAPES)}")
     parser.add_argument("--variants", help=f"some of {','.join(shapes.VARIANTS_HERE)}")
-    parser.add_argument("--turns", type=int, default=3, help="of upstream's algorithm and ours (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of upstream's algorithm and ours (default 3)")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="nothing is started after them")
     parser.add_argument(
         "--output", type=Path, default=Path("out/accelerator"), help="folder (default %(default)s)"

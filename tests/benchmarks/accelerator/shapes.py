@@ -50,11 +50,11 @@ def make_predictor(
 def make_windows(assets: int, lookback: int, horizon: int) -> Windows:
     """One window of each asset, all of the same date."""
     one = Case("windows", "mini", min(assets, DISTINCT), lookback, horizon, 1).windows()
-    dates = one.keys.get_level_values("datetime")
+    dates = one.index.get_level_values("datetime")
     parts = [
         replace(
             one,
-            keys=pd.MultiIndex.from_arrays([dates, [f"A{i + j:05}" for j in range(len(one))]], names=KEYS),
+            index=pd.MultiIndex.from_arrays([dates, [f"A{i + j:05}" for j in range(len(one))]], names=KEYS),
         )
         for i in range(0, assets, len(one))
     ]

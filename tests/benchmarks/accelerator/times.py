@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a forecast on one device, in turns with upstream's algorithm on the same device."""
+"""Seconds and peak memory of a forecast on one device, interleaved with upstream's algorithm on the same device."""
 
 from __future__ import annotations
 
@@ -86,18 +86,23 @@ class Bench:
 
     Args:
         device: where.
-        turns: of upstream's algorithm and ours.
-        clock: ends the turns early.
+        rounds: of upstream's algorithm and ours.
+        clock: ends the rounds early.
         save: called after each measurement.
         plain_rows: paths of upstream's algorithm at most.
     """
 
     def __init__(
-        self, device: torch.device, turns: int, clock: Clock, save: Save, plain_rows: int = PLAIN_ROWS
+        self,
+        device: torch.device,
+        rounds: int,
+        clock: Clock,
+        save: Save,
+        plain_rows: int = PLAIN_ROWS,
     ) -> None:
-        self.device, self.turns, self.clock, self.save, self.plain_rows = (
+        self.device, self.rounds, self.clock, self.save, self.plain_rows = (
             device,
-            turns,
+            rounds,
             clock,
             save,
             plain_rows,
@@ -116,14 +121,14 @@ class Bench:
                 self._free()
             self.save()
         plain = self._plain(case) if calls else None
-        for turn in range(self.turns):
+        for turn in range(self.rounds):
             if turn and self.clock.is_over():
                 return
             self._turn(calls, plain)
 
     def _turn(self, calls: list[tuple[Timing, Callable[[], object]]], plain: Plain | None) -> None:
         """Upstream's algorithm once, then each of ours."""
-        repeats = not plain or not plain.last or plain.last < PLAIN_SECONDS
+        repeats = not plain or not plain.last_bar or plain.last_bar < PLAIN_SECONDS
         if plain is not None and repeats and plain.run():
             for timing, _ in calls:
                 timing.plain_rows = plain.case.rows

@@ -23,7 +23,7 @@ from kronos.compat import (
     top_k_top_p_filtering,
 )
 from kronos.config import SampleConfig
-from kronos.quantizer import Tokens
+from kronos.tokenizer import Tokens
 from tests.benchmarks.plain import _filtered, _step
 from tests.kronos.builders import make_model, make_stamps, make_tokenizer
 from tests.kronos.test_reference import CASE_NAMES, CASES, series, settings
@@ -128,7 +128,7 @@ def test_the_predictor_names_its_columns_as_upstreams_does(model: Kronos, tokeni
 def test_the_plain_predictor_says_where_upstreams_attributes_are() -> None:
     plain = kronos.KronosPredictor(make_model(), make_tokenizer(), "cpu")
     for name in ("generate", "price_cols", "vol_col", "amt_vol", "time_cols"):
-        with pytest.raises(AttributeError, match=rf"has no {name}\. Use that of kronos\.compat"):
+        with pytest.raises(AttributeError, match=rf"has no {name}\. Use kronos\.compat"):
             getattr(plain, name)
     assert not hasattr(plain, "forecasts")
 
@@ -141,7 +141,7 @@ def test_the_plain_predictor_says_where_upstreams_attributes_are() -> None:
         ({"x_stamp": (2, 7, 5)}, r"x_stamp is \(2, 7, 5\)\. Pass the calendar fields \(2, 8, 5\)"),
         ({"y_stamp": (2, 2, 5)}, r"y_stamp is \(2, 2, 5\)\. Pass the calendar fields \(2, 3, 5\)"),
         ({"y_stamp": (1, 3, 5)}, r"y_stamp is \(1, 3, 5\)"),
-        ({"pred_len": 17}, r"pred_len=17 does not fit max_context=16\. Ask for 1 to 16"),
+        ({"pred_len": 17}, r"pred_len=17 does not fit max_context=16\. Pass 1 to 16"),
         ({"pred_len": 0}, "pred_len=0 "),
     ],
     ids=str,
@@ -169,10 +169,10 @@ def test_calendar_fields_are_those_of_upstream(zone: str | None) -> None:
     np.testing.assert_array_equal(calc_time_stamps(list(times)), frame)
 
 
-def test_calendar_fields_of_what_is_no_time_are_refused() -> None:
+def test_calendar_fields_of_anything_but_timestamps_are_refused() -> None:
     with pytest.raises(ValueError, match="x_timestamp has no timestamp in row 1"):
         calc_time_stamps(pd.Series(pd.DatetimeIndex(["2024-01-02", pd.NaT])))
-    with pytest.raises(ValueError, match="x_timestamp holds no timestamps"):
+    with pytest.raises(ValueError, match="x_timestamp does not contain timestamps"):
         calc_time_stamps(pd.Series([1, 2, 3]))
 
 
@@ -191,7 +191,7 @@ def test_filters_keep_what_upstreams_keep(top_k: int, top_p: float) -> None:
 
 
 @pytest.mark.parametrize("least", [1, 4])
-def test_filters_keep_at_least_as_many_tokens_as_asked_for(least: int) -> None:
+def test_filters_keep_at_least_the_given_number_of_tokens(least: int) -> None:
     for filters in ({"top_k": 1}, {"top_p": 0.01}):
         kept = top_k_top_p_filtering(logits(), min_tokens_to_keep=least, **filters).isfinite()
         assert (kept.sum(dim=-1) == least).all()

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kronos.compat import Kronos, KronosPredictor, KronosTokenizer
 from kronos.model import Kronos as PlainKronos
-from kronos.quantizer import Tokens
 from kronos.tokenizer import KronosTokenizer as PlainTokenizer
+from kronos.tokenizer import Tokens
 from tests.kronos.builders import make_model, make_tokenizer
 from tests.kronos.test_reference import close, compare_gradients
 
@@ -75,11 +75,11 @@ def test_the_tokenizers_forward_trains_as_upstreams_loop_does(
 ) -> None:
     tokenizer = KronosTokenizer.from_pretrained(reference_folder).train()
     x = torch.from_numpy(expected["module_x"])
-    (coarse, full), bsq, corners, ids = tokenizer(x)
+    (coarse, full), bsq, codes, ids = tokenizer(x)
     close(coarse.detach(), expected["module_recon_s1"])
     close(full.detach(), expected["module_recon"])
     np.testing.assert_array_equal(ids, expected["module_ids"])
-    torch.testing.assert_close(corners.detach(), tokenizer.indices_to_bits(ids))
+    torch.testing.assert_close(codes.detach(), tokenizer.indices_to_bits(ids))
     loss = (F.mse_loss(coarse, x) + F.mse_loss(full, x) + bsq) / 2
     theirs = reference_losses["tokenizer"]
     assert loss.item() == pytest.approx(theirs["loss"], rel=1e-5)
@@ -179,7 +179,7 @@ def test_a_network_is_built_from_the_keys_of_a_released_config_and_saved_as_upst
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_networks_train_through_this_projects_own_losses_too(
+def test_networks_train_with_this_projects_losses_too(
     model: Kronos, tokenizer: KronosTokenizer, expected: Arrays, reference_folder: Path
 ) -> None:
     plain = PlainKronos.from_pretrained(reference_folder)
@@ -190,13 +190,13 @@ def test_networks_train_through_this_projects_own_losses_too(
 
 
 @pytest.mark.parametrize("name", ["decode_s1", "decode_s2", "indices_to_bits"])
-def test_this_projects_own_networks_name_what_replaces_upstreams_methods(name: str) -> None:
+def test_this_projects_networks_point_to_replacements_of_upstreams_methods(name: str) -> None:
     network = make_tokenizer() if name == "indices_to_bits" else make_model()
     with pytest.raises(AttributeError, match=rf"has no {name}\. Use .*\(\), or load kronos\.compat\."):
         getattr(network, name)
 
 
-def test_a_loaded_predictor_holds_networks_with_upstreams_methods(reference_folder: Path) -> None:
+def test_a_loaded_predictor_has_networks_with_upstreams_methods(reference_folder: Path) -> None:
     predictor = KronosPredictor.from_pretrained(reference_folder, device="cpu")
     assert type(predictor) is KronosPredictor
     assert isinstance(predictor.model, Kronos)

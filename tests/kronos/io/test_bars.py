@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from kronos.bars import PRICES
-from kronos.io.bars import BarFiles, BarsOfFiles, read_bars
-from kronos.io.notes import summarize
+from kronos.io import BarFiles, BarsOfFiles, read_bars
+from kronos.io.files import summarize
 from kronos.io.rows import ReadOptions
 from tests.kronos.io.builders import DAYS, make_prices, ohlcv, write_lines
 
@@ -126,7 +126,7 @@ def test_monthly_files_of_one_symbol_are_joined_in_order_of_time(tmp_path: Path)
     read = read_bars(tmp_path)
     assert_bars(only(read, "BTCUSDT"), HOURS)
     assert [note.rows for note in read.files] == [30, 24]
-    assert "rows of a time that is repeated: 6, the last one counts" in str(read.files[0])
+    assert "rows with a repeated time: 6, the last one is used" in str(read.files[0])
 
 
 METATRADER = "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>"
@@ -141,7 +141,7 @@ def test_metatrader_has_dates_and_times_apart_and_ticks_for_volume(tmp_path: Pat
     )
     read = read_bars(file)
     assert_bars(only(read, "EURUSD"), HOURS)
-    assert "<DATE> and <TIME> joined; volume from <TICKVOL>, as <VOL> is 0 throughout" in str(read.files[0])
+    assert "<DATE> and <TIME> joined; volume from <TICKVOL>, since <VOL> is always 0" in str(read.files[0])
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,17 @@ def test_days_of_shanghai_stored_in_utc_do_not_move(tmp_path: Path) -> None:
         for zone in (None, "Asia/Shanghai"):
             read = read_bars(file, timezone=zone)
             assert_bars(only(read, "A"), BARS)
-            assert "Asia/Shanghai" in str(read.files[0]) or "2024-01-01 16:00 counts for 2024-01-02" in str(
+            assert "Asia/Shanghai" in str(
                 read.files[0]
-            )
+            ) or "2024-01-01 16:00 is assigned to 2024-01-02" in str(read.files[0])
 
 
-def test_days_that_may_be_either_of_two_are_refused_with_the_option(tmp_path: Path) -> None:
+def test_ambiguous_days_are_refused_with_the_option(tmp_path: Path) -> None:
     crypto = make_prices(pd.date_range("2024-01-01", periods=30))
     moments = crypto.tz_localize("Asia/Shanghai").tz_convert("UTC")
     file = write_tidy(tmp_path / "A.csv", moments)
     with pytest.raises(
-        ValueError, match=r"A\.csv has daily bars at 16:00, .*unclear.*--timezone Asia/Shanghai"
+        ValueError, match=r"A\.csv has daily bars at 16:00: it is unclear.*--timezone Asia/Shanghai"
     ):
         read_bars(file)
     assert_bars(only(read_bars(file, timezone="Asia/Shanghai"), "A"), crypto)
@@ -267,10 +267,10 @@ def test_zeros_throughout_count_as_absent_for_that_instrument_alone(tmp_path: Pa
         "INDEX": [],
         "SUSPENDED": ["volume", "amount"],
     }
-    assert "volume is 0 throughout INDEX and counts as absent" in str(read.files[0])
+    assert "volume is always 0 for INDEX and ignored" in str(read.files[0])
 
 
-def test_a_footer_is_no_bar_and_a_title_no_header(tmp_path: Path) -> None:
+def test_a_footer_is_not_a_bar_and_a_title_is_not_a_header(tmp_path: Path) -> None:
     file = write_lines(
         tmp_path / "SH600519.txt",
         "600519 name daily\n      日期\t    开盘\t    最高\t    最低\t    收盘\t    成交量",
@@ -293,7 +293,7 @@ def test_compressed_and_separated_files_are_recognized_by_their_content(tmp_path
             assert_bars(only(read_bars(tmp_path / "A.csv"), "A"), BARS)
 
 
-def test_an_index_without_a_name_holds_the_times(tmp_path: Path) -> None:
+def test_an_index_without_a_name_contains_the_times(tmp_path: Path) -> None:
     BARS.rename_axis(None).to_csv(tmp_path / "A.csv")
     BARS.rename_axis(None).to_parquet(tmp_path / "B.parquet")
     read = read_bars([tmp_path / "A.csv", tmp_path / "B.parquet"])
@@ -309,7 +309,7 @@ def test_tidy_files_that_share_an_instrument_are_joined_and_the_later_file_wins(
     assert_bars(got, pd.concat([BARS[:6], BARS[6:] + 1]))
 
 
-def test_only_the_instruments_asked_for_are_read(tmp_path: Path) -> None:
+def test_only_the_requested_instruments_are_read(tmp_path: Path) -> None:
     write_tidy(tmp_path / "A.csv", BARS)
     (tmp_path / "B.csv").write_text("no,bars,at,all,here\n1,2,3,4,5\n")
     files = BarFiles(tmp_path, instruments=["A"])
@@ -320,7 +320,7 @@ def test_only_the_instruments_asked_for_are_read(tmp_path: Path) -> None:
     assert list(read_bars(tidy, instruments=["A*", "B?"]).bars) == ["A1", "A2", "B1"]
     assert list(read_bars(tidy, instruments=["?2"]).bars) == ["A2"]
     tidy.unlink()
-    with pytest.raises(ValueError, match=r"holds no \['C'\]\. Check the instruments\."):
+    with pytest.raises(ValueError, match=r"does not contain \['C'\]\. Check the instruments\."):
         read_bars(tmp_path, instruments=["C"])
 
 
@@ -338,11 +338,11 @@ def test_a_file_without_rows_is_left_out_among_others_and_refused_alone(tmp_path
     (tmp_path / "C.csv").write_text("")
     read = read_bars(tmp_path)
     assert list(read.bars) == ["A"]
-    assert [str(note) for note in read.files[1:]] == ["B.csv: no rows, left out", "C.csv: no rows, left out"]
+    assert [str(note) for note in read.files[1:]] == ["B.csv: no rows, skipped", "C.csv: no rows, skipped"]
     for name, says in (("B.csv", "has a header but no rows"), ("C.csv", "is empty")):
         with pytest.raises(ValueError, match=says):
             read_bars(tmp_path / name)
-    with pytest.raises(ValueError, match="has no rows. It needs bars."):  # noqa: RUF043
+    with pytest.raises(ValueError, match="has no rows. Pass files with bars."):  # noqa: RUF043
         read_bars([tmp_path / "B.csv", tmp_path / "C.csv"])
 
 
@@ -352,11 +352,11 @@ def test_columns_are_named_by_options_also_by_position(tmp_path: Path) -> None:
     write_lines(tmp_path / "B.csv", "", BARS, lambda t, b: f"x,{ohlcv(b)},{t:%Y-%m-%d}")
     positions = dict(zip(("open", "high", "low", "close", "volume", "datetime"), "234567", strict=True))
     assert_bars(only(read_bars(tmp_path / "B.csv", columns=positions), "B"), BARS)
-    with pytest.raises(ValueError, match=r"columns has \['last'\]\. It may have"):
+    with pytest.raises(ValueError, match=r"columns has unknown names \['last'\]\. Known ones are"):
         ReadOptions({"last": "close"})
 
 
-def test_many_files_are_told_of_in_a_line_for_each_kind(tmp_path: Path) -> None:
+def test_many_files_are_described_by_one_line_per_kind(tmp_path: Path) -> None:
     for number in range(25):
         write_tidy(tmp_path / f"S{number:02}.csv", BARS if number else BARS.drop(columns="volume"))
     lines = summarize(read_bars(tmp_path).files)

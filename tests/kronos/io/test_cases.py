@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.io.bars import BarsOfFiles, read_bars
+from kronos.io import BarsOfFiles, read_bars
 from tests.conftest import SHARED_DATA
 
 FORMATS = SHARED_DATA.parent / "cases" / "formats"
@@ -64,7 +64,7 @@ def test_binance(formats: Path) -> None:
 def test_shanghai(zone: str | None, formats: Path) -> None:
     read = read_bars(formats / "shanghai_days_as_utc.csv", timezone=zone)
     one(read, "A")
-    assert ("converted to Asia/Shanghai" if zone else "2024-01-01 16:00 counts for 2024-01-02") in str(
+    assert ("converted to Asia/Shanghai" if zone else "2024-01-01 16:00 is assigned to 2024-01-02") in str(
         read.files[0]
     )
 
@@ -86,4 +86,4 @@ def test_integer_codes(formats: Path) -> None:
 def test_zero_volume(formats: Path) -> None:
     read = read_bars(formats / "all_zero_volume.csv")
     assert "volume" not in one(read, "EURUSD")
-    assert "volume is 0 throughout and counts as absent" in str(read.files[0])
+    assert "volume is always 0 and ignored" in str(read.files[0])

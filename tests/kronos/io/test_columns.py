@@ -51,14 +51,18 @@ def test_a_name_given_counts_and_frees_no_other_column_for_it() -> None:
         (
             ["date", "open", "high", "low", "Last"],
             {},
-            r"lacks the columns \['close'\]; .*'Last'\].*--columns close=HEAD",
+            r"lacks the columns \['close'\]; .*'Last'\].*--columns close=COLUMN",
         ),
-        (["when", *BARS], {}, r"lacks the columns \['datetime'\]; .*--columns datetime=HEAD"),
+        (["when", *BARS], {}, r"lacks the columns \['datetime'\]; .*--columns datetime=COLUMN"),
         (["date", *BARS], {"amount": "money"}, r"lacks the columns \['money'\]; it has \['date'"),
         (["date", *BARS], {"time": "clock"}, r"lacks the columns \['clock'\]"),
-        (["date", *BARS, "ticker", "code"], {}, r"\['ticker', 'code'\], any of which may be 'instrument'"),
-        (["date", *BARS, "close"], {}, r"\['close', 'close'\], any of which may be 'close'"),
-        (["date", "日期", *BARS], {}, r"\['date', '日期'\], any of which may be 'datetime'"),
+        (
+            ["date", *BARS, "ticker", "code"],
+            {},
+            r"\['ticker', 'code'\], which are all candidates for 'instrument'",
+        ),
+        (["date", *BARS, "close"], {}, r"\['close', 'close'\], which are all candidates for 'close'"),
+        (["date", "日期", *BARS], {}, r"\['date', '日期'\], which are all candidates for 'datetime'"),
     ],
 )
 def test_columns_that_are_missing_or_there_twice_are_refused(
@@ -103,12 +107,12 @@ def test_bars_without_a_header_are_named_by_their_values() -> None:
     assert named.loc[0, ["date", "time", "open", "volume"]].tolist() == ["2024.01.02", "09:35", 20.0, 7]
 
 
-def test_numbers_in_another_order_are_no_bars() -> None:
+def test_numbers_in_another_order_are_not_bars() -> None:
     with pytest.raises(ValueError, match=r"a\.csv has no header, and its 5 columns are not time, open"):
         name_unnamed(pd.DataFrame([[20240102, 20.0, 20.5, 21.0, 19.0]]), FILE)
 
 
 def test_columns_of_a_command_line_are_pairs() -> None:
     assert parse_columns(["close=Last", "time=a = b"]) == {"close": "Last", "time": "a = b"}
-    with pytest.raises(ValueError, match=r"columns=close names no column"):
+    with pytest.raises(ValueError, match=r"columns=close is not a column"):
         parse_columns(["close"])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from kronos.io.files import find_files, symbol_in_name
+from kronos.io.files import file_record, find_files, read_table, symbol_in_name, to_dates
 
 
 def touch(*files: Path) -> None:
@@ -37,7 +39,7 @@ def test_files_folders_and_patterns_are_joined_and_each_file_counts_once(tmp_pat
     [
         ("nix.csv", r"nix\.csv is neither a file nor a folder of bars\. Check the path\."),
         ("*.csv", r"\*\.csv matches no file of bars\."),
-        (".", r"holds no file of bars\. It needs some of \['\.parquet'"),
+        (".", r"contains no file of bars\. Pass files of the types \['\.parquet'"),
         ("a.xlsx", r"a\.xlsx is neither \.csv nor \.parquet\. Convert it first\."),
     ],
 )
@@ -76,3 +78,100 @@ def test_a_path_without_files_is_refused(path: str, says: str, tmp_path: Path) -
 )
 def test_the_symbol_is_the_name_without_step_dates_and_suffix(name: str, symbol: str) -> None:
     assert symbol_in_name(Path(name)) == symbol
+
+
+TABLE = pd.DataFrame(
+    {"Code": ["000001", " 600000 "], "DATE": ["2024-01-02", "2024-01-03"], " Vol": [1.0, 2.0], "x": [3, 4]}
+)
+
+
+def save(table: pd.DataFrame, file: Path) -> Path:
+    if file.suffix in (".parquet", ".pq", ".PQ"):
+        table.to_parquet(file)
+    else:
+        table.to_csv(file, index=False)
+    return file
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.CSV", "a.csv.gz", "a.parquet", "a.PQ"])
+def test_columns_go_by_their_usual_names_and_codes_stay_text(name: str, tmp_path: Path) -> None:
+    got = read_table(save(TABLE, tmp_path / name), ("datetime", "instrument"), ("volume", "amount"))
+    assert list(got.columns) == ["datetime", "instrument", "volume"]
+    assert got["instrument"].tolist() == ["000001", "600000"]
+    assert got["volume"].tolist() == [1.0, 2.0]
+
+
+def test_a_column_under_its_own_name_comes_before_an_alias(tmp_path: Path) -> None:
+    table = TABLE.assign(volume=[5.0, 6.0])
+    got = read_table(save(table, tmp_path / "a.csv"), ("datetime",), ("volume",))
+    assert got["volume"].tolist() == [5.0, 6.0]
+
+
+def test_a_column_that_is_required_must_be_there(tmp_path: Path) -> None:
+    file = save(TABLE, tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"a\.csv lacks the columns \['close'\]; it has \['Code', 'DATE'"):
+        read_table(file, ("datetime", "close"), ())
+
+
+def test_an_index_is_as_good_as_columns(tmp_path: Path) -> None:
+    file = save(TABLE.set_index(["DATE", "Code"]), tmp_path / "a.parquet")
+    assert list(read_table(file, ("datetime", "instrument"), ()).columns) == ["datetime", "instrument"]
+
+
+def test_two_columns_for_one_are_refused(tmp_path: Path) -> None:
+    file = save(TABLE.assign(ticker="x"), tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"which are all candidates for 'instrument'\. Keep one\."):
+        read_table(file, ("instrument",), ())
+
+
+def test_a_missing_instrument_stays_missing(tmp_path: Path) -> None:
+    table = TABLE.assign(Code=["000001", None])
+    assert read_table(save(table, tmp_path / "a.csv"), ("instrument",), ())["instrument"].isna().tolist() == [
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "dates"),
+    [
+        (["2024-01-02", "2024-01-03 09:35"], ["2024-01-02", "2024-01-03 09:35"]),
+        ([20240102, 20240103], ["2024-01-02", "2024-01-03"]),
+        (["2024-01-02T09:35+08:00", None], ["2024-01-02 09:35", None]),
+        (pd.to_datetime(["2024-01-02", "2024-01-03"]), ["2024-01-02", "2024-01-03"]),
+    ],
+    ids=["text", "numbers", "zone", "dates"],
+)
+def test_dates_are_read_with_the_year_first_and_the_local_clock(
+    column: object, dates: list[str | None]
+) -> None:
+    got = to_dates(pd.Series(column, name="datetime"), Path("a.csv"))
+    assert got.dtype == "datetime64[ns]"
+    want = pd.Series([pd.Timestamp(date) for date in dates], name="datetime").astype(got.dtype)
+    pd.testing.assert_series_equal(got, want)
+
+
+@pytest.mark.parametrize("value", ["soon", "02.01.2024", 1577923200, "1066-10-14"])
+def test_values_that_are_not_dates_are_refused_with_their_row(value: object) -> None:
+    column = pd.Series([None, value], name="datetime")
+    with pytest.raises(
+        ValueError, match=r"a\.csv has 1 values in 'datetime' that are not dates.* in row 2\."
+    ):
+        to_dates(column, Path("a.csv"))
+
+
+def test_a_fingerprint_is_the_name_and_hash_of_a_file(tmp_path: Path) -> None:
+    file = save(TABLE, tmp_path / "a.csv")
+    assert file_record(file) == {
+        "name": "a.csv",
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nix\.csv is not a file\. Check the path\."):
+        read_table(tmp_path / "nix.csv", ("x",), ())
+    for name, says in (("a.xlsx", r"neither \.csv nor \.parquet"), ("a.parquet", "cannot be read")):
+        (tmp_path / name).write_text("")
+        with pytest.raises(ValueError, match=says):
+            read_table(tmp_path / name, ("x",), ())

@@ -16,13 +16,13 @@ from kronos.bars import FEATURES, stamps
 from kronos.config import ModelConfig, TokenizerConfig
 from kronos.model import Kronos
 from kronos.tokenizer import KronosTokenizer
+from kronos.training.bar_array import MappedBars
 from kronos.training.config import TrainingConfig
 from kronos.training.dataset import Split, TrainingWindows
-from kronos.training.folder import Progress, RunFolder
-from kronos.training.ledger import Ledger
-from kronos.training.loop import Trainer
-from kronos.training.stages import PredictorStage, TokenizerStage
-from kronos.training.tape import BarTape
+from kronos.training.model_card import DatasetInfo
+from kronos.training.objectives import PredictorObjective, TokenizerObjective
+from kronos.training.run_directory import RunDirectory, TrainerState
+from kronos.training.trainer import Trainer
 from tests.kronos.builders import make_bars
 
 LOOKBACK, HORIZON = 16, 4
@@ -67,35 +67,35 @@ def write_bars(file: Path, *series: pd.DataFrame) -> Path:
     return file
 
 
-def make_tape(*series: pd.DataFrame, name: str = "bars") -> BarTape:
-    """A tape in memory, a segment a series."""
+def make_mapped_bars(*series: pd.DataFrame, name: str = "bars") -> MappedBars:
+    """A mapped in memory, a segment a series."""
     index = pd.DatetimeIndex(np.concatenate([bars.index.to_numpy("datetime64[ns]") for bars in series]))
     sizes = [len(bars) for bars in series]
     count = sum(sizes)
     first, last = f"{index.min():%Y-%m-%d}", f"{index.max():%Y-%m-%d}"
-    return BarTape(
+    return MappedBars(
         values=np.concatenate([bars.to_numpy(np.float32) for bars in series]),
         stamps=stamps(index).astype(np.int8),
         dates=index.to_numpy("datetime64[ns]"),
         bounds=np.cumsum([0, *sizes]),
-        ledger=Ledger(name, len(series), len(series), count, count, first, last, "0" * 64),
+        info=DatasetInfo(name, len(series), len(series), count, count, first, last, "0" * 64),
     )
 
 
-def make_windows(*tapes: BarTape, weights: tuple[float, ...] | None = None) -> TrainingWindows:
-    """All windows of some tapes."""
-    starts = tuple(tape.starts(LENGTH, None, None) for tape in tapes)
-    return TrainingWindows(tapes, starts, LOOKBACK, HORIZON, weights)
+def make_windows(*mapped_bars: MappedBars, weights: tuple[float, ...] | None = None) -> TrainingWindows:
+    """All windows of some mapped_bars."""
+    starts = tuple(mapped.window_starts(LENGTH, None, None) for mapped in mapped_bars)
+    return TrainingWindows(mapped_bars, starts, LOOKBACK, HORIZON, weights)
 
 
 def waves(count: int, phase: float = 0.0) -> TrainingWindows:
     """Windows of what is easy to learn."""
-    return make_windows(make_tape(make_waves(count, phase)))
+    return make_windows(make_mapped_bars(make_waves(count, phase)))
 
 
 def noise(count: int, seed: int) -> TrainingWindows:
-    """Windows of which nothing can be learnt but by heart."""
-    return make_windows(make_tape(make_bars(count, seed)))
+    """Windows of which nothing can be learned but by heart."""
+    return make_windows(make_mapped_bars(make_bars(count, seed)))
 
 
 def make_config(output: Path, **changes: Any) -> TrainingConfig:
@@ -122,7 +122,7 @@ def make_run(folder: Path, **changes: Any) -> TrainingConfig:
     if not file.is_file():
         write_bars(file, make_bars(120, 0), make_bars(100, 1))
     spans = {"train_until": "2024-04-19", "validate_until": "2024-06-10"}
-    return make_config(**{"output": folder / "out", "store": file} | spans | changes)
+    return make_config(**{"output": folder / "out", "data": file} | spans | changes)
 
 
 def train(
@@ -130,17 +130,21 @@ def train(
     split: Split,
     config: TrainingConfig,
     tokenizer: KronosTokenizer | None = None,
-) -> Progress:
+) -> TrainerState:
     """Train a network in this process, on windows in memory."""
-    stage = TokenizerStage(network) if tokenizer is None else PredictorStage(network, tokenizer)
+    stage = TokenizerObjective(network) if tokenizer is None else PredictorObjective(network, tokenizer)
     return make_trainer(stage, split, config).run()
 
 
-def make_trainer(stage: TokenizerStage | PredictorStage, split: Split, config: TrainingConfig) -> Trainer:
+def make_trainer(
+    stage: TokenizerObjective | PredictorObjective, split: Split, config: TrainingConfig
+) -> Trainer:
     """A trainer with a folder of its own."""
-    folder = RunFolder(config.output, "tokenizer" if isinstance(stage, TokenizerStage) else "predictor", {})
+    folder = RunDirectory(
+        config.output, "tokenizer" if isinstance(stage, TokenizerObjective) else "predictor", {}
+    )
     folder.record = {"origin": "a test", "sha256": "0" * 64, "trained_until": None}
-    folder.claim(config.resume, config.overwrite)
+    folder.prepare(config.resume, config.overwrite)
     return Trainer(stage, split, config, folder, Accelerator(cpu=True))
 
 
@@ -154,9 +158,9 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def make_market(names: int, bars: int, name: str = "market") -> BarTape:
-    """A tape of random walks on the same dates."""
-    return make_tape(*(make_bars(bars, seed) for seed in range(names)), name=name)
+def make_market(names: int, bars: int, name: str = "market") -> MappedBars:
+    """A mapped of random walks on the same dates."""
+    return make_mapped_bars(*(make_bars(bars, seed) for seed in range(names)), name=name)
 
 
 def planted_market(names: int, bars: int, strength: float, seed: int = 0) -> list[pd.DataFrame]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kronos.config import ModelConfig, TokenizerConfig
-from kronos.training.cli import app
+from kronos.training.__main__ import app
 from kronos.training.config import Source, Stage, TrainingConfig, read_yaml
 
 YAML = """
@@ -61,8 +61,8 @@ def test_a_flag_wins_over_a_stage_and_a_stage_over_the_rest(tmp_path: Path) -> N
 
 
 def test_a_file_and_flags_give_the_same_settings(tmp_path: Path) -> None:
-    text = "output: out\nstore: bars.csv\nlearning_rate: 1e-3\nschedule: cosine\ncompile: true\nresume: yes"
-    flags = ["--output", "out", "--store", "bars.csv", "--learning-rate", "1e-3", "--schedule", "cosine"]
+    text = "output: out\ndata: bars.csv\nlearning_rate: 1e-3\nschedule: cosine\ncompile: true\nresume: yes"
+    flags = ["--output", "out", "--data", "bars.csv", "--learning-rate", "1e-3", "--schedule", "cosine"]
     written = parse("tokenizer", tmp_path, text)
     assert written == parse("tokenizer", tmp_path, "", *flags, "--compile", "--resume")
     assert written.compile
@@ -101,12 +101,12 @@ def test_a_frequency_is_for_the_sources_that_have_none_of_their_own(tmp_path: Pa
             source.frequency for source in parse("tokenizer", tmp_path, "output: out", *flags).all_sources()
         ]
 
-    assert frequencies("--store", "a.csv") == ["auto"]
-    assert frequencies("--store", "a.csv", "--frequency", "15min") == ["15min"]
+    assert frequencies("--data", "a.csv") == ["auto"]
+    assert frequencies("--data", "a.csv", "--frequency", "15min") == ["15min"]
     found = parse("tokenizer", tmp_path, YAML + "\nfrequency: 60min").all_sources()
     assert [source.frequency for source in found] == ["60min", "5min"]
     with pytest.raises(
-        ValueError, match=r"frequency=5min is given, but no bars\. Give --store or sources, too\."
+        ValueError, match=r"frequency=5min is set, but no bars\. Set --data or sources, too\."
     ):
         frequencies("--frequency", "5min")
 
@@ -126,12 +126,15 @@ def test_values_may_name_variables_of_the_environment(
         ("output: out\nsources: [{path: a.csv, weigth: 3}]", "weigth"),
         ("output: out\npretrained: none\ntokenizer_size: {d_modell: 3}", "d_modell"),
         ("output: out\nstages: {predictor: {lerning_rate: 3}}", "lerning_rate"),
-        ("output: out\nstages: {tokeniser: {seed: 3}}", r"has the stages \['tokeniser'\]\. Known ones are"),
+        (
+            "output: out\nstages: {tokeniser: {seed: 3}}",
+            r"has unknown stages \['tokeniser'\]\. Known ones are",
+        ),
         ("output: out\nschedule: linear", "linear"),
         ("output: out\nmax_steps: many", "many"),
-        ("- output", r"settings\.yaml holds no settings by name\. Write lines like"),
-        ("stages: [1]", "holds no settings by name"),
-        ("output: {", r"settings\.yaml is not YAML \(.*\)\. Mend it\."),
+        ("- output", r"settings\.yaml is not a mapping of settings\. Write lines like"),
+        ("stages: [1]", "mapping of settings"),
+        ("output: {", r"settings\.yaml is not YAML \(.*\)\. Fix it\."),
         ("max_steps: 3", "--output"),
     ],
     ids=lambda value: value.replace("\n", ", ")[:40],
@@ -148,7 +151,7 @@ def test_a_mistake_in_the_other_stage_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml is no file\. Check --config\."):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml is not a file\. Check --config\."):
         read_yaml(tmp_path / "nowhere.yaml", "tokenizer")
 
 
@@ -158,33 +161,36 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"lookback": 1}, "lookback=1 is too small. Give at least 2."),
-        ({"ema": 1.0}, "ema=1.0 is no share. Give one in [0, 1)."),
-        ({"lookback_weight": -0.1}, "lookback_weight=-0.1 is negative. Give 0 or more."),
-        ({"head_weight": float("nan")}, "head_weight=nan is negative. Give 0 or more."),
-        ({"column_weights": {"vwap": 1.0}}, "column_weights has ['vwap']. It may have ['open', 'high',"),
-        ({"column_weights": {"close": -1.0}}, "are not weights. Give 0 or more, and one of them above 0."),
-        ({"stop_after": -1}, "stop_after=-1 is too small. Give at least 0."),
+        ({"lookback": 1}, "lookback=1 is too small. Pass at least 2."),
+        ({"ema": 1.0}, "ema=1.0 is not a share. Pass a number in [0, 1)."),
+        ({"lookback_weight": -0.1}, "lookback_weight=-0.1 is negative. Pass 0 or more."),
+        ({"head_weight": float("nan")}, "head_weight=nan is negative. Pass 0 or more."),
+        (
+            {"column_weights": {"vwap": 1.0}},
+            "column_weights has unknown names ['vwap']. Known ones are ['open', 'high',",
+        ),
+        ({"column_weights": {"close": -1.0}}, "are not weights. Pass 0 or more, and one of them above 0."),
+        ({"stop_after": -1}, "stop_after=-1 is too small. Pass at least 0."),
         *(
-            ({name: 0}, f"{name}=0 is too small. Give at least 1.")
+            ({name: 0}, f"{name}=0 is too small. Pass at least 1.")
             for name in ("horizon", "max_steps", "batch_size", "accumulate", "validate_every")
         ),
         ({"validation_windows": 0}, "validation_windows=0 is too small."),
         *(
-            ({name: -1}, f"{name}=-1 is too small. Give at least 0.")
+            ({name: -1}, f"{name}=-1 is too small. Pass at least 0.")
             for name in ("patience", "save_every", "seed", "workers")
         ),
         *(({name: 0.0}, f"{name}=0.0 is not positive.") for name in ("learning_rate", "clip_norm")),
         ({"learning_rate": float("nan")}, "learning_rate=nan is not positive."),
-        *(({name: 1.0}, f"{name}=1.0 is no share.") for name in ("warmup", "hide_volume", "dropout")),
-        ({"dropout": -0.1}, "dropout=-0.1 is no share. Give one in [0, 1)."),
-        ({"weight_decay": -0.1}, "weight_decay=-0.1 is negative. Give 0 or more."),
+        *(({name: 1.0}, f"{name}=1.0 is not a share.") for name in ("warmup", "volume_dropout", "dropout")),
+        ({"dropout": -0.1}, "dropout=-0.1 is not a share. Pass a number in [0, 1)."),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1 is negative. Pass 0 or more."),
         (
             {"batch_size": 8, "accumulate": 3},
             "batch_size=8 does not split into accumulate=3 equal parts. Choose a multiple.",
         ),
-        ({"train_until": "soon"}, "train_until='soon' is no date. Write it like 2018-12-31."),
-        ({"validate_until": "20191231"}, "validate_until='20191231' is no date."),
+        ({"train_until": "soon"}, "train_until='soon' is not a date. Write it like 2018-12-31."),
+        ({"validate_until": "20191231"}, "validate_until='20191231' is not a date."),
         (
             {"train_until": "2019-12-31", "validate_until": "2019-12-31"},
             "validate_until=2019-12-31 is not after train_until=2019-12-31.",
@@ -193,24 +199,24 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
             {"sources": (Source(Path("a.csv"), train_until="2020-01-01"),), "validate_until": "2019-12-31"},
             "validate_until=2019-12-31 is not after train_until=2020-01-01.",
         ),
-        ({"resume": True, "overwrite": True}, "Both --resume and --overwrite: give one of them."),
+        ({"resume": True, "overwrite": True}, "Both --resume and --overwrite are set. Keep one of them."),
         (
-            {"sources": (Source(Path("a.csv")),), "store": Path("b.csv")},
-            "Both --store and sources: give one of them.",
+            {"sources": (Source(Path("a.csv")),), "data": Path("b.csv")},
+            "Both --data and sources are set. Keep one of them.",
         ),
         (
             {"sources": (Source(Path("a.csv"), weight=1.0), Source(Path("b.csv")))},
-            "Some sources have a weight and some have none. Give all of them one, or none.",
+            "Some sources have a weight and some do not. Set it for all of them, or for none.",
         ),
         (
             {"sources": (Source(Path("x/a.csv")), Source(Path("y/a.parquet")))},
-            "Two sources are called a. Give each a name of its own.",
+            "Two sources are named a. Give each a different name.",
         ),
         (
             {"tokenizer_size": TokenizerConfig()},
-            "Sizes are given, but those of pretrained=kronos-nano are fixed. Set pretrained: none",
+            "Sizes are set, but those of pretrained=kronos-nano are fixed. Set pretrained: none",
         ),
-        ({"predictor_size": ModelConfig()}, "Sizes are given, but those of pretrained=kronos-nano"),
+        ({"predictor_size": ModelConfig()}, "Sizes are set, but those of pretrained=kronos-nano"),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
 )
@@ -227,11 +233,14 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], sa
             {"frequency": "tick"},
             "frequency=tick has no cleaning rule. Choose one of ['auto', '1min', '5min',",
         ),
-        ({"weight": 0.0}, "weight=0.0 of bars.csv draws nothing. Give a positive one."),
-        ({"weight": float("nan")}, "weight=nan of bars.csv draws nothing."),
-        ({"fields": {"amuont": "money"}}, "fields of bars.csv has ['amuont']. It may have ['instrument', "),
+        ({"weight": 0.0}, "weight=0.0 of bars.csv is not positive. Pass a positive weight."),
+        ({"weight": float("nan")}, "weight=nan of bars.csv is not positive."),
+        (
+            {"fields": {"amuont": "money"}},
+            "fields of bars.csv has unknown names ['amuont']. Known ones are ['instrument', ",
+        ),
         *(
-            ({name: "12/31/2018"}, f"{name}='12/31/2018' is no date.")
+            ({name: "12/31/2018"}, f"{name}='12/31/2018' is not a date.")
             for name in ("start", "end", "train_until", "validate_until")
         ),
     ],
@@ -248,12 +257,12 @@ def test_sources_that_make_no_sense_are_refused(settings: dict[str, object], say
 
 def test_a_store_is_the_only_source_and_nothing_stands_for_the_simulated_market() -> None:
     assert TrainingConfig(Path("out")).all_sources() == ()
-    settings = TrainingConfig(Path("out"), store=Path("csi"), market="csi300", validate_until="2019-12-31")
+    settings = TrainingConfig(Path("out"), data=Path("csi"), market="csi300", validate_until="2019-12-31")
     # who joined the market later must not be chosen
     assert settings.all_sources() == (Source(Path("csi"), market="csi300", validate_until="2019-12-31"),)
 
 
-def test_a_source_goes_by_its_own_dates_and_else_by_those_of_all() -> None:
+def test_the_dates_of_a_source_override_those_of_all() -> None:
     sources = Source(Path("a.csv")), Source(Path("b.csv"), train_until="2017-12-31")
     settings = TrainingConfig(
         Path("out"), sources=sources, train_until="2018-12-31", validate_until="2019-12-31"
@@ -279,7 +288,7 @@ def test_the_recipe_of_kronos_nano_is_one_that_can_be_read(
     monkeypatch.setenv("KRONOS_DATA", "/bars")
     recipe = Path(__file__).parents[3] / "configs" / "pretrain_nano.yaml"
     config = parse(stage, tmp_path, recipe.read_text(), "--output", str(tmp_path / "out"))
-    assert (config.lookback, config.horizon, config.window) == (90, 17, 107)
+    assert (config.lookback, config.horizon, config.window_length) == (90, 17, 107)
     assert sum(source.weight for source in config.sources) == pytest.approx(1.0)
     assert [source.label for source in config.sources if source.head] == [
         "CSI 300",

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from kronos.training.bar_array import MappedBars
+from kronos.training.batch_sampler import BatchSampler, MicroBatches
 from kronos.training.config import Source
-from kronos.training.dataset import Batch, MicroBatches, TrainingWindows, split_windows
-from kronos.training.order import Order
-from kronos.training.tape import BarTape
+from kronos.training.dataset import Batch, TrainingWindows, split_windows
 from tests.kronos.builders import make_bars
 from tests.kronos.training.builders import (
     LENGTH,
     LOOKBACK,
     make_config,
-    make_tape,
+    make_mapped_bars,
     make_windows,
     write_bars,
 )
@@ -26,8 +26,8 @@ from tests.kronos.training.builders import (
 @pytest.fixture
 def windows() -> TrainingWindows:
     """41 and 21 windows of the two segments of one source, then 31 of another."""
-    daily = make_tape(make_bars(60, 0), make_bars(40, 1), name="daily")
-    return make_windows(daily, make_tape(make_bars(50, 2, freq="h"), name="hourly"))
+    daily = make_mapped_bars(make_bars(60, 0), make_bars(40, 1), name="daily")
+    return make_windows(daily, make_mapped_bars(make_bars(50, 2, freq="h"), name="hourly"))
 
 
 # TrainingWindows
@@ -40,28 +40,28 @@ def test_a_window_is_scaled_by_its_lookback_alone(
     bars, stamps = windows.batch(np.array([5, index]))
     assert bars.shape == (2, LENGTH, 6)
     assert (bars.dtype, stamps.dtype) == (torch.float32, torch.int64)
-    tape, rows = windows.tapes[source], slice(start, start + LENGTH)
-    past = tape.values[rows][:LOOKBACK].astype(float)
-    want = ((tape.values[rows] - past.mean(0)) / (past.std(0) + 1e-5)).clip(-5, 5)
+    mapped, rows = windows.mapped_bars[source], slice(start, start + LENGTH)
+    past = mapped.values[rows][:LOOKBACK].astype(float)
+    want = ((mapped.values[rows] - past.mean(0)) / (past.std(0) + 1e-5)).clip(-5, 5)
     # float32 means and deviations of 16 bars
     np.testing.assert_allclose(bars[1], want, rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(stamps[1], tape.stamps[rows])
+    np.testing.assert_array_equal(stamps[1], mapped.stamps[rows])
 
 
 def test_scrambling_the_horizon_does_not_move_the_lookback() -> None:
-    tape = make_tape(make_bars(60))
-    values = tape.values.copy()
+    mapped = make_mapped_bars(make_bars(60))
+    values = mapped.values.copy()
     values[5 + LOOKBACK : 5 + LENGTH] *= 30
     before, after = (
-        make_windows(one).batch(np.array([5])).bars for one in (tape, replace(tape, values=values))
+        make_windows(one).batch(np.array([5])).bars for one in (mapped, replace(mapped, values=values))
     )
     assert torch.equal(before[:, :LOOKBACK], after[:, :LOOKBACK])
     assert not torch.equal(before[:, LOOKBACK:], after[:, LOOKBACK:])
 
 
 def test_hidden_windows_lose_volume_and_amount_together_and_nothing_else(windows: TrainingWindows) -> None:
-    indices, hidden = np.array([0, 30, 62]), np.array([False, True, False])
-    whole, some = windows.batch(indices).bars, windows.batch(indices, hidden).bars
+    indices, drop_volume = np.array([0, 30, 62]), np.array([False, True, False])
+    whole, some = windows.batch(indices).bars, windows.batch(indices, drop_volume).bars
     assert (some[1, :, 4:] == 0).all()
     assert torch.equal(some[1, :, :4], whole[1, :, :4])
     assert torch.equal(some[[0, 2]], whole[[0, 2]])
@@ -90,20 +90,22 @@ def split(tmp_path: Path, *sources: Source, **settings: object) -> tuple[Trainin
 def learnt_and_predicted(
     training: TrainingWindows, validation: TrainingWindows, source: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows on a source's tape that training windows hold, and those that validation windows predict."""
-    learnt = training.starts[source][:, None] + np.arange(LENGTH)
-    predicted = validation.starts[source][:, None] + np.arange(LOOKBACK, LENGTH)
-    return learnt.ravel(), predicted.ravel()
+    """Rows on a source's mapped that training windows hold, and those that validation windows predict."""
+    learned = training.start_rows[source][:, None] + np.arange(LENGTH)
+    predicted = validation.start_rows[source][:, None] + np.arange(LOOKBACK, LENGTH)
+    return learned.ravel(), predicted.ravel()
 
 
-def assert_apart(tape: BarTape, learnt: np.ndarray, predicted: np.ndarray, train: str, until: str) -> None:
-    """What is predicted lies behind all that is learnt, and no bar between the dates is wasted."""
-    assert len(learnt)
+def assert_apart(
+    mapped: MappedBars, learned: np.ndarray, predicted: np.ndarray, train: str, until: str
+) -> None:
+    """What is predicted lies behind all that is learned, and no bar between the dates is wasted."""
+    assert len(learned)
     assert len(predicted)
-    days = tape.dates.astype("datetime64[D]")
-    assert days[learnt].max() == np.datetime64(train)
-    assert tape.dates[learnt].max() < tape.dates[predicted].min()
-    assert tape.dates[predicted].min() == tape.dates[days > np.datetime64(train)].min()
+    days = mapped.dates.astype("datetime64[D]")
+    assert days[learned].max() == np.datetime64(train)
+    assert mapped.dates[learned].max() < mapped.dates[predicted].min()
+    assert mapped.dates[predicted].min() == mapped.dates[days > np.datetime64(train)].min()
     assert days[predicted].max() == np.datetime64(until)
 
 
@@ -118,8 +120,8 @@ def test_no_bar_that_is_predicted_in_validation_was_seen_in_training(
     file = write_bars(tmp_path / "bars.parquet", make_bars(120, 0, freq=freq), make_bars(120, 1, freq=freq))
     source = Source(file, frequency=frequency)
     training, validation = split(tmp_path, source, train_until=train, validate_until=until)
-    learnt, predicted = learnt_and_predicted(training, validation, 0)
-    assert_apart(training.tapes[0], learnt, predicted, train, until)
+    learned, predicted = learnt_and_predicted(training, validation, 0)
+    assert_apart(training.mapped_bars[0], learned, predicted, train, until)
 
 
 def test_a_source_may_have_dates_of_its_own(tmp_path: Path) -> None:
@@ -132,8 +134,8 @@ def test_a_source_may_have_dates_of_its_own(tmp_path: Path) -> None:
     spans = ("2024-04-12", "2024-05-10"), ("2024-02-29", "2024-03-28")
     training, validation = split(tmp_path, one, two, train_until=spans[0][0], validate_until=spans[0][1])
     for source, span in enumerate(spans):
-        learnt, predicted = learnt_and_predicted(training, validation, source)
-        assert_apart(training.tapes[source], learnt, predicted, *span)
+        learned, predicted = learnt_and_predicted(training, validation, source)
+        assert_apart(training.mapped_bars[source], learned, predicted, *span)
     assert training.last_dates() == [span[0] for span in spans]
     assert validation.last_dates() == [span[1] for span in spans]
 
@@ -158,11 +160,9 @@ def test_a_source_without_training_windows_is_refused_by_name(tmp_path: Path) ->
         split(tmp_path, good, late, train_until="2024-03-15")
 
 
-def test_a_series_too_short_for_the_default_date_is_told_where_that_is(tmp_path: Path) -> None:
+def test_the_error_for_a_short_series_states_the_default_date(tmp_path: Path) -> None:
     source = Source(write_bars(tmp_path / "bars.parquet", make_bars(21)))
-    with pytest.raises(
-        ValueError, match=r"ends by 2024-01-24, where the last fifth of its span begins\..*longer series"
-    ):
+    with pytest.raises(ValueError, match=r"ends by 2024-01-24, 80 % of its span\..*longer series"):
         split(tmp_path, source)
 
 
@@ -170,7 +170,7 @@ def test_an_empty_validation_set_says_what_the_bars_and_dates_are(tmp_path: Path
     source = Source(write_bars(tmp_path / "bars.parquet", make_bars(120)))
     with pytest.raises(ValueError, match="bars, 2024-01-02 to 2024-06-17, trains until 2030-01-01") as error:
         split(tmp_path, source, train_until="2030-01-01", validate_until="2031-01-01")
-    assert "at least 4 bars (horizon) lie between them" in str(error.value)
+    assert "at least 4 bars (horizon) are between them" in str(error.value)
 
 
 def test_an_empty_validation_set_is_refused(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def rows(*batches: Batch) -> list[bytes]:
 def test_processes_and_parts_of_a_step_share_its_draw(
     processes: int, accumulate: int, windows: TrainingWindows
 ) -> None:
-    order = Order(windows.sizes, None, 16, 0.3, seed=3)
+    order = BatchSampler(windows.sizes, None, 16, 0.3, seed=3)
     parts = processes * accumulate
     shared = [MicroBatches(windows, order, parts, rank, processes) for rank in range(processes)]
     for step in (0, 4, 7):
@@ -225,11 +225,11 @@ def test_processes_and_parts_of_a_step_share_its_draw(
         assert {len(own) for own in numbers} == {accumulate}
         batches = [one[number] for one, own in zip(shared, numbers, strict=True) for number in own]
         assert {len(batch.bars) for batch in batches} == {16 // parts}
-        assert rows(*batches) == rows(windows.batch(*order.draw(step)))
+        assert rows(*batches) == rows(windows.batch(*order.batch_indices(step)))
 
 
-def test_steps_have_numbers_one_behind_the_other(windows: TrainingWindows) -> None:
-    order = Order(windows.sizes, None, 16, 0.3, seed=3)
+def test_steps_have_consecutive_numbers(windows: TrainingWindows) -> None:
+    order = BatchSampler(windows.sizes, None, 16, 0.3, seed=3)
     batches = MicroBatches(windows, order, 4, 0, 2)
     assert batches.numbers(range(5)) == range(10)
     assert batches.numbers(range(3, 5)) == range(6, 10)
@@ -237,7 +237,7 @@ def test_steps_have_numbers_one_behind_the_other(windows: TrainingWindows) -> No
 
 
 def test_a_loader_gives_the_same_batches_with_any_number_of_workers(windows: TrainingWindows) -> None:
-    order = Order(windows.sizes, None, 16, 0.3, seed=3)
+    order = BatchSampler(windows.sizes, None, 16, 0.3, seed=3)
     batches = MicroBatches(windows, order, 2, 1, 2)
     numbers = batches.numbers(range(8))
     direct = [batches[number] for number in numbers]
@@ -251,12 +251,12 @@ def test_a_loader_gives_the_same_batches_with_any_number_of_workers(windows: Tra
 def test_a_twentieth_of_the_training_windows_and_no_validation_window_is_hidden(
     windows: TrainingWindows,
 ) -> None:
-    order = Order(windows.sizes, None, 16, 0.05, seed=0)
+    order = BatchSampler(windows.sizes, None, 16, 0.05, seed=0)
     batches = MicroBatches(windows, order, 1, 0, 1)
     bars = torch.cat([batches[number].bars for number in range(250)])  # 4,000 windows
-    hidden = (bars[:, :, 4:] == 0).all(dim=1)
-    assert (hidden[:, 0] == hidden[:, 1]).all()
+    drop_volume = (bars[:, :, 4:] == 0).all(dim=1)
+    assert (drop_volume[:, 0] == drop_volume[:, 1]).all()
     # four standard deviations of a share of .05 among 4,000
-    assert abs(hidden[:, 0].float().mean() - 0.05) < 4 * (0.05 * 0.95 / 4000) ** 0.5
+    assert abs(drop_volume[:, 0].float().mean() - 0.05) < 4 * (0.05 * 0.95 / 4000) ** 0.5
     assert not (bars[:, :, :4] == 0).all(dim=(1, 2)).any()
     assert not (windows.batch(np.arange(len(windows))).bars[:, :, 4:] == 0).all(dim=1).any()

@@ -8,16 +8,22 @@ import pytest
 from scipy.stats import rankdata
 
 from kronos.bars import CLOSE
-from kronos.training.labels import HORIZONS, MIN_NAMES, VOLATILITY_BARS, forward_returns, return_labels
-from kronos.training.tape import BarTape
+from kronos.training.bar_array import (
+    HORIZONS,
+    MIN_INSTRUMENTS,
+    VOLATILITY_BARS,
+    MappedBars,
+    forward_returns,
+    return_labels,
+)
 from tests.kronos.builders import make_bars
-from tests.kronos.training.builders import make_market, make_tape
+from tests.kronos.training.builders import make_mapped_bars, make_market
 
 NAMES, BARS = 24, 60
 
 
 @pytest.fixture
-def market() -> BarTape:
+def market() -> MappedBars:
     """24 names of 60 bars on the same dates, end to end."""
     return make_market(NAMES, BARS)
 
@@ -35,7 +41,7 @@ def by_hand(close: np.ndarray, day: int, horizon: int) -> np.ndarray:
 @pytest.mark.parametrize("day", [20, 37])
 @pytest.mark.parametrize("horizon", HORIZONS)
 def test_a_label_is_the_rank_of_the_next_return_beyond_volatility(
-    day: int, horizon: int, market: BarTape
+    day: int, horizon: int, market: MappedBars
 ) -> None:
     labels = return_labels(market, None).reshape(NAMES, BARS, len(HORIZONS))
     close = market.values[:, CLOSE].astype(float).reshape(NAMES, BARS)
@@ -44,7 +50,7 @@ def test_a_label_is_the_rank_of_the_next_return_beyond_volatility(
     assert np.abs(got).max() > 1
 
 
-def test_a_label_begins_with_the_volatility_and_ends_with_the_stretch(market: BarTape) -> None:
+def test_a_label_begins_with_the_volatility_and_ends_with_the_stretch(market: MappedBars) -> None:
     known = np.isfinite(return_labels(market, None)).reshape(NAMES, BARS, len(HORIZONS))
     for column, horizon in enumerate(HORIZONS):
         assert not known[:, :VOLATILITY_BARS, column].any()
@@ -52,7 +58,7 @@ def test_a_label_begins_with_the_volatility_and_ends_with_the_stretch(market: Ba
         assert not known[:, BARS - 1 - horizon :, column].any()
 
 
-def test_no_label_reaches_beyond_the_last_training_date(market: BarTape) -> None:
+def test_no_label_reaches_beyond_the_last_training_date(market: MappedBars) -> None:
     days = market.dates[:BARS]
     until = 40
     labels = return_labels(market, str(days[until])[:10])
@@ -68,7 +74,7 @@ def test_no_label_reaches_beyond_the_last_training_date(market: BarTape) -> None
 
 
 @pytest.mark.parametrize("day", [25, 33])
-def test_scrambling_bars_behind_the_longest_horizon_moves_no_label(day: int, market: BarTape) -> None:
+def test_bars_after_the_longest_horizon_do_not_affect_labels(day: int, market: MappedBars) -> None:
     labels = return_labels(market, None).reshape(NAMES, BARS, -1)
     later = np.tile(np.arange(BARS) > day + 1 + max(HORIZONS), NAMES)
     values = market.values.copy()
@@ -78,7 +84,7 @@ def test_scrambling_bars_behind_the_longest_horizon_moves_no_label(day: int, mar
     assert not np.array_equal(scrambled, labels, equal_nan=True)
 
 
-def test_a_label_never_crosses_into_the_next_stretch(market: BarTape) -> None:
+def test_a_label_never_crosses_into_the_next_stretch(market: MappedBars) -> None:
     """One name has a break: the bars on either side are not neighbors."""
     whole = forward_returns(market, None)
     broken = replace(market, bounds=np.sort(np.r_[market.bounds, 30]))
@@ -95,20 +101,20 @@ def test_a_label_never_crosses_into_the_next_stretch(market: BarTape) -> None:
     np.testing.assert_allclose(labels[1:, 35, 0], by_hand(close[1:], 35, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("names", [MIN_NAMES - 1, MIN_NAMES])
+@pytest.mark.parametrize("names", [MIN_INSTRUMENTS - 1, MIN_INSTRUMENTS])
 def test_a_date_of_few_names_has_no_label(names: int) -> None:
     labels = return_labels(make_market(names, 40), None)
-    assert np.isfinite(labels).any() == (names == MIN_NAMES)
+    assert np.isfinite(labels).any() == (names == MIN_INSTRUMENTS)
 
 
 def test_bars_are_counted_by_position_and_ranked_by_date() -> None:
     """A name that was suspended for a week: its next bar is the one after the week."""
     series = [make_bars(BARS, seed) for seed in range(NAMES)]
     series[0] = series[0].drop(series[0].index[30:35])
-    tape = make_tape(*series)
-    returns = forward_returns(tape, None)
+    mapped = make_mapped_bars(*series)
+    returns = forward_returns(mapped, None)
     close = series[0]["close"].to_numpy(np.float32).astype(float)
     assert returns[28, 0] == pytest.approx(close[30] / close[29] - 1)
-    labels = pd.DataFrame(return_labels(tape, None), index=pd.DatetimeIndex(tape.dates))
+    labels = pd.DataFrame(return_labels(mapped, None), index=pd.DatetimeIndex(mapped.dates))
     assert labels.loc[series[1].index[32]].notna().sum().tolist() == [NAMES - 1] * len(HORIZONS)
     assert labels.loc[series[1].index[28]].notna().sum().tolist() == [NAMES] * len(HORIZONS)

@@ -52,7 +52,7 @@ def test_training_on_five_million_bars_needs_less_than_two_gigabytes(tmp_path: P
         print(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")))
     """
     peaks = []
-    for run in ("makes the tape", "finds the tape"):
+    for run in ("makes the mapped", "finds the mapped"):
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script), tmp_path / "bars.parquet", tmp_path / run],
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
-from kronos.training.clean import RULES
-from kronos.training.cli import train_both
+from kronos.training.__main__ import train_both
 from kronos.training.config import read_yaml
-from kronos.training.ledger import cleaning_table
+from kronos.training.model_card import cleaning_table
+from kronos.training.sources import RULES
 from tests.kronos.builders import make_bars
-from tests.kronos.training.test_ledger import LEDGER
+from tests.kronos.training.test_model_card import INFO
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +46,7 @@ def test_the_recipe_goes_from_a_csv_file_to_a_picture(
 
 
 def test_the_table_on_the_page_is_the_one_that_is_printed() -> None:
-    assert f"```\n{cleaning_table(LEDGER, 101, 8000, 1900)}\n```" in PAGE
+    assert f"```\n{cleaning_table(INFO, 101, 8000, 1900)}\n```" in PAGE
 
 
 def test_the_limits_on_the_page_are_those_of_the_rules() -> None:

@@ -18,14 +18,14 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from kronos.checkpoint import fingerprint, trained_until
+from kronos.checkpoint import hash_weights, trained_until
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
 from kronos.tokenizer import KronosTokenizer
 from kronos.training.config import Source, TrainingConfig
-from kronos.training.folder import Progress
-from kronos.training.run import pool_over, run_stage
-from kronos.training.stages import TokenizerStage
+from kronos.training.objectives import TokenizerObjective
+from kronos.training.run import all_reduce_mean, run_stage
+from kronos.training.run_directory import TrainerState
 from kronos.windows import Windows
 from tests.kronos.builders import make_bars, make_tokenizer
 from tests.kronos.training.builders import (
@@ -37,7 +37,7 @@ from tests.kronos.training.builders import (
     same,
     write_bars,
 )
-from tests.kronos.training.test_ranking import make_headed
+from tests.kronos.training.test_evaluation import make_headed
 
 pytestmark = pytest.mark.integration
 
@@ -50,8 +50,8 @@ class Pair:
     """Both stages' settings and how they went."""
 
     config: TrainingConfig
-    tokenizer: Progress
-    predictor: Progress
+    tokenizer: TrainerState
+    predictor: TrainerState
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 def weights_of(output: Path, *parts: str) -> dict[str, str]:
     """What the weights of a run are."""
     return {
-        f"{which}/{part}": fingerprint(output / which / part) for which in ("best", "last") for part in parts
+        f"{which}/{part}": hash_weights(output / which / part) for which in ("best", "last") for part in parts
     }
 
 
@@ -89,22 +89,22 @@ def test_best_and_last_are_pairs_that_load_and_forecast(pair: Pair) -> None:
 def test_the_pairs_tokenizer_is_the_best_which_the_predictor_was_trained_with(pair: Pair) -> None:
     output = pair.config.output
     assert pair.tokenizer.best_step < pair.tokenizer.step  # so that the last was another one
-    assert fingerprint(output / "best" / "tokenizer") == fingerprint(output / "last" / "tokenizer")
+    assert hash_weights(output / "best" / "tokenizer") == hash_weights(output / "last" / "tokenizer")
     record = json.loads((output / "last" / "tokenizer" / "training.json").read_text())
     assert record["step"] == pair.tokenizer.best_step
     assert pair.predictor.best_step < pair.predictor.step
-    assert fingerprint(output / "best" / "predictor") != fingerprint(output / "last" / "predictor")
+    assert hash_weights(output / "best" / "predictor") != hash_weights(output / "last" / "predictor")
 
 
-def test_a_forecast_tells_the_last_date_that_the_weights_have_seen(pair: Pair) -> None:
+def test_a_forecast_states_the_last_training_date(pair: Pair) -> None:
     predictor = KronosPredictor.from_pretrained(pair.config.output / "best", device="cpu")
-    assert predictor.origin is not None
-    assert predictor.origin.trained_until == "2024-06-10"  # the last date that chose weights
+    assert predictor.checkpoint_info is not None
+    assert predictor.checkpoint_info.trained_until == "2024-06-10"  # the last date that chose weights
     forecast = predictor.forecast(Windows.rolling({"A": make_bars(20)}, 16, 3, "B"))
     assert forecast.provenance.trained_until == "2024-06-10"
 
 
-def test_the_record_tells_bars_settings_and_losses(pair: Pair) -> None:
+def test_the_record_contains_bars_settings_and_losses(pair: Pair) -> None:
     for part, progress in (("tokenizer", pair.tokenizer), ("predictor", pair.predictor)):
         record = json.loads((pair.config.output / "best" / part / "training.json").read_text())
         (source,) = record["data"]
@@ -149,9 +149,9 @@ def test_a_finished_run_that_is_resumed_does_nothing(pair: Pair) -> None:
 def test_the_second_stage_takes_another_runs_tokenizer(spec: str, pair: Pair, tmp_path: Path) -> None:
     config = make_run(tmp_path, tokenizer=spec.format(out=pair.config.output), max_steps=2)
     run_stage("predictor", config)
-    tokenizer = fingerprint(pair.config.output / "best" / "tokenizer")
+    tokenizer = hash_weights(pair.config.output / "best" / "tokenizer")
     for which in ("best", "last"):
-        assert fingerprint(config.output / which / "tokenizer") == tokenizer
+        assert hash_weights(config.output / which / "tokenizer") == tokenizer
         assert KronosPredictor.from_pretrained(config.output / which).tokenizer.config == TOKENIZER
 
 
@@ -181,7 +181,7 @@ def start(tmp_path: Path, pretrained: str, first: str) -> str | None:
     file = write_bars(tmp_path / "bars.parquet", make_bars(60, start=first))
     sizes = {"tokenizer_size": None, "predictor_size": None}
     config = make_config(
-        tmp_path / "out", store=file, pretrained=pretrained, max_steps=1, batch_size=2, **sizes
+        tmp_path / "out", data=file, pretrained=pretrained, max_steps=1, batch_size=2, **sizes
     )
     run_stage("tokenizer", config)
     dates = {trained_until(config.output / which, "tokenizer") for which in ("best", "last")}
@@ -195,7 +195,7 @@ def test_the_last_date_is_the_latest_of_the_bars_and_of_what_training_started_fr
     assert start(tmp_path / "none", "none", "2010-01-04") == "2010-03-26"
 
 
-def test_weights_of_which_nothing_is_known_leave_the_date_open(tmp_path: Path) -> None:
+def test_unknown_initial_weights_leave_the_last_date_unknown(tmp_path: Path) -> None:
     make_tokenizer().save_pretrained(tmp_path / "unknown")
     assert start(tmp_path, str(tmp_path / "unknown"), "2024-01-02") is None
     assert "is not known" in (tmp_path / "out" / "best" / "README.md").read_text()
@@ -221,7 +221,7 @@ def test_an_earlier_result_is_neither_replaced_nor_gone_on_with_unasked(tmp_path
     config = make_run(tmp_path, max_steps=2)
     run_stage("tokenizer", config)
     before = weights_of(config.output, "tokenizer")
-    with pytest.raises(FileExistsError, match="Give --resume to go on with it, --overwrite to replace it"):
+    with pytest.raises(FileExistsError, match="Pass --resume to continue it, --overwrite to replace it"):
         run_stage("tokenizer", replace(config, seed=1))
     assert weights_of(config.output, "tokenizer") == before
     run_stage("tokenizer", replace(config, seed=1, overwrite=True))
@@ -236,17 +236,17 @@ def test_resuming_with_other_settings_or_bars_is_refused_by_name(tmp_path: Path)
         ({"seed": 1}, r"says seed=0, now it is 1\."),
         ({"learning_rate": 1.0}, r"says learning_rate=0\.003, now it is 1\.0\."),
         ({"train_until": "2024-04-18"}, "says train_until=2024-04-19, now it is 2024-04-18"),
-        ({"store": write_bars(tmp_path / "other.parquet", make_bars(120, 5))}, "says data="),
+        ({"data": write_bars(tmp_path / "other.parquet", make_bars(120, 5))}, "has data="),
     ):
         with pytest.raises(ValueError, match=says):
             run_stage("tokenizer", replace(config, **change, resume=True))
     assert weights_of(config.output, "tokenizer") == before
     moved = (tmp_path / "bars.parquet").rename(tmp_path / "moved.parquet")
-    run_stage("tokenizer", replace(config, store=moved, resume=True))  # the same bars elsewhere
+    run_stage("tokenizer", replace(config, data=moved, resume=True))  # the same bars elsewhere
     assert weights_of(config.output, "tokenizer") == before
 
 
-def test_a_run_is_resumed_with_more_steps_and_tells_both_schedules(tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_more_steps_and_records_both_schedules(tmp_path: Path) -> None:
     config = make_run(tmp_path, max_steps=4, validate_every=2)
     run_stage("tokenizer", config)
     more = replace(config, resume=True, max_steps=8, save_every=1, device="auto", tracker="none")
@@ -256,9 +256,9 @@ def test_a_run_is_resumed_with_more_steps_and_tells_both_schedules(tmp_path: Pat
     assert (record["step"], record["settings"]["max_steps"]) == (8, 8)
     assert record["schedules"] == [[0, 4], [4, 8]]
     card = (config.output / "last" / "README.md").read_text()
-    assert "its learning rate followed from step 0 that of 4 steps, from step 4 that of 8 steps" in card
+    assert "learning-rate schedules: from step 0 the one of 4 steps, from step 4 the one of 8 steps" in card
     before = weights_of(config.output, "tokenizer")
-    with pytest.raises(ValueError, match=r"already made 8 steps, more than 7\. Give --max-steps 8 or more"):
+    with pytest.raises(ValueError, match=r"is already at step 8, after 7\. Pass --max-steps 8 or more"):
         run_stage("tokenizer", replace(config, resume=True, max_steps=7))
     with pytest.raises(ValueError, match=r"says seed=0, now it is 1\."):
         run_stage("tokenizer", replace(more, max_steps=10, seed=1))
@@ -271,7 +271,7 @@ def test_a_tokenizer_whose_tokens_a_predictor_has_learned_is_trained_no_further(
     run_stage("predictor", config)
     before = weights_of(config.output, "tokenizer", "predictor")
     with pytest.raises(
-        ValueError, match=r"has learned the tokens of this tokenizer.*Resume the predictor alone"
+        ValueError, match=r"was trained on the tokens of this tokenizer.*Resume only the predictor"
     ):
         run_stage("tokenizer", replace(config, resume=True, max_steps=4))
     assert weights_of(config.output, "tokenizer", "predictor") == before
@@ -306,23 +306,23 @@ def test_the_best_weights_are_never_worse_than_those_that_training_started_from(
         )
         assert same(found, nano)
     card = (config.output / "best" / "README.md").read_text()
-    assert card.count("no later validation was better, so these are those weights.") == 2
-    assert KronosPredictor.from_pretrained(config.output / "best", device="cpu").origin is not None
+    assert card.count("no later validation was better, so these are the initial weights.") == 2
+    assert KronosPredictor.from_pretrained(config.output / "best", device="cpu").checkpoint_info is not None
 
 
-def test_what_cleaning_took_is_told_before_training_and_in_the_card(
+def test_what_cleaning_removed_is_reported_before_training_and_in_the_card(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bars = make_bars(160)
     bars.iloc[100:, :4] *= 2
     file = write_bars(tmp_path / "mine.csv", bars)
-    config = make_config(tmp_path / "out", store=file, max_steps=1, train_until="2024-05-17")
-    for _ in range(2):  # from a cached tape, too
+    config = make_config(tmp_path / "out", data=file, max_steps=1, train_until="2024-05-17")
+    for _ in range(2):  # from a cached mapped, too
         caplog.clear()
         with caplog.at_level("INFO", logger="kronos"):
             run_stage("tokenizer", replace(config, overwrite=True))
         assert "bars of 1day by their timestamps, cleaned by the rule for 1day" in caplog.text
-        assert "open more than 30% from the last close" in caplog.text
+        assert "open more than 30% from the previous close" in caplog.text
         assert caplog.text.index("training windows") < caplog.text.index("val_loss")
     (data,) = json.loads((config.output / "best" / "tokenizer" / "training.json").read_text())["data"]
     assert (data["frequency"], data["inferred"], data["cleaning"]["places"]) == ("1day", "1day", {"gap": 1})
@@ -342,12 +342,12 @@ def test_resuming_with_a_source_that_is_used_in_another_way_is_refused(
         run_stage("tokenizer", replace(config, sources=tuple(sources), resume=True))
 
 
-def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     # The first state comes in the midst of an epoch of 13 steps and between validations.
     settings = {"dropout": 0.2, "max_steps": 240, "save_every": 40, "validate_every": 60}
     whole = make_run(tmp_path, output=tmp_path / "whole", **settings)
     config = make_run(tmp_path, output=tmp_path / "killed", **settings)
-    flags = {name: getattr(config, name) for name in ("output", "store", "train_until", "validate_until")}
+    flags = {name: getattr(config, name) for name in ("output", "data", "train_until", "validate_until")}
     flags |= {name: getattr(config, name) for name in ("lookback", "horizon", "learning_rate", "batch_size")}
     flags |= {
         "validation_windows": config.validation_windows,
@@ -397,7 +397,7 @@ def test_bfloat16_trains_and_stays_finite(tmp_path: Path) -> None:
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.05)
 
 
-def test_a_compiled_network_learns_the_same_and_is_kept_under_its_own_names(
+def test_a_compiled_network_learns_the_same_and_is_saved_under_the_same_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real backend takes minutes; this one captures the same graphs and runs them as they are.
@@ -407,7 +407,7 @@ def test_a_compiled_network_learns_the_same_and_is_kept_under_its_own_names(
         calls.append(stage)
         nn.Module.compile(stage, backend="eager")
 
-    monkeypatch.setattr(TokenizerStage, "compile", captured)
+    monkeypatch.setattr(TokenizerObjective, "compile", captured)
     histories = []
     for compiled in (False, True):
         config = make_run(tmp_path, output=tmp_path / str(compiled), compile=compiled, max_steps=3)
@@ -424,7 +424,7 @@ def test_a_compiled_network_learns_the_same_and_is_kept_under_its_own_names(
 
 
 def test_one_process_pools_nothing() -> None:
-    assert pool_over(Accelerator(cpu=True)) is None
+    assert all_reduce_mean(Accelerator(cpu=True)) is None
 
 
 # Trackers
@@ -463,7 +463,7 @@ def test_mlflow_gets_every_row_in_a_database_of_the_run(
 # The return head
 
 
-def test_a_head_lies_beside_the_predictor_and_its_dates_are_ranked(tmp_path: Path) -> None:
+def test_a_head_is_saved_with_the_predictor_and_validated_by_rank_ic(tmp_path: Path) -> None:
     config = make_headed(tmp_path, max_steps=4, validate_every=2, rank_dates=3)
     run_stage("tokenizer", config)
     history = run_stage("predictor", config).history
@@ -480,7 +480,7 @@ def test_a_head_lies_beside_the_predictor_and_its_dates_are_ranked(tmp_path: Pat
     assert run_stage("predictor", replace(config, resume=True)).history == history
 
 
-def test_without_weight_there_is_no_head_and_the_language_is_learnt_as_without_it(tmp_path: Path) -> None:
+def test_with_weight_0_there_is_no_head_and_tokens_are_learned_as_without_it(tmp_path: Path) -> None:
     config = make_headed(tmp_path, max_steps=4)
     run_stage("tokenizer", config)
     plain = replace(config.sources[0], head=False)
@@ -495,5 +495,5 @@ def test_without_weight_there_is_no_head_and_the_language_is_learnt_as_without_i
 def test_choosing_by_rank_needs_something_to_rank(tmp_path: Path) -> None:
     config = make_run(tmp_path, select_by="rank", max_steps=2)
     run_stage("tokenizer", config)
-    with pytest.raises(ValueError, match=r"select_by=rank needs a return head and held-out dates to rank\."):
+    with pytest.raises(ValueError, match=r"select_by=rank needs a return head and validation dates\."):
         run_stage("predictor", config)

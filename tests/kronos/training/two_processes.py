@@ -16,10 +16,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kronos.engine.device import find_device
+from kronos.inference.settings import find_device
 from kronos.training import run
 from kronos.training.config import Source, Stage
-from kronos.training.folder import Progress
+from kronos.training.run_directory import TrainerState
 from tests.kronos.training.builders import make_run, planted_market, write_bars
 
 STEPS = 4
@@ -30,12 +30,12 @@ class Observed:
     """One stage in one process: gradients of each step before they are clipped, how it went, what comes next."""
 
     gradients: list[list[Tensor]] = field(default_factory=list)
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainerState = field(default_factory=TrainerState)
     drawn: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def observed(stage: Stage, folder: Path, output: str, **settings: Any) -> Observed:
-    """Train a stage and note the gradients that its optimiser is given."""
+    """Train a stage and note the gradients that its optimizer is given."""
     seen = Observed()
     clip = Accelerator.clip_grad_norm_
 

@@ -27,4 +27,4 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Windows]:
 
 
 def dates(windows: Windows) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(windows.keys.get_level_values("datetime"))
+    return pd.DatetimeIndex(windows.index.get_level_values("datetime"))

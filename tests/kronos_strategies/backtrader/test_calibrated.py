@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
+from kronos.paths import POOL
 from kronos.postprocessing import PathOptions
 from kronos.predictor import KronosPredictor
-from kronos.window_groups import POOL
 from kronos.windows import Windows
 from kronos_strategies.backtrader.feeds import read_forecasts
 from kronos_strategies.backtrader.outlook import LINES
@@ -27,9 +27,9 @@ def predictor() -> KronosPredictor:
 @pytest.fixture(scope="module")
 def file(predictor, tmp_path_factory):
     """Walks forward: bars from the 30th on have wider paths and even wider bands."""
-    sampling = predictor.sampling.replaced(4, None, None, None, 0)
+    sampling = predictor.sampling.with_overrides(4, None, None, None, 0)
     known = predictor.provenance(sampling, "")
-    moves = Moves((0.5,) * H, (0.4,) * H, (0.3,) * H)
+    moves = PathAdjustment((0.5,) * H, (0.4,) * H, (0.3,) * H)
     day = f"{BARS.index[29]:%Y-%m-%d}"
     fit = CalibrationFit(day, "2023-01-02", 99, 99, {POOL: moves}, (), {}, {0.5: (2.0,) * H})
     made = Calibration(
@@ -48,7 +48,9 @@ def test_lines_are_those_of_calibrated_paths_and_their_widened_bands(predictor, 
     made = kronos(every=1, level=0.5, calibration=str(file))
     table = of(run({"AAA": BARS}, made, **mode)).dropna()
     windows = Windows.rolling({"AAA": BARS}, SETTINGS["lookback"], H, "B")
-    raw = predictor.forecast(windows, predictor.sampling.replaced(4, None, None, None, 0), candles="raw")
+    raw = predictor.forecast(
+        windows, predictor.sampling.with_overrides(4, None, None, None, 0), candles="raw"
+    )
     moved = raw.calibrated(file).repaired()
     figures = summary(moved).droplevel("instrument")
     for name in ("expected_return", "volatility", "prob_up"):

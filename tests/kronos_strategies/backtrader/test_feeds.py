@@ -94,7 +94,7 @@ def test_bars_before_the_first_forecast_have_none():
     [
         (lambda bars: bars, "B", "No forecast is of 'B'"),
         (lambda bars: bars.set_axis(bars.index + pd.Timedelta("15h")), "A", "normalize"),
-        (lambda bars: bars.iloc[::-1], "A", "not in order"),
+        (lambda bars: bars.iloc[::-1], "A", "not sorted"),
         (lambda bars: bars.reset_index(drop=True), "A", "DatetimeIndex"),
     ],
 )

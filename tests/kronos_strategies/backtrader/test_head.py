@@ -43,7 +43,7 @@ def by_hand(pair: Path, bars: pd.DataFrame) -> pd.DataFrame:
     """Outputs by date and horizon."""
     windows = Windows.rolling({"AAA": bars}, SETTINGS["lookback"], 1, "B")
     hidden = KronosPredictor.from_pretrained(pair, device="cpu").embed(windows)
-    dates = windows.keys.get_level_values("datetime")
+    dates = windows.index.get_level_values("datetime")
     return pd.DataFrame(ReturnHead.from_pretrained(pair)(hidden), dates, [1, 5, 10])
 
 

@@ -45,7 +45,7 @@ def test_lines_are_what_the_model_says_of_the_last_traded_bars():
     table = of(run({"AAA": bars}, kronos(every=1, level=0.5, calibration="none")), "AAA").dropna()
     predictor = KronosPredictor.from_pretrained("kronos-nano", device="cpu")
     windows = Windows.rolling({"AAA": bars}, SETTINGS["lookback"], SETTINGS["horizon"], "B")
-    forecast = predictor.forecast(windows, predictor.sampling.replaced(4, None, None, None, 0))
+    forecast = predictor.forecast(windows, predictor.sampling.with_overrides(4, None, None, None, 0))
     assert len(table) == len(forecast) == 21
     figures = summary(forecast).droplevel("instrument")
     for name in ("expected_return", "volatility", "prob_up"):
@@ -249,7 +249,7 @@ def test_feeds_of_one_name_or_none_are_told_apart(asked, tmp_path, name):
     for bars in make_panel(30, "A", "B").values():
         cerebro.adddata(bt.feeds.PandasData(dataname=bars), name=name)
     record(cerebro, kronos(store=str(tmp_path)))
-    names = asked[0].keys.get_level_values("instrument").unique()
+    names = asked[0].index.get_level_values("instrument").unique()
     assert list(names) == (["A", "A#1"] if name else ["data0", "data1"])
 
 
@@ -301,7 +301,7 @@ def test_a_run_that_keeps_too_few_bars_is_refused():
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
 @pytest.mark.parametrize(
     ("order", "message"),
-    [([*range(30), 29, *range(30, 40)], "twice"), ([*range(30), 31, 30], "not in order")],
+    [([*range(30), 29, *range(30, 40)], "twice"), ([*range(30), 31, 30], "not sorted")],
 )
 def test_bars_out_of_order_are_refused(mode, order, message):
     with pytest.raises(ValueError, match=f"feed 'A'.*{message}"):

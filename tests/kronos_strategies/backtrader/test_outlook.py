@@ -15,7 +15,7 @@ def forecast_of(*paths: list[float], last: float = 100.0) -> Forecast:
     bars = np.repeat(closes[None, :, :, None], len(FEATURES), axis=-1)
     keys = pd.MultiIndex.from_tuples([(pd.Timestamp("2024-01-02"), "A")], names=["datetime", "instrument"])
     made = Provenance(
-        "m", None, None, None, SampleConfig(), "d", 512, 5, "exact", "float32", "last_close", ""
+        "m", None, None, None, SampleConfig(), "d", 512, 5, "recompute", "float32", "last_close", ""
     )
     times = pd.date_range("2024-01-03", periods=closes.shape[1]).to_numpy()[None]
     return Forecast(bars, keys, times, np.full((1, len(FEATURES)), last, np.float32), made)

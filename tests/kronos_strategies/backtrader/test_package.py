@@ -28,7 +28,7 @@ def test_without_backtrader_the_error_names_the_extra():
     script = "import sys; sys.modules['backtrader'] = None; import kronos_strategies.backtrader"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("kronos.extras.MissingExtra")
+    assert last.startswith("kronos.utils.MissingExtra")
     assert last.endswith("pip install 'kronos-strategies[backtrader]'")
 
 

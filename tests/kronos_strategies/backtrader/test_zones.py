@@ -56,7 +56,7 @@ def test_resampled_bars_within_the_day_keep_the_zone_of_the_frame(asked):
     cerebro.adddata(fine, name="fine")
     cerebro.resampledata(fine, name="A", timeframe=bt.TimeFrame.Minutes, compression=10)
     record(cerebro, kronos())
-    tens = [each for each in asked if "A" in each.keys.get_level_values("instrument")]
+    tens = [each for each in asked if "A" in each.index.get_level_values("instrument")]
     assert np.unique(np.concatenate([each.stamps[:, :, 1].ravel() for each in tens])).tolist() == [9, 10]
 
 

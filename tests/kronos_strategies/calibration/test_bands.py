@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.path_statistics import band_ends
+from kronos.paths import band_ends
 from kronos_strategies.calibration.bands import adapted_level, conformal_factor, conformity
 
 LEVEL = 0.8

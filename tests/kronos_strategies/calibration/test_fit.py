@@ -10,7 +10,7 @@ pytest.importorskip("scipy")
 
 from kronos.calibration import Calibration
 from kronos.forecast import Forecast
-from kronos.window_groups import POOL
+from kronos.paths import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.causal import check_causal
@@ -102,7 +102,11 @@ def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
     even = np.random.default_rng(0).standard_normal((1, S, H))
     for t in at:
         made = forecast(t, market.known.iloc[t].to_numpy(), 0.5 * even * known[t][:, None, None], NAMES)
-        here = np.isfinite(made.last[:, 3]) & np.isfinite(known[t]) & market.closes.iloc[t].notna().to_numpy()
+        here = (
+            np.isfinite(made.last_bar[:, 3])
+            & np.isfinite(known[t])
+            & market.closes.iloc[t].notna().to_numpy()
+        )
         made = replace(made, provenance=PROVENANCE, trailing_volatility=known[t].astype(np.float32))
         found.append(made[np.flatnonzero(here)])
     return found

@@ -91,7 +91,7 @@ def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys
     assert code == 0, err
     said = json.loads((tmp_path / "out.json").read_text())
     assert said["provenance"]["a"]["calibration"].endswith(str(file))
-    assert "knows of outcomes until 2023-03-31" in " ".join(out.split())
+    assert "uses outcomes until 2023-03-31" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def save(series: pd.Series, name: str) -> None:
             ["old.parquet", "other/old.parquet"],
             r"old.parquet and other/old.parquet would both be called 'old'",
         ),
-        (["old.parquet", "none.parquet"], r"none.parquet is no file"),
+        (["old.parquet", "none.parquet"], r"none.parquet is not a file"),
         (["old.parquet", "text.parquet"], r"text.parquet is no parquet file"),
         (
             ["old.parquet", "late.parquet"],

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from kronos.tables import fingerprint
+from kronos.io.files import file_record
 from kronos.training.config import Source
 from kronos_strategies.data.qlib_bins import read_calendar, read_market
 from kronos_strategies.data.qlib_store import read_summary
@@ -77,13 +77,13 @@ def test_import_writes_a_store_and_shows_the_ledger(files, tmp_path, capsys):
     assert (summary.rows, summary.benchmarks, summary.markets) == (58, ("IDX",), {"all": 2, "two": 1})
     assert read_market(to, "two")["start"].dt.day.tolist() == [2, 10]
     assert summary.source["bars"] == {
-        "files": [fingerprint(files["bars"])],
+        "files": [file_record(files["bars"])],
         "understood": [understood],
         "rows_read": 60,
         "dropped": {"missing price": 1, "price not positive": 1},
     }
     assert summary.source["region"] == "us"
-    assert summary.source["membership"] == fingerprint(files["members"])
+    assert summary.source["membership"] == file_record(files["members"])
 
 
 def test_options_of_import_reach_the_reader(tmp_path, capsys):
@@ -155,9 +155,12 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
         (["dota"], "dota"),
         (
             ["data", "import", "{bars}", "--to", "store", "--columns", "close"],
-            "columns=close names no column",
+            "columns=close is not a column",
         ),
-        (["data", "import", "{bars}", "--to", "store", "--columns", "last=close"], "columns has ['last']"),
+        (
+            ["data", "import", "{bars}", "--to", "store", "--columns", "last=close"],
+            "columns has unknown names ['last']",
+        ),
         (
             ["data", "import", "{bars}", "--to", "store", "--timezone", "Mars"],
             "timezone=Mars is not a time zone",

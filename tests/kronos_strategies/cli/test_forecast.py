@@ -100,7 +100,7 @@ def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
     dataset = KronosDataset({"test": SPAN}, lookback=30, horizon=3)
     model = KronosModel(str(TINY), device="cpu", samples=2, store=settings["KRONOS_STORE"])
     monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
-    assert model.predict(dataset).index.equals(dataset.windows().keys)
+    assert model.predict(dataset).index.equals(dataset.windows().index)
 
 
 def test_a_later_end_computes_the_new_dates(bars, tmp_path, capsys):
@@ -157,7 +157,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys,
         (["--end", "2023-05-20"], r"ends after the store.*2023-04-28.*--end"),
         (["--start", "March"], r"--start"),
         (["--samples", "0"], r"--samples 0 leaves nothing to compute: the checkpoint has no return head"),
-        (["--samples", "-1"], r"samples=-1 draws no path"),
+        (["--samples", "-1"], r"samples=-1 gives no path"),
         (["--score", "head"], r"score='head' needs a return head"),
         (["--horizon", "0"], r"horizon=0"),
         (["--lookback", "1"], r"lookback=1"),
@@ -216,7 +216,7 @@ def test_without_samples_the_head_alone_is_computed_and_the_next_command_finds_i
     monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
     dataset = KronosDataset({"test": SPAN}, lookback=30, hold=5)
     model = KronosModel(str(pair), device="cpu", samples=0, store=str(tmp_path))
-    assert model.predict(dataset).index.equals(dataset.windows().keys)
+    assert model.predict(dataset).index.equals(dataset.windows().index)
 
 
 def test_no_command_is_printed_that_would_be_refused(bars, tmp_path, capsys):

@@ -56,10 +56,10 @@ def test_both_stages_train_on_the_simulated_market_to_a_pair(settings, tmp_path,
         ]
         assert record(output, which, "predictor")["data"][0]["name"] == "simulated"
         predictor = KronosPredictor.from_pretrained(output / which, device="cpu")
-        assert predictor.origin.trained_until == "2023-12-29"
+        assert predictor.checkpoint_info.trained_until == "2023-12-29"
     code, _, err = run(capsys, "train", "--config", settings(), "--max-steps", 2, "--output", output)
     assert code == 2
-    assert "holds an earlier result" in err
+    assert "contains an earlier result" in err
 
 
 def test_a_mistake_in_the_second_stage_is_found_before_the_first_begins(settings, tmp_path, capsys):
@@ -80,7 +80,7 @@ def test_a_mistake_in_the_second_stage_is_found_before_the_first_begins(settings
     [
         ([], "--output"),
         (["--output", "out", "--max-stepz", "3"], "--max-stepz"),
-        (["--output", "out", "--config", "nowhere.yaml"], "nowhere.yaml is no file. Check --config."),
+        (["--output", "out", "--config", "nowhere.yaml"], "nowhere.yaml is not a file. Check --config."),
         (["--output", "out", "--store", "nowhere"], "nowhere is neither a file nor a folder of bars."),
         (["--output", "out", "--resume", "--overwrite"], "Both --resume and --overwrite"),
     ],

@@ -11,16 +11,16 @@ SMALL = MarketConfig(names=12, end="2021-06-30")
 
 def test_the_default_store_lies_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_store() == tmp_path / "kronos-strategies" / "simulated-v1"
+    assert default_store() == tmp_path / "kronos-strategies" / "simulated-v2"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_store() == tmp_path / ".cache" / "kronos-strategies" / "simulated-v1"
+    assert default_store() == tmp_path / ".cache" / "kronos-strategies" / "simulated-v2"
 
 
 def test_the_store_is_made_on_first_use_and_then_kept(tmp_path):
     path = ensure_store(tmp_path / "deep" / "store")
     made = read_summary(path)
-    assert made.source == {"kind": "simulation", "version": 1, "config": dataclasses.asdict(MarketConfig())}
+    assert made.source == {"kind": "simulation", "version": 2, "config": dataclasses.asdict(MarketConfig())}
 
     manifest = path / "kronos_store.json"
     written = manifest.stat().st_mtime_ns

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.io.files import file_record
 from kronos.io.rows import ReadOptions
-from kronos.tables import fingerprint
 from kronos_strategies.data.importer import import_bars, import_benchmarks, import_membership
 
 
@@ -91,7 +91,7 @@ def test_several_files_are_one_market_and_the_later_one_wins(long_bars, save):
     kept, report = import_bars([one, two])
     assert report.rows_kept == 40
     assert (kept["close"].tail(20) == 10.1).all()
-    assert report.files == (fingerprint(one), fingerprint(two))
+    assert report.files == (file_record(one), file_record(two))
 
 
 def test_usual_names_codes_and_dates_are_understood(long_bars, save):
@@ -152,16 +152,16 @@ def test_membership_leaves_out_names_without_bars_and_ends_open_stays_on_the_las
         (lambda f: f.drop(columns=["close", "low"]), r"lacks the columns \['low', 'close'\]; it has"),
         (
             lambda f: f.assign(ticker="A", code="B").drop(columns="instrument"),
-            "any of which may be 'instrument'",
+            "which are all candidates for 'instrument'",
         ),
         (
             lambda f: f.assign(datetime="soon"),
-            r"40 values in 'datetime' that are no dates, the first 'soon' in row 1",
+            r"40 values in 'datetime' that are not dates, the first 'soon' in row 1",
         ),
-        (lambda f: f.assign(datetime=1577923), "no dates, the first '1577923'"),
+        (lambda f: f.assign(datetime=1577923), "not dates, the first '1577923'"),
         (lambda f: f.assign(datetime="02.01.2024"), "Write them as YYYY-MM-DD"),
         (lambda f: f.assign(close=0.0), "none of 40 rows in .* is a usable bar: 40 x price not positive"),
-        (lambda f: f.head(0), r"bars\.csv has a header but no rows\. It needs bars\."),
+        (lambda f: f.head(0), r"bars\.csv has a header but no rows\. Pass a file with bars\."),
     ],
 )
 def test_files_that_hold_no_bars_are_refused_in_a_sentence(long_bars, save, change, says):
@@ -207,7 +207,7 @@ def test_a_volume_of_zero_throughout_is_imported_as_none(long_bars, save):
     kept, report = import_bars([save(pd.concat([long_bars, fx]))])
     assert report.dropped == ()
     assert kept.groupby("instrument")["volume"].count().to_dict() == {"AAA": 40, "EURUSD": 0}
-    assert "volume is 0 throughout EURUSD and counts as absent" in report.understood[0]
+    assert "volume is always 0 for EURUSD and ignored" in report.understood[0]
 
 
 def test_codes_are_padded_alike_in_bars_and_membership(long_bars, save):

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.training.bar_array import MappedBars
 from kronos.training.config import Source
-from kronos.training.tape import BarTape
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.training import QlibBars
 from tests.kronos.builders import make_bars
@@ -48,7 +48,7 @@ def test_prices_are_adjusted_and_a_split_is_no_gap(store):
     assert list(got.index) == list(want.index)
     for name in ("open", "high", "low", "close", "volume", "amount"):
         np.testing.assert_allclose(got[name], want[name], rtol=1e-6)
-    assert len(BarTape.open(Source(store, instruments=("AAA",)), 60).bounds) == 2
+    assert len(MappedBars.open(Source(store, instruments=("AAA",)), 60).bounds) == 2
 
 
 def test_a_suspended_day_is_no_bar(store):
@@ -74,8 +74,8 @@ def test_a_store_without_volume_has_bars_all_the_same(store):
     got = series(store)["BBB"]
     assert len(got) == 60
     assert "volume" not in got
-    tape = BarTape.open(Source(store, instruments=("BBB",)), 60)
-    assert (tape.values[:, 4] == 0).all()
+    mapped = MappedBars.open(Source(store, instruments=("BBB",)), 60)
+    assert (mapped.values[:, 4] == 0).all()
 
 
 def test_members_bring_all_their_bars_also_those_from_before_they_joined(store):
@@ -95,8 +95,8 @@ def test_nobody_who_joined_later_is_learnt_from(store, setting):
 
 def test_a_tape_is_made_anew_for_other_members(store):
     source = Source(store, market="two")
-    assert BarTape.open(source, 20).ledger.instruments == 2
-    assert BarTape.open(replace(source, validate_until="2024-02-14"), 20).ledger.instruments == 1
+    assert MappedBars.open(source, 20).info.instruments == 2
+    assert MappedBars.open(replace(source, validate_until="2024-02-14"), 20).info.instruments == 1
 
 
 def test_instruments_and_fields_are_chosen_by_name(store):
@@ -119,7 +119,7 @@ def test_files_are_all_that_is_read(store):
 
 def test_without_a_source_there_is_the_simulated_market(tmp_path):
     reader = QlibBars(None)
-    assert reader.store == tmp_path / "cache" / "kronos-strategies" / "simulated-v1"
+    assert reader.store == tmp_path / "cache" / "kronos-strategies" / "simulated-v2"
     name, bars = next(iter(reader.series()))
     assert name.startswith("SH6090")
     assert len(bars) > 500

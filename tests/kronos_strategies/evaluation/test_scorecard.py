@@ -152,7 +152,7 @@ def test_the_random_walk_is_normal_with_the_deviation_of_20_days_times_the_root_
 def test_paths_that_are_too_calm_are_called_so(market):
     def halved() -> Iterator[Forecast]:
         for each in walks(market):
-            start = each.last[:, None, None, :1]
+            start = each.last_bar[:, None, None, :1]
             yield replace(each, paths=start * np.sqrt(each.paths / start))
 
     found = score_forecasts(halved(), market, (5,))

@@ -18,7 +18,7 @@ DEVIATION = np.linspace(0.005, 0.03, len(NAMES))  # of each name's log returns, 
 AT = range(30, 90)  # positions of the forecast dates; at least 19 bars follow
 HORIZONS = (1, 5)
 PROVENANCE = Provenance(
-    "test", None, None, None, SampleConfig(), "none", 512, 5, "exact", "float32", "last_close", ""
+    "test", None, None, None, SampleConfig(), "none", 512, 5, "recompute", "float32", "last_close", ""
 )
 
 

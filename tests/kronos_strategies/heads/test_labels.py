@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.training.labels import MIN_NAMES
+from kronos.training.bar_array import MIN_INSTRUMENTS
 from kronos_strategies.heads.labels import return_labels
 
 from .markets import DAYS, keys_of, panel_of
@@ -42,7 +42,7 @@ def test_a_label_uses_no_bar_after_the_last_date(panel) -> None:
 
 
 def test_a_date_of_few_names_has_no_label(panel) -> None:
-    few = dict(list(panel.items())[: MIN_NAMES - 1])
+    few = dict(list(panel.items())[: MIN_INSTRUMENTS - 1])
     assert return_labels(few, keys_of(few), (1,), UNTIL).isna().all().all()
 
 
@@ -66,19 +66,19 @@ def test_bars_are_counted_by_what_a_name_traded(panel) -> None:
 
 def test_labels_are_those_of_joint_training(panel) -> None:
     from kronos.bars import FEATURES
-    from kronos.training import labels as joint
+    from kronos.training import bar_array as joint
     from tests.kronos.training.builders import make_market
 
-    tape = make_market(24, 60)
+    mapped = make_market(24, 60)
     frames = {}
     for i in range(24):
         rows = slice(60 * i, 60 * (i + 1))
-        index = pd.DatetimeIndex(tape.dates[rows], name="datetime")
-        frames[f"N{i:02d}"] = pd.DataFrame(tape.values[rows], index=index, columns=list(FEATURES))
+        index = pd.DatetimeIndex(mapped.dates[rows], name="datetime")
+        frames[f"N{i:02d}"] = pd.DataFrame(mapped.values[rows], index=index, columns=list(FEATURES))
     dates = next(iter(frames.values())).index
     keys = pd.MultiIndex.from_product([dates, sorted(frames)], names=["datetime", "instrument"])
     until = dates[45]
     ours = return_labels(frames, keys, joint.HORIZONS, until).unstack("instrument")
-    theirs = joint.return_labels(tape, f"{until:%Y-%m-%d}").reshape(24, 60, len(joint.HORIZONS))
+    theirs = joint.return_labels(mapped, f"{until:%Y-%m-%d}").reshape(24, 60, len(joint.HORIZONS))
     for column, horizon in enumerate(joint.HORIZONS):
         np.testing.assert_allclose(ours[horizon].to_numpy().T, theirs[:, :, column], atol=1e-5)

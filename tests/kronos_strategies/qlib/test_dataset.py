@@ -34,14 +34,14 @@ def traded(market, name: str) -> pd.DataFrame:
 def test_a_window_holds_the_last_traded_bars_whoever_was_a_member_then(in_store, small_market):
     windows = dataset().windows()
     for i in (0, len(windows) // 2, len(windows) - 1):
-        date, name = windows.keys[i]
+        date, name = windows.index[i]
         bars = traded(small_market, name).loc[:date].tail(40)
         expected = bars[["open", "high", "low", "close", "volume", "amount"]].to_numpy()
         np.testing.assert_allclose(windows[i : i + 1].values[0], expected, rtol=1e-5)
 
 
 def test_only_members_that_traded_on_the_day_get_a_window(in_store, small_market):
-    keys = dataset(min_bars=2).windows().keys
+    keys = dataset(min_bars=2).windows().index
     spans = small_market.membership
     expected = {
         (row.datetime, row.instrument)
@@ -62,10 +62,10 @@ def test_a_name_that_joins_the_market_is_scored_on_its_first_day(in_store, small
     assert len(joined) == 1, "the small market reviews its index in April 2023"
     first, name = joined["start"].iloc[0], joined["instrument"].iloc[0]
     windows = dataset(segments={"test": ("2023-04-03", "2023-04-28")}).windows()
-    dates = windows.keys[windows.keys.get_level_values("instrument") == name].get_level_values("datetime")
+    dates = windows.index[windows.index.get_level_values("instrument") == name].get_level_values("datetime")
     assert dates[0] == first
     assert (
-        windows[windows.keys.get_loc((first, name)) : windows.keys.get_loc((first, name)) + 1].lengths[0]
+        windows[windows.index.get_loc((first, name)) : windows.index.get_loc((first, name)) + 1].lengths[0]
         == 40
     )
 
@@ -75,7 +75,7 @@ def test_future_timestamps_are_the_next_days_of_the_calendar(in_store):
     assert dataset(horizon=7).windows().horizon == 7
     calendar = pd.DatetimeIndex(D.calendar(future=True))
     for date, future in zip(
-        windows.keys.get_level_values("datetime")[::37], windows.future[::37], strict=True
+        windows.index.get_level_values("datetime")[::37], windows.future[::37], strict=True
     ):
         at = calendar.get_loc(date)
         assert list(pd.DatetimeIndex(future)) == list(calendar[at + 1 : at + 5])
@@ -127,10 +127,10 @@ def test_a_segment_without_a_trading_day_is_refused(in_store):
 def test_a_segment_that_ends_after_the_store_or_never_is_scored_as_far_as_bars_reach(in_store):
     for end in ("2023-07-31", None):
         late = dataset(segments={"test": ("2023-06-26", end)})
-        dates = late.windows().keys.get_level_values("datetime")
+        dates = late.windows().index.get_level_values("datetime")
         assert dates.max() == pd.Timestamp("2023-06-30")
         label = late.prepare("test", col_set="label")
-        assert label.index.equals(late.windows().keys)
+        assert label.index.equals(late.windows().index)
 
 
 def test_without_a_future_calendar_the_last_day_is_scored_too(in_store, small_store, tmp_path):
@@ -170,9 +170,9 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
     names = ["SH609001", "SZ009003"]
     week = {"segments": {"test": ("2023-03-01", "2023-03-07")}}
     listed = dataset(instruments=names, **week)
-    assert of(listed.windows().keys) == set(names)
-    assert listed.prepare("test", col_set="label").index.equals(listed.windows().keys)
-    assert of(dataset(market=names, **week).windows().keys) == set(names)
+    assert of(listed.windows().index) == set(names)
+    assert listed.prepare("test", col_set="label").index.equals(listed.windows().index)
+    assert of(dataset(market=names, **week).windows().index) == set(names)
     rule = {
         "filter_type": "NameDFilter",
         "name_rule_re": "SH.*",
@@ -180,10 +180,10 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
         "filter_end_time": None,
     }
     config = {"market": "csi300", "filter_pipe": [rule]}
-    whole = dataset(**week).windows().keys
+    whole = dataset(**week).windows().index
     expected = whole[whole.get_level_values("instrument").str.startswith("SH")]
     for named in (dataset(market=config, **week), dataset(filter_pipe=[NameDFilter("SH.*")], **week)):
-        assert named.windows().keys.equals(expected)
+        assert named.windows().index.equals(expected)
         assert named.market.startswith("csi300-")
     spans = {"SH609001": [("2023-03-02", "2023-03-03")]}
     assert len(dataset(instruments=spans, **week).windows()) == 2
@@ -250,7 +250,7 @@ def test_vwap_is_a_deal_price_where_the_store_has_it(in_store, small_store, smal
     model = KronosModel(str(TINY), samples=2, device="cpu")
     scored = model.predict(data)
     (forecast,) = [
-        f for f in model.forecasts(data.windows(), data.spec) if f.keys[0][0] == scored.index[0][0]
+        f for f in model.forecasts(data.windows(), data.spec) if f.index[0][0] == scored.index[0][0]
     ]
     mean = model.postprocessing(forecast).paths[0, :, :, :4].astype(float).mean(axis=-1)
     assert scored.iloc[0] == pytest.approx((mean[:, 1] / mean[:, 0] - 1).mean(), rel=1e-5)

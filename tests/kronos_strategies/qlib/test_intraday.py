@@ -70,12 +70,12 @@ def test_every_bar_of_a_date_is_scored_and_labels_count_bars(crypto):
     data = dataset()
     windows = data.windows()
     assert len(windows) == 48 * len(PAIRS)
-    times = windows.keys.get_level_values("datetime").unique()
+    times = windows.index.get_level_values("datetime").unique()
     assert (times[0], times[-1]) == (pd.Timestamp("2024-01-15 00:00"), pd.Timestamp("2024-01-16 23:00"))
     steps = np.diff(windows.future, axis=1)
     assert (steps == np.timedelta64(60, "m")).all()
     label = data.prepare("test", col_set="label").iloc[:, 0]
-    assert label.index.equals(windows.keys)
+    assert label.index.equals(windows.index)
     closes = read_bars(crypto, ["BTCUSDT"]).set_index("datetime")["close"]
     at = HOURS.get_loc(pd.Timestamp("2024-01-15 07:00"))
     expected = closes.iloc[at + 3] / closes.iloc[at + 1] - 1
@@ -115,7 +115,7 @@ def test_forecasts_skip_lunch_nights_and_weekends(tmp_path):
     use_store(store)
     data = dataset(segments={"test": ("2024-01-05", None)}, freq="5min", lookback=30, horizon=4)
     windows = data.windows()
-    future = dict(zip(windows.keys.get_level_values("datetime"), windows.future, strict=True))
+    future = dict(zip(windows.index.get_level_values("datetime"), windows.future, strict=True))
     lunch = [str(t)[5:16] for t in pd.DatetimeIndex(future[pd.Timestamp("2024-01-05 11:25")])]
     assert lunch == ["01-05 11:30", "01-05 13:05", "01-05 13:10", "01-05 13:15"]
     night = [str(t)[5:16] for t in pd.DatetimeIndex(future[pd.Timestamp("2024-01-05 15:00")])]
@@ -160,7 +160,7 @@ def test_the_last_day_of_a_membership_counts_to_its_end(tmp_path, capsys):
     options = ["--membership", tmp_path / "members.csv", "--to", tmp_path / "store"]
     assert command(capsys, "data", "import", tmp_path / "bars.csv", *options)[0] == 0
     use_store(tmp_path / "store")
-    keys = dataset().windows().keys  # of the 15th and the 16th
+    keys = dataset().windows().index  # of the 15th and the 16th
     assert keys.get_level_values("instrument").value_counts().to_dict() == {"ETHUSDT": 48, "BTCUSDT": 24}
 
 

@@ -8,10 +8,10 @@ import pytest
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
-from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
 from kronos.config import SampleConfig
+from kronos.paths import POOL
 from kronos.predictor import KronosPredictor
-from kronos.window_groups import POOL
 from kronos_strategies.causal import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
@@ -35,7 +35,7 @@ def test_predict_scores_each_window_once_with_the_score_first(in_store):
     assert list(scored.columns) == list(SIGNALS)
     assert scored.columns[0] == "score"
     assert list(scored.index.names) == ["datetime", "instrument"]
-    assert scored.index.equals(dataset().windows().keys)
+    assert scored.index.equals(dataset().windows().index)
     assert np.isfinite(scored.to_numpy()).all()
 
 
@@ -121,7 +121,7 @@ def test_no_more_than_a_chunk_is_forecast_at_once(in_store, tmp_path, monkeypatc
     asked, honest = [], KronosPredictor.forecast
 
     def spy(self, windows, *rest, candles):
-        asked.append(windows.keys)
+        asked.append(windows.index)
         return honest(self, windows, *rest, candles=candles)
 
     monkeypatch.setattr(KronosPredictor, "forecast", spy)
@@ -142,7 +142,7 @@ def test_a_longer_horizon_scores_the_same_trade(in_store):
 
 def widened(known, spread: float = 0.5) -> Calibration:
     """Of forecasts of that provenance, over two bars."""
-    moves = Moves((0.0, 0.0), (spread, spread), (0.0, 0.0))
+    moves = PathAdjustment((0.0, 0.0), (spread, spread), (0.0, 0.0))
     fit = CalibrationFit("2023-01-31", "2022-01-03", 200, 400, {POOL: moves}, (), {}, {0.9: (1.2, 1.2)})
     s = known.sampling
     sampling = (s.T, s.top_p, s.top_k, s.samples)
@@ -173,7 +173,7 @@ def test_auto_takes_the_checkpoints_own_calibration_where_it_fits(in_store, tmp_
     shutil.copytree(TINY, pair)
     plain = model(checkpoint=str(pair))
     before = plain.signals(dataset())
-    assert "has none of its own" in plain.postprocessing.reason
+    assert "has no calibration" in plain.postprocessing.reason
     widened(plain.provenance).write(pair / "predictor" / "calibration.json")
     own, none, cold = (
         model(checkpoint=str(pair), **more) for more in ({}, {"calibration": "none"}, {"T": 0.1})

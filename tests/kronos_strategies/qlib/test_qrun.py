@@ -24,7 +24,7 @@ METRICS = ("ic", "icir", "rank_ic", "rank_icir", "annual_return", "sharpe", "max
 def test_it_runs_from_any_folder_and_makes_its_market_on_first_use(run, cache):
     process, _ = run
     assert process.returncode == 0, process.stderr[-3000:]
-    assert (cache / "kronos-strategies" / "simulated-v1" / "calendars" / "day.txt").is_file()
+    assert (cache / "kronos-strategies" / "simulated-v2" / "calendars" / "day.txt").is_file()
     assert "SIMULATED" in process.stderr
     assert "KRONOS_QLIB_DATA" in process.stderr
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from kronos.codebase import git_commit
+from kronos.utils import git_commit
 from kronos_strategies.contenders import find_contender, find_evidence, hold_against
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.qlib.experiment import TRACKING, KronosRecorder, absolute
@@ -163,8 +163,25 @@ def test_a_run_can_be_reported_beside_another(run_id, inside, capsys, tmp_path):
     assert "again" in page
 
 
+def test_an_experiment_stands_for_its_latest_finished_run(run_id, inside):
+    tracking = absolute(TRACKING)
+    assert find_run("kronos_csi300").info.run_id == run_id
+    client = MlflowClient(tracking_uri=tracking)
+    experiment = client.get_experiment_by_name("kronos_csi300").experiment_id
+    failed, later = client.create_run(experiment), client.create_run(experiment)
+    client.set_terminated(failed.info.run_id, "FAILED")
+    try:
+        assert find_run("kronos_csi300").info.run_id == run_id  # the others failed, or still run
+        client.set_terminated(later.info.run_id)
+        assert find_run("kronos_csi300").info.run_id == later.info.run_id
+    finally:
+        for made in (failed, later):
+            client.delete_run(made.info.run_id)
+
+
 def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=f"no run in sqlite:///.*mlflow.db, whose latest are .*{run_id[:8]}"):
+    latest = f"no finished experiment in sqlite:///.*mlflow.db, whose latest runs are .*{run_id[:8]}"
+    with pytest.raises(ValueError, match=latest):
         find_run("ffffffff")
     with pytest.raises(ValueError, match="no run"):
         find_run(run_id[:3])  # too short to be meant

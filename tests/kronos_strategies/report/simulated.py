@@ -113,7 +113,18 @@ class Simulated:
             start = np.repeat(last[:, None], len(FEATURES), axis=1).astype(np.float32)
             sampling = SampleConfig(samples=samples)
             made = Provenance(
-                "kronos-nano", None, None, None, sampling, "net", 512, 5, "exact", "float32", "last_close", ""
+                "kronos-nano",
+                None,
+                None,
+                None,
+                sampling,
+                "net",
+                512,
+                5,
+                "recompute",
+                "float32",
+                "last_close",
+                "",
             )
             yield Forecast(paths, keys, times, start, made)
 

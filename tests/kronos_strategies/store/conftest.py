@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from kronos.candles import Candles
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
+from kronos.paths import Candles
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.store import WindowSpec
@@ -22,7 +22,7 @@ SINCE = "2024-02-12"
 
 def windows_of(panel: dict[str, pd.DataFrame], until: str | None = "2024-03-01") -> Windows:
     """The windows that the tests store: 15 dates unless told otherwise."""
-    return Windows.rolling(panel, SPEC.lookback, SPEC.horizon, CALENDAR, since=SINCE, until=until)
+    return Windows.rolling(panel, SPEC.lookback, SPEC.horizon, CALENDAR, start=SINCE, end=until)
 
 
 class Spy:
@@ -43,7 +43,7 @@ class Spy:
         candles: Candles = "valid",
     ) -> Forecast:
         self.before(windows)
-        self.asked.append(windows.keys)
+        self.asked.append(windows.index)
         return self.inner.forecast(windows, sampling, progress, candles)
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from kronos.bars import FEATURES
-from kronos.checkpoint import Origin
+from kronos.checkpoint import CheckpointInfo
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast
 from kronos.predictor import KronosPredictor
@@ -36,10 +36,10 @@ def files_of(stored) -> dict[str, int]:
 
 def assert_same_forecasts(one, other) -> None:
     for a, b in zip(one, other, strict=True):
-        assert a.keys.equals(b.keys)
+        assert a.index.equals(b.index)
         np.testing.assert_allclose(a.paths, b.paths, rtol=1e-4)
         np.testing.assert_array_equal(a.timestamps, b.timestamps)
-        np.testing.assert_array_equal(a.last, b.last)
+        np.testing.assert_array_equal(a.last_bar, b.last_bar)
         assert a.provenance == b.provenance
 
 
@@ -108,8 +108,8 @@ def test_readjusted_prices_recompute_the_dates_whose_windows_hold_one(tmp_path, 
 
 def test_a_name_that_joins_the_universe_on_one_date_recomputes_that_date(tmp_path, spy, windows):
     store = ForecastStore(tmp_path)
-    dates = windows.keys.get_level_values("datetime")
-    names = windows.keys.get_level_values("instrument")
+    dates = windows.index.get_level_values("datetime")
+    names = windows.index.get_level_values("instrument")
     fewer = windows[~((dates == "2024-02-20") & (names == "CCC"))]
     store.fill(spy, fewer, SPEC, SAMPLING)
     spy.asked.clear()
@@ -173,10 +173,10 @@ def test_other_weights_and_another_context_have_a_folder_of_their_own(tmp_path, 
     store, few = ForecastStore(tmp_path), windows[:4]
     first = store.fill(predictor, few, SPEC, SAMPLING).stored.folder
     shorter = KronosPredictor(predictor.model, predictor.tokenizer, "cpu", max_context=16)
-    shorter.origin = predictor.origin
+    shorter.origin = predictor.checkpoint_info
     assert store.fill(shorter, few, SPEC, SAMPLING).stored.folder.parent == first.parent
     random = KronosPredictor(make_model(), make_tokenizer(), "cpu")
-    random.origin = Origin("kronos-nano", None, "f" * 64, None)
+    random.origin = CheckpointInfo("kronos-nano", None, "f" * 64, None)
     assert store.fill(random, few, SPEC, SAMPLING).stored.folder.parent != first.parent
     assert len(store.runs()) == 3
 
@@ -271,7 +271,7 @@ def test_what_a_killed_process_left_half_written_never_counts_and_is_removed(tmp
 
 def test_an_error_half_way_loses_one_chunk_and_no_date_that_was_done(tmp_path, predictor, windows):
     def fail(asked: Windows) -> None:
-        if pd.Timestamp("2024-02-16") in asked.keys.get_level_values("datetime"):
+        if pd.Timestamp("2024-02-16") in asked.index.get_level_values("datetime"):
             raise MemoryError("the device is full")
 
     store = ForecastStore(tmp_path)
@@ -319,8 +319,8 @@ class Wide:
 
     def forecast(self, windows, sampling=None, progress=None, candles="valid") -> Forecast:
         shape = (len(windows), sampling.samples, windows.horizon, len(FEATURES))
-        paths = np.broadcast_to(windows.last[:, None, None], shape).copy()
-        return Forecast(paths, windows.keys, windows.future, windows.last, self.provenance(sampling, ""))
+        paths = np.broadcast_to(windows.last_bar[:, None, None], shape).copy()
+        return Forecast(paths, windows.index, windows.future, windows.last_bar, self.provenance(sampling, ""))
 
     def provenance(self, sampling, data_sha256):
         return self.inner.provenance(sampling, data_sha256)
@@ -329,7 +329,7 @@ class Wide:
 def test_no_more_than_a_few_chunks_of_paths_are_in_memory_however_many_dates(tmp_path, predictor, panel):
     chunk, peaks = 8 * 1000 * 40 * 6 * 4, []  # bytes of 8 windows
     for until in ("2024-02-16", "2024-03-15"):  # 5 dates, 25 dates
-        windows = Windows.rolling(panel, 20, 40, "B", since="2024-02-12", until=until)
+        windows = Windows.rolling(panel, 20, 40, "B", start="2024-02-12", end=until)
         arrow = pa.default_memory_pool()
         tracemalloc.start()
         spec = WindowSpec("four", 20, 40, 20)

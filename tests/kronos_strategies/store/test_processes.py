@@ -71,7 +71,7 @@ def test_after_kill_9_a_fill_goes_on_with_what_is_not_finished(killed, tmp_path,
 
     whole = ForecastStore(tmp_path / "whole").fill(predictor, windows, SPEC, SAMPLING)
     for ours, theirs in zip(filled, whole, strict=True):
-        assert ours.keys.equals(theirs.keys)
+        assert ours.index.equals(theirs.index)
         np.testing.assert_allclose(ours.paths, theirs.paths, rtol=1e-5)
         assert ours.provenance == theirs.provenance
 

@@ -81,8 +81,8 @@ def test_the_manifest_holds_every_setting_the_weights_hash_and_the_hash_of_the_d
     assert manifest["model"] == {
         "model": "kronos-nano",
         "revision": None,
-        "weights_sha256": predictor.origin.sha256,
-        "trained_until": predictor.origin.trained_until,
+        "weights_sha256": predictor.checkpoint_info.sha256,
+        "trained_until": predictor.checkpoint_info.trained_until,
     }
     settings = manifest["settings"]
     assert settings["window_spec"] == {"universe": "four", "lookback": 20, "horizon": 3, "min_bars": 20}

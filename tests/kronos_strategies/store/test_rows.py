@@ -26,7 +26,7 @@ class Reader:
         self.asked: list[pd.MultiIndex] = []
 
     def embed(self, windows: Windows, progress=None) -> np.ndarray:
-        self.asked.append(windows.keys)
+        self.asked.append(windows.index)
         return self.inner.embed(windows, progress)
 
     def provenance(self, sampling, data_sha256):
@@ -104,7 +104,7 @@ def test_only_dates_with_other_bars_are_computed_again(reader, head, windows, pa
     panel["AAA"].iloc[-20:, :4] *= 1.5
     changed = windows_of(panel)
     store.head_outputs(reader, head, changed, SPEC)
-    dates = changed.keys.get_level_values("datetime").unique()
+    dates = changed.index.get_level_values("datetime").unique()
     assert set(reader.dates) == set(dates[dates >= panel["AAA"].index[-20]])
 
 

@@ -37,10 +37,10 @@ def test_every_bit_of_a_forecast_comes_back(forecast):
     back = from_parquet(to_parquet(forecast, "float32"), forecast.provenance)
     np.testing.assert_array_equal(back.paths, forecast.paths)
     np.testing.assert_array_equal(back.timestamps, forecast.timestamps)
-    np.testing.assert_array_equal(back.last, forecast.last)
+    np.testing.assert_array_equal(back.last_bar, forecast.last_bar)
     np.testing.assert_array_equal(back.decoded_close, forecast.decoded_close)
-    assert (back.paths.dtype, back.last.dtype, back.timestamps.dtype) == ("f4", "f4", "datetime64[ns]")
-    pd.testing.assert_index_equal(back.keys, forecast.keys.remove_unused_levels())
+    assert (back.paths.dtype, back.last_bar.dtype, back.timestamps.dtype) == ("f4", "f4", "datetime64[ns]")
+    pd.testing.assert_index_equal(back.index, forecast.index.remove_unused_levels())
     assert back.provenance == forecast.provenance
 
 
@@ -53,15 +53,15 @@ def test_halves_are_within_a_4096th_of_each_windows_largest_move(forecast):
     # Amounts far beyond the largest half (65,504) and a feature that does not move at all.
     paths = forecast.paths.copy()
     paths[..., FEATURES.index("amount")] *= 1e6
-    paths[..., FEATURES.index("open")] = forecast.last[:, None, None, FEATURES.index("open")]
+    paths[..., FEATURES.index("open")] = forecast.last_bar[:, None, None, FEATURES.index("open")]
     wide = dataclasses.replace(forecast, paths=paths)
     back = from_parquet(to_parquet(wide, "float16"), forecast.provenance)
-    moves = np.abs(paths - wide.last[:, None, None].astype(np.float64))
+    moves = np.abs(paths - wide.last_bar[:, None, None].astype(np.float64))
     error = np.abs(back.paths.astype(np.float64) - paths)
     rounding = np.abs(paths) * 2**-23  # of the float32 that it is given back as
     assert (error <= moves.max(axis=(1, 2), keepdims=True) / 4096 + 2 * rounding).all()
     assert np.isfinite(back.paths).all()
-    np.testing.assert_array_equal(back.last, wide.last)
+    np.testing.assert_array_equal(back.last_bar, wide.last_bar)
 
 
 def test_halves_take_less_space_and_give_nearly_the_same_signals(tmp_path, predictor, windows):
@@ -79,10 +79,10 @@ def test_halves_take_less_space_and_give_nearly_the_same_signals(tmp_path, predi
 def test_the_frame_is_the_summary_of_every_forecast(stored, predictor, windows):
     frame = stored.frame()
     assert list(frame.columns) == ["last_close", *SUMMARY]
-    assert frame.index.equals(windows.keys)
+    assert frame.index.equals(windows.index)
     expected = pd.concat([summary(forecast) for forecast in stored])
     pd.testing.assert_frame_equal(frame[list(SUMMARY)], expected, check_index_type=False)
-    np.testing.assert_array_equal(frame["last_close"], windows.last[:, CLOSE])
+    np.testing.assert_array_equal(frame["last_close"], windows.last_bar[:, CLOSE])
 
 
 def test_a_frame_of_some_dates_has_no_others(stored):
@@ -120,13 +120,13 @@ def test_a_date_that_is_not_there_is_named_with_what_is(stored):
 
 
 def test_iterating_gives_each_date_once_in_order(stored):
-    dates = [forecast.keys[0][0] for forecast in stored]
+    dates = [forecast.index[0][0] for forecast in stored]
     assert dates == list(stored.dates) == sorted(dates)
     assert len(stored) == 15
 
 
 def test_coverage_puts_each_date_in_one_place(stored, windows, panel):
-    longer = Windows.rolling(panel, 20, 3, "B", since="2024-02-26", until="2024-03-06")
+    longer = Windows.rolling(panel, 20, 3, "B", start="2024-02-26", end="2024-03-06")
     (stored.folder / "date=2024-02-28").rename(stored.folder / "gone")
     covered = stored.coverage(DatedWindows(longer))
     assert covered.missing == tuple(
@@ -153,13 +153,13 @@ def test_minutes_are_kept_apart_sorted_and_exact(tmp_path, predictor):
         "AAA": make_bars(40, freq="90min", start="2024-01-02 09:30"),
         "BBB": make_bars(40, 1, freq="90min"),
     }
-    windows = Windows.rolling(panel, 20, 3, "90min", since="2024-01-03 10:00", until="2024-01-04 06:00")
+    windows = Windows.rolling(panel, 20, 3, "90min", start="2024-01-03 10:00", end="2024-01-04 06:00")
     stored = ForecastStore(tmp_path).fill(predictor, windows, WindowSpec("two", 20, 3, 20), SAMPLING).stored
     dates = DatedWindows(windows).dates
     assert list(stored.dates) == list(dates)
     assert len(set(dates.normalize())) < len(dates)
     folders = sorted(path.name for path in stored.folder.glob("date=*"))
-    assert [stored.read(date).keys[0][0] for date in dates] == list(dates)
+    assert [stored.read(date).index[0][0] for date in dates] == list(dates)
     assert folders == [f"date={date_label(date)}" for date in dates], (
         "in alphabetical as in chronological order"
     )

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.calibration import Calibration, CalibrationFit, Moves
+from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
+from kronos.paths import POOL
 from kronos.postprocessing import Postprocessing
-from kronos.window_groups import POOL
 from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths, scores_by_samples
 from kronos_strategies.evaluation.distribution.volatility import qlike
 from kronos_strategies.evaluation.scorecard import Market, score_forecasts, score_summaries
@@ -40,7 +40,7 @@ def test_the_score_of_all_paths_is_the_signals(market, kept):
 
 def test_the_score_of_k_paths_knows_only_the_first_k(market):
     one = next(iter(walks(market)))
-    few = type(one)(one.paths[:, :4], one.keys, one.timestamps, one.last, one.provenance)
+    few = type(one)(one.paths[:, :4], one.index, one.timestamps, one.last_bar, one.provenance)
     np.testing.assert_allclose(scores_by_samples(one, 1)[4], scores_by_samples(few, 1)[4], rtol=1e-12)
     assert list(scores_by_samples(few, 1)) == [1, 2, 4]
 
@@ -95,7 +95,7 @@ def test_no_forecast_is_refused(market):
 def narrow(market: Market):
     """Walks of half the true deviation, with an invalid candle on every other path."""
     for each in walks(market):
-        last = each.last[:, None, None, 3:4]
+        last = each.last_bar[:, None, None, 3:4]
         paths = np.ones_like(each.paths)
         paths[..., :4] = last * np.sqrt(each.paths[..., :4] / last)
         paths[:, ::2, :, 1] *= 0.99  # the high
@@ -106,7 +106,7 @@ def narrow(market: Market):
 @pytest.fixture(scope="module")
 def doubled() -> Postprocessing:
     row = (1.0,) * 6
-    moves = Moves(row, tuple(np.log(2) * np.array(row)), (0.0,) * 6)
+    moves = PathAdjustment(row, tuple(np.log(2) * np.array(row)), (0.0,) * 6)
     fit = CalibrationFit("2023-01-31", "2022-01-03", 99, 99, {POOL: moves}, (), {}, {})
     s = PROVENANCE.sampling
     sampling = (s.T, s.top_p, s.top_k, 40)
@@ -136,7 +136,7 @@ def test_invalid_sampled_bars_are_counted_before_their_repair(market, doubled):
     assert checks["outside"] == checks["paths_outside"] == 0.5
     assert checks["crossed"] == 0.5  # open, low and close of these paths are equal
     assert checks["negative_volume"] == 0
-    opens = [each.path("open")[:, :, 0] / each.last[:, None, 3] for each in narrow(market)]
+    opens = [each.path("open")[:, :, 0] / each.last_bar[:, None, 3] for each in narrow(market)]
     assert checks["gap_sampled"] == pytest.approx(np.abs(np.log(np.concatenate(opens))).mean(), rel=1e-5)
     gaps = np.log(market.opens.shift(-1) / market.closes).iloc[list(AT)].abs()
     assert checks["gap_realized"] == pytest.approx(gaps.to_numpy().mean(), rel=1e-9)

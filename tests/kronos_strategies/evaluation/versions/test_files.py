@@ -81,7 +81,7 @@ def test_integers_missing_values_and_halves_are_floats(tmp_path):
         (FRAME.reset_index(drop=True), r"no datetime and no instrument"),
         (FRAME[[]], r"no column of values"),
         (FRAME.assign(score="high"), r"'score' that are no numbers"),
-        (FRAME.reset_index().assign(datetime="spring"), r"no dates, the first 'spring'"),
+        (FRAME.reset_index().assign(datetime="spring"), r"not dates, the first 'spring'"),
         (FRAME.rename(index=str, level="datetime").rename_axis([None, None]), r"no datetime"),
     ],
 )
@@ -91,9 +91,9 @@ def test_what_is_unclear_is_refused(frame, reason, tmp_path):
 
 
 def test_no_file_and_no_parquet_file_are_told_apart(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.parquet is no file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet is not a file"):
         read_version(tmp_path / "none.parquet")
-    with pytest.raises(FileNotFoundError, match="is no file"):
+    with pytest.raises(FileNotFoundError, match="is not a file"):
         read_version(tmp_path)
     (tmp_path / "a.parquet").write_text("datetime,instrument,score\n")
     with pytest.raises(ValueError, match=r"a\.parquet is no parquet file"):

@@ -1,0 +1,129 @@
+"""Helpers of both packages: version, missing extras, atomic writes, and error reports of commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+
+class MissingExtra(ImportError):
+    """An optional dependency is not installed; the message gives the command that installs it."""
+
+
+# Printed as one line: user errors, missing extras and diverged training. Everything else keeps its traceback.
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MissingExtra)
+
+
+def package_version() -> str:
+    """Version of the installed distribution."""
+    return version("kronos-strategies")
+
+
+def git_commit() -> str | None:
+    """Commit of the code that runs, with a + if tracked files differ from it; None outside a repository."""
+    here = Path(
+        __file__
+    )  # installed into a virtual environment inside another repository, it is not tracked there
+    commands = (
+        ["ls-files", "--error-unmatch", here.name],
+        ["rev-parse", "HEAD"],
+        ["status", "--porcelain", "--untracked-files=no"],
+    )
+    try:
+        _, commit, changed = (
+            subprocess.run(
+                ["git", "-C", str(here.parent), *command],
+                capture_output=True, text=True, check=True, timeout=10,
+            ).stdout.strip()
+            for command in commands
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def write_atomic(file: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a process killed meanwhile, finds the old content or the new one.
+
+    Args:
+        file: in an existing folder.
+        content: text is written as UTF-8.
+    """
+    partial_file = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        partial_file.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial_file, file)
+    finally:
+        partial_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which replaces `folder` when the block ends without an error.
+
+    Args:
+        folder: where the result belongs; its parent is made.
+
+    Yields:
+        The folder to write into.
+    """
+    partial_folder = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(parents=True)
+    try:
+        yield partial_folder
+        shutil.rmtree(folder, ignore_errors=True)
+        partial_folder.rename(folder)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+def show_log() -> None:
+    """Log to stderr; with several processes only the first one logs more than errors."""
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for verbose in ("accelerate", "matplotlib"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
+
+
+def run_command(app: App, tokens: Sequence[str] | None = None) -> None:
+    """Run `app` on the command line; a user error is printed in red, and the exit code is 2."""
+    from cyclopts import CycloptsError
+    from rich.console import Console
+    from rich.markup import escape
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            app(tokens, exit_on_error=False, print_error=False)
+    except (CycloptsError, *USER_ERRORS) as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]{escape(str(error))}[/red]")
+        sys.exit(2)
+
+
+def _show_warning(
+    default: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
+) -> None:
+    """Print a warning about the user's bars as one line, without the place in this code."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from kronos.bars import BarsWarning  # loads pandas, which --help does without
+
+    if issubclass(category, BarsWarning):
+        Console(stderr=True, soft_wrap=True).print(f"[yellow]Warning: {escape(str(message))}[/yellow]")
+    else:
+        default(message, category, *where)
