@@ -106,7 +106,7 @@ def check_command(program: str, words: list[str]) -> None:
 
 
 def parse_training(words: list[str]) -> None:
-    from kronos.training.cli import app
+    from kronos.training.__main__ import app
 
     app.parse_args(words, exit_on_error=False, print_error=False)
 
