@@ -24,6 +24,7 @@ from kronos_strategies.backtrader import (
 )
 from kronos_strategies.backtrader.indicator import PARAMS
 from kronos_strategies.data.qlib_bins import read_bars
+from kronos_strategies.data.training import QlibBars
 from kronos_strategies.report.terminal import show_report
 
 FEW_NAMES = 5  # a coefficient of fewer is left undefined
@@ -94,7 +95,7 @@ def read_panel(
     """
     among = bool(names and benchmark) and not is_qlib_directory(bars)
     wanted = (*names, benchmark) if among else names
-    reader = open_reader(Source(bars, market=market, instruments=wanted))
+    reader = open_reader(Source(bars, market=market, instruments=wanted), QlibBars)
     panel = {each.instrument: each.bars for each in reader.series()}
     if benchmark and benchmark not in panel:
         panel[benchmark] = _index(bars, benchmark)

@@ -20,8 +20,9 @@ import pandas as pd
 from qlib.contrib.data.handler import Alpha158
 
 from kronos.head import ReturnHead
+from kronos.windows import Windows
 from kronos_strategies.data.default import default_store
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.heads.bar_features import bar_features
 from kronos_strategies.heads.fit import FitSettings, fit_head
 from kronos_strategies.heads.labels import centered_ranks
@@ -49,10 +50,13 @@ def head_compared(
     start: datetime = datetime(2023, 1, 3),
     end: datetime = datetime(2023, 12, 1),
     every: int = 5,
+    rank_every: int = 1,
     hold: int = 5,
+    horizon: int | None = None,
     samples: int = 10,
     alpha158: bool = True,
     device: str | None = None,
+    store: Path | None = None,
     output: Path = Path("out/head_compared"),
 ) -> None:
     """Fit, score, compare.
@@ -69,10 +73,13 @@ def head_compared(
         start: first date that is ranked.
         end: last date that is ranked.
         every: days between the dates that are learned from.
+        rank_every: days between the dates that are ranked.
         hold: days that a position is held.
+        horizon: days that paths reach, hold + 1 when omitted; a longer one finds more forecasts in a store.
         samples: paths of a window; 0 compares no paths.
         alpha158: compare Alpha158, too.
         device: cpu, cuda or mps.
+        store: folder of forecasts, outputs of heads and hidden states; one in `output` when omitted.
         output: folder of everything.
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -82,8 +89,8 @@ def head_compared(
         "valid": (f"{train_until:%Y-%m-%d}", f"{valid_until:%Y-%m-%d}"),
         "test": (f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}"),
     }
-    dataset = KronosDataset(segments, market=market, hold=hold)
-    common = {"checkpoint": model, "device": device, "store": str(output / "forecasts")}
+    dataset = ThinnedDataset(rank_every, segments, market=market, hold=hold, horizon=horizon)
+    common = {"checkpoint": model, "device": device, "store": str(store or output / "forecasts")}
     ours = KronosModel(**common, samples=0, score="head", heads=heads, fit_head=fit or None, fit_every=every)
     ours.fit(dataset)
     scores = {"head": ours.predict(dataset)}
@@ -98,7 +105,29 @@ def head_compared(
     save_labels(market_of(scores["head"].index), scores["head"].index, hold, output / "labels.parquet")
     files = [f"{name}={output / name}.parquet" for name in scores]
     written = ["--html", output / "compare.html", "--json", output / "compare.json"]
-    kronos("compare", *files, "--labels", output / "labels.parquet", "--horizon", hold, *written)
+    kronos(
+        "compare",
+        *files,
+        "--labels",
+        output / "labels.parquet",
+        "--horizon",
+        hold,
+        "--every",
+        rank_every,
+        *written,
+    )
+
+
+class ThinnedDataset(KronosDataset):
+    """One date in `rank_every` of a dataset."""
+
+    def __init__(self, rank_every: int, *args: object, **kwargs: object) -> None:
+        self.rank_every = rank_every
+        super().__init__(*args, **kwargs)
+
+    def windows(self, segment: str | slice = "test") -> Windows:
+        """The windows of those dates."""
+        return every_date(super().windows(segment), self.rank_every)
 
 
 def learn_baselines(
@@ -133,10 +162,10 @@ def learn_baselines(
     return scores
 
 
-def save_labels(market: Market, keys: pd.MultiIndex, hold: int, file: Path) -> None:
+def save_labels(market: PricePanel, keys: pd.MultiIndex, hold: int, file: Path) -> None:
     """Returns from the next close on, over 1, 5, 10 bars and the holding."""
     horizons = sorted({1, 5, 10, hold})
-    columns = {str(h): market.at(market.earned(h), keys) for h in horizons}
+    columns = {str(h): market.lookup(market.forward_return(h), keys) for h in horizons}
     pd.DataFrame(columns).to_parquet(file)
 
 

@@ -33,7 +33,7 @@ from kronos.predictor import KronosPredictor
 from kronos.utils import run_command
 from kronos.windows import Windows
 from kronos_strategies.data.planted import DELAY, EFFECTS, Effect, PlantedConfig, PlantedMarket, plant
-from kronos_strategies.evaluation.signal.ic import coefficients
+from kronos_strategies.evaluation.signal.ic import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
 from kronos_strategies.heads.bar_features import bar_features
 from kronos_strategies.heads.fit import FitSettings, Kind, Split, fit_head, fit_split
@@ -121,9 +121,9 @@ class Market:
         calendar = planted.target.index
         learn_until = LOOKBACK + max(study.learn_days) - 1
         last = len(calendar) - DELAY - 1
-        span = {"since": calendar[LOOKBACK - 1], "until": calendar[last]}
+        span = {"start": calendar[LOOKBACK - 1], "end": calendar[last]}
         windows = Windows.rolling(planted.panel, LOOKBACK, DELAY, calendar, **span)
-        dates = windows.keys.get_level_values("datetime")
+        dates = windows.index.get_level_values("datetime")
         return cls(planted, windows, learn_until, np.asarray(dates > calendar[learn_until + EMBARGO]))
 
     @property
@@ -134,7 +134,7 @@ class Market:
     def learned(self, days: int) -> np.ndarray:
         """(N,) bool, the windows of the last `days` days to learn from."""
         first, last = self.calendar[[self.learn_until - days + 1, self.learn_until]]
-        dates = self.windows.keys.get_level_values("datetime")
+        dates = self.windows.index.get_level_values("datetime")
         return np.asarray((dates >= first) & (dates <= last))
 
     def settings(self, days: int, kind: Kind) -> FitSettings:
@@ -159,7 +159,7 @@ def long(wide: pd.DataFrame) -> pd.Series:
 
 def scores_of(market: Market, study: Study, predictor: KronosPredictor) -> dict[Method, pd.Series]:
     """Scores of the test windows by every way that trains no network."""
-    keys, names = market.windows.keys, len(market.planted.panel)
+    keys, names = market.windows.index, len(market.planted.panel)
     hidden = predictor.embed(market.windows)
     features = bar_features(market.planted.panel, keys).to_numpy("float32")
     scores = {}
@@ -178,7 +178,7 @@ def scores_of(market: Market, study: Study, predictor: KronosPredictor) -> dict[
 def path_scores(market: Market, study: Study, predictor: KronosPredictor) -> pd.Series:
     """The mean return that a trade earns on sampled paths, or their volatility where size is ranked."""
     windows = market.windows[market.test]
-    dates = pd.DatetimeIndex(windows.keys.get_level_values("datetime"))
+    dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
     windows = windows[dates.isin(dates.unique().sort_values()[:: study.path_every])]
     sampling = replace(predictor.sampling, samples=study.samples)
     told = signals(predictor.forecast(windows, sampling), hold=1)
@@ -188,13 +188,13 @@ def path_scores(market: Market, study: Study, predictor: KronosPredictor) -> pd.
 def fitted(market: Market, inputs: np.ndarray, days: int, kind: Kind) -> pd.Series:
     """Score of the test windows by what was fitted on the `days` days before them."""
     rows, settings = market.learned(days), market.settings(days, kind)
-    keys, panel = market.windows.keys[rows], market.planted.panel
+    keys, panel = market.windows.index[rows], market.planted.panel
     if market.planted.config.on_size:
         info = HeadInfo(inputs.shape[1], (1,), "rank of the size of the return", LOOKBACK, kind=kind)
         head = fit_split(inputs[rows], market.split(keys, settings), settings, info)
     else:
         head = fit_head(inputs[rows], keys, panel, settings, lookback=LOOKBACK, markets=("planted",))
-    return one_bar(head, inputs[market.test], market.windows.keys[market.test])
+    return one_bar(head, inputs[market.test], market.windows.index[market.test])
 
 
 def finetuned(market: Market, study: Study, folder: Path) -> KronosPredictor:
@@ -233,7 +233,7 @@ def finetuned_scores(market: Market, study: Study, folder: Path) -> dict[Method,
         scores["fine-tuned, paths", bars] = path_scores(market, study, tuned)
     if not market.planted.config.on_size:
         head = ReturnHead.from_pretrained(folder / "model" / "best")
-        scores["fine-tuned, head", bars] = one_bar(head, tuned.embed(test), test.keys)
+        scores["fine-tuned, head", bars] = one_bar(head, tuned.embed(test), test.index)
     return scores
 
 
@@ -247,11 +247,15 @@ def evaluate(market: Market, scores: dict[Method, pd.Series]) -> pd.DataFrame:
     config, target = market.planted.config, long(market.planted.target)
     optimum = long(market.planted.optimum)
     if planted := config.effect != "none":
-        scores = {(OPTIMUM, 0): optimum.reindex(market.windows.keys[market.test])} | scores
+        scores = {(OPTIMUM, 0): optimum.reindex(market.windows.index[market.test])} | scores
     rows = []
     for (method, bars), score in scores.items():
-        by_date = coefficients(score, target)["rank_ic"]
-        best = coefficients(optimum.reindex(score.index), target)["rank_ic"].mean() if planted else np.nan
+        by_date = information_coefficients(score, target)["rank_ic"]
+        best = (
+            information_coefficients(optimum.reindex(score.index), target)["rank_ic"].mean()
+            if planted
+            else np.nan
+        )
         test = mean_test(by_date)
         row = {"effect": config.effect, "strength": config.strength, "ranked_by": method, "bars": bars}
         row |= {"rank_ic": test.mean, "low": test.low, "high": test.high, "t": test.t, "p": test.p}

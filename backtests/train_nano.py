@@ -29,15 +29,15 @@ def train_nano(
     every: int = 1,
     samples: int = 32,
 ) -> None:
-    """Train both stages, then print held-out losses and scores.
+    """Train both stages, then print held-out losses and write the report on held-out bars.
 
     Args:
         data: folder with the six files.
-        output: of the weights, the losses and the scores.
-        resume: go on where an earlier run was stopped.
+        output: folder of the weights, the losses and the report.
+        resume: resume an interrupted run.
         accelerated: train in bfloat16, compiled.
-        every: score every k-th date.
-        samples: paths a window.
+        every: forecast every k-th date.
+        samples: paths per forecast.
     """
     flags = ["--config", CONFIG, "--output", output, *(["--resume"] if resume else [])]
     flags += ["--precision", "bfloat16", "--compile"] if accelerated else ["--accumulate", 16]
@@ -46,22 +46,13 @@ def train_nano(
     learnt = [flag for name in SHARES for flag in ("--train", data / f"{name}.parquet")]
     span = ["--train-until", "2018-12-31", "--data", held, "--start", "2020-06-01", "--end", "2023-12-31"]
     run([sys.executable, "-m", "kronos.training", "evaluate", output / "best", *learnt, *span])
-    scored = ["--since", "2020-06-01", "--until", "2023-12-13", "--every", every, "--samples", samples]
-    run(
-        [
-            sys.executable,
-            HERE / "score_model.py",
-            output / "best",
-            held,
-            *scored,
-            "--output",
-            output / "scores",
-        ]
-    )
+    dates = ["--start", "2020-06-01", "--end", "2023-12-13", "--every", every, "--samples", samples]
+    report = ["--data", held, *dates, "--output", output / "report"]
+    run([SCRIPTS / "kronos", "evaluate", output / "best", *report])
 
 
 def run(command: list[object], **settings: str) -> None:
-    """One command, which says itself what is wrong."""
+    """Run one command, which reports its own errors."""
     done = subprocess.run(list(map(str, command)), env={**os.environ, **settings}, check=False)
     if done.returncode:
         sys.exit(done.returncode)

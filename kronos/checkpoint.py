@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from kronos.config import (
-    CARD,
     PRETRAINED,
     ModelConfig,
     SampleConfig,
     TokenizerConfig,
+    card_trained_until,
     config_from_dict,
     read_json,
 )
@@ -279,7 +279,7 @@ def checkpoint_info(
     """Identify a pair by the contents of its files."""
     folders = resolve(spec, "predictor", revision, hub), resolve(tokenizer, "tokenizer", hub=hub)
     on_hub = not Path(spec).expanduser().exists() and str(spec) not in bundled()
-    cut_off = _trained_until(resolve_pair(spec) or folders[0])
+    cut_off = card_trained_until(resolve_pair(spec) or folders[0])
     return CheckpointInfo(
         name=str(spec),
         revision=(revision or UPSTREAM_REVISIONS.get(str(spec))) if on_hub else None,
@@ -315,7 +315,7 @@ def hash_weights(*folders: Path) -> str:
 def trained_until(spec: str | Path, part: str) -> str | None:
     """Last date of one network's training data (ISO), from its model card or the paper; None if unknown."""
     folder = resolve(spec, part)
-    card = _trained_until(folder) or (_trained_until(folder.parent) if folder.name == part else None)
+    card = card_trained_until(folder) or (card_trained_until(folder.parent) if folder.name == part else None)
     released = {*UPSTREAM_TOKENIZERS, *UPSTREAM_TOKENIZERS.values()}
     return card or (UPSTREAM_TRAINING_CUTOFF if str(spec) in released else None)
 
@@ -343,14 +343,3 @@ def _from_hub(repo: str, revision: str | None, hub: HubOptions) -> Path:
             f"in the cache (`hf download {repo}` fills it)."
         ) from error
     return paths[0].parent
-
-
-def _trained_until(folder: Path) -> str | None:
-    card = folder / CARD
-    if not card.is_file():
-        return None
-    for line in card.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "trained_until":
-            return value.strip().strip("'\"")
-    return None

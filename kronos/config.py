@@ -205,6 +205,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def card_trained_until(folder: Path) -> str | None:
+    """Last date of the training data (ISO) in the front matter of a folder's model card; None without one."""
+    card = folder / CARD
+    if not card.is_file():
+        return None
+    for line in card.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "trained_until":
+            return value.strip().strip("'\"")
+    return None
+
+
 def _check_heads(d_model: int, n_heads: int) -> None:
     if d_model % (2 * n_heads):
         raise ValueError(

@@ -32,12 +32,6 @@ def rope_frequencies(width: int, base: float = 10_000.0, device: torch.device | 
     return 1.0 / base ** (torch.arange(0, width, 2, device=device).float() / width)
 
 
-def rotate(x: Tensor, rope: Rope) -> Tensor:
-    """Rotate (B, heads, T, width) by each position's angles."""
-    left, right = x.chunk(2, dim=-1)
-    return x * rope.cos + torch.cat([-right, left], dim=-1) * rope.sin
-
-
 class _Normed(torch.autograd.Function):
     """x / rms(x) times a scale, with half of the memory passes that autograd needs for the formula."""
 
@@ -136,7 +130,7 @@ class Attention(nn.Module):
 
 
 def _rotate_pairs(x: Tensor, rotations: Tensor) -> Tensor:
-    """`rotate` for adjacent pairs: one complex product."""
+    """Rotate adjacent pairs by one complex product."""
     wide = torch.promote_types(x.dtype, torch.float32)
     pairs = torch.view_as_complex(x.to(wide).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotations).flatten(-2)

@@ -128,34 +128,28 @@ class Kronos(PretrainedModule):
         self.head = DualHead(c)
         self._initialize()
 
-    def forward(
-        self, tokens: Tokens, stamps: Tensor, next_s1: Tensor, dependency_rope: bool = False
-    ) -> Logits:
+    def forward(self, tokens: Tokens, stamps: Tensor, next_s1: Tensor) -> Logits:
         """Teacher-forced logits of every next token, causal at every position.
 
         Args:
             tokens: (B, T) pairs.
             stamps: (B, T, 5) int64 calendar fields of the same bars.
             next_s1: (B, T) coarse half of token t + 1, which conditions the fine half.
-            dependency_rope: rotate the cross-attention, as upstream does in training but not in decoding.
         """
-        return self._logits(self.hidden(tokens, stamps), next_s1, dependency_rope)
+        return self._logits(self.hidden(tokens, stamps), next_s1)
 
-    def loss(
-        self, tokens: Tokens, stamps: Tensor, dependency_rope: bool = False, scored: int | None = None
-    ) -> ModelLoss:
+    def loss(self, tokens: Tokens, stamps: Tensor, scored: int | None = None) -> ModelLoss:
         """Cross-entropy of tokens 1..T-1 given their predecessors; (B, T) tokens, (B, T, 5) stamps.
 
         With `scored`, only the last `scored` tokens count; the others are context.
         """
         past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
-        return self.token_loss(self.hidden(past, stamps[:, :-1]), tokens, dependency_rope, scored)
+        return self.token_loss(self.hidden(past, stamps[:, :-1]), tokens, scored)
 
     def token_loss(
         self,
         hidden: Tensor,
         tokens: Tokens,
-        dependency_rope: bool = False,
         scored: int | None = None,
         context_weight: float = 0.0,
     ) -> ModelLoss:
@@ -164,7 +158,7 @@ class Kronos(PretrainedModule):
         With `scored`, the last `scored` tokens have weight 1 and earlier ones `context_weight`; the losses are
         weighted means.
         """
-        logits = self._logits(hidden, tokens.s1[:, 1:], dependency_rope)
+        logits = self._logits(hidden, tokens.s1[:, 1:])
         s1, s2 = (
             _cross_entropy(half, true[:, 1:], scored, context_weight)
             for half, true in zip(logits, tokens, strict=True)
@@ -192,13 +186,8 @@ class Kronos(PretrainedModule):
         sibling = self.embedding.emb_s1(next_s1)
         return self.head.proj_s2(self.dep_layer(hidden, sibling, rope))
 
-    def _logits(self, hidden: Tensor, next_s1: Tensor, dependency_rope: bool) -> Logits:
-        cross = None
-        if dependency_rope:
-            cross = rope_table(
-                torch.arange(hidden.shape[1], device=hidden.device), self.config.d_model // DEPENDENCY_HEADS
-            )
-        return Logits(self.s1_logits(hidden), self.s2_logits(hidden, next_s1, cross))
+    def _logits(self, hidden: Tensor, next_s1: Tensor) -> Logits:
+        return Logits(self.s1_logits(hidden), self.s2_logits(hidden, next_s1))
 
     def _initialize(self) -> None:
         for table in (self.embedding.emb_s1, self.embedding.emb_s2):

@@ -254,7 +254,7 @@ def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator
                     f" Columns of two levels become such an index by panel.stack({level}, future_stack=True)."
                 )
             raise ValueError(f"The panel is indexed by {list(panel.index.names)}. {how}")
-        for name, bars in panel.groupby(level="instrument", sort=True):
+        for name, bars in panel.groupby(level="instrument", sort=True, observed=True):
             yield str(name), bars.droplevel("instrument")
     else:
         yield from sorted(panel.items())
@@ -264,7 +264,10 @@ def _wanted_dates(index: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | 
     if index is None:
         return None
     dates = index.get_level_values("datetime").to_series(index=index.get_level_values("instrument"))
-    return {str(name): wall_clock(pd.DatetimeIndex(group)) for name, group in dates.groupby(level=0)}
+    return {
+        str(name): wall_clock(pd.DatetimeIndex(group))
+        for name, group in dates.groupby(level=0, observed=True)
+    }
 
 
 def _ends(

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from kronos_strategies.causal import LookAheadError, check_causal
     from kronos_strategies.contenders import find_evidence
     from kronos_strategies.data.simulate import MarketConfig, simulate_market
-    from kronos_strategies.evaluation.versions.comparison import compare_versions
-    from kronos_strategies.evaluation.versions.version import Version
+    from kronos_strategies.evaluation.comparison.comparison import compare_versions
+    from kronos_strategies.evaluation.comparison.version import Version
     from kronos_strategies.evidence import Evidence
     from kronos_strategies.portfolio import PortfolioRules, target_weights
-    from kronos_strategies.report.build import report_on
+    from kronos_strategies.report.export import save_report
+    from kronos_strategies.report.report import build_report
     from kronos_strategies.result import BacktestResult
     from kronos_strategies.store import ForecastStore
 
@@ -28,11 +29,12 @@ _MODULES = {
     "LookAheadError": "kronos_strategies.causal",
     "MarketConfig": "kronos_strategies.data.simulate",
     "PortfolioRules": "kronos_strategies.portfolio",
-    "Version": "kronos_strategies.evaluation.versions.version",
+    "Version": "kronos_strategies.evaluation.comparison.version",
+    "build_report": "kronos_strategies.report.report",
     "check_causal": "kronos_strategies.causal",
-    "compare_versions": "kronos_strategies.evaluation.versions.comparison",
+    "compare_versions": "kronos_strategies.evaluation.comparison.comparison",
     "find_evidence": "kronos_strategies.contenders",
-    "report_on": "kronos_strategies.report.build",
+    "save_report": "kronos_strategies.report.export",
     "simulate_market": "kronos_strategies.data.simulate",
     "target_weights": "kronos_strategies.portfolio",
 }
@@ -45,10 +47,11 @@ __all__ = [
     "MarketConfig",
     "PortfolioRules",
     "Version",
+    "build_report",
     "check_causal",
     "compare_versions",
     "find_evidence",
-    "report_on",
+    "save_report",
     "simulate_market",
     "target_weights",
 ]

@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from kronos.postprocessing import PathOptions
-from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
-from kronos_strategies.evaluation.versions.files import read_version
-from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
+from kronos_strategies.evaluation.comparison.version import Version, read_version
 from kronos_strategies.evidence import ABOUT, EVIDENCE, Evidence
 from kronos_strategies.store.manifest import MANIFEST
 
@@ -200,6 +199,7 @@ def hold_against(
     labels: pd.Series | pd.DataFrame | None = None,
     horizon: int | None = None,
     baseline: str | None = None,
+    every: int | None = None,
 ) -> Comparison:
     """Compare contenders, by the labels given or else by those that the first of them with any brings along.
 
@@ -208,6 +208,7 @@ def hold_against(
         labels: see `compare_versions`.
         horizon: bars that the label spans; that of the contenders when omitted, else 1.
         baseline: name of a version; the first when omitted.
+        every: bars between successive dates; the most that a contender knows of when omitted.
 
     Raises:
         ValueError: no labels at all, or contenders whose trades hold for different times.
@@ -231,8 +232,8 @@ def hold_against(
         labels,
         horizon,
         baseline,
-        bars_between=max(c.bars_between for c in contenders),
-        references=next((c.references for c in contenders if c.references is not None), None),
+        bars_between=every or max(c.bars_between for c in contenders),
+        baselines=next((c.references for c in contenders if c.references is not None), None),
     )
     told = dict.fromkeys(warning for contender in contenders for warning in contender.warnings)
     return replace(comparison, warnings=(*told, *comparison.warnings))

@@ -1,6 +1,6 @@
 """Evidence: everything that a report is computed from, kept on disk so that a run can be judged again.
 
-Whichever engine made a run hands over its evidence; `kronos_strategies.report.build` turns it into a report,
+Whichever engine made a run hands over its evidence; `kronos_strategies.report.report` turns it into a report,
 and `kronos compare` holds its scores against those of other runs. Knows no torch and no engine.
 """
 
@@ -16,15 +16,15 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.pathbook import PathBook
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.evaluation.significance import overlap_of
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.significance import label_overlap
 from kronos_strategies.result import QLIB_BARS_PER_YEAR, BacktestResult
 
 EVIDENCE = "evidence"  # the folder beside a report.html
 ABOUT = "about.json"  # in it
-FORMAT = 1  # another one is not read
+FORMAT = 2  # another one is not read
 DECAY = (1, 2, 3, 5, 10, 20)  # bars that labels span, beside a run's own
 DISTRIBUTION = (1, 5, 10)  # bars to score paths at, as far as they reach
 OPTIONAL = ("outlooks", "trades")  # frames that not every run has
@@ -56,7 +56,7 @@ class About:
     ledger: Mapping[str, int]
     warnings: tuple[str, ...]
     bars_per_year: int
-    min_names: int = MIN_NAMES
+    min_names: int = MIN_INSTRUMENTS
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ class Evidence:
         paths: what is kept of the forecasts; None for a score that came without any.
         provenance: of the forecasts.
         result: of the backtest; None without one.
-        outlooks: of each forecast, for few instruments that are judged over time, see `study_time_series`.
-        trades: see `TradeStudy.trades`; None where they are not known.
+        outlooks: of each forecast, for few instruments that are judged over time, see `evaluate_time_series`.
+        trades: see `TradeEvaluation.trades`; None where they are not known.
     """
 
     about: About
     scores: pd.DataFrame
     labels: pd.DataFrame
     exposures: pd.DataFrame
-    market: Market
-    paths: PathBook | None = None
+    market: PricePanel
+    paths: PathSummary | None = None
     provenance: Provenance | None = None
     result: BacktestResult | None = None
     outlooks: pd.DataFrame | None = None
@@ -91,7 +91,7 @@ class Evidence:
     @property
     def overlap(self) -> int:
         """Successive dates that one label spans."""
-        return overlap_of(self.about.hold, self.about.bars_between)
+        return label_overlap(self.about.hold, self.about.bars_between)
 
     def write(self, folder: Path) -> Path:
         """Keep it in `folder`, which is made: JSON and parquet files, some MB for years of hundreds of names."""
@@ -127,8 +127,8 @@ class Evidence:
             scores=pd.read_parquet(folder / "scores.parquet"),
             labels=labels,
             exposures=pd.read_parquet(folder / "exposures.parquet"),
-            market=Market.read(folder / "market.parquet"),
-            paths=PathBook.read(folder) if (folder / "said.parquet").is_file() else None,
+            market=PricePanel.read(folder / "market.parquet"),
+            paths=PathSummary.read(folder) if PathSummary.exists(folder) else None,
             provenance=provenance,
             **{name: _read_optional(folder / f"{name}.parquet") for name in OPTIONAL},
             result=_read_result(folder, about.bars_per_year) if (folder / "book.parquet").is_file() else None,
@@ -161,18 +161,6 @@ def describe(known: Provenance, sampled: bool = True) -> dict[str, str]:
             if name not in ("sampling", "paths start at", "window")
         }
     return found | ({"data sha256": known.data_sha256} if known.data_sha256 else {})
-
-
-def seen_before(known: Provenance, first: pd.Timestamp) -> list[str]:
-    """A warning where the checkpoint may have seen the dates it is judged on, the first of which is `first`."""
-    if known.trained_until is None:
-        return ["The checkpoint does not say until when it was trained: it may have seen the test dates."]
-    if pd.Timestamp(known.trained_until) < first:
-        return []
-    return [
-        f"The checkpoint was trained until {known.trained_until}, so it knows of times after the first test dates. "
-        "Its model card says which markets it saw until when."
-    ]
 
 
 def _read_about(folder: Path) -> tuple[About, Provenance | None]:

@@ -22,7 +22,7 @@ from kronos.sampling import Sampler, SobolSampler, probabilities
 from kronos.tokenizer import Tokens
 
 ContextOverflow = Literal["recompute", "rolling"]
-REREAD_TOKENS = 8192  # tokens recomputed together: throughput is flat beyond
+RECOMPUTED_TOKENS = 8192  # tokens recomputed together: throughput is flat beyond
 
 
 class Prompt(NamedTuple):
@@ -103,19 +103,15 @@ def generate(
         )
     shape = (n, config.samples, horizon)
     out = Tokens(prompt.lengths.new_zeros(shape), prompt.lengths.new_zeros(shape))
-    width = min(
-        prompt.tokens.s1.shape[1], max_context
-    )  # of the longest row, without a device synchronization
+    # Of the longest row, without a device synchronization.
+    width = min(prompt.tokens.s1.shape[1], max_context)
     fitting = max(1, min(horizon, max_context - width + 1))  # steps before it exceeds the context
     cached = fitting if context_overflow == "recompute" else horizon
     state = prefill(model, _tail(prompt, max_context), config.samples, cached)
     report_step = on_step or _no_callback
     start = 0
-    if (
-        recorder is not None
-        and isinstance(draws, SobolSampler)
-        and recorder.is_faster(n * config.samples, cached)
-    ):
+    paths = n * config.samples
+    if recorder and isinstance(draws, SobolSampler) and recorder.is_faster(paths, cached):
         recorder.run(
             model, state, prompt.future, draws, config, out, cached, fitting, max_context, report_step
         )
@@ -198,7 +194,7 @@ def _no_callback() -> None:
 
 def _blocks(prompt: Prompt) -> Iterator[Prompt]:
     """Parts of the rows, to limit activation memory."""
-    rows = max(1, REREAD_TOKENS // prompt.tokens.s1.shape[1])
+    rows = max(1, RECOMPUTED_TOKENS // prompt.tokens.s1.shape[1])
     for start in range(0, len(prompt.lengths), rows):
         part = slice(start, start + rows)
         tokens = Tokens(*(half[part] for half in prompt.tokens))

@@ -7,50 +7,55 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from kronos.training.config import AUTO, STAGES, Source, Stage, TrainingConfig, parse_date, read_yaml
-from kronos.utils import MissingExtra
+from kronos.training.sources import QlibReader
+from kronos.utils import MissingExtra, run_command, show_log
 
 if TYPE_CHECKING:
     from kronos.training.run_directory import TrainerState
 
+_Qlib = Annotated[QlibReader | None, Parameter(parse=False)]
+
 app = App(
     name="python -m kronos.training",
     help="Train Kronos in two stages: the tokenizer learns to reconstruct bars, then the predictor learns the "
-    "next token.\n\nFor example: `torchrun --standalone --nproc_per_node=2 -m kronos.training tokenizer --config "
-    "configs/finetune_csi300.yaml`",
+    "next token.\n\nFor example: `torchrun --standalone --nproc_per_node=2 -m kronos.training tokenizer --data "
+    "bars.parquet --output out`; `kronos train` also reads Qlib data directories and the simulated market",
     default_parameter=Parameter(negative=()),
 )
 
 
 @app.command
-def tokenizer(*, config: Path | None = None, settings: TrainingConfig) -> None:
+def tokenizer(*, config: Path | None = None, settings: TrainingConfig, read_qlib: _Qlib = None) -> None:
     """First stage: learn to reconstruct bars.
 
-    For example: `python -m kronos.training tokenizer --config configs/finetune_csi300.yaml --output out/csi300`
+    For example: `python -m kronos.training tokenizer --data bars.parquet --output out/bars`
 
     Args:
         config: YAML file of settings; flags override it.
         settings: settings of the run.
+        read_qlib: as in `open_reader`; not a flag.
     """
-    _run("tokenizer", settings)
+    _run("tokenizer", settings, read_qlib)
 
 
 @app.command
-def predictor(*, config: Path | None = None, settings: TrainingConfig) -> None:
+def predictor(*, config: Path | None = None, settings: TrainingConfig, read_qlib: _Qlib = None) -> None:
     """Second stage: learn the next token of a tokenizer.
 
-    For example: `python -m kronos.training predictor --config configs/finetune_csi300.yaml --output out/csi300`
+    For example: `python -m kronos.training predictor --data bars.parquet --output out/bars`
 
     Args:
         config: YAML file of settings; flags override it.
         settings: settings of the run.
+        read_qlib: as in `open_reader`; not a flag.
     """
-    _run("predictor", settings)
+    _run("predictor", settings, read_qlib)
 
 
 @app.command
@@ -65,6 +70,7 @@ def evaluate(
     frequency: str = AUTO,
     lookback: int = 90,
     horizon: int = 11,
+    read_qlib: _Qlib = None,
 ) -> None:
     """Losses of a trained pair on held-out dates compared with unigram, bigram and persistence, as JSON.
 
@@ -81,6 +87,7 @@ def evaluate(
         frequency: frequency of all bars; auto infers it from the timestamps of each file.
         lookback: number of bars that determine the scale of a window.
         horizon: number of bars after the lookback.
+        read_qlib: as in `open_reader`; not a flag.
     """
     from kronos.checkpoint import resolve_tokenizer
     from kronos.model import Kronos
@@ -95,7 +102,8 @@ def evaluate(
     sets = []
     for paths, (first, last) in zip((train, data), spans, strict=True):
         mapped_bars = tuple(
-            MappedBars.open(Source(path, frequency=frequency), lookback + horizon) for path in paths
+            MappedBars.open(Source(path, frequency=frequency), lookback + horizon, read_qlib)
+            for path in paths
         )
         starts = tuple(mapped.window_starts(lookback + horizon, first, last) for mapped in mapped_bars)
         if not sum(map(len, starts)):
@@ -110,14 +118,28 @@ def evaluate(
     print(json.dumps(asdict(result), indent=1))  # noqa: T201 (a command's result)
 
 
-def train_both(tokens: Sequence[str]) -> None:
+def train(tokens: Sequence[str], read_qlib: QlibReader | None = None) -> None:
+    """Run the command that the first token names, or both stages without one.
+
+    Args:
+        tokens: `tokenizer`, `predictor` or `evaluate` with its flags, or flags of both stages.
+        read_qlib: as in `open_reader`.
+    """
+    if not tokens or tokens[0] not in (*STAGES, "evaluate"):
+        train_both(tokens, read_qlib)
+        return
+    command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    command(*bound.args, **bound.kwargs, read_qlib=read_qlib)
+
+
+def train_both(tokens: Sequence[str], read_qlib: QlibReader | None = None) -> None:
     """Train both stages with the same flags; both are checked before the first one starts."""
     parsed = [app.parse_args([stage, *tokens], exit_on_error=False, print_error=False) for stage in STAGES]
     if any(bound.kwargs["settings"].tokenizer is not None for _, bound, _ in parsed):
         raise ValueError(
             "--tokenizer sets an existing tokenizer, but the first stage trains one. To train it, set pretrained "
-            "under `stages: tokenizer:` in the YAML file; to keep it, run only `python -m kronos.training "
-            "predictor --tokenizer ...`."
+            "under `stages: tokenizer:` in the YAML file; to keep it, run only `kronos train predictor --tokenizer "
+            "...`."
         )
     _load()
     from kronos.training.initialization import check_starts
@@ -126,7 +148,7 @@ def train_both(tokens: Sequence[str]) -> None:
     first = parsed[0][1].arguments
     first["settings"] = _keep_trained_tokenizer(first["settings"])
     for command, bound, _ in parsed:
-        command(*bound.args, **bound.kwargs)
+        command(*bound.args, **bound.kwargs, read_qlib=read_qlib)
 
 
 def _keep_trained_tokenizer(settings: TrainingConfig) -> TrainingConfig:
@@ -146,12 +168,12 @@ def _keep_trained_tokenizer(settings: TrainingConfig) -> TrainingConfig:
     return replace(settings, **ended)
 
 
-def _run(stage: Stage, settings: TrainingConfig) -> None:
-    progress = _load()(stage, settings)
+def _run(stage: Stage, settings: TrainingConfig, read_qlib: QlibReader | None) -> None:
+    progress = _load()(stage, settings, read_qlib)
     logging.getLogger(__name__).info("%s: %s; in %s", stage, progress.outcome(), settings.output / "best")
 
 
-def _load() -> Callable[[Stage, TrainingConfig], TrainerState]:
+def _load() -> Callable[[Stage, TrainingConfig, QlibReader | None], TrainerState]:
     """Import `run_stage` lazily, so that --help works without torch and accelerate.
 
     Raises:
@@ -181,3 +203,8 @@ def _from_yaml(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
 
 
 app.config = (_from_yaml,)
+
+
+if __name__ == "__main__":
+    show_log()
+    run_command(app)

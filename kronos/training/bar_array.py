@@ -35,6 +35,7 @@ from kronos.training.sources import (
     RULES,
     CleaningReport,
     InstrumentBars,
+    QlibReader,
     Reader,
     clean_segments,
     nearest_rule,
@@ -74,16 +75,21 @@ class MappedBars:
         return MappedBars, tuple(getattr(self, field.name) for field in fields(self))
 
     @classmethod
-    def open(cls, source: Source | None, min_bars: int) -> MappedBars:
+    def open(cls, source: Source | None, min_bars: int, read_qlib: QlibReader | None = None) -> MappedBars:
         """The bars of a source, written to the cache if missing; None is the simulated market.
 
         If several processes open the same source, one writes the arrays and the others wait.
+
+        Args:
+            source: training data.
+            min_bars: shorter segments are dropped.
+            read_qlib: as in `open_reader`.
 
         Raises:
             FileNotFoundError: there is no such source.
             ValueError: it has no segment of `min_bars` clean bars, or bars that cannot be read.
         """
-        reader = open_reader(source)
+        reader = open_reader(source, read_qlib)
         folder = cache_folder() / _key(source, reader, min_bars)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):

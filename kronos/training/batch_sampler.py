@@ -101,7 +101,7 @@ class ItemSource(Protocol):
     """Prepares on the host what is transferred for a part of a step."""
 
     def item(self, indices: np.ndarray, drop_volume: np.ndarray) -> tuple[Tensor, ...]:
-        """Windows by index; those `drop_volume` without volume and amount."""
+        """Windows by index; volume and amount are 0 where `drop_volume`."""
         ...
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from kronos.bars import FEATURES, STAMPS
 from kronos.training.bar_array import HORIZONS, MappedBars
 from kronos.training.config import Source, TrainingConfig
+from kronos.training.sources import QlibReader
 from kronos.windows import Scale
 
 
@@ -156,7 +157,7 @@ def source_span(
     return until, f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}", end
 
 
-def split_windows(config: TrainingConfig) -> Split:
+def split_windows(config: TrainingConfig, read_qlib: QlibReader | None = None) -> Split:
     """Training and validation windows of all sources.
 
     The lookback of a validation window may overlap the training span; its targets are all after it.
@@ -165,7 +166,7 @@ def split_windows(config: TrainingConfig) -> Split:
         ValueError: a source has no training window, or there is no validation window.
     """
     sources = config.all_sources() or (None,)
-    mapped_bars = tuple(MappedBars.open(source, config.window_length) for source in sources)
+    mapped_bars = tuple(MappedBars.open(source, config.window_length, read_qlib) for source in sources)
     training, validation, spans = [], [], []
     for source, mapped in zip(sources, mapped_bars, strict=True):
         until, after, end = source_span(source, mapped, config)

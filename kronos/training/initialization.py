@@ -71,7 +71,7 @@ def check_start(stage: Stage, config: TrainingConfig) -> None:
         raise ValueError(
             f"pretrained={spec} contains a predictor, but no tokenizer for the first stage. Set pretrained under "
             "`stages: tokenizer:` in the YAML file to the initial tokenizer, or train only the second stage with "
-            "an existing tokenizer: `python -m kronos.training predictor --tokenizer ...`."
+            "an existing tokenizer: `kronos train predictor --tokenizer ...`."
         )
     raise ValueError(
         f"pretrained={spec} contains a tokenizer, but no predictor for the second stage. Set pretrained under "
@@ -125,7 +125,7 @@ def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
     if own != bits:
         raise ValueError(
             f"The predictor has tokens of {own[0]} + {own[1]} bits, the tokenizer in {tokenizer} of {bits[0]} + "
-            f"{bits[1]}. Choose ones that fit."
+            f"{bits[1]}. Choose matching ones."
         )
     return network
 
@@ -133,9 +133,9 @@ def start_predictor(config: TrainingConfig, tokenizer: Path) -> Kronos:
 def start_head(
     config: TrainingConfig, network: Kronos, trained_until: str | None, frequency: str
 ) -> RankHead | None:
-    """The return head to train with a predictor, from the one that lies beside the weights to start from.
+    """The return head to train with a predictor, initialized from that of the initial weights if there is one.
 
-    None where no source has a head or it has no weight in the objective.
+    None if no source has a head, or its weight in the objective is 0.
     """
     sources = [source for source in config.all_sources() if source.head]
     if not sources or not config.head_weight:

@@ -42,6 +42,7 @@ from kronos.training.initialization import (
 from kronos.training.model_card import cleaning_table, latest
 from kronos.training.objectives import PredictorObjective, TokenizerObjective
 from kronos.training.run_directory import RunDirectory, TrainerState
+from kronos.training.sources import QlibReader
 from kronos.training.trainer import Trainer, keep_freed_memory
 from kronos.utils import MissingExtra, git_commit, package_version
 
@@ -57,8 +58,13 @@ NOT_RECORDED = (
 )
 
 
-def run_stage(stage: Stage, config: TrainingConfig) -> TrainerState:
+def run_stage(stage: Stage, config: TrainingConfig, read_qlib: QlibReader | None = None) -> TrainerState:
     """Train one stage with output in `config.output`; to be called in each of several processes.
+
+    Args:
+        stage: the stage.
+        config: its settings.
+        read_qlib: as in `open_reader`.
 
     Returns:
         The final state, the same in every process.
@@ -82,7 +88,7 @@ def run_stage(stage: Stage, config: TrainingConfig) -> TrainerState:
         project_dir=str(config.output / "run" / stage),
     )
     set_seed(config.seed)
-    split = split_windows(config)
+    split = split_windows(config, read_qlib)
     if accelerator.is_main_process:
         for text in _tables(split):
             logger.info("%s", text)

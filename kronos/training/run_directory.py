@@ -236,7 +236,7 @@ class RunDirectory:
         if self.part == "tokenizer" and not ended and (predictor / "settings.json").is_file():
             raise ValueError(
                 f"{predictor} was trained on the tokens of this tokenizer, which more steps would change. "
-                "Resume only the predictor with `python -m kronos.training predictor --resume`, or choose another "
+                "Resume only the predictor with `kronos train predictor --resume`, or choose another "
                 "--output."
             )
 

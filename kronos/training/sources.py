@@ -1,21 +1,15 @@
-"""Where bars come from: files here; other kinds, such as Qlib stores, from whoever announces a reader for them.
-
-A reader for a kind of source is an entry point of the group `kronos.bars`: a callable that takes a `Source`, or
-None for the market that is simulated where no source is given. So this package learns from stores that it knows
-nothing of.
-"""
+"""Training data: where bars are read from, and how they are cleaned by the paper's rules (appendix on data)."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -133,22 +127,28 @@ class Reader(Protocol):
         ...
 
 
-def open_reader(source: Source | None) -> Reader:
-    """The reader that fits a source; None stands for the simulated market.
+QlibReader = Callable[[Source | None], Reader]  # of a Qlib data directory; None: the simulated market
+
+
+def open_reader(source: Source | None, read_qlib: QlibReader | None = None) -> Reader:
+    """The reader of a source; None is the simulated market.
+
+    Args:
+        source: files of bars, or a Qlib data directory.
+        read_qlib: opens Qlib data directories and the simulated market; `kronos train` passes it.
 
     Raises:
-        FileNotFoundError: there is nothing at its path.
-        ImportError: nobody has announced a reader for this kind.
+        FileNotFoundError: there is nothing at the source's path.
+        ValueError: the source needs `read_qlib`.
     """
     if source is not None and not is_qlib_directory(source.path):
         return FileReader(source)
-    announced = entry_points(group="kronos.bars", name="qlib")
-    if not announced:
-        raise ImportError(
-            "Qlib stores and the simulated market need kronos_strategies to be installed: pip install "
-            "kronos-strategies, or name files of bars as sources."
+    if read_qlib is None:
+        what = "The simulated market" if source is None else f"The Qlib data directory {source.path}"
+        raise ValueError(
+            f"{what} cannot be read by `python -m kronos.training`. Use `kronos train`, or pass files of bars."
         )
-    return cast(Reader, next(iter(announced)).load()(source))
+    return read_qlib(source)
 
 
 def is_qlib_directory(path: Path) -> bool:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from kronos.forecast import Provenance
 from kronos_strategies.backtrader.recording import Recording
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
-from kronos_strategies.evidence import seen_before
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.warnings import training_overlap_warnings
 from kronos_strategies.result import BacktestResult
 
 FEW_DATES = 100
@@ -40,7 +40,7 @@ def warnings_of(
             f"Only {len(names)} feed{'s are' * (len(names) != 1) or ' is'} ranked: a correlation across fewer than "
             f"{run.min_names} names says nothing, so that {'each' if len(names) > 1 else 'it'} is judged over time."
         )
-    elif len(names) < MIN_NAMES:
+    elif len(names) < MIN_INSTRUMENTS:
         yield f"Only {len(names)} feeds are ranked: each coefficient says little, and their mean needs many dates."
     if len(dates) < FEW_DATES:
         yield f"{len(dates)} rebalances are few: intervals are wide."
@@ -56,7 +56,7 @@ def _model(run: Recording, provenance: Provenance | None, first: pd.Timestamp) -
                 "seen the test dates. Name their folder: KronosTearSheet(forecasts=...)."
             )
     else:
-        yield from seen_before(provenance, first)
+        yield from training_overlap_warnings(provenance, first)
 
 
 def _listings(run: Recording) -> Iterator[str]:

@@ -60,19 +60,19 @@ class InformationCoefficient(bt.Analyzer):
 
     def stop(self) -> None:
         """Compute; let go of the engine, so that an optimisation can hand the analysis on."""
-        from kronos_strategies.evaluation.scorecard import Market
-        from kronos_strategies.evaluation.signal.ic import coefficients, icir
-        from kronos_strategies.evaluation.significance import mean_test, overlap_of
+        from kronos_strategies.evaluation.price_panel import PricePanel
+        from kronos_strategies.evaluation.signal.ic import icir, information_coefficients
+        from kronos_strategies.evaluation.significance import label_overlap, mean_test
 
         shown, tape = Shown(self._feeds), self._scores
         hold = self.p.hold or tape.every
         panel = shown.panel(list(tape.sources))
         scores = tape.frame(shown, shown.dates(self._clock))["score"].dropna()
         scores = scores[scores.index.isin(panel.index)]
-        market = Market.of(panel)
-        label = market.at(market.earned(hold, self.p.price), cast(pd.MultiIndex, scores.index))
-        found = coefficients(scores, label, self.p.min_names) if len(scores) else _nothing()
-        overlap = overlap_of(hold, tape.every)
+        market = PricePanel.from_bars(panel)
+        label = market.lookup(market.forward_return(hold, self.p.price), cast(pd.MultiIndex, scores.index))
+        found = information_coefficients(scores, label, self.p.min_names) if len(scores) else _nothing()
+        overlap = label_overlap(hold, tape.every)
         self.rets = {
             "signal": self.p.signal,
             "label": label_of(self.p.price, hold),

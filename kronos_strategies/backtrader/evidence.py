@@ -16,19 +16,12 @@ from kronos.utils import git_commit, package_version
 from kronos_strategies.backtrader.cautions import warnings_of
 from kronos_strategies.backtrader.outlook import ENDS, LINES, lines, outlooks
 from kronos_strategies.backtrader.recording import Recording
-from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
 from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
-
-OWN = "Kronos"
-MIN_COVERAGE = 0.5  # of the scored rows, for a naive signal to be compared: on those that both have
-IN_BARS = {  # what naive signals are called where bars are no days
-    "12-1 momentum": "momentum of 252 to 21 bars ago",
-    "5-day reversal": "5-bar reversal",
-    "low 20-day volatility": "low 20-bar volatility",
-}
 
 
 def evidence_of(run: Recording) -> Evidence:
@@ -37,17 +30,17 @@ def evidence_of(run: Recording) -> Evidence:
     Raises:
         ValueError: the run had no score to judge.
     """
-    keys, market, result = run.keys, Market.of(run.panel), run.result
+    keys, market, result = run.keys, PricePanel.from_bars(run.panel), run.result
     if not len(keys):
         raise ValueError(
             f"No feed had a value of {run.line!r} at any bar of the run. Feed more bars than its lookback."
         )
     names = keys.get_level_values("instrument").nunique()
-    naive, scarce = _naive(run, market, keys)
-    own = OWN if run.line == "score" else f"{OWN} {run.line}"
+    baselines, scarce = baseline_scores(market, keys, run.daily)
+    own = MODEL if run.line == "score" else f"{MODEL} {run.line}"
     own = own if run.settings or run.forecasts or len(run.made) else run.line
     horizons = sorted({*DECAY, run.hold})
-    labels = pd.DataFrame({h: market.at(market.earned(h, run.price), keys) for h in horizons})
+    labels = pd.DataFrame({h: market.lookup(market.forward_return(h, run.price), keys) for h in horizons})
     paths, provenance = _forecasts(run, market)
     exposures = price_exposures(market.closes, market.amounts)
     sampled = run.settings is None or run.settings.samples > 0
@@ -66,14 +59,14 @@ def evidence_of(run: Recording) -> Evidence:
                 *run.remarks,
                 *warnings_of(run, keys, provenance, result),
                 *_calibration_warnings(run, keys),
-                *(f"{name} is left out: it lacks bars for over half of the rows." for name in scarce),
+                *scarce,
             ),
             bars_per_year=run.bars_per_year,
             min_names=run.min_names,
         ),
-        scores=pd.DataFrame({own: run.scores["score"].reindex(keys), **naive}),
+        scores=pd.DataFrame({own: run.scores["score"].reindex(keys)}).join(baselines),
         labels=labels,
-        exposures=pd.DataFrame({name: market.at(wide, keys) for name, wide in exposures.items()}),
+        exposures=pd.DataFrame({name: market.lookup(wide, keys) for name, wide in exposures.items()}),
         market=market,
         paths=paths,
         provenance=provenance,
@@ -96,16 +89,6 @@ def _outlooks(run: Recording) -> pd.DataFrame | None:
     return run.outlooks.assign(**known).join(pd.concat(parts).astype(np.float32))
 
 
-def _naive(run: Recording, market: Market, keys: pd.MultiIndex) -> tuple[dict[str, pd.Series], list[str]]:
-    """Naive scores of the same rows, and the names of those that lack too many."""
-    found = {
-        name if run.daily else IN_BARS.get(name, name): market.at(wide, keys)
-        for name, wide in market.naive.items()
-    }
-    scarce = [name for name, score in found.items() if score.notna().mean() < MIN_COVERAGE]
-    return {name: score for name, score in found.items() if name not in scarce}, scarce
-
-
 def _ledger(run: Recording, keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
     traded, scored = run.scores.index.isin(run.panel.index), run.scores.index.isin(keys)
     return {
@@ -117,7 +100,7 @@ def _ledger(run: Recording, keys: pd.MultiIndex, label: pd.Series) -> dict[str, 
     }
 
 
-def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provenance | None]:
+def _forecasts(run: Recording, market: PricePanel) -> tuple[PathSummary | None, Provenance | None]:
     """What is kept of the forecasts, where they are still to be had; and what made them, where that is known."""
     stored = _stored(run)
     made = run.made[run.made.isin(run.panel.index)]
@@ -136,8 +119,8 @@ def _forecasts(run: Recording, market: Market) -> tuple[PathBook | None, Provena
     post = _postprocessing(run, stored, dates)
     forecasts = _read(stored, dates, made, run, post, said)
     hold = min(run.hold, horizon - 1)
-    paths, provenance = keep_paths(forecasts, market, horizons, hold, run.price, post=post)
-    return replace(paths, by_samples=pd.concat(said).sort_index()) if said else paths, provenance
+    paths, provenance = summarize_forecasts(forecasts, market, horizons, hold, run.price, post=post)
+    return replace(paths, score_by_num_paths=pd.concat(said).sort_index()) if said else paths, provenance
 
 
 def _stored(run: Recording) -> StoredForecasts | None:

@@ -22,8 +22,8 @@ class Recording:
         scores: by (datetime, instrument), column score: of each feed that had begun and not ended, at each
             rebalance; NaN where it had none.
         made: (datetime, instrument) of each forecast behind the scores.
-        outlooks: what these said, see `study_time_series`; columns level and horizon only where they are known.
-        trades: see `TradeStudy`.
+        outlooks: what these said, see `evaluate_time_series`; columns level and horizon only where they are known.
+        trades: see `TradeEvaluation`.
         book, weights: see `BookTape.frame`.
         benchmark: closes of a feed to hold the book against; None without one.
         settings: of the forecasts; None where no KronosIndicator made them.

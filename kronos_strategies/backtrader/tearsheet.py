@@ -26,7 +26,7 @@ from kronos_strategies.backtrader.recording import Recording
 from kronos_strategies.backtrader.scores import ScoreTape
 from kronos_strategies.backtrader.shown import Clock, Shown, name_feeds
 from kronos_strategies.backtrader.trades import TradeTape
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
 from kronos_strategies.result import BacktestResult
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ class KronosTearSheet(bt.Analyzer):
         ("title", ""),
         ("notice", ""),
         ("forecasts", ""),
-        ("min_names", MIN_NAMES),
+        ("min_names", MIN_INSTRUMENTS),
     )
 
     def start(self) -> None:
         """Find the lines and see the account before its first bar."""
-        from kronos_strategies.report import build  # noqa: F401
+        from kronos_strategies.report import export  # noqa: F401
 
         check_params(self)
         self._feeds = name_feeds(self.strategy.datas)
@@ -158,7 +158,7 @@ class KronosTearSheet(bt.Analyzer):
 
     @property
     def trades(self) -> pd.DataFrame:
-        """A row a trade, once the run is over; columns as of `evaluation.portfolio.trades.TradeStudy.trades`."""
+        """A row a trade, once the run is over; columns as of `TradeEvaluation.trades`."""
         return self._recording.trades
 
     @cached_property
@@ -179,9 +179,9 @@ class KronosTearSheet(bt.Analyzer):
         Raises:
             ValueError: no feed ever had a score.
         """
-        from kronos_strategies.report.build import report_on
+        from kronos_strategies.report.report import build_report
 
-        return report_on(self.evidence)
+        return build_report(self.evidence)
 
     def report(self, folder: str | Path) -> list[Path]:
         """Write the report into `folder`: report.html first, metrics.json, CSVs, and the evidence beside them.
@@ -191,7 +191,9 @@ class KronosTearSheet(bt.Analyzer):
         Raises:
             ValueError: no feed ever had a score.
         """
-        written = self.summary.save(Path(folder))
+        from kronos_strategies.report.export import save_report
+
+        written = save_report(self.summary, Path(folder))
         return [*written, self.evidence.write(Path(folder) / "evidence")]
 
     def get_analysis(self) -> dict[str, float]:
@@ -200,8 +202,8 @@ class KronosTearSheet(bt.Analyzer):
 
     @cached_property
     def _figures(self) -> dict[str, float]:
-        from kronos_strategies.evaluation.portfolio.study import study_portfolio
-        from kronos_strategies.evaluation.portfolio.trades import study_trades
+        from kronos_strategies.evaluation.portfolio.evaluation import evaluate_portfolio
+        from kronos_strategies.evaluation.portfolio.trades import evaluate_trades
 
-        trades = study_trades(self._recording.trades).metrics()
-        return study_portfolio(self.result, trials=self._recording.trials).metrics() | trades
+        trades = evaluate_trades(self._recording.trades).metrics()
+        return evaluate_portfolio(self.result, trials=self._recording.trials).metrics() | trades

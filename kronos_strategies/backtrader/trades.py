@@ -70,7 +70,7 @@ class TradeTape:
             trade.cost += bit.openedcomm
 
     def frame(self, shown: Shown) -> pd.DataFrame:
-        """All trades in the order in which they opened, see `TradeStudy.trades`."""
+        """All trades in the order in which they opened, see `TradeEvaluation.trades`."""
         rows = [*self._done, *((self._names[data], trade) for data, trade in self._open.items())]
         still = {id(trade) for trade in self._open.values()}
         dated = {

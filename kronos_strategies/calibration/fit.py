@@ -14,8 +14,8 @@ from kronos_strategies.calibration.bands import RATE, adapted_level, conformal_f
 from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
 from kronos_strategies.calibration.past import PastForecasts
 from kronos_strategies.calibration.table import before_and_after, split
-from kronos_strategies.evaluation.distribution.calibration import samples_for
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.distribution.calibration import min_samples_for_coverage
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.progress import ProgressReport, silent
 
 LEVELS = (0.5, 0.8, 0.9)  # of bands
@@ -77,14 +77,14 @@ def fit_calibration(
         bands={},
     )
     moved = past.returns + fit.shift(past.returns, past.trailing, past.keys)
-    reached = [level for level in levels if past.samples >= samples_for(level)]
+    reached = [level for level in levels if past.samples >= min_samples_for_coverage(level)]
     bands = {level: _band(past, moved, level, rate) for level in reached}
     return replace(fit, bands=bands)
 
 
 def calibrate(
     past: PastForecasts,
-    market: Market,
+    market: PricePanel,
     name: str,
     lookback: int,
     until: pd.Timestamp,

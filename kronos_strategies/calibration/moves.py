@@ -7,7 +7,7 @@ volatility to sampled deviation, the score of location * m + k z_s is
 
 It is linear in its second term and piecewise linear in the first, so that it costs N S a step. The factor e is half
 way between 1 and S / (S - 1): the second is fair for independent draws and flatters even ones, the first errs to
-the other side (see `kronos_strategies.evaluation.distribution.calibration.fair_crps`).
+the other side (see `kronos_strategies.evaluation.distribution.calibration.crps_fair`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.forecast import Forecast, Provenance
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 
 MAX_WINDOWS = 40_000  # more of them say little more, and paths take memory
 
@@ -81,7 +81,7 @@ class PastForecasts:
 
 
 def collect(
-    forecasts: Iterable[Forecast], market: Market, limit: int = MAX_WINDOWS, dates: int | None = None
+    forecasts: Iterable[Forecast], market: PricePanel, limit: int = MAX_WINDOWS, dates: int | None = None
 ) -> PastForecasts:
     """What is needed of forecasts to calibrate by.
 
@@ -102,7 +102,7 @@ def collect(
             raise ValueError("The forecasts are calibrated already. Fit a calibration to those as sampled.")
         if first is None:
             first = forecast
-            moved = [market.moved(step) for step in range(1, forecast.horizon + 1)]
+            moved = [market.log_return(step) for step in range(1, forecast.horizon + 1)]
         if dates:
             every = max(1, -(-len(forecast) * dates // limit))
             forecast = forecast[np.arange(place % every, len(forecast), every)]
@@ -117,11 +117,13 @@ def collect(
 
 
 def _outcomes(
-    forecast: Forecast, market: Market, moved: list[pd.DataFrame]
+    forecast: Forecast, market: PricePanel, moved: list[pd.DataFrame]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, pd.MultiIndex]:
     n, horizon = forecast.timestamps.shape
     came = (
-        np.column_stack([market.at(wide, forecast.index) for wide in moved]) if n else np.empty((0, horizon))
+        np.column_stack([market.lookup(wide, forecast.index) for wide in moved])
+        if n
+        else np.empty((0, horizon))
     )
     at = market.calendar.get_indexer(pd.DatetimeIndex(forecast.index.get_level_values("datetime")))
     ends = at[:, None] + np.arange(1, horizon + 1)

@@ -10,16 +10,16 @@ import pandas as pd
 from kronos.calibration import Calibration
 from kronos.paths import band_ends
 from kronos_strategies.calibration.past import PastForecasts
+from kronos_strategies.evaluation.distribution.baselines import ShrunkWalk, score_normal, score_shape
 from kronos_strategies.evaluation.distribution.calibration import (
-    ensemble_crps,
-    fair_crps,
+    crps_ensemble,
+    crps_fair,
+    min_samples_for_coverage,
     pit,
-    samples_for,
 )
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, SHRUNK_WALK
-from kronos_strategies.evaluation.scorecard.paths import band
-from kronos_strategies.evaluation.scorecard.walks import ShrunkWalk, score_normal, score_shape
+from kronos_strategies.evaluation.distribution.path_summary import coverage_column
+from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
+from kronos_strategies.evaluation.price_panel import PricePanel
 
 HELD_BACK = 0.3  # of the dates, the last ones
 STEPS = (1, 2, 5, 10)  # bars ahead, as far as the paths reach; and the last
@@ -33,7 +33,7 @@ def split(past: PastForecasts, share: float = HELD_BACK) -> pd.Timestamp:
 
 
 def before_and_after(
-    past: PastForecasts, calibration: Calibration, market: Market, levels: Sequence[float]
+    past: PastForecasts, calibration: Calibration, market: PricePanel, levels: Sequence[float]
 ) -> tuple[dict[str, object], ...]:
     """A row a step and forecast.
 
@@ -49,7 +49,7 @@ def before_and_after(
         outcomes, first, last.
     """
     moved = past.returns + calibration.shift(past.returns, past.trailing, past.keys)
-    volatility = market.at(market.deviation, past.keys).to_numpy(float)
+    volatility = market.lookup(market.historical_volatility, past.keys).to_numpy(float)
     dates = past.dates
     rows = []
     for step in sorted({step for step in STEPS if step <= past.horizon} | {past.horizon}):
@@ -62,7 +62,7 @@ def before_and_after(
         }
         fair = ShrunkWalk.fit(market, step, pd.Timestamp(dates[0]))
         if fair is not None:
-            found[SHRUNK_WALK] = score_shape(fair.deviation(volatility), fair.shape, came, levels)
+            found[SHRUNK_WALK] = score_shape(fair.scale(volatility), fair.shape, came, levels)
         walk = found[RANDOM_WALK]["crps"].groupby(np.asarray(dates)).mean().mean()
         rows += [
             {"horizon": step, "forecast": name, **_row(each, dates, walk)} for name, each in found.items()
@@ -74,15 +74,15 @@ def _scores(
     returns: np.ndarray, came: np.ndarray, factors: dict[float, np.ndarray] | dict[float, float]
 ) -> pd.DataFrame:
     columns = {
-        "crps": fair_crps(returns, came) if returns.shape[1] > 1 else np.abs(returns[:, 0] - came),
-        "ensemble_crps": ensemble_crps(returns, came),
+        "crps": crps_fair(returns, came) if returns.shape[1] > 1 else np.abs(returns[:, 0] - came),
+        "crps_ensemble": crps_ensemble(returns, came),
         "pit": pit(returns, came),
     }
     for level, factor in factors.items():
-        if returns.shape[1] >= samples_for(level):
+        if returns.shape[1] >= min_samples_for_coverage(level):
             low, high = band_ends(returns, level, factor)
             within = ((low <= came) & (came <= high)).astype(float)
-            columns[band(level)] = np.where(np.isfinite(came), within, np.nan)
+            columns[coverage_column(level)] = np.where(np.isfinite(came), within, np.nan)
     return pd.DataFrame(columns)
 
 
@@ -90,15 +90,15 @@ def _row(scores: pd.DataFrame, dates: pd.DatetimeIndex, walk: float) -> dict[str
     known = scores["crps"].notna().to_numpy()
     means = scores.groupby(np.asarray(dates)).mean().mean()
     coverage = {
-        name.replace("inside", "coverage"): float(means[name])
+        name.replace("covered", "coverage"): float(means[name])
         for name in scores.columns
-        if name.startswith("inside")
+        if name.startswith("covered")
     }
     return {
         "crps": float(means["crps"]),
-        "ensemble_crps": float(means["ensemble_crps"]),
+        "ensemble_crps": float(means["crps_ensemble"]),
         "skill": float(1 - means["crps"] / walk),
-        "ensemble_skill": float(1 - means["ensemble_crps"] / walk),
+        "ensemble_skill": float(1 - means["crps_ensemble"] / walk),
         **coverage,
         "pit_deviation": float(scores["pit"].std()),
         "dates": int(dates[known].nunique()),

@@ -14,6 +14,7 @@ from kronos.utils import run_command, show_log
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
+from kronos_strategies.cli.evaluate import evaluate
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.init import init
 from kronos_strategies.cli.report import report
@@ -28,6 +29,7 @@ app = App(
 app.command(calibrate)
 app.command(compare)
 app.command(data)
+app.command(evaluate)
 app.command(forecast)
 app.command(init)
 app.command(report)

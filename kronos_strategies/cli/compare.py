@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from kronos_strategies.contenders import Contender
-    from kronos_strategies.evaluation.versions.comparison import Comparison
-    from kronos_strategies.evaluation.versions.gate import GateResult
+    from kronos_strategies.evaluation.comparison.comparison import Comparison, GateResult
 
 
 def compare(
@@ -31,6 +30,7 @@ def compare(
     labels: Path | None = None,
     horizon: int | None = None,
     baseline: str | None = None,
+    every: int | None = None,
     gate: list[str] | None = None,
     html: Path | None = None,
     json: Path | None = None,
@@ -57,6 +57,8 @@ def compare(
         horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
             runs when omitted, 5 for forecasts as in `qrun`, 1 for files.
         baseline: version that the others are held against; the first one when omitted.
+        every: bars from one date to the next in files of scores, 1 when omitted: a label of 10 bars spans two dates
+            that are 5 bars apart. Runs and forecasts know theirs.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
         html: page to write.
@@ -68,21 +70,23 @@ def compare(
         tracking: MLflow store of the runs.
     """
     from kronos_strategies.contenders import hold_against
-    from kronos_strategies.evaluation.versions.files import read_labels
-    from kronos_strategies.evaluation.versions.gate import Gate, UntestableError, check_gate
+    from kronos_strategies.evaluation.comparison.comparison import Gate, InsufficientDataError, check_gate
+    from kronos_strategies.evaluation.comparison.version import read_labels
 
     gates = [Gate.parse(text) for text in gate or ()]
     if horizon is not None and horizon < 1:
         raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
+    if every is not None and every < 1:
+        raise ValueError(f"every={every}: dates are at least 1 bar apart.")
     contenders = _contenders(runs, tracking, data, horizon or HOLD, calibration)
     chosen = _name(baseline, runs, [contender.version.name for contender in contenders])
     span = horizon or next((contender.horizon for contender in contenders if contender.horizon), 1)
     returns = read_labels(labels, span) if labels else None
-    comparison = hold_against(contenders, returns, span, chosen)
+    comparison = hold_against(contenders, returns, span, chosen, every)
     results, untested = [], None
     try:
         results = [result for each in gates for result in check_gate(each, comparison)]
-    except UntestableError as error:
+    except InsufficientDataError as error:
         untested = error  # all that is known is shown and written first
     written = [*_write_json(json, comparison, results), *_write_page(html, comparison)]
     _show(comparison, results, written)
@@ -146,12 +150,12 @@ def _write_json(file: Path | None, comparison: Comparison, results: Sequence[Gat
 def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
     if file is None:
         return []
-    from kronos_strategies.report.page import render
+    from kronos_strategies.report.export import render
     from kronos_strategies.report.report import Report
 
     report = Report(
-        title=" against ".join([", ".join(_others(comparison)), comparison.baseline]),
-        ledger=comparison.ledger,
+        title=" against ".join([", ".join(_others(comparison)), comparison.reference]),
+        sample_counts=comparison.sample_counts,
         provenance={},
         warnings=comparison.warnings,
         versions=comparison,
@@ -170,23 +174,23 @@ def _write(file: Path, text: str) -> Path:
 
 
 def _others(comparison: Comparison) -> list[str]:
-    return [version for version in comparison.versions if version != comparison.baseline]
+    return [version for version in comparison.versions if version != comparison.reference]
 
 
 def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequence[Path]) -> None:
     """Print a table a metric, what was compared, what to beware of, the gates, and what was written."""
-    from kronos_strategies.report.cautions import of_ledger
+    from kronos_strategies.evaluation.warnings import sample_warnings
 
     console = Console()
     for metric in comparison.by_date:
         rows = comparison.table[comparison.table["metric"] == metric]
-        console.print(_block(metric, rows, comparison.baseline))
-    reasons = [f"{rows:,} {reason}" for reason, rows in comparison.ledger.items() if rows]
+        console.print(_block(metric, rows, comparison.reference))
+    reasons = [f"{rows:,} {reason}" for reason, rows in comparison.sample_counts.items() if rows]
     dates = len(comparison.by_date["rank_ic"])
     console.print(
         f"Sample: {escape(', '.join(reasons))}, on {dates:,} dates", soft_wrap=True, highlight=False
     )
-    for warning in (*of_ledger(comparison.ledger), *comparison.warnings):
+    for warning in (*sample_warnings(comparison.sample_counts), *comparison.warnings):
         note(console, warning)
     for result in results:
         console.print(_verdict(result), soft_wrap=True, highlight=False)
@@ -195,7 +199,7 @@ def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequen
 
 
 def _block(metric: str, rows: DataFrame, baseline: str) -> Table:
-    from kronos_strategies.report.formats import DASH, decimals
+    from kronos_strategies.report.formatting import DASH, decimals
 
     places = _places(float(rows["mean"].abs().max()))
     table = Table(
@@ -242,7 +246,7 @@ def _places(size: float) -> int:
 
 def _p(value: float) -> str:
     """Never a p of zero."""
-    from kronos_strategies.report.formats import decimals
+    from kronos_strategies.report.formatting import decimals
 
     return "<0.001" if value < 0.001 else decimals(value)
 

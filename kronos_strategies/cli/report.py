@@ -32,7 +32,8 @@ def report(
         tracking: MLflow store of the runs.
     """
     from kronos_strategies.contenders import find_contender, find_evidence, hold_against, of_evidence
-    from kronos_strategies.report.build import report_on
+    from kronos_strategies.report.export import save_report
+    from kronos_strategies.report.report import build_report
     from kronos_strategies.report.terminal import show_report
 
     evidence = find_evidence(run, tracking, data)
@@ -40,5 +41,5 @@ def report(
     if beside:
         others = [find_contender(other, tracking, None, evidence.about.hold) for other in beside]
         versions = hold_against([of_evidence(evidence, "this run"), *others])
-    made = report_on(evidence, versions)
-    show_report(made, made.save(to or Path(f"report-{Path(run).name}")))
+    made = build_report(evidence, versions)
+    show_report(made, save_report(made, to or Path(f"report-{Path(run).name}")))

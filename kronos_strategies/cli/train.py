@@ -23,16 +23,17 @@ train.command(head, help_flags=["--help", "-h"])
 
 @train.default
 def both(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> None:
-    """Run both stages with the flags of `python -m kronos.training tokenizer` and `... predictor`.
+    """Run both stages, or the one that the first token names, with the flags of `python -m kronos.training`.
 
     Args:
-        tokens: flags of both.
+        tokens: flags of both stages; or `tokenizer`, `predictor` or `evaluate` with its flags.
     """
     from kronos.training.__main__ import app as stages
-    from kronos.training.__main__ import train_both
+    from kronos.training.__main__ import train as run_training
+    from kronos_strategies.data.training import QlibBars
 
     if {"--help", "-h"} & set(tokens):
         train.help_print([])
         stages.help_print(["predictor"])
         return
-    train_both(tokens)
+    run_training(tokens, QlibBars)

@@ -1,4 +1,4 @@
-"""Bars of a Qlib store for `kronos.training`, which finds this reader by its entry point. Needs no Qlib."""
+"""Bars of a Qlib data directory for training; `kronos train` passes this reader. Needs no Qlib."""
 
 from __future__ import annotations
 

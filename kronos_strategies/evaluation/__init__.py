@@ -1,1 +1,1 @@
-"""Pure functions from signals and returns to figures. Torch-free, engine-free."""
+"""Evaluation of signals, predicted distributions and portfolios: pure functions without torch or engines."""

@@ -1,7 +1,7 @@
-"""Is the mean of a per-date series different from zero? Intervals that survive overlapping labels.
+"""Tests and confidence intervals for the mean of a per-date series, robust to overlapping labels.
 
-A label that spans several dates makes neighbouring values alike, and with a signal that persists a plain t test
-then rejects no skill half of the time. Torch-free, engine-free.
+A label that spans several dates makes neighboring values correlated. With a persistent signal a plain t-test then
+rejects "no skill" half of the time for a random signal.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ except ImportError as error:
 
 LEVEL = 0.95
 POWER = 0.8
-MIN_SPANS = 50  # dates / overlap; below, even EWC rejects too often
+MIN_INDEPENDENT_LABELS = 50  # dates / overlap; with fewer, even EWC over-rejects
 MIN_COSINES = 4
 
-EWC, APART, NEWEY_WEST = "EWC", "non-overlapping", "Newey-West"
+EWC, NON_OVERLAPPING, NEWEY_WEST = "EWC", "non-overlapping", "Newey-West"
 
 
 @dataclass(frozen=True)
 class MeanTest:
-    """The mean of a series of dates, its interval and its test against zero.
+    """The mean of a series of dates, its confidence interval and its test against zero.
 
     Interval, t and p are NaN where the series is too short or constant.
 
     Attributes:
-        mean: over all defined dates; NaN without any.
-        error: standard error of the mean; 0 where the series is constant, up to rounding, and NaN where it is too
+        mean: mean over all defined dates; NaN without any.
+        std_error: standard error of the mean; 0 where the series is constant up to rounding, NaN where it is too
             short.
-        low: of the interval at `level`.
-        high: of the interval at `level`.
-        t: mean / its standard error.
-        p: two-sided.
+        low: lower end of the interval at `level`.
+        high: upper end of the interval at `level`.
+        t: mean / standard error.
+        p: two-sided p-value.
         df: degrees of freedom of Student's t.
-        method: how the standard error was found, with its tuning figure.
-        dates: defined ones.
-        undefined: NaN or infinite ones: left out, never counted as zero.
+        method: estimator of the standard error, with its tuning parameter.
+        dates: number of defined dates.
+        undefined: number of NaN or infinite dates, which are left out and never counted as zero.
         overlap: successive dates that one label spans.
-        level: of the interval.
+        level: confidence level of the interval.
     """
 
     mean: float
-    error: float
+    std_error: float
     low: float
     high: float
     t: float
@@ -66,62 +66,62 @@ class MeanTest:
     level: float
 
 
-def overlap_of(horizon: int, bars_between: int) -> int:
-    """Successive dates that a label of `horizon` bars spans: horizon / bars from date to date, rounded up."""
+def label_overlap(horizon: int, bars_between: int) -> int:
+    """Successive dates that a label of `horizon` bars spans: horizon / bars between dates, rounded up."""
     return -(-horizon // bars_between)
 
 
 def mean_test(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LEVEL) -> MeanTest:
-    """The headline: EWC, or dates that do not overlap where there are fewer than 50 spans of them.
+    """The headline test: EWC, or non-overlapping dates where there are fewer than 50 non-overlapping labels.
 
     Args:
         values: (dates,) in order of time, evenly spaced; NaN where undefined.
         overlap: successive dates that one label spans: bars of the label / bars between dates, rounded up.
-        level: of the interval.
+        level: confidence level of the interval.
 
     Raises:
         ValueError: overlap below 1, or a level outside (0, 1).
     """
     defined = np.isfinite(np.asarray(values, float)).sum()
-    test = ewc if defined >= MIN_SPANS * overlap else non_overlapping
+    test = ewc if defined >= MIN_INDEPENDENT_LABELS * overlap else non_overlapping
     return test(values, overlap, level)
 
 
-def detectable(test: MeanTest, power: float = POWER) -> float:
-    """The smallest true mean that a two-sided test at the test's level finds with this power.
+def minimum_detectable_effect(test: MeanTest, power: float = POWER) -> float:
+    """The smallest true mean that a two-sided test at the test's level detects with this power.
 
     (t_{1-a/2} + t_{power}) * standard error, a = 1 - level, quantiles of Student's t at the test's degrees of
-    freedom (Bloom 1995); in the unit of the values, of either sign. NaN where the error is 0 or there is none.
+    freedom (Bloom 1995); in the unit of the values, of either sign. NaN where the standard error is 0 or NaN.
 
     Raises:
         ValueError: a power outside (0, 1).
     """
     if not 0 < power < 1:
-        raise ValueError(f"power={power} is no probability of finding a mean. Pass a number in (0, 1).")
-    if not test.error > 0:
+        raise ValueError(f"power must be a probability in (0, 1), got {power}.")
+    if not test.std_error > 0:
         return np.nan
-    return float((stats.t.ppf((1 + test.level) / 2, test.df) + stats.t.ppf(power, test.df)) * test.error)
+    return float((stats.t.ppf((1 + test.level) / 2, test.df) + stats.t.ppf(power, test.df)) * test.std_error)
 
 
 def one_sided_bounds(test: MeanTest) -> tuple[float, float]:
-    """Below and above the true mean, each with the confidence of the test's level on its own.
+    """Lower and upper one-sided confidence bounds of the true mean, each at the test's level.
 
-    Mean -/+ t_{level} * standard error, so that the two are the ends of the interval at 2 * level - 1. Both are
-    the mean of a constant series, and NaN of one that is too short.
+    Mean -/+ t_{level} * standard error: together the ends of the interval at 2 * level - 1. For a constant series
+    both equal the mean, for a series that is too short both are NaN.
     """
-    reach = float(stats.t.ppf(test.level, test.df)) * test.error
-    return test.mean - reach, test.mean + reach
+    margin = float(stats.t.ppf(test.level, test.df)) * test.std_error
+    return test.mean - margin, test.mean + margin
 
 
 def ewc(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LEVEL) -> MeanTest:
-    """Equal-weighted cosine test (Lazarus, Lewis, Stock & Watson 2018), fixed-b and so of nearly right size.
+    """Equal-weighted cosine test (Lazarus, Lewis, Stock & Watson 2018): fixed-b, with nearly correct size.
 
     With B = 0.41 T^(2/3), rounded and at least 4, the long-run variance is the mean of L_j^2 over j = 1..B,
     L_j = sqrt(2 / T) sum_t y_t cos(pi j (t - 1/2) / T), and sqrt(T) mean / sqrt(variance) is t with B degrees of
-    freedom. `overlap` does not enter; the first B cosines are too slow to miss it as long as T / overlap >= 50.
+    freedom. `overlap` is not used: the first B cosines are slow enough to capture it as long as T / overlap >= 50.
 
-    Undefined dates are closed up: the others follow one another in order. That can only bring dates nearer than
-    they were, so that what is correlated stays within the reach of the slow cosines.
+    Undefined dates are removed and the remaining dates moved together. That only brings dates closer, so that
+    correlated values stay within the range of the slow cosines.
     """
     series = _Series.of(values, overlap, level)
     y, size = series.defined, len(series.defined)
@@ -129,32 +129,33 @@ def ewc(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LEVEL) -
     if size <= cosines:
         return series.test(np.nan, np.nan, f"{EWC}, too few dates")
     angles = np.pi * np.outer(np.arange(1, cosines + 1), np.arange(size) + 0.5) / size
-    weights = np.sqrt(2 / size) * np.cos(angles) @ y  # (B,); each cosine sums to zero, so the mean drops out
+    weights = np.sqrt(2 / size) * np.cos(angles) @ y  # (B,); each cosine sums to zero, so the mean cancels
     return series.test(np.sqrt(np.mean(weights**2) / size), cosines, f"{EWC}, B={cosines}")
 
 
 def non_overlapping(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LEVEL) -> MeanTest:
     """Student's t on every `overlap`-th date, for short series.
 
-    There are `overlap` such sets. The mean is that of all dates; its squared error is taken to be the average
-    over the sets of s^2 / n, since a mean of sets is no less certain than they are on average; degrees of freedom
-    are n - 1 of the smallest set. An undefined date keeps its place: the dates of a set stay apart.
+    There are `overlap` such sets. The mean is over all dates; its squared standard error is the average of s^2 / n
+    over the sets, since the mean over sets is at least as precise as a set is on average; the degrees of freedom
+    are n - 1 of the smallest set. An undefined date keeps its position, so that dates of a set never overlap.
     """
     series = _Series.of(values, overlap, level)
     sets = [part[np.isfinite(part)] for part in (series.values[i::overlap] for i in range(overlap))]
     smallest = min(map(len, sets))
     if smallest < 2:
-        return series.test(np.nan, np.nan, f"{APART}, too few dates")
+        return series.test(np.nan, np.nan, f"{NON_OVERLAPPING}, too few dates")
     squared = np.mean([part.var(ddof=1) / len(part) for part in sets])
-    return series.test(np.sqrt(squared), smallest - 1, f"{APART}, n={smallest}")
+    return series.test(np.sqrt(squared), smallest - 1, f"{NON_OVERLAPPING}, n={smallest}")
 
 
 def newey_west(values: ArrayLike | pd.Series, overlap: int = 1, level: float = LEVEL) -> MeanTest:
-    """Bartlett kernel (Newey & West 1987), the customary one: to be shown beside, for it rejects too often.
+    """Newey & West (1987) with a Bartlett kernel; reported for reference only, since it over-rejects.
 
-    Lags: overlap - 1, or the automatic 4 (T / 100)^(2/9) where that is more. statsmodels computes it, a regression
-    on a constant, with its small-sample correction T / (T - 1) of the variance. Degrees of freedom T - 1. Undefined
-    dates are closed up, as in `ewc`.
+    Lags: overlap - 1, or the automatic 4 (T / 100)^(2/9) where that is larger. Computed by statsmodels as a
+        regression
+    on a constant, with the small-sample correction T / (T - 1) of the variance. Degrees of freedom T - 1. Undefined
+    dates are removed, as in `ewc`.
     """
     series = _Series.of(values, overlap, level)
     size = len(series.defined)
@@ -169,7 +170,7 @@ def newey_west(values: ArrayLike | pd.Series, overlap: int = 1, level: float = L
 
 @dataclass(frozen=True)
 class _Series:
-    """A checked series and what is asked of it."""
+    """A validated series with the settings of its test."""
 
     values: np.ndarray
     overlap: int
@@ -178,12 +179,12 @@ class _Series:
     @classmethod
     def of(cls, values: ArrayLike | pd.Series, overlap: int, level: float) -> _Series:
         if overlap < 1:
-            raise ValueError(f"overlap={overlap}: a label spans at least its own date. Pass 1 or more.")
+            raise ValueError(f"overlap must be at least 1 date, got {overlap}.")
         if not 0 < level < 1:
-            raise ValueError(f"level={level} is no confidence level. Pass a number in (0, 1).")
+            raise ValueError(f"level must be a confidence level in (0, 1), got {level}.")
         array = np.asarray(values, float)
         if array.ndim != 1:
-            raise ValueError(f"The values have {array.ndim} dimensions. Pass one value a date.")
+            raise ValueError(f"The values have {array.ndim} dimensions. Pass one value per date.")
         return cls(array, overlap, level)
 
     @property
@@ -191,19 +192,19 @@ class _Series:
         return self.values[np.isfinite(self.values)]
 
     def test(self, error: float, df: float, method: str) -> MeanTest:
-        """From the standard error of the mean; one of rounding only is 0 and makes no test."""
+        """The test with this standard error; an error at the level of rounding is 0 and gives no t."""
         defined = self.defined
         mean = float(defined.mean()) if len(defined) else np.nan
         if error <= 1e-12 * np.abs(defined).max(initial=0.0):
             error = 0.0
         divisor = error if error > 0 else np.nan
-        reach = float(stats.t.ppf((1 + self.level) / 2, df)) * divisor
+        margin = float(stats.t.ppf((1 + self.level) / 2, df)) * divisor
         t = mean / divisor
         return MeanTest(
             mean=mean,
-            error=float(error),
-            low=float(mean - reach),
-            high=float(mean + reach),
+            std_error=float(error),
+            low=float(mean - margin),
+            high=float(mean + margin),
             t=float(t),
             p=float(2 * stats.t.sf(abs(t), df)),
             df=float(df),

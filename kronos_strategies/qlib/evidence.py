@@ -10,10 +10,16 @@ from qlib.backtest.position import Position
 
 from kronos.forecast import Provenance
 from kronos.utils import git_commit, package_version
-from kronos_strategies.evaluation.distribution.pathbook import PathBook, keep_paths
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe, seen_before
+from kronos_strategies.evaluation.warnings import (
+    crowded_portfolio_warnings,
+    training_overlap_warnings,
+    universe_warnings,
+)
+from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
 from kronos_strategies.heads.choice import ScoreChoice
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.dataset import KronosDataset
@@ -24,18 +30,12 @@ from kronos_strategies.qlib.market import (
     equal_weight,
     future_returns,
     member_rows,
-    naive_scores,
     traded_bars,
 )
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.result import BacktestResult
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
-
-OWN = "Kronos"
-MIN_COVERAGE = 0.9  # of the scored rows, for a naive signal to be compared
-FEW_DATES = 100
-SETTLED_DATES = 120  # a membership that never changes over so many was chosen afterwards
 
 
 def evidence_of_run(
@@ -64,7 +64,7 @@ def evidence_of_run(
     keys = cast(pd.MultiIndex, signals.index)
     members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
     market = market_of(keys, dataset.freq)
-    naive, scarce = common_naive(keys, dataset.freq)
+    baselines, scarce = baseline_scores(market, keys, daily=dataset.freq == DAY)
     result = None
     if traded is not None:
         equal = equal_weight(dataset.instruments, traded.index, dataset.freq)
@@ -84,16 +84,16 @@ def evidence_of_run(
             warnings=(
                 *dataset.notices,
                 *choice.warnings,
-                *seen_before(known, members.get_level_values("datetime").min()),
+                *training_overlap_warnings(known, members.get_level_values("datetime").min()),
                 *model.postprocessing.warnings(members.get_level_values("datetime").min()),
                 *choice.seen_before(members.get_level_values("datetime").min()),
-                *cautions(members),
+                *universe_warnings(members),
                 *(crowded(result, members) if result is not None else ()),
                 *scarce,
             ),
             bars_per_year=bars_per_year(dataset.freq)[0] if result is None else result.bars_per_year,
         ),
-        scores=pd.DataFrame({OWN: signals["score"], **naive}),
+        scores=pd.DataFrame({MODEL: signals["score"]}).join(baselines),
         labels=_labels(market, keys, label, dataset),
         exposures=exposures_of(market, keys, industries),
         market=market,
@@ -103,51 +103,47 @@ def evidence_of_run(
     )
 
 
-def _keep(model: KronosModel, dataset: KronosDataset, market: Market) -> PathBook:
+def _keep(model: KronosModel, dataset: KronosDataset, market: PricePanel) -> PathSummary:
     """What is kept of the run's paths."""
     forecasts = model.forecasts(dataset.windows("test"), dataset.spec)
     horizons = [h for h in DISTRIBUTION if h < dataset.spec.horizon]
     shown = tracked(forecasts, "evaluate", "dates")
-    return keep_paths(shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing)[0]
+    return summarize_forecasts(
+        shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing
+    )[0]
 
 
-def market_of(keys: pd.MultiIndex, freq: str = DAY) -> Market:
+def market_of(keys: pd.MultiIndex, freq: str = DAY) -> PricePanel:
     """All bars that the store has of the names in `keys`; later ones too, for what came after a forecast."""
     names = sorted(keys.get_level_values("instrument").unique())
     bars = traded_bars(names, None, freq)
     panel = pd.concat(bars, names=["instrument"]).rename_axis(["instrument", "datetime"])
-    return Market.of(_by_date(panel))
+    return PricePanel.from_bars(_by_date(panel))
 
 
 def _by_date(rows: Rows) -> Rows:
     return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
 
 
-def common_naive(keys: pd.MultiIndex, freq: str = DAY) -> tuple[dict[str, pd.Series], list[str]]:
-    """Naive scores of the rows, and sentences on those that are left out because they lack bars."""
-    naive = naive_scores(keys, freq)
-    scarce = [name for name, score in naive.items() if score.notna().mean() < MIN_COVERAGE]
-    kept = {name: score for name, score in naive.items() if name not in scarce}
-    return kept, [f"{name} is left out: it lacks bars for over a tenth of the rows." for name in scarce]
-
-
-def exposures_of(market: Market, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+def exposures_of(market: PricePanel, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
     """What scores of the rows may load on, known at the same close."""
     wide = price_exposures(market.closes, market.amounts)
-    columns = {name: market.at(values, keys) for name, values in wide.items()}
+    columns = {name: market.lookup(values, keys) for name, values in wide.items()}
     if industries is not None:
         found = industries.reindex(keys.get_level_values("instrument")).to_numpy()
         columns["industry"] = pd.Series(found, keys, dtype="string")
     return pd.DataFrame(columns)
 
 
-def _labels(market: Market, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset) -> pd.DataFrame:
+def _labels(
+    market: PricePanel, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset
+) -> pd.DataFrame:
     """Returns over several horizons; of the run's own, Qlib's label."""
     horizons = sorted({*DECAY, dataset.hold})
     if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
         columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
     else:
-        columns = {h: market.at(market.earned(h, dataset.deal_price), keys) for h in horizons}
+        columns = {h: market.lookup(market.forward_return(h, dataset.deal_price), keys) for h in horizons}
     return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
 
 
@@ -180,24 +176,7 @@ def _describe(
     }
 
 
-def cautions(members: pd.Index) -> list[str]:
-    """What the dates and names of a run must be read with."""
-    by_date = members.to_frame(index=False).groupby("datetime")["instrument"]
-    found = []
-    dates = by_date.ngroups
-    if dates < FEW_DATES:
-        found.append(f"{dates} dates are few: intervals are wide.")
-    if dates >= SETTLED_DATES and len(set(by_date.agg(frozenset))) == 1:
-        found.append(
-            f"Not one name joined or left the market on {dates} dates. If it is a list of today's members, those "
-            "that failed since are missing (survivorship), which flatters every long book."
-        )
-    return found
-
-
 def crowded(result: BacktestResult, members: pd.Index) -> list[str]:
     """A book of nearly everything has nothing to choose from."""
     most, names = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
-    if most <= names / 2:
-        return []
-    return [f"The book holds up to {most} of {names:.0f} members: choose a smaller KRONOS_TOPK."]
+    return crowded_portfolio_warnings(most, names, "choose a smaller KRONOS_TOPK")

@@ -11,12 +11,13 @@ from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.contenders import READ, Contender, Span
 from kronos_strategies.data.default import default_store
-from kronos_strategies.evaluation.distribution.pathbook import keep_paths
-from kronos_strategies.evaluation.versions.version import Version
-from kronos_strategies.evidence import DECAY, DISTRIBUTION, describe, seen_before
+from kronos_strategies.evaluation.baselines import baseline_scores
+from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
+from kronos_strategies.evaluation.warnings import training_overlap_warnings
+from kronos_strategies.evidence import DECAY, DISTRIBUTION, describe
 from kronos_strategies.progress import tracked
 from kronos_strategies.qlib.evidence import market_of
-from kronos_strategies.qlib.market import naive_scores
 from kronos_strategies.qlib.source import use_source
 from kronos_strategies.store import StoredForecasts
 
@@ -59,18 +60,21 @@ def contender_of_forecasts(
     known = stored.recipe.provenance
     first = stored.read(dates[0])
     post = options.resolve(checkpoint_calibration(known.model), known, spec.horizon, first.spacing)
-    paths, provenance = keep_paths(forecasts, market, horizons, hold, post=post)
-    score = paths.by_samples.iloc[:, -1].rename("score")
-    labels = {h: market.at(market.earned(h), keys) for h in sorted({*DECAY, hold})}
+    paths, provenance = summarize_forecasts(forecasts, market, horizons, hold, post=post)
+    score = paths.score_by_num_paths.iloc[:, -1].rename("score")
+    labels = {h: market.lookup(market.forward_return(h), keys) for h in sorted({*DECAY, hold})}
     return Contender(
         version=Version(
             name, score, paths.losses(market), {**describe(provenance), "calibration": post.reason}
         ),
         labels=pd.DataFrame(labels),
         horizon=hold,
-        references=pd.DataFrame(naive_scores(keys)),
+        references=baseline_scores(market, keys)[0],
         warnings=(
             *notices,
-            *(f"'{name}': {told}" for told in [*seen_before(provenance, dates[0]), *post.warnings(dates[0])]),
+            *(
+                f"'{name}': {told}"
+                for told in [*training_overlap_warnings(provenance, dates[0]), *post.warnings(dates[0])]
+            ),
         ),
     )

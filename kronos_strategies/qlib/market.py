@@ -11,7 +11,6 @@ from qlib.data import D
 from kronos.bars import FEATURES, PRICES, repair_bars
 from kronos.windows import KEYS, Windows
 from kronos_strategies.data.qlib_bins import DAY, later_sessions
-from kronos_strategies.evaluation.baselines import BASELINES
 from kronos_strategies.qlib.universe import Instruments, instruments_of
 from kronos_strategies.result import BARS_PER_YEAR, QLIB_BARS_PER_YEAR, BacktestResult
 from kronos_strategies.store import WindowSpec
@@ -101,17 +100,6 @@ def scored_rows(
     ]
     found = known[0].append(known[1:]) if known else members[:0]
     return members[members.isin(found)].sort_values()
-
-
-def naive_scores(members: pd.Index, freq: str = DAY) -> dict[str, pd.Series]:
-    """Naive signals of the same (datetime, instrument) rows, from adjusted closes up to each date."""
-    names = sorted(members.get_level_values("instrument").unique())
-    last = members.get_level_values("datetime").max()
-    closes = D.features(names, ["$close"], end_time=last, freq=freq)["$close"]
-    # The last known close stands in on a suspended day: what was known then, nothing later.
-    wide = closes.unstack("instrument").ffill()
-    scores = {name: pd.Series(signal(wide).stack()) for name, signal in BASELINES.items()}
-    return {name: score.reindex(members) for name, score in scores.items()}
 
 
 def equal_weight(instruments: Instruments, dates: pd.Index, freq: str = DAY) -> pd.Series:

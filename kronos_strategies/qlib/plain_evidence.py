@@ -12,18 +12,18 @@ import pandas as pd
 
 from kronos.utils import git_commit, package_version
 from kronos_strategies.contenders import Contender
-from kronos_strategies.evaluation.scorecard import Market
-from kronos_strategies.evaluation.versions.version import Version
+from kronos_strategies.evaluation.baselines import baseline_scores
+from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.warnings import universe_warnings
 from kronos_strategies.evidence import DECAY, About, Evidence
 from kronos_strategies.qlib.evidence import (
-    cautions,
-    common_naive,
     crowded,
     exposures_of,
     ledger_of,
     market_of,
 )
-from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores
+from kronos_strategies.qlib.market import backtest_result, equal_weight
 from kronos_strategies.qlib.plain_runs import PlainRun, read_plain_run
 from kronos_strategies.qlib.source import use_source
 from kronos_strategies.qlib.universe import instruments_of, universe_name
@@ -52,7 +52,7 @@ def evidence_of_plain_run(
     run, told = with_span(run, market)
     hold = run.hold or 1
     label = _own_label(run, market)
-    naive, scarce = common_naive(keys)
+    baselines, scarce = baseline_scores(market, keys)
     instruments = instruments_of(run.instruments)
     result = None
     if run.traded is not None:
@@ -72,7 +72,7 @@ def evidence_of_plain_run(
         warnings=(
             *notices,
             *told,
-            *cautions(members),
+            *universe_warnings(members),
             *(crowded(result, members) if result is not None else ()),
             *scarce,
         ),
@@ -80,7 +80,7 @@ def evidence_of_plain_run(
     )
     return Evidence(
         about=about,
-        scores=pd.DataFrame({run.model: run.score, **naive}),
+        scores=pd.DataFrame({run.model: run.score}).join(baselines),
         labels=_labels(run, market, keys, label),
         exposures=exposures_of(market, keys, industries),
         market=market,
@@ -124,7 +124,7 @@ def contender_of_plain_run(folder: Path, name: str, trusted: bool, data: Path | 
         run, found = with_span(run, market)
         told = (*notices, *found)
         labels = _labels(run, market, keys, _own_label(run, market))
-        references = pd.DataFrame(naive_scores(keys))
+        references = baseline_scores(market, keys)[0]
     elif run.hold is None and labels is not None:
         told = ("what the label spans is not on record: taken as 1 bar",)
     name = name or run.model
@@ -137,7 +137,7 @@ def contender_of_plain_run(folder: Path, name: str, trusted: bool, data: Path | 
     )
 
 
-def with_span(run: PlainRun, market: Market) -> tuple[PlainRun, list[str]]:
+def with_span(run: PlainRun, market: PricePanel) -> tuple[PlainRun, list[str]]:
     """The run with what its label spans, found in the bars where its task does not tell; and what is to be told."""
     if run.hold is not None:
         return run, []
@@ -146,7 +146,7 @@ def with_span(run: PlainRun, market: Market) -> tuple[PlainRun, list[str]]:
         label = run.label.reindex(keys)
         for hold in range(1, SEARCHED):
             for price in ("close", "open"):
-                came = market.at(market.earned(hold, price), keys)
+                came = market.lookup(market.forward_return(hold, price), keys)
                 both = (label.notna() & came.notna()).to_numpy()
                 if both.sum() > 10 and np.mean(np.abs(label - came)[both] < ALIKE) > 0.9:
                     return replace(run, hold=hold, price=price), []
@@ -155,21 +155,21 @@ def with_span(run: PlainRun, market: Market) -> tuple[PlainRun, list[str]]:
     ]
 
 
-def _rows(market: Market) -> pd.MultiIndex:
+def _rows(market: PricePanel) -> pd.MultiIndex:
     return pd.MultiIndex.from_product([market.closes.index, market.closes.columns])
 
 
-def _own_label(run: PlainRun, market: Market) -> pd.Series:
+def _own_label(run: PlainRun, market: PricePanel) -> pd.Series:
     """By (datetime, instrument) of the score; from the bars where the run kept none."""
     keys = cast(pd.MultiIndex, run.score.index)
     if run.label is not None:
         return run.label
     price = run.price if run.price in ("close", "open") else "close"
-    return market.at(market.earned(run.hold or 1, price), keys)
+    return market.lookup(market.forward_return(run.hold or 1, price), keys)
 
 
-def _labels(run: PlainRun, market: Market, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
+def _labels(run: PlainRun, market: PricePanel, keys: pd.MultiIndex, label: pd.Series) -> pd.DataFrame:
     price = run.price if run.price in ("close", "open") else "close"
     horizons = sorted({*DECAY, run.hold or 1})
-    columns = {h: market.at(market.earned(h, price), keys) for h in horizons}
+    columns = {h: market.lookup(market.forward_return(h, price), keys) for h in horizons}
     return pd.DataFrame(columns | {run.hold or 1: label.reindex(keys)})

@@ -23,7 +23,8 @@ from kronos_strategies.qlib.plain_evidence import evidence_of_plain_run
 from kronos_strategies.qlib.plain_runs import plain_run
 from kronos_strategies.qlib.registry import count_trials, log_run, plain_params, run_params
 from kronos_strategies.qlib.source import open_source
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.export import save_report
+from kronos_strategies.report.report import build_report
 from kronos_strategies.report.terminal import show_report
 
 SPAN = ("start_time", "end_time")
@@ -94,10 +95,10 @@ class KronosRecord(ACRecordTemp):
         else:
             evidence = evidence_of_plain_run(run, trials, self.industries, open_source())
         log_run(self.recorder, params)
-        report = report_on(evidence)
+        report = build_report(evidence)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            report.save(folder)
+            save_report(report, folder)
             whole = run is not None or model.prediction == "signals"
             signals = prediction if whole else model.signals(dataset)
             signals.to_parquet(folder / "signals.parquet")

@@ -1,1 +1,1 @@
-"""One object, three outputs: report.html, metrics.json and CSVs. Torch-free, engine-free."""
+"""The report of a run: one object, written as report.html, metrics.json and CSV files."""

@@ -1,4 +1,4 @@
-"""Frames as tables of the page: what is shown, and what each column is sorted by."""
+"""Tables of the page, built from frames: the text of each cell, and the key its column is sorted by."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.report.formats import DASH, Show, interval, moment
+from kronos_strategies.report.formatting import DASH, Show, interval, moment
 
-Record = Mapping[Hashable, Any]  # of a row: values by column
+Record = Mapping[Hashable, Any]  # a row: values by column
 
 
 class Cell(NamedTuple):
-    """What is shown, and the number or text that it is sorted by; an empty key is undefined and comes last.
+    """Text of a cell, and the number or text it is sorted by; an empty key is undefined and sorted last.
 
-    A note, such as an interval, stands below in small print.
+    A note, such as an interval, is shown below in small print.
     """
 
     text: str
@@ -25,7 +25,7 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """Of a table: its heading, a cell from a row's values by name, and whether it holds numbers."""
+    """A column: its heading, a function from a row to a cell, and whether it contains numbers."""
 
     label: str
     cell: Callable[[Record], Cell]
@@ -33,14 +33,14 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row; `kind` is "own" for what the page is about, "aside" for what is only beside it, else empty."""
+    """A row; `kind` is "highlight" for the subject of the table, "baseline" for a baseline, else empty."""
 
     cells: tuple[Cell, ...]
     kind: str = ""
 
 
 class Table(NamedTuple):
-    """Of the page; `ordered` rows follow from one another and are not to be sorted. The heading may be empty."""
+    """A table; rows that are `ordered` cannot be sorted. The heading may be empty."""
 
     id: str
     heading: str
@@ -51,51 +51,51 @@ class Table(NamedTuple):
 
     @property
     def sortable(self) -> bool:
-        """Whether there is an order to choose."""
+        """Whether the reader can sort it."""
         return len(self.rows) > 1 and not self.ordered
 
 
-class Heat(NamedTuple):
-    """Of a grid of months: the text, and how strongly it is tinted, from -1 to 1."""
+class HeatCell(NamedTuple):
+    """A month: its text, and the strength of its tint from -1 to 1."""
 
     text: str
     tint: float
 
 
-class Grid(NamedTuple):
-    """Years x months and the year's own figure, tinted by sign and size."""
+class MonthGrid(NamedTuple):
+    """Years x months plus a value for the year, tinted by sign and size."""
 
     id: str
     caption: str
-    rows: tuple[tuple[str, tuple[Heat, ...]], ...]
+    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
 
 
 def table(
-    id_: str, caption: str, frame: pd.DataFrame, columns: Sequence[Column], own: str = "", asides: int = 0,
-    ordered: bool = False, heading: str = "",
+    id_: str, caption: str, frame: pd.DataFrame, columns: Sequence[Column], highlight: str = "",
+    baseline_rows: int = 0, ordered: bool = False, heading: str = "",
 ) -> Table:  # fmt: skip
-    """A row of the frame is a row of the table.
+    """Build a table with one row per row of the frame.
 
     Args:
-        id_: of its element.
-        caption: above it.
-        frame: its index, if it has a name, counts as a column.
-        columns: the first is the row's heading.
-        own: heading of the row that stands out.
-        asides: last rows, which are only beside the others.
-        ordered: whether the rows follow from one another.
-        heading: above the caption.
+        id_: id of its element.
+        caption: text above the table.
+        frame: one row each; its index, if named, is a column.
+        columns: the first is the heading of each row.
+        highlight: heading of the highlighted row.
+        baseline_rows: number of last rows that are baselines.
+        ordered: whether the order of the rows is fixed.
+        heading: heading above the caption.
     """
     records = (frame.reset_index() if frame.index.name else frame).to_dict("records")
     rows = []
     for place, record in enumerate(records):
         cells = tuple(column.cell(record) for column in columns)
-        aside = place >= len(records) - asides
-        rows.append(Row(cells, "aside" if aside else "own" if own and cells[0].text == own else ""))
+        kind = "highlight" if highlight and cells[0].text == highlight else ""
+        rows.append(Row(cells, "baseline" if place >= len(records) - baseline_rows else kind))
     return Table(id_, heading, caption, tuple(columns), tuple(rows), ordered)
 
 
-def word(name: str, label: str) -> Column:
+def text(name: str, label: str) -> Column:
     """A column of text."""
 
     def cell(row: Record) -> Cell:
@@ -110,8 +110,8 @@ def number(name: str, label: str, show: Show) -> Column:
     return Column(label, lambda row: _number(row[name], show))
 
 
-def noted(name: str, label: str, show: Show, note: Callable[[Record], str]) -> Column:
-    """A column of numbers with something else of the row below, in words."""
+def number_with_note(name: str, label: str, show: Show, note: Callable[[Record], str]) -> Column:
+    """A column of numbers with a note from the same row below."""
     return Column(label, lambda row: _number(row[name], show)._replace(note=note(row)))
 
 
@@ -125,8 +125,8 @@ def estimate(name: str, low: str, high: str, label: str, show: Show) -> Column:
     return Column(label, cell)
 
 
-def day(name: str, label: str, otherwise: str = DASH, timed: bool = False) -> Column:
-    """A column of dates, with their times of day if `timed`; `otherwise` stands where there is none."""
+def date(name: str, label: str, otherwise: str = DASH, timed: bool = False) -> Column:
+    """A column of dates, with the time of day if `timed`; `otherwise` is shown where there is none."""
 
     def cell(row: Record) -> Cell:
         value = row[name]
@@ -135,8 +135,8 @@ def day(name: str, label: str, otherwise: str = DASH, timed: bool = False) -> Co
     return Column(label, cell, number=False)
 
 
-def truth(name: str, label: str) -> Column:
-    """A column of yes and no; a dash where it is not known."""
+def boolean(name: str, label: str) -> Column:
+    """A column of yes and no; a dash where unknown."""
 
     def cell(row: Record) -> Cell:
         value = row[name]
@@ -149,19 +149,19 @@ def truth(name: str, label: str) -> Column:
     return Column(label, cell)
 
 
-def month_grid(id_: str, caption: str, months: pd.DataFrame, show: Show) -> Grid | None:
-    """Of years x months (1..12) and column "year"; None without a value. The tint is full at the largest month."""
+def month_grid(id_: str, caption: str, months: pd.DataFrame, show: Show) -> MonthGrid | None:
+    """From years x months (1..12) plus column "year"; None without a value. The largest month has the full tint."""
     values = months.loc[:, [*range(1, 13), "year"]].astype(float)
     inner = values[list(range(1, 13))].to_numpy()
     if not np.isfinite(inner).any():
         return None
-    most = float(np.nanmax(np.abs(inner))) or 1.0
+    largest = float(np.nanmax(np.abs(inner))) or 1.0
     rows = []
     for year, line in zip(values.index, values.to_numpy(), strict=True):
-        tints = np.clip(np.nan_to_num(line / most), -1, 1)
-        heats = [Heat("" if np.isnan(v) else show(v), float(t)) for v, t in zip(line, tints, strict=True)]
-        rows.append((str(year), (*heats[:-1], Heat(heats[-1].text, 0.0))))
-    return Grid(id_, caption, tuple(rows))
+        tints = np.clip(np.nan_to_num(line / largest), -1, 1)
+        heats = [HeatCell("" if np.isnan(v) else show(v), float(t)) for v, t in zip(line, tints, strict=True)]
+        rows.append((str(year), (*heats[:-1], HeatCell(heats[-1].text, 0.0))))
+    return MonthGrid(id_, caption, tuple(rows))
 
 
 def _number(value: object, show: Show) -> Cell:

@@ -123,7 +123,8 @@ def read_summary(paths: Sequence[Path]) -> pd.DataFrame:
             tables.append(pq.ParquetFile(path, page_checksum_verification=True).read(list(SUMMARY_COLUMNS)))
         except (OSError, pa.ArrowException) as error:
             raise DamagedFileError(path, str(error)) from None
-    table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
+    bare = [table.replace_schema_metadata() for table in tables]
+    table = pa.concat_tables(bare, promote_options="permissive")  # pandas 2 and 3 write times in other units
     return pd.DataFrame(
         {name: table[name].to_numpy() for name in SUMMARY_COLUMNS[len(KEYS) :]}, index=_keys(table)
     )

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.signal.ic import coefficients
+from kronos_strategies.evaluation.signal.ic import information_coefficients
 from tests.benchmarks.measure import Record, Save, timed
 
 SUPPORTED = find_spec("qlib") is not None
@@ -25,11 +25,11 @@ def compare(dates: int, names: int, repeats: int, save: Save) -> None:
 
     series = draw(dates, names)
     part = tuple(each.iloc[: 20 * names] for each in series)
-    ours, theirs = coefficients(*part), calc_ic(*part)  # both are warm then
+    ours, theirs = information_coefficients(*part), calc_ic(*part)  # both are warm then
     apart = max(float((ours[name] - each).abs().max()) for name, each in zip(ours, theirs, strict=True))
     if not apart < 1e-12:
         raise RuntimeError(f"Coefficients differ from Qlib's by {apart}, so that their times say nothing.")
-    ways = {"qlib": lambda: calc_ic(*series), "ours": lambda: coefficients(*series)}
+    ways = {"qlib": lambda: calc_ic(*series), "ours": lambda: information_coefficients(*series)}
     record: Record = {"dates": dates, "names": names, "runs": {way: [] for way in ways}}
     for _ in range(repeats):
         for way, call in ways.items():

@@ -14,8 +14,9 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.distribution.pathbook import PathBook
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.baselines import baseline_scores
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import About, Evidence
 from kronos_strategies.result import BacktestResult
@@ -26,9 +27,10 @@ PROGRAM = """
 import json, resource, sys
 from pathlib import Path
 from kronos_strategies.evidence import Evidence
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.export import save_report
+from kronos_strategies.report.report import build_report
 evidence = Evidence.read(Path(sys.argv[1]))
-page = report_on(evidence).save(Path(sys.argv[2]))[0]
+page = save_report(build_report(evidence), Path(sys.argv[2]))[0]
 used = resource.getrusage(resource.RUSAGE_SELF)
 # ru_maxrss would begin with what the parent held when it started this process.
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -58,21 +60,18 @@ def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
     labels = pd.Index([f"SH{600000 + i}" for i in range(names)], name="instrument")
     steps = 0.02 * rng.standard_normal((len(days), names))
     closes = pd.DataFrame(20 * np.exp(steps.cumsum(axis=0)), days, labels)
-    market = Market(closes.shift(1).bfill(), closes, closes * rng.uniform(1e5, 1e7, names), 0 * closes + 4e-4)
-    keys = pd.MultiIndex.from_product([days[270 : 270 + dates], labels])
-    scores = pd.DataFrame(
-        {
-            "Kronos": rng.standard_normal(len(keys)),
-            **{k: market.at(v, keys) for k, v in market.naive.items()},
-        },
-        keys,
+    market = PricePanel(
+        closes.shift(1).bfill(), closes, closes * rng.uniform(1e5, 1e7, names), 0 * closes + 4e-4
     )
-    exposures = {k: market.at(v, keys) for k, v in price_exposures(market.closes, market.amounts).items()}
+    keys = pd.MultiIndex.from_product([days[270 : 270 + dates], labels])
+    scores = pd.DataFrame({"Kronos": rng.standard_normal(len(keys))}, keys)
+    scores = scores.join(baseline_scores(market, keys)[0])
+    exposures = {k: market.lookup(v, keys) for k, v in price_exposures(market.closes, market.amounts).items()}
     sampling = SampleConfig(samples=SAMPLES)
     return Evidence(
         about=About("Benchmark", 1, 1, 1, {"model": "none"}, {"member rows": len(keys)}, (), 252),
         scores=scores,
-        labels=pd.DataFrame({h: market.at(market.earned(h), keys) for h in (1, 2, 3, 5, 10, 20)}),
+        labels=pd.DataFrame({h: market.lookup(market.forward_return(h), keys) for h in (1, 2, 3, 5, 10, 20)}),
         exposures=pd.DataFrame(exposures),
         market=market,
         paths=_paths(keys, rng),
@@ -83,7 +82,7 @@ def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
     )
 
 
-def _paths(keys: pd.MultiIndex, rng: np.random.Generator) -> PathBook:
+def _paths(keys: pd.MultiIndex, rng: np.random.Generator) -> PathSummary:
     columns: dict[tuple[int, str], np.ndarray] = {}
     for horizon in HORIZONS:
         size, scale = len(keys), 0.02 * horizon**0.5
@@ -92,16 +91,16 @@ def _paths(keys: pd.MultiIndex, rng: np.random.Generator) -> PathBook:
             (horizon, "score"): rng.standard_normal(size),
             (horizon, "variance"): scale**2 * rng.uniform(0.5, 2, size),
             (horizon, "crps"): crps,
-            (horizon, "ensemble_crps"): 1.02 * crps,
+            (horizon, "crps_ensemble"): 1.02 * crps,
             (horizon, "pit"): rng.integers(0, SAMPLES + 1, size) / SAMPLES,
-            (horizon, "inside_80"): (rng.uniform(size=size) < 0.8).astype(float),
-            (horizon, "inside_90"): (rng.uniform(size=size) < 0.9).astype(float),
+            (horizon, "covered_80"): (rng.uniform(size=size) < 0.8).astype(float),
+            (horizon, "covered_90"): (rng.uniform(size=size) < 0.9).astype(float),
         }
-    by_samples = {k: rng.standard_normal(len(keys)) for k in (1, 2, 4, 8, 16, SAMPLES)}
-    return PathBook(pd.DataFrame(columns, keys), pd.DataFrame(by_samples, keys), _fans(keys, rng))
+    scores = {k: rng.standard_normal(len(keys)) for k in (1, 2, 4, 8, 16, SAMPLES)}
+    return PathSummary(pd.DataFrame(columns, keys), pd.DataFrame(scores, keys), _fan_charts(keys, rng))
 
 
-def _fans(keys: pd.MultiIndex, rng: np.random.Generator) -> pd.DataFrame:
+def _fan_charts(keys: pd.MultiIndex, rng: np.random.Generator) -> pd.DataFrame:
     parts = []
     for date in keys.levels[0][::100]:
         for name in keys.levels[1][:6]:

@@ -10,6 +10,7 @@ from kronos.training.objectives import PredictorObjective, TokenizerObjective
 from tests.benchmarks import plain_training
 from tests.benchmarks.training import random_batch
 from tests.kronos.builders import make_model, make_tokenizer
+from tests.kronos.oracle import rotated_loss
 
 BATCH = random_batch(seed=0, count=4)
 
@@ -37,7 +38,7 @@ def test_rotated_it_is_the_loss_whose_gradients_upstream_has() -> None:
     model, tokenizer = make_model(), make_tokenizer()
     tokens = plain_training.plain_encode(tokenizer, BATCH.bars)
     plain = plain_training.predictor_loss(model, tokens, BATCH.stamps, lambda _, true: true, rotated=True)
-    same(model, plain, model.loss(tokens, BATCH.stamps, dependency_rope=True).loss)
+    same(model, plain, rotated_loss(model, tokens, BATCH.stamps).loss)
 
 
 def test_the_plain_tokenizer_loss_is_ours() -> None:

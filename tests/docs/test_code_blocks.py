@@ -92,8 +92,11 @@ def check_command(program: str, words: list[str]) -> None:
     elif program == "qrun":
         assert (ROOT / "configs" / Path(words[0]).name).is_file(), words
     elif program in ("python", "python3", "torchrun"):
-        words = [word for word in words if not word.startswith(("--standalone", "--nproc_per_node"))]
-        if words[0] == "-m":
+        launcher = ("--standalone", "--nproc_per_node", "--no-python")
+        words = [word for word in words if not word.startswith(launcher)]
+        if words[0] == "kronos":
+            parse_kronos(words[1:])
+        elif words[0] == "-m":
             assert importlib.util.find_spec(words[1]) is not None
             if words[1] == "kronos.training":
                 parse_training(words[2:])
@@ -116,7 +119,8 @@ def parse_kronos(words: list[str]) -> None:
 
     app.parse_args(words, exit_on_error=False, print_error=False)
     if words[0] == "train" and words[1] != "head":
-        parse_training(["predictor", *words[1:]])
+        stage = [] if words[1] in ("tokenizer", "predictor", "evaluate") else ["predictor"]
+        parse_training([*stage, *words[1:]])
 
 
 @pytest.mark.integration

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kronos.layers import rope_table, rotate
-from kronos.model import Kronos
+from kronos.config import DEPENDENCY_HEADS
+from kronos.layers import Rope, rope_table
+from kronos.model import Kronos, Logits, ModelLoss
 from kronos.tokenizer import KronosTokenizer, Tokens
 
 
@@ -138,3 +140,27 @@ def _append(window: Window, s1: Tensor, s2: Tensor, step: int) -> Window:
 
 def _each(rows: list[list], take: Callable[..., Tensor]) -> Tensor:
     return torch.stack([torch.stack([take(item) for item in row]) for row in rows])
+
+
+def rotate(x: Tensor, rope: Rope) -> Tensor:
+    """Rotate (B, heads, T, width) by each position's angles; the halves of a head are the pairs."""
+    left, right = x.chunk(2, dim=-1)
+    return x * rope.cos + torch.cat([-right, left], dim=-1) * rope.sin
+
+
+def rotated_logits(model: Kronos, tokens: Tokens, stamps: Tensor, next_s1: Tensor) -> Logits:
+    """Logits with a rotated cross-attention, as upstream trains it; decoding does not rotate it."""
+    hidden = model.hidden(tokens, stamps)
+    rope = rope_table(torch.arange(hidden.shape[1]), model.config.d_model // DEPENDENCY_HEADS)
+    return Logits(model.s1_logits(hidden), model.s2_logits(hidden, next_s1, rope))
+
+
+def rotated_loss(model: Kronos, tokens: Tokens, stamps: Tensor) -> ModelLoss:
+    """`Kronos.loss` with the logits of `rotated_logits`."""
+    past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
+    logits = rotated_logits(model, past, stamps[:, :-1], tokens.s1[:, 1:])
+    s1, s2 = (
+        F.cross_entropy(half.flatten(0, 1), true[:, 1:].flatten())
+        for half, true in zip(logits, tokens, strict=True)
+    )
+    return ModelLoss((s1 + s2) / 2, s1, s2)

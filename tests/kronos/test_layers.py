@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kronos.layers import Attention, Block, Dropout, FeedForward, RMSNorm, rope_table, rotate
+from kronos.layers import Attention, Block, Dropout, FeedForward, RMSNorm, rope_table
+from tests.kronos.oracle import rotate
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

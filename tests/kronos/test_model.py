@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from kronos.config import ModelConfig
-from kronos.model import STAMP_SIZES, Kronos
+from kronos.model import STAMP_SIZES, Kronos, Logits
 from kronos.tokenizer import Tokens
 from tests.kronos.builders import make_model, make_stamps, make_tokens
+from tests.kronos.oracle import rotated_logits, rotated_loss
 
 B, T = 3, 10
 
@@ -28,16 +30,16 @@ def until(now: int, old: Tensor, new: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dependency_rope", [False, True])
+@pytest.mark.parametrize("logits", [Kronos.__call__, rotated_logits], ids=["decoding", "upstream's training"])
 @pytest.mark.parametrize("now", range(T))
 def test_no_logit_up_to_now_moves_when_later_tokens_stamps_and_choices_change(
-    now: int, dependency_rope: bool
+    now: int, logits: Callable[..., Logits]
 ) -> None:
     model = make_model()
     (tokens, stamps, chosen), (others, later, choices) = inputs(model), inputs(model, seed=1)
     changed = Tokens(*(until(now, old, new) for old, new in zip(tokens, others, strict=True)))
-    before = model(tokens, stamps, chosen, dependency_rope)
-    after = model(changed, until(now, stamps, later), until(now, chosen, choices), dependency_rope)
+    before = logits(model, tokens, stamps, chosen)
+    after = logits(model, changed, until(now, stamps, later), until(now, chosen, choices))
     for half, other in zip(before, after, strict=True):
         # equal up to the order of summation, which the masked future may change
         torch.testing.assert_close(half[:, : now + 1], other[:, : now + 1], rtol=0, atol=1e-5)
@@ -143,7 +145,7 @@ def test_the_loss_is_the_mean_surprise_of_both_halves_of_every_next_token() -> N
 
 def test_every_weight_of_the_model_learns() -> None:
     model = make_model().train()
-    model.loss(make_tokens(model, B, 40), make_stamps(B, 40), dependency_rope=True).loss.backward()
+    rotated_loss(model, make_tokens(model, B, 40), make_stamps(B, 40)).loss.backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().max() > 0, name

@@ -25,6 +25,7 @@ from kronos.predictor import KronosPredictor
 from kronos.sampling import TorchSampler
 from kronos.tokenizer import KronosTokenizer, Tokens
 from kronos.windows import Windows
+from tests.kronos.oracle import rotated_logits, rotated_loss
 
 CASES = json.loads(
     (Path(__file__).parents[1] / "reference" / "kronos_tiny" / "cases.json").read_text(encoding="utf-8")
@@ -93,7 +94,7 @@ def test_fine_logits_at_decode_are_upstreams_with_an_unrotated_cross_attention(
     tokens, stamps = module_tokens(expected), module_stamps(expected)
     logits = model(tokens, stamps, next_s1=tokens.s1).s2[:, -1]
     close(logits, expected["module_s2_logits_last"][:, -1])
-    rotated = model(tokens, stamps, next_s1=tokens.s1, dependency_rope=True).s2[:, -1]
+    rotated = rotated_logits(model, tokens, stamps, tokens.s1).s2[:, -1]
     assert (rotated - logits).abs().max() > 0.01  # so the reference does tell the two forms apart
 
 
@@ -103,7 +104,7 @@ def test_training_logits_are_upstreams_with_a_rotated_cross_attention(
     model = Kronos.from_pretrained(reference_folder).train()  # dropout is 0 in its config
     tokens, stamps = module_tokens(expected), module_stamps(expected)
     past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
-    logits = model(past, stamps[:, :-1], next_s1=tokens.s1[:, 1:], dependency_rope=True)
+    logits = rotated_logits(model, past, stamps[:, :-1], tokens.s1[:, 1:])
     close(logits.s1.detach(), expected["train_s1_logits"])
     close(logits.s2.detach(), expected["train_s2_logits"])
 
@@ -139,7 +140,7 @@ def test_predictor_losses_and_gradients_are_upstreams(
     reference_folder: Path, expected: Arrays, reference_losses: dict[str, Any]
 ) -> None:
     model = Kronos.from_pretrained(reference_folder).train()
-    losses = model.loss(module_tokens(expected), module_stamps(expected), dependency_rope=True)
+    losses = rotated_loss(model, module_tokens(expected), module_stamps(expected))
     theirs = reference_losses["predictor"]
     for name, loss in losses._asdict().items():
         assert loss.item() == pytest.approx(theirs[name], rel=1e-5), name

@@ -141,6 +141,18 @@ def test_only_the_asked_keys_are_cut_whatever_their_order() -> None:
         np.testing.assert_array_equal(bars, everything[key])
 
 
+def test_instruments_may_be_categories_of_which_some_have_no_bar() -> None:
+    panel = pd.concat(make_panel(12, "A", "B", "C"), names=["instrument", "datetime"]).swaplevel()
+    frame = panel.reset_index().astype({"instrument": "category"})
+    some = frame[frame["instrument"] != "B"].set_index(["datetime", "instrument"])
+    index = some.index[[10, 11, 22, 23]]
+    assert (
+        Windows.rolling(some, 4, 2, "B").digest()
+        == Windows.rolling(panel.drop("B", level=1), 4, 2, "B").digest()
+    )
+    assert set(Windows.rolling(some, 4, 2, "B", index=index).index) == set(index)
+
+
 def test_keys_of_instruments_and_dates_without_a_window_are_passed_over() -> None:
     panel = make_panel(12, "A")
     dates = panel["A"].index

@@ -10,10 +10,12 @@ import pytest
 pytest.importorskip("arch")
 
 from kronos.config import SampleConfig
-from kronos_strategies.evaluation.distribution.pathbook import keep_paths
+from kronos_strategies.evaluation.baselines import baseline_scores
+from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evidence import ABOUT, About, Evidence
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.export import save_report
+from kronos_strategies.report.report import build_report
 from kronos_strategies.result import BacktestResult
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, PROVENANCE, market_of, tidy_bars, walks
 
@@ -39,20 +41,20 @@ def evidence() -> Evidence:
     market = market_of(tidy_bars())
     provenance = replace(PROVENANCE, sampling=SampleConfig(samples=40, T=0.9), weights_sha256="ab" * 32)
     forecasts = (replace(each, provenance=provenance) for each in walks(market))
-    paths, known = keep_paths(forecasts, market, (1, 5), hold=2)
-    keys = paths.said.index
+    paths, known = summarize_forecasts(forecasts, market, (1, 5), hold=2)
+    keys = paths.summary.index
     return Evidence(
         about=About("A test", 2, 1, 3, {"model": "test"}, {"member rows": 2400}, ("a warning",), 238),
         scores=pd.DataFrame(
             {
-                "Kronos": paths.by_samples[40],
-                "5-day reversal": market.at(market.naive["5-day reversal"], keys),
+                "Kronos": paths.score_by_num_paths[40],
+                "5-day reversal": baseline_scores(market, keys)[0]["5-day reversal"],
             }
         ),
-        labels=pd.DataFrame({h: market.at(market.earned(h), keys) for h in (1, 2, 5)}),
+        labels=pd.DataFrame({h: market.lookup(market.forward_return(h), keys) for h in (1, 2, 5)}),
         exposures=pd.DataFrame(
             {
-                name: market.at(wide, keys)
+                name: market.lookup(wide, keys)
                 for name, wide in price_exposures(market.closes, market.amounts).items()
             }
         ),
@@ -75,7 +77,7 @@ def test_every_part_is_read_as_it_was(evidence, read):
         pd.testing.assert_frame_equal(
             getattr(read, name), getattr(evidence, name), check_column_type=False, check_freq=False
         )
-    for name in ("opens", "closes", "amounts", "ranges"):
+    for name in ("opens", "closes", "amounts", "range_variance"):
         pd.testing.assert_frame_equal(
             getattr(read.market, name), getattr(evidence.market, name), check_freq=False
         )
@@ -90,15 +92,15 @@ def test_every_part_is_read_as_it_was(evidence, read):
 
 
 def test_a_report_made_from_the_disk_has_the_same_bytes(evidence, read, tmp_path):
-    first = report_on(evidence).save(tmp_path / "first")
-    second = report_on(read).save(tmp_path / "second")
+    first = save_report(build_report(evidence), tmp_path / "first")
+    second = save_report(build_report(read), tmp_path / "second")
     assert [path.name for path in first] == [path.name for path in second]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
 
 
 def test_metrics_come_from_every_part(evidence):
-    metrics = report_on(evidence).metrics
+    metrics = build_report(evidence).metrics
     for name in (
         "rank_ic",
         "rank_ic_neutral",
@@ -116,10 +118,10 @@ def test_metrics_come_from_every_part(evidence):
 def test_a_score_alone_makes_a_report_of_its_signal_alone(evidence, tmp_path):
     bare = replace(evidence, paths=None, provenance=None, result=None)
     read = Evidence.read(bare.write(tmp_path))
-    report = report_on(read)
+    report = build_report(read)
     assert report.distribution is None
     assert report.portfolio is None
-    assert report.signal.rank_ic == report_on(evidence).signal.rank_ic
+    assert report.signal.rank_ic == build_report(evidence).signal.rank_ic
 
 
 def test_a_book_that_never_bought_is_read_too(evidence, tmp_path):

@@ -52,10 +52,10 @@ def found(study: ModuleType, predictor: KronosPredictor) -> pd.DataFrame:
 
 def test_nothing_is_learned_from_what_follows_the_embargo(study: ModuleType) -> None:
     _, market = plant(study, "reversal", STRENGTH)
-    dates = market.windows.keys.get_level_values("datetime")
+    dates = market.windows.index.get_level_values("datetime")
     days = market.calendar
     settings = market.settings(LEARN_DAYS, "ridge")
-    split = market.split(market.windows.keys, settings)
+    split = market.split(market.windows.index, settings)
     train, valid = (
         part[1].dropna().index.get_level_values("datetime") for part in (split.train, split.valid)
     )
@@ -112,7 +112,7 @@ def test_trees_on_a_names_own_bars_find_nothing_of_a_leader(study: ModuleType) -
     rows = []
     for seed in range(10):
         _, market = plant(study, "lead-lag", STRENGTH, seed)
-        features = bar_features(market.planted.panel, market.windows.keys).to_numpy("float32")
+        features = bar_features(market.planted.panel, market.windows.index).to_numpy("float32")
         score = study.fitted(market, features, LEARN_DAYS, "lightgbm")
         rows.append(study.evaluate(market, {(TREES, NAMES * LEARN_DAYS): score}))
     tests = pd.concat(rows).set_index("ranked_by")

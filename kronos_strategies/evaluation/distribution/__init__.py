@@ -1,1 +1,1 @@
-"""Whether outcomes fall where the sampled paths say. Torch-free, engine-free."""
+"""Evaluation of sampled paths: whether outcomes fall where the predicted distribution says."""

@@ -1,1 +1,1 @@
-"""What a book earned, after costs and beside its benchmarks. Torch-free, engine-free."""
+"""Evaluation of a backtest: performance after costs, compared with benchmarks."""

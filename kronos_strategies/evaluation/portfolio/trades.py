@@ -1,4 +1,4 @@
-"""Round trips: from the purchase (or short sale) that opens a position to the one that closes it. Torch-free."""
+"""Evaluation of trades: round trips from the order that opens a position to the order that closes it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class TradeStudy:
-    """Of the closed trades of a run; profits are net of costs.
+class TradeEvaluation:
+    """Evaluation of the closed trades of a run; profits are net of costs.
 
     Attributes:
-        trades: a row a trade in the order in which they opened; columns instrument, side ("long" or "short"),
+        trades: one row per trade in the order in which they opened; columns instrument, side ("long" or "short"),
             opened and closed (datetime of the bar; closed is NaT while it is open), bars held, size (largest number
             bought or sold short), entry and exit (mean prices), profit (money, net), cost (money), return (profit /
             value at entry).
         table: rows "all", "long", "short"; columns trades, hit_rate (share with a profit), profit_factor (profits /
             losses), mean_return, mean_win, mean_loss, best, worst (returns), bars (mean), median_bars, profit.
-        open: trades that were not closed.
+        open: number of trades that were not closed.
     """
 
     trades: pd.DataFrame
@@ -41,7 +41,7 @@ class TradeStudy:
     open: int
 
     def metrics(self) -> dict[str, float]:
-        """Flat figures by their names in metrics.json."""
+        """Flat metrics by their names in metrics.json."""
         row = self.table.to_dict("index")["all"]
         names = {
             "trades": "trades",
@@ -53,15 +53,15 @@ class TradeStudy:
         return {name: float(row[column]) for name, column in names.items()} | {"trades_open": self.open}
 
 
-def study_trades(trades: pd.DataFrame) -> TradeStudy:
-    """Study trades as `TradeStudy.trades` has them."""
+def evaluate_trades(trades: pd.DataFrame) -> TradeEvaluation:
+    """Evaluate trades as `TradeEvaluation.trades` has them."""
     closed = trades[trades["closed"].notna()]
     sides = {"all": closed, **{side: closed[closed["side"] == side] for side in ("long", "short")}}
-    table = pd.DataFrame.from_dict({name: _figures(own) for name, own in sides.items()}, orient="index")
-    return TradeStudy(trades.reset_index(drop=True), table, int(trades["closed"].isna().sum()))
+    table = pd.DataFrame.from_dict({name: _metrics(own) for name, own in sides.items()}, orient="index")
+    return TradeEvaluation(trades.reset_index(drop=True), table, int(trades["closed"].isna().sum()))
 
 
-def _figures(trades: pd.DataFrame) -> dict[str, float]:
+def _metrics(trades: pd.DataFrame) -> dict[str, float]:
     profit, returns = trades["profit"].astype(float), trades["return"].astype(float)
     won, lost = profit > 0, profit < 0
     losses = float(-profit[lost].sum())

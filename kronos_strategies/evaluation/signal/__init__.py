@@ -1,1 +1,1 @@
-"""How a score ranks the returns that follow it. Torch-free, engine-free."""
+"""Evaluation of a score: how well it ranks the returns that follow."""

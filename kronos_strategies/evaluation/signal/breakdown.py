@@ -1,7 +1,4 @@
-"""Where a RankIC comes from: which years, names and horizons, how soon, and beyond what. Torch-free.
-
-Arrays are (dates, names), dates ascending; a row of a table is `mean_test` of a RankIC by date.
-"""
+"""Breakdown of a RankIC by year, group, horizon, lag and exposure, and its comparison with baselines."""
 
 from __future__ import annotations
 
@@ -11,60 +8,64 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import MIN_NAMES, coefficients_of_grid
-from kronos_strategies.evaluation.signal.neutral import neutral_rank_ic
-from kronos_strategies.evaluation.signal.quantiles import buckets_of
-from kronos_strategies.evaluation.significance import MeanTest, mean_test, overlap_of
+from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, icir, information_coefficients_wide
+from kronos_strategies.evaluation.signal.neutralization import neutralized_rank_ic
+from kronos_strategies.evaluation.signal.quantiles import assign_quantiles
+from kronos_strategies.evaluation.significance import MeanTest, label_overlap, mean_test
 
 TERCILES = ("low", "middle", "high")
-NONE, ALL = "none", "all"  # rows of the neutral table that are no exposure's
+NONE, ALL = "none", "all"  # rows of the neutralization table that do not name an exposure
 
 
-def by_year(coefficients: pd.DataFrame, overlap: int) -> pd.DataFrame:
+def rank_ic_by_year(by_date: pd.DataFrame, overlap: int) -> pd.DataFrame:
     """Columns ic, rank_ic by datetime -> index year; columns rank_ic, low, high, ic, dates."""
-    years = pd.DatetimeIndex(coefficients.index).year
+    years = pd.DatetimeIndex(by_date.index).year
     rows = {}
     for year in sorted(set(years)):
-        part = coefficients[years == year]
+        part = by_date[years == year]
         test = mean_test(part["rank_ic"], overlap)
         rows[year] = _interval(test) | {"ic": float(part["ic"].mean()), "dates": test.dates}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("year")
 
 
-def by_group(
+def rank_ic_by_group(
     score: np.ndarray,
     label: np.ndarray,
     exposures: Mapping[str, Exposure],
     overlap: int,
-    min_names: int = MIN_NAMES,
+    min_instruments: int = MIN_INSTRUMENTS,
 ) -> pd.DataFrame:
-    """RankIC among the names of each group, ranked within it.
+    """RankIC within each group of instruments.
 
-    A numeric exposure is cut into terciles by date (`buckets_of`) over names with score, label and exposure.
+    A numeric exposure is divided into terciles by date (`assign_quantiles`) over the instruments with score,
+    label and exposure.
 
     Returns:
-        Columns exposure, group, rank_ic, low, high, names (mean over the dates on which the group has any), dates
-        (on which it has enough).
+        Columns exposure, group, rank_ic, low, high, instruments (mean over the dates on which the group has any),
+        dates (on which it has enough).
     """
     both = np.isfinite(score) & np.isfinite(label)
     rows = []
     for name, exposure in exposures.items():
         for group, members in _groups(exposure, both):
-            seen = members.any(axis=0)  # an industry has few of the names: leave the others' columns out
+            seen = members.any(axis=0)  # a group has few instruments: skip the columns of the others
             inside = np.where(members, score, np.nan)[:, seen]
-            test = mean_test(coefficients_of_grid(inside, label[:, seen], min_names)[1], overlap)
+            test = mean_test(
+                information_coefficients_wide(inside, label[:, seen], min_instruments)[1], overlap
+            )
             counts = members.sum(axis=1)
-            names = float(counts[counts > 0].mean()) if counts.any() else 0.0
-            row = {"exposure": name, "group": group, **_interval(test), "names": names, "dates": test.dates}
-            rows.append(row)
-    return pd.DataFrame(rows, columns=["exposure", "group", "rank_ic", "low", "high", "names", "dates"])
+            size = float(counts[counts > 0].mean()) if counts.any() else 0.0
+            row = {"exposure": name, "group": group, **_interval(test), "instruments": size}
+            rows.append(row | {"dates": test.dates})
+    return pd.DataFrame(rows, columns=["exposure", "group", "rank_ic", "low", "high", "instruments", "dates"])
 
 
-def decay(by_score: Mapping[str, Mapping[int, np.ndarray]], bars_between: int) -> pd.DataFrame:
-    """RankIC as the label grows.
+def rank_ic_decay(by_score: Mapping[str, Mapping[int, np.ndarray]], bars_between: int) -> pd.DataFrame:
+    """RankIC by horizon of the label.
 
-    Every horizon of a score is on the dates that the longest leaves defined, so that a difference is never one of
-    dates. A horizon defined nowhere, longer than the data, has a row of NaN and does not shorten the others.
+    All horizons of a score are evaluated on the dates on which the longest is defined, so that a difference is
+    never due to different dates. A horizon that is longer than the data has a row of NaN and does not restrict
+    the others.
 
     Args:
         by_score: name of a score -> horizon in bars -> (dates,) RankIC.
@@ -77,42 +78,46 @@ def decay(by_score: Mapping[str, Mapping[int, np.ndarray]], bars_between: int) -
     for name, by_horizon in by_score.items():
         kept = _common([by_horizon[max(of)]] if (of := _anywhere(by_horizon)) else [])
         for horizon, values in sorted(by_horizon.items()):
-            test = mean_test(np.where(kept, values, np.nan), overlap_of(horizon, bars_between))
+            test = mean_test(np.where(kept, values, np.nan), label_overlap(horizon, bars_between))
             row = {"score": name, "horizon": horizon, **_interval(test)}
             rows.append(row | {"t": test.t, "p": test.p, "dates": test.dates})
     return pd.DataFrame(rows, columns=["score", "horizon", "rank_ic", "low", "high", "t", "p", "dates"])
 
 
-def late(
-    score: np.ndarray, label: np.ndarray, lags: Sequence[int], overlap: int, min_names: int = MIN_NAMES
+def rank_ic_by_lag(
+    score: np.ndarray,
+    label: np.ndarray,
+    lags: Sequence[int],
+    overlap: int,
+    min_instruments: int = MIN_INSTRUMENTS,
 ) -> pd.DataFrame:
-    """RankIC of the score of `lag` dates before: index lag; columns rank_ic, low, high, dates.
+    """RankIC of the score `lag` dates earlier: index lag; columns rank_ic, low, high, dates.
 
-    All lags are on the dates that all of them leave defined; one that is defined nowhere, longer than the data,
-    has a row of NaN and does not shorten the others.
+    All lags are evaluated on the dates on which all of them are defined; a lag that is longer than the data has a
+    row of NaN and does not restrict the others.
     """
     by_lag = {}
     for lag in lags:
         shifted = np.full_like(score, np.nan)
         shifted[lag:] = score[: max(len(score) - lag, 0)]
-        by_lag[lag] = coefficients_of_grid(shifted, label, min_names)[1]
+        by_lag[lag] = information_coefficients_wide(shifted, label, min_instruments)[1]
     kept = _common([by_lag[lag] for lag in _anywhere(by_lag)])
     tests = {lag: mean_test(np.where(kept, values, np.nan), overlap) for lag, values in by_lag.items()}
     rows = [[*_interval(test).values(), test.dates] for test in tests.values()]
     return pd.DataFrame(rows, index=pd.Index(tests, name="lag"), columns=["rank_ic", "low", "high", "dates"])
 
 
-def beyond(
+def neutralization_table(
     score: np.ndarray,
     label: np.ndarray,
     exposures: Mapping[str, Exposure],
     overlap: int,
-    min_names: int = MIN_NAMES,
+    min_instruments: int = MIN_INSTRUMENTS,
 ) -> pd.DataFrame:
-    """RankIC of what the score ranks beyond each exposure and beyond all at once (`neutral_rank_ic`).
+    """RankIC neutralized against each exposure and against all at once (`neutralized_rank_ic`).
 
-    All rows are over the names that have a score, a label and every exposure, "none" too: rows differ by what was
-    taken away and nothing else. An exposure without any value restricts nobody; its own row is NaN.
+    All rows, including "none", are over the instruments that have a score, a label and every exposure: rows
+    differ by the neutralization only. An exposure without any value restricts nothing; its own row is NaN.
 
     Returns:
         Index "none", each exposure, "all" (unless there are none); columns rank_ic, low, high, t, p, dates.
@@ -127,18 +132,18 @@ def beyond(
         taken[ALL] = list((known or exposures).values())
     rows = {}
     for name, away in taken.items():
-        test = mean_test(neutral_rank_ic(score, label, away, min_names), overlap)
+        test = mean_test(neutralized_rank_ic(score, label, away, min_instruments), overlap)
         rows[name] = {**_interval(test), "t": test.t, "p": test.p, "dates": test.dates}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exposure")
 
 
 def _groups(exposure: Exposure, both: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Names of groups and (dates, names) bool of who is in them."""
+    """Names of the groups, and (dates, instruments) bool of their members."""
     if exposure.groups:
         for code, group in enumerate(exposure.groups):
             yield group, both & (exposure.values == code)
         return
-    terciles = buckets_of(np.where(both, exposure.values, np.nan), len(TERCILES))
+    terciles = assign_quantiles(np.where(both, exposure.values, np.nan), len(TERCILES))
     for number, group in enumerate(TERCILES, start=1):
         yield group, terciles == number
 
@@ -152,5 +157,61 @@ def _anywhere(series: Mapping[int, np.ndarray]) -> list[int]:
 
 
 def _common(series: Sequence[np.ndarray]) -> np.ndarray | bool:
-    """(dates,) on which all are defined."""
+    """(dates,) bool: where all series are defined."""
     return np.logical_and.reduce([np.isfinite(values) for values in series]) if series else False
+
+
+def compare_with_baselines(
+    by_date: Mapping[str, pd.DataFrame],
+    by_score: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    overlap: int,
+    min_instruments: int = MIN_INSTRUMENTS,
+) -> pd.DataFrame:
+    """Metrics of each score, and the difference of the first score's RankIC from each of the others.
+
+    A difference is paired by date over the instruments that have both scores, so that it is never due to different
+    instruments.
+
+    Args:
+        by_date: name of a score -> columns ic, rank_ic by datetime, the evaluated score first.
+        by_score: (dates, instruments), of the same names.
+        label: (dates, instruments).
+        overlap: successive dates that one label spans.
+        min_instruments: a date with fewer instruments is undefined.
+
+    Returns:
+        `SignalEvaluation.table`.
+    """
+    (evaluated, score), rows = next(iter(by_score.items())), {}
+    for name, other in by_score.items():
+        ic, rank_ic = by_date[name]["ic"], by_date[name]["rank_ic"]
+        test = mean_test(rank_ic, overlap)
+        paired = rank_ic * np.nan if name == evaluated else _difference(score, other, label, min_instruments)
+        difference = mean_test(paired, overlap)
+        rows[name] = {
+            "ic": float(ic.mean()),
+            "icir": icir(ic),
+            "rank_ic": test.mean,
+            "rank_ic_low": test.low,
+            "rank_ic_high": test.high,
+            "rank_icir": icir(rank_ic),
+            "rank_ic_t": test.t,
+            "rank_ic_p": test.p,
+            "positive": float((rank_ic.dropna() > 0).mean()),
+            "rank_ic_difference": difference.mean,
+            "rank_ic_difference_low": difference.low,
+            "rank_ic_difference_high": difference.high,
+            "rank_ic_difference_p": difference.p,
+            "dates": test.dates,
+            "undefined": test.undefined,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
+
+
+def _difference(score: np.ndarray, other: np.ndarray, label: np.ndarray, min_instruments: int) -> np.ndarray:
+    """(dates,) RankIC of the score minus that of the other, over the instruments that have both."""
+    both = np.isfinite(score) & np.isfinite(other)
+    kept = (np.where(both, each, np.nan) for each in (score, other))
+    first, second = (information_coefficients_wide(each, label, min_instruments)[1] for each in kept)
+    return first - second

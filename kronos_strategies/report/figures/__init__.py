@@ -1,1 +1,1 @@
-"""One plotly figure a function: frames of the studies in, go.Figure out. Only this package imports plotly."""
+"""Figures of the report, drawn with plotly."""

@@ -1,4 +1,4 @@
-"""Figures of sampled paths: fans, calibration, loss and volatility."""
+"""Figures of sampled paths: fan charts, calibration, CRPS and volatility."""
 
 from __future__ import annotations
 
@@ -7,48 +7,55 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.distribution.study import DistributionStudy
-from kronos_strategies.evaluation.scorecard.distributions import RANDOM_WALK, DistributionScore
-from kronos_strategies.evaluation.scorecard.rows import MODEL
-from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore
+from kronos_strategies.evaluation.baselines import MODEL
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
+from kronos_strategies.evaluation.distribution.scores import (
+    RANDOM_WALK,
+    DistributionScore,
+    VolatilityScore,
+)
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.report.figures.base import (
     BLUE,
+    CATEGORIES,
     GREY,
-    NAMES,
     VERMILLION,
     Axis,
+    as_float32,
+    band,
+    bars,
+    curve,
     figure,
     go,
-    level,
-    small,
-    stamps,
+    iso_dates,
+    line,
+    points,
+    reference_line,
     style,
     text,
 )  # fmt: skip
-from kronos_strategies.report.figures.marks import band, bars, curve, line, points
-from kronos_strategies.report.formats import bars as in_bars
+from kronos_strategies.report.formatting import bars as in_bars
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up")  # of coverage levels
 VOLATILITY = ".3%"
 
 
 def fan(steps: pd.DataFrame) -> go.Figure:
-    """Of one forecast: closes seen, the 50% and 90% bands, the median, and what came."""
+    """Fan chart of one forecast: historical closes, 50% and 90% bands, median, and realized closes."""
     steps = steps.sort_values("step").set_index("timestamp")
-    seen = steps[steps["step"] <= 0]
+    history = steps[steps["step"] <= 0]
     quantiles = ["q05", "q25", "q50", "q75", "q95"]
     ahead = steps[steps["step"] >= 0]
     ahead = ahead.assign(
         **{name: ahead[name].fillna(ahead["close"]) for name in quantiles}
-    )  # fans start at one point
-    came, at = ahead["close"].dropna(), stamps(ahead.index)
+    )  # the bands start at one point
+    realized, at = ahead["close"].dropna(), iso_dates(ahead.index)
     traces = [
         band(at, ahead["q05"], ahead["q95"], BLUE, 0.16),
         band(at, ahead["q25"], ahead["q75"], BLUE, 0.3),
-        line(seen["close"], "seen", GREY, width=1.8),
+        line(history["close"], "historical", GREY, width=1.8),
         line(ahead["q50"], "median path", BLUE, width=1.8, dash="dash"),
-        line(came, "came", VERMILLION, width=2.2),
+        line(realized, "realized", VERMILLION, width=2.2),
     ]
     for trace, name in zip(traces, ("90% band", "50% band"), strict=False):
         trace.update(name=name, showlegend=True)
@@ -61,27 +68,30 @@ def fan(steps: pd.DataFrame) -> go.Figure:
     return figure(traces, Axis("close, quote currency", ".6~g"))
 
 
-def pit(study: DistributionStudy) -> go.Figure:
+def pit(evaluation: DistributionEvaluation) -> go.Figure:
     """Share of outcomes in each tenth of the probability integral transform; flat if calibrated."""
     traces = []
-    for place, (horizon, rows) in enumerate(study.pit.groupby("horizon", sort=True)):
+    for place, (horizon, rows) in enumerate(evaluation.pit.groupby("horizon", sort=True)):
         rows = rows.sort_values("bin")
         middles = [(float(each) + 0.5) / 10 for each in rows["bin"]]
         traces.append(
             go.Bar(
-                x=middles, y=small(rows["share"]), name=in_bars(horizon), marker={"color": style(place)[0]}
+                x=middles,
+                y=as_float32(rows["share"]),
+                name=in_bars(horizon),
+                marker={"color": style(place)[0]},
             )
         )
     drawn = figure(traces, Axis("share of outcomes", ".3%"), Axis("share of paths below", ".0%"))
-    return level(drawn.update_xaxes(range=[0, 1], showgrid=False), 0.1)
+    return reference_line(drawn.update_xaxes(range=[0, 1], showgrid=False), 0.1)
 
 
-def coverage(study: DistributionStudy) -> go.Figure:
-    """Share of outcomes within each central band, of the model and of the random walk; rules are nominal."""
-    scores = study.distributions
+def coverage(evaluation: DistributionEvaluation) -> go.Figure:
+    """Coverage of each central band, of the model and of the random walk; dotted lines are nominal."""
+    scores = evaluation.distributions
     levels = sorted({each for score in scores for each in score.coverage})
     traces = []
-    for name, colour in zip(_names(scores), (BLUE, VERMILLION), strict=False):
+    for name, color in zip(_names(scores), (BLUE, VERMILLION), strict=False):
         for nominal, symbol in zip(levels, SYMBOLS, strict=False):
             tests = [
                 (score.horizon, test)
@@ -89,8 +99,8 @@ def coverage(study: DistributionStudy) -> go.Figure:
                 if score.name == name and (test := score.coverage.get(nominal)) is not None
             ]
             label = f"{'random walk' if name == RANDOM_WALK else name}, {nominal:.0%}"
-            traces.append(_points(tests, label, ".3%", colour, symbol).update(offsetgroup=name))
-    drawn = figure(traces, Axis("outcomes within", ".3%"), NAMES)
+            traces.append(_points(tests, label, ".3%", color, symbol).update(offsetgroup=name))
+    drawn = figure(traces, Axis("coverage", ".3%"), CATEGORIES)
     drawn.update_layout(scattermode="group", scattergap=0.7)
     ends = [
         end for score in scores for test in score.coverage.values() if test for end in (test.low, test.high)
@@ -98,47 +108,50 @@ def coverage(study: DistributionStudy) -> go.Figure:
     seen = [end for end in (*ends, *levels) if np.isfinite(end)]
     drawn.update_yaxes(range=[min(seen, default=0) - 0.02, max(seen, default=1) + 0.02])
     for nominal in levels:
-        level(drawn, nominal)
+        reference_line(drawn, nominal)
     return drawn
 
 
-def crps_skill(study: DistributionStudy) -> go.Figure:
-    """Skill against the random walk by horizon, by the estimator that flatters and by the one that does not."""
-    own = [score for score in study.distributions if score.name == MODEL]
+def crps_skill(evaluation: DistributionEvaluation) -> go.Figure:
+    """CRPS skill by horizon, by the fair and by the ensemble estimate."""
+    own = [score for score in evaluation.distributions if score.name == MODEL]
     at = [in_bars(score.horizon) for score in own]
     pairs = {
         "fair": (BLUE, [score.skill for score in own]),
-        "ensemble": (VERMILLION, [score.ensemble_skill for score in own]),
+        "ensemble": (VERMILLION, [score.skill_ensemble for score in own]),
     }
     traces = [
-        go.Bar(x=at, y=small(values), name=name, marker={"color": colour})
-        for name, (colour, values) in pairs.items()
+        go.Bar(x=at, y=as_float32(values), name=name, marker={"color": color})
+        for name, (color, values) in pairs.items()
     ]
-    return figure(traces, Axis("CRPS skill", ".3%"), NAMES)
+    return figure(traces, Axis("CRPS skill", ".3%"), CATEGORIES)
 
 
-def qlike(study: DistributionStudy) -> go.Figure:
-    """Loss of the variance forecast by horizon and measure, beside that of the last 20 days."""
-    scores = study.volatilities
+def qlike(evaluation: DistributionEvaluation) -> go.Figure:
+    """QLIKE by horizon and measure, of the model and of historical volatility."""
+    scores = evaluation.volatilities
     traces = []
-    for name, colour in zip(_names(scores), (BLUE, VERMILLION), strict=False):
+    for name, color in zip(_names(scores), (BLUE, VERMILLION), strict=False):
         own = [score for score in scores if score.name == name]
-        at = [f"{in_bars(score.horizon)},<br>{text(score.measure)}" for score in own]
+        at = [f"{in_bars(score.horizon)},<br>{text(score.measure).replace('-', '-<br>', 1)}" for score in own]
         means, lows, highs = _ends([score.qlike for score in own])
-        traces.append(bars(at, means, lows, highs, name, ".5f", colour))
-    return figure(traces, Axis("QLIKE, less is better", ".5f"), NAMES)
+        traces.append(bars(at, means, lows, highs, name, ".5f", color))
+    return figure(traces, Axis("QLIKE, lower is better", ".5f"), CATEGORIES)
 
 
-def volatility(study: DistributionStudy) -> go.Figure:
-    """Realised against forecast, in twentieths of the forecast, by horizon; on the rule both are equal."""
+def volatility(evaluation: DistributionEvaluation) -> go.Figure:
+    """Realized against predicted volatility in 20 groups by forecast, by horizon; equal on the dotted line."""
     traces = []
-    for place, (horizon, rows) in enumerate(study.volatility_bins.groupby("horizon", sort=True)):
-        rows, (colour, dash) = rows.sort_values("bin"), style(place)
+    for place, (horizon, rows) in enumerate(evaluation.volatility_bins.groupby("horizon", sort=True)):
+        rows, (color, dash) = rows.sort_values("bin"), style(place)
         x = [float(np.float32(each)) for each in rows["forecast"]]
-        traces.append(curve(x, rows["realised"], in_bars(horizon), colour, dash=dash))
-    values = study.volatility_bins[["forecast", "realised"]].to_numpy(float)
+        traces.append(curve(x, rows["realized"], in_bars(horizon), color, dash=dash))
+    values = evaluation.volatility_bins[["forecast", "realized"]].to_numpy(float)
     drawn = figure(
-        traces, Axis("realised", VOLATILITY), Axis("forecast volatility, log return", VOLATILITY), "closest"
+        traces,
+        Axis("realized volatility", VOLATILITY),
+        Axis("predicted volatility, log return", VOLATILITY),
+        "closest",
     )
     if not np.isfinite(values).any():
         return drawn
@@ -149,15 +162,15 @@ def volatility(study: DistributionStudy) -> go.Figure:
     )
 
 
-def samples(study: DistributionStudy) -> go.Figure:
+def rank_ic_by_num_paths(evaluation: DistributionEvaluation) -> go.Figure:
     """RankIC of the score from the first k paths."""
-    frame = study.by_samples
+    frame = evaluation.rank_ic_by_num_paths
     x = [float(each) for each in frame.index]
     traces = [
         band(x, frame["low"], frame["high"], BLUE, 0.18),
         curve(x, frame["rank_ic"], "RankIC", BLUE, ".5f", low=frame["low"], high=frame["high"]),
     ]
-    drawn = figure(traces, Axis("RankIC", ".5f"), Axis("paths", "d"))
+    drawn = figure(traces, Axis("RankIC", ".5f"), Axis("number of paths", "d"))
     return drawn.update_xaxes(type="log", tickvals=x, ticktext=[f"{each:g}" for each in x])
 
 
@@ -166,10 +179,10 @@ def _names(scores: Sequence[DistributionScore] | Sequence[VolatilityScore]) -> l
 
 
 def _points(
-    tests: Sequence[tuple[int, MeanTest]], name: str, form: str, colour: str, symbol: str
+    tests: Sequence[tuple[int, MeanTest]], name: str, form: str, color: str, symbol: str
 ) -> go.Scatter:
     at = [in_bars(horizon) for horizon, _ in tests]
-    return points(at, *_ends([test for _, test in tests]), name, form, colour, symbol)
+    return points(at, *_ends([test for _, test in tests]), name, form, color, symbol)
 
 
 def _ends(tests: Sequence[MeanTest]) -> tuple[list[float], list[float], list[float]]:

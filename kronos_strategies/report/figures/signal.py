@@ -1,52 +1,56 @@
-"""Figures of a score: how it ranks over time, ahead, by bucket, by group and beyond known exposures."""
+"""Figures of a score: RankIC over time, decay, quantile returns, turnover, neutralization and groups."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from kronos_strategies.evaluation.signal.breakdown import TERCILES
-from kronos_strategies.evaluation.signal.quantiles import QuantileStudy
-from kronos_strategies.evaluation.signal.study import SignalStudy
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
+from kronos_strategies.evaluation.signal.quantiles import QuantileEvaluation
 from kronos_strategies.report.figures.base import (
     BLUE,
+    CATEGORIES,
     GREEN,
     GREY,
-    NAMES,
     VERMILLION,
     Axis,
-    calm,
+    band,
+    bars,
+    curve,
+    downsample,
     figure,
     go,
     labels,
+    line,
+    points,
     style,
-    thin,
+    weekly_mean,
 )  # fmt: skip
-from kronos_strategies.report.figures.marks import band, bars, curve, line, points
 
 ROLLING = 60  # dates
 RANK_IC = Axis("RankIC", ".5f")
-RETURN = Axis("return beyond all names", ".3%")
+RETURN = Axis("excess return", ".3%")
 
 
-def cumulative_ic(study: SignalStudy) -> go.Figure:
-    """Running sums of RankIC, and of the own score's IC; an undefined date adds nothing."""
-    sums = pd.DataFrame({name: frame["rank_ic"] for name, frame in study.by_date.items()})
-    sums = thin(sums.cumsum().ffill(), "last")
-    ic = thin(study.by_date[study.own][["ic"]].cumsum().ffill(), "last")["ic"]
-    own, *naive = sums.columns
+def cumulative_ic(evaluation: SignalEvaluation) -> go.Figure:
+    """Cumulative RankIC of all scores, and IC of the evaluated score; undefined dates add nothing."""
+    sums = pd.DataFrame({name: frame["rank_ic"] for name, frame in evaluation.by_date.items()})
+    sums = downsample(sums.cumsum().ffill(), "last")
+    ic = downsample(evaluation.by_date[evaluation.name][["ic"]].cumsum().ffill(), "last")["ic"]
+    own, *baselines = sums.columns
     traces = [line(sums[own], f"{own}, RankIC", BLUE, width=2.4), line(ic, f"{own}, IC", BLUE, dash="dot")]
-    for place, name in enumerate(naive, start=1):
-        colour, dash = style(place)
-        traces.append(line(sums[name], str(name), colour, width=1.3, dash=dash))
+    for place, name in enumerate(baselines, start=1):
+        color, dash = style(place)
+        traces.append(line(sums[name], str(name), color, width=1.3, dash=dash))
     traces[0].update(zorder=1)
-    return figure(traces, Axis("running sum", ".4f"))
+    return figure(traces, Axis("cumulative sum", ".4f"))
 
 
-def rolling_ic(study: SignalStudy) -> go.Figure:
-    """Mean RankIC and IC over the last 60 dates, where half of them are defined."""
-    own = study.by_date[study.own]
+def rolling_ic(evaluation: SignalEvaluation) -> go.Figure:
+    """Mean RankIC and IC over the last 60 dates, where at least half of them are defined."""
+    own = evaluation.by_date[evaluation.name]
     means = own[["rank_ic", "ic"]].rolling(ROLLING, min_periods=ROLLING // 2).mean().iloc[ROLLING - 1 :]
-    means = thin(means, "last")
+    means = downsample(means, "last")
     traces = [
         line(means["rank_ic"], "RankIC", BLUE, width=2),
         line(means["ic"], "IC", VERMILLION, dash="dot"),
@@ -54,103 +58,103 @@ def rolling_ic(study: SignalStudy) -> go.Figure:
     return figure(traces, Axis("mean coefficient", ".5f"))
 
 
-def decay(study: SignalStudy) -> go.Figure:
-    """RankIC by the label's horizon, its band for the own score."""
+def decay(evaluation: SignalEvaluation) -> go.Figure:
+    """RankIC by horizon of the label, with a band for the evaluated score."""
     traces = []
-    for place, (name, rows) in enumerate(study.decay.groupby("score", sort=False)):
-        colour, dash = style(place)
+    for place, (name, rows) in enumerate(evaluation.decay.groupby("score", sort=False)):
+        color, dash = style(place)
         x = [float(each) for each in rows["horizon"]]
-        if name == study.own:
-            traces.append(band(x, rows["low"], rows["high"], colour, 0.18))
+        if name == evaluation.name:
+            traces.append(band(x, rows["low"], rows["high"], color, 0.18))
         traces.append(
-            curve(x, rows["rank_ic"], str(name), colour, RANK_IC.form, dash, rows["low"], rows["high"])
+            curve(x, rows["rank_ic"], str(name), color, RANK_IC.form, dash, rows["low"], rows["high"])
         )
-    horizons = sorted({float(each) for each in study.decay["horizon"]})
-    return figure(traces, RANK_IC, Axis("label's horizon, bars", "d")).update_xaxes(tickvals=horizons)
+    horizons = sorted({float(each) for each in evaluation.decay["horizon"]})
+    return figure(traces, RANK_IC, Axis("label horizon, bars", "d")).update_xaxes(tickvals=horizons)
 
 
-def lags(study: SignalStudy) -> go.Figure:
-    """RankIC of a score that arrives some dates late."""
-    frame = study.lags
+def lags(evaluation: SignalEvaluation) -> go.Figure:
+    """RankIC of the score of earlier dates."""
+    frame = evaluation.lags
     x = [float(each) for each in frame.index]
     traces = [
         band(x, frame["low"], frame["high"], BLUE, 0.18),
         curve(x, frame["rank_ic"], "RankIC", BLUE, RANK_IC.form, low=frame["low"], high=frame["high"]),
     ]
-    return figure(traces, RANK_IC, Axis("dates late", "d"))
+    return figure(traces, RANK_IC, Axis("lag, dates", "d"))
 
 
-def by_year(study: SignalStudy) -> go.Figure:
+def by_year(evaluation: SignalEvaluation) -> go.Figure:
     """RankIC of each calendar year, with its interval."""
-    frame = study.by_year
+    frame = evaluation.by_year
     years = [str(year) for year in frame.index]
     traces = [bars(years, frame["rank_ic"], frame["low"], frame["high"], "RankIC", RANK_IC.form)]
-    return figure(traces, RANK_IC, NAMES)
+    return figure(traces, RANK_IC, CATEGORIES)
 
 
-def buckets(quantiles: QuantileStudy) -> go.Figure:
-    """What names of each bucket earned beyond all names of the date, the lowest score first."""
-    frame = quantiles.means
-    names = [str(bucket) for bucket in frame.index]
+def quantiles(evaluation: QuantileEvaluation) -> go.Figure:
+    """Excess return of each quantile over all instruments of the date, the lowest score first."""
+    frame = evaluation.means
+    names = [str(quantile) for quantile in frame.index]
     drawn = bars(
-        names, frame["excess"], frame["excess_low"], frame["excess_high"], "beyond all names", RETURN.form
+        names, frame["excess"], frame["excess_low"], frame["excess_high"], "excess return", RETURN.form
     )
-    return figure([drawn], RETURN, Axis("bucket, 1 scored lowest", kind="category"))
+    return figure([drawn], RETURN, Axis("quantile, 1 is the lowest score", kind="category"))
 
 
-def cumulative_spread(quantiles: QuantileStudy) -> go.Figure:
-    """Running sum of top less bottom bucket, a label's return each date."""
-    sums = thin(quantiles.spread_by_date.to_frame("spread").cumsum().ffill(), "last")
-    return figure([line(sums["spread"], "top less bottom", BLUE, width=2.2)], Axis("running sum", ".3%"))
+def cumulative_spread(quantiles: QuantileEvaluation) -> go.Figure:
+    """Cumulative return of the top minus the bottom quantile, one label per date."""
+    sums = downsample(quantiles.top_minus_bottom_by_date.to_frame("spread").cumsum().ffill(), "last")
+    return figure([line(sums["spread"], "top minus bottom", BLUE, width=2.2)], Axis("cumulative sum", ".3%"))
 
 
-def top_turnover(study: SignalStudy) -> go.Figure:
-    """Share of the top bucket that is new; by week if the sample is long."""
-    return figure([line(calm(study.turnover), "new in the top bucket", BLUE)], Axis("new names", ".2%"))
+def top_turnover(evaluation: SignalEvaluation) -> go.Figure:
+    """Turnover of the top quantile; by week if the sample is long."""
+    return figure([line(weekly_mean(evaluation.turnover), "turnover", BLUE)], Axis("turnover", ".2%"))
 
 
-def autocorrelation(study: SignalStudy) -> go.Figure:
-    """Rank correlation of the score with itself a date before; by week if the sample is long."""
-    values = calm(study.autocorrelation)
-    return figure([line(values, "with the date before", GREEN)], Axis("rank correlation", ".4f"))
+def autocorrelation(evaluation: SignalEvaluation) -> go.Figure:
+    """Rank correlation of the score with that of the previous date; by week if the sample is long."""
+    values = weekly_mean(evaluation.autocorrelation)
+    return figure([line(values, "with the previous date", GREEN)], Axis("rank correlation", ".4f"))
 
 
-def neutral(study: SignalStudy) -> go.Figure:
-    """RankIC as it is, and of what the score ranks beyond each exposure."""
-    frame = study.neutral
-    names = labels("as it is" if name == "none" else f"beyond {name}" for name in frame.index)
+def neutral(evaluation: SignalEvaluation) -> go.Figure:
+    """RankIC before and after neutralization against each exposure."""
+    frame = evaluation.neutral
+    names = labels("not neutralized" if name == "none" else str(name) for name in frame.index)
     traces = [points(names, frame["rank_ic"], frame["low"], frame["high"], "RankIC", RANK_IC.form, flat=True)]
-    return figure(traces, NAMES, RANK_IC, hover="closest")
+    return figure(traces, CATEGORIES, RANK_IC, hover="closest")
 
 
-def terciles(study: SignalStudy) -> go.Figure:
-    """RankIC within the low, middle and high third of each numeric exposure."""
-    rows = _groups(study, numeric=True)
+def terciles(evaluation: SignalEvaluation) -> go.Figure:
+    """RankIC within the low, middle and high tercile of each numeric exposure."""
+    rows = _groups(evaluation, numeric=True)
     traces = []
-    for name, colour in zip(TERCILES, (GREY, BLUE, VERMILLION), strict=True):
+    for name, color in zip(TERCILES, (GREY, BLUE, VERMILLION), strict=True):
         part = rows[rows["group"] == name]
         at = labels(part["exposure"])
-        traces.append(bars(at, part["rank_ic"], part["low"], part["high"], name, RANK_IC.form, colour))
-    return figure(traces, RANK_IC, NAMES)
+        traces.append(bars(at, part["rank_ic"], part["low"], part["high"], name, RANK_IC.form, color))
+    return figure(traces, RANK_IC, CATEGORIES)
 
 
-def groups(study: SignalStudy, exposure: str) -> go.Figure:
-    """RankIC within each group of one exposure of names, such as industries, best first."""
-    rows = _groups(study, numeric=False)
+def groups(evaluation: SignalEvaluation, exposure: str) -> go.Figure:
+    """RankIC within each group of one exposure, such as industries, best first."""
+    rows = _groups(evaluation, numeric=False)
     rows = rows[rows["exposure"] == exposure].sort_values("rank_ic", ascending=False, kind="stable")
     at = labels(rows["group"])
     traces = [points(at, rows["rank_ic"], rows["low"], rows["high"], "RankIC", RANK_IC.form, flat=True)]
-    return figure(traces, NAMES, RANK_IC, hover="closest")
+    return figure(traces, CATEGORIES, RANK_IC, hover="closest")
 
 
-def named_exposures(study: SignalStudy) -> dict[str, int]:
-    """Exposures of names, and how many groups each has."""
-    rows = _groups(study, numeric=False)
+def named_exposures(evaluation: SignalEvaluation) -> dict[str, int]:
+    """Exposures with groups, and the number of groups of each."""
+    rows = _groups(evaluation, numeric=False)
     return {str(name): len(part) for name, part in rows.groupby("exposure", sort=False)}
 
 
-def _groups(study: SignalStudy, numeric: bool) -> pd.DataFrame:
-    """Rows of the exposures that were cut in terciles, or of the others."""
-    rows = study.by_group
+def _groups(evaluation: SignalEvaluation, numeric: bool) -> pd.DataFrame:
+    """Rows of the numeric exposures, which have terciles, or of the others."""
+    rows = evaluation.by_group
     cut = rows.groupby("exposure")["group"].transform(lambda names: names.isin(TERCILES).all())
     return rows[cut.astype(bool) == numeric]

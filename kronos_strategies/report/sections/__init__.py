@@ -1,1 +1,1 @@
-"""One module a section of the page: a study in, a `Section` out."""
+"""Sections of the page, one module each: an evaluation in, a `Section` out."""

@@ -1,4 +1,4 @@
-"""The section on sampled paths: fans, calibration, loss and volatility."""
+"""The section on sampled paths: fan charts, calibration, CRPS, volatility and validity of the sampled bars."""
 
 from __future__ import annotations
 
@@ -7,79 +7,100 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.distribution.calibration import calibrated_deviation
-from kronos_strategies.evaluation.distribution.study import DistributionStudy
-from kronos_strategies.evaluation.scorecard.distributions import DistributionScore
-from kronos_strategies.evaluation.scorecard.garch import NAMES
-from kronos_strategies.evaluation.scorecard.rows import MODEL
-from kronos_strategies.evaluation.scorecard.volatilities import VolatilityScore
+from kronos_strategies.evaluation.baselines import MODEL
+from kronos_strategies.evaluation.distribution.baselines import INSTRUMENTS
+from kronos_strategies.evaluation.distribution.calibration import expected_pit_std
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
+from kronos_strategies.evaluation.distribution.scores import DistributionScore, VolatilityScore
 from kronos_strategies.evaluation.significance import MeanTest
-from kronos_strategies.report.charts import Chart, Charts, LeftOut, Pick, chart, choice, gather
 from kronos_strategies.report.figures import distribution as figures
-from kronos_strategies.report.formats import (
+from kronos_strategies.report.formatting import (
+    METRICS,
     bars,
     count,
     decimals,
-    four,
+    decimals_4,
     interval,
+    moment,
     percent,
+    percent_3,
     signed,
     signed_percent,
-)  # fmt: skip
-from kronos_strategies.report.metrics import METRICS
-from kronos_strategies.report.tables import Column, Record, Table, estimate, noted, number, table, word
-from kronos_strategies.report.view import Part, Section, Tile
+    signed_percent_3,
+)
+from kronos_strategies.report.layout import (
+    Chart,
+    Charts,
+    Dropdown,
+    OmittedChart,
+    Part,
+    Section,
+    Tile,
+    chart,
+    chart_with_dropdown,
+    collect_charts,
+)
+from kronos_strategies.report.tables import (
+    Column,
+    Record,
+    Table,
+    estimate,
+    number,
+    number_with_note,
+    table,
+    text,
+)
 
-NO_OUTCOME = "No outcome has come yet."
+NO_OUTCOME = "No outcome is known yet."
 
 
-def distribution_section(study: DistributionStudy) -> Section:
-    """Of a `DistributionStudy`."""
-    first, last = study.dates[0], study.dates[-1]
+def distribution_section(distribution: DistributionEvaluation) -> Section:
+    """The section of a `DistributionEvaluation`."""
+    first, last = distribution.dates[0], distribution.dates[-1]
     return Section(
         "distribution",
         "Distribution",
-        f"{count(study.windows)} forecasts on {count(len(study.dates))} dates, {first:%Y-%m-%d} to "
-        f"{last:%Y-%m-%d}, of {study.samples} sampled paths each, compared with random walks, "
-        "EWMA, GARCH-t and the volatility of the last 20 days.",
-        tiles(study),
+        f"{count(distribution.windows)} forecasts on {count(len(distribution.dates))} dates, {first:%Y-%m-%d} to "
+        f"{last:%Y-%m-%d}, with {distribution.samples} sampled paths each, compared with random walks, EWMA, "
+        "GARCH-t and historical volatility.",
+        tiles(distribution),
         (
-            Part("Forecasts to look at", charts=gather(fan(study.fans))),
-            Part("Calibration and loss", (losses(study),), charts=calibration(study)),
-            Part("Volatility", (variances(study),), charts=volatility(study)),
-            *((Part("Candles", (candles(study),)),) if study.checks else ()),
+            Part("Example forecasts", charts=collect_charts(fan_charts(distribution.fan_charts))),
+            Part("Calibration and CRPS", (losses(distribution),), charts=calibration(distribution)),
+            Part("Volatility", (variances(distribution),), charts=volatility(distribution)),
+            *((Part("Validity of sampled bars", (candles(distribution),)),) if distribution.checks else ()),
         ),
     )
 
 
-def tiles(study: DistributionStudy) -> tuple[Tile, ...]:
-    """Widest band, CRPS skill and QLIKE, at the shortest and the longest horizon."""
-    own = [score for score in study.distributions if score.name == MODEL]
+def tiles(distribution: DistributionEvaluation) -> tuple[Tile, ...]:
+    """Coverage of the widest band, CRPS skill and QLIKE, at the shortest and the longest horizon."""
+    own = [score for score in distribution.distributions if score.name == MODEL]
     ends = list(dict.fromkeys(score.horizon for score in (own[0], own[-1])))
     found = []
     for score in (score for score in own if score.horizon in ends):
         reached = {level: test for level, test in score.coverage.items() if test is not None}
         if reached:
             level, test = max(reached.items())
-            small = interval(test.low, test.high, percent)
-            found.append(Tile(f"In the {level:.0%} band, {bars(score.horizon)}", percent(test.mean), small))
+            note = interval(test.low, test.high, percent)
+            found.append(
+                Tile(f"Coverage of the {level:.0%} band, {bars(score.horizon)}", percent(test.mean), note)
+            )
     for score in (score for score in own if score.horizon in ends):
-        small = f"ensemble {signed_percent(score.ensemble_skill)}"
-        found.append(Tile(f"CRPS skill, {bars(score.horizon)}", signed_percent(score.skill), small))
+        note = f"ensemble {signed_percent(score.skill_ensemble)}"
+        found.append(Tile(f"CRPS skill, {bars(score.horizon)}", signed_percent(score.skill), note))
     seen: set[int] = set()
-    for volatility in study.volatilities:
-        if (
-            (excess := volatility.excess) is not None
-            and volatility.horizon in ends
-            and volatility.horizon not in seen
-        ):
-            seen.add(volatility.horizon)
-            label = f"QLIKE less the last 20 days', {bars(volatility.horizon)}"
-            found.append(Tile(label, signed(excess.mean), interval(excess.low, excess.high, signed)))
+    for volatility in distribution.volatilities:
+        difference, horizon = volatility.qlike_difference, volatility.horizon
+        if difference is not None and horizon in ends and horizon not in seen:
+            seen.add(horizon)
+            label = f"QLIKE minus historical volatility, {bars(horizon)}"
+            note = interval(difference.low, difference.high, signed)
+            found.append(Tile(label, signed(difference.mean), note))
     return tuple(found)
 
 
-def fan(fans: pd.DataFrame) -> Chart | LeftOut:
+def fan_charts(fans: pd.DataFrame) -> Chart | OmittedChart:
     """One forecast at a time, by instrument and date."""
     names = sorted(fans["instrument"].astype(str).unique())
     dates = sorted(fans["datetime"].unique())
@@ -87,68 +108,65 @@ def fan(fans: pd.DataFrame) -> Chart | LeftOut:
     drawn = [
         figures.fan(parts[name, date]) if (name, date) in parts else None for name in names for date in dates
     ]
-    picks = (
-        Pick("Instrument", tuple(names)),
-        Pick("Forecast after the close of", tuple(_stamp(date) for date in dates)),
+    shown = [moment(date, date != date.normalize()) for date in map(pd.Timestamp, dates)]
+    dropdowns = (
+        Dropdown("Instrument", tuple(names)),
+        Dropdown("Forecast after the close of", tuple(shown)),
     )
-    note = "Bars seen, 50% and 90% bands of the sampled closes with their median, and what came."
-    why = "No forecast was kept to be looked at."
-    return choice("fan", "Forecast and what came", note, drawn, picks, why, wide=True)
+    note = "Historical closes, 50% and 90% bands and median of the sampled closes, and realized closes."
+    why = "No forecast was kept for display."
+    return chart_with_dropdown("fan", "Forecast and outcome", note, drawn, dropdowns, why, wide=True)
 
 
-def losses(study: DistributionStudy) -> Table:
-    """A row a horizon and forecast."""
-    scores = study.distributions
+def losses(distribution: DistributionEvaluation) -> Table:
+    """Coverage, CRPS and PIT, one row per horizon and forecast."""
+    scores = distribution.distributions
     levels = sorted({each for score in scores for each in score.coverage})
     covered = [
         estimate(
-            f"covered {level}",
-            f"covered {level}_low",
-            f"covered {level}_high",
-            f"In {level:.0%} band",
-            percent,
+            f"covered {level}", f"covered {level}_low", f"covered {level}_high", f"{level:.0%} band", percent
         )
         for level in levels
     ]
     columns: list[Column] = [
-        word("forecast", "Forecast"),
+        text("forecast", "Forecast"),
         number("horizon", "Bars", count),
         *covered,
-        number("crps", "CRPS", _fine),
-        noted("skill", "CRPS skill", signed_percent, _ensemble),
-        estimate("excess", "excess_low", "excess_high", "Excess over it", _fine_signed),
-        noted("pit_mean", "PIT", decimals, lambda row: f"± {decimals(row['pit_deviation'])}"),
+        number("crps", "CRPS", percent_3),
+        number_with_note("skill", "CRPS skill", signed_percent, _ensemble),
+        estimate("difference", "difference_low", "difference_high", "Difference", signed_percent_3),
+        number_with_note("pit_mean", "PIT", decimals, lambda row: f"± {decimals(row['pit_deviation'])}"),
         number("outcomes", "Outcomes", count),
     ]
-    calibrated = decimals(calibrated_deviation(study.samples))
+    calibrated = decimals(expected_pit_std(distribution.samples))
     caption = (
-        "CRPS is fair and in log return, less is better; skill is against the random walk. Excess over it: CRPS of "
-        "the model less that of the row, paired by date, so that negative is better. PIT: mean ± deviation; "
-        f"calibrated, {study.samples} independent paths have 0.500 ± {calibrated} and the "
-        "random walk 0.500 ± 0.289; a larger deviation says too narrow. The shrunk random walk draws volatility to "
-        "its average and has the shape that returns had. It and GARCH-t are fitted once, to bars before the first "
-        f"forecast, the latter for the {NAMES} most traded names only."
+        "Share of outcomes inside each band. CRPS is the fair estimate in log return, lower is better; skill is "
+        f"relative to the Gaussian random walk. Difference: CRPS of {MODEL} minus that of the row, paired by date, "
+        "so that negative is better. PIT: mean ± standard deviation; for a calibrated forecast 0.500 ± 0.289, with "
+        f"{distribution.samples} independent paths 0.500 ± {calibrated}; a larger deviation means too narrow. The "
+        "random walk of shrunk volatility shrinks volatility to its average and has the empirical shape of past "
+        "returns. It and GARCH-t are fitted once, to bars before the first forecast, GARCH-t for the "
+        f"{INSTRUMENTS} most traded instruments only."
     )
-    return table(
-        "losses", caption, pd.DataFrame([_loss(score, levels) for score in scores]), columns, own=MODEL
-    )
+    rows = [_distribution_row(score, levels) for score in scores]
+    return table("losses", caption, pd.DataFrame(rows), columns, highlight=MODEL)
 
 
 def _ensemble(row: Record) -> str:
-    return f"ensemble {signed_percent(row['ensemble_skill'])}"
+    return f"ensemble {signed_percent(row['skill_ensemble'])}"
 
 
-def _loss(score: DistributionScore, levels: Sequence[float]) -> dict[str, object]:
+def _distribution_row(score: DistributionScore, levels: Sequence[float]) -> dict[str, object]:
     row: dict[str, object] = {"forecast": score.name, "horizon": score.horizon}
     for level in levels:
-        row |= _ends(f"covered {level}", score.coverage.get(level))
+        row |= _estimate(f"covered {level}", score.coverage.get(level))
     return (
         row
-        | _ends("excess", score.excess)
+        | _estimate("difference", score.crps_difference)
         | {
             "crps": score.crps.mean,
             "skill": score.skill,
-            "ensemble_skill": score.ensemble_skill,
+            "skill_ensemble": score.skill_ensemble,
             "pit_mean": score.pit_mean,
             "pit_deviation": score.pit_deviation,
             "outcomes": score.outcomes,
@@ -156,104 +174,100 @@ def _loss(score: DistributionScore, levels: Sequence[float]) -> dict[str, object
     )
 
 
-def candles(study: DistributionStudy) -> Table:
-    """Invalid sampled bars before any repair, and how far bars open from the last close."""
+def candles(distribution: DistributionEvaluation) -> Table:
+    """Invalid sampled bars before any repair, and gaps from the last close to the first open."""
     rows = [
-        {"check": METRICS[f"candles_{name}"].label, "value": value} for name, value in study.checks.items()
+        {"check": METRICS[f"candles_{name}"].label, "value": value}
+        for name, value in distribution.checks.items()
     ]
     caption = (
-        "Of the paths as sampled, before calibration and repair. Gaps are mean absolute log returns from the last "
-        "close to the first open ahead, over the same windows."
+        "Paths as sampled, before calibration and repair. Gaps are mean absolute log returns from the last close "
+        "to the first open ahead, over the same windows."
     )
-    columns = (word("check", "Check"), number("value", "Value", _fine))
+    columns = (text("check", "Check"), number("value", "Value", percent_3))
     return table("candles", caption, pd.DataFrame(rows), columns)
 
 
-def calibration(study: DistributionStudy) -> Charts:
-    """PIT, coverage, skill, and whether more paths rank better."""
-    return gather(
+def calibration(distribution: DistributionEvaluation) -> Charts:
+    """PIT, coverage, skill, and RankIC by number of paths."""
+    return collect_charts(
         chart(
-            "pit", "Where outcomes fell among the paths", 
-            "Flat if calibrated; a bowl says too narrow, a hump too wide.",
-            figures.pit(study), NO_OUTCOME,
+            "pit", "PIT histogram", "Flat if calibrated, U-shaped if too narrow, hump-shaped if too wide.",
+            figures.pit(distribution), NO_OUTCOME,
         ),
         chart(
-            "coverage", "Coverage against nominal", "Rules are nominal, whiskers 95% intervals.",
-            figures.coverage(study), NO_OUTCOME,
+            "coverage", "Coverage", "Dotted lines are nominal, whiskers 95% intervals.",
+            figures.coverage(distribution), NO_OUTCOME,
         ),
         chart(
             "crps-skill", "CRPS skill by horizon",
-            "Against the random walk, which is 0. Up to noise the truth lies between the two estimators.",
-            figures.crps_skill(study), NO_OUTCOME,
+            "Relative to the random walk. Up to noise the true skill lies between the two estimates.",
+            figures.crps_skill(distribution), NO_OUTCOME,
         ),
         chart(
-            "samples", "RankIC against the number of paths", "Of what the first paths say, with 95% bands.",
-            figures.samples(study), "The scores were not kept by number of paths.",
+            "samples", "RankIC by number of paths", "Of the score from the first paths, with 95% bands.",
+            figures.rank_ic_by_num_paths(distribution), "Scores by number of paths were not kept.",
         ),
     )  # fmt: skip
 
 
-def variances(study: DistributionStudy) -> Table:
-    """A row a horizon, measure and forecast."""
+def variances(distribution: DistributionEvaluation) -> Table:
+    """Volatility forecasts, one row per horizon, measure and forecast."""
     columns = (
-        word("forecast", "Forecast"),
+        text("forecast", "Forecast"),
         number("horizon", "Bars", count),
-        word("measure", "Measure"),
+        text("measure", "Measure"),
         estimate("rank_ic", "rank_ic_low", "rank_ic_high", "RankIC", signed),
-        estimate("lead", "lead_low", "lead_high", "Lead over it", signed),
-        noted("qlike", "QLIKE", four, lambda row: row["left_out"]),
-        estimate("excess", "excess_low", "excess_high", "Excess over it", signed),
-        number("mae", "MAE", _fine),
+        estimate(
+            "rank_ic_difference",
+            "rank_ic_difference_low",
+            "rank_ic_difference_high",
+            "RankIC difference",
+            signed,
+        ),
+        number_with_note("qlike", "QLIKE", decimals_4, lambda row: row["dropped"]),
+        estimate("qlike_difference", "qlike_difference_low", "qlike_difference_high", "QLIKE diff.", signed),
+        number("mae", "MAE", percent_3),
         number("r2", "R²", decimals),
     )
     caption = (
-        "Of the variance over the horizon, by closes or by ranges; the model's is the mean over paths of each "
-        "path's own. Lead and excess: the model less the row, paired by date. MAE and R² are of its root, in log "
-        "return. QLIKE leaves out the share of pairs where nothing moved."
+        "Variance over the horizon; the forecast of the model is the mean over paths of each path's own variance. "
+        f"Differences: {MODEL} minus the row, paired by date. MAE and R² are of volatility, in log return. QLIKE "
+        "excludes the pairs in which no price moved."
     )
-    rows = [_variance(score) for score in study.volatilities]
-    return table("variances", caption, pd.DataFrame(rows), columns, own=MODEL)
+    rows = [_volatility_row(score) for score in distribution.volatilities]
+    return table("variances", caption, pd.DataFrame(rows), columns, highlight=MODEL)
 
 
-def _variance(score: VolatilityScore) -> dict[str, object]:
+def _volatility_row(score: VolatilityScore) -> dict[str, object]:
     row: dict[str, object] = {"forecast": score.name, "horizon": score.horizon, "measure": score.measure}
-    row |= _ends("rank_ic", score.rank_ic) | _ends("lead", score.lead) | _ends("excess", score.excess)
+    row |= _estimate("rank_ic", score.rank_ic)
+    row |= _estimate("rank_ic_difference", score.rank_ic_difference)
+    row |= _estimate("qlike_difference", score.qlike_difference)
     pooled = score.pooled
     return row | {
         "qlike": score.qlike.mean,
         "mae": pooled.mae,
         "r2": pooled.r2,
-        "left_out": f"{percent(pooled.dropped / max(pooled.pairs, 1))} left out" if pooled.dropped else "",
+        "dropped": f"{percent(pooled.dropped / max(pooled.pairs, 1))} excluded" if pooled.dropped else "",
     }
 
 
-def volatility(study: DistributionStudy) -> Charts:
-    """Loss, and forecast against realised."""
-    return gather(
+def volatility(distribution: DistributionEvaluation) -> Charts:
+    """QLIKE, and predicted against realized volatility."""
+    return collect_charts(
         chart(
-            "qlike", "QLIKE beside the last 20 days", "Whiskers are 95% intervals.",
-            figures.qlike(study), NO_OUTCOME,
+            "qlike", "QLIKE", "Whiskers are 95% intervals.",
+            figures.qlike(distribution), NO_OUTCOME,
         ),
         chart(
-            "volatility", "Volatility, forecast and realised",
-            "Means of twentieths of the forecasts; on the rule both are equal.",
-            figures.volatility(study), NO_OUTCOME,
+            "volatility", "Predicted and realized volatility",
+            "Means within 20 groups of equal size by forecast; both are equal on the dotted line.",
+            figures.volatility(distribution), NO_OUTCOME,
         ),
     )  # fmt: skip
 
 
-def _ends(name: str, test: MeanTest | None) -> dict[str, float]:
+def _estimate(name: str, test: MeanTest | None) -> dict[str, float]:
     values = (test.mean, test.low, test.high) if test is not None else (np.nan, np.nan, np.nan)
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
-
-
-def _stamp(date: pd.Timestamp) -> str:
-    return f"{date:%Y-%m-%d}" if date == date.normalize() else f"{date:%Y-%m-%d %H:%M}"
-
-
-def _fine(value: float) -> str:
-    return percent(value, 3)
-
-
-def _fine_signed(value: float) -> str:
-    return f"+{_fine(value)}" if value > 0 and np.isfinite(value) else _fine(value)

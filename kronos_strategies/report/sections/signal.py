@@ -1,197 +1,208 @@
-"""The section on the score: how well, when, how far and beyond what it ranks."""
+"""The section on the score: RankIC, decay, quantile returns, turnover, neutralization and groups."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from kronos_strategies.evaluation.signal.study import SignalStudy
-from kronos_strategies.report.charts import Chart, Charts, LeftOut, chart, gather
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
 from kronos_strategies.report.figures import signal as figures
-from kronos_strategies.report.formats import (
+from kronos_strategies.report.formatting import (
     bars,
     count,
     decimals,
+    decimals_2,
     interval,
     percent,
+    percent_2,
     probability,
     signed,
     signed_percent,
-    two,
-)  # fmt: skip
+)
+from kronos_strategies.report.layout import (
+    Chart,
+    Charts,
+    OmittedChart,
+    Part,
+    Section,
+    Tile,
+    chart,
+    collect_charts,
+)
 from kronos_strategies.report.tables import (
-    Grid,
+    MonthGrid,
     Record,
     Table,
     estimate,
     month_grid,
-    noted,
     number,
+    number_with_note,
     table,
-    word,
+    text,
 )
-from kronos_strategies.report.view import Part, Section, Tile
 
 NO_DATE = "RankIC is undefined on every date."
 NO_EXPOSURE = "No exposure was given."
 
 
-def signal_section(study: SignalStudy) -> Section:
-    """Of a `SignalStudy`."""
-    span_ = f"Scores are held against the return over {bars(study.hold)} from one bar after their date on"
-    overlap = f", so that {study.overlap} successive dates share a label" if study.overlap > 1 else ""
-    grid = months(study)
+def signal_section(signal: SignalEvaluation) -> Section:
+    """The section of a `SignalEvaluation`."""
+    label = f"Scores are compared with the return over {bars(signal.hold)}, starting one bar after their date"
+    overlap = f", so that labels of {signal.overlap} successive dates overlap" if signal.overlap > 1 else ""
+    grid = months(signal)
     return Section(
         "signal",
         "Signal",
-        f"{span_}{overlap}. Means are over dates, intervals at 95%, by {study.rank_ic.method}.",
-        tiles(study),
+        f"{label}{overlap}. Means are over dates, with 95% intervals by {signal.rank_ic.method}.",
+        tiles(signal),
         (
-            Part("Beside naive signals", (scores(study),)),
-            Part("Over time", grids=(grid,) if grid else (), charts=over_time(study)),
-            Part("Ahead and late", charts=ahead(study)),
-            Part("By bucket", charts=buckets(study)),
-            Part("Steadiness", charts=steadiness(study)),
-            Part("Beyond known exposures, and by group", charts=beyond(study)),
+            Part("Baselines", (scores(signal),)),
+            Part("RankIC over time", grids=(grid,) if grid else (), charts=over_time(signal)),
+            Part("Decay and lag", charts=decay_and_lag(signal)),
+            Part("Returns by quantile", charts=quantile_returns(signal)),
+            Part("Turnover", charts=turnover(signal)),
+            Part("Neutralized RankIC and groups", charts=neutralization(signal)),
         ),
     )
 
 
-def tiles(study: SignalStudy) -> tuple[Tile, ...]:
+def tiles(signal: SignalEvaluation) -> tuple[Tile, ...]:
     """The headline."""
-    rank, ic, spread = study.rank_ic, study.ic, study.quantiles.spread
+    rank, ic, spread = signal.rank_ic, signal.ic, signal.quantiles.top_minus_bottom
     return (
         Tile("RankIC, mean", decimals(rank.mean), interval(rank.low, rank.high, decimals)),
-        Tile("t of RankIC", two(rank.t), f"Newey-West {two(study.rank_ic_newey_west.t)}"),
-        Tile("RankICIR", decimals(float(study.table["rank_icir"].iloc[0])), "not annualised"),
+        Tile("t of RankIC", decimals_2(rank.t), f"Newey-West {decimals_2(signal.rank_ic_newey_west.t)}"),
+        Tile("RankICIR", decimals(float(signal.table["rank_icir"].iloc[0])), "not annualized"),
         Tile("IC, mean", decimals(ic.mean), interval(ic.low, ic.high, decimals)),
         Tile(
-            f"Top less bottom bucket, {bars(study.hold)}",
-            percent(spread.mean, 2),
+            f"Top minus bottom quantile, {bars(signal.hold)}",
+            percent_2(spread.mean),
             interval(spread.low, spread.high, signed_percent),
         ),
-        Tile("New in the top bucket, a date", percent(study.turnover.mean())),
+        Tile("Turnover of the top quantile", percent(signal.turnover.mean()), "per date"),
     )
 
 
-def scores(study: SignalStudy) -> Table:
-    """The score above the naive ones."""
+def scores(signal: SignalEvaluation) -> Table:
+    """The score and the baselines."""
     columns = (
-        word("score", "Score"),
+        text("score", "Score"),
         estimate("rank_ic", "rank_ic_low", "rank_ic_high", "RankIC", signed),
-        number("rank_ic_t", "t", two),
+        number("rank_ic_t", "t", decimals_2),
         number("rank_ic_p", "p", probability),
         number("rank_icir", "RankICIR", decimals),
         number("ic", "IC", signed),
-        number("positive", "Above 0", percent),
-        estimate("lead", "lead_low", "lead_high", "Lead over it", signed),
-        number("lead_p", "p of lead", probability),
-        noted("dates", "Dates", count, _undefined),
+        number("positive", "> 0", percent),
+        estimate(
+            "rank_ic_difference", "rank_ic_difference_low", "rank_ic_difference_high", "Difference", signed
+        ),
+        number("rank_ic_difference_p", "p (diff.)", probability),
+        number_with_note("dates", "Dates", count, _undefined),
     )
     caption = (
-        "Lead over it: RankIC of the studied score less that of the row, paired by date over the names that have "
-        "both. Where its interval excludes 0 the two differ for sure."
+        f"Difference: RankIC of {signal.name} minus that of the row, paired by date over the instruments that have "
+        "both. It is significant where its interval excludes 0."
     )
-    return table("scores", caption, study.table.rename_axis("score"), columns, own=study.own)
+    return table("scores", caption, signal.table.rename_axis("score"), columns, highlight=signal.name)
 
 
 def _undefined(row: Record) -> str:
     return f"{count(row['undefined'])} undefined" if row["undefined"] else ""
 
 
-def over_time(study: SignalStudy) -> Charts:
-    """Cumulative, rolling and by year."""
-    return gather(
+def over_time(signal: SignalEvaluation) -> Charts:
+    """Cumulative, rolling and yearly RankIC."""
+    return collect_charts(
         chart(
             "cumulative-ic", "Cumulative RankIC", "A steady slope is a steady signal.",
-            figures.cumulative_ic(study), NO_DATE, wide=True,
+            figures.cumulative_ic(signal), NO_DATE, wide=True,
         ),
         chart(
-            "rolling-ic", f"Rolling mean, {figures.ROLLING} dates", "An undefined date counts for nothing.",
-            figures.rolling_ic(study), f"It takes {figures.ROLLING} dates.",
+            "rolling-ic", f"Rolling mean, {figures.ROLLING} dates", "Undefined dates are excluded.",
+            figures.rolling_ic(signal), f"It needs {figures.ROLLING} dates.",
         ),
         chart(
-            "ic-by-year", "RankIC by year", "Whiskers are 95% intervals.", figures.by_year(study), NO_DATE
+            "ic-by-year", "RankIC by year", "Whiskers are 95% intervals.", figures.by_year(signal), NO_DATE
         ),
     )  # fmt: skip
 
 
-def months(study: SignalStudy) -> Grid | None:
-    """Mean RankIC of each month's defined dates."""
-    values = study.by_date[study.own]["rank_ic"].dropna()
+def months(signal: SignalEvaluation) -> MonthGrid | None:
+    """Mean RankIC by month, over the defined dates."""
+    values = signal.by_date[signal.name]["rank_ic"].dropna()
     dates = pd.DatetimeIndex(values.index)
     grid = values.groupby([dates.year, dates.month]).mean().unstack().reindex(columns=range(1, 13))
     grid = grid.assign(year=values.groupby(dates.year).mean()).rename_axis(index=None, columns=None)
-    return month_grid("ic-months", "Mean RankIC by month; the tint is by sign and size.", grid, decimals)
+    return month_grid("ic-months", "Mean RankIC by month, tinted by sign and size.", grid, decimals)
 
 
-def ahead(study: SignalStudy) -> Charts:
-    """Decay and lags."""
-    return gather(
+def decay_and_lag(signal: SignalEvaluation) -> Charts:
+    """RankIC by label horizon and by lag of the score."""
+    return collect_charts(
         chart(
-            "ic-decay", "Decay", "The score stays, the label grows; bands are 95% of the studied score.",
-            figures.decay(study), "No horizon has a date with enough names.",
+            "ic-decay", "Decay", f"RankIC by horizon of the label; the band is 95% for {signal.name}.",
+            figures.decay(signal), "No horizon has a date with enough instruments.",
         ),
         chart(
-            "ic-lags", "If the score came late", "RankIC of the score of some dates ago, with 95% bands.",
-            figures.lags(study), "No lag has a date with enough names.",
+            "ic-lags", "Lag", "RankIC of the score of earlier dates, with 95% bands.",
+            figures.lags(signal), "No lag has a date with enough instruments.",
         ),
     )  # fmt: skip
 
 
-def buckets(study: SignalStudy) -> Charts:
-    """Bucket returns and their spread."""
-    quantiles = study.quantiles
-    monotone, hits = decimals(quantiles.monotonicity, 2), percent(quantiles.top_hit_rate)
-    overlap = "; labels overlap" if study.overlap > 1 else ""
-    why = "On no date were there enough names with a score and a return."
-    return gather(
+def quantile_returns(signal: SignalEvaluation) -> Charts:
+    """Returns by quantile, and the top minus the bottom quantile."""
+    quantiles = signal.quantiles
+    monotonicity, hits = decimals_2(quantiles.monotonicity), percent(quantiles.top_hit_rate)
+    overlap = "; labels overlap" if signal.overlap > 1 else ""
+    why = "On no date were there enough instruments with a score and a return."
+    return collect_charts(
         chart(
-            "buckets", f"Return by bucket over {bars(study.hold)}",
-            f"Less the mean of all names, with 95% intervals. Monotonicity {monotone}; {hits} of the top bucket "
-            "earned more than the median name.",
-            figures.buckets(quantiles), why,
+            "quantiles", f"Return by quantile over {bars(signal.hold)}",
+            f"Minus the mean of all instruments, with 95% intervals. Monotonicity {monotonicity}; {hits} of the "
+            "top quantile have a return above the median.",
+            figures.quantiles(quantiles), why,
         ),
         chart(
-            "spread", "Top less bottom bucket, cumulated",
-            f"A label's return each date, before costs, 200% gross{overlap}.",
+            "spread", "Top minus bottom quantile, cumulative",
+            f"Sum of label returns over dates, before costs, 200% gross exposure{overlap}.",
             figures.cumulative_spread(quantiles), why,
         ),
     )  # fmt: skip
 
 
-def steadiness(study: SignalStudy) -> Charts:
-    """How fast the score turns over."""
-    why = "It takes two dates."
-    return gather(
+def turnover(signal: SignalEvaluation) -> Charts:
+    """Turnover and rank autocorrelation of the score."""
+    why = "It needs two dates."
+    return collect_charts(
         chart(
-            "top-turnover", "Turnover of the top bucket", "Names that were not in it on the date before.",
-            figures.top_turnover(study), why,
+            "top-turnover", "Turnover of the top quantile", "Share that was not in it on the previous date.",
+            figures.top_turnover(signal), why,
         ),
         chart(
-            "autocorrelation", "Rank autocorrelation", "Of the score with its value on the date before.",
-            figures.autocorrelation(study), why,
+            "autocorrelation", "Rank autocorrelation", "Of the score with that of the previous date.",
+            figures.autocorrelation(signal), why,
         ),
     )  # fmt: skip
 
 
-def beyond(study: SignalStudy) -> Charts:
-    """Neutralised, and within groups."""
-    named: list[Chart | LeftOut] = [
+def neutralization(signal: SignalEvaluation) -> Charts:
+    """RankIC neutralized against exposures, and within groups."""
+    named: list[Chart | OmittedChart] = [
         chart(
-            f"group-{place}", f"RankIC by {name}", "Within each group of names; whiskers are 95% intervals.",
-            figures.groups(study, name), "No group has a date with enough names.", wide=True, rows=size,
+            f"group-{place}", f"RankIC by {name}", "Within each group; whiskers are 95% intervals.",
+            figures.groups(signal, name), "No group has a date with enough instruments.", wide=True, rows=size,
         )
-        for place, (name, size) in enumerate(figures.named_exposures(study).items())
+        for place, (name, size) in enumerate(figures.named_exposures(signal).items())
     ]  # fmt: skip
-    return gather(
+    return collect_charts(
         chart(
-            "neutral", "RankIC before and after neutralising",
-            "Beyond: of the residual of the score's ranks on those of the exposure, date by date.",
-            figures.neutral(study), NO_EXPOSURE, rows=len(study.neutral),
+            "neutral", "RankIC before and after neutralization",
+            "Neutralized: ranks of the score regressed on those of the exposure, date by date.",
+            figures.neutral(signal), NO_EXPOSURE, rows=len(signal.neutral),
         ),
         chart(
-            "terciles", "RankIC within thirds of an exposure", "Thirds by date; whiskers are 95% intervals.",
-            figures.terciles(study), NO_EXPOSURE,
+            "terciles", "RankIC within terciles of an exposure", "Terciles by date; whiskers are 95% intervals.",
+            figures.terciles(signal), NO_EXPOSURE,
         ),
         *named,
     )  # fmt: skip

@@ -1,14 +1,14 @@
 "use strict";
 
-// Charts are drawn when they come near the screen, and all of them for print. A finger on a phone scrolls the page;
-// it does not zoom a chart.
+// Charts are drawn when they come near the screen, and all of them for print. On a touch screen a drag scrolls the
+// page instead of zooming a chart.
 const touch = matchMedia("(pointer: coarse)").matches;
 const config = JSON.parse(document.getElementById("plotly-config").textContent);
 config.displayModeBar = touch ? false : "hover";
 const charts = new Map();
 for (const source of document.querySelectorAll("script[data-chart]")) {
   const element = document.getElementById(source.dataset.chart);
-  const selects = [...document.querySelectorAll(`select[data-picks="${source.dataset.chart}"]`)];
+  const selects = [...document.querySelectorAll(`select[data-dropdowns="${source.dataset.chart}"]`)];
   charts.set(element, { source, selects, figures: null });
 }
 
@@ -20,7 +20,7 @@ function draw(element) {
   element.classList.toggle("none", !figure);
   if (!figure) return Plotly.purge(element);
   if (touch) figure.layout.dragmode = false;
-  if (touch && !figure.layout.showlegend) figure.layout.margin.t = 8;  // no buttons to leave room for
+  if (touch && !figure.layout.showlegend) figure.layout.margin.t = 8;  // no buttons that need room
   return Plotly.react(element, figure.data, figure.layout, config);
 }
 
@@ -37,7 +37,7 @@ for (const [element, { selects }] of charts) {
 }
 
 const PRINTED_WIDTH = 660;  // of A4 and Letter between their margins
-const PRINTED_HEIGHT = 224;  // unless a figure of names has more rows
+const PRINTED_HEIGHT = 224;  // unless a chart of categories has more rows
 const resize = (size) => {
   for (const element of charts.keys()) if (element._fullLayout) Plotly.relayout(element, size(element));
 };
@@ -50,7 +50,7 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => resize(() => ({ width: null, height: null, autosize: true })));
 
-// Sorting: numbers from the largest, text from A, and again the other way; what is undefined stays last.
+// Sorting: numbers from the largest, text from A, and reversed on the second click; undefined values stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {

@@ -180,7 +180,7 @@ def test_instants_whose_date_weekdays_do_not_determine_are_refused() -> None:
     around = pd.date_range("2024-01-01", periods=30)
     for days in (around, DAYS[:2]):
         with pytest.raises(
-            AmbiguousSessionError, match=r"daily bars at 16:00, .*unclear .*--timezone Asia/Shanghai"
+            AmbiguousSessionError, match=r"daily bars at 16:00: it is unclear .*--timezone Asia/Shanghai"
         ):
             sessions(stored("Asia/Shanghai", days))
     own = stored("Asia/Shanghai", around).dt.normalize()

@@ -20,6 +20,7 @@ from kronos.training.bar_array import MappedBars, cache_folder
 from kronos.training.config import Source
 from kronos.training.model_card import cleaning_table
 from kronos.training.sources import InstrumentBars
+from kronos_strategies.data.training import QlibBars
 from tests.kronos.builders import make_bars
 from tests.kronos.training.builders import LENGTH, make_mapped_bars, tidy, write_bars
 
@@ -181,7 +182,7 @@ def test_a_frequency_that_is_given_stands_where_instruments_seem_to_differ(
         def notes(self) -> list[str]:
             return []
 
-    monkeypatch.setattr(module, "open_reader", lambda source: Mixed())
+    monkeypatch.setattr(module, "open_reader", lambda source, read_qlib: Mixed())
     with pytest.raises(ValueError, match="mixes bars of different frequencies: A has 1day bars, B has 1week"):
         MappedBars.open(Source(tmp_path), 20)
     info = MappedBars.open(Source(tmp_path, frequency="1day"), 20).info
@@ -227,7 +228,7 @@ def test_a_source_without_a_long_enough_stretch_is_refused_by_name_and_leaves_no
 
 
 def test_without_a_source_there_is_the_simulated_market() -> None:
-    mapped = MappedBars.open(None, 101)
+    mapped = MappedBars.open(None, 101, QlibBars)
     assert mapped.info.name == "simulated"
     assert mapped.info.instruments > 50
     assert mapped.info.start < "2021-02"

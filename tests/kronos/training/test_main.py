@@ -123,7 +123,7 @@ def test_each_stage_starts_from_weights_of_its_own(flags: list[str], tmp_path: P
 def test_of_both_stages_neither_begins_if_the_second_has_a_mistake(flags: list[str], tmp_path: Path) -> None:
     wrong = SETTINGS | {"stages": {"predictor": {"dropout": 2}}}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(wrong))
-    with pytest.raises(ValueError, match=r"dropout=2\.0 is no share"):
+    with pytest.raises(ValueError, match=r"dropout=2\.0 is not a share"):
         train_both(flags)
     assert not (tmp_path / "out").exists()
 
@@ -147,10 +147,10 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     app(["predictor", "--help"], result_action="return_value")
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for sentence in (
-        "YAML file of settings; a flag wins over it.",
-        "optimizer steps, which the schedule spans. [default: 2000]",
+        "YAML file of settings; flags override it.",
+        "number of optimizer steps in the learning-rate schedule. [default: 2000]",
         "[choices: onecycle, cosine]",
-        "of the second stage: folder of a first stage, bundled name or hub id.",
+        "tokenizer of the second stage: output directory of a first stage",
     ):
         assert sentence in text
 

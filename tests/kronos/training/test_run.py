@@ -198,7 +198,7 @@ def test_the_last_date_is_the_latest_of_the_bars_and_of_what_training_started_fr
 def test_unknown_initial_weights_leave_the_last_date_unknown(tmp_path: Path) -> None:
     make_tokenizer().save_pretrained(tmp_path / "unknown")
     assert start(tmp_path, str(tmp_path / "unknown"), "2024-01-02") is None
-    assert "is not known" in (tmp_path / "out" / "best" / "README.md").read_text()
+    assert "is unknown" in (tmp_path / "out" / "best" / "README.md").read_text()
 
 
 def test_the_last_date_is_that_of_the_latest_source(tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ def test_resuming_with_other_settings_or_bars_is_refused_by_name(tmp_path: Path)
     run_stage("tokenizer", config)
     before = weights_of(config.output, "tokenizer")
     for change, says in (
-        ({"seed": 1}, r"says seed=0, now it is 1\."),
-        ({"learning_rate": 1.0}, r"says learning_rate=0\.003, now it is 1\.0\."),
-        ({"train_until": "2024-04-18"}, "says train_until=2024-04-19, now it is 2024-04-18"),
+        ({"seed": 1}, r"has seed=0, but now it is 1\."),
+        ({"learning_rate": 1.0}, r"has learning_rate=0\.003, but now it is 1\.0\."),
+        ({"train_until": "2024-04-18"}, "has train_until=2024-04-19, but now it is 2024-04-18"),
         ({"data": write_bars(tmp_path / "other.parquet", make_bars(120, 5))}, "has data="),
     ):
         with pytest.raises(ValueError, match=says):
@@ -260,7 +260,7 @@ def test_a_run_is_resumed_with_more_steps_and_records_both_schedules(tmp_path: P
     before = weights_of(config.output, "tokenizer")
     with pytest.raises(ValueError, match=r"is already at step 8, after 7\. Pass --max-steps 8 or more"):
         run_stage("tokenizer", replace(config, resume=True, max_steps=7))
-    with pytest.raises(ValueError, match=r"says seed=0, now it is 1\."):
+    with pytest.raises(ValueError, match=r"has seed=0, but now it is 1\."):
         run_stage("tokenizer", replace(more, max_steps=10, seed=1))
     assert weights_of(config.output, "tokenizer") == before
 
@@ -289,7 +289,7 @@ def test_a_predictor_is_not_resumed_on_another_tokenizer(tmp_path: Path) -> None
     other = make_tokenizer(seed=9, s1_bits=4, s2_bits=4)
     for which in ("best", "last"):
         other.save_pretrained(config.output / which / "tokenizer")
-    with pytest.raises(ValueError, match="says tokenizer_sha256="):
+    with pytest.raises(ValueError, match="has tokenizer_sha256="):
         run_stage("predictor", replace(config, resume=True, max_steps=4))
 
 
@@ -338,7 +338,7 @@ def test_resuming_with_a_source_that_is_used_in_another_way_is_refused(
     config = make_config(tmp_path / "out", sources=tuple(sources), max_steps=1)
     run_stage("tokenizer", config)
     sources[1] = replace(sources[1], **change)
-    with pytest.raises(ValueError, match="says sources="):
+    with pytest.raises(ValueError, match="has sources="):
         run_stage("tokenizer", replace(config, sources=tuple(sources), resume=True))
 
 

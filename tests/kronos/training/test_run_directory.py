@@ -138,8 +138,8 @@ def test_a_new_tokenizer_makes_the_old_predictor_void_but_not_the_other_way_roun
     ("change", "says"),
     [
         ({"seed": 1}, "has seed=0, but now it is 1. Resume with the original settings and bars"),
-        ({"data": ["cd"]}, "has data=['ab'], now it is ['cd']."),
-        ({"new": 3}, "says new=None, now it is 3."),
+        ({"data": ["cd"]}, "has data=['ab'], but now it is ['cd']."),
+        ({"new": 3}, "has new=None, but now it is 3."),
     ],
     ids=["setting", "bars", "unknown"],
 )
@@ -148,7 +148,7 @@ def test_a_run_is_resumed_only_with_its_original_settings(
 ) -> None:
     make_folder(tmp_path).prepare(resume=False, overwrite=False)
     make_folder(tmp_path).prepare(resume=True, overwrite=False)
-    with pytest.raises(ValueError, match=r"settings\.json says") as caught:
+    with pytest.raises(ValueError, match=r"settings\.json has") as caught:
         make_folder(tmp_path, **change).prepare(resume=True, overwrite=False)
     assert says in str(caught.value)
     assert json.loads((tmp_path / "run" / "tokenizer" / "settings.json").read_text()) == SETTINGS

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kronos.bars import FEATURES, check_bars
-from kronos.training import sources
 from kronos.training.config import Source
 from kronos.training.sources import (
     REASONS,
@@ -155,7 +154,7 @@ def test_of_two_factors_the_exact_one_counts(tmp_path: Path) -> None:
 def test_a_qlib_directory_is_read_by_its_reader(tmp_path: Path) -> None:
     bars = tidy(make_bars(30, 0), make_bars(20, 1))
     write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source={})
-    reader = open_reader(Source(tmp_path / "store"))
+    reader = open_reader(Source(tmp_path / "store"), QlibBars)
     assert is_qlib_directory(tmp_path / "store")
     assert isinstance(reader, QlibBars)
     assert [name for name, _ in reader.series()] == ["I0", "I1"]
@@ -166,17 +165,18 @@ def test_a_qlib_directory_is_read_by_its_reader(tmp_path: Path) -> None:
 
 
 def test_without_a_source_the_simulated_market_is_read() -> None:
-    reader = open_reader(None)
+    reader = open_reader(None, QlibBars)
     assert isinstance(reader, QlibBars)
     assert len(list(reader.files())) > 400
 
 
-def test_without_the_package_that_reads_stores_one_sentence_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sources, "entry_points", lambda **_: ())
-    with pytest.raises(ImportError, match="need kronos_strategies to be installed: pip install"):
+def test_without_a_reader_for_qlib_directories_one_sentence_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^The simulated market cannot be read .* Use `kronos train`"):
         open_reader(None)
+    bars = make_bars(30).reset_index().assign(instrument="I0")
+    write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source={})
+    with pytest.raises(ValueError, match=r"^The Qlib data directory .*store cannot be read"):
+        open_reader(Source(tmp_path / "store"))
     file = write_bars(tmp_path / "bars.parquet", make_bars(30))
     assert isinstance(open_reader(Source(file)), FileReader)
 

@@ -268,7 +268,7 @@ def test_a_source_without_held_out_windows_has_no_share() -> None:
     windows = make_windows(
         make_mapped_bars(make_waves(100), name="one"), make_mapped_bars(make_bars(50, 0), name="two")
     )
-    windows = replace(windows, starts=(windows.start_rows[0], windows.start_rows[1][:0]))
+    windows = replace(windows, start_rows=(windows.start_rows[0], windows.start_rows[1][:0]))
     losses = evaluate(TokenizerObjective(make_tokenizer()), windows, 20, Accelerator(cpu=True))
     assert losses["loss"] == losses["loss/one"]
     assert "loss/two" not in losses

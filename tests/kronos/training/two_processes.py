@@ -61,7 +61,7 @@ def headed(folder: Path, output: str) -> Observed:
         write_bars(file, *planted_market(24, 100, 0.0))
     sources = (Source(file, head=True),)
     return observed(
-        "predictor", folder, output, store=None, sources=sources, tokenizer=str(folder / "together")
+        "predictor", folder, output, data=None, sources=sources, tokenizer=str(folder / "together")
     )
 
 
@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
     shared = str(folder / "together")
     found["accumulated"] = observed("predictor", folder, "accumulated", accumulate=2, tokenizer=shared)
     found["headed"] = headed(folder, "headed")
-    run.pool_over = lambda accelerator: None
+    run.all_reduce_mean = lambda accelerator: None
     found["unpooled"] = observed("tokenizer", folder, "unpooled")
     plain = {
         name: vars(seen) for name, seen in found.items()

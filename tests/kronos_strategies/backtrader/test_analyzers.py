@@ -25,7 +25,7 @@ from kronos_strategies.backtrader import (
     run_optimisation,
 )
 from kronos_strategies.backtrader.describe import bars_per_year
-from kronos_strategies.evaluation.signal.ic import coefficients
+from kronos_strategies.evaluation.signal.ic import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
 from kronos_strategies.evidence import Evidence
 from kronos_strategies.store import ForecastStore
@@ -242,7 +242,7 @@ def test_coefficients_are_those_of_the_same_frame(hold, price):
     label = (wide.shift(-1 - hold) / wide.shift(-1) - 1).rename_axis(index="datetime", columns="instrument")
     score = pd.DataFrame({name: frame["score"] for name, frame in bars.items()}).iloc[::2]
     score = score.rename_axis(index="datetime", columns="instrument").stack()
-    expected = coefficients(score, label.stack(future_stack=True).reindex(score.index))
+    expected = information_coefficients(score, label.stack(future_stack=True).reindex(score.index))
     for name in ("ic", "rank_ic"):
         assert list(found[name]) == list(expected.index.to_pydatetime())
         np.testing.assert_allclose(list(found[name].values()), expected[name])
@@ -404,7 +404,7 @@ def test_scores_labels_and_paths_are_of_the_bars_of_the_run(panel, stored):
     opens = pd.DataFrame({name: frame["open"] for name, frame in panel.items()})
     label = (opens.shift(-6) / opens.shift(-1) - 1).rename_axis("datetime").stack(future_stack=True)
     np.testing.assert_allclose(evidence.labels[5], label.reindex(evidence.scores.index))
-    whole = evidence.paths.by_samples[SETTINGS["samples"]]
+    whole = evidence.paths.score_by_num_paths[SETTINGS["samples"]]
     both = whole.index.intersection(evidence.scores.index)
     fresh = evidence.scores["Kronos"][both]
     np.testing.assert_allclose(whole[both], fresh, rtol=1e-9)
@@ -429,7 +429,7 @@ def test_stored_forecasts_as_lines_of_the_feeds_are_judged_alike(panel, stored):
     }
     offline = kronos_run(panel, feeds=feeds, forecasts=str(run_of_store.folder), benchmark="N00")
     pd.testing.assert_frame_equal(offline.evidence.scores, usual.evidence.scores)
-    pd.testing.assert_frame_equal(offline.evidence.paths.said, usual.evidence.paths.said)
+    pd.testing.assert_frame_equal(offline.evidence.paths.summary, usual.evidence.paths.summary)
     pd.testing.assert_frame_equal(offline.result.returns, usual.result.returns)
     feeds = {
         name: ForecastData(dataname=join_forecasts(bars, forecasts, name)) for name, bars in panel.items()

@@ -293,11 +293,12 @@ def test_what_is_no_whole_number_is_refused(setting):
 
 
 def test_the_analysis_is_computed_once(monkeypatch):
-    from kronos_strategies.evaluation.portfolio import study
+
+    from kronos_strategies.evaluation.portfolio import evaluation
 
     calls = []
-    honest = study.study_portfolio
-    monkeypatch.setattr(study, "study_portfolio", lambda *a, **k: calls.append(1) or honest(*a, **k))
+    honest = evaluation.evaluate_portfolio
+    monkeypatch.setattr(evaluation, "evaluate_portfolio", lambda *a, **k: calls.append(1) or honest(*a, **k))
     cerebro = bt.Cerebro(stdstats=False)
     for name, frame in market().items():
         cerebro.adddata(SignalFeed(dataname=frame), name=name)

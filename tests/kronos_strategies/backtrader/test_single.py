@@ -18,7 +18,7 @@ from kronos_strategies.backtrader import (
     read_forecasts,
 )
 from kronos_strategies.evidence import Evidence
-from kronos_strategies.report.build import report_on
+from kronos_strategies.report.report import build_report
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import SETTINGS
@@ -67,9 +67,11 @@ def test_it_is_judged_over_time_without_a_store(daily):
     study = daily.summary.time_series
     (own,) = study.instruments
     assert own.correlation.dates == 25
-    assert np.isfinite([own.correlation.mean, own.correlation.low, own.hits.mean, own.coverage.mean]).all()
+    assert np.isfinite(
+        [own.correlation.mean, own.correlation.low, own.hit_rate.mean, own.coverage.mean]
+    ).all()
     assert (own.level, own.horizon) == (0.7, SETTINGS["horizon"])
-    assert np.isfinite([own.crps, own.crps_walk, own.crps_skill, own.crps_lead.mean]).all()
+    assert np.isfinite([own.crps, own.crps_walk, own.crps_skill, own.crps_reduction.mean]).all()
     metrics = daily.summary.metrics
     assert {"time_correlation", "time_hit_rate", "time_crps_skill", "trade_hit_rate"} <= set(metrics)
 
@@ -117,7 +119,7 @@ def test_the_page_opens_with_what_it_says_over_time_and_hides_the_empty_ranking(
 
 
 def test_kept_evidence_gives_the_same_report(daily, tmp_path):
-    again = report_on(Evidence.read(daily.evidence.write(tmp_path)))
+    again = build_report(Evidence.read(daily.evidence.write(tmp_path)))
     assert again.metrics == pytest.approx(daily.summary.metrics, nan_ok=True)
     assert len(again.trades.trades) == len(daily.trades) > 3
 
@@ -163,27 +165,27 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
         cerebro.adddata(Foreseen(dataname=bars.assign(score=share * moved + (1 - share) * noise)), name="A")
         cerebro.addstrategy(bt.Strategy)
         cerebro.addanalyzer(KronosTearSheet, _name="sheet", signal="score")
-        from kronos_strategies.report.verdict import judge
+        from kronos_strategies.report.summary import summarize
 
-        assert judge(cerebro.run()[0].analyzers.sheet.summary).headline == headline
+        assert summarize(cerebro.run()[0].analyzers.sheet.summary).headline == headline
 
 
 def test_a_resampled_feed_is_judged_on_its_own_bars():
-    fine = session_bars(60, 6)
+    decimals_5 = session_bars(60, 6)
 
     class OnDays(bt.Strategy):
         def __init__(self):
             self.kronos = KronosIndicator(self.getdatabyname("days"), **SETTINGS)
 
     cerebro = bt.Cerebro(stdstats=False)
-    feed = bt.feeds.PandasData(dataname=fine, **FIVE)
+    feed = bt.feeds.PandasData(dataname=decimals_5, **FIVE)
     cerebro.adddata(feed, name="fine")
     cerebro.resampledata(feed, name="days", timeframe=bt.TimeFrame.Days)
     cerebro.addstrategy(OnDays)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet")
     (own,) = cerebro.run()[0].analyzers.sheet.summary.time_series.instruments
     rules = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
-    days = fine.groupby(fine.index.normalize()).agg(rules)
+    days = decimals_5.groupby(decimals_5.index.normalize()).agg(rules)
     (plain,) = sheet_of(days, sheet={"every": SETTINGS["every"]}).summary.time_series.instruments
     assert own.correlation.dates >= 7
     assert list(own.pairs.index.normalize()) == list(plain.pairs.index[: len(own.pairs)])

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("statsmodels")
 
 from kronos_strategies.backtrader import KronosTearSheet, SteppedCommission
-from kronos_strategies.evaluation.portfolio.trades import study_trades
+from kronos_strategies.evaluation.portfolio.trades import evaluate_trades
 from tests.kronos_strategies.backtrader.test_analyzers import CASH, DAYS, FEE, Orders, ScoreFeed, bars_of, run
 
 
@@ -52,7 +52,7 @@ def test_an_order_that_turns_a_position_ends_a_trade_and_begins_one():
 
 
 def test_what_is_still_held_is_open_and_counts_for_nothing():
-    study = study_trades(trades_of({3: {"A": 10}, 6: {"B": 5}, 9: {"B": -5}}))
+    study = evaluate_trades(trades_of({3: {"A": 10}, 6: {"B": 5}, 9: {"B": -5}}))
     assert study.open == 1
     assert study.table.loc["all", "trades"] == 1
     assert pd.isna(study.trades.set_index("instrument").loc["A", "closed"])
@@ -68,7 +68,7 @@ def test_figures_are_those_of_backtraders_own_analyzer():
         cerebro.addanalyzer(bt.analyzers.TradeAnalyzer, _name="own")
 
     ran = run(bars_of(), plan=random_plan(), prepare=prepare)
-    own, study = ran.analyzers.own.get_analysis(), study_trades(ran.analyzers.sheet.trades)
+    own, study = ran.analyzers.own.get_analysis(), evaluate_trades(ran.analyzers.sheet.trades)
     row = study.table.loc["all"]
     assert row["trades"] == own.total.closed > 5
     assert study.open == own.total.open
@@ -123,6 +123,6 @@ def test_figures_of_the_trades_are_in_the_analysis():
 
 
 def test_without_a_trade_figures_are_undefined_and_the_count_is_zero():
-    study = study_trades(trades_of({}))
+    study = evaluate_trades(trades_of({}))
     assert study.metrics()["trades"] == 0
     assert np.isnan(study.metrics()["trade_hit_rate"])

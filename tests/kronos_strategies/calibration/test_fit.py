@@ -14,7 +14,7 @@ from kronos.paths import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.causal import check_causal
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.signals import signals
 from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
 
@@ -39,7 +39,7 @@ def test_paths_that_are_right_already_stay_nearly_as_they_are():
     fit = fit_calibration(past, END)
     moved = fit.shift(past.returns, past.trailing, past.keys)
     assert np.abs(moved).mean() < 0.03 * past.returns.std()
-    # Quantiles of even draws at Weibull positions lie a little too far out: see `inside`.
+    # Quantiles of even draws at Weibull positions lie a little too far out: see `covered`.
     assert all(0.85 < factor < 1 for level in LEVELS for factor in fit.bands[level])
 
 
@@ -49,15 +49,15 @@ def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold
     fit = fit_calibration(past, start)
     later = past[np.asarray(past.dates > start)]
     shift = fit.shift(later.returns, later.trailing, later.keys)
-    from kronos_strategies.evaluation.distribution.calibration import fair_crps, inside
+    from kronos_strategies.evaluation.distribution.calibration import covered, crps_fair
 
     for h in range(H):
         raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]
-        assert fair_crps(moved, later.came[:, h]).mean() < 0.95 * fair_crps(raw, later.came[:, h]).mean()
+        assert crps_fair(moved, later.came[:, h]).mean() < 0.95 * crps_fair(raw, later.came[:, h]).mean()
         for level in LEVELS:
-            held = inside(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
+            held = covered(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
             assert held == pytest.approx(level, abs=0.03)
-        assert inside(raw, later.came[:, h], 0.9).mean() < 0.8
+        assert covered(raw, later.came[:, h], 0.9).mean() < 0.8
     assert market is not None
 
 
@@ -96,7 +96,7 @@ def test_an_unknown_group_is_refused():
 # From bars to calibrated forecasts
 
 
-def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
+def narrow_forecasts(market: PricePanel, at: range) -> list[Forecast]:
     """Random walks with half of each name's volatility of the last 20 bars: all of it known at the close."""
     found, known = [], np.log(market.known).diff().rolling(20).std().to_numpy()
     even = np.random.default_rng(0).standard_normal((1, S, H))
@@ -113,7 +113,7 @@ def narrow_forecasts(market: Market, at: range) -> list[Forecast]:
 
 
 @pytest.fixture(scope="module")
-def walking() -> tuple[Calibration, Market]:
+def walking() -> tuple[Calibration, PricePanel]:
     market = market_of(tidy_bars())
     past = collect(narrow_forecasts(market, range(30, 100)), market)
     return calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"), every=10), market

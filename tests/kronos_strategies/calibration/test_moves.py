@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
-from kronos_strategies.evaluation.distribution.calibration import ensemble_crps, fair_crps
+from kronos_strategies.evaluation.distribution.calibration import crps_ensemble, crps_fair
 
 RANDOM = np.random.default_rng(0)
 RETURNS = RANDOM.normal(0.01, 0.02, (300, 12))
@@ -15,12 +15,12 @@ RATIO, CAME = RANDOM.normal(0, 0.3, 300), RANDOM.normal(0, 0.03, 300)
 
 def test_it_is_halfway_between_the_fair_score_and_that_of_an_ensemble():
     spread = Spread.of(RETURNS, RATIO, CAME)
-    between = (fair_crps(RETURNS, CAME).mean() + ensemble_crps(RETURNS, CAME).mean()) / 2
+    between = (crps_fair(RETURNS, CAME).mean() + crps_ensemble(RETURNS, CAME).mean()) / 2
     assert spread.crps(np.array([1.0, 0, 0]))[0] == pytest.approx(between)
     factor = np.exp(0.2 + 0.5 * RATIO)[:, None]
     center = RETURNS.mean(axis=1, keepdims=True)
     moved = 0.3 * center + factor * (RETURNS - center)
-    between = (fair_crps(moved, CAME).mean() + ensemble_crps(moved, CAME).mean()) / 2
+    between = (crps_fair(moved, CAME).mean() + crps_ensemble(moved, CAME).mean()) / 2
     assert spread.crps(np.array([0.3, 0.2, 0.5]))[0] == pytest.approx(between)
 
 

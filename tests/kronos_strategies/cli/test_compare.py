@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("arch")
 
-from kronos_strategies.evaluation.versions.comparison import compare_versions
-from kronos_strategies.evaluation.versions.version import Version
-from tests.kronos_strategies.evaluation.versions.planted import drawn, rows, version
+from kronos_strategies.evaluation.comparison.comparison import compare_versions
+from kronos_strategies.evaluation.comparison.version import Version
+from tests.kronos_strategies.evaluation.comparison.planted import drawn, rows, version
 
 from .conftest import run
 
@@ -116,6 +116,13 @@ def test_the_horizon_is_the_overlap(files, capsys):
     assert "Note: 150 dates hold 15 labels that do not overlap" in out
 
 
+def test_a_label_spans_fewer_dates_where_these_are_bars_apart(files, capsys):
+    compare(capsys, "old", "new", horizon=10, every=5, json="figures.json")
+    said = json.loads((files / "figures.json").read_text())
+    assert (said["horizon"], said["overlap"]) == (10, 2)
+    assert said["metrics"]["ic"]["new"]["method"].startswith("EWC")
+
+
 def test_labels_of_several_horizons_make_a_decay(files, capsys):
     pd.DataFrame({"1": LABEL, "5": LABEL + drawn(INDEX, 5)}).to_parquet("labels.parquet")
     compare(capsys, "old", "new", labels="labels.parquet", horizon=5, json="figures.json")
@@ -205,6 +212,7 @@ def save(series: pd.Series, name: str) -> None:
         (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"a metric that is not there"),
         (["old.parquet", "new.parquet", "--gate", "ic<=0"], r"wrong sign"),
         (["old.parquet", "new.parquet", "--horizon", "0"], r"horizon=0"),
+        (["old.parquet", "new.parquet", "--every", "0"], r"every=0: dates are at least 1 bar apart"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, capsys):

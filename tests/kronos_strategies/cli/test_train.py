@@ -81,7 +81,7 @@ def test_a_mistake_in_the_second_stage_is_found_before_the_first_begins(settings
         ([], "--output"),
         (["--output", "out", "--max-stepz", "3"], "--max-stepz"),
         (["--output", "out", "--config", "nowhere.yaml"], "nowhere.yaml is not a file. Check --config."),
-        (["--output", "out", "--store", "nowhere"], "nowhere is neither a file nor a folder of bars."),
+        (["--output", "out", "--data", "nowhere"], "nowhere is neither a file nor a folder of bars."),
         (["--output", "out", "--resume", "--overwrite"], "Both --resume and --overwrite"),
     ],
     ids=" ".join,

@@ -15,7 +15,7 @@ from kronos_strategies.data.planted import (
     plant,
     size_rank_ic,
 )
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import mean_test
 
 PLANTED = [effect for effect in EFFECTS if effect != "none"]
@@ -28,7 +28,7 @@ def wide(market: PlantedMarket, feature: str) -> pd.DataFrame:
 
 def by_date(score: pd.DataFrame, market: PlantedMarket) -> np.ndarray:
     """RankIC of each date that has a signal and a return."""
-    rank_ic = coefficients_of_grid(score.to_numpy(), market.target.to_numpy())[1]
+    rank_ic = information_coefficients_wide(score.to_numpy(), market.target.to_numpy())[1]
     return rank_ic[MEMORY:-DELAY]
 
 

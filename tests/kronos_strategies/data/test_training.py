@@ -48,7 +48,7 @@ def test_prices_are_adjusted_and_a_split_is_no_gap(store):
     assert list(got.index) == list(want.index)
     for name in ("open", "high", "low", "close", "volume", "amount"):
         np.testing.assert_allclose(got[name], want[name], rtol=1e-6)
-    assert len(MappedBars.open(Source(store, instruments=("AAA",)), 60).bounds) == 2
+    assert len(MappedBars.open(Source(store, instruments=("AAA",)), 60, QlibBars).bounds) == 2
 
 
 def test_a_suspended_day_is_no_bar(store):
@@ -74,7 +74,7 @@ def test_a_store_without_volume_has_bars_all_the_same(store):
     got = series(store)["BBB"]
     assert len(got) == 60
     assert "volume" not in got
-    mapped = MappedBars.open(Source(store, instruments=("BBB",)), 60)
+    mapped = MappedBars.open(Source(store, instruments=("BBB",)), 60, QlibBars)
     assert (mapped.values[:, 4] == 0).all()
 
 
@@ -95,8 +95,8 @@ def test_nobody_who_joined_later_is_learnt_from(store, setting):
 
 def test_a_tape_is_made_anew_for_other_members(store):
     source = Source(store, market="two")
-    assert MappedBars.open(source, 20).info.instruments == 2
-    assert MappedBars.open(replace(source, validate_until="2024-02-14"), 20).info.instruments == 1
+    assert MappedBars.open(source, 20, QlibBars).info.instruments == 2
+    assert MappedBars.open(replace(source, validate_until="2024-02-14"), 20, QlibBars).info.instruments == 1
 
 
 def test_instruments_and_fields_are_chosen_by_name(store):

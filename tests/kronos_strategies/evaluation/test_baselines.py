@@ -1,17 +1,22 @@
-"""Naive signals use the closes they say and no later one."""
+"""Baselines use the closes they say and no later one, and are scored by one rule."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from kronos_strategies.causal import scramble_after
 from kronos_strategies.evaluation.baselines import (
-    BASELINE_BARS,
     BASELINES,
+    MIN_COVERAGE,
+    baseline_scores,
     low_volatility_20,
     momentum_12_1,
     reversal_5,
+    reversal_20,
 )
+from tests.kronos_strategies.evaluation.walks import DAYS, NAMES, market_of, tidy_bars
 
+LONGEST = 252  # bars of history that the longest baseline needs
 AT = 270  # the bar that is looked at; 30 follow
 
 
@@ -28,9 +33,10 @@ def test_momentum_is_the_return_from_252_to_21_bars_ago(closes):
     np.testing.assert_allclose(momentum_12_1(closes).iloc[AT], expected)
 
 
-def test_reversal_is_minus_the_return_of_5_bars(closes):
-    expected = -(closes.iloc[AT] / closes.iloc[AT - 5] - 1)
-    np.testing.assert_allclose(reversal_5(closes).iloc[AT], expected)
+@pytest.mark.parametrize(("score", "bars"), [(reversal_5, 5), (reversal_20, 20)])
+def test_reversal_is_minus_the_return_of_so_many_bars(closes, score, bars):
+    expected = -(closes.iloc[AT] / closes.iloc[AT - bars] - 1)
+    np.testing.assert_allclose(score(closes).iloc[AT], expected)
 
 
 def test_low_volatility_is_minus_the_deviation_of_20_returns(closes):
@@ -57,14 +63,14 @@ def test_a_truncated_history_scores_its_last_bar_the_same(closes, name):
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_stated_history_is_enough_and_less_is_not_for_the_longest(closes, name):
     score = BASELINES[name]
-    last = score(closes.iloc[AT - BASELINE_BARS : AT + 1]).iloc[-1]
+    last = score(closes.iloc[AT - LONGEST : AT + 1]).iloc[-1]
     np.testing.assert_allclose(last, score(closes).iloc[AT], rtol=1e-9)
-    longest = momentum_12_1(closes.iloc[AT - BASELINE_BARS + 1 : AT + 1]).iloc[-1]
+    longest = momentum_12_1(closes.iloc[AT - LONGEST + 1 : AT + 1]).iloc[-1]
     assert longest.isna().all()
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_scores_names_apart_and_not_their_price_level(closes, name):
+def test_a_baseline_does_not_depend_on_other_instruments_or_the_price_level(closes, name):
     scores = BASELINES[name](closes)
     assert scores.shape == closes.shape
     changed = closes.assign(A=closes["A"] * 1000, D=closes["D"].to_numpy()[::-1])
@@ -72,14 +78,15 @@ def test_a_baseline_scores_names_apart_and_not_their_price_level(closes, name):
     np.testing.assert_allclose(rescaled[["A", "B", "C"]], scores[["A", "B", "C"]], rtol=1e-6, atol=1e-12)
 
 
-def test_winners_losers_and_calm_names_score_high():
+def test_winners_losers_and_low_volatility_score_high():
     days = pd.bdate_range("2023-01-02", periods=300)
     step = np.arange(300)
     closes = pd.DataFrame(
         {"winner": 1.001**step, "loser": 0.999**step, "wild": 1 + 0.1 * (step % 2)}, index=days
     )
     assert momentum_12_1(closes).iloc[-1].idxmax() == "winner"
-    assert reversal_5(closes[["winner", "loser"]]).iloc[-1].idxmax() == "loser"
+    for reversal in (reversal_5, reversal_20):
+        assert reversal(closes[["winner", "loser"]]).iloc[-1].idxmax() == "loser"
     assert low_volatility_20(closes).iloc[-1].idxmin() == "wild"
 
 
@@ -90,3 +97,32 @@ def test_a_gap_leaves_momentum_and_reversal_undefined_and_volatility_with_fewer_
     assert np.isnan(momentum_12_1(gapped).iloc[AT + 16]["A"])
     kept = closes["A"].pct_change().iloc[AT - 19 : AT + 1].drop(closes.index[[AT - 5, AT - 4]])
     np.testing.assert_allclose(low_volatility_20(gapped).iloc[AT]["A"], -kept.std(), rtol=1e-9)
+
+
+def test_a_baseline_with_a_value_on_less_than_half_of_the_rows_is_left_out_and_named():
+    prices = market_of(tidy_bars())
+    index = pd.MultiIndex.from_product([DAYS[10:30], NAMES], names=["datetime", "instrument"])
+    scores, warnings = baseline_scores(prices, index)
+    assert "5-day reversal" in scores
+    assert scores.notna().mean().min() >= MIN_COVERAGE
+    left_out = set(BASELINES) - set(scores)
+    assert left_out == {warning.partition(" is left out")[0] for warning in warnings}
+    assert "12-1 momentum" in left_out
+
+
+def test_baseline_scores_are_those_of_the_last_known_closes_and_know_no_later_bar():
+    bars = tidy_bars()
+    halted = bars[(bars["datetime"] != DAYS[60]) | (bars["instrument"] != NAMES[3])]
+    index = pd.MultiIndex.from_product([DAYS[50:70], NAMES], names=["datetime", "instrument"])
+    scores, _ = baseline_scores(market_of(halted), index)
+    closes = halted.pivot(index="datetime", columns="instrument", values="close").ffill()
+    assert scores["5-day reversal"][DAYS[60], NAMES[3]] == reversal_5(closes).loc[DAYS[60], NAMES[3]]
+    later, _ = baseline_scores(market_of(scramble_after(halted, DAYS[60])), index)
+    known = index.get_level_values("datetime") <= DAYS[60]
+    pd.testing.assert_frame_equal(later[known], scores[known])
+
+
+def test_baselines_of_bars_that_are_not_days_are_named_by_bars():
+    index = pd.MultiIndex.from_product([DAYS[50:70], NAMES], names=["datetime", "instrument"])
+    scores, _ = baseline_scores(market_of(tidy_bars()), index, daily=False)
+    assert not [name for name in scores if "day" in name]

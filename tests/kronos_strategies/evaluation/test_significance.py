@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 from scipy.signal import lfilter
 
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
+from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import (
     MeanTest,
-    detectable,
     ewc,
     mean_test,
+    minimum_detectable_effect,
     newey_west,
     non_overlapping,
     one_sided_bounds,
@@ -57,8 +57,8 @@ def test_newey_west_is_the_published_formula_times_t_over_t_less_one(series, ove
     products = [sum(d[t] * d[t - lag] for t in range(lag, size)) / size for lag in range(lags + 1)]
     variance = products[0] + 2 * sum((1 - j / (lags + 1)) * products[j] for j in range(1, lags + 1))
     test = newey_west(series, overlap)
-    assert test.error == pytest.approx(math.sqrt(variance / size * size / (size - 1)))
-    assert test.t == pytest.approx(series.mean() / test.error)
+    assert test.std_error == pytest.approx(math.sqrt(variance / size * size / (size - 1)))
+    assert test.t == pytest.approx(series.mean() / test.std_error)
     assert test.p == pytest.approx(2 * stats.t.sf(abs(test.t), 119))
     assert test.method == f"Newey-West, L={lags}"
 
@@ -73,7 +73,7 @@ def test_dates_that_do_not_overlap_are_students_t_test(series):
     assert (test.low, test.high) == pytest.approx(tuple(expected.confidence_interval()))
 
 
-def test_apart_dates_take_the_average_error_of_their_sets(series):
+def test_non_overlapping_dates_have_the_average_error_of_their_sets(series):
     errors = [stats.sem(series[start::7]) for start in range(7)]
     test = non_overlapping(series, 7)
     assert test.mean == pytest.approx(series.mean())
@@ -81,7 +81,7 @@ def test_apart_dates_take_the_average_error_of_their_sets(series):
     assert test.df == 120 // 7 - 1
 
 
-def test_an_undefined_date_keeps_its_place_among_apart_dates():
+def test_an_undefined_date_keeps_its_position_among_non_overlapping_dates():
     gapped = [1.0, 5.0, np.nan, 6.0, 3.0, np.nan, 2.0, 9.0]
     errors = [stats.sem([1.0, 3.0, 2.0]), stats.sem([5.0, 6.0, 9.0])]
     test = non_overlapping(gapped, 2)
@@ -122,7 +122,7 @@ def test_interval_p_and_t_tell_the_same_story(series, test):
 
 
 @pytest.mark.parametrize("test", TESTS)
-def test_unit_and_sign_are_no_matter(series, test):
+def test_unit_and_sign_do_not_matter(series, test):
     one, other = test(series), test(-1e-5 * series)
     assert (other.t, other.p) == (pytest.approx(-one.t), pytest.approx(one.p))
     assert (other.low, other.high) == pytest.approx((-1e-5 * one.high, -1e-5 * one.low))
@@ -154,8 +154,8 @@ def test_a_constant_has_a_mean_and_no_test(test, level):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (([1.0], 0), "overlap=0"),
-        (([1.0], 1, 1.0), "level=1.0"),
+        (([1.0], 0), "overlap must be at least 1 date, got 0"),
+        (([1.0], 1, 1.0), "level must be .* got 1.0"),
         (([[1.0]],), "2 dimensions"),
     ],
 )
@@ -173,21 +173,21 @@ def test_a_test_holds_plain_numbers(series):
 @pytest.mark.parametrize("test", TESTS)
 def test_the_error_is_what_interval_and_t_are_made_of(series, test):
     found = test(series)
-    assert found.mean / found.error == pytest.approx(found.t)
-    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, found.df) * found.error)
+    assert found.mean / found.std_error == pytest.approx(found.t)
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, found.df) * found.std_error)
 
 
 @pytest.mark.parametrize("test", TESTS)
 def test_a_constant_has_no_error_and_too_few_dates_an_unknown_one(test):
-    assert test([0.1] * 80).error == 0
-    assert math.isnan(test([0.3]).error)
+    assert test([0.1] * 80).std_error == 0
+    assert math.isnan(test([0.3]).std_error)
 
 
 @pytest.mark.parametrize("power", [0.5, 0.9])
 def test_the_detectable_mean_is_found_with_the_power_asked_for(power):
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((600, 12))
-    least = np.mean([detectable(non_overlapping(run), power) for run in noise])
+    least = np.mean([minimum_detectable_effect(non_overlapping(run), power) for run in noise])
     found = [non_overlapping(run + least).p < 0.05 for run in noise]
     assert np.mean(found) == pytest.approx(power, abs=0.05)
 
@@ -195,19 +195,21 @@ def test_the_detectable_mean_is_found_with_the_power_asked_for(power):
 def test_the_detectable_mean_is_the_published_multiple_of_the_error(series):
     test = non_overlapping(series, level=0.9)
     multiple = stats.t.ppf(0.95, 119) + stats.t.ppf(0.8, 119)
-    assert detectable(test) == pytest.approx(multiple * stats.sem(series))
-    assert detectable(test) == pytest.approx(detectable(non_overlapping(series - 5, level=0.9)))
+    assert minimum_detectable_effect(test) == pytest.approx(multiple * stats.sem(series))
+    assert minimum_detectable_effect(test) == pytest.approx(
+        minimum_detectable_effect(non_overlapping(series - 5, level=0.9))
+    )
 
 
 def test_nothing_is_known_to_be_detectable_without_an_error():
-    assert math.isnan(detectable(mean_test([0.1] * 80)))
-    assert math.isnan(detectable(mean_test([0.3])))
+    assert math.isnan(minimum_detectable_effect(mean_test([0.1] * 80)))
+    assert math.isnan(minimum_detectable_effect(mean_test([0.3])))
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 80])
 def test_a_power_that_is_no_probability_is_refused(series, power):
-    with pytest.raises(ValueError, match=f"power={power}"):
-        detectable(mean_test(series), power)
+    with pytest.raises(ValueError, match=f"power must be .* got {power}"):
+        minimum_detectable_effect(mean_test(series), power)
 
 
 def test_one_sided_bounds_are_those_of_the_one_sided_tests(series):
@@ -245,7 +247,7 @@ def cross_sections(ic: float, runs: int, dates: int, names: int) -> np.ndarray:
     label[:, 1:] -= total[:, : dates - 1]
     last = dates - SPAN + 1  # later labels lack the part that the score would move
     wide = (v[:, :last].reshape(-1, names) for v in (score, label))
-    return coefficients_of_grid(*wide)[0].reshape(runs, last)
+    return information_coefficients_wide(*wide)[0].reshape(runs, last)
 
 
 def rejections(values: np.ndarray, test, overlap: int) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.price_panel import PricePanel
 
 DAYS = pd.bdate_range("2023-01-02", periods=110)
 NAMES = [f"N{i:02d}" for i in range(40)]
@@ -35,8 +35,8 @@ def tidy_bars() -> pd.DataFrame:
     return pd.DataFrame({name: v.ravel() for name, v in columns.items()}, index).reset_index()
 
 
-def market_of(bars: pd.DataFrame) -> Market:
-    return Market.of(bars.set_index(["datetime", "instrument"]))
+def market_of(bars: pd.DataFrame) -> PricePanel:
+    return PricePanel.from_bars(bars.set_index(["datetime", "instrument"]))
 
 
 def forecast(at: int, last: np.ndarray, log_returns: np.ndarray, names: list[str] = NAMES) -> Forecast:
@@ -50,7 +50,7 @@ def forecast(at: int, last: np.ndarray, log_returns: np.ndarray, names: list[str
 
 
 def walks(
-    market: Market, at: range | list[int] = AT, samples: int = 40, horizon: int = 6
+    market: PricePanel, at: range | list[int] = AT, samples: int = 40, horizon: int = 6
 ) -> Iterator[Forecast]:
     """What is true of this market: random walks with each name's own deviation, and no drift."""
     for t in at:
@@ -58,7 +58,7 @@ def walks(
         yield forecast(t, market.closes.iloc[t].to_numpy(), steps * DEVIATION[:, None, None])
 
 
-def oracles(market: Market, at: range = AT, horizon: int = 6) -> Iterator[Forecast]:
+def oracles(market: PricePanel, at: range = AT, horizon: int = 6) -> Iterator[Forecast]:
     """What will come, on each of 20 paths."""
     steps = np.log(market.closes).diff().to_numpy()
     for t in at:

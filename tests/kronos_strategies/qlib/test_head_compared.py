@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("qlib")
@@ -19,7 +20,17 @@ def test_a_head_is_held_against_paths_and_bar_features_and_their_means(small_sto
     output = tmp_path / "out"
     span = ("--start", "2023-05-08", "--end", "2023-05-31")
     fit = ("--fit", "ridge", "--train-until", "2022-11-30", "--valid-until", "2023-02-28")
-    size = ("--train-start", "2022-07-01", "--samples", "2", "--every", "4", "--no-alpha158")
+    size = (
+        "--train-start",
+        "2022-07-01",
+        "--samples",
+        "2",
+        "--every",
+        "4",
+        "--rank-every",
+        "2",
+        "--no-alpha158",
+    )
     done = subprocess.run(
         [sys.executable, SCRIPT, "--data", small_store, "--market", "all", "--model", TINY, *span, *fit, *size,
          "--device", "cpu", "--output", output],
@@ -31,3 +42,6 @@ def test_a_head_is_held_against_paths_and_bar_features_and_their_means(small_sto
     assert said["versions"] == [*names, *(f"head and {name}" for name in names[1:])]
     assert "difference" in said["metrics"]["rank_ic"]["paths"]
     assert (output / "compare.html").is_file()
+    dates = pd.read_parquet(output / "head.parquet").index.get_level_values("datetime").unique()
+    days = pd.read_parquet(output / "labels.parquet").index.get_level_values("datetime").unique()
+    assert len(dates) == len(days) == 9  # of the 18 days of the span

@@ -4,8 +4,9 @@ import pytest
 from qlib.data import D
 
 from kronos_strategies.causal import check_causal
-from kronos_strategies.evaluation.baselines import BASELINES
-from kronos_strategies.qlib.market import backtest_result, equal_weight, naive_scores, traded_bars
+from kronos_strategies.evaluation.baselines import BASELINES, baseline_scores
+from kronos_strategies.qlib.evidence import market_of
+from kronos_strategies.qlib.market import backtest_result, equal_weight, traded_bars
 
 from .conftest import store_of, use_store
 
@@ -17,28 +18,30 @@ def members() -> pd.MultiIndex:
     return frame.index.reorder_levels(["datetime", "instrument"]).sort_values()
 
 
-def test_naive_scores_cover_the_rows_asked_for_and_no_others(in_store):
-    rows = members()
-    scores = naive_scores(rows)
+def scores_of_baselines() -> pd.DataFrame:
+    return baseline_scores(market_of(members()), members())[0]
+
+
+def test_baseline_scores_cover_the_rows_asked_for_and_no_others(in_store):
+    scores = scores_of_baselines()
     assert list(scores) == list(BASELINES)
-    for score in scores.values():
-        assert score.index.equals(rows)
-        assert score.notna().mean() > 0.9
+    assert scores.index.equals(members())
+    assert (scores.notna().mean() > 0.9).all()
 
 
 def test_reversal_is_minus_the_adjusted_return_of_five_calendar_days(in_store):
-    score = naive_scores(members())["5-day reversal"]
+    score = scores_of_baselines()["5-day reversal"]
     date, name = score.dropna().index[7]
     closes = D.features([name], ["$close"], end_time=date)["$close"].droplevel("instrument").ffill()
     assert score[date, name] == pytest.approx(1 - closes.iloc[-1] / closes.iloc[-6], rel=1e-5)
 
 
-def test_scrambling_all_bars_after_t_changes_no_naive_score_up_to_t(small_market, tmp_path):
+def test_scrambling_all_bars_after_t_changes_no_baseline_score_up_to_t(small_market, tmp_path):
     runs = iter(range(100))
 
     def run(bars: pd.DataFrame) -> pd.DataFrame:
         use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
-        return pd.DataFrame(naive_scores(members()))
+        return scores_of_baselines()
 
     check_causal(run, small_market.bars, ["2023-05-08"])
 

@@ -90,7 +90,7 @@ def test_the_evidence_holds_what_qlib_traded(folder):
     label = pd.read_pickle(artefacts(folder).parent / "label.pkl").iloc[:, 0]
     own = evidence.labels[5]
     np.testing.assert_allclose(own, label.reindex(own.index), rtol=1e-6)
-    from_bars = evidence.market.at(evidence.market.earned(5), own.index)
+    from_bars = evidence.market.at(evidence.market.forward_return(5), own.index)
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
 
 
@@ -100,7 +100,7 @@ def test_a_score_is_held_against_industries_where_they_are_known(folder):
     assert known.nunique() > 3
     assert (known == known.index.get_level_values("instrument").map(sectors)).all()
     neutral = pd.read_csv(artefacts(folder) / "neutral.csv", index_col=0)
-    assert {"none", "volatility", "size", "beta", "industry", "all"} == set(neutral.index)
+    assert {"none", "volatility", "reversal", "size", "beta", "industry", "all"} == set(neutral.index)
 
 
 def test_an_instrument_of_two_industries_is_refused(tmp_path):

@@ -24,7 +24,7 @@ def report(simulated) -> Report:
     """Of every study."""
     return Report(
         title="Kronos on csi300",
-        ledger={"member rows": 12000, "no trade that day": 345, "compared": 11655},
+        sample_counts={"member rows": 12000, "no trade that day": 345, "compared": 11655},
         provenance={"model": "kronos-nano", "data sha256": "0f" * 32},
         warnings=["These data are simulated."],
         signal=simulated.signal(),

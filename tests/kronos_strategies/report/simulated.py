@@ -13,14 +13,14 @@ from kronos import SampleConfig
 from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.evaluation.baselines import low_volatility_20, reversal_5
-from kronos_strategies.evaluation.distribution.pathbook import keep_paths
-from kronos_strategies.evaluation.distribution.study import DistributionStudy, study_distribution
-from kronos_strategies.evaluation.portfolio.study import PortfolioStudy, study_portfolio
-from kronos_strategies.evaluation.scorecard import Market
+from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
+from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
+from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evaluation.signal.study import SignalStudy, study_signal
-from kronos_strategies.evaluation.versions.comparison import Comparison, compare_versions
-from kronos_strategies.evaluation.versions.version import Version
 from kronos_strategies.result import BacktestResult
 
 WARM_UP, AFTER, HOLD, FORECAST_EVERY = 80, 12, 5, 4
@@ -37,7 +37,7 @@ class Simulated:
     seed: int = 0
 
     @cached_property
-    def market(self) -> Market:
+    def market(self) -> PricePanel:
         rng = np.random.default_rng(self.seed)
         days = pd.bdate_range("2020-01-02", periods=WARM_UP + self.dates + AFTER, name="datetime")
         names = pd.Index([f"SH{600000 + i}" for i in range(self.names)], name="instrument")
@@ -50,7 +50,7 @@ class Simulated:
         amount = 1e7 * np.exp(rng.standard_normal(self.names) + 0.3 * rng.standard_normal(shape))
         ranges = rng.uniform(0.6, 1.4, shape) * deviation**2
         frames = (pd.DataFrame(wide, days, names) for wide in (open_, close, amount, ranges))
-        return Market(*frames)
+        return PricePanel(*frames)
 
     @property
     def days(self) -> pd.DatetimeIndex:
@@ -63,7 +63,7 @@ class Simulated:
 
     def score(self, skill: float, seed: int) -> pd.Series:
         """Knows `skill` of the return to come, and is noise that lasts for the rest."""
-        came = self.market.earned(HOLD)
+        came = self.market.forward_return(HOLD)
         noise = pd.DataFrame(
             np.random.default_rng(seed).standard_normal(came.shape), came.index, came.columns
         )
@@ -73,10 +73,10 @@ class Simulated:
 
     @cached_property
     def labels(self) -> pd.DataFrame:
-        return pd.DataFrame({horizon: self.long(self.market.earned(horizon)) for horizon in HORIZONS})
+        return pd.DataFrame({horizon: self.long(self.market.forward_return(horizon)) for horizon in HORIZONS})
 
     @cached_property
-    def naive(self) -> pd.DataFrame:
+    def baselines(self) -> pd.DataFrame:
         closes = self.market.closes
         return pd.DataFrame(
             {
@@ -93,9 +93,9 @@ class Simulated:
         industry = pd.Series(np.array(INDUSTRIES)[places], self.market.closes.columns)
         return known.assign(industry=known.index.get_level_values("instrument").map(industry))
 
-    def signal(self) -> SignalStudy:
-        scores = pd.concat([self.score(0.06, 1).rename("Kronos"), self.naive], axis=1)
-        return study_signal(scores, self.labels, HOLD, self.exposures)
+    def signal(self) -> SignalEvaluation:
+        scores = pd.concat([self.score(0.06, 1).rename("Kronos"), self.baselines], axis=1)
+        return evaluate_signal(scores, self.labels, HOLD, self.exposures)
 
     def forecasts(self, samples: int = 24) -> Iterator[Forecast]:
         """Walks somewhat narrower than the truth, on every fourth day."""
@@ -128,9 +128,9 @@ class Simulated:
             )
             yield Forecast(paths, keys, times, start, made)
 
-    def distribution(self) -> DistributionStudy:
-        book, made = keep_paths(self.forecasts(), self.market, HORIZONS, HOLD)
-        return study_distribution(
+    def distribution(self) -> DistributionEvaluation:
+        book, made = summarize_forecasts(self.forecasts(), self.market, HORIZONS, HOLD)
+        return evaluate_distribution(
             book, made, self.market, self.labels[HOLD], overlap=-(-HOLD // FORECAST_EVERY)
         )
 
@@ -157,8 +157,8 @@ class Simulated:
             weights=held[held > 0],
         )
 
-    def portfolio(self, trials: int = 12) -> PortfolioStudy:
-        return study_portfolio(self.result(), self.exposures, trials)
+    def portfolio(self, trials: int = 12) -> PortfolioEvaluation:
+        return evaluate_portfolio(self.result(), self.exposures, trials)
 
     def versions(self) -> Comparison:
         """One that is as good as the baseline, a better one and a worse one."""
@@ -175,4 +175,4 @@ class Simulated:
             loss = np.abs(rng.standard_normal(len(score))) * (0.02 + 0.001 * place)
             known = {"model": f"kronos-{name}", "sampling": "32 paths, T=1.0, top_p=1.0, seed=0"}
             versions.append(Version(name, score, pd.DataFrame({"crps_h5": loss}, score.index), known))
-        return compare_versions(versions, self.labels, HOLD, references=self.naive)
+        return compare_versions(versions, self.labels, HOLD, baselines=self.baselines)

@@ -5,7 +5,8 @@ import dataclasses
 
 import pytest
 
-from tests.kronos_strategies.report.colours import contrast
+from kronos_strategies.report.export import save_report
+from tests.kronos_strategies.report.colors import contrast
 
 pytest.importorskip("selenium")
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -30,7 +31,7 @@ PRINT = "dispatchEvent(new Event('beforeprint'));"
 @pytest.fixture(scope="module")
 def saved(report, tmp_path_factory):
     """The page of the whole report."""
-    return report.save(tmp_path_factory.mktemp("saved"))[0]
+    return save_report(report, tmp_path_factory.mktemp("saved"))[0]
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def opened(browser, report, saved, tmp_path):
     """A function that opens the page, as wide as asked, of the report with some changes."""
 
     def open_page(width: int = 1280, **changes: object):
-        path = dataclasses.replace(report, **changes).save(tmp_path)[0] if changes else saved
+        path = save_report(dataclasses.replace(report, **changes), tmp_path)[0] if changes else saved
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
         phone = width < 600
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone}
@@ -109,39 +110,39 @@ def test_every_table_sorts_by_every_column_with_the_undefined_last(opened):
 def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, report):
     page = opened()
     look_at(page, "fan")
-    instrument, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
-    fans = report.distribution.fans
+    instrument, date = map(Select, page.find_elements("css selector", "select[data-dropdowns='fan']"))
+    fans = report.distribution.fan_charts
     instrument.select_by_index(2)
     date.select_by_index(3)
     chosen = fans[
         (fans["instrument"] == instrument.first_selected_option.text)
         & (fans["datetime"].dt.strftime("%Y-%m-%d") == date.first_selected_option.text)
     ]
-    seen = chosen[chosen["step"] <= 0].sort_values("step")["close"]
+    history = chosen[chosen["step"] <= 0].sort_values("step")["close"]
     y = page.execute_script(
-        "return [...document.getElementById('fan')._fullData.find((trace) => trace.name === 'seen').y]"
+        "return [...document.getElementById('fan')._fullData.find((trace) => trace.name === 'historical').y]"
     )
-    assert y == pytest.approx(list(seen), rel=1e-6)
+    assert y == pytest.approx(list(history), rel=1e-6)
 
 
 def test_the_drop_down_chooses_the_metric_of_a_difference(opened, report):
     page = opened()
     look_at(page, "difference")
-    metric = Select(page.find_element("css selector", "select[data-picks='difference']"))
-    metric.select_by_visible_text("crps_h5, less is better")
+    metric = Select(page.find_element("css selector", "select[data-dropdowns='difference']"))
+    metric.select_by_visible_text("crps_h5, lower is better")
     table = report.versions.table
     rows = table[(table["metric"] == "crps_h5") & table["difference"].notna()]
     x = page.execute_script("return [...document.getElementById('difference')._fullData[0].x]")
     assert x == pytest.approx(list(rows["difference"]), rel=1e-6)
 
 
-def test_a_fan_that_is_not_there_is_said_to_be_missing(opened, report):
-    fans = report.distribution.fans
+def test_a_missing_fan_chart_is_stated(opened, report):
+    fans = report.distribution.fan_charts
     names, dates = sorted(fans["instrument"].unique()), sorted(fans["datetime"].unique())
     without = fans[(fans["instrument"] != names[0]) | (fans["datetime"] != dates[1])]
-    page = opened(distribution=dataclasses.replace(report.distribution, fans=without))
+    page = opened(distribution=dataclasses.replace(report.distribution, fan_charts=without))
     look_at(page, "fan")
-    _, date = map(Select, page.find_elements("css selector", "select[data-picks='fan']"))
+    _, date = map(Select, page.find_elements("css selector", "select[data-dropdowns='fan']"))
     date.select_by_index(1)
     assert "none" in page.find_element("id", "fan").get_attribute("class").split()
     date.select_by_index(2)
@@ -152,23 +153,23 @@ def test_hostile_names_stay_text(opened, report):
     hostile = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     result = report.portfolio.result
     renamed = dataclasses.replace(result, benchmarks=result.benchmarks.rename(columns={"benchmark": hostile}))
-    fans = report.distribution.fans
+    fans = report.distribution.fan_charts
     named = fans.assign(
         instrument=fans["instrument"].where(fans["instrument"] != fans["instrument"].iloc[0], hostile)
     )
     page = opened(
         title=hostile,
         portfolio=dataclasses.replace(report.portfolio, result=renamed),
-        distribution=dataclasses.replace(report.distribution, fans=named),
+        distribution=dataclasses.replace(report.distribution, fan_charts=named),
     )
-    look_at(page, "wealth")
+    look_at(page, "equity")
     look_at(page, "fan")
     assert page.title == hostile
-    assert page.find_elements("css selector", "main img, main b:not(.left-out b)") == []
-    legend = page.find_elements("css selector", "#wealth .legendtext")
+    assert page.find_elements("css selector", "main img, main b:not(.omitted b)") == []
+    legend = page.find_elements("css selector", "#equity .legendtext")
     assert hostile in [entry.text for entry in legend]
     assert hostile in [
-        option.text for option in page.find_elements("css selector", "select[data-picks='fan'] option")
+        option.text for option in page.find_elements("css selector", "select[data-dropdowns='fan'] option")
     ]
 
 
@@ -188,13 +189,13 @@ def test_a_phone_scrolls_tables_in_their_boxes_and_never_the_page(opened):
 def test_text_is_readable(opened, scheme):
     page = opened()
     show_as(page, scheme)
-    look_at(page, "wealth")
+    look_at(page, "equity")
     paper = page.execute_script(STYLE, ".chart-box", "backgroundColor")
     assert (contrast(paper, "#ffffff") < 1.5) == (scheme == "light")
     for selector, property_ in (
         ("h1", "color"), (".verdict .eyebrow", "color"), (".warnings h2", "color"), (".tiles dt", "color"),
-        (".tiles .small", "color"), ("td small", "color"), (".caption", "color"), ("tr.aside td", "color"),
-        ("select", "color"), ("#wealth .xtick text", "fill"), ("#wealth .legendtext", "fill"),
+        (".tiles .small", "color"), ("td small", "color"), (".caption", "color"), ("tr.baseline td", "color"),
+        ("select", "color"), ("#equity .xtick text", "fill"), ("#equity .legendtext", "fill"),
     ):  # fmt: skip
         ink = page.execute_script(STYLE, selector, property_)
         assert contrast(ink, paper) >= 4.5, (scheme, selector)

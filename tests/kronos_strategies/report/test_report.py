@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.portfolio.study import study_portfolio
+from kronos_strategies.evaluation.portfolio.evaluation import evaluate_portfolio
+from kronos_strategies.report.export import render, save_report
 from kronos_strategies.report.figures.base import plotly_js
-from kronos_strategies.report.page import render
 from tests.kronos_strategies.report.simulated import Simulated
 
 pytestmark = pytest.mark.integration
@@ -21,15 +21,15 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 SECTIONS = ("signal", "distribution", "portfolio", "versions")
 CSVS = {
     "signal": {
-        "coefficients", "comparison", "decay", "lags", "by_year", "by_group", "neutral", "quantiles",
-        "quantiles_by_date", "steadiness",
+        "coefficients", "baselines", "rank_ic_decay", "rank_ic_by_lag", "rank_ic_by_year", "rank_ic_by_group",
+        "neutralized_rank_ic", "quantiles", "quantiles_by_date", "turnover",
     },
-    "distribution": {"paths_by_date", "pit", "volatility_bins", "samples", "fans"},
+    "distribution": {"distribution_by_date", "pit", "volatility_bins", "rank_ic_by_num_paths", "fan_charts"},
     "portfolio": {
-        "returns", "weights", "books", "active", "drawdowns", "months", "costs", "exposure", "tilts",
-        "qlib_parity",
+        "returns", "weights", "performance", "active", "drawdowns", "months", "costs", "exposure", "tilts",
+        "qlib_metrics",
     },
-    "versions": {"versions", "versions_by_date", "versions_by_year", "versions_decay", "versions_references"},
+    "versions": {"versions", "versions_by_date", "versions_by_year", "versions_decay", "versions_baselines"},
 }  # fmt: skip
 
 
@@ -44,13 +44,13 @@ def strict(text: str) -> dict:
     """JSON as the standard has it, without NaN and Infinity."""
 
     def refuse(literal: str) -> None:
-        raise AssertionError(f"{literal} is no JSON")
+        raise AssertionError(f"{literal} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 
 
-def test_saves_the_page_first_and_everything_beside_it(report, tmp_path):
-    paths = report.save(tmp_path / "new" / "folder")
+def test_saves_the_page_first_and_everything_next_to_it(report, tmp_path):
+    paths = save_report(report, tmp_path / "new" / "folder")
     names = [path.name for path in paths]
     assert names[:2] == ["report.html", "metrics.json"]
     assert set(names[2:]) == {f"{name}.csv" for of in CSVS.values() for name in of}
@@ -58,42 +58,42 @@ def test_saves_the_page_first_and_everything_beside_it(report, tmp_path):
 
 
 @pytest.mark.parametrize("absent", SECTIONS)
-def test_a_study_that_is_none_has_no_section_no_entry_and_no_file(report, tmp_path, absent):
+def test_an_evaluation_that_is_none_has_no_section_no_entry_and_no_file(report, tmp_path, absent):
     less = dataclasses.replace(report, **{absent: None})
     page = page_of(less)
     for section in SECTIONS:
         assert page.count(f'<section id="{section}"') == (section != absent)
         assert page.count(f'href="#{section}"') == (section != absent)
-    names = {path.stem for path in less.save(tmp_path)}
+    names = {path.stem for path in save_report(less, tmp_path)}
     assert names & CSVS[absent] == set()
 
 
-def test_a_report_without_a_study_is_still_a_page(report, tmp_path):
+def test_a_report_without_an_evaluation_is_still_a_page(report, tmp_path):
     empty = dataclasses.replace(
         report,
         signal=None,
         distribution=None,
         portfolio=None,
         versions=None,
-        ledger={},
+        sample_counts={},
         provenance={},
         warnings=[],
     )
     page = page_of(empty)
     assert "no dates" in page
-    assert "No score was studied" in page
+    assert "No score was evaluated" in page
     assert 'id="warnings"' not in page
     assert 'id="sample"' not in page
-    assert [path.name for path in empty.save(tmp_path)] == ["report.html", "metrics.json"]
+    assert [path.name for path in save_report(empty, tmp_path)] == ["report.html", "metrics.json"]
 
 
 def test_equal_reports_write_equal_bytes(report, tmp_path):
-    first, second = report.save(tmp_path / "a"), report.save(tmp_path / "b")
+    first, second = save_report(report, tmp_path / "a"), save_report(report, tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_a_failed_write_leaves_the_old_file_whole(report, tmp_path, monkeypatch):
-    paths = report.save(tmp_path)
+    paths = save_report(report, tmp_path)
     old = [path.read_bytes() for path in paths]
 
     def fail(*_: object) -> None:
@@ -101,12 +101,12 @@ def test_a_failed_write_leaves_the_old_file_whole(report, tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        dataclasses.replace(report, title="another").save(tmp_path)
+        save_report(dataclasses.replace(report, title="another"), tmp_path)
     assert [path.read_bytes() for path in paths] == old
 
 
-def test_metrics_are_those_of_every_study_as_strict_json(report, tmp_path):
-    read = strict(report.save(tmp_path)[1].read_text(encoding="utf-8"))
+def test_metrics_are_those_of_every_evaluation_as_strict_json(report, tmp_path):
+    read = strict(save_report(report, tmp_path)[1].read_text(encoding="utf-8"))
     assert list(read) == list(report.metrics)
     for name, value in report.metrics.items():
         assert read[name] is None if not np.isfinite(value) else read[name] == pytest.approx(value), name
@@ -116,20 +116,22 @@ def test_metrics_are_those_of_every_study_as_strict_json(report, tmp_path):
 
 
 def test_csvs_read_back_as_they_were(report, tmp_path):
-    paths = {path.stem: path for path in report.save(tmp_path)}
+    paths = {path.stem: path for path in save_report(report, tmp_path)}
     coefficients = pd.read_csv(
         paths["coefficients"], index_col=["score", "datetime"], parse_dates=["datetime"]
     )
-    own = coefficients.loc[report.signal.own]
+    own = coefficients.loc[report.signal.name]
     pd.testing.assert_frame_equal(
         own,
-        report.signal.by_date[report.signal.own],
+        report.signal.by_date[report.signal.name],
         check_freq=False,
         check_index_type=False,
         check_names=False,
     )
-    comparison = pd.read_csv(paths["comparison"], index_col="score")
-    np.testing.assert_allclose(comparison["lead_low"], report.signal.table["lead_low"], rtol=1e-12)
+    baselines = pd.read_csv(paths["baselines"], index_col="score")
+    np.testing.assert_allclose(
+        baselines["rank_ic_difference_low"], report.signal.table["rank_ic_difference_low"], rtol=1e-12
+    )
     returns = pd.read_csv(paths["returns"], index_col="datetime", parse_dates=True)
     assert list(returns) == ["gross", "net", "benchmark", "equal weight", "turnover", "cost"]
     np.testing.assert_allclose(returns["net"], report.portfolio.result.returns["net"], rtol=1e-12)
@@ -153,7 +155,7 @@ def test_the_page_shows_what_the_report_holds(report):
 
 def test_a_calibrated_pit_is_that_of_as_many_paths(report):
     ten = dataclasses.replace(report, distribution=dataclasses.replace(report.distribution, samples=10))
-    assert "calibrated, 10 independent paths have 0.500 ± 0.316" in html.unescape(page_of(ten))
+    assert "with 10 independent paths 0.500 ± 0.316" in html.unescape(page_of(ten))
 
 
 def test_every_metric_is_listed_under_its_name_and_has_a_label(report):
@@ -162,17 +164,17 @@ def test_every_metric_is_listed_under_its_name_and_has_a_label(report):
         assert re.search(rf"<code>{re.escape(name)}</code></td><td class=\"soft\">[^<]+</td>", page), name
 
 
-def test_the_ledger_of_a_comparison_is_shown_once(report):
-    same = dataclasses.replace(report, ledger=report.versions.ledger)
+def test_the_sample_counts_of_a_comparison_is_shown_once(report):
+    same = dataclasses.replace(report, sample_counts=report.versions.sample_counts)
     assert page_of(same).count(">compared</th>") == 1
     assert page_of(report).count(">compared</th>") == 2
 
 
-def test_qlibs_figures_stand_in_their_own_table_only(report):
+def test_qlibs_own_metrics_are_in_their_own_table_only(report):
     page = page_of(report)
-    inside = page[page.index('<table id="parity"') :]
+    inside = page[page.index('<table id="qlib-metrics"') :]
     inside = inside[: inside.index("</table>")]
-    for name in report.portfolio.parity:
+    for name in report.portfolio.qlib_metrics:
         assert name in inside
         assert not re.search(rf"(?<!qlib_){name}", page.replace(inside, ""))
 
@@ -183,7 +185,7 @@ def test_everything_given_is_escaped(report):
     hostile = dataclasses.replace(
         report,
         title=HOSTILE,
-        ledger={HOSTILE: 1},
+        sample_counts={HOSTILE: 1},
         provenance={HOSTILE: HOSTILE},
         warnings=[HOSTILE],
         signal=dataclasses.replace(
@@ -195,18 +197,19 @@ def test_everything_given_is_escaped(report):
             neutral=signal.neutral.rename(index={"size": HOSTILE}),
         ),
         distribution=dataclasses.replace(
-            report.distribution, fans=report.distribution.fans.assign(instrument=HOSTILE).iloc[:50]
+            report.distribution,
+            fan_charts=report.distribution.fan_charts.assign(instrument=HOSTILE).iloc[:50],
         ),
         portfolio=dataclasses.replace(
             portfolio,
-            books=portfolio.books.rename(index={"benchmark": HOSTILE}),
+            performance=portfolio.performance.rename(index={"benchmark": HOSTILE}),
             active=portfolio.active.rename(index={"benchmark": HOSTILE}),
             tilts=portfolio.tilts.rename(columns={"size": HOSTILE}),
-            parity={HOSTILE: 1.0},
+            qlib_metrics={HOSTILE: 1.0},
         ),
         versions=dataclasses.replace(
             versions,
-            ledger={HOSTILE: 1},
+            sample_counts={HOSTILE: 1},
             warnings=[HOSTILE],
             provenance={name: {HOSTILE: HOSTILE} for name in versions.versions},
             table=versions.table.replace({"metric": {"crps_h5": HOSTILE}}),
@@ -248,7 +251,7 @@ def test_ids_are_unique(report):
     assert len(ids) == len(set(ids))
 
 
-def test_what_is_undefined_is_a_dash_or_said_in_words(report):
+def test_undefined_values_are_a_dash_or_a_sentence(report):
     signal = report.signal
     nothing = {name: frame * np.nan for name, frame in signal.by_date.items()}
     undefined = dataclasses.replace(
@@ -262,7 +265,9 @@ def test_what_is_undefined_is_a_dash_or_said_in_words(report):
         by_group=signal.by_group.iloc[:0],
         neutral=signal.neutral * np.nan,
         quantiles=dataclasses.replace(
-            signal.quantiles, means=signal.quantiles.means * np.nan, spread_by_date=signal.turnover * np.nan
+            signal.quantiles,
+            means=signal.quantiles.means * np.nan,
+            top_minus_bottom_by_date=signal.turnover * np.nan,
         ),
         turnover=signal.turnover * np.nan,
         autocorrelation=signal.autocorrelation * np.nan,
@@ -271,15 +276,15 @@ def test_what_is_undefined_is_a_dash_or_said_in_words(report):
         dataclasses.replace(report, signal=undefined, distribution=None, portfolio=None, versions=None)
     )
     assert "RankIC is undefined" in page
-    assert page.count("</b> is not drawn.") == 11
+    assert page.count("</b> is omitted.") == 11
     assert "data-chart" not in page.replace("script[data-chart]", "").replace("dataset.chart", "")
     assert not re.search(r">\s*[−+]?(nan|inf)", page, re.IGNORECASE)
 
 
-def test_a_book_of_no_bars_has_no_charts(report):
+def test_a_backtest_without_bars_has_no_charts(report):
     result = report.portfolio.result
     none = result.returns.index[:0]
-    empty = study_portfolio(
+    empty = evaluate_portfolio(
         dataclasses.replace(
             result, returns=result.returns.loc[none], benchmarks=result.benchmarks.loc[none],
             turnover=result.turnover[none], cost=result.cost[none], weights=result.weights.iloc[:0],
@@ -289,8 +294,8 @@ def test_a_book_of_no_bars_has_no_charts(report):
         dataclasses.replace(report, signal=None, distribution=None, versions=None, portfolio=empty)
     )
     assert "no bars" in page
-    assert "Sharpe ratio is undefined" in page
-    assert page.count("</b> is not drawn.") == 8
+    assert "The Sharpe ratio of the portfolio is undefined" in page
+    assert page.count("</b> is omitted.") == 8
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from kronos_strategies.report.cautions import cautions
-from kronos_strategies.report.formats import signed, two
+from kronos_strategies.report.formatting import decimals_2, signed
+from kronos_strategies.report.summary import report_warnings
 from kronos_strategies.report.terminal import show_report
 
 
@@ -13,9 +13,13 @@ def test_it_prints_the_first_figures_every_warning_and_what_was_written(report, 
     show_report(report, ["some/report.html"])
     out = capsys.readouterr().out
     own = report.signal.table.iloc[0]
-    for figure in (signed(own["rank_ic"]), signed(own["rank_ic_low"]), two(report.portfolio.sharpe.sharpe)):
+    for figure in (
+        signed(own["rank_ic"]),
+        signed(own["rank_ic_low"]),
+        decimals_2(report.portfolio.sharpe.sharpe),
+    ):
         assert figure in out
-    for warning in cautions(report):
+    for warning in report_warnings(report):
         assert f"Warning: {warning}" in out
     assert out.rstrip().endswith("some/report.html")
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -90,6 +91,17 @@ def test_a_frame_of_some_dates_has_no_others(stored):
     assert list(dates) == list(pd.bdate_range("2024-02-14", "2024-02-20"))
     with pytest.raises(ValueError, match=r"no forecast from 2030-01-01.*15 dates"):
         stored.frame("2030-01-01")
+
+
+def test_dates_written_under_pandas_2_and_3_make_one_frame(stored):
+    whole = stored.frame()
+    file = sorted(stored.folder.glob("date=*/*.parquet"))[0]
+    table = pq.ParquetFile(file).read()
+    other = {"us": "ns", "ns": "us"}[table.schema.field("datetime").type.unit]
+    place = table.schema.get_field_index("datetime")
+    column = table["datetime"].cast(pa.timestamp(other))
+    pq.write_table(table.set_column(place, "datetime", column), file, write_page_checksum=True)
+    pd.testing.assert_frame_equal(stored.frame(), whole, check_index_type=False)
 
 
 def test_the_frame_reads_no_path(stored, monkeypatch):

@@ -11,11 +11,11 @@ pytest.importorskip("empyrical")
 
 from kronos_strategies.evaluation.portfolio.returns import sharpe
 from kronos_strategies.evaluation.portfolio.sharpe import (
-    block_length,
     bootstrap_interval,
-    expected_best,
+    expected_max_sharpe,
+    infer_sharpe,
     probabilistic_sharpe,
-    study_sharpe,
+    sharpe_block_length,
 )
 
 
@@ -51,7 +51,7 @@ def test_dsr_of_known_trials_is_that_of_skfolio():
     trials = [drawn(seed, ratio=0.0) for seed in range(20)]
     ratios = np.array([sharpe(trial, bars_per_year=1) for trial in trials])
     best = trials[ratios.argmax()]
-    ours = probabilistic_sharpe(best, expected_best(len(ratios), ratios.std(ddof=1)))
+    ours = probabilistic_sharpe(best, expected_max_sharpe(len(ratios), ratios.std(ddof=1)))
     assert ours == pytest.approx(measures.deflated_sharpe_ratio(best.to_numpy(), ratios))
 
 
@@ -59,21 +59,21 @@ def test_dsr_of_known_trials_is_that_of_skfolio():
 def test_the_best_that_is_expected_is_the_mean_of_the_best(trials):
     rng = np.random.default_rng(trials)
     best = np.mean([rng.standard_normal(trials).max() for _ in range(4000)])
-    assert expected_best(trials, 0.5) == pytest.approx(0.5 * best, abs=0.03)
+    assert expected_max_sharpe(trials, 0.5) == pytest.approx(0.5 * best, abs=0.03)
 
 
 def test_the_best_of_many_without_skill_is_seen_through():
     trials = np.random.default_rng(0).normal(0, 0.01, (25, 60, 250))
     ratios = trials.mean(axis=2) / trials.std(axis=2)
     best = [pd.Series(of[place]) for of, place in zip(trials, ratios.argmax(axis=1), strict=True)]
-    studies = [study_sharpe(returns, trials=60) for returns in best]
+    studies = [infer_sharpe(returns, trials=60) for returns in best]
     assert np.mean([study.psr > 0.95 for study in studies]) > 0.9  # who sees only the best is fooled
     assert np.mean([study.dsr > 0.95 for study in studies]) < 0.1
     assert np.median([study.dsr for study in studies]) == pytest.approx(0.5, abs=0.15)
 
 
 def test_one_trial_is_not_deflated_and_more_are_deflated_more():
-    studies = [study_sharpe(drawn(0), trials=trials) for trials in (1, 2, 20)]
+    studies = [infer_sharpe(drawn(0), trials=trials) for trials in (1, 2, 20)]
     assert studies[0].dsr == studies[0].psr
     assert studies[0].dsr > studies[1].dsr > studies[2].dsr
     assert [study.trials for study in studies] == [1, 2, 20]
@@ -81,15 +81,15 @@ def test_one_trial_is_not_deflated_and_more_are_deflated_more():
 
 @pytest.mark.parametrize("trials", [0, -3])
 def test_no_trial_at_all_is_refused(trials):
-    with pytest.raises(ValueError, match=f"trials={trials}: what is studied was tried itself"):
-        study_sharpe(pd.Series([], dtype=float), trials=trials)
+    with pytest.raises(ValueError, match=f"trials must be at least 1, .* got {trials}"):
+        infer_sharpe(pd.Series([], dtype=float), trials=trials)
 
 
 def test_the_interval_covers_the_truth_95_times_of_100():
     held = []
     for seed in range(200):
         returns = drawn(seed, bars=250)
-        low, high = bootstrap_interval(returns, block_length(returns), seed, replications=400)
+        low, high = bootstrap_interval(returns, sharpe_block_length(returns), seed, replications=400)
         held.append(low <= 0.06 <= high)
     assert np.mean(held) == pytest.approx(0.95, abs=0.035)  # 2.3 standard errors
 
@@ -100,41 +100,41 @@ def test_the_interval_of_returns_that_persist_is_wider():
     shuffled = persistent.sample(frac=1, random_state=0)
     widths = [np.diff(interval(returns))[0] for returns in (persistent, shuffled)]
     assert widths[0] > 1.2 * widths[1]  # 1.6 of the long run
-    assert block_length(persistent) > block_length(shuffled)
+    assert sharpe_block_length(persistent) > sharpe_block_length(shuffled)
 
 
 def interval(returns: pd.Series) -> np.ndarray:
-    return bootstrap_interval(returns, block_length(returns), seed=0)
+    return bootstrap_interval(returns, sharpe_block_length(returns), seed=0)
 
 
 def test_the_interval_is_annualised_as_the_ratio_is():
-    study = study_sharpe(drawn(0), bars_per_year=100)
+    study = infer_sharpe(drawn(0), bars_per_year=100)
     np.testing.assert_allclose([study.low, study.high], 10 * interval(drawn(0)))
     assert study.sharpe == sharpe(drawn(0), 100)
     assert study.low < study.sharpe < study.high
 
 
 def test_equal_seeds_give_equal_studies_and_others_nearly():
-    assert study_sharpe(drawn(0), seed=3) == study_sharpe(drawn(0), seed=3)
-    one, other = study_sharpe(drawn(0), seed=3), study_sharpe(drawn(0), seed=4)
+    assert infer_sharpe(drawn(0), seed=3) == infer_sharpe(drawn(0), seed=3)
+    one, other = infer_sharpe(drawn(0), seed=3), infer_sharpe(drawn(0), seed=4)
     assert one.low != other.low == pytest.approx(one.low, abs=0.2)
 
 
 def test_blocks_are_at_least_a_bar_and_at_most_a_fifth():
-    independent = [block_length(drawn(seed, ratio=0)) for seed in range(20)]
+    independent = [sharpe_block_length(drawn(seed, ratio=0)) for seed in range(20)]
     assert min(independent) == 1
-    assert block_length(pd.Series(np.linspace(-1, 1, 30))) == 6
-    assert block_length(pd.Series([0.1, -0.1, 0.2])) == 1
+    assert sharpe_block_length(pd.Series(np.linspace(-1, 1, 30))) == 6
+    assert sharpe_block_length(pd.Series([0.1, -0.1, 0.2])) == 1
 
 
 def test_bars_without_a_return_are_left_out():
     gapped = drawn(0).reindex(range(-3, 500)).replace({drawn(0)[7]: np.inf})
-    assert study_sharpe(gapped) == study_sharpe(drawn(0).drop(7))
+    assert infer_sharpe(gapped) == infer_sharpe(drawn(0).drop(7))
 
 
 @pytest.mark.parametrize("values", [[], [0.1], [0.1, -0.1], [0.001] * 50, [0.0] * 3, [np.nan] * 9])
 def test_too_few_bars_or_constant_ones_have_nothing_but_their_trials(values):
-    study = study_sharpe(pd.Series(values, dtype=float), trials=4)
+    study = infer_sharpe(pd.Series(values, dtype=float), trials=4)
     figures = (study.sharpe, study.low, study.high, study.block, study.psr, study.dsr)
     assert all(map(math.isnan, figures))
     assert study.trials == 4
@@ -142,7 +142,7 @@ def test_too_few_bars_or_constant_ones_have_nothing_but_their_trials(values):
 
 
 def test_a_single_bar_that_earns_has_a_ratio_but_no_interval():
-    study = study_sharpe(pd.Series([0.0] * 20 + [0.1]))  # a third of the replications earn nothing
+    study = infer_sharpe(pd.Series([0.0] * 20 + [0.1]))  # a third of the replications earn nothing
     assert study.sharpe > 0
     assert math.isnan(study.low)
     assert math.isnan(study.high)

@@ -5,10 +5,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kronos_strategies.evaluation.signal.breakdown import beyond, by_group, by_year, decay, late
+from kronos_strategies.evaluation.signal.breakdown import (
+    neutralization_table,
+    rank_ic_by_group,
+    rank_ic_by_lag,
+    rank_ic_by_year,
+    rank_ic_decay,
+)
 from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import coefficients_of_grid
-from kronos_strategies.evaluation.significance import mean_test, overlap_of
+from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.significance import label_overlap, mean_test
 
 SHAPE = DATES, NAMES = 300, 60
 
@@ -29,22 +35,24 @@ def noise(rng) -> np.ndarray:
 
 
 def rank_ic(score: np.ndarray, label: np.ndarray) -> np.ndarray:
-    return coefficients_of_grid(score, label)[1]
+    return information_coefficients_wide(score, label)[1]
 
 
 @pytest.mark.parametrize(
     ("horizon", "between", "dates"), [(1, 1, 1), (10, 1, 10), (10, 5, 2), (11, 5, 3), (3, 5, 1)]
 )
 def test_a_label_spans_its_bars_in_dates_rounded_up(horizon, between, dates):
-    assert overlap_of(horizon, between) == dates
+    assert label_overlap(horizon, between) == dates
 
 
 def test_skill_in_one_year_shows_in_that_year(score, noise):
     days = pd.bdate_range("2021-06-01", periods=DATES, name="datetime")
     skilled = (days.year == 2022)[:, None]
-    by_date = pd.DataFrame(coefficients_of_grid(score, noise + score * skilled).T, days, ["ic", "rank_ic"])
+    by_date = pd.DataFrame(
+        information_coefficients_wide(score, noise + score * skilled).T, days, ["ic", "rank_ic"]
+    )
     by_date.iloc[3] = np.nan
-    found = by_year(by_date, 1)
+    found = rank_ic_by_year(by_date, 1)
     assert list(found.index) == [2021, 2022]
     assert found["low"][2021] < 0 < found["high"][2021]
     assert found["low"][2022] > 0.5
@@ -55,19 +63,19 @@ def test_skill_in_one_year_shows_in_that_year(score, noise):
 def test_skill_in_one_tercile_shows_in_that_tercile(rng, score, noise):
     size = rng.lognormal(size=SHAPE)
     large = size > np.quantile(size, 2 / 3, axis=1, keepdims=True)
-    found = by_group(score, noise + score * large, {"size": Exposure(size)}, 1).set_index("group")
+    found = rank_ic_by_group(score, noise + score * large, {"size": Exposure(size)}, 1).set_index("group")
     assert list(found.index) == ["low", "middle", "high"]
-    assert (found["names"] == 20).all()
+    assert (found["instruments"] == 20).all()
     assert (found["dates"] == DATES).all()
     assert found["low"]["high"] > 0.5
     assert found["rank_ic"][["low", "middle"]].abs().max() < 0.05
 
 
-def test_names_without_score_label_or_exposure_are_in_no_tercile(score, noise):
+def test_instruments_without_score_label_or_exposure_are_in_no_tercile(score, noise):
     exposure = np.tile(np.arange(NAMES, dtype=float), (DATES, 1))
-    whole = by_group(score[:, 6:], noise[:, 6:], {"x": Exposure(exposure[:, 6:])}, 1)
+    whole = rank_ic_by_group(score[:, 6:], noise[:, 6:], {"x": Exposure(exposure[:, 6:])}, 1)
     score[:, :2], noise[:, 2:4], exposure[:, 4:6] = np.nan, np.inf, np.nan
-    pd.testing.assert_frame_equal(by_group(score, noise, {"x": Exposure(exposure)}, 1), whole)
+    pd.testing.assert_frame_equal(rank_ic_by_group(score, noise, {"x": Exposure(exposure)}, 1), whole)
 
 
 def test_an_industry_is_ranked_within_itself(score, noise):
@@ -75,18 +83,18 @@ def test_an_industry_is_ranked_within_itself(score, noise):
     codes[:, 0] = np.nan
     industry = Exposure(codes, ("bank", "tech", "rare"))
     label = noise + score * (codes == 0) + 100 * codes  # levels of industries are nothing to it
-    found = by_group(score, label, {"industry": industry}, 1).set_index("group")
+    found = rank_ic_by_group(score, label, {"industry": industry}, 1).set_index("group")
     expected = [stats.spearmanr(*pair).statistic for pair in zip(score[:, 1:30], label[:, 1:30], strict=True)]
     assert found["rank_ic"]["bank"] == pytest.approx(np.mean(expected), abs=1e-12)
     assert found["low"]["bank"] > 0.5
     assert abs(found["rank_ic"]["tech"]) < 0.05
-    assert list(found["names"]) == [29, 25, 5]
+    assert list(found["instruments"]) == [29, 25, 5]
     assert list(found["dates"]) == [DATES, DATES, 0]
     assert np.isnan(found["rank_ic"]["rare"])
 
 
 def test_nothing_to_group_by_is_an_empty_table(score, noise):
-    assert by_group(score, noise, {}, 1).empty
+    assert rank_ic_by_group(score, noise, {}, 1).empty
 
 
 def returns_ahead(daily: np.ndarray, horizon: int) -> np.ndarray:
@@ -99,19 +107,19 @@ def test_an_effect_of_one_bar_fades_as_the_label_grows(score, noise):
     daily = noise.copy()
     daily[1:] += score[:-1]
     by_horizon = {h: rank_ic(score, returns_ahead(daily, h)) for h in (20, 1, 5)}
-    found = decay({"own": by_horizon}, 1).set_index("horizon")
+    found = rank_ic_decay({"own": by_horizon}, 1).set_index("horizon")
     assert list(found.index) == [1, 5, 20]
     assert found["rank_ic"][1] > 2 * found["rank_ic"][5] > 3 * found["rank_ic"][20]
     ahead = {
         h: rank_ic(score, np.roll(returns_ahead(daily, h), -1, axis=0)) for h in (1, 5)
     }  # the bar is over
-    assert decay({"own": ahead}, 1)["rank_ic"].abs().max() < 0.03
+    assert rank_ic_decay({"own": ahead}, 1)["rank_ic"].abs().max() < 0.03
 
 
 def test_every_horizon_is_on_the_dates_of_the_longest(score, noise):
     by_horizon = {h: rank_ic(score, returns_ahead(noise, h)) for h in (1, 20)}
     by_horizon[20][5] = np.nan
-    found = decay({"own": by_horizon}, 2).set_index("horizon")
+    found = rank_ic_decay({"own": by_horizon}, 2).set_index("horizon")
     kept = np.isfinite(by_horizon[20])
     assert (found["dates"] == DATES - 21).all()
     short = mean_test(np.where(kept, by_horizon[1], np.nan))
@@ -121,21 +129,21 @@ def test_every_horizon_is_on_the_dates_of_the_longest(score, noise):
 
 def test_a_horizon_beyond_the_data_is_undefined_and_leaves_the_others_alone(score, noise):
     by_horizon = {1: rank_ic(score, noise), 500: np.full(DATES, np.nan)}
-    found = decay({"own": by_horizon, "naive": {1: by_horizon[500]}}, 1)
+    found = rank_ic_decay({"own": by_horizon, "naive": {1: by_horizon[500]}}, 1)
     assert list(found["score"]) == ["own", "own", "naive"]
     assert list(found["dates"]) == [DATES, 0, 0]
     assert list(found["rank_ic"].isna()) == [False, True, True]
 
 
 def test_skill_at_one_date_is_gone_when_the_score_is_late(score, noise):
-    found = late(score, score + noise, (0, 1, 2), 1)
+    found = rank_ic_by_lag(score, score + noise, (0, 1, 2), 1)
     assert found["rank_ic"][0] > 0.6
     assert found["rank_ic"][[1, 2]].abs().max() < 0.03
 
 
 def test_a_late_score_is_that_of_as_many_dates_before_on_the_same_dates(score, noise):
     score[10] = 1.0
-    found = late(score, noise, (0, 3), 2)
+    found = rank_ic_by_lag(score, noise, (0, 3), 2)
     late_by_3 = rank_ic(score[:-3], noise[3:])
     on_time = np.where(np.isfinite(late_by_3), rank_ic(score, noise)[3:], np.nan)
     for lag, values in ((0, on_time), (3, np.where(np.isfinite(on_time), late_by_3, np.nan))):
@@ -146,7 +154,7 @@ def test_a_late_score_is_that_of_as_many_dates_before_on_the_same_dates(score, n
 
 
 def test_a_lag_beyond_the_data_is_undefined_and_leaves_the_others_alone(score, noise):
-    found = late(score[:4], noise[:4], (0, 1, 4, 9), 1)
+    found = rank_ic_by_lag(score[:4], noise[:4], (0, 1, 4, 9), 1)
     assert list(found["dates"]) == [3, 3, 0, 0]
     assert list(found["rank_ic"].isna()) == [False, False, True, True]
 
@@ -154,7 +162,7 @@ def test_a_lag_beyond_the_data_is_undefined_and_leaves_the_others_alone(score, n
 def test_a_score_that_owes_all_to_an_exposure_has_nothing_beyond_it(rng, noise):
     style = rng.standard_normal(SHAPE)
     exposures = {"beta": Exposure(np.exp(style)), "size": Exposure(rng.standard_normal(SHAPE))}
-    found = beyond(style + 0.3 * rng.standard_normal(SHAPE), style + noise, exposures, 1)
+    found = neutralization_table(style + 0.3 * rng.standard_normal(SHAPE), style + noise, exposures, 1)
     assert list(found.index) == ["none", "beta", "size", "all"]
     assert found["low"]["none"] > 0.5
     assert abs(found["rank_ic"]["beta"]) < 0.03
@@ -162,41 +170,43 @@ def test_a_score_that_owes_all_to_an_exposure_has_nothing_beyond_it(rng, noise):
     assert found["rank_ic"]["size"] == pytest.approx(found["rank_ic"]["none"], abs=0.02)
 
 
-def test_skill_beside_an_exposure_stays(rng, score, noise):
+def test_skill_apart_from_an_exposure_remains(rng, score, noise):
     style = rng.standard_normal(SHAPE)
-    found = beyond(score + style, score + noise, {"beta": Exposure(style)}, 1)
+    found = neutralization_table(score + style, score + noise, {"beta": Exposure(style)}, 1)
     assert found["low"]["all"] > found["high"]["none"]  # the style only hid it
     assert found.loc["all"].equals(found.loc["beta"])
 
 
 def test_a_score_that_is_the_exposure_is_undefined_beyond_it(score, noise):
-    found = beyond(score, noise, {"beta": Exposure(-score)}, 1)
+    found = neutralization_table(score, noise, {"beta": Exposure(-score)}, 1)
     assert list(found["dates"]) == [DATES, 0, 0]
     assert found["rank_ic"][["beta", "all"]].isna().all()
 
 
-def test_all_rows_are_of_the_same_names(rng, score, noise):
+def test_all_rows_are_over_the_same_instruments(rng, score, noise):
     first, second = rng.standard_normal(SHAPE), rng.standard_normal(SHAPE)
     first[:, :3], second[:, 3:6], second[7] = np.nan, np.nan, np.nan
-    found = beyond(score, noise, {"a": Exposure(first), "b": Exposure(second)}, 1)
-    cut = beyond(score[:, 6:], noise[:, 6:], {"a": Exposure(first[:, 6:]), "b": Exposure(second[:, 6:])}, 1)
+    found = neutralization_table(score, noise, {"a": Exposure(first), "b": Exposure(second)}, 1)
+    cut = neutralization_table(
+        score[:, 6:], noise[:, 6:], {"a": Exposure(first[:, 6:]), "b": Exposure(second[:, 6:])}, 1
+    )
     pd.testing.assert_frame_equal(found, cut)
     assert (found["dates"] == DATES - 1).all()
     kept = np.delete(rank_ic(score[:, 6:], noise[:, 6:]), 7)
     assert found["rank_ic"]["none"] == pytest.approx(kept.mean())
 
 
-def test_an_exposure_without_a_value_is_undefined_and_restricts_nobody(score, noise):
+def test_an_exposure_without_a_value_is_undefined_and_restricts_nothing(score, noise):
     known, unknown = Exposure(score**2), Exposure(score * np.nan)
-    found = beyond(score, noise, {"known": known, "unknown": unknown}, 1)
-    alone = beyond(score, noise, {"known": known}, 1)
+    found = neutralization_table(score, noise, {"known": known, "unknown": unknown}, 1)
+    alone = neutralization_table(score, noise, {"known": known}, 1)
     pd.testing.assert_frame_equal(found.drop("unknown"), alone)
     assert found["dates"]["unknown"] == 0
-    nothing = beyond(score, noise, {"unknown": unknown}, 1)
+    nothing = neutralization_table(score, noise, {"unknown": unknown}, 1)
     assert list(nothing["dates"]) == [DATES, 0, 0]
 
 
 def test_without_exposures_there_is_only_the_score_itself(score, noise):
-    found = beyond(score, noise, {}, 1)
+    found = neutralization_table(score, noise, {}, 1)
     assert list(found.index) == ["none"]
     assert found["rank_ic"]["none"] == pytest.approx(rank_ic(score, noise).mean())

@@ -5,8 +5,15 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from kronos_strategies.evaluation.grid import Grid
-from kronos_strategies.evaluation.signal.exposures import Exposure, beta, price_exposures, size, volatility
+from kronos_strategies.evaluation.panel import PanelIndex
+from kronos_strategies.evaluation.signal.exposures import (
+    Exposure,
+    beta,
+    price_exposures,
+    reversal,
+    size,
+    volatility,
+)
 
 AT = 80  # the bar that is looked at; 20 follow
 
@@ -30,6 +37,13 @@ def test_volatility_is_the_deviation_of_20_returns(closes):
     window = closes.iloc[AT - 20 : AT + 1].to_numpy()
     expected = np.std(window[1:] / window[:-1] - 1, axis=0, ddof=1)
     np.testing.assert_allclose(volatility(closes).iloc[AT], expected)
+
+
+def test_reversal_is_minus_the_return_of_20_days_over_which_a_last_close_stands_in(closes):
+    closes.iloc[AT - 20, 0] = np.nan
+    found = reversal(closes).iloc[AT]
+    assert found["A"] == pytest.approx(1 - closes["A"].iloc[AT] / closes["A"].iloc[AT - 21])
+    assert found["B"] == pytest.approx(1 - closes["B"].iloc[AT] / closes["B"].iloc[AT - 20])
 
 
 def test_size_is_the_log_of_the_mean_amount_of_bars_that_traded(amounts):
@@ -58,7 +72,7 @@ def test_beta_wants_40_returns(closes):
     assert found["B"].first_valid_index() == closes.index[40]
 
 
-def test_a_day_without_a_trade_is_a_return_of_none_in_the_name_and_no_vote_in_the_market(closes):
+def test_a_day_without_a_trade_is_a_zero_return_of_the_instrument_and_excluded_from_the_market(closes):
     gapped = closes.copy()
     gapped.iloc[AT - 10 : AT - 4, 0] = np.nan
     returns = gapped.ffill().pct_change().iloc[AT - 59 : AT + 1]
@@ -68,21 +82,21 @@ def test_a_day_without_a_trade_is_a_return_of_none_in_the_name_and_no_vote_in_th
     np.testing.assert_allclose(volatility(gapped)["A"].iloc[AT], returns["A"].iloc[-20:].std(), rtol=1e-9)
 
 
-def test_a_market_that_stands_still_has_no_beta():
+def test_a_constant_market_has_no_beta():
     dates = pd.bdate_range("2024-01-01", periods=70)
     assert beta(pd.DataFrame(10.0, dates, list("AB"))).isna().all(axis=None)
 
 
 def test_no_exposure_uses_a_later_bar(closes, amounts):
     before = price_exposures(closes, amounts)
-    assert list(before) == ["volatility", "size", "beta"]
+    assert list(before) == ["volatility", "reversal", "size", "beta"]
     closes.iloc[AT + 1 :], amounts.iloc[AT + 1 :] = closes.iloc[AT + 1 :].to_numpy()[::-1] * 7, 5.0
     for name, after in price_exposures(closes, amounts).items():
         pd.testing.assert_frame_equal(before[name].iloc[: AT + 1], after.iloc[: AT + 1], check_exact=True)
         assert not before[name].iloc[AT + 1 :].equals(after.iloc[AT + 1 :])
 
 
-def test_the_stated_one_liner_makes_the_columns_of_a_study(closes, amounts):
+def test_the_documented_expression_gives_the_exposures_of_an_evaluation(closes, amounts):
     index = pd.MultiIndex.from_product([closes.index[60:], ["C", "A"]], names=["datetime", "instrument"])
     wides = price_exposures(closes, amounts)
     rows = pd.DataFrame({name: wide.stack().reindex(index) for name, wide in wides.items()})
@@ -91,21 +105,21 @@ def test_the_stated_one_liner_makes_the_columns_of_a_study(closes, amounts):
 
 
 @pytest.fixture
-def grid() -> Grid:
+def grid() -> PanelIndex:
     index = pd.MultiIndex.from_product(
         [pd.date_range("2024-01-01", periods=2), list("AB")], names=["datetime", "instrument"]
     )
-    return Grid.of(index[::-1])
+    return PanelIndex.from_index(index[::-1])
 
 
 def test_strings_are_groups_and_missing_ones_no_group(grid):
-    found = Exposure.of(pd.Series(["tech", None, "bank", "tech"]), grid)
+    found = Exposure.from_column(pd.Series(["tech", None, "bank", "tech"]), grid)
     assert found.groups == ("bank", "tech")
     np.testing.assert_array_equal(found.values, [[1, 0], [np.nan, 1]])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "Float64", "Int64"])
 def test_numbers_are_no_groups(grid, dtype):
-    found = Exposure.of(pd.Series([4, None, 2, 1], dtype=dtype), grid)
+    found = Exposure.from_column(pd.Series([4, None, 2, 1], dtype=dtype), grid)
     assert found.groups == ()
     np.testing.assert_array_equal(found.values, [[1, 2], [np.nan, 4]])

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kronos_strategies.evaluation.signal.ic import CELLS, coefficients, coefficients_of_grid, icir
+from kronos_strategies.evaluation.signal.ic import (
+    CELLS,
+    icir,
+    information_coefficients,
+    information_coefficients_wide,
+)
 
 DAYS = pd.date_range("2024-01-01", periods=6)
 
@@ -40,15 +45,15 @@ def pair() -> tuple[pd.Series, pd.Series]:
 
 def test_agrees_with_qlib(pair):
     calc_ic = pytest.importorskip("qlib.contrib.eva.alpha").calc_ic
-    found = coefficients(*pair)
+    found = information_coefficients(*pair)
     for name, expected in zip(("ic", "rank_ic"), calc_ic(*pair), strict=True):
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12)
 
 
-def test_agrees_with_scipy_over_names_with_both_values(pair):
+def test_agrees_with_scipy_over_instruments_with_both_values(pair):
     both = pd.concat(pair, axis=1).dropna()
     days = [(day[0], day[1]) for _, day in both.groupby(level="datetime")]
-    found = coefficients(*pair)
+    found = information_coefficients(*pair)
     assert list(found.index) == list(DAYS)
     assert (list(found.columns), found.index.name) == (["ic", "rank_ic"], "datetime")
     for name, correlate in (("ic", stats.pearsonr), ("rank_ic", stats.spearmanr)):
@@ -76,9 +81,9 @@ def test_agrees_with_scipy_whatever_the_distribution(draw, missing):
     score = DRAWS[draw](rng, (8, 700)).astype(float)
     label = rng.standard_normal(score.shape).round(2)
     label[rng.random(score.shape) < missing] = np.nan
-    found, expected = coefficients_of_grid(score, label), by_scipy(score, label)
+    found, expected = information_coefficients_wide(score, label), by_scipy(score, label)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(coefficients_of_grid(label, score), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(information_coefficients_wide(label, score), expected, rtol=0, atol=1e-12)
 
 
 def test_dates_are_worked_on_in_blocks_that_know_nothing_of_each_other():
@@ -86,27 +91,33 @@ def test_dates_are_worked_on_in_blocks_that_know_nothing_of_each_other():
     score = rng.standard_normal((5, CELLS // 3)).round(2)
     label = score + rng.standard_normal(score.shape)
     label[3, ::2] = np.nan
-    found = coefficients_of_grid(score, label)
-    alone = [coefficients_of_grid(score[[i]], label[[i]])[:, 0] for i in range(5)]
+    found = information_coefficients_wide(score, label)
+    alone = [information_coefficients_wide(score[[i]], label[[i]])[:, 0] for i in range(5)]
     np.testing.assert_allclose(found.T, alone, rtol=0, atol=1e-13)
 
 
-def test_a_date_with_more_names_than_a_block_has_cells_is_one_block():
+def test_a_date_with_more_instruments_than_a_block_has_cells_is_one_block():
     rng = np.random.default_rng(0)
     score, label = rng.standard_normal((2, 2, CELLS + 9))
-    np.testing.assert_allclose(coefficients_of_grid(score, label), by_scipy(score, label), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        information_coefficients_wide(score, label), by_scipy(score, label), rtol=0, atol=1e-12
+    )
 
 
-def test_tied_names_share_their_average_rank():
+def test_tied_instruments_share_their_average_rank():
     score, label = one_day([1, 1, 2, 3]), one_day([1, 2, 3, 4])
     by_hand = 4.5 / math.sqrt(4.5 * 5)  # ranks 1.5 1.5 3 4 against 1 2 3 4
-    assert coefficients(score, label, min_names=4)["rank_ic"].item() == pytest.approx(by_hand)
+    assert information_coefficients(score, label, min_instruments=4)["rank_ic"].item() == pytest.approx(
+        by_hand
+    )
 
 
-def test_ranks_are_taken_after_incomplete_names_are_left_out():
+def test_ranks_are_taken_after_incomplete_instruments_are_left_out():
     score, label = one_day([1, 2, 3, 100]), one_day([3, 1, 2, np.nan])
     ranked_first = stats.spearmanr([1, 2, 3], [3, 1, 2]).statistic
-    assert coefficients(score, label, min_names=3)["rank_ic"].item() == pytest.approx(ranked_first)
+    assert information_coefficients(score, label, min_instruments=3)["rank_ic"].item() == pytest.approx(
+        ranked_first
+    )
 
 
 @pytest.mark.parametrize("infinite", [np.inf, -np.inf])
@@ -114,49 +125,54 @@ def test_an_infinite_value_is_no_value(pair, infinite):
     score, label = pair
     missing, endless = score.copy(), score.copy()
     missing.iloc[::7], endless.iloc[::7] = np.nan, infinite
-    pd.testing.assert_frame_equal(coefficients(endless, label), coefficients(missing, label))
+    pd.testing.assert_frame_equal(
+        information_coefficients(endless, label), information_coefficients(missing, label)
+    )
     grids = [series.unstack().to_numpy() for series in (endless, missing, label)]
     np.testing.assert_array_equal(
-        coefficients_of_grid(grids[0], grids[2]), coefficients_of_grid(grids[1], grids[2])
+        information_coefficients_wide(grids[0], grids[2]), information_coefficients_wide(grids[1], grids[2])
     )
 
 
 def test_rank_ic_sees_the_order_only(pair):
     score, label = pair
     pd.testing.assert_series_equal(
-        coefficients(np.exp(score), label**3)["rank_ic"], coefficients(score, label)["rank_ic"]
+        information_coefficients(np.exp(score), label**3)["rank_ic"],
+        information_coefficients(score, label)["rank_ic"],
     )
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
-def test_the_unit_is_no_matter(pair, scale):
+def test_the_unit_does_not_matter(pair, scale):
     score, label = pair
     pd.testing.assert_frame_equal(
-        coefficients(scale * score, scale * label), coefficients(score, label), rtol=1e-12
+        information_coefficients(scale * score, scale * label),
+        information_coefficients(score, label),
+        rtol=1e-12,
     )
 
 
 def test_the_same_order_is_one_and_the_opposite_minus_one():
     score = one_day(np.random.default_rng(0).standard_normal(40))
-    assert coefficients(score, score).to_numpy() == pytest.approx(1)
-    assert coefficients(score, -score).to_numpy() == pytest.approx(-1)
-    assert (coefficients(score, score).abs() <= 1).all(axis=None)
+    assert information_coefficients(score, score).to_numpy() == pytest.approx(1)
+    assert information_coefficients(score, -score).to_numpy() == pytest.approx(-1)
+    assert (information_coefficients(score, score).abs() <= 1).all(axis=None)
 
 
-def test_a_date_with_fewer_names_than_asked_is_undefined(pair):
+def test_a_date_with_fewer_instruments_than_asked_is_undefined(pair):
     score, label = pair
     names = (score.notna() & label.notna()).groupby(level="datetime").sum()
     assert names.min() < names.max()
-    found = coefficients(score, label, min_names=int(names.max()))
+    found = information_coefficients(score, label, min_instruments=int(names.max()))
     for name in ("ic", "rank_ic"):
         assert (found[name].notna() == (names == names.max())).all()
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_one_name_or_none_is_undefined_however_few_are_asked_for(size):
+def test_one_or_zero_instruments_are_undefined_for_any_minimum(size):
     values = np.full((1, 5), np.nan)
     values[0, :size] = 3.0
-    assert np.isnan(coefficients_of_grid(values, values, min_names=0)).all()
+    assert np.isnan(information_coefficients_wide(values, values, min_instruments=0)).all()
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3.3e7, 1e-9])
@@ -166,47 +182,49 @@ def test_a_constant_is_undefined_and_not_zero(constant, dtype, missing):
     varied = one_day(np.random.default_rng(0).standard_normal(37))
     varied.iloc[:missing] = np.nan
     flat = one_day(np.full(37, constant)).astype(dtype)
-    assert coefficients(flat, varied).isna().all(axis=None)
-    assert coefficients(varied, flat).isna().all(axis=None)
+    assert information_coefficients(flat, varied).isna().all(axis=None)
+    assert information_coefficients(varied, flat).isna().all(axis=None)
 
 
 def test_a_constant_of_rounding_has_no_ic():
     flat = one_day([0.1 + 0.2, 0.3] * 20)
     assert flat.nunique() == 2
-    assert np.isnan(coefficients(flat, one_day(np.arange(40)))["ic"].item())
+    assert np.isnan(information_coefficients(flat, one_day(np.arange(40)))["ic"].item())
 
 
 def test_a_faint_variation_on_a_large_level_still_counts():
     score = np.random.default_rng(0).standard_normal(20)
     label = score + np.random.default_rng(1).standard_normal(20)
     expected = stats.pearsonr(score, label).statistic
-    faint = coefficients(one_day(1 + 1e-7 * score), one_day(1 + 1e-7 * label))["ic"].item()
+    faint = information_coefficients(one_day(1 + 1e-7 * score), one_day(1 + 1e-7 * label))["ic"].item()
     assert faint == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_order_of_rows_and_levels_is_no_matter(pair):
+def test_the_order_of_rows_and_levels_does_not_matter(pair):
     score, label = pair
     shuffled = label.sample(frac=1, random_state=0).reorder_levels(["instrument", "datetime"])
-    pd.testing.assert_frame_equal(coefficients(score, shuffled), coefficients(score, label), check_freq=False)
-    assert coefficients(shuffled, shuffled).index.is_monotonic_increasing
+    pd.testing.assert_frame_equal(
+        information_coefficients(score, shuffled), information_coefficients(score, label), check_freq=False
+    )
+    assert information_coefficients(shuffled, shuffled).index.is_monotonic_increasing
 
 
-def test_dates_and_names_of_one_side_only_are_left_out(pair):
+def test_dates_and_instruments_of_one_side_only_are_left_out(pair):
     score, label = pair
     others = one_day(np.ones(12), "2030-01-01")
     strangers = one_day(np.arange(30)).rename(lambda name: f"X{name}", level="instrument")
     pd.testing.assert_frame_equal(
-        coefficients(pd.concat([score, others]), pd.concat([strangers, label])),
-        coefficients(score, label),
+        information_coefficients(pd.concat([score, others]), pd.concat([strangers, label])),
+        information_coefficients(score, label),
         check_freq=False,
     )
 
 
-def test_a_common_date_without_a_common_name_is_undefined(pair):
+def test_a_common_date_without_a_common_instrument_is_undefined(pair):
     score, label = pair
     first = label.index.get_level_values("datetime") == DAYS[0]
     names = label.index.get_level_values("instrument")
-    found = coefficients(score[~first | (names < "N15")], label[~first | (names >= "N15")])
+    found = information_coefficients(score[~first | (names < "N15")], label[~first | (names >= "N15")])
     assert list(found.index) == list(DAYS)
     assert found["ic"].isna().tolist() == [True] + [False] * 5
 
@@ -214,7 +232,7 @@ def test_a_common_date_without_a_common_name_is_undefined(pair):
 def test_inputs_stay_as_they_were(pair):
     grids = [series.unstack().to_numpy(copy=True) for series in pair]
     before = [grid.copy() for grid in grids]
-    coefficients_of_grid(*grids)
+    information_coefficients_wide(*grids)
     for grid, was in zip(grids, before, strict=True):
         np.testing.assert_array_equal(grid, was)
 
@@ -224,37 +242,37 @@ def test_a_repeated_row_is_refused_by_name(pair, side):
     series = dict(zip(("score", "label"), pair, strict=True))
     series[side] = pd.concat([series[side], series[side].iloc[[7]]])
     with pytest.raises(ValueError, match=rf"The {side} have .*2024-01-01.*'N07'.* twice"):
-        coefficients(**series)
+        information_coefficients(**series)
 
 
 @pytest.mark.parametrize(("day", "prefix"), [("2031-01-01", ""), ("2024-01-01", "other ")])
 def test_no_overlap_is_refused(pair, day, prefix):
     apart = one_day(np.arange(12), day).rename(lambda name: prefix + name, level="instrument")
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
-        coefficients(apart, pair[1])
+        information_coefficients(apart, pair[1])
 
 
-def test_dates_and_names_in_common_but_no_row_are_refused(pair):
+def test_dates_and_instruments_in_common_but_no_row_are_refused(pair):
     score, label = pair
     odd = np.arange(len(score)) % 2 == 1
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
-        coefficients(score[odd], label[~odd])
+        information_coefficients(score[odd], label[~odd])
 
 
 def test_nothing_at_all_is_refused(pair):
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
-        coefficients(pair[0].iloc[:0], pair[1].iloc[:0])
+        information_coefficients(pair[0].iloc[:0], pair[1].iloc[:0])
 
 
 @pytest.mark.parametrize("shapes", [((3, 20), (3, 21)), ((20,), (20,))])
-def test_grids_of_other_shapes_are_refused(shapes):
-    with pytest.raises(ValueError, match="two grids of the same dates and names"):
-        coefficients_of_grid(*map(np.zeros, shapes))
+def test_arrays_of_different_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match="two arrays of the same dates and instruments"):
+        information_coefficients_wide(*map(np.zeros, shapes))
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
-def test_a_grid_without_dates_or_names_has_no_coefficients(shape):
-    found = coefficients_of_grid(np.zeros(shape), np.zeros(shape))
+def test_an_array_without_dates_or_instruments_has_no_coefficients(shape):
+    found = information_coefficients_wide(np.zeros(shape), np.zeros(shape))
     assert found.shape == (2, shape[0])
     assert np.isnan(found).all()
 

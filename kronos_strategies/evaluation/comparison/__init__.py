@@ -1,0 +1,1 @@
+"""Comparison of model versions with a reference, date by date."""

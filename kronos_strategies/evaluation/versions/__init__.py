@@ -1,1 +1,0 @@
-"""Versions of a model held against each other, date by date. Torch-free, engine-free."""

@@ -1,0 +1,261 @@
+"""Files of a report: the HTML page, metrics.json and CSV files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from numbers import Integral
+from pathlib import Path
+
+import pandas as pd
+
+from kronos.utils import MissingExtra
+from kronos_strategies.disk import writing
+from kronos_strategies.evaluation.comparison.comparison import Comparison
+from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
+from kronos_strategies.evaluation.distribution.scores import series_by_date
+from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
+from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
+from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
+from kronos_strategies.report.figures.base import CONFIG, plotly_js
+from kronos_strategies.report.formatting import count, describe_metrics, is_timed, span
+from kronos_strategies.report.layout import Section
+from kronos_strategies.report.report import Report
+from kronos_strategies.report.sections.comparison import sample_table, versions_section
+from kronos_strategies.report.sections.distribution import distribution_section
+from kronos_strategies.report.sections.portfolio import portfolio_section, trades_section
+from kronos_strategies.report.sections.signal import signal_section
+from kronos_strategies.report.sections.time_series import time_series_section
+from kronos_strategies.report.summary import report_warnings, summarize
+from kronos_strategies.report.tables import Table
+
+try:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+except ImportError as error:
+    raise MissingExtra("Reports need Jinja: pip install 'kronos-strategies[report]'") from error
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def save_report(report: Report, folder: Path) -> list[Path]:
+    """Write report.html, metrics.json and the CSV files into `folder`.
+
+    Equal reports write equal bytes. Each file is replaced as a whole, so that a reader never sees half of one.
+
+    Returns:
+        The paths of the files, the page first.
+    """
+    files = {"report.html": render(report), "metrics.json": to_json(report.metrics), **to_csv_files(report)}
+    with writing(folder, "Choose another folder for the report."):
+        folder.mkdir(parents=True, exist_ok=True)
+        return [write_atomic(folder / name, text) for name, text in files.items()]
+
+
+def render(report: Report) -> str:
+    """The page as HTML text, a single file without external resources. Equal reports give equal pages."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    sections = list(_sections(report))
+    return environment.get_template("page.html.j2").render(
+        title=report.title,
+        span=_span(report),
+        verdict=summarize(report),
+        warnings=report_warnings(report),
+        sections=sections,
+        has=[section.id for section in sections],
+        sample_counts=_sample_counts(report),
+        provenance=dict(report.provenance),
+        metrics=describe_metrics(report.metrics),
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        plotly_js=Markup(plotly_js()),
+        plotly_config=Markup(json.dumps(CONFIG, sort_keys=True)),
+    )
+
+
+def _sections(report: Report) -> Iterator[Section]:
+    """Sections of the evaluations that the report has, in the order of the page."""
+    if report.signal is not None and report.is_cross_sectional:
+        yield signal_section(report.signal)
+    if report.time_series is not None:
+        yield time_series_section(report.time_series)
+    if report.distribution is not None:
+        yield distribution_section(report.distribution)
+    if report.portfolio is not None:
+        yield portfolio_section(report.portfolio)
+    if report.trades is not None and len(report.trades.trades):
+        yield trades_section(report.trades)
+    if report.versions is not None:
+        yield versions_section(report.versions)
+
+
+def _sample_counts(report: Report) -> Table | None:
+    """Sample counts of the report; those of a comparison are in its own section and not repeated."""
+    own = report.versions.sample_counts if report.versions is not None else None
+    return (
+        sample_table("sample-counts", report.sample_counts)
+        if report.sample_counts and report.sample_counts != own
+        else None
+    )
+
+
+def _span(report: Report) -> str:
+    """First and last date, and the number of dates."""
+    indices: list[pd.Index] = []
+    if report.signal is not None:
+        indices.append(report.signal.by_date[report.signal.name].index)
+    if report.portfolio is not None:
+        indices.append(report.portfolio.result.returns.index)
+    if report.versions is not None:
+        indices += [frame.index for frame in report.versions.by_date.values()]
+    if report.distribution is not None and not indices:
+        indices.append(report.distribution.dates)
+    dates = pd.DatetimeIndex(sorted({date for index in indices for date in index}))
+    if dates.empty:
+        return "no dates"
+    return f"{span(dates)}, {count(len(dates))} {'bars' if is_timed(dates) else 'dates'}"
+
+
+def to_csv_files(report: Report) -> dict[str, str]:
+    """File name -> text, for every evaluation that the report has."""
+    found: dict[str, str] = {}
+    if report.signal is not None:
+        found |= signal_csv_files(report.signal)
+    if report.distribution is not None:
+        found |= distribution_csv_files(report.distribution)
+    if report.portfolio is not None:
+        found |= portfolio_csv_files(report.portfolio)
+    if report.time_series is not None:
+        found |= time_series_csv_files(report.time_series)
+    if report.trades is not None:
+        found["trades.csv"] = _flat(report.trades.trades)
+    if report.versions is not None:
+        found |= versions_csv_files(report.versions)
+    return found
+
+
+def signal_csv_files(evaluation: SignalEvaluation) -> dict[str, str]:
+    """Coefficients by date and score, and every table."""
+    coefficients = pd.concat(evaluation.by_date, names=["score", "datetime"])
+    quantiles = evaluation.quantiles
+    turnover = pd.DataFrame(
+        {"top_turnover": evaluation.turnover, "rank_autocorrelation": evaluation.autocorrelation}
+    )
+    return {
+        "coefficients.csv": _indexed(coefficients, "score", "datetime"),
+        "baselines.csv": _indexed(evaluation.table, "score"),
+        "rank_ic_decay.csv": _flat(evaluation.decay),
+        "rank_ic_by_lag.csv": _indexed(evaluation.lags, "lag"),
+        "rank_ic_by_year.csv": _indexed(evaluation.by_year, "year"),
+        "rank_ic_by_group.csv": _flat(evaluation.by_group),
+        "neutralized_rank_ic.csv": _indexed(evaluation.neutral, "exposure"),
+        "quantiles.csv": _indexed(quantiles.means, "quantile"),
+        "quantiles_by_date.csv": _indexed(
+            quantiles.by_date.assign(top_minus_bottom=quantiles.top_minus_bottom_by_date), "datetime"
+        ),
+        "turnover.csv": _indexed(turnover, "datetime"),
+    }
+
+
+def distribution_csv_files(evaluation: DistributionEvaluation) -> dict[str, str]:
+    """Scores by date, and every table."""
+    return {
+        "distribution_by_date.csv": _flat(
+            series_by_date((*evaluation.distributions, *evaluation.volatilities))
+        ),
+        "pit.csv": _flat(evaluation.pit),
+        "volatility_bins.csv": _flat(evaluation.volatility_bins),
+        "rank_ic_by_num_paths.csv": _indexed(evaluation.rank_ic_by_num_paths, "samples"),
+        "fan_charts.csv": _flat(evaluation.fan_charts),
+    }
+
+
+def portfolio_csv_files(evaluation: PortfolioEvaluation) -> dict[str, str]:
+    """Returns, turnover and costs by bar, weights, and every table."""
+    result = evaluation.result
+    bars = pd.concat(
+        [
+            result.returns[["gross", "net"]],
+            result.benchmarks.reindex(result.returns.index),
+            result.turnover.rename("turnover"),
+            result.cost.rename("cost"),
+        ],
+        axis=1,
+    )
+    qlib = pd.DataFrame(
+        {"value": evaluation.qlib_metrics, "from_first_purchase": evaluation.qlib_metrics_invested},
+        dtype=float,
+    )
+    return {
+        "returns.csv": _indexed(bars, "datetime"),
+        "weights.csv": _flat(result.weights.rename("weight").reset_index()),
+        "performance.csv": _indexed(evaluation.performance, "series"),
+        "active.csv": _indexed(evaluation.active, "benchmark"),
+        "drawdowns.csv": _flat(evaluation.drawdowns),
+        "months.csv": _indexed(evaluation.months, "year"),
+        "costs.csv": _indexed(evaluation.costs, "basis_points"),
+        "exposure.csv": _indexed(evaluation.exposure, "datetime"),
+        "tilts.csv": _indexed(evaluation.tilts, "datetime"),
+        "qlib_metrics.csv": _indexed(qlib, "metric"),
+    }
+
+
+def time_series_csv_files(evaluation: TimeSeriesEvaluation) -> dict[str, str]:
+    """Scores and outcomes, and bands and outcomes, of each instrument."""
+    pairs = pd.concat(
+        {each.name: each.pairs for each in evaluation.instruments}, names=["instrument", "datetime"]
+    )
+    bands = pd.concat(
+        {each.name: each.bands for each in evaluation.instruments}, names=["instrument", "datetime"]
+    )
+    return {
+        "scores_over_time.csv": _indexed(pairs, "instrument", "datetime"),
+        "bands_over_time.csv": _indexed(bands, "instrument", "datetime"),
+    }
+
+
+def versions_csv_files(comparison: Comparison) -> dict[str, str]:
+    """Metrics by date, and every table."""
+    by_date = pd.concat(comparison.by_date, names=["metric", "datetime"])
+    return {
+        "versions.csv": _flat(comparison.table),
+        "versions_by_date.csv": _indexed(by_date, "metric", "datetime"),
+        "versions_by_year.csv": _flat(comparison.by_year),
+        "versions_decay.csv": _flat(comparison.decay),
+        "versions_baselines.csv": _flat(comparison.baselines),
+    }
+
+
+def to_json(metrics: Mapping[str, float]) -> str:
+    """Standard JSON, in which NaN and infinity are null."""
+    plain: dict[str, int | float | None] = {}
+    for name, value in metrics.items():
+        number = int(value) if isinstance(value, Integral) else float(value)
+        plain[name] = number if math.isfinite(number) else None
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_atomic(path: Path, text: str) -> Path:
+    """Replace a file as a whole, so that a reader never sees half of one."""
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(draft, path)
+    return path
+
+
+def _indexed(frame: pd.DataFrame, *index: str) -> str:
+    return frame.to_csv(index_label=list(index), lineterminator="\n")
+
+
+def _flat(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n")

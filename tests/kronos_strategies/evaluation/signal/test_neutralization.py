@@ -1,0 +1,192 @@
+"""What is left of a score beyond exposures agrees with a regression of ranks, date by date."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from kronos_strategies.evaluation.signal.exposures import Exposure
+from kronos_strategies.evaluation.signal.ic import information_coefficients, information_coefficients_wide
+from kronos_strategies.evaluation.signal.neutralization import neutralize, neutralized_rank_ic
+
+INDEX = pd.MultiIndex.from_product(
+    [pd.date_range("2024-01-01", periods=4), [f"N{i:02d}" for i in range(25)]],
+    names=["datetime", "instrument"],
+)
+
+
+@pytest.fixture
+def exposure() -> pd.Series:
+    return pd.Series(np.random.default_rng(0).standard_normal(100).round(1), INDEX)  # with ties
+
+
+@pytest.fixture
+def score(exposure) -> pd.Series:
+    return exposure**3 + pd.Series(np.random.default_rng(1).standard_normal(100), INDEX)
+
+
+@pytest.fixture
+def several(exposure) -> pd.DataFrame:
+    """Two numbers, and two kinds of groups of which the second almost nests in the first."""
+    rng = np.random.default_rng(2)
+    sector = rng.integers(0, 3, 100)
+    industry = np.where(rng.random(100) < 0.9, 2 * sector + rng.integers(0, 2, 100), 0)
+    return pd.DataFrame(
+        {
+            "volatility": exposure,
+            "sector": [f"S{i}" for i in sector],
+            "size": rng.standard_normal(100) + 0.5 * exposure,
+            "industry": [f"I{i}" for i in industry],
+        }
+    )
+
+
+def by_regression(score: pd.Series, exposures: pd.DataFrame) -> pd.Series:
+    """statsmodels, a date at a time; its pseudo-inverse takes care of columns that repeat others."""
+    left = score * np.nan
+    both = exposures.assign(score=score).replace([np.inf, -np.inf], np.nan).dropna()
+    for _, day in both.groupby(level="datetime"):
+        design = [
+            pd.get_dummies(day[name]) if day[name].dtype.kind not in "fi" else day[name].rank()
+            for name in exposures
+        ]
+        x = sm.add_constant(pd.concat(design, axis=1).to_numpy(float), has_constant="add")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # columns that repeat others
+            left[day.index] = sm.OLS(day["score"].rank().to_numpy(), x).fit().resid
+    return left
+
+
+def test_it_is_the_residual_of_a_regression_of_ranks(score, exposure):
+    score.iloc[[3, 30]], exposure.iloc[[4, 60]] = np.nan, np.nan
+    found = neutralize(score, exposure)
+    assert list(np.flatnonzero(found.isna())) == [3, 4, 30, 60]
+    np.testing.assert_allclose(found, by_regression(score, exposure.to_frame("x")), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["volatility", "size"],
+        ["sector"],
+        ["size", "sector"],
+        ["sector", "industry"],
+        ["volatility", "sector", "size", "industry"],
+    ],
+)
+def test_several_exposures_are_taken_away_at_once(score, several, names):
+    score.iloc[5], several.loc[INDEX[7], "size"], several.loc[INDEX[8], "sector"] = np.inf, np.nan, np.nan
+    chosen = several[names]
+    found, expected = neutralize(score, chosen), by_regression(score, chosen)
+    assert found.isna().equals(expected.isna())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_is_left_is_unrelated_to_each_exposure(score, several):
+    left = neutralize(score, several)
+    for name in ("volatility", "size"):
+        related = information_coefficients(left, several[name].groupby(level="datetime").rank())["ic"]
+        np.testing.assert_allclose(related, 0, atol=1e-6)
+    means = left.groupby([INDEX.get_level_values("datetime"), several["industry"]]).mean()
+    np.testing.assert_allclose(means, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_score_that_is_only_the_exposure_ranks_nothing(exposure, several, sign):
+    for exposures in (exposure, several, several[["size", "volatility"]]):
+        left = neutralize(sign * np.exp(exposure), exposures)
+        assert (left == 0).all()
+        assert information_coefficients(left, exposure)["rank_ic"].isna().all()
+
+
+def test_a_score_that_combines_two_exposures_in_full_ranks_nothing():
+    names = np.tile(np.r_[np.repeat([0.0, 1.0, 2.0, 3.0], 6), np.nan], 4)  # four steps of equal size
+    exposures = pd.DataFrame({"half": names // 2, "odd": names % 2}, INDEX)
+    total = pd.Series(names, INDEX)
+    assert (neutralize(total, exposures).dropna() == 0).all()
+    for name in exposures:
+        assert (neutralize(total, exposures[name]).dropna() != 0).all()
+
+
+def test_an_exposure_given_twice_has_no_further_effect(score, exposure):
+    once = neutralize(score, exposure)
+    copies = pd.DataFrame({"x": exposure, "same": np.exp(exposure), "opposite": -exposure, "none": 1.0})
+    pd.testing.assert_series_equal(neutralize(score, copies), once, check_exact=True)
+
+
+def test_the_order_of_exposures_does_not_matter(score, several):
+    forth, back = neutralize(score, several), neutralize(score, several[several.columns[::-1]])
+    np.testing.assert_allclose(forth, back, atol=2e-6)
+
+
+def test_instruments_alone_in_their_group_are_at_its_mean(score):
+    groups = pd.Series(["all"] * 100, INDEX)
+    groups.iloc[[0, 50]] = "alone"
+    left = neutralize(score, groups)
+    assert (left.iloc[[0, 50]] == 0).all()
+    assert (left != 0).sum() > 90
+
+
+def test_a_constant_exposure_takes_nothing_away(score):
+    for constant in (1.0, "one"):
+        left = neutralize(score, pd.Series(constant, INDEX))
+        np.testing.assert_allclose(information_coefficients(left, score)["rank_ic"], 1)
+
+
+def test_dates_know_nothing_of_each_other(score, several):
+    first = INDEX[:25]
+    alone = neutralize(score[first], several.loc[first])
+    pd.testing.assert_series_equal(neutralize(score, several)[first], alone)
+
+
+def test_rows_may_come_in_any_order(score, several):
+    order = np.random.default_rng(4).permutation(100)
+    shuffled = neutralize(score.iloc[order], several.iloc[order])
+    pd.testing.assert_series_equal(shuffled, neutralize(score, several).iloc[order], check_exact=True)
+
+
+def test_rows_without_both_are_undefined(score):
+    assert neutralize(score, score * np.nan).isna().all()
+    assert neutralize(score * np.nan, score).isna().all()
+
+
+def test_another_index_is_refused(score, exposure):
+    with pytest.raises(ValueError, match=r"Reindex them first: exposures\.reindex"):
+        neutralize(score, exposure.iloc[::-1])
+
+
+def test_a_key_that_occurs_twice_is_refused(score, exposure):
+    twice = pd.concat([score, score.iloc[:1]])
+    with pytest.raises(ValueError, match="twice"):
+        neutralize(twice, pd.concat([exposure, exposure.iloc[:1]]))
+
+
+def wide(values: pd.Series) -> np.ndarray:
+    return values.to_numpy().reshape(4, 25)
+
+
+def test_the_neutral_figure_is_the_semi_partial_rank_correlation(score, exposure):
+    label = score + exposure + pd.Series(np.random.default_rng(5).standard_normal(100), INDEX)
+    score.iloc[3], exposure.iloc[30], label.iloc[60] = np.nan, np.nan, np.inf
+    found = neutralized_rank_ic(wide(score), wide(label), [Exposure(wide(exposure))])
+    days = pd.DataFrame({"s": score, "x": exposure, "y": label}).replace(np.inf, np.nan).dropna()
+    for value, (_, day) in zip(found, days.groupby(level="datetime"), strict=True):
+        sy, sx, xy = (stats.spearmanr(day[a], day[b]).statistic for a, b in ("sy", "sx", "xy"))
+        assert value == pytest.approx((sy - sx * xy) / np.sqrt(1 - sx**2), abs=1e-7)
+
+
+def test_without_exposures_it_is_spearmans(score, exposure):
+    found = neutralized_rank_ic(wide(score), wide(exposure), [])
+    np.testing.assert_allclose(found, information_coefficients(score, exposure)["rank_ic"])
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.3, 1.0])
+def test_what_a_style_earns_is_not_left_to_a_score_that_is_the_style_and_noise(noise):
+    rng = np.random.default_rng(6)
+    style, error, luck = rng.standard_normal((3, 400, 50))
+    score, label = style + noise * error, style + luck
+    assert information_coefficients_wide(score, label)[1].mean() > 0.4
+    assert abs(neutralized_rank_ic(score, label, [Exposure(style)]).mean()) < 0.025

@@ -1,0 +1,173 @@
+"""A grid places each row by its key, whatever the order of rows, levels and their values."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos_strategies.evaluation.panel import ROWS, PanelIndex
+
+DAYS = pd.date_range("2024-01-01", periods=4)
+NAMES = ["A", "B", "C"]
+LEVELS = ["datetime", "instrument"]
+
+
+@pytest.fixture
+def keys() -> pd.MultiIndex:
+    """All but one of 4 dates x 3 names, in an arbitrary order."""
+    whole = pd.MultiIndex.from_product([DAYS, NAMES], names=LEVELS)
+    return whole[[7, 0, 11, 3, 5, 1, 10, 2, 9, 8, 4]]
+
+
+def unstacked(keys: pd.MultiIndex, values: np.ndarray) -> pd.DataFrame:
+    return pd.Series(values, keys).unstack("instrument").sort_index().sort_index(axis=1)
+
+
+def test_values_lie_where_pandas_unstacks_them(keys):
+    grid, values = PanelIndex.from_index(keys), np.arange(11.0)
+    expected = unstacked(keys, values)
+    np.testing.assert_array_equal(grid.to_wide(values), expected)
+    np.testing.assert_array_equal(grid.mask, expected.notna())
+    pd.testing.assert_index_equal(grid.dates, DAYS, check_names=False)
+    pd.testing.assert_index_equal(grid.instruments, pd.Index(NAMES, name="instrument"))
+    assert grid.dates.name == "datetime"
+
+
+def test_there_and_back_is_the_order_of_the_keys(keys):
+    grid, values = PanelIndex.from_index(keys), np.arange(11.0)
+    np.testing.assert_array_equal(grid.to_long(grid.to_wide(values)), values)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, object])
+def test_any_type_comes_back(keys, dtype):
+    wide = np.arange(12).reshape(4, 3).astype(dtype)
+    found = PanelIndex.from_index(keys).to_long(wide)
+    assert found.dtype == dtype
+    assert list(found) == [wide[DAYS.get_loc(day), NAMES.index(name)] for day, name in keys]
+
+
+def test_a_transposed_array_is_read_by_row_and_column(keys):
+    wide = np.arange(12.0).reshape(4, 3)
+    np.testing.assert_array_equal(
+        PanelIndex.from_index(keys).to_long(np.asfortranarray(wide)),
+        PanelIndex.from_index(keys).to_long(wide),
+    )
+
+
+def test_levels_may_come_in_either_order(keys):
+    values = np.arange(11.0)
+    grid, swapped = PanelIndex.from_index(keys), PanelIndex.from_index(keys.swaplevel())
+    np.testing.assert_array_equal(swapped.to_wide(values), grid.to_wide(values))
+    assert list(swapped.instruments) == NAMES
+
+
+def test_a_third_level_does_not_matter(keys):
+    more = keys.to_frame(index=False).assign(horizon=5)
+    grid = PanelIndex.from_index(pd.MultiIndex.from_frame(more[["horizon", *LEVELS]]))
+    np.testing.assert_array_equal(
+        grid.to_wide(np.arange(11.0)), PanelIndex.from_index(keys).to_wide(np.arange(11.0))
+    )
+
+
+def test_levels_may_hold_values_unsorted_and_of_no_row():
+    keys = pd.MultiIndex(
+        levels=[DAYS[[2, 0, 3, 1]], ["never", "C", "A", "B"]],
+        codes=[[0, 1, 1, 3], [3, 1, 2, 2]],
+        names=LEVELS,
+    )
+    grid, values = PanelIndex.from_index(keys), np.arange(4.0)
+    assert (list(grid.dates), list(grid.instruments)) == (list(DAYS[:3]), NAMES)
+    np.testing.assert_array_equal(grid.to_wide(values), unstacked(keys, values))
+
+
+def test_a_slice_of_an_index_has_its_own_dates_and_instruments_only(keys):
+    part = keys[(keys.get_level_values(0) > DAYS[1]) & (keys.get_level_values(1) != "B")]
+    grid = PanelIndex.from_index(part)
+    assert (list(grid.dates), list(grid.instruments)) == (list(DAYS[2:]), ["A", "C"])
+
+
+def test_more_rows_than_are_placed_at_a_time():
+    names = [f"N{i:05}" for i in range(ROWS // 3)]
+    keys = pd.MultiIndex.from_product([DAYS, names], names=LEVELS)
+    values = np.random.default_rng(0).standard_normal(len(keys))
+    shuffled = np.random.default_rng(1).permutation(len(keys))
+    grid = PanelIndex.from_index(keys[shuffled])
+    np.testing.assert_array_equal(grid.to_wide(values[shuffled]), values.reshape(4, -1))
+    np.testing.assert_array_equal(grid.to_long(values.reshape(4, -1)), values[shuffled])
+
+
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf])
+def test_an_infinite_value_is_missing_and_the_given_ones_stay(keys, infinite):
+    values = np.arange(11.0)
+    values[4] = infinite
+    wide = PanelIndex.from_index(keys).to_wide(values)
+    assert np.isnan(wide).sum() == 2
+    assert not np.isinf(wide).any()
+    assert values[4] == infinite
+
+
+def test_a_row_without_a_value_is_in_the_mask(keys):
+    grid = PanelIndex.from_index(keys)
+    assert np.isnan(grid.to_wide(np.full(11, np.nan))).all()
+    assert grid.mask.sum() == 11
+
+
+@pytest.mark.parametrize("values", [np.arange(11), np.arange(11, dtype=np.float32), np.arange(11) > 4])
+def test_what_is_wide_is_float64(keys, values):
+    assert PanelIndex.from_index(keys).to_wide(values).dtype == np.float64
+
+
+def test_timezones_stay():
+    days = DAYS.tz_localize("Asia/Shanghai")
+    grid = PanelIndex.from_index(pd.MultiIndex.from_product([days, NAMES], names=LEVELS))
+    assert grid.dates.equals(days)
+
+
+def test_no_rows_give_an_empty_array(keys):
+    grid = PanelIndex.from_index(keys[:0])
+    assert grid.to_wide([]).shape == (0, 0)
+    assert isinstance(grid.dates, pd.DatetimeIndex)
+
+
+def test_a_key_twice_is_refused(keys):
+    with pytest.raises(ValueError, match=r"The scores have .*2024-01-02.*'A'.* twice. Keep one row"):
+        PanelIndex.from_index(keys.append(keys[[3]]), "scores")
+
+
+@pytest.mark.parametrize(("lacks", "has"), [("instrument", "stock"), ("datetime", "day")])
+def test_a_missing_level_is_refused(keys, lacks, has):
+    with pytest.raises(ValueError, match=rf"The data lack the index level '{lacks}', .*'{has}'"):
+        PanelIndex.from_index(keys.rename({lacks: has}.get(name, name) for name in keys.names))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_key_without_a_date_or_an_instrument_is_refused(keys, level):
+    frame = keys.to_frame(index=False)
+    frame.loc[[2, 5], level] = None
+    with pytest.raises(ValueError, match=f"2 rows without a value of '{level}'"):
+        PanelIndex.from_index(pd.MultiIndex.from_frame(frame))
+
+
+def test_values_of_another_number_are_refused(keys):
+    with pytest.raises(ValueError, match=r"11 rows, but values of shape \(10,\)"):
+        PanelIndex.from_index(keys).to_wide(np.arange(10))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_order_of_the_rows_changes_nothing(shuffled):
+    days, names = pd.bdate_range("2024-01-01", periods=4), list("ABC")
+    keys = pd.MultiIndex.from_product([days, names], names=["datetime", "instrument"])
+    values = pd.Series(np.arange(12.0), keys)
+    values.iloc[[2, 7]] = [np.inf, np.nan]
+    given = values.sample(frac=1, random_state=0) if shuffled else values
+    before = given.copy()
+    wide = PanelIndex.from_index(given.index, "values").to_wide(given)
+    np.testing.assert_array_equal(wide, [[0, 1, np.nan], [3, 4, 5], [6, np.nan, 8], [9, 10, 11]])
+    pd.testing.assert_series_equal(given, before)  # and the values given stay as they are
+
+
+def test_rows_sorted_by_instrument_are_not_mistaken_for_rows_sorted_by_date():
+    days, names = pd.bdate_range("2024-01-01", periods=3), list("ABC")
+    keys = pd.MultiIndex.from_product([names, days], names=["instrument", "datetime"])
+    np.testing.assert_array_equal(
+        PanelIndex.from_index(keys, "values").to_wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T
+    )

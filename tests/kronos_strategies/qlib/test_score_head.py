@@ -1,0 +1,75 @@
+"""backtests/score_head.py from start to end, on a small simulated market."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("qlib")
+
+from kronos_strategies.evaluation.signal.ic import information_coefficients
+from kronos_strategies.qlib.evidence import market_of
+
+from .conftest import use_store
+
+SCRIPT = Path(__file__).parents[3] / "backtests" / "score_head.py"
+NAIVE = ["12-1 momentum", "5-day reversal", "20-day reversal", "low 20-day volatility"]
+HEAD, STURDY = "head, output of that horizon", "head, mean of ranks"
+PATHS, BOTH = "mean of the paths", "head and paths, mean of ranks"
+
+
+@pytest.fixture(scope="module")
+def written(small_store, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("score_head")
+    span = (
+        "--start",
+        "2023-05-04",
+        "--end",
+        "2023-05-24",
+        "--every",
+        "2",
+        "--samples",
+        "2",
+        "--paths-every",
+        "3",
+    )
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--data", small_store, "--store", output / "store", "--market", "all", *span,
+         "--device", "cpu", "--output", output],
+        capture_output=True, text=True, check=False, cwd=output,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output
+
+
+def test_each_horizon_has_every_score_and_every_naive_signal(written):
+    blocks = json.loads((written / "head_scores.json").read_text())["blocks"]
+    assert list(blocks) == ["", "on the dates of the paths"]
+    for own, block in zip(([HEAD, STURDY], [HEAD, STURDY, PATHS, BOTH]), blocks.values(), strict=True):
+        found = [(row["bars"], row["score"]) for row in block["RankIC"]]
+        assert found == [(h, name) for h in ("1", "5", "10") for name in (*own, *NAIVE)]
+        leads = block["RankIC less that of"]
+        assert [row["score"] for row in leads] == 3 * own
+        assert list(leads[0]) == ["bars", "score", *NAIVE, *[PATHS] * (PATHS in own)]
+    assert {row["dates"] for row in blocks[""]["RankIC"] if row["score"] == HEAD} == {"8"}
+    assert {
+        row["dates"] for row in blocks["on the dates of the paths"]["RankIC"] if row["score"] == PATHS
+    } == {"3"}
+    assert "**RankIC**" in (written / "head_scores.md").read_text()
+
+
+def test_figures_are_those_of_the_scores_that_are_written(written, small_store):
+    use_store(small_store)
+    scores = pd.read_parquet(written / "scores.parquet")
+    market = market_of(scores.index)
+    label = market.lookup(market.forward_return(5), scores.index)
+    rows = json.loads((written / "head_scores.json").read_text())["blocks"][""]["RankIC"]
+    for name in (HEAD, STURDY):
+        by_date = information_coefficients(scores[f"{name}, 5 bars"], label)["rank_ic"]
+        (cell,) = (row["RankIC"] for row in rows if (row["bars"], row["score"]) == ("5", name))
+        assert float(cell.strip("*").split()[0]) == pytest.approx(by_date.mean(), abs=6e-5)
+    assert np.isfinite(scores[f"{HEAD}, 10 bars"]).all()
