@@ -19,10 +19,10 @@ from kronos_strategies.backtrader import (
     KronosBand,
     KronosRankStrategy,
     KronosTearSheet,
-    SteppedCommission,
+    LotSizeCommission,
     save_plot,
 )
-from kronos_strategies.backtrader.indicator import PARAMS
+from kronos_strategies.backtrader.indicators import PARAMS
 from kronos_strategies.data.qlib_bins import read_bars
 from kronos_strategies.data.training import QlibBars
 from kronos_strategies.report.terminal import show_report
@@ -68,9 +68,9 @@ class TopK(KronosRankStrategy):
         for own in self.signal_lines.values():
             own.plotinfo.plot = own.data.plotinfo.plot
 
-    def lines_of(self, data: bt.AbstractDataBase) -> bt.LineSeries | None:
+    def signal_lines_for(self, data: bt.AbstractDataBase) -> bt.LineSeries | None:
         """The benchmark's are None."""
-        return None if data._name == self.p.benchmark else super().lines_of(data)
+        return None if data._name == self.p.benchmark else super().signal_lines_for(data)
 
 
 def read_panel(
@@ -144,7 +144,7 @@ def run(
     for name, bars in panel.items():
         cerebro.adddata(bt.feeds.PandasData(dataname=bars, **frame), name=name)
     cerebro.broker.setcash(cash)
-    cerebro.broker.addcommissioninfo(SteppedCommission(commission=fee))
+    cerebro.broker.addcommissioninfo(LotSizeCommission(commission=fee))
     cerebro.addstrategy(strategy, **settings)
     cerebro.addobserver(Account)
     cerebro.addobservermulti(Trades, barplot=True)
@@ -156,9 +156,9 @@ def run(
 def finish(strategy: bt.Strategy, output: Path) -> None:
     """Write the report and the picture, and print the figures that everybody looks at first."""
     sheet = strategy.analyzers.sheet
-    page = sheet.report(output)[0]
+    page = sheet.save_report(output)[0]
     picture = save_plot(strategy, output / "run.png")
-    show_report(sheet.summary, [page, picture])
+    show_report(sheet.build_report(), [page, picture])
     found = strategy.analyzers.ic.get_analysis()
     rank = found["rank_ic_test"]
     Console().print(

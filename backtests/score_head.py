@@ -185,7 +185,7 @@ def neutralized(
     rows: HorizonEvaluation, score: pd.Series, label: pd.Series, styles: list[pd.Series]
 ) -> MeanTest:
     """RankIC of the part of a score that the styles, taken together, do not explain."""
-    exposures = [Exposure.of(style, rows.panel) for style in styles]
+    exposures = [Exposure.from_column(style, rows.panel) for style in styles]
     by_date = neutralized_rank_ic(rows.to_wide(score), rows.to_wide(label), exposures)
     return rows.test(pd.Series(by_date, rows.dates))
 

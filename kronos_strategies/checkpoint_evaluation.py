@@ -200,6 +200,7 @@ def evaluate_checkpoint(
             *left_out,
         ),
         bars_per_year=BARS_PER_YEAR,
+        score_is_return=True,
     )
     return Evidence(
         about=about,

@@ -46,6 +46,8 @@ class About:
         warnings: sentences that a reader must see.
         bars_per_year: that annualise the book.
         min_names: a date with fewer has no coefficient.
+        score_is_return: whether the run's own score is a forecast return, so that its sign is a direction; not so
+            for the rank that a return head forecasts.
     """
 
     title: str
@@ -57,6 +59,7 @@ class About:
     warnings: tuple[str, ...]
     bars_per_year: int
     min_names: int = MIN_INSTRUMENTS
+    score_is_return: bool = False
 
 
 @dataclass(frozen=True)

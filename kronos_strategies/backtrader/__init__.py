@@ -1,13 +1,13 @@
-"""Kronos inside Backtrader: `self.k = KronosIndicator(self.data)` in any strategy. Needs the `backtrader` extra.
+"""Kronos in Backtrader: `self.k = KronosIndicator(self.data)` in any strategy. Needs the `backtrader` extra.
 
-bars.py and tape.py a feed's traded bars, zones.py on whose clock; timetable.py and ahead.py when its next ones will
-be; outlook.py sampled paths -> figures; forecasts.py windows -> figures, computed once; seat.py one asset and its
-schedule; hub.py what batches a strategy's assets; indicator.py and band.py its lines; feeds.py stored forecasts as
-lines of a feed; optimise.py and plot.py what Backtrader leaves to its user; strategy.py the portfolio rules,
-account.py what positions are worth, activity.py which feeds have bars. coefficient.py and tearsheet.py are
-analyzers: sources.py which lines they judge, shown.py, scores.py, book.py and trades.py what they read of feeds,
-lines and account; recording.py what they leave; describe.py, cautions.py and evidence.py what a report is made
-from.
+From bars to the report:
+
+- feed_bars.py reads a feed's bars in its time zone, future_timestamps.py predicts when the next ones come.
+- forecasts.py computes and caches forecasts, scheduler.py decides which feeds are due and batches them.
+- indicators.py has their lines, forecast_feed.py reads them from a forecast store.
+- feeds.py knows which feeds have a bar; strategy.py ranks them and trades, account.py sizes orders.
+- score_recorder.py and account.py record a run bar by bar, run_record.py holds what they recorded.
+- analyzers.py and artifacts.py build the report; plot.py draws a run, optimization.py varies its parameters.
 """
 
 from kronos.utils import MissingExtra
@@ -19,14 +19,13 @@ except ImportError as error:
         "The Backtrader adapter needs Backtrader: pip install 'kronos-strategies[backtrader]'"
     ) from error
 
-from kronos_strategies.backtrader.band import KronosBand
-from kronos_strategies.backtrader.coefficient import InformationCoefficient
-from kronos_strategies.backtrader.feeds import ForecastData, join_forecasts, read_forecasts
-from kronos_strategies.backtrader.indicator import KronosIndicator
-from kronos_strategies.backtrader.optimise import run_optimisation
+from kronos_strategies.backtrader.account import LotSizeCommission
+from kronos_strategies.backtrader.analyzers import InformationCoefficient, KronosTearSheet
+from kronos_strategies.backtrader.forecast_feed import ForecastData, join_forecasts, read_forecasts
+from kronos_strategies.backtrader.indicators import KronosBand, KronosIndicator
+from kronos_strategies.backtrader.optimization import run_optimization
 from kronos_strategies.backtrader.plot import save_plot
-from kronos_strategies.backtrader.strategy import KronosRankStrategy, SteppedCommission
-from kronos_strategies.backtrader.tearsheet import KronosTearSheet
+from kronos_strategies.backtrader.strategy import KronosRankStrategy
 
 __all__ = [
     "ForecastData",
@@ -35,9 +34,9 @@ __all__ = [
     "KronosIndicator",
     "KronosRankStrategy",
     "KronosTearSheet",
-    "SteppedCommission",
+    "LotSizeCommission",
     "join_forecasts",
     "read_forecasts",
-    "run_optimisation",
+    "run_optimization",
     "save_plot",
 ]

@@ -1,4 +1,4 @@
-"""Windows -> outlooks, each computed once: one model a process, and a memory or a folder of its forecasts."""
+"""Windows -> forecasts -> values of the lines, each computed once: one model and one cache per process."""
 
 from __future__ import annotations
 
@@ -12,206 +12,261 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kronos.bars import CLOSE
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
-from kronos.paths import Candles
+from kronos.paths import Candles, price_band
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
-from kronos_strategies.backtrader.optimise import one_thread_after_fork
-from kronos_strategies.backtrader.outlook import ENDS, SCORE, outlooks
+from kronos_strategies.backtrader.optimization import limit_threads_after_fork
 from kronos_strategies.heads.choice import ScoreChoice, ScoreUse, choose_score
-from kronos_strategies.heads.readers import HeadReader, load_readers
+from kronos_strategies.heads.readers import HeadReader, head_names, load_readers
 from kronos_strategies.progress import ProgressReport, part_of, silent
+from kronos_strategies.signals import positive_prices, summary
 from kronos_strategies.store import ForecastStore, WindowSpec
 from kronos_strategies.stream import stream
 
 if TYPE_CHECKING:
     from kronos.predictor import KronosPredictor
 
-REMEMBERED = 200_000  # windows; of 20 samples each they take some 80 MB
+LINES = (
+    "expected_return",
+    "volatility",
+    "prob_up",
+    "forecast_close",
+    "lower",
+    "upper",
+    "max_drawdown",
+    "score",
+)
+ALL_LINES = (*LINES, "age")  # bars of the feed since the forecast
+SCORE, FINAL_CLOSES = (
+    4,
+    5,
+)  # columns of `path_statistics`: the score; the first of the S closes at the horizon
+CACHE_SIZE = 200_000  # windows; about 80 MB at 20 samples each
+
+
+def path_statistics(forecast: Forecast) -> np.ndarray:
+    """Everything about sampled paths that the lines need, whatever the level of their band.
+
+    Returns:
+        (N, 5 + S) float64: expected_return, volatility and prob_up as in `kronos_strategies.signals.summary`,
+        max_drawdown, the score (here the expected return; a return head replaces it), and the close of each path at
+        the horizon, in quote currency. Known at the close of the bar that the forecast is dated with.
+    """
+    closes = positive_prices(forecast, "close")  # (N, S, H)
+    last_close = forecast.last_bar[:, CLOSE].astype(np.float64)
+    start = np.broadcast_to(last_close[:, None, None], (*closes.shape[:2], 1))
+    wealth = np.concatenate([start, closes], axis=2)
+    drawdowns = (wealth / np.maximum.accumulate(wealth, axis=2) - 1).min(axis=2)  # (N, S)
+    figures = summary(forecast)[["expected_return", "volatility", "prob_up"]].to_numpy()
+    return np.concatenate(
+        [figures, drawdowns.mean(axis=1)[:, None], figures[:, :1], closes[:, :, -1]], axis=1
+    )
+
+
+def indicator_lines(statistics: np.ndarray, level: float, factors: np.ndarray | None = None) -> np.ndarray:
+    """(N, 5 + S) path statistics -> (N, 8) LINES; all but the score are NaN without paths.
+
+    Args:
+        statistics: as returned by `path_statistics`.
+        level: share of the paths between lower and upper.
+        factors: (N,) multipliers of the band's half-widths around its median, in log prices, see
+            `Forecast.band_factors`; None for a band without calibration.
+    """
+    has_paths = statistics.shape[1] > FINAL_CLOSES
+    closes = statistics[:, FINAL_CLOSES:] if has_paths else np.full((len(statistics), 1), np.nan)
+    factors = np.ones(len(closes)) if factors is None else factors
+    low, high = price_band(closes, level, factors) if len(closes) else (closes[:, 0], closes[:, 0])
+    mean, drawdown, score = closes.mean(axis=1), statistics[:, 3], statistics[:, SCORE]
+    return np.column_stack([statistics[:, :3], mean, low, high, drawdown, score])
 
 
 @dataclass(frozen=True)
 class ForecastSettings:
-    """What is forecast and how, but for the bars.
+    """All settings of a forecast except its bars; each is a parameter of `KronosIndicator`, which documents it.
 
-    Attributes:
-        model: bundled name, folder or hub id.
-        lookback: bars of a window.
-        horizon: bars to forecast.
-        samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those that suit the
-            checkpoint.
-        device: "cpu", "cuda", "mps"; None takes the fastest there is.
-        store: folder of a `ForecastStore`; None remembers within the process.
-        tokenizer: of a model that does not know its own.
-        revision: of the model on the hub.
-        calibration, candles, limits: of the paths when they are read, see `PathOptions`.
-        hold: bars that a position is held, which chooses the output of a return head.
-        score: "auto", "head" or "paths", see `kronos_strategies.heads.choice.choose_score`.
-        heads: names or folders of heads to average; the checkpoint's own when empty.
+    Empty text stands for the default of device, store, tokenizer, revision, calibration and limits, and hold=0 for
+    `every`, so that values from the command line can be passed as they are.
+
+    Raises:
+        ValueError: a setting is out of range.
     """
 
-    model: str
-    lookback: int
-    horizon: int
-    samples: int
-    T: float | None
-    top_p: float | None
-    top_k: int | None
-    seed: int
-    device: str | None
-    store: str | None
-    tokenizer: str | None
-    revision: str | None
+    model: str = "kronos-nano"
+    lookback: int = 90
+    horizon: int = 5
+    samples: int = 20
+    every: int = 5
+    T: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int = 0
+    device: str | None = None
+    store: str | None = None
+    tokenizer: str | None = None
+    revision: str | None = None
     calibration: str = "auto"
     candles: Candles = "valid"
     limits: str = "none"
-    hold: int = 5
+    hold: int = 0
     score: str = "auto"
-    heads: tuple[str, ...] = ()
+    heads: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
             raise ValueError(
                 f"model is a {type(self.model).__name__}. Pass the name of a bundled model, a folder or a hub id."
             )
-        for name, least in (("lookback", MIN_BARS), ("horizon", 1)):
+        for name, least in (("lookback", MIN_BARS), ("horizon", 1), ("every", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name}={value!r} is no number of bars. Pass a whole one, {least} or more.")
-            object.__setattr__(self, name, int(value))
-        self.options  # noqa: B018 (refuses what is none)
+                raise ValueError(
+                    f"{name}={value!r} is not a valid number of bars. Pass an integer of at least {least}."
+                )
+            self._set(name, int(value))
+        for name in ("device", "store", "tokenizer", "revision"):
+            self._set(name, getattr(self, name) or None)
+        self._set("calibration", str(self.calibration or "auto"))
+        self._set("limits", str(self.limits or "none"))
+        self._set("hold", self.hold or self.every)
+        self.options  # noqa: B018 (raises for invalid options)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def options(self) -> PathOptions:
-        """What is done to the paths, as named."""
+        """Postprocessing of the paths, by name."""
         return PathOptions(self.calibration, self.candles, self.limits)
 
     def postprocessing(self, spacing: float | None = None) -> Postprocessing:
-        """What is done to the paths of windows whose bars are `spacing` seconds apart; None where it is not known.
+        """Postprocessing of the paths of windows with `spacing` seconds between bars, None if unknown.
 
         Raises:
-            FileNotFoundError: no such calibration.
-            ValueError: the calibration that was named does not fit.
+            FileNotFoundError: the calibration does not exist.
+            ValueError: the named calibration does not fit the forecast.
         """
         predictor = self.predictor()
-        known = predictor.provenance(self.sampling(), "")
-        return self.options.resolve(predictor.calibration, known, self.horizon, spacing)
+        provenance = predictor.provenance(self.sampling(), "")
+        return self.options.resolve(predictor.calibration, provenance, self.horizon, spacing)
 
     def predictor(self) -> KronosPredictor:
-        """The model, loaded once a process."""
-        one_thread_after_fork()  # before it is asked for anything: even its provenance looks at weights
+        """The model, loaded once per process."""
+        limit_threads_after_fork()  # first: even the provenance reads the weights
         return _load(self.model, self.tokenizer, self.revision, self.device)
 
     def sampling(self) -> SampleConfig:
-        """Of the paths."""
+        """Settings of the sampling, those of the checkpoint where they are None here."""
         return self.predictor().sampling.with_overrides(
             self.samples or 1, self.T, self.top_p, self.top_k, self.seed
         )
 
-    def choice(self, daily: bool = True) -> ScoreChoice:
-        """Where the scores of daily bars, or of others, come from.
+    def score_choice(self, daily: bool = True) -> ScoreChoice:
+        """Source of the scores of daily bars, or of bars of another length.
 
         Raises:
-            ValueError: no head where one is asked for, or neither a head nor a path.
+            ValueError: a return head is required and missing, or there is neither a head nor a path.
         """
         frequency = "1day" if daily else "another length"
         use = ScoreUse(self.hold, self.lookback, price=None, frequency=frequency)
         choice = choose_score(self.score, [reader.head for reader in self._readers()], use)
         if self.samples == 0 and not choice.heads:
             raise ValueError(
-                f"samples=0 samples no path, and the score cannot come from a head: {choice.why}. Ask for "
-                "samples=1 or more, or for the head anyway with score='head'."
+                f"samples=0 samples no path, and no return head can give the score: {choice.why}. Set samples=1 or "
+                "more, or require the head with score='head'."
             )
         return choice
 
-    def outlooks(
+    def path_statistics(
         self,
         windows: Windows,
-        names: tuple[str, ...],
+        instruments: tuple[str, ...],
         progress: ProgressReport = silent,
         daily: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Forecast what neither the memory nor the store has.
+        """Statistics of the forecasts of windows; only those missing from cache and store are computed.
 
         Args:
-            windows: N of them, in order of (datetime, instrument).
-            names: of all instruments that are ever forecast together; they label the store.
+            windows: N windows, sorted by (datetime, instrument).
+            instruments: all instruments that are ever forecast together; they label the store.
             progress: called as progress(windows done, N).
-            daily: (N,) bool, windows of daily bars, which a head may score; all when omitted.
+            daily: (N,) bool, windows of daily bars, which a return head may score; all when omitted.
 
         Returns:
-            (N, 5 + S), see `kronos_strategies.backtrader.outlook.outlooks`; only the score is not NaN where nothing
-            is sampled.
+            (N, 5 + S), see the function `path_statistics`; all but the score are NaN where nothing is sampled.
         """
-        spec = WindowSpec(",".join(names), self.lookback, self.horizon, self.lookback)
-        found = np.full((len(windows), ENDS), np.nan)
+        spec = WindowSpec(",".join(instruments), self.lookback, self.horizon, self.lookback)
+        found = np.full((len(windows), FINAL_CLOSES), np.nan)
         if self.samples:
-            found = self._sampled(windows, spec, progress)
-        choice = self.choice()
+            found = self._sample(windows, spec, progress)
+        choice = self.score_choice()
         scored = np.ones(len(windows), bool) if daily is None or self.score == "head" else daily
         if not self.samples and not scored.all():
-            self.choice(daily=False)  # says why these bars have no score at all
+            self.score_choice(daily=False)  # raises, since these bars would have no score
         if choice.heads and scored.any():
-            outputs = [self._read(reader, windows[scored], spec) for reader in self._readers()]
+            outputs = [self._head_outputs(reader, windows[scored], spec) for reader in self._readers()]
             found[scored, SCORE] = choice.average(outputs)
         return found
 
-    def _sampled(self, windows: Windows, spec: WindowSpec, progress: ProgressReport) -> np.ndarray:
-        predictor, sampling = self.predictor(), self.sampling()
-        if self.store is not None:
-            filled = ForecastStore(self.store).fill(predictor, windows, spec, sampling, progress)
-            return np.concatenate([self._outlooks(forecast) for forecast in filled])
-
-        def compute(missing: Windows, report: Callable[[int], None]) -> np.ndarray:
-            parts = stream(predictor, missing, sampling, lambda done, _: report(done))
-            return np.concatenate([self._outlooks(forecast) for forecast in parts])
-
-        post = self.postprocessing()
-        calibration = None if post.calibration is None else post.calibration.id
-        known = predictor.provenance(sampling, "")
-        key = (known, calibration, post.limits, post.candles) if known.weights_sha256 else None
-        named = post.calibration is not None or post.limits is not None
-        return _remembered(key, windows, compute, progress, named)
-
-    def _read(self, reader: HeadReader, windows: Windows, spec: WindowSpec) -> np.ndarray:
-        """(N, K) outputs of a head."""
-        predictor, head = reader
-        if self.store is not None:
-            return ForecastStore(self.store).head_outputs(predictor, head, windows, spec)
-        known = predictor.provenance(self.sampling(), "")
-        reads = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
-        key = reads if known.weights_sha256 else None
-        return _remembered(key, windows, lambda missing, _: head(predictor.embed(missing)), silent)
-
-    def _readers(self) -> list[HeadReader]:
-        one_thread_after_fork()
-        return _load_heads(self.model, self.tokenizer, self.revision, self.device, self.heads)
-
     def band_factors(self, windows: Windows, level: float) -> np.ndarray:
-        """(N,) factors of a band at the horizon, see `Forecast.band_factors`."""
+        """(N,) multipliers of the band's half-widths at the horizon, see `Forecast.band_factors`."""
         factors = np.ones(len(windows))
-        for rows, post in self._alike(windows.index, windows.future):
+        for rows, post in self._by_spacing(windows.index, windows.future):
             if post.calibration is not None:
                 keys = windows.index[rows]
                 factors[rows] = post.calibration.band_factors(level, keys, self.horizon)[:, -1]
         return factors
 
-    def _outlooks(self, forecast: Forecast) -> np.ndarray:
-        """Of a forecast as sampled, once it is calibrated, limited and repaired."""
+    def _sample(self, windows: Windows, spec: WindowSpec, progress: ProgressReport) -> np.ndarray:
+        predictor, sampling = self.predictor(), self.sampling()
+        if self.store is not None:
+            filled = ForecastStore(self.store).fill(predictor, windows, spec, sampling, progress)
+            return np.concatenate([self._statistics_of(forecast) for forecast in filled])
+
+        def compute(missing: Windows, report: Callable[[int], None]) -> np.ndarray:
+            parts = stream(predictor, missing, sampling, lambda done, _: report(done))
+            return np.concatenate([self._statistics_of(forecast) for forecast in parts])
+
+        post = self.postprocessing()
+        calibration = None if post.calibration is None else post.calibration.id
+        provenance = predictor.provenance(sampling, "")
+        key = (provenance, calibration, post.limits, post.candles) if provenance.weights_sha256 else None
+        by_instrument = post.calibration is not None or post.limits is not None
+        return _cached(key, windows, compute, progress, by_instrument)
+
+    def _head_outputs(self, reader: HeadReader, windows: Windows, spec: WindowSpec) -> np.ndarray:
+        """(N, K) outputs of a return head."""
+        predictor, head = reader
+        if self.store is not None:
+            return ForecastStore(self.store).head_outputs(predictor, head, windows, spec)
+        known = predictor.provenance(self.sampling(), "")
+        inputs = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
+        key = inputs if known.weights_sha256 else None
+        return _cached(key, windows, lambda missing, _: head(predictor.embed(missing)), silent)
+
+    def _readers(self) -> list[HeadReader]:
+        limit_threads_after_fork()
+        return _load_heads(self.model, self.tokenizer, self.revision, self.device, head_names(self.heads))
+
+    def _statistics_of(self, forecast: Forecast) -> np.ndarray:
+        """(N, 5 + S) statistics of a forecast as sampled, after its postprocessing."""
         parts = [
-            (rows, outlooks(post(forecast[rows])))
-            for rows, post in self._alike(forecast.index, forecast.timestamps)
+            (rows, path_statistics(post(forecast[rows])))
+            for rows, post in self._by_spacing(forecast.index, forecast.timestamps)
         ]
         found = np.empty((len(forecast), parts[0][1].shape[1]))
         for rows, part in parts:
             found[rows] = part
         return found
 
-    def _alike(self, keys: pd.MultiIndex, future: np.ndarray) -> Iterator[tuple[np.ndarray, Postprocessing]]:
-        """Rows of windows whose bars are as far apart, and what is done to their paths.
+    def _by_spacing(
+        self, keys: pd.MultiIndex, future: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Postprocessing]]:
+        """Rows of windows with the same seconds between bars, and the postprocessing of their paths.
 
-        It depends on each window alone: which windows are forecast together differs between modes of the engine.
+        It depends on each window alone, because different modes of the engine forecast different windows together.
         """
         dates = pd.DatetimeIndex(keys.get_level_values("datetime")).to_numpy("datetime64[ns]")
         spacings, group = np.unique(step_seconds(dates, future), return_inverse=True)
@@ -219,49 +274,50 @@ class ForecastSettings:
             yield group == number, self.postprocessing(None if np.isnan(spacing) else float(spacing))
 
 
-_MEMORY: dict[Hashable, dict[bytes, np.ndarray]] = {}
+_CACHE: dict[Hashable, dict[bytes, np.ndarray]] = {}
 
 
-def _remembered(
+def _cached(
     key: Hashable | None,
     windows: Windows,
     compute: Callable[[Windows, Callable[[int], None]], np.ndarray],
     progress: ProgressReport,
-    named: bool = False,
+    by_instrument: bool = False,
 ) -> np.ndarray:
-    """A row for each window: those in the memory of `key`, the others from `compute`.
+    """One row per window, from the cache or else from `compute`.
 
     Args:
-        key: all that rows depend on besides their windows; None where nothing tells weights apart, as of networks
-            that may have been changed in place, so that nothing can be remembered.
-        windows: N of them.
-        compute: rows of some windows.
+        key: everything that rows depend on besides their windows; None disables the cache, for networks without a
+            checksum, which may have been changed in place.
+        windows: N windows.
+        compute: computes the rows of some windows.
         progress: called as progress(windows done, N).
-        named: as in `_digests`.
+        by_instrument: see `_window_hashes`.
     """
-    memory = {} if key is None else _MEMORY.setdefault(key, {})
-    digests = _digests(windows, named)
-    missing = np.array([digest not in memory for digest in digests])
+    cache = {} if key is None else _CACHE.setdefault(key, {})
+    hashes = _window_hashes(windows, by_instrument)
+    missing = np.array([each not in cache for each in hashes])
     known = int((~missing).sum())
     progress(known, len(windows))
     if missing.any():
         report = part_of(progress, known, len(windows))
-        new = [digest for digest, due in zip(digests, missing, strict=True) if due]
-        memory.update(zip(new, compute(windows[missing], report), strict=True))
-    found = np.array([memory[digest] for digest in digests])
-    for digest in list(memory)[: max(0, len(memory) - REMEMBERED)]:  # the oldest first
-        del memory[digest]
+        new = [each for each, absent in zip(hashes, missing, strict=True) if absent]
+        cache.update(zip(new, compute(windows[missing], report), strict=True))
+    found = np.array([cache[each] for each in hashes])
+    for oldest in list(cache)[: max(0, len(cache) - CACHE_SIZE)]:
+        del cache[oldest]
     return found
 
 
-def _digests(windows: Windows, named: bool) -> list[bytes]:
-    """Of all that a window's forecast depends on: bars, calendar fields, date and times ahead.
+def _window_hashes(windows: Windows, by_instrument: bool) -> list[bytes]:
+    """Hashes of everything that a window's forecast depends on: bars, calendar fields, date, future timestamps.
 
     Args:
-        windows: to tell apart.
-        named: whether it depends on the instrument's name too, as calibrations and price limits may.
+        windows: N windows.
+        by_instrument: whether it depends on the instrument's name too, as with calibrations and price limits.
     """
-    names = windows.index.get_level_values("instrument").astype(str) if named else [""] * len(windows)
+    instruments = windows.index.get_level_values("instrument").astype(str)
+    names = instruments if by_instrument else [""] * len(windows)
     dates = pd.DatetimeIndex(windows.index.get_level_values("datetime")).as_unit("ns").asi8
     found = []
     for end, length, future, date, name in zip(
@@ -278,7 +334,7 @@ def _digests(windows: Windows, named: bool) -> list[bytes]:
 
 @lru_cache(maxsize=4)
 def _load(model: str, tokenizer: str | None, revision: str | None, device: str | None) -> KronosPredictor:
-    from kronos.predictor import KronosPredictor  # torch, which a run on stored forecasts does without
+    from kronos.predictor import KronosPredictor  # imports torch, which runs on stored forecasts do not need
 
     return KronosPredictor.from_pretrained(model, tokenizer, revision, device)
 

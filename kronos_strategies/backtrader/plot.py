@@ -11,48 +11,49 @@ import numpy as np
 import pandas as pd
 
 from kronos.utils import MissingExtra
-from kronos_strategies.backtrader.bars import local_times, utc_times
+from kronos_strategies.backtrader.feed_bars import to_local, to_utc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-UP, DOWN, GREY = "#009E73", "#D55E00", "#404040"
-MAJOR, MINOR = 6, 2  # rows of a feed's panel, and of an indicator's
-ROW = 0.45  # inches
-LEAST_HEIGHT = 8.0
-TICKS = 10  # at most
-BEYOND = 0.6  # of the prices' range that lines over them may add above and below
-_PARAMS = re.compile(r" \((?:None|True|False)[^)]*\)")  # of observers, which say nothing to a reader
+UP, DOWN, GRAY = "#009E73", "#D55E00", "#404040"
+MAJOR_ROWS, MINOR_ROWS = 6, 2  # of the panel of a feed, and of an indicator
+ROW_HEIGHT = 0.45  # inches
+MIN_HEIGHT = 8.0  # inches
+LEGEND_HEIGHT = 0.22  # inches
+MAX_TICKS = 10
+MAX_OVERFLOW = 0.6  # share of the price range that lines over it may add above and below
+_OBSERVER_PARAMS = re.compile(r" \((?:None|True|False)[^)]*\)")
 
 
 def save_plot(
     strategy: bt.Strategy, path: str | Path, width: float = 14.0, height: float | None = None
 ) -> Path:
-    """Draw a strategy that has run: prices as candles, its indicators and observers; volume is left out.
+    """Draw a strategy after its run: prices as candles, indicators and observers, without volume.
 
-    Times are those of the first feed's zone. Open figures of matplotlib and its choice of screen stay as they are.
+    Times are in the time zone of the first feed. Open figures and the backend of matplotlib stay as they are.
 
     Args:
-        strategy: of what `cerebro.run()` returned.
-        path: of the picture, e.g. "run.png" or "run.svg"; its folder is made.
+        strategy: one of those returned by `cerebro.run()`.
+        path: of the picture, e.g. "run.png" or "run.svg"; its folder is created.
         width: in inches.
-        height: in inches; as high as its panels need when omitted.
+        height: in inches; what its panels need when omitted.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the strategy has seen no bar.
+        ValueError: the strategy has no bar.
         MissingExtra: matplotlib is missing.
     """
     if not len(strategy):
-        raise ValueError("The strategy has seen no bar, so there is nothing to draw. Run it first.")
+        raise ValueError("The strategy has no bars, so there is nothing to draw. Run it first.")
     try:
         import matplotlib
 
-        screen = matplotlib.get_backend(auto_select=False)
-        from backtrader.plot import PlotScheme  # chooses a screen, so ours comes after
+        backend = matplotlib.get_backend(auto_select=False)
+        from backtrader.plot import PlotScheme  # sets a backend, so ours is set afterwards
         from matplotlib import pyplot
     except ImportError as error:
         raise MissingExtra("Plots need matplotlib: pip install 'kronos-strategies[backtrader]'") from error
@@ -64,15 +65,15 @@ def save_plot(
         plotter = _plotter(_scheme(PlotScheme()))
         number = max([0, *pyplot.get_fignums()]) + 1
         (figure,) = plotter.plot(strategy, figid=number, numfigs=1, iplot=False)
-        figure.set_size_inches(width, height or max(LEAST_HEIGHT, ROW * plotter.pinf.nrows))
+        figure.set_size_inches(width, height or max(MIN_HEIGHT, ROW_HEIGHT * plotter.pinf.nrows))
         _tidy(figure, strategy)
         figure.savefig(path, dpi=120, bbox_inches="tight")
         pyplot.close(figure)
     finally:
         if current:
             pyplot.figure(current)
-        if screen is not None:
-            pyplot.switch_backend(screen)
+        if backend is not None:
+            pyplot.switch_backend(backend)
     return path
 
 
@@ -80,15 +81,15 @@ def _plotter(scheme: bt.plot.PlotScheme) -> Any:
     from backtrader.plot import Plot
 
     class Plotter(Plot):
-        """Backtrader's, with rows enough for all panels, and marks at the bars that they belong to."""
+        """Backtrader's plotter, with enough rows for all panels, and marks at their own bars."""
 
         def calcrows(self, strategy: bt.Strategy) -> None:
-            super().calcrows(strategy)  # counts one row for the panel of an indicator, which has several
-            panels = [own for of in (self.dplotsup, self.dplotsdown) for own in of.values()]
+            super().calcrows(strategy)  # counts one row per indicator, whose panel has several
+            panels = [own for side in (self.dplotsup, self.dplotsdown) for own in side.values()]
             self.pinf.nrows += sum(map(len, panels)) * (self.pinf.sch.rowsminor - 1)
 
         def plotind(self, iref: Any, ind: Any, *rest: Any, **options: Any) -> None:
-            # With runonce an observer has a value for each bar of the strategy, not of its feed.
+            # With runonce an observer has one value per bar of the strategy, not of its feed.
             info, bars = self.pinf, len(self.pinf.clock)
             kept = info.xdata, info.xstart, info.xend
             if isinstance(ind, bt.Observer) and len(ind) == bars:
@@ -100,23 +101,23 @@ def _plotter(scheme: bt.plot.PlotScheme) -> Any:
 
 
 def _scheme(scheme: bt.plot.PlotScheme) -> bt.plot.PlotScheme:
-    scheme.style, scheme.barup, scheme.bardown, scheme.loc = "candle", UP, DOWN, GREY
+    scheme.style, scheme.barup, scheme.bardown, scheme.loc = "candle", UP, DOWN, GRAY
     scheme.volume = scheme.valuetags = scheme.linevalues = False
-    scheme.rowsmajor, scheme.rowsminor = MAJOR, MINOR
+    scheme.rowsmajor, scheme.rowsminor = MAJOR_ROWS, MINOR_ROWS
     scheme.tickrotation, scheme.yadjust = 0, 0.05
     return scheme
 
 
 def _tidy(figure: Figure, strategy: bt.Strategy) -> None:
-    """Legends, marks and times within their panels."""
+    """Keep legends, marks and times within their panels."""
     from matplotlib.ticker import MaxNLocator
 
-    places, labels = _ticks(strategy)
+    positions, labels = _ticks(strategy)
     last = figure.axes[-1]
     marks = next((each for each in strategy.getobservers() if isinstance(each, bt.observers.BuySell)), None)
     for axes in figure.axes:
         axes.grid(alpha=0.3, linewidth=0.6)
-        axes.set_xticks(places, labels if axes is last else [""] * len(labels))
+        axes.set_xticks(positions, labels if axes is last else [""] * len(labels))
         axes.tick_params(axis="x", labelbottom=axes is last, labelsize=8)
         axes.tick_params(axis="y", labelsize=8)
         axes.set_xlim(-1, len(strategy))
@@ -128,7 +129,7 @@ def _tidy(figure: Figure, strategy: bt.Strategy) -> None:
 
 
 def _move_marks(axes: Axes, distance: float) -> None:
-    """Purchases and sales next to their bars, which Backtrader puts a share of the price away."""
+    """Move purchases and sales next to their bars; Backtrader draws them at a share of the price away."""
     low, high = axes.get_ylim()
     for line in axes.get_lines():
         side = {"^": -1, "v": 1}.get(str(line.get_marker()))
@@ -140,9 +141,9 @@ def _move_marks(axes: Axes, distance: float) -> None:
 
 
 def _widen(axes: Axes) -> None:
-    """Make room for marks and bands that Backtrader would cut off, and for the legend above them."""
+    """Add room for marks and bands that Backtrader would cut off, and for the legend above them."""
     low, high = axes.get_ylim()
-    margin, reach = 0.04 * (high - low), BEYOND * (high - low)
+    margin, reach = 0.04 * (high - low), MAX_OVERFLOW * (high - low)
     for line in axes.get_lines():
         value, is_mark = np.asarray(line.get_ydata(), float), line.get_linestyle() == "None"
         inner = value[np.isfinite(value)]
@@ -151,21 +152,22 @@ def _widen(axes: Axes) -> None:
         if len(inner):
             room = margin * (3 if is_mark else 1)
             low, high = min(low, inner.min() - room), max(high, inner.max() + room)
-    axes.set_ylim(low, high + 0.16 * (high - low))
+    legend = min(0.5, LEGEND_HEIGHT / _inches(axes))  # share of the panel
+    axes.set_ylim(low, high + legend / (1 - legend) * (high - low))
 
 
 def _inches(axes: Axes) -> float:
-    """How high a panel is."""
+    """Height of a panel."""
     return float(axes.get_window_extent().height / axes.figure.dpi)
 
 
 def _legend(axes: Axes) -> None:
-    """One line of small print at the top of the panel."""
+    """Draw the legend in one line at the top of the panel."""
     legend = axes.get_legend()
     if legend is None:
         return
     handles = [handle for handle in legend.legend_handles if handle is not None]
-    names = [_PARAMS.sub("", text.get_text()).replace("\n", ": ") for text in legend.get_texts()]
+    names = [_OBSERVER_PARAMS.sub("", text.get_text()).replace("\n", ": ") for text in legend.get_texts()]
     axes.legend(
         handles, names, loc="upper left", ncol=len(names), fontsize=7, frameon=False,
         borderaxespad=0.3, handlelength=1.6, columnspacing=1.4,
@@ -173,27 +175,27 @@ def _legend(axes: Axes) -> None:
 
 
 def _ticks(strategy: bt.Strategy) -> tuple[list[int], list[str]]:
-    """Which of the strategy's bars have a tick, and what it says.
+    """Positions and labels of ticks along the strategy's bars.
 
-    Ticks stand where a year, month, day or hour begins: as many as there is room for, and a few at least. Within
-    days they tell the time, and the date where it is a new one.
+    Ticks are where a year, month, day or hour begins: at least MAX_TICKS / 2 and at most MAX_TICKS where possible.
+    Within days, labels show the time, and the date at its first tick.
     """
-    stamps = np.array(strategy.datetime.get(size=len(strategy)), float)
-    times = pd.DatetimeIndex(local_times(utc_times(stamps), strategy.data))
+    numbers = np.array(strategy.datetime.get(size=len(strategy)), float)
+    times = pd.DatetimeIndex(to_local(to_utc(numbers), strategy.data))
     intraday = bool(times.normalize().duplicated().any())
     periods = [times.to_period(unit) for unit in ("Y", "M", "D")] + ([times.floor("h")] if intraday else [])
     begins = [np.flatnonzero(~period.duplicated()) for period in periods]
-    fit = [each for each in begins if TICKS / 2 <= len(each) <= TICKS]
+    fit = [each for each in begins if MAX_TICKS / 2 <= len(each) <= MAX_TICKS]
     if fit:
-        places = fit[0]
+        positions = fit[0]
     else:
-        finer = next((each for each in begins if len(each) > TICKS), np.arange(len(times)))
-        places = finer[:: -(-len(finer) // TICKS)]
-    days = times[places].normalize()
+        finer = next((each for each in begins if len(each) > MAX_TICKS), np.arange(len(times)))
+        positions = finer[:: -(-len(finer) // MAX_TICKS)]
+    days = times[positions].normalize()
     if not (intraday and (days.duplicated().any() or len(np.unique(times.normalize())) == 1)):
-        return places.tolist(), list(times[places].strftime("%Y-%m-%d"))
-    new = ~days.duplicated()
-    return places.tolist(), [
+        return positions.tolist(), list(times[positions].strftime("%Y-%m-%d"))
+    is_first = ~days.duplicated()
+    return positions.tolist(), [
         f"{time:%H:%M}\n{time:%Y-%m-%d}" if first else f"{time:%H:%M}"
-        for time, first in zip(times[places], new, strict=True)
+        for time, first in zip(times[positions], is_first, strict=True)
     ]

@@ -92,6 +92,7 @@ def evidence_of_run(
                 *scarce,
             ),
             bars_per_year=bars_per_year(dataset.freq)[0] if result is None else result.bars_per_year,
+            score_is_return=not choice.heads,
         ),
         scores=pd.DataFrame({MODEL: signals["score"]}).join(baselines),
         labels=_labels(market, keys, label, dataset),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kronos_strategies.evaluation.baselines import MODEL
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
@@ -87,7 +86,7 @@ def build_report(evidence: Evidence, versions: Comparison | None = None) -> Repo
             about.hold,
             about.bars_between,
             evidence.outlooks,
-            signed=str(score.name) == MODEL or bool((score < 0).any() and (score > 0).any()),
+            signed=about.score_is_return,
         )
     if evidence.trades is not None:
         trades = evaluate_trades(evidence.trades)

@@ -35,7 +35,7 @@ def compare(assets: int, bars: int) -> Record:
     panel = make_panel(bars, *(f"A{i:03}" for i in range(assets)))
     record: Record = {"assets": assets, "bars": bars, "every": EVERY, "modes": {}}
     for name, mode in MODES.items():
-        forecasts._MEMORY.clear()
+        forecasts._CACHE.clear()
         bare = timed(partial(run, panel, None, **mode))
         with model_calls() as calls:
             whole = timed(partial(run, panel, ours, **mode))

@@ -92,5 +92,5 @@ def test_huge_volumes_give_finite_forecasts(predictor: KronosPredictor, method: 
 
 @pytest.mark.parametrize(("price", "volume"), [(1e-39, 1.0), (1.0, 1e36)])
 def test_numbers_beyond_float32_are_refused_with_a_remedy(price: float, volume: float) -> None:
-    with pytest.raises(ValueError, match=r"outside the range of float32 holds .*Use another unit\."):
+    with pytest.raises(ValueError, match=r"outside the range of float32 .*Use another unit\."):
         Windows.rolling({"A": in_units(price, volume)["N0"]}, 60, 3, "B")

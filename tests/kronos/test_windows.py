@@ -330,7 +330,8 @@ def test_bars_and_a_calendar_of_two_zones_are_refused(bars: str | None, calendar
 def test_bars_over_an_hour_that_the_clock_shows_twice_are_refused_with_a_remedy() -> None:
     index = pd.date_range("2024-11-02 20:00", periods=12, freq="h", tz="America/New_York")
     bars = make_bars(12).set_axis(index)
-    with pytest.raises(ValueError, match=r"bars of A pass 2024-11-03 01:00:00 twice.*tz_convert\('UTC'\)"):
+    message = r"bars of A have the local time 2024-11-03 01:00:00 twice.*tz_convert\('UTC'\)"
+    with pytest.raises(ValueError, match=message):
         Windows.rolling({"A": bars}, 4, 3, "h")
     assert len(Windows.rolling({"A": bars.tz_convert("UTC")}, 4, 3, "h")) == 9
 

@@ -161,7 +161,7 @@ def test_help_names_every_option(name, request, capsys):
         (["TIDY", "--draw", "XX"], "no 'XX' to draw"),
         (["TIDY", "--by", "luck"], "no line 'luck' to rank by"),
         (["TIDY", "--model", "nobody"], "nobody"),
-        (["TIDY", "--lookback", "500"], "Feed more bars than its lookback"),
+        (["TIDY", "--lookback", "500"], "Run on more bars than its lookback"),
         (["TIDY", "--side", "short"], "side"),
     ],
 )

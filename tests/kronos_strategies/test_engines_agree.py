@@ -15,7 +15,7 @@ pytest.importorskip("backtrader")
 import backtrader as bt
 from qlib.backtest import backtest
 
-from kronos_strategies.backtrader.strategy import KronosRankStrategy, SteppedCommission
+from kronos_strategies.backtrader import KronosRankStrategy, LotSizeCommission
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
@@ -128,9 +128,9 @@ def in_backtrader(bars, rules, every) -> FromBacktrader:
     for name, own in bars.groupby(level="instrument"):
         cerebro.adddata(SignalFeed(dataname=own.droplevel("instrument")), name=name)
     cerebro.broker.setcash(CASH)
-    cerebro.broker.addcommissioninfo(SteppedCommission(commission=0.0))
+    cerebro.broker.addcommissioninfo(LotSizeCommission(commission=0.0))
     # Qlib never learns that a share has been delisted.
-    cerebro.addstrategy(FromBacktrader, every=every, ended_after=10**6, **rules)
+    cerebro.addstrategy(FromBacktrader, every=every, delisted_after=10**6, **rules)
     return cerebro.run()[0]
 
 

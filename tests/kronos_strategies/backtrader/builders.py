@@ -1,4 +1,4 @@
-"""Runs of the real engine on small panels, and what their lines were."""
+"""Runs of the real engine on small panels, and the lines that they produce."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.backtrader import forecasts
-from kronos_strategies.backtrader.indicator import KronosIndicator
-from tests.kronos.builders import make_panel
+from kronos_strategies.backtrader.indicators import KronosIndicator
+from tests.kronos.builders import make_bars, make_panel
 
 SETTINGS: dict[str, Any] = {"lookback": 20, "horizon": 3, "samples": 4, "every": 5, "device": "cpu"}
 MODES: dict[str, dict[str, Any]] = {
@@ -21,16 +21,17 @@ MODES: dict[str, dict[str, Any]] = {
     "exactbars=-2": {"exactbars": -2},
     "live": {"live": True},
 }
+FIVE = {"timeframe": bt.TimeFrame.Minutes, "compression": 5}
 Make = Callable[[bt.AbstractDataBase], bt.Indicator]
 
 
 def kronos(**settings: Any) -> Make:
-    """Makes the indicator of a feed, with small settings."""
+    """A function that creates the indicator of a feed, with small settings."""
     return lambda data: KronosIndicator(data, **SETTINGS | settings)
 
 
 class Recorder(bt.Strategy):
-    """Keeps the lines of one indicator a feed at each of its bars, under replay at each tick."""
+    """Records the lines of one indicator per feed at each of its bars, under replay at each tick."""
 
     params = (("make", None),)
 
@@ -68,8 +69,8 @@ def cerebro_of(feeds: Mapping[str, bt.AbstractDataBase]) -> bt.Cerebro:
 
 
 def record(cerebro: bt.Cerebro, make: Make | None = None, **mode: Any) -> pd.DataFrame:
-    """The lines of a run that remembers nothing of earlier ones."""
-    forecasts._MEMORY.clear()
+    """The lines of a run with an empty cache."""
+    forecasts._CACHE.clear()
     cerebro.addstrategy(Recorder, make=make or kronos())
     return cerebro.run(**mode)[0].frame()
 
@@ -80,7 +81,7 @@ def run(panel: Mapping[str, pd.DataFrame], make: Make | None = None, **mode: Any
 
 
 def awkward_panel() -> dict[str, pd.DataFrame]:
-    """Feeds that all trade differently: whole, late, with gaps, soon over, with holes, and too short."""
+    """Feeds that all trade differently: whole, late, with gaps, ended early, with missing prices, and too short."""
     full = make_panel(80, "WHOLE", "LATE", "GAPS", "OVER", "HOLES", "SHORT")
     full["LATE"] = full["LATE"].iloc[17:]
     full["GAPS"] = full["GAPS"].drop(full["GAPS"].index[[24, 25, 26, 44, 45, 46, 47, 48, 49, 50, 61]])
@@ -89,3 +90,12 @@ def awkward_panel() -> dict[str, pd.DataFrame]:
     full["HOLES"].iloc[[33, 50], 4] = [0.0, np.nan]
     full["SHORT"] = full["SHORT"].iloc[10:25]
     return full
+
+
+def session_bars(days: int, per_day: int, seed: int = 0) -> pd.DataFrame:
+    """Five-minute bars of business days from 09:35."""
+    first = pd.bdate_range("2024-03-04", periods=days)
+    index = pd.DatetimeIndex(
+        [day + pd.Timedelta(minutes=575 + 5 * i) for day in first for i in range(per_day)]
+    )
+    return make_bars(len(index), seed).set_axis(index)

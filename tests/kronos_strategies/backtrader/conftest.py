@@ -1,4 +1,4 @@
-"""The bundled checkpoint on the real Backtrader; what is asked of the model is counted, and then really asked."""
+"""The bundled checkpoint on the real Backtrader; calls of the model are counted, and then really made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What importing the adapter costs, and what it says without Backtrader."""
+"""Imports of the adapter, and its error without Backtrader."""
 
 import subprocess
 import sys
@@ -15,11 +15,11 @@ def after(statement: str, *modules: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_the_rest_of_the_package_does_without_backtrader():
+def test_the_rest_of_the_package_does_not_import_backtrader():
     assert after("import kronos_strategies", "backtrader", "torch") == []
 
 
-def test_the_adapter_loads_neither_torch_nor_a_way_to_plot():
+def test_the_adapter_imports_neither_torch_nor_matplotlib():
     statement = "from kronos_strategies.backtrader import KronosIndicator, KronosBand, ForecastData"
     assert after(statement, "backtrader", "torch", "matplotlib", "qlib") == ["backtrader"]
 

@@ -1,4 +1,4 @@
-"""What is in a picture, and that nothing leaves its panel."""
+"""Contents of a picture, all within their panels."""
 
 import backtrader as bt
 import numpy as np
@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from kronos_strategies.backtrader import KronosBand, KronosIndicator, save_plot
 from tests.kronos.builders import make_bars, make_panel
-from tests.kronos_strategies.backtrader.builders import SETTINGS, pandas_feeds
-from tests.kronos_strategies.backtrader.test_kinds import FIVE, session_bars
+from tests.kronos_strategies.backtrader.builders import FIVE, SETTINGS, pandas_feeds, session_bars
 
 
 class Trading(bt.Strategy):
@@ -35,7 +34,7 @@ class Trading(bt.Strategy):
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Draws a run and hands over the figure."""
+    """Draws a run and returns the figure."""
     figures = []
     honest = Figure.savefig
     monkeypatch.setattr(
@@ -71,7 +70,7 @@ def late_panel() -> dict[str, pd.DataFrame]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_every_feed_has_its_panel_and_that_of_its_indicator(drawn, count):
+def test_every_feed_has_its_panel_and_its_indicators_panel(drawn, count):
     figure = drawn(dict(list(late_panel().items())[:count]))
     assert len(figure.axes) == 2 + 2 * count
     assert [name for name in panels(figure) if name.endswith("(1 Day)")] == [
@@ -80,7 +79,7 @@ def test_every_feed_has_its_panel_and_that_of_its_indicator(drawn, count):
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
-def test_marks_stand_at_the_bars_that_traded(drawn, mode):
+def test_marks_are_at_the_bars_that_traded(drawn, mode):
     panel = late_panel()
     figure = drawn(panel, mode)
     days = panel["A"].index
@@ -121,24 +120,38 @@ def test_marks_and_legends_stay_within_their_panels(drawn, options):
         assert box.y1 <= panel.y1 + 1
 
 
-def test_one_day_is_labelled_with_its_hours_and_once_with_its_date(drawn):
+@pytest.mark.parametrize("count", [1, 3])
+def test_legends_cover_no_line(drawn, count):
+    figure = drawn(make_panel(60, *"ABC"[:count]))
+    figure.canvas.draw()
+    for axes in figure.axes:
+        legend = axes.get_legend().get_window_extent()
+        for line in axes.get_lines():
+            x, y = (np.asarray(values, float) for values in line.get_data())
+            points = axes.transData.transform(np.column_stack([x, y])[np.isfinite(y)])
+            below = points[:, 1] < legend.y0
+            above = points[:, 1] > axes.get_window_extent().y1  # outside of the panel
+            assert (below | above | (points[:, 0] > legend.x1)).all()
+
+
+def test_one_day_is_labeled_with_its_hours_and_once_with_its_date(drawn):
     bars = make_bars(60).set_axis(pd.date_range("2024-03-04 14:35", periods=60, freq="5min"))
-    said = labels(drawn({"A": bars}, tz="America/New_York", **FIVE))
-    assert said[0] == "09:35\n2024-03-04"
-    assert said[1:] == ["10:00", "11:00", "12:00", "13:00", "14:00"]
+    shown = labels(drawn({"A": bars}, tz="America/New_York", **FIVE))
+    assert shown[0] == "09:35\n2024-03-04"
+    assert shown[1:] == ["10:00", "11:00", "12:00", "13:00", "14:00"]
 
 
-def test_times_are_those_of_a_frame_with_a_zone(drawn):
+def test_times_are_those_of_a_frame_with_a_time_zone(drawn):
     bars = session_bars(1, 60).tz_localize("Asia/Tokyo")
     assert labels(drawn({"A": bars}, **FIVE))[0] == "09:35\n2024-03-04"
 
 
-def test_days_are_labelled_with_dates_that_differ(drawn):
+def test_days_are_labeled_with_different_dates(drawn):
     for bars in (make_bars(60), session_bars(30, 12)):
-        said = labels(drawn({"A": bars}, **({} if len(bars) == 60 else FIVE)))
-        assert 3 <= len(said) <= 10
-        assert len(set(said)) == len(said)
-        assert all(len(each) == 10 for each in said)
+        shown = labels(drawn({"A": bars}, **({} if len(bars) == 60 else FIVE)))
+        assert 3 <= len(shown) <= 10
+        assert len(set(shown)) == len(shown)
+        assert all(len(each) == 10 for each in shown)
 
 
 def test_open_figures_stay_as_they_are(drawn):

@@ -1,4 +1,4 @@
-"""KronosRankStrategy on the real engine, its signals planted as extra lines of the feeds."""
+"""KronosRankStrategy on the real engine, with given signals as extra lines of the feeds."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("backtrader")
 import backtrader as bt
 
-from kronos_strategies.backtrader.strategy import KronosRankStrategy, SteppedCommission
+from kronos_strategies.backtrader import KronosRankStrategy, LotSizeCommission
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 
 DAYS = pd.bdate_range("2024-01-01", periods=60)
@@ -28,7 +28,7 @@ class SignalFeed(bt.feeds.PandasData):
 
 
 class Planted(KronosRankStrategy):
-    """Takes its signals from the feeds and keeps what it decided from and what became of its orders."""
+    """Takes its signals from the feeds and records its decisions and its orders."""
 
     params = (("by", "score"),)  # a line of the feeds
 
@@ -83,7 +83,7 @@ def run(bars, strategy=Planted, cash=1e6, mode=MODES[0], step=0.0, commission=0.
     for name, frame in bars.items():
         cerebro.adddata(SignalFeed(dataname=frame), name=name)
     cerebro.broker.setcash(cash)
-    cerebro.broker.addcommissioninfo(SteppedCommission(commission=commission, step=step))
+    cerebro.broker.addcommissioninfo(LotSizeCommission(commission=commission, lot_size=step))
     cerebro.addstrategy(strategy, **{"topk": 2, "every": 1, "cash_buffer": 0.05, "band": 0.0, **settings})
     return cerebro.run()[0]
 
@@ -96,10 +96,10 @@ def filled(strategy) -> list[tuple[str, float, float]]:
     return [(name, size, price) for name, status, size, price in strategy.orders if status == "Completed"]
 
 
-# What it decides, and when it trades
+# Decisions and orders
 
 
-def test_each_bar_asks_the_pure_function_with_all_lines_and_what_is_held():
+def test_each_bar_calls_the_pure_function_with_all_lines_and_the_weights_held():
     bars = market()
     ran = run(bars, weighting="inverse_volatility", hysteresis=1)
     rules = PortfolioRules(
@@ -118,7 +118,7 @@ def test_each_bar_asks_the_pure_function_with_all_lines_and_what_is_held():
     assert all(len(previous) >= 2 for previous in held[1:])
 
 
-def test_it_trades_at_the_next_open_what_was_worth_its_weight_at_the_close():
+def test_it_trades_at_the_next_open_the_size_of_its_weight_at_the_close():
     bars = market()
     ran = run(bars)
     first, second = DAYS[:2]
@@ -130,7 +130,7 @@ def test_it_trades_at_the_next_open_what_was_worth_its_weight_at_the_close():
     assert sorted(filled(ran)[:2]) == expected
 
 
-def test_what_it_holds_at_a_close_is_what_the_next_decision_is_told():
+def test_the_next_decision_gets_the_weights_held_at_the_close():
     bars = market()
     ran = run(bars)
     for i, (day, (_, previous, *_)) in enumerate(ran.decided.items()):
@@ -150,7 +150,7 @@ def test_what_it_holds_at_a_close_is_what_the_next_decision_is_told():
             pd.testing.assert_series_equal(previous.sort_index(), worth.sort_index(), check_names=False)
 
 
-def test_sales_come_before_purchases_and_no_order_is_ever_refused():
+def test_sales_precede_purchases_and_no_order_is_rejected():
     ran = run(market(names=8, seed=1), topk=4, commission=0.001)
     assert len(ran.orders) > 100
     assert {status for _, status, *_ in ran.orders} == {"Completed"}
@@ -165,7 +165,7 @@ def test_it_rebalances_on_the_first_forecast_and_every_n_bars_after():
     assert list(ran.decided) == list(DAYS[7::4])
 
 
-def test_a_weight_within_the_band_places_no_order():
+def test_a_weight_within_the_no_trade_band_places_no_order():
     bars = market()
     for i, frame in enumerate(bars.values()):
         frame["score"] = i
@@ -174,7 +174,7 @@ def test_a_weight_within_the_band_places_no_order():
     assert 2 <= len(banded.orders) < 20
 
 
-def test_a_long_short_book_holds_both_sides():
+def test_a_long_short_portfolio_holds_both_sides():
     bars = market(names=6)
     ran = run(bars, side="long_short", commission=0.001)
     gross = [previous.abs().sum() for _, previous, *_ in ran.decided.values()][1:]
@@ -185,7 +185,7 @@ def test_a_long_short_book_holds_both_sides():
 
 
 @pytest.mark.parametrize(("step", "fine"), [(1, 1), (100, 100), (0.001, 0.001), (0, None)])
-def test_sizes_are_multiples_of_the_step(step, fine):
+def test_sizes_are_multiples_of_the_lot_size(step, fine):
     ran = run(market(), step=step)
     found = np.array([size for _, size, _ in filled(ran)])
     if fine:
@@ -237,17 +237,17 @@ def test_a_suspended_feed_keeps_its_size_and_its_weight(mode):
     assert not [1 for name, status, *_ in ran.orders if name == "A" and status == "Margin"]
 
 
-def test_an_order_that_does_not_trade_on_the_next_bar_is_cancelled():
+def test_an_order_that_does_not_trade_on_the_next_bar_is_canceled():
     bars = market()
     bars["A"]["score"] = -99.0
-    bars["A"].loc[DAYS[10], "score"] = 99.0  # wanted on the eve of a suspension, and no more after it
+    bars["A"].loc[DAYS[10], "score"] = 99.0  # bought the day before a suspension, and not after it
     bars["A"] = bars["A"].drop(DAYS[11:15])
     ran = run(bars)
     assert [status for name, status, *_ in ran.orders if name == "A"] == ["Canceled"]
     assert sizes(ran)["A"] == 0
 
 
-def test_a_purchase_is_cut_to_the_cash_where_a_sale_did_not_trade():
+def test_a_purchase_is_reduced_to_the_cash_where_a_sale_did_not_trade():
     bars = market(names=3)
     day = DAYS[10]
     for name, score in {"A": 3.0, "B": 2.0, "C": 1.0}.items():
@@ -262,7 +262,7 @@ def test_a_purchase_is_cut_to_the_cash_where_a_sale_did_not_trade():
     assert "Margin" not in {status for _, status, *_ in ran.orders}
 
 
-def test_without_a_cash_buffer_dearer_opens_are_paid_from_what_there_is():
+def test_without_a_cash_buffer_higher_opens_reduce_purchases_to_the_cash():
     bars = market(names=6)
     for frame in bars.values():
         frame["open"] *= 1.03
@@ -275,7 +275,7 @@ def test_without_a_cash_buffer_dearer_opens_are_paid_from_what_there_is():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_bars_without_a_price_are_a_suspension_and_fill_nothing(mode):
+def test_bars_without_a_price_count_as_a_suspension_and_fill_nothing(mode):
     bars = market()
     bars["A"]["score"] = 99.0
     prices = ["open", "high", "low", "close"]
@@ -290,10 +290,10 @@ def test_bars_without_a_price_are_a_suspension_and_fill_nothing(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("side", "score"), [("long", 99.0), ("long_short", -99.0)])
-def test_a_feed_that_has_ended_is_closed_at_its_last_close_less_the_haircut(mode, side, score):
+def test_a_delisted_feed_is_closed_at_its_last_close_less_the_haircut(mode, side, score):
     bars = market(names=5)
     bars["A"] = bars["A"].iloc[:30].assign(score=score)
-    ran = run(bars, mode=mode, side=side, ended_after=8, haircut=0.1)
+    ran = run(bars, mode=mode, side=side, delisted_after=8, haircut=0.1)
     _, size, price = [row for row in filled(ran) if row[0] == "A"][-1]
     assert price == pytest.approx(bars["A"]["close"].iloc[-1] * (1 - 0.1 * np.sign(score)))
     assert np.sign(size) == -np.sign(score)
@@ -306,7 +306,7 @@ def test_a_feed_that_has_ended_is_closed_at_its_last_close_less_the_haircut(mode
 def test_a_feed_that_comes_back_is_bought_again():
     bars = market()
     bars["A"] = bars["A"].drop(DAYS[20:40]).assign(score=99.0)
-    ran = run(bars, ended_after=5)
+    ran = run(bars, delisted_after=5)
     assert "A" not in ran.decided[DAYS[30]][3].index
     assert "A" in ran.decided[DAYS[45]][3].index
 
@@ -320,7 +320,7 @@ def test_every_mode_of_the_engine_trades_alike(mode):
     settings = {
         "topk": 3,
         "every": 2,
-        "ended_after": 6,
+        "delisted_after": 6,
         "weighting": "volatility_target",
         "commission": 0.001,
     }
@@ -341,17 +341,17 @@ def test_a_second_run_of_the_same_cerebro_trades_alike():
     assert cerebro.broker.p.filler is None
 
 
-# A base to build on
+# Subclasses
 
 
-def test_a_strategy_of_ones_own_builds_on_it():
+def test_it_can_be_subclassed():
     class Mine(Planted):
         params = (("ceiling", 0.2),)
 
         def weights(self, signals, previous, tradable):
             return super().weights(signals, previous, tradable).clip(upper=self.p.ceiling)
 
-        def lines_of(self, data):
+        def signal_lines_for(self, data):
             return None if data._name == "A" else data
 
         def next(self):
@@ -397,22 +397,22 @@ def test_kronos_itself_forecasts_ranks_and_trades(mode):
         ({"topk": 0}, "topk=0"),
         ({"by": "sharpe"}, "'A' have no line 'sharpe' to rank by; they have expected_return, volatility"),
         ({"every": 0}, "every=0"),
-        ({"ended_after": 0}, "ended_after=0"),
+        ({"delisted_after": 0}, "delisted_after=0"),
         ({"haircut": 1.0}, "haircut=1.0"),
     ],
 )
-def test_settings_that_make_no_book_are_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         run(market(), **settings)
 
 
 @pytest.mark.parametrize("names", [("", "B"), ("A", "A")])
-def test_feeds_need_names_of_their_own(names):
+def test_feeds_need_unique_names(names):
     cerebro = bt.Cerebro(stdstats=False)
     for name in names:
         cerebro.adddata(SignalFeed(dataname=market()["A"]), name=name)
     cerebro.addstrategy(Planted)
-    with pytest.raises(ValueError, match=r"tells it from no other.*name='AAPL'"):
+    with pytest.raises(ValueError, match=r"needs a unique name.*name='AAPL'"):
         cerebro.run()
 
 
@@ -424,9 +424,9 @@ class Momentum(bt.Indicator):
 
 
 class OnDays(Planted):
-    """Ranks by an indicator on feeds that are resampled, and runs on the bars that they are made of."""
+    """Ranks by an indicator on resampled feeds, and runs on the bars that they are made of."""
 
-    def lines_of(self, data):
+    def signal_lines_for(self, data):
         return Momentum(data) if data._timeframe == bt.TimeFrame.Days else None
 
 

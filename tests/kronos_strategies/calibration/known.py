@@ -61,7 +61,7 @@ def known_past(
 
 def joined(*parts: PastForecasts) -> PastForecasts:
     """In order of dates."""
-    keys = parts[0].index.append([part.index for part in parts[1:]])
+    keys = parts[0].keys.append([part.keys for part in parts[1:]])
     order = np.argsort(keys.get_level_values("datetime"), kind="stable")
     arrays = (
         np.concatenate([getattr(part, name) for part in parts])[order]

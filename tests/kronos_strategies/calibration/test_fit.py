@@ -98,10 +98,10 @@ def test_an_unknown_group_is_refused():
 
 def narrow_forecasts(market: PricePanel, at: range) -> list[Forecast]:
     """Random walks with half of each name's volatility of the last 20 bars: all of it known at the close."""
-    found, known = [], np.log(market.known).diff().rolling(20).std().to_numpy()
+    found, known = [], np.log(market.last_close).diff().rolling(20).std().to_numpy()
     even = np.random.default_rng(0).standard_normal((1, S, H))
     for t in at:
-        made = forecast(t, market.known.iloc[t].to_numpy(), 0.5 * even * known[t][:, None, None], NAMES)
+        made = forecast(t, market.last_close.iloc[t].to_numpy(), 0.5 * even * known[t][:, None, None], NAMES)
         here = (
             np.isfinite(made.last_bar[:, 3])
             & np.isfinite(known[t])

@@ -111,9 +111,9 @@ def test_the_baseline_may_be_any_version_by_name_or_file(baseline, files, capsys
 def test_the_horizon_is_the_overlap(files, capsys):
     _, out, _ = compare(capsys, "old", "new", horizon=10, json="figures.json")
     said = json.loads((files / "figures.json").read_text())
-    assert (said["horizon"], said["overlap"]) == (10, 10)
+    assert (said["label_horizon"], said["overlap"]) == (10, 10)
     assert said["metrics"]["ic"]["new"]["method"] == "non-overlapping, n=15"
-    assert "Note: 150 dates hold 15 labels that do not overlap" in out
+    assert "Note: 150 dates have 15 non-overlapping labels" in out
 
 
 def test_a_label_spans_fewer_dates_where_these_are_bars_apart(files, capsys):
@@ -145,9 +145,9 @@ def test_files_of_other_layouts_and_more_rows_give_the_same_figures(files, capsy
     compare(capsys, "old", "new", json="other.json")
     one, other = (json.loads((files / name).read_text()) for name in ("one.json", "other.json"))
     assert one["metrics"] == other["metrics"]
-    assert other["ledger"]["rows of any version"] - one["ledger"]["rows of any version"] == 30
-    assert other["ledger"]["no score of 'old'"] == 30
-    assert other["ledger"]["compared"] == one["ledger"]["compared"]
+    assert other["sample_counts"]["rows of any version"] - one["sample_counts"]["rows of any version"] == 30
+    assert other["sample_counts"]["no score of 'old'"] == 30
+    assert other["sample_counts"]["compared"] == one["sample_counts"]["compared"]
 
 
 def test_constant_scores_and_dates_of_one_name_are_counted_and_told(files, capsys):
@@ -160,7 +160,7 @@ def test_constant_scores_and_dates_of_one_name_are_counted_and_told(files, capsy
     assert (figures["old"]["undefined"], figures["odd"]["undefined"]) == (1, 2)
     assert "29 no score of 'odd'" in out
     assert "Note: 'odd' is constant on 1 of 150 dates" in out
-    assert "Note: 1 of 150 dates have fewer than 10 names" in out
+    assert "Note: 1 of 150 dates have fewer than 10 common instruments" in out
     assert code == 0
 
 
@@ -196,10 +196,10 @@ def save(series: pd.Series, name: str) -> None:
             r"old.parquet and other/old.parquet would both be called 'old'",
         ),
         (["old.parquet", "none.parquet"], r"none.parquet is not a file"),
-        (["old.parquet", "text.parquet"], r"text.parquet is no parquet file"),
+        (["old.parquet", "text.parquet"], r"text.parquet is not a parquet file"),
         (
             ["old.parquet", "late.parquet"],
-            r"no date that all have: 2022-06-01 to .*'old'; 2032-06-01 to .*'late'",
+            r"no common date: 2022-06-01 to .*'old'; 2032-06-01 to .*'late'",
         ),
         (["old.parquet", "empty.parquet"], r"scores of 'empty' have no finite value in 4,500 rows"),
         (["old.parquet", "two.parquet"], r"two.parquet has 2 columns of values, 'x', 'y'"),
@@ -208,8 +208,8 @@ def save(series: pd.Series, name: str) -> None:
             ["old.parquet", "new.parquet", "--baseline", "gone"],
             r"baseline 'gone' is none of the versions.*'old', 'new'",
         ),
-        (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is no gate.*'rank_ic>=-0.005'"),
-        (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"a metric that is not there"),
+        (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is not a gate.*'rank_ic>=-0.005'"),
+        (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"an unknown metric"),
         (["old.parquet", "new.parquet", "--gate", "ic<=0"], r"wrong sign"),
         (["old.parquet", "new.parquet", "--horizon", "0"], r"horizon=0"),
         (["old.parquet", "new.parquet", "--every", "0"], r"every=0: dates are at least 1 bar apart"),

@@ -173,10 +173,10 @@ def test_other_weights_and_another_context_have_a_folder_of_their_own(tmp_path, 
     store, few = ForecastStore(tmp_path), windows[:4]
     first = store.fill(predictor, few, SPEC, SAMPLING).stored.folder
     shorter = KronosPredictor(predictor.model, predictor.tokenizer, "cpu", max_context=16)
-    shorter.origin = predictor.checkpoint_info
+    shorter.checkpoint_info = predictor.checkpoint_info
     assert store.fill(shorter, few, SPEC, SAMPLING).stored.folder.parent == first.parent
     random = KronosPredictor(make_model(), make_tokenizer(), "cpu")
-    random.origin = CheckpointInfo("kronos-nano", None, "f" * 64, None)
+    random.checkpoint_info = CheckpointInfo("kronos-nano", None, "f" * 64, None)
     assert store.fill(random, few, SPEC, SAMPLING).stored.folder.parent != first.parent
     assert len(store.runs()) == 3
 

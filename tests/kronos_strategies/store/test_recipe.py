@@ -87,7 +87,7 @@ def test_the_manifest_holds_every_setting_the_weights_hash_and_the_hash_of_the_d
     settings = manifest["settings"]
     assert settings["window_spec"] == {"universe": "four", "lookback": 20, "horizon": 3, "min_bars": 20}
     assert settings["sampling"] == dataclasses.asdict(SAMPLING)
-    assert (settings["dtype"], settings["max_context"], settings["format"]) == ("float32", 512, 3)
+    assert (settings["dtype"], settings["max_context"], settings["format"]) == ("float32", 512, 4)
     known = {field.name for field in dataclasses.fields(Provenance)} - {"data_sha256", *READING_FIELDS}
     assert known <= set(manifest["model"]) | set(settings)
     data = manifest["data"]

@@ -1,4 +1,4 @@
-"""The report of one instrument: judged over time, from what the run itself has seen."""
+"""The report of one instrument: an evaluation over time, from what the run itself recorded."""
 
 import re
 
@@ -21,8 +21,7 @@ from kronos_strategies.evidence import Evidence
 from kronos_strategies.report.report import build_report
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
-from tests.kronos_strategies.backtrader.builders import SETTINGS
-from tests.kronos_strategies.backtrader.test_kinds import FIVE, session_bars
+from tests.kronos_strategies.backtrader.builders import FIVE, SETTINGS, session_bars
 
 DAILY = make_bars(150)
 HOURS = session_bars(12, 12)
@@ -63,8 +62,8 @@ def daily() -> KronosTearSheet:
     return sheet_of(DAILY)
 
 
-def test_it_is_judged_over_time_without_a_store(daily):
-    study = daily.summary.time_series
+def test_a_single_feed_is_evaluated_over_time_without_a_store(daily):
+    study = daily.build_report().time_series
     (own,) = study.instruments
     assert own.correlation.dates == 25
     assert np.isfinite(
@@ -72,12 +71,12 @@ def test_it_is_judged_over_time_without_a_store(daily):
     ).all()
     assert (own.level, own.horizon) == (0.7, SETTINGS["horizon"])
     assert np.isfinite([own.crps, own.crps_walk, own.crps_skill, own.crps_reduction.mean]).all()
-    metrics = daily.summary.metrics
+    metrics = daily.build_report().metrics
     assert {"time_correlation", "time_hit_rate", "time_crps_skill", "trade_hit_rate"} <= set(metrics)
 
 
-def test_pairs_are_scores_and_the_returns_that_followed(daily):
-    (own,) = daily.summary.time_series.instruments
+def test_pairs_are_scores_and_the_returns_that_follow(daily):
+    (own,) = daily.build_report().time_series.instruments
     opens = DAILY["open"]
     outcome = opens.shift(-6) / opens.shift(-1) - 1
     np.testing.assert_allclose(own.pairs["outcome"], outcome[own.pairs.index])
@@ -87,28 +86,31 @@ def test_pairs_are_scores_and_the_returns_that_followed(daily):
 
 def test_bands_and_paths_are_those_of_the_store(daily, tmp_path):
     stored = sheet_of(DAILY, store=str(tmp_path))
-    (own,), (kept,) = daily.summary.time_series.instruments, stored.summary.time_series.instruments
+    (own,), (kept,) = (
+        daily.build_report().time_series.instruments,
+        stored.build_report().time_series.instruments,
+    )
     assert (own.crps, own.crps_walk) == (kept.crps, kept.crps_walk)
     (run,) = ForecastStore(tmp_path).runs()
     read = read_forecasts(run, level=0.7)
-    kept_ends = daily.evidence.outlooks[list(range(8))]
+    kept_ends = daily.artifacts.outlooks[list(range(8))]
     np.testing.assert_allclose(kept_ends.mean(axis=1), read["forecast_close"][kept_ends.index], rtol=1e-6)
     frame = join_forecasts(DAILY, read, "A")
     offline = sheet_of(frame, feed=ForecastData, own=False, sheet={"forecasts": str(run.folder)})
-    (own,) = offline.summary.time_series.instruments
+    (own,) = offline.build_report().time_series.instruments
     assert own.crps == pytest.approx(kept.crps)
     assert own.coverage.mean == kept.coverage.mean
 
 
 @pytest.mark.parametrize("mode", [{"runonce": False}, {"exactbars": -2}])
-def test_every_mode_is_judged_alike(daily, mode):
+def test_every_mode_has_the_same_metrics(daily, mode):
     again = sheet_of(DAILY, mode=mode)
-    assert again.summary.metrics == pytest.approx(daily.summary.metrics, nan_ok=True)
-    pd.testing.assert_frame_equal(again.evidence.outlooks, daily.evidence.outlooks, check_exact=True)
+    assert again.build_report().metrics == pytest.approx(daily.build_report().metrics, nan_ok=True)
+    pd.testing.assert_frame_equal(again.artifacts.outlooks, daily.artifacts.outlooks, check_exact=True)
 
 
-def test_the_page_opens_with_what_it_says_over_time_and_hides_the_empty_ranking(daily, tmp_path):
-    page, *written = daily.report(tmp_path)
+def test_the_report_opens_with_the_evaluation_over_time_and_hides_the_empty_ranking(daily, tmp_path):
+    page, *written = daily.save_report(tmp_path)
     text = page.read_text()
     assert '<section id="time-series"' in text
     assert '<section id="trades"' in text
@@ -118,21 +120,21 @@ def test_the_page_opens_with_what_it_says_over_time_and_hides_the_empty_ranking(
     assert {"trades.csv", "scores_over_time.csv", "bands_over_time.csv"} <= {path.name for path in written}
 
 
-def test_kept_evidence_gives_the_same_report(daily, tmp_path):
-    again = build_report(Evidence.read(daily.evidence.write(tmp_path)))
-    assert again.metrics == pytest.approx(daily.summary.metrics, nan_ok=True)
+def test_saved_artifacts_give_the_same_report(daily, tmp_path):
+    again = build_report(Evidence.read(daily.artifacts.write(tmp_path)))
+    assert again.metrics == pytest.approx(daily.build_report().metrics, nan_ok=True)
     assert len(again.trades.trades) == len(daily.trades) > 3
 
 
-def test_bars_within_the_day_are_told_with_their_times(tmp_path):
+def test_intraday_bars_are_shown_with_their_times(tmp_path):
     sheet = sheet_of(HOURS, timing=FIVE)
-    text = sheet.report(tmp_path)[0].read_text()
+    text = sheet.save_report(tmp_path)[0].read_text()
     shown = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     section = {
         name: shown.split(f'<section id="{name}"')[1].split("</section>")[0]
         for name in ("portfolio", "trades")
     }
-    assert re.search(r"The book over 2024-03-\d\d \d\d:\d\d to 2024-03-\d\d \d\d:\d\d", section["portfolio"])
+    assert re.search(r"Backtest over 2024-03-\d\d \d\d:\d\d to 2024-03-\d\d \d\d:\d\d", section["portfolio"])
     for of in section.values():
         dates = re.findall(r"2024-\d\d-\d\d(?: \d\d:\d\d)?", re.sub(r"<[^>]+>", "|", of))
         assert dates
@@ -141,14 +143,17 @@ def test_bars_within_the_day_are_told_with_their_times(tmp_path):
     assert not re.search(r"\b20 days\b|\b5-day\b", shown)
 
 
-def test_a_few_instruments_are_judged_one_by_one(tmp_path):
+def test_a_few_instruments_are_evaluated_one_by_one(tmp_path):
     sheet = sheet_of(DAILY, make_bars(150, 1), make_bars(150, 2))
-    assert [each.name for each in sheet.summary.time_series.instruments] == ["A", "B", "C"]
-    text = sheet.report(tmp_path)[0].read_text()
-    assert "Of 3 instruments the correlation of forecast and outcome over time is above zero in" in text
+    assert [each.name for each in sheet.build_report().time_series.instruments] == ["A", "B", "C"]
+    text = sheet.save_report(tmp_path)[0].read_text()
+    assert (
+        "Of 3 instruments, the correlation of forecast and outcome over time is significantly above zero for"
+        in text
+    )
 
 
-def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
+def test_a_score_equal_to_the_future_return_is_reported_as_skill_and_noise_is_not():
     class Foreseen(bt.feeds.PandasData):
         lines = ("score",)
         params = (("score", "score"),)
@@ -156,7 +161,7 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
     rng = np.random.default_rng(0)
     bars = make_bars(600)
     for share, headline in (
-        (0.7, "Forecasts go with outcomes over time"),
+        (0.7, "Forecasts correlate with outcomes over time"),
         (0.0, "No evidence of skill over time"),
     ):
         moved = (bars["open"].shift(-2) / bars["open"].shift(-1) - 1).fillna(0.0)
@@ -167,34 +172,34 @@ def test_an_instrument_that_foresees_is_called_skilled_and_noise_is_not():
         cerebro.addanalyzer(KronosTearSheet, _name="sheet", signal="score")
         from kronos_strategies.report.summary import summarize
 
-        assert summarize(cerebro.run()[0].analyzers.sheet.summary).headline == headline
+        assert summarize(cerebro.run()[0].analyzers.sheet.build_report()).headline == headline
 
 
-def test_a_resampled_feed_is_judged_on_its_own_bars():
-    decimals_5 = session_bars(60, 6)
+def test_a_resampled_feed_is_evaluated_on_its_own_bars():
+    fine = session_bars(60, 6)
 
     class OnDays(bt.Strategy):
         def __init__(self):
             self.kronos = KronosIndicator(self.getdatabyname("days"), **SETTINGS)
 
     cerebro = bt.Cerebro(stdstats=False)
-    feed = bt.feeds.PandasData(dataname=decimals_5, **FIVE)
+    feed = bt.feeds.PandasData(dataname=fine, **FIVE)
     cerebro.adddata(feed, name="fine")
     cerebro.resampledata(feed, name="days", timeframe=bt.TimeFrame.Days)
     cerebro.addstrategy(OnDays)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet")
-    (own,) = cerebro.run()[0].analyzers.sheet.summary.time_series.instruments
+    (own,) = cerebro.run()[0].analyzers.sheet.build_report().time_series.instruments
     rules = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
-    days = decimals_5.groupby(decimals_5.index.normalize()).agg(rules)
-    (plain,) = sheet_of(days, sheet={"every": SETTINGS["every"]}).summary.time_series.instruments
+    days = fine.groupby(fine.index.normalize()).agg(rules)
+    (plain,) = sheet_of(days, sheet={"every": SETTINGS["every"]}).build_report().time_series.instruments
     assert own.correlation.dates >= 7
     assert list(own.pairs.index.normalize()) == list(plain.pairs.index[: len(own.pairs)])
     known = own.pairs["outcome"].notna().to_numpy()
     np.testing.assert_allclose(own.pairs["outcome"][known], plain.pairs["outcome"][: len(known)][known])
 
 
-def test_feeds_in_zones_of_their_own_are_dated_with_their_own_bars():
-    """London and New York trade at the same moments, which their clocks show five hours apart."""
+def test_feeds_in_different_time_zones_are_dated_with_their_own_bars():
+    """London and New York trade at the same moments, which are five hours apart in local time."""
     moments = pd.DatetimeIndex(
         [
             day + pd.Timedelta(minutes=875 + 5 * i)
@@ -208,7 +213,7 @@ def test_feeds_in_zones_of_their_own_are_dated_with_their_own_bars():
         cerebro.adddata(feed, name=zone)
     cerebro.addstrategy(Following)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet")
-    evidence = cerebro.run()[0].analyzers.sheet.evidence
+    evidence = cerebro.run()[0].analyzers.sheet.artifacts
     for zone in ("Europe/London", "America/New_York"):
         stamps = evidence.scores.xs(zone, level="instrument").index
         assert len(stamps) > 20

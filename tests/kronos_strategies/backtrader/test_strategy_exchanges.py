@@ -1,6 +1,4 @@
-"""KronosRankStrategy over feeds whose bars come at different times, and in accounts of futures."""
-
-import logging
+"""KronosRankStrategy on feeds of several exchanges, and with futures."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +11,7 @@ from kronos_strategies.backtrader import (
     KronosIndicator,
     KronosRankStrategy,
     KronosTearSheet,
-    SteppedCommission,
+    LotSizeCommission,
 )
 from tests.kronos_strategies.backtrader.test_strategy import (
     DAYS,
@@ -41,7 +39,7 @@ def test_orders_wait_for_the_next_bar_of_their_own_exchange(mode, every):
     bars = exchanges()
     ran = run(bars, mode=mode, every=every)
     assert len(ran.orders) > 20
-    # A purchase can come before the sale that is to pay for it, where its exchange opens first: it is cut.
+    # A purchase whose exchange opens before that of the sale that pays for it may stay incomplete.
     assert [status for _, status, size, _ in ran.orders if not size] == []
     assert len(filled(ran)) > 0.9 * len(ran.orders)
     assert {name for name, *_ in filled(ran)} == set(bars)
@@ -76,6 +74,36 @@ def test_an_order_of_an_exchange_on_holiday_trades_after_it():
     assert [price for name, size, price in filled(ran) if name == "D" and size > 0] == [after]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_rest_of_a_purchase_waits_for_the_sale_of_an_exchange_that_opens_later(mode):
+    bars = exchanges()
+    for name, score in {"A": 1.0, "B": 0.0, "C": 0.0, "D": 0.0}.items():
+        bars[name]["score"] = score
+    bars["C"].loc[bars["C"].index[29] :, "score"] = 2.0
+    after = bars["C"].index[30:32]  # decided at 7:00 of day 30; A is sold at 7:00 of day 31
+    executions: list[tuple[str, pd.Timestamp, float, float]] = []
+
+    class Recording(Planted):
+        def notify_order(self, order):
+            super().notify_order(order)
+            for bit in iter(order.executed.iterpending()):
+                if bit is not None and bit.size:
+                    time = pd.Timestamp(bt.num2date(bit.dt)).round("s")
+                    executions.append((order.data._name, time, bit.size, bit.price))
+
+    ran = run(bars, strategy=Recording, mode=mode, every=30, topk=1, step=0.01)
+    bought = [row for row in executions if row[0] == "C"]
+    (sold,) = [row for row in executions if row[0] == "A" and row[2] < 0]
+    assert [time for _, time, *_ in bought] == list(after)
+    assert after[0] < sold[1] == bars["A"].index[31] < after[1]  # the sale trades between the two parts
+    assert [price for *_, price in bought] == bars["C"].loc[after, "open"].tolist()
+    assert 0 < bought[0][2] < 0.2 * bought[1][2]  # what the 5 % of cash pay for, and the rest
+    *_, chosen = ran.decided[DAYS[30]]
+    wanted = chosen["C"] * ran.worth[3 * 30] / bars["C"]["close"].iloc[29]
+    assert sum(size for *_, size, _ in bought) == pytest.approx(wanted, abs=0.01)
+    assert ran.broker.getcash() >= 0
+
+
 def hours(frame: pd.DataFrame, start: str, count: int) -> pd.DataFrame:
     days = pd.bdate_range("2024-01-01", periods=len(frame) // count)
     index = pd.DatetimeIndex(
@@ -85,7 +113,7 @@ def hours(frame: pd.DataFrame, start: str, count: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("mode", MODES[:2])
-def test_a_position_in_an_exchange_that_is_closed_for_the_night_is_not_taken_for_ended(mode):
+def test_a_position_in_an_exchange_that_is_closed_for_the_night_does_not_count_as_delisted(mode):
     days = pd.date_range("2024-01-01", periods=240, freq="h")
     bars = market(3, days=days)
     for name, score in {"A": 3.0, "B": 2.0, "C": 1.0}.items():
@@ -95,7 +123,7 @@ def test_a_position_in_an_exchange_that_is_closed_for_the_night_is_not_taken_for
         "B": hours(bars["B"], "12:00:00", 12),
         "C": hours(bars["C"], "12:00:00", 12),
     }
-    ran = run(bars, mode=mode, ended_after=5)
+    ran = run(bars, mode=mode, delisted_after=5)
     assert next(size > 0 for name, size, _ in filled(ran) if name == "A")
     held = [previous.get("A", 0.0) for _, previous, *_ in list(ran.decided.values())[1:]]
     assert min(held) > 0
@@ -115,7 +143,7 @@ def futures(margin: float = 2_000.0, mult: float = 50.0, **settings):
     if step is None:
         cerebro.broker.setcommission(**kind)
     else:
-        cerebro.broker.addcommissioninfo(SteppedCommission(step=step, **kind))
+        cerebro.broker.addcommissioninfo(LotSizeCommission(lot_size=step, **kind))
     cerebro.addstrategy(Planted, **{"topk": 2, "every": 1, "cash_buffer": 0.05, "band": 0.0, **settings})
     return bars, cerebro.run()[0]
 
@@ -135,7 +163,7 @@ def test_futures_are_sized_by_their_notional_value(side, margin):
     assert {status for _, status, *_ in ran.orders} == {"Completed"}
 
 
-def test_futures_are_sized_by_their_step():
+def test_futures_are_sized_in_multiples_of_the_lot_size():
     _, ran = futures(step=0.1)
     found = np.array([size for _, size, _ in filled(ran)])
     np.testing.assert_allclose(found * 10, np.round(found * 10), atol=1e-6)
@@ -159,7 +187,7 @@ def test_leverage_does_not_enlarge_a_weight():
         for name, frame in bars.items():
             cerebro.adddata(SignalFeed(dataname=frame), name=name)
         cerebro.broker.setcash(1e6)
-        cerebro.broker.addcommissioninfo(SteppedCommission(leverage=leverage))
+        cerebro.broker.addcommissioninfo(LotSizeCommission(leverage=leverage))
         cerebro.addstrategy(Planted, topk=2, every=1, cash_buffer=0.05, band=0.0)
         return cerebro.run()[0]
 
@@ -169,84 +197,10 @@ def test_leverage_does_not_enlarge_a_weight():
     assert max(previous.abs().sum() for _, previous, *_ in ran.decided.values()) < 1.1
 
 
-# What a reader is warned of
-
-
-def sheet_of(prepare, **params) -> list[str]:
-    cerebro = bt.Cerebro(stdstats=False)
-    prepare(cerebro)
-    cerebro.addanalyzer(KronosTearSheet, signal="score", **params)
-    return list(cerebro.run()[0].analyzers.kronostearsheet._recording.remarks)
-
-
-def minutes(days: int = 10) -> pd.DataFrame:
-    index = pd.DatetimeIndex(
-        [day + pd.Timedelta(minutes=575 + 5 * i) for day in DAYS[:days] for i in range(12)]
-    )
-    return market(1, days=index)["A"]
-
-
-DAYS_OF = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum", "score": "last"}
-
-
-@pytest.mark.parametrize(
-    ("stamp", "warned"), [("0h", True), ("9h35min", True), ("16h", False), ("23h59min", False)]
-)
-def test_a_day_that_is_shown_before_it_is_over_is_warned_of(stamp, warned):
-    def prepare(cerebro):
-        fine = minutes()
-        day = fine.groupby(fine.index.normalize()).agg(DAYS_OF | {"volatility": "last"})
-        feed = SignalFeed(dataname=fine, timeframe=bt.TimeFrame.Minutes, compression=5)
-        cerebro.adddata(feed, name="fine")
-        cerebro.adddata(SignalFeed(dataname=day.set_axis(day.index + pd.Timedelta(stamp))), name="day")
-        cerebro.addstrategy(bt.Strategy)
-
-    found = [remark for remark in sheet_of(prepare) if "before they are over" in remark]
-    assert bool(found) == warned
-    if warned:
-        assert found[0].startswith("Bars of day are stamped before they are over: while fine has bars")
-
-
-@pytest.mark.parametrize(
-    ("rule", "warned"), [("W-SUN", False), ("W-FRI", False), ("MS", True), ("ME", False)]
-)
-def test_longer_bars_that_are_shown_before_they_are_over_are_warned_of_too(rule, warned):
-    def prepare(cerebro):
-        days = market(1, days=pd.bdate_range("2024-01-01", periods=120))["A"]
-        long = days.resample(rule).agg(DAYS_OF)
-        cerebro.adddata(SignalFeed(dataname=days), name="days")
-        cerebro.adddata(SignalFeed(dataname=long, volatility=None), name="long")
-        cerebro.addstrategy(bt.Strategy)
-
-    assert any("Bars of long" in remark for remark in sheet_of(prepare)) == warned
-
-
-def test_days_that_backtrader_makes_are_not_warned_of():
-    def prepare(cerebro):
-        feed = SignalFeed(dataname=minutes(), timeframe=bt.TimeFrame.Minutes, compression=5)
-        cerebro.adddata(feed, name="fine")
-        cerebro.resampledata(feed, name="day", timeframe=bt.TimeFrame.Days)
-        cerebro.addstrategy(bt.Strategy)
-
-    assert not any("before they are over" in remark for remark in sheet_of(prepare))
-
-
-def test_two_strategies_on_one_broker_are_warned_of(caplog):
-    def prepare(cerebro):
-        for name, frame in market().items():
-            cerebro.adddata(SignalFeed(dataname=frame), name=name)
-        cerebro.addstrategy(Planted)
-        cerebro.addstrategy(Planted, topk=1)
-
-    with caplog.at_level(logging.WARNING):
-        assert any("2 strategies shared one broker" in remark for remark in sheet_of(prepare))
-    assert "2 strategies share one broker, but Planted takes the account to be its own" in caplog.text
-
-
 # Numbers
 
 
-def test_integers_of_numpy_are_numbers(tmp_path):
+def test_numpy_integers_are_valid_parameters(tmp_path):
     four, small = np.int64(4), np.int32(2)
     cerebro = bt.Cerebro(stdstats=False)
     for name, frame in market().items():
@@ -266,7 +220,7 @@ def test_integers_of_numpy_are_numbers(tmp_path):
         "device": "cpu",
     }
     cerebro.addstrategy(
-        KronosRankStrategy, topk=small, ended_after=np.int64(9), haircut=np.float32(0), **forecast
+        KronosRankStrategy, topk=small, delisted_after=np.int64(9), haircut=np.float32(0), **forecast
     )
     numbers = {
         "every": four,
@@ -278,34 +232,5 @@ def test_integers_of_numpy_are_numbers(tmp_path):
     cerebro.addanalyzer(KronosTearSheet, **numbers)
     (ran,) = cerebro.run()
     assert isinstance(next(iter(ran.signal_lines.values())), KronosIndicator)
-    ran.analyzers.kronostearsheet.report(tmp_path)
+    ran.analyzers.kronostearsheet.save_report(tmp_path)
     assert (tmp_path / "metrics.json").exists()
-
-
-@pytest.mark.parametrize("setting", [{"every": 2.5}, {"trials": True}, {"hold": "5"}])
-def test_what_is_no_whole_number_is_refused(setting):
-    def prepare(cerebro):
-        cerebro.adddata(SignalFeed(dataname=market()["A"]), name="A")
-        cerebro.addstrategy(bt.Strategy)
-
-    with pytest.raises(ValueError, match="is not a whole number"):
-        sheet_of(prepare, **setting)
-
-
-def test_the_analysis_is_computed_once(monkeypatch):
-
-    from kronos_strategies.evaluation.portfolio import evaluation
-
-    calls = []
-    honest = evaluation.evaluate_portfolio
-    monkeypatch.setattr(evaluation, "evaluate_portfolio", lambda *a, **k: calls.append(1) or honest(*a, **k))
-    cerebro = bt.Cerebro(stdstats=False)
-    for name, frame in market().items():
-        cerebro.adddata(SignalFeed(dataname=frame), name=name)
-    cerebro.addstrategy(Planted)
-    cerebro.addanalyzer(KronosTearSheet, signal="score")
-    sheet = cerebro.run()[0].analyzers.kronostearsheet
-    first = sheet.get_analysis()
-    first["sharpe"] = 99.0
-    assert sheet.get_analysis() != first
-    assert len(calls) == 1

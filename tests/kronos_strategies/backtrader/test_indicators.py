@@ -1,4 +1,8 @@
-"""KronosIndicator: what its lines are, and that nothing but the past decides them."""
+"""KronosIndicator and KronosBand: values of their lines, which depend on past bars only."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 import backtrader as bt
 import numpy as np
@@ -7,8 +11,9 @@ import pytest
 
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
-from kronos_strategies.backtrader import KronosIndicator
-from kronos_strategies.backtrader.outlook import COLUMNS, LINES
+from kronos_strategies.backtrader import KronosBand, KronosIndicator, save_plot
+from kronos_strategies.backtrader.forecasts import ALL_LINES, LINES
+from kronos_strategies.backtrader.indicators import BAND
 from kronos_strategies.causal import check_causal
 from kronos_strategies.signals import summary
 from tests.kronos.builders import make_bars, make_panel
@@ -40,7 +45,7 @@ def test_lines_are_bit_identical_in_every_mode(awkward, mode):
     pd.testing.assert_frame_equal(run(awkward_panel(), **MODES[mode]), awkward, check_exact=True)
 
 
-def test_lines_are_what_the_model_says_of_the_last_traded_bars():
+def test_lines_are_the_models_forecasts_of_the_last_traded_bars():
     bars = make_bars(40)
     table = of(run({"AAA": bars}, kronos(every=1, level=0.5, calibration="none")), "AAA").dropna()
     predictor = KronosPredictor.from_pretrained("kronos-nano", device="cpu")
@@ -90,7 +95,7 @@ def test_a_bar_without_prices_has_no_forecast_and_does_not_end_the_last_one(awkw
     assert holes["age"].first_valid_index() == DAYS[20]  # one hole in the first 20 bars
 
 
-def test_a_missing_volume_counts_as_none(awkward):
+def test_a_missing_volume_counts_as_zero(awkward):
     holes = of(awkward, "HOLES")
     assert np.isfinite(holes.loc[[DAYS[33], DAYS[50]]]).all(axis=None)
 
@@ -108,7 +113,7 @@ def test_a_forecast_does_not_depend_on_the_other_feeds(awkward):
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
-def test_lines_look_at_no_later_bar(mode):
+def test_lines_depend_on_no_later_bar(mode):
     parts = [
         bars.assign(instrument=name, datetime=bars.index) for name, bars in make_panel(60, *"AB").items()
     ]
@@ -122,7 +127,7 @@ def test_lines_look_at_no_later_bar(mode):
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
-def test_cutting_the_future_off_changes_nothing_before_it(awkward, mode):
+def test_truncating_the_data_changes_no_earlier_line(awkward, mode):
     cut = {name: bars[bars.index <= DAYS[52]] for name, bars in awkward_panel().items()}
     earlier = awkward[awkward.index.get_level_values("datetime") <= DAYS[52]]
     pd.testing.assert_frame_equal(run(cut, **mode), earlier, check_exact=True)
@@ -156,7 +161,7 @@ class Lagging(bt.feeds.PandasData):
 
 
 @pytest.mark.parametrize("lag", [1, 2, 5])
-def test_a_live_feed_that_lags_changes_no_line(lag):
+def test_a_live_feed_that_delivers_late_changes_no_line(lag):
     panel = make_panel(60, *"AB")
     feeds = pandas_feeds(panel) | {"B": Lagging(dataname=panel["B"], lag=lag)}
     late = record(cerebro_of(feeds)).sort_index()
@@ -196,7 +201,7 @@ class AfterAnother(bt.Indicator):
 
 
 class WithRatioOfTwo(AfterAnother, WithRatio):
-    """Derived from two indicators, of which the other one has the first line."""
+    """Derived from two indicators; the other one has the first line."""
 
 
 @pytest.mark.parametrize("mode", [{}, *MODES.values()])
@@ -206,23 +211,23 @@ def test_a_derived_indicator_has_the_lines_of_its_base_and_its_own(awkward, kind
     del panel["SHORT"]  # with runonce Backtrader's own arithmetic fails on feeds shorter than its warm-up
     awkward = awkward.drop("SHORT", level="instrument")
     table = run(panel, lambda data: kind(data, **SETTINGS), **mode)
-    pd.testing.assert_frame_equal(table[list(COLUMNS)], awkward, check_exact=True)
+    pd.testing.assert_frame_equal(table[list(ALL_LINES)], awkward, check_exact=True)
     ratio = (awkward["expected_return"] / awkward["volatility"]).rename("ratio")
     pd.testing.assert_series_equal(table["ratio"], ratio, check_exact=True)
     assert ratio.notna().any()
 
 
-def test_runonce_asks_the_model_once_for_all_feeds_and_bars(asked):
+def test_runonce_calls_the_model_once_for_all_feeds_and_bars(asked):
     run(make_panel(60, *"ABC"))
     assert [len(windows) for windows in asked] == [3 * 9]
 
 
-def test_bar_by_bar_the_model_is_asked_once_a_refresh_for_all_feeds(asked):
+def test_bar_by_bar_the_model_is_called_once_per_forecast_for_all_feeds(asked):
     run(make_panel(60, *"ABC"), runonce=False)
     assert [len(windows) for windows in asked] == [3] * 9
 
 
-def test_a_second_run_asks_the_model_nothing_whatever_the_band(asked):
+def test_a_second_run_does_not_call_the_model_even_for_another_band(asked):
     cerebro = cerebro_of(pandas_feeds(make_panel(40, "A")))
     record(cerebro)
     calls = len(asked)
@@ -234,7 +239,7 @@ def test_a_second_run_asks_the_model_nothing_whatever_the_band(asked):
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
-def test_a_store_is_found_again_whatever_the_mode(tmp_path, asked, mode):
+def test_a_store_is_reused_in_every_mode(tmp_path, asked, mode):
     panel = awkward_panel()
     first = run(panel, kronos(store=str(tmp_path)))
     calls = len(asked)
@@ -244,7 +249,7 @@ def test_a_store_is_found_again_whatever_the_mode(tmp_path, asked, mode):
 
 
 @pytest.mark.parametrize("name", ["A", ""])
-def test_feeds_of_one_name_or_none_are_told_apart(asked, tmp_path, name):
+def test_feeds_with_the_same_name_or_none_get_unique_names(asked, tmp_path, name):
     cerebro = bt.Cerebro(stdstats=False)
     for bars in make_panel(30, "A", "B").values():
         cerebro.adddata(bt.feeds.PandasData(dataname=bars), name=name)
@@ -269,7 +274,7 @@ def test_several_indicators_of_one_feed_keep_their_own_settings():
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
-def test_other_indicators_read_it_as_any_other(mode):
+def test_other_indicators_can_read_it(mode):
     class Crossing(bt.Indicator):
         lines = ("gap",)
 
@@ -288,7 +293,7 @@ def test_other_indicators_read_it_as_any_other(mode):
 @pytest.mark.parametrize(
     "wrong", [lambda data: data.close, lambda data: bt.ind.SMA(data), lambda data: make_bars(3)]
 )
-def test_what_is_no_feed_is_refused(wrong):
+def test_data_that_is_not_a_feed_is_refused(wrong):
     with pytest.raises(TypeError, match="reads the bars of a feed"):
         run({"A": make_bars(30)}, lambda data: KronosIndicator(wrong(data)))
 
@@ -326,18 +331,91 @@ def test_a_setting_out_of_range_is_refused(setting, message):
 
 
 def test_an_unknown_model_is_refused_before_anything_is_forecast(asked):
-    with pytest.raises(ValueError, match=r"'\./no-such-folder' is no folder"):
+    with pytest.raises(ValueError, match=r"'\./no-such-folder' is not a folder"):
         run({"A": make_bars(30)}, kronos(model="./no-such-folder"))
     assert not asked
 
 
 def test_an_indicator_outside_a_strategy_is_refused():
-    with pytest.raises(ValueError, match="belongs to no strategy"):
+    with pytest.raises(ValueError, match="does not belong to a strategy"):
         KronosIndicator(bt.feeds.PandasData(dataname=make_bars(30)))
 
 
-def test_its_lines_are_the_contract():
-    assert KronosIndicator.lines.getlinealiases() == COLUMNS
-    assert COLUMNS[:7] == (
+def test_its_lines_are_those_of_the_public_contract():
+    assert KronosIndicator.lines.getlinealiases() == ALL_LINES
+    assert ALL_LINES[:7] == (
         *("expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown"),
     )
+
+
+def band(data: bt.AbstractDataBase) -> bt.Indicator:
+    return KronosBand(data, **SETTINGS)
+
+
+@pytest.mark.parametrize("mode", [{}, *MODES.values()], ids=["runonce", *MODES])
+def test_a_bar_shows_the_forecast_made_one_horizon_before(mode):
+    shown = run(awkward_panel(), band, **mode)
+    known = run(awkward_panel())[list(BAND)]
+    for name in awkward_panel():
+        own, later = (table.xs(name, level="instrument").to_numpy() for table in (known, shown))
+        np.testing.assert_array_equal(later[3:], own[:-3])
+        assert np.isnan(later[:3]).all()
+
+
+def test_it_shares_the_forecasts_of_the_indicator(asked):
+    class Both(bt.Strategy):
+        def __init__(self):
+            self.k, self.b = kronos()(self.data), KronosBand(self.data, **SETTINGS | {"level": 0.5})
+
+    cerebro = cerebro_of(pandas_feeds({"A": make_bars(42)}))
+    cerebro.addstrategy(Both)
+    cerebro.run()
+    assert sum(len(windows) for windows in asked) <= 5
+
+
+def test_it_does_not_delay_the_strategy():
+    started = []
+
+    class Plotted(bt.Strategy):
+        def __init__(self):
+            KronosBand(self.data, **SETTINGS)
+
+        def nextstart(self):
+            started.append(len(self))
+
+    cerebro = cerebro_of(pandas_feeds({"A": make_bars(42)}))
+    cerebro.addstrategy(Plotted)
+    cerebro.run()
+    assert started == [SETTINGS["lookback"]]
+
+
+def filled(path: Path) -> int:
+    """How many pixels of a picture have the color of the band, 12 % of #0072B2 on white."""
+    image = pytest.importorskip("matplotlib.image").imread(path)[..., :3]
+    return int((np.abs(image * 255 - (224, 238, 246)) <= 1.5).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize("mode", [{}, {"exactbars": -2}])
+def test_a_picture_shows_the_filled_band_without_a_display(tmp_path, mode):
+    class Plotted(bt.Strategy):
+        params = (("band", True),)
+
+        def __init__(self):
+            if self.p.band:
+                KronosBand(self.data, **SETTINGS | {"every": 1})
+            kronos()(self.data)
+
+    found = []
+    for drawn in (True, False):
+        cerebro = cerebro_of(pandas_feeds({"A": make_bars(60)}))
+        cerebro.addstrategy(Plotted, band=drawn)
+        found.append(filled(save_plot(cerebro.run(**mode)[0], tmp_path / "new" / f"{drawn}.png")))
+    assert found[0] > 20_000
+    assert found[1] < found[0] / 100  # what edges of other blue lines have in common with it
+
+
+def test_a_strategy_without_bars_is_not_drawn():
+    cerebro = cerebro_of(pandas_feeds({"A": make_bars(10)}, fromdate=pd.Timestamp("2030-01-01")))
+    cerebro.addstrategy(bt.Strategy)
+    with pytest.raises(ValueError, match="has no bars"):
+        save_plot(cerebro.run()[0], "unused.png")

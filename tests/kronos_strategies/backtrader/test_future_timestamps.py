@@ -1,4 +1,6 @@
-"""When markets of every kind trade next, told from what they did before."""
+"""Timestamps of future bars, predicted from past bars and from trading calendars."""
+
+from __future__ import annotations
 
 from datetime import datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
@@ -8,9 +10,91 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.backtrader.ahead import TimesAhead
+from kronos_strategies.backtrader.future_timestamps import FutureTimestamps
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import MODES, cerebro_of, kronos, pandas_feeds, record
+
+MINUTE = 60 * 10**9
+
+
+def after(seen: pd.DatetimeIndex, horizon: int, timeframe: int = bt.TimeFrame.Days, **options) -> list[str]:
+    ahead = FutureTimestamps(
+        timeframe, options.get("compression", 1), options.get("step"), options.get("calendar")
+    )
+    ahead.update(seen[:-1].to_numpy("datetime64[ns]"))
+    return [str(pd.Timestamp(time)) for time in ahead.predict(seen.to_numpy("datetime64[ns]")[-1], horizon)]
+
+
+def sessions(days: pd.DatetimeIndex, *times: str) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex([day + pd.Timedelta(time + ":00") for day in days for time in times])
+
+
+def test_daily_bars_continue_on_business_days():
+    assert after(pd.bdate_range(end="2024-03-01", periods=10), 2) == [
+        "2024-03-04 00:00:00",
+        "2024-03-05 00:00:00",
+    ]
+
+
+def test_daily_bars_of_a_market_that_trades_on_weekends_continue_every_day():
+    assert after(pd.date_range(end="2024-03-01", periods=10), 2) == [
+        "2024-03-02 00:00:00",
+        "2024-03-03 00:00:00",
+    ]
+
+
+def test_bars_of_several_days_continue_at_that_distance():
+    found = after(pd.bdate_range(end="2024-03-01", periods=10)[::2], 2, compression=2)
+    assert found == ["2024-03-04 00:00:00", "2024-03-06 00:00:00"]
+
+
+def test_holidays_of_a_trading_calendar_are_skipped():
+    calendar = bt.TradingCalendar(holidays=[pd.Timestamp("2024-03-04").to_pydatetime()])
+    found = after(pd.bdate_range(end="2024-03-01", periods=10), 2, calendar=calendar)
+    assert found == ["2024-03-05 00:00:00", "2024-03-06 00:00:00"]
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "expected"),
+    [
+        (bt.TimeFrame.Weeks, ["2024-03-08 00:00:00", "2024-03-15 00:00:00"]),
+        (bt.TimeFrame.Months, ["2024-04-01 00:00:00", "2024-05-01 00:00:00"]),
+        (bt.TimeFrame.Years, ["2025-03-01 00:00:00", "2026-03-01 00:00:00"]),
+    ],
+)
+def test_longer_bars_continue_by_their_period(timeframe, expected):
+    assert after(pd.DatetimeIndex(["2024-02-23", "2024-03-01"]), 2, timeframe) == expected
+
+
+def test_lunch_breaks_nights_and_weekends_are_learned():
+    week = sessions(pd.bdate_range(end="2024-03-01", periods=5), "11:25", "11:30", "13:05", "13:10")
+    step = {"timeframe": bt.TimeFrame.Minutes, "step": 5 * MINUTE}
+    assert after(week[:-2], 2, **step) == ["2024-03-01 13:05:00", "2024-03-01 13:10:00"]
+    assert after(week, 2, **step) == ["2024-03-04 11:25:00", "2024-03-04 11:30:00"]
+
+
+def test_before_a_second_day_a_bar_is_followed_by_one_more_step():
+    seen = pd.date_range("2024-03-01 09:30", periods=5, freq="5min")
+    found = after(seen, 2, bt.TimeFrame.Minutes, step=5 * MINUTE)
+    assert found == ["2024-03-01 09:55:00", "2024-03-01 10:00:00"]
+
+
+def test_a_market_that_never_closes_continues_into_the_weekend():
+    seen = pd.date_range(end="2024-03-01 23:55", periods=12 * 24 * 3, freq="5min")
+    found = after(seen, 2, bt.TimeFrame.Minutes, step=5 * MINUTE)
+    assert found == ["2024-03-02 00:00:00", "2024-03-02 00:05:00"]
+
+
+def test_future_timestamps_ascend_for_irregular_days():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        every = pd.date_range("2024-01-01", periods=4000, freq="7min")
+        seen = pd.DatetimeIndex(np.sort(rng.choice(every, 90, replace=False)))
+        ahead = FutureTimestamps(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
+        ahead.update(seen[:-1].to_numpy("datetime64[ns]"))
+        last = seen.to_numpy("datetime64[ns]")[-1]
+        assert (np.diff(np.r_[last, ahead.predict(last, 30)]) > np.timedelta64(0)).all()
+
 
 MINUTE = 60 * 10**9
 BUSINESS = pd.bdate_range("2024-01-01", "2024-03-29")
@@ -72,42 +156,42 @@ MARKETS = {
 
 
 def walk(times: pd.DatetimeIndex, at: list[str], horizon: int = 5, **options) -> dict[str, list[str]]:
-    """What is expected after each of some bars, by a learner that has seen all before."""
+    """Predictions after some of the bars, each from all bars before it."""
     step = options.get("step", int(np.median(np.diff(times.to_numpy("datetime64[ns]")).astype(np.int64))))
-    ahead = TimesAhead(bt.TimeFrame.Minutes, 1, step, options.get("calendar"), options.get("zone"))
+    ahead = FutureTimestamps(bt.TimeFrame.Minutes, 1, step, options.get("calendar"), options.get("zone"))
     stamps, seen, found = times.to_numpy("datetime64[ns]"), 0, {}
     for time_ in at:
         row = int(np.searchsorted(stamps, np.datetime64(time_)))
         assert stamps[row] == np.datetime64(time_), time_
-        ahead.see(stamps[seen:row])
+        ahead.update(stamps[seen:row])
         seen = row
-        found[time_] = [str(pd.Timestamp(each)) for each in ahead.after(stamps[row], horizon)]
+        found[time_] = [str(pd.Timestamp(each)) for each in ahead.predict(stamps[row], horizon)]
     return found
 
 
 def mistakes(times: pd.DatetimeIndex, since: str, horizon: int = 30) -> dict[pd.Timestamp, tuple]:
-    """Bars since a date after which the market went otherwise than expected."""
+    """Bars since a date after which the predictions are wrong."""
     stamps = times.to_numpy("datetime64[ns]")
     step = int(np.median(np.diff(stamps).astype(np.int64)))
-    ahead, found = TimesAhead(bt.TimeFrame.Minutes, 1, step, None), {}
+    ahead, found = FutureTimestamps(bt.TimeFrame.Minutes, 1, step, None), {}
     start = int(np.searchsorted(stamps, np.datetime64(since)))
-    ahead.see(stamps[:start])
+    ahead.update(stamps[:start])
     for row in range(start, len(stamps) - horizon):
         if row % 7 == 0 or stamps[row + 1] - stamps[row] > np.timedelta64(step, "ns"):
-            expected = ahead.after(stamps[row], horizon)
+            expected = ahead.predict(stamps[row], horizon)
             if (expected != stamps[row + 1 : row + 1 + horizon]).any():
                 found[pd.Timestamp(stamps[row])] = expected
-        ahead.see(stamps[row : row + 1])
+        ahead.update(stamps[row : row + 1])
     return found
 
 
 @pytest.mark.parametrize("market", MARKETS)
-def test_a_market_that_keeps_its_hours_is_known_after_two_weeks(market):
+def test_a_market_with_constant_hours_is_learned_in_two_weeks(market):
     assert mistakes(MARKETS[market], "2024-01-22") == {}
 
 
 @pytest.mark.parametrize("market", ["XSHG", "XNYS", "crypto"])
-def test_a_market_without_a_night_is_known_after_a_day(market):
+def test_a_market_without_a_night_is_learned_in_a_day(market):
     assert mistakes(MARKETS[market], "2024-01-02", 10) == {}
 
 
@@ -144,35 +228,35 @@ def test_one_session_on_a_saturday_does_not_open_the_next_ones(saturday):
     evening = str(pd.Timestamp(saturday) + pd.Timedelta("15h"))
     found = walk(times, sorted([*fridays, noon, evening]), 1)
     monday = [str(friday + pd.Timedelta(days=3 + 7 * i, hours=9, minutes=35)) for i in range(4)]
-    assert found[fridays[0]] == [monday[0]]  # a surprise
-    assert found[noon] == [str(pd.Timestamp(saturday) + pd.Timedelta("13h5min"))]  # and then as any session
+    assert found[fridays[0]] == [monday[0]]  # unexpected
+    assert found[noon] == [str(pd.Timestamp(saturday) + pd.Timedelta("13h5min"))]  # and then like any session
     assert found[evening] == [monday[0]]
-    later = 2 if saturday == "2024-01-06" else 1  # the only Saturday ever seen is believed once
+    later = 2 if saturday == "2024-01-06" else 1  # the only Saturday so far counts once
     assert [found[each] for each in fridays[later:]] == [[each] for each in monday[later:]]
 
 
 def test_daily_bars_of_one_saturday_do_not_open_the_next_ones():
     days = BUSINESS.append(pd.DatetimeIndex(["2024-02-03"])).sort_values()
-    ahead = TimesAhead(bt.TimeFrame.Days, 1, None, None)
+    ahead = FutureTimestamps(bt.TimeFrame.Days, 1, None, None)
     stamps = days.to_numpy("datetime64[ns]")
     for row, stamp in enumerate(stamps[:-1]):
         if stamp > np.datetime64("2024-01-05") and days[row + 1] != pd.Timestamp("2024-02-03"):
-            assert ahead.after(stamp, 1)[0] == stamps[row + 1], stamp
-        ahead.see(stamps[row : row + 1])
+            assert ahead.predict(stamp, 1)[0] == stamps[row + 1], stamp
+        ahead.update(stamps[row : row + 1])
 
 
 @pytest.mark.parametrize(
     ("open_on", "name"),
     [((0, 1, 2, 3, 6), "Sunday to Thursday"), ((0, 1, 2, 3, 4, 6), "FX by days"), (range(7), "every day")],
 )
-def test_daily_bars_of_other_weeks_are_known_after_three(open_on, name):
+def test_daily_bars_of_other_trading_weeks_are_learned_in_three_weeks(open_on, name):
     days = EVERY_DAY[EVERY_DAY.dayofweek.isin(list(open_on))]
-    ahead = TimesAhead(bt.TimeFrame.Days, 1, None, None)
+    ahead = FutureTimestamps(bt.TimeFrame.Days, 1, None, None)
     stamps = days.to_numpy("datetime64[ns]")
     for row, stamp in enumerate(stamps[:-10]):
         if stamp > np.datetime64("2024-01-22"):
-            np.testing.assert_array_equal(ahead.after(stamp, 10), stamps[row + 1 : row + 11], name)
-        ahead.see(stamps[row : row + 1])
+            np.testing.assert_array_equal(ahead.predict(stamp, 10), stamps[row + 1 : row + 11], name)
+        ahead.update(stamps[row : row + 1])
 
 
 def test_a_half_day_a_holiday_and_a_closed_week_change_nothing_after_them():
@@ -187,12 +271,12 @@ def test_a_half_day_a_holiday_and_a_closed_week_change_nothing_after_them():
         "2024-01-25",
         "2024-01-26",
         "2024-02-09",
-    }  # on the eve, and on the half day
+    }  # the day before, and on the half day
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_hours_that_move_are_believed_after_two_sessions(hours):
-    """As those of New York do in UTC when clocks change."""
+def test_hours_that_move_are_learned_in_two_sessions(hours):
+    """Like those of New York in UTC when clocks change."""
     moved = pd.Timestamp("2024-03-11")
     times = joined(
         session(day + (pd.Timedelta(hours=hours) if day >= moved else pd.Timedelta(0)), *XNYS)
@@ -201,52 +285,52 @@ def test_hours_that_move_are_believed_after_two_sessions(hours):
     assert set(mistakes(times, "2024-02-01")) & set(times[times >= "2024-03-13"]) == set()
 
 
-def test_bars_that_are_missing_here_and_there_leave_the_others_expected():
+def test_single_missing_bars_do_not_change_what_is_expected():
     rng = np.random.default_rng(0)
     times = shanghai()
     kept = times[rng.random(len(times)) < 0.97]
-    ahead = TimesAhead(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None)
+    ahead = FutureTimestamps(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None)
     stamps = kept.to_numpy("datetime64[ns]")
-    ahead.see(stamps[:-400])
-    found = ahead.after(stamps[-400], 48)
+    ahead.update(stamps[:-400])
+    found = ahead.predict(stamps[-400], 48)
     assert np.isin(found, times.to_numpy("datetime64[ns]")).all()
 
 
-def test_times_ascend_whatever_was_seen():
+def test_future_timestamps_ascend_for_any_history():
     rng = np.random.default_rng(0)
     for _ in range(20):
         every = pd.date_range("2024-01-01", periods=4000, freq="7min")
         stamps = np.sort(rng.choice(every.to_numpy("datetime64[ns]"), 90, replace=False))
-        ahead = TimesAhead(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
+        ahead = FutureTimestamps(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
         for row in range(89):
-            ahead.see(stamps[row : row + 1])
-            found = ahead.after(stamps[row + 1], 30)
+            ahead.update(stamps[row : row + 1])
+            found = ahead.predict(stamps[row + 1], 30)
             assert len(found) == 30
             assert (np.diff(np.r_[stamps[row + 1], found]) > np.timedelta64(0)).all()
 
 
-def test_in_how_many_parts_bars_are_seen_does_not_matter():
+def test_learning_does_not_depend_on_how_bars_are_split_into_updates():
     stamps = copper().to_numpy("datetime64[ns]")[:3000]
-    whole, parts = (TimesAhead(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None) for _ in range(2))
-    whole.see(stamps[:-1])
+    whole, parts = (FutureTimestamps(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None) for _ in range(2))
+    whole.update(stamps[:-1])
     for row in range(0, len(stamps) - 1):
-        parts.see(stamps[row : row + 1])
+        parts.update(stamps[row : row + 1])
         if row % 11 == 0:
-            parts.after(stamps[row + 1], 3)
-    np.testing.assert_array_equal(whole.after(stamps[-1], 400), parts.after(stamps[-1], 400))
+            parts.predict(stamps[row + 1], 3)
+    np.testing.assert_array_equal(whole.predict(stamps[-1], 400), parts.predict(stamps[-1], 400))
 
 
 # Calendars
 
 
-def test_a_calendar_closes_its_holidays_within_the_day():
+def test_holidays_of_a_calendar_are_skipped_by_intraday_bars():
     calendar = bt.TradingCalendar(holidays=[datetime(2024, 2, 5)])
     found = walk(shanghai(), ["2024-02-02 14:55"], 2, calendar=calendar)
     assert found["2024-02-02 14:55"] == ["2024-02-02 15:00:00", "2024-02-06 09:35:00"]
 
 
 @pytest.mark.parametrize(("shift", "last"), [(0, "13:00:00"), (-5, "12:55:00")])
-def test_a_calendar_closes_early_within_the_day_whether_bars_are_stamped_with_their_end_or_start(shift, last):
+def test_early_closes_of_a_calendar_hold_for_bars_stamped_with_their_end_or_start(shift, last):
     early = [(datetime(2024, 2, 2).date(), time(9, 30), time(13, 0))]
     calendar = bt.TradingCalendar(open=time(9, 30), close=time(16, 0), earlydays=early)
     times = MARKETS["XNYS"] + pd.Timedelta(minutes=shift)
@@ -259,7 +343,7 @@ def test_a_calendar_closes_early_within_the_day_whether_bars_are_stamped_with_th
 
 
 class Overnight(bt.TradingCalendarBase):
-    """Opens at 17:00 of Chicago the evening before, and tells so in UTC, as exchange calendars do."""
+    """Opens at 17:00 in Chicago the evening before, with times in UTC, as in exchange calendars."""
 
     zone = ZoneInfo("America/Chicago")
 
@@ -302,7 +386,7 @@ def test_lines_are_bit_identical_in_every_mode_over_nights_and_weekends(market, 
     pd.testing.assert_frame_equal(lines(**MODES[mode]), lines(), check_exact=True)
 
 
-def test_bars_that_are_cut_off_change_nothing_before_them(asked):
+def test_removing_later_bars_changes_nothing_before_them(asked):
     for count in (600, 450):
         index = copper()[:count]
         feeds = pandas_feeds(

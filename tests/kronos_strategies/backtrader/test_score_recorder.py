@@ -1,4 +1,4 @@
-"""Any line of a run can be judged, and what it owes to Kronos is known."""
+"""Any line of a run can be evaluated, and the forecasts it is computed from are found."""
 
 import backtrader as bt
 import numpy as np
@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip("statsmodels")
 
 from kronos_strategies.backtrader import ForecastData, KronosIndicator, KronosTearSheet
-from kronos_strategies.backtrader.outlook import COLUMNS
+from kronos_strategies.backtrader.forecasts import ALL_LINES
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import SETTINGS, cerebro_of, pandas_feeds
 
-TRAINED_ON = pd.bdate_range("2019-03-01", periods=60)  # the bundled checkpoint knows these dates
+TRAINED_ON = pd.bdate_range("2019-03-01", periods=60)  # the bundled checkpoint was trained on these dates
 PANEL = {name: bars.set_axis(TRAINED_ON) for name, bars in make_panel(60, *"ABC").items()}
 
 
@@ -85,15 +85,15 @@ def sheet_of(make, feeds=None, **params) -> KronosTearSheet:
 @pytest.fixture(scope="module")
 def expected() -> pd.Series:
     both = [
-        sheet_of(lambda data: KronosIndicator(data, **SETTINGS), signal=name).evidence.scores.iloc[:, 0]
+        sheet_of(lambda data: KronosIndicator(data, **SETTINGS), signal=name).artifacts.scores.iloc[:, 0]
         for name in ("expected_return", "volatility")
     ]
     return both[0] / both[1]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_made_of_a_forecast_is_judged_with_its_model_and_its_warnings(expected, way):
-    evidence = sheet_of(WAYS[way], signal="edge").evidence
+def test_a_line_computed_from_a_forecast_is_reported_with_its_model_and_warnings(expected, way):
+    evidence = sheet_of(WAYS[way], signal="edge").artifacts
     scores = evidence.scores.iloc[:, 0]
     np.testing.assert_array_equal(scores, expected)
     assert scores.name == "Kronos edge"
@@ -113,29 +113,29 @@ def test_what_is_made_of_a_forecast_is_judged_with_its_model_and_its_warnings(ex
         (lambda data: bt.ind.If(data.close > data.open, data.close, data.open), "edge"),
     ],
 )
-def test_a_line_that_owes_nothing_to_kronos_is_judged_under_its_own_name(make, signal):
-    evidence = sheet_of(make, signal=signal).evidence
+def test_a_line_without_a_forecast_is_reported_under_its_own_name(make, signal):
+    evidence = sheet_of(make, signal=signal).artifacts
     assert next(iter(evidence.scores)) == signal
     assert evidence.provenance is None
     assert set(evidence.scores.index.get_level_values("instrument")) == set(PANEL)
 
 
-def test_lines_of_a_feed_that_brought_forecasts_along_are_known_as_such():
+def test_lines_of_a_feed_with_stored_forecasts_are_recognized():
     def feeds():
         rng = np.random.default_rng(0)
         for name, bars in PANEL.items():
-            brought = {each: rng.normal(size=len(bars)) for each in COLUMNS} | {"age": 0.0}
+            brought = {each: rng.normal(size=len(bars)) for each in ALL_LINES} | {"age": 0.0}
             yield name, ForecastData(dataname=bars.assign(**brought))
 
     def about(make):
-        return sheet_of(make, feeds=dict(feeds()), signal="sma").evidence.about
+        return sheet_of(make, feeds=dict(feeds()), signal="sma").artifacts.about
 
     of_forecasts = about(lambda data: bt.ind.SMA(data.expected_return, period=3))
     of_prices = about(lambda data: bt.ind.SMA(data.close, period=3))
-    assert any("brought their forecasts along" in each for each in of_forecasts.warnings)
-    assert not any("brought their forecasts along" in each for each in of_prices.warnings)
+    assert any("feeds have stored forecasts" in each for each in of_forecasts.warnings)
+    assert not any("feeds have stored forecasts" in each for each in of_prices.warnings)
 
 
-def test_what_has_no_such_line_is_refused():
+def test_a_signal_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="line 'nothing' to rank by; the indicators have"):
         sheet_of(lambda data: bt.ind.SMA(data, period=3), signal="nothing")

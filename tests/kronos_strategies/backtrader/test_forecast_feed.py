@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.backtrader import ForecastData, join_forecasts, read_forecasts
-from kronos_strategies.backtrader.outlook import COLUMNS
+from kronos_strategies.backtrader.forecasts import ALL_LINES
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import (
@@ -23,13 +23,13 @@ from tests.kronos_strategies.backtrader.builders import (
 
 
 class Own:
-    """A feed's lines behind those of its bars, as an indicator's."""
+    """The forecast lines of a feed, in the form of an indicator."""
 
     def __init__(self, data: bt.AbstractDataBase) -> None:
-        self.lines = [getattr(data.lines, name) for name in COLUMNS]
+        self.lines = [getattr(data.lines, name) for name in ALL_LINES]
 
     def getlinealiases(self) -> tuple[str, ...]:
-        return COLUMNS
+        return ALL_LINES
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def store(tmp_path_factory) -> ForecastStore:
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
-def test_a_feed_brings_the_lines_that_the_indicator_has(store, asked, mode):
+def test_a_forecast_feed_has_the_lines_of_the_indicator(store, asked, mode):
     (stored,) = store.runs()
     forecasts = read_forecasts(stored, level=0.5)
     panel = {name: bars for name, bars in awkward_panel().items() if name != "SHORT"}
@@ -71,11 +71,11 @@ print(strategy.data.volatility[0] > 0, "torch" in sys.modules)
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_bars_in_a_zone_are_matched_by_their_wall_time():
+def test_bars_with_a_time_zone_are_matched_by_local_time():
     index = pd.MultiIndex.from_arrays(
         [[pd.Timestamp("2024-03-04 09:35")], ["A"]], names=["datetime", "instrument"]
     )
-    forecasts = pd.DataFrame([range(8)], index=index, columns=list(COLUMNS[:8]))
+    forecasts = pd.DataFrame([range(8)], index=index, columns=list(ALL_LINES[:8]))
     bars = make_bars(2).set_axis(pd.date_range("2024-03-04 14:35", periods=2, freq="5min", tz="UTC"))
     joined = join_forecasts(bars.tz_convert("America/New_York"), forecasts, "A")
     assert joined["upper"].tolist() == [5, 5]
@@ -85,23 +85,23 @@ def test_bars_in_a_zone_are_matched_by_their_wall_time():
 def test_bars_before_the_first_forecast_have_none():
     bars = make_bars(5)
     index = pd.MultiIndex.from_arrays([[bars.index[2]], ["A"]], names=["datetime", "instrument"])
-    joined = join_forecasts(bars, pd.DataFrame([range(8)], index=index, columns=list(COLUMNS[:8])), "A")
+    joined = join_forecasts(bars, pd.DataFrame([range(8)], index=index, columns=list(ALL_LINES[:8])), "A")
     np.testing.assert_array_equal(joined["age"], [np.nan, np.nan, 0, 1, 2])
 
 
 @pytest.mark.parametrize(
     ("change", "name", "message"),
     [
-        (lambda bars: bars, "B", "No forecast is of 'B'"),
+        (lambda bars: bars, "B", "There are no forecasts of 'B'"),
         (lambda bars: bars.set_axis(bars.index + pd.Timedelta("15h")), "A", "normalize"),
         (lambda bars: bars.iloc[::-1], "A", "not sorted"),
         (lambda bars: bars.reset_index(drop=True), "A", "DatetimeIndex"),
     ],
 )
-def test_bars_that_meet_no_forecast_are_refused(change, name, message):
+def test_bars_without_any_forecast_are_refused(change, name, message):
     bars = make_bars(5)
     index = pd.MultiIndex.from_arrays([[bars.index[2]], ["A"]], names=["datetime", "instrument"])
-    forecasts = pd.DataFrame([range(8)], index=index, columns=list(COLUMNS[:8]))
+    forecasts = pd.DataFrame([range(8)], index=index, columns=list(ALL_LINES[:8]))
     with pytest.raises(ValueError, match=message):
         join_forecasts(change(bars), forecasts, name)
 

@@ -1,4 +1,4 @@
-"""An optimisation that other processes can import; run as a script, one that forks behind torch's back."""
+"""An optimization that other processes can import; run as a script, it forks after PyTorch has started threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import backtrader as bt
 
-from kronos_strategies.backtrader import KronosIndicator, run_optimisation
+from kronos_strategies.backtrader import KronosIndicator, run_optimization
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import SETTINGS, cerebro_of, pandas_feeds
 
@@ -24,7 +24,7 @@ class LastReturns(bt.Analyzer):
 
 
 class Thresholds(bt.Strategy):
-    """Varies what does not change a forecast, and what does."""
+    """Varies one parameter that does not change a forecast and one that does."""
 
     params = (("threshold", 0.0), ("horizon", 3), ("store", None))
 
@@ -46,11 +46,11 @@ def results(runs: list) -> list[tuple[float, int, dict[str, float]]]:
 
 
 def find_in_fresh_processes(store: str) -> object:
-    """What is wrong with an optimization over two spawned processes, if anything is."""
+    """The error of an optimization over two spawned processes, if there is one."""
     usual = multiprocessing.get_start_method()
     varied = {"threshold": (0.0, 0.1), "horizon": (3,)}
-    found = results(run_optimisation(prepare(**varied, store=(store,)), maxcpus=2))
-    if found != results(run_optimisation(prepare(**varied))):
+    found = results(run_optimization(prepare(**varied, store=(store,)), maxcpus=2))
+    if found != results(run_optimization(prepare(**varied))):
         return "other results"
     return 0 if multiprocessing.get_start_method() == usual else "another start method"
 
