@@ -16,7 +16,7 @@ import cyclopts
 from backtrader_run import TopK, finish, most_traded, read_panel, run
 
 from kronos.utils import run_command
-from kronos_strategies.data.default import default_store, ensure_store, store_notices
+from kronos_strategies.data.simulate import data_warnings, default_store, ensure_store
 from kronos_strategies.portfolio import Side, Weighting
 
 INDEX = "SH000300"  # of the simulated market
@@ -50,9 +50,9 @@ def backtrader_topk(
     samples: int = 20,
     seed: int = 0,
     device: str | None = None,
-    by: str = "score",
+    rank_by: str = "score",
     topk: int = 10,
-    hysteresis: int = 5,
+    rank_buffer: int = 5,
     every: int = 5,
     side: Side = "long",
     weighting: Weighting = "equal",
@@ -78,9 +78,9 @@ def backtrader_topk(
         samples: paths a window.
         seed: of the draws.
         device: cpu, cuda or mps; the fastest there is without one.
-        by: line to rank by: score, expected_return, prob_up, volatility, ...
+        rank_by: line to rank by: score, expected_return, prob_up, volatility, ...
         topk: names to hold on each side.
-        hysteresis: ranks below topk at which a name that is held may stay.
+        rank_buffer: ranks below topk at which a name that is held may stay.
         every: bars from one rebalance to the next.
         side: long, or long and short.
         weighting: how weights are set.
@@ -92,11 +92,17 @@ def backtrader_topk(
         output: folder of everything; forecasts are kept in it too.
     """
     store = ensure_store(default_store()) if bars is None else bars
-    notices = [SIMULATED] if bars is None else store_notices(store)
+    store_warnings = [SIMULATED] if bars is None else data_warnings(store)
     against = benchmark or (INDEX if bars is None else "")
     panel = read_panel(store, market, names, against, start, end)
     forecast = {"model": model, "lookback": lookback, "horizon": horizon, "samples": samples, "seed": seed}
-    rules = {"by": by, "topk": topk, "hysteresis": hysteresis, "side": side, "weighting": weighting}
+    rules = {
+        "rank_by": rank_by,
+        "topk": topk,
+        "rank_buffer": rank_buffer,
+        "side": side,
+        "weighting": weighting,
+    }
     settings = {
         **forecast,
         **rules,
@@ -108,11 +114,11 @@ def backtrader_topk(
         "drawn": draw or most_traded(panel, against),
     }
     sheet = {
-        "signal": by,
+        "signal": rank_by,
         "benchmark": against,
         "trials": trials,
         "title": f"Top {topk} of {len(panel) - bool(against)} by Kronos in Backtrader",
-        "notice": " ".join(notices),
+        "notice": " ".join(store_warnings),
     }
     finish(run(panel, TopK, settings, sheet, cash, fee), output)
 

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import cyclopts
 
-from kronos_strategies.qlib.runs import recorded_runs
+from kronos_strategies.qlib.tracking import recorded_runs
 
 HERE, SCRIPTS = Path(__file__).parent, Path(sys.executable).parent
 CONFIG = HERE.parent / "configs" / "finetune_csi300.yaml"
@@ -66,7 +66,16 @@ def compare_versions(
     versions = {}
     for checkpoint, name in ((model, "first"), (other, "second")):
         for setting, (temperature, top_p) in SETTINGS.items():
-            paths = ["--samples", samples, "--horizon", hold + 1, "--T", temperature, "--top-p", top_p]
+            paths = [
+                "--samples",
+                samples,
+                "--horizon",
+                hold + 1,
+                "--temperature",
+                temperature,
+                "--top-p",
+                top_p,
+            ]
             kronos(
                 "forecast",
                 output / "forecasts",
@@ -81,7 +90,7 @@ def compare_versions(
             versions[f"{name}{setting}"] = recorded_runs(tracking)[0].info.run_id
     files = ["--html", output / "compare.html", "--json", output / "compare.json"]
     named = [f"{name}={run}" for name, run in versions.items()]
-    kronos("compare", *named, *bars, "--horizon", hold, "--gate", gate, *files, "--tracking", tracking)
+    kronos("compare", *named, *bars, "--label-horizon", hold, "--gate", gate, *files, "--tracking", tracking)
 
 
 def tuned(model: str, bars: list[object], before: datetime, steps: int, folder: Path) -> Path:

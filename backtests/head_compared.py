@@ -21,17 +21,15 @@ from qlib.contrib.data.handler import Alpha158
 
 from kronos.head import ReturnHead
 from kronos.windows import Windows
-from kronos_strategies.data.default import default_store
+from kronos_strategies.data.simulate import default_store
 from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.heads.bar_features import bar_features
-from kronos_strategies.heads.fit import FitSettings, fit_head
-from kronos_strategies.heads.labels import centered_ranks
+from kronos_strategies.heads.fit import FitSettings, centered_ranks, fit_head
+from kronos_strategies.heads.sources import bar_features
+from kronos_strategies.qlib.artifacts import read_price_panel
+from kronos_strategies.qlib.data_access import init_qlib, member_windows, traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.evidence import market_of
 from kronos_strategies.qlib.head import every_date
-from kronos_strategies.qlib.market import member_windows, traded_bars
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.source import use_source
 
 app = cyclopts.App(help=__doc__, version_flags=[])
 
@@ -83,7 +81,7 @@ def head_compared(
         output: folder of everything.
     """
     output.mkdir(parents=True, exist_ok=True)
-    use_source(data or default_store(), f"sqlite:///{output.resolve() / 'mlflow.db'}")
+    init_qlib(data or default_store(), f"sqlite:///{output.resolve() / 'mlflow.db'}")
     segments = {
         "train": (f"{train_start:%Y-%m-%d}", f"{train_until:%Y-%m-%d}"),
         "valid": (f"{train_until:%Y-%m-%d}", f"{valid_until:%Y-%m-%d}"),
@@ -102,7 +100,7 @@ def head_compared(
     scores |= {f"head and {name}": ranked["head"] + ranked[name] for name in ranked if name != "head"}
     for name, score in scores.items():
         score.rename("score").to_frame().to_parquet(output / f"{name}.parquet")
-    save_labels(market_of(scores["head"].index), scores["head"].index, hold, output / "labels.parquet")
+    save_labels(read_price_panel(scores["head"].index), scores["head"].index, hold, output / "labels.parquet")
     files = [f"{name}={output / name}.parquet" for name in scores]
     written = ["--html", output / "compare.html", "--json", output / "compare.json"]
     kronos(
@@ -110,7 +108,7 @@ def head_compared(
         *files,
         "--labels",
         output / "labels.parquet",
-        "--horizon",
+        "--label-horizon",
         hold,
         "--every",
         rank_every,

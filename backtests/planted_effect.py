@@ -35,10 +35,9 @@ from kronos.windows import Windows
 from kronos_strategies.data.planted import DELAY, EFFECTS, Effect, PlantedConfig, PlantedMarket, plant
 from kronos_strategies.evaluation.signal.ic import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
-from kronos_strategies.heads.bar_features import bar_features
-from kronos_strategies.heads.fit import FitSettings, Kind, Split, fit_head, fit_split
-from kronos_strategies.heads.labels import centered_ranks
-from kronos_strategies.progress import tracked
+from kronos_strategies.heads.fit import FitSettings, Kind, Split, centered_ranks, fit_head, fit_split
+from kronos_strategies.heads.sources import bar_features
+from kronos_strategies.progress import track
 from kronos_strategies.signals import signals
 
 LOOKBACK = 90
@@ -99,7 +98,7 @@ DEFAULTS = Study()
 
 
 @dataclass(frozen=True)
-class Market:
+class PricePanel:
     """A planted market, its windows, and what lies before and after.
 
     Attributes:
@@ -115,7 +114,7 @@ class Market:
     test: np.ndarray
 
     @classmethod
-    def of(cls, config: PlantedConfig, study: Study) -> Market:
+    def of(cls, config: PlantedConfig, study: Study) -> PricePanel:
         """Plant, and cut the windows."""
         planted = plant(config)
         calendar = planted.target.index
@@ -157,7 +156,7 @@ def long(wide: pd.DataFrame) -> pd.Series:
     return wide.stack()
 
 
-def scores_of(market: Market, study: Study, predictor: KronosPredictor) -> dict[Method, pd.Series]:
+def scores_of(market: PricePanel, study: Study, predictor: KronosPredictor) -> dict[Method, pd.Series]:
     """Scores of the test windows by every way that trains no network."""
     keys, names = market.windows.index, len(market.planted.panel)
     hidden = predictor.embed(market.windows)
@@ -175,7 +174,7 @@ def scores_of(market: Market, study: Study, predictor: KronosPredictor) -> dict[
     return scores
 
 
-def path_scores(market: Market, study: Study, predictor: KronosPredictor) -> pd.Series:
+def path_scores(market: PricePanel, study: Study, predictor: KronosPredictor) -> pd.Series:
     """The mean return that a trade earns on sampled paths, or their volatility where size is ranked."""
     windows = market.windows[market.test]
     dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
@@ -185,7 +184,7 @@ def path_scores(market: Market, study: Study, predictor: KronosPredictor) -> pd.
     return told["volatility" if market.planted.config.on_size else "score"]
 
 
-def fitted(market: Market, inputs: np.ndarray, days: int, kind: Kind) -> pd.Series:
+def fitted(market: PricePanel, inputs: np.ndarray, days: int, kind: Kind) -> pd.Series:
     """Score of the test windows by what was fitted on the `days` days before them."""
     rows, settings = market.learned(days), market.settings(days, kind)
     keys, panel = market.windows.index[rows], market.planted.panel
@@ -197,7 +196,7 @@ def fitted(market: Market, inputs: np.ndarray, days: int, kind: Kind) -> pd.Seri
     return one_bar(head, inputs[market.test], market.windows.index[market.test])
 
 
-def finetuned(market: Market, study: Study, folder: Path) -> KronosPredictor:
+def finetuned(market: PricePanel, study: Study, folder: Path) -> KronosPredictor:
     """The checkpoint's predictor, trained further, with its return head, on the longest of `learn_days`."""
     folder.mkdir(parents=True, exist_ok=True)
     bars = pd.concat(market.planted.panel, names=["instrument"]).reset_index()
@@ -224,7 +223,7 @@ def finetuned(market: Market, study: Study, folder: Path) -> KronosPredictor:
     return KronosPredictor.from_pretrained(folder / "model" / "best", device=study.device)
 
 
-def finetuned_scores(market: Market, study: Study, folder: Path) -> dict[Method, pd.Series]:
+def finetuned_scores(market: PricePanel, study: Study, folder: Path) -> dict[Method, pd.Series]:
     """Scores of the test windows by a fine-tuned predictor: its paths, and its head where returns are ranked."""
     tuned = finetuned(market, study, folder)
     bars, test = max(study.learn_days) * len(market.planted.panel), market.windows[market.test]
@@ -242,7 +241,7 @@ def one_bar(head: ReturnHead, hidden: np.ndarray, keys: pd.MultiIndex) -> pd.Ser
     return pd.Series(head(hidden)[:, head.info.horizons.index(1)], keys)
 
 
-def evaluate(market: Market, scores: dict[Method, pd.Series]) -> pd.DataFrame:
+def evaluate(market: PricePanel, scores: dict[Method, pd.Series]) -> pd.DataFrame:
     """A row for each method: RankIC with the project's interval, and its share of the optimum on the same dates."""
     config, target = market.planted.config, long(market.planted.target)
     optimum = long(market.planted.optimum)
@@ -297,8 +296,8 @@ def planted_effect(
     configs = markets_of(effects, strengths, names=names, days=study.days, seed=seed)
     predictor = KronosPredictor.from_pretrained(study.checkpoint, device=study.device)
     began, parts = time.process_time(), []
-    for config in tracked(configs, "plant", "markets"):
-        market = Market.of(config, study)
+    for config in track(configs, "plant", "markets"):
+        market = PricePanel.from_bars(config, study)
         scores = scores_of(market, study, predictor)
         if study.steps:
             scores |= finetuned_scores(market, study, output / f"{config.effect}-{config.strength:g}")

@@ -28,14 +28,12 @@ from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import Exposure, price_exposures
 from kronos_strategies.evaluation.signal.neutralization import neutralized_rank_ic
 from kronos_strategies.evaluation.significance import MeanTest
-from kronos_strategies.heads.choice import ScoreUse, choose_score
-from kronos_strategies.heads.labels import centered_ranks
-from kronos_strategies.heads.readers import head_names, load_readers
+from kronos_strategies.heads.fit import centered_ranks
+from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names, load_readers
 from kronos_strategies.progress import progress_bar
-from kronos_strategies.qlib.evidence import market_of
+from kronos_strategies.qlib.artifacts import read_price_panel
+from kronos_strategies.qlib.data_access import init_qlib, member_windows
 from kronos_strategies.qlib.head import every_date
-from kronos_strategies.qlib.market import member_windows
-from kronos_strategies.qlib.source import use_source
 from kronos_strategies.signals import tradable_returns
 from kronos_strategies.store import ForecastStore, WindowSpec
 
@@ -85,13 +83,13 @@ def score_head(
         device: cpu, cuda or mps.
         output: folder of everything.
     """
-    use_source(data)
+    init_qlib(data)
     predictor = KronosPredictor.from_pretrained(model, device=device)
     spec = WindowSpec(market, LOOKBACK, max(HORIZONS) + 1, LOOKBACK)
     windows = every_date(member_windows(spec, pd.Timestamp(start), pd.Timestamp(end)), every)
     forecasts = ForecastStore(store)
     scores, warnings = head_scores(predictor, heads, windows, spec, forecasts)
-    panel = market_of(windows.index)
+    panel = read_price_panel(windows.index)
     blocks = {"": tables(scores, windows.index, panel)}
     if samples:
         some = every_date(windows, paths_every)

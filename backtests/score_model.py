@@ -1,7 +1,7 @@
 """A checkpoint on bars it never saw, under one or several sampling settings.
 
     python backtests/score_model.py kronos-nano --data csi300_2020_2023.parquet --start 2022-01-04 --end 2023-12-15
-    python backtests/score_model.py out/nano --data BARS.parquet --start 2020-06-01 --T 0.6 1.0 --top-p 0.9 1
+    python backtests/score_model.py out/nano --data BARS.parquet --start 2020-06-01 --temperature 0.6 1.0
 
 `kronos evaluate` writes the report of each setting into a folder of its own below --output. Of several settings,
 `kronos compare` compares the others with the first: compare.html, compare.json.
@@ -32,7 +32,7 @@ def score_model(
     every: int = 1,
     hold: int = 5,
     samples: int = 32,
-    T: Annotated[tuple[float, ...], cyclopts.Parameter("--T", negative=(), consume_multiple=True)] = (),
+    temperature: Annotated[tuple[float, ...], cyclopts.Parameter(negative=(), consume_multiple=True)] = (),
     top_p: Annotated[tuple[float, ...], Several] = (),
     seed: int = 0,
     lookback: int = 90,
@@ -50,7 +50,7 @@ def score_model(
         every: forecast every k-th date.
         hold: holding period of the score, in bars.
         samples: paths per forecast.
-        T: temperatures to try; the checkpoint's own when omitted.
+        temperature: temperatures to try; the checkpoint's own when omitted.
         top_p: nucleus probabilities to try; the checkpoint's own when omitted.
         seed: seed of the sampled paths.
         lookback: bars that the model reads.
@@ -65,8 +65,8 @@ def score_model(
         *itertools.chain(*((f"--{name}", value) for name, value in options.items() if value is not None)),
     ]  # fmt: skip
     folders = {}
-    for temperature, nucleus in itertools.product(T or (None,), top_p or (None,)):
-        chosen = {"T": temperature, "top-p": nucleus}
+    for degree, nucleus in itertools.product(temperature or (None,), top_p or (None,)):
+        chosen = {"temperature": degree, "top-p": nucleus}
         flags = [(f"--{name}", value) for name, value in chosen.items() if value is not None]
         name = " ".join(f"{flag.removeprefix('--')}={value:g}" for flag, value in flags) or "own settings"
         folders[name] = output / name.replace(" ", "_")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from kronos.atomic import write_atomic
 from kronos.config import PRETRAINED
 from kronos.paths import POOL, group_names, log_ratio
 
@@ -268,8 +269,7 @@ class Calibration:
         """Write it as JSON; creates its folder."""
         path = Path(path).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        return write_atomic(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: str | Path) -> Calibration:

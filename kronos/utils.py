@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -53,42 +51,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+" if changed else "")
-
-
-def write_atomic(file: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a process killed meanwhile, finds the old content or the new one.
-
-    Args:
-        file: in an existing folder.
-        content: text is written as UTF-8.
-    """
-    partial_file = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial_file.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(partial_file, file)
-    finally:
-        partial_file.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which replaces `folder` when the block ends without an error.
-
-    Args:
-        folder: where the result belongs; its parent is made.
-
-    Yields:
-        The folder to write into.
-    """
-    partial_folder = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    partial_folder.mkdir(parents=True)
-    try:
-        yield partial_folder
-        shutil.rmtree(folder, ignore_errors=True)
-        partial_folder.rename(folder)
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
 
 
 def show_log() -> None:

@@ -10,30 +10,30 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kronos_strategies.causal import LookAheadError, check_causal
-    from kronos_strategies.contenders import find_evidence
+    from kronos_strategies.backtest_result import BacktestResult
+    from kronos_strategies.comparison_inputs import load_artifacts
     from kronos_strategies.data.simulate import MarketConfig, simulate_market
     from kronos_strategies.evaluation.comparison.comparison import compare_versions
     from kronos_strategies.evaluation.comparison.version import Version
-    from kronos_strategies.evidence import Evidence
+    from kronos_strategies.lookahead import LookAheadError, check_causal
     from kronos_strategies.portfolio import PortfolioRules, target_weights
     from kronos_strategies.report.export import save_report
     from kronos_strategies.report.report import build_report
-    from kronos_strategies.result import BacktestResult
+    from kronos_strategies.run_artifacts import RunArtifacts
     from kronos_strategies.store import ForecastStore
 
 _MODULES = {
-    "BacktestResult": "kronos_strategies.result",
-    "Evidence": "kronos_strategies.evidence",
+    "BacktestResult": "kronos_strategies.backtest_result",
     "ForecastStore": "kronos_strategies.store",
-    "LookAheadError": "kronos_strategies.causal",
+    "LookAheadError": "kronos_strategies.lookahead",
     "MarketConfig": "kronos_strategies.data.simulate",
     "PortfolioRules": "kronos_strategies.portfolio",
+    "RunArtifacts": "kronos_strategies.run_artifacts",
     "Version": "kronos_strategies.evaluation.comparison.version",
     "build_report": "kronos_strategies.report.report",
-    "check_causal": "kronos_strategies.causal",
+    "check_causal": "kronos_strategies.lookahead",
     "compare_versions": "kronos_strategies.evaluation.comparison.comparison",
-    "find_evidence": "kronos_strategies.contenders",
+    "load_artifacts": "kronos_strategies.comparison_inputs",
     "save_report": "kronos_strategies.report.export",
     "simulate_market": "kronos_strategies.data.simulate",
     "target_weights": "kronos_strategies.portfolio",
@@ -41,16 +41,16 @@ _MODULES = {
 
 __all__ = [
     "BacktestResult",
-    "Evidence",
     "ForecastStore",
     "LookAheadError",
     "MarketConfig",
     "PortfolioRules",
+    "RunArtifacts",
     "Version",
     "build_report",
     "check_causal",
     "compare_versions",
-    "find_evidence",
+    "load_artifacts",
     "save_report",
     "simulate_market",
     "target_weights",

@@ -20,6 +20,7 @@ from kronos.postprocessing import PathOptions
 from kronos.training.sources import Source, is_qlib_directory, open_reader
 from kronos.utils import git_commit, package_version
 from kronos.windows import KEYS, Windows
+from kronos_strategies.backtest_result import bars_per_year
 from kronos_strategies.data.qlib_bins import read_market
 from kronos_strategies.data.training import QlibBars
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
@@ -27,10 +28,15 @@ from kronos_strategies.evaluation.distribution.path_summary import summarize_for
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evaluation.warnings import training_overlap_warnings, universe_warnings
-from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
-from kronos_strategies.progress import ProgressReport, silent
-from kronos_strategies.result import BARS_PER_YEAR
-from kronos_strategies.stream import Forecaster, stream
+from kronos_strategies.forecasting import Forecaster, iter_forecasts
+from kronos_strategies.progress import ProgressReport, no_progress
+from kronos_strategies.run_artifacts import (
+    DECAY_HORIZONS,
+    SCORING_HORIZONS,
+    RunArtifacts,
+    RunMetadata,
+    provenance_table,
+)
 
 DEFAULT_OPTIONS = PathOptions()
 
@@ -86,7 +92,7 @@ class EvaluationSettings:
     @property
     def horizon(self) -> int:
         """Bars to forecast: one more than the longest that is scored, since a signal trades one bar later."""
-        return max(self.hold, *DISTRIBUTION) + 1
+        return max(self.hold, *SCORING_HORIZONS) + 1
 
 
 def read_evaluation_data(paths: Sequence[Path], universe: str = "all") -> EvaluationData:
@@ -137,8 +143,8 @@ def evaluate_checkpoint(
     settings: EvaluationSettings,
     sampling: SampleConfig,
     options: PathOptions = DEFAULT_OPTIONS,
-    progress: ProgressReport = silent,
-) -> Evidence:
+    progress: ProgressReport = no_progress,
+) -> RunArtifacts:
     """Forecast the members on every k-th date and summarize the forecasts.
 
     Args:
@@ -163,11 +169,11 @@ def evaluate_checkpoint(
     dates, members = _members(data, settings)
     windows = Windows.rolling(data.bars, settings.lookback, settings.horizon, data.calendar, index=members)
     prices = PricePanel.from_bars(data.bars)
-    forecasts = stream(forecaster, windows, sampling, progress)
+    forecasts = iter_forecasts(forecaster, windows, sampling, progress)
     first = next(forecasts)
     known = first.provenance
     post = options.resolve(checkpoint_calibration(known.model), known, settings.horizon, first.spacing)
-    horizons = sorted({*DISTRIBUTION, settings.hold})
+    horizons = sorted({*SCORING_HORIZONS, settings.hold})
     paths, provenance = summarize_forecasts(
         chain([first], forecasts), prices, horizons, settings.hold, post=post
     )
@@ -176,34 +182,36 @@ def evaluate_checkpoint(
     assert isinstance(index, pd.MultiIndex)
     daily = bool((data.calendar == data.calendar.normalize()).all())
     baselines, left_out = baseline_scores(prices, index, daily)
-    labels = {h: prices.lookup(prices.forward_return(h), index) for h in sorted({*DECAY, settings.hold})}
+    labels = {
+        h: prices.lookup(prices.forward_return(h), index) for h in sorted({*DECAY_HORIZONS, settings.hold})
+    }
     exposures = price_exposures(prices.closes, prices.amounts)
-    about = About(
+    metadata = RunMetadata(
         title=f"{name} on {data.name}",
         hold=settings.hold,
         bars_between=settings.every,
         trials=1,
-        described={
+        settings={
             "data": data.name,
             "test": f"{dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, every {settings.every} dates",
             "label": f"close(t+{1 + settings.hold}) / close(t+1) - 1",
             "lookback": f"{settings.lookback} bars",
-            **describe(provenance),
+            **provenance_table(provenance),
             "calibration": post.reason,
             "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
         },
-        ledger=_sample_counts(members, index, labels[settings.hold]),
+        sample_counts=_sample_counts(members, index, labels[settings.hold]),
         warnings=(
             *training_overlap_warnings(provenance, dates[0]),
             *post.warnings(dates[0]),
             *universe_warnings(members),
             *left_out,
         ),
-        bars_per_year=BARS_PER_YEAR,
+        bars_per_year=bars_per_year(data.calendar),
         score_is_return=True,
     )
-    return Evidence(
-        about=about,
+    return RunArtifacts(
+        metadata=metadata,
         scores=pd.DataFrame({MODEL: score}).join(baselines),
         labels=pd.DataFrame(labels),
         exposures=pd.DataFrame({each: prices.lookup(wide, index) for each, wide in exposures.items()}),

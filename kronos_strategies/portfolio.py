@@ -1,7 +1,7 @@
 """Signals and what is held now -> weights to hold next: one pure function, whichever engine trades them.
 
-A weight is a fraction of equity, negative for a short position; what is missing to 1 is cash. Knows no torch and no
-engine: `kronos_strategies.qlib.strategy` and `kronos_strategies.backtrader.strategy` are two doors to it.
+A weight is a fraction of equity, negative for a short position; what is missing to 1 is cash.
+`kronos_strategies.qlib.strategy` and `kronos_strategies.backtrader.strategy` use the same function.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class PortfolioRules:
     """How a ranking becomes a book; every field is a plain string or number, to be named from YAML.
 
     Attributes:
-        by: column of the signals to rank by, highest first.
-        topk: slots of each side. A slot that nobody fills stays cash.
-        hysteresis: a name enters among the best `topk` and leaves once it is no longer among the best
-            `topk + hysteresis`, so a side holds topk to topk + hysteresis names.
+        rank_by: column of the signals to rank by, highest first.
+        topk: number of positions per side; unfilled positions stay in cash.
+        rank_buffer: an instrument enters among the best `topk` and leaves once it is no longer among the best
+            `topk + rank_buffer`, so a side holds topk to topk + rank_buffer instruments.
         side: "long" buys the best, gross = net = 1 - cash_buffer. "long_short" also sells the worst short by the
             same rules: gross 1 - cash_buffer, half of it on each side, net 0 when both sides fill their slots.
         weighting: "equal"; "inverse_volatility", in proportion to 1 / sampled volatility; "volatility_target", that
@@ -39,12 +39,13 @@ class PortfolioRules:
         bars_per_year: that turn the volatility per bar into one per year.
         max_weight: of one name, either side; what it cuts off stays cash.
         cash_buffer: share of equity that is never invested, for costs and for prices that open higher.
-        band: a name that stays is not traded for a change of weight below it; entries and exits always are.
+        no_trade_band: an existing position is rebalanced only if its weight changes by at least this much; entries
+            and exits always trade.
     """
 
-    by: str = "score"
+    rank_by: str = "score"
     topk: int = 50
-    hysteresis: int = 0
+    rank_buffer: int = 0
     side: Side = "long"
     weighting: Weighting = "equal"
     target_volatility: float = 0.15
@@ -52,7 +53,7 @@ class PortfolioRules:
     bars_per_year: int = BARS_PER_YEAR
     max_weight: float = 1.0
     cash_buffer: float = 0.02
-    band: float = 0.005
+    no_trade_band: float = 0.005
 
     def __post_init__(self) -> None:
         _choice("side", self.side, get_args(Side))
@@ -60,17 +61,17 @@ class PortfolioRules:
         for field in fields(self):
             if field.type in ("int", "float"):
                 object.__setattr__(self, field.name, as_number(field.name, getattr(self, field.name)))
-        for name, value in (("topk", self.topk), ("hysteresis", self.hysteresis)):
+        for name, value in (("topk", self.topk), ("rank_buffer", self.rank_buffer)):
             if not float(value).is_integer():
                 raise ValueError(f"{name}={value} counts names. Give a whole number.")
         _within("topk", self.topk, self.topk >= 1, "at least 1")
-        _within("hysteresis", self.hysteresis, self.hysteresis >= 0, "at least 0")
+        _within("rank_buffer", self.rank_buffer, self.rank_buffer >= 0, "at least 0")
         _within("target_volatility", self.target_volatility, self.target_volatility > 0, "above 0, e.g. 0.15")
         _within("correlation", self.correlation, 0 <= self.correlation <= 1, "in [0, 1]")
         _within("bars_per_year", self.bars_per_year, self.bars_per_year > 0, "above 0, 252 for daily bars")
         _within("max_weight", self.max_weight, 0 < self.max_weight <= 1, "in (0, 1]")
         _within("cash_buffer", self.cash_buffer, 0 <= self.cash_buffer < 1, "in [0, 1)")
-        _within("band", self.band, self.band >= 0, "at least 0")
+        _within("no_trade_band", self.no_trade_band, self.no_trade_band >= 0, "at least 0")
 
     @property
     def reads_volatility(self) -> bool:
@@ -86,13 +87,13 @@ def target_weights(
 ) -> pd.Series:
     """The weights to hold from the next bar on.
 
-    Ties in `rules.by` are broken by expected_return / volatility where the signals have both, and then by name, so
-    the order of rows never matters.
+    Ties in `rules.rank_by` are broken by expected_return / volatility where the signals have both, then by name,
+    so that the order of rows never matters.
 
     Args:
-        signals: of one date, indexed by instrument; the column `rules.by`, and `volatility` per bar unless weights
-            are equal. A name whose entry there is not finite (or whose volatility is not positive) is never bought
-            and is sold if held. A date that ranks nobody is one without a signal: nothing is traded then.
+        signals: of one date, indexed by instrument; the column `rules.rank_by`, and `volatility` per bar unless
+            weights are equal. An instrument whose value there is not finite (or whose volatility is not positive)
+            is never bought, and is sold if held. On a date without any finite value nothing is traded.
         previous: weights held now, by instrument.
         rules: how to choose and to size.
         tradable: instruments that can be traded, all when omitted. Any other keeps its previous weight, fills a
@@ -107,7 +108,7 @@ def target_weights(
         ValueError: a column is missing, an instrument occurs twice, or a previous weight is not finite.
     """
     _check(signals, previous, rules)
-    if not np.isfinite(signals[rules.by].to_numpy(np.float64)).any():
+    if not np.isfinite(signals[rules.rank_by].to_numpy(np.float64)).any():
         return previous[previous.ne(0)].sort_index().rename("weight").rename_axis("instrument")
     names = signals.index.union(previous.index[previous.ne(0)]).sort_values().rename("instrument")
     table = signals.reindex(names)
@@ -121,13 +122,13 @@ def target_weights(
 
     chosen = _choose(_ranks(table, rules, trades), held, frozen, rules)
     target = np.where(frozen, held, _size(chosen, volatility, held, frozen, rules))
-    weights = _spare(target, held, frozen, rules)
+    weights = _apply_no_trade_band(target, held, frozen, rules)
     return pd.Series(weights, names, name="weight")[weights != 0]
 
 
 def _ranks(table: pd.DataFrame, rules: PortfolioRules, trades: np.ndarray) -> np.ndarray:
     """(n,) 0 for the best; n for those that cannot be bought."""
-    score = table[rules.by].to_numpy(np.float64)
+    score = table[rules.rank_by].to_numpy(np.float64)
     able = trades & np.isfinite(score)
     if rules.reads_volatility:
         volatility = table["volatility"].to_numpy(np.float64)
@@ -152,12 +153,12 @@ def _choose(ranks: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: Port
         min(max(rules.topk - int((frozen & (sign * held > 0)).sum()), 0), most) for sign in (1, -1)
     )
     best = ranks < long_slots
-    stays = able & (held > 0) & (ranks < long_slots + rules.hysteresis)
+    stays = able & (held > 0) & (ranks < long_slots + rules.rank_buffer)
     if rules.side == "long":
         return (best | stays).astype(int)
-    behind = count - 1 - ranks  # 0 for the worst
-    worst = able & (behind < short_slots)
-    stays_short = able & (held < 0) & (behind < short_slots + rules.hysteresis)
+    from_worst = count - 1 - ranks
+    worst = able & (from_worst < short_slots)
+    stays_short = able & (held < 0) & (from_worst < short_slots + rules.rank_buffer)
     return ((best | stays) & ~worst).astype(int) - ((worst | stays_short) & ~best).astype(int)
 
 
@@ -197,9 +198,11 @@ def _volatility(weights: np.ndarray, volatility: np.ndarray, rules: PortfolioRul
     return max(float(np.sqrt(variance * rules.bars_per_year)), 1e-300)
 
 
-def _spare(target: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: PortfolioRules) -> np.ndarray:
+def _apply_no_trade_band(
+    target: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: PortfolioRules
+) -> np.ndarray:
     """(n,) targets, or what is held where the change is not worth a trade and the cash allows it."""
-    kept = ~frozen & (held * target > 0) & (np.abs(target - held) < rules.band)
+    kept = ~frozen & (held * target > 0) & (np.abs(target - held) < rules.no_trade_band)
     weights = np.where(kept, held, target)
     excess = np.abs(weights).sum() - (1 - rules.cash_buffer)
     above = np.where(kept, np.abs(held) - np.abs(target), 0.0)
@@ -212,12 +215,12 @@ def _spare(target: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: Port
 
 
 def _check(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) -> None:
-    wanted = [rules.by, *(["volatility"] if rules.reads_volatility else [])]
+    wanted = [rules.rank_by, *(["volatility"] if rules.reads_volatility else [])]
     missing = [name for name in wanted if name not in signals.columns]
     if missing:
         raise ValueError(
             f"The signals have no column {missing[0]!r}, which the rules read; they have {list(signals.columns)}. "
-            "Name one of these by `by`, or weight equally."
+            "Name one of these by `rank_by`, or weight equally."
         )
     for what, index in (("signals", signals.index), ("previous weights", previous.index)):
         if not index.is_unique:

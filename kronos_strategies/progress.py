@@ -23,11 +23,11 @@ T_co = TypeVar("T_co", covariant=True)
 ProgressReport = Callable[[int, int], None]  # called as report(done, total)
 
 
-def silent(done: int, total: int) -> None:
-    """Report to nobody."""
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
 
 
-def part_of(whole: ProgressReport, before: int, total: int) -> Callable[[int], None]:
+def offset_progress(whole: ProgressReport, before: int, total: int) -> Callable[[int], None]:
     """What reports a part's own count as that of the whole, of which `before` were done when the part began."""
     return lambda done: whole(before + done, total)
 
@@ -61,7 +61,7 @@ class Countable(Protocol[T_co]):
     def __iter__(self) -> Iterator[T_co]: ...
 
 
-def tracked(items: Countable[T_co], what: str, unit: str) -> Iterator[T_co]:
+def track(items: Countable[T_co], what: str, unit: str) -> Iterator[T_co]:
     """The items, under a `progress_bar` that moves when the next one is asked for."""
     with progress_bar(what, unit) as progress:
         for done, item in enumerate(items):

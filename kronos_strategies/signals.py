@@ -1,4 +1,4 @@
-"""Forecast -> signal: one row a (datetime, instrument), `score` first. Knows no torch and no engine.
+"""Forecast -> signal: one row per (datetime, instrument), `score` first.
 
 Every column is known at the close of the bar that its row is dated with.
 """
@@ -20,7 +20,7 @@ SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
 def signals(
     forecast: Forecast, hold: int = 1, price: str = "close", score: pd.Series | None = None
 ) -> pd.DataFrame:
-    """Summarise sampled paths as ranked-signal columns.
+    """Summarize sampled paths as ranked-signal columns.
 
     A signal dated t trades on bar t+1 and is held for `hold` bars, so what it can earn is
     r_s = path_s[t+1+hold] / path_s[t+1] - 1 on path s, the return that Qlib's label measures.

@@ -26,10 +26,10 @@ from accelerate import Accelerator
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kronos.atomic import replace_folder, write_atomic
 from kronos.training.config import STAGES, Stage
 from kronos.training.model_card import RECORD, write_card
 from kronos.training.objectives import Saveable
-from kronos.utils import write_atomic
 
 
 def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
@@ -205,8 +205,7 @@ class RunDirectory:
         (aside / "progress.json").write_text(json.dumps(asdict(progress)))
         earlier = self._states()
         state = self.run / f"state-{progress.step:08d}"
-        shutil.rmtree(state, ignore_errors=True)
-        aside.rename(state)
+        replace_folder(aside, state)
         for old in earlier:
             if old != state:
                 shutil.rmtree(old)

@@ -15,6 +15,7 @@ import backtrader as bt
 import pandas as pd
 
 from kronos.config import as_integer
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.backtrader.account import AccountRecorder, TradeRecorder, executions
 from kronos_strategies.backtrader.feeds import BarClock, FeedHistory, name_feeds
 from kronos_strategies.backtrader.run_record import (
@@ -27,11 +28,10 @@ from kronos_strategies.backtrader.run_record import (
 )
 from kronos_strategies.backtrader.score_recorder import ScoreRecorder
 from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
-from kronos_strategies.result import BacktestResult
 
 if TYPE_CHECKING:
-    from kronos_strategies.evidence import Evidence
     from kronos_strategies.report.report import Report
+    from kronos_strategies.run_artifacts import RunArtifacts
 
 PRICES = ("open", "close")
 
@@ -140,7 +140,7 @@ class KronosTearSheet(bt.Analyzer):
         trials: number of settings that were tried before this one was chosen, including it.
         title: of the report; "" for the strategy's name.
         notice: a warning for the reader, e.g. that the market is simulated.
-        forecasts: folder of the `StoredForecasts` that `ForecastData` feeds were made from.
+        forecasts: folder of the `ForecastSet` that `ForecastData` feeds were made from.
         min_names: a rebalance that ranks fewer feeds has no coefficient.
 
     Raises:
@@ -242,7 +242,7 @@ class KronosTearSheet(bt.Analyzer):
         return self._record.trades
 
     @cached_property
-    def artifacts(self) -> Evidence:
+    def artifacts(self) -> RunArtifacts:
         """All data of the report, after the run.
 
         Raises:
@@ -268,11 +268,11 @@ class KronosTearSheet(bt.Analyzer):
         Raises:
             ValueError: no feed ever had a score.
         """
-        from kronos_strategies.evidence import EVIDENCE
         from kronos_strategies.report.export import save_report
+        from kronos_strategies.run_artifacts import ARTIFACTS
 
         written = save_report(self.build_report(), Path(folder))
-        return [*written, self.artifacts.write(Path(folder) / EVIDENCE)]
+        return [*written, self.artifacts.write(Path(folder) / ARTIFACTS)]
 
     def get_analysis(self) -> dict[str, float]:
         """Metrics of the portfolio and of its trades, by their keys in metrics.json; computed once."""

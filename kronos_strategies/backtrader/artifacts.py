@@ -13,6 +13,7 @@ from kronos.calibration import checkpoint_calibration
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.utils import git_commit, package_version
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.backtrader.forecasts import FINAL_CLOSES, LINES, indicator_lines, path_statistics
 from kronos_strategies.backtrader.run_record import RunRecord
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
@@ -21,9 +22,14 @@ from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
 from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
 from kronos_strategies.evaluation.warnings import training_overlap_warnings
-from kronos_strategies.evidence import DECAY, DISTRIBUTION, About, Evidence, describe
-from kronos_strategies.result import BacktestResult
-from kronos_strategies.store import ForecastStore, StoredForecasts, WindowSpec
+from kronos_strategies.run_artifacts import (
+    DECAY_HORIZONS,
+    SCORING_HORIZONS,
+    RunArtifacts,
+    RunMetadata,
+    provenance_table,
+)
+from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 
 FEW_DATES = 100
 SURVIVORSHIP_BARS = 120  # if no feed has ended after as many, the feeds were probably chosen later
@@ -31,7 +37,7 @@ ENDED_BARS = 20  # bars of the market without one of its own after which a feed 
 MAX_LISTED = 5  # feeds in one sentence
 
 
-def collect_artifacts(run: RunRecord) -> Evidence:
+def collect_artifacts(run: RunRecord) -> RunArtifacts:
     """All data of a run's report.
 
     Raises:
@@ -44,21 +50,21 @@ def collect_artifacts(run: RunRecord) -> Evidence:
         )
     instruments = keys.get_level_values("instrument").nunique()
     baselines, baseline_warnings = baseline_scores(prices, keys, run.daily)
-    horizons = sorted({*DECAY, run.hold})
+    horizons = sorted({*DECAY_HORIZONS, run.hold})
     labels = pd.DataFrame({h: prices.lookup(prices.forward_return(h, run.price), keys) for h in horizons})
     paths, provenance = _path_summary(run, prices)
     exposures = price_exposures(prices.closes, prices.amounts)
     sampled = run.settings is None or run.settings.samples > 0
-    known = {} if provenance is None else describe(provenance, sampled)
+    known = {} if provenance is None else provenance_table(provenance, sampled)
     code = f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}"
-    return Evidence(
-        about=About(
+    return RunArtifacts(
+        metadata=RunMetadata(
             title=run.title,
             hold=run.hold,
             bars_between=run.every,
             trials=run.trials,
-            described={**run.description, **known, "code": code},
-            ledger=_sample_counts(run, keys, labels[run.hold]),
+            settings={**run.description, **known, "code": code},
+            sample_counts=_sample_counts(run, keys, labels[run.hold]),
             warnings=(
                 *([run.notice] if run.notice else []),
                 *run.warnings,
@@ -97,7 +103,7 @@ def run_warnings(
     yield from _model_warnings(run, provenance, dates.min())
     if run.settings is not None and run.signal == "score":
         choice = run.settings.score_choice(run.daily)
-        yield from (*choice.warnings, *choice.seen_before(dates.min()))
+        yield from (*choice.warnings, *choice.training_overlap_warnings(dates.min()))
     if len(names) < run.min_names:
         feeds, each = ("feed is", "it") if len(names) == 1 else ("feeds are", "each")
         yield (
@@ -194,12 +200,12 @@ def _path_summaries(run: RunRecord) -> pd.DataFrame | None:
         return run.path_summaries
     if not run.forecasts or not len(run.path_summaries):
         return None
-    stored = StoredForecasts(Path(run.forecasts))
+    stored = ForecastSet(Path(run.forecasts))
     post = _postprocessing(run, stored, stored.dates)
     closes = [
         pd.DataFrame(path_statistics(post(forecast))[:, FINAL_CLOSES:], forecast.index) for forecast in stored
     ]
-    known = {"level": run.level, "horizon": stored.recipe.spec.horizon}
+    known = {"level": run.level, "horizon": stored.settings.spec.horizon}
     return run.path_summaries.assign(**known).join(pd.concat(closes).astype(np.float32))
 
 
@@ -222,11 +228,11 @@ def _path_summary(run: RunRecord, prices: PricePanel) -> tuple[PathSummary | Non
         if run.settings is None:
             return None, None
         return None, run.settings.predictor().provenance(run.settings.sampling(), "")
-    provenance, horizon = stored.recipe.provenance, stored.recipe.spec.horizon
+    provenance, horizon = stored.settings.provenance, stored.settings.spec.horizon
     dates = stored.dates.intersection(pd.DatetimeIndex(made.get_level_values("datetime")).unique())
     if horizon < 2 or not len(dates):
         return None, provenance
-    horizons = [h for h in DISTRIBUTION if h < horizon]
+    horizons = [h for h in SCORING_HORIZONS if h < horizon]
     if horizon - 1 > 1.5 * horizons[-1]:
         horizons.append(horizon - 1)  # the last one that paths reach: a signal trades a bar later
     by_num_paths: list[pd.DataFrame] = []
@@ -239,10 +245,10 @@ def _path_summary(run: RunRecord, prices: PricePanel) -> tuple[PathSummary | Non
     return paths, provenance
 
 
-def _stored_forecasts(run: RunRecord) -> StoredForecasts | None:
+def _stored_forecasts(run: RunRecord) -> ForecastSet | None:
     """The stored forecasts of the run; None without a store."""
     if run.forecasts:
-        return StoredForecasts(Path(run.forecasts))
+        return ForecastSet(Path(run.forecasts))
     settings = run.settings
     if settings is None or settings.store is None or settings.samples == 0:
         return None
@@ -251,15 +257,15 @@ def _stored_forecasts(run: RunRecord) -> StoredForecasts | None:
     return ForecastStore(settings.store).open(provenance, spec)
 
 
-def _postprocessing(run: RunRecord, stored: StoredForecasts, dates: pd.DatetimeIndex) -> Postprocessing:
+def _postprocessing(run: RunRecord, stored: ForecastSet, dates: pd.DatetimeIndex) -> Postprocessing:
     """Postprocessing of the paths that the run read."""
     options = PathOptions() if run.settings is None else run.settings.options
-    provenance, first = stored.recipe.provenance, stored.read(dates[0])
+    provenance, first = stored.settings.provenance, stored.read(dates[0])
     return options.resolve(checkpoint_calibration(provenance.model), provenance, first.horizon, first.spacing)
 
 
 def _read_forecasts(
-    stored: StoredForecasts,
+    stored: ForecastSet,
     dates: pd.DatetimeIndex,
     made: pd.MultiIndex,
     run: RunRecord,

@@ -11,7 +11,7 @@ from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.backtrader.feed_bars import EARLIEST, disambiguate_dst
 from kronos_strategies.backtrader.forecasts import ALL_LINES, LINES, indicator_lines, path_statistics
-from kronos_strategies.store import StoredForecasts
+from kronos_strategies.store import ForecastSet
 
 DEFAULT_OPTIONS = PathOptions()
 
@@ -19,7 +19,7 @@ DEFAULT_OPTIONS = PathOptions()
 class ForecastData(bt.feeds.PandasData):
     """Bars with the lines of a `KronosIndicator`, from a DataFrame returned by `join_forecasts`.
 
-        forecasts = read_forecasts(ForecastStore("forecasts").runs()[0])
+        forecasts = read_forecasts(ForecastStore("forecasts").forecast_sets()[0])
         cerebro.adddata(ForecastData(dataname=join_forecasts(bars, forecasts, "AAA"), name="AAA"))
 
     The feed itself then has expected_return, volatility and so on, in place of a `KronosIndicator(data)`.
@@ -31,7 +31,7 @@ class ForecastData(bt.feeds.PandasData):
 
 
 def read_forecasts(
-    stored: StoredForecasts, level: float = 0.9, options: PathOptions = DEFAULT_OPTIONS
+    stored: ForecastSet, level: float = 0.9, options: PathOptions = DEFAULT_OPTIONS
 ) -> pd.DataFrame:
     """Read the lines of every stored forecast. Reads all paths, so call it once per process.
 
@@ -46,9 +46,9 @@ def read_forecasts(
 
     Raises:
         ValueError: nothing is stored, or the named calibration does not fit.
-        DamagedFileError: a file is corrupt.
+        CorruptFileError: a file is corrupt.
     """
-    provenance, parts, post = stored.recipe.provenance, [], None
+    provenance, parts, post = stored.settings.provenance, [], None
     for sampled in stored:
         if post is None:
             own = checkpoint_calibration(provenance.model)

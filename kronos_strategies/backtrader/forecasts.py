@@ -19,12 +19,18 @@ from kronos.paths import Candles, price_band
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimization import limit_threads_after_fork
-from kronos_strategies.heads.choice import ScoreChoice, ScoreUse, choose_score
-from kronos_strategies.heads.readers import HeadReader, head_names, load_readers
-from kronos_strategies.progress import ProgressReport, part_of, silent
+from kronos_strategies.forecasting import iter_forecasts
+from kronos_strategies.heads.selection import (
+    HeadReader,
+    ScoreChoice,
+    ScoreUse,
+    choose_score,
+    head_names,
+    load_readers,
+)
+from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
 from kronos_strategies.signals import positive_prices, summary
 from kronos_strategies.store import ForecastStore, WindowSpec
-from kronos_strategies.stream import stream
 
 if TYPE_CHECKING:
     from kronos.predictor import KronosPredictor
@@ -183,7 +189,7 @@ class ForecastSettings:
         self,
         windows: Windows,
         instruments: tuple[str, ...],
-        progress: ProgressReport = silent,
+        progress: ProgressReport = no_progress,
         daily: np.ndarray | None = None,
     ) -> np.ndarray:
         """Statistics of the forecasts of windows; only those missing from cache and store are computed.
@@ -226,7 +232,7 @@ class ForecastSettings:
             return np.concatenate([self._statistics_of(forecast) for forecast in filled])
 
         def compute(missing: Windows, report: Callable[[int], None]) -> np.ndarray:
-            parts = stream(predictor, missing, sampling, lambda done, _: report(done))
+            parts = iter_forecasts(predictor, missing, sampling, lambda done, _: report(done))
             return np.concatenate([self._statistics_of(forecast) for forecast in parts])
 
         post = self.postprocessing()
@@ -244,7 +250,7 @@ class ForecastSettings:
         known = predictor.provenance(self.sampling(), "")
         inputs = known.weights_sha256, known.max_context, known.precision, head.sha256, head.info.horizons
         key = inputs if known.weights_sha256 else None
-        return _cached(key, windows, lambda missing, _: head(predictor.embed(missing)), silent)
+        return _cached(key, windows, lambda missing, _: head(predictor.embed(missing)), no_progress)
 
     def _readers(self) -> list[HeadReader]:
         limit_threads_after_fork()
@@ -300,7 +306,7 @@ def _cached(
     known = int((~missing).sum())
     progress(known, len(windows))
     if missing.any():
-        report = part_of(progress, known, len(windows))
+        report = offset_progress(progress, known, len(windows))
         new = [each for each, absent in zip(hashes, missing, strict=True) if absent]
         cache.update(zip(new, compute(windows[missing], report), strict=True))
     found = np.array([cache[each] for each in hashes])

@@ -10,13 +10,13 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.backtest_result import BARS_PER_YEAR, BacktestResult
 from kronos_strategies.backtrader.account import AccountRecorder
 from kronos_strategies.backtrader.feeds import FeedHistory
 from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.indicators import KronosBand, KronosIndicator, settings_of
 from kronos_strategies.backtrader.scheduler import ForecastCoordinator
 from kronos_strategies.backtrader.score_recorder import ScoreRecorder, iter_indicators
-from kronos_strategies.result import BARS_PER_YEAR, BacktestResult
 
 EQUAL_WEIGHT = "equal weight"
 DAYS_PER_YEAR, SATURDAY = 365, 5

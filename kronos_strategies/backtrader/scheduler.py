@@ -26,7 +26,7 @@ from kronos_strategies.backtrader.forecasts import (
     ForecastSettings,
     indicator_lines,
 )
-from kronos_strategies.progress import ProgressReport, progress_bar, silent
+from kronos_strategies.progress import ProgressReport, no_progress, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class ForecastGroup:
             feed = asset.bars
             future = feed.future_timestamps(self.settings.horizon)
             parts.append(AssetWindows(asset.name, feed.values, feed.times, last, future, feed.is_daily))
-        for asset, values in zip(due, self._forecast(parts, silent), strict=True):
+        for asset, values in zip(due, self._forecast(parts, no_progress), strict=True):
             asset.set_forecast({level: rows[0] for level, rows in values.items()})
 
     def _forecast(

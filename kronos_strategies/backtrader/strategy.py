@@ -20,7 +20,7 @@ from kronos_strategies.portfolio import PortfolioRules, target_weights
 
 logger = logging.getLogger(__name__)
 
-RULES = {each.name: each.default for each in fields(PortfolioRules)} | {"by": "score", "topk": 10}
+RULES = {each.name: each.default for each in fields(PortfolioRules)} | {"rank_by": "score", "topk": 10}
 
 
 @dataclass
@@ -64,7 +64,7 @@ class KronosRankStrategy(bt.Strategy):
         delisted_after: bars of its peers after which a feed without bars counts as delisted. A feed without peers
             is delisted after as many bars of any feeds of its length, but not before that many days, at most 14.
         haircut: share of the last close, in [0, 1), that is lost in the sale of a delisted feed.
-        by, topk, hysteresis, side, ...: the fields of `PortfolioRules`, ranking by score by default.
+        by, topk, rank_buffer, side, ...: the fields of `PortfolioRules`, ranking by score by default.
 
     Raises:
         ValueError: a rule is out of range, its lines are missing, or feeds have no unique names.
@@ -97,7 +97,7 @@ class KronosRankStrategy(bt.Strategy):
 
         None excludes the feed from the ranking, e.g. a benchmark.
         """
-        if self.rules.by in data.getlinealiases():
+        if self.rules.rank_by in data.getlinealiases():
             return data
         forecast = {name: getattr(self.p, name) for name, _ in FORECAST_PARAMS}
         return KronosIndicator(data, **forecast)  # type: ignore[call-arg]  # Backtrader's metaclass takes them
@@ -176,7 +176,7 @@ class KronosRankStrategy(bt.Strategy):
 
     def _rebalance(self) -> None:
         signals, equity = self._signals(), self._equity()
-        if not np.isfinite(signals[self.rules.by].to_numpy()).any() or equity <= 0:
+        if not np.isfinite(signals[self.rules.rank_by].to_numpy()).any() or equity <= 0:
             return
         self._last_rounds = dict(self._activity.rounds)
         held = {
@@ -269,9 +269,9 @@ class KronosRankStrategy(bt.Strategy):
                 "cerebro.adddata(data, name='AAPL')."
             )
         for data, own in self.signal_lines.items():
-            if self.rules.by not in own.getlinealiases():
+            if self.rules.rank_by not in own.getlinealiases():
                 raise ValueError(
-                    f"The signals of {data._name!r} have no line {self.rules.by!r} to rank by; they have "
+                    f"The signals of {data._name!r} have no line {self.rules.rank_by!r} to rank by; they have "
                     f"{', '.join(own.getlinealiases())}. Rank by one of these."
                 )
         for name in ("every", "delisted_after"):

@@ -1,4 +1,4 @@
-"""A calibration from past forecasts: fitted once, or again every so many dates. Knows no torch."""
+"""A calibration from past forecasts: fitted once, or again every so many dates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import pandas as pd
 
 from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
 from kronos.paths import POOL, exchange_of, log_ratio, volatility_names
-from kronos_strategies.calibration.bands import RATE, adapted_level, conformal_factor, conformity
-from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
-from kronos_strategies.calibration.past import PastForecasts
-from kronos_strategies.calibration.table import before_and_after, split
+from kronos_strategies.calibration.estimators import (
+    AS_SAMPLED,
+    RATE,
+    Move,
+    Spread,
+    adapted_level,
+    conformal_factor,
+    conformity,
+    fit_move,
+)
+from kronos_strategies.calibration.past_forecasts import PastForecasts, before_and_after, split
 from kronos_strategies.evaluation.distribution.calibration import min_samples_for_coverage
 from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.progress import ProgressReport, silent
+from kronos_strategies.progress import ProgressReport, no_progress
 
 LEVELS = (0.5, 0.8, 0.9)  # of bands
 MIN_DATES = 8  # that one outcome does not span: of fewer, luck would be all that is fitted
@@ -91,7 +98,7 @@ def calibrate(
     every: int | None = None,
     groups: Groups = (),
     hold_back: pd.Timestamp | None = None,
-    progress: ProgressReport = silent,
+    progress: ProgressReport = no_progress,
 ) -> Calibration:
     """Fit a calibration, and hold a part of the past back to show what such a fit is worth.
 
@@ -188,14 +195,14 @@ def _first_fit(past: PastForecasts, days: pd.DatetimeIndex) -> pd.Timestamp:
 
 
 def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: PathAdjustment | None) -> PathAdjustment:
-    """Moves of all steps; those of a group start from the pool's."""
+    """PathAdjustment of all steps; those of a group start from the pool's."""
     steps = []
     for h in range(past.horizon):
-        rows = np.isfinite(past.came[:, h])
+        rows = np.isfinite(past.realized[:, h])
         dates = max(1, past.dates[rows].nunique() // past.spans(h + 1))
         prior = AS_SAMPLED if pool is None else Move(pool.location[h], pool.spread[h], pool.trailing[h])
         strength = (POOL_STRENGTH if pool is None else GROUP_STRENGTH) / dates
-        spread = Spread.of(past.returns[:, :, h], ratio[:, h], past.came[:, h])
+        spread = Spread.of(past.returns[:, :, h], ratio[:, h], past.realized[:, h])
         steps.append(fit_move(spread, prior, strength, trailing=pool is None))
     location, width, trailing = zip(*steps, strict=True)
     return PathAdjustment(location, width, trailing)
@@ -232,8 +239,8 @@ def _fewer_paths(past: PastForecasts) -> dict[int, tuple[float, ...]]:
 def _band(past: PastForecasts, moved: np.ndarray, level: float, rate: float) -> tuple[float, ...]:
     dates, factors = past.dates.to_numpy("datetime64[ns]"), []
     for h in range(past.horizon):
-        rows = np.isfinite(past.came[:, h])
-        scores = conformity(moved[rows, :, h], past.came[rows, h], level)
+        rows = np.isfinite(past.realized[:, h])
+        scores = conformity(moved[rows, :, h], past.realized[rows, h], level)
         asked = adapted_level(scores, dates[rows], past.known[rows, h], level, rate) if rate else level
         factors.append(conformal_factor(scores, asked))
     return tuple(factors)

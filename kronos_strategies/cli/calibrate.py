@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note, show_next
-from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
-from kronos_strategies.progress import progress_bar, tracked
+from kronos_strategies.cli.common import absolute_settings, note, qrun_command, show_next, trade_settings
+from kronos_strategies.progress import progress_bar, track
 
 if TYPE_CHECKING:
     from kronos.calibration import Calibration
-    from kronos_strategies.store import StoredForecasts
+    from kronos_strategies.store import ForecastSet
 
 
 def calibrate(
@@ -52,32 +51,34 @@ def calibrate(
 
     from kronos_strategies.calibration import calibrate as fit
     from kronos_strategies.calibration import collect
-    from kronos_strategies.data.default import default_store
-    from kronos_strategies.qlib.evidence import market_of
-    from kronos_strategies.qlib.source import use_source
+    from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.qlib.artifacts import read_price_panel
+    from kronos_strategies.qlib.data_access import init_qlib
 
-    stored, last = _stored(store), Timestamp(until)
-    notices = use_source(data or default_store())
-    dates = stored.dates[stored.dates <= last]
+    forecast_set, last = _stored(store), Timestamp(until)
+    store_warnings = init_qlib(data or default_store())
+    dates = forecast_set.dates[forecast_set.dates <= last]
     if not len(dates):
-        raise ValueError(f"{stored.folder} has no forecast until {last:%Y-%m-%d}. Name a later --until.")
-    keys = stored.frame(end=last).index
+        raise ValueError(
+            f"{forecast_set.folder} has no forecast until {last:%Y-%m-%d}. Name a later --until."
+        )
+    keys = forecast_set.frame(end=last).index
     assert isinstance(keys, MultiIndex)
-    market = market_of(keys)
-    forecasts = (stored.read(date) for date in tracked(dates, "read", "dates"))
+    market = read_price_panel(keys)
+    forecasts = (forecast_set.read(date) for date in track(dates, "read", "dates"))
     past = collect(forecasts, market, dates=len(dates))
-    spec = stored.recipe.spec
+    spec = forecast_set.settings.spec
     with progress_bar("fit", "fits") as progress:
         first = None if hold_back is None else Timestamp(hold_back)
         wanted = tuple(groups or ())
         made = fit(past, market, spec.universe, spec.lookback, last, every, wanted, first, progress)
-    _show(made, made.write(to), notices, data)
+    _show(made, made.write(to), store_warnings, data)
 
 
-def _stored(store: Path) -> StoredForecasts:
+def _stored(store: Path) -> ForecastSet:
     """The forecasts of a store that holds one set, of that set's own folder, or of the one of its model."""
-    from kronos_strategies.store import StoredForecasts
-    from kronos_strategies.store.manifest import MANIFEST
+    from kronos_strategies.store import ForecastSet
+    from kronos_strategies.store.settings import MANIFEST
 
     folder = store.expanduser()
     below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
@@ -87,10 +88,10 @@ def _stored(store: Path) -> StoredForecasts:
     if len(runs) > 1:
         names = ", ".join(map(str, runs))
         raise ValueError(f"{folder} holds {len(runs)} sets of forecasts. Name one of them: {names}.")
-    return StoredForecasts(runs[0])
+    return ForecastSet(runs[0])
 
 
-def _show(made: Calibration, file: Path, notices: list[str], data: Path | None) -> None:
+def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path | None) -> None:
     """Print what was fitted, before and after, and the command to run next."""
     console, last = Console(), made.fits[-1]
     table = Table(show_header=False)
@@ -105,7 +106,7 @@ def _show(made: Calibration, file: Path, notices: list[str], data: Path | None) 
         _show_table(console, made)
     else:
         note(console, "Too few dates to hold any back: what the calibration is worth is not known.")
-    for remark in notices:
+    for remark in store_warnings:
         note(console, remark)
     trade, config = trade_settings(data, made.market) if data else ({}, "kronos_csi300.yaml")
     known = {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": made.model, "KRONOS_SAMPLES": made.samples, **trade}
@@ -150,7 +151,7 @@ def _show_table(console: Console, made: Calibration) -> None:
 
 
 def _skill(fair: float, ensemble: float) -> str:
-    """Both estimates, one where they agree, none of what others are held against."""
+    """Both estimates, one where they agree, none for the reference."""
     if fair == ensemble:
         return "–" if abs(fair) < 1e-9 else f"{100 * fair:+.1f}"
     return f"{100 * fair:+.1f} / {100 * ensemble:+.1f}"

@@ -1,4 +1,4 @@
-"""`kronos compare`: versions of a model held against each other, and gates for a CI."""
+"""`kronos compare`: compare versions of a model, and gates for a CI."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import TRACKING, Tracking, note
+from kronos_strategies.cli.common import TRACKING, Tracking, note
 
 HOLD = 5  # bars that the score of bare forecasts holds, as in configs/kronos_csi300.yaml
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from kronos_strategies.contenders import Contender
+    from kronos_strategies.comparison_inputs import ComparisonInput
     from kronos_strategies.evaluation.comparison.comparison import Comparison, GateResult
 
 
 def compare(
     *runs: str,
     labels: Path | None = None,
-    horizon: int | None = None,
+    label_horizon: int | None = None,
     baseline: str | None = None,
     every: int | None = None,
     gate: list[str] | None = None,
@@ -38,7 +38,7 @@ def compare(
     calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Hold versions of a model against a baseline, date by date, on the rows that all of them have.
+    """Compare model versions with a baseline on their common (date, instrument) rows.
 
     Differences come with a 95 % interval and a p that survive overlapping labels, with Holm's correction, and with
     the versions that may be the best.
@@ -54,9 +54,10 @@ def compare(
             it a name.
         labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
             as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
-        horizon: bars that the label spans; it overlaps with its neighbors if that is more than one. That of the
-            runs when omitted, 5 for forecasts as in `qrun`, 1 for files.
-        baseline: version that the others are held against; the first one when omitted.
+        label_horizon: bars that the label spans; labels overlap if that is more than one. That of the runs when
+            omitted, 5 for forecasts as in `qrun`, 1 for files. Runs of different holding periods need one: 1, 2, 3,
+            5, 10, 20 or that of a run.
+        baseline: version that the others are compared with; the first one when omitted.
         every: bars from one date to the next in files of scores, 1 when omitted: a label of 10 bars spans two dates
             that are 5 bars apart. Runs and forecasts know theirs.
         gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
@@ -69,20 +70,20 @@ def compare(
             file of `kronos calibrate`. Runs of `qrun` keep theirs.
         tracking: MLflow store of the runs.
     """
-    from kronos_strategies.contenders import hold_against
+    from kronos_strategies.comparison_inputs import common_horizon, compare_inputs
     from kronos_strategies.evaluation.comparison.comparison import Gate, InsufficientDataError, check_gate
     from kronos_strategies.evaluation.comparison.version import read_labels
 
     gates = [Gate.parse(text) for text in gate or ()]
-    if horizon is not None and horizon < 1:
-        raise ValueError(f"horizon={horizon}: a label spans at least 1 bar.")
+    if label_horizon is not None and label_horizon < 1:
+        raise ValueError(f"label_horizon={label_horizon}: a label spans at least 1 bar.")
     if every is not None and every < 1:
         raise ValueError(f"every={every}: dates are at least 1 bar apart.")
-    contenders = _contenders(runs, tracking, data, horizon or HOLD, calibration)
-    chosen = _name(baseline, runs, [contender.version.name for contender in contenders])
-    span = horizon or next((contender.horizon for contender in contenders if contender.horizon), 1)
+    candidates = _read_inputs(runs, tracking, data, label_horizon or HOLD, calibration)
+    chosen = _name(baseline, runs, [candidate.version.name for candidate in candidates])
+    span = common_horizon(candidates, label_horizon)
     returns = read_labels(labels, span) if labels else None
-    comparison = hold_against(contenders, returns, span, chosen, every)
+    comparison = compare_inputs(candidates, returns, span, chosen, every)
     results, untested = [], None
     try:
         results = [result for each in gates for result in check_gate(each, comparison)]
@@ -96,26 +97,26 @@ def compare(
         sys.exit(1)
 
 
-def _contenders(
+def _read_inputs(
     runs: Sequence[str], tracking: str, data: Path | None, hold: int, calibration: str
-) -> list[Contender]:
+) -> list[ComparisonInput]:
     """What the arguments mean."""
     from kronos.postprocessing import PathOptions
-    from kronos_strategies.contenders import find_contender
+    from kronos_strategies.comparison_inputs import load_input
 
     options = PathOptions(calibration)
     if len(runs) < 2:
         raise ValueError(
             f"{len(runs)} version(s) make no comparison. Give two or more runs or files of scores."
         )
-    contenders = [find_contender(run, tracking, data, hold, options) for run in runs]
-    names = [contender.version.name for contender in contenders]
+    candidates = [load_input(run, tracking, data, hold, options) for run in runs]
+    names = [candidate.version.name for candidate in candidates]
     if twice := [name for name in names if names.count(name) > 1]:
         same = [run for run, name in zip(runs, names, strict=True) if name == twice[0]]
         raise ValueError(
             f"{' and '.join(same)} would both be called '{twice[0]}'. Name one yourself: NAME={same[-1]}."
         )
-    return contenders
+    return candidates
 
 
 def _name(baseline: str | None, runs: Sequence[str], names: Sequence[str]) -> str:
@@ -165,11 +166,11 @@ def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
 
 
 def _write(file: Path, text: str) -> Path:
-    from kronos_strategies.disk import writing
+    from kronos.atomic import explain_write_errors, write_atomic
 
-    with writing(file, "Name another file."):
+    with explain_write_errors(file, "Name another file."):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        write_atomic(file, text)
     return file
 
 
@@ -238,7 +239,7 @@ def _block(metric: str, rows: DataFrame, baseline: str) -> Table:
 
 
 def _places(size: float) -> int:
-    """Decimals that show three digits of a figure below 1, and of a larger one three behind the point."""
+    """Decimals that show three digits of a figure below 1, and of a larger one three decimals."""
     from math import floor, isfinite, log10
 
     return 2 - floor(log10(size)) if isfinite(size) and 0 < size < 1 else 3

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import note, show_next
-from kronos_strategies.cli.workflow import next_run
+from kronos_strategies.cli.common import next_run, note, show_next
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from kronos.io.rows import ReadOptions
     from kronos_strategies.data.importer import ImportReport
     from kronos_strategies.data.qlib_store import StoreSummary
 
@@ -42,7 +42,7 @@ def import_files(
     append: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Import bars, daily or within the day, from CSV or parquet files, and say what was understood and dropped.
+    """Import bars, daily or within the day, from CSV or parquet files, and print what was understood and dropped.
 
     For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
 
@@ -56,8 +56,8 @@ def import_files(
         region: by whose rules of trade the next command runs: cn, tw, or us with single shares and no price limit;
             as the instruments are called when omitted.
         benchmark: bars of one or several indices.
-        membership: dated membership: instrument, start, end, a row for each stay. Without it a name is a member
-            from its first to its last bar, which favours survivors if the names were chosen today.
+        membership: dated membership: instrument, start, end, a row for each stay. Without it an instrument is a
+            member from its first to its last bar, which favors survivors if the instruments were chosen today.
         columns: what the bars' files call a column, where nothing else tells: close=Last volume=Turnover.
         timezone: zone of the exchange, to which stamps with a UTC offset and epochs are converted.
         pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
@@ -67,12 +67,12 @@ def import_files(
     """
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
-    from kronos_strategies.data.append import append_days
-    from kronos_strategies.data.importer import import_bars, import_benchmarks
+    from kronos_strategies.data.append import Appended, append_days
+    from kronos_strategies.data.importer import import_bars
     from kronos_strategies.data.qlib_bins import FREQUENCIES
     from kronos_strategies.data.qlib_store import check_target, read_summary, write_store
     from kronos_strategies.data.regions import REGIONS, default_market, guess_region
-    from kronos_strategies.data.tidy import whole_days
+    from kronos_strategies.data.validation import whole_days
 
     if append and overwrite:
         raise ValueError("--append adds to a store and --overwrite replaces it. Choose one.")
@@ -80,15 +80,9 @@ def import_files(
     check_target(to, overwrite or append)
     known = read_summary(to) if append else None
     bars, report = import_bars(files, ReadOptions(parse_columns(columns), timezone, pad_codes))
-    _show_ledger("bars", report)
-    source: dict[str, object] = {"kind": "import", "bars": report.ledger()}
-    indices = None
-    if benchmark is not None:
-        indices, index_report = import_benchmarks(
-            benchmark, ReadOptions(timezone=timezone, pad_codes=pad_codes)
-        )
-        _show_ledger("benchmarks", index_report)
-        source["benchmarks"] = index_report.ledger()
+    _show_import("bars", report)
+    source: dict[str, object] = {"kind": "import", "bars": report.as_dict()}
+    indices = _benchmarks(benchmark, ReadOptions(timezone=timezone, pad_codes=pad_codes), source)
     frequency = report.frequency if report.frequency in FREQUENCIES else "1day"
     _check_frequency(known, frequency)
     symbols = bars["instrument"].unique()
@@ -97,27 +91,20 @@ def import_files(
     spans, source["membership"], remark = _members(membership, bars, pad_codes)
     if membership is not None and frequency != "1day":
         spans = whole_days(spans)
-    markets = {market: spans}
+    whole = Appended(bars, indices, {market: spans}, source, ())
     if append:
-        given = (market, spans) if membership is not None else None
-        whole = append_days(to, bars, indices, source, given)
-        bars, indices, markets, source = (
-            whole.bars,
-            whole.benchmarks,
-            dict(whole.membership),
-            dict(whole.source),
-        )
-        for each in whole.notes:
-            note(Console(), each)
+        whole = append_days(to, bars, indices, source, (market, spans) if membership is not None else None)
     elif overwrite:
         _show_loss(to, bars, indices)
+    for text in whole.notes:
+        note(Console(), text)
     with progress_bar("writing", "instruments") as progress:
         summary = write_store(
-            bars,
+            whole.bars,
             to,
-            membership=markets,
-            benchmarks=indices,
-            source=source,
+            membership=whole.membership,
+            benchmarks=whole.benchmarks,
+            source=whole.source,
             overwrite=overwrite or append,
             progress=progress,
             frequency=frequency,
@@ -140,26 +127,36 @@ def simulate(
         market: name of the market that the index members form in Qlib.
         overwrite: replace a store that is already there.
     """
-    from kronos_strategies.data.default import write_simulated
-    from kronos_strategies.data.simulate import MarketConfig
+    from kronos_strategies.data.simulate import MarketConfig, write_simulated
 
     config = MarketConfig(seed=seed, names=names)
     with progress_bar("writing", "instruments") as progress:
         summary = write_simulated(to, config, market, overwrite=overwrite, progress=progress)
-    _show_store(
-        summary, market, "these data are SIMULATED; an effect found here was planted and is no alpha."
-    )
+    _show_store(summary, market, "simulated data with a planted effect: results are not evidence of alpha.")
+
+
+def _benchmarks(file: Path | None, options: ReadOptions, source: dict[str, object]) -> DataFrame | None:
+    """Bars of the benchmarks, whose files are added to the provenance."""
+    from kronos_strategies.data.importer import import_benchmarks
+
+    if file is None:
+        return None
+    indices, report = import_benchmarks(file, options)
+    _show_import("benchmarks", report)
+    source["benchmarks"] = report.as_dict()
+    return indices
 
 
 def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple[DataFrame, object, str]:
     """Membership spans, where they come from, and what to say about them."""
     from kronos.io.files import file_record
     from kronos_strategies.data.importer import import_membership
-    from kronos_strategies.data.tidy import LISTING, listing_spans
+    from kronos_strategies.data.validation import LISTING, listing_spans
 
     if file is None:
         remark = (
-            "a name is a member from its first to its last bar, prone to survivorship (see --membership)."
+            "an instrument is a member from its first to its last bar, prone to survivorship bias "
+            "(see --membership)."
         )
         return listing_spans(bars), LISTING, remark
     spans, unknown = import_membership(file, bars, pad_codes)
@@ -202,7 +199,7 @@ def _show_loss(to: Path, bars: DataFrame, benchmarks: DataFrame | None) -> None:
         note(Console(), f"{to} loses its benchmark {', '.join(lost)}. Give its bars with --benchmark.")
 
 
-def _show_ledger(what: str, report: ImportReport) -> None:
+def _show_import(what: str, report: ImportReport) -> None:
     """Print what was understood of each file, and what became of each row."""
     console = Console()
     for line in report.understood:

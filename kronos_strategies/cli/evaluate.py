@@ -20,7 +20,7 @@ def evaluate(
     every: int = 1,
     hold: int = 5,
     samples: int = 32,
-    T: Annotated[float | None, Parameter(name="--T")] = None,
+    temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
     seed: int = 0,
@@ -44,7 +44,7 @@ def evaluate(
         every: forecast every k-th date.
         hold: holding period of the score, in bars.
         samples: paths per forecast; 19 or more give a 90 % band.
-        T: temperature. T, top_p and top_k are the checkpoint's own when omitted.
+        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
         top_p: nucleus probability of the sampled tokens.
         top_k: number of most likely tokens to sample from; 0 for all.
         seed: seed of the sampled paths.
@@ -62,21 +62,21 @@ def evaluate(
         evaluate_checkpoint,
         read_evaluation_data,
     )
-    from kronos_strategies.evidence import EVIDENCE
     from kronos_strategies.progress import progress_bar
     from kronos_strategies.report.export import save_report
     from kronos_strategies.report.report import build_report
     from kronos_strategies.report.terminal import show_report
+    from kronos_strategies.run_artifacts import ARTIFACTS
 
     options = PathOptions(calibration)
     last = None if end is None else Timestamp(end)
     settings = EvaluationSettings(Timestamp(start), last, every, hold, lookback)
     bars = read_evaluation_data(data, market)
     predictor = KronosPredictor.from_pretrained(checkpoint, device=device)
-    sampling = predictor.sampling.with_overrides(samples, T, top_p, top_k, seed)
+    sampling = predictor.sampling.with_overrides(samples, temperature, top_p, top_k, seed)
     name = Path(checkpoint).name
     with progress_bar("evaluate", "windows") as progress:
         artifacts = evaluate_checkpoint(predictor, name, bars, settings, sampling, options, progress)
     report = build_report(artifacts)
     folder = output or Path(f"evaluation-{name}")
-    show_report(report, [*save_report(report, folder)[:2], artifacts.write(folder / EVIDENCE)])
+    show_report(report, [*save_report(report, folder)[:2], artifacts.write(folder / ARTIFACTS)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,14 +16,25 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.show import TRACKING, Tracking, note, show_next
-from kronos_strategies.cli.workflow import absolute_settings, qrun_command, trade_settings
+from kronos_strategies.cli.common import (
+    TRACKING,
+    Tracking,
+    absolute_settings,
+    note,
+    qrun_command,
+    show_next,
+    trade_settings,
+)
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
-    from kronos_strategies.store import Filled
+    from kronos.config import SampleConfig
+    from kronos.predictor import KronosPredictor
+    from kronos.windows import Windows
+    from kronos_strategies.heads.selection import HeadReader, ScoreChoice
+    from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
-# What configs/kronos_csi300.yaml does without being told.
+# The defaults of configs/kronos_csi300.yaml.
 DEFAULTS = {
     "KRONOS_STORE_DTYPE": "float32",
     "KRONOS_MODEL": "kronos-nano",
@@ -51,7 +64,7 @@ def forecast(
     tokenizer: str | None = None,
     revision: str | None = None,
     samples: int = 10,
-    T: Annotated[float | None, Parameter(name="--T")] = None,
+    temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
     seed: int = 0,
@@ -68,8 +81,8 @@ def forecast(
 ) -> None:
     """Forecast every member of a market on every date, into a store of parquet files.
 
-    What the store has is not computed again, so that a stopped run goes on where it was, longer data cost the new
-    dates only, and several processes may fill one store.
+    Existing forecasts are reused: an interrupted run resumes, longer data add their new dates only, and several
+    processes may fill one store.
 
     For example: `kronos forecast ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
 
@@ -83,7 +96,7 @@ def forecast(
         tokenizer: of a model that does not know its own.
         revision: of the model on the hub.
         samples: paths a window; 0 samples nothing and computes the return head alone.
-        T: temperature; 0 takes the most likely token. T, top_p and top_k are as suits the checkpoint when omitted.
+        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
         top_p: nucleus that is sampled from.
         top_k: keep the k most likely tokens; 0 is off.
         seed: of the draws.
@@ -99,70 +112,29 @@ def forecast(
         heads: names or folders of other heads to store the outputs of, with commas.
         tracking: MLflow store that keeps a record of the run, by which `kronos compare` finds it again.
     """
-    from pandas import Timestamp
-
     from kronos.predictor import KronosPredictor
-    from kronos_strategies.data.default import default_store
-    from kronos_strategies.heads.choice import ScoreUse, choose_score
-    from kronos_strategies.heads.readers import head_names, load_readers
-    from kronos_strategies.qlib.market import member_windows
-    from kronos_strategies.qlib.registry import forecast_run
-    from kronos_strategies.qlib.source import (
-        check_lookback,
-        check_market,
-        check_span,
-        last_tradable,
-        use_source,
-    )
+    from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.store import ForecastStore, WindowSpec
 
-    forecasts = ForecastStore(store, "float16" if float16 else "float32")
-    predictor = KronosPredictor.from_pretrained(
-        model,
-        tokenizer,
-        revision,
-        device,
+    forecast_store = ForecastStore(store, "float16" if float16 else "float32")
+    load = partial(
+        KronosPredictor.from_pretrained,
+        device=device,
         precision=precision,
         context_overflow=context_overflow,
         compile=compile,
     )
-    load = partial(KronosPredictor.from_pretrained, device=device, precision=precision, compile=compile)
-    readers = load_readers(predictor, head_names(heads), load)
-    use = ScoreUse(hold=None, lookback=lookback)
-    choice = choose_score(score, [reader.head for reader in readers], use)
-    if samples == 0 and not choice.heads:
-        raise ValueError(
-            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or name --heads."
-        )
-    sampling = predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
+    predictor = load(model, tokenizer, revision)
+    readers, choice = _readers(predictor, heads, load, score, lookback, samples)
+    sampling = predictor.sampling.with_overrides(samples or 1, temperature, top_p, top_k, seed)
     bars = data or default_store()
-    notices = use_source(bars, tracking)
-    check_market(market)
-    check_span("The span", Timestamp(start), Timestamp(end), "Give another --start and --end.")
-    tradable = last_tradable(Timestamp(end))
+    store_warnings = init_qlib(bars, tracking)
     spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
-    windows = member_windows(spec, Timestamp(start), Timestamp(end))
-    check_lookback(lookback, predictor.max_context)
-    filled = None
-    try:
-        with progress_bar("read", "windows") as progress:
-            for reader in readers if choice.heads else ():
-                forecasts.head_outputs(reader.predictor, reader.head, windows, spec, progress)
-        if samples:
-            with (
-                forecast_run(predictor.provenance(sampling, windows.digest()), spec, bars) as record,
-                progress_bar("forecast", "windows") as progress,
-            ):
-                filled = record(forecasts.fill(predictor, windows, spec, sampling, progress))
-    except KeyboardInterrupt:
-        Console(stderr=True).print(
-            "Stopped. Run the same command again: it goes on with what is not done yet."
-        )
-        sys.exit(130)
+    windows = _windows(spec, start, end, predictor.max_context)
+    with _told_how_to_resume():
+        filled = _fill(forecast_store, predictor, readers, windows, spec, sampling if samples else None, bars)
     settings = {
-        "KRONOS_QLIB_DATA": data,
-        "KRONOS_STORE": store,
-        "KRONOS_STORE_DTYPE": forecasts.dtype,
         "KRONOS_MODEL": model,
         "KRONOS_TOKENIZER": tokenizer,
         "KRONOS_REVISION": revision,
@@ -170,54 +142,154 @@ def forecast(
         "KRONOS_PRECISION": precision,
         "KRONOS_CONTEXT_OVERFLOW": context_overflow,
         "KRONOS_SAMPLES": samples,
-        "KRONOS_T": T,
+        "KRONOS_T": temperature,
         "KRONOS_TOP_P": top_p,
         "KRONOS_TOP_K": top_k,
         "KRONOS_SEED": seed,
         "KRONOS_SCORE": score,
         "KRONOS_HEADS": heads,
-        "KRONOS_MARKET": market,
-        "KRONOS_LOOKBACK": lookback,
-        "KRONOS_HORIZON": horizon,
-        "KRONOS_HOLD": max(1, min(5, horizon - 1)),  # a trade enters a day after its signal
+    }
+    command, more = _next(settings, forecast_store, spec, start, end, data)
+    _show(filled, store, len(windows), choice.described, [*store_warnings, *choice.warnings, *more], command)
+
+
+def _readers(
+    predictor: KronosPredictor,
+    heads: str | None,
+    load: Callable[[str], KronosPredictor],
+    score: str,
+    lookback: int,
+    samples: int,
+) -> tuple[list[HeadReader], ScoreChoice]:
+    """The return heads whose outputs are stored, and why these."""
+    from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names, load_readers
+
+    readers = load_readers(predictor, head_names(heads), load)
+    choice = choose_score(score, [reader.head for reader in readers], ScoreUse(hold=None, lookback=lookback))
+    if samples == 0 and not choice.heads:
+        raise ValueError(
+            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or name --heads."
+        )
+    return (readers if choice.heads else []), choice
+
+
+def _windows(spec: WindowSpec, start: datetime, end: datetime, max_context: int) -> Windows:
+    """The windows of a span, after checks of market, span and lookback."""
+    from pandas import Timestamp
+
+    from kronos_strategies.qlib.checks import check_lookback, check_market, check_span
+    from kronos_strategies.qlib.data_access import member_windows
+
+    span = Timestamp(start), Timestamp(end)
+    check_market(spec.universe)
+    check_span("The span", *span, "Give another --start and --end.")
+    check_lookback(spec.lookback, max_context)
+    return member_windows(spec, *span)
+
+
+def _fill(
+    forecast_store: ForecastStore,
+    predictor: KronosPredictor,
+    readers: Sequence[HeadReader],
+    windows: Windows,
+    spec: WindowSpec,
+    sampling: SampleConfig | None,
+    bars: Path,
+) -> FillResult | None:
+    """Compute what is not stored yet: outputs of return heads, and paths as a run on record if any are sampled."""
+    from kronos_strategies.qlib.tracking import forecast_run
+
+    with progress_bar("read", "windows") as progress:
+        for reader in readers:
+            forecast_store.head_outputs(reader.predictor, reader.head, windows, spec, progress)
+    if sampling is None:
+        return None
+    with (
+        forecast_run(predictor.provenance(sampling, windows.digest()), spec, bars) as record,
+        progress_bar("forecast", "windows") as progress,
+    ):
+        return record(forecast_store.fill(predictor, windows, spec, sampling, progress))
+
+
+@contextmanager
+def _told_how_to_resume() -> Iterator[None]:
+    """Exit with code 130 when the user stops the command, and say how to resume it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped. Run the same command again to resume.")
+        sys.exit(130)
+
+
+def _next(
+    settings: Mapping[str, object],
+    forecast_store: ForecastStore,
+    spec: WindowSpec,
+    start: datetime,
+    end: datetime,
+    data: Path | None,
+) -> tuple[str | None, list[str]]:
+    """The command that trades the forecasts, None where no backtest is possible; and warnings about it."""
+    from pandas import Timestamp
+
+    from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.qlib.checks import last_tradable
+
+    tradable = last_tradable(Timestamp(end))
+    settings = {
+        "KRONOS_QLIB_DATA": data,
+        "KRONOS_STORE": forecast_store.folder,
+        "KRONOS_STORE_DTYPE": forecast_store.dtype,
+        **settings,
+        "KRONOS_LOOKBACK": spec.lookback,
+        "KRONOS_MARKET": spec.universe,
+        "KRONOS_HORIZON": spec.horizon,
+        "KRONOS_HOLD": max(1, min(5, spec.horizon - 1)),  # a trade enters a day after its signal
         "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
         "KRONOS_TEST_END": f"{tradable:%Y-%m-%d}",
     }
-    trade, config = trade_settings(bars, market) if data else ({}, "kronos_csi300.yaml")
+    trade, config = trade_settings(data, spec.universe) if data else ({}, "kronos_csi300.yaml")
     changed = {k: str(v) for k, v in absolute_settings(settings).items() if v is not None}
     changed = {k: v for k, v in changed.items() if v != DEFAULTS.get(k)} | trade
-    command = qrun_command(changed, config) if horizon > 1 and tradable >= Timestamp(start) else None
-    notices = [*notices, *choice.warnings]
+    warnings = []
     if tradable < Timestamp(end):
-        notices.append(
-            f"Signals of the last bar trade on one that {bars} does not know of: a backtest ends by "
-            f"{tradable:%Y-%m-%d}."
-        )
-    if filled is None:
-        _show_head(store, len(windows), choice.described, notices, command)
-    else:
-        _show(filled, choice.described, notices, command)
+        warnings = [
+            f"Signals of the last bar trade on a bar that {data or default_store()} does not have: a backtest must "
+            f"end by {tradable:%Y-%m-%d}."
+        ]
+    possible = spec.horizon > 1 and tradable >= Timestamp(start)
+    return (qrun_command(changed, config) if possible else None), warnings
 
 
-def _show_head(store: Path, windows: int, score: str, notices: list[str], command: str | None) -> None:
-    """Print what was computed without sampling, and the command to run next."""
+def _show(
+    filled: FillResult | None,
+    store: Path,
+    windows: int,
+    score: str,
+    warnings: Sequence[str],
+    command: str | None,
+) -> None:
+    """Print what was computed, and the command to run next."""
     table = Table(show_header=False)
-    table.add_row("store", escape(str(store)))
-    table.add_row("score", escape(score))
-    table.add_row("windows", f"{windows:,}")
+    if filled is None:
+        table.add_row("store", escape(str(store)))
+        table.add_row("score", escape(score))
+        table.add_row("windows", f"{windows:,}")
+    else:
+        _add_dates(table, filled)
+        table.add_row("score", escape(score))
     console = Console()
     console.print(table)
-    for remark in notices:
-        note(console, remark)
+    for warning in warnings:
+        note(console, warning)
     if command is not None:
         show_next(console, command)
 
 
-def _show(filled: Filled, score: str, notices: list[str], command: str | None) -> None:
-    """Print what became of each date, how fast, and the command to run next."""
+def _add_dates(table: Table, filled: FillResult) -> None:
+    """What became of each date, and how fast."""
     found, dates = filled.found, list(filled.digests)
-    table = Table(show_header=False)
-    table.add_row("forecasts", escape(str(filled.stored.folder)))
+    table.add_row("forecasts", escape(str(filled.forecast_set.folder)))
     table.add_row("dates", f"{len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")
     table.add_row("already there", f"{len(found.present):,}")
     table.add_row("computed", f"{filled.computed:,}")
@@ -232,11 +304,4 @@ def _show(filled: Filled, score: str, notices: list[str], command: str | None) -
     if filled.windows:
         speed = filled.windows / filled.seconds
         table.add_row("speed", f"{speed:,.0f} windows/s, {filled.windows:,} in {filled.seconds:,.1f} s")
-    table.add_row("on disk", decimal(filled.stored.size))
-    table.add_row("score", escape(score))
-    console = Console()
-    console.print(table)
-    for remark in notices:
-        note(console, remark)
-    if command is not None:
-        show_next(console, command)
+    table.add_row("on disk", decimal(filled.forecast_set.size))

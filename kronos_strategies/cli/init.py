@@ -8,8 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from kronos_strategies.cli.show import show_next
-from kronos_strategies.cli.workflow import config_folder
+from kronos_strategies.cli.common import config_folder, show_next
 
 
 def init(folder: Path, /, *, overwrite: bool = False) -> None:

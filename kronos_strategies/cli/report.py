@@ -1,4 +1,4 @@
-"""`kronos report`: the report of a run, made anew from its evidence."""
+"""`kronos report`: the report of a run, rebuilt from its saved artifacts."""
 
 from __future__ import annotations
 
@@ -7,39 +7,44 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kronos_strategies.cli.show import TRACKING, Tracking
+from kronos_strategies.cli.common import TRACKING, Tracking
 
 
 def report(
     run: str,
     /,
     *,
-    beside: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    compare_with: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     to: Path | None = None,
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
     tracking: Tracking = TRACKING,
 ) -> None:
     """Write the report of a run: report.html, metrics.json and CSVs. Nothing is forecast or traded again.
 
-    For example: `kronos report 5c857f46 --beside 0b1d22f3 --to out/report`
+    For example: `kronos report 5c857f46 --compare-with 0b1d22f3 --to out/report`
 
     Args:
         run: its id or the beginning of it, as `qrun` and MLflow show it; an experiment, for its latest finished
-            run; or the folder of an older report.
-        beside: other runs, which get a section that holds this one against them.
+            run; the folder of an older report; or the artifact folder of any Qlib run, or pred.pkl in it.
+        compare_with: other runs to compare with, in a section of their own.
         to: folder to write; report-RUN when omitted.
         data: Qlib store of the bars of a run by another Qlib model, where that is not on record.
         tracking: MLflow store of the runs.
     """
-    from kronos_strategies.contenders import find_contender, find_evidence, hold_against, of_evidence
+    from kronos_strategies.comparison_inputs import (
+        compare_inputs,
+        input_from_artifacts,
+        load_artifacts,
+        load_input,
+    )
     from kronos_strategies.report.export import save_report
     from kronos_strategies.report.report import build_report
     from kronos_strategies.report.terminal import show_report
 
-    evidence = find_evidence(run, tracking, data)
+    artifacts = load_artifacts(run, tracking, data)
     versions = None
-    if beside:
-        others = [find_contender(other, tracking, None, evidence.about.hold) for other in beside]
-        versions = hold_against([of_evidence(evidence, "this run"), *others])
-    made = build_report(evidence, versions)
+    if compare_with:
+        others = [load_input(other, tracking, data, artifacts.metadata.hold) for other in compare_with]
+        versions = compare_inputs([input_from_artifacts(artifacts, "this run"), *others])
+    made = build_report(artifacts, versions)
     show_report(made, save_report(made, to or Path(f"report-{Path(run).name}")))

@@ -2,11 +2,124 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from kronos_strategies.cli.head import head
+from kronos_strategies.cli.common import absolute_settings, note, qrun_command, show_next, trade_settings
+
+if TYPE_CHECKING:
+    from kronos.head import ReturnHead
+
+
+def head(
+    checkpoint: str,
+    /,
+    *,
+    output: Path,
+    train_until: datetime,
+    valid_until: datetime,
+    start: datetime | None = None,
+    kind: Literal["ridge", "lightgbm"] = "ridge",
+    horizons: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 5, 10),
+    data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+    market: str = "csi300",
+    bars: Path | None = None,
+    lookback: int = 90,
+    every: int = 5,
+    seeds: int = 3,
+    store: Path | None = None,
+    tokenizer: str | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> None:
+    """Fit a return head on the hidden states of a checkpoint that stays as it is.
+
+    It learns how the names of each date rank by their returns from the next close on, beyond volatility. No
+    training label reaches past the last training date; validation begins the longest horizon plus one bar later,
+    and chooses the penalty of a ridge, or where LightGBM stops.
+
+    For example: `kronos train head NeoQuasar/Kronos-small --train-until 2021-12-31 --valid-until 2022-06-30
+    --output out/head`
+
+    Args:
+        checkpoint: bundled name, folder or hub id of the model.
+        output: folder of the head: head.json, and head.safetensors or LightGBM's text models.
+        train_until: last date that a training label may use.
+        valid_until: last date that a validation label may use.
+        start: first date to learn from; the first with enough bars when omitted.
+        kind: ridge regression, or LightGBM averaged over seeds.
+        horizons: bars that a position is held from the next close on, one output each.
+        data: Qlib data directory; the simulated market without one.
+        market: whose members of each date to learn from.
+        bars: CSV or parquet file of bars to learn from in place of a Qlib market.
+        lookback: traded bars that the model reads.
+        every: days between the dates to learn from.
+        seeds: LightGBM models to average.
+        store: forecast store that keeps the hidden states, so that another head on them costs seconds.
+        tokenizer: of a model that does not know its own.
+        revision: of the model on the hub.
+        device: cpu, cuda or mps; the fastest there is without one.
+        precision: of matrix products.
+    """
+    from pandas import Timestamp
+
+    from kronos.predictor import KronosPredictor
+    from kronos_strategies.heads.fit import FitSettings
+    from kronos_strategies.store import ForecastStore, WindowSpec
+
+    settings = FitSettings(Timestamp(train_until), Timestamp(valid_until), kind, horizons, seeds)
+    predictor = KronosPredictor.from_pretrained(checkpoint, tokenizer, revision, device, precision=precision)
+    kept = ForecastStore.temporary() if store is None else ForecastStore(store)
+    since = Timestamp(start or "1900-01-01")
+    store_warnings: list[str] = []
+    if bars is not None:
+        from kronos_strategies.heads.sources import fit_file
+
+        fitted = fit_file(bars, since, settings, predictor, kept, lookback, every)
+    else:
+        from kronos_strategies.data.simulate import default_store
+        from kronos_strategies.qlib.checks import check_market
+        from kronos_strategies.qlib.data_access import init_qlib
+        from kronos_strategies.qlib.head import SIMULATED, fit_members
+
+        store_warnings = init_qlib(data or default_store())
+        check_market(market)
+        name = SIMULATED if any("SIMULATED" in warning for warning in store_warnings) else market
+        spec = WindowSpec(market, lookback, 1, lookback)
+        fitted = fit_members(spec, since, settings, predictor, kept, name, every)
+    fitted.save(output)
+    changed = absolute_settings(
+        {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": checkpoint, "KRONOS_HEADS": output}
+    )
+    trade, config = trade_settings(data, market) if data is not None else ({}, "kronos_csi300.yaml")
+    named = {name: str(value) for name, value in changed.items() if value is not None} | trade
+    _show(fitted, output, store_warnings, qrun_command(named, config))
+
+
+def _show(fitted: ReturnHead, output: Path, store_warnings: list[str], command: str) -> None:
+    """Print what was fitted, what its validation says, and the command to run next."""
+    info = fitted.info
+    table = Table(show_header=False)
+    table.add_row("head", escape(str(output)))
+    table.add_row("kind", info.kind)
+    table.add_row("horizons", ", ".join(map(str, info.horizons)))
+    table.add_row("trained until", f"{info.trained_until}, validation included")
+    table.add_row("sha256", fitted.sha256[:16])
+    for name, value in (info.figures or {}).items():
+        table.add_row(name.replace("_", " "), f"{value:g}")
+    console = Console()
+    console.print(table)
+    for remark in store_warnings:
+        note(console, remark)
+    show_next(console, command)
+
 
 train = App(
     name="train",

@@ -1,10 +1,11 @@
-"""New days for a store: its bars and the new ones as one history, re-based where prices were adjusted anew."""
+"""New days for a store: its bars and the new ones as one history, re-based where prices were adjusted again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ import pandas as pd
 from kronos.bars import PRICES
 from kronos_strategies.data.qlib_bins import read_bars, read_market
 from kronos_strategies.data.qlib_store import StoreSummary, read_summary
-from kronos_strategies.data.tidy import KEYS, LISTING, listing_spans
+from kronos_strategies.data.validation import KEYS, LISTING, listing_spans
 
-SAME = 2e-3  # ratios of prices that vendors round to cents
+SAME = 2e-3  # ratios of prices that are the same but for rounding
 JUMP = 0.3  # between days that no file joins, a larger move may be a split
 ALL = "all"
 
@@ -27,7 +28,7 @@ class Appended:
         bars: tidy, of shares.
         benchmarks: tidy; None without any.
         membership: by market, a frame of SPAN.
-        source: how the whole came about, for the manifest.
+        source: provenance of the whole, for the manifest.
         notes: what a reader must know.
     """
 
@@ -59,7 +60,7 @@ def append_days(
 
     Raises:
         FileNotFoundError: no such store.
-        ValueError: bars that do not go on from those of the store, or lack its benchmark.
+        ValueError: bars that do not continue those of the store, or lack its benchmark.
     """
     known = read_summary(store)
     _check_benchmarks(known, benchmarks)
@@ -70,9 +71,9 @@ def append_days(
         assert benchmarks is not None  # just checked
         indices, more = join_bars(read_bars(store, known.benchmarks), benchmarks, "benchmark")
         notes += more
-    membership, told = _membership(store, known, before, whole, spans)
+    membership, more = _membership(store, known, before, whole, spans)
     appended = [*_list(known.source.get("appended")), dict(source)]
-    return Appended(whole, indices, membership, {**known.source, "appended": appended}, (*notes, *told))
+    return Appended(whole, indices, membership, {**known.source, "appended": appended}, (*notes, *more))
 
 
 def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple[pd.DataFrame, list[str]]:
@@ -82,7 +83,10 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
         ValueError: they are of different columns, or no single ratio joins them.
     """
     _check_columns(old, new, what)
-    parts, rebased, unjoined = [], [], []
+    parts: list[pd.DataFrame] = []
+    rebased: list[str] = []
+    unjoined: list[str] = []
+    unfinished: list[str] = []
     olds = dict(iter(old.groupby("instrument")))
     for name, after in new.groupby("instrument"):
         before = olds.pop(str(name), None)
@@ -93,26 +97,43 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
         if ratios is None:
             unjoined.append(str(name))
         else:
-            before = _scaled(before, *ratios)
-            rebased += [str(name)] if max(abs(ratio - 1) for ratio in ratios) > SAME else []
+            before = _scaled(before, *ratios[:3])
+            rebased += [str(name)] if max(abs(ratio - 1) for ratio in ratios[:3]) > SAME else []
+            unfinished += [str(name)] if ratios.unfinished else []
         parts += [before[~before["datetime"].isin(after["datetime"])], after]
     whole = pd.concat([*olds.values(), *parts], ignore_index=True)
     notes = []
     if rebased:
         notes.append(
-            f"prices before the new {what} were adjusted anew and are re-based: {_some(rebased)} (splits and "
+            f"prices before the new {what} were adjusted again and are re-based: {_some(rebased)} (splits and "
             "dividends since)."
+        )
+    if unfinished:
+        notes.append(
+            f"the store's last {what} were read before their day was over and are replaced: {_some(unfinished)}."
         )
     if unjoined:
         notes.append(
-            f"new {what} share no day with the store, so that nobody can tell whether they were adjusted anew: "
-            f"{_some(unjoined)}. Files that repeat the last day of the store tell."
+            f"new {what} share no day with the store, so that a new adjustment would go unnoticed: "
+            f"{_some(unjoined)}. Files that repeat the last day of the store show it."
         )
     return whole.sort_values(list(KEYS), ignore_index=True), notes
 
 
-def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> tuple[float, float, float] | None:
+class _Ratios(NamedTuple):
+    """New over old, and whether the store's last bar was read before its day was over."""
+
+    price: float
+    volume: float
+    factor: float
+    unfinished: bool
+
+
+def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
     """New over old of raw prices, of volumes and of factors; None where they share no day.
+
+    The last bar of the store may have been read before its day was over. It then has the open of the new one and a
+    narrower range; it is replaced and tells nothing but the ratio of the opens.
 
     Raises:
         ValueError: the shared days have several ratios, or bars without one jump.
@@ -123,20 +144,39 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> tuple[float, flo
         _check_jump(name, left, right)
         return None
     left, right = left.loc[shared], right.loc[shared]
-    raw, factor = right["close"] / left["close"], right["factor"] / left["factor"]
-    adjusted = raw * factor
-    middle = float(adjusted.median())
-    odd = (adjusted / middle - 1).abs() > SAME
+    raw, factor = right[list(PRICES)] / left[list(PRICES)], right["factor"] / left["factor"]
+    adjusted = raw.mul(factor, axis=0)
+    middle = float(adjusted["open"].median())
+    relative = adjusted / middle
+    same = (relative - 1).abs() <= _tolerance(left[list(PRICES)], right[list(PRICES)])
+    odd = ~same.all(axis=1)
+    last = old["datetime"].iloc[-1]
+    unfinished = bool(odd.get(last, False)) and _grew(relative.loc[last], bool(same.loc[last, "open"]))
+    odd &= ~(unfinished & (shared == last))
     if odd.any():
         day = shared[int(np.argmax(odd))]
+        ratio = adjusted.loc[day, (relative.loc[day] - 1).abs().idxmax()]
         raise ValueError(
             f"{name} has other prices in the new files than in the store, by {middle:.4g} on most common days "
-            f"and by {adjusted[day]:.4g} on {day:%Y-%m-%d}, so no ratio joins them. Import its whole history with "
+            f"and by {ratio:.4g} on {day:%Y-%m-%d}, so no ratio joins them. Import its whole history with "
             "--overwrite."
         )
-    price = float(raw.median())
-    volume = (right["volume"] / left["volume"]).replace([np.inf, -np.inf], np.nan).median()
-    return price, 1.0 if pd.isna(volume) else float(volume), middle / price
+    price = float(raw["open"].median())
+    whole = shared[shared != last] if unfinished else shared
+    volumes = (right["volume"] / left["volume"])[whole].replace([np.inf, -np.inf], np.nan)
+    volume = 1.0 if volumes.isna().all() else float(volumes.median())
+    return _Ratios(price, volume, middle / price, unfinished)
+
+
+def _tolerance(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """How far ratios of prices may lie apart; rounding adjusted prices to cents matters for low ones."""
+    rounded = all(np.allclose(prices, prices.round(2), rtol=1e-6, atol=0) for prices in (left, right))
+    return SAME + 0.005 * (1 / left + 1 / right) * rounded
+
+
+def _grew(relative: pd.Series, same_open: bool) -> bool:
+    """Whether a bar may be the whole of one that was read before its day was over."""
+    return same_open and relative["high"] >= 1 - SAME and relative["low"] <= 1 + SAME
 
 
 def _check_jump(name: str, old: pd.DataFrame, new: pd.DataFrame) -> None:
@@ -147,8 +187,8 @@ def _check_jump(name: str, old: pd.DataFrame, new: pd.DataFrame) -> None:
     if abs(move) > JUMP:
         raise ValueError(
             f"{name} opens {move:+.0%} from its last close in the store, {old.index[-1]:%Y-%m-%d} to "
-            f"{new.index[0]:%Y-%m-%d}, and no common day tells if it is a split. Give files that repeat the last "
-            "day of the store, or import the whole history with --overwrite."
+            f"{new.index[0]:%Y-%m-%d}, and no common day shows whether it is a split. Give files that repeat "
+            "the last day of the store, or import the whole history with --overwrite."
         )
 
 
@@ -164,8 +204,8 @@ def _check_columns(old: pd.DataFrame, new: pd.DataFrame, what: str) -> None:
     if has[0] != has[1]:
         lacking = "new files" if has[0] else "store"
         raise ValueError(
-            f"The {what} of the {lacking} have no amount and the others do. Import like with like, or the whole "
-            "history with --overwrite."
+            f"The {what} of the {lacking} have no amount and the others do. Import files with the same columns, "
+            "or the whole history with --overwrite."
         )
 
 
@@ -185,10 +225,10 @@ def _membership(
     whole: pd.DataFrame,
     given: tuple[str, pd.DataFrame] | None,
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Of every market but `all`: as given, from first to last bar, or with the stays of the last day going on."""
+    """Of every market but `all`: as given, from first to last bar, or with the stays of the last day continued."""
     end, last = whole["datetime"].max(), before["datetime"].max()
     found: dict[str, pd.DataFrame] = {}
-    told = []
+    notes = []
     for market in sorted(set(known.markets) - {ALL} | ({given[0]} if given else set())):
         if given is not None and market == given[0]:
             found[market] = given[1]
@@ -198,10 +238,10 @@ def _membership(
             spans = read_market(store, market)
             found[market] = spans.assign(end=spans["end"].where(spans["end"] < last, end))
             if end > last:
-                told.append(
+                notes.append(
                     f"members of {market} on {last:%Y-%m-%d} stay until {end:%Y-%m-%d} (see --membership)."
                 )
-    return found, told
+    return found, notes
 
 
 def _list(value: object) -> list[object]:

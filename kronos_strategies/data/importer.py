@@ -18,7 +18,7 @@ from kronos.bars import PRICES
 from kronos.io import BarFiles
 from kronos.io.files import file_record, read_table, summarize, to_dates
 from kronos.io.rows import ReadOptions, to_codes
-from kronos_strategies.data.tidy import KEYS, SPAN, first_key
+from kronos_strategies.data.validation import KEYS, SPAN, first_key
 
 _TOLERANCE = 1e-4  # relative, as in kronos.bars
 _JUMP = 0.4  # a larger move from close to close is worth a look
@@ -67,7 +67,7 @@ class ImportReport:
     end: pd.Timestamp
     notes: tuple[str, ...]
 
-    def ledger(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         """The report as JSON-ready provenance: files, how they were understood, rows read and dropped."""
         return {
             "files": list(self.files),
@@ -78,7 +78,7 @@ class ImportReport:
 
 
 class Imported(NamedTuple):
-    """Tidy bars, sorted by instrument and date, and how they came about."""
+    """Tidy bars, sorted by instrument and date, and their provenance."""
 
     bars: pd.DataFrame
     report: ImportReport
@@ -108,7 +108,7 @@ def import_bars(paths: Sequence[Path], options: ReadOptions | None = None) -> Im
     if len(with_factor := {"factor" in frame for frame in frames if len(frame)}) > 1:
         raise ValueError(
             f"some of the {len(files.files)} files have a factor or an adjusted close and others have none. "
-            "Import like with like."
+            "All files must have the same columns."
         )
     notes = [] if True in with_factor else ["no column 'factor': prices are taken as adjusted already."]
     bars = pd.concat(frames, ignore_index=True)
@@ -138,7 +138,7 @@ def import_membership(
     """Read the dated membership of a market: a row of instrument, start, end for each stay.
 
     Each stay must be one that was known on its first day, as in an index provider's announcements. Without such
-    a file the only membership at hand is from first to last bar of the names that were downloaded; if those
+    a file the only membership at hand is from first to last bar of the instruments that were downloaded; if those
     were chosen today, the past then consists of survivors and results look better than they were.
 
     Args:

@@ -1,7 +1,7 @@
-"""The files of a Qlib data folder, both ways. Knows the format, not the library, and checks nothing but its limits.
+"""Reads and writes the files of a Qlib data folder, without the library; checks nothing but the format's limits.
 
-    calendars/day.txt, day_future.txt      a trading day a line; the second goes on past the last bar
-    instruments/<market>.txt               symbol, first day, last day; several rows where a member came back
+    calendars/day.txt, day_future.txt      one trading day per line; the second continues after the last bar
+    instruments/<market>.txt               symbol, first day, last day; several rows where a member returned
     features/<symbol>/<field>.day.bin      float32: index of the first day, then a value a day (NaN: no bar)
 
 Bars of another frequency have its name in the place of "day", e.g. 5min, and times in the place of days.
@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES
-from kronos_strategies.data.tidy import SPAN
+from kronos.calendar import infer_frequency
+from kronos_strategies.data.validation import SPAN
 
 FUTURE_DAYS = 60
 FUTURE_SESSIONS = 20  # days of bars within days
@@ -33,7 +34,8 @@ FREQUENCIES = {
 }  # as kronos.calendar calls those within a day, and as Qlib does  # fmt: skip
 
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
-_DAILY = 0.2  # markets with a larger share of weekend bars trade every day
+_RECENT, _TELLING = 250, 10  # days of the calendar: those that tell its weekdays, and how many it takes
+_RARE = 0.2  # of the most frequent weekday: one that has fewer days has no regular trading
 
 
 def bin_folder(store: Path, symbol: str) -> Path:
@@ -72,9 +74,14 @@ def later_sessions(times: pd.DatetimeIndex, days: int) -> pd.DatetimeIndex:
 
 
 def _later_days(days: pd.DatetimeIndex, count: int) -> pd.DatetimeIndex:
-    every_day = (days.day_of_week >= 5).mean() > _DAILY
-    later = pd.date_range(days[-1], periods=count + 1, freq="D" if every_day else "B")
-    return later[later > days[-1]][:count]
+    """As many days after the last one: those of the week on which the market trades; weeks after weekly bars."""
+    if infer_frequency(days) == "1week":
+        return pd.date_range(days[-1], periods=count + 1, freq="7D")[1:]
+    counts = np.bincount(days[-_RECENT:].day_of_week, minlength=7)
+    if len(days) < _TELLING:  # too few to tell which days of the week have no trading
+        counts[:5] = counts.max()
+    later = pd.date_range(days[-1], periods=7 * count + 1)[1:]
+    return later[counts[later.day_of_week] > _RARE * counts.max()][:count]
 
 
 def store_freq(store: Path) -> str:

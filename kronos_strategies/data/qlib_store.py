@@ -1,16 +1,13 @@
 """Write daily bars as a Qlib data folder: checked, and complete or not there at all.
 
-The store is a plain `provider_uri`. Beside Qlib's files lies kronos_store.json, which says how it was made.
+The store is a plain `provider_uri`. Next to Qlib's files, kronos_store.json records how it was made.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kronos.atomic import atomic_folder, explain_write_errors
 from kronos_strategies.data.qlib_bins import (
     DAY,
     FREQUENCIES,
@@ -28,8 +26,7 @@ from kronos_strategies.data.qlib_bins import (
     write_calendars,
     write_market,
 )
-from kronos_strategies.data.tidy import check_spans, check_symbols, check_tidy, listing_spans
-from kronos_strategies.disk import writing
+from kronos_strategies.data.validation import check_spans, check_symbols, check_tidy, listing_spans
 
 INSTEAD = "Choose another folder, with --to."
 
@@ -85,7 +82,7 @@ def write_store(
             factor (1 without it; adjusted price = raw * factor). Suspended days are absent.
         to: the folder to make.
         membership: by market name, a frame of instrument, start, end: a row for each stay, both days
-            included. Whether a name is a member on a day must have been known on that day.
+            included. Membership on a day must have been known on that day.
         source: how the bars were made, ready for JSON; kept in the manifest.
         benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.
         overwrite: replace a store that this function wrote; anything else in the way is still refused.
@@ -102,24 +99,8 @@ def write_store(
         raise ValueError(f"frequency='{frequency}' has no store. Choose one of {['1day', *FREQUENCIES]}.")
     content = _check(bars, benchmarks, membership, frequency)
     freq = FREQUENCIES.get(frequency, DAY)
-    building = to.parent / f".{to.name[:100]}.building-{uuid.uuid4().hex[:8]}"
-    with writing(to, INSTEAD):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        return _build(building, to, content, source, overwrite, progress, freq)
-
-
-def _build(
-    building: Path,
-    to: Path,
-    content: _Content,
-    source: Mapping[str, object],
-    overwrite: bool,
-    progress: Callable[[int, int], None],
-    freq: str,
-) -> StoreSummary:
-    """Write the store aside, then put it in place."""
-    try:
-        calendar = _write_files(building, content, progress, freq)
+    with explain_write_errors(to, INSTEAD), atomic_folder(to, replace=overwrite) as draft:
+        calendar = _write_files(draft, content, progress, freq)
         summary = StoreSummary(
             path=to,
             rows=len(content.bars),
@@ -127,14 +108,12 @@ def _build(
             benchmarks=tuple(content.benchmarks["instrument"].unique()),
             start=f"{calendar[0]:%Y-%m-%d}",
             end=f"{calendar[-1]:%Y-%m-%d}",
-            sha256=_hash(building),
+            sha256=_hash(draft),
             source=source,
             freq=freq,
         )
-        _write_manifest(building, summary)
-        _put_in_place(building, to, overwrite)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        _write_manifest(draft, summary)
+        check_target(to, overwrite)
     return summary
 
 
@@ -147,7 +126,7 @@ def read_summary(store: Path) -> StoreSummary:
     path = store / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{store} has no {MANIFEST}, so it is no Kronos store. Make one with `kronos data`."
+            f"{store} has no {MANIFEST}, so it is not a Kronos store. Make one with `kronos data`."
         )
     manifest = json.loads(path.read_text(encoding="utf-8"))
     return StoreSummary(**manifest | {"path": store, "benchmarks": tuple(manifest["benchmarks"])})
@@ -160,12 +139,12 @@ def check_target(to: Path, overwrite: bool) -> None:
         FileExistsError: something is in the way.
         OSError: there cannot be such a folder.
     """
-    with writing(to, INSTEAD):
+    with explain_write_errors(to, INSTEAD):
         to.exists()  # raises where its name is too long
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / MANIFEST).is_file():
-        raise FileExistsError(f"{to} exists and is no Kronos store, so it stays. Choose another folder.")
+        raise FileExistsError(f"{to} exists and is not a Kronos store, so it stays. Choose another folder.")
     if not overwrite:
         raise FileExistsError(
             f"{to} already holds a store. Choose another folder, add days (--append) or replace it (--overwrite)."
@@ -229,25 +208,3 @@ def _write_manifest(folder: Path, summary: StoreSummary) -> None:
     # A store may be moved, so it does not say where it lies.
     manifest = {key: value for key, value in asdict(summary).items() if key != "path"}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def _put_in_place(building: Path, to: Path, overwrite: bool) -> None:
-    """Move the finished folder to its place; a store that another process put there meanwhile is kept."""
-    check_target(to, overwrite)
-    with contextlib.suppress(OSError):
-        to.rmdir()  # succeeds only if empty; Windows renames onto nothing else
-    replaced = to.parent / f"{building.name}-replaced"
-    if overwrite and to.exists():
-        to.rename(replaced)
-    try:
-        building.rename(to)
-    except OSError as error:
-        if not to.exists():
-            if replaced.exists():
-                replaced.rename(to)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-        raise FileExistsError(
-            f"{to} was filled by another process meanwhile. Use it or choose another."
-        ) from error
-    shutil.rmtree(replaced, ignore_errors=True)

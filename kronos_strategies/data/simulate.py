@@ -4,18 +4,24 @@ It obeys the rules of an A-share exchange (ticks, lots, 10 % limits, suspensions
 fully determined by its configuration. It contains one planted effect, a reversal of each name's own returns over
 five days, which is several times as strong as effects in real markets: a head that is fitted on the first years is
 to find it in the last. An information coefficient measured here therefore shows that the machinery finds what was
-put in. It is no alpha and says nothing about a real market. `planted.py` simulates markets of a known optimum.
+put in. It is not evidence of alpha and says nothing about a real market. `planted.py` simulates markets of a known
+optimum.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.data._sim_returns import latent_returns
-from kronos_strategies.data._sim_session import Life, Sessions, trade
+from kronos_strategies.data._simulator import Life, Sessions, latent_returns, trade
+from kronos_strategies.data.qlib_store import MANIFEST, StoreSummary, read_summary, write_store
+from kronos_strategies.data.validation import LISTING
 
 SIMULATION_VERSION = 2  # raise it whenever the same configuration would give other numbers
 BENCHMARK = "SH000300"
@@ -193,4 +199,67 @@ def _benchmark(sessions: Sessions, members: np.ndarray, days: pd.DatetimeIndex) 
             "close": level[:, -1],
             "volume": np.where(members, sessions.volume, 0.0).sum(axis=1),
         }
+    )
+
+
+log = logging.getLogger(__name__)
+
+
+def default_store() -> Path:
+    """Where the default store lies: in $XDG_CACHE_HOME or ~/.cache, under the version of the simulation."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "kronos-strategies" / f"simulated-v{SIMULATION_VERSION}"
+
+
+def ensure_store(path: Path) -> Path:
+    """Return `path`, after simulating a market there if it holds no store yet.
+
+    Two processes may call this at once: each builds aside, one comes first, both use its store.
+    """
+    if not (path / MANIFEST).is_file():
+        log.info("Simulating a market in %s ...", path)
+        try:
+            write_simulated(path, MarketConfig(), "csi300")
+        except FileExistsError:
+            if not (path / MANIFEST).is_file():
+                raise
+    return path
+
+
+def data_warnings(path: Path) -> list[str]:
+    """Warnings about figures from the store at `path`, as far as its manifest knows."""
+    if not (path / MANIFEST).is_file():
+        return []
+    source = read_summary(path).source
+    if source.get("kind") == "simulation":
+        return [
+            f"The market in {path} is SIMULATED: figures from it say nothing about a real one. For real bars: "
+            "`kronos data import FILE... --to DIR`, then KRONOS_QLIB_DATA=DIR."
+        ]
+    if source.get("membership") == LISTING:
+        return [
+            "Members are taken from their first to their last bar: if the names were chosen with hindsight, the "
+            "figures favor survivors (`kronos data import --membership FILE` gives dated membership)."
+        ]
+    return []
+
+
+def write_simulated(
+    to: Path,
+    config: MarketConfig,
+    market: str,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> StoreSummary:
+    """Simulate a market and write it as a Qlib store, its index members as `market`."""
+    simulated = simulate_market(config)
+    return write_store(
+        simulated.bars,
+        to,
+        membership={market: simulated.membership},
+        benchmarks=simulated.benchmark,
+        source={"kind": "simulation", "version": SIMULATION_VERSION, "config": asdict(config)},
+        overwrite=overwrite,
+        progress=progress,
     )

@@ -10,21 +10,22 @@ import pandas as pd
 from kronos.bars import FEATURES, PRICES, adjust_bars
 from kronos.training.config import Source
 from kronos.training.sources import InstrumentBars, match_instruments
-from kronos_strategies.data.default import default_store, ensure_store
 from kronos_strategies.data.qlib_bins import bin_folder, read_bars, read_market, store_freq
+from kronos_strategies.data.simulate import default_store, ensure_store
 
 
 class QlibBars:
     """The members of a market of a Qlib store; all their bars, also those from before they joined.
 
-    Who joined after the source's `end` or `validate_until` is left out: to choose it would be hindsight.
+    Instruments that joined after the source's `end` or `validate_until` are left out: to select them would be
+    hindsight.
 
     Args:
         source: a store with its market, instruments, fields and span; None for the simulated market, made on
             first use.
 
     Raises:
-        ValueError: the store has no such market or instruments, or nobody of them was in it by the end.
+        ValueError: the store has no such market or instruments, or it had no members by the end.
     """
 
     def __init__(self, source: Source | None) -> None:
@@ -46,7 +47,7 @@ class QlibBars:
             spans = spans[spans["start"] <= min(map(pd.Timestamp, ends))]
         if spans.empty:
             when = f" by {min(ends)}. Set a later date" if ends else ". Choose another"
-            raise ValueError(f"Nobody was in market '{market}' of {self.store}{when}.")
+            raise ValueError(f"Market '{market}' of {self.store} has no members{when}.")
         self.instruments = sorted(spans["instrument"].unique())
 
     def files(self) -> list[Path]:

@@ -11,5 +11,5 @@ except ImportError as error:
         "The Qlib adapter needs Qlib, on Python 3.12 or earlier: pip install 'kronos-strategies[qlib]'"
     ) from error
 
-# Qlib keeps runs in files unless told otherwise, which MLflow refuses from 3.13 on unless told otherwise.
+# By default Qlib keeps runs in files, which MLflow 3.13 and later refuse without this.
 os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")

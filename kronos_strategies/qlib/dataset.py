@@ -1,8 +1,9 @@
-"""KronosDataset: a Qlib market as windows of traded bars, and the label that their forecasts are held against."""
+"""KronosDataset: a Qlib market as windows of traded bars, and the label of their forecasts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from qlib.data import D
@@ -13,26 +14,24 @@ from qlib.log import get_module_logger
 
 from kronos.config import as_integer
 from kronos.windows import Windows
-from kronos_strategies.qlib.market import DAY, member_windows, scored_rows
-from kronos_strategies.qlib.source import (
-    as_date,
-    check_benchmark,
-    check_segments,
-    has_field,
-    open_source,
-    store_folder,
-)
-from kronos_strategies.qlib.universe import (
+from kronos_strategies.qlib.checks import as_date, check_benchmark, check_segments, has_field
+from kronos_strategies.qlib.data_access import (
+    DAY,
     Config,
     Instruments,
     check_instruments,
     instruments_of,
+    member_windows,
+    qlib_warnings,
+    scored_rows,
+    store_folder,
     universe_name,
 )
 from kronos_strategies.store import WindowSpec
 
 logger = get_module_logger(__name__)
 
+COLUMN_SETS = ("label", DataHandlerLP.CS_ALL, DataHandlerLP.CS_RAW)
 DEAL_PRICES = ("close", "open", "vwap")
 Span = tuple[pd.Timestamp | None, pd.Timestamp | None]
 
@@ -69,9 +68,9 @@ class KronosDataset(DatasetH):
     Args:
         segments: of dates, e.g. {"test": ("2023-01-03", "2023-12-29")}. None for an end is the last bar of the
             store; a segment that ends later is scored as far as bars reach.
-        market: name of an instruments file, whose membership on each date decides who is scored.
+        market: name of an instruments file, whose members on each date are scored.
         lookback: traded bars that the model reads.
-        min_bars: traded bars that a name needs to be scored, `lookback` when omitted.
+        min_bars: traded bars that an instrument needs to be scored, `lookback` when omitted.
         hold: bars that a position is held.
         horizon: bars to forecast, hold + 1 when omitted: one to enter, `hold` to earn. A longer one scores the
             same trade and finds more forecasts in a store.
@@ -87,7 +86,7 @@ class KronosDataset(DatasetH):
         market: name of the instruments; of a list or of filters, with a hash.
         instruments: as Qlib reads them.
         spec: of the windows.
-        notices: what a reader of the figures must know of the store.
+        store_warnings: warnings about the store, for the report.
 
     Raises:
         ValueError: settings that fit neither each other nor the store, or Qlib has not been initialized.
@@ -120,10 +119,12 @@ class KronosDataset(DatasetH):
             raise ValueError(
                 f"horizon={horizon} does not reach the exit of hold={hold}. Forecast {hold + 1} bars."
             )
+        if not segments:
+            raise ValueError('There is no segment. Give one, e.g. {"test": ("2023-01-03", "2023-12-29")}.')
         spans = {name: _span(name, span, freq) for name, span in segments.items()}
-        self.notices = open_source(freq)
-        for notice in self.notices:
-            logger.info(notice)
+        self.store_warnings = qlib_warnings(freq)
+        for warning in self.store_warnings:
+            logger.info(warning)
         self.instruments = instruments_of(market if instruments is None else instruments, filter_pipe)
         self.market, self.freq = universe_name(self.instruments), freq
         universe = self.market if freq == DAY else f"{self.market}-{freq}"
@@ -145,6 +146,26 @@ class KronosDataset(DatasetH):
             data_loader=LabelLoader(label, self.spec, freq),
         )
         super().__init__(handler=handler, segments=spans)
+
+    def prepare(
+        self,
+        segments: Any,
+        col_set: str | Sequence[str] = DataHandlerLP.CS_ALL,
+        data_key: str = DataHandlerLP.DK_I,
+        **options: Any,
+    ) -> Any:
+        """As Qlib's dataset: labels of segments, the only columns that there are.
+
+        Raises:
+            ValueError: features are asked for, by another model than `KronosModel`.
+        """
+        wanted = [col_set] if isinstance(col_set, str) else col_set
+        if unknown := [name for name in wanted if name not in COLUMN_SETS]:
+            raise ValueError(
+                f"KronosDataset has windows of bars and labels, not the columns '{unknown[0]}'. Give another model "
+                "a dataset of its own, such as DatasetH with Alpha158, or read the bars with qlib.data.D.features."
+            )
+        return super().prepare(segments, col_set, data_key, **options)
 
     def windows(self, segment: str | slice = "test") -> Windows:
         """The windows of every member that traded, on every bar of a segment; see `member_windows`.

@@ -1,7 +1,7 @@
 """Qlib's experiment manager over MLflow, quiet outside a git repository.
 
 Use it with a database URI such as `sqlite:///mlflow.db`: MLflow 3.13 and later refuse Qlib's default of plain
-files. Artefacts go to `./mlruns` as before.
+files. Artifacts go to `./mlruns` as before.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from qlib.workflow.utils import experiment_exception_hook
 
 import kronos
 import kronos_strategies
+from kronos.atomic import explain_write_errors
 from kronos.utils import USER_ERRORS
-from kronos_strategies.disk import writing
 
 TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started
 SQLITE = "sqlite:///"
@@ -60,7 +60,7 @@ def prepare_database(tracking: str) -> None:
         return
     file = Path(tracking.removeprefix(SQLITE))
     lock = FileLock(f"{file}.lock")
-    with writing(file, INSTEAD):
+    with explain_write_errors(file, INSTEAD):
         file.parent.mkdir(parents=True, exist_ok=True)
         Path(lock.lock_file).open("a").close()  # where that is denied, a lock would wait for ever
     with lock:
@@ -68,7 +68,7 @@ def prepare_database(tracking: str) -> None:
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of an artefact's address; None where it is on another machine."""
+    """The path of an artifact's address; None where it is on another machine."""
     parsed = urlparse(uri)
     return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
 
@@ -82,7 +82,7 @@ class KronosRecorder(MLflowRecorder):
         """Keep objects or files; a task, which Qlib keeps before anything else of a run, is checked first."""
         task = objects.get("task")
         if isinstance(task, Mapping):
-            from kronos_strategies.qlib.task import check_task  # which reads stores
+            from kronos_strategies.qlib.checks import check_task  # which reads stores
 
             check_task(task)
         super().save_objects(local_path, artifact_path, **objects)
@@ -115,12 +115,12 @@ class KronosExpManager(MLflowExpManager):
     def _start_exp(self, **which: object) -> MLflowExperiment:
         """From here on `qrun` tells a mistake of the user's in one sentence."""
         if Path(sys.argv[0]).stem == "qrun":
-            sys.excepthook = tell_mistakes
+            sys.excepthook = report_user_errors
         return super()._start_exp(**which)
 
     @property
     def client(self) -> MlflowClient:
-        """Of the store of runs, whose database is there from the first call on."""
+        """The client of the store of runs, whose database the first call creates."""
         prepare_database(self.uri)
         return super().client
 
@@ -134,7 +134,7 @@ class KronosExpManager(MLflowExpManager):
         return _ours(super()._get_exp(experiment_id, experiment_name))
 
 
-def tell_mistakes(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def report_user_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What Python calls for an error that nothing caught: one that this project raised is a sentence on stderr.
 
     Qlib's own hook does the same for all others with their trace. The run is on record as failed either way.

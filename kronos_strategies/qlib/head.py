@@ -12,9 +12,8 @@ from kronos.training.bar_array import HORIZONS
 from kronos.windows import Windows
 from kronos_strategies.heads.fit import FitSettings, Kind, fit_head
 from kronos_strategies.progress import progress_bar
+from kronos_strategies.qlib.data_access import Instruments, member_windows, traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import member_windows, traded_bars
-from kronos_strategies.qlib.universe import Instruments
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 SIMULATED = "simulated market"
@@ -22,7 +21,7 @@ SIMULATED = "simulated market"
 
 def market_name(dataset: KronosDataset) -> str:
     """What heads may know the market by; simulated bars go by no real market's name."""
-    return SIMULATED if any("SIMULATED" in notice for notice in dataset.notices) else dataset.market
+    return SIMULATED if any("SIMULATED" in warning for warning in dataset.store_warnings) else dataset.market
 
 
 def fit_head_on(

@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
 
+from kronos.calibration import Calibration
 from kronos.forecast import Anchor, Provenance
 from kronos.head import ReturnHead
 from kronos.inference.fused import Precision
 from kronos.inference.generate import ContextOverflow
 from kronos.paths import Candles
-from kronos.postprocessing import PathOptions, Postprocessing, spacing_of
+from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
-from kronos_strategies.heads.choice import Score, ScoreChoice, ScoreUse, check_score, choose_score
 from kronos_strategies.heads.fit import KINDS
-from kronos_strategies.heads.readers import HeadReader, head_names, load_readers
+from kronos_strategies.heads.selection import (
+    HeadReader,
+    Score,
+    ScoreChoice,
+    ScoreUse,
+    check_score,
+    choose_score,
+    head_names,
+    load_readers,
+)
 from kronos_strategies.progress import progress_bar
+from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.head import fit_head_on, market_name
-from kronos_strategies.qlib.source import check_lookback
 from kronos_strategies.signals import signals
-from kronos_strategies.store import Filled, ForecastStore, WindowSpec
+from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
 logger = get_module_logger(__name__)
 
 Prediction = Literal["score", "signals"]
 PREDICTIONS = ("score", "signals")
+
+
+class Scored(NamedTuple):
+    """What one call of `KronosModel.signals` made, for records that come after it in the same process.
+
+    Attributes:
+        dataset: that was scored.
+        span: first and last bar of the segment.
+        signals: frame indexed (datetime, instrument).
+        forecasts: that the signals are of, as sampled; None where nothing was sampled.
+    """
+
+    dataset: KronosDataset
+    span: tuple[pd.Timestamp, pd.Timestamp]
+    signals: pd.DataFrame
+    forecasts: FillResult | None
 
 
 class KronosModel(Model):
@@ -52,7 +77,7 @@ class KronosModel(Model):
         calibration, candles, limits: what is done to paths when they are read, see `PathOptions`; the store keeps
             them as sampled.
         score: "head", "paths", or "auto": the head where there is one and the use is what it was trained for, see
-            `kronos_strategies.heads.choice.choose_score`.
+            `kronos_strategies.heads.selection.choose_score`.
         heads: names or folders of heads to average, a sequence or text with commas; when empty, that of the
             checkpoint.
         fit_head: "ridge" or "lightgbm" to have `fit` fit a head on the frozen checkpoint, from the segments train
@@ -122,6 +147,8 @@ class KronosModel(Model):
         )
         self.store = store or None
         self.store_dtype = store_dtype
+        if calibration not in (AUTO, NONE):
+            Calibration.read(calibration)  # a wrong one fails before anything is forecast
         self.options = PathOptions(str(calibration), candles, str(limits))
         self.provenance: Provenance | None = None
         self.postprocessing = Postprocessing()  # of the last forecasts
@@ -132,6 +159,7 @@ class KronosModel(Model):
         # Of a model that samples nothing these are the settings that it would sample with.
         self.sampling = self._predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
         self._heads: list[HeadReader] | None = None
+        self._scored: Scored | None = None
         self._readers()
 
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
@@ -185,10 +213,22 @@ class KronosModel(Model):
                     "paths with samples=10, or for the head anyway with score='head'."
                 )
             self.provenance = self._loaded()[0].provenance(self.sampling, windows.digest())
-            return score.to_frame()
-        sampled = self.forecasts(windows, dataset.spec)
-        read = map(self.postprocessing, sampled)
-        return pd.concat([signals(forecast, dataset.hold, dataset.deal_price, score) for forecast in read])
+            found, sampled = score.to_frame(), None
+        else:
+            sampled = self.forecasts(windows, dataset.spec)
+            read = map(self.postprocessing, sampled)
+            found = pd.concat([signals(each, dataset.hold, dataset.deal_price, score) for each in read])
+        self._scored = Scored(dataset, dataset.span(segment), found, sampled)
+        return found
+
+    def scored(self, dataset: KronosDataset, segment: str | slice = "test") -> Scored:
+        """Signals and forecasts of the segment: those of the last call of `signals` if it was for the same one."""
+        last: Scored | None = getattr(self, "_scored", None)
+        if last is None or last.dataset is not dataset or last.span != dataset.span(segment):
+            self.signals(dataset, segment)
+            last = self._scored
+        assert last is not None
+        return last
 
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Where scores of a dataset come from; said in the log.
@@ -212,7 +252,7 @@ class KronosModel(Model):
             logger.warning(warning)
         return self.choice
 
-    def forecasts(self, windows: Windows, spec: WindowSpec) -> Filled:
+    def forecasts(self, windows: Windows, spec: WindowSpec) -> FillResult:
         """Forecasts of the windows date by date, from the store where it has them; under a progress bar.
 
         They are as sampled; `self.postprocessing`, which this call sets, makes of them what is read.
@@ -237,7 +277,7 @@ class KronosModel(Model):
             "%d of %d dates were computed, the others were in %s",
             filled.computed,
             len(filled),
-            filled.stored.folder,
+            filled.forecast_set.folder,
         )
         return filled
 

@@ -1,4 +1,4 @@
-"""Pickles from elsewhere: tables and the types that they are made of, and nothing that runs code."""
+"""Pickles from elsewhere: tables, settings and the types that they are made of, and nothing that runs code."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ _MAKERS = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "scalar"),
     ("numpy.core.numeric", "_frombuffer"),
-    ("pyarrow.lib", "_restore_array"),  # behind the strings of pandas 3
+    ("pyarrow.lib", "_restore_array"),  # for the strings of pandas 3
     ("pyarrow.lib", "py_buffer"),
     ("pyarrow.lib", "type_for_alias"),
     ("pyarrow.lib", "chunked_array"),
     ("_codecs", "encode"),
+    ("collections", "OrderedDict"),
 }
 _ROOTS = ("pandas", "numpy", "datetime", "builtins", "__builtin__")
 
@@ -55,18 +56,69 @@ class _TableUnpickler(pickle.Unpickler):
             found = getattr(import_module(module.replace("__builtin__", "builtins")), name, None)
             if isinstance(found, type) and (found in _EXACTLY or issubclass(found, _TYPES)):
                 return found
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no type of a table")
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not a type of a table")
+
+
+class Foreign:
+    """Stands for an object of any other type: nothing of that type is imported, made or run."""
+
+    def __new__(cls, *given: object, **named: object) -> Foreign:
+        """One that knows nothing of what the object was made of."""
+        return object.__new__(cls)
+
+    def __init__(self, *given: object, **named: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, item: object) -> None:
+        """Drop an item."""
+
+    def extend(self, items: object) -> None:
+        """Drop items."""
+
+    def add(self, item: object) -> None:
+        """Drop an item."""
+
+
+class _SettingsUnpickler(_TableUnpickler):
+    """Finds the types of tables, and `Foreign` in the place of all others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except (pickle.UnpicklingError, ImportError):
+            return Foreign
+
+
+def read_settings_pickle(file: Path) -> Any:
+    """What a pickle of settings holds, with `Foreign` for all that is not data.
+
+    Qlib keeps a workflow file with the model and the dataset in the place of `<MODEL>` and `<DATASET>`.
+
+    Raises:
+        ValueError: it is not a pickle.
+    """
+    return _load(file, _SettingsUnpickler)
 
 
 def read_table_pickle(file: Path) -> Any:
     """What a pickle holds: tables, arrays, numbers, text, and lists and dicts of those.
 
     Raises:
-        ValueError: it holds anything else, or is no pickle that this version of pandas reads.
+        ValueError: it holds anything else, or is not a pickle that this version of pandas reads.
     """
+    return _load(file, _TableUnpickler)
+
+
+def _load(file: Path, unpickler: type[_TableUnpickler]) -> Any:
     try:
         with file.open("rb") as stream:
-            return _TableUnpickler(stream).load()
+            return unpickler(stream).load()
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, TypeError, KeyError) as error:
         raise ValueError(
             f"{file} cannot be read as a table of pandas and numpy: {error}. Write it as parquet with "

@@ -42,7 +42,7 @@ class KronosWeightStrategy(WeightStrategyBase):
                 "with KronosRankStrategy of kronos_strategies.backtrader."
             )
         if every < 1:
-            raise ValueError(f"every={every} days is no rhythm. Rebalance every 1 day or more.")
+            raise ValueError(f"every must be at least 1 day, got {every}.")
         self.every = every
         self.rebalanced: int | None = None  # day of the calendar, the last rebalance
 

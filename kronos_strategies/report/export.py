@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
 
 import pandas as pd
 
+from kronos.atomic import explain_write_errors, write_atomic
 from kronos.utils import MissingExtra
-from kronos_strategies.disk import writing
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import series_by_date
@@ -50,7 +49,7 @@ def save_report(report: Report, folder: Path) -> list[Path]:
         The paths of the files, the page first.
     """
     files = {"report.html": render(report), "metrics.json": to_json(report.metrics), **to_csv_files(report)}
-    with writing(folder, "Choose another folder for the report."):
+    with explain_write_errors(folder, "Choose another folder for the report."):
         folder.mkdir(parents=True, exist_ok=True)
         return [write_atomic(folder / name, text) for name, text in files.items()]
 
@@ -243,14 +242,6 @@ def to_json(metrics: Mapping[str, float]) -> str:
         number = int(value) if isinstance(value, Integral) else float(value)
         plain[name] = number if math.isfinite(number) else None
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_atomic(path: Path, text: str) -> Path:
-    """Replace a file as a whole, so that a reader never sees half of one."""
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(draft, path)
-    return path
 
 
 def _indexed(frame: pd.DataFrame, *index: str) -> str:

@@ -13,7 +13,7 @@ from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluatio
 from kronos_strategies.evaluation.portfolio.trades import TradeEvaluation, evaluate_trades
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation, evaluate_time_series
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.run_artifacts import RunArtifacts
 
 
 @dataclass(frozen=True)
@@ -58,50 +58,55 @@ class Report:
         return {name: value for part in parts if part is not None for name, value in part.metrics().items()}
 
 
-def build_report(evidence: Evidence, versions: Comparison | None = None) -> Report:
+def build_report(artifacts: RunArtifacts, versions: Comparison | None = None) -> Report:
     """Evaluate the artifacts of a run.
 
     Args:
-        evidence: artifacts of the run.
+        artifacts: artifacts of the run.
         versions: comparison of this run with others, for a section of its own.
     """
-    about = evidence.about
-    label = evidence.labels[about.hold]
+    metadata = artifacts.metadata
+    label = artifacts.labels[metadata.hold]
     signal = evaluate_signal(
-        evidence.scores,
-        evidence.labels,
-        about.hold,
-        evidence.exposures,
-        about.bars_between,
-        min_instruments=about.min_names,
+        artifacts.scores,
+        artifacts.labels,
+        metadata.hold,
+        artifacts.exposures,
+        metadata.bars_between,
+        min_instruments=metadata.min_names,
     )
     distribution = portfolio = time_series = trades = None
-    score = evidence.scores.iloc[:, 0]
+    score = artifacts.scores.iloc[:, 0]
     instruments = score.index.get_level_values("instrument").nunique()
-    if instruments < about.min_names:
+    if instruments < metadata.min_names:
         time_series = evaluate_time_series(
             score,
             label,
-            evidence.market,
-            about.hold,
-            about.bars_between,
-            evidence.outlooks,
-            signed=about.score_is_return,
+            artifacts.market,
+            metadata.hold,
+            metadata.bars_between,
+            artifacts.outlooks,
+            signed=metadata.score_is_return,
         )
-    if evidence.trades is not None:
-        trades = evaluate_trades(evidence.trades)
-    if evidence.paths is not None and evidence.provenance is not None:
+    if artifacts.trades is not None:
+        trades = evaluate_trades(artifacts.trades)
+    if artifacts.paths is not None and artifacts.provenance is not None:
         distribution = evaluate_distribution(
-            evidence.paths, evidence.provenance, evidence.market, label, evidence.overlap, about.min_names
+            artifacts.paths,
+            artifacts.provenance,
+            artifacts.market,
+            label,
+            artifacts.overlap,
+            metadata.min_names,
         )
-    if evidence.result is not None:
-        exposures = evidence.exposures if instruments > 1 else None  # a single one has no percentile
-        portfolio = evaluate_portfolio(evidence.result, exposures, about.trials)
+    if artifacts.result is not None:
+        exposures = artifacts.exposures if instruments > 1 else None  # a single one has no percentile
+        portfolio = evaluate_portfolio(artifacts.result, exposures, metadata.trials)
     return Report(
-        title=about.title,
-        sample_counts=about.ledger,
-        provenance=about.described,
-        warnings=about.warnings,
+        title=metadata.title,
+        sample_counts=metadata.sample_counts,
+        provenance=metadata.settings,
+        warnings=metadata.warnings,
         signal=signal,
         distribution=distribution,
         portfolio=portfolio,

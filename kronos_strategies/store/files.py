@@ -9,17 +9,17 @@ tells whether a date is done and from which bars, and one pass over the bytes wh
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from kronos_strategies.disk import writing
+from kronos.atomic import DRAFT, atomic_file, explain_write_errors, write_atomic
 
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
@@ -28,7 +28,7 @@ _DIGITS = 16  # of each hash in a name: 64 bits against accidents
 _NAME = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}}){re.escape(SUFFIX)}")
 
 
-class DamagedFileError(ValueError):
+class CorruptFileError(ValueError):
     """A stored file is not what was written.
 
     Args:
@@ -51,11 +51,11 @@ class StoredFile(NamedTuple):
         """Its bytes.
 
         Raises:
-            DamagedFileError: they do not fit the checksum.
+            CorruptFileError: they do not fit the checksum.
         """
         content = self.path.read_bytes()
         if _short(hashlib.sha256(content).hexdigest()) != self.checksum:
-            raise DamagedFileError(self.path, "its bytes do not fit its checksum")
+            raise CorruptFileError(self.path, "its bytes do not fit its checksum")
         return content
 
     def holds(self, digest: str) -> bool:
@@ -80,7 +80,7 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
     """A date's file, None if there is none.
 
     Raises:
-        DamagedFileError: there is more than one, or one that is not ours.
+        CorruptFileError: there is more than one, or one that is not ours.
     """
     where = date_folder(folder, date)
     names = sorted(path.name for path in where.glob(f"*{SUFFIX}"))
@@ -88,12 +88,12 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
         return None
     match = _NAME.fullmatch(names[0])
     if len(names) > 1 or match is None:
-        raise DamagedFileError(where, f"it holds {names} where one file belongs")
+        raise CorruptFileError(where, f"it holds {names} where one file belongs")
     return StoredFile(where / names[0], *match.groups())
 
 
 def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
-    """Whether a date of windows with that digest is present, missing, changed or damaged, see `Coverage`."""
+    """Whether a date of windows with that digest is present, missing, changed or damaged, see `StoreStatus`."""
     try:
         file = find_file(folder, date)
         if file is None:
@@ -103,7 +103,7 @@ def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
         file.read()
     except FileNotFoundError:  # replaced while we looked
         return "changed"
-    except DamagedFileError:
+    except CorruptFileError:
         return "damaged"
     return "present"
 
@@ -115,45 +115,37 @@ def find_dates(folder: Path) -> pd.DatetimeIndex:
 
 
 def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Path:
-    """Write a date's file in the place of any other; whoever calls this holds the date's lock.
+    """Write a date's file in the place of any other; the caller holds the date's lock.
 
-    The old file goes first: killed in between, the date is missing, and never there twice.
+    The old file is removed first, so that a crash leaves the date missing rather than there twice.
     """
     where = date_folder(folder, date)
     path = where / f"{_short(digest)}-{_short(hashlib.sha256(content).hexdigest())}{SUFFIX}"
-    temporary = where / f".{path.name}.tmp"
-    with writing(folder, INSTEAD):
+    with explain_write_errors(folder, INSTEAD):
         where.mkdir(parents=True, exist_ok=True)
-        for remnant in where.glob(".*.tmp"):  # of a process that was killed, since the lock is ours
+        for remnant in where.glob(f".*{DRAFT}"):  # of a process that was killed, since the lock is ours
             remnant.unlink()
-        write_synced(temporary, content)
-    for old in where.glob(f"*{SUFFIX}"):
-        old.unlink()
-    temporary.replace(path)
+        with atomic_file(path) as draft:
+            draft.write_bytes(content)
+            for old in where.glob(f"*{SUFFIX}"):
+                old.unlink()
     return path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path, INSTEAD):
-        try:
-            write_synced(temporary, content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+def make_folder(folder: Path) -> None:
+    """Make a folder of the store."""
+    with explain_write_errors(folder, INSTEAD):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write and wait until it is on the disk, so that a rename cannot come before the content."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def write_record(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that describes a folder."""
+    with explain_write_errors(path, INSTEAD):
+        write_atomic(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def try_lock(folder: Path, name: str) -> FileLock | None:
-    """Lock `name` within a folder, between processes; None while somebody else holds it.
+    """Lock `name` within a folder, between processes; None while another process holds it.
 
     The operating system releases the lock of a process that is killed.
     """
@@ -172,7 +164,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def _lock(folder: Path, name: str) -> FileLock:
-    with writing(folder, INSTEAD):
+    with explain_write_errors(folder, INSTEAD):
         (folder / LOCKS).mkdir(parents=True, exist_ok=True)
         file = folder / LOCKS / f"{name}.lock"
         file.open("a").close()  # where that is denied, a lock would wait for ever

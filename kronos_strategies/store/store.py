@@ -1,4 +1,4 @@
-"""ForecastStore: the folder that holds every model's forecasts. Knows no torch."""
+"""ForecastStore: the folder that holds every model's forecasts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos.head import ReturnHead
 from kronos.windows import Windows
-from kronos_strategies.progress import ProgressReport, silent
-from kronos_strategies.store.fill import Filled, fill
-from kronos_strategies.store.manifest import MANIFEST, create_manifest
-from kronos_strategies.store.read_outs import embedding_rows, head_rows
-from kronos_strategies.store.recipe import DTYPES, Recipe, WindowSpec
-from kronos_strategies.store.stored import StoredForecasts
-from kronos_strategies.stream import DatedWindows, Embedder, Forecaster
+from kronos_strategies.forecasting import Embedder, Forecaster, WindowsByDate
+from kronos_strategies.progress import ProgressReport, no_progress
+from kronos_strategies.store.forecast_set import FillResult, ForecastSet, fill
+from kronos_strategies.store.settings import DTYPES, MANIFEST, StoreSettings, WindowSpec, create_manifest
+from kronos_strategies.store.window_outputs import embedding_rows, head_rows
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +29,7 @@ class ForecastStore:
         <folder>/<model>-<sha>/embeddings/<settings sha>/date=2024-01-02/...           hidden states
 
     A date is computed if it is missing, damaged, or was forecast from other bars; longer data recompute nothing,
-    and prices that were adjusted anew recompute the dates whose windows hold one of them. A date is one file, so
+    and prices that were adjusted again recompute the dates whose windows hold one of them. A date is one file, so
     it is recomputed for all its instruments if one of them changed.
 
     Several processes may fill one store on a file system with locks; whatever ends one of them costs its chunk.
@@ -50,7 +48,7 @@ class ForecastStore:
         self.dtype = dtype
         self._lifetime: object = None
         if dtype not in DTYPES:
-            raise ValueError(f"dtype='{dtype}' is no type for paths. Choose one of {list(DTYPES)}.")
+            raise ValueError(f"dtype='{dtype}' is not a type for paths. Choose one of {list(DTYPES)}.")
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file. Name a folder for the forecasts.")
 
@@ -68,11 +66,11 @@ class ForecastStore:
         windows: Windows,
         spec: WindowSpec,
         sampling: SampleConfig | None = None,
-        progress: ProgressReport = silent,
-    ) -> Filled:
+        progress: ProgressReport = no_progress,
+    ) -> FillResult:
         """Forecast what is not there yet; afterwards every window has its forecast in the store.
 
-        Paths of at most one chunk of dates (`kronos_strategies.stream`) are in memory.
+        Paths of at most one chunk of dates (`kronos_strategies.forecasting`) are in memory.
 
         Args:
             forecaster: a `KronosPredictor` that was loaded from files.
@@ -84,12 +82,12 @@ class ForecastStore:
         Raises:
             ValueError: the networks came from no file, or windows and `spec` disagree.
         """
-        dated = DatedWindows(windows)
+        dated = WindowsByDate(windows)
         spec.check(dated)
-        recipe = Recipe(forecaster.provenance(sampling or forecaster.sampling, ""), spec, self.dtype)
-        folder = self.folder / recipe.folder
-        create_manifest(folder, recipe)
-        return fill(StoredForecasts(folder, self._lifetime), forecaster, dated, progress)
+        settings = StoreSettings(forecaster.provenance(sampling or forecaster.sampling, ""), spec, self.dtype)
+        folder = self.folder / settings.folder
+        create_manifest(folder, settings)
+        return fill(ForecastSet(folder, self._lifetime), forecaster, dated, progress)
 
     def head_outputs(
         self,
@@ -97,7 +95,7 @@ class ForecastStore:
         head: ReturnHead,
         windows: Windows,
         spec: WindowSpec,
-        progress: ProgressReport = silent,
+        progress: ProgressReport = no_progress,
     ) -> np.ndarray:
         """(N, K) float32 outputs of a return head, computed where they are not there yet; nothing is sampled.
 
@@ -115,28 +113,28 @@ class ForecastStore:
         return rows.fill(windows, lambda part, report: head(embedder.embed(part, report)), progress)
 
     def embeddings(
-        self, embedder: Embedder, windows: Windows, spec: WindowSpec, progress: ProgressReport = silent
+        self, embedder: Embedder, windows: Windows, spec: WindowSpec, progress: ProgressReport = no_progress
     ) -> np.ndarray:
         """(N, d_model) float32 hidden states, computed where they are not there yet; see `head_outputs`."""
         return embedding_rows(self.folder, embedder, spec, self._lifetime).fill(
             windows, embedder.embed, progress
         )
 
-    def open(self, provenance: Provenance, spec: WindowSpec) -> StoredForecasts:
+    def open(self, provenance: Provenance, spec: WindowSpec) -> ForecastSet:
         """Forecasts made with these settings, e.g. `predictor.provenance(sampling, "")`.
 
         Raises:
             FileNotFoundError: there are none.
         """
-        recipe = Recipe(provenance, spec, self.dtype)
-        return StoredForecasts(self.folder / recipe.folder, self._lifetime)
+        settings = StoreSettings(provenance, spec, self.dtype)
+        return ForecastSet(self.folder / settings.folder, self._lifetime)
 
-    def runs(self) -> list[StoredForecasts]:
+    def forecast_sets(self) -> list[ForecastSet]:
         """Whatever is in the store, by folder; needs no model. What cannot be used is logged and left out."""
         found = []
         for path in sorted(self.folder.glob(f"*/*/{MANIFEST}")):
             try:
-                found.append(StoredForecasts(path.parent, self._lifetime))
+                found.append(ForecastSet(path.parent, self._lifetime))
             except ValueError as error:
                 log.warning("%s", error)
         return found

@@ -14,22 +14,22 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.baselines import baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evidence import About, Evidence
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.run_artifacts import RunArtifacts, RunMetadata
 
 DATES, NAMES, HORIZONS, SAMPLES = 1000, 300, (1, 5, 10), 20
 # A process of its own, whose peak is its own. Imports are counted: a user waits for them too.
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.report.export import save_report
 from kronos_strategies.report.report import build_report
-evidence = Evidence.read(Path(sys.argv[1]))
+evidence = RunArtifacts.read(Path(sys.argv[1]))
 page = save_report(build_report(evidence), Path(sys.argv[2]))[0]
 used = resource.getrusage(resource.RUSAGE_SELF)
 # ru_maxrss would begin with what the parent held when it started this process.
@@ -43,17 +43,17 @@ def measure(repeats: int = 3) -> dict[str, Any]:
     """CPU seconds and peak memory of making a report, and the size of its page; medians of processes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        evidence_of_years().write(folder / "evidence")
+        evidence_of_years().write(folder / "artifacts")
         runs = []
         for _ in range(repeats):
-            command = [sys.executable, "-c", PROGRAM, str(folder / "evidence"), str(folder / "report")]
+            command = [sys.executable, "-c", PROGRAM, str(folder / "artifacts"), str(folder / "report")]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             runs.append(json.loads(done.stdout))
     found = {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
     return {"dates": DATES, "names": NAMES, "repeats": repeats, **found}
 
 
-def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
+def evidence_of_years(dates: int = DATES, names: int = NAMES) -> RunArtifacts:
     """Random walks, scores of no skill, and a book of the first 50 names; every part that a report can have."""
     rng = np.random.default_rng(0)
     days = pd.bdate_range("2020-01-02", periods=dates + 300, name="datetime")
@@ -68,8 +68,8 @@ def evidence_of_years(dates: int = DATES, names: int = NAMES) -> Evidence:
     scores = scores.join(baseline_scores(market, keys)[0])
     exposures = {k: market.lookup(v, keys) for k, v in price_exposures(market.closes, market.amounts).items()}
     sampling = SampleConfig(samples=SAMPLES)
-    return Evidence(
-        about=About("Benchmark", 1, 1, 1, {"model": "none"}, {"member rows": len(keys)}, (), 252),
+    return RunArtifacts(
+        metadata=RunMetadata("Benchmark", 1, 1, 1, {"model": "none"}, {"member rows": len(keys)}, (), 252),
         scores=scores,
         labels=pd.DataFrame({h: market.lookup(market.forward_return(h), keys) for h in (1, 2, 3, 5, 10, 20)}),
         exposures=pd.DataFrame(exposures),

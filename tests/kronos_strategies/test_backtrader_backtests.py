@@ -15,9 +15,8 @@ pytest.importorskip("plotly")
 pytest.importorskip("statsmodels")
 
 from kronos.utils import run_command
-from kronos_strategies.contenders import find_evidence
-from kronos_strategies.data.default import write_simulated
-from kronos_strategies.data.simulate import MarketConfig
+from kronos_strategies.comparison_inputs import load_artifacts
+from kronos_strategies.data.simulate import MarketConfig, write_simulated
 from tests.kronos.builders import make_bars, make_panel
 
 pytestmark = pytest.mark.integration
@@ -94,20 +93,20 @@ def test_topk_trades_a_file_against_one_of_its_names(topk, capsys, tidy, tmp_pat
     assert metrics["turnover"] > 0
     assert "N05_sharpe" in metrics
     assert "Top 3 of 11 by Kronos" in said
-    evidence = find_evidence(str(tmp_path / "out"), "")
-    assert "N05" not in evidence.scores.index.get_level_values("instrument")
-    assert "N05" in evidence.result.benchmarks
+    artifacts = load_artifacts(str(tmp_path / "out"), "")
+    assert "N05" not in artifacts.scores.index.get_level_values("instrument")
+    assert "N05" in artifacts.result.benchmarks
 
 
 def test_topk_trades_a_folder_of_csv_files_with_other_rules(topk, capsys, tmp_path):
     for name, bars in make_panel(50, *NAMES[:5]).items():
         bars.drop(columns="amount").to_csv(tmp_path / f"{name}.csv")
-    rules = ["--by", "prob_up", "--side", "long_short", "--weighting", "inverse_volatility", "--topk", 2]
+    rules = ["--rank-by", "prob_up", "--side", "long_short", "--weighting", "inverse_volatility", "--topk", 2]
     run(topk, capsys, tmp_path, *SMALL, *rules, "--start", "2024-01-05", "--output", tmp_path / "out")
-    evidence = find_evidence(str(tmp_path / "out"), "")
-    assert next(iter(evidence.scores)) == "Kronos prob_up"
-    assert evidence.result.weights.min() < 0
-    assert evidence.market.calendar[0] == pd.Timestamp("2024-01-05")
+    artifacts = load_artifacts(str(tmp_path / "out"), "")
+    assert next(iter(artifacts.scores)) == "Kronos prob_up"
+    assert artifacts.result.weights.min() < 0
+    assert artifacts.market.calendar[0] == pd.Timestamp("2024-01-05")
 
 
 def test_topk_trades_a_store_and_says_that_its_market_is_simulated(topk, capsys, tmp_path):
@@ -116,7 +115,7 @@ def test_topk_trades_a_store_and_says_that_its_market_is_simulated(topk, capsys,
     words = [tmp_path / "store", *SMALL, "--benchmark", "SH000300", "--topk", 3, "--output", tmp_path / "out"]
     said = run(topk, capsys, *words)
     assert "SIMULATED" in said
-    assert "SH000300" in find_evidence(str(tmp_path / "out"), "").result.benchmarks
+    assert "SH000300" in load_artifacts(str(tmp_path / "out"), "").result.benchmarks
 
 
 @pytest.mark.parametrize("style", ["long_flat", "rank"])
@@ -124,7 +123,7 @@ def test_crypto_trades_parts_of_coins_around_the_clock(crypto, capsys, minutes, 
     words = ["--style", style, "--topk", 1, "--fee", 0.0001, "--cash", 100, "--output", tmp_path]
     run(crypto, capsys, minutes, *SMALL, *words)
     check_results(tmp_path, judged="time-series")  # a coin or two make no cross-section
-    result = find_evidence(str(tmp_path), "").result
+    result = load_artifacts(str(tmp_path), "").result
     assert result.bars_per_year == 105_120
     assert result.positions.max() >= 1
     assert 0 < result.weights.max() < 1  # of 100 in coins that cost 50 or so
@@ -132,10 +131,10 @@ def test_crypto_trades_parts_of_coins_around_the_clock(crypto, capsys, minutes, 
 
 def test_long_flat_holds_equal_parts_of_those_that_rise_enough(crypto, capsys, minutes, tmp_path):
     run(crypto, capsys, minutes, *SMALL, "--fee", 0.0, "--output", tmp_path)
-    evidence = find_evidence(str(tmp_path), "")
-    calendar = evidence.result.returns.index
-    held = evidence.result.weights.unstack().reindex(calendar).fillna(0.0)
-    rises = (evidence.scores["Kronos expected_return"] > 0).unstack()
+    artifacts = load_artifacts(str(tmp_path), "")
+    calendar = artifacts.result.returns.index
+    held = artifacts.result.weights.unstack().reindex(calendar).fillna(0.0)
+    rises = (artifacts.scores["Kronos expected_return"] > 0).unstack()
     after = {date: calendar[calendar > date][0] for date in rises.index if date < calendar[-1]}
     for date, following in after.items():
         assert list(held.loc[following] > 0) == list(rises.loc[date])
@@ -159,7 +158,7 @@ def test_help_names_every_option(name, request, capsys):
         (["TIDY", "--names", "N01", "XX"], "holds no ['XX']"),
         (["TIDY", "--start", "2030-01-01"], "has no bar from 2030-01-01"),
         (["TIDY", "--draw", "XX"], "no 'XX' to draw"),
-        (["TIDY", "--by", "luck"], "no line 'luck' to rank by"),
+        (["TIDY", "--rank-by", "luck"], "no line 'luck' to rank by"),
         (["TIDY", "--model", "nobody"], "nobody"),
         (["TIDY", "--lookback", "500"], "Run on more bars than its lookback"),
         (["TIDY", "--side", "short"], "side"),

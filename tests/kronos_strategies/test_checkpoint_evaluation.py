@@ -17,7 +17,6 @@ from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos.windows import Windows
-from kronos_strategies.causal import scramble_after
 from kronos_strategies.checkpoint_evaluation import (
     EvaluationData,
     EvaluationSettings,
@@ -27,8 +26,9 @@ from kronos_strategies.checkpoint_evaluation import (
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.evaluation.baselines import MODEL
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.lookahead import randomize_future
 from kronos_strategies.report.report import build_report
+from kronos_strategies.run_artifacts import RunArtifacts
 from tests.kronos_strategies.cli.conftest import run
 from tests.kronos_strategies.evaluation.walks import DAYS, NAMES, PROVENANCE, tidy_bars
 
@@ -63,7 +63,7 @@ def data_of(bars: pd.DataFrame, tmp_path: Path) -> EvaluationData:
 
 
 @pytest.fixture(scope="module")
-def artifacts(tmp_path_factory) -> Evidence:
+def artifacts(tmp_path_factory) -> RunArtifacts:
     data = data_of(tidy_bars(), tmp_path_factory.mktemp("bars"))
     return evaluate_checkpoint(Oracle(tidy_bars()), "oracle", data, SETTINGS, SAMPLING)
 
@@ -81,13 +81,13 @@ def test_every_second_date_is_forecast_for_every_instrument_and_labels_overlap_a
     assert list(dates) == list(DAYS[30:81:2])
     assert len(artifacts.scores) == len(dates) * len(NAMES)
     assert artifacts.overlap == 3
-    counts = artifacts.about.ledger
+    counts = artifacts.metadata.sample_counts
     assert counts["member rows"] == counts["compared"] == len(artifacts.scores)
 
 
 def test_bars_after_the_labels_change_nothing(artifacts, tmp_path):
     end = DAYS[80 + 1 + 20]  # the end of the longest label
-    scrambled = scramble_after(tidy_bars(), end)
+    scrambled = randomize_future(tidy_bars(), end)
     other = evaluate_checkpoint(
         Oracle(tidy_bars()), "oracle", data_of(scrambled, tmp_path), SETTINGS, SAMPLING
     )
@@ -96,7 +96,7 @@ def test_bars_after_the_labels_change_nothing(artifacts, tmp_path):
 
 
 def test_artifacts_are_read_back_for_a_report(artifacts, tmp_path):
-    read = Evidence.read(artifacts.write(tmp_path / "evidence"))
+    read = RunArtifacts.read(artifacts.write(tmp_path / "evidence"))
     assert build_report(read).metrics == pytest.approx(build_report(artifacts).metrics, nan_ok=True)
 
 

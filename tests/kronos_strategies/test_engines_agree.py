@@ -30,7 +30,7 @@ Decision = tuple[pd.DataFrame, pd.Series, pd.Index, pd.Series]  # signals, previ
 
 SETTINGS = [
     ({"topk": 5}, 1),
-    ({"topk": 4, "hysteresis": 3, "weighting": "inverse_volatility", "band": 0.02}, 3),
+    ({"topk": 4, "rank_buffer": 3, "weighting": "inverse_volatility", "no_trade_band": 0.02}, 3),
     ({"topk": 6, "weighting": "volatility_target", "target_volatility": 0.1, "max_weight": 0.12}, 5),
 ]
 
@@ -56,7 +56,7 @@ class SignalFeed(bt.feeds.PandasData):
 class FromBacktrader(KronosRankStrategy):
     """Keeps its decisions by the day that they were taken on, and what it was worth at each close."""
 
-    params = (("by", "score"),)  # a line of the feeds
+    params = (("rank_by", "score"),)  # a line of the feeds
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ pytest.importorskip("lightgbm")
 
 from kronos.predictor import KronosPredictor
 from kronos_strategies.data.planted import PlantedConfig
-from kronos_strategies.heads.bar_features import bar_features
+from kronos_strategies.heads.sources import bar_features
 
 BACKTESTS = Path(__file__).parents[2] / "backtests"
 HEAD, TREES = "ridge head on frozen states", "LightGBM on bar features"
@@ -39,7 +39,7 @@ def plant(study: ModuleType, effect: str, strength: float, seed: int = 0):
     """A market of 40 names: 60 days to learn from, then 30 dates to rank."""
     settings = study.Study(learn_days=(LEARN_DAYS,), test_days=TEST_DAYS, samples=4)
     config = PlantedConfig(effect, strength, NAMES, settings.days, seed)
-    return settings, study.Market.of(config, settings)
+    return settings, study.PricePanel.from_bars(config, settings)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 
-PLAIN = {"band": 0.0, "cash_buffer": 0.0}
+PLAIN = {"no_trade_band": 0.0, "cash_buffer": 0.0}
 NOTHING = pd.Series(dtype=float)
 
 
@@ -53,9 +53,9 @@ def test_a_date_that_ranks_nobody_trades_nothing():
     }
 
 
-def test_a_name_enters_among_the_best_and_leaves_behind_the_hysteresis():
+def test_a_name_enters_among_the_best_and_leaves_after_the_rank_buffer():
     signals = ranked(9, 8, 7, 6, 5, 4)
-    assert set(weights_of(signals, held(C=0.3, D=0.3, E=0.3), topk=2, hysteresis=2).expected) == set("ABCD")
+    assert set(weights_of(signals, held(C=0.3, D=0.3, E=0.3), topk=2, rank_buffer=2).expected) == set("ABCD")
 
 
 def test_without_ties_in_the_score_nothing_else_decides():
@@ -71,7 +71,7 @@ def test_ties_go_to_the_better_mean_per_volatility_and_then_to_the_first_name():
 
 def test_another_column_can_rank():
     signals = ranked(1, 2, prob_up=[0.9, 0.1])
-    assert weights_of(signals, topk=1, by="prob_up") == {"A": 1.0}
+    assert weights_of(signals, topk=1, rank_by="prob_up") == {"A": 1.0}
 
 
 def test_long_short_holds_half_of_its_gross_on_each_side():
@@ -86,7 +86,7 @@ def test_a_market_of_too_few_names_is_never_held_long_and_short_at_once():
 
 def test_a_held_name_that_has_become_the_worst_changes_sides():
     previous = held(D=0.5, A=-0.5)
-    book = weights_of(ranked(4, 3, 2, 1), previous, topk=1, hysteresis=9, side="long_short")
+    book = weights_of(ranked(4, 3, 2, 1), previous, topk=1, rank_buffer=9, side="long_short")
     assert book == {"A": 0.5, "D": -0.5}
 
 
@@ -157,12 +157,12 @@ def test_a_frozen_side_leaves_the_other_less_than_its_half():
 
 def test_a_change_below_the_band_is_not_traded_but_entries_and_exits_are():
     previous = held(A=0.248, B=0.256, C=0.2, E=0.001)
-    book = weights_of(ranked(9, 8, 7, 6, 0), previous, topk=4, band=0.005)
+    book = weights_of(ranked(9, 8, 7, 6, 0), previous, topk=4, no_trade_band=0.005)
     assert book == {"A": 0.248, "B": 0.25, "C": 0.25, "D": 0.25}
 
 
 def test_a_small_weight_is_bought_whatever_the_band():
-    assert weights_of(ranked(2, 1), topk=1000, band=0.1) == {"A": 0.001, "B": 0.001}
+    assert weights_of(ranked(2, 1), topk=1000, no_trade_band=0.1) == {"A": 0.001, "B": 0.001}
 
 
 def test_where_the_band_would_eat_the_cash_buffer_only_the_most_overweight_are_sold():
@@ -199,13 +199,13 @@ def cases(draw):
         previous = previous.abs()
     rules = PortfolioRules(
         topk=draw(st.integers(1, 6)),
-        hysteresis=draw(st.integers(0, 3)),
+        rank_buffer=draw(st.integers(0, 3)),
         side=side,
         weighting=draw(st.sampled_from(["equal", "inverse_volatility", "volatility_target"])),
         target_volatility=draw(st.floats(0.01, 1)),
         max_weight=draw(st.floats(0.05, 1)),
         cash_buffer=draw(st.floats(0, 0.5)),
-        band=draw(st.floats(0, 0.1)),
+        no_trade_band=draw(st.floats(0, 0.1)),
     )
     tradable = pd.Index(draw(st.lists(st.sampled_from([*names, "OUT"]), unique=True)))
     return signals, previous, rules, tradable
@@ -215,7 +215,7 @@ def cases(draw):
 @given(cases())
 def test_the_book_fits_into_its_cash_or_into_what_cannot_be_traded(case):
     signals, previous, rules, tradable = case
-    assume(np.isfinite(signals[rules.by]).any())  # without any signal nothing is traded
+    assume(np.isfinite(signals[rules.rank_by]).any())  # without any signal nothing is traded
     book = target_weights(*case)
     frozen = previous[~previous.index.isin(tradable)].abs().sum()
     assert book.abs().sum() <= max(1 - rules.cash_buffer, frozen) + 1e-9
@@ -245,7 +245,7 @@ def test_a_move_smaller_than_the_band_is_only_ever_made_for_cash(case):
     book = target_weights(*case)
     before = previous.reindex(book.index, fill_value=0.0)
     moved = book[(before * book > 0) & (book != before)]
-    small = moved[(moved - before[moved.index]).abs() < rules.band]
+    small = moved[(moved - before[moved.index]).abs() < rules.no_trade_band]
     assert (small.abs() < before[small.index].abs()).all()
     if len(small):  # without these sales the book would not fit
         without = book.abs().sum() + (before[small.index].abs() - small.abs()).sum()
@@ -265,7 +265,7 @@ def test_the_order_of_rows_does_not_matter(case, random):
 
 @settings(max_examples=150, deadline=None)
 @given(cases())
-def test_each_side_holds_at_most_its_slots_and_its_hysteresis(case):
+def test_each_side_holds_at_most_its_slots_and_its_rank_buffer(case):
     signals, previous, rules, tradable = case
     book = target_weights(*case)
     if not np.isfinite(
@@ -275,7 +275,7 @@ def test_each_side_holds_at_most_its_slots_and_its_hysteresis(case):
         return
     traded = book[book.index.isin(tradable)]
     for sign in (1, -1):
-        assert (sign * traded > 0).sum() <= rules.topk + rules.hysteresis
+        assert (sign * traded > 0).sum() <= rules.topk + rules.rank_buffer
     assert len(traded[~traded.index.isin(previous.index)]) <= rules.topk * 2
 
 
@@ -289,9 +289,9 @@ def test_each_side_holds_at_most_its_slots_and_its_hysteresis(case):
         ({"weighting": "kelly"}, "inverse_volatility"),
         ({"topk": 0}, "topk=0"),
         ({"topk": 2.5}, "whole number"),
-        ({"hysteresis": -1}, "hysteresis=-1"),
+        ({"rank_buffer": -1}, "rank_buffer=-1"),
         ({"cash_buffer": 1.0}, "cash_buffer"),
-        ({"band": np.nan}, "band=nan"),
+        ({"no_trade_band": np.nan}, "no_trade_band=nan"),
         ({"max_weight": 0}, "max_weight"),
         ({"target_volatility": 0}, "target_volatility"),
         ({"correlation": 1.5}, "correlation"),
@@ -305,7 +305,7 @@ def test_rules_that_make_no_book_are_refused_with_the_remedy(rules, message):
 
 def test_a_missing_column_is_named_with_those_that_are_there():
     with pytest.raises(ValueError, match=r"no column 'prob_up'.*\['score'\]"):
-        target_weights(ranked(1), NOTHING, PortfolioRules(by="prob_up"))
+        target_weights(ranked(1), NOTHING, PortfolioRules(rank_by="prob_up"))
     with pytest.raises(ValueError, match="no column 'volatility'"):
         target_weights(ranked(1), NOTHING, PortfolioRules(weighting="inverse_volatility"))
 

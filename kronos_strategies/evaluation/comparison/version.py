@@ -28,6 +28,27 @@ class Version:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ComparisonInput:
+    """A version, and what it is compared by.
+
+    Attributes:
+        version: scores of a model.
+        labels: indexed (datetime, instrument), columns = horizons in bars: forward returns; None for scores alone.
+        horizon: holding period of its trade in bars; None for scores alone.
+        references: baseline scores of its rows; None for scores alone.
+        bars_between: bars between successive dates.
+        warnings: sentences for the reader of its metrics.
+    """
+
+    version: Version
+    labels: pd.DataFrame | None = None
+    horizon: int | None = None
+    references: pd.DataFrame | None = None
+    bars_between: int = 1
+    warnings: tuple[str, ...] = ()
+
+
 KEYS = ("datetime", "instrument")
 
 

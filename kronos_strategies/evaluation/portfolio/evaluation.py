@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.utils import MissingExtra
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.panel import PanelIndex
 from kronos_strategies.evaluation.portfolio.returns import (
     annual_return,
@@ -27,7 +28,6 @@ from kronos_strategies.evaluation.portfolio.returns import (
 )
 from kronos_strategies.evaluation.portfolio.sharpe import SharpeInference, infer_sharpe
 from kronos_strategies.evaluation.significance import mean_test
-from kronos_strategies.result import BacktestResult
 
 try:
     from scipy import stats

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.utils import MissingExtra
-from kronos_strategies.result import BARS_PER_YEAR, QLIB_BARS_PER_YEAR
+from kronos_strategies.backtest_result import BARS_PER_YEAR, QLIB_BARS_PER_YEAR
 
 try:
     import empyrical

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.utils import MissingExtra
+from kronos_strategies.backtest_result import BARS_PER_YEAR
 from kronos_strategies.evaluation.portfolio.returns import dropna_finite, is_constant, sharpe
-from kronos_strategies.result import BARS_PER_YEAR
 
 try:
     from arch.bootstrap import StationaryBootstrap, optimal_block_length

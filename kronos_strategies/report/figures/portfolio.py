@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
 from kronos_strategies.evaluation.portfolio.returns import drawdowns
 from kronos_strategies.report.figures.base import (
@@ -28,7 +29,6 @@ from kronos_strategies.report.figures.base import (
     weekly_mean,
 )  # fmt: skip
 from kronos_strategies.report.formatting import is_timed
-from kronos_strategies.result import BacktestResult
 
 FEW_DAYS = 62  # of a backtest that is shown by day instead of by month
 

@@ -22,8 +22,8 @@ from kronos.training.sources import (
     open_reader,
 )
 from kronos_strategies.data.qlib_store import write_store
-from kronos_strategies.data.tidy import listing_spans
 from kronos_strategies.data.training import QlibBars
+from kronos_strategies.data.validation import listing_spans
 from tests.kronos.builders import make_bars
 from tests.kronos.training.builders import tidy, write_bars
 

@@ -103,15 +103,15 @@ def test_feeds_are_neither_scored_nor_valued_before_they_start_and_after_they_en
     np.testing.assert_array_equal(scored["N02"], bars["N02"]["score"])
     worth = pd.Series(ran.worth).loc[DAYS[3] :]
     np.testing.assert_allclose((1 + result.returns["net"]).cumprod() * CASH, worth)
-    assert any(each.startswith("N01 had no more bars") for each in evidence.about.warnings)
-    assert not any("survivorship" in each for each in evidence.about.warnings)
+    assert any(each.startswith("N01 had no more bars") for each in evidence.metadata.warnings)
+    assert not any("survivorship" in each for each in evidence.metadata.warnings)
 
 
 def test_feeds_of_which_none_ends_bring_a_warning_of_survivorship_bias():
     days = pd.bdate_range("2024-01-01", periods=130)
     bars = bars_of(NAMES, days)
     bars["N00"] = bars["N00"].iloc[10:-5]  # late, and suspended at the end
-    warnings = run(bars).analyzers.sheet.artifacts.about.warnings
+    warnings = run(bars).analyzers.sheet.artifacts.metadata.warnings
     assert any("survivorship" in each for each in warnings)
     assert not any("no more bars" in each for each in warnings)
 

@@ -26,7 +26,7 @@ from kronos_strategies.backtrader import (
 )
 from kronos_strategies.evaluation.signal.ic import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import SETTINGS
@@ -116,7 +116,7 @@ def test_feeds_can_be_ranked_by_lines_made_by_arithmetic():
 class Ranks(KronosRankStrategy):
     """Takes its signals from the feeds and records when it decides."""
 
-    params = (("by", "score"), ("topk", 2))
+    params = (("rank_by", "score"), ("topk", 2))
 
     def __init__(self):
         super().__init__()
@@ -134,8 +134,8 @@ def test_rebalances_are_those_of_the_rank_strategy():
     ran = run(bars, Ranks, every=4)
     assert list(ran.analyzers.ic.get_analysis()["rank_ic"]) == ran.decided
     assert len(ran.decided) == 9
-    about = ran.analyzers.sheet.artifacts.about
-    assert (about.hold, about.bars_between) == (4, 4)
+    metadata = ran.analyzers.sheet.artifacts.metadata
+    assert (metadata.hold, metadata.bars_between) == (4, 4)
 
 
 # Errors
@@ -195,7 +195,7 @@ def test_the_report_has_all_sections_and_its_artifacts_in_the_same_folder(stored
     assert all(f'<section id="{each}"' in text for each in ("signal", "distribution", "portfolio"))
     assert "A test" in text
     assert "Take care." in text
-    assert Evidence.read(kept).about == stored[1].artifacts.about
+    assert RunArtifacts.read(kept).metadata == stored[1].artifacts.metadata
 
 
 def test_equal_runs_write_equal_bytes(panel, stored, tmp_path):
@@ -222,7 +222,7 @@ def test_scores_labels_and_paths_are_of_the_bars_of_the_run(panel, stored):
     fresh = evidence.scores["Kronos"][both]
     np.testing.assert_allclose(whole[both], fresh, rtol=1e-9)
     assert len(both) > 0.9 * len(whole)
-    ledger = list(evidence.about.ledger.values())
+    ledger = list(evidence.metadata.sample_counts.values())
     assert ledger[0] == sum(ledger[1:])
 
 
@@ -230,12 +230,12 @@ def test_without_a_store_there_is_no_distribution_but_the_model_is_known(panel):
     evidence = kronos_run(panel).artifacts
     assert evidence.paths is None
     assert evidence.provenance.model == "kronos-nano"
-    assert evidence.about.described["trained until"] == evidence.provenance.trained_until
+    assert evidence.metadata.settings["trained until"] == evidence.provenance.trained_until
 
 
 def test_stored_forecasts_as_lines_of_the_feeds_give_the_same_report(panel, stored):
     folder, usual = stored
-    (run_of_store,) = ForecastStore(folder).runs()
+    (run_of_store,) = ForecastStore(folder).forecast_sets()
     forecasts = read_forecasts(run_of_store)
     feeds = {
         name: ForecastData(dataname=join_forecasts(bars, forecasts, name)) for name, bars in panel.items()
@@ -248,7 +248,7 @@ def test_stored_forecasts_as_lines_of_the_feeds_give_the_same_report(panel, stor
         name: ForecastData(dataname=join_forecasts(bars, forecasts, name)) for name, bars in panel.items()
     }
     unknown = kronos_run(panel, feeds=feeds).artifacts
-    assert any("feeds have stored forecasts" in each for each in unknown.about.warnings)
+    assert any("feeds have stored forecasts" in each for each in unknown.metadata.warnings)
 
 
 def test_one_feed_alone_has_a_report_whose_ranking_is_undefined(panel, tmp_path):
@@ -266,10 +266,10 @@ def test_one_feed_alone_has_a_report_whose_ranking_is_undefined(panel, tmp_path)
     cerebro.addanalyzer(KronosTearSheet)
     sheet = cerebro.run()[0].analyzers.kronostearsheet
     assert sheet.save_report(tmp_path)[0].is_file()
-    about = sheet.artifacts.about
-    assert any(each.startswith("Only 1 feed is ranked") for each in about.warnings)
-    assert any("charged no commission" in each for each in about.warnings)
-    assert about.described["feeds ranked"] == "1: data0"
+    metadata = sheet.artifacts.metadata
+    assert any(each.startswith("Only 1 feed is ranked") for each in metadata.warnings)
+    assert any("charged no commission" in each for each in metadata.warnings)
+    assert metadata.settings["feeds ranked"] == "1: data0"
 
 
 def test_an_optimization_returns_both_analyzers(panel):
@@ -304,4 +304,4 @@ def test_a_feed_of_minutes_is_dated_with_times_and_annualized_accordingly(panel)
 def test_trials_reach_the_deflated_sharpe_ratio(panel):
     one, many = kronos_run(panel, trials=1), kronos_run(panel, trials=50)
     assert many.get_analysis()["dsr"] < one.get_analysis()["dsr"]
-    assert replace(one.artifacts.about, trials=50) == many.artifacts.about
+    assert replace(one.artifacts.metadata, trials=50) == many.artifacts.metadata

@@ -17,8 +17,8 @@ from kronos_strategies.backtrader import (
     join_forecasts,
     read_forecasts,
 )
-from kronos_strategies.evidence import Evidence
 from kronos_strategies.report.report import build_report
+from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import FIVE, SETTINGS, session_bars
@@ -91,7 +91,7 @@ def test_bands_and_paths_are_those_of_the_store(daily, tmp_path):
         stored.build_report().time_series.instruments,
     )
     assert (own.crps, own.crps_walk) == (kept.crps, kept.crps_walk)
-    (run,) = ForecastStore(tmp_path).runs()
+    (run,) = ForecastStore(tmp_path).forecast_sets()
     read = read_forecasts(run, level=0.7)
     kept_ends = daily.artifacts.outlooks[list(range(8))]
     np.testing.assert_allclose(kept_ends.mean(axis=1), read["forecast_close"][kept_ends.index], rtol=1e-6)
@@ -121,7 +121,7 @@ def test_the_report_opens_with_the_evaluation_over_time_and_hides_the_empty_rank
 
 
 def test_saved_artifacts_give_the_same_report(daily, tmp_path):
-    again = build_report(Evidence.read(daily.artifacts.write(tmp_path)))
+    again = build_report(RunArtifacts.read(daily.artifacts.write(tmp_path)))
     assert again.metrics == pytest.approx(daily.build_report().metrics, nan_ok=True)
     assert len(again.trades.trades) == len(daily.trades) > 3
 
@@ -213,8 +213,8 @@ def test_feeds_in_different_time_zones_are_dated_with_their_own_bars():
         cerebro.adddata(feed, name=zone)
     cerebro.addstrategy(Following)
     cerebro.addanalyzer(KronosTearSheet, _name="sheet")
-    evidence = cerebro.run()[0].analyzers.sheet.artifacts
+    artifacts = cerebro.run()[0].analyzers.sheet.artifacts
     for zone in ("Europe/London", "America/New_York"):
-        stamps = evidence.scores.xs(zone, level="instrument").index
+        stamps = artifacts.scores.xs(zone, level="instrument").index
         assert len(stamps) > 20
         assert stamps.isin(moments.tz_localize("UTC").tz_convert(zone).tz_localize(None)).all()

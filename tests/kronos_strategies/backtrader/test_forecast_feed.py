@@ -41,7 +41,7 @@ def store(tmp_path_factory) -> ForecastStore:
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
 def test_a_forecast_feed_has_the_lines_of_the_indicator(store, asked, mode):
-    (stored,) = store.runs()
+    (stored,) = store.forecast_sets()
     forecasts = read_forecasts(stored, level=0.5)
     panel = {name: bars for name, bars in awkward_panel().items() if name != "SHORT"}
     feeds = {
@@ -59,7 +59,7 @@ def test_no_model_and_no_torch_is_loaded(store, tmp_path):
 import sys, pandas as pd, backtrader as bt
 from kronos_strategies.backtrader import ForecastData, join_forecasts, read_forecasts
 from kronos_strategies.store import ForecastStore
-forecasts = read_forecasts(ForecastStore({str(store.folder)!r}).runs()[0])
+forecasts = read_forecasts(ForecastStore({str(store.folder)!r}).forecast_sets()[0])
 bars = pd.read_parquet({str(tmp_path / "bars.parquet")!r})
 cerebro = bt.Cerebro()
 cerebro.adddata(ForecastData(dataname=join_forecasts(bars, forecasts, "WHOLE"), name="WHOLE"))
@@ -108,5 +108,5 @@ def test_bars_without_any_forecast_are_refused(change, name, message):
 
 def test_stored_forecasts_of_the_same_feed_agree_whatever_mode_filled_them(store, tmp_path):
     record(cerebro_of(pandas_feeds(awkward_panel())), kronos(store=str(tmp_path), level=0.5), runonce=False)
-    (one,), (other,) = store.runs(), ForecastStore(tmp_path).runs()
+    (one,), (other,) = store.forecast_sets(), ForecastStore(tmp_path).forecast_sets()
     pd.testing.assert_frame_equal(read_forecasts(one), read_forecasts(other), check_exact=True)

@@ -25,7 +25,7 @@ from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosRankStrategy, KronosTearSheet, forecasts, scheduler
 from kronos_strategies.backtrader.forecast_feed import read_forecasts
 from kronos_strategies.backtrader.forecasts import LINES, ForecastSettings, indicator_lines, path_statistics
-from kronos_strategies.causal import check_causal
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import summary
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import headed_pair, make_bars, make_panel
@@ -225,7 +225,7 @@ def test_a_store_serves_any_calibration_and_a_feed_reads_the_same_lines(file, tm
     stored = kronos(every=1, level=0.5, calibration=str(file), store=str(tmp_path))
     table = of(run({"AAA": BARS}, stored), "AAA").dropna()
     plain = of(run({"AAA": BARS}, kronos(every=1, level=0.5, store=str(tmp_path))), "AAA").dropna()
-    (kept,) = ForecastStore(tmp_path).runs()
+    (kept,) = ForecastStore(tmp_path).forecast_sets()
     for options, expected in ((PathOptions(str(file)), table), (PathOptions(), plain)):
         read = of(read_forecasts(kept, 0.5, options), "AAA")
         np.testing.assert_allclose(read[list(LINES)], expected[list(LINES)], rtol=1e-9)
@@ -381,9 +381,9 @@ def test_the_rank_strategy_holds_the_best_by_the_head_and_its_report_says_so(pai
     last = strategy.ranked[-2]["score"]  # what the last bar decides would trade on the next one
     assert held == set(last.nlargest(2).index)
     evidence = strategy.analyzers.kronostearsheet.artifacts
-    assert evidence.about.described["score"].startswith("return head headed (sha256")
+    assert evidence.metadata.settings["score"].startswith("return head headed (sha256")
     assert evidence.paths is None
-    assert "sampling" not in evidence.about.described
+    assert "sampling" not in evidence.metadata.settings
 
 
 def test_weekly_bars_do_not_count_as_daily(pair):

@@ -98,8 +98,8 @@ def test_a_line_computed_from_a_forecast_is_reported_with_its_model_and_warnings
     np.testing.assert_array_equal(scores, expected)
     assert scores.name == "Kronos edge"
     assert evidence.provenance.model == "kronos-nano"
-    assert any("trained" in warning for warning in evidence.about.warnings)
-    assert evidence.about.bars_between == SETTINGS["every"]
+    assert any("trained" in warning for warning in evidence.metadata.warnings)
+    assert evidence.metadata.bars_between == SETTINGS["every"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_lines_of_a_feed_with_stored_forecasts_are_recognized():
             yield name, ForecastData(dataname=bars.assign(**brought))
 
     def about(make):
-        return sheet_of(make, feeds=dict(feeds()), signal="sma").artifacts.about
+        return sheet_of(make, feeds=dict(feeds()), signal="sma").artifacts.metadata
 
     of_forecasts = about(lambda data: bt.ind.SMA(data.expected_return, period=3))
     of_prices = about(lambda data: bt.ind.SMA(data.close, period=3))

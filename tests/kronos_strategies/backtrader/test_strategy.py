@@ -30,7 +30,7 @@ class SignalFeed(bt.feeds.PandasData):
 class Planted(KronosRankStrategy):
     """Takes its signals from the feeds and records its decisions and its orders."""
 
-    params = (("by", "score"),)  # a line of the feeds
+    params = (("rank_by", "score"),)  # a line of the feeds
 
     def __init__(self):
         super().__init__()
@@ -84,7 +84,9 @@ def run(bars, strategy=Planted, cash=1e6, mode=MODES[0], step=0.0, commission=0.
         cerebro.adddata(SignalFeed(dataname=frame), name=name)
     cerebro.broker.setcash(cash)
     cerebro.broker.addcommissioninfo(LotSizeCommission(commission=commission, lot_size=step))
-    cerebro.addstrategy(strategy, **{"topk": 2, "every": 1, "cash_buffer": 0.05, "band": 0.0, **settings})
+    cerebro.addstrategy(
+        strategy, **{"topk": 2, "every": 1, "cash_buffer": 0.05, "no_trade_band": 0.0, **settings}
+    )
     return cerebro.run()[0]
 
 
@@ -101,9 +103,14 @@ def filled(strategy) -> list[tuple[str, float, float]]:
 
 def test_each_bar_calls_the_pure_function_with_all_lines_and_the_weights_held():
     bars = market()
-    ran = run(bars, weighting="inverse_volatility", hysteresis=1)
+    ran = run(bars, weighting="inverse_volatility", rank_buffer=1)
     rules = PortfolioRules(
-        by="score", topk=2, cash_buffer=0.05, band=0.0, weighting="inverse_volatility", hysteresis=1
+        rank_by="score",
+        topk=2,
+        cash_buffer=0.05,
+        no_trade_band=0.0,
+        weighting="inverse_volatility",
+        rank_buffer=1,
     )
     assert list(ran.decided) == list(DAYS)
     for day, (signals, previous, tradable, chosen) in ran.decided.items():
@@ -169,7 +176,7 @@ def test_a_weight_within_the_no_trade_band_places_no_order():
     bars = market()
     for i, frame in enumerate(bars.values()):
         frame["score"] = i
-    free, banded = run(bars, band=0.0), run(bars, band=0.03)
+    free, banded = run(bars, no_trade_band=0.0), run(bars, no_trade_band=0.03)
     assert len(free.orders) > 80
     assert 2 <= len(banded.orders) < 20
 
@@ -372,7 +379,7 @@ def test_kronos_itself_forecasts_ranks_and_trades(mode):
     bars["D"] = bars["D"].iloc[15:]  # warm later than the others
 
     class Forecasting(Planted):
-        params = (("by", "expected_return"),)
+        params = (("rank_by", "expected_return"),)
 
     cerebro = bt.Cerebro(stdstats=False, **mode)
     for name, frame in bars.items():
@@ -382,7 +389,7 @@ def test_kronos_itself_forecasts_ranks_and_trades(mode):
     cerebro.addstrategy(Forecasting, topk=2, weighting="inverse_volatility", **settings)
     (ran,) = cerebro.run()
     assert list(ran.decided) == list(DAYS[29::10])
-    rules = PortfolioRules(by="expected_return", topk=2, weighting="inverse_volatility")
+    rules = PortfolioRules(rank_by="expected_return", topk=2, weighting="inverse_volatility")
     for day, (signals, previous, tradable, chosen) in ran.decided.items():
         assert signals["expected_return"].notna().sum() == (3 if day < DAYS[45] else 4)
         assert (signals["age"].dropna() <= 5).all()
@@ -395,7 +402,10 @@ def test_kronos_itself_forecasts_ranks_and_trades(mode):
     ("settings", "message"),
     [
         ({"topk": 0}, "topk=0"),
-        ({"by": "sharpe"}, "'A' have no line 'sharpe' to rank by; they have expected_return, volatility"),
+        (
+            {"rank_by": "sharpe"},
+            "'A' have no line 'sharpe' to rank by; they have expected_return, volatility",
+        ),
         ({"every": 0}, "every=0"),
         ({"delisted_after": 0}, "delisted_after=0"),
         ({"haircut": 1.0}, "haircut=1.0"),
@@ -437,7 +447,7 @@ def test_resampled_feeds_are_traded_on_the_bars_that_complete_their_days():
         feed = bt.feeds.PandasData(dataname=bars, timeframe=bt.TimeFrame.Minutes, compression=360)
         cerebro.adddata(feed, name=f"{name} 6h")
         cerebro.resampledata(feed, timeframe=bt.TimeFrame.Days, name=name)
-    cerebro.addstrategy(OnDays, by="score", topk=1, every=1)
+    cerebro.addstrategy(OnDays, rank_by="score", topk=1, every=1)
     (strategy,) = cerebro.run()
     assert len(strategy.decided) >= 15
     assert all(list(tradable) == ["A", "B", "C"] for _, _, tradable, _ in strategy.decided.values())

@@ -144,7 +144,9 @@ def futures(margin: float = 2_000.0, mult: float = 50.0, **settings):
         cerebro.broker.setcommission(**kind)
     else:
         cerebro.broker.addcommissioninfo(LotSizeCommission(lot_size=step, **kind))
-    cerebro.addstrategy(Planted, **{"topk": 2, "every": 1, "cash_buffer": 0.05, "band": 0.0, **settings})
+    cerebro.addstrategy(
+        Planted, **{"topk": 2, "every": 1, "cash_buffer": 0.05, "no_trade_band": 0.0, **settings}
+    )
     return bars, cerebro.run()[0]
 
 
@@ -188,7 +190,7 @@ def test_leverage_does_not_enlarge_a_weight():
             cerebro.adddata(SignalFeed(dataname=frame), name=name)
         cerebro.broker.setcash(1e6)
         cerebro.broker.addcommissioninfo(LotSizeCommission(leverage=leverage))
-        cerebro.addstrategy(Planted, topk=2, every=1, cash_buffer=0.05, band=0.0)
+        cerebro.addstrategy(Planted, topk=2, every=1, cash_buffer=0.05, no_trade_band=0.0)
         return cerebro.run()[0]
 
     ran = leveraged(10.0)

@@ -53,10 +53,10 @@ def known_past(
     returns = mean[:, None] + even * (sampled[:, None] * steps)[:, None]
     true = np.exp(spread) * sampled ** (1 - trailing) * seen**trailing
     walk = random.standard_normal((n, H)).cumsum(axis=1)
-    came = location * mean + true[:, None] * walk
+    realized = location * mean + true[:, None] * walk
     at = np.repeat(np.arange(dates), names)[:, None] + np.arange(1, H + 1)
     known = days.to_numpy("datetime64[ns]")[at]
-    return PastForecasts(returns.astype(np.float32), came, known, seen, keys, 1, 86400.0, PROVENANCE)
+    return PastForecasts(returns.astype(np.float32), realized, known, seen, keys, 1, 86400.0, PROVENANCE)
 
 
 def joined(*parts: PastForecasts) -> PastForecasts:

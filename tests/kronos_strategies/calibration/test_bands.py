@@ -5,18 +5,18 @@ import pandas as pd
 import pytest
 
 from kronos.paths import band_ends
-from kronos_strategies.calibration.bands import adapted_level, conformal_factor, conformity
+from kronos_strategies.calibration.estimators import adapted_level, conformal_factor, conformity
 
 LEVEL = 0.8
 
 
 def test_an_outcome_is_just_held_by_the_band_of_its_own_score():
     random = np.random.default_rng(0)
-    returns, came = random.normal(0, 1, (200, 19)), random.standard_t(3, 200)
-    scores = conformity(returns, came, LEVEL)
+    returns, realized = random.normal(0, 1, (200, 19)), random.standard_t(3, 200)
+    scores = conformity(returns, realized, LEVEL)
     for factor, holds in ((1 + 1e-9, True), (1 - 1e-6, False)):
         low, high = band_ends(returns, LEVEL, scores * factor)
-        assert (((low <= came) & (came <= high)) == holds).all()
+        assert (((low <= realized) & (realized <= high)) == holds).all()
     assert np.isnan(conformity(returns[:1], np.array([np.nan]), LEVEL)).all()
 
 
@@ -26,8 +26,8 @@ def test_bands_hold_their_level_in_finite_samples_of_exchangeable_outcomes(known
     repeats, samples = 4000, 9
     random = np.random.default_rng(known)
     returns = random.normal(0.3, 0.5, (repeats * (known + 1), samples))  # off to one side, and too narrow
-    came = random.standard_t(4, repeats * (known + 1))
-    scores = conformity(returns, came, LEVEL).reshape(repeats, known + 1)
+    realized = random.standard_t(4, repeats * (known + 1))
+    scores = conformity(returns, realized, LEVEL).reshape(repeats, known + 1)
     held = [own[-1] <= conformal_factor(own[:-1], LEVEL) for own in scores]
     error = np.sqrt(LEVEL * (1 - LEVEL) / repeats)
     assert LEVEL - 3 * error < np.mean(held) < LEVEL + 1 / (known + 1) + 3 * error

@@ -13,8 +13,8 @@ from kronos.forecast import Forecast
 from kronos.paths import POOL
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
 from kronos_strategies.calibration.fit import LEVELS
-from kronos_strategies.causal import check_causal
 from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import signals
 from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
 
@@ -65,10 +65,10 @@ def test_outcomes_known_after_a_date_decide_nothing_that_is_fitted_on_it():
     past, rng = known_past(), np.random.default_rng(5)
     day = past.dates.unique()[60]
     late = past.known > np.datetime64(day)
-    other = replace(past, came=np.where(late, rng.normal(0, 1, past.came.shape), past.came))
+    other = replace(past, realized=np.where(late, rng.normal(0, 1, past.realized.shape), past.realized))
     assert late.any()
     assert fit_calibration(other, day, ("volatility",)) == fit_calibration(past, day, ("volatility",))
-    assert not np.isfinite(past.at(day).came[-1]).all()
+    assert not np.isfinite(past.at(day).realized[-1]).all()
 
 
 def test_groups_are_fitted_apart_and_small_ones_are_drawn_to_the_fit_of_all():

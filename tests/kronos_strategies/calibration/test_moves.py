@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from kronos_strategies.calibration.moves import AS_SAMPLED, Move, Spread, fit_move
+from kronos_strategies.calibration.estimators import AS_SAMPLED, Move, Spread, fit_move
 from kronos_strategies.evaluation.distribution.calibration import crps_ensemble, crps_fair
 
 RANDOM = np.random.default_rng(0)
@@ -32,9 +32,9 @@ def test_its_gradient_is_its_slope():
 
 
 def test_windows_without_an_outcome_count_for_nothing():
-    came = np.where(np.arange(300) % 3, CAME, np.nan)
-    kept = np.isfinite(came)
-    some, part = Spread.of(RETURNS, RATIO, came), Spread.of(RETURNS[kept], RATIO[kept], CAME[kept])
+    realized = np.where(np.arange(300) % 3, CAME, np.nan)
+    kept = np.isfinite(realized)
+    some, part = Spread.of(RETURNS, RATIO, realized), Spread.of(RETURNS[kept], RATIO[kept], CAME[kept])
     assert some.crps(np.zeros(3))[0] == part.crps(np.zeros(3))[0]
     assert fit_move(Spread.of(RETURNS, RATIO, CAME * np.nan), Move(0.3, 0.1, 0.2), 0.1) == Move(0.3, 0.1, 0.2)
 

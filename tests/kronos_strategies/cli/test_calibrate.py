@@ -42,12 +42,12 @@ def store(bars, tmp_path_factory):
         patch.chdir(tmp_path_factory.mktemp("cwd"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         folder = tmp_path_factory.mktemp("forecasts")
-        settings = ("--model", TINY, "--samples", 10, "--T", 1, "--lookback", 30, "--horizon", 2)
+        settings = ("--model", TINY, "--samples", 10, "--temperature", 1, "--lookback", 30, "--horizon", 2)
         span = ("--start", SPAN[0], "--end", SPAN[1], "--device", "cpu", "--data", bars)
         tokens = [str(token) for token in ("forecast", folder, *span, *settings)]
         with suppress(SystemExit):
             main(tokens)
-    assert len(ForecastStore(folder).runs()[0]) > 70
+    assert len(ForecastStore(folder).forecast_sets()[0]) > 70
     return folder
 
 
@@ -56,8 +56,8 @@ def test_it_fits_shows_before_and_after_and_writes_a_file_that_forecasts_take(st
     code, out, err = run(capsys, "calibrate", store, "--until", SPAN[1], "--to", file, "--data", bars)
     assert (code, err.strip()) == (0, "")
     made = Calibration.read(file)
-    (kept,) = ForecastStore(store).runs()
-    assert made.weights_sha256 == kept.recipe.provenance.weights_sha256
+    (kept,) = ForecastStore(store).forecast_sets()
+    assert made.weights_sha256 == kept.settings.provenance.weights_sha256
     assert (made.market, made.horizon, made.samples, made.lookback) == ("csi300", 2, 10, 30)
     assert pd.Timestamp(made.known_at) == pd.Timestamp(SPAN[1])
     assert "Held back:" in out
@@ -85,8 +85,17 @@ def test_walking_forward_it_fits_every_so_many_dates(store, bars, tmp_path, caps
 def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys):
     file = tmp_path / "c.json"
     run(capsys, "calibrate", store, "--until", SPAN[1], "--to", file, "--data", bars)
-    (folder,) = (path.folder for path in ForecastStore(store).runs())
-    both = (f"a={folder}", f"b={folder}", "--data", bars, "--horizon", 1, "--json", tmp_path / "out.json")
+    (folder,) = (path.folder for path in ForecastStore(store).forecast_sets())
+    both = (
+        f"a={folder}",
+        f"b={folder}",
+        "--data",
+        bars,
+        "--label-horizon",
+        1,
+        "--json",
+        tmp_path / "out.json",
+    )
     code, out, err = run(capsys, "compare", *both, "--calibration", file)
     assert code == 0, err
     said = json.loads((tmp_path / "out.json").read_text())

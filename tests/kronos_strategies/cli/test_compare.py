@@ -119,7 +119,7 @@ def test_the_horizon_is_the_overlap(files, capsys):
 def test_a_label_spans_fewer_dates_where_these_are_bars_apart(files, capsys):
     compare(capsys, "old", "new", horizon=10, every=5, json="figures.json")
     said = json.loads((files / "figures.json").read_text())
-    assert (said["horizon"], said["overlap"]) == (10, 2)
+    assert (said["label_horizon"], said["overlap"]) == (10, 2)
     assert said["metrics"]["ic"]["new"]["method"].startswith("EWC")
 
 

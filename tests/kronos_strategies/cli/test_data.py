@@ -148,7 +148,7 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
             "'CSI 300' cannot name a market",
         ),
         (["data", "import", "{members}", "--to", "store"], "lacks the columns"),
-        (["data", "import", "{bars}", "--to", "{index}"], "is no Kronos store, so it stays"),
+        (["data", "import", "{bars}", "--to", "{index}"], "is not a Kronos store, so it stays"),
         (["data", "simulate", "--to", "store", "--names", "1"], "names is 1"),
         (["data", "simulate", "--to", "store", "--seed", "x"], "--seed"),
         (["data", "simulate"], "--to"),
@@ -223,8 +223,8 @@ def test_the_next_command_of_an_import_is_one_that_the_workflow_accepts(tmp_path
     render_template = pytest.importorskip("qlib.cli.run").render_template
     import qlib
 
+    from kronos_strategies.qlib.checks import check_task
     from kronos_strategies.qlib.dataset import KronosDataset
-    from kronos_strategies.qlib.task import check_task
 
     bars = write_bars(tmp_path / "bars.csv", US, days=60)
     _, out, _ = run(capsys, "data", "import", bars, "--to", tmp_path / "store")
@@ -238,7 +238,7 @@ def test_the_next_command_of_an_import_is_one_that_the_workflow_accepts(tmp_path
     check_task(workflow["task"])
     dataset = KronosDataset(**workflow["task"]["dataset"]["kwargs"])
     assert len(dataset.windows())
-    assert not any("rules of region" in notice for notice in dataset.notices)
+    assert not any("rules of region" in warning for warning in dataset.store_warnings)
 
 
 def test_rules_of_another_region_than_the_stores_are_warned_of(tmp_path, capsys):
@@ -248,9 +248,9 @@ def test_rules_of_another_region_than_the_stores_are_warned_of(tmp_path, capsys)
     run(capsys, "data", "import", write_bars(tmp_path / "bars.csv", US), "--to", tmp_path / "store")
     qlib.init(provider_uri=str(tmp_path / "store"), region="cn", kernels=1, skip_if_reg=False)
     dataset = KronosDataset({"test": ("2023-10-02", None)}, market="us")
-    (notice,) = [each for each in dataset.notices if "region" in each]
-    assert "rules of region 'cn'" in notice
-    assert "Set KRONOS_REGION=us" in notice
+    (warning,) = [each for each in dataset.store_warnings if "region" in each]
+    assert "rules of region 'cn'" in warning
+    assert "Set KRONOS_REGION=us" in warning
 
 
 def test_new_days_are_appended(tmp_path, capsys):

@@ -61,7 +61,7 @@ def row(out: str, name: str) -> str:
 def test_it_fills_a_store_and_says_what_it_did_and_what_comes_next(bars, tmp_path, capsys):
     code, out, err = forecast(capsys, tmp_path / "forecasts", bars)
     assert (code, err.strip()) == (0, "")
-    (stored,) = ForecastStore(tmp_path / "forecasts").runs()
+    (stored,) = ForecastStore(tmp_path / "forecasts").forecast_sets()
     assert row(out, "dates") == "6, 2023-03-01 to 2023-03-08"
     assert (row(out, "already there"), row(out, "computed")) == ("0", "6")
     assert re.fullmatch(r"[\d,]+ windows/s, [\d,]+ in [\d.]+ s", row(out, "speed"))
@@ -126,12 +126,12 @@ def test_what_was_recomputed_is_told_apart(bars, tmp_path, capsys):
 def test_halves_are_a_store_of_their_own_and_the_next_command_says_so(bars, tmp_path, capsys):
     _, out, _ = forecast(capsys, tmp_path, bars, "--float16")
     assert "KRONOS_STORE_DTYPE=float16" in out
-    (stored,) = ForecastStore(tmp_path).runs()
-    assert stored.recipe.dtype == "float16"
+    (stored,) = ForecastStore(tmp_path).forecast_sets()
+    assert stored.settings.dtype == "float16"
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 1)
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 1)
     honest, calls = KronosPredictor.forecast, iter([False, False, True])
 
     def interrupted(self, *arguments, **options):

@@ -7,7 +7,7 @@ import pytest
 from kronos_strategies.data.append import append_days, join_bars
 from kronos_strategies.data.qlib_bins import read_bars, read_calendar, read_market
 from kronos_strategies.data.qlib_store import read_summary, write_store
-from kronos_strategies.data.tidy import LISTING, listing_spans
+from kronos_strategies.data.validation import LISTING, listing_spans
 
 DAYS = pd.bdate_range("2024-01-01", periods=40)
 
@@ -83,6 +83,44 @@ def test_prices_that_no_ratio_joins_are_refused(tmp_path):
     new.loc[new["datetime"] == DAYS[27], ["open", "high", "low", "close"]] *= 1.1
     with pytest.raises(ValueError, match=r"AAA has other prices .* by 1.1 on 2024-02-07.*--overwrite"):
         append_days(store(tmp_path / "store"), new, None, {})
+
+
+def unfinished(bars: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
+    """Bars whose last day was read at noon: the same open, a narrower range, another close, half of the volume."""
+    found = bars[bars["datetime"] <= day].copy()
+    last = found["datetime"] == day
+    found.loc[last, "close"] *= 0.995
+    found.loc[last, ["high", "low"]] = found.loc[last, "close"].to_numpy()[:, None] * [1.006, 0.996]
+    found.loc[last, "volume"] /= 2
+    return found
+
+
+@pytest.mark.parametrize("shared", [1, 3])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_last_day_that_was_not_over_is_replaced_and_moves_no_history(shared, scale):
+    old = unfinished(bars(), DAYS[29])
+    whole, notes = join_bars(old, bars(days=DAYS[30 - shared :], scale=scale))
+    for name in ("AAA", "BBB"):
+        np.testing.assert_allclose(closes(whole, name), closes(bars(scale=scale), name), rtol=1e-9)
+    if scale == 1.0 or shared > 1:
+        np.testing.assert_allclose(whole["volume"], 1000 / scale, rtol=1e-9)
+    assert "read before their day was over and are replaced: AAA, BBB" in notes[-1]
+    assert len(notes) == (1 if scale == 1.0 else 2)
+
+
+def test_a_day_with_a_wider_range_than_the_new_one_has_other_prices():
+    old = bars(days=DAYS[:30])
+    old.loc[old["datetime"] == DAYS[29], "high"] *= 1.05
+    with pytest.raises(ValueError, match=r"AAA has other prices .* by 0.95\d* on 2024-02-09.*--overwrite"):
+        join_bars(old, bars(days=DAYS[29:]))
+
+
+def test_adjusted_prices_that_are_rounded_to_cents_are_joined_by_one_ratio():
+    prices = ["open", "high", "low", "close"]
+    old, new = bars(scale=0.05), bars(scale=0.05 * 0.93, days=DAYS[10:])
+    old[prices], new[prices] = old[prices].round(2), new[prices].round(2)
+    whole, _ = join_bars(old[old["datetime"] < DAYS[30]], new)
+    np.testing.assert_allclose(closes(whole, "AAA"), closes(bars(scale=0.05 * 0.93), "AAA"), rtol=0.01)
 
 
 def test_days_that_touch_none_are_joined_and_told_unless_they_jump(tmp_path):

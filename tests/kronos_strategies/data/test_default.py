@@ -1,10 +1,16 @@
 import dataclasses
 
-from kronos_strategies.data import default
-from kronos_strategies.data.default import default_store, ensure_store, store_notices, write_simulated
+from kronos_strategies.data import simulate
 from kronos_strategies.data.qlib_store import read_summary, write_store
-from kronos_strategies.data.simulate import MarketConfig, simulate_market
-from kronos_strategies.data.tidy import LISTING, listing_spans
+from kronos_strategies.data.simulate import (
+    MarketConfig,
+    data_warnings,
+    default_store,
+    ensure_store,
+    simulate_market,
+    write_simulated,
+)
+from kronos_strategies.data.validation import LISTING, listing_spans
 
 SMALL = MarketConfig(names=12, end="2021-06-30")
 
@@ -30,7 +36,7 @@ def test_the_store_is_made_on_first_use_and_then_kept(tmp_path):
 
 def test_a_simulated_store_says_so_and_how_to_give_real_bars(tmp_path):
     write_simulated(tmp_path / "store", SMALL, "csi300")
-    (notice,) = store_notices(tmp_path / "store")
+    (notice,) = data_warnings(tmp_path / "store")
     assert "SIMULATED" in notice
     assert "kronos data import" in notice
 
@@ -43,7 +49,7 @@ def test_the_loser_of_a_race_uses_the_winners_store(monkeypatch, tmp_path):
         write_simulated(path, SMALL, "csi300")
         return simulate_market(config)
 
-    monkeypatch.setattr(default, "simulate_market", while_the_other_finishes)
+    monkeypatch.setattr(simulate, "simulate_market", while_the_other_finishes)
     assert ensure_store(path) == path
     assert read_summary(path).source["config"] == dataclasses.asdict(SMALL)
     assert [child.name for child in tmp_path.iterdir()] == ["store"]
@@ -51,13 +57,13 @@ def test_the_loser_of_a_race_uses_the_winners_store(monkeypatch, tmp_path):
 
 def test_a_store_of_real_bars_is_not_called_simulated(bars, tmp_path):
     write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source={"kind": "import"})
-    assert store_notices(tmp_path / "store") == []
-    assert store_notices(tmp_path / "no store") == []
+    assert data_warnings(tmp_path / "store") == []
+    assert data_warnings(tmp_path / "no store") == []
 
 
 def test_a_store_without_dated_membership_warns_of_survivors(bars, tmp_path):
     source = {"kind": "import", "membership": LISTING}
     write_store(bars, tmp_path / "store", membership={"m": listing_spans(bars)}, source=source)
-    (notice,) = store_notices(tmp_path / "store")
+    (notice,) = data_warnings(tmp_path / "store")
     assert "survivors" in notice
     assert "--membership" in notice

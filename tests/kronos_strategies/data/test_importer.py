@@ -192,7 +192,7 @@ def test_what_was_understood_of_each_file_is_told(long_bars, save, tmp_path):
         "BBB_1d.csv: Yahoo",
     ]
     assert all("factor = Adj Close / close" in line for line in report.understood)
-    assert report.ledger()["understood"] == list(report.understood)
+    assert report.as_dict()["understood"] == list(report.understood)
     assert report.frequency == "1day"
     hours = long_bars.assign(datetime=pd.date_range("2024-01-01", periods=40, freq="h"))
     save(hours.drop(columns="instrument"), "folder/CCC.csv")

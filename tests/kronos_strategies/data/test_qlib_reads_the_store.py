@@ -13,7 +13,7 @@ import pytest
 from kronos_strategies.data.importer import import_bars, import_benchmarks
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import BENCHMARK
-from kronos_strategies.data.tidy import listing_spans
+from kronos_strategies.data.validation import listing_spans
 
 pytestmark = [
     pytest.mark.slow,

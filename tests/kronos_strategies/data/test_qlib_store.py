@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kronos_strategies.data.qlib_bins import FUTURE_DAYS, read_bars, read_calendar, read_market
 from kronos_strategies.data.qlib_store import MANIFEST, read_summary, write_store
-from kronos_strategies.data.tidy import listing_spans
+from kronos_strategies.data.validation import listing_spans
 
 CALENDAR = pd.bdate_range("2024-01-01", periods=12)
 SYMBOLS = st.from_regex(r"[A-Z^][A-Z0-9&.-]{0,5}[A-Z0-9]", fullmatch=True).filter(
@@ -120,6 +120,23 @@ def test_a_market_that_trades_on_weekends_goes_on_every_day(bars, tmp_path):
     assert future.equals(pd.date_range("2024-01-01", periods=14 + FUTURE_DAYS))
 
 
+def test_the_future_calendar_keeps_to_the_weekdays_of_the_market(bars, tmp_path):
+    """Riyadh trades from Sunday to Thursday."""
+    whole = pd.date_range("2024-01-01", periods=200)
+    days = whole[whole.day_of_week.isin([6, 0, 1, 2, 3])]
+    past = days[:60].drop(days[7]).append(pd.DatetimeIndex(["2024-01-06"])).sort_values()  # a rare Saturday
+    riyadh = pd.concat([bars.head(1).assign(datetime=day) for day in past])
+    future = read_calendar(write(riyadh, tmp_path / "store").path, future=True)
+    assert future[len(past) :].equals(days[60 : 60 + FUTURE_DAYS])
+
+
+def test_bars_of_weeks_go_on_by_weeks(bars, tmp_path):
+    days = pd.date_range("2024-01-05", periods=30, freq="W-FRI")
+    weekly = pd.concat([bars.head(1).assign(datetime=day) for day in days])
+    future = read_calendar(write(weekly, tmp_path / "store").path, future=True)
+    assert future.equals(pd.date_range("2024-01-05", periods=30 + FUTURE_DAYS, freq="W-FRI"))
+
+
 def test_equal_contents_give_equal_hashes_wherever_they_lie(bars, tmp_path):
     one = write(bars, tmp_path / "one")
     two = write(bars.sample(frac=1, random_state=1), tmp_path / "deep" / "two")
@@ -149,7 +166,7 @@ def test_a_store_is_replaced_only_on_demand(bars, tmp_path):
 def test_a_folder_that_is_no_store_is_never_replaced(bars, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "final.tex").write_text("precious")
-    with pytest.raises(FileExistsError, match="is no Kronos store, so it stays"):
+    with pytest.raises(FileExistsError, match="is not a Kronos store, so it stays"):
         write(bars, tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "final.tex").read_text() == "precious"
 

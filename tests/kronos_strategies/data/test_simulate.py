@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.data._sim_returns import latent_returns
-from kronos_strategies.data._sim_session import LIMIT, TICK, Life, trade
+from kronos_strategies.data._simulator import LIMIT, TICK, Life, latent_returns, trade
 from kronos_strategies.data.simulate import BENCHMARK, MarketConfig, _review, simulate_market
-from kronos_strategies.data.tidy import check_tidy
+from kronos_strategies.data.validation import check_tidy
 
 SMALL = MarketConfig(names=12, end="2021-09-30")
 

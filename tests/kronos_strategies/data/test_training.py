@@ -132,7 +132,7 @@ def test_without_a_source_there_is_the_simulated_market(tmp_path):
         ({"market": "two", "instruments": ("CCC",)}, r"Market 'two' of .* never had \['CCC'\]\."),
         (
             {"market": "two", "end": "2023-12-31"},
-            r"Nobody was in market 'two' of .* by 2023-12-31\. Set a later",
+            r"Market 'two' of .* has no members by 2023-12-31\. Set a later",
         ),
     ],
     ids=["market", "instrument", "date"],
@@ -144,7 +144,7 @@ def test_what_a_store_does_not_hold_is_refused(store, settings, says):
 
 def test_a_market_without_members_is_refused(store):
     (store / "instruments" / "two.txt").write_text("")
-    with pytest.raises(ValueError, match=r"Nobody was in market 'two' of .*\. Choose another\."):
+    with pytest.raises(ValueError, match=r"Market 'two' of .* has no members\. Choose another\."):
         QlibBars(Source(store, market="two"))
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.causal import scramble_after
 from kronos_strategies.evaluation.baselines import (
     BASELINES,
     MIN_COVERAGE,
@@ -14,6 +13,7 @@ from kronos_strategies.evaluation.baselines import (
     reversal_5,
     reversal_20,
 )
+from kronos_strategies.lookahead import randomize_future
 from tests.kronos_strategies.evaluation.walks import DAYS, NAMES, market_of, tidy_bars
 
 LONGEST = 252  # bars of history that the longest baseline needs
@@ -117,7 +117,7 @@ def test_baseline_scores_are_those_of_the_last_known_closes_and_know_no_later_ba
     scores, _ = baseline_scores(market_of(halted), index)
     closes = halted.pivot(index="datetime", columns="instrument", values="close").ffill()
     assert scores["5-day reversal"][DAYS[60], NAMES[3]] == reversal_5(closes).loc[DAYS[60], NAMES[3]]
-    later, _ = baseline_scores(market_of(scramble_after(halted, DAYS[60])), index)
+    later, _ = baseline_scores(market_of(randomize_future(halted, DAYS[60])), index)
     known = index.get_level_values("datetime") <= DAYS[60]
     pd.testing.assert_frame_equal(later[known], scores[known])
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.causal import scramble_after
 from kronos_strategies.evaluation.distribution.volatility import realized_variance
 from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.lookahead import randomize_future
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, market_of, tidy_bars
 
 
@@ -44,7 +44,7 @@ def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars,
 
 def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars, market):
     end = AT[10]
-    other = market_of(scramble_after(bars, DAYS[end]))
+    other = market_of(randomize_future(bars, DAYS[end]))
     pd.testing.assert_frame_equal(
         market.historical_volatility.iloc[: end + 1], other.historical_volatility.iloc[: end + 1]
     )

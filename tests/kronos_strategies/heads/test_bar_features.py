@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.causal import check_causal
-from kronos_strategies.heads.bar_features import bar_features
+from kronos_strategies.heads.sources import bar_features
+from kronos_strategies.lookahead import check_causal
 
 from .markets import DAYS, keys_of, panel_of
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.heads.choice import ScoreUse, choose_score
+from kronos_strategies.heads.selection import ScoreUse, choose_score
 from tests.kronos.builders import make_head
 
 USE = {"hold": 5, "lookback": 90, "market": "csi300"}
@@ -75,8 +75,8 @@ def test_a_head_used_for_what_it_was_not_trained_for_is_a_warning() -> None:
 
 def test_dates_that_a_head_may_have_learned_from_are_a_warning() -> None:
     choice = choose_score("auto", [HEAD], ScoreUse(**USE))
-    assert choice.seen_before(pd.Timestamp("2020-01-02")) == []
-    assert "trained until 2019-12-31" in choice.seen_before(pd.Timestamp("2019-12-31"))[0]
+    assert choice.training_overlap_warnings(pd.Timestamp("2020-01-02")) == []
+    assert "trained until 2019-12-31" in choice.training_overlap_warnings(pd.Timestamp("2019-12-31"))[0]
 
 
 KEYS = pd.MultiIndex.from_product(

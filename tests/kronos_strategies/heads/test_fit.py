@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos.head import ReturnHead
-from kronos_strategies.heads.fit import FitSettings, Split, date_correlation, fit_head
-from kronos_strategies.heads.labels import return_labels
+from kronos_strategies.heads.fit import FitSettings, Split, date_correlation, fit_head, return_labels
 
 from .markets import DAYS, keys_of, panel_of
 

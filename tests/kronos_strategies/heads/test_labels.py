@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos.training.bar_array import MIN_INSTRUMENTS
-from kronos_strategies.heads.labels import return_labels
+from kronos_strategies.heads.fit import return_labels
 
 from .markets import DAYS, keys_of, panel_of
 

@@ -107,6 +107,6 @@ def run(tmp_path_factory, cache) -> tuple[subprocess.CompletedProcess[str], Path
     return qrun(folder, XDG_CACHE_HOME=str(cache), **more, **span), folder
 
 
-def artefacts(folder: Path) -> Path:
+def artifact_folder(folder: Path) -> Path:
     (found,) = folder.glob("mlruns/*/*/artifacts/kronos")
     return found

@@ -18,8 +18,8 @@ from qlib.workflow.online.update import LabelUpdater, PredUpdater
 from qlib.workflow.record_temp import SigAnaRecord, SignalRecord
 from qlib.workflow.task.gen import RollingGen
 
+from kronos_strategies.qlib.data_access import traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import traded_bars
 from kronos_strategies.qlib.model import KronosModel
 
 from .conftest import TINY, use_store

@@ -9,8 +9,8 @@ import qlib
 from qlib.data import D
 from qlib.data.filter import NameDFilter
 
+from kronos_strategies.qlib.data_access import traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import traded_bars
 from kronos_strategies.qlib.model import KronosModel
 
 from .conftest import TINY, use_store
@@ -199,6 +199,14 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
             {"instruments": ["SH609001"], "filter_pipe": [1]},
             r"filter_pipe narrows a market given by its name",
         ),
+        ({"segments": {}}, r"There is no segment\. Give one"),
+        ({"lookback": 1}, r"lookback=1 and min_bars=1 fit no window: 2 <= min_bars <= lookback"),
+        ({"lookback": 30, "min_bars": 31}, r"lookback=30 and min_bars=31 fit no window"),
+        ({"filter_pipe": [1]}, r"filter_pipe cannot be read \(.*Give filters of qlib.data.filter"),
+        (
+            {"filter_pipe": [{"filter_type": "NameDFilter", "name_rule_re": "SH60"}]},
+            r"filter_pipe cannot be read .*all of their settings",
+        ),
         ({"freq": "5min"}, r"has bars of \['day'\], not of freq='5min'"),
         ({"segments": {"test": ("June", "2023-03-31")}}, r"segment 'test'='June' is not a date"),
         (
@@ -254,3 +262,13 @@ def test_vwap_is_a_deal_price_where_the_store_has_it(in_store, small_store, smal
     ]
     mean = model.postprocessing(forecast).paths[0, :, :, :4].astype(float).mean(axis=-1)
     assert scored.iloc[0] == pytest.approx((mean[:, 1] / mean[:, 0] - 1).mean(), rel=1e-5)
+
+
+def test_another_model_that_asks_for_features_is_told_what_there_is(in_store):
+    both = dataset().prepare(["test"], col_set="label")
+    assert list(both[0].columns) == ["LABEL0"]
+    for wanted in ("feature", ["feature", "label"]):
+        with pytest.raises(
+            ValueError, match=r"not the columns 'feature'. Give another model a dataset of its own"
+        ):
+            dataset().prepare("test", col_set=wanted)

@@ -9,14 +9,14 @@ import pytest
 
 from kronos.head import ReturnHead
 from kronos.predictor import KronosPredictor
-from kronos_strategies.causal import check_causal
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.signals import SIGNALS
 from tests.kronos.builders import headed_pair, make_head
 
-from .conftest import CONFIG, TINY, artefacts, qrun, store_of, use_store
+from .conftest import CONFIG, TINY, artifact_folder, qrun, store_of, use_store
 
 SPAN = ("2023-03-01", "2023-03-10")
 WIDTH = 48  # of the tiny reference checkpoint
@@ -77,13 +77,15 @@ def test_without_samples_and_without_a_fitting_head_it_says_why(in_store, pair):
         model(pair, samples=0, score="paths")
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_scrambling_all_bars_after_t_changes_no_head_score_up_to_t(small_market, pair, tmp_path, stored):
+@pytest.mark.parametrize("forecast_set", [True, False])
+def test_scrambling_all_bars_after_t_changes_no_head_score_up_to_t(
+    small_market, pair, tmp_path, forecast_set
+):
     runs = iter(range(100))
 
     def run(bars: pd.DataFrame) -> pd.DataFrame:
         use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
-        store = str(tmp_path / "forecasts") if stored else None
+        store = str(tmp_path / "forecasts") if forecast_set else None
         return model(pair, samples=0, store=store).signals(dataset())
 
     check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
@@ -190,16 +192,16 @@ def test_qrun_fits_scores_trades_and_reports_a_head(cache, tmp_path):
     config = CONFIG.with_name("kronos_csi300_head.yaml")
     process = qrun(tmp_path, config, XDG_CACHE_HOME=str(cache), **span)
     assert process.returncode == 0, process.stderr[-3000:]
-    evidence = Evidence.read(artefacts(tmp_path) / "evidence")
-    assert "return head ridge head on" in evidence.about.described["score"]
-    assert "sampling" not in evidence.about.described
-    assert evidence.paths is None
-    assert any("not trained on" in told for told in evidence.about.warnings) is False
-    signals = pd.read_parquet(artefacts(tmp_path) / "signals.parquet")
+    artifacts = RunArtifacts.read(artifact_folder(tmp_path) / "artifacts")
+    assert "return head ridge head on" in artifacts.metadata.settings["score"]
+    assert "sampling" not in artifacts.metadata.settings
+    assert artifacts.paths is None
+    assert any("not trained on" in told for told in artifacts.metadata.warnings) is False
+    signals = pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet")
     assert list(signals.columns) == ["score"]
-    page = (artefacts(tmp_path) / "report.html").read_text()
+    page = (artifact_folder(tmp_path) / "report.html").read_text()
     assert "return head ridge head on" in page
     assert (
-        json.loads((artefacts(tmp_path) / "metrics.json").read_text())["dates"]
+        json.loads((artifact_folder(tmp_path) / "metrics.json").read_text())["dates"]
         == signals.index.levels[0].size
     )

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 from qlib.data import D
 
-from kronos_strategies.causal import check_causal
 from kronos_strategies.data.qlib_bins import later_sessions, read_bars, read_calendar
 from kronos_strategies.data.qlib_store import read_summary, write_store
-from kronos_strategies.data.tidy import listing_spans
+from kronos_strategies.data.validation import listing_spans
+from kronos_strategies.lookahead import check_causal
+from kronos_strategies.qlib.checks import check_task
+from kronos_strategies.qlib.data_access import bars_per_year
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import bars_per_year
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.task import check_task
 from tests.kronos_strategies.cli.conftest import run as command
 
-from .conftest import CONFIG, TINY, artefacts, qrun, use_store
+from .conftest import CONFIG, TINY, artifact_folder, qrun, use_store
 
 PAIRS = [
     f"{name}USDT"
@@ -200,11 +200,11 @@ def test_the_crypto_workflow_runs_from_bars_to_report(crypto, tmp_path):
         KRONOS_TEST_END="2024-01-19", KRONOS_TOPK="2", KRONOS_N_DROP="1", KRONOS_LOOKBACK="48",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
-    metrics = json.loads((artefacts(tmp_path) / "metrics.json").read_text())
+    metrics = json.loads((artifact_folder(tmp_path) / "metrics.json").read_text())
     assert metrics["dates"] > 100
-    analysis = pd.read_pickle(artefacts(tmp_path).parent / "portfolio_analysis" / "port_analysis_60min.pkl")[
-        "risk"
-    ]
+    analysis = pd.read_pickle(
+        artifact_folder(tmp_path).parent / "portfolio_analysis" / "port_analysis_60min.pkl"
+    )["risk"]
     assert metrics["qlib_excess_over_benchmark_annualized_return"] == pytest.approx(
         analysis["excess_return_with_cost"]["annualized_return"], abs=1e-9
     )

@@ -12,7 +12,7 @@ from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
 from kronos.config import SampleConfig
 from kronos.paths import POOL
 from kronos.predictor import KronosPredictor
-from kronos_strategies.causal import check_causal
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.signals import SIGNALS, signals
@@ -63,13 +63,13 @@ def test_every_scored_row_is_a_row_of_the_label(in_store):
     assert model().predict(dataset()).index.equals(label.index)
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_path, stored):
+@pytest.mark.parametrize("forecast_set", [True, False])
+def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_path, forecast_set):
     runs = iter(range(100))
 
     def run(bars: pd.DataFrame) -> pd.DataFrame:
         use_store(store_of(small_market, bars, tmp_path / f"store{next(runs)}"))
-        return model(store=str(tmp_path / "forecasts") if stored else None).signals(dataset())
+        return model(store=str(tmp_path / "forecasts") if forecast_set else None).signals(dataset())
 
     check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
 
@@ -115,9 +115,9 @@ def test_scores_from_a_store_are_those_without_one_and_are_computed_once(in_stor
     assert again.provenance.data_sha256 == dataset().windows().digest()
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_no_more_than_a_chunk_is_forecast_at_once(in_store, tmp_path, monkeypatch, stored):
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 40)
+@pytest.mark.parametrize("forecast_set", [True, False])
+def test_no_more_than_a_chunk_is_forecast_at_once(in_store, tmp_path, monkeypatch, forecast_set):
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 40)
     asked, honest = [], KronosPredictor.forecast
 
     def spy(self, windows, *rest, candles):
@@ -125,7 +125,7 @@ def test_no_more_than_a_chunk_is_forecast_at_once(in_store, tmp_path, monkeypatc
         return honest(self, windows, *rest, candles=candles)
 
     monkeypatch.setattr(KronosPredictor, "forecast", spy)
-    scored = model(store=str(tmp_path) if stored else None).predict(dataset())
+    scored = model(store=str(tmp_path) if forecast_set else None).predict(dataset())
     assert len(asked) > 2
     assert max(map(len, asked)) <= 40
     assert asked[0].append(asked[1:]).equals(scored.index)

@@ -10,8 +10,8 @@ import pytest
 from qlib.contrib.evaluate import risk_analysis
 from qlib.model.riskmodel import POETCovEstimator, ShrinkCovEstimator, StructuredCovEstimator
 
+from kronos_strategies.qlib.data_access import traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market import traded_bars
 from kronos_strategies.qlib.model import KronosModel
 
 from .conftest import TINY

@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("qlib")
 from mlflow.tracking import MlflowClient
 
-from kronos_strategies.evidence import Evidence
+from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
 
-from .conftest import artefacts, qrun
+from .conftest import artifact_folder, qrun
 
 METRICS = ("ic", "icir", "rank_ic", "rank_icir", "annual_return", "sharpe", "max_drawdown")
 
@@ -35,24 +35,24 @@ def test_it_prints_one_table_and_the_paths_of_what_it_saved(run):
     for name in ("12-1 momentum", "5-day reversal", "strategy, net of costs", "benchmark", "equal weight"):
         assert name in process.stdout
     for name in ("report.html", "metrics.json"):
-        assert str(artefacts(folder) / name) in process.stdout
-        assert (artefacts(folder) / name).is_file()
+        assert str(artifact_folder(folder) / name) in process.stdout
+        assert (artifact_folder(folder) / name).is_file()
 
 
 def test_metrics_json_is_flat_and_agrees_with_qlibs_own_analysis(run):
     _, folder = run
-    metrics = json.loads((artefacts(folder) / "metrics.json").read_text())
+    metrics = json.loads((artifact_folder(folder) / "metrics.json").read_text())
     assert set(METRICS) <= set(metrics)
     assert all(value is None or isinstance(value, int | float) for value in metrics.values())
-    analysis = artefacts(folder).parent / "sig_analysis"
+    analysis = artifact_folder(folder).parent / "sig_analysis"
     assert metrics["ic"] == pytest.approx(pd.read_pickle(analysis / "ic.pkl").mean(), abs=1e-9)
     assert metrics["rank_ic"] == pytest.approx(pd.read_pickle(analysis / "ric.pkl").mean(), abs=1e-9)
 
 
 def test_strategy_figures_are_net_of_costs_and_compounded(run):
     _, folder = run
-    metrics = json.loads((artefacts(folder) / "metrics.json").read_text())
-    traded = pd.read_pickle(artefacts(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")
+    metrics = json.loads((artifact_folder(folder) / "metrics.json").read_text())
+    traded = pd.read_pickle(artifact_folder(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")
     net = (traded["return"] - traded["cost"]).loc[traded.index[traded["turnover"] > 0][0] :]
     assert net.index[0] == traded.index[1]  # a signal dated t is bought on t + 1
     wealth = np.concatenate([[1.0], (1 + net).cumprod()])
@@ -64,16 +64,16 @@ def test_strategy_figures_are_net_of_costs_and_compounded(run):
 
 def test_what_carries_qlibs_name_is_what_qlib_logged(run):
     _, folder = run
-    metrics = json.loads((artefacts(folder) / "metrics.json").read_text())
-    analysis = pd.read_pickle(artefacts(folder).parent / "portfolio_analysis" / "port_analysis_1day.pkl")[
-        "risk"
-    ]
+    metrics = json.loads((artifact_folder(folder) / "metrics.json").read_text())
+    analysis = pd.read_pickle(
+        artifact_folder(folder).parent / "portfolio_analysis" / "port_analysis_1day.pkl"
+    )["risk"]
     logged = (
         MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-        .get_run(artefacts(folder).parents[1].name)
+        .get_run(artifact_folder(folder).parents[1].name)
         .data.metrics
     )
-    table = pd.read_csv(artefacts(folder) / "qlib_parity.csv", index_col="figure")
+    table = pd.read_csv(artifact_folder(folder) / "qlib_parity.csv", index_col="figure")
     for figure in ("annualized_return", "information_ratio", "max_drawdown"):
         theirs = analysis["excess_return_with_cost"][figure]
         name = f"excess_over_benchmark_{figure}"
@@ -84,26 +84,28 @@ def test_what_carries_qlibs_name_is_what_qlib_logged(run):
         assert table.loc[name, "value"] == pytest.approx(theirs, abs=1e-9)
         if figure != "max_drawdown":
             assert table.loc[name, "from_first_purchase"] != pytest.approx(theirs, abs=1e-6)
-    page = (artefacts(folder) / "report.html").read_text()
+    page = (artifact_folder(folder) / "report.html").read_text()
     assert "Figures start with the bar of the first purchase: 1 bar before it" in page
 
 
 def test_every_scored_row_is_a_forecast_in_the_store(run):
     _, folder = run
-    (stored,) = ForecastStore(folder / "forecasts").runs()
-    signals = pd.read_parquet(artefacts(folder) / "signals.parquet")
-    assert stored.frame().index.equals(signals.index)
-    np.testing.assert_array_equal(stored.frame()["expected_return"], signals["expected_return"])
-    assert str(Path("forecasts")) in (artefacts(folder) / "report.html").read_text()
+    (forecast_set,) = ForecastStore(folder / "forecasts").forecast_sets()
+    signals = pd.read_parquet(artifact_folder(folder) / "signals.parquet")
+    assert forecast_set.frame().index.equals(signals.index)
+    np.testing.assert_array_equal(forecast_set.frame()["expected_return"], signals["expected_return"])
+    assert str(Path("forecasts")) in (artifact_folder(folder) / "report.html").read_text()
 
 
 def test_every_member_row_is_accounted_for(run):
     _, folder = run
-    signals = pd.read_parquet(artefacts(folder) / "signals.parquet")
-    page = (artefacts(folder) / "report.html").read_text()
+    signals = pd.read_parquet(artifact_folder(folder) / "signals.parquet")
+    page = (artifact_folder(folder) / "report.html").read_text()
     assert "compared" in page
     assert signals.index.is_unique
-    members, *others = Evidence.read(artefacts(folder) / "evidence").about.ledger.values()
+    members, *others = RunArtifacts.read(
+        artifact_folder(folder) / "artifacts"
+    ).metadata.sample_counts.values()
     assert members == sum(others) > len(signals)
     assert members - others[0] == len(signals)  # all that have a forecast
 
@@ -140,8 +142,8 @@ def test_the_same_file_runs_on_real_csi300_bars(shared_data, tmp_path):
     process = qrun(tmp_path, KRONOS_QLIB_DATA=str(store), **span)
     assert process.returncode == 0, process.stderr[-3000:]
     assert "SIMULATED" not in process.stderr
-    metrics = json.loads((artefacts(tmp_path) / "metrics.json").read_text())
+    metrics = json.loads((artifact_folder(tmp_path) / "metrics.json").read_text())
     assert metrics["dates"] == 23  # trading days of March 2022
-    signals = pd.read_parquet(artefacts(tmp_path) / "signals.parquet")
+    signals = pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet")
     assert signals.groupby(level="datetime").size().min() > 250
     assert np.isfinite(signals.to_numpy()).all()

@@ -12,13 +12,13 @@ import pytest
 pytest.importorskip("qlib")
 
 from kronos_strategies.evaluation.signal.ic import information_coefficients
-from kronos_strategies.qlib.evidence import market_of
+from kronos_strategies.qlib.artifacts import read_price_panel
 
 from .conftest import use_store
 
 SCRIPT = Path(__file__).parents[3] / "backtests" / "score_head.py"
 NAIVE = ["12-1 momentum", "5-day reversal", "20-day reversal", "low 20-day volatility"]
-HEAD, STURDY = "head, output of that horizon", "head, mean of ranks"
+HEAD, DEFAULT_HORIZONS = "head, output of that horizon", "head, mean of ranks"
 PATHS, BOTH = "mean of the paths", "head and paths, mean of ranks"
 
 
@@ -49,7 +49,9 @@ def written(small_store, tmp_path_factory) -> Path:
 def test_each_horizon_has_every_score_and_every_naive_signal(written):
     blocks = json.loads((written / "head_scores.json").read_text())["blocks"]
     assert list(blocks) == ["", "on the dates of the paths"]
-    for own, block in zip(([HEAD, STURDY], [HEAD, STURDY, PATHS, BOTH]), blocks.values(), strict=True):
+    for own, block in zip(
+        ([HEAD, DEFAULT_HORIZONS], [HEAD, DEFAULT_HORIZONS, PATHS, BOTH]), blocks.values(), strict=True
+    ):
         found = [(row["bars"], row["score"]) for row in block["RankIC"]]
         assert found == [(h, name) for h in ("1", "5", "10") for name in (*own, *NAIVE)]
         leads = block["RankIC less that of"]
@@ -65,10 +67,10 @@ def test_each_horizon_has_every_score_and_every_naive_signal(written):
 def test_figures_are_those_of_the_scores_that_are_written(written, small_store):
     use_store(small_store)
     scores = pd.read_parquet(written / "scores.parquet")
-    market = market_of(scores.index)
+    market = read_price_panel(scores.index)
     label = market.lookup(market.forward_return(5), scores.index)
     rows = json.loads((written / "head_scores.json").read_text())["blocks"][""]["RankIC"]
-    for name in (HEAD, STURDY):
+    for name in (HEAD, DEFAULT_HORIZONS):
         by_date = information_coefficients(scores[f"{name}, 5 bars"], label)["rank_ic"]
         (cell,) = (row["RankIC"] for row in rows if (row["bars"], row["score"]) == ("5", name))
         assert float(cell.strip("*").split()[0]) == pytest.approx(by_date.mean(), abs=6e-5)

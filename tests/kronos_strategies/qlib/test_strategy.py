@@ -14,7 +14,7 @@ from qlib.backtest import backtest
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
 
-from .conftest import TINY, artefacts
+from .conftest import TINY, artifact_folder
 
 CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300_weights.yaml"
 SPAN = ("2023-03-01", "2023-04-14")
@@ -75,7 +75,7 @@ def held(book) -> pd.Series:
 
 
 def test_each_day_asks_the_pure_function_with_all_columns_and_what_is_held(signals):
-    rules = {"topk": 5, "hysteresis": 2, "weighting": "inverse_volatility", "by": "prob_up"}
+    rules = {"topk": 5, "rank_buffer": 2, "weighting": "inverse_volatility", "rank_by": "prob_up"}
     strategy = Recording(signal=signals, rules=rules)
     _, books = run(strategy)
     days = sorted(books)
@@ -130,7 +130,7 @@ def test_costs_lots_and_limits_of_the_exchange_apply_and_cash_is_never_overdrawn
 
 def test_a_suspended_name_keeps_its_weight_and_the_others_make_room(signals, small_market):
     closes = wide_closes(small_market)
-    strategy = Recording(signal=signals, rules={"topk": 16, "hysteresis": 8})  # nearly everybody is held
+    strategy = Recording(signal=signals, rules={"topk": 16, "rank_buffer": 8})  # nearly everybody is held
     run(strategy)
     frozen = 0
     for seen, previous, tradable, chosen in strategy.decided.values():
@@ -174,7 +174,7 @@ def test_a_series_of_scores_is_the_column_score(signals):
     [
         ({"rules": {"side": "long_short"}}, "sells short, which Qlib's account cannot.*KronosRankStrategy"),
         ({"rules": {"topk": 0}}, "topk=0"),
-        ({"every": 0}, "every=0"),
+        ({"every": 0}, "every must be at least 1 day, got 0"),
     ],
 )
 def test_what_qlib_cannot_trade_is_refused_before_the_backtest(signals, settings, message):
@@ -195,7 +195,7 @@ def test_qrun_holds_by_weights_what_its_yaml_names(small_store, tmp_path):
             "KRONOS_SAMPLES": "2",
             "KRONOS_MODEL": str(TINY),
             "KRONOS_TOPK": "4",
-            "KRONOS_HYSTERESIS": "2",
+            "KRONOS_RANK_BUFFER": "2",
             "KRONOS_CASH_BUFFER": "0.1",
         },
         capture_output=True,
@@ -204,10 +204,10 @@ def test_qrun_holds_by_weights_what_its_yaml_names(small_store, tmp_path):
         check=False,
     )
     assert process.returncode == 0, process.stderr[-3000:]
-    backtested = artefacts(tmp_path).parent / "portfolio_analysis"
+    backtested = artifact_folder(tmp_path).parent / "portfolio_analysis"
     books = pd.read_pickle(backtested / "positions_normal_1day.pkl")
     report = pd.read_pickle(backtested / "report_normal_1day.pkl")
-    signals = pd.read_parquet(artefacts(tmp_path) / "signals.parquet")
+    signals = pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet")
     days = sorted(books)
     traded = [days.index(day) for day in report.index[report["turnover"] > 0]]
     assert traded[0] == 1  # a signal dated t is bought on t + 1
@@ -216,7 +216,7 @@ def test_qrun_holds_by_weights_what_its_yaml_names(small_store, tmp_path):
     expected = target_weights(
         signals.xs(days[0], level="datetime"),
         pd.Series(dtype=float),
-        PortfolioRules(topk=4, hysteresis=2, weighting="inverse_volatility", cash_buffer=0.1),
+        PortfolioRules(topk=4, rank_buffer=2, weighting="inverse_volatility", cash_buffer=0.1),
     )
     assert set(first.index) == set(expected.index)
     np.testing.assert_allclose(first, expected, rtol=0.15)  # a day of prices, and lots

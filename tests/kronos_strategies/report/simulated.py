@@ -12,6 +12,7 @@ import pandas as pd
 from kronos import SampleConfig
 from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.baselines import low_volatility_20, reversal_5
 from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
 from kronos_strategies.evaluation.comparison.version import Version
@@ -21,7 +22,6 @@ from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluatio
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
 from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.result import BacktestResult
 
 WARM_UP, AFTER, HOLD, FORECAST_EVERY = 80, 12, 5, 4
 HORIZONS = (1, 5, 10)

@@ -78,5 +78,5 @@ def windows(panel: dict[str, pd.DataFrame]) -> Windows:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     """A chunk holds two dates of four windows."""
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 8)
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 8)
     return 8

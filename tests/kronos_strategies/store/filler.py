@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import kronos_strategies.stream
+import kronos_strategies.forecasting
 from kronos.predictor import KronosPredictor
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_panel
@@ -17,7 +17,7 @@ from .conftest import NAMES, SAMPLING, SPEC, Spy, windows_of
 
 if __name__ == "__main__":
     folder, pause, go = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
-    kronos_strategies.stream.CHUNK_WINDOWS = 8
+    kronos_strategies.forecasting.CHUNK_WINDOWS = 8
     predictor = KronosPredictor.from_pretrained("kronos-nano", device="cpu")
     windows = windows_of(make_panel(60, *NAMES))
     sys.stdout.write("ready\n")

@@ -16,21 +16,21 @@ from kronos.config import SampleConfig
 from kronos.forecast import Forecast
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
-from kronos_strategies.causal import check_causal
+from kronos_strategies.forecasting import WindowsByDate
+from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import signals
 from kronos_strategies.store import ForecastStore, WindowSpec
 from kronos_strategies.store.files import date_folder, date_label, try_lock
-from kronos_strategies.stream import DatedWindows
 from tests.kronos.builders import make_bars, make_model, make_panel, make_tokenizer
 
 from .conftest import NAMES, SAMPLING, SPEC, Spy, windows_of
 
 
-def files_of(stored) -> dict[str, int]:
+def files_of(forecast_set) -> dict[str, int]:
     """When each file was written, by date and name."""
     return {
         f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns
-        for path in stored.folder.glob("date=*/*.parquet")
+        for path in forecast_set.folder.glob("date=*/*.parquet")
     }
 
 
@@ -48,8 +48,8 @@ def assert_same_forecasts(one, other) -> None:
 
 def test_a_filled_store_gives_back_the_forecast_that_the_predictor_makes(tmp_path, predictor, windows):
     filled = ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING)
-    dated = DatedWindows(windows)
-    assert list(filled.stored.dates) == list(dated.dates)
+    dated = WindowsByDate(windows)
+    assert list(filled.forecast_set.dates) == list(dated.dates)
     assert_same_forecasts(
         filled, [predictor.forecast(dated[date], SAMPLING, candles="raw") for date in dated.dates]
     )
@@ -58,11 +58,11 @@ def test_a_filled_store_gives_back_the_forecast_that_the_predictor_makes(tmp_pat
 def test_filling_again_computes_nothing(tmp_path, spy, windows):
     store = ForecastStore(tmp_path)
     first = store.fill(spy, windows, SPEC, SAMPLING)
-    written = files_of(first.stored)
+    written = files_of(first.forecast_set)
     again = store.fill(spy, windows, SPEC, SAMPLING)
     assert (first.computed, again.computed, again.windows) == (15, 0, 0)
-    assert again.found.present == tuple(DatedWindows(windows).dates)
-    assert files_of(again.stored) == written
+    assert again.found.present == tuple(WindowsByDate(windows).dates)
+    assert files_of(again.forecast_set) == written
     assert len(spy.dates) == 15
 
 
@@ -87,7 +87,7 @@ def test_an_earlier_start_of_the_bars_computes_nothing(tmp_path, spy, windows, p
 def test_readjusted_prices_recompute_the_dates_whose_windows_hold_one(tmp_path, spy, windows, panel):
     store = ForecastStore(tmp_path)
     first = store.fill(spy, windows, SPEC, SAMPLING)
-    written = files_of(first.stored)
+    written = files_of(first.forecast_set)
     spy.asked.clear()
     # A dividend on 2 February: every earlier price of BBB is adjusted by it, as a vendor does.
     adjusted = panel["BBB"].copy()
@@ -96,11 +96,11 @@ def test_readjusted_prices_recompute_the_dates_whose_windows_hold_one(tmp_path, 
     filled = store.fill(spy, again, SPEC, SAMPLING)
     days = panel["BBB"].index
     last = days[days.get_loc("2024-02-01") + SPEC.lookback - 1]  # the last window that reaches back that far
-    stale = [date for date in first.stored.dates if date <= last]
+    stale = [date for date in first.forecast_set.dates if date <= last]
     assert 0 < len(stale) < 15
     assert spy.dates == stale == list(filled.found.changed)
-    assert len(files_of(filled.stored)) == 15, "the old files are gone"
-    kept = {name: at for name, at in files_of(filled.stored).items() if name in written}
+    assert len(files_of(filled.forecast_set)) == 15, "the old files are gone"
+    kept = {name: at for name, at in files_of(filled.forecast_set).items() if name in written}
     assert len(kept) == 15 - len(stale)
     assert all(written[name] == at for name, at in kept.items())
     assert_same_forecasts(filled, ForecastStore(tmp_path / "fresh").fill(spy, again, SPEC, SAMPLING))
@@ -115,7 +115,7 @@ def test_a_name_that_joins_the_universe_on_one_date_recomputes_that_date(tmp_pat
     spy.asked.clear()
     filled = store.fill(spy, windows, SPEC, SAMPLING)
     assert spy.dates == [pd.Timestamp("2024-02-20")] == list(filled.found.changed)
-    assert len(filled.stored.read("2024-02-20")) == 4
+    assert len(filled.forecast_set.read("2024-02-20")) == 4
 
 
 def test_the_order_of_the_windows_changes_nothing(tmp_path, spy, windows):
@@ -162,8 +162,8 @@ def test_whatever_changes_numbers_has_a_folder_of_its_own(
     tmp_path, predictor, windows, spec, sampling, dtype
 ):
     few = windows[:4]
-    first = ForecastStore(tmp_path).fill(predictor, few, SPEC, SAMPLING).stored
-    other = ForecastStore(tmp_path, dtype).fill(predictor, few, spec, sampling).stored
+    first = ForecastStore(tmp_path).fill(predictor, few, SPEC, SAMPLING).forecast_set
+    other = ForecastStore(tmp_path, dtype).fill(predictor, few, spec, sampling).forecast_set
     assert other.folder != first.folder
     assert other.folder.parent == first.folder.parent
     assert first.read("2024-02-12").provenance.sampling == SAMPLING
@@ -171,14 +171,14 @@ def test_whatever_changes_numbers_has_a_folder_of_its_own(
 
 def test_other_weights_and_another_context_have_a_folder_of_their_own(tmp_path, predictor, windows):
     store, few = ForecastStore(tmp_path), windows[:4]
-    first = store.fill(predictor, few, SPEC, SAMPLING).stored.folder
+    first = store.fill(predictor, few, SPEC, SAMPLING).forecast_set.folder
     shorter = KronosPredictor(predictor.model, predictor.tokenizer, "cpu", max_context=16)
     shorter.checkpoint_info = predictor.checkpoint_info
-    assert store.fill(shorter, few, SPEC, SAMPLING).stored.folder.parent == first.parent
+    assert store.fill(shorter, few, SPEC, SAMPLING).forecast_set.folder.parent == first.parent
     random = KronosPredictor(make_model(), make_tokenizer(), "cpu")
     random.checkpoint_info = CheckpointInfo("kronos-nano", None, "f" * 64, None)
-    assert store.fill(random, few, SPEC, SAMPLING).stored.folder.parent != first.parent
-    assert len(store.runs()) == 3
+    assert store.fill(random, few, SPEC, SAMPLING).forecast_set.folder.parent != first.parent
+    assert len(store.forecast_sets()) == 3
 
 
 def test_networks_without_a_file_are_refused_with_the_remedy(tmp_path, windows):
@@ -224,47 +224,47 @@ def flip(path, at: int) -> None:
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 0.999])
 def test_a_flipped_bit_is_found_on_reading_and_mended_by_the_next_fill(tmp_path, spy, windows, where):
     store = ForecastStore(tmp_path)
-    stored = store.fill(spy, windows, SPEC, SAMPLING).stored
-    (path,) = (stored.folder / "date=2024-02-14").glob("*.parquet")
+    forecast_set = store.fill(spy, windows, SPEC, SAMPLING).forecast_set
+    (path,) = (forecast_set.folder / "date=2024-02-14").glob("*.parquet")
     whole = path.read_bytes()
     flip(path, int(where * len(whole)))
     with pytest.raises(ValueError, match=r"date=2024-02-14.*damaged.*Fill the store again"):
-        stored.read("2024-02-14")
-    stored.read("2024-02-15")
+        forecast_set.read("2024-02-14")
+    forecast_set.read("2024-02-15")
     spy.asked.clear()
     filled = store.fill(spy, windows, SPEC, SAMPLING)
     assert filled.found.damaged == (pd.Timestamp("2024-02-14"),)
     assert spy.dates == [pd.Timestamp("2024-02-14")]
-    stored.read("2024-02-14")
+    forecast_set.read("2024-02-14")
 
 
 @pytest.mark.parametrize("left", [0, 100])
 def test_a_truncated_file_is_not_a_forecast(tmp_path, spy, windows, left):
     store = ForecastStore(tmp_path)
-    stored = store.fill(spy, windows, SPEC, SAMPLING).stored
-    (path,) = (stored.folder / "date=2024-02-14").glob("*.parquet")
+    forecast_set = store.fill(spy, windows, SPEC, SAMPLING).forecast_set
+    (path,) = (forecast_set.folder / "date=2024-02-14").glob("*.parquet")
     path.write_bytes(path.read_bytes()[:left])
     assert store.fill(spy, windows, SPEC, SAMPLING).found.damaged == (pd.Timestamp("2024-02-14"),)
 
 
 def test_two_files_of_a_date_are_one_too_many_and_become_one(tmp_path, spy, windows):
     store = ForecastStore(tmp_path)
-    stored = store.fill(spy, windows, SPEC, SAMPLING).stored
-    (path,) = (stored.folder / "date=2024-02-14").glob("*.parquet")
+    forecast_set = store.fill(spy, windows, SPEC, SAMPLING).forecast_set
+    (path,) = (forecast_set.folder / "date=2024-02-14").glob("*.parquet")
     path.with_name("copy of it.parquet").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="where one file belongs"):
-        stored.read("2024-02-14")
+        forecast_set.read("2024-02-14")
     assert store.fill(spy, windows, SPEC, SAMPLING).computed == 1
-    assert len(list((stored.folder / "date=2024-02-14").glob("*.parquet"))) == 1
+    assert len(list((forecast_set.folder / "date=2024-02-14").glob("*.parquet"))) == 1
 
 
 def test_what_a_killed_process_left_half_written_never_counts_and_is_removed(tmp_path, spy, windows):
     store = ForecastStore(tmp_path)
-    stored = store.fill(spy, windows[:4], SPEC, SAMPLING).stored
-    remnant = date_folder(stored.folder, pd.Timestamp("2024-02-13")) / ".0123-4567.parquet.tmp"
+    forecast_set = store.fill(spy, windows[:4], SPEC, SAMPLING).forecast_set
+    remnant = date_folder(forecast_set.folder, pd.Timestamp("2024-02-13")) / ".0123-4567.parquet.tmp"
     remnant.parent.mkdir()
     remnant.write_bytes(b"half")
-    assert list(stored.dates) == [pd.Timestamp("2024-02-12")]
+    assert list(forecast_set.dates) == [pd.Timestamp("2024-02-12")]
     assert store.fill(spy, windows, SPEC, SAMPLING).computed == 14
     assert not remnant.exists()
 
@@ -277,9 +277,9 @@ def test_an_error_half_way_loses_one_chunk_and_no_date_that_was_done(tmp_path, p
     store = ForecastStore(tmp_path)
     with pytest.raises(MemoryError):
         store.fill(Spy(predictor, before=fail), windows, SPEC, SAMPLING)
-    (stored,) = store.runs()
-    assert len(stored) == 4
-    assert stored.manifest["data"]["dates"] == 4
+    (forecast_set,) = store.forecast_sets()
+    assert len(forecast_set) == 4
+    assert forecast_set.manifest["data"]["dates"] == 4
     assert store.fill(predictor, windows, SPEC, SAMPLING).computed == 11
 
 
@@ -292,23 +292,23 @@ def test_a_chunk_holds_as_many_dates_as_fit_and_at_least_one(
     ForecastStore(tmp_path / "a").fill(spy, windows, SPEC, SAMPLING)
     assert [len(keys) for keys in spy.asked] == [small_chunks] * 7 + [4]
     spy.asked.clear()
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 3)
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 3)
     ForecastStore(tmp_path / "b").fill(spy, windows, SPEC, SAMPLING)
     assert [len(keys) for keys in spy.asked] == [4] * 15
 
 
 def test_chunks_change_no_forecast(tmp_path, predictor, windows, monkeypatch):
     small = ForecastStore(tmp_path / "small").fill(predictor, windows, SPEC, SAMPLING)
-    monkeypatch.setattr("kronos_strategies.stream.CHUNK_WINDOWS", 1000)
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 1000)
     assert_same_forecasts(small, ForecastStore(tmp_path / "one").fill(predictor, windows, SPEC, SAMPLING))
 
 
 def test_many_long_paths_make_smaller_chunks(monkeypatch):
-    from kronos_strategies import stream
+    from kronos_strategies import forecasting
 
-    monkeypatch.setattr(stream, "CHUNK_WINDOWS", 1024)
-    assert stream.chunk_windows(SampleConfig(samples=10), horizon=10) == 1024
-    assert stream.chunk_windows(SampleConfig(samples=1000), horizon=100) == stream.CHUNK_BYTES // 2_400_000
+    monkeypatch.setattr(forecasting, "CHUNK_WINDOWS", 1024)
+    assert forecasting.batch_windows(SampleConfig(samples=10), horizon=10) == 1024
+    assert forecasting.batch_windows(SampleConfig(samples=1000), horizon=100) == forecasting.CHUNK_BYTES // 2_400_000
 
 
 class Wide:
@@ -360,13 +360,13 @@ def test_progress_counts_the_windows_that_are_due(tmp_path, predictor, windows):
 
 def test_a_date_that_somebody_else_holds_is_left_for_the_end(tmp_path, predictor, windows):
     store = ForecastStore(tmp_path)
-    stored = store.fill(predictor, windows[:4], SPEC, SAMPLING).stored
+    forecast_set = store.fill(predictor, windows[:4], SPEC, SAMPLING).forecast_set
     date = pd.Timestamp("2024-02-13")
-    lock = try_lock(stored.folder, date_label(date))
+    lock = try_lock(forecast_set.folder, date_label(date))
     spy = Spy(predictor)
     filling = threading.Thread(target=store.fill, args=(spy, windows, SPEC, SAMPLING), daemon=True)
     filling.start()
-    while len(stored) < 14:
+    while len(forecast_set) < 14:
         filling.join(0.05)
     filling.join(0.5)
     assert filling.is_alive()
@@ -375,17 +375,17 @@ def test_a_date_that_somebody_else_holds_is_left_for_the_end(tmp_path, predictor
     filling.join(20)
     assert not filling.is_alive()
     assert spy.dates[-1] == date
-    assert len(stored) == 15
+    assert len(forecast_set) == 15
 
 
 def test_a_date_that_somebody_else_finished_is_not_computed_again(tmp_path, predictor, windows):
-    store, dated = ForecastStore(tmp_path), DatedWindows(windows)
+    store, dated = ForecastStore(tmp_path), WindowsByDate(windows)
     late = dated.dates[-1]
 
     def meanwhile(asked: Windows) -> None:
-        (stored,) = store.runs()
-        if late not in stored.dates:
-            stored.write(predictor.forecast(dated[late], SAMPLING, candles="raw"))
+        (forecast_set,) = store.forecast_sets()
+        if late not in forecast_set.dates:
+            forecast_set.write(predictor.forecast(dated[late], SAMPLING, candles="raw"))
 
     spy, seen = Spy(predictor, before=meanwhile), []
     filled = store.fill(spy, windows, SPEC, SAMPLING, lambda done, total: seen.append((done, total)))

@@ -67,7 +67,7 @@ def test_after_kill_9_a_fill_goes_on_with_what_is_not_finished(killed, tmp_path,
     assert {name: resumed.get(name) for name in finished} == finished, "nothing finished was written again"
     assert filled.computed == 15 - len(finished)
     assert len({Path(name).parent for name in resumed}) == len(resumed) == 15, "every date exactly once"
-    assert filled.stored.manifest["data"]["dates"] == 15
+    assert filled.forecast_set.manifest["data"]["dates"] == 15
 
     whole = ForecastStore(tmp_path / "whole").fill(predictor, windows, SPEC, SAMPLING)
     for ours, theirs in zip(filled, whole, strict=True):
@@ -77,11 +77,11 @@ def test_after_kill_9_a_fill_goes_on_with_what_is_not_finished(killed, tmp_path,
 
 
 def test_a_killed_process_holds_no_lock(killed):
-    (stored,) = ForecastStore(killed).runs()
-    names = [path.stem for path in (stored.folder / "_locks").iterdir()]
-    assert len(names) > len(stored), "it held some when it was killed"
+    (forecast_set,) = ForecastStore(killed).forecast_sets()
+    names = [path.stem for path in (forecast_set.folder / "_locks").iterdir()]
+    assert len(names) > len(forecast_set), "it held some when it was killed"
     for name in names:
-        lock = try_lock(stored.folder, name)
+        lock = try_lock(forecast_set.folder, name)
         assert lock is not None, name
         lock.release()
 
@@ -97,5 +97,5 @@ def test_two_processes_share_the_work_and_each_date_is_computed_once(tmp_path):
     assert min(len(first), len(second)) > 1
     assert len(first | second) == sum(one["computed"] for one in done) == 15
     assert len(files(store)) == 15
-    (stored,) = ForecastStore(store).runs()
-    assert stored.manifest["data"]["dates"] == 15
+    (forecast_set,) = ForecastStore(store).forecast_sets()
+    assert forecast_set.manifest["data"]["dates"] == 15

@@ -20,7 +20,14 @@ from kronos_strategies.evaluation.distribution.scores import evaluations_by_hori
 from kronos_strategies.evaluation.distribution.volatility import qlike
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.signals import signals
-from tests.kronos_strategies.evaluation.walks import AT, HORIZONS, PROVENANCE, market_of, tidy_bars, walks
+from tests.kronos_strategies.evaluation.walks import (
+    AT,
+    HORIZONS,
+    PROVENANCE,
+    market_of,
+    tidy_bars,
+    walks,
+)
 
 
 @pytest.fixture(scope="module")

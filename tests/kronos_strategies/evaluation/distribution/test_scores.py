@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from kronos.forecast import Forecast
-from kronos_strategies.causal import scramble_after
 from kronos_strategies.evaluation.distribution.calibration import crps_normal
 from kronos_strategies.evaluation.distribution.path_summary import LEVELS, summarize_forecasts
 from kronos_strategies.evaluation.distribution.scores import (
@@ -23,6 +22,7 @@ from kronos_strategies.evaluation.distribution.scores import (
     series_by_date,
 )
 from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.lookahead import randomize_future
 from tests.kronos_strategies.evaluation.walks import (
     AT,
     DAYS,
@@ -176,7 +176,7 @@ def test_thinned_dates_overlap_less(market, scores, every, overlap):
 def test_bars_beyond_the_label_change_nothing(market):
     forecasts, end = list(walks(market)), AT[-1] - 20
     one = score(forecasts, market).by_date
-    other = score(forecasts, market_of(scramble_after(tidy_bars(), DAYS[end]))).by_date
+    other = score(forecasts, market_of(randomize_future(tidy_bars(), DAYS[end]))).by_date
     settled = one["datetime"] <= DAYS[end - max(HORIZONS)]
     assert 0 < settled.sum() < len(one)
     pd.testing.assert_frame_equal(one[settled], other[settled])

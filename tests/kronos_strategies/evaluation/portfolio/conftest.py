@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.result import BacktestResult
+from kronos_strategies.backtest_result import BacktestResult
 
 DAYS = pd.bdate_range("2024-01-01", periods=60, name="datetime")
 NAMES = pd.Index([f"S{i}" for i in range(8)], name="instrument")

@@ -1,0 +1,256 @@
+"""Whether a score comes from return heads or from sampled paths, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+
+from kronos.head import ReturnHead, find_head
+from kronos_strategies.forecasting import Embedder
+
+Score = Literal["auto", "head", "paths"]
+DEFAULT_HORIZONS = (5, 10)  # horizons whose ranks are averaged where the holding is none of a head's
+
+
+@dataclass(frozen=True)
+class ScoreUse:
+    """What a score is wanted for.
+
+    Attributes:
+        hold: bars that a position is held; None where no trade is named.
+        lookback: bars of the windows.
+        price: that trades happen at; None where the engine decides.
+        frequency: of the bars.
+        market: their source, by the name that heads may know it by; None where it has no name.
+    """
+
+    hold: int | None
+    lookback: int
+    price: str | None = "close"
+    frequency: str = "1day"
+    market: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoreChoice:
+    """Where scores come from.
+
+    Attributes:
+        heads: whose outputs are averaged; empty where paths make the score.
+        horizons: of the outputs that count, in bars.
+        why: a sentence, for the log and the report.
+        warnings: sentences that a reader of the scores must see.
+    """
+
+    heads: tuple[ReturnHead, ...]
+    horizons: tuple[int, ...]
+    why: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def described(self) -> str:
+        """What produces the score, for a report: heads by name, sha256 and horizon, or paths."""
+        if not self.heads:
+            return f"sampled paths: {self.why}"
+        names = ", ".join(f"{head.name} (sha256 {head.sha256[:16]})" for head in self.heads)
+        outputs = len(self.heads) * len(self.horizons)
+        mean = "mean of the ranks of " if outputs > 1 else ""
+        return f"{mean}return head{'s' * (len(self.heads) > 1)} {names}, {_listed(self.horizons)} bars: {self.why}"
+
+    @property
+    def identity(self) -> str:
+        """What tells one kind of score from another, short: paths, or sha256 and horizons of heads."""
+        shas = "+".join(head.sha256[:16] for head in self.heads)
+        return f"head {shas} {'+'.join(map(str, self.horizons))}" if self.heads else "paths"
+
+    def training_overlap_warnings(self, first: pd.Timestamp) -> list[str]:
+        """A warning for each head that may have learned from the dates it is judged on, the first being `first`."""
+        return [
+            f"The return head {head.name} was trained until {head.info.trained_until}, so it knows of times after "
+            "the first test dates."
+            for head in self.heads
+            if head.info.trained_until and pd.Timestamp(head.info.trained_until) >= first
+        ]
+
+    def columns(self, head: ReturnHead) -> list[int]:
+        """Positions of the outputs that count."""
+        return [head.info.horizons.index(horizon) for horizon in self.horizons]
+
+    def average(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """(N,) mean of the outputs themselves, (N, K) of each head: a row's score depends on its own window only.
+
+        Of one head it ranks as `combine` does but for the spreads of its horizons, which are nearly alike.
+        """
+        chosen = [part[:, self.columns(head)] for head, part in zip(self.heads, outputs, strict=True)]
+        mean: np.ndarray = np.concatenate(chosen, axis=1).astype(np.float64).mean(axis=1)
+        return mean
+
+    def combine(self, outputs: Sequence[np.ndarray], keys: pd.MultiIndex) -> pd.Series:
+        """One score from the outputs of all heads.
+
+        A single output is the score itself, an expected rank in [-0.5, 0.5] * sqrt(12). Several are averaged as
+        ranks among the windows of a date, on the same scale, so that heads of different spread weigh alike.
+
+        Args:
+            outputs: (N, K) of each head, in the order of `heads`.
+            keys: (N,) (datetime, instrument).
+        """
+        chosen = np.concatenate(
+            [part[:, self.columns(head)] for head, part in zip(self.heads, outputs, strict=True)], axis=1
+        )
+        frame = pd.DataFrame(chosen.astype(np.float64), index=keys)
+        if frame.shape[1] > 1:
+            by_date = frame.groupby(level="datetime")
+            counts = by_date.transform("count")
+            frame = ((by_date.rank() - 1) / (counts - 1).clip(lower=1) - 0.5) * 12**0.5
+            frame = frame.where(counts > 1, 0.0)
+        return frame.mean(axis=1).rename("score")
+
+
+def check_score(score: str) -> None:
+    """Demand a known kind of score.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if score not in get_args(Score):
+        raise ValueError(f"score='{score}' is unknown. Choose one of {list(get_args(Score))}.")
+
+
+def choose_score(score: str, heads: Sequence[ReturnHead], use: ScoreUse) -> ScoreChoice:
+    """Decide where scores come from.
+
+    "auto" takes the heads where there are any and the use is the one that they were trained for: bars of their
+    frequency, close prices, a lookback of theirs and a holding that is one of their horizons. "head" takes them
+    anyway, with warnings; a holding that is none of their horizons then gets the mean of the ranks of 5 and 10.
+
+    Raises:
+        ValueError: an unknown score, "head" without a head, or heads without a horizon in common.
+    """
+    check_score(score)
+    if score == "paths":
+        return ScoreChoice((), (), "score='paths' was asked for")
+    if not heads:
+        if score == "auto":
+            return ScoreChoice((), (), "the checkpoint has no return head")
+        raise ValueError(
+            "score='head' needs a return head, and the checkpoint has none. Fit one with `kronos train head`, name "
+            "one with heads=..., or choose score='paths'."
+        )
+    common = [h for h in heads[0].info.horizons if all(h in head.info.horizons for head in heads)]
+    if not common:
+        known = {head.name: list(head.info.horizons) for head in heads}
+        raise ValueError(f"The heads {known} have no horizon in common. Name heads that have.")
+    misfits = [reason for head in heads for reason in _misfits(head, use, common)]
+    misfits = list(dict.fromkeys(misfits))
+    if score == "auto" and misfits:
+        return ScoreChoice((), (), f"the return head does not fit: {'; '.join(misfits)}")
+    horizons = _horizons(use.hold, common)
+    why = f"score='{score}'" if score == "head" else "the head was trained for this use"
+    warnings = [
+        f"The return head is used outside of what it was trained for: {reason}." for reason in misfits
+    ]
+    warnings += [told for head in heads for told in _strange_market(head, use.market)]
+    return ScoreChoice(tuple(heads), horizons, why, tuple(warnings))
+
+
+def _misfits(head: ReturnHead, use: ScoreUse, common: Sequence[int]) -> list[str]:
+    info, found = head.info, []
+    if use.frequency != info.frequency:
+        found.append(f"bars are of {use.frequency}, those of {head.name} of {info.frequency}")
+    if use.price not in (None, "close"):
+        found.append(f"trades happen at the {use.price}, labels are from close to close")
+    if use.lookback != info.lookback:
+        found.append(f"lookback is {use.lookback} bars, that of {head.name} {info.lookback}")
+    if use.hold is not None and use.hold not in common:
+        found.append(f"a holding of {use.hold} bars is none of {_listed(common)}")
+    return found
+
+
+def _horizons(hold: int | None, common: Sequence[int]) -> tuple[int, ...]:
+    if hold in common:
+        assert hold is not None
+        return (hold,)
+    return tuple(h for h in common if h in DEFAULT_HORIZONS) or tuple(common)
+
+
+def _strange_market(head: ReturnHead, market: str | None) -> list[str]:
+    known = {_plain(name) for name in head.info.markets}
+    if market is None or not known or _plain(market) in known:
+        return []
+    return [
+        f"{head.name} was not trained on the market '{market}' but on {', '.join(head.info.markets)}: nothing says "
+        "that its ranking carries over."
+    ]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _listed(values: Sequence[int]) -> str:
+    return " and ".join(", ".join(map(str, values)).rsplit(", ", 1))
+
+
+class HeadReader(NamedTuple):
+    """A head and the predictor that embeds windows for it."""
+
+    predictor: Embedder
+    head: ReturnHead
+
+
+def head_names(heads: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of heads from a sequence or from text with commas, as environment variables have it."""
+    parts = (heads or "").split(",") if isinstance(heads, str) or heads is None else heads
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def load_readers(
+    predictor: Embedder,
+    heads: Sequence[str],
+    load: Callable[[str], Embedder],
+    fitted: ReturnHead | None = None,
+) -> list[HeadReader]:
+    """The heads of a run.
+
+    Args:
+        predictor: of the run's checkpoint.
+        heads: names or folders, each a checkpoint with a head or a head that was fitted on one; when empty, the
+            head in the folder of the predictor, if there is one.
+        load: loads another checkpoint by its name.
+        fitted: a head that was fitted on `predictor` just now; it comes first.
+
+    Raises:
+        FileNotFoundError: a name without a head.
+        ValueError: a head that was fitted on other weights than its checkpoint has now.
+    """
+    found = [] if fitted is None else [HeadReader(predictor, fitted)]
+    known = predictor.provenance(predictor.sampling, "")
+    own = known.model if known.weights_sha256 else None  # networks that came from no file have no folder
+    if not heads and fitted is None:
+        return [HeadReader(predictor, ReturnHead.from_pretrained(own))] if own and find_head(own) else []
+    for spec in heads:
+        head = ReturnHead.from_pretrained(spec)
+        found.append(HeadReader(_trunk(head, spec, predictor, load), head))
+    return found
+
+
+def _trunk(head: ReturnHead, spec: str, predictor: Embedder, load: Callable[[str], Embedder]) -> Embedder:
+    name, wanted = head.info.checkpoint or spec, head.info.weights_sha256
+    known = predictor.provenance(predictor.sampling, "")
+    if known.weights_sha256 is not None and (
+        known.weights_sha256 == wanted or (wanted is None and known.model == name)
+    ):
+        return predictor
+    other = load(name)
+    if wanted not in (None, other.provenance(other.sampling, "").weights_sha256):
+        raise ValueError(
+            f"The head {spec} was fitted on other weights of '{name}' than are there now. Fit it again with "
+            "`kronos train head`."
+        )
+    return other

@@ -1,0 +1,246 @@
+"""A finished Qlib run -> its run artifacts, in this project's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar, cast
+
+import pandas as pd
+from qlib.backtest.position import Position
+
+from kronos.forecast import Provenance
+from kronos.utils import git_commit, package_version
+from kronos.windows import KEYS
+from kronos_strategies.backtest_result import BacktestResult
+from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
+from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
+from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evaluation.warnings import (
+    crowded_portfolio_warnings,
+    training_overlap_warnings,
+    universe_warnings,
+)
+from kronos_strategies.heads.selection import ScoreChoice
+from kronos_strategies.progress import track
+from kronos_strategies.qlib.data_access import (
+    DAY,
+    StoreBars,
+    bars_per_year,
+    future_returns,
+    member_rows,
+)
+from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.run_artifacts import (
+    DECAY_HORIZONS,
+    SCORING_HORIZONS,
+    RunArtifacts,
+    RunMetadata,
+    provenance_table,
+)
+from kronos_strategies.store import FillResult
+
+Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
+
+
+def collect_artifacts(
+    model: KronosModel,
+    dataset: KronosDataset,
+    signals: pd.DataFrame,
+    label: pd.Series,
+    traded: pd.DataFrame | None,
+    held: Mapping[pd.Timestamp, Position] | None,
+    trials: int,
+    industries: pd.Series | None = None,
+) -> RunArtifacts:
+    """Everything that the report of a run is computed from.
+
+    Args:
+        model: that made the signals.
+        dataset: whose market, label and dates to evaluate on.
+        signals: of KronosModel.
+        label: of the scored rows, by (datetime, instrument).
+        traded: Qlib's report of the backtest, by datetime; None without one.
+        held: Qlib's positions at each close; None without a backtest.
+        trials: settings that were tried before this run, itself counted.
+        industries: by instrument, see `data_access.read_industries`.
+    """
+    signals, label = _by_date(signals), _by_date(label)
+    keys = cast(pd.MultiIndex, signals.index)
+    members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
+    bars = StoreBars.read([*_names(keys), *_names(members)], freq=dataset.freq)
+    market = price_panel(bars, keys)
+    baselines, left_out = baseline_scores(market, keys, daily=dataset.freq == DAY)
+    result = None
+    if traded is not None:
+        traded_members = members
+        if not traded.index.isin(members.get_level_values("datetime")).all():
+            traded_members = member_rows(dataset.instruments, traded.index[0], traded.index[-1], dataset.freq)
+            bars = StoreBars.read(_names(traded_members), freq=dataset.freq)
+        equal = bars.equal_weight(traded_members, traded.index)
+        result = backtest_result(traded, held, equal, dataset.freq)
+    choice = model.choice or model.choose(dataset)
+    scored = model.scored(dataset)
+    paths = None if scored.forecasts is None else _summarize(scored.forecasts, model, dataset, market)
+    known = model.provenance
+    assert known is not None  # it has just scored
+    return RunArtifacts(
+        metadata=RunMetadata(
+            title=f"Kronos on {dataset.market}",
+            hold=dataset.hold,
+            bars_between=1,
+            trials=trials,
+            settings=_describe(model, dataset, known, choice),
+            sample_counts=count_samples(members, keys, label),
+            warnings=(
+                *dataset.store_warnings,
+                *choice.warnings,
+                *training_overlap_warnings(known, members.get_level_values("datetime").min()),
+                *model.postprocessing.warnings(members.get_level_values("datetime").min()),
+                *choice.training_overlap_warnings(members.get_level_values("datetime").min()),
+                *universe_warnings(members),
+                *(breadth_warnings(result, members) if result is not None else ()),
+                *left_out,
+            ),
+            bars_per_year=bars_per_year(dataset.freq)[0] if result is None else result.bars_per_year,
+            score_is_return=not choice.heads,
+        ),
+        scores=pd.DataFrame({MODEL: signals["score"]}).join(baselines),
+        labels=_labels(market, keys, label, dataset),
+        exposures=exposures_for(market, keys, industries),
+        market=market,
+        paths=paths,
+        provenance=known,
+        result=result,
+    )
+
+
+def _summarize(
+    forecasts: FillResult, model: KronosModel, dataset: KronosDataset, market: PricePanel
+) -> PathSummary:
+    """The summary of the run's paths."""
+    horizons = [h for h in SCORING_HORIZONS if h < dataset.spec.horizon]
+    shown = track(forecasts, "evaluate", "dates")
+    return summarize_forecasts(
+        shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing
+    )[0]
+
+
+def price_panel(bars: StoreBars, keys: pd.MultiIndex) -> PricePanel:
+    """All bars of the instruments in `keys`, later ones too, which give the realized returns."""
+    panel = pd.concat(bars.traded(_names(keys)), names=["instrument"])
+    return PricePanel.from_bars(_by_date(panel.rename_axis(["instrument", "datetime"])))
+
+
+def read_price_panel(keys: pd.MultiIndex, freq: str = DAY) -> PricePanel:
+    """`price_panel` of the bars in the store."""
+    return price_panel(StoreBars.read(_names(keys), freq=freq), keys)
+
+
+def _names(rows: pd.Index) -> list[str]:
+    return sorted(rows.get_level_values("instrument").unique())
+
+
+def _by_date(rows: Rows) -> Rows:
+    return rows.swaplevel().sort_index() if rows.index.names[0] == "instrument" else rows.sort_index()
+
+
+def exposures_for(market: PricePanel, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
+    """What scores of the rows may load on, known at the same close."""
+    wide = price_exposures(market.closes, market.amounts)
+    columns = {name: market.lookup(values, keys) for name, values in wide.items()}
+    if industries is not None:
+        found = industries.reindex(keys.get_level_values("instrument")).to_numpy()
+        columns["industry"] = pd.Series(found, keys, dtype="string")
+    return pd.DataFrame(columns)
+
+
+def _labels(
+    market: PricePanel, keys: pd.MultiIndex, label: pd.Series, dataset: KronosDataset
+) -> pd.DataFrame:
+    """Returns over several horizons; of the run's own, Qlib's label."""
+    horizons = sorted({*DECAY_HORIZONS, dataset.hold})
+    if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
+        columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
+    else:
+        columns = {h: market.lookup(market.forward_return(h, dataset.deal_price), keys) for h in horizons}
+    return pd.DataFrame(columns | {dataset.hold: label.reindex(keys)})
+
+
+def count_samples(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
+    """Rows by reason, from the members' rows to those compared."""
+    scored, labelled = members.isin(scored_keys), label.reindex(members).notna().to_numpy()
+    return {
+        "member rows": len(members),
+        "no forecast (no trade that day, or too few bars)": int((~scored).sum()),
+        "forecast, but no return to compare with": int((scored & ~labelled).sum()),
+        "compared": int((scored & labelled).sum()),
+    }
+
+
+def _describe(
+    model: KronosModel, dataset: KronosDataset, known: Provenance, choice: ScoreChoice
+) -> dict[str, str]:
+    start, end = dataset.span("test")
+    return {
+        "market": dataset.market,
+        "test": f"{start:%Y-%m-%d} to {end:%Y-%m-%d}",
+        "score": choice.described,
+        "label": f"{dataset.deal_price}(t+{1 + dataset.hold}) / {dataset.deal_price}(t+1) - 1",
+        "lookback": f"{dataset.spec.lookback} traded bars",
+        "horizon": f"{dataset.spec.horizon} bars",
+        **provenance_table(known, sampled=model.samples > 0),
+        **({"calibration": model.postprocessing.reason} if model.samples else {}),
+        **({"forecast store": model.store} if model.store else {}),
+        "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
+    }
+
+
+def breadth_warnings(result: BacktestResult, members: pd.Index) -> list[str]:
+    """A warning where the portfolio holds most of the market."""
+    most, median = int(result.positions.max()), members.get_level_values("datetime").value_counts().median()
+    return crowded_portfolio_warnings(most, median, "choose a smaller KRONOS_TOPK")
+
+
+def backtest_result(
+    traded: pd.DataFrame,
+    held: Mapping[pd.Timestamp, Position] | None,
+    equal: pd.Series,
+    freq: str = DAY,
+) -> BacktestResult:
+    """Qlib's portfolio report as ours; its `return` is gross, and its turnover counts both sides.
+
+    It starts with the bar of the first purchase. The portfolio holds only cash before, and buys at that bar's
+    deal price, so the benchmarks earn nothing up to that close either. `whole` keeps all bars as Qlib counts
+    them. Without positions, which not every run kept, no weights are known.
+    """
+    weights = _weights(held or {})
+    invested = weights.index.get_level_values("datetime").unique()
+    if held is None:
+        invested = traded.index[traded["turnover"] > 0]
+    first = invested.min() if len(invested) else traded.index[0]
+    whole = pd.DataFrame({"net": traded["return"] - traded["cost"], "benchmark": traded["bench"]})
+    benchmarks = pd.DataFrame({"benchmark": traded["bench"], "equal weight": equal}).loc[first:]
+    benchmarks.loc[first] = 0.0
+    traded = traded.loc[first:]
+    return BacktestResult(
+        returns=pd.DataFrame({"gross": traded["return"], "net": traded["return"] - traded["cost"]}),
+        benchmarks=benchmarks,
+        turnover=traded["turnover"],
+        cost=traded["cost"],
+        weights=weights,
+        bars_per_year=bars_per_year(freq)[0],
+        whole=whole.assign(**{"equal weight": equal}),
+        qlib_bars_per_year=bars_per_year(freq)[1],
+    )
+
+
+def _weights(held: Mapping[pd.Timestamp, Position]) -> pd.Series:
+    """What was held at each close, as a fraction of the portfolio with its cash."""
+    by_date = {date: book.get_stock_weight_dict(only_stock=False) for date, book in held.items()}
+    keys = [(date, name) for date, weights in by_date.items() for name in weights]
+    dates, names = pd.DatetimeIndex([key[0] for key in keys]), [key[1] for key in keys]
+    index = pd.MultiIndex.from_arrays([dates, pd.Index(names, dtype=object)], names=KEYS)
+    values = [weight for weights in by_date.values() for weight in weights.values()]
+    return pd.Series(values, index=index, dtype=float, name="weight").sort_index()

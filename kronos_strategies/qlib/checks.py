@@ -1,0 +1,336 @@
+"""Settings of a Qlib task that would fail only after all is forecast, or be wrong silently: checked first."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from qlib.config import C
+from qlib.data import D
+from qlib.utils.time import Freq
+
+from kronos.config import as_integer, as_number
+from kronos_strategies.data.regions import REGIONS
+from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.qlib.data_access import (
+    DAY,
+    Config,
+    check_instruments,
+    instruments_of,
+    qlib_warnings,
+    read_industries,
+    store_folder,
+)
+
+REMEDY = "Set KRONOS_TEST_START and KRONOS_TEST_END."
+_DATE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|/\d{1,2}/\d{1,2}|\d{4})([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?")
+
+QLIB_BENCHMARK = "SH000300"  # what Qlib's backtest takes where it is given None
+Settings = Mapping[str, Any]
+
+
+def check_task(task: Settings) -> None:
+    """Refuse a task of ours whose settings do not fit each other, the store or the files that they name.
+
+    Tasks without a class of this project are left to Qlib.
+
+    Args:
+        task: as in a workflow file: model, dataset, record.
+
+    Raises:
+        ValueError: in one sentence, what is wrong and what to do.
+        FileNotFoundError: no such store or file.
+    """
+    records = _records(task)
+    names = [_class(task.get("dataset")), *map(_class, records)]
+    if not {"KronosDataset", "KronosRecord"} & set(names):
+        return
+    dataset = _kwargs(task.get("dataset")) if names[0] == "KronosDataset" else {}
+    model = _kwargs(task.get("model")) if _class(task.get("model")) == "KronosModel" else {}
+    qlib_warnings(dataset.get("freq", DAY))
+    if dataset and model:
+        check_lookback(dataset.get("lookback", 90), model.get("max_context", 512))
+    for record in records:
+        kwargs = _kwargs(record)
+        if "backtest" in (kwargs.get("config") or {}):
+            check_backtest(kwargs["config"], dataset, model)
+        if _class(record) == "KronosRecord" and kwargs.get("industry"):
+            read_industries(Path(kwargs["industry"]))
+
+
+def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None:
+    """Refuse a backtest that does not trade what the dataset measures, or that the store cannot carry.
+
+    Args:
+        config: of PortAnaRecord: strategy, backtest.
+        dataset: arguments of KronosDataset; empty for any other.
+        model: arguments of KronosModel; empty for any other.
+
+    Raises:
+        ValueError: in one sentence, what is wrong and what to do.
+    """
+    strategy, backtest = config.get("strategy") or {}, config["backtest"]
+    freq = dataset.get("freq", DAY)
+    hold = dataset.get("hold", 1) if dataset else None
+    kwargs = _kwargs(strategy)
+    if _class(strategy) == "TopkDropoutStrategy":
+        _check_topk(kwargs, hold)
+    if _class(strategy) == "KronosWeightStrategy":
+        _check_weights(kwargs, hold, model)
+    exchange = backtest.get("exchange_kwargs") or {}
+    _check_exchange(exchange, dataset)
+    _check_freq(config, exchange, freq)
+    _check_span(backtest, freq)
+    benchmark = backtest.get("benchmark", QLIB_BENCHMARK)
+    if benchmark is None and D.features([QLIB_BENCHMARK], ["$close"], freq=freq).empty:
+        raise ValueError(
+            f"benchmark: null is {QLIB_BENCHMARK} to Qlib, which the store lacks. Name one by KRONOS_BENCHMARK, or "
+            "take the mean of the market by KRONOS_BENCHMARK=market."
+        )
+    if benchmark is not None:
+        check_benchmark(benchmark, freq)
+
+
+def _check_topk(kwargs: Settings, hold: int | None) -> None:
+    topk, drop = as_integer("topk", kwargs.get("topk")), as_integer("n_drop", kwargs.get("n_drop"))
+    if topk < 1:
+        raise ValueError(f"topk={topk} holds nothing. Set KRONOS_TOPK to at least 1.")
+    if not 0 <= drop <= topk:
+        raise ValueError(
+            f"n_drop={drop} of topk={topk} instruments cannot be replaced. Set KRONOS_N_DROP to 0 to {topk}."
+        )
+    _check_hold("hold_thresh", kwargs.get("hold_thresh", 1), hold)
+
+
+def _check_weights(kwargs: Settings, hold: int | None, model: Settings) -> None:
+    rules, known = dict(kwargs.get("rules") or {}), [field.name for field in fields(PortfolioRules)]
+    if unknown := [name for name in rules if name not in known]:
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"Did you mean '{close[0]}'?" if close else f"Choose among {known}."
+        raise ValueError(f"'{unknown[0]}' is not a rule of a portfolio. {hint}")
+    made = PortfolioRules(**rules)
+    _check_hold("every", kwargs.get("every", 1), hold)
+    column = made.rank_by if made.rank_by != "score" else "volatility"
+    reads_more = made.rank_by != "score" or made.reads_volatility
+    if model and reads_more and model.get("samples") == 0:
+        raise ValueError(
+            f"The strategy reads '{column}', which comes from sampled paths. Set KRONOS_SAMPLES to 10, or weigh "
+            "equally by the score with KRONOS_WEIGHTING=equal."
+        )
+    if model and reads_more and model.get("prediction", "score") != "signals":
+        raise ValueError(
+            f"The strategy reads '{column}', of which predictions of the score alone have none. Set prediction: "
+            "signals of KronosModel."
+        )
+
+
+def _check_hold(name: str, value: object, hold: int | None) -> None:
+    value = as_integer(name, value)
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1 day, got {value}.")
+    if hold is not None and value != hold:
+        raise ValueError(
+            f"The dataset scores a trade of hold={hold} and the strategy trades by {name}={value}. Make them agree."
+        )
+
+
+def _check_exchange(exchange: Settings, dataset: Settings) -> None:
+    limit = exchange.get("limit_threshold")
+    if isinstance(limit, str) and limit.startswith("KRONOS_REGION"):  # what the workflow files make of it
+        raise ValueError(f"{limit} is not a region of Qlib. Choose one of {sorted(REGIONS)}.")
+    for name in ("open_cost", "close_cost", "min_cost"):
+        if name in exchange and as_number(name, exchange[name]) < 0:
+            raise ValueError(f"{name}={exchange[name]} is a cost below 0. Give 0 or more.")
+    if isinstance(limit, str) or (isinstance(limit, int | float) and not 0 < limit < 1):
+        raise ValueError(
+            f"limit_threshold={limit!r} is not a share of a price. Set KRONOS_LIMIT to 0.095, say, or null."
+        )
+    price = exchange.get("deal_price", C.deal_price)
+    prices = {str(each).removeprefix("$") for each in ([price] if isinstance(price, str) else price)}
+    expected = dataset.get("deal_price", "close")
+    if dataset and prices != {expected}:
+        raise ValueError(
+            f"The dataset measures returns at the {expected} but the backtest trades at {sorted(prices)}. Set both "
+            "the same deal_price."
+        )
+
+
+def _check_freq(config: Settings, exchange: Settings, freq: str) -> None:
+    """Executor and exchange must go by the dataset's bars."""
+    steps = _kwargs(config.get("executor") or {}).get("time_per_step", DAY)
+    for name, value in (
+        ("time_per_step of the executor", steps),
+        ("freq of exchange_kwargs", exchange.get("freq", DAY)),
+    ):
+        if Freq(str(value)) != Freq(freq):
+            raise ValueError(
+                f"The dataset has bars of freq='{freq}' and {name} is '{value}'. Make them agree."
+            )
+
+
+def _check_span(backtest: Settings, freq: str) -> None:
+    """A backtest needs a bar after its last one, by the calendar."""
+    calendar, future = (pd.DatetimeIndex(D.calendar(freq=freq, future=later)) for later in (False, True))
+    start, end = (
+        None if backtest.get(f"{which}_time") is None else as_date(f"{which}_time", backtest[f"{which}_time"])
+        for which in ("start", "end")
+    )
+    start, end = calendar[0] if start is None else start, calendar[-2] if end is None else end
+    check_overlap("The backtest", start, end, REMEDY, freq)
+    span = f"The backtest from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+    store = f"the store, which spans {calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}"
+    if ((future > calendar[-1]) & (future <= end)).any():
+        raise ValueError(f"{span} ends after {store}. {REMEDY}")
+    if end >= future[-1]:
+        raise ValueError(
+            f"{span} ends with {store}, without a calendars/{freq}_future.txt after it: a backtest must end by "
+            f"{calendar[-2]:%Y-%m-%d}. {REMEDY} Predictions need no backtest and reach the last bar."
+        )
+
+
+def _records(task: Settings) -> list[Settings]:
+    records: Any = task.get("record") or []
+    return list(_each(records))
+
+
+def _each(records: Mapping[str, Any] | Sequence[Any]) -> Iterator[Settings]:
+    yield from (records,) if isinstance(records, Mapping) else (r for r in records if isinstance(r, Mapping))
+
+
+def _class(config: object) -> str:
+    """The name of the class that a configuration makes, without its module."""
+    name = config.get("class", "") if isinstance(config, Mapping) else type(config).__name__
+    return name.rpartition(".")[2] if isinstance(name, str) else getattr(name, "__name__", "")
+
+
+def _kwargs(config: object) -> Settings:
+    return (config.get("kwargs") or {}) if isinstance(config, Mapping) else {}
+
+
+def check_market(market: str) -> None:
+    """Demand that the store has a market.
+
+    Raises:
+        ValueError: names those that it has.
+    """
+    check_instruments({"market": market, "filter_pipe": []}, store_folder())
+
+
+def as_date(what: str, value: object) -> pd.Timestamp:
+    """A date as a user writes it: 2023-01-03, 2023/1/3, 20230103, perhaps with a time, or a date of Python's.
+
+    Raises:
+        ValueError: anything else, such as "June", which pandas reads as a day of the year 1.
+    """
+    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if text is None and isinstance(value, date | pd.Timestamp):
+        return pd.Timestamp(value)
+    try:
+        if text is not None and _DATE.fullmatch(text):
+            return pd.Timestamp(text)
+    except ValueError:
+        pass
+    raise ValueError(f"{what}={value!r} is not a date. Write it as 2023-01-03.")
+
+
+def check_lookback(lookback: object, most: int) -> None:
+    """Demand windows that the model reads whole.
+
+    Raises:
+        ValueError: a longer one, of which the model would read the last bars only.
+    """
+    if as_integer("lookback", lookback) > as_integer("max_context", most):
+        raise ValueError(
+            f"lookback={lookback} is more than the {most} bars of context that the model has. Give {most} or less "
+            "(KRONOS_LOOKBACK, --lookback)."
+        )
+
+
+def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -> None:
+    """Demand that a span holds a trading day of the store, and begins and ends within it.
+
+    Raises:
+        ValueError: gives both spans and the remedy.
+    """
+    check_overlap(what, start, end, remedy)
+    calendar, future = pd.DatetimeIndex(D.calendar()), pd.DatetimeIndex(D.calendar(future=True))
+    store = f"the store, which spans {calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}"
+    span = f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+    if ((future > calendar[-1]) & (future <= end)).any() or end > calendar[-1] + pd.Timedelta(days=7):
+        raise ValueError(f"{span} ends after {store}. {remedy}")
+    if start < calendar[0] - pd.Timedelta(days=7):  # holidays may lie between
+        raise ValueError(f"{span} starts before {store}. {remedy}")
+
+
+def last_tradable(end: pd.Timestamp, freq: str = DAY) -> pd.Timestamp:
+    """The last day up to `end` that a backtest can end on: one that the calendar has another day after."""
+    future = pd.DatetimeIndex(D.calendar(freq=freq, future=True))
+    return end if end < future[-1] else pd.Timestamp(future[-2])
+
+
+def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, freq: str = DAY) -> None:
+    """Demand that a span holds a trading time of the store.
+
+    Raises:
+        ValueError: gives both spans and the remedy.
+    """
+    calendar = pd.DatetimeIndex(D.calendar(freq=freq))
+    if start > end:
+        raise ValueError(
+            f"{what} holds no trading day: it starts on {start:%Y-%m-%d} and ends on {end:%Y-%m-%d}. {remedy}"
+        )
+    if not ((calendar >= start) & (calendar <= end)).any():
+        raise ValueError(
+            f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d} holds no trading day of the store, which spans "
+            f"{calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}. {remedy}"
+        )
+
+
+def check_segments(spans: Mapping[str, tuple[pd.Timestamp | None, ...]], freq: str = DAY) -> None:
+    """Refuse a segment without a trading day, which Qlib would trip over much later.
+
+    One may end after the store: it is scored as far as bars reach, as Qlib's rolling tasks want it.
+
+    Raises:
+        ValueError: a segment outside of the store.
+    """
+    calendar = pd.DatetimeIndex(D.calendar(freq=freq))
+    for name, (start, end) in spans.items():
+        first = calendar[0] if start is None else start
+        check_overlap(
+            f"Segment '{name}'", first, max(calendar[-1], first) if end is None else end, REMEDY, freq
+        )
+        if first < calendar[0] - pd.Timedelta(days=7):  # holidays may lie between
+            raise ValueError(
+                f"Segment '{name}' starts on {first:%Y-%m-%d}, before the store, which has {calendar[0]:%Y-%m-%d} "
+                f"to {calendar[-1]:%Y-%m-%d}. {REMEDY}"
+            )
+
+
+def check_benchmark(benchmark: object, freq: str = DAY) -> None:
+    """Demand that the store has bars of a benchmark: a symbol, or several whose mean Qlib takes.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if isinstance(benchmark, pd.Series):
+        return
+    config: Config = [benchmark] if isinstance(benchmark, str) else instruments_of(benchmark)  # type: ignore[arg-type]
+    if D.features(config, ["$close"], freq=freq).empty:
+        raise ValueError(
+            f"The store has no benchmark '{benchmark}'. Import it with `kronos data import ... --benchmark FILE`, "
+            "name one that it has by KRONOS_BENCHMARK, or take the mean of the market by KRONOS_BENCHMARK=market."
+        )
+
+
+def has_field(instruments: Config, field: str, freq: str = DAY) -> bool:
+    """Whether the store has a field of some of the instruments, on the last days that it has bars of."""
+    recent = D.calendar(freq=freq)[-20:]
+    found = D.features(instruments, [f"${field}"], start_time=recent[0], freq=freq)
+    return bool(found[f"${field}"].notna().any())

@@ -1,0 +1,334 @@
+"""Reads Qlib stores: bars, members, calendars and windows in this project's own types."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import qlib
+from qlib.config import C
+from qlib.data import D
+from qlib.log import set_global_logger_level
+
+from kronos.bars import FEATURES, PRICES, repair_bars
+from kronos.io.files import read_table
+from kronos.windows import KEYS, Windows
+from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
+from kronos_strategies.backtest_result import bars_per_year as annual_bars
+from kronos_strategies.data.qlib_bins import DAY, bin_folder, later_sessions
+from kronos_strategies.data.regions import region_of_store
+from kronos_strategies.data.simulate import data_warnings, default_store, ensure_store
+from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
+from kronos_strategies.store import WindowSpec
+
+
+@dataclass(frozen=True)
+class StoreBars:
+    """All bars that a store has of some instruments, read once for everything that is computed from them.
+
+    Attributes:
+        frame: indexed (instrument, datetime), columns FEATURES, adjusted; NaN on suspended bars.
+    """
+
+    frame: pd.DataFrame
+
+    @classmethod
+    def read(cls, instruments: Sequence[str], end: pd.Timestamp | None = None, freq: str = DAY) -> StoreBars:
+        """Bars up to and with `end`; all of them when omitted."""
+        fields = [f"${name}" for name in FEATURES]
+        found = D.features(sorted(set(instruments)), fields, end_time=end, freq=freq)
+        return cls(found.set_axis(list(FEATURES), axis=1))
+
+    def traded(self, instruments: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
+        """Bars by instrument, suspended ones left out; of all instruments when omitted.
+
+        A bar counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
+        completed from volume and prices; both are 0 where there is no volume either. A high or low that adjustment
+        has rounded past open or close is stretched to it.
+        """
+        frame = self.frame
+        if instruments is not None:
+            frame = frame[frame.index.isin(list(instruments), level="instrument")]
+        frame = frame[frame[list(PRICES)].notna().all(axis=1) & ~frame["volume"].eq(0)].astype(float)
+        typical = frame[list(PRICES)].mean(axis=1)
+        frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
+        frame["volume"] = frame["volume"].fillna(0.0)
+        by_name = frame.groupby(level="instrument")
+        return {str(name): repair_bars(bars.droplevel("instrument")) for name, bars in by_name}
+
+    def closes(self, instruments: Iterable[str]) -> pd.DataFrame:
+        """Dates x instruments; on a suspended bar the last known close, which was known then."""
+        names = sorted(set(instruments))
+        rows = self.frame.index.isin(names, level="instrument")
+        return self.frame.loc[rows, "close"].unstack("instrument").ffill()
+
+    def equal_weight(self, members: pd.MultiIndex, dates: pd.Index) -> pd.Series:
+        """Return by bar of all members at equal weights, rebalanced on each of `dates`, without costs.
+
+        A suspended member earns 0 until it trades again, and then the whole move since its last close.
+        """
+        closes = self.closes(members.get_level_values("instrument"))
+        moves = pd.Series(closes.pct_change(fill_method=None).stack())
+        return moves.reindex(members).groupby(level="datetime").mean().reindex(dates)
+
+
+def traded_bars(
+    instruments: Sequence[str], end: pd.Timestamp | None, freq: str = DAY
+) -> dict[str, pd.DataFrame]:
+    """Adjusted bars up to and with `end` by instrument, see `StoreBars.traded`."""
+    return StoreBars.read(instruments, end, freq).traded()
+
+
+def member_windows(
+    spec: WindowSpec,
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+    instruments: Instruments | None = None,
+    freq: str = DAY,
+) -> Windows:
+    """The windows of every member that traded, on every bar from `start` to `end`.
+
+    Membership on each date decides who has a window then. A window holds the last *traded* bars, whether or not
+    the instrument was a member at the time; on a day without a trade there is none. Future timestamps are those of
+    the trading calendar, continued in the same rhythm after its end.
+
+    Args:
+        spec: of the windows.
+        start: first bar.
+        end: last bar.
+        instruments: which may have a window; the market `spec.universe` when omitted.
+        freq: of the bars, as Qlib calls it.
+
+    Raises:
+        ValueError: no member has bars enough.
+    """
+    members = member_rows(spec.universe if instruments is None else instruments, start, end, freq)
+    names = sorted(members.get_level_values("instrument").unique())
+    return Windows.rolling(
+        traded_bars(names, end, freq),
+        spec.lookback,
+        spec.horizon,
+        trading_calendar(freq, spec.horizon),
+        start=start,
+        end=end,
+        index=members,
+        min_bars=spec.min_bars,
+    )
+
+
+def member_rows(
+    instruments: Instruments, start: pd.Timestamp | None, end: pd.Timestamp | None, freq: str = DAY
+) -> pd.MultiIndex:
+    """(datetime, instrument) of each bar of each stay in the market, with or without a trade."""
+    frame = D.features(instruments_of(instruments), ["$close"], start_time=start, end_time=end, freq=freq)
+    return frame.index.reorder_levels(KEYS)
+
+
+def scored_rows(
+    spec: WindowSpec,
+    start: pd.Timestamp | None,
+    end: pd.Timestamp | None,
+    instruments: Instruments,
+    freq: str = DAY,
+) -> pd.MultiIndex:
+    """The (datetime, instrument) that `member_windows` has a window of, without cutting any; may be empty."""
+    members = member_rows(instruments, start, end, freq)
+    names = sorted(members.get_level_values("instrument").unique())
+    known = [
+        pd.MultiIndex.from_product([bars.index[spec.min_bars - 1 :], [name]], names=KEYS)
+        for name, bars in traded_bars(names, end, freq).items()
+    ]
+    found = known[0].append(known[1:]) if known else members[:0]
+    return members[members.isin(found)].sort_values()
+
+
+def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
+    """Qlib's calendar with `ahead` times after the last bar; an intraday one is continued with its own sessions."""
+    calendar = pd.DatetimeIndex(D.calendar(future=True, freq=freq))
+    last = pd.Timestamp(D.calendar(freq=freq)[-1])
+    if freq == DAY or (calendar > last).sum() >= ahead:
+        return calendar
+    return pd.DatetimeIndex(calendar.append(later_sessions(calendar, ahead + 1)))
+
+
+def bars_per_year(freq: str) -> tuple[int, float]:
+    """Bars per year, used to annualize figures, and those that Qlib uses."""
+    minutes = 240 if freq == DAY else pd.Timedelta(freq).total_seconds() / 60
+    return annual_bars(D.calendar(freq=freq)), QLIB_BARS_PER_YEAR * 240 / minutes
+
+
+def future_returns(
+    keys: pd.MultiIndex, price: str, horizons: Sequence[int], freq: str = DAY
+) -> dict[int, pd.Series]:
+    """Returns that signals of these (datetime, instrument) rows can trade at a price of the store, by bars held."""
+    names = sorted(keys.get_level_values("instrument").unique())
+    fields = [f"Ref(${price},-{1 + h})/Ref(${price},-1)-1" for h in horizons]
+    frame = D.features(names, fields, freq=freq).reorder_levels(KEYS)
+    return {h: frame[field].reindex(keys) for h, field in zip(horizons, fields, strict=True)}
+
+
+Instruments = str | Sequence[str] | Mapping[str, Any]
+Config = list[str] | dict[str, Any]  # as Qlib's D.features takes them
+
+
+def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | None = None) -> Config:
+    """What Qlib reads features of.
+
+    Args:
+        instruments: the name of a market, symbols, or a dict of a market and its filters, as `D.instruments` has
+            it, or of symbols and their spans.
+        filter_pipe: Qlib's filters or their configurations, of a market by name.
+
+    Raises:
+        ValueError: no symbol, or filters without a market.
+    """
+    if isinstance(instruments, str):
+        try:
+            return dict(D.instruments(instruments, list(filter_pipe or ())))
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"filter_pipe cannot be read ({error}). Give filters of qlib.data.filter, or all of their settings "
+                "as `to_config()` returns them."
+            ) from error
+    if filter_pipe:
+        raise ValueError("filter_pipe narrows a market given by its name. Leave it out, or name a market.")
+    if isinstance(instruments, Mapping):
+        return dict(D.instruments(**instruments)) if "market" in instruments else dict(instruments)
+    symbols = [str(each) for each in instruments]
+    if not symbols:
+        raise ValueError("The list of instruments is empty. Name at least one, or a market.")
+    return symbols
+
+
+def universe_name(config: Config) -> str:
+    """A short name: that of the market, and a hash where filters or a list select its members."""
+    if isinstance(config, dict) and "market" in config and not config.get("filter_pipe"):
+        return str(config["market"])
+    base = str(config["market"]) if isinstance(config, dict) and "market" in config else "list"
+    text = json.dumps(sorted(config) if isinstance(config, list) else config, sort_keys=True, default=str)
+    return f"{base}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def check_instruments(config: Config, store: Path) -> None:
+    """Demand that a store has the market or the instruments.
+
+    Raises:
+        ValueError: names those that it has, or lacks.
+    """
+    if isinstance(config, dict) and "market" in config:
+        market, known = config["market"], sorted(path.stem for path in (store / "instruments").glob("*.txt"))
+        if market not in known:
+            raise ValueError(f"The store {store} has no market '{market}'. It has {known}.")
+        return
+    if absent := [symbol for symbol in config if not bin_folder(store, symbol).is_dir()]:
+        raise ValueError(
+            f"The store {store} lacks bars of {len(absent)} of {len(config)} instruments, the first '{absent[0]}'. "
+            "Write them as the store does, e.g. SH600000."
+        )
+
+
+def init_qlib(folder: Path, tracking: str = TRACKING) -> list[str]:
+    """Make Qlib read `folder`, quietly; return what a reader of its figures must know.
+
+    Args:
+        folder: of a Qlib store.
+        tracking: address of the MLflow store that runs are recorded in; nothing is written to it here.
+
+    Raises:
+        FileNotFoundError: no Qlib store there.
+    """
+    folder = folder.expanduser().resolve()
+    _check_there(folder)
+    manager = {
+        "class": KronosExpManager.__name__,
+        "module_path": KronosExpManager.__module__,
+        "kwargs": {"uri": tracking, "default_exp_name": "kronos"},
+    }
+    qlib.init(
+        provider_uri=str(folder), region="cn", kernels=1, logging_level=logging.WARNING, exp_manager=manager
+    )
+    set_global_logger_level(logging.ERROR)  # its recorder warns that a new experiment is new
+    return data_warnings(folder)
+
+
+def store_folder(freq: str = DAY) -> Path:
+    """The folder that Qlib reads bars of a frequency from.
+
+    Raises:
+        ValueError: Qlib is not initialized, or not for this frequency.
+    """
+    if not C.registered:
+        raise ValueError(
+            'Qlib does not know which data to read yet. Call qlib.init(provider_uri="~/store", region="cn") first.'
+        )
+    try:
+        return Path(C.dpm.get_data_uri(freq))
+    except KeyError:
+        known = sorted(str(each) for each in C.dpm.provider_uri)
+        raise ValueError(
+            f"Qlib was given no data of freq='{freq}', only of {known}. Add it to provider_uri of qlib.init."
+        ) from None
+
+
+def qlib_warnings(freq: str = DAY) -> list[str]:
+    """Check the store that Qlib reads; return warnings about it for the report.
+
+    Raises:
+        ValueError: Qlib is not initialized.
+        FileNotFoundError: no Qlib store there, or none of this frequency.
+    """
+    folder = store_folder(freq)
+    _check_there(folder, freq)
+    return [*data_warnings(folder), *_region_warnings(folder)]
+
+
+def _region_warnings(folder: Path) -> list[str]:
+    """A warning where Qlib trades by the rules of another region than the store's."""
+    expected = region_of_store(folder)
+    if C.region == expected.name:
+        return []
+    return [
+        f"Qlib trades by the rules of region '{C.region}', while instruments of {folder} are called as those of "
+        f"'{expected.name}' ({expected}). Set KRONOS_REGION={expected.name}, or region in qlib_init, unless it is "
+        "meant."
+    ]
+
+
+def _check_there(folder: Path, freq: str = DAY) -> None:
+    """Make the default store on first use; demand that any other one is there."""
+    if folder.resolve() == default_store().resolve():  # Qlib has resolved its own
+        ensure_store(folder)
+    calendar = folder / "calendars" / f"{freq}.txt"
+    if calendar.is_file():
+        return
+    others = sorted(path.stem for path in folder.glob("calendars/*.txt") if "future" not in path.stem)
+    if others:
+        raise FileNotFoundError(
+            f"{folder} has bars of {others}, not of freq='{freq}' (no calendars/{freq}.txt). Choose one, or "
+            "import bars of that frequency."
+        )
+    raise FileNotFoundError(
+        f"{folder} holds no Qlib store (no calendars/{freq}.txt). Make one with `kronos data import FILE... "
+        f"--to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
+    )
+
+
+def read_industries(file: Path) -> pd.Series:
+    """The industry of each instrument, from columns instrument and industry of a CSV or parquet file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it lacks a column, or has an instrument twice.
+    """
+    table = read_table(file.expanduser(), ("instrument", "industry"), ()).dropna()
+    twice = table["instrument"].duplicated()
+    if twice.any():
+        name = table["instrument"][twice].iloc[0]
+        raise ValueError(f"{file} gives {name} an industry twice. Keep one row of each instrument.")
+    return table.set_index("instrument")["industry"].astype(str)

@@ -1,0 +1,315 @@
+"""ForecastSet: the forecasts of one model and one set of settings, one file per date, and how it is filled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pandas as pd
+
+from kronos.forecast import Forecast
+from kronos_strategies.forecasting import Forecaster, WindowsByDate, batch_windows, forecast_batch
+from kronos_strategies.progress import ProgressReport, offset_progress
+from kronos_strategies.store.files import (
+    SUFFIX,
+    StoredFile,
+    date_folder,
+    date_label,
+    date_state,
+    find_dates,
+    find_file,
+    locked,
+    publish,
+    try_lock,
+)
+from kronos_strategies.store.parquet import from_parquet, read_summary, to_parquet
+from kronos_strategies.store.settings import StoreSettings, read_manifest, read_settings, update_manifest
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """What a store knows of some windows' dates; each date is in one of the four.
+
+    Attributes:
+        present: forecast from these very bars, and whole.
+        missing: not there.
+        changed: forecast from other bars: prices were adjusted again, or other instruments were members.
+        damaged: there, but not what was written.
+    """
+
+    present: tuple[pd.Timestamp, ...]
+    missing: tuple[pd.Timestamp, ...]
+    changed: tuple[pd.Timestamp, ...]
+    damaged: tuple[pd.Timestamp, ...]
+
+    @property
+    def due(self) -> tuple[pd.Timestamp, ...]:
+        """Dates to forecast, ascending."""
+        return tuple(sorted((*self.missing, *self.changed, *self.damaged)))
+
+
+class ForecastSet:
+    """A folder `<store>/<model>-<sha>/<settings sha>`: forecasts made alike, a file a date.
+
+    As it stands it is a hive-partitioned parquet data set, e.g. in DuckDB
+    `FROM read_parquet('FOLDER/date=*/*.parquet', hive_partitioning = true)`; the columns are those of
+    `kronos_strategies.store.parquet`. Iterating reads one date after the other.
+
+    Args:
+        folder: of the forecasts.
+        lifetime: what must stay for the folder to stay, e.g. that of a temporary store.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ValueError: another version wrote them, or the manifest was edited.
+    """
+
+    def __init__(self, folder: str | Path, lifetime: object = None) -> None:
+        self.folder = Path(folder).expanduser()
+        self._lifetime = lifetime
+        self.settings = read_settings(self.folder)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Model, settings, and which data were in at the end of the last fill."""
+        return read_manifest(self.folder)
+
+    @property
+    def dates(self) -> pd.DatetimeIndex:
+        """Dates that have a file, ascending; whether they are whole shows when they are read."""
+        return find_dates(self.folder)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all dates on disk."""
+        return sum(path.stat().st_size for path in self.folder.glob(f"date=*/*{SUFFIX}"))
+
+    def __len__(self) -> int:
+        return len(self.dates)
+
+    def __iter__(self) -> Iterator[Forecast]:
+        return (self.read(date) for date in self.dates)
+
+    def read(self, date: pd.Timestamp | str, digest: str | None = None) -> Forecast:
+        """The forecasts of one date as sampled: neither calibrated nor repaired, see `kronos.postprocessing`.
+
+        Args:
+            date: of the forecast.
+            digest: of the windows that it must be of; None takes what is there.
+
+        Raises:
+            ValueError: no forecast of that date, or one of other windows.
+            CorruptFileError: the file is not what was written; filling the store again recomputes it.
+        """
+        date = pd.Timestamp(date)
+        file = self._file(date)
+        if digest is not None and not file.holds(digest):
+            raise ValueError(
+                f"The forecast of {date} in {self.folder} is of other bars than these. Fill the store again."
+            )
+        return from_parquet(file.read(), self.settings.provenance)
+
+    def frame(
+        self, start: pd.Timestamp | str | None = None, end: pd.Timestamp | str | None = None
+    ) -> pd.DataFrame:
+        """Last close and summary of every forecast from `start` to `end`, of paths as sampled; reads no path.
+
+        Returns:
+            Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signals.SUMMARY`.
+
+        Raises:
+            ValueError: no date in that span.
+            CorruptFileError: what was read of a file is not what was written.
+        """
+        dates = self.dates
+        dates = dates[
+            (dates >= pd.Timestamp(start or dates.min())) & (dates <= pd.Timestamp(end or dates.max()))
+        ]
+        if not len(dates):
+            raise ValueError(f"{self.folder} has no forecast from {start} to {end}. {self._holds()}")
+        return read_summary([self._file(date).path for date in dates])
+
+    def coverage(self, dated: WindowsByDate) -> StoreStatus:
+        """Which dates of some windows are there; reads every file of theirs to see that it is whole."""
+        dates: dict[str, list[pd.Timestamp]] = {field.name: [] for field in fields(StoreStatus)}
+        for date in dated.dates:
+            dates[self.state(date, dated.digest(date))].append(date)
+        return StoreStatus(**{name: tuple(found) for name, found in dates.items()})
+
+    def state(self, date: pd.Timestamp, digest: str) -> str:
+        """Which field of `StoreStatus` a date with windows of that digest belongs to."""
+        return date_state(self.folder, date, digest)
+
+    def write(self, forecast: Forecast) -> Path:
+        """Store the forecasts of one date in the place of any that are there, e.g. those of another machine.
+
+        Raises:
+            ValueError: of several dates, made with other weights or settings than the rest, or not as sampled.
+        """
+        _check_raw(forecast)
+        dates = forecast.index.get_level_values("datetime").unique()
+        if len(dates) != 1:
+            raise ValueError(f"The forecast is of {len(dates)} dates. Write one at a time.")
+        made = StoreSettings(forecast.provenance, self.settings.spec, self.settings.dtype)
+        if (made.settings_sha256, made.model["weights_sha256"]) != (
+            self.settings.settings_sha256,
+            self.settings.model["weights_sha256"],
+        ):
+            raise ValueError(
+                f"The forecast of {dates[0]} is by '{made.provenance.model}' with settings {made.settings}, "
+                f"which {self.folder} is not for. Write it to a store of its own."
+            )
+        with locked(self.folder, date_label(dates[0])):
+            return self.publish(forecast)
+
+    def publish(self, forecast: Forecast) -> Path:
+        """Write the forecasts of one date; the caller holds the date's lock."""
+        _check_raw(forecast)
+        date = pd.Timestamp(forecast.index.get_level_values("datetime")[0])
+        content = to_parquet(forecast, self.settings.dtype)
+        return publish(self.folder, date, forecast.provenance.data_sha256, content)
+
+    def _file(self, date: pd.Timestamp) -> StoredFile:
+        file = find_file(self.folder, date)
+        if file is None:
+            raise ValueError(
+                f"There is no forecast of {date} in {date_folder(self.folder, date)}. {self._holds()}"
+            )
+        return file
+
+    def _holds(self) -> str:
+        dates = self.dates
+        span = f"{len(dates)} dates, {dates[0]} to {dates[-1]}" if len(dates) else "no date"
+        return f"It holds {span}; `kronos forecast` adds others."
+
+
+def _check_raw(forecast: Forecast) -> None:
+    known = forecast.provenance
+    if known.calibration is not None or known.limits or known.candles != "raw":
+        raise ValueError(
+            "The forecast is calibrated, limited or repaired, and a store keeps paths as sampled. Write those of "
+            "forecast(..., candles='raw')."
+        )
+
+
+WAIT = 0.2  # seconds until dates that another process holds are looked at again
+
+
+@dataclass(frozen=True)
+class FillResult:
+    """Windows whose forecasts are all in a store; iterating reads them date by date.
+
+    Attributes:
+        stored: the forecasts, and perhaps others of the same recipe.
+        digests: of the windows by date, ascending.
+        found: what was there before.
+        computed: dates forecast here; other processes may have done the rest of those due.
+        windows: forecast here.
+        seconds: that forecasting and writing them took.
+    """
+
+    forecast_set: ForecastSet
+    digests: Mapping[pd.Timestamp, str]
+    found: StoreStatus
+    computed: int
+    windows: int
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __iter__(self) -> Iterator[Forecast]:
+        """Forecasts of these very windows, one date after the other.
+
+        Raises:
+            ValueError: a date has since been filled from other bars.
+        """
+        return (self.forecast_set.read(date, digest) for date, digest in self.digests.items())
+
+
+def fill(
+    forecast_set: ForecastSet, forecaster: Forecaster, dated: WindowsByDate, progress: ProgressReport
+) -> FillResult:
+    """Forecast all dates of some windows that `stored` lacks.
+
+    Each date is written as soon as its chunk is forecast, so that whatever ends this process costs one chunk.
+
+    Args:
+        stored: of the recipe that the forecaster and the windows belong to.
+        forecaster: the predictor.
+        dated: the windows.
+        progress: called as progress(windows done, windows due).
+    """
+    found = forecast_set.coverage(dated)
+    sampling, started = forecast_set.settings.provenance.sampling, time.monotonic()
+    due, total = list(found.due), dated.count(found.due)
+    computed = windows = 0
+    try:
+        while due:
+            with ExitStack() as locks:
+                claim = claim_dates(
+                    forecast_set, dated, due, batch_windows(sampling, dated.windows.horizon), locks
+                )
+                due = claim.left
+                total -= dated.count(claim.done)
+                if claim.dates:
+                    forecasts = forecast_batch(
+                        forecaster,
+                        dated,
+                        claim.dates,
+                        sampling,
+                        offset_progress(progress, windows, total),
+                    )
+                    for forecast in forecasts:
+                        forecast_set.publish(forecast)
+                    computed, windows = computed + len(claim.dates), windows + dated.count(claim.dates)
+            if due and not claim.dates:
+                time.sleep(WAIT)
+    finally:
+        update_manifest(forecast_set.folder, forecast_set.settings)
+    digests = {date: dated.digest(date) for date in dated.dates}
+    return FillResult(forecast_set, digests, found, computed, windows, time.monotonic() - started)
+
+
+class Claim(NamedTuple):
+    """Dates that a process has looked at for its next chunk."""
+
+    dates: list[pd.Timestamp]  # locked by us, due
+    done: list[pd.Timestamp]  # finished by another process since we looked
+    left: list[pd.Timestamp]  # the rest: first those that another process holds
+
+
+class DatedFolder(Protocol):
+    """A folder with a file a date."""
+
+    folder: Path
+
+    def state(self, date: pd.Timestamp, digest: str) -> str:
+        """Which field of `StoreStatus` a date with windows of that digest belongs to."""
+        ...
+
+
+def claim_dates(
+    forecast_set: DatedFolder, dated: WindowsByDate, due: Sequence[pd.Timestamp], limit: int, locks: ExitStack
+) -> Claim:
+    """Lock the next dates that no process holds, until they have `limit` windows; `locks` frees them."""
+    dates: list[pd.Timestamp] = []
+    done: list[pd.Timestamp] = []
+    held: list[pd.Timestamp] = []
+    for i, date in enumerate(due):
+        if dates and dated.count([*dates, date]) > limit:
+            return Claim(dates, done, held + list(due[i:]))
+        lock = try_lock(forecast_set.folder, date_label(date))
+        if lock is None:
+            held.append(date)
+        elif forecast_set.state(date, dated.digest(date)) == "present":
+            lock.release()
+            done.append(date)
+        else:
+            locks.callback(lock.release)
+            dates.append(date)
+    return Claim(dates, done, held)

@@ -1,0 +1,201 @@
+"""Values of each window, a file a date: the outputs of a head, or hidden states. Resumable like forecasts.
+
+    <folder>/_rows.json                                  what computed them
+    <folder>/date=2024-01-02/<windows sha>-<file sha>.parquet   keys, and a column for each value or one of lists
+
+A date is computed if it is missing, damaged, or was computed from other bars; the times that a window asks to
+forecast play no part in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kronos.head import ReturnHead
+from kronos.windows import KEYS, Windows
+from kronos_strategies.forecasting import Embedder, WindowsByDate
+from kronos_strategies.progress import ProgressReport, offset_progress
+from kronos_strategies.store.files import date_state, find_file, locked, make_folder, publish, write_record
+from kronos_strategies.store.forecast_set import WAIT, claim_dates
+from kronos_strategies.store.settings import WindowSpec, label_of
+
+DESCRIPTION = "_rows.json"
+CHUNK_WINDOWS = 4096  # computed together, so that an interruption costs seconds
+Compute = Callable[[Windows, Callable[[int], None]], np.ndarray]
+
+
+class WindowOutputs:
+    """A folder of values by (datetime, instrument).
+
+    Args:
+        folder: made on the first fill.
+        columns: names of the values; none for vectors, which are stored as one column of lists.
+        described: what computes them, for the reader of the folder.
+        lifetime: what must stay for the folder to stay, e.g. that of a temporary store.
+    """
+
+    def __init__(
+        self, folder: Path, columns: Sequence[str], described: Mapping[str, Any], lifetime: object = None
+    ) -> None:
+        self.folder, self.columns, self.described = folder, tuple(columns), dict(described)
+        self._lifetime = lifetime
+
+    def state(self, date: pd.Timestamp, digest: str) -> str:
+        """present, missing, changed or damaged, see `StoreStatus`."""
+        return date_state(self.folder, date, digest)
+
+    def fill(self, windows: Windows, compute: Compute, progress: ProgressReport) -> np.ndarray:
+        """The values of all windows; those that are not there yet are computed and stored.
+
+        Args:
+            windows: N windows, any number of dates; their `future` is not looked at.
+            compute: windows, and what to call with the number of windows done -> (n, values) float32.
+            progress: called as progress(windows done, windows due).
+
+        Returns:
+            (N, values) float32 in the order of `windows`.
+        """
+        dated = WindowsByDate(replace(windows, future=windows.future[:, :0]))
+        make_folder(self.folder)
+        if not (self.folder / DESCRIPTION).is_file():
+            with locked(self.folder, "rows"):
+                write_record(self.folder / DESCRIPTION, self.described)
+        self._compute_due(dated, compute, progress)
+        parts = [self._read(date, dated.digest(date)) for date in dated.dates]
+        order = dated.windows.index.get_indexer(windows.index)
+        return np.concatenate(parts)[order]
+
+    def _compute_due(self, dated: WindowsByDate, compute: Compute, progress: ProgressReport) -> None:
+        due = [date for date in dated.dates if self.state(date, dated.digest(date)) != "present"]
+        done, total = 0, dated.count(due) if due else 0
+        while due:
+            with ExitStack() as locks:
+                claim = claim_dates(self, dated, due, CHUNK_WINDOWS, locks)
+                due = claim.left
+                if claim.dates:
+                    chunk = dated.select(claim.dates)
+                    values = compute(chunk, _counted(offset_progress(progress, done, total)))
+                    self._publish(claim.dates, chunk, values, dated)
+                    done += len(chunk)
+            if due and not claim.dates:
+                sleep(WAIT)
+
+    def _publish(
+        self, dates: Sequence[pd.Timestamp], chunk: Windows, values: np.ndarray, dated: WindowsByDate
+    ) -> None:
+        start = 0
+        for date in dates:
+            rows = slice(start, start + dated.count([date]))
+            start = rows.stop
+            content = _to_parquet(chunk.index[rows], values[rows], self.columns)
+            publish(self.folder, date, dated.digest(date), content)
+
+    def _read(self, date: pd.Timestamp, digest: str) -> np.ndarray:
+        file = find_file(self.folder, date)
+        if file is None or not file.holds(digest):
+            raise ValueError(
+                f"{self.folder} has been filled from other bars of {date} meanwhile. Fill it again, one at a time."
+            )
+        table = pq.read_table(BytesIO(file.read()))
+        if self.columns:
+            return np.stack([table[name].to_numpy() for name in self.columns], axis=1)
+        lists = table["hidden"].combine_chunks()
+        flat: np.ndarray = lists.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(table), -1)
+
+
+def settings_sha256(settings: Mapping[str, Any]) -> str:
+    """Of settings that JSON holds, for the name of a folder."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _counted(report: Callable[[int], None]) -> Callable[[int], None]:
+    """Turn numbers of windows done in each part into the number done so far."""
+    done = 0
+
+    def advance(windows: int) -> None:
+        nonlocal done
+        done += windows
+        report(done)
+
+    return advance
+
+
+def _to_parquet(keys: pd.MultiIndex, values: np.ndarray, columns: Sequence[str]) -> bytes:
+    table: dict[str, pa.Array] = {
+        KEYS[1]: pa.array(keys.get_level_values(KEYS[1]), pa.string()),
+        KEYS[0]: pa.array(pd.DatetimeIndex(keys.get_level_values(KEYS[0]))),
+    }
+    values = np.ascontiguousarray(values, np.float32)
+    if columns:
+        table |= {name: pa.array(values[:, i]) for i, name in enumerate(columns)}
+    else:
+        table["hidden"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    sink = BytesIO()
+    pq.write_table(pa.table(table), sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+FORMAT = 1  # of the files; another format is another folder
+
+
+def head_rows(
+    folder: Path, embedder: Embedder, head: ReturnHead, spec: WindowSpec, lifetime: object = None
+) -> WindowOutputs:
+    """`<model>-<sha>/heads/<head>-<sha>-<settings sha>` in the store `folder`: a column for each horizon.
+
+    Raises:
+        ValueError: the networks came from no file.
+    """
+    model, settings = _read(embedder, spec)
+    settings |= {"horizons": list(head.info.horizons)}
+    name = f"{label_of(head.name)}-{head.sha256[:12]}-{settings_sha256(settings)[:12]}"
+    columns = [f"rank_{horizon}" for horizon in head.info.horizons]
+    described = {"head": head.name, "head_sha256": head.sha256, "settings": settings}
+    return WindowOutputs(folder / model / "heads" / name, columns, described, lifetime)
+
+
+def embedding_rows(
+    folder: Path, embedder: Embedder, spec: WindowSpec, lifetime: object = None
+) -> WindowOutputs:
+    """`<model>-<sha>/embeddings/<settings sha>` in the store `folder`: one column of vectors.
+
+    Raises:
+        ValueError: the networks came from no file.
+    """
+    model, settings = _read(embedder, spec)
+    where = folder / model / "embeddings" / settings_sha256(settings)[:12]
+    return WindowOutputs(where, (), {"settings": settings}, lifetime)
+
+
+def _read(embedder: Embedder, spec: WindowSpec) -> tuple[str, dict[str, Any]]:
+    """The model's folder, and all settings that decide a hidden state."""
+    known = embedder.provenance(embedder.sampling, "")
+    if known.weights_sha256 is None:
+        raise ValueError(
+            f"The networks of '{known.model}' came from no file, so nothing can tell their hidden states from "
+            "those of other weights. Save both with save_pretrained() and load those files."
+        )
+    settings = {
+        "format": FORMAT,
+        "universe": spec.universe,
+        "lookback": spec.lookback,
+        "min_bars": spec.min_bars,
+        "max_context": known.max_context,
+        "clip": known.clip,
+        "precision": known.precision,
+    }
+    return f"{label_of(known.model)}-{known.weights_sha256[:12]}", settings
