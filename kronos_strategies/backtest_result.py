@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-BARS_PER_YEAR = 252
+from kronos_strategies.portfolio import BARS_PER_YEAR
+
 QLIB_BARS_PER_YEAR = 238
 DAYS_PER_YEAR, SATURDAY = 365, 5
 SATURDAYS = 0.05  # of the days; markets with more trade every day, some have a rare session on a Saturday

@@ -285,6 +285,7 @@ def test_a_revision_that_is_not_in_the_cache_is_named(hub: Path, tmp_path: Path)
         Kronos.from_pretrained("acme/tiny", revision="d" * 40)
 
 
+@pytest.mark.integration
 def test_the_environment_alone_sets_the_cache_and_keeps_the_network_out(tmp_path: Path) -> None:
     # As a user would: a fresh interpreter with HF_HOME and HF_HUB_OFFLINE, nothing patched.
     home = tmp_path / "home"
