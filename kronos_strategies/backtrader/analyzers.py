@@ -15,7 +15,7 @@ import backtrader as bt
 import pandas as pd
 
 from kronos.config import as_integer
-from kronos_strategies.backtest_result import BacktestResult
+from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.backtrader.account import AccountRecorder, TradeRecorder, executions
 from kronos_strategies.backtrader.feeds import BarClock, FeedHistory, name_feeds
 from kronos_strategies.backtrader.run_record import (
@@ -23,7 +23,6 @@ from kronos_strategies.backtrader.run_record import (
     describe_run,
     execution_warnings,
     find_forecast_origin,
-    infer_bars_per_year,
     path_summaries,
 )
 from kronos_strategies.backtrader.score_recorder import ScoreRecorder
@@ -218,7 +217,7 @@ class KronosTearSheet(bt.Analyzer):
             hold=hold,
             price=p.price,
             daily=history.daily,
-            bars_per_year=int(p.bars_per_year or infer_bars_per_year(performance.index)),
+            bars_per_year=int(p.bars_per_year or bars_per_year(performance.index)),
             title=p.title or f"{type(self.strategy).__name__} in Backtrader",
             trials=int(p.trials),
             notice=p.notice,

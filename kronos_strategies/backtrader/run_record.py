@@ -10,7 +10,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.backtest_result import BARS_PER_YEAR, BacktestResult
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.backtrader.account import AccountRecorder
 from kronos_strategies.backtrader.feeds import FeedHistory
 from kronos_strategies.backtrader.forecasts import ForecastSettings
@@ -19,8 +19,6 @@ from kronos_strategies.backtrader.scheduler import ForecastCoordinator
 from kronos_strategies.backtrader.score_recorder import ScoreRecorder, iter_indicators
 
 EQUAL_WEIGHT = "equal weight"
-DAYS_PER_YEAR, SATURDAY = 365, 5
-MAX_DAILY_STEP = 4  # days between bars that count as daily; a week is longer
 MAX_REJECTED = 0.02  # share of the orders above which rejections are reported
 MAX_LISTED = 12  # feeds in the description of a run
 
@@ -261,19 +259,3 @@ def execution_warnings(
             f"The broker rejected {account.rejected} of {orders} orders for lack of cash or margin: the portfolio "
             "differs from the strategy's targets."
         )
-
-
-def infer_bars_per_year(times: pd.Index) -> int:
-    """Bars per year of (bars,) ascending datetimes.
-
-    Bars on weekends imply a market that never closes, with 365 days per year, otherwise 252; times the median
-    number of bars per day. Bars more than a day apart are counted in calendar time, e.g. 52 weekly bars per year.
-    """
-    index = pd.DatetimeIndex(times)
-    days, counts = np.unique(index.normalize(), return_counts=True)
-    if len(days) > 1:
-        step = float(np.median(np.diff(days) / np.timedelta64(1, "D")))
-        if step > MAX_DAILY_STEP:
-            return max(1, round(DAYS_PER_YEAR / step))
-    year = DAYS_PER_YEAR if (index.day_of_week >= SATURDAY).any() else BARS_PER_YEAR
-    return round(year * float(np.median(counts))) if len(days) else BARS_PER_YEAR

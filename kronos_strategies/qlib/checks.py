@@ -60,8 +60,14 @@ def check_task(task: Settings) -> None:
         kwargs = _kwargs(record)
         if "backtest" in (kwargs.get("config") or {}):
             check_backtest(kwargs["config"], dataset, model)
-        if _class(record) == "KronosRecord" and kwargs.get("industry"):
-            read_industries(Path(kwargs["industry"]))
+        if _class(record) == "KronosRecord":
+            if kwargs.get("industry"):
+                read_industries(Path(kwargs["industry"]))
+            if model.get("samples") == 1:
+                raise ValueError(
+                    "samples=1 is too few for the report, which scores distributions. Set KRONOS_SAMPLES to "
+                    "2 or more, or to 0 to rank by a return head alone."
+                )
 
 
 def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.backtrader import KronosTearSheet
-from kronos_strategies.backtrader.run_record import infer_bars_per_year
 from tests.kronos_strategies.backtrader.test_strategy import DAYS, Planted, SignalFeed, market
 
 
@@ -110,19 +109,3 @@ def test_the_analysis_is_computed_once(monkeypatch):
     first["sharpe"] = 99.0
     assert sheet.get_analysis() != first
     assert len(calls) == 1
-
-
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        (pd.bdate_range("2024-01-01", periods=100), 252),
-        (pd.date_range("2024-01-01", periods=100), 365),
-        (pd.date_range("2020-01-01", periods=100, freq="W"), 52),
-        (pd.date_range("2020-01-01", periods=50, freq="ME"), 12),
-        (pd.date_range("2024-01-01", periods=3000, freq="5min"), 365 * 288),
-        (pd.DatetimeIndex([day + pd.Timedelta(minutes=30 * i) for day in DAYS for i in range(13)]), 252 * 13),
-        (DAYS[:1], 252),
-    ],
-)
-def test_bars_per_year_are_inferred_from_the_bars(times, expected):
-    assert infer_bars_per_year(times) == expected

@@ -48,6 +48,7 @@ def test_the_settings_of_the_workflow_files_pass(in_store, monkeypatch, config):
         ({"REGION": "eu"}, r"KRONOS_REGION=eu is not a region of Qlib. Choose one of \['cn', 'tw', 'us'\]"),
         ({"LIMIT": "10"}, r"limit_threshold=10 is not a share of a price"),
         ({"OPEN_COST": "five"}, r"open_cost='five' is not a number"),
+        ({"SAMPLES": "1"}, r"samples=1 is too few for the report.*KRONOS_SAMPLES to 2 or more"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(in_store, monkeypatch, settings, says):

@@ -98,8 +98,8 @@ def test_a_score_is_held_against_industries_where_they_are_known(folder):
     known = RunArtifacts.read(artifact_folder(folder) / "artifacts").exposures["industry"]
     assert known.nunique() > 3
     assert (known == known.index.get_level_values("instrument").map(sectors)).all()
-    neutral = pd.read_csv(artifact_folder(folder) / "neutral.csv", index_col=0)
-    assert {"none", "volatility", "size", "beta", "industry", "all"} == set(neutral.index)
+    neutral = pd.read_csv(artifact_folder(folder) / "neutralized_rank_ic.csv", index_col=0)
+    assert {"none", "volatility", "reversal", "size", "beta", "industry", "all"} == set(neutral.index)
 
 
 def test_an_instrument_of_two_industries_is_refused(tmp_path):
@@ -126,7 +126,7 @@ def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside)
     paired = comparison.table[comparison.table["version"] == "store"]
     assert set(paired["metric"]) >= {"rank_ic", "spread", "crps_h1", "qlike_h1"}
     np.testing.assert_allclose(paired["difference"], 0, atol=1e-12)
-    assert set(comparison.references["version"]) >= {"5-day reversal", "low 20-day volatility"}
+    assert set(comparison.baselines["version"]) >= {"5-day reversal", "low 20-day volatility"}
     assert set(comparison.decay["horizon"]) >= {1, 5}
 
 
