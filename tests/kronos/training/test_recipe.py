@@ -34,8 +34,8 @@ def test_the_recipe_goes_from_a_csv_file_to_a_picture(
     monkeypatch.chdir(tmp_path)
     bars = make_bars(1500, freq="5min").drop(columns="amount")
     bars.to_csv("five_min.csv", index_label="datetime")
-    command = blocks("bash")[0].replace("--max-steps 500", "--max-steps 2")
-    tokens = shlex.split(command)
+    (command,) = (block for block in blocks("bash") if block.startswith("kronos train --data five_min.csv"))
+    tokens = shlex.split(command.replace("--max-steps 500", "--max-steps 2"))
     assert tokens[:2] == ["kronos", "train"]
     train_both([*tokens[2:], "--validation-windows", "16", "--batch-size", "8", "--device", "cpu"])
     mpl.use("agg")
@@ -46,7 +46,7 @@ def test_the_recipe_goes_from_a_csv_file_to_a_picture(
 
 
 def test_the_table_on_the_page_is_the_one_that_is_printed() -> None:
-    assert f"```\n{cleaning_table(INFO, 101, 8000, 1900)}\n```" in PAGE
+    assert f"```text\n{cleaning_table(INFO, 101, 8000, 1900)}\n```" in PAGE
 
 
 def test_the_limits_on_the_page_are_those_of_the_rules() -> None:
