@@ -29,7 +29,7 @@ class BacktestResult:
         bars_per_year: bars per year, used to annualize its figures.
         whole: frame by datetime of all bars of the backtest, those before the first purchase too: net, then the
             benchmarks as they moved. Qlib's own figures are of these; None where `returns` are all bars.
-        qlib_bars_per_year: that Qlib annualises by: 238 days, each of 240 minutes.
+        qlib_bars_per_year: that Qlib annualizes by: 238 days, each of 240 minutes.
     """
 
     returns: pd.DataFrame
