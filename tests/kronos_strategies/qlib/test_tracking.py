@@ -98,7 +98,7 @@ def test_a_score_is_held_against_industries_where_they_are_known(folder):
     known = RunArtifacts.read(artifact_folder(folder) / "artifacts").exposures["industry"]
     assert known.nunique() > 3
     assert (known == known.index.get_level_values("instrument").map(sectors)).all()
-    neutral = pd.read_csv(artifact_folder(folder) / "neutral.csv", index_col=0)
+    neutral = pd.read_csv(artifact_folder(folder) / "neutralized_rank_ic.csv", index_col=0)
     assert {"none", "volatility", "size", "beta", "industry", "all"} == set(neutral.index)
 
 
@@ -126,7 +126,7 @@ def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside)
     paired = comparison.table[comparison.table["version"] == "store"]
     assert set(paired["metric"]) >= {"rank_ic", "spread", "crps_h1", "qlike_h1"}
     np.testing.assert_allclose(paired["difference"], 0, atol=1e-12)
-    assert set(comparison.references["version"]) >= {"5-day reversal", "low 20-day volatility"}
+    assert set(comparison.baselines["version"]) >= {"5-day reversal", "low 20-day volatility"}
     assert set(comparison.decay["horizon"]) >= {1, 5}
 
 
@@ -179,10 +179,10 @@ def test_an_experiment_stands_for_its_latest_finished_run(run_id, inside):
 
 
 def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_path, monkeypatch):
-    latest = f"no finished experiment in sqlite:///.*mlflow.db, whose latest runs are .*{run_id[:8]}"
+    latest = f"a run or a finished experiment in sqlite:///.*mlflow.db, whose latest runs are .*{run_id[:8]}"
     with pytest.raises(ValueError, match=latest):
         find_run("ffffffff")
-    with pytest.raises(ValueError, match="no run"):
+    with pytest.raises(ValueError, match="is not a file, a folder of forecasts or of a report, a run"):
         find_run(run_id[:3])  # too short to be meant
     with pytest.raises(FileNotFoundError, match=r"neither forecasts .* Did you mean .*kronos_tiny"):
         load_input("forecasts", "sqlite:///mlflow.db", None, 1)

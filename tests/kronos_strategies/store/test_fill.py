@@ -308,7 +308,10 @@ def test_many_long_paths_make_smaller_chunks(monkeypatch):
 
     monkeypatch.setattr(forecasting, "CHUNK_WINDOWS", 1024)
     assert forecasting.batch_windows(SampleConfig(samples=10), horizon=10) == 1024
-    assert forecasting.batch_windows(SampleConfig(samples=1000), horizon=100) == forecasting.CHUNK_BYTES // 2_400_000
+    assert (
+        forecasting.batch_windows(SampleConfig(samples=1000), horizon=100)
+        == forecasting.CHUNK_BYTES // 2_400_000
+    )
 
 
 class Wide:
