@@ -98,7 +98,7 @@ DEFAULTS = Study()
 
 
 @dataclass(frozen=True)
-class PricePanel:
+class StudyMarket:
     """A planted market, its windows, and what lies before and after.
 
     Attributes:
@@ -114,7 +114,7 @@ class PricePanel:
     test: np.ndarray
 
     @classmethod
-    def of(cls, config: PlantedConfig, study: Study) -> PricePanel:
+    def of(cls, config: PlantedConfig, study: Study) -> StudyMarket:
         """Plant, and cut the windows."""
         planted = plant(config)
         calendar = planted.target.index
@@ -156,7 +156,7 @@ def long(wide: pd.DataFrame) -> pd.Series:
     return wide.stack()
 
 
-def scores_of(market: PricePanel, study: Study, predictor: KronosPredictor) -> dict[Method, pd.Series]:
+def scores_of(market: StudyMarket, study: Study, predictor: KronosPredictor) -> dict[Method, pd.Series]:
     """Scores of the test windows by every way that trains no network."""
     keys, names = market.windows.index, len(market.planted.panel)
     hidden = predictor.embed(market.windows)
@@ -174,7 +174,7 @@ def scores_of(market: PricePanel, study: Study, predictor: KronosPredictor) -> d
     return scores
 
 
-def path_scores(market: PricePanel, study: Study, predictor: KronosPredictor) -> pd.Series:
+def path_scores(market: StudyMarket, study: Study, predictor: KronosPredictor) -> pd.Series:
     """The mean return that a trade earns on sampled paths, or their volatility where size is ranked."""
     windows = market.windows[market.test]
     dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
@@ -184,7 +184,7 @@ def path_scores(market: PricePanel, study: Study, predictor: KronosPredictor) ->
     return told["volatility" if market.planted.config.on_size else "score"]
 
 
-def fitted(market: PricePanel, inputs: np.ndarray, days: int, kind: Kind) -> pd.Series:
+def fitted(market: StudyMarket, inputs: np.ndarray, days: int, kind: Kind) -> pd.Series:
     """Score of the test windows by what was fitted on the `days` days before them."""
     rows, settings = market.learned(days), market.settings(days, kind)
     keys, panel = market.windows.index[rows], market.planted.panel
@@ -196,7 +196,7 @@ def fitted(market: PricePanel, inputs: np.ndarray, days: int, kind: Kind) -> pd.
     return one_bar(head, inputs[market.test], market.windows.index[market.test])
 
 
-def finetuned(market: PricePanel, study: Study, folder: Path) -> KronosPredictor:
+def finetuned(market: StudyMarket, study: Study, folder: Path) -> KronosPredictor:
     """The checkpoint's predictor, trained further, with its return head, on the longest of `learn_days`."""
     folder.mkdir(parents=True, exist_ok=True)
     bars = pd.concat(market.planted.panel, names=["instrument"]).reset_index()
@@ -223,7 +223,7 @@ def finetuned(market: PricePanel, study: Study, folder: Path) -> KronosPredictor
     return KronosPredictor.from_pretrained(folder / "model" / "best", device=study.device)
 
 
-def finetuned_scores(market: PricePanel, study: Study, folder: Path) -> dict[Method, pd.Series]:
+def finetuned_scores(market: StudyMarket, study: Study, folder: Path) -> dict[Method, pd.Series]:
     """Scores of the test windows by a fine-tuned predictor: its paths, and its head where returns are ranked."""
     tuned = finetuned(market, study, folder)
     bars, test = max(study.learn_days) * len(market.planted.panel), market.windows[market.test]
@@ -241,7 +241,7 @@ def one_bar(head: ReturnHead, hidden: np.ndarray, keys: pd.MultiIndex) -> pd.Ser
     return pd.Series(head(hidden)[:, head.info.horizons.index(1)], keys)
 
 
-def evaluate(market: PricePanel, scores: dict[Method, pd.Series]) -> pd.DataFrame:
+def evaluate(market: StudyMarket, scores: dict[Method, pd.Series]) -> pd.DataFrame:
     """A row for each method: RankIC with the project's interval, and its share of the optimum on the same dates."""
     config, target = market.planted.config, long(market.planted.target)
     optimum = long(market.planted.optimum)
@@ -297,7 +297,7 @@ def planted_effect(
     predictor = KronosPredictor.from_pretrained(study.checkpoint, device=study.device)
     began, parts = time.process_time(), []
     for config in track(configs, "plant", "markets"):
-        market = PricePanel.from_bars(config, study)
+        market = StudyMarket.of(config, study)
         scores = scores_of(market, study, predictor)
         if study.steps:
             scores |= finetuned_scores(market, study, output / f"{config.effect}-{config.strength:g}")

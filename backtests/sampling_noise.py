@@ -191,7 +191,7 @@ def spread(coefficients: np.ndarray) -> float:
     return float(np.sqrt(coefficients.var(axis=0, ddof=1).mean()))
 
 
-def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     """Over dates: spreads and errors by root mean square, the rest by mean; and what the samples are worth."""
     groups = rows.drop(columns="date").groupby(["variant", "samples"], sort=False)
     table, squared = groups.mean(), np.sqrt(groups.agg(lambda x: np.mean(np.square(x))))
@@ -255,7 +255,7 @@ def sampling_noise(
     rows = study.run(bars)
     output.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(output, index=False)
-    show(summarise(rows))
+    show(summarize(rows))
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def head_scores(
     sturdy = choice.combine(outputs, windows.index)
     scores = {"head, output of that horizon": own, "head, mean of ranks": dict.fromkeys(HORIZONS, sturdy)}
     first = pd.Timestamp(windows.index.get_level_values("datetime").min())
-    return scores, [f"Score: {choice.described}.", *choice.warnings, *choice.seen_before(first)]
+    return scores, [f"Score: {choice.described}.", *choice.warnings, *choice.training_overlap_warnings(first)]
 
 
 def path_scores(

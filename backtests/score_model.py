@@ -68,8 +68,8 @@ def score_model(
     for degree, nucleus in itertools.product(temperature or (None,), top_p or (None,)):
         chosen = {"temperature": degree, "top-p": nucleus}
         flags = [(f"--{name}", value) for name, value in chosen.items() if value is not None]
-        name = " ".join(f"{flag.removeprefix('--')}={value:g}" for flag, value in flags) or "own settings"
-        folders[name] = output / name.replace(" ", "_")
+        name = "-".join(f"{flag.removeprefix('--')}-{value:g}" for flag, value in flags) or "own-settings"
+        folders[name] = output / name
         kronos("evaluate", checkpoint, *common, *itertools.chain(*flags), "--output", folders[name])
     if len(folders) > 1:
         files = ["--html", output / "compare.html", "--json", output / "compare.json"]

@@ -4,6 +4,7 @@ Names load on first use, so that `import kronos` is fast and loads torch only wh
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,10 +60,12 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return version("kronos-strategies")
     raise AttributeError(
         f"module 'kronos' has no attribute '{name}'; it has {__all__}, and upstream's calls are in kronos.compat"
     )
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-BARS_PER_YEAR = 252
+from kronos_strategies.portfolio import BARS_PER_YEAR
+
 QLIB_BARS_PER_YEAR = 238
 DAYS_PER_YEAR, SATURDAY = 365, 5
 SATURDAYS = 0.05  # of the days; markets with more trade every day, some have a rare session on a Saturday
@@ -28,7 +29,7 @@ class BacktestResult:
         bars_per_year: bars per year, used to annualize its figures.
         whole: frame by datetime of all bars of the backtest, those before the first purchase too: net, then the
             benchmarks as they moved. Qlib's own figures are of these; None where `returns` are all bars.
-        qlib_bars_per_year: that Qlib annualises by: 238 days, each of 240 minutes.
+        qlib_bars_per_year: that Qlib annualizes by: 238 days, each of 240 minutes.
     """
 
     returns: pd.DataFrame

@@ -16,7 +16,8 @@ import pandas as pd
 from kronos.bars import PRICES
 from kronos.calibration import checkpoint_calibration
 from kronos.config import SampleConfig
-from kronos.postprocessing import PathOptions
+from kronos.forecast import Provenance
+from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.training.sources import Source, is_qlib_directory, open_reader
 from kronos.utils import git_commit, package_version
 from kronos.windows import KEYS, Windows
@@ -191,15 +192,7 @@ def evaluate_checkpoint(
         hold=settings.hold,
         bars_between=settings.every,
         trials=1,
-        settings={
-            "data": data.name,
-            "test": f"{dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, every {settings.every} dates",
-            "label": f"close(t+{1 + settings.hold}) / close(t+1) - 1",
-            "lookback": f"{settings.lookback} bars",
-            **provenance_table(provenance),
-            "calibration": post.reason,
-            "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
-        },
+        settings=_settings_table(data, settings, dates, provenance, post),
         sample_counts=_sample_counts(members, index, labels[settings.hold]),
         warnings=(
             *training_overlap_warnings(provenance, dates[0]),
@@ -219,6 +212,26 @@ def evaluate_checkpoint(
         paths=paths,
         provenance=provenance,
     )
+
+
+def _settings_table(
+    data: EvaluationData,
+    settings: EvaluationSettings,
+    dates: pd.DatetimeIndex,
+    provenance: Provenance,
+    post: Postprocessing,
+) -> dict[str, str]:
+    """How the forecasts were made, label -> text."""
+    every = f", every {settings.every} dates" if settings.every > 1 else ""
+    return {
+        "data": data.name,
+        "test": f"{dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}{every}",
+        "label": f"close(t+{1 + settings.hold}) / close(t+1) - 1",
+        "lookback": f"{settings.lookback} bars",
+        **provenance_table(provenance),
+        "calibration": post.reason,
+        "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
+    }
 
 
 def _members(data: EvaluationData, settings: EvaluationSettings) -> tuple[pd.DatetimeIndex, pd.MultiIndex]:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.config import as_number
-from kronos_strategies.backtest_result import BARS_PER_YEAR
 
+BARS_PER_YEAR = 252  # of daily bars
 Side = Literal["long", "long_short"]
 Weighting = Literal["equal", "inverse_volatility", "volatility_target"]
 

@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,44 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real bars in {SHARED_DATA}; set KRONOS_SHARED_DATA")
     return SHARED_DATA
+
+
+# Tests in these folders run an engine or a command from end to end, so all of them are integration tests.
+INTEGRATION = ("kronos_strategies/backtrader", "kronos_strategies/cli", "kronos_strategies/qlib")
+# `make test-fast` leaves out tests with these marks; no other test may start a process of these programs.
+MARKS = ("integration", "slow")
+PROGRAMS = ("python", "qrun", "kronos", "torchrun", "bash", "chrom")
+running: list[pytest.Item] = []
+
+
+def refuse_processes(event: str, arguments: tuple) -> None:
+    """An audit hook that fails an unmarked test as it starts a process."""
+    if event != "subprocess.Popen" or not running or any(map(running[-1].get_closest_marker, MARKS)):
+        return
+    program, command = arguments[:2]
+    first = program or (command if isinstance(command, str | bytes) else command[0])
+    if Path(os.fsdecode(first)).name.startswith(PROGRAMS):
+        raise RuntimeError(
+            f"{running[-1].name} starts {os.fsdecode(first)}: mark it `integration` or `slow`."
+        )
+
+
+sys.addaudithook(refuse_processes)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of whole folders."""
+    folders = [Path(__file__).parent / folder for folder in INTEGRATION]
+    for item in items:
+        if any(folder in item.path.parents for folder in folders):
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Which test runs, its fixtures included."""
+    running.append(item)
+    try:
+        return (yield)
+    finally:
+        running.pop()

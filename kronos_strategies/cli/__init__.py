@@ -16,6 +16,7 @@ from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.evaluate import evaluate
 from kronos_strategies.cli.forecast import forecast
+from kronos_strategies.cli.init import init
 from kronos_strategies.cli.report import report
 from kronos_strategies.cli.train import train
 
@@ -30,6 +31,7 @@ app.command(compare)
 app.command(data)
 app.command(evaluate)
 app.command(forecast)
+app.command(init)
 app.command(report)
 app.command(train)
 

@@ -31,11 +31,16 @@ def qrun_command(settings: Mapping[str, str], config: str = "kronos_csi300.yaml"
 
 
 def config_path(name: str) -> Path:
-    """Where a workflow file lies: in the repository or in the installed package; short from its own folder."""
-    package = Path(__file__).parents[1]
-    places = [package.parent / "configs" / name, package / "configs" / name]
-    path = next((place for place in places if place.is_file()), places[0])
+    """The path of a workflow file, relative to the working directory where it lies below it."""
+    path = config_folder() / name
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def config_folder() -> Path:
+    """Where the workflow files are: within the installed package, or next to it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:

@@ -189,7 +189,8 @@ def _short_comparison(rows: AlignedPanel, overlap: int) -> Iterator[str]:
             f"{MIN_INDEPENDENT_LABELS}: intervals are wide, and p-values are approximate."
         )
     if total < MIN_BLOCKS * mcs_block_length(total, overlap):
-        yield f"{total:,} dates are too few for a model confidence set with labels of {overlap} dates."
+        span = f"{overlap} date{'s' * (overlap != 1)}"
+        yield f"{total:,} dates are too few for a model confidence set with labels that span {span}."
 
 
 def _uneven_dates(by_date: Mapping[str, pd.DataFrame], reference: str) -> Iterator[str]:

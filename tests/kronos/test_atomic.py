@@ -38,6 +38,7 @@ def store(to):
     return write_store(bars(), to, membership={"m": listing_spans(bars())}, source={})
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are of Unix")
 def test_a_full_disk_is_told_with_the_store_and_what_is_free(tmp_path):
     command = [sys.executable, "-c", FULL, str(tmp_path / "store")]

@@ -116,7 +116,7 @@ def test_a_forecast_says_by_what_it_was_calibrated_and_is_not_calibrated_twice()
     assert forecast().provenance.calibration is None
     assert moved.provenance.calibration == made.id
     assert moved[:2].calibration is made
-    with pytest.raises(ValueError, match=f"calibrated by {made.id} already"):
+    with pytest.raises(ValueError, match=f"already calibrated by {made.id}"):
         moved.calibrated(made)
 
 

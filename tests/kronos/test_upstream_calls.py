@@ -243,7 +243,7 @@ def test_anything_but_a_frame_is_refused(predictor: KronosPredictor) -> None:
 
 def test_a_horizon_that_does_not_fit_the_context_is_refused(predictor: KronosPredictor) -> None:
     times = pd.Series(pd.date_range("2030-01-01", periods=17, freq="h"))
-    with pytest.raises(ValueError, match=r"17 bars does not fit max_context=16.*fewer"):
+    with pytest.raises(ValueError, match=r"17 bars does not fit max_context=16.*Shorten"):
         predictor.predict(**call(pred_len=17, y_timestamp=times))
 
 

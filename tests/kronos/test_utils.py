@@ -7,6 +7,7 @@ from kronos import utils
 from kronos.utils import git_commit
 
 
+@pytest.mark.integration
 def test_the_commit_is_that_of_the_code_with_a_plus_where_files_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from kronos_strategies.comparison_inputs import load_artifacts
 from kronos_strategies.data.simulate import MarketConfig, write_simulated
 from tests.kronos.builders import make_bars, make_panel
 
+pytestmark = pytest.mark.integration
+
 BACKTESTS = Path(__file__).parents[2] / "backtests"
 NAMES = [f"N{i:02}" for i in range(12)]
 SMALL = ["--lookback", "20", "--horizon", "3", "--samples", "4", "--every", "5", "--device", "cpu"]

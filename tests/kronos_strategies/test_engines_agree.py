@@ -22,6 +22,8 @@ from kronos_strategies.qlib.strategy import KronosWeightStrategy
 
 from .qlib.conftest import store_of, use_store
 
+pytestmark = pytest.mark.integration
+
 START, END, CASH = "2022-06-01", "2022-09-30", 1e7
 COLUMNS = ("score", "volatility")
 Decision = tuple[pd.DataFrame, pd.Series, pd.Index, pd.Series]  # signals, previous, tradable, chosen

@@ -39,7 +39,7 @@ def plant(study: ModuleType, effect: str, strength: float, seed: int = 0):
     """A market of 40 names: 60 days to learn from, then 30 dates to rank."""
     settings = study.Study(learn_days=(LEARN_DAYS,), test_days=TEST_DAYS, samples=4)
     config = PlantedConfig(effect, strength, NAMES, settings.days, seed)
-    return settings, study.PricePanel.from_bars(config, settings)
+    return settings, study.StudyMarket.of(config, settings)
 
 
 @pytest.fixture(scope="module")

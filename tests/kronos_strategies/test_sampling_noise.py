@@ -21,7 +21,7 @@ def table(shared_data: Path) -> pd.DataFrame:
         import sampling_noise
     study = sampling_noise.Study(dates=2, names=80, samples=(SAMPLES,), reference=128, draws=(SHARED, EVEN))
     rows = study.run(shared_data / "csi300_2020_2023.parquet")
-    return sampling_noise.summarise(rows).xs(SAMPLES, level="samples")
+    return sampling_noise.summarize(rows).xs(SAMPLES, level="samples")
 
 
 @pytest.mark.slow

@@ -222,7 +222,7 @@ def variances(distribution: DistributionEvaluation) -> Table:
             "rank_ic_difference",
             "rank_ic_difference_low",
             "rank_ic_difference_high",
-            "RankIC difference",
+            "RankIC diff.",
             signed,
         ),
         number_with_note("qlike", "QLIKE", decimals_4, lambda row: row["dropped"]),

@@ -128,7 +128,7 @@ class Bench:
 
     def _turn(self, calls: list[tuple[Timing, Callable[[], object]]], plain: Plain | None) -> None:
         """Upstream's algorithm once, then each of ours."""
-        repeats = not plain or not plain.last_bar or plain.last_bar < PLAIN_SECONDS
+        repeats = not plain or not plain.last or plain.last < PLAIN_SECONDS
         if plain is not None and repeats and plain.run():
             for timing, _ in calls:
                 timing.plain_rows = plain.case.rows

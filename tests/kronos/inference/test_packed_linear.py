@@ -250,6 +250,7 @@ OTHERS = [("length", "bfloat16"), ("windows", "float32"), ("samples", "float32")
 @pytest.mark.skipif(
     not Path("/proc/self/statm").is_file(), reason="resident memory is read from Linux's /proc"
 )
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("kind", "precision"),
     [

@@ -324,6 +324,7 @@ def test_an_incomplete_bar_array_is_rebuilt(file: Path) -> None:
     np.testing.assert_array_equal(MappedBars.open(Source(file), 5).values, made)
 
 
+@pytest.mark.integration
 def test_processes_that_open_a_source_at_once_get_the_same_bar_array(file: Path, tmp_path: Path) -> None:
     script = """
         import json, sys, time

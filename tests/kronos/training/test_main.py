@@ -16,6 +16,8 @@ from kronos.windows import Windows
 from tests.kronos.builders import make_bars, make_model, make_tokenizer
 from tests.kronos.training.builders import PREDICTOR, TOKENIZER, write_bars
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = {
     "pretrained": "none",
     "tokenizer_size": vars(TOKENIZER),

@@ -16,6 +16,8 @@ from kronos.training.config import Stage
 from tests.kronos.training.builders import load_weights, make_run
 from tests.kronos.training.two_processes import STEPS, Observed, headed, observed
 
+pytestmark = pytest.mark.integration
+
 Found = dict[str, Observed]
 
 

@@ -18,6 +18,8 @@ from kronos.training.sources import RULES
 from tests.kronos.builders import make_bars
 from tests.kronos.training.test_model_card import INFO
 
+pytestmark = pytest.mark.integration
+
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
 
 

@@ -39,6 +39,8 @@ from tests.kronos.training.builders import (
 )
 from tests.kronos.training.test_evaluation import make_headed
 
+pytestmark = pytest.mark.integration
+
 # Faster and faster, so that the last is not the best.
 FORGETTING = {"learning_rate": 0.5, "warmup": 0.9, "max_steps": 8, "validate_every": 2}
 

@@ -38,6 +38,8 @@ from tests.kronos.training.builders import (
 )
 from tests.kronos.training.test_objectives import make_head
 
+pytestmark = pytest.mark.integration
+
 WAVES = Split(waves(120), waves(60, phase=np.pi / 4))
 NOISE = Split(noise(60, 0), noise(60, 1))
 LEARNING = {"max_steps": 60, "batch_size": 16, "validate_every": 20, "seed": 1}

@@ -53,11 +53,13 @@ def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold
 
     for h in range(H):
         raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]
-        assert crps_fair(moved, later.came[:, h]).mean() < 0.95 * crps_fair(raw, later.came[:, h]).mean()
+        assert (
+            crps_fair(moved, later.realized[:, h]).mean() < 0.95 * crps_fair(raw, later.realized[:, h]).mean()
+        )
         for level in LEVELS:
-            held = covered(moved, later.came[:, h], level, fit.band_factor(level)[h]).mean()
+            held = covered(moved, later.realized[:, h], level, fit.band_factor(level)[h]).mean()
             assert held == pytest.approx(level, abs=0.03)
-        assert covered(raw, later.came[:, h], 0.9).mean() < 0.8
+        assert covered(raw, later.realized[:, h], 0.9).mean() < 0.8
     assert market is not None
 
 

@@ -10,7 +10,9 @@ DOCS = Path(__file__).parents[3] / "docs" / "qlib.md"
 
 def routine() -> str:
     (code,) = re.findall(
-        r"<!-- routine -->\n```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL
+        r"<!-- tested in tests/kronos_strategies/qlib/test_daily_routine.py -->\n```python\n(.*?)```",
+        DOCS.read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     return code
 

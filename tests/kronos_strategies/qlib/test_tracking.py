@@ -99,7 +99,7 @@ def test_a_score_is_held_against_industries_where_they_are_known(folder):
     assert known.nunique() > 3
     assert (known == known.index.get_level_values("instrument").map(sectors)).all()
     neutral = pd.read_csv(artifact_folder(folder) / "neutralized_rank_ic.csv", index_col=0)
-    assert {"none", "volatility", "size", "beta", "industry", "all"} == set(neutral.index)
+    assert {"none", "volatility", "reversal", "size", "beta", "industry", "all"} == set(neutral.index)
 
 
 def test_an_instrument_of_two_industries_is_refused(tmp_path):

@@ -121,7 +121,7 @@ def test_the_deepest_point_drawn_is_the_max_drawdown(report):
     np.testing.assert_allclose(min(lines["net of costs"].y), max_drawdown(result.returns["net"]), rtol=1e-5)
 
 
-def test_a_bar_is_the_mean_of_its_month_and_says_its_sign_by_colour(days):
+def test_a_bar_is_the_mean_of_its_month_and_says_its_sign_by_color(days):
     values = pd.Series(np.where(days.month % 2, 0.1, -0.1), index=days)
     values.loc["2023-02"] = np.nan
     bars = base.monthly(values, "of each month")

@@ -11,6 +11,8 @@ from tests.kronos_strategies.report.colors import contrast
 pytest.importorskip("selenium")
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+pytestmark = pytest.mark.integration
+
 # Of each chart: lines, bars and marks that are more than a dot.
 DRAWN = """
 return Object.fromEntries([...document.querySelectorAll(".chart")].map((chart) => [chart.id,

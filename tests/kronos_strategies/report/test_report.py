@@ -15,6 +15,8 @@ from kronos_strategies.report.export import render, save_report
 from kronos_strategies.report.figures.base import plotly_js
 from tests.kronos_strategies.report.simulated import Simulated
 
+pytestmark = pytest.mark.integration
+
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 SECTIONS = ("signal", "distribution", "portfolio", "versions")
 CSVS = {

@@ -18,6 +18,8 @@ from kronos_strategies.store.files import try_lock
 
 from .conftest import SAMPLING, SPEC, Spy
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[3]
 
 

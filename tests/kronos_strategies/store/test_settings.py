@@ -143,6 +143,7 @@ def test_an_unknown_type_of_paths_is_refused(made):
         StoreSettings(made, WindowSpec("four", 20, 3, 20), "float8")
 
 
+@pytest.mark.integration
 def test_a_store_is_read_without_torch(tmp_path, predictor, windows):
     ForecastStore(tmp_path).fill(predictor, windows[:4], SPEC, SAMPLING)
     script = (

@@ -13,6 +13,8 @@ from kronos_strategies.evaluation.significance import mean_test
 
 from .planted import drawn, rows, version
 
+pytestmark = pytest.mark.slow  # a bootstrap of the model confidence set in nearly every test
+
 INDEX = rows()
 LABEL = drawn(INDEX, 0) * 0.02
 GOOD, FAIR, BAD = (

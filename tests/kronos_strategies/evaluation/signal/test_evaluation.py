@@ -213,9 +213,9 @@ def test_other_bad_input_is_refused(scores, labels, exposures):
         evaluate_signal(scores[[]], labels, 5, exposures)
     with pytest.raises(ValueError, match="'all' is a reserved name"):
         evaluate_signal(scores, labels, 5, exposures.rename(columns={"industry": "all"}))
-    with pytest.raises(ValueError, match="lag -1 would use a score before it is known"):
+    with pytest.raises(ValueError, match="A lag of -1 dates would use a score before it is known"):
         evaluate_signal(scores, labels, 5, exposures, lags=(0, -1))
-    with pytest.raises(ValueError, match="bars_between=0"):
+    with pytest.raises(ValueError, match="bars_between must be at least 1 bar, got 0"):
         evaluate_signal(scores, labels, 5, exposures, bars_between=0)
 
 

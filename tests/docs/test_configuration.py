@@ -1,0 +1,43 @@
+"""docs/configuration.md names every environment variable of the project, with its default."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .pages import ROOT
+
+PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+ROWS = dict(re.findall(r"^\| `(KRONOS_\w+)` \| (.*?) \|", PAGE, re.MULTILINE))
+VARIABLE = re.compile(r"\bKRONOS_[A-Z_]+\b")
+PLACES = ("kronos", "kronos_strategies", "configs", "backtests", "tests/conftest.py")
+DEFAULT = re.compile(r"(KRONOS_[A-Z_]+) \| default\((?P<value>.*?), true\)")
+
+
+def variables_of_the_code() -> set[str]:
+    found: set[str] = set()
+    for place in PLACES:
+        top = ROOT / place
+        for file in [top] if top.is_file() else [*top.rglob("*.py"), *top.rglob("*.yaml")]:
+            found |= set(VARIABLE.findall(file.read_text(encoding="utf-8")))
+    return found
+
+
+def test_the_page_has_every_variable_of_the_code_and_no_other() -> None:
+    assert set(ROWS) == variables_of_the_code()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("kronos_*.yaml")), ids=lambda file: file.stem)
+def test_the_defaults_of_a_workflow_file_are_those_of_the_page(file) -> None:
+    defaults = list(DEFAULT.finditer(file.read_text(encoding="utf-8")))
+    assert len(defaults) > 20
+    for found in defaults:
+        for value in re.findall(r"'([^']+)'", found["value"].split(" if KRONOS_SAMPLES")[0]):
+            named = value in ("null", "KRONOS_REGION=") or f"`{value}`" in ROWS[found[1]]
+            assert named, f"{file.name}: {found[1]} is {value} by default"
+
+
+def test_other_pages_name_no_unknown_variable() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert set(VARIABLE.findall(page.read_text(encoding="utf-8"))) <= set(ROWS), page.name
