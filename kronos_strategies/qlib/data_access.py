@@ -14,6 +14,7 @@ import pandas as pd
 import qlib
 from qlib.config import C
 from qlib.data import D
+from qlib.data import filter as filters
 from qlib.log import set_global_logger_level
 
 from kronos.bars import FEATURES, PRICES, repair_bars
@@ -190,8 +191,11 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
     """
     if isinstance(instruments, str):
         try:
-            return dict(D.instruments(instruments, list(filter_pipe or ())))
-        except (TypeError, KeyError) as error:
+            config = dict(D.instruments(instruments, list(filter_pipe or ())))
+            for each in config["filter_pipe"]:
+                getattr(filters, each["filter_type"]).from_config(each)  # Qlib makes them when it reads bars
+            return config
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"filter_pipe cannot be read ({error}). Give filters of qlib.data.filter, or all of their settings "
                 "as `to_config()` returns them."

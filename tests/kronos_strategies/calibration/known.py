@@ -65,6 +65,6 @@ def joined(*parts: PastForecasts) -> PastForecasts:
     order = np.argsort(keys.get_level_values("datetime"), kind="stable")
     arrays = (
         np.concatenate([getattr(part, name) for part in parts])[order]
-        for name in ("returns", "came", "known", "trailing")
+        for name in ("returns", "realized", "known", "trailing")
     )
     return PastForecasts(*arrays, keys[order], 1, 86400.0, PROVENANCE)

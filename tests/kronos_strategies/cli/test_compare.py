@@ -41,7 +41,7 @@ def compare(capsys, *names, **options):
         word
         for name, values in given.items()
         for value in (values if isinstance(values, list) else [values])
-        for word in (f"--{name}", value)
+        for word in (f"--{name.replace('_', '-')}", value)
     ]
     return run(capsys, "compare", *(f"{name}.parquet" for name in names), *flags)
 
@@ -109,7 +109,7 @@ def test_the_baseline_may_be_any_version_by_name_or_file(baseline, files, capsys
 
 
 def test_the_horizon_is_the_overlap(files, capsys):
-    _, out, _ = compare(capsys, "old", "new", horizon=10, json="figures.json")
+    _, out, _ = compare(capsys, "old", "new", label_horizon=10, json="figures.json")
     said = json.loads((files / "figures.json").read_text())
     assert (said["label_horizon"], said["overlap"]) == (10, 10)
     assert said["metrics"]["ic"]["new"]["method"] == "non-overlapping, n=15"
@@ -117,7 +117,7 @@ def test_the_horizon_is_the_overlap(files, capsys):
 
 
 def test_a_label_spans_fewer_dates_where_these_are_bars_apart(files, capsys):
-    compare(capsys, "old", "new", horizon=10, every=5, json="figures.json")
+    compare(capsys, "old", "new", label_horizon=10, every=5, json="figures.json")
     said = json.loads((files / "figures.json").read_text())
     assert (said["label_horizon"], said["overlap"]) == (10, 2)
     assert said["metrics"]["ic"]["new"]["method"].startswith("EWC")
@@ -125,7 +125,7 @@ def test_a_label_spans_fewer_dates_where_these_are_bars_apart(files, capsys):
 
 def test_labels_of_several_horizons_make_a_decay(files, capsys):
     pd.DataFrame({"1": LABEL, "5": LABEL + drawn(INDEX, 5)}).to_parquet("labels.parquet")
-    compare(capsys, "old", "new", labels="labels.parquet", horizon=5, json="figures.json")
+    compare(capsys, "old", "new", labels="labels.parquet", label_horizon=5, json="figures.json")
     decay = json.loads((files / "figures.json").read_text())["decay"]
     assert [(row["version"], row["horizon"]) for row in decay] == [
         ("old", 1),
@@ -211,7 +211,7 @@ def save(series: pd.Series, name: str) -> None:
         (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is not a gate.*'rank_ic>=-0.005'"),
         (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"an unknown metric"),
         (["old.parquet", "new.parquet", "--gate", "ic<=0"], r"wrong sign"),
-        (["old.parquet", "new.parquet", "--horizon", "0"], r"horizon=0"),
+        (["old.parquet", "new.parquet", "--label-horizon", "0"], r"label_horizon=0"),
         (["old.parquet", "new.parquet", "--every", "0"], r"every=0: dates are at least 1 bar apart"),
     ],
 )
@@ -233,7 +233,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, capsys):
 
 
 def test_a_gate_that_cannot_be_tested_exits_2_after_everything_is_written(files, capsys):
-    code, out, err = compare(capsys, "old", "new", horizon=100, gate="ic>=0", json="figures.json")
+    code, out, err = compare(capsys, "old", "new", label_horizon=100, gate="ic>=0", json="figures.json")
     assert code == 2
     assert re.search(r"cannot be checked.*too few", err)
     assert "detect" in out

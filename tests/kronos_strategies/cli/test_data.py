@@ -120,7 +120,7 @@ def test_simulate_writes_a_store_and_says_so(tmp_path, capsys):
     to = tmp_path / "store"
     code, out, err = run(capsys, "data", "simulate", "--to", to, "--names", 10, "--seed", 3)
     assert (code, err.strip()) == (0, "")
-    assert "SIMULATED" in out
+    assert "not evidence of alpha" in out
     assert f"KRONOS_QLIB_DATA={to} KRONOS_TOPK=1 KRONOS_N_DROP=1 qrun {CONFIGS / 'kronos_csi300.yaml'}" in out
     assert read_summary(to).source["config"]["seed"] == 3
     assert len(read_calendar(to)) > 700

@@ -161,7 +161,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys,
         (["--score", "head"], r"score='head' needs a return head"),
         (["--horizon", "0"], r"horizon=0"),
         (["--lookback", "1"], r"lookback=1"),
-        (["--lookback", "2000"], r"has a window of 2000 bars"),
+        (["--lookback", "2000"], r"lookback=2000 is more than the 512 bars"),
         (["--device", "abacus"], r"device 'abacus'"),
         (["--model", "./nowhere"], r"nowhere"),
         (["--data", "./nowhere"], r"holds no Qlib store.*kronos data import"),
@@ -227,7 +227,7 @@ def test_no_command_is_printed_that_would_be_refused(bars, tmp_path, capsys):
     code, out, _ = forecast(capsys, tmp_path / "forecasts", store, start="2023-04-25", end="2023-04-28")
     assert code == 0
     assert "KRONOS_TEST_END=2023-04-27 qrun" in out.replace("KRONOS_TOPK=3 KRONOS_N_DROP=1 ", "")
-    assert "a backtest ends by 2023-04-27" in out
+    assert "a backtest must end by 2023-04-27" in out
     _, out, _ = forecast(capsys, tmp_path / "forecasts", store, start="2023-04-28", end="2023-04-28")
     assert row(out, "dates").startswith("1, 2023-04-28")
     assert "Next:" not in out

@@ -190,7 +190,7 @@ def test_a_calibration_of_another_checkpoint_is_refused(in_store, tmp_path):
     other = replace(widened(plain.provenance), weights_sha256="0" * 64)
     with pytest.raises(ValueError, match=r"does not fit these forecasts.*weights 000000000000"):
         model(calibration=str(other.write(tmp_path / "c.json"))).signals(dataset())
-    with pytest.raises(ValueError, match="candles='nice' is none of"):
+    with pytest.raises(ValueError, match="candles='nice' is unknown"):
         model(candles="nice")
 
 

@@ -179,10 +179,10 @@ def test_an_experiment_stands_for_its_latest_finished_run(run_id, inside):
 
 
 def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_path, monkeypatch):
-    latest = f"no finished experiment in sqlite:///.*mlflow.db, whose latest runs are .*{run_id[:8]}"
+    latest = f"a run or a finished experiment in sqlite:///.*mlflow.db, whose latest runs are .*{run_id[:8]}"
     with pytest.raises(ValueError, match=latest):
         find_run("ffffffff")
-    with pytest.raises(ValueError, match="no run"):
+    with pytest.raises(ValueError, match="is not a file, a folder of forecasts or of a report, a run"):
         find_run(run_id[:3])  # too short to be meant
     with pytest.raises(FileNotFoundError, match=r"neither forecasts .* Did you mean .*kronos_tiny"):
         load_input("forecasts", "sqlite:///mlflow.db", None, 1)
