@@ -1,13 +1,13 @@
-"""Does the machine learn? How much of a planted effect each way of using Kronos finds, next to the optimum.
+"""How much of a planted effect each way of using Kronos finds, compared with the optimum.
 
     python backtests/planted_effect.py
     python backtests/planted_effect.py --effects reversal none --strengths 0.2 --samples 8 --steps 200
 
 Simulated markets hold one effect, whose best possible RankIC is known (`kronos_strategies.data.planted`). Each is
 ranked by the optimum, by LightGBM on 15 bar features, by heads fitted on the hidden states of a frozen checkpoint,
-and as they come by the checkpoint's own head, by sampled paths and by a fine-tuned checkpoint. Test dates lie after
-everything that was learned from, with an embargo. Where large returns follow large returns, it is the size of a
-return that is ranked, by the volatility of the paths; the checkpoint's own head, which ranks returns, has no part.
+and, without fitting, by the checkpoint's own head, by sampled paths and by a fine-tuned checkpoint. Test dates lie
+after all training data, with an embargo. If large returns follow large returns, the size of returns is ranked, by the
+volatility of the paths; the checkpoint's own head, which ranks returns, is then left out.
 
 In --output: planted_effect.csv (a row for each market and method), planted_effect.json (the same and the settings),
 planted_effect.md (tables).
@@ -41,27 +41,27 @@ from kronos_strategies.progress import track
 from kronos_strategies.signals import signals
 
 LOOKBACK = 90
-EMBARGO = DELAY  # days between the last return that was learned from and the first test date
-VALIDATION = 4  # the last of so many parts of the days to learn from is the validation
+EMBARGO = DELAY  # days between the last training return and the first test date
+VALIDATION = 4  # the last of this many equal parts of the training days is the validation
 OPTIMUM = "optimum"
-TRAINED = 17  # positions behind the lookback of a window that is fine-tuned on
+TRAINED = 17  # bars after the lookback in a window for fine-tuning
 Method = tuple[str, int]  # what ranks, and the bars of this market that it learned from
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is done with each market.
+    """Settings of the study of one market.
 
     Attributes:
         checkpoint: bundled name, folder or hub id.
-        learn_days: numbers of days to fit on, the last before the test; the last quarter of them validates.
+        learn_days: numbers of training days before the test; the last quarter of them is the validation.
         test_days: dates that are ranked.
         heads: kinds of head to fit on hidden states.
-        samples: paths of a window; 0 samples none.
+        samples: paths per window; 0 samples none.
         path_every: days between the test dates that paths rank.
-        steps: of fine-tuning on the longest of `learn_days`; 0 fine-tunes nothing.
-        device: cpu, cuda or mps; the fastest there is when omitted.
+        steps: steps of fine-tuning on the longest of `learn_days`; 0 skips fine-tuning.
+        device: cpu, cuda or mps; the fastest available when omitted.
     """
 
     checkpoint: str = "kronos-nano"

@@ -5,8 +5,8 @@
         --samples 20 --paths-every 2
 
 For each horizon: the RankIC of each score with its interval, the same neutralized for volatility, size, beta and
-20-day reversal, and the difference of each score of the model from each baseline. What the store has is not
-computed again, so that a stopped run continues. In --output: head_scores.md, head_scores.json, scores.parquet.
+20-day reversal, and the difference of each score of the model from each baseline. Stored results are
+reused, so that an interrupted run resumes. In --output: head_scores.md, head_scores.json, scores.parquet.
 """
 
 import json
@@ -39,7 +39,7 @@ from kronos_strategies.store import ForecastStore, WindowSpec
 
 LOOKBACK = 90
 HORIZONS = (1, 5, 10)
-STYLES = {  # what is taken off a score, together
+STYLES = {  # exposures that a score is neutralized for, together
     "volatility": ("volatility",),
     "volatility, size, beta": ("volatility", "size", "beta"),
     "these and reversal": ("volatility", "size", "beta", "reversal"),
@@ -96,9 +96,9 @@ def score_head(
         scores |= path_scores(predictor, some, spec, forecasts, samples, scores)
         blocks["on the dates of the paths"] = tables(scores, some.index, panel)
     span = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
-    rhythm = "every date" if every == 1 else f"one date in {every}"
+    frequency = "every date" if every == 1 else f"one date in {every}"
     title = (
-        f"{model} on {market}, {span.min():%Y-%m-%d} to {span.max():%Y-%m-%d}, {rhythm}: "
+        f"{model} on {market}, {span.min():%Y-%m-%d} to {span.max():%Y-%m-%d}, {frequency}: "
         f"{span.nunique():,} dates, {len(windows):,} windows."
     )
     write(output, title, warnings, blocks, scores)

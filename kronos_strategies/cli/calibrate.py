@@ -1,4 +1,4 @@
-"""`kronos calibrate`: fit a calibration to the forecasts of a store and to their outcomes."""
+"""`kronos calibrate`: fit a calibration to stored forecasts and their realized outcomes."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def calibrate(
     hold_back: datetime | None = None,
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
 ) -> None:
-    """Fit a calibration: paths are moved to where outcomes fell, bands are widened by conformal factors.
+    """Fit a calibration: shift and scale paths to realized outcomes, and widen bands by conformal factors.
 
-    The last dates are held back first, to show what such a fit is worth on dates that it has not seen.
+    The last dates are held out first, to show how such a fit does on dates that it has not seen.
 
     For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
 
     Args:
-        store: folder of forecasts as `kronos forecast` fills it; of one model and one set of settings.
-        until: no outcome that was known later is looked at.
+        store: forecast store of `kronos forecast`, with one model and one set of settings.
+        until: last date on which an outcome may be known; later outcomes are not used.
         to: JSON file to write.
         every: forecast dates from one fit to the next, each of what was known on its own date, so that a backtest
             can use the file on every date after the first fit; one fit for all dates when omitted.
         groups: fit exchanges, terciles of volatility or both apart, each drawn to the fit of all.
-        hold_back: first date of the part that is held back; the last 30 % of the dates when omitted.
-        data: Qlib data folder of the bars that were forecast; the simulated market without one.
+        hold_back: first date of the held-out part; the last 30 % of the dates when omitted.
+        data: Qlib data directory of the bars that were forecast; the simulated market when omitted.
     """
     from pandas import MultiIndex, Timestamp
 

@@ -44,7 +44,7 @@ def config_folder() -> Path:
 
 
 def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
-    """Market, benchmark, numbers of positions and rules of trade that fit a store, and the workflow file.
+    """Market, benchmark, number of positions and trading rules that fit a store, and the workflow file.
 
     Args:
         store: a Qlib store.
@@ -79,7 +79,7 @@ def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
 
 
 def next_run(summary: StoreSummary, market: str) -> str:
-    """The run that fits a store that was just made: its last year, or month of bars within the day, or half."""
+    """The command that runs a new store: over its last year, its last month if intraday, or its last half."""
     from pandas import Timedelta, Timestamp
 
     from kronos_strategies.data.qlib_bins import DAY, read_calendar
@@ -117,10 +117,10 @@ Tracking = Annotated[str, Parameter(env_var="MLFLOW_TRACKING_URI")]
 
 
 def note(console: Console, text: str) -> None:
-    """A remark that a reader of the figures must not miss."""
+    """Print a warning that a reader of the numbers must see."""
     console.print(f"[yellow]Note:[/yellow] {escape(text)}", soft_wrap=True)
 
 
 def show_next(console: Console, command: str) -> None:
-    """The command to run next, on one line that can be copied."""
+    """Print the command to run next, on one line that can be copied."""
     console.print("Next:", f"[bold]{escape(command)}[/bold]", soft_wrap=True, highlight=False)

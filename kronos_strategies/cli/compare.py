@@ -1,4 +1,4 @@
-"""`kronos compare`: compare versions of a model, and gates for a CI."""
+"""`kronos compare`: compare model versions, with gates for CI."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def compare(
 ) -> None:
     """Compare model versions with a baseline on their common (date, instrument) rows.
 
-    Differences come with a 95 % interval and a p that survive overlapping labels, with Holm's correction, and with
-    the versions that may be the best.
+    Each difference has a 95 % interval and a p-value that are valid for overlapping labels, with Holm's correction;
+    the model confidence set lists the versions that may be the best.
 
     For example: `kronos compare old.parquet new.parquet --labels label.parquet --gate "rank_ic>=-0.005"`
 
@@ -52,23 +52,23 @@ def compare(
             experiment, for its latest finished run; a folder of a run's artifacts, or pred.pkl in it; the folder of
             a report; a folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives
             it a name.
-        labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
-            as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
-        label_horizon: bars that the label spans; labels overlap if that is more than one. That of the runs when
-            omitted, 5 for forecasts as in `qrun`, 1 for files. Runs of different holding periods need one: 1, 2, 3,
-            5, 10, 20 or that of a run.
+        labels: parquet file of realized returns with the same index; several columns named by their horizon in bars,
+            such as 1, 5 and 10, give the decay. Runs and forecast stores have their own labels.
+        label_horizon: bars that the label spans; labels overlap if it is more than one. When omitted: the holding
+            period of the runs, 5 for forecasts as in `qrun`, 1 for files. It is required if the runs have different
+            holding periods: 1, 2, 3, 5, 10, 20 or the holding period of a run.
         baseline: version that the others are compared with; the first one when omitted.
         every: bars from one date to the next in files of scores, 1 when omitted: a label of 10 bars spans two dates
-            that are 5 bars apart. Runs and forecasts know theirs.
-        gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
+            that are 5 bars apart. Runs and forecast stores record theirs.
+        gate: condition that must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
             worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
-        html: page to write.
-        json: file of all figures to write.
-        data: Qlib store of the returns that followed forecasts; when omitted, the one they were made of if it is on
-            record, else the simulated market.
-        calibration: of the paths of folders of forecasts: auto for a checkpoint's own where it fits, none, or a
-            file of `kronos calibrate`. Runs of `qrun` keep theirs.
-        tracking: MLflow store of the runs.
+        html: HTML report to write.
+        json: JSON file of all metrics to write.
+        data: Qlib data directory for the realized returns of forecasts; when omitted, the recorded one that they were
+            made from, else the simulated market.
+        calibration: how to calibrate the paths of forecast stores: auto for the checkpoint's own calibration where it
+            fits, none, or a file of `kronos calibrate`. Runs of `qrun` keep theirs.
+        tracking: MLflow tracking store of the runs.
     """
     from kronos_strategies.comparison_inputs import common_horizon, compare_inputs
     from kronos_strategies.evaluation.comparison.comparison import Gate, InsufficientDataError, check_gate
@@ -100,7 +100,7 @@ def compare(
 def _read_inputs(
     runs: Sequence[str], tracking: str, data: Path | None, hold: int, calibration: str
 ) -> list[ComparisonInput]:
-    """What the arguments mean."""
+    """Load the inputs that the arguments name."""
     from kronos.postprocessing import PathOptions
     from kronos_strategies.comparison_inputs import load_input
 
@@ -120,7 +120,7 @@ def _read_inputs(
 
 
 def _name(baseline: str | None, runs: Sequence[str], names: Sequence[str]) -> str:
-    """Of the baseline, which may be given as a version's name or as its argument."""
+    """Name of the reference, which may be given as a version's name or as its argument."""
     if baseline is None:
         return names[0]
     if baseline in names:
@@ -179,7 +179,7 @@ def _others(comparison: Comparison) -> list[str]:
 
 
 def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequence[Path]) -> None:
-    """Print a table a metric, what was compared, what to beware of, the gates, and what was written."""
+    """Print one table per metric, what was compared, the warnings, the gates, and the files written."""
     from kronos_strategies.evaluation.warnings import sample_warnings
 
     console = Console()
