@@ -1,4 +1,4 @@
-"""A return head compared with sampled paths, bar features and Alpha158, paired by date: which ranks significantly better?
+"""A return head compared with sampled paths, bar features and Alpha158: which ranks significantly better?
 
     python backtests/head_compared.py
     python backtests/head_compared.py --data ~/csi300 --train-until 2021-12-31 --valid-until 2022-06-30 \

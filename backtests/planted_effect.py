@@ -6,8 +6,8 @@
 Simulated markets hold one effect, whose best possible RankIC is known (`kronos_strategies.data.planted`). Each is
 ranked by the optimum, by LightGBM on 15 bar features, by heads fitted on the hidden states of a frozen checkpoint,
 and, without fitting, by the checkpoint's own head, by sampled paths and by a fine-tuned checkpoint. Test dates lie
-after all training data, with an embargo. If large returns follow large returns, the size of returns is ranked, by the
-volatility of the paths; the checkpoint's own head, which ranks returns, is then left out.
+after all training data, with an embargo. If large returns follow large returns, the size of returns is ranked, by
+the volatility of the paths; the checkpoint's own head, which ranks returns, is then left out.
 
 In --output: planted_effect.csv (a row for each market and method), planted_effect.json (the same and the settings),
 planted_effect.md (tables).
@@ -79,9 +79,9 @@ class Study:
                 f"learn_days={list(self.learn_days)}. Fit on at least {10 * VALIDATION} days each."
             )
         if self.test_days < 20:
-            raise ValueError(f"test_days={self.test_days} make no interval. Rank at least 20 days.")
+            raise ValueError(f"test_days={self.test_days} are too few for an interval. Rank at least 20 days.")
         if self.samples < 0 or self.steps < 0 or self.path_every < 1:
-            raise ValueError("samples and steps count from 0 on, path_every from 1 on.")
+            raise ValueError("samples and steps must be at least 0, and path_every at least 1.")
         if self.steps and max(self.learn_days) // VALIDATION <= TRAINED:
             raise ValueError(
                 f"learn_days={list(self.learn_days)} leave no window to validate fine-tuning on. Give at least "

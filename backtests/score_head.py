@@ -210,7 +210,7 @@ def write(folder: Path, title: str, warnings: list[str], blocks: Blocks, scores:
     for name, block in blocks.items():
         parts += [f"### {name}"] * bool(name) + [markdown(*item) for item in block.items()]
     parts.append(
-        "± half of a 95 % interval by EWC (fewer than 50 spans of the label: dates that do not overlap)."
+        "± half of a 95 % interval by EWC (fewer than 50 non-overlapping labels: non-overlapping dates)."
     )
     (folder / "head_scores.md").write_text("\n\n".join(parts) + "\n")
     plain = {

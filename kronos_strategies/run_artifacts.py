@@ -1,7 +1,7 @@
 """Saved inputs of a report, so that it can be rebuilt without forecasting or trading again.
 
-Whichever engine made a run hands over its evidence; `kronos_strategies.report.report` turns it into a report,
-and `kronos compare` compares its scores with those of other runs.
+Each adapter collects the artifacts of a run; `kronos_strategies.report.report` turns them into a report, and
+`kronos compare` compares their scores with those of other runs.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class RunMetadata:
     """Description of a run.
 
     Attributes:
-        title: of the report.
+        title: title of the report.
         hold: bars that a position is held, which the label spans.
         bars_between: bars between successive dates of the scores.
-        trials: settings that were tried before this run was chosen, itself counted.
-        settings: what made the run, by label, ready to print.
+        trials: number of settings tried so far, including this run.
+        settings: settings of the run by label, ready to print.
         sample_counts: rows by reason, from the members' rows to those compared.
         warnings: sentences that a reader must see.
         bars_per_year: bars per year, used to annualize returns.
-        min_names: a date with fewer has no coefficient.
+        min_names: minimum number of instruments for the IC of a date to be defined.
         score_is_return: whether the run's own score is a forecast return, so that its sign is a direction; not so
             for the rank that a return head forecasts.
     """
@@ -77,7 +77,7 @@ class RunArtifacts:
         paths: summary of the forecasts; None for a score without paths.
         provenance: of the forecasts.
         result: of the backtest; None without one.
-        outlooks: of each forecast, for few instruments that are judged over time, see `evaluate_time_series`.
+        outlooks: of each forecast, for few instruments that are evaluated over time, see `evaluate_time_series`.
         trades: see `TradeEvaluation.trades`; None where they are not known.
     """
 
@@ -188,7 +188,7 @@ def _read_metadata(folder: Path) -> tuple[RunMetadata, Provenance | None]:
     if not path.is_file():
         refuse_earlier(folder)
         raise FileNotFoundError(
-            f"{folder} holds no artifacts of a run (no {METADATA}). Name the folder of a report."
+            f"{folder} contains no run artifacts (no {METADATA}). Pass the folder of a report."
         )
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if content.get("format") != FORMAT:

@@ -41,7 +41,7 @@ AS_SAMPLED = Move(0.0, 0.0, 0.0)  # but for the location: what nothing is known 
 
 
 class Spread(NamedTuple):
-    """Paths of N windows at one step, ready to be scored."""
+    """Paths of N windows at one step, prepared for scoring."""
 
     mean: np.ndarray  # (N,)
     deviation: np.ndarray  # (N, S) from the mean
@@ -74,11 +74,11 @@ class Spread(NamedTuple):
 
 
 def fit_move(spread: Spread, prior: Move, strength: float, trailing: bool = True) -> Move:
-    """The move with the least mean CRPS, drawn to a prior.
+    """The move with the least mean CRPS, shrunk to a prior.
 
     Args:
         spread: of the windows.
-        prior: where few windows leave it.
+        prior: move to shrink to.
         strength: by which share the loss grows where one of the three is 1 off the prior.
         trailing: whether trailing volatility may be weighed; else its weight is the prior's.
     """
@@ -104,7 +104,7 @@ CHUNKS = 60  # of dates, between which the factor stays: more would cost time an
 
 
 def conformity(returns: np.ndarray, realized: np.ndarray, level: float) -> np.ndarray:
-    """(N,) factors by which the band at `level` of (N, S) log returns just holds the outcome; NaN without one."""
+    """(N,) factors by which the band at `level` of (N, S) log returns just covers the outcome; NaN without one."""
     low, high = band_ends(returns, level)
     middle = np.median(returns, axis=1)
     below, above = np.maximum(middle - low, 0), np.maximum(high - middle, 0)
@@ -126,7 +126,7 @@ def conformal_factor(scores: np.ndarray, level: float) -> float:
 def adapted_level(
     scores: np.ndarray, dates: np.ndarray, known: np.ndarray, level: float, rate: float = RATE
 ) -> float:
-    """The level to ask of the next quantile, after each past date has moved it against its misses.
+    """The level of the next quantile, adapted to the misses of each past date.
 
     Args:
         scores: (N,) of past outcomes, by date.

@@ -84,7 +84,7 @@ def _stored(store: Path) -> ForecastSet:
     below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
     runs = [path.parent for found in below for path in sorted(found)]
     if not runs:
-        raise FileNotFoundError(f"{folder} holds no forecasts. Fill it with `kronos forecast {folder} ...`.")
+        raise FileNotFoundError(f"{folder} contains no forecasts. Fill it with `kronos forecast {folder} ...`.")
     if len(runs) > 1:
         names = ", ".join(map(str, runs))
         raise ValueError(f"{folder} holds {len(runs)} sets of forecasts. Name one of them: {names}.")
@@ -105,7 +105,7 @@ def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path |
     if made.table:
         _show_table(console, made)
     else:
-        note(console, "Too few dates to hold any back: what the calibration is worth is not known.")
+        note(console, "Too few dates for a held-out part: the effect of the calibration is unknown.")
     for remark in store_warnings:
         note(console, remark)
     trade, config = trade_settings(data, made.market) if data else ({}, "kronos_csi300.yaml")

@@ -52,22 +52,23 @@ def compare(
             experiment, for its latest finished run; a folder of a run's artifacts, or pred.pkl in it; the folder of
             a report; a folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives
             it a name.
-        labels: parquet file of realized returns with the same index; several columns named by their horizon in bars,
-            such as 1, 5 and 10, give the decay. Runs and forecast stores have their own labels.
+        labels: parquet file of realized returns with the same index; several columns named by their horizon in
+            bars, such as 1, 5 and 10, give the decay. Runs and forecast stores have their own labels.
         label_horizon: bars that the label spans; labels overlap if it is more than one. When omitted: the holding
             period of the runs, 5 for forecasts as in `qrun`, 1 for files. It is required if the runs have different
             holding periods: 1, 2, 3, 5, 10, 20 or the holding period of a run.
         baseline: version that the others are compared with; the first one when omitted.
         every: bars from one date to the next in files of scores, 1 when omitted: a label of 10 bars spans two dates
             that are 5 bars apart. Runs and forecast stores record theirs.
-        gate: condition that must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
-            worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
+        gate: condition that must hold, such as "rank_ic>=-0.005"; may be given several times. The exit
+            code is 1 if a version is worse than the baseline by more than that, at 95 % one-sided confidence, and 2
+            if that cannot be tested.
         html: HTML report to write.
         json: JSON file of all metrics to write.
-        data: Qlib data directory for the realized returns of forecasts; when omitted, the recorded one that they were
-            made from, else the simulated market.
-        calibration: how to calibrate the paths of forecast stores: auto for the checkpoint's own calibration where it
-            fits, none, or a file of `kronos calibrate`. Runs of `qrun` keep theirs.
+        data: Qlib data directory for the realized returns of forecasts; when omitted, the recorded one that they
+            were made from, else the simulated market.
+        calibration: how to calibrate the paths of forecast stores: auto for the checkpoint's own calibration where
+            it fits, none, or a file of `kronos calibrate`. Runs of `qrun` keep theirs.
         tracking: MLflow tracking store of the runs.
     """
     from kronos_strategies.comparison_inputs import common_horizon, compare_inputs
@@ -76,9 +77,9 @@ def compare(
 
     gates = [Gate.parse(text) for text in gate or ()]
     if label_horizon is not None and label_horizon < 1:
-        raise ValueError(f"label_horizon={label_horizon}: a label spans at least 1 bar.")
+        raise ValueError(f"label_horizon={label_horizon}: a label must span at least 1 bar.")
     if every is not None and every < 1:
-        raise ValueError(f"every={every}: dates are at least 1 bar apart.")
+        raise ValueError(f"every={every}: dates must be at least 1 bar apart.")
     candidates = _read_inputs(runs, tracking, data, label_horizon or HOLD, calibration)
     chosen = _name(baseline, runs, [candidate.version.name for candidate in candidates])
     span = common_horizon(candidates, label_horizon)
@@ -107,14 +108,14 @@ def _read_inputs(
     options = PathOptions(calibration)
     if len(runs) < 2:
         raise ValueError(
-            f"{len(runs)} version(s) make no comparison. Give two or more runs or files of scores."
+            f"{len(runs)} version(s) cannot be compared. Pass two or more runs or score files."
         )
     candidates = [load_input(run, tracking, data, hold, options) for run in runs]
     names = [candidate.version.name for candidate in candidates]
     if twice := [name for name in names if names.count(name) > 1]:
         same = [run for run, name in zip(runs, names, strict=True) if name == twice[0]]
         raise ValueError(
-            f"{' and '.join(same)} would both be called '{twice[0]}'. Name one yourself: NAME={same[-1]}."
+            f"{' and '.join(same)} would have the same name '{twice[0]}'. Name one yourself: NAME={same[-1]}."
         )
     return candidates
 
@@ -127,7 +128,7 @@ def _name(baseline: str | None, runs: Sequence[str], names: Sequence[str]) -> st
         return baseline
     by_run = dict(zip(runs, names, strict=True))
     if baseline not in by_run:
-        raise ValueError(f"The baseline '{baseline}' is none of the versions. Choose one of {list(names)}.")
+        raise ValueError(f"The baseline '{baseline}' is not one of the versions. Choose one of {list(names)}.")
     return by_run[baseline]
 
 

@@ -42,7 +42,7 @@ def import_files(
     append: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Import daily or intraday bars from CSV or parquet files, and print how each file was read and what was dropped.
+    """Import daily or intraday bars from CSV or parquet files, and print what was read and dropped.
 
     For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
 
@@ -52,11 +52,11 @@ def import_files(
             there is a factor or an adjusted close (adjusted = price * factor), otherwise they count as adjusted.
         to: folder to create.
         market: Qlib name of the universe; csi300 for Chinese shares, else the region's default.
-        region: trading rules of the next command: cn, tw, or us with single shares and no price limit; inferred from
-            the instrument codes when omitted.
+        region: trading rules of the next command: cn, tw, or us with single shares and no price limit; inferred
+            from the instrument codes when omitted.
         benchmark: bars of one or several indices.
-        membership: file of dated membership with columns instrument, start, end. Without it an instrument is a member
-            from its first to its last bar, which is survivorship bias if the instruments were chosen today.
+        membership: file of dated membership with columns instrument, start, end. Without it an instrument is a
+            member from its first to its last bar, which is survivorship bias if they were chosen today.
         columns: column names of the files that are not recognized otherwise: close=Last volume=Turnover.
         timezone: time zone of the exchange, to which epochs and timestamps with a UTC offset are converted.
         pad_codes: number of digits to which codes such as 1 are zero-padded; 1 keeps them as they are.

@@ -18,7 +18,7 @@ _COMMON = 0.35  # share of a session's noise that all names feel at once
 
 
 class Life(NamedTuple):
-    """When each name trades; T days, N names."""
+    """When each instrument trades; T days, N instruments."""
 
     listed: np.ndarray  # (T, N) bool, between listing and delisting
     traded: np.ndarray  # (T, N) bool, listed and not suspended
@@ -26,7 +26,7 @@ class Life(NamedTuple):
 
 @dataclass(frozen=True)
 class Sessions:
-    """Every session of every name; rows without a trade repeat the last close and have no volume.
+    """Every session of every instrument; rows without a trade repeat the last close and have no volume.
 
     Attributes:
         paths: (T, N, K) raw price at the open and after each step, on the tick grid.
@@ -34,7 +34,7 @@ class Sessions:
         factor: (T, N) adjusted price = raw price * factor; doubles with a split.
         capital: (T, N) reference times shares outstanding, so known before the session.
         volume: (T, N) shares traded, in lots.
-        amount: (T, N) price paid for them.
+        amount: (T, N) value traded, in currency.
     """
 
     paths: np.ndarray
@@ -87,7 +87,7 @@ def _session(
 
 
 def _session_noise(days: int, names: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(T, N) overnight shocks and (T, N, K) Brownian bridges, in part common to all names.
+    """(T, N) overnight shocks and (T, N, K) Brownian bridges, partly common to all instruments.
 
     The overnight shock completes "a fixed part of the day's return" to a gap of variance _OVERNIGHT that is
     uncorrelated with the rest of the session.
@@ -103,7 +103,7 @@ def _session_noise(days: int, names: int, rng: np.random.Generator) -> tuple[np.
 def _volume(
     latent: Latent, life: Life, moves: np.ndarray, shares: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """(T, N) shares traded: more of them in volatile times, on large moves and in some names."""
+    """(T, N) shares traded: larger in volatile times, on large moves and for some instruments."""
     days, names = moves.shape
     usual = 0.008 * np.exp(rng.normal(0.0, 0.5, names))  # turnover of an ordinary day
     weather = 0.3 * autoregression(rng.standard_normal((days, names)), persistence=0.7)
@@ -124,7 +124,7 @@ _MARKET_DRIFT = 0.0002
 
 
 class Latent(NamedTuple):
-    """What each name would return without tick, limit or suspension; T days, N names."""
+    """Returns before ticks, limits and suspensions; T days, N instruments."""
 
     returns: np.ndarray  # (T, N) log return, close to close
     volatility: np.ndarray  # (T, N) standard deviation of that return, known before the day
@@ -133,7 +133,7 @@ class Latent(NamedTuple):
 
 
 def latent_returns(days: int, names: int, sectors: int, reversal: float, rng: np.random.Generator) -> Latent:
-    """Market + sector + own return of every name and day.
+    """Market + sector + own return of every instrument and day.
 
     All three parts have a log-AR(1) volatility and Student-t shocks. The own part carries the planted
     effect: its expectation on day t is -reversal times its mean over the REVERSAL_DAYS days before t.
@@ -180,7 +180,7 @@ def _student(rng: np.random.Generator, degrees: float, shape: tuple[int, int]) -
 
 
 def _revert(shocks: np.ndarray, reversal: float) -> np.ndarray:
-    """(T, N) shocks -> own returns that give back a part of their recent mean."""
+    """(T, N) shocks -> own returns that partly revert their recent mean."""
     own = shocks.copy()
     for day in range(1, len(own)):
         recent = own[max(0, day - REVERSAL_DAYS) : day].sum(axis=0) / REVERSAL_DAYS

@@ -1,4 +1,4 @@
-"""New days for a store: its bars and the new ones as one history, re-based where prices were adjusted again."""
+"""Append days to a store, rescaling its older prices if they were readjusted."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Appended:
     """A store's history with new days.
 
     Attributes:
-        bars: tidy, of shares.
+        bars: tidy bars of the instruments.
         benchmarks: tidy; None without any.
         membership: by market, a frame of SPAN.
-        source: provenance of the whole, for the manifest.
-        notes: what a reader must know.
+        source: combined provenance, for the manifest.
+        notes: remarks for the user.
     """
 
     bars: pd.DataFrame
@@ -46,21 +46,21 @@ def append_days(
     source: Mapping[str, object],
     spans: tuple[str, pd.DataFrame] | None = None,
 ) -> Appended:
-    """Join new bars to those of a store; where both have a day, the new one counts.
+    """Append new bars to those of a store; new bars replace stored ones of the same day.
 
-    Where prices of the days that both have differ by one ratio, as after a dividend or a split, the store's older
-    bars are multiplied by it. Where they differ by more than one, nothing is joined.
+    If prices of the common days differ by one ratio, as after a dividend or a split, the store's older bars are
+    multiplied by it. If there are several ratios, appending fails.
 
     Args:
-        store: that `write_store` wrote.
-        bars: new bars of shares, tidy.
+        store: store written by `write_store`.
+        bars: new bars of the instruments, tidy.
         benchmarks: new bars of its benchmarks.
-        source: of the new files.
-        spans: a market and its dated membership, in the place of what the store knows of it.
+        source: provenance of the new files.
+        spans: a market and its dated membership, which replaces the stored one.
 
     Raises:
         FileNotFoundError: no such store.
-        ValueError: bars that do not continue those of the store, or lack its benchmark.
+        ValueError: the bars do not continue those of the store, or its benchmark is missing.
     """
     known = read_summary(store)
     _check_benchmarks(known, benchmarks)
@@ -77,10 +77,10 @@ def append_days(
 
 
 def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple[pd.DataFrame, list[str]]:
-    """Old bars, re-based where it takes that, and new ones in the place of those of the same day.
+    """Old bars, rescaled if needed, with those of common days replaced by the new ones.
 
     Raises:
-        ValueError: they are of different columns, or no single ratio joins them.
+        ValueError: their columns differ, or they have no single ratio.
     """
     _check_columns(old, new, what)
     parts: list[pd.DataFrame] = []
@@ -121,7 +121,7 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
 
 
 class _Ratios(NamedTuple):
-    """New over old, and whether the store's last bar was read before its day was over."""
+    """Ratios new / old, and whether the store's last bar was incomplete."""
 
     price: float
     volume: float
@@ -130,13 +130,13 @@ class _Ratios(NamedTuple):
 
 
 def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
-    """New over old of raw prices, of volumes and of factors; None where they share no day.
+    """Ratios new / old of raw prices, volumes and factors; None if there is no common day.
 
-    The last bar of the store may have been read before its day was over. It then has the open of the new one and a
-    narrower range; it is replaced and tells nothing but the ratio of the opens.
+    The last bar of the store may be incomplete. It then has the open of the new one and a narrower range; it is
+    replaced, and only the ratio of the opens is used.
 
     Raises:
-        ValueError: the shared days have several ratios, or bars without one jump.
+        ValueError: the common days have several ratios, or there is no common day and prices jump.
     """
     left, right = old.set_index("datetime"), new.set_index("datetime")
     shared = left.index.intersection(right.index)
@@ -169,13 +169,13 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
 
 
 def _tolerance(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    """How far ratios of prices may lie apart; rounding adjusted prices to cents matters for low ones."""
+    """Tolerance of price ratios; rounding to cents matters for low prices."""
     rounded = all(np.allclose(prices, prices.round(2), rtol=1e-6, atol=0) for prices in (left, right))
     return SAME + 0.005 * (1 / left + 1 / right) * rounded
 
 
 def _grew(relative: pd.Series, same_open: bool) -> bool:
-    """Whether a bar may be the whole of one that was read before its day was over."""
+    """Whether a bar may be the complete version of an incomplete one."""
     return same_open and relative["high"] >= 1 - SAME and relative["low"] <= 1 + SAME
 
 
@@ -225,7 +225,7 @@ def _membership(
     whole: pd.DataFrame,
     given: tuple[str, pd.DataFrame] | None,
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Of every market but `all`: as given, from first to last bar, or with the stays of the last day continued."""
+    """Membership of every market but `all`: as given, from first to last bar, or with current members continued."""
     end, last = whole["datetime"].max(), before["datetime"].max()
     found: dict[str, pd.DataFrame] = {}
     notes = []

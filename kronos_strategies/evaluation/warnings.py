@@ -109,7 +109,7 @@ def time_series_warnings(time_series: TimeSeriesEvaluation) -> Iterator[str]:
 
 
 def distribution_warnings(distribution: DistributionEvaluation) -> Iterator[str]:
-    """StoreStatus far from nominal, beyond what chance explains."""
+    """Coverage far from nominal, beyond what chance explains."""
     own = [score for score in distribution.distributions if score.name == MODEL]
     for what, sign in (("too narrow", -1), ("too wide", 1)):
         words = []

@@ -1,4 +1,4 @@
-"""Pickles from elsewhere: tables, settings and the types that they are made of, and nothing that runs code."""
+"""Safe reading of pickles: only tables, settings and their types are loaded, and no code runs."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class _TableUnpickler(pickle.Unpickler):
 
 
 class Foreign:
-    """Stands for an object of any other type: nothing of that type is imported, made or run."""
+    """Placeholder of an object of any other type, which is not imported, created or run."""
 
     def __new__(cls, *given: object, **named: object) -> Foreign:
-        """One that knows nothing of what the object was made of."""
+        """Create a placeholder and ignore the object's arguments."""
         return object.__new__(cls)
 
     def __init__(self, *given: object, **named: object) -> None:
