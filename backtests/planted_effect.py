@@ -79,7 +79,9 @@ class Study:
                 f"learn_days={list(self.learn_days)}. Fit on at least {10 * VALIDATION} days each."
             )
         if self.test_days < 20:
-            raise ValueError(f"test_days={self.test_days} are too few for an interval. Rank at least 20 days.")
+            raise ValueError(
+                f"test_days={self.test_days} are too few for an interval. Rank at least 20 days."
+            )
         if self.samples < 0 or self.steps < 0 or self.path_every < 1:
             raise ValueError("samples and steps must be at least 0, and path_every at least 1.")
         if self.steps and max(self.learn_days) // VALIDATION <= TRAINED:

@@ -61,7 +61,7 @@ def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") ->
         ValueError: the horizon is too short, or a last close is not positive, so that no return exists.
     """
     if as_integer("hold", hold) < 1:
-        raise ValueError(f"hold must be at least 1 bar, got {hold}.")
+        raise ValueError(f"hold={hold} is too short. Pass at least 1 bar.")
     if forecast.horizon < hold + 1:
         raise ValueError(
             f"A horizon of {forecast.horizon} bars cannot score hold={hold}: a signal trades one bar later. "

@@ -117,7 +117,7 @@ def calibrate(
         ValueError: outcomes of too few dates, `every` counts none, or no date is held out.
     """
     if every is not None and every < 1:
-        raise ValueError(f"every must be at least 1 forecast date, got {every}.")
+        raise ValueError(f"every={every} is too small. Pass at least 1 forecast date.")
     known = past.at(until)
     if hold_back is not None and not len(known.between(hold_back, None)):
         raise ValueError(

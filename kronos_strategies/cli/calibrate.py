@@ -84,7 +84,9 @@ def _stored(store: Path) -> ForecastSet:
     below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
     runs = [path.parent for found in below for path in sorted(found)]
     if not runs:
-        raise FileNotFoundError(f"{folder} contains no forecasts. Fill it with `kronos forecast {folder} ...`.")
+        raise FileNotFoundError(
+            f"{folder} contains no forecasts. Fill it with `kronos forecast {folder} ...`."
+        )
     if len(runs) > 1:
         names = ", ".join(map(str, runs))
         raise ValueError(f"{folder} holds {len(runs)} sets of forecasts. Name one of them: {names}.")

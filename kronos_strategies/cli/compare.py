@@ -107,9 +107,7 @@ def _read_inputs(
 
     options = PathOptions(calibration)
     if len(runs) < 2:
-        raise ValueError(
-            f"{len(runs)} version(s) cannot be compared. Pass two or more runs or score files."
-        )
+        raise ValueError(f"{len(runs)} version(s) cannot be compared. Pass two or more runs or score files.")
     candidates = [load_input(run, tracking, data, hold, options) for run in runs]
     names = [candidate.version.name for candidate in candidates]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -128,7 +126,9 @@ def _name(baseline: str | None, runs: Sequence[str], names: Sequence[str]) -> st
         return baseline
     by_run = dict(zip(runs, names, strict=True))
     if baseline not in by_run:
-        raise ValueError(f"The baseline '{baseline}' is not one of the versions. Choose one of {list(names)}.")
+        raise ValueError(
+            f"The baseline '{baseline}' is not one of the versions. Choose one of {list(names)}."
+        )
     return by_run[baseline]
 
 

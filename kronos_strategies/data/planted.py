@@ -72,7 +72,7 @@ class PlantedConfig:
             )
         if self.names < 20:
             raise ValueError(
-                f"names={self.names}. Fitting a head needs at least 20 instruments."
+                f"names={self.names} is too small. Pass at least 20, so that heads can be fitted."
             )
         if self.days <= DELAY + MEMORY:
             raise ValueError(f"days={self.days} are too few. Simulate at least {DELAY + MEMORY + 1}.")

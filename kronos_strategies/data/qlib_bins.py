@@ -125,7 +125,7 @@ def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex, freq
 
     Args:
         store: the data folder.
-        bars: ascending times of `calendar`; columns instrument, datetime, raw prices, volume, factor, perhaps amount.
+        bars: ascending times of `calendar`; columns instrument, datetime, raw prices, volume, factor[, amount].
         calendar: (T,) trading times of the store.
         freq: bar frequency.
 

@@ -3,8 +3,8 @@
 It obeys the rules of an A-share exchange (ticks, lots, 10 % limits, suspensions, splits, index reviews) and is
 fully determined by its configuration. It contains one planted effect, a reversal of each instrument's own returns
 over five days, which is several times as strong as effects in real markets: a head fitted on the first years
-should find it in the last. An information coefficient measured here shows that the pipeline finds the planted effect;
-it is not evidence of alpha. `planted.py` simulates markets with a known optimum.
+should find it in the last. An information coefficient measured here shows that the pipeline finds the planted
+effect; it is not evidence of alpha. `planted.py` simulates markets with a known optimum.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class MarketConfig:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}.")
+            raise ValueError(f"seed={self.seed} is negative. Pass 0 or more.")
         if self.names < 2:
-            raise ValueError(f"names must be at least 2, got {self.names}.")
+            raise ValueError(f"names={self.names} is too small. Pass at least 2.")
         if self.sectors < 1:
-            raise ValueError(f"sectors must be at least 1, got {self.sectors}.")
+            raise ValueError(f"sectors={self.sectors} is too small. Pass at least 1.")
         if not 0 <= self.reversal < 1:
-            raise ValueError(f"reversal must be in [0, 1), got {self.reversal}.")
+            raise ValueError(f"reversal={self.reversal} is out of range. Pass a number in [0, 1).")
         if len(trading_days(self.start, self.end)) < 2:
             raise ValueError(f"{self.start} to {self.end} has fewer than 2 trading days. Widen the span.")
 
@@ -237,8 +237,8 @@ def data_warnings(path: Path) -> list[str]:
         ]
     if source.get("membership") == LISTING:
         return [
-            "Instruments are members from their first to their last bar: if they were chosen with hindsight, results "
-            "have survivorship bias (`kronos data import --membership FILE` gives dated membership)."
+            "Instruments are members from their first to their last bar: if they were chosen with hindsight, "
+            "results have survivorship bias (`kronos data import --membership FILE` gives dated membership)."
         ]
     return []
 

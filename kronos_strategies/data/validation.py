@@ -104,9 +104,7 @@ def check_spans(spans: pd.DataFrame, market: str, known: Iterable[str]) -> pd.Da
     backwards = ~(ordered["start"] <= ordered["end"])  # true for a missing date too
     if backwards.any():
         symbol = ordered["instrument"].iloc[np.argmax(backwards)]
-        raise ValueError(
-            f"{symbol} has a stay in {market} that ends before it starts. Correct it."
-        )
+        raise ValueError(f"{symbol} has a stay in {market} that ends before it starts. Correct it.")
     return ordered
 
 

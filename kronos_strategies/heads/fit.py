@@ -64,7 +64,7 @@ class FitSettings:
                 f"horizons={list(self.horizons)} are not valid. Give numbers of bars, 1 or more."
             )
         if self.seeds < 1:
-            raise ValueError(f"seeds={self.seeds} must be at least 1.")
+            raise ValueError(f"seeds={self.seeds} is too small. Pass at least 1.")
         if self.valid_until <= self.train_until:
             raise ValueError(
                 f"Validation ends at {self.valid_until:%Y-%m-%d}, not after training at "
@@ -104,9 +104,9 @@ class Split:
         for what, part in (("training", train), ("validation", valid)):
             if part is None or not part.notna().any().all():
                 raise ValueError(
-                    f"No {what} date has {MIN_INSTRUMENTS} instruments with returns over {max(horizons)} bars. Pass "
-                    f"more instruments, or other dates: training until {settings.train_until:%Y-%m-%d}, validation "
-                    f"from {embargo} bars later until {settings.valid_until:%Y-%m-%d}."
+                    f"No {what} date has {MIN_INSTRUMENTS} instruments with returns over {max(horizons)} bars. "
+                    f"Pass more instruments, or other dates: training until {settings.train_until:%Y-%m-%d}, "
+                    f"validation from {embargo} bars later until {settings.valid_until:%Y-%m-%d}."
                 )
         assert train is not None
         assert valid is not None

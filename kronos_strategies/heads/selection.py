@@ -231,7 +231,7 @@ def load_readers(
     """
     found = [] if fitted is None else [HeadReader(predictor, fitted)]
     known = predictor.provenance(predictor.sampling, "")
-    own = known.model if known.weights_sha256 else None  # networks that were not loaded from files have no folder
+    own = known.model if known.weights_sha256 else None  # without a hash there is no folder
     if not heads and fitted is None:
         return [HeadReader(predictor, ReturnHead.from_pretrained(own))] if own and find_head(own) else []
     for spec in heads:

@@ -106,7 +106,7 @@ def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None
 def _check_topk(kwargs: Settings, hold: int | None) -> None:
     topk, drop = as_integer("topk", kwargs.get("topk")), as_integer("n_drop", kwargs.get("n_drop"))
     if topk < 1:
-        raise ValueError(f"topk must be at least 1, got {topk}. Set KRONOS_TOPK.")
+        raise ValueError(f"topk={topk} is too small. Set KRONOS_TOPK to at least 1.")
     if not 0 <= drop <= topk:
         raise ValueError(
             f"n_drop={drop} of topk={topk} instruments cannot be replaced. Set KRONOS_N_DROP to 0 to {topk}."
@@ -141,9 +141,7 @@ def _check_hold(name: str, value: object, hold: int | None) -> None:
     if value < 1:
         raise ValueError(f"{name} must be at least 1 day, got {value}.")
     if hold is not None and value != hold:
-        raise ValueError(
-            f"The dataset has hold={hold} but the strategy has {name}={value}. Make them equal."
-        )
+        raise ValueError(f"The dataset has hold={hold} but the strategy has {name}={value}. Make them equal.")
 
 
 def _check_exchange(exchange: Settings, dataset: Settings) -> None:

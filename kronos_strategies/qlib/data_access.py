@@ -201,7 +201,9 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
                 "returned by `to_config()`."
             ) from error
     if filter_pipe:
-        raise ValueError("filter_pipe applies only to a market given by its name. Remove it, or name a market.")
+        raise ValueError(
+            "filter_pipe applies only to a market given by its name. Remove it, or name a market."
+        )
     if isinstance(instruments, Mapping):
         return dict(D.instruments(**instruments)) if "market" in instruments else dict(instruments)
     symbols = [str(each) for each in instruments]

@@ -113,7 +113,7 @@ class KronosDataset(DatasetH):
             )
         hold = as_integer("hold", hold)
         if hold < 1:
-            raise ValueError(f"hold must be at least 1 bar, got {hold}.")
+            raise ValueError(f"hold={hold} is too short. Pass at least 1 bar.")
         horizon = hold + 1 if horizon is None else as_integer("horizon", horizon)
         if horizon <= hold:
             raise ValueError(
@@ -163,7 +163,7 @@ class KronosDataset(DatasetH):
         if unknown := [name for name in wanted if name not in COLUMN_SETS]:
             raise ValueError(
                 f"KronosDataset has windows of bars and labels, not the columns '{unknown[0]}'. Use another "
-                "dataset for another model, such as DatasetH with Alpha158, or read the bars with qlib.data.D.features."
+                "dataset for another model, e.g. DatasetH with Alpha158, or read bars with qlib.data.D.features."
             )
         return super().prepare(segments, col_set, data_key, **options)
 

@@ -93,6 +93,6 @@ def fit_members(
 def every_date(windows: Windows, every: int) -> Windows:
     """The windows of each `every`-th date."""
     if every < 1:
-        raise ValueError(f"every must be at least 1 day, got {every}.")
+        raise ValueError(f"every={every} is too small. Pass at least 1 day.")
     dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
     return windows[dates.isin(dates.unique().sort_values()[::every])]

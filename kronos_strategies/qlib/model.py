@@ -127,9 +127,7 @@ class KronosModel(Model):
         if fit_head and fit_head not in KINDS:
             raise ValueError(f"fit_head='{fit_head}' is unknown. Choose one of {list(KINDS)}, or None.")
         if samples == 0 and score == "paths":
-            raise ValueError(
-                "score='paths' needs paths, but samples=0. Set samples=1 or more."
-            )
+            raise ValueError("score='paths' needs paths, but samples=0. Set samples=1 or more.")
         self.score, self.heads, self.samples, self.prediction = score, head_names(heads), samples, prediction
         self.fit_head, self.fit_every, self.fit_seeds = fit_head or None, fit_every, fit_seeds
         self.fitted: ReturnHead | None = None

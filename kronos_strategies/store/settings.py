@@ -94,8 +94,8 @@ class StoreSettings:
             raise ValueError(f"dtype='{self.dtype}' is not a type for paths. Choose one of {list(DTYPES)}.")
         if self.provenance.weights_sha256 is None:
             raise ValueError(
-                f"The networks of '{self.provenance.model}' came from no file, so nothing can tell their forecasts "
-                "from those of other weights. Save both with save_pretrained() and load those files."
+                f"The networks of '{self.provenance.model}' were not loaded from files, so nothing distinguishes "
+                "their forecasts from those of other weights. Save both with save_pretrained() and load those files."
             )
 
     @property

@@ -186,8 +186,8 @@ def _read(embedder: Embedder, spec: WindowSpec) -> tuple[str, dict[str, Any]]:
     known = embedder.provenance(embedder.sampling, "")
     if known.weights_sha256 is None:
         raise ValueError(
-            f"The networks of '{known.model}' came from no file, so nothing can tell their hidden states from "
-            "those of other weights. Save both with save_pretrained() and load those files."
+            f"The networks of '{known.model}' were not loaded from files, so nothing distinguishes their hidden "
+            "states from those of other weights. Save both with save_pretrained() and load those files."
         )
     settings = {
         "format": FORMAT,

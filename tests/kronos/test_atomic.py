@@ -57,9 +57,9 @@ def test_a_folder_that_cannot_be_written_is_told_with_a_remedy(tmp_path):
     for to in (tmp_path / "file" / "store", "/proc/store"):
         with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder, with --to"):
             store(type(tmp_path)(to))
-    with pytest.raises(OSError, match=r"cannot be written: .*Name another folder for the forecasts"):
+    with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder for the forecasts"):
         write_record(tmp_path / "file" / "x", {})
-    with pytest.raises(OSError, match=r"cannot be written: .*Name another folder for the forecasts"):
+    with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder for the forecasts"):
         make_folder(tmp_path / "file" / "deep")
 
 

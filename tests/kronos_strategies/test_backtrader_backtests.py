@@ -154,7 +154,7 @@ def test_help_names_every_option(name, request, capsys):
     ("words", "says"),
     [
         (["nowhere.csv"], "nowhere.csv is neither a file nor a folder of bars"),
-        (["TIDY", "--benchmark", "SPY"], "holds no 'SPY' to be the benchmark"),
+        (["TIDY", "--benchmark", "SPY"], "has no benchmark 'SPY'"),
         (["TIDY", "--names", "N01", "XX"], "holds no ['XX']"),
         (["TIDY", "--start", "2030-01-01"], "has no bar from 2030-01-01"),
         (["TIDY", "--draw", "XX"], "no 'XX' to draw"),

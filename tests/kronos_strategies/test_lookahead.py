@@ -83,7 +83,7 @@ def test_dropping_names_by_what_comes_later_is_found(bars):
         wide = closes(b)
         return long(wide.loc[:, wide.iloc[-1] > wide.iloc[0]])
 
-    with pytest.raises(LookAheadError, match="come or go"):
+    with pytest.raises(LookAheadError, match="appear or disappear"):
         check_causal(survivors, bars, DAYS[5:25:5])
 
 

@@ -134,7 +134,7 @@ def test_the_tables_hold_every_row(study: ModuleType, tmp_path: Path) -> None:
     [
         ({"learn_days": (20,)}, r"learn_days=\[20\]"),
         ({"test_days": 5}, "test_days=5"),
-        ({"samples": -1}, "count from 0 on"),
+        ({"samples": -1}, "must be at least 0"),
         ({"steps": 5, "learn_days": (60,)}, "at least 72 days, or steps=0"),
     ],
 )

@@ -147,7 +147,7 @@ def test_a_book_that_never_bought_is_read_too(artifacts, tmp_path):
 
 
 def test_what_is_no_evidence_is_refused(artifacts, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no artifacts of a run"):
+    with pytest.raises(FileNotFoundError, match="no run artifacts"):
         RunArtifacts.read(tmp_path)
     artifacts.write(tmp_path)
     metadata = json.loads((tmp_path / METADATA).read_text())

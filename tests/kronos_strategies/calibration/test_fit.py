@@ -91,7 +91,7 @@ def test_outcomes_of_too_few_dates_are_refused():
 
 
 def test_an_unknown_group_is_refused():
-    with pytest.raises(ValueError, match=r"groups=\['sector'\] are none of"):
+    with pytest.raises(ValueError, match=r"groups=\['sector'\] are unknown"):
         fit_calibration(known_past(), END, ("sector",))
 
 
@@ -169,7 +169,7 @@ def test_a_limit_keeps_every_date_and_takes_turns_among_names(walking):
 def test_calibrated_forecasts_are_no_data_to_fit_to(walking):
     made, market = walking
     one = narrow_forecasts(market, range(90, 91))[0]
-    with pytest.raises(ValueError, match="calibrated already"):
+    with pytest.raises(ValueError, match="already calibrated"):
         collect([one.calibrated(made)], market)
-    with pytest.raises(ValueError, match="no forecasts to calibrate by"):
+    with pytest.raises(ValueError, match="no forecasts to calibrate"):
         collect([], market)

@@ -188,7 +188,7 @@ def save(series: pd.Series, name: str) -> None:
 @pytest.mark.parametrize(
     ("tokens", "says"),
     [
-        (["old.parquet"], r"1 version\(s\) make no comparison. Give two or more"),
+        (["old.parquet"], r"1 version\(s\) cannot be compared. Pass two or more"),
         ([], r"0 version\(s\)"),
         (["old.parquet", "old.parquet"], r"old.parquet and old.parquet would both be called 'old'. Name one"),
         (
@@ -206,13 +206,13 @@ def save(series: pd.Series, name: str) -> None:
         (["old.parquet", "twice.parquet"], r"scores of 'twice' have .* twice"),
         (
             ["old.parquet", "new.parquet", "--baseline", "gone"],
-            r"baseline 'gone' is none of the versions.*'old', 'new'",
+            r"baseline 'gone' is not one of the versions.*'old', 'new'",
         ),
         (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is not a gate.*'rank_ic>=-0.005'"),
         (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"an unknown metric"),
         (["old.parquet", "new.parquet", "--gate", "ic<=0"], r"wrong sign"),
         (["old.parquet", "new.parquet", "--label-horizon", "0"], r"label_horizon=0"),
-        (["old.parquet", "new.parquet", "--every", "0"], r"every=0: dates are at least 1 bar apart"),
+        (["old.parquet", "new.parquet", "--every", "0"], r"every=0: dates must be at least 1 bar apart"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, capsys):

@@ -125,8 +125,8 @@ def test_equal_configurations_give_equal_markets_and_other_seeds_others() -> Non
     [
         ({"effect": "alpha"}, "effect='alpha' is unknown"),
         ({"effect": "none"}, "effect='none' has a strength of 0.1"),
-        ({"strength": 0.0}, "strength=0.0 is not the RankIC"),
-        ({"strength": 0.95}, r"Give one in \(0, 0.9\]"),
+        ({"strength": 0.0}, "strength=0.0 is not a possible RankIC"),
+        ({"strength": 0.95}, r"Pass one in \(0, 0.9\]"),
         ({"names": 5}, "names=5"),
         ({"days": 7}, "days=7 are too few"),
     ],

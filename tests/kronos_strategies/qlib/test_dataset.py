@@ -121,7 +121,7 @@ def test_a_segment_outside_the_store_is_refused_with_its_span(in_store):
 
 
 def test_a_segment_without_a_trading_day_is_refused(in_store):
-    with pytest.raises(ValueError, match=r"2023-03-04 to 2023-03-05 holds no trading day"):
+    with pytest.raises(ValueError, match=r"2023-03-04 to 2023-03-05 has no trading day"):
         dataset(segments={"test": ("2023-03-04", "2023-03-05")})
 
 
@@ -198,15 +198,15 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
         ({"instruments": []}, r"list of instruments is empty"),
         (
             {"instruments": ["SH609001"], "filter_pipe": [1]},
-            r"filter_pipe narrows a market given by its name",
+            r"filter_pipe applies only to a market given by its name",
         ),
-        ({"segments": {}}, r"There is no segment\. Give one"),
-        ({"lookback": 1}, r"lookback=1 and min_bars=1 fit no window: 2 <= min_bars <= lookback"),
-        ({"lookback": 30, "min_bars": 31}, r"lookback=30 and min_bars=31 fit no window"),
-        ({"filter_pipe": [1]}, r"filter_pipe cannot be read \(.*Give filters of qlib.data.filter"),
+        ({"segments": {}}, r"There is no segment\. Pass one"),
+        ({"lookback": 1}, r"lookback=1 and min_bars=1 do not satisfy 2 <= min_bars <= lookback"),
+        ({"lookback": 30, "min_bars": 31}, r"lookback=30 and min_bars=31 do not satisfy"),
+        ({"filter_pipe": [1]}, r"filter_pipe cannot be read \(.*Pass filters of qlib.data.filter"),
         (
             {"filter_pipe": [{"filter_type": "NameDFilter", "name_rule_re": "SH60"}]},
-            r"filter_pipe cannot be read .*all of their settings",
+            r"filter_pipe cannot be read .*their settings",
         ),
         ({"freq": "5min"}, r"has bars of \['day'\], not of freq='5min'"),
         ({"segments": {"test": ("June", "2023-03-31")}}, r"segment 'test'='June' is not a date"),
@@ -216,7 +216,7 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
         ),
         (
             {"segments": {"test": ("2023-03-31", "2023-03-01")}},
-            r"holds no trading day: it starts on 2023-03-31 and ends on",
+            r"has no trading day: it starts on 2023-03-31 and ends on",
         ),
         ({"segments": {"test": ("2019-01-01", "2023-03-01")}}, r"starts on 2019-01-01, before the store"),
     ],
@@ -270,6 +270,6 @@ def test_another_model_that_asks_for_features_is_told_what_there_is(in_store):
     assert list(both[0].columns) == ["LABEL0"]
     for wanted in ("feature", ["feature", "label"]):
         with pytest.raises(
-            ValueError, match=r"not the columns 'feature'. Give another model a dataset of its own"
+            ValueError, match=r"not the columns 'feature'. Use another dataset for another model"
         ):
             dataset().prepare("test", col_set=wanted)

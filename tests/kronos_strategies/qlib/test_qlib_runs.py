@@ -189,7 +189,7 @@ def test_runs_that_hold_for_different_times_are_judged_by_one_that_is_named(insi
         found = json.loads((tmp_path / "out.json").read_text())
         assert found["label_horizon"] == int(horizon)
         assert found["metrics"]["rank_ic"]["b"]["difference"] == pytest.approx(0, abs=1e-12)
-        other = [each for each in found["warnings"] if "is judged by returns" in each]
+        other = [each for each in found["warnings"] if "is evaluated by returns" in each]
         assert len(other) == (2 if horizon == "3" else 1)
     code, _, err = command(capsys, *given, "--label-horizon", "4")
     assert code == 2

@@ -172,7 +172,10 @@ def test_a_series_of_scores_is_the_column_score(signals):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rules": {"side": "long_short"}}, "sells short, which Qlib's account cannot.*KronosRankStrategy"),
+        (
+            {"rules": {"side": "long_short"}},
+            "sells short, which Qlib's account does not support.*KronosRankStrategy",
+        ),
         ({"rules": {"topk": 0}}, "topk=0"),
         ({"every": 0}, "every must be at least 1 day, got 0"),
     ],

@@ -183,7 +183,7 @@ def test_other_weights_and_another_context_have_a_folder_of_their_own(tmp_path, 
 
 def test_networks_without_a_file_are_refused_with_the_remedy(tmp_path, windows):
     nameless = KronosPredictor(make_model(), make_tokenizer(), "cpu")
-    with pytest.raises(ValueError, match=r"came from no file.*save_pretrained"):
+    with pytest.raises(ValueError, match=r"were not loaded from files.*save_pretrained"):
         ForecastStore(tmp_path / "store").fill(nameless, windows, SPEC, SAMPLING)
     assert not (tmp_path / "store").exists()
 
@@ -252,7 +252,7 @@ def test_two_files_of_a_date_are_one_too_many_and_become_one(tmp_path, spy, wind
     forecast_set = store.fill(spy, windows, SPEC, SAMPLING).forecast_set
     (path,) = (forecast_set.folder / "date=2024-02-14").glob("*.parquet")
     path.with_name("copy of it.parquet").write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match="where one file belongs"):
+    with pytest.raises(ValueError, match="instead of one file"):
         forecast_set.read("2024-02-14")
     assert store.fill(spy, windows, SPEC, SAMPLING).computed == 1
     assert len(list((forecast_set.folder / "date=2024-02-14").glob("*.parquet"))) == 1
@@ -405,5 +405,5 @@ def test_windows_whose_date_was_since_filled_from_other_bars_are_not_served(
     store = ForecastStore(tmp_path)
     filled = store.fill(predictor, windows, SPEC, SAMPLING)
     store.fill(predictor, windows_of(panel | {"AAA": make_bars(60, seed=9)}), SPEC, SAMPLING)
-    with pytest.raises(ValueError, match="of other bars than these"):
+    with pytest.raises(ValueError, match="was made from other bars"):
         next(iter(filled))

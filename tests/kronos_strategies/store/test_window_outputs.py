@@ -166,5 +166,5 @@ def test_forecasts_of_the_same_store_are_not_disturbed(reader, head, windows, pr
 
 def test_networks_that_came_from_no_file_are_refused(windows, tmp_path):
     predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu")
-    with pytest.raises(ValueError, match="came from no file"):
+    with pytest.raises(ValueError, match="were not loaded from files"):
         ForecastStore(tmp_path).embeddings(predictor, windows, SPEC)
