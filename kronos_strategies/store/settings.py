@@ -95,7 +95,7 @@ class StoreSettings:
         if self.provenance.weights_sha256 is None:
             raise ValueError(
                 f"The networks of '{self.provenance.model}' were not loaded from files, so nothing distinguishes "
-                "their forecasts from those of other weights. Save both with save_pretrained() and load those files."
+                "their forecasts from others. Save both with save_pretrained() and load those files."
             )
 
     @property

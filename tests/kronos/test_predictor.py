@@ -414,7 +414,7 @@ def test_a_forecast_says_how_its_windows_slide_and_how_precise_it_is(windows: Wi
     ],
     ids=str,
 )
-def test_an_option_that_is_none_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_refused_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         small(**options)
     assert "\n" not in str(refusal.value)

@@ -108,7 +108,7 @@ def test_without_an_effect_nothing_is_found(study: ModuleType, predictor: Kronos
 
 
 # No window of a single name shows its leader: what reads one name at a time finds nothing in ten such markets.
-def test_trees_on_a_names_own_bars_find_nothing_of_a_leader(study: ModuleType) -> None:
+def test_trees_on_an_instruments_own_bars_find_nothing_of_a_leader(study: ModuleType) -> None:
     rows = []
     for seed in range(10):
         _, market = plant(study, "lead-lag", STRENGTH, seed)

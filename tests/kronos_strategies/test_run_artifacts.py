@@ -136,7 +136,7 @@ def test_a_score_alone_makes_a_report_of_its_signal_alone(artifacts, tmp_path):
     assert report.signal.rank_ic == build_report(artifacts).signal.rank_ic
 
 
-def test_a_book_that_never_bought_is_read_too(artifacts, tmp_path):
+def test_a_portfolio_that_never_bought_is_read_too(artifacts, tmp_path):
     none = artifacts.result.weights.iloc[:0]
     idle = replace(
         artifacts, result=replace(artifacts.result, weights=none, benchmarks=pd.DataFrame(index=DAYS[30:89]))
@@ -146,7 +146,7 @@ def test_a_book_that_never_bought_is_read_too(artifacts, tmp_path):
     assert read.result.benchmarks.shape == (59, 0)
 
 
-def test_what_is_no_evidence_is_refused(artifacts, tmp_path):
+def test_a_folder_without_artifacts_is_refused(artifacts, tmp_path):
     with pytest.raises(FileNotFoundError, match="no run artifacts"):
         RunArtifacts.read(tmp_path)
     artifacts.write(tmp_path)

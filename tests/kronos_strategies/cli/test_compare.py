@@ -66,7 +66,7 @@ def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
     assert "Sample: 4,500 rows of any version, 4,500 compared, on 150 dates" in out
 
 
-def test_json_has_the_figures_of_the_python_function(files, capsys):
+def test_json_has_the_metrics_of_the_python_function(files, capsys):
     code, out, _ = compare(capsys, "old", "new", json="out/figures.json", gate=["rank_ic>=-0.005", "ic>=0"])
     said = json.loads((files / "out/figures.json").read_text(), parse_constant=pytest.fail)
     truth = compare_versions([Version("old", SCORES["old"]), Version("new", SCORES["new"])], LABEL, 1)
@@ -136,7 +136,7 @@ def test_labels_of_several_horizons_make_a_decay(files, capsys):
     assert decay[2]["rank_ic"] > decay[3]["rank_ic"] > 0
 
 
-def test_files_of_other_layouts_and_more_rows_give_the_same_figures(files, capsys):
+def test_files_of_other_layouts_and_more_rows_give_the_same_metrics(files, capsys):
     compare(capsys, "old", "new", json="one.json")
     extra = drawn(rows(dates=10, names=3, start="2010-01-04"), 4)
     more = pd.concat([SCORES["new"], extra]).reorder_levels([1, 0]).rename_axis([None, None]).sort_index()
@@ -150,7 +150,7 @@ def test_files_of_other_layouts_and_more_rows_give_the_same_figures(files, capsy
     assert other["sample_counts"]["compared"] == one["sample_counts"]["compared"]
 
 
-def test_constant_scores_and_dates_of_one_name_are_counted_and_told(files, capsys):
+def test_constant_scores_and_dates_with_one_instrument_are_counted_and_reported(files, capsys):
     odd, days = SCORES["new"].copy(), INDEX.levels[0]
     odd.loc[days[0]] = 1.0
     odd.loc[days[1], "N001":] = np.nan

@@ -58,7 +58,7 @@ def files(tmp_path):
     return paths
 
 
-def test_import_writes_a_store_and_shows_the_ledger(files, tmp_path, capsys):
+def test_import_writes_a_store_and_shows_the_row_counts(files, tmp_path, capsys):
     to = tmp_path / "my store"
     options = ["--to", to, "--benchmark", files["index"], "--membership", files["members"], "--market", "two"]
     code, out, err = run(capsys, "data", "import", files["bars"], *options)

@@ -66,7 +66,7 @@ def test_training_and_validation_share_no_return(h: int) -> None:
     assert DAYS.get_loc(valid.max()) + 1 + h == 125
 
 
-def test_bars_behind_the_validation_change_nothing() -> None:
+def test_bars_after_the_validation_change_nothing() -> None:
     panel = panel_of(reversal=0.3)
     head, hidden, _ = fitted(panel)
     for bars in panel.values():

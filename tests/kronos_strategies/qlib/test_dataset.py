@@ -31,7 +31,7 @@ def traded(market, name: str) -> pd.DataFrame:
     return bars
 
 
-def test_a_window_holds_the_last_traded_bars_whoever_was_a_member_then(in_store, small_market):
+def test_a_window_has_the_last_traded_bars_even_from_before_membership(in_store, small_market):
     windows = dataset().windows()
     for i in (0, len(windows) // 2, len(windows) - 1):
         date, name = windows.index[i]
@@ -56,7 +56,7 @@ def test_only_members_that_traded_on_the_day_get_a_window(in_store, small_market
     assert set(keys) == expected
 
 
-def test_a_name_that_joins_the_market_is_scored_on_its_first_day(in_store, small_market):
+def test_an_instrument_that_joins_the_market_is_scored_on_its_first_day(in_store, small_market):
     spans = small_market.membership
     joined = spans[spans["start"] >= "2022-04-15"]  # 40 bars after the first day
     assert len(joined), "the small market reviews its index"
@@ -144,7 +144,7 @@ def test_without_a_future_calendar_the_last_day_is_scored_too(in_store, small_st
     np.testing.assert_array_equal(last.future, expected)
 
 
-def test_a_benchmark_that_the_store_lacks_is_refused_before_anything_is_forecast(in_store):
+def test_a_missing_benchmark_is_refused_before_anything_is_forecast(in_store):
     with pytest.raises(ValueError, match=r"no benchmark 'SH000905'.*KRONOS_BENCHMARK"):
         dataset(benchmark="SH000905")
     dataset(benchmark="SH000300")
@@ -265,7 +265,7 @@ def test_vwap_is_a_deal_price_where_the_store_has_it(in_store, small_store, smal
     assert scored.iloc[0] == pytest.approx((mean[:, 1] / mean[:, 0] - 1).mean(), rel=1e-5)
 
 
-def test_another_model_that_asks_for_features_is_told_what_there_is(in_store):
+def test_another_model_that_requests_features_gets_an_error_with_alternatives(in_store):
     both = dataset().prepare(["test"], col_set="label")
     assert list(both[0].columns) == ["LABEL0"]
     for wanted in ("feature", ["feature", "label"]):

@@ -148,7 +148,7 @@ def test_a_head_fitted_in_fit_scores_without_samples(in_store, kind, tmp_path):
     pd.testing.assert_frame_equal(named.signals(dataset(market="all")), scored, rtol=1e-4, atol=1e-6)
 
 
-def test_fit_looks_at_no_bar_behind_the_validation(small_market, tmp_path):
+def test_fit_uses_no_bar_after_the_validation(small_market, tmp_path):
     def fitted(bars: pd.DataFrame, name: str) -> ReturnHead:
         use_store(store_of(small_market, bars, tmp_path / name))
         fits = model(TINY, samples=0, fit_head="ridge", fit_every=4)

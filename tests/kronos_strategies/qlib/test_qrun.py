@@ -49,7 +49,7 @@ def test_metrics_json_is_flat_and_agrees_with_qlibs_own_analysis(run):
     assert metrics["rank_ic"] == pytest.approx(pd.read_pickle(analysis / "ric.pkl").mean(), abs=1e-9)
 
 
-def test_strategy_figures_are_net_of_costs_and_compounded(run):
+def test_strategy_metrics_are_net_of_costs_and_compounded(run):
     _, folder = run
     metrics = json.loads((artifact_folder(folder) / "metrics.json").read_text())
     traded = pd.read_pickle(artifact_folder(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")

@@ -106,7 +106,7 @@ def test_readjusted_prices_recompute_the_dates_whose_windows_hold_one(tmp_path, 
     assert_same_forecasts(filled, ForecastStore(tmp_path / "fresh").fill(spy, again, SPEC, SAMPLING))
 
 
-def test_a_name_that_joins_the_universe_on_one_date_recomputes_that_date(tmp_path, spy, windows):
+def test_an_instrument_that_joins_the_universe_on_one_date_recomputes_that_date(tmp_path, spy, windows):
     store = ForecastStore(tmp_path)
     dates = windows.index.get_level_values("datetime")
     names = windows.index.get_level_values("instrument")
@@ -158,7 +158,7 @@ def test_scrambling_all_bars_after_t_changes_no_stored_forecast_up_to_t_and_reco
         (SPEC, SAMPLING, "float16"),
     ],
 )
-def test_whatever_changes_numbers_has_a_folder_of_its_own(
+def test_every_setting_that_changes_numbers_has_its_own_folder(
     tmp_path, predictor, windows, spec, sampling, dtype
 ):
     few = windows[:4]
@@ -196,7 +196,7 @@ def test_networks_without_a_file_are_refused_with_the_remedy(tmp_path, windows):
         (WindowSpec("four", 30, 3, 30), "min_bars=30"),
     ],
 )
-def test_windows_that_are_not_what_is_said_of_them_are_refused(tmp_path, predictor, windows, spec, says):
+def test_windows_that_do_not_match_their_specification_are_refused(tmp_path, predictor, windows, spec, says):
     with pytest.raises(ValueError, match=says):
         ForecastStore(tmp_path).fill(predictor, windows, spec, SAMPLING)
 

@@ -69,7 +69,7 @@ def test_a_setting_that_a_provenance_gains_later_names_another_folder(made):
     assert StoreSettings(wider, SPEC, "float32").folder != StoreSettings(made, SPEC, "float32").folder
 
 
-def test_a_recipe_comes_back_from_json(settings):
+def test_settings_survive_a_round_trip_through_json(settings):
     written = json.loads(json.dumps([settings().model, settings().settings]))
     assert StoreSettings.from_json(*written) == settings()
 
