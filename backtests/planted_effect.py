@@ -101,7 +101,7 @@ DEFAULTS = Study()
 
 @dataclass(frozen=True)
 class StudyMarket:
-    """A planted market, its windows, and what lies before and after.
+    """A planted market with its windows, split into training and test dates.
 
     Attributes:
         planted: bars, optimum and target.
@@ -182,8 +182,8 @@ def path_scores(market: StudyMarket, study: Study, predictor: KronosPredictor) -
     dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
     windows = windows[dates.isin(dates.unique().sort_values()[:: study.path_every])]
     sampling = replace(predictor.sampling, samples=study.samples)
-    told = signals(predictor.forecast(windows, sampling), hold=1)
-    return told["volatility" if market.planted.config.on_size else "score"]
+    found = signals(predictor.forecast(windows, sampling), hold=1)
+    return found["volatility" if market.planted.config.on_size else "score"]
 
 
 def fitted(market: StudyMarket, inputs: np.ndarray, days: int, kind: Kind) -> pd.Series:

@@ -1,4 +1,4 @@
-"""Load the inputs of `kronos compare`: score files, forecast sets, report folders or runs on record.
+"""Load the inputs of `kronos compare`: score files, forecast sets, report folders or recorded runs.
 
 The Qlib adapter is imported only for runs and for the forward returns of forecasts.
 """
@@ -35,7 +35,7 @@ from kronos_strategies.store.settings import MANIFEST
 
 READ = PathOptions()  # what is done to paths unless something else is named
 PREDICTION = "pred.pkl"  # of any Qlib run
-Span = tuple[str | None, str | None]  # first and last date; None for all that there are
+Span = tuple[str | None, str | None]  # first and last date; None for all
 
 
 def load_input(
@@ -253,13 +253,13 @@ def compare_inputs(
         bars_between=every or max(c.bars_between for c in candidates),
         baselines=next((c.references for c in candidates if c.references is not None), None),
     )
-    told = dict.fromkeys(warning for candidate in candidates for warning in candidate.warnings)
+    known = dict.fromkeys(warning for candidate in candidates for warning in candidate.warnings)
     other = [
         f"'{c.version.name}' has a holding period of {c.horizon} and is evaluated by returns over {horizon} bars."
         for c in candidates
         if c.horizon not in (None, horizon)
     ]
-    return replace(comparison, warnings=(*told, *other, *comparison.warnings))
+    return replace(comparison, warnings=(*known, *other, *comparison.warnings))
 
 
 def _labels_of(candidates: Sequence[ComparisonInput], horizon: int) -> pd.DataFrame:
@@ -294,7 +294,7 @@ def input_from_forecasts(
         name: name of the version.
         data: Qlib data directory of the forecast bars and of later ones; the simulated market when omitted.
         hold: bars that a position is held.
-        span: first and last date; all that there are when omitted.
+        span: first and last date; all dates when omitted.
         options: calibration and repair of the paths on reading.
 
     Raises:
@@ -332,8 +332,8 @@ def input_from_forecasts(
         warnings=(
             *store_warnings,
             *(
-                f"'{name}': {told}"
-                for told in [*training_overlap_warnings(provenance, dates[0]), *post.warnings(dates[0])]
+                f"'{name}': {warning}"
+                for warning in [*training_overlap_warnings(provenance, dates[0]), *post.warnings(dates[0])]
             ),
         ),
     )

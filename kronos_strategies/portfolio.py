@@ -148,7 +148,7 @@ def _choose(ranks: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: Port
     """(n,) 1 for a long position, -1 for a short one, 0 for the others, including frozen ones."""
     able = ranks < len(ranks)
     count = int(able.sum())
-    most = count if rules.side == "long" else count // 2  # so that no name is both best and worst
+    most = count if rules.side == "long" else count // 2  # so that no instrument is both best and worst
     long_slots, short_slots = (
         min(max(rules.topk - int((frozen & (sign * held > 0)).sum()), 0), most) for sign in (1, -1)
     )

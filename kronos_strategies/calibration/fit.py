@@ -136,8 +136,8 @@ def calibrate(
     made = _described(past, name, lookback, every is not None, fits)
     if not trial:
         return made
-    judged = replace(made, fits=trial)
-    return replace(made, table=before_and_after(known.between(start, None), judged, market, LEVELS))
+    tested = replace(made, fits=trial)
+    return replace(made, table=before_and_after(known.between(start, None), tested, market, LEVELS))
 
 
 def _described(

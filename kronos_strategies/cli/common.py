@@ -31,7 +31,7 @@ def qrun_command(settings: Mapping[str, str], config: str = "kronos_csi300.yaml"
 
 
 def config_path(name: str) -> Path:
-    """The path of a workflow file, relative to the working directory where it lies below it."""
+    """The path of a workflow file, relative to the working directory if it is below it."""
     path = config_folder() / name
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 

@@ -196,7 +196,7 @@ def _fill(
     sampling: SampleConfig | None,
     bars: Path,
 ) -> FillResult | None:
-    """Compute what is not stored yet: outputs of return heads, and paths as a run on record if any are sampled."""
+    """Compute what is not stored yet: outputs of return heads, and paths, as a recorded run, if any are sampled."""
     from kronos_strategies.qlib.tracking import forecast_run
 
     with progress_bar("read", "windows") as progress:

@@ -150,15 +150,15 @@ def size_rank_ic(kappa: float) -> float:
 def _signal(effect: Effect, past: np.ndarray, busy: np.ndarray) -> np.ndarray:
     """(names,) normal scores of the signal of a date, from the returns (days, names) up to it."""
     recent = past[-MEMORY:]
-    said = {
+    signal = {
         "reversal": -recent.sum(axis=0),
         "momentum": recent.sum(axis=0),
         "volume": busy,
         "lead-lag": np.roll(past[-1], -1),
         "volatility": np.abs(recent).sum(axis=0),
     }[effect]
-    ranks = said.argsort().argsort()
-    scores = norm.ppf((np.arange(len(said)) + 0.5) / len(said))
+    ranks = signal.argsort().argsort()
+    scores = norm.ppf((np.arange(len(signal)) + 0.5) / len(signal))
     return (scores / scores.std())[ranks]
 
 

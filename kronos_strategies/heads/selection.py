@@ -155,7 +155,7 @@ def choose_score(score: str, heads: Sequence[ReturnHead], use: ScoreUse) -> Scor
     warnings = [
         f"The return head is used outside of what it was trained for: {reason}." for reason in misfits
     ]
-    warnings += [told for head in heads for told in _strange_market(head, use.market)]
+    warnings += [warning for head in heads for warning in _strange_market(head, use.market)]
     return ScoreChoice(tuple(heads), horizons, why, tuple(warnings))
 
 

@@ -320,8 +320,8 @@ def _check_there(folder: Path, freq: str = DAY) -> None:
             "import bars of that frequency."
         )
     raise FileNotFoundError(
-        f"{folder} holds no Qlib store (no calendars/{freq}.txt). Make one with `kronos data import FILE... "
-        f"--to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
+        f"{folder} is not a Qlib data directory (no calendars/{freq}.txt). Create one with `kronos data import "
+        f"FILE... --to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
     )
 
 

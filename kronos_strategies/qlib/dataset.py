@@ -154,7 +154,7 @@ class KronosDataset(DatasetH):
         data_key: str = DataHandlerLP.DK_I,
         **options: Any,
     ) -> Any:
-        """As Qlib's dataset: labels of segments, the only columns that there are.
+        """Labels of segments, the only columns of this dataset.
 
         Raises:
             ValueError: features are asked for, by another model than `KronosModel`.

@@ -453,7 +453,7 @@ def test_compiled_and_replayed_chunks_are_the_forecast_of_plain_ones(
 
 
 def paths_of(part: slice) -> np.ndarray:
-    """Of some windows, computed in whatever process this runs in."""
+    """Forecast some windows in the current process."""
     panel = Windows.rolling(make_panel(20, "A", "B"), 12, H, "B")
     return small().forecast(panel[part], SAMPLING).paths
 

@@ -1,4 +1,4 @@
-"""target_weights: planted books, and properties that hold whatever is thrown at it."""
+"""target_weights: portfolios computed by hand, and properties for any input."""
 
 import numpy as np
 import pandas as pd

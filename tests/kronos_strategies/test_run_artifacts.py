@@ -1,4 +1,4 @@
-"""RunArtifacts is the same after a turn on disk, and so is the report made of it."""
+"""RunArtifacts survive a round trip to disk, and so does the report built from them."""
 
 import json
 from dataclasses import fields, replace

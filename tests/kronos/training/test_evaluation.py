@@ -245,7 +245,7 @@ def test_heads_of_two_frequencies_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_head_learns_a_planted_effect_and_finds_nothing_where_there_is_none(tmp_path: Path) -> None:
-    """Volume tells the return that the label of one bar ranks, strongly or not at all."""
+    """Volume predicts the return that the label of one bar ranks, strongly or not at all."""
     learning = {"max_steps": 80, "batch_size": 32, "learning_rate": 1e-2, "validate_every": 80, "ema": 0.9}
     found = []
     for strength in (2.0, 0.0):

@@ -164,7 +164,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_resume(bars, tmp_path, capsys
         (["--lookback", "2000"], r"lookback=2000 is more than the 512 bars"),
         (["--device", "abacus"], r"device 'abacus'"),
         (["--model", "./nowhere"], r"nowhere"),
-        (["--data", "./nowhere"], r"holds no Qlib store.*kronos data import"),
+        (["--data", "./nowhere"], r"is not a Qlib data directory.*kronos data import"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(bars, tmp_path, capsys, monkeypatch, tokens, says):

@@ -64,7 +64,7 @@ record:
 
 @pytest.fixture(scope="module")
 def folder(small_store, empty_record, tmp_path_factory) -> Path:
-    """Where LightGBM on Alpha158 was run twice: with Qlib's records, and with ours behind them."""
+    """Where LightGBM on Alpha158 was run twice: with Qlib's records, and with ours after them."""
     import qlib
 
     folder, before = tmp_path_factory.mktemp("lightgbm"), Path.cwd()

@@ -119,7 +119,7 @@ def test_the_run_is_kept_in_a_database_and_outside_git_it_prints_no_usage(run):
 def test_a_wrong_store_fails_with_one_sentence_that_helps(tmp_path):
     process = qrun(tmp_path, KRONOS_QLIB_DATA=str(tmp_path / "nowhere"))
     assert process.returncode != 0
-    assert "holds no Qlib store" in process.stderr
+    assert "is not a Qlib data directory" in process.stderr
     assert "kronos data import" in process.stderr
 
 

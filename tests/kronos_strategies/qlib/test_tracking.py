@@ -1,4 +1,4 @@
-"""A run is on record: found again by its id, reported again without a forecast, and held against others."""
+"""A recorded run is found by its id, reported again without forecasting, and compared with others."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Coefficients agree with Qlib, scipy and hand values, and say undefined where nothing can be said."""
+"""Coefficients agree with Qlib, scipy and hand values, and are undefined where they should be."""
 
 import math
 
