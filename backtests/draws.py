@@ -39,7 +39,7 @@ class Variant:
     uniforms: Uniforms
     shared: bool = True
     by_price: bool = True
-    nested: bool = True  # the first samples are the same however many are drawn
+    nested: bool = True  # the first samples do not depend on the number of samples
 
 
 BASELINE, WINNER = "separate, plain", "shared, Sobol, by price"

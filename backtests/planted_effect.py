@@ -45,7 +45,7 @@ EMBARGO = DELAY  # days between the last training return and the first test date
 VALIDATION = 4  # the last of this many equal parts of the training days is the validation
 OPTIMUM = "optimum"
 TRAINED = 17  # bars after the lookback in a window for fine-tuning
-Method = tuple[str, int]  # what ranks, and the bars of this market that it learned from
+Method = tuple[str, int]  # the method, and the number of bars of this market it was trained on
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 
 
@@ -221,7 +221,7 @@ def finetuned(market: StudyMarket, study: Study, folder: Path) -> KronosPredicto
     command = [sys.executable, "-m", "kronos.training", "predictor", "--config", folder / "train.yaml"]
     done = subprocess.run(list(map(str, command)), check=False)
     if done.returncode:
-        sys.exit(done.returncode)  # the command says itself what is wrong
+        sys.exit(done.returncode)  # the command prints its own error
     return KronosPredictor.from_pretrained(folder / "model" / "best", device=study.device)
 
 

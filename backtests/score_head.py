@@ -226,7 +226,7 @@ def write(folder: Path, title: str, warnings: list[str], blocks: Blocks, scores:
 
 def show(title: str, warnings: list[str], blocks: Blocks) -> None:
     """Print everything."""
-    console = Console(width=max(Console().width, 160))  # a file or a pipe is as wide as the tables
+    console = Console(width=max(Console().width, 160))  # for a file or pipe, as wide as the tables
     for text in (title, *warnings):
         console.print(text, highlight=False, soft_wrap=True, markup=False)
     for name, block in blocks.items():

@@ -11,8 +11,8 @@ from kronos_strategies.portfolio import BARS_PER_YEAR
 
 QLIB_BARS_PER_YEAR = 238
 DAYS_PER_YEAR, SATURDAY = 365, 5
-SATURDAYS = 0.05  # of the days; markets with more trade every day, some have a rare session on a Saturday
-LONGEST_DAYS = 4  # between bars that are daily; a week is longer
+SATURDAYS = 0.05  # share of days; markets with more trade every day, others have a rare Saturday session
+LONGEST_DAYS = 4  # between daily bars; weekly bars are further apart
 
 
 @dataclass(frozen=True)

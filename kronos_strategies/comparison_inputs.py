@@ -33,8 +33,8 @@ from kronos_strategies.run_artifacts import (
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.settings import MANIFEST
 
-READ = PathOptions()  # what is done to paths unless something else is named
-PREDICTION = "pred.pkl"  # of any Qlib run
+READ = PathOptions()  # default postprocessing of paths
+PREDICTION = "pred.pkl"  # file of any Qlib run
 Span = tuple[str | None, str | None]  # first and last date; None for all
 
 

@@ -20,7 +20,7 @@ from kronos.paths import Candles
 from kronos.windows import Windows
 from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
 
-# Of one chunk: throughput is flat beyond that many windows, and memory is not.
+# Windows per chunk: more take more memory without higher throughput.
 CHUNK_WINDOWS, CHUNK_BYTES = 1024, 64 * 2**20
 
 
@@ -171,6 +171,6 @@ def forecast_batch(
         own = dated[date]
         rows = slice(start, start + len(own))
         start = rows.stop
-        # Rows by number are copies: a view would keep the whole chunk alive.
+        # Indexed rows are copies: a view would keep the whole chunk alive.
         part = whole[np.arange(rows.start, rows.stop)]
         yield replace(part, provenance=replace(whole.provenance, data_sha256=dated.digest(date)))

@@ -73,7 +73,7 @@ def randomize_future(bars: pd.DataFrame, time: pd.Timestamp, seed: int = 0) -> p
     later = np.flatnonzero(bars["datetime"] > time)
     level = np.exp(rng.normal(0, 0.5, len(later)))
     for column in [c for c in (*PRICES, "volume", "amount", "factor") if c in bars.columns]:
-        # Each price moves by itself too: what happens within a future bar is unknown as well.
+        # Each price also moves independently, because the shape of a future bar is unknown as well.
         noise = level * np.exp(rng.normal(0, 0.05, len(later)))
         if column not in PRICES:
             noise = np.exp(rng.normal(0, 0.5, len(later)))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from kronos.config import as_number
 
-BARS_PER_YEAR = 252  # of daily bars
+BARS_PER_YEAR = 252  # for daily bars
 Side = Literal["long", "long_short"]
 Weighting = Literal["equal", "inverse_volatility", "volatility_target"]
 
@@ -138,7 +138,9 @@ def _ranks(table: pd.DataFrame, rules: PortfolioRules, trades: np.ndarray) -> np
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = (table["expected_return"] / table["volatility"]).to_numpy(np.float64)
     ratio = np.nan_to_num(ratio, nan=-np.inf)
-    best_first = np.lexsort((-ratio, -np.where(able, score, 0.0), ~able))  # stable: names are sorted already
+    best_first = np.lexsort(
+        (-ratio, -np.where(able, score, 0.0), ~able)
+    )  # stable: instruments are already sorted
     ranks = np.full(len(table), len(table))
     ranks[best_first[: able.sum()]] = np.arange(able.sum())
     return ranks

@@ -25,11 +25,11 @@ from kronos_strategies.evaluation.significance import label_overlap
 
 ARTIFACTS = "artifacts"  # the folder next to a report.html
 METADATA = "metadata.json"  # in it
-FORMAT = 2  # another one is not read
+FORMAT = 2  # other formats are refused
 DECAY_HORIZONS = (1, 2, 3, 5, 10, 20)  # bars that labels span, in addition to a run's own
-SCORING_HORIZONS = (1, 5, 10)  # bars to score paths at, as far as they reach
-OPTIONAL = ("outlooks", "trades")  # frames that not every run has
-BENCHMARK = "benchmark: "  # before the names of columns
+SCORING_HORIZONS = (1, 5, 10)  # bars at which paths are scored, within the horizon
+OPTIONAL = ("outlooks", "trades")  # optional frames
+BENCHMARK = "benchmark: "  # prefix of column names
 ALL_BARS, QLIB_YEAR = "all_bars.parquet", "qlib_bars_per_year"
 
 

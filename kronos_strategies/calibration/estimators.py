@@ -37,7 +37,7 @@ class Move(NamedTuple):
     trailing: float
 
 
-AS_SAMPLED = Move(0.0, 0.0, 0.0)  # but for the location: what nothing is known of, no path foretells
+AS_SAMPLED = Move(0.0, 0.0, 0.0)  # zero location: without data, paths have no direction
 
 
 class Spread(NamedTuple):
@@ -99,8 +99,8 @@ def fit_move(spread: Spread, prior: Move, strength: float, trailing: bool = True
     return Move(*(float(value) for value in found.x))
 
 
-RATE = 0.01  # a date that held nothing raises the level by so much of it
-CHUNKS = 60  # of dates, between which the factor stays: more would cost time and change little
+RATE = 0.01  # step by which a missed date raises the level
+CHUNKS = 60  # dates between updates of the factor; more frequent ones cost time and change little
 
 
 def conformity(returns: np.ndarray, realized: np.ndarray, level: float) -> np.ndarray:
@@ -137,7 +137,7 @@ def adapted_level(
     """
     asked, days = level, np.unique(dates)
     for chunk in np.array_split(days, min(CHUNKS, len(days)))[1:]:
-        before = scores[known <= chunk[0]]  # what was known when the first of these forecasts was made
+        before = scores[known <= chunk[0]]  # known when the first of these forecasts was made
         if not len(before):
             continue
         factor = conformal_factor(before, asked)

@@ -25,10 +25,13 @@ from kronos_strategies.evaluation.distribution.calibration import min_samples_fo
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.progress import ProgressReport, no_progress
 
-LEVELS = (0.5, 0.8, 0.9)  # of bands
-MIN_DATES = 8  # that one outcome does not span: of fewer, luck would be all that is fitted
-MIN_WINDOWS = 200  # of a group
-POOL_STRENGTH, GROUP_STRENGTH = 0.1, 2.0  # of the priors, over the number of dates that do not overlap
+LEVELS = (0.5, 0.8, 0.9)  # levels of the bands
+MIN_DATES = 8  # non-overlapping dates; with fewer the fit is noise
+MIN_WINDOWS = 200  # per group
+POOL_STRENGTH, GROUP_STRENGTH = (
+    0.1,
+    2.0,
+)  # weight of the priors, divided by the number of non-overlapping dates
 Groups = Sequence[str]
 GROUPS = ("exchange", "volatility")
 

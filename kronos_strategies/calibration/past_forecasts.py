@@ -22,7 +22,7 @@ from kronos_strategies.evaluation.distribution.path_summary import coverage_colu
 from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
 from kronos_strategies.evaluation.price_panel import PricePanel
 
-MAX_WINDOWS = 40_000  # more of them say little more, and paths take memory
+MAX_WINDOWS = 40_000  # more add little information, and paths take memory
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ def _outcomes(
     return forecast.log_returns().astype(np.float32), realized, known, trailing.astype(float), forecast.index
 
 
-HELD_BACK = 0.3  # of the dates, the last ones
-STEPS = (1, 2, 5, 10)  # bars ahead, as far as the paths reach; and the last
+HELD_BACK = 0.3  # share of the dates, at the end
+STEPS = (1, 2, 5, 10)  # bars ahead, within the horizon, and the last
 RAW, CALIBRATED = "as sampled", "calibrated"
 
 
@@ -176,7 +176,7 @@ def before_and_after(
     dates = past.dates
     rows = []
     for step in sorted({step for step in STEPS if step <= past.horizon} | {past.horizon}):
-        realized = np.where(volatility > 0, past.realized[:, step - 1], np.nan)  # that all have
+        realized = np.where(volatility > 0, past.realized[:, step - 1], np.nan)  # common ones
         factors = {level: calibration.band_factors(level, past.keys, step)[:, -1] for level in levels}
         found = {
             RAW: _scores(past.returns[:, :, step - 1], realized, dict.fromkeys(levels, 1.0)),

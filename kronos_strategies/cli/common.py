@@ -15,7 +15,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from kronos_strategies.data.qlib_store import StoreSummary
 
-TOPK, LOOKBACK = 50, 90  # of the workflow files, on a store that is named
+TOPK, LOOKBACK = 50, 90  # default of the workflow files for a given store
 INTRADAY = "kronos_crypto.yaml"
 USUAL = {  # region, market and benchmark of each
     "kronos_csi300.yaml": ("cn", "csi300", "SH000300"),
@@ -101,7 +101,7 @@ def next_run(summary: StoreSummary, market: str) -> str:
 def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Relative paths made absolute, so that a command works from any folder."""
     always = ("KRONOS_QLIB_DATA", "KRONOS_STORE", "KRONOS_CALIBRATION")
-    if_there = ("KRONOS_MODEL", "KRONOS_TOKENIZER", "KRONOS_HEADS")  # or else names
+    if_there = ("KRONOS_MODEL", "KRONOS_TOKENIZER", "KRONOS_HEADS")  # otherwise it names
 
     def absolute(name: str, value: object) -> object:
         path = Path(str(value)).expanduser()
@@ -111,7 +111,7 @@ def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
     return {name: absolute(name, value) for name, value in settings.items()}
 
 
-# The MLflow store of runs: that of `qrun` in the same folder, unless another one is named.
+# MLflow tracking store: that of `qrun` in the same folder, unless another one is given.
 TRACKING = "sqlite:///mlflow.db"
 Tracking = Annotated[str, Parameter(env_var="MLFLOW_TRACKING_URI")]
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from kronos_strategies.cli.common import TRACKING, Tracking, note
 
-HOLD = 5  # bars that the score of bare forecasts holds, as in configs/kronos_csi300.yaml
+HOLD = 5  # holding period of forecasts, as in configs/kronos_csi300.yaml
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -89,7 +89,7 @@ def compare(
     try:
         results = [result for each in gates for result in check_gate(each, comparison)]
     except InsufficientDataError as error:
-        untested = error  # all that is known is shown and written first
+        untested = error  # results are shown and written first
     written = [*_write_json(json, comparison, results), *_write_page(html, comparison)]
     _show(comparison, results, written)
     if untested is not None:

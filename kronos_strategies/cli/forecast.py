@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kronos_strategies.heads.selection import HeadReader, ScoreChoice
     from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
-# The defaults of configs/kronos_csi300.yaml.
+# Defaults of configs/kronos_csi300.yaml.
 DEFAULTS = {
     "KRONOS_STORE_DTYPE": "float32",
     "KRONOS_MODEL": "kronos-nano",

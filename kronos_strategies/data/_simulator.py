@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 TICK = 0.01
-LIMIT = 0.10  # largest move of a close against the previous one
+LIMIT = 0.10  # largest daily return
 LOT = 100
 
 _STEPS = 48  # five-minute steps of a four-hour session
 _ELAPSED = np.linspace(0.0, 1.0, _STEPS + 1)
 _OVERNIGHT = 0.2  # share of a day's variance that falls between close and open
-_COMMON = 0.35  # share of a session's noise that all names feel at once
+_COMMON = 0.35  # share of a session's noise that is common to all instruments
 
 
 class Life(NamedTuple):
@@ -65,7 +65,7 @@ def trade(latent: Latent, life: Life, split_days: np.ndarray, rng: np.random.Gen
         path = _session(close, gap, carry + news, latent.volatility[day], bridges[day])
         paths[day] = np.where(life.traded[day, :, None], path, close[:, None])
         reference[day], factor[day] = close, multiple
-        # What limit, tick or suspension held back is still wanted at the next open.
+        # Moves prevented by a limit, tick or suspension carry over to the next open.
         carry += news - np.log(paths[day, :, -1] / close)
         close = paths[day, :, -1].copy()
 
@@ -105,7 +105,7 @@ def _volume(
 ) -> np.ndarray:
     """(T, N) shares traded: larger in volatile times, on large moves and for some instruments."""
     days, names = moves.shape
-    usual = 0.008 * np.exp(rng.normal(0.0, 0.5, names))  # turnover of an ordinary day
+    usual = 0.008 * np.exp(rng.normal(0.0, 0.5, names))  # turnover on a typical day
     weather = 0.3 * autoregression(rng.standard_normal((days, names)), persistence=0.7)
     heat = 0.7 * np.log(latent.volatility / latent.usual) + 0.5 * np.log1p(np.abs(moves) / latent.usual)
     turnover = (usual * np.exp(weather + heat)).clip(max=0.5)
@@ -115,7 +115,7 @@ def _volume(
 
 REVERSAL_DAYS = 5
 
-# Daily standard deviations. With a typical own part of 1.7 % they give names of about 33 % a year,
+# Daily standard deviations. With a typical own part of 1.7 % they give instruments about 33 % a year,
 # an index of about 17 %, and pairwise correlations near .3, as large A-shares have.
 _MARKET_VOLATILITY = 0.0108
 _SECTOR_VOLATILITY = 0.0055
@@ -145,7 +145,7 @@ def latent_returns(days: int, names: int, sectors: int, reversal: float, rng: np
     market_sd = _MARKET_VOLATILITY * market_clock
     sector_sd = _SECTOR_VOLATILITY * _volatility_path(days, sectors, rng, persistence=0.96, spread=0.25)
     level = _OWN_VOLATILITY * np.exp(rng.normal(0.0, 0.22, names))
-    # Turbulent markets make single names more volatile too.
+    # Turbulent markets make single instruments more volatile, too.
     own_sd = level * np.sqrt(market_clock) * _volatility_path(days, names, rng, persistence=0.93, spread=0.28)
 
     market = _MARKET_DRIFT + market_sd * _student(rng, 5.0, (days, 1))

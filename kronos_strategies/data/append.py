@@ -15,8 +15,8 @@ from kronos_strategies.data.qlib_bins import read_bars, read_market
 from kronos_strategies.data.qlib_store import StoreSummary, read_summary
 from kronos_strategies.data.validation import KEYS, LISTING, listing_spans
 
-SAME = 2e-3  # ratios of prices that are the same but for rounding
-JUMP = 0.3  # between days that no file joins, a larger move may be a split
+SAME = 2e-3  # tolerance of equal price ratios, for rounding
+JUMP = 0.3  # without a common day, a larger move may be a split
 ALL = "all"
 
 

@@ -169,7 +169,7 @@ def _outside(bars: pd.DataFrame) -> pd.Series:
 
 
 def _untraded(bars: pd.DataFrame) -> pd.Series:
-    # How many vendors fill a suspended day; Qlib would let it trade.
+    # Many vendors fill suspended days like this; Qlib would trade them.
     return (bars["volume"] == 0) & (bars["high"] == bars["low"])
 
 

@@ -33,9 +33,9 @@ MEMORY = 5  # bars of the signal; that of volume and of the leading name is one 
 STRONGEST = 0.9
 
 _DAILY = 0.02  # standard deviation of a log return
-_GAP, _WICK = 0.3, 0.4  # of it: the open against the last close, high and low beyond open and close
+_GAP, _WICK = 0.3, 0.4  # share of it for the overnight gap, and for high and low beyond open and close
 _VOLUME_SPREAD = 0.5  # standard deviation of log volume
-_NODES = 64  # of the Gauss-Hermite quadrature
+_NODES = 64  # nodes of the Gauss-Hermite quadrature
 
 
 @dataclass(frozen=True)

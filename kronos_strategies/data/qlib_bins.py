@@ -26,16 +26,16 @@ from kronos.calendar import infer_frequency
 from kronos_strategies.data.validation import SPAN
 
 FUTURE_DAYS = 60
-FUTURE_SESSIONS = 20  # days of bars within days
-MANIFEST = "kronos_store.json"  # of a store that is ours
-DAY = "day"  # how Qlib calls the frequency
+FUTURE_SESSIONS = 20  # days, for intraday bars
+MANIFEST = "kronos_store.json"  # manifest of a store written by this package
+DAY = "day"  # Qlib's name of the frequency
 FREQUENCIES = {
     "1min": "1min", "5min": "5min", "15min": "15min", "30min": "30min", "60min": "60min", "4h": "240min",
 }  # as kronos.calendar calls those within a day, and as Qlib does  # fmt: skip
 
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
-_RECENT, _TELLING = 250, 10  # days of the calendar: those that tell its weekdays, and how many it takes
-_RARE = 0.2  # of the most frequent weekday: one that has fewer days has no regular trading
+_RECENT, _TELLING = 250, 10  # days of the calendar from which weekdays are inferred, and their minimum number
+_RARE = 0.2  # share of the most frequent weekday; a weekday below it has no regular trading
 
 
 def bin_folder(store: Path, symbol: str) -> Path:
@@ -78,7 +78,7 @@ def _later_days(days: pd.DatetimeIndex, count: int) -> pd.DatetimeIndex:
     if infer_frequency(days) == "1week":
         return pd.date_range(days[-1], periods=count + 1, freq="7D")[1:]
     counts = np.bincount(days[-_RECENT:].day_of_week, minlength=7)
-    if len(days) < _TELLING:  # too few to tell which days of the week have no trading
+    if len(days) < _TELLING:  # too few to infer weekdays without trading
         counts[:5] = counts.max()
     later = pd.date_range(days[-1], periods=7 * count + 1)[1:]
     return later[counts[later.day_of_week] > _RARE * counts.max()][:count]

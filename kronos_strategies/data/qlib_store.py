@@ -187,7 +187,7 @@ def _write_files(
     for market, spans in content.spans.items():
         write_market(folder, market, spans)
     frames = [frame for part in content[:2] for _, frame in part.groupby("instrument")]
-    if freq != DAY:  # Qlib's backtest within days asks for days as well
+    if freq != DAY:  # Qlib's intraday backtest reads daily bars as well
         write_calendars(folder, calendar.normalize().unique())
     for done, frame in enumerate(frames, start=1):
         write_bins(folder, frame, calendar, freq)
@@ -205,6 +205,6 @@ def _hash(folder: Path) -> str:
 
 
 def _write_manifest(folder: Path, summary: StoreSummary) -> None:
-    # A store may be moved, so it does not say where it lies.
+    # A store may be moved, so it does not record its path.
     manifest = {key: value for key, value in asdict(summary).items() if key != "path"}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -22,13 +22,13 @@ from kronos_strategies.data._simulator import Life, Sessions, latent_returns, tr
 from kronos_strategies.data.qlib_store import MANIFEST, StoreSummary, read_summary, write_store
 from kronos_strategies.data.validation import LISTING
 
-SIMULATION_VERSION = 2  # raise it whenever the same configuration would give other numbers
+SIMULATION_VERSION = 2  # raise it whenever the same configuration gives other numbers
 BENCHMARK = "SH000300"
 
 _HOLIDAYS = ("01-01", "01-02", "05-01", "05-02", "05-03", "10-01", "10-02", "10-03", "10-04", "10-05")
 _REVIEW_DAYS = 42  # sessions between two index reviews
 _SPLIT_DAYS = 110  # sessions between two splits
-_INDEX_SHARE = 0.75  # of the names, by capital
+_INDEX_SHARE = 0.75  # share of the instruments, by capital
 
 
 @dataclass(frozen=True)

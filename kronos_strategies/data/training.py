@@ -69,7 +69,7 @@ class QlibBars:
                 read_bars(self.store, [symbol], self.fields).set_index("datetime").drop(columns="instrument")
             )
             traded = bars[list(PRICES)].notna().all(axis=1) & ~bars["volume"].eq(0)
-            if bars["volume"].isna().all():  # the store keeps none, which is not the same as no trade
+            if bars["volume"].isna().all():  # the store has no volume, which does not mean no trade
                 bars = bars.drop(columns="volume")
             yield InstrumentBars(symbol, adjust_bars(bars[traded]))
 

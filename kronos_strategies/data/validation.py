@@ -14,13 +14,19 @@ from kronos.bars import PRICES, check_bars, warn_of_jumps
 
 KEYS = ("instrument", "datetime")
 REQUIRED = (*KEYS, *PRICES, "volume")
-OPTIONAL = ("amount", "factor")  # without a factor, prices are taken as adjusted already
+OPTIONAL = ("amount", "factor")  # without a factor, prices count as adjusted
 SPAN = ("instrument", "start", "end")  # a stay in a market, both days included
-LISTING = "first to last bar"  # how a manifest calls membership that was not given
+LISTING = "first to last bar"  # name in the manifest of membership that was not given
 
-LONGEST = 100  # characters of a symbol, which names a folder
-_UNSAFE = set('/\\:*?"<>| ')  # in names of folders, on one system or another
-_READ_AS_MISSING = {"na", "nan", "-nan", "null", "none"}  # by pandas, with which Qlib reads its lists
+LONGEST = 100  # maximum characters of a symbol, which names a folder
+_UNSAFE = set('/\\:*?"<>| ')  # reserved folder names on some systems
+_READ_AS_MISSING = {
+    "na",
+    "nan",
+    "-nan",
+    "null",
+    "none",
+}  # read as missing by pandas, with which Qlib reads its lists
 
 
 def check_tidy(bars: pd.DataFrame, name: str = "bars", frequency: str = "1day") -> pd.DataFrame:

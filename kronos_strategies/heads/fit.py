@@ -18,10 +18,10 @@ from kronos.training.bar_array import HORIZONS, LABEL, MIN_INSTRUMENTS, VOLATILI
 
 Kind = Literal["ridge", "lightgbm"]
 KINDS = ("ridge", "lightgbm")
-# Of the ridge, times the mean variance of a hidden unit. A larger one leaves the few directions in which names
-# differ most, slow styles whose luck a short validation cannot tell from skill.
+# Ridge penalties, in units of the mean variance of a hidden unit. Larger ones leave only the few directions in
+# which instruments differ most, slow styles whose luck a short validation period cannot distinguish from skill.
 PENALTIES = np.logspace(-3, 0, 7)
-ROUNDS, PATIENCE = 600, 60  # of LightGBM, at most and without a better validation
+ROUNDS, PATIENCE = 600, 60  # LightGBM rounds: maximum, and without improvement
 TREES: dict[str, Any] = {
     "objective": "regression",
     "learning_rate": 0.02,

@@ -14,7 +14,7 @@ from kronos.head import ReturnHead, find_head
 from kronos_strategies.forecasting import Embedder
 
 Score = Literal["auto", "head", "paths"]
-DEFAULT_HORIZONS = (5, 10)  # horizons whose ranks are averaged where the holding is none of a head's
+DEFAULT_HORIZONS = (5, 10)  # horizons whose ranks are averaged if no head has the holding period
 
 
 @dataclass(frozen=True)

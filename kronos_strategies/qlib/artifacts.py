@@ -84,7 +84,7 @@ def collect_artifacts(
     scored = model.scored(dataset)
     paths = None if scored.forecasts is None else _summarize(scored.forecasts, model, dataset, market)
     known = model.provenance
-    assert known is not None  # it has just scored
+    assert known is not None  # the segment just scored
     return RunArtifacts(
         metadata=RunMetadata(
             title=f"Kronos on {dataset.market}",
@@ -161,7 +161,7 @@ def _labels(
 ) -> pd.DataFrame:
     """Returns over several horizons; of the run's own, Qlib's label."""
     horizons = sorted({*DECAY_HORIZONS, dataset.hold})
-    if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
+    if dataset.deal_price == "vwap":  # which the saved price panel does not have
         columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
     else:
         columns = {h: market.lookup(market.forward_return(h, dataset.deal_price), keys) for h in horizons}

@@ -31,7 +31,7 @@ from kronos_strategies.qlib.data_access import (
 REMEDY = "Set KRONOS_TEST_START and KRONOS_TEST_END."
 _DATE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|/\d{1,2}/\d{1,2}|\d{4})([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?")
 
-QLIB_BENCHMARK = "SH000300"  # what Qlib's backtest takes where it is given None
+QLIB_BENCHMARK = "SH000300"  # Qlib's default benchmark if it is None
 Settings = Mapping[str, Any]
 
 
@@ -146,7 +146,9 @@ def _check_hold(name: str, value: object, hold: int | None) -> None:
 
 def _check_exchange(exchange: Settings, dataset: Settings) -> None:
     limit = exchange.get("limit_threshold")
-    if isinstance(limit, str) and limit.startswith("KRONOS_REGION"):  # what the workflow files make of it
+    if isinstance(limit, str) and limit.startswith(
+        "KRONOS_REGION"
+    ):  # placeholder of the workflow files for an unknown region
         raise ValueError(f"{limit} is not a region of Qlib. Choose one of {sorted(REGIONS)}.")
     for name in ("open_cost", "close_cost", "min_cost"):
         if name in exchange and as_number(name, exchange[name]) < 0:
@@ -268,7 +270,7 @@ def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -
     span = f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
     if ((future > calendar[-1]) & (future <= end)).any() or end > calendar[-1] + pd.Timedelta(days=7):
         raise ValueError(f"{span} ends after {store}. {remedy}")
-    if start < calendar[0] - pd.Timedelta(days=7):  # holidays may lie between
+    if start < calendar[0] - pd.Timedelta(days=7):  # allows for holidays
         raise ValueError(f"{span} starts before {store}. {remedy}")
 
 
@@ -310,7 +312,7 @@ def check_segments(spans: Mapping[str, tuple[pd.Timestamp | None, ...]], freq: s
         check_overlap(
             f"Segment '{name}'", first, max(calendar[-1], first) if end is None else end, REMEDY, freq
         )
-        if first < calendar[0] - pd.Timedelta(days=7):  # holidays may lie between
+        if first < calendar[0] - pd.Timedelta(days=7):  # allows for holidays
             raise ValueError(
                 f"Segment '{name}' starts on {first:%Y-%m-%d}, before the store, which has {calendar[0]:%Y-%m-%d} "
                 f"to {calendar[-1]:%Y-%m-%d}. {REMEDY}"

@@ -175,7 +175,7 @@ def future_returns(
 
 
 Instruments = str | Sequence[str] | Mapping[str, Any]
-Config = list[str] | dict[str, Any]  # as Qlib's D.features takes them
+Config = list[str] | dict[str, Any]  # as in Qlib's D.features
 
 
 def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | None = None) -> Config:
@@ -193,7 +193,9 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
         try:
             config = dict(D.instruments(instruments, list(filter_pipe or ())))
             for each in config["filter_pipe"]:
-                getattr(filters, each["filter_type"]).from_config(each)  # Qlib makes them when it reads bars
+                getattr(filters, each["filter_type"]).from_config(
+                    each
+                )  # Qlib creates them when it reads bars
             return config
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(
@@ -308,7 +310,7 @@ def _region_warnings(folder: Path) -> list[str]:
 
 def _check_there(folder: Path, freq: str = DAY) -> None:
     """Create the default store on first use; check that any other one exists."""
-    if folder.resolve() == default_store().resolve():  # Qlib has resolved its own
+    if folder.resolve() == default_store().resolve():  # Qlib has resolved its own path
         ensure_store(folder)
     calendar = folder / "calendars" / f"{freq}.txt"
     if calendar.is_file():

@@ -31,7 +31,7 @@ import kronos_strategies
 from kronos.atomic import explain_write_errors
 from kronos.utils import USER_ERRORS
 
-TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started
+TRACKING = "sqlite:///mlflow.db"  # default, in the working directory
 SQLITE = "sqlite:///"
 INSTEAD = (
     "Runs are recorded there: start from a writable folder, or choose another tracking store "
@@ -62,7 +62,7 @@ def prepare_database(tracking: str) -> None:
     lock = FileLock(f"{file}.lock")
     with explain_write_errors(file, INSTEAD):
         file.parent.mkdir(parents=True, exist_ok=True)
-        Path(lock.lock_file).open("a").close()  # where that is denied, a lock would wait for ever
+        Path(lock.lock_file).open("a").close()  # without permission, a lock would wait forever
     with lock:
         MlflowClient(tracking_uri=tracking).search_experiments(max_results=1)
 
@@ -82,7 +82,7 @@ class KronosRecorder(MLflowRecorder):
         """Save objects or files; a task, which Qlib saves first, is checked before."""
         task = objects.get("task")
         if isinstance(task, Mapping):
-            from kronos_strategies.qlib.checks import check_task  # which reads stores
+            from kronos_strategies.qlib.checks import check_task  # which reads tracking stores
 
             check_task(task)
         super().save_objects(local_path, artifact_path, **objects)
@@ -109,7 +109,7 @@ class KronosExpManager(MLflowExpManager):
     def __init__(self, uri: str, default_exp_name: str) -> None:
         super().__init__(absolute(uri), default_exp_name)
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs each table that it creates
-        # A bar for each small local file drowns what qrun has to say.
+        # One progress bar per small local file would hide qrun's output.
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     def _start_exp(self, **which: object) -> MLflowExperiment:

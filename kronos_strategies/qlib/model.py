@@ -146,7 +146,7 @@ class KronosModel(Model):
         self.store = store or None
         self.store_dtype = store_dtype
         if calibration not in (AUTO, NONE):
-            Calibration.read(calibration)  # a wrong one fails before anything is forecast
+            Calibration.read(calibration)  # a wrong value fails before forecasting
         self.options = PathOptions(str(calibration), candles, str(limits))
         self.provenance: Provenance | None = None
         self.postprocessing = Postprocessing()  # of the last forecasts
@@ -154,7 +154,7 @@ class KronosModel(Model):
         # attributes that start with an underscore: a restored one loads its networks again.
         self._predictor: KronosPredictor | None = self._load()
         self._forecasts: ForecastStore | None = self._open()
-        # Of a model that samples nothing these are the settings that it would sample with.
+        # With samples=0, provenance has the settings that would be sampled with.
         self.sampling = self._predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
         self._heads: list[HeadReader] | None = None
         self._scored: Scored | None = None

@@ -16,7 +16,7 @@ _TYPES = (
     pd.DataFrame, pd.Series, pd.Index, ExtensionArray, ExtensionDtype, pd.DateOffset, pd.offsets.BaseOffset,
     pd.Timestamp, pd.Timedelta, pd.Period, np.generic, np.dtype, date, time, timedelta, tzinfo, timezone,
 )  # fmt: skip
-_EXACTLY = (np.ndarray, slice, bytearray)  # of ndarray there are subclasses that open files
+_EXACTLY = (np.ndarray, slice, bytearray)  # subclasses of ndarray may open files
 _MANAGERS = "pandas.core.internals.managers"
 _MAKERS = {
     ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),

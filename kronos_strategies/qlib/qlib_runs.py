@@ -38,7 +38,7 @@ from kronos_strategies.qlib.data_access import (
 from kronos_strategies.qlib.pickles import read_settings_pickle, read_table_pickle
 from kronos_strategies.run_artifacts import DECAY_HORIZONS, RunArtifacts, RunMetadata
 
-SEARCHED = 21  # holding periods that a label is compared with to find its own
+SEARCHED = 21  # holding periods to compare a label with
 ALIKE = 1e-4  # Qlib's labels are float32
 
 
@@ -194,7 +194,7 @@ OF_ALPHA = (
     "Alpha360",
     "Alpha158DL",
     "Alpha360DL",
-)  # whose label spans one day unless another is named
+)  # whose default label spans one day
 _TRADED = re.compile(r"Ref\(\$(\w+),-(\d+)\)/Ref\(\$(\w+),-1\)-1")
 
 

@@ -125,7 +125,7 @@ class KronosRecord(ACRecordTemp):
 
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset
-        if known is None:  # a restored model, whose scores another process made
+        if known is None:  # a restored model, whose scores come from another process
             self.model.scored(dataset)
             known = self.model.provenance
         read = self.model.postprocessing

@@ -21,7 +21,7 @@ from kronos_strategies.qlib.qlib_runs import QlibRun
 from kronos_strategies.store import FillResult, WindowSpec
 
 FORECASTS = "kronos_forecasts"  # experiment of `kronos forecast`
-PREFIX = "kronos."  # of our parameters and tags, in addition to Qlib's own
+PREFIX = "kronos."  # prefix of our parameters and tags, in addition to Qlib's
 TRIAL, STORE, DATA = f"{PREFIX}trial", f"{PREFIX}forecast_store", f"{PREFIX}data"
 FIRST, LAST = f"{PREFIX}first_date", f"{PREFIX}last_date"
 
@@ -143,7 +143,7 @@ def _trial(params: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-SHORT = 8  # characters of an id that runs are shown by
+SHORT = 8  # characters of a run id in messages
 
 
 def find_run(name: str, tracking: str = TRACKING) -> Run:

@@ -24,7 +24,7 @@ from kronos.atomic import DRAFT, atomic_file, explain_write_errors, write_atomic
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
 INSTEAD = "Choose another folder for the forecasts (KRONOS_STORE, kronos forecast FOLDER)."
-_DIGITS = 16  # of each hash in a name: 64 bits against accidents
+_DIGITS = 16  # characters of each hash in a name: 64 bits
 _NAME = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}}){re.escape(SUFFIX)}")
 
 
@@ -101,7 +101,7 @@ def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
         if not file.holds(digest):
             return "changed"
         file.read()
-    except FileNotFoundError:  # replaced while we looked
+    except FileNotFoundError:  # replaced by another process
         return "changed"
     except CorruptFileError:
         return "damaged"
@@ -123,7 +123,7 @@ def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Pa
     path = where / f"{_short(digest)}-{_short(hashlib.sha256(content).hexdigest())}{SUFFIX}"
     with explain_write_errors(folder, INSTEAD):
         where.mkdir(parents=True, exist_ok=True)
-        for remnant in where.glob(f".*{DRAFT}"):  # of a process that was killed, since the lock is ours
+        for remnant in where.glob(f".*{DRAFT}"):  # left by a killed process, because we hold the lock
             remnant.unlink()
         with atomic_file(path) as draft:
             draft.write_bytes(content)
@@ -167,7 +167,7 @@ def _lock(folder: Path, name: str) -> FileLock:
     with explain_write_errors(folder, INSTEAD):
         (folder / LOCKS).mkdir(parents=True, exist_ok=True)
         file = folder / LOCKS / f"{name}.lock"
-        file.open("a").close()  # where that is denied, a lock would wait for ever
+        file.open("a").close()  # without permission, a lock would wait forever
     return FileLock(file)
 
 

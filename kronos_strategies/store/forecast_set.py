@@ -196,7 +196,7 @@ def _check_raw(forecast: Forecast) -> None:
         )
 
 
-WAIT = 0.2  # seconds until dates that another process holds are looked at again
+WAIT = 0.2  # seconds between checks of dates that another process has locked
 
 
 @dataclass(frozen=True)
@@ -278,9 +278,9 @@ def fill(
 class Claim(NamedTuple):
     """Dates that a process has considered for its next chunk."""
 
-    dates: list[pd.Timestamp]  # locked by us, due
-    done: list[pd.Timestamp]  # finished by another process since we looked
-    left: list[pd.Timestamp]  # the rest: first those that another process holds
+    dates: list[pd.Timestamp]  # locked by this process, due
+    done: list[pd.Timestamp]  # finished by another process in the meantime
+    left: list[pd.Timestamp]  # the rest, starting with those locked by another process
 
 
 class DatedFolder(Protocol):

@@ -19,12 +19,12 @@ from kronos.forecast import Provenance
 from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.store.files import SUFFIX, locked, make_folder, write_record
 
-FORMAT = 4  # of the files; another format is another folder
+FORMAT = 4  # format of the files; another format has another folder
 DTYPES = ("float32", "float16")
-# Which of a provenance's fields say who forecast, not how; every other one is a setting. That of the data is in
-# each date's own address.
+# Provenance fields that identify the model; all others are settings. The hash of the data is part of each date's
+# file name.
 MODEL_FIELDS = ("model", "revision", "weights_sha256", "trained_until")
-# What is done to paths when they are read (`kronos.postprocessing`); stored ones are as sampled.
+# Postprocessing on reading (`kronos.postprocessing`); stored paths are as sampled.
 READING_FIELDS = ("calibration", "limits", "candles")
 
 

@@ -149,7 +149,7 @@ def _to_parquet(keys: pd.MultiIndex, values: np.ndarray, columns: Sequence[str])
     return sink.getvalue()
 
 
-FORMAT = 1  # of the files; another format is another folder
+FORMAT = 1  # format of the files; another format has another folder
 
 
 def head_rows(

@@ -285,7 +285,7 @@ def test_each_side_holds_at_most_its_slots_and_its_rank_buffer(case):
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"side": "short"}, "side='short' is not known. Choose one of long, long_short"),
+        ({"side": "short"}, "side='short' is unknown. Choose one of long, long_short"),
         ({"weighting": "kelly"}, "inverse_volatility"),
         ({"topk": 0}, "topk=0"),
         ({"topk": 2.5}, "whole number"),

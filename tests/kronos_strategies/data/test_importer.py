@@ -102,7 +102,7 @@ def test_common_names_codes_and_dates_are_read(long_bars, save):
     assert kept["instrument"].unique().tolist() == ["000001"]
     assert kept["datetime"].equals(long_bars["datetime"].astype(kept["datetime"].dtype))
     assert (kept["factor"] == 1).all()
-    assert report.notes == ("no column 'factor': prices are taken as adjusted already.",)
+    assert report.notes == ("no column 'factor': prices count as adjusted.",)
 
 
 def test_dates_keep_their_local_day(long_bars, save):

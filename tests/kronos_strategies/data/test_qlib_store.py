@@ -257,7 +257,7 @@ def test_arguments_that_are_not_bars_are_refused(bars, tmp_path, change, says):
 
 def test_a_benchmark_from_another_time_is_refused(bars, tmp_path):
     index = bars.head(2).assign(instrument="IDX", datetime=pd.to_datetime(["1999-01-04", "1999-01-05"]))
-    with pytest.raises(ValueError, match="IDX has no bar within the days"):
+    with pytest.raises(ValueError, match="IDX has no bar on the days"):
         write(bars, tmp_path / "store", benchmarks=index)
 
 

@@ -90,8 +90,8 @@ def test_a_head_says_what_it_was_fitted_on() -> None:
 @pytest.mark.parametrize(
     ("dates", "message"),
     [
-        ((DAYS[10], DAYS[125]), "No training date has 20 names"),
-        ((DAYS[90], DAYS[100]), "No validation date has 20 names.*validation from 11 bars later"),
+        ((DAYS[10], DAYS[125]), "No training date has 20 instruments"),
+        ((DAYS[90], DAYS[100]), "No validation date has 20 instruments.*validation from 11 bars later"),
     ],
 )
 def test_spans_without_labels_are_refused(dates: tuple[pd.Timestamp, ...], message: str) -> None:

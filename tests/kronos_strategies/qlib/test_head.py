@@ -125,7 +125,7 @@ SEGMENTS = {
     "train": ("2022-03-01", "2022-09-30"),
     "valid": ("2022-09-30", "2023-01-31"),
     "test": SPAN,
-}  # of market="all": a label needs 20 names
+}  # of market="all": a label needs 20 instruments
 
 
 @pytest.mark.parametrize("kind", ["ridge", "lightgbm"])
