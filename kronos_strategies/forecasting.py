@@ -78,7 +78,7 @@ class WindowsByDate:
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         if windows.index.has_duplicates:
             twice = windows.index[windows.index.duplicated()][0]
-            raise ValueError(f"The windows hold {twice} twice. Keep one of them.")
+            raise ValueError(f"The windows contain {twice} twice. Keep one of them.")
         self.windows = windows.sorted()
         dates = pd.DatetimeIndex(self.windows.index.get_level_values("datetime"))
         self.dates = dates.unique()

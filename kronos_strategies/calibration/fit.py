@@ -64,7 +64,7 @@ def fit_calibration(
     if independent < MIN_DATES:
         raise ValueError(
             f"Outcomes of {len(dates)} forecast dates were known on {known_at:%Y-%m-%d}, {independent} of which do "
-            f"not overlap; a calibration takes {MIN_DATES}. Forecast earlier dates too, or name a later --until."
+            f"not overlap; a calibration needs {MIN_DATES}. Forecast earlier dates too, or set a later --until."
         )
     terciles: tuple[float, ...] = ()
     if "volatility" in groups and np.isfinite(past.trailing).any():

@@ -41,9 +41,9 @@ def calibrate(
         store: forecast store of `kronos forecast`, with one model and one set of settings.
         until: last date on which an outcome may be known; later outcomes are not used.
         to: JSON file to write.
-        every: forecast dates from one fit to the next, each of what was known on its own date, so that a backtest
-            can use the file on every date after the first fit; one fit for all dates when omitted.
-        groups: fit exchanges, terciles of volatility or both apart, each drawn to the fit of all.
+        every: forecast dates between fits, each of which uses what was known on its date, so that a backtest can
+            use the file on every date after the first fit; one fit for all dates when omitted.
+        groups: fit exchanges, terciles of volatility or both separately, shrunk to the pooled fit.
         hold_back: first date of the held-out part; the last 30 % of the dates when omitted.
         data: Qlib data directory of the bars that were forecast; the simulated market when omitted.
     """
@@ -59,9 +59,7 @@ def calibrate(
     store_warnings = init_qlib(data or default_store())
     dates = forecast_set.dates[forecast_set.dates <= last]
     if not len(dates):
-        raise ValueError(
-            f"{forecast_set.folder} has no forecast until {last:%Y-%m-%d}. Name a later --until."
-        )
+        raise ValueError(f"{forecast_set.folder} has no forecast until {last:%Y-%m-%d}. Set a later --until.")
     keys = forecast_set.frame(end=last).index
     assert isinstance(keys, MultiIndex)
     market = read_price_panel(keys)
@@ -89,12 +87,12 @@ def _stored(store: Path) -> ForecastSet:
         )
     if len(runs) > 1:
         names = ", ".join(map(str, runs))
-        raise ValueError(f"{folder} holds {len(runs)} sets of forecasts. Name one of them: {names}.")
+        raise ValueError(f"{folder} contains {len(runs)} sets of forecasts. Pass one of them: {names}.")
     return ForecastSet(runs[0])
 
 
 def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path | None) -> None:
-    """Print what was fitted, before and after, and the command to run next."""
+    """Print the fit, scores before and after, and the command to run next."""
     console, last = Console(), made.fits[-1]
     table = Table(show_header=False)
     table.add_row("calibration", f"{file} ({made.id})")

@@ -113,7 +113,7 @@ def _read_inputs(
     if twice := [name for name in names if names.count(name) > 1]:
         same = [run for run, name in zip(runs, names, strict=True) if name == twice[0]]
         raise ValueError(
-            f"{' and '.join(same)} would have the same name '{twice[0]}'. Name one yourself: NAME={same[-1]}."
+            f"{' and '.join(same)} would have the same name '{twice[0]}'. Name one of them: NAME={same[-1]}."
         )
     return candidates
 

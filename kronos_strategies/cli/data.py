@@ -195,7 +195,7 @@ def _show_loss(to: Path, bars: DataFrame, benchmarks: DataFrame | None) -> None:
         )
     names = set() if benchmarks is None else set(benchmarks["instrument"])
     if lost := sorted(set(old.benchmarks) - names):
-        note(Console(), f"{to} loses its benchmark {', '.join(lost)}. Give its bars with --benchmark.")
+        note(Console(), f"{to} loses its benchmark {', '.join(lost)}. Pass its bars with --benchmark.")
 
 
 def _show_import(what: str, report: ImportReport) -> None:

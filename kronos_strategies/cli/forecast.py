@@ -182,7 +182,7 @@ def _windows(spec: WindowSpec, start: datetime, end: datetime, max_context: int)
 
     span = Timestamp(start), Timestamp(end)
     check_market(spec.universe)
-    check_span("The span", *span, "Give another --start and --end.")
+    check_span("The span", *span, "Set another --start and --end.")
     check_lookback(spec.lookback, max_context)
     return member_windows(spec, *span)
 

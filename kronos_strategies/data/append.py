@@ -105,17 +105,15 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
     notes = []
     if rebased:
         notes.append(
-            f"prices before the new {what} were adjusted again and are re-based: {_some(rebased)} (splits and "
-            "dividends since)."
+            f"prices before the new {what} were readjusted (a split or dividend) and the stored ones rescaled: "
+            f"{_some(rebased)}."
         )
     if unfinished:
-        notes.append(
-            f"the store's last {what} were read before their day was over and are replaced: {_some(unfinished)}."
-        )
+        notes.append(f"the store's last {what} were incomplete and are replaced: {_some(unfinished)}.")
     if unjoined:
         notes.append(
-            f"new {what} share no day with the store, so that a new adjustment would go unnoticed: "
-            f"{_some(unjoined)}. Files that repeat the last day of the store show it."
+            f"new {what} have no common day with the store, so that a split or dividend is not detected: "
+            f"{_some(unjoined)}. Pass files that repeat the last day of the store."
         )
     return whole.sort_values(list(KEYS), ignore_index=True), notes
 
@@ -158,8 +156,8 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
         ratio = adjusted.loc[day, (relative.loc[day] - 1).abs().idxmax()]
         raise ValueError(
             f"{name} has other prices in the new files than in the store, by {middle:.4g} on most common days "
-            f"and by {ratio:.4g} on {day:%Y-%m-%d}, so no ratio joins them. Import its whole history with "
-            "--overwrite."
+            f"and by {ratio:.4g} on {day:%Y-%m-%d}, so they cannot be rescaled by one ratio. Import its whole "
+            "history with --overwrite."
         )
     price = float(raw["open"].median())
     whole = shared[shared != last] if unfinished else shared
@@ -187,7 +185,7 @@ def _check_jump(name: str, old: pd.DataFrame, new: pd.DataFrame) -> None:
     if abs(move) > JUMP:
         raise ValueError(
             f"{name} opens {move:+.0%} from its last close in the store, {old.index[-1]:%Y-%m-%d} to "
-            f"{new.index[0]:%Y-%m-%d}, and no common day shows whether it is a split. Give files that repeat "
+            f"{new.index[0]:%Y-%m-%d}, and no common day shows whether it is a split. Pass files that repeat "
             "the last day of the store, or import the whole history with --overwrite."
         )
 
@@ -213,7 +211,7 @@ def _check_benchmarks(known: StoreSummary, benchmarks: pd.DataFrame | None) -> N
     given = set() if benchmarks is None else set(benchmarks["instrument"])
     if lacking := sorted(set(known.benchmarks) - given):
         raise ValueError(
-            f"The store {known.path} has the benchmark {lacking[0]}, which lacks the new days. Give them with "
+            f"The store {known.path} has the benchmark {lacking[0]}, which lacks the new days. Pass them with "
             "--benchmark."
         )
 

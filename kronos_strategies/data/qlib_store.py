@@ -147,7 +147,8 @@ def check_target(to: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{to} exists and is not a Kronos store. Choose another folder.")
     if not overwrite:
         raise FileExistsError(
-            f"{to} already holds a store. Choose another folder, add days (--append) or replace it (--overwrite)."
+            f"{to} already contains a store. Choose another folder, add days (--append), or replace it "
+            "(--overwrite)."
         )
 
 

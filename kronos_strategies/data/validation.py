@@ -99,7 +99,9 @@ def check_spans(spans: pd.DataFrame, market: str, known: Iterable[str]) -> pd.Da
         ValueError: a missing column, no rows, an instrument without bars, or an end before its start.
     """
     if missing := [column for column in SPAN if column not in spans.columns]:
-        raise ValueError(f"the membership of {market} lacks the columns {missing}. It needs {list(SPAN)}.")
+        raise ValueError(
+            f"the membership of {market} lacks the columns {missing}. Pass the columns {list(SPAN)}."
+        )
     if spans.empty:
         raise ValueError(
             f"the membership of {market} has no rows, so the market would be empty. Add members."

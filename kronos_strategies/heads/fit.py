@@ -61,7 +61,7 @@ class FitSettings:
             raise ValueError(f"kind='{self.kind}' cannot be fitted. Choose one of {list(KINDS)}.")
         if not self.horizons or min(self.horizons) < 1:
             raise ValueError(
-                f"horizons={list(self.horizons)} are not valid. Give numbers of bars, 1 or more."
+                f"horizons={list(self.horizons)} are not valid. Pass numbers of bars, 1 or more."
             )
         if self.seeds < 1:
             raise ValueError(f"seeds={self.seeds} is too small. Pass at least 1.")

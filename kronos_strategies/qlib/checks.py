@@ -253,7 +253,7 @@ def check_lookback(lookback: object, most: int) -> None:
     """
     if as_integer("lookback", lookback) > as_integer("max_context", most):
         raise ValueError(
-            f"lookback={lookback} is more than the {most} bars of context that the model has. Give {most} or less "
+            f"lookback={lookback} is more than the model's context of {most} bars. Pass {most} or less "
             "(KRONOS_LOOKBACK, --lookback)."
         )
 

@@ -117,7 +117,7 @@ class KronosDataset(DatasetH):
         horizon = hold + 1 if horizon is None else as_integer("horizon", horizon)
         if horizon <= hold:
             raise ValueError(
-                f"horizon={horizon} does not reach the exit of hold={hold}. Forecast {hold + 1} bars."
+                f"horizon={horizon} is too short for the exit of hold={hold}. Forecast {hold + 1} bars."
             )
         if not segments:
             raise ValueError('There is no segment. Pass one, e.g. {"test": ("2023-01-03", "2023-12-29")}.')
@@ -202,7 +202,7 @@ def _span(name: str, span: Sequence[object], freq: str) -> Span:
     """Both ends of a segment; a date without a time ends with its last bar."""
     if isinstance(span, str) or len(span) != 2:
         raise ValueError(
-            f"Segment '{name}' is {span!r}. Give its first and its last date, e.g. ['2023-01-03', '2023-12-29']."
+            f"Segment '{name}' is {span!r}. Pass its first and its last date, e.g. ['2023-01-03', '2023-12-29']."
         )
     start, end = (None if date is None else as_date(f"segment '{name}'", date) for date in span)
     if freq != DAY and end is not None and end == end.normalize():

@@ -48,7 +48,7 @@ def fit_head_on(
     """
     if missing := [name for name in ("train", "valid") if name not in dataset.segments]:
         raise ValueError(
-            f"The dataset has no segment {missing} to fit a head on. Give segments train, valid and test."
+            f"The dataset has no segment {missing} to fit a head on. Pass segments train, valid and test."
         )
     (start, train_until), (_, valid_until) = dataset.segments["train"], dataset.segments["valid"]
     settings = FitSettings(

@@ -56,7 +56,7 @@ class _TableUnpickler(pickle.Unpickler):
             found = getattr(import_module(module.replace("__builtin__", "builtins")), name, None)
             if isinstance(found, type) and (found in _EXACTLY or issubclass(found, _TYPES)):
                 return found
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not a type of a table")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not a type of a table")
 
 
 class Foreign:

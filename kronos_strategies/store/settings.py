@@ -67,7 +67,7 @@ class WindowSpec:
         shortest, longest = int(windows.lengths.min()), windows.width
         if shortest < self.min_bars or longest > self.lookback:
             raise ValueError(
-                f"The windows hold {shortest} to {longest} bars, their specification says "
+                f"The windows have {shortest} to {longest} bars, their specification says "
                 f"min_bars={self.min_bars} and lookback={self.lookback}. Make them agree."
             )
 

@@ -79,7 +79,7 @@ def test_a_full_disk_is_known_by_its_number(tmp_path, number):
         raise OSError(number, "No space left on device")
 
 
-def test_what_is_in_the_way_keeps_its_own_sentence(tmp_path):
+def test_an_existing_target_keeps_its_own_sentence(tmp_path):
     with pytest.raises(FileExistsError, match="stays"), explain_write_errors(tmp_path, "Wait."):
         raise FileExistsError("it stays")
 

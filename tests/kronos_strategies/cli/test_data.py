@@ -131,7 +131,7 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
     assert run(capsys, *command)[0] == 0
     code, _, err = run(capsys, *command)
     assert code == 2
-    assert "already holds a store" in err
+    assert "already contains a store" in err
     assert run(capsys, *command, "--overwrite")[0] == 0
 
 
@@ -286,4 +286,4 @@ def test_the_target_is_checked_before_files_are_read(tmp_path, capsys, monkeypat
     monkeypatch.setattr("kronos_strategies.data.importer.import_bars", None)  # whoever calls it fails
     code, _, err = run(capsys, "data", "import", tmp_path / "bars.csv", "--to", to)
     assert code == 2
-    assert "already holds a store. Choose another folder, add days (--append)" in err
+    assert "already contains a store. Choose another folder, add days (--append)" in err

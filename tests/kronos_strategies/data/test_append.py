@@ -70,7 +70,7 @@ def test_readjusted_history_is_rescaled(tmp_path, scale, factor):
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[25:], scale=scale, factor=factor), None, {})
     (told,) = new.notes
-    assert "re-based: AAA, BBB" in told
+    assert "rescaled: AAA, BBB" in told
     whole = bars(scale=scale, factor=factor)
     for name in ("AAA", "BBB"):
         np.testing.assert_allclose(closes(new.bars, name), closes(whole, name), rtol=1e-5)
@@ -104,7 +104,7 @@ def test_a_last_day_that_was_not_over_is_replaced_and_moves_no_history(shared, s
         np.testing.assert_allclose(closes(whole, name), closes(bars(scale=scale), name), rtol=1e-9)
     if scale == 1.0 or shared > 1:
         np.testing.assert_allclose(whole["volume"], 1000 / scale, rtol=1e-9)
-    assert "read before their day was over and are replaced: AAA, BBB" in notes[-1]
+    assert "were incomplete and are replaced: AAA, BBB" in notes[-1]
     assert len(notes) == (1 if scale == 1.0 else 2)
 
 
@@ -127,7 +127,7 @@ def test_days_without_overlap_are_appended_and_reported_unless_prices_jump(tmp_p
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[30:]), None, {})
     (told,) = new.notes
-    assert "share no day with the store" in told
+    assert "have no common day with the store" in told
     assert len(new.bars) == 80
     with pytest.raises(ValueError, match=r"AAA opens -5\d% from its last close .* repeat the last day"):
         append_days(folder, bars(days=DAYS[30:], scale=0.5), None, {})

@@ -155,7 +155,7 @@ def test_devices_of_windows_get_the_folder_that_qlib_looks_for(bars, tmp_path):
 
 def test_a_store_is_replaced_only_on_demand(bars, tmp_path):
     first = write(bars, tmp_path / "store")
-    with pytest.raises(FileExistsError, match="already holds a store"):
+    with pytest.raises(FileExistsError, match="already contains a store"):
         write(bars.head(3), tmp_path / "store")
     assert read_summary(first.path).rows == len(bars)
     write(bars.head(3), tmp_path / "store", overwrite=True)
@@ -191,7 +191,7 @@ def test_the_first_of_two_writers_wins(bars, tmp_path):
         if done == 1:
             write(bars.head(3), tmp_path / "store")
 
-    with pytest.raises(FileExistsError, match="already holds a store"):
+    with pytest.raises(FileExistsError, match="already contains a store"):
         write(bars, tmp_path / "store", progress=other_writer)
     assert read_summary(tmp_path / "store").rows == 3
     assert [path.name for path in tmp_path.iterdir()] == ["store"]

@@ -212,7 +212,7 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
         ({"segments": {"test": ("June", "2023-03-31")}}, r"segment 'test'='June' is not a date"),
         (
             {"segments": {"test": "2023-03-31"}},
-            r"Segment 'test' is '2023-03-31'. Give its first and its last",
+            r"Segment 'test' is '2023-03-31'. Pass its first and its last",
         ),
         (
             {"segments": {"test": ("2023-03-31", "2023-03-01")}},
