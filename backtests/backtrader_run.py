@@ -154,7 +154,7 @@ def run(
 
 
 def finish(strategy: bt.Strategy, output: Path) -> None:
-    """Write the report and the picture, and print the figures that everybody looks at first."""
+    """Write the report and the plot, and print the main metrics."""
     sheet = strategy.analyzers.sheet
     page = sheet.save_report(output)[0]
     picture = save_plot(strategy, output / "run.png")
@@ -162,15 +162,15 @@ def finish(strategy: bt.Strategy, output: Path) -> None:
     found = strategy.analyzers.ic.get_analysis()
     rank = found["rank_ic_test"]
     Console().print(
-        f"RankIC across {FEW_NAMES} names or more, {found['label']}: {rank['mean']:+.4f} (95 % {rank['low']:+.4f} "
-        f"to {rank['high']:+.4f}, t {rank['t']:+.2f}) on {rank['dates']} dates.",
+        f"RankIC across {FEW_NAMES} or more instruments, {found['label']}: {rank['mean']:+.4f} (95 % "
+        f"{rank['low']:+.4f} to {rank['high']:+.4f}, t {rank['t']:+.2f}) on {rank['dates']} dates.",
         soft_wrap=True,
         highlight=False,
     )
 
 
 def most_traded(panel: Mapping[str, pd.DataFrame], without: str) -> str:
-    """Name of the feed of the highest turnover in money among those of the most bars, the one to draw."""
+    """Name of the feed to plot: the one with the highest value traded among those with the most bars."""
     longest = max(len(bars) for name, bars in panel.items() if name != without)
     worth = {
         name: float((bars["close"] * bars["volume"]).mean()) if "volume" in bars else 0.0

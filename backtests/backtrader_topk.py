@@ -88,7 +88,7 @@ def backtrader_topk(
         fee: commission as a fraction of the value traded.
         cash: initial cash.
         trials: number of settings tried so far, including these.
-        draw: name to draw; the one of which most is traded when omitted.
+        draw: instrument to plot; the most traded one when omitted.
         output: folder of all results, and of the forecasts.
     """
     store = ensure_store(default_store()) if bars is None else bars

@@ -78,7 +78,7 @@ def head_compared(
         alpha158: also compare Alpha158.
         device: cpu, cuda or mps.
         store: folder of forecasts, outputs of heads and hidden states; one in `output` when omitted.
-        output: folder of everything.
+        output: folder of all results.
     """
     output.mkdir(parents=True, exist_ok=True)
     init_qlib(data or default_store(), f"sqlite:///{output.resolve() / 'mlflow.db'}")

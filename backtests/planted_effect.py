@@ -105,8 +105,8 @@ class StudyMarket:
 
     Attributes:
         planted: bars, optimum and target.
-        windows: of all dates to learn from and to rank.
-        learn_until: position of the last day that anything may learn from.
+        windows: windows of all training and test dates.
+        learn_until: position of the last training day.
         test: (N,) bool, the windows to rank.
     """
 
@@ -117,7 +117,7 @@ class StudyMarket:
 
     @classmethod
     def of(cls, config: PlantedConfig, study: Study) -> StudyMarket:
-        """Plant, and cut the windows."""
+        """Simulate the market, and make its windows."""
         planted = plant(config)
         calendar = planted.target.index
         learn_until = LOOKBACK + max(study.learn_days) - 1
@@ -285,14 +285,14 @@ def planted_effect(
     study: Annotated[Study, cyclopts.Parameter(name="*")] = DEFAULTS,
     output: Path = Path("out/planted_effect"),
 ) -> None:
-    """Plant effects, look for them, compare with the optimum.
+    """Simulate planted effects, and measure what each method finds of the optimum.
 
     Args:
-        effects: that are planted, each in markets of its own.
+        effects: effects to plant, each in its own markets.
         strengths: RankIC of the optimum.
-        names: names of a market: a day has so many bars.
-        seed: of the markets.
-        study: what is done with each market.
+        names: number of instruments per market.
+        seed: seed of the markets.
+        study: settings of the study of each market.
         output: folder of the tables.
     """
     configs = markets_of(effects, strengths, names=names, days=study.days, seed=seed)

@@ -81,22 +81,22 @@ def _uniforms(windows: Windows, sampling: SampleConfig, variant: Variant, seeds:
 
 @dataclass(frozen=True)
 class Study:
-    """What is compared.
+    """Settings of the study.
 
     Attributes:
         model: bundled name, folder or hub id.
-        against: the other version; a copy of the first with slightly moved weights when omitted.
-        since: first date that may be chosen.
-        until: last date that may be chosen.
-        dates: to forecast, evenly spread.
-        names: of the market, evenly spread; 0 takes all.
+        against: the other version; a copy of the first with slightly perturbed weights when omitted.
+        since: first date to choose from.
+        until: last date to choose from.
+        dates: number of forecast dates, evenly spaced.
+        names: number of instruments, evenly spaced; 0 for all.
         lookback: bars that the model reads.
-        samples: counts to compare.
-        seeds: of each variant.
-        reference: samples of the score that counts as free of noise.
+        samples: sample counts to compare.
+        seeds: number of seeds per variant.
+        reference: sample count of the reference score, taken as free of noise.
         T: temperature.
-        top_p: nucleus.
-        draws: variants to compare, each with separate plain ones.
+        top_p: nucleus probability.
+        draws: sampling variants, each compared with separate plain samples.
     """
 
     model: str = "kronos-nano"

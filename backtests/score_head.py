@@ -76,12 +76,12 @@ def score_head(
         end: last date that is scored.
         model: checkpoint.
         heads: names of one head or several to average; the checkpoint's own when empty.
-        market: whose members to rank.
+        market: universe to rank.
         every: score every k-th date.
-        samples: paths of a window; 0 compares no paths.
+        samples: paths per window; 0 leaves paths out.
         paths_every: sample paths on every k-th of the scored dates.
         device: cpu, cuda or mps.
-        output: folder of everything.
+        output: folder of all results.
     """
     init_qlib(data)
     predictor = KronosPredictor.from_pretrained(model, device=device)

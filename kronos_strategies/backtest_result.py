@@ -28,8 +28,8 @@ class BacktestResult:
             short; instruments that are not held have no row, and the rest up to 1 is cash.
         bars_per_year: bars per year, used to annualize metrics.
         whole: frame by datetime of all bars of the backtest, those before the first purchase too: net, then the
-            benchmarks as they moved. Qlib's own figures are of these; None where `returns` are all bars.
-        qlib_bars_per_year: that Qlib annualizes by: 238 days, each of 240 minutes.
+            benchmarks as they moved. Qlib's own metrics use these; None if `returns` has all bars.
+        qlib_bars_per_year: bars per year that Qlib annualizes with: 238 days, each of 240 minutes.
     """
 
     returns: pd.DataFrame

@@ -68,17 +68,17 @@ class RunArtifacts:
     """Saved inputs of the report of one run.
 
     Attributes:
-        about: the run.
+        metadata: description of the run.
         scores: indexed (datetime, instrument), known at the close of the date: the run's own score first, then
-            naive ones.
-        labels: of the same index, columns = horizons in bars, among them `about.hold`: the return that follows.
-        exposures: of the same index, known at the same close: what a score may load on.
-        market: bars that paths are scored on.
+            baselines.
+        labels: forward returns with the same index, columns = horizons in bars, including `metadata.hold`.
+        exposures: exposures with the same index, known at the same close.
+        market: bars on which paths are scored.
         paths: summary of the forecasts; None for a score without paths.
-        provenance: of the forecasts.
-        result: of the backtest; None without one.
-        outlooks: of each forecast, for few instruments that are evaluated over time, see `evaluate_time_series`.
-        trades: see `TradeEvaluation.trades`; None where they are not known.
+        provenance: provenance of the forecasts.
+        result: result of the backtest; None without one.
+        outlooks: bands and final closes by forecast, for few instruments evaluated over time, see `evaluate_time_series`.
+        trades: see `TradeEvaluation.trades`; None if unknown.
     """
 
     metadata: RunMetadata
@@ -148,7 +148,7 @@ def provenance_table(known: Provenance, sampled: bool = True) -> dict[str, str]:
     """What a forecast was made with, by label, ready to print.
 
     Args:
-        known: of the forecast.
+        known: provenance of the forecast.
         sampled: whether paths were sampled; a return head alone needs none.
     """
     s = known.sampling

@@ -77,7 +77,7 @@ def fit_move(spread: Spread, prior: Move, strength: float, trailing: bool = True
     """The move with the least mean CRPS, shrunk to a prior.
 
     Args:
-        spread: of the windows.
+        spread: paths of the windows.
         prior: move to shrink to.
         strength: by which share the loss grows where one of the three is 1 off the prior.
         trailing: whether trailing volatility may be weighed; else its weight is the prior's.
@@ -132,8 +132,8 @@ def adapted_level(
         scores: (N,) of past outcomes, by date.
         dates: (N,) datetime64, of the forecasts, ascending.
         known: (N,) datetime64, of the outcomes.
-        level: of the band.
-        rate: of a date.
+        level: level of the band.
+        rate: step per date.
     """
     asked, days = level, np.unique(dates)
     for chunk in np.array_split(days, min(CHUNKS, len(days)))[1:]:

@@ -50,7 +50,7 @@ def fit_calibration(
         known_at: date.
         groups: "exchange", "volatility" (terciles of trailing volatility), or both: fitted separately, shrunk to
             the pooled fit. A group of fewer than MIN_WINDOWS windows uses the pooled fit.
-        levels: of bands; those that need more paths than there are have no factor.
+        levels: levels of the bands; those that need more paths have no factor.
         rate: by which a date moves the levels of the bands, see `adapted_level`; 0 for none.
 
     Raises:

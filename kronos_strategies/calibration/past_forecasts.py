@@ -37,7 +37,7 @@ class PastForecasts:
         keys: (N,) (datetime, instrument).
         bars_between: fewest bars between successive forecast dates.
         spacing: seconds between bars; None of paths of one step.
-        provenance: of the first forecast.
+        provenance: provenance of the first forecast.
     """
 
     returns: np.ndarray
@@ -97,7 +97,7 @@ def collect(
     """Collect what a calibration needs of forecasts.
 
     Args:
-        forecasts: of one date each, ascending, as sampled.
+        forecasts: raw forecasts of one date each, ascending.
         market: the bars that were forecast, and later ones.
         limit: windows to keep; if there are more, every k-th of each date is kept.
         dates: number of dates, if known; then windows that are left out are never held in memory.

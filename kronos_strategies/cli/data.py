@@ -168,7 +168,7 @@ def _check_frequency(known: StoreSummary | None, frequency: str) -> None:
     if known is not None and known.freq != FREQUENCIES.get(frequency, DAY):
         raise ValueError(
             f"The store {known.path} has bars of {known.freq} and the files have {frequency}. Import these "
-            "into a store of their own."
+            "into another store."
         )
 
 

@@ -168,7 +168,7 @@ def _readers(
     choice = choose_score(score, [reader.head for reader in readers], ScoreUse(hold=None, lookback=lookback))
     if samples == 0 and not choice.heads:
         raise ValueError(
-            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or name --heads."
+            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or set --heads."
         )
     return (readers if choice.heads else []), choice
 

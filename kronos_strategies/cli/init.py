@@ -25,7 +25,7 @@ def init(folder: Path, /, *, overwrite: bool = False) -> None:
     differ = [path.name for path, content in files.items() if path.exists() and path.read_bytes() != content]
     if differ and not overwrite:
         raise ValueError(
-            f"{folder} has other versions of {', '.join(differ)}. Name another folder, or replace them with "
+            f"{folder} has other versions of {', '.join(differ)}. Choose another folder, or replace them with "
             "--overwrite."
         )
     folder.mkdir(parents=True, exist_ok=True)

@@ -104,7 +104,7 @@ def member_windows(
         start: first bar.
         end: last bar.
         instruments: instruments that may have a window; the market `spec.universe` when omitted.
-        freq: of the bars, as Qlib calls it.
+        freq: Qlib's name of the bar frequency.
 
     Raises:
         ValueError: no member has enough bars.

@@ -85,7 +85,7 @@ class KronosDataset(DatasetH):
     Attributes:
         market: name of the instruments; of a list or of filters, with a hash.
         instruments: as Qlib reads them.
-        spec: of the windows.
+        spec: specification of the windows.
         store_warnings: warnings about the store, for the report.
 
     Raises:

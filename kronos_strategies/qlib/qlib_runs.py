@@ -248,7 +248,7 @@ def read_qlib_run(folder: Path, trusted: bool) -> QlibRun:
     """Read the run whose artifacts are in a folder.
 
     Args:
-        folder: of the artifacts, with pred.pkl.
+        folder: folder of the artifacts, with pred.pkl.
         trusted: whether it is in the user's own tracking store and may be unpickled as Qlib does; other files
             may contain types of pandas and numpy only, so positions are left out.
 
