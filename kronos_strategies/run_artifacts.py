@@ -77,7 +77,7 @@ class RunArtifacts:
         paths: summary of the forecasts; None for a score without paths.
         provenance: provenance of the forecasts.
         result: result of the backtest; None without one.
-        outlooks: bands and final closes by forecast, for few instruments evaluated over time, see `evaluate_time_series`.
+        outlooks: bands and final closes by forecast, for few instruments, see `evaluate_time_series`.
         trades: see `TradeEvaluation.trades`; None if unknown.
     """
 
