@@ -190,10 +190,13 @@ def save(series: pd.Series, name: str) -> None:
     [
         (["old.parquet"], r"1 version\(s\) cannot be compared. Pass two or more"),
         ([], r"0 version\(s\)"),
-        (["old.parquet", "old.parquet"], r"old.parquet and old.parquet would both be called 'old'. Name one"),
+        (
+            ["old.parquet", "old.parquet"],
+            r"old.parquet and old.parquet would have the same name 'old'. Name one",
+        ),
         (
             ["old.parquet", "other/old.parquet"],
-            r"old.parquet and other/old.parquet would both be called 'old'",
+            r"old.parquet and other/old.parquet would have the same name 'old'",
         ),
         (["old.parquet", "none.parquet"], r"none.parquet is not a file"),
         (["old.parquet", "text.parquet"], r"text.parquet is not a parquet file"),

@@ -161,7 +161,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_resume(bars, tmp_path, capsys
         (["--score", "head"], r"score='head' needs a return head"),
         (["--horizon", "0"], r"horizon=0"),
         (["--lookback", "1"], r"lookback=1"),
-        (["--lookback", "2000"], r"lookback=2000 is more than the 512 bars"),
+        (["--lookback", "2000"], r"lookback=2000 is more than the model's context of 512 bars"),
         (["--device", "abacus"], r"device 'abacus'"),
         (["--model", "./nowhere"], r"nowhere"),
         (["--data", "./nowhere"], r"is not a Qlib data directory.*kronos data import"),

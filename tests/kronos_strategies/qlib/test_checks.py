@@ -34,7 +34,7 @@ def test_the_settings_of_the_workflow_files_pass(in_store, monkeypatch, config):
         ({"TOPK": "abc"}, r"topk='abc' is not a whole number"),
         ({"TOPK": "4", "N_DROP": "5"}, r"n_drop=5 of topk=4 .* Set KRONOS_N_DROP to 0 to 4"),
         ({"N_DROP": "-1"}, r"n_drop=-1"),
-        ({"LOOKBACK": "600"}, r"lookback=600 is more than the 512 bars"),
+        ({"LOOKBACK": "600"}, r"lookback=600 is more than the model's context of 512 bars"),
         ({"LOOKBACK": "abc"}, r"lookback='abc' is not a whole number"),
         ({"TEST_START": "June"}, r"start_time='June' is not a date"),
         ({"TEST_END": "2023-07-31"}, r"backtest .* ends after the store.*to 2023-06-30"),
@@ -70,7 +70,7 @@ def backtest_of(task: dict) -> dict:
         ),
         (
             lambda t: backtest_of(t)["strategy"]["kwargs"].update(hold_thresh=7),
-            r"hold=\d+ and the strategy trades by hold_thresh=7",
+            r"hold=\d+ but the strategy has hold_thresh=7",
         ),
         (
             lambda t: backtest_of(t)["backtest"]["exchange_kwargs"].update(deal_price=["$open", "$close"]),
@@ -95,11 +95,11 @@ def test_dataset_and_backtest_that_disagree_are_refused(in_store, monkeypatch, c
     [
         (
             {"rules": {"rank_bufer": 3}},
-            r"'rank_bufer' is not a rule of a portfolio. Did you mean 'rank_buffer'",
+            r"'rank_bufer' is not a field of PortfolioRules. Did you mean 'rank_buffer'",
         ),
         ({"rules": {"weighting": "inverse_vol"}}, r"weighting='inverse_vol'"),
         ({"rules": {"topk": 0}}, r"topk=0"),
-        ({"every": 9}, r"trades by every=9"),
+        ({"every": 9}, r"strategy has every=9"),
     ],
 )
 def test_a_wrong_rule_of_a_portfolio_is_refused(in_store, monkeypatch, change, says):

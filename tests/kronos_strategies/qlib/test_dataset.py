@@ -236,7 +236,7 @@ def test_the_store_may_be_given_by_frequency(small_store):
 def test_before_qlib_is_initialized_one_sentence_says_so():
     code = "from kronos_strategies.qlib.dataset import KronosDataset; KronosDataset({'test': ('2023-01-03', None)})"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "ValueError: Qlib does not know which data to read yet. Call qlib.init(" in process.stderr
+    assert "ValueError: Qlib is not initialized. Call qlib.init(" in process.stderr
 
 
 def test_vwap_is_a_deal_price_where_the_store_has_it(in_store, small_store, small_market, tmp_path):

@@ -182,7 +182,7 @@ def test_runs_with_different_holding_periods_are_compared_at_the_chosen_one(insi
     given = ("compare", f"a={artifacts}", f"b={longer}")
     code, _, err = command(capsys, *given)
     assert code == 2
-    assert "{'a': 1, 'b': 5} bars. Name the time to judge all of them by" in " ".join(err.split())
+    assert "{'a': 1, 'b': 5} bars. Choose one to evaluate all of them by" in " ".join(err.split())
     for horizon in ("1", "3", "5"):
         code, _, err = command(capsys, *given, "--label-horizon", horizon, "--json", tmp_path / "out.json")
         assert code == 0, err
