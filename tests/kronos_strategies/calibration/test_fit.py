@@ -86,7 +86,7 @@ def test_groups_are_fitted_apart_and_small_ones_are_drawn_to_the_fit_of_all():
 
 
 def test_outcomes_of_too_few_dates_are_refused():
-    with pytest.raises(ValueError, match=r"Outcomes of 9 forecast dates .*takes 8"):
+    with pytest.raises(ValueError, match=r"Outcomes of 9 forecast dates .*needs 8"):
         fit_calibration(known_past(dates=9), END)
 
 
