@@ -117,7 +117,7 @@ def test_heads_by_name_are_averaged_as_ranks(in_store, pair, tmp_path):
 def test_a_head_fitted_on_other_weights_is_refused(in_store, tmp_path):
     head = make_head(WIDTH, lookback=30, kind="ridge", checkpoint=str(TINY), weights_sha256="0" * 64)
     head.save(tmp_path / "head")
-    with pytest.raises(ValueError, match="was fitted on weights of .* that differ"):
+    with pytest.raises(ValueError, match=r"was fitted on weights of .* that differ"):
         model(TINY, heads=[str(tmp_path / "head")])
 
 
