@@ -35,21 +35,10 @@ from kronos_strategies.store import ForecastStore, WindowSpec
 if TYPE_CHECKING:
     from kronos.predictor import KronosPredictor
 
-LINES = (
-    "expected_return",
-    "volatility",
-    "prob_up",
-    "forecast_close",
-    "lower",
-    "upper",
-    "max_drawdown",
-    "score",
-)
+LINES = ("expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown", "score")
 ALL_LINES = (*LINES, "age")  # bars of the feed since the forecast
-SCORE, FINAL_CLOSES = (
-    4,
-    5,
-)  # columns of `path_statistics`: the score; the first of the S closes at the horizon
+# Columns of `path_statistics`: the score, and the first of the S closes at the horizon.
+SCORE, FINAL_CLOSES = 4, 5
 CACHE_SIZE = 200_000  # windows; about 80 MB at 20 samples each
 
 
