@@ -36,15 +36,8 @@ if TYPE_CHECKING:
     from kronos.predictor import KronosPredictor
 
 LINES = (
-    "expected_return",
-    "volatility",
-    "prob_up",
-    "forecast_close",
-    "lower",
-    "upper",
-    "max_drawdown",
-    "score",
-)
+    "expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown", "score",
+)  # fmt: skip
 ALL_LINES = (*LINES, "age")  # bars of the feed since the forecast
 # Columns of `path_statistics`: the score, and the first of the S closes at the horizon.
 SCORE, FINAL_CLOSES = 4, 5
