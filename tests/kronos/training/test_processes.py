@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from kronos.training.config import Stage
-from tests.kronos.training.builders import load_weights, make_run
-from tests.kronos.training.two_processes import STEPS, Observed, headed, observed
+from tests.kronos.training.builders import load_weights
+from tests.kronos.training.two_processes import STEPS, Observed, headed, observed, write_inputs
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[Found]:
     """What each of two processes saw."""
-    make_run(folder)  # writes the bars
+    write_inputs(folder)
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     settings = {

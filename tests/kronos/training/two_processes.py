@@ -23,6 +23,7 @@ from kronos.training.run_directory import TrainerState
 from tests.kronos.training.builders import make_run, planted_market, write_bars
 
 STEPS = 4
+MARKET = "market.parquet"
 
 
 @dataclass
@@ -54,12 +55,15 @@ def observed(stage: Stage, folder: Path, output: str, **settings: Any) -> Observ
     return seen
 
 
+def write_inputs(folder: Path) -> None:
+    """Write all bars that the stages read; called before the processes start, which would write over each other."""
+    make_run(folder)
+    write_bars(folder / MARKET, *planted_market(24, 100, 0.0))
+
+
 def headed(folder: Path, output: str) -> Observed:
     """The second stage with a head on a market of 24 names, and its tokens those of the shared first stage."""
-    file = folder / "market.parquet"
-    if not file.is_file():
-        write_bars(file, *planted_market(24, 100, 0.0))
-    sources = (Source(file, head=True),)
+    sources = (Source(folder / MARKET, head=True),)
     return observed(
         "predictor", folder, output, data=None, sources=sources, tokenizer=str(folder / "together")
     )
