@@ -155,6 +155,7 @@ def test_days_are_labeled_with_different_dates(drawn):
 
 
 def test_open_figures_stay_as_they_are(drawn):
+    pyplot.close("all")  # what other tests of this process left open
     mine = pyplot.figure()
     pyplot.plot([1, 2], [3, 4])
     screen = matplotlib.get_backend()
