@@ -17,6 +17,7 @@ from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
 from kronos.paths import Candles, price_band
 from kronos.postprocessing import PathOptions, Postprocessing
+from kronos.sessions import exchange_sessions
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimization import limit_threads_after_fork
 from kronos_strategies.forecasting import iter_forecasts
@@ -93,7 +94,7 @@ def indicator_lines(statistics: np.ndarray, level: float, factors: np.ndarray | 
 class ForecastSettings:
     """All settings of a forecast except its bars; each is a parameter of `KronosIndicator`, which documents it.
 
-    Empty text stands for the default of device, store, tokenizer, revision, calibration and limits, and hold=0 for
+    Empty text stands for the default of device, store, tokenizer, revision, calendar, calibration and limits, and hold=0 for
     `every`, so that values from the command line can be passed as they are.
 
     Raises:
@@ -119,6 +120,7 @@ class ForecastSettings:
     hold: int = 0
     score: str = "auto"
     heads: str = ""
+    calendar: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
@@ -132,7 +134,7 @@ class ForecastSettings:
                     f"{name}={value!r} is not a valid number of bars. Pass an integer of at least {least}."
                 )
             self._set(name, int(value))
-        for name in ("device", "store", "tokenizer", "revision"):
+        for name in ("device", "store", "tokenizer", "revision", "calendar"):
             self._set(name, getattr(self, name) or None)
         self._set("calibration", str(self.calibration or "auto"))
         self._set("limits", str(self.limits or "none"))
@@ -157,6 +159,16 @@ class ForecastSettings:
         predictor = self.predictor()
         provenance = predictor.provenance(self.sampling(), "")
         return self.options.resolve(predictor.calibration, provenance, self.horizon, spacing)
+
+    def check_calendar(self) -> None:
+        """Require a calendar that exists.
+
+        Raises:
+            MissingExtra: exchange_calendars is not installed.
+            ValueError: there is no such exchange.
+        """
+        if self.calendar is not None:
+            exchange_sessions(self.calendar)
 
     def predictor(self) -> KronosPredictor:
         """The model, loaded once per process."""
