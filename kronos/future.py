@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.offsets import BaseOffset
 
 from kronos.bars import check_same_zone, check_timestamps, wall_clock
 from kronos.calendar import next_timestamps, typical_step
@@ -75,7 +76,9 @@ def _timestamps(bars: pd.DataFrame | pd.Series | pd.DatetimeIndex) -> pd.Datetim
     if isinstance(bars, pd.Series) and pd.api.types.is_datetime64_any_dtype(bars.dtype):
         index = pd.DatetimeIndex(bars)
     if not isinstance(index, pd.DatetimeIndex):
-        raise ValueError("bars have no DatetimeIndex. Use bars.set_index('datetime'), or pass the timestamps.")
+        raise ValueError(
+            "bars have no DatetimeIndex. Use bars.set_index('datetime'), or pass the timestamps."
+        )
     if len(index) == 0:
         raise ValueError("bars have no rows. Pass at least 2 bars.")
     check_timestamps(index)
@@ -101,10 +104,10 @@ def _daily(
     index: pd.DatetimeIndex, step: pd.Timedelta, horizon: int, exchange: ExchangeSessions | None
 ) -> pd.DatetimeIndex:
     clock = index
-    # Days at midnight are dates, also in UTC; any other time is an instant, which the exchange dates with its session.
+    # Midnights are dates, also in UTC; any other time is an instant, which the exchange dates with its session.
     if index.tz is not None and exchange is not None and (index != index.normalize()).any():
         clock = index.tz_convert(exchange.zone)
-    local = wall_clock(clock)
+    local = pd.DatetimeIndex(wall_clock(clock).to_numpy())  # without a frequency, which changes is_month_end
     last, time_of_day = local[-1].normalize(), local[-1] - local[-1].normalize()
     period = _period(local, step)
     predictor = FutureTimestamps(None, period=period, sessions=exchange)
@@ -123,7 +126,7 @@ def _is_continuous(index: pd.DatetimeIndex, step: pd.Timedelta) -> bool:
     return not timetable.closes
 
 
-def _period(local: pd.DatetimeIndex, step: pd.Timedelta) -> pd.DateOffset | None:
+def _period(local: pd.DatetimeIndex, step: pd.Timedelta) -> BaseOffset | None:
     """Period of weekly and longer bars and of regular bars of a few days; None for daily bars."""
     days = step.days
     if days == 1:
@@ -167,7 +170,7 @@ class FutureTimestamps:
         step: int | None,
         *,
         days: int = 1,
-        period: pd.DateOffset | None = None,
+        period: BaseOffset | None = None,
         sessions: SessionCalendar | None = None,
     ) -> None:
         self.step, self.days, self.period, self.sessions = step, days, period, sessions
@@ -236,8 +239,8 @@ class FutureTimestamps:
         assert self.step is not None
         timetable = self._timetable
         if len(timetable.recent_days) < RELIABLE_DAYS:
-            seen = [timetable.recent_stamps(), timetable.current_stamps(), [stamp - stamp % MILLISECOND]]
-            return SessionBars(sessions, self.step, np.unique(np.concatenate(seen).astype(np.int64)))
+            seen = np.concatenate([timetable.recent_stamps(), timetable.current_stamps()])
+            return SessionBars(sessions, self.step, np.unique(np.append(seen, stamp - stamp % MILLISECOND)))
         if self._known_days != timetable.recent_days:
             self._known_days = timetable.recent_days
             self._session_bars = SessionBars(sessions, self.step, timetable.recent_stamps())
@@ -246,7 +249,7 @@ class FutureTimestamps:
 
 
 @lru_cache(maxsize=4096)
-def _by_period(stamp: int, period: pd.DateOffset, horizon: int) -> np.ndarray:
+def _by_period(stamp: int, period: BaseOffset, horizon: int) -> np.ndarray:
     """Timestamps of longer bars; cached, since the instruments of a run share their dates."""
     start = pd.Timestamp(stamp)
     return np.array([start + i * period for i in range(1, horizon + 1)], "datetime64[ns]")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -50,11 +50,11 @@ class SessionBars:
             latest = int(times[-1]) if len(times) else latest
             yield times
 
-    def _regular_times(self, spans: list[Span]) -> np.ndarray:
+    def _regular_times(self, spans: Sequence[Span]) -> np.ndarray:
         times = _slots(spans, self.step, self._at_end)
         return times[~np.isin(times % DAY, self._absent)]
 
-    def _usual_times(self, spans: list[Span]) -> np.ndarray:
+    def _usual_times(self, spans: Sequence[Span]) -> np.ndarray:
         first, last = spans[0][0] - self._lead, spans[-1][1] + self._lag
         days = np.arange(first // DAY, last // DAY + 1) * DAY
         times = np.add.outer(days, np.unique(self._stamps % DAY)).ravel()
@@ -63,7 +63,8 @@ class SessionBars:
     def _recent_sessions(self) -> list[list[Span]]:
         """Spans of the sessions from the first to the last bar."""
         first, last = int(self._stamps[0]), int(self._stamps[-1])
-        day, found = first // DAY - 2, []
+        day = first // DAY - 2
+        found: list[list[Span]] = []
         for _ in range(MAX_SESSIONS):
             day = self.calendar.next_session(day)
             spans = list(self.calendar.spans(day))
@@ -91,7 +92,7 @@ class SessionBars:
         return np.setdiff1d(grid[pauses] % DAY, self._stamps % DAY)
 
     def _margins(self) -> tuple[int, int]:
-        """Time from the first bar of a session to its opening, and from its closing to its last bar; the maximum."""
+        """The longest time from a first bar to the opening of its session, and from the closing to a last bar."""
         openings = np.array([spans[0][0] for spans in self._sessions])
         closings = np.array([spans[-1][1] for spans in self._sessions])
         leads, lags = [], []
@@ -105,7 +106,7 @@ class SessionBars:
         return max(leads), max(lags)
 
 
-def _slots(spans: list[Span], step: int, at_end: bool) -> np.ndarray:
+def _slots(spans: Sequence[Span], step: int, at_end: bool) -> np.ndarray:
     """(K,) int64 nanoseconds of the bars of a session; the last bar of a span may be shorter than the others."""
     if at_end:
         return np.concatenate(

@@ -55,10 +55,10 @@ class SessionCalendar(Protocol):
 class ExchangeSessions:
     """Scheduled sessions of an exchange, from the package exchange_calendars.
 
-    Holidays, early closes, late openings and changes of trading hours count as known in advance. Closures decided at
-    short notice do not: they are sessions here, since a forecast cannot know of them, and afterwards no forecast
-    needs them. Beyond the last year that exchange_calendars knows, every day of the trading week is a session with
-    the latest usual hours.
+    Holidays, early closes, late openings and changes of trading hours count as known in advance. Closures that were
+    decided at short notice do not: they are sessions here, since a forecast cannot know of them beforehand, and
+    does not need them afterwards. Beyond the last year that exchange_calendars knows, every day of the trading week
+    is a session with the latest usual hours.
 
     Args:
         calendar: sessions without unscheduled closures.

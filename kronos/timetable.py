@@ -29,8 +29,8 @@ class Timetable:
     business days. This covers sessions over midnight, lunch breaks, short Fridays, Sunday openings and markets that
     never close. A single holiday or half day changes nothing. If the first and last time of two sessions in a row
     differ from what was expected but agree with each other, hours have moved, e.g. because clocks changed: the
-    history of all weekdays with the former hours is dropped. As long as only one day is complete, which may have begun
-    within a session, its times and those of the current day count together.
+    history of all weekdays with the former hours is dropped. As long as only the first day is complete, which may
+    have begun within a session, its times and those of the current day count together.
 
     Args:
         step: nanoseconds between two bars; None where bars are daily and dated at midnight.

@@ -208,7 +208,7 @@ class FeedFrequency:
         self._calendar, self._zone = data._calendar, time_zone_of(data)
 
     def future_timestamps(self, exchange: str | None) -> FutureTimestamps:
-        """A predictor for the feed that has not seen any bar yet; an exchange takes precedence over its calendar."""
+        """A predictor that has not seen any bar yet; an exchange takes precedence over the feed's calendar."""
         return feed_predictor(*self._period, self.step, exchange or self._calendar, self._zone)
 
     def to_timestamp(self, times: np.ndarray) -> np.ndarray:

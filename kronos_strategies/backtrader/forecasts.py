@@ -17,7 +17,6 @@ from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
 from kronos.paths import Candles, price_band
 from kronos.postprocessing import PathOptions, Postprocessing
-from kronos.sessions import exchange_sessions
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.optimization import limit_threads_after_fork
 from kronos_strategies.forecasting import iter_forecasts
@@ -94,8 +93,8 @@ def indicator_lines(statistics: np.ndarray, level: float, factors: np.ndarray | 
 class ForecastSettings:
     """All settings of a forecast except its bars; each is a parameter of `KronosIndicator`, which documents it.
 
-    Empty text stands for the default of device, store, tokenizer, revision, calendar, calibration and limits, and hold=0 for
-    `every`, so that values from the command line can be passed as they are.
+    Empty text stands for the default of device, store, tokenizer, revision, calendar, calibration and limits, and
+    hold=0 for `every`, so that values from the command line can be passed as they are.
 
     Raises:
         ValueError: a setting is out of range.
@@ -159,16 +158,6 @@ class ForecastSettings:
         predictor = self.predictor()
         provenance = predictor.provenance(self.sampling(), "")
         return self.options.resolve(predictor.calibration, provenance, self.horizon, spacing)
-
-    def check_calendar(self) -> None:
-        """Require a calendar that exists.
-
-        Raises:
-            MissingExtra: exchange_calendars is not installed.
-            ValueError: there is no such exchange.
-        """
-        if self.calendar is not None:
-            exchange_sessions(self.calendar)
 
     def predictor(self) -> KronosPredictor:
         """The model, loaded once per process."""

@@ -69,7 +69,7 @@ class KronosIndicator(bt.Indicator):
             are.
         heads: names or folders of return heads to average, separated by commas; those of the checkpoint when empty.
         calendar: exchange whose sessions the future timestamps follow ("XSHG", "XNYS", "24/7", see
-            `kronos.future_timestamps`); None for a calendar added with `cerebro.addcalendar`, or if there is none to
+            `kronos.future_timestamps`); None for a calendar added with `cerebro.addcalendar` or, without one, to
             learn the sessions from past bars.
 
     Raises:

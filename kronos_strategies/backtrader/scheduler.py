@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import stamps
+from kronos.sessions import exchange_sessions
 from kronos.windows import KEYS, Windows
 from kronos_strategies.backtrader.feed_bars import PreloadedBars, StreamingBars, check_time_zone
 from kronos_strategies.backtrader.feeds import name_feeds
@@ -86,13 +87,15 @@ class ForecastCoordinator:
             level: share of the paths between lower and upper.
 
         Raises:
-            ValueError: a setting is out of range, or the model does not exist.
+            MissingExtra: an exchange is named and exchange_calendars is not installed.
+            ValueError: a setting is out of range, or the model or the exchange does not exist.
         """
         if not 0 < level < 1:
             raise ValueError(
                 f"level={level} is not a share of the paths. Pass a number between 0 and 1, such as 0.9."
             )
-        settings.check_calendar()
+        if settings.calendar is not None:
+            exchange_sessions(settings.calendar)  # so that a wrong name fails before the run
         choice = settings.score_choice()  # loads the model, so that a wrong name fails before the run
         settings.sampling()
         settings.postprocessing()
@@ -270,7 +273,7 @@ class AssetState:
     """
 
     def __init__(
-        self, data: bt.AbstractDataBase, name: str, schedule: Schedule, calendar: str | None = None
+        self, data: bt.AbstractDataBase, name: str, schedule: Schedule, calendar: str | None
     ) -> None:
         self.data, self.name, self.schedule = data, name, schedule
         self.bars = StreamingBars(data, name, schedule.lookback, calendar)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone, tzinfo
-from functools import lru_cache
 
 import backtrader as bt
 import pandas as pd
@@ -58,13 +57,12 @@ class ExchangeFeedSessions:
 
     def __init__(self, exchange: ExchangeSessions, zone: tzinfo | None) -> None:
         self.exchange, self.zone = exchange, zone
-        self.spans = lru_cache(maxsize=64)(self._spans)
 
     def next_session(self, day: int) -> int:
         """The first day after `day` that has a session."""
         return self.exchange.next_session(day)
 
-    def _spans(self, day: int) -> list[Span]:
+    def spans(self, day: int) -> list[Span]:
         """Opening and closing of each part of a session, nanoseconds on the clock of the feed."""
         spans = self.exchange.spans(day)
         if self.zone is None:
@@ -90,7 +88,7 @@ def feed_predictor(
         timeframe: of the feed, a `bt.TimeFrame`.
         compression: of the feed.
         step: nanoseconds between two intraday bars; None where bars are daily or longer.
-        calendar: of the feed, or the name of an exchange, see `kronos.future_timestamps`; None to learn the sessions.
+        calendar: of the feed, or an exchange, see `kronos.future_timestamps`; None to learn the sessions.
         zone: time zone of the feed's bars.
     """
     if step is None and timeframe in _PERIODS:

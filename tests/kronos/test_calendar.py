@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronos.calendar import FREQUENCIES, common_frequency, next_timestamps, infer_frequency, typical_step
+from kronos.calendar import FREQUENCIES, common_frequency, infer_frequency, next_timestamps, typical_step
 from kronos.training.sources import RULES
 
 DAYS = pd.bdate_range("2024-01-01", periods=24)

@@ -40,8 +40,6 @@ def test_bars_of_several_days_continue_at_that_distance():
     assert found == ["2024-03-04 00:00:00", "2024-03-06 00:00:00"]
 
 
-
-
 def test_lunch_breaks_nights_and_weekends_are_learned():
     week = sessions(pd.bdate_range(end="2024-03-01", periods=5), "11:25", "11:30", "13:05", "13:10")
     assert after(week[:-2], 2, 5 * MINUTE) == ["2024-03-01 13:05:00", "2024-03-01 13:10:00"]

@@ -13,11 +13,7 @@ import pytest
 from kronos_strategies.backtrader.sessions import feed_predictor
 from tests.kronos.builders import make_bars
 from tests.kronos.test_timetable import BUSINESS, MARKETS, copper, globex, shanghai
-from tests.kronos_strategies.backtrader.builders import MODES, cerebro_of, kronos, pandas_feeds, record
-
-
-MINUTE = 60 * 10**9
-NEW_YORK, SHANGHAI = ZoneInfo("America/New_York"), ZoneInfo("Asia/Shanghai")
+from tests.kronos_strategies.backtrader.builders import FIVE, MODES, cerebro_of, kronos, pandas_feeds, record
 
 
 def after(seen: pd.DatetimeIndex, horizon: int, timeframe: int = bt.TimeFrame.Days, calendar=None):
@@ -130,3 +126,70 @@ def test_removing_later_bars_changes_nothing_before_them(asked):
         record(cerebro_of(feeds), kronos(every=10))
     short = asked[1]
     np.testing.assert_array_equal(asked[0].future[: len(short)], short.future)
+
+
+# Exchanges
+
+
+@pytest.fixture
+def exchanges() -> None:
+    pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
+
+
+@pytest.mark.usefixtures("exchanges")
+def test_holidays_of_an_exchange_are_skipped():
+    times = shanghai(pd.bdate_range("2024-09-02", "2024-09-30"))
+    assert walk(times, ["2024-09-30 14:55"], 2, "XSHG")["2024-09-30 14:55"] == [
+        "2024-09-30 15:00:00",
+        "2024-10-08 09:35:00",
+    ]
+    days = pd.bdate_range("2024-09-02", "2024-09-30")
+    assert after(days, 1, calendar="XSHG") == ["2024-10-08 00:00:00"]
+
+
+@pytest.mark.usefixtures("exchanges")
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", "Asia/Shanghai"])
+def test_an_exchange_opens_at_its_own_time_in_every_zone_of_a_feed(zone):
+    new_york = MARKETS["XNYS"].tz_localize("America/New_York")
+    holidays = pd.DatetimeIndex(["2024-01-01", "2024-01-15", "2024-02-19"], tz="America/New_York")
+    new_york = new_york[~new_york.normalize().isin(holidays)]
+    times = new_york.tz_convert(zone).tz_localize(None)
+    at = [
+        str(pd.Timestamp(local, tz="America/New_York").tz_convert(zone).tz_localize(None))
+        for local in ("2024-02-16 16:00", "2024-03-08 16:00", "2024-03-11 12:00")
+    ]
+    for last, found in walk(times, at, 100, "XNYS", ZoneInfo(zone)).items():
+        expected = times[times > pd.Timestamp(last)]
+        assert found == [str(each) for each in expected[:100]]
+
+
+@pytest.mark.usefixtures("exchanges")
+def test_an_exchange_takes_precedence_over_the_calendar_of_the_feed(asked):
+    index = shanghai(pd.bdate_range("2024-09-25", "2024-09-30"))
+    panel = {"A": make_bars(len(index)).set_axis(index)}
+    for calendar, expected in (("XSHG", "2024-10-08"), ("", "2024-10-01"), (None, "2024-10-01")):
+        cerebro = cerebro_of(pandas_feeds(panel, **FIVE))
+        cerebro.addcalendar(bt.TradingCalendar())
+        record(cerebro, kronos(every=1, calendar=calendar))
+        windows = asked[-1]
+        assert windows.index.get_level_values("datetime")[-1] == index[-1]
+        assert str(windows.future[-1, 0])[:10] == expected
+
+
+@pytest.mark.usefixtures("exchanges")
+@pytest.mark.parametrize("mode", MODES)
+def test_lines_are_bit_identical_in_every_mode_with_an_exchange(mode):
+    index = shanghai(pd.bdate_range("2024-09-18", "2024-09-30"))
+    panel = {"A": make_bars(len(index)).set_axis(index)}
+
+    def lines(**options):
+        return record(cerebro_of(pandas_feeds(panel, **FIVE)), kronos(every=10, calendar="XSHG"), **options)
+
+    pd.testing.assert_frame_equal(lines(**MODES[mode]), lines(), check_exact=True)
+
+
+@pytest.mark.usefixtures("exchanges")
+def test_an_unknown_exchange_is_refused_before_the_run():
+    panel = {"A": make_bars(30)}
+    with pytest.raises(ValueError, match=r"calendar='XXXX' is not an exchange"):
+        record(cerebro_of(pandas_feeds(panel)), kronos(calendar="XXXX"))
