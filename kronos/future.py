@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -26,7 +26,7 @@ _MONTH = 365.2425 / 12  # days
 def future_timestamps(
     bars: pd.DataFrame | pd.Series | pd.DatetimeIndex,
     horizon: int,
-    calendar: str | pd.DatetimeIndex | None = None,
+    calendar: str | pd.DatetimeIndex | Sequence[pd.Timestamp] | None = None,
 ) -> pd.DatetimeIndex:
     """Timestamps of the next bars of an instrument, known at its last bar.
 
@@ -56,7 +56,8 @@ def future_timestamps(
     if horizon < 1:
         raise ValueError(f"horizon={horizon} is too short. Pass at least 1.")
     index = _timestamps(bars)
-    if isinstance(calendar, pd.DatetimeIndex):
+    if calendar is not None and not isinstance(calendar, str):
+        calendar = pd.DatetimeIndex(calendar)
         check_same_zone(index, calendar, "bars", "the calendar")
         (future,) = next_timestamps(wall_clock(index)[-1:], wall_clock(calendar), horizon)
         return _localize(pd.DatetimeIndex(future), index.tz).as_unit(index.unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
@@ -17,6 +18,8 @@ from kronos.utils import MissingExtra
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
+
+logger = logging.getLogger(__name__)
 
 EARLIEST = pd.Timestamp("1990-01-01")  # of the sessions of an exchange, where they are known that far back
 # Exchanges whose closures outside the rules were all decided at short notice: hurricanes, attacks, state funerals.
@@ -58,7 +61,7 @@ class ExchangeSessions:
     Holidays, early closes, late openings and changes of trading hours count as known in advance. Closures that were
     decided at short notice do not: they are sessions here, since a forecast cannot know of them beforehand, and
     does not need them afterwards. Beyond the last year that exchange_calendars knows, every day of the trading week
-    is a session with the latest usual hours.
+    is a session with the latest usual hours, and a warning is logged.
 
     Args:
         calendar: sessions without unscheduled closures.
@@ -77,6 +80,7 @@ class ExchangeSessions:
         lengths = self._hours[:, -1] - self._hours[:, 0]
         usual = lengths == np.median(lengths[-100:])
         self._usual_row = int(np.flatnonzero(usual)[-1]) if usual.any() else len(lengths) - 1
+        self._warned = False
         self._week = [i for i, trades in enumerate(calendar.weekmask) if trades == "1"]
 
     def next_session(self, day: int) -> int:
@@ -93,6 +97,13 @@ class ExchangeSessions:
         row = int(np.searchsorted(self._days, day, side="right"))
         if row < len(self._days):
             return int(self._days[row])
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "The holidays of %s are known until %s only: every later day of its trading week counts as a session. "
+                "Update them: pip install --upgrade exchange_calendars",
+                *(self.name, np.datetime64(int(self._days[-1]), "D")),
+            )
         return next(each for each in range(day + 1, day + 8) if weekday(each) in self._week)
 
     def spans(self, day: int) -> list[Span]:

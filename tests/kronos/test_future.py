@@ -14,7 +14,6 @@ from tests.kronos.builders import make_bars
 
 CHINA = (("09:35", "11:30"), ("13:05", "15:00"))
 NEW_YORK = (("09:35", "16:00"),)
-REAL = Path(__file__).parents[3] / "shared" / "data" / "sh600977_5min_2024.parquet"
 
 
 def bars_of(days: pd.DatetimeIndex, *spans: tuple[str, str], freq: str = "5min", zone: str | None = None):
@@ -73,11 +72,11 @@ def test_a_calendar_gives_the_hours_that_a_few_bars_do_not_show(count):
         pd.testing.assert_index_equal(found, whole[end : end + 100], exact=False)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")
 @pytest.mark.usefixtures("exchanges")
 @pytest.mark.parametrize("calendar", ["XSHG", None])
-def test_real_a_share_bars_come_when_they_are_expected(calendar):
-    index = pd.DatetimeIndex(pd.read_parquet(REAL)["datetime"])
+def test_real_a_share_bars_come_when_they_are_expected(shared_data: Path, calendar):
+    bars = pd.read_parquet(shared_data / "sh600977_5min_2024.parquet")
+    index = pd.DatetimeIndex(bars["datetime"])
     for end in np.random.default_rng(0).integers(400, len(index) - 120, 20):
         found = future_timestamps(index[end - 400 : end], 120, calendar)
         np.testing.assert_array_equal(found.to_numpy(), index[end : end + 120].to_numpy())
@@ -224,6 +223,7 @@ def test_trading_timestamps_are_followed_and_continued():
     assert text(future_timestamps(days[:2], 3, days)) == [
         *("2024-01-08 00:00:00", "2024-01-09 00:00:00", "2024-01-10 00:00:00")
     ]
+    assert text(future_timestamps(days[:2], 1, list(days))) == ["2024-01-08 00:00:00"]  # as Qlib's D.calendar()
     zoned = days.tz_localize("Asia/Shanghai")
     assert str(future_timestamps(zoned[:2], 1, zoned).tz) == "Asia/Shanghai"
     with pytest.raises(ValueError, match=r"in the time zone Asia/Shanghai, the calendar in None\. Convert"):

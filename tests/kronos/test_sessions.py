@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,17 @@ def test_holidays_are_known_in_advance(name, before, after):
     assert following(name, before) == after
 
 
-def test_beyond_the_known_years_the_trading_week_continues_with_usual_hours():
+def test_real_days_of_shanghai_are_its_sessions_but_for_a_closure_at_short_notice(shared_data: Path):
+    index = pd.read_parquet(shared_data / "csi_index_2005_2023.parquet").reset_index()["datetime"]
+    days = np.unique(index.to_numpy("datetime64[D]")).astype(np.int64)
+    sessions = exchange_sessions("XSHG")
+    expected = np.array([sessions.next_session(int(day)) for day in days[:-1]])
+    wrong = np.flatnonzero(expected != days[1:])
+    assert [str(day) for day in expected[wrong].astype("datetime64[D]")] == ["2020-01-31"]
+
+
+def test_beyond_the_known_years_the_trading_week_continues_with_usual_hours(caplog):
+    exchange_sessions.cache_clear()
     for name in ("XSHG", "XNYS"):
         sessions = exchange_sessions(name)
         friday = int(np.datetime64("2100-01-01", "D").astype(np.int64))
@@ -66,6 +77,8 @@ def test_beyond_the_known_years_the_trading_week_continues_with_usual_hours():
         assert monday == friday + 3
         length = sum(closing - opening for opening, closing in sessions.spans(monday))
         assert pd.Timedelta(length) == pd.Timedelta(hours=4 if name == "XSHG" else 6.5)
+        assert f"holidays of {name} are known until 20" in caplog.messages[-1]
+    assert len(caplog.messages) == 2
 
 
 def test_days_before_the_known_years_are_refused():
