@@ -57,7 +57,7 @@ def future_timestamps(
         raise ValueError(f"horizon={horizon} is too short. Pass at least 1.")
     index = _timestamps(bars)
     if calendar is not None and not isinstance(calendar, str):
-        calendar = pd.DatetimeIndex(calendar)
+        calendar = calendar if isinstance(calendar, pd.DatetimeIndex) else pd.DatetimeIndex(list(calendar))
         check_same_zone(index, calendar, "bars", "the calendar")
         (future,) = next_timestamps(wall_clock(index)[-1:], wall_clock(calendar), horizon)
         return _localize(pd.DatetimeIndex(future), index.tz).as_unit(index.unit)
@@ -145,12 +145,11 @@ def _period(local: pd.DatetimeIndex, step: pd.Timedelta) -> BaseOffset | None:
 
 
 def _localize(local: pd.DatetimeIndex, zone: object) -> pd.DatetimeIndex:
-    """Local times with their zone: of an hour that occurs twice the first, and without those that are skipped."""
+    """Local times with their zone: of an hour that occurs twice the first, and the next one for a skipped hour."""
     if zone is None:
         return local
     first = np.ones(len(local), bool)
-    zoned = local.tz_localize(zone, ambiguous=first, nonexistent="NaT")  # type: ignore[arg-type]
-    return zoned.dropna()
+    return local.tz_localize(zone, ambiguous=first, nonexistent="shift_forward").unique()  # type: ignore[arg-type]
 
 
 class FutureTimestamps:

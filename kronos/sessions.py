@@ -40,6 +40,7 @@ _UNSCHEDULED: dict[str, tuple[str, ...]] = {
     "XWAR": ("2005-04-08", "2018-11-12"),
 }
 
+_MISSING = int(np.iinfo(np.int64).min)  # NaT
 Span = tuple[int, int]  # opening and closing, nanoseconds since 1970 on the local clock
 
 
@@ -100,7 +101,7 @@ class ExchangeSessions:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "The holidays of %s are known until %s only: every later day of its trading week counts as a session. "
+                "The holidays of %s are known until %s: each later day of its trading week counts as a session. "
                 "Update them: pip install --upgrade exchange_calendars",
                 *(self.name, np.datetime64(int(self._days[-1]), "D")),
             )
@@ -115,9 +116,6 @@ class ExchangeSessions:
         if pause == _MISSING:
             return [(opening + shift, closing + shift)]
         return [(opening + shift, pause + shift), (resumption + shift, closing + shift)]
-
-
-_MISSING = int(np.iinfo(np.int64).min)  # NaT
 
 
 @lru_cache(maxsize=32)
