@@ -58,7 +58,7 @@ def test_saves_the_page_first_and_everything_next_to_it(report, tmp_path):
 
 
 @pytest.mark.parametrize("absent", SECTIONS)
-def test_an_evaluation_that_is_none_has_no_section_no_entry_and_no_file(report, tmp_path, absent):
+def test_an_evaluation_of_none_has_no_section_no_entry_and_no_file(report, tmp_path, absent):
     less = dataclasses.replace(report, **{absent: None})
     page = page_of(less)
     for section in SECTIONS:
@@ -299,7 +299,7 @@ def test_a_backtest_without_bars_has_no_charts(report):
 
 
 @pytest.mark.slow
-def test_four_years_of_300_names_stay_under_eight_megabytes(report):
+def test_four_years_of_300_instruments_stay_under_eight_megabytes(report):
     large = Simulated(dates=1000, names=300)
     page = render(
         dataclasses.replace(
