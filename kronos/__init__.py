@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kronos.bars import FEATURES, BarsWarning, adjust_bars, check_bars, repair_bars
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
+    from kronos.future import future_timestamps
     from kronos.head import ReturnHead
     from kronos.model import Kronos
     from kronos.paths import PriceLimits
@@ -34,6 +35,7 @@ _HOMES = {
     "Windows": "kronos.windows",
     "adjust_bars": "kronos.bars",
     "check_bars": "kronos.bars",
+    "future_timestamps": "kronos.future",
     "repair_bars": "kronos.bars",
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "Windows",
     "adjust_bars",
     "check_bars",
+    "future_timestamps",
     "repair_bars",
 ]
 

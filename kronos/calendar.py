@@ -145,7 +145,7 @@ def _mode(steps: np.ndarray) -> int:
     return int(values[np.argmax(counts)])
 
 
-def future_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, horizon: int) -> np.ndarray:
+def next_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, horizon: int) -> np.ndarray:
     """(N, H) datetime64[ns]: the next `horizon` trading times after each of N timestamps.
 
     A calendar that ends too early is extended, a daily one by business days and others by their smallest step, so

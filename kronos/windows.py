@@ -21,7 +21,7 @@ from kronos.bars import (
     unique_wall_clock,
     wall_clock,
 )
-from kronos.calendar import future_timestamps
+from kronos.calendar import next_timestamps
 from kronos.config import as_integer
 from kronos.scale import Rule, Scale
 
@@ -183,7 +183,7 @@ class Windows:
             )
         # Future timestamps are computed once per date, not once per window.
         dates = pd.DatetimeIndex(np.unique(np.concatenate([bars.index[ends] for _, bars, ends in parts])))
-        future = future_timestamps(
+        future = next_timestamps(
             dates, calendar if isinstance(calendar, str) else wall_clock(calendar), horizon
         )
         windows = [

@@ -2,7 +2,7 @@
 
 From bars to the report:
 
-- feed_bars.py reads a feed's bars in its time zone, future_timestamps.py predicts when the next ones come.
+- feed_bars.py reads a feed's bars in its time zone, sessions.py predicts when the next ones come.
 - forecasts.py computes and caches forecasts, scheduler.py decides which feeds are due and batches them.
 - indicators.py has their lines, forecast_feed.py reads them from a forecast store.
 - feeds.py knows which feeds have a bar; strategy.py ranks them and trades, account.py sizes orders.

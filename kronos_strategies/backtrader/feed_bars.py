@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES, PRICES, check_timestamps
-from kronos_strategies.backtrader.future_timestamps import FutureTimestamps
+from kronos.future import FutureTimestamps
+from kronos_strategies.backtrader.sessions import feed_predictor
 
 logger = logging.getLogger(__name__)
 
@@ -206,9 +207,9 @@ class FeedFrequency:
         self._period = data._timeframe, data._compression
         self._calendar, self._zone = data._calendar, time_zone_of(data)
 
-    def future_timestamps(self) -> FutureTimestamps:
-        """A `FutureTimestamps` for the feed that has not seen any bar yet."""
-        return FutureTimestamps(*self._period, self.step, self._calendar, self._zone)
+    def future_timestamps(self, exchange: str | None) -> FutureTimestamps:
+        """A predictor that has not seen any bar yet; an exchange takes precedence over the feed's calendar."""
+        return feed_predictor(*self._period, self.step, exchange or self._calendar, self._zone)
 
     def to_timestamp(self, times: np.ndarray) -> np.ndarray:
         """(M,) local times -> timestamps of windows, datetime64[ns]."""
@@ -222,6 +223,7 @@ class PreloadedBars:
         data: the feed.
         name: its name in errors.
         lookback: bars per window.
+        calendar: an exchange whose sessions the bars follow; None for the feed's own calendar, if it has one.
 
     Attributes:
         values: (M, 6) float32 FEATURES.
@@ -233,7 +235,9 @@ class PreloadedBars:
         ValueError: bars are not in order, or two have the same time.
     """
 
-    def __init__(self, data: bt.AbstractDataBase, name: str, lookback: int) -> None:
+    def __init__(
+        self, data: bt.AbstractDataBase, name: str, lookback: int, calendar: str | None = None
+    ) -> None:
         count = data.buflen()
         bars = FeedBars.read(data, lambda line: line.array[:count])
         check_order(bars.utc, name)
@@ -243,7 +247,7 @@ class PreloadedBars:
         if len(self.times) >= lookback:
             frequency = FeedFrequency(data, self.times[:lookback])
             self.times, self.is_daily = frequency.to_timestamp(self.times), frequency.is_daily
-            self._future = frequency.future_timestamps()
+            self._future = frequency.future_timestamps(calendar)
             if frequency.step is None:
                 check_order(self.times, name)
 
@@ -263,14 +267,17 @@ class StreamingBars:
         data: the feed.
         name: its name in errors.
         lookback: bars per window.
+        calendar: an exchange whose sessions the bars follow; None for the feed's own calendar, if it has one.
 
     Attributes:
         values: (M, 6) float32 FEATURES, at most the last `lookback` bars.
         times: (M,) datetime64[ns], timestamps of windows.
     """
 
-    def __init__(self, data: bt.AbstractDataBase, name: str, lookback: int) -> None:
-        self.data, self.name, self.lookback = data, name, lookback
+    def __init__(
+        self, data: bt.AbstractDataBase, name: str, lookback: int, calendar: str | None = None
+    ) -> None:
+        self.data, self.name, self.lookback, self.calendar = data, name, lookback, calendar
         self.values = np.empty((0, len(FEATURES)), np.float32)
         self.times = np.empty(0, "datetime64[ns]")
         self._read = self._final = 0  # bars that cannot change any more: of the feed, and of `values`
@@ -320,7 +327,7 @@ class StreamingBars:
         if self._frequency is None and len(self.times) >= self.lookback:
             self._frequency, learned = FeedFrequency(self.data, self.times[: self.lookback]), 0
             self.times = self._frequency.to_timestamp(self.times)
-            self._future = self._frequency.future_timestamps()
+            self._future = self._frequency.future_timestamps(self.calendar)
         if self._frequency is None or self._future is None:
             return
         if self._frequency.step is None:

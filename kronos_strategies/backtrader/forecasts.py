@@ -84,8 +84,8 @@ def indicator_lines(statistics: np.ndarray, level: float, factors: np.ndarray | 
 class ForecastSettings:
     """All settings of a forecast except its bars; each is a parameter of `KronosIndicator`, which documents it.
 
-    Empty text stands for the default of device, store, tokenizer, revision, calibration and limits, and hold=0 for
-    `every`, so that values from the command line can be passed as they are.
+    Empty text stands for the default of device, store, tokenizer, revision, calendar, calibration and limits, and
+    hold=0 for `every`, so that values from the command line can be passed as they are.
 
     Raises:
         ValueError: a setting is out of range.
@@ -110,6 +110,7 @@ class ForecastSettings:
     hold: int = 0
     score: str = "auto"
     heads: str = ""
+    calendar: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
@@ -123,7 +124,7 @@ class ForecastSettings:
                     f"{name}={value!r} is not a valid number of bars. Pass an integer of at least {least}."
                 )
             self._set(name, int(value))
-        for name in ("device", "store", "tokenizer", "revision"):
+        for name in ("device", "store", "tokenizer", "revision", "calendar"):
             self._set(name, getattr(self, name) or None)
         self._set("calibration", str(self.calibration or "auto"))
         self._set("limits", str(self.limits or "none"))

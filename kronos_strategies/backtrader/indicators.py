@@ -68,6 +68,9 @@ class KronosIndicator(bt.Indicator):
             for this lookback and hold. A score depends on its own window only: several outputs are averaged as they
             are.
         heads: names or folders of return heads to average, separated by commas; those of the checkpoint when empty.
+        calendar: exchange whose sessions the future timestamps follow ("XSHG", "XNYS", "24/7", see
+            `kronos.future_timestamps`); None for a calendar added with `cerebro.addcalendar` or, without one, to
+            learn the sessions from past bars.
 
     Raises:
         TypeError: the data is not a feed but e.g. a line or another indicator.

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import stamps
+from kronos.sessions import exchange_sessions
 from kronos.windows import KEYS, Windows
 from kronos_strategies.backtrader.feed_bars import PreloadedBars, StreamingBars, check_time_zone
 from kronos_strategies.backtrader.feeds import name_feeds
@@ -86,12 +87,15 @@ class ForecastCoordinator:
             level: share of the paths between lower and upper.
 
         Raises:
-            ValueError: a setting is out of range, or the model does not exist.
+            MissingExtra: an exchange is named and exchange_calendars is not installed.
+            ValueError: a setting is out of range, or the model or the exchange does not exist.
         """
         if not 0 < level < 1:
             raise ValueError(
                 f"level={level} is not a share of the paths. Pass a number between 0 and 1, such as 0.9."
             )
+        if settings.calendar is not None:
+            exchange_sessions(settings.calendar)  # so that a wrong name fails before the run
         choice = settings.score_choice()  # loads the model, so that a wrong name fails before the run
         settings.sampling()
         settings.postprocessing()
@@ -106,7 +110,7 @@ class ForecastCoordinator:
         if id(data) not in self._checked:
             self._checked.add(id(data))
             check_time_zone(data, name)
-        asset = group.assets.setdefault(id(data), AssetState(data, name, group.schedule))
+        asset = group.assets.setdefault(id(data), AssetState(data, name, group.schedule, settings.calendar))
         return IndicatorHandle(group, asset, level)
 
 
@@ -166,7 +170,8 @@ class ForecastGroup:
             return
         self._is_complete = True
         assets = list(self.assets.values())
-        feeds = [PreloadedBars(asset.data, asset.name, self.settings.lookback) for asset in assets]
+        lookback, calendar = self.settings.lookback, self.settings.calendar
+        feeds = [PreloadedBars(asset.data, asset.name, lookback, calendar) for asset in assets]
         parts = []
         for asset, feed in zip(assets, feeds, strict=True):
             ends = self.schedule.window_ends(feed.rows + 1)
@@ -261,14 +266,17 @@ class AssetState:
         data: the feed.
         name: of the instrument.
         schedule: of the group.
+        calendar: an exchange whose sessions the bars follow; None for the feed's own calendar, if it has one.
 
     Attributes:
         bars: the feed bar by bar.
     """
 
-    def __init__(self, data: bt.AbstractDataBase, name: str, schedule: Schedule) -> None:
+    def __init__(
+        self, data: bt.AbstractDataBase, name: str, schedule: Schedule, calendar: str | None
+    ) -> None:
         self.data, self.name, self.schedule = data, name, schedule
-        self.bars = StreamingBars(data, name, schedule.lookback)
+        self.bars = StreamingBars(data, name, schedule.lookback, calendar)
         self._last_state: tuple[float, ...] = (0,)  # `_state` at the last call of `is_due`
         self._period = 0  # of the current bar
         self._forecast_period: int | None = None  # of the last forecast

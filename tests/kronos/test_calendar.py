@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronos.calendar import FREQUENCIES, common_frequency, future_timestamps, infer_frequency, typical_step
+from kronos.calendar import FREQUENCIES, common_frequency, infer_frequency, next_timestamps, typical_step
 from kronos.training.sources import RULES
 
 DAYS = pd.bdate_range("2024-01-01", periods=24)
@@ -28,7 +28,7 @@ def test_on_a_calendar_the_future_is_its_next_days_and_then_business_days(
     order.shuffle(calendar)
     dates = [first + pd.Timedelta(days=day) for day in asof]
     for date, row in zip(
-        dates, future_timestamps(pd.DatetimeIndex(dates), pd.DatetimeIndex(calendar), horizon), strict=True
+        dates, next_timestamps(pd.DatetimeIndex(dates), pd.DatetimeIndex(calendar), horizon), strict=True
     ):
         # Written plainly: the calendar goes on day by day over weekdays, from its own end.
         going_on = sorted(calendar)
@@ -43,8 +43,8 @@ def test_on_a_calendar_the_future_is_its_next_days_and_then_business_days(
 def test_the_future_of_a_date_does_not_depend_on_the_other_dates() -> None:
     calendar = pd.bdate_range("2024-01-01", "2024-01-05")
     early, late = pd.Timestamp("2024-01-10"), pd.Timestamp("2024-02-20")
-    alone = future_timestamps(pd.DatetimeIndex([early]), calendar, 3)
-    together = future_timestamps(pd.DatetimeIndex([early, late]), calendar, 3)
+    alone = next_timestamps(pd.DatetimeIndex([early]), calendar, 3)
+    together = next_timestamps(pd.DatetimeIndex([early, late]), calendar, 3)
     np.testing.assert_array_equal(alone[0], together[0])
 
 
@@ -60,7 +60,7 @@ def test_an_intraday_calendar_gives_ascending_times_strictly_after_the_bar(
     midnight = pd.Timestamp("2024-01-05")
     calendar = midnight + pd.to_timedelta(np.sort(bars) * 30, unit="min")
     date = midnight + pd.Timedelta(minutes=30 * asof)
-    (future,) = future_timestamps(pd.DatetimeIndex([date]), calendar, horizon)
+    (future,) = next_timestamps(pd.DatetimeIndex([date]), calendar, horizon)
     known = calendar[calendar > date][:horizon].to_numpy("datetime64[ns]")
     np.testing.assert_array_equal(future[: len(known)], known)
     assert future[0] > date.to_datetime64()
@@ -69,13 +69,13 @@ def test_an_intraday_calendar_gives_ascending_times_strictly_after_the_bar(
 
 def test_an_intraday_calendar_that_ends_early_is_extended_without_a_gap() -> None:
     calendar = pd.date_range("2024-01-05 09:30", periods=6, freq="5min")
-    (future,) = future_timestamps(calendar[-2:-1], calendar, 3)
+    (future,) = next_timestamps(calendar[-2:-1], calendar, 3)
     assert [str(time)[11:16] for time in future] == ["09:55", "10:00", "10:05"]
 
 
 def test_a_daily_calendar_at_the_close_is_extended_at_the_close() -> None:
     calendar = pd.DatetimeIndex(["2024-01-04 15:00", "2024-01-05 15:00"])
-    (future,) = future_timestamps(calendar[-1:], calendar, 2)
+    (future,) = next_timestamps(calendar[-1:], calendar, 2)
     assert list(pd.DatetimeIndex(future)) == [
         pd.Timestamp("2024-01-08 15:00"),
         pd.Timestamp("2024-01-09 15:00"),
@@ -84,7 +84,7 @@ def test_a_daily_calendar_at_the_close_is_extended_at_the_close() -> None:
 
 def test_a_calendar_with_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match=r"calendar.*zone"):
-        future_timestamps(DAYS[3:4], DAYS.tz_localize("Asia/Shanghai"), 2)
+        next_timestamps(DAYS[3:4], DAYS.tz_localize("Asia/Shanghai"), 2)
 
 
 @EXAMPLES
@@ -100,7 +100,7 @@ def test_on_a_frequency_the_future_is_its_next_times_strictly_after_the_bar(
     start = pd.Timestamp("2024-01-01")
     dates = [start + pd.Timedelta(minutes=m) for m in minutes]
     dates = [date.normalize() if whole_days else date for date in dates]
-    for date, row in zip(dates, future_timestamps(pd.DatetimeIndex(dates), freq, horizon), strict=True):
+    for date, row in zip(dates, next_timestamps(pd.DatetimeIndex(dates), freq, horizon), strict=True):
         step, time = pd.tseries.frequencies.to_offset(freq), date
         for got in pd.DatetimeIndex(row):
             time = time + step
@@ -112,7 +112,7 @@ def test_on_a_frequency_the_future_is_its_next_times_strictly_after_the_bar(
 def test_the_future_is_in_nanoseconds_for_every_unit_of_the_bars(unit: str) -> None:
     asof = pd.DatetimeIndex(["2024-01-05"]).as_unit(unit)
     for calendar in ("B", DAYS.as_unit(unit), DAYS[:3].as_unit(unit)):
-        future = future_timestamps(asof, calendar, 2)
+        future = next_timestamps(asof, calendar, 2)
         assert future.dtype == "datetime64[ns]"
         np.testing.assert_array_equal(
             future.astype("datetime64[D]").astype(str), [["2024-01-08", "2024-01-09"]]
@@ -121,7 +121,7 @@ def test_the_future_is_in_nanoseconds_for_every_unit_of_the_bars(unit: str) -> N
 
 def test_an_empty_calendar_is_refused() -> None:
     with pytest.raises(ValueError, match="calendar"):
-        future_timestamps(pd.DatetimeIndex(["2024-01-05"]), pd.DatetimeIndex([]), 2)
+        next_timestamps(pd.DatetimeIndex(["2024-01-05"]), pd.DatetimeIndex([]), 2)
 
 
 def sessions(step: str, *spans: tuple[str, str], days: int = 10) -> pd.DatetimeIndex:

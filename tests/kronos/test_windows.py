@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kronos.bars import FEATURES, stamps
-from kronos.calendar import future_timestamps
+from kronos.calendar import next_timestamps
 from kronos.scale import Scale
 from kronos.windows import KEYS, Windows
 from tests.kronos.builders import make_bars, make_panel
@@ -95,7 +95,7 @@ def test_rolling_gives_the_last_bars_up_to_each_date_and_nothing_else(
         assert not windows.values[i, n:].any()
         assert not windows.stamps[i, n:].any()
         np.testing.assert_array_equal(windows.last_bar[i], bars.iloc[-1].to_numpy(np.float32))
-    future = future_timestamps(pd.DatetimeIndex([date for date, _ in wanted]), DAYS, 3)
+    future = next_timestamps(pd.DatetimeIndex([date for date, _ in wanted]), DAYS, 3)
     np.testing.assert_array_equal(windows.future, future)
 
 

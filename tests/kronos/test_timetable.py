@@ -1,26 +1,18 @@
-"""Timestamps of future bars, predicted from past bars and from trading calendars."""
+"""Sessions that are learned from past bars."""
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta, timezone
-from zoneinfo import ZoneInfo
-
-import backtrader as bt
 import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.backtrader.future_timestamps import FutureTimestamps
-from tests.kronos.builders import make_bars
-from tests.kronos_strategies.backtrader.builders import MODES, cerebro_of, kronos, pandas_feeds, record
+from kronos.future import FutureTimestamps
 
 MINUTE = 60 * 10**9
 
 
-def after(seen: pd.DatetimeIndex, horizon: int, timeframe: int = bt.TimeFrame.Days, **options) -> list[str]:
-    ahead = FutureTimestamps(
-        timeframe, options.get("compression", 1), options.get("step"), options.get("calendar")
-    )
+def after(seen: pd.DatetimeIndex, horizon: int, step: int | None = None, days: int = 1) -> list[str]:
+    ahead = FutureTimestamps(step, days=days)
     ahead.update(seen[:-1].to_numpy("datetime64[ns]"))
     return [str(pd.Timestamp(time)) for time in ahead.predict(seen.to_numpy("datetime64[ns]")[-1], horizon)]
 
@@ -44,44 +36,25 @@ def test_daily_bars_of_a_market_that_trades_on_weekends_continue_every_day():
 
 
 def test_bars_of_several_days_continue_at_that_distance():
-    found = after(pd.bdate_range(end="2024-03-01", periods=10)[::2], 2, compression=2)
+    found = after(pd.bdate_range(end="2024-03-01", periods=10)[::2], 2, days=2)
     assert found == ["2024-03-04 00:00:00", "2024-03-06 00:00:00"]
-
-
-def test_holidays_of_a_trading_calendar_are_skipped():
-    calendar = bt.TradingCalendar(holidays=[pd.Timestamp("2024-03-04").to_pydatetime()])
-    found = after(pd.bdate_range(end="2024-03-01", periods=10), 2, calendar=calendar)
-    assert found == ["2024-03-05 00:00:00", "2024-03-06 00:00:00"]
-
-
-@pytest.mark.parametrize(
-    ("timeframe", "expected"),
-    [
-        (bt.TimeFrame.Weeks, ["2024-03-08 00:00:00", "2024-03-15 00:00:00"]),
-        (bt.TimeFrame.Months, ["2024-04-01 00:00:00", "2024-05-01 00:00:00"]),
-        (bt.TimeFrame.Years, ["2025-03-01 00:00:00", "2026-03-01 00:00:00"]),
-    ],
-)
-def test_longer_bars_continue_by_their_period(timeframe, expected):
-    assert after(pd.DatetimeIndex(["2024-02-23", "2024-03-01"]), 2, timeframe) == expected
 
 
 def test_lunch_breaks_nights_and_weekends_are_learned():
     week = sessions(pd.bdate_range(end="2024-03-01", periods=5), "11:25", "11:30", "13:05", "13:10")
-    step = {"timeframe": bt.TimeFrame.Minutes, "step": 5 * MINUTE}
-    assert after(week[:-2], 2, **step) == ["2024-03-01 13:05:00", "2024-03-01 13:10:00"]
-    assert after(week, 2, **step) == ["2024-03-04 11:25:00", "2024-03-04 11:30:00"]
+    assert after(week[:-2], 2, 5 * MINUTE) == ["2024-03-01 13:05:00", "2024-03-01 13:10:00"]
+    assert after(week, 2, 5 * MINUTE) == ["2024-03-04 11:25:00", "2024-03-04 11:30:00"]
 
 
 def test_before_a_second_day_a_bar_is_followed_by_one_more_step():
     seen = pd.date_range("2024-03-01 09:30", periods=5, freq="5min")
-    found = after(seen, 2, bt.TimeFrame.Minutes, step=5 * MINUTE)
+    found = after(seen, 2, 5 * MINUTE)
     assert found == ["2024-03-01 09:55:00", "2024-03-01 10:00:00"]
 
 
 def test_a_market_that_never_closes_continues_into_the_weekend():
     seen = pd.date_range(end="2024-03-01 23:55", periods=12 * 24 * 3, freq="5min")
-    found = after(seen, 2, bt.TimeFrame.Minutes, step=5 * MINUTE)
+    found = after(seen, 2, 5 * MINUTE)
     assert found == ["2024-03-02 00:00:00", "2024-03-02 00:05:00"]
 
 
@@ -90,13 +63,12 @@ def test_future_timestamps_ascend_for_irregular_days():
     for _ in range(20):
         every = pd.date_range("2024-01-01", periods=4000, freq="7min")
         seen = pd.DatetimeIndex(np.sort(rng.choice(every, 90, replace=False)))
-        ahead = FutureTimestamps(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
+        ahead = FutureTimestamps(7 * MINUTE)
         ahead.update(seen[:-1].to_numpy("datetime64[ns]"))
         last = seen.to_numpy("datetime64[ns]")[-1]
         assert (np.diff(np.r_[last, ahead.predict(last, 30)]) > np.timedelta64(0)).all()
 
 
-MINUTE = 60 * 10**9
 BUSINESS = pd.bdate_range("2024-01-01", "2024-03-29")
 EVERY_DAY = pd.date_range("2024-01-01", "2024-03-31")
 
@@ -155,10 +127,10 @@ MARKETS = {
 }
 
 
-def walk(times: pd.DatetimeIndex, at: list[str], horizon: int = 5, **options) -> dict[str, list[str]]:
+def walk(times: pd.DatetimeIndex, at: list[str], horizon: int = 5) -> dict[str, list[str]]:
     """Predictions after some of the bars, each from all bars before it."""
-    step = options.get("step", int(np.median(np.diff(times.to_numpy("datetime64[ns]")).astype(np.int64))))
-    ahead = FutureTimestamps(bt.TimeFrame.Minutes, 1, step, options.get("calendar"), options.get("zone"))
+    step = int(np.median(np.diff(times.to_numpy("datetime64[ns]")).astype(np.int64)))
+    ahead = FutureTimestamps(step)
     stamps, seen, found = times.to_numpy("datetime64[ns]"), 0, {}
     for time_ in at:
         row = int(np.searchsorted(stamps, np.datetime64(time_)))
@@ -173,7 +145,7 @@ def mistakes(times: pd.DatetimeIndex, since: str, horizon: int = 30) -> dict[pd.
     """Bars since a date after which the predictions are wrong."""
     stamps = times.to_numpy("datetime64[ns]")
     step = int(np.median(np.diff(stamps).astype(np.int64)))
-    ahead, found = FutureTimestamps(bt.TimeFrame.Minutes, 1, step, None), {}
+    ahead, found = FutureTimestamps(step), {}
     start = int(np.searchsorted(stamps, np.datetime64(since)))
     ahead.update(stamps[:start])
     for row in range(start, len(stamps) - horizon):
@@ -237,7 +209,7 @@ def test_one_session_on_a_saturday_does_not_open_the_next_ones(saturday):
 
 def test_daily_bars_of_one_saturday_do_not_open_the_next_ones():
     days = BUSINESS.append(pd.DatetimeIndex(["2024-02-03"])).sort_values()
-    ahead = FutureTimestamps(bt.TimeFrame.Days, 1, None, None)
+    ahead = FutureTimestamps(None)
     stamps = days.to_numpy("datetime64[ns]")
     for row, stamp in enumerate(stamps[:-1]):
         if stamp > np.datetime64("2024-01-05") and days[row + 1] != pd.Timestamp("2024-02-03"):
@@ -251,7 +223,7 @@ def test_daily_bars_of_one_saturday_do_not_open_the_next_ones():
 )
 def test_daily_bars_of_other_trading_weeks_are_learned_in_three_weeks(open_on, name):
     days = EVERY_DAY[EVERY_DAY.dayofweek.isin(list(open_on))]
-    ahead = FutureTimestamps(bt.TimeFrame.Days, 1, None, None)
+    ahead = FutureTimestamps(None)
     stamps = days.to_numpy("datetime64[ns]")
     for row, stamp in enumerate(stamps[:-10]):
         if stamp > np.datetime64("2024-01-22"):
@@ -289,7 +261,7 @@ def test_single_missing_bars_do_not_change_what_is_expected():
     rng = np.random.default_rng(0)
     times = shanghai()
     kept = times[rng.random(len(times)) < 0.97]
-    ahead = FutureTimestamps(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None)
+    ahead = FutureTimestamps(5 * MINUTE)
     stamps = kept.to_numpy("datetime64[ns]")
     ahead.update(stamps[:-400])
     found = ahead.predict(stamps[-400], 48)
@@ -301,7 +273,7 @@ def test_future_timestamps_ascend_for_any_history():
     for _ in range(20):
         every = pd.date_range("2024-01-01", periods=4000, freq="7min")
         stamps = np.sort(rng.choice(every.to_numpy("datetime64[ns]"), 90, replace=False))
-        ahead = FutureTimestamps(bt.TimeFrame.Minutes, 7, 7 * MINUTE, None)
+        ahead = FutureTimestamps(7 * MINUTE)
         for row in range(89):
             ahead.update(stamps[row : row + 1])
             found = ahead.predict(stamps[row + 1], 30)
@@ -311,87 +283,10 @@ def test_future_timestamps_ascend_for_any_history():
 
 def test_learning_does_not_depend_on_how_bars_are_split_into_updates():
     stamps = copper().to_numpy("datetime64[ns]")[:3000]
-    whole, parts = (FutureTimestamps(bt.TimeFrame.Minutes, 5, 5 * MINUTE, None) for _ in range(2))
+    whole, parts = (FutureTimestamps(5 * MINUTE) for _ in range(2))
     whole.update(stamps[:-1])
     for row in range(0, len(stamps) - 1):
         parts.update(stamps[row : row + 1])
         if row % 11 == 0:
             parts.predict(stamps[row + 1], 3)
     np.testing.assert_array_equal(whole.predict(stamps[-1], 400), parts.predict(stamps[-1], 400))
-
-
-# Calendars
-
-
-def test_holidays_of_a_calendar_are_skipped_by_intraday_bars():
-    calendar = bt.TradingCalendar(holidays=[datetime(2024, 2, 5)])
-    found = walk(shanghai(), ["2024-02-02 14:55"], 2, calendar=calendar)
-    assert found["2024-02-02 14:55"] == ["2024-02-02 15:00:00", "2024-02-06 09:35:00"]
-
-
-@pytest.mark.parametrize(("shift", "last"), [(0, "13:00:00"), (-5, "12:55:00")])
-def test_early_closes_of_a_calendar_hold_for_bars_stamped_with_their_end_or_start(shift, last):
-    early = [(datetime(2024, 2, 2).date(), time(9, 30), time(13, 0))]
-    calendar = bt.TradingCalendar(open=time(9, 30), close=time(16, 0), earlydays=early)
-    times = MARKETS["XNYS"] + pd.Timedelta(minutes=shift)
-    start = str(pd.Timestamp("2024-02-01 16:00") + pd.Timedelta(minutes=shift))
-    found = walk(times, [start], 80, calendar=calendar)[start]
-    friday = [each for each in found if each.startswith("2024-02-02")]
-    assert friday[-1] == f"2024-02-02 {last}"
-    assert len(friday) == 42
-    assert found[42] == str(pd.Timestamp("2024-02-05 09:35") + pd.Timedelta(minutes=shift))
-
-
-class Overnight(bt.TradingCalendarBase):
-    """Opens at 17:00 in Chicago the evening before, with times in UTC, as in exchange calendars."""
-
-    zone = ZoneInfo("America/Chicago")
-
-    def _nextday(self, day):
-        day += timedelta(days=1)
-        while day.weekday() > 4 or day.date() == datetime(2024, 2, 19).date():
-            day += timedelta(days=1)
-        return day, day.isocalendar()
-
-    def schedule(self, day, tz=None):
-        start = datetime.combine(day.date(), time(17), self.zone) - timedelta(days=1)
-        end = datetime.combine(day.date(), time(16), self.zone)
-        return [each.astimezone(timezone.utc).replace(tzinfo=None) for each in (start, end)]
-
-
-def test_a_calendar_whose_sessions_open_the_evening_before_is_honored():
-    times = globex([day for day in BUSINESS if day != pd.Timestamp("2024-02-19")])
-    at = ["2024-02-16 15:55", "2024-02-15 16:00"]
-    options = {"calendar": Overnight(), "zone": Overnight.zone}
-    assert walk(times, at[:1], 2, **options)[at[0]] == ["2024-02-16 16:00:00", "2024-02-19 17:05:00"]
-    assert walk(times, at[1:], 1, **options)[at[1]] == ["2024-02-15 17:05:00"]
-
-
-def test_before_hours_are_learned_a_calendar_keeps_steps_within_the_session():
-    calendar = bt.TradingCalendar(open=time(9, 30), close=time(16, 0))
-    found = walk(MARKETS["XNYS"], ["2024-01-01 15:55"], 3, calendar=calendar)
-    assert found["2024-01-01 15:55"] == ["2024-01-01 16:00:00", "2024-01-02 09:35:00", "2024-01-02 09:40:00"]
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("market", ["night session", "FX"])
-def test_lines_are_bit_identical_in_every_mode_over_nights_and_weekends(market, mode):
-    index = MARKETS[market][:700] if market == "FX" else MARKETS[market][-500:]
-    panel = {"A": make_bars(len(index)).set_axis(index)}
-
-    def lines(**options):
-        feeds = pandas_feeds(panel, timeframe=bt.TimeFrame.Minutes, compression=60 if market == "FX" else 5)
-        return record(cerebro_of(feeds), kronos(every=10), **options)
-
-    pd.testing.assert_frame_equal(lines(**MODES[mode]), lines(), check_exact=True)
-
-
-def test_removing_later_bars_changes_nothing_before_them(asked):
-    for count in (600, 450):
-        index = copper()[:count]
-        feeds = pandas_feeds(
-            {"A": make_bars(600).iloc[:count].set_axis(index)}, timeframe=bt.TimeFrame.Minutes
-        )
-        record(cerebro_of(feeds), kronos(every=10))
-    short = asked[1]
-    np.testing.assert_array_equal(asked[0].future[: len(short)], short.future)
