@@ -38,7 +38,7 @@ def calibrate(
     For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
 
     Args:
-        store: folder of forecasts as `kronos forecast` fills it; of one model and one set of settings.
+        store: folder of forecasts as `kronos store fill` fills it; of one model and one set of settings.
         until: no outcome that was known later is looked at.
         to: JSON file to write.
         every: forecast dates from one fit to the next, each of what was known on its own date, so that a backtest
@@ -84,7 +84,9 @@ def _stored(store: Path) -> ForecastSet:
     below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
     runs = [path.parent for found in below for path in sorted(found)]
     if not runs:
-        raise FileNotFoundError(f"{folder} holds no forecasts. Fill it with `kronos forecast {folder} ...`.")
+        raise FileNotFoundError(
+            f"{folder} holds no forecasts. Fill it with `kronos store fill {folder} ...`."
+        )
     if len(runs) > 1:
         names = ", ".join(map(str, runs))
         raise ValueError(f"{folder} holds {len(runs)} sets of forecasts. Name one of them: {names}.")

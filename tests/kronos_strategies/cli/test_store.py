@@ -1,4 +1,4 @@
-"""`kronos forecast` as a user runs it, on a small simulated store and the tiny reference checkpoint."""
+"""`kronos store fill` as a user runs it, on a small simulated store and the tiny reference checkpoint."""
 
 import re
 import shlex
@@ -49,7 +49,7 @@ def forecast(capsys, store, bars, *more, start=SPAN[0], end=SPAN[1], **changes):
     settings = dict(zip(SETTINGS[::2], SETTINGS[1::2], strict=True))
     settings |= {f"--{name}": value for name, value in changes.items()}
     words = (word for pair in settings.items() for word in pair)
-    return run(capsys, "forecast", store, *span, "--data", bars, *words, *more)
+    return run(capsys, "store", "fill", store, *span, "--data", bars, *words, *more)
 
 
 def row(out: str, name: str) -> str:
@@ -177,7 +177,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(bars, tmp_path, capsys, monke
         **dict(zip(SETTINGS[::2], SETTINGS[1::2], strict=True)),
         **dict(zip(tokens[::2], tokens[1::2], strict=True)),
     }
-    code, _, err = run(capsys, "forecast", "store", *(word for pair in given.items() for word in pair))
+    code, _, err = run(capsys, "store", "fill", "store", *(word for pair in given.items() for word in pair))
     assert code == 2
     assert re.search(says, err), err
     assert "Traceback" not in err

@@ -1,4 +1,4 @@
-"""`kronos forecast`: fill a store with the forecasts of a market."""
+"""`kronos store`: a store of forecasts of a whole market over a span of dates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
@@ -52,8 +52,15 @@ DEFAULTS = {
 }
 
 
-def forecast(
-    store: Path,
+store = App(
+    name="store",
+    help="Fill a store of forecasts.\n\nFor example: `kronos store fill --help`",
+)
+
+
+@store.command
+def fill(
+    folder: Path,
     /,
     *,
     start: datetime,
@@ -84,10 +91,10 @@ def forecast(
     Existing forecasts are reused: an interrupted run resumes, longer data add their new dates only, and several
     processes may fill one store.
 
-    For example: `kronos forecast ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
+    For example: `kronos store fill ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
 
     Args:
-        store: the folder of forecasts, made if it is not there.
+        folder: the folder of forecasts, made if it is not there.
         start: first date of a forecast; earlier bars are context.
         end: last date of a forecast.
         market: whose members of each date to forecast.
@@ -117,7 +124,7 @@ def forecast(
     from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.store import ForecastStore, WindowSpec
 
-    forecast_store = ForecastStore(store, "float16" if float16 else "float32")
+    forecast_store = ForecastStore(folder, "float16" if float16 else "float32")
     load = partial(
         KronosPredictor.from_pretrained,
         device=device,
@@ -150,7 +157,7 @@ def forecast(
         "KRONOS_HEADS": heads,
     }
     command, more = _next(settings, forecast_store, spec, start, end, data)
-    _show(filled, store, len(windows), choice.described, [*store_warnings, *choice.warnings, *more], command)
+    _show(filled, folder, len(windows), choice.described, [*store_warnings, *choice.warnings, *more], command)
 
 
 def _readers(
@@ -263,7 +270,7 @@ def _next(
 
 def _show(
     filled: FillResult | None,
-    store: Path,
+    folder: Path,
     windows: int,
     score: str,
     warnings: Sequence[str],
@@ -272,7 +279,7 @@ def _show(
     """Print what was computed, and the command to run next."""
     table = Table(show_header=False)
     if filled is None:
-        table.add_row("store", escape(str(store)))
+        table.add_row("store", escape(str(folder)))
         table.add_row("score", escape(score))
         table.add_row("windows", f"{windows:,}")
     else:

@@ -1,0 +1,148 @@
+"""Bars in any form -> the window that ends at the last bar of each instrument, with the timestamps to forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from kronos.bars import check_bars, check_same_zone, unique_wall_clock, wall_clock
+from kronos.calendar import future_timestamps, typical_step
+from kronos.config import as_integer
+from kronos.windows import KEYS, MIN_BARS, Windows, by_instrument
+
+Bars = pd.DataFrame | Mapping[str, pd.DataFrame]
+LOOKBACK = 90  # bars that the model reads unless told otherwise; fewer where an instrument has fewer
+UNNAMED = "bars"  # instrument of a single frame
+_RECENT_DAYS = 20  # last days that determine times of day and weekdays
+_USUAL = 0.25  # share of the recent days on which a time of day must have had a bar
+_DAY = pd.Timedelta(days=1)
+
+
+def as_windows(
+    bars: Windows | Bars,
+    horizon: int | None = None,
+    lookback: int | None = None,
+    calendar: pd.DatetimeIndex | str | None = None,
+) -> Windows:
+    """Windows as they are, and bars as the window that ends at the last bar of each instrument.
+
+    Args:
+        bars: windows; or a frame of one instrument indexed by datetime, a frame indexed (datetime, instrument), or a
+            mapping instrument -> frame.
+        horizon: number of bars to forecast; needed for bars.
+        lookback: number of bars per window; LOOKBACK when omitted, or fewer where an instrument has fewer.
+        calendar: trading timestamps, or a pandas frequency ("B", "5min"); continued from the bars when omitted.
+
+    Raises:
+        TypeError: neither windows nor bars.
+        ValueError: a setting of windows that have it already, a missing horizon, invalid bars, or fewer bars than the
+            lookback.
+    """
+    if isinstance(bars, Windows):
+        given = {"horizon": horizon, "lookback": lookback, "calendar": calendar}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise ValueError(
+                f"Windows have their own lookback and future timestamps, so {named[0]}= does not apply. Pass it with "
+                "bars, or to Windows.rolling()."
+            )
+        return bars
+    if horizon is None:
+        raise ValueError("A forecast of bars needs horizon=, the number of bars to forecast, such as 24.")
+    return latest_windows(bars, horizon, lookback, calendar)
+
+
+def latest_windows(
+    bars: Bars,
+    horizon: int,
+    lookback: int | None = None,
+    calendar: pd.DatetimeIndex | str | None = None,
+) -> Windows:
+    """The window that ends at the last bar of each instrument, in order of (datetime, instrument); see `as_windows`."""
+    if (horizon := as_integer("horizon", horizon)) < 1:
+        raise ValueError(f"horizon={horizon} is too short. Pass at least 1.")
+    if lookback is not None and (lookback := as_integer("lookback", lookback)) < MIN_BARS:
+        raise ValueError(f"lookback={lookback} is too short. Pass at least {MIN_BARS}.")
+    parts = []
+    for name, frame in _instruments(bars):
+        what = UNNAMED if name == UNNAMED else f"bars of {name}"
+        checked = check_bars(frame, what)
+        index = checked.index
+        if not isinstance(index, pd.DatetimeIndex):
+            raise ValueError(
+                f"{what} have no DatetimeIndex. Use bars.set_index('datetime'), with your column of timestamps."
+            )
+        if len(checked) < (lookback or MIN_BARS):
+            raise ValueError(
+                f"{what} have {len(checked)} rows, fewer than lookback={lookback or MIN_BARS}. Pass earlier "
+                "bars or a shorter lookback."
+            )
+        if isinstance(calendar, pd.DatetimeIndex):
+            check_same_zone(index, calendar, name, "the calendar")
+        local = unique_wall_clock(index, name)
+        future = next_timestamps(local, horizon, calendar)
+        parts.append(Windows.single(name, checked.set_axis(local).iloc[-(lookback or LOOKBACK) :], future))
+    if not parts:
+        raise ValueError("There are no bars to forecast. Pass at least one instrument.")
+    return Windows.stack(parts).sorted()
+
+
+def next_timestamps(
+    index: pd.DatetimeIndex, horizon: int, calendar: pd.DatetimeIndex | str | None = None
+) -> pd.DatetimeIndex:
+    """(H,) timestamps of the next bars of an instrument, known at its last bar.
+
+    Args:
+        index: (T,) ascending timestamps of its bars so far, without a time zone.
+        horizon: H.
+        calendar: trading timestamps or a pandas frequency. When omitted, daily bars continue by business days, or by
+            calendar days where recent ones fall on weekends; bars within the day at the usual times of day.
+    """
+    if calendar is None:
+        return _continue(index, horizon)
+    known = calendar if isinstance(calendar, str) else wall_clock(pd.DatetimeIndex(calendar))
+    return pd.DatetimeIndex(future_timestamps(index[-1:], known, horizon)[0])
+
+
+def _continue(index: pd.DatetimeIndex, horizon: int) -> pd.DatetimeIndex:
+    step, last = typical_step(index), index[-1]
+    days = index.normalize().unique()[-_RECENT_DAYS:]
+    if step is None:
+        raise ValueError(f"One bar at {last} does not tell when the next one is. Pass calendar=.")
+    if step > _DAY or (step < _DAY and len(days) == 1):
+        return pd.date_range(last, periods=horizon + 1, freq=step)[1:]
+    recent = index[index >= days[0]]
+    clocks = recent - recent.normalize()
+    counts = clocks.value_counts()
+    usual = (
+        pd.TimedeltaIndex(counts.index[counts >= _USUAL * len(days)]).sort_values()
+        if step < _DAY
+        else clocks[-1:]
+    )
+    weekend = bool((days.day_of_week >= 5).any())
+    needed = horizon // len(usual) + 2
+    later = pd.date_range(last.normalize(), periods=needed, freq="D" if weekend else "B")
+    later = later.insert(0, last.normalize()).unique()
+    times = pd.DatetimeIndex(np.add.outer(later.to_numpy(), usual.to_numpy()).ravel())
+    return times[times > last][:horizon]
+
+
+def _instruments(bars: Bars) -> Iterator[tuple[str, pd.DataFrame]]:
+    if isinstance(bars, Mapping):
+        yield from by_instrument({str(name): frame for name, frame in bars.items()})
+    elif not isinstance(bars, pd.DataFrame):
+        raise TypeError(
+            f"A {type(bars).__name__} cannot be forecast. Pass Windows, a DataFrame of bars, or a dict of such frames "
+            "by instrument."
+        )
+    elif isinstance(bars.index, pd.MultiIndex):
+        if set(bars.index.names) == set(KEYS):
+            bars = bars.reorder_levels(list(KEYS)).sort_index()
+        yield from by_instrument(bars)
+    elif "instrument" in bars.columns:
+        raise ValueError(
+            "bars have a column of instruments. Index them: bars.set_index(['datetime', 'instrument'])."
+        )
+    else:
+        yield UNNAMED, bars
