@@ -41,7 +41,8 @@ def html_table(forecast: Forecast) -> str:
     body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in _rows(shown))
     more = len(forecast) - len(shown)
     rest = f"<p>{more:,} more window{'s' * (more != 1)}</p>" if more else ""
-    return f"<p>{escape(describe(forecast))}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+    line = escape(describe(forecast))
+    return f"<p>{line}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
 
 
 def _rows(forecast: Forecast) -> list[tuple[str, ...]]:

@@ -17,6 +17,8 @@ LOOKBACK = 90  # bars that the model reads unless told otherwise; fewer where an
 UNNAMED = "bars"  # instrument of a single frame
 _RECENT_DAYS = 20  # last days that determine times of day and weekdays
 _USUAL = 0.25  # share of the recent days on which a time of day must have had a bar
+_OFTEN = 0.5  # a weekend day with fewer bars than this share of the busiest weekday is an exception
+_SATURDAY = 5
 _DAY = pd.Timedelta(days=1)
 
 
@@ -29,23 +31,23 @@ def as_windows(
     """Windows as they are, and bars as the window that ends at the last bar of each instrument.
 
     Args:
-        bars: windows; or a frame of one instrument indexed by datetime, a frame indexed (datetime, instrument), or a
-            mapping instrument -> frame.
+        bars: windows; or a frame of one instrument indexed by datetime, a frame indexed (datetime,
+            instrument), or a mapping instrument -> frame.
         horizon: number of bars to forecast; needed for bars.
         lookback: number of bars per window; LOOKBACK when omitted, or fewer where an instrument has fewer.
         calendar: trading timestamps, or a pandas frequency ("B", "5min"); continued from the bars when omitted.
 
     Raises:
         TypeError: neither windows nor bars.
-        ValueError: a setting of windows that have it already, a missing horizon, invalid bars, or fewer bars than the
-            lookback.
+        ValueError: a setting of windows that have it already, a missing horizon, invalid bars, or fewer bars than
+            the lookback.
     """
     if isinstance(bars, Windows):
         given = {"horizon": horizon, "lookback": lookback, "calendar": calendar}
         if named := [name for name, value in given.items() if value is not None]:
             raise ValueError(
-                f"Windows have their own lookback and future timestamps, so {named[0]}= does not apply. Pass it with "
-                "bars, or to Windows.rolling()."
+                f"Windows have their own lookback and future timestamps, so {named[0]}= does not apply. Pass it "
+                "with bars, or to Windows.rolling()."
             )
         return bars
     if horizon is None:
@@ -59,13 +61,13 @@ def latest_windows(
     lookback: int | None = None,
     calendar: pd.DatetimeIndex | str | None = None,
 ) -> Windows:
-    """The window that ends at the last bar of each instrument, in order of (datetime, instrument); see `as_windows`."""
+    """The window that ends at the last bar of each instrument; arguments and errors as in `as_windows`."""
     if (horizon := as_integer("horizon", horizon)) < 1:
         raise ValueError(f"horizon={horizon} is too short. Pass at least 1.")
     if lookback is not None and (lookback := as_integer("lookback", lookback)) < MIN_BARS:
         raise ValueError(f"lookback={lookback} is too short. Pass at least {MIN_BARS}.")
     parts = []
-    for name, frame in _instruments(bars):
+    for name, frame in iter_instruments(bars):
         what = UNNAMED if name == UNNAMED else f"bars of {name}"
         checked = check_bars(frame, what)
         index = checked.index
@@ -96,8 +98,8 @@ def next_timestamps(
     Args:
         index: (T,) ascending timestamps of its bars so far, without a time zone.
         horizon: H.
-        calendar: trading timestamps or a pandas frequency. When omitted, daily bars continue by business days, or by
-            calendar days where recent ones fall on weekends; bars within the day at the usual times of day.
+        calendar: trading timestamps or a pandas frequency. When omitted, daily bars continue by business days,
+            and on weekends where recent bars do; bars within the day at the usual times of day.
     """
     if calendar is None:
         return _continue(index, horizon)
@@ -120,21 +122,29 @@ def _continue(index: pd.DatetimeIndex, horizon: int) -> pd.DatetimeIndex:
         if step < _DAY
         else clocks[-1:]
     )
-    weekend = bool((days.day_of_week >= 5).any())
-    needed = horizon // len(usual) + 2
-    later = pd.date_range(last.normalize(), periods=needed, freq="D" if weekend else "B")
-    later = later.insert(0, last.normalize()).unique()
+    counts_by_weekday = np.bincount(days.day_of_week, minlength=7)
+    open_days = counts_by_weekday >= _OFTEN * counts_by_weekday.max()
+    open_days[:_SATURDAY] = True
+    weeks = horizon // (len(usual) * int(open_days.sum())) + 2
+    later = pd.date_range(last.normalize(), periods=7 * weeks + 1)
+    later = later[open_days[later.day_of_week] | (later == later[0])]
     times = pd.DatetimeIndex(np.add.outer(later.to_numpy(), usual.to_numpy()).ravel())
     return times[times > last][:horizon]
 
 
-def _instruments(bars: Bars) -> Iterator[tuple[str, pd.DataFrame]]:
+def iter_instruments(bars: Bars) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Instruments of bars in any form, with their bars, not checked; that of a single frame is UNNAMED.
+
+    Raises:
+        TypeError: neither a frame nor a mapping.
+        ValueError: a frame with a column of instruments, or another index of several levels.
+    """
     if isinstance(bars, Mapping):
         yield from by_instrument({str(name): frame for name, frame in bars.items()})
     elif not isinstance(bars, pd.DataFrame):
         raise TypeError(
-            f"A {type(bars).__name__} cannot be forecast. Pass Windows, a DataFrame of bars, or a dict of such frames "
-            "by instrument."
+            f"A {type(bars).__name__} cannot be forecast. Pass Windows, a DataFrame of bars, or a dict of such "
+            "frames by instrument."
         )
     elif isinstance(bars.index, pd.MultiIndex):
         if set(bars.index.names) == set(KEYS):

@@ -198,13 +198,14 @@ class KronosPredictor(UpstreamCalls):
         1e-4 of a close in float32 (docs/performance.md lists what is bitwise equal).
 
         Args:
-            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast: a frame of one
-                instrument indexed by datetime, a frame indexed (datetime, instrument), or a mapping instrument -> frame.
+            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast: a frame of
+                one instrument indexed by datetime, a frame indexed (datetime, instrument), or a mapping instrument
+                -> frame.
             sampling: settings; those of the checkpoint (`self.sampling`) when omitted.
             progress: called after each chunk with its number of windows.
             candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
             horizon: number of bars to forecast; for bars only, which need it.
-            lookback: number of bars that the model reads; for bars only. 90 when omitted, or what an instrument has.
+            lookback: number of bars that the model reads; for bars only. 90 when omitted, or as many as there are.
             calendar: trading timestamps, or a pandas frequency ("B", "5min"); for bars only. Continued from the
                 timestamps of the bars when omitted.
 
