@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from kronos.bars import check_bars, check_same_zone, unique_wall_clock, wall_clock
+from kronos.bars import check_bars, check_same_zone, check_timestamps, unique_wall_clock, wall_clock
 from kronos.calendar import future_timestamps, typical_step
 from kronos.config import as_integer
 from kronos.windows import KEYS, MIN_BARS, Windows, by_instrument
@@ -69,25 +69,34 @@ def latest_windows(
     parts = []
     for name, frame in iter_instruments(bars):
         what = UNNAMED if name == UNNAMED else f"bars of {name}"
-        checked = check_bars(frame, what)
-        index = checked.index
-        if not isinstance(index, pd.DatetimeIndex):
+        index = _checked_index(frame, what)
+        if len(index) < (lookback or MIN_BARS):
             raise ValueError(
-                f"{what} have no DatetimeIndex. Use bars.set_index('datetime'), with your column of timestamps."
-            )
-        if len(checked) < (lookback or MIN_BARS):
-            raise ValueError(
-                f"{what} have {len(checked)} rows, fewer than lookback={lookback or MIN_BARS}. Pass earlier "
+                f"{what} have {len(index)} rows, fewer than lookback={lookback or MIN_BARS}. Pass earlier "
                 "bars or a shorter lookback."
             )
         if isinstance(calendar, pd.DatetimeIndex):
             check_same_zone(index, calendar, name, "the calendar")
         local = unique_wall_clock(index, name)
         future = next_timestamps(local, horizon, calendar)
-        parts.append(Windows.single(name, checked.set_axis(local).iloc[-(lookback or LOOKBACK) :], future))
+        recent = frame.set_axis(local).iloc[
+            -(lookback or LOOKBACK) :
+        ]  # earlier bars are neither read nor checked
+        parts.append(Windows.single(name, check_bars(recent, what), future))
     if not parts:
         raise ValueError("There are no bars to forecast. Pass at least one instrument.")
     return Windows.stack(parts).sorted()
+
+
+def _checked_index(frame: pd.DataFrame, what: str) -> pd.DatetimeIndex:
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        check_bars(frame, what)  # raises
+    if not isinstance(frame.index, pd.DatetimeIndex):
+        raise ValueError(
+            f"{what} have no DatetimeIndex. Use bars.set_index('datetime'), with your column of timestamps."
+        )
+    check_timestamps(frame.index, what)
+    return frame.index
 
 
 def next_timestamps(

@@ -132,7 +132,7 @@ def _check_files(output: Path | None, steps: Path | None, plot: Path | None) -> 
 
 def _show(console: Console, made: BarsForecast) -> None:
     """Print how files were read, the table, the score on the bars held back, and warnings."""
-    from kronos_strategies.forecast_view.page import HEADS, format_cell
+    from kronos_strategies.forecast_view.page import HEADS, format_cell, table_heads
 
     for line in made.bars.notes:
         console.print(escape(line), soft_wrap=True, highlight=False)
@@ -140,7 +140,7 @@ def _show(console: Console, made: BarsForecast) -> None:
         title=_title(made), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
     several_dates = len(set(made.table.index.get_level_values("datetime"))) > 1
-    heads = [name for name in HEADS if len(made.table) > 1 or name != "score"]
+    heads = table_heads(made.table)
     table.add_column("instrument", no_wrap=True)
     if several_dates:
         table.add_column("as of", no_wrap=True)

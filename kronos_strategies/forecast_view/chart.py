@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from kronos.bars import FEATURES, check_bars, wall_clock
+from kronos.bars import FEATURES, BarsWarning, check_bars, wall_clock
 from kronos.forecast import Forecast
 from kronos.latest import Bars, iter_instruments
 
 PATHS = 12  # sampled paths that are drawn
 HISTORY = (40, 160)  # bars before the forecast: twice the horizon, within these limits
-TICKS = 7
+TICKS = 6
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class ForecastChart:
         days = [label[:10] for label in self.labels]
         starts = [place for place in range(1, len(days)) if days[place] != days[place - 1]]
         if not 2 <= len(starts) < len(days) - 1:
-            starts = list(range(0, len(days), max(1, len(days) // TICKS)))
+            step = max(1, len(days) // TICKS)
+            return list(range(step // 2, len(days), step))
         return starts[:: -(-len(starts) // TICKS)]
 
     def tick_text(self, place: int) -> str:
@@ -77,8 +79,8 @@ class ForecastChart:
         label = self.labels[place]
         day = f"{pd.Timestamp(label[:10]):%d %b}"
         if len(label) == 10:
-            return f"{day} {label[:4]}"
-        return day if place and self.labels[place - 1][:10] != label[:10] else f"{day} {label[11:16]}"
+            return f"{day}\n{label[:4]}"
+        return day if place and self.labels[place - 1][:10] != label[:10] else f"{day}\n{label[11:16]}"
 
 
 def forecast_chart(
@@ -158,7 +160,9 @@ def _bars_of(bars: Bars, name: str) -> pd.DataFrame:
         found = {name: next(iter(found.values()))}
     if name not in found:
         raise ValueError(f"The bars have no instrument '{name}'. They have {', '.join(sorted(found)[:3])}.")
-    checked = check_bars(found[name], f"bars of {name}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BarsWarning)  # the forecast has warned of them
+        checked = check_bars(found[name], f"bars of {name}")
     return checked.set_axis(wall_clock(pd.DatetimeIndex(checked.index)))
 
 

@@ -110,10 +110,13 @@ def render_page(charts: Sequence[ForecastChart], page: PageText = NO_TEXT) -> st
         loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    drawn = [
-        draw(chart).to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=f"chart-{number}")
-        for number, chart in enumerate(charts)
-    ]
+    drawn = []
+    for number, chart in enumerate(charts):
+        figure = draw(chart).update_layout(
+            title=None, margin={"t": 30}
+        )  # the heading of the page wraps, a title not
+        options = {"full_html": False, "include_plotlyjs": False, "config": CONFIG}
+        drawn.append((chart.title, Markup(figure.to_html(div_id=f"chart-{number}", **options))))
     names = [chart.instrument for chart in charts]
     title = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
     heads, rows = _cells(page.table)
@@ -121,7 +124,7 @@ def render_page(charts: Sequence[ForecastChart], page: PageText = NO_TEXT) -> st
         title=title,
         lines=page.lines,
         warnings=page.warnings,
-        charts=[Markup(each) for each in drawn],
+        charts=drawn,
         heads=heads,
         rows=rows,
         style=Markup((templates / "page.css").read_text(encoding="utf-8")),
@@ -132,13 +135,18 @@ def render_page(charts: Sequence[ForecastChart], page: PageText = NO_TEXT) -> st
 def _cells(table: pd.DataFrame | None) -> tuple[list[str], list[list[str]]]:
     if table is None:
         return [], []
-    heads = [name for name in HEADS if name in table]
+    heads = table_heads(table)
     names = table.index.get_level_values("instrument")
     rows = [
         [str(name), *(format_cell(head, value) for head, value in zip(heads, values, strict=True))]
         for name, values in zip(names, table[heads].to_numpy(float), strict=True)
     ]
     return ["instrument", *(HEADS[name] for name in heads)], rows
+
+
+def table_heads(table: pd.DataFrame) -> list[str]:
+    """The columns to show; a single instrument has no rank, so no score."""
+    return [name for name in HEADS if len(table) > 1 or name != "score"]
 
 
 def format_cell(name: str, value: float) -> str:

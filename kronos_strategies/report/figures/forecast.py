@@ -90,7 +90,8 @@ def _laid_out(drawn: go.Figure, chart: ForecastChart) -> go.Figure:
     drawn.update_layout(
         title={"text": text(chart.title), "x": 0.01, "xanchor": "left", "font": {"size": 14}},
         height=HEIGHT,
-        margin={"t": 84},
+        margin={"t": 56},
+        legend={"y": -0.11, "yanchor": "top"},  # below: on a phone it takes several rows
         barmode="overlay",
         bargap=0.25,
         shapes=[
@@ -106,7 +107,7 @@ def _laid_out(drawn: go.Figure, chart: ForecastChart) -> go.Figure:
         range=[-1, len(chart.labels)],
         tickmode="array",
         tickvals=chart.ticks,
-        ticktext=[chart.tick_text(place) for place in chart.ticks],
+        ticktext=[chart.tick_text(place).replace("\n", "<br>") for place in chart.ticks],
         tickangle=0,
         rangeslider={"visible": False},
         anchor="y2" if chart.has_volume else "y",
@@ -144,7 +145,7 @@ def _paths(chart: ForecastChart, at: list[str]) -> go.Scatter:
         y=as_float32(np.concatenate([*closes, []])),
         name=f"{len(closes)} sampled paths",
         mode="lines",
-        line={"color": translucent(BLUE, 0.35), "width": 0.7},
+        line={"color": translucent(BLUE, 0.5), "width": 0.8},
         hoverinfo="skip",
         connectgaps=False,
         showlegend=bool(closes),
