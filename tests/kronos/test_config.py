@@ -221,7 +221,10 @@ NUMBERS = [
     (as_dict(TrainingConfig, Path("out")), {"learning_rate": 0.5}),
     (as_dict(TrainingConfig, Path("out")), {"dropout": 0.5}),
     (as_dict(Source, Path("bars.csv")), {"weight": 0.5}),
-    *[(as_dict(PortfolioRules), {name: 0.5}) for name in ("target_volatility", "max_weight", "band")],
+    *[
+        (as_dict(PortfolioRules), {name: 0.5})
+        for name in ("target_volatility", "max_weight", "no_trade_band")
+    ],
 ]
 
 

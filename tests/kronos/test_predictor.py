@@ -442,7 +442,7 @@ def test_compiled_and_replayed_chunks_are_the_forecast_of_plain_ones(
 ) -> None:
     replays = []
     monkeypatch.setattr(
-        "kronos.inference.pipeline.Replay",
+        "kronos.inference.pipeline.CudaGraphCache",
         lambda device: replays.append(CudaGraphCache(device)) or replays[-1],
     )
     chunks: list[int] = []

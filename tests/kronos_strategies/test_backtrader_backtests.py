@@ -155,7 +155,7 @@ def test_help_names_every_option(name, request, capsys):
     [
         (["nowhere.csv"], "nowhere.csv is neither a file nor a folder of bars"),
         (["TIDY", "--benchmark", "SPY"], "holds no 'SPY' to be the benchmark"),
-        (["TIDY", "--names", "N01", "XX"], "holds no ['XX']"),
+        (["TIDY", "--names", "N01", "XX"], "does not contain ['XX']"),
         (["TIDY", "--start", "2030-01-01"], "has no bar from 2030-01-01"),
         (["TIDY", "--draw", "XX"], "no 'XX' to draw"),
         (["TIDY", "--rank-by", "luck"], "no line 'luck' to rank by"),

@@ -27,11 +27,11 @@ def test_each_setting_has_a_report_and_is_compared_with_the_first(tmp_path: Path
     bars[bars["datetime"] >= days[-200]].to_parquet(tmp_path / "bars.parquet")
     done = score_model(
         "kronos-nano", "--data", tmp_path / "bars.parquet", "--start", days[-60].date(), "--end", days[-12].date(),
-        "--every", 10, "--samples", 4, "--T", 0.6, 1.0, "--top-p", 0.9, "--lookback", 40, "--device", "cpu",
-        "--output", tmp_path / "out",
+        "--every", 10, "--samples", 4, "--temperature", 0.6, 1.0, "--top-p", 0.9, "--lookback", 40,
+        "--device", "cpu", "--output", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    settings = ["T-0.6-top-p-0.9", "T-1-top-p-0.9"]
+    settings = ["temperature-0.6-top-p-0.9", "temperature-1-top-p-0.9"]
     assert all((tmp_path / "out" / name / "report.html").is_file() for name in settings)
     comparison = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
     assert (comparison["reference"], comparison["versions"]) == (settings[0], settings)

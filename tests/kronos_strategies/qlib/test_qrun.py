@@ -73,7 +73,7 @@ def test_what_carries_qlibs_name_is_what_qlib_logged(run):
         .get_run(artifact_folder(folder).parents[1].name)
         .data.metrics
     )
-    table = pd.read_csv(artifact_folder(folder) / "qlib_parity.csv", index_col="figure")
+    table = pd.read_csv(artifact_folder(folder) / "qlib_metrics.csv", index_col="metric")
     for figure in ("annualized_return", "information_ratio", "max_drawdown"):
         theirs = analysis["excess_return_with_cost"][figure]
         name = f"excess_over_benchmark_{figure}"
@@ -85,7 +85,7 @@ def test_what_carries_qlibs_name_is_what_qlib_logged(run):
         if figure != "max_drawdown":
             assert table.loc[name, "from_first_purchase"] != pytest.approx(theirs, abs=1e-6)
     page = (artifact_folder(folder) / "report.html").read_text()
-    assert "Figures start with the bar of the first purchase: 1 bar before it" in page
+    assert "Metrics start with the bar of the first purchase: 1 bar before it" in page
 
 
 def test_every_scored_row_is_a_forecast_in_the_store(run):
