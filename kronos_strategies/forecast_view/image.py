@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.utils import MissingExtra
-from kronos_strategies.forecast_view.chart import ForecastChart
+from kronos_strategies.evaluation.distribution.forecast_chart import ForecastChart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

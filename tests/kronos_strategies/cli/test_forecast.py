@@ -182,3 +182,25 @@ def test_the_forecast_is_the_same_as_in_python(files, capsys):
     assert isinstance(made, Forecast)
     median = np.median(made.path("close")[0, :, -1])
     assert pd.read_csv(files / "table.csv")["q50"][0] == pytest.approx(median, rel=1e-5)
+
+
+def test_bars_of_5_minutes_continue_at_the_sessions_that_followed(shared_data, tmp_path, capsys):
+    file = shared_data / "sh600977_5min_2024.parquet"
+    code, out, _ = forecast(
+        capsys,
+        file,
+        "--lookback",
+        400,
+        "--horizon",
+        120,
+        "--as-of",
+        "2024-08-26",
+        "--steps",
+        tmp_path / "a.csv",
+    )
+    assert code == 0
+    assert "120 bars held back" in out
+    later = pd.read_parquet(file).query("datetime > '2024-08-27'")
+    steps = pd.read_csv(tmp_path / "a.csv", parse_dates=["timestamp"])
+    assert steps["timestamp"].tolist() == later["datetime"].tolist()
+    assert steps["realized"].tolist() == pytest.approx(later["close"].tolist())

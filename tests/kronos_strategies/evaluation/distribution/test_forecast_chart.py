@@ -5,8 +5,19 @@ import pandas as pd
 import pytest
 
 from kronos.forecast import Forecast
-from kronos_strategies.forecast_view.chart import forecast_chart
-from tests.kronos.builders import make_bars
+from kronos_strategies.evaluation.distribution.forecast_chart import forecast_chart
+from tests.kronos.builders import make_bars, make_panel
+from tests.kronos_strategies.forecast_view.conftest import make_forecast
+
+
+@pytest.fixture(scope="module")
+def panel() -> dict[str, pd.DataFrame]:
+    return make_panel(60, "A", "B")
+
+
+@pytest.fixture(scope="module")
+def forecast(panel: dict[str, pd.DataFrame]) -> Forecast:
+    return make_forecast(panel)
 
 
 def test_bars_up_to_the_forecast_are_history_and_later_ones_truth(
