@@ -1,10 +1,10 @@
-"""Kronos on real 5-minute bars of crypto pairs in Backtrader: long or flat, or a ranking; sizes in parts of a coin.
+"""Kronos on real 5-minute bars of crypto pairs in Backtrader: long or flat, or a ranking; fractional sizes.
 
     python backtests/backtrader_crypto.py
     python backtests/backtrader_crypto.py bars.csv --style rank --topk 2 --every 24 --fee 0.0004
 
 Bars are tidy (instrument, datetime, open, high, low, close, volume), CSV or parquet, around the clock. Results go
-to --output: report.html, metrics.json, CSVs, run.png; `kronos compare` takes the folder.
+to --output: report.html, metrics.json, CSVs, run.png; `kronos compare` accepts the folder.
 """
 
 from datetime import datetime
@@ -30,18 +30,18 @@ app = cyclopts.App(
 
 
 class LongFlat(TopK):
-    """Holds an equal part of the account in each feed that is expected to rise by more than a hurdle.
+    """Hold an equal share of equity in each feed that is expected to rise by more than a hurdle.
 
-    A position that stays is not traded to its part again.
+    A position that stays is not rebalanced.
 
     Params:
-        hurdle: simple return over the horizon; two fees make a round trip.
+        hurdle: simple return over the horizon; a round trip costs two fees.
     """
 
     params = (("hurdle", 0.0),)
 
     def weights(self, signals: pd.DataFrame, previous: pd.Series, tradable: pd.Index) -> pd.Series:
-        """Whoever cannot be traded keeps what is held of it."""
+        """An instrument that cannot be traded keeps its weight."""
         part = (1 - self.p.cash_buffer) / len(self.signal_lines)
         held = previous.reindex(signals.index, fill_value=0.0)
         rises = signals["expected_return"] > self.p.hurdle
@@ -77,24 +77,25 @@ def backtrader_crypto(
 
     Args:
         bars: CSV or parquet.
-        names: only these pairs.
+        names: pairs to trade; all when omitted.
         start: first bar; trading begins once `lookback` bars are seen.
         end: last bar.
-        minutes: of a bar.
-        style: long_flat holds whoever is expected to rise by more than a round trip costs; rank the best.
-        topk: pairs that rank holds.
+        minutes: minutes per bar.
+        style: long_flat holds every pair that is expected to rise by more than a round trip costs; rank holds the
+            best pairs.
+        topk: number of pairs held by style rank.
         model: bundled name, folder or hub id.
         lookback: bars that the model reads.
         horizon: bars to forecast.
-        samples: paths a window.
+        samples: paths per window.
         every: bars from one forecast and rebalance to the next.
-        seed: of the draws.
-        device: cpu, cuda or mps; the fastest there is without one.
-        fee: share of what is traded.
-        cash: at the start.
-        trials: settings that were tried before these, themselves counted.
-        draw: pair to draw; the one of which most is traded when omitted.
-        output: folder of everything; forecasts are kept in it too.
+        seed: seed of the sampled paths.
+        device: cpu, cuda or mps; the fastest available when omitted.
+        fee: commission as a fraction of the value traded.
+        cash: initial cash.
+        trials: number of settings tried so far, including these.
+        draw: pair to plot; the most traded one when omitted.
+        output: folder of all results, and of the forecasts.
     """
     panel = read_panel(bars, "all", names, "", start, end)
     settings = {

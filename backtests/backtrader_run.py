@@ -1,4 +1,4 @@
-"""What both Backtrader scripts do alike: bars into feeds, a run, its report, its picture."""
+"""What both Backtrader scripts share: load feeds, run, report, plot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kronos_strategies.data.qlib_bins import read_bars
 from kronos_strategies.data.training import QlibBars
 from kronos_strategies.report.terminal import show_report
 
-FEW_NAMES = 5  # a coefficient of fewer is left undefined
+FEW_NAMES = 5  # an IC of fewer instruments is undefined
 Panel = dict[str, pd.DataFrame]
 
 
@@ -69,7 +69,7 @@ class TopK(KronosRankStrategy):
             own.plotinfo.plot = own.data.plotinfo.plot
 
     def signal_lines_for(self, data: bt.AbstractDataBase) -> bt.LineSeries | None:
-        """The benchmark's are None."""
+        """None for the benchmark."""
         return None if data._name == self.p.benchmark else super().signal_lines_for(data)
 
 
@@ -81,17 +81,17 @@ def read_panel(
     start: datetime | None,
     end: datetime | None,
 ) -> Panel:
-    """Adjusted bars by name, those without a price left out, the benchmark's among them.
+    """Adjusted bars by name, without bars that have no price; includes the benchmark's.
 
     Args:
-        bars: a Qlib store, a CSV or parquet file, or a folder of such files.
-        market: of a Qlib store.
-        names: only these; all when empty.
-        benchmark: name of one more; "" for none.
+        bars: Qlib data directory, CSV or parquet file, or folder of such files.
+        market: universe of a Qlib data directory.
+        names: instruments to load; all when empty.
+        benchmark: instrument to load in addition; "" for none.
         start, end: first and last time.
 
     Raises:
-        ValueError: nothing is left.
+        ValueError: no bars are left.
     """
     among = bool(names and benchmark) and not is_qlib_directory(bars)
     wanted = (*names, benchmark) if among else names
@@ -109,9 +109,9 @@ def read_panel(
 
 
 def _index(bars: Path, benchmark: str) -> pd.DataFrame:
-    """Bars of a benchmark that is no member of its market."""
+    """Bars of a benchmark that is not a member of its market."""
     if not is_qlib_directory(bars):
-        raise ValueError(f"{bars} holds no {benchmark!r} to be the benchmark. Name one of its instruments.")
+        raise ValueError(f"{bars} has no benchmark {benchmark!r}. Name one of its instruments.")
     return adjust_bars(read_bars(bars, [benchmark]).set_index("datetime").drop(columns="instrument"))
 
 
@@ -128,12 +128,12 @@ def run(
 
     Args:
         panel: bars by name.
-        strategy: to run.
-        settings: its parameters.
+        strategy: strategy class to run.
+        settings: parameters of the strategy.
         sheet: parameters of the KronosTearSheet.
-        cash: at the start.
-        fee: share of what is traded.
-        minutes: of a bar; 0 for daily ones.
+        cash: initial cash.
+        fee: commission as a fraction of the value traded.
+        minutes: minutes per bar; 0 for daily bars.
     """
     if settings["drawn"] not in panel:
         raise ValueError(
@@ -154,7 +154,7 @@ def run(
 
 
 def finish(strategy: bt.Strategy, output: Path) -> None:
-    """Write the report and the picture, and print the figures that everybody looks at first."""
+    """Write the report and the plot, and print the main metrics."""
     sheet = strategy.analyzers.sheet
     page = sheet.save_report(output)[0]
     picture = save_plot(strategy, output / "run.png")
@@ -162,15 +162,15 @@ def finish(strategy: bt.Strategy, output: Path) -> None:
     found = strategy.analyzers.ic.get_analysis()
     rank = found["rank_ic_test"]
     Console().print(
-        f"RankIC across {FEW_NAMES} names or more, {found['label']}: {rank['mean']:+.4f} (95 % {rank['low']:+.4f} "
-        f"to {rank['high']:+.4f}, t {rank['t']:+.2f}) on {rank['dates']} dates.",
+        f"RankIC across {FEW_NAMES} or more instruments, {found['label']}: {rank['mean']:+.4f} (95 % "
+        f"{rank['low']:+.4f} to {rank['high']:+.4f}, t {rank['t']:+.2f}) on {rank['dates']} dates.",
         soft_wrap=True,
         highlight=False,
     )
 
 
 def most_traded(panel: Mapping[str, pd.DataFrame], without: str) -> str:
-    """Name of the feed of the highest turnover in money among those of the most bars, the one to draw."""
+    """Name of the feed to plot: the one with the highest value traded among those with the most bars."""
     longest = max(len(bars) for name, bars in panel.items() if name != without)
     worth = {
         name: float((bars["close"] * bars["volume"]).mean()) if "volume" in bars else 0.0

@@ -1,11 +1,11 @@
-"""Top-k by Kronos in Backtrader, on daily bars: forecast, rank, trade at the next open, report, picture.
+"""Top-k by Kronos in Backtrader, on daily bars: forecast, rank, trade at the next open, report, plot.
 
     python backtests/backtrader_topk.py
     python backtests/backtrader_topk.py csi300.parquet --start 2022-01-04 --topk 30 --weighting inverse_volatility
 
-Bars are those of the simulated market, of any Qlib store, or of CSV or parquet files, tidy ones (instrument,
-datetime, open, high, low, close[, volume, factor]) or one a name. Results go to --output: report.html,
-metrics.json, CSVs, run.png; `kronos compare` takes the folder.
+Bars come from the simulated market, a Qlib data directory, or CSV or parquet files, tidy (instrument, datetime,
+open, high, low, close[, volume, factor]) or one file per instrument. Results go to --output: report.html,
+metrics.json, CSVs, run.png; `kronos compare` accepts the folder.
 """
 
 from datetime import datetime
@@ -19,16 +19,16 @@ from kronos.utils import run_command
 from kronos_strategies.data.simulate import data_warnings, default_store, ensure_store
 from kronos_strategies.portfolio import Side, Weighting
 
-INDEX = "SH000300"  # of the simulated market
+INDEX = "SH000300"  # index of the simulated market
 SIMULATED = (
-    "The market is SIMULATED: figures from it say nothing about a real one. For real bars name a Qlib store, or "
-    "files of bars."
+    "The market is SIMULATED: these results are not evidence about a real market. For real bars pass a Qlib data "
+    "directory or files of bars."
 )
 
 Names = Annotated[tuple[str, ...], cyclopts.Parameter(negative=(), consume_multiple=True)]
 
 app = cyclopts.App(
-    help="Trade the names that Kronos ranks best, in Backtrader.\n\nFor example: `python "
+    help="Trade the instruments that Kronos ranks best, in Backtrader.\n\nFor example: `python "
     "backtests/backtrader_topk.py csi300.parquet --start 2022-01-04 --topk 30`",
     version_flags=[],
 )
@@ -63,33 +63,33 @@ def backtrader_topk(
     draw: str | None = None,
     output: Path = Path("out/backtrader_topk"),
 ) -> None:
-    """Trade the names that Kronos ranks best.
+    """Trade the instruments that Kronos ranks best.
 
     Args:
-        bars: a Qlib store, a CSV or parquet file, or a folder of such; the simulated market when omitted.
-        market: of a Qlib store: whoever was ever a member is traded.
-        names: only these.
-        benchmark: a name to hold the book against, never traded; the index of the simulated market.
+        bars: Qlib data directory, CSV or parquet file, or folder of such files; the simulated market when omitted.
+        market: universe of a Qlib data directory; every instrument that was ever a member is traded.
+        names: instruments to trade; all when omitted.
+        benchmark: instrument to compare the portfolio with, never traded; the index of the simulated market.
         start: first bar; trading begins once `lookback` bars are seen.
         end: last bar.
         model: bundled name, folder or hub id.
         lookback: traded bars that the model reads.
         horizon: bars to forecast.
-        samples: paths a window.
-        seed: of the draws.
-        device: cpu, cuda or mps; the fastest there is without one.
+        samples: paths per window.
+        seed: seed of the sampled paths.
+        device: cpu, cuda or mps; the fastest available when omitted.
         rank_by: line to rank by: score, expected_return, prob_up, volatility, ...
-        topk: names to hold on each side.
-        rank_buffer: ranks below topk at which a name that is held may stay.
+        topk: positions per side.
+        rank_buffer: ranks below topk that a position may fall to before it is closed.
         every: bars from one rebalance to the next.
         side: long, or long and short.
-        weighting: how weights are set.
-        target_volatility: of the book a year, for weighting=volatility_target.
-        fee: share of what is traded.
-        cash: at the start.
-        trials: settings that were tried before these, themselves counted.
-        draw: name to draw; the one of which most is traded when omitted.
-        output: folder of everything; forecasts are kept in it too.
+        weighting: weighting scheme.
+        target_volatility: volatility of the portfolio per year, for weighting=volatility_target.
+        fee: commission as a fraction of the value traded.
+        cash: initial cash.
+        trials: number of settings tried so far, including these.
+        draw: instrument to plot; the most traded one when omitted.
+        output: folder of all results, and of the forecasts.
     """
     store = ensure_store(default_store()) if bars is None else bars
     store_warnings = [SIMULATED] if bars is None else data_warnings(store)

@@ -1,11 +1,11 @@
-"""kronos-nano at two checkpoints and two sampling settings, start to end: does any of them rank better for sure?
+"""Two checkpoints of kronos-nano at two sampling settings: does any of them rank significantly better?
 
     python backtests/compare_versions.py
     python backtests/compare_versions.py --data ~/csi300 --start 2023-07-03 --end 2023-11-30
 
 The second checkpoint is --other, or kronos-nano fine-tuned for some hundred steps on the bars before --start. Each
-of the four is forecast into one store and put on record; `kronos compare` then holds three of them against the
-first. Results go to --output: compare.html, compare.json.
+of the four is forecast into one store and recorded; `kronos compare` then compares three of them with the first.
+Results go to --output: compare.html, compare.json.
 """
 
 import subprocess
@@ -44,17 +44,17 @@ def compare_versions(
     """Train, forecast, compare.
 
     Args:
-        data: Qlib store; the simulated market without one.
-        market: whose members to forecast.
+        data: Qlib data directory; the simulated market when omitted.
+        market: universe to forecast.
         model: the first checkpoint.
         other: the second checkpoint; the first one, fine-tuned, when omitted.
-        steps: of each stage of that fine-tuning.
-        start: first date of a forecast; training has seen nothing of it or later.
-        end: last date of a forecast.
-        samples: paths a window.
+        steps: steps of each stage of that fine-tuning.
+        start: first forecast date; training uses earlier bars only.
+        end: last forecast date.
+        samples: paths per window.
         hold: days that a position is held.
-        gate: that no version may fail.
-        output: folder of everything.
+        gate: gate that every version must pass.
+        output: folder of all results.
     """
     output.mkdir(parents=True, exist_ok=True)
     tracking = f"sqlite:///{output.resolve() / 'mlflow.db'}"

@@ -1,9 +1,9 @@
-"""Kronos on real CSI 300 bars, start to end: import, forecast, rank, trade, report.
+"""Kronos on real CSI 300 bars: import, forecast, rank, trade, report.
 
     python backtests/csi300.py csi300.parquet index.parquet --start 2022-01-04 --end 2023-12-29
 
 The bars are tidy daily ones (instrument, datetime, open, high, low, close, volume[, amount, factor]); the index
-file holds SH000300. Results go to the folder it is run in, as with qrun.
+file has SH000300. Results go to the working directory, as with qrun.
 """
 
 import os
@@ -30,13 +30,13 @@ def csi300(
     """Run configs/kronos_csi300.yaml on real bars.
 
     Args:
-        bars: of the members.
-        index: with the benchmark SH000300.
-        start: first date of a signal.
-        end: last date of a signal.
+        bars: file of the members' bars.
+        index: file of the benchmark SH000300.
+        start: first signal date.
+        end: last signal date.
         model: bundled name, folder or hub id.
-        samples: paths a window.
-        store: where to keep the bars for Qlib; made once.
+        samples: paths per window.
+        store: Qlib data directory, created once.
     """
     if not store.exists():
         command = [SCRIPTS / "kronos", "data", "import", bars, "--benchmark", index, "--to", store]
@@ -52,7 +52,7 @@ def csi300(
 
 
 def run(command: list[str | Path], settings: dict[str, str]) -> None:
-    """One command, which says itself what is wrong."""
+    """Run one command, which reports its own errors."""
     done = subprocess.run(command, env={**os.environ, **settings}, check=False)
     if done.returncode:
         sys.exit(done.returncode)

@@ -1,4 +1,4 @@
-"""Ways to draw that `sampling_noise` compares: which uniforms, shared by whom, along which order of tokens."""
+"""Sampling variants that `sampling_noise` compares: kind of uniform numbers, sharing, and order of tokens."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ Uniforms = Callable[[np.random.Generator, int, int], np.ndarray]  # (stream, S, 
 
 
 def plain(stream: np.random.Generator, samples: int, width: int) -> np.ndarray:
-    """Independent ones."""
+    """Independent uniform numbers."""
     return stream.random((samples, width), np.float32)
 
 
 def latin(stream: np.random.Generator, samples: int, width: int) -> np.ndarray:
-    """One in each S-th of every column; another S is another set (McKay et al. 1979)."""
+    """Latin hypercube: one number in each S-th of every column; depends on S (McKay et al. 1979)."""
     strata = stream.permuted(np.tile(np.arange(samples)[:, None], width), axis=0)
     return np.minimum((strata + stream.random(strata.shape)) / samples, ALMOST_ONE)
 
 
 def sobol(stream: np.random.Generator, samples: int, width: int) -> np.ndarray:
-    """A scrambled net, whose first points are even too (Owen 1998)."""
+    """Scrambled Sobol points, whose first points are evenly spread, too (Owen 1998)."""
     engine = SobolEngine(width, scramble=True, seed=int(stream.integers(2**31)))
     return np.minimum(engine.draw(samples, dtype=torch.float64).numpy(), ALMOST_ONE)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to draw: shared by the names of a date or not, tokens in order of ids or of price."""
+    """One variant: numbers shared by the instruments of a date or not, tokens in order of ids or of price."""
 
     uniforms: Uniforms
     shared: bool = True
     by_price: bool = True
-    nested: bool = True  # the first samples are the same however many are drawn
+    nested: bool = True  # the first samples do not depend on the number of samples
 
 
 BASELINE, WINNER = "separate, plain", "shared, Sobol, by price"
@@ -55,7 +55,7 @@ VARIANTS = {
 
 
 def order_of(tokenizer: KronosTokenizer, variant: Variant) -> Tokens:
-    """Ids of each half in the order in which their probabilities add up."""
+    """Ids of each half in the order in which their probabilities are accumulated."""
     if variant.by_price:
         return token_price_order(tokenizer)
     sizes = (2**bits for bits in tokenizer.quantizer.split)

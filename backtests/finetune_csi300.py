@@ -1,4 +1,4 @@
-"""Does a few minutes of fine-tuning help? kronos-nano before and after, on a year that neither has seen.
+"""Does a few minutes of fine-tuning help? kronos-nano before and after, on an unseen year.
 
     python backtests/finetune_csi300.py csi300_2020_2023.parquet
 

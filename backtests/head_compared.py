@@ -1,12 +1,12 @@
-"""A return head beside sampled paths, bar features and Alpha158, paired: which of them ranks better for sure?
+"""A return head compared with sampled paths, bar features and Alpha158: which ranks significantly better?
 
     python backtests/head_compared.py
     python backtests/head_compared.py --data ~/csi300 --train-until 2021-12-31 --valid-until 2022-06-30 \
         --start 2022-07-20 --end 2023-12-15
 
-Bar features (15 of them) and Alpha158 (158, Qlib's) are ranked by LightGBM, fitted on the same dates and labels as
-heads are. Means of ranks of the head with each of the others are compared, too. Scores go to --output as parquet
-files, and `kronos compare` holds them against the head: compare.html, compare.json.
+LightGBM ranks by bar features (15) and by Alpha158 (Qlib's 158), fitted on the same dates and labels as heads. The
+mean ranks of the head with each of the others are compared, too. Scores go to --output as parquet files, and
+`kronos compare` compares them with the head: compare.html, compare.json.
 """
 
 import subprocess
@@ -60,25 +60,25 @@ def head_compared(
     """Fit, score, compare.
 
     Args:
-        data: Qlib data directory; the simulated market without one.
-        market: whose members to rank.
+        data: Qlib data directory; the simulated market when omitted.
+        market: universe to rank.
         model: checkpoint.
         heads: names of heads; the checkpoint's own when empty.
         fit: ridge or lightgbm to fit a head on the frozen checkpoint; empty takes `heads`.
-        train_start: first date that is learned from.
+        train_start: first training date.
         train_until: last date that a training label may use.
         valid_until: last date that a validation label may use.
         start: first date that is ranked.
         end: last date that is ranked.
-        every: days between the dates that are learned from.
+        every: days between training dates.
         rank_every: days between the dates that are ranked.
         hold: days that a position is held.
-        horizon: days that paths reach, hold + 1 when omitted; a longer one finds more forecasts in a store.
-        samples: paths of a window; 0 compares no paths.
-        alpha158: compare Alpha158, too.
+        horizon: days that paths cover, hold + 1 when omitted; choose the one of an existing store to reuse it.
+        samples: paths per window; 0 leaves paths out.
+        alpha158: also compare Alpha158.
         device: cpu, cuda or mps.
         store: folder of forecasts, outputs of heads and hidden states; one in `output` when omitted.
-        output: folder of everything.
+        output: folder of all results.
     """
     output.mkdir(parents=True, exist_ok=True)
     init_qlib(data or default_store(), f"sqlite:///{output.resolve() / 'mlflow.db'}")

@@ -1,13 +1,13 @@
-"""Does the machine learn? How much of a planted effect each way of using Kronos finds, next to the optimum.
+"""How much of a planted effect each way of using Kronos finds, compared with the optimum.
 
     python backtests/planted_effect.py
     python backtests/planted_effect.py --effects reversal none --strengths 0.2 --samples 8 --steps 200
 
 Simulated markets hold one effect, whose best possible RankIC is known (`kronos_strategies.data.planted`). Each is
 ranked by the optimum, by LightGBM on 15 bar features, by heads fitted on the hidden states of a frozen checkpoint,
-and as they come by the checkpoint's own head, by sampled paths and by a fine-tuned checkpoint. Test dates lie after
-everything that was learned from, with an embargo. Where large returns follow large returns, it is the size of a
-return that is ranked, by the volatility of the paths; the checkpoint's own head, which ranks returns, has no part.
+and, without fitting, by the checkpoint's own head, by sampled paths and by a fine-tuned checkpoint. Test dates lie
+after all training data, with an embargo. If large returns follow large returns, the size of returns is ranked, by
+the volatility of the paths; the checkpoint's own head, which ranks returns, is then left out.
 
 In --output: planted_effect.csv (a row for each market and method), planted_effect.json (the same and the settings),
 planted_effect.md (tables).
@@ -41,27 +41,27 @@ from kronos_strategies.progress import track
 from kronos_strategies.signals import signals
 
 LOOKBACK = 90
-EMBARGO = DELAY  # days between the last return that was learned from and the first test date
-VALIDATION = 4  # the last of so many parts of the days to learn from is the validation
+EMBARGO = DELAY  # days between the last training return and the first test date
+VALIDATION = 4  # the last of this many equal parts of the training days is the validation
 OPTIMUM = "optimum"
-TRAINED = 17  # positions behind the lookback of a window that is fine-tuned on
-Method = tuple[str, int]  # what ranks, and the bars of this market that it learned from
+TRAINED = 17  # bars after the lookback in a window for fine-tuning
+Method = tuple[str, int]  # the method, and the number of bars of this market it was trained on
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is done with each market.
+    """Settings of the study of one market.
 
     Attributes:
         checkpoint: bundled name, folder or hub id.
-        learn_days: numbers of days to fit on, the last before the test; the last quarter of them validates.
+        learn_days: numbers of training days before the test; the last quarter of them is the validation.
         test_days: dates that are ranked.
         heads: kinds of head to fit on hidden states.
-        samples: paths of a window; 0 samples none.
+        samples: paths per window; 0 samples none.
         path_every: days between the test dates that paths rank.
-        steps: of fine-tuning on the longest of `learn_days`; 0 fine-tunes nothing.
-        device: cpu, cuda or mps; the fastest there is when omitted.
+        steps: steps of fine-tuning on the longest of `learn_days`; 0 skips fine-tuning.
+        device: cpu, cuda or mps; the fastest available when omitted.
     """
 
     checkpoint: str = "kronos-nano"
@@ -79,9 +79,11 @@ class Study:
                 f"learn_days={list(self.learn_days)}. Fit on at least {10 * VALIDATION} days each."
             )
         if self.test_days < 20:
-            raise ValueError(f"test_days={self.test_days} make no interval. Rank at least 20 days.")
+            raise ValueError(
+                f"test_days={self.test_days} are too few for an interval. Rank at least 20 days."
+            )
         if self.samples < 0 or self.steps < 0 or self.path_every < 1:
-            raise ValueError("samples and steps count from 0 on, path_every from 1 on.")
+            raise ValueError("samples and steps must be at least 0, and path_every at least 1.")
         if self.steps and max(self.learn_days) // VALIDATION <= TRAINED:
             raise ValueError(
                 f"learn_days={list(self.learn_days)} leave no window to validate fine-tuning on. Give at least "
@@ -99,12 +101,12 @@ DEFAULTS = Study()
 
 @dataclass(frozen=True)
 class StudyMarket:
-    """A planted market, its windows, and what lies before and after.
+    """A planted market with its windows, split into training and test dates.
 
     Attributes:
         planted: bars, optimum and target.
-        windows: of all dates to learn from and to rank.
-        learn_until: position of the last day that anything may learn from.
+        windows: windows of all training and test dates.
+        learn_until: position of the last training day.
         test: (N,) bool, the windows to rank.
     """
 
@@ -115,7 +117,7 @@ class StudyMarket:
 
     @classmethod
     def of(cls, config: PlantedConfig, study: Study) -> StudyMarket:
-        """Plant, and cut the windows."""
+        """Simulate the market, and make its windows."""
         planted = plant(config)
         calendar = planted.target.index
         learn_until = LOOKBACK + max(study.learn_days) - 1
@@ -180,8 +182,8 @@ def path_scores(market: StudyMarket, study: Study, predictor: KronosPredictor) -
     dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
     windows = windows[dates.isin(dates.unique().sort_values()[:: study.path_every])]
     sampling = replace(predictor.sampling, samples=study.samples)
-    told = signals(predictor.forecast(windows, sampling), hold=1)
-    return told["volatility" if market.planted.config.on_size else "score"]
+    found = signals(predictor.forecast(windows, sampling), hold=1)
+    return found["volatility" if market.planted.config.on_size else "score"]
 
 
 def fitted(market: StudyMarket, inputs: np.ndarray, days: int, kind: Kind) -> pd.Series:
@@ -219,7 +221,7 @@ def finetuned(market: StudyMarket, study: Study, folder: Path) -> KronosPredicto
     command = [sys.executable, "-m", "kronos.training", "predictor", "--config", folder / "train.yaml"]
     done = subprocess.run(list(map(str, command)), check=False)
     if done.returncode:
-        sys.exit(done.returncode)  # the command says itself what is wrong
+        sys.exit(done.returncode)  # the command prints its own error
     return KronosPredictor.from_pretrained(folder / "model" / "best", device=study.device)
 
 
@@ -283,14 +285,14 @@ def planted_effect(
     study: Annotated[Study, cyclopts.Parameter(name="*")] = DEFAULTS,
     output: Path = Path("out/planted_effect"),
 ) -> None:
-    """Plant effects, look for them, compare with the optimum.
+    """Simulate planted effects, and measure what each method finds of the optimum.
 
     Args:
-        effects: that are planted, each in markets of its own.
+        effects: effects to plant, each in its own markets.
         strengths: RankIC of the optimum.
-        names: names of a market: a day has so many bars.
-        seed: of the markets.
-        study: what is done with each market.
+        names: number of instruments per market.
+        seed: seed of the markets.
+        study: settings of the study of each market.
         output: folder of the tables.
     """
     configs = markets_of(effects, strengths, names=names, days=study.days, seed=seed)

@@ -26,7 +26,7 @@ def save(rows: pd.DataFrame, settings: Mapping[str, object], output: Path) -> li
 
 
 def markdown(rows: pd.DataFrame, settings: Mapping[str, object]) -> str:
-    """The settings, and a table for each effect."""
+    """The settings, and one table per effect."""
     lines = ["# Planted effects", "", ", ".join(f"{name}: {value}" for name, value in settings.items()), ""]
     for effect, part in rows.groupby("effect", sort=False):
         lines += [f"## {effect}", "", f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
@@ -45,7 +45,7 @@ def show(rows: pd.DataFrame) -> None:
 
 
 def cells(row: Mapping[str, float]) -> list[str]:
-    """One row as a reader sees it."""
+    """One row as formatted text."""
     share = f"{row['share']:.0%}" if np.isfinite(row["share"]) else "-"
     interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
     bars = f"{row['bars']:,}" if row["bars"] else "-"

@@ -1,8 +1,8 @@
-"""What the draws do to a signal: Monte-Carlo noise against the sample count, on a real market.
+"""Monte Carlo noise of a signal by sample count and sampling method, on a real market.
 
     python backtests/sampling_noise.py csi300.parquet --since 2022-01-04 --until 2023-12-20
 
-Each variant of the draws scores the same windows with several seeds and sample counts. Columns of the table:
+Each sampling variant scores the same windows with several seeds and sample counts. Columns of the table:
 fidelity, the rank correlation of a score with that of `--reference` samples; worth, how many separate plain
 samples are as faithful; noise, how much a date's RankIC moves from seed to seed; and the same of the
 difference between two model versions, with the same draws for both or with draws of their own.
@@ -81,22 +81,22 @@ def _uniforms(windows: Windows, sampling: SampleConfig, variant: Variant, seeds:
 
 @dataclass(frozen=True)
 class Study:
-    """What is compared.
+    """Settings of the study.
 
     Attributes:
         model: bundled name, folder or hub id.
-        against: the other version; a copy of the first with slightly moved weights when omitted.
-        since: first date that may be chosen.
-        until: last date that may be chosen.
-        dates: to forecast, evenly spread.
-        names: of the market, evenly spread; 0 takes all.
+        against: the other version; a copy of the first with slightly perturbed weights when omitted.
+        since: first date to choose from.
+        until: last date to choose from.
+        dates: number of forecast dates, evenly spaced.
+        names: number of instruments, evenly spaced; 0 for all.
         lookback: bars that the model reads.
-        samples: counts to compare.
-        seeds: of each variant.
-        reference: samples of the score that counts as free of noise.
+        samples: sample counts to compare.
+        seeds: number of seeds per variant.
+        reference: sample count of the reference score, taken as free of noise.
         T: temperature.
-        top_p: nucleus.
-        draws: variants to compare, each with separate plain ones.
+        top_p: nucleus probability.
+        draws: sampling variants, each compared with separate plain samples.
     """
 
     model: str = "kronos-nano"
@@ -197,7 +197,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     table, squared = groups.mean(), np.sqrt(groups.agg(lambda x: np.mean(np.square(x))))
     for column in table.columns.drop(["fidelity", "rank_ic"]):
         table[column] = squared[column]
-    # Independent errors shrink as 1 / samples, and 1 / fidelity^2 - 1 is their size beside the signal's.
+    # Independent errors shrink as 1 / samples, and 1 / fidelity^2 - 1 is their size relative to the signal's.
     error = 1 / table["fidelity"] ** 2 - 1
     counts = table.index.get_level_values("samples")
     table.insert(1, "worth", (error * counts).loc[BASELINE].mean() / error)

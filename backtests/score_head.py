@@ -5,8 +5,8 @@
         --samples 20 --paths-every 2
 
 For each horizon: the RankIC of each score with its interval, the same neutralized for volatility, size, beta and
-20-day reversal, and the difference of each score of the model from each baseline. What the store has is not
-computed again, so that a stopped run continues. In --output: head_scores.md, head_scores.json, scores.parquet.
+20-day reversal, and the difference of each score of the model from each baseline. Stored results are
+reused, so that an interrupted run resumes. In --output: head_scores.md, head_scores.json, scores.parquet.
 """
 
 import json
@@ -39,7 +39,7 @@ from kronos_strategies.store import ForecastStore, WindowSpec
 
 LOOKBACK = 90
 HORIZONS = (1, 5, 10)
-STYLES = {  # what is taken off a score, together
+STYLES = {  # exposures that a score is neutralized for, together
     "volatility": ("volatility",),
     "volatility, size, beta": ("volatility", "size", "beta"),
     "these and reversal": ("volatility", "size", "beta", "reversal"),
@@ -76,12 +76,12 @@ def score_head(
         end: last date that is scored.
         model: checkpoint.
         heads: names of one head or several to average; the checkpoint's own when empty.
-        market: whose members to rank.
+        market: universe to rank.
         every: score every k-th date.
-        samples: paths of a window; 0 compares no paths.
+        samples: paths per window; 0 leaves paths out.
         paths_every: sample paths on every k-th of the scored dates.
         device: cpu, cuda or mps.
-        output: folder of everything.
+        output: folder of all results.
     """
     init_qlib(data)
     predictor = KronosPredictor.from_pretrained(model, device=device)
@@ -96,9 +96,9 @@ def score_head(
         scores |= path_scores(predictor, some, spec, forecasts, samples, scores)
         blocks["on the dates of the paths"] = tables(scores, some.index, panel)
     span = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
-    rhythm = "every date" if every == 1 else f"one date in {every}"
+    frequency = "every date" if every == 1 else f"one date in {every}"
     title = (
-        f"{model} on {market}, {span.min():%Y-%m-%d} to {span.max():%Y-%m-%d}, {rhythm}: "
+        f"{model} on {market}, {span.min():%Y-%m-%d} to {span.max():%Y-%m-%d}, {frequency}: "
         f"{span.nunique():,} dates, {len(windows):,} windows."
     )
     write(output, title, warnings, blocks, scores)
@@ -210,7 +210,7 @@ def write(folder: Path, title: str, warnings: list[str], blocks: Blocks, scores:
     for name, block in blocks.items():
         parts += [f"### {name}"] * bool(name) + [markdown(*item) for item in block.items()]
     parts.append(
-        "± half of a 95 % interval by EWC (fewer than 50 spans of the label: dates that do not overlap)."
+        "± half of a 95 % interval by EWC (fewer than 50 non-overlapping labels: non-overlapping dates)."
     )
     (folder / "head_scores.md").write_text("\n\n".join(parts) + "\n")
     plain = {
@@ -226,7 +226,7 @@ def write(folder: Path, title: str, warnings: list[str], blocks: Blocks, scores:
 
 def show(title: str, warnings: list[str], blocks: Blocks) -> None:
     """Print everything."""
-    console = Console(width=max(Console().width, 160))  # a file or a pipe is as wide as the tables
+    console = Console(width=max(Console().width, 160))  # for a file or pipe, as wide as the tables
     for text in (title, *warnings):
         console.print(text, highlight=False, soft_wrap=True, markup=False)
     for name, block in blocks.items():

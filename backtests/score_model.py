@@ -1,9 +1,9 @@
-"""A checkpoint on bars it never saw, under one or several sampling settings.
+"""Evaluate a checkpoint on unseen bars, under one or several sampling settings.
 
     python backtests/score_model.py kronos-nano --data csi300_2020_2023.parquet --start 2022-01-04 --end 2023-12-15
     python backtests/score_model.py out/nano --data BARS.parquet --start 2020-06-01 --temperature 0.6 1.0
 
-`kronos evaluate` writes the report of each setting into a folder of its own below --output. Of several settings,
+`kronos evaluate` writes the report of each setting into its own folder below --output. If there are several,
 `kronos compare` compares the others with the first: compare.html, compare.json.
 """
 

@@ -1,10 +1,10 @@
-"""Train kronos-nano as it ships, then measure it on dates it never saw: the figures of its model card.
+"""Train the bundled kronos-nano, then evaluate it on unseen dates, for its model card.
 
     python backtests/train_nano.py DATA --output out/nano
 
 DATA is a folder with csi300_2005_2019.parquet, nifty50_2000_2020.parquet, sp500_2013_2018.parquet,
-us_1995_2017.parquet, fx_crypto_index_2007_2023.parquet and csi300_2020_2023.parquet: tidy bars. Training takes some
-hours of one core for each stage, minutes with --accelerated on a GPU; --resume continues a run that was stopped.
+us_1995_2017.parquet, fx_crypto_index_2007_2023.parquet and csi300_2020_2023.parquet: tidy bars. Each stage takes
+hours on one core, or minutes with --accelerated on a GPU; --resume continues an interrupted run.
 """
 
 import os

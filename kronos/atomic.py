@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and failures to write as one sentence."""
+"""Atomic writes of files and folders, with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def explain_write_errors(where: Path, instead: str) -> Iterator[None]:
         yield
     except OSError as error:
         if isinstance(error, FileExistsError) and error.errno is None:
-            raise  # of ours, which says what is in the way
+            raise  # our own, which says what already exists
         raise OSError(_explained(where, error, instead)) from error
 
 

@@ -106,7 +106,7 @@ def token_price_order(tokenizer: KronosTokenizer) -> Tokens:
     uniforms give similar bars for all instruments, and evenly spread uniforms evenly spread prices.
     """
     device = tokenizer.head.weight.device
-    # In double precision, so that all devices sort near-ties alike; on the CPU, since MPS has no float64.
+    # In double precision, so that all devices sort near-ties identically; on the CPU, since MPS has no float64.
     tokenizer = deepcopy(tokenizer).cpu().double().eval()
     orders = []
     for half, bits in enumerate(tokenizer.quantizer.split):

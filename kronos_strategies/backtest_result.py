@@ -1,4 +1,4 @@
-"""BacktestResult: what a book earned and held, whichever engine traded it."""
+"""BacktestResult: returns and positions of a portfolio, from either engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kronos_strategies.portfolio import BARS_PER_YEAR
 
 QLIB_BARS_PER_YEAR = 238
 DAYS_PER_YEAR, SATURDAY = 365, 5
-SATURDAYS = 0.05  # of the days; markets with more trade every day, some have a rare session on a Saturday
-LONGEST_DAYS = 4  # between bars that are daily; a week is longer
+SATURDAYS = 0.05  # share of days; markets with more trade every day, others have a rare Saturday session
+LONGEST_DAYS = 4  # between daily bars; weekly bars are further apart
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class BacktestResult:
     Attributes:
         returns: frame by datetime, simple returns of each bar; columns gross (before costs) and net.
         benchmarks: frame by datetime, simple returns of the benchmarks, one column each.
-        turnover: (bars,) value traded / value of the book, both sides counted.
-        cost: (bars,) costs / value of the book.
+        turnover: (bars,) value traded / portfolio value, purchases and sales.
+        cost: (bars,) costs / portfolio value.
         weights: indexed (datetime, instrument), what is held at each close as a fraction of equity, negative if
-            short; names that are not held have no row, and what is missing to 1 is cash.
-        bars_per_year: bars per year, used to annualize its figures.
+            short; instruments that are not held have no row, and the rest up to 1 is cash.
+        bars_per_year: bars per year, used to annualize metrics.
         whole: frame by datetime of all bars of the backtest, those before the first purchase too: net, then the
-            benchmarks as they moved. Qlib's own figures are of these; None where `returns` are all bars.
-        qlib_bars_per_year: that Qlib annualizes by: 238 days, each of 240 minutes.
+            benchmarks as they moved. Qlib's own metrics use these; None if `returns` has all bars.
+        qlib_bars_per_year: bars per year that Qlib annualizes with: 238 days, each of 240 minutes.
     """
 
     returns: pd.DataFrame
@@ -43,18 +43,18 @@ class BacktestResult:
 
     @property
     def all_bars(self) -> pd.DataFrame:
-        """`whole`, or what stands for it: net, then the benchmarks, by datetime."""
+        """`whole`, or the same from `returns` if that is None: net, then the benchmarks, by datetime."""
         return self.returns[["net"]].join(self.benchmarks) if self.whole is None else self.whole
 
     @property
     def positions(self) -> pd.Series:
-        """(bars,) names held at each close; a weight of 0 or NaN holds nothing."""
+        """(bars,) number of instruments held at each close; a weight of 0 or NaN does not count."""
         held = self.weights.fillna(0.0).ne(0).groupby(level="datetime").sum()
         return held.reindex(self.returns.index, fill_value=0).astype(int).rename("positions")
 
 
 def bars_per_year(times: pd.Index) -> int:
-    """Bars per year, by which figures are annualized, from (bars,) ascending datetimes.
+    """Bars per year, used to annualize metrics, from (bars,) ascending datetimes.
 
     Bars on Saturdays mean a market that never closes, 365 days a year, else 252; times that several bars a day, by
     the median of the days. Bars further apart than a day are counted in calendar time, weekly ones 52 a year.

@@ -1,4 +1,4 @@
-"""Load the inputs of `kronos compare`: score files, forecast sets, report folders or runs on record.
+"""Load the inputs of `kronos compare`: score files, forecast sets, report folders or recorded runs.
 
 The Qlib adapter is imported only for runs and for the forward returns of forecasts.
 """
@@ -33,26 +33,26 @@ from kronos_strategies.run_artifacts import (
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.settings import MANIFEST
 
-READ = PathOptions()  # what is done to paths unless something else is named
-PREDICTION = "pred.pkl"  # of any Qlib run
-Span = tuple[str | None, str | None]  # first and last date; None for all that there are
+READ = PathOptions()  # default postprocessing of paths
+PREDICTION = "pred.pkl"  # file of any Qlib run
+Span = tuple[str | None, str | None]  # first and last date; None for all
 
 
 def load_input(
     argument: str, tracking: str, data: Path | None, hold: int, options: PathOptions = READ
 ) -> ComparisonInput:
-    """What an argument names; `NAME=` before it gives the version that name.
+    """Load what an argument names; the prefix `NAME=` names the version.
 
     Args:
         argument: a parquet file, a folder, a run's id, or an experiment.
         tracking: address of the MLflow store of runs.
-        data: Qlib store with the returns that followed forecasts; that of the run when omitted.
-        hold: bars that the score of bare forecasts holds.
-        options: what is done to the paths of bare forecasts when they are read.
+        data: Qlib data directory for the realized returns of forecasts; that of the run when omitted.
+        hold: holding period of the score of forecasts, in bars.
+        options: calibration and repair of the paths of forecasts on reading.
 
     Raises:
-        FileNotFoundError: nothing of the kind is there.
-        ValueError: it is none of these.
+        FileNotFoundError: there is no such file, folder, run or experiment.
+        ValueError: the argument is none of these.
     """
     name, _, rest = argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
     path = Path(rest).expanduser()
@@ -74,11 +74,11 @@ def load_artifacts(argument: str, tracking: str, data: Path | None = None) -> Ru
     Args:
         argument: the folder, the file, or the id.
         tracking: address of the MLflow store of runs.
-        data: Qlib store of the bars of a run that is not of this project's model; that on record when omitted.
+        data: Qlib data directory of the bars of a run of another model; the recorded one when omitted.
 
     Raises:
-        FileNotFoundError: it has none.
-        ValueError: no such run.
+        FileNotFoundError: the run has no artifacts.
+        ValueError: there is no such run.
     """
     path = Path(argument).expanduser()
     if path.suffix == ".pkl" and path.is_file():
@@ -149,7 +149,7 @@ def _of_folder(
     inside = sorted(path.parent for path in folder.glob(f"*/*/{MANIFEST}"))
     hint = f" Did you mean {inside[0]}?" if inside else ""
     raise FileNotFoundError(
-        f"{folder} holds neither forecasts (no {MANIFEST}) nor the artifacts of a run (no {ARTIFACTS}/{METADATA}, "
+        f"{folder} has neither forecasts (no {MANIFEST}) nor the artifacts of a run (no {ARTIFACTS}/{METADATA}, "
         f"no {PREDICTION}).{hint}"
     )
 
@@ -203,21 +203,21 @@ def _called(folder: Path) -> str:
 
 
 def common_horizon(candidates: Sequence[ComparisonInput], horizon: int | None = None) -> int:
-    """Bars that the label spans by which all candidates are judged.
+    """Label horizon at which all candidates are compared, in bars.
 
     Args:
-        candidates: that may hold for different times.
-        horizon: as the user names it; that of the candidates when omitted, else 1.
+        candidates: inputs, whose holding periods may differ.
+        horizon: horizon that the user chose; that of the candidates when omitted, else 1.
 
     Raises:
-        ValueError: the candidates hold for different times, and none is named.
+        ValueError: the holding periods differ, and no horizon is chosen.
     """
     known = {c.version.name: c.horizon for c in candidates if c.horizon is not None}
     if horizon is not None:
         return horizon
     if len(set(known.values())) > 1:
         raise ValueError(
-            f"The versions hold positions for different times, {known} bars. Name the time to judge all of them "
+            f"The versions have different holding periods, {known} bars. Choose one to evaluate all of them "
             f"by, for example with --label-horizon {max(known.values())}."
         )
     return next(iter(known.values()), 1)
@@ -230,17 +230,17 @@ def compare_inputs(
     baseline: str | None = None,
     every: int | None = None,
 ) -> Comparison:
-    """Compare candidates, by the labels given or else by those that the first of them with any brings along.
+    """Compare candidates, with the given labels or else those of the first candidate that has any.
 
     Args:
-        candidates: two or more of different names.
+        candidates: two or more with different names.
         labels: see `compare_versions`.
         horizon: bars that the label spans; that of the candidates when omitted, else 1.
         baseline: name of a version; the first when omitted.
         every: bars between successive dates; the most that a candidate knows of when omitted.
 
     Raises:
-        ValueError: no labels at all or none of `horizon`, or candidates whose trades hold for different times.
+        ValueError: no labels at all or none of `horizon`, or candidates with different holding periods.
     """
     horizon = common_horizon(candidates, horizon)
     if labels is None:
@@ -253,20 +253,20 @@ def compare_inputs(
         bars_between=every or max(c.bars_between for c in candidates),
         baselines=next((c.references for c in candidates if c.references is not None), None),
     )
-    told = dict.fromkeys(warning for candidate in candidates for warning in candidate.warnings)
+    known = dict.fromkeys(warning for candidate in candidates for warning in candidate.warnings)
     other = [
-        f"'{c.version.name}' has a holding period of {c.horizon} and is judged by returns over {horizon} bars."
+        f"'{c.version.name}' has a holding period of {c.horizon} and is evaluated by returns over {horizon} bars."
         for c in candidates
         if c.horizon not in (None, horizon)
     ]
-    return replace(comparison, warnings=(*told, *other, *comparison.warnings))
+    return replace(comparison, warnings=(*known, *other, *comparison.warnings))
 
 
 def _labels_of(candidates: Sequence[ComparisonInput], horizon: int) -> pd.DataFrame:
-    """Those of the first candidate that holds for `horizon` bars, or else of the first that has such."""
+    """Labels of the first candidate that holds for `horizon` bars, else of the first that has that horizon."""
     found = [c for c in candidates if c.labels is not None]
     if not found:
-        raise ValueError("Files of scores say nothing without returns. Give the file of those with --labels.")
+        raise ValueError("Score files need realized returns to compare with. Pass them with --labels.")
     having = [c.labels for c in found if c.labels is not None and horizon in c.labels]
     own = [c.labels for c in found if c.horizon == horizon]
     chosen = next(iter([*own, *having]), None)
@@ -274,7 +274,7 @@ def _labels_of(candidates: Sequence[ComparisonInput], horizon: int) -> pd.DataFr
         spans = sorted({cast(int, h) for c in found if c.labels is not None for h in c.labels})
         raise ValueError(
             f"The runs have no returns over {horizon} bars, only over {spans}. Choose one with --label-horizon, or "
-            "give a file of returns with --labels."
+            "pass a file of returns with --labels."
         )
     return chosen
 
@@ -287,19 +287,18 @@ def input_from_forecasts(
     span: Span = (None, None),
     options: PathOptions = READ,
 ) -> ComparisonInput:
-    """Forecasts of a folder, scored for a trade that holds `hold` bars.
+    """Forecasts of a folder, scored for a holding period of `hold` bars.
 
     Args:
-        folder: of `ForecastSet`.
-        name: of the version.
-        data: Qlib store of the bars that were forecast and of those that followed; the simulated market when
-            omitted.
+        folder: folder of a `ForecastSet`.
+        name: name of the version.
+        data: Qlib data directory of the forecast bars and of later ones; the simulated market when omitted.
         hold: bars that a position is held.
-        span: first and last date; all that there are when omitted.
-        options: what is done to the paths when they are read.
+        span: first and last date; all dates when omitted.
+        options: calibration and repair of the paths on reading.
 
     Raises:
-        ValueError: the paths are too short for such a trade, or a calibration does not fit them.
+        ValueError: the paths are too short for this holding period, or a calibration does not fit them.
     """
     from kronos_strategies.qlib.artifacts import read_price_panel
     from kronos_strategies.qlib.data_access import init_qlib
@@ -308,7 +307,7 @@ def input_from_forecasts(
     spec = forecast_set.settings.spec
     if spec.horizon <= hold:
         raise ValueError(
-            f"{folder} has forecasts of {spec.horizon} bars, too short for a trade that holds {hold}. Forecast "
+            f"{folder} has forecasts of {spec.horizon} bars, too short for a holding period of {hold}. Forecast "
             f"with --horizon {hold + 1}, or compare with --label-horizon {max(1, spec.horizon - 1)}."
         )
     store_warnings = init_qlib(data or default_store())
@@ -333,8 +332,8 @@ def input_from_forecasts(
         warnings=(
             *store_warnings,
             *(
-                f"'{name}': {told}"
-                for told in [*training_overlap_warnings(provenance, dates[0]), *post.warnings(dates[0])]
+                f"'{name}': {warning}"
+                for warning in [*training_overlap_warnings(provenance, dates[0]), *post.warnings(dates[0])]
             ),
         ),
     )

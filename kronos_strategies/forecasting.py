@@ -1,7 +1,7 @@
 """Windows -> forecasts, date by date: never more than one chunk of dates' paths in memory.
 
-A draw depends on the seed and the forecast date only, so how the dates are put into chunks changes no forecast
-beyond the rounding of floats in batches of another size.
+Random numbers depend on the seed and the forecast date only, so chunking does not change forecasts, apart from
+floating-point rounding in batches of another size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kronos.paths import Candles
 from kronos.windows import Windows
 from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
 
-# Of one chunk: throughput is flat beyond that many windows, and memory is not.
+# Windows per chunk: more take more memory without higher throughput.
 CHUNK_WINDOWS, CHUNK_BYTES = 1024, 64 * 2**20
 
 
@@ -40,7 +40,7 @@ class Forecaster(Protocol):
         ...
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
-        """What a forecast of these settings and this data is made with."""
+        """Provenance of a forecast with these settings and data."""
         ...
 
 
@@ -54,7 +54,7 @@ class Embedder(Protocol):
         ...
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
-        """What a forecast of these settings and this data is made with."""
+        """Provenance of a forecast with these settings and data."""
         ...
 
 
@@ -66,8 +66,8 @@ class WindowsByDate:
 
     Attributes:
         windows: in order of (datetime, instrument).
-        dates: of the forecasts, ascending.
-        rows: how many windows each date has.
+        dates: forecast dates, ascending.
+        rows: number of windows per date.
 
     Raises:
         ValueError: no window, or one twice.
@@ -78,7 +78,7 @@ class WindowsByDate:
             raise ValueError("There are no windows to forecast. Pass at least 1.")
         if windows.index.has_duplicates:
             twice = windows.index[windows.index.duplicated()][0]
-            raise ValueError(f"The windows hold {twice} twice. Keep one of them.")
+            raise ValueError(f"The windows contain {twice} twice. Keep one of them.")
         self.windows = windows.sorted()
         dates = pd.DatetimeIndex(self.windows.index.get_level_values("datetime"))
         self.dates = dates.unique()
@@ -92,13 +92,13 @@ class WindowsByDate:
         return self.windows[self._slices[date]]
 
     def digest(self, date: pd.Timestamp) -> str:
-        """sha256 of all that the windows of one date hold, whatever the other dates hold."""
+        """sha256 of the windows of one date, independent of other dates."""
         if date not in self._digests:
             self._digests[date] = self[date].digest()
         return self._digests[date]
 
     def count(self, dates: Sequence[pd.Timestamp]) -> int:
-        """How many windows these dates have."""
+        """Number of windows of these dates."""
         return int(self.rows[self.dates.get_indexer(pd.DatetimeIndex(list(dates)))].sum())
 
     def select(self, dates: Sequence[pd.Timestamp]) -> Windows:
@@ -115,7 +115,7 @@ def iter_forecasts(
 ) -> Iterator[Forecast]:
     """Forecasts of one date each as sampled, in order of dates, computed chunk by chunk as they are asked for.
 
-    `kronos.postprocessing` makes of them what is read.
+    `kronos.postprocessing` calibrates and repairs them on reading.
 
     Args:
         forecaster: the predictor.
@@ -171,6 +171,6 @@ def forecast_batch(
         own = dated[date]
         rows = slice(start, start + len(own))
         start = rows.stop
-        # Rows by number are copies: a view would keep the whole chunk alive.
+        # Indexed rows are copies: a view would keep the whole chunk alive.
         part = whole[np.arange(rows.start, rows.stop)]
         yield replace(part, provenance=replace(whole.provenance, data_sha256=dated.digest(date)))

@@ -23,16 +23,16 @@ def check_causal(
     seed: int = 0,
     rtol: float = 1e-4,
 ) -> None:
-    """Randomize all bars after each time, run again, and demand equal values up to it.
+    """Randomize all bars after each time, run again, and check that values up to it are equal.
 
-    What is scrambled: prices, volume, amount, factor, and which instruments trade at all. The trading calendar
+    What is randomized: prices, volume, amount, factor, and which instruments trade at all. The trading calendar
     is known in advance and stays: every day keeps at least one bar.
 
     Args:
         run: tidy bars -> values indexed (datetime, instrument), a signal or anything else stamped with a time.
         bars: tidy: instrument, datetime, open, high, low, close, volume[, amount, factor].
         times: instants t to check; at least one value must be stamped at or before each.
-        seed: of the scrambling.
+        seed: seed of the randomization.
         rtol: relative to each column's largest value; floats may round differently in a batch of another
             size, and nothing else may differ.
 
@@ -50,7 +50,7 @@ def check_causal(
         after = _until(run(randomize_future(bars, time, seed)).sort_index(), time)
         if not before.index.equals(after.index):
             first = before.index.symmetric_difference(after.index)[0]
-            raise LookAheadError(f"Scrambling bars after {time} made the row {first} come or go.")
+            raise LookAheadError(f"Randomizing bars after {time} made the row {first} appear or disappear.")
         for column in before.columns:
             old, new = before[column].to_numpy(float), after[column].to_numpy(float)
             slack = rtol * np.abs(old[np.isfinite(old)]).max(initial=0.0)
@@ -58,7 +58,7 @@ def check_causal(
             if moved.any():
                 row = int(np.argmax(moved))
                 raise LookAheadError(
-                    f"Scrambling bars after {time} changed '{column}' in {int(moved.sum())} rows, the first at "
+                    f"Randomizing bars after {time} changed '{column}' in {int(moved.sum())} rows, the first at "
                     f"{before.index[row]}: {old[row]!r} became {new[row]!r}."
                 )
 
@@ -73,7 +73,7 @@ def randomize_future(bars: pd.DataFrame, time: pd.Timestamp, seed: int = 0) -> p
     later = np.flatnonzero(bars["datetime"] > time)
     level = np.exp(rng.normal(0, 0.5, len(later)))
     for column in [c for c in (*PRICES, "volume", "amount", "factor") if c in bars.columns]:
-        # Each price moves by itself too: what happens within a future bar is unknown as well.
+        # Each price also moves independently, because the shape of a future bar is unknown as well.
         noise = level * np.exp(rng.normal(0, 0.05, len(later)))
         if column not in PRICES:
             noise = np.exp(rng.normal(0, 0.5, len(later)))

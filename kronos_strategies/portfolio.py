@@ -1,4 +1,4 @@
-"""Signals and what is held now -> weights to hold next: one pure function, whichever engine trades them.
+"""Signals and current weights -> target weights: one pure function for both engines.
 
 A weight is a fraction of equity, negative for a short position; what is missing to 1 is cash.
 `kronos_strategies.qlib.strategy` and `kronos_strategies.backtrader.strategy` use the same function.
@@ -14,14 +14,14 @@ import pandas as pd
 
 from kronos.config import as_number
 
-BARS_PER_YEAR = 252  # of daily bars
+BARS_PER_YEAR = 252  # for daily bars
 Side = Literal["long", "long_short"]
 Weighting = Literal["equal", "inverse_volatility", "volatility_target"]
 
 
 @dataclass(frozen=True)
 class PortfolioRules:
-    """How a ranking becomes a book; every field is a plain string or number, to be named from YAML.
+    """How a ranking becomes a portfolio; every field is a plain string or number, so that YAML can set it.
 
     Attributes:
         rank_by: column of the signals to rank by, highest first.
@@ -30,14 +30,14 @@ class PortfolioRules:
             `topk + rank_buffer`, so a side holds topk to topk + rank_buffer instruments.
         side: "long" buys the best, gross = net = 1 - cash_buffer. "long_short" also sells the worst short by the
             same rules: gross 1 - cash_buffer, half of it on each side, net 0 when both sides fill their slots.
-        weighting: "equal"; "inverse_volatility", in proportion to 1 / sampled volatility; "volatility_target", that
-            book with its gross exposure lowered to the forecast volatility wanted, never raised.
-        target_volatility: of the book, per year; read by "volatility_target" alone.
-        correlation: assumed between any two names by "volatility_target". Sampled paths of different names are
-            independent and tell nothing of it. Measured on 60-bar windows: .20 to .33 for daily shares (median of
-            CSI 300, Nifty 50, S&P 500), .64 for hourly crypto.
-        bars_per_year: that turn the volatility per bar into one per year.
-        max_weight: of one name, either side; what it cuts off stays cash.
+        weighting: "equal"; "inverse_volatility", in proportion to 1 / sampled volatility; "volatility_target", the
+            same with its gross exposure lowered, never raised, to meet the target volatility.
+        target_volatility: portfolio volatility per year; used by "volatility_target" only.
+        correlation: correlation that "volatility_target" assumes between any two instruments; sampled paths, which
+            are independent across instruments, do not estimate it. Measured on 60-bar windows: .20 to .33
+            for daily shares (median of CSI 300, Nifty 50, S&P 500), .64 for hourly crypto.
+        bars_per_year: bars per year, used to annualize volatility.
+        max_weight: largest absolute weight of an instrument; the excess stays in cash.
         cash_buffer: share of equity that is never invested, for costs and for prices that open higher.
         no_trade_band: an existing position is rebalanced only if its weight changes by at least this much; entries
             and exits always trade.
@@ -63,7 +63,7 @@ class PortfolioRules:
                 object.__setattr__(self, field.name, as_number(field.name, getattr(self, field.name)))
         for name, value in (("topk", self.topk), ("rank_buffer", self.rank_buffer)):
             if not float(value).is_integer():
-                raise ValueError(f"{name}={value} counts names. Give a whole number.")
+                raise ValueError(f"{name}={value} is not a number of instruments. Pass a whole number.")
         _within("topk", self.topk, self.topk >= 1, "at least 1")
         _within("rank_buffer", self.rank_buffer, self.rank_buffer >= 0, "at least 0")
         _within("target_volatility", self.target_volatility, self.target_volatility > 0, "above 0, e.g. 0.15")
@@ -75,7 +75,7 @@ class PortfolioRules:
 
     @property
     def reads_volatility(self) -> bool:
-        """Whether a name without a volatility cannot be sized, and so cannot be bought."""
+        """Whether weights depend on volatility, so that an instrument without one cannot be bought."""
         return self.weighting != "equal"
 
 
@@ -85,24 +85,24 @@ def target_weights(
     rules: PortfolioRules,
     tradable: pd.Index | None = None,
 ) -> pd.Series:
-    """The weights to hold from the next bar on.
+    """Compute the weights to hold from the next bar on.
 
-    Ties in `rules.rank_by` are broken by expected_return / volatility where the signals have both, then by name,
-    so that the order of rows never matters.
+    Ties in `rules.rank_by` are broken by expected_return / volatility where the signals have both, then by
+    instrument, so that the order of rows never matters.
 
     Args:
-        signals: of one date, indexed by instrument; the column `rules.rank_by`, and `volatility` per bar unless
-            weights are equal. An instrument whose value there is not finite (or whose volatility is not positive)
-            is never bought, and is sold if held. On a date without any finite value nothing is traded.
+        signals: signals of one date, indexed by instrument; the column `rules.rank_by`, and `volatility` per bar
+            unless weights are equal. An instrument whose value there is not finite (or whose volatility is not
+            positive) is never bought, and is sold if held. On a date without any finite value nothing is traded.
         previous: weights held now, by instrument.
-        rules: how to choose and to size.
-        tradable: instruments that can be traded, all when omitted. Any other keeps its previous weight, fills a
-            slot of its side, and the rest of the book makes room for it.
+        rules: rules of selection and weighting.
+        tradable: instruments that can be traded, all when omitted. Any other keeps its previous weight,
+            takes a slot of its side, and reduces what is left for the others.
 
     Returns:
-        (held,) weights by instrument, sorted by name, without zeros: what is missing is sold. The absolute weights
-        add up to at most 1 - cash_buffer, or to what cannot be traded if that is more. Where weights that the band
-        would keep leave too little cash, those furthest above their target are traded after all until it fits.
+        (held,) weights by instrument, sorted, without zeros: missing instruments are sold. The absolute weights add
+        up to at most 1 - cash_buffer, or to the weight that cannot be traded if that is more. If weights kept by
+        the no-trade band leave too little cash, those furthest above their target are traded until it suffices.
 
     Raises:
         ValueError: a column is missing, an instrument occurs twice, or a previous weight is not finite.
@@ -138,17 +138,19 @@ def _ranks(table: pd.DataFrame, rules: PortfolioRules, trades: np.ndarray) -> np
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = (table["expected_return"] / table["volatility"]).to_numpy(np.float64)
     ratio = np.nan_to_num(ratio, nan=-np.inf)
-    best_first = np.lexsort((-ratio, -np.where(able, score, 0.0), ~able))  # stable: names are sorted already
+    best_first = np.lexsort(
+        (-ratio, -np.where(able, score, 0.0), ~able)
+    )  # stable: instruments are already sorted
     ranks = np.full(len(table), len(table))
     ranks[best_first[: able.sum()]] = np.arange(able.sum())
     return ranks
 
 
 def _choose(ranks: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: PortfolioRules) -> np.ndarray:
-    """(n,) 1 for a name to hold, -1 for one to hold short, 0 for the others; frozen ones are 0."""
+    """(n,) 1 for a long position, -1 for a short one, 0 for the others, including frozen ones."""
     able = ranks < len(ranks)
     count = int(able.sum())
-    most = count if rules.side == "long" else count // 2  # so that no name is both best and worst
+    most = count if rules.side == "long" else count // 2  # so that no instrument is both best and worst
     long_slots, short_slots = (
         min(max(rules.topk - int((frozen & (sign * held > 0)).sum()), 0), most) for sign in (1, -1)
     )
@@ -187,21 +189,21 @@ def _size(
 
 
 def _volatility(weights: np.ndarray, volatility: np.ndarray, rules: PortfolioRules) -> float:
-    """Forecast volatility per year of a book whose names all correlate alike; frozen names are left out.
+    """Forecast volatility per year of a portfolio with one common correlation; frozen positions are left out.
 
     With c the assumed correlation and x = weight * volatility per bar, the variance of a bar is
     c * sum(x)**2 + (1 - c) * sum(x**2). Bars are taken as uncorrelated in time.
     """
     risk = weights[weights != 0] * volatility[weights != 0]
     variance = rules.correlation * risk.sum() ** 2 + (1 - rules.correlation) * np.square(risk).sum()
-    # A long-short book whose sides cancel under correlation 1 has no volatility to lower.
+    # A long-short portfolio whose sides cancel under correlation 1 has no volatility to lower.
     return max(float(np.sqrt(variance * rules.bars_per_year)), 1e-300)
 
 
 def _apply_no_trade_band(
     target: np.ndarray, held: np.ndarray, frozen: np.ndarray, rules: PortfolioRules
 ) -> np.ndarray:
-    """(n,) targets, or what is held where the change is not worth a trade and the cash allows it."""
+    """(n,) targets, or the current weight where the change is within the band and cash suffices."""
     kept = ~frozen & (held * target > 0) & (np.abs(target - held) < rules.no_trade_band)
     weights = np.where(kept, held, target)
     excess = np.abs(weights).sum() - (1 - rules.cash_buffer)
@@ -219,13 +221,13 @@ def _check(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) ->
     missing = [name for name in wanted if name not in signals.columns]
     if missing:
         raise ValueError(
-            f"The signals have no column {missing[0]!r}, which the rules read; they have {list(signals.columns)}. "
-            "Name one of these by `rank_by`, or weight equally."
+            f"The signals have no column {missing[0]!r}, which the rules use; they have {list(signals.columns)}. "
+            "Set `rank_by` to one of these, or weight equally."
         )
     for what, index in (("signals", signals.index), ("previous weights", previous.index)):
         if not index.is_unique:
             raise ValueError(
-                f"The {what} have {index[index.duplicated()][0]!r} twice. Give each name one row."
+                f"The {what} have {index[index.duplicated()][0]!r} twice. Keep one row per instrument."
             )
     if not np.isfinite(previous.to_numpy(np.float64)).all():
         name = previous.index[~np.isfinite(previous.to_numpy(np.float64))][0]
@@ -234,9 +236,9 @@ def _check(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) ->
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name}={value!r} is not known. Choose one of {', '.join(known)}.")
+        raise ValueError(f"{name}={value!r} is unknown. Choose one of {', '.join(known)}.")
 
 
 def _within(name: str, value: float, holds: bool, span: str) -> None:
     if not holds:
-        raise ValueError(f"{name}={value} is out of range. Give a number {span}.")
+        raise ValueError(f"{name}={value} is out of range. Pass a number {span}.")

@@ -1,4 +1,4 @@
-"""The one progress bar of all that takes long: how much is done, how fast, how much longer."""
+"""Progress bar of long tasks: share done, speed, time left."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def no_progress(done: int, total: int) -> None:
 
 
 def offset_progress(whole: ProgressReport, before: int, total: int) -> Callable[[int], None]:
-    """What reports a part's own count as that of the whole, of which `before` were done when the part began."""
+    """Progress callback of a part that starts after `before` items of the whole."""
     return lambda done: whole(before + done, total)
 
 
 @contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[ProgressReport]:
-    """A bar on stderr, moved by the function that it yields; nothing where stderr is no terminal.
+    """Show a progress bar on stderr if that is a terminal, and yield the function that advances it.
 
     Args:
-        what: is being done.
-        unit: of the counts, in the plural; the speed is shown in it.
+        what: description of the task.
+        unit: plural name of what is counted; the speed is shown in it.
     """
     console = Console(stderr=True)
     columns = (
@@ -54,7 +54,7 @@ def progress_bar(what: str, unit: str) -> Iterator[ProgressReport]:
 
 
 class Countable(Protocol[T_co]):
-    """What has a length and can be gone through."""
+    """A sized iterable."""
 
     def __len__(self) -> int: ...
 
@@ -62,7 +62,7 @@ class Countable(Protocol[T_co]):
 
 
 def track(items: Countable[T_co], what: str, unit: str) -> Iterator[T_co]:
-    """The items, under a `progress_bar` that moves when the next one is asked for."""
+    """Iterate over items with a progress bar."""
     with progress_bar(what, unit) as progress:
         for done, item in enumerate(items):
             progress(done, len(items))

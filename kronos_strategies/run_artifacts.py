@@ -1,7 +1,7 @@
 """Saved inputs of a report, so that it can be rebuilt without forecasting or trading again.
 
-Whichever engine made a run hands over its evidence; `kronos_strategies.report.report` turns it into a report,
-and `kronos compare` compares its scores with those of other runs.
+Each adapter collects the artifacts of a run; `kronos_strategies.report.report` turns them into a report, and
+`kronos compare` compares their scores with those of other runs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from kronos_strategies.evaluation.significance import label_overlap
 
 ARTIFACTS = "artifacts"  # the folder next to a report.html
 METADATA = "metadata.json"  # in it
-FORMAT = 2  # another one is not read
+FORMAT = 2  # other formats are refused
 DECAY_HORIZONS = (1, 2, 3, 5, 10, 20)  # bars that labels span, in addition to a run's own
-SCORING_HORIZONS = (1, 5, 10)  # bars to score paths at, as far as they reach
-OPTIONAL = ("outlooks", "trades")  # frames that not every run has
-BENCHMARK = "benchmark: "  # before the names of columns
+SCORING_HORIZONS = (1, 5, 10)  # bars at which paths are scored, within the horizon
+OPTIONAL = ("outlooks", "trades")  # optional frames
+BENCHMARK = "benchmark: "  # prefix of column names
 ALL_BARS, QLIB_YEAR = "all_bars.parquet", "qlib_bars_per_year"
 
 
@@ -38,15 +38,15 @@ class RunMetadata:
     """Description of a run.
 
     Attributes:
-        title: of the report.
+        title: title of the report.
         hold: bars that a position is held, which the label spans.
         bars_between: bars between successive dates of the scores.
-        trials: settings that were tried before this run was chosen, itself counted.
-        settings: what made the run, by label, ready to print.
+        trials: number of settings tried so far, including this run.
+        settings: settings of the run by label, ready to print.
         sample_counts: rows by reason, from the members' rows to those compared.
         warnings: sentences that a reader must see.
         bars_per_year: bars per year, used to annualize returns.
-        min_names: a date with fewer has no coefficient.
+        min_names: minimum number of instruments for the IC of a date to be defined.
         score_is_return: whether the run's own score is a forecast return, so that its sign is a direction; not so
             for the rank that a return head forecasts.
     """
@@ -68,17 +68,17 @@ class RunArtifacts:
     """Saved inputs of the report of one run.
 
     Attributes:
-        about: the run.
+        metadata: description of the run.
         scores: indexed (datetime, instrument), known at the close of the date: the run's own score first, then
-            naive ones.
-        labels: of the same index, columns = horizons in bars, among them `about.hold`: the return that follows.
-        exposures: of the same index, known at the same close: what a score may load on.
-        market: bars that paths are scored on.
+            baselines.
+        labels: forward returns with the same index, columns = horizons in bars, including `metadata.hold`.
+        exposures: exposures with the same index, known at the same close.
+        market: bars on which paths are scored.
         paths: summary of the forecasts; None for a score without paths.
-        provenance: of the forecasts.
-        result: of the backtest; None without one.
-        outlooks: of each forecast, for few instruments that are judged over time, see `evaluate_time_series`.
-        trades: see `TradeEvaluation.trades`; None where they are not known.
+        provenance: provenance of the forecasts.
+        result: result of the backtest; None without one.
+        outlooks: bands and final closes by forecast, for few instruments, see `evaluate_time_series`.
+        trades: see `TradeEvaluation.trades`; None if unknown.
     """
 
     metadata: RunMetadata
@@ -148,7 +148,7 @@ def provenance_table(known: Provenance, sampled: bool = True) -> dict[str, str]:
     """What a forecast was made with, by label, ready to print.
 
     Args:
-        known: of the forecast.
+        known: provenance of the forecast.
         sampled: whether paths were sampled; a return head alone needs none.
     """
     s = known.sampling
@@ -188,7 +188,7 @@ def _read_metadata(folder: Path) -> tuple[RunMetadata, Provenance | None]:
     if not path.is_file():
         refuse_earlier(folder)
         raise FileNotFoundError(
-            f"{folder} holds no artifacts of a run (no {METADATA}). Name the folder of a report."
+            f"{folder} contains no run artifacts (no {METADATA}). Pass the folder of a report."
         )
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if content.get("format") != FORMAT:

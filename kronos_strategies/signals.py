@@ -22,14 +22,14 @@ def signals(
 ) -> pd.DataFrame:
     """Summarize sampled paths as ranked-signal columns.
 
-    A signal dated t trades on bar t+1 and is held for `hold` bars, so what it can earn is
+    A signal dated t trades on bar t+1 and is held for `hold` bars, so its return is
     r_s = path_s[t+1+hold] / path_s[t+1] - 1 on path s, the return that Qlib's label measures.
 
     Args:
         forecast: horizon of at least hold + 1.
         hold: bars that a position is held.
-        price: that trades happen at: "close", "open" or "vwap".
-        score: by (datetime, instrument), takes the place of the paths' score: that of a return head.
+        price: price at which trades execute: "close", "open" or "vwap".
+        score: scores by (datetime, instrument), such as those of a return head, that replace the paths' score.
 
     Returns:
         Frame indexed (datetime, instrument), columns SIGNALS:
@@ -50,18 +50,18 @@ def signals(
 
 
 def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") -> np.ndarray:
-    """(N, S) returns path[t+1+hold] / path[t+1] - 1 of each path, which a signal dated t can earn.
+    """(N, S) tradable returns path[t+1+hold] / path[t+1] - 1 of each path.
 
     Args:
         forecast: horizon of at least hold + 1.
         hold: bars that a position is held.
-        price: that trades happen at: "close", "open" or "vwap".
+        price: price at which trades execute: "close", "open" or "vwap".
 
     Raises:
         ValueError: the horizon is too short, or a last close is not positive, so that no return exists.
     """
     if as_integer("hold", hold) < 1:
-        raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 bar.")
+        raise ValueError(f"hold={hold} is too short. Pass at least 1 bar.")
     if forecast.horizon < hold + 1:
         raise ValueError(
             f"A horizon of {forecast.horizon} bars cannot score hold={hold}: a signal trades one bar later. "
@@ -72,7 +72,7 @@ def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") ->
 
 
 def summary(forecast: Forecast) -> pd.DataFrame:
-    """What the paths say of the whole horizon, however it will be traded.
+    """Summary of the paths over the whole horizon, independent of how they are traded.
 
     Returns:
         Frame indexed (datetime, instrument), columns SUMMARY. With g_s = path_s[t+H] / close[t] - 1 on closes:
@@ -99,7 +99,7 @@ def _whole_horizon(forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _spread(returns: np.ndarray) -> dict[str, np.ndarray]:
-    """How (N, S) returns lie over paths."""
+    """Statistics of (N, S) returns over paths."""
     low, high = np.quantile(returns, [0.05, 0.95], axis=1, method="weibull")
     return {"prob_up": (returns > 0).mean(axis=1), "q05": low, "q95": high}
 

@@ -138,7 +138,7 @@ class FeedBars(NamedTuple):
 
 
 def check_order(times: np.ndarray, name: str) -> None:
-    """Demand ascending, unique times of the feed `name`.
+    """Check that times of the feed `name` are ascending and unique.
 
     Raises:
         ValueError: names the first offending time and the remedy.
@@ -185,7 +185,7 @@ class FeedFrequency:
     """Whether bars of a feed are dated with a day or with a time of day, inferred from its first traded bars.
 
     A feed is intraday if its timeframe is below Days, or if two of these bars fall on one day: a DataFrame of
-    five-minute bars is often fed without a timeframe. A bar of a day or longer is dated with the day, whatever its
+    five-minute bars is often fed without a timeframe. A bar of a day or longer is dated with the day, ignoring its
     time of day: Backtrader's own readers use 23:59:59.999989.
 
     Args:

@@ -54,7 +54,7 @@ CACHE_SIZE = 200_000  # windows; about 80 MB at 20 samples each
 
 
 def path_statistics(forecast: Forecast) -> np.ndarray:
-    """Everything about sampled paths that the lines need, whatever the level of their band.
+    """Statistics of sampled paths for the lines, for any level of the band.
 
     Returns:
         (N, 5 + S) float64: expected_return, volatility and prob_up as in `kronos_strategies.signals.summary`,

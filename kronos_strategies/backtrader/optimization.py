@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def run_optimization(cerebro: bt.Cerebro, maxcpus: int = 1) -> list[Any]:
     """Run the combinations added with `cerebro.optstrategy`; one process is usually fastest.
 
-    One process loads one model and forecasts each window once, whatever other parameters of a strategy vary.
+    One process loads one model and forecasts each window once, even if other parameters of a strategy vary.
     Several processes each load the model and forecast for themselves, unless the indicators have a `store`, in
     which each forecast is computed once. Processes are started by spawn, so that PyTorch keeps its threads:
     strategies must be importable, and a script must run under `if __name__ == "__main__":`.

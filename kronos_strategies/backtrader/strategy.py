@@ -51,7 +51,7 @@ class KronosRankStrategy(bt.Strategy):
     counts as delisted, which no live market could tell sooner. It is sold at its last close less `haircut`, since
     no other order fills for a feed without bars.
 
-    A weight is a share of equity in notional value, price times `mult`, whatever the leverage or margin of the
+    A weight is a share of equity in notional value, price times `mult`, regardless of leverage or margin of the
     feed's `CommissionInfo`: a portfolio with weights up to 1 owes nothing. Shares are sized by its `getsize`: whole
     ones by default, fractions or whole lots with `LotSizeCommission`; futures in whole contracts, or by its lot
     size, and no more than the cash pays the margin of. The account must belong to the strategy alone.

@@ -1,8 +1,8 @@
 """Fit a calibration to past forecasts and their outcomes; `kronos.calibration` applies it.
 
-past.py forecasts and outcomes, each with the date on which it was known; moves.py location and spread by minimum
-CRPS; bands.py conformal factors; fit.py both for one date, by group, and again every so many dates; table.py before
-and after.
+past_forecasts.py collects forecasts and outcomes with the dates on which these were known, and scores them before
+and after calibration. estimators.py estimates location and spread by minimum CRPS, and conformal factors of bands.
+fit.py fits both, once or at regular intervals, and by group.
 """
 
 from kronos_strategies.calibration.fit import calibrate, fit_calibration

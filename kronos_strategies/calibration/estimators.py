@@ -37,11 +37,11 @@ class Move(NamedTuple):
     trailing: float
 
 
-AS_SAMPLED = Move(0.0, 0.0, 0.0)  # but for the location: what nothing is known of, no path foretells
+AS_SAMPLED = Move(0.0, 0.0, 0.0)  # zero location: without data, paths have no direction
 
 
 class Spread(NamedTuple):
-    """Paths of N windows at one step, ready to be scored."""
+    """Paths of N windows at one step, prepared for scoring."""
 
     mean: np.ndarray  # (N,)
     deviation: np.ndarray  # (N, S) from the mean
@@ -74,11 +74,11 @@ class Spread(NamedTuple):
 
 
 def fit_move(spread: Spread, prior: Move, strength: float, trailing: bool = True) -> Move:
-    """The move with the least mean CRPS, drawn to a prior.
+    """The move with the least mean CRPS, shrunk to a prior.
 
     Args:
-        spread: of the windows.
-        prior: where few windows leave it.
+        spread: paths of the windows.
+        prior: move to shrink to.
         strength: by which share the loss grows where one of the three is 1 off the prior.
         trailing: whether trailing volatility may be weighed; else its weight is the prior's.
     """
@@ -99,12 +99,12 @@ def fit_move(spread: Spread, prior: Move, strength: float, trailing: bool = True
     return Move(*(float(value) for value in found.x))
 
 
-RATE = 0.01  # a date that held nothing raises the level by so much of it
-CHUNKS = 60  # of dates, between which the factor stays: more would cost time and change little
+RATE = 0.01  # step by which a missed date raises the level
+CHUNKS = 60  # dates between updates of the factor; more frequent ones cost time and change little
 
 
 def conformity(returns: np.ndarray, realized: np.ndarray, level: float) -> np.ndarray:
-    """(N,) factors by which the band at `level` of (N, S) log returns just holds the outcome; NaN without one."""
+    """(N,) factors by which the band at `level` of (N, S) log returns just covers the outcome; NaN without one."""
     low, high = band_ends(returns, level)
     middle = np.median(returns, axis=1)
     below, above = np.maximum(middle - low, 0), np.maximum(high - middle, 0)
@@ -126,18 +126,18 @@ def conformal_factor(scores: np.ndarray, level: float) -> float:
 def adapted_level(
     scores: np.ndarray, dates: np.ndarray, known: np.ndarray, level: float, rate: float = RATE
 ) -> float:
-    """The level to ask of the next quantile, after each past date has moved it against its misses.
+    """The level of the next quantile, adapted to the misses of each past date.
 
     Args:
         scores: (N,) of past outcomes, by date.
         dates: (N,) datetime64, of the forecasts, ascending.
         known: (N,) datetime64, of the outcomes.
-        level: of the band.
-        rate: of a date.
+        level: level of the band.
+        rate: step per date.
     """
     asked, days = level, np.unique(dates)
     for chunk in np.array_split(days, min(CHUNKS, len(days)))[1:]:
-        before = scores[known <= chunk[0]]  # what was known when the first of these forecasts was made
+        before = scores[known <= chunk[0]]  # known when the first of these forecasts was made
         if not len(before):
             continue
         factor = conformal_factor(before, asked)

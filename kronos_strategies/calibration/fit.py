@@ -25,10 +25,13 @@ from kronos_strategies.evaluation.distribution.calibration import min_samples_fo
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.progress import ProgressReport, no_progress
 
-LEVELS = (0.5, 0.8, 0.9)  # of bands
-MIN_DATES = 8  # that one outcome does not span: of fewer, luck would be all that is fitted
-MIN_WINDOWS = 200  # of a group
-POOL_STRENGTH, GROUP_STRENGTH = 0.1, 2.0  # of the priors, over the number of dates that do not overlap
+LEVELS = (0.5, 0.8, 0.9)  # levels of the bands
+MIN_DATES = 8  # non-overlapping dates; with fewer the fit is noise
+MIN_WINDOWS = 200  # per group
+POOL_STRENGTH, GROUP_STRENGTH = (
+    0.1,
+    2.0,
+)  # weight of the priors, divided by the number of non-overlapping dates
 Groups = Sequence[str]
 GROUPS = ("exchange", "volatility")
 
@@ -40,28 +43,28 @@ def fit_calibration(
     levels: Sequence[float] = LEVELS,
     rate: float = RATE,
 ) -> CalibrationFit:
-    """Fit to the outcomes that were known at the close of `known_at`, and to no other.
+    """Fit to the outcomes that were known at the close of `known_at`, and to no others.
 
     Args:
         past: forecasts and outcomes, later ones too.
         known_at: date.
-        groups: "exchange", "volatility" (terciles of trailing volatility), or both: fitted apart, drawn to the fit
-            of all. A group of fewer than MIN_WINDOWS windows has none of its own.
-        levels: of bands; those that need more paths than there are have no factor.
+        groups: "exchange", "volatility" (terciles of trailing volatility), or both: fitted separately, shrunk to
+            the pooled fit. A group of fewer than MIN_WINDOWS windows uses the pooled fit.
+        levels: levels of the bands; those that need more paths have no factor.
         rate: by which a date moves the levels of the bands, see `adapted_level`; 0 for none.
 
     Raises:
         ValueError: outcomes of too few dates were known, or an unknown group.
     """
     if unknown := set(groups) - set(GROUPS):
-        raise ValueError(f"groups={sorted(unknown)} are none of {list(GROUPS)}. Choose among these.")
+        raise ValueError(f"groups={sorted(unknown)} are unknown. Choose from {list(GROUPS)}.")
     past = past.at(known_at)
     dates = past.dates.unique()
     independent = len(dates) // past.spans(past.horizon)
     if independent < MIN_DATES:
         raise ValueError(
             f"Outcomes of {len(dates)} forecast dates were known on {known_at:%Y-%m-%d}, {independent} of which do "
-            f"not overlap; a calibration takes {MIN_DATES}. Forecast earlier dates too, or name a later --until."
+            f"not overlap; a calibration needs {MIN_DATES}. Forecast earlier dates too, or set a later --until."
         )
     terciles: tuple[float, ...] = ()
     if "volatility" in groups and np.isfinite(past.trailing).any():
@@ -100,24 +103,24 @@ def calibrate(
     hold_back: pd.Timestamp | None = None,
     progress: ProgressReport = no_progress,
 ) -> Calibration:
-    """Fit a calibration, and hold a part of the past back to show what such a fit is worth.
+    """Fit a calibration, and first evaluate such a fit on a held-out part of the dates.
 
     Args:
         past: forecasts and outcomes.
-        market: that these are of, for random walks to compare with.
-        name: of the market.
-        lookback: bars of a window.
-        until: no outcome after this date is looked at.
+        market: price panel of the same market, for the random walks to compare with.
+        name: name of the market.
+        lookback: bars per window.
+        until: last date on which an outcome may be known.
         every: forecast dates from one fit to the next, each known on its own date; None fits once, on `until`.
         groups: see `fit_calibration`.
-        hold_back: first date of the part that is held back; the last 30 % of the dates when omitted.
+        hold_back: first date of the held-out part; the last 30 % of the dates when omitted.
         progress: called as progress(fits done, fits to do).
 
     Raises:
-        ValueError: outcomes of too few dates, `every` counts none, or no date is held back.
+        ValueError: outcomes of too few dates, `every` counts none, or no date is held out.
     """
     if every is not None and every < 1:
-        raise ValueError(f"every={every} counts forecast dates. Give 1 or more.")
+        raise ValueError(f"every={every} is too small. Pass at least 1 forecast date.")
     known = past.at(until)
     if hold_back is not None and not len(known.between(hold_back, None)):
         raise ValueError(
@@ -136,8 +139,8 @@ def calibrate(
     made = _described(past, name, lookback, every is not None, fits)
     if not trial:
         return made
-    judged = replace(made, fits=trial)
-    return replace(made, table=before_and_after(known.between(start, None), judged, market, LEVELS))
+    tested = replace(made, fits=trial)
+    return replace(made, table=before_and_after(known.between(start, None), tested, market, LEVELS))
 
 
 def _described(
@@ -166,7 +169,7 @@ def _described(
 def _walk_forward(
     past: PastForecasts, days: pd.DatetimeIndex, every: int, groups: Groups, progress: ProgressReport
 ) -> Iterator[CalibrationFit]:
-    """A fit every so many of some dates, from the first on that enough was known on."""
+    """Fit at every k-th date, from the first on which enough outcomes were known."""
     chosen = days[days >= _first_fit(past, days)][::every]
     for done, day in enumerate(chosen):
         progress(done, len(chosen))
@@ -174,7 +177,7 @@ def _walk_forward(
 
 
 def _try_fit(past: PastForecasts, start: pd.Timestamp, groups: Groups) -> tuple[CalibrationFit, ...]:
-    """To what was known when the part that is held back begins; none where that is too little."""
+    """Fit to what was known at the start of the held-out part; None if that is too little."""
     try:
         return (fit_calibration(past, start, groups),)
     except ValueError:
@@ -195,7 +198,7 @@ def _first_fit(past: PastForecasts, days: pd.DatetimeIndex) -> pd.Timestamp:
 
 
 def _fit_steps(past: PastForecasts, ratio: np.ndarray, pool: PathAdjustment | None) -> PathAdjustment:
-    """PathAdjustment of all steps; those of a group start from the pool's."""
+    """Moves of all steps; those of a group start from the pool's."""
     steps = []
     for h in range(past.horizon):
         rows = np.isfinite(past.realized[:, h])
@@ -224,7 +227,7 @@ def _group_rows(
 
 
 def _fewer_paths(past: PastForecasts) -> dict[int, tuple[float, ...]]:
-    """By number of paths, the regression of the mean of all of them on that of the first so many."""
+    """By number of paths k, the regression of the mean of all paths on the mean of the first k."""
     counts = sorted({2**i for i in range(past.samples.bit_length())} - {past.samples})
     mean = past.returns.mean(axis=1, dtype=np.float64)  # (N, H)
     found = {}

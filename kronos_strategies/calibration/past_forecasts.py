@@ -1,4 +1,4 @@
-"""Past forecasts as sampled, their outcomes and when these were known; what a calibration is worth on them."""
+"""Past forecasts as sampled, their outcomes and when these were known; scores before and after calibration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kronos_strategies.evaluation.distribution.path_summary import coverage_colu
 from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
 from kronos_strategies.evaluation.price_panel import PricePanel
 
-MAX_WINDOWS = 40_000  # more of them say little more, and paths take memory
+MAX_WINDOWS = 40_000  # more add little information, and paths take memory
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PastForecasts:
         keys: (N,) (datetime, instrument).
         bars_between: fewest bars between successive forecast dates.
         spacing: seconds between bars; None of paths of one step.
-        provenance: of the first forecast.
+        provenance: provenance of the first forecast.
     """
 
     returns: np.ndarray
@@ -94,13 +94,13 @@ class PastForecasts:
 def collect(
     forecasts: Iterable[Forecast], market: PricePanel, limit: int = MAX_WINDOWS, dates: int | None = None
 ) -> PastForecasts:
-    """What is needed of forecasts to calibrate by.
+    """Collect what a calibration needs of forecasts.
 
     Args:
-        forecasts: of one date each, ascending, as sampled.
+        forecasts: raw forecasts of one date each, ascending.
         market: the bars that were forecast, and later ones.
-        limit: windows to keep; of more, every k-th of each date is left.
-        dates: how many there are, where it is known: then what is left out is never held.
+        limit: windows to keep; if there are more, every k-th of each date is kept.
+        dates: number of dates, if known; then windows that are left out are never held in memory.
 
     Raises:
         ValueError: no forecast, calibrated ones, or forecasts of another market.
@@ -110,7 +110,7 @@ def collect(
     moved: list[pd.DataFrame] = []
     for place, forecast in enumerate(forecasts):
         if forecast.provenance.calibration is not None:
-            raise ValueError("The forecasts are calibrated already. Fit a calibration to those as sampled.")
+            raise ValueError("The forecasts are already calibrated. Fit a calibration to raw forecasts.")
         if first is None:
             first = forecast
             moved = [market.log_return(step) for step in range(1, forecast.horizon + 1)]
@@ -119,7 +119,7 @@ def collect(
             forecast = forecast[np.arange(place % every, len(forecast), every)]
         parts.append(_outcomes(forecast, market, moved))
     if first is None:
-        raise ValueError("There are no forecasts to calibrate by. Fill a store with `kronos store fill`.")
+        raise ValueError("There are no forecasts to calibrate. Fill a store with `kronos store fill`.")
     returns, realized, known, trailing = (np.concatenate([part[i] for part in parts]) for i in range(4))
     keys = parts[0][4].append([part[4] for part in parts[1:]])
     steps = np.diff(market.calendar.get_indexer(pd.DatetimeIndex(keys.get_level_values("datetime")).unique()))
@@ -144,8 +144,8 @@ def _outcomes(
     return forecast.log_returns().astype(np.float32), realized, known, trailing.astype(float), forecast.index
 
 
-HELD_BACK = 0.3  # of the dates, the last ones
-STEPS = (1, 2, 5, 10)  # bars ahead, as far as the paths reach; and the last
+HELD_BACK = 0.3  # share of the dates, at the end
+STEPS = (1, 2, 5, 10)  # bars ahead, within the horizon, and the last
 RAW, CALIBRATED = "as sampled", "calibrated"
 
 
@@ -158,13 +158,13 @@ def split(past: PastForecasts, share: float = HELD_BACK) -> pd.Timestamp:
 def before_and_after(
     past: PastForecasts, calibration: Calibration, market: PricePanel, levels: Sequence[float]
 ) -> tuple[dict[str, object], ...]:
-    """A row a step and forecast.
+    """One row per step and forecast.
 
     Args:
-        past: to judge by: of dates on which the calibration was known.
-        calibration: to judge.
-        market: that the forecasts are of.
-        levels: of bands.
+        past: forecasts and outcomes of dates on which the calibration was known.
+        calibration: calibration to evaluate.
+        market: price panel of the forecast instruments.
+        levels: levels of the bands.
 
     Returns:
         Rows with horizon, forecast, crps and ensemble_crps (means over dates of a date's mean, in log return),
@@ -176,7 +176,7 @@ def before_and_after(
     dates = past.dates
     rows = []
     for step in sorted({step for step in STEPS if step <= past.horizon} | {past.horizon}):
-        realized = np.where(volatility > 0, past.realized[:, step - 1], np.nan)  # that all have
+        realized = np.where(volatility > 0, past.realized[:, step - 1], np.nan)  # common ones
         factors = {level: calibration.band_factors(level, past.keys, step)[:, -1] for level in levels}
         found = {
             RAW: _scores(past.returns[:, :, step - 1], realized, dict.fromkeys(levels, 1.0)),

@@ -39,6 +39,6 @@ app.command(train)
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
-    """Run the command line; a mistake of the user's becomes one red sentence and exit code 2."""
+    """Run the command line; a user error becomes one red sentence and exit code 2."""
     show_log()
     run_command(app, tokens)

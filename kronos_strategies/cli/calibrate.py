@@ -1,4 +1,4 @@
-"""`kronos calibrate`: fit a calibration to the forecasts of a store and to their outcomes."""
+"""`kronos calibrate`: fit a calibration to stored forecasts and their realized outcomes."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def calibrate(
     hold_back: datetime | None = None,
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
 ) -> None:
-    """Fit a calibration: paths are moved to where outcomes fell, bands are widened by conformal factors.
+    """Fit a calibration: shift and scale paths to realized outcomes, and widen bands by conformal factors.
 
-    The last dates are held back first, to show what such a fit is worth on dates that it has not seen.
+    The last dates are held out first, to show how such a fit does on dates that it has not seen.
 
     For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
 
     Args:
-        store: folder of forecasts as `kronos store fill` fills it; of one model and one set of settings.
-        until: no outcome that was known later is looked at.
+        store: forecast store of `kronos store fill`, with one model and one set of settings.
+        until: last date on which an outcome may be known; later outcomes are not used.
         to: JSON file to write.
-        every: forecast dates from one fit to the next, each of what was known on its own date, so that a backtest
-            can use the file on every date after the first fit; one fit for all dates when omitted.
-        groups: fit exchanges, terciles of volatility or both apart, each drawn to the fit of all.
-        hold_back: first date of the part that is held back; the last 30 % of the dates when omitted.
-        data: Qlib data folder of the bars that were forecast; the simulated market without one.
+        every: forecast dates between fits, each of which uses what was known on its date, so that a backtest can
+            use the file on every date after the first fit; one fit for all dates when omitted.
+        groups: fit exchanges, terciles of volatility or both separately, shrunk to the pooled fit.
+        hold_back: first date of the held-out part; the last 30 % of the dates when omitted.
+        data: Qlib data directory of the bars that were forecast; the simulated market when omitted.
     """
     from pandas import MultiIndex, Timestamp
 
@@ -59,9 +59,7 @@ def calibrate(
     store_warnings = init_qlib(data or default_store())
     dates = forecast_set.dates[forecast_set.dates <= last]
     if not len(dates):
-        raise ValueError(
-            f"{forecast_set.folder} has no forecast until {last:%Y-%m-%d}. Name a later --until."
-        )
+        raise ValueError(f"{forecast_set.folder} has no forecast until {last:%Y-%m-%d}. Set a later --until.")
     keys = forecast_set.frame(end=last).index
     assert isinstance(keys, MultiIndex)
     market = read_price_panel(keys)
@@ -85,16 +83,16 @@ def _stored(store: Path) -> ForecastSet:
     runs = [path.parent for found in below for path in sorted(found)]
     if not runs:
         raise FileNotFoundError(
-            f"{folder} holds no forecasts. Fill it with `kronos store fill {folder} ...`."
+            f"{folder} contains no forecasts. Fill it with `kronos store fill {folder} ...`."
         )
     if len(runs) > 1:
         names = ", ".join(map(str, runs))
-        raise ValueError(f"{folder} holds {len(runs)} sets of forecasts. Name one of them: {names}.")
+        raise ValueError(f"{folder} contains {len(runs)} sets of forecasts. Pass one of them: {names}.")
     return ForecastSet(runs[0])
 
 
 def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path | None) -> None:
-    """Print what was fitted, before and after, and the command to run next."""
+    """Print the fit, scores before and after, and the command to run next."""
     console, last = Console(), made.fits[-1]
     table = Table(show_header=False)
     table.add_row("calibration", f"{file} ({made.id})")
@@ -107,7 +105,7 @@ def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path |
     if made.table:
         _show_table(console, made)
     else:
-        note(console, "Too few dates to hold any back: what the calibration is worth is not known.")
+        note(console, "Too few dates for a held-out part: the effect of the calibration is unknown.")
     for remark in store_warnings:
         note(console, remark)
     trade, config = trade_settings(data, made.market) if data else ({}, "kronos_csi300.yaml")

@@ -15,7 +15,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from kronos_strategies.data.qlib_store import StoreSummary
 
-TOPK, LOOKBACK = 50, 90  # of the workflow files, on a store that is named
+TOPK, LOOKBACK = 50, 90  # default of the workflow files for a given store
 INTRADAY = "kronos_crypto.yaml"
 USUAL = {  # region, market and benchmark of each
     "kronos_csi300.yaml": ("cn", "csi300", "SH000300"),
@@ -31,7 +31,7 @@ def qrun_command(settings: Mapping[str, str], config: str = "kronos_csi300.yaml"
 
 
 def config_path(name: str) -> Path:
-    """The path of a workflow file, relative to the working directory where it lies below it."""
+    """The path of a workflow file, relative to the working directory if it is below it."""
     path = config_folder() / name
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -44,7 +44,7 @@ def config_folder() -> Path:
 
 
 def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
-    """Market, benchmark, numbers of positions and rules of trade that fit a store, and the workflow file.
+    """Market, benchmark, number of positions and trading rules that fit a store, and the workflow file.
 
     Args:
         store: a Qlib store.
@@ -79,7 +79,7 @@ def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
 
 
 def next_run(summary: StoreSummary, market: str) -> str:
-    """The run that fits a store that was just made: its last year, or month of bars within the day, or half."""
+    """The command that runs a new store: over its last year, its last month if intraday, or its last half."""
     from pandas import Timedelta, Timestamp
 
     from kronos_strategies.data.qlib_bins import DAY, read_calendar
@@ -101,7 +101,7 @@ def next_run(summary: StoreSummary, market: str) -> str:
 def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Relative paths made absolute, so that a command works from any folder."""
     always = ("KRONOS_QLIB_DATA", "KRONOS_STORE", "KRONOS_CALIBRATION")
-    if_there = ("KRONOS_MODEL", "KRONOS_TOKENIZER", "KRONOS_HEADS")  # or else names
+    if_there = ("KRONOS_MODEL", "KRONOS_TOKENIZER", "KRONOS_HEADS")  # otherwise it names
 
     def absolute(name: str, value: object) -> object:
         path = Path(str(value)).expanduser()
@@ -111,16 +111,16 @@ def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
     return {name: absolute(name, value) for name, value in settings.items()}
 
 
-# The MLflow store of runs: that of `qrun` in the same folder, unless another one is named.
+# MLflow tracking store: that of `qrun` in the same folder, unless another one is given.
 TRACKING = "sqlite:///mlflow.db"
 Tracking = Annotated[str, Parameter(env_var="MLFLOW_TRACKING_URI")]
 
 
 def note(console: Console, text: str) -> None:
-    """A remark that a reader of the figures must not miss."""
+    """Print a warning that a reader of the numbers must see."""
     console.print(f"[yellow]Note:[/yellow] {escape(text)}", soft_wrap=True)
 
 
 def show_next(console: Console, command: str) -> None:
-    """The command to run next, on one line that can be copied."""
+    """Print the command to run next, on one line that can be copied."""
     console.print("Next:", f"[bold]{escape(command)}[/bold]", soft_wrap=True, highlight=False)

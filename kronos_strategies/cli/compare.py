@@ -1,4 +1,4 @@
-"""`kronos compare`: compare versions of a model, and gates for a CI."""
+"""`kronos compare`: compare model versions, with gates for CI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from kronos_strategies.cli.common import TRACKING, Tracking, note
 
-HOLD = 5  # bars that the score of bare forecasts holds, as in configs/kronos_csi300.yaml
+HOLD = 5  # holding period of forecasts, as in configs/kronos_csi300.yaml
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,8 +40,8 @@ def compare(
 ) -> None:
     """Compare model versions with a baseline on their common (date, instrument) rows.
 
-    Differences come with a 95 % interval and a p that survive overlapping labels, with Holm's correction, and with
-    the versions that may be the best.
+    Each difference has a 95 % interval and a p-value that are valid for overlapping labels, with Holm's correction;
+    the model confidence set lists the versions that may be the best.
 
     For example: `kronos compare old.parquet new.parquet --labels label.parquet --gate "rank_ic>=-0.005"`
 
@@ -52,23 +52,24 @@ def compare(
             experiment, for its latest finished run; a folder of a run's artifacts, or pred.pkl in it; the folder of
             a report; a folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives
             it a name.
-        labels: parquet file of the returns that followed, by the same; several columns called by their bars, such
-            as 1, 5 and 10, make a decay. Runs and forecasts bring their own.
-        label_horizon: bars that the label spans; labels overlap if that is more than one. That of the runs when
-            omitted, 5 for forecasts as in `qrun`, 1 for files. Runs of different holding periods need one: 1, 2, 3,
-            5, 10, 20 or that of a run.
+        labels: parquet file of realized returns with the same index; several columns named by their horizon in
+            bars, such as 1, 5 and 10, give the decay. Runs and forecast stores have their own labels.
+        label_horizon: bars that the label spans; labels overlap if it is more than one. When omitted: the holding
+            period of the runs, 5 for forecasts as in `qrun`, 1 for files. It is required if the runs have different
+            holding periods: 1, 2, 3, 5, 10, 20 or the holding period of a run.
         baseline: version that the others are compared with; the first one when omitted.
         every: bars from one date to the next in files of scores, 1 when omitted: a label of 10 bars spans two dates
-            that are 5 bars apart. Runs and forecasts know theirs.
-        gate: what must hold, such as "rank_ic>=-0.005"; may be given several times. Exit code 1 if a version is
-            worse than the baseline by more than that, at 95 % one-sided confidence; 2 if that cannot be tested.
-        html: page to write.
-        json: file of all figures to write.
-        data: Qlib store of the returns that followed forecasts; when omitted, the one they were made of if it is on
-            record, else the simulated market.
-        calibration: of the paths of folders of forecasts: auto for a checkpoint's own where it fits, none, or a
-            file of `kronos calibrate`. Runs of `qrun` keep theirs.
-        tracking: MLflow store of the runs.
+            that are 5 bars apart. Runs and forecast stores record theirs.
+        gate: condition that must hold, such as "rank_ic>=-0.005"; may be given several times. The exit
+            code is 1 if a version is worse than the baseline by more than that, at 95 % one-sided confidence, and 2
+            if that cannot be tested.
+        html: HTML report to write.
+        json: JSON file of all metrics to write.
+        data: Qlib data directory for the realized returns of forecasts; when omitted, the recorded one that they
+            were made from, else the simulated market.
+        calibration: how to calibrate the paths of forecast stores: auto for the checkpoint's own calibration where
+            it fits, none, or a file of `kronos calibrate`. Runs of `qrun` keep theirs.
+        tracking: MLflow tracking store of the runs.
     """
     from kronos_strategies.comparison_inputs import common_horizon, compare_inputs
     from kronos_strategies.evaluation.comparison.comparison import Gate, InsufficientDataError, check_gate
@@ -76,9 +77,9 @@ def compare(
 
     gates = [Gate.parse(text) for text in gate or ()]
     if label_horizon is not None and label_horizon < 1:
-        raise ValueError(f"label_horizon={label_horizon}: a label spans at least 1 bar.")
+        raise ValueError(f"label_horizon={label_horizon}: a label must span at least 1 bar.")
     if every is not None and every < 1:
-        raise ValueError(f"every={every}: dates are at least 1 bar apart.")
+        raise ValueError(f"every={every}: dates must be at least 1 bar apart.")
     candidates = _read_inputs(runs, tracking, data, label_horizon or HOLD, calibration)
     chosen = _name(baseline, runs, [candidate.version.name for candidate in candidates])
     span = common_horizon(candidates, label_horizon)
@@ -88,7 +89,7 @@ def compare(
     try:
         results = [result for each in gates for result in check_gate(each, comparison)]
     except InsufficientDataError as error:
-        untested = error  # all that is known is shown and written first
+        untested = error  # results are shown and written first
     written = [*_write_json(json, comparison, results), *_write_page(html, comparison)]
     _show(comparison, results, written)
     if untested is not None:
@@ -100,34 +101,34 @@ def compare(
 def _read_inputs(
     runs: Sequence[str], tracking: str, data: Path | None, hold: int, calibration: str
 ) -> list[ComparisonInput]:
-    """What the arguments mean."""
+    """Load the inputs that the arguments name."""
     from kronos.postprocessing import PathOptions
     from kronos_strategies.comparison_inputs import load_input
 
     options = PathOptions(calibration)
     if len(runs) < 2:
-        raise ValueError(
-            f"{len(runs)} version(s) make no comparison. Give two or more runs or files of scores."
-        )
+        raise ValueError(f"{len(runs)} version(s) cannot be compared. Pass two or more runs or score files.")
     candidates = [load_input(run, tracking, data, hold, options) for run in runs]
     names = [candidate.version.name for candidate in candidates]
     if twice := [name for name in names if names.count(name) > 1]:
         same = [run for run, name in zip(runs, names, strict=True) if name == twice[0]]
         raise ValueError(
-            f"{' and '.join(same)} would both be called '{twice[0]}'. Name one yourself: NAME={same[-1]}."
+            f"{' and '.join(same)} would have the same name '{twice[0]}'. Name one of them: NAME={same[-1]}."
         )
     return candidates
 
 
 def _name(baseline: str | None, runs: Sequence[str], names: Sequence[str]) -> str:
-    """Of the baseline, which may be given as a version's name or as its argument."""
+    """Name of the reference, which may be given as a version's name or as its argument."""
     if baseline is None:
         return names[0]
     if baseline in names:
         return baseline
     by_run = dict(zip(runs, names, strict=True))
     if baseline not in by_run:
-        raise ValueError(f"The baseline '{baseline}' is none of the versions. Choose one of {list(names)}.")
+        raise ValueError(
+            f"The baseline '{baseline}' is not one of the versions. Choose one of {list(names)}."
+        )
     return by_run[baseline]
 
 
@@ -168,7 +169,7 @@ def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
 def _write(file: Path, text: str) -> Path:
     from kronos.atomic import explain_write_errors, write_atomic
 
-    with explain_write_errors(file, "Name another file."):
+    with explain_write_errors(file, "Choose another file."):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, text)
     return file
@@ -179,7 +180,7 @@ def _others(comparison: Comparison) -> list[str]:
 
 
 def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequence[Path]) -> None:
-    """Print a table a metric, what was compared, what to beware of, the gates, and what was written."""
+    """Print one table per metric, what was compared, the warnings, the gates, and the files written."""
     from kronos_strategies.evaluation.warnings import sample_warnings
 
     console = Console()

@@ -1,4 +1,4 @@
-"""`kronos data`: make a Qlib data folder, from files or simulated."""
+"""`kronos data`: make a Qlib data directory, from files or by simulation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 data = App(
     name="data",
-    help="Make a Qlib data folder: from files, or simulated.\n\nFor example: `kronos data import --help`",
+    help="Make a Qlib data directory, from files or by simulation.\n\nFor example: `kronos data import --help`",
 )
 
 
@@ -42,28 +42,27 @@ def import_files(
     append: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Import bars, daily or within the day, from CSV or parquet files, and print what was understood and dropped.
+    """Import daily or intraday bars from CSV or parquet files, and print what was read and dropped.
 
     For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
 
     Args:
-        files: bars of shares: files, folders or glob patterns; tidy, or one symbol per file with the symbol in the
-            file's name; columns by their usual names or as Yahoo, AKShare, Tushare, Binance and MetaTrader have
-            them. With a factor or an adjusted close prices are raw (adjusted = price * factor), without one they
-            count as adjusted.
-        to: the folder to make.
-        market: name of the market that the members form in Qlib; csi300 for Chinese shares, else the region's.
-        region: by whose rules of trade the next command runs: cn, tw, or us with single shares and no price limit;
-            as the instruments are called when omitted.
+        files: bars: files, folders or glob patterns; tidy, or one instrument per file, named by the file. Columns
+            have their usual names, or those of Yahoo, AKShare, Tushare, Binance or MetaTrader. Prices are raw if
+            there is a factor or an adjusted close (adjusted = price * factor), otherwise they count as adjusted.
+        to: folder to create.
+        market: Qlib name of the universe; csi300 for Chinese shares, else the region's default.
+        region: trading rules of the next command: cn, tw, or us with single shares and no price limit; inferred
+            from the instrument codes when omitted.
         benchmark: bars of one or several indices.
-        membership: dated membership: instrument, start, end, a row for each stay. Without it an instrument is a
-            member from its first to its last bar, which favors survivors if the instruments were chosen today.
-        columns: what the bars' files call a column, where nothing else tells: close=Last volume=Turnover.
-        timezone: zone of the exchange, to which stamps with a UTC offset and epochs are converted.
-        pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
-        append: add the files' days to the store that is there. Older prices are re-based where the days that both
-            have show one ratio, as after a dividend or a split; files without such a day are joined as they are.
-        overwrite: replace a store that is already there.
+        membership: file of dated membership with columns instrument, start, end. Without it an instrument is a
+            member from its first to its last bar, which is survivorship bias if they were chosen today.
+        columns: column names of the files that are not recognized otherwise: close=Last volume=Turnover.
+        timezone: time zone of the exchange, to which epochs and timestamps with a UTC offset are converted.
+        pad_codes: number of digits to which codes such as 1 are zero-padded; 1 keeps them as they are.
+        append: add the days of the files to the existing store. Older prices are rescaled if the overlapping days
+            have one constant ratio, as after a dividend or a split; files without overlap are appended unchanged.
+        overwrite: replace an existing store.
     """
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
@@ -116,16 +115,16 @@ def import_files(
 def simulate(
     *, to: Path, seed: int = 0, names: int = 80, market: str = "csi300", overwrite: bool = False
 ) -> None:
-    """Simulate a market with a planted effect: made data, to try everything out.
+    """Simulate a market with a planted effect, to try everything out.
 
     For example: `kronos data simulate --seed 7 --to ~/store`
 
     Args:
-        to: the folder to make.
+        to: folder to create.
         seed: equal seeds give equal markets.
-        names: number of shares.
-        market: name of the market that the index members form in Qlib.
-        overwrite: replace a store that is already there.
+        names: number of instruments.
+        market: Qlib name of the universe of index members.
+        overwrite: replace an existing store.
     """
     from kronos_strategies.data.simulate import MarketConfig, write_simulated
 
@@ -148,7 +147,7 @@ def _benchmarks(file: Path | None, options: ReadOptions, source: dict[str, objec
 
 
 def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple[DataFrame, object, str]:
-    """Membership spans, where they come from, and what to say about them."""
+    """Membership spans, their source, and warnings about them."""
     from kronos.io.files import file_record
     from kronos_strategies.data.importer import import_membership
     from kronos_strategies.data.validation import LISTING, listing_spans
@@ -169,18 +168,18 @@ def _check_frequency(known: StoreSummary | None, frequency: str) -> None:
     if known is not None and known.freq != FREQUENCIES.get(frequency, DAY):
         raise ValueError(
             f"The store {known.path} has bars of {known.freq} and the files have {frequency}. Import these "
-            "into a store of their own."
+            "into another store."
         )
 
 
 def _market_of(known: StoreSummary | None) -> str | None:
-    """The market of a store that days are added to, where it has one besides all."""
+    """The market of a store that days are appended to, if it has one other than `all`."""
     others = sorted(set(known.markets) - {"all"}) if known else []
     return others[0] if others else None
 
 
 def _show_loss(to: Path, bars: DataFrame, benchmarks: DataFrame | None) -> None:
-    """Say what a store that is about to be replaced has and the new one will not."""
+    """Print what is lost when a store is replaced."""
     from kronos_strategies.data.qlib_bins import read_calendar
     from kronos_strategies.data.qlib_store import MANIFEST, read_summary
 
@@ -196,11 +195,11 @@ def _show_loss(to: Path, bars: DataFrame, benchmarks: DataFrame | None) -> None:
         )
     names = set() if benchmarks is None else set(benchmarks["instrument"])
     if lost := sorted(set(old.benchmarks) - names):
-        note(Console(), f"{to} loses its benchmark {', '.join(lost)}. Give its bars with --benchmark.")
+        note(Console(), f"{to} loses its benchmark {', '.join(lost)}. Pass its bars with --benchmark.")
 
 
 def _show_import(what: str, report: ImportReport) -> None:
-    """Print what was understood of each file, and what became of each row."""
+    """Print how each file was read, and how many rows were kept or dropped and why."""
     console = Console()
     for line in report.understood:
         console.print(escape(line), soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""`kronos init`: the workflow and training files of this project, written where a user can edit them."""
+"""`kronos init`: write this project's workflow and training files to a folder where a user can edit them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def init(folder: Path, /, *, overwrite: bool = False) -> None:
     For example: `kronos init configs`
 
     Args:
-        folder: where to write them; made if it does not exist.
-        overwrite: replace files of these names that differ from this version's.
+        folder: where to write them; created if it does not exist.
+        overwrite: replace existing files that differ from this version's.
     """
     folder = folder.expanduser()
     files = {folder / file.name: file.read_bytes() for file in sorted(config_folder().glob("*.yaml"))}
     differ = [path.name for path, content in files.items() if path.exists() and path.read_bytes() != content]
     if differ and not overwrite:
         raise ValueError(
-            f"{folder} has other versions of {', '.join(differ)}. Name another folder, or replace them with "
+            f"{folder} has other versions of {', '.join(differ)}. Choose another folder, or replace them with "
             "--overwrite."
         )
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,12 +24,12 @@ def report(
     For example: `kronos report 5c857f46 --compare-with 0b1d22f3 --to out/report`
 
     Args:
-        run: its id or the beginning of it, as `qrun` and MLflow show it; an experiment, for its latest finished
-            run; the folder of an older report; or the artifact folder of any Qlib run, or pred.pkl in it.
+        run: run id or the beginning of one, as `qrun` and MLflow show it; an experiment, for its latest finished
+            run; the folder of an earlier report; or the artifact folder of any Qlib run, or pred.pkl in it.
         compare_with: other runs to compare with, in a section of their own.
-        to: folder to write; report-RUN when omitted.
-        data: Qlib store of the bars of a run by another Qlib model, where that is not on record.
-        tracking: MLflow store of the runs.
+        to: folder of the report; report-RUN when omitted.
+        data: Qlib data directory of a run of another Qlib model, if the run does not record it.
+        tracking: MLflow tracking store of the runs.
     """
     from kronos_strategies.comparison_inputs import (
         compare_inputs,

@@ -1,4 +1,4 @@
-"""`kronos store`: a store of forecasts of a whole market over a span of dates."""
+"""`kronos store`: forecasts of a whole market over a span of dates, saved in a forecast store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kronos_strategies.heads.selection import HeadReader, ScoreChoice
     from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
-# The defaults of configs/kronos_csi300.yaml.
+# Defaults of configs/kronos_csi300.yaml.
 DEFAULTS = {
     "KRONOS_STORE_DTYPE": "float32",
     "KRONOS_MODEL": "kronos-nano",
@@ -54,7 +54,7 @@ DEFAULTS = {
 
 store = App(
     name="store",
-    help="Fill a store of forecasts.\n\nFor example: `kronos store fill --help`",
+    help="Save forecasts of a market in a forecast store.\n\nFor example: `kronos store fill --help`",
 )
 
 
@@ -86,38 +86,38 @@ def fill(
     heads: str | None = None,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Forecast every member of a market on every date, into a store of parquet files.
+    """Forecast every member of a market on every date, and save the paths in a forecast store.
 
-    Existing forecasts are reused: an interrupted run resumes, longer data add their new dates only, and several
-    processes may fill one store.
+    Existing forecasts are reused: an interrupted run resumes, and new data only add new dates. Several processes
+    may fill one store.
 
     For example: `kronos store fill ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
 
     Args:
-        folder: the folder of forecasts, made if it is not there.
-        start: first date of a forecast; earlier bars are context.
-        end: last date of a forecast.
-        market: whose members of each date to forecast.
-        data: Qlib data folder; the simulated market without one.
+        folder: folder of the forecast store, created if it does not exist.
+        start: first forecast date; earlier bars are context.
+        end: last forecast date.
+        market: universe whose members of each date are forecast.
+        data: Qlib data directory; the simulated market when omitted.
         model: bundled name, folder or hub id.
-        tokenizer: of a model that does not know its own.
-        revision: of the model on the hub.
-        samples: paths a window; 0 samples nothing and computes the return head alone.
+        tokenizer: tokenizer of a model whose configuration names none.
+        revision: revision of the model on the hub.
+        samples: paths per window; 0 samples none and computes the return head alone.
         temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
-        top_p: nucleus that is sampled from.
-        top_k: keep the k most likely tokens; 0 is off.
-        seed: of the draws.
+        top_p: nucleus probability of the sampled tokens.
+        top_k: number of most likely tokens to sample from; 0 for all.
+        seed: seed of the sampled paths.
         lookback: traded bars that the model reads.
         horizon: days to forecast.
-        device: cpu, cuda or mps; the fastest there is without one.
-        precision: of matrix products; bfloat16 is faster where the processor has it, and draws other paths.
-        context_overflow: when lookback and horizon exceed the model's context, recompute at each step, or roll.
+        device: cpu, cuda or mps; the fastest available when omitted.
+        precision: precision of matrix products; bfloat16 is faster on hardware that supports it, with other paths.
+        context_overflow: if lookback + horizon exceed the model's context, recompute at each step, or roll.
         compile: compile the networks first, for long runs on an accelerator.
-        float16: store paths as halves, in three fifths of the space.
-        score: whether the outputs of the checkpoint's return head are stored too; auto stores them where it has one
-            for daily bars and this lookback.
-        heads: names or folders of other heads to store the outputs of, with commas.
-        tracking: MLflow store that keeps a record of the run, by which `kronos compare` finds it again.
+        float16: store paths in half precision, which takes three fifths of the space.
+        score: whether to also store the outputs of the checkpoint's return head; auto does if it has one for daily
+            bars and this lookback.
+        heads: comma-separated names or folders of other heads whose outputs are stored.
+        tracking: MLflow tracking store that records the run, so that `kronos compare` can find it.
     """
     from kronos.predictor import KronosPredictor
     from kronos_strategies.data.simulate import default_store
@@ -175,7 +175,7 @@ def _readers(
     choice = choose_score(score, [reader.head for reader in readers], ScoreUse(hold=None, lookback=lookback))
     if samples == 0 and not choice.heads:
         raise ValueError(
-            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or name --heads."
+            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or set --heads."
         )
     return (readers if choice.heads else []), choice
 
@@ -189,7 +189,7 @@ def _windows(spec: WindowSpec, start: datetime, end: datetime, max_context: int)
 
     span = Timestamp(start), Timestamp(end)
     check_market(spec.universe)
-    check_span("The span", *span, "Give another --start and --end.")
+    check_span("The span", *span, "Set another --start and --end.")
     check_lookback(spec.lookback, max_context)
     return member_windows(spec, *span)
 
@@ -203,7 +203,7 @@ def _fill(
     sampling: SampleConfig | None,
     bars: Path,
 ) -> FillResult | None:
-    """Compute what is not stored yet: outputs of return heads, and paths as a run on record if any are sampled."""
+    """Compute what is not stored yet: outputs of return heads, and paths, as a recorded run, if any are sampled."""
     from kronos_strategies.qlib.tracking import forecast_run
 
     with progress_bar("read", "windows") as progress:
@@ -294,7 +294,7 @@ def _show(
 
 
 def _add_dates(table: Table, filled: FillResult) -> None:
-    """What became of each date, and how fast."""
+    """Add what happened to each date, and the speed."""
     found, dates = filled.found, list(filled.digests)
     table.add_row("forecasts", escape(str(filled.forecast_set.folder)))
     table.add_row("dates", f"{len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")

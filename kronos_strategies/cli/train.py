@@ -39,11 +39,11 @@ def head(
     device: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
-    """Fit a return head on the hidden states of a checkpoint that stays as it is.
+    """Fit a return head on the hidden states of a frozen checkpoint.
 
-    It learns how the names of each date rank by their returns from the next close on, beyond volatility. No
-    training label reaches past the last training date; validation begins the longest horizon plus one bar later,
-    and chooses the penalty of a ridge, or where LightGBM stops.
+    It learns the cross-sectional rank of returns from the next close on, neutralized for volatility. No training
+    label extends past the last training date; validation begins the longest horizon plus one bar later, and
+    selects the ridge penalty, or when LightGBM stops.
 
     For example: `kronos train head NeoQuasar/Kronos-small --train-until 2021-12-31 --valid-until 2022-06-30
     --output out/head`
@@ -53,20 +53,20 @@ def head(
         output: folder of the head: head.json, and head.safetensors or LightGBM's text models.
         train_until: last date that a training label may use.
         valid_until: last date that a validation label may use.
-        start: first date to learn from; the first with enough bars when omitted.
+        start: first training date; the first with enough bars when omitted.
         kind: ridge regression, or LightGBM averaged over seeds.
         horizons: bars that a position is held from the next close on, one output each.
-        data: Qlib data directory; the simulated market without one.
-        market: whose members of each date to learn from.
-        bars: CSV or parquet file of bars to learn from in place of a Qlib market.
+        data: Qlib data directory; the simulated market when omitted.
+        market: universe whose members of each date are trained on.
+        bars: CSV or parquet file of bars to train on instead of a Qlib market.
         lookback: traded bars that the model reads.
-        every: days between the dates to learn from.
-        seeds: LightGBM models to average.
+        every: days between training dates.
+        seeds: number of LightGBM models to average.
         store: forecast store that keeps the hidden states, so that another head on them costs seconds.
-        tokenizer: of a model that does not know its own.
-        revision: of the model on the hub.
-        device: cpu, cuda or mps; the fastest there is without one.
-        precision: of matrix products.
+        tokenizer: tokenizer of a model whose configuration names none.
+        revision: revision of the model on the hub.
+        device: cpu, cuda or mps; the fastest available when omitted.
+        precision: precision of matrix products.
     """
     from pandas import Timestamp
 
@@ -104,7 +104,7 @@ def head(
 
 
 def _show(fitted: ReturnHead, output: Path, store_warnings: list[str], command: str) -> None:
-    """Print what was fitted, what its validation says, and the command to run next."""
+    """Print what was fitted, its validation scores, and the command to run next."""
     info = fitted.info
     table = Table(show_header=False)
     table.add_row("head", escape(str(output)))
@@ -123,10 +123,10 @@ def _show(fitted: ReturnHead, output: Path, store_warnings: list[str], command: 
 
 train = App(
     name="train",
-    help_flags=[],  # --help goes on to the stages, whose flags these are
+    help_flags=[],  # --help is passed on to the stages, which own these flags
     version_flags=[],
     usage="Usage: kronos train [OPTIONS]",
-    help="Train the tokenizer, then the predictor, from one file of settings.\n\n"
+    help="Train the tokenizer, then the predictor, from one settings file.\n\n"
     "For example: `kronos train --config configs/finetune_csi300.yaml --data ~/csi300 --output out/csi300`",
 )
 

@@ -1,1 +1,1 @@
-"""Any daily bars -> a Qlib data folder: imported from files, or simulated."""
+"""Bars -> a Qlib data directory, imported from files or simulated."""

@@ -8,17 +8,17 @@ from typing import NamedTuple
 import numpy as np
 
 TICK = 0.01
-LIMIT = 0.10  # largest move of a close against the previous one
+LIMIT = 0.10  # largest daily return
 LOT = 100
 
 _STEPS = 48  # five-minute steps of a four-hour session
 _ELAPSED = np.linspace(0.0, 1.0, _STEPS + 1)
 _OVERNIGHT = 0.2  # share of a day's variance that falls between close and open
-_COMMON = 0.35  # share of a session's noise that all names feel at once
+_COMMON = 0.35  # share of a session's noise that is common to all instruments
 
 
 class Life(NamedTuple):
-    """When each name trades; T days, N names."""
+    """When each instrument trades; T days, N instruments."""
 
     listed: np.ndarray  # (T, N) bool, between listing and delisting
     traded: np.ndarray  # (T, N) bool, listed and not suspended
@@ -26,7 +26,7 @@ class Life(NamedTuple):
 
 @dataclass(frozen=True)
 class Sessions:
-    """Every session of every name; rows without a trade repeat the last close and have no volume.
+    """Every session of every instrument; rows without a trade repeat the last close and have no volume.
 
     Attributes:
         paths: (T, N, K) raw price at the open and after each step, on the tick grid.
@@ -34,7 +34,7 @@ class Sessions:
         factor: (T, N) adjusted price = raw price * factor; doubles with a split.
         capital: (T, N) reference times shares outstanding, so known before the session.
         volume: (T, N) shares traded, in lots.
-        amount: (T, N) price paid for them.
+        amount: (T, N) value traded, in currency.
     """
 
     paths: np.ndarray
@@ -65,7 +65,7 @@ def trade(latent: Latent, life: Life, split_days: np.ndarray, rng: np.random.Gen
         path = _session(close, gap, carry + news, latent.volatility[day], bridges[day])
         paths[day] = np.where(life.traded[day, :, None], path, close[:, None])
         reference[day], factor[day] = close, multiple
-        # What limit, tick or suspension held back is still wanted at the next open.
+        # Moves prevented by a limit, tick or suspension carry over to the next open.
         carry += news - np.log(paths[day, :, -1] / close)
         close = paths[day, :, -1].copy()
 
@@ -87,7 +87,7 @@ def _session(
 
 
 def _session_noise(days: int, names: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(T, N) overnight shocks and (T, N, K) Brownian bridges, in part common to all names.
+    """(T, N) overnight shocks and (T, N, K) Brownian bridges, partly common to all instruments.
 
     The overnight shock completes "a fixed part of the day's return" to a gap of variance _OVERNIGHT that is
     uncorrelated with the rest of the session.
@@ -103,9 +103,9 @@ def _session_noise(days: int, names: int, rng: np.random.Generator) -> tuple[np.
 def _volume(
     latent: Latent, life: Life, moves: np.ndarray, shares: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """(T, N) shares traded: more of them in volatile times, on large moves and in some names."""
+    """(T, N) shares traded: larger in volatile times, on large moves and for some instruments."""
     days, names = moves.shape
-    usual = 0.008 * np.exp(rng.normal(0.0, 0.5, names))  # turnover of an ordinary day
+    usual = 0.008 * np.exp(rng.normal(0.0, 0.5, names))  # turnover on a typical day
     weather = 0.3 * autoregression(rng.standard_normal((days, names)), persistence=0.7)
     heat = 0.7 * np.log(latent.volatility / latent.usual) + 0.5 * np.log1p(np.abs(moves) / latent.usual)
     turnover = (usual * np.exp(weather + heat)).clip(max=0.5)
@@ -115,7 +115,7 @@ def _volume(
 
 REVERSAL_DAYS = 5
 
-# Daily standard deviations. With a typical own part of 1.7 % they give names of about 33 % a year,
+# Daily standard deviations. With a typical own part of 1.7 % they give instruments about 33 % a year,
 # an index of about 17 %, and pairwise correlations near .3, as large A-shares have.
 _MARKET_VOLATILITY = 0.0108
 _SECTOR_VOLATILITY = 0.0055
@@ -124,7 +124,7 @@ _MARKET_DRIFT = 0.0002
 
 
 class Latent(NamedTuple):
-    """What each name would return without tick, limit or suspension; T days, N names."""
+    """Returns before ticks, limits and suspensions; T days, N instruments."""
 
     returns: np.ndarray  # (T, N) log return, close to close
     volatility: np.ndarray  # (T, N) standard deviation of that return, known before the day
@@ -133,7 +133,7 @@ class Latent(NamedTuple):
 
 
 def latent_returns(days: int, names: int, sectors: int, reversal: float, rng: np.random.Generator) -> Latent:
-    """Market + sector + own return of every name and day.
+    """Market + sector + own return of every instrument and day.
 
     All three parts have a log-AR(1) volatility and Student-t shocks. The own part carries the planted
     effect: its expectation on day t is -reversal times its mean over the REVERSAL_DAYS days before t.
@@ -145,7 +145,7 @@ def latent_returns(days: int, names: int, sectors: int, reversal: float, rng: np
     market_sd = _MARKET_VOLATILITY * market_clock
     sector_sd = _SECTOR_VOLATILITY * _volatility_path(days, sectors, rng, persistence=0.96, spread=0.25)
     level = _OWN_VOLATILITY * np.exp(rng.normal(0.0, 0.22, names))
-    # Turbulent markets make single names more volatile too.
+    # Turbulent markets make single instruments more volatile, too.
     own_sd = level * np.sqrt(market_clock) * _volatility_path(days, names, rng, persistence=0.93, spread=0.28)
 
     market = _MARKET_DRIFT + market_sd * _student(rng, 5.0, (days, 1))
@@ -180,7 +180,7 @@ def _student(rng: np.random.Generator, degrees: float, shape: tuple[int, int]) -
 
 
 def _revert(shocks: np.ndarray, reversal: float) -> np.ndarray:
-    """(T, N) shocks -> own returns that give back a part of their recent mean."""
+    """(T, N) shocks -> own returns that partly revert their recent mean."""
     own = shocks.copy()
     for day in range(1, len(own)):
         recent = own[max(0, day - REVERSAL_DAYS) : day].sum(axis=0) / REVERSAL_DAYS

@@ -1,4 +1,4 @@
-"""New days for a store: its bars and the new ones as one history, re-based where prices were adjusted again."""
+"""Append days to a store, rescaling its older prices if they were readjusted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kronos_strategies.data.qlib_bins import read_bars, read_market
 from kronos_strategies.data.qlib_store import StoreSummary, read_summary
 from kronos_strategies.data.validation import KEYS, LISTING, listing_spans
 
-SAME = 2e-3  # ratios of prices that are the same but for rounding
-JUMP = 0.3  # between days that no file joins, a larger move may be a split
+SAME = 2e-3  # tolerance of equal price ratios, for rounding
+JUMP = 0.3  # without a common day, a larger move may be a split
 ALL = "all"
 
 
@@ -25,11 +25,11 @@ class Appended:
     """A store's history with new days.
 
     Attributes:
-        bars: tidy, of shares.
+        bars: tidy bars of the instruments.
         benchmarks: tidy; None without any.
         membership: by market, a frame of SPAN.
-        source: provenance of the whole, for the manifest.
-        notes: what a reader must know.
+        source: combined provenance, for the manifest.
+        notes: remarks for the user.
     """
 
     bars: pd.DataFrame
@@ -46,21 +46,21 @@ def append_days(
     source: Mapping[str, object],
     spans: tuple[str, pd.DataFrame] | None = None,
 ) -> Appended:
-    """Join new bars to those of a store; where both have a day, the new one counts.
+    """Append new bars to those of a store; new bars replace stored ones of the same day.
 
-    Where prices of the days that both have differ by one ratio, as after a dividend or a split, the store's older
-    bars are multiplied by it. Where they differ by more than one, nothing is joined.
+    If prices of the common days differ by one ratio, as after a dividend or a split, the store's older bars are
+    multiplied by it. If there are several ratios, appending fails.
 
     Args:
-        store: that `write_store` wrote.
-        bars: new bars of shares, tidy.
+        store: store written by `write_store`.
+        bars: new bars of the instruments, tidy.
         benchmarks: new bars of its benchmarks.
-        source: of the new files.
-        spans: a market and its dated membership, in the place of what the store knows of it.
+        source: provenance of the new files.
+        spans: a market and its dated membership, which replaces the stored one.
 
     Raises:
         FileNotFoundError: no such store.
-        ValueError: bars that do not continue those of the store, or lack its benchmark.
+        ValueError: the bars do not continue those of the store, or its benchmark is missing.
     """
     known = read_summary(store)
     _check_benchmarks(known, benchmarks)
@@ -77,10 +77,10 @@ def append_days(
 
 
 def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple[pd.DataFrame, list[str]]:
-    """Old bars, re-based where it takes that, and new ones in the place of those of the same day.
+    """Old bars, rescaled if needed, with those of common days replaced by the new ones.
 
     Raises:
-        ValueError: they are of different columns, or no single ratio joins them.
+        ValueError: their columns differ, or they have no single ratio.
     """
     _check_columns(old, new, what)
     parts: list[pd.DataFrame] = []
@@ -105,23 +105,21 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
     notes = []
     if rebased:
         notes.append(
-            f"prices before the new {what} were adjusted again and are re-based: {_some(rebased)} (splits and "
-            "dividends since)."
+            f"prices before the new {what} were readjusted (a split or dividend) and the stored ones rescaled: "
+            f"{_some(rebased)}."
         )
     if unfinished:
-        notes.append(
-            f"the store's last {what} were read before their day was over and are replaced: {_some(unfinished)}."
-        )
+        notes.append(f"the store's last {what} were incomplete and are replaced: {_some(unfinished)}.")
     if unjoined:
         notes.append(
-            f"new {what} share no day with the store, so that a new adjustment would go unnoticed: "
-            f"{_some(unjoined)}. Files that repeat the last day of the store show it."
+            f"new {what} have no common day with the store, so that a split or dividend is not detected: "
+            f"{_some(unjoined)}. Pass files that repeat the last day of the store."
         )
     return whole.sort_values(list(KEYS), ignore_index=True), notes
 
 
 class _Ratios(NamedTuple):
-    """New over old, and whether the store's last bar was read before its day was over."""
+    """Ratios new / old, and whether the store's last bar was incomplete."""
 
     price: float
     volume: float
@@ -130,13 +128,13 @@ class _Ratios(NamedTuple):
 
 
 def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
-    """New over old of raw prices, of volumes and of factors; None where they share no day.
+    """Ratios new / old of raw prices, volumes and factors; None if there is no common day.
 
-    The last bar of the store may have been read before its day was over. It then has the open of the new one and a
-    narrower range; it is replaced and tells nothing but the ratio of the opens.
+    The last bar of the store may be incomplete. It then has the open of the new one and a narrower range; it is
+    replaced, and only the ratio of the opens is used.
 
     Raises:
-        ValueError: the shared days have several ratios, or bars without one jump.
+        ValueError: the common days have several ratios, or there is no common day and prices jump.
     """
     left, right = old.set_index("datetime"), new.set_index("datetime")
     shared = left.index.intersection(right.index)
@@ -158,8 +156,8 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
         ratio = adjusted.loc[day, (relative.loc[day] - 1).abs().idxmax()]
         raise ValueError(
             f"{name} has other prices in the new files than in the store, by {middle:.4g} on most common days "
-            f"and by {ratio:.4g} on {day:%Y-%m-%d}, so no ratio joins them. Import its whole history with "
-            "--overwrite."
+            f"and by {ratio:.4g} on {day:%Y-%m-%d}, so they cannot be rescaled by one ratio. Import its whole "
+            "history with --overwrite."
         )
     price = float(raw["open"].median())
     whole = shared[shared != last] if unfinished else shared
@@ -169,13 +167,13 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
 
 
 def _tolerance(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    """How far ratios of prices may lie apart; rounding adjusted prices to cents matters for low ones."""
+    """Tolerance of price ratios; rounding to cents matters for low prices."""
     rounded = all(np.allclose(prices, prices.round(2), rtol=1e-6, atol=0) for prices in (left, right))
     return SAME + 0.005 * (1 / left + 1 / right) * rounded
 
 
 def _grew(relative: pd.Series, same_open: bool) -> bool:
-    """Whether a bar may be the whole of one that was read before its day was over."""
+    """Whether a bar may be the complete version of an incomplete one."""
     return same_open and relative["high"] >= 1 - SAME and relative["low"] <= 1 + SAME
 
 
@@ -187,7 +185,7 @@ def _check_jump(name: str, old: pd.DataFrame, new: pd.DataFrame) -> None:
     if abs(move) > JUMP:
         raise ValueError(
             f"{name} opens {move:+.0%} from its last close in the store, {old.index[-1]:%Y-%m-%d} to "
-            f"{new.index[0]:%Y-%m-%d}, and no common day shows whether it is a split. Give files that repeat "
+            f"{new.index[0]:%Y-%m-%d}, and no common day shows whether it is a split. Pass files that repeat "
             "the last day of the store, or import the whole history with --overwrite."
         )
 
@@ -213,7 +211,7 @@ def _check_benchmarks(known: StoreSummary, benchmarks: pd.DataFrame | None) -> N
     given = set() if benchmarks is None else set(benchmarks["instrument"])
     if lacking := sorted(set(known.benchmarks) - given):
         raise ValueError(
-            f"The store {known.path} has the benchmark {lacking[0]}, which lacks the new days. Give them with "
+            f"The store {known.path} has the benchmark {lacking[0]}, which lacks the new days. Pass them with "
             "--benchmark."
         )
 
@@ -225,7 +223,7 @@ def _membership(
     whole: pd.DataFrame,
     given: tuple[str, pd.DataFrame] | None,
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Of every market but `all`: as given, from first to last bar, or with the stays of the last day continued."""
+    """Membership of every market but `all`: as given, from first to last bar, or with current members continued."""
     end, last = whole["datetime"].max(), before["datetime"].max()
     found: dict[str, pd.DataFrame] = {}
     notes = []

@@ -1,7 +1,7 @@
-"""Bars from CSV or parquet files, with a ledger of every row that was dropped and why.
+"""Import bars from CSV or parquet files, with counts of dropped rows by reason.
 
-A row is read as `kronos.io` understands it or dropped; no value is made up. Without a factor, prices are taken as
-adjusted already. With one they are raw: adjusted price = raw * factor.
+A row is read by `kronos.io` or dropped; values are never filled in. Without a factor, prices count as adjusted;
+with one they are raw: adjusted price = raw * factor.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class Dropped:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """The ledger of an import: rows_read = rows_kept + the rows of all `dropped`.
+    """Counts of an import: rows_read = rows_kept + the rows of all `dropped`.
 
     Attributes:
         files: name and sha256 of each file.
-        understood: what was understood of each file, in one line.
-        frequency: of the bars, by their stamps; None where none of the known ones fits.
+        understood: how each file was read, in one line.
+        frequency: bar frequency, inferred from timestamps; None if unknown.
         rows_read: rows of all files.
-        dropped: by reason, in the order of the checks; a row counts under the first that it fails.
+        dropped: by reason, in the order of the checks; a row counts for the first check that it fails.
         rows_kept: rows of the result.
         instruments: number of instruments in the result.
         start: first date in the result.
         end: last date in the result.
-        notes: what was kept but deserves a look.
+        notes: remarks about rows that were kept but look unusual.
     """
 
     files: tuple[dict[str, str], ...]
@@ -68,7 +68,7 @@ class ImportReport:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """The report as JSON-ready provenance: files, how they were understood, rows read and dropped."""
+        """The report as JSON-ready provenance: files, how they were read, rows read and dropped."""
         return {
             "files": list(self.files),
             "understood": list(self.understood),
@@ -88,12 +88,12 @@ Check = tuple[str, Callable[[pd.DataFrame], pd.Series]]
 
 
 def import_bars(paths: Sequence[Path], options: ReadOptions | None = None) -> Imported:
-    """Read the bars of shares from files.
+    """Read bars from files.
 
     Args:
         paths: CSV or parquet files, folders or glob patterns, in any layout that `kronos.io` knows; with a factor
             in all files or in none.
-        options: what the files leave open.
+        options: options that the files do not determine.
 
     Returns:
         bars: instrument, datetime, open, high, low, close, volume, factor and perhaps amount. Volume or amount are
@@ -101,16 +101,16 @@ def import_bars(paths: Sequence[Path], options: ReadOptions | None = None) -> Im
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing column, a date that is none, bars of different frequencies, or no usable row.
+        ValueError: a missing column, an invalid date, bars of different frequencies, or no usable row.
     """
     files = BarFiles(paths, options)
     frames = list(files.rows())
     if len(with_factor := {"factor" in frame for frame in frames if len(frame)}) > 1:
         raise ValueError(
-            f"some of the {len(files.files)} files have a factor or an adjusted close and others have none. "
+            f"some of the {len(files.files)} files have a factor or an adjusted close and others do not. "
             "All files must have the same columns."
         )
-    notes = [] if True in with_factor else ["no column 'factor': prices are taken as adjusted already."]
+    notes = [] if True in with_factor else ["no column 'factor': prices count as adjusted."]
     bars = pd.concat(frames, ignore_index=True)
     bars = bars.assign(volume=bars.get("volume", np.nan), factor=bars.get("factor", 1.0))
     return _import(files, bars, SHARE_CHECKS, notes)
@@ -123,7 +123,7 @@ def import_benchmarks(file: Path, options: ReadOptions | None = None) -> Importe
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing column, a date that is none, or no usable row.
+        ValueError: a missing column, an invalid date, or no usable row.
     """
     files = BarFiles(file, options)
     bars = pd.concat(files.rows(), ignore_index=True)
@@ -135,11 +135,11 @@ def import_benchmarks(file: Path, options: ReadOptions | None = None) -> Importe
 def import_membership(
     file: Path, bars: pd.DataFrame, pad_codes: int | None = None
 ) -> tuple[pd.DataFrame, int]:
-    """Read the dated membership of a market: a row of instrument, start, end for each stay.
+    """Read the dated membership of a market: one row of instrument, start, end per stay.
 
-    Each stay must be one that was known on its first day, as in an index provider's announcements. Without such
-    a file the only membership at hand is from first to last bar of the instruments that were downloaded; if those
-    were chosen today, the past then consists of survivors and results look better than they were.
+    Each stay must have been known on its first day, as from an index provider's announcements. Without such a file,
+    instruments are members from their first to their last bar; if they were chosen today, that is survivorship
+    bias, which overstates results.
 
     Args:
         file: CSV or parquet. An empty end means: still a member.
@@ -151,7 +151,7 @@ def import_membership(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing column, or a date that is none.
+        ValueError: a missing column, or an invalid date.
     """
     table = read_table(file, SPAN, ())
     table["instrument"] = to_codes(table["instrument"], pad_codes, file)
@@ -169,7 +169,7 @@ def _outside(bars: pd.DataFrame) -> pd.Series:
 
 
 def _untraded(bars: pd.DataFrame) -> pd.Series:
-    # How many vendors fill a suspended day; Qlib would let it trade.
+    # Many vendors fill suspended days like this; Qlib would trade them.
     return (bars["volume"] == 0) & (bars["high"] == bars["low"])
 
 
@@ -178,7 +178,7 @@ def _quantities(bars: pd.DataFrame) -> pd.DataFrame:
 
 
 def _quantity_missing(bars: pd.DataFrame) -> pd.Series:
-    """Missing where the instrument has others: an instrument may have no volume at all."""
+    """Missing although the instrument has other values: an instrument may have no volume at all."""
     missing = _quantities(bars).isna()
     return (missing & ~missing.groupby(bars["instrument"]).transform("all")).any(axis=1)
 
@@ -234,7 +234,7 @@ def _drop(bars: pd.DataFrame, bad: pd.Series, reason: str, dropped: list[Dropped
 
 
 def _jumps(bars: pd.DataFrame) -> list[str]:
-    """A note on moves so large that a split was missed or a price is wrong."""
+    """A note about moves that suggest a missed split or a wrong price."""
     adjusted = bars["close"] * bars["factor"]
     jump = (adjusted / adjusted.groupby(bars["instrument"]).shift() - 1).abs() > _JUMP
     if not jump.any():

@@ -1,6 +1,6 @@
-"""Simulated markets with one planted effect, so strong that the best possible forecast has a RankIC of choice.
+"""Simulated markets with one planted effect, with a chosen RankIC of the best possible forecast.
 
-Names are independent random walks of one volatility, with nothing in them but the effect. The bars of a date
+Instruments are independent random walks of equal volatility, apart from the effect. The bars of a date
 decide a signal of each name, and two bars later its return follows it. Two bars, because a score of date t is
 traded at close(t + 1): the first return that it can earn is that of close(t + 1) to close(t + 2).
 
@@ -33,9 +33,9 @@ MEMORY = 5  # bars of the signal; that of volume and of the leading name is one 
 STRONGEST = 0.9
 
 _DAILY = 0.02  # standard deviation of a log return
-_GAP, _WICK = 0.3, 0.4  # of it: the open against the last close, high and low beyond open and close
+_GAP, _WICK = 0.3, 0.4  # share of it for the overnight gap, and for high and low beyond open and close
 _VOLUME_SPREAD = 0.5  # standard deviation of log volume
-_NODES = 64  # of the Gauss-Hermite quadrature
+_NODES = 64  # nodes of the Gauss-Hermite quadrature
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class PlantedConfig:
             "volume": a return follows the last volume. "lead-lag": a name follows the last return of the next
             name, of which its own bars show nothing. "volatility": large returns follow large returns, of either
             sign. "none": nothing.
-        strength: RankIC of the optimum; 0 for "none" and for nothing else.
-        names: number of names.
+        strength: RankIC of the optimum; 0 for "none" only.
+        names: number of instruments.
         days: number of business days.
-        seed: of the generator.
+        seed: seed of the generator.
         start: first day.
     """
 
@@ -65,14 +65,14 @@ class PlantedConfig:
         if self.effect not in EFFECTS:
             raise ValueError(f"effect='{self.effect}' is unknown. Choose one of {list(EFFECTS)}.")
         if self.effect == "none" and self.strength != 0:
-            raise ValueError(f"effect='none' has a strength of {self.strength}. Give 0, or another effect.")
+            raise ValueError(f"effect='none' has a strength of {self.strength}. Pass 0, or another effect.")
         if self.effect != "none" and not 0 < self.strength <= STRONGEST:
             raise ValueError(
-                f"strength={self.strength} is not the RankIC of a planted effect. Give one in (0, {STRONGEST}]."
+                f"strength={self.strength} is not a possible RankIC. Pass one in (0, {STRONGEST}]."
             )
         if self.names < 20:
             raise ValueError(
-                f"names={self.names}. A cross-section that heads are fitted on needs at least 20."
+                f"names={self.names} is too small. Pass at least 20, so that heads can be fitted."
             )
         if self.days <= DELAY + MEMORY:
             raise ValueError(f"days={self.days} are too few. Simulate at least {DELAY + MEMORY + 1}.")
@@ -85,7 +85,7 @@ class PlantedConfig:
 
 @dataclass(frozen=True)
 class PlantedMarket:
-    """Bars, and what the best forecast would say of them.
+    """Bars, and the best possible forecast.
 
     Attributes:
         panel: name -> bars indexed by datetime, columns FEATURES.
@@ -93,7 +93,7 @@ class PlantedMarket:
             everywhere without an effect.
         target: (days, names) what a score of that date is to rank: the log return of close(t + 1) to
             close(t + 2), or its absolute value in a market of volatility clustering; NaN where the bars end.
-        config: what it was made from.
+        config: its configuration.
     """
 
     panel: dict[str, pd.DataFrame]
@@ -148,17 +148,17 @@ def size_rank_ic(kappa: float) -> float:
 
 
 def _signal(effect: Effect, past: np.ndarray, busy: np.ndarray) -> np.ndarray:
-    """(names,) normal scores of what a date's bars say, from the returns (days, names) up to it."""
+    """(names,) normal scores of the signal of a date, from the returns (days, names) up to it."""
     recent = past[-MEMORY:]
-    said = {
+    signal = {
         "reversal": -recent.sum(axis=0),
         "momentum": recent.sum(axis=0),
         "volume": busy,
         "lead-lag": np.roll(past[-1], -1),
         "volatility": np.abs(recent).sum(axis=0),
     }[effect]
-    ranks = said.argsort().argsort()
-    scores = norm.ppf((np.arange(len(said)) + 0.5) / len(said))
+    ranks = signal.argsort().argsort()
+    scores = norm.ppf((np.arange(len(signal)) + 0.5) / len(signal))
     return (scores / scores.std())[ranks]
 
 
@@ -170,7 +170,7 @@ def _follow(config: PlantedConfig, coefficient: float, z: np.ndarray, shocks: np
 
 
 def _bars(returns: pd.DataFrame, busy: np.ndarray, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
-    """Bars around the closes, which nothing but open, high and low is drawn for."""
+    """Bars with given closes and random open, high and low."""
     close = 50 * np.exp(returns.to_numpy().cumsum(axis=0))
     before = np.concatenate([np.full_like(close[:1], 50.0), close[:-1]])
     gap, above, below = rng.standard_normal((3, *close.shape))

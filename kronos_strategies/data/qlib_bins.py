@@ -1,13 +1,13 @@
-"""Reads and writes the files of a Qlib data folder, without the library; checks nothing but the format's limits.
+"""Read and write the files of a Qlib data directory without Qlib; checks only the limits of the format.
 
     calendars/day.txt, day_future.txt      one trading day per line; the second continues after the last bar
     instruments/<market>.txt               symbol, first day, last day; several rows where a member returned
-    features/<symbol>/<field>.day.bin      float32: index of the first day, then a value a day (NaN: no bar)
+    features/<symbol>/<field>.day.bin      float32: index of the first day, then one value per day (NaN: no bar)
 
-Bars of another frequency have its name in the place of "day", e.g. 5min, and times in the place of days.
+Bars of another frequency have its name instead of "day", e.g. 5min, and times instead of days.
 
 Qlib's convention: $close = raw * $factor, $volume = raw / $factor, $amount raw, and $change = $close /
-previous traded $close - 1, from which its exchange tells the days at a price limit.
+previous traded $close - 1, from which its exchange identifies days at a price limit.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from kronos.calendar import infer_frequency
 from kronos_strategies.data.validation import SPAN
 
 FUTURE_DAYS = 60
-FUTURE_SESSIONS = 20  # days of bars within days
-MANIFEST = "kronos_store.json"  # of a store that is ours
-DAY = "day"  # how Qlib calls the frequency
+FUTURE_SESSIONS = 20  # days, for intraday bars
+MANIFEST = "kronos_store.json"  # manifest of a store written by this package
+DAY = "day"  # Qlib's name of the frequency
 FREQUENCIES = {
     "1min": "1min", "5min": "5min", "15min": "15min", "30min": "30min", "60min": "60min", "4h": "240min",
 }  # as kronos.calendar calls those within a day, and as Qlib does  # fmt: skip
 
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
-_RECENT, _TELLING = 250, 10  # days of the calendar: those that tell its weekdays, and how many it takes
-_RARE = 0.2  # of the most frequent weekday: one that has fewer days has no regular trading
+_RECENT, _TELLING = 250, 10  # days of the calendar from which weekdays are inferred, and their minimum number
+_RARE = 0.2  # share of the most frequent weekday; a weekday below it has no regular trading
 
 
 def bin_folder(store: Path, symbol: str) -> Path:
-    """Where Qlib looks for the bins of a symbol: lower case, and not under the name of a Windows device."""
+    """Folder of a symbol's bins: in lower case, and never the name of a Windows device."""
     name = f"_qlib_{symbol}" if _WINDOWS_DEVICES.fullmatch(symbol) else symbol
     return store / "features" / name.lower()
 
 
 def write_calendars(store: Path, times: pd.DatetimeIndex, freq: str = DAY) -> None:
-    """Write the (T,) trading times, and their continuation by the calendar's own rhythm.
+    """Write the (T,) trading times, and later ones extrapolated from the calendar.
 
-    Qlib needs later ones to date a forecast from the last bar, and to end a backtest on it.
+    Qlib needs later times to trade on a forecast from the last bar, and to end a backtest there.
     """
     later = later_sessions(times, FUTURE_SESSIONS) if freq != DAY else _later_days(times, FUTURE_DAYS)
     folder, form = store / "calendars", "%Y-%m-%d" if freq == DAY else "%Y-%m-%d %H:%M:%S"
@@ -61,7 +61,7 @@ def write_calendars(store: Path, times: pd.DatetimeIndex, freq: str = DAY) -> No
 def later_sessions(times: pd.DatetimeIndex, days: int) -> pd.DatetimeIndex:
     """The trading times after the last one: the rest of its day, then `days` more with the usual times of day.
 
-    The usual ones are those of the latest whole day, of the last twenty the one with the most bars.
+    The usual times are those of the latest complete day: of the last twenty days the one with the most bars.
     """
     by_day = pd.Series(times, times.normalize()).groupby(level=0)
     recent = list(by_day)[-20:]
@@ -74,18 +74,18 @@ def later_sessions(times: pd.DatetimeIndex, days: int) -> pd.DatetimeIndex:
 
 
 def _later_days(days: pd.DatetimeIndex, count: int) -> pd.DatetimeIndex:
-    """As many days after the last one: those of the week on which the market trades; weeks after weekly bars."""
+    """The next days on weekdays on which the market trades; weeks after weekly bars."""
     if infer_frequency(days) == "1week":
         return pd.date_range(days[-1], periods=count + 1, freq="7D")[1:]
     counts = np.bincount(days[-_RECENT:].day_of_week, minlength=7)
-    if len(days) < _TELLING:  # too few to tell which days of the week have no trading
+    if len(days) < _TELLING:  # too few to infer weekdays without trading
         counts[:5] = counts.max()
     later = pd.date_range(days[-1], periods=7 * count + 1)[1:]
     return later[counts[later.day_of_week] > _RARE * counts.max()][:count]
 
 
 def store_freq(store: Path) -> str:
-    """The frequency of a store's bars, as Qlib calls it: as its manifest says, else day if it has any."""
+    """Qlib's name of a store's bar frequency: that of its manifest, else day if it has daily bars."""
     if (store / MANIFEST).is_file():
         return str(json.loads((store / MANIFEST).read_text(encoding="utf-8")).get("freq", DAY))
     calendars = (path.stem for path in (store / "calendars").glob("*.txt"))
@@ -94,7 +94,7 @@ def store_freq(store: Path) -> str:
 
 
 def read_calendar(store: Path, future: bool = False, freq: str | None = None) -> pd.DatetimeIndex:
-    """The (T,) trading times of a store, with `future` those after the last bar too."""
+    """The (T,) trading times of a store, with `future` also those after the last bar."""
     name = f"{freq or store_freq(store)}{'_future' if future else ''}.txt"
     text = (store / "calendars" / name).read_text(encoding="utf-8")
     return pd.DatetimeIndex(text.splitlines(), dtype="datetime64[ns]")
@@ -125,9 +125,9 @@ def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex, freq
 
     Args:
         store: the data folder.
-        bars: ascending times of `calendar`: instrument, datetime, raw prices, volume, factor, perhaps amount.
+        bars: ascending times of `calendar`; columns instrument, datetime, raw prices, volume, factor[, amount].
         calendar: (T,) trading times of the store.
-        freq: of the bars.
+        freq: bar frequency.
 
     Raises:
         ValueError: a price or volume that float32 cannot hold.
@@ -155,13 +155,13 @@ def read_bars(
     fields: Mapping[str, str] = MappingProxyType({}),
     freq: str | None = None,
 ) -> pd.DataFrame:
-    """Read bars back as they were written, but for the rounding to float32.
+    """Read bars as they were written, up to rounding to float32.
 
     Args:
         store: the data folder.
         instruments: symbols, benchmarks allowed; by default market `all`.
-        fields: what the store calls a feature, where it is not our name.
-        freq: of the bars; see `store_freq`.
+        fields: the store's names of features that differ from ours.
+        freq: bar frequency, see `store_freq`.
 
     Returns:
         tidy frame: instrument, datetime, open, high, low, close (raw), volume, amount where stored, factor.
@@ -174,7 +174,7 @@ def read_bars(
 
 
 def days_of(bars: pd.DataFrame) -> pd.DataFrame:
-    """The tidy daily bars of tidy bars within days."""
+    """Tidy daily bars from tidy intraday bars."""
     adjusted = bars.assign(datetime=bars["datetime"].dt.normalize())
     whole = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum", "factor": "last"}
     if "amount" in bars:

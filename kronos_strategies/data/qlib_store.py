@@ -1,4 +1,4 @@
-"""Write daily bars as a Qlib data folder: checked, and complete or not there at all.
+"""Write bars as a Qlib data directory, checked and atomically.
 
 The store is a plain `provider_uri`. Next to Qlib's files, kronos_store.json records how it was made.
 """
@@ -33,18 +33,18 @@ INSTEAD = "Choose another folder, with --to."
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What a store holds.
+    """Contents of a store.
 
     Attributes:
         path: the folder, Qlib's `provider_uri`.
-        rows: bars of shares, without benchmarks.
-        markets: by market, the number of instruments that were ever a member; `all` counts every share.
+        rows: number of bars, without benchmarks.
+        markets: by market, the number of instruments that were ever a member; `all` counts every instrument.
         benchmarks: index symbols, which have bars but belong to no market.
         start: first trading day, ISO.
         end: last trading day, ISO.
-        sha256: of all Qlib files; equal contents give equal hashes.
-        source: how it was made, as given to `write_store`.
-        freq: of the bars, as Qlib calls it.
+        sha256: hash of all Qlib files; equal contents give equal hashes.
+        source: provenance, as passed to `write_store`.
+        freq: Qlib's name of the bar frequency.
     """
 
     path: Path
@@ -80,17 +80,17 @@ def write_store(
     Args:
         bars: tidy: instrument, datetime, open, high, low, close (raw), volume, and optionally amount and
             factor (1 without it; adjusted price = raw * factor). Suspended days are absent.
-        to: the folder to make.
-        membership: by market name, a frame of instrument, start, end: a row for each stay, both days
+        to: folder to create.
+        membership: by market name, a frame of instrument, start, end: one row per stay, both days
             included. Membership on a day must have been known on that day.
-        source: how the bars were made, ready for JSON; kept in the manifest.
+        source: provenance of the bars, ready for JSON; saved in the manifest.
         benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.
-        overwrite: replace a store that this function wrote; anything else in the way is still refused.
+        overwrite: replace a store that this function wrote; anything else is never replaced.
         progress: called as progress(done, total) after each instrument.
-        frequency: of the bars, as `kronos.calendar` calls it: "1day" or one of those within a day.
+        frequency: bar frequency as in `kronos.calendar`: "1day" or an intraday one.
 
     Raises:
-        FileExistsError: something is in the way at `to`.
+        FileExistsError: `to` already exists.
         ValueError: bars or membership are not usable.
     """
     to = to.expanduser().resolve()
@@ -118,10 +118,10 @@ def write_store(
 
 
 def read_summary(store: Path) -> StoreSummary:
-    """What a store says of itself.
+    """Read the manifest of a store.
 
     Raises:
-        FileNotFoundError: not a store that `write_store` wrote.
+        FileNotFoundError: `write_store` did not write it.
     """
     path = store / MANIFEST
     if not path.is_file():
@@ -133,21 +133,22 @@ def read_summary(store: Path) -> StoreSummary:
 
 
 def check_target(to: Path, overwrite: bool) -> None:
-    """Demand that a store may be written at `to`, before files are read for it.
+    """Check that a store can be written at `to`, before files are read.
 
     Raises:
-        FileExistsError: something is in the way.
-        OSError: there cannot be such a folder.
+        FileExistsError: it already exists.
+        OSError: the folder cannot be created.
     """
     with explain_write_errors(to, INSTEAD):
         to.exists()  # raises where its name is too long
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / MANIFEST).is_file():
-        raise FileExistsError(f"{to} exists and is not a Kronos store, so it stays. Choose another folder.")
+        raise FileExistsError(f"{to} exists and is not a Kronos store. Choose another folder.")
     if not overwrite:
         raise FileExistsError(
-            f"{to} already holds a store. Choose another folder, add days (--append) or replace it (--overwrite)."
+            f"{to} already contains a store. Choose another folder, add days (--append), or replace it "
+            "(--overwrite)."
         )
 
 
@@ -166,7 +167,7 @@ def _check(
         ]
         if gone := sorted(set(benchmarks["instrument"]) - set(index_bars["instrument"])):
             raise ValueError(
-                f"the benchmark {gone[0]} has no bar within the days of the bars. Give one that has."
+                f"the benchmark {gone[0]} has no bar on the days of the instruments. Pass bars of these days."
             )
     check_symbols([*bars["instrument"].unique(), *index_bars["instrument"].unique()])
     spans = {"all": listing_spans(bars)}
@@ -180,14 +181,14 @@ def _check(
 def _write_files(
     folder: Path, content: _Content, progress: Callable[[int, int], None], freq: str
 ) -> pd.DatetimeIndex:
-    """Write Qlib's files; return the trading times, which are those of any share or benchmark."""
+    """Write Qlib's files; return the trading times, the union over instruments and benchmarks."""
     days = pd.concat([content.bars["datetime"], content.benchmarks["datetime"]])
     calendar = pd.DatetimeIndex(np.sort(days.unique()))
     write_calendars(folder, calendar, freq)
     for market, spans in content.spans.items():
         write_market(folder, market, spans)
     frames = [frame for part in content[:2] for _, frame in part.groupby("instrument")]
-    if freq != DAY:  # Qlib's backtest within days asks for days as well
+    if freq != DAY:  # Qlib's intraday backtest reads daily bars as well
         write_calendars(folder, calendar.normalize().unique())
     for done, frame in enumerate(frames, start=1):
         write_bins(folder, frame, calendar, freq)
@@ -205,6 +206,6 @@ def _hash(folder: Path) -> str:
 
 
 def _write_manifest(folder: Path, summary: StoreSummary) -> None:
-    # A store may be moved, so it does not say where it lies.
+    # A store may be moved, so it does not record its path.
     manifest = {key: value for key, value in asdict(summary).items() if key != "path"}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Rules of trade by region, as Qlib knows them, and which of them fit a store of bars."""
+"""Trading rules by region, as in Qlib, and the region that fits a store."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kronos_strategies.data.qlib_store import MANIFEST, read_summary
 
 @dataclass(frozen=True)
 class Region:
-    """How shares of a region trade, as far as a backtest of ours sets it.
+    """Trading rules of a region that a backtest sets.
 
     Attributes:
-        name: as Qlib calls it; decides on lots: 100 shares in cn, 1,000 in tw, single ones in us.
-        limit: of the move of a day beyond which nothing trades; None for no limit.
-        open_cost: of a purchase, as a share of its value.
-        close_cost: of a sale.
-        min_cost: of any trade, in currency.
+        name: Qlib's name, which sets the lot size: 100 shares in cn, 1,000 in tw, single ones in us.
+        limit: daily price limit as a return; None for no limit.
+        open_cost: cost of a purchase, as a fraction of its value.
+        close_cost: cost of a sale, as a fraction of its value.
+        min_cost: minimum cost of a trade, in currency.
         config: workflow file in `configs/`.
     """
 
@@ -32,7 +32,7 @@ class Region:
     config: str
 
     def __str__(self) -> str:
-        """For a reader."""
+        """Description in words."""
         lots = {"cn": "lots of 100", "tw": "lots of 1,000", "us": "single shares"}[self.name]
         limit = "no price limit" if self.limit is None else f"a price limit of {self.limit:.1%}"
         return (
@@ -54,7 +54,7 @@ _CRYPTO = re.compile(r"[A-Z0-9]{2,}[-/_]?(USDT|USDC|BUSD|TUSD|FDUSD)", re.IGNORE
 
 
 def guess_region(symbols: Iterable[str]) -> Region:
-    """The region whose way of naming instruments most of the symbols follow; us, of the fewest rules, otherwise."""
+    """The region whose symbol format most instruments follow; us, which has the fewest rules, otherwise."""
     names = list(symbols)
     for region, pattern in _PATTERNS.items():
         if 2 * sum(bool(pattern.fullmatch(name)) for name in names) > len(names):
@@ -63,7 +63,7 @@ def guess_region(symbols: Iterable[str]) -> Region:
 
 
 def default_market(region: Region, symbols: Iterable[str]) -> str:
-    """How to call a market that the user gives no name: csi300, tw, us, or crypto."""
+    """Default name of a market: csi300, tw, us, or crypto."""
     names = list(symbols)
     if region.name == "cn":
         return "csi300"
@@ -71,7 +71,7 @@ def default_market(region: Region, symbols: Iterable[str]) -> str:
 
 
 def region_of_store(store: Path) -> Region:
-    """That of the import if it is on record, else as the instruments are called."""
+    """The recorded region of the import, else the one inferred from the symbols."""
     if (store / MANIFEST).is_file():
         known = read_summary(store).source.get("region")
         if known in REGIONS:

@@ -1,11 +1,10 @@
-"""A simulated stock market, so that every command runs before any real data are at hand.
+"""A simulated stock market, so that every command runs without real data.
 
 It obeys the rules of an A-share exchange (ticks, lots, 10 % limits, suspensions, splits, index reviews) and is
-fully determined by its configuration. It contains one planted effect, a reversal of each name's own returns over
-five days, which is several times as strong as effects in real markets: a head that is fitted on the first years is
-to find it in the last. An information coefficient measured here therefore shows that the machinery finds what was
-put in. It is not evidence of alpha and says nothing about a real market. `planted.py` simulates markets of a known
-optimum.
+fully determined by its configuration. It contains one planted effect, a reversal of each instrument's own returns
+over five days, which is several times as strong as effects in real markets: a head fitted on the first years
+should find it in the last. An information coefficient measured here shows that the pipeline finds the planted
+effect; it is not evidence of alpha. `planted.py` simulates markets with a known optimum.
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ from kronos_strategies.data._simulator import Life, Sessions, latent_returns, tr
 from kronos_strategies.data.qlib_store import MANIFEST, StoreSummary, read_summary, write_store
 from kronos_strategies.data.validation import LISTING
 
-SIMULATION_VERSION = 2  # raise it whenever the same configuration would give other numbers
+SIMULATION_VERSION = 2  # raise it whenever the same configuration gives other numbers
 BENCHMARK = "SH000300"
 
 _HOLIDAYS = ("01-01", "01-02", "05-01", "05-02", "05-03", "10-01", "10-02", "10-03", "10-04", "10-05")
 _REVIEW_DAYS = 42  # sessions between two index reviews
 _SPLIT_DAYS = 110  # sessions between two splits
-_INDEX_SHARE = 0.75  # of the names, by capital
+_INDEX_SHARE = 0.75  # share of the instruments, by capital
 
 
 @dataclass(frozen=True)
 class MarketConfig:
-    """What determines a simulated market.
+    """Configuration of a simulated market.
 
     Attributes:
-        seed: of the one Philox generator.
-        names: number of shares.
+        seed: seed of the Philox generator.
+        names: number of instruments.
         sectors: number of sectors they belong to.
         start: first possible day.
         end: last possible day.
         reversal: strength of the planted effect: the part of the mean own return of the last five days that is
-            expected to be given back on the next day. 0 plants nothing. The default gives the plain signal
+            expected to be given back on the next day. 0 for no effect. The default gives the plain signal
             "minus the last five-day return" a mean RankIC of about .11 against the next close-to-close return.
     """
 
@@ -56,15 +55,15 @@ class MarketConfig:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}. Give a whole number from 0 on.")
+            raise ValueError(f"seed={self.seed} is negative. Pass 0 or more.")
         if self.names < 2:
-            raise ValueError(f"names is {self.names}. A cross-section needs at least 2.")
+            raise ValueError(f"names={self.names} is too small. Pass at least 2.")
         if self.sectors < 1:
-            raise ValueError(f"sectors is {self.sectors}. Give at least 1.")
+            raise ValueError(f"sectors={self.sectors} is too small. Pass at least 1.")
         if not 0 <= self.reversal < 1:
-            raise ValueError(f"reversal is {self.reversal}. Give a part of the mean return, in [0, 1).")
+            raise ValueError(f"reversal={self.reversal} is out of range. Pass a number in [0, 1).")
         if len(trading_days(self.start, self.end)) < 2:
-            raise ValueError(f"{self.start} to {self.end} holds fewer than 2 trading days. Widen the span.")
+            raise ValueError(f"{self.start} to {self.end} has fewer than 2 trading days. Widen the span.")
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,13 @@ class SimulatedMarket:
     """A market as an exchange would publish it.
 
     Attributes:
-        bars: one row a (instrument, datetime) that traded: open, high, low, close (raw), volume (shares),
+        bars: one row per (instrument, datetime) that traded: open, high, low, close (raw), volume (shares),
             amount, and factor (adjusted price = raw price * factor).
-        membership: instrument, start, end: the spans, both ends included, in which a name was in the index. A
-            review uses the closes of the day before it takes effect.
+        membership: instrument, start, end: spans of index members, both ends included. A review
+            uses the closes of the day before it takes effect.
         benchmark: bars of the capital-weighted index BENCHMARK of the members.
         sectors: sector name of each instrument.
-        config: what it was made from.
+        config: its configuration.
     """
 
     bars: pd.DataFrame
@@ -124,7 +123,7 @@ def _symbols(names: int) -> pd.Index:
 
 
 def _life(days: int, names: int, rng: np.random.Generator) -> Life:
-    """Listings, delistings and suspensions, drawn without a look at returns."""
+    """Listings, delistings and suspensions, drawn independently of returns."""
     day = np.arange(days)[:, None]
     order = rng.permutation(names)
     late, early = order[: names // 10], order[names // 10 : names // 10 + names // 16]
@@ -144,7 +143,7 @@ def _life(days: int, names: int, rng: np.random.Generator) -> Life:
 
 
 def _review(capital: np.ndarray, listed: np.ndarray) -> np.ndarray:
-    """(T, N) bool, in the index: the largest names by capital before the session, reviewed now and then."""
+    """(T, N) bool, in the index: the largest instruments by capital before the session, reviewed periodically."""
     days, names = capital.shape
     size = round(_INDEX_SHARE * names)
     members = np.zeros((days, names), bool)
@@ -157,7 +156,7 @@ def _review(capital: np.ndarray, listed: np.ndarray) -> np.ndarray:
 
 
 def _spans(members: np.ndarray, days: pd.DatetimeIndex, symbols: pd.Index) -> pd.DataFrame:
-    """(T, N) membership as rows of instrument, start, end, a row for each stay."""
+    """(T, N) membership as rows of instrument, start, end, one row per stay."""
     edge = np.zeros((1, members.shape[1]), np.int8)
     steps = np.diff(np.concatenate([edge, members.astype(np.int8), edge]), axis=0)
     name, start = np.nonzero(steps.T == 1)
@@ -206,15 +205,15 @@ log = logging.getLogger(__name__)
 
 
 def default_store() -> Path:
-    """Where the default store lies: in $XDG_CACHE_HOME or ~/.cache, under the version of the simulation."""
+    """Path of the default store: in $XDG_CACHE_HOME or ~/.cache, under the version of the simulation."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "kronos-strategies" / f"simulated-v{SIMULATION_VERSION}"
 
 
 def ensure_store(path: Path) -> Path:
-    """Return `path`, after simulating a market there if it holds no store yet.
+    """Return `path`, after simulating a market there if it contains no store yet.
 
-    Two processes may call this at once: each builds aside, one comes first, both use its store.
+    Several processes may call this at once: each builds a temporary copy, and the first to finish wins.
     """
     if not (path / MANIFEST).is_file():
         log.info("Simulating a market in %s ...", path)
@@ -227,19 +226,19 @@ def ensure_store(path: Path) -> Path:
 
 
 def data_warnings(path: Path) -> list[str]:
-    """Warnings about figures from the store at `path`, as far as its manifest knows."""
+    """Warnings about results from the store at `path`, based on its manifest."""
     if not (path / MANIFEST).is_file():
         return []
     source = read_summary(path).source
     if source.get("kind") == "simulation":
         return [
-            f"The market in {path} is SIMULATED: figures from it say nothing about a real one. For real bars: "
+            f"The market in {path} is SIMULATED: results are not evidence about a real market. For real bars: "
             "`kronos data import FILE... --to DIR`, then KRONOS_QLIB_DATA=DIR."
         ]
     if source.get("membership") == LISTING:
         return [
-            "Members are taken from their first to their last bar: if the names were chosen with hindsight, the "
-            "figures favor survivors (`kronos data import --membership FILE` gives dated membership)."
+            "Instruments are members from their first to their last bar: if they were chosen with hindsight, "
+            "results have survivorship bias (`kronos data import --membership FILE` gives dated membership)."
         ]
     return []
 

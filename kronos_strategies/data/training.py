@@ -15,13 +15,13 @@ from kronos_strategies.data.simulate import default_store, ensure_store
 
 
 class QlibBars:
-    """The members of a market of a Qlib store; all their bars, also those from before they joined.
+    """All bars of the members of a market of a Qlib store, including those from before they joined.
 
-    Instruments that joined after the source's `end` or `validate_until` are left out: to select them would be
-    hindsight.
+    Instruments that joined after the source's `end` or `validate_until` are left out, because selecting them would
+    be look-ahead.
 
     Args:
-        source: a store with its market, instruments, fields and span; None for the simulated market, made on
+        source: store with its market, instruments, fields and span; None for the simulated market, created on
             first use.
 
     Raises:
@@ -63,16 +63,16 @@ class QlibBars:
         return [self.store / "calendars" / f"{freq}.txt", *bins]
 
     def series(self) -> Iterator[InstrumentBars]:
-        """Instrument by instrument, adjusted; days without a price or with no volume at all are no bars."""
+        """Instrument by instrument, adjusted; days without a price or without volume are not bars."""
         for symbol in self.instruments:
             bars = (
                 read_bars(self.store, [symbol], self.fields).set_index("datetime").drop(columns="instrument")
             )
             traded = bars[list(PRICES)].notna().all(axis=1) & ~bars["volume"].eq(0)
-            if bars["volume"].isna().all():  # the store keeps none, which is not the same as no trade
+            if bars["volume"].isna().all():  # the store has no volume, which does not mean no trade
                 bars = bars.drop(columns="volume")
             yield InstrumentBars(symbol, adjust_bars(bars[traded]))
 
     def notes(self) -> list[str]:
-        """Nothing: a store has one layout."""
+        """Empty, because a store has one layout."""
         return []

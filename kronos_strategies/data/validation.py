@@ -1,7 +1,6 @@
 """The tidy frame of daily bars, and the spans of a market: columns and checks.
 
-One row a (instrument, datetime), raw prices, suspended days absent. Everything that enters or leaves this
-folder has that form.
+One row per (instrument, datetime), raw prices, suspended days absent. All bars in this package have this form.
 """
 
 from __future__ import annotations
@@ -15,13 +14,19 @@ from kronos.bars import PRICES, check_bars, warn_of_jumps
 
 KEYS = ("instrument", "datetime")
 REQUIRED = (*KEYS, *PRICES, "volume")
-OPTIONAL = ("amount", "factor")  # without a factor, prices are taken as adjusted already
+OPTIONAL = ("amount", "factor")  # without a factor, prices count as adjusted
 SPAN = ("instrument", "start", "end")  # a stay in a market, both days included
-LISTING = "first to last bar"  # how a manifest calls membership that was not given
+LISTING = "first to last bar"  # name in the manifest of membership that was not given
 
-LONGEST = 100  # characters of a symbol, which names a folder
-_UNSAFE = set('/\\:*?"<>| ')  # in names of folders, on one system or another
-_READ_AS_MISSING = {"na", "nan", "-nan", "null", "none"}  # by pandas, with which Qlib reads its lists
+LONGEST = 100  # maximum characters of a symbol, which names a folder
+_UNSAFE = set('/\\:*?"<>| ')  # reserved folder names on some systems
+_READ_AS_MISSING = {
+    "na",
+    "nan",
+    "-nan",
+    "null",
+    "none",
+}  # read as missing by pandas, with which Qlib reads its lists
 
 
 def check_tidy(bars: pd.DataFrame, name: str = "bars", frequency: str = "1day") -> pd.DataFrame:
@@ -29,12 +34,12 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars", frequency: str = "1day") 
 
     Args:
         bars: columns REQUIRED, perhaps OPTIONAL. Volume and amount may be NaN throughout an instrument.
-        name: what to call the frame in an error.
-        frequency: of the bars, as `kronos.calendar` calls it; the times of daily ones are dropped.
+        name: name of the frame in errors.
+        frequency: bar frequency as in `kronos.calendar`; the times of daily ones are dropped.
 
     Raises:
         TypeError: not a DataFrame.
-        ValueError: a missing column, a value that no bar has, or several bars of an instrument on a day.
+        ValueError: a missing column, an invalid value, or several bars of an instrument on a day.
     """
     if not isinstance(bars, pd.DataFrame):
         raise TypeError(f"{name} is a {type(bars).__name__}. Pass a tidy pandas DataFrame.")
@@ -62,10 +67,10 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars", frequency: str = "1day") 
 
 
 def check_symbols(symbols: Iterable[str]) -> None:
-    """Demand symbols that are distinct folders on every system, and that Qlib reads back as they are.
+    """Check that symbols are distinct folder names on every system, and that Qlib reads them back unchanged.
 
     Raises:
-        ValueError: names the first that is not.
+        ValueError: one is not; names the first.
     """
     seen: dict[str, str] = {}
     for symbol in symbols:
@@ -88,13 +93,15 @@ def check_symbols(symbols: Iterable[str]) -> None:
 
 
 def check_spans(spans: pd.DataFrame, market: str, known: Iterable[str]) -> pd.DataFrame:
-    """Return the spans of a market, sorted, after a check that each is a stay of a `known` instrument.
+    """Return the spans of a market, sorted, after checking that each is a stay of a `known` instrument.
 
     Raises:
         ValueError: a missing column, no rows, an instrument without bars, or an end before its start.
     """
     if missing := [column for column in SPAN if column not in spans.columns]:
-        raise ValueError(f"the membership of {market} lacks the columns {missing}. It needs {list(SPAN)}.")
+        raise ValueError(
+            f"the membership of {market} lacks the columns {missing}. Pass the columns {list(SPAN)}."
+        )
     if spans.empty:
         raise ValueError(
             f"the membership of {market} has no rows, so the market would be empty. Add members."
@@ -105,9 +112,7 @@ def check_spans(spans: pd.DataFrame, market: str, known: Iterable[str]) -> pd.Da
     backwards = ~(ordered["start"] <= ordered["end"])  # true for a missing date too
     if backwards.any():
         symbol = ordered["instrument"].iloc[np.argmax(backwards)]
-        raise ValueError(
-            f"{symbol} has a stay in {market} that does not end on or after its start. Correct it."
-        )
+        raise ValueError(f"{symbol} has a stay in {market} that ends before it starts. Correct it.")
     return ordered
 
 
@@ -118,7 +123,7 @@ def listing_spans(bars: pd.DataFrame) -> pd.DataFrame:
 
 
 def whole_days(spans: pd.DataFrame) -> pd.DataFrame:
-    """Spans of SPAN whose last days count to their ends, for bars within days."""
+    """Spans of SPAN that include all of their last day, for intraday bars."""
     ends = spans["end"]
     return spans.assign(end=ends.where(ends != ends.dt.normalize(), ends + pd.Timedelta(days=1, seconds=-1)))
 
@@ -131,7 +136,7 @@ def first_key(bars: pd.DataFrame, where: np.ndarray | pd.Series) -> str:
 
 
 def _without_absent(tidy: pd.DataFrame) -> pd.DataFrame:
-    """The frame with 0 where an instrument has no volume, or no amount, at all."""
+    """The frame with 0 for instruments without any volume or amount."""
     columns = [column for column in ("volume", "amount") if column in tidy]
     absent = tidy[columns].isna().groupby(tidy["instrument"]).transform("all")
     return tidy.assign(**{column: tidy[column].mask(absent[column], 0.0) for column in columns})

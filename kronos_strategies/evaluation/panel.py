@@ -57,7 +57,7 @@ class PanelIndex:
 
     @property
     def mask(self) -> np.ndarray:
-        """(dates, instruments) bool: True where there is a row, whatever its value."""
+        """(dates, instruments) bool: True where there is a row, even without a value."""
         mask = np.zeros((len(self.dates), len(self.instruments)), bool)
         for _, place in self._places():
             mask.reshape(-1)[place] = True

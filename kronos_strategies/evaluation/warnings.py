@@ -52,7 +52,7 @@ def universe_warnings(members: pd.Index) -> list[str]:
     if dates >= STATIC_DATES and len(set(by_date.agg(frozenset))) == 1:
         found.append(
             f"No instrument joined or left the universe on {dates} dates. If it is a list of today's members, "
-            "those that failed since are missing (survivorship bias), which flatters every long portfolio."
+            "those that failed since are missing (survivorship bias), which overstates every long portfolio."
         )
     return found
 
@@ -109,7 +109,7 @@ def time_series_warnings(time_series: TimeSeriesEvaluation) -> Iterator[str]:
 
 
 def distribution_warnings(distribution: DistributionEvaluation) -> Iterator[str]:
-    """StoreStatus far from nominal, beyond what chance explains."""
+    """Coverage far from nominal, beyond what chance explains."""
     own = [score for score in distribution.distributions if score.name == MODEL]
     for what, sign in (("too narrow", -1), ("too wide", 1)):
         words = []

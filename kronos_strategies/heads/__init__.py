@@ -1,5 +1,5 @@
-"""Return heads at work.
+"""Return heads.
 
-labels.py what they learn; fit.py fits them on a frozen checkpoint; choice.py says whether scores come from a head
-or from sampled paths; readers.py loads them with their checkpoints.
+fit.py computes their labels and fits them on a frozen checkpoint. sources.py fits a head on a file of bars.
+selection.py loads heads and decides whether scores come from a head or from sampled paths.
 """

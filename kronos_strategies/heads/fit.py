@@ -1,7 +1,7 @@
 """Fit a return head on the hidden states of a frozen checkpoint: ridge regression or LightGBM.
 
-Training and validation are apart in time. No training label reaches past the last training date (purged), and
-validation begins the longest horizon plus one bar later (embargoed). What was fitted is chosen on the later dates.
+Training and validation do not overlap in time. No training label extends past the last training date (purged), and
+validation begins the longest horizon plus one bar later (embargoed). Models are selected on the validation dates.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from kronos.training.bar_array import HORIZONS, LABEL, MIN_INSTRUMENTS, VOLATILI
 
 Kind = Literal["ridge", "lightgbm"]
 KINDS = ("ridge", "lightgbm")
-# Of the ridge, times the mean variance of a hidden unit. A larger one leaves the few directions in which names
-# differ most, slow styles whose luck a short validation cannot tell from skill.
+# Ridge penalties, in units of the mean variance of a hidden unit. Larger ones leave only the few directions in
+# which instruments differ most, slow styles whose luck a short validation period cannot distinguish from skill.
 PENALTIES = np.logspace(-3, 0, 7)
-ROUNDS, PATIENCE = 600, 60  # of LightGBM, at most and without a better validation
+ROUNDS, PATIENCE = 600, 60  # LightGBM rounds: maximum, and without improvement
 TREES: dict[str, Any] = {
     "objective": "regression",
     "learning_rate": 0.02,
@@ -61,10 +61,10 @@ class FitSettings:
             raise ValueError(f"kind='{self.kind}' cannot be fitted. Choose one of {list(KINDS)}.")
         if not self.horizons or min(self.horizons) < 1:
             raise ValueError(
-                f"horizons={list(self.horizons)} are not valid. Give numbers of bars, 1 or more."
+                f"horizons={list(self.horizons)} are not valid. Pass numbers of bars, 1 or more."
             )
         if self.seeds < 1:
-            raise ValueError(f"seeds={self.seeds} averages no model. Give 1 or more.")
+            raise ValueError(f"seeds={self.seeds} is too small. Pass at least 1.")
         if self.valid_until <= self.train_until:
             raise ValueError(
                 f"Validation ends at {self.valid_until:%Y-%m-%d}, not after training at "
@@ -77,7 +77,7 @@ class Split:
     """Labels of the two parts.
 
     Attributes:
-        train, valid: of all rows, a column for each horizon; NaN where a row has no part in it.
+        train, valid: labels of all rows, one column per horizon; NaN for rows outside that part.
     """
 
     train: pd.DataFrame
@@ -104,9 +104,9 @@ class Split:
         for what, part in (("training", train), ("validation", valid)):
             if part is None or not part.notna().any().all():
                 raise ValueError(
-                    f"No {what} date has {MIN_INSTRUMENTS} names with returns over {max(horizons)} bars. Give more "
-                    f"names, or other dates: training until {settings.train_until:%Y-%m-%d}, validation from "
-                    f"{embargo} bars later until {settings.valid_until:%Y-%m-%d}."
+                    f"No {what} date has {MIN_INSTRUMENTS} instruments with returns over {max(horizons)} bars. "
+                    f"Pass more instruments, or other dates: training until {settings.train_until:%Y-%m-%d}, "
+                    f"validation from {embargo} bars later until {settings.valid_until:%Y-%m-%d}."
                 )
         assert train is not None
         assert valid is not None
@@ -126,20 +126,20 @@ def fit_head(
     frequency: str = "1day",
     name: str = "head",
 ) -> ReturnHead:
-    """Fit a head on hidden states that never change.
+    """Fit a head on the hidden states of a frozen checkpoint.
 
     Args:
         hidden: (N, d_model) float32, see `KronosPredictor.embed`.
         keys: (N,) (datetime, instrument) of the windows.
         panel: adjusted bars of these instruments; none after `settings.valid_until` is used.
         settings: kind, horizons and dates.
-        lookback, frequency: of the windows.
-        markets: where they come from.
-        checkpoint, weights_sha256: whose hidden states these are.
-        name: of the head.
+        lookback, frequency: lookback and bar frequency of the windows.
+        markets: markets of the windows.
+        checkpoint, weights_sha256: name and hash of the checkpoint that produced the hidden states.
+        name: name of the head.
 
     Raises:
-        ValueError: a part has no date with enough names.
+        ValueError: a part has no date with enough instruments.
         MissingExtra: LightGBM is missing.
     """
     info = HeadInfo(
@@ -166,8 +166,8 @@ def fit_split(
         hidden: (N, d_model) float32.
         split: labels of these rows.
         settings: kind, horizons and seeds.
-        info: what the head is; its figures are replaced by those of the validation.
-        name: of the head.
+        info: description of the head; its metrics are replaced by those of the validation.
+        name: name of the head.
 
     Raises:
         MissingExtra: LightGBM is missing.
@@ -201,7 +201,7 @@ def date_correlation(score: np.ndarray, label: pd.Series) -> float:
 
 
 def _ridge(hidden: np.ndarray, split: Split, settings: FitSettings, info: HeadInfo, name: str) -> ReturnHead:
-    """Within-date least squares: what all instruments of a date share in their hidden states ranks none of them."""
+    """Within-date ridge regression: what all instruments of a date share does not affect ranks."""
     weights, biases = [], []
     for horizon in settings.horizons:
         label = split.train[horizon]
@@ -222,7 +222,7 @@ def _ridge(hidden: np.ndarray, split: Split, settings: FitSettings, info: HeadIn
 def _lightgbm(
     hidden: np.ndarray, split: Split, settings: FitSettings, info: HeadInfo, name: str
 ) -> ReturnHead:
-    """A model for each horizon and seed, stopped early on the validation dates."""
+    """One model per horizon and seed, stopped early on the validation dates."""
     lightgbm = import_lightgbm()
     trees = {}
     for horizon in settings.horizons:
@@ -250,12 +250,12 @@ def return_labels(
 ) -> pd.DataFrame:
     """The label of each (datetime, instrument) and horizon.
 
-    Bars are an instrument's own traded ones. A label of date t uses closes up to its bar t + 1 + h; where that bar
-    comes after `until`, the name has no part in that date's ranks.
+    Bars are an instrument's own traded ones. A label of date t uses closes up to its bar t + 1 + h; if that bar
+    is after `until`, the instrument is left out of that date's ranks.
 
     Args:
         panel: adjusted bars by instrument, indexed by time.
-        keys: (N,) rows to label: the names of a date are ranked among each other.
+        keys: (N,) rows to label: the instruments of a date are ranked among each other.
         horizons: bars from close(t + 1).
         until: last time that any label may use.
 
@@ -276,7 +276,7 @@ def return_labels(
 
 
 def centered_ranks(values: pd.Series) -> pd.Series:
-    """Ranks within each date, ties averaged, from -0.5 for the lowest to 0.5 for the highest; 0 for one name."""
+    """Ranks within each date, ties averaged, from -0.5 (lowest) to 0.5 (highest); 0 for a single instrument."""
     by_date = values.groupby(level="datetime")
     counts = by_date.transform("count")
     return ((by_date.rank() - 1) / (counts - 1).clip(lower=1) - 0.5).where(counts > 1, 0.0)

@@ -14,19 +14,19 @@ from kronos.head import ReturnHead, find_head
 from kronos_strategies.forecasting import Embedder
 
 Score = Literal["auto", "head", "paths"]
-DEFAULT_HORIZONS = (5, 10)  # horizons whose ranks are averaged where the holding is none of a head's
+DEFAULT_HORIZONS = (5, 10)  # horizons whose ranks are averaged if no head has the holding period
 
 
 @dataclass(frozen=True)
 class ScoreUse:
-    """What a score is wanted for.
+    """The use of a score.
 
     Attributes:
-        hold: bars that a position is held; None where no trade is named.
+        hold: bars that a position is held; None if unknown.
         lookback: bars of the windows.
-        price: that trades happen at; None where the engine decides.
-        frequency: of the bars.
-        market: their source, by the name that heads may know it by; None where it has no name.
+        price: price at which trades execute; None if the engine decides.
+        frequency: bar frequency.
+        market: name of the market of the bars, as in the head's training markets; None if unknown.
     """
 
     hold: int | None
@@ -41,8 +41,8 @@ class ScoreChoice:
     """Where scores come from.
 
     Attributes:
-        heads: whose outputs are averaged; empty where paths make the score.
-        horizons: of the outputs that count, in bars.
+        heads: heads whose outputs are averaged; empty if the score comes from paths.
+        horizons: horizons of the outputs that are used, in bars.
         why: a sentence, for the log and the report.
         warnings: sentences that a reader of the scores must see.
     """
@@ -64,27 +64,27 @@ class ScoreChoice:
 
     @property
     def identity(self) -> str:
-        """What tells one kind of score from another, short: paths, or sha256 and horizons of heads."""
+        """Short identifier of the kind of score: paths, or sha256 and horizons of heads."""
         shas = "+".join(head.sha256[:16] for head in self.heads)
         return f"head {shas} {'+'.join(map(str, self.horizons))}" if self.heads else "paths"
 
     def training_overlap_warnings(self, first: pd.Timestamp) -> list[str]:
-        """A warning for each head that may have learned from the dates it is judged on, the first being `first`."""
+        """A warning for each head that may have been trained on the test dates, which start at `first`."""
         return [
-            f"The return head {head.name} was trained until {head.info.trained_until}, so it knows of times after "
+            f"The return head {head.name} was trained until {head.info.trained_until}, after "
             "the first test dates."
             for head in self.heads
             if head.info.trained_until and pd.Timestamp(head.info.trained_until) >= first
         ]
 
     def columns(self, head: ReturnHead) -> list[int]:
-        """Positions of the outputs that count."""
+        """Positions of the outputs that are used."""
         return [head.info.horizons.index(horizon) for horizon in self.horizons]
 
     def average(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
         """(N,) mean of the outputs themselves, (N, K) of each head: a row's score depends on its own window only.
 
-        Of one head it ranks as `combine` does but for the spreads of its horizons, which are nearly alike.
+        For one head the ranking is that of `combine`, up to the spreads of its horizons, which are nearly equal.
         """
         chosen = [part[:, self.columns(head)] for head, part in zip(self.heads, outputs, strict=True)]
         mean: np.ndarray = np.concatenate(chosen, axis=1).astype(np.float64).mean(axis=1)
@@ -94,7 +94,7 @@ class ScoreChoice:
         """One score from the outputs of all heads.
 
         A single output is the score itself, an expected rank in [-0.5, 0.5] * sqrt(12). Several are averaged as
-        ranks among the windows of a date, on the same scale, so that heads of different spread weigh alike.
+        ranks among the windows of a date, on the same scale, so that heads of different spread have equal weight.
 
         Args:
             outputs: (N, K) of each head, in the order of `heads`.
@@ -113,10 +113,10 @@ class ScoreChoice:
 
 
 def check_score(score: str) -> None:
-    """Demand a known kind of score.
+    """Check that the kind of score is known.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the kind is unknown.
     """
     if score not in get_args(Score):
         raise ValueError(f"score='{score}' is unknown. Choose one of {list(get_args(Score))}.")
@@ -125,16 +125,16 @@ def check_score(score: str) -> None:
 def choose_score(score: str, heads: Sequence[ReturnHead], use: ScoreUse) -> ScoreChoice:
     """Decide where scores come from.
 
-    "auto" takes the heads where there are any and the use is the one that they were trained for: bars of their
-    frequency, close prices, a lookback of theirs and a holding that is one of their horizons. "head" takes them
-    anyway, with warnings; a holding that is none of their horizons then gets the mean of the ranks of 5 and 10.
+    "auto" uses the heads if there are any and the use is the one they were trained for: their bar frequency and
+    lookback, close prices, and a holding period that is one of their horizons. "head" always uses them, with
+    warnings; for any other holding period the score is the mean of the ranks at 5 and 10 bars.
 
     Raises:
         ValueError: an unknown score, "head" without a head, or heads without a horizon in common.
     """
     check_score(score)
     if score == "paths":
-        return ScoreChoice((), (), "score='paths' was asked for")
+        return ScoreChoice((), (), "score='paths' was requested")
     if not heads:
         if score == "auto":
             return ScoreChoice((), (), "the checkpoint has no return head")
@@ -145,7 +145,7 @@ def choose_score(score: str, heads: Sequence[ReturnHead], use: ScoreUse) -> Scor
     common = [h for h in heads[0].info.horizons if all(h in head.info.horizons for head in heads)]
     if not common:
         known = {head.name: list(head.info.horizons) for head in heads}
-        raise ValueError(f"The heads {known} have no horizon in common. Name heads that have.")
+        raise ValueError(f"The heads {known} have no common horizon. Choose heads that share one.")
     misfits = [reason for head in heads for reason in _misfits(head, use, common)]
     misfits = list(dict.fromkeys(misfits))
     if score == "auto" and misfits:
@@ -155,7 +155,7 @@ def choose_score(score: str, heads: Sequence[ReturnHead], use: ScoreUse) -> Scor
     warnings = [
         f"The return head is used outside of what it was trained for: {reason}." for reason in misfits
     ]
-    warnings += [told for head in heads for told in _strange_market(head, use.market)]
+    warnings += [warning for head in heads for warning in _strange_market(head, use.market)]
     return ScoreChoice(tuple(heads), horizons, why, tuple(warnings))
 
 
@@ -168,7 +168,7 @@ def _misfits(head: ReturnHead, use: ScoreUse, common: Sequence[int]) -> list[str
     if use.lookback != info.lookback:
         found.append(f"lookback is {use.lookback} bars, that of {head.name} {info.lookback}")
     if use.hold is not None and use.hold not in common:
-        found.append(f"a holding of {use.hold} bars is none of {_listed(common)}")
+        found.append(f"a holding period of {use.hold} bars is not one of {_listed(common)}")
     return found
 
 
@@ -184,8 +184,8 @@ def _strange_market(head: ReturnHead, market: str | None) -> list[str]:
     if market is None or not known or _plain(market) in known:
         return []
     return [
-        f"{head.name} was not trained on the market '{market}' but on {', '.join(head.info.markets)}: nothing says "
-        "that its ranking carries over."
+        f"{head.name} was not trained on the market '{market}' but on {', '.join(head.info.markets)}: its ranking "
+        "may not carry over."
     ]
 
 
@@ -219,11 +219,11 @@ def load_readers(
     """The heads of a run.
 
     Args:
-        predictor: of the run's checkpoint.
+        predictor: predictor of the run's checkpoint.
         heads: names or folders, each a checkpoint with a head or a head that was fitted on one; when empty, the
             head in the folder of the predictor, if there is one.
         load: loads another checkpoint by its name.
-        fitted: a head that was fitted on `predictor` just now; it comes first.
+        fitted: a head just fitted on `predictor`; it comes first.
 
     Raises:
         FileNotFoundError: a name without a head.
@@ -231,7 +231,7 @@ def load_readers(
     """
     found = [] if fitted is None else [HeadReader(predictor, fitted)]
     known = predictor.provenance(predictor.sampling, "")
-    own = known.model if known.weights_sha256 else None  # networks that came from no file have no folder
+    own = known.model if known.weights_sha256 else None  # without a hash there is no folder
     if not heads and fitted is None:
         return [HeadReader(predictor, ReturnHead.from_pretrained(own))] if own and find_head(own) else []
     for spec in heads:
@@ -250,7 +250,7 @@ def _trunk(head: ReturnHead, spec: str, predictor: Embedder, load: Callable[[str
     other = load(name)
     if wanted not in (None, other.provenance(other.sampling, "").weights_sha256):
         raise ValueError(
-            f"The head {spec} was fitted on other weights of '{name}' than are there now. Fit it again with "
-            "`kronos train head`."
+            f"The head {spec} was fitted on weights of '{name}' that differ from the current ones. Fit it again "
+            "with `kronos train head`."
         )
     return other

@@ -1,4 +1,4 @@
-"""A return head fitted on a file of bars: all names of the file are one market."""
+"""A return head fitted on a file of bars: all instruments of the file form one market."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def fit_file(
 
     Args:
         file: tidy bars of many instruments.
-        start: first date to learn from.
-        settings: of the fit.
-        predictor: frozen.
-        store: of the hidden states.
-        lookback: bars of a window.
-        every: dates from one to learn from to the next.
+        start: first training date.
+        settings: settings of the fit.
+        predictor: predictor, whose weights do not change.
+        store: forecast store that keeps the hidden states.
+        lookback: bars per window.
+        every: use every k-th date.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, or too few names or dates.
+        ValueError: unreadable, or too few instruments or dates.
     """
     panel = read_panel(file, settings.valid_until)
     dates = pd.DatetimeIndex(sorted(set().union(*(bars.index for bars in panel.values()))))
@@ -98,8 +98,9 @@ def bar_features(panel: Mapping[str, pd.DataFrame], keys: pd.MultiIndex) -> pd.D
         keys: (N,) rows.
 
     Returns:
-        Frame indexed by `keys`: returns over 1 to 60 bars, volatility over 5, 20 and 60, volume by its 20-bar mean,
-        the place of the close in the 20-bar range, the day's own return and its gap, and the mean range of 20 bars.
+        Frame indexed by `keys`: returns over 1 to 60 bars, volatility over 5, 20 and 60, volume relative to its
+        20-bar mean, position of the close in the 20-bar range, the bar's own return and gap, and the mean range of
+        20 bars.
     """
     parts = [
         _features(panel[str(name)]).assign(instrument=name)

@@ -11,5 +11,5 @@ except ImportError as error:
         "The Qlib adapter needs Qlib, on Python 3.12 or earlier: pip install 'kronos-strategies[qlib]'"
     ) from error
 
-# By default Qlib keeps runs in files, which MLflow 3.13 and later refuse without this.
+# By default Qlib saves runs in files, which MLflow 3.13 and later refuse without this.
 os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")

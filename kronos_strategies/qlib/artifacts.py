@@ -1,4 +1,4 @@
-"""A finished Qlib run -> its run artifacts, in this project's own types."""
+"""A finished Qlib run -> its run artifacts."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def collect_artifacts(
     trials: int,
     industries: pd.Series | None = None,
 ) -> RunArtifacts:
-    """Everything that the report of a run is computed from.
+    """All data of the report of a run.
 
     Args:
-        model: that made the signals.
-        dataset: whose market, label and dates to evaluate on.
-        signals: of KronosModel.
-        label: of the scored rows, by (datetime, instrument).
+        model: model that computed the signals.
+        dataset: dataset whose market, label and dates are evaluated.
+        signals: signals of KronosModel.
+        label: labels of the scored rows, by (datetime, instrument).
         traded: Qlib's report of the backtest, by datetime; None without one.
         held: Qlib's positions at each close; None without a backtest.
-        trials: settings that were tried before this run, itself counted.
-        industries: by instrument, see `data_access.read_industries`.
+        trials: number of settings tried so far, including this run.
+        industries: industry by instrument, see `data_access.read_industries`.
     """
     signals, label = _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)
@@ -84,7 +84,7 @@ def collect_artifacts(
     scored = model.scored(dataset)
     paths = None if scored.forecasts is None else _summarize(scored.forecasts, model, dataset, market)
     known = model.provenance
-    assert known is not None  # it has just scored
+    assert known is not None  # the segment just scored
     return RunArtifacts(
         metadata=RunMetadata(
             title=f"Kronos on {dataset.market}",
@@ -147,7 +147,7 @@ def _by_date(rows: Rows) -> Rows:
 
 
 def exposures_for(market: PricePanel, keys: pd.MultiIndex, industries: pd.Series | None) -> pd.DataFrame:
-    """What scores of the rows may load on, known at the same close."""
+    """Exposures of the scored rows, known at the same close."""
     wide = price_exposures(market.closes, market.amounts)
     columns = {name: market.lookup(values, keys) for name, values in wide.items()}
     if industries is not None:
@@ -161,7 +161,7 @@ def _labels(
 ) -> pd.DataFrame:
     """Returns over several horizons; of the run's own, Qlib's label."""
     horizons = sorted({*DECAY_HORIZONS, dataset.hold})
-    if dataset.deal_price == "vwap":  # of which the market that is kept for reports has none
+    if dataset.deal_price == "vwap":  # which the saved price panel does not have
         columns = future_returns(keys, dataset.deal_price, horizons, dataset.freq)
     else:
         columns = {h: market.lookup(market.forward_return(h, dataset.deal_price), keys) for h in horizons}
@@ -213,7 +213,7 @@ def backtest_result(
 
     It starts with the bar of the first purchase. The portfolio holds only cash before, and buys at that bar's
     deal price, so the benchmarks earn nothing up to that close either. `whole` keeps all bars as Qlib counts
-    them. Without positions, which not every run kept, no weights are known.
+    them. Without positions, which some runs do not save, there are no weights.
     """
     weights = _weights(held or {})
     invested = weights.index.get_level_values("datetime").unique()
@@ -237,7 +237,7 @@ def backtest_result(
 
 
 def _weights(held: Mapping[pd.Timestamp, Position]) -> pd.Series:
-    """What was held at each close, as a fraction of the portfolio with its cash."""
+    """Weights at each close, as a fraction of the portfolio including cash."""
     by_date = {date: book.get_stock_weight_dict(only_stock=False) for date, book in held.items()}
     keys = [(date, name) for date, weights in by_date.items() for name in weights]
     dates, names = pd.DatetimeIndex([key[0] for key in keys]), [key[1] for key in keys]

@@ -1,4 +1,4 @@
-"""Settings of a Qlib task that would fail only after all is forecast, or be wrong silently: checked first."""
+"""Early checks of a Qlib task: settings that would fail only after forecasting, or give wrong results silently."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from kronos_strategies.qlib.data_access import (
 REMEDY = "Set KRONOS_TEST_START and KRONOS_TEST_END."
 _DATE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|/\d{1,2}/\d{1,2}|\d{4})([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?")
 
-QLIB_BENCHMARK = "SH000300"  # what Qlib's backtest takes where it is given None
+QLIB_BENCHMARK = "SH000300"  # Qlib's default benchmark if it is None
 Settings = Mapping[str, Any]
 
 
 def check_task(task: Settings) -> None:
-    """Refuse a task of ours whose settings do not fit each other, the store or the files that they name.
+    """Refuse a task whose settings do not fit each other, the store or the files that they name.
 
     Tasks without a class of this project are left to Qlib.
 
     Args:
-        task: as in a workflow file: model, dataset, record.
+        task: task as in a workflow file: model, dataset, record.
 
     Raises:
-        ValueError: in one sentence, what is wrong and what to do.
-        FileNotFoundError: no such store or file.
+        ValueError: a setting does not fit; says what to do.
+        FileNotFoundError: the store or a file does not exist.
     """
     records = _records(task)
     names = [_class(task.get("dataset")), *map(_class, records)]
@@ -71,15 +71,15 @@ def check_task(task: Settings) -> None:
 
 
 def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None:
-    """Refuse a backtest that does not trade what the dataset measures, or that the store cannot carry.
+    """Refuse a backtest whose trades differ from the label, or for which the store lacks data.
 
     Args:
-        config: of PortAnaRecord: strategy, backtest.
+        config: configuration of PortAnaRecord: strategy, backtest.
         dataset: arguments of KronosDataset; empty for any other.
         model: arguments of KronosModel; empty for any other.
 
     Raises:
-        ValueError: in one sentence, what is wrong and what to do.
+        ValueError: a setting does not fit; says what to do.
     """
     strategy, backtest = config.get("strategy") or {}, config["backtest"]
     freq = dataset.get("freq", DAY)
@@ -96,8 +96,8 @@ def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None
     benchmark = backtest.get("benchmark", QLIB_BENCHMARK)
     if benchmark is None and D.features([QLIB_BENCHMARK], ["$close"], freq=freq).empty:
         raise ValueError(
-            f"benchmark: null is {QLIB_BENCHMARK} to Qlib, which the store lacks. Name one by KRONOS_BENCHMARK, or "
-            "take the mean of the market by KRONOS_BENCHMARK=market."
+            f"Qlib reads benchmark: null as {QLIB_BENCHMARK}, which the store lacks. Set KRONOS_BENCHMARK to a "
+            "benchmark of the store, or to market for the mean of the market."
         )
     if benchmark is not None:
         check_benchmark(benchmark, freq)
@@ -106,7 +106,7 @@ def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None
 def _check_topk(kwargs: Settings, hold: int | None) -> None:
     topk, drop = as_integer("topk", kwargs.get("topk")), as_integer("n_drop", kwargs.get("n_drop"))
     if topk < 1:
-        raise ValueError(f"topk={topk} holds nothing. Set KRONOS_TOPK to at least 1.")
+        raise ValueError(f"topk={topk} is too small. Set KRONOS_TOPK to at least 1.")
     if not 0 <= drop <= topk:
         raise ValueError(
             f"n_drop={drop} of topk={topk} instruments cannot be replaced. Set KRONOS_N_DROP to 0 to {topk}."
@@ -119,14 +119,14 @@ def _check_weights(kwargs: Settings, hold: int | None, model: Settings) -> None:
     if unknown := [name for name in rules if name not in known]:
         close = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"Did you mean '{close[0]}'?" if close else f"Choose among {known}."
-        raise ValueError(f"'{unknown[0]}' is not a rule of a portfolio. {hint}")
+        raise ValueError(f"'{unknown[0]}' is not a field of PortfolioRules. {hint}")
     made = PortfolioRules(**rules)
     _check_hold("every", kwargs.get("every", 1), hold)
     column = made.rank_by if made.rank_by != "score" else "volatility"
     reads_more = made.rank_by != "score" or made.reads_volatility
     if model and reads_more and model.get("samples") == 0:
         raise ValueError(
-            f"The strategy reads '{column}', which comes from sampled paths. Set KRONOS_SAMPLES to 10, or weigh "
+            f"The strategy reads '{column}', which comes from sampled paths. Set KRONOS_SAMPLES to 10, or weight "
             "equally by the score with KRONOS_WEIGHTING=equal."
         )
     if model and reads_more and model.get("prediction", "score") != "signals":
@@ -141,21 +141,21 @@ def _check_hold(name: str, value: object, hold: int | None) -> None:
     if value < 1:
         raise ValueError(f"{name} must be at least 1 day, got {value}.")
     if hold is not None and value != hold:
-        raise ValueError(
-            f"The dataset scores a trade of hold={hold} and the strategy trades by {name}={value}. Make them agree."
-        )
+        raise ValueError(f"The dataset has hold={hold} but the strategy has {name}={value}. Make them equal.")
 
 
 def _check_exchange(exchange: Settings, dataset: Settings) -> None:
     limit = exchange.get("limit_threshold")
-    if isinstance(limit, str) and limit.startswith("KRONOS_REGION"):  # what the workflow files make of it
+    if isinstance(limit, str) and limit.startswith(
+        "KRONOS_REGION"
+    ):  # placeholder of the workflow files for an unknown region
         raise ValueError(f"{limit} is not a region of Qlib. Choose one of {sorted(REGIONS)}.")
     for name in ("open_cost", "close_cost", "min_cost"):
         if name in exchange and as_number(name, exchange[name]) < 0:
-            raise ValueError(f"{name}={exchange[name]} is a cost below 0. Give 0 or more.")
+            raise ValueError(f"{name}={exchange[name]} is negative. Pass a cost of 0 or more.")
     if isinstance(limit, str) or (isinstance(limit, int | float) and not 0 < limit < 1):
         raise ValueError(
-            f"limit_threshold={limit!r} is not a share of a price. Set KRONOS_LIMIT to 0.095, say, or null."
+            f"limit_threshold={limit!r} is not a fraction of the price. Set KRONOS_LIMIT, e.g. to 0.095 or null."
         )
     price = exchange.get("deal_price", C.deal_price)
     prices = {str(each).removeprefix("$") for each in ([price] if isinstance(price, str) else price)}
@@ -168,7 +168,7 @@ def _check_exchange(exchange: Settings, dataset: Settings) -> None:
 
 
 def _check_freq(config: Settings, exchange: Settings, freq: str) -> None:
-    """Executor and exchange must go by the dataset's bars."""
+    """Check that executor and exchange use the dataset's bar frequency."""
     steps = _kwargs(config.get("executor") or {}).get("time_per_step", DAY)
     for name, value in (
         ("time_per_step of the executor", steps),
@@ -210,7 +210,7 @@ def _each(records: Mapping[str, Any] | Sequence[Any]) -> Iterator[Settings]:
 
 
 def _class(config: object) -> str:
-    """The name of the class that a configuration makes, without its module."""
+    """Class name of a configuration, without its module."""
     name = config.get("class", "") if isinstance(config, Mapping) else type(config).__name__
     return name.rpartition(".")[2] if isinstance(name, str) else getattr(name, "__name__", "")
 
@@ -220,10 +220,10 @@ def _kwargs(config: object) -> Settings:
 
 
 def check_market(market: str) -> None:
-    """Demand that the store has a market.
+    """Check that the store has a market.
 
     Raises:
-        ValueError: names those that it has.
+        ValueError: it does not; names the markets that it has.
     """
     check_instruments({"market": market, "filter_pipe": []}, store_folder())
 
@@ -246,23 +246,23 @@ def as_date(what: str, value: object) -> pd.Timestamp:
 
 
 def check_lookback(lookback: object, most: int) -> None:
-    """Demand windows that the model reads whole.
+    """Check that the lookback fits the model's context.
 
     Raises:
-        ValueError: a longer one, of which the model would read the last bars only.
+        ValueError: it is longer, so that the model would read the last bars only.
     """
     if as_integer("lookback", lookback) > as_integer("max_context", most):
         raise ValueError(
-            f"lookback={lookback} is more than the {most} bars of context that the model has. Give {most} or less "
+            f"lookback={lookback} is more than the model's context of {most} bars. Pass {most} or less "
             "(KRONOS_LOOKBACK, --lookback)."
         )
 
 
 def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -> None:
-    """Demand that a span holds a trading day of the store, and begins and ends within it.
+    """Check that a span has a trading day of the store, and begins and ends within it.
 
     Raises:
-        ValueError: gives both spans and the remedy.
+        ValueError: it does not; gives both spans and the remedy.
     """
     check_overlap(what, start, end, remedy)
     calendar, future = pd.DatetimeIndex(D.calendar()), pd.DatetimeIndex(D.calendar(future=True))
@@ -270,7 +270,7 @@ def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -
     span = f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
     if ((future > calendar[-1]) & (future <= end)).any() or end > calendar[-1] + pd.Timedelta(days=7):
         raise ValueError(f"{span} ends after {store}. {remedy}")
-    if start < calendar[0] - pd.Timedelta(days=7):  # holidays may lie between
+    if start < calendar[0] - pd.Timedelta(days=7):  # allows for holidays
         raise ValueError(f"{span} starts before {store}. {remedy}")
 
 
@@ -281,30 +281,30 @@ def last_tradable(end: pd.Timestamp, freq: str = DAY) -> pd.Timestamp:
 
 
 def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, freq: str = DAY) -> None:
-    """Demand that a span holds a trading time of the store.
+    """Check that a span has a trading time of the store.
 
     Raises:
-        ValueError: gives both spans and the remedy.
+        ValueError: it does not; gives both spans and the remedy.
     """
     calendar = pd.DatetimeIndex(D.calendar(freq=freq))
     if start > end:
         raise ValueError(
-            f"{what} holds no trading day: it starts on {start:%Y-%m-%d} and ends on {end:%Y-%m-%d}. {remedy}"
+            f"{what} has no trading day: it starts on {start:%Y-%m-%d} and ends on {end:%Y-%m-%d}. {remedy}"
         )
     if not ((calendar >= start) & (calendar <= end)).any():
         raise ValueError(
-            f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d} holds no trading day of the store, which spans "
+            f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d} has no trading day of the store, which spans "
             f"{calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}. {remedy}"
         )
 
 
 def check_segments(spans: Mapping[str, tuple[pd.Timestamp | None, ...]], freq: str = DAY) -> None:
-    """Refuse a segment without a trading day, which Qlib would trip over much later.
+    """Refuse a segment without a trading day, on which Qlib would fail much later.
 
-    One may end after the store: it is scored as far as bars reach, as Qlib's rolling tasks want it.
+    A segment may end after the store, as in Qlib's rolling tasks: it is scored up to the last bar.
 
     Raises:
-        ValueError: a segment outside of the store.
+        ValueError: a segment is outside of the store.
     """
     calendar = pd.DatetimeIndex(D.calendar(freq=freq))
     for name, (start, end) in spans.items():
@@ -312,7 +312,7 @@ def check_segments(spans: Mapping[str, tuple[pd.Timestamp | None, ...]], freq: s
         check_overlap(
             f"Segment '{name}'", first, max(calendar[-1], first) if end is None else end, REMEDY, freq
         )
-        if first < calendar[0] - pd.Timedelta(days=7):  # holidays may lie between
+        if first < calendar[0] - pd.Timedelta(days=7):  # allows for holidays
             raise ValueError(
                 f"Segment '{name}' starts on {first:%Y-%m-%d}, before the store, which has {calendar[0]:%Y-%m-%d} "
                 f"to {calendar[-1]:%Y-%m-%d}. {REMEDY}"
@@ -320,10 +320,10 @@ def check_segments(spans: Mapping[str, tuple[pd.Timestamp | None, ...]], freq: s
 
 
 def check_benchmark(benchmark: object, freq: str = DAY) -> None:
-    """Demand that the store has bars of a benchmark: a symbol, or several whose mean Qlib takes.
+    """Check that the store has bars of a benchmark: a symbol, or several that Qlib averages.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it does not.
     """
     if isinstance(benchmark, pd.Series):
         return
@@ -331,7 +331,7 @@ def check_benchmark(benchmark: object, freq: str = DAY) -> None:
     if D.features(config, ["$close"], freq=freq).empty:
         raise ValueError(
             f"The store has no benchmark '{benchmark}'. Import it with `kronos data import ... --benchmark FILE`, "
-            "name one that it has by KRONOS_BENCHMARK, or take the mean of the market by KRONOS_BENCHMARK=market."
+            "set KRONOS_BENCHMARK to one that it has, or to market for the mean of the market."
         )
 
 

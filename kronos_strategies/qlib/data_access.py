@@ -1,4 +1,4 @@
-"""Reads Qlib stores: bars, members, calendars and windows in this project's own types."""
+"""Read bars, members, calendars and windows from Qlib data directories."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class StoreBars:
     def equal_weight(self, members: pd.MultiIndex, dates: pd.Index) -> pd.Series:
         """Return by bar of all members at equal weights, rebalanced on each of `dates`, without costs.
 
-        A suspended member earns 0 until it trades again, and then the whole move since its last close.
+        A suspended member earns 0 until it trades again, and then its whole return since the last close.
         """
         closes = self.closes(members.get_level_values("instrument"))
         moves = pd.Series(closes.pct_change(fill_method=None).stack())
@@ -95,19 +95,19 @@ def member_windows(
 ) -> Windows:
     """The windows of every member that traded, on every bar from `start` to `end`.
 
-    Membership on each date decides who has a window then. A window holds the last *traded* bars, whether or not
-    the instrument was a member at the time; on a day without a trade there is none. Future timestamps are those of
-    the trading calendar, continued in the same rhythm after its end.
+    An instrument has a window on the dates on which it is a member and trades. A window has the last *traded* bars,
+    including those from before it was a member. Future timestamps are those of the trading calendar, extrapolated
+    after its end at the same frequency.
 
     Args:
-        spec: of the windows.
+        spec: specification of the windows.
         start: first bar.
         end: last bar.
-        instruments: which may have a window; the market `spec.universe` when omitted.
-        freq: of the bars, as Qlib calls it.
+        instruments: instruments that may have a window; the market `spec.universe` when omitted.
+        freq: Qlib's name of the bar frequency.
 
     Raises:
-        ValueError: no member has bars enough.
+        ValueError: no member has enough bars.
     """
     members = member_rows(spec.universe if instruments is None else instruments, start, end, freq)
     names = sorted(members.get_level_values("instrument").unique())
@@ -138,7 +138,7 @@ def scored_rows(
     instruments: Instruments,
     freq: str = DAY,
 ) -> pd.MultiIndex:
-    """The (datetime, instrument) that `member_windows` has a window of, without cutting any; may be empty."""
+    """The (datetime, instrument) of `member_windows`, without creating windows; may be empty."""
     members = member_rows(instruments, start, end, freq)
     names = sorted(members.get_level_values("instrument").unique())
     known = [
@@ -175,11 +175,11 @@ def future_returns(
 
 
 Instruments = str | Sequence[str] | Mapping[str, Any]
-Config = list[str] | dict[str, Any]  # as Qlib's D.features takes them
+Config = list[str] | dict[str, Any]  # as in Qlib's D.features
 
 
 def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | None = None) -> Config:
-    """What Qlib reads features of.
+    """Instruments in the form that Qlib reads features of.
 
     Args:
         instruments: the name of a market, symbols, or a dict of a market and its filters, as `D.instruments` has
@@ -193,15 +193,19 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
         try:
             config = dict(D.instruments(instruments, list(filter_pipe or ())))
             for each in config["filter_pipe"]:
-                getattr(filters, each["filter_type"]).from_config(each)  # Qlib makes them when it reads bars
+                getattr(filters, each["filter_type"]).from_config(
+                    each
+                )  # Qlib creates them when it reads bars
             return config
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"filter_pipe cannot be read ({error}). Give filters of qlib.data.filter, or all of their settings "
-                "as `to_config()` returns them."
+                f"filter_pipe cannot be read ({error}). Pass filters of qlib.data.filter, or their settings as "
+                "returned by `to_config()`."
             ) from error
     if filter_pipe:
-        raise ValueError("filter_pipe narrows a market given by its name. Leave it out, or name a market.")
+        raise ValueError(
+            "filter_pipe applies only to a market given by its name. Remove it, or name a market."
+        )
     if isinstance(instruments, Mapping):
         return dict(D.instruments(**instruments)) if "market" in instruments else dict(instruments)
     symbols = [str(each) for each in instruments]
@@ -220,10 +224,10 @@ def universe_name(config: Config) -> str:
 
 
 def check_instruments(config: Config, store: Path) -> None:
-    """Demand that a store has the market or the instruments.
+    """Check that a store has the market or the instruments.
 
     Raises:
-        ValueError: names those that it has, or lacks.
+        ValueError: it does not; names the markets that it has, or an instrument that it lacks.
     """
     if isinstance(config, dict) and "market" in config:
         market, known = config["market"], sorted(path.stem for path in (store / "instruments").glob("*.txt"))
@@ -238,14 +242,14 @@ def check_instruments(config: Config, store: Path) -> None:
 
 
 def init_qlib(folder: Path, tracking: str = TRACKING) -> list[str]:
-    """Make Qlib read `folder`, quietly; return what a reader of its figures must know.
+    """Initialize Qlib with the data directory `folder`, quietly; return warnings about the data.
 
     Args:
-        folder: of a Qlib store.
-        tracking: address of the MLflow store that runs are recorded in; nothing is written to it here.
+        folder: Qlib data directory.
+        tracking: URI of the MLflow tracking store; nothing is written to it here.
 
     Raises:
-        FileNotFoundError: no Qlib store there.
+        FileNotFoundError: it is not a Qlib data directory.
     """
     folder = folder.expanduser().resolve()
     _check_there(folder)
@@ -269,14 +273,14 @@ def store_folder(freq: str = DAY) -> Path:
     """
     if not C.registered:
         raise ValueError(
-            'Qlib does not know which data to read yet. Call qlib.init(provider_uri="~/store", region="cn") first.'
+            'Qlib is not initialized. Call qlib.init(provider_uri="~/store", region="cn") first.'
         )
     try:
         return Path(C.dpm.get_data_uri(freq))
     except KeyError:
         known = sorted(str(each) for each in C.dpm.provider_uri)
         raise ValueError(
-            f"Qlib was given no data of freq='{freq}', only of {known}. Add it to provider_uri of qlib.init."
+            f"Qlib has no data of freq='{freq}', only of {known}. Add it to provider_uri in qlib.init."
         ) from None
 
 
@@ -293,20 +297,20 @@ def qlib_warnings(freq: str = DAY) -> list[str]:
 
 
 def _region_warnings(folder: Path) -> list[str]:
-    """A warning where Qlib trades by the rules of another region than the store's."""
+    """A warning if Qlib's region differs from that of the store."""
     expected = region_of_store(folder)
     if C.region == expected.name:
         return []
     return [
-        f"Qlib trades by the rules of region '{C.region}', while instruments of {folder} are called as those of "
-        f"'{expected.name}' ({expected}). Set KRONOS_REGION={expected.name}, or region in qlib_init, unless it is "
-        "meant."
+        f"Qlib uses the trading rules of region '{C.region}', but instruments of {folder} have symbols of region "
+        f"'{expected.name}' ({expected}). Set KRONOS_REGION={expected.name}, or region in qlib_init, unless this "
+        "is intended."
     ]
 
 
 def _check_there(folder: Path, freq: str = DAY) -> None:
-    """Make the default store on first use; demand that any other one is there."""
-    if folder.resolve() == default_store().resolve():  # Qlib has resolved its own
+    """Create the default store on first use; check that any other one exists."""
+    if folder.resolve() == default_store().resolve():  # Qlib has resolved its own path
         ensure_store(folder)
     calendar = folder / "calendars" / f"{freq}.txt"
     if calendar.is_file():
@@ -318,8 +322,8 @@ def _check_there(folder: Path, freq: str = DAY) -> None:
             "import bars of that frequency."
         )
     raise FileNotFoundError(
-        f"{folder} holds no Qlib store (no calendars/{freq}.txt). Make one with `kronos data import FILE... "
-        f"--to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
+        f"{folder} is not a Qlib data directory (no calendars/{freq}.txt). Create one with `kronos data import "
+        f"FILE... --to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
     )
 
 
@@ -334,5 +338,5 @@ def read_industries(file: Path) -> pd.Series:
     twice = table["instrument"].duplicated()
     if twice.any():
         name = table["instrument"][twice].iloc[0]
-        raise ValueError(f"{file} gives {name} an industry twice. Keep one row of each instrument.")
+        raise ValueError(f"{file} has several industries of {name}. Keep one row per instrument.")
     return table.set_index("instrument")["industry"].astype(str)

@@ -37,9 +37,9 @@ Span = tuple[pd.Timestamp | None, pd.Timestamp | None]
 
 
 class LabelLoader(QlibDataLoader):
-    """Labels of the rows that have a window, so that predictions and labels are of the same rows.
+    """Labels of the rows that have a window, so that predictions and labels have the same rows.
 
-    Qlib's SignalMseRecord takes one for the other by position.
+    Qlib's SignalMseRecord matches them by position.
     """
 
     def __init__(self, label: str, spec: WindowSpec, freq: str = DAY) -> None:
@@ -60,36 +60,36 @@ class LabelLoader(QlibDataLoader):
 
 
 class KronosDataset(DatasetH):
-    """Windows for `KronosModel`, labels for Qlib's records; one description of the trade for both.
+    """Windows for `KronosModel` and labels for Qlib's records, for the same trade.
 
     A signal dated t trades on t+1 at `deal_price` and is held `hold` bars, so label and forecast both
     measure price[t+1+hold] / price[t+1] - 1.
 
     Args:
-        segments: of dates, e.g. {"test": ("2023-01-03", "2023-12-29")}. None for an end is the last bar of the
-            store; a segment that ends later is scored as far as bars reach.
+        segments: segments of dates, e.g. {"test": ("2023-01-03", "2023-12-29")}. An end of None is the last bar of
+            the store; a segment that ends later is scored up to the last bar.
         market: name of an instruments file, whose members on each date are scored.
         lookback: traded bars that the model reads.
         min_bars: traded bars that an instrument needs to be scored, `lookback` when omitted.
         hold: bars that a position is held.
-        horizon: bars to forecast, hold + 1 when omitted: one to enter, `hold` to earn. A longer one scores the
-            same trade and finds more forecasts in a store.
+        horizon: bars to forecast, hold + 1 when omitted: one to enter, `hold` to earn. A longer one
+            scores the same trade and can reuse stored forecasts.
         deal_price: "close", "open", or "vwap" where the store has it, the same as in the backtest's
             `exchange_kwargs`. Sampled paths have no volume-weighted price: the mean of their open, high, low and
-            close stands for it.
-        benchmark: of the backtest, only to refuse one that the store lacks before anything is forecast.
+            close is used instead.
+        benchmark: benchmark of the backtest; only checked, so that a missing one fails before forecasting.
         instruments: in place of `market`, as Qlib's handlers take them: also a list of symbols, or a dict.
-        filter_pipe: Qlib's filters of the market.
-        freq: of the bars, as Qlib calls it: "day", "60min", "5min", ...
+        filter_pipe: Qlib filters of the market.
+        freq: Qlib's name of the bar frequency: "day", "60min", "5min", ...
 
     Attributes:
         market: name of the instruments; of a list or of filters, with a hash.
         instruments: as Qlib reads them.
-        spec: of the windows.
+        spec: specification of the windows.
         store_warnings: warnings about the store, for the report.
 
     Raises:
-        ValueError: settings that fit neither each other nor the store, or Qlib has not been initialized.
+        ValueError: settings do not fit each other or the store, or Qlib is not initialized.
         FileNotFoundError: no store.
     """
 
@@ -113,14 +113,14 @@ class KronosDataset(DatasetH):
             )
         hold = as_integer("hold", hold)
         if hold < 1:
-            raise ValueError(f"hold={hold} earns nothing. Hold for at least 1 bar.")
+            raise ValueError(f"hold={hold} is too short. Pass at least 1 bar.")
         horizon = hold + 1 if horizon is None else as_integer("horizon", horizon)
         if horizon <= hold:
             raise ValueError(
-                f"horizon={horizon} does not reach the exit of hold={hold}. Forecast {hold + 1} bars."
+                f"horizon={horizon} is too short for the exit of hold={hold}. Forecast {hold + 1} bars."
             )
         if not segments:
-            raise ValueError('There is no segment. Give one, e.g. {"test": ("2023-01-03", "2023-12-29")}.')
+            raise ValueError('There is no segment. Pass one, e.g. {"test": ("2023-01-03", "2023-12-29")}.')
         spans = {name: _span(name, span, freq) for name, span in segments.items()}
         self.store_warnings = qlib_warnings(freq)
         for warning in self.store_warnings:
@@ -154,7 +154,7 @@ class KronosDataset(DatasetH):
         data_key: str = DataHandlerLP.DK_I,
         **options: Any,
     ) -> Any:
-        """As Qlib's dataset: labels of segments, the only columns that there are.
+        """Labels of segments, the only columns of this dataset.
 
         Raises:
             ValueError: features are asked for, by another model than `KronosModel`.
@@ -162,8 +162,8 @@ class KronosDataset(DatasetH):
         wanted = [col_set] if isinstance(col_set, str) else col_set
         if unknown := [name for name in wanted if name not in COLUMN_SETS]:
             raise ValueError(
-                f"KronosDataset has windows of bars and labels, not the columns '{unknown[0]}'. Give another model "
-                "a dataset of its own, such as DatasetH with Alpha158, or read the bars with qlib.data.D.features."
+                f"KronosDataset has windows of bars and labels, not the columns '{unknown[0]}'. Use another "
+                "dataset for another model, e.g. DatasetH with Alpha158, or read bars with qlib.data.D.features."
             )
         return super().prepare(segments, col_set, data_key, **options)
 
@@ -174,7 +174,7 @@ class KronosDataset(DatasetH):
             segment: its name, or a slice of dates.
 
         Raises:
-            ValueError: no such segment, or no member has bars enough.
+            ValueError: no such segment, or no member has enough bars.
         """
         return member_windows(self.spec, *self.span(segment), self.instruments, self.freq)
 
@@ -202,7 +202,7 @@ def _span(name: str, span: Sequence[object], freq: str) -> Span:
     """Both ends of a segment; a date without a time ends with its last bar."""
     if isinstance(span, str) or len(span) != 2:
         raise ValueError(
-            f"Segment '{name}' is {span!r}. Give its first and its last date, e.g. ['2023-01-03', '2023-12-29']."
+            f"Segment '{name}' is {span!r}. Pass its first and its last date, e.g. ['2023-01-03', '2023-12-29']."
         )
     start, end = (None if date is None else as_date(f"segment '{name}'", date) for date in span)
     if freq != DAY and end is not None and end == end.normalize():
@@ -211,6 +211,6 @@ def _span(name: str, span: Sequence[object], freq: str) -> Span:
 
 
 def _outer(choose: Callable[..., pd.Timestamp], ends: list[pd.Timestamp | None]) -> pd.Timestamp | None:
-    """The outermost end of several spans; None, which is open, is further out than any."""
+    """The outermost end of several spans; None is an open end."""
     known = [end for end in ends if end is not None]
     return choose(known) if len(known) == len(ends) else None

@@ -31,10 +31,10 @@ import kronos_strategies
 from kronos.atomic import explain_write_errors
 from kronos.utils import USER_ERRORS
 
-TRACKING = "sqlite:///mlflow.db"  # of a run that names no other, in the folder where it is started
+TRACKING = "sqlite:///mlflow.db"  # default, in the working directory
 SQLITE = "sqlite:///"
 INSTEAD = (
-    "The record of runs belongs there: start from a folder that can be written, or name another store of runs "
+    "Runs are recorded there: start from a writable folder, or choose another tracking store "
     "(--tracking, MLFLOW_TRACKING_URI, exp_manager in qlib_init)."
 )
 ROOTS = [Path(str(package.__file__)).parent for package in (kronos, kronos_strategies)]
@@ -43,8 +43,8 @@ ROOTS = [Path(str(package.__file__)).parent for package in (kronos, kronos_strat
 def absolute(tracking: str) -> str:
     """The address of an MLflow store, a relative file's with its folder.
 
-    MLflow keeps the connection to an address for as long as the process lives: under a relative one it would go
-    on with the file of the folder where it was first used.
+    MLflow keeps the connection to an address for as long as the process lives: with a relative one it would keep
+    using the file in the folder where it was first used.
     """
     file = Path(tracking.removeprefix(SQLITE)).expanduser()
     return f"{SQLITE}{file.resolve()}" if tracking.startswith(SQLITE) else tracking
@@ -52,9 +52,9 @@ def absolute(tracking: str) -> str:
 
 @cache
 def prepare_database(tracking: str) -> None:
-    """Make the database of an MLflow store, or bring it up to date, while no other process does.
+    """Create or upgrade the database of an MLflow tracking store under a lock.
 
-    MLflow itself takes no lock: of two processes that find no database, one fails on the other's half-made tables.
+    MLflow itself does not lock: if two processes create the database at once, one fails on incomplete tables.
     """
     if not tracking.startswith(SQLITE):
         return
@@ -62,7 +62,7 @@ def prepare_database(tracking: str) -> None:
     lock = FileLock(f"{file}.lock")
     with explain_write_errors(file, INSTEAD):
         file.parent.mkdir(parents=True, exist_ok=True)
-        Path(lock.lock_file).open("a").close()  # where that is denied, a lock would wait for ever
+        Path(lock.lock_file).open("a").close()  # without permission, a lock would wait forever
     with lock:
         MlflowClient(tracking_uri=tracking).search_experiments(max_results=1)
 
@@ -74,15 +74,15 @@ def local_path(uri: str) -> Path | None:
 
 
 class KronosRecorder(MLflowRecorder):
-    """Logs uncommitted code only where there is a repository to ask."""
+    """Recorder that logs uncommitted code only within a git repository."""
 
     def save_objects(
         self, local_path: str | None = None, artifact_path: str | None = None, **objects: object
     ) -> None:
-        """Keep objects or files; a task, which Qlib keeps before anything else of a run, is checked first."""
+        """Save objects or files; a task, which Qlib saves first, is checked before."""
         task = objects.get("task")
         if isinstance(task, Mapping):
-            from kronos_strategies.qlib.checks import check_task  # which reads stores
+            from kronos_strategies.qlib.checks import check_task  # which reads tracking stores
 
             check_task(task)
         super().save_objects(local_path, artifact_path, **objects)
@@ -96,7 +96,7 @@ class KronosRecorder(MLflowRecorder):
 
 
 class KronosExperiment(MLflowExperiment):
-    """Makes recorders of ours."""
+    """Experiment whose recorders are `KronosRecorder`."""
 
     def create_recorder(self, recorder_name: str | None = None) -> KronosRecorder:
         """A new run of this experiment."""
@@ -104,16 +104,16 @@ class KronosExperiment(MLflowExperiment):
 
 
 class KronosExpManager(MLflowExpManager):
-    """Makes experiments of ours; takes the arguments of Qlib's manager: `uri`, `default_exp_name`."""
+    """Manager whose experiments are `KronosExperiment`; arguments of Qlib's manager: `uri`, `default_exp_name`."""
 
     def __init__(self, uri: str, default_exp_name: str) -> None:
         super().__init__(absolute(uri), default_exp_name)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
-        # A bar for each small local file drowns what qrun has to say.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs each table that it creates
+        # One progress bar per small local file would hide qrun's output.
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     def _start_exp(self, **which: object) -> MLflowExperiment:
-        """From here on `qrun` tells a mistake of the user's in one sentence."""
+        """Start the experiment; from here on `qrun` reports user errors in one sentence."""
         if Path(sys.argv[0]).stem == "qrun":
             sys.excepthook = report_user_errors
         return super()._start_exp(**which)
@@ -135,9 +135,9 @@ class KronosExpManager(MLflowExpManager):
 
 
 def report_user_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What Python calls for an error that nothing caught: one that this project raised is a sentence on stderr.
+    """Exception hook: print an error that this project raised as one sentence on stderr.
 
-    Qlib's own hook does the same for all others with their trace. The run is on record as failed either way.
+    Other errors keep Qlib's hook and their traceback. In both cases the run is recorded as failed.
     """
     if not (isinstance(error, USER_ERRORS) and _raised_here(trace)):
         experiment_exception_hook(kind, error, trace)

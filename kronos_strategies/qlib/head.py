@@ -1,4 +1,4 @@
-"""A return head fitted on a Qlib market: the segments train and valid of a dataset."""
+"""Fit a return head on the segments train and valid of a Qlib dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIMULATED = "simulated market"
 
 
 def market_name(dataset: KronosDataset) -> str:
-    """What heads may know the market by; simulated bars go by no real market's name."""
+    """Market name that a head records; simulated bars never get the name of a real market."""
     return SIMULATED if any("SIMULATED" in warning for warning in dataset.store_warnings) else dataset.market
 
 
@@ -36,19 +36,19 @@ def fit_head_on(
     """Fit a head on the members of the segments train and valid; hidden states are kept in the store.
 
     Args:
-        dataset: whose hold is one of the horizons.
-        predictor: frozen.
-        store: of the hidden states.
+        dataset: dataset, whose hold is one of the horizons.
+        predictor: predictor, whose weights do not change.
+        store: forecast store that keeps the hidden states.
         kind: "ridge" or "lightgbm".
         every: days between the dates to fit on.
         seeds: LightGBM models to average.
 
     Raises:
-        ValueError: a segment is missing, or has too few names or dates.
+        ValueError: a segment is missing, or has too few instruments or dates.
     """
     if missing := [name for name in ("train", "valid") if name not in dataset.segments]:
         raise ValueError(
-            f"The dataset has no segment {missing} to fit a head on. Give segments train, valid and test."
+            f"The dataset has no segment {missing} to fit a head on. Pass segments train, valid and test."
         )
     (start, train_until), (_, valid_until) = dataset.segments["train"], dataset.segments["valid"]
     settings = FitSettings(
@@ -93,6 +93,6 @@ def fit_members(
 def every_date(windows: Windows, every: int) -> Windows:
     """The windows of each `every`-th date."""
     if every < 1:
-        raise ValueError(f"every={every} counts days. Give 1 or more.")
+        raise ValueError(f"every={every} is too small. Pass at least 1 day.")
     dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
     return windows[dates.isin(dates.unique().sort_values()[::every])]

@@ -43,13 +43,13 @@ PREDICTIONS = ("score", "signals")
 
 
 class Scored(NamedTuple):
-    """What one call of `KronosModel.signals` made, for records that come after it in the same process.
+    """Result of `KronosModel.signals`, for later records in the same process.
 
     Attributes:
-        dataset: that was scored.
+        dataset: dataset that was scored.
         span: first and last bar of the segment.
         signals: frame indexed (datetime, instrument).
-        forecasts: that the signals are of, as sampled; None where nothing was sampled.
+        forecasts: forecasts as sampled; None if nothing was sampled.
     """
 
     dataset: KronosDataset
@@ -65,31 +65,31 @@ class KronosModel(Model):
 
     Args:
         checkpoint: bundled name, folder or hub id.
-        tokenizer: of a model that does not know its own.
-        revision: on the hub.
-        device: "cpu", "cuda", "mps"; empty or None takes the fastest there is.
-        samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those that suit the
+        tokenizer: tokenizer of a model whose configuration names none.
+        revision: revision of the model on the hub.
+        device: "cpu", "cuda", "mps"; the fastest available if empty or None.
+        samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those of the
             checkpoint. With 0 samples nothing is sampled: the head's score is the only column.
         max_context, context_overflow, precision, compile, anchor: see `KronosPredictor`.
-        store: folder of a `ForecastStore` to keep forecasts in and find them again; empty or None keeps them in
-            a temporary one, so that a run's report reads what its scores were made of.
-        store_dtype: of the paths in the store, "float32" or "float16".
-        calibration, candles, limits: what is done to paths when they are read, see `PathOptions`; the store keeps
+        store: folder of a `ForecastStore` that saves and reuses forecasts; a temporary one if empty or None, so
+            that the report of a run reads the forecasts behind its scores.
+        store_dtype: type of the paths in the store, "float32" or "float16".
+        calibration, candles, limits: postprocessing of the paths on reading, see `PathOptions`; the store keeps
             them as sampled.
-        score: "head", "paths", or "auto": the head where there is one and the use is what it was trained for, see
+        score: "head", "paths", or "auto": the head if there is one and it was trained for this use, see
             `kronos_strategies.heads.selection.choose_score`.
-        heads: names or folders of heads to average, a sequence or text with commas; when empty, that of the
-            checkpoint.
+        heads: names or folders of heads to average, a sequence or comma-separated text; that of the checkpoint
+            when empty.
         fit_head: "ridge" or "lightgbm" to have `fit` fit a head on the frozen checkpoint, from the segments train
-            and valid of the dataset; None to fit nothing.
-        fit_every: days between the dates that it is fitted on.
-        fit_seeds: LightGBM models to average.
+            and valid of the dataset; None to fit none.
+        fit_every: days between the training dates of that head.
+        fit_seeds: number of LightGBM models to average.
 
     Attributes:
-        choice: where the scores of the last `predict` came from.
+        choice: source of the scores of the last `predict`.
         fitted: the head that `fit` has fitted.
-        prediction: what `predict` returns: "score", as Qlib's own models and all that read their predictions have
-            it, or "signals", the score and the other columns of `kronos_strategies.signals.SIGNALS`, for a
+        prediction: what `predict` returns: "score", as Qlib's own models return,
+            or "signals", the score and the other columns of `kronos_strategies.signals.SIGNALS`, for a
             strategy that reads them.
     """
 
@@ -127,9 +127,7 @@ class KronosModel(Model):
         if fit_head and fit_head not in KINDS:
             raise ValueError(f"fit_head='{fit_head}' is unknown. Choose one of {list(KINDS)}, or None.")
         if samples == 0 and score == "paths":
-            raise ValueError(
-                "samples=0 samples no path, so score='paths' has nothing to go by. Ask for 1 or more."
-            )
+            raise ValueError("score='paths' needs paths, but samples=0. Set samples=1 or more.")
         self.score, self.heads, self.samples, self.prediction = score, head_names(heads), samples, prediction
         self.fit_head, self.fit_every, self.fit_seeds = fit_head or None, fit_every, fit_seeds
         self.fitted: ReturnHead | None = None
@@ -148,7 +146,7 @@ class KronosModel(Model):
         self.store = store or None
         self.store_dtype = store_dtype
         if calibration not in (AUTO, NONE):
-            Calibration.read(calibration)  # a wrong one fails before anything is forecast
+            Calibration.read(calibration)  # a wrong value fails before forecasting
         self.options = PathOptions(str(calibration), candles, str(limits))
         self.provenance: Provenance | None = None
         self.postprocessing = Postprocessing()  # of the last forecasts
@@ -156,18 +154,18 @@ class KronosModel(Model):
         # attributes that start with an underscore: a restored one loads its networks again.
         self._predictor: KronosPredictor | None = self._load()
         self._forecasts: ForecastStore | None = self._open()
-        # Of a model that samples nothing these are the settings that it would sample with.
+        # With samples=0, provenance has the settings that would be sampled with.
         self.sampling = self._predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
         self._heads: list[HeadReader] | None = None
         self._scored: Scored | None = None
         self._readers()
 
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
-        """Fit a head on the frozen checkpoint if `fit_head` asks for one; the checkpoint itself stays as it is.
+        """Fit a head on the frozen checkpoint if `fit_head` is set; the checkpoint itself does not change.
 
         Raises:
             TypeError: another kind of dataset.
-            ValueError: no segment train or valid, or too few names or dates in one.
+            ValueError: no segment train or valid, or too few instruments or dates in one.
         """
         if self.fit_head is None:
             return
@@ -186,7 +184,7 @@ class KronosModel(Model):
             The score by (datetime, instrument), or the whole frame of `signals` with prediction="signals".
 
         Raises:
-            TypeError: another kind of dataset, which knows neither traded bars nor future timestamps.
+            TypeError: another kind of dataset, which has neither traded bars nor future timestamps.
         """
         found = self.signals(dataset, segment)
         return found if self.prediction == "signals" else found["score"]
@@ -199,7 +197,7 @@ class KronosModel(Model):
             where nothing is sampled.
 
         Raises:
-            TypeError: another kind of dataset, which knows neither traded bars nor future timestamps.
+            TypeError: another kind of dataset, which has neither traded bars nor future timestamps.
             ValueError: nothing is sampled and no head fits.
         """
         self._check(dataset)
@@ -209,8 +207,8 @@ class KronosModel(Model):
         if self.samples == 0:
             if score is None:
                 raise ValueError(
-                    f"samples=0 samples no path, and the score cannot come from a head: {choice.why}. Ask for "
-                    "paths with samples=10, or for the head anyway with score='head'."
+                    f"samples=0 samples no paths, and the score cannot come from a head: {choice.why}. Set "
+                    "samples=10, or score='head' to use the head anyway."
                 )
             self.provenance = self._loaded()[0].provenance(self.sampling, windows.digest())
             found, sampled = score.to_frame(), None
@@ -231,14 +229,14 @@ class KronosModel(Model):
         return last
 
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
-        """Where scores of a dataset come from; said in the log.
+        """Choose the source of the scores of a dataset, and log it.
 
         Raises:
-            ValueError: no head fits where one is asked for, or `fit` has not been called.
+            ValueError: a head is required and none fits, or `fit` has not been called.
         """
         if self.fit_head and self.fitted is None:
             raise ValueError(
-                f"fit_head='{self.fit_head}' asks for a head that is not fitted yet. Call fit first."
+                f"fit_head='{self.fit_head}' needs a head that is not fitted yet. Call fit first."
             )
         use = ScoreUse(
             hold=dataset.hold,
@@ -255,7 +253,7 @@ class KronosModel(Model):
     def forecasts(self, windows: Windows, spec: WindowSpec) -> FillResult:
         """Forecasts of the windows date by date, from the store where it has them; under a progress bar.
 
-        They are as sampled; `self.postprocessing`, which this call sets, makes of them what is read.
+        They are as sampled; apply `self.postprocessing`, which this call sets, on reading.
         """
         predictor, store = self._loaded()
         self.provenance = predictor.provenance(self.sampling, windows.digest())

@@ -1,4 +1,4 @@
-"""Pickles from elsewhere: tables, settings and the types that they are made of, and nothing that runs code."""
+"""Safe reading of pickles: only tables, settings and their types are loaded, and no code runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES = (
     pd.DataFrame, pd.Series, pd.Index, ExtensionArray, ExtensionDtype, pd.DateOffset, pd.offsets.BaseOffset,
     pd.Timestamp, pd.Timedelta, pd.Period, np.generic, np.dtype, date, time, timedelta, tzinfo, timezone,
 )  # fmt: skip
-_EXACTLY = (np.ndarray, slice, bytearray)  # of ndarray there are subclasses that open files
+_EXACTLY = (np.ndarray, slice, bytearray)  # subclasses of ndarray may open files
 _MANAGERS = "pandas.core.internals.managers"
 _MAKERS = {
     ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),
@@ -56,14 +56,14 @@ class _TableUnpickler(pickle.Unpickler):
             found = getattr(import_module(module.replace("__builtin__", "builtins")), name, None)
             if isinstance(found, type) and (found in _EXACTLY or issubclass(found, _TYPES)):
                 return found
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not a type of a table")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not a type of a table")
 
 
 class Foreign:
-    """Stands for an object of any other type: nothing of that type is imported, made or run."""
+    """Placeholder of an object of any other type, which is not imported, created or run."""
 
     def __new__(cls, *given: object, **named: object) -> Foreign:
-        """One that knows nothing of what the object was made of."""
+        """Create a placeholder and ignore the object's arguments."""
         return object.__new__(cls)
 
     def __init__(self, *given: object, **named: object) -> None:

@@ -1,4 +1,4 @@
-"""A run of any Qlib model -> its evidence, or what `kronos compare` holds against others."""
+"""A run of any Qlib model -> its run artifacts, or an input of `kronos compare`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from kronos_strategies.qlib.data_access import (
 from kronos_strategies.qlib.pickles import read_settings_pickle, read_table_pickle
 from kronos_strategies.run_artifacts import DECAY_HORIZONS, RunArtifacts, RunMetadata
 
-SEARCHED = 21  # holding periods that a label is compared with to find its own
+SEARCHED = 21  # holding periods to compare a label with
 ALIKE = 1e-4  # Qlib's labels are float32
 
 
@@ -48,13 +48,13 @@ def collect_qlib_run(
     industries: pd.Series | None = None,
     store_warnings: Sequence[str] = (),
 ) -> RunArtifacts:
-    """Everything that the report of a run is computed from, off the bars that Qlib reads.
+    """All data of the report of a run, computed from the bars that Qlib reads.
 
     Args:
-        run: of any Qlib model.
-        trials: settings that were tried before this run, itself counted.
-        industries: by instrument, see `data_access.read_industries`.
-        store_warnings: what a reader must know of the store.
+        run: run of any Qlib model.
+        trials: number of settings tried so far, including this run.
+        industries: industry by instrument, see `data_access.read_industries`.
+        store_warnings: warnings about the store.
     """
     keys, instruments = cast(pd.MultiIndex, run.score.index), instruments_of(run.instruments)
     names, universe = set(keys.get_level_values("instrument")), keys[:0]
@@ -102,29 +102,29 @@ def collect_qlib_run(
 
 
 def load_qlib_run(folder: Path, trusted: bool, data: Path | None) -> RunArtifacts:
-    """That of the run whose artifacts a folder holds, see `read_qlib_run`.
+    """Artifacts of the run in a folder, see `read_qlib_run`.
 
     Raises:
-        ValueError: its bars are not on record, and none are named.
+        ValueError: its data directory is neither recorded nor given.
     """
     run = read_qlib_run(folder, trusted)
     store = data or run.data
     if store is None:
         raise ValueError(
-            f"The run in {folder} does not say where its bars are. Name their Qlib store with --data or "
+            f"The run in {folder} does not record its data directory. Pass it with --data or "
             "KRONOS_QLIB_DATA."
         )
     return collect_qlib_run(run, store_warnings=init_qlib(store))
 
 
 def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | None) -> ComparisonInput:
-    """The run whose artifacts a folder holds, as a version: its label from the run, or else from the bars.
+    """The run in a folder as an input of a comparison: its label from the run, or else from the bars.
 
     Args:
-        folder: of the artifacts.
-        name: of the version; the model's when empty.
+        folder: folder of the artifacts.
+        name: name of the version; that of the model when empty.
         trusted: see `read_qlib_run`.
-        data: Qlib store of its bars; that on record when omitted.
+        data: Qlib data directory of its bars; the recorded one when omitted.
     """
     run = read_qlib_run(folder, trusted)
     store, references = data or run.data, None
@@ -139,7 +139,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
         labels = _labels(run, market, keys, _own_label(run, market))
         references = baseline_scores(market, keys)[0]
     elif run.hold is None and labels is not None:
-        warnings = ("what the label spans is not on record: taken as 1 bar",)
+        warnings = ("the span of the label is not recorded: 1 bar is assumed",)
     name = name or run.model
     return ComparisonInput(
         version=Version(name, run.score, None, run.described),
@@ -151,7 +151,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
 
 
 def with_span(run: QlibRun, market: PricePanel) -> tuple[QlibRun, list[str]]:
-    """The run with the span of its label, found in the bars where its task does not give it; and warnings."""
+    """The run with the span of its label, inferred from the bars if its task does not give it; and warnings."""
     if run.hold is not None:
         return run, []
     if run.label is not None:
@@ -164,7 +164,7 @@ def with_span(run: QlibRun, market: PricePanel) -> tuple[QlibRun, list[str]]:
                 if both.sum() > 10 and np.mean(np.abs(label - realized)[both] < ALIKE) > 0.9:
                     return replace(run, hold=hold, price=price), []
     return replace(run, hold=1), [
-        "What the label of the run spans is neither on record nor a return of its bars: it is taken to span 1 bar."
+        "The span of the run's label is not recorded and matches no return of its bars: 1 bar is assumed."
     ]
 
 
@@ -194,7 +194,7 @@ OF_ALPHA = (
     "Alpha360",
     "Alpha158DL",
     "Alpha360DL",
-)  # whose label spans one day unless another is named
+)  # whose default label spans one day
 _TRADED = re.compile(r"Ref\(\$(\w+),-(\d+)\)/Ref\(\$(\w+),-1\)-1")
 
 
@@ -206,12 +206,12 @@ class QlibRun:
         model: name of its class.
         score: by (datetime, instrument): the first column of the prediction, without rows that have none.
         label: by the same; None where the run kept none.
-        hold: bars that the label spans, less the one to enter; None where neither task nor model tells.
-        price: that the label is of.
-        task: as Qlib keeps it; empty where it is not known.
+        hold: holding period of the label in bars; None if neither task nor model gives it.
+        price: price that the label is computed from.
+        task: task as Qlib saves it; empty if unknown.
         traded: Qlib's report of the backtest, by datetime; None without one.
-        held: its positions at each close; None where they cannot be read.
-        data: folder of the Qlib store that it read, where that is on record and there.
+        held: its positions at each close; None if they cannot be read.
+        data: Qlib data directory of the run, if it is recorded and exists.
     """
 
     model: str
@@ -232,7 +232,7 @@ class QlibRun:
 
     @property
     def described(self) -> dict[str, str]:
-        """What made the run, by label, ready to print."""
+        """Settings of the run by label, ready to print."""
         kwargs = _mapping(_mapping(self.task.get("model")).get("kwargs"))
         dates = self.score.index.get_level_values("datetime")
         held = self.hold or 1
@@ -245,12 +245,12 @@ class QlibRun:
 
 
 def read_qlib_run(folder: Path, trusted: bool) -> QlibRun:
-    """The run whose artifacts a folder holds.
+    """Read the run whose artifacts are in a folder.
 
     Args:
-        folder: of the artifacts, with pred.pkl.
-        trusted: whether it is of the user's own store of runs, unpickled as Qlib does; files from elsewhere
-            may hold types of pandas and numpy only, so that positions are left out.
+        folder: folder of the artifacts, with pred.pkl.
+        trusted: whether it is in the user's own tracking store and may be unpickled as Qlib does; other files
+            may contain types of pandas and numpy only, so positions are left out.
 
     Raises:
         ValueError: a file holds something else.
@@ -278,7 +278,7 @@ def qlib_run(
     held: Mapping[pd.Timestamp, Any] | None = None,
     data: Path | None = None,
 ) -> QlibRun:
-    """A run of what its records hold, see `QlibRun`."""
+    """A run from the contents of its records, see `QlibRun`."""
     score = prediction if isinstance(prediction, pd.Series) else prediction.iloc[:, 0]
     hold, price = label_of(task)
     return QlibRun(
@@ -295,7 +295,7 @@ def qlib_run(
 
 
 def label_of(task: Mapping[str, Any]) -> tuple[int | None, str]:
-    """Bars that a task's label holds a position, and the price it trades at; None where the task does not tell."""
+    """Holding period and price of a task's label; None if the task does not give them."""
     dataset = _mapping(task.get("dataset"))
     for _, value in _items(dataset):
         found = _TRADED.search(value.replace(" ", "")) if isinstance(value, str) else None
@@ -309,7 +309,7 @@ def label_of(task: Mapping[str, Any]) -> tuple[int | None, str]:
 
 
 def _items(value: object) -> Iterator[tuple[str, Any]]:
-    """All entries of nested settings, with the key that they stand under."""
+    """All entries of nested settings, with their keys."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             yield str(key), each
@@ -328,7 +328,7 @@ def _data_of(config: object) -> Path | None:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    """Settings, where a file holds any."""
+    """Settings of a file, if it has any."""
     return value if isinstance(value, Mapping) else {}
 
 

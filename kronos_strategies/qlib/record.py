@@ -1,4 +1,4 @@
-"""KronosRecord: what `qrun` prints and keeps of a run: one table, report.html, metrics.json, and its evidence."""
+"""KronosRecord: the summary table, report.html, metrics.json and artifacts of a `qrun` run."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SPAN = ("start_time", "end_time")
 
 
 class KronosRecord(ACRecordTemp):
-    """Joins signal, paths and backtest in one report; comes after SignalRecord, and PortAnaRecord if there is one.
+    """Report of signal, paths and backtest; must follow SignalRecord, and PortAnaRecord if there is one.
 
-    Behind any other Qlib model the report is of its score and its backtest, without paths.
+    For any other Qlib model the report covers its score and its backtest, without paths.
 
     Args:
-        recorder: of the run.
-        model: that made the signals.
-        dataset: whose market, label and dates to evaluate on.
-        trials: settings that were tried before this run, itself counted, by which its Sharpe ratio is deflated;
-            when omitted, the different ones that the experiment has on record.
-        industry: CSV or parquet file of instrument and industry, to report the score within industries and beyond
-            them; empty or None where it is not known. It is one classification for all dates.
+        recorder: recorder of the run.
+        model: model that computed the signals.
+        dataset: dataset whose market, label and dates are evaluated.
+        trials: number of settings tried so far, including this run, which deflates its Sharpe ratio; when
+            omitted, the number of different settings that the experiment has recorded.
+        industry: CSV or parquet file of instrument and industry, to report the score within industries and
+            neutralized for them; empty or None if unknown. The classification is the same on all dates.
 
     Raises:
         FileNotFoundError: no such file.
@@ -65,7 +65,7 @@ class KronosRecord(ACRecordTemp):
         self.industries = read_industries(Path(industry)) if industry else None
 
     def check(self, include_self: bool = False, parents: bool = True) -> None:
-        """Demand a prediction; PortAnaRecord's own check would need its configuration."""
+        """Check that there is a prediction; PortAnaRecord's own check would need its configuration."""
         names = ["pred.pkl", "label.pkl"]
         if include_self:
             names += [self.get_path(name) for name in self.list()]
@@ -75,7 +75,7 @@ class KronosRecord(ACRecordTemp):
                 raise FileNotFoundError(f"The run has no {name}. List its record before KronosRecord.")
 
     def list(self) -> list[str]:
-        """Artefacts of this record."""
+        """Artifacts of this record."""
         return ["report.html", "metrics.json", "signals.parquet", ARTIFACTS]
 
     def _generate(self) -> None:
@@ -106,18 +106,18 @@ class KronosRecord(ACRecordTemp):
 
     @property
     def folder(self) -> Path | str:
-        """Where the artifacts are, as a path where they are local."""
+        """Folder of the artifacts, if they are local."""
         uri = f"{self.recorder.get_artifact_uri()}/{self.artifact_path}"
         return local_path(uri) or uri
 
     def _book(self, kind: str) -> Any:
-        """What PortAnaRecord kept, of whichever frequency; None without a backtest."""
+        """Results of PortAnaRecord at any frequency; None without a backtest."""
         kept = self.recorder.list_artifacts(PortAnaRecord.artifact_path)
         found = sorted(name for name in kept if name.rpartition("/")[2].startswith(kind))
         return self.recorder.load_object(found[0]) if found else None
 
     def _task(self) -> dict[str, Any]:
-        """As Qlib keeps it; empty for a run that was started from code."""
+        """The task as Qlib saves it; empty for a run that was started from code."""
         try:
             return dict(self.recorder.load_object("task"))
         except LoadObjectError:
@@ -125,7 +125,7 @@ class KronosRecord(ACRecordTemp):
 
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset
-        if known is None:  # a restored model, whose scores another process made
+        if known is None:  # a restored model, whose scores come from another process
             self.model.scored(dataset)
             known = self.model.provenance
         read = self.model.postprocessing
@@ -141,7 +141,7 @@ class KronosRecord(ACRecordTemp):
         return run_params(known, dataset.spec, trade)
 
     def _trading(self) -> str:
-        """The backtest's strategy, its settings and its costs, as the task names them; its dates apart."""
+        """Strategy, settings and costs of the backtest as in the task; its dates separately."""
         task, found = self._task(), []
         if not task:
             return "-"

@@ -1,4 +1,4 @@
-"""KronosWeightStrategy: the rules of `kronos_strategies.portfolio` inside a Qlib backtest, named from YAML."""
+"""KronosWeightStrategy: the rules of `kronos_strategies.portfolio` in a Qlib backtest, set in YAML."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class KronosWeightStrategy(WeightStrategyBase):
 
     A signal dated t decides on weights held at the close of t, sizes them at that close, and trades at the deal
     price of t+1. What does not trade on t keeps its weight; what did not trade or closed at its limit on t is not
-    bought, since Qlib would place no order for it. An order that the exchange refuses on t+1 lapses.
+    bought, since Qlib would place no order for it. An order that the exchange rejects on t+1 expires.
 
     The whole equity is weighted: the `cash_buffer` of the rules takes the place of Qlib's `risk_degree`. Override
-    `weights` to choose and to size otherwise. The first day of a backtest never trades, as its exchange has no
+    `weights` for other rules. The first day of a backtest never trades, as its exchange has no
     earlier bar to size by.
 
     Args:
@@ -28,7 +28,7 @@ class KronosWeightStrategy(WeightStrategyBase):
         every: trading days from one rebalance to the next, counted from the first signal.
 
     Raises:
-        ValueError: rules that make no book, or short positions, which Qlib's account does not know.
+        ValueError: rules out of range, or short positions, which Qlib's account does not support.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class KronosWeightStrategy(WeightStrategyBase):
         self.rules = PortfolioRules(**dict(rules or {}))  # type: ignore[arg-type]
         if self.rules.side != "long":
             raise ValueError(
-                f"side='{self.rules.side}' sells short, which Qlib's account cannot. Choose side='long', or trade "
-                "with KronosRankStrategy of kronos_strategies.backtrader."
+                f"side='{self.rules.side}' sells short, which Qlib's account does not support. Choose side='long', "
+                "or use KronosRankStrategy of kronos_strategies.backtrader."
             )
         if every < 1:
             raise ValueError(f"every must be at least 1 day, got {every}.")
@@ -63,7 +63,7 @@ class KronosWeightStrategy(WeightStrategyBase):
         trade_start_time: pd.Timestamp,
         trade_end_time: pd.Timestamp,
     ) -> dict[str, float] | None:
-        """What Qlib asks: weights by instrument, None on days between two rebalances."""
+        """Target weights by instrument for Qlib; None on days between two rebalances."""
         day = self.trade_calendar.start_index + self.trade_calendar.get_trade_step()
         if self.rebalanced is not None and 0 < day - self.rebalanced < self.every:
             return None

@@ -1,4 +1,4 @@
-"""The record of every run in Qlib's recorder (MLflow): what made it, so that it can be found and compared."""
+"""Records of runs in Qlib's recorder (MLflow): their parameters, so that they can be found and compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kronos_strategies.qlib.qlib_runs import QlibRun
 from kronos_strategies.store import FillResult, WindowSpec
 
 FORECASTS = "kronos_forecasts"  # experiment of `kronos store fill`
-PREFIX = "kronos."  # of our parameters and tags, in addition to Qlib's own
+PREFIX = "kronos."  # prefix of our parameters and tags, in addition to Qlib's
 TRIAL, STORE, DATA = f"{PREFIX}trial", f"{PREFIX}forecast_store", f"{PREFIX}data"
 FIRST, LAST = f"{PREFIX}first_date", f"{PREFIX}last_date"
 
@@ -30,8 +30,8 @@ def run_params(known: Provenance, spec: WindowSpec, trade: Mapping[str, str] | N
     """Parameters of a run: model, settings, data, code.
 
     Args:
-        known: of its forecasts.
-        spec: of its windows.
+        known: provenance of its forecasts.
+        spec: specification of its windows.
         trade: how its scores are made and traded, by name.
     """
     s = known.sampling
@@ -62,7 +62,7 @@ def run_params(known: Provenance, spec: WindowSpec, trade: Mapping[str, str] | N
 
 
 def qlib_run_params(run: QlibRun, trading: str) -> dict[str, str]:
-    """Parameters of a run by another Qlib model: its settings, its label, how its scores are traded."""
+    """Parameters of a run of another Qlib model: its settings, its label, how its scores are traded."""
     settings = {part: run.task.get(part) for part in ("model", "dataset")}
     text = json.dumps(settings, sort_keys=True, default=str)
     return {
@@ -77,16 +77,16 @@ def qlib_run_params(run: QlibRun, trading: str) -> dict[str, str]:
 
 
 def log_run(recorder: MLflowRecorder, params: Mapping[str, str]) -> None:
-    """Write parameters, and the tag that tells one trial from another."""
+    """Write parameters, and the tag that identifies the trial."""
     recorder.log_params(**params)
     recorder.set_tags(**{TRIAL: _trial(params)})
 
 
 def count_trials(recorder: MLflowRecorder, params: Mapping[str, str]) -> int:
-    """How many different settings this experiment has tried, those of `params` counted.
+    """Number of different settings that this experiment has tried, including those of `params`.
 
     Runs of equal model, market and settings are one trial, however often they were started. Another seed, span or
-    commit makes no trial; another checkpoint, sampling setting or trade does.
+    commit is not another trial; another checkpoint, sampling setting or trading rule is.
     """
     client, tried = MlflowClient(tracking_uri=recorder.uri), {_trial(params)}
     token: str | None = None
@@ -102,15 +102,15 @@ def count_trials(recorder: MLflowRecorder, params: Mapping[str, str]) -> int:
 def forecast_run(
     known: Provenance, spec: WindowSpec, data: Path
 ) -> Iterator[Callable[[FillResult], FillResult]]:
-    """A run on record while forecasts are made; whatever stops it leaves it there as failed.
+    """Record a run while forecasts are computed; if it is interrupted, it is recorded as failed.
 
     Args:
-        known: of the forecasts.
-        spec: of their windows.
+        known: provenance of the forecasts.
+        spec: specification of their windows.
         data: the Qlib store.
 
     Yields:
-        What writes down how a fill went, and hands it on.
+        A function that records the result of a fill and returns it.
     """
     R.start_exp(experiment_name=FORECASTS)
     recorder = R.get_recorder()
@@ -143,15 +143,15 @@ def _trial(params: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-SHORT = 8  # characters of an id that runs are shown by
+SHORT = 8  # characters of a run id in messages
 
 
 def find_run(name: str, tracking: str = TRACKING) -> Run:
     """A run by its id, or the first characters of it if no other begins so; or the latest run of an experiment.
 
     Args:
-        name: id of the run, at least 4 characters of it; or the name of an experiment, whose latest finished run
-            is meant.
+        name: id of the run, at least 4 characters of it; or the name of an experiment, for its latest
+            finished run.
         tracking: address of the MLflow store.
 
     Raises:
@@ -172,11 +172,11 @@ def find_run(name: str, tracking: str = TRACKING) -> Run:
             f"'{name}' is not a file, a folder of forecasts or of a report, a run or a finished "
             f"experiment in {tracking}, whose latest runs are {', '.join(known) or 'none'}."
         )
-    raise ValueError(f"'{name}' begins {len(runs)} runs in {tracking}. Give more characters of the id.")
+    raise ValueError(f"'{name}' is the beginning of {len(runs)} run ids in {tracking}. Pass more characters.")
 
 
 def _latest_of_experiment(name: str, recorded: list[Run], tracking: str) -> Run | None:
-    """The first finished run of that experiment; `recorded` has the latest first."""
+    """The latest finished run of that experiment; `recorded` is sorted from latest to first."""
     experiment = MlflowClient(tracking_uri=tracking).get_experiment_by_name(name)
     if experiment is None:
         return None
@@ -235,15 +235,15 @@ def recorded_runs(tracking: str) -> list[Run]:
 
 
 def check_there(tracking: str) -> None:
-    """MLflow would make an empty database in the place of one that is not there."""
+    """Check that the database exists: MLflow would create an empty one."""
     file = Path(tracking.removeprefix(SQLITE)).expanduser()
     if tracking.startswith(SQLITE) and not file.is_file():
         if any(Path("mlruns").glob("*/meta.yaml")):
             raise FileNotFoundError(
-                f"There is no record of runs at {file.resolve()}, while Qlib keeps runs as files in mlruns. Name "
-                "them with --tracking ./mlruns."
+                f"There is no record of runs at {file.resolve()}, but mlruns has runs as files. Pass "
+                "--tracking ./mlruns."
             )
         raise FileNotFoundError(
-            f"There is no record of runs at {file.resolve()}. Run from the folder of the experiment, or name its "
-            "store with --tracking."
+            f"There is no record of runs at {file.resolve()}. Run from the folder of the experiment, or pass its "
+            "tracking store with --tracking."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -32,7 +33,7 @@ from kronos_strategies.report.tables import Table
 
 try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 except ImportError as error:
     raise MissingExtra("Reports need Jinja: pip install 'kronos-strategies[report]'") from error
 
@@ -64,6 +65,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["with_code"] = _with_code
     sections = list(_sections(report))
     return environment.get_template("page.html.j2").render(
         title=report.title,
@@ -80,6 +82,11 @@ def render(report: Report) -> str:
         plotly_js=Markup(plotly_js()),
         plotly_config=Markup(json.dumps(CONFIG, sort_keys=True)),
     )
+
+
+def _with_code(text: str) -> Markup:
+    """Sentences that terminals show as well, with what they quote by backticks set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _sections(report: Report) -> Iterator[Section]:

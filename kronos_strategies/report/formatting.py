@@ -183,14 +183,14 @@ OVER_TIME = {
     "hit_rate_lead": Metric("Hit rate of the sign minus that of one direction", percent),
     "rises": Metric("Share of positive outcomes", percent),
     "band_level": Metric("Nominal coverage of the band", percent),
-    "band_coverage": Metric("StoreStatus of the band", percent),
+    "band_coverage": Metric("Coverage of the band", percent),
     "crps": Metric("CRPS, fair, log return", general),
     "crps_walk": Metric("CRPS of the random walk", general),
     "crps_skill": Metric("CRPS skill against the random walk, fair", percent),
     "crps_skill_ensemble": Metric("CRPS skill against the random walk, ensemble", percent),
 }
 BY_HORIZON = {
-    r"sampled_coverage_([\d.]+)": Metric("StoreStatus of the {}% band, uncalibrated", percent),
+    r"sampled_coverage_([\d.]+)": Metric("Coverage of the {}% band, uncalibrated", percent),
     r"sampled_crps": Metric("CRPS, fair, log return, uncalibrated", general),
     r"sampled_crps_skill": Metric("CRPS skill against the random walk, fair, uncalibrated", percent),
     r"sampled_crps_skill_ensemble": Metric(
@@ -201,7 +201,7 @@ BY_HORIZON = {
     r"crps_excess_shrunk_walk": Metric("CRPS minus that of the random walk with shrunk volatility", general),
     r"crps_excess_ewma": Metric("CRPS minus that of EWMA", general),
     r"crps_excess_garch_t": Metric("CRPS minus that of GARCH-t, on its instruments", general),
-    r"coverage_([\d.]+)": Metric("StoreStatus of the {}% band", percent),
+    r"coverage_([\d.]+)": Metric("Coverage of the {}% band", percent),
     r"crps": Metric("CRPS, fair, log return", general),
     r"crps_skill": Metric("CRPS skill against the random walk, fair", percent),
     r"crps_skill_ensemble": Metric("CRPS skill against the random walk, ensemble", percent),

@@ -221,7 +221,7 @@ def portfolio_sentence(portfolio: PortfolioEvaluation) -> str:
 
 
 def coverage_sentences(distribution: DistributionEvaluation) -> list[str]:
-    """StoreStatus of the widest band at the shortest and the longest horizon; none without a band."""
+    """Coverage of the widest band at the shortest and the longest horizon; none without a band."""
     found = []
     for score in distribution.distributions:
         reached = {level: test for level, test in score.coverage.items() if test is not None}

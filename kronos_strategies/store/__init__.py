@@ -1,7 +1,8 @@
 """Forecasts on disk: resumable, shared between processes, read by any parquet engine.
 
-recipe.py what a folder is named by; files.py a date's file, checksum and lock; table.py its columns; manifest.py
-what made the files of a folder; stored.py that folder; fill.py computes the dates that are due; store.py the whole.
+settings.py names folders and writes their manifests. files.py handles the file of a date, its checksum and lock;
+parquet.py its columns. forecast_set.py reads and fills a folder of forecasts, window_outputs.py one of head outputs
+or hidden states. store.py is the store with all its folders.
 """
 
 from kronos_strategies.store.files import CorruptFileError

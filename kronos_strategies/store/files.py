@@ -1,9 +1,9 @@
-"""A date's file on disk: its name, its checksum, its lock, and how it comes to be there whole or not at all.
+"""The file of a date: its name, its checksum, its lock, and how it is written atomically.
 
     date=2024-01-02/<address>-<checksum>.parquet
 
-The address is of the windows that were forecast, the checksum of the file's bytes, so that one look into a folder
-tells whether a date is done and from which bars, and one pass over the bytes whether they are still those written.
+The address is the hash of the forecast windows, and the checksum that of the file's bytes. The folder listing shows
+whether a date is complete and from which bars; reading the bytes shows whether the file is intact.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from kronos.atomic import DRAFT, atomic_file, explain_write_errors, write_atomic
 
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
-INSTEAD = "Name another folder for the forecasts (KRONOS_STORE, kronos store fill FOLDER)."
-_DIGITS = 16  # of each hash in a name: 64 bits against accidents
+INSTEAD = "Choose another folder for the forecasts (KRONOS_STORE, kronos store fill FOLDER)."
+_DIGITS = 16  # characters of each hash in a name: 64 bits
 _NAME = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}}){re.escape(SUFFIX)}")
 
 
 class CorruptFileError(ValueError):
-    """A stored file is not what was written.
+    """A stored file is damaged.
 
     Args:
-        path: of the file.
-        reason: what does not fit.
+        path: path of the file.
+        reason: what is wrong with it.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -41,25 +41,25 @@ class CorruptFileError(ValueError):
 
 
 class StoredFile(NamedTuple):
-    """A date's file, not yet read."""
+    """The file of a date, not yet read."""
 
     path: Path
     address: str
     checksum: str
 
     def read(self) -> bytes:
-        """Its bytes.
+        """Read the bytes.
 
         Raises:
-            CorruptFileError: they do not fit the checksum.
+            CorruptFileError: they do not match the checksum.
         """
         content = self.path.read_bytes()
         if _short(hashlib.sha256(content).hexdigest()) != self.checksum:
-            raise CorruptFileError(self.path, "its bytes do not fit its checksum")
+            raise CorruptFileError(self.path, "its bytes do not match its checksum")
         return content
 
     def holds(self, digest: str) -> bool:
-        """Whether it was forecast from windows of this digest."""
+        """Whether it was computed from windows with this digest."""
         return self.address == _short(digest)
 
 
@@ -72,15 +72,15 @@ def date_label(date: pd.Timestamp) -> str:
 
 
 def date_folder(folder: Path, date: pd.Timestamp) -> Path:
-    """Where a date's file lies, as a hive partition."""
+    """Folder of a date's file, as a hive partition."""
     return folder / f"date={date_label(date)}"
 
 
 def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
-    """A date's file, None if there is none.
+    """The file of a date, None if there is none.
 
     Raises:
-        CorruptFileError: there is more than one, or one that is not ours.
+        CorruptFileError: there are several files, or one with another name.
     """
     where = date_folder(folder, date)
     names = sorted(path.name for path in where.glob(f"*{SUFFIX}"))
@@ -88,7 +88,7 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
         return None
     match = _NAME.fullmatch(names[0])
     if len(names) > 1 or match is None:
-        raise CorruptFileError(where, f"it holds {names} where one file belongs")
+        raise CorruptFileError(where, f"it contains {names} instead of one file")
     return StoredFile(where / names[0], *match.groups())
 
 
@@ -101,7 +101,7 @@ def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
         if not file.holds(digest):
             return "changed"
         file.read()
-    except FileNotFoundError:  # replaced while we looked
+    except FileNotFoundError:  # replaced by another process
         return "changed"
     except CorruptFileError:
         return "damaged"
@@ -115,15 +115,15 @@ def find_dates(folder: Path) -> pd.DatetimeIndex:
 
 
 def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Path:
-    """Write a date's file in the place of any other; the caller holds the date's lock.
+    """Write the file of a date and replace an existing one; the caller holds the date's lock.
 
-    The old file is removed first, so that a crash leaves the date missing rather than there twice.
+    The old file is removed first, so that a crash leaves the date missing rather than duplicated.
     """
     where = date_folder(folder, date)
     path = where / f"{_short(digest)}-{_short(hashlib.sha256(content).hexdigest())}{SUFFIX}"
     with explain_write_errors(folder, INSTEAD):
         where.mkdir(parents=True, exist_ok=True)
-        for remnant in where.glob(f".*{DRAFT}"):  # of a process that was killed, since the lock is ours
+        for remnant in where.glob(f".*{DRAFT}"):  # left by a killed process, because we hold the lock
             remnant.unlink()
         with atomic_file(path) as draft:
             draft.write_bytes(content)
@@ -167,7 +167,7 @@ def _lock(folder: Path, name: str) -> FileLock:
     with explain_write_errors(folder, INSTEAD):
         (folder / LOCKS).mkdir(parents=True, exist_ok=True)
         file = folder / LOCKS / f"{name}.lock"
-        file.open("a").close()  # where that is denied, a lock would wait for ever
+        file.open("a").close()  # without permission, a lock would wait forever
     return FileLock(file)
 
 

@@ -32,13 +32,13 @@ from kronos_strategies.store.settings import StoreSettings, read_manifest, read_
 
 @dataclass(frozen=True)
 class StoreStatus:
-    """What a store knows of some windows' dates; each date is in one of the four.
+    """Status of the dates of some windows in a store; each date is in one of the four fields.
 
     Attributes:
-        present: forecast from these very bars, and whole.
-        missing: not there.
+        present: forecast from the same bars, and intact.
+        missing: not stored.
         changed: forecast from other bars: prices were adjusted again, or other instruments were members.
-        damaged: there, but not what was written.
+        damaged: stored, but the file is corrupt.
     """
 
     present: tuple[pd.Timestamp, ...]
@@ -53,15 +53,15 @@ class StoreStatus:
 
 
 class ForecastSet:
-    """A folder `<store>/<model>-<sha>/<settings sha>`: forecasts made alike, a file a date.
+    """A folder `<store>/<model>-<sha>/<settings sha>`: forecasts of one model and settings, a file per date.
 
     As it stands it is a hive-partitioned parquet data set, e.g. in DuckDB
     `FROM read_parquet('FOLDER/date=*/*.parquet', hive_partitioning = true)`; the columns are those of
     `kronos_strategies.store.parquet`. Iterating reads one date after the other.
 
     Args:
-        folder: of the forecasts.
-        lifetime: what must stay for the folder to stay, e.g. that of a temporary store.
+        folder: folder of the forecasts.
+        lifetime: object that keeps a temporary folder from being deleted.
 
     Raises:
         FileNotFoundError: there is no manifest.
@@ -75,12 +75,12 @@ class ForecastSet:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Model, settings, and which data were in at the end of the last fill."""
+        """Model, settings, and the data at the end of the last fill."""
         return read_manifest(self.folder)
 
     @property
     def dates(self) -> pd.DatetimeIndex:
-        """Dates that have a file, ascending; whether they are whole shows when they are read."""
+        """Dates that have a file, ascending; files are checked when they are read."""
         return find_dates(self.folder)
 
     @property
@@ -98,32 +98,32 @@ class ForecastSet:
         """The forecasts of one date as sampled: neither calibrated nor repaired, see `kronos.postprocessing`.
 
         Args:
-            date: of the forecast.
-            digest: of the windows that it must be of; None takes what is there.
+            date: forecast date.
+            digest: expected digest of the windows; None for any.
 
         Raises:
-            ValueError: no forecast of that date, or one of other windows.
-            CorruptFileError: the file is not what was written; filling the store again recomputes it.
+            ValueError: there is no forecast of that date, or one of other windows.
+            CorruptFileError: the file is damaged; filling the store again recomputes it.
         """
         date = pd.Timestamp(date)
         file = self._file(date)
         if digest is not None and not file.holds(digest):
             raise ValueError(
-                f"The forecast of {date} in {self.folder} is of other bars than these. Fill the store again."
+                f"The forecast of {date} in {self.folder} was made from other bars. Fill the store again."
             )
         return from_parquet(file.read(), self.settings.provenance)
 
     def frame(
         self, start: pd.Timestamp | str | None = None, end: pd.Timestamp | str | None = None
     ) -> pd.DataFrame:
-        """Last close and summary of every forecast from `start` to `end`, of paths as sampled; reads no path.
+        """Last close and summary of every forecast from `start` to `end`, of raw paths; does not read the paths.
 
         Returns:
             Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signals.SUMMARY`.
 
         Raises:
             ValueError: no date in that span.
-            CorruptFileError: what was read of a file is not what was written.
+            CorruptFileError: a file is damaged.
         """
         dates = self.dates
         dates = dates[
@@ -134,7 +134,7 @@ class ForecastSet:
         return read_summary([self._file(date).path for date in dates])
 
     def coverage(self, dated: WindowsByDate) -> StoreStatus:
-        """Which dates of some windows are there; reads every file of theirs to see that it is whole."""
+        """Status of the dates of some windows; reads every file to check that it is intact."""
         dates: dict[str, list[pd.Timestamp]] = {field.name: [] for field in fields(StoreStatus)}
         for date in dated.dates:
             dates[self.state(date, dated.digest(date))].append(date)
@@ -145,10 +145,10 @@ class ForecastSet:
         return date_state(self.folder, date, digest)
 
     def write(self, forecast: Forecast) -> Path:
-        """Store the forecasts of one date in the place of any that are there, e.g. those of another machine.
+        """Store the forecasts of one date, e.g. from another machine, and replace existing ones.
 
         Raises:
-            ValueError: of several dates, made with other weights or settings than the rest, or not as sampled.
+            ValueError: the forecast has several dates, other weights or settings, or is not as sampled.
         """
         _check_raw(forecast)
         dates = forecast.index.get_level_values("datetime").unique()
@@ -184,19 +184,19 @@ class ForecastSet:
     def _holds(self) -> str:
         dates = self.dates
         span = f"{len(dates)} dates, {dates[0]} to {dates[-1]}" if len(dates) else "no date"
-        return f"It holds {span}; `kronos store fill` adds others."
+        return f"It has {span}; `kronos store fill` adds others."
 
 
 def _check_raw(forecast: Forecast) -> None:
     known = forecast.provenance
     if known.calibration is not None or known.limits or known.candles != "raw":
         raise ValueError(
-            "The forecast is calibrated, limited or repaired, and a store keeps paths as sampled. Write those of "
+            "The forecast is calibrated, limited or repaired, but a store keeps raw paths. Write those of "
             "forecast(..., candles='raw')."
         )
 
 
-WAIT = 0.2  # seconds until dates that another process holds are looked at again
+WAIT = 0.2  # seconds between checks of dates that another process has locked
 
 
 @dataclass(frozen=True)
@@ -204,12 +204,12 @@ class FillResult:
     """Windows whose forecasts are all in a store; iterating reads them date by date.
 
     Attributes:
-        stored: the forecasts, and perhaps others of the same recipe.
-        digests: of the windows by date, ascending.
-        found: what was there before.
-        computed: dates forecast here; other processes may have done the rest of those due.
-        windows: forecast here.
-        seconds: that forecasting and writing them took.
+        stored: the forecast set, which may contain other dates and windows.
+        digests: digests of the windows by date, ascending.
+        found: status before the fill.
+        computed: dates forecast by this process; other processes may have computed the rest.
+        windows: number of windows forecast by this process.
+        seconds: time to forecast and write them.
     """
 
     forecast_set: ForecastSet
@@ -223,7 +223,7 @@ class FillResult:
         return len(self.digests)
 
     def __iter__(self) -> Iterator[Forecast]:
-        """Forecasts of these very windows, one date after the other.
+        """Forecasts of these windows, date by date.
 
         Raises:
             ValueError: a date has since been filled from other bars.
@@ -236,10 +236,10 @@ def fill(
 ) -> FillResult:
     """Forecast all dates of some windows that `stored` lacks.
 
-    Each date is written as soon as its chunk is forecast, so that whatever ends this process costs one chunk.
+    Each date is written as soon as its chunk is forecast, so that an interruption loses at most one chunk.
 
     Args:
-        stored: of the recipe that the forecaster and the windows belong to.
+        stored: forecast set with the settings of the forecaster and the windows.
         forecaster: the predictor.
         dated: the windows.
         progress: called as progress(windows done, windows due).
@@ -276,15 +276,15 @@ def fill(
 
 
 class Claim(NamedTuple):
-    """Dates that a process has looked at for its next chunk."""
+    """Dates that a process has considered for its next chunk."""
 
-    dates: list[pd.Timestamp]  # locked by us, due
-    done: list[pd.Timestamp]  # finished by another process since we looked
-    left: list[pd.Timestamp]  # the rest: first those that another process holds
+    dates: list[pd.Timestamp]  # locked by this process, due
+    done: list[pd.Timestamp]  # finished by another process in the meantime
+    left: list[pd.Timestamp]  # the rest, starting with those locked by another process
 
 
 class DatedFolder(Protocol):
-    """A folder with a file a date."""
+    """A folder with one file per date."""
 
     folder: Path
 
@@ -296,7 +296,7 @@ class DatedFolder(Protocol):
 def claim_dates(
     forecast_set: DatedFolder, dated: WindowsByDate, due: Sequence[pd.Timestamp], limit: int, locks: ExitStack
 ) -> Claim:
-    """Lock the next dates that no process holds, until they have `limit` windows; `locks` frees them."""
+    """Lock the next dates that no process holds, until they have `limit` windows; closing `locks` releases them."""
     dates: list[pd.Timestamp] = []
     done: list[pd.Timestamp] = []
     held: list[pd.Timestamp] = []

@@ -1,4 +1,4 @@
-"""Forecasts of one date <-> a parquet table: a row an instrument, keys, summary, and six columns of paths.
+"""Forecasts of one date <-> a parquet table with one row per instrument: keys, summary, and six columns of paths.
 
 Columns, in this order (S samples, H steps; prices in quote currency):
 
@@ -10,7 +10,7 @@ Columns, in this order (S samples, H steps; prices in quote currency):
     timestamps                    H times that are forecast
     open ... amount               S x H float32, nested fixed-size lists: close[s][h] is step h of path s
 
-A file of halves has `offset_open ...` (S x H float16, within ±1) and `scale_open ...` (float32) for the last six:
+A float16 file has `offset_open ...` (S x H float16, within ±1) and `scale_open ...` (float32) for the last six:
 open = last_open + scale_open * offset_open, where the scale is the row's largest offset from the last bar, so that
 no volume overflows and the error is below scale / 4096.
 """
@@ -45,7 +45,7 @@ def to_parquet(forecast: Forecast, dtype: str) -> bytes:
 
     Args:
         forecast: N windows of one date.
-        dtype: of the paths, "float32" (exact) or "float16".
+        dtype: type of the paths, "float32" (exact) or "float16".
     """
     columns: dict[str, pa.Array] = {
         "instrument": pa.array(forecast.index.get_level_values("instrument"), pa.string()),
@@ -60,7 +60,7 @@ def to_parquet(forecast: Forecast, dtype: str) -> bytes:
     columns["timestamps"] = _lists(forecast.timestamps)
     if dtype == "float32":
         columns |= {name: _lists(forecast.path(name)) for name in FEATURES}
-        # Bytes of floats grouped by significance compress by a tenth more; not every reader knows it of halves.
+        # BYTE_STREAM_SPLIT saves a tenth more; not every reader supports it for float16.
         split = [f"{name}.{_LIST}.{_LIST}" for name in FEATURES]
     else:
         columns |= _halves(forecast)
@@ -80,11 +80,11 @@ def to_parquet(forecast: Forecast, dtype: str) -> bytes:
 
 
 def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
-    """The forecasts that `to_parquet` wrote, to the last bit where they were stored as float32.
+    """The forecasts that `to_parquet` wrote, bit by bit if they were stored as float32.
 
     Args:
-        content: of the file.
-        provenance: to hand on, all but the hash of the data, which the file knows.
+        content: bytes of the file.
+        provenance: provenance of the forecasts; the hash of the data is read from the file.
     """
     table = pq.read_table(BytesIO(content))
     kept = json.loads(table.schema.metadata[_METADATA])
@@ -112,10 +112,10 @@ def from_parquet(content: bytes, provenance: Provenance) -> Forecast:
 
 
 def read_summary(paths: Sequence[Path]) -> pd.DataFrame:
-    """Summary columns of files by (datetime, instrument), in the order given; no path of prices is read.
+    """Summary columns of files by (datetime, instrument), in the order given; paths are not read.
 
     Raises:
-        CorruptFileError: a page does not fit its own checksum, which the format keeps in addition to the file's.
+        CorruptFileError: a page does not match its checksum, which Parquet keeps in addition to the file's.
     """
     tables = []
     for path in paths:
@@ -151,7 +151,7 @@ def _lists(values: np.ndarray) -> pa.Array:
 
 
 def _array(column: pa.ChunkedArray, depth: int) -> np.ndarray:
-    """What `_lists` made a column of, `depth` lists deep."""
+    """Inverse of `_lists` for a column of lists nested `depth` deep."""
     values, shape = column.combine_chunks(), [len(column)]
     for _ in range(depth):
         shape.append(values.type.list_size)

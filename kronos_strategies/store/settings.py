@@ -1,6 +1,6 @@
-"""What decides the numbers of stored forecasts apart from the bars: it names their folder and fills its manifest.
+"""Model and settings of stored forecasts, which name their folder and are written to its manifest.
 
-The bars are left to each date's own address, the hash of its windows.
+The bars are identified per date by the hash of its windows.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kronos.forecast import Provenance
 from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.store.files import SUFFIX, locked, make_folder, write_record
 
-FORMAT = 4  # of the files; another format is another folder
+FORMAT = 4  # format of the files; another format has another folder
 DTYPES = ("float32", "float16")
-# Which of a provenance's fields say who forecast, not how; every other one is a setting. That of the data is in
-# each date's own address.
+# Provenance fields that identify the model; all others are settings. The hash of the data is part of each date's
+# file name.
 MODEL_FIELDS = ("model", "revision", "weights_sha256", "trained_until")
-# What is done to paths when they are read (`kronos.postprocessing`); stored ones are as sampled.
+# Postprocessing on reading (`kronos.postprocessing`); stored paths are as sampled.
 READING_FIELDS = ("calibration", "limits", "candles")
 
 
@@ -34,9 +34,9 @@ class WindowSpec:
 
     Attributes:
         universe: label of the set of instruments, e.g. the name of a Qlib market.
-        lookback: bars of a window at most.
+        lookback: maximum bars per window.
         horizon: bars to forecast.
-        min_bars: bars of a window at least.
+        min_bars: minimum bars per window.
     """
 
     universe: str
@@ -48,15 +48,15 @@ class WindowSpec:
         check_numbers(self)
         if not 2 <= self.min_bars <= self.lookback:
             raise ValueError(
-                f"lookback={self.lookback} and min_bars={self.min_bars} fit no window: 2 <= min_bars <= lookback. "
-                "Change one of them."
+                f"lookback={self.lookback} and min_bars={self.min_bars} do not satisfy 2 <= min_bars <= "
+                "lookback. Change one of them."
             )
 
     def check(self, dated: WindowsByDate) -> None:
-        """Demand that windows are what this says they are.
+        """Check that windows match the specification.
 
         Raises:
-            ValueError: another horizon, or a window longer or shorter than it may be.
+            ValueError: the horizon differs, or a window is too long or too short.
         """
         windows = dated.windows
         if windows.horizon != self.horizon:
@@ -67,7 +67,7 @@ class WindowSpec:
         shortest, longest = int(windows.lengths.min()), windows.width
         if shortest < self.min_bars or longest > self.lookback:
             raise ValueError(
-                f"The windows hold {shortest} to {longest} bars, their specification says "
+                f"The windows have {shortest} to {longest} bars, their specification says "
                 f"min_bars={self.min_bars} and lookback={self.lookback}. Make them agree."
             )
 
@@ -77,12 +77,12 @@ class StoreSettings:
     """Model, settings and storage of a set of forecasts.
 
     Attributes:
-        provenance: of the forecasts; its hash of the data is not looked at.
+        provenance: provenance of the forecasts; its hash of the data is ignored.
         spec: which windows are forecast.
-        dtype: of the stored paths, "float32" or "float16".
+        dtype: type of the stored paths, "float32" or "float16".
 
     Raises:
-        ValueError: the networks came from no file, so that nothing could name them; or an unknown dtype.
+        ValueError: the networks were not loaded from files, so they have no checksum; or an unknown dtype.
     """
 
     provenance: Provenance
@@ -94,25 +94,25 @@ class StoreSettings:
             raise ValueError(f"dtype='{self.dtype}' is not a type for paths. Choose one of {list(DTYPES)}.")
         if self.provenance.weights_sha256 is None:
             raise ValueError(
-                f"The networks of '{self.provenance.model}' came from no file, so nothing can tell their forecasts "
-                "from those of other weights. Save both with save_pretrained() and load those files."
+                f"The networks of '{self.provenance.model}' were not loaded from files, so nothing distinguishes "
+                "their forecasts from others. Save both with save_pretrained() and load those files."
             )
 
     @property
     def model(self) -> dict[str, Any]:
-        """Who forecasts, ready for JSON."""
+        """The model, ready for JSON."""
         return {name: getattr(self.provenance, name) for name in MODEL_FIELDS}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How it forecasts and stores, ready for JSON."""
+        """The settings of forecasts and storage, ready for JSON."""
         known, left_out = asdict(self.provenance), (*MODEL_FIELDS, *READING_FIELDS, "data_sha256")
         how = {name: value for name, value in known.items() if name not in left_out}
         return {"format": FORMAT, "dtype": self.dtype, "window_spec": asdict(self.spec), **how}
 
     @property
     def settings_sha256(self) -> str:
-        """Of `settings`; 1 and 1.0 are one number."""
+        """sha256 of `settings`; 1 and 1.0 are equal."""
         text = json.dumps(_canonical(self.settings), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -139,11 +139,11 @@ class StoreSettings:
             provenance = Provenance(**model, **how, sampling=sampling, data_sha256="")
             return cls(provenance, WindowSpec(**settings["window_spec"]), settings["dtype"])
         except (KeyError, TypeError) as error:
-            raise ValueError(f"its settings are of another version of kronos-strategies ({error})") from None
+            raise ValueError(f"its settings were written by another version ({error})") from None
 
 
 def label_of(model: str) -> str:
-    """A checkpoint's name as part of a folder's: a path's last folder, a hub id with -- for its slash."""
+    """Checkpoint name within a folder name: the last part of a path, or a hub id with -- for its slash."""
     local = Path(model).is_absolute() or model.startswith((".", "~"))
     name = Path(model).expanduser().resolve().name if local else model
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "--")).strip("-.") or "model"
@@ -164,16 +164,16 @@ MANIFEST = "_manifest.json"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Model, settings and data, as JSON has them.
+    """Read model, settings and data from the manifest.
 
     Raises:
-        FileNotFoundError: there is none, so no forecasts either.
-        ValueError: not JSON.
+        FileNotFoundError: there is no manifest.
+        ValueError: it is not JSON.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {MANIFEST}, so it holds no forecasts. Fill a store with `kronos store fill`."
+            f"{folder} has no {MANIFEST}, so it is not a folder of forecasts. Fill it with `kronos store fill`."
         )
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -182,17 +182,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_settings(folder: Path) -> StoreSettings:
-    """What the forecasts in a folder are made with.
+    """Settings of the forecasts in a folder.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: there is no manifest.
         ValueError: another version wrote the manifest, or it was edited.
     """
     manifest = read_manifest(folder)
     try:
         settings = StoreSettings.from_json(manifest["model"], manifest["settings"])
         if manifest["settings_sha256"] != settings.settings_sha256:
-            raise ValueError("its settings are edited, or of another version of kronos-strategies")
+            raise ValueError("its settings were edited or written by another version of kronos-strategies")
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{folder / MANIFEST} cannot be used: {error}. Restore it, or fill another store."
@@ -208,7 +208,7 @@ def create_manifest(folder: Path, settings: StoreSettings) -> None:
 
 
 def update_manifest(folder: Path, settings: StoreSettings) -> None:
-    """Write which dates are there, and of which bars."""
+    """Record the dates in a folder, and the hashes of their bars."""
     with locked(folder, "manifest"):
         files = sorted(folder.glob(f"date=*/*{SUFFIX}"))
         dates = [file.parent.name.removeprefix("date=") for file in files]

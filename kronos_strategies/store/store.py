@@ -1,4 +1,4 @@
-"""ForecastStore: the folder that holds every model's forecasts."""
+"""ForecastStore: a folder with the forecasts of all models."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ log = logging.getLogger(__name__)
 
 
 class ForecastStore:
-    """Forecasts on disk: computed once, found again by what they were made with.
+    """Forecasts on disk, computed once and identified by model, settings and bars.
 
         <folder>/<model>-<sha>/<settings sha>/date=2024-01-02/<bars sha>-<file sha>.parquet
         <folder>/<model>-<sha>/heads/<head>-<sha>-<settings sha>/date=2024-01-02/...   outputs of return heads
         <folder>/<model>-<sha>/embeddings/<settings sha>/date=2024-01-02/...           hidden states
 
-    A date is computed if it is missing, damaged, or was forecast from other bars; longer data recompute nothing,
-    and prices that were adjusted again recompute the dates whose windows hold one of them. A date is one file, so
-    it is recomputed for all its instruments if one of them changed.
+    A date is computed if it is missing, damaged, or was forecast from other bars. New data only add new
+    dates; readjusted prices recompute the dates whose windows contain them. A date is one file, so it is
+    recomputed for all instruments if one of them changed.
 
-    Several processes may fill one store on a file system with locks; whatever ends one of them costs its chunk.
+    Several processes may fill one store on a file system with locks; an interrupted process loses one chunk.
 
     Args:
-        folder: made on the first fill.
-        dtype: of the stored paths: "float32" keeps every bit, "float16" takes three fifths of the space with an
-            error below 1/4096 of a window's largest move.
+        folder: folder, created on the first fill.
+        dtype: type of the stored paths: "float32" is exact, "float16" takes three fifths of the space with an error
+            below 1/4096 of a window's largest move.
 
     Raises:
         ValueError: an unknown dtype, or a file where the folder should be.
@@ -50,11 +50,11 @@ class ForecastStore:
         if dtype not in DTYPES:
             raise ValueError(f"dtype='{dtype}' is not a type for paths. Choose one of {list(DTYPES)}.")
         if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is a file. Name a folder for the forecasts.")
+            raise ValueError(f"{self.folder} is a file. Pass a folder for the forecasts.")
 
     @classmethod
     def temporary(cls, dtype: str = "float32") -> ForecastStore:
-        """A store in a folder of its own, which is gone with the last of it and of the forecasts in it."""
+        """A store in a temporary folder, deleted once the store and its forecasts are no longer referenced."""
         folder = TemporaryDirectory(prefix="kronos-forecasts-")
         store = cls(folder.name, dtype)
         store._lifetime = folder
@@ -68,19 +68,19 @@ class ForecastStore:
         sampling: SampleConfig | None = None,
         progress: ProgressReport = no_progress,
     ) -> FillResult:
-        """Forecast what is not there yet; afterwards every window has its forecast in the store.
+        """Compute missing forecasts; afterwards every window has its forecast in the store.
 
         Paths of at most one chunk of dates (`kronos_strategies.forecasting`) are in memory.
 
         Args:
             forecaster: a `KronosPredictor` that was loaded from files.
             windows: what to forecast, any number of dates.
-            spec: which windows these are; part of the folder's name.
+            spec: specification of the windows; part of the folder's name.
             sampling: settings, the forecaster's own when omitted.
             progress: called as progress(windows done, windows due).
 
         Raises:
-            ValueError: the networks came from no file, or windows and `spec` disagree.
+            ValueError: the networks were not loaded from files, or windows and `spec` disagree.
         """
         dated = WindowsByDate(windows)
         spec.check(dated)
@@ -97,17 +97,17 @@ class ForecastStore:
         spec: WindowSpec,
         progress: ProgressReport = no_progress,
     ) -> np.ndarray:
-        """(N, K) float32 outputs of a return head, computed where they are not there yet; nothing is sampled.
+        """(N, K) float32 outputs of a return head; missing ones are computed, without sampling.
 
         Args:
             embedder: a `KronosPredictor` that was loaded from files, with the weights that the head reads.
             head: its weights' sha256 is part of the folder's name.
-            windows: N windows, any number of dates; their `future` plays no part.
-            spec: which windows these are.
+            windows: N windows, any number of dates; their `future` is not used.
+            spec: specification of the windows.
             progress: called as progress(windows done, windows due).
 
         Raises:
-            ValueError: the networks came from no file.
+            ValueError: the networks were not loaded from files.
         """
         rows = head_rows(self.folder, embedder, head, spec, self._lifetime)
         return rows.fill(windows, lambda part, report: head(embedder.embed(part, report)), progress)
@@ -115,7 +115,7 @@ class ForecastStore:
     def embeddings(
         self, embedder: Embedder, windows: Windows, spec: WindowSpec, progress: ProgressReport = no_progress
     ) -> np.ndarray:
-        """(N, d_model) float32 hidden states, computed where they are not there yet; see `head_outputs`."""
+        """(N, d_model) float32 hidden states; missing ones are computed, see `head_outputs`."""
         return embedding_rows(self.folder, embedder, spec, self._lifetime).fill(
             windows, embedder.embed, progress
         )
@@ -124,13 +124,13 @@ class ForecastStore:
         """Forecasts made with these settings, e.g. `predictor.provenance(sampling, "")`.
 
         Raises:
-            FileNotFoundError: there are none.
+            FileNotFoundError: there are no such forecasts.
         """
         settings = StoreSettings(provenance, spec, self.dtype)
         return ForecastSet(self.folder / settings.folder, self._lifetime)
 
     def forecast_sets(self) -> list[ForecastSet]:
-        """Whatever is in the store, by folder; needs no model. What cannot be used is logged and left out."""
+        """All forecast sets by folder, without loading a model; unusable ones are logged and skipped."""
         found = []
         for path in sorted(self.folder.glob(f"*/*/{MANIFEST}")):
             try:

@@ -1,10 +1,10 @@
-"""Values of each window, a file a date: the outputs of a head, or hidden states. Resumable like forecasts.
+"""Values per window, one file per date: outputs of a head, or hidden states. Resumable like forecasts.
 
     <folder>/_rows.json                                  what computed them
     <folder>/date=2024-01-02/<windows sha>-<file sha>.parquet   keys, and a column for each value or one of lists
 
-A date is computed if it is missing, damaged, or was computed from other bars; the times that a window asks to
-forecast play no part in it.
+A date is computed if it is missing, damaged, or was computed from other bars; the
+timestamps to forecast do not matter.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class WindowOutputs:
     """A folder of values by (datetime, instrument).
 
     Args:
-        folder: made on the first fill.
-        columns: names of the values; none for vectors, which are stored as one column of lists.
-        described: what computes them, for the reader of the folder.
-        lifetime: what must stay for the folder to stay, e.g. that of a temporary store.
+        folder: folder, created on the first fill.
+        columns: names of the values; empty for vectors, which are stored as one column of lists.
+        described: description of the computation, written to the folder.
+        lifetime: object that keeps a temporary folder from being deleted.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class WindowOutputs:
         return date_state(self.folder, date, digest)
 
     def fill(self, windows: Windows, compute: Compute, progress: ProgressReport) -> np.ndarray:
-        """The values of all windows; those that are not there yet are computed and stored.
+        """Values of all windows; missing ones are computed and stored.
 
         Args:
-            windows: N windows, any number of dates; their `future` is not looked at.
-            compute: windows, and what to call with the number of windows done -> (n, values) float32.
+            windows: N windows, any number of dates; their `future` is not used.
+            compute: function of windows and of a progress callback -> (n, values) float32.
             progress: called as progress(windows done, windows due).
 
         Returns:
@@ -107,7 +107,7 @@ class WindowOutputs:
         file = find_file(self.folder, date)
         if file is None or not file.holds(digest):
             raise ValueError(
-                f"{self.folder} has been filled from other bars of {date} meanwhile. Fill it again, one at a time."
+                f"{self.folder} was filled from other bars of {date} by another process. Fill it again."
             )
         table = pq.read_table(BytesIO(file.read()))
         if self.columns:
@@ -118,12 +118,12 @@ class WindowOutputs:
 
 
 def settings_sha256(settings: Mapping[str, Any]) -> str:
-    """Of settings that JSON holds, for the name of a folder."""
+    """sha256 of JSON settings, for a folder name."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _counted(report: Callable[[int], None]) -> Callable[[int], None]:
-    """Turn numbers of windows done in each part into the number done so far."""
+    """Convert numbers of windows done per part into a total."""
     done = 0
 
     def advance(windows: int) -> None:
@@ -149,7 +149,7 @@ def _to_parquet(keys: pd.MultiIndex, values: np.ndarray, columns: Sequence[str])
     return sink.getvalue()
 
 
-FORMAT = 1  # of the files; another format is another folder
+FORMAT = 1  # format of the files; another format has another folder
 
 
 def head_rows(
@@ -158,7 +158,7 @@ def head_rows(
     """`<model>-<sha>/heads/<head>-<sha>-<settings sha>` in the store `folder`: a column for each horizon.
 
     Raises:
-        ValueError: the networks came from no file.
+        ValueError: the networks were not loaded from files.
     """
     model, settings = _read(embedder, spec)
     settings |= {"horizons": list(head.info.horizons)}
@@ -174,7 +174,7 @@ def embedding_rows(
     """`<model>-<sha>/embeddings/<settings sha>` in the store `folder`: one column of vectors.
 
     Raises:
-        ValueError: the networks came from no file.
+        ValueError: the networks were not loaded from files.
     """
     model, settings = _read(embedder, spec)
     where = folder / model / "embeddings" / settings_sha256(settings)[:12]
@@ -186,8 +186,8 @@ def _read(embedder: Embedder, spec: WindowSpec) -> tuple[str, dict[str, Any]]:
     known = embedder.provenance(embedder.sampling, "")
     if known.weights_sha256 is None:
         raise ValueError(
-            f"The networks of '{known.model}' came from no file, so nothing can tell their hidden states from "
-            "those of other weights. Save both with save_pretrained() and load those files."
+            f"The networks of '{known.model}' were not loaded from files, so nothing distinguishes their hidden "
+            "states from those of other weights. Save both with save_pretrained() and load those files."
         )
     settings = {
         "format": FORMAT,

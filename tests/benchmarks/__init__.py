@@ -1,4 +1,4 @@
-"""How fast forecasts are beside the algorithm that upstream runs: `python -m tests.benchmarks`.
+"""How fast forecasts are compared with upstream's algorithm: `python -m tests.benchmarks`.
 
 `cases` says what is forecast, `plain` is the baseline, `flops` counts what either has to compute, `rates` asks
 the machine how fast it multiplies matrices, `measure` and `memory` take the times and the peaks, `growth` varies

@@ -1,4 +1,4 @@
-"""What the Backtrader adapter costs beside the model's own calls, and beside an indicator that asks bar by bar."""
+"""Cost of the Backtrader adapter, compared with the model alone and with an indicator that predicts every bar."""
 
 from __future__ import annotations
 

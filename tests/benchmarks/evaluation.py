@@ -1,4 +1,4 @@
-"""How fast coefficients are beside Qlib's `calc_ic`: IC and RankIC of the same long series, interleaved."""
+"""How fast coefficients are compared with Qlib's `calc_ic`: IC and RankIC of the same long series, interleaved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def compare(dates: int, names: int, repeats: int, save: Save) -> None:
     ours, theirs = information_coefficients(*part), calc_ic(*part)  # both are warm then
     apart = max(float((ours[name] - each).abs().max()) for name, each in zip(ours, theirs, strict=True))
     if not apart < 1e-12:
-        raise RuntimeError(f"Coefficients differ from Qlib's by {apart}, so that their times say nothing.")
+        raise RuntimeError(f"Coefficients differ from Qlib's by {apart}, so their times are not comparable.")
     ways = {"qlib": lambda: calc_ic(*series), "ours": lambda: information_coefficients(*series)}
     record: Record = {"dates": dates, "names": names, "runs": {way: [] for way in ways}}
     for _ in range(repeats):

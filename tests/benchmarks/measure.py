@@ -1,4 +1,4 @@
-"""Times of the plain loop and of the predictor, interleaved so that a busy neighbor slows both alike."""
+"""Times of the plain loop and of the predictor, interleaved so that a busy neighbor slows both equally."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ours(case: Case, variant: str) -> Callable[[], object]:
 
 
 def plain(case: Case) -> Callable[[], object]:
-    """The same by the plain loop; its first use of everything is behind it."""
+    """The same by the plain loop, after a warm-up."""
     model, tokenizer = case.networks()
     first = replace(case.part(1), horizon=1)
     plain_forecast(model, tokenizer, first.windows(), first.sampling, MAX_CONTEXT)

@@ -1,4 +1,4 @@
-"""Peak memory of one forecast beside weights and windows, in a process of its own. Linux only.
+"""Peak memory of one forecast in addition to weights and windows, in its own process. Linux only.
 
 `python -m tests.benchmarks.memory CASE ROWS WAY` prints MiB; WAY is "plain" or a variant.
 """
@@ -42,7 +42,7 @@ def _measured(case: Case, way: str) -> float:
 
 
 def _give_back() -> None:
-    """Return what was freed to the system, where the C library can: kept, it would hide a part of the peak."""
+    """Return what was freed to the system, where the C library can: kept, it would hide part of the peak."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -64,7 +64,7 @@ def plain_forecast(
 
 
 def _step(model: Kronos, tokens: Tokens, stamps: Tensor, sampling: SampleConfig, max_context: int) -> Tokens:
-    """Draw one more token behind each of (B, T)."""
+    """Sample one more token after each of (B, T)."""
     end = tokens.s1.shape[1]
     start = max(0, end - max_context)
     seen = Tokens(*(half[:, start:].contiguous() for half in tokens))

@@ -148,7 +148,7 @@ class Bench:
         self.save(f"training of the {record['stage']}, {record['size']}")
 
     def evaluation(self, repeats: int) -> None:
-        """Coefficients beside Qlib's, where Qlib is installed."""
+        """Coefficients compared with Qlib's, if Qlib is installed."""
         if not evaluation.SUPPORTED:
             self.console.print("[dim]coefficients: left out, Qlib is not installed[/dim]")
             return
@@ -158,7 +158,7 @@ class Bench:
             self.save(f"coefficients of {dates} dates x {names} names")
 
     def backtrader(self) -> None:
-        """The adapter beside the model's own calls, where Backtrader is installed."""
+        """The adapter compared with the model's own calls, if Backtrader is installed."""
         if not backtrader.SUPPORTED:
             self.console.print("[dim]backtrader: left out, it is not installed[/dim]")
             return

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices of the networks' shapes: the limit that forecasts are held against."""
+"""How fast this machine multiplies matrices of the networks' shapes: the limit that forecasts are compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report costs: four years of 300 names, from evidence on disk to the page."""
+"""Cost of a report: four years of 300 instruments, from artifacts on disk to the page."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def measure(repeats: int = 3) -> dict[str, Any]:
 
 
 def evidence_of_years(dates: int = DATES, names: int = NAMES) -> RunArtifacts:
-    """Random walks, scores of no skill, and a book of the first 50 names; every part that a report can have."""
+    """Random walks, scores without skill, and a portfolio of the first 50 instruments; all parts of a report."""
     rng = np.random.default_rng(0)
     days = pd.bdate_range("2020-01-02", periods=dates + 300, name="datetime")
     labels = pd.Index([f"SH{600000 + i}" for i in range(names)], name="instrument")

@@ -20,7 +20,7 @@ SOURCES = ("kronos", "kronos_strategies")
 
 
 class Ratio(NamedTuple):
-    """One variant beside the plain loop, CPU seconds."""
+    """One variant and the plain loop, CPU seconds."""
 
     plain: float  # median, scaled to all rows and steps
     ours: float  # median

@@ -1,4 +1,4 @@
-"""How fast a stage trains beside the plain step: whole optimizer steps interleaved, the same windows and sizes.
+"""How fast a stage trains compared with the plain step: interleaved optimizer steps on the same windows and sizes.
 
 Each way has a process of its own, because what one does to the C library's memory would serve the other too.
 """

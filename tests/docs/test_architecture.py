@@ -15,7 +15,7 @@ STEPS = dict(re.findall(r"^\| (\w+) \|.*\| `([\w.]+)` \|$", PAGE, re.MULTILINE))
 TREE = PAGE[PAGE.index("## Tree") :]
 
 
-def test_the_flow_is_told_the_same_way_everywhere() -> None:
+def test_the_flow_is_described_the_same_way_everywhere() -> None:
     assert list(STEPS) == FLOW
     assert f"{' -> '.join(FLOW)}\n" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 

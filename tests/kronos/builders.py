@@ -112,7 +112,7 @@ def make_head(d_model: int, lookback: int = 20, seed: int = 0, **info: object) -
 def headed_pair(
     pair: Path, folder: Path, d_model: int, lookback: int = 20, seed: int = 0, **info: object
 ) -> Path:
-    """A copy of a pair's folder, with a random return head beside its predictor."""
+    """A copy of a pair's folder, with a random return head next to its predictor."""
     shutil.copytree(pair, folder)
     make_head(d_model, lookback, seed, **info).save(folder / "predictor")
     return folder

@@ -46,7 +46,7 @@ def recompute(model: Kronos, windows: list[Window], samples: int, choose: Choose
 
 @torch.no_grad()
 def roll(model: Kronos, windows: list[Window], samples: int, choose: Choose, context: int) -> Generated:
-    """As `recompute`, but a token is read once, where it stood, behind the `context` - 1 tokens before it."""
+    """As `recompute`, but a token is read once, at its own position, after the `context` - 1 tokens before it."""
     windows = [_cut(window, context) for window in windows]
     return _sample(model, windows, samples, choose, lambda window: _read_band(model, window, context))
 
@@ -85,7 +85,7 @@ def _sample(
 def rebuild(
     tokenizer: KronosTokenizer, windows: list[Window], generated: Tokens, context: int
 ) -> list[list[Tensor]]:
-    """(N, S) lists of (H, 6) bars: each whole path decoded at once behind the end of its window."""
+    """(N, S) lists of (H, 6) bars: each whole path decoded at once after the end of its window."""
     horizon = generated.s1.shape[-1]
     rows = []
     for i, window in enumerate(windows):
@@ -129,7 +129,7 @@ def _cut(window: Window, context: int) -> Window:
 
 
 def _fine(model: Kronos, hidden: Tensor, s1: Tensor) -> Tensor:
-    """(V,) logits of s2 behind the last position: only that one's query is looked at."""
+    """(V,) logits of s2 after the last position; only that query is used."""
     return model.s2_logits(hidden, s1.expand(1, hidden.shape[1]))[0, -1]
 
 

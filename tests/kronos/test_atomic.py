@@ -40,7 +40,7 @@ def store(to):
 
 @pytest.mark.integration
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are of Unix")
-def test_a_full_disk_is_told_with_the_store_and_what_is_free(tmp_path):
+def test_a_full_disk_is_reported_with_the_store_and_the_free_space(tmp_path):
     command = [sys.executable, "-c", FULL, str(tmp_path / "store")]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     last = process.stderr.strip().splitlines()[-1]
@@ -52,18 +52,18 @@ def test_a_full_disk_is_told_with_the_store_and_what_is_free(tmp_path):
     assert not list(tmp_path.iterdir())  # nothing half-made stays
 
 
-def test_a_folder_that_cannot_be_written_is_told_with_a_remedy(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_with_a_remedy(tmp_path):
     (tmp_path / "file").touch()
     for to in (tmp_path / "file" / "store", "/proc/store"):
         with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder, with --to"):
             store(type(tmp_path)(to))
-    with pytest.raises(OSError, match=r"cannot be written: .*Name another folder for the forecasts"):
+    with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder for the forecasts"):
         write_record(tmp_path / "file" / "x", {})
-    with pytest.raises(OSError, match=r"cannot be written: .*Name another folder for the forecasts"):
+    with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder for the forecasts"):
         make_folder(tmp_path / "file" / "deep")
 
 
-def test_names_that_are_too_long_are_told_with_their_length(tmp_path):
+def test_names_that_are_too_long_are_reported_with_their_length(tmp_path):
     with pytest.raises(OSError, match=r"The name 'aaaa.*' of 300 characters is too long for a file"):
         store(tmp_path / ("a" * 300))
     with pytest.raises(ValueError, match=r"has 300 characters and cannot name a folder. Use at most 100"):
@@ -79,12 +79,12 @@ def test_a_full_disk_is_known_by_its_number(tmp_path, number):
         raise OSError(number, "No space left on device")
 
 
-def test_what_is_in_the_way_keeps_its_own_sentence(tmp_path):
+def test_an_existing_target_keeps_its_own_sentence(tmp_path):
     with pytest.raises(FileExistsError, match="stays"), explain_write_errors(tmp_path, "Wait."):
         raise FileExistsError("it stays")
 
 
-def test_a_record_of_runs_that_cannot_be_made_names_other_places():
+def test_a_tracking_store_that_cannot_be_created_names_alternatives():
     pytest.importorskip("qlib")
     from kronos_strategies.qlib.experiment import prepare_database
 

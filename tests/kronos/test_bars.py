@@ -82,7 +82,7 @@ def test_the_error_for_missing_columns_lists_the_existing_ones() -> None:
 @pytest.mark.parametrize(
     "form", [str.capitalize, str.upper, lambda name: f" {name.title()} "], ids=["Close", "CLOSE", " Close "]
 )
-def test_columns_are_found_whatever_their_case(form: Callable[[str], str]) -> None:
+def test_columns_are_found_in_any_case(form: Callable[[str], str]) -> None:
     bars = make_bars(4)
     theirs = bars.rename(columns=form)
     pd.testing.assert_frame_equal(check_bars(theirs), bars)
@@ -240,7 +240,7 @@ def test_an_index_without_times_is_not_checked() -> None:
     assert list(check_bars(bars).index) == [3, 1, 2, 1]
 
 
-def test_stamps_are_minute_hour_weekday_day_and_month_with_monday_zero() -> None:
+def test_calendar_fields_are_minute_hour_weekday_day_and_month_with_monday_zero() -> None:
     times = pd.DatetimeIndex(["2024-02-05 09:35", "2023-12-31 23:59"])  # a Monday and a Sunday
     np.testing.assert_array_equal(stamps(times), [[35, 9, 0, 5, 2], [59, 23, 6, 31, 12]])
     assert STAMPS == ("minute", "hour", "weekday", "day", "month")

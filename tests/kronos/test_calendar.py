@@ -109,7 +109,7 @@ def test_on_a_frequency_the_future_is_its_next_times_strictly_after_the_bar(
 
 
 @pytest.mark.parametrize("unit", ["s", "us", "ns"])
-def test_the_future_is_in_nanoseconds_whatever_the_unit_of_the_bars(unit: str) -> None:
+def test_the_future_is_in_nanoseconds_for_every_unit_of_the_bars(unit: str) -> None:
     asof = pd.DatetimeIndex(["2024-01-05"]).as_unit(unit)
     for calendar in ("B", DAYS.as_unit(unit), DAYS[:3].as_unit(unit)):
         future = future_timestamps(asof, calendar, 2)

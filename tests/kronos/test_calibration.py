@@ -94,7 +94,7 @@ def test_trailing_volatility_takes_the_place_of_the_sampled_deviation() -> None:
     np.testing.assert_array_equal(unknown.calibrated(calibration(fit(1.0, 0.0, 1.0))).paths, raw.paths)
 
 
-def test_candles_stay_candles_since_all_prices_of_a_step_move_alike() -> None:
+def test_candles_stay_candles_since_all_prices_of_a_step_move_equally() -> None:
     raw, moved = forecast(), forecast().calibrated(calibration())
     factor = moved.paths[..., :4] / raw.paths[..., :4]
     np.testing.assert_allclose(factor, factor[..., :1].repeat(4, axis=-1), rtol=1e-6)

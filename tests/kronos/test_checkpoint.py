@@ -238,9 +238,7 @@ def test_a_hub_id_loads_from_the_cache_its_main_branch_or_a_named_revision(
     assert_same_weights(Kronos.from_pretrained("acme/tiny", revision="main"), new)
 
 
-def test_a_released_id_loads_the_revision_that_was_tested_whatever_main_is_by_now(
-    hub: Path, tmp_path: Path
-) -> None:
+def test_a_released_id_loads_the_tested_revision_regardless_of_main(hub: Path, tmp_path: Path) -> None:
     tested, main = make_model(seed=1), make_model(seed=2)
     repo = "NeoQuasar/Kronos-small"
     publish(hub, repo, tested.save_pretrained(tmp_path / "tested"), UPSTREAM_REVISIONS[repo])
@@ -384,7 +382,7 @@ def test_a_forecast_that_names_no_settings_takes_those_that_suit_the_checkpoint(
         ("{", "is not JSON"),
     ],
 )
-def test_settings_of_a_checkpoint_that_are_none_are_refused(text: str, message: str, copy: Path) -> None:
+def test_invalid_settings_of_a_checkpoint_are_refused(text: str, message: str, copy: Path) -> None:
     (copy / "predictor" / "sampling.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         KronosPredictor.from_pretrained(copy, device="cpu")

@@ -224,7 +224,7 @@ def test_a_predictor_takes_both_networks_from_the_cache_it_is_given(
     assert server.requests == 0
 
 
-def test_a_local_folder_asks_no_hub_whatever_the_options(
+def test_a_local_folder_never_contacts_the_hub(
     server: Server, reference_folder: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(reference_folder, tmp_path / "pair")

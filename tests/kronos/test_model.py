@@ -82,7 +82,7 @@ def test_the_coarse_half_affects_the_fine_logits_of_its_position_only() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("field", range(5))
-def test_every_field_of_a_stamp_matters(field: int) -> None:
+def test_every_calendar_field_matters(field: int) -> None:
     model = make_model()
     tokens, stamps, chosen = inputs(model)
     other = stamps.clone()

@@ -142,7 +142,7 @@ def test_a_limited_forecast_is_of_bars_within_limits_by_board(sampled: Forecast)
 
 
 @pytest.mark.parametrize(("rate", "tick"), [(0, None), (1.5, None), (0.1, 0)])
-def test_limits_that_are_none_are_refused_in_one_sentence(rate: float, tick: float | None) -> None:
+def test_invalid_limits_are_refused_in_one_sentence(rate: float, tick: float | None) -> None:
     with pytest.raises(ValueError, match="Pass a") as refusal:
         PriceLimits(rate, tick)
     assert "\n" not in str(refusal.value)

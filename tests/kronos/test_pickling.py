@@ -143,7 +143,7 @@ def test_a_pickle_is_on_the_cpu_and_contains_no_pipeline(windows: Windows) -> No
 
 
 def paths_of(predictor: KronosPredictor, part: slice) -> np.ndarray:
-    """Of some windows, computed in whatever process this runs in."""
+    """Forecast some windows in the current process."""
     torch.set_num_threads(1)
     panel = Windows.rolling(make_panel(14, "A", "B"), 12, 3, "B")
     return predictor.forecast(panel[part], SAMPLING).paths

@@ -76,7 +76,7 @@ def test_a_calibration_file_that_changes_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{"calibration": ""}, {"candles": "x"}, {"limits": "wide"}, {"limits": "2"}]
 )
-def test_an_option_that_is_none_is_refused_in_one_sentence(options: dict) -> None:
+def test_an_invalid_option_is_refused_in_one_sentence(options: dict) -> None:
     with pytest.raises(ValueError, match="is unknown") as refusal:
         PathOptions(**options)
     assert "\n" not in str(refusal.value)

@@ -414,7 +414,7 @@ def test_a_forecast_says_how_its_windows_slide_and_how_precise_it_is(windows: Wi
     ],
     ids=str,
 )
-def test_an_option_that_is_none_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_refused_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         small(**options)
     assert "\n" not in str(refusal.value)
@@ -453,7 +453,7 @@ def test_compiled_and_replayed_chunks_are_the_forecast_of_plain_ones(
 
 
 def paths_of(part: slice) -> np.ndarray:
-    """Of some windows, computed in whatever process this runs in."""
+    """Forecast some windows in the current process."""
     panel = Windows.rolling(make_panel(20, "A", "B"), 12, H, "B")
     return small().forecast(panel[part], SAMPLING).paths
 

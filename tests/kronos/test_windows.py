@@ -130,7 +130,7 @@ def test_a_window_is_the_same_when_later_bars_do_not_exist_yet() -> None:
     assert then.digest() == now.digest()
 
 
-def test_only_the_asked_keys_are_cut_whatever_their_order() -> None:
+def test_only_the_requested_windows_are_made_in_any_order() -> None:
     panel = make_panel(12, "A", "B")
     dates = panel["A"].index
     keys = pd.MultiIndex.from_tuples([(dates[9], "B"), (dates[4], "A"), (dates[9], "A")], names=KEYS)
@@ -252,7 +252,7 @@ def test_stacked_windows_of_any_lookback_stay_themselves() -> None:
         np.testing.assert_array_equal(stacked.future[i], part.future[0])
 
 
-def test_future_stamps_are_the_calendar_fields_of_the_future() -> None:
+def test_future_calendar_fields_are_those_of_the_future_timestamps() -> None:
     windows = Windows.rolling(make_panel(6, "A", "B"), 3, 4, "B")
     for i in range(len(windows)):
         np.testing.assert_array_equal(windows.future_stamps[i], stamps(pd.DatetimeIndex(windows.future[i])))
@@ -411,7 +411,7 @@ UNITS = [1e-8, 1e-6, 1e-4, 1e-2, 1e2, 1e4, 1e6, 1e8]
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_bars_normalize_alike_in_every_unit_of_price_and_volume(unit: float) -> None:
+def test_bars_normalize_equally_in_every_unit_of_price_and_volume(unit: float) -> None:
     bars = np.stack([make_bars(90, seed).to_numpy() for seed in range(5)])
     for columns in (slice(0, 4), slice(4, 6), slice(0, 6)):
         other = bars.copy()

@@ -33,11 +33,11 @@ def test_positions_are_counted_at_each_close_long_or_short():
     assert positions.dtype == int
 
 
-def test_a_book_that_never_invests_holds_nothing():
+def test_a_portfolio_that_never_invests_holds_nothing():
     assert result(pd.Series([], NONE, dtype=float)).positions.to_dict() == dict.fromkeys(DAYS, 0)
 
 
-def test_a_year_has_252_bars_unless_told():
+def test_a_year_has_252_bars_by_default():
     assert result(pd.Series([], NONE, dtype=float)).bars_per_year == BARS_PER_YEAR == 252
 
 

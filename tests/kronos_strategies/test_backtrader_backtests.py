@@ -87,7 +87,7 @@ def check_results(folder: Path, judged: str = "signal") -> dict[str, float]:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_topk_trades_a_file_against_one_of_its_names(topk, capsys, tidy, tmp_path):
+def test_topk_trades_a_file_with_one_of_its_instruments_as_benchmark(topk, capsys, tidy, tmp_path):
     said = run(topk, capsys, tidy, *SMALL, "--topk", 3, "--benchmark", "N05", "--output", tmp_path / "out")
     metrics = check_results(tmp_path / "out")
     assert metrics["turnover"] > 0
@@ -154,7 +154,7 @@ def test_help_names_every_option(name, request, capsys):
     ("words", "says"),
     [
         (["nowhere.csv"], "nowhere.csv is neither a file nor a folder of bars"),
-        (["TIDY", "--benchmark", "SPY"], "holds no 'SPY' to be the benchmark"),
+        (["TIDY", "--benchmark", "SPY"], "has no benchmark 'SPY'"),
         (["TIDY", "--names", "N01", "XX"], "does not contain ['XX']"),
         (["TIDY", "--start", "2030-01-01"], "has no bar from 2030-01-01"),
         (["TIDY", "--draw", "XX"], "no 'XX' to draw"),

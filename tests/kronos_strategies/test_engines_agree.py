@@ -1,4 +1,4 @@
-"""Qlib and Backtrader, two doors to one pure function: the same signals, the same targets, the same books.
+"""Qlib and Backtrader share one pure function: the same signals, the same targets, the same portfolios.
 
 One simulated market, with late listings, suspensions and splits; both engines size orders at the close of the
 signal's day and deal them at the next open. Costs, lots and limits, which each engine has of its own, are off,

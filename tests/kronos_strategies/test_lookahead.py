@@ -78,12 +78,12 @@ def test_scrambled_bars_are_bars_still(bars):
     assert (other["low"] <= other[["open", "close"]].min(axis=1)).all()
 
 
-def test_dropping_names_by_what_comes_later_is_found(bars):
+def test_dropping_instruments_by_later_data_is_detected(bars):
     def survivors(b: pd.DataFrame) -> pd.DataFrame:
         wide = closes(b)
         return long(wide.loc[:, wide.iloc[-1] > wide.iloc[0]])
 
-    with pytest.raises(LookAheadError, match="come or go"):
+    with pytest.raises(LookAheadError, match="appear or disappear"):
         check_causal(survivors, bars, DAYS[5:25:5])
 
 

@@ -108,7 +108,7 @@ def test_without_an_effect_nothing_is_found(study: ModuleType, predictor: Kronos
 
 
 # No window of a single name shows its leader: what reads one name at a time finds nothing in ten such markets.
-def test_trees_on_a_names_own_bars_find_nothing_of_a_leader(study: ModuleType) -> None:
+def test_trees_on_an_instruments_own_bars_find_nothing_of_a_leader(study: ModuleType) -> None:
     rows = []
     for seed in range(10):
         _, market = plant(study, "lead-lag", STRENGTH, seed)
@@ -134,7 +134,7 @@ def test_the_tables_hold_every_row(study: ModuleType, tmp_path: Path) -> None:
     [
         ({"learn_days": (20,)}, r"learn_days=\[20\]"),
         ({"test_days": 5}, "test_days=5"),
-        ({"samples": -1}, "count from 0 on"),
+        ({"samples": -1}, "must be at least 0"),
         ({"steps": 5, "learn_days": (60,)}, "at least 72 days, or steps=0"),
     ],
 )

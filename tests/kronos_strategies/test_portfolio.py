@@ -1,4 +1,4 @@
-"""target_weights: planted books, and properties that hold whatever is thrown at it."""
+"""target_weights: portfolios computed by hand, and properties for any input."""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def test_the_best_share_equity_equally_and_cash_is_kept():
     assert weights_of(ranked(1, 4, 3, 2), topk=2, cash_buffer=0.1) == {"B": 0.45, "C": 0.45}
 
 
-def test_a_slot_that_nobody_fills_stays_cash():
+def test_an_unfilled_slot_stays_in_cash():
     assert weights_of(ranked(1, 2), topk=4) == {"A": 0.25, "B": 0.25}
 
 
@@ -45,7 +45,7 @@ def test_no_score_is_never_bought_and_is_sold_if_held():
     assert weights_of(signals, held(A=0.5, Z=0.5), topk=4) == {"B": 0.25, "E": 0.25}
 
 
-def test_a_date_that_ranks_nobody_trades_nothing():
+def test_a_date_without_a_ranked_instrument_trades_nothing():
     assert weights_of(ranked(np.nan, np.inf), held(B=0.4, A=0.5, Z=0.2), topk=1) == {
         "A": 0.5,
         "B": 0.4,
@@ -53,7 +53,7 @@ def test_a_date_that_ranks_nobody_trades_nothing():
     }
 
 
-def test_a_name_enters_among_the_best_and_leaves_after_the_rank_buffer():
+def test_an_instrument_enters_among_the_best_and_leaves_after_the_rank_buffer():
     signals = ranked(9, 8, 7, 6, 5, 4)
     assert set(weights_of(signals, held(C=0.3, D=0.3, E=0.3), topk=2, rank_buffer=2).expected) == set("ABCD")
 
@@ -80,17 +80,17 @@ def test_long_short_holds_half_of_its_gross_on_each_side():
     assert book == {"A": 0.2, "B": 0.2, "E": -0.2, "F": -0.2}
 
 
-def test_a_market_of_too_few_names_is_never_held_long_and_short_at_once():
+def test_a_market_of_too_few_instruments_is_never_held_long_and_short_at_once():
     assert weights_of(ranked(3, 2, 1), topk=5, side="long_short") == {"A": 0.1, "C": -0.1}
 
 
-def test_a_held_name_that_has_become_the_worst_changes_sides():
+def test_a_held_instrument_that_has_become_the_worst_changes_sides():
     previous = held(D=0.5, A=-0.5)
     book = weights_of(ranked(4, 3, 2, 1), previous, topk=1, rank_buffer=9, side="long_short")
     assert book == {"A": 0.5, "D": -0.5}
 
 
-def test_a_short_position_in_a_long_book_is_bought_back():
+def test_a_short_position_in_a_long_portfolio_is_bought_back():
     assert weights_of(ranked(2, 1), held(B=-0.3), topk=1) == {"A": 1.0}
 
 
@@ -102,7 +102,7 @@ def test_inverse_volatility_weights_all_take_the_same_risk():
     assert weights_of(signals, topk=2, weighting="inverse_volatility") == {"A": 2 / 3, "B": 1 / 3}
 
 
-def test_a_name_without_a_volatility_cannot_be_sized():
+def test_an_instrument_without_a_volatility_gets_no_weight():
     signals = ranked(5, 4, 3, 2, 1, volatility=[np.nan, 0, -1, np.inf, 0.01])
     assert weights_of(signals, topk=1, weighting="inverse_volatility") == {"E": 1.0}
     assert weights_of(signals, topk=1) == {"A": 1.0}
@@ -129,7 +129,7 @@ def test_a_calm_market_raises_no_leverage():
     assert book.sum() == pytest.approx(0.98)
 
 
-def test_a_cap_cuts_one_name_and_leaves_the_rest_in_cash():
+def test_a_cap_cuts_one_instrument_and_leaves_the_rest_in_cash():
     signals = ranked(2, 1, volatility=[0.01, 0.09])
     book = weights_of(signals, topk=2, weighting="inverse_volatility", max_weight=0.5)
     assert book == {"A": 0.5, "B": 0.1}
@@ -161,7 +161,7 @@ def test_a_change_below_the_band_is_not_traded_but_entries_and_exits_are():
     assert book == {"A": 0.248, "B": 0.25, "C": 0.25, "D": 0.25}
 
 
-def test_a_small_weight_is_bought_whatever_the_band():
+def test_a_small_weight_is_bought_regardless_of_the_no_trade_band():
     assert weights_of(ranked(2, 1), topk=1000, no_trade_band=0.1) == {"A": 0.001, "B": 0.001}
 
 
@@ -213,7 +213,7 @@ def cases(draw):
 
 @settings(max_examples=150, deadline=None)
 @given(cases())
-def test_the_book_fits_into_its_cash_or_into_what_cannot_be_traded(case):
+def test_the_portfolio_fits_into_its_cash_or_into_what_cannot_be_traded(case):
     signals, previous, rules, tradable = case
     assume(np.isfinite(signals[rules.rank_by]).any())  # without any signal nothing is traded
     book = target_weights(*case)
@@ -285,7 +285,7 @@ def test_each_side_holds_at_most_its_slots_and_its_rank_buffer(case):
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"side": "short"}, "side='short' is not known. Choose one of long, long_short"),
+        ({"side": "short"}, "side='short' is unknown. Choose one of long, long_short"),
         ({"weighting": "kelly"}, "inverse_volatility"),
         ({"topk": 0}, "topk=0"),
         ({"topk": 2.5}, "whole number"),
@@ -298,7 +298,7 @@ def test_each_side_holds_at_most_its_slots_and_its_rank_buffer(case):
         ({"bars_per_year": 0}, "bars_per_year"),
     ],
 )
-def test_rules_that_make_no_book_are_refused_with_the_remedy(rules, message):
+def test_invalid_rules_are_refused_with_the_remedy(rules, message):
     with pytest.raises(ValueError, match=message):
         PortfolioRules(**rules)
 
@@ -310,7 +310,7 @@ def test_a_missing_column_is_named_with_those_that_are_there():
         target_weights(ranked(1), NOTHING, PortfolioRules(weighting="inverse_volatility"))
 
 
-def test_a_name_that_occurs_twice_is_refused():
+def test_a_repeated_instrument_is_refused():
     twice = pd.concat([ranked(1), ranked(2)])
     with pytest.raises(ValueError, match="signals have 'A' twice"):
         target_weights(twice, NOTHING, PortfolioRules())

@@ -1,4 +1,4 @@
-"""RunArtifacts is the same after a turn on disk, and so is the report made of it."""
+"""RunArtifacts survive a round trip to disk, and so does the report built from them."""
 
 import json
 from dataclasses import fields, replace
@@ -136,7 +136,7 @@ def test_a_score_alone_makes_a_report_of_its_signal_alone(artifacts, tmp_path):
     assert report.signal.rank_ic == build_report(artifacts).signal.rank_ic
 
 
-def test_a_book_that_never_bought_is_read_too(artifacts, tmp_path):
+def test_a_portfolio_that_never_bought_is_read_too(artifacts, tmp_path):
     none = artifacts.result.weights.iloc[:0]
     idle = replace(
         artifacts, result=replace(artifacts.result, weights=none, benchmarks=pd.DataFrame(index=DAYS[30:89]))
@@ -146,8 +146,8 @@ def test_a_book_that_never_bought_is_read_too(artifacts, tmp_path):
     assert read.result.benchmarks.shape == (59, 0)
 
 
-def test_what_is_no_evidence_is_refused(artifacts, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no artifacts of a run"):
+def test_a_folder_without_artifacts_is_refused(artifacts, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run artifacts"):
         RunArtifacts.read(tmp_path)
     artifacts.write(tmp_path)
     metadata = json.loads((tmp_path / METADATA).read_text())

@@ -101,7 +101,7 @@ def compare_versions(
 ) -> Comparison:
     """Compare versions on common dates and instruments.
 
-    Differences are paired by date, so that what moves all versions alike cancels, and tested by
+    Differences are paired by date, so that common moves of all versions cancel, and tested by
     `significance.mean_test`, which is robust to overlapping labels.
 
     For example:

@@ -73,7 +73,7 @@ def infer_sharpe(
         ValueError: fewer than one trial.
     """
     returns = dropna_finite(returns)
-    # Checks the number of trials first, whatever the returns are.
+    # Checks the number of trials first, for any returns.
     best = expected_max_sharpe(trials, 1 / math.sqrt(max(len(returns) - 1, 1)))
     if len(returns) < MIN_BARS or is_constant(returns):
         return SharpeInference(np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, trials)

@@ -53,7 +53,7 @@ def assign_quantiles(score: np.ndarray, count: int) -> np.ndarray:
 
     The instrument with average rank r among n is in quantile 1 + floor((r - 1/2) count / n). Without ties sizes
     differ by at most one. Instruments with equal scores share their average rank and hence their quantile,
-    whatever their order; quantiles are then uneven, and some may be empty.
+    in any order; quantiles are then uneven, and some may be empty.
 
     Args:
         score: (dates, instruments); an instrument without a finite score has no quantile.

@@ -87,7 +87,7 @@ def pit(evaluation: DistributionEvaluation) -> go.Figure:
 
 
 def coverage(evaluation: DistributionEvaluation) -> go.Figure:
-    """StoreStatus of each central band, of the model and of the random walk; dotted lines are nominal."""
+    """Coverage of each central band, of the model and of the random walk; dotted lines are nominal."""
     scores = evaluation.distributions
     levels = sorted({each for score in scores for each in score.coverage})
     traces = []

@@ -74,7 +74,7 @@ def distribution_section(distribution: DistributionEvaluation) -> Section:
 
 
 def tiles(distribution: DistributionEvaluation) -> tuple[Tile, ...]:
-    """StoreStatus of the widest band, CRPS skill and QLIKE, at the shortest and the longest horizon."""
+    """Coverage of the widest band, CRPS skill and QLIKE, at the shortest and the longest horizon."""
     own = [score for score in distribution.distributions if score.name == MODEL]
     ends = list(dict.fromkeys(score.horizon for score in (own[0], own[-1])))
     found = []
@@ -84,7 +84,7 @@ def tiles(distribution: DistributionEvaluation) -> tuple[Tile, ...]:
             level, test = max(reached.items())
             note = interval(test.low, test.high, percent)
             found.append(
-                Tile(f"StoreStatus of the {level:.0%} band, {bars(score.horizon)}", percent(test.mean), note)
+                Tile(f"Coverage of the {level:.0%} band, {bars(score.horizon)}", percent(test.mean), note)
             )
     for score in (score for score in own if score.horizon in ends):
         note = f"ensemble {signed_percent(score.skill_ensemble)}"
@@ -119,7 +119,7 @@ def fan_charts(fans: pd.DataFrame) -> Chart | OmittedChart:
 
 
 def losses(distribution: DistributionEvaluation) -> Table:
-    """StoreStatus, CRPS and PIT, one row per horizon and forecast."""
+    """Coverage, CRPS and PIT, one row per horizon and forecast."""
     scores = distribution.distributions
     levels = sorted({each for score in scores for each in score.coverage})
     covered = [
@@ -196,7 +196,7 @@ def calibration(distribution: DistributionEvaluation) -> Charts:
             figures.pit(distribution), NO_OUTCOME,
         ),
         chart(
-            "coverage", "StoreStatus", "Dotted lines are nominal, whiskers 95% intervals.",
+            "coverage", "Coverage", "Dotted lines are nominal, whiskers 95% intervals.",
             figures.coverage(distribution), NO_OUTCOME,
         ),
         chart(

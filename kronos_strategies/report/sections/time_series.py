@@ -67,7 +67,7 @@ def tiles(evaluation: TimeSeriesEvaluation) -> tuple[Tile, ...]:
         found.append(Tile("Hit rate of the sign", percent(only.hit_rate.mean), always))
     if only.coverage is not None:
         within = interval(only.coverage.low, only.coverage.high, percent)
-        found.append(Tile(f"StoreStatus of the {only.level:.0%} band", percent(only.coverage.mean), within))
+        found.append(Tile(f"Coverage of the {only.level:.0%} band", percent(only.coverage.mean), within))
     if only.crps_reduction is not None:
         p = f"p of the difference {probability(only.crps_reduction.p)}"
         found.append(Tile("CRPS skill", percent(only.crps_skill), p))
@@ -130,7 +130,7 @@ def distributions(evaluation: TimeSeriesEvaluation) -> Table:
         text("instrument", "Instrument"),
         number("horizon", "Bars ahead", count),
         number("level", "Nominal", percent),
-        estimate("inside", "inside_low", "inside_high", "StoreStatus", percent),
+        estimate("inside", "inside_low", "inside_high", "Coverage", percent),
         number("crps", "CRPS", general),
         number("walk", "CRPS of the random walk", general),
         number("skill", "Skill, fair", percent),

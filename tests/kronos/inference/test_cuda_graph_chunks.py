@@ -107,7 +107,7 @@ def test_another_type_is_another_shape() -> None:
     assert len(replay.records) == 2
 
 
-def test_a_key_stands_for_what_else_a_function_depends_on() -> None:
+def test_a_key_includes_everything_else_that_a_function_depends_on() -> None:
     replay = Recorded()
     x, y = inputs(4)
     for factor in (1, 2, 1, 3, 2):

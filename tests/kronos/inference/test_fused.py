@@ -1,4 +1,4 @@
-"""The fused networks against the plain ones that are trained: the same functions, whatever their sizes."""
+"""The fused networks compute the same functions as the plain ones that are trained, for all sizes."""
 
 from __future__ import annotations
 

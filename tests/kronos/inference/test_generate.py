@@ -1,4 +1,4 @@
-"""The engine against upstream's algorithm written plainly (oracle.py): the same tokens, whatever overflows."""
+"""The engine against upstream's algorithm in plain code (oracle.py): the same tokens for every kind of overflow."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def make_windows(model: Kronos, lengths: list[int], horizon: int) -> list[Window
 
 
 def together(windows: list[Window], junk: int = 0) -> Prompt:
-    """One prompt of all windows, aligned left; what is behind a short one is `junk`."""
+    """One prompt of all windows, aligned left; short ones are followed by `junk`."""
     lengths = torch.tensor([len(window.stamps) for window in windows])
     shape = (len(windows), int(lengths.max()))
     s1, s2, stamps = (torch.full(shape, junk), torch.full(shape, junk), torch.full((*shape, 5), junk))
@@ -93,7 +93,7 @@ def against_oracle(
     sampling: SampleConfig,
     context_overflow: ContextOverflow = "recompute",
 ) -> None:
-    """Same tokens, and the same logits behind them."""
+    """Same tokens from the same logits."""
     windows = make_windows(model, lengths, horizon)
     draws = draws_of_dates(model, len(windows), sampling.samples, horizon)
 

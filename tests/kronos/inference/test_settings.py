@@ -152,7 +152,7 @@ def test_what_the_constructor_refuses_is_refused_later_in_the_same_words(
 
 
 @pytest.mark.parametrize("value", [None, {"T": 0.5}])
-def test_sampling_that_is_none_is_refused(value: Any) -> None:
+def test_invalid_sampling_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^sampling is a \w+, not a SampleConfig\. Pass one"):
         make().sampling = value
 
@@ -273,7 +273,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_forecast_is_the_same_whatever_its_caller_set_in_torch(state: str) -> None:
+def test_a_forecast_does_not_depend_on_the_callers_torch_settings(state: str) -> None:
     windows, sampling = Windows.rolling(make_panel(12, "A"), 10, 3, "B"), SampleConfig(3, T=1.0)
     bars, later = make_panel(12, "A")["A"], windows.future[-1]
     made, fresh, wanted = (KronosPredictor(make_model(), make_tokenizer(), "cpu", 16) for _ in range(3))

@@ -142,7 +142,7 @@ def test_weights_that_are_not_floating_point_are_refused_by_name() -> None:
 
 
 def flip(network: Any) -> None:
-    """Rows and columns in another order, behind torch's back: sums stay as they are."""
+    """Rows and columns permuted without torch noticing: sums do not change."""
     weight = next(w for w in network.parameters() if w.ndim == 2)
     weight.data = weight.data.flip(0, 1)
 

@@ -15,14 +15,14 @@ def touch(*files: Path) -> None:
         file.write_text("x")
 
 
-def test_a_folder_stands_for_its_tables_by_name(tmp_path: Path) -> None:
+def test_a_folder_means_its_tables_sorted_by_name(tmp_path: Path) -> None:
     names = ["B.parquet", "A.csv", "deep/C.CSV.GZ", "deep/D.tsv"]
     touch(*(tmp_path / name for name in (*names, "notes.txt", "book.xlsx", ".hidden/E.csv", "._F.csv")))
     found = [file.relative_to(tmp_path).as_posix() for file in find_files(tmp_path)]
     assert found == ["A.csv", "B.parquet", "deep/C.CSV.GZ", "deep/D.tsv"]
 
 
-def test_a_folder_without_other_tables_stands_for_its_text_and_zip_files(tmp_path: Path) -> None:
+def test_a_folder_without_other_tables_means_its_text_and_zip_files(tmp_path: Path) -> None:
     touch(tmp_path / "SH#600519.txt", tmp_path / "BTCUSDT-1h-2024-01.zip")
     assert [file.name for file in find_files(tmp_path)] == ["BTCUSDT-1h-2024-01.zip", "SH#600519.txt"]
 
@@ -168,7 +168,7 @@ def test_a_fingerprint_is_the_name_and_hash_of_a_file(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nix\.csv is not a file\. Check the path\."):
         read_table(tmp_path / "nix.csv", ("x",), ())
     for name, says in (("a.xlsx", r"neither \.csv nor \.parquet"), ("a.parquet", "cannot be read")):

@@ -164,7 +164,7 @@ def make_market(names: int, bars: int, name: str = "market") -> MappedBars:
 
 
 def planted_market(names: int, bars: int, strength: float, seed: int = 0) -> list[pd.DataFrame]:
-    """Names whose volume tells their next return but one: what the label of one bar ranks."""
+    """Instruments whose volume predicts the return that the label of one bar ranks."""
     random = np.random.default_rng(seed)
     series = []
     for i in range(names):

@@ -376,7 +376,7 @@ def test_windows_end_within_the_asked_dates_both_inclusive() -> None:
     assert len(starts) == 2 * len(pd.bdate_range(since, until))
 
 
-def test_held_bars_lie_on_the_first_date_or_later_altogether() -> None:
+def test_held_bars_are_all_on_the_first_date_or_later() -> None:
     mapped = make_mapped_bars(make_bars(60, 0))
     starts = mapped.window_starts(LENGTH, "2024-02-05", None, held_out=4)
     first_held = pd.DatetimeIndex(mapped.dates[starts + LENGTH - 4])

@@ -62,7 +62,7 @@ def orders(draw: st.DrawFn) -> Callable[[], BatchSampler]:
 
 @EXAMPLES
 @given(make=orders())
-def test_no_window_comes_twice_in_an_epoch(make: Callable[[], BatchSampler]) -> None:
+def test_no_window_occurs_twice_in_an_epoch(make: Callable[[], BatchSampler]) -> None:
     order = make()
     for number in range(4):
         indices = epoch(order, number)
@@ -73,7 +73,7 @@ def test_no_window_comes_twice_in_an_epoch(make: Callable[[], BatchSampler]) -> 
 
 @EXAMPLES
 @given(make=orders(), later=st.integers(0, 50), before=st.lists(st.integers(0, 60), max_size=4))
-def test_a_draw_depends_on_its_step_whatever_was_drawn_before(
+def test_a_batch_depends_on_its_step_and_not_on_earlier_batches(
     make: Callable[[], BatchSampler], later: int, before: list[int]
 ) -> None:
     used = make()
@@ -97,7 +97,7 @@ def test_what_does_not_fill_a_batch_is_left_out_and_is_another_rest_in_each_epoc
     assert rests[0] != rests[1] != rests[2]
 
 
-def test_weights_give_the_proportions_whatever_the_sizes() -> None:
+def test_weights_give_the_proportions_for_any_sizes() -> None:
     order = make_order(1000, 400, weights=(3.0, 1.0))
     for number in range(3):
         indices = np.array(epoch(order, number))

@@ -255,7 +255,7 @@ def test_sources_that_make_no_sense_are_refused(settings: dict[str, object], say
 # Sources
 
 
-def test_a_store_is_the_only_source_and_nothing_stands_for_the_simulated_market() -> None:
+def test_a_store_is_the_only_source_and_its_absence_means_the_simulated_market() -> None:
     assert TrainingConfig(Path("out")).all_sources() == ()
     settings = TrainingConfig(Path("out"), data=Path("csi"), market="csi300", validate_until="2019-12-31")
     # who joined the market later must not be chosen

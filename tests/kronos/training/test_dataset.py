@@ -99,7 +99,7 @@ def learnt_and_predicted(
 def assert_apart(
     mapped: MappedBars, learned: np.ndarray, predicted: np.ndarray, train: str, until: str
 ) -> None:
-    """What is predicted lies behind all that is learned, and no bar between the dates is wasted."""
+    """Validation targets lie after all training bars, and no bar between the dates is unused."""
     assert len(learned)
     assert len(predicted)
     days = mapped.dates.astype("datetime64[D]")

@@ -153,7 +153,7 @@ def test_rank_ics_are_spearmans_and_leave_out_returns_that_are_not_known() -> No
     assert (neutral < plain - 0.1).all()
 
 
-def test_a_score_that_only_loads_on_volatility_ranks_nothing_beyond_it() -> None:
+def test_a_score_that_only_loads_on_volatility_ranks_nothing_once_neutralized() -> None:
     style = np.arange(40.0)
     plain, neutral = rank_ics(2 * style, style, style, np.zeros(40, int))
     assert plain == pytest.approx([1.0])
@@ -185,7 +185,7 @@ def test_a_head_is_scored_as_in_use_date_by_date() -> None:
     assert figures["rank"] == pytest.approx(np.mean(longer))
 
 
-def test_figures_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     market = make_market(24, 60)
     ranked = ranked_dates(market, str(market.dates[30])[:10], None, LOOKBACK, 3)
     stage = PredictorObjective(make_model(), make_tokenizer(), 4, head=make_head()).eval()
@@ -225,7 +225,7 @@ def test_only_sources_with_a_head_have_labels(tmp_path: Path) -> None:
     assert list(validation.ranked) == ["market"]
 
 
-def test_a_source_of_too_few_names_for_a_head_is_refused(tmp_path: Path) -> None:
+def test_a_source_of_too_few_instruments_for_a_head_is_refused(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "few.parquet", *planted_market(5, 160, 0.0))
     config = make_config(tmp_path / "out", sources=(Source(file, head=True),), **SPANS)
     with pytest.raises(ValueError, match=r"few has head: true, but no training date with 20 instruments\."):
@@ -245,7 +245,7 @@ def test_heads_of_two_frequencies_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_head_learns_a_planted_effect_and_finds_nothing_where_there_is_none(tmp_path: Path) -> None:
-    """Volume tells the return that the label of one bar ranks, strongly or not at all."""
+    """Volume predicts the return that the label of one bar ranks, strongly or not at all."""
     learning = {"max_steps": 80, "batch_size": 32, "learning_rate": 1e-2, "validate_every": 80, "ema": 0.9}
     found = []
     for strength in (2.0, 0.0):

@@ -71,7 +71,7 @@ def test_random_weights_depend_on_torchs_seed(tmp_path: Path) -> None:
     assert not same(networks[0], networks[2])
 
 
-def test_weights_to_refine_are_the_same_whatever_the_dropout(tmp_path: Path) -> None:
+def test_initial_weights_are_the_same_for_any_dropout(tmp_path: Path) -> None:
     sizes = {"tokenizer_size": None, "predictor_size": None, "pretrained": "kronos-nano"}
     for dropout in (None, 0.3):
         config = make_config(tmp_path, dropout=dropout, **sizes)
@@ -152,7 +152,7 @@ def test_the_tokenizer_is_that_in_the_output_and_else_that_of_the_weights_to_ref
 
 
 @pytest.mark.parametrize("spec", ["{out}", "{out}/best", "{out}/best/tokenizer"])
-def test_a_first_stages_output_stands_for_its_best_tokenizer(spec: str, out: Path, tmp_path: Path) -> None:
+def test_the_output_of_a_first_stage_means_its_best_tokenizer(spec: str, out: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path / "new", tokenizer=spec.format(out=out))
     assert find_tokenizer(config).folder == out / "best" / "tokenizer"
 

@@ -102,7 +102,7 @@ def test_a_label_never_crosses_into_the_next_stretch(market: MappedBars) -> None
 
 
 @pytest.mark.parametrize("names", [MIN_INSTRUMENTS - 1, MIN_INSTRUMENTS])
-def test_a_date_of_few_names_has_no_label(names: int) -> None:
+def test_a_date_with_few_instruments_has_no_label(names: int) -> None:
     labels = return_labels(make_market(names, 40), None)
     assert np.isfinite(labels).any() == (names == MIN_INSTRUMENTS)
 

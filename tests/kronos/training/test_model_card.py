@@ -60,7 +60,7 @@ def test_the_table_has_a_line_for_each_rule_that_took_or_cut_something() -> None
         ("4h", "2h", "bars of 2h by their timestamps, cleaned by the rule for 4h (there is no rule for 2h)"),
     ],
 )
-def test_both_frequencies_are_said(used: str, inferred: str, ends: str) -> None:
+def test_both_frequencies_are_reported(used: str, inferred: str, ends: str) -> None:
     assert frequency_text(used, inferred).endswith(ends)
 
 
@@ -144,7 +144,7 @@ SETTINGS = {
 
 
 def record(until: str | None = "2019-12-31", **changes: Any) -> dict[str, Any]:
-    """What training writes beside weights."""
+    """What training writes in addition to weights."""
     source = {"name": "CSI 300", "instruments": 312, "bars": 1234567, "start": "2005-01-04"}
     source |= {"end": "2019-12-31", "train_until": "2018-12-28", "validate_until": None, "sha256": "ab" * 32}
     return {

@@ -1,4 +1,4 @@
-"""The page on training: what it tells to do works, what it quotes is what is printed."""
+"""The page on training: its commands work, and its quotes are what is printed."""
 
 from __future__ import annotations
 

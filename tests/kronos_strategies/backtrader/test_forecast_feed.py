@@ -106,7 +106,7 @@ def test_bars_without_any_forecast_are_refused(change, name, message):
         join_forecasts(change(bars), forecasts, name)
 
 
-def test_stored_forecasts_of_the_same_feed_agree_whatever_mode_filled_them(store, tmp_path):
+def test_stored_forecasts_of_the_same_feed_agree_in_every_mode(store, tmp_path):
     record(cerebro_of(pandas_feeds(awkward_panel())), kronos(store=str(tmp_path), level=0.5), runonce=False)
     (one,), (other,) = store.forecast_sets(), ForecastStore(tmp_path).forecast_sets()
     pd.testing.assert_frame_equal(read_forecasts(one), read_forecasts(other), check_exact=True)

@@ -322,7 +322,7 @@ def test_without_samples_only_the_score_is_computed(pair, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [({"every": 3}, "a holding of 3 bars"), ({"score": "paths"}, "score='paths' was asked for")],
+    [({"every": 3}, "a holding period of 3 bars"), ({"score": "paths"}, "score='paths' was requested")],
 )
 def test_without_samples_and_without_a_fitting_head_the_error_says_why(pair, change, why):
     with pytest.raises(ValueError, match=f"samples=0 samples no path.*{why}"):

@@ -319,7 +319,7 @@ def test_a_feed_that_comes_back_is_bought_again():
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
-def test_every_mode_of_the_engine_trades_alike(mode):
+def test_every_mode_of_the_engine_makes_the_same_trades(mode):
     bars = market(names=6)
     bars["A"] = bars["A"].iloc[12:]
     bars["B"] = bars["B"].iloc[:40]
@@ -336,7 +336,7 @@ def test_every_mode_of_the_engine_trades_alike(mode):
     assert len(ran.orders) > 50
 
 
-def test_a_second_run_of_the_same_cerebro_trades_alike():
+def test_a_second_run_of_the_same_cerebro_makes_the_same_trades():
     cerebro = bt.Cerebro(stdstats=False)
     for name, frame in market().items():
         cerebro.adddata(SignalFeed(dataname=frame), name=name)

@@ -91,7 +91,7 @@ def test_outcomes_of_too_few_dates_are_refused():
 
 
 def test_an_unknown_group_is_refused():
-    with pytest.raises(ValueError, match=r"groups=\['sector'\] are none of"):
+    with pytest.raises(ValueError, match=r"groups=\['sector'\] are unknown"):
         fit_calibration(known_past(), END, ("sector",))
 
 
@@ -145,7 +145,7 @@ def test_scrambling_all_bars_after_t_changes_no_calibrated_signal_up_to_t():
     check_causal(run, tidy_bars(), [calendar[60], calendar[77]])
 
 
-def test_one_fit_is_judged_on_dates_that_it_was_not_fitted_to(walking):
+def test_one_fit_is_evaluated_on_dates_that_it_was_not_fitted_to(walking):
     _, market = walking
     past = collect(narrow_forecasts(market, range(30, 100)), market)
     made = calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"))
@@ -157,7 +157,7 @@ def test_one_fit_is_judged_on_dates_that_it_was_not_fitted_to(walking):
     assert before_and_after(past.between(held_back, None), trial, market, LEVELS) == made.table
 
 
-def test_a_limit_keeps_every_date_and_takes_turns_among_names(walking):
+def test_a_limit_keeps_every_date_and_alternates_among_instruments(walking):
     _, market = walking
     forecasts = narrow_forecasts(market, range(30, 50))
     part = collect(forecasts, market, limit=200, dates=20)
@@ -169,7 +169,7 @@ def test_a_limit_keeps_every_date_and_takes_turns_among_names(walking):
 def test_calibrated_forecasts_are_no_data_to_fit_to(walking):
     made, market = walking
     one = narrow_forecasts(market, range(90, 91))[0]
-    with pytest.raises(ValueError, match="calibrated already"):
+    with pytest.raises(ValueError, match="already calibrated"):
         collect([one.calibrated(made)], market)
-    with pytest.raises(ValueError, match="no forecasts to calibrate by"):
+    with pytest.raises(ValueError, match="no forecasts to calibrate"):
         collect([], market)

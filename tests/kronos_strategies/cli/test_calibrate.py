@@ -121,4 +121,4 @@ def test_what_cannot_be_fitted_is_one_sentence_and_exit_code_2(store, bars, tmp_
 def test_an_empty_store_is_refused(tmp_path, capsys):
     code, _, err = run(capsys, "calibrate", tmp_path, "--until", SPAN[1], "--to", tmp_path / "c.json")
     assert code == 2
-    assert "holds no forecasts" in " ".join(err.split())
+    assert "contains no forecasts" in " ".join(err.split())

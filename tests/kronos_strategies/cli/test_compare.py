@@ -66,7 +66,7 @@ def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
     assert "Sample: 4,500 rows of any version, 4,500 compared, on 150 dates" in out
 
 
-def test_json_has_the_figures_of_the_python_function(files, capsys):
+def test_json_has_the_metrics_of_the_python_function(files, capsys):
     code, out, _ = compare(capsys, "old", "new", json="out/figures.json", gate=["rank_ic>=-0.005", "ic>=0"])
     said = json.loads((files / "out/figures.json").read_text(), parse_constant=pytest.fail)
     truth = compare_versions([Version("old", SCORES["old"]), Version("new", SCORES["new"])], LABEL, 1)
@@ -136,7 +136,7 @@ def test_labels_of_several_horizons_make_a_decay(files, capsys):
     assert decay[2]["rank_ic"] > decay[3]["rank_ic"] > 0
 
 
-def test_files_of_other_layouts_and_more_rows_give_the_same_figures(files, capsys):
+def test_files_of_other_layouts_and_more_rows_give_the_same_metrics(files, capsys):
     compare(capsys, "old", "new", json="one.json")
     extra = drawn(rows(dates=10, names=3, start="2010-01-04"), 4)
     more = pd.concat([SCORES["new"], extra]).reorder_levels([1, 0]).rename_axis([None, None]).sort_index()
@@ -150,7 +150,7 @@ def test_files_of_other_layouts_and_more_rows_give_the_same_figures(files, capsy
     assert other["sample_counts"]["compared"] == one["sample_counts"]["compared"]
 
 
-def test_constant_scores_and_dates_of_one_name_are_counted_and_told(files, capsys):
+def test_constant_scores_and_dates_with_one_instrument_are_counted_and_reported(files, capsys):
     odd, days = SCORES["new"].copy(), INDEX.levels[0]
     odd.loc[days[0]] = 1.0
     odd.loc[days[1], "N001":] = np.nan
@@ -188,12 +188,15 @@ def save(series: pd.Series, name: str) -> None:
 @pytest.mark.parametrize(
     ("tokens", "says"),
     [
-        (["old.parquet"], r"1 version\(s\) make no comparison. Give two or more"),
+        (["old.parquet"], r"1 version\(s\) cannot be compared. Pass two or more"),
         ([], r"0 version\(s\)"),
-        (["old.parquet", "old.parquet"], r"old.parquet and old.parquet would both be called 'old'. Name one"),
+        (
+            ["old.parquet", "old.parquet"],
+            r"old.parquet and old.parquet would have the same name 'old'. Name one",
+        ),
         (
             ["old.parquet", "other/old.parquet"],
-            r"old.parquet and other/old.parquet would both be called 'old'",
+            r"old.parquet and other/old.parquet would have the same name 'old'",
         ),
         (["old.parquet", "none.parquet"], r"none.parquet is not a file"),
         (["old.parquet", "text.parquet"], r"text.parquet is not a parquet file"),
@@ -206,13 +209,13 @@ def save(series: pd.Series, name: str) -> None:
         (["old.parquet", "twice.parquet"], r"scores of 'twice' have .* twice"),
         (
             ["old.parquet", "new.parquet", "--baseline", "gone"],
-            r"baseline 'gone' is none of the versions.*'old', 'new'",
+            r"baseline 'gone' is not one of the versions.*'old', 'new'",
         ),
         (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is not a gate.*'rank_ic>=-0.005'"),
         (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"an unknown metric"),
         (["old.parquet", "new.parquet", "--gate", "ic<=0"], r"wrong sign"),
         (["old.parquet", "new.parquet", "--label-horizon", "0"], r"label_horizon=0"),
-        (["old.parquet", "new.parquet", "--every", "0"], r"every=0: dates are at least 1 bar apart"),
+        (["old.parquet", "new.parquet", "--every", "0"], r"every=0: dates must be at least 1 bar apart"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tokens, says, files, capsys):

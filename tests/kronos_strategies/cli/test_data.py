@@ -58,7 +58,7 @@ def files(tmp_path):
     return paths
 
 
-def test_import_writes_a_store_and_shows_the_ledger(files, tmp_path, capsys):
+def test_import_writes_a_store_and_shows_the_row_counts(files, tmp_path, capsys):
     to = tmp_path / "my store"
     options = ["--to", to, "--benchmark", files["index"], "--membership", files["members"], "--market", "two"]
     code, out, err = run(capsys, "data", "import", files["bars"], *options)
@@ -131,7 +131,7 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
     assert run(capsys, *command)[0] == 0
     code, _, err = run(capsys, *command)
     assert code == 2
-    assert "already holds a store" in err
+    assert "already contains a store" in err
     assert run(capsys, *command, "--overwrite")[0] == 0
 
 
@@ -148,8 +148,8 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
             "'CSI 300' cannot name a market",
         ),
         (["data", "import", "{members}", "--to", "store"], "lacks the columns"),
-        (["data", "import", "{bars}", "--to", "{index}"], "is not a Kronos store, so it stays"),
-        (["data", "simulate", "--to", "store", "--names", "1"], "names is 1"),
+        (["data", "import", "{bars}", "--to", "{index}"], "is not a Kronos store"),
+        (["data", "simulate", "--to", "store", "--names", "1"], "names=1 is too small"),
         (["data", "simulate", "--to", "store", "--seed", "x"], "--seed"),
         (["data", "simulate"], "--to"),
         (["dota"], "dota"),
@@ -286,4 +286,4 @@ def test_the_target_is_checked_before_files_are_read(tmp_path, capsys, monkeypat
     monkeypatch.setattr("kronos_strategies.data.importer.import_bars", None)  # whoever calls it fails
     code, _, err = run(capsys, "data", "import", tmp_path / "bars.csv", "--to", to)
     assert code == 2
-    assert "already holds a store. Choose another folder, add days (--append)" in err
+    assert "already contains a store. Choose another folder, add days (--append)" in err

@@ -85,5 +85,5 @@ def test_spans_that_leave_no_label_are_one_sentence(market, tmp_path, capsys):
         capsys, "train", "head", TINY, *dates, *SETTINGS, "--bars", file, "--output", tmp_path / "head"
     )
     assert code == 2
-    assert "No validation date has 20 names" in err
+    assert "No validation date has 20 instruments" in err
     assert not (tmp_path / "head").exists()

@@ -112,7 +112,7 @@ def test_a_later_end_computes_the_new_dates(bars, tmp_path, capsys):
     assert "speed" not in out
 
 
-def test_what_was_recomputed_is_told_apart(bars, tmp_path, capsys):
+def test_recomputed_dates_are_counted_separately(bars, tmp_path, capsys):
     forecast(capsys, tmp_path, bars)
     (path,) = tmp_path.glob("*/*/date=2023-03-02/*.parquet")
     path.write_bytes(path.read_bytes()[:-1])
@@ -130,7 +130,7 @@ def test_halves_are_a_store_of_their_own_and_the_next_command_says_so(bars, tmp_
     assert stored.settings.dtype == "float16"
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys, monkeypatch):
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_resume(bars, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 1)
     honest, calls = KronosPredictor.forecast, iter([False, False, True])
 
@@ -152,8 +152,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys,
     ("tokens", "says"),
     [
         (["--market", "csi3000"], r"no market 'csi3000'. It has \['all', 'csi300'\]"),
-        (["--start", "2030-01-01", "--end", "2030-02-01"], r"holds no trading day.*--start and --end"),
-        (["--start", "2023-03-08", "--end", "2023-03-01"], r"holds no trading day"),
+        (["--start", "2030-01-01", "--end", "2030-02-01"], r"has no trading day.*--start and --end"),
+        (["--start", "2023-03-08", "--end", "2023-03-01"], r"has no trading day"),
         (["--end", "2023-05-20"], r"ends after the store.*2023-04-28.*--end"),
         (["--start", "March"], r"--start"),
         (["--samples", "0"], r"--samples 0 leaves nothing to compute: the checkpoint has no return head"),
@@ -161,10 +161,10 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bars, tmp_path, capsys,
         (["--score", "head"], r"score='head' needs a return head"),
         (["--horizon", "0"], r"horizon=0"),
         (["--lookback", "1"], r"lookback=1"),
-        (["--lookback", "2000"], r"lookback=2000 is more than the 512 bars"),
+        (["--lookback", "2000"], r"lookback=2000 is more than the model's context of 512 bars"),
         (["--device", "abacus"], r"device 'abacus'"),
         (["--model", "./nowhere"], r"nowhere"),
-        (["--data", "./nowhere"], r"holds no Qlib store.*kronos data import"),
+        (["--data", "./nowhere"], r"is not a Qlib data directory.*kronos data import"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(bars, tmp_path, capsys, monkeypatch, tokens, says):
@@ -198,7 +198,7 @@ def pair(tmp_path_factory):
     return headed_pair(TINY, tmp_path_factory.mktemp("pair") / "headed", 48, lookback=30)
 
 
-def test_the_outputs_of_a_head_are_stored_beside_the_paths(bars, pair, tmp_path, capsys):
+def test_the_outputs_of_a_head_are_stored_next_to_the_paths(bars, pair, tmp_path, capsys):
     _, out, _ = forecast(capsys, tmp_path, bars, model=pair)
     assert "return head" in out
     assert len(list(tmp_path.glob("*/heads/*/date=*/*.parquet"))) == 6

@@ -42,7 +42,7 @@ def closes(frame: pd.DataFrame, name: str) -> pd.Series:
     return rows["close"] * rows["factor"]
 
 
-def test_new_days_go_on_from_the_old_ones(tmp_path):
+def test_new_days_continue_the_old_ones(tmp_path):
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[28:]), None, {"files": "new"})
     assert new.notes == ()
@@ -65,12 +65,12 @@ def test_history_that_is_not_touched_keeps_its_bits(tmp_path):
 
 
 @pytest.mark.parametrize(("scale", "factor"), [(0.5, 1.0), (1.0, 0.97), (0.5, 0.97)])
-def test_history_that_was_adjusted_anew_is_rebased(tmp_path, scale, factor):
+def test_readjusted_history_is_rescaled(tmp_path, scale, factor):
     """A split halves all prices of the vendor, a dividend lowers all factors before it."""
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[25:], scale=scale, factor=factor), None, {})
     (told,) = new.notes
-    assert "re-based: AAA, BBB" in told
+    assert "rescaled: AAA, BBB" in told
     whole = bars(scale=scale, factor=factor)
     for name in ("AAA", "BBB"):
         np.testing.assert_allclose(closes(new.bars, name), closes(whole, name), rtol=1e-5)
@@ -104,7 +104,7 @@ def test_a_last_day_that_was_not_over_is_replaced_and_moves_no_history(shared, s
         np.testing.assert_allclose(closes(whole, name), closes(bars(scale=scale), name), rtol=1e-9)
     if scale == 1.0 or shared > 1:
         np.testing.assert_allclose(whole["volume"], 1000 / scale, rtol=1e-9)
-    assert "read before their day was over and are replaced: AAA, BBB" in notes[-1]
+    assert "were incomplete and are replaced: AAA, BBB" in notes[-1]
     assert len(notes) == (1 if scale == 1.0 else 2)
 
 
@@ -123,11 +123,11 @@ def test_adjusted_prices_that_are_rounded_to_cents_are_joined_by_one_ratio():
     np.testing.assert_allclose(closes(whole, "AAA"), closes(bars(scale=0.05 * 0.93), "AAA"), rtol=0.01)
 
 
-def test_days_that_touch_none_are_joined_and_told_unless_they_jump(tmp_path):
+def test_days_without_overlap_are_appended_and_reported_unless_prices_jump(tmp_path):
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[30:]), None, {})
     (told,) = new.notes
-    assert "share no day with the store" in told
+    assert "have no common day with the store" in told
     assert len(new.bars) == 80
     with pytest.raises(ValueError, match=r"AAA opens -5\d% from its last close .* repeat the last day"):
         append_days(folder, bars(days=DAYS[30:], scale=0.5), None, {})
@@ -144,7 +144,7 @@ def test_instruments_that_come_and_go_are_kept(tmp_path):
     assert ends.to_dict() == {"AAA": DAYS[29], "BBB": DAYS[39], "CCC": DAYS[39]}
 
 
-def test_dated_members_of_the_last_day_stay_and_that_is_told(tmp_path):
+def test_dated_members_of_the_last_day_stay_and_that_is_reported(tmp_path):
     spans = pd.DataFrame({"instrument": ["AAA", "BBB"], "start": [DAYS[0]] * 2, "end": [DAYS[10], DAYS[29]]})
     folder = store(
         tmp_path / "store", membership={"m": spans}, source={"kind": "test", "membership": "a file"}

@@ -41,7 +41,7 @@ DEFECTS = {
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_the_ledger_counts_every_defect_once(long_bars, save, suffix):
+def test_every_defect_is_counted_once(long_bars, save, suffix):
     for number, change in enumerate(DEFECTS.values()):
         rows = [2 * number + 1, 2 * number + 2][: 1 + number % 2]
         long_bars.loc[rows, list(change)] = list(change.values())
@@ -56,7 +56,7 @@ def test_the_ledger_counts_every_defect_once(long_bars, save, suffix):
     assert (kept.set_index("datetime")["close"][long_bars["datetime"][[30, 31]]] == 10.0).all()
 
 
-def test_the_ledger_names_the_first_row_dropped(long_bars, save):
+def test_the_import_report_names_the_first_row_dropped(long_bars, save):
     long_bars.loc[[7, 9], "close"] = np.nan
     _, report = import_bars([save(long_bars)])
     assert [(drop.rows, drop.example) for drop in report.dropped] == [(2, "AAA 2024-01-10")]
@@ -94,7 +94,7 @@ def test_several_files_are_one_market_and_the_later_one_wins(long_bars, save):
     assert report.files == (file_record(one), file_record(two))
 
 
-def test_usual_names_codes_and_dates_are_understood(long_bars, save):
+def test_common_names_codes_and_dates_are_read(long_bars, save):
     frame = long_bars.drop(columns="factor").assign(instrument="000001")
     frame["datetime"] = frame["datetime"].dt.strftime("%Y%m%d").astype(int)
     plain = {"instrument": "Code", "datetime": "DATE", "volume": "Vol", "close": " Close"}
@@ -102,7 +102,7 @@ def test_usual_names_codes_and_dates_are_understood(long_bars, save):
     assert kept["instrument"].unique().tolist() == ["000001"]
     assert kept["datetime"].equals(long_bars["datetime"].astype(kept["datetime"].dtype))
     assert (kept["factor"] == 1).all()
-    assert report.notes == ("no column 'factor': prices are taken as adjusted already.",)
+    assert report.notes == ("no column 'factor': prices count as adjusted.",)
 
 
 def test_dates_keep_their_local_day(long_bars, save):
@@ -133,7 +133,7 @@ def test_an_index_needs_no_volume(long_bars, save):
     assert "amount" not in kept
 
 
-def test_membership_leaves_out_names_without_bars_and_ends_open_stays_on_the_last_day(bars, save):
+def test_membership_leaves_out_instruments_without_bars_and_ends_open_stays_on_the_last_day(bars, save):
     stays = pd.DataFrame(
         {
             "symbol": ["AAA", "AAA", "ZZZ"],
@@ -179,7 +179,7 @@ def test_raw_and_adjusted_prices_are_not_mixed(long_bars, save, tmp_path):
         import_bars([tmp_path / "AAA.csv", tmp_path / "BBB.csv"])
 
 
-def test_what_was_understood_of_each_file_is_told(long_bars, save, tmp_path):
+def test_how_each_file_was_read_is_reported(long_bars, save, tmp_path):
     (tmp_path / "folder").mkdir()
     for name in ("AAA", "BBB"):
         frame = long_bars.rename(columns={"factor": "Adj Close"}).drop(columns="instrument")
@@ -210,7 +210,7 @@ def test_a_volume_of_zero_throughout_is_imported_as_none(long_bars, save):
     assert "volume is always 0 for EURUSD and ignored" in report.understood[0]
 
 
-def test_codes_are_padded_alike_in_bars_and_membership(long_bars, save):
+def test_codes_are_padded_equally_in_bars_and_membership(long_bars, save):
     options = ReadOptions(pad_codes=6)
     bars, _ = import_bars([save(long_bars.assign(instrument=1), "bars.parquet")], options)
     assert bars["instrument"].unique().tolist() == ["000001"]

@@ -52,7 +52,7 @@ def test_the_rank_ic_of_sizes_is_spearmans_correlation() -> None:
 
 
 @pytest.mark.parametrize("effect", PLANTED)
-def test_the_optimum_is_told_by_the_bars_up_to_its_date(effect: str) -> None:
+def test_the_optimum_depends_on_the_bars_up_to_its_date(effect: str) -> None:
     market = plant(PlantedConfig(effect, 0.2, names=30, days=80))
     logs = np.log(wide(market, "close"))
     told = {
@@ -106,7 +106,7 @@ def test_without_an_effect_no_signal_finds_anything() -> None:
     assert all(abs(s.t) < t.ppf(1 - 0.0005 / len(scores), s.df) for s in scores.values())
 
 
-def test_who_leads_is_not_in_a_names_own_bars() -> None:
+def test_the_leader_is_not_visible_in_an_instruments_own_bars() -> None:
     market = plant(PlantedConfig("lead-lag", 0.3, names=60, days=600))
     logs = np.log(wide(market, "close"))
     for bars in (1, 2, MEMORY, 20):
@@ -125,8 +125,8 @@ def test_equal_configurations_give_equal_markets_and_other_seeds_others() -> Non
     [
         ({"effect": "alpha"}, "effect='alpha' is unknown"),
         ({"effect": "none"}, "effect='none' has a strength of 0.1"),
-        ({"strength": 0.0}, "strength=0.0 is not the RankIC"),
-        ({"strength": 0.95}, r"Give one in \(0, 0.9\]"),
+        ({"strength": 0.0}, "strength=0.0 is not a possible RankIC"),
+        ({"strength": 0.95}, r"Pass one in \(0, 0.9\]"),
         ({"names": 5}, "names=5"),
         ({"days": 7}, "days=7 are too few"),
     ],

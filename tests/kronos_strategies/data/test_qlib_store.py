@@ -106,14 +106,14 @@ def test_a_benchmark_has_bars_but_is_in_no_market(bars, tmp_path):
     assert len(read_bars(summary.path, ["IDX"])) == 6
 
 
-def test_the_future_calendar_goes_on_by_business_days(bars, tmp_path):
+def test_the_future_calendar_continues_by_business_days(bars, tmp_path):
     store = write(bars, tmp_path / "store").path
     days, future = read_calendar(store), read_calendar(store, future=True)
     assert future[: len(days)].equals(days)
     assert future[len(days) :].equals(pd.bdate_range("2024-01-09", periods=FUTURE_DAYS))
 
 
-def test_a_market_that_trades_on_weekends_goes_on_every_day(bars, tmp_path):
+def test_a_market_that_trades_on_weekends_continues_every_day(bars, tmp_path):
     days = pd.date_range("2024-01-01", periods=14)
     daily = pd.concat([bars.head(1).assign(datetime=day) for day in days])
     future = read_calendar(write(daily, tmp_path / "store").path, future=True)
@@ -130,7 +130,7 @@ def test_the_future_calendar_keeps_to_the_weekdays_of_the_market(bars, tmp_path)
     assert future[len(past) :].equals(days[60 : 60 + FUTURE_DAYS])
 
 
-def test_bars_of_weeks_go_on_by_weeks(bars, tmp_path):
+def test_weekly_bars_continue_by_weeks(bars, tmp_path):
     days = pd.date_range("2024-01-05", periods=30, freq="W-FRI")
     weekly = pd.concat([bars.head(1).assign(datetime=day) for day in days])
     future = read_calendar(write(weekly, tmp_path / "store").path, future=True)
@@ -155,7 +155,7 @@ def test_devices_of_windows_get_the_folder_that_qlib_looks_for(bars, tmp_path):
 
 def test_a_store_is_replaced_only_on_demand(bars, tmp_path):
     first = write(bars, tmp_path / "store")
-    with pytest.raises(FileExistsError, match="already holds a store"):
+    with pytest.raises(FileExistsError, match="already contains a store"):
         write(bars.head(3), tmp_path / "store")
     assert read_summary(first.path).rows == len(bars)
     write(bars.head(3), tmp_path / "store", overwrite=True)
@@ -163,10 +163,10 @@ def test_a_store_is_replaced_only_on_demand(bars, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-def test_a_folder_that_is_no_store_is_never_replaced(bars, tmp_path):
+def test_a_folder_that_is_not_a_store_is_never_replaced(bars, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "final.tex").write_text("precious")
-    with pytest.raises(FileExistsError, match="is not a Kronos store, so it stays"):
+    with pytest.raises(FileExistsError, match="is not a Kronos store"):
         write(bars, tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "final.tex").read_text() == "precious"
 
@@ -191,7 +191,7 @@ def test_the_first_of_two_writers_wins(bars, tmp_path):
         if done == 1:
             write(bars.head(3), tmp_path / "store")
 
-    with pytest.raises(FileExistsError, match="already holds a store"):
+    with pytest.raises(FileExistsError, match="already contains a store"):
         write(bars, tmp_path / "store", progress=other_writer)
     assert read_summary(tmp_path / "store").rows == 3
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
@@ -224,11 +224,11 @@ def test_symbols_that_qlib_would_lose_are_refused(bars, tmp_path, symbol, says):
     ("change", "says"),
     [
         ({"instrument": "ZZZ"}, "1 members of market have no bars, e.g. ZZZ"),
-        ({"end": pd.Timestamp("2000-01-01")}, "does not end on or after its start"),
-        ({"end": pd.NaT}, "does not end on or after its start"),
+        ({"end": pd.Timestamp("2000-01-01")}, "ends before it starts"),
+        ({"end": pd.NaT}, "ends before it starts"),
     ],
 )
-def test_stays_that_are_none_are_refused(bars, tmp_path, change, says):
+def test_invalid_stays_are_refused(bars, tmp_path, change, says):
     with pytest.raises(ValueError, match=says):
         write(bars, tmp_path / "store", membership={"market": listing_spans(bars).assign(**change)})
 
@@ -250,14 +250,14 @@ def test_names_that_no_market_can_have_are_refused(bars, tmp_path, market):
         ({"datetime": pd.NaT}, "without a date"),
     ],
 )
-def test_bars_that_are_none_are_refused(bars, tmp_path, change, says):
+def test_arguments_that_are_not_bars_are_refused(bars, tmp_path, change, says):
     with pytest.raises(ValueError, match=says):
         write(bars.assign(**change), tmp_path / "store")
 
 
 def test_a_benchmark_from_another_time_is_refused(bars, tmp_path):
     index = bars.head(2).assign(instrument="IDX", datetime=pd.to_datetime(["1999-01-04", "1999-01-05"]))
-    with pytest.raises(ValueError, match="IDX has no bar within the days"):
+    with pytest.raises(ValueError, match="IDX has no bar on the days"):
         write(bars, tmp_path / "store", benchmarks=index)
 
 

@@ -175,10 +175,10 @@ def test_nothing_in_a_session_depends_on_a_later_one():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"seed": -1}, "seed is -1"),
-        ({"names": 1}, "names is 1"),
-        ({"sectors": 0}, "sectors is 0"),
-        ({"reversal": 1.5}, "reversal is 1.5"),
+        ({"seed": -1}, "seed=-1 is negative"),
+        ({"names": 1}, "names=1 is too small"),
+        ({"sectors": 0}, "sectors=0 is too small"),
+        ({"reversal": 1.5}, "reversal=1.5 is out of range"),
         ({"end": "2021-01-04"}, "fewer than 2 trading days"),
     ],
 )

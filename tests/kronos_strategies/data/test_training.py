@@ -43,7 +43,7 @@ def series(store, **settings):
     return dict(QlibBars(Source(store, **settings)).series())
 
 
-def test_prices_are_adjusted_and_a_split_is_no_gap(store):
+def test_prices_are_adjusted_and_a_split_is_not_a_gap(store):
     got, want = series(store)["AAA"], make_bars(60, 0)
     assert list(got.index) == list(want.index)
     for name in ("open", "high", "low", "close", "volume", "amount"):
@@ -51,7 +51,7 @@ def test_prices_are_adjusted_and_a_split_is_no_gap(store):
     assert len(MappedBars.open(Source(store, instruments=("AAA",)), 60, QlibBars).bounds) == 2
 
 
-def test_a_suspended_day_is_no_bar(store):
+def test_a_suspended_day_is_not_a_bar(store):
     got = series(store)["CCC"]
     assert len(got) == 55
     assert not got.index.to_series().between("2024-02-01", "2024-02-07").any()
@@ -85,7 +85,7 @@ def test_members_bring_all_their_bars_also_those_from_before_they_joined(store):
 
 
 @pytest.mark.parametrize("setting", ["end", "validate_until"])
-def test_nobody_who_joined_later_is_learnt_from(store, setting):
+def test_instruments_that_joined_later_are_not_trained_on(store, setting):
     assert list(series(store, market="two", **{setting: "2024-02-14"})) == ["AAA"]
     assert list(series(store, market="two", **{setting: "2024-02-15"})) == ["AAA", "BBB"]
     # the earlier of the two counts
@@ -93,7 +93,7 @@ def test_nobody_who_joined_later_is_learnt_from(store, setting):
     assert list(series(store, market="two", **dates)) == ["AAA"]
 
 
-def test_a_tape_is_made_anew_for_other_members(store):
+def test_a_bar_array_is_rebuilt_for_other_members(store):
     source = Source(store, market="two")
     assert MappedBars.open(source, 20, QlibBars).info.instruments == 2
     assert MappedBars.open(replace(source, validate_until="2024-02-14"), 20, QlibBars).info.instruments == 1

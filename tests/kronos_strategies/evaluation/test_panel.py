@@ -1,4 +1,4 @@
-"""A grid places each row by its key, whatever the order of rows, levels and their values."""
+"""A panel index places each row by its key, for any order of rows, levels and values."""
 
 import numpy as np
 import pandas as pd

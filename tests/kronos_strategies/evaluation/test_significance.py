@@ -207,7 +207,7 @@ def test_nothing_is_known_to_be_detectable_without_an_error():
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 80])
-def test_a_power_that_is_no_probability_is_refused(series, power):
+def test_a_power_that_is_not_a_probability_is_refused(series, power):
     with pytest.raises(ValueError, match=f"power must be .* got {power}"):
         minimum_detectable_effect(mean_test(series), power)
 

@@ -111,7 +111,7 @@ def test_signs_are_counted_and_compared_with_always_one_way():
     assert found.hit_rate_difference.mean == pytest.approx(found.hit_rate.mean - max(rises, 1 - rises))
 
 
-def test_in_a_rising_market_always_buying_is_no_skill():
+def test_in_a_rising_market_always_buying_is_not_skill():
     closes = walk(seed=3) * np.exp(0.004 * np.arange(1500))
     found = study(closes, pd.Series(1.0, closes.index[:-4:4]))
     assert found.hit_rate.mean > 0.7
@@ -159,7 +159,7 @@ def test_the_walk_has_the_deviation_of_the_last_twenty_bars():
     assert found.crps_walk == pytest.approx(np.nanmean(crps_normal(moved, 0.0, deviation)))
 
 
-def test_bars_to_come_change_nothing_that_was_known():
+def test_later_bars_change_nothing_that_was_known():
     closes = walk()
     score, forecasts = closes.iloc[30:-1:4].pct_change(), forecasts_of(closes, 0.02)
     whole, cut = (

@@ -19,14 +19,14 @@ HEAD = make_head(4, lookback=90, markets=("CSI 300", "S&P 500"), trained_until="
         ("auto", {"hold": 10}, (10,), "the head was trained for this use"),
         ("auto", {"hold": None}, (5, 10), "the head was trained for this use"),
         ("auto", {"price": None}, (5,), "the head was trained for this use"),
-        ("auto", {"hold": 3}, (), "a holding of 3 bars is none of 1, 5 and 10"),
+        ("auto", {"hold": 3}, (), "a holding period of 3 bars is not one of 1, 5 and 10"),
         ("auto", {"lookback": 60}, (), "lookback is 60 bars, that of head 0 90"),
         ("auto", {"price": "open"}, (), "trades happen at the open"),
         ("auto", {"frequency": "5min"}, (), "bars are of 5min, those of head 0 of 1day"),
         ("head", {}, (5,), "score='head'"),
         ("head", {"hold": 3}, (5, 10), "score='head'"),
         ("head", {"lookback": 60, "hold": 1}, (1,), "score='head'"),
-        ("paths", {}, (), "score='paths' was asked for"),
+        ("paths", {}, (), "score='paths' was requested"),
     ],
 )
 def test_the_table_of_choices(
@@ -108,5 +108,5 @@ def test_heads_without_a_common_horizon_are_refused() -> None:
     alone = ReturnHead(
         HeadInfo(4, (3,), "rank", 90), np.zeros((1, 4), np.float32), np.zeros(1, np.float32), name="alone"
     )
-    with pytest.raises(ValueError, match="have no horizon in common"):
+    with pytest.raises(ValueError, match="have no common horizon"):
         choose_score("head", [HEAD, alone], ScoreUse(**USE))

@@ -33,7 +33,7 @@ def fitted(panel: dict[str, pd.DataFrame], **changes: object) -> tuple[ReturnHea
 
 
 def later_correlation(panel: dict[str, pd.DataFrame], **changes: object) -> float:
-    """On dates behind all that was fitted on, one bar ahead."""
+    """On dates after all training dates, one bar ahead."""
     head, hidden, keys = fitted(panel, **changes)
     late = keys.get_level_values("datetime") >= AFTER
     label = return_labels(panel, keys[late], (1,), DAYS[-1])[1]
@@ -66,7 +66,7 @@ def test_training_and_validation_share_no_return(h: int) -> None:
     assert DAYS.get_loc(valid.max()) + 1 + h == 125
 
 
-def test_bars_behind_the_validation_change_nothing() -> None:
+def test_bars_after_the_validation_change_nothing() -> None:
     panel = panel_of(reversal=0.3)
     head, hidden, _ = fitted(panel)
     for bars in panel.values():
@@ -90,8 +90,8 @@ def test_a_head_says_what_it_was_fitted_on() -> None:
 @pytest.mark.parametrize(
     ("dates", "message"),
     [
-        ((DAYS[10], DAYS[125]), "No training date has 20 names"),
-        ((DAYS[90], DAYS[100]), "No validation date has 20 names.*validation from 11 bars later"),
+        ((DAYS[10], DAYS[125]), "No training date has 20 instruments"),
+        ((DAYS[90], DAYS[100]), "No validation date has 20 instruments.*validation from 11 bars later"),
     ],
 )
 def test_spans_without_labels_are_refused(dates: tuple[pd.Timestamp, ...], message: str) -> None:

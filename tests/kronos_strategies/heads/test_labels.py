@@ -41,12 +41,12 @@ def test_a_label_uses_no_bar_after_the_last_date(panel) -> None:
     assert last == {h: DAYS[100 - 1 - h] for h in (1, 5, 10)}
 
 
-def test_a_date_of_few_names_has_no_label(panel) -> None:
+def test_a_date_with_few_instruments_has_no_label(panel) -> None:
     few = dict(list(panel.items())[: MIN_INSTRUMENTS - 1])
     assert return_labels(few, keys_of(few), (1,), UNTIL).isna().all().all()
 
 
-def test_bars_are_counted_by_what_a_name_traded(panel) -> None:
+def test_bars_are_counted_by_what_an_instrument_traded(panel) -> None:
     gaps = {**panel, "N00": panel["N00"].drop(DAYS[[62, 63]])}
     keys = keys_of(panel)
     moved, plain = (return_labels(p, keys, (1,), UNTIL)[1] for p in (gaps, panel))

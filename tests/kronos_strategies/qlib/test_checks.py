@@ -30,23 +30,23 @@ def test_the_settings_of_the_workflow_files_pass(in_store, monkeypatch, config):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"TOPK": "0"}, r"topk=0 holds nothing. Set KRONOS_TOPK"),
+        ({"TOPK": "0"}, r"topk=0 is too small. Set KRONOS_TOPK"),
         ({"TOPK": "abc"}, r"topk='abc' is not a whole number"),
         ({"TOPK": "4", "N_DROP": "5"}, r"n_drop=5 of topk=4 .* Set KRONOS_N_DROP to 0 to 4"),
         ({"N_DROP": "-1"}, r"n_drop=-1"),
-        ({"LOOKBACK": "600"}, r"lookback=600 is more than the 512 bars"),
+        ({"LOOKBACK": "600"}, r"lookback=600 is more than the model's context of 512 bars"),
         ({"LOOKBACK": "abc"}, r"lookback='abc' is not a whole number"),
         ({"TEST_START": "June"}, r"start_time='June' is not a date"),
         ({"TEST_END": "2023-07-31"}, r"backtest .* ends after the store.*to 2023-06-30"),
-        ({"TEST_START": "2030-01-01", "TEST_END": "2030-02-01"}, r"holds no trading day"),
+        ({"TEST_START": "2030-01-01", "TEST_END": "2030-02-01"}, r"has no trading day"),
         (
             {"TEST_START": "2023-06-09", "TEST_END": "2023-05-08"},
-            r"holds no trading day: it starts on 2023-06-09 and ends on 2023-05-08",
+            r"has no trading day: it starts on 2023-06-09 and ends on 2023-05-08",
         ),
         ({"BENCHMARK": "SH000905"}, r"no benchmark 'SH000905'.*KRONOS_BENCHMARK"),
         ({"INDUSTRY": "nowhere.csv"}, r"nowhere.csv"),
         ({"REGION": "eu"}, r"KRONOS_REGION=eu is not a region of Qlib. Choose one of \['cn', 'tw', 'us'\]"),
-        ({"LIMIT": "10"}, r"limit_threshold=10 is not a share of a price"),
+        ({"LIMIT": "10"}, r"limit_threshold=10 is not a fraction of the price"),
         ({"OPEN_COST": "five"}, r"open_cost='five' is not a number"),
         ({"SAMPLES": "1"}, r"samples=1 is too few for the report.*KRONOS_SAMPLES to 2 or more"),
     ],
@@ -70,7 +70,7 @@ def backtest_of(task: dict) -> dict:
         ),
         (
             lambda t: backtest_of(t)["strategy"]["kwargs"].update(hold_thresh=7),
-            r"hold=\d+ and the strategy trades by hold_thresh=7",
+            r"hold=\d+ but the strategy has hold_thresh=7",
         ),
         (
             lambda t: backtest_of(t)["backtest"]["exchange_kwargs"].update(deal_price=["$open", "$close"]),
@@ -95,11 +95,11 @@ def test_dataset_and_backtest_that_disagree_are_refused(in_store, monkeypatch, c
     [
         (
             {"rules": {"rank_bufer": 3}},
-            r"'rank_bufer' is not a rule of a portfolio. Did you mean 'rank_buffer'",
+            r"'rank_bufer' is not a field of PortfolioRules. Did you mean 'rank_buffer'",
         ),
         ({"rules": {"weighting": "inverse_vol"}}, r"weighting='inverse_vol'"),
         ({"rules": {"topk": 0}}, r"topk=0"),
-        ({"every": 9}, r"trades by every=9"),
+        ({"every": 9}, r"strategy has every=9"),
     ],
 )
 def test_a_wrong_rule_of_a_portfolio_is_refused(in_store, monkeypatch, change, says):
@@ -139,7 +139,7 @@ def test_no_benchmark_is_refused_where_qlib_would_look_for_another(
     shutil.copytree(small_store, tmp_path / "store")
     shutil.rmtree(tmp_path / "store" / "features" / "sh000300")
     use_store(tmp_path / "store")
-    with pytest.raises(ValueError, match=r"null is SH000300 to Qlib, which the store lacks.*=market"):
+    with pytest.raises(ValueError, match=r"null as SH000300, which the store lacks.*to market"):
         check_task(task)
 
 
@@ -157,7 +157,7 @@ def test_tasks_without_a_class_of_ours_are_left_to_qlib(in_store):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"KRONOS_TOPK": "0"}, "topk=0 holds nothing."),
+        ({"KRONOS_TOPK": "0"}, "topk=0 is too small."),
         ({"KRONOS_HORIZON": "2.5"}, "horizon=2.5 is not a whole number."),
         ({"KRONOS_SAMPLES": "many"}, "samples='many' is not a whole number."),
     ],

@@ -31,7 +31,7 @@ def traded(market, name: str) -> pd.DataFrame:
     return bars
 
 
-def test_a_window_holds_the_last_traded_bars_whoever_was_a_member_then(in_store, small_market):
+def test_a_window_has_the_last_traded_bars_even_from_before_membership(in_store, small_market):
     windows = dataset().windows()
     for i in (0, len(windows) // 2, len(windows) - 1):
         date, name = windows.index[i]
@@ -56,7 +56,7 @@ def test_only_members_that_traded_on_the_day_get_a_window(in_store, small_market
     assert set(keys) == expected
 
 
-def test_a_name_that_joins_the_market_is_scored_on_its_first_day(in_store, small_market):
+def test_an_instrument_that_joins_the_market_is_scored_on_its_first_day(in_store, small_market):
     spans = small_market.membership
     joined = spans[spans["start"] >= "2022-04-15"]  # 40 bars after the first day
     assert len(joined), "the small market reviews its index"
@@ -121,7 +121,7 @@ def test_a_segment_outside_the_store_is_refused_with_its_span(in_store):
 
 
 def test_a_segment_without_a_trading_day_is_refused(in_store):
-    with pytest.raises(ValueError, match=r"2023-03-04 to 2023-03-05 holds no trading day"):
+    with pytest.raises(ValueError, match=r"2023-03-04 to 2023-03-05 has no trading day"):
         dataset(segments={"test": ("2023-03-04", "2023-03-05")})
 
 
@@ -144,7 +144,7 @@ def test_without_a_future_calendar_the_last_day_is_scored_too(in_store, small_st
     np.testing.assert_array_equal(last.future, expected)
 
 
-def test_a_benchmark_that_the_store_lacks_is_refused_before_anything_is_forecast(in_store):
+def test_a_missing_benchmark_is_refused_before_anything_is_forecast(in_store):
     with pytest.raises(ValueError, match=r"no benchmark 'SH000905'.*KRONOS_BENCHMARK"):
         dataset(benchmark="SH000905")
     dataset(benchmark="SH000300")
@@ -198,25 +198,25 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
         ({"instruments": []}, r"list of instruments is empty"),
         (
             {"instruments": ["SH609001"], "filter_pipe": [1]},
-            r"filter_pipe narrows a market given by its name",
+            r"filter_pipe applies only to a market given by its name",
         ),
-        ({"segments": {}}, r"There is no segment\. Give one"),
-        ({"lookback": 1}, r"lookback=1 and min_bars=1 fit no window: 2 <= min_bars <= lookback"),
-        ({"lookback": 30, "min_bars": 31}, r"lookback=30 and min_bars=31 fit no window"),
-        ({"filter_pipe": [1]}, r"filter_pipe cannot be read \(.*Give filters of qlib.data.filter"),
+        ({"segments": {}}, r"There is no segment\. Pass one"),
+        ({"lookback": 1}, r"lookback=1 and min_bars=1 do not satisfy 2 <= min_bars <= lookback"),
+        ({"lookback": 30, "min_bars": 31}, r"lookback=30 and min_bars=31 do not satisfy"),
+        ({"filter_pipe": [1]}, r"filter_pipe cannot be read \(.*Pass filters of qlib.data.filter"),
         (
             {"filter_pipe": [{"filter_type": "NameDFilter", "name_rule_re": "SH60"}]},
-            r"filter_pipe cannot be read .*all of their settings",
+            r"filter_pipe cannot be read .*their settings",
         ),
         ({"freq": "5min"}, r"has bars of \['day'\], not of freq='5min'"),
         ({"segments": {"test": ("June", "2023-03-31")}}, r"segment 'test'='June' is not a date"),
         (
             {"segments": {"test": "2023-03-31"}},
-            r"Segment 'test' is '2023-03-31'. Give its first and its last",
+            r"Segment 'test' is '2023-03-31'. Pass its first and its last",
         ),
         (
             {"segments": {"test": ("2023-03-31", "2023-03-01")}},
-            r"holds no trading day: it starts on 2023-03-31 and ends on",
+            r"has no trading day: it starts on 2023-03-31 and ends on",
         ),
         ({"segments": {"test": ("2019-01-01", "2023-03-01")}}, r"starts on 2019-01-01, before the store"),
     ],
@@ -236,7 +236,7 @@ def test_the_store_may_be_given_by_frequency(small_store):
 def test_before_qlib_is_initialized_one_sentence_says_so():
     code = "from kronos_strategies.qlib.dataset import KronosDataset; KronosDataset({'test': ('2023-01-03', None)})"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "ValueError: Qlib does not know which data to read yet. Call qlib.init(" in process.stderr
+    assert "ValueError: Qlib is not initialized. Call qlib.init(" in process.stderr
 
 
 def test_vwap_is_a_deal_price_where_the_store_has_it(in_store, small_store, small_market, tmp_path):
@@ -265,11 +265,11 @@ def test_vwap_is_a_deal_price_where_the_store_has_it(in_store, small_store, smal
     assert scored.iloc[0] == pytest.approx((mean[:, 1] / mean[:, 0] - 1).mean(), rel=1e-5)
 
 
-def test_another_model_that_asks_for_features_is_told_what_there_is(in_store):
+def test_another_model_that_requests_features_gets_an_error_with_alternatives(in_store):
     both = dataset().prepare(["test"], col_set="label")
     assert list(both[0].columns) == ["LABEL0"]
     for wanted in ("feature", ["feature", "label"]):
         with pytest.raises(
-            ValueError, match=r"not the columns 'feature'. Give another model a dataset of its own"
+            ValueError, match=r"not the columns 'feature'. Use another dataset for another model"
         ):
             dataset().prepare("test", col_set=wanted)

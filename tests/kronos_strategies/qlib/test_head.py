@@ -69,7 +69,7 @@ def test_without_samples_the_score_is_the_only_column_and_nothing_is_sampled(in_
 
 
 def test_without_samples_and_without_a_fitting_head_it_says_why(in_store, pair):
-    with pytest.raises(ValueError, match="a holding of 3 bars is none of 1, 5 and 10"):
+    with pytest.raises(ValueError, match="a holding period of 3 bars is not one of 1, 5 and 10"):
         model(pair, samples=0).signals(dataset(hold=3))
     with pytest.raises(ValueError, match="the checkpoint has no return head"):
         model(TINY, samples=0).signals(dataset())
@@ -125,7 +125,7 @@ SEGMENTS = {
     "train": ("2022-03-01", "2022-09-30"),
     "valid": ("2022-09-30", "2023-01-31"),
     "test": SPAN,
-}  # of market="all": a label needs 20 names
+}  # of market="all": a label needs 20 instruments
 
 
 @pytest.mark.parametrize("kind", ["ridge", "lightgbm"])
@@ -148,7 +148,7 @@ def test_a_head_fitted_in_fit_scores_without_samples(in_store, kind, tmp_path):
     pd.testing.assert_frame_equal(named.signals(dataset(market="all")), scored, rtol=1e-4, atol=1e-6)
 
 
-def test_fit_looks_at_no_bar_behind_the_validation(small_market, tmp_path):
+def test_fit_uses_no_bar_after_the_validation(small_market, tmp_path):
     def fitted(bars: pd.DataFrame, name: str) -> ReturnHead:
         use_store(store_of(small_market, bars, tmp_path / name))
         fits = model(TINY, samples=0, fit_head="ridge", fit_every=4)

@@ -16,7 +16,7 @@ from .conftest import TINY
 SCRIPT = Path(__file__).parents[3] / "backtests" / "head_compared.py"
 
 
-def test_a_head_is_held_against_paths_and_bar_features_and_their_means(small_store, tmp_path):
+def test_a_head_is_compared_with_paths_and_bar_features_and_their_means(small_store, tmp_path):
     output = tmp_path / "out"
     span = ("--start", "2023-05-08", "--end", "2023-05-31")
     fit = ("--fit", "ridge", "--train-until", "2022-11-30", "--valid-until", "2023-02-28")

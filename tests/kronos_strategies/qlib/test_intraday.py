@@ -129,7 +129,7 @@ def test_forecasts_skip_lunch_nights_and_weekends(tmp_path):
     assert (year, qlibs) == (48 * 252, 238 * 240 / 5)
 
 
-def test_a_day_that_is_not_over_goes_on_with_its_session():
+def test_an_incomplete_day_continues_its_session():
     times = sessions(5)[:-10]
     later = later_sessions(times, 1)
     assert [f"{t:%d %H:%M}" for t in later[:2]] == ["05 14:15", "05 14:20"]

@@ -74,7 +74,7 @@ def test_scrambling_all_bars_after_t_changes_no_score_up_to_t(small_market, tmp_
     check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
 
 
-def test_settings_that_nobody_names_are_those_that_suit_the_checkpoint(tmp_path):
+def test_settings_that_are_not_given_are_those_of_the_checkpoint(tmp_path):
     pair = tmp_path / "pair"
     shutil.copytree(TINY, pair)
     (pair / "predictor" / "sampling.json").write_text('{"T": 0.9, "top_p": 0.8}')

@@ -62,7 +62,7 @@ def test_the_performance_of_a_prediction_is_drawn(judged, graph):
 
 
 @needs_plotly_6
-def test_a_book_and_the_coefficients_of_a_score_are_drawn(judged, book):
+def test_portfolio_and_coefficients_of_a_score_are_plotted(judged, book):
     from qlib.contrib.report import analysis_position
 
     for figures in (

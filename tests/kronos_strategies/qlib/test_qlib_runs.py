@@ -64,7 +64,7 @@ record:
 
 @pytest.fixture(scope="module")
 def folder(small_store, empty_record, tmp_path_factory) -> Path:
-    """Where LightGBM on Alpha158 was run twice: with Qlib's records, and with ours behind them."""
+    """Where LightGBM on Alpha158 was run twice: with Qlib's records, and with ours after them."""
     import qlib
 
     folder, before = tmp_path_factory.mktemp("lightgbm"), Path.cwd()
@@ -151,7 +151,7 @@ def test_a_run_is_reported_with_its_own_backtest(inside, capsys, tmp_path):
     pd.testing.assert_frame_equal(by_folder.result.returns, own.returns)
 
 
-def test_our_record_works_behind_another_model(inside):
+def test_our_record_works_after_another_model(inside):
     run_id, artifacts = run_of(inside, "reported")
     metrics = json.loads((artifacts / "kronos" / "metrics.json").read_text())
     assert np.isfinite(metrics["rank_ic"])
@@ -170,7 +170,7 @@ def test_a_run_is_reported_by_its_prediction_too(inside, capsys, tmp_path):
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["rank_ic"] is not None
 
 
-def test_runs_that_hold_for_different_times_are_judged_by_one_that_is_named(inside, tmp_path, capsys):
+def test_runs_with_different_holding_periods_are_compared_at_the_chosen_one(inside, tmp_path, capsys):
     _, artifacts = run_of(inside, "plain")
     longer = tmp_path / "longer"
     longer.mkdir()
@@ -182,14 +182,14 @@ def test_runs_that_hold_for_different_times_are_judged_by_one_that_is_named(insi
     given = ("compare", f"a={artifacts}", f"b={longer}")
     code, _, err = command(capsys, *given)
     assert code == 2
-    assert "{'a': 1, 'b': 5} bars. Name the time to judge all of them by" in " ".join(err.split())
+    assert "{'a': 1, 'b': 5} bars. Choose one to evaluate all of them by" in " ".join(err.split())
     for horizon in ("1", "3", "5"):
         code, _, err = command(capsys, *given, "--label-horizon", horizon, "--json", tmp_path / "out.json")
         assert code == 0, err
         found = json.loads((tmp_path / "out.json").read_text())
         assert found["label_horizon"] == int(horizon)
         assert found["metrics"]["rank_ic"]["b"]["difference"] == pytest.approx(0, abs=1e-12)
-        other = [each for each in found["warnings"] if "is judged by returns" in each]
+        other = [each for each in found["warnings"] if "is evaluated by returns" in each]
         assert len(other) == (2 if horizon == "3" else 1)
     code, _, err = command(capsys, *given, "--label-horizon", "4")
     assert code == 2
@@ -207,7 +207,9 @@ def test_without_a_label_returns_come_from_the_bars(inside, small_store, tmp_pat
     np.testing.assert_allclose(own, label.reindex(own.index), atol=1e-6)
 
 
-def test_what_a_label_spans_is_found_in_the_bars_where_nothing_tells(inside, small_store, tmp_path):
+def test_the_span_of_a_label_is_inferred_from_the_bars_where_it_is_not_recorded(
+    inside, small_store, tmp_path
+):
     from qlib.data import D
 
     from .conftest import use_store
@@ -245,7 +247,7 @@ def test_what_a_label_spans_is_found_in_the_bars_where_nothing_tells(inside, sma
         ({}, (None, "close")),
     ],
 )
-def test_a_task_tells_what_its_label_spans(task, expected):
+def test_the_span_of_a_label_is_read_from_the_task(task, expected):
     assert label_of(task) == expected
 
 

@@ -49,7 +49,7 @@ def test_metrics_json_is_flat_and_agrees_with_qlibs_own_analysis(run):
     assert metrics["rank_ic"] == pytest.approx(pd.read_pickle(analysis / "ric.pkl").mean(), abs=1e-9)
 
 
-def test_strategy_figures_are_net_of_costs_and_compounded(run):
+def test_strategy_metrics_are_net_of_costs_and_compounded(run):
     _, folder = run
     metrics = json.loads((artifact_folder(folder) / "metrics.json").read_text())
     traded = pd.read_pickle(artifact_folder(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")
@@ -119,7 +119,7 @@ def test_the_run_is_kept_in_a_database_and_outside_git_it_prints_no_usage(run):
 def test_a_wrong_store_fails_with_one_sentence_that_helps(tmp_path):
     process = qrun(tmp_path, KRONOS_QLIB_DATA=str(tmp_path / "nowhere"))
     assert process.returncode != 0
-    assert "holds no Qlib store" in process.stderr
+    assert "is not a Qlib data directory" in process.stderr
     assert "kronos data import" in process.stderr
 
 

@@ -64,7 +64,7 @@ def test_each_horizon_has_every_score_and_every_naive_signal(written):
     assert "**RankIC**" in (written / "head_scores.md").read_text()
 
 
-def test_figures_are_those_of_the_scores_that_are_written(written, small_store):
+def test_metrics_are_those_of_the_written_scores(written, small_store):
     use_store(small_store)
     scores = pd.read_parquet(written / "scores.parquet")
     market = read_price_panel(scores.index)

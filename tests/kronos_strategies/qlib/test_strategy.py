@@ -90,7 +90,7 @@ def test_each_day_asks_the_pure_function_with_all_columns_and_what_is_held(signa
         assert chosen.index[chosen.index.isin(rows.index)].size >= 4
 
 
-def test_the_book_at_the_next_close_holds_the_targets_of_the_day_before(signals, small_market):
+def test_the_portfolio_at_the_next_close_has_the_targets_of_the_day_before(signals, small_market):
     strategy = Recording(signal=signals, rules={"topk": 5, "cash_buffer": 0.1})
     _, books = run(strategy)
     closes = wide_closes(small_market)
@@ -128,7 +128,7 @@ def test_costs_lots_and_limits_of_the_exchange_apply_and_cash_is_never_overdrawn
         assert shares == pytest.approx(100 * round(shares / 100), abs=0.5)
 
 
-def test_a_suspended_name_keeps_its_weight_and_the_others_make_room(signals, small_market):
+def test_a_suspended_instrument_keeps_its_weight_and_the_others_get_the_rest(signals, small_market):
     closes = wide_closes(small_market)
     strategy = Recording(signal=signals, rules={"topk": 16, "rank_buffer": 8})  # nearly everybody is held
     run(strategy)
@@ -155,7 +155,7 @@ def test_it_rebalances_every_n_days_from_the_first_signal_and_rests_between(sign
     assert len(traded) > 3
 
 
-def test_the_same_strategy_runs_twice_alike(signals):
+def test_the_same_strategy_gives_the_same_result_twice(signals):
     strategy = Recording(signal=signals, rules={"topk": 5}, every=30)
     once, _ = run(strategy)
     twice, _ = run(strategy)
@@ -172,7 +172,10 @@ def test_a_series_of_scores_is_the_column_score(signals):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rules": {"side": "long_short"}}, "sells short, which Qlib's account cannot.*KronosRankStrategy"),
+        (
+            {"rules": {"side": "long_short"}},
+            "sells short, which Qlib's account does not support.*KronosRankStrategy",
+        ),
         ({"rules": {"topk": 0}}, "topk=0"),
         ({"every": 0}, "every must be at least 1 day, got 0"),
     ],
@@ -182,7 +185,7 @@ def test_what_qlib_cannot_trade_is_refused_before_the_backtest(signals, settings
         KronosWeightStrategy(signal=signals, **settings)
 
 
-def test_qrun_holds_by_weights_what_its_yaml_names(small_store, tmp_path):
+def test_qrun_trades_the_target_weights_of_its_yaml(small_store, tmp_path):
     process = subprocess.run(
         [Path(sys.executable).parent / "qrun", CONFIG],
         cwd=tmp_path,

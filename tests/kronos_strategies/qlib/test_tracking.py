@@ -1,4 +1,4 @@
-"""A run is on record: found again by its id, reported again without a forecast, and held against others."""
+"""A recorded run is found by its id, reported again without forecasting, and compared with others."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_model_settings_data_and_code_are_on_record(run_id, folder):
     assert metrics["trials"] == 1
 
 
-def test_another_strategy_is_another_trial_and_another_seed_or_span_is_none(run_id, inside):
+def test_another_strategy_is_another_trial_and_another_seed_or_span_is_not(run_id, inside):
     run = find_run(run_id)
     recorder = KronosRecorder(run.info.experiment_id, absolute(TRACKING), mlflow_run=run)
     params = {name: value for name, value in run.data.params.items() if name.startswith("kronos.")}
@@ -78,7 +78,7 @@ def test_another_strategy_is_another_trial_and_another_seed_or_span_is_none(run_
         assert count_trials(recorder, params | {f"kronos.{name}": value}) == 2
 
 
-def test_the_evidence_holds_what_qlib_traded(folder):
+def test_the_artifacts_have_what_qlib_traded(folder):
     artifacts = RunArtifacts.read(artifact_folder(folder) / "artifacts")
     traded = pd.read_pickle(artifact_folder(folder).parent / "portfolio_analysis" / "report_normal_1day.pkl")
     net = (traded["return"] - traded["cost"]).loc[artifacts.result.returns.index]
@@ -93,7 +93,7 @@ def test_the_evidence_holds_what_qlib_traded(folder):
     np.testing.assert_allclose(own.dropna(), from_bars[own.notna()], atol=1e-6)  # Qlib's are float32
 
 
-def test_a_score_is_held_against_industries_where_they_are_known(folder):
+def test_a_score_is_neutralized_for_industries_where_they_are_known(folder):
     sectors = pd.read_csv(folder / "sectors.csv", index_col="instrument")["industry"]
     known = RunArtifacts.read(artifact_folder(folder) / "artifacts").exposures["industry"]
     assert known.nunique() > 3
@@ -105,7 +105,7 @@ def test_a_score_is_held_against_industries_where_they_are_known(folder):
 def test_an_instrument_of_two_industries_is_refused(tmp_path):
     file = tmp_path / "twice.csv"
     file.write_text("instrument,industry\n000001,banks\n000002,steel\n000001,shops\n")
-    with pytest.raises(ValueError, match="gives 000001 an industry twice"):
+    with pytest.raises(ValueError, match="has several industries of 000001"):
         read_industries(file)
 
 
@@ -153,7 +153,7 @@ def test_kronos_forecast_is_on_record_and_compares_by_its_id(run_id, inside, cap
     assert "Passed" in out
 
 
-def test_a_run_can_be_reported_beside_another(run_id, inside, capsys, tmp_path):
+def test_a_run_can_be_reported_together_with_another(run_id, inside, capsys, tmp_path):
     (store,) = (inside / "forecasts").glob("*/*")
     code, _, err = command(capsys, "report", run_id, "--compare-with", f"again={store}", "--to", tmp_path)
     assert code == 0, err
@@ -162,7 +162,7 @@ def test_a_run_can_be_reported_beside_another(run_id, inside, capsys, tmp_path):
     assert "again" in page
 
 
-def test_an_experiment_stands_for_its_latest_finished_run(run_id, inside):
+def test_an_experiment_means_its_latest_finished_run(run_id, inside):
     tracking = absolute(TRACKING)
     assert find_run("kronos_csi300").info.run_id == run_id
     client = MlflowClient(tracking_uri=tracking)
@@ -178,7 +178,7 @@ def test_an_experiment_stands_for_its_latest_finished_run(run_id, inside):
             client.delete_run(made.info.run_id)
 
 
-def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_path, monkeypatch):
+def test_an_unknown_run_is_refused_with_the_known_ones(run_id, inside, tmp_path, monkeypatch):
     latest = f"a run or a finished experiment in sqlite:///.*mlflow.db, whose latest runs are .*{run_id[:8]}"
     with pytest.raises(ValueError, match=latest):
         find_run("ffffffff")
@@ -195,6 +195,6 @@ def test_what_names_no_run_is_refused_with_what_there_is(run_id, inside, tmp_pat
 def test_forecasts_too_short_for_the_trade_are_refused(inside):
     (store,) = (inside / "forecasts").glob("*/*")
     with pytest.raises(
-        ValueError, match=r"forecasts of 6 bars, too short for a trade that holds 9.*--horizon 10"
+        ValueError, match=r"forecasts of 6 bars, too short for a holding period of 9.*--horizon 10"
     ):
         load_input(str(store), "sqlite:///mlflow.db", None, 9)

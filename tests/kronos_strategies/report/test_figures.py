@@ -207,7 +207,7 @@ def test_every_line_stands_out_from_paper_light_and_dark(background):
         assert contrast(color, background) >= 3, color
 
 
-def test_an_empty_figure_is_known_as_one(report, days):
+def test_an_empty_figure_is_recognized(report, days):
     assert base.is_empty(base.figure([], base.Axis("y")))
     assert base.is_empty(base.figure([base.line(pd.Series(np.nan, index=days), "x")], base.Axis("y")))
     assert not base.is_empty(portfolio.equity(report.portfolio.result))

@@ -18,7 +18,7 @@ from kronos_strategies.report.formatting import (
 
 @pytest.mark.parametrize("show", [decimals, percent, count, general, decimals_4, signed, signed_percent])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_a_dash(show, value):
+def test_a_missing_number_is_a_dash(show, value):
     assert show(value) == "–"
 
 

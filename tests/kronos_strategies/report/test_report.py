@@ -57,8 +57,15 @@ def test_saves_the_page_first_and_everything_next_to_it(report, tmp_path):
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(names)
 
 
+def test_a_command_quoted_in_a_warning_is_set_as_code(report):
+    page = page_of(
+        dataclasses.replace(report, warnings=["Run `kronos data import --to <DIR>` & rank again."])
+    )
+    assert "<li>Run <code>kronos data import --to &lt;DIR&gt;</code> &amp; rank again.</li>" in page
+
+
 @pytest.mark.parametrize("absent", SECTIONS)
-def test_an_evaluation_that_is_none_has_no_section_no_entry_and_no_file(report, tmp_path, absent):
+def test_an_evaluation_of_none_has_no_section_no_entry_and_no_file(report, tmp_path, absent):
     less = dataclasses.replace(report, **{absent: None})
     page = page_of(less)
     for section in SECTIONS:
@@ -299,7 +306,7 @@ def test_a_backtest_without_bars_has_no_charts(report):
 
 
 @pytest.mark.slow
-def test_four_years_of_300_names_stay_under_eight_megabytes(report):
+def test_four_years_of_300_instruments_stay_under_eight_megabytes(report):
     large = Simulated(dates=1000, names=300)
     page = render(
         dataclasses.replace(

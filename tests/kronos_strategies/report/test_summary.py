@@ -83,7 +83,7 @@ def test_the_interval_decides_whether_a_mean_differs_from_zero(measured, low, st
         ((0.05, NAN, NAN), "Mean RankIC is 0.050; there are too few dates for an interval"),
     ],
 )
-def test_undefined_figures_give_no_verdict(measured, interval, beginning):
+def test_undefined_metrics_give_no_verdict(measured, interval, beginning):
     verdict = summarize_signal(measured(*interval, t=NAN, momentum=SURE))
     assert (verdict.status, verdict.headline) == ("none", "No verdict")
     assert verdict.sentences[0].startswith(beginning)

@@ -9,7 +9,7 @@ from kronos_strategies.report.summary import report_warnings
 from kronos_strategies.report.terminal import show_report
 
 
-def test_it_prints_the_first_figures_every_warning_and_what_was_written(report, capsys):
+def test_it_prints_the_main_metrics_every_warning_and_the_files_written(report, capsys):
     show_report(report, ["some/report.html"])
     out = capsys.readouterr().out
     own = report.signal.table.iloc[0]

@@ -21,12 +21,12 @@ SINCE = "2024-02-12"
 
 
 def windows_of(panel: dict[str, pd.DataFrame], until: str | None = "2024-03-01") -> Windows:
-    """The windows that the tests store: 15 dates unless told otherwise."""
+    """The windows that the tests store: 15 dates by default."""
     return Windows.rolling(panel, SPEC.lookback, SPEC.horizon, CALENDAR, start=SINCE, end=until)
 
 
 class Spy:
-    """A forecaster that counts what it is asked for, and does what it is told before each chunk."""
+    """A forecaster that counts its calls, and runs a callback before each chunk."""
 
     def __init__(
         self, inner: KronosPredictor, before: Callable[[Windows], None] = lambda windows: None

@@ -106,7 +106,7 @@ def test_readjusted_prices_recompute_the_dates_whose_windows_hold_one(tmp_path, 
     assert_same_forecasts(filled, ForecastStore(tmp_path / "fresh").fill(spy, again, SPEC, SAMPLING))
 
 
-def test_a_name_that_joins_the_universe_on_one_date_recomputes_that_date(tmp_path, spy, windows):
+def test_an_instrument_that_joins_the_universe_on_one_date_recomputes_that_date(tmp_path, spy, windows):
     store = ForecastStore(tmp_path)
     dates = windows.index.get_level_values("datetime")
     names = windows.index.get_level_values("instrument")
@@ -158,7 +158,7 @@ def test_scrambling_all_bars_after_t_changes_no_stored_forecast_up_to_t_and_reco
         (SPEC, SAMPLING, "float16"),
     ],
 )
-def test_whatever_changes_numbers_has_a_folder_of_its_own(
+def test_every_setting_that_changes_numbers_has_its_own_folder(
     tmp_path, predictor, windows, spec, sampling, dtype
 ):
     few = windows[:4]
@@ -183,7 +183,7 @@ def test_other_weights_and_another_context_have_a_folder_of_their_own(tmp_path, 
 
 def test_networks_without_a_file_are_refused_with_the_remedy(tmp_path, windows):
     nameless = KronosPredictor(make_model(), make_tokenizer(), "cpu")
-    with pytest.raises(ValueError, match=r"came from no file.*save_pretrained"):
+    with pytest.raises(ValueError, match=r"were not loaded from files.*save_pretrained"):
         ForecastStore(tmp_path / "store").fill(nameless, windows, SPEC, SAMPLING)
     assert not (tmp_path / "store").exists()
 
@@ -196,7 +196,7 @@ def test_networks_without_a_file_are_refused_with_the_remedy(tmp_path, windows):
         (WindowSpec("four", 30, 3, 30), "min_bars=30"),
     ],
 )
-def test_windows_that_are_not_what_is_said_of_them_are_refused(tmp_path, predictor, windows, spec, says):
+def test_windows_that_do_not_match_their_specification_are_refused(tmp_path, predictor, windows, spec, says):
     with pytest.raises(ValueError, match=says):
         ForecastStore(tmp_path).fill(predictor, windows, spec, SAMPLING)
 
@@ -252,7 +252,7 @@ def test_two_files_of_a_date_are_one_too_many_and_become_one(tmp_path, spy, wind
     forecast_set = store.fill(spy, windows, SPEC, SAMPLING).forecast_set
     (path,) = (forecast_set.folder / "date=2024-02-14").glob("*.parquet")
     path.with_name("copy of it.parquet").write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match="where one file belongs"):
+    with pytest.raises(ValueError, match="instead of one file"):
         forecast_set.read("2024-02-14")
     assert store.fill(spy, windows, SPEC, SAMPLING).computed == 1
     assert len(list((forecast_set.folder / "date=2024-02-14").glob("*.parquet"))) == 1
@@ -405,5 +405,5 @@ def test_windows_whose_date_was_since_filled_from_other_bars_are_not_served(
     store = ForecastStore(tmp_path)
     filled = store.fill(predictor, windows, SPEC, SAMPLING)
     store.fill(predictor, windows_of(panel | {"AAA": make_bars(60, seed=9)}), SPEC, SAMPLING)
-    with pytest.raises(ValueError, match="of other bars than these"):
+    with pytest.raises(ValueError, match="was made from other bars"):
         next(iter(filled))

@@ -141,7 +141,7 @@ def test_coverage_puts_each_date_in_one_place(forecast_set, windows, panel):
     assert len(covered.present) == 4
 
 
-def test_a_forecast_of_elsewhere_is_written_if_it_was_made_alike(forecast_set, predictor, windows):
+def test_a_forecast_from_elsewhere_is_written_if_its_settings_are_the_same(forecast_set, predictor, windows):
     dated = WindowsByDate(windows)
     one = predictor.forecast(dated[dated.dates[3]], SAMPLING, candles="raw")
     forecast_set.write(one)

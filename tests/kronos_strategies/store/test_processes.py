@@ -59,7 +59,7 @@ def killed(tmp_path) -> Path:
     return store
 
 
-def test_after_kill_9_a_fill_goes_on_with_what_is_not_finished(killed, tmp_path, predictor, windows):
+def test_after_kill_9_a_fill_resumes_with_what_is_missing(killed, tmp_path, predictor, windows):
     finished = files(killed)
     spy = Spy(predictor)
     filled = ForecastStore(killed).fill(spy, windows, SPEC, SAMPLING)

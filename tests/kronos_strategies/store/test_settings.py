@@ -69,7 +69,7 @@ def test_a_setting_that_a_provenance_gains_later_names_another_folder(made):
     assert StoreSettings(wider, SPEC, "float32").folder != StoreSettings(made, SPEC, "float32").folder
 
 
-def test_a_recipe_comes_back_from_json(settings):
+def test_settings_survive_a_round_trip_through_json(settings):
     written = json.loads(json.dumps([settings().model, settings().settings]))
     assert StoreSettings.from_json(*written) == settings()
 
@@ -116,7 +116,7 @@ def test_a_store_is_opened_by_its_settings_or_by_its_folder(tmp_path, predictor,
     assert [forecast_set.folder for forecast_set in store.forecast_sets()] == [folder]
     moved = folder.rename(tmp_path / "elsewhere")
     assert len(ForecastSet(moved).read("2024-02-12")) == 4
-    with pytest.raises(FileNotFoundError, match=r"holds no forecasts.*kronos store fill"):
+    with pytest.raises(FileNotFoundError, match=r"not a folder of forecasts.*kronos store fill"):
         store.open(predictor.provenance(SampleConfig(seed=9), ""), SPEC)
 
 

@@ -72,7 +72,7 @@ def test_outputs_come_in_the_order_of_the_windows(reader, head, windows, tmp_pat
     np.testing.assert_array_equal(store.head_outputs(reader, head, windows[order], SPEC), straight[order])
 
 
-def test_another_head_is_computed_anew_and_both_are_kept(reader, head, windows, tmp_path):
+def test_another_head_is_computed_and_both_are_kept(reader, head, windows, tmp_path):
     store, other = ForecastStore(tmp_path), make_head(head.info.d_model, seed=1)
     first = store.head_outputs(reader, head, windows, SPEC)
     second = store.head_outputs(reader, other, windows, SPEC)
@@ -136,7 +136,7 @@ def test_what_stops_it_costs_a_chunk(reader, head, windows, tmp_path, monkeypatc
     assert not done & set(reader.dates)
 
 
-def test_how_far_windows_ask_to_forecast_is_no_matter(reader, head, windows, tmp_path):
+def test_the_horizon_of_windows_does_not_matter(reader, head, windows, tmp_path):
     store = ForecastStore(tmp_path)
     before = store.head_outputs(reader, head, windows, SPEC)
     asked = len(reader.asked)
@@ -164,7 +164,7 @@ def test_forecasts_of_the_same_store_are_not_disturbed(reader, head, windows, pr
     assert [len(forecast_set) for forecast_set in store.forecast_sets()] == [15]
 
 
-def test_networks_that_came_from_no_file_are_refused(windows, tmp_path):
+def test_networks_that_were_not_loaded_from_files_are_refused(windows, tmp_path):
     predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu")
-    with pytest.raises(ValueError, match="came from no file"):
+    with pytest.raises(ValueError, match="were not loaded from files"):
         ForecastStore(tmp_path).embeddings(predictor, windows, SPEC)

@@ -1,4 +1,4 @@
-"""Only rows that every version and the label have; and the ledger says where the others went."""
+"""Only rows that every version and the label have are compared; the others are counted by reason."""
 
 import numpy as np
 import pandas as pd

@@ -238,7 +238,7 @@ def test_a_single_date_has_means_and_no_tests():
     json.dumps(found.as_dict(), allow_nan=False)
 
 
-def test_as_dict_is_strict_json_and_has_every_figure(comparison):
+def test_as_dict_is_strict_json_and_has_every_number(comparison):
     plain = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))
     assert (plain["reference"], plain["versions"], plain["overlap"]) == ("fair", ["fair", "good", "bad"], 1)
     for metric, by_version in plain["metrics"].items():

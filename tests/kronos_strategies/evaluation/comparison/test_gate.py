@@ -1,4 +1,4 @@
-"""A gate stops a version that is worse for sure, and no other."""
+"""A gate stops a version that is significantly worse, and no other."""
 
 from dataclasses import replace
 

@@ -60,7 +60,7 @@ def test_a_constant_score_and_a_date_of_few_instruments_rank_nothing():
     assert np.isnan(score_metrics_by_date({"a": score}, label, dates)["rank_ic"]["a"].iloc[2])
 
 
-def test_a_loss_called_like_a_figure_of_the_score_is_refused():
+def test_a_loss_named_like_a_metric_of_the_score_is_refused():
     index = rows(dates=2, names=12)
     versions = [Version(name, drawn(index, 1), pd.DataFrame({"ic": drawn(index, 2)})) for name in "ab"]
     with pytest.raises(ValueError, match="A loss is called 'ic'"):

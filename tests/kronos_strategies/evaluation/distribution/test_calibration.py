@@ -139,7 +139,7 @@ def test_a_row_with_something_missing_is_undefined_and_leaves_the_others_alone(r
     assert np.isnan(score(samples[:0], outcomes[:0])).all()
 
 
-def test_one_sample_is_no_distribution():
+def test_one_sample_is_not_a_distribution():
     with pytest.raises(ValueError, match="at least 2 samples"):
         crps_fair(np.zeros((3, 1)), np.zeros(3))
 

@@ -1,4 +1,4 @@
-"""Fans show what was known, what was sampled and what came, of names and dates that no later bar has chosen."""
+"""Fan charts show history, sampled bands and outcomes, of instruments and dates chosen without later bars."""
 
 import numpy as np
 import pandas as pd

@@ -144,7 +144,7 @@ def test_dates_without_an_outcome_yet_are_undefined():
     assert distribution(found, MODEL, 1).crps.undefined == 1
 
 
-def test_no_path_through_zero_spoils_a_figure(market):
+def test_a_path_through_zero_spoils_no_metric(market):
     def violent() -> Iterator[Forecast]:
         for each in walks(market):
             each.paths[0, 0, 2:] = -1

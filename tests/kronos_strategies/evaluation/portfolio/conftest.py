@@ -1,4 +1,4 @@
-"""A book of 60 days that holds a few of eight names beside an index."""
+"""A portfolio of 60 days that holds a few of eight instruments, and an index."""
 
 from __future__ import annotations
 

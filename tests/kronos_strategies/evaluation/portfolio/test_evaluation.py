@@ -209,7 +209,7 @@ def test_the_interval_holds_no_skill_95_times_of_100():
     assert np.mean([row["low"] <= 0 <= row["high"] for row in rows]) == pytest.approx(0.95, abs=0.035)
 
 
-def test_figures_are_those_of_statsmodels_and_empyrical():
+def test_metrics_are_those_of_statsmodels_and_empyrical():
     api, empyrical = pytest.importorskip("statsmodels.api"), pytest.importorskip("empyrical")
     net, index = 0.9 * market() + market(1), market()
     row, line = table(net, index=index).loc["index"], api.OLS(net, api.add_constant(index)).fit()
@@ -267,7 +267,7 @@ def test_one_or_zero_bars_have_no_deviation_and_no_regression(bars):
     assert np.isnan(row["active_return"]) == (bars == 0)
 
 
-def test_a_benchmark_without_a_return_has_no_figures():
+def test_a_benchmark_without_a_return_has_no_metrics():
     assert table(market(), unknown=pd.Series(np.nan, DAYS)).isna().all(axis=None)
 
 

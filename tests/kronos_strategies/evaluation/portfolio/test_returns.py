@@ -132,7 +132,7 @@ def test_a_rising_portfolio_has_no_drawdown():
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-def test_no_returns_give_no_figure(figure):
+def test_no_returns_give_no_metric(figure):
     assert math.isnan(figure(NONE))
     assert math.isnan(figure(pd.Series([np.nan, np.nan])))
 
@@ -162,7 +162,7 @@ def test_returns_of_whole_numbers_are_returns_too():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_figures_are_those_of_quantstats():
+def test_metrics_are_those_of_quantstats():
     theirs = pytest.importorskip("quantstats").stats
     returns = drawn()
     assert sharpe(returns) == pytest.approx(theirs.sharpe(returns, periods=252))
@@ -250,7 +250,7 @@ def test_what_is_not_recovered_has_no_end_and_all_bars_to_the_last():
 
 
 @pytest.mark.parametrize("fall", [0.05, 0.3])
-def test_back_to_the_very_high_is_recovered_whatever_the_rounding(fall):
+def test_back_to_the_very_high_is_recovered_despite_rounding(fall):
     table = deepest_drawdowns(stream(0.1, -fall, 1 / (1 - fall) - 1, 0.0, 0.1))
     assert table["end"].tolist() == [LONG_DAYS[2]]
 
@@ -356,7 +356,7 @@ def test_a_cost_of_everything_is_a_total_loss():
     assert table.loc[50].drop("sharpe").tolist() == [-1.0, -1.0]
 
 
-def test_no_bars_have_no_figures():
+def test_no_bars_have_no_metrics():
     none = pd.Series([], DAYS[:0], dtype=float)
     assert cost_table(none, none, 252).isna().all(axis=None)
     assert math.isnan(break_even_bps(none, none))
@@ -374,7 +374,7 @@ def drawn_by_day(seed: int) -> pd.Series:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_figures_are_those_of_qlib():
+def test_metrics_are_those_of_qlib():
     risk_analysis = pytest.importorskip("qlib.contrib.evaluate").risk_analysis
     net, index, equal = drawn_by_day(0), drawn_by_day(1), drawn_by_day(2)
     ours = qlib_metrics(net, pd.DataFrame({"benchmark": index, "equal weight": equal}))

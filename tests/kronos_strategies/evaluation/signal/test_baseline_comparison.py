@@ -35,7 +35,7 @@ def table(scores: dict[str, np.ndarray], label: np.ndarray, overlap: int = 1) ->
     return compare_with_baselines(by_date, scores, label, overlap)
 
 
-def test_figures_are_those_of_the_series(own, label):
+def test_metrics_are_those_of_the_series(own, label):
     label[3] = np.nan
     found = table({"own": own}, label, overlap=2).loc["own"]
     ic, rank_ic = information_coefficients_wide(own, label)

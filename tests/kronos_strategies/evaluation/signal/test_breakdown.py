@@ -159,7 +159,7 @@ def test_a_lag_beyond_the_data_is_undefined_and_leaves_the_others_alone(score, n
     assert list(found["rank_ic"].isna()) == [False, False, True, True]
 
 
-def test_a_score_that_owes_all_to_an_exposure_has_nothing_beyond_it(rng, noise):
+def test_a_score_explained_by_an_exposure_has_no_neutralized_ic(rng, noise):
     style = rng.standard_normal(SHAPE)
     exposures = {"beta": Exposure(np.exp(style)), "size": Exposure(rng.standard_normal(SHAPE))}
     found = neutralization_table(style + 0.3 * rng.standard_normal(SHAPE), style + noise, exposures, 1)

@@ -96,7 +96,7 @@ def test_the_planted_effect_is_found_where_it_was_planted(study):
     assert study.turnover.notna().sum() == study.autocorrelation.notna().sum() == 119
 
 
-def test_metrics_are_the_figures_of_the_parts(study):
+def test_metrics_are_those_of_the_parts(study):
     figures = study.metrics()
     assert sorted(figures) == sorted(KEYS)
     assert all(isinstance(value, float | int) for value in figures.values())

@@ -1,4 +1,4 @@
-"""Coefficients agree with Qlib, scipy and hand values, and say undefined where nothing can be said."""
+"""Coefficients agree with Qlib, scipy and hand values, and are undefined where they should be."""
 
 import math
 
@@ -76,7 +76,7 @@ DRAWS = {
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 @pytest.mark.parametrize("draw", DRAWS)
-def test_agrees_with_scipy_whatever_the_distribution(draw, missing):
+def test_agrees_with_scipy_for_any_distribution(draw, missing):
     rng = np.random.default_rng(0)
     score = DRAWS[draw](rng, (8, 700)).astype(float)
     label = rng.standard_normal(score.shape).round(2)
@@ -86,7 +86,7 @@ def test_agrees_with_scipy_whatever_the_distribution(draw, missing):
     np.testing.assert_allclose(information_coefficients_wide(label, score), expected, rtol=0, atol=1e-12)
 
 
-def test_dates_are_worked_on_in_blocks_that_know_nothing_of_each_other():
+def test_dates_are_processed_in_independent_blocks():
     rng = np.random.default_rng(0)
     score = rng.standard_normal((5, CELLS // 3)).round(2)
     label = score + rng.standard_normal(score.shape)
@@ -121,7 +121,7 @@ def test_ranks_are_taken_after_incomplete_instruments_are_left_out():
 
 
 @pytest.mark.parametrize("infinite", [np.inf, -np.inf])
-def test_an_infinite_value_is_no_value(pair, infinite):
+def test_an_infinite_value_counts_as_missing(pair, infinite):
     score, label = pair
     missing, endless = score.copy(), score.copy()
     missing.iloc[::7], endless.iloc[::7] = np.nan, infinite

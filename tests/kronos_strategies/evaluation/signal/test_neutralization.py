@@ -136,7 +136,7 @@ def test_a_constant_exposure_takes_nothing_away(score):
         np.testing.assert_allclose(information_coefficients(left, score)["rank_ic"], 1)
 
 
-def test_dates_know_nothing_of_each_other(score, several):
+def test_dates_are_independent_of_each_other(score, several):
     first = INDEX[:25]
     alone = neutralize(score[first], several.loc[first])
     pd.testing.assert_series_equal(neutralize(score, several)[first], alone)
@@ -168,7 +168,7 @@ def wide(values: pd.Series) -> np.ndarray:
     return values.to_numpy().reshape(4, 25)
 
 
-def test_the_neutral_figure_is_the_semi_partial_rank_correlation(score, exposure):
+def test_the_neutralized_ic_is_the_semi_partial_rank_correlation(score, exposure):
     label = score + exposure + pd.Series(np.random.default_rng(5).standard_normal(100), INDEX)
     score.iloc[3], exposure.iloc[30], label.iloc[60] = np.nan, np.nan, np.inf
     found = neutralized_rank_ic(wide(score), wide(label), [Exposure(wide(exposure))])
