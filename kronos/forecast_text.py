@@ -25,7 +25,7 @@ def describe(forecast: Forecast) -> str:
     parts = [windows, f"{paths} of {bars}"]
     if len(forecast):
         dates = forecast.index.get_level_values("datetime")
-        first, last = _time(dates.min()), _time(dates.max())
+        first, last = time_text(dates.min()), time_text(dates.max())
         parts.append(f"as of {first}" if first == last else f"as of {first} to {last}")
         names = [str(name) for name in forecast.index.get_level_values("instrument").unique()]
         parts.append(", ".join(names) if len(names) <= 3 else f"{len(names):,} instruments")
@@ -57,14 +57,15 @@ def _rows(forecast: Forecast) -> list[tuple[str, ...]]:
     return [
         (
             str(instrument),
-            _time(date),
+            time_text(date),
             f"{last[i]:.6g}",
-            _time(pd.Timestamp(forecast.timestamps[i, -1])),
+            time_text(pd.Timestamp(forecast.timestamps[i, -1])),
             *(f"{value:.6g}" for value in (band[i, 0], median[i], band[i, 1])),
         )
         for i, (date, instrument) in enumerate(forecast.index)
     ]
 
 
-def _time(time: pd.Timestamp) -> str:
+def time_text(time: pd.Timestamp) -> str:
+    """A date, with the time of day unless it is midnight."""
     return f"{time:%Y-%m-%d}" if time == time.normalize() else f"{time:%Y-%m-%d %H:%M}"

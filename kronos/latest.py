@@ -71,17 +71,15 @@ def latest_windows(
         what = UNNAMED if name == UNNAMED else f"bars of {name}"
         index = _checked_index(frame, what)
         if len(index) < (lookback or MIN_BARS):
+            needed = f"lookback={MIN_BARS}, the least" if lookback is None else f"lookback={lookback}"
             raise ValueError(
-                f"{what} have {len(index)} rows, fewer than lookback={lookback or MIN_BARS}. Pass earlier "
-                "bars or a shorter lookback."
+                f"{what} have {len(index)} rows, fewer than {needed}. Pass earlier bars or a shorter lookback."
             )
         if isinstance(calendar, pd.DatetimeIndex):
             check_same_zone(index, calendar, name, "the calendar")
         local = unique_wall_clock(index, name)
         future = next_timestamps(local, horizon, calendar)
-        recent = frame.set_axis(local).iloc[
-            -(lookback or LOOKBACK) :
-        ]  # earlier bars are neither read nor checked
+        recent = frame.set_axis(local).iloc[-(lookback or LOOKBACK) :]  # the others are not read
         parts.append(Windows.single(name, check_bars(recent, what), future))
     if not parts:
         raise ValueError("There are no bars to forecast. Pass at least one instrument.")
@@ -112,7 +110,15 @@ def next_timestamps(
     """
     if calendar is None:
         return _continue(index, horizon)
-    known = calendar if isinstance(calendar, str) else wall_clock(pd.DatetimeIndex(calendar))
+    known = wall_clock(pd.DatetimeIndex(calendar)) if not isinstance(calendar, str) else calendar
+    if isinstance(known, str):
+        try:
+            pd.tseries.frequencies.to_offset(known)
+        except ValueError:
+            raise ValueError(
+                f"calendar='{known}' is not a pandas frequency. Pass one such as 'B' or '5min', or trading "
+                "timestamps."
+            ) from None
     return pd.DatetimeIndex(future_timestamps(index[-1:], known, horizon)[0])
 
 

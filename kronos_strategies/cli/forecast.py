@@ -17,8 +17,6 @@ from kronos_strategies.cli.common import note, show_next
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
-    from pandas import Timestamp
-
     from kronos_strategies.forecast_view.run import BarsForecast
 
 WIDTH = 100  # at least, so that tables are complete in a pipe or a file
@@ -132,6 +130,7 @@ def _check_files(output: Path | None, steps: Path | None, plot: Path | None) -> 
 
 def _show(console: Console, made: BarsForecast) -> None:
     """Print how files were read, the table, the score on the bars held back, and warnings."""
+    from kronos.forecast_text import time_text
     from kronos_strategies.forecast_view.page import HEADS, format_cell, table_heads
 
     for line in made.bars.notes:
@@ -149,7 +148,7 @@ def _show(console: Console, made: BarsForecast) -> None:
     shown = made.table.head(MAX_ROWS)
     for (date, instrument), values in zip(shown.index, shown[heads].to_numpy(float), strict=True):
         cells = [format_cell(name, value) for name, value in zip(heads, values, strict=True)]
-        when = [_time(date)] if several_dates else []
+        when = [time_text(date)] if several_dates else []
         table.add_row(escape(str(instrument)), *when, *cells)
     console.print(table)
     if len(made.table) > MAX_ROWS:
@@ -164,15 +163,13 @@ def _show(console: Console, made: BarsForecast) -> None:
 
 def _title(made: BarsForecast) -> str:
     """What the numbers of the table are about."""
+    from kronos.forecast_text import time_text
+
     dates = made.table.index.get_level_values("datetime")
     last = made.table["timestamp"].max()
-    after = _time(dates.max()) if len(set(dates)) == 1 else "each last bar"
+    after = time_text(dates.max()) if len(set(dates)) == 1 else "each last bar"
     bars = f"{made.forecast.horizon} bar{'s' * (made.forecast.horizon != 1)}"
-    return f"{bars} after {after}, until {_time(last)}"
-
-
-def _time(time: Timestamp) -> str:
-    return f"{time:%Y-%m-%d}" if time == time.normalize() else f"{time:%Y-%m-%d %H:%M}"
+    return f"{bars} after {after}, until {time_text(last)}"
 
 
 def _settings(made: BarsForecast) -> list[str]:
@@ -211,12 +208,15 @@ def _again(
     bars: list[Path], instrument: tuple[str, ...], model: str, lookback: int | None, made: BarsForecast
 ) -> str:
     """The command that forecasts an earlier date, whose outcome is known."""
+    from pandas import DatetimeIndex
+
     horizon, known = made.forecast.horizon, made.bars.known
-    index = next(iter(known.values())).index
+    index = DatetimeIndex(next(iter(known.values())).index)
     date = index[max(0, len(index) - 1 - horizon)]
+    when = f"{date:%Y-%m-%d}" if (index == index.normalize()).all() else f"{date:%Y-%m-%d %H:%M}"
     words = ["kronos", "forecast", *map(str, bars)]
     words += ["--instrument", *instrument] if instrument else []
     words += ["--model", model] if model != "kronos-nano" else []
     words += [] if lookback is None else ["--lookback", str(lookback)]
-    words += ["--horizon", str(horizon), "--as-of", _time(date)]
+    words += ["--horizon", str(horizon), "--as-of", when]
     return shlex.join([*words, "--plot", "out.html"])

@@ -89,6 +89,8 @@ def test_a_time_zone_is_read_as_local_time() -> None:
         (make_bars(9), {"horizon": 0}, r"horizon=0"),
         (make_bars(9), {"horizon": 1, "lookback": 1}, r"lookback=1 is too short"),
         (make_bars(9), {"horizon": 1, "lookback": 12}, r"bars have 9 rows, fewer than lookback=12"),
+        (make_bars(1), {"horizon": 1}, r"bars have 1 rows, fewer than lookback=2, the least"),
+        (make_bars(9), {"horizon": 1, "calendar": "XSHG"}, r"calendar='XSHG' is not a pandas frequency"),
         ({}, {"horizon": 1}, r"no bars to forecast"),
         (make_bars(9).reset_index(), {"horizon": 1}, r"no DatetimeIndex.*set_index"),
         (

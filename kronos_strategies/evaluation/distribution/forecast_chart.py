@@ -107,7 +107,7 @@ def forecast_chart(
     one = forecast[np.array([row])]
     seen = pd.DataFrame(one.last_bar, index=pd.DatetimeIndex([date]), columns=list(FEATURES))
     later = seen.iloc[:0]
-    has_volume = bool((one.last_bar[0, 4] > 0) or bars is not None)
+    has_volume = bool((seen["volume"] > 0).any())
     if bars is not None:
         own = _bars_of(bars, name)
         seen, later = own.loc[:date], own.loc[date:].iloc[1:]

@@ -60,9 +60,8 @@ def plot(
 
 def draw(chart: ForecastChart) -> go.Figure:
     """The figure of a chart."""
-    labels, ahead = chart.labels, chart.ahead
-    at = [labels[place] for place in ahead]
-    seen, following = at[:1] and labels[: len(chart.history)], at[1:]
+    at = [chart.labels[place] for place in chart.ahead]
+    seen, following = chart.labels[: len(chart.history)], at[1:]
     fan = np.vstack([np.full(4, chart.last_close), chart.fan])
     traces = [
         band(at, fan[:, 2], fan[:, 3], BLUE, 0.13).update(name="90% band", showlegend=True),
