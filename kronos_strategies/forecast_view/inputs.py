@@ -15,7 +15,7 @@ from kronos.io.files import summarize
 from kronos.io.rows import ReadOptions
 from kronos.training.sources import Source, is_qlib_directory
 from kronos.windows import MIN_BARS
-from kronos_strategies.data.qlib_bins import read_calendar, read_market
+from kronos_strategies.data.qlib_bins import read_calendar, read_market, store_freq
 from kronos_strategies.data.training import QlibBars
 from kronos_strategies.store.settings import MANIFEST
 
@@ -30,7 +30,8 @@ class ForecastBars:
     Attributes:
         known: up to the time of the forecast; ascending DatetimeIndex, FEATURES as far as there are any.
         held_back: the later bars; empty frames where nothing is later.
-        calendar: trading times of a Qlib data directory; None for files.
+        calendar: trading times of a Qlib data directory, those after its last bar included; None for files, and
+            where the directory has no later times.
         frequency: frequency of the bars, a key of `kronos.calendar.FREQUENCIES`; None if it is another.
         notes: how files were read, one line each.
         warnings: sentences about instruments that are left out and about volume and amount.
@@ -140,7 +141,7 @@ def _read_files(
 
 def _read_directory(
     paths: Sequence[Path], instruments: Sequence[str]
-) -> tuple[dict[str, pd.DataFrame], pd.DatetimeIndex]:
+) -> tuple[dict[str, pd.DataFrame], pd.DatetimeIndex | None]:
     if len(paths) > 1:
         raise ValueError(
             f"{paths[0]} and {len(paths) - 1} more paths include a Qlib data directory. Pass one by itself."
@@ -154,8 +155,8 @@ def _read_directory(
         )
     reader = QlibBars(Source(folder, instruments=tuple(instruments)))
     bars = dict(reader.series())
-    future = any((folder / "calendars").glob("*_future.txt"))
-    return bars, read_calendar(folder, future)
+    ahead = folder / "calendars" / f"{store_freq(folder)}_future.txt"
+    return bars, read_calendar(folder, future=True) if ahead.is_file() else None
 
 
 def _drop_unpriced(bars: dict[str, pd.DataFrame]) -> Iterator[str]:

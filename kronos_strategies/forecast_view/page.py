@@ -150,13 +150,13 @@ def table_heads(table: pd.DataFrame) -> list[str]:
 
 
 def format_cell(name: str, value: float) -> str:
-    """A value of `forecast_table` as text."""
+    """A value of `forecast_table` as text; zero has no minus sign."""
     if name in ("expected_return", "max_drawdown"):
-        return f"{value:+.2%}".replace("-", "−")
+        return f"{round(value, 4) + 0.0:+.2%}".replace("-", "−")
     if name == "volatility":
         return f"{value:.2%}"
     if name == "prob_up":
         return f"{value:.0%}"
     if name == "score":
-        return f"{value:+.4f}".replace("-", "−")
+        return f"{round(value, 4) + 0.0:+.4f}".replace("-", "−")
     return f"{value:.6g}"

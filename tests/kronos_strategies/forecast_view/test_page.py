@@ -10,7 +10,7 @@ pytest.importorskip("plotly")
 
 from kronos.forecast import Forecast
 from kronos_strategies import plot, save_forecast_plot
-from kronos_strategies.forecast_view.page import MAX_CHARTS
+from kronos_strategies.forecast_view.page import MAX_CHARTS, format_cell
 
 
 def test_the_figure_has_candles_volume_fan_paths_and_truth(
@@ -66,3 +66,15 @@ def test_unknown_kinds_and_too_many_instruments_are_refused(forecast: Forecast, 
         save_forecast_plot(forecast, tmp_path / "a.gif")
     with pytest.raises(ValueError, match=r"21 instruments do not fit"):
         save_forecast_plot(forecast, tmp_path / "a.png", instruments=["A"] * (MAX_CHARTS + 1))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("expected_return", -0.0123, "−1.23%"), ("expected_return", -0.00001, "+0.00%"),
+        ("volatility", 0.0123, "1.23%"), ("prob_up", 0.504, "50%"), ("score", -0.05, "−0.0500"),
+        ("close", 12345.678, "12345.7"),
+    ],
+)  # fmt: skip
+def test_cells_have_the_form_of_their_column(column: str, value: float, text: str) -> None:
+    assert format_cell(column, value) == text
