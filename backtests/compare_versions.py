@@ -77,7 +77,8 @@ def compare_versions(
                 top_p,
             ]
             kronos(
-                "forecast",
+                "store",
+                "fill",
                 output / "forecasts",
                 "--model",
                 checkpoint,

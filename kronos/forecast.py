@@ -13,6 +13,7 @@ import pandas as pd
 from kronos.bars import CLOSE, FEATURES, PRICES
 from kronos.calibration import Calibration
 from kronos.config import SampleConfig
+from kronos.forecast_text import describe, html_table
 from kronos.paths import (
     PRICE_FLOOR,
     PriceLimits,
@@ -98,6 +99,13 @@ class Forecast:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the last step of the first windows."""
+        return html_table(self)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Forecast:
         """A subset of the windows, by slice, mask or integer array."""

@@ -30,6 +30,7 @@ from kronos.inference.settings import (
     find_device,
     weights_signature,
 )
+from kronos.latest import Bars, as_windows
 from kronos.model import Kronos
 from kronos.paths import Candles, trailing_volatility
 from kronos.sampling import SOBOL, sobol_uniforms
@@ -181,27 +182,43 @@ class KronosPredictor(UpstreamCalls):
     @default_torch_state()
     def forecast(
         self,
-        windows: Windows,
+        windows: Windows | Bars,
         sampling: SampleConfig | None = None,
         progress: Callable[[int], None] | None = None,
         candles: Candles = "valid",
+        *,
+        horizon: int | None = None,
+        lookback: int | None = None,
+        calendar: pd.DatetimeIndex | str | None = None,
     ) -> Forecast:
-        """Sample futures of every window; lookbacks may differ.
+        """Sample futures of every window, or of the last bar of each instrument; lookbacks may differ.
 
         Draws depend on the seed and each window's date only, so that any batch size, order or split of the
         windows gives the same forecast up to rounding, which depends on the number of rows of a matrix product:
         1e-4 of a close in float32 (docs/performance.md lists what is bitwise equal).
 
         Args:
-            windows: N windows; their `future` sets the horizon.
+            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast: a frame of
+                one instrument indexed by datetime, a frame indexed (datetime, instrument), or a mapping instrument
+                -> frame.
             sampling: settings; those of the checkpoint (`self.sampling`) when omitted.
             progress: called after each chunk with its number of windows.
             candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
+            horizon: number of bars to forecast; for bars only, which need it.
+            lookback: number of bars that the model reads; for bars only. 90 when omitted, or as many as there are.
+            calendar: exchange ("XSHG", "XNYS", "24/7") or trading timestamps, see `kronos.future_timestamps`; for
+                bars only. The sessions are inferred from the bars when omitted.
 
         Returns:
             Forecast with paths (N, S, H, 6) in the bars' own units, starting at `anchor`. It is not calibrated:
             `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if it has one.
+
+        Raises:
+            TypeError: neither windows nor bars.
+            ValueError: invalid bars, fewer bars than the lookback, a missing horizon, or a setting of windows that
+                have it already.
         """
+        windows = as_windows(windows, horizon, lookback, calendar)
         as_choice("candles", candles, get_args(Candles))
         if not len(windows):
             raise ValueError("There are no windows to forecast. Pass at least one.")

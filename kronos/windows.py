@@ -165,7 +165,7 @@ class Windows:
         if not isinstance(calendar, str):
             calendar = pd.DatetimeIndex(calendar)
         parts = []
-        for name, bars in _by_instrument(panel):
+        for name, bars in by_instrument(panel):
             checked = check_bars(bars, f"bars of {name}")
             if not isinstance(checked.index, pd.DatetimeIndex):
                 raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
@@ -242,7 +242,8 @@ def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
         )
 
 
-def _by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
+def by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Instruments of a (datetime, instrument) panel or a mapping, in order of their names, with their bars."""
     if isinstance(panel, pd.DataFrame):
         if list(panel.index.names) != list(KEYS):
             how = f"Index it by {list(KEYS)}."

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from kronos_strategies.data.simulate import MarketConfig, simulate_market
     from kronos_strategies.evaluation.comparison.comparison import compare_versions
     from kronos_strategies.evaluation.comparison.version import Version
+    from kronos_strategies.forecast_view.page import save_forecast_plot
     from kronos_strategies.lookahead import LookAheadError, check_causal
     from kronos_strategies.portfolio import PortfolioRules, target_weights
     from kronos_strategies.report.export import save_report
+    from kronos_strategies.report.figures.forecast import plot
     from kronos_strategies.report.report import build_report
     from kronos_strategies.run_artifacts import RunArtifacts
     from kronos_strategies.store import ForecastStore
@@ -34,6 +36,8 @@ _MODULES = {
     "check_causal": "kronos_strategies.lookahead",
     "compare_versions": "kronos_strategies.evaluation.comparison.comparison",
     "load_artifacts": "kronos_strategies.comparison_inputs",
+    "plot": "kronos_strategies.report.figures.forecast",
+    "save_forecast_plot": "kronos_strategies.forecast_view.page",
     "save_report": "kronos_strategies.report.export",
     "simulate_market": "kronos_strategies.data.simulate",
     "target_weights": "kronos_strategies.portfolio",
@@ -51,6 +55,8 @@ __all__ = [
     "check_causal",
     "compare_versions",
     "load_artifacts",
+    "plot",
+    "save_forecast_plot",
     "save_report",
     "simulate_market",
     "target_weights",

@@ -58,7 +58,7 @@ def read_forecasts(
         parts.append(pd.DataFrame(table, index=forecast.index, columns=list(LINES)))
     if not parts:
         raise ValueError(
-            f"{stored.folder} has no forecasts. Compute them first, e.g. with `kronos forecast`."
+            f"{stored.folder} has no forecasts. Compute them first, e.g. with `kronos store fill`."
         )
     return pd.concat(parts)
 

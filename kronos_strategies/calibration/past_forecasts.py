@@ -119,7 +119,7 @@ def collect(
             forecast = forecast[np.arange(place % every, len(forecast), every)]
         parts.append(_outcomes(forecast, market, moved))
     if first is None:
-        raise ValueError("There are no forecasts to calibrate. Fill a store with `kronos forecast`.")
+        raise ValueError("There are no forecasts to calibrate. Fill a store with `kronos store fill`.")
     returns, realized, known, trailing = (np.concatenate([part[i] for part in parts]) for i in range(4))
     keys = parts[0][4].append([part[4] for part in parts[1:]])
     steps = np.diff(market.calendar.get_indexer(pd.DatetimeIndex(keys.get_level_values("datetime")).unique()))

@@ -38,7 +38,7 @@ def calibrate(
     For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
 
     Args:
-        store: forecast store of `kronos forecast`, with one model and one set of settings.
+        store: forecast store of `kronos store fill`, with one model and one set of settings.
         until: last date on which an outcome may be known; later outcomes are not used.
         to: JSON file to write.
         every: forecast dates between fits, each of which uses what was known on its date, so that a backtest can
@@ -83,7 +83,7 @@ def _stored(store: Path) -> ForecastSet:
     runs = [path.parent for found in below for path in sorted(found)]
     if not runs:
         raise FileNotFoundError(
-            f"{folder} contains no forecasts. Fill it with `kronos forecast {folder} ...`."
+            f"{folder} contains no forecasts. Fill it with `kronos store fill {folder} ...`."
         )
     if len(runs) > 1:
         names = ", ".join(map(str, runs))

@@ -45,7 +45,7 @@ def compare(
 
     For example: `kronos compare old.parquet new.parquet --labels label.parquet --gate "rank_ic>=-0.005"`
 
-    After two runs of `qrun` or `kronos forecast`: `kronos compare old=5c857f46 new=0b1d22f3 --html out.html`
+    After two runs of `qrun` or `kronos store fill`: `kronos compare old=5c857f46 new=0b1d22f3 --html out.html`
 
     Args:
         runs: two or more. Each is the id of a run of any Qlib model or its beginning, as MLflow shows it; an

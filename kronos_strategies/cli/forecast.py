@@ -1,307 +1,222 @@
-"""`kronos forecast`: fill a store with the forecasts of a market."""
+"""`kronos forecast`: a table and a picture of the next bars, from files or from a Qlib data directory."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.common import (
-    TRACKING,
-    Tracking,
-    absolute_settings,
-    note,
-    qrun_command,
-    show_next,
-    trade_settings,
-)
+from kronos_strategies.cli.common import note, show_next
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
-    from kronos.config import SampleConfig
-    from kronos.predictor import KronosPredictor
-    from kronos.windows import Windows
-    from kronos_strategies.heads.selection import HeadReader, ScoreChoice
-    from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
+    from kronos_strategies.forecast_view.run import BarsForecast
 
-# Defaults of configs/kronos_csi300.yaml.
-DEFAULTS = {
-    "KRONOS_STORE_DTYPE": "float32",
-    "KRONOS_MODEL": "kronos-nano",
-    "KRONOS_PRECISION": "float32",
-    "KRONOS_CONTEXT_OVERFLOW": "recompute",
-    "KRONOS_SAMPLES": "10",
-    "KRONOS_SEED": "0",
-    "KRONOS_MARKET": "csi300",
-    "KRONOS_LOOKBACK": "90",
-    "KRONOS_HORIZON": "6",
-    "KRONOS_HOLD": "5",
-    "KRONOS_SCORE": "auto",
-    "KRONOS_TEST_START": "2023-01-03",
-    "KRONOS_TEST_END": "2023-12-29",
-}
+WIDTH = 100  # at least, so that tables are complete in a pipe or a file
+MAX_ROWS = 40  # instruments that are printed; files hold all
 
 
 def forecast(
-    store: Path,
+    bars: list[Path],
     /,
     *,
-    start: datetime,
-    end: datetime,
-    market: str = "csi300",
-    data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+    horizon: int = 10,
+    lookback: int | None = None,
+    samples: int = 32,
+    as_of: str | None = None,
+    instrument: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     model: str = "kronos-nano",
     tokenizer: str | None = None,
     revision: str | None = None,
-    samples: int = 10,
+    calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
+    score: Literal["auto", "head", "paths"] = "auto",
     temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
     seed: int = 0,
-    lookback: int = 90,
-    horizon: int = 10,
+    calendar: str | None = None,
+    columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    timezone: str | None = None,
+    pad_codes: int | None = None,
     device: str | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    context_overflow: Literal["recompute", "rolling"] = "recompute",
-    compile: bool = False,
-    float16: bool = False,
-    score: Literal["auto", "head", "paths"] = "auto",
-    heads: str | None = None,
-    tracking: Tracking = TRACKING,
+    output: Path | None = None,
+    steps: Path | None = None,
+    plot: Path | None = None,
 ) -> None:
-    """Forecast every member of a market on every date, and save the paths in a forecast store.
+    """Forecast the next bars of one or many instruments: a table, files, and a picture.
 
-    Existing forecasts are reused: an interrupted run resumes, and new data only add new dates. Several processes
-    may fill one store.
+    For example: `kronos forecast bars.csv --horizon 24 --plot out.html`
 
-    For example: `kronos forecast ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
+    To see what a forecast of a past date was worth: `kronos forecast bars.csv --as-of 2024-08-26 --plot out.png`
+
+    Forecasts of a whole market over many dates: `kronos store fill`
 
     Args:
-        store: folder of the forecast store, created if it does not exist.
-        start: first forecast date; earlier bars are context.
-        end: last forecast date.
-        market: universe whose members of each date are forecast.
-        data: Qlib data directory; the simulated market when omitted.
+        bars: CSV or parquet files, folders of such files or glob patterns, one symbol per file or tidy; or a Qlib
+            data directory with --instrument.
+        horizon: number of bars to forecast.
+        lookback: number of bars that the model reads; 90 when omitted, or fewer where an instrument has fewer.
+        samples: paths per instrument; 19 or more give a 90 % band.
+        as_of: last date, or time, that the forecast may use; later bars are held back, drawn and scored. The last
+            bar of each instrument when omitted.
+        instrument: only these instruments, also patterns such as SH*.
         model: bundled name, folder or hub id.
-        tokenizer: tokenizer of a model whose configuration names none.
+        tokenizer: tokenizer of a model that does not know its own.
         revision: revision of the model on the hub.
-        samples: paths per window; 0 samples none and computes the return head alone.
+        calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
+        score: what ranks the table: head for the return head of the checkpoint, paths for the expected return, auto
+            for the head where it fits the bars and the lookback.
         temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
         top_p: nucleus probability of the sampled tokens.
         top_k: number of most likely tokens to sample from; 0 for all.
         seed: seed of the sampled paths.
-        lookback: traded bars that the model reads.
-        horizon: days to forecast.
+        calendar: exchange whose sessions have the timestamps to forecast, such as XSHG, XNYS or 24/7; inferred from
+            the bars when omitted, a Qlib data directory has its own.
+        columns: what the files call a column, where nothing else tells: close=Last volume=Turnover.
+        timezone: zone of the exchange, to which timestamps with a UTC offset and epochs are converted.
+        pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
         device: cpu, cuda or mps; the fastest available when omitted.
-        precision: precision of matrix products; bfloat16 is faster on hardware that supports it, with other paths.
-        context_overflow: if lookback + horizon exceed the model's context, recompute at each step, or roll.
-        compile: compile the networks first, for long runs on an accelerator.
-        float16: store paths in half precision, which takes three fifths of the space.
-        score: whether to also store the outputs of the checkpoint's return head; auto does if it has one for daily
-            bars and this lookback.
-        heads: comma-separated names or folders of other heads whose outputs are stored.
-        tracking: MLflow tracking store that records the run, so that `kronos compare` can find it.
+        output: file of the table: .csv, .parquet or .json.
+        steps: file of the predicted bars, one row per instrument and step: .csv, .parquet or .json.
+        plot: file of the picture: .html, .png, .svg or .pdf.
     """
+    from kronos.io.columns import parse_columns
+    from kronos.io.rows import ReadOptions
+    from kronos.postprocessing import PathOptions
     from kronos.predictor import KronosPredictor
-    from kronos_strategies.data.simulate import default_store
-    from kronos_strategies.qlib.data_access import init_qlib
-    from kronos_strategies.store import ForecastStore, WindowSpec
+    from kronos_strategies.forecast_view.inputs import read_forecast_bars
+    from kronos_strategies.forecast_view.run import forecast_bars
+    from kronos_strategies.heads.selection import load_readers
 
-    forecast_store = ForecastStore(store, "float16" if float16 else "float32")
-    load = partial(
-        KronosPredictor.from_pretrained,
-        device=device,
-        precision=precision,
-        context_overflow=context_overflow,
-        compile=compile,
-    )
+    _check_files(output, steps, plot)
+    options = PathOptions(calibration)
+    reading = ReadOptions(parse_columns(columns), timezone, pad_codes)
+    data = read_forecast_bars(bars, instrument, reading, as_of, lookback)
+    load = partial(KronosPredictor.from_pretrained, device=device)
     predictor = load(model, tokenizer, revision)
-    readers, choice = _readers(predictor, heads, load, score, lookback, samples)
-    sampling = predictor.sampling.with_overrides(samples or 1, temperature, top_p, top_k, seed)
-    bars = data or default_store()
-    store_warnings = init_qlib(bars, tracking)
-    spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
-    windows = _windows(spec, start, end, predictor.max_context)
-    with _told_how_to_resume():
-        filled = _fill(forecast_store, predictor, readers, windows, spec, sampling if samples else None, bars)
-    settings = {
-        "KRONOS_MODEL": model,
-        "KRONOS_TOKENIZER": tokenizer,
-        "KRONOS_REVISION": revision,
-        "KRONOS_DEVICE": device,
-        "KRONOS_PRECISION": precision,
-        "KRONOS_CONTEXT_OVERFLOW": context_overflow,
-        "KRONOS_SAMPLES": samples,
-        "KRONOS_T": temperature,
-        "KRONOS_TOP_P": top_p,
-        "KRONOS_TOP_K": top_k,
-        "KRONOS_SEED": seed,
-        "KRONOS_SCORE": score,
-        "KRONOS_HEADS": heads,
-    }
-    command, more = _next(settings, forecast_store, spec, start, end, data)
-    _show(filled, store, len(windows), choice.described, [*store_warnings, *choice.warnings, *more], command)
-
-
-def _readers(
-    predictor: KronosPredictor,
-    heads: str | None,
-    load: Callable[[str], KronosPredictor],
-    score: str,
-    lookback: int,
-    samples: int,
-) -> tuple[list[HeadReader], ScoreChoice]:
-    """The return heads whose outputs are stored, and why these."""
-    from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names, load_readers
-
-    readers = load_readers(predictor, head_names(heads), load)
-    choice = choose_score(score, [reader.head for reader in readers], ScoreUse(hold=None, lookback=lookback))
-    if samples == 0 and not choice.heads:
-        raise ValueError(
-            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or set --heads."
-        )
-    return (readers if choice.heads else []), choice
-
-
-def _windows(spec: WindowSpec, start: datetime, end: datetime, max_context: int) -> Windows:
-    """The windows of a span, after checks of market, span and lookback."""
-    from pandas import Timestamp
-
-    from kronos_strategies.qlib.checks import check_lookback, check_market, check_span
-    from kronos_strategies.qlib.data_access import member_windows
-
-    span = Timestamp(start), Timestamp(end)
-    check_market(spec.universe)
-    check_span("The span", *span, "Set another --start and --end.")
-    check_lookback(spec.lookback, max_context)
-    return member_windows(spec, *span)
-
-
-def _fill(
-    forecast_store: ForecastStore,
-    predictor: KronosPredictor,
-    readers: Sequence[HeadReader],
-    windows: Windows,
-    spec: WindowSpec,
-    sampling: SampleConfig | None,
-    bars: Path,
-) -> FillResult | None:
-    """Compute what is not stored yet: outputs of return heads, and paths, as a recorded run, if any are sampled."""
-    from kronos_strategies.qlib.tracking import forecast_run
-
-    with progress_bar("read", "windows") as progress:
-        for reader in readers:
-            forecast_store.head_outputs(reader.predictor, reader.head, windows, spec, progress)
-    if sampling is None:
-        return None
-    with (
-        forecast_run(predictor.provenance(sampling, windows.digest()), spec, bars) as record,
-        progress_bar("forecast", "windows") as progress,
-    ):
-        return record(forecast_store.fill(predictor, windows, spec, sampling, progress))
-
-
-@contextmanager
-def _told_how_to_resume() -> Iterator[None]:
-    """Exit with code 130 when the user stops the command, and say how to resume it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped. Run the same command again to resume.")
-        sys.exit(130)
-
-
-def _next(
-    settings: Mapping[str, object],
-    forecast_store: ForecastStore,
-    spec: WindowSpec,
-    start: datetime,
-    end: datetime,
-    data: Path | None,
-) -> tuple[str | None, list[str]]:
-    """The command that trades the forecasts, None where no backtest is possible; and warnings about it."""
-    from pandas import Timestamp
-
-    from kronos_strategies.data.simulate import default_store
-    from kronos_strategies.qlib.checks import last_tradable
-
-    tradable = last_tradable(Timestamp(end))
-    settings = {
-        "KRONOS_QLIB_DATA": data,
-        "KRONOS_STORE": forecast_store.folder,
-        "KRONOS_STORE_DTYPE": forecast_store.dtype,
-        **settings,
-        "KRONOS_LOOKBACK": spec.lookback,
-        "KRONOS_MARKET": spec.universe,
-        "KRONOS_HORIZON": spec.horizon,
-        "KRONOS_HOLD": max(1, min(5, spec.horizon - 1)),  # a trade enters a day after its signal
-        "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
-        "KRONOS_TEST_END": f"{tradable:%Y-%m-%d}",
-    }
-    trade, config = trade_settings(data, spec.universe) if data else ({}, "kronos_csi300.yaml")
-    changed = {k: str(v) for k, v in absolute_settings(settings).items() if v is not None}
-    changed = {k: v for k, v in changed.items() if v != DEFAULTS.get(k)} | trade
-    warnings = []
-    if tradable < Timestamp(end):
-        warnings = [
-            f"Signals of the last bar trade on a bar that {data or default_store()} does not have: a backtest must "
-            f"end by {tradable:%Y-%m-%d}."
-        ]
-    possible = spec.horizon > 1 and tradable >= Timestamp(start)
-    return (qrun_command(changed, config) if possible else None), warnings
-
-
-def _show(
-    filled: FillResult | None,
-    store: Path,
-    windows: int,
-    score: str,
-    warnings: Sequence[str],
-    command: str | None,
-) -> None:
-    """Print what was computed, and the command to run next."""
-    table = Table(show_header=False)
-    if filled is None:
-        table.add_row("store", escape(str(store)))
-        table.add_row("score", escape(score))
-        table.add_row("windows", f"{windows:,}")
+    sampling = predictor.sampling.with_overrides(samples, temperature, top_p, top_k, seed)
+    readers = load_readers(predictor, (), load) if score != "paths" else []
+    with progress_bar("forecast", "instruments") as progress:
+        made = forecast_bars(
+            predictor, data, horizon, lookback, sampling, calendar, options, predictor.calibration, readers,
+            score, progress,
+        )  # fmt: skip
+    console = Console(width=max(WIDTH, Console().width))
+    _show(console, made)
+    for path in _write(made, output, steps, plot, console):
+        console.print(escape(str(path)), soft_wrap=True, highlight=False)
+    if made.held_back is None:
+        show_next(console, _again(bars, instrument, model, lookback, made))
     else:
-        _add_dates(table, filled)
-        table.add_row("score", escape(score))
-    console = Console()
+        note(console, "One date says little: `kronos evaluate` scores many dates, with intervals.")
+
+
+def _check_files(output: Path | None, steps: Path | None, plot: Path | None) -> None:
+    """Refuse unknown kinds of files before anything is computed."""
+    from kronos_strategies.forecast_view.page import SUFFIXES as PICTURES
+    from kronos_strategies.forecast_view.summary import SUFFIXES, check_suffix
+
+    for path, known in ((output, SUFFIXES), (steps, SUFFIXES), (plot, PICTURES)):
+        if path is not None:
+            check_suffix(path, known)
+
+
+def _show(console: Console, made: BarsForecast) -> None:
+    """Print how files were read, the table, the score on the bars held back, and warnings."""
+    from kronos.forecast_text import time_text
+    from kronos_strategies.forecast_view.page import HEADS, format_cell, table_heads
+
+    for line in made.bars.notes:
+        console.print(escape(line), soft_wrap=True, highlight=False)
+    table = Table(
+        title=_title(made), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    several_dates = len(set(made.table.index.get_level_values("datetime"))) > 1
+    heads = table_heads(made.table)
+    table.add_column("instrument", no_wrap=True)
+    if several_dates:
+        table.add_column("as of", no_wrap=True)
+    for name in heads:
+        table.add_column(HEADS[name], justify="right", no_wrap=True)
+    shown = made.table.head(MAX_ROWS)
+    for (date, instrument), values in zip(shown.index, shown[heads].to_numpy(float), strict=True):
+        cells = [format_cell(name, value) for name, value in zip(heads, values, strict=True)]
+        when = [time_text(date)] if several_dates else []
+        table.add_row(escape(str(instrument)), *when, *cells)
     console.print(table)
-    for warning in warnings:
+    if len(made.table) > MAX_ROWS:
+        console.print(f"{len(made.table) - MAX_ROWS:,} more instruments: write all with --output.")
+    for line in _settings(made):
+        console.print(escape(line), soft_wrap=True, highlight=False)
+    if made.held_back is not None:
+        console.print(str(made.held_back), soft_wrap=True, highlight=False)
+    for warning in made.warnings:
         note(console, warning)
-    if command is not None:
-        show_next(console, command)
 
 
-def _add_dates(table: Table, filled: FillResult) -> None:
-    """Add what happened to each date, and the speed."""
-    found, dates = filled.found, list(filled.digests)
-    table.add_row("forecasts", escape(str(filled.forecast_set.folder)))
-    table.add_row("dates", f"{len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")
-    table.add_row("already there", f"{len(found.present):,}")
-    table.add_row("computed", f"{filled.computed:,}")
-    rows = {
-        "because bars changed": len(found.changed),
-        "because files were damaged": len(found.damaged),
-        "by other processes": len(found.due) - filled.computed,
-    }
-    for label, count in rows.items():
-        if count:
-            table.add_row(f"  {label}", f"{count:,}")
-    if filled.windows:
-        speed = filled.windows / filled.seconds
-        table.add_row("speed", f"{speed:,.0f} windows/s, {filled.windows:,} in {filled.seconds:,.1f} s")
-    table.add_row("on disk", decimal(filled.forecast_set.size))
+def _title(made: BarsForecast) -> str:
+    """What the numbers of the table are about."""
+    from kronos.forecast_text import time_text
+
+    dates = made.table.index.get_level_values("datetime")
+    last = made.table["timestamp"].max()
+    after = time_text(dates.max()) if len(set(dates)) == 1 else "each last bar"
+    bars = f"{made.forecast.horizon} bar{'s' * (made.forecast.horizon != 1)}"
+    return f"{bars} after {after}, until {time_text(last)}"
+
+
+def _settings(made: BarsForecast) -> list[str]:
+    """How the forecast was made, a line each."""
+    known = made.forecast.provenance
+    paths = f"{known.model}, {made.forecast.samples} paths, T={known.sampling.T:g}, top_p={known.sampling.top_p:g}"
+    score = [f"score: {made.score}"] if len(made.table) > 1 else []
+    return [f"model: {paths}", f"calibration: {made.calibration}", *score]
+
+
+def _write(
+    made: BarsForecast, output: Path | None, steps: Path | None, plot: Path | None, console: Console
+) -> list[Path]:
+    """Write the files that are asked for."""
+    from kronos_strategies.forecast_view.page import MAX_CHARTS, PageText, write_charts
+    from kronos_strategies.forecast_view.summary import forecast_steps, write_table
+
+    written = []
+    if output is not None:
+        written.append(write_table(made.table, output))
+    if steps is not None:
+        written.append(write_table(forecast_steps(made.forecast, made.bars.held_back), steps))
+    if plot is not None:
+        if len(made.table) > MAX_CHARTS:
+            note(
+                console,
+                f"The picture shows the first {MAX_CHARTS} instruments. Name others with --instrument.",
+            )
+        score = () if made.held_back is None else (str(made.held_back),)
+        page = PageText((*score, *_settings(made)), made.warnings, made.table)
+        written.append(write_charts(made.charts(MAX_CHARTS), plot, page))
+    return written
+
+
+def _again(
+    bars: list[Path], instrument: tuple[str, ...], model: str, lookback: int | None, made: BarsForecast
+) -> str:
+    """The command that forecasts an earlier date, whose outcome is known."""
+    from pandas import DatetimeIndex
+
+    horizon, known = made.forecast.horizon, made.bars.known
+    index = DatetimeIndex(next(iter(known.values())).index)
+    date = index[max(0, len(index) - 1 - horizon)]
+    when = f"{date:%Y-%m-%d}" if (index == index.normalize()).all() else f"{date:%Y-%m-%d %H:%M}"
+    words = ["kronos", "forecast", *map(str, bars)]
+    words += ["--instrument", *instrument] if instrument else []
+    words += ["--model", model] if model != "kronos-nano" else []
+    words += [] if lookback is None else ["--lookback", str(lookback)]
+    words += ["--horizon", str(horizon), "--as-of", when]
+    return shlex.join([*words, "--plot", "out.html"])

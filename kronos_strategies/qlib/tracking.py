@@ -20,7 +20,7 @@ from kronos_strategies.qlib.experiment import SQLITE, TRACKING, absolute, local_
 from kronos_strategies.qlib.qlib_runs import QlibRun
 from kronos_strategies.store import FillResult, WindowSpec
 
-FORECASTS = "kronos_forecasts"  # experiment of `kronos forecast`
+FORECASTS = "kronos_forecasts"  # experiment of `kronos store fill`
 PREFIX = "kronos."  # prefix of our parameters and tags, in addition to Qlib's
 TRIAL, STORE, DATA = f"{PREFIX}trial", f"{PREFIX}forecast_store", f"{PREFIX}data"
 FIRST, LAST = f"{PREFIX}first_date", f"{PREFIX}last_date"
@@ -200,18 +200,18 @@ def artifact_folder(run: Run, tracking: str = TRACKING) -> Path:
 
 
 def forecast_folder(run: Run) -> Path | None:
-    """Where the forecasts of a run by `kronos forecast` are; None for any other run."""
+    """Where the forecasts of a run by `kronos store fill` are; None for any other run."""
     folder = run.data.tags.get(STORE)
     return Path(folder) if folder else None
 
 
 def forecast_span(run: Run) -> tuple[str | None, str | None]:
-    """First and last date that a run by `kronos forecast` was asked for; its folder may hold others."""
+    """First and last date that a run by `kronos store fill` was asked for; its folder may hold others."""
     return run.data.tags.get(FIRST), run.data.tags.get(LAST)
 
 
 def data_folder(run: Run) -> Path | None:
-    """The Qlib store that a run by `kronos forecast` read; None for any other run."""
+    """The Qlib store that a run by `kronos store fill` read; None for any other run."""
     folder = run.data.tags.get(DATA)
     return Path(folder) if folder else None
 

@@ -23,7 +23,7 @@ from kronos.atomic import DRAFT, atomic_file, explain_write_errors, write_atomic
 
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
-INSTEAD = "Choose another folder for the forecasts (KRONOS_STORE, kronos forecast FOLDER)."
+INSTEAD = "Choose another folder for the forecasts (KRONOS_STORE, kronos store fill FOLDER)."
 _DIGITS = 16  # characters of each hash in a name: 64 bits
 _NAME = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}}){re.escape(SUFFIX)}")
 

@@ -184,7 +184,7 @@ class ForecastSet:
     def _holds(self) -> str:
         dates = self.dates
         span = f"{len(dates)} dates, {dates[0]} to {dates[-1]}" if len(dates) else "no date"
-        return f"It has {span}; `kronos forecast` adds others."
+        return f"It has {span}; `kronos store fill` adds others."
 
 
 def _check_raw(forecast: Forecast) -> None:

@@ -173,7 +173,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {MANIFEST}, so it is not a folder of forecasts. Fill a store with `kronos forecast`."
+            f"{folder} has no {MANIFEST}, so it is not a folder of forecasts. Fill it with `kronos store fill`."
         )
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -6,7 +6,9 @@ import pytest
 from .conftest import run
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["data", "import"], ["data", "simulate"], ["forecast"]])
+@pytest.mark.parametrize(
+    "command", [[], ["data"], ["data", "import"], ["data", "simulate"], ["forecast"], ["store", "fill"]]
+)
 def test_every_help_has_an_example(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0

@@ -44,7 +44,7 @@ def store(bars, tmp_path_factory):
         folder = tmp_path_factory.mktemp("forecasts")
         settings = ("--model", TINY, "--samples", 10, "--temperature", 1, "--lookback", 30, "--horizon", 2)
         span = ("--start", SPAN[0], "--end", SPAN[1], "--device", "cpu", "--data", bars)
-        tokens = [str(token) for token in ("forecast", folder, *span, *settings)]
+        tokens = [str(token) for token in ("store", "fill", folder, *span, *settings)]
         with suppress(SystemExit):
             main(tokens)
     assert len(ForecastStore(folder).forecast_sets()[0]) > 70

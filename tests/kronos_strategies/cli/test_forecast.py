@@ -1,235 +1,206 @@
-"""`kronos forecast` as a user runs it, on a small simulated store and the tiny reference checkpoint."""
+"""`kronos forecast` as a user runs it, on files and on a small simulated data directory."""
 
+import json
 import re
-import shlex
-import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
-pytest.importorskip("qlib")
+pytest.importorskip("plotly")
 
+from kronos.forecast import Forecast
 from kronos.predictor import KronosPredictor
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
-from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.store import ForecastStore
-from tests.kronos.builders import headed_pair
-from tests.kronos_strategies.qlib.conftest import TINY, use_store
+from tests.kronos.builders import headed_pair, make_bars
+from tests.kronos_strategies.qlib.conftest import TINY
 
 from .conftest import run
 
-SPAN = ("2023-03-01", "2023-03-08")  # six trading days
-SETTINGS = ("--model", TINY, "--samples", 2, "--lookback", 30, "--horizon", 3, "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def bars(tmp_path_factory):
-    """A Qlib store of 24 simulated names."""
-    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-04-28"))
-    folder = tmp_path_factory.mktemp("bars") / "qlib store"
-    write_store(
-        market.bars,
-        folder,
-        membership={"csi300": market.membership},
-        benchmarks=market.benchmark,
-        source={"kind": "simulation"},
-    )
-    return folder
+SETTINGS = ("--model", TINY, "--device", "cpu", "--samples", 19, "--lookback", 30, "--horizon", 5)
 
 
 @pytest.fixture(autouse=True)
 def no_settings_of_mine(monkeypatch):
-    monkeypatch.delenv("KRONOS_QLIB_DATA", raising=False)
+    monkeypatch.delenv("KRONOS_CALIBRATION", raising=False)
 
 
-def forecast(capsys, store, bars, *more, start=SPAN[0], end=SPAN[1], **changes):
-    span = ("--start", start, "--end", end)
-    settings = dict(zip(SETTINGS[::2], SETTINGS[1::2], strict=True))
-    settings |= {f"--{name}": value for name, value in changes.items()}
-    words = (word for pair in settings.items() for word in pair)
-    return run(capsys, "forecast", store, *span, "--data", bars, *words, *more)
+@pytest.fixture
+def files(tmp_path):
+    """Two files of 80 daily bars, and one without volume."""
+    for seed, name in enumerate(("AAA", "BBB")):
+        make_bars(80, seed).to_csv(tmp_path / f"{name}.csv")
+    make_bars(80, 4).drop(columns=["volume", "amount"]).to_csv(tmp_path / "bare.csv")
+    return tmp_path
 
 
-def row(out: str, name: str) -> str:
-    """A value of the table."""
-    (found,) = re.findall(rf"│ +{name} +│ (.*?) *│", out)
-    return found
-
-
-def test_it_fills_a_store_and_says_what_it_did_and_what_comes_next(bars, tmp_path, capsys):
-    code, out, err = forecast(capsys, tmp_path / "forecasts", bars)
-    assert (code, err.strip()) == (0, "")
-    (stored,) = ForecastStore(tmp_path / "forecasts").forecast_sets()
-    assert row(out, "dates") == "6, 2023-03-01 to 2023-03-08"
-    assert (row(out, "already there"), row(out, "computed")) == ("0", "6")
-    assert re.fullmatch(r"[\d,]+ windows/s, [\d,]+ in [\d.]+ s", row(out, "speed"))
-    assert re.fullmatch(r"[\d.]+ kB", row(out, "on disk"))
-    assert list(stored.dates) == list(pd.bdate_range(*SPAN))
-    assert stored.manifest["settings"]["window_spec"] == {
-        "universe": "csi300",
-        "lookback": 30,
-        "horizon": 3,
-        "min_bars": 30,
+def forecast(capsys, *more):
+    given = {
+        name: value for name, value in zip(SETTINGS[::2], SETTINGS[1::2], strict=True) if name not in more
     }
-    assert "SIMULATED" in out
+    return run(capsys, "forecast", *more, *(word for pair in given.items() for word in pair))
 
 
-def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
-    bars, tmp_path, capsys, monkeypatch
-):
-    _, out, _ = forecast(capsys, tmp_path / "forecasts", bars)
-    (command,) = re.findall(r"Next: (.*qrun .*configs/kronos_csi300.yaml)", out)
-    settings = dict(word.split("=", 1) for word in shlex.split(command)[:-2])
-    assert settings == {
-        "KRONOS_QLIB_DATA": str(bars),
-        "KRONOS_STORE": str(tmp_path / "forecasts"),
-        "KRONOS_MODEL": str(TINY),
-        "KRONOS_DEVICE": "cpu",
-        "KRONOS_SAMPLES": "2",
-        "KRONOS_LOOKBACK": "30",
-        "KRONOS_HORIZON": "3",
-        "KRONOS_HOLD": "2",
-        "KRONOS_TOPK": "3",
-        "KRONOS_N_DROP": "1",
-        "KRONOS_TEST_START": SPAN[0],
-        "KRONOS_TEST_END": SPAN[1],
-    }
-    use_store(bars)
-    dataset = KronosDataset({"test": SPAN}, lookback=30, horizon=3)
-    model = KronosModel(str(TINY), device="cpu", samples=2, store=settings["KRONOS_STORE"])
-    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
-    assert model.predict(dataset).index.equals(dataset.windows().index)
+def test_it_prints_a_table_and_the_command_that_tests_an_earlier_date(files, capsys):
+    code, out, err = forecast(capsys, files / "AAA.csv", files / "BBB.csv")
+    assert (code, err) == (0, "")
+    bars = make_bars(80, 0)
+    assert f"5 bars after {bars.index[-1]:%Y-%m-%d}" in out
+    assert f"{bars['close'].iloc[-1]:.6g}" in re.findall(r"^ ?AAA .*$", out, re.MULTILINE)[0]
+    assert re.search(rf"Next: kronos forecast .*--as-of {bars.index[-6]:%Y-%m-%d}", out)
 
 
-def test_a_later_end_computes_the_new_dates(bars, tmp_path, capsys):
-    forecast(capsys, tmp_path, bars, end="2023-03-03")
-    _, out, _ = forecast(capsys, tmp_path, bars)
-    assert (row(out, "already there"), row(out, "computed")) == ("3", "3")
-    _, out, _ = forecast(capsys, tmp_path, bars)
-    assert (row(out, "already there"), row(out, "computed")) == ("6", "0")
-    assert "speed" not in out
+def test_held_back_bars_are_scored_in_one_line_and_are_not_seen(files, capsys, monkeypatch):
+    seen = []
+    original = KronosPredictor.forecast
+
+    def spy(self, windows, *rest, **named):
+        seen.append(windows)
+        return original(self, windows, *rest, **named)
+
+    monkeypatch.setattr(KronosPredictor, "forecast", spy)
+    as_of = make_bars(80).index[-6]
+    code, out, _ = forecast(capsys, files / "AAA.csv", "--as-of", f"{as_of:%Y-%m-%d}")
+    assert code == 0
+    assert re.search(
+        r"^5 bars held back: MAE .*persistence.*CRPS .*historical volatility.*90% band", out, re.M
+    )
+    assert "kronos evaluate" in out
+    (windows,) = seen
+    assert windows.index[0][0] == as_of
+    np.testing.assert_allclose(windows.bars, make_bars(80).loc[:as_of].iloc[-30:].to_numpy(), rtol=1e-6)
 
 
-def test_recomputed_dates_are_counted_separately(bars, tmp_path, capsys):
-    forecast(capsys, tmp_path, bars)
-    (path,) = tmp_path.glob("*/*/date=2023-03-02/*.parquet")
-    path.write_bytes(path.read_bytes()[:-1])
-    (other,) = tmp_path.glob("*/*/date=2023-03-03/*.parquet")
-    other.rename(other.with_name("f" * 16 + other.name[16:]))
-    _, out, _ = forecast(capsys, tmp_path, bars)
-    assert row(out, "computed") == "2"
-    assert row(out, "because bars changed") == row(out, "because files were damaged") == "1"
+def test_a_forecast_of_a_past_date_is_the_one_that_was_made_then(files, capsys):
+    as_of = make_bars(80).index[-6]
+    (files / "then").mkdir()
+    make_bars(80).loc[:as_of].to_csv(files / "then" / "AAA.csv")
+    options = ("--as-of", f"{as_of:%Y-%m-%d}", "--output")
+    forecast(capsys, files / "AAA.csv", *options, files / "now.csv")
+    forecast(capsys, files / "then" / "AAA.csv", "--output", files / "then.csv")
+    assert (files / "now.csv").read_text() == (files / "then.csv").read_text()
 
 
-def test_halves_are_a_store_of_their_own_and_the_next_command_says_so(bars, tmp_path, capsys):
-    _, out, _ = forecast(capsys, tmp_path, bars, "--float16")
-    assert "KRONOS_STORE_DTYPE=float16" in out
-    (stored,) = ForecastStore(tmp_path).forecast_sets()
-    assert stored.settings.dtype == "float16"
+def test_table_and_predicted_bars_are_written(files, capsys):
+    as_of = make_bars(80).index[-3]
+    code, _, _ = forecast(
+        capsys, files / "*AA.csv", "--as-of", f"{as_of:%Y-%m-%d}",
+        "--output", files / "table.json", "--steps", files / "steps.parquet",
+    )  # fmt: skip
+    assert code == 0
+    (row,) = json.loads((files / "table.json").read_text())
+    steps = pd.read_parquet(files / "steps.parquet")
+    assert (row["instrument"], len(steps)) == ("AAA", 5)
+    assert steps["q50"].iloc[-1] == pytest.approx(row["q50"])
+    assert steps["realized"].notna().tolist() == [True, True, False, False, False]
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_resume(bars, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 1)
-    honest, calls = KronosPredictor.forecast, iter([False, False, True])
+@pytest.mark.parametrize("suffix", ["html", "png"])
+def test_the_picture_is_written(suffix, files, capsys):
+    code, out, _ = forecast(capsys, files / "AAA.csv", "--plot", files / f"out.{suffix}")
+    assert code == 0
+    assert str(files / f"out.{suffix}") in out
+    assert (files / f"out.{suffix}").stat().st_size > 10_000
 
-    def interrupted(self, *arguments, **options):
-        if next(calls):
-            raise KeyboardInterrupt
-        return honest(self, *arguments, **options)
 
-    monkeypatch.setattr(KronosPredictor, "forecast", interrupted)
-    code, _, err = forecast(capsys, tmp_path, bars)
-    assert code == 130, err
-    assert "Run the same command again" in err
-    monkeypatch.setattr(KronosPredictor, "forecast", honest)
-    _, out, _ = forecast(capsys, tmp_path, bars)
-    assert (row(out, "already there"), row(out, "computed")) == ("2", "4")
+def test_without_volume_it_works_and_says_so(files, capsys):
+    code, out, _ = forecast(capsys, files / "bare.csv", "--plot", files / "out.png")
+    assert code == 0
+    assert "No volume and amount of bare: the model reads zeros" in out
+
+
+def test_instruments_of_a_qlib_data_directory_are_named_and_dated_by_its_calendar(tmp_path, capsys):
+    market = simulate_market(MarketConfig(seed=3, names=6, sectors=2, start="2022-07-01", end="2023-04-28"))
+    store = tmp_path / "store"
+    write_store(market.bars, store, membership={"csi300": market.membership}, source={"kind": "simulation"})
+    name = sorted(market.bars["instrument"].unique())[0]
+    code, _, err = forecast(capsys, store)
+    assert code == 2
+    assert re.search(rf"Qlib data directory of \d+ instruments.*--instrument, such as {name}", err)
+    code, out, _ = forecast(
+        capsys, store, "--instrument", name, "--as-of", "2023-03-31", "--steps", tmp_path / "steps.csv"
+    )
+    assert code == 0
+    days = (store / "calendars" / "day.txt").read_text().split()
+    found = pd.read_csv(tmp_path / "steps.csv")
+    assert found["timestamp"].tolist() == days[days.index("2023-03-31") + 1 :][:5]
+    assert "5 bars held back" in out
+
+
+def test_a_return_head_ranks_the_table_where_it_fits(files, tmp_path_factory, capsys, monkeypatch):
+    pair = headed_pair(TINY, tmp_path_factory.mktemp("pair") / "headed", 48, lookback=30)
+    table = ("--output", files / "table.csv", "--model", pair)
+    _, out, _ = forecast(capsys, files / "AAA.csv", files / "BBB.csv", *table)
+    assert "return head" in out
+    ranked = pd.read_csv(files / "table.csv")
+    assert (ranked["score"] != ranked["expected_return"]).all()
+    assert ranked["score"].is_monotonic_decreasing
+    forecast(capsys, files / "AAA.csv", files / "BBB.csv", *table, "--score", "paths")
+    ranked = pd.read_csv(files / "table.csv")
+    assert (ranked["score"] == ranked["expected_return"]).all()
 
 
 @pytest.mark.parametrize(
-    ("tokens", "says"),
+    ("more", "says"),
     [
-        (["--market", "csi3000"], r"no market 'csi3000'. It has \['all', 'csi300'\]"),
-        (["--start", "2030-01-01", "--end", "2030-02-01"], r"has no trading day.*--start and --end"),
-        (["--start", "2023-03-08", "--end", "2023-03-01"], r"has no trading day"),
-        (["--end", "2023-05-20"], r"ends after the store.*2023-04-28.*--end"),
-        (["--start", "March"], r"--start"),
-        (["--samples", "0"], r"--samples 0 leaves nothing to compute: the checkpoint has no return head"),
-        (["--samples", "-1"], r"samples=-1 gives no path"),
-        (["--score", "head"], r"score='head' needs a return head"),
-        (["--horizon", "0"], r"horizon=0"),
-        (["--lookback", "1"], r"lookback=1"),
-        (["--lookback", "2000"], r"lookback=2000 is more than the model's context of 512 bars"),
-        (["--device", "abacus"], r"device 'abacus'"),
-        (["--model", "./nowhere"], r"nowhere"),
-        (["--data", "./nowhere"], r"is not a Qlib data directory.*kronos data import"),
+        (["nowhere.csv"], r"nowhere\.csv is neither a file nor a folder"),
+        (["AAA.csv", "--horizon", 0], r"horizon=0"),
+        (["AAA.csv", "--lookback", 1], r"lookback=1 is too short"),
+        (["AAA.csv", "--lookback", 90], r"No instrument has 90 bars, the longest has 80"),
+        (["AAA.csv", "--as-of", "soon"], r"--as-of soon is not a local date"),
+        (["AAA.csv", "--samples", 0], r"samples=0 gives no path"),
+        (["AAA.csv", "--score", "head"], r"needs a return head"),
+        (["AAA.csv", "--calibration", "nowhere.json"], r"nowhere\.json"),
+        (["AAA.csv", "--output", "table.xlsx"], r"ends in '\.xlsx'"),
+        (["AAA.csv", "--plot", "out.gif"], r"ends in '\.gif'"),
+        (["AAA.csv", "--columns", "close"], r"columns=close is not a column"),
+        (["AAA.csv", "--instrument", "ZZZ"], r"does not contain \['ZZZ'\]"),
+        (["odd.csv"], r"odd\.csv.*Last"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(bars, tmp_path, capsys, monkeypatch, tokens, says):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    given = {
-        "--start": SPAN[0],
-        "--end": SPAN[1],
-        "--data": bars,
-        **dict(zip(SETTINGS[::2], SETTINGS[1::2], strict=True)),
-        **dict(zip(tokens[::2], tokens[1::2], strict=True)),
-    }
-    code, _, err = run(capsys, "forecast", "store", *(word for pair in given.items() for word in pair))
+def test_a_mistake_is_one_sentence_and_exit_code_2(files, capsys, monkeypatch, more, says):
+    monkeypatch.chdir(files)
+    make_bars(80).rename(columns={"close": "Last"}).to_csv("odd.csv")
+    code, _, err = forecast(capsys, *more)
     assert code == 2
     assert re.search(says, err), err
-    assert "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
-    assert not (tmp_path / "store").exists()
 
 
-def test_a_file_in_place_of_the_store_is_refused(bars, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    code, _, err = forecast(capsys, tmp_path / "file", bars)
-    assert code == 2
-    assert "is a file" in err
+def test_a_column_of_another_name_is_named(files, capsys):
+    make_bars(80).rename(columns={"close": "Ending"}).to_csv(files / "odd.csv")
+    assert forecast(capsys, files / "odd.csv", "--columns", "close=Ending")[0] == 0
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """The tiny checkpoint with a random head for 30 bars."""
-    return headed_pair(TINY, tmp_path_factory.mktemp("pair") / "headed", 48, lookback=30)
+def test_the_forecast_is_the_same_as_in_python(files, capsys):
+    forecast(capsys, files / "AAA.csv", "--output", files / "table.csv", "--calibration", "none")
+    predictor = KronosPredictor.from_pretrained(TINY, device="cpu")
+    bars = pd.read_csv(files / "AAA.csv", index_col=0, parse_dates=True)
+    sampling = predictor.sampling.with_overrides(19, None, None, None, 0)
+    made = predictor.forecast(bars, sampling, horizon=5, lookback=30)
+    assert isinstance(made, Forecast)
+    median = np.median(made.path("close")[0, :, -1])
+    assert pd.read_csv(files / "table.csv")["q50"][0] == pytest.approx(median, rel=1e-5)
 
 
-def test_the_outputs_of_a_head_are_stored_next_to_the_paths(bars, pair, tmp_path, capsys):
-    _, out, _ = forecast(capsys, tmp_path, bars, model=pair)
-    assert "return head" in out
-    assert len(list(tmp_path.glob("*/heads/*/date=*/*.parquet"))) == 6
-    assert len(list(tmp_path.glob("*/*/date=*/*.parquet"))) == 6
-
-
-def test_without_samples_the_head_alone_is_computed_and_the_next_command_finds_it(
-    bars, pair, tmp_path, capsys, monkeypatch
-):
-    code, out, _ = forecast(capsys, tmp_path, bars, model=pair, samples=0, horizon=10)
+def test_bars_of_5_minutes_continue_at_the_sessions_that_followed(shared_data, tmp_path, capsys):
+    file = shared_data / "sh600977_5min_2024.parquet"
+    code, out, _ = forecast(
+        capsys,
+        file,
+        "--lookback",
+        400,
+        "--horizon",
+        120,
+        "--as-of",
+        "2024-08-26",
+        "--steps",
+        tmp_path / "a.csv",
+    )
     assert code == 0
-    assert not list(tmp_path.glob("*/*/_manifest.json"))
-    assert "KRONOS_SAMPLES=0" in out
-    use_store(bars)
-    monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
-    dataset = KronosDataset({"test": SPAN}, lookback=30, hold=5)
-    model = KronosModel(str(pair), device="cpu", samples=0, store=str(tmp_path))
-    assert model.predict(dataset).index.equals(dataset.windows().index)
-
-
-def test_no_command_is_printed_that_would_be_refused(bars, tmp_path, capsys):
-    """A store without future days: signals of its last bar have no day to trade on."""
-    store = tmp_path / "store"
-    shutil.copytree(bars, store)
-    (store / "calendars" / "day_future.txt").unlink()
-    code, out, _ = forecast(capsys, tmp_path / "forecasts", store, start="2023-04-25", end="2023-04-28")
-    assert code == 0
-    assert "KRONOS_TEST_END=2023-04-27 qrun" in out.replace("KRONOS_TOPK=3 KRONOS_N_DROP=1 ", "")
-    assert "a backtest must end by 2023-04-27" in out
-    _, out, _ = forecast(capsys, tmp_path / "forecasts", store, start="2023-04-28", end="2023-04-28")
-    assert row(out, "dates").startswith("1, 2023-04-28")
-    assert "Next:" not in out
-    _, out, _ = forecast(capsys, tmp_path / "short", bars, "--horizon", 1)
-    assert "Next:" not in out  # a trade takes two days
+    assert "120 bars held back" in out
+    later = pd.read_parquet(file).query("datetime > '2024-08-27'")
+    steps = pd.read_csv(tmp_path / "a.csv", parse_dates=["timestamp"])
+    assert steps["timestamp"].tolist() == later["datetime"].tolist()
+    assert steps["realized"].tolist() == pytest.approx(later["close"].tolist())

@@ -59,7 +59,7 @@ def test_processes_that_start_at_once_make_one_store_of_runs(tmp_path):
 @pytest.mark.parametrize("programs", [("qrun", "qrun"), ("forecast", "forecast"), ("qrun", "forecast")])
 def test_two_programs_started_in_a_fresh_folder_both_finish(small_store, tmp_path, programs):
     common = ["--model", TINY, "--samples", 2, "--device", "cpu", "--lookback", 30, "--data", small_store]
-    forecast = [BIN / "kronos", "forecast", "forecasts", "--start", SPAN[0], "--end", SPAN[1], *common]
+    forecast = [BIN / "kronos", "store", "fill", "forecasts", "--start", SPAN[0], "--end", SPAN[1], *common]
     commands = {"qrun": [BIN / "qrun", CONFIG], "forecast": forecast}
     settings = {
         "KRONOS_QLIB_DATA": str(small_store), "KRONOS_TEST_START": SPAN[0], "KRONOS_TEST_END": SPAN[1],

@@ -132,7 +132,7 @@ def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside)
 
 def test_kronos_forecast_is_on_record_and_compares_by_its_id(run_id, inside, capsys):
     options = ("--model", TINY, "--samples", 2, "--device", "cpu", *SPAN)
-    code, _, err = command(capsys, "forecast", "others", *options, "--seed", 5, "--temperature", 0.5)
+    code, _, err = command(capsys, "store", "fill", "others", *options, "--seed", 5, "--temperature", 0.5)
     assert code == 0, err
     client = MlflowClient("sqlite:///mlflow.db")
     (experiment,) = client.search_experiments(filter_string=f"name = '{FORECASTS}'")

@@ -117,7 +117,9 @@ def test_a_flipped_bit_in_a_summary_is_found_without_reading_the_file(forecast_s
 
 
 def test_a_date_that_is_not_there_is_named_with_what_is(forecast_set):
-    with pytest.raises(ValueError, match=r"no forecast of 2024-03-04.*15 dates, 2024-02-12.*kronos forecast"):
+    with pytest.raises(
+        ValueError, match=r"no forecast of 2024-03-04.*15 dates, 2024-02-12.*kronos store fill"
+    ):
         forecast_set.read("2024-03-04")
 
 

@@ -116,7 +116,7 @@ def test_a_store_is_opened_by_its_settings_or_by_its_folder(tmp_path, predictor,
     assert [forecast_set.folder for forecast_set in store.forecast_sets()] == [folder]
     moved = folder.rename(tmp_path / "elsewhere")
     assert len(ForecastSet(moved).read("2024-02-12")) == 4
-    with pytest.raises(FileNotFoundError, match=r"not a folder of forecasts.*kronos forecast"):
+    with pytest.raises(FileNotFoundError, match=r"not a folder of forecasts.*kronos store fill"):
         store.open(predictor.provenance(SampleConfig(seed=9), ""), SPEC)
 
 

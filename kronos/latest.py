@@ -1,0 +1,116 @@
+"""Bars in any form -> the window that ends at the last bar of each instrument, with the timestamps to forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+
+from kronos.bars import check_bars, check_timestamps, unique_wall_clock, wall_clock
+from kronos.config import as_integer
+from kronos.future import future_timestamps
+from kronos.windows import KEYS, MIN_BARS, Windows, by_instrument
+
+Bars = pd.DataFrame | Mapping[str, pd.DataFrame]
+LOOKBACK = 90  # bars that the model reads unless told otherwise; fewer where an instrument has fewer
+UNNAMED = "bars"  # instrument of a single frame
+
+
+def as_windows(
+    bars: Windows | Bars,
+    horizon: int | None = None,
+    lookback: int | None = None,
+    calendar: pd.DatetimeIndex | str | None = None,
+) -> Windows:
+    """Windows as they are, and bars as the window that ends at the last bar of each instrument.
+
+    Args:
+        bars: windows; or a frame of one instrument indexed by datetime, a frame indexed (datetime,
+            instrument), or a mapping instrument -> frame.
+        horizon: number of bars to forecast; needed for bars.
+        lookback: number of bars per window; LOOKBACK when omitted, or fewer where an instrument has fewer.
+        calendar: exchange ("XSHG", "XNYS", "24/7") or trading timestamps, see `kronos.future_timestamps`; the
+            sessions are inferred from the bars when omitted.
+
+    Raises:
+        TypeError: neither windows nor bars.
+        ValueError: a setting of windows that have it already, a missing horizon, invalid bars, or fewer bars than
+            the lookback.
+    """
+    if isinstance(bars, Windows):
+        given = {"horizon": horizon, "lookback": lookback, "calendar": calendar}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise ValueError(
+                f"Windows have their own lookback and future timestamps, so {named[0]}= does not apply. Pass it "
+                "with bars, or to Windows.rolling()."
+            )
+        return bars
+    if horizon is None:
+        raise ValueError("A forecast of bars needs horizon=, the number of bars to forecast, such as 24.")
+    return latest_windows(bars, horizon, lookback, calendar)
+
+
+def latest_windows(
+    bars: Bars,
+    horizon: int,
+    lookback: int | None = None,
+    calendar: pd.DatetimeIndex | str | None = None,
+) -> Windows:
+    """The window that ends at the last bar of each instrument; arguments and errors as in `as_windows`."""
+    if (horizon := as_integer("horizon", horizon)) < 1:
+        raise ValueError(f"horizon={horizon} is too short. Pass at least 1.")
+    if lookback is not None and (lookback := as_integer("lookback", lookback)) < MIN_BARS:
+        raise ValueError(f"lookback={lookback} is too short. Pass at least {MIN_BARS}.")
+    parts = []
+    for name, frame in iter_instruments(bars):
+        what = UNNAMED if name == UNNAMED else f"bars of {name}"
+        index = _checked_index(frame, what)
+        if len(index) < (lookback or MIN_BARS):
+            needed = f"lookback={MIN_BARS}, the least" if lookback is None else f"lookback={lookback}"
+            raise ValueError(
+                f"{what} have {len(index)} rows, fewer than {needed}. Pass earlier bars or a shorter lookback."
+            )
+        local = unique_wall_clock(index, name)
+        future = wall_clock(future_timestamps(index, horizon, calendar))
+        recent = frame.set_axis(local).iloc[-(lookback or LOOKBACK) :]  # the others are not read
+        parts.append(Windows.single(name, check_bars(recent, what), future))
+    if not parts:
+        raise ValueError("There are no bars to forecast. Pass at least one instrument.")
+    return Windows.stack(parts).sorted()
+
+
+def _checked_index(frame: pd.DataFrame, what: str) -> pd.DatetimeIndex:
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        check_bars(frame, what)  # raises
+    if not isinstance(frame.index, pd.DatetimeIndex):
+        raise ValueError(
+            f"{what} have no DatetimeIndex. Use bars.set_index('datetime'), with your column of timestamps."
+        )
+    check_timestamps(frame.index, what)
+    return frame.index
+
+
+def iter_instruments(bars: Bars) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Instruments of bars in any form, with their bars, not checked; that of a single frame is UNNAMED.
+
+    Raises:
+        TypeError: neither a frame nor a mapping.
+        ValueError: a frame with a column of instruments, or another index of several levels.
+    """
+    if isinstance(bars, Mapping):
+        yield from by_instrument({str(name): frame for name, frame in bars.items()})
+    elif not isinstance(bars, pd.DataFrame):
+        raise TypeError(
+            f"A {type(bars).__name__} cannot be forecast. Pass Windows, a DataFrame of bars, or a dict of such "
+            "frames by instrument."
+        )
+    elif isinstance(bars.index, pd.MultiIndex):
+        if set(bars.index.names) == set(KEYS):
+            bars = bars.reorder_levels(list(KEYS)).sort_index()
+        yield from by_instrument(bars)
+    elif "instrument" in bars.columns:
+        raise ValueError(
+            "bars have a column of instruments. Index them: bars.set_index(['datetime', 'instrument'])."
+        )
+    else:
+        yield UNNAMED, bars

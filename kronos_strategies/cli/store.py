@@ -1,0 +1,314 @@
+"""`kronos store`: forecasts of a whole market over a span of dates, saved in a forecast store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from kronos_strategies.cli.common import (
+    TRACKING,
+    Tracking,
+    absolute_settings,
+    note,
+    qrun_command,
+    show_next,
+    trade_settings,
+)
+from kronos_strategies.progress import progress_bar
+
+if TYPE_CHECKING:
+    from kronos.config import SampleConfig
+    from kronos.predictor import KronosPredictor
+    from kronos.windows import Windows
+    from kronos_strategies.heads.selection import HeadReader, ScoreChoice
+    from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
+
+# Defaults of configs/kronos_csi300.yaml.
+DEFAULTS = {
+    "KRONOS_STORE_DTYPE": "float32",
+    "KRONOS_MODEL": "kronos-nano",
+    "KRONOS_PRECISION": "float32",
+    "KRONOS_CONTEXT_OVERFLOW": "recompute",
+    "KRONOS_SAMPLES": "10",
+    "KRONOS_SEED": "0",
+    "KRONOS_MARKET": "csi300",
+    "KRONOS_LOOKBACK": "90",
+    "KRONOS_HORIZON": "6",
+    "KRONOS_HOLD": "5",
+    "KRONOS_SCORE": "auto",
+    "KRONOS_TEST_START": "2023-01-03",
+    "KRONOS_TEST_END": "2023-12-29",
+}
+
+
+store = App(
+    name="store",
+    help="Save forecasts of a market in a forecast store.\n\nFor example: `kronos store fill --help`",
+)
+
+
+@store.command
+def fill(
+    folder: Path,
+    /,
+    *,
+    start: datetime,
+    end: datetime,
+    market: str = "csi300",
+    data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
+    model: str = "kronos-nano",
+    tokenizer: str | None = None,
+    revision: str | None = None,
+    samples: int = 10,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    seed: int = 0,
+    lookback: int = 90,
+    horizon: int = 10,
+    device: str | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    context_overflow: Literal["recompute", "rolling"] = "recompute",
+    compile: bool = False,
+    float16: bool = False,
+    score: Literal["auto", "head", "paths"] = "auto",
+    heads: str | None = None,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Forecast every member of a market on every date, and save the paths in a forecast store.
+
+    Existing forecasts are reused: an interrupted run resumes, and new data only add new dates. Several processes
+    may fill one store.
+
+    For example: `kronos store fill ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
+
+    Args:
+        folder: folder of the forecast store, created if it does not exist.
+        start: first forecast date; earlier bars are context.
+        end: last forecast date.
+        market: universe whose members of each date are forecast.
+        data: Qlib data directory; the simulated market when omitted.
+        model: bundled name, folder or hub id.
+        tokenizer: tokenizer of a model whose configuration names none.
+        revision: revision of the model on the hub.
+        samples: paths per window; 0 samples none and computes the return head alone.
+        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
+        top_p: nucleus probability of the sampled tokens.
+        top_k: number of most likely tokens to sample from; 0 for all.
+        seed: seed of the sampled paths.
+        lookback: traded bars that the model reads.
+        horizon: days to forecast.
+        device: cpu, cuda or mps; the fastest available when omitted.
+        precision: precision of matrix products; bfloat16 is faster on hardware that supports it, with other paths.
+        context_overflow: if lookback + horizon exceed the model's context, recompute at each step, or roll.
+        compile: compile the networks first, for long runs on an accelerator.
+        float16: store paths in half precision, which takes three fifths of the space.
+        score: whether to also store the outputs of the checkpoint's return head; auto does if it has one for daily
+            bars and this lookback.
+        heads: comma-separated names or folders of other heads whose outputs are stored.
+        tracking: MLflow tracking store that records the run, so that `kronos compare` can find it.
+    """
+    from kronos.predictor import KronosPredictor
+    from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.qlib.data_access import init_qlib
+    from kronos_strategies.store import ForecastStore, WindowSpec
+
+    forecast_store = ForecastStore(folder, "float16" if float16 else "float32")
+    load = partial(
+        KronosPredictor.from_pretrained,
+        device=device,
+        precision=precision,
+        context_overflow=context_overflow,
+        compile=compile,
+    )
+    predictor = load(model, tokenizer, revision)
+    readers, choice = _readers(predictor, heads, load, score, lookback, samples)
+    sampling = predictor.sampling.with_overrides(samples or 1, temperature, top_p, top_k, seed)
+    bars = data or default_store()
+    store_warnings = init_qlib(bars, tracking)
+    spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
+    windows = _windows(spec, start, end, predictor.max_context)
+    with _told_how_to_resume():
+        filled = _fill(forecast_store, predictor, readers, windows, spec, sampling if samples else None, bars)
+    settings = {
+        "KRONOS_MODEL": model,
+        "KRONOS_TOKENIZER": tokenizer,
+        "KRONOS_REVISION": revision,
+        "KRONOS_DEVICE": device,
+        "KRONOS_PRECISION": precision,
+        "KRONOS_CONTEXT_OVERFLOW": context_overflow,
+        "KRONOS_SAMPLES": samples,
+        "KRONOS_T": temperature,
+        "KRONOS_TOP_P": top_p,
+        "KRONOS_TOP_K": top_k,
+        "KRONOS_SEED": seed,
+        "KRONOS_SCORE": score,
+        "KRONOS_HEADS": heads,
+    }
+    command, more = _next(settings, forecast_store, spec, start, end, data)
+    _show(filled, folder, len(windows), choice.described, [*store_warnings, *choice.warnings, *more], command)
+
+
+def _readers(
+    predictor: KronosPredictor,
+    heads: str | None,
+    load: Callable[[str], KronosPredictor],
+    score: str,
+    lookback: int,
+    samples: int,
+) -> tuple[list[HeadReader], ScoreChoice]:
+    """The return heads whose outputs are stored, and why these."""
+    from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names, load_readers
+
+    readers = load_readers(predictor, head_names(heads), load)
+    choice = choose_score(score, [reader.head for reader in readers], ScoreUse(hold=None, lookback=lookback))
+    if samples == 0 and not choice.heads:
+        raise ValueError(
+            f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or set --heads."
+        )
+    return (readers if choice.heads else []), choice
+
+
+def _windows(spec: WindowSpec, start: datetime, end: datetime, max_context: int) -> Windows:
+    """The windows of a span, after checks of market, span and lookback."""
+    from pandas import Timestamp
+
+    from kronos_strategies.qlib.checks import check_lookback, check_market, check_span
+    from kronos_strategies.qlib.data_access import member_windows
+
+    span = Timestamp(start), Timestamp(end)
+    check_market(spec.universe)
+    check_span("The span", *span, "Set another --start and --end.")
+    check_lookback(spec.lookback, max_context)
+    return member_windows(spec, *span)
+
+
+def _fill(
+    forecast_store: ForecastStore,
+    predictor: KronosPredictor,
+    readers: Sequence[HeadReader],
+    windows: Windows,
+    spec: WindowSpec,
+    sampling: SampleConfig | None,
+    bars: Path,
+) -> FillResult | None:
+    """Compute what is not stored yet: outputs of return heads, and paths, as a recorded run, if any are sampled."""
+    from kronos_strategies.qlib.tracking import forecast_run
+
+    with progress_bar("read", "windows") as progress:
+        for reader in readers:
+            forecast_store.head_outputs(reader.predictor, reader.head, windows, spec, progress)
+    if sampling is None:
+        return None
+    with (
+        forecast_run(predictor.provenance(sampling, windows.digest()), spec, bars) as record,
+        progress_bar("forecast", "windows") as progress,
+    ):
+        return record(forecast_store.fill(predictor, windows, spec, sampling, progress))
+
+
+@contextmanager
+def _told_how_to_resume() -> Iterator[None]:
+    """Exit with code 130 when the user stops the command, and say how to resume it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped. Run the same command again to resume.")
+        sys.exit(130)
+
+
+def _next(
+    settings: Mapping[str, object],
+    forecast_store: ForecastStore,
+    spec: WindowSpec,
+    start: datetime,
+    end: datetime,
+    data: Path | None,
+) -> tuple[str | None, list[str]]:
+    """The command that trades the forecasts, None where no backtest is possible; and warnings about it."""
+    from pandas import Timestamp
+
+    from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.qlib.checks import last_tradable
+
+    tradable = last_tradable(Timestamp(end))
+    settings = {
+        "KRONOS_QLIB_DATA": data,
+        "KRONOS_STORE": forecast_store.folder,
+        "KRONOS_STORE_DTYPE": forecast_store.dtype,
+        **settings,
+        "KRONOS_LOOKBACK": spec.lookback,
+        "KRONOS_MARKET": spec.universe,
+        "KRONOS_HORIZON": spec.horizon,
+        "KRONOS_HOLD": max(1, min(5, spec.horizon - 1)),  # a trade enters a day after its signal
+        "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
+        "KRONOS_TEST_END": f"{tradable:%Y-%m-%d}",
+    }
+    trade, config = trade_settings(data, spec.universe) if data else ({}, "kronos_csi300.yaml")
+    changed = {k: str(v) for k, v in absolute_settings(settings).items() if v is not None}
+    changed = {k: v for k, v in changed.items() if v != DEFAULTS.get(k)} | trade
+    warnings = []
+    if tradable < Timestamp(end):
+        warnings = [
+            f"Signals of the last bar trade on a bar that {data or default_store()} does not have: a backtest must "
+            f"end by {tradable:%Y-%m-%d}."
+        ]
+    possible = spec.horizon > 1 and tradable >= Timestamp(start)
+    return (qrun_command(changed, config) if possible else None), warnings
+
+
+def _show(
+    filled: FillResult | None,
+    folder: Path,
+    windows: int,
+    score: str,
+    warnings: Sequence[str],
+    command: str | None,
+) -> None:
+    """Print what was computed, and the command to run next."""
+    table = Table(show_header=False)
+    if filled is None:
+        table.add_row("store", escape(str(folder)))
+        table.add_row("score", escape(score))
+        table.add_row("windows", f"{windows:,}")
+    else:
+        _add_dates(table, filled)
+        table.add_row("score", escape(score))
+    console = Console()
+    console.print(table)
+    for warning in warnings:
+        note(console, warning)
+    if command is not None:
+        show_next(console, command)
+
+
+def _add_dates(table: Table, filled: FillResult) -> None:
+    """Add what happened to each date, and the speed."""
+    found, dates = filled.found, list(filled.digests)
+    table.add_row("forecasts", escape(str(filled.forecast_set.folder)))
+    table.add_row("dates", f"{len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")
+    table.add_row("already there", f"{len(found.present):,}")
+    table.add_row("computed", f"{filled.computed:,}")
+    rows = {
+        "because bars changed": len(found.changed),
+        "because files were damaged": len(found.damaged),
+        "by other processes": len(found.due) - filled.computed,
+    }
+    for label, count in rows.items():
+        if count:
+            table.add_row(f"  {label}", f"{count:,}")
+    if filled.windows:
+        speed = filled.windows / filled.seconds
+        table.add_row("speed", f"{speed:,.0f} windows/s, {filled.windows:,} in {filled.seconds:,.1f} s")
+    table.add_row("on disk", decimal(filled.forecast_set.size))

@@ -1,0 +1,1 @@
+"""Forecasts of any bars for a reader: `kronos forecast` and `kronos_strategies.plot`."""

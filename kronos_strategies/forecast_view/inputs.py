@@ -1,0 +1,185 @@
+"""Files of bars or a Qlib data directory -> the bars to forecast from, and the later ones that are held back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kronos.bars import FEATURES, PRICES, adjust_bars
+from kronos.calendar import common_frequency
+from kronos.io import BarFiles
+from kronos.io.files import summarize
+from kronos.io.rows import ReadOptions
+from kronos.training.sources import Source, is_qlib_directory
+from kronos.windows import MIN_BARS
+from kronos_strategies.data.qlib_bins import read_calendar, read_market, store_freq
+from kronos_strategies.data.training import QlibBars
+from kronos_strategies.store.settings import MANIFEST
+
+SHOWN = 3  # instruments that a warning names
+DEFAULT_OPTIONS = ReadOptions()
+
+
+@dataclass(frozen=True)
+class ForecastBars:
+    """Bars by instrument, divided at the time of the forecast.
+
+    Attributes:
+        known: up to the time of the forecast; ascending DatetimeIndex, FEATURES as far as there are any.
+        held_back: the later bars; empty frames where nothing is later.
+        calendar: trading times of a Qlib data directory, those after its last bar included; None for files, and
+            where the directory has no later times.
+        frequency: frequency of the bars, a key of `kronos.calendar.FREQUENCIES`; None if it is another.
+        notes: how files were read, one line each.
+        warnings: sentences about instruments that are left out and about volume and amount.
+    """
+
+    known: dict[str, pd.DataFrame]
+    held_back: dict[str, pd.DataFrame]
+    calendar: pd.DatetimeIndex | None
+    frequency: str | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def all(self) -> dict[str, pd.DataFrame]:
+        """Known bars, then those held back."""
+        return {name: pd.concat([bars, self.held_back[name]]) for name, bars in self.known.items()}
+
+
+def read_forecast_bars(
+    paths: Sequence[Path],
+    instruments: Sequence[str] = (),
+    options: ReadOptions = DEFAULT_OPTIONS,
+    as_of: str | None = None,
+    lookback: int | None = None,
+) -> ForecastBars:
+    """Read the bars of `kronos forecast`.
+
+    Args:
+        paths: CSV or parquet files, folders of them or glob patterns; or one Qlib data directory.
+        instruments: only these, also patterns such as `SH*`; needed for a Qlib data directory.
+        options: options for ambiguous files.
+        as_of: last time that a forecast may use, "2024-08-26" (with all bars of that day) or "2024-08-26 10:30";
+            the last bar of each instrument when omitted.
+        lookback: number of bars that an instrument must have; 2 when omitted.
+
+    Raises:
+        FileNotFoundError: a path has no file.
+        ValueError: a path is a forecast store, files cannot be read, a name is missing, or no instrument has enough
+            bars by then.
+    """
+    until = None if as_of is None else parse_as_of(as_of)
+    directories = [path for path in paths if is_qlib_directory(path)]
+    calendar = None
+    if directories:
+        bars, calendar = _read_directory(paths, instruments)
+        notes: tuple[str, ...] = ()
+    else:
+        bars, notes = _read_files(paths, instruments, options)
+    warnings = list(_drop_unpriced(bars))
+    known = {name: frame if until is None else frame.loc[:until] for name, frame in bars.items()}
+    later = {name: frame.iloc[len(known[name]) :] for name, frame in bars.items()}
+    needed = max(lookback or MIN_BARS, MIN_BARS)
+    short = [name for name, frame in known.items() if len(frame) < needed]
+    when = "" if as_of is None else f" by {as_of}"
+    if len(short) == len(known):
+        longest = max((len(frame) for frame in known.values()), default=0)
+        raise ValueError(
+            f"No instrument has {needed} bars{when}, the longest has {longest}. Pass earlier bars or a shorter "
+            "--lookback."
+        )
+    if short:
+        warnings.append(f"Fewer than {needed} bars{when}, left out: {_listed(short)}.")
+    kept = {name: frame for name, frame in known.items() if name not in set(short)}
+    warnings += _absent_columns(kept)
+    if until is not None and not any(len(later[name]) for name in kept):
+        warnings.append(f"No bar is later than {as_of}, so nothing is held back.")
+    ends = {frame.index[-1] for frame in kept.values()}
+    if len(ends) > 1:
+        warnings.append(
+            f"The last bars differ, from {min(ends)} to {max(ends)}: each is forecast from its own."
+        )
+    indexes = ((name, pd.DatetimeIndex(frame.index)) for name, frame in kept.items())
+    frequency = common_frequency(indexes, "The bars")
+    return ForecastBars(
+        kept, {name: later[name] for name in kept}, calendar, frequency, notes, tuple(warnings)
+    )
+
+
+def parse_as_of(text: str) -> pd.Timestamp:
+    """The last moment of a day without a time, or the time itself.
+
+    Raises:
+        ValueError: neither a date nor a time, or one with a time zone.
+    """
+    time = pd.to_datetime(text, errors="coerce")
+    if pd.isna(time) or time.tz is not None:
+        raise ValueError(
+            f"--as-of {text} is not a local date or time. Write it like 2024-08-26 or '2024-08-26 10:30'."
+        )
+    return time if ":" in text else time + pd.Timedelta(days=1) - pd.Timedelta(1, "ns")
+
+
+def _read_files(
+    paths: Sequence[Path], instruments: Sequence[str], options: ReadOptions
+) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    for path in paths:
+        folder = path.expanduser()
+        if folder.is_dir() and (any(folder.glob(f"*/*/{MANIFEST}")) or (folder / MANIFEST).is_file()):
+            raise ValueError(
+                f"{path} is a forecast store, not a folder of bars. Fill it with "
+                f"`kronos store fill {path} --start ... --end ...`."
+            )
+    files = BarFiles(paths, options, instruments)
+    bars = {name: adjust_bars(frame) if "factor" in frame else frame for name, frame in files.series()}
+    return bars, tuple(summarize(files.notes))
+
+
+def _read_directory(
+    paths: Sequence[Path], instruments: Sequence[str]
+) -> tuple[dict[str, pd.DataFrame], pd.DatetimeIndex | None]:
+    if len(paths) > 1:
+        raise ValueError(
+            f"{paths[0]} and {len(paths) - 1} more paths include a Qlib data directory. Pass one by itself."
+        )
+    folder = paths[0].expanduser()
+    if not instruments:
+        names = sorted(set(read_market(folder)["instrument"]))
+        raise ValueError(
+            f"{folder} is a Qlib data directory of {len(names):,} instruments. Name some with --instrument, such "
+            f"as {_listed(names)}; `kronos store fill` forecasts a whole market."
+        )
+    reader = QlibBars(Source(folder, instruments=tuple(instruments)))
+    bars = dict(reader.series())
+    ahead = folder / "calendars" / f"{store_freq(folder)}_future.txt"
+    return bars, read_calendar(folder, future=True) if ahead.is_file() else None
+
+
+def _drop_unpriced(bars: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """Keep the bars with four prices, in place; says how many are dropped."""
+    dropped = 0
+    for name, frame in bars.items():
+        priced = frame[list(PRICES)].notna().all(axis=1)
+        dropped += int((~priced).sum())
+        columns = [column for column in FEATURES if column in frame]
+        bars[name] = frame.loc[priced, columns].fillna({"volume": 0.0, "amount": 0.0})
+    if dropped:
+        yield f"Bars without four prices, left out: {dropped:,}."
+
+
+def _absent_columns(bars: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """What the model reads where volume or amount is missing."""
+    if volume := [name for name, frame in bars.items() if "volume" not in frame]:
+        yield f"No volume and amount of {_listed(volume)}: the model reads zeros, and no volume is shown."
+    amount = [name for name, frame in bars.items() if "volume" in frame and "amount" not in frame]
+    if amount:
+        yield f"No amount of {_listed(amount)}: it is computed as volume times the mean price."
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
