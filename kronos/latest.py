@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from kronos.bars import check_bars, check_timestamps, unique_wall_clock, wall_clock
+from kronos.bars import check_bars, check_timestamps, unique_wall_clock
 from kronos.config import as_integer
 from kronos.future import future_timestamps
 from kronos.windows import KEYS, MIN_BARS, Windows, by_instrument
@@ -70,9 +70,9 @@ def latest_windows(
             raise ValueError(
                 f"{what} have {len(index)} rows, fewer than {needed}. Pass earlier bars or a shorter lookback."
             )
-        local = unique_wall_clock(index, name)
-        future = wall_clock(future_timestamps(index, horizon, calendar))
-        recent = frame.set_axis(local).iloc[-(lookback or LOOKBACK) :]  # the others are not read
+        unique_wall_clock(index, name)
+        recent = frame.iloc[-(lookback or LOOKBACK) :]  # the others are not read
+        future = future_timestamps(index, horizon, calendar)
         parts.append(Windows.single(name, check_bars(recent, what), future))
     if not parts:
         raise ValueError("There are no bars to forecast. Pass at least one instrument.")

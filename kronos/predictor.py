@@ -37,6 +37,7 @@ from kronos.sampling import SOBOL, sobol_uniforms
 from kronos.tokenizer import KronosTokenizer
 from kronos.upstream_calls import UpstreamCalls
 from kronos.windows import Windows
+from kronos.zones import add_zones
 
 _log = logging.getLogger(__name__)
 
@@ -210,8 +211,8 @@ class KronosPredictor(UpstreamCalls):
                 bars only. The sessions are inferred from the bars when omitted.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, starting at `anchor`. It is not calibrated:
-            `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if it has one.
+            Forecast with paths (N, S, H, 6) in the bars' own units and time zone, starting at `anchor`. It is not
+            calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if any.
 
         Raises:
             TypeError: neither windows nor bars.
@@ -251,9 +252,8 @@ class KronosPredictor(UpstreamCalls):
             anchor_paths(paths, decoded_close, windows.last_bar[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
         volatility = trailing_volatility(windows.bars[:, CLOSE], windows.end_positions, windows.lengths)
-        made = Forecast(
-            paths, windows.index, windows.future, windows.last_bar, provenance, decoded_close, volatility
-        )
+        index, timestamps = add_zones(windows.index, windows.future, windows.zones)
+        made = Forecast(paths, index, timestamps, windows.last_bar, provenance, decoded_close, volatility)
         return made.repaired() if candles == "valid" else made
 
     @default_torch_state()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -112,12 +114,14 @@ class Rows(NamedTuple):
             the order of the file.
         layout: the recognized layout.
         absolute: whether timestamps are instants, by an offset or as epochs.
+        zone: time zone of the timestamps; None if it is unknown.
         notes: how the file was interpreted.
     """
 
     frame: pd.DataFrame
     layout: str
     absolute: bool
+    zone: tzinfo | None
     notes: tuple[str, ...]
 
 
@@ -165,7 +169,8 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
     if encoding in ("gb18030", "latin-1", "utf-16"):
         notes = (*notes, "encoding GBK" if encoding == "gb18030" else f"encoding {encoding}")
     frame.index = pd.RangeIndex(len(frame))
-    return Rows(frame, layout or _layout(heads, columns), times.absolute, (*unit_notes, *notes))
+    layout = layout or _layout(heads, columns)
+    return Rows(frame, layout, times.absolute, times.zone, (*unit_notes, *notes))
 
 
 def has_instruments(file: Path, options: ReadOptions) -> bool:
@@ -202,7 +207,7 @@ def _times(
         raise bad_times(raw[head], bad & priced, file)
     if options.timezone is not None and not times.absolute:
         note = f"timestamps without offset, read as local time of {options.timezone}"
-        times = times._replace(notes=(*times.notes, note))
+        times = times._replace(notes=(*times.notes, note), zone=ZoneInfo(options.timezone))
     return times, ~bad | priced
 
 

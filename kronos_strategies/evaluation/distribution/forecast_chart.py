@@ -23,10 +23,10 @@ class ForecastChart:
 
     Attributes:
         instrument: its name.
-        as_of: timestamp of the last bar seen.
+        as_of: local timestamp of the last bar seen.
         model: name of the model.
         samples: number of paths of the forecast.
-        labels: (T + H,) unique times of the T bars seen and the H bars forecast.
+        labels: (T + H,) unique local times of the T bars seen and the H bars forecast.
         history: (T, 6) FEATURES of the bars seen.
         median: (H, 6) median over paths of each feature.
         fan: (H, 4) lower and upper close of the 50 % band, then of the 90 % band.
@@ -103,8 +103,9 @@ def forecast_chart(
     Raises:
         ValueError: several instruments and none named, an unknown name, or bars that do not contain the last bar.
     """
-    date, name, row = _choose(forecast, instrument)
-    one = forecast[np.array([row])]
+    name, row = _choose(forecast, instrument)
+    one = forecast[np.array([row])].without_zones()
+    date = pd.Timestamp(one.index.get_level_values("datetime")[0])
     seen = pd.DataFrame(one.last_bar, index=pd.DatetimeIndex([date]), columns=list(FEATURES))
     later = seen.iloc[:0]
     has_volume = bool((seen["volume"] > 0).any())
@@ -136,8 +137,8 @@ def forecast_chart(
     )
 
 
-def _choose(forecast: Forecast, instrument: str | None) -> tuple[pd.Timestamp, str, int]:
-    """Date, name and row of the window to draw."""
+def _choose(forecast: Forecast, instrument: str | None) -> tuple[str, int]:
+    """Name and row of the window to draw."""
     names = forecast.index.get_level_values("instrument").astype(str)
     known = sorted(set(names))
     if instrument is None and len(known) != 1:
@@ -149,8 +150,7 @@ def _choose(forecast: Forecast, instrument: str | None) -> tuple[pd.Timestamp, s
         raise ValueError(f"The forecast has no instrument '{name}'. It has {', '.join(known[:3])}.")
     dates = pd.DatetimeIndex(forecast.index.get_level_values("datetime"))
     rows = np.flatnonzero(names == name)
-    row = int(rows[np.argmax(dates[rows])])
-    return dates[row], name, row
+    return name, int(rows[np.argmax(dates[rows])])
 
 
 def _bars_of(bars: Bars, name: str) -> pd.DataFrame:

@@ -213,6 +213,37 @@ def test_intraday_bars_keep_the_clock_of_the_file_or_take_that_of_a_zone(tmp_pat
     assert only(read_bars(file, timezone="UTC"), "A").index[0] == pd.Timestamp("2023-12-31 16:00")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "zone", "option", "known"),
+    [
+        (".parquet", "Asia/Shanghai", None, "Asia/Shanghai"),
+        (".csv", "Asia/Shanghai", None, "UTC+08:00"),
+        (".csv", "Asia/Shanghai", "America/New_York", "America/New_York"),
+        (".csv", None, "Asia/Shanghai", "Asia/Shanghai"),  # local times
+        (".csv", None, None, None),
+    ],
+)
+def test_the_zone_of_the_times_is_known_where_file_or_option_tell(
+    suffix: str, zone: str | None, option: str | None, known: str | None, tmp_path: Path
+) -> None:
+    files = BarFiles(
+        write_tidy(tmp_path / f"A{suffix}", HOURS.tz_localize(zone)), ReadOptions(timezone=option)
+    )
+    list(files.series())
+    assert {name: str(each) for name, each in files.zones.items()} == ({} if known is None else {"A": known})
+
+
+def test_files_of_several_offsets_or_moved_days_have_no_zone(tmp_path: Path) -> None:
+    days = make_prices(pd.bdate_range("2024-02-20", periods=60))
+    write_tidy(tmp_path / "A.csv", days.tz_localize("America/New_York"))
+    write_tidy(tmp_path / "B.csv", BARS.tz_localize("Asia/Shanghai").tz_convert("UTC"))  # at 16:00
+    epochs = HOURS.set_axis(pd.Index(HOURS.index.astype("int64") // 10**9, name="time"))
+    epochs.to_csv(tmp_path / "C.csv")
+    files = BarFiles([tmp_path / f"{name}.csv" for name in "ABC"])
+    list(files.series())
+    assert {name: str(zone) for name, zone in files.zones.items()} == {"C": "UTC"}
+
+
 def test_separators_of_thousands_and_decimal_commas_are_read(tmp_path: Path) -> None:
     thousands = write_lines(
         tmp_path / "A.csv",
