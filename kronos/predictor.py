@@ -199,9 +199,9 @@ class KronosPredictor(UpstreamCalls):
         1e-4 of a close in float32 (docs/performance.md lists what is bitwise equal).
 
         Args:
-            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast: a frame of
-                one instrument indexed by datetime, a frame indexed (datetime, instrument), or a mapping instrument
-                -> frame.
+            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast in a form
+                that `kronos.latest.as_windows` takes: a frame of one or, by index or columns, several instruments,
+                or a mapping instrument -> frame.
             sampling: settings; those of the checkpoint (`self.sampling`) when omitted.
             progress: called after each chunk with its number of windows.
             candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.

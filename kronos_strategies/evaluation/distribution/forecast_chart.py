@@ -10,7 +10,7 @@ import pandas as pd
 
 from kronos.bars import FEATURES, BarsWarning, check_bars, wall_clock
 from kronos.forecast import Forecast
-from kronos.latest import Bars, iter_instruments
+from kronos.latest import UNNAMED, Bars, iter_instruments
 
 PATHS = 12  # sampled paths that are drawn
 HISTORY = (40, 160)  # bars before the forecast: twice the horizon, within these limits
@@ -156,7 +156,7 @@ def _choose(forecast: Forecast, instrument: str | None) -> tuple[str, int]:
 def _bars_of(bars: Bars, name: str) -> pd.DataFrame:
     """The checked bars of an instrument by local time; a single frame has the name of any instrument."""
     found = dict(iter_instruments(bars))
-    if isinstance(bars, pd.DataFrame) and not isinstance(bars.index, pd.MultiIndex):
+    if list(found) == [UNNAMED]:
         found = {name: next(iter(found.values()))}
     if name not in found:
         raise ValueError(f"The bars have no instrument '{name}'. They have {', '.join(sorted(found)[:3])}.")

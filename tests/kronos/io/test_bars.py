@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.bars import PRICES
+from kronos.bars import PRICES, bars_from_closes
 from kronos.io import BarFiles, BarsOfFiles, read_bars
 from kronos.io.files import summarize
 from kronos.io.rows import ReadOptions
@@ -282,6 +282,75 @@ def test_codes_without_their_zeros_are_padded_or_refused(suffix: str, tmp_path: 
     read = read_bars(file, pad_codes=6)
     assert_bars(only(read, "000001"), BARS)
     assert "codes padded to 6 digits" in str(read.files[0])
+
+
+def closes_of(*names: str) -> pd.DataFrame:
+    """Closes by instrument; the second is listed later."""
+    wide = pd.DataFrame({name: make_prices(DAYS, seed)["close"] for seed, name in enumerate(names)})
+    wide.iloc[:3, 1] = np.nan
+    return wide
+
+
+@pytest.mark.parametrize("form", [".csv", ".parquet", "semicolons", "no name", "newest first"])
+def test_closes_by_instrument_are_read_with_the_assumption_stated(form: str, tmp_path: Path) -> None:
+    wide = closes_of("AAPL", "MSFT", "LOW", "600519.SH")  # LOW is a company
+    file = tmp_path / ("wide.parquet" if form == ".parquet" else "wide.csv")
+    if form == ".parquet":
+        wide.to_parquet(file)
+    else:
+        wide = wide.iloc[::-1] if form == "newest first" else wide
+        wide.rename_axis(None if form == "no name" else "Date").to_csv(
+            file, sep=";" if form == "semicolons" else ","
+        )
+    read = read_bars(file)
+    assert list(read.bars) == ["600519.SH", "AAPL", "LOW", "MSFT"]
+    assert len(read.bars["MSFT"]) == len(DAYS) - 3
+    pd.testing.assert_frame_equal(
+        read.bars["AAPL"], bars_from_closes(BARS["close"]), check_freq=False, check_like=True
+    )
+    assert "wide; 4 instruments" in str(read.files[0])
+    assert "only closes: bars open at the previous close" in str(read.files[0])
+
+
+def test_codes_may_name_the_columns_of_a_wide_file(tmp_path: Path) -> None:
+    closes_of("600519", "000001").rename_axis("date").to_csv(tmp_path / "wide.csv")
+    assert list(read_bars(tmp_path / "wide.csv").bars) == ["000001", "600519"]
+
+
+def test_wide_files_of_the_same_instruments_are_joined(tmp_path: Path) -> None:
+    wide = closes_of("A", "B", "D")
+    wide.iloc[:6].to_csv(tmp_path / "first.csv")
+    wide.iloc[6:].to_csv(tmp_path / "second.csv")
+    read = read_bars(tmp_path)
+    assert {name: len(bars) for name, bars in read.bars.items()} == {"A": 12, "B": 9, "D": 12}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_fields_by_instrument_may_lack_all_but_the_closes(suffix: str, tmp_path: Path) -> None:
+    fields = pd.concat({"A": BARS, "B": BARS + 1}, axis=1, names=["instrument", "field"]).swaplevel(axis=1)
+    file = tmp_path / f"fields{suffix}"
+    fields = fields[["close", "volume"]]
+    fields.to_parquet(file) if suffix == ".parquet" else fields.to_csv(file)
+    read = read_bars(file)
+    assert list(read.bars) == ["A", "B"]
+    assert read.bars["A"]["open"].tolist()[1:] == BARS["close"].tolist()[:-1]
+    assert read.bars["A"]["volume"].tolist() == BARS["volume"].tolist()
+    assert "only closes" in str(read.files[0])
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [["Opening", "Highest", "Lowest", "Ending"], ["open", "high", "low", "Last"], ["x"], ["open", "x"]],
+)
+def test_columns_that_may_be_prices_of_one_instrument_are_not_taken_for_instruments(
+    heads: list[str], tmp_path: Path
+) -> None:
+    frame = BARS.iloc[:, : len(heads)].set_axis(heads, axis=1)
+    frame.to_csv(tmp_path / "A.csv")
+    with pytest.raises(
+        ValueError, match=rf"lacks the columns .*it has \['datetime', '{heads[0]}'.*--columns \w+=COLUMN"
+    ):
+        read_bars(tmp_path / "A.csv")
 
 
 def test_zeros_throughout_count_as_absent_for_that_instrument_alone(tmp_path: Path) -> None:

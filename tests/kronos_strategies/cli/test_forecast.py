@@ -96,6 +96,29 @@ def test_table_and_predicted_bars_are_written(files, capsys):
     assert steps["realized"].notna().tolist() == [True, True, False, False, False]
 
 
+def test_closes_by_instrument_are_forecast_with_the_assumption_stated(tmp_path, capsys):
+    closes = pd.DataFrame({name: make_bars(80, seed)["close"] for seed, name in enumerate("ABD")})
+    closes.to_csv(tmp_path / "wide.csv")
+    table = tmp_path / "table.csv"
+    code, out, err = forecast(capsys, tmp_path / "wide.csv", "--output", table, "--instrument", "A", "B")
+    assert (code, err) == (0, "")
+    assert "wide; A, B, D; 240 bars" in out
+    assert "only closes: bars open at the previous close" in out
+    assert "No volume and amount of A, B: the model reads zeros" in out
+    assert sorted(pd.read_csv(table)["instrument"]) == ["A", "B"]
+
+
+def test_fields_by_instrument_are_the_bars_of_each(files, capsys):
+    panel = {
+        name: pd.read_csv(files / f"{name}.csv", index_col=0, parse_dates=True) for name in ("AAA", "BBB")
+    }
+    fields = pd.concat(panel, axis=1, names=["Ticker", "Price"]).swaplevel(axis=1)
+    fields.to_csv(files / "fields.csv")
+    forecast(capsys, files / "fields.csv", "--output", files / "fields_table.csv")
+    forecast(capsys, files / "AAA.csv", files / "BBB.csv", "--output", files / "table.csv")
+    assert (files / "fields_table.csv").read_text() == (files / "table.csv").read_text()
+
+
 def in_zone(name, zone, folder, seed=0, suffix="csv"):
     """A file of 80 hourly bars around the clock, with the offset or the zone of their times."""
     index = pd.date_range("2024-03-04 09:00", periods=80, freq="h", tz=zone, name="datetime")
