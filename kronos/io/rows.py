@@ -249,6 +249,10 @@ def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd
     for name, factor in scales.factors.items():
         if name in frame:
             frame[name] = frame[name] * factor
+    if _is_qlib(heads):
+        frame[list(PRICES)] = frame[list(PRICES)].div(frame["factor"], axis=0)
+        frame["volume"] = frame["volume"] * frame["factor"]
+        notes = (*notes, "prices and volume of Qlib are adjusted, made raw by factor")
     if "adj_close" in frame:
         adjusted = frame.pop("adj_close")
         if "factor" not in frame:
@@ -258,6 +262,11 @@ def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd
                 f"factor = {columns.heads['adj_close']} / {columns.heads['close']}, prices kept raw",
             )
     return frame, notes
+
+
+def _is_qlib(heads: list[str]) -> bool:
+    """Whether a table has the columns that Qlib's collectors write and `dump_bin` reads."""
+    return {*PRICES, "volume", "factor", "change"} <= {plain_name(head) for head in heads}
 
 
 def _gaps(frame: pd.DataFrame, columns: Columns, dropped: int) -> list[str]:
@@ -277,8 +286,10 @@ def _layout(heads: list[str], columns: Columns) -> str:
     plain = {plain_name(head) for head in heads}
     if {"tscode", "tradedate"} <= plain:
         return "Tushare"
+    if _is_qlib(heads):
+        return "Qlib"
     if any(head.startswith("<") and head.endswith(">") for head in heads):
-        return "MetaTrader"
+        return "Stooq" if "per" in plain else "MetaTrader"
     if "opentime" in plain:
         return "Binance klines"
     if not columns.heads["close"].isascii():
