@@ -66,21 +66,31 @@ class ForecastChart:
 
     @property
     def ticks(self) -> list[int]:
-        """Positions to label: beginnings of days if there are several, else even distances."""
+        """Positions to label: beginnings of days, with the middles of few days; without several days, even distances."""
         days = [label[:10] for label in self.labels]
         starts = [place for place in range(1, len(days)) if days[place] != days[place - 1]]
         if not 2 <= len(starts) < len(days) - 1:
             step = max(1, len(days) // TICKS)
             return list(range(step // 2, len(days), step))
-        return starts[:: -(-len(starts) // TICKS)]
+        starts = starts[:: -(-len(starts) // TICKS)]
+        if len(starts) > TICKS // 2:
+            return starts
+        day = min(np.diff(starts))
+        middles = [place + day // 2 for place in (starts[0] - day, *starts)]
+        return sorted({*starts, *(place for place in middles if 0 < place < len(days) - 1)})
 
     def tick_text(self, place: int) -> str:
-        """Date of a position, and the time of day where it is not the first of its day."""
+        """Date of a position where its day begins; else the time of day, with the date where no day begins at a tick."""
         label = self.labels[place]
         day = f"{pd.Timestamp(label[:10]):%d %b}"
         if len(label) == 10:
             return f"{day}\n{label[:4]}"
-        return day if place and self.labels[place - 1][:10] != label[:10] else f"{day}\n{label[11:16]}"
+        if self._begins_day(place):
+            return day
+        return label[11:16] if any(map(self._begins_day, self.ticks)) else f"{day}\n{label[11:16]}"
+
+    def _begins_day(self, place: int) -> bool:
+        return place > 0 and self.labels[place - 1][:10] != self.labels[place][:10]
 
 
 def forecast_chart(
