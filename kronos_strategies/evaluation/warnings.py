@@ -10,8 +10,8 @@ import pandas as pd
 
 from kronos.forecast import Provenance
 
-# A forecast needs `training_overlap_warnings` alone. Modules that load SciPy, statsmodels or arch, which take a second,
-# are imported by the functions that use them, after the evaluation has loaded them.
+# A forecast needs `training_overlap_warnings` alone. Modules that load SciPy, statsmodels or arch, over a second
+# of CPU, are imported by the functions that use them, after the evaluation has loaded them.
 if TYPE_CHECKING:
     from kronos_strategies.evaluation.comparison.align import AlignedPanel
     from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation

@@ -66,7 +66,7 @@ class ForecastChart:
 
     @property
     def ticks(self) -> list[int]:
-        """Positions to label: beginnings of days, with the middles of few days; without several days, even distances."""
+        """Positions to label: beginnings of days, and middles of few ones; without several days, even distances."""
         days = [label[:10] for label in self.labels]
         starts = [place for place in range(1, len(days)) if days[place] != days[place - 1]]
         if not 2 <= len(starts) < len(days) - 1:
@@ -75,12 +75,12 @@ class ForecastChart:
         starts = starts[:: -(-len(starts) // TICKS)]
         if len(starts) > TICKS // 2:
             return starts
-        day = min(np.diff(starts))
+        day = int(np.diff(starts).min())
         middles = [place + day // 2 for place in (starts[0] - day, *starts)]
         return sorted({*starts, *(place for place in middles if 0 < place < len(days) - 1)})
 
     def tick_text(self, place: int) -> str:
-        """Date of a position where its day begins; else the time of day, with the date where no day begins at a tick."""
+        """Date of a position where its day begins; else the time of day, with the date where no tick has one."""
         label = self.labels[place]
         day = f"{pd.Timestamp(label[:10]):%d %b}"
         if len(label) == 10:
