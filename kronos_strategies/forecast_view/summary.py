@@ -19,7 +19,7 @@ from kronos_strategies.evaluation.distribution.calibration import (
     crps_normal,
     min_samples_for_coverage,
 )
-from kronos_strategies.signals import positive_prices, summary
+from kronos_strategies.signal import positive_prices, summary
 
 LEVELS = (0.9, 0.8, 0.5)  # of the band whose coverage is counted: the widest that the paths can form
 NORMAL_ENDS = {0.9: 1.6448536269514722, 0.8: 1.2815515655446004, 0.5: 0.6744897501960817}
@@ -39,7 +39,7 @@ def forecast_table(forecast: Forecast, score: np.ndarray | None = None) -> pd.Da
         timestamp: of the last forecast bar, in the zone of the instrument.
         close: the last close.
         score: the score given, else the expected return.
-        expected_return, volatility, prob_up: see `kronos_strategies.signals.summary`.
+        expected_return, volatility, prob_up: see `kronos_strategies.signal.summary`.
         q05, q50, q95: quantiles of the close at H; the outer ones are the ends of `Forecast.band(0.9)`.
         max_drawdown: mean over paths of the largest fall from a previous high of the path, at most 0; closes only,
             the last close included.

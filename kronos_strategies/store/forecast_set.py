@@ -119,7 +119,7 @@ class ForecastSet:
         """Last close and summary of every forecast from `start` to `end`, of raw paths; does not read the paths.
 
         Returns:
-            Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signals.SUMMARY`.
+            Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signal.SUMMARY`.
 
         Raises:
             ValueError: no date in that span.

@@ -24,7 +24,7 @@ from kronos_strategies.evaluation.distribution.calibration import (
 from kronos_strategies.evaluation.distribution.fan_chart import FanChartData
 from kronos_strategies.evaluation.distribution.volatility import qlike, sampled_variance
 from kronos_strategies.evaluation.price_panel import CLOSE_TO_CLOSE, PricePanel
-from kronos_strategies.signals import positive_prices, tradable_returns
+from kronos_strategies.signal import positive_prices, tradable_returns
 
 AS_SAMPLED = Postprocessing()
 LEVELS = (0.8, 0.9)  # of central bands
@@ -110,7 +110,7 @@ def summarize_forecasts(
         forecasts: one per date, ascending, as sampled.
         prices: bars that the forecasts were made from, and those that follow.
         horizons: bars to score the distribution at, each shorter than the forecasts.
-        hold, price: holding period and price of the score, see `kronos_strategies.signals.tradable_returns`.
+        hold, price: holding period and price of the score, see `kronos_strategies.signal.tradable_returns`.
         levels: levels of central bands.
         post: postprocessing of the paths before they are read.
 

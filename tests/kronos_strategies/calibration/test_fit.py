@@ -15,7 +15,7 @@ from kronos_strategies.calibration import before_and_after, calibrate, collect, 
 from kronos_strategies.calibration.fit import LEVELS
 from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.lookahead import check_causal
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
 
 from .known import PROVENANCE, H, S, joined, known_past

@@ -14,7 +14,7 @@ from kronos.config import SampleConfig
 from kronos.forecast import Forecast
 from kronos.windows import Windows
 from kronos_strategies.forecasting import WindowsByDate
-from kronos_strategies.signals import SUMMARY, signals, summary
+from kronos_strategies.signal import SUMMARY, signals, summary
 from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 from kronos_strategies.store.files import date_label
 from kronos_strategies.store.parquet import from_parquet, to_parquet
