@@ -80,12 +80,15 @@ def _draw_candles(axes: Axes, bars: pd.DataFrame, start: int, up: str, down: str
 
 
 def _draw_volume(axes: Axes, chart: ForecastChart) -> None:
+    from matplotlib.ticker import EngFormatter
+
     start = len(chart.history)
     for bars, first, color in (
         (chart.history, 0, GRAY), (chart.truth, start, GRAY), (chart.median, start, BLUE)
     ):  # fmt: skip
         at = np.arange(first, first + len(bars))
         axes.bar(at, bars["volume"].to_numpy(float), 0.75, color=color, alpha=0.5)
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_ylabel("volume")
 
 
