@@ -18,6 +18,7 @@ from kronos_strategies.cli.evaluate import evaluate
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.init import init
 from kronos_strategies.cli.report import report
+from kronos_strategies.cli.serve import serve
 from kronos_strategies.cli.store import store
 from kronos_strategies.cli.train import train
 
@@ -34,6 +35,7 @@ app.command(evaluate)
 app.command(forecast)
 app.command(init)
 app.command(report)
+app.command(serve)
 app.command(store)
 app.command(train)
 

@@ -1,0 +1,325 @@
+"""The page's addresses, who may ask for them, and the server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from kronos.utils import MissingExtra, package_version
+from kronos_strategies.report.figures.base import CONFIG, plotly_js
+from kronos_strategies.report.figures.forecast import draw
+from kronos_strategies.serve.data import RECENT, Data
+from kronos_strategies.serve.forecasts import (
+    MAX_HORIZON,
+    MAX_SAMPLES,
+    ForecastRequest,
+    ForecastResult,
+    Forecasts,
+)
+from kronos_strategies.serve.jobs import BusyError, Event, Job, JobRunner
+from kronos_strategies.serve.reports import Reports
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, HTTPException, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+    from starlette.exceptions import HTTPException as StarletteHTTPException
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise MissingExtra("The page needs FastAPI: pip install 'kronos-strategies[serve]'") from error
+
+ADDRESS = "127.0.0.1"
+NAMES = (ADDRESS, "localhost", "[::1]")  # of this machine, as a Host header has them
+STATIC = Path(__file__).parent / "static"
+FILES = {
+    "page.css": (Path(__file__).parents[1] / "report" / "templates" / "page.css", "text/css"),
+    "serve.css": (STATIC / "serve.css", "text/css"),
+    "serve.js": (STATIC / "serve.js", "text/javascript"),
+}
+# plotly puts its rules into an empty style element: the hash is that of empty text.
+EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+POLICY = (
+    f"default-src 'none'; script-src 'self'; style-src 'self' {EMPTY_STYLE}; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# Saved pages have scripts of their own: these run without an origin, and reach neither this server nor another.
+SAVED_POLICY = (
+    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cache-control": "no-store",
+}
+
+
+class LocalOnly:
+    """Refuses requests that a page of another origin, or of another name for this address, could have made.
+
+    Args:
+        app: answers the others, with HEADERS unless it has its own.
+        port: port of the server, which Host and Origin must name.
+    """
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self.app = app
+        self.hosts = {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = {name.lower() for name, _ in message["headers"]}
+                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message["headers"], *(each for each in added if each[0] not in own)]
+            await send(message)
+
+        refused = self.refuse(scope)
+        answer: ASGIApp = self.app if refused is None else _error(403, refused)
+        await answer(scope, receive, send_with_headers)
+
+    def refuse(self, scope: Scope) -> str | None:
+        """Why a request is refused; None if it is not."""
+        headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        hosts = headers.get("host", [])
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+            return "This server answers only under its own local address, which the terminal shows."
+        if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in headers.get("origin", [])):
+            return "This server answers only its own page."
+        # What browsers say of requests without an Origin, such as those of images, scripts and links.
+        linked = headers.get("sec-fetch-mode") == ["navigate"] and headers.get("sec-fetch-dest") == [
+            "document"
+        ]
+        foreign = [site for site in headers.get("sec-fetch-site", []) if site not in ("same-origin", "none")]
+        if foreign and not (linked and scope["method"] == "GET"):
+            return "This server answers only its own page."
+        return None
+
+
+def make_app(forecasts: Forecasts, reports: Reports, runner: JobRunner, port: int) -> ASGIApp:
+    """The application, which answers only requests of this machine's own page."""
+    app = FastAPI(title="Kronos", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    _add_errors(app)
+    _add_files(app, reports)
+    _add_choices(app, forecasts)
+    _add_forecasts(app, forecasts, runner)
+    return LocalOnly(app, port)
+
+
+def open_socket(port: int) -> socket.socket:
+    """Listen on a port of this machine, 0 for a free one.
+
+    Raises:
+        OSError: the port is taken or not allowed.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere the option would let two servers share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((ADDRESS, port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise OSError(
+            f"Port {port} of {ADDRESS} cannot be used ({getattr(error, 'strerror', None) or error}). Choose "
+            "another with --port, or 0 for any that is free."
+        ) from None
+    return listener
+
+
+def run_server(app: ASGIApp, listener: socket.socket, runner: JobRunner) -> None:
+    """Answer until Ctrl-C, then cancel what runs."""
+    config = uvicorn.Config(
+        app, lifespan="off", ws="none", log_level="warning", access_log=False, proxy_headers=False,
+        server_header=False, timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    # A stream that its page keeps open is cut at the end, which is no error.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        runner.cancel_all()
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": message}, status)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Errors as one sentence."""
+
+    @app.exception_handler(StarletteHTTPException)  # the base of FastAPI's
+    def refused(request: Request, error: StarletteHTTPException) -> Response:
+        unknown = error.status_code == 404 and error.detail == "Not Found"
+        return _error(error.status_code, "There is nothing at this address." if unknown else error.detail)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return _error(422, f"{first['loc'][-1]}: {first['msg']}.")
+
+    @app.exception_handler(ValueError)
+    def wrong(request: Request, error: ValueError) -> Response:
+        return _error(422, str(error))
+
+    @app.exception_handler(OSError)
+    def unreadable(request: Request, error: OSError) -> Response:
+        return _error(422, str(error))
+
+    @app.exception_handler(BusyError)
+    def busy(request: Request, error: BusyError) -> Response:
+        return _error(409, str(error))
+
+
+def _add_files(app: FastAPI, reports: Reports) -> None:
+    """The page, its style and scripts, and saved pages."""
+
+    @app.get("/")
+    def index() -> Response:
+        return FileResponse(STATIC / "index.html", media_type="text/html; charset=utf-8")
+
+    @app.get("/static/plotly.js")
+    def plotly() -> Response:
+        kept = {"cache-control": "max-age=86400"}
+        return Response(plotly_js(), media_type="text/javascript; charset=utf-8", headers=kept)
+
+    @app.get("/static/{name}")
+    def static(name: str) -> Response:
+        if name not in FILES:
+            raise HTTPException(404, "There is no such file.")
+        path, kind = FILES[name]
+        return FileResponse(path, media_type=f"{kind}; charset=utf-8")
+
+    @app.get("/api/reports")
+    def listed() -> dict[str, Any]:
+        found, notes = reports.pages()
+        return {"pages": [page.as_dict() for page in found], "notes": notes}
+
+    @app.get("/reports/{key}/{path:path}")
+    def saved(key: str, path: str) -> Response:
+        file = reports.find(key, path)
+        if file is None:
+            raise HTTPException(404, "There is no such page. Load the list of reports again.")
+        return FileResponse(file, headers={"content-security-policy": SAVED_POLICY})
+
+
+def _add_choices(app: FastAPI, forecasts: Forecasts) -> None:
+    """What there is to choose from."""
+
+    def data_of(key: str) -> Data:
+        if key not in forecasts.data:
+            raise HTTPException(404, "There are no such data.")
+        return forecasts.data[key]
+
+    @app.get("/api/choices")
+    def choices() -> dict[str, Any]:
+        return {
+            "data": [{"key": key, "label": data.label} for key, data in forecasts.data.items()],
+            "models": forecasts.models,
+            "calibrations": forecasts.calibrations,
+            "limits": {"horizon": MAX_HORIZON, "samples": MAX_SAMPLES},
+            "plotly": CONFIG,
+            "version": package_version(),
+        }
+
+    @app.get("/api/data/{key}")
+    def instruments(key: str) -> dict[str, Any]:
+        spans, intraday, notes = data_of(key).listing()
+        listed = [[span.instrument, _minute(span.first), _minute(span.last)] for span in spans]
+        return {"instruments": listed, "intraday": intraday, "notes": notes}
+
+    @app.get("/api/data/{key}/times")
+    def times(key: str, instrument: str) -> list[str]:
+        bars = data_of(key).read([instrument]).bars[instrument]
+        return [_minute(time) for time in bars.index[-RECENT:]]
+
+
+def _minute(time: Any) -> str:
+    return f"{time:%Y-%m-%d %H:%M}"
+
+
+def _add_forecasts(app: FastAPI, forecasts: Forecasts, runner: JobRunner) -> None:
+    """Start, follow, cancel and read forecasts."""
+
+    def job_of(key: str) -> Job:
+        job = runner.get(key)
+        if job is None:
+            raise HTTPException(404, "This forecast is no longer kept. Make it again.")
+        return job
+
+    def result_of(key: str) -> ForecastResult:
+        result = job_of(key).result
+        if not isinstance(result, ForecastResult):
+            raise HTTPException(409, "This forecast has no result.")
+        return result
+
+    def csv(frame: Any, name: str) -> Response:
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return Response(frame.reset_index().to_csv(index=False), media_type="text/csv", headers=headers)
+
+    @app.post("/api/forecasts", status_code=202)
+    def start(asked: ForecastRequest, request: Request) -> dict[str, str]:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise HTTPException(415, "A forecast is asked for as application/json.")
+        forecasts.check(asked)
+        return {"id": runner.start(lambda job: forecasts.run(asked, job)).id}
+
+    @app.delete("/api/forecasts/{key}", status_code=202)
+    def cancel(key: str) -> dict[str, str]:
+        job_of(key).cancel()
+        return {"id": key}
+
+    @app.get("/api/forecasts/{key}/events")
+    async def events(key: str, request: Request) -> Response:
+        last = request.headers.get("last-event-id", "")
+        follow = job_of(key).follow(int(last) + 1 if last.isdecimal() else 0)
+        return StreamingResponse(_stream(follow), media_type="text/event-stream")
+
+    @app.get("/api/forecasts/{key}")
+    def result(key: str) -> dict[str, Any]:
+        return result_of(key).as_dict()
+
+    @app.get("/api/forecasts/{key}/chart")
+    def chart(key: str, instrument: str) -> Response:
+        part = result_of(key).part(instrument)
+        if part is None:
+            raise HTTPException(404, f"This forecast has no instrument '{instrument}'.")
+        drawn = part.chart(instrument)
+        figure = draw(drawn).update_layout(title=None, margin={"t": 30})
+        content = f'{{"title": {json.dumps(drawn.title)}, "figure": {figure.to_json()}}}'
+        return Response(content, media_type="application/json")
+
+    @app.get("/api/forecasts/{key}/table.csv")
+    def table(key: str) -> Response:
+        return csv(result_of(key).table, "forecast.csv")
+
+    @app.get("/api/forecasts/{key}/steps.csv")
+    def steps(key: str) -> Response:
+        return csv(result_of(key).steps, "steps.csv")
+
+
+async def _stream(events: AsyncIterator[tuple[int, Event | None]]) -> AsyncIterator[str]:
+    """Server-sent events."""
+    async for number, event in events:
+        if event is None:
+            yield ": still running\n\n"
+        else:
+            yield f"id: {number}\nevent: {event.name}\ndata: {json.dumps(event.values)}\n\n"
