@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-import logging
 import os
+import re
 import socket
+import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from kronos.utils import MissingExtra, package_version
@@ -35,6 +40,7 @@ except ImportError as error:
     raise MissingExtra("The page needs FastAPI: pip install 'kronos-strategies[serve]'") from error
 
 ADDRESS = "127.0.0.1"
+GRACE = 5.0  # seconds that a cancelled forecast has to end, before the process does
 NAMES = (ADDRESS, "localhost", "[::1]")  # of this machine, as a Host header has them
 STATIC = Path(__file__).parent / "static"
 FILES = {
@@ -42,10 +48,8 @@ FILES = {
     "serve.css": (STATIC / "serve.css", "text/css"),
     "serve.js": (STATIC / "serve.js", "text/javascript"),
 }
-# plotly puts its rules into an empty style element: the hash is that of empty text.
-EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 POLICY = (
-    f"default-src 'none'; script-src 'self'; style-src 'self' {EMPTY_STYLE}; img-src 'self' data: blob:; "
+    "default-src 'none'; script-src 'self'; style-src 'self' {styles}; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 # Saved pages have scripts of their own: these run without an origin, and reach neither this server nor another.
@@ -54,7 +58,6 @@ SAVED_POLICY = (
     "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
-    "content-security-policy": POLICY,
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
@@ -74,6 +77,7 @@ class LocalOnly:
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self.app = app
+        self.headers = {**HEADERS, "content-security-policy": POLICY.format(styles=_plotly_styles())}
         self.hosts = {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +88,7 @@ class LocalOnly:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name.lower() for name, _ in message["headers"]}
-                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                added = [(name.encode(), value.encode()) for name, value in self.headers.items()]
                 message["headers"] = [*message["headers"], *(each for each in added if each[0] not in own)]
             await send(message)
 
@@ -144,19 +148,36 @@ def open_socket(port: int) -> socket.socket:
 
 
 def run_server(app: ASGIApp, listener: socket.socket, runner: JobRunner) -> None:
-    """Answer until Ctrl-C, then cancel what runs."""
+    """Answer until Ctrl-C, which also cancels what runs."""
     config = uvicorn.Config(
         app, lifespan="off", ws="none", log_level="warning", access_log=False, proxy_headers=False,
-        server_header=False, timeout_graceful_shutdown=1,
+        server_header=False,
     )  # fmt: skip
-    # A stream that its page keeps open is cut at the end, which is no error.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
-    finally:
-        runner.cancel_all()
+    with suppress(KeyboardInterrupt):  # which uvicorn raises again after its shutdown
+        _Server(config, runner).run(sockets=[listener])
+    if not runner.wait(GRACE):
+        sys.stdout.flush()
+        os._exit(0)  # an interpreter that ends while a thread is inside of torch aborts
+
+
+class _Server(uvicorn.Server):
+    """Lets streams of events go when it is asked to stop: it would wait for their end."""
+
+    def __init__(self, config: uvicorn.Config, runner: JobRunner) -> None:
+        super().__init__(config)
+        self._runner = runner
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop."""
+        self._runner.close()
+        super().handle_exit(sig, frame)
+
+
+def _plotly_styles() -> str:
+    """The style elements that plotly makes, as sources of a policy: one is empty at first, others have a text."""
+    texts = ["", *re.findall(r"\.textContent=`([^`]*)`", plotly_js())]
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+    return " ".join(f"'sha256-{digest}'" for digest in digests)
 
 
 def _error(status: int, message: str) -> JSONResponse:

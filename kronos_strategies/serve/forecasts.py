@@ -176,7 +176,7 @@ class Forecasts:
             drawn = self._forecast(asked, data.read([asked.instrument]), asked.as_of, job)
             result = ForecastResult(asked.instrument, [drawn], _texts(caught))
             job.result = result
-            job.report("drawn", more=asked.rank)
+            job.report("drawn")
             if asked.rank:
                 date = drawn.table.index[0][0]
                 bars = data.read([name for name in data.members(date) if name != asked.instrument])

@@ -50,7 +50,8 @@ class Job:
         self._events: list[Event] = []
         self._cancelled = threading.Event()
         self._followers: set[Callable[[], object]] = set()
-        self._lock = threading.Lock()
+        self._closed = False
+        self._lock = threading.RLock()  # `close` may interrupt a thread that holds it
 
     @property
     def ended(self) -> bool:
@@ -61,10 +62,7 @@ class Job:
         """Add an event."""
         with self._lock:
             self._events.append(Event(name, values))
-            followers = list(self._followers)
-        for wake in followers:
-            with suppress(RuntimeError):  # its loop is closed
-                wake()
+        self._wake()
 
     def progress(self, done: int, total: int) -> None:
         """Report progress, and end a cancelled job; the work calls it between its steps.
@@ -79,6 +77,19 @@ class Job:
     def cancel(self) -> None:
         """Ask the work to end at its next step."""
         self._cancelled.set()
+
+    def close(self) -> None:
+        """Cancel, and let its followers go at once."""
+        self.cancel()
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            followers = list(self._followers)
+        for wake in followers:
+            with suppress(RuntimeError):  # its loop is closed
+                wake()
 
     async def follow(self, after: int = 0) -> AsyncIterator[tuple[int, Event | None]]:
         """Events from number `after` on with their numbers, as they come; None in place of a sign of life."""
@@ -95,7 +106,7 @@ class Job:
                 for event in self._events[after:]:
                     yield after, event
                     after += 1
-                if self.ended and after >= len(self._events):
+                if (self.ended or self._closed) and after >= len(self._events):
                     return
                 try:
                     await asyncio.wait_for(changed.wait(), HEARTBEAT)
@@ -112,6 +123,7 @@ class JobRunner:
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def start(self, work: Callable[[Job], None]) -> Job:
         """Run `work(job)` in a thread.
@@ -126,17 +138,24 @@ class JobRunner:
             self._jobs[job.id] = job
             while len(self._jobs) > KEPT:
                 self._jobs.popitem(last=False)
-        threading.Thread(target=_run, args=(work, job), name=f"job-{job.id}", daemon=True).start()
+            self._thread = threading.Thread(target=_run, args=(work, job), name=f"job-{job.id}", daemon=True)
+            self._thread.start()
         return job
 
     def get(self, key: str) -> Job | None:
         """A job by its id; None if it is unknown or no longer kept."""
         return self._jobs.get(key)
 
-    def cancel_all(self) -> None:
-        """Cancel what runs."""
+    def close(self) -> None:
+        """Cancel what runs, and let all followers go."""
         for job in list(self._jobs.values()):
-            job.cancel()
+            job.close()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the work of the last job; whether it has ended."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
 
 
 def _run(work: Callable[[Job], None], job: Job) -> None:

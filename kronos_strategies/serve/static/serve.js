@@ -42,7 +42,7 @@ function fill(select, options) {
 const showData = guard(async () => {
   const key = field("data").value;
   say("Reading bars…");
-  $("start").disabled = true;
+  for (const id of ["start", "hold-back", "last-bar"]) $(id).disabled = true;
   const found = await ask(`/api/data/${encodeURIComponent(key)}`);
   if (field("data").value !== key) return;
   listing = new Map(found.instruments.map(([name, first, last]) => [name, { first, last }]));
@@ -54,6 +54,7 @@ const showData = guard(async () => {
   field("rank").checked = several && listing.size <= 50;
   showInstrument();
   $("start").disabled = running !== undefined || listing.size === 0;
+  for (const id of ["hold-back", "last-bar"]) $(id).disabled = listing.size === 0;
   say(found.notes.length === 1 ? found.notes[0] : `${listing.size.toLocaleString()} instruments`);
 });
 
@@ -118,16 +119,20 @@ function follow(id) {
     wait(undefined);
     if (text) say(text, failed);
   };
-  const on = (name, work) => events.addEventListener(name, guard((event) => work(JSON.parse(event.data))));
+  let before = Promise.resolve();  // events are handled one after another
+  const on = (name, work) => events.addEventListener(name, (event) => {
+    before = before.then(() => guard(work)(JSON.parse(event.data)));
+  });
   on("progress", ({ done, total }) => {
     if (total < 2) return;
     $("progress").max = total;
     $("progress").value = done;
     say(`${done.toLocaleString()} of ${total.toLocaleString()} other instruments`);
   });
-  on("drawn", async ({ more }) => {
+  on("drawn", async () => {
     drawn = true;
-    if (more) await show(id);
+    await show(id);
+    if ($("chart-box").getBoundingClientRect().top > innerHeight / 2) $("chart-box").scrollIntoView();
   });
   on("done", async () => {
     end();
@@ -187,10 +192,17 @@ async function draw(id, name) {
   const { data, layout } = chart.figure;
   if (touch) layout.dragmode = false;  // a drag scrolls the page
   $("chart-box").hidden = false;
+  if ($("chart").clientWidth < 500) thin(layout.xaxis);
   $("chart-title").textContent = chart.title;
   await Plotly.react($("chart"), data, layout, { ...choices.plotly, displayModeBar: touch ? false : "hover" });
   shown = { id, name };
   mark(name);
+}
+
+// Every second label, where all of them would overlap.
+function thin(axis) {
+  axis.tickvals = axis.tickvals.filter((_, place) => place % 2);
+  axis.ticktext = axis.ticktext.filter((_, place) => place % 2);
 }
 
 // Loaded after the page is there, since it is large.
