@@ -54,11 +54,12 @@ def serve(
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
     from kronos.predictor import KronosPredictor
-    from kronos_strategies.serve.app import ADDRESS, make_app, open_socket, run_server  # needs the extra
+    from kronos_strategies.serve.app import make_app
     from kronos_strategies.serve.data import offer_data
     from kronos_strategies.serve.forecasts import Forecasts
     from kronos_strategies.serve.jobs import JobRunner
     from kronos_strategies.serve.reports import Reports
+    from kronos_strategies.serve.server import ADDRESS, open_socket, run_server
 
     data = offer_data(bars, ReadOptions(parse_columns(columns), timezone, pad_codes))
     if tracking is None and Path(TRACKING.removeprefix("sqlite:///")).is_file():

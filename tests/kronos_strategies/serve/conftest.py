@@ -20,11 +20,12 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from kronos.predictor import KronosPredictor
-from kronos_strategies.serve.app import make_app, open_socket
+from kronos_strategies.serve.app import make_app
 from kronos_strategies.serve.data import offer_data
 from kronos_strategies.serve.forecasts import Forecasts
 from kronos_strategies.serve.jobs import Job, JobRunner
 from kronos_strategies.serve.reports import Reports
+from kronos_strategies.serve.server import open_socket
 from tests.kronos.builders import make_bars
 
 TINY = str(Path(__file__).parents[2] / "reference" / "kronos_tiny")

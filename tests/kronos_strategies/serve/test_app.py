@@ -10,9 +10,9 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
-from kronos_strategies.serve.app import LocalOnly
 from kronos_strategies.serve.forecasts import ForecastRequest
 from kronos_strategies.serve.jobs import JobRunner
+from kronos_strategies.serve.server import LocalOnly
 
 from .conftest import HOSTILE, LIMIT, NAMES, PORT, TINY, asked, ended, wait_for
 

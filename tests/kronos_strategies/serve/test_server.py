@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kronos_strategies.serve.app import open_socket
+from kronos_strategies.serve.server import open_socket
 
 from .conftest import LIMIT, TINY, wait_for
 
