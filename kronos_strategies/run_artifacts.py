@@ -19,7 +19,7 @@ from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
 from kronos_strategies.evaluation.significance import label_overlap
 

@@ -76,7 +76,7 @@ class InformationCoefficient(bt.Analyzer):
 
     def stop(self) -> None:
         """Compute, and drop references to Backtrader, so that an optimization can return the analyzer."""
-        from kronos_strategies.evaluation.price_panel import PricePanel
+        from kronos_strategies.evaluation.panel import PricePanel
         from kronos_strategies.evaluation.signal.ic import icir, information_coefficients
         from kronos_strategies.evaluation.significance import label_overlap, mean_test
 

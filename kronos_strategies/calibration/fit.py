@@ -22,7 +22,7 @@ from kronos_strategies.calibration.estimators import (
 )
 from kronos_strategies.calibration.past_forecasts import PastForecasts, before_and_after, split
 from kronos_strategies.evaluation.distribution.calibration import min_samples_for_coverage
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.progress import ProgressReport, no_progress
 
 LEVELS = (0.5, 0.8, 0.9)  # levels of the bands

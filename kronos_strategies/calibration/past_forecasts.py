@@ -20,7 +20,7 @@ from kronos_strategies.evaluation.distribution.calibration import (
 )
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
 from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 
 MAX_WINDOWS = 40_000  # more add little information, and paths take memory
 

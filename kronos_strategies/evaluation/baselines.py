@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from kronos_strategies.evaluation.distribution.volatility import historical_volatility
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 
 MODEL = "Kronos"  # name of the evaluated score and forecast next to the baselines
 MIN_COVERAGE = 0.5  # of the scored rows; differences are paired on the rows that both scores have

@@ -18,7 +18,7 @@ from scipy import stats
 from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.distribution.calibration import crps_normal, scoringrules
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 
 try:
     from arch import arch_model

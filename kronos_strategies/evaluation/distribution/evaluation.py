@@ -24,8 +24,7 @@ from kronos_strategies.evaluation.distribution.scores import (
     score_distributions,
     score_volatilities,
 )
-from kronos_strategies.evaluation.panel import PanelIndex
-from kronos_strategies.evaluation.price_panel import CLOSE_TO_CLOSE, PricePanel
+from kronos_strategies.evaluation.panel import CLOSE_TO_CLOSE, PanelIndex, PricePanel
 from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, information_coefficients_wide
 from kronos_strategies.evaluation.significance import mean_test
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.forecast import Forecast
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 
 FAN_LEVELS = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 INSTRUMENTS, DATES = 6, 6  # to choose among in the report

@@ -23,7 +23,7 @@ from kronos_strategies.evaluation.distribution.calibration import (
 )
 from kronos_strategies.evaluation.distribution.fan_chart import FanChartData
 from kronos_strategies.evaluation.distribution.volatility import qlike, sampled_variance
-from kronos_strategies.evaluation.price_panel import CLOSE_TO_CLOSE, PricePanel
+from kronos_strategies.evaluation.panel import CLOSE_TO_CLOSE, PricePanel
 from kronos_strategies.signals import positive_prices, tradable_returns
 
 AS_SAMPLED = Postprocessing()

@@ -21,8 +21,7 @@ from kronos_strategies.evaluation.distribution.baselines import (
 )
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
 from kronos_strategies.evaluation.distribution.volatility import VarianceScore, qlike, score_variance
-from kronos_strategies.evaluation.panel import PanelIndex
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PanelIndex, PricePanel
 from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import MeanTest, mean_test
 

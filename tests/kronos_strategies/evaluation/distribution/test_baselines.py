@@ -26,7 +26,7 @@ from kronos_strategies.evaluation.distribution.scores import (
     evaluations_by_horizon,
     score_distributions,
 )
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from tests.kronos_strategies.evaluation.walks import market_of, tidy_bars, walks
 
 RANDOM = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from kronos_strategies.evaluation.distribution.fan_chart import (
     INSTRUMENTS,
     FanChartData,
 )
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, forecast, market_of, tidy_bars, walks
 from tests.kronos_strategies.evaluation.walks import NAMES as ALL
 

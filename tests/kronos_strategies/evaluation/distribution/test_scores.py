@@ -21,7 +21,7 @@ from kronos_strategies.evaluation.distribution.scores import (
     score_volatilities,
     series_by_date,
 )
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.lookahead import randomize_future
 from tests.kronos_strategies.evaluation.walks import (
     AT,
