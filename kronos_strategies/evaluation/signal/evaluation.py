@@ -20,12 +20,12 @@ from kronos_strategies.evaluation.signal.breakdown import (
     rank_ic_by_year,
     rank_ic_decay,
 )
-from kronos_strategies.evaluation.signal.exposures import Exposure
 from kronos_strategies.evaluation.signal.ic import (
     MIN_INSTRUMENTS,
     information_coefficients_wide,
     rank_autocorrelation,
 )
+from kronos_strategies.evaluation.signal.neutralization import Exposure
 from kronos_strategies.evaluation.signal.quantiles import (
     QuantileEvaluation,
     evaluate_quantiles,
