@@ -11,7 +11,7 @@ import pandas as pd
 from kronos.calibration import Calibration
 from kronos.forecast import Forecast, Provenance
 from kronos.paths import band_ends
-from kronos_strategies.evaluation.distribution.baselines import ShrunkWalk, score_normal, score_shape
+from kronos_strategies.evaluation.baselines import ShrunkWalk, score_normal, score_shape
 from kronos_strategies.evaluation.distribution.calibration import (
     crps_ensemble,
     crps_fair,

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.baselines import MODEL
-from kronos_strategies.evaluation.distribution.baselines import INSTRUMENTS
+from kronos_strategies.evaluation.baselines import INSTRUMENTS, MODEL
 from kronos_strategies.evaluation.distribution.calibration import expected_pit_std
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import DistributionScore, VolatilityScore
