@@ -21,6 +21,11 @@ from kronos_strategies.evaluation.distribution.path_summary import coverage_colu
 from kronos_strategies.evaluation.distribution.volatility import historical_volatility
 from kronos_strategies.evaluation.panel import PricePanel
 
+try:
+    from arch import arch_model
+except ImportError as error:
+    raise MissingExtra("GARCH needs arch: pip install 'kronos-strategies[evaluation]'") from error
+
 MODEL = "Kronos"  # name of the evaluated score and forecast next to the baselines
 MIN_COVERAGE = 0.5  # of the scored rows; differences are paired on the rows that both scores have
 
@@ -86,11 +91,6 @@ def baseline_scores(
     ]
     return pd.DataFrame(kept, index=index), reasons
 
-
-try:
-    from arch import arch_model
-except ImportError as error:
-    raise MissingExtra("GARCH needs arch: pip install 'kronos-strategies[evaluation]'") from error
 
 SHAPE = 99  # quantiles of an empirical shape
 HISTORY = 500  # dates before the first forecast that a random walk is fitted to at most
