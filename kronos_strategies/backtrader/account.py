@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.backtrader.feeds import FeedActivity, FeedHistory
-from kronos_strategies.evaluation.portfolio.trades import COLUMNS
+from kronos_strategies.evaluation.portfolio.returns import COLUMNS
 
 
 class LotSizeCommission(bt.CommissionInfo):

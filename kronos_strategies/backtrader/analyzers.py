@@ -286,7 +286,7 @@ class KronosTearSheet(bt.Analyzer):
     @cached_property
     def _metrics(self) -> dict[str, float]:
         from kronos_strategies.evaluation.portfolio.evaluation import evaluate_portfolio
-        from kronos_strategies.evaluation.portfolio.trades import evaluate_trades
+        from kronos_strategies.evaluation.portfolio.returns import evaluate_trades
 
         trades = evaluate_trades(self._record.trades).metrics()
         return evaluate_portfolio(self.result, trials=self._record.trials).metrics() | trades

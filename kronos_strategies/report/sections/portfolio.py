@@ -7,7 +7,7 @@ from math import nan
 import pandas as pd
 
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
-from kronos_strategies.evaluation.portfolio.trades import TradeEvaluation
+from kronos_strategies.evaluation.portfolio.returns import TradeEvaluation
 from kronos_strategies.report.figures import portfolio as figures
 from kronos_strategies.report.formatting import (
     count,
