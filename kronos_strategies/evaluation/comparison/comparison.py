@@ -13,13 +13,15 @@ import pandas as pd
 
 from kronos_strategies.evaluation.comparison.align import align
 from kronos_strategies.evaluation.comparison.metrics import (
+    CONSTANT,
     HIGHER_IS_BETTER,
     baseline_means,
     means_by_year,
     metrics_by_date,
+    paired_table,
+    paired_test,
     rank_ic_decay_by_version,
 )
-from kronos_strategies.evaluation.comparison.paired import CONSTANT, paired_table, paired_test
 from kronos_strategies.evaluation.comparison.version import Version
 from kronos_strategies.evaluation.significance import label_overlap, one_sided_bounds
 from kronos_strategies.evaluation.warnings import comparison_warnings

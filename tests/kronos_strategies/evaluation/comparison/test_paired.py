@@ -7,7 +7,7 @@ from arch.bootstrap import MCS
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from kronos_strategies.evaluation.comparison.paired import (
+from kronos_strategies.evaluation.comparison.metrics import (
     difference,
     holm,
     mcs_block_length,
