@@ -21,7 +21,7 @@ from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
 from kronos_strategies.report.formatting import count, describe_metrics, is_timed, span
-from kronos_strategies.report.layout import Section
+from kronos_strategies.report.layout import Section, Table
 from kronos_strategies.report.report import Report
 from kronos_strategies.report.sections.comparison import sample_table, versions_section
 from kronos_strategies.report.sections.distribution import distribution_section
@@ -29,7 +29,6 @@ from kronos_strategies.report.sections.portfolio import portfolio_section, trade
 from kronos_strategies.report.sections.signal import signal_section
 from kronos_strategies.report.sections.time_series import time_series_section
 from kronos_strategies.report.summary import report_warnings, summarize
-from kronos_strategies.report.tables import Table
 
 try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

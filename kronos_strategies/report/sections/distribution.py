@@ -30,19 +30,17 @@ from kronos_strategies.report.formatting import (
 from kronos_strategies.report.layout import (
     Chart,
     Charts,
+    Column,
     Dropdown,
     OmittedChart,
     Part,
+    Record,
     Section,
+    Table,
     Tile,
     chart,
     chart_with_dropdown,
     collect_charts,
-)
-from kronos_strategies.report.tables import (
-    Column,
-    Record,
-    Table,
     estimate,
     number,
     number_with_note,

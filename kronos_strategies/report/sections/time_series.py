@@ -24,11 +24,15 @@ from kronos_strategies.report.layout import (
     Dropdown,
     Part,
     Section,
+    Table,
     Tile,
     chart_with_dropdown,
     collect_charts,
+    estimate,
+    number,
+    table,
+    text,
 )
-from kronos_strategies.report.tables import Table, estimate, number, table, text
 
 NO_PAIR = "No score has an outcome."
 NO_BAND = "No forecast with a band has an outcome."

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.report.formatting import decimals
-from kronos_strategies.report.tables import (
+from kronos_strategies.report.layout import (
     boolean,
     date,
     estimate,
