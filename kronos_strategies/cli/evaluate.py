@@ -63,9 +63,8 @@ def evaluate(
         read_evaluation_data,
     )
     from kronos_strategies.progress import progress_bar
-    from kronos_strategies.report.export import save_report
+    from kronos_strategies.report.export import save_report, show_report
     from kronos_strategies.report.report import build_report
-    from kronos_strategies.report.terminal import show_report
     from kronos_strategies.run_artifacts import ARTIFACTS
 
     options = PathOptions(calibration)

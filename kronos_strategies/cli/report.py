@@ -37,9 +37,8 @@ def report(
         load_artifacts,
         load_input,
     )
-    from kronos_strategies.report.export import save_report
+    from kronos_strategies.report.export import save_report, show_report
     from kronos_strategies.report.report import build_report
-    from kronos_strategies.report.terminal import show_report
 
     artifacts = load_artifacts(run, tracking, data)
     versions = None

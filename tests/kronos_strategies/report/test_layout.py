@@ -1,4 +1,4 @@
-"""Tables show every figure and know what each column is sorted by."""
+"""Tables show every metric and know what each column is sorted by."""
 
 import numpy as np
 import pandas as pd
