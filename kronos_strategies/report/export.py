@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape as escape_markup
-from rich.table import Table as Grid
+from rich.table import Table as RichTable
 
 from kronos.atomic import explain_write_errors, write_atomic
 from kronos.utils import MissingExtra
@@ -290,8 +290,10 @@ def show_report(report: Report, written: Sequence[Path | str]) -> None:
         console.print(escape_markup(str(path)), soft_wrap=True, highlight=False)
 
 
-def _signal(title: str, evaluation: SignalEvaluation) -> Grid:
-    table = Grid(title=f"{title}: signal and {len(evaluation.table) - 1} baselines", title_justify="left")
+def _signal(title: str, evaluation: SignalEvaluation) -> RichTable:
+    table = RichTable(
+        title=f"{title}: signal and {len(evaluation.table) - 1} baselines", title_justify="left"
+    )
     table.caption, table.caption_justify = f"interval and t by {evaluation.rank_ic.method}", "left"
     for column in ("", "IC", "RankIC", "95 %", "RankICIR", "t", "dates"):
         table.add_column(column, justify="left" if not column else "right")
@@ -308,8 +310,8 @@ def _signal(title: str, evaluation: SignalEvaluation) -> Grid:
     return table
 
 
-def _time_series(title: str, evaluation: TimeSeriesEvaluation) -> Grid:
-    table = Grid(title=f"{title}: {evaluation.score} over time", title_justify="left")
+def _time_series(title: str, evaluation: TimeSeriesEvaluation) -> RichTable:
+    table = RichTable(title=f"{title}: {evaluation.score} over time", title_justify="left")
     for column in ("", "correlation", "95 %", "t", "hit rate", "coverage", "CRPS skill", "dates"):
         table.add_column(column, justify="left" if not column else "right")
     for each in evaluation.instruments:
@@ -327,8 +329,8 @@ def _time_series(title: str, evaluation: TimeSeriesEvaluation) -> Grid:
     return table
 
 
-def _portfolio(evaluation: PortfolioEvaluation) -> Grid:
-    table = Grid(title="Portfolio", title_justify="left")
+def _portfolio(evaluation: PortfolioEvaluation) -> RichTable:
+    table = RichTable(title="Portfolio", title_justify="left")
     for column in ("", "annual return", "Sharpe", "max drawdown"):
         table.add_column(column, justify="left" if not column else "right")
     for name, row in evaluation.performance.iterrows():

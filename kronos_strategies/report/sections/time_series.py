@@ -7,7 +7,7 @@ import pandas as pd
 
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
-from kronos_strategies.report.figures import time_series as figures
+from kronos_strategies.report.figures import signal as figures
 from kronos_strategies.report.formatting import (
     bars,
     count,
