@@ -14,10 +14,9 @@ from kronos.utils import run_command, show_log
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
-from kronos_strategies.cli.evaluate import evaluate
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.init import init
-from kronos_strategies.cli.report import report
+from kronos_strategies.cli.report import evaluate, report
 from kronos_strategies.cli.store import store
 from kronos_strategies.cli.train import train
 
