@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from kronos.atomic import atomic_folder
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
+from kronos.utils import atomic_folder
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary
 from kronos_strategies.evaluation.panel import PricePanel

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import atomic_folder, explain_write_errors
+from kronos.utils import atomic_folder, explain_write_errors
 from kronos_strategies.data.qlib_bins import (
     DAY,
     FREQUENCIES,

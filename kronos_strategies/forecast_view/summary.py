@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import explain_write_errors, write_atomic
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
+from kronos.utils import explain_write_errors, write_atomic
 from kronos_strategies.evaluation.distribution.calibration import (
     crps_ensemble,
     crps_normal,

@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table as RichTable
 
-from kronos.atomic import explain_write_errors, write_atomic
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import series_by_date

@@ -31,7 +31,7 @@ from kronos_strategies.report.figures.base import (
     style,
     translucent,
     weekly_mean,
-)  # fmt: skip  # fmt: skip
+)  # fmt: skip
 
 ROLLING = 60  # dates
 RANK_IC = Axis("RankIC", ".5f")
