@@ -8,7 +8,7 @@ volatility to sampled deviation, the score of location * m + k z_s is
 
 It is linear in its second term and piecewise linear in the first, so that it costs N S a step. The factor e is half
 way between 1 and S / (S - 1): the second is fair for independent draws and flatters even ones, the first errs to
-the other side (see `kronos_strategies.evaluation.distribution.calibration.crps_fair`).
+the other side (see `kronos_strategies.evaluation.distribution.metrics.crps_fair`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
 from kronos.paths import POOL, band_ends, log_ratio
 from kronos.utils import MissingExtra
 from kronos_strategies.calibration.past_forecasts import PastForecasts, before_and_after, split
-from kronos_strategies.evaluation.distribution.calibration import min_samples_for_coverage
+from kronos_strategies.evaluation.distribution.metrics import min_samples_for_coverage
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.progress import ProgressReport, no_progress
 

@@ -12,7 +12,7 @@ from kronos.calibration import Calibration
 from kronos.forecast import Forecast, Provenance
 from kronos.paths import POOL, band_ends, exchange_of, volatility_names
 from kronos_strategies.evaluation.baselines import ShrunkWalk, score_normal, score_shape
-from kronos_strategies.evaluation.distribution.calibration import (
+from kronos_strategies.evaluation.distribution.metrics import (
     crps_ensemble,
     crps_fair,
     min_samples_for_coverage,

@@ -16,9 +16,8 @@ import pandas as pd
 from scipy import stats
 
 from kronos.utils import MissingExtra
-from kronos_strategies.evaluation.distribution.calibration import crps_normal, scoringrules
+from kronos_strategies.evaluation.distribution.metrics import crps_normal, historical_volatility, scoringrules
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
-from kronos_strategies.evaluation.distribution.volatility import historical_volatility
 from kronos_strategies.evaluation.panel import PricePanel
 
 try:

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from kronos.bars import PRICES
-from kronos_strategies.evaluation.distribution.volatility import (
+from kronos_strategies.evaluation.distribution.metrics import (
     forward_sum,
     garman_klass,
     historical_volatility,

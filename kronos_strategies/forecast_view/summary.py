@@ -13,7 +13,7 @@ import pandas as pd
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
 from kronos.utils import explain_write_errors, write_atomic
-from kronos_strategies.evaluation.distribution.calibration import (
+from kronos_strategies.evaluation.distribution.metrics import (
     crps_ensemble,
     crps_normal,
     min_samples_for_coverage,

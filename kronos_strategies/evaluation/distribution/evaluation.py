@@ -10,7 +10,7 @@ import pandas as pd
 
 from kronos.forecast import Provenance
 from kronos_strategies.evaluation.baselines import MODEL, GarchModels
-from kronos_strategies.evaluation.distribution.calibration import pit_histogram
+from kronos_strategies.evaluation.distribution.metrics import pit_histogram
 from kronos_strategies.evaluation.distribution.path_summary import LEVELS, PathSummary
 from kronos_strategies.evaluation.distribution.scores import (
     EWMA,

@@ -14,14 +14,15 @@ from kronos.bars import CLOSE
 from kronos.forecast import Forecast, Provenance
 from kronos.paths import PRICE_FLOOR, Violations
 from kronos.postprocessing import Postprocessing
-from kronos_strategies.evaluation.distribution.calibration import (
+from kronos_strategies.evaluation.distribution.metrics import (
     covered,
     crps_ensemble,
     crps_fair,
     min_samples_for_coverage,
     pit,
+    qlike,
+    sampled_variance,
 )
-from kronos_strategies.evaluation.distribution.volatility import qlike, sampled_variance
 from kronos_strategies.evaluation.panel import CLOSE_TO_CLOSE, PricePanel
 from kronos_strategies.signals import positive_prices, tradable_returns
 

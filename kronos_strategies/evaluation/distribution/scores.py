@@ -19,8 +19,8 @@ from kronos_strategies.evaluation.baselines import (
     score_shape,
     score_student,
 )
+from kronos_strategies.evaluation.distribution.metrics import VarianceScore, qlike, score_variance
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
-from kronos_strategies.evaluation.distribution.volatility import VarianceScore, qlike, score_variance
 from kronos_strategies.evaluation.panel import PanelIndex, PricePanel
 from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.significance import MeanTest, mean_test

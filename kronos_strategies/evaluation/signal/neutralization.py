@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.baselines import reversal_20
-from kronos_strategies.evaluation.distribution.volatility import historical_volatility
+from kronos_strategies.evaluation.distribution.metrics import historical_volatility
 from kronos_strategies.evaluation.panel import PanelIndex
 from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, information_coefficients_wide
 

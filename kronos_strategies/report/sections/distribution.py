@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.evaluation.baselines import INSTRUMENTS, MODEL
-from kronos_strategies.evaluation.distribution.calibration import expected_pit_std
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
+from kronos_strategies.evaluation.distribution.metrics import expected_pit_std
 from kronos_strategies.evaluation.distribution.scores import DistributionScore, VolatilityScore
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.report.figures import distribution as figures

@@ -22,7 +22,7 @@ from kronos_strategies.calibration.fit import (
     conformity,
     fit_move,
 )
-from kronos_strategies.evaluation.distribution.calibration import crps_ensemble, crps_fair
+from kronos_strategies.evaluation.distribution.metrics import crps_ensemble, crps_fair
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import signals
@@ -59,7 +59,7 @@ def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold
     fit = fit_calibration(past, start)
     later = past[np.asarray(past.dates > start)]
     shift = fit.shift(later.returns, later.trailing, later.keys)
-    from kronos_strategies.evaluation.distribution.calibration import covered, crps_fair
+    from kronos_strategies.evaluation.distribution.metrics import covered, crps_fair
 
     for h in range(H):
         raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]

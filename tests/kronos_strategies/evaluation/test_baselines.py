@@ -141,7 +141,7 @@ from kronos_strategies.evaluation.baselines import (
     score_shape,
     score_student,
 )
-from kronos_strategies.evaluation.distribution.calibration import crps_normal
+from kronos_strategies.evaluation.distribution.metrics import crps_normal
 from kronos_strategies.evaluation.distribution.path_summary import LEVELS, summarize_forecasts
 from kronos_strategies.evaluation.distribution.scores import (
     EWMA,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.distribution.volatility import realized_variance
+from kronos_strategies.evaluation.distribution.metrics import realized_variance
 from kronos_strategies.evaluation.panel import ROWS, PanelIndex, PricePanel
 from kronos_strategies.lookahead import randomize_future
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, market_of, tidy_bars

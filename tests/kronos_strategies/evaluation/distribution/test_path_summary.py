@@ -10,6 +10,7 @@ import pytest
 from kronos.calibration import Calibration, CalibrationFit, PathAdjustment
 from kronos.paths import POOL
 from kronos.postprocessing import Postprocessing
+from kronos_strategies.evaluation.distribution.metrics import qlike
 from kronos_strategies.evaluation.distribution.path_summary import (
     DATES,
     FAN_LEVELS,
@@ -22,7 +23,6 @@ from kronos_strategies.evaluation.distribution.path_summary import (
     summarize_forecasts,
 )
 from kronos_strategies.evaluation.distribution.scores import evaluations_by_horizon, score_distributions
-from kronos_strategies.evaluation.distribution.volatility import qlike
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.signals import signals
 from tests.kronos_strategies.evaluation.walks import (

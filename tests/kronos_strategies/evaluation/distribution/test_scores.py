@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kronos.forecast import Forecast
-from kronos_strategies.evaluation.distribution.calibration import crps_normal
+from kronos_strategies.evaluation.distribution.metrics import crps_normal
 from kronos_strategies.evaluation.distribution.path_summary import LEVELS, summarize_forecasts
 from kronos_strategies.evaluation.distribution.scores import (
     HISTORICAL,
