@@ -9,8 +9,8 @@ import pandas as pd
 
 from kronos.forecast import Provenance
 from kronos_strategies.evaluation.baselines import MODEL
-from kronos_strategies.evaluation.comparison.align import AlignedPanel
 from kronos_strategies.evaluation.comparison.metrics import MIN_BLOCKS, mcs_block_length
+from kronos_strategies.evaluation.comparison.version import AlignedPanel
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.utils import MissingExtra
-from kronos_strategies.evaluation.comparison.align import AlignedPanel
+from kronos_strategies.evaluation.comparison.version import AlignedPanel
 from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
 from kronos_strategies.evaluation.signal.quantiles import assign_quantiles, num_quantiles, quantile_means
 from kronos_strategies.evaluation.significance import (

@@ -7,7 +7,6 @@ from arch.bootstrap import MCS
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from kronos_strategies.evaluation.comparison.align import align
 from kronos_strategies.evaluation.comparison.metrics import (
     difference,
     holm,
@@ -18,7 +17,7 @@ from kronos_strategies.evaluation.comparison.metrics import (
     paired_test,
     score_metrics_by_date,
 )
-from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.comparison.version import Version, align
 from kronos_strategies.evaluation.signal.ic import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test, minimum_detectable_effect
 
