@@ -1,5 +1,6 @@
-"""A calibration from past forecasts, fitted once or again every so many dates: location and spread of paths by minimum
-CRPS, conformal factors of bands.
+"""A calibration from past forecasts: location and spread of paths by minimum CRPS, conformal factors of bands.
+
+It is fitted once, or again every so many dates.
 
 With paths m + z_s around their mean m, an outcome y and k = exp(spread + trailing * r), r the log ratio of trailing
 volatility to sampled deviation, the score of location * m + k z_s is

@@ -1,8 +1,8 @@
 """Baselines that a forecast has to beat: naive scores computed from closes, and naive distributions of returns.
 
 Random walks and GARCH are fitted to bars that were known before the first forecast they are compared with. A
-distribution of the log return close(t) -> close(t+h) is scored by the columns that `summarize_paths` has for sampled
-paths: crps, crps_ensemble, pit, and covered_80 etc.; one row per window.
+distribution of the log return close(t) -> close(t+h) is scored by the columns that `summarize_paths` has for
+sampled paths: crps, crps_ensemble, pit, and covered_80 etc.; one row per window.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files and folders are there whole or not at all; versions, extras and errors of commands are reported in a sentence."""
+"""The commit is that of the code; files and folders are written whole or not at all, and failures name a remedy."""
 
 import errno
 import subprocess

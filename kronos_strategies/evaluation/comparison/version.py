@@ -1,6 +1,4 @@
-"""Versions to be compared: scores and labels read from parquet files, and aligned on their common rows as arrays of
-dates x instruments.
-"""
+"""Versions to be compared: scores and labels, read from parquet files and aligned on their common rows."""
 
 from __future__ import annotations
 

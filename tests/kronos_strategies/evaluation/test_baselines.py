@@ -1,20 +1,41 @@
-"""Baselines use the closes they say and no later one, are scored by one rule, and distributions are what they are named."""
+"""Baselines use the closes they say and no later one, are scored by one rule, and know nothing of what follows."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
+pytest.importorskip("arch")
+
+from scipy import stats
+
 from kronos_strategies.evaluation.baselines import (
     BASELINES,
+    INSTRUMENTS,
     MIN_COVERAGE,
+    MIN_RETURNS,
+    GarchModels,
+    ShrunkWalk,
     baseline_scores,
     low_volatility_20,
     momentum_12_1,
     reversal_5,
     reversal_20,
+    score_normal,
+    score_shape,
+    score_student,
 )
+from kronos_strategies.evaluation.distribution.metrics import crps_normal
+from kronos_strategies.evaluation.distribution.path_summary import LEVELS, summarize_forecasts
+from kronos_strategies.evaluation.distribution.scores import (
+    EWMA,
+    GARCH,
+    SHRUNK_WALK,
+    evaluations_by_horizon,
+    score_distributions,
+)
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.lookahead import randomize_future
-from tests.kronos_strategies.evaluation.walks import DAYS, NAMES, market_of, tidy_bars
+from tests.kronos_strategies.evaluation.walks import DAYS, NAMES, market_of, tidy_bars, walks
 
 LONGEST = 252  # bars of history that the longest baseline needs
 AT = 270  # the bar that is looked at; 30 follow
@@ -127,31 +148,6 @@ def test_baselines_of_bars_that_are_not_days_are_named_by_bars():
     scores, _ = baseline_scores(market_of(tidy_bars()), index, daily=False)
     assert not [name for name in scores if "day" in name]
 
-
-pytest.importorskip("arch")
-
-from scipy import stats
-
-from kronos_strategies.evaluation.baselines import (
-    INSTRUMENTS,
-    MIN_RETURNS,
-    GarchModels,
-    ShrunkWalk,
-    score_normal,
-    score_shape,
-    score_student,
-)
-from kronos_strategies.evaluation.distribution.metrics import crps_normal
-from kronos_strategies.evaluation.distribution.path_summary import LEVELS, summarize_forecasts
-from kronos_strategies.evaluation.distribution.scores import (
-    EWMA,
-    GARCH,
-    SHRUNK_WALK,
-    evaluations_by_horizon,
-    score_distributions,
-)
-from kronos_strategies.evaluation.panel import PricePanel
-from tests.kronos_strategies.evaluation.walks import walks
 
 RANDOM = np.random.default_rng(0)
 BANDS = (0.5, 0.9)

@@ -137,8 +137,8 @@ def test_holm_is_that_of_statsmodels_within_a_metric_and_never_below_p():
     base = rng.standard_normal(200)
     of = figures(base, *(base + 0.3 * rng.standard_normal(200) + shift for shift in (0.0, 0.03, 0.05, 0.1)))
     table = paired_table({"ic": of, "crps_1": of.iloc[::-1]}, "a", 1, 0)
-    for _, rows in table.groupby("metric"):
-        tested = rows[rows["version"] != "a"]
+    for _, found in table.groupby("metric"):
+        tested = found[found["version"] != "a"]
         expected = multipletests(tested["p"], method="holm")[1]
         np.testing.assert_allclose(tested["p_holm"], expected)
         assert (tested["p_holm"] >= tested["p"]).all()
