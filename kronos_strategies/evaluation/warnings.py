@@ -14,7 +14,7 @@ from kronos_strategies.evaluation.comparison.version import AlignedPanel
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
 from kronos_strategies.evaluation.significance import MIN_INDEPENDENT_LABELS, MeanTest
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 

@@ -15,8 +15,12 @@ import pandas as pd
 
 from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.comparison.version import AlignedPanel
-from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
-from kronos_strategies.evaluation.signal.quantiles import assign_quantiles, num_quantiles, quantile_means
+from kronos_strategies.evaluation.signal.metrics import (
+    assign_quantiles,
+    information_coefficients_wide,
+    num_quantiles,
+    quantile_means,
+)
 from kronos_strategies.evaluation.significance import (
     MeanTest,
     label_overlap,

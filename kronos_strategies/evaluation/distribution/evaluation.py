@@ -24,7 +24,7 @@ from kronos_strategies.evaluation.distribution.scores import (
     score_volatilities,
 )
 from kronos_strategies.evaluation.panel import CLOSE_TO_CLOSE, PanelIndex, PricePanel
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS, information_coefficients_wide
 from kronos_strategies.evaluation.significance import mean_test
 
 PIT_BINS, VOLATILITY_BINS = 10, 20

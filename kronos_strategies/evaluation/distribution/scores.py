@@ -22,7 +22,7 @@ from kronos_strategies.evaluation.baselines import (
 from kronos_strategies.evaluation.distribution.metrics import VarianceScore, qlike, score_variance
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
 from kronos_strategies.evaluation.panel import PanelIndex, PricePanel
-from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import information_coefficients_wide
 from kronos_strategies.evaluation.significance import MeanTest, mean_test
 
 RANDOM_WALK = "Gaussian random walk"

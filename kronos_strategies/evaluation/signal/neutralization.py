@@ -12,7 +12,7 @@ import pandas as pd
 from kronos_strategies.evaluation.baselines import reversal_20
 from kronos_strategies.evaluation.distribution.metrics import historical_volatility
 from kronos_strategies.evaluation.panel import PanelIndex
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS, information_coefficients_wide
 
 SIZE_BARS, SIZE_TRADES = 20, 10
 BETA_BARS, BETA_RETURNS = 60, 40

@@ -7,7 +7,7 @@ import pandas as pd
 
 from kronos_strategies.evaluation.signal.breakdown import TERCILES
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
-from kronos_strategies.evaluation.signal.quantiles import QuantileEvaluation
+from kronos_strategies.evaluation.signal.metrics import QuantileEvaluation
 from kronos_strategies.evaluation.time_series import InstrumentEvaluation
 from kronos_strategies.report.figures.base import (
     BLUE,

@@ -18,7 +18,7 @@ from kronos_strategies.evaluation.comparison.metrics import (
     score_metrics_by_date,
 )
 from kronos_strategies.evaluation.comparison.version import Version, align
-from kronos_strategies.evaluation.signal.ic import information_coefficients
+from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test, minimum_detectable_effect
 
 from .planted import drawn, random_coefficients, rows, version

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from kronos_strategies.evaluation.signal.breakdown import compare_with_baselines
-from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import information_coefficients_wide
 from kronos_strategies.evaluation.significance import mean_test
 
 DATES = pd.date_range("2024-01-01", periods=80, name="datetime")

@@ -12,7 +12,7 @@ from kronos_strategies.evaluation.signal.breakdown import (
     rank_ic_by_year,
     rank_ic_decay,
 )
-from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import information_coefficients_wide
 from kronos_strategies.evaluation.signal.neutralization import Exposure
 from kronos_strategies.evaluation.significance import label_overlap, mean_test
 

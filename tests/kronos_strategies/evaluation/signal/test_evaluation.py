@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
-from kronos_strategies.evaluation.signal.ic import information_coefficients
+from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
 
 DAYS, NAMES = pd.bdate_range("2022-11-01", periods=120), [f"N{i:02d}" for i in range(50)]

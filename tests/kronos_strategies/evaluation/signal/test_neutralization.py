@@ -9,7 +9,10 @@ import statsmodels.api as sm
 from scipy import stats
 
 from kronos_strategies.evaluation.panel import PanelIndex
-from kronos_strategies.evaluation.signal.ic import information_coefficients, information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import (
+    information_coefficients,
+    information_coefficients_wide,
+)
 from kronos_strategies.evaluation.signal.neutralization import (
     Exposure,
     beta,

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.signal.ic import rank_autocorrelation
-from kronos_strategies.evaluation.signal.quantiles import assign_quantiles, top_turnover
+from kronos_strategies.evaluation.signal.evaluation import rank_autocorrelation, top_turnover
+from kronos_strategies.evaluation.signal.metrics import assign_quantiles
 
 
 @pytest.fixture
