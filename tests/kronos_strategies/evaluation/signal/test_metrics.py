@@ -1,4 +1,4 @@
-"""Coefficients and quantile returns agree with Qlib, scipy, alphalens and values by hand, undefined where they should be."""
+"""Rank and quantile metrics agree with Qlib, scipy, alphalens and hand values; undefined where they should be."""
 
 import math
 
