@@ -22,13 +22,6 @@ except ImportError as error:
         "Portfolio metrics need empyrical: pip install 'kronos-strategies[evaluation]'"
     ) from error
 
-try:
-    import empyrical
-except ImportError as error:
-    raise MissingExtra(
-        "Portfolio metrics need empyrical: pip install 'kronos-strategies[evaluation]'"
-    ) from error
-
 
 def annual_return(returns: pd.Series, bars_per_year: int = BARS_PER_YEAR) -> float:
     """Compound annual growth: (prod(1 + r))**(bars_per_year / n) - 1."""

@@ -213,7 +213,7 @@ def test_without_exposures_there_is_only_the_score_itself(score, noise):
     assert found["rank_ic"]["none"] == pytest.approx(rank_ic(score, noise).mean())
 
 
-DATES = pd.date_range("2024-01-01", periods=80, name="datetime")
+DAYS = pd.date_range("2024-01-01", periods=80, name="datetime")
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def own(rng, label) -> np.ndarray:
 
 def table(scores: dict[str, np.ndarray], label: np.ndarray, overlap: int = 1) -> pd.DataFrame:
     by_date = {
-        name: pd.DataFrame(information_coefficients_wide(score, label).T, DATES, ["ic", "rank_ic"])
+        name: pd.DataFrame(information_coefficients_wide(score, label).T, DAYS, ["ic", "rank_ic"])
         for name, score in scores.items()
     }
     return compare_with_baselines(by_date, scores, label, overlap)
