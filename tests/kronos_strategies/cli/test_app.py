@@ -1,4 +1,4 @@
-"""Every command has help with an example; `kronos init` writes the repository's files and no user's change is lost."""
+"""Help has examples and loads nothing heavy; `kronos init` writes the files of the repository and keeps changes."""
 
 import subprocess
 import sys
