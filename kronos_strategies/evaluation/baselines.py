@@ -92,9 +92,9 @@ def baseline_scores(
 
 
 SHAPE = 99  # quantiles of an empirical shape
-HISTORY = 500  # dates before the first forecast that a random walk is fitted to at most
+WALK_HISTORY = 500  # dates before the first forecast that a random walk is fitted to at most
 MIN_HISTORY = 60  # with fewer dates the baseline is left out
-INSTRUMENTS = 20  # most traded ones that GARCH is fitted to
+GARCH_INSTRUMENTS = 20  # most traded ones that GARCH is fitted to
 MIN_RETURNS, MAX_RETURNS = 250, 1000  # of an instrument, before the first forecast
 UNIT = 100.0  # returns in percent, as the optimizer prefers
 MAX_PERSISTENCE = 0.999
@@ -165,7 +165,7 @@ class ShrunkWalk:
     def fit(cls, prices: PricePanel, horizon: int, first: pd.Timestamp) -> ShrunkWalk | None:
         """Fit to outcomes known at the close of `first`; None where there are too few dates."""
         last = int(prices.calendar.searchsorted(first, side="right")) - 1 - horizon
-        rows = slice(max(0, last + 1 - HISTORY), max(0, last + 1))
+        rows = slice(max(0, last + 1 - WALK_HISTORY), max(0, last + 1))
         wide = (prices.historical_volatility, prices.log_return(horizon))
         volatility, realized = (each.to_numpy()[rows] for each in wide)
         both = np.isfinite(realized) & (volatility > 0)
@@ -209,7 +209,7 @@ class GarchModels:
             first: date of the first forecast, on which the most traded instruments are chosen.
         """
         amounts = prices.amounts.loc[:first].iloc[-20:].mean().reindex(instruments)
-        chosen = amounts.sort_values(ascending=False, kind="stable").index[:INSTRUMENTS]
+        chosen = amounts.sort_values(ascending=False, kind="stable").index[:GARCH_INSTRUMENTS]
         variances, parameters = {}, {}
         for name in chosen:
             returns = prices.closes[name].dropna().apply(np.log).diff().dropna() * UNIT

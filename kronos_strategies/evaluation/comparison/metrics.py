@@ -191,7 +191,9 @@ def _tests(metric: str, figures: pd.DataFrame, reference: str, overlap: int, see
     p = mcs_pvalues(-figures if metric in HIGHER_IS_BETTER else figures, overlap, seed)
     table["p_holm"] = holm(table["p"].to_numpy())
     table["mcs_p"] = p.to_numpy()
-    table["in_mcs"] = pd.Series([None if np.isnan(each) else bool(each > SIZE) for each in p], dtype=object)
+    table["in_mcs"] = pd.Series(
+        [None if np.isnan(each) else bool(each > MCS_SIZE) for each in p], dtype=object
+    )
     return table[COLUMNS]
 
 
@@ -235,8 +237,8 @@ COLUMNS = [
 ]
 
 
-SIZE = 0.1
-REPETITIONS = 1000
+MCS_SIZE = 0.1  # of the model confidence set: it holds the best version with 90 % probability
+MCS_REPETITIONS = 1000
 MIN_BLOCKS = 10
 
 
@@ -268,7 +270,7 @@ def mcs_pvalues(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
     apart = sorted(set(first))
     if len(apart) == 1:
         return pd.Series(1.0, index=losses.columns)
-    test = MCS(defined[:, apart], SIZE, REPETITIONS, block, "R", "stationary", seed=seed)
+    test = MCS(defined[:, apart], MCS_SIZE, MCS_REPETITIONS, block, "R", "stationary", seed=seed)
     with np.errstate(
         divide="ignore", invalid="ignore"
     ):  # a constant difference has an infinite t, so that p is 0

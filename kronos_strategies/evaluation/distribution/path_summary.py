@@ -1,4 +1,4 @@
-"""Summary of sampled paths: what an evaluation keeps of each forecast."""
+"""Summary of sampled paths: what an evaluation keeps of each forecast, and the data of a few fan charts."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from kronos_strategies.evaluation.panel import CLOSE_TO_CLOSE, PricePanel
 from kronos_strategies.signals import positive_prices, tradable_returns
 
 FAN_LEVELS = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
-INSTRUMENTS, DATES = 6, 6  # to choose among in the report
-HISTORY = 40  # bars shown before a forecast
+FAN_INSTRUMENTS, FAN_DATES = 6, 6  # to choose among in the report
+FAN_HISTORY = 40  # bars shown before a forecast
 
 
 class FanChartData:
     """Collects the forecasts of the most traded instruments on dates spread over the run.
 
-    The instruments are chosen on the first date. The dates are chosen by doubling: whenever 2 * DATES of them have
-    been collected, every other one is dropped and the spacing doubles, so that neither the number of dates nor
+    The instruments are chosen on the first date. The dates are chosen by doubling: whenever 2 * FAN_DATES of them
+    have been collected, every other one is dropped and the spacing doubles, so that neither the number of dates nor
     anything later has to be known.
 
     Args:
@@ -55,11 +55,11 @@ class FanChartData:
         if self._instruments is None:
             amounts = self._prices.amounts.loc[: forecast.index[0][0]].iloc[-20:].mean()
             ranked = amounts.reindex(instruments).sort_values(ascending=False, kind="stable")
-            self._instruments = ranked.index[:INSTRUMENTS]
+            self._instruments = ranked.index[:FAN_INSTRUMENTS]
         quantiles = _Quantiles.of_rows(forecast, np.flatnonzero(instruments.isin(self._instruments)))
         if self._count % self._spacing == 0:
             self._kept.append(quantiles)
-            if len(self._kept) == 2 * DATES:
+            if len(self._kept) == 2 * FAN_DATES:
                 self._kept, self._spacing = self._kept[::2], 2 * self._spacing
         self._count, self._last = self._count + 1, quantiles
 
@@ -98,7 +98,7 @@ class _Quantiles:
     def charts(self, closes: pd.DataFrame) -> Iterator[pd.DataFrame]:
         """One frame per window."""
         for i, (date, name) in enumerate(self.index):
-            history = closes.loc[:date, name].dropna().iloc[-HISTORY:]
+            history = closes.loc[:date, name].dropna().iloc[-FAN_HISTORY:]
             ahead = pd.DatetimeIndex(self.timestamps[i])
             before = np.full((len(FAN_LEVELS), len(history)), np.nan)
             yield pd.DataFrame(

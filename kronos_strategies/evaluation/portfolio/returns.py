@@ -219,7 +219,7 @@ def _risk(returns: pd.Series, year: float) -> dict[str, float]:
     }
 
 
-COLUMNS = (
+TRADE_COLUMNS = (
     "instrument",
     "side",
     "opened",

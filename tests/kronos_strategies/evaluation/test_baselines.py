@@ -10,7 +10,7 @@ from scipy import stats
 
 from kronos_strategies.evaluation.baselines import (
     BASELINES,
-    INSTRUMENTS,
+    GARCH_INSTRUMENTS,
     MIN_COVERAGE,
     MIN_RETURNS,
     GarchModels,
@@ -226,8 +226,8 @@ def test_the_shrunk_walk_covers_what_it_was_fitted_to_and_draws_volatility_to_th
 def test_garch_of_the_most_traded_instruments_finds_the_volatility_of_the_next_bar(long_market):
     first = long_market.calendar[330]
     models = GarchModels.fit(long_market, long_market.closes.columns, first)
-    assert set(models.parameters.index) <= set(long_market.closes.columns[-INSTRUMENTS:])
-    assert len(models.parameters) > INSTRUMENTS / 2
+    assert set(models.parameters.index) <= set(long_market.closes.columns[-GARCH_INSTRUMENTS:])
+    assert len(models.parameters) > GARCH_INSTRUMENTS / 2
     keys = pd.MultiIndex.from_product([long_market.calendar[331:390], models.parameters.index])
     keys = keys.set_names(["datetime", "instrument"])
     next_bar, freedom = models.forecast(keys, 1)

@@ -12,10 +12,10 @@ from kronos.paths import POOL
 from kronos.postprocessing import Postprocessing
 from kronos_strategies.evaluation.distribution.metrics import qlike
 from kronos_strategies.evaluation.distribution.path_summary import (
-    DATES,
+    FAN_DATES,
+    FAN_HISTORY,
+    FAN_INSTRUMENTS,
     FAN_LEVELS,
-    HISTORY,
-    INSTRUMENTS,
     LEVELS,
     FanChartData,
     PathSummary,
@@ -172,8 +172,8 @@ def frame(market) -> pd.DataFrame:
 
 
 def test_a_few_instruments_and_dates_are_kept_and_the_last_date_is_one_of_them(frame):
-    assert frame["instrument"].nunique() == INSTRUMENTS
-    assert DATES <= frame["datetime"].nunique() <= 2 * DATES
+    assert frame["instrument"].nunique() == FAN_INSTRUMENTS
+    assert FAN_DATES <= frame["datetime"].nunique() <= 2 * FAN_DATES
     assert frame["datetime"].max() == DAYS[AT[-1]]
 
 
@@ -181,18 +181,18 @@ def test_dates_lie_evenly_however_many_there_are(market):
     for count in (1, 5, 12, 13, 60):
         at = list(AT[:count])
         kept = fans_of(walks(market, at), market)["datetime"].unique()
-        assert len(kept) <= 2 * DATES
+        assert len(kept) <= 2 * FAN_DATES
         steps = np.diff(DAYS.get_indexer(pd.DatetimeIndex(kept)))[
             :-1
         ]  # up to the last, which is always there
         assert len(set(steps)) <= 1
-        assert len(kept) >= min(count, DATES)
+        assert len(kept) >= min(count, FAN_DATES)
 
 
 def test_bars_seen_end_with_step_0_and_have_no_band(frame, market):
     date, name = frame.loc[0, ["datetime", "instrument"]]
     fan = frame[(frame["datetime"] == date) & (frame["instrument"] == name)].set_index("step")
-    assert list(fan.index) == list(range(1 - min(HISTORY, AT[0] + 1), 7))
+    assert list(fan.index) == list(range(1 - min(FAN_HISTORY, AT[0] + 1), 7))
     assert fan.loc[0, "timestamp"] == date
     assert fan.loc[:0, list(FAN_LEVELS)].isna().all().all()
     assert fan.loc[1:, list(FAN_LEVELS)].notna().all().all()
@@ -213,10 +213,12 @@ def test_bands_are_quantiles_of_the_sampled_closes(frame, market):
 
 def test_the_most_traded_instruments_before_the_first_forecast_are_chosen(market):
     traded = market.amounts.copy()
-    traded.loc[: DAYS[AT[0]], ALL[7 : 7 + INSTRUMENTS]] *= 1000
-    traded.loc[DAYS[AT[0] + 1] :, ALL[:INSTRUMENTS]] *= 1_000_000  # nobody knows of these yet
+    traded.loc[: DAYS[AT[0]], ALL[7 : 7 + FAN_INSTRUMENTS]] *= 1000
+    traded.loc[DAYS[AT[0] + 1] :, ALL[:FAN_INSTRUMENTS]] *= 1_000_000  # nobody knows of these yet
     other = PricePanel(market.opens, market.closes, traded, market.range_variance)
-    assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(ALL[7 : 7 + INSTRUMENTS])
+    assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(
+        ALL[7 : 7 + FAN_INSTRUMENTS]
+    )
 
 
 def test_what_has_not_come_yet_is_missing(market):
