@@ -26,10 +26,9 @@ from rich.table import Table
 
 from kronos.bars import CLOSE, FEATURES, adjust_bars
 from kronos.config import SampleConfig
-from kronos.forecast import Forecast
+from kronos.forecast import Forecast, anchor_paths
 from kronos.inference.fused import ExecutionConfig
 from kronos.inference.pipeline import Pipeline
-from kronos.paths import anchor_paths
 from kronos.predictor import KronosPredictor
 from kronos.sampling import SobolSampler
 from kronos.windows import Windows

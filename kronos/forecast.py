@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +13,7 @@ import pandas as pd
 from kronos.bars import CLOSE, FEATURES, PRICES
 from kronos.calibration import Calibration
 from kronos.config import SampleConfig
+from kronos.forecast_text import describe, html_table
 from kronos.paths import (
     PRICE_FLOOR,
     PriceLimits,
@@ -25,6 +25,7 @@ from kronos.paths import (
 )
 
 Anchor = Literal["last_close", "decoded_close"]  # where paths start
+MAX_RATIO = 2.0  # cap on true over decoded last close when paths are scaled by it
 
 
 @dataclass(frozen=True)
@@ -284,59 +285,20 @@ def positive_close(last_close: np.ndarray, keys: pd.MultiIndex) -> np.ndarray:
     return last
 
 
-MAX_ROWS = 10  # windows in the table
-HEADS = ("instrument", "as of", "close", "forecast for", "5 %", "median", "95 %")
+def anchor_paths(paths: np.ndarray, decoded_close: np.ndarray, last_close: np.ndarray) -> None:
+    """Scale the four prices of paths, in place, from the decoded last close to the true one.
 
+    The tokenizer quantizes the last bar, and the model continues from the reconstruction. Relative to the true
+    close the quantization error looks like a return: it is half of the variance of a one-bar `expected_return`,
+    and a spurious reversal, since a high close is reconstructed too low. The ratio is capped at MAX_RATIO: a
+    close that is decoded at less than half of its value belongs to a window whose scale exceeds its price, which
+    no ratio repairs.
 
-def describe(forecast: Forecast) -> str:
-    """Sizes, dates and model in one line; for example `Forecast(2 windows, 10 paths of 5 bars, ...)`."""
-    windows = f"{len(forecast):,} window{'s' * (len(forecast) != 1)}"
-    paths = f"{forecast.samples:,} path{'s' * (forecast.samples != 1)}"
-    bars = f"{forecast.horizon:,} bar{'s' * (forecast.horizon != 1)}"
-    parts = [windows, f"{paths} of {bars}"]
-    if len(forecast):
-        dates = forecast.index.get_level_values("datetime")
-        first, last = time_text(dates.min()), time_text(dates.max())
-        parts.append(f"as of {first}" if first == last else f"as of {first} to {last}")
-        names = [str(name) for name in forecast.index.get_level_values("instrument").unique()]
-        parts.append(", ".join(names) if len(names) <= 3 else f"{len(names):,} instruments")
-    applied = forecast.provenance.calibration
-    parts += [f"model {forecast.provenance.model}", f"calibration {applied}" if applied else "not calibrated"]
-    return f"Forecast({', '.join(parts)})"
-
-
-def html_table(forecast: Forecast) -> str:
-    """An HTML table of the closes at the last step of the first MAX_ROWS windows, under the line of `describe`."""
-    shown = forecast[:MAX_ROWS]
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEADS)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in _rows(shown))
-    more = len(forecast) - len(shown)
-    rest = f"<p>{more:,} more window{'s' * (more != 1)}</p>" if more else ""
-    line = escape(describe(forecast))
-    return f"<p>{line}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
-
-
-def _rows(forecast: Forecast) -> list[tuple[str, ...]]:
-    if not len(forecast):
-        return []
-    last, ends = forecast.last_bar[:, CLOSE], forecast.path("close")[..., -1]
-    median = np.median(ends, axis=1)
-    if (last > 0).all():
-        band = forecast.band(0.9)[:, -1]
-    else:  # conformal factors apply to log prices
-        band = np.quantile(ends, [0.05, 0.95], axis=1, method="weibull").T
-    return [
-        (
-            str(instrument),
-            time_text(date),
-            f"{last[i]:.6g}",
-            time_text(pd.Timestamp(forecast.timestamps[i, -1])),
-            *(f"{value:.6g}" for value in (band[i, 0], median[i], band[i, 1])),
-        )
-        for i, (date, instrument) in enumerate(forecast.index)
-    ]
-
-
-def time_text(time: pd.Timestamp) -> str:
-    """A date, with the time of day unless it is midnight."""
-    return f"{time:%Y-%m-%d}" if time == time.normalize() else f"{time:%Y-%m-%d %H:%M}"
+    Args:
+        paths: (N, S, H, 6) float32 in the bars' own units.
+        decoded_close: (N,) last close as the tokenizer reconstructs it.
+        last_close: (N,) true last close.
+    """
+    decoded = np.maximum(decoded_close.astype(np.float64), last_close / MAX_RATIO)
+    ratio = np.divide(last_close, decoded, out=np.ones_like(decoded), where=decoded > 0)
+    paths[..., : len(PRICES)] *= ratio.astype(np.float32)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Functions of sampled paths: anchor, repair of invalid bars, price limits, volatility, groups, and bands.
+"""Functions of sampled paths: repair of invalid bars, price limits, volatility, groups of windows, and bands.
 
 The tokenizer decodes the six features of a bar independently, so that a sampled close may lie above the high of
 its bar, and a small volume below zero. `repair_paths` does what `repair_bars` does to real bars: it widens high
@@ -18,7 +18,6 @@ import pandas as pd
 from kronos.bars import CLOSE, PRICES
 
 Candles = Literal["valid", "raw"]
-MAX_ANCHOR_RATIO = 2.0  # cap on true over decoded last close when paths are scaled by it
 PRICE_FLOOR = 1e-3  # relative to the last close: sampled prices at or below zero are raised to it
 _OPEN, _HIGH, _LOW = (PRICES.index(name) for name in ("open", "high", "low"))
 _ROUNDING = 1e-6  # relative: prices are float32
@@ -63,25 +62,6 @@ def china_limits(instrument: str) -> PriceLimits:
     Codes do not identify special treatment (5 %), nor that ChiNext had 10 % until 2020-08-23.
     """
     return CHINA["star and ChiNext" if _TWENTY.match(instrument.upper()) else "main board"]
-
-
-def anchor_paths(paths: np.ndarray, decoded_close: np.ndarray, last_close: np.ndarray) -> None:
-    """Scale the four prices of paths, in place, from the decoded last close to the true one.
-
-    The tokenizer quantizes the last bar, and the model continues from the reconstruction. Relative to the true
-    close the quantization error looks like a return: it is half of the variance of a one-bar `expected_return`,
-    and a spurious reversal, since a high close is reconstructed too low. The ratio is capped at MAX_ANCHOR_RATIO: a
-    close that is decoded at less than half of its value belongs to a window whose scale exceeds its price, which
-    no ratio repairs.
-
-    Args:
-        paths: (N, S, H, 6) float32 in the bars' own units.
-        decoded_close: (N,) last close as the tokenizer reconstructs it.
-        last_close: (N,) true last close.
-    """
-    decoded = np.maximum(decoded_close.astype(np.float64), last_close / MAX_ANCHOR_RATIO)
-    ratio = np.divide(last_close, decoded, out=np.ones_like(decoded), where=decoded > 0)
-    paths[..., : len(PRICES)] *= ratio.astype(np.float32)[:, None, None, None]
 
 
 def repair_paths(paths: np.ndarray, last_close: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from kronos.bars import CLOSE, FEATURES
 from kronos.calibration import Calibration, checkpoint_calibration
 from kronos.checkpoint import CheckpointInfo, HubOptions, checkpoint_info, default_sampling, resolve_tokenizer
 from kronos.config import SampleConfig, as_choice
-from kronos.forecast import Anchor, Forecast, Provenance
+from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.inference.fused import ExecutionConfig, Precision
 from kronos.inference.generate import ContextOverflow
 from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes, split_chunks
@@ -32,7 +32,7 @@ from kronos.inference.settings import (
 )
 from kronos.latest import Bars, as_windows
 from kronos.model import Kronos
-from kronos.paths import Candles, anchor_paths, trailing_volatility
+from kronos.paths import Candles, trailing_volatility
 from kronos.sampling import SOBOL, sobol_uniforms
 from kronos.tokenizer import KronosTokenizer
 from kronos.upstream_calls import UpstreamCalls

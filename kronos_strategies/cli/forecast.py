@@ -130,7 +130,7 @@ def _check_files(output: Path | None, steps: Path | None, plot: Path | None) -> 
 
 def _show(console: Console, made: BarsForecast) -> None:
     """Print how files were read, the table, the score on the bars held back, and warnings."""
-    from kronos.forecast import time_text
+    from kronos.forecast_text import time_text
     from kronos_strategies.forecast_view.page import HEADS, format_cell, table_heads
 
     for line in made.bars.notes:
@@ -163,7 +163,7 @@ def _show(console: Console, made: BarsForecast) -> None:
 
 def _title(made: BarsForecast) -> str:
     """What the numbers of the table are about."""
-    from kronos.forecast import time_text
+    from kronos.forecast_text import time_text
 
     dates = made.table.index.get_level_values("datetime")
     last = made.table["timestamp"].max()

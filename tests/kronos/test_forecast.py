@@ -1,8 +1,5 @@
-"""A forecast has the sizes and averages of its paths, and prints as a line and as a table."""
-
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +8,7 @@ import pytest
 
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
-from kronos.forecast import MAX_ROWS, Forecast, Provenance
-from kronos.predictor import KronosPredictor
-from tests.kronos.builders import make_model, make_panel, make_tokenizer
+from kronos.forecast import Forecast, Provenance, anchor_paths
 
 N, S, H = 3, 9, 4
 
@@ -93,38 +88,16 @@ def test_a_forecast_without_a_tokenizer_has_no_decoded_close(forecast: Forecast)
     assert replace(forecast, decoded_close=None)[:1].decoded_close is None
 
 
-@pytest.fixture(scope="module")
-def twelve() -> Forecast:
-    names = [f"N{number:02}" for number in range(MAX_ROWS + 2)]
-    predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu", max_context=16)
-    return predictor.forecast(make_panel(9, *names), SampleConfig(4, T=1.0), horizon=3)
+def test_anchored_prices_are_scaled_from_the_decoded_close_to_the_true_one() -> None:
+    paths = np.full((2, 3, 4, 6), 8.0, np.float32)
+    anchor_paths(paths, np.array([10, 16], np.float32), np.array([20, 8], np.float32))
+    np.testing.assert_array_equal(paths[0, ..., :4], 16)
+    np.testing.assert_array_equal(paths[1, ..., :4], 4)
+    np.testing.assert_array_equal(paths[..., 4:], 8)  # volume and amount have no part in it
 
 
-def test_it_prints_as_one_line_with_sizes_date_and_model(twelve: Forecast) -> None:
-    assert repr(twelve) == (
-        "Forecast(12 windows, 4 paths of 3 bars, as of 2024-01-12, 12 instruments, model Kronos, not calibrated)"
-    )
-    assert repr(twelve[:1]).startswith("Forecast(1 window, 4 paths of 3 bars, as of 2024-01-12, N00, ")
-    assert repr(twelve[:0]).startswith("Forecast(0 windows, ")
-
-
-def test_a_notebook_shows_the_closes_at_the_last_step_of_the_first_windows(twelve: Forecast) -> None:
-    page = twelve._repr_html_()
-    rows = re.findall(r"<tr>(<td>.*?)</tr>", page)
-    assert len(rows) == MAX_ROWS
-    assert "<p>2 more windows</p>" in page
-    cells = re.findall(r"<td>(.*?)</td>", rows[3])
-    ends = twelve.path("close")[3, :, -1]
-    low, middle, high = np.quantile(ends, [0.05, 0.5, 0.95], method="weibull")
-    assert cells == [
-        "N03", "2024-01-12", f"{twelve.last_bar[3, 3]:.6g}", "2024-01-17",
-        *(f"{value:.6g}" for value in (low, middle, high)),
-    ]  # fmt: skip
-
-
-def test_names_are_escaped_and_prices_below_zero_are_shown(twelve: Forecast) -> None:
-    odd = twelve[:1]
-    index = odd.index.set_levels(["<b>"], level="instrument")
-    page = replace(odd, index=index, last_bar=-odd.last_bar)._repr_html_()
-    assert "<td>&lt;b&gt;</td>" in page
-    assert twelve[:0]._repr_html_().count("<tr>") == 1
+@pytest.mark.parametrize("decoded", [4.9, 0.1, 0.0, -3.0])
+def test_a_close_decoded_at_less_than_half_of_itself_doubles_prices_and_no_more(decoded: float) -> None:
+    paths = np.ones((1, 1, 1, 6), np.float32)
+    anchor_paths(paths, np.array([decoded], np.float32), np.array([10], np.float32))
+    np.testing.assert_array_equal(paths[..., :4], 2)

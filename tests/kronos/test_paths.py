@@ -12,7 +12,6 @@ from kronos.forecast import Forecast
 from kronos.paths import (
     PriceLimits,
     Violations,
-    anchor_paths,
     china_limits,
     count_violations,
     limit_paths,
@@ -147,18 +146,3 @@ def test_invalid_limits_are_refused_in_one_sentence(rate: float, tick: float | N
     with pytest.raises(ValueError, match="Pass a") as refusal:
         PriceLimits(rate, tick)
     assert "\n" not in str(refusal.value)
-
-
-def test_anchored_prices_are_scaled_from_the_decoded_close_to_the_true_one() -> None:
-    paths = np.full((2, 3, 4, 6), 8.0, np.float32)
-    anchor_paths(paths, np.array([10, 16], np.float32), np.array([20, 8], np.float32))
-    np.testing.assert_array_equal(paths[0, ..., :4], 16)
-    np.testing.assert_array_equal(paths[1, ..., :4], 4)
-    np.testing.assert_array_equal(paths[..., 4:], 8)  # volume and amount have no part in it
-
-
-@pytest.mark.parametrize("decoded", [4.9, 0.1, 0.0, -3.0])
-def test_a_close_decoded_at_less_than_half_of_itself_doubles_prices_and_no_more(decoded: float) -> None:
-    paths = np.ones((1, 1, 1, 6), np.float32)
-    anchor_paths(paths, np.array([decoded], np.float32), np.array([10], np.float32))
-    np.testing.assert_array_equal(paths[..., :4], 2)
