@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from kronos.bars import FEATURES, stamps
 from kronos.calendar import next_timestamps
-from kronos.windows import KEYS, Scale, Windows
+from kronos.scale import Scale
+from kronos.windows import KEYS, Windows
 from tests.kronos.builders import make_bars, make_panel
 
 DAYS = pd.bdate_range("2024-01-01", periods=24)
