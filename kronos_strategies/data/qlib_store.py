@@ -1,4 +1,4 @@
-"""Write bars as a Qlib data directory, checked and atomically.
+"""Write bars as a Qlib data directory, checked and atomically; the trading rules of the region that fits it.
 
 The store is a plain `provider_uri`. Next to Qlib's files, kronos_store.json records how it was made.
 """
