@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kronos.utils import MissingExtra, package_version
+from kronos_strategies.forecast_view.summary import forecast_steps
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
 from kronos_strategies.report.figures.forecast import draw
 from kronos_strategies.serve.data import RECENT, Data
@@ -163,7 +164,7 @@ def _add_forecasts(app: FastAPI, forecasts: Forecasts, runner: JobRunner) -> Non
     def result_of(key: str) -> ForecastResult:
         result = job_of(key).result
         if not isinstance(result, ForecastResult):
-            raise HTTPException(409, "This forecast has no result.")
+            raise HTTPException(409, "This forecast has nothing to show. Make it again.")
         return result
 
     def csv(frame: Any, name: str) -> Response:
@@ -194,21 +195,19 @@ def _add_forecasts(app: FastAPI, forecasts: Forecasts, runner: JobRunner) -> Non
 
     @app.get("/api/forecasts/{key}/chart")
     def chart(key: str, instrument: str) -> Response:
-        part = result_of(key).part(instrument)
-        if part is None:
-            raise HTTPException(404, f"This forecast has no instrument '{instrument}'.")
-        drawn = part.chart(instrument)
+        drawn = result_of(key).whole.chart(instrument)
         figure = draw(drawn).update_layout(title=None, margin={"t": 30})
         content = f'{{"title": {json.dumps(drawn.title)}, "figure": {figure.to_json()}}}'
         return Response(content, media_type="application/json")
 
     @app.get("/api/forecasts/{key}/table.csv")
     def table(key: str) -> Response:
-        return csv(result_of(key).table, "forecast.csv")
+        return csv(result_of(key).whole.table, "forecast.csv")
 
     @app.get("/api/forecasts/{key}/steps.csv")
     def steps(key: str) -> Response:
-        return csv(result_of(key).steps, "steps.csv")
+        made = result_of(key).whole
+        return csv(forecast_steps(made.forecast, made.bars.held_back), "steps.csv")
 
 
 async def _stream(events: AsyncIterator[tuple[int, Event | None]]) -> AsyncIterator[str]:

@@ -1,4 +1,4 @@
-"""What the page forecasts: the chosen instrument first, then the other instruments of the same date to rank."""
+"""What the page forecasts: the chosen instrument first, then all instruments of its date, in one batch to rank."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
-
-import pandas as pd
 
 from kronos.bars import FEATURES, BarsWarning
 from kronos.calibration import Calibration
@@ -17,7 +15,6 @@ from kronos.utils import MissingExtra
 from kronos_strategies.forecast_view.inputs import AllBars, divide_bars
 from kronos_strategies.forecast_view.page import HEADS, format_cell, table_heads
 from kronos_strategies.forecast_view.run import BarsForecast, forecast_bars
-from kronos_strategies.forecast_view.summary import forecast_steps
 from kronos_strategies.forecasting import Embedder, Forecaster
 from kronos_strategies.heads.selection import HeadReader, load_readers
 from kronos_strategies.serve.data import Data
@@ -50,7 +47,7 @@ class ForecastRequest(BaseModel):
         horizon: number of bars to forecast.
         samples: paths per instrument.
         lookback: number of bars that the model reads; as in `kronos forecast` when None.
-        rank: whether the other instruments of the date are forecast, too.
+        rank: whether all instruments of the date are forecast, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,46 +69,37 @@ class ForecastResult:
 
     Attributes:
         instrument: the instrument asked for.
-        parts: forecasts of disjoint instruments on the same date, that of `instrument` first.
-        warnings: sentences that a reader must not miss, in addition to those of the parts.
+        drawn: forecast of that instrument alone.
+        ranked: forecast of all instruments of the date, `instrument` included; None before it is done.
+        warnings: sentences of the bars that a reader must not miss, in addition to those of the forecast.
     """
 
     instrument: str
-    parts: list[BarsForecast]
+    drawn: BarsForecast
+    ranked: BarsForecast | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def table(self) -> pd.DataFrame:
-        """As `kronos forecast` prints it, of all parts."""
-        whole = pd.concat([part.table for part in self.parts])
-        return whole.sort_values("score", ascending=False, kind="stable")
-
-    @property
-    def steps(self) -> pd.DataFrame:
-        """The predicted bars by step, of all parts."""
-        return pd.concat([forecast_steps(part.forecast, part.bars.held_back) for part in self.parts])
-
-    def part(self, instrument: str) -> BarsForecast | None:
-        """The forecast of an instrument; None without one."""
-        return next((part for part in self.parts if instrument in part.bars.known), None)
+    def whole(self) -> BarsForecast:
+        """What is forecast so far: all instruments, or else the one."""
+        return self.ranked or self.drawn
 
     def as_dict(self) -> dict[str, Any]:
         """The table and what a reader must know of it, as text for the page."""
-        table, first = self.table, self.parts[0]
+        table = self.whole.table
         heads = table_heads(table)
         names = table.index.get_level_values("instrument")
         rows = [
             [str(name), *(format_cell(head, value) for head, value in zip(heads, values, strict=True))]
             for name, values in zip(names, table[heads].to_numpy(float), strict=True)
         ]
-        held_back = None if first.held_back is None else str(first.held_back)
-        every = [*self.warnings, *(warning for part in self.parts for warning in part.warnings)]
+        scores = [made.held_back for made in (self.drawn, self.ranked) if made is not None]
         return {
             "instrument": self.instrument,
             "heads": ["instrument", *(HEADS[head] for head in heads)],
             "rows": rows,
-            "settings": [*([held_back] if held_back else []), *self.parts[-1].settings],
-            "warnings": list(dict.fromkeys(every)),
+            "settings": [*(str(score) for score in scores if score is not None), *self.whole.settings],
+            "warnings": list(dict.fromkeys([*self.warnings, *self.whole.warnings])),
         }
 
 
@@ -174,16 +162,15 @@ class Forecasts:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", BarsWarning)
             drawn = self._forecast(asked, data.read([asked.instrument]), asked.as_of, job)
-            result = ForecastResult(asked.instrument, [drawn], _texts(caught))
+            result = ForecastResult(asked.instrument, drawn, warnings=_texts(caught))
             job.result = result
             job.report("drawn")
             if asked.rank:
                 date = drawn.table.index[0][0]
-                bars = data.read([name for name in data.members(date) if name != asked.instrument])
+                bars = data.read(sorted({asked.instrument, *data.members(date)}))
                 traded = [name for name, each in bars.bars.items() if date in each.index]
-                _check_size(len(traded) + 1, asked)
-                if traded:
-                    result.parts.append(self._forecast(asked, bars.select(traded), str(date), job))
+                _check_size(len(traded), asked)
+                result.ranked = self._forecast(asked, bars.select(traded), str(date), job)
             result.warnings = _texts(caught)
 
     def _forecast(self, asked: ForecastRequest, bars: AllBars, as_of: str | None, job: Job) -> BarsForecast:

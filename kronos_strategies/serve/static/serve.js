@@ -6,8 +6,10 @@ const field = (name) => form.elements.namedItem(name);
 const touch = matchMedia("(pointer: coarse)").matches;
 let choices, listing, intraday, running, shown;
 
+const GONE = "The server does not answer. Start kronos serve again.";
+
 async function ask(path, options) {
-  const answer = await fetch(path, options);
+  const answer = await fetch(path, options).catch(() => { throw new Error(GONE); });
   const content = await answer.json();
   if (!answer.ok) throw new Error(content.error);
   return content;
@@ -22,7 +24,7 @@ const guard = (work) => async (...given) => {
   try {
     return await work(...given);
   } catch (error) {
-    say(error instanceof TypeError ? "The server does not answer. Start kronos serve again." : error.message, true);
+    say(error.message, true);
   }
 };
 
@@ -127,7 +129,7 @@ function follow(id) {
     if (total < 2) return;
     $("progress").max = total;
     $("progress").value = done;
-    say(`${done.toLocaleString()} of ${total.toLocaleString()} other instruments`);
+    say(`${done.toLocaleString()} of ${total.toLocaleString()} instruments`);
   });
   on("drawn", async () => {
     drawn = true;
@@ -142,7 +144,7 @@ function follow(id) {
   on("cancelled", () => end(drawn ? "Cancelled: the table has the chosen instrument only." : "Cancelled."));
   on("failed", ({ message }) => end(message, true));
   events.onerror = () => {
-    if (events.readyState === EventSource.CLOSED) end("The server does not answer. Start kronos serve again.", true);
+    if (events.readyState === EventSource.CLOSED) end(GONE, true);
   };
 }
 
@@ -183,7 +185,10 @@ async function show(id) {
 }
 
 function mark(name) {
-  for (const row of $("table").tBodies[0].rows) row.toggleAttribute("aria-current", row.cells[0].textContent === name);
+  for (const row of $("table").tBodies[0].rows) {
+    if (row.cells[0].textContent === name) row.setAttribute("aria-current", "true");
+    else row.removeAttribute("aria-current");
+  }
 }
 
 async function draw(id, name) {

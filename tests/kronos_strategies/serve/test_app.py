@@ -194,7 +194,7 @@ def test_events_can_be_followed_from_where_a_connection_broke(
     whole = client.get(address)
     assert whole.headers["content-type"].startswith("text/event-stream")
     names = [line.removeprefix("event: ") for line in whole.text.splitlines() if line.startswith("event: ")]
-    assert names == ["progress", "progress", "drawn", *["progress"] * 3, "done"]
+    assert names == ["progress", "progress", "drawn", *["progress"] * 4, "done"]
     rest = client.get(address, headers={"last-event-id": "4"}).text
     assert rest == whole.text[whole.text.index("id: 5") :]
 

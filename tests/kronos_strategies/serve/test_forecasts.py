@@ -55,12 +55,15 @@ def test_the_ranked_table_and_the_steps_are_those_of_kronos_forecast(
     assert found["instrument"].tolist() == wanted["instrument"].tolist()
     assert sorted(found["instrument"]) == sorted(NAMES)
     numbers = wanted.select_dtypes("number").columns
-    np.testing.assert_allclose(found[numbers], wanted[numbers], rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(found[numbers], wanted[numbers], rtol=1e-6)
     steps = forecast_steps(expected.forecast, expected.bars.held_back).reset_index()
     mine = table(client, key, "steps").sort_values(["instrument", "step"])
     steps = steps.sort_values(["instrument", "step"])
-    np.testing.assert_allclose(mine["close"], steps["close"], rtol=1e-3)
-    np.testing.assert_allclose(mine["realized"], steps["realized"])
+    for column in ("close", "q05", "realized"):
+        np.testing.assert_allclose(mine[column], steps[column], rtol=1e-6)
+    lines = client.get(f"/api/forecasts/{key}").json()["settings"]
+    assert lines[0].startswith("5 bars held back: MAE")
+    assert lines[1:] == [str(expected.held_back), *expected.settings]
 
 
 def test_bars_after_the_date_change_nothing(tmp_path: Path, runner: JobRunner) -> None:
@@ -74,7 +77,7 @@ def test_bars_after_the_date_change_nothing(tmp_path: Path, runner: JobRunner) -
         request = ForecastRequest(**asked(as_of=f"{DATE:%Y-%m-%d}", rank=True))
         job = Job()
         forecasts.run(request, job)
-        tables.append(job.result.table)
+        tables.append(job.result.whole.table)
     pd.testing.assert_frame_equal(*tables)
 
 
@@ -95,7 +98,7 @@ def test_instruments_without_a_bar_on_the_date_are_not_ranked(tmp_path: Path) ->
     job = Job()
     forecasts = Forecasts(offer_data([tmp_path]), [TINY], load)
     forecasts.run(ForecastRequest(**asked(as_of=f"{DATE:%Y-%m-%d}", rank=True)), job)
-    ranked = job.result.table
+    ranked = job.result.ranked.table
     assert sorted(ranked.index.get_level_values("instrument")) == ["AAA", "DDD"]
     assert set(ranked.index.get_level_values("datetime")) == {DATE}
 
@@ -109,7 +112,7 @@ def test_every_ranked_instrument_has_a_chart_with_what_followed(
         assert chart["title"].startswith(f"{name}, forecast as of {DATE:%Y-%m-%d}")
         names = [trace["name"] for trace in chart["figure"]["data"] if "name" in trace]
         assert {"90% band", "bars", "held back", "median of paths"} <= set(names)
-    assert client.get(f"/api/forecasts/{key}/chart", params={"instrument": "ZZZ"}).status_code == 404
+    assert client.get(f"/api/forecasts/{key}/chart", params={"instrument": "ZZZ"}).status_code == 422
 
 
 def test_a_chart_carries_no_markup_of_a_name(client: TestClient, forecast: Callable[..., str]) -> None:
@@ -124,7 +127,7 @@ def test_a_cancelled_forecast_keeps_the_chosen_instrument(forecasts: Forecasts) 
     job = Stopped()
     with pytest.raises(Cancelled):
         forecasts.run(ForecastRequest(**asked(rank=True)), job)
-    assert job.result.table.index.get_level_values("instrument").tolist() == ["AAA"]
+    assert job.result.whole.table.index.get_level_values("instrument").tolist() == ["AAA"]
 
 
 def test_a_time_of_day_holds_back_the_bars_after_it(client: TestClient, forecast: Callable[..., str]) -> None:
@@ -169,7 +172,9 @@ def test_an_error_of_the_bars_is_an_event(
     last = client.get(f"/api/forecasts/{key}/events").text.strip().rpartition("event: ")[2]
     assert last.startswith("failed")
     assert sentence in last
-    assert client.get(f"/api/forecasts/{key}").json() == {"error": "This forecast has no result."}
+    assert client.get(f"/api/forecasts/{key}").json() == {
+        "error": "This forecast has nothing to show. Make it again."
+    }
 
 
 def test_too_many_paths_to_keep_are_refused_after_the_chosen_instrument(
@@ -179,7 +184,8 @@ def test_too_many_paths_to_keep_are_refused_after_the_chosen_instrument(
     job = Job()
     with pytest.raises(ValueError, match=r"19 paths over 5 bars of 4 instruments need .* Choose fewer paths"):
         forecasts.run(ForecastRequest(**asked(rank=True)), job)
-    assert len(job.result.parts) == 1
+    assert job.result.ranked is None
+    assert len(job.result.whole.table) == 1
 
 
 def test_an_unknown_checkpoint_or_calibration_is_said_at_the_start(folder: Path) -> None:

@@ -232,7 +232,7 @@ def test_reports_are_listed_and_open_in_a_sandbox_where_they_still_draw(
 ):
     job = Job()
     forecasts.run(ForecastRequest(**asked()), job)
-    page_of_forecast = render_page([job.result.parts[0].chart("AAA")])
+    page_of_forecast = render_page([job.result.drawn.chart("AAA")])
     (tmp_path / "reports" / "AAA.html").write_text(page_of_forecast, encoding="utf-8")
     page = opened()
     page.find_element("css selector", "summary").click()

@@ -60,7 +60,7 @@ def test_the_page_of_a_forecast_is_recognized(out: Path, client: TestClient, for
 
     job = Job()
     forecasts.run(ForecastRequest(**asked()), job)
-    (out / "picture.html").write_text(render_page([job.result.parts[0].chart("AAA")]), encoding="utf-8")
+    (out / "picture.html").write_text(render_page([job.result.drawn.chart("AAA")]), encoding="utf-8")
     assert pages_of(client)["AAA"]["kind"] == "forecast"
 
 
