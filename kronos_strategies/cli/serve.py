@@ -42,7 +42,8 @@ def serve(
         calibrations: files of `kronos calibrate` to choose from, in addition to auto and none.
         tracking: MLflow tracking store, the reports of whose runs are listed; that of `qrun` in the working
             directory, where it is, when omitted.
-        reports: folders in which `kronos report`, `kronos compare --html` and `kronos forecast --plot` wrote pages.
+        reports: folders with pages of `kronos report`, `kronos evaluate`, `kronos compare --html` and
+            `kronos forecast --plot`.
         calendar: exchange whose sessions have the timestamps to forecast, such as XSHG, XNYS or 24/7; inferred from
             the bars when omitted, a Qlib data directory has its own.
         columns: what the files call a column, where nothing else tells: close=Last volume=Turnover.
