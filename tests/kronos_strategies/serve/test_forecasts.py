@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
+from kronos_strategies.data.qlib_bins import read_calendar
+from kronos_strategies.data.qlib_store import write_store
+from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.forecast_view.inputs import read_forecast_bars
 from kronos_strategies.forecast_view.run import forecast_bars
 from kronos_strategies.forecast_view.summary import forecast_steps
@@ -101,6 +104,24 @@ def test_instruments_without_a_bar_on_the_date_are_not_ranked(tmp_path: Path) ->
     ranked = job.result.ranked.table
     assert sorted(ranked.index.get_level_values("instrument")) == ["AAA", "DDD"]
     assert set(ranked.index.get_level_values("datetime")) == {DATE}
+
+
+def test_a_market_of_a_qlib_directory_is_ranked_by_its_members_of_the_date(tmp_path: Path) -> None:
+    market = simulate_market(MarketConfig(seed=3, names=6, sectors=2, start="2022-07-01", end="2022-12-30"))
+    store = tmp_path / "store"
+    write_store(market.bars, store, membership={"csi300": market.membership}, source={"kind": "test"})
+    data = offer_data([store])
+    date, later = read_calendar(store)[-20], read_calendar(store)[-15]
+    name = data["0"].members(date)[0]
+    job = Job()
+    request = asked(instrument=name, as_of=f"{date:%Y-%m-%d}", rank=True)
+    Forecasts(data, [TINY], load).run(ForecastRequest(**request), job)
+    ranked = job.result.ranked.table
+    traded = market.bars.loc[market.bars["datetime"] == date, "instrument"]
+    members = sorted(set(data["0"].members(date)) & set(traded))
+    assert sorted(ranked.index.get_level_values("instrument")) == members
+    assert 1 < len(members) < market.bars["instrument"].nunique()
+    assert set(ranked["timestamp"]) == {later}
 
 
 def test_every_ranked_instrument_has_a_chart_with_what_followed(
