@@ -13,7 +13,7 @@ from kronos.forecast import Provenance
 # A forecast needs `training_overlap_warnings` alone. Modules that load SciPy, statsmodels or arch, over a second
 # of CPU, are imported by the functions that use them, after the evaluation has loaded them.
 if TYPE_CHECKING:
-    from kronos_strategies.evaluation.comparison.align import AlignedPanel
+    from kronos_strategies.evaluation.comparison.version import AlignedPanel
     from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
     from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
     from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
@@ -176,7 +176,7 @@ def comparison_warnings(
 
 
 def _undefined_dates(rows: AlignedPanel, label_horizon: int) -> Iterator[str]:
-    from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+    from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
 
     label, total = rows.labels[label_horizon], len(rows.dates)
     few = np.isfinite(label).sum(axis=1) < MIN_INSTRUMENTS
@@ -192,7 +192,7 @@ def _undefined_dates(rows: AlignedPanel, label_horizon: int) -> Iterator[str]:
 
 
 def _short_comparison(rows: AlignedPanel, overlap: int) -> Iterator[str]:
-    from kronos_strategies.evaluation.comparison.paired import MIN_BLOCKS, mcs_block_length
+    from kronos_strategies.evaluation.comparison.metrics import MIN_BLOCKS, mcs_block_length
     from kronos_strategies.evaluation.significance import MIN_INDEPENDENT_LABELS
 
     total = len(rows.dates)

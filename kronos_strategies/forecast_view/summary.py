@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import explain_write_errors, write_atomic
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
+from kronos.utils import explain_write_errors, write_atomic
 from kronos.zones import one_zone
-from kronos_strategies.evaluation.distribution.calibration import (
+from kronos_strategies.evaluation.distribution.metrics import (
     crps_ensemble,
     crps_normal,
     min_samples_for_coverage,
