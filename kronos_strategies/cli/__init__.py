@@ -12,11 +12,13 @@ from cyclopts import App, Parameter
 
 from kronos.utils import run_command, show_log
 from kronos_strategies.cli.calibrate import calibrate
+from kronos_strategies.cli.common import set_values
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.evaluate import evaluate
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.init import init
+from kronos_strategies.cli.picks import picks
 from kronos_strategies.cli.report import report
 from kronos_strategies.cli.store import store
 from kronos_strategies.cli.train import train
@@ -25,7 +27,7 @@ app = App(
     name="kronos",
     help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`",
     version=lambda: version("kronos-strategies"),
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=(), env_var_split=set_values),
 )
 app.command(calibrate)
 app.command(compare)
@@ -33,6 +35,7 @@ app.command(data)
 app.command(evaluate)
 app.command(forecast)
 app.command(init)
+app.command(picks)
 app.command(report)
 app.command(store)
 app.command(train)
