@@ -132,6 +132,10 @@ def picks(
     from kronos_strategies.qlib.picks import find_dates, make_picks
 
     _check_files(output, html)
+    if cash is not None and holdings is None:
+        raise ValueError("--cash needs --holdings: name the file of the positions in money, or omit --cash.")
+    if limit is not None and not 0 < limit < 1:
+        raise ValueError(f"--limit {limit:g} is not a fraction of the price. Pass e.g. 0.095, or omit it.")
     previous = Series(dtype=float) if holdings is None else read_holdings(holdings, cash)
     simulated = int(data is None)
     rules = PortfolioRules(

@@ -20,7 +20,7 @@ from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluatio
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
-from kronos_strategies.report.formatting import count, describe_metrics, is_timed, span
+from kronos_strategies.report.formatting import count, describe_metrics, escape_formulas, is_timed, span
 from kronos_strategies.report.layout import Section
 from kronos_strategies.report.report import Report
 from kronos_strategies.report.sections.comparison import sample_table, versions_section
@@ -252,8 +252,8 @@ def to_json(metrics: Mapping[str, float]) -> str:
 
 
 def _indexed(frame: pd.DataFrame, *index: str) -> str:
-    return frame.to_csv(index_label=list(index), lineterminator="\n")
+    return escape_formulas(frame).to_csv(index_label=list(index), lineterminator="\n")
 
 
 def _flat(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")
+    return escape_formulas(frame).to_csv(index=False, lineterminator="\n")
