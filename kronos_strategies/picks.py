@@ -108,13 +108,13 @@ def read_holdings(file: Path, cash: float | None = None) -> pd.Series:
     kinds = [name for name in ("weight", "value") if name in table]
     if len(kinds) != 1:
         raise ValueError(
-            f"{file} must have either a column 'weight' (fraction of equity) or a column 'value' (money at the last "
+            f"{file} must have either a column 'weight' (fraction of equity) or a column 'value' (money at the "
             f"close), but has {' and '.join(kinds) or 'none of them'}. Multiply numbers of shares by the close."
         )
     if cash is not None and (kinds[0] == "weight" or not 0 <= cash < np.inf):
         raise ValueError(
-            f"cash={cash:g} cannot be used with the {kinds[0]}s of {file}. Pass an amount of at least 0 with values; "
-            "weights imply it."
+            f"cash={cash:g} cannot be used with the {kinds[0]}s of {file}. Pass an amount of at least 0 with "
+            "values; weights imply it."
         )
     if table.empty:
         raise ValueError(f"{file} has no positions. Omit --holdings to start from cash.")
@@ -131,8 +131,8 @@ def _check_positions(column: pd.Series, file: Path) -> pd.Series:
     if bad.any():
         name = held.index[bad.to_numpy()][0]
         raise ValueError(
-            f"{file} has the {column.name} {column[bad.to_numpy()].iloc[0]} of {name}. Write a number of at least 0; "
-            "picks are long-only."
+            f"{file} has the {column.name} {column[bad.to_numpy()].iloc[0]} of {name}. Write a number of at least "
+            "0; picks are long-only."
         )
     if held.index.has_duplicates:
         raise ValueError(

@@ -46,7 +46,9 @@ def picks(
     region: Annotated[Literal["cn", "tw", "us"] | None, Parameter(env_var="KRONOS_REGION")] = None,
     limit: Annotated[float | None, Parameter(env_var="KRONOS_LIMIT")] = None,
     store: Annotated[Path | None, Parameter(env_var="KRONOS_STORE")] = None,
-    store_dtype: Annotated[Literal["float32", "float16"], Parameter(env_var="KRONOS_STORE_DTYPE")] = "float32",
+    store_dtype: Annotated[
+        Literal["float32", "float16"], Parameter(env_var="KRONOS_STORE_DTYPE")
+    ] = "float32",
     model: Annotated[str, Parameter(env_var="KRONOS_MODEL")] = "kronos-nano",
     tokenizer: Annotated[str | None, Parameter(env_var="KRONOS_TOKENIZER")] = None,
     revision: Annotated[str | None, Parameter(env_var="KRONOS_REVISION")] = None,
@@ -64,9 +66,7 @@ def picks(
     candles: Annotated[Literal["valid", "raw"], Parameter(env_var="KRONOS_CANDLES")] = "valid",
     limits: Annotated[str, Parameter(env_var="KRONOS_LIMITS")] = "none",
     device: Annotated[str | None, Parameter(env_var="KRONOS_DEVICE")] = None,
-    precision: Annotated[
-        Literal["float32", "bfloat16"], Parameter(env_var="KRONOS_PRECISION")
-    ] = "float32",
+    precision: Annotated[Literal["float32", "bfloat16"], Parameter(env_var="KRONOS_PRECISION")] = "float32",
     context_overflow: Annotated[
         Literal["recompute", "rolling"], Parameter(env_var="KRONOS_CONTEXT_OVERFLOW")
     ] = "recompute",
@@ -77,20 +77,20 @@ def picks(
 
     For example: `kronos picks --data ~/csi300 --store ~/forecasts --holdings holdings.csv --html picks.html`
 
-    Signals, rules and defaults are those of configs/kronos_csi300_weights.yaml, whose variables apply here as well: as
-    of a past date the picks are what its backtest decided from the same holdings.
+    Signals, rules and defaults are those of configs/kronos_csi300_weights.yaml, whose variables apply here as well:
+    as of a past date the picks are what its backtest decided from the same holdings.
 
     Args:
         data: Qlib data directory of daily bars; the simulated market when omitted.
         market: universe whose members of the date are ranked.
         as_of: last date that is used, or the last trading date before; the last bar when omitted.
-        holdings: CSV or parquet of what is held at the close of the date: instrument and weight (fraction of equity),
-            or instrument and value (money at that close); cash when omitted.
+        holdings: CSV or parquet of what is held at the close of the date: instrument and weight (fraction of
+            equity), or instrument and value (money at that close); cash when omitted.
         cash: money that is not invested, with holdings in money; 0 when omitted.
         rank_by: signal to rank by, the highest first.
         topk: number of positions; 50, or 10 on the simulated market, when omitted.
-        rank_buffer: ranks below topk that a position may fall to before it is sold; 25, or 5 on the simulated market,
-            when omitted.
+        rank_buffer: ranks below topk that a position may fall to before it is sold; 25, or 5 on the simulated
+            market, when omitted.
         weighting: how positions are weighted; inverse_volatility, or equal with --samples 0, when omitted.
         target_volatility: annual volatility that volatility_target aims at.
         cash_buffer: share of equity kept in cash.
@@ -157,7 +157,15 @@ def picks(
         store_dtype=store_dtype, calibration=calibration, candles=candles, limits=limits, score=score, heads=heads,
     )  # fmt: skip
     made = make_picks(
-        kronos, market, dates, rules, previous, exchange.limit if limit is None else limit, lookback, hold, horizon
+        kronos,
+        market,
+        dates,
+        rules,
+        previous,
+        exchange.limit if limit is None else limit,
+        lookback,
+        hold,
+        horizon,
     )
     console = Console(width=max(WIDTH, Console().width))
     _show(console, made)

@@ -102,9 +102,7 @@ def make_picks(
     """
     date, before, note = dates
     segments = {"test": (date if before is None else before, date)}
-    dataset = KronosDataset(
-        segments, market, lookback, hold=hold, horizon=horizon, deal_price=deal_price
-    )
+    dataset = KronosDataset(segments, market, lookback, hold=hold, horizon=horizon, deal_price=deal_price)
     found = model.signals(dataset)
     signals, earlier = _on(found, date), _on(found, before)
     members = member_rows(market, date, date).get_level_values("instrument").unique()
@@ -113,7 +111,7 @@ def make_picks(
     exchange, span = day_exchange(known, date, deal_price, limit)
     tradable = tradable_instruments(exchange, signals.index, held.index, span)
     state = _prices(known, date).reindex(members.union(held.index))
-    trading = {name: "unknown" for name in unknown} | {
+    trading = dict.fromkeys(unknown, "unknown") | {
         name: trading_state(exchange, name, span) for name in known
     }
     state["flags"] = [_flags(trading[name], name in members, name in signals.index) for name in state.index]

@@ -26,7 +26,7 @@ def tradable_instruments(exchange: Exchange, scored: pd.Index, held: pd.Index, s
 
 
 def trading_state(exchange: Exchange, name: str, span: Span) -> str:
-    """"suspended", "limit up" or "limit down" for an instrument that cannot be bought, else ""."""
+    """Why an instrument cannot be bought: "suspended", "limit up" or "limit down"; empty if it can."""
     if exchange.check_stock_suspended(name, *span):
         return "suspended"
     if exchange.check_stock_limit(name, *span, direction=OrderDir.BUY):

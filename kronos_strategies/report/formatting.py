@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -118,13 +118,13 @@ def escape_formulas(frame: pd.DataFrame) -> pd.DataFrame:
     escaped = frame.copy(deep=False)
     for place, dtype in enumerate(frame.dtypes):
         if _may_be_text(dtype):
-            escaped.isetitem(place, frame.iloc[:, place].map(_escape_formula))
+            escaped.isetitem(place, list(map(_escape_formula, frame.iloc[:, place])))
     if any(map(_may_be_text, frame.index.to_frame().dtypes)):
         escaped = escaped.rename(index=_escape_formula)
     return escaped.rename(columns=_escape_formula)
 
 
-def _may_be_text(dtype: object) -> bool:
+def _may_be_text(dtype: Any) -> bool:
     return not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype))
 
 

@@ -51,11 +51,11 @@ def picks_columns(picks: Picks) -> tuple[Column, ...]:
         text("instrument", "Instrument"),
         number("rank", "Rank", count),
         number("rank_change", "Moved", _signed_count),
-        *(extra | known).values(),
-        number("traded_value", "Value/day", _money),
         number("weight_before", "Weight", _share),
         number("target_weight", "Target", _share),
         number("trade", "Trade", _trade),
+        *(extra | known).values(),
+        number("traded_value", "Value/day", _money),
         text("flags", "Flags"),
     )
 
@@ -63,8 +63,9 @@ def picks_columns(picks: Picks) -> tuple[Column, ...]:
 def picks_table(picks: Picks) -> Table:
     """All picks as a table of text."""
     caption = (
-        "Moved: ranks gained since the previous trading day. Return: mean over paths from the last close to the end "
-        "of the forecast. Value/day: mean traded value of 20 days. Weight, target and trade are fractions of equity."
+        "Moved: ranks gained since the previous trading day. Weight, target and trade: fractions of equity. "
+        "Return: mean over paths from the last close to the end of the forecast. Value/day: mean traded value of "
+        "20 days."
     )
     return table("picks", caption, picks.table.droplevel("datetime"), picks_columns(picks))
 

@@ -51,9 +51,7 @@ def test_what_cannot_be_bought_is_ranked_and_the_next_one_is_bought_instead():
 
 def test_a_position_without_a_forecast_is_last_and_keeps_its_weight_unless_it_trades():
     today, previous = signals_of(B=2, C=1), pd.Series({"X": 0.2, "Y": 0.1})
-    table = pick(
-        today, today, state_of("B", "C", "X", "Y"), previous, RULES, pd.Index(["B", "C", "Y"])
-    )
+    table = pick(today, today, state_of("B", "C", "X", "Y"), previous, RULES, pd.Index(["B", "C", "Y"]))
     assert list(table.index) == ["B", "C", "X", "Y"]
     assert table.loc[["X", "Y"], "rank"].isna().all()
     assert table.loc[["X", "Y"], "trade"].tolist() == pytest.approx([0, -0.1])
@@ -107,5 +105,5 @@ def test_a_file_that_is_not_a_portfolio_is_refused_in_one_sentence(tmp_path, tex
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.csv is not a file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is not a file"):
         read_holdings(tmp_path / "nowhere.csv")

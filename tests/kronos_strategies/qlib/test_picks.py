@@ -25,7 +25,7 @@ CASH = pd.Series(dtype=float)
 RULES = {"topk": 5, "rank_buffer": 2, "weighting": "inverse_volatility", "no_trade_band": 0.01}
 LIMIT = 0.095  # of the simulated exchange
 SPAN = ("2023-03-01", "2023-03-24")
-# Dates of the backtest with the trading date before: with closes at both limits, a weekend between, and an ordinary one.
+# Dates of the backtest, each after the trading date before: with closes at both limits, and across a weekend.
 CHECKED = [
     (pd.Timestamp(f"2023-03-{before}"), pd.Timestamp(f"2023-03-{day}"))
     for before, day in (("01", "02"), ("06", "07"), ("17", "20"), ("21", "22"))
@@ -117,7 +117,9 @@ def test_later_bars_change_nothing_whether_they_are_randomized_or_do_not_exist_y
     full = store_of(small_market, small_market.bars, tmp_path / "full")
     use_store(full)
     expected = table(date, held)
-    other = store_of(small_market, randomize_future(small_market.bars, pd.Timestamp(date)), tmp_path / "random")
+    other = store_of(
+        small_market, randomize_future(small_market.bars, pd.Timestamp(date)), tmp_path / "random"
+    )
     use_store(other)
     pd.testing.assert_frame_equal(table(date, held), expected, check_exact=True)
     known = small_market.bars[small_market.bars["datetime"] <= date]
@@ -161,13 +163,8 @@ def test_one_instrument_checked_number_by_number_against_its_bars_and_paths(in_s
     held = pd.Series({name: 0.25})
     made = picks(f"{date:%Y-%m-%d}", held, kronos)
     row = made.table.loc[(date, name)]
-    (forecast,) = [
-        each
-        for each in map(kronos.postprocessing, kronos.forecasts(
-            KronosDataset({"test": (date, date)}, lookback=30, hold=2).windows(),
-            KronosDataset({"test": (date, date)}, lookback=30, hold=2).spec,
-        ))
-    ]  # fmt: skip
+    dataset = KronosDataset({"test": (date, date)}, lookback=30, hold=2)
+    (forecast,) = map(kronos.postprocessing, kronos.forecasts(dataset.windows(), dataset.spec))
     paths = forecast.path("close")[forecast.index.get_loc((date, name))]  # 3 paths of 3 days
     bars = small_market.bars[small_market.bars["instrument"] == name].set_index("datetime").loc[:date]
     last = bars["close"].iloc[-1]
@@ -240,7 +237,9 @@ def test_a_market_whose_membership_has_ended_is_refused(small_market, tmp_path):
     folder = store_of(small_market, small_market.bars, tmp_path / "store")
     (folder / "instruments" / "old.txt").write_text("SH609001\t2022-01-03\t2022-06-30\n")
     use_store(folder)
-    with pytest.raises(ValueError, match=r"'old' has no member on 2023-06-30, only from 2022-01-03 to 2022-06-30"):
+    with pytest.raises(
+        ValueError, match=r"'old' has no member on 2023-06-30, only from 2022-01-03 to 2022-06-30"
+    ):
         find_dates("old")
 
 
