@@ -50,7 +50,9 @@ def find_dates(market: str, as_of: str | None = None) -> PickDates:
     calendar, note = pd.DatetimeIndex(D.calendar(freq=DAY)), None
     position = len(calendar) - 1
     if as_of is not None:
-        asked = as_date("as_of", as_of).normalize()
+        asked = as_date("--as-of", as_of)
+        if asked != asked.normalize():
+            raise ValueError(f"--as-of {as_of} has a time, but bars are daily. Pass a date whose close is known then.")
         position = int(calendar.searchsorted(asked, side="right")) - 1
         if position < 0:
             raise ValueError(
@@ -145,7 +147,10 @@ def _as_in_store(previous: pd.Series) -> tuple[pd.Series, list[str]]:
 
 
 def _prices(names: pd.Index, date: pd.Timestamp) -> pd.DataFrame:
-    """Last raw close and mean traded value of the last 20 trading days; a day without a trade counts as 0."""
+    """Last raw close and mean traded value of the last 20 trading days; a day without a trade counts as 0.
+
+    Prices of the data are float32: seven digits of a close are its own.
+    """
     days = pd.DatetimeIndex(D.calendar(end_time=date, freq=DAY))[-LIQUIDITY_DAYS:]
     bars = StoreBars.read(list(names), date, DAY, days[0]).traded()
     factor = D.features(list(names), ["$factor"], days[0], date, freq=DAY)["$factor"]
@@ -153,7 +158,7 @@ def _prices(names: pd.Index, date: pd.Timestamp) -> pd.DataFrame:
     for name, traded in bars.items():
         scale = factor.get((name, traded.index[-1]), np.nan)
         close = traded["close"].iloc[-1] / (scale if np.isfinite(scale) else 1.0)
-        rows[name] = {"close": close, "traded_value": traded["amount"].sum() / len(days)}
+        rows[name] = {"close": float(f"{close:.7g}"), "traded_value": traded["amount"].sum() / len(days)}
     found = pd.DataFrame.from_dict(rows, orient="index", columns=["close", "traded_value"], dtype=float)
     found = found.reindex(names).rename_axis("instrument")
     return found.fillna({"traded_value": 0.0})

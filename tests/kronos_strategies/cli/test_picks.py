@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pandas as pd
@@ -172,6 +173,19 @@ def test_the_defaults_are_those_of_the_workflow_file(simulated, samples):
     assert mine["samples"] == 10
 
 
+def test_the_example_of_the_docs_has_the_columns_that_are_printed(bars, store, capsys):
+    page = (Path(__file__).parents[3] / "docs" / "picks.md").read_text(encoding="utf-8")
+    example = page[page.index("```text") : page.index("Below the table")]
+    _, out, _ = make(capsys, bars, store=store)
+
+    def heads(text: str) -> str:
+        return " ".join(re.findall(r"^ Instrument .*$", text, re.M)[0].split())
+
+    assert heads(example) == heads(out)
+    documented = set(re.findall(r"`(\w+)`", page))
+    assert set(COLUMNS) <= documented
+
+
 def test_any_signal_may_rank():
     assert get_args(get_type_hints(picks)["rank_by"]) == SIGNALS
 
@@ -182,7 +196,7 @@ def test_any_signal_may_rank():
         ({"market": "csi301"}, r"no market 'csi301'. It has \['all', 'csi300'\]"),
         ({"data": "nowhere"}, r"nowhere is not a Qlib data directory"),
         ({"as_of": "2021-01-01"}, r"--as-of 2021-01-01 is before the first bar"),
-        ({"as_of": "soon"}, r"as_of='soon' is not a date"),
+        ({"as_of": "soon"}, r"--as-of='soon' is not a date"),
         ({"rank_by": "sharpe"}, r"Invalid value .sharpe. for --rank-by"),
         ({"topk": 0}, r"topk=0 is out of range"),
         ({"holdings": "empty.csv"}, r"empty.csv has no positions"),

@@ -225,7 +225,8 @@ def test_a_date_between_trading_days_is_the_one_before_and_a_sentence_says_so(in
     [
         ("csi301", None, r"no market 'csi301'. It has \['all', 'csi300'"),
         ("csi300", "2021-12-31", r"--as-of 2021-12-31 is before the first bar of .*, 2022-01-03"),
-        ("csi300", "soon", r"as_of='soon' is not a date"),
+        ("csi300", "soon", r"--as-of='soon' is not a date"),
+        ("csi300", "2023-03-10 10:00", r"--as-of 2023-03-10 10:00 has a time, but bars are daily"),
     ],
 )
 def test_a_market_or_date_that_the_data_do_not_have_is_refused(in_store, market, as_of, says):
