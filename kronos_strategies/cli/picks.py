@@ -131,13 +131,9 @@ def picks(
     from kronos_strategies.qlib.model import KronosModel
     from kronos_strategies.qlib.picks import find_dates, make_picks
 
-    _check_files(output, html)
-    if cash is not None and holdings is None:
-        raise ValueError("--cash needs --holdings: name the file of the positions in money, or omit --cash.")
-    if limit is not None and not 0 < limit < 1:
-        raise ValueError(f"--limit {limit:g} is not a fraction of the price. Pass e.g. 0.095, or omit it.")
+    _check(output, html, holdings, cash, limit)
     previous = Series(dtype=float) if holdings is None else read_holdings(holdings, cash)
-    simulated = int(data is None)
+    simulated = data is None
     rules = PortfolioRules(
         rank_by=rank_by,
         topk=TOPK[simulated] if topk is None else topk,
@@ -156,17 +152,8 @@ def picks(
         context_overflow=context_overflow, precision=precision, store=str(store) if store else None,
         store_dtype=store_dtype, calibration=calibration, candles=candles, limits=limits, score=score, heads=heads,
     )  # fmt: skip
-    made = make_picks(
-        kronos,
-        market,
-        dates,
-        rules,
-        previous,
-        exchange.limit if limit is None else limit,
-        lookback,
-        hold,
-        horizon,
-    )
+    limit = exchange.limit if limit is None else limit
+    made = make_picks(kronos, market, dates, rules, previous, limit, lookback, hold, horizon)
     console = Console(width=max(WIDTH, Console().width))
     _show(console, made)
     for path in _write(made, output, html):
@@ -174,13 +161,19 @@ def picks(
     show_next(console, _picture(folder, made, as_of))
 
 
-def _check_files(output: Path | None, html: Path | None) -> None:
-    """Refuse unknown kinds of files before anything is computed."""
+def _check(
+    output: Path | None, html: Path | None, holdings: Path | None, cash: float | None, limit: float | None
+) -> None:
+    """Refuse options that would fail only after the forecasts."""
     from kronos_strategies.forecast_view.summary import SUFFIXES, check_suffix
 
     for path, known in ((output, SUFFIXES), (html, (".html",))):
         if path is not None:
             check_suffix(path, known)
+    if cash is not None and holdings is None:
+        raise ValueError("--cash needs --holdings: name the file of the positions in money, or omit --cash.")
+    if limit is not None and not 0 < limit < 1:
+        raise ValueError(f"--limit {limit:g} is not a fraction of the price. Pass e.g. 0.095, or omit it.")
 
 
 def _show(console: Console, made: Picks) -> None:

@@ -52,7 +52,9 @@ def find_dates(market: str, as_of: str | None = None) -> PickDates:
     if as_of is not None:
         asked = as_date("--as-of", as_of)
         if asked != asked.normalize():
-            raise ValueError(f"--as-of {as_of} has a time, but bars are daily. Pass a date whose close is known then.")
+            raise ValueError(
+                f"--as-of {as_of} has a time, but bars are daily. Pass a date whose close is known then."
+            )
         position = int(calendar.searchsorted(asked, side="right")) - 1
         if position < 0:
             raise ValueError(

@@ -173,6 +173,32 @@ def test_the_defaults_are_those_of_the_workflow_file(simulated, samples):
     assert mine["samples"] == 10
 
 
+def test_price_limits_are_those_of_the_region_of_the_data(tmp_path, capsys):
+    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-03-08"))
+    names = {name: f"US{name[-4:]}{name[:2]}" for name in market.bars["instrument"].unique()}
+    bars, members = (each.replace({"instrument": names}) for each in (market.bars, market.membership))
+    write_store(bars, tmp_path / "us", membership={"us": members}, source={"kind": "test"})
+    closes = bars.assign(adjusted=bars["close"] * bars["factor"]).pivot(
+        index="datetime", columns="instrument", values="adjusted"
+    )[sorted(set(members["instrument"]))]
+    date, name = closes.pct_change(fill_method=None).loc["2023-01-02":].stack().idxmax()  # up by 10 %
+    made = {}
+    for region in ("us", "cn"):
+        more = ("--region", "cn") if region == "cn" else ()
+        output = tmp_path / f"{region}.csv"
+        settings = {
+            "store": tmp_path / "store",
+            "market": "us",
+            "as_of": f"{date:%Y-%m-%d}",
+            "output": output,
+        }
+        _, out, _ = make(capsys, tmp_path / "us", *more, **settings)
+        assert ("uses the trading rules of region 'cn'" in out) == (region == "cn")
+        made[region] = pd.read_csv(output).set_index("instrument").loc[name, "flags"]
+    assert pd.isna(made["us"])
+    assert made["cn"] == "limit up"
+
+
 def test_the_example_of_the_docs_has_the_columns_that_are_printed(bars, store, capsys):
     page = (Path(__file__).parents[3] / "docs" / "picks.md").read_text(encoding="utf-8")
     example = page[page.index("```text") : page.index("Below the table")]
