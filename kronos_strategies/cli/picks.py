@@ -123,7 +123,7 @@ def picks(
     """
     from pandas import Series
 
-    from kronos_strategies.data.regions import REGIONS, region_of_store
+    from kronos_strategies.data.qlib_store import REGIONS, region_of_store
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.picks import read_holdings
     from kronos_strategies.portfolio import PortfolioRules

@@ -169,7 +169,7 @@ def _prices(names: pd.Index, date: pd.Timestamp) -> pd.DataFrame:
 def _flags(trading: str, is_member: bool, has_forecast: bool) -> str:
     """What keeps an instrument from being traded or ranked, in words."""
     found = [trading] if trading else []
-    if not trading.startswith("unknown") and not is_member:
+    if trading != "unknown" and not is_member:
         found.append("not a member")
     elif not trading and not has_forecast:
         found.append("no forecast")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kronos.atomic import explain_write_errors, write_atomic
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 from kronos_strategies.picks import Picks
 from kronos_strategies.report.formatting import (
     DASH,
@@ -19,7 +18,7 @@ from kronos_strategies.report.formatting import (
     signed,
     signed_percent,
 )
-from kronos_strategies.report.tables import Column, Table, number, table, text
+from kronos_strategies.report.layout import Column, Table, number, table, text
 
 TEMPLATES = Path(__file__).parent / "templates"
 UNITS = {1e9: " bn", 1e6: " M", 1e3: " k"}
