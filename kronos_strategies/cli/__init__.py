@@ -22,6 +22,7 @@ from kronos_strategies.cli.data import data
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.picks import picks
 from kronos_strategies.cli.report import evaluate, report
+from kronos_strategies.cli.serve import serve
 from kronos_strategies.cli.store import store
 from kronos_strategies.cli.train import train
 
@@ -67,6 +68,7 @@ app.command(forecast)
 app.command(init)
 app.command(picks)
 app.command(report)
+app.command(serve)
 app.command(store)
 app.command(train)
 

@@ -11,7 +11,16 @@ from .conftest import run
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["data"], ["data", "import"], ["data", "simulate"], ["forecast"], ["picks"], ["store", "fill"]],
+    [
+        [],
+        ["data"],
+        ["data", "import"],
+        ["data", "simulate"],
+        ["forecast"],
+        ["picks"],
+        ["serve"],
+        ["store", "fill"],
+    ],  # fmt: skip
 )
 def test_every_help_has_an_example(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
