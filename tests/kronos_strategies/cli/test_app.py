@@ -8,7 +8,6 @@ import pytest
 
 from .conftest import run
 
-
 COMMANDS = ["", "data", "data import", "data simulate", "forecast", "picks", "serve", "store fill"]
 
 
