@@ -19,6 +19,7 @@ from kronos_strategies.evaluation.distribution.metrics import (
     crps_normal,
     min_samples_for_coverage,
 )
+from kronos_strategies.report.formatting import escape_formulas
 from kronos_strategies.signal import positive_prices, summary
 
 LEVELS = (0.9, 0.8, 0.5)  # of the band whose coverage is counted: the widest that the paths can form
@@ -198,13 +199,15 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
 
     Times of several zones keep theirs in CSV and JSON; in parquet they are in UTC.
 
+    Text in a CSV file is safe to open in a spreadsheet: what it would run as a formula gets an apostrophe.
+
     Raises:
         ValueError: another suffix.
         OSError: the file cannot be written.
     """
     check_suffix(path, SUFFIXES)
     path, rows = path.expanduser(), frame.reset_index()
-    times = ["datetime", "timestamp"]
+    times = [name for name in ("datetime", "timestamp") if name in rows]
     if path.suffix == ".parquet":
         for name in times:
             if rows[name].dtype == object:  # a column of a parquet file has one zone
@@ -216,7 +219,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
         rows = rows.assign(**{name: [time.isoformat() for time in rows[name]] for name in times})
         content = rows.to_json(orient="records", date_format="iso", date_unit="s", indent=1) + "\n"
     else:
-        content = rows.to_csv(index=False)
+        content = escape_formulas(rows).to_csv(index=False)
     with explain_write_errors(path, "Choose another file."):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_atomic(path, content)
