@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ from kronos.config import SampleConfig, check_numbers
 from kronos.forecast import Provenance
 from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.store.files import SUFFIX, locked, make_folder, write_record
+
+log = logging.getLogger(__name__)
 
 FORMAT = 4  # format of the files; another format has another folder
 DTYPES = ("float32", "float16")
@@ -131,6 +134,10 @@ class StoreSettings:
         Raises:
             ValueError: another version of this package wrote them.
         """
+        if settings.get("format") != FORMAT:
+            raise ValueError(
+                f"another version wrote it (its format is {settings.get('format')}, this version reads {FORMAT})"
+            )
         how = {
             name: value for name, value in settings.items() if name not in ("format", "dtype", "window_spec")
         }
@@ -177,8 +184,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}). Restore it, or fill another store.") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a JSON object ({error}). Filling the store writes it again."
+        ) from None
 
 
 def read_settings(folder: Path) -> StoreSettings:
@@ -201,9 +210,17 @@ def read_settings(folder: Path) -> StoreSettings:
 
 
 def create_manifest(folder: Path, settings: StoreSettings) -> None:
-    """Write the manifest of a folder that has none yet; several processes may try at once."""
-    if not (folder / MANIFEST).is_file():
+    """Write the manifest of a folder that has none, or a damaged one; several processes may try at once.
+
+    The name of the folder is the hash of its settings, so that nothing is lost with a manifest.
+    """
+    try:
+        read_manifest(folder)
+    except FileNotFoundError:
         make_folder(folder)
+        update_manifest(folder, settings)
+    except ValueError as error:
+        log.warning("%s It is written again.", error)
         update_manifest(folder, settings)
 
 
