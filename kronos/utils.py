@@ -1,4 +1,4 @@
-"""Helpers of both packages: version, missing extras, atomic writes, and error reports of commands."""
+"""Helpers of both packages: version, missing extras, tables for spreadsheets, and error reports of commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from cyclopts import App
 
 
@@ -51,6 +52,48 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+" if changed else "")
+
+
+FORMULA_STARTS = tuple(
+    "=+-@\t\r\n＝＋－＠"
+)  # a spreadsheet takes a cell of text that begins with one for a formula
+
+
+def csv_text(frame: pd.DataFrame, *index: str) -> str:
+    """A table as CSV for people: no spreadsheet runs a cell of it as a formula.
+
+    Text that begins with one of FORMULA_STARTS has an apostrophe before it, in cells, the index and column names
+    alike. Numbers stay as they are. Parquet and JSON files keep all text unchanged.
+
+    Args:
+        frame: any table.
+        index: names of the index levels, which are left out when omitted.
+    """
+    from pandas import MultiIndex  # takes time to load, which --help does without
+
+    safe = frame.rename(columns=_defused)
+    for position, kind in enumerate(frame.dtypes):
+        if kind.kind == "O":  # text and categories
+            safe.isetitem(position, _defused_values(safe.iloc[:, position]))
+    if index:
+        levels = [_defused_values(frame.index.get_level_values(i)) for i in range(frame.index.nlevels)]
+        safe.index = levels[0] if len(levels) == 1 else MultiIndex.from_arrays(levels)
+    return safe.to_csv(
+        index=bool(index), index_label=[_defused(name) for name in index] or None, lineterminator="\n"
+    )
+
+
+def _defused(value: Any) -> Any:
+    """Text that no spreadsheet runs; anything else unchanged."""
+    if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA_STARTS):
+        return "'" + value
+    return value
+
+
+def _defused_values(values: Any) -> Any:
+    """A column or index level with text that no spreadsheet runs."""
+    harmful = {value: _defused(value) for value in values.unique() if _defused(value) is not value}
+    return values.map(lambda value: harmful.get(value, value)) if harmful else values
 
 
 def show_log() -> None:

@@ -14,15 +14,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
+from accelerate.utils.other import load
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -30,6 +33,7 @@ from kronos.atomic import replace_folder, write_atomic
 from kronos.training.config import STAGES, Stage
 from kronos.training.model_card import RECORD, write_card
 from kronos.training.objectives import Saveable
+from kronos.utils import csv_text
 
 
 def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
@@ -44,7 +48,7 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
         return
     names = list(history[-1])  # the initial weights have no training loss
     table = pd.DataFrame(list(history), columns=names)
-    table.to_csv(folder / "losses.csv", index=False)
+    write_atomic(folder / "losses.csv", csv_text(table))
     # A Figure without pyplot needs no display and no global state.
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -69,7 +73,9 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
     axes.set(xlabel="step", ylabel="loss")
     figure.legend(loc="outside right upper", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(folder / "losses.png", dpi=120)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomic(folder / "losses.png", picture.getvalue())
 
 
 logger = logging.getLogger(__name__)
@@ -215,6 +221,7 @@ class RunDirectory:
         states = self._states()
         if not states:
             return TrainerState()
+        _check_pickles(states[-1])
         accelerator.load_state(str(states[-1]))
         progress = TrainerState(**json.loads((states[-1] / "progress.json").read_text()))
         logger.info("Resuming %s after step %d.", self.run, progress.step)
@@ -275,6 +282,24 @@ class RunDirectory:
             )
         for folder in there:
             shutil.rmtree(folder)
+
+
+def _check_pickles(state: Path) -> None:
+    """Refuse a state that is damaged, or comes from elsewhere and would run code.
+
+    Accelerate unpickles schedules without a check, and skips random generators that it cannot read.
+
+    Raises:
+        ValueError: a file has more than tensors and plain values, or cannot be read.
+    """
+    for file in sorted([*state.glob("custom_checkpoint_*.pkl"), *state.glob("random_states_*.pkl")]):
+        try:
+            load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"{file} is not a training state ({reason}). Train again with --overwrite, or delete {state}."
+            ) from None
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:

@@ -34,12 +34,21 @@ FREQUENCIES = {
 }  # as kronos.calendar calls those within a day, and as Qlib does  # fmt: skip
 
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
+_OUTSIDE = re.compile(r".*[/\\\0].*|\.*", re.DOTALL)  # names that lead to another folder
 _RECENT, _TELLING = 250, 10  # days of the calendar from which weekdays are inferred, and their minimum number
 _RARE = 0.2  # share of the most frequent weekday; a weekday below it has no regular trading
 
 
 def bin_folder(store: Path, symbol: str) -> Path:
-    """Folder of a symbol's bins: in lower case, and never the name of a Windows device."""
+    """Folder of a symbol's bins: in lower case, and never the name of a Windows device.
+
+    Raises:
+        ValueError: the symbol leads out of the data directory.
+    """
+    if _OUTSIDE.fullmatch(symbol):
+        raise ValueError(
+            f"the instrument {symbol!r} of {store} is not the name of a folder. Remove it from instruments/*.txt."
+        )
     name = f"_qlib_{symbol}" if _WINDOWS_DEVICES.fullmatch(symbol) else symbol
     return store / "features" / name.lower()
 
@@ -207,7 +216,11 @@ def _read_bins(
         raise ValueError(
             f"{store} has no {absent[0]} of '{symbol}'. Its bars are those in {store / 'instruments' / 'all.txt'}."
         )
-    columns = {n: np.fromfile(file, "<f4").astype(float) for n, file in files.items() if file.is_file()}
+    columns = {n: _read_bin(file, len(calendar)) for n, file in files.items() if file.is_file()}
+    if len({(len(values), values[0]) for values in columns.values()}) > 1:
+        raise ValueError(
+            f"The files in {folder} have different lengths: one is damaged. Import the bars again."
+        )
     start = int(columns["close"][0])
     frame = pd.DataFrame({name: values[1:] for name, values in columns.items()})
     frame.insert(0, "instrument", symbol)
@@ -220,6 +233,22 @@ def _read_bins(
     frame[list(PRICES)] = frame[list(PRICES)].div(frame["factor"], axis=0)
     frame["volume"] *= frame["factor"]
     return frame
+
+
+def _read_bin(file: Path, days: int) -> np.ndarray:
+    """Position of the first value in the calendar, then the values.
+
+    Raises:
+        ValueError: the file is truncated, or reaches beyond the calendar.
+    """
+    content = file.read_bytes()
+    values = np.frombuffer(content[: len(content) // 4 * 4], "<f4").astype(float)
+    if len(content) % 4 or len(values) < 2 or not 0 <= values[0] <= days + 1 - len(values):
+        raise ValueError(
+            f"{file} is damaged: it has {len(content)} bytes, which do not fit a calendar of {days} dates. Import "
+            "the bars again."
+        )
+    return values
 
 
 def _dates(text: pd.Series) -> pd.Series:

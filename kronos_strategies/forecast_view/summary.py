@@ -13,6 +13,7 @@ import pandas as pd
 from kronos.atomic import explain_write_errors, write_atomic
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
+from kronos.utils import csv_text
 from kronos_strategies.evaluation.distribution.calibration import (
     crps_ensemble,
     crps_normal,
@@ -209,7 +210,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
     elif path.suffix == ".json":
         content = rows.to_json(orient="records", date_format="iso", date_unit="s", indent=1) + "\n"
     else:
-        content = rows.to_csv(index=False)
+        content = csv_text(rows)
     with explain_write_errors(path, "Choose another file."):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_atomic(path, content)

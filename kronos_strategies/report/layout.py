@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from kronos.utils import MissingExtra
@@ -10,12 +11,27 @@ from kronos_strategies.report.figures.base import go, is_empty
 from kronos_strategies.report.tables import MonthGrid, Table
 
 try:
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
     from markupsafe import Markup
 except ImportError as error:
     raise MissingExtra("Reports need Jinja: pip install 'kronos-strategies[report]'") from error
 
+TEMPLATES = Path(__file__).parent / "templates"
 HEIGHT = 19.0  # of a chart, in rem
 NAMES_HEIGHT, ROW_HEIGHT = 6.5, 1.7  # of a chart of categories: axes and legend, and each row
+
+
+def template_environment() -> SandboxedEnvironment:
+    """What renders the templates of all pages: all text is escaped, and no template reaches Python's internals."""
+    return SandboxedEnvironment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 class Dropdown(NamedTuple):

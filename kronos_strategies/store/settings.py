@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 4  # format of the files; another format has another folder
 DTYPES = ("float32", "float16")
+LONGEST_LABEL = 100  # characters of a checkpoint's name in that of a folder, which also has hashes
 # Provenance fields that identify the model; all others are settings. The hash of the data is part of each date's
 # file name.
 MODEL_FIELDS = ("model", "revision", "weights_sha256", "trained_until")
@@ -153,7 +154,7 @@ def label_of(model: str) -> str:
     """Checkpoint name within a folder name: the last part of a path, or a hub id with -- for its slash."""
     local = Path(model).is_absolute() or model.startswith((".", "~"))
     name = Path(model).expanduser().resolve().name if local else model
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "--")).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "--"))[:LONGEST_LABEL].strip("-.") or "model"
 
 
 def _canonical(value: Any) -> Any:
