@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,9 +16,15 @@ from pathlib import Path
 from rich.filesize import decimal
 
 DRAFT = ".tmp"  # suffix of a file that is being written; its name begins with a dot
+_REPLACED = "-replaced"  # follows the name of a folder that is being replaced
+_ABANDONED = 24 * 3600  # seconds after which a draft belongs to no process
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # how numpy reports a full disk
+# How numpy, torch and safetensors report a full disk, without an OSError or its number.
+_SHORT_WRITE = re.compile(
+    r"\d+ requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs|file write failed"
+    r"|os error (?:28|27|122)\b|No space left on device|File too large|Disk quota exceeded"
+)
 
 
 @contextmanager
@@ -25,7 +33,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     The draft is on the disk before it is renamed, so that a crash leaves the old file or the new one.
     """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{DRAFT}")
+    draft = _draft_of(path)
     try:
         yield draft
         with draft.open("rb+") as file:
@@ -53,7 +61,8 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises:
         FileExistsError: another process has put a folder there meanwhile, and it is not to be replaced.
     """
-    draft = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{DRAFT}")
+    recover_folder(path)
+    draft = _draft_of(path)
     try:
         draft.mkdir(parents=True)
         yield draft
@@ -62,11 +71,29 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def recover_folder(path: Path) -> None:
+    """Put a folder back that a process had moved aside to replace it, before it was killed."""
+    if not path.exists():
+        for replaced in sorted(path.parent.glob(f".{glob.escape(path.name[:100])}.*{DRAFT}{_REPLACED}")):
+            with suppress(OSError):  # another process recovers it
+                replaced.rename(path)
+
+
+def _draft_of(path: Path) -> Path:
+    """A name for a draft next to `path`, after removing drafts that killed processes left more than a day ago."""
+    name = f".{path.name[:100]}"
+    for old in path.parent.glob(f"{glob.escape(name)}.*{DRAFT}"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+    return path.with_name(f"{name}.{uuid.uuid4().hex[:8]}{DRAFT}")
+
+
 def replace_folder(draft: Path, path: Path, *, replace: bool = True) -> None:
     """Move a finished folder to its place, see `atomic_folder`."""
     with suppress(OSError):
         path.rmdir()  # succeeds only if it is empty; Windows renames onto nothing else
-    replaced = draft.with_name(f"{draft.name}-replaced")
+    replaced = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{DRAFT}{_REPLACED}")
     if replace and path.exists():
         path.rename(replaced)
     try:
@@ -92,24 +119,38 @@ def explain_write_errors(where: Path, instead: str) -> Iterator[None]:
         instead: what to do, e.g. "Choose another folder with --to.".
 
     Raises:
-        OSError: names the path, the reason and the remedy. A FileExistsError of our own is left as it is.
+        OSError: names the path, the reason and the remedy. An OSError of our own, without a number, stays.
     """
     try:
         yield
     except OSError as error:
-        if isinstance(error, FileExistsError) and error.errno is None:
-            raise  # our own, which says what already exists
+        ours = error.errno is None and not _SHORT_WRITE.search(str(error))  # it says all of this
+        if ours or not _concerns(where, error.filename):
+            raise
+        raise OSError(_explained(where, error, instead)) from error
+    except Exception as error:  # of torch, safetensors and pyarrow, which have types of their own
+        if not _SHORT_WRITE.search(str(error)):
+            raise
         raise OSError(_explained(where, error, instead)) from error
 
 
-def _explained(where: Path, error: OSError, instead: str) -> str:
-    if error.errno in _FULL or _SHORT_WRITE.search(str(error)):
+def _concerns(where: Path, file: object) -> bool:
+    """Whether the file of an error is below the folder of `where`, or one of the folders that contain it."""
+    if not isinstance(file, str | os.PathLike):
+        return True  # an error of writing to an open file has none
+    one, other = Path(os.path.abspath(where)), Path(os.path.abspath(file))
+    return one.parent in other.parents or other in (one, *one.parents)
+
+
+def _explained(where: Path, error: Exception, instead: str) -> str:
+    number = getattr(error, "errno", None)
+    if number in _FULL or _SHORT_WRITE.search(str(error)):
         return f"The disk is full ({_free(where)}): {where} cannot be written. Make room. {instead}"
-    if error.errno == errno.ENAMETOOLONG:
-        longest = max(Path(error.filename or where).parts, key=len)
+    if number == errno.ENAMETOOLONG:
+        longest = max(Path(getattr(error, "filename", None) or where).parts, key=len)
         return f"The name '{longest[:40]}...' of {len(longest)} characters is too long for a file. {instead}"
-    if error.errno in _DENIED:
-        return f"{where} cannot be written: {error.strerror}. {instead}"
+    if number in _DENIED:
+        return f"{where} cannot be written: {os.strerror(number)}. {instead}"
     return f"{where} cannot be written: {error}. {instead}"
 
 

@@ -22,8 +22,8 @@ class MissingExtra(ImportError):
     """An optional dependency is not installed; the message gives the command that installs it."""
 
 
-# Printed as one line: user errors, missing extras and diverged training. Everything else keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MissingExtra)
+# Printed as one line: user errors, missing extras, diverged training, and too little memory. Everything else keeps its traceback.
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MemoryError, MissingExtra)
 
 
 def package_version() -> str:
@@ -115,7 +115,8 @@ def run_command(app: App, tokens: Sequence[str] | None = None) -> None:
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             app(tokens, exit_on_error=False, print_error=False)
     except (CycloptsError, *USER_ERRORS) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]{escape(str(error))}[/red]")
+        text = str(error) or "There is not enough memory."  # Python's own MemoryError has no text
+        Console(stderr=True, soft_wrap=True).print(f"[red]{escape(text)}[/red]")
         sys.exit(2)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from kronos.atomic import atomic_folder
+from kronos.atomic import atomic_folder, explain_write_errors
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
@@ -99,7 +99,7 @@ class RunArtifacts:
 
     def write(self, folder: Path) -> Path:
         """Write JSON and parquet files, some MB for years of hundreds of instruments, in the place of `folder`."""
-        with atomic_folder(folder) as draft:
+        with explain_write_errors(folder, "Choose another folder."), atomic_folder(folder) as draft:
             self._write(draft)
         return folder
 

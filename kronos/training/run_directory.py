@@ -29,7 +29,7 @@ from accelerate.utils.other import load
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kronos.atomic import replace_folder, write_atomic
+from kronos.atomic import explain_write_errors, replace_folder, write_atomic
 from kronos.training.config import STAGES, Stage
 from kronos.training.model_card import RECORD, write_card
 from kronos.training.objectives import Saveable
@@ -80,6 +80,7 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
 
 logger = logging.getLogger(__name__)
 
+INSTEAD = "Pass another --output, or resume this one afterwards with --resume."
 # Settings that do not affect the steps that were already made.
 MAY_CHANGE = ("max_steps", "patience", "save_every", "device")
 
@@ -183,19 +184,34 @@ class RunDirectory:
         elif held.is_file():
             _check_same(json.loads(held.read_text()), self.settings, held)
             self._check_steps(last_step)
-        self.run.mkdir(parents=True, exist_ok=True)
-        write_atomic(held, json.dumps(self.settings, indent=1) + "\n")
+        with explain_write_errors(self.output, INSTEAD):
+            self.run.mkdir(parents=True, exist_ok=True)
+            write_atomic(held, json.dumps(self.settings, indent=1) + "\n")
 
     def keep_best(self, network: Saveable, progress: TrainerState) -> None:
         """Save the weights as the best."""
-        self._keep("best", network, progress)
+        with explain_write_errors(self.output, INSTEAD):
+            self._keep("best", network, progress)
 
     def save_state(self, accelerator: Accelerator, network: Saveable, progress: TrainerState) -> None:
         """Save everything that the next step depends on; if the process is killed, the previous state remains.
 
         Every process must call this.
+
+        Raises:
+            OSError: the disk is full, or the directory cannot be written; the previous state remains.
         """
         aside = self.run / "state.unfinished"
+        try:
+            with explain_write_errors(self.output, INSTEAD):
+                self._save_state(accelerator, network, progress, aside)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+    def _save_state(
+        self, accelerator: Accelerator, network: Saveable, progress: TrainerState, aside: Path
+    ) -> None:
         if accelerator.is_main_process:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from kronos.atomic import explain_write_errors, write_atomic
 from kronos_strategies.cli.common import config_folder, show_next
 
 
@@ -28,9 +29,10 @@ def init(folder: Path, /, *, overwrite: bool = False) -> None:
             f"{folder} has other versions of {', '.join(differ)}. Choose another folder, or replace them with "
             "--overwrite."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, content in files.items():
-        path.write_bytes(content)
+    with explain_write_errors(folder, "Choose another folder."):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            write_atomic(path, content)
     console = Console()
     for path, content in files.items():
         title = content.decode().partition("\n")[0].lstrip("# ")
