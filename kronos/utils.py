@@ -22,7 +22,7 @@ class MissingExtra(ImportError):
     """An optional dependency is not installed; the message gives the command that installs it."""
 
 
-# Printed as one line: user errors, missing extras, diverged training, and too little memory. Everything else keeps its traceback.
+# Printed as one line: user errors, missing extras, diverged training, too little memory. Others keep tracebacks.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MemoryError, MissingExtra)
 
 

@@ -71,8 +71,8 @@ class MemoryGuard:
                 continue
             if len(rows) == 1:
                 raise MemoryError(
-                    f"One window of {lengths[rows[0]]} bars does not fit in memory ({reason}). Pass fewer samples, a "
-                    "shorter horizon or lookback, or use a device with more memory."
+                    f"One window of {lengths[rows[0]]} bars does not fit in memory ({reason}). Pass fewer samples, "
+                    "a shorter horizon or lookback, or use a device with more memory."
                 )
             self._halve(len(rows), bytes_of(int(lengths[rows].max())))
             order = np.concatenate([rows, *left[::-1]])
