@@ -100,14 +100,15 @@ def replace_folder(draft: Path, path: Path, *, replace: bool = True) -> None:
         draft.rename(path)
     except OSError as error:
         if not path.exists():
-            if replaced.exists():
-                replaced.rename(path)
             raise
         raise FileExistsError(
             f"{path} was filled by another process meanwhile. Use it or choose another."
         ) from error
     finally:
-        shutil.rmtree(replaced, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        elif replaced.exists():  # also when the user stops the process at this moment
+            replaced.rename(path)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from kronos.atomic import atomic_folder, explain_write_errors
+from kronos.atomic import atomic_folder, explain_write_errors, recover_folder
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
@@ -127,6 +127,7 @@ class RunArtifacts:
             FileNotFoundError: there is none.
             ValueError: another version wrote it.
         """
+        recover_folder(folder)
         metadata, provenance = _read_metadata(folder)
         labels = pd.read_parquet(folder / "labels.parquet").rename(columns=int)
         return cls(

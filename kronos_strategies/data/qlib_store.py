@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import atomic_folder, explain_write_errors
+from kronos.atomic import atomic_folder, explain_write_errors, recover_folder
 from kronos_strategies.data.qlib_bins import (
     DAY,
     FREQUENCIES,
@@ -175,7 +175,7 @@ def check_target(to: Path, overwrite: bool) -> None:
         OSError: the folder cannot be created.
     """
     with explain_write_errors(to, INSTEAD):
-        to.exists()  # raises where its name is too long
+        recover_folder(to)  # raises where its name is too long
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / MANIFEST).is_file():

@@ -1,6 +1,7 @@
 """Files and folders are there whole or not at all; failures to write name the path and a remedy."""
 
 import errno
+import os
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -132,3 +133,69 @@ def test_a_folder_that_another_process_has_filled_meanwhile_stays(tmp_path):
         (path / "theirs").touch()
     assert [each.name for each in path.iterdir()] == ["theirs"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_a_folder_stays_when_its_replacement_is_stopped_between_the_two_renames(tmp_path, monkeypatch, kind):
+    path, rename = tmp_path / "folder", Path.rename
+    with atomic_folder(path) as draft:
+        (draft / "old").touch()
+
+    def stopped(self, target):
+        if target == path and not self.name.endswith("-replaced"):
+            raise kind
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(kind), atomic_folder(path) as draft:
+        (draft / "new").touch()
+    assert [each.name for each in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path):
+    to = tmp_path / "store"
+    store(to)
+    to.rename(tmp_path / ".store.0123abcd.tmp-replaced")  # kill -9 between the two renames
+    with pytest.raises(FileExistsError, match="already contains a store"):
+        store(to)
+    assert (to / "kronos_store.json").is_file()
+    assert list(tmp_path.iterdir()) == [to]
+
+
+def test_drafts_that_killed_processes_left_are_removed_after_a_day(tmp_path):
+    abandoned, recent = tmp_path / ".file.txt.0123abcd.tmp", tmp_path / ".file.txt.4567abcd.tmp"
+    folder = tmp_path / ".store.0123abcd.tmp"
+    (folder / "features").mkdir(parents=True)
+    for path in (abandoned, recent):
+        path.write_text("half")
+    for path in (abandoned, folder):
+        os.utime(path, (1e9, 1e9))
+    write_atomic(tmp_path / "file.txt", "whole")
+    store(tmp_path / "store")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [recent.name, "file.txt", "store"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_known_by_the_words_of_other_libraries(tmp_path, error):
+    with (
+        pytest.raises(OSError, match=r"^The disk is full \(.* free\): .* Wait\.$"),
+        explain_write_errors(tmp_path, "Wait."),
+    ):
+        raise error
+
+
+def test_errors_that_are_not_of_writing_stay_as_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), explain_write_errors(tmp_path / "a", "Wait."):
+        raise RuntimeError("shapes differ")
+    missing = tmp_path / "elsewhere" / "bars.csv"
+    with pytest.raises(FileNotFoundError) as found, explain_write_errors(tmp_path / "cache" / "a", "Wait."):
+        missing.read_text()
+    assert found.value.filename == str(missing)
