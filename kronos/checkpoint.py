@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from kronos.atomic import atomic_file, explain_write_errors, write_atomic
 from kronos.config import (
     PRETRAINED,
     ModelConfig,
@@ -30,6 +29,7 @@ from kronos.config import (
     read_json,
 )
 from kronos.layers import Attention, rope_frequencies
+from kronos.utils import atomic_file, explain_write_errors, write_atomic
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SAMPLING = "sampling.json"  # next to a predictor's weights: T, top_p and top_k that its validation chose

@@ -19,9 +19,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from kronos.atomic import explain_write_errors, write_atomic
 from kronos.config import PRETRAINED
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 
 HEAD_INFO, HEAD_WEIGHTS = "head.json", "head.safetensors"
 TREES = "head-{horizon}.{seed}.txt"  # LightGBM's text format, one file per horizon and seed

@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from kronos.atomic import write_atomic
 from kronos.checkpoint import (
     CONFIG,
     SAMPLING,
@@ -26,6 +25,7 @@ from kronos.training.bar_array import HORIZONS, LABEL
 from kronos.training.config import RANDOM_WEIGHTS, STAGES, Stage, TrainingConfig
 from kronos.training.model_card import RECORD
 from kronos.training.objectives import RankHead
+from kronos.utils import write_atomic
 
 
 class FrozenTokenizer(NamedTuple):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kronos.atomic import write_atomic
 from kronos.config import CARD
 from kronos.training.sources import MAX_PAUSE, REASONS, RULES, CleaningReport
+from kronos.utils import write_atomic
 
 SEVERAL = "several frequencies"  # as `inferred`: instruments have different ones
 

@@ -11,8 +11,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import explain_write_errors, write_atomic
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 from kronos_strategies.backtrader.feed_bars import to_local, to_utc
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from kronos.atomic import DRAFT, atomic_file, explain_write_errors, write_atomic
+from kronos.utils import DRAFT, atomic_file, explain_write_errors, write_atomic
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kronos.atomic import DRAFT, explain_write_errors
+from kronos.utils import DRAFT, explain_write_errors
 from kronos_strategies.progress import ProgressReport, no_progress
 from kronos_strategies.store.files import (
     SUFFIX,

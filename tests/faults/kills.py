@@ -213,7 +213,7 @@ def _import(folder: Path, which: int = 1) -> None:
 
 
 def _check_import(folder: Path) -> None:
-    from kronos.atomic import recover_folder
+    from kronos.utils import recover_folder
     from kronos_strategies.data.qlib_store import check_intact, read_summary
 
     recover_folder(folder)

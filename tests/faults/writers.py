@@ -131,7 +131,7 @@ def run_artifacts(to: Path) -> None:
 
 
 def workflow_files(to: Path) -> None:
-    from kronos_strategies.cli.init import init
+    from kronos_strategies.cli import init
 
     init(to)
 
