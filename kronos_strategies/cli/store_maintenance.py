@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,8 +105,6 @@ def gc(folder: Path, /, *, dry_run: bool = False) -> None:
     word = "can be deleted" if dry_run else "deleted"
     console.print(f"{len(found):,} files and folders {word}, {decimal(sum(each.size for each in found))}")
     if dry_run and found:
-        import shlex
-
         show_next(console, f"kronos store gc {shlex.quote(str(folder))}")
 
 
@@ -118,7 +117,7 @@ def _described(settings: Mapping[str, Any]) -> str:
     if sampling:
         words += [
             f"horizon={spec.get('horizon')}",
-            *(f"{name}={value:g}" for name, value in sampling.items()),
+            *(f"{name}={value}" for name, value in sampling.items()),
         ]
     if settings.get("horizons"):
         words.append(f"horizons={','.join(map(str, settings['horizons']))}")

@@ -123,10 +123,20 @@ def _short(time: pd.Timestamp) -> str:
 
 
 def read_market(store: Path, market: str = "all") -> pd.DataFrame:
-    """The membership spans of a market: a frame of SPAN."""
+    """The membership spans of a market: a frame of SPAN.
+
+    Raises:
+        ValueError: a date cannot be read.
+    """
     path = store / "instruments" / f"{market}.txt"
     frame = pd.read_csv(path, sep="\t", names=list(SPAN), dtype=str, keep_default_na=False)
-    return frame.assign(start=_dates(frame["start"]), end=_dates(frame["end"]))
+    try:
+        return frame.assign(start=_dates(frame["start"]), end=_dates(frame["end"]))
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} has a date that cannot be read ({reason}). Write it like 2024-01-02."
+        ) from None
 
 
 def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex, freq: str = DAY) -> None:
@@ -252,4 +262,5 @@ def _read_bin(file: Path, days: int) -> np.ndarray:
 
 
 def _dates(text: pd.Series) -> pd.Series:
-    return pd.to_datetime(text).astype("datetime64[ns]")
+    # Days and times of day may be mixed: an instrument that begins at midnight, another at 9:30.
+    return pd.to_datetime(text, format="ISO8601").astype("datetime64[ns]")

@@ -73,8 +73,8 @@ class StoredFolder:
         return self.kind == FORECASTS and isinstance(written, int) and written < FORMAT
 
     def date_folders(self) -> list[Path]:
-        """Folders of dates, ascending."""
-        return sorted(path for path in self.folder.glob("date=*") if path.is_dir())
+        """Folders of dates, ascending; links to elsewhere are none."""
+        return sorted(path for path in self.folder.glob("date=*") if path.is_dir() and not path.is_symlink())
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,7 @@ def find_folders(store: Path) -> list[StoredFolder]:
     if not store.is_dir():
         raise FileNotFoundError(f"{store} is not a folder. Pass the folder of a forecast store.")
     found = [StoredFolder(path.parent, kind) for kind, where in _WHERE.items() for path in store.glob(where)]
+    found = [each for each in found if not each.folder.is_symlink()]
     return sorted(found, key=lambda each: each.folder)
 
 
@@ -153,7 +154,7 @@ def contents(stored: StoredFolder) -> Contents:
     """Dates, windows and bytes of a folder; only the footers of files are read."""
     files = [path for folder in stored.date_folders() for path in folder.glob(f"*{SUFFIX}")]
     labels = sorted({path.parent.name.removeprefix("date=") for path in files})
-    dates = pd.DatetimeIndex([pd.Timestamp(label) for label in labels])
+    dates = pd.DatetimeIndex([pd.to_datetime(label, errors="coerce") for label in labels]).dropna()
     return Contents(dates, sum(map(_rows, files)), sum(path.stat().st_size for path in files))
 
 

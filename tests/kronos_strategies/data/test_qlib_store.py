@@ -344,3 +344,20 @@ def test_devices_of_windows_are_written_and_read_back(bars, tmp_path, device):
     store = write(bars.replace({"instrument": {"AAA": device}}), tmp_path / "store").path
     assert len(read_bars(store, [device])) == 5
     assert not (store / "features" / device.lower()).exists()
+
+
+def test_instruments_that_begin_at_midnight_and_at_other_times_are_read_back(tmp_path):
+    hours = pd.date_range("2024-01-02", periods=48, freq="h")
+    prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)
+    midnight = pd.DataFrame({"instrument": "AAA", "datetime": hours, **prices})
+    later = pd.DataFrame({"instrument": "BBB", "datetime": hours[9:30], **prices})
+    bars = pd.concat([midnight, later], ignore_index=True)
+    store = write(bars, tmp_path / "store", frequency="60min").path
+    spans = read_market(store)
+    assert list(spans["start"]) == [hours[0], hours[9]]
+    assert len(read_bars(store)) == len(bars)
+    (store / "instruments" / "odd.txt").write_text("AAA\tyesterday\t2024-01-02\n")
+    with pytest.raises(
+        ValueError, match=r"odd.txt has a date that cannot be read \(.*\)\. Write it like 2024-01-02"
+    ):
+        read_market(store, "odd")

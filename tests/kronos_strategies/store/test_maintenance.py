@@ -187,3 +187,22 @@ def test_what_is_no_folder_is_refused_by_name(tmp_path):
     for call in (find_folders, verify_store, lambda store: collect_garbage(store, dry_run=True)):
         with pytest.raises(FileNotFoundError, match="nothing is not a folder"):
             call(tmp_path / "nothing")
+
+
+def test_a_link_to_elsewhere_is_neither_verified_nor_deleted(folder, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "precious.parquet").write_text("mine")
+    forecasts = shard(folder).parents[1]
+    (forecasts / "date=2024-06-01").symlink_to(outside, target_is_directory=True)
+    assert verify_store(folder).problems == ()
+    assert collect_garbage(folder, dry_run=False) == []
+    assert (outside / "precious.parquet").read_text() == "mine"
+
+
+def test_a_folder_that_is_no_date_is_a_problem_and_does_not_stop_the_list(folder):
+    odd = shard(folder).parents[1] / "date=soon"
+    odd.mkdir()
+    (odd / "a.parquet").write_text("x")
+    assert [each.reason for each in verify_store(folder).problems] == ["its name is not a date"]
+    (stored,) = (each for each in find_folders(folder) if each.kind == FORECASTS)
+    assert len(contents(stored).dates) == 15
