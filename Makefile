@@ -33,7 +33,7 @@ test: $(VENV)/.dev  ## all tests, on two processes of one thread each; prints th
 test-fast: $(VENV)/.dev  ## unit tests alone: no test starts a process or takes more than a few seconds
 	$(TESTS) -m "not integration and not slow" --durations=10
 
-test-long: export KRONOS_KILLS ?= 8
+test-long: export KRONOS_KILLS ?= 20
 test-long: export KRONOS_FUZZ ?= 10000
 test-long: export KRONOS_FUZZ_SECONDS ?= 14400
 test-long: $(VENV)/.dev  ## kill -9 in many places, 10,000 damaged files of bars, full disks; an hour or more

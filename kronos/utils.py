@@ -202,26 +202,30 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
 def recover_folder(path: Path) -> None:
     """Put a folder back that a process had moved aside to replace it, before it was killed."""
     if not path.exists():
-        for replaced in sorted(path.parent.glob(f".{glob.escape(path.name[:100])}.*{DRAFT}{_REPLACED}")):
+        for replaced in sorted(path.parent.glob(_drafts(path) + _REPLACED)):
             with suppress(OSError):  # another process recovers it
                 replaced.rename(path)
 
 
 def _draft_of(path: Path) -> Path:
     """A name for a draft next to `path`, after removing drafts that killed processes left more than a day ago."""
-    name = f".{path.name[:100]}"
-    for old in path.parent.glob(f"{glob.escape(name)}.*{DRAFT}"):
+    for old in path.parent.glob(_drafts(path)):
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-    return path.with_name(f"{name}.{uuid.uuid4().hex[:8]}{DRAFT}")
+    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{DRAFT}")
+
+
+def _drafts(path: Path) -> str:
+    """Pattern of the names of a path's drafts, and of no other path's."""
+    return f".{glob.escape(path.name[:100])}.{'[0-9a-f]' * 8}{DRAFT}"
 
 
 def replace_folder(draft: Path, path: Path, *, replace: bool = True) -> None:
     """Move a finished folder to its place, see `atomic_folder`."""
     with suppress(OSError):
         path.rmdir()  # succeeds only if it is empty; Windows renames onto nothing else
-    replaced = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{DRAFT}{_REPLACED}")
+    replaced = path.with_name(f"{_draft_of(path).name}{_REPLACED}")
     if replace and path.exists():
         path.rename(replaced)
     try:

@@ -224,10 +224,12 @@ def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path):
     to = tmp_path / "store"
     store(to)
     to.rename(tmp_path / ".store.0123abcd.tmp-replaced")  # kill -9 between the two renames
+    other = tmp_path / ".store.old.0123abcd.tmp-replaced"  # that of a folder called store.old
+    other.mkdir()
     with pytest.raises(FileExistsError, match="already contains a store"):
         store(to)
     assert (to / "kronos_store.json").is_file()
-    assert list(tmp_path.iterdir()) == [to]
+    assert sorted(tmp_path.iterdir()) == [other, to]
 
 
 def test_drafts_that_killed_processes_left_are_removed_after_a_day(tmp_path):
