@@ -72,16 +72,18 @@ UNSAFE = {
     r"(?<!Sandboxed)Environment\(": (),
     r"\|\s*safe\b|autoescape=False|autoescape false": (),
     r"\.to_csv\(": ("utils.py",),
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write": (),
     r"shell=True|os\.system|os\.popen": (),
 }
+
+
+SUFFIXES = (".py", ".j2", ".yaml", ".js", ".html")
 
 
 @pytest.mark.parametrize("pattern", UNSAFE, ids=str)
 def test_nothing_runs_code_of_a_foreign_file(pattern: str) -> None:
     folders = [ROOT / name for name in ("kronos", "kronos_strategies", "backtests")]
-    files = [
-        path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".j2", ".yaml")
-    ]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in SUFFIXES]
     assert len(files) > 150
     found = {path.name for path in files if re.search(pattern, path.read_text(encoding="utf-8"))}
     assert found == set(UNSAFE[pattern]), f"{pattern} in {found}"
