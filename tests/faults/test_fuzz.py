@@ -28,7 +28,7 @@ COUNT = int(os.environ.get("KRONOS_FUZZ", "30"))
 SECONDS = float(os.environ.get("KRONOS_FUZZ_SECONDS", "inf"))
 REPORT_EVERY = 20  # files, because a report takes a hundred times as long as a refusal
 BATCHES, WARM_UP = 200, 50  # forecasts of the memory test
-GROWTH = 16 * 2**20  # bytes that are not a leak: caches of allocators
+GROWTH = 8 * 2**20  # bytes that are not a leak: caches of allocators
 
 
 def resident() -> int:
