@@ -196,6 +196,8 @@ def score_held_back(forecast: Forecast, held_back: Mapping[str, pd.DataFrame]) -
 def write_table(frame: pd.DataFrame, path: Path) -> Path:
     """Write a table as CSV, parquet or JSON (a list of rows), by the suffix of its name.
 
+    Text in a CSV file is safe to open in a spreadsheet: what it would run as a formula gets an apostrophe.
+
     Raises:
         ValueError: another suffix.
         OSError: the file cannot be written.

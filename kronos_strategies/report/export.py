@@ -80,7 +80,7 @@ def render(report: Report) -> str:
         provenance=dict(report.provenance),
         metrics=describe_metrics(report.metrics),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        scripts=[Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("page.js", "sort.js")],
         plotly_js=Markup(plotly_js()),
         plotly_config=Markup(json.dumps(CONFIG, sort_keys=True)),
     )
