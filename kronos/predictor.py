@@ -19,7 +19,8 @@ from kronos.config import SampleConfig, as_choice
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.inference.fused import ExecutionConfig, Precision
 from kronos.inference.generate import ContextOverflow
-from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes, split_chunks
+from kronos.inference.memory import MemoryGuard
+from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes
 from kronos.inference.settings import (
     CHECKS,
     WeightsDigest,
@@ -101,6 +102,7 @@ class KronosPredictor(UpstreamCalls):
         self.sampling = SampleConfig()  # default of `forecast`
         self.calibration: Calibration | None = None  # of the checkpoint; `forecast` does not apply it
         self.checkpoint_info = None  # unknown for networks that were not loaded from files
+        self._guard = MemoryGuard()
         self._made: Pipeline | None = None
         self._made_of: list[Any] = []
         _check_pair(model, tokenizer)
@@ -228,26 +230,21 @@ class KronosPredictor(UpstreamCalls):
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
         decoded_close = np.empty(len(windows), np.float32)
         need = WindowBytes(
-            self.model.config,
-            self.tokenizer.config,
-            sampling.samples,
-            windows.horizon,
-            self.max_context,
+            self.model.config, self.tokenizer.config, sampling.samples, windows.horizon, self.max_context,
             self.context_overflow,
-        )
+        )  # fmt: skip
         pipeline = self._pipeline()
         budget = self.memory or default_budget(self.device)
         if self.compile:
             budget //= 2  # a replayed chunk is padded to at most twice its rows
-        for rows in split_chunks(windows.lengths, need, budget):
+
+        def sample(rows: np.ndarray) -> None:
             chunk = windows[rows]
             dates = pd.DatetimeIndex(chunk.index.get_level_values("datetime"))
-            uniforms = sobol_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
-            paths[rows], decoded_close[rows] = pipeline.sample_shared(
-                chunk, sampling, torch.from_numpy(uniforms)
-            )
-            if progress is not None:
-                progress(len(chunk))
+            uniforms = torch.from_numpy(sobol_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon))
+            paths[rows], decoded_close[rows] = pipeline.sample_shared(chunk, sampling, uniforms)
+
+        self._guard.run(windows.lengths, need, budget, sample, progress)
         if self.anchor == "last_close":
             anchor_paths(paths, decoded_close, windows.last_bar[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
@@ -277,11 +274,12 @@ class KronosPredictor(UpstreamCalls):
             raise ValueError("There are no windows to embed. Pass at least one.")
         hidden = np.empty((len(windows), self.model.config.d_model), np.float32)
         need = EmbedBytes(self.model.config, self.tokenizer.config, self.max_context)
-        pipeline = self._pipeline()
-        for rows in split_chunks(windows.lengths, need, self.memory or default_budget(self.device)):
+        pipeline, budget = self._pipeline(), self.memory or default_budget(self.device)
+
+        def embed(rows: np.ndarray) -> None:
             hidden[rows] = pipeline.embed(windows[rows])
-            if progress is not None:
-                progress(len(rows))
+
+        self._guard.run(windows.lengths, need, budget, embed, progress)
         return hidden
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:

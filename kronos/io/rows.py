@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from fnmatch import fnmatchcase
@@ -157,6 +157,7 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
         raw, layout = raw.melt(heads[0], wide, "instrument", "close").dropna(subset="close"), "wide"
         heads = [str(head) for head in raw.columns]
     columns = find_columns(heads, options.columns, file)
+    _check_single(heads, columns, file)
     scalable = frozenset(columns.heads[name] for name in ("volume", "amount") if name in columns.heads)
     number_heads = [head for name, head in columns.heads.items() if name != "instrument"]
     ticks = next((head for head in heads if plain_name(head) in _TICKS and head not in number_heads), None)
@@ -198,6 +199,15 @@ def has_instruments(file: Path, options: ReadOptions) -> bool:
 def symbol_of(file: Path, options: ReadOptions) -> str:
     """The instrument of a file without an instrument column."""
     return str(to_codes(pd.Series([symbol_in_name(file)], name="file name"), options.pad_codes, file)[0])
+
+
+def _check_single(heads: Sequence[str], columns: Columns, file: Path) -> None:
+    """Refuse a file with two columns of one name that is read."""
+    for head in (*columns.times, *columns.heads.values()):
+        if heads.count(head) > 1:
+            raise ValueError(
+                f"{file} has {heads.count(head)} columns '{head}'. Rename or remove all but one."
+            )
 
 
 def _times(

@@ -209,7 +209,7 @@ def _local(texts: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
     """Text without offsets -> datetimes, and notes on the order of day and month."""
     plain = texts.str.replace(_CHINESE, r"\1-\2-\3", regex=True)
     wall = pd.to_datetime(plain, format="ISO8601", errors="coerce")
-    wall = _within(wall.where(~plain.str.fullmatch(r"\d{4}").fillna(True).astype(bool)))
+    wall = _within(wall.where(~plain.str.fullmatch(r"\d{4}", na=True)))
     if wall.isna().any():
         parts = plain.str.extract(_DAY_FIRST)
         fits = wall.isna() & parts[0].notna()

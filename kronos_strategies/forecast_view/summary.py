@@ -12,14 +12,13 @@ import pandas as pd
 
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
-from kronos.utils import explain_write_errors, write_atomic
+from kronos.utils import csv_text, explain_write_errors, write_atomic
 from kronos.zones import one_zone
 from kronos_strategies.evaluation.distribution.metrics import (
     crps_ensemble,
     crps_normal,
     min_samples_for_coverage,
 )
-from kronos_strategies.report.formatting import escape_formulas
 from kronos_strategies.signal import positive_prices, summary
 
 LEVELS = (0.9, 0.8, 0.5)  # of the band whose coverage is counted: the widest that the paths can form
@@ -219,7 +218,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
         rows = rows.assign(**{name: [time.isoformat() for time in rows[name]] for name in times})
         content = rows.to_json(orient="records", date_format="iso", date_unit="s", indent=1) + "\n"
     else:
-        content = escape_formulas(rows).to_csv(index=False)
+        content = csv_text(rows)
     with explain_write_errors(path, "Choose another file."):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_atomic(path, content)

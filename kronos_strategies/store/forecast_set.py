@@ -25,6 +25,7 @@ from kronos_strategies.store.files import (
     locked,
     publish,
     try_lock,
+    warn_of_damage,
 )
 from kronos_strategies.store.parquet import from_parquet, read_summary, to_parquet
 from kronos_strategies.store.settings import StoreSettings, read_manifest, read_settings, update_manifest
@@ -248,6 +249,7 @@ def fill(
         progress: called as progress(windows done, windows due).
     """
     found = forecast_set.coverage(dated)
+    warn_of_damage(forecast_set.folder, found.damaged)
     sampling, started = forecast_set.settings.provenance.sampling, time.monotonic()
     due, total = list(found.due), dated.count(found.due)
     computed = windows = 0
