@@ -1,8 +1,8 @@
 """Where a store lies: a local folder, or a URL of any file system that fsspec knows, such as an object store.
 
-A URL becomes a `upath.UPath`, which has the methods of `pathlib.Path`. An object store has neither locks nor renames,
-and needs neither: an object is written whole or not at all, and its name is the hash of the windows and of its bytes,
-so that two processes that compute the same date write the same object.
+A URL becomes a `upath.UPath`, which has the methods of `pathlib.Path`. An object store has neither locks nor
+renames, and needs neither: an object is written whole or not at all, and its name is the hash of the windows and of
+its bytes, so that two processes that compute the same date write the same object.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fill folders of a store with several workers: which dates a shard has, and what a worker does with it.
 
-A worker writes its results to the store and returns only counts. It computes the whole of a shard even if some of its
-dates are there, so that the matrix products, and with them the stored bytes, are those of one process that fills an
-empty store, whatever interrupted the run. That is at most one shard more for each gap.
+A worker writes its results to the store and returns only counts. It computes the whole of a shard even if some of
+its dates are there, so that the matrix products, and with them the stored bytes, are those of one process that fills
+an empty store, whatever interrupted the run. That is at most one shard more for each gap.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ShardFiller:
         """Compute the dates of a shard that nobody else has stored or is computing."""
         dated = WindowsByDate(shard.windows)
         with ExitStack() as locks:
-            claim = claim_dates(self.folder, dated, dated.dates, len(dated.windows), locks)
+            claim = claim_dates(self.folder, dated, list(dated.dates), len(dated.windows), locks)
             if claim.dates:
                 self.write(dated, set(claim.dates), progress)
         if not claim.dates and claim.left:
@@ -113,7 +113,9 @@ def fill_shards(
     if not due:
         return Outcome(0, 0, False)
     wanted = set(due)
-    shards = [shard for shard in plan_shards(dated.dates, dated.rows.tolist(), limit) if wanted & set(shard)]
+    shards = [
+        shard for shard in plan_shards(list(dated.dates), dated.rows.tolist(), limit) if wanted & set(shard)
+    ]
     return run_shards(pool, task, shards, dated, progress)
 
 

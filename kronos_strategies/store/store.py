@@ -83,7 +83,8 @@ class ForecastStore:
             spec: specification of the windows; part of the folder's name.
             sampling: settings, the forecaster's own when omitted.
             progress: called as progress(windows done, windows due).
-            pool: workers that share the dates, see `kronos_strategies.distributed.worker_pool`; None for this process.
+            pool: workers that share the dates, see `kronos_strategies.distributed.worker_pool`; None for this
+                process.
 
         Raises:
             ValueError: the networks were not loaded from files, or windows and `spec` disagree.
