@@ -1,7 +1,6 @@
-"""Workers on a Ray cluster: one actor, with a model of its own, per worker. Needs the `ray` extra; only this module
-imports Ray.
+"""Workers on a Ray cluster, each an actor with its own model. Needs the `ray` extra; only this module imports Ray.
 
-The task goes to each node once, through Ray's object store; each shard of windows goes to one actor; results go from
+The task goes to each node once, through Ray's object store, and each shard of windows to one actor. Results go from
 the actors to the forecast store.
 """
 
@@ -135,9 +134,8 @@ class Actors:
         name = self.started
         self.started += 1
         # Ray starts no dead actor again and repeats no call: `run_shards` hands the shard to another one.
-        actor = (
-            ray.remote(_Actor).options(max_restarts=0, max_task_retries=0, **self.options).remote(self.task)
-        )
+        made: Any = ray.remote(_Actor)
+        actor = made.options(max_restarts=0, max_task_retries=0, **self.options).remote(self.task)
         self.found[name] = actor
         self.asked[actor.open.remote()] = name, None
 

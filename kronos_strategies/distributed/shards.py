@@ -1,4 +1,4 @@
-"""Shards of dates on a pool of workers: each idle worker gets the next shard; that of a dead worker is handed out again."""
+"""Shards of dates on a pool of workers: an idle one gets the next shard; that of a dead one is handed out again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WorkerError(ValueError):
 
 
 class Shard(NamedTuple):
-    """Dates that one worker computes together, so that they are the rows of the same matrix products as anywhere."""
+    """Dates that one worker computes together, so that their rows share matrix products as they do anywhere."""
 
     dates: Dates
     windows: Windows  # compact: this is what travels to the worker
@@ -59,8 +59,8 @@ class Task(Protocol):
 class Event(NamedTuple):
     """News of a worker.
 
-    `ready` comes once, when it has opened the task; `progress` has the windows of its shard that are done; `done` the
-    outcome; `died` the reason.
+    `ready` comes once, when it has opened the task; `progress` has the windows of its shard that are done since the
+    last one; `done` the outcome; `died` the reason.
     """
 
     worker: Hashable

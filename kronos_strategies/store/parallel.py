@@ -1,8 +1,8 @@
 """Fill folders of a store with several workers: which dates a shard has, and what a worker does with it.
 
 A worker writes its results to the store and returns only counts. It computes the whole of a shard even if some of
-its dates are there, so that the matrix products, and with them the stored bytes, are those of one process that fills
-an empty store, whatever interrupted the run. That is at most one shard more for each gap.
+its dates are there, so that the matrix products, and with them the stored bytes, are those of one process that
+fills an empty store, whatever interrupted the run. That is at most one shard more for each gap.
 """
 
 from __future__ import annotations
