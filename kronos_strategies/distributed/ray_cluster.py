@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 LOCAL = "local"
 WAIT = 1.0  # seconds
+WAIT_CONNECTED = 10.0  # seconds
 NEEDS_SHARE = 1e-4  # rounding of fractions of a GPU, as Ray counts them
 
 
@@ -202,6 +204,11 @@ def _connect(address: str) -> None:
         init(address=LOCAL, include_dashboard=False)
         return
     try:
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon:
+            socket.create_connection(
+                (host, int(port)), WAIT_CONNECTED
+            ).close()  # Ray would try for a long time
         init(address=address)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Where a store lies: a local folder, or a URL of any file system that fsspec knows, such as an object store.
+"""Where a store lies: a local folder, or the URL of an object store that fsspec knows.
 
 A URL becomes a `upath.UPath`, which has the methods of `pathlib.Path`. An object store has neither locks nor
 renames, and needs neither: an object is written whole or not at all, and its name is the hash of the windows and of
@@ -33,7 +33,10 @@ def as_location(folder: str | Path) -> Path:
     """
     if not is_url(folder):
         return Path(folder).expanduser() if isinstance(folder, str) else _expanded(folder)
-    protocol = str(folder).partition("://")[0].lower()
+    protocol, _, path = str(folder).partition("://")
+    protocol = protocol.lower()
+    if protocol == "file":
+        return Path(path).expanduser()
     extra = EXTRAS.get(protocol)
     install = f"pip install 'kronos-strategies[{extra or 's3'}]'"
     try:

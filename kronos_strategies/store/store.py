@@ -39,7 +39,8 @@ class ForecastStore:
     write the same object.
 
     Args:
-        folder: local folder, created on the first fill, or a URL that fsspec knows, such as s3://bucket/forecasts.
+        folder: local folder, created on the first fill, or the URL of an object store, such as
+            s3://bucket/forecasts.
         dtype: type of the stored paths: "float32" is exact, "float16" takes three fifths of the space with an error
             below 1/4096 of a window's largest move.
 

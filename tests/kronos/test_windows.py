@@ -458,3 +458,32 @@ def test_huge_volumes_do_not_overflow(fit: Callable[[np.ndarray], Scale]) -> Non
 def test_a_column_of_zeros_stays_near_zero() -> None:
     scale = Scale.fit(np.zeros((1, 9, 6), np.float32))
     assert np.abs(scale.invert(np.full((1, 2, 6), 5, np.float32))).max() <= 1e-4
+
+
+# Windows.compact
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_compact_windows_are_the_same_windows_with_no_other_bar(data: st.DataObject) -> None:
+    windows = Windows.rolling(
+        make_panel(24, "A", "B", "C"), 6, 2, DAYS.append(DAYS + pd.Timedelta(days=60)), min_bars=2
+    )
+    rows = np.array(data.draw(st.lists(st.integers(0, len(windows) - 1), min_size=1, unique=True)))
+    part = windows[rows]
+    compact = part.compact()
+    assert compact.digest() == part.digest()
+    assert compact.index.equals(part.index)
+    np.testing.assert_array_equal(compact.lengths, part.lengths)
+    read = {
+        row
+        for end, length in zip(part.end_positions, part.lengths, strict=True)
+        for row in range(end + 1 - length, end + 1)
+    }
+    assert len(compact.bars) == len(compact.bar_stamps) == len(read)
+    np.testing.assert_array_equal(compact.bars, windows.bars[sorted(read)])
+
+
+def test_no_window_is_compact_already() -> None:
+    windows = Windows.rolling(make_panel(24, "A"), 6, 2, "B")
+    assert len(windows[:0].compact().bars) == 0

@@ -50,7 +50,7 @@ def cluster() -> Iterator[Cluster]:
 
 @dataclass
 class Events(Traced):
-    """Waits from given dates on for what happens to the cluster, so that every event comes in the middle of a run."""
+    """Waits from given dates on for what happens to the cluster, so that every event comes in mid-run."""
 
     waits: dict[str, str]  # event by the first date that waits for it
 
@@ -135,9 +135,7 @@ def test_gpus_that_no_node_has_are_refused(cluster, predictor, windows, tmp_path
 
 
 @pytest.mark.integration
-def test_an_address_without_a_cluster_is_one_sentence(predictor, windows, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(ray._private.ray_constants, "NUM_REDIS_GET_RETRIES", 1, raising=False)
+def test_an_address_without_a_cluster_is_one_sentence(predictor, windows, tmp_path):
     with pytest.raises(ValueError, match=r"^There is no Ray cluster at '127.0.0.1:9'.*ray start --head"):
         ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING, pool=worker_pool(1, "127.0.0.1:9"))
 
