@@ -1,8 +1,8 @@
 """Both stages, and the first one without pooling, in each of the processes that torchrun starts.
 
 `torchrun --nproc_per_node=2 tests/kronos/training/two_processes.py FOLDER` writes into FOLDER what each process
-saw. The test that starts it calls `observed` in its own process, too, and holds one against the other. With a second
-argument only the first stage is trained, into that folder within FOLDER.
+saw. The test that starts it calls `observed` in its own process, too, and compares them. With one more argument
+only the first stage is trained, into that folder within FOLDER.
 """
 
 from __future__ import annotations
