@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from kronos.atomic import DRAFT, atomic_file, explain_write_errors, write_atomic
+from kronos.utils import DRAFT, atomic_file, explain_write_errors, write_atomic
 from kronos_strategies.store.location import explain_remote_errors, find_objects, is_remote
 
 SUFFIX = ".parquet"
