@@ -15,12 +15,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import cast
 
-from kronos_strategies.distributed.shards import Event, Outcome, Shard, Task, WorkerError, span
+from kronos_strategies.distributed.shards import Compute, Event, Outcome, Shard, Task, WorkerError, span
 
 log = logging.getLogger(__name__)
 
 THREADS = "OMP_NUM_THREADS"
 WAIT = 1.0  # seconds
+GUARD = "a script that starts processes does so below `if __name__ == '__main__':`"
 
 
 def threads_per_worker(workers: int) -> int:
@@ -74,6 +75,7 @@ class ProcessWorkers:
     threads: int
     found: dict[Hashable, tuple[BaseProcess, Connection]] = field(default_factory=dict)
     working: dict[Hashable, Shard] = field(default_factory=dict)
+    ready: set[Hashable] = field(default_factory=set)
 
     def spawn(self) -> Hashable:
         """Start one more process, and return its name."""
@@ -107,7 +109,8 @@ class ProcessWorkers:
                     events.append(self._event(worker, *pipe.recv()))
                 except (EOFError, OSError):
                     process.join()
-                    events.append(Event(worker, "died", reason=_ended(process.exitcode)))
+                    hint = "" if worker in self.ready or process.exitcode != 1 else f" ({GUARD})"
+                    events.append(Event(worker, "died", reason=_ended(process.exitcode) + hint))
                     del self.found[worker]
                     self.assign(self.spawn())
         return events
@@ -126,6 +129,7 @@ class ProcessWorkers:
         if kind == "progress":
             return Event(worker, "progress", windows=int(str(content)))
         if kind == "ready":
+            self.ready.add(worker)
             return Event(worker, "ready")
         del self.working[worker]
         return Event(worker, "done", outcome=cast(Outcome, content))
@@ -133,21 +137,25 @@ class ProcessWorkers:
 
 def serve(pipe: Connection) -> None:
     """Open a task and compute shards until the other end of the pipe closes, in a process of its own."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all processes; the first one ends the others
-    try:
-        compute = pickle.loads(pipe.recv_bytes()).open()
-        pipe.send(("ready", None))
-        while True:
-            shard = pipe.recv()
-            pipe.send(("done", compute(shard, _report(pipe))))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the process that started this one has ended
-    except Exception as error:
-        log.debug("%s", traceback.format_exc())
-        with suppress(OSError):
-            pipe.send(("error", describe_error(error)))
+    # Ctrl-C reaches all processes of a terminal; the one that started the others ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    compute: Compute | None = None
+    while True:
+        try:
+            if compute is None:
+                compute = cast(Task, pickle.loads(pipe.recv_bytes())).open()
+                answer: tuple[str, object] = ("ready", None)
+            else:
+                answer = ("done", compute(pipe.recv(), _report(pipe)))
+        except EOFError:
+            return  # the process that started this one has ended
+        except Exception as error:
+            log.debug("%s", traceback.format_exc())
+            answer = ("error", describe_error(error))
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
 
 
 def describe_error(error: Exception) -> str:
@@ -170,7 +178,10 @@ def _report(pipe: Connection) -> Callable[[int], None]:
 
     def report(done: int) -> None:
         nonlocal before
-        pipe.send(("progress", done - before))
+        try:
+            pipe.send(("progress", done - before))
+        except OSError:
+            raise SystemExit(1) from None  # the process that started this one has ended
         before = done
 
     return report

@@ -219,7 +219,6 @@ def _connect(address: str) -> None:
 
 
 def _reason(error: RayError) -> str:
-    """One line: Ray's messages are long, and say what happened at the end."""
-    text = " ".join(str(error).split())
-    found = text.partition("The actor died because of an error raised")[0] or text
-    return f"{type(error).__name__}: {found[:300]}"
+    """One line of Ray's long messages: what happened comes first, but an error of our own code last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (lines[-1] if "creation task" in lines[0] else lines[0])[:300]

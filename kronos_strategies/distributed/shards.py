@@ -143,14 +143,9 @@ class _Run:
         self.deaths[dates] += 1
         if self.deaths[dates] >= DEATHS:
             over = f"they computed {span(dates)}" if dates else "they started"
-            how = (
-                "If memory ran out, use fewer workers"
-                if dates
-                else "A script that starts workers does so below `if __name__ == '__main__':`"
-            )
             raise WorkerError(
-                f"{DEATHS} workers ended while {over}, the last one because {reason}. {how}; finished dates are in "
-                "the store."
+                f"{DEATHS} workers ended while {over}, the last one because {reason}. If memory ran out, use fewer "
+                "workers; finished dates are in the store."
             )
         if dates:
             self.waiting.appendleft(dates)

@@ -210,8 +210,8 @@ class FillResult:
         stored: the forecast set, which may contain other dates and windows.
         digests: digests of the windows by date, ascending.
         found: status before the fill.
-        computed: dates forecast by this process; other processes may have computed the rest.
-        windows: number of windows forecast by this process.
+        computed: dates forecast by this process or its workers; other processes may have computed the rest.
+        windows: number of windows of these dates.
         seconds: time to forecast and write them.
     """
 

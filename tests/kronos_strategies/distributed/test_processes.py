@@ -15,6 +15,7 @@ from kronos_strategies.distributed import worker_pool
 from kronos_strategies.distributed.processes import Processes, describe_error, threads_per_worker
 from kronos_strategies.distributed.shards import WorkerError
 from kronos_strategies.store import ForecastStore
+from kronos_strategies.store.files import try_lock
 from tests.kronos.builders import make_head
 from tests.kronos_strategies.store.conftest import SAMPLING, SPEC
 
@@ -79,6 +80,44 @@ def test_a_partly_filled_store_resumes_to_the_same_bytes(predictor, windows, alo
     assert reports[-1][0] == reports[-1][1]
     again = store.fill(Traced(predictor, traces), windows, SPEC, SAMPLING, pool=pool)
     assert again.computed == 0
+
+
+@pytest.mark.integration
+def test_a_date_that_another_run_computes_is_waited_for(predictor, windows, alone, tmp_path):
+    """The other run stops without it."""
+    store = ForecastStore(tmp_path / "shared")
+    folder = store.fill(predictor, windows[:4], SPEC, SAMPLING).forecast_set.folder
+    lock = try_lock(folder, "2024-02-20")
+    assert lock is not None
+    reports = []
+
+    def release(done: int, total: int) -> None:
+        reports.append(done)
+        if done == total - 8:  # the windows of its shard
+            lock.release()
+
+    filled = store.fill(predictor, windows, SPEC, SAMPLING, release, worker_pool(2))
+    assert not lock.is_locked
+    assert filled.computed == 14
+    assert reports[-1] == 60
+    stored = content(tmp_path / "shared")
+    del stored[next(name for name in stored if "2024-02-12" in name)]  # was computed by itself
+    assert stored.items() <= alone.items()
+    assert len(stored) == 14
+
+
+@pytest.mark.integration
+def test_a_script_without_a_guard_is_told_of_it(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from kronos_strategies.distributed import worker_pool\n"
+        "with worker_pool(2).start(print, 1) as workers:\n"
+        "    while True:\n"
+        "        for event in workers.wait():\n"
+        "            raise SystemExit(event.reason)\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.strip().splitlines()[-1].endswith("below `if __name__ == '__main__':`)")
 
 
 @pytest.mark.integration

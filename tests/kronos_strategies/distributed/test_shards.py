@@ -109,7 +109,7 @@ def test_a_shard_that_ends_every_worker_ends_the_run_with_one_sentence(windows):
 def test_workers_that_end_before_they_are_ready_end_the_run(windows):
     pool = Scripted(1, [])
     pool.news = [Event(number, "died", reason="it ended with exit code 1") for number in range(10)]
-    with pytest.raises(WorkerError, match=rf"^{DEATHS} workers ended while they started.*__main__"):
+    with pytest.raises(WorkerError, match=rf"^{DEATHS} workers ended while they started, .*exit code 1"):
         run(pool, windows)
 
 
