@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ from .workers import Failing, Traced, nodes, pids, wait_for
 
 ROOT = Path(__file__).parents[3]
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+TRIES = 5
+
+
+def add_node(cluster: Cluster) -> Any:
+    """A small node. Ray gives the helpers of a node 15 seconds to start, so that a busy machine gets several tries."""
+    for _ in range(TRIES - 1):
+        with suppress(Exception):
+            return cluster.add_node(**NODE)
+    return cluster.add_node(**NODE)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +48,11 @@ def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_worker_register_timeout_seconds", "300")  # on a busy machine
         patch.setenv("PYTHONPATH", str(ROOT))  # workers load the forecasters of these tests
-        started = Cluster(initialize_head=True, head_node_args=NODE)
+        started = Cluster(initialize_head=False)
         try:
+            add_node(started)
             yield started
         finally:
             if ray.is_initialized():
@@ -73,7 +85,7 @@ def test_a_cluster_that_grows_and_loses_a_worker_and_a_node_stores_the_bytes_of_
     def happen(done: int, total: int) -> None:
         """One event after the other, each once its predecessor shows in the traces."""
         if done and not added:
-            added.append(cluster.add_node(**NODE))
+            added.append(add_node(cluster))
         elif len(nodes(traces)) == 2 and not killed:
             (traces / "grown").touch()
             killed.append(min(pids(traces)))
