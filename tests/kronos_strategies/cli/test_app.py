@@ -10,7 +10,8 @@ from .conftest import run
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["data"], ["data", "import"], ["data", "simulate"], ["forecast"], ["store", "fill"]]
+    "command",
+    [[], ["data"], ["data", "import"], ["data", "simulate"], ["forecast"], ["serve"], ["store", "fill"]],
 )
 def test_every_help_has_an_example(command, capsys):
     code, out, _ = run(capsys, *command, "--help")

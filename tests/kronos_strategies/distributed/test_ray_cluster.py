@@ -35,7 +35,7 @@ TRIES = 5
 
 
 def add_node(cluster: Cluster) -> Any:
-    """A small node. Ray gives the helpers of a node 15 seconds to start, so that a busy machine gets several tries."""
+    """A small node; Ray gives its helpers 15 seconds to start, so that a busy machine gets several tries."""
     for _ in range(TRIES - 1):
         with suppress(Exception):
             return cluster.add_node(**NODE)
