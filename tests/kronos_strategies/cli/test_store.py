@@ -147,6 +147,14 @@ def test_workers_store_the_same_bytes_and_are_shown(bars, tmp_path, capsys, monk
     assert len(alone) == 6
 
 
+def test_a_ray_cluster_that_is_not_there_is_one_sentence(bars, tmp_path, capsys):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    code, _, err = forecast(capsys, tmp_path, bars, ray="127.0.0.1:9", workers=2)
+    assert code == 2
+    assert re.match(r"There is no Ray cluster at '127.0.0.1:9' \(.*Start one with `ray start --head`", err)
+    assert len(err.strip().splitlines()) == 1
+
+
 def test_a_store_may_be_a_url_which_the_next_command_and_a_comparison_read(bars, tmp_path, capsys):
     pytest.importorskip("upath")
     url = "memory://forecasts/a b"
