@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    store: Path,
+    store: str,
     /,
     *,
     until: datetime,
@@ -38,7 +38,7 @@ def calibrate(
     For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
 
     Args:
-        store: forecast store of `kronos store fill`, with one model and one set of settings.
+        store: folder or URL of a forecast store of `kronos store fill`, with one model and one set of settings.
         until: last date on which an outcome may be known; later outcomes are not used.
         to: JSON file to write.
         every: forecast dates between fits, each of which uses what was known on its date, so that a backtest can
@@ -73,12 +73,13 @@ def calibrate(
     _show(made, made.write(to), store_warnings, data)
 
 
-def _stored(store: Path) -> ForecastSet:
+def _stored(store: str) -> ForecastSet:
     """The forecasts of a store that holds one set, of that set's own folder, or of the one of its model."""
     from kronos_strategies.store import ForecastSet
+    from kronos_strategies.store.location import as_location
     from kronos_strategies.store.settings import MANIFEST
 
-    folder = store.expanduser()
+    folder = as_location(store)
     below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
     runs = [path.parent for found in below for path in sorted(found)]
     if not runs:
