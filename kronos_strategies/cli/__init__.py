@@ -5,11 +5,14 @@ Heavy modules are imported inside the commands, so that `kronos --help` answers 
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from cyclopts import App, Parameter
 
+from kronos.hub import OFFLINE
 from kronos.utils import run_command, show_log
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
@@ -23,7 +26,8 @@ from kronos_strategies.cli.train import train
 
 app = App(
     name="kronos",
-    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`",
+    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`"
+    f"\n\n`--offline`, with any command, allows no downloads, as does {OFFLINE}=1 in the environment.",
     version=lambda: version("kronos-strategies"),
     default_parameter=Parameter(negative=()),
 )
@@ -40,5 +44,9 @@ app.command(train)
 
 def main(tokens: Sequence[str] | None = None) -> None:
     """Run the command line; a user error becomes one red sentence and exit code 2."""
+    words = list(sys.argv[1:] if tokens is None else tokens)
+    if "--offline" in words:
+        words.remove("--offline")
+        os.environ[OFFLINE] = "1"  # before a command imports huggingface_hub, which reads it once
     show_log()
-    run_command(app, tokens)
+    run_command(app, words)
