@@ -75,7 +75,9 @@ def download_checkpoint(repo: str, revision: str | None, names: Sequence[str], h
         cache = hub.cache_dir or constants.HF_HUB_CACHE
         reason = str(error).strip().partition("\n")[0]
         if off and isinstance(error, LocalEntryNotFoundError):
-            reason = f"not in the cache {cache}, and downloads are off: --offline, {OFFLINE} or local_files_only"
+            reason = (
+                f"not in the cache {cache}, and downloads are off: --offline, {OFFLINE} or local_files_only"
+            )
         raise FileNotFoundError(f"No checkpoint '{repo}'{where} ({reason}).") from error
     if revision is None or not _COMMIT.fullmatch(revision):
         _log.info("%s is at commit %s of %s. Set this revision to keep it.", repo, commit, revision or "main")
