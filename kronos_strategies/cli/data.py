@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kronos_strategies.cli.common import next_run, note, show_next
-from kronos_strategies.cli.data_download import download
+from kronos_strategies.cli.data_download import download, fetch
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 data = App(
     name="data",
-    help="Make a Qlib data directory, from files, by download or by simulation.\n\nFor example: `kronos data import --help`",
+    help="Make a Qlib data directory, from files, by download or by simulation.\n\n"
+    "For example: `kronos data import --help`",
 )
 
 
 data.command(download)
+data.command(fetch)
 
 
 @data.command(name="import")

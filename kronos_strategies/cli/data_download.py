@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -68,6 +71,51 @@ def download(
             archive = download_archive(address, expected, downloading)
     with progress_bar("unpacking", "bytes") as unpacking:
         _show(install(archive, to, overwrite=overwrite, progress=unpacking))
+
+
+def fetch(
+    *,
+    source: Literal["yfinance", "akshare", "ccxt"],
+    symbols: Annotated[list[str], Parameter(consume_multiple=True)],
+    start: datetime,
+    end: datetime,
+    to: Path,
+    interval: Literal["1d", "1h", "30m", "15m", "5m", "1m"] = "1d",
+    exchange: str = "binance",
+) -> None:
+    """Fetch bars with the library of a data vendor, as files for `kronos data import`.
+
+    For example: `kronos data fetch --source yfinance --symbols AAPL MSFT --start 2020-01-01 --end 2023-12-31
+    --to bars`
+
+    Args:
+        source: yfinance (shares and indices of many countries), akshare (Chinese shares, days) or ccxt (pairs of
+            crypto exchanges). Each needs the extra of its name.
+        symbols: as the source writes them: AAPL, 0700.HK; 600519; BTC/USDT.
+        start: first date.
+        end: last date, included.
+        to: folder of the files, one for each symbol.
+        interval: step of the bars; akshare has days only.
+        exchange: exchange that ccxt asks.
+    """
+    from pandas import Timestamp
+
+    from kronos_strategies.data.vendors import CONVENTIONS, Request
+    from kronos_strategies.data.vendors import fetch as fetch_bars
+
+    request = Request(Timestamp(start), Timestamp(end), interval, exchange)
+    with progress_bar(source, "symbols") as progress:
+        fetched = fetch_bars(source, symbols, request, to.expanduser(), progress)
+    console = Console()
+    table = Table("symbol", "bars", "file")
+    table.columns[1].justify = "right"
+    for (symbol, rows), file in zip(fetched.rows.items(), fetched.files, strict=True):
+        table.add_row(escape(symbol), f"{rows:,}", escape(str(file)))
+    console.print(table)
+    for symbol, reason in fetched.missing.items():
+        note(console, f"nothing of {symbol}: {reason}.")
+    note(console, f"{CONVENTIONS[source]}.")
+    show_next(console, f"kronos data import {shlex.quote(str(to))} --to {shlex.quote(f'{to}-qlib')}")
 
 
 def _show(build: CommunityBuild) -> None:

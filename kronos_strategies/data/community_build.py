@@ -1,7 +1,7 @@
 """The community's build of Qlib data of Chinese shares: found, verified, unpacked and put in place.
 
-github.com/chenditc/investment_data releases `qlib_bin.tar.gz` each day: bars since 2008 with point-in-time members of
-the CSI 300 and other indices. Recent releases have a manifest with its sha256.
+github.com/chenditc/investment_data releases `qlib_bin.tar.gz` each day: bars of all shares with point-in-time
+members of the CSI 300 and other indices. Recent releases have a manifest with its sha256.
 """
 
 from __future__ import annotations
@@ -269,6 +269,6 @@ def _say_which(source: str) -> Iterator[None]:
         yield
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
         raise ValueError(
-            f"The archive {source} is damaged or unsafe ({str(error).rstrip('.')}). Nothing was unpacked; download it "
-            "from another place, or pass another --release."
+            f"The archive {source} is damaged or unsafe ({str(error).rstrip('.')}). Nothing was unpacked; download "
+            "it from another place, or pass another --release."
         ) from error

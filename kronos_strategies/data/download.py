@@ -1,7 +1,7 @@
 """Download of one large file: verified by sha256, resumed where it broke off, limited in size.
 
-requests does the HTTP: it honors proxies (HTTPS_PROXY, NO_PROXY), follows redirects and checks certificates, and the
-libraries of Qlib and of the data vendors bring it along anyway.
+requests does the HTTP: it honors proxies (HTTPS_PROXY, NO_PROXY), follows redirects and checks certificates, and
+the libraries of Qlib and of the data vendors depend on it anyway.
 """
 
 from __future__ import annotations
@@ -159,7 +159,8 @@ class _Transfer:
                 done = self._done()
                 if done <= before:  # the last try brought nothing
                     raise OSError(
-                        f"{self.url} broke off after {decimal(done)} ({error}). Run the same command again to resume."
+                        f"{self.url} broke off after {decimal(done)} ({error}). Run the same command again to "
+                        "resume."
                     ) from error
                 before = done
 
@@ -176,8 +177,7 @@ class _Transfer:
             headers = {"Range": f"bytes={done}-"} | ({"If-Range": tag} if tag else {})
         with _answer(self.url, secure=self.expected.sha256 is None, headers=headers) as response:
             if headers and response.status_code == 416:  # complete, or no longer the same file
-                total = response.headers.get("Content-Range", "").rpartition("/")[2]
-                if total == str(done):
+                if response.headers.get("Content-Range", "").rpartition("/")[2] == str(done):
                     return
                 self.part.unlink()
                 raise _BrokenOff("the file has changed")
@@ -233,13 +233,13 @@ class _Transfer:
     def _verify(self) -> Verified:
         found = hash_file(self.part)
         if self.expected.sha256 is None:
-            how = "not verified, because no hash is published: it is recorded, and later downloads must have the same"
+            how = "not verified, as none is published: it is recorded, and later downloads must have the same"
             return Verified(self.part, found, how, self.url)
         if found != self.expected.sha256.lower():
             self._discard()
             raise ValueError(
-                f"{self.url} has the sha256 {found} and {self.expected.source} says {self.expected.sha256}. The file "
-                "was deleted; download it again, or from another place."
+                f"{self.url} has the sha256 {found} and {self.expected.source} says {self.expected.sha256}. The "
+                "file was deleted; download it again, or from another place."
             )
         return Verified(self.part, found, f"verified: as {self.expected.source} says", self.url)
 
@@ -267,7 +267,7 @@ def hash_file(path: Path) -> str:
 
 
 def trust(folder: Path, url: str, sha256: str) -> None:
-    """Record the hash of a first download, which later ones must have. Call it once the content is known to be whole."""
+    """Record the hash of a first download, which later ones must have; once its content is known to be whole."""
     known = _trusted(folder)
     known.setdefault(url, {"sha256": sha256, "date": date.today().isoformat()})
     write_atomic(folder / TRUSTED, json.dumps(known, indent=1) + "\n")
@@ -298,7 +298,7 @@ def _answer(
         except (requests.ConnectionError, requests.Timeout) as error:
             host = urlsplit(url).hostname
             raise OSError(
-                f"{host} cannot be reached ({_reason(error)}). Check the connection; behind a proxy set HTTPS_PROXY."
+                f"{host} cannot be reached ({_reason(error)}). Check the connection, or HTTPS_PROXY behind a proxy."
             ) from error
         except (requests.RequestException, ValueError) as error:
             raise ValueError(f"{url} is not an address to download from ({_reason(error)}).") from error
@@ -314,8 +314,8 @@ def _check_scheme(url: str, secure: bool, relative: bool = False) -> None:
     plain = parts.scheme == "http" and parts.hostname not in _LOCAL
     if parts.scheme not in allowed or (secure and plain):
         raise ValueError(
-            f"'{url}' is not https, so that the file could be changed in transit. Use an https address, or pass its "
-            "--sha256."
+            f"'{url}' is not https, so that the file could be changed in transit. Use an https address, or pass "
+            "its --sha256."
         )
 
 

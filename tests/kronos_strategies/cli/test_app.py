@@ -8,7 +8,17 @@ from .conftest import run
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["data"], ["data", "import"], ["data", "simulate"], ["forecast"], ["store", "fill"]]
+    "command",
+    [
+        [],
+        ["data"],
+        ["data", "import"],
+        ["data", "simulate"],
+        ["data", "download"],
+        ["data", "fetch"],
+        ["forecast"],
+        ["store", "fill"],
+    ],
 )
 def test_every_help_has_an_example(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
