@@ -17,6 +17,7 @@ from kronos.utils import run_command, show_log
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
+from kronos_strategies.cli.doctor import doctor
 from kronos_strategies.cli.evaluate import evaluate
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.init import init
@@ -34,6 +35,7 @@ app = App(
 app.command(calibrate)
 app.command(compare)
 app.command(data)
+app.command(doctor)
 app.command(evaluate)
 app.command(forecast)
 app.command(init)

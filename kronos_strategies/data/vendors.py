@@ -56,9 +56,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.start <= self.end:
-            raise ValueError(
-                f"--start {self.start:%Y-%m-%d} is after --end {self.end:%Y-%m-%d}. Swap them."
-            )
+            raise ValueError(f"--start {self.start:%Y-%m-%d} is after --end {self.end:%Y-%m-%d}. Swap them.")
 
     @property
     def after(self) -> pd.Timestamp:
