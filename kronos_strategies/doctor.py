@@ -1,4 +1,4 @@
-"""What this installation has, what is wrong with it and what to fix first; works without extras or a working torch."""
+"""What this installation has, what is wrong with it, what to fix first; without extras or a working torch."""
 
 from __future__ import annotations
 
