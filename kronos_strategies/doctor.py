@@ -14,8 +14,8 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from kronos.atomic import DRAFT
 from kronos.hub import is_offline
+from kronos.utils import DRAFT
 
 PROJECT = "kronos-strategies"
 _NO_USE = {"all", "dev", "docs"}  # extras that hold others, or serve development

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from rich.filesize import decimal
 
-from kronos.atomic import atomic_folder, explain_write_errors
+from kronos.utils import atomic_folder, explain_write_errors
 from kronos_strategies.data.download import (
     Expected,
     Verified,

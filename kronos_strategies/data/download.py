@@ -23,8 +23,8 @@ from filelock import FileLock, Timeout
 from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
 
-from kronos.atomic import explain_write_errors, write_atomic
 from kronos.hub import OFFLINE, is_offline
+from kronos.utils import explain_write_errors, write_atomic
 from kronos_strategies.progress import ProgressReport, no_progress
 
 TRUSTED = "sha256.json"  # hashes of first downloads, in the folder of downloads

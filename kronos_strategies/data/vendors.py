@@ -19,9 +19,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from kronos.atomic import explain_write_errors, write_atomic
 from kronos.hub import OFFLINE, is_offline
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 from kronos_strategies.data.validation import check_symbols
 from kronos_strategies.progress import ProgressReport, no_progress
 

@@ -16,7 +16,7 @@ from qlib.data import D
 from qlib.utils.time import Freq
 
 from kronos.config import as_integer, as_number
-from kronos_strategies.data.regions import REGIONS
+from kronos_strategies.data.qlib_store import REGIONS
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.qlib.data_access import (
     DAY,

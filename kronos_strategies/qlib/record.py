@@ -20,9 +20,8 @@ from kronos_strategies.qlib.experiment import local_path
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.qlib_runs import collect_qlib_run, qlib_run
 from kronos_strategies.qlib.tracking import count_trials, log_run, qlib_run_params, run_params
-from kronos_strategies.report.export import save_report
+from kronos_strategies.report.export import save_report, show_report
 from kronos_strategies.report.report import build_report
-from kronos_strategies.report.terminal import show_report
 from kronos_strategies.run_artifacts import ARTIFACTS
 
 SPAN = ("start_time", "end_time")

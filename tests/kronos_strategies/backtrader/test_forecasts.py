@@ -23,8 +23,8 @@ from kronos.postprocessing import PathOptions
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosRankStrategy, KronosTearSheet, forecasts, scheduler
-from kronos_strategies.backtrader.forecast_feed import read_forecasts
 from kronos_strategies.backtrader.forecasts import LINES, ForecastSettings, indicator_lines, path_statistics
+from kronos_strategies.backtrader.indicators import read_forecasts
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import summary
 from kronos_strategies.store import ForecastStore
