@@ -15,7 +15,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from kronos.hub import is_offline
-from kronos.utils import DRAFT
+from kronos.utils import DRAFT, usable_cpus
 
 PROJECT = "kronos-strategies"
 _NO_USE = {"all", "dev", "docs"}  # extras that hold others, or serve development
@@ -242,13 +242,6 @@ def _store(folder: Path, found: Diagnosis) -> Section:
         "size": decimal(sum(each.size for each in sets)),
         "unfinished files": drafts,
     }
-
-
-def usable_cpus() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_room(folder: Path, remarks: list[str]) -> None:

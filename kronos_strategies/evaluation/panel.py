@@ -13,6 +13,8 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from kronos.bars import PRICES
@@ -78,15 +80,20 @@ class PanelIndex:
         return mask
 
     def to_wide(self, values: ArrayLike) -> np.ndarray:
-        """(rows,) -> (dates, instruments) float64; NaN where there is no row or its value is infinite."""
+        """(rows,) -> (dates, instruments) float64; NaN where there is no row or its value is infinite.
+
+        A read-only view of the values where that is possible: a panel of a whole market has 100 MB.
+        """
         array = np.asarray(values)
         if array.shape != self.row.shape:
             raise ValueError(
                 f"There are {len(self.row)} rows, but values of shape {array.shape}. Pass one value per row."
             )
         if self._in_order:
-            wide = array.astype(float).reshape(len(self.dates), len(self.instruments))
-            wide[np.isinf(wide)] = np.nan
+            wide = array.astype(float, copy=False).reshape(len(self.dates), len(self.instruments))
+            if np.isinf(wide).any():
+                return np.where(np.isinf(wide), np.nan, wide)
+            wide.flags.writeable = False  # it may be a view of the caller's values
             return wide
         wide = np.full((len(self.dates), len(self.instruments)), np.nan)
         for rows, place in self._places():
@@ -119,6 +126,38 @@ class PanelIndex:
             place *= len(self.instruments)
             place += self.column[rows]
             yield rows, place
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """A parquet file of rows indexed (datetime, instrument), as `pd.read_parquet` reads it.
+
+    Instruments are read as codes, not as one string for each row, and columns are not copied, which takes a third
+    of the memory.
+    """
+    schema = pq.read_schema(file)
+    known = {"datetime", "instrument"} <= set(schema.names)
+    if not known or not (
+        pa.types.is_string(kind := schema.field("instrument").type) or pa.types.is_large_string(kind)
+    ):
+        return pd.read_parquet(file)
+    table = pq.read_table(file, read_dictionary=["instrument"])
+    names = table.column("instrument").unify_dictionaries().combine_chunks()
+    times = pd.DatetimeIndex(table.column("datetime").to_pandas())
+    if names.null_count or times.hasnans:
+        return pd.read_parquet(file)
+    rows, dates = pd.factorize(times, sort=True)
+    values = pd.Index(names.dictionary.to_pandas())
+    place, instruments = pd.factorize(values, sort=True)
+    index = pd.MultiIndex(
+        levels=[pd.DatetimeIndex(dates), pd.Index(instruments)],
+        codes=[rows, place[names.indices.to_numpy()]],
+        names=["datetime", "instrument"],
+        verify_integrity=False,
+    )
+    columns = table.drop_columns(["datetime", "instrument"])
+    del table, names, times
+    frame = columns.replace_schema_metadata().to_pandas(split_blocks=True, self_destruct=True)
+    return frame.set_axis(index, axis=0)
 
 
 def _level(index: pd.MultiIndex, name: str, what: str) -> tuple[pd.Index, np.ndarray]:
@@ -175,7 +214,7 @@ class PricePanel:
     @classmethod
     def read(cls, file: Path) -> PricePanel:
         """Read what `write` saved."""
-        long = pd.read_parquet(file)
+        long = read_rows(file)
         return cls(**{f.name: long[f.name].unstack("instrument").sort_index() for f in fields(cls)})
 
     def write(self, file: Path) -> None:
