@@ -135,10 +135,8 @@ def read_rows(file: Path) -> pd.DataFrame:
     of the memory.
     """
     schema = pq.read_schema(file)
-    known = {"datetime", "instrument"} <= set(schema.names)
-    if not known or not (
-        pa.types.is_string(kind := schema.field("instrument").type) or pa.types.is_large_string(kind)
-    ):
+    kinds = dict(zip(schema.names, schema.types, strict=True))
+    if "datetime" not in kinds or kinds.get("instrument") not in (pa.string(), pa.large_string()):
         return pd.read_parquet(file)
     table = pq.read_table(file, read_dictionary=["instrument"])
     names = table.column("instrument").unify_dictionaries().combine_chunks()
