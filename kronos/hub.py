@@ -90,7 +90,7 @@ def _check_content(path: Path) -> None:
     if not _SHA256.fullmatch(blob.name):
         return  # small files are named by git's hash, and where links are not possible files have their own name
     state = blob.stat()
-    if _sha256(blob, state.st_mtime_ns, state.st_size) != blob.name:
+    if _known_hash(blob, state.st_mtime_ns, state.st_size) != blob.name:
         raise ValueError(
             f"{path} is damaged: its sha256 is not {blob.name[:16]}..., which the hub gave. Delete {blob} and load "
             "the checkpoint again."
@@ -98,8 +98,13 @@ def _check_content(path: Path) -> None:
 
 
 @lru_cache(maxsize=64)
-def _sha256(path: Path, changed: int, size: int) -> str:
-    """sha256 of a file; computed once for each state of it."""
+def _known_hash(path: Path, changed: int, size: int) -> str:
+    """`hash_file`, computed once for each state of a file."""
+    return hash_file(path)
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -20,13 +20,13 @@ from urllib.parse import unquote
 
 from rich.filesize import decimal
 
+from kronos.hub import hash_file
 from kronos.utils import atomic_folder, explain_write_errors
 from kronos_strategies.data.download import (
     Expected,
     Verified,
     download,
     get_json,
-    hash_file,
     redirect_target,
     trust,
 )

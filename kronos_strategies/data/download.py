@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
 
-from kronos.hub import OFFLINE, is_offline
+from kronos.hub import OFFLINE, hash_file, is_offline
 from kronos.utils import explain_write_errors, write_atomic
 from kronos_strategies.progress import ProgressReport, no_progress
 
@@ -255,15 +255,6 @@ class _Transfer:
     def _discard(self) -> None:
         self.part.unlink(missing_ok=True)
         self._tag_file.unlink(missing_ok=True)
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def trust(folder: Path, url: str, sha256: str) -> None:

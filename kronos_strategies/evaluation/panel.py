@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -146,12 +146,10 @@ def read_rows(file: Path) -> pd.DataFrame:
     rows, dates = pd.factorize(times, sort=True)
     values = pd.Index(names.dictionary.to_pandas())
     place, instruments = pd.factorize(values, sort=True)
-    index = pd.MultiIndex(
-        levels=[pd.DatetimeIndex(dates), pd.Index(instruments)],
-        codes=[rows, place[names.indices.to_numpy()]],
-        names=["datetime", "instrument"],
-        verify_integrity=False,
-    )
+    levels: Any = [pd.DatetimeIndex(dates), pd.Index(instruments)]
+    codes: Any = [rows, place[names.indices.to_numpy()]]
+    index = pd.MultiIndex(levels, codes, names=["datetime", "instrument"], verify_integrity=False)
+    del rows, codes
     columns = table.drop_columns(["datetime", "instrument"])
     del table, names, times
     frame = columns.replace_schema_metadata().to_pandas(split_blocks=True, self_destruct=True)
@@ -213,7 +211,11 @@ class PricePanel:
     def read(cls, file: Path) -> PricePanel:
         """Read what `write` saved."""
         long = read_rows(file)
-        return cls(**{f.name: long[f.name].unstack("instrument").sort_index() for f in fields(cls)})
+        panel = PanelIndex.from_index(cast(pd.MultiIndex, long.index), "prices")
+        wide = {f.name: panel.to_wide(long[f.name]) for f in fields(cls)}
+        return cls(
+            **{name: pd.DataFrame(each, panel.dates, panel.instruments) for name, each in wide.items()}
+        )
 
     def write(self, file: Path) -> None:
         """Save as one parquet file with one row per (datetime, instrument)."""
