@@ -6,6 +6,7 @@ One row per (instrument, datetime), raw prices, suspended days absent. All bars 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -154,8 +155,8 @@ def _parts(tidy: pd.DataFrame) -> Iterator[pd.DataFrame]:
     names = tidy["instrument"].to_numpy()
     first = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     due = np.searchsorted(first, np.arange(0, len(tidy), _PART))
-    starts = np.unique(np.append(first, len(tidy))[due])
-    for start, end in zip(starts, np.append(starts[1:], len(tidy)), strict=True):
+    bounds = np.unique([*np.append(first, len(tidy))[due], len(tidy)])
+    for start, end in pairwise(bounds):
         yield tidy.iloc[start:end]
 
 
