@@ -138,7 +138,8 @@ def read_rows(file: Path) -> pd.DataFrame:
     kinds = dict(zip(schema.names, schema.types, strict=True))
     if "datetime" not in kinds or kinds.get("instrument") not in (pa.string(), pa.large_string()):
         return pd.read_parquet(file)
-    table = pq.read_table(file, read_dictionary=["instrument"])
+    # Without the whole compressed file in memory, which is nearly as large as its values.
+    table = pq.read_table(file, read_dictionary=["instrument"], pre_buffer=False)
     names = table.column("instrument").unify_dictionaries().combine_chunks()
     times = pd.DatetimeIndex(table.column("datetime").to_pandas())
     if names.null_count or times.hasnans:
@@ -153,6 +154,7 @@ def read_rows(file: Path) -> pd.DataFrame:
     columns = table.drop_columns(["datetime", "instrument"])
     del table, names, times
     frame = columns.replace_schema_metadata().to_pandas(split_blocks=True, self_destruct=True)
+    pa.default_memory_pool().release_unused()
     return frame.set_axis(index, axis=0)
 
 

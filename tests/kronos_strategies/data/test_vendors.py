@@ -199,7 +199,7 @@ def test_akshare_names_a_code_without_bars_and_has_days_only(eastmoney, tmp_path
 
 
 @pytest.fixture
-def kraken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def binance(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Answers of an exchange, which has hourly bars of one pair since 2024-03-04; returns the addresses asked."""
     pytest.importorskip("ccxt")
     asked = []
@@ -232,11 +232,11 @@ MARKET = {
 }  # fmt: skip
 
 
-def test_hours_of_an_exchange_are_read_page_by_page_in_utc(kraken, tmp_path: Path) -> None:
+def test_hours_of_an_exchange_are_read_page_by_page_in_utc(binance, tmp_path: Path) -> None:
     request = Request(pd.Timestamp("2024-03-04"), pd.Timestamp("2024-06-05"), "1h")
     got = fetch("ccxt", ["BTC/USDT"], request, tmp_path)
     assert got.rows == {"BTC/USDT": 94 * 24}
-    assert sum("klines" in url for url in kraken) == 3
+    assert sum("klines" in url for url in binance) == 3
     bars, report = import_bars([tmp_path], ReadOptions())
     assert set(bars["instrument"]) == {"BTCUSDT"}
     assert report.frequency == "60min"
@@ -245,7 +245,7 @@ def test_hours_of_an_exchange_are_read_page_by_page_in_utc(kraken, tmp_path: Pat
     assert set(bars["factor"]) == {1.0}
 
 
-def test_a_bar_that_is_still_being_traded_is_left_out(kraken, tmp_path: Path, monkeypatch) -> None:
+def test_a_bar_that_is_still_being_traded_is_left_out(binance, tmp_path: Path, monkeypatch) -> None:
     now = pd.Timestamp("2024-03-05 10:30", tz="UTC").value // 10**6
     monkeypatch.setattr("ccxt.binance.milliseconds", lambda self: now)
     request = Request(pd.Timestamp("2024-03-05"), pd.Timestamp("2024-03-06"), "1h")
@@ -253,7 +253,7 @@ def test_a_bar_that_is_still_being_traded_is_left_out(kraken, tmp_path: Path, mo
     assert import_bars([tmp_path]).bars["datetime"].max() == pd.Timestamp("2024-03-05 09:00")
 
 
-def test_an_unknown_pair_or_exchange_is_named(kraken, tmp_path: Path) -> None:
+def test_an_unknown_pair_or_exchange_is_named(binance, tmp_path: Path) -> None:
     assert list(fetch("ccxt", ["BTC/USDT", "NO/PAIR"], WEEK, tmp_path).missing) == ["NO/PAIR"]
     elsewhere = Request(WEEK.start, WEEK.end, exchange="nowhere")
     with pytest.raises(ValueError, match="no exchange 'nowhere'"):
