@@ -25,6 +25,7 @@ from kronos_strategies.cli.data import data
 from kronos_strategies.cli.doctor import doctor
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.report import evaluate, report
+from kronos_strategies.cli.serve import serve
 from kronos_strategies.cli.store import store
 from kronos_strategies.cli.train import train
 
@@ -71,6 +72,7 @@ app.command(evaluate)
 app.command(forecast)
 app.command(init)
 app.command(report)
+app.command(serve)
 app.command(store)
 app.command(train)
 

@@ -13,14 +13,8 @@ from .conftest import run
 @pytest.mark.parametrize(
     "command",
     [
-        [],
-        ["data"],
-        ["data", "import"],
-        ["data", "simulate"],
-        ["data", "download"],
-        ["data", "fetch"],
-        ["forecast"],
-        ["store", "fill"],
+        *([], ["data"], ["data", "import"], ["data", "simulate"], ["data", "download"], ["data", "fetch"]),
+        *(["doctor"], ["forecast"], ["serve"], ["store", "fill"]),
     ],
 )
 def test_every_help_has_an_example(command, capsys):
