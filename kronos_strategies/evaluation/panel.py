@@ -144,16 +144,18 @@ def read_rows(file: Path) -> pd.DataFrame:
     times = pd.DatetimeIndex(table.column("datetime").to_pandas())
     if names.null_count or times.hasnans:
         return pd.read_parquet(file)
-    rows, dates = pd.factorize(times, sort=True)
-    values = pd.Index(names.dictionary.to_pandas())
-    place, instruments = pd.factorize(values, sort=True)
+    columns = table.drop_columns(["datetime", "instrument"]).replace_schema_metadata()
+    del table  # each of these has 100 MB in a whole market
+    row, dates = pd.factorize(times, sort=True)
+    row = row.astype(np.int32)
+    del times
+    place, instruments = pd.factorize(pd.Index(names.dictionary.to_pandas()), sort=True)
+    codes: Any = [row, place.astype(np.int32)[names.indices.to_numpy()]]
     levels: Any = [pd.DatetimeIndex(dates), pd.Index(instruments)]
-    codes: Any = [rows, place[names.indices.to_numpy()]]
     index = pd.MultiIndex(levels, codes, names=["datetime", "instrument"], verify_integrity=False)
-    del rows, codes
-    columns = table.drop_columns(["datetime", "instrument"])
-    del table, names, times
-    frame = columns.replace_schema_metadata().to_pandas(split_blocks=True, self_destruct=True)
+    del row, codes, names
+    frame = columns.to_pandas(split_blocks=True, self_destruct=True)
+    del columns
     pa.default_memory_pool().release_unused()
     return frame.set_axis(index, axis=0)
 
