@@ -131,8 +131,7 @@ class PanelIndex:
 def read_rows(file: Path) -> pd.DataFrame:
     """A parquet file of rows indexed (datetime, instrument), as `pd.read_parquet` reads it.
 
-    Instruments are read as codes, not as one string for each row, and columns are not copied, which takes a third
-    of the memory.
+    Instruments are read as codes, not as one string for each row, and columns are not copied.
     """
     schema = pq.read_schema(file)
     kinds = dict(zip(schema.names, schema.types, strict=True))
