@@ -126,6 +126,26 @@ def target_weights(
     return pd.Series(weights, names, name="weight")[weights != 0]
 
 
+def rank_signals(signals: pd.DataFrame, rules: PortfolioRules) -> pd.Series:
+    """Rank the instruments of one date as `target_weights` does before it leaves out what cannot be traded.
+
+    Args:
+        signals: as for `target_weights`.
+        rules: rules of selection and weighting.
+
+    Returns:
+        (n,) float64 ranks by instrument, sorted by instrument, 1 for the best; NaN for an instrument that is never
+        bought.
+
+    Raises:
+        ValueError: a column is missing, or an instrument occurs twice.
+    """
+    _check(signals, pd.Series(dtype=np.float64), rules)
+    table = signals.sort_index()
+    ranks = pd.Series(_ranks(table, rules, np.ones(len(table), bool)) + 1.0, table.index, name="rank")
+    return ranks.where(ranks <= len(table)).rename_axis("instrument")
+
+
 def _ranks(table: pd.DataFrame, rules: PortfolioRules, trades: np.ndarray) -> np.ndarray:
     """(n,) 0 for the best; n for those that cannot be bought."""
     score = table[rules.rank_by].to_numpy(np.float64)

@@ -19,11 +19,12 @@ from rich.markup import escape
 from kronos.hub import OFFLINE
 from kronos.utils import run_command, show_log
 from kronos_strategies.cli.calibrate import calibrate
-from kronos_strategies.cli.common import config_folder, show_next
+from kronos_strategies.cli.common import config_folder, set_values, show_next
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.doctor import doctor
 from kronos_strategies.cli.forecast import forecast
+from kronos_strategies.cli.picks import picks
 from kronos_strategies.cli.report import evaluate, report
 from kronos_strategies.cli.serve import serve
 from kronos_strategies.cli.store import store
@@ -62,7 +63,7 @@ app = App(
     help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`"
     f"\n\n`--offline`, with any command, allows no downloads, as does {OFFLINE}=1 in the environment.",
     version=lambda: version("kronos-strategies"),
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=(), env_var_split=set_values),
 )
 app.command(calibrate)
 app.command(compare)
@@ -71,6 +72,7 @@ app.command(doctor)
 app.command(evaluate)
 app.command(forecast)
 app.command(init)
+app.command(picks)
 app.command(report)
 app.command(serve)
 app.command(store)

@@ -11,6 +11,7 @@ from kronos.utils import MissingExtra, package_version
 from kronos_strategies.forecast_view.summary import forecast_steps
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
 from kronos_strategies.report.figures.forecast import draw
+from kronos_strategies.report.formatting import escape_formulas
 from kronos_strategies.serve.data import RECENT, Data
 from kronos_strategies.serve.forecasts import (
     MAX_HORIZON,
@@ -169,7 +170,8 @@ def _add_forecasts(app: FastAPI, forecasts: Forecasts, runner: JobRunner) -> Non
 
     def csv(frame: Any, name: str) -> Response:
         headers = {"content-disposition": f'attachment; filename="{name}"'}
-        return Response(frame.reset_index().to_csv(index=False), media_type="text/csv", headers=headers)
+        content = escape_formulas(frame.reset_index()).to_csv(index=False)
+        return Response(content, media_type="text/csv", headers=headers)
 
     @app.post("/api/forecasts", status_code=202)
     def start(asked: ForecastRequest, request: Request) -> dict[str, str]:

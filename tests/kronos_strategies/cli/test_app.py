@@ -9,14 +9,11 @@ import pytest
 
 from .conftest import run
 
+COMMANDS = ["", "data", "data import", "data simulate", "data download", "data fetch", "doctor", "forecast"]
+COMMANDS += ["picks", "serve", "store fill"]
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        *([], ["data"], ["data", "import"], ["data", "simulate"], ["data", "download"], ["data", "fetch"]),
-        *(["doctor"], ["forecast"], ["serve"], ["store", "fill"]),
-    ],
-)
+
+@pytest.mark.parametrize("command", [words.split() for words in COMMANDS])
 def test_every_help_has_an_example(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
