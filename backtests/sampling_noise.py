@@ -33,7 +33,7 @@ from kronos.predictor import KronosPredictor
 from kronos.sampling import SobolSampler
 from kronos.windows import Windows
 from kronos_strategies.data.importer import import_bars
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 
 ROWS = 4096  # paths at a time
 

@@ -38,6 +38,7 @@ from kronos.sampling import SOBOL, sobol_uniforms
 from kronos.tokenizer import KronosTokenizer
 from kronos.upstream_calls import UpstreamCalls
 from kronos.windows import Windows
+from kronos.zones import add_zones
 
 _log = logging.getLogger(__name__)
 
@@ -198,9 +199,9 @@ class KronosPredictor(UpstreamCalls):
         1e-4 of a close in float32 (docs/performance.md lists what is bitwise equal).
 
         Args:
-            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast: a frame of
-                one instrument indexed by datetime, a frame indexed (datetime, instrument), or a mapping instrument
-                -> frame.
+            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast in a form
+                that `kronos.latest.as_windows` takes: a frame of one or, by index or columns, several instruments,
+                or a mapping instrument -> frame.
             sampling: settings; those of the checkpoint (`self.sampling`) when omitted.
             progress: called after each chunk with its number of windows.
             candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
@@ -210,8 +211,8 @@ class KronosPredictor(UpstreamCalls):
                 bars only. The sessions are inferred from the bars when omitted.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, starting at `anchor`. It is not calibrated:
-            `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if it has one.
+            Forecast with paths (N, S, H, 6) in the bars' own units and time zone, starting at `anchor`. It is not
+            calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if any.
 
         Raises:
             TypeError: neither windows nor bars.
@@ -251,9 +252,8 @@ class KronosPredictor(UpstreamCalls):
             anchor_paths(paths, decoded_close, windows.last_bar[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
         volatility = trailing_volatility(windows.bars[:, CLOSE], windows.end_positions, windows.lengths)
-        made = Forecast(
-            paths, windows.index, windows.future, windows.last_bar, provenance, decoded_close, volatility
-        )
+        index, timestamps = add_zones(windows.index, windows.future, windows.zones)
+        made = Forecast(paths, index, timestamps, windows.last_bar, provenance, decoded_close, volatility)
         return made.repaired() if candles == "valid" else made
 
     @default_torch_state()

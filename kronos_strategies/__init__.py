@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kronos_strategies.report.figures.forecast import plot
     from kronos_strategies.report.report import build_report
     from kronos_strategies.run_artifacts import RunArtifacts
+    from kronos_strategies.signal import signals
     from kronos_strategies.store import ForecastStore
 
 _MODULES = {
@@ -39,6 +40,7 @@ _MODULES = {
     "plot": "kronos_strategies.report.figures.forecast",
     "save_forecast_plot": "kronos_strategies.forecast_view.page",
     "save_report": "kronos_strategies.report.export",
+    "signals": "kronos_strategies.signal",
     "simulate_market": "kronos_strategies.data.simulate",
     "target_weights": "kronos_strategies.portfolio",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "plot",
     "save_forecast_plot",
     "save_report",
+    "signals",
     "simulate_market",
     "target_weights",
 ]

@@ -29,7 +29,7 @@ from kronos_strategies.heads.selection import (
     load_readers,
 )
 from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
-from kronos_strategies.signals import positive_prices, summary
+from kronos_strategies.signal import positive_prices, summary
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def path_statistics(forecast: Forecast) -> np.ndarray:
     """Statistics of sampled paths for the lines, for any level of the band.
 
     Returns:
-        (N, 5 + S) float64: expected_return, volatility and prob_up as in `kronos_strategies.signals.summary`,
+        (N, 5 + S) float64: expected_return, volatility and prob_up as in `kronos_strategies.signal.summary`,
         max_drawdown, the score (here the expected return; a return head replaces it), and the close of each path at
         the horizon, in quote currency. Known at the close of the bar that the forecast is dated with.
     """

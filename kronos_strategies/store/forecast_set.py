@@ -119,7 +119,7 @@ class ForecastSet:
         """Last close and summary of every forecast from `start` to `end`, of raw paths; does not read the paths.
 
         Returns:
-            Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signals.SUMMARY`.
+            Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signal.SUMMARY`.
 
         Raises:
             ValueError: no date in that span.
@@ -147,10 +147,13 @@ class ForecastSet:
     def write(self, forecast: Forecast) -> Path:
         """Store the forecasts of one date, e.g. from another machine, and replace existing ones.
 
+        Times are stored by the local clock, without time zones.
+
         Raises:
             ValueError: the forecast has several dates, other weights or settings, or is not as sampled.
         """
         _check_raw(forecast)
+        forecast = forecast.without_zones()
         dates = forecast.index.get_level_values("datetime").unique()
         if len(dates) != 1:
             raise ValueError(f"The forecast is of {len(dates)} dates. Write one at a time.")

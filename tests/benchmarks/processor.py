@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tests.benchmarks import (
     backtrader,
+    cold_start,
     evaluation,
     growth,
     measure,
@@ -27,7 +28,7 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.cases import MODELS, Case, available, find_cases
 
-PARTS = ("cases", "memory", "growth", "threads", "training", "evaluation", "backtrader")
+PARTS = ("cases", "memory", "growth", "threads", "training", "evaluation", "backtrader", "cold start")
 THREADED = ("b-small", "c-mini", "e-small")
 TRAINING_STEPS = 5
 GROWTH_SECONDS = 1.0  # of the plain loop, about, for a point of the growth tables
@@ -56,7 +57,7 @@ def run(
     Args:
         cases: letters (a to e, at the sizes of the notes) or names such as d-small.
         variants: ways to run ours; those that this checkout does not know are left out.
-        parts: some of cases, memory, growth, threads, training, evaluation, backtrader.
+        parts: some of cases, memory, growth, threads, training, evaluation, backtrader, cold start.
         repeats: rounds of plain and ours.
         plain_seconds: what one run of the plain loop may take; it is cut to that many of its steps.
         growth_size: mini or small.
@@ -130,6 +131,9 @@ class Bench:
             self.save("a report")
         if "backtrader" in parts:
             self.backtrader()
+        if "cold start" in parts:
+            self.found["cold_start"] = cold_start.measure(max(3, repeats))
+            self.save("the cold start of kronos forecast")
 
     def case(self, case: Case, repeats: int, plain_seconds: float | None) -> None:
         """The plain loop and ours interleaved."""

@@ -26,7 +26,7 @@ from kronos_strategies.backtrader import KronosRankStrategy, KronosTearSheet, fo
 from kronos_strategies.backtrader.forecasts import LINES, ForecastSettings, indicator_lines, path_statistics
 from kronos_strategies.backtrader.indicators import read_forecasts
 from kronos_strategies.lookahead import check_causal
-from kronos_strategies.signals import summary
+from kronos_strategies.signal import summary
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import headed_pair, make_bars, make_panel
 from tests.kronos_strategies.backtrader.builders import (
