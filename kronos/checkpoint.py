@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -28,6 +28,7 @@ from kronos.config import (
     config_from_dict,
     read_json,
 )
+from kronos.hub import HUB, HubOptions, download_checkpoint
 from kronos.layers import Attention, rope_frequencies
 from kronos.utils import atomic_file, explain_write_errors, write_atomic
 
@@ -55,25 +56,6 @@ UPSTREAM_METHODS = {
     "decode_s2": "s2_logits()",
     "indices_to_bits": "quantizer.codes()",
 }
-
-
-class HubOptions(NamedTuple):
-    """Options of a download from the Hugging Face hub, as in huggingface_hub.
-
-    Attributes:
-        cache_dir: cache of downloads; None uses that of `HF_HOME`.
-        local_files_only: use the cache only, without network access.
-        token: access token for private repositories; None uses that of `hf auth login`.
-        force_download: download even if the file is in the cache.
-    """
-
-    cache_dir: str | Path | None = None
-    local_files_only: bool = False
-    token: str | bool | None = None
-    force_download: bool = False
-
-
-HUB = HubOptions()  # defaults of the environment
 
 
 class PretrainedModule(nn.Module):
@@ -106,7 +88,7 @@ class PretrainedModule(nn.Module):
             spec: `kronos-nano`, a folder with this network's files, a pair's folder, or e.g.
                 `NeoQuasar/Kronos-small`.
             revision: hub revision; ids that upstream released default to the tested one.
-            cache_dir, local_files_only, token, force_download: see `HubOptions`.
+            cache_dir, local_files_only, token, force_download: see `kronos.hub.HubOptions`.
 
         Raises:
             FileNotFoundError: there is no such checkpoint; says how to get one.
@@ -216,7 +198,7 @@ class CheckpointInfo:
 
     Attributes:
         name: as given by the caller.
-        revision: hub revision, None elsewhere.
+        revision: commit of the model on the hub, None elsewhere.
         sha256: hash of both networks' configs and weights, in hexadecimal.
         trained_until: last date of the training data (ISO), from the model card or the paper; None if unknown.
     """
@@ -276,28 +258,30 @@ def bundled() -> list[str]:
     return sorted(p.parent.parent.name for p in PRETRAINED.glob(f"*/predictor/{CONFIG}"))
 
 
-def checkpoint_info(
-    spec: str | Path, tokenizer: str | Path, revision: str | None, hub: HubOptions = HUB
-) -> CheckpointInfo:
-    """Identify a pair by the contents of its files."""
-    folders = resolve(spec, "predictor", revision, hub), resolve(tokenizer, "tokenizer", hub=hub)
+def checkpoint_info(spec: str | Path, predictor: Path, tokenizer: Path) -> CheckpointInfo:
+    """Identify a pair by the contents of its files.
+
+    Args:
+        spec: name of the model as given by the caller.
+        predictor, tokenizer: folders of the two networks, see `resolve`.
+    """
     on_hub = not Path(spec).expanduser().exists() and str(spec) not in bundled()
-    cut_off = card_trained_until(resolve_pair(spec) or folders[0])
+    cut_off = card_trained_until(resolve_pair(spec) or predictor)
     return CheckpointInfo(
         name=str(spec),
-        revision=(revision or UPSTREAM_REVISIONS.get(str(spec))) if on_hub else None,
-        sha256=hash_weights(*folders),
+        revision=predictor.name if on_hub else None,  # the cache names a folder by its commit
+        sha256=hash_weights(predictor, tokenizer),
         trained_until=cut_off or (UPSTREAM_TRAINING_CUTOFF if str(spec) in UPSTREAM_TOKENIZERS else None),
     )
 
 
-def default_sampling(spec: str | Path, revision: str | None = None, hub: HubOptions = HUB) -> SampleConfig:
-    """The sampling settings in a model's `sampling.json`; those of the paper without one.
+def default_sampling(predictor: Path) -> SampleConfig:
+    """The sampling settings in `sampling.json` of a predictor's folder; those of the paper without one.
 
     Raises:
         ValueError: the file has other settings than T, top_p and top_k.
     """
-    file = resolve(spec, "predictor", revision, hub) / SAMPLING
+    file = predictor / SAMPLING
     if not file.is_file():
         return SampleConfig()
     values = read_json(file)
@@ -329,20 +313,10 @@ def _places(spec: str | Path, part: str) -> tuple[Path, Path]:
 
 
 def _from_hub(repo: str, revision: str | None, hub: HubOptions) -> Path:
-    # Imported here, so that bundled and local checkpoints load without the hub client.
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
-        paths = [
-            Path(hf_hub_download(repo, name, revision=revision, **hub._asdict()))
-            for name in (CONFIG, WEIGHTS)
-        ]
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return download_checkpoint(repo, revision, (CONFIG, WEIGHTS), hub)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"No checkpoint '{repo}'{f' at revision {revision}' if revision else ''} ({reason}). Pass a bundled "
-            f"name {bundled()}, a folder with {CONFIG} and {WEIGHTS}, or a Hugging Face id while online or "
-            f"in the cache (`hf download {repo}` fills it)."
+            f"{error} Pass a bundled name {bundled()}, a folder with {CONFIG} and {WEIGHTS}, or a Hugging Face id "
+            f"while online or in the cache (`hf download {repo}` fills it)."
         ) from error
-    return paths[0].parent

@@ -14,9 +14,10 @@ from typing_extensions import Self
 
 from kronos.bars import CLOSE, FEATURES
 from kronos.calibration import Calibration, checkpoint_calibration
-from kronos.checkpoint import CheckpointInfo, HubOptions, checkpoint_info, default_sampling, resolve_tokenizer
+from kronos.checkpoint import CheckpointInfo, checkpoint_info, default_sampling, resolve, resolve_tokenizer
 from kronos.config import SampleConfig, as_choice
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
+from kronos.hub import HubOptions
 from kronos.inference.fused import ExecutionConfig, Precision
 from kronos.inference.generate import ContextOverflow
 from kronos.inference.memory import MemoryGuard
@@ -155,18 +156,18 @@ class KronosPredictor(UpstreamCalls):
             tokenizer: folder or hub id; not needed for pairs and upstream's released models.
             revision: hub revision of the model.
             device, max_context, clip, context_overflow, precision, compile, memory, anchor: as in the constructor.
-            cache_dir, local_files_only, token, force_download: see `kronos.checkpoint.HubOptions`, for model and
-                tokenizer.
+            cache_dir, local_files_only, token, force_download: `kronos.hub.HubOptions`, for both networks.
 
         Raises:
             FileNotFoundError: no such checkpoint; says how to get one.
             ValueError: the tokenizer is unknown, or the two do not match.
         """
-        tokenizer = tokenizer or resolve_tokenizer(spec)
         hub = HubOptions(cache_dir, local_files_only, token, force_download)
+        tokenizer_folder = resolve(tokenizer or resolve_tokenizer(spec), "tokenizer", hub=hub)
+        predictor_folder = resolve(spec, "predictor", revision, hub)
         predictor = cls(
-            cls.model_type.from_pretrained(spec, revision, **hub._asdict()),
-            cls.tokenizer_type.from_pretrained(tokenizer, **hub._asdict()),
+            cls.model_type.from_pretrained(predictor_folder),
+            cls.tokenizer_type.from_pretrained(tokenizer_folder),
             device,
             max_context,
             clip,
@@ -176,9 +177,8 @@ class KronosPredictor(UpstreamCalls):
             memory,
             anchor,
         )
-        hub = hub._replace(force_download=False)  # it has just been downloaded
-        predictor.checkpoint_info = checkpoint_info(spec, tokenizer, revision, hub)
-        predictor.sampling = default_sampling(spec, revision, hub)
+        predictor.checkpoint_info = checkpoint_info(spec, predictor_folder, tokenizer_folder)
+        predictor.sampling = default_sampling(predictor_folder)
         predictor.calibration = checkpoint_calibration(spec)
         return predictor
 

@@ -40,6 +40,13 @@ def package_version() -> str:
     return version("kronos-strategies")
 
 
+def usable_cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def git_commit() -> str | None:
     """Commit of the code that runs, with a + if tracked files differ from it; None outside a repository."""
     here = Path(

@@ -19,7 +19,7 @@ from kronos.forecast import Provenance
 from kronos.utils import atomic_folder, explain_write_errors, recover_folder
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary
-from kronos_strategies.evaluation.panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel, read_rows
 from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
 from kronos_strategies.evaluation.significance import label_overlap
 
@@ -129,12 +129,12 @@ class RunArtifacts:
         """
         recover_folder(folder)
         metadata, provenance = _read_metadata(folder)
-        labels = pd.read_parquet(folder / "labels.parquet").rename(columns=int)
+        labels = read_rows(folder / "labels.parquet").rename(columns=int)
         return cls(
             metadata=metadata,
-            scores=pd.read_parquet(folder / "scores.parquet"),
+            scores=read_rows(folder / "scores.parquet"),
             labels=labels,
-            exposures=pd.read_parquet(folder / "exposures.parquet"),
+            exposures=read_rows(folder / "exposures.parquet"),
             market=PricePanel.read(folder / "market.parquet"),
             paths=PathSummary.read(folder) if PathSummary.exists(folder) else None,
             provenance=provenance,

@@ -5,7 +5,9 @@ Heavy modules are imported inside the commands, so that `kronos --help` answers 
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +16,13 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
+from kronos.hub import OFFLINE
 from kronos.utils import explain_write_errors, run_command, show_log, write_atomic
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.common import config_folder, set_values, show_next
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
+from kronos_strategies.cli.doctor import doctor
 from kronos_strategies.cli.forecast import forecast
 from kronos_strategies.cli.picks import picks
 from kronos_strategies.cli.report import evaluate, report
@@ -57,13 +61,15 @@ def init(folder: Path, /, *, overwrite: bool = False) -> None:
 
 app = App(
     name="kronos",
-    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`",
+    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`"
+    f"\n\n`--offline`, with any command, allows no downloads, as does {OFFLINE}=1 in the environment.",
     version=lambda: version("kronos-strategies"),
     default_parameter=Parameter(negative=(), env_var_split=set_values),
 )
 app.command(calibrate)
 app.command(compare)
 app.command(data)
+app.command(doctor)
 app.command(evaluate)
 app.command(forecast)
 app.command(init)
@@ -76,5 +82,9 @@ app.command(train)
 
 def main(tokens: Sequence[str] | None = None) -> None:
     """Run the command line; a user error becomes one red sentence and exit code 2."""
+    words = list(sys.argv[1:] if tokens is None else tokens)
+    if "--offline" in words:
+        words.remove("--offline")
+        os.environ[OFFLINE] = "1"  # before a command imports huggingface_hub, which reads it once
     show_log()
-    run_command(app, tokens)
+    run_command(app, words)

@@ -6,14 +6,11 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter, env_var_split
 from rich.console import Console
 from rich.markup import escape
-
-if TYPE_CHECKING:
-    from kronos_strategies.data.qlib_store import StoreSummary
 
 TOPK, LOOKBACK = 50, 90  # default of the workflow files for a given store
 INTRADAY = "kronos_crypto.yaml"
@@ -77,23 +74,28 @@ def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
     return settings, config
 
 
-def next_run(summary: StoreSummary, market: str) -> str:
+def next_run(store: Path, market: str) -> str:
     """The command that runs a new store: over its last year, its last month if intraday, or its last half."""
-    from pandas import Timedelta, Timestamp
+    from pandas import Timedelta
 
-    from kronos_strategies.data.qlib_bins import DAY, read_calendar
+    from kronos_strategies.data.qlib_bins import DAY, read_calendar, store_freq
 
-    trade, config = trade_settings(summary.path, market)
-    settings = {"KRONOS_QLIB_DATA": str(summary.path), **trade}
-    whole = config == "kronos_csi300.yaml" and summary.start <= "2022-07-01" and summary.end >= "2023-12-28"
+    trade, config = trade_settings(store, market)
+    settings = {"KRONOS_QLIB_DATA": str(store), **trade}
+    calendar = read_calendar(store)
+    first, last = calendar[0].normalize(), calendar[-1].normalize()
+    whole = (
+        config == "kronos_csi300.yaml"
+        and f"{first:%Y-%m-%d}" <= "2022-07-01"
+        and f"{last:%Y-%m-%d}" >= "2023-12-28"
+    )
     if not whole:
-        first, last = Timestamp(summary.start), Timestamp(summary.end)
-        most = Timedelta(days=365 if summary.freq == DAY else 30)
+        most = Timedelta(days=365 if store_freq(store) == DAY else 30)
         start = max(last - most, first + (last - first) / 2).normalize()
-        before = int((read_calendar(summary.path) < start).sum())
+        before = int((calendar < start).sum())
         if before < LOOKBACK:
             settings["KRONOS_LOOKBACK"] = str(max(2, before))
-        settings |= {"KRONOS_TEST_START": f"{start:%Y-%m-%d}", "KRONOS_TEST_END": summary.end}
+        settings |= {"KRONOS_TEST_START": f"{start:%Y-%m-%d}", "KRONOS_TEST_END": f"{last:%Y-%m-%d}"}
     return qrun_command(settings, config)
 
 

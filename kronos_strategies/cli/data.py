@@ -1,4 +1,4 @@
-"""`kronos data`: make a Qlib data directory, from files or by simulation."""
+"""`kronos data`: make a Qlib data directory, from files, by download or by simulation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kronos_strategies.cli.common import next_run, note, show_next
+from kronos_strategies.cli.data_download import download, fetch
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
 
 data = App(
     name="data",
-    help="Make a Qlib data directory, from files or by simulation.\n\nFor example: `kronos data import --help`",
+    help="Make a Qlib data directory, from files, by download or by simulation.\n\n"
+    "For example: `kronos data import --help`",
 )
+
+
+data.command(download)
+data.command(fetch)
 
 
 @data.command(name="import")
@@ -253,4 +259,4 @@ def _show_store(summary: StoreSummary, market: str, remark: str) -> None:
     console = Console()
     console.print(table)
     note(console, remark)
-    show_next(console, next_run(summary, market))
+    show_next(console, next_run(summary.path, market))

@@ -111,8 +111,10 @@ def import_bars(paths: Sequence[Path], options: ReadOptions | None = None) -> Im
             "All files must have the same columns."
         )
     notes = [] if True in with_factor else ["no column 'factor': prices count as adjusted."]
-    bars = pd.concat(frames, ignore_index=True)
-    bars = bars.assign(volume=bars.get("volume", np.nan), factor=bars.get("factor", 1.0))
+    # Copied only to be joined: a market of years takes a gigabyte.
+    bars = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    del frames
+    bars["volume"], bars["factor"] = bars.get("volume", np.nan), bars.get("factor", 1.0)
     return _import(files, bars, SHARE_CHECKS, notes)
 
 

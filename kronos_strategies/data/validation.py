@@ -6,7 +6,8 @@ One row per (instrument, datetime), raw prices, suspended days absent. All bars 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ OPTIONAL = ("amount", "factor")  # without a factor, prices count as adjusted
 SPAN = ("instrument", "start", "end")  # a stay in a market, both days included
 LISTING = "first to last bar"  # name in the manifest of membership that was not given
 
+_PART = 1 << 20  # rows that are checked at a time
 LONGEST = 100  # maximum characters of a symbol, which names a folder
 _UNSAFE = set('/\\:*?"<>| ')  # reserved folder names on some systems
 _DEVICES = re.compile(
@@ -55,16 +57,22 @@ def check_tidy(bars: pd.DataFrame, name: str = "bars", frequency: str = "1day") 
             f"{name} has {bars['datetime'].dtype} as 'datetime'. Pass datetime64 without time zone."
         )
     times = bars["datetime"].dt.normalize() if frequency == "1day" else bars["datetime"]
-    tidy = bars[[*REQUIRED, *(column for column in OPTIONAL if column in bars.columns)]].assign(
-        instrument=bars["instrument"].astype(str),
-        datetime=times.astype("datetime64[ns]"),
-    )
-    tidy = tidy.sort_values(list(KEYS), ignore_index=True)
+    columns = {column: bars[column] for column in (*REQUIRED, *OPTIONAL) if column in bars.columns}
+    columns |= {"instrument": bars["instrument"].astype(str), "datetime": times.astype("datetime64[ns]")}
+    # Whole markets have millions of rows, so they are copied only to be sorted, and checked part by part.
+    tidy = pd.DataFrame(columns, copy=False)
+    tidy.index = pd.RangeIndex(len(tidy))
+    if not _in_order(tidy):
+        tidy = tidy.sort_values(list(KEYS), ignore_index=True)
     if "factor" not in tidy:
         tidy["factor"] = 1.0
     _check_keys(tidy, name)
-    check_bars(_without_absent(tidy).set_index(list(KEYS)), name)
-    _check_positive(tidy, name)
+    try:
+        for part in _parts(tidy):
+            _check_values(part, name)
+    except ValueError:
+        _check_values(tidy, name)  # which counts the invalid rows of all parts
+        raise
     for symbol, rows in tidy.groupby("instrument", sort=False):
         adjusted = rows[list(PRICES)].mul(rows["factor"], axis=0).set_index(rows["datetime"])
         warn_of_jumps(adjusted, f"{name} of {symbol}", frequency)
@@ -140,6 +148,28 @@ def first_key(bars: pd.DataFrame, where: np.ndarray | pd.Series) -> str:
     row = bars.iloc[int(np.argmax(where))]
     symbol, day = row["instrument"], row["datetime"]
     return f"{'?' if pd.isna(symbol) else symbol} {'?' if pd.isna(day) else f'{day:%Y-%m-%d}'}"
+
+
+def _in_order(tidy: pd.DataFrame) -> bool:
+    """Whether rows ascend by instrument and date."""
+    names, times = tidy["instrument"].to_numpy(), tidy["datetime"].to_numpy()
+    same = names[1:] == names[:-1]
+    return bool(((names[1:] > names[:-1]) | (same & (times[1:] >= times[:-1]))).all())
+
+
+def _parts(tidy: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Consecutive parts of about _PART rows, each with all rows of its instruments."""
+    names = tidy["instrument"].to_numpy()
+    first = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    due = np.searchsorted(first, np.arange(0, len(tidy), _PART))
+    bounds = np.unique([*np.append(first, len(tidy))[due], len(tidy)])
+    for start, end in pairwise(bounds):
+        yield tidy.iloc[start:end]
+
+
+def _check_values(tidy: pd.DataFrame, name: str) -> None:
+    check_bars(_without_absent(tidy).set_index(list(KEYS)), name)
+    _check_positive(tidy, name)
 
 
 def _without_absent(tidy: pd.DataFrame) -> pd.DataFrame:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from kronos.bars import PRICES
@@ -78,15 +80,20 @@ class PanelIndex:
         return mask
 
     def to_wide(self, values: ArrayLike) -> np.ndarray:
-        """(rows,) -> (dates, instruments) float64; NaN where there is no row or its value is infinite."""
+        """(rows,) -> (dates, instruments) float64; NaN where there is no row or its value is infinite.
+
+        A read-only view of the values where that is possible: a panel of a whole market has 100 MB.
+        """
         array = np.asarray(values)
         if array.shape != self.row.shape:
             raise ValueError(
                 f"There are {len(self.row)} rows, but values of shape {array.shape}. Pass one value per row."
             )
         if self._in_order:
-            wide = array.astype(float).reshape(len(self.dates), len(self.instruments))
-            wide[np.isinf(wide)] = np.nan
+            wide = array.astype(float, copy=False).reshape(len(self.dates), len(self.instruments))
+            if np.isinf(wide).any():
+                return np.where(np.isinf(wide), np.nan, wide)
+            wide.flags.writeable = False  # it may be a view of the caller's values
             return wide
         wide = np.full((len(self.dates), len(self.instruments)), np.nan)
         for rows, place in self._places():
@@ -119,6 +126,37 @@ class PanelIndex:
             place *= len(self.instruments)
             place += self.column[rows]
             yield rows, place
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """A parquet file of rows indexed (datetime, instrument), as `pd.read_parquet` reads it.
+
+    Instruments are read as codes, not as one string for each row, and columns are not copied.
+    """
+    schema = pq.read_schema(file)
+    kinds = dict(zip(schema.names, schema.types, strict=True))
+    if "datetime" not in kinds or kinds.get("instrument") not in (pa.string(), pa.large_string()):
+        return pd.read_parquet(file)
+    # Without the whole compressed file in memory, which is nearly as large as its values.
+    table = pq.read_table(file, read_dictionary=["instrument"], pre_buffer=False)
+    names = table.column("instrument").unify_dictionaries().combine_chunks()
+    times = pd.DatetimeIndex(table.column("datetime").to_pandas())
+    if names.null_count or times.hasnans:
+        return pd.read_parquet(file)
+    columns = table.drop_columns(["datetime", "instrument"]).replace_schema_metadata()
+    del table  # each of these has 100 MB in a whole market
+    row, dates = pd.factorize(times, sort=True)
+    row = row.astype(np.int32)
+    del times
+    place, instruments = pd.factorize(pd.Index(names.dictionary.to_pandas()), sort=True)
+    codes: Any = [row, place.astype(np.int32)[names.indices.to_numpy()]]
+    levels: Any = [pd.DatetimeIndex(dates), pd.Index(instruments)]
+    index = pd.MultiIndex(levels, codes, names=["datetime", "instrument"], verify_integrity=False)
+    del row, codes, names
+    frame = columns.to_pandas(split_blocks=True, self_destruct=True)
+    del columns
+    pa.default_memory_pool().release_unused()
+    return frame.set_axis(index, axis=0)
 
 
 def _level(index: pd.MultiIndex, name: str, what: str) -> tuple[pd.Index, np.ndarray]:
@@ -175,8 +213,12 @@ class PricePanel:
     @classmethod
     def read(cls, file: Path) -> PricePanel:
         """Read what `write` saved."""
-        long = pd.read_parquet(file)
-        return cls(**{f.name: long[f.name].unstack("instrument").sort_index() for f in fields(cls)})
+        long = read_rows(file)
+        panel = PanelIndex.from_index(cast(pd.MultiIndex, long.index), "prices")
+        wide = {f.name: panel.to_wide(long[f.name]) for f in fields(cls)}
+        return cls(
+            **{name: pd.DataFrame(each, panel.dates, panel.instruments) for name, each in wide.items()}
+        )
 
     def write(self, file: Path) -> None:
         """Save as one parquet file with one row per (datetime, instrument)."""

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kronos import checkpoint
-from kronos.checkpoint import UPSTREAM_REVISIONS, bundled, checkpoint_info, resolve
+from kronos.checkpoint import UPSTREAM_REVISIONS, bundled, checkpoint_info, hash_weights, resolve
 from kronos.config import SampleConfig
 from kronos.model import Kronos
 from kronos.predictor import KronosPredictor
@@ -283,6 +283,46 @@ def test_a_revision_that_is_not_in_the_cache_is_named(hub: Path, tmp_path: Path)
         Kronos.from_pretrained("acme/tiny", revision="d" * 40)
 
 
+def test_provenance_has_the_commit_that_a_branch_was_at(hub: Path, tmp_path: Path) -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    publish(hub, "acme/model", model.save_pretrained(tmp_path / "m"), "a" * 40, ref="main")
+    publish(hub, "acme/tokenizer", tokenizer.save_pretrained(tmp_path / "t"), "b" * 40, ref="main")
+    predictors = [
+        KronosPredictor.from_pretrained("acme/model", "acme/tokenizer", revision, device="cpu")
+        for revision in (None, "main", "a" * 40)
+    ]
+    infos = [predictor.checkpoint_info for predictor in predictors]
+    assert {info.revision for info in infos} == {"a" * 40}
+    assert {info.sha256 for info in infos} == {hash_weights(tmp_path / "m", tmp_path / "t")}
+
+
+def test_an_id_without_a_commit_is_logged_with_the_one_to_pin(
+    hub: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(hub, "acme/tiny", make_model().save_pretrained(tmp_path / "m"), "b" * 40, ref="main")
+    with caplog.at_level("INFO", "kronos.hub"):
+        Kronos.from_pretrained("acme/tiny", revision="b" * 40)
+        assert not caplog.records
+        Kronos.from_pretrained("acme/tiny")
+    assert f"acme/tiny is at commit {'b' * 40} of main" in caplog.text
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
+def test_offline_is_read_from_the_environment_of_the_moment(
+    value: str, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(hub, "acme/tiny", make_model().save_pretrained(tmp_path / "m"), "b" * 40, ref="main")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    Kronos.from_pretrained("acme/tiny")
+    with pytest.raises(
+        FileNotFoundError, match=rf"not in the cache {hub}, and downloads are off.*hf download"
+    ) as gone:
+        Kronos.from_pretrained("acme/other")
+    assert "\n" not in str(gone.value)
+
+
 @pytest.mark.integration
 def test_the_environment_alone_sets_the_cache_and_keeps_the_network_out(tmp_path: Path) -> None:
     # As a user would: a fresh interpreter with HF_HOME and HF_HUB_OFFLINE, nothing patched.
@@ -306,15 +346,15 @@ def test_the_environment_alone_sets_the_cache_and_keeps_the_network_out(tmp_path
 
 
 def test_an_origin_changes_with_any_file_of_the_pair_and_with_nothing_else(copy: Path) -> None:
-    before = checkpoint_info(copy, copy, None)
+    before = checkpoint_info(copy, copy / "predictor", copy / "tokenizer")
     (copy / "notes.txt").write_text("hello")
-    assert checkpoint_info(copy, copy, None) == before
+    assert checkpoint_info(copy, copy / "predictor", copy / "tokenizer") == before
     digests = {before.sha256}
     for part in PARTS:
         for name in ("config.json", "model.safetensors"):
             with (copy / part / name).open("ab") as file:
                 file.write(b" ")
-            digests.add(checkpoint_info(copy, copy, None).sha256)
+            digests.add(checkpoint_info(copy, copy / "predictor", copy / "tokenizer").sha256)
     assert len(digests) == 5
     assert (before.name, before.revision) == (str(copy), None)
 

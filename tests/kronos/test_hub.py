@@ -33,6 +33,7 @@ class Server(ThreadingHTTPServer):
         self.repositories: dict[str, dict[str, dict[str, bytes]]] = {}  # name -> branch -> path -> bytes
         self.asked: list[dict[str, Any]] = []  # bodies of POST requests to /api/repos/create
         self.requests = 0
+        self.after_each: Callable[[], None] | None = None  # called between finding a file and sending it
 
     @property
     def address(self) -> str:
@@ -85,11 +86,15 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(401, {"error": "Invalid username or password."})
         name, _, rest = self.path.removeprefix("/").partition("/resolve/")
         branch, _, path = rest.partition("/")
-        content = self.server.repositories.get(name, {}).get(branch, {}).get(path)
+        branches = self.server.repositories.get(name, {})
+        branch = next((each for each, files in branches.items() if commit_of(files) == branch), branch)
+        content = branches.get(branch, {}).get(path)
         if content is None:
             return self.answer(404, {}, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "not found"})
         etag = hashlib.sha256(content).hexdigest()
-        commit = commit_of(self.server.repositories[name][branch])
+        commit = commit_of(branches[branch])
+        if self.server.after_each is not None:
+            self.server.after_each()
         return self.answer(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": commit})
 
     do_HEAD = do_GET
@@ -248,3 +253,32 @@ def test_networks_of_either_module_load_what_the_other_pushed(server: Server) ->
         network.head.proj_s1.bias += 1
     network.push_to_hub("acme/tiny", token=TOKEN)
     assert_same_weights(compat.Kronos.from_pretrained("acme/tiny", token=TOKEN, force_download=True), network)
+
+
+def test_both_files_are_of_one_commit_while_the_branch_moves(server: Server, tmp_path: Path) -> None:
+    old, new = make_model(seed=1), make_model(seed=2)
+    branches = {}
+    for name, network in (("old", old), ("new", new)):
+        folder = network.save_pretrained(tmp_path / name)
+        branches[name] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    server.repositories["acme/tiny"] = {"main": branches["old"], "before": branches["old"]}
+
+    def move() -> None:
+        server.repositories["acme/tiny"]["main"] = branches["new"]
+
+    server.after_each = move
+    assert_same_weights(Kronos.from_pretrained("acme/tiny", token=TOKEN), old)
+    server.after_each = None
+    assert_same_weights(Kronos.from_pretrained("acme/tiny", token=TOKEN), new)
+
+
+def test_a_file_of_the_cache_that_is_not_what_the_hub_gave_is_refused(server: Server, tmp_path: Path) -> None:
+    make_model().push_to_hub("acme/tiny", token=TOKEN)
+    Kronos.from_pretrained("acme/tiny", cache_dir=tmp_path, token=TOKEN)
+    weights = next(tmp_path.rglob("model.safetensors")).resolve()
+    assert len(weights.name) == 64  # the sha256 that the hub gave
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged: its sha256 .* Delete"):
+        Kronos.from_pretrained("acme/tiny", cache_dir=tmp_path, local_files_only=True)

@@ -27,6 +27,7 @@ from kronos_strategies.evaluation.portfolio.returns import (
     volatility,
 )
 from kronos_strategies.evaluation.portfolio.sharpe import SharpeInference, infer_sharpe
+from kronos_strategies.evaluation.ranks import average_ranks
 from kronos_strategies.evaluation.significance import mean_test
 
 try:
@@ -271,9 +272,7 @@ def _on(panel: PanelIndex, weights: pd.Series) -> np.ndarray:
 
 def _tilt(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Two (dates, instruments) arrays -> (dates,)."""
-    percentile = (pd.DataFrame(values).rank(axis=1).to_numpy() - 0.5) / np.isfinite(values).sum(axis=1)[
-        :, None
-    ]
+    percentile = (average_ranks(values) - 0.5) / np.isfinite(values).sum(axis=1)[:, None]
     known = np.isfinite(percentile)
     size = np.abs(np.where(known, weights, 0.0)).sum(axis=1)
     lean = np.where(known, weights * (percentile - 0.5), 0.0).sum(axis=1)

@@ -51,11 +51,11 @@ def rank_ic_by_group(
     rows = []
     for name, exposure in exposures.items():
         for group, members in _groups(exposure, both):
-            seen = members.any(axis=0)  # a group has few instruments: skip the columns of the others
-            inside = np.where(members, score, np.nan)[:, seen]
-            test = mean_test(
-                information_coefficients_wide(inside, label[:, seen], min_instruments)[1], overlap
-            )
+            seen = members.any(axis=0)  # an industry has few instruments: skip the columns of the others
+            inside, outcome = np.where(members, score, np.nan), label
+            if not seen.all():
+                inside, outcome = inside[:, seen], outcome[:, seen]
+            test = mean_test(information_coefficients_wide(inside, outcome, min_instruments)[1], overlap)
             counts = members.sum(axis=1)
             size = float(counts[counts > 0].mean()) if counts.any() else 0.0
             row = {"exposure": name, "group": group, **_interval(test), "instruments": size}

@@ -11,10 +11,17 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from kronos_strategies.evaluation.panel import PanelIndex
+from kronos_strategies.evaluation.ranks import (
+    average_ranks,
+    by_blocks,
+    centered_ranks,
+    deviations,
+    sort_keys,
+    sort_rows,
+)
 from kronos_strategies.evaluation.significance import MeanTest, mean_test
 
 MIN_INSTRUMENTS = 10  # with fewer, a cross-sectional correlation is meaningless
-CELLS = 32_768  # of a block of dates, whose arrays fit into the L2 cache
 
 
 def information_coefficients(
@@ -58,14 +65,13 @@ def information_coefficients_wide(
         raise ValueError(
             f"Shapes are {x.shape} and {y.shape}. Pass two arrays of the same dates and instruments."
         )
-    dates, instruments = x.shape
-    found = np.full((2, dates), np.nan)
-    rows = max(1, CELLS // max(1, instruments))
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond 1e300 only ranks are defined
-        for start in range(0, dates, rows):
-            block = slice(start, start + rows)
-            one, other = (values[block].astype(float, order="C") for values in (x, y))
-            found[:, block] = _correlate(one, other, min_instruments)
+    found = np.full((2, len(x)), np.nan)
+
+    def correlate(block: slice) -> None:
+        one, other = (values[block].astype(float, order="C") for values in (x, y))
+        found[:, block] = _correlate(one, other, min_instruments)
+
+    by_blocks(correlate, *x.shape)
     return found
 
 
@@ -87,84 +93,16 @@ def _correlate(x: np.ndarray, y: np.ndarray, min_instruments: int) -> np.ndarray
     both = np.isfinite(x) & np.isfinite(y)
     count, missing = np.count_nonzero(both, axis=1), np.flatnonzero(~both)
     x.reshape(-1)[missing] = y.reshape(-1)[missing] = 0.0
-    dx, size_x = _deviations(x, missing, count)
-    dy, size_y = _deviations(y, missing, count)
-    key_x, key_y = _keys(dx, size_x, missing), _keys(dy, size_y, missing)
+    dx, size_x = deviations(x, missing, count)
+    dy, size_y = deviations(y, missing, count)
+    key_x, key_y = sort_keys(dx, size_x, missing), sort_keys(dy, size_y, missing)
     x.reshape(-1)[missing] = y.reshape(-1)[missing] = np.inf  # sorted after all others
-    by_x, x = _sort(x, key_x)
-    by_y, y = _sort(y.take(by_x), key_y.take(by_x))
-    rank_x, rank_y = _ranks(x, count).take(by_y), _ranks(y, count)
+    by_x, x = sort_rows(x, key_x)
+    by_y, y = sort_rows(y.take(by_x), key_y.take(by_x))
+    rank_x, rank_y = centered_ranks(x, count).take(by_y), centered_ranks(y, count)
     found = np.array([_cosine(dx, dy), _cosine(rank_x, rank_y)])
     found[:, count < min_instruments] = np.nan
     return found
-
-
-def _deviations(values: np.ndarray, missing: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From the mean of each row, 0 where missing or of rounding only; and their mean size, a row each, above 0."""
-    count = np.maximum(count, 1)
-    mean = values.sum(axis=1) / count
-    deviations = values - mean[:, None]
-    deviations.reshape(-1)[missing] = 0.0
-    size = np.abs(deviations).sum(axis=1) / count
-    # Rounding leaves tiny deviations in a constant row: compare them with the size of the values.
-    constant = ~(size > 1e-13 * np.abs(mean))
-    deviations[constant], size[constant] = 0.0, 1.0
-    extreme = (size < 1e-100) | (size > 1e100)  # their squares would overflow or underflow
-    deviations[extreme] /= size[extreme, None]
-    size[extreme] = 1.0
-    return deviations, size
-
-
-def _keys(deviations: np.ndarray, size: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """uint32 keys in the order of the values except for near ties, for any tails; the largest key where missing."""
-    squashed = np.abs(deviations)
-    squashed += size[:, None]
-    np.divide(deviations, squashed, out=squashed)  # in (-1, 1)
-    squashed += 1
-    squashed *= 2**31 - 1
-    keys = squashed.astype(np.uint32)
-    keys.reshape(-1)[missing] = 2**32 - 1
-    return keys
-
-
-def _sort(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row in ascending order: the positions of its values in the flattened block, and the values.
-
-    numpy uses a radix sort for 16-bit keys: sorting the halves of 32-bit keys takes a third of the time of
-    `argsort` on float64. A row that the keys leave unsorted is sorted again by its values.
-    """
-    rows = np.arange(len(values))[:, None] * values.shape[1]
-    by_low = np.argsort(keys.astype(np.uint16), axis=1, kind="stable")
-    by_low += rows
-    high = (keys >> 16).astype(np.uint16).take(by_low)
-    order = np.argsort(high, axis=1, kind="stable")
-    order += rows
-    order = by_low.take(order)
-    ordered = values.take(order)
-    unsorted = (ordered[:, 1:] < ordered[:, :-1]).any(axis=1)
-    if unsorted.any():
-        order[unsorted] = np.argsort(values[unsorted], axis=1) + rows[unsorted]
-        ordered[unsorted] = values.take(order[unsorted])
-    return order, ordered
-
-
-def _ranks(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Centered ranks of rows in ascending order, averaged over ties; 0 beyond the first `count`."""
-    columns, middle = np.arange(ordered.shape[1]), (count - 1) / 2
-    ranks = np.subtract(columns, middle[:, None])
-    tied = np.zeros(ordered.shape, bool)  # with the value before
-    np.equal(ordered[:, 1:], ordered[:, :-1], out=tied[:, 1:])
-    places = np.flatnonzero(tied)
-    if len(places):
-        starts = np.diff(places, prepend=-1) > 1
-        run = np.cumsum(starts) - 1
-        first = places[starts] - 1
-        mean = first % len(columns) + np.bincount(run) / 2 - middle[first // len(columns)]
-        flat = ranks.ravel()
-        flat[first], flat[places] = mean, mean[run]
-    fewest = count.min()
-    np.copyto(ranks[:, fewest:], 0.0, where=columns[fewest:] >= count[:, None])
-    return ranks
 
 
 def _cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -257,7 +195,7 @@ def assign_quantiles(score: np.ndarray, count: int) -> np.ndarray:
         count instruments, or with a single score value, has none.
     """
     finite = np.where(np.isfinite(score), score, np.nan)
-    ranks = pd.DataFrame(finite).rank(axis=1).to_numpy()
+    ranks = average_ranks(finite)
     sizes = np.isfinite(ranks).sum(axis=1, keepdims=True)
     defined = (sizes >= MIN_PER_QUANTILE * count) & ~_constant(ranks, sizes)
     return np.where(defined, 1 + np.floor((ranks - 0.5) * count / np.maximum(sizes, 1)), np.nan)

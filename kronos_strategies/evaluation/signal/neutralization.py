@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -12,8 +12,10 @@ import pandas as pd
 from kronos_strategies.evaluation.baselines import reversal_20
 from kronos_strategies.evaluation.distribution.metrics import historical_volatility
 from kronos_strategies.evaluation.panel import PanelIndex
+from kronos_strategies.evaluation.ranks import average_ranks
 from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS, information_coefficients_wide
 
+CELLS = 1 << 20  # (date, instrument) pairs that are neutralized at a time
 SIZE_BARS, SIZE_TRADES = 20, 10
 BETA_BARS, BETA_RETURNS = 60, 40
 
@@ -172,6 +174,18 @@ def residual_ranks(score: np.ndarray, exposures: Sequence[Exposure]) -> np.ndarr
     subtracted from everything, then each column is orthogonalized against those before and projected out of the
     ranks of the score; a column without an orthogonal part is dropped.
     """
+    left = np.empty(score.shape)
+    rows = max(1, CELLS // max(1, score.shape[1]))
+    for start in range(
+        0, len(score), rows
+    ):  # dates are independent, and all at once would take several panels
+        part = slice(start, start + rows)
+        own = [replace(exposure, values=exposure.values[part]) for exposure in exposures]
+        left[part] = _residual_ranks(score[part], own)
+    return left
+
+
+def _residual_ranks(score: np.ndarray, exposures: Sequence[Exposure]) -> np.ndarray:
     finite = [np.isfinite(score), *(np.isfinite(exposure.values) for exposure in exposures)]
     both = np.logical_and.reduce(finite)
     cells = _cells(exposures, both)
@@ -209,8 +223,7 @@ def _columns(exposures: Sequence[Exposure], both: np.ndarray) -> Iterator[np.nda
 
 
 def _ranks(values: np.ndarray, both: np.ndarray) -> np.ndarray:
-    ranks = pd.DataFrame(np.where(both, values, np.nan)).rank(axis=1).to_numpy()
-    return np.where(both, ranks, 0.0)
+    return np.where(both, average_ranks(np.where(both, values, np.nan)), 0.0)
 
 
 def _centered(values: np.ndarray, cells: np.ndarray, both: np.ndarray) -> np.ndarray:

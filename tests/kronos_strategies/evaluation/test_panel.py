@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.evaluation.distribution.metrics import realized_variance
-from kronos_strategies.evaluation.panel import ROWS, PanelIndex, PricePanel
+from kronos_strategies.evaluation.panel import ROWS, PanelIndex, PricePanel, read_rows
 from kronos_strategies.lookahead import randomize_future
 from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, market_of, tidy_bars
 
@@ -215,3 +215,37 @@ def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars,
         market.historical_volatility.iloc[: end + 1], other.historical_volatility.iloc[: end + 1]
     )
     pd.testing.assert_frame_equal(market.ewma.iloc[: end + 1], other.ewma.iloc[: end + 1])
+
+
+@pytest.mark.parametrize("compression", ["zstd", "snappy"])
+def test_rows_are_read_as_pandas_reads_them(tmp_path, compression):
+    rng = np.random.default_rng(0)
+    days = pd.bdate_range("2024-01-01", periods=40)
+    index = pd.MultiIndex.from_product([days, ["B", "A", "Ü", "600000"]], names=["datetime", "instrument"])
+    frame = pd.DataFrame({"x": rng.standard_normal(160), "n": np.arange(160), "s": "industry"}, index)
+    frame = frame.sample(frac=0.8, random_state=0)
+    frame.iloc[3, 0] = np.nan
+    file = tmp_path / "rows.parquet"
+    frame.to_parquet(file, compression=compression, row_group_size=50)
+    pd.testing.assert_frame_equal(read_rows(file), pd.read_parquet(file))
+
+
+def test_rows_with_another_index_are_read_as_pandas_reads_them(tmp_path):
+    days = pd.bdate_range("2024-01-01", periods=3)
+    by_number = pd.MultiIndex.from_product([days, [1, 2]], names=["datetime", "instrument"])
+    unnamed = pd.MultiIndex.from_product([days, ["A", None]])
+    absent = pd.MultiIndex.from_product([days, ["A", None]], names=["datetime", "instrument"])
+    for index in (by_number, unnamed, absent):
+        file = tmp_path / "rows.parquet"
+        pd.DataFrame({"x": range(6)}, index).to_parquet(file)
+        pd.testing.assert_frame_equal(read_rows(file), pd.read_parquet(file))
+
+
+def test_a_wide_view_of_rows_cannot_change_them():
+    days = pd.bdate_range("2024-01-01", periods=3)
+    index = pd.MultiIndex.from_product([days, ["A", "B"]], names=["datetime", "instrument"])
+    values = np.arange(6.0)
+    wide = PanelIndex.from_index(index).to_wide(values)
+    np.testing.assert_array_equal(wide, values.reshape(3, 2))
+    with pytest.raises(ValueError, match="read-only"):
+        wide[0, 0] = 1

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from kronos_strategies.evaluation.ranks import CELLS
 from kronos_strategies.evaluation.signal.metrics import (
-    CELLS,
     FEW_QUANTILES,
     QUANTILES,
     assign_quantiles,
