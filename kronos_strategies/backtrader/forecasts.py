@@ -207,7 +207,8 @@ class ForecastSettings:
             daily: (N,) bool, windows of daily bars, which a return head may score; all when omitted.
 
         Returns:
-            (N, FINAL_CLOSES + S), see the function `path_statistics`; all but the score are NaN where nothing is sampled.
+            (N, FINAL_CLOSES + S), see the function `path_statistics`; all but the score are NaN where nothing is
+            sampled.
         """
         spec = WindowSpec(",".join(instruments), self.lookback, self.horizon, self.lookback)
         found = np.full((len(windows), FINAL_CLOSES), np.nan)
