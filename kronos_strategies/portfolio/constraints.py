@@ -66,6 +66,26 @@ def limit_participation(
 
 
 def limit_turnover(weights: np.ndarray, held: np.ndarray, largest: float) -> np.ndarray:
-    """(n,) weights moved from `held` towards `weights` as far as the sum of absolute changes allows."""
-    share = largest / max(float(np.abs(weights - held).sum()), 1e-300)
-    return weights if share >= 1 else held + share * (weights - held)
+    """(n,) weights moved from `held` towards `weights` as far as the sum of absolute changes allows.
+
+    Reductions and additions get the same share of what they want. Each side completes its largest trades first, so
+    that a limited portfolio does not fill with remainders of positions.
+    """
+    change = np.abs(weights - held)
+    total = float(change.sum())
+    if total <= largest:
+        return weights
+    reduction = np.where(held * weights > 0, np.maximum(np.abs(held) - np.abs(weights), 0.0), np.abs(held))
+    reduction = np.minimum(reduction, change)
+    share = largest / total
+    moved = sum(_largest_first(each, share * float(each.sum())) for each in (reduction, change - reduction))
+    return np.where(moved >= change, weights, held + np.sign(weights - held) * moved)
+
+
+def _largest_first(sizes: np.ndarray, budget: float) -> np.ndarray:
+    """(n,) parts of `sizes` that add up to the budget, the largest of them complete."""
+    order = np.argsort(-sizes, kind="stable")
+    before = np.cumsum(sizes[order]) - sizes[order]
+    parts = np.zeros(len(sizes))
+    parts[order] = np.clip(budget - before, 0.0, sizes[order])
+    return parts

@@ -50,8 +50,8 @@ class PortfolioRules:
         bars_per_year: bars per year, used to annualize volatility.
         max_weight: largest absolute weight of an instrument; the excess stays in cash.
         max_industry_weight: largest sum of absolute weights of an industry; the excess stays in cash.
-        max_turnover: largest sum of absolute changes of weights at a rebalance; all trades are reduced in
-            proportion. 0 for no limit.
+        max_turnover: largest sum of absolute changes of weights at a rebalance; sales and purchases are limited by
+            the same share, the largest trades come first. 0 for no limit.
         max_participation: largest trade in an instrument, as a share of its traded amount per bar. 0 for no limit.
         cash_buffer: share of equity that is never invested, for costs and for prices that open higher.
         no_trade_band: an existing position is rebalanced only if its weight changes by at least this much; entries

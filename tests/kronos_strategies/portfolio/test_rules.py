@@ -122,9 +122,12 @@ def test_an_industry_over_its_cap_is_lowered_in_proportion_and_the_rest_stays_in
     assert frozen.expected["B"] == pytest.approx(0.1)
 
 
-def test_turnover_moves_all_weights_in_proportion():
+def test_turnover_is_shared_by_sales_and_purchases_and_the_largest_trades_come_first():
     book = weights_of(ranked(1, 2), held(A=1.0), topk=1, max_turnover=0.5)
     assert book == {"A": 0.75, "B": 0.25}
+    signals = ranked(1, 2, 3, 4)
+    book = weights_of(signals, held(A=0.6, B=0.4), topk=2, max_turnover=1.4)
+    assert book == {"B": 0.3, "C": 0.5, "D": 0.2}
 
 
 def test_participation_limits_trades_and_purchases_wait_for_the_cash_of_sales():
