@@ -19,7 +19,7 @@ class TradingRules:
     """Execution and costs; every field is a plain string or number.
 
     Attributes:
-        price: orders decided at the close of a bar trade at the "open" or the "close" of the next one.
+        price: orders decided at the close of a bar trade at the "close" or the "open" of the next one.
         open_cost: cost of a purchase, as a fraction of its value.
         close_cost: cost of a sale, as a fraction of its value.
         stamp_duty: tax on a sale, as a fraction of its value, in addition to its cost.
@@ -38,7 +38,7 @@ class TradingRules:
         ValueError: a field is out of range.
     """
 
-    price: Price = "open"
+    price: Price = "close"
     open_cost: float = 0.0005
     close_cost: float = 0.0005
     stamp_duty: float = 0.0

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from cyclopts import App, Parameter
 
 from kronos.utils import run_command, show_log
+from kronos_strategies.cli.backtest import backtest
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
@@ -27,6 +28,7 @@ app = App(
     version=lambda: version("kronos-strategies"),
     default_parameter=Parameter(negative=()),
 )
+app.command(backtest)
 app.command(calibrate)
 app.command(compare)
 app.command(data)

@@ -9,8 +9,10 @@ from kronos_strategies.portfolio.rules import (
     PortfolioRules,
     Side,
     Weighting,
+    parse_fields,
     parse_rules,
     rules_of,
+    with_fields,
 )
 from kronos_strategies.portfolio.target import (
     CrossSection,
@@ -29,7 +31,9 @@ __all__ = [
     "Weighting",
     "check_inputs",
     "cross_section_weights",
+    "parse_fields",
     "parse_rules",
     "rules_of",
     "target_weights",
+    "with_fields",
 ]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from kronos.config import as_number
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Settings = TypeVar("Settings", bound=DataclassInstance)
 
 BARS_PER_YEAR = 252  # for daily bars
 Side = Literal["long", "long_short"]
@@ -121,12 +126,25 @@ def rules_of(values: Mapping[str, object]) -> PortfolioRules:
     Raises:
         ValueError: a name is unknown, or a value out of range.
     """
-    known = [field.name for field in fields(PortfolioRules)]
+    return with_fields(PortfolioRules(), values)
+
+
+def with_fields(base: Settings, values: Mapping[str, object]) -> Settings:
+    """Settings with some fields changed, by name.
+
+    Args:
+        base: dataclass with strings and numbers, such as `PortfolioRules`.
+        values: new values by field.
+
+    Raises:
+        ValueError: a name is unknown, or a value out of range.
+    """
+    known = [field.name for field in fields(base)]
     if unknown := [name for name in values if name not in known]:
         close = difflib.get_close_matches(str(unknown[0]), known, 1)
         hint = f"Did you mean '{close[0]}'?" if close else f"Choose among {known}."
-        raise ValueError(f"'{unknown[0]}' is not a field of PortfolioRules. {hint}")
-    return PortfolioRules(**dict(values))  # type: ignore[arg-type]
+        raise ValueError(f"'{unknown[0]}' is not a field of {type(base).__name__}. {hint}")
+    return replace(base, **values)
 
 
 def parse_rules(text: str) -> PortfolioRules:
@@ -134,6 +152,15 @@ def parse_rules(text: str) -> PortfolioRules:
 
     Raises:
         ValueError: the text has another form, a name is unknown or occurs twice, or a value is out of range.
+    """
+    return rules_of(parse_fields(text))
+
+
+def parse_fields(text: str) -> dict[str, object]:
+    """Values by field from text such as "topk=50,weighting=equal"; numbers as numbers.
+
+    Raises:
+        ValueError: the text has another form, or a name occurs twice.
     """
     values: dict[str, object] = {}
     for part in filter(None, map(str.strip, text.split(","))):
@@ -145,7 +172,7 @@ def parse_rules(text: str) -> PortfolioRules:
         if name in values:
             raise ValueError(f"'{text}' sets {name} twice. Set it once.")
         values[name] = _number(value)
-    return rules_of(values)
+    return values
 
 
 def _number(text: str) -> object:

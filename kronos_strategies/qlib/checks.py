@@ -15,6 +15,7 @@ from qlib.utils.time import Freq
 
 from kronos.config import as_integer, as_number
 from kronos_strategies.data.regions import REGIONS
+from kronos_strategies.evaluation.signal.exposures import read_industries
 from kronos_strategies.portfolio import check_inputs, rules_of
 from kronos_strategies.qlib.data_access import (
     DAY,
@@ -22,7 +23,6 @@ from kronos_strategies.qlib.data_access import (
     check_instruments,
     instruments_of,
     qlib_warnings,
-    read_industries,
     store_folder,
 )
 

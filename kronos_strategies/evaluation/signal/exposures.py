@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from kronos.io.files import read_table
 from kronos_strategies.evaluation.baselines import reversal_20
 from kronos_strategies.evaluation.distribution.volatility import historical_volatility
 from kronos_strategies.evaluation.panel import PanelIndex
@@ -97,3 +99,18 @@ def beta(closes: pd.DataFrame) -> pd.DataFrame:
 
 def _recent(values: pd.DataFrame) -> pd.DataFrame:
     return values.rolling(BETA_BARS, min_periods=BETA_RETURNS).mean()
+
+
+def read_industries(file: Path) -> pd.Series:
+    """The industry of each instrument, from columns instrument and industry of a CSV or parquet file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it lacks a column, or has an instrument twice.
+    """
+    table = read_table(file.expanduser(), ("instrument", "industry"), ()).dropna()
+    twice = table["instrument"].duplicated()
+    if twice.any():
+        name = table["instrument"][twice].iloc[0]
+        raise ValueError(f"{file} has several industries of {name}. Keep one row per instrument.")
+    return table.set_index("instrument")["industry"].astype(str)
