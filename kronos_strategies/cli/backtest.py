@@ -121,8 +121,8 @@ def _dates(forecast_set: ForecastSet, start: datetime | None, end: datetime | No
     dates = known[(known >= first) & (known <= last)]
     if len(dates) < 2:
         raise ValueError(
-            f"{forecast_set.folder} has {len(dates)} forecast dates from {first:%Y-%m-%d} to {last:%Y-%m-%d}, and a "
-            f"backtest needs 2. It has {known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}."
+            f"{forecast_set.folder} has {len(dates)} forecast dates from {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+            f"and a backtest needs 2. It has {known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}."
         )
     return dates
 
