@@ -219,8 +219,8 @@ class HeadScores:
         self.horizons = tuple(int(each) for each in described["settings"]["horizons"])
         if horizon not in self.horizons:
             raise ValueError(
-                f"The head {self.name} in {folder} forecasts {list(self.horizons)} bars, not {horizon}. Hold for one "
-                "of these, or score by the paths."
+                f"The head {self.name} in {folder} forecasts {list(self.horizons)} bars, not {horizon}. Use one of "
+                "these, or score by the paths."
             )
 
     @property
