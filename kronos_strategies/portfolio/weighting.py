@@ -99,8 +99,17 @@ def risk_parity(correlations: np.ndarray) -> np.ndarray:
     The minimum of y'Ry / 2 - sum(log y), by Newton's method with the damping of Spinu (2013).
 
     Args:
-        correlations: (k, k) R, positive semidefinite.
+        correlations: (k, k) R.
+
+    Raises:
+        ValueError: R is not positive semidefinite.
     """
+    lowest = float(np.linalg.eigvalsh(correlations)[0])
+    if lowest < -1e-8:
+        raise ValueError(
+            f"The correlations are not positive semidefinite, the lowest eigenvalue is {lowest:.2g}. Shrink them, e.g. "
+            "halfway to a common correlation."
+        )
     count = len(correlations)
     y = np.full(count, np.sqrt(count / max(float(correlations.sum()), 1.0)))  # y'Ry is `count` at the minimum
     for _ in range(_STEPS):

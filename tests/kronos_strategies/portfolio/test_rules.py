@@ -97,6 +97,14 @@ def test_risk_parity_gives_every_position_the_same_share_of_the_variance_of_its_
         np.testing.assert_allclose(shares, shares.mean(), rtol=1e-8)
 
 
+def test_correlations_that_cannot_be_are_refused():
+    impossible = np.array([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]])
+    correlations = pd.DataFrame(impossible, list("ABC"), list("ABC"))
+    signals = ranked(3, 2, 1, volatility=[0.01, 0.02, 0.03])
+    with pytest.raises(ValueError, match="not positive semidefinite"):
+        weights_of(signals, topk=3, weighting="risk_parity", market=MarketInputs(correlations=correlations))
+
+
 def test_the_volatility_target_uses_the_correlations_given():
     signals = ranked(2, 1, volatility=[0.02, 0.02])
     perfect = pd.DataFrame(1.0, ["A", "B"], ["A", "B"])
