@@ -25,7 +25,7 @@ from kronos_strategies.backtrader import (
 from kronos_strategies.backtrader.indicators import PARAMS
 from kronos_strategies.data.qlib_bins import read_bars
 from kronos_strategies.data.training import QlibBars
-from kronos_strategies.report.terminal import show_report
+from kronos_strategies.report.export import show_report
 
 FEW_NAMES = 5  # an IC of fewer instruments is undefined
 Panel = dict[str, pd.DataFrame]

@@ -22,7 +22,7 @@ from qlib.contrib.data.handler import Alpha158
 from kronos.head import ReturnHead
 from kronos.windows import Windows
 from kronos_strategies.data.simulate import default_store
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.heads.fit import FitSettings, centered_ranks, fit_head
 from kronos_strategies.heads.sources import bar_features
 from kronos_strategies.qlib.artifacts import read_price_panel

@@ -33,7 +33,7 @@ from kronos.predictor import KronosPredictor
 from kronos.utils import run_command
 from kronos.windows import Windows
 from kronos_strategies.data.planted import DELAY, EFFECTS, Effect, PlantedConfig, PlantedMarket, plant
-from kronos_strategies.evaluation.signal.ic import information_coefficients
+from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
 from kronos_strategies.heads.fit import FitSettings, Kind, Split, centered_ranks, fit_head, fit_split
 from kronos_strategies.heads.sources import bar_features

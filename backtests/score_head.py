@@ -24,9 +24,8 @@ from kronos.utils import run_command
 from kronos.windows import Windows
 from kronos_strategies.evaluation.baselines import baseline_scores
 from kronos_strategies.evaluation.distribution.scores import HorizonEvaluation
-from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.evaluation.signal.exposures import Exposure, price_exposures
-from kronos_strategies.evaluation.signal.neutralization import neutralized_rank_ic
+from kronos_strategies.evaluation.panel import PricePanel
+from kronos_strategies.evaluation.signal.neutralization import Exposure, neutralized_rank_ic, price_exposures
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.heads.fit import centered_ranks
 from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names, load_readers

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import write_atomic
 from kronos.config import PRETRAINED
 from kronos.paths import POOL, group_names, log_ratio
+from kronos.utils import write_atomic
 
 if TYPE_CHECKING:
     from kronos.forecast import Provenance

@@ -12,8 +12,7 @@ from pandas.tseries.offsets import BaseOffset
 from kronos.bars import check_same_zone, check_timestamps, wall_clock
 from kronos.calendar import next_timestamps, typical_step
 from kronos.config import as_integer
-from kronos.session_bars import SessionBars
-from kronos.sessions import ExchangeSessions, SessionCalendar, exchange_sessions
+from kronos.sessions import ExchangeSessions, SessionBars, SessionCalendar, exchange_sessions
 from kronos.timetable import DAY, MILLISECOND, NO_TIMES, SATURDAY, Timetable, weekday
 
 MAX_IDLE_DAYS = 14  # days in a row without an expected bar, after which one bar per step is assumed

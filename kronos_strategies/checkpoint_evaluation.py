@@ -26,8 +26,8 @@ from kronos_strategies.data.qlib_bins import read_market
 from kronos_strategies.data.training import QlibBars
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
-from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evaluation.panel import PricePanel
+from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.evaluation.warnings import training_overlap_warnings, universe_warnings
 from kronos_strategies.forecasting import Forecaster, iter_forecasts
 from kronos_strategies.progress import ProgressReport, no_progress

@@ -16,8 +16,8 @@ from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.data.simulate import default_store
 from kronos_strategies.evaluation.baselines import baseline_scores
-from kronos_strategies.evaluation.comparison.comparison import Comparison, compare_versions
-from kronos_strategies.evaluation.comparison.version import ComparisonInput, Version, read_version
+from kronos_strategies.evaluation.comparison.comparison import Comparison, ComparisonInput, compare_versions
+from kronos_strategies.evaluation.comparison.version import Version, read_version
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
 from kronos_strategies.evaluation.warnings import training_overlap_warnings
 from kronos_strategies.progress import track

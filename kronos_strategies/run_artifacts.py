@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from kronos.atomic import atomic_folder
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
+from kronos.utils import atomic_folder
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary
-from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.panel import PricePanel
+from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
 from kronos_strategies.evaluation.significance import label_overlap
 
 ARTIFACTS = "artifacts"  # the folder next to a report.html

@@ -26,7 +26,6 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from kronos.atomic import atomic_folder
 from kronos.bars import CLOSE, FEATURES, STAMPS, stamps
 from kronos.calendar import common_frequency, typical_step
 from kronos.training.config import AUTO, Source
@@ -42,6 +41,7 @@ from kronos.training.sources import (
     nearest_rule,
     open_reader,
 )
+from kronos.utils import atomic_folder
 
 CACHE_VERSION = 5  # raise it whenever the same files would give other arrays
 _FREQUENCY_BARS = 1000  # bars of a series that determine its frequency

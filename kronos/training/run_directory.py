@@ -26,10 +26,10 @@ from accelerate import Accelerator
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kronos.atomic import replace_folder, write_atomic
 from kronos.training.config import STAGES, Stage
 from kronos.training.model_card import RECORD, write_card
 from kronos.training.objectives import Saveable
+from kronos.utils import replace_folder, write_atomic
 
 
 def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:

@@ -13,8 +13,8 @@ from kronos.io import read_bars as read_files
 from kronos.training.sources import is_qlib_directory
 from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.data.qlib_bins import bin_folder, read_bars
-from kronos_strategies.data.regions import guess_region, region_of_store
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.data.qlib_store import guess_region, region_of_store
+from kronos_strategies.evaluation.panel import PricePanel
 
 LOTS = {"cn": 100, "tw": 1000, "us": 1}  # shares, by region
 
@@ -26,7 +26,7 @@ class BacktestPrices:
     Attributes:
         panel: adjusted prices of the instruments.
         factors: bars x instruments, adjusted / unadjusted price; None where they are unknown.
-        trading: usual execution and costs of the region, by `kronos_strategies.data.regions`.
+        trading: usual execution and costs of the region, by `kronos_strategies.data.qlib_store`.
     """
 
     panel: PricePanel

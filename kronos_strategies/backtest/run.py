@@ -11,8 +11,7 @@ import pandas as pd
 from kronos_strategies.backtest.simulation import Decide, PriceArrays, simulate, to_result
 from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
-from kronos_strategies.evaluation.panel import PanelIndex
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PanelIndex, PricePanel
 from kronos_strategies.portfolio import CrossSection, PortfolioRules, check_inputs, cross_section_weights
 from kronos_strategies.portfolio.target import TIE_BREAK
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kronos_strategies.backtest.trading import TradingRules, execute
 from kronos_strategies.backtest_result import BacktestResult
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 
 Decide = Callable[[int, np.ndarray, float], np.ndarray | None]
 SAME = 1e-12  # changes of a weight up to this are rounding errors, and not traded

@@ -19,7 +19,7 @@ from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
-from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.evaluation.warnings import (
     crowded_portfolio_warnings,
     training_overlap_warnings,

@@ -4,7 +4,7 @@ From bars to the report:
 
 - feed_bars.py reads a feed's bars in its time zone, sessions.py predicts when the next ones come.
 - forecasts.py computes and caches forecasts, scheduler.py decides which feeds are due and batches them.
-- indicators.py has their lines, forecast_feed.py reads them from a forecast store.
+- indicators.py has their lines, computed in the run or read from a forecast store.
 - feeds.py knows which feeds have a bar; strategy.py ranks them and trades, account.py sizes orders.
 - score_recorder.py and account.py record a run bar by bar, run_record.py holds what they recorded.
 - analyzers.py and artifacts.py build the report; plot.py draws a run, optimization.py varies its parameters.
@@ -21,8 +21,13 @@ except ImportError as error:
 
 from kronos_strategies.backtrader.account import LotSizeCommission
 from kronos_strategies.backtrader.analyzers import InformationCoefficient, KronosTearSheet
-from kronos_strategies.backtrader.forecast_feed import ForecastData, join_forecasts, read_forecasts
-from kronos_strategies.backtrader.indicators import KronosBand, KronosIndicator
+from kronos_strategies.backtrader.indicators import (
+    ForecastData,
+    KronosBand,
+    KronosIndicator,
+    join_forecasts,
+    read_forecasts,
+)
 from kronos_strategies.backtrader.optimization import run_optimization
 from kronos_strategies.backtrader.plot import save_plot
 from kronos_strategies.backtrader.strategy import KronosRankStrategy

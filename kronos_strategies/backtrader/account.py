@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kronos_strategies.backtrader.feeds import FeedActivity, FeedHistory
-from kronos_strategies.evaluation.portfolio.trades import COLUMNS
+from kronos_strategies.evaluation.portfolio.returns import TRADE_COLUMNS
 
 
 class LotSizeCommission(bt.CommissionInfo):
@@ -261,6 +261,6 @@ class TradeRecorder:
                     trade.profit / trade.notional,
                 )
             )
-        frame = pd.DataFrame(found, columns=list(COLUMNS))
+        frame = pd.DataFrame(found, columns=list(TRADE_COLUMNS))
         frame[["opened", "closed"]] = frame[["opened", "closed"]].astype("datetime64[ns]")
         return frame.sort_values(["opened", "instrument"], kind="stable", ignore_index=True)

@@ -26,7 +26,7 @@ from kronos_strategies.backtrader.run_record import (
     path_summaries,
 )
 from kronos_strategies.backtrader.score_recorder import ScoreRecorder
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
 
 if TYPE_CHECKING:
     from kronos_strategies.report.report import Report
@@ -76,8 +76,8 @@ class InformationCoefficient(bt.Analyzer):
 
     def stop(self) -> None:
         """Compute, and drop references to Backtrader, so that an optimization can return the analyzer."""
-        from kronos_strategies.evaluation.price_panel import PricePanel
-        from kronos_strategies.evaluation.signal.ic import icir, information_coefficients
+        from kronos_strategies.evaluation.panel import PricePanel
+        from kronos_strategies.evaluation.signal.metrics import icir, information_coefficients
         from kronos_strategies.evaluation.significance import label_overlap, mean_test
 
         history, recorder = FeedHistory(self._feeds), self._scores
@@ -286,7 +286,7 @@ class KronosTearSheet(bt.Analyzer):
     @cached_property
     def _metrics(self) -> dict[str, float]:
         from kronos_strategies.evaluation.portfolio.evaluation import evaluate_portfolio
-        from kronos_strategies.evaluation.portfolio.trades import evaluate_trades
+        from kronos_strategies.evaluation.portfolio.returns import evaluate_trades
 
         trades = evaluate_trades(self._record.trades).metrics()
         return evaluate_portfolio(self.result, trials=self._record.trials).metrics() | trades

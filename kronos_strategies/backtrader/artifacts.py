@@ -18,9 +18,9 @@ from kronos_strategies.backtrader.forecasts import FINAL_CLOSES, LINES, indicato
 from kronos_strategies.backtrader.run_record import RunRecord
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
-from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.evaluation.signal.exposures import price_exposures
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.panel import PricePanel
+from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.evaluation.warnings import training_overlap_warnings
 from kronos_strategies.run_artifacts import (
     DECAY_HORIZONS,

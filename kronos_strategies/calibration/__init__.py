@@ -1,8 +1,8 @@
 """Fit a calibration to past forecasts and their outcomes; `kronos.calibration` applies it.
 
 past_forecasts.py collects forecasts and outcomes with the dates on which these were known, and scores them before
-and after calibration. estimators.py estimates location and spread by minimum CRPS, and conformal factors of bands.
-fit.py fits both, once or at regular intervals, and by group.
+and after calibration. fit.py fits location and spread of paths and conformal factors of bands, once or at regular
+intervals, and by group.
 """
 
 from kronos_strategies.calibration.fit import calibrate, fit_calibration

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,9 +10,9 @@ import pandas as pd
 
 from kronos.calibration import Calibration
 from kronos.forecast import Forecast, Provenance
-from kronos.paths import band_ends
-from kronos_strategies.evaluation.distribution.baselines import ShrunkWalk, score_normal, score_shape
-from kronos_strategies.evaluation.distribution.calibration import (
+from kronos.paths import POOL, band_ends, exchange_of, volatility_names
+from kronos_strategies.evaluation.baselines import ShrunkWalk, score_normal, score_shape
+from kronos_strategies.evaluation.distribution.metrics import (
     crps_ensemble,
     crps_fair,
     min_samples_for_coverage,
@@ -20,7 +20,7 @@ from kronos_strategies.evaluation.distribution.calibration import (
 )
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
 from kronos_strategies.evaluation.distribution.scores import RANDOM_WALK, SHRUNK_WALK
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 
 MAX_WINDOWS = 40_000  # more add little information, and paths take memory
 
@@ -89,6 +89,29 @@ class PastForecasts:
     def spans(self, step: int) -> int:
         """Successive forecast dates that an outcome `step` bars ahead spans."""
         return max(1, -(-step // self.bars_between))
+
+    def rows_by_group(
+        self, groups: Sequence[str], terciles: tuple[float, ...]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Names of groups, by exchange and by tercile of volatility, and the mask of each group's windows."""
+        instruments = self.keys.get_level_values("instrument").astype(str)
+        exchanges = [exchange_of(name) if "exchange" in groups else "" for name in instruments]
+        volatilities = volatility_names(self.trailing, terciles)
+        names = np.array([f"{a} {b}".strip() for a, b in zip(exchanges, volatilities, strict=True)])
+        for name in sorted(set(names) - {POOL}):
+            yield name, names == name
+
+    def fewer_paths(self) -> dict[int, tuple[float, ...]]:
+        """By number of paths k, the regression of the mean of all paths on the mean of the first k."""
+        counts = sorted({2**i for i in range(self.samples.bit_length())} - {self.samples})
+        mean = self.returns.mean(axis=1, dtype=np.float64)  # (N, H)
+        found = {}
+        for count in (count for count in counts if count < self.samples):
+            part = self.returns[:, :count].mean(axis=1, dtype=np.float64)
+            size = (part**2).sum(axis=0)
+            slope = np.divide((part * mean).sum(axis=0), size, out=np.ones_like(size), where=size > 0)
+            found[count] = tuple(float(value) for value in slope.clip(0, 1))
+        return found | {self.samples: (1.0,) * self.horizon}
 
 
 def collect(

@@ -5,22 +5,53 @@ Heavy modules are imported inside the commands, so that `kronos --help` answers 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from cyclopts import App, Parameter
+from rich.console import Console
+from rich.markup import escape
 
 from kronos.utils import run_command, show_log
 from kronos_strategies.cli.backtest import backtest
 from kronos_strategies.cli.calibrate import calibrate
+from kronos_strategies.cli.common import config_folder, show_next
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
-from kronos_strategies.cli.evaluate import evaluate
 from kronos_strategies.cli.forecast import forecast
-from kronos_strategies.cli.init import init
-from kronos_strategies.cli.report import report
+from kronos_strategies.cli.report import evaluate, report
 from kronos_strategies.cli.store import store
 from kronos_strategies.cli.train import train
+
+
+def init(folder: Path, /, *, overwrite: bool = False) -> None:
+    """Write the YAML files of this version: workflows for `qrun`, settings for `kronos train`.
+
+    For example: `kronos init configs`
+
+    Args:
+        folder: where to write them; created if it does not exist.
+        overwrite: replace existing files that differ from this version's.
+    """
+    folder = folder.expanduser()
+    files = {folder / file.name: file.read_bytes() for file in sorted(config_folder().glob("*.yaml"))}
+    differ = [path.name for path, content in files.items() if path.exists() and path.read_bytes() != content]
+    if differ and not overwrite:
+        raise ValueError(
+            f"{folder} has other versions of {', '.join(differ)}. Choose another folder, or replace them with "
+            "--overwrite."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in files.items():
+        path.write_bytes(content)
+    console = Console()
+    for path, content in files.items():
+        title = content.decode().partition("\n")[0].lstrip("# ")
+        console.print(f"{escape(str(path))}  [dim]{escape(title)}[/dim]", soft_wrap=True, highlight=False)
+    show_next(console, f"qrun {shlex.quote(str(folder / 'kronos_csi300.yaml'))}")
+
 
 app = App(
     name="kronos",

@@ -68,12 +68,11 @@ def backtest(
     from kronos.postprocessing import PathOptions
     from kronos_strategies.backtest.prices import read_benchmark, read_prices
     from kronos_strategies.backtest.stored import BacktestSettings, backtest_forecasts
-    from kronos_strategies.evaluation.signal.exposures import read_industries
+    from kronos_strategies.evaluation.signal.neutralization import read_industries
     from kronos_strategies.path_signals import PathSignalSettings
     from kronos_strategies.portfolio import parse_fields, parse_rules, with_fields
-    from kronos_strategies.report.export import save_report
+    from kronos_strategies.report.export import save_report, show_report
     from kronos_strategies.report.report import build_report
-    from kronos_strategies.report.terminal import show_report
     from kronos_strategies.run_artifacts import ARTIFACTS
     from kronos_strategies.store import ForecastSet
 

@@ -54,8 +54,7 @@ def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
         settings that differ from those of the workflow file; its name.
     """
     from kronos_strategies.data.qlib_bins import DAY, bin_folder, read_market, store_freq
-    from kronos_strategies.data.qlib_store import MANIFEST, read_summary
-    from kronos_strategies.data.regions import region_of_store
+    from kronos_strategies.data.qlib_store import MANIFEST, read_summary, region_of_store
 
     region, freq = region_of_store(store), store_freq(store)
     config = region.config if freq == DAY else INTRADAY

@@ -167,7 +167,7 @@ def _write_page(file: Path | None, comparison: Comparison) -> list[Path]:
 
 
 def _write(file: Path, text: str) -> Path:
-    from kronos.atomic import explain_write_errors, write_atomic
+    from kronos.utils import explain_write_errors, write_atomic
 
     with explain_write_errors(file, "Choose another file."):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -69,8 +69,14 @@ def import_files(
     from kronos_strategies.data.append import Appended, append_days
     from kronos_strategies.data.importer import import_bars
     from kronos_strategies.data.qlib_bins import FREQUENCIES
-    from kronos_strategies.data.qlib_store import check_target, read_summary, write_store
-    from kronos_strategies.data.regions import REGIONS, default_market, guess_region
+    from kronos_strategies.data.qlib_store import (
+        REGIONS,
+        check_target,
+        default_market,
+        guess_region,
+        read_summary,
+        write_store,
+    )
     from kronos_strategies.data.validation import whole_days
 
     if append and overwrite:
@@ -219,7 +225,7 @@ def _show_import(what: str, report: ImportReport) -> None:
 
 def _show_store(summary: StoreSummary, market: str, remark: str) -> None:
     """Print what the store holds, and the command to run next."""
-    from kronos_strategies.data.regions import region_of_store
+    from kronos_strategies.data.qlib_store import region_of_store
 
     table = Table(show_header=False)
     table.add_row("store", str(summary.path))

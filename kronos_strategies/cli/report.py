@@ -1,7 +1,8 @@
-"""`kronos report`: the report of a run, rebuilt from its saved artifacts."""
+"""`kronos report` and `kronos evaluate`: the report of a run, and of a checkpoint on bars."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -37,9 +38,8 @@ def report(
         load_artifacts,
         load_input,
     )
-    from kronos_strategies.report.export import save_report
+    from kronos_strategies.report.export import save_report, show_report
     from kronos_strategies.report.report import build_report
-    from kronos_strategies.report.terminal import show_report
 
     artifacts = load_artifacts(run, tracking, data)
     versions = None
@@ -48,3 +48,75 @@ def report(
         versions = compare_inputs([input_from_artifacts(artifacts, "this run"), *others])
     made = build_report(artifacts, versions)
     show_report(made, save_report(made, to or Path(f"report-{Path(run).name}")))
+
+
+def evaluate(
+    checkpoint: str,
+    /,
+    *,
+    data: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    start: datetime,
+    end: datetime | None = None,
+    market: str = "all",
+    every: int = 1,
+    hold: int = 5,
+    samples: int = 32,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    seed: int = 0,
+    lookback: int = 90,
+    calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
+    device: str | None = None,
+    output: Path | None = None,
+) -> None:
+    """Evaluate a checkpoint on bars: the report on its signal and its predicted distribution, without a portfolio.
+
+    For example: `kronos evaluate kronos-nano --data bars.parquet --start 2022-01-04 --every 5 --output out/nano`
+
+    Reports of two checkpoints on the same bars: `kronos compare out/nano out/mine --html compare.html`
+
+    Args:
+        checkpoint: bundled name, folder or hub id.
+        data: CSV or parquet files, folders of such files, or a Qlib data directory.
+        start: first forecast date; earlier bars serve as context and as history of the baselines.
+        end: last forecast date; the last bar when omitted. The last dates have no outcome yet.
+        market: universe of a Qlib data directory.
+        every: forecast every k-th date.
+        hold: holding period of the score, in bars.
+        samples: paths per forecast; 19 or more give a 90 % band.
+        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
+        top_p: nucleus probability of the sampled tokens.
+        top_k: number of most likely tokens to sample from; 0 for all.
+        seed: seed of the sampled paths.
+        lookback: bars that the model reads.
+        calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
+        device: cpu, cuda or mps; the fastest available when omitted.
+        output: folder of the report; evaluation-CHECKPOINT when omitted.
+    """
+    from pandas import Timestamp
+
+    from kronos.postprocessing import PathOptions
+    from kronos.predictor import KronosPredictor
+    from kronos_strategies.checkpoint_evaluation import (
+        EvaluationSettings,
+        evaluate_checkpoint,
+        read_evaluation_data,
+    )
+    from kronos_strategies.progress import progress_bar
+    from kronos_strategies.report.export import save_report, show_report
+    from kronos_strategies.report.report import build_report
+    from kronos_strategies.run_artifacts import ARTIFACTS
+
+    options = PathOptions(calibration)
+    last = None if end is None else Timestamp(end)
+    settings = EvaluationSettings(Timestamp(start), last, every, hold, lookback)
+    bars = read_evaluation_data(data, market)
+    predictor = KronosPredictor.from_pretrained(checkpoint, device=device)
+    sampling = predictor.sampling.with_overrides(samples, temperature, top_p, top_k, seed)
+    name = Path(checkpoint).name
+    with progress_bar("evaluate", "windows") as progress:
+        artifacts = evaluate_checkpoint(predictor, name, bars, settings, sampling, options, progress)
+    report = build_report(artifacts)
+    folder = output or Path(f"evaluation-{name}")
+    show_report(report, [*save_report(report, folder)[:2], artifacts.write(folder / ARTIFACTS)])

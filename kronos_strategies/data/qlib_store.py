@@ -1,4 +1,4 @@
-"""Write bars as a Qlib data directory, checked and atomically.
+"""Write bars as a Qlib data directory, checked and atomically; the trading rules of the region that fits it.
 
 The store is a plain `provider_uri`. Next to Qlib's files, kronos_store.json records how it was made.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import atomic_folder, explain_write_errors
+from kronos.utils import atomic_folder, explain_write_errors
 from kronos_strategies.data.qlib_bins import (
     DAY,
     FREQUENCIES,
     MANIFEST,
     days_of,
+    read_market,
     write_bins,
     write_calendars,
     write_market,
@@ -209,3 +210,71 @@ def _write_manifest(folder: Path, summary: StoreSummary) -> None:
     # A store may be moved, so it does not record its path.
     manifest = {key: value for key, value in asdict(summary).items() if key != "path"}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Region:
+    """Trading rules of a region that a backtest sets.
+
+    Attributes:
+        name: Qlib's name, which sets the lot size: 100 shares in cn, 1,000 in tw, single ones in us.
+        limit: daily price limit as a return; None for no limit.
+        open_cost: cost of a purchase, as a fraction of its value.
+        close_cost: cost of a sale, as a fraction of its value.
+        min_cost: minimum cost of a trade, in currency.
+        config: workflow file in `configs/`.
+    """
+
+    name: str
+    limit: float | None
+    open_cost: float
+    close_cost: float
+    min_cost: float
+    config: str
+
+    def __str__(self) -> str:
+        """Description in words."""
+        lots = {"cn": "lots of 100", "tw": "lots of 1,000", "us": "single shares"}[self.name]
+        limit = "no price limit" if self.limit is None else f"a price limit of {self.limit:.1%}"
+        return (
+            f"{self.name}: {lots}, {limit}, costs of {self.open_cost:.2%} and {self.close_cost:.2%}, at least "
+            f"{self.min_cost:g}"
+        )
+
+
+REGIONS = {
+    "cn": Region("cn", 0.095, 0.0005, 0.0015, 5, "kronos_csi300.yaml"),
+    "us": Region("us", None, 0.0005, 0.0005, 0, "kronos_us.yaml"),
+    "tw": Region("tw", 0.095, 0.001425, 0.004425, 20, "kronos_csi300.yaml"),
+}
+_PATTERNS = {
+    "cn": re.compile(r"(SH|SZ|BJ)?\.?\d{6}(\.(SH|SZ|BJ|SS|XSHG|XSHE))?", re.IGNORECASE),
+    "tw": re.compile(r"\d{4}\.TWO?", re.IGNORECASE),
+}
+_CRYPTO = re.compile(r"[A-Z0-9]{2,}[-/_]?(USDT|USDC|BUSD|TUSD|FDUSD)", re.IGNORECASE)
+
+
+def guess_region(symbols: Iterable[str]) -> Region:
+    """The region whose symbol format most instruments follow; us, which has the fewest rules, otherwise."""
+    names = list(symbols)
+    for region, pattern in _PATTERNS.items():
+        if 2 * sum(bool(pattern.fullmatch(name)) for name in names) > len(names):
+            return REGIONS[region]
+    return REGIONS["us"]
+
+
+def default_market(region: Region, symbols: Iterable[str]) -> str:
+    """Default name of a market: csi300, tw, us, or crypto."""
+    names = list(symbols)
+    if region.name == "cn":
+        return "csi300"
+    return "crypto" if 2 * sum(bool(_CRYPTO.fullmatch(name)) for name in names) > len(names) else region.name
+
+
+def region_of_store(store: Path) -> Region:
+    """The recorded region of the import, else the one inferred from the symbols."""
+    if (store / MANIFEST).is_file():
+        known = read_summary(store).source.get("region")
+        if known in REGIONS:
+            return REGIONS[str(known)]
+    return guess_region(read_market(store)["instrument"].unique())

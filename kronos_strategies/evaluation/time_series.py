@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.distribution.calibration import crps_ensemble, crps_fair, crps_normal
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.distribution.metrics import crps_ensemble, crps_fair, crps_normal
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.significance import MeanTest, label_overlap, mean_test
 
 WALK_BARS = 20  # of the standard deviation of the random walk

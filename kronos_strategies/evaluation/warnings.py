@@ -9,12 +9,12 @@ import pandas as pd
 
 from kronos.forecast import Provenance
 from kronos_strategies.evaluation.baselines import MODEL
-from kronos_strategies.evaluation.comparison.align import AlignedPanel
-from kronos_strategies.evaluation.comparison.paired import MIN_BLOCKS, mcs_block_length
+from kronos_strategies.evaluation.comparison.metrics import MIN_BLOCKS, mcs_block_length
+from kronos_strategies.evaluation.comparison.version import AlignedPanel
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS
+from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
 from kronos_strategies.evaluation.significance import MIN_INDEPENDENT_LABELS, MeanTest
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 

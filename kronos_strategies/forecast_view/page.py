@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from kronos.atomic import explain_write_errors, write_atomic
 from kronos.forecast import Forecast
 from kronos.latest import Bars
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 from kronos_strategies.evaluation.distribution.forecast_chart import PATHS, ForecastChart, forecast_chart
 from kronos_strategies.forecast_view.image import FORMATS, render_image
 from kronos_strategies.forecast_view.summary import check_suffix

@@ -13,8 +13,8 @@ from kronos.forecast import Forecast
 from kronos.latest import LOOKBACK, latest_windows
 from kronos.postprocessing import PathOptions
 from kronos.windows import Windows
-from kronos_strategies.evaluation.distribution.calibration import min_samples_for_coverage
 from kronos_strategies.evaluation.distribution.forecast_chart import ForecastChart, forecast_chart
+from kronos_strategies.evaluation.distribution.metrics import min_samples_for_coverage
 from kronos_strategies.evaluation.warnings import training_overlap_warnings
 from kronos_strategies.forecast_view.inputs import ForecastBars
 from kronos_strategies.forecast_view.summary import (

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kronos.atomic import explain_write_errors, write_atomic
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
-from kronos_strategies.evaluation.distribution.calibration import (
+from kronos.utils import explain_write_errors, write_atomic
+from kronos_strategies.evaluation.distribution.metrics import (
     crps_ensemble,
     crps_normal,
     min_samples_for_coverage,

@@ -107,8 +107,8 @@ def risk_parity(correlations: np.ndarray) -> np.ndarray:
     lowest = float(np.linalg.eigvalsh(correlations)[0])
     if lowest < -1e-8:
         raise ValueError(
-            f"The correlations are not positive semidefinite, the lowest eigenvalue is {lowest:.2g}. Shrink them, e.g. "
-            "halfway to a common correlation."
+            f"The correlations are not positive semidefinite, the lowest eigenvalue is {lowest:.2g}. Shrink them, "
+            "e.g. halfway to a common correlation."
         )
     count = len(correlations)
     y = np.full(count, np.sqrt(count / max(float(correlations.sum()), 1.0)))  # y'Ry is `count` at the minimum

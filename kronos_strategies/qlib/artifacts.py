@@ -14,8 +14,8 @@ from kronos.windows import KEYS
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
-from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evaluation.panel import PricePanel
+from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.evaluation.warnings import (
     crowded_portfolio_warnings,
     training_overlap_warnings,
@@ -64,7 +64,7 @@ def collect_artifacts(
         traded: Qlib's report of the backtest, by datetime; None without one.
         held: Qlib's positions at each close; None without a backtest.
         trials: number of settings tried so far, including this run.
-        industries: industry by instrument, see `exposures.read_industries`.
+        industries: industry by instrument, see `neutralization.read_industries`.
     """
     signals, label = _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)

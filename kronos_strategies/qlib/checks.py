@@ -14,8 +14,8 @@ from qlib.data import D
 from qlib.utils.time import Freq
 
 from kronos.config import as_integer, as_number
-from kronos_strategies.data.regions import REGIONS
-from kronos_strategies.evaluation.signal.exposures import read_industries
+from kronos_strategies.data.qlib_store import REGIONS
+from kronos_strategies.evaluation.signal.neutralization import read_industries
 from kronos_strategies.portfolio import check_inputs, rules_of
 from kronos_strategies.qlib.data_access import (
     DAY,

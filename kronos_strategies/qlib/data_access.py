@@ -22,7 +22,7 @@ from kronos.windows import KEYS, Windows
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
 from kronos_strategies.backtest_result import bars_per_year as annual_bars
 from kronos_strategies.data.qlib_bins import DAY, bin_folder, later_sessions
-from kronos_strategies.data.regions import region_of_store
+from kronos_strategies.data.qlib_store import region_of_store
 from kronos_strategies.data.simulate import data_warnings, default_store, ensure_store
 from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
 from kronos_strategies.store import WindowSpec

@@ -28,8 +28,7 @@ from qlib.workflow.utils import experiment_exception_hook
 
 import kronos
 import kronos_strategies
-from kronos.atomic import explain_write_errors
-from kronos.utils import USER_ERRORS
+from kronos.utils import USER_ERRORS, explain_write_errors
 
 TRACKING = "sqlite:///mlflow.db"  # default, in the working directory
 SQLITE = "sqlite:///"

@@ -14,8 +14,9 @@ import pandas as pd
 
 from kronos.utils import git_commit, package_version
 from kronos_strategies.evaluation.baselines import baseline_scores
-from kronos_strategies.evaluation.comparison.version import ComparisonInput, Version
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.comparison.comparison import ComparisonInput
+from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.warnings import universe_warnings
 from kronos_strategies.qlib.artifacts import (
     backtest_result,
@@ -53,7 +54,7 @@ def collect_qlib_run(
     Args:
         run: run of any Qlib model.
         trials: number of settings tried so far, including this run.
-        industries: industry by instrument, see `exposures.read_industries`.
+        industries: industry by instrument, see `neutralization.read_industries`.
         store_warnings: warnings about the store.
     """
     keys, instruments = cast(pd.MultiIndex, run.score.index), instruments_of(run.instruments)

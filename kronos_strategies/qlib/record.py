@@ -13,7 +13,7 @@ from qlib.model.base import Model
 from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 
-from kronos_strategies.evaluation.signal.exposures import read_industries
+from kronos_strategies.evaluation.signal.neutralization import read_industries
 from kronos_strategies.qlib.artifacts import collect_artifacts
 from kronos_strategies.qlib.data_access import qlib_warnings
 from kronos_strategies.qlib.dataset import KronosDataset
@@ -21,9 +21,8 @@ from kronos_strategies.qlib.experiment import local_path
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.qlib_runs import collect_qlib_run, qlib_run
 from kronos_strategies.qlib.tracking import count_trials, log_run, qlib_run_params, run_params
-from kronos_strategies.report.export import save_report
+from kronos_strategies.report.export import save_report, show_report
 from kronos_strategies.report.report import build_report
-from kronos_strategies.report.terminal import show_report
 from kronos_strategies.run_artifacts import ARTIFACTS
 
 SPAN = ("start_time", "end_time")

@@ -1,18 +1,20 @@
-"""Files of a report: the HTML page, metrics.json and CSV files."""
+"""A report as files and in a terminal: report.html, metrics.json, CSVs, and the headline metrics."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
+from rich.markup import escape as escape_markup
+from rich.table import Table as RichTable
 
-from kronos.atomic import explain_write_errors, write_atomic
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import series_by_date
@@ -20,8 +22,20 @@ from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluatio
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
-from kronos_strategies.report.formatting import count, describe_metrics, is_timed, span
-from kronos_strategies.report.layout import Section
+from kronos_strategies.report.formatting import (
+    DASH,
+    count,
+    decimals,
+    decimals_2,
+    describe_metrics,
+    interval,
+    is_timed,
+    percent,
+    percent_2,
+    signed,
+    span,
+)
+from kronos_strategies.report.layout import Section, Table
 from kronos_strategies.report.report import Report
 from kronos_strategies.report.sections.comparison import sample_table, versions_section
 from kronos_strategies.report.sections.distribution import distribution_section
@@ -29,14 +43,12 @@ from kronos_strategies.report.sections.portfolio import portfolio_section, trade
 from kronos_strategies.report.sections.signal import signal_section
 from kronos_strategies.report.sections.time_series import time_series_section
 from kronos_strategies.report.summary import report_warnings, summarize
-from kronos_strategies.report.tables import Table
 
 try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
 except ImportError as error:
     raise MissingExtra("Reports need Jinja: pip install 'kronos-strategies[report]'") from error
-
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -257,3 +269,77 @@ def _indexed(frame: pd.DataFrame, *index: str) -> str:
 
 def _flat(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
+
+
+WIDTH = 100  # at least, so that tables are complete in a pipe or a file
+
+
+def show_report(report: Report, written: Sequence[Path | str]) -> None:
+    """Print the score with its baselines, the portfolio with its benchmarks, warnings, and the written files."""
+    console = Console(width=max(WIDTH, Console().width))
+    if report.signal is not None and report.is_cross_sectional:
+        console.print(_signal(report.title, report.signal))
+    if report.time_series is not None:
+        console.print(_time_series(report.title, report.time_series))
+    if report.portfolio is not None:
+        console.print(_portfolio(report.portfolio))
+    for warning in report_warnings(report):
+        console.print(f"[yellow]Warning:[/] {escape_markup(warning)}", soft_wrap=True)
+    for path in written:
+        console.print(escape_markup(str(path)), soft_wrap=True, highlight=False)
+
+
+def _signal(title: str, evaluation: SignalEvaluation) -> RichTable:
+    table = RichTable(
+        title=f"{title}: signal and {len(evaluation.table) - 1} baselines", title_justify="left"
+    )
+    table.caption, table.caption_justify = f"interval and t by {evaluation.rank_ic.method}", "left"
+    for column in ("", "IC", "RankIC", "95 %", "RankICIR", "t", "dates"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in evaluation.table.iterrows():
+        table.add_row(
+            escape_markup(str(name)),
+            signed(row.ic),
+            signed(row.rank_ic),
+            interval(row.rank_ic_low, row.rank_ic_high, signed),
+            decimals(row.rank_icir),
+            decimals_2(row.rank_ic_t),
+            count(row.dates),
+        )
+    return table
+
+
+def _time_series(title: str, evaluation: TimeSeriesEvaluation) -> RichTable:
+    table = RichTable(title=f"{title}: {evaluation.score} over time", title_justify="left")
+    for column in ("", "correlation", "95 %", "t", "hit rate", "coverage", "CRPS skill", "dates"):
+        table.add_column(column, justify="left" if not column else "right")
+    for each in evaluation.instruments:
+        r = each.correlation
+        table.add_row(
+            escape_markup(each.name),
+            signed(r.mean),
+            interval(r.low, r.high, signed),
+            decimals_2(r.t),
+            percent(each.hit_rate.mean) if each.hit_rate else DASH,
+            percent(each.coverage.mean) if each.coverage else DASH,
+            percent(each.crps_skill),
+            count(r.dates),
+        )
+    return table
+
+
+def _portfolio(evaluation: PortfolioEvaluation) -> RichTable:
+    table = RichTable(title="Portfolio", title_justify="left")
+    for column in ("", "annual return", "Sharpe", "max drawdown"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in evaluation.performance.iterrows():
+        label = {"net": "strategy, net of costs", "gross": "strategy, gross"}.get(str(name), str(name))
+        figures = (percent_2(row.annual_return), decimals_2(row.sharpe), percent_2(row.max_drawdown))
+        table.add_row(escape_markup(label), *figures)
+    sharpe = evaluation.sharpe
+    table.caption_justify = "left"
+    table.caption = (
+        f"Sharpe, net: 95 % {interval(sharpe.low, sharpe.high, decimals_2)}; PSR {percent(sharpe.psr, 0)}, "
+        f"DSR {percent(sharpe.dsr, 0)} ({sharpe.trials} trial{'s' * (sharpe.trials != 1)})"
+    )
+    return table

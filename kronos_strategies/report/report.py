@@ -10,7 +10,7 @@ import numpy as np
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
-from kronos_strategies.evaluation.portfolio.trades import TradeEvaluation, evaluate_trades
+from kronos_strategies.evaluation.portfolio.returns import TradeEvaluation, evaluate_trades
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation, evaluate_time_series
 from kronos_strategies.run_artifacts import RunArtifacts

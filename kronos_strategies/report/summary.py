@@ -33,8 +33,8 @@ from kronos_strategies.report.formatting import (
     probability,
     signed,
 )
+from kronos_strategies.report.layout import Record
 from kronos_strategies.report.report import Report
-from kronos_strategies.report.tables import Record
 
 ALPHA = 0.05
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from kronos.atomic import DRAFT, atomic_file, explain_write_errors, write_atomic
+from kronos.utils import DRAFT, atomic_file, explain_write_errors, write_atomic
 
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore

@@ -21,7 +21,7 @@ from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtest
 from kronos_strategies.data.qlib_store import write_store
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.signals import signals
 from tests.benchmarks.measure import Record, timed

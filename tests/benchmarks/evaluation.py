@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.signal.ic import information_coefficients
+from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from tests.benchmarks.measure import Record, Save, timed
 
 SUPPORTED = find_spec("qlib") is not None

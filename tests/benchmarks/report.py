@@ -17,8 +17,8 @@ from kronos.forecast import Provenance
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.baselines import baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary
-from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evaluation.panel import PricePanel
+from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.run_artifacts import RunArtifacts, RunMetadata
 
 DATES, NAMES, HORIZONS, SAMPLES = 1000, 300, (1, 5, 10), 20

@@ -1,10 +1,19 @@
+"""The commit is that of the code; files and folders are written whole or not at all, and failures name a remedy."""
+
+import errno
 import subprocess
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from kronos import utils
-from kronos.utils import git_commit
+from kronos.utils import atomic_file, atomic_folder, explain_write_errors, git_commit, write_atomic
+from kronos_strategies.data.qlib_store import write_store
+from kronos_strategies.data.validation import check_symbols, listing_spans
+from kronos_strategies.store.files import make_folder, write_record
 
 
 @pytest.mark.integration
@@ -37,3 +46,123 @@ def test_the_commit_is_that_of_the_code_with_a_plus_where_files_differ(
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert git_commit() is None
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import pandas as pd
+from kronos_strategies.data.qlib_store import write_store
+from kronos_strategies.data.validation import listing_spans
+days = pd.bdate_range("2015-01-01", periods=2000)
+prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)
+bars = pd.DataFrame({"instrument": "A", "datetime": days, **prices})
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # as if the disk ended there
+write_store(bars, Path(sys.argv[1]), membership={"m": listing_spans(bars)}, source={})
+"""
+
+
+def bars() -> pd.DataFrame:
+    days = pd.bdate_range("2024-01-01", periods=5)
+    prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)
+    return pd.DataFrame({"instrument": "A", "datetime": days, **prices})
+
+
+def store(to):
+    return write_store(bars(), to, membership={"m": listing_spans(bars())}, source={})
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are of Unix")
+def test_a_full_disk_is_reported_with_the_store_and_the_free_space(tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path / "store")]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("OSError: The disk is full (")
+    assert (
+        f"free): {tmp_path / 'store'} cannot be written. Make room. Choose another folder, with --to." in last
+    )
+    assert not (tmp_path / "store").exists()
+    assert not list(tmp_path.iterdir())  # nothing half-made stays
+
+
+def test_a_folder_that_cannot_be_written_is_reported_with_a_remedy(tmp_path):
+    (tmp_path / "file").touch()
+    for to in (tmp_path / "file" / "store", "/proc/store"):
+        with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder, with --to"):
+            store(type(tmp_path)(to))
+    with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder for the forecasts"):
+        write_record(tmp_path / "file" / "x", {})
+    with pytest.raises(OSError, match=r"cannot be written: .*Choose another folder for the forecasts"):
+        make_folder(tmp_path / "file" / "deep")
+
+
+def test_names_that_are_too_long_are_reported_with_their_length(tmp_path):
+    with pytest.raises(OSError, match=r"The name 'aaaa.*' of 300 characters is too long for a file"):
+        store(tmp_path / ("a" * 300))
+    with pytest.raises(ValueError, match=r"has 300 characters and cannot name a folder. Use at most 100"):
+        check_symbols(["A" * 300])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_known_by_its_number(tmp_path, number):
+    with (
+        pytest.raises(OSError, match=r"The disk is full \(.* free\)"),
+        explain_write_errors(tmp_path, "Wait."),
+    ):
+        raise OSError(number, "No space left on device")
+
+
+def test_an_existing_target_keeps_its_own_sentence(tmp_path):
+    with pytest.raises(FileExistsError, match="stays"), explain_write_errors(tmp_path, "Wait."):
+        raise FileExistsError("it stays")
+
+
+def test_a_tracking_store_that_cannot_be_created_names_alternatives():
+    pytest.importorskip("qlib")
+    from kronos_strategies.qlib.experiment import prepare_database
+
+    with pytest.raises(
+        OSError, match=r"/proc/mlflow.db cannot be written: .*--tracking, MLFLOW_TRACKING_URI"
+    ):
+        prepare_database("sqlite:////proc/mlflow.db")
+
+
+def stop(writing: AbstractContextManager[Path]) -> None:
+    """Stop before the end of writing."""
+    with writing as draft:
+        (draft / "half" if draft.is_dir() else draft).write_bytes(b"half")
+        raise RuntimeError("stopped")
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "file.txt"
+    assert write_atomic(path, "déjà\nvu") == path
+    assert path.read_bytes() == "déjà\nvu".encode()
+    with pytest.raises(RuntimeError, match="stopped"):
+        stop(atomic_file(path))
+    assert path.read_bytes() == "déjà\nvu".encode()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "deep" / "folder"
+    for name in ("old", "new"):
+        with atomic_folder(path) as draft:
+            (draft / name).touch()
+        assert [each.name for each in path.iterdir()] == [name]
+    with pytest.raises(RuntimeError, match="stopped"):
+        stop(atomic_folder(path))
+    assert [each.name for each in path.iterdir()] == ["new"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_another_process_has_filled_meanwhile_stays(tmp_path):
+    path = tmp_path / "folder"
+    refused = pytest.raises(FileExistsError, match=r"folder was filled by another process meanwhile")
+    with refused, atomic_folder(path, replace=False) as draft:
+        (draft / "ours").touch()
+        path.mkdir()
+        (path / "theirs").touch()
+    assert [each.name for each in path.iterdir()] == ["theirs"]
+    assert list(tmp_path.iterdir()) == [path]

@@ -18,7 +18,7 @@ from qlib.backtest import backtest
 from kronos_strategies.backtest import TradingRules, backtest_rules
 from kronos_strategies.backtrader import KronosRankStrategy, LotSizeCommission
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
 

@@ -15,7 +15,7 @@ from kronos.config import SampleConfig
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.comparison_inputs import load_artifacts
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
-from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.report.export import save_report
 from kronos_strategies.report.report import build_report
 from kronos_strategies.run_artifacts import METADATA, RunArtifacts, RunMetadata

@@ -11,18 +11,40 @@ from typing import Any
 
 import pandas as pd
 
-from kronos_strategies.evaluation.comparison.align import align
 from kronos_strategies.evaluation.comparison.metrics import (
+    CONSTANT,
     HIGHER_IS_BETTER,
     baseline_means,
     means_by_year,
     metrics_by_date,
+    paired_table,
+    paired_test,
     rank_ic_decay_by_version,
 )
-from kronos_strategies.evaluation.comparison.paired import CONSTANT, paired_table, paired_test
-from kronos_strategies.evaluation.comparison.version import Version
+from kronos_strategies.evaluation.comparison.version import Version, align
 from kronos_strategies.evaluation.significance import label_overlap, one_sided_bounds
 from kronos_strategies.evaluation.warnings import comparison_warnings
+
+
+@dataclass(frozen=True)
+class ComparisonInput:
+    """A version, and what it is compared by.
+
+    Attributes:
+        version: scores of a model.
+        labels: indexed (datetime, instrument), columns = horizons in bars: forward returns; None for scores alone.
+        horizon: holding period of its trade in bars; None for scores alone.
+        references: baseline scores of its rows; None for scores alone.
+        bars_between: bars between successive dates.
+        warnings: sentences for the reader of its metrics.
+    """
+
+    version: Version
+    labels: pd.DataFrame | None = None
+    horizon: int | None = None
+    references: pd.DataFrame | None = None
+    bars_between: int = 1
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,46 @@
-"""Metrics of each version by date, and their means by year, by horizon and for the baselines."""
+"""Metrics of each version by date, and tests of their differences from the reference, paired by date.
+
+Means by year, by horizon and for the baselines; intervals, p-values and the model confidence set.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.comparison.align import AlignedPanel
-from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
-from kronos_strategies.evaluation.signal.quantiles import assign_quantiles, num_quantiles, quantile_means
-from kronos_strategies.evaluation.significance import label_overlap, mean_test
+from kronos.utils import MissingExtra
+from kronos_strategies.evaluation.comparison.version import AlignedPanel
+from kronos_strategies.evaluation.signal.metrics import (
+    assign_quantiles,
+    information_coefficients_wide,
+    num_quantiles,
+    quantile_means,
+)
+from kronos_strategies.evaluation.significance import (
+    MeanTest,
+    label_overlap,
+    mean_test,
+    minimum_detectable_effect,
+)
+
+try:
+    from statsmodels.stats.multitest import multipletests
+except ImportError as error:
+    raise MissingExtra(
+        "Holm's correction needs statsmodels: pip install 'kronos-strategies[evaluation]'"
+    ) from error
+
+try:
+    from arch.bootstrap import MCS
+except ImportError as error:
+    raise MissingExtra(
+        "Model confidence sets need arch: pip install 'kronos-strategies[evaluation]'"
+    ) from error
 
 HIGHER_IS_BETTER = ("ic", "rank_ic", "spread")  # all other metrics are losses, for which lower is better
 
@@ -125,3 +155,136 @@ def baseline_means(rows: AlignedPanel, label_horizon: int, overlap: int) -> pd.D
             test = mean_test(figures[name], overlap)
             lines.append((name, metric, test.mean, test.low, test.high, test.dates))
     return pd.DataFrame(lines, columns=columns)
+
+
+CONSTANT = "the same on every date"
+
+
+def paired_test(values: pd.Series, reference: pd.Series, overlap: int) -> MeanTest:
+    """`mean_test` of the difference by date.
+
+    A difference that is the same on every date needs no test: its interval is a point, and p is 1 if it is 0,
+        else 0,
+    provided there are enough dates for a test.
+    """
+    apart = difference(values, reference)
+    test = mean_test(apart, overlap)
+    identical = test.dates > 0 and bool((apart.dropna() == 0).all())  # on any number of dates
+    if not identical and test.std_error != 0:
+        return test
+    return replace(test, low=test.mean, high=test.mean, p=float(test.mean == 0), method=CONSTANT)
+
+
+def paired_table(
+    by_date: Mapping[str, pd.DataFrame], reference: str, overlap: int, seed: int
+) -> pd.DataFrame:
+    """One row per (version, metric), columns as in `Comparison.table`."""
+    return pd.concat(
+        [_tests(metric, figures, reference, overlap, seed) for metric, figures in by_date.items()],
+        ignore_index=True,
+    )
+
+
+def _tests(metric: str, figures: pd.DataFrame, reference: str, overlap: int, seed: int) -> pd.DataFrame:
+    rows = [_row(str(name), metric, figures, reference, overlap) for name in figures]
+    table = pd.DataFrame(rows)
+    p = mcs_pvalues(-figures if metric in HIGHER_IS_BETTER else figures, overlap, seed)
+    table["p_holm"] = holm(table["p"].to_numpy())
+    table["mcs_p"] = p.to_numpy()
+    table["in_mcs"] = pd.Series(
+        [None if np.isnan(each) else bool(each > MCS_SIZE) for each in p], dtype=object
+    )
+    return table[COLUMNS]
+
+
+def _row(version: str, metric: str, figures: pd.DataFrame, reference: str, overlap: int) -> dict[str, Any]:
+    own = mean_test(figures[version], overlap)
+    row: dict[str, Any] = {
+        "version": version,
+        "metric": metric,
+        "mean": own.mean,
+        "low": own.low,
+        "high": own.high,
+    }
+    row |= {"dates": own.dates, "undefined": own.undefined}
+    if version == reference:
+        return row | dict.fromkeys(PAIRED, np.nan) | {"method": own.method}
+    test = paired_test(figures[version], figures[reference], overlap)
+    return row | {
+        "difference": test.mean,
+        "difference_low": test.low,
+        "difference_high": test.high,
+        "t": test.t,
+        "p": test.p,
+        "detectable": minimum_detectable_effect(test),
+        "method": test.method,
+    }
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's (1979) adjustment of the defined p-values; NaN stays NaN."""
+    adjusted, defined = np.full(len(p), np.nan), np.isfinite(p)
+    if defined.any():
+        adjusted[defined] = multipletests(p[defined], method="holm")[1]
+    return adjusted
+
+
+PAIRED = ("difference", "difference_low", "difference_high", "t", "p", "detectable")
+COLUMNS = [
+    *("version", "metric", "mean", "low", "high"),
+    *("difference", "difference_low", "difference_high", "t", "p", "p_holm", "detectable"),
+    *("mcs_p", "in_mcs", "dates", "undefined", "method"),
+]
+
+
+MCS_SIZE = 0.1  # of the model confidence set: it holds the best version with 90 % probability
+MCS_REPETITIONS = 1000
+MIN_BLOCKS = 10
+
+
+def mcs_pvalues(losses: pd.DataFrame, overlap: int, seed: int) -> pd.Series:
+    """P-values of the model confidence set (Hansen, Lunde & Nason 2011); above .1 a version is in the 90 % set.
+
+    Range statistic, 1,000 stationary bootstraps with a mean block length of 2 * overlap dates, or T^(1/3) where
+    that is larger. Versions that are equal on every date share one p-value, since their difference has no
+    variance.
+
+    The set excludes too many versions on short series. In simulations of versions without a true difference, at
+    least one was excluded, which should happen in 10 %, in 12 % (four versions, 1,000 dates, labels of 1 date),
+    19 % (two, 500 dates, 10), 23 % (four, 250 dates, 5) and 37 % (four, 100 dates, 5); blocks twice as long were
+    no better. Holm's p-values keep their size: treat an exclusion as weak evidence unless they agree.
+
+    Args:
+        losses: dates x versions, lower is better; a date on which one of them is missing is left out.
+        overlap: successive dates that one label spans.
+        seed: seed of the bootstrap.
+
+    Returns:
+        By version; NaN with fewer than MIN_BLOCKS blocks of dates.
+    """
+    defined = losses.to_numpy()[np.isfinite(losses).all(axis=1)]  # (T, versions)
+    block = mcs_block_length(len(defined), overlap)
+    if len(defined) < MIN_BLOCKS * block:
+        return pd.Series(np.nan, index=losses.columns)
+    first = _first_equal(defined)
+    apart = sorted(set(first))
+    if len(apart) == 1:
+        return pd.Series(1.0, index=losses.columns)
+    test = MCS(defined[:, apart], MCS_SIZE, MCS_REPETITIONS, block, "R", "stationary", seed=seed)
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a constant difference has an infinite t, so that p is 0
+        test.compute()
+    found = test.pvalues["Pvalue"]  # by position in `apart`
+    return pd.Series([float(found[apart.index(i)]) for i in first], index=losses.columns)
+
+
+def mcs_block_length(dates: int, overlap: int) -> int:
+    """Mean block length: twice the label's, or dates^(1/3) where that is larger."""
+    return max(2 * overlap, math.ceil(dates ** (1 / 3)))
+
+
+def _first_equal(values: np.ndarray) -> list[int]:
+    """For each column, the first column that it equals up to rounding."""
+    size = 1e-12 * np.abs(values).max()
+    return [int(np.argmax(np.abs(values - column[:, None]).max(axis=0) <= size)) for column in values.T]

@@ -1,14 +1,20 @@
-"""A version of a model to be compared, and reading scores and labels from parquet files."""
+"""Versions to be compared: scores and labels, read from parquet files and aligned on their common rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pandas as pd
 
 from kronos.io.files import ALIASES, file_record, to_dates
+from kronos_strategies.evaluation.panel import PanelIndex
+
+KEYS = ("datetime", "instrument")
 
 
 @dataclass(frozen=True)
@@ -26,30 +32,6 @@ class Version:
     score: pd.Series
     losses: pd.DataFrame | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ComparisonInput:
-    """A version, and what it is compared by.
-
-    Attributes:
-        version: scores of a model.
-        labels: indexed (datetime, instrument), columns = horizons in bars: forward returns; None for scores alone.
-        horizon: holding period of its trade in bars; None for scores alone.
-        references: baseline scores of its rows; None for scores alone.
-        bars_between: bars between successive dates.
-        warnings: sentences for the reader of its metrics.
-    """
-
-    version: Version
-    labels: pd.DataFrame | None = None
-    horizon: int | None = None
-    references: pd.DataFrame | None = None
-    bars_between: int = 1
-    warnings: tuple[str, ...] = ()
-
-
-KEYS = ("datetime", "instrument")
 
 
 def read_version(file: Path) -> Version:
@@ -171,3 +153,190 @@ def _some(columns: Sequence[object], most: int = 8) -> str:
     """The first few."""
     text = ", ".join(f"'{column}'" for column in columns[:most])
     return f"{text}, ..." if len(columns) > most else text
+
+
+ROWS = "rows of any version"
+
+
+@dataclass(frozen=True)
+class AlignedPanel:
+    """Arrays of (dates, instruments), NaN except where every version and the headline label have a finite value.
+
+    Attributes:
+        dates: dates with at least one such row, ascending.
+        instruments: instruments with at least one such row, sorted.
+        scores: version -> scores, in the order given.
+        losses: loss that all versions have -> version -> values, NaN where one of the versions has none.
+        missing_losses: loss that only some versions have -> a version without it.
+        labels: horizon in bars -> labels, ascending; NaN also where a horizon has no label.
+        baselines: name of a baseline -> scores.
+        sample_counts: numbers of rows by reason, from the rows of any version to the compared rows.
+    """
+
+    dates: pd.DatetimeIndex
+    instruments: pd.Index
+    scores: Mapping[str, np.ndarray]
+    losses: Mapping[str, Mapping[str, np.ndarray]]
+    missing_losses: Mapping[str, str]
+    labels: Mapping[int, np.ndarray]
+    baselines: Mapping[str, np.ndarray]
+    sample_counts: Mapping[str, int]
+
+
+def align(
+    versions: Sequence[Version],
+    labels: Mapping[int, pd.Series],
+    label_horizon: int,
+    baselines: pd.DataFrame | None,
+) -> AlignedPanel:
+    """Align everything on the dates and instruments that all versions and the label have.
+
+    Args:
+        versions: versions with different names.
+        labels: horizon -> labels indexed (datetime, instrument).
+        label_horizon: horizon of the headline label.
+        baselines: scores of naive signals, one column each, or None.
+
+    Raises:
+        ValueError: an index without these levels, keys that are missing or occur twice, a version or label without
+            a finite value, or no common row.
+    """
+    frame = _Frame.of(versions)
+    scores = {v.name: frame.place(v.score, f"scores of '{v.name}'", needed=True) for v in versions}
+    wide = {
+        h: frame.place(label, f"labels of {h} bars", needed=h == label_horizon) for h, label in labels.items()
+    }
+    common, sample_counts = _common(frame.mask, scores, wide[label_horizon])
+    if not common.any():
+        raise ValueError(frame.nothing_shared())
+    rows, columns = np.flatnonzero(common.any(axis=1)), np.flatnonzero(common.any(axis=0))
+
+    def cut(values: np.ndarray) -> np.ndarray:
+        return np.where(common, values, np.nan)[np.ix_(rows, columns)]
+
+    losses, missing_losses = _losses(versions, frame)
+    scored = {} if baselines is None else {str(name): baselines[name] for name in baselines}
+    return AlignedPanel(
+        dates=frame.dates[rows],
+        instruments=frame.instruments[columns],
+        scores={name: cut(values) for name, values in scores.items()},
+        losses={loss: {name: cut(v) for name, v in of.items()} for loss, of in losses.items()},
+        missing_losses=missing_losses,
+        labels={h: cut(wide[h]) for h in sorted(wide)},
+        baselines={name: cut(frame.place(score, f"baseline '{name}'")) for name, score in scored.items()},
+        sample_counts=sample_counts,
+    )
+
+
+def _common(
+    mask: np.ndarray, scores: Mapping[str, np.ndarray], label: np.ndarray
+) -> tuple[np.ndarray, dict[str, int]]:
+    """The common rows, and the numbers of rows lost by reason."""
+    needed = {**{f"no score of '{name}'": values for name, values in scores.items()}, "no label": label}
+    left = int(mask.sum())
+    sample_counts, common = {ROWS: left}, mask.copy()
+    for reason, values in needed.items():
+        common &= np.isfinite(values)
+        sample_counts[reason] = left - int(common.sum())
+        left -= sample_counts[reason]
+    return common, {**sample_counts, "compared": left}
+
+
+def _losses(
+    versions: Sequence[Version], frame: _Frame
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
+    """Losses that all versions have, where all are finite; and a version without each of the others."""
+    columns = {v.name: [] if v.losses is None else list(v.losses.columns) for v in versions}
+    known = dict.fromkeys(loss for of in columns.values() for loss in of)
+    missing_losses = {
+        str(loss): next(name for name, of in columns.items() if loss not in of)
+        for loss in known
+        if not all(loss in of for of in columns.values())
+    }
+    losses = {}
+    for loss in (loss for loss in known if str(loss) not in missing_losses):
+        of = {
+            v.name: frame.place(v.losses[loss], f"'{loss}' of '{v.name}'")
+            for v in versions
+            if v.losses is not None
+        }
+        everywhere = np.logical_and.reduce([np.isfinite(values) for values in of.values()])
+        losses[str(loss)] = {name: np.where(everywhere, values, np.nan) for name, values in of.items()}
+    return losses, missing_losses
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Dates and instruments of all versions; where any version has a row; and the indices placed so far."""
+
+    dates: pd.DatetimeIndex
+    instruments: pd.Index
+    mask: np.ndarray
+    placed: dict[str, PanelIndex] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, versions: Sequence[Version]) -> _Frame:
+        panels = [_panel_index(version.score, f"scores of '{version.name}'") for version in versions]
+        if len(zones := {str(panel.dates.tz) for panel in panels}) > 1:
+            raise ValueError(
+                f"The versions' dates are in the time zones {sorted(zones)}. Convert them to one time zone."
+            )
+        dates = reduce(pd.DatetimeIndex.union, (panel.dates for panel in panels))
+        names = reduce(pd.Index.union, (panel.instruments for panel in panels))
+        mask = np.zeros((len(dates), len(names)), bool)
+        for panel in panels:
+            mask[
+                dates.get_indexer(panel.dates)[panel.row], names.get_indexer(panel.instruments)[panel.column]
+            ] = True
+        return cls(dates, names, mask)
+
+    def place(self, series: pd.Series, what: str, needed: bool = False) -> np.ndarray:
+        """(dates, instruments); NaN where the series has no row or no finite value.
+
+        Args:
+            series: values indexed (datetime, instrument).
+            what: name of the series in error messages.
+            needed: whether to refuse a series without a finite value.
+        """
+        panel = _panel_index(series, what)
+        values = panel.to_wide(series.to_numpy(dtype=float, na_value=np.nan))
+        if needed and np.isnan(values).all():
+            raise ValueError(
+                f"The {what} have no finite value in {len(series):,} rows. Check how they were computed."
+            )
+        if needed:
+            self.placed[what] = panel
+        rows, columns = self.dates.get_indexer(panel.dates), self.instruments.get_indexer(panel.instruments)
+        wide = np.full((len(self.dates), len(self.instruments)), np.nan)
+        known = values[np.ix_(rows >= 0, columns >= 0)]
+        wide[np.ix_(rows[rows >= 0], columns[columns >= 0])] = known
+        return wide
+
+    def nothing_shared(self) -> str:
+        """Why there is no common row: dates, instruments, or missing values."""
+        dates = [set(panel.dates) for panel in self.placed.values()]
+        names = [set(panel.instruments) for panel in self.placed.values()]
+        if not set.intersection(*dates):
+            spans = "; ".join(f"{_span(panel)} in the {what}" for what, panel in self.placed.items())
+            return f"There is no common date: {spans}. Score the same dates, at the same time of day."
+        if not set.intersection(*names):
+            some = "; ".join(
+                f"{panel.instruments[0]}, ... in the {what}" for what, panel in self.placed.items()
+            )
+            return f"There is no common instrument: {some}. Use the same names in all of them."
+        return (
+            f"There is no row in which the {', the '.join(self.placed)} all have a finite value. "
+            "Check which dates and instruments each of them covers."
+        )
+
+
+def _span(panel: PanelIndex) -> str:
+    """First and last date; with the time of day where there is one, since dates may differ only by that."""
+    form = "%Y-%m-%d" if (panel.dates == panel.dates.normalize()).all() else "%Y-%m-%d %H:%M"
+    return f"{panel.dates[0].strftime(form)} to {panel.dates[-1].strftime(form)}"
+
+
+def _panel_index(series: pd.Series, what: str) -> PanelIndex:
+    if series.empty:
+        raise ValueError(f"The {what} have no rows. Check how they were computed.")
+    return PanelIndex.from_index(cast(pd.MultiIndex, series.index), what)

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.baselines import MODEL
-from kronos_strategies.evaluation.distribution.baselines import GarchModels
-from kronos_strategies.evaluation.distribution.calibration import pit_histogram
+from kronos_strategies.evaluation.baselines import MODEL, GarchModels
+from kronos_strategies.evaluation.distribution.metrics import pit_histogram
 from kronos_strategies.evaluation.distribution.path_summary import LEVELS, PathSummary
 from kronos_strategies.evaluation.distribution.scores import (
     EWMA,
@@ -24,9 +23,8 @@ from kronos_strategies.evaluation.distribution.scores import (
     score_distributions,
     score_volatilities,
 )
-from kronos_strategies.evaluation.panel import PanelIndex
-from kronos_strategies.evaluation.price_panel import CLOSE_TO_CLOSE, PricePanel
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, information_coefficients_wide
+from kronos_strategies.evaluation.panel import CLOSE_TO_CLOSE, PanelIndex, PricePanel
+from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS, information_coefficients_wide
 from kronos_strategies.evaluation.significance import mean_test
 
 PIT_BINS, VOLATILITY_BINS = 10, 20

@@ -11,19 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from kronos_strategies.evaluation.baselines import MODEL
-from kronos_strategies.evaluation.distribution.baselines import (
+from kronos_strategies.evaluation.baselines import (
+    MODEL,
     GarchModels,
     ShrunkWalk,
     score_normal,
     score_shape,
     score_student,
 )
+from kronos_strategies.evaluation.distribution.metrics import VarianceScore, qlike, score_variance
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
-from kronos_strategies.evaluation.distribution.volatility import VarianceScore, qlike, score_variance
-from kronos_strategies.evaluation.panel import PanelIndex
-from kronos_strategies.evaluation.price_panel import PricePanel
-from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.panel import PanelIndex, PricePanel
+from kronos_strategies.evaluation.signal.metrics import information_coefficients_wide
 from kronos_strategies.evaluation.significance import MeanTest, mean_test
 
 RANDOM_WALK = "Gaussian random walk"
@@ -126,7 +125,7 @@ class DistributionScore:
         horizon: h, bars.
         name: MODEL; UNCALIBRATED, the model's paths before calibration; RANDOM_WALK, normal with mean 0 and the
             standard deviation of the last 20 returns times sqrt(h); SHRUNK_WALK, EWMA or GARCH, see
-            `kronos_strategies.evaluation.distribution.baselines`.
+            `kronos_strategies.evaluation.baselines`.
         coverage: level of a central band -> share of outcomes inside; None where there are too few samples for it.
         crps: fair CRPS in log return, lower is better.
         crps_ensemble: CRPS with the samples taken as the whole distribution. For quasi-random samples `crps` is

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import MIN_INSTRUMENTS, icir, information_coefficients_wide
-from kronos_strategies.evaluation.signal.neutralization import neutralized_rank_ic
-from kronos_strategies.evaluation.signal.quantiles import assign_quantiles
+from kronos_strategies.evaluation.signal.metrics import (
+    MIN_INSTRUMENTS,
+    assign_quantiles,
+    icir,
+    information_coefficients_wide,
+)
+from kronos_strategies.evaluation.signal.neutralization import Exposure, neutralized_rank_ic
 from kronos_strategies.evaluation.significance import MeanTest, label_overlap, mean_test
 
 TERCILES = ("low", "middle", "high")

@@ -20,18 +20,15 @@ from kronos_strategies.evaluation.signal.breakdown import (
     rank_ic_by_year,
     rank_ic_decay,
 )
-from kronos_strategies.evaluation.signal.exposures import Exposure
-from kronos_strategies.evaluation.signal.ic import (
+from kronos_strategies.evaluation.signal.metrics import (
     MIN_INSTRUMENTS,
-    information_coefficients_wide,
-    rank_autocorrelation,
-)
-from kronos_strategies.evaluation.signal.quantiles import (
     QuantileEvaluation,
+    assign_quantiles,
     evaluate_quantiles,
+    information_coefficients_wide,
     num_quantiles,
-    top_turnover,
 )
+from kronos_strategies.evaluation.signal.neutralization import Exposure
 from kronos_strategies.evaluation.significance import MeanTest, label_overlap, mean_test, newey_west
 
 
@@ -196,6 +193,33 @@ def evaluate_signal(
             rank_autocorrelation(score, min_instruments), panel.dates, name="autocorrelation"
         ),
     )
+
+
+def top_turnover(score: np.ndarray, count: int) -> np.ndarray:
+    """Share of the top quantile that was not in it on the previous date.
+
+    Args:
+        score: (dates, instruments), dates ascending; all scored instruments count, whether or not a return follows.
+        count: number of quantiles (`assign_quantiles`).
+
+    Returns:
+        (dates,); NaN on the first date, and where either date has no top quantile.
+    """
+    top = assign_quantiles(score, count) == count
+    sizes = top.sum(axis=1)
+    new = (top[1:] & ~top[:-1]).sum(axis=1)
+    known = (sizes[1:] > 0) & (sizes[:-1] > 0)
+    return np.append(np.nan, np.where(known, new / np.maximum(sizes[1:], 1), np.nan))[: len(score)]
+
+
+def rank_autocorrelation(score: np.ndarray, min_instruments: int = MIN_INSTRUMENTS) -> np.ndarray:
+    """(dates, instruments), dates ascending -> (dates,) Spearman correlation with the score of the previous date.
+
+    Over the instruments scored on both dates; NaN on the first date, and where a RankIC would be undefined.
+    """
+    return np.append(np.nan, information_coefficients_wide(score[1:], score[:-1], min_instruments)[1])[
+        : len(score)
+    ]
 
 
 def _wide(column: pd.Series, panel: PanelIndex) -> np.ndarray:

@@ -31,12 +31,17 @@ from kronos_strategies.report.layout import (
     OmittedChart,
     Part,
     Section,
+    Table,
+    boolean,
     chart,
     chart_with_dropdown,
     collect_charts,
+    estimate,
     metric_dropdown,
+    number,
+    table,
+    text,
 )
-from kronos_strategies.report.tables import Table, boolean, estimate, number, table, text
 
 FIRST = ("rank_ic", "ic", "spread")  # the headline first
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.evaluation.baselines import MODEL
-from kronos_strategies.evaluation.distribution.baselines import INSTRUMENTS
-from kronos_strategies.evaluation.distribution.calibration import expected_pit_std
+from kronos_strategies.evaluation.baselines import GARCH_INSTRUMENTS, MODEL
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
+from kronos_strategies.evaluation.distribution.metrics import expected_pit_std
 from kronos_strategies.evaluation.distribution.scores import DistributionScore, VolatilityScore
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.report.figures import distribution as figures
@@ -31,19 +30,17 @@ from kronos_strategies.report.formatting import (
 from kronos_strategies.report.layout import (
     Chart,
     Charts,
+    Column,
     Dropdown,
     OmittedChart,
     Part,
+    Record,
     Section,
+    Table,
     Tile,
     chart,
     chart_with_dropdown,
     collect_charts,
-)
-from kronos_strategies.report.tables import (
-    Column,
-    Record,
-    Table,
     estimate,
     number,
     number_with_note,
@@ -146,7 +143,7 @@ def losses(distribution: DistributionEvaluation) -> Table:
         f"{distribution.samples} independent paths 0.500 ± {calibrated}; a larger deviation means too narrow. The "
         "random walk of shrunk volatility shrinks volatility to its average and has the empirical shape of past "
         "returns. It and GARCH-t are fitted once, to bars before the first forecast, GARCH-t for the "
-        f"{INSTRUMENTS} most traded instruments only."
+        f"{GARCH_INSTRUMENTS} most traded instruments only."
     )
     rows = [_distribution_row(score, levels) for score in scores]
     return table("losses", caption, pd.DataFrame(rows), columns, highlight=MODEL)

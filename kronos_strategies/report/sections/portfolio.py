@@ -7,7 +7,7 @@ from math import nan
 import pandas as pd
 
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
-from kronos_strategies.evaluation.portfolio.trades import TradeEvaluation
+from kronos_strategies.evaluation.portfolio.returns import TradeEvaluation
 from kronos_strategies.report.figures import portfolio as figures
 from kronos_strategies.report.formatting import (
     count,
@@ -20,8 +20,21 @@ from kronos_strategies.report.formatting import (
     percent_2,
     span,
 )  # fmt: skip
-from kronos_strategies.report.layout import Charts, Part, Section, Tile, chart, collect_charts
-from kronos_strategies.report.tables import Table, date, estimate, month_grid, number, table, text
+from kronos_strategies.report.layout import (
+    Charts,
+    Part,
+    Section,
+    Table,
+    Tile,
+    chart,
+    collect_charts,
+    date,
+    estimate,
+    month_grid,
+    number,
+    table,
+    text,
+)
 
 NO_BAR = "The backtest has no bars."
 STREAMS = {"net": "Net of costs", "gross": "Gross"}

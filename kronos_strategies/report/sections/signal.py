@@ -21,17 +21,15 @@ from kronos_strategies.report.formatting import (
 from kronos_strategies.report.layout import (
     Chart,
     Charts,
+    MonthGrid,
     OmittedChart,
     Part,
+    Record,
     Section,
+    Table,
     Tile,
     chart,
     collect_charts,
-)
-from kronos_strategies.report.tables import (
-    MonthGrid,
-    Record,
-    Table,
     estimate,
     month_grid,
     number,

@@ -7,7 +7,7 @@ import pandas as pd
 
 from kronos_strategies.evaluation.significance import MeanTest
 from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
-from kronos_strategies.report.figures import time_series as figures
+from kronos_strategies.report.figures import signal as figures
 from kronos_strategies.report.formatting import (
     bars,
     count,
@@ -24,11 +24,15 @@ from kronos_strategies.report.layout import (
     Dropdown,
     Part,
     Section,
+    Table,
     Tile,
     chart_with_dropdown,
     collect_charts,
+    estimate,
+    number,
+    table,
+    text,
 )
-from kronos_strategies.report.tables import Table, estimate, number, table, text
 
 NO_PAIR = "No score has an outcome."
 NO_BAND = "No forecast with a band has an outcome."

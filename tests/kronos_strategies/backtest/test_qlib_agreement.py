@@ -15,7 +15,7 @@ from qlib.backtest import backtest
 
 from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtest
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.backtest import TradingRules, backtest_rules, equal_weight_returns, run_backtest
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import MarketInputs, PortfolioRules, target_weights
 
 FREE = {"open_cost": 0.0, "close_cost": 0.0}
@@ -31,7 +31,7 @@ def weights(rows: dict[int, dict[str, float]], names: str) -> pd.DataFrame:
 
 def test_weights_of_a_date_are_sized_at_its_close_and_trade_at_the_next_open():
     prices = panel({"A": [10, 12, 12]}, {"A": [10, 11, 12]})
-    result = run_backtest(weights({0: {"A": 0.5}}, "A"), prices, TradingRules(**FREE, cash=1000))
+    result = run_backtest(weights({0: {"A": 0.5}}, "A"), prices, TradingRules("open", **FREE, cash=1000))
     # 50 shares sized at 10 and bought at 11: cash 450, worth 600 at the close of 12.
     assert list(result.returns.index) == list(DAYS[1:3])
     assert result.returns["net"].tolist() == pytest.approx([0.05, 0.0])

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("statsmodels")
 
 from kronos_strategies.backtrader import KronosTearSheet, LotSizeCommission
-from kronos_strategies.evaluation.portfolio.trades import evaluate_trades
+from kronos_strategies.evaluation.portfolio.returns import evaluate_trades
 from tests.kronos_strategies.backtrader.builders import MODES
 from tests.kronos_strategies.backtrader.planned_orders import (
     CASH,

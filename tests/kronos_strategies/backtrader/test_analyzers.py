@@ -24,7 +24,7 @@ from kronos_strategies.backtrader import (
     read_forecasts,
     run_optimization,
 )
-from kronos_strategies.evaluation.signal.ic import information_coefficients
+from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
 from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore

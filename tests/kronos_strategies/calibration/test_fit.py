@@ -10,10 +10,20 @@ pytest.importorskip("scipy")
 
 from kronos.calibration import Calibration
 from kronos.forecast import Forecast
-from kronos.paths import POOL
+from kronos.paths import POOL, band_ends
 from kronos_strategies.calibration import before_and_after, calibrate, collect, fit_calibration
-from kronos_strategies.calibration.fit import LEVELS
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.calibration.fit import (
+    AS_SAMPLED,
+    LEVELS,
+    Move,
+    Spread,
+    adapted_level,
+    conformal_factor,
+    conformity,
+    fit_move,
+)
+from kronos_strategies.evaluation.distribution.metrics import crps_ensemble, crps_fair
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signals import signals
 from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
@@ -49,7 +59,7 @@ def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold
     fit = fit_calibration(past, start)
     later = past[np.asarray(past.dates > start)]
     shift = fit.shift(later.returns, later.trailing, later.keys)
-    from kronos_strategies.evaluation.distribution.calibration import covered, crps_fair
+    from kronos_strategies.evaluation.distribution.metrics import covered, crps_fair
 
     for h in range(H):
         raw, moved = later.returns[:, :, h], later.returns[:, :, h] + shift[:, :, h]
@@ -173,3 +183,83 @@ def test_calibrated_forecasts_are_no_data_to_fit_to(walking):
         collect([one.calibrated(made)], market)
     with pytest.raises(ValueError, match="no forecasts to calibrate"):
         collect([], market)
+
+
+RANDOM = np.random.default_rng(0)
+RETURNS = RANDOM.normal(0.01, 0.02, (300, 12))
+RATIO, CAME = RANDOM.normal(0, 0.3, 300), RANDOM.normal(0, 0.03, 300)
+
+
+def test_it_is_halfway_between_the_fair_score_and_that_of_an_ensemble():
+    spread = Spread.of(RETURNS, RATIO, CAME)
+    between = (crps_fair(RETURNS, CAME).mean() + crps_ensemble(RETURNS, CAME).mean()) / 2
+    assert spread.crps(np.array([1.0, 0, 0]))[0] == pytest.approx(between)
+    factor = np.exp(0.2 + 0.5 * RATIO)[:, None]
+    center = RETURNS.mean(axis=1, keepdims=True)
+    moved = 0.3 * center + factor * (RETURNS - center)
+    between = (crps_fair(moved, CAME).mean() + crps_ensemble(moved, CAME).mean()) / 2
+    assert spread.crps(np.array([0.3, 0.2, 0.5]))[0] == pytest.approx(between)
+
+
+def test_its_gradient_is_its_slope():
+    spread, at, step = Spread.of(RETURNS, RATIO, CAME), np.array([0.4, 0.1, 0.3]), 1e-7
+    for i, slope in enumerate(spread.crps(at)[1]):
+        up, down = (spread.crps(at + sign * step * np.eye(3)[i])[0] for sign in (1, -1))
+        assert slope == pytest.approx((up - down) / (2 * step), rel=1e-3)
+
+
+def test_windows_without_an_outcome_count_for_nothing():
+    realized = np.where(np.arange(300) % 3, CAME, np.nan)
+    kept = np.isfinite(realized)
+    some, part = Spread.of(RETURNS, RATIO, realized), Spread.of(RETURNS[kept], RATIO[kept], CAME[kept])
+    assert some.crps(np.zeros(3))[0] == part.crps(np.zeros(3))[0]
+    assert fit_move(Spread.of(RETURNS, RATIO, CAME * np.nan), Move(0.3, 0.1, 0.2), 0.1) == Move(0.3, 0.1, 0.2)
+
+
+def test_a_strong_prior_holds_the_fit_where_it_is():
+    spread = Spread.of(RETURNS, RATIO, CAME)
+    free, held = (fit_move(spread, AS_SAMPLED, strength) for strength in (0.0, 100.0))
+    assert np.abs(np.array(held)).max() < 0.01 < np.abs(np.array(free)).max()
+
+
+LEVEL = 0.8
+
+
+def test_an_outcome_is_just_held_by_the_band_of_its_own_score():
+    random = np.random.default_rng(0)
+    returns, realized = random.normal(0, 1, (200, 19)), random.standard_t(3, 200)
+    scores = conformity(returns, realized, LEVEL)
+    for factor, holds in ((1 + 1e-9, True), (1 - 1e-6, False)):
+        low, high = band_ends(returns, LEVEL, scores * factor)
+        assert (((low <= realized) & (realized <= high)) == holds).all()
+    assert np.isnan(conformity(returns[:1], np.array([np.nan]), LEVEL)).all()
+
+
+@pytest.mark.parametrize("known", [9, 19, 49])
+def test_bands_hold_their_level_in_finite_samples_of_exchangeable_outcomes(known):
+    """And by no more than 1 / (n + 1) above it, however wrong the paths are."""
+    repeats, samples = 4000, 9
+    random = np.random.default_rng(known)
+    returns = random.normal(0.3, 0.5, (repeats * (known + 1), samples))  # off to one side, and too narrow
+    realized = random.standard_t(4, repeats * (known + 1))
+    scores = conformity(returns, realized, LEVEL).reshape(repeats, known + 1)
+    held = [own[-1] <= conformal_factor(own[:-1], LEVEL) for own in scores]
+    error = np.sqrt(LEVEL * (1 - LEVEL) / repeats)
+    assert LEVEL - 3 * error < np.mean(held) < LEVEL + 1 / (known + 1) + 3 * error
+
+
+def test_the_factor_is_the_corrected_quantile():
+    assert conformal_factor(np.arange(1.0, 10), 0.8) == 8  # ceil(10 * .8)
+    assert conformal_factor(np.arange(1.0, 10), 0.95) == 9  # beyond them all
+    assert conformal_factor(np.array([1.0, np.inf, 2.0]), 0.5) == 2
+    assert conformal_factor(np.array([]), 0.5) == 1
+
+
+def test_the_level_rises_after_misses_falls_after_hits_and_stays_on_what_is_exchangeable():
+    dates = pd.bdate_range("2020-01-01", periods=300).to_numpy("datetime64[ns]").repeat(20)
+    known = dates + np.timedelta64(5, "D")
+    scores = np.abs(np.random.default_rng(0).normal(size=len(dates)))
+    later = dates >= dates[len(dates) // 2]
+    assert adapted_level(np.where(later, 2 * scores, scores), dates, known, LEVEL) > LEVEL + 0.02
+    assert adapted_level(np.where(later, scores / 2, scores), dates, known, LEVEL) < LEVEL - 0.02
+    assert adapted_level(scores, dates, known, LEVEL) == pytest.approx(LEVEL, abs=0.02)

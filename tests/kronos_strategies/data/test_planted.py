@@ -15,7 +15,7 @@ from kronos_strategies.data.planted import (
     plant,
     size_rank_ic,
 )
-from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import information_coefficients_wide
 from kronos_strategies.evaluation.significance import mean_test
 
 PLANTED = [effect for effect in EFFECTS if effect != "none"]

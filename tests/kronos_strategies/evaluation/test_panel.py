@@ -4,17 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_strategies.evaluation.panel import ROWS, PanelIndex
+from kronos_strategies.evaluation.distribution.metrics import realized_variance
+from kronos_strategies.evaluation.panel import ROWS, PanelIndex, PricePanel
+from kronos_strategies.lookahead import randomize_future
+from tests.kronos_strategies.evaluation.walks import AT, DAYS, NAMES, market_of, tidy_bars
 
-DAYS = pd.date_range("2024-01-01", periods=4)
-NAMES = ["A", "B", "C"]
+FOUR_DAYS = pd.date_range("2024-01-01", periods=4)
+THREE_NAMES = ["A", "B", "C"]
 LEVELS = ["datetime", "instrument"]
 
 
 @pytest.fixture
 def keys() -> pd.MultiIndex:
     """All but one of 4 dates x 3 names, in an arbitrary order."""
-    whole = pd.MultiIndex.from_product([DAYS, NAMES], names=LEVELS)
+    whole = pd.MultiIndex.from_product([FOUR_DAYS, THREE_NAMES], names=LEVELS)
     return whole[[7, 0, 11, 3, 5, 1, 10, 2, 9, 8, 4]]
 
 
@@ -27,8 +30,8 @@ def test_values_lie_where_pandas_unstacks_them(keys):
     expected = unstacked(keys, values)
     np.testing.assert_array_equal(grid.to_wide(values), expected)
     np.testing.assert_array_equal(grid.mask, expected.notna())
-    pd.testing.assert_index_equal(grid.dates, DAYS, check_names=False)
-    pd.testing.assert_index_equal(grid.instruments, pd.Index(NAMES, name="instrument"))
+    pd.testing.assert_index_equal(grid.dates, FOUR_DAYS, check_names=False)
+    pd.testing.assert_index_equal(grid.instruments, pd.Index(THREE_NAMES, name="instrument"))
     assert grid.dates.name == "datetime"
 
 
@@ -42,7 +45,7 @@ def test_any_type_comes_back(keys, dtype):
     wide = np.arange(12).reshape(4, 3).astype(dtype)
     found = PanelIndex.from_index(keys).to_long(wide)
     assert found.dtype == dtype
-    assert list(found) == [wide[DAYS.get_loc(day), NAMES.index(name)] for day, name in keys]
+    assert list(found) == [wide[FOUR_DAYS.get_loc(day), THREE_NAMES.index(name)] for day, name in keys]
 
 
 def test_a_transposed_array_is_read_by_row_and_column(keys):
@@ -57,7 +60,7 @@ def test_levels_may_come_in_either_order(keys):
     values = np.arange(11.0)
     grid, swapped = PanelIndex.from_index(keys), PanelIndex.from_index(keys.swaplevel())
     np.testing.assert_array_equal(swapped.to_wide(values), grid.to_wide(values))
-    assert list(swapped.instruments) == NAMES
+    assert list(swapped.instruments) == THREE_NAMES
 
 
 def test_a_third_level_does_not_matter(keys):
@@ -70,24 +73,24 @@ def test_a_third_level_does_not_matter(keys):
 
 def test_levels_may_hold_values_unsorted_and_of_no_row():
     keys = pd.MultiIndex(
-        levels=[DAYS[[2, 0, 3, 1]], ["never", "C", "A", "B"]],
+        levels=[FOUR_DAYS[[2, 0, 3, 1]], ["never", "C", "A", "B"]],
         codes=[[0, 1, 1, 3], [3, 1, 2, 2]],
         names=LEVELS,
     )
     grid, values = PanelIndex.from_index(keys), np.arange(4.0)
-    assert (list(grid.dates), list(grid.instruments)) == (list(DAYS[:3]), NAMES)
+    assert (list(grid.dates), list(grid.instruments)) == (list(FOUR_DAYS[:3]), THREE_NAMES)
     np.testing.assert_array_equal(grid.to_wide(values), unstacked(keys, values))
 
 
 def test_a_slice_of_an_index_has_its_own_dates_and_instruments_only(keys):
-    part = keys[(keys.get_level_values(0) > DAYS[1]) & (keys.get_level_values(1) != "B")]
+    part = keys[(keys.get_level_values(0) > FOUR_DAYS[1]) & (keys.get_level_values(1) != "B")]
     grid = PanelIndex.from_index(part)
-    assert (list(grid.dates), list(grid.instruments)) == (list(DAYS[2:]), ["A", "C"])
+    assert (list(grid.dates), list(grid.instruments)) == (list(FOUR_DAYS[2:]), ["A", "C"])
 
 
 def test_more_rows_than_are_placed_at_a_time():
     names = [f"N{i:05}" for i in range(ROWS // 3)]
-    keys = pd.MultiIndex.from_product([DAYS, names], names=LEVELS)
+    keys = pd.MultiIndex.from_product([FOUR_DAYS, names], names=LEVELS)
     values = np.random.default_rng(0).standard_normal(len(keys))
     shuffled = np.random.default_rng(1).permutation(len(keys))
     grid = PanelIndex.from_index(keys[shuffled])
@@ -117,8 +120,8 @@ def test_what_is_wide_is_float64(keys, values):
 
 
 def test_timezones_stay():
-    days = DAYS.tz_localize("Asia/Shanghai")
-    grid = PanelIndex.from_index(pd.MultiIndex.from_product([days, NAMES], names=LEVELS))
+    days = FOUR_DAYS.tz_localize("Asia/Shanghai")
+    grid = PanelIndex.from_index(pd.MultiIndex.from_product([days, THREE_NAMES], names=LEVELS))
     assert grid.dates.equals(days)
 
 
@@ -171,3 +174,44 @@ def test_rows_sorted_by_instrument_are_not_mistaken_for_rows_sorted_by_date():
     np.testing.assert_array_equal(
         PanelIndex.from_index(keys, "values").to_wide(np.arange(9.0)), np.arange(9.0).reshape(3, 3).T
     )
+
+
+@pytest.fixture(scope="module")
+def bars() -> pd.DataFrame:
+    return tidy_bars()
+
+
+@pytest.fixture(scope="module")
+def market(bars) -> PricePanel:
+    return market_of(bars)
+
+
+@pytest.mark.parametrize("ahead", [1, 6])
+def test_an_instrument_without_a_trade_on_both_ends_has_no_label(bars, market, ahead):
+    at = AT[3]
+    halted = bars[(bars["datetime"] != DAYS[at + ahead]) | (bars["instrument"] != NAMES[7])]
+    found = market_of(halted).forward_return(5)
+    assert np.isnan(found.loc[DAYS[at], NAMES[7]])
+    assert np.isnan(found.to_numpy()[at]).sum() == 1
+    assert (
+        market_of(halted).historical_volatility.loc[DAYS[at + ahead]].notna().all()
+    )  # the last known close stands in
+
+
+def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars, market):
+    halted = bars[(bars["datetime"] != DAYS[50]) | (bars["instrument"] != "N07")]
+    found = market_of(halted)
+    for wide in (PricePanel.forward_return, PricePanel.log_return):
+        assert wide(found, 5).loc[DAYS[47], "N07"] == wide(market, 5).loc[DAYS[47], "N07"]
+    by_closes = found.variance(5)["close-to-close"].loc[DAYS[47], "N07"]
+    assert by_closes == realized_variance(found.closes, 5).loc[DAYS[47], "N07"]
+    assert np.isfinite(found.variance(5)["range-based"].loc[DAYS[47], "N07"])
+
+
+def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars, market):
+    end = AT[10]
+    other = market_of(randomize_future(bars, DAYS[end]))
+    pd.testing.assert_frame_equal(
+        market.historical_volatility.iloc[: end + 1], other.historical_volatility.iloc[: end + 1]
+    )
+    pd.testing.assert_frame_equal(market.ewma.iloc[: end + 1], other.ewma.iloc[: end + 1])

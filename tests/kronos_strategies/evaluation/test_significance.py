@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.signal import lfilter
 
-from kronos_strategies.evaluation.signal.ic import information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import information_coefficients_wide
 from kronos_strategies.evaluation.significance import (
     MeanTest,
     ewc,

@@ -8,7 +8,7 @@ pytest.importorskip("scoringrules")
 pytest.importorskip("statsmodels")
 from scipy import stats as scipy_stats
 
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.time_series import (
     correlation_contributions,
     correlation_test,

@@ -10,7 +10,7 @@ import pandas as pd
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 
 DAYS = pd.bdate_range("2023-01-02", periods=110)
 NAMES = [f"N{i:02d}" for i in range(40)]

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("qlib")
 
-from kronos_strategies.evaluation.signal.ic import information_coefficients
+from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.qlib.artifacts import read_price_panel
 
 from .conftest import use_store

@@ -18,10 +18,10 @@ from kronos_strategies.evaluation.comparison.comparison import Comparison, compa
 from kronos_strategies.evaluation.comparison.version import Version
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation, evaluate_distribution
 from kronos_strategies.evaluation.distribution.path_summary import summarize_forecasts
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation, evaluate_portfolio
-from kronos_strategies.evaluation.price_panel import PricePanel
 from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation, evaluate_signal
-from kronos_strategies.evaluation.signal.exposures import price_exposures
+from kronos_strategies.evaluation.signal.neutralization import price_exposures
 
 WARM_UP, AFTER, HOLD, FORECAST_EVERY = 80, 12, 5, 4
 HORIZONS = (1, 5, 10)

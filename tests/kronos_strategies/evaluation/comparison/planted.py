@@ -26,7 +26,7 @@ def version(name: str, label: pd.Series, skill: float, seed: int) -> Version:
     return Version(name, skill * label / label.std() + np.sqrt(1 - skill**2) * noise)
 
 
-def information_coefficients(
+def random_coefficients(
     skill: float, noises: tuple[float, float], runs: int, dates: int = 500, names: int = 100
 ) -> np.ndarray:
     """(2, runs, dates) ICs of two persistent versions against the returns of the next 10 days.

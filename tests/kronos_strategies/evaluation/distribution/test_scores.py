@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kronos.forecast import Forecast
-from kronos_strategies.evaluation.distribution.calibration import crps_normal
+from kronos_strategies.evaluation.distribution.metrics import crps_normal
 from kronos_strategies.evaluation.distribution.path_summary import LEVELS, summarize_forecasts
 from kronos_strategies.evaluation.distribution.scores import (
     HISTORICAL,
@@ -21,7 +21,7 @@ from kronos_strategies.evaluation.distribution.scores import (
     score_volatilities,
     series_by_date,
 )
-from kronos_strategies.evaluation.price_panel import PricePanel
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.lookahead import randomize_future
 from tests.kronos_strategies.evaluation.walks import (
     AT,

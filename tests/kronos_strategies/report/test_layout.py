@@ -1,10 +1,10 @@
-"""Tables show every figure and know what each column is sorted by."""
+"""Tables show every metric and know what each column is sorted by."""
 
 import numpy as np
 import pandas as pd
 
 from kronos_strategies.report.formatting import decimals
-from kronos_strategies.report.tables import (
+from kronos_strategies.report.layout import (
     boolean,
     date,
     estimate,

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from kronos_strategies.report.export import show_report
 from kronos_strategies.report.formatting import decimals_2, signed
 from kronos_strategies.report.summary import report_warnings
-from kronos_strategies.report.terminal import show_report
 
 
 def test_it_prints_the_main_metrics_every_warning_and_the_files_written(report, capsys):
