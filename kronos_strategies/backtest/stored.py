@@ -151,7 +151,7 @@ def _trade(
         settings.trading,
         settings.every,
         prices.factors,
-        None if industries is None else industries.to_dict(),
+        None if industries is None else {str(name): str(own) for name, own in industries.items()},
         settings.correlation_bars,
         benchmarks,
     )
