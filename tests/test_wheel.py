@@ -66,6 +66,7 @@ def test_the_wheel_holds_the_two_packages_their_data_and_nothing_else(wheel):
         "kronos/py.typed",
         "kronos_strategies/py.typed",
         "kronos_strategies/report/templates/page.css",
+        *(f"kronos_strategies/serve/static/{file}" for file in ("index.html", "serve.css", "serve.js")),
     ):
         assert name in names
 

@@ -17,11 +17,13 @@ from rich.markup import escape
 from kronos.utils import run_command, show_log
 from kronos_strategies.cli.backtest import backtest
 from kronos_strategies.cli.calibrate import calibrate
-from kronos_strategies.cli.common import config_folder, show_next
+from kronos_strategies.cli.common import config_folder, set_values, show_next
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.forecast import forecast
+from kronos_strategies.cli.picks import picks
 from kronos_strategies.cli.report import evaluate, report
+from kronos_strategies.cli.serve import serve
 from kronos_strategies.cli.store import store
 from kronos_strategies.cli.train import train
 
@@ -57,7 +59,7 @@ app = App(
     name="kronos",
     help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`",
     version=lambda: version("kronos-strategies"),
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=(), env_var_split=set_values),
 )
 app.command(backtest)
 app.command(calibrate)
@@ -66,7 +68,9 @@ app.command(data)
 app.command(evaluate)
 app.command(forecast)
 app.command(init)
+app.command(picks)
 app.command(report)
+app.command(serve)
 app.command(store)
 app.command(train)
 

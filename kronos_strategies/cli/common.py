@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, env_var_split
 from rich.console import Console
 from rich.markup import escape
 
@@ -113,6 +113,11 @@ def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
 # MLflow tracking store: that of `qrun` in the same folder, unless another one is given.
 TRACKING = "sqlite:///mlflow.db"
 Tracking = Annotated[str, Parameter(env_var="MLFLOW_TRACKING_URI")]
+
+
+def set_values(type_: object, value: str, *, delimiter: str | None = None) -> list[str]:
+    """The values of an environment variable; an empty one counts as unset, as in the workflow files."""
+    return env_var_split(type_, value, delimiter=delimiter) if value else []
 
 
 def note(console: Console, text: str) -> None:

@@ -153,7 +153,7 @@ def _show(console: Console, made: BarsForecast) -> None:
     console.print(table)
     if len(made.table) > MAX_ROWS:
         console.print(f"{len(made.table) - MAX_ROWS:,} more instruments: write all with --output.")
-    for line in _settings(made):
+    for line in made.settings:
         console.print(escape(line), soft_wrap=True, highlight=False)
     if made.held_back is not None:
         console.print(str(made.held_back), soft_wrap=True, highlight=False)
@@ -170,14 +170,6 @@ def _title(made: BarsForecast) -> str:
     after = time_text(dates.max()) if len(set(dates)) == 1 else "each last bar"
     bars = f"{made.forecast.horizon} bar{'s' * (made.forecast.horizon != 1)}"
     return f"{bars} after {after}, until {time_text(last)}"
-
-
-def _settings(made: BarsForecast) -> list[str]:
-    """How the forecast was made, a line each."""
-    known = made.forecast.provenance
-    paths = f"{known.model}, {made.forecast.samples} paths, T={known.sampling.T:g}, top_p={known.sampling.top_p:g}"
-    score = [f"score: {made.score}"] if len(made.table) > 1 else []
-    return [f"model: {paths}", f"calibration: {made.calibration}", *score]
 
 
 def _write(
@@ -199,7 +191,7 @@ def _write(
                 f"The picture shows the first {MAX_CHARTS} instruments. Name others with --instrument.",
             )
         score = () if made.held_back is None else (str(made.held_back),)
-        page = PageText((*score, *_settings(made)), made.warnings, made.table)
+        page = PageText((*score, *made.settings), made.warnings, made.table)
         written.append(write_charts(made.charts(MAX_CHARTS), plot, page))
     return written
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,14 +24,35 @@ DEFAULT_OPTIONS = ReadOptions()
 
 
 @dataclass(frozen=True)
+class AllBars:
+    """Bars by instrument, as read.
+
+    Attributes:
+        bars: ascending DatetimeIndex, four prices in every row, volume and amount as far as there are any.
+        calendar: trading times of a Qlib data directory, those after its last bar included; None for files, and
+            where the directory has no later times.
+        notes: how files were read, one line each.
+        warnings: sentences about bars that are left out.
+    """
+
+    bars: dict[str, pd.DataFrame]
+    calendar: pd.DatetimeIndex | None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def select(self, names: Iterable[str]) -> AllBars:
+        """The bars of some instruments."""
+        return replace(self, bars={name: self.bars[name] for name in names})
+
+
+@dataclass(frozen=True)
 class ForecastBars:
     """Bars by instrument, divided at the time of the forecast.
 
     Attributes:
         known: up to the time of the forecast; ascending DatetimeIndex, FEATURES as far as there are any.
         held_back: the later bars; empty frames where nothing is later.
-        calendar: trading times of a Qlib data directory, those after its last bar included; None for files, and
-            where the directory has no later times.
+        calendar: as in `AllBars`.
         frequency: frequency of the bars, a key of `kronos.calendar.FREQUENCIES`; None if it is another.
         notes: how files were read, one line each.
         warnings: sentences about instruments that are left out and about volume and amount.
@@ -44,11 +65,6 @@ class ForecastBars:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    @property
-    def all(self) -> dict[str, pd.DataFrame]:
-        """Known bars, then those held back."""
-        return {name: pd.concat([bars, self.held_back[name]]) for name, bars in self.known.items()}
-
 
 def read_forecast_bars(
     paths: Sequence[Path],
@@ -57,32 +73,58 @@ def read_forecast_bars(
     as_of: str | None = None,
     lookback: int | None = None,
 ) -> ForecastBars:
-    """Read the bars of `kronos forecast`.
+    """Read the bars of `kronos forecast`: `read_all_bars`, divided by `divide_bars`.
+
+    Raises:
+        FileNotFoundError: a path has no file.
+        ValueError: as in `read_all_bars` and `divide_bars`.
+    """
+    divided = divide_bars(read_all_bars(paths, instruments, options), as_of, lookback)
+    if as_of is None or any(map(len, divided.held_back.values())):
+        return divided
+    nothing = f"No bar is later than {as_of}, so nothing is held back."
+    return replace(divided, warnings=(*divided.warnings, nothing))
+
+
+def read_all_bars(
+    paths: Sequence[Path], instruments: Sequence[str] = (), options: ReadOptions = DEFAULT_OPTIONS
+) -> AllBars:
+    """Read the bars of files or of a Qlib data directory.
 
     Args:
         paths: CSV or parquet files, folders of them or glob patterns; or one Qlib data directory.
         instruments: only these, also patterns such as `SH*`; needed for a Qlib data directory.
         options: options for ambiguous files.
+
+    Raises:
+        FileNotFoundError: a path has no file.
+        ValueError: a path is a forecast store, files cannot be read, or a name is missing.
+    """
+    calendar: pd.DatetimeIndex | None = None
+    notes: tuple[str, ...] = ()
+    if any(is_qlib_directory(path) for path in paths):
+        bars, calendar = _read_directory(paths, instruments)
+    else:
+        bars, notes = _read_files(paths, instruments, options)
+    warnings = tuple(_drop_unpriced(bars))
+    return AllBars(bars, calendar, notes, warnings)
+
+
+def divide_bars(bars: AllBars, as_of: str | None = None, lookback: int | None = None) -> ForecastBars:
+    """Bars up to the time of a forecast, and those held back.
+
+    Args:
+        bars: bars of any number of instruments.
         as_of: last time that a forecast may use, "2024-08-26" (with all bars of that day) or "2024-08-26 10:30";
             the last bar of each instrument when omitted.
         lookback: number of bars that an instrument must have; 2 when omitted.
 
     Raises:
-        FileNotFoundError: a path has no file.
-        ValueError: a path is a forecast store, files cannot be read, a name is missing, or no instrument has enough
-            bars by then.
+        ValueError: no instrument has enough bars by then.
     """
     until = None if as_of is None else parse_as_of(as_of)
-    directories = [path for path in paths if is_qlib_directory(path)]
-    calendar = None
-    if directories:
-        bars, calendar = _read_directory(paths, instruments)
-        notes: tuple[str, ...] = ()
-    else:
-        bars, notes = _read_files(paths, instruments, options)
-    warnings = list(_drop_unpriced(bars))
-    known = {name: frame if until is None else frame.loc[:until] for name, frame in bars.items()}
-    later = {name: frame.iloc[len(known[name]) :] for name, frame in bars.items()}
+    known = {name: frame if until is None else frame.loc[:until] for name, frame in bars.bars.items()}
+    later = {name: frame.iloc[len(known[name]) :] for name, frame in bars.bars.items()}
     needed = max(lookback or MIN_BARS, MIN_BARS)
     short = [name for name, frame in known.items() if len(frame) < needed]
     when = "" if as_of is None else f" by {as_of}"
@@ -90,14 +132,13 @@ def read_forecast_bars(
         longest = max((len(frame) for frame in known.values()), default=0)
         raise ValueError(
             f"No instrument has {needed} bars{when}, the longest has {longest}. Pass earlier bars or a shorter "
-            "--lookback."
+            "lookback."
         )
+    warnings = list(bars.warnings)
     if short:
         warnings.append(f"Fewer than {needed} bars{when}, left out: {_listed(short)}.")
     kept = {name: frame for name, frame in known.items() if name not in set(short)}
     warnings += _absent_columns(kept)
-    if until is not None and not any(len(later[name]) for name in kept):
-        warnings.append(f"No bar is later than {as_of}, so nothing is held back.")
     ends = {frame.index[-1] for frame in kept.values()}
     if len(ends) > 1:
         warnings.append(
@@ -106,7 +147,7 @@ def read_forecast_bars(
     indexes = ((name, pd.DatetimeIndex(frame.index)) for name, frame in kept.items())
     frequency = common_frequency(indexes, "The bars")
     return ForecastBars(
-        kept, {name: later[name] for name in kept}, calendar, frequency, notes, tuple(warnings)
+        kept, {name: later[name] for name in kept}, bars.calendar, frequency, bars.notes, tuple(warnings)
     )
 
 
@@ -128,15 +169,24 @@ def _read_files(
     paths: Sequence[Path], instruments: Sequence[str], options: ReadOptions
 ) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     for path in paths:
-        folder = path.expanduser()
-        if folder.is_dir() and (any(folder.glob(f"*/*/{MANIFEST}")) or (folder / MANIFEST).is_file()):
-            raise ValueError(
-                f"{path} is a forecast store, not a folder of bars. Fill it with "
-                f"`kronos store fill {path} --start ... --end ...`."
-            )
+        refuse_forecast_store(path)
     files = BarFiles(paths, options, instruments)
     bars = {name: adjust_bars(frame) if "factor" in frame else frame for name, frame in files.series()}
     return bars, tuple(summarize(files.notes))
+
+
+def refuse_forecast_store(path: Path) -> None:
+    """Require that a path of bars is not a forecast store.
+
+    Raises:
+        ValueError: it is one.
+    """
+    folder = path.expanduser()
+    if folder.is_dir() and (any(folder.glob(f"*/*/{MANIFEST}")) or (folder / MANIFEST).is_file()):
+        raise ValueError(
+            f"{path} is a forecast store, not a folder of bars. Fill it with "
+            f"`kronos store fill {path} --start ... --end ...`."
+        )
 
 
 def _read_directory(

@@ -52,11 +52,27 @@ class BarsForecast:
     score: str
     warnings: tuple[str, ...]
 
+    @property
+    def settings(self) -> list[str]:
+        """How the forecast was made, a line each."""
+        known, sampling = self.forecast.provenance, self.forecast.provenance.sampling
+        paths = f"{known.model}, {sampling.samples} paths, T={sampling.T:g}, top_p={sampling.top_p:g}"
+        score = [f"score: {self.score}"] if len(self.table) > 1 else []
+        return [f"model: {paths}", f"calibration: {self.calibration}", *score]
+
+    def chart(self, name: str) -> ForecastChart:
+        """The chart of an instrument.
+
+        Raises:
+            ValueError: the forecast does not have it.
+        """
+        parts = [bars[name] for bars in (self.bars.known, self.bars.held_back) if name in bars]
+        return forecast_chart(self.forecast, {name: pd.concat(parts)} if parts else None, name)
+
     def charts(self, limit: int) -> list[ForecastChart]:
         """Charts of the first instruments of the table."""
         names = [str(name) for name in self.table.index.get_level_values("instrument")[:limit]]
-        every = self.bars.all
-        return [forecast_chart(self.forecast, {name: every[name]}, name) for name in names]
+        return [self.chart(name) for name in names]
 
 
 def forecast_bars(

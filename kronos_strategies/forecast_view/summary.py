@@ -18,6 +18,7 @@ from kronos_strategies.evaluation.distribution.metrics import (
     crps_normal,
     min_samples_for_coverage,
 )
+from kronos_strategies.report.formatting import escape_formulas
 from kronos_strategies.signals import positive_prices, summary
 
 LEVELS = (0.9, 0.8, 0.5)  # of the band whose coverage is counted: the widest that the paths can form
@@ -196,6 +197,8 @@ def score_held_back(forecast: Forecast, held_back: Mapping[str, pd.DataFrame]) -
 def write_table(frame: pd.DataFrame, path: Path) -> Path:
     """Write a table as CSV, parquet or JSON (a list of rows), by the suffix of its name.
 
+    Text in a CSV file is safe to open in a spreadsheet: what it would run as a formula gets an apostrophe.
+
     Raises:
         ValueError: another suffix.
         OSError: the file cannot be written.
@@ -209,7 +212,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
     elif path.suffix == ".json":
         content = rows.to_json(orient="records", date_format="iso", date_unit="s", indent=1) + "\n"
     else:
-        content = rows.to_csv(index=False)
+        content = escape_formulas(rows).to_csv(index=False)
     with explain_write_errors(path, "Choose another file."):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_atomic(path, content)

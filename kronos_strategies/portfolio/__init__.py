@@ -19,6 +19,7 @@ from kronos_strategies.portfolio.target import (
     MarketInputs,
     check_inputs,
     cross_section_weights,
+    rank_signals,
     target_weights,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "cross_section_weights",
     "parse_fields",
     "parse_rules",
+    "rank_signals",
     "rules_of",
     "target_weights",
     "with_fields",

@@ -93,16 +93,15 @@ def target_weights(
         ValueError: a column or what a constraint needs of the market is missing, an instrument occurs twice, or a
             previous weight is not finite.
     """
-    _check(signals, previous, rules, market)
+    _check_signals(signals, previous, rules)
+    check_inputs(rules, market.industries is not None, market.amounts is not None)
     names = signals.index.union(previous.index[previous.ne(0)]).sort_values().rename("instrument")
-    wanted = dict.fromkeys((rules.rank_by, *rules.columns, *TIE_BREAK))
-    table = signals[[name for name in wanted if name in signals]].reindex(names)
     trades = np.full(len(names), tradable is None)
     if tradable is not None:
         at = names.get_indexer(tradable)  # much faster than isin on strings
         trades[at[at >= 0]] = True
     section = CrossSection(
-        columns={str(name): column.to_numpy(np.float64) for name, column in table.items()},
+        columns=_columns(signals.reindex(names), rules),
         held=previous.reindex(names, fill_value=0.0).to_numpy(np.float64),
         trades=trades,
         industries=_codes(market.industries, names),
@@ -111,6 +110,27 @@ def target_weights(
     )
     weights = cross_section_weights(section, rules)
     return pd.Series(weights, names, name="weight")[weights != 0]
+
+
+def rank_signals(signals: pd.DataFrame, rules: PortfolioRules) -> pd.Series:
+    """Rank the instruments of one date as `target_weights` does before it leaves out what cannot be traded.
+
+    Args:
+        signals: as for `target_weights`.
+        rules: rules of selection and weighting.
+
+    Returns:
+        (n,) float64 ranks by instrument, sorted by instrument, 1 for the best; NaN for an instrument that is never
+        bought.
+
+    Raises:
+        ValueError: a column is missing, or an instrument occurs twice.
+    """
+    _check_signals(signals, pd.Series(dtype=np.float64), rules)
+    table = signals.sort_index()
+    trades = np.ones(len(table), bool)
+    ranks = pd.Series(rank_instruments(_columns(table, rules), rules, trades) + 1.0, table.index, name="rank")
+    return ranks.where(ranks <= len(table)).rename_axis("instrument")
 
 
 def cross_section_weights(section: CrossSection, rules: PortfolioRules) -> np.ndarray:
@@ -132,6 +152,12 @@ def cross_section_weights(section: CrossSection, rules: PortfolioRules) -> np.nd
     if rules.max_turnover:
         weights = limit_turnover(weights, held, rules.max_turnover)
     return weights
+
+
+def _columns(table: pd.DataFrame, rules: PortfolioRules) -> dict[str, np.ndarray]:
+    """(n,) of each signal that the rules read."""
+    wanted = dict.fromkeys((rules.rank_by, *rules.columns, *TIE_BREAK))
+    return {name: table[name].to_numpy(np.float64) for name in wanted if name in table}
 
 
 def _codes(industries: pd.Series | None, names: pd.Index) -> np.ndarray | None:
@@ -159,7 +185,7 @@ def _correlations(
     return matrix
 
 
-def _check(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules, market: MarketInputs) -> None:
+def _check_signals(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) -> None:
     missing = [name for name in (rules.rank_by, *rules.columns) if name not in signals.columns]
     if missing:
         raise ValueError(
@@ -174,7 +200,6 @@ def _check(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules, ma
     if not np.isfinite(previous.to_numpy(np.float64)).all():
         name = previous.index[~np.isfinite(previous.to_numpy(np.float64))][0]
         raise ValueError(f"The previous weight of {name!r} is {previous[name]}. Value it at its last price.")
-    check_inputs(rules, market.industries is not None, market.amounts is not None)
 
 
 def check_inputs(rules: PortfolioRules, industries: bool, amounts: bool) -> None:

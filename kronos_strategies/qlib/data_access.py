@@ -39,10 +39,16 @@ class StoreBars:
     frame: pd.DataFrame
 
     @classmethod
-    def read(cls, instruments: Sequence[str], end: pd.Timestamp | None = None, freq: str = DAY) -> StoreBars:
-        """Bars up to and with `end`; all of them when omitted."""
+    def read(
+        cls,
+        instruments: Sequence[str],
+        end: pd.Timestamp | None = None,
+        freq: str = DAY,
+        start: pd.Timestamp | None = None,
+    ) -> StoreBars:
+        """Bars from `start` up to and with `end`; all of them when omitted."""
         fields = [f"${name}" for name in FEATURES]
-        found = D.features(sorted(set(instruments)), fields, end_time=end, freq=freq)
+        found = D.features(sorted(set(instruments)), fields, start, end, freq=freq)
         return cls(found.set_axis(list(FEATURES), axis=1))
 
     def traded(self, instruments: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
@@ -240,12 +246,13 @@ def check_instruments(config: Config, store: Path) -> None:
         )
 
 
-def init_qlib(folder: Path, tracking: str = TRACKING) -> list[str]:
+def init_qlib(folder: Path, tracking: str = TRACKING, region: str | None = "cn") -> list[str]:
     """Initialize Qlib with the data directory `folder`, quietly; return warnings about the data.
 
     Args:
         folder: Qlib data directory.
         tracking: URI of the MLflow tracking store; nothing is written to it here.
+        region: Qlib's region, which sets trading rules and not what is read; that of the data when None.
 
     Raises:
         FileNotFoundError: it is not a Qlib data directory.
@@ -257,8 +264,9 @@ def init_qlib(folder: Path, tracking: str = TRACKING) -> list[str]:
         "module_path": KronosExpManager.__module__,
         "kwargs": {"uri": tracking, "default_exp_name": "kronos"},
     }
+    region = region or region_of_store(folder).name
     qlib.init(
-        provider_uri=str(folder), region="cn", kernels=1, logging_level=logging.WARNING, exp_manager=manager
+        provider_uri=str(folder), region=region, kernels=1, logging_level=logging.WARNING, exp_manager=manager
     )
     set_global_logger_level(logging.ERROR)  # its recorder warns that a new experiment is new
     return data_warnings(folder)

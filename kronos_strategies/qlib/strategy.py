@@ -9,6 +9,7 @@ from qlib.backtest.position import Position
 from qlib.contrib.strategy import WeightStrategyBase
 
 from kronos_strategies.portfolio import rules_of, target_weights
+from kronos_strategies.qlib.tradability import tradable_instruments
 
 
 class KronosWeightStrategy(WeightStrategyBase):
@@ -78,8 +79,5 @@ class KronosWeightStrategy(WeightStrategyBase):
 
     def _tradable(self, signals: pd.DataFrame, previous: pd.Series) -> pd.Index:
         """Instruments that traded on the day of the signal; those not held must not have closed at a limit."""
-        start, end = self.trade_calendar.get_step_time(shift=1)
-        exchange = self.trade_exchange
-        scored = signals.index.difference(previous.index)
-        held = [name for name in previous.index if not exchange.check_stock_suspended(name, start, end)]
-        return pd.Index([name for name in scored if exchange.is_stock_tradable(name, start, end)] + held)
+        span = self.trade_calendar.get_step_time(shift=1)
+        return tradable_instruments(self.trade_exchange, signals.index, previous.index, span)

@@ -28,6 +28,7 @@ from kronos_strategies.report.formatting import (
     decimals,
     decimals_2,
     describe_metrics,
+    escape_formulas,
     interval,
     is_timed,
     percent,
@@ -90,7 +91,7 @@ def render(report: Report) -> str:
         provenance=dict(report.provenance),
         metrics=describe_metrics(report.metrics),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        scripts=[Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("page.js", "sort.js")],
         plotly_js=Markup(plotly_js()),
         plotly_config=Markup(json.dumps(CONFIG, sort_keys=True)),
     )
@@ -264,11 +265,11 @@ def to_json(metrics: Mapping[str, float]) -> str:
 
 
 def _indexed(frame: pd.DataFrame, *index: str) -> str:
-    return frame.to_csv(index_label=list(index), lineterminator="\n")
+    return escape_formulas(frame).to_csv(index_label=list(index), lineterminator="\n")
 
 
 def _flat(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")
+    return escape_formulas(frame).to_csv(index=False, lineterminator="\n")
 
 
 WIDTH = 100  # at least, so that tables are complete in a pipe or a file

@@ -32,6 +32,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "klines").mkdir()
     klines = walk(pd.date_range("2024-01-01", periods=48, freq="60min", name="datetime"))
     klines.to_csv(home / "klines" / "BTCUSDT-1h-2024-01.csv")
+    held = {"SH609020": 0.12, "SH609009": 0.10, "SZ009005": 0.08}
+    pd.Series(held, name="weight").to_csv(home / "holdings.csv", index_label="instrument")
     fill_store(home / "forecasts")
     return home
 

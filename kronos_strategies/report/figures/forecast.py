@@ -116,8 +116,8 @@ def _laid_out(drawn: go.Figure, chart: ForecastChart) -> go.Figure:
         drawn.update_layout(
             yaxis2={
                 "domain": VOLUME, "anchor": "x", "automargin": True, "nticks": 3, "gridcolor": FAINT,
-                "title": {"text": "volume", "standoff": 8}, "rangemode": "tozero", "hoverformat": ".4~s",
-                "tickformat": "~s", "zerolinecolor": RULE,
+                "title": {"text": "volume", "standoff": 8, "font": {"size": 12}}, "rangemode": "tozero",
+                "hoverformat": ".4~s", "tickformat": "~s", "zerolinecolor": RULE,
             }
         )  # fmt: skip
     return drawn

@@ -8,10 +8,10 @@ import pytest
 
 from .conftest import run
 
+COMMANDS = ["", "data", "data import", "data simulate", "forecast", "picks", "serve", "store fill"]
 
-@pytest.mark.parametrize(
-    "command", [[], ["data"], ["data", "import"], ["data", "simulate"], ["forecast"], ["store", "fill"]]
-)
+
+@pytest.mark.parametrize("command", [words.split() for words in COMMANDS])
 def test_every_help_has_an_example(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kronos_strategies.portfolio import PortfolioRules, target_weights
+from kronos_strategies.portfolio import PortfolioRules, rank_signals, target_weights
 
 PLAIN = {"no_trade_band": 0.0, "cash_buffer": 0.0}
 NOTHING = pd.Series(dtype=float)
@@ -321,3 +321,22 @@ def test_a_repeated_instrument_is_refused():
 def test_a_previous_weight_without_a_value_is_refused():
     with pytest.raises(ValueError, match="previous weight of 'A' is nan"):
         target_weights(ranked(1), held(A=np.nan), PortfolioRules())
+
+
+# Ranks
+
+
+def test_ranks_are_those_that_weights_follow_with_ties_broken_alike():
+    signals = ranked(1, 3, 3, np.nan, 2, expected_return=[0, 1, 2, 9, 0], volatility=[1, 1, 1, 1, 1])
+    rules = PortfolioRules(topk=2, rank_buffer=0)
+    ranks = rank_signals(signals[::-1], rules)
+    assert ranks.dropna().to_dict() == {"C": 1, "B": 2, "E": 3, "A": 4}
+    assert ranks.index[ranks.isna()].tolist() == ["D"]
+    assert set(target_weights(signals, NOTHING, rules).index) == set(ranks.index[ranks <= 2])
+
+
+def test_an_instrument_without_volatility_has_no_rank_where_weights_need_one():
+    signals = ranked(2, 1, volatility=[0, 0.1])
+    assert rank_signals(signals, PortfolioRules()).to_dict() == {"A": 1, "B": 2}
+    ranks = rank_signals(signals, PortfolioRules(weighting="inverse_volatility"))
+    assert ranks.dropna().to_dict() == {"B": 1}

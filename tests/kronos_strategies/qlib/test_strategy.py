@@ -1,8 +1,6 @@
 """KronosWeightStrategy in real Qlib backtests on the small simulated market, with planted signals."""
 
 import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,10 +9,12 @@ import pandas as pd
 import pytest
 from qlib.backtest import backtest
 
+from kronos.predictor import KronosPredictor
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
+from tests.kronos_strategies.cli.conftest import run as run_cli
 
-from .conftest import TINY, artifact_folder
+from .conftest import TINY, artifact_folder, qrun
 
 CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300_weights.yaml"
 SPAN = ("2023-03-01", "2023-04-14")
@@ -185,32 +185,24 @@ def test_what_qlib_cannot_trade_is_refused_before_the_backtest(signals, settings
         KronosWeightStrategy(signal=signals, **settings)
 
 
-def test_qrun_trades_the_target_weights_of_its_yaml(small_store, tmp_path):
-    process = subprocess.run(
-        [Path(sys.executable).parent / "qrun", CONFIG],
-        cwd=tmp_path,
-        env={
-            **{k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")},
-            "KRONOS_QLIB_DATA": str(small_store),
-            "KRONOS_TEST_START": SPAN[0],
-            "KRONOS_TEST_END": SPAN[1],
-            "KRONOS_DEVICE": "cpu",
-            "KRONOS_SAMPLES": "2",
-            "KRONOS_MODEL": str(TINY),
-            "KRONOS_TOPK": "4",
-            "KRONOS_RANK_BUFFER": "2",
-            "KRONOS_CASH_BUFFER": "0.1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+RUN = {"KRONOS_TOPK": "4", "KRONOS_RANK_BUFFER": "2", "KRONOS_CASH_BUFFER": "0.1", "KRONOS_SAMPLES": "2"}
+
+
+@pytest.fixture(scope="module")
+def weights_run(small_store, tmp_path_factory):
+    """A run of the workflow file of target weights: its folder, positions by day, report and signals."""
+    folder = tmp_path_factory.mktemp("weights")
+    span = {"KRONOS_TEST_START": SPAN[0], "KRONOS_TEST_END": SPAN[1]}
+    process = qrun(folder, CONFIG, KRONOS_QLIB_DATA=str(small_store), KRONOS_STORE="forecasts", **RUN, **span)
     assert process.returncode == 0, process.stderr[-3000:]
-    backtested = artifact_folder(tmp_path).parent / "portfolio_analysis"
+    backtested = artifact_folder(folder).parent / "portfolio_analysis"
     books = pd.read_pickle(backtested / "positions_normal_1day.pkl")
     report = pd.read_pickle(backtested / "report_normal_1day.pkl")
-    signals = pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet")
+    return folder, books, report, pd.read_parquet(artifact_folder(folder) / "signals.parquet")
+
+
+def test_qrun_trades_the_target_weights_of_its_yaml(weights_run):
+    _, books, report, signals = weights_run
     days = sorted(books)
     traded = [days.index(day) for day in report.index[report["turnover"] > 0]]
     assert traded[0] == 1  # a signal dated t is bought on t + 1
@@ -224,3 +216,34 @@ def test_qrun_trades_the_target_weights_of_its_yaml(small_store, tmp_path):
     assert set(first.index) == set(expected.index)
     np.testing.assert_allclose(first, expected, rtol=0.15)  # a day of prices, and lots
     assert (report["cash"] > 0).all()
+
+
+@pytest.mark.integration
+def test_picks_as_of_each_rebalance_are_the_predictions_and_the_trades_of_the_run(
+    weights_run, small_store, small_market, capsys, monkeypatch
+):
+    folder, books, report, signals = weights_run
+    monkeypatch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith("KRONOS_")]:
+        monkeypatch.delenv(name)
+    settings = {"KRONOS_MODEL": str(TINY), "KRONOS_QLIB_DATA": str(small_store), "KRONOS_STORE": "forecasts"}
+    for name, value in {**settings, **RUN, "KRONOS_DEVICE": "cpu"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # the store has both dates
+    closes, days = wide_closes(small_market), sorted(books)
+    rebalances = [days.index(day) for day in report.index[report["turnover"] > 0]]
+    for at in rebalances[1:4]:
+        date, day = days[at - 1], days[at]
+        held(books[date]).rename("weight").rename_axis("instrument").to_csv("held.csv")
+        words = ("--as-of", f"{date:%Y-%m-%d}", "--holdings", "held.csv", "--output", "picks.parquet")
+        assert run_cli(capsys, "picks", *words)[0] == 0
+        made = pd.read_parquet("picks.parquet").set_index("instrument")
+        predicted = signals.xs(date, level="datetime")
+        pd.testing.assert_frame_equal(
+            made.loc[predicted.index, list(predicted.columns)], predicted, check_exact=True, check_names=False
+        )
+        owned = pd.Series({name: books[day].get_stock_amount(name) for name in books[day].get_stock_list()})
+        worth = owned * closes.loc[date, owned.index] / books[date].calculate_value()
+        target = made["target_weight"][made["target_weight"] > 0]
+        assert set(target.index) == set(worth.index)
+        np.testing.assert_allclose(worth[target.index], target, atol=0.002)  # lots and costs

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from kronos_strategies.report.formatting import (
@@ -6,6 +7,7 @@ from kronos_strategies.report.formatting import (
     count,
     decimals,
     decimals_4,
+    escape_formulas,
     general,
     interval,
     listing,
@@ -56,3 +58,29 @@ def test_numbers_read_well(shown, text):
 )
 def test_words_are_listed(words, text):
     assert listing(words) == text
+
+
+def test_text_that_a_spreadsheet_would_run_is_quoted_in_cells_index_and_columns():
+    frame = pd.DataFrame(
+        {"name": ["=1+1", "plain", None], "value": [-1.0, 2.0, 3.0], "-x": pd.Categorical(["+1", "a", "@b"])},
+        index=pd.MultiIndex.from_tuples(
+            [(pd.Timestamp("2024-01-02"), "-A"), (pd.Timestamp("2024-01-02"), "B"),
+             (pd.Timestamp("2024-01-03"), "\tC")],
+            names=["datetime", "instrument"],
+        ),
+    )  # fmt: skip
+    assert escape_formulas(frame).to_csv().splitlines() == [
+        "datetime,instrument,name,value,'-x",
+        "2024-01-02,'-A,'=1+1,-1.0,'+1",
+        "2024-01-02,B,plain,2.0,a",
+        "2024-01-03,'\tC,,3.0,'@b",
+    ]
+    assert frame["name"].iloc[0] == "=1+1"
+
+
+def test_a_table_without_such_text_is_written_as_before():
+    frame = pd.DataFrame(
+        {"a": [1, 2], "b": ["x", "y"]}, index=pd.DatetimeIndex(["2024-01-02", "2024-01-03 09:30"], name="t")
+    )
+    assert escape_formulas(frame).to_csv() == frame.to_csv()
+    assert escape_formulas(frame[:0]).to_csv() == frame[:0].to_csv()
