@@ -9,7 +9,7 @@ endif
 # One thread per process: pytest runs two processes, and torch's own threads would compete with them.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help demo test test-fast bench lint types contracts docs dist format clean
+.PHONY: help demo test test-fast test-long bench lint types contracts docs dist format clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,12 @@ test: $(VENV)/.dev  ## all tests, on two processes of one thread each; prints th
 
 test-fast: $(VENV)/.dev  ## unit tests alone: no test starts a process or takes more than a few seconds
 	$(TESTS) -m "not integration and not slow" --durations=10
+
+test-long: export KRONOS_KILLS ?= 20
+test-long: export KRONOS_FUZZ ?= 10000
+test-long: export KRONOS_FUZZ_SECONDS ?= 14400
+test-long: $(VENV)/.dev  ## kill -9 in many places, 10,000 damaged files of bars, full disks; an hour or more
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -s --durations=10
 
 bench: $(VENV)/.dev  ## how fast forecasts are compared with upstream's algorithm; results in out/benchmarks.json
 	$(BIN)/python -m tests.benchmarks

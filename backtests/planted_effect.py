@@ -38,7 +38,7 @@ from kronos_strategies.evaluation.significance import mean_test
 from kronos_strategies.heads.fit import FitSettings, Kind, Split, centered_ranks, fit_head, fit_split
 from kronos_strategies.heads.sources import bar_features
 from kronos_strategies.progress import track
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 
 LOOKBACK = 90
 EMBARGO = DELAY  # days between the last training return and the first test date

@@ -11,6 +11,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from kronos.utils import csv_text
+
 HEAD = ("optimum", "ranked by", "bars learned from", "RankIC", "95 %", "t", "share of the optimum")
 
 
@@ -18,7 +20,7 @@ def save(rows: pd.DataFrame, settings: Mapping[str, object], output: Path) -> li
     """Write the rows as CSV, as JSON with the settings, and as tables to read."""
     output.mkdir(parents=True, exist_ok=True)
     csv, js, page = (output / f"planted_effect.{ending}" for ending in ("csv", "json", "md"))
-    rows.to_csv(csv, index=False)
+    csv.write_text(csv_text(rows), encoding="utf-8")
     records = json.loads(rows.to_json(orient="records"))
     js.write_text(json.dumps({"settings": dict(settings), "rows": records}, indent=1) + "\n")
     page.write_text(markdown(rows, settings))

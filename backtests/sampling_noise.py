@@ -31,9 +31,10 @@ from kronos.inference.fused import ExecutionConfig
 from kronos.inference.pipeline import Pipeline
 from kronos.predictor import KronosPredictor
 from kronos.sampling import SobolSampler
+from kronos.utils import csv_text
 from kronos.windows import Windows
 from kronos_strategies.data.importer import import_bars
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 
 ROWS = 4096  # paths at a time
 
@@ -254,7 +255,7 @@ def sampling_noise(
     """
     rows = study.run(bars)
     output.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(output, index=False)
+    output.write_text(csv_text(rows), encoding="utf-8")
     show(summarize(rows))
 
 

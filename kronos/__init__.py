@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kronos.bars import FEATURES, BarsWarning, adjust_bars, check_bars, repair_bars
+    from kronos.bars import FEATURES, BarsWarning, adjust_bars, bars_from_closes, check_bars, repair_bars
     from kronos.config import ModelConfig, SampleConfig, TokenizerConfig
     from kronos.forecast import Forecast, Provenance
     from kronos.future import future_timestamps
@@ -34,6 +34,7 @@ _HOMES = {
     "TokenizerConfig": "kronos.config",
     "Windows": "kronos.windows",
     "adjust_bars": "kronos.bars",
+    "bars_from_closes": "kronos.bars",
     "check_bars": "kronos.bars",
     "future_timestamps": "kronos.future",
     "repair_bars": "kronos.bars",
@@ -54,6 +55,7 @@ __all__ = [
     "TokenizerConfig",
     "Windows",
     "adjust_bars",
+    "bars_from_closes",
     "check_bars",
     "future_timestamps",
     "repair_bars",

@@ -45,7 +45,8 @@ def check_bars(bars: pd.DataFrame, name: str = "bars") -> pd.DataFrame:
     bars = name_columns(bars, name)
     if missing := [column for column in PRICES if column not in bars.columns]:
         raise ValueError(
-            f"{name} lacks the columns {missing}; it has {list(bars.columns)}. Rename yours to {list(PRICES)}."
+            f"{name} lacks the columns {missing}; it has {list(bars.columns)}. Rename yours to {list(PRICES)}, or "
+            "make bars of a column of closes by kronos.bars_from_closes(closes)."
         )
     if isinstance(bars.index, pd.DatetimeIndex):
         check_timestamps(bars.index, name)
@@ -178,6 +179,19 @@ def adjust_bars(bars: pd.DataFrame, factor: str = "factor") -> pd.DataFrame:
     if "volume" in bars.columns:
         adjusted["volume"] = bars["volume"] / bars[factor]
     return adjusted
+
+
+def bars_from_closes(closes: pd.Series) -> pd.DataFrame:
+    """(T,) closes of one instrument in order of time -> bars, where nothing else is known.
+
+    Each bar opens at the previous close, the first at its own; high and low are the larger and the smaller of open
+    and close. There is no volume.
+    """
+    opens = closes.shift().fillna(closes)
+    ends = pd.DataFrame({"open": opens, "close": closes})
+    ends.insert(1, "high", ends.max(axis=1))
+    ends.insert(2, "low", ends.min(axis=1))
+    return ends
 
 
 def stamps(timestamps: pd.DatetimeIndex) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.frequencies import to_offset
 
 # Minutes per bar; the names are those of the cleaning rules of training.
 FREQUENCIES = {
@@ -36,7 +38,7 @@ def typical_step(index: pd.DatetimeIndex) -> pd.Timedelta | None:
     Returns:
         The step, or None for fewer than two distinct timestamps.
     """
-    steps = _steps(index)
+    steps = neighbor_steps(index)
     return pd.Timedelta(seconds=_mode(steps)) if len(steps) else None
 
 
@@ -49,7 +51,7 @@ def infer_frequency(index: pd.DatetimeIndex) -> str | None:
     Returns:
         "1min" to "1week"; None for fewer than two bars and for other steps, such as 10 minutes or a month.
     """
-    return _frequency(_steps(index))
+    return _frequency(neighbor_steps(index))
 
 
 def _frequency(steps: np.ndarray) -> str | None:
@@ -79,7 +81,7 @@ class FrequencyVotes:
 
     def add(self, name: str, index: pd.DatetimeIndex) -> None:
         """Add one instrument; `name` appears in errors."""
-        steps = _steps(index)
+        steps = neighbor_steps(index)
         if (frequency := _frequency(steps)) is not None:
             self._first[len(steps) >= _RELIABLE].setdefault(frequency, name)
 
@@ -132,8 +134,8 @@ def common_frequency(indexes: Iterable[tuple[str, pd.DatetimeIndex]], where: str
     return votes.result(where)
 
 
-def _steps(index: pd.DatetimeIndex) -> np.ndarray:
-    """(distinct timestamps - 1,) int64 seconds between neighbors."""
+def neighbor_steps(index: pd.DatetimeIndex) -> np.ndarray:
+    """(distinct timestamps - 1,) int64 seconds between neighbors; about a day or more is rounded to whole days."""
     nanoseconds = np.diff(np.sort(pd.DatetimeIndex(index).dropna().as_unit("ns").asi8))
     seconds = np.rint(nanoseconds[nanoseconds > 0] / 1e9).astype(np.int64)
     days = np.rint(seconds / 86400).astype(np.int64)
@@ -143,6 +145,17 @@ def _steps(index: pd.DatetimeIndex) -> np.ndarray:
 def _mode(steps: np.ndarray) -> int:
     values, counts = np.unique(steps, return_counts=True)
     return int(values[np.argmax(counts)])
+
+
+def is_frequency(text: str) -> bool:
+    """Whether pandas reads a text as a frequency, such as "B" or "5min"; no name of an exchange is one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of spellings that pandas deprecates
+        try:
+            to_offset(text)
+        except ValueError:
+            return False
+    return True
 
 
 def next_timestamps(asof: pd.DatetimeIndex, calendar: pd.DatetimeIndex | str, horizon: int) -> np.ndarray:

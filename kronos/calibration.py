@@ -25,7 +25,7 @@ import pandas as pd
 
 from kronos.config import PRETRAINED
 from kronos.paths import POOL, group_names, log_ratio
-from kronos.utils import write_atomic
+from kronos.utils import explain_write_errors, write_atomic
 
 if TYPE_CHECKING:
     from kronos.forecast import Provenance
@@ -266,10 +266,15 @@ class Calibration:
         return {"format": FORMAT, **_plain(asdict(self))}
 
     def write(self, path: str | Path) -> Path:
-        """Write it as JSON; creates its folder."""
+        """Write it as JSON; creates its folder.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         path = Path(path).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return write_atomic(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
+        with explain_write_errors(path, "Choose another file."):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return write_atomic(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: str | Path) -> Calibration:

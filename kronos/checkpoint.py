@@ -29,6 +29,7 @@ from kronos.config import (
     read_json,
 )
 from kronos.layers import Attention, rope_frequencies
+from kronos.utils import atomic_file, explain_write_errors, write_atomic
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SAMPLING = "sampling.json"  # next to a predictor's weights: T, top_p and top_k that its validation chose
@@ -129,13 +130,15 @@ class PretrainedModule(nn.Module):
         return network.eval()
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write config.json and model.safetensors, with upstream's buffers, so that upstream loads it."""
+        """Write config.json and model.safetensors, each whole; upstream loads them, since they have its buffers."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {**self.state_dict(), **self.upstream_buffers()}
         contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
+        with explain_write_errors(folder, "Choose another folder for the weights."):
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_file(folder / WEIGHTS) as draft:
+                save_file(contiguous, draft, metadata={"format": "pt"})
+            write_atomic(folder / CONFIG, json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
         return folder
 
     def push_to_hub(

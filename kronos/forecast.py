@@ -23,6 +23,7 @@ from kronos.paths import (
     price_band,
     repair_paths,
 )
+from kronos.zones import one_zone, remove_zones
 
 Anchor = Literal["last_close", "decoded_close"]  # where paths start
 MAX_RATIO = 2.0  # cap on true over decoded last close when paths are scaled by it
@@ -75,9 +76,11 @@ class Forecast:
     Attributes:
         paths: (N, S, H, 6) float32, FEATURES in the bars' own units (prices in quote currency, volume in
             units traded, amount in quote currency).
-        index: (N,) MultiIndex (datetime, instrument); datetime is the timestamp of the last bar seen; the
-            forecast uses nothing after its close.
-        timestamps: (N, H) datetime64[ns], future timestamps from a calendar, never from data.
+        index: (N,) MultiIndex (datetime, instrument); datetime is the timestamp of the last bar seen, in the time
+            zone of the bars, or in UTC where instruments have several zones; the forecast uses nothing after its
+            close.
+        timestamps: (N, H) datetime64[ns], future timestamps from a calendar, never from data; of bars with a time
+            zone pd.Timestamp objects, each in the zone of its instrument.
         last_bar: (N, 6) float32, the last bar seen.
         provenance: model, settings and data.
         decoded_close: (N,) float32, the last close as the tokenizer reconstructs it, from which the model
@@ -137,6 +140,11 @@ class Forecast:
         """(N, H, 6) quantile over paths at Weibull positions, which keep nominal coverage with few paths."""
         return np.quantile(self.paths, level, axis=1, method="weibull")
 
+    def without_zones(self) -> Forecast:
+        """The same forecast dated by the local clock of each instrument, as `Windows` and forecast stores are."""
+        index, timestamps = remove_zones(self.index, self.timestamps)
+        return replace(self, index=index, timestamps=timestamps)
+
     def path(self, feature: str) -> np.ndarray:
         """(N, S, H) sampled paths of one feature, e.g. "close"."""
         if feature not in FEATURES:
@@ -146,8 +154,9 @@ class Forecast:
     @property
     def spacing(self) -> float | None:
         """Seconds of the shortest forecast step; None if a single step leaves it unknown."""
-        dates = pd.DatetimeIndex(self.index.get_level_values("datetime")).to_numpy("datetime64[ns]")
-        return shortest_step(np.asarray(dates), self.timestamps)
+        local = self.without_zones()
+        dates = pd.DatetimeIndex(local.index.get_level_values("datetime")).to_numpy("datetime64[ns]")
+        return shortest_step(np.asarray(dates), local.timestamps)
 
     def log_returns(self) -> np.ndarray:
         """(N, S, H) float64 log returns from the last close to each sampled close.
@@ -182,7 +191,7 @@ class Forecast:
         """(N, H) band factors of the applied calibration; 1 for raw paths."""
         if self.calibration is None:
             return np.ones(self.timestamps.shape)
-        return self.calibration.band_factors(level, self.index, self.horizon)
+        return self.calibration.band_factors(level, self.without_zones().index, self.horizon)
 
     def calibrated(self, calibration: Calibration | str | Path | None) -> Forecast:
         """The same forecast with calibrated paths.
@@ -208,7 +217,8 @@ class Forecast:
                 f"The paths are already calibrated by {self.provenance.calibration}. Calibrate raw paths."
             )
         calibration.check(self.provenance, self.horizon, self.spacing)
-        shift = calibration.shift(self.log_returns(), self.trailing_volatility, self.index)
+        index = self.without_zones().index
+        shift = calibration.shift(self.log_returns(), self.trailing_volatility, index)
         paths = self.paths.copy()
         paths[..., : len(PRICES)] *= np.exp(shift).astype(np.float32)[..., None]
         provenance = replace(self.provenance, calibration=calibration.id)
@@ -239,7 +249,11 @@ class Forecast:
         return count_violations(self.paths)
 
     def frame(self) -> pd.DataFrame:
-        """The mean path in long form: index (datetime, instrument, step), columns timestamp and FEATURES."""
+        """The mean path in long form: index (datetime, instrument, step), columns timestamp and FEATURES.
+
+        Times are in the zone of the bars. Of instruments with several zones, `datetime` is in UTC and `timestamp`
+        in the zone of each instrument.
+        """
         n, horizon = self.timestamps.shape
         index = pd.MultiIndex.from_arrays(
             [
@@ -250,7 +264,7 @@ class Forecast:
             names=["datetime", "instrument", "step"],
         )
         frame = pd.DataFrame(self.mean().reshape(n * horizon, -1), index=index, columns=list(FEATURES))
-        frame.insert(0, "timestamp", self.timestamps.ravel())
+        frame.insert(0, "timestamp", one_zone(self.timestamps.ravel()))
         return frame
 
 

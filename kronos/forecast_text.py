@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import CLOSE
+from kronos.zones import own_dates
 
 if TYPE_CHECKING:
     from kronos.forecast import Forecast
@@ -24,8 +25,8 @@ def describe(forecast: Forecast) -> str:
     bars = f"{forecast.horizon:,} bar{'s' * (forecast.horizon != 1)}"
     parts = [windows, f"{paths} of {bars}"]
     if len(forecast):
-        dates = forecast.index.get_level_values("datetime")
-        first, last = time_text(dates.min()), time_text(dates.max())
+        dates = own_dates(forecast.index, forecast.timestamps)
+        first, last = time_text(min(dates)), time_text(max(dates))
         parts.append(f"as of {first}" if first == last else f"as of {first} to {last}")
         names = [str(name) for name in forecast.index.get_level_values("instrument").unique()]
         parts.append(", ".join(names) if len(names) <= 3 else f"{len(names):,} instruments")
@@ -54,6 +55,8 @@ def _rows(forecast: Forecast) -> list[tuple[str, ...]]:
         band = forecast.band(0.9)[:, -1]
     else:  # conformal factors apply to log prices
         band = np.quantile(ends, [0.05, 0.95], axis=1, method="weibull").T
+    dates = own_dates(forecast.index, forecast.timestamps)
+    names = forecast.index.get_level_values("instrument")
     return [
         (
             str(instrument),
@@ -62,10 +65,12 @@ def _rows(forecast: Forecast) -> list[tuple[str, ...]]:
             time_text(pd.Timestamp(forecast.timestamps[i, -1])),
             *(f"{value:.6g}" for value in (band[i, 0], median[i], band[i, 1])),
         )
-        for i, (date, instrument) in enumerate(forecast.index)
+        for i, (date, instrument) in enumerate(zip(dates, names, strict=True))
     ]
 
 
 def time_text(time: pd.Timestamp) -> str:
-    """A date, with the time of day unless it is midnight."""
-    return f"{time:%Y-%m-%d}" if time == time.normalize() else f"{time:%Y-%m-%d %H:%M}"
+    """A date, with the time of day and the UTC offset of its time zone, if it has one, unless it is midnight."""
+    if time == time.normalize():
+        return f"{time:%Y-%m-%d}"
+    return f"{time:%Y-%m-%d %H:%M}" if time.tz is None else time.isoformat(" ", "minutes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import tzinfo
 from functools import lru_cache
 
 import numpy as np
@@ -10,10 +11,10 @@ import pandas as pd
 from pandas.tseries.offsets import BaseOffset
 
 from kronos.bars import check_same_zone, check_timestamps, wall_clock
-from kronos.calendar import next_timestamps, typical_step
+from kronos.calendar import neighbor_steps, next_timestamps, typical_step
 from kronos.config import as_integer
 from kronos.sessions import ExchangeSessions, SessionBars, SessionCalendar, exchange_sessions
-from kronos.timetable import DAY, MILLISECOND, NO_TIMES, SATURDAY, Timetable, weekday
+from kronos.timetable import DAY, HOUR, MILLISECOND, NO_TIMES, SATURDAY, Timetable, weekday
 
 MAX_IDLE_DAYS = 14  # days in a row without an expected bar, after which one bar per step is assumed
 RELIABLE_DAYS = 3  # complete days after which the current day is not needed to know the hours
@@ -94,10 +95,17 @@ def _intraday(
     predictor = FutureTimestamps(step.value, sessions=exchange)
     times = wall_clock(clock).to_numpy("datetime64[ns]")
     predictor.update(times[:-1])
+    return _bars_after(predictor, times[-1], index[-1], clock.tz, horizon)
+
+
+def _bars_after(
+    predictor: FutureTimestamps, time: np.datetime64, last: pd.Timestamp, zone: tzinfo | None, horizon: int
+) -> pd.DatetimeIndex:
+    """The bars after one at `time` on the clock of the predictor, which is `last` in the zone of the bars."""
+    assert predictor.step is not None
     # Clocks that are set forward skip times, so more are predicted than needed.
-    found = pd.DatetimeIndex(predictor.predict(times[-1], horizon + 2 * pd.Timedelta("1h") // step))
-    future = _localize(found, clock.tz)
-    return (future if index.tz is None else future[future > index[-1]].tz_convert(index.tz))[:horizon]
+    future = _localize(pd.DatetimeIndex(predictor.predict(time, horizon + 2 * HOUR // predictor.step)), zone)
+    return (future if last.tz is None else future[future > last].tz_convert(last.tz))[:horizon]
 
 
 def _daily(
@@ -149,6 +157,88 @@ def _localize(local: pd.DatetimeIndex, zone: object) -> pd.DatetimeIndex:
         return local
     first = np.ones(len(local), bool)
     return local.tz_localize(zone, ambiguous=first, nonexistent="shift_forward").unique()  # type: ignore[arg-type]
+
+
+def rolling_timestamps(index: pd.DatetimeIndex, ends: np.ndarray, horizon: int, exchange: str) -> np.ndarray:
+    """What `future_timestamps` gives after each of several bars, from the bars up to it alone.
+
+    Args:
+        index: (T,) timestamps of the bars of one instrument, ascending.
+        ends: (N,) ascending positions of the bars after which to continue; the first is at least 1.
+        horizon: number of timestamps.
+        exchange: see `kronos.sessions.exchange_sessions`.
+
+    Returns:
+        (N, H) datetime64[ns], local time in the zone of the bars.
+
+    Raises:
+        ValueError: an unknown exchange.
+        MissingExtra: exchange_calendars is not installed.
+    """
+    sessions = exchange_sessions(exchange)
+    steps = _steps_so_far(index)[ends - 1]
+    future = np.empty((len(ends), horizon), "datetime64[ns]")
+    daily = steps == DAY
+    if daily.any():
+        future[daily] = _next_days(index, ends[daily], horizon, sessions)
+    for step in np.unique(steps[steps < DAY]):
+        rows = np.flatnonzero(steps == step)
+        future[rows] = _next_bars(index, ends[rows], int(step), horizon, sessions)
+    for row in np.flatnonzero(steps > DAY):  # a period follows from all bars so far
+        found = future_timestamps(index[: ends[row] + 1], horizon, exchange)
+        future[row] = wall_clock(found).to_numpy("datetime64[ns]")
+    return future
+
+
+def _steps_so_far(index: pd.DatetimeIndex) -> np.ndarray:
+    """(T - 1,) int64 nanoseconds, the typical step of the bars up to each one from the second on."""
+    counts: dict[int, int] = {}
+    typical = np.empty(len(index) - 1, np.int64)
+    for row, step in enumerate(neighbor_steps(index).tolist()):
+        counts[step] = counts.get(step, 0) + 1
+        typical[row] = min(counts, key=lambda each: (-counts[each], each))
+    return typical * 10**9
+
+
+def _next_days(
+    index: pd.DatetimeIndex, ends: np.ndarray, horizon: int, sessions: ExchangeSessions
+) -> np.ndarray:
+    """(N, H) local times of the sessions after daily bars, at the time of day of the bar."""
+    future = np.empty((len(ends), horizon), "datetime64[ns]")
+    dated = ~np.logical_or.accumulate(index != index.normalize())[ends]  # see `_daily`
+    for is_date in np.unique(dated):
+        rows = np.flatnonzero(dated == is_date)
+        clock = index if is_date or index.tz is None else index.tz_convert(sessions.zone)
+        local = wall_clock(clock)[ends[rows]].to_numpy("datetime64[ns]")
+        days = local.astype("datetime64[D]")
+        found = np.stack([_sessions_after(sessions, int(day), horizon) for day in days.astype(np.int64)])
+        found = found + (local - days)[:, None]
+        if clock.tz is not index.tz:
+            zoned = [_localize(pd.DatetimeIndex(row), clock.tz).tz_convert(index.tz) for row in found]
+            found = np.stack([wall_clock(row).to_numpy("datetime64[ns]") for row in zoned])
+        future[rows] = found
+    return future
+
+
+def _next_bars(
+    index: pd.DatetimeIndex, ends: np.ndarray, step: int, horizon: int, sessions: ExchangeSessions
+) -> np.ndarray:
+    """(N, H) local times of the bars after intraday bars."""
+    clock = index if index.tz is None else index.tz_convert(sessions.zone)
+    times = wall_clock(clock).to_numpy("datetime64[ns]")
+    predictor, seen = FutureTimestamps(step, sessions=sessions), 0
+    future = np.empty((len(ends), horizon), "datetime64[ns]")
+    for row, end in enumerate(ends):
+        predictor.update(times[seen:end])
+        seen = end
+        future[row] = wall_clock(_bars_after(predictor, times[end], index[end], clock.tz, horizon))
+    return future
+
+
+@lru_cache(maxsize=4096)
+def _sessions_after(sessions: ExchangeSessions, day: int, horizon: int) -> np.ndarray:
+    """(H,) dates of the sessions after a day; cached, since the instruments of a panel share their dates."""
+    return FutureTimestamps(None, sessions=sessions).predict(np.datetime64(day, "D"), horizon)
 
 
 class FutureTimestamps:

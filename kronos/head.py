@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from kronos.config import PRETRAINED
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 
 HEAD_INFO, HEAD_WEIGHTS = "head.json", "head.safetensors"
 TREES = "head-{horizon}.{seed}.txt"  # LightGBM's text format, one file per horizon and seed
@@ -128,14 +128,22 @@ class ReturnHead:
         return digest.hexdigest()
 
     def save(self, folder: str | Path) -> Path:
-        """Write head.json and the weights; replaces an earlier head in the folder."""
+        """Write head.json and the weights; replaces an earlier head in the folder.
+
+        Without head.json there is no head: it is removed first and written last, so that a process that is killed
+        leaves a whole head or none.
+
+        Raises:
+            OSError: the folder cannot be written, e.g. because the disk is full.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in (folder / HEAD_WEIGHTS, *folder.glob("head-*.*.txt")):
-            old.unlink(missing_ok=True)
-        for name, content in self._weight_files().items():
-            (folder / name).write_bytes(content)
-        (folder / HEAD_INFO).write_text(json.dumps(asdict(self.info), indent=1) + "\n")
+        with explain_write_errors(folder, "Choose another folder for the head."):
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in (folder / HEAD_INFO, folder / HEAD_WEIGHTS, *folder.glob("head-*.*.txt")):
+                old.unlink(missing_ok=True)
+            for name, content in self._weight_files().items():
+                write_atomic(folder / name, content)
+            write_atomic(folder / HEAD_INFO, json.dumps(asdict(self.info), indent=1) + "\n")
         return folder
 
     @classmethod

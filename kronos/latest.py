@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from kronos.bars import check_bars, check_timestamps, unique_wall_clock, wall_clock
+from kronos.bars import check_bars, check_timestamps, price_level, unique_wall_clock
 from kronos.config import as_integer
 from kronos.future import future_timestamps
 from kronos.windows import KEYS, MIN_BARS, Windows, by_instrument
@@ -26,7 +26,8 @@ def as_windows(
 
     Args:
         bars: windows; or a frame of one instrument indexed by datetime, a frame indexed (datetime,
-            instrument), or a mapping instrument -> frame.
+            instrument), a frame with columns by price and instrument, as yfinance returns it, or a mapping
+            instrument -> frame.
         horizon: number of bars to forecast; needed for bars.
         lookback: number of bars per window; LOOKBACK when omitted, or fewer where an instrument has fewer.
         calendar: exchange ("XSHG", "XNYS", "24/7") or trading timestamps, see `kronos.future_timestamps`; the
@@ -70,9 +71,9 @@ def latest_windows(
             raise ValueError(
                 f"{what} have {len(index)} rows, fewer than {needed}. Pass earlier bars or a shorter lookback."
             )
-        local = unique_wall_clock(index, name)
-        future = wall_clock(future_timestamps(index, horizon, calendar))
-        recent = frame.set_axis(local).iloc[-(lookback or LOOKBACK) :]  # the others are not read
+        unique_wall_clock(index, name)
+        recent = frame.iloc[-(lookback or LOOKBACK) :]  # the others are not read
+        future = future_timestamps(index, horizon, calendar)
         parts.append(Windows.single(name, check_bars(recent, what), future))
     if not parts:
         raise ValueError("There are no bars to forecast. Pass at least one instrument.")
@@ -104,6 +105,8 @@ def iter_instruments(bars: Bars) -> Iterator[tuple[str, pd.DataFrame]]:
             f"A {type(bars).__name__} cannot be forecast. Pass Windows, a DataFrame of bars, or a dict of such "
             "frames by instrument."
         )
+    elif isinstance(bars.columns, pd.MultiIndex) and not isinstance(bars.index, pd.MultiIndex):
+        yield from _by_column(bars)
     elif isinstance(bars.index, pd.MultiIndex):
         if set(bars.index.names) == set(KEYS):
             bars = bars.reorder_levels(list(KEYS)).sort_index()
@@ -114,3 +117,15 @@ def iter_instruments(bars: Bars) -> Iterator[tuple[str, pd.DataFrame]]:
         )
     else:
         yield UNNAMED, bars
+
+
+def _by_column(bars: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Instruments of two-level columns, each with the rows in which it has a value."""
+    assert isinstance(bars.columns, pd.MultiIndex)
+    prices = price_level(bars.columns)
+    if prices is None or bars.columns.nlevels != 2:
+        yield UNNAMED, bars  # an error of `check_bars` names the columns
+        return
+    instruments = bars.columns.get_level_values(1 - prices)
+    for name in sorted(instruments.unique(), key=str):
+        yield str(name), bars.loc[:, instruments == name].droplevel(1 - prices, axis=1).dropna(how="all")

@@ -19,7 +19,8 @@ from kronos.config import SampleConfig, as_choice
 from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.inference.fused import ExecutionConfig, Precision
 from kronos.inference.generate import ContextOverflow
-from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes, split_chunks
+from kronos.inference.memory import MemoryGuard
+from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes
 from kronos.inference.settings import (
     CHECKS,
     WeightsDigest,
@@ -37,6 +38,7 @@ from kronos.sampling import SOBOL, sobol_uniforms
 from kronos.tokenizer import KronosTokenizer
 from kronos.upstream_calls import UpstreamCalls
 from kronos.windows import Windows
+from kronos.zones import add_zones
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ class KronosPredictor(UpstreamCalls):
         self.sampling = SampleConfig()  # default of `forecast`
         self.calibration: Calibration | None = None  # of the checkpoint; `forecast` does not apply it
         self.checkpoint_info = None  # unknown for networks that were not loaded from files
+        self._guard = MemoryGuard()
         self._made: Pipeline | None = None
         self._made_of: list[Any] = []
         _check_pair(model, tokenizer)
@@ -198,9 +201,9 @@ class KronosPredictor(UpstreamCalls):
         1e-4 of a close in float32 (docs/performance.md lists what is bitwise equal).
 
         Args:
-            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast: a frame of
-                one instrument indexed by datetime, a frame indexed (datetime, instrument), or a mapping instrument
-                -> frame.
+            windows: N windows, whose `future` sets the horizon; or bars up to the time of the forecast in a form
+                that `kronos.latest.as_windows` takes: a frame of one or, by index or columns, several instruments,
+                or a mapping instrument -> frame.
             sampling: settings; those of the checkpoint (`self.sampling`) when omitted.
             progress: called after each chunk with its number of windows.
             candles: "valid" repairs invalid sampled bars (see `Forecast.repaired`), "raw" keeps them.
@@ -210,8 +213,8 @@ class KronosPredictor(UpstreamCalls):
                 bars only. The sessions are inferred from the bars when omitted.
 
         Returns:
-            Forecast with paths (N, S, H, 6) in the bars' own units, starting at `anchor`. It is not calibrated:
-            `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if it has one.
+            Forecast with paths (N, S, H, 6) in the bars' own units and time zone, starting at `anchor`. It is not
+            calibrated: `forecast.calibrated(predictor.calibration)` applies the checkpoint's calibration, if any.
 
         Raises:
             TypeError: neither windows nor bars.
@@ -227,33 +230,27 @@ class KronosPredictor(UpstreamCalls):
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
         decoded_close = np.empty(len(windows), np.float32)
         need = WindowBytes(
-            self.model.config,
-            self.tokenizer.config,
-            sampling.samples,
-            windows.horizon,
-            self.max_context,
+            self.model.config, self.tokenizer.config, sampling.samples, windows.horizon, self.max_context,
             self.context_overflow,
-        )
+        )  # fmt: skip
         pipeline = self._pipeline()
         budget = self.memory or default_budget(self.device)
         if self.compile:
             budget //= 2  # a replayed chunk is padded to at most twice its rows
-        for rows in split_chunks(windows.lengths, need, budget):
+
+        def sample(rows: np.ndarray) -> None:
             chunk = windows[rows]
             dates = pd.DatetimeIndex(chunk.index.get_level_values("datetime"))
-            uniforms = sobol_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon)
-            paths[rows], decoded_close[rows] = pipeline.sample_shared(
-                chunk, sampling, torch.from_numpy(uniforms)
-            )
-            if progress is not None:
-                progress(len(chunk))
+            uniforms = torch.from_numpy(sobol_uniforms(sampling.seed, dates, sampling.samples, chunk.horizon))
+            paths[rows], decoded_close[rows] = pipeline.sample_shared(chunk, sampling, uniforms)
+
+        self._guard.run(windows.lengths, need, budget, sample, progress)
         if self.anchor == "last_close":
             anchor_paths(paths, decoded_close, windows.last_bar[:, CLOSE])
         provenance = self.provenance(sampling, windows.digest())
         volatility = trailing_volatility(windows.bars[:, CLOSE], windows.end_positions, windows.lengths)
-        made = Forecast(
-            paths, windows.index, windows.future, windows.last_bar, provenance, decoded_close, volatility
-        )
+        index, timestamps = add_zones(windows.index, windows.future, windows.zones)
+        made = Forecast(paths, index, timestamps, windows.last_bar, provenance, decoded_close, volatility)
         return made.repaired() if candles == "valid" else made
 
     @default_torch_state()
@@ -277,11 +274,12 @@ class KronosPredictor(UpstreamCalls):
             raise ValueError("There are no windows to embed. Pass at least one.")
         hidden = np.empty((len(windows), self.model.config.d_model), np.float32)
         need = EmbedBytes(self.model.config, self.tokenizer.config, self.max_context)
-        pipeline = self._pipeline()
-        for rows in split_chunks(windows.lengths, need, self.memory or default_budget(self.device)):
+        pipeline, budget = self._pipeline(), self.memory or default_budget(self.device)
+
+        def embed(rows: np.ndarray) -> None:
             hidden[rows] = pipeline.embed(windows[rows])
-            if progress is not None:
-                progress(len(rows))
+
+        self._guard.run(windows.lengths, need, budget, embed, progress)
         return hidden
 
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:

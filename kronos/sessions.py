@@ -144,7 +144,7 @@ def exchange_sessions(name: str) -> ExchangeSessions:
         near = get_close_matches(name.upper(), names, 3) or ["XSHG", "XNYS", "24/7"]
         raise ValueError(
             f"calendar={name!r} is not an exchange that exchange_calendars knows. Pass a name such as "
-            f"{', '.join(near)}, or None to infer the sessions from the bars."
+            f"{', '.join(near)}, or trading timestamps."
         )
     kind = type(exchange_calendars.get_calendar(name))
     earliest = kind.bound_min()

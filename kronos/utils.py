@@ -1,14 +1,16 @@
-"""Helpers of both packages: version, missing extras, atomic writes, and error reports of commands."""
+"""Helpers of both packages: version, extras, CSV for people, atomic writes, and error reports of commands."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 if TYPE_CHECKING:
+    import pandas as pd
     from cyclopts import App
 
 
@@ -28,8 +31,8 @@ class MissingExtra(ImportError):
     """An optional dependency is not installed; the message gives the command that installs it."""
 
 
-# Printed as one line: user errors, missing extras and diverged training. Everything else keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MissingExtra)
+# Printed as one line: user errors, missing extras, diverged training, too little memory. Others keep tracebacks.
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MemoryError, MissingExtra)
 
 
 def package_version() -> str:
@@ -60,6 +63,47 @@ def git_commit() -> str | None:
     return commit + ("+" if changed else "")
 
 
+# A spreadsheet takes a cell of text that begins with one of these for a formula.
+FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def csv_text(frame: pd.DataFrame, *index: str) -> str:
+    """A table as CSV for people: no spreadsheet runs a cell of it as a formula.
+
+    Text that begins with one of FORMULA_STARTS has an apostrophe before it, in cells, the index and column names
+    alike. Numbers stay as they are. Parquet and JSON files keep all text unchanged.
+
+    Args:
+        frame: any table.
+        index: names of the index levels, which are left out when omitted.
+    """
+    from pandas import MultiIndex  # takes time to load, which --help does without
+
+    safe = frame.rename(columns=_defused)
+    for position, kind in enumerate(frame.dtypes):
+        if kind.kind == "O":  # text and categories
+            safe.isetitem(position, _defused_values(safe.iloc[:, position]))
+    if index:
+        levels = [_defused_values(frame.index.get_level_values(i)) for i in range(frame.index.nlevels)]
+        safe.index = levels[0] if len(levels) == 1 else MultiIndex.from_arrays(levels)
+    return safe.to_csv(
+        index=bool(index), index_label=[_defused(name) for name in index] or None, lineterminator="\n"
+    )
+
+
+def _defused(value: Any) -> Any:
+    """Text that no spreadsheet runs; anything else unchanged."""
+    if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA_STARTS):
+        return "'" + value
+    return value
+
+
+def _defused_values(values: Any) -> Any:
+    """A column or index level with text that no spreadsheet runs."""
+    harmful = {value: _defused(value) for value in values.unique() if _defused(value) is not value}
+    return values.map(lambda value: harmful.get(value, value)) if harmful else values
+
+
 def show_log() -> None:
     """Log to stderr; with several processes only the first one logs more than errors."""
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
@@ -79,7 +123,8 @@ def run_command(app: App, tokens: Sequence[str] | None = None) -> None:
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             app(tokens, exit_on_error=False, print_error=False)
     except (CycloptsError, *USER_ERRORS) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]{escape(str(error))}[/red]")
+        text = str(error) or "There is not enough memory."  # Python's own MemoryError has no text
+        Console(stderr=True, soft_wrap=True).print(f"[red]{escape(text)}[/red]")
         sys.exit(2)
 
 
@@ -99,9 +144,15 @@ def _show_warning(
 
 
 DRAFT = ".tmp"  # suffix of a file that is being written; its name begins with a dot
+_REPLACED = "-replaced"  # follows the name of a folder that is being replaced
+_ABANDONED = 24 * 3600  # seconds after which a draft belongs to no process
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # how numpy reports a full disk
+# How numpy, torch and safetensors report a full disk, without an OSError or its number.
+_SHORT_WRITE = re.compile(
+    r"\d+ requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs|file write failed"
+    r"|os error (?:28|27|122)\b|No space left on device|File too large|Disk quota exceeded"
+)
 
 
 @contextmanager
@@ -110,7 +161,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     The draft is on the disk before it is renamed, so that a crash leaves the old file or the new one.
     """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{DRAFT}")
+    draft = _draft_of(path)
     try:
         yield draft
         with draft.open("rb+") as file:
@@ -138,7 +189,8 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises:
         FileExistsError: another process has put a folder there meanwhile, and it is not to be replaced.
     """
-    draft = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{DRAFT}")
+    recover_folder(path)
+    draft = _draft_of(path)
     try:
         draft.mkdir(parents=True)
         yield draft
@@ -147,25 +199,48 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def recover_folder(path: Path) -> None:
+    """Put a folder back that a process had moved aside to replace it, before it was killed."""
+    if not path.exists():
+        for replaced in sorted(path.parent.glob(_drafts(path) + _REPLACED)):
+            with suppress(OSError):  # another process recovers it
+                replaced.rename(path)
+
+
+def _draft_of(path: Path) -> Path:
+    """A name for a draft next to `path`, after removing drafts that killed processes left more than a day ago."""
+    for old in path.parent.glob(_drafts(path)):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{DRAFT}")
+
+
+def _drafts(path: Path) -> str:
+    """Pattern of the names of a path's drafts, and of no other path's."""
+    return f".{glob.escape(path.name[:100])}.{'[0-9a-f]' * 8}{DRAFT}"
+
+
 def replace_folder(draft: Path, path: Path, *, replace: bool = True) -> None:
     """Move a finished folder to its place, see `atomic_folder`."""
     with suppress(OSError):
         path.rmdir()  # succeeds only if it is empty; Windows renames onto nothing else
-    replaced = draft.with_name(f"{draft.name}-replaced")
+    replaced = path.with_name(f"{_draft_of(path).name}{_REPLACED}")
     if replace and path.exists():
         path.rename(replaced)
     try:
         draft.rename(path)
     except OSError as error:
         if not path.exists():
-            if replaced.exists():
-                replaced.rename(path)
             raise
         raise FileExistsError(
             f"{path} was filled by another process meanwhile. Use it or choose another."
         ) from error
     finally:
-        shutil.rmtree(replaced, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        elif replaced.exists():  # also when the user stops the process at this moment
+            replaced.rename(path)
 
 
 @contextmanager
@@ -177,24 +252,38 @@ def explain_write_errors(where: Path, instead: str) -> Iterator[None]:
         instead: what to do, e.g. "Choose another folder with --to.".
 
     Raises:
-        OSError: names the path, the reason and the remedy. A FileExistsError of our own is left as it is.
+        OSError: names the path, the reason and the remedy. An OSError of our own, without a number, stays.
     """
     try:
         yield
     except OSError as error:
-        if isinstance(error, FileExistsError) and error.errno is None:
-            raise  # our own, which says what already exists
+        ours = error.errno is None and not _SHORT_WRITE.search(str(error))  # it says all of this
+        if ours or not _concerns(where, error.filename):
+            raise
+        raise OSError(_explained(where, error, instead)) from error
+    except Exception as error:  # of torch, safetensors and pyarrow, which have types of their own
+        if not _SHORT_WRITE.search(str(error)):
+            raise
         raise OSError(_explained(where, error, instead)) from error
 
 
-def _explained(where: Path, error: OSError, instead: str) -> str:
-    if error.errno in _FULL or _SHORT_WRITE.search(str(error)):
+def _concerns(where: Path, file: object) -> bool:
+    """Whether the file of an error is below the folder of `where`, or one of the folders that contain it."""
+    if not isinstance(file, str | os.PathLike):
+        return True  # an error of writing to an open file has none
+    one, other = Path(os.path.abspath(where)), Path(os.path.abspath(file))
+    return one.parent in other.parents or other in (one, *one.parents)
+
+
+def _explained(where: Path, error: Exception, instead: str) -> str:
+    number = getattr(error, "errno", None)
+    if number in _FULL or _SHORT_WRITE.search(str(error)):
         return f"The disk is full ({_free(where)}): {where} cannot be written. Make room. {instead}"
-    if error.errno == errno.ENAMETOOLONG:
-        longest = max(Path(error.filename or where).parts, key=len)
+    if number == errno.ENAMETOOLONG:
+        longest = max(Path(getattr(error, "filename", None) or where).parts, key=len)
         return f"The name '{longest[:40]}...' of {len(longest)} characters is too long for a file. {instead}"
-    if error.errno in _DENIED:
-        return f"{where} cannot be written: {error.strerror}. {instead}"
+    if number in _DENIED:
+        return f"{where} cannot be written: {os.strerror(number)}. {instead}"
     return f"{where} cannot be written: {error}. {instead}"
 
 

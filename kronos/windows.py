@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import tzinfo
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,9 +23,12 @@ from kronos.bars import (
     unique_wall_clock,
     wall_clock,
 )
-from kronos.calendar import next_timestamps
+from kronos.calendar import is_frequency, next_timestamps
 from kronos.config import as_integer
+from kronos.future import rolling_timestamps
 from kronos.scale import Rule, Scale
+from kronos.sessions import exchange_sessions
+from kronos.zones import Zones, merge_zones
 
 KEYS = ("datetime", "instrument")
 MIN_BARS = 2  # one bar has no spread to scale by
@@ -36,6 +41,8 @@ class Windows:
     `values` and `stamps` are left-aligned: row i has `lengths[i]` bars followed by zeros. Under causal attention no
     real bar sees a padded one, so that windows of different lengths share a batch.
 
+    All times are local, without their time zone (`kronos.bars.wall_clock`).
+
     Attributes:
         bars: (M, 6) float32, FEATURES in the bars' own units, instrument after instrument.
         bar_stamps: (M, 5) int64 calendar fields of `bars`.
@@ -43,6 +50,7 @@ class Windows:
         lengths: (N,) int64, bars per window, at least MIN_BARS.
         future: (N, H) datetime64[ns], the timestamps to forecast.
         index: (N,) MultiIndex (datetime, instrument); datetime is the timestamp of the last bar.
+        zones: time zone of the bars by instrument, in which forecasts are dated; empty for bars without one.
     """
 
     bars: np.ndarray
@@ -51,6 +59,7 @@ class Windows:
     lengths: np.ndarray
     future: np.ndarray
     index: pd.MultiIndex
+    zones: Zones = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -142,21 +151,25 @@ class Windows:
         """The window that ends at each bar of each instrument, in order of (datetime, instrument).
 
         Timestamps with a time zone are read as local time (`kronos.bars.wall_clock`): index, future timestamps and
-        calendar fields are local, without the zone.
+        calendar fields are local, without the zone, which `zones` keeps.
 
         Args:
             panel: frame indexed (datetime, instrument), or a mapping instrument -> frame by datetime.
             lookback: maximum number of bars per window.
             horizon: number of bars to forecast.
-            calendar: trading timestamps, or a pandas frequency ("B", "5min") for a market without one.
+            calendar: trading timestamps, a pandas frequency ("B", "5min") for a market without them, or an exchange
+                ("XSHG", "24/7"): text that pandas reads as a frequency is one, any other names an exchange. Future
+                timestamps of an exchange are those of `kronos.future_timestamps` for the bars up to each window's
+                last one.
             start: date of the first window; earlier bars still serve as lookback.
             end: date of the last window, inclusive.
             index: keep only these (datetime, instrument) pairs.
             min_bars: windows with fewer bars are dropped; `lookback` when omitted.
 
         Raises:
-            ValueError: no window remains, bars are invalid (see `check_bars`), or bars and calendar have different
-                time zones.
+            ValueError: no window remains, bars are invalid (see `check_bars`), bars and calendar have different
+                time zones, only some bars have one, or the calendar is neither a frequency nor an exchange.
+            MissingExtra: an exchange is named and exchange_calendars is not installed.
         """
         lookback, horizon = as_integer("lookback", lookback), as_integer("horizon", horizon)
         min_bars = lookback if min_bars is None else as_integer("min_bars", min_bars)
@@ -172,23 +185,18 @@ class Windows:
             if not isinstance(calendar, str):
                 check_same_zone(checked.index, calendar, name, "the calendar")
             local = unique_wall_clock(checked.index, name)
-            checked = checked.set_axis(local)
             ends = _ends(local, min_bars, start, end, wanted if wanted is None else wanted.get(name, _NONE))
             if len(ends):
-                parts.append((name, checked, ends))
+                parts.append(_Part(name, checked.index, checked.set_axis(local), ends))
         if not parts:
             raise ValueError(
                 f"No instrument has a window of {min_bars} bars within [{start}, {end}]. "
                 "Pass earlier bars or a shorter lookback."
             )
-        # Future timestamps are computed once per date, not once per window.
-        dates = pd.DatetimeIndex(np.unique(np.concatenate([bars.index[ends] for _, bars, ends in parts])))
-        future = next_timestamps(
-            dates, calendar if isinstance(calendar, str) else wall_clock(calendar), horizon
-        )
+        futures = _futures(parts, horizon, calendar)
         windows = [
-            _cut(name, bars, ends, lookback, future[dates.get_indexer(bars.index[ends])])
-            for name, bars, ends in parts
+            _cut(part.name, part.bars, part.ends, lookback, future, part.times.tz)
+            for part, future in zip(parts, futures, strict=True)
         ]
         return cls.stack(windows).sorted()
 
@@ -206,12 +214,16 @@ class Windows:
         end = np.array([len(bars) - 1])
         index = pd.DatetimeIndex(bars.index)
         check_same_zone(index, future, name, "the timestamps to forecast")
-        bars = bars.set_axis(wall_clock(index))
-        return _cut(name, bars, end, len(bars), wall_clock(future).to_numpy("datetime64[ns]")[None])
+        bars, times = bars.set_axis(wall_clock(index)), wall_clock(future).to_numpy("datetime64[ns]")
+        return _cut(name, bars, end, len(bars), times[None], index.tz)
 
     @classmethod
     def stack(cls, parts: Sequence[Windows]) -> Windows:
-        """Concatenate windows of any lookbacks and one horizon, in the given order."""
+        """Concatenate windows of any lookbacks and one horizon, in the given order.
+
+        Raises:
+            ValueError: only some of them have time zones.
+        """
         offsets = np.cumsum([0] + [len(part.bars) for part in parts[:-1]])
         return cls(
             bars=np.concatenate([part.bars for part in parts]),
@@ -222,6 +234,7 @@ class Windows:
             lengths=np.concatenate([part.lengths for part in parts]),
             future=np.concatenate([part.future for part in parts]),
             index=parts[0].index.append([part.index for part in parts[1:]]),
+            zones=merge_zones((part.zones, part.index.unique("instrument")) for part in parts),
         )
 
     def sorted(self) -> Windows:
@@ -231,6 +244,22 @@ class Windows:
 
 
 _NONE = pd.DatetimeIndex([])
+
+
+class _Part(NamedTuple):
+    """Bars of one instrument and its windows.
+
+    Attributes:
+        name: of the instrument.
+        times: of its bars, as they were passed.
+        bars: by local time.
+        ends: positions of the last bars of windows.
+    """
+
+    name: str
+    times: pd.DatetimeIndex
+    bars: pd.DataFrame
+    ends: np.ndarray
 
 
 def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
@@ -287,7 +316,27 @@ def _ends(
     return np.flatnonzero(keep)
 
 
-def _cut(name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int, future: np.ndarray) -> Windows:
+def _futures(parts: Sequence[_Part], horizon: int, calendar: pd.DatetimeIndex | str) -> Iterator[np.ndarray]:
+    """(len(ends), H) datetime64[ns] local future timestamps of each instrument."""
+    if isinstance(calendar, str) and not is_frequency(calendar):
+        try:
+            exchange_sessions(calendar)
+        except ValueError as error:
+            raise ValueError(f"{error} Nor is it a pandas frequency such as 'B' or '5min'.") from None
+        for part in parts:
+            yield rolling_timestamps(part.times, part.ends, horizon, calendar)
+        return
+    # Computed once per date, not once per window.
+    dates = pd.DatetimeIndex(np.unique(np.concatenate([part.bars.index[part.ends] for part in parts])))
+    times = calendar if isinstance(calendar, str) else wall_clock(calendar)
+    future = next_timestamps(dates, times, horizon)
+    for part in parts:
+        yield future[dates.get_indexer(part.bars.index[part.ends])]
+
+
+def _cut(
+    name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int, future: np.ndarray, zone: tzinfo | None
+) -> Windows:
     """Windows of one instrument whose last bars are at positions `ends`."""
     index = pd.DatetimeIndex(bars.index)
     return Windows(
@@ -297,4 +346,5 @@ def _cut(name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int, future:
         lengths=np.minimum(ends + 1, lookback).astype(np.int64),
         future=future,
         index=pd.MultiIndex.from_arrays([index[ends], [name] * len(ends)], names=KEYS),
+        zones={} if zone is None else {name: zone},
     )

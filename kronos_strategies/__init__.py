@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kronos_strategies.report.figures.forecast import plot
     from kronos_strategies.report.report import build_report
     from kronos_strategies.run_artifacts import RunArtifacts
+    from kronos_strategies.signal import signals
     from kronos_strategies.store import ForecastStore
 
 _MODULES = {
@@ -43,6 +44,7 @@ _MODULES = {
     "run_backtest": "kronos_strategies.backtest",
     "save_forecast_plot": "kronos_strategies.forecast_view.page",
     "save_report": "kronos_strategies.report.export",
+    "signals": "kronos_strategies.signal",
     "simulate_market": "kronos_strategies.data.simulate",
     "target_weights": "kronos_strategies.portfolio",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "run_backtest",
     "save_forecast_plot",
     "save_report",
+    "signals",
     "simulate_market",
     "target_weights",
 ]

@@ -129,8 +129,9 @@ def read_evaluation_data(paths: Sequence[Path], universe: str = "all") -> Evalua
                 dates = dates[np.logical_or.reduce(inside)]
             members.append(pd.MultiIndex.from_product([dates, [instrument]], names=KEYS))
         notes += reader.notes()
-    if not parts:
-        raise ValueError(f"There are no bars in {', '.join(map(str, paths))}. Check the paths.")
+    if not any(len(bars) for bars in parts.values()):
+        where = ", ".join(map(str, paths))
+        raise ValueError(f"There are no bars with four prices in {where}. Check the paths and columns.")
     bars = pd.concat(parts, names=["instrument", "datetime"]).swaplevel().sort_index()
     index = members[0].append(members[1:]).sort_values()
     name = ", ".join(dict.fromkeys(Source(path).label for path in paths))

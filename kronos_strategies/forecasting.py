@@ -115,7 +115,8 @@ def iter_forecasts(
 ) -> Iterator[Forecast]:
     """Forecasts of one date each as sampled, in order of dates, computed chunk by chunk as they are asked for.
 
-    `kronos.postprocessing` calibrates and repairs them on reading.
+    `kronos.postprocessing` calibrates and repairs them on reading. They are dated by the local clock, as windows
+    are.
 
     Args:
         forecaster: the predictor.
@@ -165,7 +166,7 @@ def forecast_batch(
         done += windows
         progress(done)
 
-    whole = forecaster.forecast(dated.select(dates), sampling, advance, candles="raw")
+    whole = forecaster.forecast(dated.select(dates), sampling, advance, candles="raw").without_zones()
     start = 0
     for date in dates:
         own = dated[date]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kronos.io.files import read_table
 from kronos_strategies.portfolio import PortfolioRules, rank_signals, target_weights
-from kronos_strategies.signals import SIGNALS
+from kronos_strategies.signal import SIGNALS
 
 RANKS = ("rank", "previous_rank", "rank_change")
 WEIGHTS = ("weight_before", "target_weight", "trade")
@@ -68,7 +68,7 @@ def pick(
         Frame with the index of `state`, best rank first, then the instruments without a rank. Columns:
         rank, previous_rank: rank by `rules.rank_by` on the date and on the previous one, 1 for the best.
         rank_change: previous_rank - rank, positive for an instrument that has moved up.
-        score to q95: see `kronos_strategies.signals.signals`; NaN where there is no forecast.
+        score to q95: see `kronos_strategies.signal.signals`; NaN where there is no forecast.
         close, traded_value, flags: those of `state`.
         weight_before, target_weight, trade: fractions of equity now, to hold from the next bar on, and the
             difference.

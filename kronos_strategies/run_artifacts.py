@@ -16,7 +16,7 @@ import pandas as pd
 
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
-from kronos.utils import atomic_folder
+from kronos.utils import atomic_folder, explain_write_errors, recover_folder
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR, BacktestResult
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary
 from kronos_strategies.evaluation.panel import PricePanel
@@ -99,7 +99,7 @@ class RunArtifacts:
 
     def write(self, folder: Path) -> Path:
         """Write JSON and parquet files, some MB for years of hundreds of instruments, in the place of `folder`."""
-        with atomic_folder(folder) as draft:
+        with explain_write_errors(folder, "Choose another folder."), atomic_folder(folder) as draft:
             self._write(draft)
         return folder
 
@@ -127,6 +127,7 @@ class RunArtifacts:
             FileNotFoundError: there is none.
             ValueError: another version wrote it.
         """
+        recover_folder(folder)
         metadata, provenance = _read_metadata(folder)
         labels = pd.read_parquet(folder / "labels.parquet").rename(columns=int)
         return cls(

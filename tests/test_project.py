@@ -56,3 +56,34 @@ def test_the_hooks_use_the_ruff_of_the_constraints() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+# What runs code of a file that comes from elsewhere, or leaves text unescaped, and the only files that may call it.
+UNSAFE = {
+    r"pickle\.loads?\(|(?<!_)Unpickler\(": (
+        "qlib_runs.py",
+        "pickles.py",
+    ),  # Qlib's artifacts of one's own runs
+    r"read_pickle|joblib|dill|cloudpickle|shelve\.|marshal\.": (),
+    r"torch\.load\((?!.*weights_only=True)": (),
+    r"allow_pickle=True": (),
+    r"yaml\.(?!safe_load|safe_dump|YAMLError)\w+": (),
+    r"(?<![.\w])(?:eval|exec)\(": (),
+    r"(?<!Sandboxed)Environment\(": (),
+    r"\|\s*safe\b|autoescape=False|autoescape false": (),
+    r"\.to_csv\(": ("utils.py",),
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write": (),
+    r"shell=True|os\.system|os\.popen": (),
+}
+
+
+SUFFIXES = (".py", ".j2", ".yaml", ".js", ".html")
+
+
+@pytest.mark.parametrize("pattern", UNSAFE, ids=str)
+def test_nothing_runs_code_of_a_foreign_file(pattern: str) -> None:
+    folders = [ROOT / name for name in ("kronos", "kronos_strategies", "backtests")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in SUFFIXES]
+    assert len(files) > 150
+    found = {path.name for path in files if re.search(pattern, path.read_text(encoding="utf-8"))}
+    assert found == set(UNSAFE[pattern]), f"{pattern} in {found}"

@@ -6,6 +6,7 @@ One line per file states how it was interpreted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import tzinfo
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,13 @@ class BarFiles:
         self._wanted = frozenset(instruments)
         self._notes: dict[Path, FileNotes] = {}
         self._votes = FrequencyVotes()
+        self._zones: dict[str, set[tzinfo | None]] = {}
+
+    @property
+    def zones(self) -> dict[str, tzinfo]:
+        """Time zone of each instrument read so far whose files agree on one; bars are local times in it."""
+        found = {name: next(iter(zones)) for name, zones in self._zones.items() if len(zones) == 1}
+        return {name: zone for name, zone in found.items() if zone is not None}
 
     @property
     def notes(self) -> tuple[FileNotes, ...]:
@@ -88,6 +96,7 @@ class BarFiles:
             ValueError: a file cannot be read, or there are no rows.
         """
         self._notes.clear()
+        self._zones.clear()
         self._votes = FrequencyVotes()
         empty = True
         for files in self._groups():
@@ -169,6 +178,11 @@ class BarFiles:
         repeated = frame.duplicated(["instrument", "datetime"], keep="last") & frame["datetime"].notna()
         for number, (file, part) in enumerate(parts.items()):
             mine = frame[source == number] if len(parts) > 1 else frame
+            moved = self.options.timezone is None and bool(
+                day_notes[number]
+            )  # to the session of another zone
+            for name in mine["instrument"].dropna().unique():
+                self._zones.setdefault(str(name), set()).add(None if moved else part.zone)
             notes = [*part.notes, *day_notes[number], *describe_absent(mine, absent)]
             if count := int(repeated[source == number].sum()):
                 notes.append(f"rows with a repeated time: {count:,}, the last one is used")

@@ -74,8 +74,13 @@ _STAMPS = (
     ),
     *("candlebegintime", "ts", "t", "日期时间"),
 )
+TIME_NAMES = frozenset({"", "datetime", *_DATES, *_STAMPS})  # also an index without a name
 _QUOTES = {"usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try", "cny"}
 NAMES = ("instrument", "datetime", *(name for name in ALIASES if name != "instrument"))
+# Words in names of prices and volumes that are not in ALIASES.
+_FIELD = re.compile(
+    "open|high|low|clos|ending|last|price|vol|settle|turnover|amount|adj|bid|ask|vwap|return|开|高|低|收|成交|价|额|量"
+)
 _BINANCE = (
     *("datetime", *PRICES, "volume", "close_time", "amount", "trades"),
     *("taker_base", "taker_quote", "ignore"),
@@ -119,8 +124,34 @@ def is_code_head(head: object, columns: Mapping[str, str]) -> bool:
     return any(plain_name(head) in names for names in ALIASES["instrument"])
 
 
+def wide_columns(heads: Sequence[str], columns: Mapping[str, str]) -> list[str]:
+    """The columns of a wide table: a column of times, then one of closes for each instrument.
+
+    There is none if the table has a column of instruments, or if more than a third of the columns may be prices or
+    volumes of one instrument.
+
+    Args:
+        heads: column names of the file.
+        columns: column name in the file by name in NAMES; of a wide table only that of the times is given.
+    """
+    instruments = list(heads[1:])
+    timed = bool(heads) and (
+        heads[0] in _find_times(heads[:1], {}, Path()) or _same(heads[0], columns.get("datetime", ""))
+    )
+    if not timed or len(instruments) < 2 or not set(columns) <= {"datetime"}:
+        return []
+    fields = {name for name in ALIASES if name != "instrument"}
+    known = {alias for name in fields for names in ALIASES[name] for alias in names}
+    alike = [head for head in instruments if plain_name(head) in known or _FIELD.search(plain_name(head))]
+    if any(is_code_head(head, {}) for head in instruments) or 3 * len(alike) > len(instruments):
+        return []
+    return instruments
+
+
 def find_columns(heads: Sequence[str], columns: Mapping[str, str], file: Path) -> Columns:
     """Find the known columns among those of a file.
+
+    Open, high and low may be missing together if no column is left that could be one of them.
 
     Args:
         heads: column names of the file.
@@ -141,7 +172,9 @@ def find_columns(heads: Sequence[str], columns: Mapping[str, str], file: Path) -
     times = _find_times(heads, columns, file)
     named = [name for name in columns if name not in ("datetime", "time", "date")]
     missing = [] if times else [columns.get("datetime", "datetime")]
-    missing += [columns.get(name, name) for name in dict.fromkeys((*PRICES, *named)) if name not in found]
+    others = set(heads) - {*found.values(), *times}
+    prices = ("close",) if not {"open", "high", "low"} & {*found, *columns} and not others else PRICES
+    missing += [columns.get(name, name) for name in dict.fromkeys((*prices, *named)) if name not in found]
     if missing:
         wanted = [*(() if times else ("datetime",)), *(name for name in PRICES if name not in found)]
         example = next((name for name in wanted if name not in columns), "close")

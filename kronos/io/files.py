@@ -25,7 +25,9 @@ _WORDS = (
     r"bars?|data|klines?|candles?|ohlcv?|prices?|quotes?|hist|history|historical"
     r"|qfq|hfq|bfq|adjusted|unadjusted|raw"
 )
-_TAIL = re.compile(rf"(?:[-_. ]+|, ?)(?:{_DATE}|{_STEP}|{_WORDS})$|, ?\d+$", re.IGNORECASE)
+_TAIL = re.compile(
+    rf"(?:[-_. ]+|, ?)(?:{_DATE}|{_STEP}|{_WORDS})$|, ?\d+[smhdw]?(?:_[0-9a-f]{{5}})?$", re.IGNORECASE
+)
 
 
 def find_files(paths: Path | str | Iterable[Path | str]) -> list[Path]:

@@ -76,10 +76,12 @@ def _clean(column: pd.Series) -> pd.Series:
 def _comma(texts: dict[str, pd.Series], frame: pd.DataFrame, separator: str, file: Path) -> str:
     """Meaning of commas in numbers: "decimal", "thousands", or "" if there are none."""
     cells = pd.concat([text.dropna() for text in texts.values()]) if texts else pd.Series([], dtype=object)
-    cells = cells[cells.str.contains(",", regex=False).fillna(False).astype(bool)]
+    cells = cells[cells.str.contains(",", regex=False, na=False)]
     if cells.empty:
         return ""
-    decimal = cells[cells.str.fullmatch(_DECIMAL_COMMA) & ~cells.str.fullmatch(_THOUSANDS)]
+    decimal = cells[
+        cells.str.fullmatch(_DECIMAL_COMMA, na=False) & ~cells.str.fullmatch(_THOUSANDS, na=False)
+    ]
     thousands = cells[cells.str.fullmatch(_CERTAIN_THOUSANDS)]
     points = any(_has_fractions(column) for head, column in frame.items() if head not in texts)
     points |= any(_has_points(text.dropna()) for text in texts.values())
@@ -108,18 +110,18 @@ def _has_points(text: pd.Series) -> bool:
 
 
 def _parse(text: pd.Series, commas: str, head: str, scalable: bool, file: Path) -> pd.Series:
-    grouped = text.str.fullmatch(_GROUPED).fillna(False).astype(bool)
+    grouped = text.str.fullmatch(_GROUPED, na=False)
     plain = text.where(~grouped, text.str.replace(r"[ '\u00a0\u2009\u202f’]", "", regex=True))
     scale = pd.Series(1.0, index=text.index)
     if scalable:
         parts = plain.str.extract(_SCALED)
-        marked = plain.str.fullmatch(_SCALED).fillna(False).astype(bool)
+        marked = plain.str.fullmatch(_SCALED, na=False)
         plain = plain.where(~marked, parts[0])
         scale = scale.where(~marked, parts[1].str.lower().map(_SCALES))
     if commas == "decimal":
         plain = plain.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
     elif commas == "thousands":
-        whole = plain.str.fullmatch(_THOUSANDS).fillna(False).astype(bool)
+        whole = plain.str.fullmatch(_THOUSANDS, na=False)
         plain = plain.where(~whole, plain.str.replace(",", "", regex=False))
     values = pd.to_numeric(plain, errors="coerce").astype(float) * scale
     bad = values.isna() & text.notna()

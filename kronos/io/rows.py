@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
-from kronos.bars import PRICES
-from kronos.io.columns import NAMES, Columns, find_columns, is_code_head, name_unnamed, plain_name
+from kronos.bars import PRICES, bars_from_closes
+from kronos.io.columns import (
+    NAMES,
+    Columns,
+    find_columns,
+    is_code_head,
+    name_unnamed,
+    plain_name,
+    wide_columns,
+)
 from kronos.io.files import symbol_in_name
 from kronos.io.numbers import find_scales, to_numbers
 from kronos.io.table import EmptyFileError, load_table, read_heads
@@ -80,6 +90,7 @@ def _may_lack_zeros(digits: pd.Series, numbers: bool) -> bool:
     return bool(lengths.min() < _SHORTEST or lengths.min() < min(lengths.max(), _FULL))
 
 
+_ONLY_CLOSES = "only closes: bars open at the previous close, high and low are the ends of the candle"
 _TICKS = ("tickvol", "tickvolume")
 
 
@@ -112,12 +123,14 @@ class Rows(NamedTuple):
             the order of the file.
         layout: the recognized layout.
         absolute: whether timestamps are instants, by an offset or as epochs.
+        zone: time zone of the timestamps; None if it is unknown.
         notes: how the file was interpreted.
     """
 
     frame: pd.DataFrame
     layout: str
     absolute: bool
+    zone: tzinfo | None
     notes: tuple[str, ...]
 
 
@@ -140,7 +153,11 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
         raw, layout = name_unnamed(raw, file)
     heads = [str(head) for head in raw.columns]
     raw.columns = pd.Index(heads)  # in place, as set_axis copies
+    if wide := wide_columns(heads, options.columns):
+        raw, layout = raw.melt(heads[0], wide, "instrument", "close").dropna(subset="close"), "wide"
+        heads = [str(head) for head in raw.columns]
     columns = find_columns(heads, options.columns, file)
+    _check_single(heads, columns, file)
     scalable = frozenset(columns.heads[name] for name in ("volume", "amount") if name in columns.heads)
     number_heads = [head for name, head in columns.heads.items() if name != "instrument"]
     ticks = next((head for head in heads if plain_name(head) in _TICKS and head not in number_heads), None)
@@ -154,6 +171,8 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
     parts = {"instrument": instruments, "datetime": wall}
     parts |= {name: numbers[head] for name, head in columns.heads.items() if name != "instrument"}
     frame = pd.DataFrame(parts, index=wall.index, copy=False)
+    if "open" not in frame:
+        frame, notes = _add_prices(frame), (*notes, _ONLY_CLOSES)
     notes = (*times.notes, *notes)
     notes = (*notes, *_gaps(frame, columns, dropped=int((~kept).sum())))
     if options.pad_codes is not None and options.pad_codes > 1:
@@ -165,17 +184,30 @@ def read_rows(file: Path, options: ReadOptions) -> Rows:
     if encoding in ("gb18030", "latin-1", "utf-16"):
         notes = (*notes, "encoding GBK" if encoding == "gb18030" else f"encoding {encoding}")
     frame.index = pd.RangeIndex(len(frame))
-    return Rows(frame, layout or _layout(heads, columns), times.absolute, (*unit_notes, *notes))
+    layout = layout or _layout(heads, columns)
+    return Rows(frame, layout, times.absolute, times.zone, (*unit_notes, *notes))
 
 
 def has_instruments(file: Path, options: ReadOptions) -> bool:
     """Whether a file has an instrument column; reads its header only."""
-    return any(is_code_head(head, options.columns) for head in read_heads(file))
+    heads = read_heads(file)
+    return any(is_code_head(head, options.columns) for head in heads) or bool(
+        wide_columns(heads, options.columns)
+    )
 
 
 def symbol_of(file: Path, options: ReadOptions) -> str:
     """The instrument of a file without an instrument column."""
     return str(to_codes(pd.Series([symbol_in_name(file)], name="file name"), options.pad_codes, file)[0])
+
+
+def _check_single(heads: Sequence[str], columns: Columns, file: Path) -> None:
+    """Refuse a file with two columns of one name that is read."""
+    for head in (*columns.times, *columns.heads.values()):
+        if heads.count(head) > 1:
+            raise ValueError(
+                f"{file} has {heads.count(head)} columns '{head}'. Rename or remove all but one."
+            )
 
 
 def _times(
@@ -196,14 +228,22 @@ def _times(
         finer = to_times(raw[other], options.timezone)
         if finer.wall.nunique() > times.wall.nunique():
             times, head = finer, other
-    priced = numbers[[columns.heads[name] for name in PRICES]].notna().any(axis=1)
+    priced = numbers[[columns.heads[name] for name in PRICES if name in columns.heads]].notna().any(axis=1)
     bad = times.wall.isna() & raw[head].notna()
     if (bad & priced).any():
         raise bad_times(raw[head], bad & priced, file)
     if options.timezone is not None and not times.absolute:
         note = f"timestamps without offset, read as local time of {options.timezone}"
-        times = times._replace(notes=(*times.notes, note))
+        times = times._replace(notes=(*times.notes, note), zone=ZoneInfo(options.timezone))
     return times, ~bad | priced
+
+
+def _add_prices(frame: pd.DataFrame) -> pd.DataFrame:
+    """Bars from closes alone, in the order of the file."""
+    closes = frame.sort_values("datetime", kind="stable").groupby("instrument")["close"]
+    prices = pd.concat([bars_from_closes(part) for _, part in closes]).reindex(frame.index)
+    others = frame.drop(columns=["instrument", "datetime", "close"])
+    return pd.concat([frame[["instrument", "datetime"]], prices, others], axis=1)
 
 
 def _instruments(raw: pd.DataFrame, columns: Columns, options: ReadOptions, file: Path) -> pd.Series | str:
@@ -219,6 +259,10 @@ def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd
     for name, factor in scales.factors.items():
         if name in frame:
             frame[name] = frame[name] * factor
+    if _is_qlib(heads):
+        frame[list(PRICES)] = frame[list(PRICES)].div(frame["factor"], axis=0)
+        frame["volume"] = frame["volume"] * frame["factor"]
+        notes = (*notes, "prices and volume of Qlib are adjusted, made raw by factor")
     if "adj_close" in frame:
         adjusted = frame.pop("adj_close")
         if "factor" not in frame:
@@ -228,6 +272,11 @@ def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd
                 f"factor = {columns.heads['adj_close']} / {columns.heads['close']}, prices kept raw",
             )
     return frame, notes
+
+
+def _is_qlib(heads: list[str]) -> bool:
+    """Whether a table has the columns that Qlib's collectors write and `dump_bin` reads."""
+    return {*PRICES, "volume", "factor", "change"} <= {plain_name(head) for head in heads}
 
 
 def _gaps(frame: pd.DataFrame, columns: Columns, dropped: int) -> list[str]:
@@ -247,8 +296,10 @@ def _layout(heads: list[str], columns: Columns) -> str:
     plain = {plain_name(head) for head in heads}
     if {"tscode", "tradedate"} <= plain:
         return "Tushare"
+    if _is_qlib(heads):
+        return "Qlib"
     if any(head.startswith("<") and head.endswith(">") for head in heads):
-        return "MetaTrader"
+        return "Stooq" if "per" in plain else "MetaTrader"
     if "opentime" in plain:
         return "Binance klines"
     if not columns.heads["close"].isascii():

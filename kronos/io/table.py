@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kronos.io.columns import TIME_NAMES, plain_name
 from kronos.io.files import PARQUET
 
 MISSING = (
@@ -26,6 +27,11 @@ MISSING = (
 _MISSING = sorted(
     {form for word in MISSING for form in (word, word.upper(), word.title(), word.capitalize())} | {"NaN"}
 )
+# Of the two levels of columns: the first cells of both rows of headers.
+_LEVEL_NAMES = {
+    *("", "price", "ticker", "attributes", "symbols"),
+    *("field", "fields", "feature", "features", "instrument", "instruments", "symbol", "tickers", "prices"),
+}
 _SAMPLE = 1 << 16  # bytes that determine encoding, separator and header
 _LINES = 60
 _SEPARATORS = ("\t", ";", "|", ",")
@@ -223,6 +229,9 @@ def _separator(lines: list[str]) -> tuple[str, int]:
 
 
 def _is_header(row: list[str]) -> bool:
+    """Whether a row has names: no number, or codes of instruments after the name of the times."""
+    if len(row) > 2 and plain_name(row[0]) in TIME_NAMES:
+        return True
     return not any(_NUMBER.fullmatch(cell.strip()) for cell in row)
 
 
@@ -232,7 +241,7 @@ def _has_two_levels(rows: list[list[str]]) -> bool:
         return False
     first = {rows[0][0].strip().lower(), rows[1][0].strip().lower()}
     third = [cell.strip() for cell in rows[2]]
-    if not first <= {"", "price", "ticker", "attributes", "symbols"}:
+    if not first <= _LEVEL_NAMES:
         return False
     named = third[0].lower() in {"date", "datetime"} and not any(third[1:])
     return named or _NUMBER.match(third[0]) is not None
@@ -251,11 +260,10 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _stack(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns by price and ticker, in either order -> rows by time and ticker."""
-    prices = {"open", "high", "low", "close"}
     columns = [frame.columns.get_level_values(level) for level in (0, 1)]
-    level = next((i for i in (0, 1) if prices <= {str(head).strip().lower() for head in columns[i]}), None)
+    level = next((i for i in (0, 1) if "close" in {str(head).strip().lower() for head in columns[i]}), None)
     if level is None:
-        raise ValueError(f"neither level of its columns has {sorted(prices)}")
+        raise ValueError(f"neither level of its columns has 'close': {frame.columns.tolist()[:8]}")
     frame = frame[frame.index.notna() & ~frame.index.astype(str).str.lower().isin(["date", "datetime"])]
     tall = pd.DataFrame(frame.stack(level=1 - level, future_stack=True))
     tall.index.names = [tall.index.names[0] or "datetime", "ticker"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta, tzinfo
+from datetime import timezone as fixed_offset
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -33,11 +35,13 @@ class Times(NamedTuple):
         wall: datetime64[ns] local time; NaT if unreadable or missing.
         absolute: whether they are instants, by an offset or as an epoch.
         notes: how they were interpreted.
+        zone: their time zone; None for local times of an unknown zone, and where offsets change.
     """
 
     wall: pd.Series
     absolute: bool
     notes: tuple[str, ...] = ()
+    zone: tzinfo | None = None
 
 
 def to_times(column: pd.Series, timezone: str | None) -> Times:
@@ -52,9 +56,8 @@ def to_times(column: pd.Series, timezone: str | None) -> Times:
     if pd.api.types.is_datetime64_any_dtype(column):
         if column.dt.tz is None:
             return Times(_within(column), False)
-        return _zoned(
-            column.dt.tz_convert("UTC"), column.dt.tz_localize(None), timezone, f"in {column.dt.tz}"
-        )
+        zone = column.dt.tz
+        return _zoned(column.dt.tz_convert("UTC"), column.dt.tz_localize(None), timezone, f"in {zone}", zone)
     codes, uniques = pd.factorize(column)
     if pd.api.types.is_numeric_dtype(column):
         read = _from_numbers(np.asarray(uniques), timezone)
@@ -119,14 +122,14 @@ def _colons(match: re.Match[str]) -> str:
     return ":".join(part for part in match.groups() if part is not None)
 
 
-def _zoned(utc: pd.Series, wall: pd.Series, timezone: str | None, what: str) -> Times:
-    """Instants and the local times in the file -> the local times to use."""
+def _zoned(utc: pd.Series, wall: pd.Series, timezone: str | None, what: str, zone: tzinfo | None) -> Times:
+    """Instants, and the local times in the file with their zone -> the local times to use."""
     if timezone is None:
         note = f"timestamps {what} (--timezone converts)"
     else:
-        wall = utc.dt.tz_convert(timezone).dt.tz_localize(None)
+        wall, zone = utc.dt.tz_convert(timezone).dt.tz_localize(None), ZoneInfo(timezone)
         note = f"timestamps {what}, converted to {timezone}"
-    return Times(_within(wall), True, (note,))
+    return Times(_within(wall), True, (note,), zone)
 
 
 def _within(wall: pd.Series) -> pd.Series:
@@ -156,7 +159,8 @@ def _from_numbers(values: np.ndarray, timezone: str | None) -> Times:
     utc = pd.Series(nanoseconds.view("datetime64[ns]")).dt.tz_localize("UTC")
     if not units or calendar.notna().sum() > utc.notna().sum() / 2:
         return Times(calendar, False)
-    return _zoned(utc, utc.dt.tz_localize(None), timezone, f"as epoch {' and '.join(units)} in UTC")
+    what = f"as epoch {' and '.join(units)} in UTC"
+    return _zoned(utc, utc.dt.tz_localize(None), timezone, what, fixed_offset.utc)
 
 
 def _from_text(texts: pd.Series, timezone: str | None) -> Times:
@@ -173,7 +177,8 @@ def _from_text(texts: pd.Series, timezone: str | None) -> Times:
     utc = (clock - pd.to_timedelta(offsets + ":00")).dt.tz_localize("UTC")
     kinds = sorted(offsets.unique())
     named = ", ".join(kinds[:3]) + (", ..." if len(kinds) > 3 else "")
-    times = _zoned(utc, clock, timezone, f"at UTC offset {named}" if kinds != ["+00:00"] else "in UTC")
+    what = f"at UTC offset {named}" if kinds != ["+00:00"] else "in UTC"
+    times = _zoned(utc, clock, timezone, what, _fixed_zone(kinds[0]) if len(kinds) == 1 else None)
     return times._replace(notes=(*notes, *times.notes))
 
 
@@ -194,11 +199,17 @@ def _offset_text(match: re.Match[str]) -> str:
     return f"{match[1]}:{match[2] or '00'}"
 
 
+def _fixed_zone(offset: str) -> tzinfo:
+    """The time zone of a UTC offset such as +08:00."""
+    hours, minutes = int(offset[1:3]), int(offset[4:6])
+    return fixed_offset((-1 if offset[0] == "-" else 1) * timedelta(hours=hours, minutes=minutes))
+
+
 def _local(texts: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
     """Text without offsets -> datetimes, and notes on the order of day and month."""
     plain = texts.str.replace(_CHINESE, r"\1-\2-\3", regex=True)
     wall = pd.to_datetime(plain, format="ISO8601", errors="coerce")
-    wall = _within(wall.where(~plain.str.fullmatch(r"\d{4}").fillna(True).astype(bool)))
+    wall = _within(wall.where(~plain.str.fullmatch(r"\d{4}", na=True)))
     if wall.isna().any():
         parts = plain.str.extract(_DAY_FIRST)
         fits = wall.isna() & parts[0].notna()

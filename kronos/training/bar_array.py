@@ -41,7 +41,7 @@ from kronos.training.sources import (
     nearest_rule,
     open_reader,
 )
-from kronos.utils import atomic_folder
+from kronos.utils import atomic_folder, explain_write_errors
 
 CACHE_VERSION = 5  # raise it whenever the same files would give other arrays
 _FREQUENCY_BARS = 1000  # bars of a series that determine its frequency
@@ -91,11 +91,13 @@ class MappedBars:
         """
         reader = open_reader(source, read_qlib)
         folder = cache_folder() / _key(source, reader, min_bars)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not (folder / "info.json").is_file():
-                with atomic_folder(folder) as new:
-                    _write(new, source, reader, min_bars)
+        with explain_write_errors(folder, "Set XDG_CACHE_HOME to another folder for the cache."):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            Path(f"{folder}.lock").open("a").close()  # without permission, a lock would wait forever
+            with FileLock(f"{folder}.lock"):
+                if not (folder / "info.json").is_file():
+                    with atomic_folder(folder) as new:
+                        _write(new, source, reader, min_bars)
         return cls._map(folder, _label(source))
 
     def window_starts(

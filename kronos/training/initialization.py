@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +25,7 @@ from kronos.training.bar_array import HORIZONS, LABEL
 from kronos.training.config import RANDOM_WEIGHTS, STAGES, Stage, TrainingConfig
 from kronos.training.model_card import RECORD
 from kronos.training.objectives import RankHead
+from kronos.utils import write_atomic
 
 
 class FrozenTokenizer(NamedTuple):
@@ -190,14 +190,14 @@ def copy_tokenizer(frozen: FrozenTokenizer, output: Path) -> None:
             continue
         target.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, WEIGHTS):
-            shutil.copy2(tokenizer / name, target / name)
+            write_atomic(target / name, (tokenizer / name).read_bytes())
         record = tokenizer / RECORD
         if record.is_file():
-            shutil.copy2(record, target / RECORD)
+            write_atomic(target / RECORD, record.read_bytes())
             continue
         known = trained_until(frozen.spec, "tokenizer")
         origin = {"origin": str(frozen.spec), "sha256": hash_weights(tokenizer), "trained_until": known}
-        (target / RECORD).write_text(json.dumps(origin, indent=1) + "\n")
+        write_atomic(target / RECORD, json.dumps(origin, indent=1) + "\n")
 
 
 def copy_sampling_config(config: TrainingConfig) -> None:
@@ -209,7 +209,7 @@ def copy_sampling_config(config: TrainingConfig) -> None:
         target = config.output / which / "predictor"
         if known.is_file():
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(known, target / SAMPLING)
+            write_atomic(target / SAMPLING, known.read_bytes())
 
 
 def _bits(stage: Stage, config: TrainingConfig) -> tuple[int, int] | None:

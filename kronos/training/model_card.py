@@ -10,6 +10,7 @@ from typing import Any
 
 from kronos.config import CARD
 from kronos.training.sources import MAX_PAUSE, REASONS, RULES, CleaningReport
+from kronos.utils import write_atomic
 
 SEVERAL = "several frequencies"  # as `inferred`: instruments have different ones
 
@@ -153,7 +154,7 @@ def write_card(folder: Path) -> None:
         for part in ("tokenizer", "predictor")
         if (file := folder / part / RECORD).is_file()
     }
-    (folder / CARD).write_text(render(folder.resolve().parent.name, records), encoding="utf-8")
+    write_atomic(folder / CARD, render(folder.resolve().parent.name, records))
 
 
 def render(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:

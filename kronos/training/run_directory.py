@@ -14,22 +14,25 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
+from accelerate.utils.other import load
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kronos.training.config import STAGES, Stage
 from kronos.training.model_card import RECORD, write_card
 from kronos.training.objectives import Saveable
-from kronos.utils import replace_folder, write_atomic
+from kronos.utils import csv_text, explain_write_errors, replace_folder, write_atomic
 
 
 def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
@@ -44,7 +47,7 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
         return
     names = list(history[-1])  # the initial weights have no training loss
     table = pd.DataFrame(list(history), columns=names)
-    table.to_csv(folder / "losses.csv", index=False)
+    write_atomic(folder / "losses.csv", csv_text(table))
     # A Figure without pyplot needs no display and no global state.
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -69,11 +72,14 @@ def write_curves(history: Sequence[dict[str, float]], folder: Path) -> None:
     axes.set(xlabel="step", ylabel="loss")
     figure.legend(loc="outside right upper", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(folder / "losses.png", dpi=120)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomic(folder / "losses.png", picture.getvalue())
 
 
 logger = logging.getLogger(__name__)
 
+INSTEAD = "Pass another --output, or resume this one afterwards with --resume."
 # Settings that do not affect the steps that were already made.
 MAY_CHANGE = ("max_steps", "patience", "save_every", "device")
 
@@ -177,19 +183,34 @@ class RunDirectory:
         elif held.is_file():
             _check_same(json.loads(held.read_text()), self.settings, held)
             self._check_steps(last_step)
-        self.run.mkdir(parents=True, exist_ok=True)
-        write_atomic(held, json.dumps(self.settings, indent=1) + "\n")
+        with explain_write_errors(self.output, INSTEAD):
+            self.run.mkdir(parents=True, exist_ok=True)
+            write_atomic(held, json.dumps(self.settings, indent=1) + "\n")
 
     def keep_best(self, network: Saveable, progress: TrainerState) -> None:
         """Save the weights as the best."""
-        self._keep("best", network, progress)
+        with explain_write_errors(self.output, INSTEAD):
+            self._keep("best", network, progress)
 
     def save_state(self, accelerator: Accelerator, network: Saveable, progress: TrainerState) -> None:
         """Save everything that the next step depends on; if the process is killed, the previous state remains.
 
         Every process must call this.
+
+        Raises:
+            OSError: the disk is full, or the directory cannot be written; the previous state remains.
         """
         aside = self.run / "state.unfinished"
+        try:
+            with explain_write_errors(self.output, INSTEAD):
+                self._save_state(accelerator, network, progress, aside)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+    def _save_state(
+        self, accelerator: Accelerator, network: Saveable, progress: TrainerState, aside: Path
+    ) -> None:
         if accelerator.is_main_process:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
@@ -215,6 +236,7 @@ class RunDirectory:
         states = self._states()
         if not states:
             return TrainerState()
+        _check_pickles(states[-1])
         accelerator.load_state(str(states[-1]))
         progress = TrainerState(**json.loads((states[-1] / "progress.json").read_text()))
         logger.info("Resuming %s after step %d.", self.run, progress.step)
@@ -275,6 +297,24 @@ class RunDirectory:
             )
         for folder in there:
             shutil.rmtree(folder)
+
+
+def _check_pickles(state: Path) -> None:
+    """Refuse a state that is damaged, or comes from elsewhere and would run code.
+
+    Accelerate unpickles schedules without a check, and skips random generators that it cannot read.
+
+    Raises:
+        ValueError: a file has more than tensors and plain values, or cannot be read.
+    """
+    for file in sorted([*state.glob("custom_checkpoint_*.pkl"), *state.glob("random_states_*.pkl")]):
+        try:
+            load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"{file} is not a training state ({reason}). Train again with --overwrite, or delete {state}."
+            ) from None
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:

@@ -35,7 +35,7 @@ from kronos_strategies.run_artifacts import (
     RunMetadata,
     provenance_table,
 )
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.window_outputs import HeadScores
 

@@ -29,7 +29,7 @@ from kronos_strategies.heads.selection import (
 )
 from kronos_strategies.path_signals import PATH_SIGNALS, PathSignalSettings
 from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
-from kronos_strategies.signals import DEFAULT_LEVELS, path_signals, positive_prices, summary
+from kronos_strategies.signal import DEFAULT_LEVELS, path_signals, positive_prices, summary
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def path_statistics(forecast: Forecast, levels: PathSignalSettings = DEFAULT_LEV
 
     Returns:
         (N, FINAL_CLOSES + S) float64: expected_return, volatility and prob_up as in
-        `kronos_strategies.signals.summary`, max_drawdown, the score (here the expected return; a return head
-        replaces it), OTHER_PATH_SIGNALS as in `kronos_strategies.signals.path_signals`, and the close of each path
+        `kronos_strategies.signal.summary`, max_drawdown, the score (here the expected return; a return head
+        replaces it), OTHER_PATH_SIGNALS as in `kronos_strategies.signal.path_signals`, and the close of each path
         at the horizon, in quote currency. Known at the close of the bar that the forecast is dated with.
     """
     closes = positive_prices(forecast, "close")[:, :, -1]  # (N, S)

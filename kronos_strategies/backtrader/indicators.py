@@ -50,10 +50,10 @@ class KronosIndicator(bt.Indicator):
     - score: the value to rank by. The output of a return head, an expected cross-sectional rank of the return over
       `hold` bars from the next close on, in [-0.5, 0.5] * sqrt(12); without a head the expected return.
     - deviation, risk_adjusted, conviction, prob_up_tiebreak, downside, expected_shortfall, skew, prob_take_profit,
-      prob_drawdown: over the whole horizon, see `kronos_strategies.signals.path_signals`.
+      prob_drawdown: over the whole horizon, see `kronos_strategies.signal.path_signals`.
     - age: bars of this feed since the forecast, 0 at the bar of the forecast.
 
-    The first three are those of `kronos_strategies.signals.summary`. All lines but age keep their values until the
+    The first three are those of `kronos_strategies.signal.summary`. All lines but age keep their values until the
     next forecast. They are NaN before the first forecast, and on bars without four finite, positive prices, which
     do not count as traded; a feed that never has `lookback` traded bars has no forecast.
 

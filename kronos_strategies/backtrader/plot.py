@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos.utils import MissingExtra
+from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 from kronos_strategies.backtrader.feed_bars import to_local, to_utc
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def save_plot(
         The path.
 
     Raises:
-        ValueError: the strategy has no bar.
+        ValueError: the strategy has no bar, or matplotlib draws no picture of that suffix.
+        OSError: the file cannot be written.
         MissingExtra: matplotlib is missing.
     """
     if not len(strategy):
@@ -57,8 +59,7 @@ def save_plot(
         from matplotlib import pyplot
     except ImportError as error:
         raise MissingExtra("Plots need matplotlib: pip install 'kronos-strategies[backtrader]'") from error
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path, picture = Path(path), BytesIO()
     pyplot.switch_backend("Agg")
     current = pyplot.get_fignums() and pyplot.gcf().number
     try:
@@ -67,14 +68,16 @@ def save_plot(
         (figure,) = plotter.plot(strategy, figid=number, numfigs=1, iplot=False)
         figure.set_size_inches(width, height or max(MIN_HEIGHT, ROW_HEIGHT * plotter.pinf.nrows))
         _tidy(figure, strategy)
-        figure.savefig(path, dpi=120, bbox_inches="tight")
+        figure.savefig(picture, format=path.suffix[1:] or "png", dpi=120, bbox_inches="tight")
         pyplot.close(figure)
     finally:
         if current:
             pyplot.figure(current)
         if backend is not None:
             pyplot.switch_backend(backend)
-    return path
+    with explain_write_errors(path, "Choose another file for the picture."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_atomic(path, picture.getvalue())
 
 
 def _plotter(scheme: bt.plot.PlotScheme) -> Any:

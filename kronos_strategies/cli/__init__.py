@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from kronos.utils import run_command, show_log
+from kronos.utils import explain_write_errors, run_command, show_log, write_atomic
 from kronos_strategies.cli.backtest import backtest
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.common import config_folder, set_values, show_next
@@ -45,9 +45,10 @@ def init(folder: Path, /, *, overwrite: bool = False) -> None:
             f"{folder} has other versions of {', '.join(differ)}. Choose another folder, or replace them with "
             "--overwrite."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, content in files.items():
-        path.write_bytes(content)
+    with explain_write_errors(folder, "Choose another folder."):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            write_atomic(path, content)
     console = Console()
     for path, content in files.items():
         title = content.decode().partition("\n")[0].lstrip("# ")

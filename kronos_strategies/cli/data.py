@@ -140,6 +140,21 @@ def simulate(
     _show_store(summary, market, "simulated data with a planted effect: results are not evidence of alpha.")
 
 
+@data.command
+def verify(folder: Path, /) -> None:
+    """Compare the files of an imported data directory with their checksums; exit code 2 if one is damaged.
+
+    For example: `kronos data verify ~/store`
+
+    Args:
+        folder: data directory that `kronos data` wrote.
+    """
+    from kronos_strategies.data.qlib_store import check_intact
+
+    count = check_intact(folder.expanduser())
+    Console().print(f"{count:,} files of {escape(str(folder))} are intact.", soft_wrap=True, highlight=False)
+
+
 def _benchmarks(file: Path | None, options: ReadOptions, source: dict[str, object]) -> DataFrame | None:
     """Bars of the benchmarks, whose files are added to the provenance."""
     from kronos_strategies.data.importer import import_benchmarks

@@ -25,6 +25,7 @@ from kronos_strategies.cli.common import (
     show_next,
     trade_settings,
 )
+from kronos_strategies.cli.store_maintenance import gc, ls, verify
 from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ DEFAULTS = {
 
 store = App(
     name="store",
-    help="Save forecasts of a market in a forecast store.\n\nFor example: `kronos store fill --help`",
+    help="Save forecasts of a market in a forecast store, and look after it.\n\n"
+    "For example: `kronos store fill --help`",
 )
+for command in (gc, ls, verify):
+    store.command(command)
 
 
 @store.command

@@ -12,7 +12,7 @@ import pandas as pd
 
 from kronos.bars import PRICES
 from kronos_strategies.data.qlib_bins import read_bars, read_market
-from kronos_strategies.data.qlib_store import StoreSummary, read_summary
+from kronos_strategies.data.qlib_store import CHECKSUMS, StoreSummary, check_intact, read_summary
 from kronos_strategies.data.validation import KEYS, LISTING, listing_spans
 
 SAME = 2e-3  # tolerance of equal price ratios, for rounding
@@ -60,9 +60,11 @@ def append_days(
 
     Raises:
         FileNotFoundError: no such store.
-        ValueError: the bars do not continue those of the store, or its benchmark is missing.
+        ValueError: the store is damaged, the bars do not continue its own, or its benchmark is missing.
     """
     known = read_summary(store)
+    if (store / CHECKSUMS).is_file():  # earlier versions wrote none
+        check_intact(store)
     _check_benchmarks(known, benchmarks)
     before = read_bars(store)
     whole, notes = join_bars(before, bars)

@@ -34,12 +34,21 @@ FREQUENCIES = {
 }  # as kronos.calendar calls those within a day, and as Qlib does  # fmt: skip
 
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
+_OUTSIDE = re.compile(r".*[/\\\0].*|\.*", re.DOTALL)  # names that lead to another folder
 _RECENT, _TELLING = 250, 10  # days of the calendar from which weekdays are inferred, and their minimum number
 _RARE = 0.2  # share of the most frequent weekday; a weekday below it has no regular trading
 
 
 def bin_folder(store: Path, symbol: str) -> Path:
-    """Folder of a symbol's bins: in lower case, and never the name of a Windows device."""
+    """Folder of a symbol's bins: in lower case, and never the name of a Windows device.
+
+    Raises:
+        ValueError: the symbol leads out of the data directory.
+    """
+    if _OUTSIDE.fullmatch(symbol):
+        raise ValueError(
+            f"the instrument {symbol!r} of {store} is not the name of a folder. Remove it from instruments/*.txt."
+        )
     name = f"_qlib_{symbol}" if _WINDOWS_DEVICES.fullmatch(symbol) else symbol
     return store / "features" / name.lower()
 
@@ -114,10 +123,20 @@ def _short(time: pd.Timestamp) -> str:
 
 
 def read_market(store: Path, market: str = "all") -> pd.DataFrame:
-    """The membership spans of a market: a frame of SPAN."""
+    """The membership spans of a market: a frame of SPAN.
+
+    Raises:
+        ValueError: a date cannot be read.
+    """
     path = store / "instruments" / f"{market}.txt"
     frame = pd.read_csv(path, sep="\t", names=list(SPAN), dtype=str, keep_default_na=False)
-    return frame.assign(start=_dates(frame["start"]), end=_dates(frame["end"]))
+    try:
+        return frame.assign(start=_dates(frame["start"]), end=_dates(frame["end"]))
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} has a date that cannot be read ({reason}). Write it like 2024-01-02."
+        ) from None
 
 
 def write_bins(store: Path, bars: pd.DataFrame, calendar: pd.DatetimeIndex, freq: str = DAY) -> None:
@@ -207,7 +226,11 @@ def _read_bins(
         raise ValueError(
             f"{store} has no {absent[0]} of '{symbol}'. Its bars are those in {store / 'instruments' / 'all.txt'}."
         )
-    columns = {n: np.fromfile(file, "<f4").astype(float) for n, file in files.items() if file.is_file()}
+    columns = {n: _read_bin(file, len(calendar)) for n, file in files.items() if file.is_file()}
+    if len({(len(values), values[0]) for values in columns.values()}) > 1:
+        raise ValueError(
+            f"The files in {folder} have different lengths: one is damaged. Import the bars again."
+        )
     start = int(columns["close"][0])
     frame = pd.DataFrame({name: values[1:] for name, values in columns.items()})
     frame.insert(0, "instrument", symbol)
@@ -222,5 +245,22 @@ def _read_bins(
     return frame
 
 
+def _read_bin(file: Path, days: int) -> np.ndarray:
+    """Position of the first value in the calendar, then the values.
+
+    Raises:
+        ValueError: the file is truncated, or reaches beyond the calendar.
+    """
+    content = file.read_bytes()
+    values = np.frombuffer(content[: len(content) // 4 * 4], "<f4").astype(float)
+    if len(content) % 4 or len(values) < 2 or not 0 <= values[0] <= days + 1 - len(values):
+        raise ValueError(
+            f"{file} is damaged: it has {len(content)} bytes, which do not fit a calendar of {days} dates. Import "
+            "the bars again."
+        )
+    return values
+
+
 def _dates(text: pd.Series) -> pd.Series:
-    return pd.to_datetime(text).astype("datetime64[ns]")
+    # Days and times of day may be mixed: an instrument that begins at midnight, another at 9:30.
+    return pd.to_datetime(text, format="ISO8601").astype("datetime64[ns]")

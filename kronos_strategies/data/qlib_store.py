@@ -1,6 +1,7 @@
 """Write bars as a Qlib data directory, checked and atomically; the trading rules of the region that fits it.
 
-The store is a plain `provider_uri`. Next to Qlib's files, kronos_store.json records how it was made.
+The store is a plain `provider_uri`. Next to Qlib's files, kronos_store.json records how it was made, and
+kronos_checksums.txt the sha256 of each of them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kronos.utils import atomic_folder, explain_write_errors
+from kronos.utils import atomic_folder, explain_write_errors, recover_folder
 from kronos_strategies.data.qlib_bins import (
     DAY,
     FREQUENCIES,
@@ -30,6 +31,7 @@ from kronos_strategies.data.qlib_bins import (
 from kronos_strategies.data.validation import check_spans, check_symbols, check_tidy, listing_spans
 
 INSTEAD = "Choose another folder, with --to."
+CHECKSUMS = "kronos_checksums.txt"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def write_store(
             benchmarks=tuple(content.benchmarks["instrument"].unique()),
             start=f"{calendar[0]:%Y-%m-%d}",
             end=f"{calendar[-1]:%Y-%m-%d}",
-            sha256=_hash(draft),
+            sha256=_write_checksums(draft),
             source=source,
             freq=freq,
         )
@@ -133,6 +135,39 @@ def read_summary(store: Path) -> StoreSummary:
     return StoreSummary(**manifest | {"path": store, "benchmarks": tuple(manifest["benchmarks"])})
 
 
+def check_intact(store: Path) -> int:
+    """Compare the files of a store with the checksums that were written with them.
+
+    Every file of Qlib's is covered; the manifest and files that were added later are not. Checksums are compared
+    when days are appended and by `kronos data verify`; Qlib and forecasts read the files without them.
+
+    Returns:
+        Number of files.
+
+    Raises:
+        FileNotFoundError: there are no checksums.
+        ValueError: files are damaged or missing; names the first.
+    """
+    path = store / CHECKSUMS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{store} has no {CHECKSUMS}, so its files cannot be verified. Import the whole history again."
+        )
+    lines = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
+    damaged = [name for sha256, name in lines if _sha256(store / name) != sha256]
+    if damaged:
+        more = f" and {len(damaged) - 1} more files are" if len(damaged) > 1 else " is"
+        raise ValueError(
+            f"{store / damaged[0]}{more} damaged or missing: they differ from {CHECKSUMS}. Import the whole "
+            "history again with --overwrite."
+        )
+    return len(lines)
+
+
+def _sha256(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
 def check_target(to: Path, overwrite: bool) -> None:
     """Check that a store can be written at `to`, before files are read.
 
@@ -141,7 +176,7 @@ def check_target(to: Path, overwrite: bool) -> None:
         OSError: the folder cannot be created.
     """
     with explain_write_errors(to, INSTEAD):
-        to.exists()  # raises where its name is too long
+        recover_folder(to)  # raises where its name is too long
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / MANIFEST).is_file():
@@ -199,11 +234,15 @@ def _write_files(
     return calendar
 
 
-def _hash(folder: Path) -> str:
-    digest = hashlib.sha256()
+def _write_checksums(folder: Path) -> str:
+    """Write a checksum of each file, as `sha256sum --check` reads it; return the hash of all files."""
+    whole, lines = hashlib.sha256(), []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
+        whole.update(name.encode() + b"\0" + content)
+        lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    return whole.hexdigest()
 
 
 def _write_manifest(folder: Path, summary: StoreSummary) -> None:

@@ -5,6 +5,7 @@ One row per (instrument, datetime), raw prices, suspended days absent. All bars 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,6 +21,10 @@ LISTING = "first to last bar"  # name in the manifest of membership that was not
 
 LONGEST = 100  # maximum characters of a symbol, which names a folder
 _UNSAFE = set('/\\:*?"<>| ')  # reserved folder names on some systems
+_DEVICES = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)\..*", re.IGNORECASE
+)  # Windows opens a device in their place
+_QLIB_PREFIX = "_qlib_"  # of the folder of an instrument whose name is that of a device
 _READ_AS_MISSING = {
     "na",
     "nan",
@@ -77,6 +82,8 @@ def check_symbols(symbols: Iterable[str]) -> None:
         printable = symbol.isascii() and symbol.isprintable()
         if not symbol or not printable or symbol[0] == "." or symbol[-1] == "." or _UNSAFE & set(symbol):
             raise ValueError(f"the instrument {symbol!r} cannot name a folder. Use letters, digits and '-'.")
+        if _DEVICES.fullmatch(symbol) or symbol.lower().startswith(_QLIB_PREFIX):
+            raise ValueError(f"the instrument '{symbol}' cannot name a folder on Windows. Rename it.")
         if len(symbol) > LONGEST:
             raise ValueError(
                 f"the instrument '{symbol[:20]}...' has {len(symbol)} characters and cannot name a folder. Use at "

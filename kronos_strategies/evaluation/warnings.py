@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from kronos.forecast import Provenance
-from kronos_strategies.evaluation.baselines import MODEL
-from kronos_strategies.evaluation.comparison.metrics import MIN_BLOCKS, mcs_block_length
-from kronos_strategies.evaluation.comparison.version import AlignedPanel
-from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
-from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
-from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
-from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
-from kronos_strategies.evaluation.significance import MIN_INDEPENDENT_LABELS, MeanTest
-from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
+
+# A forecast needs `training_overlap_warnings` alone. Modules that load SciPy, statsmodels or arch, over a second
+# of CPU, are imported by the functions that use them, after the evaluation has loaded them.
+if TYPE_CHECKING:
+    from kronos_strategies.evaluation.comparison.version import AlignedPanel
+    from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
+    from kronos_strategies.evaluation.portfolio.evaluation import PortfolioEvaluation
+    from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
+    from kronos_strategies.evaluation.significance import MeanTest
+    from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
 
 MANY_UNDEFINED = 0.1  # of the dates
 FAR = 0.05  # of coverage from nominal, as a share
@@ -83,6 +85,8 @@ def sample_warnings(sample_counts: Mapping[str, int]) -> Iterator[str]:
 
 def signal_warnings(signal: SignalEvaluation) -> Iterator[str]:
     """Short samples and undefined dates."""
+    from kronos_strategies.evaluation.significance import MIN_INDEPENDENT_LABELS
+
     rank = signal.rank_ic
     labels, dates = rank.dates // rank.overlap, rank.dates + rank.undefined
     if rank.dates > 0 and labels < MIN_INDEPENDENT_LABELS:
@@ -99,6 +103,8 @@ def signal_warnings(signal: SignalEvaluation) -> Iterator[str]:
 
 def time_series_warnings(time_series: TimeSeriesEvaluation) -> Iterator[str]:
     """Short series."""
+    from kronos_strategies.evaluation.significance import MIN_INDEPENDENT_LABELS
+
     dates = max((each.correlation.dates for each in time_series.instruments), default=0)
     labels = dates // time_series.overlap
     if labels < MIN_INDEPENDENT_LABELS:
@@ -110,6 +116,8 @@ def time_series_warnings(time_series: TimeSeriesEvaluation) -> Iterator[str]:
 
 def distribution_warnings(distribution: DistributionEvaluation) -> Iterator[str]:
     """Coverage far from nominal, beyond what chance explains."""
+    from kronos_strategies.evaluation.baselines import MODEL
+
     own = [score for score in distribution.distributions if score.name == MODEL]
     for what, sign in (("too narrow", -1), ("too wide", 1)):
         words = []
@@ -168,6 +176,8 @@ def comparison_warnings(
 
 
 def _undefined_dates(rows: AlignedPanel, label_horizon: int) -> Iterator[str]:
+    from kronos_strategies.evaluation.signal.metrics import MIN_INSTRUMENTS
+
     label, total = rows.labels[label_horizon], len(rows.dates)
     few = np.isfinite(label).sum(axis=1) < MIN_INSTRUMENTS
     if few.any():
@@ -182,6 +192,9 @@ def _undefined_dates(rows: AlignedPanel, label_horizon: int) -> Iterator[str]:
 
 
 def _short_comparison(rows: AlignedPanel, overlap: int) -> Iterator[str]:
+    from kronos_strategies.evaluation.comparison.metrics import MIN_BLOCKS, mcs_block_length
+    from kronos_strategies.evaluation.significance import MIN_INDEPENDENT_LABELS
+
     total = len(rows.dates)
     if total < MIN_INDEPENDENT_LABELS * overlap:
         yield (

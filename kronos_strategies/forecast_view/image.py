@@ -42,6 +42,7 @@ def render_image(charts: Sequence[ForecastChart], kind: str) -> bytes:
         heights = [4, 1] if chart.has_volume else [1]
         panels = part.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
         _draw_prices(panels[0], chart)
+        part.legend(loc="outside lower left", fontsize=8, frameon=False, ncols=6)
         if chart.has_volume:
             _draw_volume(panels[1], chart)
         _label_times(panels, chart)
@@ -64,7 +65,6 @@ def _draw_prices(axes: Axes, chart: ForecastChart) -> None:
     _draw_candles(axes, chart.median, start, BLUE, BLUE, "median of paths")
     axes.set_title(chart.title, loc="left", fontsize=11)
     axes.set_ylabel("price")
-    axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=3)
     axes.margins(x=0.01)
 
 
@@ -80,12 +80,15 @@ def _draw_candles(axes: Axes, bars: pd.DataFrame, start: int, up: str, down: str
 
 
 def _draw_volume(axes: Axes, chart: ForecastChart) -> None:
+    from matplotlib.ticker import EngFormatter
+
     start = len(chart.history)
     for bars, first, color in (
         (chart.history, 0, GRAY), (chart.truth, start, GRAY), (chart.median, start, BLUE)
     ):  # fmt: skip
         at = np.arange(first, first + len(bars))
         axes.bar(at, bars["volume"].to_numpy(float), 0.75, color=color, alpha=0.5)
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_ylabel("volume")
 
 

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from kronos.bars import FEATURES, PRICES, adjust_bars
+from kronos.bars import FEATURES, PRICES, adjust_bars, wall_clock
 from kronos.calendar import common_frequency
 from kronos.io import BarFiles
 from kronos.io.files import summarize
 from kronos.io.rows import ReadOptions
 from kronos.training.sources import Source, is_qlib_directory
 from kronos.windows import MIN_BARS
+from kronos.zones import Zones
 from kronos_strategies.data.qlib_bins import read_calendar, read_market, store_freq
 from kronos_strategies.data.training import QlibBars
 from kronos_strategies.store.settings import MANIFEST
@@ -50,7 +52,8 @@ class ForecastBars:
     """Bars by instrument, divided at the time of the forecast.
 
     Attributes:
-        known: up to the time of the forecast; ascending DatetimeIndex, FEATURES as far as there are any.
+        known: up to the time of the forecast; ascending DatetimeIndex, in the time zone of the files if they
+            have one; FEATURES as far as there are any.
         held_back: the later bars; empty frames where nothing is later.
         calendar: as in `AllBars`.
         frequency: frequency of the bars, a key of `kronos.calendar.FREQUENCIES`; None if it is another.
@@ -123,7 +126,7 @@ def divide_bars(bars: AllBars, as_of: str | None = None, lookback: int | None = 
         ValueError: no instrument has enough bars by then.
     """
     until = None if as_of is None else parse_as_of(as_of)
-    known = {name: frame if until is None else frame.loc[:until] for name, frame in bars.bars.items()}
+    known = {name: frame if until is None else _before(frame, until) for name, frame in bars.bars.items()}
     later = {name: frame.iloc[len(known[name]) :] for name, frame in bars.bars.items()}
     needed = max(lookback or MIN_BARS, MIN_BARS)
     short = [name for name, frame in known.items() if len(frame) < needed]
@@ -172,7 +175,31 @@ def _read_files(
         refuse_forecast_store(path)
     files = BarFiles(paths, options, instruments)
     bars = {name: adjust_bars(frame) if "factor" in frame else frame for name, frame in files.series()}
-    return bars, tuple(summarize(files.notes))
+    zones = files.zones
+    notes = summarize(files.notes)
+    if zones and (bare := sorted(set(bars) - set(zones))):
+        notes.append(f"no single time zone of {_listed(bare)}, so all times are local and have none")
+    return _in_zones(bars, zones), tuple(notes)
+
+
+def _in_zones(bars: dict[str, pd.DataFrame], zones: Zones) -> dict[str, pd.DataFrame]:
+    """Bars with the time zones of their files, if those of all instruments are known and have all of the times."""
+    if set(bars) != set(zones):
+        return bars
+    zoned = {}
+    for name, frame in bars.items():
+        index = pd.DatetimeIndex(frame.index)
+        first = np.ones(len(index), bool)  # of an hour that occurs twice
+        moments = index.tz_localize(zones[name], ambiguous=first, nonexistent="NaT")
+        if moments.hasnans:
+            return bars
+        zoned[name] = frame.set_axis(moments)
+    return zoned
+
+
+def _before(frame: pd.DataFrame, until: pd.Timestamp) -> pd.DataFrame:
+    """The bars until a local time."""
+    return frame[wall_clock(pd.DatetimeIndex(frame.index)) <= until]
 
 
 def refuse_forecast_store(path: Path) -> None:

@@ -97,18 +97,13 @@ def write_charts(charts: Sequence[ForecastChart], path: Path, page: PageText = N
 def render_page(charts: Sequence[ForecastChart], page: PageText = NO_TEXT) -> str:
     """The page as HTML text, a single file without external resources. Equal charts give equal pages."""
     try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
         raise MissingExtra("Pages need Jinja: pip install 'kronos-strategies[report]'") from error
     from kronos_strategies.report.figures.base import CONFIG, plotly_js
     from kronos_strategies.report.figures.forecast import draw
+    from kronos_strategies.report.layout import TEMPLATES, template_environment
 
-    templates = Path(__file__).parents[1] / "report" / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
     drawn = []
     for number, chart in enumerate(charts):
         figure = draw(chart).update_layout(
@@ -119,15 +114,19 @@ def render_page(charts: Sequence[ForecastChart], page: PageText = NO_TEXT) -> st
     names = [chart.instrument for chart in charts]
     title = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
     heads, rows = _cells(page.table)
-    return environment.get_template("forecast.html.j2").render(
-        title=title,
-        lines=page.lines,
-        warnings=page.warnings,
-        charts=drawn,
-        heads=heads,
-        rows=rows,
-        style=Markup((templates / "page.css").read_text(encoding="utf-8")),
-        plotly_js=Markup(plotly_js()),
+    return (
+        template_environment()
+        .get_template("forecast.html.j2")
+        .render(
+            title=title,
+            lines=page.lines,
+            warnings=page.warnings,
+            charts=drawn,
+            heads=heads,
+            rows=rows,
+            style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            plotly_js=Markup(plotly_js()),
+        )
     )
 
 

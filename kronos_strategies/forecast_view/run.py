@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from kronos.calibration import Calibration
@@ -125,7 +126,7 @@ def forecast_bars(
     return BarsForecast(
         bars=bars,
         forecast=made,
-        table=forecast_table(made, _head_score(choice, readers or [], windows)),
+        table=forecast_table(made, _head_scores(choice, readers or [], windows)),
         held_back=held_back,
         calibration=post.reason,
         score=choice.described,
@@ -133,12 +134,12 @@ def forecast_bars(
     )
 
 
-def _head_score(choice: ScoreChoice, readers: list[HeadReader], windows: Windows) -> pd.Series | None:
-    """Mean output of the heads; None where paths make the score."""
+def _head_scores(choice: ScoreChoice, readers: list[HeadReader], windows: Windows) -> np.ndarray | None:
+    """(N,) mean output of the heads; None where paths make the score."""
     if not choice.heads:
         return None
     outputs = [reader.head(reader.predictor.embed(windows)) for reader in readers]
-    return pd.Series(choice.average(outputs), index=windows.index)
+    return choice.average(outputs)
 
 
 def _counted(progress: ProgressReport, total: int) -> Callable[[int], None]:

@@ -12,14 +12,14 @@ import pandas as pd
 
 from kronos.bars import CLOSE
 from kronos.forecast import Forecast
-from kronos.utils import explain_write_errors, write_atomic
+from kronos.utils import csv_text, explain_write_errors, write_atomic
+from kronos.zones import one_zone
 from kronos_strategies.evaluation.distribution.metrics import (
     crps_ensemble,
     crps_normal,
     min_samples_for_coverage,
 )
-from kronos_strategies.report.formatting import escape_formulas
-from kronos_strategies.signals import positive_prices, summary
+from kronos_strategies.signal import positive_prices, summary
 
 LEVELS = (0.9, 0.8, 0.5)  # of the band whose coverage is counted: the widest that the paths can form
 NORMAL_ENDS = {0.9: 1.6448536269514722, 0.8: 1.2815515655446004, 0.5: 0.6744897501960817}
@@ -27,19 +27,19 @@ MAX_JUMP = 10.0  # times the volatility per bar, at the first step; an open afte
 SUFFIXES = (".csv", ".parquet", ".json")
 
 
-def forecast_table(forecast: Forecast, score: pd.Series | None = None) -> pd.DataFrame:
+def forecast_table(forecast: Forecast, score: np.ndarray | None = None) -> pd.DataFrame:
     """One row per window, the highest score first.
 
     Args:
         forecast: N windows.
-        score: (N,) by (datetime, instrument), in place of the expected return; that of a return head.
+        score: (N,) in place of the expected return; that of a return head.
 
     Returns:
         Frame indexed (datetime, instrument). Columns, with H the horizon:
-        timestamp: of the last forecast bar.
+        timestamp: of the last forecast bar, in the zone of the instrument.
         close: the last close.
         score: the score given, else the expected return.
-        expected_return, volatility, prob_up: see `kronos_strategies.signals.summary`.
+        expected_return, volatility, prob_up: see `kronos_strategies.signal.summary`.
         q05, q50, q95: quantiles of the close at H; the outer ones are the ends of `Forecast.band(0.9)`.
         max_drawdown: mean over paths of the largest fall from a previous high of the path, at most 0; closes only,
             the last close included.
@@ -48,10 +48,9 @@ def forecast_table(forecast: Forecast, score: pd.Series | None = None) -> pd.Dat
         ValueError: a last close is not positive, so that no return exists.
     """
     known, band = summary(forecast), forecast.band(0.9)[:, -1]
-    table = pd.DataFrame({"timestamp": forecast.timestamps[:, -1]}, index=forecast.index)
+    table = pd.DataFrame({"timestamp": one_zone(forecast.timestamps[:, -1])}, index=forecast.index)
     table["close"] = forecast.last_bar[:, CLOSE].astype(np.float64)
-    gained = known["expected_return"]
-    table["score"] = gained if score is None else score.reindex(forecast.index)
+    table["score"] = known["expected_return"] if score is None else score
     table = table.join(known[["expected_return", "volatility", "prob_up"]])
     median = np.median(forecast.path("close")[..., -1], axis=1)
     table["q05"], table["q50"], table["q95"] = band[:, 0], median, band[:, 1]
@@ -195,7 +194,9 @@ def score_held_back(forecast: Forecast, held_back: Mapping[str, pd.DataFrame]) -
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a table as CSV, parquet or JSON (a list of rows), by the suffix of its name.
+    """Write a table of forecasts as CSV, parquet or JSON (a list of rows), by the suffix of its name.
+
+    Times of several zones keep theirs in CSV and JSON; in parquet they are in UTC.
 
     Text in a CSV file is safe to open in a spreadsheet: what it would run as a formula gets an apostrophe.
 
@@ -205,14 +206,19 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
     """
     check_suffix(path, SUFFIXES)
     path, rows = path.expanduser(), frame.reset_index()
+    times = [name for name in ("datetime", "timestamp") if name in rows]
     if path.suffix == ".parquet":
+        for name in times:
+            if rows[name].dtype == object:  # a column of a parquet file has one zone
+                rows[name] = pd.to_datetime(rows[name], utc=True)
         buffer = BytesIO()
         rows.to_parquet(buffer, index=False)
         content: str | bytes = buffer.getvalue()
     elif path.suffix == ".json":
+        rows = rows.assign(**{name: [time.isoformat() for time in rows[name]] for name in times})
         content = rows.to_json(orient="records", date_format="iso", date_unit="s", indent=1) + "\n"
     else:
-        content = escape_formulas(rows).to_csv(index=False)
+        content = csv_text(rows)
     with explain_write_errors(path, "Choose another file."):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_atomic(path, content)

@@ -34,7 +34,7 @@ from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.head import fit_head_on, market_name
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
 logger = get_module_logger(__name__)
@@ -91,7 +91,7 @@ class KronosModel(Model):
         choice: source of the scores of the last `predict`.
         fitted: the head that `fit` has fitted.
         prediction: what `predict` returns: "score", as Qlib's own models return,
-            or "signals", the score and the other columns of `kronos_strategies.signals.SIGNALS`, for a
+            or "signals", the score and the other columns of `kronos_strategies.signal.SIGNALS`, for a
             strategy that reads them.
         levels: levels that some signals refer to.
     """
@@ -198,7 +198,7 @@ class KronosModel(Model):
         """All signals of the segment; a row dated t uses bars up to t and the calendar only.
 
         Returns:
-            Frame indexed (datetime, instrument), columns of `kronos_strategies.signals.SIGNALS`; only the score
+            Frame indexed (datetime, instrument), columns of `kronos_strategies.signal.SIGNALS`; only the score
             where nothing is sampled.
 
         Raises:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table as RichTable
 
-from kronos.utils import MissingExtra, explain_write_errors, write_atomic
+from kronos.utils import MissingExtra, csv_text, explain_write_errors, write_atomic
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.distribution.evaluation import DistributionEvaluation
 from kronos_strategies.evaluation.distribution.scores import series_by_date
@@ -28,7 +28,6 @@ from kronos_strategies.report.formatting import (
     decimals,
     decimals_2,
     describe_metrics,
-    escape_formulas,
     interval,
     is_timed,
     percent,
@@ -36,7 +35,7 @@ from kronos_strategies.report.formatting import (
     signed,
     span,
 )
-from kronos_strategies.report.layout import Section, Table
+from kronos_strategies.report.layout import TEMPLATES, Section, Table, template_environment
 from kronos_strategies.report.report import Report
 from kronos_strategies.report.sections.comparison import sample_table, versions_section
 from kronos_strategies.report.sections.distribution import distribution_section
@@ -46,12 +45,9 @@ from kronos_strategies.report.sections.time_series import time_series_section
 from kronos_strategies.report.summary import report_warnings, summarize
 
 try:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
 except ImportError as error:
     raise MissingExtra("Reports need Jinja: pip install 'kronos-strategies[report]'") from error
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def save_report(report: Report, folder: Path) -> list[Path]:
@@ -70,14 +66,7 @@ def save_report(report: Report, folder: Path) -> list[Path]:
 
 def render(report: Report) -> str:
     """The page as HTML text, a single file without external resources. Equal reports give equal pages."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment()
     environment.filters["with_code"] = _with_code
     sections = list(_sections(report))
     return environment.get_template("page.html.j2").render(
@@ -157,7 +146,7 @@ def to_csv_files(report: Report) -> dict[str, str]:
     if report.time_series is not None:
         found |= time_series_csv_files(report.time_series)
     if report.trades is not None:
-        found["trades.csv"] = _flat(report.trades.trades)
+        found["trades.csv"] = csv_text(report.trades.trades)
     if report.versions is not None:
         found |= versions_csv_files(report.versions)
     return found
@@ -171,31 +160,31 @@ def signal_csv_files(evaluation: SignalEvaluation) -> dict[str, str]:
         {"top_turnover": evaluation.turnover, "rank_autocorrelation": evaluation.autocorrelation}
     )
     return {
-        "coefficients.csv": _indexed(coefficients, "score", "datetime"),
-        "baselines.csv": _indexed(evaluation.table, "score"),
-        "rank_ic_decay.csv": _flat(evaluation.decay),
-        "rank_ic_by_lag.csv": _indexed(evaluation.lags, "lag"),
-        "rank_ic_by_year.csv": _indexed(evaluation.by_year, "year"),
-        "rank_ic_by_group.csv": _flat(evaluation.by_group),
-        "neutralized_rank_ic.csv": _indexed(evaluation.neutral, "exposure"),
-        "quantiles.csv": _indexed(quantiles.means, "quantile"),
-        "quantiles_by_date.csv": _indexed(
+        "coefficients.csv": csv_text(coefficients, "score", "datetime"),
+        "baselines.csv": csv_text(evaluation.table, "score"),
+        "rank_ic_decay.csv": csv_text(evaluation.decay),
+        "rank_ic_by_lag.csv": csv_text(evaluation.lags, "lag"),
+        "rank_ic_by_year.csv": csv_text(evaluation.by_year, "year"),
+        "rank_ic_by_group.csv": csv_text(evaluation.by_group),
+        "neutralized_rank_ic.csv": csv_text(evaluation.neutral, "exposure"),
+        "quantiles.csv": csv_text(quantiles.means, "quantile"),
+        "quantiles_by_date.csv": csv_text(
             quantiles.by_date.assign(top_minus_bottom=quantiles.top_minus_bottom_by_date), "datetime"
         ),
-        "turnover.csv": _indexed(turnover, "datetime"),
+        "turnover.csv": csv_text(turnover, "datetime"),
     }
 
 
 def distribution_csv_files(evaluation: DistributionEvaluation) -> dict[str, str]:
     """Scores by date, and every table."""
     return {
-        "distribution_by_date.csv": _flat(
+        "distribution_by_date.csv": csv_text(
             series_by_date((*evaluation.distributions, *evaluation.volatilities))
         ),
-        "pit.csv": _flat(evaluation.pit),
-        "volatility_bins.csv": _flat(evaluation.volatility_bins),
-        "rank_ic_by_num_paths.csv": _indexed(evaluation.rank_ic_by_num_paths, "samples"),
-        "fan_charts.csv": _flat(evaluation.fan_charts),
+        "pit.csv": csv_text(evaluation.pit),
+        "volatility_bins.csv": csv_text(evaluation.volatility_bins),
+        "rank_ic_by_num_paths.csv": csv_text(evaluation.rank_ic_by_num_paths, "samples"),
+        "fan_charts.csv": csv_text(evaluation.fan_charts),
     }
 
 
@@ -216,16 +205,16 @@ def portfolio_csv_files(evaluation: PortfolioEvaluation) -> dict[str, str]:
         dtype=float,
     )
     return {
-        "returns.csv": _indexed(bars, "datetime"),
-        "weights.csv": _flat(result.weights.rename("weight").reset_index()),
-        "performance.csv": _indexed(evaluation.performance, "series"),
-        "active.csv": _indexed(evaluation.active, "benchmark"),
-        "drawdowns.csv": _flat(evaluation.drawdowns),
-        "months.csv": _indexed(evaluation.months, "year"),
-        "costs.csv": _indexed(evaluation.costs, "basis_points"),
-        "exposure.csv": _indexed(evaluation.exposure, "datetime"),
-        "tilts.csv": _indexed(evaluation.tilts, "datetime"),
-        "qlib_metrics.csv": _indexed(qlib, "metric"),
+        "returns.csv": csv_text(bars, "datetime"),
+        "weights.csv": csv_text(result.weights.rename("weight").reset_index()),
+        "performance.csv": csv_text(evaluation.performance, "series"),
+        "active.csv": csv_text(evaluation.active, "benchmark"),
+        "drawdowns.csv": csv_text(evaluation.drawdowns),
+        "months.csv": csv_text(evaluation.months, "year"),
+        "costs.csv": csv_text(evaluation.costs, "basis_points"),
+        "exposure.csv": csv_text(evaluation.exposure, "datetime"),
+        "tilts.csv": csv_text(evaluation.tilts, "datetime"),
+        "qlib_metrics.csv": csv_text(qlib, "metric"),
     }
 
 
@@ -238,8 +227,8 @@ def time_series_csv_files(evaluation: TimeSeriesEvaluation) -> dict[str, str]:
         {each.name: each.bands for each in evaluation.instruments}, names=["instrument", "datetime"]
     )
     return {
-        "scores_over_time.csv": _indexed(pairs, "instrument", "datetime"),
-        "bands_over_time.csv": _indexed(bands, "instrument", "datetime"),
+        "scores_over_time.csv": csv_text(pairs, "instrument", "datetime"),
+        "bands_over_time.csv": csv_text(bands, "instrument", "datetime"),
     }
 
 
@@ -247,11 +236,11 @@ def versions_csv_files(comparison: Comparison) -> dict[str, str]:
     """Metrics by date, and every table."""
     by_date = pd.concat(comparison.by_date, names=["metric", "datetime"])
     return {
-        "versions.csv": _flat(comparison.table),
-        "versions_by_date.csv": _indexed(by_date, "metric", "datetime"),
-        "versions_by_year.csv": _flat(comparison.by_year),
-        "versions_decay.csv": _flat(comparison.decay),
-        "versions_baselines.csv": _flat(comparison.baselines),
+        "versions.csv": csv_text(comparison.table),
+        "versions_by_date.csv": csv_text(by_date, "metric", "datetime"),
+        "versions_by_year.csv": csv_text(comparison.by_year),
+        "versions_decay.csv": csv_text(comparison.decay),
+        "versions_baselines.csv": csv_text(comparison.baselines),
     }
 
 
@@ -262,14 +251,6 @@ def to_json(metrics: Mapping[str, float]) -> str:
         number = int(value) if isinstance(value, Integral) else float(value)
         plain[name] = number if math.isfinite(number) else None
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _indexed(frame: pd.DataFrame, *index: str) -> str:
-    return escape_formulas(frame).to_csv(index_label=list(index), lineterminator="\n")
-
-
-def _flat(frame: pd.DataFrame) -> str:
-    return escape_formulas(frame).to_csv(index=False, lineterminator="\n")
 
 
 WIDTH = 100  # at least, so that tables are complete in a pipe or a file

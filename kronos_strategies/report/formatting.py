@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 DASH = "–"
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # first characters of what a spreadsheet runs
 Show = Callable[[float], str]  # formats a number
 
 
@@ -108,28 +107,6 @@ def span(dates: pd.DatetimeIndex) -> str:
     """First to last of ascending dates."""
     timed = is_timed(dates)
     return f"{moment(dates[0], timed)} to {moment(dates[-1], timed)}"
-
-
-def escape_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put an apostrophe before text that a spreadsheet would run as a formula, for a CSV file.
-
-    Names of instruments, groups and versions come from files and may begin with any character.
-    """
-    escaped = frame.copy(deep=False)
-    for place, dtype in enumerate(frame.dtypes):
-        if _may_be_text(dtype):
-            escaped.isetitem(place, list(map(_escape_formula, frame.iloc[:, place])))
-    if any(map(_may_be_text, frame.index.to_frame().dtypes)):
-        escaped = escaped.rename(index=_escape_formula)
-    return escaped.rename(columns=_escape_formula)
-
-
-def _may_be_text(dtype: Any) -> bool:
-    return not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype))
-
-
-def _escape_formula(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
 
 
 class Metric(NamedTuple):

@@ -6,6 +6,7 @@ A table is built from a frame: the text of each cell, and the key its column is 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +17,13 @@ from kronos_strategies.report.figures.base import go, is_empty
 from kronos_strategies.report.formatting import DASH, Show, interval, moment
 
 try:
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
     from markupsafe import Markup
 except ImportError as error:
     raise MissingExtra("Reports need Jinja: pip install 'kronos-strategies[report]'") from error
 
+TEMPLATES = Path(__file__).parent / "templates"
 Record = Mapping[Hashable, Any]  # a row: values by column
 
 
@@ -185,6 +189,18 @@ def _key(value: float) -> str:
 
 HEIGHT = 19.0  # of a chart, in rem
 NAMES_HEIGHT, ROW_HEIGHT = 6.5, 1.7  # of a chart of categories: axes and legend, and each row
+
+
+def template_environment() -> SandboxedEnvironment:
+    """What renders the templates of all pages: all text is escaped, and no template reaches Python's internals."""
+    return SandboxedEnvironment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 class Dropdown(NamedTuple):

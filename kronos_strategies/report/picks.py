@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
-from kronos.utils import MissingExtra, explain_write_errors, write_atomic
+from kronos.utils import explain_write_errors, write_atomic
 from kronos_strategies.picks import Picks
 from kronos_strategies.report.formatting import (
     DASH,
@@ -18,9 +19,16 @@ from kronos_strategies.report.formatting import (
     signed,
     signed_percent,
 )
-from kronos_strategies.report.layout import Column, Table, number, table, text
+from kronos_strategies.report.layout import (
+    TEMPLATES,
+    Column,
+    Table,
+    number,
+    table,
+    template_environment,
+    text,
+)
 
-TEMPLATES = Path(__file__).parent / "templates"
 UNITS = {1e9: " bn", 1e6: " M", 1e3: " k"}
 
 
@@ -73,25 +81,19 @@ def save_picks_page(picks: Picks, path: Path) -> Path:
     """Write the page as one HTML file without external resources. Equal picks give equal pages.
 
     Raises:
-        MissingExtra: Jinja is missing.
         OSError: the file cannot be written.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtra("Pages need Jinja: pip install 'kronos-strategies[report]'") from error
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    page = environment.get_template("picks.html.j2").render(
-        title=picks_title(picks),
-        lines=picks_lines(picks),
-        warnings=picks.warnings,
-        table=picks_table(picks),
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "sort.js").read_text(encoding="utf-8")),
+    page = (
+        template_environment()
+        .get_template("picks.html.j2")
+        .render(
+            title=picks_title(picks),
+            lines=picks_lines(picks),
+            warnings=picks.warnings,
+            table=picks_table(picks),
+            style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            script=Markup((TEMPLATES / "sort.js").read_text(encoding="utf-8")),
+        )
     )
     path = path.expanduser()
     with explain_write_errors(path, "Choose another file for the page."):

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from kronos.utils import MissingExtra, package_version
+from kronos.utils import MissingExtra, csv_text, package_version
 from kronos_strategies.forecast_view.summary import forecast_steps
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
 from kronos_strategies.report.figures.forecast import draw
-from kronos_strategies.report.formatting import escape_formulas
 from kronos_strategies.serve.data import RECENT, Data
 from kronos_strategies.serve.forecasts import (
     MAX_HORIZON,
@@ -170,8 +169,7 @@ def _add_forecasts(app: FastAPI, forecasts: Forecasts, runner: JobRunner) -> Non
 
     def csv(frame: Any, name: str) -> Response:
         headers = {"content-disposition": f'attachment; filename="{name}"'}
-        content = escape_formulas(frame.reset_index()).to_csv(index=False)
-        return Response(content, media_type="text/csv", headers=headers)
+        return Response(csv_text(frame.reset_index()), media_type="text/csv", headers=headers)
 
     @app.post("/api/forecasts", status_code=202)
     def start(asked: ForecastRequest, request: Request) -> dict[str, str]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from kronos.utils import DRAFT, atomic_file, explain_write_errors, write_atomic
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".parquet"
 LOCKS = "_locks"  # engines that read a folder as one data set skip names with an underscore
@@ -38,6 +41,7 @@ class CorruptFileError(ValueError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} is damaged: {reason}. Fill the store again, which recomputes that date.")
+        self.path, self.reason = path, reason
 
 
 class StoredFile(NamedTuple):
@@ -86,10 +90,16 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
     names = sorted(path.name for path in where.glob(f"*{SUFFIX}"))
     if not names:
         return None
-    match = _NAME.fullmatch(names[0])
-    if len(names) > 1 or match is None:
+    file = stored_file(where / names[0])
+    if len(names) > 1 or file is None:
         raise CorruptFileError(where, f"it contains {names} instead of one file")
-    return StoredFile(where / names[0], *match.groups())
+    return file
+
+
+def stored_file(path: Path) -> StoredFile | None:
+    """The file at a path; None if its name is not that of a stored file."""
+    match = _NAME.fullmatch(path.name)
+    return StoredFile(path, *match.groups()) if match else None
 
 
 def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
@@ -106,6 +116,16 @@ def date_state(folder: Path, date: pd.Timestamp, digest: str) -> str:
     except CorruptFileError:
         return "damaged"
     return "present"
+
+
+def warn_of_damage(folder: Path, dates: Sequence[pd.Timestamp]) -> None:
+    """Log that damaged dates are computed again."""
+    if dates:
+        more = f" and {len(dates) - 1} more dates" if len(dates) > 1 else ""
+        log.warning(
+            "%s is damaged (its file does not match its checksum)%s: computed again.",
+            date_folder(folder, dates[0]), more,
+        )  # fmt: skip
 
 
 def find_dates(folder: Path) -> pd.DatetimeIndex:

@@ -25,6 +25,7 @@ from kronos_strategies.store.files import (
     locked,
     publish,
     try_lock,
+    warn_of_damage,
 )
 from kronos_strategies.store.parquet import from_parquet, read_summary, to_parquet
 from kronos_strategies.store.settings import (
@@ -145,7 +146,7 @@ class ForecastSet:
         """Last close and summary of every forecast from `start` to `end`, of raw paths; does not read the paths.
 
         Returns:
-            Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signals.SUMMARY`.
+            Frame indexed (datetime, instrument), columns last_close and `kronos_strategies.signal.SUMMARY`.
 
         Raises:
             ValueError: no date in that span.
@@ -173,10 +174,13 @@ class ForecastSet:
     def write(self, forecast: Forecast) -> Path:
         """Store the forecasts of one date, e.g. from another machine, and replace existing ones.
 
+        Times are stored by the local clock, without time zones.
+
         Raises:
             ValueError: the forecast has several dates, other weights or settings, or is not as sampled.
         """
         _check_raw(forecast)
+        forecast = forecast.without_zones()
         dates = forecast.index.get_level_values("datetime").unique()
         if len(dates) != 1:
             raise ValueError(f"The forecast is of {len(dates)} dates. Write one at a time.")
@@ -271,6 +275,7 @@ def fill(
         progress: called as progress(windows done, windows due).
     """
     found = forecast_set.coverage(dated)
+    warn_of_damage(forecast_set.folder, found.damaged)
     sampling, started = forecast_set.settings.provenance.sampling, time.monotonic()
     due, total = list(found.due), dated.count(found.due)
     computed = windows = 0

@@ -6,7 +6,7 @@ Columns, in this order (S samples, H steps; prices in quote currency):
     last_open ... last_amount     float32, that bar
     decoded_close                 float32, its close as the tokenizer reads it, see `Forecast`; null if unknown
     trailing_volatility           float32, of the window's last 20 log returns, per bar; null if unknown
-    expected_return ... q95       float64, see `kronos_strategies.signals.summary`
+    expected_return ... q95       float64, see `kronos_strategies.signal.summary`
     timestamps                    H times that are forecast
     open ... amount               S x H float32, nested fixed-size lists: close[s][h] is step h of path s
 
@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
 from kronos.windows import KEYS
-from kronos_strategies.signals import SUMMARY, summary
+from kronos_strategies.signal import SUMMARY, summary
 from kronos_strategies.store.files import CorruptFileError
 
 SUMMARY_COLUMNS = (*KEYS, "last_close", *SUMMARY)

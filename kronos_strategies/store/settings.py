@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,8 +20,11 @@ from kronos.forecast import Provenance
 from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.store.files import SUFFIX, locked, make_folder, write_record
 
+log = logging.getLogger(__name__)
+
 FORMAT = 4  # format of the files; another format has another folder
 DTYPES = ("float32", "float16")
+LONGEST_LABEL = 100  # characters of a checkpoint's name in that of a folder, which also has hashes
 # Provenance fields that identify the model; all others are settings. The hash of the data is part of each date's
 # file name.
 MODEL_FIELDS = ("model", "revision", "weights_sha256", "trained_until")
@@ -131,6 +135,10 @@ class StoreSettings:
         Raises:
             ValueError: another version of this package wrote them.
         """
+        if settings.get("format") != FORMAT:
+            raise ValueError(
+                f"another version wrote it (its format is {settings.get('format')}, this version reads {FORMAT})"
+            )
         how = {
             name: value for name, value in settings.items() if name not in ("format", "dtype", "window_spec")
         }
@@ -146,7 +154,7 @@ def label_of(model: str) -> str:
     """Checkpoint name within a folder name: the last part of a path, or a hub id with -- for its slash."""
     local = Path(model).is_absolute() or model.startswith((".", "~"))
     name = Path(model).expanduser().resolve().name if local else model
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "--")).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "--"))[:LONGEST_LABEL].strip("-.") or "model"
 
 
 def _canonical(value: Any) -> Any:
@@ -177,8 +185,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}). Restore it, or fill another store.") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a JSON object ({error}). Filling the store writes it again."
+        ) from None
 
 
 def read_settings(folder: Path) -> StoreSettings:
@@ -201,9 +211,17 @@ def read_settings(folder: Path) -> StoreSettings:
 
 
 def create_manifest(folder: Path, settings: StoreSettings) -> None:
-    """Write the manifest of a folder that has none yet; several processes may try at once."""
-    if not (folder / MANIFEST).is_file():
+    """Write the manifest of a folder that has none, or a damaged one; several processes may try at once.
+
+    The name of the folder is the hash of its settings, so that nothing is lost with a manifest.
+    """
+    try:
+        read_manifest(folder)
+    except FileNotFoundError:
         make_folder(folder)
+        update_manifest(folder, settings)
+    except ValueError as error:
+        log.warning("%s It is written again.", error)
         update_manifest(folder, settings)
 
 

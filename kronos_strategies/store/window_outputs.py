@@ -28,7 +28,15 @@ from kronos.head import ReturnHead
 from kronos.windows import KEYS, Windows
 from kronos_strategies.forecasting import Embedder, WindowsByDate
 from kronos_strategies.progress import ProgressReport, offset_progress
-from kronos_strategies.store.files import date_state, find_file, locked, make_folder, publish, write_record
+from kronos_strategies.store.files import (
+    date_state,
+    find_file,
+    locked,
+    make_folder,
+    publish,
+    warn_of_damage,
+    write_record,
+)
 from kronos_strategies.store.forecast_set import WAIT, claim_dates
 from kronos_strategies.store.settings import WindowSpec, label_of
 
@@ -70,7 +78,7 @@ class WindowOutputs:
         """
         dated = WindowsByDate(replace(windows, future=windows.future[:, :0]))
         make_folder(self.folder)
-        if not (self.folder / DESCRIPTION).is_file():
+        if read_description(self.folder) is None:
             with locked(self.folder, "rows"):
                 write_record(self.folder / DESCRIPTION, self.described)
         self._compute_due(dated, compute, progress)
@@ -79,7 +87,9 @@ class WindowOutputs:
         return np.concatenate(parts)[order]
 
     def _compute_due(self, dated: WindowsByDate, compute: Compute, progress: ProgressReport) -> None:
-        due = [date for date in dated.dates if self.state(date, dated.digest(date)) != "present"]
+        states = {date: self.state(date, dated.digest(date)) for date in dated.dates}
+        warn_of_damage(self.folder, [date for date, state in states.items() if state == "damaged"])
+        due = [date for date, state in states.items() if state != "present"]
         done, total = 0, dated.count(due) if due else 0
         while due:
             with ExitStack() as locks:
@@ -115,6 +125,14 @@ class WindowOutputs:
         lists = table["hidden"].combine_chunks()
         flat: np.ndarray = lists.flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(table), -1)
+
+
+def read_description(folder: Path) -> dict[str, Any] | None:
+    """What computed the values of a folder; None if the file is missing or damaged."""
+    try:
+        return dict(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def settings_sha256(settings: Mapping[str, Any]) -> str:

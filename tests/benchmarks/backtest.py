@@ -23,7 +23,7 @@ from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtes
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import PortfolioRules
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from tests.benchmarks.measure import Record, timed
 
 SUPPORTED = find_spec("qlib") is not None

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from tests.benchmarks.cases import TARGET_MEMORY, TARGET_SHARE
+from tests.benchmarks.cold_start import GOAL
 from tests.benchmarks.results import middle, ratio
 
 Results = dict[str, Any]
@@ -36,6 +37,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield _backtest(results["backtest"])
     if "backtrader" in results:
         yield _backtrader(results["backtrader"])
+    if "cold_start" in results:
+        yield _cold_start(results["cold_start"])
 
 
 def comparison(old: Results, new: Results) -> Table:
@@ -212,6 +215,17 @@ def _report(record: dict[str, Any]) -> Table:
     )
     figures = (record["cpu_seconds"], record["peak_gb"], record["page_mb"])
     table.add_row(str(record["dates"]), str(record["names"]), *(f"{figure:.2f}" for figure in figures))
+    return table
+
+
+def _cold_start(records: list[dict[str, Any]]) -> Table:
+    table = _table(
+        "kronos forecast of one file, imports counted, CPU seconds; medians of processes",
+        *("picture", ">model s", ">all else s", ">goal s", ">peak GB"),
+    )
+    for one in records:
+        figures = (one["model"], one["others"], GOAL, one["peak_gb"])
+        table.add_row(one["picture"], *(f"{figure:.2f}" for figure in figures))
     return table
 
 

@@ -16,6 +16,7 @@ from kronos.bars import (
     PRICES,
     STAMPS,
     adjust_bars,
+    bars_from_closes,
     check_bars,
     check_timestamps,
     repair_bars,
@@ -410,3 +411,11 @@ def test_a_command_prints_the_warning_as_one_line(capsys: pytest.CaptureFixture[
     line = capsys.readouterr().err
     assert line.startswith("Warning: bars of [AAA] open")
     assert line.count("\n") == 1
+
+
+def test_bars_from_closes_open_at_the_previous_close() -> None:
+    closes = pd.Series([10.0, 12.0, 11.0], pd.date_range("2024-01-01", periods=3))
+    bars = bars_from_closes(closes)
+    assert bars.to_numpy().tolist() == [[10, 10, 10, 10], [10, 12, 10, 12], [12, 12, 11, 11]]
+    assert list(bars) == ["open", "high", "low", "close"]
+    assert check_bars(bars)["volume"].tolist() == [0, 0, 0]

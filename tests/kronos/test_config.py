@@ -19,7 +19,7 @@ from kronos.predictor import KronosPredictor
 from kronos.training.config import Source, TrainingConfig
 from kronos.windows import Windows
 from kronos_strategies.portfolio import PortfolioRules
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from kronos_strategies.store import WindowSpec
 from tests.kronos.builders import make_bars, make_model, make_panel, make_tokenizer
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.bars import bars_from_closes
 from kronos.config import SampleConfig
 from kronos.latest import LOOKBACK, as_windows, latest_windows
 from kronos.predictor import KronosPredictor
@@ -49,6 +50,29 @@ def test_a_frame_a_dict_and_a_panel_of_the_same_bars_are_the_same_forecast(
     np.testing.assert_array_equal(by_dict.paths, by_windows.paths)
     np.testing.assert_array_equal(by_dict.timestamps, by_windows.timestamps)
     np.testing.assert_allclose(by_frame.paths[0], by_dict.paths[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_columns_by_price_and_instrument_are_the_same_forecast(
+    order: int, predictor: KronosPredictor
+) -> None:
+    panel = make_panel(20, "A", "B")
+    panel["B"] = panel["B"].iloc[4:]  # listed later
+    wide = pd.concat(panel, axis=1)
+    wide = wide.swaplevel(axis=1) if order else wide
+    by_wide = predictor.forecast(wide, SAMPLING, horizon=3, lookback=8)
+    np.testing.assert_array_equal(
+        by_wide.paths, predictor.forecast(panel, SAMPLING, horizon=3, lookback=8).paths
+    )
+    assert latest_windows(wide, 1).lengths.tolist() == [20, 16]
+
+
+def test_closes_by_instrument_are_refused_with_the_way_to_make_bars_of_them() -> None:
+    closes = pd.DataFrame({name: bars["close"] for name, bars in make_panel(20, "A", "B").items()})
+    with pytest.raises(ValueError, match=r"has \['A', 'B'\].*kronos\.bars_from_closes\(closes\)"):
+        latest_windows(closes, 2)
+    windows = latest_windows({name: bars_from_closes(closes[name]) for name in closes}, 2)
+    assert len(windows) == 2
 
 
 def test_instruments_may_end_on_different_dates() -> None:

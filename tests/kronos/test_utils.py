@@ -1,16 +1,27 @@
-"""The commit is that of the code; files and folders are written whole or not at all, and failures name a remedy."""
+"""Versions, tables that no spreadsheet runs, files and folders that are whole or absent, errors with a remedy."""
 
+import csv
 import errno
+import io
+import os
 import subprocess
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from kronos import utils
-from kronos.utils import atomic_file, atomic_folder, explain_write_errors, git_commit, write_atomic
+from kronos.utils import (
+    atomic_file,
+    atomic_folder,
+    csv_text,
+    explain_write_errors,
+    git_commit,
+    write_atomic,
+)
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.validation import check_symbols, listing_spans
 from kronos_strategies.store.files import make_folder, write_record
@@ -46,6 +57,29 @@ def test_the_commit_is_that_of_the_code_with_a_plus_where_files_differ(
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert git_commit() is None
+
+
+STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", " =")
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_no_text_of_a_table_is_a_formula_in_a_spreadsheet(start):
+    text = f'{start}HYPERLINK("http://x","y")'
+    frame = pd.DataFrame({text: [text, "A"], "kind": pd.Categorical([text, "B"]), "value": [-1.5, 2.0]})
+    keys = pd.MultiIndex.from_tuples([("2024-01-02", text), ("2024-01-03", "A")], names=["d", "i"])
+    for written in (csv_text(frame), csv_text(frame.set_axis(keys), "d", text)):
+        rows = list(csv.reader(io.StringIO(written, newline="")))
+        cells = [cell for row in rows for cell in row]
+        assert not [cell for cell in cells if cell.lstrip(" ").startswith(STARTS[:-1]) and cell != "-1.5"]
+        assert cells.count("'" + text) == (3 if written == csv_text(frame) else 5)
+        assert "-1.5" in cells, "numbers stay numbers"
+
+
+def test_a_harmless_table_is_written_as_pandas_does():
+    keys = pd.MultiIndex.from_product([["a"], [1, 2]], names=["x", "y"])
+    frame = pd.DataFrame({"name": ["A=B", None], "value": [-1.0, np.nan]}, keys)
+    assert csv_text(frame, "x", "y") == frame.to_csv(lineterminator="\n")
+    assert csv_text(frame) == frame.to_csv(index=False, lineterminator="\n")
 
 
 FULL = """
@@ -166,3 +200,71 @@ def test_a_folder_that_another_process_has_filled_meanwhile_stays(tmp_path):
         (path / "theirs").touch()
     assert [each.name for each in path.iterdir()] == ["theirs"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_a_folder_stays_when_its_replacement_is_stopped_between_the_two_renames(tmp_path, monkeypatch, kind):
+    path, rename = tmp_path / "folder", Path.rename
+    with atomic_folder(path) as draft:
+        (draft / "old").touch()
+
+    def stopped(self, target):
+        if target == path and not self.name.endswith("-replaced"):
+            raise kind
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(kind), atomic_folder(path) as draft:
+        (draft / "new").touch()
+    assert [each.name for each in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path):
+    to = tmp_path / "store"
+    store(to)
+    to.rename(tmp_path / ".store.0123abcd.tmp-replaced")  # kill -9 between the two renames
+    other = tmp_path / ".store.old.0123abcd.tmp-replaced"  # that of a folder called store.old
+    other.mkdir()
+    with pytest.raises(FileExistsError, match="already contains a store"):
+        store(to)
+    assert (to / "kronos_store.json").is_file()
+    assert sorted(tmp_path.iterdir()) == [other, to]
+
+
+def test_drafts_that_killed_processes_left_are_removed_after_a_day(tmp_path):
+    abandoned, recent = tmp_path / ".file.txt.0123abcd.tmp", tmp_path / ".file.txt.4567abcd.tmp"
+    folder = tmp_path / ".store.0123abcd.tmp"
+    (folder / "features").mkdir(parents=True)
+    for path in (abandoned, recent):
+        path.write_text("half")
+    for path in (abandoned, folder):
+        os.utime(path, (1e9, 1e9))
+    write_atomic(tmp_path / "file.txt", "whole")
+    store(tmp_path / "store")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [recent.name, "file.txt", "store"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_known_by_the_words_of_other_libraries(tmp_path, error):
+    with (
+        pytest.raises(OSError, match=r"^The disk is full \(.* free\): .* Wait\.$"),
+        explain_write_errors(tmp_path, "Wait."),
+    ):
+        raise error
+
+
+def test_errors_that_are_not_of_writing_stay_as_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), explain_write_errors(tmp_path / "a", "Wait."):
+        raise RuntimeError("shapes differ")
+    missing = tmp_path / "elsewhere" / "bars.csv"
+    with pytest.raises(FileNotFoundError) as found, explain_write_errors(tmp_path / "cache" / "a", "Wait."):
+        missing.read_text()
+    assert found.value.filename == str(missing)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kronos.bars import FEATURES, stamps
-from kronos.calendar import next_timestamps
+from kronos.bars import FEATURES, stamps, wall_clock
+from kronos.calendar import is_frequency, next_timestamps
+from kronos.future import future_timestamps
 from kronos.scale import Scale
 from kronos.windows import KEYS, Windows
 from tests.kronos.builders import make_bars, make_panel
@@ -458,3 +459,84 @@ def test_huge_volumes_do_not_overflow(fit: Callable[[np.ndarray], Scale]) -> Non
 def test_a_column_of_zeros_stays_near_zero() -> None:
     scale = Scale.fit(np.zeros((1, 9, 6), np.float32))
     assert np.abs(scale.invert(np.full((1, 2, 6), 5, np.float32))).max() <= 1e-4
+
+
+# Exchanges
+
+
+def bars_at(index: pd.DatetimeIndex) -> pd.DataFrame:
+    return make_bars(len(index)).set_axis(index)
+
+
+def china(first: str, last: str) -> pd.DatetimeIndex:
+    days = pd.bdate_range(first, last)
+    morning, afternoon = (("9h35min", "11h30min"), ("13h5min", "15h"))
+    clock = [pd.timedelta_range(*span, freq="5min") for span in (morning, afternoon)]
+    return pd.DatetimeIndex(np.add.outer(days.to_numpy(), clock[0].append(clock[1]).to_numpy()).ravel())
+
+
+new_york = pd.bdate_range("2024-10-28", "2024-11-06").drop("2024-11-05")
+EXCHANGES = {
+    "5 minutes": ("XSHG", china("2024-09-26", "2024-09-30")),
+    "5 minutes in UTC": (
+        "XSHG",
+        china("2024-09-27", "2024-09-30").tz_localize("Asia/Shanghai").tz_convert("UTC"),
+    ),
+    "hours across a change of clocks": (
+        "XNYS",
+        pd.DatetimeIndex([d + pd.Timedelta(hours=h, minutes=30) for d in new_york for h in range(10, 16)])
+        .tz_localize("America/New_York")
+        .tz_convert("UTC"),
+    ),
+    "days": ("XSHG", pd.bdate_range("2024-09-02", "2024-09-30")),
+    "days in a zone": ("XNYS", pd.bdate_range("2024-10-01", "2024-11-29", tz="America/New_York")),
+    "days at a time": (
+        "XNYS",
+        (pd.bdate_range("2024-11-01", "2024-11-27", tz="UTC") + pd.Timedelta(hours=14)),
+    ),
+    "weeks": ("XSHG", pd.date_range("2024-01-05", periods=20, freq="W-FRI")),
+    "a market that never closes": ("24/7", pd.date_range("2024-03-30", periods=40, freq="4h", tz="UTC")),
+}
+
+
+@pytest.mark.parametrize("case", EXCHANGES)
+def test_windows_of_an_exchange_have_its_timestamps_as_known_at_their_last_bar(case: str) -> None:
+    pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
+    exchange, times = EXCHANGES[case]
+    windows = Windows.rolling({"A": bars_at(times)}, 12, 5, exchange, min_bars=4)
+    assert len(windows) == len(times) - 3
+    for row in range(len(windows)):
+        known = future_timestamps(times[: row + 4], 5, exchange)
+        np.testing.assert_array_equal(windows.future[row], wall_clock(known).to_numpy("datetime64[ns]"))
+
+
+def test_windows_of_an_exchange_do_not_see_later_timestamps() -> None:
+    pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
+    times = china("2024-09-26", "2024-09-30")
+    later = times[:60].append(pd.date_range("2024-10-05 17:01", periods=60, freq="min"))
+    now, then = (Windows.rolling({"A": bars_at(each)}, 12, 5, "XSHG") for each in (times, later))
+    np.testing.assert_array_equal(now.future[:49], then.future[:49])
+
+
+def test_instruments_of_one_exchange_each_continue_from_their_own_bars() -> None:
+    pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
+    panel = {
+        "A": bars_at(pd.bdate_range("2024-09-02", "2024-09-30")),
+        "B": bars_at(china("2024-09-27", "2024-09-30")),
+    }
+    windows = Windows.rolling(panel, 12, 1, "XSHG", start="2024-09-30")
+    last = {name: windows.future[windows.index.get_level_values(1) == name][-1, 0] for name in "AB"}
+    assert last == {"A": np.datetime64("2024-10-08"), "B": np.datetime64("2024-10-08T09:35")}
+
+
+@pytest.mark.parametrize("calendar", ["XSHGG", "every day", "5 mins of"])
+def test_what_is_neither_a_frequency_nor_an_exchange_is_refused(calendar: str) -> None:
+    pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
+    with pytest.raises(ValueError, match=rf"calendar='{calendar}' is not an exchange .*pandas frequency"):
+        Windows.rolling(make_panel(8, "A"), 4, 2, calendar)
+
+
+def test_no_name_of_an_exchange_is_a_frequency() -> None:
+    calendars = pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
+    assert [name for name in calendars.get_calendar_names() if is_frequency(name)] == []
+    assert all(is_frequency(text) for text in ("B", "b", "5min", "5MIN", "h", "W-FRI", "QS-OCT", "1D12h"))

@@ -157,3 +157,12 @@ def test_the_command_writes_a_report_that_kronos_report_reads_again(tmp_path, ca
     assert run(capsys, "report", folder, "--to", tmp_path / "again")[0] == 0
     again = json.loads((tmp_path / "again" / "metrics.json").read_text(encoding="utf-8"))
     assert again == pytest.approx(metrics, nan_ok=True)
+
+
+def test_bars_without_four_prices_are_refused_by_a_sentence(tmp_path):
+    file = tmp_path / "bars.csv"
+    tidy_bars().assign(high=np.nan).to_csv(file, index=False)
+    with pytest.raises(
+        ValueError, match=r"no bars with four prices in .*bars.csv. Check the paths and columns"
+    ):
+        read_evaluation_data([file])

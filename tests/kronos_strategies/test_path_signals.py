@@ -9,9 +9,9 @@ import pytest
 
 from kronos.bars import FEATURES
 from kronos_strategies.path_signals import PATH_SIGNALS, PathSignalSettings, expected_shortfall
-from kronos_strategies.signals import path_signals, signals
+from kronos_strategies.signal import path_signals, signals
 
-from .test_signals import forecast
+from .test_signal import forecast
 
 LEVELS = PathSignalSettings(tail=0.3, take_profit=0.02, stop_loss=0.03, drawdown=0.04)
 

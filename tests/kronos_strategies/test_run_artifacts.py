@@ -48,6 +48,11 @@ def result() -> BacktestResult:
 
 @pytest.fixture(scope="module")
 def artifacts() -> RunArtifacts:
+    return make_artifacts()
+
+
+def make_artifacts() -> RunArtifacts:
+    """Artifacts of every kind over a small market."""
     market = market_of(tidy_bars())
     provenance = replace(PROVENANCE, sampling=SampleConfig(samples=40, T=0.9), weights_sha256="ab" * 32)
     forecasts = (replace(each, provenance=provenance) for each in walks(market))

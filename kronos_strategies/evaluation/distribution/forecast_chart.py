@@ -10,7 +10,7 @@ import pandas as pd
 
 from kronos.bars import FEATURES, BarsWarning, check_bars, wall_clock
 from kronos.forecast import Forecast
-from kronos.latest import Bars, iter_instruments
+from kronos.latest import UNNAMED, Bars, iter_instruments
 
 PATHS = 12  # sampled paths that are drawn
 HISTORY = (40, 160)  # bars before the forecast: twice the horizon, within these limits
@@ -23,10 +23,10 @@ class ForecastChart:
 
     Attributes:
         instrument: its name.
-        as_of: timestamp of the last bar seen.
+        as_of: local timestamp of the last bar seen.
         model: name of the model.
         samples: number of paths of the forecast.
-        labels: (T + H,) unique times of the T bars seen and the H bars forecast.
+        labels: (T + H,) unique local times of the T bars seen and the H bars forecast.
         history: (T, 6) FEATURES of the bars seen.
         median: (H, 6) median over paths of each feature.
         fan: (H, 4) lower and upper close of the 50 % band, then of the 90 % band.
@@ -66,21 +66,31 @@ class ForecastChart:
 
     @property
     def ticks(self) -> list[int]:
-        """Positions to label: beginnings of days if there are several, else even distances."""
+        """Positions to label: beginnings of days, and middles of few ones; without several days, even distances."""
         days = [label[:10] for label in self.labels]
         starts = [place for place in range(1, len(days)) if days[place] != days[place - 1]]
         if not 2 <= len(starts) < len(days) - 1:
             step = max(1, len(days) // TICKS)
             return list(range(step // 2, len(days), step))
-        return starts[:: -(-len(starts) // TICKS)]
+        starts = starts[:: -(-len(starts) // TICKS)]
+        if len(starts) > TICKS // 2:
+            return starts
+        day = int(np.diff(starts).min())
+        middles = [place + day // 2 for place in (starts[0] - day, *starts)]
+        return sorted({*starts, *(place for place in middles if 0 < place < len(days) - 1)})
 
     def tick_text(self, place: int) -> str:
-        """Date of a position, and the time of day where it is not the first of its day."""
+        """Date of a position where its day begins; else the time of day, with the date where no tick has one."""
         label = self.labels[place]
         day = f"{pd.Timestamp(label[:10]):%d %b}"
         if len(label) == 10:
             return f"{day}\n{label[:4]}"
-        return day if place and self.labels[place - 1][:10] != label[:10] else f"{day}\n{label[11:16]}"
+        if self._begins_day(place):
+            return day
+        return label[11:16] if any(map(self._begins_day, self.ticks)) else f"{day}\n{label[11:16]}"
+
+    def _begins_day(self, place: int) -> bool:
+        return place > 0 and self.labels[place - 1][:10] != self.labels[place][:10]
 
 
 def forecast_chart(
@@ -103,8 +113,9 @@ def forecast_chart(
     Raises:
         ValueError: several instruments and none named, an unknown name, or bars that do not contain the last bar.
     """
-    date, name, row = _choose(forecast, instrument)
-    one = forecast[np.array([row])]
+    name, row = _choose(forecast, instrument)
+    one = forecast[np.array([row])].without_zones()
+    date = pd.Timestamp(one.index.get_level_values("datetime")[0])
     seen = pd.DataFrame(one.last_bar, index=pd.DatetimeIndex([date]), columns=list(FEATURES))
     later = seen.iloc[:0]
     has_volume = bool((seen["volume"] > 0).any())
@@ -136,8 +147,8 @@ def forecast_chart(
     )
 
 
-def _choose(forecast: Forecast, instrument: str | None) -> tuple[pd.Timestamp, str, int]:
-    """Date, name and row of the window to draw."""
+def _choose(forecast: Forecast, instrument: str | None) -> tuple[str, int]:
+    """Name and row of the window to draw."""
     names = forecast.index.get_level_values("instrument").astype(str)
     known = sorted(set(names))
     if instrument is None and len(known) != 1:
@@ -149,14 +160,13 @@ def _choose(forecast: Forecast, instrument: str | None) -> tuple[pd.Timestamp, s
         raise ValueError(f"The forecast has no instrument '{name}'. It has {', '.join(known[:3])}.")
     dates = pd.DatetimeIndex(forecast.index.get_level_values("datetime"))
     rows = np.flatnonzero(names == name)
-    row = int(rows[np.argmax(dates[rows])])
-    return dates[row], name, row
+    return name, int(rows[np.argmax(dates[rows])])
 
 
 def _bars_of(bars: Bars, name: str) -> pd.DataFrame:
     """The checked bars of an instrument by local time; a single frame has the name of any instrument."""
     found = dict(iter_instruments(bars))
-    if isinstance(bars, pd.DataFrame) and not isinstance(bars.index, pd.MultiIndex):
+    if list(found) == [UNNAMED]:
         found = {name: next(iter(found.values()))}
     if name not in found:
         raise ValueError(f"The bars have no instrument '{name}'. They have {', '.join(sorted(found)[:3])}.")

@@ -24,7 +24,7 @@ from kronos_strategies.evaluation.distribution.metrics import (
     sampled_variance,
 )
 from kronos_strategies.evaluation.panel import CLOSE_TO_CLOSE, PricePanel
-from kronos_strategies.signals import positive_prices, tradable_returns
+from kronos_strategies.signal import positive_prices, tradable_returns
 
 FAN_LEVELS = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 FAN_INSTRUMENTS, FAN_DATES = 6, 6  # to choose among in the report
@@ -197,7 +197,7 @@ def summarize_forecasts(
         forecasts: one per date, ascending, as sampled.
         prices: bars that the forecasts were made from, and those that follow.
         horizons: bars to score the distribution at, each shorter than the forecasts.
-        hold, price: holding period and price of the score, see `kronos_strategies.signals.tradable_returns`.
+        hold, price: holding period and price of the score, see `kronos_strategies.signal.tradable_returns`.
         levels: levels of central bands.
         post: postprocessing of the paths before they are read.
 

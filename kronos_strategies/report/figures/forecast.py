@@ -90,7 +90,8 @@ def _laid_out(drawn: go.Figure, chart: ForecastChart) -> go.Figure:
         title={"text": text(chart.title), "x": 0.01, "xanchor": "left", "font": {"size": 14}},
         height=HEIGHT,
         margin={"t": 56},
-        legend={"y": -0.11, "yanchor": "top"},  # below: on a phone it takes several rows
+        # Below: on a phone it takes several rows, of two entries with short marks.
+        legend={"y": -0.1, "yanchor": "top", "itemwidth": 30, "font": {"size": 11}},
         barmode="overlay",
         bargap=0.25,
         shapes=[
@@ -111,6 +112,7 @@ def _laid_out(drawn: go.Figure, chart: ForecastChart) -> go.Figure:
         rangeslider={"visible": False},
         anchor="y2" if chart.has_volume else "y",
     )
+    drawn.update_yaxes(nticks=10)
     if chart.has_volume:
         drawn.update_yaxes(domain=PRICE)
         drawn.update_layout(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos.bars import PRICES
+from kronos.bars import PRICES, bars_from_closes
 from kronos.io import BarFiles, BarsOfFiles, read_bars
 from kronos.io.files import summarize
 from kronos.io.rows import ReadOptions
@@ -213,6 +213,37 @@ def test_intraday_bars_keep_the_clock_of_the_file_or_take_that_of_a_zone(tmp_pat
     assert only(read_bars(file, timezone="UTC"), "A").index[0] == pd.Timestamp("2023-12-31 16:00")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "zone", "option", "known"),
+    [
+        (".parquet", "Asia/Shanghai", None, "Asia/Shanghai"),
+        (".csv", "Asia/Shanghai", None, "UTC+08:00"),
+        (".csv", "Asia/Shanghai", "America/New_York", "America/New_York"),
+        (".csv", None, "Asia/Shanghai", "Asia/Shanghai"),  # local times
+        (".csv", None, None, None),
+    ],
+)
+def test_the_zone_of_the_times_is_known_where_file_or_option_tell(
+    suffix: str, zone: str | None, option: str | None, known: str | None, tmp_path: Path
+) -> None:
+    files = BarFiles(
+        write_tidy(tmp_path / f"A{suffix}", HOURS.tz_localize(zone)), ReadOptions(timezone=option)
+    )
+    list(files.series())
+    assert {name: str(each) for name, each in files.zones.items()} == ({} if known is None else {"A": known})
+
+
+def test_files_of_several_offsets_or_moved_days_have_no_zone(tmp_path: Path) -> None:
+    days = make_prices(pd.bdate_range("2024-02-20", periods=60))
+    write_tidy(tmp_path / "A.csv", days.tz_localize("America/New_York"))
+    write_tidy(tmp_path / "B.csv", BARS.tz_localize("Asia/Shanghai").tz_convert("UTC"))  # at 16:00
+    epochs = HOURS.set_axis(pd.Index(HOURS.index.astype("int64") // 10**9, name="time"))
+    epochs.to_csv(tmp_path / "C.csv")
+    files = BarFiles([tmp_path / f"{name}.csv" for name in "ABC"])
+    list(files.series())
+    assert {name: str(zone) for name, zone in files.zones.items()} == {"C": "UTC"}
+
+
 def test_separators_of_thousands_and_decimal_commas_are_read(tmp_path: Path) -> None:
     thousands = write_lines(
         tmp_path / "A.csv",
@@ -251,6 +282,75 @@ def test_codes_without_their_zeros_are_padded_or_refused(suffix: str, tmp_path: 
     read = read_bars(file, pad_codes=6)
     assert_bars(only(read, "000001"), BARS)
     assert "codes padded to 6 digits" in str(read.files[0])
+
+
+def closes_of(*names: str) -> pd.DataFrame:
+    """Closes by instrument; the second is listed later."""
+    wide = pd.DataFrame({name: make_prices(DAYS, seed)["close"] for seed, name in enumerate(names)})
+    wide.iloc[:3, 1] = np.nan
+    return wide
+
+
+@pytest.mark.parametrize("form", [".csv", ".parquet", "semicolons", "no name", "newest first"])
+def test_closes_by_instrument_are_read_with_the_assumption_stated(form: str, tmp_path: Path) -> None:
+    wide = closes_of("AAPL", "MSFT", "LOW", "600519.SH")  # LOW is a company
+    file = tmp_path / ("wide.parquet" if form == ".parquet" else "wide.csv")
+    if form == ".parquet":
+        wide.to_parquet(file)
+    else:
+        wide = wide.iloc[::-1] if form == "newest first" else wide
+        wide.rename_axis(None if form == "no name" else "Date").to_csv(
+            file, sep=";" if form == "semicolons" else ","
+        )
+    read = read_bars(file)
+    assert list(read.bars) == ["600519.SH", "AAPL", "LOW", "MSFT"]
+    assert len(read.bars["MSFT"]) == len(DAYS) - 3
+    pd.testing.assert_frame_equal(
+        read.bars["AAPL"], bars_from_closes(BARS["close"]), check_freq=False, check_like=True
+    )
+    assert "wide; 4 instruments" in str(read.files[0])
+    assert "only closes: bars open at the previous close" in str(read.files[0])
+
+
+def test_codes_may_name_the_columns_of_a_wide_file(tmp_path: Path) -> None:
+    closes_of("600519", "000001").rename_axis("date").to_csv(tmp_path / "wide.csv")
+    assert list(read_bars(tmp_path / "wide.csv").bars) == ["000001", "600519"]
+
+
+def test_wide_files_of_the_same_instruments_are_joined(tmp_path: Path) -> None:
+    wide = closes_of("A", "B", "D")
+    wide.iloc[:6].to_csv(tmp_path / "first.csv")
+    wide.iloc[6:].to_csv(tmp_path / "second.csv")
+    read = read_bars(tmp_path)
+    assert {name: len(bars) for name, bars in read.bars.items()} == {"A": 12, "B": 9, "D": 12}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_fields_by_instrument_may_lack_all_but_the_closes(suffix: str, tmp_path: Path) -> None:
+    fields = pd.concat({"A": BARS, "B": BARS + 1}, axis=1, names=["instrument", "field"]).swaplevel(axis=1)
+    file = tmp_path / f"fields{suffix}"
+    fields = fields[["close", "volume"]]
+    fields.to_parquet(file) if suffix == ".parquet" else fields.to_csv(file)
+    read = read_bars(file)
+    assert list(read.bars) == ["A", "B"]
+    assert read.bars["A"]["open"].tolist()[1:] == BARS["close"].tolist()[:-1]
+    assert read.bars["A"]["volume"].tolist() == BARS["volume"].tolist()
+    assert "only closes" in str(read.files[0])
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [["Opening", "Highest", "Lowest", "Ending"], ["open", "high", "low", "Last"], ["x"], ["open", "x"]],
+)
+def test_columns_that_may_be_prices_of_one_instrument_are_not_taken_for_instruments(
+    heads: list[str], tmp_path: Path
+) -> None:
+    frame = BARS.iloc[:, : len(heads)].set_axis(heads, axis=1)
+    frame.to_csv(tmp_path / "A.csv")
+    with pytest.raises(
+        ValueError, match=rf"lacks the columns .*it has \['datetime', '{heads[0]}'.*--columns \w+=COLUMN"
+    ):
+        read_bars(tmp_path / "A.csv")
 
 
 def test_zeros_throughout_count_as_absent_for_that_instrument_alone(tmp_path: Path) -> None:

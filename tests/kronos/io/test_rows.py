@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kronos.io.rows import to_codes
+from kronos.io.rows import ReadOptions, read_rows, to_codes
 
 
 def codes(values: list[object], pad: int | None = None) -> list[object]:
@@ -64,3 +64,12 @@ def test_a_width_and_a_code_must_make_sense() -> None:
         codes([1], 0)
     with pytest.raises(ValueError, match=r"has the number 1\.5 in 'code'"):
         codes([1.5])
+
+
+@pytest.mark.parametrize("first", ["Unnamed: 0", "", "date"])
+def test_two_columns_of_one_name_that_is_read_are_refused(first: str, tmp_path: Path) -> None:
+    file = tmp_path / "bars.csv"
+    rows = "".join(f"2024-01-{day:02},1,1,1,1,x\n" for day in range(2, 8))
+    file.write_text(f"{first},open,high,low,close,{first}\n{rows}")
+    with pytest.raises(ValueError, match=r"columns|candidates|lacks"):
+        read_rows(file, ReadOptions())

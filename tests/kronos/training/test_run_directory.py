@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import matplotlib.image
@@ -250,3 +251,31 @@ def test_the_last_weights_are_never_older_than_the_state(
     with pytest.raises(KeyboardInterrupt):
         folder.save_state(accelerator, network, TrainerState(step=4))
     assert folder.load_state(accelerator).step == 2
+
+
+class Harmful:
+    """Runs code as it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("import os; os.environ['KRONOS_HARMED'] = '1'",)
+
+
+@pytest.mark.parametrize("name", ["custom_checkpoint_0.pkl", "random_states_0.pkl", "optimizer.bin"])
+def test_a_state_from_elsewhere_runs_no_code(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KRONOS_HARMED", raising=False)
+    folder, network = make_folder(tmp_path), make_tokenizer()
+    folder.prepare(resume=False, overwrite=False)
+    accelerator = make_accelerator(network)
+    optimizer = torch.optim.AdamW(network.parameters())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    accelerator.register_for_checkpointing(scheduler)
+    accelerator.prepare(optimizer)
+    folder.save_state(accelerator, network, TrainerState(step=2))
+    assert folder.load_state(accelerator).step == 2
+    (file,) = tmp_path.rglob(name)
+    torch.save(Harmful(), file)
+    with pytest.raises(Exception, match=r"(?i)not a training state|weights.only|GLOBAL"):
+        folder.load_state(accelerator)
+    assert "KRONOS_HARMED" not in os.environ

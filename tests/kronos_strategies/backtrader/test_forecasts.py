@@ -33,7 +33,7 @@ from kronos_strategies.backtrader.forecasts import (
 from kronos_strategies.backtrader.indicators import read_forecasts
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.path_signals import PATH_SIGNALS, PathSignalSettings
-from kronos_strategies.signals import path_signals, summary
+from kronos_strategies.signal import path_signals, summary
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import headed_pair, make_bars, make_panel
 from tests.kronos_strategies.backtrader.builders import (

@@ -15,7 +15,7 @@ from kronos_strategies.backtrader import KronosBand, KronosIndicator, save_plot
 from kronos_strategies.backtrader.forecasts import ALL_LINES, LINES
 from kronos_strategies.backtrader.indicators import BAND
 from kronos_strategies.lookahead import check_causal
-from kronos_strategies.signals import summary
+from kronos_strategies.signal import summary
 from tests.kronos.builders import make_bars, make_panel
 from tests.kronos_strategies.backtrader.builders import (
     MODES,

@@ -25,7 +25,7 @@ from kronos_strategies.calibration.fit import (
 from kronos_strategies.evaluation.distribution.metrics import crps_ensemble, crps_fair
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.lookahead import check_causal
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from tests.kronos_strategies.evaluation.walks import NAMES, forecast, market_of, tidy_bars
 
 from .known import PROVENANCE, H, S, joined, known_past

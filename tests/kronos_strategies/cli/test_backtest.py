@@ -25,7 +25,7 @@ from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.run_artifacts import RunArtifacts
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 from kronos_strategies.store.window_outputs import WindowOutputs
 from tests.kronos_strategies.evaluation.walks import PROVENANCE

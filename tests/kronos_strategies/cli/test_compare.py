@@ -253,3 +253,19 @@ def test_scores_without_labels_are_refused(files, capsys):
     code, _, err = run(capsys, "compare", "old.parquet", "new.parquet")
     assert code == 2
     assert "--labels" in err
+
+
+def test_names_of_versions_with_markup_are_text_on_the_page(files, capsys):
+    plotly_js = pytest.importorskip("plotly.offline").get_plotlyjs()
+    pytest.importorskip("jinja2")
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    code, _, err = run(
+        capsys, "compare", f"{hostile}=old.parquet", "=1+1=new.parquet", "--labels", "label.parquet",
+        "--html", "versions.html",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    page = (files / "versions.html").read_text(encoding="utf-8").replace(plotly_js, "")
+    assert "<img" not in page
+    assert "alert(1)</script>" not in page
+    assert page.count("<script") == page.count("</script>")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

@@ -9,8 +9,10 @@ import yaml
 from kronos.io.files import file_record
 from kronos.training.config import Source
 from kronos_strategies.data.qlib_bins import read_calendar, read_market
-from kronos_strategies.data.qlib_store import read_summary
+from kronos_strategies.data.qlib_store import read_summary, write_store
 from kronos_strategies.data.training import QlibBars
+from kronos_strategies.data.validation import listing_spans
+from tests.kronos.builders import make_bars
 
 from .conftest import run
 
@@ -287,3 +289,17 @@ def test_the_target_is_checked_before_files_are_read(tmp_path, capsys, monkeypat
     code, _, err = run(capsys, "data", "import", tmp_path / "bars.csv", "--to", to)
     assert code == 2
     assert "already contains a store. Choose another folder, add days (--append)" in err
+
+
+def test_verify_names_a_damaged_file_and_exits_with_2(capsys, tmp_path):
+    bars = make_bars(30).reset_index().assign(instrument="AAA")
+    to = tmp_path / "my store"
+    write_store(bars, to, membership={"m": listing_spans(bars)}, source={})
+    code, out, _ = run(capsys, "data", "verify", to)
+    assert (code, "files of" in out, "are intact" in out) == (0, True, True)
+    path = to / "features/aaa/close.day.bin"
+    path.write_bytes(path.read_bytes()[:-4])
+    code, _, err = run(capsys, "data", "verify", to)
+    assert code == 2
+    assert f"{path} is damaged or missing" in err
+    assert run(capsys, "data", "verify", tmp_path)[0] == 2

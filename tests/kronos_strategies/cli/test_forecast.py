@@ -96,6 +96,99 @@ def test_table_and_predicted_bars_are_written(files, capsys):
     assert steps["realized"].notna().tolist() == [True, True, False, False, False]
 
 
+def test_closes_by_instrument_are_forecast_with_the_assumption_stated(tmp_path, capsys):
+    closes = pd.DataFrame({name: make_bars(80, seed)["close"] for seed, name in enumerate("ABD")})
+    closes.to_csv(tmp_path / "wide.csv")
+    table = tmp_path / "table.csv"
+    code, out, err = forecast(capsys, tmp_path / "wide.csv", "--output", table, "--instrument", "A", "B")
+    assert (code, err) == (0, "")
+    assert "wide; A, B, D; 240 bars" in out
+    assert "only closes: bars open at the previous close" in out
+    assert "No volume and amount of A, B: the model reads zeros" in out
+    assert sorted(pd.read_csv(table)["instrument"]) == ["A", "B"]
+
+
+def test_fields_by_instrument_are_the_bars_of_each(files, capsys):
+    panel = {
+        name: pd.read_csv(files / f"{name}.csv", index_col=0, parse_dates=True) for name in ("AAA", "BBB")
+    }
+    fields = pd.concat(panel, axis=1, names=["Ticker", "Price"]).swaplevel(axis=1)
+    fields.to_csv(files / "fields.csv")
+    forecast(capsys, files / "fields.csv", "--output", files / "fields_table.csv")
+    forecast(capsys, files / "AAA.csv", files / "BBB.csv", "--output", files / "table.csv")
+    assert (files / "fields_table.csv").read_text() == (files / "table.csv").read_text()
+
+
+def in_zone(name, zone, folder, seed=0, suffix="csv"):
+    """A file of 80 hourly bars around the clock, with the offset or the zone of their times."""
+    index = pd.date_range("2024-03-04 09:00", periods=80, freq="h", tz=zone, name="datetime")
+    bars = make_bars(80, seed).set_axis(index)
+    path = folder / f"{name}.{suffix}"
+    if suffix == "csv":
+        bars.to_csv(path)
+    else:
+        bars.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "json"])
+def test_files_are_written_in_the_time_zone_of_the_bars(suffix, tmp_path, capsys):
+    bars = in_zone("AAA", "Asia/Shanghai", tmp_path, suffix="parquet")
+    table, steps = (tmp_path / f"{name}.{suffix}" for name in ("table", "steps"))
+    options = ("--as-of", "2024-03-07 10:00", "--plot", tmp_path / "out.html")
+    code, out, err = forecast(capsys, bars, "--output", table, "--steps", steps, *options)
+    assert (code, err) == (0, "")
+    assert "5 bars after 2024-03-07 10:00+08:00, until 2024-03-07 15:00+08:00" in out
+    if suffix == "parquet":
+        read = {name: pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("table", "steps")}
+        assert {str(frame[name].dt.tz) for frame in read.values() for name in ("datetime", "timestamp")} == {
+            "Asia/Shanghai"
+        }
+        assert read["steps"]["timestamp"].iloc[0] == pd.Timestamp("2024-03-07 11:00", tz="Asia/Shanghai")
+    else:
+        first = "2024-03-07T11:00:00+08:00" if suffix == "json" else "2024-03-07 11:00:00+08:00"
+        assert first in steps.read_text()
+        assert first.replace("11", "10", 1) in table.read_text()
+
+
+def test_bars_of_several_zones_keep_theirs(tmp_path, capsys):
+    for seed, (name, zone) in enumerate({"CN": "Asia/Shanghai", "UK": "Europe/London"}.items()):
+        in_zone(name, zone, tmp_path, seed)
+    for suffix in ("csv", "parquet"):
+        code, _, _ = forecast(capsys, tmp_path / "*.csv", "--steps", tmp_path / "steps" / f"all.{suffix}")
+        assert code == 0
+    text = pd.read_csv(tmp_path / "steps" / "all.csv").groupby("instrument")["timestamp"].first()
+    assert text.to_dict() == {"CN": "2024-03-07 17:00:00+08:00", "UK": "2024-03-07 17:00:00+00:00"}
+    table = pd.read_parquet(tmp_path / "steps" / "all.parquet").groupby("instrument")["timestamp"].first()
+    assert table.to_dict() == {name: pd.Timestamp(time).tz_convert("UTC") for name, time in text.items()}
+
+
+def test_a_zone_of_some_files_alone_is_dropped_and_that_is_said(tmp_path, capsys):
+    in_zone("AAA", "Asia/Shanghai", tmp_path)
+    in_zone("BBB", None, tmp_path)
+    code, out, _ = forecast(capsys, tmp_path / "*.csv", "--steps", tmp_path / "steps" / "all.csv")
+    assert code == 0
+    assert "no single time zone of BBB, so all times are local" in out
+    assert set(pd.read_csv(tmp_path / "steps" / "all.csv")["timestamp"].str[11:]) == {
+        f"{hour}:00:00" for hour in range(17, 22)
+    }
+
+
+def test_bars_in_utc_follow_the_hours_of_a_named_exchange(tmp_path, capsys):
+    pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
+    clock = pd.timedelta_range("9h35min", "11h30min", freq="5min").append(
+        pd.timedelta_range("13h5min", "15h", freq="5min")
+    )
+    days = pd.bdate_range("2024-09-27", "2024-09-30").to_numpy()
+    index = pd.DatetimeIndex(np.add.outer(days, clock.to_numpy()).ravel(), name="datetime")
+    utc = index.tz_localize("Asia/Shanghai").tz_convert("UTC")
+    make_bars(len(utc)).set_axis(utc).to_csv(tmp_path / "bars.csv")
+    steps = tmp_path / "steps.csv"
+    code, _, _ = forecast(capsys, tmp_path / "bars.csv", "--calendar", "XSHG", "--steps", steps)
+    assert code == 0
+    assert pd.read_csv(steps)["timestamp"].iloc[0] == "2024-10-08 01:35:00+00:00"  # National Day is over
+
+
 @pytest.mark.parametrize("suffix", ["html", "png"])
 def test_the_picture_is_written(suffix, files, capsys):
     code, out, _ = forecast(capsys, files / "AAA.csv", "--plot", files / f"out.{suffix}")

@@ -22,7 +22,7 @@ from kronos_strategies.cli.picks import RANK_BUFFER, TOPK, picks
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.picks import COLUMNS
-from kronos_strategies.signals import SIGNALS
+from kronos_strategies.signal import SIGNALS
 from tests.kronos_strategies.qlib.conftest import TINY
 
 from .conftest import run

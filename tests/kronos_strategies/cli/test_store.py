@@ -15,8 +15,9 @@ from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.store import ForecastStore
-from tests.kronos.builders import headed_pair
+from tests.kronos.builders import headed_pair, make_panel
 from tests.kronos_strategies.qlib.conftest import TINY, use_store
+from tests.kronos_strategies.store.conftest import NAMES, SAMPLING, SPEC, windows_of
 
 from .conftest import run
 
@@ -233,3 +234,40 @@ def test_no_command_is_printed_that_would_be_refused(bars, tmp_path, capsys):
     assert "Next:" not in out
     _, out, _ = forecast(capsys, tmp_path / "short", bars, "--horizon", 1)
     assert "Next:" not in out  # a trade takes two days
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A store of four windows on each of 15 dates, made without a command."""
+    folder = tmp_path_factory.mktemp("filled") / "a store"
+    predictor = KronosPredictor.from_pretrained("kronos-nano", device="cpu")
+    ForecastStore(folder).fill(predictor, windows_of(make_panel(60, *NAMES)), SPEC, SAMPLING)
+    return folder
+
+
+def test_ls_shows_model_settings_market_span_windows_and_size(capsys, filled):
+    code, out, _ = run(capsys, "store", "ls", filled)
+    assert code == 0
+    for text in ("kronos-nano-", "forecasts", "lookback=20", "seed=1", "four", "2024-02-12", "60", "kB"):
+        assert text in out
+    code, out, _ = run(capsys, "store", "ls", filled.parent / "absent")
+    assert code == 2
+
+
+def test_verify_exits_with_1_at_damage_and_gc_deletes_it(capsys, filled, tmp_path):
+    folder = shutil.copytree(filled, tmp_path / "a store")
+    code, out, _ = run(capsys, "store", "verify", folder)
+    assert (code, "15 files in 1 folders" in out, "0 problems" in out) == (0, True, True)
+    (path,) = folder.glob("*/*/date=2024-02-14/*.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    code, out, _ = run(capsys, "store", "verify", folder)
+    assert code == 1
+    assert f"damaged {path}: its bytes do not match its checksum" in out
+    code, out, _ = run(capsys, "store", "gc", folder, "--dry-run")
+    assert code == 0
+    assert "2 files and folders can be deleted" in out
+    assert f"kronos store gc '{folder}'" in out
+    assert path.exists()
+    code, out, _ = run(capsys, "store", "gc", folder)
+    assert (code, path.exists(), path.parent.exists()) == (0, False, False)
+    assert run(capsys, "store", "verify", folder)[0] == 0

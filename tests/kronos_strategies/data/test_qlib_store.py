@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kronos_strategies.data.append import append_days
 from kronos_strategies.data.qlib_bins import FUTURE_DAYS, read_bars, read_calendar, read_market
-from kronos_strategies.data.qlib_store import MANIFEST, read_summary, write_store
+from kronos_strategies.data.qlib_store import CHECKSUMS, MANIFEST, check_intact, read_summary, write_store
 from kronos_strategies.data.validation import listing_spans
 
 CALENDAR = pd.bdate_range("2024-01-01", periods=12)
@@ -264,3 +265,99 @@ def test_a_benchmark_from_another_time_is_refused(bars, tmp_path):
 def test_a_folder_without_manifest_is_called_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match=MANIFEST):
         read_summary(tmp_path)
+
+
+# Damage
+
+
+def test_every_file_has_a_checksum_that_sha256sum_reads(bars, tmp_path):
+    store = write(bars, tmp_path / "store").path
+    names = [line.split("  ")[1] for line in (store / CHECKSUMS).read_text().splitlines()]
+    files = {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
+    assert set(names) == files - {CHECKSUMS, "kronos_store.json"}
+    assert check_intact(store) == len(names)
+    (store / "instruments" / "mine.txt").write_text("AAA\t2024-01-02\t2024-01-05\n")
+    assert check_intact(store) == len(names), "files that a user adds are not damage"
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_a_damaged_bin_is_named_by_verification_and_refused_by_append(bars, tmp_path, damage):
+    store = write(bars, tmp_path / "store").path
+    path = store / "features/aaa/close.day.bin"
+    content = bytearray(path.read_bytes())
+    content[6] ^= 1
+    if damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flip" else content[:-4])
+    for call in (check_intact, lambda store: append_days(store, bars, None, {})):
+        with pytest.raises(
+            ValueError, match=r"features/aaa/close.day.bin is damaged or missing.*--overwrite"
+        ):
+            call(store)
+
+
+@pytest.mark.parametrize("left", [0, 3, 4, 10, 16])
+def test_a_truncated_bin_is_never_read_as_bars(bars, tmp_path, left):
+    store = write(bars, tmp_path / "store").path
+    path = store / "features/aaa/volume.day.bin"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(ValueError, match=r"damaged.*Import the bars again"):
+        read_bars(store, ["AAA"])
+
+
+def test_a_bin_that_reaches_beyond_the_calendar_is_never_read_as_bars(bars, tmp_path):
+    store = write(bars, tmp_path / "store").path
+    for path in (store / "features/aaa").iterdir():
+        path.write_bytes(np.array([1e9], "<f4").tobytes() + path.read_bytes()[4:])
+    with pytest.raises(ValueError, match=r"do not fit a calendar"):
+        read_bars(store, ["AAA"])
+
+
+# Names
+
+ESCAPES = (
+    "..", ".", "...", "../AAA", "..\\AAA", "/etc", "\\\\host\\share", "C:", "C:\\x", "A/../../B", "A\0B", "A\nB",
+    "A\tB",
+    "~/x/", "∕etc", "．．", "A\u202eB", "А", "é", "A" * 101, "A" * 5000, "nul.txt", "CON.x", "lpt1.day", "A.", ".A",
+    "_qlib_CON", "A*", "A?", "A|B", "A<B", 'A"B', "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("symbol", ESCAPES)
+def test_no_instrument_name_leaves_the_data_directory(bars, tmp_path, symbol):
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as refused:
+        write(bars.replace({"instrument": {"AAA": symbol}}), tmp_path / "deep" / "store")
+    assert "the instrument" in str(refused.value)
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+@pytest.mark.parametrize("symbol", ["..", "../../secret", "/etc/passwd", "a\\..\\b", "A\0B", "."])
+def test_a_foreign_list_of_instruments_reads_no_file_outside(bars, tmp_path, symbol):
+    store = write(bars, tmp_path / "store").path
+    with pytest.raises(ValueError, match=r"is not the name of a folder"):
+        read_bars(store, [symbol])
+
+
+@pytest.mark.parametrize("device", ["con", "PRN", "aux", "NUL", "com1", "LPT9"])
+def test_devices_of_windows_are_written_and_read_back(bars, tmp_path, device):
+    store = write(bars.replace({"instrument": {"AAA": device}}), tmp_path / "store").path
+    assert len(read_bars(store, [device])) == 5
+    assert not (store / "features" / device.lower()).exists()
+
+
+def test_instruments_that_begin_at_midnight_and_at_other_times_are_read_back(tmp_path):
+    hours = pd.date_range("2024-01-02", periods=48, freq="h")
+    prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)
+    midnight = pd.DataFrame({"instrument": "AAA", "datetime": hours, **prices})
+    later = pd.DataFrame({"instrument": "BBB", "datetime": hours[9:30], **prices})
+    bars = pd.concat([midnight, later], ignore_index=True)
+    store = write(bars, tmp_path / "store", frequency="60min").path
+    spans = read_market(store)
+    assert list(spans["start"]) == [hours[0], hours[9]]
+    assert len(read_bars(store)) == len(bars)
+    (store / "instruments" / "odd.txt").write_text("AAA\tyesterday\t2024-01-02\n")
+    with pytest.raises(
+        ValueError, match=r"odd.txt has a date that cannot be read \(.*\)\. Write it like 2024-01-02"
+    ):
+        read_market(store, "odd")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,9 @@ pytest.importorskip("plotly")
 
 from kronos.forecast import Forecast
 from kronos_strategies import plot, save_forecast_plot
-from kronos_strategies.forecast_view.page import MAX_CHARTS, format_cell
+from kronos_strategies.evaluation.distribution.forecast_chart import forecast_chart
+from kronos_strategies.forecast_view.page import MAX_CHARTS, PageText, format_cell, render_page
+from kronos_strategies.forecast_view.summary import forecast_table, write_table
 
 
 def test_the_figure_has_candles_volume_fan_paths_and_truth(
@@ -78,3 +81,31 @@ def test_unknown_kinds_and_too_many_instruments_are_refused(forecast: Forecast, 
 )  # fmt: skip
 def test_cells_have_the_form_of_their_column(column: str, value: float, text: str) -> None:
     assert format_cell(column, value) == text
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+
+
+def test_a_name_with_markup_is_text_on_the_page_and_in_its_charts(forecast: Forecast) -> None:
+    plotly_js = pytest.importorskip("plotly.offline").get_plotlyjs()
+    keys = [(date, HOSTILE) for date, _ in forecast.index[:1]]
+    named = replace(forecast[:1], index=pd.MultiIndex.from_tuples(keys, names=forecast.index.names))
+    chart = forecast_chart(named, None, HOSTILE, None, 3)
+    page = render_page([chart], PageText((HOSTILE,), (HOSTILE,), forecast_table(named)))
+    page = page.replace(plotly_js, "")
+    assert "<img" not in page
+    assert "alert(1)</script>" not in page
+    assert page.count("<script") == page.count("</script>")
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 5  # title, heading, line, warning, row
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_a_name_that_is_a_formula_is_harmless_in_csv_and_unchanged_elsewhere(
+    forecast: Forecast, suffix: str, tmp_path: Path
+) -> None:
+    formula = "=HYPERLINK(1)"
+    keys = [(date, formula) for date, _ in forecast.index[:1]]
+    named = replace(forecast[:1], index=pd.MultiIndex.from_tuples(keys, names=forecast.index.names))
+    path = write_table(forecast_table(named), tmp_path / f"table{suffix}")
+    read = {".csv": pd.read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet}[suffix]
+    assert read(path)["instrument"].tolist() == ["'" + formula if suffix == ".csv" else formula]

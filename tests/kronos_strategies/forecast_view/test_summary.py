@@ -18,7 +18,7 @@ from kronos_strategies.forecast_view.summary import (
     score_held_back,
     write_table,
 )
-from kronos_strategies.signals import summary
+from kronos_strategies.signal import summary
 
 
 def test_the_table_holds_returns_quantiles_and_drawdowns_of_each_window(forecast: Forecast) -> None:

@@ -13,7 +13,7 @@ from kronos_strategies.lookahead import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.run_artifacts import RunArtifacts
-from kronos_strategies.signals import SIGNALS
+from kronos_strategies.signal import SIGNALS
 from tests.kronos.builders import headed_pair, make_head
 
 from .conftest import CONFIG, TINY, artifact_folder, qrun, store_of, use_store

@@ -15,7 +15,7 @@ from kronos.predictor import KronosPredictor
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.signals import SIGNALS, signals
+from kronos_strategies.signal import SIGNALS, signals
 
 from .conftest import TINY, store_of, use_store
 

@@ -16,7 +16,7 @@ from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.picks import find_dates, make_picks
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
-from kronos_strategies.signals import SIGNALS
+from kronos_strategies.signal import SIGNALS
 from tests.kronos.builders import headed_pair
 
 from .conftest import TINY, store_of, use_store

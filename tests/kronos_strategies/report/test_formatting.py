@@ -2,12 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.utils import csv_text
 from kronos_strategies.report.formatting import (
     bars,
     count,
     decimals,
     decimals_4,
-    escape_formulas,
     general,
     interval,
     listing,
@@ -69,7 +69,7 @@ def test_text_that_a_spreadsheet_would_run_is_quoted_in_cells_index_and_columns(
             names=["datetime", "instrument"],
         ),
     )  # fmt: skip
-    assert escape_formulas(frame).to_csv().splitlines() == [
+    assert csv_text(frame, "datetime", "instrument").splitlines() == [
         "datetime,instrument,name,value,'-x",
         "2024-01-02,'-A,'=1+1,-1.0,'+1",
         "2024-01-02,B,plain,2.0,a",
@@ -82,5 +82,5 @@ def test_a_table_without_such_text_is_written_as_before():
     frame = pd.DataFrame(
         {"a": [1, 2], "b": ["x", "y"]}, index=pd.DatetimeIndex(["2024-01-02", "2024-01-03 09:30"], name="t")
     )
-    assert escape_formulas(frame).to_csv() == frame.to_csv()
-    assert escape_formulas(frame[:0]).to_csv() == frame[:0].to_csv()
+    assert csv_text(frame, "t") == frame.to_csv()
+    assert csv_text(frame[:0], "t") == frame[:0].to_csv()

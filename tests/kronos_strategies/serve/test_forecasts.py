@@ -106,6 +106,19 @@ def test_instruments_without_a_bar_on_the_date_are_not_ranked(tmp_path: Path) ->
     assert set(ranked.index.get_level_values("datetime")) == {DATE}
 
 
+def test_bars_in_a_time_zone_are_ranked_at_the_time_of_the_forecast(tmp_path: Path) -> None:
+    for seed, name in enumerate(("AAA", "DDD")):
+        index = pd.date_range("2024-03-04 09:00", periods=80, freq="h", tz="Asia/Shanghai", name="datetime")
+        make_bars(80, seed).set_axis(index).to_parquet(tmp_path / f"{name}.parquet")
+    job = Job()
+    forecasts = Forecasts(offer_data([tmp_path]), [TINY], load)
+    forecasts.run(ForecastRequest(**asked(as_of="2024-03-07 10:00", rank=True)), job)
+    ranked = job.result.ranked.table
+    assert sorted(ranked.index.get_level_values("instrument")) == ["AAA", "DDD"]
+    dates = ranked.index.get_level_values("datetime")
+    assert set(dates) == {pd.Timestamp("2024-03-07 10:00", tz="Asia/Shanghai")}
+
+
 def test_a_market_of_a_qlib_directory_is_ranked_by_its_members_of_the_date(tmp_path: Path) -> None:
     market = simulate_market(MarketConfig(seed=3, names=6, sectors=2, start="2022-07-01", end="2022-12-30"))
     store = tmp_path / "store"

@@ -18,7 +18,7 @@ from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.lookahead import check_causal
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastStore, WindowSpec
 from kronos_strategies.store.files import date_folder, date_label, try_lock
 from tests.kronos.builders import make_bars, make_model, make_panel, make_tokenizer

@@ -14,13 +14,13 @@ from kronos.config import SampleConfig
 from kronos.forecast import Forecast
 from kronos.windows import Windows
 from kronos_strategies.forecasting import WindowsByDate
-from kronos_strategies.signals import SUMMARY, signals, summary
+from kronos_strategies.signal import SUMMARY, signals, summary
 from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 from kronos_strategies.store.files import date_label
 from kronos_strategies.store.parquet import from_parquet, to_parquet
 from tests.kronos.builders import make_bars
 
-from .conftest import SAMPLING, SPEC
+from .conftest import CALENDAR, SAMPLING, SINCE, SPEC
 
 
 @pytest.fixture
@@ -150,6 +150,22 @@ def test_a_forecast_from_elsewhere_is_written_if_its_settings_are_the_same(forec
         forecast_set.write(predictor.forecast(windows, SAMPLING, candles="raw"))
     with pytest.raises(ValueError, match="store of its own"):
         forecast_set.write(predictor.forecast(dated[dated.dates[3]], SampleConfig(samples=2), candles="raw"))
+
+
+def test_bars_in_a_time_zone_are_stored_by_their_local_clock(forecast_set, tmp_path, predictor, panel):
+    zoned = {name: bars.tz_localize("Asia/Shanghai") for name, bars in panel.items()}
+    calendar = CALENDAR.tz_localize("Asia/Shanghai")
+    windows = Windows.rolling(zoned, SPEC.lookback, SPEC.horizon, calendar, start=SINCE, end="2024-03-01")
+    filled = ForecastStore(tmp_path / "zoned").fill(predictor, windows, SPEC, SAMPLING).forecast_set
+    pd.testing.assert_frame_equal(filled.frame(), forecast_set.frame())
+    date = filled.dates[2]
+    one = predictor.forecast(WindowsByDate(windows)[date], SAMPLING, candles="raw")
+    assert str(one.index[0][0].tz) == "Asia/Shanghai"
+    filled.write(one)
+    read, plain = filled.read(date), forecast_set.read(date)
+    pd.testing.assert_index_equal(read.index, plain.index)
+    np.testing.assert_array_equal(read.timestamps, plain.timestamps)
+    np.testing.assert_array_equal(read.paths, plain.paths)
 
 
 def test_minutes_are_kept_apart_sorted_and_exact(tmp_path, predictor):

@@ -15,6 +15,7 @@ import pytest
 
 from kronos_strategies.store import ForecastStore
 from kronos_strategies.store.files import try_lock
+from kronos_strategies.store.maintenance import verify_store
 
 from .conftest import SAMPLING, SPEC, Spy
 
@@ -97,5 +98,6 @@ def test_two_processes_share_the_work_and_each_date_is_computed_once(tmp_path):
     assert min(len(first), len(second)) > 1
     assert len(first | second) == sum(one["computed"] for one in done) == 15
     assert len(files(store)) == 15
+    assert verify_store(store).problems == ()
     (forecast_set,) = ForecastStore(store).forecast_sets()
     assert forecast_set.manifest["data"]["dates"] == 15

@@ -127,7 +127,7 @@ def test_an_edited_manifest_is_refused(tmp_path, predictor, windows, caplog):
     with pytest.raises(ValueError, match=r"_manifest.json cannot be used.*edited.*another store"):
         store.fill(predictor, windows, SPEC, SAMPLING)
     path.write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match="is not a JSON object"):
         ForecastSet(path.parent)
     path.write_text('{"model": {}, "settings": {"sampling": {}}}')
     with pytest.raises(ValueError, match="another version"):

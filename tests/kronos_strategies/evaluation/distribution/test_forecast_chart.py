@@ -88,7 +88,7 @@ def test_what_cannot_be_drawn_is_refused(
         forecast_chart(forecast, bars, instrument)
 
 
-def test_ticks_are_beginnings_of_days_or_spread_evenly(
+def test_ticks_are_beginnings_and_middles_of_days_or_spread_evenly(
     forecast: Forecast, panel: dict[str, pd.DataFrame]
 ) -> None:
     daily = forecast_chart(forecast, panel, "A")
@@ -97,5 +97,16 @@ def test_ticks_are_beginnings_of_days_or_spread_evenly(
     index = pd.date_range("2024-01-02 00:00", periods=72, freq="60min")
     hours = [f"{time:%Y-%m-%d %H:%M}" for time in index]
     within = type(daily)(**{**daily.__dict__, "labels": hours})
-    assert [hours[place][11:] for place in within.ticks] == ["00:00", "00:00"]
-    assert within.tick_text(24) == "03 Jan"
+    shown = [within.tick_text(place) for place in within.ticks]
+    assert shown == ["12:00", "03 Jan", "12:00", "04 Jan", "12:00"]
+    many = pd.date_range("2024-01-02 00:00", periods=240, freq="60min")
+    week = type(daily)(**{**daily.__dict__, "labels": [f"{time:%Y-%m-%d %H:%M}" for time in many]})
+    assert [week.tick_text(place) for place in week.ticks] == [
+        "03 Jan",
+        "05 Jan",
+        "07 Jan",
+        "09 Jan",
+        "11 Jan",
+    ]
+    part = type(daily)(**{**daily.__dict__, "labels": hours[2:20]})
+    assert part.tick_text(part.ticks[0]).startswith("02 Jan\n0")

@@ -24,7 +24,7 @@ from kronos_strategies.evaluation.distribution.path_summary import (
 )
 from kronos_strategies.evaluation.distribution.scores import evaluations_by_horizon, score_distributions
 from kronos_strategies.evaluation.panel import PricePanel
-from kronos_strategies.signals import signals
+from kronos_strategies.signal import signals
 from tests.kronos_strategies.evaluation.walks import (
     AT,
     DAYS,

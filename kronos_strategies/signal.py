@@ -32,10 +32,11 @@ def signals(
     score: pd.Series | None = None,
     levels: PathSignalSettings = DEFAULT_LEVELS,
 ) -> pd.DataFrame:
-    """Summarize sampled paths as ranked-signal columns.
+    """Summarize sampled paths as the columns of a signal.
 
-    A signal dated t trades on bar t+1 and is held for `hold` bars, so its return is
-    r_s = path_s[t+1+hold] / path_s[t+1] - 1 on path s, the return that Qlib's label measures.
+    A signal dated t is known at the close of bar t, the last one that the forecast read. It trades on bar t+1 and
+    is held for `hold` bars, so its return is r_s = path_s[t+1+hold] / path_s[t+1] - 1 on path s, the return that
+    Qlib's label measures. Returns are fractions, 0.01 for one percent; none is annualized.
 
     Args:
         forecast: horizon of at least hold + 1.
@@ -45,12 +46,13 @@ def signals(
         levels: levels that some signals refer to.
 
     Returns:
-        Frame indexed (datetime, instrument), columns SIGNALS:
-        score: mean of r_s, a simple return; or the score given.
-        expected_return: mean of path_s[t+H] / close[t] - 1 on closes, over the whole horizon H.
+        Frame with the index of the forecast, (datetime, instrument), in the time zone of the bars; float64 columns
+        SIGNALS:
+        score: mean of r_s, a simple return over `hold` bars from t+1; or the score given, in its own unit.
+        expected_return: mean of path_s[t+H] / close[t] - 1 on closes, a simple return over the whole horizon H.
         volatility: root mean square of the closes' log returns over paths and steps, per bar.
-        prob_up: share of paths with r_s > 0.
-        q05, q95: quantiles of r_s over paths at Weibull positions.
+        prob_up: share of paths with r_s > 0, between 0 and 1.
+        q05, q95: quantiles of r_s over paths at Weibull positions, simple returns over `hold` bars.
         deviation, risk_adjusted, conviction, prob_up_tiebreak, downside, expected_shortfall, skew: of r_s over
             paths, see `kronos_strategies.path_signals.return_signals`.
         prob_take_profit: share of paths whose highs reach the take-profit before their lows reach the stop, from

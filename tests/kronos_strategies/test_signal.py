@@ -1,3 +1,6 @@
+from dataclasses import replace
+from zoneinfo import ZoneInfo
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +8,8 @@ import pytest
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
-from kronos_strategies.signals import SIGNALS, SUMMARY, signals, summary
+from kronos.zones import add_zones
+from kronos_strategies.signal import SIGNALS, SUMMARY, signals, summary
 
 PROVENANCE = Provenance(
     "test", None, None, None, SampleConfig(), "shared", 512, 5, "recompute", "float32", "last_close", ""
@@ -98,3 +102,22 @@ def test_summary_and_signals_agree_on_what_they_share():
     f = forecast(np.random.default_rng(0).uniform(80, 120, (4, 7, 5)))
     shared = ["expected_return", "volatility"]
     pd.testing.assert_frame_equal(summary(f)[shared], signals(f, hold=2)[shared])
+
+
+def test_the_package_offers_it_as_a_function() -> None:
+    import kronos_strategies
+    import kronos_strategies.signal as module
+
+    assert kronos_strategies.signal is module.signals
+    found = kronos_strategies.signal(forecast(np.full((2, 3, 4), 101.0)))
+    assert list(found) == list(SIGNALS)
+
+
+def test_a_signal_is_dated_in_the_time_zone_of_the_bars() -> None:
+    made = forecast(np.full((2, 3, 4), 101.0))
+    index, timestamps = add_zones(
+        made.index, made.timestamps, dict.fromkeys(("S0", "S1"), ZoneInfo("Asia/Shanghai"))
+    )
+    found = signals(replace(made, index=index, timestamps=timestamps))
+    assert str(found.index.get_level_values("datetime").tz) == "Asia/Shanghai"
+    np.testing.assert_array_equal(found, signals(made))
