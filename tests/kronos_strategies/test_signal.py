@@ -108,8 +108,8 @@ def test_the_package_offers_it_as_a_function() -> None:
     import kronos_strategies
     import kronos_strategies.signal as module
 
-    assert kronos_strategies.signal is module.signals
-    found = kronos_strategies.signal(forecast(np.full((2, 3, 4), 101.0)))
+    assert kronos_strategies.signals is module.signals
+    found = kronos_strategies.signals(forecast(np.full((2, 3, 4), 101.0)))
     assert list(found) == list(SIGNALS)
 
 
