@@ -115,6 +115,28 @@ class Windows:
             mean[rows], width[rows] = fit(values[rows, :length])
         return Scale(mean, width)
 
+    def compact(self) -> Windows:
+        """The same windows with only the bars that they read, e.g. to send a few of many to another process."""
+        starts = self.end_positions + 1 - self.lengths
+        order = np.argsort(starts, kind="stable")
+        starts, ends = starts[order], np.maximum.accumulate(self.end_positions[order])
+        # Overlapping windows share one stretch of bars; a gap before a window's first bar begins another.
+        first = np.append(True, starts[1:] > ends[:-1])[: len(self)]
+        stretch = np.cumsum(first) - 1
+        begins, stops = starts[first], ends[np.append(first[1:], True)[: len(self)]] + 1
+        sizes = stops - begins
+        shift = np.cumsum(sizes) - sizes - begins  # from rows of `bars` to rows of the copy
+        rows = np.arange(sizes.sum()) - np.repeat(shift, sizes)
+        positions = np.empty_like(self.end_positions)
+        positions[order] = self.end_positions[order] + shift[stretch]
+        return replace(
+            self,
+            bars=self.bars[rows],
+            bar_stamps=self.bar_stamps[rows],
+            end_positions=positions,
+            index=self.index.remove_unused_levels(),
+        )
+
     def digest(self) -> str:
         """sha256 of the windows' contents: equal digests mean equal inputs."""
         digest = hashlib.sha256()

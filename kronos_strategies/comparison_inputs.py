@@ -31,6 +31,7 @@ from kronos_strategies.run_artifacts import (
     refuse_earlier,
 )
 from kronos_strategies.store import ForecastSet
+from kronos_strategies.store.location import as_location
 from kronos_strategies.store.settings import MANIFEST
 
 READ = PathOptions()  # default postprocessing of paths
@@ -44,7 +45,7 @@ def load_input(
     """Load what an argument names; the prefix `NAME=` names the version.
 
     Args:
-        argument: a parquet file, a folder, a run's id, or an experiment.
+        argument: a parquet file, a folder or its URL, a run's id, or an experiment.
         tracking: address of the MLflow store of runs.
         data: Qlib data directory for the realized returns of forecasts; that of the run when omitted.
         hold: holding period of the score of forecasts, in bars.
@@ -55,7 +56,7 @@ def load_input(
         ValueError: the argument is none of these.
     """
     name, _, rest = argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
-    path = Path(rest).expanduser()
+    path = as_location(rest)
     if path.suffix == ".pkl" and path.is_file():
         return _of_pickle(path, name, data)
     if path.is_file() or path.suffix == ".parquet":

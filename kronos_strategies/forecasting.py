@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ class Forecaster(Protocol):
     """What forecasts windows: `kronos.predictor.KronosPredictor`."""
 
     sampling: SampleConfig  # where a forecast names none
+    device: Any  # can be set by its name
 
     def forecast(
         self,
@@ -48,6 +49,7 @@ class Embedder(Protocol):
     """What reads windows without sampling: `kronos.predictor.KronosPredictor`."""
 
     sampling: SampleConfig
+    device: Any
 
     def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
         """(N, d_model) hidden states of the windows' last bars."""
@@ -103,8 +105,8 @@ class WindowsByDate:
 
     def select(self, dates: Sequence[pd.Timestamp]) -> Windows:
         """The windows of several dates, in that order."""
-        every = np.arange(len(self.windows))
-        return self.windows[np.concatenate([every[self._slices[date]] for date in dates])]
+        spans = (self._slices[date] for date in dates)
+        return self.windows[np.concatenate([np.arange(span.start, span.stop) for span in spans])]
 
 
 def iter_forecasts(

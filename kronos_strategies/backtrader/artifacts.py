@@ -248,7 +248,7 @@ def _path_summary(run: RunRecord, prices: PricePanel) -> tuple[PathSummary | Non
 def _stored_forecasts(run: RunRecord) -> ForecastSet | None:
     """The stored forecasts of the run; None without a store."""
     if run.forecasts:
-        return ForecastSet(Path(run.forecasts))
+        return ForecastSet(run.forecasts)
     settings = run.settings
     if settings is None or settings.store is None or settings.samples == 0:
         return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def backtest(
-    store: Path,
+    store: str,
     /,
     *,
     data: Annotated[Path, Parameter(env_var="KRONOS_QLIB_DATA")],
@@ -45,7 +45,7 @@ def backtest(
     At the next open, long and short: `--rules quantile=0.1,side=long_short --trading price=open,borrow_cost=0.08`
 
     Args:
-        store: forecast store with one model and one set of settings, or the folder of one set.
+        store: folder or URL of a forecast store with one model and one set of settings, or of one set.
         data: Qlib data directory, or a file or folder of bars, of the instruments that were forecast.
         rules: fields of PortfolioRules, e.g. topk=50,rank_buffer=25,weighting=inverse_volatility,rank_by=downside.
         trading: fields of TradingRules, e.g. price=open,lot=0,limit=0.095; costs, limit and lot of the region of

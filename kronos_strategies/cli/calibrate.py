@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    store: Path,
+    store: str,
     /,
     *,
     until: datetime,
@@ -37,7 +37,7 @@ def calibrate(
     For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
 
     Args:
-        store: forecast store of `kronos store fill`, with one model and one set of settings.
+        store: folder or URL of a forecast store of `kronos store fill`, with one model and one set of settings.
         until: last date on which an outcome may be known; later outcomes are not used.
         to: JSON file to write.
         every: forecast dates between fits, each of which uses what was known on its date, so that a backtest can

@@ -98,13 +98,16 @@ def next_run(summary: StoreSummary, market: str) -> str:
 
 
 def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
-    """Relative paths made absolute, so that a command works from any folder."""
+    """Relative paths made absolute, so that a command works from any folder; a URL is absolute."""
+    from kronos_strategies.store.location import is_url
+
     always = ("KRONOS_QLIB_DATA", "KRONOS_STORE", "KRONOS_CALIBRATION")
     if_there = ("KRONOS_MODEL", "KRONOS_TOKENIZER", "KRONOS_HEADS")  # otherwise it names
 
     def absolute(name: str, value: object) -> object:
         path = Path(str(value)).expanduser()
         named = value is not None and (name in always or (name in if_there and path.exists()))
+        named = named and not is_url(str(value))
         return Path(os.path.abspath(path)) if named else value
 
     return {name: absolute(name, value) for name, value in settings.items()}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kronos.config import SampleConfig
     from kronos.predictor import KronosPredictor
     from kronos.windows import Windows
+    from kronos_strategies.distributed import WorkerPool
     from kronos_strategies.heads.selection import HeadReader, ScoreChoice
     from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
@@ -64,7 +65,7 @@ for command in (gc, ls, verify):
 
 @store.command
 def fill(
-    folder: Path,
+    folder: str,
     /,
     *,
     start: datetime,
@@ -88,17 +89,20 @@ def fill(
     float16: bool = False,
     score: Literal["auto", "head", "paths"] = "auto",
     heads: str | None = None,
+    workers: int = 1,
+    ray: str | None = None,
+    gpus_per_worker: float = 0.0,
     tracking: Tracking = TRACKING,
 ) -> None:
     """Forecast every member of a market on every date, and save the paths in a forecast store.
 
     Existing forecasts are reused: an interrupted run resumes, and new data only add new dates. Several processes
-    may fill one store.
+    or machines may fill one store.
 
     For example: `kronos store fill ~/forecasts --start 2022-01-04 --end 2023-12-29 --samples 20`
 
     Args:
-        folder: folder of the forecast store, created if it does not exist.
+        folder: folder of the forecast store, created if it does not exist, or a URL such as s3://bucket/forecasts.
         start: first forecast date; earlier bars are context.
         end: last forecast date.
         market: universe whose members of each date are forecast.
@@ -121,13 +125,20 @@ def fill(
         score: whether to also store the outputs of the checkpoint's return head; auto does if it has one for daily
             bars and this lookback.
         heads: comma-separated names or folders of other heads whose outputs are stored.
+        workers: processes that share the dates, each with a model of its own and an equal share of the cores; with
+            --ray, actors.
+        ray: address of a Ray cluster whose nodes share the dates: auto for the one that this machine belongs to,
+            local to start Ray here.
+        gpus_per_worker: GPUs of each Ray actor, may be a fraction; 0 computes on CPUs.
         tracking: MLflow tracking store that records the run, so that `kronos compare` can find it.
     """
     from kronos.predictor import KronosPredictor
     from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.distributed import worker_pool
     from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.store import ForecastStore, WindowSpec
 
+    pool = worker_pool(workers, ray, gpus_per_worker)
     forecast_store = ForecastStore(folder, "float16" if float16 else "float32")
     load = partial(
         KronosPredictor.from_pretrained,
@@ -144,7 +155,9 @@ def fill(
     spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
     windows = _windows(spec, start, end, predictor.max_context)
     with _told_how_to_resume():
-        filled = _fill(forecast_store, predictor, readers, windows, spec, sampling if samples else None, bars)
+        filled = _fill(
+            forecast_store, predictor, readers, windows, spec, sampling if samples else None, bars, pool
+        )
     settings = {
         "KRONOS_MODEL": model,
         "KRONOS_TOKENIZER": tokenizer,
@@ -161,7 +174,8 @@ def fill(
         "KRONOS_HEADS": heads,
     }
     command, more = _next(settings, forecast_store, spec, start, end, data)
-    _show(filled, folder, len(windows), choice.described, [*store_warnings, *choice.warnings, *more], command)
+    shown = [*store_warnings, *choice.warnings, *more]
+    _show(filled, folder, len(windows), choice.described, pool, shown, command)
 
 
 def _readers(
@@ -206,20 +220,21 @@ def _fill(
     spec: WindowSpec,
     sampling: SampleConfig | None,
     bars: Path,
+    pool: WorkerPool | None,
 ) -> FillResult | None:
     """Compute what is not stored yet: outputs of return heads, and paths, as a recorded run, if any are sampled."""
     from kronos_strategies.qlib.tracking import forecast_run
 
     with progress_bar("read", "windows") as progress:
         for reader in readers:
-            forecast_store.head_outputs(reader.predictor, reader.head, windows, spec, progress)
+            forecast_store.head_outputs(reader.predictor, reader.head, windows, spec, progress, pool)
     if sampling is None:
         return None
     with (
         forecast_run(predictor.provenance(sampling, windows.digest()), spec, bars) as record,
         progress_bar("forecast", "windows") as progress,
     ):
-        return record(forecast_store.fill(predictor, windows, spec, sampling, progress))
+        return record(forecast_store.fill(predictor, windows, spec, sampling, progress, pool))
 
 
 @contextmanager
@@ -274,21 +289,24 @@ def _next(
 
 def _show(
     filled: FillResult | None,
-    folder: Path,
+    folder: str,
     windows: int,
     score: str,
+    pool: WorkerPool | None,
     warnings: Sequence[str],
     command: str | None,
 ) -> None:
     """Print what was computed, and the command to run next."""
     table = Table(show_header=False)
     if filled is None:
-        table.add_row("store", escape(str(folder)))
+        table.add_row("store", escape(folder))
         table.add_row("score", escape(score))
         table.add_row("windows", f"{windows:,}")
     else:
         _add_dates(table, filled)
         table.add_row("score", escape(score))
+    if pool is not None:
+        table.add_row("workers", pool.described)
     console = Console()
     console.print(table)
     for warning in warnings:

@@ -33,7 +33,7 @@ def head(
     lookback: int = 90,
     every: int = 5,
     seeds: int = 3,
-    store: Path | None = None,
+    store: str | None = None,
     tokenizer: str | None = None,
     revision: str | None = None,
     device: str | None = None,
@@ -62,7 +62,8 @@ def head(
         lookback: traded bars that the model reads.
         every: days between training dates.
         seeds: number of LightGBM models to average.
-        store: forecast store that keeps the hidden states, so that another head on them costs seconds.
+        store: folder or URL of a forecast store that keeps the hidden states, so that another head on them costs
+            seconds.
         tokenizer: tokenizer of a model whose configuration names none.
         revision: revision of the model on the hub.
         device: cpu, cuda or mps; the fastest available when omitted.

@@ -18,6 +18,7 @@ from kronos.paths import Candles
 from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
+from kronos_strategies.distributed import WorkerPool, worker_pool
 from kronos_strategies.heads.fit import KINDS
 from kronos_strategies.heads.selection import (
     HeadReader,
@@ -72,8 +73,8 @@ class KronosModel(Model):
         samples, T, top_p, top_k, seed: see `SampleConfig`; T, top_p and top_k of None are those of the
             checkpoint. With 0 samples nothing is sampled: the head's score is the only column.
         max_context, context_overflow, precision, compile, anchor: see `KronosPredictor`.
-        store: folder of a `ForecastStore` that saves and reuses forecasts; a temporary one if empty or None, so
-            that the report of a run reads the forecasts behind its scores.
+        store: folder or URL of a `ForecastStore` that saves and reuses forecasts; a temporary one if empty or None,
+            so that the report of a run reads the forecasts behind its scores.
         store_dtype: type of the paths in the store, "float32" or "float16".
         calibration, candles, limits: postprocessing of the paths on reading, see `PathOptions`; the store keeps
             them as sampled.
@@ -85,6 +86,8 @@ class KronosModel(Model):
             and valid of the dataset; None to fit none.
         fit_every: days between the training dates of that head.
         fit_seeds: number of LightGBM models to average.
+        workers, ray, gpus_per_worker: processes or Ray actors that compute what the store lacks, see
+            `kronos_strategies.distributed.worker_pool`.
         levels: fields of `kronos_strategies.path_signals.PathSignalSettings` by name, e.g. {"tail": 0.05}.
 
     Attributes:
@@ -123,6 +126,9 @@ class KronosModel(Model):
         fit_every: int = 5,
         fit_seeds: int = 3,
         prediction: Prediction = "score",
+        workers: int = 1,
+        ray: str | None = None,
+        gpus_per_worker: float = 0.0,
         levels: Mapping[str, float] | None = None,
     ) -> None:
         check_score(score)
@@ -133,6 +139,8 @@ class KronosModel(Model):
             raise ValueError(f"fit_head='{fit_head}' is unknown. Choose one of {list(KINDS)}, or None.")
         if samples == 0 and score == "paths":
             raise ValueError("score='paths' needs paths, but samples=0. Set samples=1 or more.")
+        worker_pool(workers, ray, gpus_per_worker)  # a wrong value fails before forecasting
+        self.workers, self.ray, self.gpus_per_worker = workers, ray or None, gpus_per_worker
         self.score, self.heads, self.samples, self.prediction = score, head_names(heads), samples, prediction
         self.fit_head, self.fit_every, self.fit_seeds = fit_head or None, fit_every, fit_seeds
         self.fitted: ReturnHead | None = None
@@ -277,7 +285,7 @@ class KronosModel(Model):
             predictor.device,
         )
         with progress_bar("forecast", "windows") as progress:
-            filled = store.fill(predictor, windows, spec, self.sampling, progress)
+            filled = store.fill(predictor, windows, spec, self.sampling, progress, self._pool())
         logger.info(
             "%d of %d dates were computed, the others were in %s",
             filled.computed,
@@ -290,6 +298,9 @@ class KronosModel(Model):
         dtype = self.store_dtype
         return ForecastStore.temporary(dtype) if self.store is None else ForecastStore(self.store, dtype)
 
+    def _pool(self) -> WorkerPool | None:
+        return worker_pool(self.workers, self.ray, self.gpus_per_worker)
+
     def _check(self, dataset: object) -> None:
         if not isinstance(dataset, KronosDataset):
             raise TypeError(
@@ -301,7 +312,7 @@ class KronosModel(Model):
         store = self._loaded()[1]
         with progress_bar("read", "windows") as progress:
             outputs = [
-                store.head_outputs(reader.predictor, reader.head, windows, spec, progress)
+                store.head_outputs(reader.predictor, reader.head, windows, spec, progress, self._pool())
                 for reader in self._readers()
             ]
         return choice.combine(outputs, windows.index)

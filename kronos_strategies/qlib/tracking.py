@@ -19,6 +19,7 @@ from kronos.utils import git_commit, package_version
 from kronos_strategies.qlib.experiment import SQLITE, TRACKING, absolute, local_path
 from kronos_strategies.qlib.qlib_runs import QlibRun
 from kronos_strategies.store import FillResult, WindowSpec
+from kronos_strategies.store.location import as_location
 
 FORECASTS = "kronos_forecasts"  # experiment of `kronos store fill`
 PREFIX = "kronos."  # prefix of our parameters and tags, in addition to Qlib's
@@ -202,7 +203,7 @@ def artifact_folder(run: Run, tracking: str = TRACKING) -> Path:
 def forecast_folder(run: Run) -> Path | None:
     """Where the forecasts of a run by `kronos store fill` are; None for any other run."""
     folder = run.data.tags.get(STORE)
-    return Path(folder) if folder else None
+    return as_location(folder) if folder else None
 
 
 def forecast_span(run: Run) -> tuple[str | None, str | None]:

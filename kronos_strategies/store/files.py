@@ -1,4 +1,4 @@
-"""The file of a date: its name, its checksum, its lock, and how it is written atomically.
+"""The file of a date: its name, its checksum, its lock, and how it is written atomically, locally or by a URL.
 
     date=2024-01-02/<address>-<checksum>.parquet
 
@@ -12,15 +12,16 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
 from kronos.utils import DRAFT, atomic_file, explain_write_errors, write_atomic
+from kronos_strategies.store.location import explain_remote_errors, find_objects, is_remote
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,9 @@ def find_file(folder: Path, date: pd.Timestamp) -> StoredFile | None:
     if not names:
         return None
     file = stored_file(where / names[0])
-    if len(names) > 1 or file is None:
+    # Without locks, two processes with different processors may have stored the same windows with other roundings.
+    equal = is_remote(folder) and len({name.partition("-")[0] for name in names}) == 1
+    if file is None or (len(names) > 1 and not equal):
         raise CorruptFileError(where, f"it contains {names} instead of one file")
     return file
 
@@ -128,19 +131,64 @@ def warn_of_damage(folder: Path, dates: Sequence[pd.Timestamp]) -> None:
         )  # fmt: skip
 
 
+def listed_states(folder: Path, digests: Mapping[pd.Timestamp, str]) -> dict[pd.Timestamp, str]:
+    """The state of each date, see `date_state`.
+
+    A local file is read, which shows whether it is intact. A remote folder is listed once and nothing is read: its
+    objects are written whole, and they are checked when they are read.
+    """
+    if not is_remote(folder):
+        return {date: date_state(folder, date, digest) for date, digest in digests.items()}
+    names: dict[str, list[str]] = {}
+    for path in date_files(folder):
+        names.setdefault(path.parent.name, []).append(path.name)
+    states = {}
+    for date, digest in digests.items():
+        found = names.get(f"date={date_label(date)}", [])
+        matches = [match for name in found if (match := _NAME.fullmatch(name))]
+        addresses = {match[1] for match in matches}
+        if not found:
+            states[date] = "missing"
+        elif len(matches) < len(found) or len(addresses) > 1:
+            states[date] = "damaged"
+        else:
+            states[date] = "present" if addresses == {_short(digest)} else "changed"
+    return states
+
+
+def date_files(folder: Path) -> dict[Path, int]:
+    """The files of all dates in alphabetical order, with their bytes."""
+    if is_remote(folder):
+        found = find_objects(folder)
+        return {
+            path: size
+            for path, size in found.items()
+            if path.suffix == SUFFIX and path.parent.name.startswith("date=") and path.parent.parent == folder
+        }
+    return {path: path.stat().st_size for path in sorted(folder.glob(f"date=*/*{SUFFIX}"))}
+
+
 def find_dates(folder: Path) -> pd.DatetimeIndex:
     """Dates that have a file, ascending; no file is opened."""
-    labels = {path.parent.name.removeprefix("date=") for path in folder.glob(f"date=*/*{SUFFIX}")}
+    labels = {path.parent.name.removeprefix("date=") for path in date_files(folder)}
     return pd.DatetimeIndex(sorted(pd.Timestamp(label) for label in labels), name="datetime")
 
 
 def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Path:
     """Write the file of a date and replace an existing one; the caller holds the date's lock.
 
-    The old file is removed first, so that a crash leaves the date missing rather than duplicated.
+    The old file is removed first, so that a crash leaves the date missing rather than duplicated. An object is
+    written whole, and older ones are removed after it.
     """
     where = date_folder(folder, date)
     path = where / f"{_short(digest)}-{_short(hashlib.sha256(content).hexdigest())}{SUFFIX}"
+    if is_remote(folder):
+        with explain_remote_errors(folder):
+            path.write_bytes(content)
+            for old in where.glob(f"*{SUFFIX}"):
+                if old.name != path.name:
+                    old.unlink(missing_ok=True)
+        return path
     with explain_write_errors(folder, INSTEAD):
         where.mkdir(parents=True, exist_ok=True)
         for remnant in where.glob(f".*{DRAFT}"):  # left by a killed process, because we hold the lock
@@ -153,22 +201,46 @@ def publish(folder: Path, date: pd.Timestamp, digest: str, content: bytes) -> Pa
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of the store."""
+    """Make a folder of the store; an object store has none."""
+    if is_remote(folder):
+        return
     with explain_write_errors(folder, INSTEAD):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_record(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file that describes a folder."""
+    text = json.dumps(content, indent=2, default=str) + "\n"
+    if is_remote(path):
+        with explain_remote_errors(path):
+            path.write_bytes(text.encode())
+        return
     with explain_write_errors(path, INSTEAD):
-        write_atomic(path, json.dumps(content, indent=2, default=str) + "\n")
+        write_atomic(path, text)
 
 
-def try_lock(folder: Path, name: str) -> FileLock | None:
+class Lock(Protocol):
+    """A lock that is held."""
+
+    def release(self) -> object:
+        """Let others have it."""
+        ...
+
+
+class NoLock:
+    """The lock of a remote folder: two processes may compute a date, and then write the same object."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+def try_lock(folder: Path, name: str) -> Lock | None:
     """Lock `name` within a folder, between processes; None while another process holds it.
 
     The operating system releases the lock of a process that is killed.
     """
+    if is_remote(folder):
+        return NoLock()
     with suppress(Timeout):
         lock = _lock(folder, name)
         lock.acquire(timeout=0)
@@ -178,7 +250,10 @@ def try_lock(folder: Path, name: str) -> FileLock | None:
 
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold the lock `name`, after waiting for it."""
+    """Hold the lock `name`, after waiting for it; a remote folder has no locks."""
+    if is_remote(folder):
+        yield
+        return
     with _lock(folder, name):
         yield
 

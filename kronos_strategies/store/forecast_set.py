@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import pandas as pd
 
 from kronos.forecast import Forecast
+from kronos.utils import package_version
+from kronos_strategies.distributed import WorkerPool
 from kronos_strategies.forecasting import Forecaster, WindowsByDate, batch_windows, forecast_batch
 from kronos_strategies.progress import ProgressReport, offset_progress
 from kronos_strategies.store.files import (
-    SUFFIX,
     StoredFile,
+    date_files,
     date_folder,
     date_label,
     date_state,
     find_dates,
     find_file,
+    listed_states,
     locked,
     publish,
-    try_lock,
     warn_of_damage,
 )
+from kronos_strategies.store.location import absolute, as_location
+from kronos_strategies.store.parallel import WAIT, ShardFiller, claim_dates, fill_shards, prepare
 from kronos_strategies.store.parquet import from_parquet, read_summary, to_parquet
 from kronos_strategies.store.settings import (
     MANIFEST,
@@ -76,7 +81,7 @@ class ForecastSet:
     """
 
     def __init__(self, folder: str | Path, lifetime: object = None) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = as_location(folder)
         self._lifetime = lifetime
         self.settings = read_settings(self.folder)
 
@@ -88,7 +93,7 @@ class ForecastSet:
             FileNotFoundError: there are no forecasts.
             ValueError: there are several sets.
         """
-        folder = Path(folder).expanduser()
+        folder = as_location(folder)
         below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
         sets = [path.parent for found in below for path in sorted(found)]
         if not sets:
@@ -113,7 +118,7 @@ class ForecastSet:
     @property
     def size(self) -> int:
         """Bytes of all dates on disk."""
-        return sum(path.stat().st_size for path in self.folder.glob(f"date=*/*{SUFFIX}"))
+        return sum(date_files(self.folder).values())
 
     def __len__(self) -> int:
         return len(self.dates)
@@ -161,10 +166,11 @@ class ForecastSet:
         return read_summary([self._file(date).path for date in dates])
 
     def coverage(self, dated: WindowsByDate) -> StoreStatus:
-        """Status of the dates of some windows; reads every file to check that it is intact."""
+        """Status of the dates of some windows; reads every local file to check that it is intact."""
         dates: dict[str, list[pd.Timestamp]] = {field.name: [] for field in fields(StoreStatus)}
-        for date in dated.dates:
-            dates[self.state(date, dated.digest(date))].append(date)
+        digests = {date: dated.digest(date) for date in dated.dates}
+        for date, state in listed_states(self.folder, digests).items():
+            dates[state].append(date)
         return StoreStatus(**{name: tuple(found) for name, found in dates.items()})
 
     def state(self, date: pd.Timestamp, digest: str) -> str:
@@ -226,9 +232,6 @@ def _check_raw(forecast: Forecast) -> None:
         )
 
 
-WAIT = 0.2  # seconds between checks of dates that another process has locked
-
-
 @dataclass(frozen=True)
 class FillResult:
     """Windows whose forecasts are all in a store; iterating reads them date by date.
@@ -237,8 +240,8 @@ class FillResult:
         stored: the forecast set, which may contain other dates and windows.
         digests: digests of the windows by date, ascending.
         found: status before the fill.
-        computed: dates forecast by this process; other processes may have computed the rest.
-        windows: number of windows forecast by this process.
+        computed: dates forecast by this process or its workers; other processes may have computed the rest.
+        windows: number of windows of these dates.
         seconds: time to forecast and write them.
     """
 
@@ -262,85 +265,105 @@ class FillResult:
 
 
 def fill(
-    forecast_set: ForecastSet, forecaster: Forecaster, dated: WindowsByDate, progress: ProgressReport
+    forecast_set: ForecastSet,
+    forecaster: Forecaster,
+    dated: WindowsByDate,
+    progress: ProgressReport,
+    pool: WorkerPool | None = None,
 ) -> FillResult:
     """Forecast all dates of some windows that `stored` lacks.
 
-    Each date is written as soon as its chunk is forecast, so that an interruption loses at most one chunk.
+    Each date is written as soon as its chunk is forecast, so that an interruption loses at most one chunk of each
+    worker.
 
     Args:
-        stored: forecast set with the settings of the forecaster and the windows.
+        forecast_set: forecast set with the settings of the forecaster and the windows.
         forecaster: the predictor.
         dated: the windows.
         progress: called as progress(windows done, windows due).
+        pool: workers that share the dates; None for this process.
     """
     found = forecast_set.coverage(dated)
     warn_of_damage(forecast_set.folder, found.damaged)
-    sampling, started = forecast_set.settings.provenance.sampling, time.monotonic()
-    due, total = list(found.due), dated.count(found.due)
-    computed = windows = 0
+    started = time.monotonic()
     try:
-        while due:
-            with ExitStack() as locks:
-                claim = claim_dates(
-                    forecast_set, dated, due, batch_windows(sampling, dated.windows.horizon), locks
-                )
-                due = claim.left
-                total -= dated.count(claim.done)
-                if claim.dates:
-                    forecasts = forecast_batch(
-                        forecaster,
-                        dated,
-                        claim.dates,
-                        sampling,
-                        offset_progress(progress, windows, total),
-                    )
-                    for forecast in forecasts:
-                        forecast_set.publish(forecast)
-                    computed, windows = computed + len(claim.dates), windows + dated.count(claim.dates)
-            if due and not claim.dates:
-                time.sleep(WAIT)
+        if pool is None:
+            computed, windows = _fill_here(forecast_set, forecaster, dated, found.due, progress)
+        else:
+            task = ForecastTask(absolute(forecast_set.folder), forecaster, pool.device, package_version())
+            limit = batch_windows(forecast_set.settings.provenance.sampling, dated.windows.horizon)
+            computed, windows, _ = fill_shards(pool, task, dated, found.due, limit, progress)
     finally:
         update_manifest(forecast_set.folder, forecast_set.settings)
     digests = {date: dated.digest(date) for date in dated.dates}
     return FillResult(forecast_set, digests, found, computed, windows, time.monotonic() - started)
 
 
-class Claim(NamedTuple):
-    """Dates that a process has considered for its next chunk."""
+def _fill_here(
+    forecast_set: ForecastSet,
+    forecaster: Forecaster,
+    dated: WindowsByDate,
+    due: Sequence[pd.Timestamp],
+    progress: ProgressReport,
+) -> tuple[int, int]:
+    """Forecast due dates in this process; returns how many dates and windows."""
+    sampling = forecast_set.settings.provenance.sampling
+    total = dated.count(due)
+    computed = windows = 0
+    while due:
+        with ExitStack() as locks:
+            claim = claim_dates(
+                forecast_set, dated, due, batch_windows(sampling, dated.windows.horizon), locks
+            )
+            due = claim.left
+            total -= dated.count(claim.done)
+            if claim.dates:
+                report = offset_progress(progress, windows, total)
+                for forecast in forecast_batch(forecaster, dated, claim.dates, sampling, report):
+                    forecast_set.publish(forecast)
+                computed, windows = computed + len(claim.dates), windows + dated.count(claim.dates)
+        if due and not claim.dates:
+            time.sleep(WAIT)
+    return computed, windows
 
-    dates: list[pd.Timestamp]  # locked by this process, due
-    done: list[pd.Timestamp]  # finished by another process in the meantime
-    left: list[pd.Timestamp]  # the rest, starting with those locked by another process
 
+@dataclass(frozen=True)
+class ForecastTask:
+    """Forecast the windows of a shard, see `kronos_strategies.distributed.shards.Task`.
 
-class DatedFolder(Protocol):
-    """A folder with one file per date."""
+    Attributes:
+        folder: of the forecast set, which has its manifest.
+        forecaster: the predictor, which travels with its weights.
+        device: that of the worker, None for the forecaster's own.
+        version: of this package in the process that starts the workers.
+    """
 
     folder: Path
+    forecaster: Forecaster
+    device: str | None
+    version: str
 
-    def state(self, date: pd.Timestamp, digest: str) -> str:
-        """Which field of `StoreStatus` a date with windows of that digest belongs to."""
-        ...
+    def open(self) -> ShardFiller:
+        """Read the settings of the folder, and move the networks to the device."""
+        prepare(self.forecaster, self.device, self.version)
+        try:
+            forecast_set = ForecastSet(self.folder)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{self.folder} is not visible to a worker on another machine. Use a folder on a file system that "
+                "all machines share, or a URL such as s3://bucket/forecasts."
+            ) from None
+        return ShardFiller(forecast_set, partial(_forecast_shard, forecast_set, self.forecaster))
 
 
-def claim_dates(
-    forecast_set: DatedFolder, dated: WindowsByDate, due: Sequence[pd.Timestamp], limit: int, locks: ExitStack
-) -> Claim:
-    """Lock the next dates that no process holds, until they have `limit` windows; closing `locks` releases them."""
-    dates: list[pd.Timestamp] = []
-    done: list[pd.Timestamp] = []
-    held: list[pd.Timestamp] = []
-    for i, date in enumerate(due):
-        if dates and dated.count([*dates, date]) > limit:
-            return Claim(dates, done, held + list(due[i:]))
-        lock = try_lock(forecast_set.folder, date_label(date))
-        if lock is None:
-            held.append(date)
-        elif forecast_set.state(date, dated.digest(date)) == "present":
-            lock.release()
-            done.append(date)
-        else:
-            locks.callback(lock.release)
-            dates.append(date)
-    return Claim(dates, done, held)
+def _forecast_shard(
+    forecast_set: ForecastSet,
+    forecaster: Forecaster,
+    dated: WindowsByDate,
+    due: Collection[pd.Timestamp],
+    progress: Callable[[int], None],
+) -> None:
+    sampling = forecast_set.settings.provenance.sampling
+    for forecast in forecast_batch(forecaster, dated, list(dated.dates), sampling, progress):
+        if forecast.index.get_level_values("datetime")[0] in due:
+            forecast_set.publish(forecast)

@@ -120,7 +120,9 @@ def read_summary(paths: Sequence[Path]) -> pd.DataFrame:
     tables = []
     for path in paths:
         try:
-            tables.append(pq.ParquetFile(path, page_checksum_verification=True).read(list(SUMMARY_COLUMNS)))
+            with path.open("rb") as file:  # of any file system; only the columns are read
+                stored = pq.ParquetFile(file, page_checksum_verification=True)
+                tables.append(stored.read(list(SUMMARY_COLUMNS)))
         except (OSError, pa.ArrowException) as error:
             raise CorruptFileError(path, str(error)) from None
     bare = [table.replace_schema_metadata() for table in tables]

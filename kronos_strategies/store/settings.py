@@ -18,7 +18,7 @@ from typing import Any
 from kronos.config import SampleConfig, check_numbers
 from kronos.forecast import Provenance
 from kronos_strategies.forecasting import WindowsByDate
-from kronos_strategies.store.files import SUFFIX, locked, make_folder, write_record
+from kronos_strategies.store.files import date_files, locked, make_folder, write_record
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ def create_manifest(folder: Path, settings: StoreSettings) -> None:
 def update_manifest(folder: Path, settings: StoreSettings) -> None:
     """Record the dates in a folder, and the hashes of their bars."""
     with locked(folder, "manifest"):
-        files = sorted(folder.glob(f"date=*/*{SUFFIX}"))
+        files = list(date_files(folder))
         dates = [file.parent.name.removeprefix("date=") for file in files]
         lines = [f"{date} {file.name.partition('-')[0]}" for date, file in zip(dates, files, strict=True)]
         content = {

@@ -12,11 +12,13 @@ from kronos.config import SampleConfig
 from kronos.forecast import Provenance
 from kronos.head import ReturnHead
 from kronos.windows import Windows
+from kronos_strategies.distributed import WorkerPool
 from kronos_strategies.forecasting import Embedder, Forecaster, WindowsByDate
 from kronos_strategies.progress import ProgressReport, no_progress
 from kronos_strategies.store.forecast_set import FillResult, ForecastSet, fill
+from kronos_strategies.store.location import as_location, explain_remote_errors, is_remote
 from kronos_strategies.store.settings import DTYPES, MANIFEST, StoreSettings, WindowSpec, create_manifest
-from kronos_strategies.store.window_outputs import embedding_rows, head_rows
+from kronos_strategies.store.window_outputs import HeadOutputs, HiddenStates, embedding_rows, head_rows
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +34,13 @@ class ForecastStore:
     dates; readjusted prices recompute the dates whose windows contain them. A date is one file, so it is
     recomputed for all instruments if one of them changed.
 
-    Several processes may fill one store on a file system with locks; an interrupted process loses one chunk.
+    Several processes may fill one store, and an interrupted process loses one chunk. In a local folder each date is
+    locked while it is computed; an object store has no locks, so that two processes may compute the same date, and
+    write the same object.
 
     Args:
-        folder: folder, created on the first fill.
+        folder: local folder, created on the first fill, or the URL of an object store, such as
+            s3://bucket/forecasts.
         dtype: type of the stored paths: "float32" is exact, "float16" takes three fifths of the space with an error
             below 1/4096 of a window's largest move.
 
@@ -44,12 +49,12 @@ class ForecastStore:
     """
 
     def __init__(self, folder: str | Path, dtype: str = "float32") -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = as_location(folder)
         self.dtype = dtype
         self._lifetime: object = None
         if dtype not in DTYPES:
             raise ValueError(f"dtype='{dtype}' is not a type for paths. Choose one of {list(DTYPES)}.")
-        if self.folder.exists() and not self.folder.is_dir():
+        if not is_remote(self.folder) and self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file. Pass a folder for the forecasts.")
 
     @classmethod
@@ -67,6 +72,7 @@ class ForecastStore:
         spec: WindowSpec,
         sampling: SampleConfig | None = None,
         progress: ProgressReport = no_progress,
+        pool: WorkerPool | None = None,
     ) -> FillResult:
         """Compute missing forecasts; afterwards every window has its forecast in the store.
 
@@ -78,16 +84,20 @@ class ForecastStore:
             spec: specification of the windows; part of the folder's name.
             sampling: settings, the forecaster's own when omitted.
             progress: called as progress(windows done, windows due).
+            pool: workers that share the dates, see `kronos_strategies.distributed.worker_pool`; None for this
+                process.
 
         Raises:
             ValueError: the networks were not loaded from files, or windows and `spec` disagree.
+            OSError: the folder or URL cannot be written.
         """
         dated = WindowsByDate(windows)
         spec.check(dated)
         settings = StoreSettings(forecaster.provenance(sampling or forecaster.sampling, ""), spec, self.dtype)
-        folder = self.folder / settings.folder
-        create_manifest(folder, settings)
-        return fill(ForecastSet(folder, self._lifetime), forecaster, dated, progress)
+        folder = self.folder / settings.folder.as_posix()
+        with explain_remote_errors(self.folder):
+            create_manifest(folder, settings)
+        return fill(ForecastSet(folder, self._lifetime), forecaster, dated, progress, pool)
 
     def head_outputs(
         self,
@@ -96,6 +106,7 @@ class ForecastStore:
         windows: Windows,
         spec: WindowSpec,
         progress: ProgressReport = no_progress,
+        pool: WorkerPool | None = None,
     ) -> np.ndarray:
         """(N, K) float32 outputs of a return head; missing ones are computed, without sampling.
 
@@ -105,19 +116,20 @@ class ForecastStore:
             windows: N windows, any number of dates; their `future` is not used.
             spec: specification of the windows.
             progress: called as progress(windows done, windows due).
+            pool: workers that share the dates; None for this process.
 
         Raises:
             ValueError: the networks were not loaded from files.
         """
         rows = head_rows(self.folder, embedder, head, spec, self._lifetime)
-        return rows.fill(windows, lambda part, report: head(embedder.embed(part, report)), progress)
+        return rows.fill(windows, HeadOutputs(embedder, head), progress, pool)
 
     def embeddings(
         self, embedder: Embedder, windows: Windows, spec: WindowSpec, progress: ProgressReport = no_progress
     ) -> np.ndarray:
         """(N, d_model) float32 hidden states; missing ones are computed, see `head_outputs`."""
         return embedding_rows(self.folder, embedder, spec, self._lifetime).fill(
-            windows, embedder.embed, progress
+            windows, HiddenStates(embedder), progress
         )
 
     def open(self, provenance: Provenance, spec: WindowSpec) -> ForecastSet:
@@ -127,12 +139,14 @@ class ForecastStore:
             FileNotFoundError: there are no such forecasts.
         """
         settings = StoreSettings(provenance, spec, self.dtype)
-        return ForecastSet(self.folder / settings.folder, self._lifetime)
+        return ForecastSet(self.folder / settings.folder.as_posix(), self._lifetime)
 
     def forecast_sets(self) -> list[ForecastSet]:
         """All forecast sets by folder, without loading a model; unusable ones are logged and skipped."""
         found = []
-        for path in sorted(self.folder.glob(f"*/*/{MANIFEST}")):
+        with explain_remote_errors(self.folder):
+            manifests = sorted(self.folder.glob(f"*/*/{MANIFEST}"))
+        for path in manifests:
             try:
                 found.append(ForecastSet(path.parent, self._lifetime))
             except ValueError as error:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from time import sleep
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,24 +26,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kronos.head import ReturnHead
+from kronos.utils import package_version
 from kronos.windows import KEYS, Windows
+from kronos_strategies.distributed import WorkerPool
 from kronos_strategies.forecasting import Embedder, WindowsByDate
 from kronos_strategies.progress import ProgressReport, offset_progress
 from kronos_strategies.store.files import (
     date_state,
     find_file,
+    listed_states,
     locked,
     make_folder,
     publish,
     warn_of_damage,
     write_record,
 )
-from kronos_strategies.store.forecast_set import WAIT, claim_dates
+from kronos_strategies.store.location import absolute
+from kronos_strategies.store.parallel import WAIT, ShardFiller, claim_dates, fill_shards, prepare
 from kronos_strategies.store.settings import WindowSpec, label_of
 
 DESCRIPTION = "_rows.json"
 CHUNK_WINDOWS = 4096  # computed together, so that an interruption costs seconds
-Compute = Callable[[Windows, Callable[[int], None]], np.ndarray]
 
 
 class WindowOutputs:
@@ -65,13 +69,16 @@ class WindowOutputs:
         """present, missing, changed or damaged, see `StoreStatus`."""
         return date_state(self.folder, date, digest)
 
-    def fill(self, windows: Windows, compute: Compute, progress: ProgressReport) -> np.ndarray:
+    def fill(
+        self, windows: Windows, compute: Compute, progress: ProgressReport, pool: WorkerPool | None = None
+    ) -> np.ndarray:
         """Values of all windows; missing ones are computed and stored.
 
         Args:
             windows: N windows, any number of dates; their `future` is not used.
-            compute: function of windows and of a progress callback -> (n, values) float32.
+            compute: values of windows; a pool pickles it.
             progress: called as progress(windows done, windows due).
+            pool: workers that share the dates; None for this process.
 
         Returns:
             (N, values) float32 in the order of `windows`.
@@ -81,15 +88,22 @@ class WindowOutputs:
         if read_description(self.folder) is None:
             with locked(self.folder, "rows"):
                 write_record(self.folder / DESCRIPTION, self.described)
-        self._compute_due(dated, compute, progress)
+        digests = {date: dated.digest(date) for date in dated.dates}
+        states = listed_states(self.folder, digests)
+        warn_of_damage(self.folder, [date for date in dated.dates if states[date] == "damaged"])
+        due = [date for date in dated.dates if states[date] != "present"]
+        if pool is None:
+            self._compute_due(dated, due, compute, progress)
+        else:
+            task = OutputsTask(absolute(self.folder), self.columns, compute, pool.device, package_version())
+            fill_shards(pool, task, dated, due, CHUNK_WINDOWS, progress)
         parts = [self._read(date, dated.digest(date)) for date in dated.dates]
         order = dated.windows.index.get_indexer(windows.index)
         return np.concatenate(parts)[order]
 
-    def _compute_due(self, dated: WindowsByDate, compute: Compute, progress: ProgressReport) -> None:
-        states = {date: self.state(date, dated.digest(date)) for date in dated.dates}
-        warn_of_damage(self.folder, [date for date, state in states.items() if state == "damaged"])
-        due = [date for date, state in states.items() if state != "present"]
+    def _compute_due(
+        self, dated: WindowsByDate, due: Sequence[pd.Timestamp], compute: Compute, progress: ProgressReport
+    ) -> None:
         done, total = 0, dated.count(due) if due else 0
         while due:
             with ExitStack() as locks:
@@ -98,18 +112,26 @@ class WindowOutputs:
                 if claim.dates:
                     chunk = dated.select(claim.dates)
                     values = compute(chunk, _counted(offset_progress(progress, done, total)))
-                    self._publish(claim.dates, chunk, values, dated)
+                    self.publish(claim.dates, chunk, values, dated)
                     done += len(chunk)
             if due and not claim.dates:
                 sleep(WAIT)
 
-    def _publish(
-        self, dates: Sequence[pd.Timestamp], chunk: Windows, values: np.ndarray, dated: WindowsByDate
+    def publish(
+        self,
+        dates: Sequence[pd.Timestamp],
+        chunk: Windows,
+        values: np.ndarray,
+        dated: WindowsByDate,
+        due: Collection[pd.Timestamp] | None = None,
     ) -> None:
+        """Write the values of a chunk of dates; of those that are due, if given. The caller holds their locks."""
         start = 0
         for date in dates:
             rows = slice(start, start + dated.count([date]))
             start = rows.stop
+            if due is not None and date not in due:
+                continue
             content = _to_parquet(chunk.index[rows], values[rows], self.columns)
             publish(self.folder, date, dated.digest(date), content)
 
@@ -133,6 +155,77 @@ def read_description(folder: Path) -> dict[str, Any] | None:
         return dict(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+class Compute(Protocol):
+    """Computes values of windows: hidden states, or outputs of a head."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """What reads the windows."""
+        ...
+
+    def __call__(self, windows: Windows, progress: Callable[[int], None]) -> np.ndarray:
+        """(n, values) float32; progress is called after each part with its number of windows."""
+        ...
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """Hidden states of an embedder, see `Compute`."""
+
+    embedder: Embedder
+
+    def __call__(self, windows: Windows, progress: Callable[[int], None]) -> np.ndarray:
+        """(n, d_model) float32."""
+        return self.embedder.embed(windows, progress)
+
+
+@dataclass(frozen=True)
+class HeadOutputs:
+    """Outputs of a return head, see `Compute`."""
+
+    embedder: Embedder
+    head: ReturnHead
+
+    def __call__(self, windows: Windows, progress: Callable[[int], None]) -> np.ndarray:
+        """(n, horizons) float32."""
+        return self.head(self.embedder.embed(windows, progress))
+
+
+@dataclass(frozen=True)
+class OutputsTask:
+    """Compute the values of a shard, see `kronos_strategies.distributed.shards.Task`.
+
+    Attributes:
+        folder, columns: see `WindowOutputs`.
+        compute: values of windows.
+        device: that of the worker, None for the embedder's own.
+        version: of this package in the process that starts the workers.
+    """
+
+    folder: Path
+    columns: tuple[str, ...]
+    compute: Compute
+    device: str | None
+    version: str
+
+    def open(self) -> ShardFiller:
+        """Move the networks to the device."""
+        prepare(self.compute.embedder, self.device, self.version)
+        outputs = WindowOutputs(self.folder, self.columns, {})
+        return ShardFiller(outputs, partial(_compute_shard, outputs, self.compute))
+
+
+def _compute_shard(
+    outputs: WindowOutputs,
+    compute: Compute,
+    dated: WindowsByDate,
+    due: Collection[pd.Timestamp],
+    progress: Callable[[int], None],
+) -> None:
+    values = compute(dated.windows, _counted(progress))
+    outputs.publish(list(dated.dates), dated.windows, values, dated, due)
 
 
 def settings_sha256(settings: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def check_command(program: str, words: list[str]) -> None:
     elif program == "qrun":
         assert (ROOT / "configs" / Path(words[0]).name).is_file(), words
     elif program in ("python", "python3", "torchrun"):
-        launcher = ("--standalone", "--nproc_per_node", "--no-python")
+        launcher = ("--standalone", "--nproc_per_node", "--no-python", "--nnodes", "--node_rank", "--master_")
         words = [word for word in words if not word.startswith(launcher)]
         if words[0] == "kronos":
             parse_kronos(words[1:])
@@ -105,7 +105,7 @@ def check_command(program: str, words: list[str]) -> None:
     elif program == "kronos":
         parse_kronos(words)
     else:
-        assert program in {"pip", "git", "cd", "pre-commit", "ruff", "pytest"}, program
+        assert program in {"pip", "git", "cd", "pre-commit", "ruff", "pytest", "ray"}, program
 
 
 def parse_training(words: list[str]) -> None:

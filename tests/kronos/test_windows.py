@@ -540,3 +540,32 @@ def test_no_name_of_an_exchange_is_a_frequency() -> None:
     calendars = pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
     assert [name for name in calendars.get_calendar_names() if is_frequency(name)] == []
     assert all(is_frequency(text) for text in ("B", "b", "5min", "5MIN", "h", "W-FRI", "QS-OCT", "1D12h"))
+
+
+# Windows.compact
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_compact_windows_are_the_same_windows_with_no_other_bar(data: st.DataObject) -> None:
+    windows = Windows.rolling(
+        make_panel(24, "A", "B", "C"), 6, 2, DAYS.append(DAYS + pd.Timedelta(days=60)), min_bars=2
+    )
+    rows = np.array(data.draw(st.lists(st.integers(0, len(windows) - 1), min_size=1, unique=True)))
+    part = windows[rows]
+    compact = part.compact()
+    assert compact.digest() == part.digest()
+    assert compact.index.equals(part.index)
+    np.testing.assert_array_equal(compact.lengths, part.lengths)
+    read = {
+        row
+        for end, length in zip(part.end_positions, part.lengths, strict=True)
+        for row in range(end + 1 - length, end + 1)
+    }
+    assert len(compact.bars) == len(compact.bar_stamps) == len(read)
+    np.testing.assert_array_equal(compact.bars, windows.bars[sorted(read)])
+
+
+def test_no_window_is_compact_already() -> None:
+    windows = Windows.rolling(make_panel(24, "A"), 6, 2, "B")
+    assert len(windows[:0].compact().bars) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,26 +28,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("processes")
 
 
-@pytest.fixture(scope="module")
-def ranks(folder: Path) -> list[Found]:
-    """What each of two processes saw."""
-    write_inputs(folder)
+def start(folder: Path, *words: str, output: str | None = None) -> subprocess.Popen[str]:
+    """An agent of torchrun, which starts the processes of one machine."""
     script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     settings = {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(script.parents[3]),
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
-    done = subprocess.run(
-        [*command, str(script), str(folder)],
+    arguments = [str(script), str(folder), *([output] if output else [])]
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *words, *arguments],
         env=os.environ | settings,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> list[Found]:
+    """What each of two processes saw."""
+    write_inputs(folder)
+    together = start(folder, "--standalone", "--nproc_per_node=2")
+    _, err = together.communicate(timeout=240)
+    assert together.returncode == 0, err
     loaded = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
     return [{name: Observed(**plain) for name, plain in found.items()} for found in loaded]
 
@@ -146,3 +152,18 @@ def test_only_the_first_process_writes(folder: Path, ranks: list[Found]) -> None
     assert not list(output.rglob("*unfinished*"))
     (state,) = (output / "run" / "tokenizer").glob("state-*")
     assert len(list(state.glob("random_states_*"))) == 2  # each goes on with its own stream
+
+
+def test_two_machines_train_the_weights_of_two_processes_of_one(folder: Path, ranks: list[Found]) -> None:
+    """Two agents on loopback, each with one process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    agents = [start(folder, *words, f"--node_rank={rank}", output="machines") for rank in range(2)]
+    errors = [agent.communicate(timeout=240)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], errors
+    one, two = (load_weights(folder / output / "last" / "tokenizer") for output in ("together", "machines"))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=0, msg=name)

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("qlib")
 
 from kronos.predictor import KronosPredictor
+from kronos_strategies.comparison_inputs import load_input
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.qlib.dataset import KronosDataset
@@ -131,6 +132,43 @@ def test_halves_are_a_store_of_their_own_and_the_next_command_says_so(bars, tmp_
     assert stored.settings.dtype == "float16"
 
 
+def test_workers_store_the_same_bytes_and_are_shown(bars, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 40)
+    _, out, _ = forecast(capsys, tmp_path / "alone", bars)
+    assert "processes" not in out
+    code, out, err = forecast(capsys, tmp_path / "shared", bars, workers=2)
+    assert (code, err.strip()) == (0, "")
+    assert re.fullmatch(r"2 processes of \d+ threads?", row(out, "workers"))
+    assert row(out, "computed") == "6"
+    alone, shared = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("*/*/date=*/*")}
+        for name in ("alone", "shared")
+    )
+    assert shared == alone
+    assert len(alone) == 6
+
+
+def test_a_ray_cluster_that_is_not_there_is_one_sentence(bars, tmp_path, capsys):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    code, _, err = forecast(capsys, tmp_path, bars, ray="127.0.0.1:9", workers=2)
+    assert code == 2
+    assert re.match(r"There is no Ray cluster at '127.0.0.1:9' \(.*Start one with `ray start --head`", err)
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_store_may_be_a_url_which_the_next_command_and_a_comparison_read(bars, tmp_path, capsys):
+    pytest.importorskip("upath")
+    url = "memory://forecasts/a b"
+    code, out, _ = forecast(capsys, url, bars)
+    assert code == 0
+    assert f"KRONOS_STORE='{url}'" in out
+    (stored,) = ForecastStore(url).forecast_sets()
+    assert len(stored) == 6
+    found = load_input(f"one={stored.folder}", "unused", bars, hold=2)
+    assert found.version.name == "one"
+    assert found.version.score.index.get_level_values("datetime").nunique() == 6
+
+
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_resume(bars, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 1)
     honest, calls = KronosPredictor.forecast, iter([False, False, True])
@@ -161,6 +199,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_resume(bars, tmp_path, capsys
         (["--samples", "-1"], r"samples=-1 gives no path"),
         (["--score", "head"], r"score='head' needs a return head"),
         (["--horizon", "0"], r"horizon=0"),
+        (["--workers", "0"], r"workers=0 cannot compute"),
+        (["--gpus-per-worker", "1"], r"gpus_per_worker=1.0 is for Ray"),
         (["--lookback", "1"], r"lookback=1"),
         (["--lookback", "2000"], r"lookback=2000 is more than the model's context of 512 bars"),
         (["--device", "abacus"], r"device 'abacus'"),

@@ -105,6 +105,13 @@ def test_a_segment_can_be_scored_in_parts(in_store):
     pd.testing.assert_series_equal(alone, whole.loc[alone.index], rtol=1e-4, atol=1e-5)
 
 
+def test_scores_of_several_workers_are_those_of_one(in_store, monkeypatch):
+    monkeypatch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 40)
+    pd.testing.assert_frame_equal(model(workers=2).signals(dataset()), model().signals(dataset()))
+    with pytest.raises(ValueError, match=r"workers=0"):
+        model(workers=0)
+
+
 def test_scores_from_a_store_are_those_without_one_and_are_computed_once(in_store, tmp_path, monkeypatch):
     plain = model().predict(dataset())
     kept = model(store=str(tmp_path))
