@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtest
     from kronos_strategies.backtest_result import BacktestResult
     from kronos_strategies.comparison_inputs import load_artifacts
     from kronos_strategies.data.simulate import MarketConfig, simulate_market
@@ -32,12 +33,15 @@ _MODULES = {
     "MarketConfig": "kronos_strategies.data.simulate",
     "PortfolioRules": "kronos_strategies.portfolio",
     "RunArtifacts": "kronos_strategies.run_artifacts",
+    "TradingRules": "kronos_strategies.backtest",
     "Version": "kronos_strategies.evaluation.comparison.version",
+    "backtest_rules": "kronos_strategies.backtest",
     "build_report": "kronos_strategies.report.report",
     "check_causal": "kronos_strategies.lookahead",
     "compare_versions": "kronos_strategies.evaluation.comparison.comparison",
     "load_artifacts": "kronos_strategies.comparison_inputs",
     "plot": "kronos_strategies.report.figures.forecast",
+    "run_backtest": "kronos_strategies.backtest",
     "save_forecast_plot": "kronos_strategies.forecast_view.page",
     "save_report": "kronos_strategies.report.export",
     "signals": "kronos_strategies.signal",
@@ -52,12 +56,15 @@ __all__ = [
     "MarketConfig",
     "PortfolioRules",
     "RunArtifacts",
+    "TradingRules",
     "Version",
+    "backtest_rules",
     "build_report",
     "check_causal",
     "compare_versions",
     "load_artifacts",
     "plot",
+    "run_backtest",
     "save_forecast_plot",
     "save_report",
     "signals",

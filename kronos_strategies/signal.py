@@ -12,13 +12,25 @@ from kronos.bars import CLOSE, PRICES
 from kronos.config import as_integer
 from kronos.forecast import Forecast, positive_close
 from kronos.paths import PRICE_FLOOR
+from kronos_strategies.path_signals import (
+    PATH_SIGNALS,
+    PathSignalSettings,
+    drawdowns,
+    prob_take_profit,
+    return_signals,
+)
 
-SIGNALS = ("score", "expected_return", "volatility", "prob_up", "q05", "q95")
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
+SIGNALS = ("score", *SUMMARY, *PATH_SIGNALS)
+DEFAULT_LEVELS = PathSignalSettings()
 
 
 def signals(
-    forecast: Forecast, hold: int = 1, price: str = "close", score: pd.Series | None = None
+    forecast: Forecast,
+    hold: int = 1,
+    price: str = "close",
+    score: pd.Series | None = None,
+    levels: PathSignalSettings = DEFAULT_LEVELS,
 ) -> pd.DataFrame:
     """Summarize sampled paths as the columns of a signal.
 
@@ -31,6 +43,7 @@ def signals(
         hold: bars that a position is held.
         price: price at which trades execute: "close", "open" or "vwap".
         score: scores by (datetime, instrument), such as those of a return head, that replace the paths' score.
+        levels: levels that some signals refer to.
 
     Returns:
         Frame with the index of the forecast, (datetime, instrument), in the time zone of the bars; float64 columns
@@ -40,6 +53,13 @@ def signals(
         volatility: root mean square of the closes' log returns over paths and steps, per bar.
         prob_up: share of paths with r_s > 0, between 0 and 1.
         q05, q95: quantiles of r_s over paths at Weibull positions, simple returns over `hold` bars.
+        deviation, risk_adjusted, conviction, prob_up_tiebreak, downside, expected_shortfall, skew: of r_s over
+            paths, see `kronos_strategies.path_signals.return_signals`.
+        prob_take_profit: share of paths whose highs reach the take-profit before their lows reach the stop, from
+            the entry at path_s[t+1] on; on bars t+2..t+1+hold, and on t+1..t+hold for entries at the open.
+        max_drawdown: mean over paths of the largest fall of the closes below their highest one so far, from
+            close[t] on over the whole horizon; a simple return, at most 0.
+        prob_drawdown: share of paths in which that fall exceeds `levels.drawdown`.
 
     Raises:
         ValueError: the horizon is too short, or a price is not positive, so that no return exists.
@@ -48,7 +68,30 @@ def signals(
     gained, volatility = _whole_horizon(forecast)
     own = earned.mean(axis=1) if score is None else score.reindex(forecast.index).to_numpy()
     columns = {"score": own, "expected_return": gained.mean(axis=1), "volatility": volatility}
-    return pd.DataFrame(columns | _spread(earned), index=forecast.index, dtype=np.float64)
+    columns |= _spread(earned) | return_signals(earned, levels.tail)
+    first = 0 if price == "open" else 1
+    entry = positive_prices(forecast, price)[:, :, 0]
+    columns["prob_take_profit"] = _take_profit(forecast, entry, slice(first, first + hold), levels)
+    columns |= _drawdown(forecast, levels)
+    return pd.DataFrame(columns, index=forecast.index, dtype=np.float64)
+
+
+def path_signals(forecast: Forecast, levels: PathSignalSettings = DEFAULT_LEVELS) -> pd.DataFrame:
+    """The signals PATH_SIGNALS over the whole horizon, independent of how they are traded.
+
+    Returns:
+        Frame indexed (datetime, instrument), columns PATH_SIGNALS, as in `signals`, but of g_s =
+        path_s[t+H] / close[t] - 1 on closes, with an entry at close[t] that is held on bars t+1..t+H.
+
+    Raises:
+        ValueError: a last close is not positive, so that no return exists.
+    """
+    gained = _whole_horizon(forecast)[0]
+    entry = forecast.last_bar[:, CLOSE].astype(np.float64)[:, None]
+    columns = return_signals(gained, levels.tail)
+    columns["prob_take_profit"] = _take_profit(forecast, entry, slice(0, forecast.horizon), levels)
+    columns |= _drawdown(forecast, levels)
+    return pd.DataFrame(columns, index=forecast.index, dtype=np.float64)
 
 
 def tradable_returns(forecast: Forecast, hold: int = 1, price: str = "close") -> np.ndarray:
@@ -104,6 +147,23 @@ def _spread(returns: np.ndarray) -> dict[str, np.ndarray]:
     """Statistics of (N, S) returns over paths."""
     low, high = np.quantile(returns, [0.05, 0.95], axis=1, method="weibull")
     return {"prob_up": (returns > 0).mean(axis=1), "q05": low, "q95": high}
+
+
+def _take_profit(
+    forecast: Forecast, entry: np.ndarray, bars: slice, levels: PathSignalSettings
+) -> np.ndarray:
+    """(N,) see `prob_take_profit`; highs and lows are widened to include open and close, as in valid bars."""
+    prices = [forecast.path(name)[:, :, bars] for name in PRICES]
+    highs, lows = np.maximum.reduce(prices), np.minimum.reduce(prices)
+    return prob_take_profit(highs, lows, entry, levels.take_profit, levels.stop_loss)
+
+
+def _drawdown(forecast: Forecast, levels: PathSignalSettings) -> dict[str, np.ndarray]:
+    falls = drawdowns(positive_prices(forecast), forecast.last_bar[:, CLOSE].astype(np.float64))
+    return {
+        "max_drawdown": falls.mean(axis=1),
+        "prob_drawdown": (falls < -levels.drawdown).mean(axis=1),
+    }
 
 
 def sampled_price(forecast: Forecast, price: str) -> np.ndarray:

@@ -61,9 +61,10 @@ def test_the_readme_is_short() -> None:
 # What runs code of a file that comes from elsewhere, or leaves text unescaped, and the only files that may call it.
 UNSAFE = {
     r"pickle\.loads?\(|(?<!_)Unpickler\(": (
-        "qlib_runs.py",
+        "qlib_runs.py",  # Qlib's artifacts of one's own runs
         "pickles.py",
-    ),  # Qlib's artifacts of one's own runs
+        "processes.py",  # what the parent process sends through a pipe
+    ),
     r"read_pickle|joblib|dill|cloudpickle|shelve\.|marshal\.": (),
     r"torch\.load\((?!.*weights_only=True)": (),
     r"allow_pickle=True": (),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from kronos.bars import CLOSE
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
 from kronos.paths import Candles, price_band
@@ -28,43 +27,47 @@ from kronos_strategies.heads.selection import (
     head_names,
     load_readers,
 )
+from kronos_strategies.path_signals import PATH_SIGNALS, PathSignalSettings
 from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
-from kronos_strategies.signal import positive_prices, summary
+from kronos_strategies.signal import DEFAULT_LEVELS, path_signals, positive_prices, summary
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 if TYPE_CHECKING:
     from kronos.predictor import KronosPredictor
 
+OTHER_PATH_SIGNALS = tuple(name for name in PATH_SIGNALS if name != "max_drawdown")
 LINES = (
     "expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown", "score",
+    *OTHER_PATH_SIGNALS,
 )  # fmt: skip
 ALL_LINES = (*LINES, "age")  # bars of the feed since the forecast
-# Columns of `path_statistics`: the score, and the first of the S closes at the horizon.
-SCORE, FINAL_CLOSES = 4, 5
+# Columns of `path_statistics`: the score, the first of OTHER_PATH_SIGNALS and of the S closes at the horizon.
+SCORE, FIRST_PATH_SIGNAL, FINAL_CLOSES = 4, 5, 5 + len(OTHER_PATH_SIGNALS)
 CACHE_SIZE = 200_000  # windows; about 80 MB at 20 samples each
 
 
-def path_statistics(forecast: Forecast) -> np.ndarray:
+def path_statistics(forecast: Forecast, levels: PathSignalSettings = DEFAULT_LEVELS) -> np.ndarray:
     """Statistics of sampled paths for the lines, for any level of the band.
 
+    Args:
+        forecast: N windows, S paths.
+        levels: levels that some signals refer to.
+
     Returns:
-        (N, 5 + S) float64: expected_return, volatility and prob_up as in `kronos_strategies.signal.summary`,
-        max_drawdown, the score (here the expected return; a return head replaces it), and the close of each path at
-        the horizon, in quote currency. Known at the close of the bar that the forecast is dated with.
+        (N, FINAL_CLOSES + S) float64: expected_return, volatility and prob_up as in
+        `kronos_strategies.signal.summary`, max_drawdown, the score (here the expected return; a return head
+        replaces it), OTHER_PATH_SIGNALS as in `kronos_strategies.signal.path_signals`, and the close of each path
+        at the horizon, in quote currency. Known at the close of the bar that the forecast is dated with.
     """
-    closes = positive_prices(forecast, "close")  # (N, S, H)
-    last_close = forecast.last_bar[:, CLOSE].astype(np.float64)
-    start = np.broadcast_to(last_close[:, None, None], (*closes.shape[:2], 1))
-    wealth = np.concatenate([start, closes], axis=2)
-    drawdowns = (wealth / np.maximum.accumulate(wealth, axis=2) - 1).min(axis=2)  # (N, S)
+    closes = positive_prices(forecast, "close")[:, :, -1]  # (N, S)
     figures = summary(forecast)[["expected_return", "volatility", "prob_up"]].to_numpy()
-    return np.concatenate(
-        [figures, drawdowns.mean(axis=1)[:, None], figures[:, :1], closes[:, :, -1]], axis=1
-    )
+    of_paths = path_signals(forecast, levels)
+    drawdown, others = of_paths[["max_drawdown"]].to_numpy(), of_paths[list(OTHER_PATH_SIGNALS)].to_numpy()
+    return np.concatenate([figures, drawdown, figures[:, :1], others, closes], axis=1)
 
 
 def indicator_lines(statistics: np.ndarray, level: float, factors: np.ndarray | None = None) -> np.ndarray:
-    """(N, 5 + S) path statistics -> (N, 8) LINES; all but the score are NaN without paths.
+    """(N, FINAL_CLOSES + S) path statistics -> (N, L) LINES; all but the score are NaN without paths.
 
     Args:
         statistics: as returned by `path_statistics`.
@@ -77,7 +80,8 @@ def indicator_lines(statistics: np.ndarray, level: float, factors: np.ndarray | 
     factors = np.ones(len(closes)) if factors is None else factors
     low, high = price_band(closes, level, factors) if len(closes) else (closes[:, 0], closes[:, 0])
     mean, drawdown, score = closes.mean(axis=1), statistics[:, 3], statistics[:, SCORE]
-    return np.column_stack([statistics[:, :3], mean, low, high, drawdown, score])
+    others = statistics[:, FIRST_PATH_SIGNAL:FINAL_CLOSES]
+    return np.column_stack([statistics[:, :3], mean, low, high, drawdown, score, others])
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,10 @@ class ForecastSettings:
     score: str = "auto"
     heads: str = ""
     calendar: str | None = None
+    tail: float = DEFAULT_LEVELS.tail
+    take_profit: float = DEFAULT_LEVELS.take_profit
+    stop_loss: float = DEFAULT_LEVELS.stop_loss
+    drawdown: float = DEFAULT_LEVELS.drawdown
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
@@ -130,6 +138,7 @@ class ForecastSettings:
         self._set("limits", str(self.limits or "none"))
         self._set("hold", self.hold or self.every)
         self.options  # noqa: B018 (raises for invalid options)
+        self.levels  # noqa: B018
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -138,6 +147,11 @@ class ForecastSettings:
     def options(self) -> PathOptions:
         """Postprocessing of the paths, by name."""
         return PathOptions(self.calibration, self.candles, self.limits)
+
+    @property
+    def levels(self) -> PathSignalSettings:
+        """Levels that some signals refer to."""
+        return PathSignalSettings(self.tail, self.take_profit, self.stop_loss, self.drawdown)
 
     def postprocessing(self, spacing: float | None = None) -> Postprocessing:
         """Postprocessing of the paths of windows with `spacing` seconds between bars, None if unknown.
@@ -193,7 +207,8 @@ class ForecastSettings:
             daily: (N,) bool, windows of daily bars, which a return head may score; all when omitted.
 
         Returns:
-            (N, 5 + S), see the function `path_statistics`; all but the score are NaN where nothing is sampled.
+            (N, FINAL_CLOSES + S), see the function `path_statistics`; all but the score are NaN where nothing is
+            sampled.
         """
         spec = WindowSpec(",".join(instruments), self.lookback, self.horizon, self.lookback)
         found = np.full((len(windows), FINAL_CLOSES), np.nan)
@@ -230,7 +245,8 @@ class ForecastSettings:
         post = self.postprocessing()
         calibration = None if post.calibration is None else post.calibration.id
         provenance = predictor.provenance(sampling, "")
-        key = (provenance, calibration, post.limits, post.candles) if provenance.weights_sha256 else None
+        inputs = provenance, calibration, post.limits, post.candles, self.levels
+        key = inputs if provenance.weights_sha256 else None
         by_instrument = post.calibration is not None or post.limits is not None
         return _cached(key, windows, compute, progress, by_instrument)
 
@@ -249,9 +265,9 @@ class ForecastSettings:
         return _load_heads(self.model, self.tokenizer, self.revision, self.device, head_names(self.heads))
 
     def _statistics_of(self, forecast: Forecast) -> np.ndarray:
-        """(N, 5 + S) statistics of a forecast as sampled, after its postprocessing."""
+        """(N, FINAL_CLOSES + S) statistics of a forecast as sampled, after its postprocessing."""
         parts = [
-            (rows, path_statistics(post(forecast[rows])))
+            (rows, path_statistics(post(forecast[rows]), self.levels))
             for rows, post in self._by_spacing(forecast.index, forecast.timestamps)
         ]
         found = np.empty((len(forecast), parts[0][1].shape[1]))

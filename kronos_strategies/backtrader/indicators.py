@@ -17,6 +17,7 @@ from kronos_strategies.backtrader.feed_bars import EARLIEST, disambiguate_dst
 from kronos_strategies.backtrader.forecasts import (
     ALL_LINES,
     LINES,
+    OTHER_PATH_SIGNALS,
     ForecastSettings,
     indicator_lines,
     path_statistics,
@@ -48,6 +49,8 @@ class KronosIndicator(bt.Indicator):
     - max_drawdown: mean over the paths of the largest fall below the highest close so far, C included; at most 0.
     - score: the value to rank by. The output of a return head, an expected cross-sectional rank of the return over
       `hold` bars from the next close on, in [-0.5, 0.5] * sqrt(12); without a head the expected return.
+    - deviation, risk_adjusted, conviction, prob_up_tiebreak, downside, expected_shortfall, skew, prob_take_profit,
+      prob_drawdown: over the whole horizon, see `kronos_strategies.signal.path_signals`.
     - age: bars of this feed since the forecast, 0 at the bar of the forecast.
 
     The first three are those of `kronos_strategies.signal.summary`. All lines but age keep their values until the
@@ -83,6 +86,8 @@ class KronosIndicator(bt.Indicator):
         calendar: exchange whose sessions the future timestamps follow ("XSHG", "XNYS", "24/7", see
             `kronos.future_timestamps`); None for a calendar added with `cerebro.addcalendar` or, without one, to
             learn the sessions from past bars.
+        tail, take_profit, stop_loss, drawdown: levels of some signals, see
+            `kronos_strategies.path_signals.PathSignalSettings`.
 
     Raises:
         TypeError: the data is not a feed but e.g. a line or another indicator.
@@ -100,7 +105,7 @@ class KronosIndicator(bt.Indicator):
         # Prices, shares and counts do not share an axis with returns.
         *(
             (name, {"_plotskip": True})
-            for name in ("prob_up", "forecast_close", "lower", "upper", "score", "age")
+            for name in ("prob_up", "forecast_close", "lower", "upper", "score", *OTHER_PATH_SIGNALS, "age")
         ),
     )
 

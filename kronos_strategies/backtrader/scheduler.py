@@ -122,12 +122,12 @@ class IndicatorHandle:
         self.lookback = group.settings.lookback
 
     def all_bars(self) -> np.ndarray:
-        """(K, 9) ALL_LINES at all bars of the feed, which Backtrader has loaded completely."""
+        """(K, L) ALL_LINES at all bars of the feed, which Backtrader has loaded completely."""
         self._group.forecast_all_bars()
         return self._asset.all_bars(self._level)
 
     def current_bar(self) -> np.ndarray:
-        """(9,) ALL_LINES at the current bar of the feed."""
+        """(L,) ALL_LINES at the current bar of the feed."""
         if self._asset.has_new_bar():
             self._group.forecast_current_bar()
         return self._asset.current_bar(self._level)
@@ -197,7 +197,7 @@ class ForecastGroup:
     def _forecast(
         self, parts: Sequence[AssetWindows], progress: ProgressReport
     ) -> Iterator[dict[float, np.ndarray]]:
-        """(N, 8) LINES by level for the windows of each asset."""
+        """(N, L) LINES by level for the windows of each asset."""
         counts = [len(part.end_positions) for part in parts]
         if not sum(counts):
             yield from ({level: np.empty((0, len(LINES))) for level in self.levels} for _ in parts)
@@ -285,7 +285,7 @@ class AssetState:
         self._table: dict[float, np.ndarray] = {}  # by level
 
     def all_bars(self, level: float) -> np.ndarray:
-        """(K, 9) ALL_LINES at each bar of the feed, after `set_all_forecasts`."""
+        """(K, L) ALL_LINES at each bar of the feed, after `set_all_forecasts`."""
         return self._table[level]
 
     def set_all_forecasts(
@@ -296,7 +296,7 @@ class AssetState:
         Args:
             feed: the feed, loaded completely.
             end_positions: (N,) positions of its traded bars that have a forecast, ascending.
-            values: (N, 8) LINES by level.
+            values: (N, L) LINES by level.
         """
         made = feed.rows[end_positions]
         latest = np.searchsorted(made, feed.rows, side="right") - 1  # -1: none yet
@@ -330,12 +330,12 @@ class AssetState:
         return self.bars.advance()
 
     def set_forecast(self, values: dict[float, np.ndarray]) -> None:
-        """Set the forecast of the current bar, (8,) LINES by level."""
+        """Set the forecast of the current bar, (L,) LINES by level."""
         self._forecast = values
         self._forecast_period, self._forecast_bar = self._period, len(self.data)
 
     def current_bar(self, level: float) -> np.ndarray:
-        """(9,) ALL_LINES at the current bar."""
+        """(L,) ALL_LINES at the current bar."""
         row = np.full(len(ALL_LINES), np.nan)
         if self._forecast and self._is_traded():
             row[:-1], row[-1] = self._forecast[level], len(self.data) - self._forecast_bar

@@ -17,7 +17,6 @@ from kronos_strategies.progress import progress_bar, track
 
 if TYPE_CHECKING:
     from kronos.calibration import Calibration
-    from kronos_strategies.store import ForecastSet
 
 
 def calibrate(
@@ -54,8 +53,9 @@ def calibrate(
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.qlib.artifacts import read_price_panel
     from kronos_strategies.qlib.data_access import init_qlib
+    from kronos_strategies.store import ForecastSet
 
-    forecast_set, last = _stored(store), Timestamp(until)
+    forecast_set, last = ForecastSet.find(store), Timestamp(until)
     store_warnings = init_qlib(data or default_store())
     dates = forecast_set.dates[forecast_set.dates <= last]
     if not len(dates):
@@ -71,25 +71,6 @@ def calibrate(
         wanted = tuple(groups or ())
         made = fit(past, market, spec.universe, spec.lookback, last, every, wanted, first, progress)
     _show(made, made.write(to), store_warnings, data)
-
-
-def _stored(store: str) -> ForecastSet:
-    """The forecasts of a store that holds one set, of that set's own folder, or of the one of its model."""
-    from kronos_strategies.store import ForecastSet
-    from kronos_strategies.store.location import as_location
-    from kronos_strategies.store.settings import MANIFEST
-
-    folder = as_location(store)
-    below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
-    runs = [path.parent for found in below for path in sorted(found)]
-    if not runs:
-        raise FileNotFoundError(
-            f"{folder} contains no forecasts. Fill it with `kronos store fill {folder} ...`."
-        )
-    if len(runs) > 1:
-        names = ", ".join(map(str, runs))
-        raise ValueError(f"{folder} contains {len(runs)} sets of forecasts. Pass one of them: {names}.")
-    return ForecastSet(runs[0])
 
 
 def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path | None) -> None:

@@ -64,7 +64,7 @@ def collect_artifacts(
         traded: Qlib's report of the backtest, by datetime; None without one.
         held: Qlib's positions at each close; None without a backtest.
         trials: number of settings tried so far, including this run.
-        industries: industry by instrument, see `data_access.read_industries`.
+        industries: industry by instrument, see `neutralization.read_industries`.
     """
     signals, label = _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)

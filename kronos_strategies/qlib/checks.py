@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,14 @@ from qlib.utils.time import Freq
 
 from kronos.config import as_integer, as_number
 from kronos_strategies.data.qlib_store import REGIONS
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.evaluation.signal.neutralization import read_industries
+from kronos_strategies.portfolio import check_inputs, rules_of
 from kronos_strategies.qlib.data_access import (
     DAY,
     Config,
     check_instruments,
     instruments_of,
     qlib_warnings,
-    read_industries,
     store_folder,
 )
 
@@ -115,15 +113,11 @@ def _check_topk(kwargs: Settings, hold: int | None) -> None:
 
 
 def _check_weights(kwargs: Settings, hold: int | None, model: Settings) -> None:
-    rules, known = dict(kwargs.get("rules") or {}), [field.name for field in fields(PortfolioRules)]
-    if unknown := [name for name in rules if name not in known]:
-        close = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"Did you mean '{close[0]}'?" if close else f"Choose among {known}."
-        raise ValueError(f"'{unknown[0]}' is not a field of PortfolioRules. {hint}")
-    made = PortfolioRules(**rules)
+    made = rules_of(dict(kwargs.get("rules") or {}))
+    check_inputs(made, industries=False, amounts=False)  # which Qlib's strategy does not pass
     _check_hold("every", kwargs.get("every", 1), hold)
-    column = made.rank_by if made.rank_by != "score" else "volatility"
-    reads_more = made.rank_by != "score" or made.reads_volatility
+    read = [name for name in (made.rank_by, *made.columns) if name != "score"]
+    column, reads_more = next(iter(read), ""), bool(read)
     if model and reads_more and model.get("samples") == 0:
         raise ValueError(
             f"The strategy reads '{column}', which comes from sampled paths. Set KRONOS_SAMPLES to 10, or weight "

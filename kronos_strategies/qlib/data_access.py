@@ -18,7 +18,6 @@ from qlib.data import filter as filters
 from qlib.log import set_global_logger_level
 
 from kronos.bars import FEATURES, PRICES, repair_bars
-from kronos.io.files import read_table
 from kronos.windows import KEYS, Windows
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
 from kronos_strategies.backtest_result import bars_per_year as annual_bars
@@ -333,18 +332,3 @@ def _check_there(folder: Path, freq: str = DAY) -> None:
         f"{folder} is not a Qlib data directory (no calendars/{freq}.txt). Create one with `kronos data import "
         f"FILE... --to {folder}`, or unset KRONOS_QLIB_DATA to run on a simulated market."
     )
-
-
-def read_industries(file: Path) -> pd.Series:
-    """The industry of each instrument, from columns instrument and industry of a CSV or parquet file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it lacks a column, or has an instrument twice.
-    """
-    table = read_table(file.expanduser(), ("instrument", "industry"), ()).dropna()
-    twice = table["instrument"].duplicated()
-    if twice.any():
-        name = table["instrument"][twice].iloc[0]
-        raise ValueError(f"{file} has several industries of {name}. Keep one row per instrument.")
-    return table.set_index("instrument")["industry"].astype(str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -30,6 +30,7 @@ from kronos_strategies.heads.selection import (
     head_names,
     load_readers,
 )
+from kronos_strategies.path_signals import PathSignalSettings
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
@@ -87,6 +88,7 @@ class KronosModel(Model):
         fit_seeds: number of LightGBM models to average.
         workers, ray, gpus_per_worker: processes or Ray actors that compute what the store lacks, see
             `kronos_strategies.distributed.worker_pool`.
+        levels: fields of `kronos_strategies.path_signals.PathSignalSettings` by name, e.g. {"tail": 0.05}.
 
     Attributes:
         choice: source of the scores of the last `predict`.
@@ -94,6 +96,7 @@ class KronosModel(Model):
         prediction: what `predict` returns: "score", as Qlib's own models return,
             or "signals", the score and the other columns of `kronos_strategies.signal.SIGNALS`, for a
             strategy that reads them.
+        levels: levels that some signals refer to.
     """
 
     def __init__(
@@ -126,8 +129,10 @@ class KronosModel(Model):
         workers: int = 1,
         ray: str | None = None,
         gpus_per_worker: float = 0.0,
+        levels: Mapping[str, float] | None = None,
     ) -> None:
         check_score(score)
+        self.levels = PathSignalSettings(**dict(levels or {}))
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction='{prediction}' is unknown. Choose one of {list(PREDICTIONS)}.")
         if fit_head and fit_head not in KINDS:
@@ -223,7 +228,9 @@ class KronosModel(Model):
         else:
             sampled = self.forecasts(windows, dataset.spec)
             read = map(self.postprocessing, sampled)
-            found = pd.concat([signals(each, dataset.hold, dataset.deal_price, score) for each in read])
+            found = pd.concat(
+                [signals(each, dataset.hold, dataset.deal_price, score, self.levels) for each in read]
+            )
         self._scored = Scored(dataset, dataset.span(segment), found, sampled)
         return found
 

@@ -54,7 +54,7 @@ def collect_qlib_run(
     Args:
         run: run of any Qlib model.
         trials: number of settings tried so far, including this run.
-        industries: industry by instrument, see `data_access.read_industries`.
+        industries: industry by instrument, see `neutralization.read_industries`.
         store_warnings: warnings about the store.
     """
     keys, instruments = cast(pd.MultiIndex, run.score.index), instruments_of(run.instruments)

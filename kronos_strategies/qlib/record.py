@@ -13,8 +13,9 @@ from qlib.model.base import Model
 from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 
+from kronos_strategies.evaluation.signal.neutralization import read_industries
 from kronos_strategies.qlib.artifacts import collect_artifacts
-from kronos_strategies.qlib.data_access import qlib_warnings, read_industries
+from kronos_strategies.qlib.data_access import qlib_warnings
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.experiment import local_path
 from kronos_strategies.qlib.model import KronosModel

@@ -8,7 +8,7 @@ import pandas as pd
 from qlib.backtest.position import Position
 from qlib.contrib.strategy import WeightStrategyBase
 
-from kronos_strategies.portfolio import PortfolioRules, target_weights
+from kronos_strategies.portfolio import rules_of, target_weights
 from kronos_strategies.qlib.tradability import tradable_instruments
 
 
@@ -36,7 +36,7 @@ class KronosWeightStrategy(WeightStrategyBase):
         self, *, signal: object, rules: Mapping[str, str | float] | None = None, every: int = 1
     ) -> None:
         super().__init__(signal=signal, risk_degree=1.0)
-        self.rules = PortfolioRules(**dict(rules or {}))  # type: ignore[arg-type]
+        self.rules = rules_of(dict(rules or {}))
         if self.rules.side != "long":
             raise ValueError(
                 f"side='{self.rules.side}' sells short, which Qlib's account does not support. Choose side='long', "

@@ -33,7 +33,13 @@ from kronos_strategies.store.files import (
 from kronos_strategies.store.location import absolute, as_location
 from kronos_strategies.store.parallel import WAIT, ShardFiller, claim_dates, fill_shards, prepare
 from kronos_strategies.store.parquet import from_parquet, read_summary, to_parquet
-from kronos_strategies.store.settings import StoreSettings, read_manifest, read_settings, update_manifest
+from kronos_strategies.store.settings import (
+    MANIFEST,
+    StoreSettings,
+    read_manifest,
+    read_settings,
+    update_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,26 @@ class ForecastSet:
         self.folder = as_location(folder)
         self._lifetime = lifetime
         self.settings = read_settings(self.folder)
+
+    @classmethod
+    def find(cls, folder: str | Path) -> ForecastSet:
+        """The forecasts of a store that holds one set, of that set's own folder, or of the one of its model.
+
+        Raises:
+            FileNotFoundError: there are no forecasts.
+            ValueError: there are several sets.
+        """
+        folder = as_location(folder)
+        below = (folder.glob(f"{'*/' * depth}{MANIFEST}") for depth in range(3))
+        sets = [path.parent for found in below for path in sorted(found)]
+        if not sets:
+            raise FileNotFoundError(
+                f"{folder} contains no forecasts. Fill it with `kronos store fill {folder} ...`."
+            )
+        if len(sets) > 1:
+            names = ", ".join(map(str, sets))
+            raise ValueError(f"{folder} contains {len(sets)} sets of forecasts. Pass one of them: {names}.")
+        return cls(sets[0])
 
     @property
     def manifest(self) -> dict[str, Any]:

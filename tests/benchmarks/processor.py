@@ -14,6 +14,7 @@ from cyclopts import App
 from rich.console import Console
 
 from tests.benchmarks import (
+    backtest,
     backtrader,
     cold_start,
     evaluation,
@@ -28,7 +29,9 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.cases import MODELS, Case, available, find_cases
 
-PARTS = ("cases", "memory", "growth", "threads", "training", "evaluation", "backtrader", "cold start")
+PARTS = (
+    "cases", "memory", "growth", "threads", "training", "evaluation", "backtest", "backtrader", "cold start",
+)  # fmt: skip
 THREADED = ("b-small", "c-mini", "e-small")
 TRAINING_STEPS = 5
 GROWTH_SECONDS = 1.0  # of the plain loop, about, for a point of the growth tables
@@ -57,7 +60,7 @@ def run(
     Args:
         cases: letters (a to e, at the sizes of the notes) or names such as d-small.
         variants: ways to run ours; those that this checkout does not know are left out.
-        parts: some of cases, memory, growth, threads, training, evaluation, backtrader, cold start.
+        parts: some of cases, memory, growth, threads, training, evaluation, backtest, backtrader, cold start.
         repeats: rounds of plain and ours.
         plain_seconds: what one run of the plain loop may take; it is cut to that many of its steps.
         growth_size: mini or small.
@@ -129,6 +132,10 @@ class Bench:
             self.evaluation(max(3, repeats))
             self.found["evaluation"]["report"] = report.measure(max(3, repeats))
             self.save("a report")
+        if "backtest" in parts and backtest.SUPPORTED:
+            self.found["backtest"] = backtest.compare(max(3, repeats))
+            self.found["backtest"]["signals"] = backtest.path_statistics(repeats)
+            self.save("backtests")
         if "backtrader" in parts:
             self.backtrader()
         if "cold start" in parts:

@@ -33,6 +33,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield _coefficients(records)
     if "report" in results.get("evaluation", {}):
         yield _report(results["evaluation"]["report"])
+    if "backtest" in results:
+        yield _backtest(results["backtest"])
     if "backtrader" in results:
         yield _backtrader(results["backtrader"])
     if "cold_start" in results:
@@ -186,6 +188,23 @@ def _coefficients(records: list[dict[str, Any]]) -> Table:
             *(str(one["dates"]), str(one["names"]), f"{middle(plain):.2f}", f"{middle(ours):.3f}"),
             *(f"{ratios[0]:.1f}x", f"{min(pairs):.1f}-{max(pairs):.1f}", f"{ratios[1]:.1f}x"),
         )
+    return table
+
+
+def _backtest(record: dict[str, Any]) -> Table:
+    table = _table(
+        f"backtest of {record['names']} names x {record['days']} days, medians of CPU seconds; plain is Qlib",
+        *("tester", ">plain s", ">ours s", ">ratio", ">pairs"),
+    )
+    plain = record["runs"]["qlib"]
+    for way in ("rules", "weights"):
+        ours = record["runs"][way]
+        pairs = [slow["cpu"] / fast["cpu"] for slow, fast in zip(plain, ours, strict=True)]
+        figures = (f"{middle(plain):.2f}", f"{middle(ours):.4f}", f"{middle(plain) / middle(ours):.0f}x")
+        table.add_row(way, *figures, f"{min(pairs):.0f}-{max(pairs):.0f}")
+    one = record["signals"]
+    size = f"{one['names']} x {one['samples']} x {one['horizon']}"
+    table.add_row(f"signals of {size} paths", "", f"{middle(one['runs']):.4f}", "", "")
     return table
 
 

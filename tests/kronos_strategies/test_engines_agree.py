@@ -1,6 +1,6 @@
-"""Qlib and Backtrader share one pure function: the same signals, the same targets, the same portfolios.
+"""Qlib, Backtrader and the tester share one pure function: the same signals, the same targets, the same portfolios.
 
-One simulated market, with late listings, suspensions and splits; both engines size orders at the close of the
+One simulated market, with late listings, suspensions and splits; all size orders at the close of the
 signal's day and deal them at the next open. Costs, lots and limits, which each engine has of its own, are off,
 and cash is kept to pay for all purchases when a sale does not trade: each engine would cut others of them. Weights
 then agree to 1e-6, and the worth of the book to one part in a million: Qlib's prices are of single precision.
@@ -15,8 +15,10 @@ pytest.importorskip("backtrader")
 import backtrader as bt
 from qlib.backtest import backtest
 
+from kronos_strategies.backtest import TradingRules, backtest_rules
 from kronos_strategies.backtrader import KronosRankStrategy, LotSizeCommission
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
+from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import PortfolioRules, target_weights
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
 
@@ -32,6 +34,7 @@ SETTINGS = [
     ({"topk": 5}, 1),
     ({"topk": 4, "rank_buffer": 3, "weighting": "inverse_volatility", "no_trade_band": 0.02}, 3),
     ({"topk": 6, "weighting": "volatility_target", "target_volatility": 0.1, "max_weight": 0.12}, 5),
+    ({"topk": 6, "weighting": "score", "n_drop": 1, "max_turnover": 0.3}, 2),
 ]
 
 
@@ -134,6 +137,11 @@ def in_backtrader(bars, rules, every) -> FromBacktrader:
     return cerebro.run()[0]
 
 
+def in_tester(bars, rules, every):
+    trading = TradingRules("open", open_cost=0.0, close_cost=0.0, delisted_after=0, cash=CASH)
+    return backtest_rules(bars[list(COLUMNS)], rules, PricePanel.from_bars(bars), trading, every)
+
+
 @pytest.mark.parametrize(("rules", "every"), SETTINGS)
 def test_both_engines_hold_the_targets_of_the_pure_function(store, bars, rules, every):
     named = PortfolioRules(**rules, cash_buffer=0.3)
@@ -147,6 +155,14 @@ def test_both_engines_hold_the_targets_of_the_pure_function(store, bars, rules, 
     worth = pd.Series(theirs.worth)
     np.testing.assert_allclose(worth, account["account"].reindex(worth.index), rtol=1e-6)
     assert worth.iloc[-1] != pytest.approx(CASH, rel=1e-3)
+    tested = in_tester(bars, named, every)
+    equity = CASH * (1 + tested.returns["net"]).cumprod()
+    np.testing.assert_allclose(equity, account["account"].reindex(equity.index), rtol=1e-6)
+    for day, weights in tested.weights.groupby(level="datetime"):
+        in_books = pd.Series(books[day].get_stock_weight_dict(), dtype=float).sort_index()
+        pd.testing.assert_series_equal(
+            weights.droplevel("datetime"), in_books, check_names=False, check_index_type=False, atol=1e-6
+        )
 
     frozen = 0
     for day, (signals, previous, tradable, chosen) in ours.decided.items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pandas as pd
 
+from kronos.io.files import read_table
 from kronos_strategies.evaluation.baselines import reversal_20
 from kronos_strategies.evaluation.distribution.metrics import historical_volatility
 from kronos_strategies.evaluation.panel import PanelIndex
@@ -238,3 +240,18 @@ def _centered(values: np.ndarray, cells: np.ndarray, both: np.ndarray) -> np.nda
 def _dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(dates, instruments) twice -> (dates, 1)."""
     return np.einsum("dn,dn->d", x, y)[:, None]
+
+
+def read_industries(file: Path) -> pd.Series:
+    """The industry of each instrument, from columns instrument and industry of a CSV or parquet file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it lacks a column, or has an instrument twice.
+    """
+    table = read_table(file.expanduser(), ("instrument", "industry"), ()).dropna()
+    twice = table["instrument"].duplicated()
+    if twice.any():
+        name = table["instrument"][twice].iloc[0]
+        raise ValueError(f"{file} has several industries of {name}. Keep one row per instrument.")
+    return table.set_index("instrument")["industry"].astype(str)

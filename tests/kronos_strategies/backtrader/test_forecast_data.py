@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.backtrader import ForecastData, join_forecasts, read_forecasts
-from kronos_strategies.backtrader.forecasts import ALL_LINES
+from kronos_strategies.backtrader.forecasts import ALL_LINES, LINES
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import (
@@ -75,7 +75,7 @@ def test_bars_with_a_time_zone_are_matched_by_local_time():
     index = pd.MultiIndex.from_arrays(
         [[pd.Timestamp("2024-03-04 09:35")], ["A"]], names=["datetime", "instrument"]
     )
-    forecasts = pd.DataFrame([range(8)], index=index, columns=list(ALL_LINES[:8]))
+    forecasts = pd.DataFrame([range(len(LINES))], index=index, columns=list(LINES))
     bars = make_bars(2).set_axis(pd.date_range("2024-03-04 14:35", periods=2, freq="5min", tz="UTC"))
     joined = join_forecasts(bars.tz_convert("America/New_York"), forecasts, "A")
     assert joined["upper"].tolist() == [5, 5]
@@ -85,7 +85,7 @@ def test_bars_with_a_time_zone_are_matched_by_local_time():
 def test_bars_before_the_first_forecast_have_none():
     bars = make_bars(5)
     index = pd.MultiIndex.from_arrays([[bars.index[2]], ["A"]], names=["datetime", "instrument"])
-    joined = join_forecasts(bars, pd.DataFrame([range(8)], index=index, columns=list(ALL_LINES[:8])), "A")
+    joined = join_forecasts(bars, pd.DataFrame([range(len(LINES))], index=index, columns=list(LINES)), "A")
     np.testing.assert_array_equal(joined["age"], [np.nan, np.nan, 0, 1, 2])
 
 
@@ -101,7 +101,7 @@ def test_bars_before_the_first_forecast_have_none():
 def test_bars_without_any_forecast_are_refused(change, name, message):
     bars = make_bars(5)
     index = pd.MultiIndex.from_arrays([[bars.index[2]], ["A"]], names=["datetime", "instrument"])
-    forecasts = pd.DataFrame([range(8)], index=index, columns=list(ALL_LINES[:8]))
+    forecasts = pd.DataFrame([range(len(LINES))], index=index, columns=list(LINES))
     with pytest.raises(ValueError, match=message):
         join_forecasts(change(bars), forecasts, name)
 

@@ -23,10 +23,17 @@ from kronos.postprocessing import PathOptions
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosRankStrategy, KronosTearSheet, forecasts, scheduler
-from kronos_strategies.backtrader.forecasts import LINES, ForecastSettings, indicator_lines, path_statistics
+from kronos_strategies.backtrader.forecasts import (
+    FINAL_CLOSES,
+    LINES,
+    ForecastSettings,
+    indicator_lines,
+    path_statistics,
+)
 from kronos_strategies.backtrader.indicators import read_forecasts
 from kronos_strategies.lookahead import check_causal
-from kronos_strategies.signal import summary
+from kronos_strategies.path_signals import PATH_SIGNALS, PathSignalSettings
+from kronos_strategies.signal import path_signals, summary
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import headed_pair, make_bars, make_panel
 from tests.kronos_strategies.backtrader.builders import (
@@ -75,6 +82,15 @@ def test_return_probability_and_price_are_of_the_last_bar():
     assert np.isclose(found["forecast_close"], 103)
 
 
+def test_the_signals_of_paths_are_lines_at_the_levels_that_are_set():
+    forecast = forecast_of([101, 96, 110], [99, 103, 90], [100, 100, 107], [95, 92, 91])
+    levels = PathSignalSettings(tail=0.4, take_profit=0.01, stop_loss=0.06, drawdown=0.02)
+    found = dict(zip(LINES, indicator_lines(path_statistics(forecast, levels), 0.9)[0], strict=True))
+    expected = path_signals(forecast, levels).iloc[0]
+    assert {name: found[name] for name in PATH_SIGNALS} == pytest.approx(expected.to_dict())
+    assert found["prob_take_profit"] != figures(forecast)["prob_take_profit"]
+
+
 def test_the_band_contains_its_share_of_paths():
     ends = np.arange(1.0, 100.0)
     found = figures(forecast_of(*([end] for end in ends)), level=0.8)
@@ -87,7 +103,7 @@ def test_a_path_below_zero_leaves_every_line_finite():
 
 
 def test_no_forecast_has_no_lines():
-    assert indicator_lines(np.empty((0, 8)), 0.9).shape == (0, len(LINES))
+    assert indicator_lines(np.empty((0, FINAL_CLOSES + 3)), 0.9).shape == (0, len(LINES))
 
 
 FORECAST = ForecastSettings(lookback=20, horizon=3, samples=4, device="cpu")

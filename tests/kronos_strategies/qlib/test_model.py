@@ -36,7 +36,9 @@ def test_predict_scores_each_window_once_with_the_score_first(in_store):
     assert scored.columns[0] == "score"
     assert list(scored.index.names) == ["datetime", "instrument"]
     assert scored.index.equals(dataset().windows().index)
-    assert np.isfinite(scored.to_numpy()).all()
+    ratios = scored[["risk_adjusted", "conviction", "skew"]]
+    assert np.isfinite(scored.drop(columns=ratios.columns).to_numpy()).all()
+    assert (ratios.isna().any(axis=1) == scored["deviation"].eq(0)).all(), "undefined where all paths agree"
 
 
 def test_a_prediction_is_the_score_alone_unless_signals_are_asked_for(in_store):

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from kronos.utils import git_commit
 from kronos_strategies.comparison_inputs import compare_inputs, load_artifacts, load_input
-from kronos_strategies.qlib.data_access import read_industries
+from kronos_strategies.evaluation.signal.neutralization import read_industries
 from kronos_strategies.qlib.experiment import TRACKING, KronosRecorder, absolute
 from kronos_strategies.qlib.tracking import FORECASTS, count_trials, find_run
 from kronos_strategies.run_artifacts import RunArtifacts

@@ -286,7 +286,7 @@ def test_each_side_holds_at_most_its_slots_and_its_rank_buffer(case):
     ("rules", "message"),
     [
         ({"side": "short"}, "side='short' is unknown. Choose one of long, long_short"),
-        ({"weighting": "kelly"}, "inverse_volatility"),
+        ({"weighting": "markowitz"}, "inverse_volatility"),
         ({"topk": 0}, "topk=0"),
         ({"topk": 2.5}, "whole number"),
         ({"rank_buffer": -1}, "rank_buffer=-1"),

@@ -1,0 +1,142 @@
+"""`kronos backtest`: rules on the forecasts of a store, with the usual report; needs no engine and no model."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from pandas import DatetimeIndex
+
+    from kronos_strategies.store import ForecastSet
+    from kronos_strategies.store.window_outputs import HeadScores
+
+
+def backtest(
+    store: str,
+    /,
+    *,
+    data: Annotated[Path, Parameter(env_var="KRONOS_QLIB_DATA")],
+    rules: str = "",
+    trading: str = "",
+    levels: str = "",
+    hold: int | None = None,
+    every: int | None = None,
+    score: Literal["auto", "head", "paths"] = "auto",
+    head: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    benchmark: str | None = None,
+    industry: Path | None = None,
+    correlation_bars: int = 0,
+    calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
+    trials: int = 1,
+    output: Path | None = None,
+) -> None:
+    """Backtest portfolio rules on stored forecasts, and write the usual report.
+
+    Signals of a date are known at its close; their orders trade on the next bar.
+
+    For example: `kronos backtest ~/forecasts --rules topk=50,rank_buffer=50 --data ~/csi300 --output out/top50`
+
+    At the next open, long and short: `--rules quantile=0.1,side=long_short --trading price=open,borrow_cost=0.08`
+
+    Args:
+        store: folder or URL of a forecast store with one model and one set of settings, or of one set.
+        data: Qlib data directory, or a file or folder of bars, of the instruments that were forecast.
+        rules: fields of PortfolioRules, e.g. topk=50,rank_buffer=25,weighting=inverse_volatility,rank_by=downside.
+        trading: fields of TradingRules, e.g. price=open,lot=0,limit=0.095; costs, limit and lot of the region of
+            the data when omitted.
+        levels: levels of some signals, e.g. tail=0.05,take_profit=0.1,stop_loss=0.05,drawdown=0.2.
+        hold: bars that the score spans; 5 when omitted, or what the horizon allows.
+        every: bars between rebalances; as many as --hold when omitted.
+        score: head for the stored outputs of a return head, paths for the expected return, auto for the head where
+            one has scores of that holding period.
+        head: name of the return head, if the store has several.
+        start: first date to trade on; the first forecast when omitted.
+        end: last date; the last forecast when omitted.
+        benchmark: instrument of the data to compare with, in addition to all instruments at equal weights.
+        industry: CSV with columns instrument and industry, for max_industry_weight and the report.
+        correlation_bars: past bars from which correlations are estimated; 0 for the correlation of the rules.
+        calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
+        trials: settings tried so far, including this one, by which the Sharpe ratio is deflated.
+        output: folder of the report; backtest-MODEL when omitted.
+    """
+    from kronos.postprocessing import PathOptions
+    from kronos_strategies.backtest.prices import read_benchmark, read_prices
+    from kronos_strategies.backtest.stored import BacktestSettings, backtest_forecasts
+    from kronos_strategies.evaluation.signal.neutralization import read_industries
+    from kronos_strategies.path_signals import PathSignalSettings
+    from kronos_strategies.portfolio import parse_fields, parse_rules, with_fields
+    from kronos_strategies.report.export import save_report, show_report
+    from kronos_strategies.report.report import build_report
+    from kronos_strategies.run_artifacts import ARTIFACTS
+    from kronos_strategies.store import ForecastSet
+
+    portfolio_rules = parse_rules(rules)
+    path_levels = with_fields(PathSignalSettings(), parse_fields(levels))
+    changes = parse_fields(trading)
+    forecast_set = ForecastSet.find(store)
+    horizon = forecast_set.settings.spec.horizon
+    hold = min(5, horizon - 1) if hold is None else hold
+    if not 1 <= hold < horizon:
+        raise ValueError(
+            f"--hold {hold} needs forecasts of {hold + 1} bars, and {forecast_set.folder} has {horizon}: a signal "
+            "trades one bar later. Choose a holding period from 1 to the horizon less 1."
+        )
+    dates = _dates(forecast_set, start, end)
+    scores = _head_scores(forecast_set, score, head, hold)
+    industries = None if industry is None else read_industries(industry)
+    instruments = forecast_set.frame(dates[0], dates[-1]).index.get_level_values("instrument").unique()
+    prices = read_prices(data, sorted(instruments))
+    settings = BacktestSettings(
+        portfolio_rules,
+        with_fields(prices.trading, changes),
+        hold,
+        hold if every is None else every,
+        path_levels,
+        correlation_bars,
+        trials,
+    )
+    compared = None if benchmark is None else read_benchmark(data, benchmark)
+    artifacts = backtest_forecasts(
+        forecast_set, dates, prices, settings, PathOptions(calibration), scores, industries, compared
+    )
+    report = build_report(artifacts)
+    folder = output or Path(f"backtest-{Path(forecast_set.settings.provenance.model).name}")
+    show_report(report, [*save_report(report, folder)[:2], artifacts.write(folder / ARTIFACTS)])
+
+
+def _dates(forecast_set: ForecastSet, start: datetime | None, end: datetime | None) -> DatetimeIndex:
+    """The stored dates of the span."""
+    from pandas import Timedelta, Timestamp
+
+    known = forecast_set.dates
+    first = known[0] if start is None else Timestamp(start)
+    last = known[-1] if end is None else Timestamp(end) + Timedelta(days=1) - Timedelta(1)
+    dates = known[(known >= first) & (known <= last)]
+    if len(dates) < 2:
+        raise ValueError(
+            f"{forecast_set.folder} has {len(dates)} forecast dates from {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+            f"and a backtest needs 2. It has {known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}."
+        )
+    return dates
+
+
+def _head_scores(forecast_set: ForecastSet, score: str, head: str | None, hold: int) -> HeadScores | None:
+    """The stored scores of a return head, None to score by the paths."""
+    from kronos_strategies.store.window_outputs import find_head_scores
+
+    if score == "paths":
+        return None
+    model = forecast_set.folder.parent
+    found = find_head_scores(model, forecast_set.settings.spec, hold, head)
+    if found is None and score == "head":
+        raise ValueError(
+            f"{model} has no scores of a return head at {hold} bars for these windows. Add them with `kronos store "
+            "fill`, or choose --score paths."
+        )
+    return found

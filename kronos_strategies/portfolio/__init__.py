@@ -1,0 +1,41 @@
+"""Signals and current weights -> target weights: one pure function for every engine.
+
+A weight is a fraction of equity, negative for a short position; what is missing to 1 is cash. Qlib, Backtrader and
+`kronos backtest` use the same function.
+"""
+
+from kronos_strategies.portfolio.rules import (
+    BARS_PER_YEAR,
+    PortfolioRules,
+    Side,
+    Weighting,
+    parse_fields,
+    parse_rules,
+    rules_of,
+    with_fields,
+)
+from kronos_strategies.portfolio.target import (
+    CrossSection,
+    MarketInputs,
+    check_inputs,
+    cross_section_weights,
+    rank_signals,
+    target_weights,
+)
+
+__all__ = [
+    "BARS_PER_YEAR",
+    "CrossSection",
+    "MarketInputs",
+    "PortfolioRules",
+    "Side",
+    "Weighting",
+    "check_inputs",
+    "cross_section_weights",
+    "parse_fields",
+    "parse_rules",
+    "rank_signals",
+    "rules_of",
+    "target_weights",
+    "with_fields",
+]

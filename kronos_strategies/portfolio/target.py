@@ -1,0 +1,225 @@
+"""target_weights: signals of one date, current weights and rules -> weights from the next bar on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kronos_strategies.portfolio.constraints import (
+    apply_no_trade_band,
+    cap_industries,
+    limit_participation,
+    limit_turnover,
+)
+from kronos_strategies.portfolio.rules import PortfolioRules
+from kronos_strategies.portfolio.selection import choose, rank_instruments
+from kronos_strategies.portfolio.weighting import Sizing, size
+
+TIE_BREAK = ("expected_return", "volatility")
+
+
+@dataclass(frozen=True)
+class MarketInputs:
+    """What rules know of the market besides signals and weights, all at the close of the decision.
+
+    Attributes:
+        industries: industry by instrument; an instrument without one is not capped.
+        amounts: traded amount per bar / equity of the portfolio, by instrument; without one there is no trade if
+            the rules limit participation.
+        correlations: correlations of returns, instruments x instruments, positive semidefinite; an instrument that
+            is missing has the correlation that the rules assume with every other.
+    """
+
+    industries: pd.Series | None = None
+    amounts: pd.Series | None = None
+    correlations: pd.DataFrame | None = None
+
+
+NO_INPUTS = MarketInputs()
+
+
+@dataclass(frozen=True)
+class CrossSection:
+    """One date over n instruments, in ascending order of their names.
+
+    Attributes:
+        columns: (n,) float64 signals by name.
+        held: (n,) current weights.
+        trades: (n,) bool, instruments that can be traded.
+        industries: (n,) number of the industry, -1 for none; None if unknown.
+        amounts: (n,) traded amount per bar / equity, 0 if unknown; None if unknown for all.
+        correlations: (n, n); None if unknown.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    held: np.ndarray
+    trades: np.ndarray
+    industries: np.ndarray | None = None
+    amounts: np.ndarray | None = None
+    correlations: np.ndarray | None = None
+
+
+def target_weights(
+    signals: pd.DataFrame,
+    previous: pd.Series,
+    rules: PortfolioRules,
+    tradable: pd.Index | None = None,
+    market: MarketInputs = NO_INPUTS,
+) -> pd.Series:
+    """Compute the weights to hold from the next bar on.
+
+    Ties in `rules.rank_by` are broken by expected_return / volatility where the signals have both, then by
+    instrument, so that the order of rows never matters.
+
+    Args:
+        signals: signals of one date, indexed by instrument; the column `rules.rank_by`, and `rules.columns`. An
+            instrument whose value there is not finite (or whose volatility is not positive) is never bought, and is
+            sold if held. On a date without any finite value of `rank_by` nothing is traded.
+        previous: weights held now, by instrument.
+        rules: rules of selection and weighting.
+        tradable: instruments that can be traded, all when omitted. Any other, such as a suspended or limit-locked
+            one, keeps its previous weight, takes a slot of its side, and reduces what is left for the others.
+        market: what else the rules need of the market.
+
+    Returns:
+        (held,) weights by instrument, sorted, without zeros: missing instruments are sold. The absolute weights add
+        up to at most 1 - cash_buffer, or to what cannot be sold if that is more, because it does not trade or is
+        limited by turnover or participation.
+
+    Raises:
+        ValueError: a column or what a constraint needs of the market is missing, an instrument occurs twice, or a
+            previous weight is not finite.
+    """
+    _check_signals(signals, previous, rules)
+    check_inputs(rules, market.industries is not None, market.amounts is not None)
+    names = signals.index.union(previous.index[previous.ne(0)]).sort_values().rename("instrument")
+    trades = np.full(len(names), tradable is None)
+    if tradable is not None:
+        at = names.get_indexer(tradable)  # much faster than isin on strings
+        trades[at[at >= 0]] = True
+    section = CrossSection(
+        columns=_columns(signals.reindex(names), rules),
+        held=previous.reindex(names, fill_value=0.0).to_numpy(np.float64),
+        trades=trades,
+        industries=_codes(market.industries, names),
+        amounts=_amounts(market.amounts, names),
+        correlations=_correlations(market.correlations, names, rules),
+    )
+    weights = cross_section_weights(section, rules)
+    return pd.Series(weights, names, name="weight")[weights != 0]
+
+
+def rank_signals(signals: pd.DataFrame, rules: PortfolioRules) -> pd.Series:
+    """Rank the instruments of one date as `target_weights` does before it leaves out what cannot be traded.
+
+    Args:
+        signals: as for `target_weights`.
+        rules: rules of selection and weighting.
+
+    Returns:
+        (n,) float64 ranks by instrument, sorted by instrument, 1 for the best; NaN for an instrument that is never
+        bought.
+
+    Raises:
+        ValueError: a column is missing, or an instrument occurs twice.
+    """
+    _check_signals(signals, pd.Series(dtype=np.float64), rules)
+    table = signals.sort_index()
+    trades = np.ones(len(table), bool)
+    ranks = pd.Series(rank_instruments(_columns(table, rules), rules, trades) + 1.0, table.index, name="rank")
+    return ranks.where(ranks <= len(table)).rename_axis("instrument")
+
+
+def cross_section_weights(section: CrossSection, rules: PortfolioRules) -> np.ndarray:
+    """(n,) weights of `target_weights`, from arrays."""
+    held = section.held
+    if not np.isfinite(section.columns[rules.rank_by]).any():
+        return held
+    frozen = ~section.trades & (held != 0)
+    ranks = rank_instruments(section.columns, rules, section.trades)
+    chosen = choose(ranks, held, frozen, rules)
+    sizing = Sizing(section.columns, ranks, chosen, held, frozen, section.correlations)
+    weights = np.where(frozen, held, size(sizing, rules))
+    if section.industries is not None and rules.max_industry_weight < 1:
+        weights = cap_industries(weights, frozen, section.industries, rules.max_industry_weight)
+    weights = apply_no_trade_band(weights, held, frozen, rules)
+    if section.amounts is not None and rules.max_participation:
+        largest = rules.max_participation * section.amounts
+        weights = limit_participation(weights, held, largest, rules.cash_buffer)
+    if rules.max_turnover:
+        weights = limit_turnover(weights, held, rules.max_turnover)
+    return weights
+
+
+def _columns(table: pd.DataFrame, rules: PortfolioRules) -> dict[str, np.ndarray]:
+    """(n,) of each signal that the rules read."""
+    wanted = dict.fromkeys((rules.rank_by, *rules.columns, *TIE_BREAK))
+    return {name: table[name].to_numpy(np.float64) for name in wanted if name in table}
+
+
+def _codes(industries: pd.Series | None, names: pd.Index) -> np.ndarray | None:
+    if industries is None:
+        return None
+    codes: np.ndarray = pd.factorize(industries.reindex(names), sort=True)[0]
+    return codes
+
+
+def _amounts(amounts: pd.Series | None, names: pd.Index) -> np.ndarray | None:
+    if amounts is None:
+        return None
+    return amounts.reindex(names).fillna(0.0).to_numpy(np.float64)
+
+
+def _correlations(
+    correlations: pd.DataFrame | None, names: pd.Index, rules: PortfolioRules
+) -> np.ndarray | None:
+    """(n, n) with the assumed correlation where an instrument is missing."""
+    if correlations is None:
+        return None
+    known = correlations.reindex(index=names, columns=names).to_numpy(np.float64)
+    matrix = np.where(np.isfinite(known), known, rules.correlation)
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
+
+
+def _check_signals(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) -> None:
+    missing = [name for name in (rules.rank_by, *rules.columns) if name not in signals.columns]
+    if missing:
+        raise ValueError(
+            f"The signals have no column {missing[0]!r}, which the rules use; they have {list(signals.columns)}. "
+            "Set `rank_by` to one of these, or weight equally."
+        )
+    for what, index in (("signals", signals.index), ("previous weights", previous.index)):
+        if not index.is_unique:
+            raise ValueError(
+                f"The {what} have {index[index.duplicated()][0]!r} twice. Keep one row per instrument."
+            )
+    if not np.isfinite(previous.to_numpy(np.float64)).all():
+        name = previous.index[~np.isfinite(previous.to_numpy(np.float64))][0]
+        raise ValueError(f"The previous weight of {name!r} is {previous[name]}. Value it at its last price.")
+
+
+def check_inputs(rules: PortfolioRules, industries: bool, amounts: bool) -> None:
+    """Refuse rules that need what is not known of the market.
+
+    Args:
+        rules: rules.
+        industries: whether industries are known.
+        amounts: whether traded amounts are known.
+
+    Raises:
+        ValueError: a constraint needs what is not known.
+    """
+    if rules.max_industry_weight < 1 and not industries:
+        raise ValueError(
+            f"max_industry_weight={rules.max_industry_weight:g} needs the industry of each instrument, and none "
+            "are given. Pass industries, or leave the rule out."
+        )
+    if rules.max_participation and not amounts:
+        raise ValueError(
+            f"max_participation={rules.max_participation:g} needs traded amounts, and none are given. Pass "
+            "amounts, or leave the rule out."
+        )

@@ -1,0 +1,236 @@
+"""`kronos backtest` as a user runs it: from a store and bars to a report, without a model and without Qlib."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("statsmodels")
+pytest.importorskip("arch")
+
+from kronos.bars import CLOSE, FEATURES, adjust_bars
+from kronos.config import SampleConfig
+from kronos.forecast import Forecast, Provenance
+from kronos.windows import Windows
+from kronos_strategies.backtest import TradingRules, backtest_rules
+from kronos_strategies.backtest.prices import read_prices
+from kronos_strategies.data.qlib_store import write_store
+from kronos_strategies.data.simulate import MarketConfig, simulate_market
+from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.run_artifacts import RunArtifacts
+from kronos_strategies.signal import signals
+from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
+from kronos_strategies.store.window_outputs import WindowOutputs
+from tests.kronos_strategies.evaluation.walks import PROVENANCE
+
+from .conftest import run
+
+SPEC = WindowSpec("csi300", lookback=20, horizon=7, min_bars=20)
+RULES = "topk=4,rank_buffer=2,weighting=inverse_volatility"
+
+
+class RandomWalks:
+    """Forecasts random walks from the last closes; the instrument and the date are the seed."""
+
+    sampling = SampleConfig(samples=8)
+
+    def forecast(self, windows: Windows, sampling=None, progress=None, candles="valid") -> Forecast:
+        last = windows.last_bar[:, CLOSE].astype(float)
+        steps = np.stack(
+            [
+                np.random.default_rng([date.value // 10**9, int(name[-4:])]).normal(0, 0.02, (8, 7))
+                for date, name in windows.index
+            ]
+        )
+        paths = np.ones((*steps.shape, len(FEATURES)), np.float32)
+        paths[..., :4] = (last[:, None, None] * np.exp(steps.cumsum(axis=2)))[..., None]
+        known = self.provenance(sampling, windows.digest())
+        return Forecast(paths, windows.index, windows.future, windows.last_bar, known)
+
+    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
+        return replace(PROVENANCE, sampling=sampling, data_sha256=data_sha256, weights_sha256="a" * 64)
+
+
+@pytest.fixture(scope="module")
+def market():
+    return simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-09-01", end="2023-03-31"))
+
+
+@pytest.fixture(scope="module")
+def folder(market, tmp_path_factory):
+    """A Qlib directory `qlib`, the same bars as `bars.parquet`, and a store `forecasts` of three months."""
+    folder = tmp_path_factory.mktemp("backtest")
+    write_store(
+        market.bars,
+        folder / "qlib",
+        membership={"csi300": market.membership},
+        benchmarks=market.benchmark,
+        source={"kind": "test", "region": "cn"},
+    )
+    market.bars.to_parquet(folder / "bars.parquet")
+    ForecastStore(folder / "forecasts").fill(RandomWalks(), windows_of(market), SPEC, RandomWalks.sampling)
+    return folder
+
+
+def windows_of(market) -> Windows:
+    bars = adjust_bars(market.bars.set_index(["datetime", "instrument"]).sort_index())
+    panel = {name: own.droplevel("instrument") for name, own in bars.groupby(level="instrument")}
+    calendar = pd.DatetimeIndex(bars.index.get_level_values("datetime").unique())
+    return Windows.rolling(panel, SPEC.lookback, SPEC.horizon, calendar, start="2022-12-01", end="2023-02-28")
+
+
+def backtest(capsys, folder, data="qlib", *more):
+    words = ("backtest", folder / "forecasts", "--rules", RULES, "--data", folder / data)
+    return run(capsys, *words, "--output", "out", *more)
+
+
+def artifacts() -> RunArtifacts:
+    return RunArtifacts.read(Path("out/artifacts"))
+
+
+def test_the_report_is_of_the_rules_on_the_signals_of_the_store(folder, capsys):
+    code, out, err = backtest(capsys, folder)
+    assert (code, err.strip()) == (0, "")
+    assert "strategy, net of costs" in out
+    assert "out/report.html" in out
+    made = artifacts()
+    stored = ForecastSet.find(folder / "forecasts")
+    table = pd.concat([signals(stored.read(date), 5) for date in stored.dates]).sort_index()
+    names = table.index.get_level_values("instrument").unique()
+    prices = read_prices(folder / "qlib", names)
+    assert prices.trading == TradingRules(
+        open_cost=0.0005, close_cost=0.0015, min_cost=5, limit=0.095, lot=100
+    )
+    rules = PortfolioRules(topk=4, rank_buffer=2, weighting="inverse_volatility")
+    expected = backtest_rules(table, rules, prices.panel, prices.trading, 5, prices.factors)
+    known = made.result.returns.index
+    assert known[-1] == stored.dates[-1], "the backtest ends with the last forecast"
+    pd.testing.assert_frame_equal(made.result.returns, expected.returns.loc[: known[-1]])
+    np.testing.assert_array_equal(made.scores["Kronos"], table["score"])
+    assert made.metadata.settings["rules"] == "topk=4, rank_buffer=2, weighting=inverse_volatility"
+    assert made.paths is not None
+
+
+def test_a_file_of_bars_and_a_qlib_directory_give_the_same_backtest(folder, capsys):
+    results = []
+    for data in ("qlib", "bars.parquet"):
+        assert backtest(capsys, folder, data)[0] == 0
+        results.append(artifacts().result.returns)
+    pd.testing.assert_frame_equal(*results, rtol=1e-3, atol=2e-6)  # Qlib's prices are of single precision
+
+
+def test_execution_signals_and_rebalancing_can_be_set(folder, capsys):
+    code, _, err = backtest(
+        capsys,
+        folder,
+        "qlib",
+        *("--trading", "price=open,lot=0,limit=0,min_cost=0", "--levels", "tail=0.3"),
+        *("--hold", 2, "--every", 1, "--benchmark", "SH000300", "--trials", 7, "--end", "2023-01-31"),
+    )
+    assert (code, err.strip()) == (0, "")
+    made = artifacts()
+    assert made.metadata.settings["label"] == "open(t+3) / open(t+1) - 1"
+    assert made.metadata.settings["rebalanced"] == "every 1 bars"
+    assert (made.metadata.trials, made.metadata.hold) == (7, 2)
+    assert list(made.result.benchmarks) == ["SH000300", "equal weight"]
+    assert made.result.returns.index[-1] == pd.Timestamp("2023-01-31")
+
+
+def test_stored_scores_of_a_return_head_rank_where_they_fit(market, folder, capsys, tmp_path):
+    stored = ForecastSet.find(folder / "forecasts")
+    where = stored.folder.parent / "heads" / "ranks-1234"
+    described = {
+        "head": "ranks",
+        "head_sha256": "b" * 64,
+        "settings": {"universe": "csi300", "lookback": 20, "horizons": [1, 5]},
+    }
+    outputs = WindowOutputs(where, ["rank_1", "rank_5"], described)
+    windows = windows_of(market)
+    values = np.random.default_rng(0).normal(size=(len(windows), 2)).astype(np.float32)
+    given = dict(zip(windows.index, values, strict=True))
+    try:
+        outputs.fill(windows, lambda part, _: np.stack([given[key] for key in part.index]), lambda *_: None)
+        assert backtest(capsys, folder)[0] == 0
+        made = artifacts()
+        expected = pd.Series({key: float(row[1]) for key, row in given.items()})
+        pd.testing.assert_series_equal(
+            made.scores["Kronos"].sort_index(),
+            expected.sort_index(),
+            check_names=False,
+            check_index_type=False,
+        )
+        assert made.metadata.settings["score"].startswith("return head ranks (sha256 bbbb")
+        assert not made.metadata.score_is_return
+        assert backtest(capsys, folder, "qlib", "--score", "paths")[0] == 0
+        assert artifacts().metadata.settings["score"] == "sampled paths"
+        assert backtest(capsys, folder, "qlib", "--hold", 3)[0] == 0
+        assert artifacts().metadata.settings["score"] == "sampled paths", "no output spans three bars"
+        code, _, err = backtest(capsys, folder, "qlib", "--hold", 3, "--score", "head")
+        assert (code, "has no scores of a return head at 3 bars" in err) == (2, True)
+    finally:
+        shutil.rmtree(where.parent)
+
+
+def test_an_industry_cap_holds(folder, capsys, tmp_path, market):
+    names = market.bars["instrument"].unique()
+    file = tmp_path / "industries.csv"
+    pd.DataFrame({"instrument": names, "industry": [f"I{i % 3}" for i in range(len(names))]}).to_csv(
+        file, index=False
+    )
+    words = ("backtest", folder / "forecasts", "--data", folder / "qlib", "--output", "out")
+    rules = "topk=6,max_industry_weight=0.2,no_trade_band=0"
+    code, _, err = run(capsys, *words, "--rules", rules, "--industry", file, "--every", 1)
+    assert (code, err.strip()) == (0, "")
+    weights = artifacts().result.weights
+    industry = pd.read_csv(file).set_index("instrument")["industry"]
+    gross = weights.groupby(["datetime", weights.index.get_level_values(1).map(industry)]).sum()
+    # Prices move after the decision, and a sale at a price limit does not trade.
+    assert gross.gt(0.21).mean() < 0.1
+    assert gross.median() == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--rules", "top_k=5"), "Did you mean 'topk'?"),
+        (("--trading", "lots=5"), "'lots' is not a field of TradingRules. Did you mean 'lot'?"),
+        (("--levels", "tail=2"), "tail=2 is out of range"),
+        (("--hold", 7), "--hold 7 needs forecasts of 8 bars"),
+        (("--start", "2024-01-02"), "has 0 forecast dates from 2024-01-02"),
+        (("--data", "nowhere"), "nowhere is neither a file nor a folder of bars"),
+        (("--benchmark", "SH999999"), "has no bars of 'SH999999'"),
+        (("--rules", "max_industry_weight=0.3"), "needs the industry of each instrument"),
+    ],
+)
+def test_a_mistake_is_one_sentence(folder, capsys, more, message):
+    given = {"--rules": RULES, "--data": folder / "qlib"}
+    given |= dict(zip(more[::2], more[1::2], strict=True))
+    words = [word for pair in given.items() for word in pair]
+    code, out, err = run(capsys, "backtest", folder / "forecasts", *words)
+    assert (code, out.strip()) == (2, "")
+    assert message in " ".join(err.split())
+
+
+def test_a_store_without_forecasts_is_refused(tmp_path, capsys):
+    code, _, err = run(capsys, "backtest", tmp_path, "--data", tmp_path)
+    assert (code, "contains no forecasts" in " ".join(err.split())) == (2, True)
+
+
+def test_neither_qlib_nor_torch_is_imported(folder):
+    script = (
+        "import sys\nfrom kronos_strategies.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'qlib', 'torch', 'backtrader'} & set(sys.modules)))"
+    )
+    words = ["backtest", folder / "forecasts", "--rules", RULES, "--data", folder / "qlib", "--output", "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
