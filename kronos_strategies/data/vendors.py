@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from kronos.hub import OFFLINE, is_offline
-from kronos.utils import MissingExtra, explain_write_errors, write_atomic
+from kronos.utils import MissingExtra, csv_text, explain_write_errors, write_atomic
 from kronos_strategies.data.validation import check_symbols
 from kronos_strategies.progress import ProgressReport, no_progress
 
@@ -213,7 +213,7 @@ _ASK: dict[Source, Callable[[Any, Request], Callable[[str], pd.DataFrame]]] = {
 def _write(bars: pd.DataFrame, to: Path, name: str) -> Path:
     with explain_write_errors(to, "Choose another folder, with --to."):
         to.mkdir(parents=True, exist_ok=True)
-        return write_atomic(to / f"{name}.csv", bars.assign(instrument=name).to_csv(index=False))
+        return write_atomic(to / f"{name}.csv", csv_text(bars.assign(instrument=name)))
 
 
 def _record(
