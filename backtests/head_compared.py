@@ -139,8 +139,8 @@ def learn_baselines(
     """Scores of the test dates by LightGBM on features that no Kronos has seen."""
     settings = FitSettings(pd.Timestamp(train_until), pd.Timestamp(valid_until), "lightgbm", (dataset.hold,))
     test = dataset.windows("test").index
-    windows = member_windows(dataset.spec, pd.Timestamp(train_start), settings.valid_until)
-    past = every_date(windows, every).index
+    start = pd.Timestamp(train_start)
+    past = member_windows(dataset.spec, start, settings.valid_until, every=every).index
     names = past.append(test).get_level_values("instrument").unique()
     panel = traded_bars(list(names), test.get_level_values("datetime").max())
     features = {"bar features": bar_features(panel, past.append(test))}

@@ -85,7 +85,7 @@ def score_head(
     init_qlib(data)
     predictor = KronosPredictor.from_pretrained(model, device=device)
     spec = WindowSpec(market, LOOKBACK, max(HORIZONS) + 1, LOOKBACK)
-    windows = every_date(member_windows(spec, pd.Timestamp(start), pd.Timestamp(end)), every)
+    windows = member_windows(spec, pd.Timestamp(start), pd.Timestamp(end), every=every)
     forecasts = ForecastStore(store)
     scores, warnings = head_scores(predictor, heads, windows, spec, forecasts)
     panel = read_price_panel(windows.index)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
 import pandas as pd
 
-from kronos.bars import check_bars, check_timestamps, price_level, unique_wall_clock
+from kronos.bars import check_bars, check_timestamps, unique_wall_clock
 from kronos.config import as_integer
 from kronos.future import future_timestamps
-from kronos.windows import KEYS, MIN_BARS, Windows, by_instrument
+from kronos.panels import UNNAMED, Bars, iter_instruments
+from kronos.windows import MIN_BARS, Windows
 
-Bars = pd.DataFrame | Mapping[str, pd.DataFrame]
 LOOKBACK = 90  # bars that the model reads unless told otherwise; fewer where an instrument has fewer
-UNNAMED = "bars"  # instrument of a single frame
 
 
 def as_windows(
@@ -89,43 +86,3 @@ def _checked_index(frame: pd.DataFrame, what: str) -> pd.DatetimeIndex:
         )
     check_timestamps(frame.index, what)
     return frame.index
-
-
-def iter_instruments(bars: Bars) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Instruments of bars in any form, with their bars, not checked; that of a single frame is UNNAMED.
-
-    Raises:
-        TypeError: neither a frame nor a mapping.
-        ValueError: a frame with a column of instruments, or another index of several levels.
-    """
-    if isinstance(bars, Mapping):
-        yield from by_instrument({str(name): frame for name, frame in bars.items()})
-    elif not isinstance(bars, pd.DataFrame):
-        raise TypeError(
-            f"A {type(bars).__name__} cannot be forecast. Pass Windows, a DataFrame of bars, or a dict of such "
-            "frames by instrument."
-        )
-    elif isinstance(bars.columns, pd.MultiIndex) and not isinstance(bars.index, pd.MultiIndex):
-        yield from _by_column(bars)
-    elif isinstance(bars.index, pd.MultiIndex):
-        if set(bars.index.names) == set(KEYS):
-            bars = bars.reorder_levels(list(KEYS)).sort_index()
-        yield from by_instrument(bars)
-    elif "instrument" in bars.columns:
-        raise ValueError(
-            "bars have a column of instruments. Index them: bars.set_index(['datetime', 'instrument'])."
-        )
-    else:
-        yield UNNAMED, bars
-
-
-def _by_column(bars: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Instruments of two-level columns, each with the rows in which it has a value."""
-    assert isinstance(bars.columns, pd.MultiIndex)
-    prices = price_level(bars.columns)
-    if prices is None or bars.columns.nlevels != 2:
-        yield UNNAMED, bars  # an error of `check_bars` names the columns
-        return
-    instruments = bars.columns.get_level_values(1 - prices)
-    for name in sorted(instruments.unique(), key=str):
-        yield str(name), bars.loc[:, instruments == name].droplevel(1 - prices, axis=1).dropna(how="all")

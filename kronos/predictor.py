@@ -32,8 +32,9 @@ from kronos.inference.settings import (
     find_device,
     weights_signature,
 )
-from kronos.latest import Bars, as_windows
+from kronos.latest import as_windows
 from kronos.model import Kronos
+from kronos.panels import Bars
 from kronos.paths import Candles, trailing_volatility
 from kronos.sampling import SOBOL, sobol_uniforms
 from kronos.tokenizer import KronosTokenizer

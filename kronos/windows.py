@@ -18,7 +18,6 @@ from kronos.bars import (
     FEATURES,
     check_bars,
     check_same_zone,
-    price_level,
     stamps,
     unique_wall_clock,
     wall_clock,
@@ -26,11 +25,11 @@ from kronos.bars import (
 from kronos.calendar import is_frequency, next_timestamps
 from kronos.config import as_integer
 from kronos.future import rolling_timestamps
+from kronos.panels import KEYS, by_instrument
 from kronos.scale import Rule, Scale
 from kronos.sessions import exchange_sessions
 from kronos.zones import Zones, merge_zones
 
-KEYS = ("datetime", "instrument")
 MIN_BARS = 2  # one bar has no spread to scale by
 
 
@@ -169,6 +168,7 @@ class Windows:
         end: pd.Timestamp | str | None = None,
         index: pd.MultiIndex | None = None,
         min_bars: int | None = None,
+        every: int = 1,
     ) -> Windows:
         """The window that ends at each bar of each instrument, in order of (datetime, instrument).
 
@@ -187,6 +187,7 @@ class Windows:
             end: date of the last window, inclusive.
             index: keep only these (datetime, instrument) pairs.
             min_bars: windows with fewer bars are dropped; `lookback` when omitted.
+            every: keep the first and then each `every`-th of the timestamps at which there is a window.
 
         Raises:
             ValueError: no window remains, bars are invalid (see `check_bars`), bars and calendar have different
@@ -196,6 +197,8 @@ class Windows:
         lookback, horizon = as_integer("lookback", lookback), as_integer("horizon", horizon)
         min_bars = lookback if min_bars is None else as_integer("min_bars", min_bars)
         _check_sizes(lookback, horizon, min_bars)
+        if (every := as_integer("every", every)) < 1:
+            raise ValueError(f"every={every} is too small. Pass at least 1.")
         wanted = _wanted_dates(index)
         if not isinstance(calendar, str):
             calendar = pd.DatetimeIndex(calendar)
@@ -209,15 +212,19 @@ class Windows:
             local = unique_wall_clock(checked.index, name)
             ends = _ends(local, min_bars, start, end, wanted if wanted is None else wanted.get(name, _NONE))
             if len(ends):
-                parts.append(_Part(name, checked.index, checked.set_axis(local), ends))
+                parts.append(_Part(name, checked.index, local, checked.to_numpy(np.float32), ends))
         if not parts:
             raise ValueError(
                 f"No instrument has a window of {min_bars} bars within [{start}, {end}]. "
                 "Pass earlier bars or a shorter lookback."
             )
+        if every > 1:
+            kept = _end_times(parts)[::every]
+            parts = [part._replace(ends=part.ends[part.local[part.ends].isin(kept)]) for part in parts]
+            parts = [part for part in parts if len(part.ends)]
         futures = _futures(parts, horizon, calendar)
         windows = [
-            _cut(part.name, part.bars, part.ends, lookback, future, part.times.tz)
+            _cut(part.name, part.local, part.values, part.ends, lookback, future, part.times.tz)
             for part, future in zip(parts, futures, strict=True)
         ]
         return cls.stack(windows).sorted()
@@ -236,8 +243,8 @@ class Windows:
         end = np.array([len(bars) - 1])
         index = pd.DatetimeIndex(bars.index)
         check_same_zone(index, future, name, "the timestamps to forecast")
-        bars, times = bars.set_axis(wall_clock(index)), wall_clock(future).to_numpy("datetime64[ns]")
-        return _cut(name, bars, end, len(bars), times[None], index.tz)
+        times = wall_clock(future).to_numpy("datetime64[ns]")
+        return _cut(name, wall_clock(index), bars.to_numpy(np.float32), end, len(bars), times[None], index.tz)
 
     @classmethod
     def stack(cls, parts: Sequence[Windows]) -> Windows:
@@ -274,13 +281,15 @@ class _Part(NamedTuple):
     Attributes:
         name: of the instrument.
         times: of its bars, as they were passed.
-        bars: by local time.
+        local: the same times on the local clock.
+        values: (T, 6) float32.
         ends: positions of the last bars of windows.
     """
 
     name: str
     times: pd.DatetimeIndex
-    bars: pd.DataFrame
+    local: pd.DatetimeIndex
+    values: np.ndarray
     ends: np.ndarray
 
 
@@ -291,23 +300,6 @@ def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
         raise ValueError(
             f"min_bars={min_bars} and lookback={lookback}: a window needs {MIN_BARS} <= min_bars <= lookback."
         )
-
-
-def by_instrument(panel: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Instruments of a (datetime, instrument) panel or a mapping, in order of their names, with their bars."""
-    if isinstance(panel, pd.DataFrame):
-        if list(panel.index.names) != list(KEYS):
-            how = f"Index it by {list(KEYS)}."
-            if isinstance(panel.columns, pd.MultiIndex):
-                level = 1 if price_level(panel.columns) == 0 else 0
-                how += (
-                    f" Columns of two levels become such an index by panel.stack({level}, future_stack=True)."
-                )
-            raise ValueError(f"The panel is indexed by {list(panel.index.names)}. {how}")
-        for name, bars in panel.groupby(level="instrument", sort=True, observed=True):
-            yield str(name), bars.droplevel("instrument")
-    else:
-        yield from sorted(panel.items())
 
 
 def _wanted_dates(index: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | None:
@@ -349,20 +341,30 @@ def _futures(parts: Sequence[_Part], horizon: int, calendar: pd.DatetimeIndex | 
             yield rolling_timestamps(part.times, part.ends, horizon, calendar)
         return
     # Computed once per date, not once per window.
-    dates = pd.DatetimeIndex(np.unique(np.concatenate([part.bars.index[part.ends] for part in parts])))
+    dates = _end_times(parts)
     times = calendar if isinstance(calendar, str) else wall_clock(calendar)
     future = next_timestamps(dates, times, horizon)
     for part in parts:
-        yield future[dates.get_indexer(part.bars.index[part.ends])]
+        yield future[dates.get_indexer(part.local[part.ends])]
+
+
+def _end_times(parts: Sequence[_Part]) -> pd.DatetimeIndex:
+    """Local timestamps at which there is a window, ascending."""
+    return pd.DatetimeIndex(np.unique(np.concatenate([part.local[part.ends] for part in parts])))
 
 
 def _cut(
-    name: str, bars: pd.DataFrame, ends: np.ndarray, lookback: int, future: np.ndarray, zone: tzinfo | None
+    name: str,
+    index: pd.DatetimeIndex,
+    values: np.ndarray,
+    ends: np.ndarray,
+    lookback: int,
+    future: np.ndarray,
+    zone: tzinfo | None,
 ) -> Windows:
     """Windows of one instrument whose last bars are at positions `ends`."""
-    index = pd.DatetimeIndex(bars.index)
     return Windows(
-        bars=bars.to_numpy(np.float32),
+        bars=values,
         bar_stamps=stamps(index),
         end_positions=ends.astype(np.int64),
         lengths=np.minimum(ends + 1, lookback).astype(np.int64),

@@ -17,10 +17,11 @@ from kronos.bars import PRICES
 from kronos.calibration import checkpoint_calibration
 from kronos.config import SampleConfig
 from kronos.forecast import Provenance
+from kronos.panels import KEYS
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.training.sources import Source, is_qlib_directory, open_reader
 from kronos.utils import git_commit, package_version
-from kronos.windows import KEYS, Windows
+from kronos.windows import Windows
 from kronos_strategies.backtest_result import bars_per_year
 from kronos_strategies.data.qlib_bins import read_market
 from kronos_strategies.data.training import QlibBars

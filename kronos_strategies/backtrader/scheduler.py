@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import stamps
+from kronos.panels import KEYS
 from kronos.sessions import exchange_sessions
-from kronos.windows import KEYS, Windows
+from kronos.windows import Windows
 from kronos_strategies.backtrader.feed_bars import PreloadedBars, StreamingBars, check_time_zone
 from kronos_strategies.backtrader.feeds import name_feeds
 from kronos_strategies.backtrader.forecasts import (

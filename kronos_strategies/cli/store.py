@@ -70,6 +70,7 @@ def fill(
     *,
     start: datetime,
     end: datetime,
+    every: int = 1,
     market: str = "csi300",
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
     model: str = "kronos-nano",
@@ -105,6 +106,7 @@ def fill(
         folder: folder of the forecast store, created if it does not exist, or a URL such as s3://bucket/forecasts.
         start: first forecast date; earlier bars are context.
         end: last forecast date.
+        every: trading days from one forecast date to the next.
         market: universe whose members of each date are forecast.
         data: Qlib data directory; the simulated market when omitted.
         model: bundled name, folder or hub id.
@@ -153,7 +155,7 @@ def fill(
     bars = data or default_store()
     store_warnings = init_qlib(bars, tracking)
     spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
-    windows = _windows(spec, start, end, predictor.max_context)
+    windows = _windows(spec, start, end, every, predictor.max_context)
     with _told_how_to_resume():
         filled = _fill(
             forecast_store, predictor, readers, windows, spec, sampling if samples else None, bars, pool
@@ -175,6 +177,8 @@ def fill(
     }
     command, more = _next(settings, forecast_store, spec, start, end, data)
     shown = [*store_warnings, *choice.warnings, *more]
+    if every > 1:
+        command = None  # a backtest of the span would forecast the dates between
     _show(filled, folder, len(windows), choice.described, pool, shown, command)
 
 
@@ -198,7 +202,7 @@ def _readers(
     return (readers if choice.heads else []), choice
 
 
-def _windows(spec: WindowSpec, start: datetime, end: datetime, max_context: int) -> Windows:
+def _windows(spec: WindowSpec, start: datetime, end: datetime, every: int, max_context: int) -> Windows:
     """The windows of a span, after checks of market, span and lookback."""
     from pandas import Timestamp
 
@@ -209,7 +213,7 @@ def _windows(spec: WindowSpec, start: datetime, end: datetime, max_context: int)
     check_market(spec.universe)
     check_span("The span", *span, "Set another --start and --end.")
     check_lookback(spec.lookback, max_context)
-    return member_windows(spec, *span)
+    return member_windows(spec, *span, every=every)
 
 
 def _fill(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from kronos.forecast import Forecast
-from kronos.latest import Bars
+from kronos.panels import Bars
 from kronos.utils import MissingExtra, explain_write_errors, write_atomic
 from kronos_strategies.evaluation.distribution.forecast_chart import PATHS, ForecastChart, forecast_chart
 from kronos_strategies.forecast_view.image import FORMATS, render_image

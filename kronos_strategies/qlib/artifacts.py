@@ -9,8 +9,8 @@ import pandas as pd
 from qlib.backtest.position import Position
 
 from kronos.forecast import Provenance
+from kronos.panels import KEYS
 from kronos.utils import git_commit, package_version
-from kronos.windows import KEYS
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts

@@ -18,7 +18,8 @@ from qlib.data import filter as filters
 from qlib.log import set_global_logger_level
 
 from kronos.bars import FEATURES, PRICES, repair_bars
-from kronos.windows import KEYS, Windows
+from kronos.panels import KEYS
+from kronos.windows import Windows
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
 from kronos_strategies.backtest_result import bars_per_year as annual_bars
 from kronos_strategies.data.qlib_bins import DAY, bin_folder, later_sessions
@@ -97,6 +98,7 @@ def member_windows(
     end: pd.Timestamp,
     instruments: Instruments | None = None,
     freq: str = DAY,
+    every: int = 1,
 ) -> Windows:
     """The windows of every member that traded, on every bar from `start` to `end`.
 
@@ -110,6 +112,7 @@ def member_windows(
         end: last bar.
         instruments: instruments that may have a window; the market `spec.universe` when omitted.
         freq: Qlib's name of the bar frequency.
+        every: bars from one forecast to the next, see `Windows.rolling`.
 
     Raises:
         ValueError: no member has enough bars.
@@ -125,6 +128,7 @@ def member_windows(
         end=end,
         index=members,
         min_bars=spec.min_bars,
+        every=every,
     )
 
 

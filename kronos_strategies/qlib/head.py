@@ -72,7 +72,7 @@ def fit_members(
     instruments: Instruments | None = None,
 ) -> ReturnHead:
     """Fit a head on the instruments, those of the market `spec.universe` when omitted, from `start` on."""
-    windows = every_date(member_windows(spec, start, settings.valid_until, instruments), every)
+    windows = member_windows(spec, start, settings.valid_until, instruments, every=every)
     names = windows.index.get_level_values("instrument").unique()
     with progress_bar("embed", "windows") as progress:
         hidden = store.embeddings(predictor, windows, spec, progress)

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from kronos.bars import FEATURES
 from kronos.forecast import Forecast, Provenance
-from kronos.windows import KEYS
+from kronos.panels import KEYS
 from kronos_strategies.signal import SUMMARY, summary
 from kronos_strategies.store.files import CorruptFileError
 

@@ -26,8 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kronos.head import ReturnHead
+from kronos.panels import KEYS
 from kronos.utils import package_version
-from kronos.windows import KEYS, Windows
+from kronos.windows import Windows
 from kronos_strategies.distributed import WorkerPool
 from kronos_strategies.forecasting import Embedder, WindowsByDate
 from kronos_strategies.progress import ProgressReport, offset_progress

@@ -110,13 +110,12 @@ def head_outputs(folder: Path) -> None:
     from kronos.predictor import KronosPredictor
     from kronos_strategies.heads.selection import load_readers
     from kronos_strategies.qlib.data_access import init_qlib, member_windows
-    from kronos_strategies.qlib.head import every_date
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     predictor = KronosPredictor.from_pretrained("kronos-nano", device="cpu")
     init_qlib(folder / "store")
     spec = WindowSpec("all", 90, 6, min_bars=90)
-    windows = every_date(member_windows(spec, pd.Timestamp("2014-06-01"), pd.Timestamp("2023-07-01")), 10)
+    windows = member_windows(spec, pd.Timestamp("2014-06-01"), pd.Timestamp("2023-07-01"), every=10)
     (reader,) = load_readers(predictor, (), lambda spec: predictor)
     first = windows[: HEAD_DATES * NAMES]
     ForecastStore.temporary().head_outputs(reader.predictor, reader.head, first, spec)

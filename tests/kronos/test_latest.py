@@ -9,8 +9,9 @@ import pytest
 from kronos.bars import bars_from_closes
 from kronos.config import SampleConfig
 from kronos.latest import LOOKBACK, as_windows, latest_windows
+from kronos.panels import KEYS
 from kronos.predictor import KronosPredictor
-from kronos.windows import KEYS, Windows
+from kronos.windows import Windows
 from tests.kronos.builders import make_bars, make_model, make_panel, make_tokenizer
 
 SAMPLING = SampleConfig(samples=3, T=1.0, seed=1)

@@ -14,8 +14,9 @@ import torch
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast
 from kronos.inference.cuda_graph import CudaGraphCache
+from kronos.panels import KEYS
 from kronos.predictor import KronosPredictor
-from kronos.windows import KEYS, Windows
+from kronos.windows import Windows
 from tests.benchmarks.plain import plain_forecast
 from tests.kronos.builders import compiler, make_bars, make_model, make_panel, make_tokenizer
 

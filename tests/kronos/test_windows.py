@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kronos.bars import FEATURES, stamps, wall_clock
 from kronos.calendar import is_frequency, next_timestamps
 from kronos.future import future_timestamps
+from kronos.panels import KEYS
 from kronos.scale import Scale
-from kronos.windows import KEYS, Windows
+from kronos.windows import Windows
 from tests.kronos.builders import make_bars, make_panel
 
 DAYS = pd.bdate_range("2024-01-01", periods=24)
@@ -98,6 +99,25 @@ def test_rolling_gives_the_last_bars_up_to_each_date_and_nothing_else(
         np.testing.assert_array_equal(windows.last_bar[i], bars.iloc[-1].to_numpy(np.float32))
     future = next_timestamps(pd.DatetimeIndex([date for date, _ in wanted]), DAYS, 3)
     np.testing.assert_array_equal(windows.future, future)
+
+
+@EXAMPLES
+@given(panel=panels(), lookback=st.integers(2, 6), every=st.integers(1, 5))
+def test_every_few_timestamps_has_the_windows_that_all_have_there(
+    panel: dict[str, pd.DataFrame], lookback: int, every: int
+) -> None:
+    assume(any(len(bars) >= lookback for bars in panel.values()))
+    windows = Windows.rolling(panel, lookback, 3, DAYS)
+    dates = windows.index.get_level_values("datetime")
+    kept = windows[dates.isin(dates.unique().sort_values()[::every])]
+    some = Windows.rolling(panel, lookback, 3, DAYS, every=every)
+    assert some.index.equals(kept.index)
+    assert some.digest() == kept.digest()
+
+
+def test_every_is_at_least_one() -> None:
+    with pytest.raises(ValueError, match="every=0 is too small"):
+        Windows.rolling({"A": make_bars(9)}, 3, 1, "B", every=0)
 
 
 @EXAMPLES

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kronos.bars import FEATURES, BarsWarning, check_bars, wall_clock
 from kronos.forecast import Forecast
-from kronos.latest import UNNAMED, Bars, iter_instruments
+from kronos.panels import UNNAMED, Bars, iter_instruments
 
 PATHS = 12  # sampled paths that are drawn
 HISTORY = (40, 160)  # bars before the forecast: twice the horizon, within these limits

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.forecast import Forecast
-from kronos.latest import Bars
+from kronos.panels import Bars
 from kronos_strategies.evaluation.distribution.forecast_chart import PATHS, ForecastChart, forecast_chart
 from kronos_strategies.report.figures.base import (
     BLUE,

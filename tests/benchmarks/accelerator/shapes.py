@@ -8,8 +8,9 @@ from functools import lru_cache
 import pandas as pd
 import torch
 
+from kronos.panels import KEYS
 from kronos.predictor import KronosPredictor
-from kronos.windows import KEYS, Windows
+from kronos.windows import Windows
 from tests.benchmarks.cases import MAX_CONTEXT, VARIANTS, Case
 
 SIZES = ("mini", "small", "base")

@@ -114,6 +114,20 @@ def test_a_later_end_computes_the_new_dates(bars, tmp_path, capsys):
     assert "speed" not in out
 
 
+def test_every_other_date_is_forecast_as_it_is_among_all(bars, tmp_path, capsys):
+    code, out, _ = forecast(capsys, tmp_path / "every", bars, "--every", 2)
+    assert code == 0
+    assert "Next:" not in out  # a backtest of the span would forecast the other dates
+    assert forecast(capsys, tmp_path / "all", bars)[0] == 0
+    (some,), (every_one,) = (ForecastStore(tmp_path / name).forecast_sets() for name in ("every", "all"))
+    assert list(some.dates) == list(every_one.dates[::2])
+    for date in some.dates:
+        (path,), (other,) = (
+            (each.folder / f"date={date:%Y-%m-%d}").glob("*.parquet") for each in (some, every_one)
+        )
+        assert path.name.partition("-")[0] == other.name.partition("-")[0]  # the hash of the same windows
+
+
 def test_recomputed_dates_are_counted_separately(bars, tmp_path, capsys):
     forecast(capsys, tmp_path, bars)
     (path,) = tmp_path.glob("*/*/date=2023-03-02/*.parquet")
