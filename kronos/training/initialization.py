@@ -190,14 +190,20 @@ def copy_tokenizer(frozen: FrozenTokenizer, output: Path) -> None:
             continue
         target.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, WEIGHTS):
-            write_atomic(target / name, (tokenizer / name).read_bytes())
+            _write_new(target / name, (tokenizer / name).read_bytes())
         record = tokenizer / RECORD
         if record.is_file():
-            write_atomic(target / RECORD, record.read_bytes())
+            _write_new(target / RECORD, record.read_bytes())
             continue
         known = trained_until(frozen.spec, "tokenizer")
         origin = {"origin": str(frozen.spec), "sha256": hash_weights(tokenizer), "trained_until": known}
-        write_atomic(target / RECORD, json.dumps(origin, indent=1) + "\n")
+        _write_new(target / RECORD, (json.dumps(origin, indent=1) + "\n").encode())
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file, unless it has this content: a finished run that is resumed changes nothing."""
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomic(path, content)
 
 
 def copy_sampling_config(config: TrainingConfig) -> None:

@@ -168,7 +168,7 @@ def test_the_defaults_are_those_of_the_workflow_file(simulated, samples):
     assert (dataset["horizon"], mine["horizon"]) == (mine["hold"] + 1, None)
     assert dataset["market"] == mine["market"]
     names = {"checkpoint": "model", "T": "temperature"}
-    for name in set(model) - {"prediction", "samples"}:
+    for name in set(model) - {"prediction", "samples", "workers", "ray", "gpus_per_worker"}:
         assert (model[name] or None) == (mine[names.get(name, name)] or None), name
     assert mine["samples"] == 10
 

@@ -146,4 +146,9 @@ def test_the_same_file_runs_on_real_csi300_bars(shared_data, tmp_path):
     assert metrics["dates"] == 23  # trading days of March 2022
     signals = pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet")
     assert signals.groupby(level="datetime").size().min() > 250
-    assert np.isfinite(signals.to_numpy()).all()
+    flat = signals["deviation"] == 0  # all paths of an instrument that no longer moves agree
+    ratios = ["risk_adjusted", "conviction", "skew"]
+    assert flat.mean() < 0.01
+    assert signals.loc[flat, ratios].isna().all(axis=None)
+    assert np.isfinite(signals.drop(columns=ratios).to_numpy()).all()
+    assert np.isfinite(signals.loc[~flat, ratios].to_numpy()).all()

@@ -215,7 +215,7 @@ def test_an_empty_figure_is_recognized(report, days):
 
 @pytest.mark.parametrize(
     ("missing", "module"),
-    [("plotly.graph_objects", "figures.base"), ("jinja2", "export"), ("markupsafe", "layout")],
+    [("plotly.graph_objects", "figures.base"), ("jinja2", "layout"), ("markupsafe", "export")],
 )
 def test_a_missing_library_names_the_extra(monkeypatch, missing, module):
     name = f"kronos_strategies.report.{module}"

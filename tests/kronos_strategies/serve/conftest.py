@@ -39,6 +39,7 @@ class HeldPredictor(KronosPredictor):
     """The real predictor, which waits before the end of a chunk of several instruments while `go` is not set."""
 
     go = threading.Event()
+    go.set()
 
     def forecast(
         self, windows: Any, sampling: Any = None, progress: Any = None, candles: Any = "valid"
