@@ -117,7 +117,8 @@ def test_other_errors_are_raised_at_once(error, predictor, windows, monkeypatch)
     assert tried == [21]
 
 
-def test_every_window_is_in_one_chunk_whatever_fits():
+def test_every_window_is_in_one_chunk_whatever_fits(monkeypatch):
+    monkeypatch.setattr("kronos.inference.memory.gc.collect", int)  # slow among the objects of a whole suite
     lengths = np.random.default_rng(0).integers(2, 60, 200)
     for most in (1, 2, 7, 50, 200):
         seen: list[np.ndarray] = []
