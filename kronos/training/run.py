@@ -194,8 +194,8 @@ def _folder(
 def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> Iterator[None]:
     """Run the tracker, if there is one, and finish it in any case."""
     folder = config.output / "run" / stage
-    # mlflow no longer writes into plain folders: uses a database in the run's folder, unless a server is set.
-    local_database = config.tracker == "mlflow" and MLFLOW_URI not in os.environ
+    # MLflow no longer writes into plain folders: use a database in the run's folder, unless a server is set.
+    local_database = config.tracker == "mlflow" and not _mlflow_is_set()
     if local_database:
         os.environ[MLFLOW_URI] = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
     try:
@@ -208,6 +208,13 @@ def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> 
             tracker.finish()
         if local_database:  # the next run has another one
             del os.environ[MLFLOW_URI]
+
+
+def _mlflow_is_set() -> bool:
+    """Whether the environment or this process, for example Qlib in it, has set where MLflow keeps runs."""
+    import mlflow
+
+    return bool(mlflow.is_tracking_uri_set())
 
 
 def _data(split: Split) -> list[dict[str, Any]]:

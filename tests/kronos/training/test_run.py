@@ -442,12 +442,18 @@ def test_tensorboard_gets_every_row(tmp_path: Path) -> None:
     assert set(history[0]) <= set(reader.Tags()["scalars"])
 
 
-def test_mlflow_gets_every_row_in_a_database_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def mlflow_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow as in a new process, whatever Qlib has set in this one."""
     pytest.importorskip("mlflow")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that the variable is restored after the test
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("mlflow_unset")
+def test_mlflow_gets_every_row_in_a_database_of_the_run(tmp_path: Path) -> None:
     config = make_run(tmp_path, tracker="mlflow")
     history = run_stage("tokenizer", config).history
     query = "select step, value from metrics where key = 'val_loss' order by step"
@@ -458,6 +464,18 @@ def test_mlflow_gets_every_row_in_a_database_of_the_run(
     assert float(rate) == config.learning_rate
     assert "MLFLOW_TRACKING_URI" not in os.environ  # the next stage has a database of its own
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars.parquet", "cache", "out"]
+
+
+@pytest.mark.usefixtures("mlflow_unset")
+def test_mlflow_keeps_the_database_that_the_process_has_set(tmp_path: Path) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'team.db'}")  # as Qlib does in `R.start`
+    config = make_run(tmp_path, tracker="mlflow")
+    history = run_stage("tokenizer", config).history
+    (run,) = mlflow.search_runs(experiment_names=["kronos tokenizer"], output_format="list")
+    assert run.data.metrics["val_loss"] == pytest.approx(history[-1]["val_loss"])
+    assert not (config.output / "run" / "tokenizer" / "mlflow.db").exists()
 
 
 # The return head
