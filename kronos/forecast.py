@@ -26,6 +26,7 @@ from kronos.paths import (
 from kronos.zones import one_zone, remove_zones
 
 Anchor = Literal["last_close", "decoded_close"]  # where paths start
+UNTRAINED = "never"  # `trained_until` of a model that reads nothing but the windows
 MAX_RATIO = 2.0  # cap on true over decoded last close when paths are scaled by it
 
 
@@ -36,9 +37,9 @@ class Provenance:
     Attributes:
         model: name, folder or hub id of the checkpoint, or name of another forecaster with its settings.
         revision: hub revision, None elsewhere.
-        weights_sha256: sha256 of both networks' files; None for networks that were not loaded from files. Of another
+        weights_sha256: sha256 of both networks' files; None for networks that were not loaded from files. For another
             forecaster, the hash of what its forecasts depend on.
-        trained_until: last date of the training data (ISO); None if no model card states it.
+        trained_until: last date of the training data (ISO), or UNTRAINED; None if no model card states it.
         sampling: sampling settings.
         draws: source of random numbers, e.g. "sobol".
         max_context: maximum number of bars that the model sees; None for forecasters without networks of Kronos.
