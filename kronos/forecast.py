@@ -35,10 +35,10 @@ class Provenance:
     """What a forecast was made with: enough to reproduce it.
 
     Attributes:
-        model: name, folder or hub id of the checkpoint, or name of another forecaster with its settings.
+        model: name, folder or hub id of the checkpoint; of another forecaster, its name with its settings.
         revision: hub revision, None elsewhere.
-        weights_sha256: sha256 of both networks' files; None for networks that were not loaded from files. For another
-            forecaster, the hash of what its forecasts depend on.
+        weights_sha256: sha256 of both networks' files; None for networks that were not loaded from files. Of
+            another forecaster, the hash of what its forecasts depend on.
         trained_until: last date of the training data (ISO), or UNTRAINED; None if no model card states it.
         sampling: sampling settings.
         draws: source of random numbers, e.g. "sobol".

@@ -124,8 +124,8 @@ class ForecastSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
             raise ValueError(
-                f"model is a {type(self.model).__name__}. Pass the name of a bundled model, a folder, a hub id or a "
-                "baseline."
+                f"model is a {type(self.model).__name__}. Pass the name of a bundled model, a folder, a hub id or "
+                "a baseline."
             )
         for name, least in (("lookback", MIN_BARS), ("horizon", 1), ("every", 1)):
             value = getattr(self, name)

@@ -38,8 +38,8 @@ def serve(
     Args:
         bars: CSV or parquet files, folders of such files, glob patterns or Qlib data directories; each is a choice
             of the page.
-        models: bundled names, folders, hub ids or other forecasters, such as baseline:ewma, to choose from; the first
-            one is loaded at once.
+        models: bundled names, folders, hub ids or other forecasters, such as baseline:ewma, to choose from; the
+            first one is loaded at once.
         calibrations: files of `kronos calibrate` to choose from, in addition to auto and none.
         tracking: MLflow tracking store, the reports of whose runs are listed; that of `qrun` in the working
             directory, where it is, when omitted.

@@ -189,7 +189,7 @@ class KronosModel(Model):
         predictor, store = self._loaded()
         if not isinstance(predictor, KronosPredictor):
             raise ValueError(
-                f"fit_head='{self.fit_head}' fits a head on hidden states, which '{self.checkpoint}' does not have. Set "
+                f"fit_head='{self.fit_head}' fits a head on hidden states, and '{self.checkpoint}' has none. Set "
                 "fit_head to None, or checkpoint to a Kronos checkpoint."
             )
         self.fitted = fit_head_on(
