@@ -151,7 +151,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _converted(default: object, key: str, text: str, name: ForecasterName) -> Any:
-    kind = type(default)
+    kind: Callable[[str], Any] = type(default)
     try:
         return kind(text)
     except ValueError:
