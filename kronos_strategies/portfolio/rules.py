@@ -28,8 +28,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of the signals, that a weighting read
 }
 SCENARIO_WEIGHTINGS = tuple(name for name in get_args(Weighting) if name.startswith(("min_", "mean_")))
 NOT_NEGATIVE = (
-    "rank_buffer", "n_drop", "max_turnover", "max_participation", "no_trade_band", "correlation_bars", "scenario_bars",
-    "risk_aversion", "turnover_cost",
+    "rank_buffer", "n_drop", "max_turnover", "max_participation", "no_trade_band", "correlation_bars",
+    "scenario_bars", "risk_aversion", "turnover_cost",
 )  # fmt: skip
 WHOLE = {
     "topk": "instruments",
