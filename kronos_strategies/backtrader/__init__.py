@@ -5,8 +5,8 @@ From bars to the report:
 - feed_bars.py reads a feed's bars in its time zone, sessions.py predicts when the next ones come.
 - forecasts.py computes and caches forecasts, scheduler.py decides which feeds are due and batches them.
 - indicators.py has their lines, computed in the run or read from a forecast store.
-- feeds.py knows which feeds have a bar; strategy.py ranks them and trades, account.py sizes orders, sizer.py those of
-  any strategy; market_inputs.py has the past closes and sampled paths that rules read.
+- feeds.py knows which feeds have a bar; strategy.py ranks them and trades, account.py sizes orders, sizer.py those
+  of any strategy; market_inputs.py has the past closes and sampled paths that rules read.
 - score_recorder.py and account.py record a run bar by bar, run_record.py holds what they recorded.
 - analyzers.py and artifacts.py build the report; plot.py draws a run, optimization.py varies its parameters.
 """

@@ -31,8 +31,8 @@ class KronosSizer(bt.Sizer):
     - "volatility": target_volatility / (volatility * sqrt(bars_per_year)), so that each position alone has the
       target volatility per year;
     - "conviction": max_weight * conviction / full_conviction, at most max_weight;
-    - "rules": the weight that `kronos_strategies.portfolio.target_weights` gives the feed among all feeds, with what
-      is held as previous weights; 0 for a feed that the rules do not choose, or on the other side.
+    - "rules": the weight that `kronos_strategies.portfolio.target_weights` gives the feed among all feeds, with
+      what is held as previous weights; 0 for a feed that the rules do not choose, or on the other side.
 
     No weight exceeds `max_weight`, and no purchase what the cash pays for. An order against a position closes it as
     a whole. Without a forecast, or without a result of an optimization, an order that opens a position has the size
