@@ -121,7 +121,8 @@ def test_the_report_is_of_the_rules_on_the_signals_of_the_store(folder, capsys):
 
 def test_scenario_rules_trade_the_stored_paths_and_the_report_counts_what_had_no_result(folder, capsys):
     rules = "topk=6,weighting=min_cvar,cvar_tail=0.3,scenario_bars=300,max_weight=0.3"
-    code, _, err = backtest(capsys, folder, "qlib", "--rules", rules, "--every", "5")
+    command = ("backtest", folder / "forecasts", "--rules", rules, "--output", "out", "--data")
+    code, _, err = run(capsys, *command, folder / "qlib")
     assert (code, err.strip()) == (0, "")
     made = artifacts()
     stored = ForecastSet.find(folder / "forecasts")
@@ -140,7 +141,7 @@ def test_scenario_rules_trade_the_stored_paths_and_the_report_counts_what_had_no
 
     bars = pd.read_parquet(folder / "bars.parquet")
     bars[bars["datetime"] >= "2022-11-21"].to_parquet("late.parquet")  # too short a past at first
-    assert backtest(capsys, folder, Path("late.parquet").resolve(), "--rules", rules, "--every", "5")[0] == 0
+    assert run(capsys, *command, "late.parquet")[0] == 0
     kept = [each for each in artifacts().metadata.warnings if "the optimization had no result" in each]
     assert len(kept) == 1
     assert kept[0].startswith("4 rebalances kept the weights")
