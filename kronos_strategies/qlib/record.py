@@ -18,8 +18,9 @@ from kronos_strategies.qlib.artifacts import collect_artifacts
 from kronos_strategies.qlib.data_access import qlib_warnings
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.experiment import local_path
+from kronos_strategies.qlib.features import KronosFeatures
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.qlib_runs import collect_qlib_run, qlib_run
+from kronos_strategies.qlib.qlib_runs import QlibRun, collect_qlib_run, qlib_run
 from kronos_strategies.qlib.tracking import count_trials, log_run, qlib_run_params, run_params
 from kronos_strategies.report.export import save_report, show_report
 from kronos_strategies.report.report import build_report
@@ -91,7 +92,7 @@ class KronosRecord(ACRecordTemp):
                 model, dataset, prediction, label.iloc[:, 0], traded, held, trials, self.industries
             )
         else:
-            artifacts = collect_qlib_run(run, trials, self.industries, qlib_warnings())
+            artifacts = collect_qlib_run(run, trials, self.industries, [*qlib_warnings(), *self._overlap(run)])
         log_run(self.recorder, params)
         report = build_report(artifacts)
         with tempfile.TemporaryDirectory() as name:
@@ -122,6 +123,13 @@ class KronosRecord(ACRecordTemp):
             return dict(self.recorder.load_object("task"))
         except LoadObjectError:
             return {}
+
+    def _overlap(self, run: QlibRun) -> list[str]:
+        """Warnings about the checkpoint of a dataset with Kronos features."""
+        handler = getattr(self.dataset, "handler", None)
+        if not isinstance(handler, KronosFeatures):
+            return []
+        return handler.training_overlap_warnings(run.score.index.get_level_values("datetime").min())
 
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset
