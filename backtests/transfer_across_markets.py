@@ -92,7 +92,10 @@ def read_sample(
 ) -> ProbeSample:
     """Windows of one market and span of dates, with all three inputs and the labels known by its end."""
     count, horizon, lookback = sizes
-    start, end = pd.Timestamp(part["start"]), pd.Timestamp(part["end"]) + pd.Timedelta("1D") - pd.Timedelta("1us")
+    start, end = (
+        pd.Timestamp(part["start"]),
+        pd.Timestamp(part["end"]) + pd.Timedelta("1D") - pd.Timedelta("1us"),
+    )
     every = part.get("every", horizon)
     panel = {
         instrument: bars

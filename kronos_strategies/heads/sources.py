@@ -70,9 +70,7 @@ def fit_file(
     )
 
 
-def read_panel(
-    file: Path, until: pd.Timestamp, instruments: Sequence[str] = ()
-) -> dict[str, pd.DataFrame]:
+def read_panel(file: Path, until: pd.Timestamp, instruments: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
     """Adjusted traded bars by instrument, none after `until`.
 
     Args:

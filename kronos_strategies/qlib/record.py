@@ -92,7 +92,9 @@ class KronosRecord(ACRecordTemp):
                 model, dataset, prediction, label.iloc[:, 0], traded, held, trials, self.industries
             )
         else:
-            artifacts = collect_qlib_run(run, trials, self.industries, [*qlib_warnings(), *self._overlap(run)])
+            artifacts = collect_qlib_run(
+                run, trials, self.industries, [*qlib_warnings(), *self._overlap(run)]
+            )
         log_run(self.recorder, params)
         report = build_report(artifacts)
         with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""Kronos as features of Qlib's own models: the handler, what is learned from, and one qrun for each set of features."""
+"""Kronos as features of Qlib's own models: the handler, what is learned from, one qrun for each set of features."""
 
 import json
 import pickle
@@ -29,7 +29,9 @@ SPAN = ("2023-03-01", "2023-03-10")
 WORKFLOW = CONFIG.parent / "lightgbm_kronos_features.yaml"
 
 
-def handler(features=("embedding",), samples: int = 0, store: Path | None = None, **changes) -> KronosFeatures:
+def handler(
+    features=("embedding",), samples: int = 0, store: Path | None = None, **changes
+) -> KronosFeatures:
     model = {"checkpoint": str(TINY), "device": "cpu", "samples": samples, "store": store and str(store)}
     settings = {"start_time": SPAN[0], "end_time": SPAN[1], "lookback": 30, "hold": 5, "model": model}
     return KronosFeatures(features=features, **settings | changes)
@@ -44,13 +46,14 @@ def alpha158() -> Alpha158:
     return Alpha158("csi300", *SPAN, label=label)
 
 
-@pytest.mark.parametrize("key", [DataHandlerLP.DK_R, DataHandlerLP.DK_I, DataHandlerLP.DK_L])
-def test_rows_labels_and_qlibs_own_columns_are_those_of_alpha158(in_store, key):
-    expected = alpha158().fetch(col_set=["feature", "label"], data_key=key)
-    ours = handler(("alpha158", "embedding")).fetch(col_set=["feature", "label"], data_key=key)
-    pd.testing.assert_frame_equal(ours[expected.columns], expected)
-    alone = handler(("alpha158",)).fetch(col_set=["feature", "label"], data_key=key)
-    pd.testing.assert_frame_equal(alone, expected)
+def test_rows_labels_and_qlibs_own_columns_are_those_of_alpha158(in_store):
+    reference, both, alone = alpha158(), handler(("alpha158", "embedding")), handler(("alpha158",))
+    for key in (DataHandlerLP.DK_R, DataHandlerLP.DK_I, DataHandlerLP.DK_L):
+        expected, joined, own = (
+            each.fetch(col_set=["feature", "label"], data_key=key) for each in (reference, both, alone)
+        )
+        pd.testing.assert_frame_equal(joined[expected.columns], expected)
+        pd.testing.assert_frame_equal(own, expected)
 
 
 def test_an_embedding_is_that_of_the_window_and_missing_exactly_where_there_is_no_window(in_store):
@@ -83,7 +86,9 @@ def test_statistics_of_paths_are_the_signals_of_the_stored_forecasts(in_store, t
 def test_embeddings_are_read_again_from_the_store(in_store, tmp_path, monkeypatch):
     first = features_of(handler(store=tmp_path))
     monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
-    pd.testing.assert_frame_equal(features_of(handler(("alpha158", "embedding"), store=tmp_path))[first.columns], first)
+    pd.testing.assert_frame_equal(
+        features_of(handler(("alpha158", "embedding"), store=tmp_path))[first.columns], first
+    )
 
 
 def test_randomizing_all_bars_after_t_changes_no_feature_up_to_t(small_market, tmp_path):
@@ -120,11 +125,15 @@ def test_it_warns_when_the_checkpoint_may_have_seen_the_test_dates(in_store):
 
 def test_a_model_learns_from_no_label_that_is_known_after_its_segment(in_store):
     made = handler(("alpha158",), start_time="2023-01-03", end_time="2023-03-31")
-    dataset = PurgedDataset(made, {"train": ("2023-01-03", "2023-02-28"), "test": ("2023-03-01", "2023-03-31")})
+    dataset = PurgedDataset(
+        made, {"train": ("2023-01-03", "2023-02-28"), "test": ("2023-03-01", "2023-03-31")}
+    )
     learned = dataset.prepare("train", data_key=DataHandlerLP.DK_L)
     calendar = pd.DatetimeIndex(D.calendar())
     last = calendar.get_loc(learned.index.get_level_values("datetime").max())
-    assert calendar[last + 6] == pd.Timestamp("2023-02-28")  # the exit of a position of 5 days, entered a day later
+    assert calendar[last + 6] == pd.Timestamp(
+        "2023-02-28"
+    )  # the exit of a position of 5 days, entered a day later
     scored = dataset.prepare("train", data_key=DataHandlerLP.DK_I)
     assert scored.index.get_level_values("datetime").max() == pd.Timestamp("2023-02-28")
 
@@ -162,7 +171,10 @@ def test_a_backtest_that_holds_longer_than_the_label_is_refused_before_features_
     strategy = {"class": "TopkDropoutStrategy", "kwargs": {"topk": 5, "n_drop": 1, "hold_thresh": 10}}
     backtest = {"start_time": SPAN[0], "end_time": SPAN[1], "benchmark": "SH000300"}
     record = {"class": "PortAnaRecord", "kwargs": {"config": {"strategy": strategy, "backtest": backtest}}}
-    dataset = {"class": "PurgedDataset", "kwargs": {"handler": {"class": "KronosFeatures", "kwargs": {"hold": 5}}}}
+    dataset = {
+        "class": "PurgedDataset",
+        "kwargs": {"handler": {"class": "KronosFeatures", "kwargs": {"hold": 5}}},
+    }
     with pytest.raises(ValueError, match="hold=5 but the strategy has hold_thresh=10"):
         check_task({"dataset": dataset, "record": [record]})
 
@@ -189,7 +201,11 @@ def runs(small_store, tmp_path_factory) -> Path:
 
 def test_kronos_compare_shows_lightgbm_on_alpha158_on_kronos_and_on_both(runs):
     names = ["alpha158", "kronos", "both"]
-    command = [Path(sys.executable).parent / "kronos", "compare", *(f"{name}=lightgbm_{name}" for name in names)]
+    command = [
+        Path(sys.executable).parent / "kronos",
+        "compare",
+        *(f"{name}=lightgbm_{name}" for name in names),
+    ]
     done = subprocess.run(
         [*command, "--json", "compare.json"], cwd=runs, capture_output=True, text=True, check=False
     )
