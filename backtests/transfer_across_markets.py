@@ -3,10 +3,10 @@
     python backtests/transfer_across_markets.py --data ~/bars
     python backtests/transfer_across_markets.py --data ~/bars --markets my_markets.yaml --windows 1000
 
-Probes read the volatility and the direction of the next bars from three inputs: hidden states of the checkpoint, plain bar
-features without units, and both. Each is trained on each market and on all of them together, and tested on each; no training
-label is known later than the first test date of any market. Hidden states are kept in --store, so that an
-interrupted run resumes. In --output: transfer.md, transfer.json.
+Probes read the volatility and the direction of the next bars from three inputs: hidden states of the checkpoint,
+plain bar features without units, and both. Each is trained on each market and on all of them together, and tested
+on each; every training label is known before the first test date of any market. Hidden states are kept in --store,
+so that an interrupted run resumes. In --output: transfer.md, transfer.json.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Linear probes: what a linear model reads from a representation of windows, on the same market or on another.
 
-A probe is fitted on the windows of one market and scored on later windows of any market, so that it measures whether
-a representation means the same on both. Volatility is relative to that of the last bars, since hidden states are of
-normalized bars and contain no level.
+A probe is fitted on the windows of one market and scored on later windows of any market, so that it measures
+whether a representation means the same on both. Volatility is relative to that of the last bars, since hidden
+states are of normalized bars and contain no level.
 """
 
 from __future__ import annotations
@@ -232,8 +232,9 @@ def relative_bar_features(features: pd.DataFrame) -> pd.DataFrame:
         features: see `kronos_strategies.heads.sources.bar_features`.
 
     Returns:
-        Returns, gap and intraday return in standard deviations of the last 20 bars; logs of the ratios of volatility
-        over 5 and 60 bars, of the mean range and of volumes; the position of the close in the 20-bar range.
+        Returns, gap and intraday return in standard deviations of the last 20 bars; logs of the ratios of
+        volatility over 5 and 60 bars, of the mean range and of volumes; the position of the close in the 20-bar
+        range.
     """
     unit = features["volatility_20"].where(features["volatility_20"] > 0)
     columns = {f"return_{k}": features[f"return_{k}"] / (unit * k**0.5) for k in (1, 2, 5, 10, 20, 60)}

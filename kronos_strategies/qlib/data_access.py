@@ -224,7 +224,7 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
 
 
 def universe_name(config: Config, freq: str = DAY) -> str:
-    """A short name: that of the market, a hash where filters or a list select its members, a frequency within the day."""
+    """A short name: that of the market, with a hash where filters or a list select members, and the frequency."""
     suffix = "" if freq == DAY else f"-{freq}"
     if isinstance(config, dict) and "market" in config and not config.get("filter_pipe"):
         return f"{config['market']}{suffix}"

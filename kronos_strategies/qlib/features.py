@@ -1,6 +1,6 @@
-"""Kronos as features of Qlib's own models: hidden states of windows and statistics of sampled paths, next to Alpha158.
+"""Kronos as features of Qlib's own models: hidden states of windows and statistics of paths, next to Alpha158.
 
-Rows and labels are those of Qlib's own handlers. Kronos adds columns: a row dated t reads bars up to the close of t.
+Rows and labels are those of Qlib's own handlers. Kronos adds columns; a row dated t reads bars up to close(t).
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ LEARN_PROCESSORS = (  # as in Alpha158: rows without a label are not learned fro
 class FeatureLoader(QlibDataLoader):
     """Qlib's features and labels of some instruments, with the columns of Kronos.
 
-    Rows are Qlib's. Columns of Kronos are NaN on rows without a window: an instrument does not trade on that bar, or
-    has too few bars yet.
+    Rows are Qlib's. Columns of Kronos are NaN on rows without a window: the instrument does not trade on that bar,
+    or has too few bars yet.
 
     Args:
         features: any of FEATURES, see `KronosFeatures`.
-        model: what reads windows, samples paths and has the forecast store; None for features of Qlib alone.
+        model: reads windows, samples paths and has the forecast store; None for features of Qlib alone.
         spec: specification of the windows; its universe is that of the instruments that are loaded.
         hold, deal_price: trade that the label and the statistics of paths refer to.
         filter_pipe: Qlib filters of a market.
@@ -111,17 +111,17 @@ class FeatureLoader(QlibDataLoader):
 class KronosFeatures(DataHandlerLP):
     """Handler with hidden states of Kronos and statistics of its sampled paths as features, and with Alpha158.
 
-    It takes the place of `Alpha158` in a workflow file. Rows, labels and processors are those of Alpha158; a row that
-    has no window has no value of Kronos (NaN), as Alpha158 has none on a suspended bar. A row dated t is known at the
-    close of t. Hidden states and paths are computed once and kept in the forecast store of `model`.
+    It takes the place of `Alpha158` in a workflow file. Rows and processors are those of Alpha158; a row without a
+    window has no value of Kronos (NaN), as Alpha158 has none on a suspended bar. A row dated t is known at
+    close(t). Hidden states and paths are computed once and kept in the forecast store of `model`.
 
     Args:
         instruments: a market, symbols, or a dict, as Qlib's handlers take them.
         start_time: first bar.
         end_time: last bar.
-        features: any of "alpha158", Qlib's 158 features; "embedding", the model's last hidden state at the last bar of
-            each window, columns HIDDEN0, HIDDEN1, ...; "paths", the columns of `kronos_strategies.signal.SIGNALS`,
-            as PATHS_SCORE, PATHS_VOLATILITY, ...
+        features: any of "alpha158", Qlib's 158 features; "embedding", the model's last hidden state at the last bar
+            of each window, columns HIDDEN0, HIDDEN1, ...; "paths", the columns of
+            `kronos_strategies.signal.SIGNALS`, as PATHS_SCORE, PATHS_VOLATILITY, ...
         model: arguments of `KronosModel`: checkpoint, store, samples, workers, ...
         lookback: traded bars that the model reads.
         min_bars: traded bars that a window needs, `lookback` when omitted.
@@ -188,7 +188,7 @@ class PurgedDataset(DatasetH):
     Args:
         handler: handler or its configuration.
         segments: segments of dates.
-        label_bars: bars from a date to the last price of its label; hold + 1 of a `KronosFeatures` when omitted.
+        label_bars: bars from a date to the last price of its label; hold + 1 of `KronosFeatures` when omitted.
         freq: Qlib's name of the bar frequency.
 
     Raises:
@@ -206,8 +206,8 @@ class PurgedDataset(DatasetH):
         if label_bars is None:
             if not isinstance(self.handler, KronosFeatures):
                 raise ValueError(
-                    f"label_bars of a {type(self.handler).__name__} is unknown. Pass the bars that its label spans, "
-                    "e.g. 2 for Ref($close, -2) / Ref($close, -1) - 1."
+                    f"label_bars of a {type(self.handler).__name__} is unknown. Pass the bars that its label "
+                    "spans, e.g. 2 for Ref($close, -2) / Ref($close, -1) - 1."
                 )
             label_bars = self.handler.hold + 1
         if (label_bars := as_integer("label_bars", label_bars)) < 1:

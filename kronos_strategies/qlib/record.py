@@ -93,7 +93,7 @@ class KronosRecord(ACRecordTemp):
             )
         else:
             artifacts = collect_qlib_run(
-                run, trials, self.industries, [*qlib_warnings(), *self._overlap(run)]
+                run, trials, self.industries, [*qlib_warnings(), *_overlap_warnings(self.dataset, run)]
             )
         log_run(self.recorder, params)
         report = build_report(artifacts)
@@ -126,13 +126,6 @@ class KronosRecord(ACRecordTemp):
         except LoadObjectError:
             return {}
 
-    def _overlap(self, run: QlibRun) -> list[str]:
-        """Warnings about the checkpoint of a dataset with Kronos features."""
-        handler = getattr(self.dataset, "handler", None)
-        if not isinstance(handler, KronosFeatures):
-            return []
-        return handler.training_overlap_warnings(run.score.index.get_level_values("datetime").min())
-
     def _params(self) -> dict[str, str]:
         known, dataset = self.model.provenance, self.dataset
         if known is None:  # a restored model, whose scores come from another process
@@ -162,3 +155,11 @@ class KronosRecord(ACRecordTemp):
                 backtest = {k: v for k, v in config.get("backtest", {}).items() if k not in SPAN}
                 found.append({**config, "backtest": backtest})
         return json.dumps(found, sort_keys=True, default=str)
+
+
+def _overlap_warnings(dataset: Dataset, run: QlibRun) -> list[str]:
+    """Warnings about the checkpoint whose features a model reads."""
+    handler = getattr(dataset, "handler", None)
+    if not isinstance(handler, KronosFeatures):
+        return []
+    return handler.training_overlap_warnings(run.score.index.get_level_values("datetime").min())

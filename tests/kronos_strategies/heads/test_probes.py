@@ -146,7 +146,7 @@ def test_the_pool_of_opposite_markets_has_hardly_any_skill(scores):
 def test_a_training_label_that_is_known_after_a_test_date_of_any_market_is_refused():
     train = {"early": sample("2015-01-01", 1.0, 0), "late": sample("2017-10-02", 1.0, 1)}
     test = {"early": sample("2018-01-01", 1.0, 2)}
-    with pytest.raises(ValueError, match="training label of late is known on .* first test date of early"):
+    with pytest.raises(ValueError, match=r"training label of late is known on .* first test date of early"):
         list(transfer(train, test, reference="noise"))
 
 

@@ -57,9 +57,10 @@ def test_rows_labels_and_qlibs_own_columns_are_those_of_alpha158(in_store):
 
 
 def test_an_embedding_is_that_of_the_window_and_missing_exactly_where_there_is_no_window(in_store):
-    windows = KronosDataset({"test": SPAN}, lookback=30, hold=5).windows()
+    span = ("2023-01-03", "2023-03-31")
+    windows = KronosDataset({"test": span}, lookback=30, hold=5).windows()
     hidden = KronosPredictor.from_pretrained(TINY, device="cpu").embed(windows)
-    found = features_of(handler())
+    found = features_of(handler(start_time=span[0], end_time=span[1]))
     assert list(found.columns) == [f"HIDDEN{i}" for i in range(hidden.shape[1])]
     np.testing.assert_allclose(found.loc[windows.index], hidden, rtol=1e-4, atol=1e-5)
     rest = found.drop(windows.index)
