@@ -33,7 +33,7 @@ from kronos_strategies.heads.probes import (
     sample_windows,
     transfer,
 )
-from kronos_strategies.heads.sources import bar_features, read_panel
+from kronos_strategies.heads.sources import read_panel
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.store import ForecastStore, WindowSpec
 
@@ -106,9 +106,9 @@ def read_sample(
     index, spec = windows.index, WindowSpec(name, lookback, 1, lookback)
     with progress_bar(f"embed {name}", "windows") as progress:
         states = store.embeddings(predictor, windows, spec, progress)
-    plain = relative_bar_features(bar_features(panel, index)).to_numpy()
+    plain = relative_bar_features(panel, index, lookback).to_numpy()
     inputs = {HIDDEN: states, BARS: plain, BOTH: np.hstack([states, plain])}
-    labels = probe_labels(panel, index, horizon, end)
+    labels = probe_labels(panel, index, horizon, lookback, end)
     print(f"{name}: {len(windows):,} windows, {index.unique('instrument').size} instruments, "
           f"{index.unique('datetime').size} dates from {start:%Y-%m-%d} to {end:%Y-%m-%d}")  # fmt: skip
     return ProbeSample(inputs, labels, horizon, every)

@@ -1,8 +1,8 @@
 """Linear probes: what a linear model reads from a representation of windows, on the same market or on another.
 
 A probe is fitted on the windows of one market and scored on later windows of any market, so that it measures
-whether a representation means the same on both. Volatility is relative to that of the last bars, since hidden
-states are of normalized bars and contain no level.
+whether a representation means the same on both. The unit of volatility is each window's own spread of closes, since
+the model reads normalized bars and knows no other.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 from kronos.utils import MissingExtra
 from kronos.windows import Windows
 from kronos_strategies.evaluation.significance import MeanTest, label_overlap, mean_test
+from kronos_strategies.heads.sources import bar_features
 
 try:
     from sklearn.impute import SimpleImputer
@@ -26,9 +27,9 @@ try:
 except ImportError as error:
     raise MissingExtra("Probes need scikit-learn: pip install 'kronos-strategies[head]'") from error
 
-VOLATILITY, DIRECTION = "volatility", "direction"
-TARGETS = (VOLATILITY, DIRECTION)
-PAST_BARS = 20  # bars of the volatility that the target is relative to
+VOLATILITY, CHANGE, DIRECTION = "volatility", "volatility change", "direction"
+TARGETS = (VOLATILITY, CHANGE, DIRECTION)
+PAST_BARS = 20  # bars of the past volatility, of which CHANGE is a ratio
 BLOCKS = 5  # stretches of training dates, each left out once, that select the penalty
 PENALTIES = np.logspace(0, 6, 10)  # of standardized inputs; an inverse one is the C of a logistic regression
 LARGEST = 5.0  # of a scale-free bar feature, as of a normalized bar
@@ -69,12 +70,12 @@ class ProbeScore:
     """Score of one probe on one market.
 
     Attributes:
-        target: VOLATILITY or DIRECTION.
+        target: one of TARGETS.
         trained_on: market of the training windows.
         tested_on: market of the test windows.
         inputs: name of the representation.
         skill: 1 - loss / loss of a constant, over test dates, each date weighing the same; the loss is the squared
-            error of volatility and the log loss of direction. The constant is the mean of the tested market's own
+            error of a volatility and the log loss of direction. The constant is the mean of the tested market's own
             training windows, or of all training windows where it has none.
         difference: that skill less that of the reference representation, paired by date; None for the reference.
         windows: number of test windows.
@@ -133,7 +134,7 @@ def check_order(train: Mapping[str, ProbeSample], test: Mapping[str, ProbeSample
 
 
 def fit_probe(sample: ProbeSample, name: str, target: str) -> GridSearchCV:
-    """A linear model of standardized inputs: ridge for volatility, logistic for direction.
+    """A linear model of standardized inputs: ridge for volatilities, logistic for direction.
 
     The penalty is selected on training dates alone, each of BLOCKS stretches left out once.
     """
@@ -141,7 +142,7 @@ def fit_probe(sample: ProbeSample, name: str, target: str) -> GridSearchCV:
     y, order = sample.labels[target].to_numpy()[known], sample.dates[known]
     dates = order.unique().sort_values()
     blocks = dates.get_indexer(order) * BLOCKS // len(dates)
-    if target == VOLATILITY:
+    if target != DIRECTION:
         model, grid, scoring = Ridge(), {"ridge__alpha": PENALTIES}, "neg_mean_squared_error"
     else:
         model, scoring = LogisticRegression(max_iter=1000), "neg_log_loss"
@@ -161,12 +162,12 @@ def _scores(
     """Scores of the probes of one training market on one test market."""
     target = names[0]
     label = sample.labels[target]
-    loss = _squared_error if target == VOLATILITY else _log_loss
+    loss = _log_loss if target == DIRECTION else _squared_error
     base = _by_date(loss(label, np.full(len(label), constant)))
     gains = {}
     for name, probe in fitted.items():
         values = sample.inputs[name]
-        predicted = probe.predict(values) if target == VOLATILITY else probe.predict_proba(values)[:, 1]
+        predicted = probe.predict_proba(values)[:, 1] if target == DIRECTION else probe.predict(values)
         gains[name] = (base - _by_date(loss(label, predicted))) / base.mean()
     overlap = label_overlap(sample.horizon, sample.bars_between)
     for name, gain in gains.items():
@@ -188,7 +189,11 @@ def _by_date(losses: pd.Series) -> pd.Series:
 
 
 def probe_labels(
-    panel: Mapping[str, pd.DataFrame], keys: pd.MultiIndex, horizon: int, until: pd.Timestamp
+    panel: Mapping[str, pd.DataFrame],
+    keys: pd.MultiIndex,
+    horizon: int,
+    lookback: int,
+    until: pd.Timestamp,
 ) -> pd.DataFrame:
     """What happens after each (datetime, instrument), on its own traded bars.
 
@@ -196,27 +201,28 @@ def probe_labels(
         panel: adjusted bars by instrument, indexed by time.
         keys: (N,) rows to label.
         horizon: bars.
+        lookback: bars of a window, up to t.
         until: last time that any label may use.
 
     Returns:
         Frame indexed by `keys`; NaN where a bar is missing or after `until`, or where prices did not move:
-        volatility: log of the root mean square log return of bars t+1..t+horizon, less that of the last PAST_BARS
-            bars up to t.
+        volatility: log of the root mean square log return of bars t+1..t+horizon, in standard deviations of the
+            window's log closes.
+        volatility change: the same in root mean squares of the last PAST_BARS log returns up to t.
         direction: 1 if close(t+1+horizon) is above close(t+1), 0 if it is below.
         known: time of bar t+1+horizon.
     """
 
     def labels(bars: pd.DataFrame) -> pd.DataFrame:
         bars = bars[bars.index <= until]
-        logs = pd.Series(np.log(bars["close"].astype(float)), bars.index)
+        logs = _log(bars["close"].astype(float))
         squares = logs.diff() ** 2
-        past = squares.rolling(PAST_BARS).mean()
-        future = squares.rolling(horizon).mean().shift(-horizon)
+        past, future = _half_log(squares, PAST_BARS), _half_log(squares, horizon).shift(-horizon)
         moved = logs.shift(-1 - horizon) - logs.shift(-1)
-        ratio = np.log((future.where(future > 0) / past.where(past > 0)).to_numpy()) / 2
         exit_time = pd.Series(bars.index, bars.index).shift(-1 - horizon)
         columns = {
-            VOLATILITY: pd.Series(ratio, bars.index).where(exit_time.notna()),
+            VOLATILITY: (future - _spread(logs, lookback)).where(exit_time.notna()),
+            CHANGE: (future - past).where(exit_time.notna()),
             DIRECTION: (moved > 0).astype(float).where(moved.notna() & (moved != 0)),
             "known": exit_time,
         }
@@ -225,17 +231,22 @@ def probe_labels(
     return _rows(panel, keys, labels)
 
 
-def relative_bar_features(features: pd.DataFrame) -> pd.DataFrame:
-    """Bar features without units, comparable across markets, within ±LARGEST.
+def relative_bar_features(
+    panel: Mapping[str, pd.DataFrame], keys: pd.MultiIndex, lookback: int
+) -> pd.DataFrame:
+    """Bar features without units, comparable across markets, within ±LARGEST; all known at each row's date.
 
     Args:
-        features: see `kronos_strategies.heads.sources.bar_features`.
+        panel: adjusted bars by instrument, indexed by time.
+        keys: (N,) rows.
+        lookback: bars of a window, up to t.
 
     Returns:
-        Returns, gap and intraday return in standard deviations of the last 20 bars; logs of the ratios of
-        volatility over 5 and 60 bars, of the mean range and of volumes; the position of the close in the 20-bar
-        range.
+        Returns, gap and intraday return of `bar_features` in standard deviations of the last 20 bars; logs of the
+        ratios to that deviation of volatility over 5 and 60 bars, the mean range and the spread of the window's
+        closes; logs of volume ratios; the position of the close in the 20-bar range.
     """
+    features = bar_features(panel, keys)
     unit = features["volatility_20"].where(features["volatility_20"] > 0)
     columns = {f"return_{k}": features[f"return_{k}"] / (unit * k**0.5) for k in (1, 2, 5, 10, 20, 60)}
     columns |= {name: features[name] / unit for name in ("gap", "intraday")}
@@ -243,6 +254,11 @@ def relative_bar_features(features: pd.DataFrame) -> pd.DataFrame:
     ratios |= {name: features[name] for name in ("volume_1", "volume_5")}
     columns |= {name: _log(ratio) for name, ratio in ratios.items()}
     columns["place"] = features["place"]
+
+    def spread(bars: pd.DataFrame) -> pd.DataFrame:
+        return _spread(_log(bars["close"].astype(float)), lookback).to_frame("spread")
+
+    columns["spread"] = _rows(panel, keys, spread)["spread"] - _log(unit)
     return pd.DataFrame(columns).clip(-LARGEST, LARGEST)
 
 
@@ -279,5 +295,16 @@ def _rows(
     return table.rename_axis("datetime").set_index("instrument", append=True).reindex(keys)
 
 
-def _log(ratio: pd.Series) -> pd.Series:
-    return pd.Series(np.log(ratio.where(ratio > 0).to_numpy()), ratio.index)
+def _log(values: pd.Series) -> pd.Series:
+    """NaN where a value is not positive."""
+    return pd.Series(np.log(values.where(values > 0).to_numpy()), values.index)
+
+
+def _half_log(squares: pd.Series, bars: int) -> pd.Series:
+    """Log of the root mean square of the last bars."""
+    return _log(squares.rolling(bars).mean()) / 2
+
+
+def _spread(logs: pd.Series, lookback: int) -> pd.Series:
+    """Log of the standard deviation of the log closes of a window."""
+    return _log(logs.rolling(lookback).std(ddof=0))

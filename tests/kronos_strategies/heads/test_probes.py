@@ -13,6 +13,7 @@ import yaml
 pytest.importorskip("sklearn")
 
 from kronos_strategies.heads.probes import (
+    CHANGE,
     DIRECTION,
     VOLATILITY,
     ProbeSample,
@@ -21,7 +22,6 @@ from kronos_strategies.heads.probes import (
     sample_windows,
     transfer,
 )
-from kronos_strategies.heads.sources import bar_features
 from tests.kronos.builders import make_bars, make_panel
 
 ROOT = Path(__file__).parents[3]
@@ -33,18 +33,19 @@ def keys_of(panel, *positions: int) -> pd.MultiIndex:
     return pd.MultiIndex.from_tuples(rows, names=["datetime", "instrument"])
 
 
-def test_labels_are_the_relative_volatility_of_the_next_bars_and_the_sign_from_the_next_close_on():
+def test_labels_are_the_volatility_of_the_next_bars_without_units_and_the_sign_from_the_next_close_on():
     panel = make_panel(60, "A", "B")
     keys = keys_of(panel, 30, 40)
-    found = probe_labels(panel, keys, 5, panel["A"].index[-1])
+    found = probe_labels(panel, keys, 5, 30, panel["A"].index[-1])
     for date, name in keys:
         bars = panel[name]
         at = bars.index.get_loc(date)
         steps = np.diff(np.log(bars["close"].to_numpy()))  # steps[i] ends at bar i + 1
         past, future = steps[at - 20 : at], steps[at : at + 5]
         row = found.loc[(date, name)]
-        expected = 0.5 * np.log((future**2).mean() / (past**2).mean())
-        np.testing.assert_allclose(row[VOLATILITY], expected)
+        closes = np.log(bars["close"].to_numpy()[at - 29 : at + 1])
+        np.testing.assert_allclose(row[VOLATILITY], np.log((future**2).mean() ** 0.5 / closes.std()))
+        np.testing.assert_allclose(row[CHANGE], 0.5 * np.log((future**2).mean() / (past**2).mean()))
         assert row[DIRECTION] == float(bars["close"].iloc[at + 6] > bars["close"].iloc[at + 1])
         assert row["known"] == bars.index[at + 6]
 
@@ -53,29 +54,29 @@ def test_no_label_uses_a_bar_after_its_end():
     panel = make_panel(60, "A")
     dates = panel["A"].index
     keys = keys_of(panel, 43, 44)
-    early, late = probe_labels(panel, keys, 5, dates[49])[[VOLATILITY, DIRECTION]].to_numpy()
+    early, late = probe_labels(panel, keys, 5, 30, dates[49])[[VOLATILITY, CHANGE, DIRECTION]].to_numpy()
     assert not np.isnan(early).any()  # known at bar 49
     assert np.isnan(late).all()
     panel["A"].iloc[50:] *= 3
-    np.testing.assert_array_equal(probe_labels(panel, keys, 5, dates[49])[VOLATILITY].iloc[0], early[0])
+    np.testing.assert_array_equal(probe_labels(panel, keys, 5, 30, dates[49])[VOLATILITY].iloc[0], early[0])
 
 
 def test_prices_that_do_not_move_have_no_label():
     panel = make_panel(60, "A")
     panel["A"].iloc[30:40] = panel["A"].iloc[30].to_numpy()
-    found = probe_labels(panel, keys_of(panel, 31), 5, panel["A"].index[-1])
-    assert found[[VOLATILITY, DIRECTION]].isna().all(axis=None)
+    found = probe_labels(panel, keys_of(panel, 31), 5, 30, panel["A"].index[-1])
+    assert found[[VOLATILITY, CHANGE, DIRECTION]].isna().all(axis=None)
 
 
 def test_relative_features_have_no_units_and_read_no_later_bar():
     bars = make_bars(100)
     other = bars * np.array([100, 100, 100, 100, 7, 700])
     panel = {"A": bars, "B": other}
-    found = relative_bar_features(bar_features(panel, keys_of(panel, 70)))
+    found = relative_bar_features(panel, keys_of(panel, 70), 60)
     np.testing.assert_allclose(found.iloc[0], found.iloc[1], rtol=1e-9)
     changed = {"A": bars.copy(), "B": other}
     changed["A"].iloc[71:] *= 2
-    pd.testing.assert_frame_equal(relative_bar_features(bar_features(changed, keys_of(panel, 70))), found)
+    pd.testing.assert_frame_equal(relative_bar_features(changed, keys_of(panel, 70), 60), found)
     assert found.notna().all(axis=None)
 
 
@@ -101,6 +102,7 @@ def sample(start: str, slope: float, seed: int, names: int = 10, dates: int = 15
     labels = pd.DataFrame(
         {
             VOLATILITY: signal + rest[:, 0],
+            CHANGE: signal + rest[:, 2],
             DIRECTION: (signal + rest[:, 1] > 0).astype(float),
             "known": index.get_level_values("datetime") + pd.offsets.BDay(1),
         },
@@ -121,7 +123,7 @@ def scores():
     return {(s.target, s.trained_on, s.tested_on, s.inputs): s for s in found}
 
 
-@pytest.mark.parametrize("target", [VOLATILITY, DIRECTION])
+@pytest.mark.parametrize("target", [VOLATILITY, CHANGE, DIRECTION])
 def test_a_relation_transfers_to_markets_that_have_it_and_to_no_other(scores, target):
     for tested_on in ("same", "new"):
         assert scores[target, "same", tested_on, "true"].skill.low > 0.1
@@ -131,7 +133,7 @@ def test_a_relation_transfers_to_markets_that_have_it_and_to_no_other(scores, ta
     assert 0.45 < half < 0.55
 
 
-@pytest.mark.parametrize("target", [VOLATILITY, DIRECTION])
+@pytest.mark.parametrize("target", [VOLATILITY, CHANGE, DIRECTION])
 def test_an_input_without_information_has_no_skill(scores, target):
     for tested_on in ("same", "reversed", "new"):
         test = scores[target, "same", tested_on, "noise"]
