@@ -302,8 +302,17 @@ class KronosModel(Model):
         return filled
 
     def embeddings(self, windows: Windows, spec: WindowSpec) -> np.ndarray:
-        """(N, d_model) hidden states of the windows, from the store where it has them; under a progress bar."""
+        """(N, d_model) hidden states of the windows, from the store where it has them; under a progress bar.
+
+        Raises:
+            ValueError: the forecaster has no hidden states.
+        """
         predictor, store = self._loaded()
+        if not isinstance(predictor, KronosPredictor):
+            raise ValueError(
+                f"'{self.checkpoint}' has no hidden states, so no feature 'embedding'. Name a Kronos checkpoint, or "
+                "take 'paths' alone."
+            )
         self.provenance = predictor.provenance(self.sampling, windows.digest())
         with progress_bar("embed", "windows") as progress:
             return store.embeddings(predictor, windows, spec, progress, self._pool())

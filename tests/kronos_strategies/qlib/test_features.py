@@ -102,6 +102,14 @@ def test_randomizing_all_bars_after_t_changes_no_feature_up_to_t(small_market, t
     check_causal(run, small_market.bars, ["2023-03-02", "2023-03-07"])
 
 
+def test_a_forecaster_without_hidden_states_gives_statistics_of_its_paths_and_no_embedding(in_store):
+    walk = {"checkpoint": "baseline:random-walk", "samples": 4}
+    found = features_of(handler(("paths",), model=walk))
+    assert found["PATHS_SCORE"].notna().mean() > 0.9
+    with pytest.raises(ValueError, match="'baseline:random-walk' has no hidden states"):
+        handler(("embedding",), model=walk)
+
+
 def test_a_pickled_handler_has_neither_networks_nor_data_and_loads_later_dates(in_store, tmp_path):
     made = handler(store=tmp_path)
     first, content = features_of(made), pickle.dumps(made)
