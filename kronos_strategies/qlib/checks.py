@@ -46,11 +46,10 @@ def check_task(task: Settings) -> None:
         ValueError: a setting does not fit; says what to do.
         FileNotFoundError: the store or a file does not exist.
     """
-    records = _records(task)
+    records, dataset = _records(task), trade_settings(task)
     names = [_class(task.get("dataset")), *map(_class, records)]
-    if not {"KronosDataset", "KronosRecord"} & set(names):
+    if not dataset and not {"KronosDataset", "KronosRecord"} & set(names):
         return
-    dataset = _kwargs(task.get("dataset")) if names[0] == "KronosDataset" else {}
     model = _kwargs(task.get("model")) if _class(task.get("model")) == "KronosModel" else {}
     qlib_warnings(dataset.get("freq", DAY))
     if dataset and model:
@@ -70,12 +69,20 @@ def check_task(task: Settings) -> None:
                 )
 
 
+def trade_settings(task: Settings) -> Settings:
+    """Arguments of a task's KronosDataset or KronosFeatures, which have its label; empty for other tasks."""
+    dataset = task.get("dataset")
+    handler = _kwargs(dataset).get("handler")
+    found = ((_class(each), _kwargs(each)) for each in (dataset, handler))
+    return next((kwargs for name, kwargs in found if name in ("KronosDataset", "KronosFeatures")), {})
+
+
 def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None:
     """Refuse a backtest whose trades differ from the label, or for which the store lacks data.
 
     Args:
         config: configuration of PortAnaRecord: strategy, backtest.
-        dataset: arguments of KronosDataset; empty for any other.
+        dataset: arguments of KronosDataset or KronosFeatures; empty for any other.
         model: arguments of KronosModel; empty for any other.
 
     Raises:
