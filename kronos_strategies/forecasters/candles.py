@@ -157,7 +157,7 @@ def paths_from_quantiles(
         (N, S, H, 6) float32 paths of valid candles, in the bars' own units.
 
     Raises:
-        ValueError: levels or shapes do not match.
+        ValueError: levels or shapes do not match, or a quantile is not finite.
     """
     levels = _check_quantiles(windows, quantiles, levels)
     quantiles = np.sort(np.asarray(quantiles, np.float64), axis=-1)
@@ -200,6 +200,9 @@ def _check_quantiles(windows: Windows, quantiles: np.ndarray, levels: np.ndarray
         raise ValueError(
             f"quantiles have the shape {np.shape(quantiles)}, not {expected}, which is (N, H, Q)."
         )
+    if not (finite := np.isfinite(quantiles).all(axis=(1, 2))).all():
+        where = windows.index[int(np.argmin(finite))]
+        raise ValueError(f"The quantiles of {where} are not finite. Check the weights of the model that gave them.")
     return levels
 
 
