@@ -3,8 +3,8 @@
 The 157 features have the names and formulas of `qlib.contrib.data.handler.Alpha158`, without VWAP0, which few data
 directories have. Three things differ from Qlib's handler:
 
-- Qlib counts calendar days, on which a suspended stock has no price; a window has traded bars only. For an instrument
-  that trades every day both agree to rounding.
+- Qlib counts calendar days, on which a suspended stock has no price; a window has traded bars only. For an
+  instrument that trades every day both agree to rounding.
 - Values that Qlib makes infinite or arbitrary are NaN: features over a volume of 0, and the fit of a line to a
   constant price.
 - A window of fewer than BARS bars gives what its bars allow, as a Qlib data directory does in its first days.
@@ -29,8 +29,9 @@ _BAR_NAMES = (
     "KMID", "KLEN", "KMID2", "KUP", "KUP2", "KLOW", "KLOW2", "KSFT", "KSFT2", "OPEN0", "HIGH0", "LOW0",
 )  # fmt: skip
 _SPAN_NAMES = (
-    "ROC", "MA", "STD", "BETA", "RSQR", "RESI", "MAX", "MIN", "QTLU", "QTLD", "RANK", "RSV", "IMAX", "IMIN", "IMXD",
-    "CORR", "CORD", "CNTP", "CNTN", "CNTD", "SUMP", "SUMN", "SUMD", "VMA", "VSTD", "WVMA", "VSUMP", "VSUMN", "VSUMD",
+    "ROC", "MA", "STD", "BETA", "RSQR", "RESI", "MAX", "MIN", "QTLU", "QTLD", "RANK", "RSV",
+    "IMAX", "IMIN", "IMXD", "CORR", "CORD", "CNTP", "CNTN", "CNTD", "SUMP", "SUMN", "SUMD",
+    "VMA", "VSTD", "WVMA", "VSUMP", "VSUMN", "VSUMD",
 )  # fmt: skip
 NAMES: tuple[str, ...] = (*_BAR_NAMES, *(f"{name}{span}" for name in _SPAN_NAMES for span in SPANS))
 
@@ -73,8 +74,9 @@ def _shape_of_last_bar(bar: np.ndarray) -> dict[str, np.ndarray]:
     reach = high - low + TINY
     body, shift = close - open_, 2 * close - high - low
     values = (
-        body / open_, (high - low) / open_, body / reach, above / open_, above / reach, below / open_, below / reach,
-        shift / open_, shift / reach, open_ / close, high / close, low / close,
+        body / open_, (high - low) / open_, body / reach, above / open_, above / reach,
+        below / open_, below / reach, shift / open_, shift / reach,
+        open_ / close, high / close, low / close,
     )  # fmt: skip
     return dict(zip(_BAR_NAMES, values, strict=True))
 
@@ -162,7 +164,10 @@ def _line(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slope per bar, R squared and last residual of a line through (N, T) values, NaN left out."""
     known = ~np.isnan(values)
     count = known.sum(axis=1)
-    times = np.arange(values.shape[1]) - np.where(known, np.arange(values.shape[1]), 0).sum(axis=1)[:, None] / count[:, None]
+    times = (
+        np.arange(values.shape[1])
+        - np.where(known, np.arange(values.shape[1]), 0).sum(axis=1)[:, None] / count[:, None]
+    )
     level = np.where(known, values, 0).sum(axis=1) / count
     apart = np.where(known, values - level[:, None], 0)
     own = np.where(known, times**2, 0).sum(axis=1)

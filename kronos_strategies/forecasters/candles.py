@@ -202,7 +202,9 @@ def _check_quantiles(windows: Windows, quantiles: np.ndarray, levels: np.ndarray
         )
     if not (finite := np.isfinite(quantiles).all(axis=(1, 2))).all():
         where = windows.index[int(np.argmin(finite))]
-        raise ValueError(f"The quantiles of {where} are not finite. Check the weights of the model that gave them.")
+        raise ValueError(
+            f"The quantiles of {where} are not finite. Check the weights of the model that gave them."
+        )
     return levels
 
 

@@ -1,8 +1,8 @@
 """Fit LightGBM quantile models on the windows of a market, see `lightgbm_quantiles`.
 
-Training and validation do not overlap in time: no training label extends past the last training date, and validation
-begins the longest step plus one bar later. Validation stops the boosting and scores the models, so that both parts
-count as seen: `trained_until` is the last validation date.
+Training and validation do not overlap in time: no training label extends past the last training date, and
+validation begins the longest step plus one bar later. Validation stops the boosting and scores the models, so that
+both parts count as seen: `trained_until` is the last validation date.
 """
 
 from __future__ import annotations
@@ -201,14 +201,13 @@ def _first_validation(closes: Mapping[str, pd.Series], settings: QuantileFit) ->
     if len(after) <= embargo:
         raise ValueError(
             f"There are {len(after)} bars after {settings.train_until:%Y-%m-%d} until "
-            f"{settings.valid_until:%Y-%m-%d}, but validation begins {embargo} bars later. End the training earlier."
+            f"{settings.valid_until:%Y-%m-%d}, but validation begins {embargo} bars later. End the training "
+            "earlier."
         )
     return after[embargo]
 
 
-def _check_labels(
-    train: np.ndarray, valid: np.ndarray, settings: QuantileFit, first: pd.Timestamp
-) -> None:
+def _check_labels(train: np.ndarray, valid: np.ndarray, settings: QuantileFit, first: pd.Timestamp) -> None:
     """Require enough labels of every step in both parts."""
     when = {
         "Training": f"until {settings.train_until:%Y-%m-%d}",

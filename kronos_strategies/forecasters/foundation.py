@@ -1,8 +1,9 @@
 """Foundation models of other origin: Chronos-2 and Chronos-Bolt ("chronos:...") and TiRex ("tirex:...").
 
-They read the log closes of a window, relative to its last one, and give quantiles of the log close at each step, from
-which `paths_from_quantiles` makes paths of candles. Opens, highs, lows, volume and amount are not read. The packages
-come with extras of this project and are imported when a model is loaded; weights come from a folder or from the hub.
+They read the log closes of a window, relative to its last one, and give quantiles of the log close at each step,
+from which `paths_from_quantiles` makes paths of candles. Opens, highs, lows, volume and amount are not read. The
+packages come with extras of this project and are imported when a model is loaded; weights come from a folder or from
+the hub.
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ class TirexNetwork(QuantileNetwork):
             from tirex import TiRexZero
 
         with _checkpoint_errors(folder, "TiRex"), redirect_stdout(io.StringIO()):  # it prints
-            self.network = TiRexZero.from_pretrained(str(folder / self.files[0]), backend="torch", device="cpu")
+            self.network = TiRexZero.from_pretrained(
+                str(folder / self.files[0]), backend="torch", device="cpu"
+            )
         self.levels = np.asarray(self.network.config.quantiles, np.float64)
         self.max_context = int(self.network.config.train_ctx_len)
 

@@ -1,8 +1,8 @@
 """LightGBM quantile regression on Alpha158 features as a forecaster: "lightgbm-quantiles:FOLDER".
 
 One booster for each step and level predicts a quantile of the log return from the last close, in units of the
-window's own volatility times the square root of the step, so that one model serves calm and nervous instruments. Steps
-between two fitted ones are interpolated. `fit_quantiles` fits and saves a folder of text files; nothing is pickled.
+window's own volatility times the square root of the step, so that one model serves calm and volatile instruments.
+Steps between two fitted ones are interpolated. A folder has text and JSON only; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class QuantileInfo:
         markets: names of the training markets.
         trained_until: last date of the training and validation data (ISO).
         features: names of the features.
-        pinball: mean pinball loss on the validation dates by step, and "constant", that of constant quantiles in the
-            same units; a model that does not beat them has found nothing in the features.
+        pinball: mean pinball loss on the validation dates by step: "model", and "constant", that of constant
+            quantiles in the same units; a model that does not beat them has found nothing in the features.
         version: of features and targets.
 
     Raises:
@@ -202,7 +202,7 @@ def load(name: ForecasterName, device: str | None = None) -> LightGBMQuantiles:
 def unit_of_returns(windows: Windows, horizon: int) -> np.ndarray:
     """(N, H) unit of the log returns from the last close: trailing volatility times the square root of the step.
 
-    Trailing volatility is that of `kronos.paths.trailing_volatility`, the last 20 log returns; 0 where it is unknown.
+    Trailing volatility is that of `kronos.paths.trailing_volatility`, of 20 log returns; 0 where it is unknown.
     """
     deviation = trailing_volatility(windows.bars[:, CLOSE], windows.end_positions, windows.lengths)
     known = np.nan_to_num(deviation.astype(np.float64))
