@@ -26,6 +26,7 @@ from kronos.paths import (
 from kronos.zones import one_zone, remove_zones
 
 Anchor = Literal["last_close", "decoded_close"]  # where paths start
+UNTRAINED = "never"  # `trained_until` of a model that reads nothing but the windows
 MAX_RATIO = 2.0  # cap on true over decoded last close when paths are scaled by it
 
 
@@ -34,11 +35,11 @@ class Provenance:
     """What a forecast was made with: enough to reproduce it.
 
     Attributes:
-        model: name, folder or hub id of the checkpoint, or name of another forecaster with its settings.
+        model: name, folder or hub id of the checkpoint; of another forecaster, its name with its settings.
         revision: hub revision, None elsewhere.
-        weights_sha256: sha256 of both networks' files; None for networks that were not loaded from files. Of another
-            forecaster, the hash of what its forecasts depend on.
-        trained_until: last date of the training data (ISO); None if no model card states it.
+        weights_sha256: sha256 of both networks' files; None for networks that were not loaded from files. Of
+            another forecaster, the hash of what its forecasts depend on.
+        trained_until: last date of the training data (ISO), or UNTRAINED; None if no model card states it.
         sampling: sampling settings.
         draws: source of random numbers, e.g. "sobol".
         max_context: maximum number of bars that the model sees; None for forecasters without networks of Kronos.

@@ -1,4 +1,4 @@
-"""Forecasters by name: Kronos checkpoints, baselines and other models give the same `Forecast` from the same windows.
+"""Forecasters by name: Kronos checkpoints, baselines and other models make a `Forecast` of the same windows.
 
 `load_forecaster("baseline:garch")` loads one; `protocol` says what a forecaster is, `base` does what all but Kronos
 share, and docs/forecasters.md shows how a package of yours adds one.

@@ -34,7 +34,7 @@ class PathForecaster(ABC):
         weights_sha256: hash of everything that its forecasts depend on besides windows and sampling settings, see
             `settings_sha256` for models without files.
         revision: hub revision or version of the model; None if unknown.
-        trained_until: last date of its training data (ISO); None if unknown.
+        trained_until: last date of its training data (ISO), or `kronos.forecast.UNTRAINED`; None if unknown.
         device: name of the device.
     """
 
@@ -123,6 +123,10 @@ class PathForecaster(ABC):
             anchor="last_close",
             data_sha256=data_sha256,
         )
+
+    def notes(self) -> list[str]:
+        """Sentences about the forecasts of this process so far that a reader must see, such as approximations."""
+        return []
 
 
 def settings_sha256(**parts: object) -> str:

@@ -7,7 +7,7 @@ number, or shifted, it stays valid. Volume and amount are those of the past bar 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -44,13 +44,17 @@ class PastCandles:
         """The candles of windows that have the same number of bars."""
         values = windows.values.astype(np.float64)  # (N, T, 6)
         prices = values[..., : len(PRICES)]
-        positive = (prices > 0).all(axis=-1)
+        positive: np.ndarray = (prices > 0).all(axis=-1)
         usable = positive[:, 1:] & (values[:, :-1, CLOSE] > 0)
         logs = np.log(np.where(prices > 0, prices, 1.0))
         moves = np.where(usable[..., None], logs[:, 1:] - logs[:, :-1, [CLOSE]], 0.0)
         level = np.where(positive, prices.mean(axis=-1), np.inf)
         amount = values[..., AMOUNT] / level
         return cls(moves, usable, values[:, 1:, VOLUME], amount[:, 1:], values[:, -1, CLOSE])
+
+    def __getitem__(self, rows: np.ndarray) -> PastCandles:
+        """A subset of the windows."""
+        return PastCandles(*(getattr(self, each.name)[rows] for each in fields(self)))
 
     @property
     def returns(self) -> np.ndarray:

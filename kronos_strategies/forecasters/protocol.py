@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from kronos.windows import Windows
 
 
 class Forecaster(Protocol):
-    """What forecasts windows: `kronos.predictor.KronosPredictor`, and each model in `kronos_strategies.forecasters`.
+    """What forecasts windows: `kronos.predictor.KronosPredictor`, and the models of `load_forecaster`.
 
     A forecast of a window is a function of the window, the sampling settings and the random numbers of its date,
     which all windows of the date share (`kronos.sampling.sobol_uniforms`): it does not depend on the other windows
@@ -69,6 +69,7 @@ class Forecaster(Protocol):
         ...
 
 
+@runtime_checkable
 class Embedder(Protocol):
     """What reads windows without sampling: `kronos.predictor.KronosPredictor`."""
 

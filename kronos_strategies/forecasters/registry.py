@@ -1,7 +1,7 @@
-"""From a name to a forecaster: "kronos-nano", "baseline:garch", "chronos:amazon/chronos-2", or one of another package.
+"""From a name to a forecaster, e.g. "kronos-nano", "baseline:garch" or "chronos:amazon/chronos-2".
 
-A name is `KIND:WHICH?SETTING=VALUE,SETTING=VALUE`; one without a kind is a Kronos checkpoint. Another package adds a
-kind by an entry point in the group `kronos_strategies.forecasters`: a function
+A name is `KIND:WHICH?SETTING=VALUE,SETTING=VALUE`; one without a kind is a Kronos checkpoint. Another package
+adds a kind by an entry point in the group `kronos_strategies.forecasters`: a function
 `load(name: ForecasterName, device: str | None) -> Forecaster`.
 """
 
@@ -143,7 +143,14 @@ def read_settings(defaults: _Settings, name: ForecasterName) -> _Settings:
             rest = did_you_mean(key, known) if known else "It has none."
             raise ValueError(f"'{name.kind}:{name.which}' has no setting '{key}'. {rest}")
         values[key] = _converted(known[key], key, text, name)
-    return type(defaults)(**values)
+    made: Callable[..., _Settings] = type(defaults)
+    return made(**values)
+
+
+def forecast_notes(forecaster: object) -> list[str]:
+    """Sentences about a forecaster's forecasts in this process that a reader must see; Kronos has none."""
+    notes = getattr(forecaster, "notes", None)
+    return list(notes()) if callable(notes) else []
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
