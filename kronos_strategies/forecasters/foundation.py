@@ -2,7 +2,7 @@
 
 They read the log closes of a window, relative to its last one, and give quantiles of the log close at each step,
 from which `paths_from_quantiles` makes paths of candles. Opens, highs, lows, volume and amount are not read. The
-packages come with extras of this project and are imported when a model is loaded; weights come from a folder or from
+packages come with extras of this project and are imported when a model is loaded; weights come from a folder or
 the hub.
 """
 

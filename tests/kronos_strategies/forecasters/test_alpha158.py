@@ -1,4 +1,4 @@
-"""Alpha158 features of windows: those of Qlib's handler (tests/kronos_strategies/qlib/test_alpha158.py), from the past."""
+"""Alpha158 features of windows: what pandas computes, from the past only; tests of Qlib compare its handler."""
 
 from __future__ import annotations
 

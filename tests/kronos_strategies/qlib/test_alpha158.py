@@ -13,7 +13,7 @@ START, END = pd.Timestamp("2023-03-01"), pd.Timestamp("2023-04-28")
 
 
 def traded_daily(windows: Windows) -> np.ndarray:
-    """Windows of instruments without a suspension in the days that features read: Qlib counts suspended days, too."""
+    """Windows of instruments that trade on all days that features read: Qlib counts suspended days, too."""
     names = windows.index.get_level_values("instrument")
     bars = StoreBars.read(sorted(set(names)), END, start=START - pd.Timedelta(days=2 * BARS)).frame
     suspended = bars["close"].isna() | bars["volume"].eq(0)
