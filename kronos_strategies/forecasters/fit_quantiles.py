@@ -170,7 +170,7 @@ def pinball_loss(values: np.ndarray, quantile: np.ndarray | float, level: float)
 def _closes(bars: pd.DataFrame, until: pd.Timestamp) -> pd.Series:
     """Log closes up to `until` by local time, as windows are dated."""
     close = bars["close"].astype(float)
-    logs = pd.Series(np.log(close.where(close > 0)).to_numpy(), wall_clock(pd.DatetimeIndex(bars.index)))
+    logs = pd.Series(np.log(close.where(close > 0).to_numpy()), wall_clock(pd.DatetimeIndex(bars.index)))
     return logs[logs.index <= until]
 
 
@@ -185,7 +185,8 @@ def _labels(
     labels = np.full((len(windows), len(steps)), np.nan)
     names = windows.index.get_level_values("instrument")
     dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
-    for name, rows in pd.Series(range(len(names))).groupby(np.asarray(names)):
+    for name in names.unique():
+        rows = np.flatnonzero(names == name)
         logs = closes[str(name)]
         logs = logs[logs.index <= until]
         for column, step in enumerate(steps):

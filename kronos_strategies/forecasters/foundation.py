@@ -112,11 +112,10 @@ class TirexNetwork(QuantileNetwork):
             from tirex import TiRexZero
 
         with _checkpoint_errors(folder, "TiRex"), redirect_stdout(io.StringIO()):  # it prints
-            self.network = TiRexZero.from_pretrained(
-                str(folder / self.files[0]), backend="torch", device="cpu"
-            )
-        self.levels = np.asarray(self.network.config.quantiles, np.float64)
-        self.max_context = int(self.network.config.train_ctx_len)
+            model = TiRexZero.from_pretrained(str(folder / self.files[0]), backend="torch", device="cpu")
+        self.network = model
+        self.levels = np.asarray(model.config.quantiles, np.float64)
+        self.max_context = int(model.config.train_ctx_len)
 
     def quantiles(self, series: Tensor, horizon: int) -> Tensor:
         """See `QuantileNetwork.quantiles`."""

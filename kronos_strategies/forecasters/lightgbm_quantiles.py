@@ -221,7 +221,8 @@ def _read_info(file: Path) -> QuantileInfo:
         known = {field.name for field in fields(QuantileInfo)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"it has unknown keys {unknown}")
-        return QuantileInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        parts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return QuantileInfo(**parts)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file} does not describe quantile models: {error} Fit them again with `kronos train quantiles`."
