@@ -19,8 +19,8 @@ from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spaci
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.distributed import WorkerPool, worker_pool
-from kronos_strategies.forecasters.protocol import Forecaster
-from kronos_strategies.forecasters.registry import forecast_notes, load_forecaster
+from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
+from kronos_strategies.forecasters.registry import load_forecaster
 from kronos_strategies.heads.fit import KINDS
 from kronos_strategies.heads.selection import (
     HeadReader,
