@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,7 @@ class PathForecaster(ABC):
     max_context: int | None = None
     calibration: Calibration | None = None
     chunk_paths: ClassVar[int] = CHUNK_PATHS
+    device: Any
 
     def __init__(
         self,
