@@ -20,7 +20,7 @@ def quantiles(
     train_until: datetime,
     valid_until: datetime,
     start: datetime | None = None,
-    steps: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 2, 5, 10),
+    steps: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 2, 6, 11),
     levels: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (
         0.05,
         0.1,

@@ -135,7 +135,8 @@ def candle_paths(past: PastCandles, moves: np.ndarray, chosen: np.ndarray) -> np
     prices = np.exp(np.clip(start + before[..., None] + moves, -80.0, 80.0))  # within float32
     paths[..., : len(PRICES)] = prices
     paths[..., VOLUME] = take_bars(past.volume, chosen)
-    paths[..., AMOUNT] = take_bars(past.amount, chosen) * prices.mean(axis=-1)
+    amount = take_bars(past.amount, chosen) * prices.mean(axis=-1)
+    paths[..., AMOUNT] = np.minimum(amount, np.finfo(np.float32).max)
     return paths
 
 

@@ -21,7 +21,8 @@ from kronos_strategies.forecasters.alpha158 import NAMES, alpha158
 from kronos_strategies.forecasters.lightgbm_quantiles import LightGBMQuantiles, QuantileInfo, unit_of_returns
 from kronos_strategies.progress import ProgressReport, no_progress
 
-STEPS, LEVELS = (1, 2, 5, 10), (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+# One bar to enter, and 1, 5 or 10 to hold.
+STEPS, LEVELS = (1, 2, 6, 11), (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 MIN_ROWS = 500  # labels in each part: fewer do not determine outer quantiles
 ROUNDS, PATIENCE = 300, 20  # maximum number of trees, and of trees without improvement
 TREES: dict[str, Any] = {

@@ -85,6 +85,13 @@ def test_the_first_paths_do_not_depend_on_how_many_follow(windows: Windows) -> N
     np.testing.assert_array_equal(few, many[:, :8])
 
 
+def test_absurd_quantiles_give_finite_prices_and_amounts(windows: Windows) -> None:
+    dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
+    uniforms = sobol_uniforms(0, dates, 8, HORIZON)
+    paths = paths_from_quantiles(windows, random_walk(windows, deviation=1000.0), LEVELS, uniforms)
+    assert np.isfinite(paths).all()
+
+
 def test_quantiles_that_are_not_finite_are_refused_with_their_window(windows: Windows) -> None:
     quantiles = random_walk(windows).copy()
     quantiles[1, 2, 3] = np.nan
