@@ -35,8 +35,7 @@ from kronos_strategies.forecasters.base import PathForecaster, settings_sha256
 from kronos_strategies.forecasters.candles import equal_lengths, paths_from_quantiles
 from kronos_strategies.forecasters.registry import ForecasterName, read_settings
 
-BATCH = {"cpu": 64}  # windows in one pass of the network
-ACCELERATOR_BATCH = 512
+CPU_BATCH, ACCELERATOR_BATCH = 64, 512  # windows in one pass of the network
 
 _log = logging.getLogger(__name__)
 
@@ -152,7 +151,7 @@ class FoundationForecaster(PathForecaster):
         device: as in `KronosPredictor`.
     """
 
-    chunk_paths = 2**17  # so that many paths still make a batch of windows
+    chunk_paths = 2**17  # more than of baselines, since a network needs a batch of windows
 
     def __init__(
         self,
@@ -181,13 +180,15 @@ class FoundationForecaster(PathForecaster):
                 f"forecast. Pass at most {limit}."
             )
         quantiles = np.empty((len(windows), windows.horizon, len(self.model.levels)))
-        batch = BATCH.get(self.device.type, ACCELERATOR_BATCH)
         for rows in equal_lengths(windows):  # without padding, a series does not depend on the others
-            for start in range(0, len(rows), batch):
-                part = rows[start : start + batch]
-                series = torch.from_numpy(log_closes(windows[part], self.model.max_context))
-                quantiles[part] = self.model.quantiles(series.to(self.device), windows.horizon).numpy()
+            series = torch.from_numpy(log_closes(windows[rows], self.model.max_context))
+            quantiles[rows] = self.model.quantiles(series.to(self.device), windows.horizon).numpy()
         return paths_from_quantiles(windows, quantiles, self.model.levels, uniforms)
+
+    def chunk_windows(self, samples: int) -> int:
+        """One batch of the network, or fewer windows where there are many paths."""
+        batch = CPU_BATCH if self.device.type == "cpu" else ACCELERATOR_BATCH
+        return min(batch, super().chunk_windows(samples))
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "device":
@@ -196,8 +197,10 @@ class FoundationForecaster(PathForecaster):
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        model = copy.copy(self.model) if self.device.type == "cpu" else copy.deepcopy(self.model)
-        model.network.to("cpu")
+        model = self.model
+        if self.device.type != "cpu":
+            model = copy.deepcopy(model)  # the network stays where it is
+            model.network.to("cpu")
         return self.__dict__ | {"model": model, "device": str(self.device)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
