@@ -315,8 +315,8 @@ class KronosModel(Model):
         predictor, store = self._loaded()
         if not isinstance(predictor, KronosPredictor):
             raise ValueError(
-                f"'{self.checkpoint}' has no hidden states, so no feature 'embedding'. Name a Kronos checkpoint, or "
-                "take 'paths' alone."
+                f"'{self.checkpoint}' has no hidden states, so no feature 'embedding'. Name a Kronos checkpoint, "
+                "or take 'paths' alone."
             )
         self.provenance = predictor.provenance(self.sampling, windows.digest())
         with progress_bar("embed", "windows") as progress:
