@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import NamedTuple, cast
 
 import pandas as pd
@@ -19,7 +20,7 @@ from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.progress import track
 from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet
-from kronos_strategies.store.head_scores import HeadScores
+from kronos_strategies.store.head_scores import HeadScores, find_head_scores
 
 HISTORY = 300  # bars before the first forecast that the simulation may look back on
 
@@ -155,3 +156,47 @@ def find_postprocessing(
     provenance, raw = forecast_set.settings.provenance, forecast_set.read(first)
     own = checkpoint_calibration(provenance.model)
     return options.resolve(own, provenance, raw.horizon, raw.spacing)
+
+
+def find_dates(
+    forecast_set: ForecastSet, start: datetime | None = None, end: datetime | None = None
+) -> pd.DatetimeIndex:
+    """The stored dates of a span; all when omitted.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    known = forecast_set.dates
+    first = known[0] if start is None else pd.Timestamp(start)
+    last = known[-1] if end is None else pd.Timestamp(end) + pd.Timedelta(days=1) - pd.Timedelta(1)
+    dates = known[(known >= first) & (known <= last)]
+    if len(dates) < 2:
+        raise ValueError(
+            f"{forecast_set.folder} has {len(dates)} forecast dates from {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+            f"and a backtest needs 2. It has {known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}."
+        )
+    return dates
+
+
+def find_scores(forecast_set: ForecastSet, score: str, head: str | None, hold: int) -> HeadScores | None:
+    """The stored scores of a return head, None to score by the paths.
+
+    Args:
+        forecast_set: stored forecasts.
+        score: "head", "paths", or "auto" for the head where one has scores at `hold` bars.
+        head: name of the head, if there are several.
+        hold: bars that the score spans.
+
+    Raises:
+        ValueError: there are none, or several.
+    """
+    if score == "paths":
+        return None
+    model = forecast_set.folder.parent
+    found = find_head_scores(model, forecast_set.settings.spec, hold, head)
+    if found is None and score == "head":
+        raise ValueError(
+            f"{model} has no scores of a return head at {hold} bars for these windows. Add them with `kronos store "
+            "fill`, or choose --score paths."
+        )
+    return found

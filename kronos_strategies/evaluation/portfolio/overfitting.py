@@ -65,11 +65,15 @@ def evaluate_overfitting(returns: pd.DataFrame, blocks: int = BLOCKS) -> Overfit
         ValueError: the number of blocks is odd or below 2, or a return is missing or infinite.
     """
     if blocks < 2 or blocks % 2:
-        raise ValueError(f"blocks={blocks} cannot be halved. Pass an even number of at least 2, such as {BLOCKS}.")
+        raise ValueError(
+            f"blocks={blocks} cannot be halved. Pass an even number of at least 2, such as {BLOCKS}."
+        )
     values = returns.to_numpy(np.float64)
     if not np.isfinite(values).all():
         bar = returns.index[int(np.argmin(np.isfinite(values).all(axis=1)))]
-        raise ValueError(f"A return of {bar} is missing or infinite. Pass returns of all settings on the same bars.")
+        raise ValueError(
+            f"A return of {bar} is missing or infinite. Pass returns of all settings on the same bars."
+        )
     values = np.unique(values, axis=1)
     blocks = min(blocks, len(values) // MIN_BLOCK_BARS // 2 * 2)
     settings = values.shape[1]
@@ -90,7 +94,9 @@ def _moments(values: np.ndarray, blocks: int) -> np.ndarray:
     parts = np.array_split(np.arange(len(values)), blocks)
     return np.stack(
         [
-            np.stack([np.full(values.shape[1], len(part)), values[part].sum(axis=0), _squares(centered[part])])
+            np.stack(
+                [np.full(values.shape[1], len(part)), values[part].sum(axis=0), _squares(centered[part])]
+            )
             for part in parts
         ],
         axis=1,
