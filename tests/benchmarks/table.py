@@ -205,6 +205,10 @@ def _backtest(record: dict[str, Any]) -> Table:
     one = record["signals"]
     size = f"{one['names']} x {one['samples']} x {one['horizon']}"
     table.add_row(f"signals of {size} paths", "", f"{middle(one['runs']):.4f}", "", "")
+    if "sweep" in record:  # older files have none
+        many = record["sweep"]
+        size = f"{many['settings']} settings, {many['names']} x {many['days']}"
+        table.add_row(f"sweep of {size}", "", f"{middle(many['runs']):.1f}", "", "")
     return table
 
 

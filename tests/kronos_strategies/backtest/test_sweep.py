@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,20 @@ def test_a_damaged_result_is_run_again(config):
     sweep.files[1].write_bytes(sweep.files[1].read_bytes()[:-100])
     pd.testing.assert_frame_equal(Sweep(config).run().table, before.table)
     assert TrialResult.read(sweep.files[1]) is not None
+
+
+def test_progress_is_reported_after_each_trial(config, monkeypatch):
+    reported = []
+
+    @contextmanager
+    def bar(what, unit):
+        yield lambda done, total: reported.append((done, total, len(files(config))))
+
+    monkeypatch.setattr("kronos_strategies.backtest.sweep.progress_bar", bar)
+    Sweep(config).run()
+    assert reported == [(done, 4, done) for done in range(5)]
+    with pytest.raises(ValueError, match="workers=0 is below 1"):
+        Sweep(config).run(0)
 
 
 def test_a_setting_that_fails_leaves_the_others_and_says_why(config):
