@@ -12,13 +12,13 @@ import pandas as pd
 from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos_strategies.backtest.prices import BacktestPrices, cut_prices
-from kronos_strategies.backtest.run import backtest_rules, equal_weight_returns
+from kronos_strategies.backtest.run import PathSource, backtest_rules, equal_weight_returns
 from kronos_strategies.backtest.trading import Price, TradingRules
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.path_signals import PathSignalSettings
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.portfolio import PortfolioRules, SampledPaths
 from kronos_strategies.progress import track
-from kronos_strategies.signal import signals
+from kronos_strategies.signal import sampled_paths, signals
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.head_scores import HeadScores, find_head_scores
 
@@ -35,7 +35,6 @@ class BacktestSettings:
         hold: bars that a position is held, which the score and the label span.
         every: bars between rebalances.
         levels: levels that some signals refer to.
-        correlation_bars: see `kronos_strategies.backtest.run.backtest_rules`.
         trials: number of settings tried so far, including this one; deflates the Sharpe ratio.
         trials_deviation: standard deviation of the Sharpe ratios per bar of all trials; None if unknown.
     """
@@ -45,7 +44,6 @@ class BacktestSettings:
     hold: int
     every: int
     levels: PathSignalSettings = field(default_factory=PathSignalSettings)
-    correlation_bars: int = 0
     trials: int = 1
     trials_deviation: float | None = None
 
@@ -72,12 +70,14 @@ class BacktestInputs:
         prices: bars up to the last date, and some before the first one.
         benchmarks: returns of benchmarks by datetime.
         industries: industry by instrument; None if unknown.
+        paths: sampled paths of a date, for weightings over scenarios; None if unknown.
     """
 
     signals: pd.DataFrame
     prices: BacktestPrices
     benchmarks: pd.DataFrame
-    industries: Mapping[str, str] | None
+    industries: Mapping[str, str] | None = None
+    paths: PathSource | None = None
 
     @classmethod
     def of(
@@ -86,15 +86,26 @@ class BacktestInputs:
         prices: BacktestPrices,
         industries: pd.Series | None = None,
         benchmark: pd.Series | None = None,
+        paths: PathSource | None = None,
+        history: int = HISTORY,
     ) -> BacktestInputs:
-        """With the bars of the dates of the signals, and the equal-weight benchmark after the one given."""
+        """With the bars of the dates of the signals, and the equal-weight benchmark after the one given.
+
+        Args:
+            signals: indexed (datetime, instrument), known at the close of the date.
+            prices: bars.
+            industries: industry by instrument.
+            benchmark: returns of a benchmark.
+            paths: sampled paths of a date.
+            history: bars before the first date that decisions may look back on.
+        """
         dates = pd.DatetimeIndex(signals.index.get_level_values("datetime"))
-        prices = cut_to_dates(prices, dates.min(), dates.max())
+        prices = cut_to_dates(prices, dates.min(), dates.max(), history)
         benchmarks = equal_weight_returns(prices.panel, cast(pd.MultiIndex, signals.index)).to_frame()
         if benchmark is not None:
             benchmarks.insert(0, str(benchmark.name), benchmark.reindex(benchmarks.index))
         known = None if industries is None else {str(name): str(own) for name, own in industries.items()}
-        return cls(signals, prices, benchmarks, known)
+        return cls(signals, prices, benchmarks, known, paths)
 
     def run(self, settings: BacktestSettings) -> BacktestResult:
         """Trade rules on these signals."""
@@ -106,16 +117,35 @@ class BacktestInputs:
             settings.every,
             self.prices.factors,
             self.industries,
-            settings.correlation_bars,
             self.benchmarks,
+            self.paths,
         )
 
 
-def cut_to_dates(prices: BacktestPrices, first: pd.Timestamp, last: pd.Timestamp) -> BacktestPrices:
+def cut_to_dates(
+    prices: BacktestPrices, first: pd.Timestamp, last: pd.Timestamp, history: int = HISTORY
+) -> BacktestPrices:
     """Prices of the dates on which signals trade, and of the bars before that a decision may look back on."""
     calendar = prices.panel.calendar
-    start = max(0, int(calendar.searchsorted(first)) - HISTORY)
+    start = max(0, int(calendar.searchsorted(first)) - history)
     return replace(prices, panel=cut_prices(prices.panel, calendar[min(start, len(calendar) - 1)], last))
+
+
+@dataclass(frozen=True)
+class StoredPaths:
+    """Reads the sampled paths of a date, for weightings over scenarios.
+
+    Attributes:
+        forecast_set: stored forecasts.
+        post: postprocessing of the paths.
+    """
+
+    forecast_set: ForecastSet
+    post: Postprocessing
+
+    def __call__(self, date: pd.Timestamp) -> SampledPaths:
+        """The paths of all instruments of a date."""
+        return sampled_paths(self.post(self.forecast_set.read(date)))
 
 
 def read_signals(

@@ -12,7 +12,13 @@ import pandas as pd
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.utils import git_commit, package_version
-from kronos_strategies.backtest.inputs import BacktestInputs, BacktestSettings, find_postprocessing
+from kronos_strategies.backtest.inputs import (
+    HISTORY,
+    BacktestInputs,
+    BacktestSettings,
+    StoredPaths,
+    find_postprocessing,
+)
 from kronos_strategies.backtest.prices import BacktestPrices
 from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
@@ -23,8 +29,9 @@ from kronos_strategies.evaluation.warnings import (
     crowded_portfolio_warnings,
     training_overlap_warnings,
     universe_warnings,
+    unsolved_warnings,
 )
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.portfolio import PortfolioRules, past_bars
 from kronos_strategies.progress import track
 from kronos_strategies.run_artifacts import (
     DECAY_HORIZONS,
@@ -75,7 +82,9 @@ def backtest_forecasts(
 
     paths, known = _summarize(read(), forecast_set, prices, settings, post)
     table = pd.concat(frames).sort_index()
-    result = BacktestInputs.of(table, prices, industries, benchmark).run(settings)
+    history = max(HISTORY, past_bars(settings.rules))
+    inputs = BacktestInputs.of(table, prices, industries, benchmark, StoredPaths(forecast_set, post), history)
+    result = inputs.run(settings)
     return _artifacts(table, paths, known, result, prices, settings, post, head, industries)
 
 
@@ -137,6 +146,7 @@ def _artifacts(
         warnings=(
             *training_overlap_warnings(known, dates[0]),
             *post.warnings(dates[0]),
+            *unsolved_warnings(result.unsolved),
             *universe_warnings(index),
             *crowded_portfolio_warnings(int(result.positions.max()), count, "choose a smaller topk"),
             *(() if head is None else head.warnings(settings.hold, price)),

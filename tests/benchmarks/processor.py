@@ -136,6 +136,7 @@ class Bench:
             self.found["backtest"] = backtest.compare(max(3, repeats))
             self.found["backtest"]["signals"] = backtest.path_statistics(repeats)
             self.found["backtest"]["sweep"] = backtest.sweep()
+            self.found["backtest"]["scenarios"] = backtest.scenario_portfolios(repeats)
             self.save("backtests")
         if "backtrader" in parts:
             self.backtrader()

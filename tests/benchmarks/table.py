@@ -209,6 +209,10 @@ def _backtest(record: dict[str, Any]) -> Table:
         many = record["sweep"]
         size = f"{many['settings']} settings, {many['names']} x {many['days']}"
         table.add_row(f"sweep of {size}", "", f"{middle(many['runs']):.1f}", "", "")
+    weightings = record.get("scenarios", {"runs": {}})  # older files have none
+    for weighting, runs in weightings["runs"].items():
+        size = f"{weightings['names']} names x {weightings['samples']} scenarios"
+        table.add_row(f"{weighting} of {size}", "", f"{middle(runs):.4f}", "", "")
     return table
 
 
