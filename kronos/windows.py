@@ -6,28 +6,18 @@ A window dated t holds bars up to t and nothing later; its future timestamps com
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import tzinfo
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from kronos.bars import (
-    FEATURES,
-    check_bars,
-    check_same_zone,
-    stamps,
-    unique_wall_clock,
-    wall_clock,
-)
-from kronos.calendar import is_frequency, next_timestamps
+from kronos.bars import FEATURES, check_same_zone, stamps, wall_clock
 from kronos.config import as_integer
-from kronos.future import rolling_timestamps
-from kronos.panels import KEYS, by_instrument
+from kronos.panels import KEYS
+from kronos.rolling import find_windows, future_times
 from kronos.scale import Rule, Scale
-from kronos.sessions import exchange_sessions
 from kronos.zones import Zones, merge_zones
 
 MIN_BARS = 2  # one bar has no spread to scale by
@@ -199,30 +189,10 @@ class Windows:
         _check_sizes(lookback, horizon, min_bars)
         if (every := as_integer("every", every)) < 1:
             raise ValueError(f"every={every} is too small. Pass at least 1.")
-        wanted = _wanted_dates(index)
         if not isinstance(calendar, str):
             calendar = pd.DatetimeIndex(calendar)
-        parts = []
-        for name, bars in by_instrument(panel):
-            checked = check_bars(bars, f"bars of {name}")
-            if not isinstance(checked.index, pd.DatetimeIndex):
-                raise ValueError(f"bars of {name} have no DatetimeIndex. Use bars.set_index('datetime').")
-            if not isinstance(calendar, str):
-                check_same_zone(checked.index, calendar, name, "the calendar")
-            local = unique_wall_clock(checked.index, name)
-            ends = _ends(local, min_bars, start, end, wanted if wanted is None else wanted.get(name, _NONE))
-            if len(ends):
-                parts.append(_Part(name, checked.index, local, checked.to_numpy(np.float32), ends))
-        if not parts:
-            raise ValueError(
-                f"No instrument has a window of {min_bars} bars within [{start}, {end}]. "
-                "Pass earlier bars or a shorter lookback."
-            )
-        if every > 1:
-            kept = _end_times(parts)[::every]
-            parts = [part._replace(ends=part.ends[part.local[part.ends].isin(kept)]) for part in parts]
-            parts = [part for part in parts if len(part.ends)]
-        futures = _futures(parts, horizon, calendar)
+        parts = find_windows(panel, calendar, min_bars, start=start, end=end, index=index, every=every)
+        futures = future_times(parts, horizon, calendar)
         windows = [
             _cut(part.name, part.local, part.values, part.ends, lookback, future, part.times.tz)
             for part, future in zip(parts, futures, strict=True)
@@ -272,27 +242,6 @@ class Windows:
         return self[np.lexsort([names, dates])]
 
 
-_NONE = pd.DatetimeIndex([])
-
-
-class _Part(NamedTuple):
-    """Bars of one instrument and its windows.
-
-    Attributes:
-        name: of the instrument.
-        times: of its bars, as they were passed.
-        local: the same times on the local clock.
-        values: (T, 6) float32.
-        ends: positions of the last bars of windows.
-    """
-
-    name: str
-    times: pd.DatetimeIndex
-    local: pd.DatetimeIndex
-    values: np.ndarray
-    ends: np.ndarray
-
-
 def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
     if horizon < 1:
         raise ValueError(f"horizon={horizon} is too short. Pass at least 1.")
@@ -300,57 +249,6 @@ def _check_sizes(lookback: int, horizon: int, min_bars: int) -> None:
         raise ValueError(
             f"min_bars={min_bars} and lookback={lookback}: a window needs {MIN_BARS} <= min_bars <= lookback."
         )
-
-
-def _wanted_dates(index: pd.MultiIndex | None) -> dict[str, pd.DatetimeIndex] | None:
-    if index is None:
-        return None
-    dates = index.get_level_values("datetime").to_series(index=index.get_level_values("instrument"))
-    return {
-        str(name): wall_clock(pd.DatetimeIndex(group))
-        for name, group in dates.groupby(level=0, observed=True)
-    }
-
-
-def _ends(
-    index: pd.DatetimeIndex,
-    min_bars: int,
-    start: pd.Timestamp | str | None,
-    end: pd.Timestamp | str | None,
-    wanted: pd.DatetimeIndex | None,
-) -> np.ndarray:
-    """Positions of the last bars of windows."""
-    keep = np.arange(len(index)) >= min_bars - 1
-    if start is not None:
-        keep &= index >= pd.Timestamp(start).tz_localize(None)
-    if end is not None:
-        keep &= index <= pd.Timestamp(end).tz_localize(None)
-    if wanted is not None:
-        keep &= index.isin(wanted)
-    return np.flatnonzero(keep)
-
-
-def _futures(parts: Sequence[_Part], horizon: int, calendar: pd.DatetimeIndex | str) -> Iterator[np.ndarray]:
-    """(len(ends), H) datetime64[ns] local future timestamps of each instrument."""
-    if isinstance(calendar, str) and not is_frequency(calendar):
-        try:
-            exchange_sessions(calendar)
-        except ValueError as error:
-            raise ValueError(f"{error} Nor is it a pandas frequency such as 'B' or '5min'.") from None
-        for part in parts:
-            yield rolling_timestamps(part.times, part.ends, horizon, calendar)
-        return
-    # Computed once per date, not once per window.
-    dates = _end_times(parts)
-    times = calendar if isinstance(calendar, str) else wall_clock(calendar)
-    future = next_timestamps(dates, times, horizon)
-    for part in parts:
-        yield future[dates.get_indexer(part.local[part.ends])]
-
-
-def _end_times(parts: Sequence[_Part]) -> pd.DatetimeIndex:
-    """Local timestamps at which there is a window, ascending."""
-    return pd.DatetimeIndex(np.unique(np.concatenate([part.local[part.ends] for part in parts])))
 
 
 def _cut(

@@ -37,7 +37,7 @@ from kronos_strategies.run_artifacts import (
 )
 from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet
-from kronos_strategies.store.window_outputs import HeadScores
+from kronos_strategies.store.head_scores import HeadScores
 
 HISTORY = 300  # bars before the first forecast that the simulation may look back on
 

@@ -14,7 +14,7 @@ from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.utils import git_commit, package_version
 from kronos_strategies.backtest_result import BacktestResult
-from kronos_strategies.backtrader.forecasts import FINAL_CLOSES, LINES, indicator_lines, path_statistics
+from kronos_strategies.backtrader.lines import FINAL_CLOSES, LINES, indicator_lines, path_statistics
 from kronos_strategies.backtrader.run_record import RunRecord
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts

@@ -14,11 +14,11 @@ from kronos.bars import PRICES, check_timestamps
 from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
 from kronos_strategies.backtrader.feed_bars import EARLIEST, disambiguate_dst
-from kronos_strategies.backtrader.forecasts import (
+from kronos_strategies.backtrader.forecasts import ForecastSettings
+from kronos_strategies.backtrader.lines import (
     ALL_LINES,
     LINES,
     OTHER_PATH_SIGNALS,
-    ForecastSettings,
     indicator_lines,
     path_statistics,
 )

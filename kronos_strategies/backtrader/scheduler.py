@@ -21,13 +21,8 @@ from kronos.sessions import exchange_sessions
 from kronos.windows import Windows
 from kronos_strategies.backtrader.feed_bars import PreloadedBars, StreamingBars, check_time_zone
 from kronos_strategies.backtrader.feeds import name_feeds
-from kronos_strategies.backtrader.forecasts import (
-    ALL_LINES,
-    FINAL_CLOSES,
-    LINES,
-    ForecastSettings,
-    indicator_lines,
-)
+from kronos_strategies.backtrader.forecasts import ForecastSettings
+from kronos_strategies.backtrader.lines import ALL_LINES, FINAL_CLOSES, LINES, indicator_lines
 from kronos_strategies.progress import ProgressReport, no_progress, progress_bar
 
 logger = logging.getLogger(__name__)

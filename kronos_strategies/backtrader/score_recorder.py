@@ -15,7 +15,7 @@ from backtrader.linebuffer import LineActions
 from backtrader.lineseries import LineSeriesStub
 
 from kronos_strategies.backtrader.feeds import BarLength, FeedActivity, FeedHistory
-from kronos_strategies.backtrader.forecasts import ALL_LINES
+from kronos_strategies.backtrader.lines import ALL_LINES
 
 
 def find_signal_lines(

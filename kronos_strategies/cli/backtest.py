@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pandas import DatetimeIndex
 
     from kronos_strategies.store import ForecastSet
-    from kronos_strategies.store.window_outputs import HeadScores
+    from kronos_strategies.store.head_scores import HeadScores
 
 
 def backtest(
@@ -128,7 +128,7 @@ def _dates(forecast_set: ForecastSet, start: datetime | None, end: datetime | No
 
 def _head_scores(forecast_set: ForecastSet, score: str, head: str | None, hold: int) -> HeadScores | None:
     """The stored scores of a return head, None to score by the paths."""
-    from kronos_strategies.store.window_outputs import find_head_scores
+    from kronos_strategies.store.head_scores import find_head_scores
 
     if score == "paths":
         return None

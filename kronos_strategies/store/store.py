@@ -15,7 +15,8 @@ from kronos.windows import Windows
 from kronos_strategies.distributed import WorkerPool
 from kronos_strategies.forecasting import Embedder, Forecaster, WindowsByDate
 from kronos_strategies.progress import ProgressReport, no_progress
-from kronos_strategies.store.forecast_set import FillResult, ForecastSet, fill
+from kronos_strategies.store.fill import FillResult, fill
+from kronos_strategies.store.forecast_set import ForecastSet
 from kronos_strategies.store.location import as_location, explain_remote_errors, is_remote
 from kronos_strategies.store.settings import DTYPES, MANIFEST, StoreSettings, WindowSpec, create_manifest
 from kronos_strategies.store.window_outputs import HeadOutputs, HiddenStates, embedding_rows, head_rows

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kronos_strategies.backtrader import ForecastData, join_forecasts, read_forecasts
-from kronos_strategies.backtrader.forecasts import ALL_LINES, LINES
+from kronos_strategies.backtrader.lines import ALL_LINES, LINES
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import make_bars
 from tests.kronos_strategies.backtrader.builders import (

@@ -23,14 +23,9 @@ from kronos.postprocessing import PathOptions
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosRankStrategy, KronosTearSheet, forecasts, scheduler
-from kronos_strategies.backtrader.forecasts import (
-    FINAL_CLOSES,
-    LINES,
-    ForecastSettings,
-    indicator_lines,
-    path_statistics,
-)
+from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.indicators import read_forecasts
+from kronos_strategies.backtrader.lines import FINAL_CLOSES, LINES, indicator_lines, path_statistics
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.path_signals import PATH_SIGNALS, PathSignalSettings
 from kronos_strategies.signal import path_signals, summary

@@ -12,8 +12,8 @@ import pytest
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.backtrader import KronosBand, KronosIndicator, save_plot
-from kronos_strategies.backtrader.forecasts import ALL_LINES, LINES
 from kronos_strategies.backtrader.indicators import BAND
+from kronos_strategies.backtrader.lines import ALL_LINES, LINES
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.signal import summary
 from tests.kronos.builders import make_bars, make_panel

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("statsmodels")
 
 from kronos_strategies.backtrader import ForecastData, KronosIndicator, KronosTearSheet
-from kronos_strategies.backtrader.forecasts import ALL_LINES
+from kronos_strategies.backtrader.lines import ALL_LINES
 from tests.kronos.builders import make_panel
 from tests.kronos_strategies.backtrader.builders import SETTINGS, cerebro_of, pandas_feeds
 
