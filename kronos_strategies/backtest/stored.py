@@ -96,14 +96,46 @@ def backtest_forecasts(
     def read() -> Iterator[Forecast]:
         for date in track(dates, "read", "dates"):
             raw = forecast_set.read(date)
-            score = None if head is None else head.read(raw.index)
-            frames.append(signals(post(raw), settings.hold, settings.trading.price, score, settings.levels))
+            frames.append(_signals_of(raw, settings, post, head))
             yield raw
 
     paths, known = _summarize(read(), forecast_set, prices, settings, post)
     table = pd.concat(frames).sort_index()
     result = _trade(table, dates, prices, settings, industries, benchmark)
     return _artifacts(table, paths, known, result, prices, settings, post, head, industries)
+
+
+def read_signals(
+    forecast_set: ForecastSet,
+    dates: pd.DatetimeIndex,
+    settings: BacktestSettings,
+    options: PathOptions,
+    head: HeadScores | None = None,
+) -> pd.DataFrame:
+    """Signals of stored forecasts, for several backtests of rules.
+
+    Args:
+        forecast_set: stored forecasts.
+        dates: dates to read, ascending.
+        settings: holding period, execution price and levels of the signals.
+        options: postprocessing of the paths.
+        head: scores of a return head in place of the paths' own.
+
+    Raises:
+        ValueError: the horizon is too short for the holding period, or a date is not stored.
+    """
+    post = _postprocessing(forecast_set, dates[0], options)
+    frames = [
+        _signals_of(forecast_set.read(date), settings, post, head) for date in track(dates, "read", "dates")
+    ]
+    return pd.concat(frames).sort_index()
+
+
+def _signals_of(
+    raw: Forecast, settings: BacktestSettings, post: Postprocessing, head: HeadScores | None
+) -> pd.DataFrame:
+    score = None if head is None else head.read(raw.index)
+    return signals(post(raw), settings.hold, settings.trading.price, score, settings.levels)
 
 
 def _postprocessing(forecast_set: ForecastSet, first: pd.Timestamp, options: PathOptions) -> Postprocessing:

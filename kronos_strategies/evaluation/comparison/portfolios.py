@@ -53,8 +53,9 @@ def compare_results(
     net_return: net simple return, annualized by the number of bars per year, not compounded.
     sharpe: Sharpe ratio of net returns per year, see `sharpe_contributions`.
     turnover: value traded, purchases and sales, per year as a multiple of equity; lower is better.
-    volatility_deviation: absolute difference between the realized volatility per year of a block of bars and the
-        target, or the mean over all blocks where a portfolio has no target; lower is better.
+    volatility_deviation: how far the realized volatility of a block of bars is from the target, as a fraction of
+        it, |realized / target - 1|; the mean over all blocks is the target of a portfolio that has none. Lower is
+        better.
 
     Args:
         portfolios: two or more with different names and the same number of bars per year.
@@ -171,7 +172,7 @@ def _volatility_deviation(portfolio: PortfolioVersion, common: pd.Index, block: 
     net = portfolio.result.returns["net"].reindex(common)
     realized = realized_volatility(net, block, portfolio.result.bars_per_year)
     target = realized.mean() if portfolio.target_volatility is None else portfolio.target_volatility
-    return (realized - target).abs()
+    return (realized / target - 1).abs() if target else realized * np.nan
 
 
 METRICS = {

@@ -1,0 +1,194 @@
+"""What the scripts on portfolio rules share: read stored forecasts and prices, trade, compare, show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from kronos.postprocessing import PathOptions
+from kronos.utils import write_atomic
+from kronos_strategies.backtest import TradingRules, backtest_rules
+from kronos_strategies.backtest.prices import BacktestPrices, cut_prices, read_prices
+from kronos_strategies.backtest.stored import BacktestSettings, read_signals
+from kronos_strategies.backtest_result import BacktestResult, bars_per_year
+from kronos_strategies.evaluation.comparison.comparison import Comparison
+from kronos_strategies.evaluation.comparison.portfolios import PortfolioVersion, summary_table
+from kronos_strategies.portfolio import PortfolioRules, parse_fields, with_fields
+from kronos_strategies.report.export import render
+from kronos_strategies.report.report import Report
+from kronos_strategies.store import ForecastSet
+from kronos_strategies.store.head_scores import find_head_scores
+
+HISTORY = 300  # bars before the first forecast, for averages over past bars
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Stored forecasts as signals, and the prices to trade them at.
+
+    Attributes:
+        signals: indexed (datetime, instrument), all signals.
+        prices: prices of these instruments, until a holding period after the last forecast.
+        trading: execution and costs.
+        described: what the forecasts are, for a title.
+    """
+
+    signals: pd.DataFrame
+    prices: BacktestPrices
+    trading: TradingRules
+    described: str
+
+    @property
+    def count(self) -> int:
+        """Median number of instruments of a date."""
+        return int(self.signals.groupby(level="datetime").size().median())
+
+    @property
+    def bars_per_year(self) -> int:
+        """Bars per year of the prices."""
+        return bars_per_year(self.prices.panel.calendar)
+
+    def trade(
+        self, rules: PortfolioRules, every: int, correlation_bars: int, signals: pd.DataFrame | None = None
+    ) -> BacktestResult:
+        """Backtest rules, on other signals if given."""
+        return backtest_rules(
+            self.signals if signals is None else signals,
+            rules,
+            self.prices.panel,
+            self.trading,
+            every,
+            self.prices.factors,
+            correlation_bars=correlation_bars,
+        )
+
+
+def read_forecasts(
+    store: str,
+    data: Path,
+    hold: int,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    trading: str = "",
+    calibration: str = "auto",
+    head: bool = True,
+) -> Forecasts:
+    """Read the signals of a store once, scored by a stored return head where it has one.
+
+    Args:
+        store: folder or URL of a store with one forecast set, or of one set.
+        data: Qlib data directory, or a file or folder of bars.
+        hold: bars that the score spans.
+        start: first date; the first forecast when omitted.
+        end: last date; the last forecast when omitted.
+        trading: fields of TradingRules; those of the region otherwise.
+        calibration: calibration of the paths.
+        head: whether to score by a return head that is stored.
+
+    Raises:
+        ValueError: fewer than two dates, or a setting does not fit.
+    """
+    forecast_set = ForecastSet.find(store)
+    dates = forecast_set.dates
+    first, last = pd.Timestamp(start or dates[0]), pd.Timestamp(end or dates[-1])
+    dates = dates[(dates >= first) & (dates < last + pd.Timedelta(days=1))]
+    if len(dates) < 2:
+        raise ValueError(
+            f"{forecast_set.folder} has {len(dates)} dates of that span, and a backtest needs 2."
+        )
+    names = forecast_set.frame(dates[0], dates[-1]).index.get_level_values("instrument").unique()
+    prices = read_prices(data, sorted(names))
+    rules = with_fields(prices.trading, parse_fields(trading))
+    model, spec = forecast_set.folder.parent, forecast_set.settings.spec
+    scores = find_head_scores(model, spec, hold) if head else None
+    settings = BacktestSettings(PortfolioRules(), rules, hold, hold)
+    signals = read_signals(forecast_set, dates, settings, PathOptions(calibration), scores)
+    score = "sampled paths" if scores is None else scores.described
+    described = (
+        f"{forecast_set.settings.provenance.model} on {data.name}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}: "
+        f"{len(dates):,} dates, {len(signals):,} windows, "
+        f"{forecast_set.settings.provenance.sampling.samples} paths; score: {score}"
+    )
+    return Forecasts(signals, span_of(prices, dates), rules, described)
+
+
+def span_of(prices: BacktestPrices, dates: pd.DatetimeIndex) -> BacktestPrices:
+    """Prices from some bars before the first date until as many bars after the last as lie between two dates."""
+    calendar = prices.panel.calendar
+    places = calendar.get_indexer(dates)
+    step = int(min(places[1:] - places[:-1]))
+    first, last = max(0, places[0] - HISTORY), min(len(calendar) - 1, places[-1] + step)
+    panel = cut_prices(prices.panel, calendar[first], calendar[last])
+    return BacktestPrices(panel, prices.factors, prices.trading)
+
+
+def comparison_rows(
+    comparison: Comparison, portfolios: Sequence[PortfolioVersion]
+) -> dict[str, dict[str, str]]:
+    """One row per portfolio, as text by column."""
+    table = summary_table(comparison, portfolios)
+    return {
+        str(name): {
+            "net a year": f"{own['annual_return']:.1%}",
+            "net, difference": change(own, "net_return", "%"),
+            "Sharpe": f"{own['sharpe']:.2f}",
+            "Sharpe, difference": change(own, "sharpe", ""),
+            "volatility": f"{own['volatility']:.1%}",
+            "max drawdown": f"{own['max_drawdown']:.1%}",
+            "traded a year": f"{own['turnover']:.1f}",
+            "deviation": f"{own['volatility_deviation']:.1%}",
+            "deviation, difference": change(own, "volatility_deviation", "%"),
+            "positions": f"{own['positions']:.0f}",
+        }
+        for name, own in table.to_dict("index").items()
+    }
+
+
+def change(row: Mapping[str, float], metric: str, unit: str) -> str:
+    """Difference from the reference ± half of its 95 % interval; bold where it excludes zero."""
+    mean, half = row[f"{metric}_difference"], row[f"{metric}_interval"]
+    if mean != mean:
+        return "reference"
+    scale, places = (100, 1) if unit else (1, 2)
+    text = f"{scale * mean:+.{places}f} ± {scale * half:.{places}f}{f' {unit}' if unit else ''}"
+    return f"**{text}**" if abs(mean) > half else text
+
+
+def show_table(rows: Mapping[str, Mapping[str, str]], title: str) -> None:
+    """Print a table, whose first column is the name of the row."""
+    columns = list(next(iter(rows.values())))
+    console = Console(width=max(Console().width, 200))  # for a file or pipe, as wide as the tables
+    view = Table(title, *columns, title_justify="left")
+    for name, row in rows.items():
+        view.add_row(name, *(row[column].replace("**", "") for column in columns))
+    console.print(view)
+
+
+def markdown(rows: Mapping[str, Mapping[str, str]], title: str) -> str:
+    """A GitHub table, whose first column is the name of the row."""
+    columns = list(next(iter(rows.values())))
+    lines = [[title, *columns], ["---"] * (len(columns) + 1)]
+    lines += [[name, *(row[column] for column in columns)] for name, row in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_results(
+    comparison: Comparison, portfolios: Sequence[PortfolioVersion], title: str, folder: Path, name: str
+) -> list[Path]:
+    """Print the table of a comparison; write its page, its metrics as JSON, and the table in GitHub's format."""
+    rows = comparison_rows(comparison, portfolios)
+    show_table(rows, f"{title}; differences from {comparison.reference}")
+    report = Report(title, comparison.sample_counts, {}, comparison.warnings, versions=comparison)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        write_atomic(folder / f"{name}.html", render(report)),
+        write_atomic(folder / f"{name}.json", json.dumps(comparison.as_dict(), indent=2) + "\n"),
+        write_atomic(folder / f"{name}.md", markdown(rows, "") + "\n"),
+    ]
