@@ -143,11 +143,22 @@ def comparison_rows(
             "volatility": f"{own['volatility']:.1%}",
             "max drawdown": f"{own['max_drawdown']:.1%}",
             "traded a year": f"{own['turnover']:.1f}",
-            "deviation": f"{own['volatility_deviation']:.1%}",
-            "deviation, difference": change(own, "volatility_deviation", "%"),
             "positions": f"{own['positions']:.0f}",
+            "variation": f"{own['volatility_variation']:.1%}",
+            "variation, difference": change(own, "volatility_variation", "%"),
         }
+        | _deviation(own)
         for name, own in table.to_dict("index").items()
+    }
+
+
+def _deviation(row: Mapping[str, float]) -> dict[str, str]:
+    """Columns of the deviation from the target, where there is one."""
+    if "volatility_deviation" not in row:
+        return {}
+    return {
+        "deviation": f"{row['volatility_deviation']:.1%}",
+        "deviation, difference": change(row, "volatility_deviation", "%"),
     }
 
 

@@ -69,7 +69,8 @@ def strategies_compared(
     """
     forecasts = read_forecasts(store, data, hold, start, end, trading, calibration)
     base = with_fields(PortfolioRules(topk=topk or max(1, forecasts.count // 6)), parse_fields(common))
-    chosen = _given(rule, base) if rule else usual_rules(base)
+    everything = forecasts.signals.index.get_level_values("instrument").nunique()
+    chosen = _given(rule, base) if rule else usual_rules(base, everything)
     portfolios = [
         PortfolioVersion(
             name,
@@ -86,11 +87,12 @@ def strategies_compared(
         print("Wrote", file)
 
 
-def usual_rules(base: PortfolioRules) -> dict[str, PortfolioRules]:
+def usual_rules(base: PortfolioRules, instruments: int) -> dict[str, PortfolioRules]:
     """One rule of each kind, by name; they differ from the first in one respect."""
     few = max(1, base.topk // 10)
     named: dict[str, Mapping[str, object]] = {
         REFERENCE: {},
+        "all instruments": {"topk": instruments},
         "rank buffer": {"rank_buffer": base.topk},
         f"at most {few} replaced": {"n_drop": few},
         "half the turnover": {"max_turnover": 0.5},

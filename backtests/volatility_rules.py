@@ -5,9 +5,9 @@
     python backtests/volatility_rules.py ~/forecasts --data ~/csi300 --every 10
 
 All instruments are held; only the volatilities that size them differ, for inverse volatility, risk parity and a
-volatility target. Reported are the deviation of the realized volatility of each block of bars from the target (from
-its own mean where there is no target) as a share of it, turnover, Sharpe ratio and net return, each paired with
-that of 20-day volatilities. In --output: a page, a JSON file and a table for each weighting.
+volatility target. Reported are the variation of the realized volatility of blocks of bars around its own mean, its
+deviation from the target, turnover, Sharpe ratio and net return, each paired with that of 20-day volatilities. In
+--output: a page, a JSON file and a table for each weighting.
 """
 
 from datetime import datetime

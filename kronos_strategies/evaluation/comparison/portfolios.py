@@ -53,9 +53,9 @@ def compare_results(
     net_return: net simple return, annualized by the number of bars per year, not compounded.
     sharpe: Sharpe ratio of net returns per year, see `sharpe_contributions`.
     turnover: value traded, purchases and sales, per year as a multiple of equity; lower is better.
-    volatility_deviation: how far the realized volatility of a block of bars is from the target, as a fraction of
-        it, |realized / target - 1|; the mean over all blocks is the target of a portfolio that has none. Lower is
-        better.
+    volatility_variation: how far the realized volatility of a block of bars is from its mean over all blocks, as a
+        fraction of it, |realized / mean - 1|; lower is better.
+    volatility_deviation: the same from the target, where all portfolios have one.
 
     Args:
         portfolios: two or more with different names and the same number of bars per year.
@@ -81,7 +81,9 @@ def compare_results(
         metric: pd.DataFrame({each.name: compute(each, common, block) for each in portfolios})
         for metric, compute in METRICS.items()
     }
-    by_date = {metric: frame for metric, frame in by_date.items() if len(frame)}
+    by_date = {
+        metric: frame for metric, frame in by_date.items() if frame.notna().all(axis=None) and len(frame)
+    }
     union = {stamp for each in portfolios for stamp in each.result.returns.index}
     return Comparison(
         reference=reference,
@@ -168,17 +170,28 @@ def _turnover(portfolio: PortfolioVersion, common: pd.Index, block: int) -> pd.S
     return portfolio.result.turnover.reindex(common) * portfolio.result.bars_per_year
 
 
+def _volatility_variation(portfolio: PortfolioVersion, common: pd.Index, block: int) -> pd.Series:
+    net = portfolio.result.returns["net"].reindex(common)
+    realized = realized_volatility(net, block, portfolio.result.bars_per_year)
+    return _relative(realized, float(realized.mean()))
+
+
 def _volatility_deviation(portfolio: PortfolioVersion, common: pd.Index, block: int) -> pd.Series:
     net = portfolio.result.returns["net"].reindex(common)
     realized = realized_volatility(net, block, portfolio.result.bars_per_year)
-    target = realized.mean() if portfolio.target_volatility is None else portfolio.target_volatility
-    return (realized / target - 1).abs() if target else realized * np.nan
+    return _relative(realized, np.nan if portfolio.target_volatility is None else portfolio.target_volatility)
+
+
+def _relative(realized: pd.Series, level: float) -> pd.Series:
+    """|realized / level - 1|; NaN where the level is 0 or NaN."""
+    return (realized / level - 1).abs() if level > 0 else realized * np.nan
 
 
 METRICS = {
     "net_return": _net_return,
     "sharpe": _sharpe,
     "turnover": _turnover,
+    "volatility_variation": _volatility_variation,
     "volatility_deviation": _volatility_deviation,
 }
 

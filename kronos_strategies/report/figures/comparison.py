@@ -30,9 +30,15 @@ LABELS = {
     "net_return": "Net return per year, not compounded",
     "sharpe": "Sharpe ratio per year, net",
     "turnover": "Turnover per year, times equity",
-    "volatility_deviation": "Deviation of realized volatility",
+    "volatility_variation": "Variation of realized volatility around its mean",
+    "volatility_deviation": "Deviation of realized volatility from the target",
 }
-SHARES = ("spread", "net_return", "volatility_deviation")  # metrics that are shown as percent
+SHARES = (
+    "spread",
+    "net_return",
+    "volatility_variation",
+    "volatility_deviation",
+)  # metrics that are shown as percent
 PERCENT, NUMBER = ".4%", ".6f"
 BANDED = 2  # decay curves at most that are drawn with their bands
 

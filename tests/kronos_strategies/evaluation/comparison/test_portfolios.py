@@ -82,19 +82,26 @@ def test_realized_volatility_is_that_of_whole_blocks():
     assert list(found.index) == [net.index[1], net.index[3]], "the last bar alone is no block"
 
 
-def test_a_portfolio_at_its_target_deviates_less_than_one_of_twice_the_volatility():
+def test_a_portfolio_of_twice_its_target_deviates_by_the_target_and_varies_as_one_on_target():
     signs = np.random.default_rng(3).choice([-1.0, 1.0], BARS)
-    own = 0.1 / 252**0.5
+    own = 0.1 / 252**0.5 * signs * np.repeat([0.8, 1.2], BARS // 2)
     portfolios = [
-        PortfolioVersion("on target", result_of(signs * own), target_volatility=0.1),
-        PortfolioVersion("twice", result_of(signs * own * 2), target_volatility=0.1),
-        PortfolioVersion("steady, no target", result_of(signs * own * 2)),
+        PortfolioVersion("on target", result_of(own), target_volatility=0.1),
+        PortfolioVersion("twice", result_of(own * 2), target_volatility=0.1),
     ]
     comparison = compare_results(portfolios, block=25)
-    means = {name: row(comparison, name, "volatility_deviation")["mean"] for name in comparison.versions}
-    assert means["on target"] == pytest.approx(0, abs=1e-12)
-    assert means["twice"] == pytest.approx(1.0)
-    assert means["steady, no target"] == pytest.approx(0, abs=1e-12)
+    assert row(comparison, "on target", "volatility_deviation")["mean"] == pytest.approx(0.2)
+    assert row(comparison, "twice", "volatility_deviation")["mean"] == pytest.approx(1.0)
+    for name in comparison.versions:
+        assert row(comparison, name, "volatility_variation")["mean"] == pytest.approx(0.2)
+
+
+def test_without_a_target_of_all_there_is_no_deviation_from_one(market):
+    portfolios = [
+        PortfolioVersion("target", result_of(market), target_volatility=0.1),
+        PortfolioVersion("none", result_of(market * 2)),
+    ]
+    assert "volatility_deviation" not in compare_results(portfolios).by_date
 
 
 def test_only_common_bars_are_compared(market):
@@ -141,7 +148,7 @@ def test_the_page_says_which_portfolio_earns_more(market):
     assert re.search(r"better earns significantly more, by \+1\d\.\d\d%", verdict.sentences[0])
     page = render(report)
     assert "Sharpe ratio per year, net" in page
-    assert "Deviation of realized volatility, lower is better" in page
+    assert "Variation of realized volatility around its mean, lower is better" in page
     assert "on their common bars, compared with plain" in page
     assert "versions_by_date.csv" in to_csv_files(report)
 
