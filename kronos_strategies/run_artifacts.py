@@ -49,6 +49,7 @@ class RunMetadata:
         min_names: minimum number of instruments for the IC of a date to be defined.
         score_is_return: whether the run's own score is a forecast return, so that its sign is a direction; not so
             for the rank that a return head forecasts.
+        trials_deviation: standard deviation of the Sharpe ratios per bar of all trials; None if unknown.
     """
 
     title: str
@@ -61,6 +62,7 @@ class RunMetadata:
     bars_per_year: int
     min_names: int = MIN_INSTRUMENTS
     score_is_return: bool = False
+    trials_deviation: float | None = None
 
 
 @dataclass(frozen=True)

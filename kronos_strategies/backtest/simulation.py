@@ -122,6 +122,10 @@ def simulate(arrays: PriceArrays, trading: TradingRules, decide: Decide, bars_pe
     Orders are sized at the close of the decision's bar and trade on the next one; what does not trade there
     expires. Once the equity is not positive, everything is closed and nothing is traded any more.
 
+    Up to a bar, a delisted instrument and one that is suspended for long look the same. Both are paid out at their
+    last close after `trading.delisted_after` bars. Where a later bar shows that the instrument was only suspended,
+    that bar takes the payment back and returns the shares, so the move since its last close is never avoided.
+
     Args:
         arrays: prices.
         trading: execution and costs.
@@ -133,13 +137,16 @@ def simulate(arrays: PriceArrays, trading: TradingRules, decide: Decide, bars_pe
     account = Account(np.zeros(bars), np.zeros(bars), np.zeros(bars), np.zeros((bars, count)))
     shares, cash, target = np.zeros(count), float(trading.cash), None
     value = np.zeros(count)  # of the positions at the last close
+    paid_out = _PaidOut(np.zeros(count), np.zeros(count))
     for bar in range(bars):
         cost = trading.borrow_cost / bars_per_year * float(-np.minimum(value, 0.0).sum())
         cash -= cost
-        change = _changes(arrays, bar, shares, target, trading)
+        if trading.delisted_after:
+            returned, cash = paid_out.update(arrays, bar, shares, cash, trading.delisted_after)
+            target = None if target is None else target + returned
+        change = np.zeros(count) if target is None else np.where(arrays.trades[bar], target - shares, 0.0)
         if change.any():
-            price = np.where(arrays.has_bar[bar], arrays.price[bar], arrays.last_close[bar])
-            fill = execute(shares, cash, change, price, arrays.factor[bar], trading)
+            fill = execute(shares, cash, change, arrays.price[bar], arrays.factor[bar], trading)
             shares, cash = fill.shares, fill.cash
             account.traded[bar], cost = fill.value, cost + fill.cost
         value = np.where(shares != 0, shares * arrays.last_close[bar], 0.0)
@@ -152,17 +159,36 @@ def simulate(arrays: PriceArrays, trading: TradingRules, decide: Decide, bars_pe
     return account
 
 
-def _changes(
-    arrays: PriceArrays, bar: int, shares: np.ndarray, target: np.ndarray | None, trading: TradingRules
-) -> np.ndarray:
-    """(n,) shares to trade on a bar: towards the target, and out of delisted instruments."""
-    change = np.zeros(len(shares))
-    if target is not None:
-        change = np.where(arrays.trades[bar], target - shares, 0.0)
-    if trading.delisted_after:
-        delisted = (shares != 0) & (arrays.idle[bar] >= trading.delisted_after)
-        change = np.where(delisted, -shares, change)
-    return change
+@dataclass(frozen=True)
+class _PaidOut:
+    """Positions in instruments that count as delisted.
+
+    Attributes:
+        shares: (n,) shares that were paid out.
+        value: (n,) money that was paid for them.
+    """
+
+    shares: np.ndarray
+    value: np.ndarray
+
+    def update(
+        self, arrays: PriceArrays, bar: int, shares: np.ndarray, cash: float, delisted_after: int
+    ) -> tuple[np.ndarray, float]:
+        """Pay out what is idle for long, and take back what trades again; changes `shares` in place.
+
+        Returns:
+            (n,) shares that returned to the account; cash afterwards.
+        """
+        back = arrays.has_bar[bar] & (self.shares != 0)
+        returned = np.where(back, self.shares, 0.0)
+        cash -= float(self.value[back].sum())
+        shares += returned
+        self.shares[back] = self.value[back] = 0.0
+        gone = (shares != 0) & (arrays.idle[bar] >= delisted_after)
+        self.shares[gone] = shares[gone]
+        self.value[gone] = shares[gone] * arrays.last_close[bar][gone]
+        shares[gone] = 0.0
+        return returned, cash + float(self.value[gone].sum())
 
 
 def _target_shares(

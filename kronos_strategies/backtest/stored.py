@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import cast
 
 import pandas as pd
 
-from kronos.calibration import checkpoint_calibration
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.utils import git_commit, package_version
-from kronos_strategies.backtest.prices import BacktestPrices, cut_prices
-from kronos_strategies.backtest.run import backtest_rules, equal_weight_returns
+from kronos_strategies.backtest.inputs import BacktestInputs, BacktestSettings, find_postprocessing
+from kronos_strategies.backtest.prices import BacktestPrices
 from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
@@ -25,7 +24,6 @@ from kronos_strategies.evaluation.warnings import (
     training_overlap_warnings,
     universe_warnings,
 )
-from kronos_strategies.path_signals import PathSignalSettings
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.progress import track
 from kronos_strategies.run_artifacts import (
@@ -38,31 +36,6 @@ from kronos_strategies.run_artifacts import (
 from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.head_scores import HeadScores
-
-HISTORY = 300  # bars before the first forecast that the simulation may look back on
-
-
-@dataclass(frozen=True)
-class BacktestSettings:
-    """Settings of a backtest on stored forecasts.
-
-    Attributes:
-        rules: rules of selection and weighting.
-        trading: execution and costs.
-        hold: bars that a position is held, which the score and the label span.
-        every: bars between rebalances.
-        levels: levels that some signals refer to.
-        correlation_bars: see `kronos_strategies.backtest.run.backtest_rules`.
-        trials: number of settings tried so far, including this one; deflates the Sharpe ratio.
-    """
-
-    rules: PortfolioRules
-    trading: TradingRules
-    hold: int
-    every: int
-    levels: PathSignalSettings = field(default_factory=PathSignalSettings)
-    correlation_bars: int = 0
-    trials: int = 1
 
 
 def backtest_forecasts(
@@ -90,58 +63,20 @@ def backtest_forecasts(
     Raises:
         ValueError: the horizon is too short for the holding period, or a setting does not fit.
     """
-    post = _postprocessing(forecast_set, dates[0], options)
+    post = find_postprocessing(forecast_set, dates[0], options)
     frames: list[pd.DataFrame] = []
 
     def read() -> Iterator[Forecast]:
         for date in track(dates, "read", "dates"):
             raw = forecast_set.read(date)
-            frames.append(_signals_of(raw, settings, post, head))
+            score = None if head is None else head.read(raw.index)
+            frames.append(signals(post(raw), settings.hold, settings.trading.price, score, settings.levels))
             yield raw
 
     paths, known = _summarize(read(), forecast_set, prices, settings, post)
     table = pd.concat(frames).sort_index()
-    result = _trade(table, dates, prices, settings, industries, benchmark)
+    result = BacktestInputs.of(table, prices, industries, benchmark).run(settings)
     return _artifacts(table, paths, known, result, prices, settings, post, head, industries)
-
-
-def read_signals(
-    forecast_set: ForecastSet,
-    dates: pd.DatetimeIndex,
-    settings: BacktestSettings,
-    options: PathOptions,
-    head: HeadScores | None = None,
-) -> pd.DataFrame:
-    """Signals of stored forecasts, for several backtests of rules.
-
-    Args:
-        forecast_set: stored forecasts.
-        dates: dates to read, ascending.
-        settings: holding period, execution price and levels of the signals.
-        options: postprocessing of the paths.
-        head: scores of a return head in place of the paths' own.
-
-    Raises:
-        ValueError: the horizon is too short for the holding period, or a date is not stored.
-    """
-    post = _postprocessing(forecast_set, dates[0], options)
-    frames = [
-        _signals_of(forecast_set.read(date), settings, post, head) for date in track(dates, "read", "dates")
-    ]
-    return pd.concat(frames).sort_index()
-
-
-def _signals_of(
-    raw: Forecast, settings: BacktestSettings, post: Postprocessing, head: HeadScores | None
-) -> pd.DataFrame:
-    score = None if head is None else head.read(raw.index)
-    return signals(post(raw), settings.hold, settings.trading.price, score, settings.levels)
-
-
-def _postprocessing(forecast_set: ForecastSet, first: pd.Timestamp, options: PathOptions) -> Postprocessing:
-    provenance, raw = forecast_set.settings.provenance, forecast_set.read(first)
-    own = checkpoint_calibration(provenance.model)
-    return options.resolve(own, provenance, raw.horizon, raw.spacing)
 
 
 def _summarize(
@@ -160,33 +95,6 @@ def _summarize(
         return None, known
     price = settings.trading.price
     return summarize_forecasts(forecasts, prices.panel, horizons, settings.hold, price, post=post)
-
-
-def _trade(
-    table: pd.DataFrame,
-    dates: pd.DatetimeIndex,
-    prices: BacktestPrices,
-    settings: BacktestSettings,
-    industries: pd.Series | None,
-    benchmark: pd.Series | None,
-) -> BacktestResult:
-    calendar = prices.panel.calendar
-    first = max(0, int(calendar.searchsorted(dates[0])) - HISTORY)
-    panel = cut_prices(prices.panel, calendar[min(first, len(calendar) - 1)], dates[-1])
-    benchmarks = equal_weight_returns(panel, cast(pd.MultiIndex, table.index)).to_frame()
-    if benchmark is not None:
-        benchmarks.insert(0, str(benchmark.name), benchmark.reindex(benchmarks.index))
-    return backtest_rules(
-        table,
-        settings.rules,
-        panel,
-        settings.trading,
-        settings.every,
-        prices.factors,
-        None if industries is None else {str(name): str(own) for name, own in industries.items()},
-        settings.correlation_bars,
-        benchmarks,
-    )
 
 
 def _artifacts(
@@ -219,6 +127,7 @@ def _artifacts(
         hold=settings.hold,
         bars_between=max(1, int(min(steps[1:] - steps[:-1], default=1))),
         trials=settings.trials,
+        trials_deviation=settings.trials_deviation,
         settings=_settings_table(settings, dates, known, post, head),
         sample_counts={
             "forecasts": len(index),

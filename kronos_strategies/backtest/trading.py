@@ -31,8 +31,9 @@ class TradingRules:
         lot: lot size in unadjusted shares; 0 for fractions of shares. A position is sold as a whole, whatever
             its size.
         cash: equity at the start, in currency.
-        delisted_after: bars without a bar of its own after which an instrument counts as delisted and its position
-            is sold at its last close; 0 for never.
+        delisted_after: bars without a bar of its own after which an instrument counts as delisted: its position is
+            paid out at its last close, without costs. If it trades again, because it was only suspended, the
+            payment is taken back and the position returns. 0 for never.
 
     Raises:
         ValueError: a field is out of range.

@@ -29,6 +29,7 @@ from kronos_strategies.cli.picks import picks
 from kronos_strategies.cli.report import evaluate, report
 from kronos_strategies.cli.serve import serve
 from kronos_strategies.cli.store import store
+from kronos_strategies.cli.sweep import sweep
 from kronos_strategies.cli.train import train
 
 
@@ -79,6 +80,7 @@ app.command(picks)
 app.command(report)
 app.command(serve)
 app.command(store)
+app.command(sweep)
 app.command(train)
 
 

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
-
-if TYPE_CHECKING:
-    from pandas import DatetimeIndex
-
-    from kronos_strategies.store import ForecastSet
-    from kronos_strategies.store.head_scores import HeadScores
 
 
 def backtest(
@@ -66,8 +60,9 @@ def backtest(
         output: folder of the report; backtest-MODEL when omitted.
     """
     from kronos.postprocessing import PathOptions
+    from kronos_strategies.backtest.inputs import BacktestSettings, find_dates, find_scores
     from kronos_strategies.backtest.prices import read_benchmark, read_prices
-    from kronos_strategies.backtest.stored import BacktestSettings, backtest_forecasts
+    from kronos_strategies.backtest.stored import backtest_forecasts
     from kronos_strategies.evaluation.signal.neutralization import read_industries
     from kronos_strategies.path_signals import PathSignalSettings
     from kronos_strategies.portfolio import parse_fields, parse_rules, with_fields
@@ -87,8 +82,8 @@ def backtest(
             f"--hold {hold} needs forecasts of {hold + 1} bars, and {forecast_set.folder} has {horizon}: a signal "
             "trades one bar later. Choose a holding period from 1 to the horizon less 1."
         )
-    dates = _dates(forecast_set, start, end)
-    scores = _head_scores(forecast_set, score, head, hold)
+    dates = find_dates(forecast_set, start, end)
+    scores = find_scores(forecast_set, score, head, hold)
     industries = None if industry is None else read_industries(industry)
     instruments = forecast_set.frame(dates[0], dates[-1]).index.get_level_values("instrument").unique()
     prices = read_prices(data, sorted(instruments))
@@ -108,35 +103,3 @@ def backtest(
     report = build_report(artifacts)
     folder = output or Path(f"backtest-{Path(forecast_set.settings.provenance.model).name}")
     show_report(report, [*save_report(report, folder)[:2], artifacts.write(folder / ARTIFACTS)])
-
-
-def _dates(forecast_set: ForecastSet, start: datetime | None, end: datetime | None) -> DatetimeIndex:
-    """The stored dates of the span."""
-    from pandas import Timedelta, Timestamp
-
-    known = forecast_set.dates
-    first = known[0] if start is None else Timestamp(start)
-    last = known[-1] if end is None else Timestamp(end) + Timedelta(days=1) - Timedelta(1)
-    dates = known[(known >= first) & (known <= last)]
-    if len(dates) < 2:
-        raise ValueError(
-            f"{forecast_set.folder} has {len(dates)} forecast dates from {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
-            f"and a backtest needs 2. It has {known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}."
-        )
-    return dates
-
-
-def _head_scores(forecast_set: ForecastSet, score: str, head: str | None, hold: int) -> HeadScores | None:
-    """The stored scores of a return head, None to score by the paths."""
-    from kronos_strategies.store.head_scores import find_head_scores
-
-    if score == "paths":
-        return None
-    model = forecast_set.folder.parent
-    found = find_head_scores(model, forecast_set.settings.spec, hold, head)
-    if found is None and score == "head":
-        raise ValueError(
-            f"{model} has no scores of a return head at {hold} bars for these windows. Add them with `kronos store "
-            "fill`, or choose --score paths."
-        )
-    return found

@@ -82,7 +82,7 @@ class ProcessWorkers:
         context = get_context("spawn")  # a forked one would share locks of this process's threads
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs,), daemon=True)
-        with _environment(THREADS, str(self.threads)):  # read when the process loads PyTorch
+        with environment_variable(THREADS, str(self.threads)):  # read when the process loads PyTorch
             process.start()
         theirs.close()  # the last copy is in the process, so that its end is the end of the pipe
         self.found[process.pid] = process, ours
@@ -195,7 +195,7 @@ def _ended(code: int | None) -> str:
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
+def environment_variable(name: str, value: str) -> Iterator[None]:
     """Set a variable that processes started meanwhile inherit."""
     before = os.environ.get(name)
     os.environ[name] = value

@@ -37,7 +37,7 @@ class PortfolioRules:
         rank_buffer: an instrument enters among the best `topk` and leaves once it is no longer among the best
             `topk + rank_buffer`, so a side holds topk to topk + rank_buffer instruments.
         n_drop: maximum number of positions per side that are replaced at a rebalance because others rank better;
-            the worst leave first. 0 for any number.
+            the worst leave first, and a side that holds too many is not refilled. 0 for any number.
         side: "long" buys the best, gross = net = 1 - cash_buffer. "long_short" also sells the worst short by the
             same rules: gross 1 - cash_buffer, half of it on each side, net 0 when both sides fill their slots.
         weighting: sizes of the chosen. "equal"; "score", in proportion to the distance of `rank_by` from its median

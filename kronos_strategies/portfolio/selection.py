@@ -71,7 +71,8 @@ def _choose_side(
         stays = own.copy()
         stays[leaving] = False
         entering = np.flatnonzero(best & ~own)
-        free = len(leaving) + max(slots - int(own.sum()), 0)
+        # A side that holds too many, because a sale did not trade, shrinks: fewer enter than leave.
+        free = max(len(leaving) + slots - int(own.sum()), 0)
         best = best & own
         best[entering[np.argsort(ranks[entering])][:free]] = True
     return best | stays, best

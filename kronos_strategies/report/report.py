@@ -101,7 +101,9 @@ def build_report(artifacts: RunArtifacts, versions: Comparison | None = None) ->
         )
     if artifacts.result is not None:
         exposures = artifacts.exposures if instruments > 1 else None  # a single one has no percentile
-        portfolio = evaluate_portfolio(artifacts.result, exposures, metadata.trials)
+        portfolio = evaluate_portfolio(
+            artifacts.result, exposures, metadata.trials, trials_deviation=metadata.trials_deviation
+        )
     return Report(
         title=metadata.title,
         sample_counts=metadata.sample_counts,

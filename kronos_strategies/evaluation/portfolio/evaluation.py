@@ -115,7 +115,11 @@ class PortfolioEvaluation:
 
 
 def evaluate_portfolio(
-    result: BacktestResult, exposures: pd.DataFrame | None = None, trials: int = 1, seed: int = 0
+    result: BacktestResult,
+    exposures: pd.DataFrame | None = None,
+    trials: int = 1,
+    seed: int = 0,
+    trials_deviation: float | None = None,
 ) -> PortfolioEvaluation:
     """Evaluate a backtest.
 
@@ -125,6 +129,7 @@ def evaluate_portfolio(
             bars; columns that are not numeric are left out.
         trials: number of settings tried before this one was chosen, including it; deflates the Sharpe ratio.
         seed: seed of the bootstrap.
+        trials_deviation: standard deviation of the Sharpe ratios per bar of all trials; None if unknown.
 
     Raises:
         ValueError: fewer than one trial, a benchmark named "net" or "gross", or keys that occur twice.
@@ -140,7 +145,7 @@ def evaluate_portfolio(
         performance=pd.DataFrame.from_dict(
             {name: _metrics(r, year) for name, r in performance.items()}, orient="index"
         ),
-        sharpe=infer_sharpe(net, year, trials, seed),
+        sharpe=infer_sharpe(net, year, trials, seed, trials_deviation),
         active=benchmark_relative(net, result.benchmarks, year),
         drawdowns=deepest_drawdowns(net),
         months=month_table(net),

@@ -53,28 +53,32 @@ class SharpeInference:
 
 
 def infer_sharpe(
-    returns: pd.Series, bars_per_year: int = BARS_PER_YEAR, trials: int = 1, seed: int = 0
+    returns: pd.Series,
+    bars_per_year: int = BARS_PER_YEAR,
+    trials: int = 1,
+    seed: int = 0,
+    trials_deviation: float | None = None,
 ) -> SharpeInference:
     """Confidence interval, PSR and DSR of the Sharpe ratio of `returns`.
 
-    The returns of the other trials are not known here, so that DSR assumes that their ratios vary as those of
-    `trials` independent series of this length without skill, with a standard deviation of 1 / sqrt(n - 1) per
-    bar. Similar trials vary less, which makes this DSR too low; trials that differ in skill vary more, which
-    makes it too high. Where the ratios of all trials are known, use `probabilistic_sharpe(returns,
-    expected_max_sharpe(len(ratios), ratios.std(ddof=1)))`.
+    Where the ratios of the other trials are not known, DSR assumes that they vary as those of `trials` independent
+    series of this length without skill, with a standard deviation of 1 / sqrt(n - 1) per bar. Similar trials vary
+    less, which makes this DSR too low; trials that differ in skill vary more, which makes it too high.
 
     Args:
         returns: (bars,) simple returns; NaN and infinite ones are left out.
         bars_per_year: bars per year, used to annualize the ratio and its interval.
         trials: number of settings tried before this one was chosen, including it.
         seed: seed of the bootstrap; equal seeds give equal intervals.
+        trials_deviation: standard deviation (ddof 1) of the ratios per bar of all trials; None if unknown.
 
     Raises:
         ValueError: fewer than one trial.
     """
     returns = dropna_finite(returns)
-    # Checks the number of trials first, for any returns.
-    best = expected_max_sharpe(trials, 1 / math.sqrt(max(len(returns) - 1, 1)))
+    if trials_deviation is None:
+        trials_deviation = 1 / math.sqrt(max(len(returns) - 1, 1))
+    best = expected_max_sharpe(trials, trials_deviation)  # first, since it checks the number of trials
     if len(returns) < MIN_BARS or is_constant(returns):
         return SharpeInference(np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, trials)
     block = sharpe_block_length(returns)

@@ -59,7 +59,7 @@ def plotly_js() -> str:
 
 
 def figure(
-    traces: Iterable[go.Scatter | go.Bar], y: Axis, x: Axis = DATES, hover: str = "x unified"
+    traces: Iterable[go.Scatter | go.Bar | go.Heatmap], y: Axis, x: Axis = DATES, hover: str = "x unified"
 ) -> go.Figure:
     """Traces with the common look: legend above the plot, one hover label for all traces at one position."""
     data = list(traces)
@@ -104,7 +104,9 @@ def is_empty(drawn: go.Figure) -> bool:
     return not any(np.isfinite(_values(trace)).any() for trace in drawn.data if trace.hoverinfo != "skip")
 
 
-def _values(trace: go.Scatter | go.Bar) -> np.ndarray:
+def _values(trace: go.Scatter | go.Bar | go.Heatmap) -> np.ndarray:
+    if isinstance(trace, go.Heatmap):
+        return np.asarray([] if trace.z is None else trace.z, float)
     along = trace.x if trace.orientation == "h" else trace.y
     return np.asarray([] if along is None else along, float)
 

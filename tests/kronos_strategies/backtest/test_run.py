@@ -121,14 +121,48 @@ def test_a_short_position_gains_when_the_price_falls_and_pays_for_borrowing():
     assert result.cost.iloc[2] == pytest.approx(0.001 * 450 / 1049.5)
 
 
-def test_a_delisted_position_is_sold_at_its_last_close_after_the_bars_that_are_set():
+def test_a_delisted_position_is_paid_out_at_its_last_close_after_the_bars_that_are_set():
     nan = np.nan
     prices = panel({"A": [10, 10, 10, nan, nan, nan], "B": [10] * 6})
     rows = weights({0: {"A": 0.5}}, "AB")
     result = run_backtest(rows, prices, TradingRules("close", **FREE, delisted_after=2))
     assert result.positions.tolist() == [1, 1, 1, 0, 0]
+    assert result.turnover.iloc[1:].eq(0).all(), "no order was executed"
     kept = run_backtest(rows, prices, TradingRules("close", **FREE, delisted_after=0))
     assert kept.positions.tolist() == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("weight", [0.5, -0.5])
+@pytest.mark.parametrize("price", ["open", "close"])
+def test_a_long_suspension_neither_avoids_nor_invents_a_move(price, weight):
+    """Whether the position counts as delisted meanwhile changes no return, only what could be held meanwhile."""
+    nan = np.nan
+    prices = panel(
+        {"A": [10, 10, nan, nan, nan, 6], "B": [10, 10, 10, 12, 12, 12]}, {"A": [10, 10, nan, nan, nan, 7]}
+    )
+    rows = weights({0: {"A": weight}}, "AB")
+    short = {"borrow_cost": 0.0, "cash": 1000}
+    sold, kept = (
+        run_backtest(rows, prices, TradingRules(price, **FREE, **short, delisted_after=after))
+        for after in (2, 0)
+    )
+    assert sold.positions.tolist() == [1, 1, 0, 0, 1]
+    assert kept.positions.tolist() == [1] * 5
+    np.testing.assert_allclose(sold.returns["net"], kept.returns["net"], atol=1e-15)
+    assert sold.returns["net"].iloc[-1] == pytest.approx(-0.4 * weight)
+
+
+def test_shares_that_return_from_a_suspension_are_not_traded_by_an_order_of_before():
+    nan = np.nan
+    prices = panel({"A": [10, 10, nan, nan, nan, 5], "B": [10] * 6})
+    rows = {0: {"A": 0.6, "B": 0.4}, 3: {"B": 1.0}, 4: {"B": 0.9}}
+    trading = TradingRules("close", **FREE, cash=1000, delisted_after=2)
+    result = run_backtest(weights(rows, "AB"), prices, trading)
+    equity = 1000 * (1 + result.returns["net"]).cumprod()
+    worth = result.weights.unstack("instrument").mul(equity, axis=0)
+    assert worth["A"].dropna().tolist() == pytest.approx([600, 600, 300])
+    assert worth["B"].tolist() == pytest.approx([400, 400, 400, 1000, 900])
+    assert equity.iloc[-1] == pytest.approx(700), "the money for A had bought B, so that 500 are borrowed"
 
 
 def test_an_account_that_is_ruined_stops_trading():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,75 +14,28 @@ import pytest
 pytest.importorskip("statsmodels")
 pytest.importorskip("arch")
 
-from kronos.bars import CLOSE, FEATURES, adjust_bars
-from kronos.config import SampleConfig
-from kronos.forecast import Forecast, Provenance
-from kronos.windows import Windows
 from kronos_strategies.backtest import TradingRules, backtest_rules
 from kronos_strategies.backtest.prices import read_prices
-from kronos_strategies.data.qlib_store import write_store
-from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.signal import signals
-from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
+from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.window_outputs import WindowOutputs
-from tests.kronos_strategies.evaluation.walks import PROVENANCE
 
 from .conftest import run
+from .walks import windows_of
 
-SPEC = WindowSpec("csi300", lookback=20, horizon=7, min_bars=20)
 RULES = "topk=4,rank_buffer=2,weighting=inverse_volatility"
 
 
-class RandomWalks:
-    """Forecasts random walks from the last closes; the instrument and the date are the seed."""
-
-    sampling = SampleConfig(samples=8)
-
-    def forecast(self, windows: Windows, sampling=None, progress=None, candles="valid") -> Forecast:
-        last = windows.last_bar[:, CLOSE].astype(float)
-        steps = np.stack(
-            [
-                np.random.default_rng([date.value // 10**9, int(name[-4:])]).normal(0, 0.02, (8, 7))
-                for date, name in windows.index
-            ]
-        )
-        paths = np.ones((*steps.shape, len(FEATURES)), np.float32)
-        paths[..., :4] = (last[:, None, None] * np.exp(steps.cumsum(axis=2)))[..., None]
-        known = self.provenance(sampling, windows.digest())
-        return Forecast(paths, windows.index, windows.future, windows.last_bar, known)
-
-    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
-        return replace(PROVENANCE, sampling=sampling, data_sha256=data_sha256, weights_sha256="a" * 64)
+@pytest.fixture(scope="module")
+def market(walk_market):
+    return walk_market
 
 
 @pytest.fixture(scope="module")
-def market():
-    return simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-09-01", end="2023-03-31"))
-
-
-@pytest.fixture(scope="module")
-def folder(market, tmp_path_factory):
-    """A Qlib directory `qlib`, the same bars as `bars.parquet`, and a store `forecasts` of three months."""
-    folder = tmp_path_factory.mktemp("backtest")
-    write_store(
-        market.bars,
-        folder / "qlib",
-        membership={"csi300": market.membership},
-        benchmarks=market.benchmark,
-        source={"kind": "test", "region": "cn"},
-    )
-    market.bars.to_parquet(folder / "bars.parquet")
-    ForecastStore(folder / "forecasts").fill(RandomWalks(), windows_of(market), SPEC, RandomWalks.sampling)
-    return folder
-
-
-def windows_of(market) -> Windows:
-    bars = adjust_bars(market.bars.set_index(["datetime", "instrument"]).sort_index())
-    panel = {name: own.droplevel("instrument") for name, own in bars.groupby(level="instrument")}
-    calendar = pd.DatetimeIndex(bars.index.get_level_values("datetime").unique())
-    return Windows.rolling(panel, SPEC.lookback, SPEC.horizon, calendar, start="2022-12-01", end="2023-02-28")
+def folder(walk_folder):
+    return walk_folder
 
 
 def backtest(capsys, folder, data="qlib", *more):

@@ -58,6 +58,16 @@ def test_an_instrument_enters_among_the_best_and_leaves_after_the_rank_buffer():
     assert set(weights_of(signals, held(C=0.3, D=0.3, E=0.3), topk=2, rank_buffer=2).expected) == set("ABCD")
 
 
+def test_at_most_n_drop_are_replaced_and_a_side_that_holds_too_many_is_not_refilled():
+    signals = ranked(9, 8, 7, 6, 5, 4, 3)
+    few = weights_of(signals, held(D=0.3, F=0.3, G=0.3), topk=3, n_drop=1)
+    assert set(few.expected) == set("ADF"), "the best enters, the worst leaves"
+    many = weights_of(signals, held(B=0.2, D=0.2, E=0.2, F=0.2, G=0.2), topk=3, n_drop=2)
+    assert set(many.expected) == set("BDE"), "two too many: both leave, and nothing enters"
+    two = weights_of(signals, held(B=0.2, D=0.2, E=0.2, G=0.2), topk=3, n_drop=2)
+    assert set(two.expected) == set("ABD"), "one too many: two leave, and one enters"
+
+
 def test_without_ties_in_the_score_nothing_else_decides():
     signals = ranked(1, 2, expected_return=[9, 1], volatility=[1, 1])
     assert weights_of(signals, topk=1) == {"B": 1.0}

@@ -53,6 +53,8 @@ def test_dsr_of_known_trials_is_that_of_skfolio():
     best = trials[ratios.argmax()]
     ours = probabilistic_sharpe(best, expected_max_sharpe(len(ratios), ratios.std(ddof=1)))
     assert ours == pytest.approx(measures.deflated_sharpe_ratio(best.to_numpy(), ratios))
+    known = infer_sharpe(best, trials=len(ratios), trials_deviation=float(ratios.std(ddof=1)))
+    assert known.dsr == pytest.approx(ours)
 
 
 @pytest.mark.parametrize("trials", [10, 100, 1000])

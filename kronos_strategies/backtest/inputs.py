@@ -1,0 +1,202 @@
+"""What backtests on stored forecasts start from: their settings, the signals of each date, and prices."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import NamedTuple, cast
+
+import pandas as pd
+
+from kronos.calibration import checkpoint_calibration
+from kronos.postprocessing import PathOptions, Postprocessing
+from kronos_strategies.backtest.prices import BacktestPrices, cut_prices
+from kronos_strategies.backtest.run import backtest_rules, equal_weight_returns
+from kronos_strategies.backtest.trading import Price, TradingRules
+from kronos_strategies.backtest_result import BacktestResult
+from kronos_strategies.path_signals import PathSignalSettings
+from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.progress import track
+from kronos_strategies.signal import signals
+from kronos_strategies.store import ForecastSet
+from kronos_strategies.store.head_scores import HeadScores, find_head_scores
+
+HISTORY = 300  # bars before the first forecast that the simulation may look back on
+
+
+@dataclass(frozen=True)
+class BacktestSettings:
+    """Settings of a backtest on stored forecasts.
+
+    Attributes:
+        rules: rules of selection and weighting.
+        trading: execution and costs.
+        hold: bars that a position is held, which the score and the label span.
+        every: bars between rebalances.
+        levels: levels that some signals refer to.
+        correlation_bars: see `kronos_strategies.backtest.run.backtest_rules`.
+        trials: number of settings tried so far, including this one; deflates the Sharpe ratio.
+        trials_deviation: standard deviation of the Sharpe ratios per bar of all trials; None if unknown.
+    """
+
+    rules: PortfolioRules
+    trading: TradingRules
+    hold: int
+    every: int
+    levels: PathSignalSettings = field(default_factory=PathSignalSettings)
+    correlation_bars: int = 0
+    trials: int = 1
+    trials_deviation: float | None = None
+
+    @property
+    def signals(self) -> SignalSettings:
+        """The settings that signals depend on."""
+        return SignalSettings(self.hold, self.trading.price, self.levels)
+
+
+class SignalSettings(NamedTuple):
+    """Settings that signals depend on, see `kronos_strategies.signal.signals`."""
+
+    hold: int
+    price: Price
+    levels: PathSignalSettings
+
+
+@dataclass(frozen=True)
+class BacktestInputs:
+    """What all settings of rules and execution on the same signals share.
+
+    Attributes:
+        signals: indexed (datetime, instrument), known at the close of the date.
+        prices: bars up to the last date, and some before the first one.
+        benchmarks: returns of benchmarks by datetime.
+        industries: industry by instrument; None if unknown.
+    """
+
+    signals: pd.DataFrame
+    prices: BacktestPrices
+    benchmarks: pd.DataFrame
+    industries: Mapping[str, str] | None
+
+    @classmethod
+    def of(
+        cls,
+        signals: pd.DataFrame,
+        prices: BacktestPrices,
+        industries: pd.Series | None = None,
+        benchmark: pd.Series | None = None,
+    ) -> BacktestInputs:
+        """With the bars of the dates of the signals, and the equal-weight benchmark after the one given."""
+        dates = pd.DatetimeIndex(signals.index.get_level_values("datetime"))
+        prices = cut_to_dates(prices, dates.min(), dates.max())
+        benchmarks = equal_weight_returns(prices.panel, cast(pd.MultiIndex, signals.index)).to_frame()
+        if benchmark is not None:
+            benchmarks.insert(0, str(benchmark.name), benchmark.reindex(benchmarks.index))
+        known = None if industries is None else {str(name): str(own) for name, own in industries.items()}
+        return cls(signals, prices, benchmarks, known)
+
+    def run(self, settings: BacktestSettings) -> BacktestResult:
+        """Trade rules on these signals."""
+        return backtest_rules(
+            self.signals,
+            settings.rules,
+            self.prices.panel,
+            settings.trading,
+            settings.every,
+            self.prices.factors,
+            self.industries,
+            settings.correlation_bars,
+            self.benchmarks,
+        )
+
+
+def cut_to_dates(prices: BacktestPrices, first: pd.Timestamp, last: pd.Timestamp) -> BacktestPrices:
+    """Prices of the dates on which signals trade, and of the bars before that a decision may look back on."""
+    calendar = prices.panel.calendar
+    start = max(0, int(calendar.searchsorted(first)) - HISTORY)
+    return replace(prices, panel=cut_prices(prices.panel, calendar[min(start, len(calendar) - 1)], last))
+
+
+def read_signals(
+    forecast_set: ForecastSet,
+    dates: pd.DatetimeIndex,
+    wanted: Collection[SignalSettings],
+    post: Postprocessing,
+    heads: Mapping[int, HeadScores | None],
+) -> dict[SignalSettings, pd.DataFrame]:
+    """Signals of some dates by their settings; each forecast is read once.
+
+    Args:
+        forecast_set: stored forecasts.
+        dates: dates to read.
+        wanted: settings of the signals.
+        post: postprocessing of the paths.
+        heads: scores of a return head by holding period; None for the paths' own.
+    """
+    frames: dict[SignalSettings, list[pd.DataFrame]] = {each: [] for each in wanted}
+    for date in track(dates, "read", "dates"):
+        made = post(forecast_set.read(date))
+        for each, found in frames.items():
+            head = heads.get(each.hold)
+            score = None if head is None else head.read(made.index)
+            found.append(signals(made, each.hold, each.price, score, each.levels))
+    return {each: pd.concat(found).sort_index() for each, found in frames.items()}
+
+
+def find_postprocessing(
+    forecast_set: ForecastSet, first: pd.Timestamp, options: PathOptions
+) -> Postprocessing:
+    """The postprocessing of stored paths, by a calibration of the model that made them.
+
+    Raises:
+        FileNotFoundError: no such calibration.
+        ValueError: the given calibration does not fit the forecasts.
+    """
+    provenance, raw = forecast_set.settings.provenance, forecast_set.read(first)
+    own = checkpoint_calibration(provenance.model)
+    return options.resolve(own, provenance, raw.horizon, raw.spacing)
+
+
+def find_dates(
+    forecast_set: ForecastSet, start: datetime | None = None, end: datetime | None = None
+) -> pd.DatetimeIndex:
+    """The stored dates of a span; all when omitted.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    known = forecast_set.dates
+    first = known[0] if start is None else pd.Timestamp(start)
+    last = known[-1] if end is None else pd.Timestamp(end) + pd.Timedelta(days=1) - pd.Timedelta(1)
+    dates = known[(known >= first) & (known <= last)]
+    if len(dates) < 2:
+        raise ValueError(
+            f"{forecast_set.folder} has {len(dates)} forecast dates from {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+            f"and a backtest needs 2. It has {known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}."
+        )
+    return dates
+
+
+def find_scores(forecast_set: ForecastSet, score: str, head: str | None, hold: int) -> HeadScores | None:
+    """The stored scores of a return head, None to score by the paths.
+
+    Args:
+        forecast_set: stored forecasts.
+        score: "head", "paths", or "auto" for the head where one has scores at `hold` bars.
+        head: name of the head, if there are several.
+        hold: bars that the score spans.
+
+    Raises:
+        ValueError: there are none, or several.
+    """
+    if score == "paths":
+        return None
+    model = forecast_set.folder.parent
+    found = find_head_scores(model, forecast_set.settings.spec, hold, head)
+    if found is None and score == "head":
+        raise ValueError(
+            f"{model} has no scores of a return head at {hold} bars for these windows. Add them with `kronos store "
+            "fill`, or choose --score paths."
+        )
+    return found

@@ -1,0 +1,246 @@
+"""A sweep: what its trials share is read once, and they run in several processes.
+
+Finished trials are not run again, and forecasts are read only if a trial is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+
+from kronos.postprocessing import PathOptions
+from kronos.utils import USER_ERRORS, explain_write_errors
+from kronos_strategies.backtest.inputs import (
+    BacktestInputs,
+    BacktestSettings,
+    SignalSettings,
+    cut_to_dates,
+    find_dates,
+    find_postprocessing,
+    find_scores,
+    read_signals,
+)
+from kronos_strategies.backtest.prices import read_benchmark, read_prices
+from kronos_strategies.backtest.search import SweepConfig
+from kronos_strategies.backtest.stored import backtest_forecasts
+from kronos_strategies.backtest.trading import TradingRules
+from kronos_strategies.backtest.trials import (
+    INSTEAD,
+    SweepResult,
+    TrialResult,
+    data_sha256,
+    evaluate_trials,
+    place_trials,
+)
+from kronos_strategies.distributed.processes import THREADS, environment_variable, threads_per_worker
+from kronos_strategies.evaluation.signal.neutralization import read_industries
+from kronos_strategies.portfolio.target import TIE_BREAK
+from kronos_strategies.progress import ProgressReport, progress_bar
+from kronos_strategies.run_artifacts import RunArtifacts
+from kronos_strategies.store import ForecastSet
+
+log = logging.getLogger(__name__)
+
+Inputs = Mapping[SignalSettings, BacktestInputs]
+
+
+class Sweep:
+    """Trials of a configuration on the forecasts and prices that it names.
+
+    Args:
+        config: contents of the YAML file, with a store and data.
+
+    Raises:
+        FileNotFoundError: there are no forecasts or no bars.
+        ValueError: the forecasts are too short for a holding period, or something is missing.
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        if missing := [name for name in ("store", "data") if not getattr(config, name)]:
+            raise ValueError(
+                f"The sweep names no {missing[0]}. Write `{missing[0]}:` or pass --{missing[0]}."
+            )
+        data = Path(str(config.data))
+        self.forecast_set = ForecastSet.find(config.store)
+        self.dates = find_dates(self.forecast_set, config.start, config.end)
+        horizon, holds = self.forecast_set.settings.spec.horizon, _holds(config)
+        if max(holds) >= horizon:
+            raise ValueError(
+                f"hold={max(holds)} needs forecasts of {max(holds) + 1} bars, and {self.forecast_set.folder} has "
+                f"{horizon}: a signal trades one bar later. Choose holding periods from 1 to the horizon less 1."
+            )
+        names = self.forecast_set.frame(self.dates[0], self.dates[-1]).index.get_level_values("instrument")
+        self.prices = read_prices(data, sorted(names.unique()))
+        self.industries = None if config.industry is None else read_industries(config.industry)
+        self.benchmark = None if config.benchmark is None else read_benchmark(data, config.benchmark)
+        self.heads = {hold: find_scores(self.forecast_set, config.score, config.head, hold) for hold in holds}
+        self.options = PathOptions(config.calibration)
+        self.post = find_postprocessing(self.forecast_set, self.dates[0], self.options)
+        self.trials = config.trials(self.prices.trading)
+        used = cut_to_dates(self.prices, self.dates[0], self.dates[-1])
+        digest = data_sha256(self.forecast_set, self.dates, used, self.post, self.industries, self.benchmark)
+        self.files = place_trials(self.trials, digest, self.dates, self.heads, config.output.expanduser())
+
+    def run(self, workers: int = 1) -> SweepResult:
+        """Run the trials that are not finished, and evaluate all of them.
+
+        Args:
+            workers: number of processes.
+
+        Raises:
+            ValueError: no trial has a result, or a process died.
+        """
+        settings = {file: trial.settings for file, trial in zip(self.files, self.trials, strict=True)}
+        due = {file: own for file, own in settings.items() if TrialResult.read(file) is None}
+        log.info("%d of %d settings are finished.", len(settings) - len(due), len(settings))
+        failed = {}
+        if due:
+            wanted = {own.signals for own in due.values()}
+            tables = read_signals(self.forecast_set, self.dates, wanted, self.post, self.heads)
+            inputs = {
+                each: BacktestInputs.of(table, self.prices, self.industries, self.benchmark)
+                for each, table in tables.items()
+            }
+            with progress_bar("backtested", "settings") as progress:
+                failed = run_trials(due, inputs, workers, progress)
+        return evaluate_trials(self.trials, self.files, failed)
+
+    def artifacts(self, settings: BacktestSettings) -> RunArtifacts:
+        """Artifacts of the usual report of one setting."""
+        head = self.heads[settings.hold]
+        return backtest_forecasts(
+            self.forecast_set,
+            self.dates,
+            self.prices,
+            settings,
+            self.options,
+            head,
+            self.industries,
+            self.benchmark,
+        )
+
+
+def _holds(config: SweepConfig) -> list[int]:
+    """Holding periods of all trials."""
+    return sorted({trial.settings.hold for trial in config.trials(TradingRules())})
+
+
+def run_trials(
+    due: Mapping[Path, BacktestSettings],
+    inputs: Inputs,
+    workers: int,
+    progress: ProgressReport,
+) -> dict[Path, str]:
+    """Run trials and write their results; signals are shared by all.
+
+    Args:
+        due: settings by the file of their result.
+        inputs: signals and prices by the settings of the signals.
+        workers: number of processes; 1 for this one.
+        progress: called as progress(trials done, trials due).
+
+    Returns:
+        The reasons of the trials that failed, by file.
+
+    Raises:
+        ValueError: a process died, or fewer than one is asked for.
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers} is below 1. Pass 1, or the number of cores.")
+    for path in due:
+        with explain_write_errors(path, INSTEAD):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    failed: dict[Path, str] = {}
+    trimmed = {each: _trimmed(own, due.values()) for each, own in inputs.items()}
+    progress(0, len(due))
+    with _pool(trimmed, min(workers, len(due))) as submit:
+        futures = {submit(path, settings): path for path, settings in due.items()}
+        for done, future in enumerate(as_completed(futures), start=1):
+            if error := future.result():
+                failed[futures[future]] = error
+            progress(done, len(due))
+    return failed
+
+
+def _trimmed(inputs: BacktestInputs, settings: Collection[BacktestSettings]) -> BacktestInputs:
+    """With the signals that any of the settings reads, since every process has a copy."""
+    read = {name for each in settings for name in (each.rules.rank_by, *each.rules.columns, *TIE_BREAK)}
+    return replace(inputs, signals=inputs.signals[[name for name in inputs.signals if name in read]])
+
+
+@contextmanager
+def _pool(inputs: Inputs, workers: int) -> Iterator[Callable[[Path, BacktestSettings], Future[str]]]:
+    """A function that starts a trial, in this process for one worker."""
+    if workers <= 1:
+        _start(inputs)
+        try:
+            yield _run_here
+        finally:
+            _start({})
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        environment_variable(THREADS, str(threads_per_worker(workers))),  # read when a process loads numpy
+    ):
+        shared = Path(folder) / "inputs.pickle"
+        shared.write_bytes(pickle.dumps(inputs, pickle.HIGHEST_PROTOCOL))
+        # A forked process would share locks of this process's threads.
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_process, (shared,))
+        try:
+            yield lambda path, settings: pool.submit(_run_trial, path, settings)
+        except BrokenProcessPool:
+            raise ValueError(
+                "A process of the sweep died, which happens when memory runs out. Run it again with fewer "
+                "--workers; finished settings are not run again."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_inputs: Inputs = {}  # of the trials of this process
+
+
+def _start(inputs: Inputs) -> None:
+    global _inputs
+    _inputs = inputs
+
+
+def _start_process(shared: Path) -> None:
+    """Load the inputs; the process ends with the one that started it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    Thread(target=_end_with_starter, daemon=True).start()
+    _start(pickle.loads(shared.read_bytes()))
+
+
+def _end_with_starter() -> None:
+    starter = parent_process()
+    if starter is not None:
+        starter.join()
+        os._exit(1)
+
+
+def _run_here(path: Path, settings: BacktestSettings) -> Future[str]:
+    future: Future[str] = Future()
+    future.set_result(_run_trial(path, settings))
+    return future
+
+
+def _run_trial(path: Path, settings: BacktestSettings) -> str:
+    """Run a trial and write its result; the reason if its setting does not fit the data, else nothing."""
+    try:
+        result = _inputs[settings.signals].run(settings)
+    except USER_ERRORS as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    TrialResult.of(result).write(path)
+    return ""
