@@ -20,12 +20,13 @@ from typing import Annotated
 import cyclopts
 import numpy as np
 import pandas as pd
-from rules_run import markdown, show_table, span_of
+from rules_run import markdown, show_table
 from score_head import head_scores
 
 from kronos.predictor import KronosPredictor
 from kronos.utils import run_command, write_atomic
 from kronos_strategies.backtest import TradingRules, backtest_rules, equal_weight_returns
+from kronos_strategies.backtest.inputs import cut_to_dates
 from kronos_strategies.backtest.prices import BacktestPrices, read_prices
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.panel import PricePanel
@@ -103,7 +104,7 @@ def head_after_costs(
     found, warnings = head_scores(predictor, heads, windows, spec, ForecastStore(store))
     scores = {each: found[OWN].get(each, found[MEAN][10]).rename("score").to_frame() for each in hold}
     prices = read_prices(data, sorted(windows.index.get_level_values("instrument").unique()))
-    prices = span_of(prices, pd.DatetimeIndex(windows.index.get_level_values("datetime").unique()))
+    prices = cut_to_dates(prices, pd.Timestamp(start), pd.Timestamp(end))
     rules = with_fields(prices.trading, parse_fields(trading))
     base = with_fields(PortfolioRules(), parse_fields(common))
     study = Study(scores, prices, rules, base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,71 +14,64 @@ from rich.table import Table
 
 from kronos.postprocessing import PathOptions
 from kronos.utils import write_atomic
-from kronos_strategies.backtest import TradingRules, backtest_rules
-from kronos_strategies.backtest.prices import BacktestPrices, cut_prices, read_prices
-from kronos_strategies.backtest.stored import BacktestSettings, read_signals
+from kronos_strategies.backtest.inputs import (
+    BacktestInputs,
+    BacktestSettings,
+    find_dates,
+    find_postprocessing,
+    find_scores,
+    read_signals,
+)
+from kronos_strategies.backtest.prices import read_prices
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.comparison.portfolios import PortfolioVersion, summary_table
 from kronos_strategies.portfolio import PortfolioRules, parse_fields, with_fields
 from kronos_strategies.report.export import render
 from kronos_strategies.report.report import Report
+from kronos_strategies.signal import sampled_paths
 from kronos_strategies.store import ForecastSet
-from kronos_strategies.store.head_scores import find_head_scores
-
-HISTORY = 300  # bars before the first forecast, for averages over past bars
 
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Stored forecasts as signals, and the prices to trade them at.
+    """Stored forecasts, ready to be traded by any rules.
 
     Attributes:
-        signals: indexed (datetime, instrument), all signals.
-        prices: prices of these instruments, until a holding period after the last forecast.
-        trading: execution and costs.
-        described: what the forecasts are, for a title.
+        inputs: signals, prices and sampled paths.
+        settings: execution, costs and holding period, with the default rules.
+        described: what the forecasts are, in a line.
     """
 
-    signals: pd.DataFrame
-    prices: BacktestPrices
-    trading: TradingRules
+    inputs: BacktestInputs
+    settings: BacktestSettings
     described: str
 
     @property
-    def count(self) -> int:
-        """Median number of instruments of a date."""
-        return int(self.signals.groupby(level="datetime").size().median())
+    def signals(self) -> pd.DataFrame:
+        """All signals, indexed (datetime, instrument)."""
+        return self.inputs.signals
 
     @property
     def bars_per_year(self) -> int:
         """Bars per year of the prices."""
-        return bars_per_year(self.prices.panel.calendar)
+        return bars_per_year(self.inputs.prices.panel.calendar)
 
-    def trade(
-        self, rules: PortfolioRules, every: int, correlation_bars: int, signals: pd.DataFrame | None = None
-    ) -> BacktestResult:
-        """Backtest rules, on other signals if given."""
-        return backtest_rules(
-            self.signals if signals is None else signals,
-            rules,
-            self.prices.panel,
-            self.trading,
-            every,
-            self.prices.factors,
-            correlation_bars=correlation_bars,
-        )
+    def trade(self, rules: PortfolioRules, signals: pd.DataFrame | None = None) -> BacktestResult:
+        """Backtest rules, on other signals of the same dates if given."""
+        inputs = self.inputs if signals is None else replace(self.inputs, signals=signals)
+        return inputs.run(replace(self.settings, rules=rules))
 
 
 def read_forecasts(
     store: str,
     data: Path,
     hold: int,
+    every: int,
     start: datetime | None = None,
     end: datetime | None = None,
     trading: str = "",
     calibration: str = "auto",
-    head: bool = True,
 ) -> Forecasts:
     """Read the signals of a store once, scored by a stored return head where it has one.
 
@@ -86,47 +79,35 @@ def read_forecasts(
         store: folder or URL of a store with one forecast set, or of one set.
         data: Qlib data directory, or a file or folder of bars.
         hold: bars that the score spans.
+        every: bars between rebalances.
         start: first date; the first forecast when omitted.
         end: last date; the last forecast when omitted.
         trading: fields of TradingRules; those of the region otherwise.
         calibration: calibration of the paths.
-        head: whether to score by a return head that is stored.
 
     Raises:
         ValueError: fewer than two dates, or a setting does not fit.
     """
     forecast_set = ForecastSet.find(store)
-    dates = forecast_set.dates
-    first, last = pd.Timestamp(start or dates[0]), pd.Timestamp(end or dates[-1])
-    dates = dates[(dates >= first) & (dates < last + pd.Timedelta(days=1))]
-    if len(dates) < 2:
-        raise ValueError(
-            f"{forecast_set.folder} has {len(dates)} dates of that span, and a backtest needs 2."
-        )
+    dates = find_dates(forecast_set, start, end)
     names = forecast_set.frame(dates[0], dates[-1]).index.get_level_values("instrument").unique()
     prices = read_prices(data, sorted(names))
-    rules = with_fields(prices.trading, parse_fields(trading))
-    model, spec = forecast_set.folder.parent, forecast_set.settings.spec
-    scores = find_head_scores(model, spec, hold) if head else None
-    settings = BacktestSettings(PortfolioRules(), rules, hold, hold)
-    signals = read_signals(forecast_set, dates, settings, PathOptions(calibration), scores)
-    score = "sampled paths" if scores is None else scores.described
-    described = (
-        f"{forecast_set.settings.provenance.model} on {data.name}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}: "
-        f"{len(dates):,} dates, {len(signals):,} windows, "
-        f"{forecast_set.settings.provenance.sampling.samples} paths; score: {score}"
+    settings = BacktestSettings(
+        PortfolioRules(), with_fields(prices.trading, parse_fields(trading)), hold, every
     )
-    return Forecasts(signals, span_of(prices, dates), rules, described)
-
-
-def span_of(prices: BacktestPrices, dates: pd.DatetimeIndex) -> BacktestPrices:
-    """Prices from some bars before the first date until as many bars after the last as lie between two dates."""
-    calendar = prices.panel.calendar
-    places = calendar.get_indexer(dates)
-    step = int(min(places[1:] - places[:-1]))
-    first, last = max(0, places[0] - HISTORY), min(len(calendar) - 1, places[-1] + step)
-    panel = cut_prices(prices.panel, calendar[first], calendar[last])
-    return BacktestPrices(panel, prices.factors, prices.trading)
+    post = find_postprocessing(forecast_set, dates[0], PathOptions(calibration))
+    head = find_scores(forecast_set, "auto", None, hold)
+    signals = read_signals(forecast_set, dates, [settings.signals], post, {hold: head})[settings.signals]
+    inputs = BacktestInputs.of(
+        signals, prices, paths=lambda date: sampled_paths(post(forecast_set.read(date)))
+    )
+    known = forecast_set.settings.provenance
+    described = (
+        f"{known.model} on {data.name}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}: {len(dates):,} dates, "
+        f"{len(signals):,} windows, {known.sampling.samples} paths; score: "
+        f"{'sampled paths' if head is None else head.described}"
+    )
+    return Forecasts(inputs, settings, described)
 
 
 def comparison_rows(

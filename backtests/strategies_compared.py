@@ -39,14 +39,13 @@ def strategies_compared(
     *,
     data: Annotated[Path, cyclopts.Parameter(env_var="KRONOS_QLIB_DATA")],
     rule: Annotated[tuple[str, ...], cyclopts.Parameter(negative=(), consume_multiple=True)] = (),
-    common: str = "no_trade_band=0",
+    common: str = "no_trade_band=0,correlation_bars=60",
     topk: int | None = None,
     hold: int = 5,
     every: int | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
     trading: str = "",
-    correlation_bars: int = 60,
     calibration: str = "auto",
     output: Path = Path("out/strategies_compared"),
 ) -> None:
@@ -63,18 +62,21 @@ def strategies_compared(
         start: first date; the first forecast when omitted.
         end: last date; the last forecast when omitted.
         trading: fields of TradingRules; costs, price limit and lots of the region of the data otherwise.
-        correlation_bars: past bars from which correlations are estimated; 0 for the one that the rules assume.
         calibration: auto, none, or a file of `kronos calibrate`.
         output: folder of the page and the tables.
     """
-    forecasts = read_forecasts(store, data, hold, start, end, trading, calibration)
-    base = with_fields(PortfolioRules(topk=topk or max(1, forecasts.count // 6)), parse_fields(common))
+    forecasts = read_forecasts(store, data, hold, every or hold, start, end, trading, calibration)
+    count = int(forecasts.signals.groupby(level="datetime").size().median())
+    base = with_fields(
+        PortfolioRules(topk=topk or max(1, count // 6), bars_per_year=forecasts.bars_per_year),
+        parse_fields(common),
+    )
     everything = forecasts.signals.index.get_level_values("instrument").nunique()
     chosen = _given(rule, base) if rule else usual_rules(base, everything)
     portfolios = [
         PortfolioVersion(
             name,
-            forecasts.trade(rules, every or hold, correlation_bars),
+            forecasts.trade(rules),
             rules.target_volatility if rules.weighting == "volatility_target" else None,
             {"rules": changed(rules)},
         )
@@ -89,7 +91,7 @@ def strategies_compared(
 
 def usual_rules(base: PortfolioRules, instruments: int) -> dict[str, PortfolioRules]:
     """One rule of each kind, by name; they differ from the first in one respect."""
-    few = max(1, base.topk // 10)
+    few, cap = max(1, base.topk // 10), min(1.0, 3 / base.topk)
     named: dict[str, Mapping[str, object]] = {
         REFERENCE: {},
         "all instruments": {"topk": instruments},
@@ -101,6 +103,10 @@ def usual_rules(base: PortfolioRules, instruments: int) -> dict[str, PortfolioRu
         "risk parity": {"weighting": "risk_parity"},
         "volatility target": {"weighting": "volatility_target"},
         "Kelly": {"weighting": "kelly"},
+        "minimum variance": {"weighting": "min_variance", "max_weight": cap},
+        "minimum CVaR": {"weighting": "min_cvar", "max_weight": cap},
+        "minimum drawdown CVaR": {"weighting": "min_drawdown_cvar", "max_weight": cap},
+        "mean and CVaR": {"weighting": "mean_cvar", "max_weight": cap},
         **{f"rank by {name}": {"rank_by": name} for name in PATH_RANKS},
         "long-short tenth": {"quantile": 0.1, "side": "long_short"},
     }

@@ -64,7 +64,9 @@ def volatility_rules(
         output: folder of the pages and tables.
     """
     kinds = {"calibrated": calibration, "raw": "none"}
-    read = {kind: read_forecasts(store, data, 1, start, end, trading, each) for kind, each in kinds.items()}
+    read = {
+        kind: read_forecasts(store, data, 1, every, start, end, trading, each) for kind, each in kinds.items()
+    }
     forecasts = read["calibrated"]
     volatilities = naive_volatilities(forecasts) | {
         f"paths, {kind}": each.signals["volatility"] for kind, each in read.items()
@@ -78,9 +80,10 @@ def volatility_rules(
             weighting=weighting,
             target_volatility=target,
             bars_per_year=year,
+            correlation_bars=correlation_bars,
             no_trade_band=0.0,
         )
-        portfolios = compared(forecasts, volatilities, rules, every, correlation_bars)
+        portfolios = compared(forecasts, volatilities, rules)
         comparison = compare_results(portfolios, REFERENCE, block, universe_warnings(forecasts.signals.index))
         title = f"{weighting.replace('_', ' ')}, {data.name}"
         for file in write_results(comparison, portfolios, title, output, weighting):
@@ -89,7 +92,7 @@ def volatility_rules(
 
 def naive_volatilities(forecasts: Forecasts) -> dict[str, pd.Series]:
     """Volatilities per bar from past closes, known at the close of each date."""
-    panel, index = forecasts.prices.panel, forecasts.signals.index
+    panel, index = forecasts.inputs.prices.panel, forecasts.signals.index
     return {
         REFERENCE: panel.lookup(panel.historical_volatility, index),
         "EWMA": panel.lookup(panel.ewma, index),
@@ -100,8 +103,6 @@ def compared(
     forecasts: Forecasts,
     volatilities: dict[str, pd.Series],
     rules: PortfolioRules,
-    every: int,
-    correlation_bars: int,
 ) -> list[PortfolioVersion]:
     """One portfolio per kind of volatility, on the windows that all of them have, and one of equal weights."""
     table = pd.DataFrame(volatilities)
@@ -110,12 +111,12 @@ def compared(
     portfolios = []
     for name in table:
         signals = table[[name]].set_axis(["volatility"], axis=1)
-        result = forecasts.trade(rules, every, correlation_bars, signals)
+        result = forecasts.trade(rules, signals)
         portfolios.append(PortfolioVersion(str(name), result, target, {"rules": f"{rules.weighting}"}))
     if target is None:
         equal = PortfolioRules(rank_by="volatility", topk=rules.topk, no_trade_band=0.0)
         signals = table[[REFERENCE]].set_axis(["volatility"], axis=1)
-        portfolios.append(PortfolioVersion("equal weights", forecasts.trade(equal, every, 0, signals)))
+        portfolios.append(PortfolioVersion("equal weights", forecasts.trade(equal, signals)))
     return portfolios
 
 

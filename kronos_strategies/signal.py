@@ -19,6 +19,7 @@ from kronos_strategies.path_signals import (
     prob_take_profit,
     return_signals,
 )
+from kronos_strategies.portfolio import SampledPaths
 
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
 SIGNALS = ("score", *SUMMARY, *PATH_SIGNALS)
@@ -132,6 +133,21 @@ def summary(forecast: Forecast) -> pd.DataFrame:
     gained, volatility = _whole_horizon(forecast)
     columns = {"expected_return": gained.mean(axis=1), "volatility": volatility}
     return pd.DataFrame(columns | _spread(gained), index=forecast.index, dtype=np.float64)
+
+
+def sampled_paths(forecast: Forecast) -> SampledPaths:
+    """Returns of each path from the last close to the close of each bar, for portfolios over joint scenarios.
+
+    Args:
+        forecast: N windows of one date, S paths, H bars.
+
+    Raises:
+        ValueError: the forecast has several dates, or a last close is not positive.
+    """
+    if len(forecast.index.get_level_values("datetime").unique()) > 1:
+        raise ValueError("Scenarios are of one date, and the forecast has several. Pass one date at a time.")
+    last = forecast.last_bar[:, CLOSE].astype(np.float64)[:, None, None]
+    return SampledPaths(forecast.index.get_level_values("instrument"), positive_prices(forecast) / last - 1)
 
 
 def _whole_horizon(forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:

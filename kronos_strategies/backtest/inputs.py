@@ -12,7 +12,7 @@ import pandas as pd
 from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos_strategies.backtest.prices import BacktestPrices, cut_prices
-from kronos_strategies.backtest.run import backtest_rules, equal_weight_returns
+from kronos_strategies.backtest.run import PathSource, backtest_rules, equal_weight_returns
 from kronos_strategies.backtest.trading import Price, TradingRules
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.path_signals import PathSignalSettings
@@ -35,7 +35,6 @@ class BacktestSettings:
         hold: bars that a position is held, which the score and the label span.
         every: bars between rebalances.
         levels: levels that some signals refer to.
-        correlation_bars: see `kronos_strategies.backtest.run.backtest_rules`.
         trials: number of settings tried so far, including this one; deflates the Sharpe ratio.
         trials_deviation: standard deviation of the Sharpe ratios per bar of all trials; None if unknown.
     """
@@ -45,7 +44,6 @@ class BacktestSettings:
     hold: int
     every: int
     levels: PathSignalSettings = field(default_factory=PathSignalSettings)
-    correlation_bars: int = 0
     trials: int = 1
     trials_deviation: float | None = None
 
@@ -72,12 +70,14 @@ class BacktestInputs:
         prices: bars up to the last date, and some before the first one.
         benchmarks: returns of benchmarks by datetime.
         industries: industry by instrument; None if unknown.
+        paths: sampled paths by date, for weightings over scenarios; None if unknown.
     """
 
     signals: pd.DataFrame
     prices: BacktestPrices
     benchmarks: pd.DataFrame
     industries: Mapping[str, str] | None
+    paths: PathSource | None = None
 
     @classmethod
     def of(
@@ -86,15 +86,26 @@ class BacktestInputs:
         prices: BacktestPrices,
         industries: pd.Series | None = None,
         benchmark: pd.Series | None = None,
+        paths: PathSource | None = None,
+        history: int = 0,
     ) -> BacktestInputs:
-        """With the bars of the dates of the signals, and the equal-weight benchmark after the one given."""
+        """With the bars of the dates of the signals, and the equal-weight benchmark after the one given.
+
+        Args:
+            signals: signals of all dates.
+            prices: prices of all bars.
+            industries: industry by instrument.
+            benchmark: returns of a benchmark.
+            paths: sampled paths by date.
+            history: bars before the first date that the rules look back on, where they are more than HISTORY.
+        """
         dates = pd.DatetimeIndex(signals.index.get_level_values("datetime"))
-        prices = cut_to_dates(prices, dates.min(), dates.max())
+        prices = cut_to_dates(prices, dates.min(), dates.max(), max(history, HISTORY))
         benchmarks = equal_weight_returns(prices.panel, cast(pd.MultiIndex, signals.index)).to_frame()
         if benchmark is not None:
             benchmarks.insert(0, str(benchmark.name), benchmark.reindex(benchmarks.index))
         known = None if industries is None else {str(name): str(own) for name, own in industries.items()}
-        return cls(signals, prices, benchmarks, known)
+        return cls(signals, prices, benchmarks, known, paths)
 
     def run(self, settings: BacktestSettings) -> BacktestResult:
         """Trade rules on these signals."""
@@ -106,15 +117,17 @@ class BacktestInputs:
             settings.every,
             self.prices.factors,
             self.industries,
-            settings.correlation_bars,
             self.benchmarks,
+            self.paths,
         )
 
 
-def cut_to_dates(prices: BacktestPrices, first: pd.Timestamp, last: pd.Timestamp) -> BacktestPrices:
+def cut_to_dates(
+    prices: BacktestPrices, first: pd.Timestamp, last: pd.Timestamp, history: int = HISTORY
+) -> BacktestPrices:
     """Prices of the dates on which signals trade, and of the bars before that a decision may look back on."""
     calendar = prices.panel.calendar
-    start = max(0, int(calendar.searchsorted(first)) - HISTORY)
+    start = max(0, int(calendar.searchsorted(first)) - history)
     return replace(prices, panel=cut_prices(prices.panel, calendar[min(start, len(calendar) - 1)], last))
 
 

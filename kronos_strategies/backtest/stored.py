@@ -23,8 +23,9 @@ from kronos_strategies.evaluation.warnings import (
     crowded_portfolio_warnings,
     training_overlap_warnings,
     universe_warnings,
+    unsolved_warnings,
 )
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.portfolio import PortfolioRules, past_bars
 from kronos_strategies.progress import track
 from kronos_strategies.run_artifacts import (
     DECAY_HORIZONS,
@@ -33,7 +34,7 @@ from kronos_strategies.run_artifacts import (
     RunMetadata,
     provenance_table,
 )
-from kronos_strategies.signal import signals
+from kronos_strategies.signal import sampled_paths, signals
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.head_scores import HeadScores
 
@@ -75,7 +76,15 @@ def backtest_forecasts(
 
     paths, known = _summarize(read(), forecast_set, prices, settings, post)
     table = pd.concat(frames).sort_index()
-    result = BacktestInputs.of(table, prices, industries, benchmark).run(settings)
+    inputs = BacktestInputs.of(
+        table,
+        prices,
+        industries,
+        benchmark,
+        lambda date: sampled_paths(post(forecast_set.read(date))),
+        past_bars(settings.rules),
+    )
+    result = inputs.run(settings)
     return _artifacts(table, paths, known, result, prices, settings, post, head, industries)
 
 
@@ -137,6 +146,7 @@ def _artifacts(
         warnings=(
             *training_overlap_warnings(known, dates[0]),
             *post.warnings(dates[0]),
+            *unsolved_warnings(result.unsolved),
             *universe_warnings(index),
             *crowded_portfolio_warnings(int(result.positions.max()), count, "choose a smaller topk"),
             *(() if head is None else head.warnings(settings.hold, price)),

@@ -22,6 +22,7 @@ from threading import Thread
 from kronos.postprocessing import PathOptions
 from kronos.utils import USER_ERRORS, explain_write_errors
 from kronos_strategies.backtest.inputs import (
+    HISTORY,
     BacktestInputs,
     BacktestSettings,
     SignalSettings,
@@ -45,6 +46,7 @@ from kronos_strategies.backtest.trials import (
 )
 from kronos_strategies.distributed.processes import THREADS, environment_variable, threads_per_worker
 from kronos_strategies.evaluation.signal.neutralization import read_industries
+from kronos_strategies.portfolio import past_bars
 from kronos_strategies.portfolio.target import TIE_BREAK
 from kronos_strategies.progress import ProgressReport, progress_bar
 from kronos_strategies.run_artifacts import RunArtifacts
@@ -88,7 +90,8 @@ class Sweep:
         self.options = PathOptions(config.calibration)
         self.post = find_postprocessing(self.forecast_set, self.dates[0], self.options)
         self.trials = config.trials(self.prices.trading)
-        used = cut_to_dates(self.prices, self.dates[0], self.dates[-1])
+        self.history = max(HISTORY, *(past_bars(trial.settings.rules) for trial in self.trials))
+        used = cut_to_dates(self.prices, self.dates[0], self.dates[-1], self.history)
         digest = data_sha256(self.forecast_set, self.dates, used, self.post, self.industries, self.benchmark)
         self.files = place_trials(self.trials, digest, self.dates, self.heads, config.output.expanduser())
 
@@ -109,7 +112,9 @@ class Sweep:
             wanted = {own.signals for own in due.values()}
             tables = read_signals(self.forecast_set, self.dates, wanted, self.post, self.heads)
             inputs = {
-                each: BacktestInputs.of(table, self.prices, self.industries, self.benchmark)
+                each: BacktestInputs.of(
+                    table, self.prices, self.industries, self.benchmark, history=self.history
+                )
                 for each, table in tables.items()
             }
             with progress_bar("backtested", "settings") as progress:

@@ -16,7 +16,7 @@ from qlib.utils.time import Freq
 from kronos.config import as_integer, as_number
 from kronos_strategies.data.qlib_store import REGIONS
 from kronos_strategies.evaluation.signal.neutralization import read_industries
-from kronos_strategies.portfolio import check_inputs, rules_of
+from kronos_strategies.portfolio import check_history, check_inputs, rules_of
 from kronos_strategies.qlib.data_access import (
     DAY,
     Config,
@@ -115,7 +115,12 @@ def _check_topk(kwargs: Settings, hold: int | None) -> None:
 def _check_weights(kwargs: Settings, hold: int | None, model: Settings) -> None:
     made = rules_of(dict(kwargs.get("rules") or {}))
     check_inputs(made, industries=False, amounts=False)  # which Qlib's strategy does not pass
+    check_history(made, closes=True, paths=bool(kwargs.get("forecasts")))
     _check_hold("every", kwargs.get("every", 1), hold)
+    if made.uses_scenarios and model.get("samples") == 0:
+        raise ValueError(
+            f"weighting={made.weighting} optimizes over sampled paths. Set KRONOS_SAMPLES to 10 or more."
+        )
     read = [name for name in (made.rank_by, *made.columns) if name != "score"]
     column, reads_more = next(iter(read), ""), bool(read)
     if model and reads_more and model.get("samples") == 0:

@@ -243,6 +243,11 @@ class KronosModel(Model):
         assert last is not None
         return last
 
+    @property
+    def sampled(self) -> FillResult | None:
+        """Forecasts of the last call of `signals`, as sampled; None without a call or without paths."""
+        return self._scored.forecasts if getattr(self, "_scored", None) else None
+
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Choose the source of the scores of a dataset, and log it.
 

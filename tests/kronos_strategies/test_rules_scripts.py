@@ -14,15 +14,14 @@ pytest.importorskip("statsmodels")
 pytest.importorskip("arch")
 pytest.importorskip("plotly")
 
-from kronos.postprocessing import PathOptions
 from kronos_strategies.backtest import TradingRules, backtest_rules
 from kronos_strategies.backtest.prices import read_prices
-from kronos_strategies.backtest.stored import BacktestSettings, read_signals
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet, ForecastStore
 
-from .cli.test_backtest import SPEC, RandomWalks, windows_of
+from .cli.walks import SPEC, RandomWalks, windows_of
 
 pytestmark = pytest.mark.integration
 SCRIPTS = Path(__file__).parents[2] / "backtests"
@@ -78,12 +77,10 @@ def test_a_rule_of_the_page_is_the_backtest_of_its_signals(compared, folder):
     stored = ForecastSet.find(folder / "forecasts")
     prices = read_prices(folder / "bars.parquet", _instruments(stored))
     trading = TradingRules(open_cost=0.001, close_cost=0.001)
-    settings = BacktestSettings(PortfolioRules(), trading, 5, 5)
-    table = read_signals(stored, stored.dates, settings, PathOptions())
+    table = pd.concat([signals(stored.read(date), 5) for date in stored.dates])
     rules = PortfolioRules(rank_by="downside", topk=4, no_trade_band=0)
     result = backtest_rules(table, rules, prices.panel, trading, 5)
-    last = prices.panel.calendar[prices.panel.calendar.get_indexer(stored.dates[-1:])[0] + 1]
-    net = result.returns["net"].loc[:last]
+    net = result.returns["net"].loc[: stored.dates[-1]]
     found = compared["metrics"]["net_return"]["rank by downside"]
     assert found["dates"] == len(net)
     assert found["mean"] == pytest.approx(net.mean() * 252, rel=1e-9)
