@@ -94,7 +94,7 @@ def test_rules_can_be_given_by_name(folder):
     rules = ("--rule", "few:topk=2", "many:topk=8,weighting=score")
     found = run("strategies_compared.py", folder, *rules)["compare"]
     assert found["versions"] == ["few", "many"]
-    assert found["provenance"]["many"]["rules"] == "topk=8, weighting=score, no_trade_band=0"
+    assert found["provenance"]["many"]["rules"] == "topk=8, weighting=score, correlation_bars=60, no_trade_band=0"
 
 
 def test_each_weighting_is_sized_by_each_kind_of_volatility(folder):
