@@ -131,12 +131,11 @@ def summarize_sweep(result: SweepResult) -> Verdict:
             f"{percent(overfitting.pbo)} of {count(len(overfitting.in_sample))} splits (PBO), and loses there in "
             f"{percent(overfitting.prob_loss)}."
         )
-    skilled, robust = best["dsr"] > CONFIDENT, not overfitting.pbo >= HALF
-    if skilled and robust:
-        return Verdict("good", "Better than the best of as many trials without skill", tuple(sentences))
-    if best["sharpe"] > 0 and (skilled or robust) and best["psr"] > CONFIDENT:
-        return Verdict("mixed", "Above zero, but the number of trials may explain it", tuple(sentences))
-    return Verdict("none", "No evidence of skill", tuple(sentences))
+    if not best["dsr"] > CONFIDENT:
+        return Verdict("none", "No evidence of skill beyond the number of trials", tuple(sentences))
+    if overfitting.pbo >= HALF:
+        return Verdict("mixed", "A high ratio, but the choice does not hold out of sample", tuple(sentences))
+    return Verdict("good", "Better than the best of as many trials without skill", tuple(sentences))
 
 
 def sweep_warnings(result: SweepResult) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A browser to look at pages."""
+"""A browser to look at pages, and a store of random walks."""
 
 import shutil
 
@@ -24,3 +24,34 @@ def browser(tmp_path_factory):
     session = webdriver.Chrome(options, webdriver.ChromeService(executable_path=driver))
     yield session
     session.quit()
+
+
+@pytest.fixture(scope="session")
+def walk_market():
+    """Half a year of 24 instruments."""
+    from kronos_strategies.data.simulate import MarketConfig, simulate_market
+
+    return simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-09-01", end="2023-03-31"))
+
+
+@pytest.fixture(scope="session")
+def walk_folder(walk_market, tmp_path_factory):
+    """A Qlib directory `qlib`, the same bars as `bars.parquet`, and a store `forecasts` of three months."""
+    from kronos_strategies.data.qlib_store import write_store
+    from kronos_strategies.store import ForecastStore
+
+    from .backtest.walks import SPEC, RandomWalks, windows_of
+
+    folder = tmp_path_factory.mktemp("backtest")
+    write_store(
+        walk_market.bars,
+        folder / "qlib",
+        membership={"csi300": walk_market.membership},
+        benchmarks=walk_market.benchmark,
+        source={"kind": "test", "region": "cn"},
+    )
+    walk_market.bars.to_parquet(folder / "bars.parquet")
+    ForecastStore(folder / "forecasts").fill(
+        RandomWalks(), windows_of(walk_market), SPEC, RandomWalks.sampling
+    )
+    return folder

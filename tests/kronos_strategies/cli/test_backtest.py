@@ -22,8 +22,8 @@ from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.window_outputs import WindowOutputs
 
+from ..backtest.walks import windows_of
 from .conftest import run
-from .walks import windows_of
 
 RULES = "topk=4,rank_buffer=2,weighting=inverse_volatility"
 
