@@ -132,7 +132,7 @@ def backtest_rules(
         amounts = prices.amounts[panel.instruments].fillna(0.0)
         check_inputs(rules, industries is not None, amounts=bool(amounts.to_numpy().any()))
         decide.amounts = amounts.rolling(AMOUNT_BARS, min_periods=1).mean().to_numpy(np.float64)
-    decide.paths = paths
+    decide.paths, decide.members = paths, panel.mask
     if benchmarks is None:
         benchmarks = equal_weight_returns(prices, index).to_frame()
     return replace(_run(arrays, trading, decide, benchmarks), unsolved=decide.unsolved)
@@ -173,6 +173,9 @@ class _RuleDecisions:
         self.industries: np.ndarray | None = None
         self.amounts: np.ndarray | None = None  # (T, n) in currency
         self.paths: PathSource | None = None
+        self.members = np.ones(
+            (len(rows), len(arrays.instruments)), bool
+        )  # dates x instruments with a signal
         self.last: int | None = None  # bar of the last rebalance
         self.unsolved: dict[pd.Timestamp, str] = {}  # reason by date
 
@@ -201,6 +204,11 @@ class _RuleDecisions:
         if rules.uses_scenarios:
             assert self.paths is not None
             paths, past = self.paths(arrays.dates[bar]), self._closes(bar - rules.scenario_bars, bar)
+            signaled = arrays.instruments[
+                self.members[row] | (held != 0)
+            ]  # those that `target_weights` knows
+            kept = paths.instruments.isin(signaled)
+            paths = SampledPaths(paths.instruments[kept], paths.returns[kept])
             scenarios = place_scenarios(paths, past, arrays.instruments, rules)
         return CrossSection(
             columns={name: wide[row] for name, wide in self.columns.items()},

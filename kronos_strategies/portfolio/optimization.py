@@ -65,16 +65,15 @@ def optimal_weights(problem: ScenarioProblem, rules: PortfolioRules) -> np.ndarr
         raise UnsolvedError("a scenario has returns that are not finite")
     sizes = cp.Variable(len(problem.side), bounds=[0, rules.max_weight])
     weights = cp.multiply(problem.side, sizes)
-    everything = cp.hstack([weights, problem.frozen]) if len(problem.frozen) else weights
     totals = _totals(problem, rules)
     limits = _caps(sizes, problem)
     limits += [cp.sum(sizes[problem.side == sign]) == total for sign, total in totals.items()]
     measure = rules.weighting.partition("_")[2]
     cost = rules.turnover_cost * cp.norm1(weights - problem.held)
     if measure == "variance":
-        objective, more = _variance(everything, problem.scenarios[:, -1], rules), []
+        objective, more = _variance(weights, problem, rules), []
     else:
-        losses, more = _losses(everything, problem.scenarios, measure)
+        losses, more = _losses(weights, problem, measure)
         objective = _cvar(losses, rules.cvar_tail)
         objective = objective if rules.weighting.startswith("min_") else rules.risk_aversion * objective
     if rules.weighting.startswith("mean_"):
@@ -112,14 +111,16 @@ def _caps(sizes: cp.Variable, problem: ScenarioProblem) -> list[cp.Constraint]:
 
 
 def _losses(
-    weights: cp.Expression, scenarios: np.ndarray, measure: str
+    weights: cp.Expression, problem: ScenarioProblem, measure: str
 ) -> tuple[cp.Expression, list[cp.Constraint]]:
     """(S,) losses of each scenario, or its largest drawdowns, with the constraints that define them."""
     cp = _cvxpy()
+    count = len(problem.side)
+    chosen, fixed = problem.scenarios[:, :, :count], problem.scenarios[:, :, count:] @ problem.frozen
     if measure == "cvar":
-        return -(scenarios[:, -1] @ weights), []
-    samples, bars, count = scenarios.shape
-    values = cp.reshape(scenarios.reshape(-1, count) @ weights, (samples, bars), order="C")
+        return -(chosen[:, -1] @ weights) - fixed[:, -1], []
+    samples, bars = fixed.shape
+    values = cp.reshape(chosen.reshape(-1, count) @ weights, (samples, bars), order="C") + fixed
     peaks = cp.Variable((samples, bars), nonneg=True)  # above the equity at the start, 0 or higher
     falls = cp.Variable(samples, nonneg=True)
     limits = [peaks >= values, cp.reshape(falls, (samples, 1), order="C") >= peaks - values]
@@ -134,11 +135,11 @@ def _cvar(losses: cp.Expression, tail: float) -> cp.Expression:
     return threshold + cp.sum(cp.pos(losses - threshold)) / (tail * losses.shape[0])
 
 
-def _variance(weights: cp.Expression, returns: np.ndarray, rules: PortfolioRules) -> cp.Expression:
+def _variance(weights: cp.Expression, problem: ScenarioProblem, rules: PortfolioRules) -> cp.Expression:
     """The standard deviation to minimize, in the unit of costs, or half the variance against the mean."""
     cp = _cvxpy()
-    # (S, k): its product with the weights has their variance as its sum of squares.
-    deviation = cp.norm2(shrunk_root(returns) @ weights)
+    root, count = shrunk_root(problem.scenarios[:, -1]), len(problem.side)
+    deviation = cp.norm2(root[:, :count] @ weights + root[:, count:] @ problem.frozen)
     return deviation if rules.weighting == "min_variance" else rules.risk_aversion / 2 * cp.square(deviation)
 
 

@@ -10,8 +10,9 @@ from qlib.data import D
 
 from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions, Postprocessing
-from kronos_strategies.portfolio import SampledPaths
+from kronos_strategies.portfolio import MarketInputs, PortfolioRules, SampledPaths, UnsolvedError, past_bars
 from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.qlib.tradability import Span
 from kronos_strategies.signal import sampled_paths
 from kronos_strategies.store import ForecastSet
 
@@ -70,3 +71,27 @@ def past_closes(instruments: pd.Index, date: pd.Timestamp, bars: int, freq: str)
     calendar = D.calendar(end_time=date, freq=freq)[-bars - 1 :]
     frame = D.features(sorted(instruments), ["$close"], calendar[0], calendar[-1], freq=freq)
     return frame["$close"].unstack("instrument").reindex(pd.DatetimeIndex(calendar))
+
+
+def market_inputs(
+    rules: PortfolioRules, paths: StoredPaths | None, instruments: pd.Index, span: Span, freq: str
+) -> MarketInputs:
+    """What rules need of the market at the close of a bar.
+
+    Args:
+        rules: rules of the portfolio.
+        paths: sampled paths; None if the rules need none.
+        instruments: instruments with a signal.
+        span: start and end of the bar.
+        freq: Qlib's name of the bar frequency.
+
+    Raises:
+        UnsolvedError: the rules need paths, and there is no forecast of the bar.
+    """
+    bars, (start, end) = past_bars(rules), span
+    if not bars:
+        return MarketInputs()
+    found = None if paths is None else paths.read(start, end)
+    if rules.uses_scenarios and found is None:
+        raise UnsolvedError(f"there is no forecast of {start}")
+    return MarketInputs(closes=past_closes(instruments, end, bars, freq), paths=found)

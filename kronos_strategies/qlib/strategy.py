@@ -14,11 +14,10 @@ from kronos_strategies.portfolio import (
     MarketInputs,
     UnsolvedError,
     check_history,
-    past_bars,
     rules_of,
     target_weights,
 )
-from kronos_strategies.qlib.market_inputs import StoredPaths, open_paths, past_closes
+from kronos_strategies.qlib.market_inputs import StoredPaths, market_inputs, open_paths
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.tradability import tradable_instruments
 
@@ -90,14 +89,8 @@ class KronosWeightStrategy(WeightStrategyBase):
 
     def market_inputs(self, instruments: pd.Index) -> MarketInputs:
         """What the rules need of the market at the close of the signal's day: past closes and sampled paths."""
-        bars, (start, end) = past_bars(self.rules), self.trade_calendar.get_step_time(shift=1)
-        if not bars:
-            return MarketInputs()
-        closes = past_closes(instruments, end, bars, self.trade_calendar.get_freq())
-        paths = None if self.paths is None else self.paths.read(start, end)
-        if self.rules.uses_scenarios and paths is None:
-            raise UnsolvedError(f"there is no forecast of {start}")
-        return MarketInputs(closes=closes, paths=paths)
+        span, freq = self.trade_calendar.get_step_time(shift=1), self.trade_calendar.get_freq()
+        return market_inputs(self.rules, self.paths, instruments, span, freq)
 
     def generate_target_weight_position(
         self,

@@ -48,10 +48,10 @@ SETTINGS = [
     ({"topk": 4, "rank_buffer": 3, "weighting": "inverse_volatility", "no_trade_band": 0.02}, 3),
     ({"topk": 6, "weighting": "volatility_target", "target_volatility": 0.1, "max_weight": 0.12}, 5),
     ({"topk": 6, "weighting": "score", "n_drop": 1, "max_turnover": 0.3}, 2),
-    ({"topk": 6, "weighting": "risk_parity", "correlation_bars": 15}, 10),
-    ({"topk": 8, "weighting": "min_cvar", "max_weight": 0.2, **SCENARIOS}, 10),
-    ({"topk": 8, "weighting": "mean_drawdown_cvar", "max_weight": 0.3, **SCENARIOS}, 10),
-    ({"topk": 6, "weighting": "min_variance", **SCENARIOS}, 10),
+    ({"topk": 6, "weighting": "risk_parity", "correlation_bars": 15}, 3),
+    ({"topk": 8, "weighting": "min_cvar", "max_weight": 0.2, **SCENARIOS}, 3),
+    ({"topk": 8, "weighting": "mean_drawdown_cvar", "max_weight": 0.3, **SCENARIOS}, 3),
+    ({"topk": 6, "weighting": "min_variance", **SCENARIOS}, 3),
 ]
 
 
@@ -123,7 +123,7 @@ def store(market, tmp_path_factory):
 def forecasts(bars, tmp_path_factory) -> ForecastSet:
     """Random walks of every instrument that trades, from START on."""
     panel = {name: own.droplevel("instrument") for name, own in bars.groupby(level="instrument")}
-    windows = Windows.rolling(panel, SPEC.min_bars, SPEC.horizon, "B", pd.Timestamp(START))
+    windows = Windows.rolling(panel, SPEC.lookback, SPEC.horizon, "B", start=START)
     store = ForecastStore(tmp_path_factory.mktemp("engines") / "forecasts")
     return store.fill(RandomWalks(), windows, SPEC).forecast_set
 

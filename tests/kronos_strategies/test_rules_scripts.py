@@ -21,7 +21,7 @@ from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet, ForecastStore
 
-from .cli.walks import SPEC, RandomWalks, windows_of
+from .backtest.walks import SPEC, RandomWalks, windows_of
 
 pytestmark = pytest.mark.integration
 SCRIPTS = Path(__file__).parents[2] / "backtests"
@@ -94,7 +94,10 @@ def test_rules_can_be_given_by_name(folder):
     rules = ("--rule", "few:topk=2", "many:topk=8,weighting=score")
     found = run("strategies_compared.py", folder, *rules)["compare"]
     assert found["versions"] == ["few", "many"]
-    assert found["provenance"]["many"]["rules"] == "topk=8, weighting=score, correlation_bars=60, no_trade_band=0"
+    assert (
+        found["provenance"]["many"]["rules"]
+        == "topk=8, weighting=score, correlation_bars=60, no_trade_band=0"
+    )
 
 
 def test_each_weighting_is_sized_by_each_kind_of_volatility(folder):
