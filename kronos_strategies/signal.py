@@ -5,6 +5,8 @@ Every column is known at the close of the bar that its row is dated with.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -19,11 +21,23 @@ from kronos_strategies.path_signals import (
     prob_take_profit,
     return_signals,
 )
-from kronos_strategies.portfolio import SampledPaths
 
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
 SIGNALS = ("score", *SUMMARY, *PATH_SIGNALS)
 DEFAULT_LEVELS = PathSignalSettings()
+
+
+@dataclass(frozen=True)
+class SampledPaths:
+    """Sampled paths of n instruments, independent of each other, from forecasts of one date.
+
+    Attributes:
+        instruments: (n,) names.
+        returns: (n, S, B) simple returns from the last close until the close of each bar.
+    """
+
+    instruments: pd.Index
+    returns: np.ndarray
 
 
 def signals(

@@ -7,7 +7,6 @@ A weight is a fraction of equity, negative for a short position; what is missing
 from kronos_strategies.portfolio.dependence import UnsolvedError
 from kronos_strategies.portfolio.market import (
     MarketInputs,
-    SampledPaths,
     check_history,
     check_inputs,
     past_bars,
@@ -30,6 +29,7 @@ from kronos_strategies.portfolio.target import (
     rank_signals,
     target_weights,
 )
+from kronos_strategies.signal import SampledPaths
 
 __all__ = [
     "BARS_PER_YEAR",

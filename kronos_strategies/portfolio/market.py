@@ -9,19 +9,7 @@ import pandas as pd
 
 from kronos_strategies.portfolio.dependence import joint_scenarios, past_correlations
 from kronos_strategies.portfolio.rules import PortfolioRules
-
-
-@dataclass(frozen=True)
-class SampledPaths:
-    """Sampled paths of n instruments, independent of each other, from forecasts of one date.
-
-    Attributes:
-        instruments: (n,) names.
-        returns: (n, S, B) simple returns from the last close until the close of each bar.
-    """
-
-    instruments: pd.Index
-    returns: np.ndarray
+from kronos_strategies.signal import SampledPaths
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from qlib.utils.time import Freq
 from kronos.config import as_integer, as_number
 from kronos_strategies.data.qlib_store import REGIONS
 from kronos_strategies.evaluation.signal.neutralization import read_industries
+from kronos_strategies.forecasters.registry import parse_name
 from kronos_strategies.portfolio import check_history, check_inputs, rules_of
 from kronos_strategies.qlib.data_access import (
     DAY,
@@ -45,15 +46,15 @@ def check_task(task: Settings) -> None:
         ValueError: a setting does not fit; says what to do.
         FileNotFoundError: the store or a file does not exist.
     """
-    records = _records(task)
+    records, dataset = _records(task), trade_settings(task)
     names = [_class(task.get("dataset")), *map(_class, records)]
-    if not {"KronosDataset", "KronosRecord"} & set(names):
+    if not dataset and not {"KronosDataset", "KronosRecord"} & set(names):
         return
-    dataset = _kwargs(task.get("dataset")) if names[0] == "KronosDataset" else {}
     model = _kwargs(task.get("model")) if _class(task.get("model")) == "KronosModel" else {}
     qlib_warnings(dataset.get("freq", DAY))
     if dataset and model:
-        check_lookback(dataset.get("lookback", 90), model.get("max_context", 512))
+        named = parse_name(model.get("checkpoint") or "kronos-nano")
+        check_lookback(dataset.get("lookback", 90), model.get("max_context", 512) if named is None else None)
     for record in records:
         kwargs = _kwargs(record)
         if "backtest" in (kwargs.get("config") or {}):
@@ -68,12 +69,20 @@ def check_task(task: Settings) -> None:
                 )
 
 
+def trade_settings(task: Settings) -> Settings:
+    """Arguments of a task's KronosDataset or KronosFeatures, which have its label; empty for other tasks."""
+    dataset = task.get("dataset")
+    handler = _kwargs(dataset).get("handler")
+    found = ((_class(each), _kwargs(each)) for each in (dataset, handler))
+    return next((kwargs for name, kwargs in found if name in ("KronosDataset", "KronosFeatures")), {})
+
+
 def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None:
     """Refuse a backtest whose trades differ from the label, or for which the store lacks data.
 
     Args:
         config: configuration of PortAnaRecord: strategy, backtest.
-        dataset: arguments of KronosDataset; empty for any other.
+        dataset: arguments of KronosDataset or KronosFeatures; empty for any other.
         model: arguments of KronosModel; empty for any other.
 
     Raises:
@@ -244,13 +253,13 @@ def as_date(what: str, value: object) -> pd.Timestamp:
     raise ValueError(f"{what}={value!r} is not a date. Write it as 2023-01-03.")
 
 
-def check_lookback(lookback: object, most: int) -> None:
-    """Check that the lookback fits the model's context.
+def check_lookback(lookback: object, most: int | None) -> None:
+    """Check that the lookback fits the model's context; None of `most` is a model without a limit.
 
     Raises:
         ValueError: it is longer, so that the model would read the last bars only.
     """
-    if as_integer("lookback", lookback) > as_integer("max_context", most):
+    if most is not None and as_integer("lookback", lookback) > as_integer("max_context", most):
         raise ValueError(
             f"lookback={lookback} is more than the model's context of {most} bars. Pass {most} or less "
             "(KRONOS_LOOKBACK, --lookback)."

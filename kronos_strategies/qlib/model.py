@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
@@ -19,6 +20,8 @@ from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spaci
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.distributed import WorkerPool, worker_pool
+from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
+from kronos_strategies.forecasters.registry import load_forecaster
 from kronos_strategies.heads.fit import KINDS
 from kronos_strategies.heads.selection import (
     HeadReader,
@@ -66,7 +69,8 @@ class KronosModel(Model):
     Paths of at most one chunk of dates are in memory.
 
     Args:
-        checkpoint: bundled name, folder or hub id.
+        checkpoint: bundled name, folder or hub id; or another forecaster, such as "baseline:garch", see
+            `kronos_strategies.forecasters.load_forecaster`, which has no return head of its own.
         tokenizer: tokenizer of a model whose configuration names none.
         revision: revision of the model on the hub.
         device: "cpu", "cuda", "mps"; the fastest available if empty or None.
@@ -150,12 +154,8 @@ class KronosModel(Model):
         self.revision = revision or None
         self.device = device or None
         self.max_context = max_context
-        self.context_overflow, self.precision, self.compile, self.anchor = (
-            context_overflow,
-            precision,
-            compile,
-            anchor,
-        )
+        self.context_overflow, self.precision = context_overflow, precision
+        self.compile, self.anchor = compile, anchor
         self.store = store or None
         self.store_dtype = store_dtype
         if calibration not in (AUTO, NONE):
@@ -165,7 +165,7 @@ class KronosModel(Model):
         self.postprocessing = Postprocessing()  # of the last forecasts
         # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
         # attributes that start with an underscore: a restored one loads its networks again.
-        self._predictor: KronosPredictor | None = self._load()
+        self._predictor: Forecaster | None = self._load()
         self._forecasts: ForecastStore | None = self._open()
         # With samples=0, provenance has the settings that would be sampled with.
         self.sampling = self._predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
@@ -184,6 +184,11 @@ class KronosModel(Model):
             return
         self._check(dataset)
         predictor, store = self._loaded()
+        if not isinstance(predictor, KronosPredictor):
+            raise ValueError(
+                f"fit_head='{self.fit_head}' fits a head on hidden states, and '{self.checkpoint}' has none. Set "
+                "fit_head to None, or checkpoint to a Kronos checkpoint."
+            )
         self.fitted = fit_head_on(
             dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
         )
@@ -214,7 +219,7 @@ class KronosModel(Model):
             ValueError: nothing is sampled and no head fits.
         """
         self._check(dataset)
-        check_lookback(dataset.spec.lookback, self.max_context)
+        check_lookback(dataset.spec.lookback, self._loaded()[0].max_context)
         windows, choice = dataset.windows(segment), self.choose(dataset)
         score = self._head_score(choice, windows, dataset.spec) if choice.heads else None
         if self.samples == 0:
@@ -246,7 +251,8 @@ class KronosModel(Model):
     @property
     def sampled(self) -> FillResult | None:
         """Forecasts of the last call of `signals`, as sampled; None without a call or without paths."""
-        return self._scored.forecasts if getattr(self, "_scored", None) else None
+        last: Scored | None = getattr(self, "_scored", None)
+        return None if last is None else last.forecasts
 
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Choose the source of the scores of a dataset, and log it.
@@ -282,7 +288,7 @@ class KronosModel(Model):
         )
         logger.info("calibration: %s", self.postprocessing.reason)
         logger.info(
-            "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
+            "'%s' forecasts %d bars from %d windows, %d samples each, on %s",
             self.checkpoint,
             spec.horizon,
             len(windows),
@@ -297,7 +303,25 @@ class KronosModel(Model):
             len(filled),
             filled.forecast_set.folder,
         )
+        for note in forecast_notes(predictor):
+            logger.warning(note)
         return filled
+
+    def embeddings(self, windows: Windows, spec: WindowSpec) -> np.ndarray:
+        """(N, d_model) hidden states of the windows, from the store where it has them; under a progress bar.
+
+        Raises:
+            ValueError: the forecaster has no hidden states.
+        """
+        predictor, store = self._loaded()
+        if not isinstance(predictor, KronosPredictor):
+            raise ValueError(
+                f"'{self.checkpoint}' has no hidden states, so no feature 'embedding'. Name a Kronos checkpoint, "
+                "or take 'paths' alone."
+            )
+        self.provenance = predictor.provenance(self.sampling, windows.digest())
+        with progress_bar("embed", "windows") as progress:
+            return store.embeddings(predictor, windows, spec, progress, self._pool())
 
     def _open(self) -> ForecastStore:
         dtype = self.store_dtype
@@ -328,7 +352,7 @@ class KronosModel(Model):
         assert self._heads is not None
         return self._heads
 
-    def _loaded(self) -> tuple[KronosPredictor, ForecastStore]:
+    def _loaded(self) -> tuple[Forecaster, ForecastStore]:
         if getattr(self, "_predictor", None) is None:
             self._predictor, self._forecasts = self._load(), self._open()
         predictor, store = self._predictor, self._forecasts
@@ -336,13 +360,13 @@ class KronosModel(Model):
         assert store is not None
         return predictor, store
 
-    def _load(self, other: str | None = None) -> KronosPredictor:
-        return KronosPredictor.from_pretrained(
+    def _load(self, other: str | None = None) -> Forecaster:
+        return load_forecaster(
             other or self.checkpoint,
             None if other else self.tokenizer,
             None if other else self.revision,
             self.device,
-            self.max_context,
+            max_context=self.max_context,
             context_overflow=self.context_overflow,
             precision=self.precision,
             compile=self.compile,

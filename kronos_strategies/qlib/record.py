@@ -20,8 +20,9 @@ from kronos_strategies.qlib.artifacts import collect_artifacts
 from kronos_strategies.qlib.data_access import qlib_warnings
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.experiment import local_path
+from kronos_strategies.qlib.features import KronosFeatures
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.qlib_runs import collect_qlib_run, qlib_run
+from kronos_strategies.qlib.qlib_runs import QlibRun, collect_qlib_run, qlib_run
 from kronos_strategies.qlib.strategy import UNSOLVED
 from kronos_strategies.qlib.tracking import count_trials, log_run, qlib_run_params, run_params
 from kronos_strategies.report.export import save_report, show_report
@@ -94,7 +95,9 @@ class KronosRecord(ACRecordTemp):
                 model, dataset, prediction, label.iloc[:, 0], traded, held, trials, self.industries
             )
         else:
-            artifacts = collect_qlib_run(run, trials, self.industries, qlib_warnings())
+            artifacts = collect_qlib_run(
+                run, trials, self.industries, [*qlib_warnings(), *_overlap_warnings(self.dataset, run)]
+            )
         artifacts = self._with_unsolved(artifacts)
         log_run(self.recorder, params)
         report = build_report(artifacts)
@@ -164,3 +167,11 @@ class KronosRecord(ACRecordTemp):
                 backtest = {k: v for k, v in config.get("backtest", {}).items() if k not in SPAN}
                 found.append({**config, "backtest": backtest})
         return json.dumps(found, sort_keys=True, default=str)
+
+
+def _overlap_warnings(dataset: Dataset, run: QlibRun) -> list[str]:
+    """Warnings about the checkpoint whose features a model reads."""
+    handler = getattr(dataset, "handler", None)
+    if not isinstance(handler, KronosFeatures):
+        return []
+    return handler.training_overlap_warnings(run.score.index.get_level_values("datetime").min())

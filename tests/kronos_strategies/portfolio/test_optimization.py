@@ -1,11 +1,13 @@
 """Optimal weights over scenarios: equal to the definitions, better than any other weights, within all caps."""
 
 import itertools
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from kronos.utils import MissingExtra
 from kronos_strategies.path_signals import expected_shortfall
 from kronos_strategies.portfolio import (
     SCENARIO_WEIGHTINGS,
@@ -198,6 +200,15 @@ def test_a_failed_solve_says_why():
         optimal_weights(given, rules("min_cvar"))
     with pytest.raises(UnsolvedError, match="not finite"):
         optimal_weights(problem(scenarios=problem().scenarios * np.inf), rules("min_cvar"))
+
+
+@pytest.mark.parametrize(
+    ("package", "weighting"), [("cvxpy", "min_cvar"), ("sklearn.covariance", "min_variance")]
+)
+def test_without_its_packages_the_error_names_the_extra(monkeypatch, package, weighting):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=r"pip install 'kronos-strategies\[portfolio\]'"):
+        optimal_weights(problem(), rules(weighting))
 
 
 @pytest.mark.parametrize("given", ["closes", "paths"])
