@@ -17,6 +17,7 @@ from kronos.utils import write_atomic
 from kronos_strategies.backtest.inputs import (
     BacktestInputs,
     BacktestSettings,
+    StoredPaths,
     find_dates,
     find_postprocessing,
     find_scores,
@@ -29,7 +30,6 @@ from kronos_strategies.evaluation.comparison.portfolios import PortfolioVersion,
 from kronos_strategies.portfolio import PortfolioRules, parse_fields, with_fields
 from kronos_strategies.report.export import render
 from kronos_strategies.report.report import Report
-from kronos_strategies.signal import sampled_paths
 from kronos_strategies.store import ForecastSet
 
 
@@ -98,9 +98,7 @@ def read_forecasts(
     post = find_postprocessing(forecast_set, dates[0], PathOptions(calibration))
     head = find_scores(forecast_set, "auto", None, hold)
     signals = read_signals(forecast_set, dates, [settings.signals], post, {hold: head})[settings.signals]
-    inputs = BacktestInputs.of(
-        signals, prices, paths=lambda date: sampled_paths(post(forecast_set.read(date)))
-    )
+    inputs = BacktestInputs.of(signals, prices, paths=StoredPaths(forecast_set, post))
     known = forecast_set.settings.provenance
     described = (
         f"{known.model} on {data.name}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}: {len(dates):,} dates, "

@@ -16,9 +16,9 @@ from kronos_strategies.backtest.run import PathSource, backtest_rules, equal_wei
 from kronos_strategies.backtest.trading import Price, TradingRules
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.path_signals import PathSignalSettings
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.portfolio import PortfolioRules, SampledPaths
 from kronos_strategies.progress import track
-from kronos_strategies.signal import signals
+from kronos_strategies.signal import sampled_paths, signals
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.head_scores import HeadScores, find_head_scores
 
@@ -70,13 +70,13 @@ class BacktestInputs:
         prices: bars up to the last date, and some before the first one.
         benchmarks: returns of benchmarks by datetime.
         industries: industry by instrument; None if unknown.
-        paths: sampled paths by date, for weightings over scenarios; None if unknown.
+        paths: sampled paths of a date, for weightings over scenarios; None if unknown.
     """
 
     signals: pd.DataFrame
     prices: BacktestPrices
     benchmarks: pd.DataFrame
-    industries: Mapping[str, str] | None
+    industries: Mapping[str, str] | None = None
     paths: PathSource | None = None
 
     @classmethod
@@ -87,20 +87,20 @@ class BacktestInputs:
         industries: pd.Series | None = None,
         benchmark: pd.Series | None = None,
         paths: PathSource | None = None,
-        history: int = 0,
+        history: int = HISTORY,
     ) -> BacktestInputs:
         """With the bars of the dates of the signals, and the equal-weight benchmark after the one given.
 
         Args:
-            signals: signals of all dates.
-            prices: prices of all bars.
+            signals: indexed (datetime, instrument), known at the close of the date.
+            prices: bars.
             industries: industry by instrument.
             benchmark: returns of a benchmark.
-            paths: sampled paths by date.
-            history: bars before the first date that the rules look back on, where they are more than HISTORY.
+            paths: sampled paths of a date.
+            history: bars before the first date that decisions may look back on.
         """
         dates = pd.DatetimeIndex(signals.index.get_level_values("datetime"))
-        prices = cut_to_dates(prices, dates.min(), dates.max(), max(history, HISTORY))
+        prices = cut_to_dates(prices, dates.min(), dates.max(), history)
         benchmarks = equal_weight_returns(prices.panel, cast(pd.MultiIndex, signals.index)).to_frame()
         if benchmark is not None:
             benchmarks.insert(0, str(benchmark.name), benchmark.reindex(benchmarks.index))
@@ -129,6 +129,23 @@ def cut_to_dates(
     calendar = prices.panel.calendar
     start = max(0, int(calendar.searchsorted(first)) - history)
     return replace(prices, panel=cut_prices(prices.panel, calendar[min(start, len(calendar) - 1)], last))
+
+
+@dataclass(frozen=True)
+class StoredPaths:
+    """Reads the sampled paths of a date, for weightings over scenarios.
+
+    Attributes:
+        forecast_set: stored forecasts.
+        post: postprocessing of the paths.
+    """
+
+    forecast_set: ForecastSet
+    post: Postprocessing
+
+    def __call__(self, date: pd.Timestamp) -> SampledPaths:
+        """The paths of all instruments of a date."""
+        return sampled_paths(self.post(self.forecast_set.read(date)))
 
 
 def read_signals(

@@ -12,7 +12,13 @@ import pandas as pd
 from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.utils import git_commit, package_version
-from kronos_strategies.backtest.inputs import BacktestInputs, BacktestSettings, find_postprocessing
+from kronos_strategies.backtest.inputs import (
+    HISTORY,
+    BacktestInputs,
+    BacktestSettings,
+    StoredPaths,
+    find_postprocessing,
+)
 from kronos_strategies.backtest.prices import BacktestPrices
 from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
@@ -34,7 +40,7 @@ from kronos_strategies.run_artifacts import (
     RunMetadata,
     provenance_table,
 )
-from kronos_strategies.signal import sampled_paths, signals
+from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.head_scores import HeadScores
 
@@ -76,14 +82,8 @@ def backtest_forecasts(
 
     paths, known = _summarize(read(), forecast_set, prices, settings, post)
     table = pd.concat(frames).sort_index()
-    inputs = BacktestInputs.of(
-        table,
-        prices,
-        industries,
-        benchmark,
-        lambda date: sampled_paths(post(forecast_set.read(date))),
-        past_bars(settings.rules),
-    )
+    history = max(HISTORY, past_bars(settings.rules))
+    inputs = BacktestInputs.of(table, prices, industries, benchmark, StoredPaths(forecast_set, post), history)
     result = inputs.run(settings)
     return _artifacts(table, paths, known, result, prices, settings, post, head, industries)
 

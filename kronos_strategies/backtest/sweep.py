@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -26,6 +23,7 @@ from kronos_strategies.backtest.inputs import (
     BacktestInputs,
     BacktestSettings,
     SignalSettings,
+    StoredPaths,
     cut_to_dates,
     find_dates,
     find_postprocessing,
@@ -102,8 +100,10 @@ class Sweep:
             workers: number of processes.
 
         Raises:
-            ValueError: no trial has a result, or a process died.
+            ValueError: no trial has a result, a process died, or fewer than one is asked for.
         """
+        if workers < 1:
+            raise ValueError(f"workers={workers} is below 1. Pass 1, or the number of cores.")
         settings = {file: trial.settings for file, trial in zip(self.files, self.trials, strict=True)}
         due = {file: own for file, own in settings.items() if TrialResult.read(file) is None}
         log.info("%d of %d settings are finished.", len(settings) - len(due), len(settings))
@@ -111,9 +111,10 @@ class Sweep:
         if due:
             wanted = {own.signals for own in due.values()}
             tables = read_signals(self.forecast_set, self.dates, wanted, self.post, self.heads)
+            paths = StoredPaths(self.forecast_set, self.post)
             inputs = {
                 each: BacktestInputs.of(
-                    table, self.prices, self.industries, self.benchmark, history=self.history
+                    table, self.prices, self.industries, self.benchmark, paths, self.history
                 )
                 for each, table in tables.items()
             }
@@ -159,22 +160,18 @@ def run_trials(
         The reasons of the trials that failed, by file.
 
     Raises:
-        ValueError: a process died, or fewer than one is asked for.
+        ValueError: a process died.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers} is below 1. Pass 1, or the number of cores.")
     for path in due:
         with explain_write_errors(path, INSTEAD):
             path.parent.mkdir(parents=True, exist_ok=True)
     failed: dict[Path, str] = {}
     trimmed = {each: _trimmed(own, due.values()) for each, own in inputs.items()}
     progress(0, len(due))
-    with _pool(trimmed, min(workers, len(due))) as submit:
-        futures = {submit(path, settings): path for path, settings in due.items()}
-        for done, future in enumerate(as_completed(futures), start=1):
-            if error := future.result():
-                failed[futures[future]] = error
-            progress(done, len(due))
+    for done, (path, error) in enumerate(_outcomes(due, trimmed, min(workers, len(due))), start=1):
+        if error:
+            failed[path] = error
+        progress(done, len(due))
     return failed
 
 
@@ -184,26 +181,21 @@ def _trimmed(inputs: BacktestInputs, settings: Collection[BacktestSettings]) -> 
     return replace(inputs, signals=inputs.signals[[name for name in inputs.signals if name in read]])
 
 
-@contextmanager
-def _pool(inputs: Inputs, workers: int) -> Iterator[Callable[[Path, BacktestSettings], Future[str]]]:
-    """A function that starts a trial, in this process for one worker."""
+def _outcomes(
+    due: Mapping[Path, BacktestSettings], inputs: Inputs, workers: int
+) -> Iterator[tuple[Path, str]]:
+    """The file of each trial once it is done, and the reason if it failed; in this process for one worker."""
     if workers <= 1:
-        _start(inputs)
-        try:
-            yield _run_here
-        finally:
-            _start({})
+        for path, settings in due.items():
+            yield path, _run_trial(inputs, path, settings)
         return
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        environment_variable(THREADS, str(threads_per_worker(workers))),  # read when a process loads numpy
-    ):
-        shared = Path(folder) / "inputs.pickle"
-        shared.write_bytes(pickle.dumps(inputs, pickle.HIGHEST_PROTOCOL))
+    with environment_variable(THREADS, str(threads_per_worker(workers))):  # read when a process loads numpy
         # A forked process would share locks of this process's threads.
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_process, (shared,))
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_process, (inputs,))
         try:
-            yield lambda path, settings: pool.submit(_run_trial, path, settings)
+            futures = {pool.submit(_run_in_process, path, own): path for path, own in due.items()}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
         except BrokenProcessPool:
             raise ValueError(
                 "A process of the sweep died, which happens when memory runs out. Run it again with fewer "
@@ -213,19 +205,15 @@ def _pool(inputs: Inputs, workers: int) -> Iterator[Callable[[Path, BacktestSett
             pool.shutdown(cancel_futures=True)
 
 
-_inputs: Inputs = {}  # of the trials of this process
+_inputs: Inputs = {}  # of a process of the pool
 
 
-def _start(inputs: Inputs) -> None:
+def _start_process(inputs: Inputs) -> None:
+    """Keep the inputs; the process ends with the one that started it, however that ends."""
     global _inputs
     _inputs = inputs
-
-
-def _start_process(shared: Path) -> None:
-    """Load the inputs; the process ends with the one that started it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     Thread(target=_end_with_starter, daemon=True).start()
-    _start(pickle.loads(shared.read_bytes()))
 
 
 def _end_with_starter() -> None:
@@ -235,16 +223,14 @@ def _end_with_starter() -> None:
         os._exit(1)
 
 
-def _run_here(path: Path, settings: BacktestSettings) -> Future[str]:
-    future: Future[str] = Future()
-    future.set_result(_run_trial(path, settings))
-    return future
+def _run_in_process(path: Path, settings: BacktestSettings) -> str:
+    return _run_trial(_inputs, path, settings)
 
 
-def _run_trial(path: Path, settings: BacktestSettings) -> str:
+def _run_trial(inputs: Inputs, path: Path, settings: BacktestSettings) -> str:
     """Run a trial and write its result; the reason if its setting does not fit the data, else nothing."""
     try:
-        result = _inputs[settings.signals].run(settings)
+        result = inputs[settings.signals].run(settings)
     except USER_ERRORS as error:
         return " ".join(str(error).split()) or type(error).__name__
     TrialResult.of(result).write(path)

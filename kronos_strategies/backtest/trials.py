@@ -115,6 +115,7 @@ def trial_metrics(result: BacktestResult) -> dict[str, float]:
         "turnover": float(result.turnover.mean()),
         "annual_cost": float(result.cost.mean() * year),
         "positions": float(result.positions.mean()),
+        "unsolved": float(len(result.unsolved)),  # rebalances whose optimization has no result
     }
 
 

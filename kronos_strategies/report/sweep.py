@@ -150,7 +150,8 @@ def sweep_warnings(result: SweepResult) -> Iterator[str]:
         yield f"PBO is {pbo:.1%}: choosing the best of these settings is no better than choosing any of them."
     if result.failed:
         first = next(each for each in result.table["error"] if each)
-        yield f"{result.failed:,} settings failed and do not count, the first one: {first}"
+        what = "setting fails and does" if result.failed == 1 else "settings fail and do"
+        yield f"{result.failed:,} {what} not count, for example: {first}"
     finished = len(result.table) - result.failed
     if result.trials > finished:
         yield (

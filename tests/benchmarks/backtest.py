@@ -3,6 +3,7 @@
 Both hold the best 50 of 300 by score with a rank buffer of 25, rebalanced every day, with costs, a price limit and
 lots. The time of Qlib is that of `qlib.backtest.backtest` with `KronosWeightStrategy` over a cached data directory,
 that of the tester of `backtest_rules` from the long signals; "weights" is `run_backtest` on weights that are given.
+`sweep` runs many settings over four years of 300 instruments in this process, from signals to the evaluation.
 Signals of one date and portfolios over joint scenarios are timed alone.
 """
 
@@ -21,6 +22,11 @@ from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtest
+from kronos_strategies.backtest.inputs import BacktestInputs
+from kronos_strategies.backtest.prices import BacktestPrices
+from kronos_strategies.backtest.search import SweepConfig
+from kronos_strategies.backtest.sweep import run_trials
+from kronos_strategies.backtest.trials import evaluate_trials
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import (
@@ -30,11 +36,13 @@ from kronos_strategies.portfolio import (
     SampledPaths,
     target_weights,
 )
+from kronos_strategies.progress import no_progress
 from kronos_strategies.signal import signals
 from tests.benchmarks.measure import Record, timed
 
 SUPPORTED = find_spec("qlib") is not None
 NAMES, DAYS, CASH = 300, 120, 1e8
+SWEEP_DAYS = 4 * 252
 RULES: dict[str, Any] = {"topk": 50, "rank_buffer": 25, "cash_buffer": 0.05}
 COSTS = {"open_cost": 0.0005, "close_cost": 0.0015, "min_cost": 5}
 TRADING = TradingRules("close", **COSTS, limit=0.095, lot=100, cash=CASH, delisted_after=0)
@@ -89,6 +97,36 @@ def path_statistics(repeats: int, names: int = NAMES, samples: int = 100, horizo
     signals(forecast, 5)
     runs = [timed(lambda: signals(forecast, 5)) for _ in range(max(5, repeats))]
     return {"names": names, "samples": samples, "horizon": horizon, "runs": runs}
+
+
+def sweep(settings: int = 200, names: int = NAMES, days: int = SWEEP_DAYS) -> Record:
+    """Settings of a grid, rebalanced every 1 to 20 bars, with their results on disk, intervals, DSR and PBO.
+
+    Raises:
+        RuntimeError: a setting has no result.
+    """
+    tidy, score = market(names, days)
+    panel = PricePanel.from_bars(tidy.set_index(["datetime", "instrument"]).sort_index())
+    prices = BacktestPrices(panel, panel.closes * 0 + 1, TRADING)
+    volatility = np.random.default_rng(1).uniform(0.01, 0.04, len(score))
+    inputs = BacktestInputs.of(score.assign(volatility=volatility), prices)
+    grid = {
+        "topk": [20, 30, 50, 75, 100],
+        "rank_buffer": [0, 10, 25, 50],
+        "weighting": ["equal", "inverse_volatility"],
+    }
+    trials = SweepConfig(rules=grid, every=[1, 2, 5, 10, 20]).trials(TRADING)[:settings]
+    with TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{place:04}.parquet" for place in range(len(trials))]
+
+        def run() -> None:
+            due = {file: trial.settings for file, trial in zip(files, trials, strict=True)}
+            failed = run_trials(due, {trials[0].settings.signals: inputs}, 1, no_progress)
+            if evaluate_trials(trials, files, failed).trials != len(trials):
+                raise RuntimeError("Some settings have no result, so their time is not comparable.")
+
+        seconds = timed(run)
+    return {"settings": len(trials), "names": names, "days": days, "runs": [seconds]}
 
 
 def scenario_portfolios(repeats: int, names: int = NAMES, samples: int = 100, horizon: int = 5) -> Record:

@@ -205,9 +205,13 @@ def _backtest(record: dict[str, Any]) -> Table:
     one = record["signals"]
     size = f"{one['names']} x {one['samples']} x {one['horizon']}"
     table.add_row(f"signals of {size} paths", "", f"{middle(one['runs']):.4f}", "", "")
-    many = record.get("scenarios", {"runs": {}})  # older files have none
-    for weighting, runs in many["runs"].items():
-        size = f"{many['names']} names x {many['samples']} scenarios"
+    if "sweep" in record:  # older files have none
+        many = record["sweep"]
+        size = f"{many['settings']} settings, {many['names']} x {many['days']}"
+        table.add_row(f"sweep of {size}", "", f"{middle(many['runs']):.1f}", "", "")
+    weightings = record.get("scenarios", {"runs": {}})  # older files have none
+    for weighting, runs in weightings["runs"].items():
+        size = f"{weightings['names']} names x {weightings['samples']} scenarios"
         table.add_row(f"{weighting} of {size}", "", f"{middle(runs):.4f}", "", "")
     return table
 

@@ -16,12 +16,12 @@ from kronos_strategies.report.figures.base import (
     go,
     labels,
     reference_line,
-    translucent,
 )
 from kronos_strategies.report.formatting import general
 
 MANY, BINS = 12, 8  # a number with more values than MANY is shown in BINS groups of about equal size
 RANK_BINS = 20
+PALE, STRONG, TEXT = "#e3eef7", "#6db0de", "#20262e"  # opaque, so that text is legible on a dark page, too
 
 
 def heat_map(table: pd.DataFrame, x: str, y: str, metric: str, form: str) -> go.Figure:
@@ -42,15 +42,17 @@ def heat_map(table: pd.DataFrame, x: str, y: str, metric: str, form: str) -> go.
         x=labels(mean.columns),
         y=labels(mean.index),
         customdata=count.fillna(0).to_numpy("float32"),
-        colorscale=[[0, translucent(BLUE, 0.05)], [1, translucent(BLUE, 0.85)]],
+        colorscale=[[0, PALE], [1, STRONG]],
         showscale=False,
         showlegend=False,
         xgap=2,
         ygap=2,
         texttemplate=f"%{{z:{form}}}",
+        textfont={"color": TEXT},
         hovertemplate=f"{x} %{{x}}, {y} %{{y}}: %{{z:{form}}}, %{{customdata:d}} settings<extra></extra>",
     )
-    return figure([trace], Axis(y, kind="category"), Axis(x, kind="category"), hover="closest")
+    drawn = figure([trace], Axis(y, kind="category"), Axis(x, kind="category"), hover="closest")
+    return drawn.update_yaxes(showgrid=False)
 
 
 def _groups(values: pd.Series) -> pd.Series:

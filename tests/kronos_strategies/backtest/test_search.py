@@ -1,6 +1,8 @@
 """The YAML file of a sweep: grids and random searches of any field, and mistakes as one sentence."""
 
 import re
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +133,22 @@ def test_a_missing_file_is_named(tmp_path):
         FileNotFoundError, match=r"none.yaml is not a file. Write one with `kronos init configs`"
     ):
         read_config(tmp_path / "none.yaml")
+
+
+def test_the_shipped_file_and_the_one_of_the_docs_are_valid(tmp_path):
+    root = Path(__file__).parents[3]
+    assert len(read_config(root / "configs" / "sweep.yaml").trials(HOME)) == 36
+    (block,) = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "sweep.md").read_text(), re.DOTALL)
+    assert len(read(tmp_path, block).trials(HOME)) == 12
+
+
+def test_every_field_of_the_rules_can_be_searched(tmp_path):
+    """New rules need no change here."""
+    for field in fields(PortfolioRules):
+        value = getattr(PortfolioRules(), field.name)
+        other = {"side": "long_short", "weighting": "kelly", "rank_by": "prob_up"}.get(field.name)
+        other = (
+            other if isinstance(value, str) else value + 1 if isinstance(value, int) else value / 2 + 0.005
+        )
+        trials = read(tmp_path, f"rules: {{{field.name}: [{value}, {other}]}}").trials(HOME)
+        assert [getattr(each.settings.rules, field.name) for each in trials] == [value, other]

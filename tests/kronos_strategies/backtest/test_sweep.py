@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,20 @@ def test_a_damaged_result_is_run_again(config):
     assert TrialResult.read(sweep.files[1]) is not None
 
 
+def test_progress_is_reported_after_each_trial(config, monkeypatch):
+    reported = []
+
+    @contextmanager
+    def bar(what, unit):
+        yield lambda done, total: reported.append((done, total, len(files(config))))
+
+    monkeypatch.setattr("kronos_strategies.backtest.sweep.progress_bar", bar)
+    Sweep(config).run()
+    assert reported == [(done, 4, done) for done in range(5)]
+    with pytest.raises(ValueError, match="workers=0 is below 1"):
+        Sweep(config).run(0)
+
+
 def test_a_setting_that_fails_leaves_the_others_and_says_why(config):
     some = replace(config, rules={"topk": 4, "max_industry_weight": [0.5, 1.0]})
     result = Sweep(some).run()
@@ -129,7 +145,11 @@ def test_a_setting_that_fails_leaves_the_others_and_says_why(config):
 
 @pytest.mark.integration
 def test_processes_give_the_same_results(config, tmp_path):
+    if find_spec("cvxpy"):  # reads the sampled paths in every process
+        weightings = ["equal", "min_cvar"]
+        config = replace(config, rules={"topk": [3, 6], "scenario_bars": 40, "weighting": weightings})
     alone = Sweep(config).run(1).table
+    assert not alone["error"].any()
     several = Sweep(replace(config, output=tmp_path / "several")).run(2).table
     pd.testing.assert_frame_equal(alone, several)
 

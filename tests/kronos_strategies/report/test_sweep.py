@@ -70,7 +70,7 @@ def test_a_choice_that_is_below_the_median_out_of_sample_is_warned_of():
 
 def test_failures_and_earlier_trials_are_warned_of():
     warnings = " ".join(sweep_warnings(sweep_of(0.004, error="it needs amounts", earlier=3)))
-    assert "1 settings failed and do not count, the first one: it needs amounts" in warnings
+    assert "1 setting fails and does not count, for example: it needs amounts" in warnings
     assert "3 trials of earlier sweeps on the same data count as well" in warnings
 
 
