@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from kronos_strategies.evaluation.warnings import (
     time_series_warnings,
 )
 from kronos_strategies.report.formatting import (
+    Show,
     bars,
     count,
     decimals,
@@ -30,8 +32,10 @@ from kronos_strategies.report.formatting import (
     interval,
     listing,
     percent,
+    percent_2,
     probability,
     signed,
+    signed_percent,
 )
 from kronos_strategies.report.layout import Record
 from kronos_strategies.report.report import Report
@@ -237,52 +241,71 @@ def coverage_sentences(distribution: DistributionEvaluation) -> list[str]:
 
 
 def summarize_comparison(comparison: Comparison) -> Verdict:
-    """Which versions differ significantly from the reference, by Holm's p, and which do not; RankIC first."""
+    """Which versions differ significantly from the reference, by Holm's p, and which do not; the headline first."""
     table, reference = comparison.table, comparison.reference
     rows = table[(table["version"] != reference) & table["difference"].notna()]
-    rank = rows[rows["metric"] == "rank_ic"]
+    words = PORTFOLIOS if comparison.headline == "net_return" else SCORES
+    more, less = words.ways
+    rank = rows[rows["metric"] == comparison.headline]
     if not len(rank):
-        sentence = f"On no date is the RankIC of both a version and the reference {reference} defined."
+        sentence = (
+            f"On no date is the {words.metric} of both a version and the reference {reference} defined."
+        )
         return Verdict("none", "No verdict", (sentence,))
     significant = rank["p_holm"] < ALPHA
     better, worse = (rank[significant & (sign * rank["difference"] > 0)] for sign in (1, -1))
     status, headline = (
-        ("good", "A version ranks better than the reference") if len(better) else
-        ("bad", "A version ranks worse than the reference") if len(worse) else
+        ("good", f"A version {words.verb}s {more} than the reference") if len(better) else
+        ("bad", f"A version {words.verb}s {less} than the reference") if len(worse) else
         ("none", "No significant difference from the reference")
     )  # fmt: skip
     if len(better) and len(worse):
-        status, headline = "mixed", "Some versions rank better, some worse"
-    own = (table["version"] == reference) & (table["metric"] == "rank_ic")
-    compared = f"Compared with {reference}, whose mean RankIC is {decimals_4(table.loc[own, 'mean'].iloc[0])}"
+        status, headline = "mixed", f"Some versions {words.verb} {more}, some {less}"
+    own = (table["version"] == reference) & (table["metric"] == comparison.headline)
+    level = words.show(table.loc[own, "mean"].iloc[0])
+    compared = f"Compared with {reference}, whose mean {words.metric} is {level}"
     clear = [
-        f"{row['version']} ranks significantly {'better' if row['difference'] > 0 else 'worse'}, by "
-        f"{_difference(row)}; Holm p {probability(row['p_holm'])})"
+        f"{row['version']} {words.verb}s significantly {more if row['difference'] > 0 else less}, by "
+        f"{_difference(row, words)}; Holm p {probability(row['p_holm'])})"
         for row in (*better.to_dict("records"), *worse.to_dict("records"))
     ]
     others = rank[~significant].to_dict("records")
-    unclear = [f"{row['version']}, {_difference(row)}{_detectable(row)})" for row in others]
+    unclear = [f"{row['version']}, {_difference(row, words)}{_detectable(row, words)})" for row in others]
     sentences = [f"{compared}, {'; '.join(clear)}."] if clear else []
     if unclear:
         opening = "No significant difference" if clear else f"{compared}, no version differs significantly"
         sentences.append(f"{opening}: {listing(unclear)}.")
-    return Verdict(status, headline, (*sentences, *_other_metrics(rows)))
+    return Verdict(status, headline, (*sentences, *_other_metrics(rows, comparison.headline)))
 
 
-def _difference(row: Record) -> str:
-    ends = interval(row["difference_low"], row["difference_high"], signed)
-    return f"{signed(row['difference'])} (95% {ends}"
+class _Words(NamedTuple):
+    """How a verdict speaks of its headline metric."""
+
+    metric: str
+    show: Show
+    signed: Show
+    verb: str
+    ways: tuple[str, str]  # of a positive and of a negative difference
 
 
-def _detectable(row: Record) -> str:
+SCORES = _Words("RankIC", decimals_4, signed, "rank", ("better", "worse"))
+PORTFOLIOS = _Words("net return per year", percent_2, signed_percent, "earn", ("more", "less"))
+
+
+def _difference(row: Record, words: _Words) -> str:
+    ends = interval(row["difference_low"], row["difference_high"], words.signed)
+    return f"{words.signed(row['difference'])} (95% {ends}"
+
+
+def _detectable(row: Record, words: _Words) -> str:
     """The difference that dates like these detect."""
     detectable = row["detectable"]
-    return f"; ±{decimals_4(detectable)} is detectable" if np.isfinite(detectable) else ""
+    return f"; ±{words.show(detectable)} is detectable" if np.isfinite(detectable) else ""
 
 
-def _other_metrics(rows: pd.DataFrame) -> list[str]:
-    """Significant differences in metrics other than RankIC, version by version."""
-    others = rows[(rows["metric"] != "rank_ic") & (rows["p_holm"] < ALPHA)]
+def _other_metrics(rows: pd.DataFrame, headline: str) -> list[str]:
+    """Significant differences in metrics other than the headline, version by version."""
+    others = rows[(rows["metric"] != headline) & (rows["p_holm"] < ALPHA)]
     better = (others["difference"] > 0) == others["metric"].isin(HIGHER_IS_BETTER)
     parts = []
     for version in others["version"].unique():

@@ -51,10 +51,13 @@ class ComparisonInput:
 class Comparison:
     """Comparison of two or more versions on the rows that all of them and the label have.
 
+    Versions of a score have a label. Portfolios (`compare_results` in the module portfolios) have none, and
+    their metrics are by bar.
+
     Attributes:
         reference: name of the version that the others are compared with.
         versions: names in the order given.
-        label_horizon: bars that the label spans.
+        label_horizon: bars that the label spans; None for portfolios.
         overlap: successive dates that it spans.
         table: long, one row per (version, metric), versions in order; metrics are ic, rank_ic, spread (return of
             the top minus the bottom decile, or quintile where there are few instruments), and the losses that all
@@ -74,11 +77,12 @@ class Comparison:
         sample_counts: numbers of rows by reason, from the rows of any version to the compared rows.
         warnings: sentences for the reader.
         provenance: version -> label -> text.
+        bars_per_year: bars per year of portfolios, by which their metrics are annualized; None for scores.
     """
 
     reference: str
     versions: tuple[str, ...]
-    label_horizon: int
+    label_horizon: int | None
     overlap: int
     table: pd.DataFrame
     by_date: Mapping[str, pd.DataFrame]
@@ -88,6 +92,12 @@ class Comparison:
     sample_counts: Mapping[str, int]
     warnings: Sequence[str]
     provenance: Mapping[str, Mapping[str, str]]
+    bars_per_year: int | None = None
+
+    @property
+    def headline(self) -> str:
+        """The metric that decides the verdict: rank_ic of scores, net_return of portfolios."""
+        return "rank_ic" if self.bars_per_year is None else "net_return"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without the series by date; what is undefined is null.

@@ -23,7 +23,22 @@ from kronos_strategies.report.figures.base import (
     text,
 )
 
-LABELS = {"rank_ic": "RankIC", "ic": "IC", "spread": "Top minus bottom quantile"}
+LABELS = {
+    "rank_ic": "RankIC",
+    "ic": "IC",
+    "spread": "Top minus bottom quantile",
+    "net_return": "Net return per year, not compounded",
+    "sharpe": "Sharpe ratio per year, net",
+    "turnover": "Turnover per year, times equity",
+    "volatility_variation": "Variation of realized volatility around its mean",
+    "volatility_deviation": "Deviation of realized volatility from the target",
+}
+SHARES = (
+    "spread",
+    "net_return",
+    "volatility_variation",
+    "volatility_deviation",
+)  # metrics that are shown as percent
 PERCENT, NUMBER = ".4%", ".6f"
 BANDED = 2  # decay curves at most that are drawn with their bands
 
@@ -58,6 +73,8 @@ def cumulative(comparison: Comparison, metric: str) -> go.Figure:
     """Cumulative difference of each version from the reference; dates without both add nothing."""
     frame = comparison.by_date[metric]
     gaps = frame.sub(frame[comparison.reference], axis=0).drop(columns=comparison.reference)
+    if metric == "net_return" and comparison.bars_per_year:
+        gaps = gaps / comparison.bars_per_year  # returns of the bars, so that their sum is what was gained
     sums = downsample(gaps.cumsum().ffill(), "last")
     traces = []
     for place, name in enumerate(_others(comparison)):
@@ -82,12 +99,13 @@ def decay(comparison: Comparison) -> go.Figure:
 
 def label_of(metric: str) -> str:
     """Label of a metric, with its direction for losses."""
-    return LABELS.get(metric, metric) if metric in HIGHER_IS_BETTER else f"{metric}, lower is better"
+    name = LABELS.get(metric, metric)
+    return name if metric in HIGHER_IS_BETTER else f"{name}, lower is better"
 
 
 def form_of(metric: str) -> str:
     """Format: percent for returns, numbers for coefficients and losses."""
-    return PERCENT if metric == "spread" else NUMBER
+    return PERCENT if metric in SHARES else NUMBER
 
 
 def _others(comparison: Comparison) -> list[str]:

@@ -43,7 +43,10 @@ from kronos_strategies.report.layout import (
     text,
 )
 
-FIRST = ("rank_ic", "ic", "spread")  # the headline first
+FIRST = ("rank_ic", "ic", "spread", "net_return", "sharpe")  # the headline first
+
+
+ROWS = "Rows are (date, instrument) pairs; shares are of the first line."
 
 
 def versions_section(comparison: Comparison) -> Section:
@@ -51,14 +54,23 @@ def versions_section(comparison: Comparison) -> Section:
     return Section(
         "versions",
         "Versions",
-        f"{listing([str(name) for name in comparison.versions])} on their common dates and instruments, "
-        f"compared with {comparison.reference}; the label spans {bars(comparison.label_horizon)}.",
+        f"{listing([str(name) for name in comparison.versions])} {_rows(comparison)}.",
         (),
         (
             Part("Metrics", tuple(_metric(comparison, metric) for metric in metrics(comparison))),
             Part("Differences", charts=differences(comparison)),
             Part("Sample and provenance", _sample_and_provenance(comparison)),
         ),
+    )
+
+
+def _rows(comparison: Comparison) -> str:
+    """What the versions have in common."""
+    if comparison.label_horizon is None:
+        return f"on their common bars, compared with {comparison.reference}; returns are net of costs"
+    return (
+        f"on their common dates and instruments, compared with {comparison.reference}; the label spans "
+        f"{bars(comparison.label_horizon)}"
     )
 
 
@@ -72,12 +84,12 @@ def metrics(comparison: Comparison) -> list[str]:
 
 def differences_as(metric: str) -> Show:
     """Format of a difference: percent for returns, four decimals for coefficients, five for losses."""
-    return signed_percent if metric == "spread" else signed if metric in HIGHER_IS_BETTER else signed_5
+    return signed_percent if metric in figures.SHARES else signed if metric in HIGHER_IS_BETTER else signed_5
 
 
 def means_as(metric: str) -> Show:
     """Format of a mean, the same without the sign."""
-    return percent_2 if metric == "spread" else decimals_4 if metric in HIGHER_IS_BETTER else decimals_5
+    return percent_2 if metric in figures.SHARES else decimals_4 if metric in HIGHER_IS_BETTER else decimals_5
 
 
 def _metric(comparison: Comparison, metric: str) -> Table:
@@ -128,7 +140,9 @@ def differences(comparison: Comparison) -> Charts:
         chart(
             "version-decay", "RankIC by horizon",
             "By horizon of the label; hover labels show 95% intervals.",
-            figures.decay(comparison), "There is a single label.", wide=True,
+            figures.decay(comparison),
+            "Portfolios have no label." if comparison.label_horizon is None else "There is a single label.",
+            wide=True,
         ),
     )  # fmt: skip
 
@@ -144,7 +158,12 @@ def _by_metric(
 
 
 def _sample_and_provenance(comparison: Comparison) -> tuple[Table, ...]:
-    rows = sample_table("versions-sample-counts", comparison.sample_counts)
+    counted = (
+        ROWS
+        if comparison.label_horizon is not None
+        else "Bars of the backtests; shares are of the first line."
+    )
+    rows = sample_table("versions-sample-counts", comparison.sample_counts, counted)
     entries = comparison.provenance.values()
     known = list(dict.fromkeys(label for each in entries for label in each))
     if not known:
@@ -160,7 +179,7 @@ def _sample_and_provenance(comparison: Comparison) -> tuple[Table, ...]:
     )
 
 
-def sample_table(id_: str, rows: Mapping[str, int]) -> Table:
+def sample_table(id_: str, rows: Mapping[str, int], caption: str = ROWS) -> Table:
     """Numbers of rows by reason, and their shares of the first."""
     first = float(next(iter(rows.values()), 0))
     frame = pd.DataFrame(
@@ -170,6 +189,5 @@ def sample_table(id_: str, rows: Mapping[str, int]) -> Table:
             "share": [each / first if first else float("nan") for each in rows.values()],
         }
     )
-    caption = "Rows are (date, instrument) pairs; shares are of the first line."
     columns = (text("rows", "Rows"), number("count", "Count", count), number("share", "Share", percent))
     return table(id_, caption, frame, columns, ordered=True)

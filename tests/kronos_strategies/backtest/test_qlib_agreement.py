@@ -17,6 +17,7 @@ from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtes
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.qlib.backtest import backtest_in_qlib
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
 
 from ..qlib.conftest import store_of, use_store
@@ -129,3 +130,24 @@ def test_qlib_s_own_weights_as_targets_are_traded_as_in_qlib(bars, in_qlib):
     equity = (1 + result.returns["gross"]).cumprod()
     theirs = (1 + account["return"].loc[equity.index]).cumprod()
     np.testing.assert_allclose(equity, theirs, rtol=2e-4)
+
+
+def test_backtest_in_qlib_is_the_run_of_a_configuration(bars, in_qlib):
+    account, _ = in_qlib
+    signals = bars.loc[START:END, ["score", "volatility"]]
+    equal = PricePanel.from_bars(bars.loc[START:END]).closes.pct_change(fill_method=None).mean(axis=1)
+    end = pd.Timestamp(END)
+    found = backtest_in_qlib(signals, PortfolioRules(**RULES), TRADING, 2, equal, end)
+    days = found.returns.index
+    np.testing.assert_allclose(found.returns["net"], (account["return"] - account["cost"]).loc[days])
+    np.testing.assert_allclose(found.benchmarks["equal weight"].iloc[1:], equal.loc[days[1:]])
+    assert days[-1] == end
+
+
+@pytest.mark.parametrize("cost", ["stamp_duty", "fixed_cost"])
+def test_costs_that_qlib_does_not_have_are_refused(bars, cost):
+    trading = TradingRules(**{cost: 0.5})
+    with pytest.raises(ValueError, match="no stamp duty and no fixed cost"):
+        backtest_in_qlib(
+            bars[["score"]], PortfolioRules(), trading, 1, pd.Series(dtype=float), bars.index[-1][0]
+        )
