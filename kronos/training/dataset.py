@@ -154,7 +154,7 @@ def source_span(
     """Last date of a source's training windows, and first and last date of its validation bars."""
     until, end = config.until(source)
     until = until or mapped.date_at(0.8)
-    return until, f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}", end
+    return until, config.validate_from or f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}", end
 
 
 def split_windows(config: TrainingConfig, read_qlib: QlibReader | None = None) -> Split:

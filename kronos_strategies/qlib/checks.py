@@ -50,7 +50,10 @@ def check_task(task: Settings) -> None:
     if not {"KronosDataset", "KronosRecord"} & set(names):
         return
     dataset = _kwargs(task.get("dataset")) if names[0] == "KronosDataset" else {}
-    model = _kwargs(task.get("model")) if _class(task.get("model")) == "KronosModel" else {}
+    scores = task.get("model")
+    if _class(scores) == "RollingModel":
+        scores = _kwargs(scores).get("model")  # the versions' settings
+    model = _kwargs(scores) if _class(scores) == "KronosModel" else {}
     qlib_warnings(dataset.get("freq", DAY))
     if dataset and model:
         check_lookback(dataset.get("lookback", 90), model.get("max_context", 512))

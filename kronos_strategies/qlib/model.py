@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
 from qlib.log import get_module_logger
@@ -32,9 +32,12 @@ from kronos_strategies.heads.selection import (
 )
 from kronos_strategies.path_signals import PathSignalSettings
 from kronos_strategies.progress import progress_bar
+from kronos_strategies.qlib.calibration import CalibrationSettings, fit_calibration_on
 from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.finetune import FineTuned, check_finetune, finetune_on
 from kronos_strategies.qlib.head import fit_head_on, market_name
+from kronos_strategies.qlib.scored import Origin, Scored
 from kronos_strategies.signal import signals
 from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
@@ -42,22 +45,6 @@ logger = get_module_logger(__name__)
 
 Prediction = Literal["score", "signals"]
 PREDICTIONS = ("score", "signals")
-
-
-class Scored(NamedTuple):
-    """Result of `KronosModel.signals`, for later records in the same process.
-
-    Attributes:
-        dataset: dataset that was scored.
-        span: first and last bar of the segment.
-        signals: frame indexed (datetime, instrument).
-        forecasts: forecasts as sampled; None if nothing was sampled.
-    """
-
-    dataset: KronosDataset
-    span: tuple[pd.Timestamp, pd.Timestamp]
-    signals: pd.DataFrame
-    forecasts: FillResult | None
 
 
 class KronosModel(Model):
@@ -82,17 +69,23 @@ class KronosModel(Model):
             `kronos_strategies.heads.selection.choose_score`.
         heads: names or folders of heads to average, a sequence or comma-separated text; that of the checkpoint
             when empty.
-        fit_head: "ridge" or "lightgbm" to have `fit` fit a head on the frozen checkpoint, from the segments train
-            and valid of the dataset; None to fit none.
+        finetune: fields of `kronos.training.config.TrainingConfig` by name, e.g. {"max_steps": 200}, to have `fit`
+            fine-tune the predictor on the segments train and valid of the dataset; None to keep its weights.
+        fit_head: "ridge" or "lightgbm" to have `fit` fit a head on the checkpoint, fine-tuned or not, from the
+            segments train and valid; None to fit none.
         fit_every: days between the training dates of that head.
         fit_seeds: number of LightGBM models to average.
+        fit_calibration: fields of `CalibrationSettings` by name, e.g. {"every": 5}, to have `fit` calibrate paths
+            to the outcomes of the segment valid; None to fit no calibration.
         workers, ray, gpus_per_worker: processes or Ray actors that compute what the store lacks, see
             `kronos_strategies.distributed.worker_pool`.
         levels: fields of `kronos_strategies.path_signals.PathSignalSettings` by name, e.g. {"tail": 0.05}.
 
     Attributes:
         choice: source of the scores of the last `predict`.
+        tuned: the checkpoint that `fit` has fine-tuned; among the artifacts of the Qlib run, if there is one.
         fitted: the head that `fit` has fitted.
+        calibrated: the calibration that `fit` has fitted.
         prediction: what `predict` returns: "score", as Qlib's own models return,
             or "signals", the score and the other columns of `kronos_strategies.signal.SIGNALS`, for a
             strategy that reads them.
@@ -122,9 +115,11 @@ class KronosModel(Model):
         limits: str = "none",
         score: Score = "auto",
         heads: Sequence[str] | str | None = None,
+        finetune: Mapping[str, Any] | None = None,
         fit_head: str | None = None,
         fit_every: int = 5,
         fit_seeds: int = 3,
+        fit_calibration: Mapping[str, Any] | None = None,
         prediction: Prediction = "score",
         workers: int = 1,
         ray: str | None = None,
@@ -143,7 +138,15 @@ class KronosModel(Model):
         self.workers, self.ray, self.gpus_per_worker = workers, ray or None, gpus_per_worker
         self.score, self.heads, self.samples, self.prediction = score, head_names(heads), samples, prediction
         self.fit_head, self.fit_every, self.fit_seeds = fit_head or None, fit_every, fit_seeds
+        self.finetune = None if finetune is None else check_finetune(finetune)
+        self.fit_calibration = (
+            None
+            if fit_calibration is None
+            else CalibrationSettings.of(fit_calibration, samples, str(calibration))
+        )
+        self.tuned: FineTuned | None = None
         self.fitted: ReturnHead | None = None
+        self.calibrated: Calibration | None = None
         self.choice: ScoreChoice | None = None
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer or None
@@ -174,21 +177,45 @@ class KronosModel(Model):
         self._readers()
 
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
-        """Fit a head on the frozen checkpoint if `fit_head` is set; the checkpoint itself does not change.
+        """Fine-tune, then fit a head, then a calibration, each if its setting asks for it.
+
+        Nothing uses a bar after the segment valid. What is fitted also goes into the folder of a fine-tuned
+        checkpoint.
 
         Raises:
             TypeError: another kind of dataset.
-            ValueError: no segment train or valid, or too few instruments or dates in one.
+            ValueError: no segment train or valid, or too few bars, instruments or dates in one.
+            MissingExtra: a package for training is not installed.
         """
-        if self.fit_head is None:
+        if self.finetune is None and self.fit_head is None and self.fit_calibration is None:
             return
         self._check(dataset)
-        predictor, store = self._loaded()
-        self.fitted = fit_head_on(
-            dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
-        )
-        self._heads = None
-        logger.info("Fitted a %s head: %s", self.fit_head, self.fitted.info.figures)
+        self.tuned = self.fitted = self.calibrated = None
+        self.release()
+        if self.finetune is not None:
+            self.tuned = finetune_on(
+                dataset,
+                self._loaded()[0],
+                self.finetune,
+                self.tokenizer,
+                self.revision,
+                head=not self.fit_head,
+            )
+            self.release()
+        if self.fit_head is not None:
+            predictor, store = self._loaded()
+            self.fitted = fit_head_on(
+                dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
+            )
+            self._heads = None
+            logger.info("Fitted a %s head: %s", self.fit_head, self.fitted.info.figures)
+        if self.fit_calibration is not None:
+            predictor, store = self._loaded()
+            self.calibrated = fit_calibration_on(
+                dataset, predictor, store, self.sampling, self.fit_calibration, self._pool()
+            )
+        if self.tuned is not None:
+            self.tuned.add(self.fitted, self.calibrated)
 
     def predict(self, dataset: KronosDataset, segment: str | slice = "test") -> pd.Series | pd.DataFrame:
         """Score the segment, by its name or as a slice of dates, see `signals`.
@@ -231,7 +258,9 @@ class KronosModel(Model):
             found = pd.concat(
                 [signals(each, dataset.hold, dataset.deal_price, score, self.levels) for each in read]
             )
-        self._scored = Scored(dataset, dataset.span(segment), found, sampled)
+        assert self.provenance is not None
+        origin = Origin(found.index[0][0], self.provenance, choice, self.postprocessing)
+        self._scored = Scored(dataset, dataset.span(segment), found, sampled, (origin,))
         return found
 
     def scored(self, dataset: KronosDataset, segment: str | slice = "test") -> Scored:
@@ -273,12 +302,12 @@ class KronosModel(Model):
         predictor, store = self._loaded()
         self.provenance = predictor.provenance(self.sampling, windows.digest())
         self.postprocessing = self.options.resolve(
-            predictor.calibration, self.provenance, spec.horizon, spacing_of(windows)
+            self.calibrated or predictor.calibration, self.provenance, spec.horizon, spacing_of(windows)
         )
         logger.info("calibration: %s", self.postprocessing.reason)
         logger.info(
             "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
-            self.checkpoint,
+            self.provenance.model,
             spec.horizon,
             len(windows),
             self.sampling.samples,
@@ -293,6 +322,25 @@ class KronosModel(Model):
             filled.forecast_set.folder,
         )
         return filled
+
+    def current_provenance(self) -> Provenance:
+        """The provenance of forecasts with the current weights; its hash of the data is empty."""
+        return self._loaded()[0].provenance(self.sampling, "")
+
+    def restore(self, other: KronosModel) -> None:
+        """Take over what another model has fitted.
+
+        Raises:
+            FileNotFoundError: its fine-tuned checkpoint was deleted or moved.
+        """
+        if other.tuned is not None:
+            other.tuned.path()
+        self.tuned, self.fitted, self.calibrated = other.tuned, other.fitted, other.calibrated
+        self.release()
+
+    def release(self) -> None:
+        """Free the networks, which are loaded again when they are needed."""
+        self._predictor, self._heads = None, None
 
     def _open(self) -> ForecastStore:
         dtype = self.store_dtype
@@ -325,17 +373,21 @@ class KronosModel(Model):
 
     def _loaded(self) -> tuple[KronosPredictor, ForecastStore]:
         if getattr(self, "_predictor", None) is None:
-            self._predictor, self._forecasts = self._load(), self._open()
+            self._predictor = self._load()
+        if getattr(self, "_forecasts", None) is None:
+            self._forecasts = self._open()
         predictor, store = self._predictor, self._forecasts
         assert predictor is not None
         assert store is not None
         return predictor, store
 
     def _load(self, other: str | None = None) -> KronosPredictor:
+        tuned = None if self.tuned is None else str(self.tuned.path())
+        own = other is None and tuned is None
         return KronosPredictor.from_pretrained(
-            other or self.checkpoint,
-            None if other else self.tokenizer,
-            None if other else self.revision,
+            other or tuned or self.checkpoint,
+            self.tokenizer if own else None,
+            self.revision if own else None,
             self.device,
             self.max_context,
             context_overflow=self.context_overflow,
