@@ -76,8 +76,8 @@ class FineTuned:
             )
         except (mlflow.MlflowException, OSError):
             raise FileNotFoundError(
-                f"Run {self.run_id} no longer has its fine-tuned checkpoint {self.folder or self.artifact}. Restore "
-                "it, or call fit again."
+                f"Run {self.run_id} no longer has its fine-tuned checkpoint {self.folder or self.artifact}. "
+                "Restore it, or call fit again."
             ) from None
         return Path(found)
 

@@ -39,7 +39,9 @@ def dataset(**changes) -> KronosDataset:
 
 
 def model(**changes) -> KronosModel:
-    return KronosModel(**{"checkpoint": str(TINY), "samples": 3, "device": "cpu", "finetune": STEPS} | changes)
+    return KronosModel(
+        **{"checkpoint": str(TINY), "samples": 3, "device": "cpu", "finetune": STEPS} | changes
+    )
 
 
 def fitted(made: KronosModel, asked: KronosDataset) -> KronosModel:
@@ -118,9 +120,7 @@ def test_bars_after_the_validation_change_no_weight_and_no_calibration(
     (first,), (second,) = made.calibrated.fits, other.calibrated.fits
     assert first.known_at[:10] <= "2022-12-30"
     assert first.windows == second.windows
-    np.testing.assert_allclose(
-        second.groups[""].spread, first.groups[""].spread, rtol=0.05, atol=0.02
-    )
+    np.testing.assert_allclose(second.groups[""].spread, first.groups[""].spread, rtol=0.05, atol=0.02)
 
 
 def on(store) -> KronosDataset:
@@ -206,7 +206,7 @@ def test_a_calibration_without_paths_or_beside_another_is_refused():
 
 def test_fine_tuning_without_a_run_or_without_segments_says_so(recorded):
     assert active_recorder() is None
-    with pytest.raises(ValueError, match="there is none. Call fit within"):
+    with pytest.raises(ValueError, match=r"there is none\. Call fit within"):
         model().fit(dataset())
     with R.start(experiment_name="fits"), pytest.raises(ValueError, match=r"no segment \['train', 'valid'\]"):
         model().fit(dataset(segments={"test": SEGMENTS["test"]}))
