@@ -54,7 +54,8 @@ class TrainingConfig:
         column_weights: weights of the tokenizer's squared errors by feature, 1 if omitted; scaled to mean 1.
         lookback_weight: weight of the predictor's positions before the last bar of the lookback; later ones have 1.
             Through the scale, positions within the lookback contain information about later bars.
-        head_weight: weight of the return head's squared error relative to the token loss; 0 trains no head.
+        token_weight: weight of the token loss in the predictor's objective; 0 trains a head without the language.
+        head_weight: weight of the return head's squared error in the objective; 0 trains no head.
         ema: decay of the moving average of the weights that is validated and saved; 0 saves the weights themselves.
         max_steps: number of optimizer steps in the learning-rate schedule.
         stop_after: stop after this number of steps without changing the schedule; 0 trains to `max_steps`.
@@ -106,6 +107,7 @@ class TrainingConfig:
         default_factory=lambda: {"close": 3.0, "volume": 0.5, "amount": 0.5}
     )
     lookback_weight: float = 0.1
+    token_weight: float = 1.0
     head_weight: float = 1.0
     ema: float = 0.998
     max_steps: int = 2000
@@ -254,7 +256,7 @@ def _check_counts(config: TrainingConfig) -> None:
         value = getattr(config, name)
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{name}={value} is not a share. Pass a number in [0, 1).")
-    for name in ("weight_decay", "lookback_weight", "head_weight"):
+    for name in ("weight_decay", "lookback_weight", "token_weight", "head_weight"):
         if not getattr(config, name) >= 0:
             raise ValueError(f"{name}={getattr(config, name)} is negative. Pass 0 or more.")
     _check_columns(config.column_weights)

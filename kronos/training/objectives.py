@@ -144,7 +144,8 @@ class PredictorObjective(nn.Module):
         scored: number of last bars in the validation loss, those after the lookback; None: all.
         lookback_weight: weight of earlier tokens in training.
         head: return head to train jointly.
-        head_weight: weight of its squared error in the objective.
+        token_weight: weight of the token loss in the objective with a head.
+        head_weight: weight of the head's squared error in the objective.
     """
 
     losses: ClassVar[tuple[str, ...]] = ModelLoss._fields
@@ -156,11 +157,12 @@ class PredictorObjective(nn.Module):
         scored: int | None = None,
         lookback_weight: float = 1.0,
         head: RankHead | None = None,
+        token_weight: float = 1.0,
         head_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.network, self.scored, self.lookback_weight = network, scored, lookback_weight
-        self.head, self.head_weight = head, head_weight
+        self.head, self.token_weight, self.head_weight = head, token_weight, head_weight
         # Not a submodule: it is not trained, synchronized or saved with the network.
         self._encode = FusedTokenizer(tokenizer.eval().requires_grad_(False), ExecutionConfig()).encode
 
@@ -181,7 +183,8 @@ class PredictorObjective(nn.Module):
             count: number of labels, as in `RankHead.loss`.
 
         Returns:
-            `loss` of the tokens and its parts; with labels also the `objective`, which adds the loss of the head.
+            `loss` of the tokens and its parts; with labels also the `objective`, the weighted sum with
+            the loss of the head.
         """
         tokens = self.tokens(bars)
         past = Tokens(tokens.s1[:, :-1], tokens.s2[:, :-1])
@@ -191,7 +194,7 @@ class PredictorObjective(nn.Module):
         if self.head is None or labels is None:
             return losses
         ranks = self.head.loss(hidden[:, -labels.shape[1] :], labels, count)
-        return {**losses, "objective": losses["loss"] + self.head_weight * ranks}
+        return {**losses, "objective": self.token_weight * losses["loss"] + self.head_weight * ranks}
 
     def rank(self, bars: Tensor, stamps: Tensor) -> Tensor:
         """(B, T, 6) bars and (B, T, 5) stamps -> (B, horizons) outputs of the head at the last bar."""

@@ -111,9 +111,15 @@ def run_stage(stage: Stage, config: TrainingConfig, read_qlib: QlibReader | None
                 "select_by=rank needs a return head and validation dates. Set head: true for a source with bars "
                 "after train_until, or select by loss."
             )
+        if head is None and not config.token_weight:
+            raise ValueError(
+                "token_weight=0 leaves nothing to train without a return head. Set head: true for a source, or a "
+                "positive token_weight."
+            )
         module = PredictorObjective(
-            network, tokenizer, config.horizon, config.lookback_weight, head, config.head_weight
-        )
+            network, tokenizer, config.horizon, config.lookback_weight, head, config.token_weight,
+            config.head_weight,
+        )  # fmt: skip
     else:
         fresh = start_tokenizer(config)
         folder = _folder(stage, config, split, fresh, accelerator.num_processes, None)
@@ -195,7 +201,8 @@ def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> 
     """Run the tracker, if there is one, and finish it in any case."""
     folder = config.output / "run" / stage
     # MLflow no longer writes into plain folders: use a database in the run's folder, unless a server is set.
-    local_database = config.tracker == "mlflow" and not _mlflow_is_set()
+    # A server that this process has set, for example Qlib in it, is in the environment, too.
+    local_database = config.tracker == "mlflow" and MLFLOW_URI not in os.environ
     if local_database:
         os.environ[MLFLOW_URI] = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
     try:
@@ -208,13 +215,6 @@ def _tracked(accelerator: Accelerator, config: TrainingConfig, stage: Stage) -> 
             tracker.finish()
         if local_database:  # the next run has another one
             del os.environ[MLFLOW_URI]
-
-
-def _mlflow_is_set() -> bool:
-    """Whether the environment or this process, for example Qlib in it, has set where MLflow keeps runs."""
-    import mlflow
-
-    return bool(mlflow.is_tracking_uri_set())
 
 
 def _data(split: Split) -> list[dict[str, Any]]:

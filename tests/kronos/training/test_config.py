@@ -164,6 +164,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ({"lookback": 1}, "lookback=1 is too small. Pass at least 2."),
         ({"ema": 1.0}, "ema=1.0 is not a share. Pass a number in [0, 1)."),
         ({"lookback_weight": -0.1}, "lookback_weight=-0.1 is negative. Pass 0 or more."),
+        ({"token_weight": -1.0}, "token_weight=-1.0 is negative. Pass 0 or more."),
         ({"head_weight": float("nan")}, "head_weight=nan is negative. Pass 0 or more."),
         (
             {"column_weights": {"vwap": 1.0}},

@@ -198,7 +198,8 @@ def test_the_head_adds_to_the_objective_and_to_nothing_else(weight: float) -> No
     bars, stamps = batch()
     labels = torch.randn(len(bars), HORIZON, 3)
     plain = PredictorObjective(model, tokenizer, HORIZON, 0.1).train()(bars, stamps)
-    losses = PredictorObjective(model, tokenizer, HORIZON, 0.1, head, weight).train()(bars, stamps, labels)
+    stage = PredictorObjective(model, tokenizer, HORIZON, 0.1, head, head_weight=weight).train()
+    losses = stage(bars, stamps, labels)
     assert {name: losses[name].item() for name in plain} == {n: v.item() for n, v in plain.items()}
     tokens = tokenizer.encode(bars)
     hidden = model.hidden(tokens, stamps)[:, LOOKBACK - 1 : LOOKBACK + HORIZON - 1]
@@ -210,11 +211,27 @@ def test_the_trunk_learns_from_the_head() -> None:
     gradients = []
     for weight in (0.0, 1.0):
         model = make_model()
-        stage = PredictorObjective(model, make_tokenizer(), HORIZON, 1.0, make_head(), weight).train()
+        stage = PredictorObjective(
+            model, make_tokenizer(), HORIZON, 1.0, make_head(), head_weight=weight
+        ).train()
         stage(*batch(), torch.ones(8, HORIZON, 3))["objective"].backward()
         gradients.append(model.norm.weight.grad)
         assert stage.head.rank.weight.grad.any() == bool(weight)
     assert not torch.equal(*gradients)
+
+
+def test_without_weight_on_the_tokens_the_trunk_learns_from_the_head_alone() -> None:
+    labels, (bars, stamps) = torch.ones(8, HORIZON, 3), batch()
+    model, tokenizer, head = make_model(), make_tokenizer(), make_head()
+    stage = PredictorObjective(model, tokenizer, HORIZON, 1.0, head, token_weight=0.0).train()
+    stage(bars, stamps, labels)["objective"].backward()
+    learned = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    hidden = model.hidden(tokenizer.encode(bars), stamps)[:, LOOKBACK - 1 : LOOKBACK + HORIZON - 1]
+    head.loss(hidden, labels).backward()
+    for name, weight in model.named_parameters():
+        alone = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        torch.testing.assert_close(learned[name], alone, msg=name)
 
 
 INFO = HeadInfo(

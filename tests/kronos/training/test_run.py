@@ -510,6 +510,13 @@ def test_with_weight_0_there_is_no_head_and_tokens_are_learned_as_without_it(tmp
     assert histories[0] == histories[1]
 
 
+def test_without_a_head_the_tokens_need_a_weight(tmp_path: Path) -> None:
+    config = make_run(tmp_path, token_weight=0.0, max_steps=2)
+    run_stage("tokenizer", config)
+    with pytest.raises(ValueError, match=r"token_weight=0 leaves nothing to train without a return head\."):
+        run_stage("predictor", config)
+
+
 def test_choosing_by_rank_needs_something_to_rank(tmp_path: Path) -> None:
     config = make_run(tmp_path, select_by="rank", max_steps=2)
     run_stage("tokenizer", config)
