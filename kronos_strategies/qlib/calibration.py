@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
-import pandas as pd
 from qlib.log import get_module_logger
 
 from kronos.calibration import Calibration
 from kronos.config import SampleConfig, check_numbers
 from kronos.postprocessing import AUTO
-from kronos.predictor import KronosPredictor
 from kronos_strategies.calibration import calibrate, collect
 from kronos_strategies.distributed import WorkerPool
+from kronos_strategies.forecasters.protocol import Forecaster
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.artifacts import read_price_panel
 from kronos_strategies.qlib.data_access import member_windows
@@ -73,7 +72,7 @@ class CalibrationSettings:
 
 def fit_calibration_on(
     dataset: KronosDataset,
-    predictor: KronosPredictor,
+    forecaster: Forecaster,
     store: ForecastStore,
     sampling: SampleConfig,
     settings: CalibrationSettings,
@@ -85,7 +84,7 @@ def fit_calibration_on(
 
     Args:
         dataset: dataset with a segment valid.
-        predictor: predictor, whose weights do not change.
+        forecaster: forecaster of the paths, which does not change.
         store: forecast store that keeps the forecasts.
         sampling: sampling settings of the paths.
         settings: which dates are forecast, and the groups.
@@ -97,8 +96,8 @@ def fit_calibration_on(
     start, end = dataset.span("valid")
     windows = member_windows(dataset.spec, start, end, dataset.instruments, dataset.freq, settings.every)
     with progress_bar("forecast to calibrate", "windows") as progress:
-        filled = store.fill(predictor, windows, dataset.spec, sampling, progress, pool)
-    market = read_price_panel(cast(pd.MultiIndex, windows.index), dataset.freq)
+        filled = store.fill(forecaster, windows, dataset.spec, sampling, progress, pool)
+    market = read_price_panel(windows.index, dataset.freq)
     made = calibrate(
         collect(filled, market, dates=len(filled)),
         market,

@@ -11,35 +11,33 @@ from qlib.model.base import Model
 
 from kronos.calibration import Calibration
 from kronos.forecast import Anchor, Provenance
-from kronos.head import ReturnHead
 from kronos.inference.fused import Precision
 from kronos.inference.generate import ContextOverflow
 from kronos.paths import Candles
 from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spacing_of
-from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
-from kronos_strategies.distributed import WorkerPool, worker_pool
+from kronos_strategies.distributed import worker_pool
+from kronos_strategies.forecasters.registry import forecast_notes
 from kronos_strategies.heads.fit import KINDS
 from kronos_strategies.heads.selection import (
-    HeadReader,
     Score,
     ScoreChoice,
     ScoreUse,
     check_score,
     choose_score,
     head_names,
-    load_readers,
 )
 from kronos_strategies.path_signals import PathSignalSettings
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.calibration import CalibrationSettings, fit_calibration_on
 from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.finetune import FineTuned, check_finetune, finetune_on
+from kronos_strategies.qlib.finetune import check_finetune, finetune_on
 from kronos_strategies.qlib.head import fit_head_on, market_name
+from kronos_strategies.qlib.loading import LazyForecaster
 from kronos_strategies.qlib.scored import Origin, Scored
 from kronos_strategies.signal import signals
-from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
+from kronos_strategies.store import FillResult, WindowSpec
 
 logger = get_module_logger(__name__)
 
@@ -47,13 +45,14 @@ Prediction = Literal["score", "signals"]
 PREDICTIONS = ("score", "signals")
 
 
-class KronosModel(Model):
+class KronosModel(LazyForecaster, Model):
     """Scores each (datetime, instrument) of a segment by a return head or by its expected tradable return.
 
     Paths of at most one chunk of dates are in memory.
 
     Args:
-        checkpoint: bundled name, folder or hub id.
+        checkpoint: bundled name, folder or hub id; or another forecaster, such as "baseline:garch", see
+            `kronos_strategies.forecasters.load_forecaster`, which has no return head of its own.
         tokenizer: tokenizer of a model whose configuration names none.
         revision: revision of the model on the hub.
         device: "cpu", "cuda", "mps"; the fastest available if empty or None.
@@ -144,9 +143,6 @@ class KronosModel(Model):
             if fit_calibration is None
             else CalibrationSettings.of(fit_calibration, samples, str(calibration))
         )
-        self.tuned: FineTuned | None = None
-        self.fitted: ReturnHead | None = None
-        self.calibrated: Calibration | None = None
         self.choice: ScoreChoice | None = None
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer or None
@@ -166,13 +162,9 @@ class KronosModel(Model):
         self.options = PathOptions(str(calibration), candles, str(limits))
         self.provenance: Provenance | None = None
         self.postprocessing = Postprocessing()  # of the last forecasts
-        # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
-        # attributes that start with an underscore: a restored one loads its networks again.
-        self._predictor: KronosPredictor | None = self._load()
-        self._forecasts: ForecastStore | None = self._open()
+        # Loaded here, so that a wrong name fails before any data is read.
         # With samples=0, provenance has the settings that would be sampled with.
-        self.sampling = self._predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
-        self._heads: list[HeadReader] | None = None
+        self.sampling = self._loaded()[0].sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
         self._scored: Scored | None = None
         self._readers()
 
@@ -193,26 +185,22 @@ class KronosModel(Model):
         self.tuned = self.fitted = self.calibrated = None
         self.release()
         if self.finetune is not None:
+            predictor, with_head = self._networks("finetune trains"), self.fit_head is None
             self.tuned = finetune_on(
-                dataset,
-                self._loaded()[0],
-                self.finetune,
-                self.tokenizer,
-                self.revision,
-                head=not self.fit_head,
+                dataset, predictor, self.finetune, self.tokenizer, self.revision, head=with_head
             )
             self.release()
         if self.fit_head is not None:
-            predictor, store = self._loaded()
+            predictor, store = self._networks("fit_head fits a head on"), self._loaded()[1]
             self.fitted = fit_head_on(
                 dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
             )
             self._heads = None
             logger.info("Fitted a %s head: %s", self.fit_head, self.fitted.info.figures)
         if self.fit_calibration is not None:
-            predictor, store = self._loaded()
+            forecaster, store = self._loaded()
             self.calibrated = fit_calibration_on(
-                dataset, predictor, store, self.sampling, self.fit_calibration, self._pool()
+                dataset, forecaster, store, self.sampling, self.fit_calibration, self._pool()
             )
         if self.tuned is not None:
             self.tuned.add(self.fitted, self.calibrated)
@@ -241,7 +229,7 @@ class KronosModel(Model):
             ValueError: nothing is sampled and no head fits.
         """
         self._check(dataset)
-        check_lookback(dataset.spec.lookback, self.max_context)
+        check_lookback(dataset.spec.lookback, self._loaded()[0].max_context)
         windows, choice = dataset.windows(segment), self.choose(dataset)
         score = self._head_score(choice, windows, dataset.spec) if choice.heads else None
         if self.samples == 0:
@@ -306,7 +294,7 @@ class KronosModel(Model):
         )
         logger.info("calibration: %s", self.postprocessing.reason)
         logger.info(
-            "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
+            "'%s' forecasts %d bars from %d windows, %d samples each, on %s",
             self.provenance.model,
             spec.horizon,
             len(windows),
@@ -321,33 +309,9 @@ class KronosModel(Model):
             len(filled),
             filled.forecast_set.folder,
         )
+        for note in forecast_notes(predictor):
+            logger.warning(note)
         return filled
-
-    def current_provenance(self) -> Provenance:
-        """The provenance of forecasts with the current weights; its hash of the data is empty."""
-        return self._loaded()[0].provenance(self.sampling, "")
-
-    def restore(self, other: KronosModel) -> None:
-        """Take over what another model has fitted.
-
-        Raises:
-            FileNotFoundError: its fine-tuned checkpoint was deleted or moved.
-        """
-        if other.tuned is not None:
-            other.tuned.path()
-        self.tuned, self.fitted, self.calibrated = other.tuned, other.fitted, other.calibrated
-        self.release()
-
-    def release(self) -> None:
-        """Free the networks, which are loaded again when they are needed."""
-        self._predictor, self._heads = None, None
-
-    def _open(self) -> ForecastStore:
-        dtype = self.store_dtype
-        return ForecastStore.temporary(dtype) if self.store is None else ForecastStore(self.store, dtype)
-
-    def _pool(self) -> WorkerPool | None:
-        return worker_pool(self.workers, self.ray, self.gpus_per_worker)
 
     def _check(self, dataset: object) -> None:
         if not isinstance(dataset, KronosDataset):
@@ -364,34 +328,3 @@ class KronosModel(Model):
                 for reader in self._readers()
             ]
         return choice.combine(outputs, windows.index)
-
-    def _readers(self) -> list[HeadReader]:
-        if getattr(self, "_heads", None) is None:
-            self._heads = load_readers(self._loaded()[0], self.heads, self._load, self.fitted)
-        assert self._heads is not None
-        return self._heads
-
-    def _loaded(self) -> tuple[KronosPredictor, ForecastStore]:
-        if getattr(self, "_predictor", None) is None:
-            self._predictor = self._load()
-        if getattr(self, "_forecasts", None) is None:
-            self._forecasts = self._open()
-        predictor, store = self._predictor, self._forecasts
-        assert predictor is not None
-        assert store is not None
-        return predictor, store
-
-    def _load(self, other: str | None = None) -> KronosPredictor:
-        tuned = None if self.tuned is None else str(self.tuned.path())
-        own = other is None and tuned is None
-        return KronosPredictor.from_pretrained(
-            other or tuned or self.checkpoint,
-            self.tokenizer if own else None,
-            self.revision if own else None,
-            self.device,
-            self.max_context,
-            context_overflow=self.context_overflow,
-            precision=self.precision,
-            compile=self.compile,
-            anchor=self.anchor,
-        )

@@ -87,9 +87,15 @@ class KronosRecord(ACRecordTemp):
         if scored is not None:
             params = self._params(scored)
             trials = count_trials(self.recorder, params) if self.trials is None else self.trials
-            columns = label.iloc[:, 0], traded, held
             artifacts = collect_artifacts(
-                scored, prediction, *columns, trials, self.industries, store=self.model.store
+                scored,
+                prediction,
+                label.iloc[:, 0],
+                traded,
+                held,
+                trials,
+                self.industries,
+                self.model.store,
             )
         else:
             run = qlib_run(prediction, label, self._task(), traded, held)

@@ -133,7 +133,7 @@ class Scored:
 
     def postprocess(self, forecast: Forecast) -> Forecast:
         """Calibrate and repair the forecasts of one date, as its origin does."""
-        date = forecast.index[0][0]
+        date = pd.Timestamp(forecast.index.get_level_values("datetime")[0])
         last = max((o for o in self.origins if o.first <= date), key=lambda origin: origin.first)
         return last.postprocessing(forecast)
 
