@@ -153,9 +153,9 @@ def finetune_on(
             f"Fine-tuning needs {error.name}: pip install 'kronos-strategies[train]'."
         ) from error
     config = _training_config(dataset, predictor, settings, tokenizer, revision, head)
-    settings = asdict(replace(config, output=Path()))
-    digest = training_sha256(dataset, predictor.provenance(predictor.sampling, ""), settings)
-    name = f"{label_of(config.pretrained)}-{config.validate_until}"
+    frozen = predictor.provenance(predictor.sampling, "")
+    digest = training_sha256(dataset, frozen, asdict(replace(config, output=Path())))
+    name = f"{label_of(frozen.model)}-{config.validate_until}"
     folder = _cache() / digest[:16]
     with explain_write_errors(folder, INSTEAD):
         folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def finetune_on(
         lock.open("a").close()  # without permission, a lock would wait forever
     with FileLock(lock):
         state = run_stage("predictor", replace(config, output=folder / name, resume=True), QlibBars)
-        logger.info("Fine-tuned '%s': %s", config.pretrained, state.outcome())
+        logger.info("Fine-tuned '%s': %s", frozen.model, state.outcome())
         found = _keep(folder / name / "best", name, recorder)
         shutil.rmtree(folder, ignore_errors=True)
     return found
@@ -172,7 +172,7 @@ def finetune_on(
 def training_sha256(dataset: KronosDataset, frozen: Provenance, settings: object) -> str:
     """sha256 of all that fitting on the segments train and valid depends on.
 
-    Bars after the segment valid do not matter, nor those of instruments that were not members until then.
+    Bars after the segment valid do not matter, nor those of instruments that became members later.
 
     Args:
         dataset: dataset with segments train and valid.
@@ -183,9 +183,11 @@ def training_sha256(dataset: KronosDataset, frozen: Provenance, settings: object
         ValueError: a segment is missing.
     """
     (start, until), (first, end) = dataset.spans_to_fit()
-    members = member_rows(dataset.instruments, start, end, dataset.freq)
+    members = member_rows(dataset.instruments, None, end, dataset.freq)
     bars = StoreBars.read(list(members.get_level_values("instrument").unique()), end, dataset.freq).frame
-    digest = hashlib.sha256(pd.util.hash_pandas_object(bars).to_numpy().tobytes())
+    digest = hashlib.sha256()
+    for rows in (members.to_frame(index=False), bars):
+        digest.update(pd.util.hash_pandas_object(rows).to_numpy().tobytes())
     dates = [str(date) for date in (start, until, first, end)]
     parts = [frozen.weights_sha256, dataset.market, asdict(dataset.spec), dates, settings]
     digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
