@@ -30,8 +30,7 @@ from kronos_strategies.evaluation.distribution.path_summary import summarize_for
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.evaluation.warnings import training_overlap_warnings, universe_warnings
-from kronos_strategies.forecasters.protocol import Forecaster
-from kronos_strategies.forecasters.registry import forecast_notes
+from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
 from kronos_strategies.forecasting import iter_forecasts
 from kronos_strategies.progress import ProgressReport, no_progress
 from kronos_strategies.run_artifacts import (

@@ -241,7 +241,8 @@ def _times(
 def _add_prices(frame: pd.DataFrame) -> pd.DataFrame:
     """Bars from closes alone, in the order of the file."""
     closes = frame.sort_values("datetime", kind="stable").groupby("instrument")["close"]
-    prices = pd.concat([bars_from_closes(part) for _, part in closes]).reindex(frame.index)
+    parts = [bars_from_closes(part) for _, part in closes] or [bars_from_closes(frame["close"])]
+    prices = pd.concat(parts).reindex(frame.index)
     others = frame.drop(columns=["instrument", "datetime", "close"])
     return pd.concat([frame[["instrument", "datetime"]], prices, others], axis=1)
 
@@ -249,7 +250,10 @@ def _add_prices(frame: pd.DataFrame) -> pd.DataFrame:
 def _instruments(raw: pd.DataFrame, columns: Columns, options: ReadOptions, file: Path) -> pd.Series | str:
     if (head := columns.heads.get("instrument")) is None:
         return symbol_of(file, options)
-    return to_codes(raw[head], options.pad_codes, file)
+    codes = to_codes(raw[head], options.pad_codes, file)
+    if len(codes) and codes.isna().all():
+        raise ValueError(f"{file} names no instrument in its column '{head}'. Fill the column, or remove it.")
+    return codes
 
 
 def _finish(frame: pd.DataFrame, heads: list[str], columns: Columns) -> tuple[pd.DataFrame, tuple[str, ...]]:

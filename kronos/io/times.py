@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from datetime import timedelta, tzinfo
 from datetime import timezone as fixed_offset
 from pathlib import Path
@@ -185,10 +186,12 @@ def _from_text(texts: pd.Series, timezone: str | None) -> Times:
 def _iso(texts: pd.Series) -> pd.Series | None:
     """Datetimes if all texts have the year first and no offset, which is much faster; else None."""
     try:
-        wall = pd.to_datetime(texts, format="ISO8601", errors="coerce")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of several offsets, see below
+            wall = pd.to_datetime(texts, format="ISO8601", errors="coerce")
     except ValueError:  # several offsets
         return None
-    # pandas before 3 returns objects for several offsets instead of raising.
+    # pandas before 3 returns objects for several offsets, with a warning, instead of raising.
     naive = isinstance(wall.dtype, np.dtype) and wall.dtype.kind == "M"
     if not naive or wall.isna().any() or texts.str.len().min() < len("2024-1-2"):
         return None

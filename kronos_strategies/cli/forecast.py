@@ -64,8 +64,8 @@ def forecast(
         horizon: number of bars to forecast.
         lookback: number of bars that the model reads; 90 when omitted, or fewer where an instrument has fewer.
         samples: paths per instrument; 19 or more give a 90 % band.
-        as_of: last date, or time, that the forecast may use; later bars are held back, drawn and scored. The last
-            bar of each instrument when omitted.
+        as_of: last date, time, or time with UTC offset that the forecast may use; later bars are held back, drawn
+            and scored. The last bar of each instrument when omitted.
         instrument: only these instruments, also patterns such as SH*.
         model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
         tokenizer: tokenizer of a model that does not know its own.

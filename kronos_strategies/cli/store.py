@@ -137,7 +137,7 @@ def fill(
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.distributed import worker_pool
     from kronos_strategies.forecasters import load_forecaster
-    from kronos_strategies.forecasters.registry import forecast_notes
+    from kronos_strategies.forecasters.protocol import forecast_notes
     from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.store import ForecastStore, WindowSpec
 

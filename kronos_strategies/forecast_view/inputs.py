@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,15 +119,18 @@ def divide_bars(bars: AllBars, as_of: str | None = None, lookback: int | None = 
 
     Args:
         bars: bars of any number of instruments.
-        as_of: last time that a forecast may use, "2024-08-26" (with all bars of that day) or "2024-08-26 10:30";
-            the last bar of each instrument when omitted.
+        as_of: last time that a forecast may use, "2024-08-26" (with all bars of that day) or "2024-08-26 10:30",
+            by the clock of each instrument, or one moment for all, "2024-08-26 10:30+08:00"; the last bar of each
+            instrument when omitted.
         lookback: number of bars that an instrument must have; 2 when omitted.
 
     Raises:
-        ValueError: no instrument has enough bars by then.
+        ValueError: no instrument has enough bars by then, or a moment is given for bars without a time zone.
     """
     until = None if as_of is None else parse_as_of(as_of)
-    known = {name: frame if until is None else _before(frame, until) for name, frame in bars.bars.items()}
+    known = {
+        name: frame if until is None else _before(frame, until, name) for name, frame in bars.bars.items()
+    }
     later = {name: frame.iloc[len(known[name]) :] for name, frame in bars.bars.items()}
     needed = max(lookback or MIN_BARS, MIN_BARS)
     short = [name for name, frame in known.items() if len(frame) < needed]
@@ -155,17 +159,19 @@ def divide_bars(bars: AllBars, as_of: str | None = None, lookback: int | None = 
 
 
 def parse_as_of(text: str) -> pd.Timestamp:
-    """The last moment of a day without a time, or the time itself.
+    """The last moment of a day without a time, or the time itself; local unless it has a UTC offset.
 
     Raises:
-        ValueError: neither a date nor a time, or one with a time zone.
+        ValueError: neither a date nor a time, or a date with a UTC offset.
     """
     time = pd.to_datetime(text, errors="coerce")
-    if pd.isna(time) or time.tz is not None:
+    clock = re.search(r"[T ]\d{1,2}:", text) is not None
+    if pd.isna(time) or (time.tz is not None and not clock):
         raise ValueError(
-            f"--as-of {text} is not a local date or time. Write it like 2024-08-26 or '2024-08-26 10:30'."
+            f"--as-of {text} is not a date or time. Write it like 2024-08-26, '2024-08-26 10:30' or "
+            "2024-08-26T10:30+08:00."
         )
-    return time if ":" in text else time + pd.Timedelta(days=1) - pd.Timedelta(1, "ns")
+    return time if clock else time + pd.Timedelta(days=1) - pd.Timedelta(1, "ns")
 
 
 def _read_files(
@@ -197,9 +203,17 @@ def _in_zones(bars: dict[str, pd.DataFrame], zones: Zones) -> dict[str, pd.DataF
     return zoned
 
 
-def _before(frame: pd.DataFrame, until: pd.Timestamp) -> pd.DataFrame:
-    """The bars until a local time."""
-    return frame[wall_clock(pd.DatetimeIndex(frame.index)) <= until]
+def _before(frame: pd.DataFrame, until: pd.Timestamp, name: str) -> pd.DataFrame:
+    """The bars until a local time or a moment."""
+    index = pd.DatetimeIndex(frame.index)
+    if until.tz is None:
+        return frame[wall_clock(index) <= until]
+    if index.tz is None:
+        raise ValueError(
+            f"--as-of {until} has a UTC offset, but the times of {name} have no time zone. Write a local time, or "
+            "name the zone of the bars with --timezone."
+        )
+    return frame[index <= until]
 
 
 def refuse_forecast_store(path: Path) -> None:

@@ -24,8 +24,7 @@ from kronos_strategies.forecast_view.summary import (
     jump_warnings,
     score_held_back,
 )
-from kronos_strategies.forecasters.protocol import Forecaster
-from kronos_strategies.forecasters.registry import forecast_notes
+from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
 from kronos_strategies.heads.selection import HeadReader, ScoreChoice, ScoreUse, choose_score
 from kronos_strategies.progress import ProgressReport, no_progress
 

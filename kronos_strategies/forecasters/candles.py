@@ -44,7 +44,7 @@ class PastCandles:
         """The candles of windows that have the same number of bars."""
         values = windows.values.astype(np.float64)  # (N, T, 6)
         prices = values[..., : len(PRICES)]
-        positive: np.ndarray = (prices > 0).all(axis=-1)
+        positive = np.asarray((prices > 0).all(axis=-1))
         usable = positive[:, 1:] & (values[:, :-1, CLOSE] > 0)
         logs = np.log(np.where(prices > 0, prices, 1.0))
         moves = np.where(usable[..., None], logs[:, 1:] - logs[:, :-1, [CLOSE]], 0.0)

@@ -182,7 +182,7 @@ class Bootstrap(Baseline):
         """See `Baseline.sample_candles`."""
         block = min(self.block, past.returns.shape[1])
         total = np.lib.stride_tricks.sliding_window_view(past.returns, block, axis=1).sum(axis=-1)
-        usable: np.ndarray = np.lib.stride_tricks.sliding_window_view(past.usable, block, axis=1).all(axis=-1)
+        usable = np.asarray(np.lib.stride_tricks.sliding_window_view(past.usable, block, axis=1).all(axis=-1))
         first = draw_bars(total, usable, uniforms[:, :, ::block, 0])  # (N, S, blocks)
         steps = np.arange(uniforms.shape[2])
         chosen = first[..., steps // block] + steps % block

@@ -83,3 +83,9 @@ class Embedder(Protocol):
     def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
         """Provenance of a forecast with these settings and data."""
         ...
+
+
+def forecast_notes(forecaster: object) -> list[str]:
+    """Sentences about a forecaster's forecasts in this process that a reader must see; Kronos has none."""
+    notes = getattr(forecaster, "notes", None)
+    return list(notes()) if callable(notes) else []

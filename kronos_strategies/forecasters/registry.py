@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from kronos.forecast import Anchor
     from kronos.inference.fused import Precision
     from kronos.inference.generate import ContextOverflow
@@ -27,7 +29,7 @@ GROUP = "kronos_strategies.forecasters"
 KINDS = {"baseline": "kronos_strategies.forecasters.baselines:load"}
 _NAME = re.compile(r"(?P<kind>[A-Za-z][\w.-]+):(?!//)(?P<which>[^?]*)(\?(?P<settings>.*))?")
 
-_Settings = TypeVar("_Settings")
+_Settings = TypeVar("_Settings", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -131,21 +133,14 @@ def read_settings(defaults: _Settings, name: ForecasterName) -> _Settings:
     Raises:
         ValueError: an unknown setting, or a value of another type.
     """
-    known = {each.name: getattr(defaults, each.name) for each in fields(defaults)}  # type: ignore[arg-type]
-    values = dict(known)
+    known = {each.name: getattr(defaults, each.name) for each in fields(defaults)}
+    values: dict[str, Any] = {}
     for key, text in name.settings.items():
         if key not in known:
             rest = did_you_mean(key, known) if known else "It has none."
             raise ValueError(f"'{name.kind}:{name.which}' has no setting '{key}'. {rest}")
         values[key] = _converted(known[key], key, text, name)
-    made: Callable[..., _Settings] = type(defaults)
-    return made(**values)
-
-
-def forecast_notes(forecaster: object) -> list[str]:
-    """Sentences about a forecaster's forecasts in this process that a reader must see; Kronos has none."""
-    notes = getattr(forecaster, "notes", None)
-    return list(notes()) if callable(notes) else []
+    return replace(defaults, **values)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -156,7 +151,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _converted(default: object, key: str, text: str, name: ForecasterName) -> Any:
-    kind = type(default)
+    kind: Callable[[str], Any] = type(default)
     try:
         return kind(text)
     except ValueError:

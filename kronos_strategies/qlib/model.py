@@ -17,7 +17,7 @@ from kronos.paths import Candles
 from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spacing_of
 from kronos.windows import Windows
 from kronos_strategies.distributed import worker_pool
-from kronos_strategies.forecasters.registry import forecast_notes
+from kronos_strategies.forecasters.protocol import forecast_notes
 from kronos_strategies.heads.fit import KINDS
 from kronos_strategies.heads.selection import (
     Score,

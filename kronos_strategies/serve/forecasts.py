@@ -164,8 +164,7 @@ class Forecasts:
                 bars = data.read(sorted({asked.instrument, *data.members(date)}))
                 traded = [name for name, each in bars.bars.items() if date in each.index]
                 _check_size(len(traded), asked)
-                local = str(date.tz_localize(None))  # bars are divided by their local clock
-                result.ranked = self._forecast(asked, bars.select(traded), local, job)
+                result.ranked = self._forecast(asked, bars.select(traded), str(date), job)
             result.warnings = _texts(caught)
 
     def _forecast(self, asked: ForecastRequest, bars: AllBars, as_of: str | None, job: Job) -> BarsForecast:

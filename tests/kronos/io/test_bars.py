@@ -312,6 +312,13 @@ def test_closes_by_instrument_are_read_with_the_assumption_stated(form: str, tmp
     assert "only closes: bars open at the previous close" in str(read.files[0])
 
 
+@pytest.mark.parametrize("columns", [["close"], list(BARS.columns)])
+def test_a_column_of_instruments_without_any_is_named(columns: list[str], tmp_path: Path) -> None:
+    write_tidy(tmp_path / "bars.csv", BARS[columns], instrument="")
+    with pytest.raises(ValueError, match=r"bars\.csv names no instrument in its column 'instrument'\. Fill"):
+        read_bars(tmp_path / "bars.csv")
+
+
 def test_codes_may_name_the_columns_of_a_wide_file(tmp_path: Path) -> None:
     closes_of("600519", "000001").rename_axis("date").to_csv(tmp_path / "wide.csv")
     assert list(read_bars(tmp_path / "wide.csv").bars) == ["000001", "600519"]

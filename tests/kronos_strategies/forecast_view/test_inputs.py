@@ -38,9 +38,31 @@ def test_without_a_date_nothing_is_held_back(folder: Path) -> None:
 def test_a_date_includes_all_bars_of_its_day_and_a_time_those_until_then() -> None:
     assert parse_as_of("2024-08-26") == pd.Timestamp("2024-08-27") - pd.Timedelta(1, "ns")
     assert parse_as_of("2024-08-26 10:30") == pd.Timestamp("2024-08-26 10:30")
-    for bad in ("soon", "2024-08-26 10:30+08:00"):
-        with pytest.raises(ValueError, match=r"--as-of .* is not a local date or time"):
+    assert parse_as_of("2024-08-26 10:30+08:00") == pd.Timestamp("2024-08-26 02:30", tz="UTC")
+    for bad in ("soon", "2024-08-26+08:00"):
+        with pytest.raises(ValueError, match=r"--as-of .* is not a date or time"):
             parse_as_of(bad)
+
+
+def test_a_moment_divides_bars_of_several_zones_at_once(tmp_path: Path) -> None:
+    hours = pd.date_range("2024-03-01", periods=60, freq="h", tz="UTC")
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        name = zone.partition("/")[2]
+        make_bars(60).set_axis(hours.tz_convert(zone)).rename_axis("datetime").to_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+    read = read_forecast_bars([tmp_path], as_of="2024-03-02T12:00+00:00")
+    assert {name: frame.index[-1] for name, frame in read.known.items()} == dict.fromkeys(
+        read.known, hours[36]
+    )
+    assert len(read.known) == 2
+    local = read_forecast_bars([tmp_path], as_of="2024-03-02 12:00")
+    assert {str(frame.index[-1].time()) for frame in local.known.values()} == {"12:00:00"}
+
+
+def test_a_moment_needs_bars_with_a_time_zone(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"has a UTC offset, but the times of AAA have no time zone"):
+        read_forecast_bars([folder / "AAA.csv"], as_of="2024-08-26T10:30Z")
 
 
 def test_missing_volume_and_amount_are_stated(folder: Path) -> None:
