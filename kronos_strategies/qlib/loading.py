@@ -71,8 +71,8 @@ class LazyForecaster:
         if isinstance(found, KronosPredictor):
             return found
         raise ValueError(
-            f"{use} the networks of a Kronos checkpoint, and '{self.checkpoint}' has none. Remove the setting, or "
-            "set checkpoint to a Kronos checkpoint."
+            f"{use}, and '{self.checkpoint}' has none. Remove the setting, or set checkpoint to a Kronos "
+            "checkpoint."
         )
 
     def release(self) -> None:

@@ -185,13 +185,13 @@ class KronosModel(LazyForecaster, Model):
         self.tuned = self.fitted = self.calibrated = None
         self.release()
         if self.finetune is not None:
-            predictor, with_head = self._networks("finetune trains"), self.fit_head is None
+            predictor, with_head = self._networks("finetune trains networks"), self.fit_head is None
             self.tuned = finetune_on(
                 dataset, predictor, self.finetune, self.tokenizer, self.revision, head=with_head
             )
             self.release()
         if self.fit_head is not None:
-            predictor, store = self._networks("fit_head fits a head on"), self._loaded()[1]
+            predictor, store = self._networks("fit_head fits a head on hidden states"), self._loaded()[1]
             self.fitted = fit_head_on(
                 dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
             )

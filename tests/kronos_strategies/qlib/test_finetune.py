@@ -210,6 +210,8 @@ def test_fine_tuning_without_a_run_or_without_segments_says_so(recorded):
         model().fit(dataset())
     with R.start(experiment_name="fits"), pytest.raises(ValueError, match=r"no segment \['train', 'valid'\]"):
         model().fit(dataset(segments={"test": SEGMENTS["test"]}))
+    with pytest.raises(ValueError, match="finetune trains networks, and 'baseline:ewma' has none"):
+        model(checkpoint="baseline:ewma").fit(dataset())
     backwards = {**SEGMENTS, "train": SEGMENTS["valid"], "valid": SEGMENTS["train"]}
     with R.start(experiment_name="fits"), pytest.raises(ValueError, match="not after segment 'train'"):
         model().fit(dataset(segments=backwards))
