@@ -261,7 +261,8 @@ class KronosModel(LazyForecaster, Model):
     @property
     def sampled(self) -> FillResult | None:
         """Forecasts of the last call of `signals`, as sampled; None without a call or without paths."""
-        return self._scored.forecasts if getattr(self, "_scored", None) else None
+        last: Scored | None = getattr(self, "_scored", None)
+        return None if last is None else last.forecasts
 
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Choose the source of the scores of a dataset, and log it.
