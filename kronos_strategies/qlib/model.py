@@ -262,7 +262,8 @@ class KronosModel(LazyForecaster, Model):
     def sampled(self) -> FillResult | None:
         """Forecasts of the last call of `signals`, as sampled; None without a call or without paths."""
         last: Scored | None = getattr(self, "_scored", None)
-        return None if last is None else last.forecasts
+        found = None if last is None else last.forecasts
+        return found if isinstance(found, FillResult) else None
 
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Choose the source of the scores of a dataset, and log it.

@@ -18,6 +18,7 @@ from kronos.config import CARD
 from kronos_strategies.lookahead import check_causal
 from kronos_strategies.qlib.artifacts import collect_artifacts
 from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.market_inputs import open_paths
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.rolling import FITTED_TO, RollingModel
 from kronos_strategies.run_artifacts import RunArtifacts
@@ -253,6 +254,8 @@ def test_what_cannot_roll_is_refused_in_one_sentence(in_store):
         rolling().tasks(dataset(segments={k: v for k, v in SEGMENTS.items() if k != "valid"}))
     with pytest.raises(ValueError, match="Call fit first"):
         rolling().predict(dataset())
+    with pytest.raises(ValueError, match="which a RollingModel does not pass on"):
+        open_paths(rolling())
 
 
 def settings(store, **more: str) -> dict[str, str]:
