@@ -37,6 +37,7 @@ class TrainingConfig:
         frequency: frequency of the bars for the cleaning rules, if a source does not set it: 1min, 5min, 15min,
             30min, 60min, 4h, 1day or 1week; auto infers it from the timestamps.
         train_until: last date of training windows; by default 80 % of each source's span.
+        validate_from: first date of the horizons of validation windows; the day after `train_until` if omitted.
         validate_until: last date of validation windows, whose horizons start after `train_until`.
         lookback: number of bars that determine the scale of a window.
         horizon: number of bars after the lookback.
@@ -91,6 +92,7 @@ class TrainingConfig:
     market: str = "all"
     frequency: str = AUTO
     train_until: str | None = None
+    validate_from: str | None = None
     validate_until: str | None = None
     lookback: int = 90
     horizon: int = 11
@@ -166,6 +168,11 @@ class TrainingConfig:
                 raise ValueError(
                     f"validate_until={validate} is not after train_until={train}. Leave dates between them for "
                     "validation."
+                )
+
+            if train and self.validate_from and self.validate_from <= train:
+                raise ValueError(
+                    f"validate_from={self.validate_from} is not after train_until={train}. Validate on later dates."
                 )
 
     @property
@@ -258,7 +265,7 @@ def _check_counts(config: TrainingConfig) -> None:
             f"batch_size={config.batch_size} does not split into accumulate={config.accumulate} equal parts. "
             "Choose a multiple."
         )
-    for name in ("train_until", "validate_until"):
+    for name in ("train_until", "validate_from", "validate_until"):
         if (text := getattr(config, name)) is not None:
             parse_date(name, text)
 

@@ -154,7 +154,8 @@ def source_span(
     """Last date of a source's training windows, and first and last date of its validation bars."""
     until, end = config.until(source)
     until = until or mapped.date_at(0.8)
-    return until, f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}", end
+    after = f"{pd.Timestamp(until) + pd.Timedelta(days=1):%Y-%m-%d}"
+    return until, max(after, config.validate_from or after), end
 
 
 def split_windows(config: TrainingConfig, read_qlib: QlibReader | None = None) -> Split:

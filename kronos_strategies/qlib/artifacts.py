@@ -8,7 +8,6 @@ from typing import TypeVar, cast
 import pandas as pd
 from qlib.backtest.position import Position
 
-from kronos.forecast import Provenance
 from kronos.panels import KEYS
 from kronos.utils import git_commit, package_version
 from kronos_strategies.backtest_result import BacktestResult
@@ -16,12 +15,7 @@ from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
 from kronos_strategies.evaluation.distribution.path_summary import PathSummary, summarize_forecasts
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.signal.neutralization import price_exposures
-from kronos_strategies.evaluation.warnings import (
-    crowded_portfolio_warnings,
-    training_overlap_warnings,
-    universe_warnings,
-)
-from kronos_strategies.heads.selection import ScoreChoice
+from kronos_strategies.evaluation.warnings import crowded_portfolio_warnings, universe_warnings
 from kronos_strategies.progress import track
 from kronos_strategies.qlib.data_access import (
     DAY,
@@ -31,7 +25,7 @@ from kronos_strategies.qlib.data_access import (
     member_rows,
 )
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.qlib.scored import Scored
 from kronos_strategies.run_artifacts import (
     DECAY_HORIZONS,
     SCORING_HORIZONS,
@@ -39,36 +33,35 @@ from kronos_strategies.run_artifacts import (
     RunMetadata,
     provenance_table,
 )
-from kronos_strategies.store import FillResult
 
 Rows = TypeVar("Rows", pd.Series, pd.DataFrame)
 
 
 def collect_artifacts(
-    model: KronosModel,
-    dataset: KronosDataset,
+    scored: Scored,
     signals: pd.DataFrame,
     label: pd.Series,
     traded: pd.DataFrame | None,
     held: Mapping[pd.Timestamp, Position] | None,
     trials: int,
     industries: pd.Series | None = None,
+    store: str | None = None,
 ) -> RunArtifacts:
     """All data of the report of a run.
 
     Args:
-        model: model that computed the signals.
-        dataset: dataset whose market, label and dates are evaluated.
-        signals: signals of KronosModel.
+        scored: the scored segment, whose market, label and dates are evaluated.
+        signals: prediction of the run.
         label: labels of the scored rows, by (datetime, instrument).
         traded: Qlib's report of the backtest, by datetime; None without one.
         held: Qlib's positions at each close; None without a backtest.
         trials: number of settings tried so far, including this run.
         industries: industry by instrument, see `neutralization.read_industries`.
+        store: forecast store of the run, if it has one.
     """
-    signals, label = _by_date(signals), _by_date(label)
+    dataset, signals, label = scored.dataset, _by_date(signals), _by_date(label)
     keys = cast(pd.MultiIndex, signals.index)
-    members = member_rows(dataset.instruments, *dataset.span("test"), dataset.freq)
+    members = member_rows(dataset.instruments, *scored.span, dataset.freq)
     bars = StoreBars.read([*_names(keys), *_names(members)], freq=dataset.freq)
     market = price_panel(bars, keys)
     baselines, left_out = baseline_scores(market, keys, daily=dataset.freq == DAY)
@@ -80,50 +73,43 @@ def collect_artifacts(
             bars = StoreBars.read(_names(traded_members), freq=dataset.freq)
         equal = bars.equal_weight(traded_members, traded.index)
         result = backtest_result(traded, held, equal, dataset.freq)
-    choice = model.choice or model.choose(dataset)
-    scored = model.scored(dataset)
-    paths = None if scored.forecasts is None else _summarize(scored.forecasts, model, dataset, market)
-    known = model.provenance
-    assert known is not None  # the segment just scored
     return RunArtifacts(
         metadata=RunMetadata(
             title=f"Kronos on {dataset.market}",
             hold=dataset.hold,
             bars_between=1,
             trials=trials,
-            settings=_describe(model, dataset, known, choice),
+            settings=_describe(scored, store),
             sample_counts=count_samples(members, keys, label),
             warnings=(
                 *dataset.store_warnings,
-                *choice.warnings,
-                *training_overlap_warnings(known, members.get_level_values("datetime").min()),
-                *model.postprocessing.warnings(members.get_level_values("datetime").min()),
-                *choice.training_overlap_warnings(members.get_level_values("datetime").min()),
+                *scored.warnings(),
                 *universe_warnings(members),
                 *(breadth_warnings(result, members) if result is not None else ()),
                 *left_out,
             ),
             bars_per_year=bars_per_year(dataset.freq)[0] if result is None else result.bars_per_year,
-            score_is_return=not choice.heads,
+            score_is_return=not scored.choice.heads,
         ),
         scores=pd.DataFrame({MODEL: signals["score"]}).join(baselines),
         labels=_labels(market, keys, label, dataset),
         exposures=exposures_for(market, keys, industries),
         market=market,
-        paths=paths,
-        provenance=known,
+        paths=_summarize(scored, market),
+        provenance=scored.provenance,
         result=result,
     )
 
 
-def _summarize(
-    forecasts: FillResult, model: KronosModel, dataset: KronosDataset, market: PricePanel
-) -> PathSummary:
-    """The summary of the run's paths."""
+def _summarize(scored: Scored, market: PricePanel) -> PathSummary | None:
+    """The summary of the run's paths; None if nothing was sampled."""
+    if scored.forecasts is None:
+        return None
+    dataset = scored.dataset
     horizons = [h for h in SCORING_HORIZONS if h < dataset.spec.horizon]
-    shown = track(forecasts, "evaluate", "dates")
+    shown = track(scored.forecasts, "evaluate", "dates")
     return summarize_forecasts(
-        shown, market, horizons, dataset.hold, dataset.deal_price, post=model.postprocessing
+        shown, market, horizons, dataset.hold, dataset.deal_price, post=scored.postprocess
     )[0]
 
 
@@ -179,22 +165,26 @@ def count_samples(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Serie
     }
 
 
-def _describe(
-    model: KronosModel, dataset: KronosDataset, known: Provenance, choice: ScoreChoice
-) -> dict[str, str]:
-    start, end = dataset.span("test")
-    return {
+def _describe(scored: Scored, store: str | None) -> dict[str, str]:
+    dataset, (start, end), first = scored.dataset, scored.span, scored.origins[0]
+    sampled = scored.forecasts is not None
+    described = {
         "market": dataset.market,
         "test": f"{start:%Y-%m-%d} to {end:%Y-%m-%d}",
-        "score": choice.described,
+        "score": first.choice.described,
         "label": f"{dataset.deal_price}(t+{1 + dataset.hold}) / {dataset.deal_price}(t+1) - 1",
         "lookback": f"{dataset.spec.lookback} traded bars",
         "horizon": f"{dataset.spec.horizon} bars",
-        **provenance_table(known, sampled=model.samples > 0),
-        **({"calibration": model.postprocessing.reason} if model.samples else {}),
-        **({"forecast store": model.store} if model.store else {}),
+        **provenance_table(scored.provenance, sampled=sampled),
+        **({"calibration": first.postprocessing.reason} if sampled else {}),
+        **({"forecast store": store} if store else {}),
         "code": f"kronos-strategies {package_version()}, commit {git_commit() or 'unknown'}",
     }
+    if len(scored.origins) == 1:
+        return described
+    several = {"score", "model", "weights sha256", "trained until", "calibration"}
+    versions = {f"scores from {each.first:%Y-%m-%d}": each.described for each in scored.origins}
+    return {name: text for name, text in described.items() if name not in several} | versions
 
 
 def breadth_warnings(result: BacktestResult, members: pd.Index) -> list[str]:

@@ -50,7 +50,9 @@ def check_task(task: Settings) -> None:
     names = [_class(task.get("dataset")), *map(_class, records)]
     if not dataset and not {"KronosDataset", "KronosRecord"} & set(names):
         return
-    model = _kwargs(task.get("model")) if _class(task.get("model")) == "KronosModel" else {}
+    scores = task.get("model")
+    scores = _kwargs(scores).get("model") if _class(scores) == "RollingModel" else scores
+    model = _kwargs(scores) if _class(scores) == "KronosModel" else {}
     qlib_warnings(dataset.get("freq", DAY))
     if dataset and model:
         named = parse_name(model.get("checkpoint") or "kronos-nano")

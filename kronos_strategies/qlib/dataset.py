@@ -135,6 +135,20 @@ class KronosDataset(DatasetH):
         )
         super().__init__(handler=handler, segments=spans)
 
+    def configuration(self) -> dict[str, Any]:
+        """Qlib's configuration of this dataset, as in a task."""
+        kwargs = {
+            "segments": {name: self.span(name) for name in self.segments},
+            "instruments": self.instruments,
+            "lookback": self.spec.lookback,
+            "min_bars": self.spec.min_bars,
+            "hold": self.hold,
+            "horizon": self.spec.horizon,
+            "deal_price": self.deal_price,
+            "freq": self.freq,
+        }
+        return {"class": type(self).__name__, "module_path": type(self).__module__, "kwargs": kwargs}
+
     def prepare(
         self,
         segments: Any,
@@ -165,6 +179,26 @@ class KronosDataset(DatasetH):
             ValueError: no such segment, or no member has enough bars.
         """
         return member_windows(self.spec, *self.span(segment), self.instruments, self.freq)
+
+    def spans_to_fit(
+        self,
+    ) -> tuple[tuple[pd.Timestamp, pd.Timestamp], tuple[pd.Timestamp, pd.Timestamp]]:
+        """First and last bar of the segments train and valid.
+
+        Raises:
+            ValueError: one is missing, or valid does not end after train.
+        """
+        if missing := [name for name in ("train", "valid") if name not in self.segments]:
+            raise ValueError(
+                f"The dataset has no segment {missing} to fit on. Pass segments train, valid and test."
+            )
+        train, valid = self.span("train"), self.span("valid")
+        if valid[1] <= train[1]:
+            raise ValueError(
+                f"Segment 'valid' ends on {valid[1]:%Y-%m-%d}, not after segment 'train' on {train[1]:%Y-%m-%d}. "
+                "Validate on later dates."
+            )
+        return train, valid
 
     def span(self, segment: str | slice) -> tuple[pd.Timestamp, pd.Timestamp]:
         """First and last bar of a segment, by its name or as a slice of dates.

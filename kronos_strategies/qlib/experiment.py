@@ -10,7 +10,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from traceback import walk_tb
@@ -20,6 +21,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from qlib.workflow import R
 from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
@@ -131,6 +133,37 @@ class KronosExpManager(MLflowExpManager):
         self, experiment_id: str | None = None, experiment_name: str | None = None
     ) -> KronosExperiment:
         return _ours(super()._get_exp(experiment_id, experiment_name))
+
+
+def active_recorder() -> MLflowRecorder | None:
+    """The recorder of the run in progress; None outside of one."""
+    experiment = R.exp_manager.active_experiment
+    return None if experiment is None else experiment.active_recorder
+
+
+@contextmanager
+def nested_run(experiment: str, name: str) -> Iterator[MLflowRecorder]:
+    """A run of another experiment within the run in progress, which is active again afterwards.
+
+    Qlib itself has one run at a time. In MLflow the new run is a child of the other one, and fails if it is
+    interrupted.
+
+    Args:
+        experiment: name of the experiment, created if there is none.
+        name: name of the run.
+    """
+    manager, parent = R.exp_manager, active_recorder()
+    outer, inner = manager.active_experiment, manager.get_exp(experiment_name=experiment)
+    tags = {} if parent is None else {MLFLOW_PARENT_RUN_ID: parent.id}
+    run = manager.client.create_run(inner.id, run_name=name, tags=tags)
+    inner.active_recorder = KronosRecorder(inner.id, manager.uri, mlflow_run=run)
+    manager.active_experiment, status = inner, MLflowRecorder.STATUS_FA
+    try:
+        yield inner.active_recorder
+        status = MLflowRecorder.STATUS_FI
+    finally:
+        manager.active_experiment = outer
+        manager.client.set_terminated(run.info.run_id, status)
 
 
 def report_user_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -46,11 +46,7 @@ def fit_head_on(
     Raises:
         ValueError: a segment is missing, or has too few instruments or dates.
     """
-    if missing := [name for name in ("train", "valid") if name not in dataset.segments]:
-        raise ValueError(
-            f"The dataset has no segment {missing} to fit a head on. Pass segments train, valid and test."
-        )
-    (start, train_until), (_, valid_until) = dataset.segments["train"], dataset.segments["valid"]
+    (start, train_until), (_, valid_until) = dataset.spans_to_fit()
     settings = FitSettings(
         train_until, valid_until, cast(Kind, kind), tuple(sorted({*HORIZONS, dataset.hold})), seeds
     )

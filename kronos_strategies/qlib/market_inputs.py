@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 from qlib.data import D
+from qlib.model.base import Model
 
 from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions, Postprocessing
@@ -49,8 +50,13 @@ def open_paths(source: KronosModel | str) -> StoredPaths:
 
     Raises:
         FileNotFoundError: there are no forecasts.
-        ValueError: the model has sampled nothing, or there are several sets.
+        ValueError: the model has sampled nothing or is of another class, or there are several sets.
     """
+    if isinstance(source, Model) and not isinstance(source, KronosModel):
+        raise ValueError(
+            f"The rules need sampled paths, which a {type(source).__name__} does not pass on. Use rules without "
+            "paths, or a KronosModel."
+        )
     if not isinstance(source, KronosModel):
         forecast_set = ForecastSet.find(source)
         provenance, first = forecast_set.settings.provenance, forecast_set.read(forecast_set.dates[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,34 +12,34 @@ from qlib.model.base import Model
 
 from kronos.calibration import Calibration
 from kronos.forecast import Anchor, Provenance
-from kronos.head import ReturnHead
 from kronos.inference.fused import Precision
 from kronos.inference.generate import ContextOverflow
 from kronos.paths import Candles
 from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
-from kronos_strategies.distributed import WorkerPool, worker_pool
-from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
-from kronos_strategies.forecasters.registry import load_forecaster
+from kronos_strategies.distributed import worker_pool
+from kronos_strategies.forecasters.protocol import forecast_notes
 from kronos_strategies.heads.fit import KINDS
 from kronos_strategies.heads.selection import (
-    HeadReader,
     Score,
     ScoreChoice,
     ScoreUse,
     check_score,
     choose_score,
     head_names,
-    load_readers,
 )
 from kronos_strategies.path_signals import PathSignalSettings
 from kronos_strategies.progress import progress_bar
+from kronos_strategies.qlib.calibration import CalibrationSettings, fit_calibration_on
 from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.finetune import check_finetune, finetune_on
 from kronos_strategies.qlib.head import fit_head_on, market_name
+from kronos_strategies.qlib.loading import LazyForecaster
+from kronos_strategies.qlib.scored import Origin, Scored
 from kronos_strategies.signal import signals
-from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
+from kronos_strategies.store import FillResult, WindowSpec
 
 logger = get_module_logger(__name__)
 
@@ -47,23 +47,7 @@ Prediction = Literal["score", "signals"]
 PREDICTIONS = ("score", "signals")
 
 
-class Scored(NamedTuple):
-    """Result of `KronosModel.signals`, for later records in the same process.
-
-    Attributes:
-        dataset: dataset that was scored.
-        span: first and last bar of the segment.
-        signals: frame indexed (datetime, instrument).
-        forecasts: forecasts as sampled; None if nothing was sampled.
-    """
-
-    dataset: KronosDataset
-    span: tuple[pd.Timestamp, pd.Timestamp]
-    signals: pd.DataFrame
-    forecasts: FillResult | None
-
-
-class KronosModel(Model):
+class KronosModel(LazyForecaster, Model):
     """Scores each (datetime, instrument) of a segment by a return head or by its expected tradable return.
 
     Paths of at most one chunk of dates are in memory.
@@ -86,17 +70,23 @@ class KronosModel(Model):
             `kronos_strategies.heads.selection.choose_score`.
         heads: names or folders of heads to average, a sequence or comma-separated text; that of the checkpoint
             when empty.
-        fit_head: "ridge" or "lightgbm" to have `fit` fit a head on the frozen checkpoint, from the segments train
-            and valid of the dataset; None to fit none.
+        finetune: fields of `kronos.training.config.TrainingConfig` by name, e.g. {"max_steps": 200}, to have `fit`
+            fine-tune the predictor on the segments train and valid of the dataset; None to keep its weights.
+        fit_head: "ridge" or "lightgbm" to have `fit` fit a head on the checkpoint, fine-tuned or not, from the
+            segments train and valid; None to fit none.
         fit_every: days between the training dates of that head.
         fit_seeds: number of LightGBM models to average.
+        fit_calibration: fields of `CalibrationSettings` by name, e.g. {"every": 5}, to have `fit` calibrate paths
+            to the outcomes of the segment valid; None to fit no calibration.
         workers, ray, gpus_per_worker: processes or Ray actors that compute what the store lacks, see
             `kronos_strategies.distributed.worker_pool`.
         levels: fields of `kronos_strategies.path_signals.PathSignalSettings` by name, e.g. {"tail": 0.05}.
 
     Attributes:
         choice: source of the scores of the last `predict`.
+        tuned: the checkpoint that `fit` has fine-tuned; among the artifacts of the Qlib run, if there is one.
         fitted: the head that `fit` has fitted.
+        calibrated: the calibration that `fit` has fitted.
         prediction: what `predict` returns: "score", as Qlib's own models return,
             or "signals", the score and the other columns of `kronos_strategies.signal.SIGNALS`, for a
             strategy that reads them.
@@ -126,9 +116,11 @@ class KronosModel(Model):
         limits: str = "none",
         score: Score = "auto",
         heads: Sequence[str] | str | None = None,
+        finetune: Mapping[str, Any] | None = None,
         fit_head: str | None = None,
         fit_every: int = 5,
         fit_seeds: int = 3,
+        fit_calibration: Mapping[str, Any] | None = None,
         prediction: Prediction = "score",
         workers: int = 1,
         ray: str | None = None,
@@ -147,7 +139,12 @@ class KronosModel(Model):
         self.workers, self.ray, self.gpus_per_worker = workers, ray or None, gpus_per_worker
         self.score, self.heads, self.samples, self.prediction = score, head_names(heads), samples, prediction
         self.fit_head, self.fit_every, self.fit_seeds = fit_head or None, fit_every, fit_seeds
-        self.fitted: ReturnHead | None = None
+        self.finetune = None if finetune is None else check_finetune(finetune)
+        self.fit_calibration = (
+            None
+            if fit_calibration is None
+            else CalibrationSettings.of(fit_calibration, samples, str(calibration))
+        )
         self.choice: ScoreChoice | None = None
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer or None
@@ -163,37 +160,48 @@ class KronosModel(Model):
         self.options = PathOptions(str(calibration), candles, str(limits))
         self.provenance: Provenance | None = None
         self.postprocessing = Postprocessing()  # of the last forecasts
-        # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
-        # attributes that start with an underscore: a restored one loads its networks again.
-        self._predictor: Forecaster | None = self._load()
-        self._forecasts: ForecastStore | None = self._open()
+        # Loaded here, so that a wrong name fails before any data is read.
         # With samples=0, provenance has the settings that would be sampled with.
-        self.sampling = self._predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
-        self._heads: list[HeadReader] | None = None
+        self.sampling = self._loaded()[0].sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
         self._scored: Scored | None = None
         self._readers()
 
     def fit(self, dataset: KronosDataset, reweighter: object = None) -> None:
-        """Fit a head on the frozen checkpoint if `fit_head` is set; the checkpoint itself does not change.
+        """Fine-tune, then fit a head, then a calibration, each if its setting asks for it.
+
+        Nothing uses a bar after the segment valid. What is fitted also goes into the folder of a fine-tuned
+        checkpoint.
 
         Raises:
             TypeError: another kind of dataset.
-            ValueError: no segment train or valid, or too few instruments or dates in one.
+            ValueError: no segment train or valid, or too few bars, instruments or dates in one.
+            MissingExtra: a package for training is not installed.
         """
-        if self.fit_head is None:
+        if self.finetune is None and self.fit_head is None and self.fit_calibration is None:
             return
         self._check(dataset)
-        predictor, store = self._loaded()
-        if not isinstance(predictor, KronosPredictor):
-            raise ValueError(
-                f"fit_head='{self.fit_head}' fits a head on hidden states, and '{self.checkpoint}' has none. Set "
-                "fit_head to None, or checkpoint to a Kronos checkpoint."
+        self.tuned = self.fitted = self.calibrated = None
+        self.release()
+        if self.finetune is not None:
+            predictor, with_head = self._networks("finetune trains networks"), self.fit_head is None
+            self.tuned = finetune_on(
+                dataset, predictor, self.finetune, self.tokenizer, self.revision, head=with_head
             )
-        self.fitted = fit_head_on(
-            dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
-        )
-        self._heads = None
-        logger.info("Fitted a %s head: %s", self.fit_head, self.fitted.info.figures)
+            self.release()
+        if self.fit_head is not None:
+            predictor, store = self._networks("fit_head fits a head on hidden states"), self._loaded()[1]
+            self.fitted = fit_head_on(
+                dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
+            )
+            self._heads = None
+            logger.info("Fitted a %s head: %s", self.fit_head, self.fitted.info.figures)
+        if self.fit_calibration is not None:
+            forecaster, store = self._loaded()
+            self.calibrated = fit_calibration_on(
+                dataset, forecaster, store, self.sampling, self.fit_calibration, self._pool()
+            )
+        if self.tuned is not None:
+            self.tuned.add(self.fitted, self.calibrated)
 
     def predict(self, dataset: KronosDataset, segment: str | slice = "test") -> pd.Series | pd.DataFrame:
         """Score the segment, by its name or as a slice of dates, see `signals`.
@@ -236,7 +244,9 @@ class KronosModel(Model):
             found = pd.concat(
                 [signals(each, dataset.hold, dataset.deal_price, score, self.levels) for each in read]
             )
-        self._scored = Scored(dataset, dataset.span(segment), found, sampled)
+        assert self.provenance is not None
+        origin = Origin(found.index[0][0], self.provenance, choice, self.postprocessing)
+        self._scored = Scored(dataset, dataset.span(segment), found, sampled, (origin,))
         return found
 
     def scored(self, dataset: KronosDataset, segment: str | slice = "test") -> Scored:
@@ -252,7 +262,8 @@ class KronosModel(Model):
     def sampled(self) -> FillResult | None:
         """Forecasts of the last call of `signals`, as sampled; None without a call or without paths."""
         last: Scored | None = getattr(self, "_scored", None)
-        return None if last is None else last.forecasts
+        found = None if last is None else last.forecasts
+        return found if isinstance(found, FillResult) else None
 
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Choose the source of the scores of a dataset, and log it.
@@ -284,12 +295,12 @@ class KronosModel(Model):
         predictor, store = self._loaded()
         self.provenance = predictor.provenance(self.sampling, windows.digest())
         self.postprocessing = self.options.resolve(
-            predictor.calibration, self.provenance, spec.horizon, spacing_of(windows)
+            self.calibrated or predictor.calibration, self.provenance, spec.horizon, spacing_of(windows)
         )
         logger.info("calibration: %s", self.postprocessing.reason)
         logger.info(
             "'%s' forecasts %d bars from %d windows, %d samples each, on %s",
-            self.checkpoint,
+            self.provenance.model,
             spec.horizon,
             len(windows),
             self.sampling.samples,
@@ -323,13 +334,6 @@ class KronosModel(Model):
         with progress_bar("embed", "windows") as progress:
             return store.embeddings(predictor, windows, spec, progress, self._pool())
 
-    def _open(self) -> ForecastStore:
-        dtype = self.store_dtype
-        return ForecastStore.temporary(dtype) if self.store is None else ForecastStore(self.store, dtype)
-
-    def _pool(self) -> WorkerPool | None:
-        return worker_pool(self.workers, self.ray, self.gpus_per_worker)
-
     def _check(self, dataset: object) -> None:
         if not isinstance(dataset, KronosDataset):
             raise TypeError(
@@ -345,30 +349,3 @@ class KronosModel(Model):
                 for reader in self._readers()
             ]
         return choice.combine(outputs, windows.index)
-
-    def _readers(self) -> list[HeadReader]:
-        if getattr(self, "_heads", None) is None:
-            self._heads = load_readers(self._loaded()[0], self.heads, self._load, self.fitted)
-        assert self._heads is not None
-        return self._heads
-
-    def _loaded(self) -> tuple[Forecaster, ForecastStore]:
-        if getattr(self, "_predictor", None) is None:
-            self._predictor, self._forecasts = self._load(), self._open()
-        predictor, store = self._predictor, self._forecasts
-        assert predictor is not None
-        assert store is not None
-        return predictor, store
-
-    def _load(self, other: str | None = None) -> Forecaster:
-        return load_forecaster(
-            other or self.checkpoint,
-            None if other else self.tokenizer,
-            None if other else self.revision,
-            self.device,
-            max_context=self.max_context,
-            context_overflow=self.context_overflow,
-            precision=self.precision,
-            compile=self.compile,
-            anchor=self.anchor,
-        )

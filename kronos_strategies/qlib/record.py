@@ -23,6 +23,8 @@ from kronos_strategies.qlib.experiment import local_path
 from kronos_strategies.qlib.features import KronosFeatures
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.qlib_runs import QlibRun, collect_qlib_run, qlib_run
+from kronos_strategies.qlib.rolling import RollingModel
+from kronos_strategies.qlib.scored import Scored
 from kronos_strategies.qlib.strategy import UNSOLVED
 from kronos_strategies.qlib.tracking import count_trials, log_run, qlib_run_params, run_params
 from kronos_strategies.report.export import save_report, show_report
@@ -85,16 +87,24 @@ class KronosRecord(ACRecordTemp):
     def _generate(self) -> None:
         prediction, label = self.load("pred.pkl"), self.load("label.pkl")
         traded, held = self._book("report_normal"), self._book("positions_normal")
-        model, dataset = self.model, self.dataset
-        ours = isinstance(model, KronosModel) and isinstance(dataset, KronosDataset)
-        run = None if ours else qlib_run(prediction, label, self._task(), traded, held)
-        params = self._params() if run is None else qlib_run_params(run, self._trading())
-        trials = count_trials(self.recorder, params) if self.trials is None else self.trials
-        if run is None:
+        scored = self._scored()
+        if scored is not None:
+            params = self._params(scored)
+            trials = count_trials(self.recorder, params) if self.trials is None else self.trials
             artifacts = collect_artifacts(
-                model, dataset, prediction, label.iloc[:, 0], traded, held, trials, self.industries
+                scored,
+                prediction,
+                label.iloc[:, 0],
+                traded,
+                held,
+                trials,
+                self.industries,
+                self.model.store,
             )
         else:
+            run = qlib_run(prediction, label, self._task(), traded, held)
+            params = qlib_run_params(run, self._trading())
+            trials = count_trials(self.recorder, params) if self.trials is None else self.trials
             artifacts = collect_qlib_run(
                 run, trials, self.industries, [*qlib_warnings(), *_overlap_warnings(self.dataset, run)]
             )
@@ -104,7 +114,7 @@ class KronosRecord(ACRecordTemp):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             save_report(report, folder)
-            signals = prediction if run is not None else model.scored(dataset).signals
+            signals = prediction if scored is None else scored.signals
             signals.to_parquet(folder / "signals.parquet")
             artifacts.write(folder / ARTIFACTS)
             self.recorder.save_objects(local_path=str(folder), artifact_path=self.artifact_path)
@@ -138,22 +148,22 @@ class KronosRecord(ACRecordTemp):
         except LoadObjectError:
             return {}
 
-    def _params(self) -> dict[str, str]:
-        known, dataset = self.model.provenance, self.dataset
-        if known is None:  # a restored model, whose scores come from another process
-            self.model.scored(dataset)
-            known = self.model.provenance
-        read = self.model.postprocessing
-        choice = self.model.choice or self.model.choose(dataset)
+    def _scored(self) -> Scored | None:
+        """The test segment as the model has scored it; None of another model, which has neither paths nor heads."""
+        model, dataset = self.model, self.dataset
+        ours = isinstance(model, KronosModel | RollingModel) and isinstance(dataset, KronosDataset)
+        return model.scored(dataset) if ours else None
+
+    def _params(self, scored: Scored) -> dict[str, str]:
         trade = {
-            "hold": str(dataset.hold),
-            "deal_price": dataset.deal_price,
-            "score": choice.identity,
+            "hold": str(scored.dataset.hold),
+            "deal_price": scored.dataset.deal_price,
+            "score": scored.score_identity,
             "trading": self._trading(),
-            "calibration": "none" if read.calibration is None else read.calibration.id,
+            "calibration": scored.calibration_identity,
             "limits": self.model.options.limits,
         }
-        return run_params(known, dataset.spec, trade)
+        return run_params(scored.provenance, scored.dataset.spec, trade)
 
     def _trading(self) -> str:
         """Strategy, settings and costs of the backtest as in the task; its dates separately."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import cast
@@ -189,7 +189,7 @@ def summarize_forecasts(
     hold: int,
     price: str = "close",
     levels: Sequence[float] = LEVELS,
-    post: Postprocessing = AS_SAMPLED,
+    post: Callable[[Forecast], Forecast] = AS_SAMPLED,
 ) -> tuple[PathSummary, Provenance]:
     """Summarize forecasts date by date; only one date's paths are in memory at a time.
 
@@ -199,7 +199,7 @@ def summarize_forecasts(
         horizons: bars to score the distribution at, each shorter than the forecasts.
         hold, price: holding period and price of the score, see `kronos_strategies.signal.tradable_returns`.
         levels: levels of central bands.
-        post: postprocessing of the paths before they are read.
+        post: postprocessing of the paths before they are read, e.g. a `Postprocessing`.
 
     Returns:
         The summary, and the provenance of the first forecast after postprocessing.

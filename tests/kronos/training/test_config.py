@@ -197,6 +197,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
             "validate_until=2019-12-31 is not after train_until=2019-12-31.",
         ),
         (
+            {"train_until": "2018-12-31", "validate_from": "2018-12-31"},
+            "validate_from=2018-12-31 is not after train_until=2018-12-31.",
+        ),
+        (
             {"sources": (Source(Path("a.csv"), train_until="2020-01-01"),), "validate_until": "2019-12-31"},
             "validate_until=2019-12-31 is not after train_until=2020-01-01.",
         ),

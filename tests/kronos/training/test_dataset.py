@@ -124,6 +124,21 @@ def test_no_bar_that_is_predicted_in_validation_was_seen_in_training(
     assert_apart(training.mapped_bars[0], learned, predicted, train, until)
 
 
+def test_what_validation_predicts_may_begin_later_than_training_ends(tmp_path: Path) -> None:
+    source = Source(write_bars(tmp_path / "bars.parquet", make_bars(120)))
+    dates = {"train_until": "2024-03-15", "validate_until": "2024-05-03"}
+    for validate_from, first in (("2024-04-01", "2024-04-01"), ("2024-04-06", "2024-04-08")):
+        training, validation = split(tmp_path, source, **dates, validate_from=validate_from)
+        _, predicted = learnt_and_predicted(training, validation, 0)
+        days = training.mapped_bars[0].dates.astype("datetime64[D]")
+        assert days[predicted].min() == np.datetime64(first)
+        assert training.last_dates() == ["2024-03-15"]
+    # Without train_until it begins after the default, even if validate_from is earlier.
+    whole = split(tmp_path, source)
+    early = split(tmp_path, source, validate_from="2024-01-05")
+    assert np.array_equal(early.validation.start_rows[0], whole.validation.start_rows[0])
+
+
 def test_a_source_may_have_dates_of_its_own(tmp_path: Path) -> None:
     one = Source(write_bars(tmp_path / "one.parquet", make_bars(120)))
     two = Source(

@@ -77,13 +77,20 @@ def recorded(small_store: Path, empty_record: Path, tmp_path: Path, monkeypatch)
     return tmp_path
 
 
-def qrun(folder: Path, config: Path = CONFIG, **settings: str) -> subprocess.CompletedProcess[str]:
+def qrun_command_line(config: Path = CONFIG) -> list[Path]:
+    return [Path(sys.executable).parent / "qrun", config]
+
+
+def qrun_environment(**settings: str) -> dict[str, str]:
     ours = {k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}
-    command = Path(sys.executable).parent / "qrun"
+    return {**ours, "KRONOS_DEVICE": "cpu", "KRONOS_SAMPLES": "2", "KRONOS_MODEL": str(TINY), **settings}
+
+
+def qrun(folder: Path, config: Path = CONFIG, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [command, config],
+        qrun_command_line(config),
         cwd=folder,
-        env={**ours, "KRONOS_DEVICE": "cpu", "KRONOS_SAMPLES": "2", "KRONOS_MODEL": str(TINY), **settings},
+        env=qrun_environment(**settings),
         capture_output=True,
         text=True,
         timeout=600,

@@ -12,6 +12,7 @@ from kronos_strategies.qlib.checks import check_task
 from .conftest import CONFIG, TINY, qrun
 
 WEIGHTS = CONFIG.with_name("kronos_csi300_weights.yaml")
+ROLLING = CONFIG.with_name("kronos_rolling.yaml")
 RISK = CONFIG.with_name("kronos_csi300_risk.yaml")
 SPAN = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-06-09"}
 
@@ -23,9 +24,36 @@ def task_of(monkeypatch, store: Path, config: Path = CONFIG, **settings: str) ->
     return yaml.safe_load(render_template(str(config)))["task"]
 
 
-@pytest.mark.parametrize("config", [CONFIG, WEIGHTS, RISK])
+@pytest.mark.parametrize("config", [CONFIG, WEIGHTS, RISK, ROLLING])
 def test_the_settings_of_the_workflow_files_pass(in_store, monkeypatch, config):
     check_task(task_of(monkeypatch, in_store, config))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"KRONOS_LOOKBACK": "600"}, r"lookback=600 is more than the model's context"),
+        ({"KRONOS_SAMPLES": "1"}, r"samples=1 is too few for the report"),
+    ],
+)
+def test_the_settings_of_rolling_versions_are_checked_too(in_store, monkeypatch, settings, says):
+    with pytest.raises(ValueError, match=says):
+        check_task(task_of(monkeypatch, in_store, ROLLING, **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "fitted"),
+    [
+        ({}, {"every": 5}),
+        ({"KRONOS_CALIBRATE": "2"}, {"every": 2}),
+        ({"KRONOS_CALIBRATE": "0"}, None),
+        ({"KRONOS_SAMPLES": "0"}, None),
+    ],
+)
+def test_rolling_versions_are_calibrated_where_paths_are_sampled(in_store, monkeypatch, settings, fitted):
+    versions = task_of(monkeypatch, in_store, ROLLING, **settings)["model"]["kwargs"]["model"]["kwargs"]
+    assert versions["fit_calibration"] == fitted
+    assert versions["fit_head"] is None
 
 
 @pytest.mark.parametrize(
