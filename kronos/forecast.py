@@ -26,6 +26,7 @@ from kronos.paths import (
 from kronos.zones import one_zone, remove_zones
 
 Anchor = Literal["last_close", "decoded_close"]  # where paths start
+UNTRAINED = "never"  # `trained_until` of a model that reads nothing but the windows
 MAX_RATIO = 2.0  # cap on true over decoded last close when paths are scaled by it
 
 
@@ -34,16 +35,17 @@ class Provenance:
     """What a forecast was made with: enough to reproduce it.
 
     Attributes:
-        model: name, folder or hub id of the checkpoint.
+        model: name, folder or hub id of the checkpoint; of another forecaster, its name with its settings.
         revision: hub revision, None elsewhere.
-        weights_sha256: sha256 of both networks' files; None for networks that were not loaded from files.
-        trained_until: last date of the training data (ISO); None if no model card states it.
+        weights_sha256: sha256 of both networks' files; None for networks that were not loaded from files. Of
+            another forecaster, the hash of what its forecasts depend on.
+        trained_until: last date of the training data (ISO), or UNTRAINED; None if no model card states it.
         sampling: sampling settings.
         draws: source of random numbers, e.g. "sobol".
-        max_context: maximum number of bars that the model sees.
-        clip: normalized bars are clipped to ±clip.
-        context_overflow: "recompute" or "rolling", what happens when a window exceeds the context.
-        precision: dtype of matrix products, "float32" or "bfloat16".
+        max_context: maximum number of bars that the model sees; None for forecasters without networks of Kronos.
+        clip: normalized bars are clipped to ±clip; or None.
+        context_overflow: "recompute" or "rolling", what happens when a window exceeds the context; or None.
+        precision: dtype of matrix products, "float32" or "bfloat16"; or None.
         anchor: where paths start: "last_close", the true last close, or "decoded_close", its reconstruction by the
             tokenizer.
         data_sha256: sha256 of the input windows.
@@ -58,10 +60,10 @@ class Provenance:
     trained_until: str | None
     sampling: SampleConfig
     draws: str
-    max_context: int
-    clip: float
-    context_overflow: str
-    precision: str
+    max_context: int | None
+    clip: float | None
+    context_overflow: str | None
+    precision: str | None
     anchor: str
     data_sha256: str
     calibration: str | None = None

@@ -30,7 +30,8 @@ from kronos_strategies.evaluation.distribution.path_summary import summarize_for
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.evaluation.warnings import training_overlap_warnings, universe_warnings
-from kronos_strategies.forecasting import Forecaster, iter_forecasts
+from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
+from kronos_strategies.forecasting import iter_forecasts
 from kronos_strategies.progress import ProgressReport, no_progress
 from kronos_strategies.run_artifacts import (
     DECAY_HORIZONS,
@@ -201,6 +202,7 @@ def evaluate_checkpoint(
             *post.warnings(dates[0]),
             *universe_warnings(members),
             *left_out,
+            *forecast_notes(forecaster),
         ),
         bars_per_year=bars_per_year(data.calendar),
         score_is_return=True,

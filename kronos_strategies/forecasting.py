@@ -8,56 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from kronos.bars import FEATURES
 from kronos.config import SampleConfig
-from kronos.forecast import Forecast, Provenance
-from kronos.paths import Candles
+from kronos.forecast import Forecast
 from kronos.windows import Windows
+from kronos_strategies.forecasters.protocol import Forecaster
 from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
 
 # Windows per chunk: more take more memory without higher throughput.
 CHUNK_WINDOWS, CHUNK_BYTES = 1024, 64 * 2**20
-
-
-class Forecaster(Protocol):
-    """What forecasts windows: `kronos.predictor.KronosPredictor`."""
-
-    sampling: SampleConfig  # where a forecast names none
-    device: Any  # can be set by its name
-
-    def forecast(
-        self,
-        windows: Windows,
-        sampling: SampleConfig | None = None,
-        progress: Callable[[int], None] | None = None,
-        candles: Candles = "valid",
-    ) -> Forecast:
-        """Sample futures of every window."""
-        ...
-
-    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
-        """Provenance of a forecast with these settings and data."""
-        ...
-
-
-class Embedder(Protocol):
-    """What reads windows without sampling: `kronos.predictor.KronosPredictor`."""
-
-    sampling: SampleConfig
-    device: Any
-
-    def embed(self, windows: Windows, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(N, d_model) hidden states of the windows' last bars."""
-        ...
-
-    def provenance(self, sampling: SampleConfig, data_sha256: str) -> Provenance:
-        """Provenance of a forecast with these settings and data."""
-        ...
 
 
 class WindowsByDate:

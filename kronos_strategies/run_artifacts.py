@@ -153,14 +153,15 @@ def provenance_table(known: Provenance, sampled: bool = True) -> dict[str, str]:
         sampled: whether paths were sampled; a return head alone needs none.
     """
     s = known.sampling
+    tokens = f", T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}" if known.precision else ""
     found = {
         "model": known.model,
         "revision": known.revision or "-",
         "weights sha256": known.weights_sha256 or "-",
         "trained until": known.trained_until or "not stated",
-        "sampling": f"{s.samples} paths, T={s.T:g}, top_p={s.top_p:g}, top_k={s.top_k}, seed={s.seed}",
-        "context_overflow": known.context_overflow,
-        "precision": known.precision,
+        "sampling": f"{s.samples} paths{tokens}, seed={s.seed}",
+        **({"context_overflow": known.context_overflow} if known.context_overflow else {}),
+        **({"precision": known.precision} if known.precision else {}),
         "paths start at": known.anchor.replace("_", " "),
     }
     found |= {"calibration": known.calibration} if known.calibration else {}

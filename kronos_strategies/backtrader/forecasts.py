@@ -19,6 +19,7 @@ from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
 from kronos_strategies.backtrader.lines import FINAL_CLOSES, SCORE, path_statistics
 from kronos_strategies.backtrader.optimization import limit_threads_after_fork
+from kronos_strategies.forecasters.registry import load_forecaster
 from kronos_strategies.forecasting import iter_forecasts
 from kronos_strategies.heads.selection import (
     HeadReader,
@@ -34,7 +35,7 @@ from kronos_strategies.signal import DEFAULT_LEVELS
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 if TYPE_CHECKING:
-    from kronos.predictor import KronosPredictor
+    from kronos_strategies.forecasters.protocol import Forecaster
 
 CACHE_SIZE = 200_000  # windows; about 80 MB at 20 samples each
 
@@ -78,7 +79,8 @@ class ForecastSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
             raise ValueError(
-                f"model is a {type(self.model).__name__}. Pass the name of a bundled model, a folder or a hub id."
+                f"model is a {type(self.model).__name__}. Pass the name of a bundled model, a folder, a hub id or "
+                "a baseline."
             )
         for name, least in (("lookback", MIN_BARS), ("horizon", 1), ("every", 1)):
             value = getattr(self, name)
@@ -119,7 +121,7 @@ class ForecastSettings:
         provenance = predictor.provenance(self.sampling(), "")
         return self.options.resolve(predictor.calibration, provenance, self.horizon, spacing)
 
-    def predictor(self) -> KronosPredictor:
+    def predictor(self) -> Forecaster:
         """The model, loaded once per process."""
         limit_threads_after_fork()  # first: even the provenance reads the weights
         return _load(self.model, self.tokenizer, self.revision, self.device)
@@ -302,10 +304,8 @@ def _window_hashes(windows: Windows, by_instrument: bool) -> list[bytes]:
 
 
 @lru_cache(maxsize=4)
-def _load(model: str, tokenizer: str | None, revision: str | None, device: str | None) -> KronosPredictor:
-    from kronos.predictor import KronosPredictor  # imports torch, which runs on stored forecasts do not need
-
-    return KronosPredictor.from_pretrained(model, tokenizer, revision, device)
+def _load(model: str, tokenizer: str | None, revision: str | None, device: str | None) -> Forecaster:
+    return load_forecaster(model, tokenizer, revision, device)
 
 
 @lru_cache(maxsize=4)

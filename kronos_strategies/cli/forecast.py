@@ -67,7 +67,7 @@ def forecast(
         as_of: last date, time, or time with UTC offset that the forecast may use; later bars are held back, drawn
             and scored. The last bar of each instrument when omitted.
         instrument: only these instruments, also patterns such as SH*.
-        model: bundled name, folder or hub id.
+        model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
         tokenizer: tokenizer of a model that does not know its own.
         revision: revision of the model on the hub.
         calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
@@ -90,16 +90,16 @@ def forecast(
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
     from kronos.postprocessing import PathOptions
-    from kronos.predictor import KronosPredictor
     from kronos_strategies.forecast_view.inputs import read_forecast_bars
     from kronos_strategies.forecast_view.run import forecast_bars
+    from kronos_strategies.forecasters import load_forecaster
     from kronos_strategies.heads.selection import load_readers
 
     _check_files(output, steps, plot)
     options = PathOptions(calibration)
     reading = ReadOptions(parse_columns(columns), timezone, pad_codes)
     data = read_forecast_bars(bars, instrument, reading, as_of, lookback)
-    load = partial(KronosPredictor.from_pretrained, device=device)
+    load = partial(load_forecaster, device=device)
     predictor = load(model, tokenizer, revision)
     sampling = predictor.sampling.with_overrides(samples, temperature, top_p, top_k, seed)
     readers = load_readers(predictor, (), load) if score != "paths" else []

@@ -116,7 +116,7 @@ def picks(
         limit: daily price limit as a return, at which nothing is bought; that of the region when omitted.
         store: forecast store that keeps the forecasts of both dates; kept nowhere when omitted.
         store_dtype: type of its paths.
-        model: bundled name, folder or hub id.
+        model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
         tokenizer: tokenizer of a model whose configuration names none.
         revision: revision of the model on the hub.
         samples: paths per instrument; 0 samples none and ranks by the return head alone.

@@ -77,7 +77,7 @@ def evaluate(
     Reports of two checkpoints on the same bars: `kronos compare out/nano out/mine --html compare.html`
 
     Args:
-        checkpoint: bundled name, folder or hub id.
+        checkpoint: bundled name, folder or hub id; or another forecaster, such as baseline:garch.
         data: CSV or parquet files, folders of such files, or a Qlib data directory.
         start: first forecast date; earlier bars serve as context and as history of the baselines.
         end: last forecast date; the last bar when omitted. The last dates have no outcome yet.
@@ -97,26 +97,28 @@ def evaluate(
     from pandas import Timestamp
 
     from kronos.postprocessing import PathOptions
-    from kronos.predictor import KronosPredictor
     from kronos_strategies.checkpoint_evaluation import (
         EvaluationSettings,
         evaluate_checkpoint,
         read_evaluation_data,
     )
+    from kronos_strategies.forecasters import load_forecaster
+    from kronos_strategies.forecasters.registry import parse_name
     from kronos_strategies.progress import progress_bar
     from kronos_strategies.report.export import save_report, show_report
     from kronos_strategies.report.report import build_report
     from kronos_strategies.run_artifacts import ARTIFACTS
+    from kronos_strategies.store.settings import label_of
 
     options = PathOptions(calibration)
     last = None if end is None else Timestamp(end)
     settings = EvaluationSettings(Timestamp(start), last, every, hold, lookback)
     bars = read_evaluation_data(data, market)
-    predictor = KronosPredictor.from_pretrained(checkpoint, device=device)
+    predictor = load_forecaster(checkpoint, device=device)
     sampling = predictor.sampling.with_overrides(samples, temperature, top_p, top_k, seed)
-    name = Path(checkpoint).name
+    name = checkpoint if parse_name(checkpoint) else Path(checkpoint).name
     with progress_bar("evaluate", "windows") as progress:
         artifacts = evaluate_checkpoint(predictor, name, bars, settings, sampling, options, progress)
     report = build_report(artifacts)
-    folder = output or Path(f"evaluation-{name}")
+    folder = output or Path(f"evaluation-{label_of(name)}")
     show_report(report, [*save_report(report, folder)[:2], artifacts.write(folder / ARTIFACTS)])

@@ -38,7 +38,8 @@ def serve(
     Args:
         bars: CSV or parquet files, folders of such files, glob patterns or Qlib data directories; each is a choice
             of the page.
-        models: bundled names, folders or hub ids to choose from; the first one is loaded at once.
+        models: bundled names, folders, hub ids or other forecasters, such as baseline:ewma, to choose from; the
+            first one is loaded at once.
         calibrations: files of `kronos calibrate` to choose from, in addition to auto and none.
         tracking: MLflow tracking store, the reports of whose runs are listed; that of `qrun` in the working
             directory, where it is, when omitted.
@@ -54,7 +55,7 @@ def serve(
     """
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
-    from kronos.predictor import KronosPredictor
+    from kronos_strategies.forecasters import load_forecaster
     from kronos_strategies.serve.app import make_app
     from kronos_strategies.serve.data import offer_data
     from kronos_strategies.serve.forecasts import Forecasts
@@ -67,7 +68,7 @@ def serve(
         tracking = TRACKING
     pages = Reports(tracking, reports)
     with open_socket(port) as listener:
-        load = partial(KronosPredictor.from_pretrained, device=device)
+        load = partial(load_forecaster, device=device)
         forecasts = Forecasts(data, models, load, [str(file) for file in calibrations], calendar)
         number, runner = listener.getsockname()[1], JobRunner()
         app = make_app(forecasts, pages, runner, number)

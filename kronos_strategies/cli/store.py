@@ -30,9 +30,9 @@ from kronos_strategies.progress import progress_bar
 
 if TYPE_CHECKING:
     from kronos.config import SampleConfig
-    from kronos.predictor import KronosPredictor
     from kronos.windows import Windows
     from kronos_strategies.distributed import WorkerPool
+    from kronos_strategies.forecasters.protocol import Forecaster
     from kronos_strategies.heads.selection import HeadReader, ScoreChoice
     from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
@@ -109,7 +109,7 @@ def fill(
         every: trading days from one forecast date to the next.
         market: universe whose members of each date are forecast.
         data: Qlib data directory; the simulated market when omitted.
-        model: bundled name, folder or hub id.
+        model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
         tokenizer: tokenizer of a model whose configuration names none.
         revision: revision of the model on the hub.
         samples: paths per window; 0 samples none and computes the return head alone.
@@ -134,16 +134,17 @@ def fill(
         gpus_per_worker: GPUs of each Ray actor, may be a fraction; 0 computes on CPUs.
         tracking: MLflow tracking store that records the run, so that `kronos compare` can find it.
     """
-    from kronos.predictor import KronosPredictor
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.distributed import worker_pool
+    from kronos_strategies.forecasters import load_forecaster
+    from kronos_strategies.forecasters.protocol import forecast_notes
     from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     pool = worker_pool(workers, ray, gpus_per_worker)
     forecast_store = ForecastStore(folder, "float16" if float16 else "float32")
     load = partial(
-        KronosPredictor.from_pretrained,
+        load_forecaster,
         device=device,
         precision=precision,
         context_overflow=context_overflow,
@@ -176,16 +177,16 @@ def fill(
         "KRONOS_HEADS": heads,
     }
     command, more = _next(settings, forecast_store, spec, start, end, data)
-    shown = [*store_warnings, *choice.warnings, *more]
+    shown = [*store_warnings, *choice.warnings, *forecast_notes(predictor), *more]
     if every > 1:
         command = None  # a backtest of the span would forecast the dates between
     _show(filled, folder, len(windows), choice.described, pool, shown, command)
 
 
 def _readers(
-    predictor: KronosPredictor,
+    predictor: Forecaster,
     heads: str | None,
-    load: Callable[[str], KronosPredictor],
+    load: Callable[[str], Forecaster],
     score: str,
     lookback: int,
     samples: int,
@@ -202,7 +203,9 @@ def _readers(
     return (readers if choice.heads else []), choice
 
 
-def _windows(spec: WindowSpec, start: datetime, end: datetime, every: int, max_context: int) -> Windows:
+def _windows(
+    spec: WindowSpec, start: datetime, end: datetime, every: int, max_context: int | None
+) -> Windows:
     """The windows of a span, after checks of market, span and lookback."""
     from pandas import Timestamp
 
@@ -218,7 +221,7 @@ def _windows(spec: WindowSpec, start: datetime, end: datetime, every: int, max_c
 
 def _fill(
     forecast_store: ForecastStore,
-    predictor: KronosPredictor,
+    predictor: Forecaster,
     readers: Sequence[HeadReader],
     windows: Windows,
     spec: WindowSpec,

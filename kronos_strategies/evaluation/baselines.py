@@ -7,7 +7,6 @@ sampled paths: crps, crps_ensemble, pit, and covered_80 etc.; one row per window
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,15 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from kronos.utils import MissingExtra
 from kronos_strategies.evaluation.distribution.metrics import crps_normal, historical_volatility, scoringrules
 from kronos_strategies.evaluation.distribution.path_summary import coverage_column
 from kronos_strategies.evaluation.panel import PricePanel
-
-try:
-    from arch import arch_model
-except ImportError as error:
-    raise MissingExtra("GARCH needs arch: pip install 'kronos-strategies[evaluation]'") from error
+from kronos_strategies.forecasters.volatility import UNIT, filter_variances, fit_garch
 
 MODEL = "Kronos"  # name of the evaluated score and forecast next to the baselines
 MIN_COVERAGE = 0.5  # of the scored rows; differences are paired on the rows that both scores have
@@ -96,9 +90,6 @@ WALK_HISTORY = 500  # dates before the first forecast that a random walk is fitt
 MIN_HISTORY = 60  # with fewer dates the baseline is left out
 GARCH_INSTRUMENTS = 20  # most traded ones that GARCH is fitted to
 MIN_RETURNS, MAX_RETURNS = 250, 1000  # of an instrument, before the first forecast
-UNIT = 100.0  # returns in percent, as the optimizer prefers
-MAX_PERSISTENCE = 0.999
-MAX_RATIO = 4.0  # between a model's average variance and that of the returns, either way
 
 
 def score_normal(deviation: np.ndarray, realized: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
@@ -213,10 +204,16 @@ class GarchModels:
         variances, parameters = {}, {}
         for name in chosen:
             returns = prices.closes[name].dropna().apply(np.log).diff().dropna() * UNIT
-            found = _fit(returns.loc[:first].iloc[-MAX_RETURNS:])
+            known = returns.loc[:first].iloc[-MAX_RETURNS:].to_numpy()
+            found = fit_garch(known) if len(known) >= MIN_RETURNS else None
             if found is not None:
-                parameters[name] = found.drop("alpha")
-                variances[name] = _filter(returns, found)
+                model = found.model
+                average = np.array([found.omega / (1 - model.persistence)])
+                after = filter_variances(model, returns.to_numpy()[None], average)[0, 1:]
+                variances[name] = pd.Series(after, returns.index)
+                parameters[name] = {
+                    "omega": found.omega, "persistence": model.persistence, "freedom": found.freedom,
+                }  # fmt: skip
         if not variances:
             return None
         wide = pd.DataFrame(variances).reindex(prices.calendar)
@@ -239,31 +236,3 @@ class GarchModels:
         total = horizon * mean + (next_bar - mean) * (1 - persistence**horizon) / (1 - persistence)
         freedom = np.where(freedom > 4, 4 + horizon * (freedom - 4), freedom)
         return np.sqrt(total) / UNIT, freedom
-
-
-def _fit(returns: pd.Series) -> pd.Series | None:
-    if len(returns) < MIN_RETURNS or not returns.std() > 0:
-        return None
-    model = arch_model(returns.to_numpy(), mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fit that does not converge is left out below
-        result = model.fit(disp="off", show_warning=False)
-    values = result.params
-    alpha, beta = float(values["alpha[1]"]), float(values["beta[1]"])
-    if result.convergence_flag != 0 or not 0 < alpha + beta < MAX_PERSISTENCE:
-        return None
-    ratio = float(values["omega"]) / (1 - alpha - beta) / float(returns.var())
-    if not 1 / MAX_RATIO < ratio < MAX_RATIO:
-        return None  # a degenerate fit, whose variance converges to zero or diverges
-    found = {"omega": values["omega"], "alpha": alpha, "persistence": alpha + beta, "freedom": values["nu"]}
-    return pd.Series(found, dtype=float)
-
-
-def _filter(returns: pd.Series, found: pd.Series) -> pd.Series:
-    """Variance of the bar after each one, from its return and the variance before."""
-    beta = found["persistence"] - found["alpha"]
-    variance, variances = found["omega"] / (1 - found["persistence"]), []
-    for value in returns.to_numpy():
-        variance = found["omega"] + found["alpha"] * value**2 + beta * variance
-        variances.append(variance)
-    return pd.Series(variances, returns.index)

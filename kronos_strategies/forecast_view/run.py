@@ -24,7 +24,7 @@ from kronos_strategies.forecast_view.summary import (
     jump_warnings,
     score_held_back,
 )
-from kronos_strategies.forecasting import Forecaster
+from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
 from kronos_strategies.heads.selection import HeadReader, ScoreChoice, ScoreUse, choose_score
 from kronos_strategies.progress import ProgressReport, no_progress
 
@@ -57,7 +57,9 @@ class BarsForecast:
     def settings(self) -> list[str]:
         """How the forecast was made, a line each."""
         known, sampling = self.forecast.provenance, self.forecast.provenance.sampling
-        paths = f"{known.model}, {sampling.samples} paths, T={sampling.T:g}, top_p={sampling.top_p:g}"
+        paths = f"{known.model}, {sampling.samples} paths"
+        if known.precision is not None:  # of tokens, which other forecasters do not have
+            paths += f", T={sampling.T:g}, top_p={sampling.top_p:g}"
         score = [f"score: {self.score}"] if len(self.table) > 1 else []
         return [f"model: {paths}", f"calibration: {self.calibration}", *score]
 
@@ -120,7 +122,7 @@ def forecast_bars(
     if held_back is not None:
         warnings += [*training_overlap_warnings(made.provenance, first)]
         warnings += choice.training_overlap_warnings(first)
-    warnings += jump_warnings(made)
+    warnings += [*jump_warnings(made), *forecast_notes(forecaster)]
     if made.samples < (needed := min_samples_for_coverage(BAND)):
         warnings.append(f"{made.samples} paths are too few for 5 % and 95 %, which need {needed}.")
     return BarsForecast(

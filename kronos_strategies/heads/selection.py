@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.head import ReturnHead, find_head
-from kronos_strategies.forecasting import Embedder
+from kronos_strategies.forecasters.protocol import Embedder, Forecaster
 
 Score = Literal["auto", "head", "paths"]
 DEFAULT_HORIZONS = (5, 10)  # horizons whose ranks are averaged if no head has the holding period
@@ -211,15 +211,15 @@ def head_names(heads: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def load_readers(
-    predictor: Embedder,
+    predictor: Forecaster | Embedder,
     heads: Sequence[str],
-    load: Callable[[str], Embedder],
+    load: Callable[[str], Forecaster | Embedder],
     fitted: ReturnHead | None = None,
 ) -> list[HeadReader]:
     """The heads of a run.
 
     Args:
-        predictor: predictor of the run's checkpoint.
+        predictor: predictor of the run's checkpoint, or a forecaster of another kind, which has no head of its own.
         heads: names or folders, each a checkpoint with a head or a head that was fitted on one; when empty, the
             head in the folder of the predictor, if there is one.
         load: loads another checkpoint by its name.
@@ -229,28 +229,45 @@ def load_readers(
         FileNotFoundError: a name without a head.
         ValueError: a head that was fitted on other weights than its checkpoint has now.
     """
-    found = [] if fitted is None else [HeadReader(predictor, fitted)]
+    found = [] if fitted is None else [HeadReader(_embedder(predictor), fitted)]
     known = predictor.provenance(predictor.sampling, "")
     own = known.model if known.weights_sha256 else None  # without a hash there is no folder
     if not heads and fitted is None:
-        return [HeadReader(predictor, ReturnHead.from_pretrained(own))] if own and find_head(own) else []
+        if own is None or not isinstance(predictor, Embedder) or not find_head(own):
+            return []
+        return [HeadReader(predictor, ReturnHead.from_pretrained(own))]
     for spec in heads:
         head = ReturnHead.from_pretrained(spec)
         found.append(HeadReader(_trunk(head, spec, predictor, load), head))
     return found
 
 
-def _trunk(head: ReturnHead, spec: str, predictor: Embedder, load: Callable[[str], Embedder]) -> Embedder:
+def _trunk(
+    head: ReturnHead,
+    spec: str,
+    predictor: Forecaster | Embedder,
+    load: Callable[[str], Forecaster | Embedder],
+) -> Embedder:
     name, wanted = head.info.checkpoint or spec, head.info.weights_sha256
     known = predictor.provenance(predictor.sampling, "")
     if known.weights_sha256 is not None and (
         known.weights_sha256 == wanted or (wanted is None and known.model == name)
     ):
-        return predictor
-    other = load(name)
+        return _embedder(predictor)
+    other = _embedder(load(name))
     if wanted not in (None, other.provenance(other.sampling, "").weights_sha256):
         raise ValueError(
             f"The head {spec} was fitted on weights of '{name}' that differ from the current ones. Fit it again "
             "with `kronos train head`."
         )
     return other
+
+
+def _embedder(predictor: Forecaster | Embedder) -> Embedder:
+    if not isinstance(predictor, Embedder):
+        model = predictor.provenance(predictor.sampling, "").model
+        raise ValueError(
+            f"'{model}' has no hidden states that a return head could read. Name a Kronos checkpoint, or leave out "
+            "the head."
+        )
+    return predictor

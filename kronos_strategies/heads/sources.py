@@ -13,7 +13,7 @@ from kronos.head import ReturnHead
 from kronos.training.config import Source
 from kronos.training.sources import FileReader
 from kronos.windows import Windows
-from kronos_strategies.forecasting import Embedder
+from kronos_strategies.forecasters.protocol import Embedder
 from kronos_strategies.heads.fit import FitSettings, fit_head
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.store import ForecastStore, WindowSpec

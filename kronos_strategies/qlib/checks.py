@@ -16,6 +16,7 @@ from qlib.utils.time import Freq
 from kronos.config import as_integer, as_number
 from kronos_strategies.data.qlib_store import REGIONS
 from kronos_strategies.evaluation.signal.neutralization import read_industries
+from kronos_strategies.forecasters.registry import parse_name
 from kronos_strategies.portfolio import check_inputs, rules_of
 from kronos_strategies.qlib.data_access import (
     DAY,
@@ -53,7 +54,8 @@ def check_task(task: Settings) -> None:
     model = _kwargs(task.get("model")) if _class(task.get("model")) == "KronosModel" else {}
     qlib_warnings(dataset.get("freq", DAY))
     if dataset and model:
-        check_lookback(dataset.get("lookback", 90), model.get("max_context", 512))
+        named = parse_name(model.get("checkpoint") or "kronos-nano")
+        check_lookback(dataset.get("lookback", 90), model.get("max_context", 512) if named is None else None)
     for record in records:
         kwargs = _kwargs(record)
         if "backtest" in (kwargs.get("config") or {}):
@@ -239,13 +241,13 @@ def as_date(what: str, value: object) -> pd.Timestamp:
     raise ValueError(f"{what}={value!r} is not a date. Write it as 2023-01-03.")
 
 
-def check_lookback(lookback: object, most: int) -> None:
-    """Check that the lookback fits the model's context.
+def check_lookback(lookback: object, most: int | None) -> None:
+    """Check that the lookback fits the model's context; None of `most` is a model without a limit.
 
     Raises:
         ValueError: it is longer, so that the model would read the last bars only.
     """
-    if as_integer("lookback", lookback) > as_integer("max_context", most):
+    if most is not None and as_integer("lookback", lookback) > as_integer("max_context", most):
         raise ValueError(
             f"lookback={lookback} is more than the model's context of {most} bars. Pass {most} or less "
             "(KRONOS_LOOKBACK, --lookback)."

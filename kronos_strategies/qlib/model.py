@@ -19,6 +19,8 @@ from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spaci
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
 from kronos_strategies.distributed import WorkerPool, worker_pool
+from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
+from kronos_strategies.forecasters.registry import load_forecaster
 from kronos_strategies.heads.fit import KINDS
 from kronos_strategies.heads.selection import (
     HeadReader,
@@ -66,7 +68,8 @@ class KronosModel(Model):
     Paths of at most one chunk of dates are in memory.
 
     Args:
-        checkpoint: bundled name, folder or hub id.
+        checkpoint: bundled name, folder or hub id; or another forecaster, such as "baseline:garch", see
+            `kronos_strategies.forecasters.load_forecaster`, which has no return head of its own.
         tokenizer: tokenizer of a model whose configuration names none.
         revision: revision of the model on the hub.
         device: "cpu", "cuda", "mps"; the fastest available if empty or None.
@@ -165,7 +168,7 @@ class KronosModel(Model):
         self.postprocessing = Postprocessing()  # of the last forecasts
         # Loaded here, so that a wrong name fails before any data is read. Qlib pickles models without
         # attributes that start with an underscore: a restored one loads its networks again.
-        self._predictor: KronosPredictor | None = self._load()
+        self._predictor: Forecaster | None = self._load()
         self._forecasts: ForecastStore | None = self._open()
         # With samples=0, provenance has the settings that would be sampled with.
         self.sampling = self._predictor.sampling.with_overrides(samples or 1, T, top_p, top_k, seed)
@@ -184,6 +187,11 @@ class KronosModel(Model):
             return
         self._check(dataset)
         predictor, store = self._loaded()
+        if not isinstance(predictor, KronosPredictor):
+            raise ValueError(
+                f"fit_head='{self.fit_head}' fits a head on hidden states, and '{self.checkpoint}' has none. Set "
+                "fit_head to None, or checkpoint to a Kronos checkpoint."
+            )
         self.fitted = fit_head_on(
             dataset, predictor, store, kind=self.fit_head, every=self.fit_every, seeds=self.fit_seeds
         )
@@ -214,7 +222,7 @@ class KronosModel(Model):
             ValueError: nothing is sampled and no head fits.
         """
         self._check(dataset)
-        check_lookback(dataset.spec.lookback, self.max_context)
+        check_lookback(dataset.spec.lookback, self._loaded()[0].max_context)
         windows, choice = dataset.windows(segment), self.choose(dataset)
         score = self._head_score(choice, windows, dataset.spec) if choice.heads else None
         if self.samples == 0:
@@ -277,7 +285,7 @@ class KronosModel(Model):
         )
         logger.info("calibration: %s", self.postprocessing.reason)
         logger.info(
-            "Kronos '%s' forecasts %d bars from %d windows, %d samples each, on %s",
+            "'%s' forecasts %d bars from %d windows, %d samples each, on %s",
             self.checkpoint,
             spec.horizon,
             len(windows),
@@ -292,6 +300,8 @@ class KronosModel(Model):
             len(filled),
             filled.forecast_set.folder,
         )
+        for note in forecast_notes(predictor):
+            logger.warning(note)
         return filled
 
     def _open(self) -> ForecastStore:
@@ -323,7 +333,7 @@ class KronosModel(Model):
         assert self._heads is not None
         return self._heads
 
-    def _loaded(self) -> tuple[KronosPredictor, ForecastStore]:
+    def _loaded(self) -> tuple[Forecaster, ForecastStore]:
         if getattr(self, "_predictor", None) is None:
             self._predictor, self._forecasts = self._load(), self._open()
         predictor, store = self._predictor, self._forecasts
@@ -331,13 +341,13 @@ class KronosModel(Model):
         assert store is not None
         return predictor, store
 
-    def _load(self, other: str | None = None) -> KronosPredictor:
-        return KronosPredictor.from_pretrained(
+    def _load(self, other: str | None = None) -> Forecaster:
+        return load_forecaster(
             other or self.checkpoint,
             None if other else self.tokenizer,
             None if other else self.revision,
             self.device,
-            self.max_context,
+            max_context=self.max_context,
             context_overflow=self.context_overflow,
             precision=self.precision,
             compile=self.compile,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from kronos.bars import FEATURES, BarsWarning
 from kronos.calibration import Calibration
@@ -15,7 +15,7 @@ from kronos.utils import MissingExtra
 from kronos_strategies.forecast_view.inputs import AllBars, divide_bars
 from kronos_strategies.forecast_view.page import HEADS, format_cell, table_heads
 from kronos_strategies.forecast_view.run import BarsForecast, forecast_bars
-from kronos_strategies.forecasting import Embedder, Forecaster
+from kronos_strategies.forecasters.protocol import Forecaster
 from kronos_strategies.heads.selection import HeadReader, load_readers
 from kronos_strategies.serve.data import Data
 from kronos_strategies.serve.jobs import Job
@@ -27,12 +27,6 @@ except ImportError as error:
 
 MAX_HORIZON, MAX_SAMPLES = 250, 500
 MAX_BYTES = 2**29  # of the paths of one forecast
-
-
-class Predictor(Forecaster, Embedder, Protocol):
-    """What the page forecasts with: `kronos.predictor.KronosPredictor`."""
-
-    calibration: Calibration | None
 
 
 class ForecastRequest(BaseModel):
@@ -108,8 +102,8 @@ class Forecasts:
 
     Args:
         data: bars by key.
-        models: names of checkpoints; the first one is loaded at once, others on first use.
-        load: loads a checkpoint by its name.
+        models: names of checkpoints or other forecasters; the first one is loaded at once, others on first use.
+        load: loads a forecaster by its name.
         calibrations: choices in addition to "auto" and "none", each the path of a file.
         calendar: exchange whose sessions have the timestamps to forecast; as in `kronos forecast` when None.
 
@@ -122,14 +116,14 @@ class Forecasts:
         self,
         data: Mapping[str, Data],
         models: Sequence[str],
-        load: Callable[[str], Predictor],
+        load: Callable[[str], Forecaster],
         calibrations: Sequence[str] = (),
         calendar: str | None = None,
     ) -> None:
         self.data, self.models, self.calendar = data, tuple(models), calendar
         self.calibrations = ("auto", "none", *calibrations)
         self._load = load
-        self._loaded: dict[str, tuple[Predictor, list[HeadReader]]] = {}
+        self._loaded: dict[str, tuple[Forecaster, list[HeadReader]]] = {}
         for file in calibrations:
             Calibration.read(file)
         self._predictor(self.models[0])
@@ -182,7 +176,7 @@ class Forecasts:
             PathOptions(asked.calibration), predictor.calibration, readers, progress=job.progress,
         )  # fmt: skip
 
-    def _predictor(self, model: str) -> tuple[Predictor, list[HeadReader]]:
+    def _predictor(self, model: str) -> tuple[Forecaster, list[HeadReader]]:
         if model not in self._loaded:
             predictor = self._load(model)
             self._loaded[model] = predictor, load_readers(predictor, (), self._load)

@@ -14,7 +14,8 @@ import pandas as pd
 from kronos.forecast import Forecast
 from kronos.utils import package_version
 from kronos_strategies.distributed import WorkerPool
-from kronos_strategies.forecasting import Forecaster, WindowsByDate, batch_windows, forecast_batch
+from kronos_strategies.forecasters.protocol import Forecaster
+from kronos_strategies.forecasting import WindowsByDate, batch_windows, forecast_batch
 from kronos_strategies.progress import ProgressReport, offset_progress
 from kronos_strategies.store.files import warn_of_damage
 from kronos_strategies.store.forecast_set import ForecastSet, StoreStatus

@@ -19,7 +19,8 @@ import pandas as pd
 
 from kronos.utils import package_version
 from kronos_strategies.distributed.shards import Outcome, Shard, Task, WorkerPool, plan_shards, run_shards
-from kronos_strategies.forecasting import Embedder, Forecaster, WindowsByDate
+from kronos_strategies.forecasters.protocol import Embedder, Forecaster
+from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.progress import ProgressReport
 from kronos_strategies.store.files import date_label, try_lock
 

@@ -13,7 +13,8 @@ from kronos.forecast import Provenance
 from kronos.head import ReturnHead
 from kronos.windows import Windows
 from kronos_strategies.distributed import WorkerPool
-from kronos_strategies.forecasting import Embedder, Forecaster, WindowsByDate
+from kronos_strategies.forecasters.protocol import Embedder, Forecaster
+from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.progress import ProgressReport, no_progress
 from kronos_strategies.store.fill import FillResult, fill
 from kronos_strategies.store.forecast_set import ForecastSet

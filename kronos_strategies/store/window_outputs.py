@@ -30,7 +30,8 @@ from kronos.panels import KEYS
 from kronos.utils import package_version
 from kronos.windows import Windows
 from kronos_strategies.distributed import WorkerPool
-from kronos_strategies.forecasting import Embedder, WindowsByDate
+from kronos_strategies.forecasters.protocol import Embedder
+from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.progress import ProgressReport, offset_progress
 from kronos_strategies.store.files import (
     date_state,
