@@ -42,17 +42,27 @@ except ImportError as error:
         "Model confidence sets need arch: pip install 'kronos-strategies[evaluation]'"
     ) from error
 
-HIGHER_IS_BETTER = ("ic", "rank_ic", "spread")  # all other metrics are losses, for which lower is better
+SCORE_METRICS = ("ic", "rank_ic", "spread")
+TASK_METRICS = (
+    "price_ic",
+    "price_rank_ic",
+    "volatility_r2",
+    "tstr_rank_ic",
+    "tstr_volatility_rank_ic",
+)  # of `kronos benchmark`
+HIGHER_IS_BETTER = (*SCORE_METRICS, *TASK_METRICS)  # all other metrics are losses, for which lower is better
 
 
 def metrics_by_date(rows: AlignedPanel, label_horizon: int) -> dict[str, pd.DataFrame]:
     """Metric -> dates x versions: ic, rank_ic, spread, then the losses; NaN where undefined.
 
     Raises:
-        ValueError: a loss has the name of one of the first three.
+        ValueError: a loss has the name of a metric for which higher is better.
     """
     if taken := [loss for loss in rows.losses if loss in HIGHER_IS_BETTER]:
-        raise ValueError(f"A loss is called '{taken[0]}', which is a metric of the score. Rename the loss.")
+        raise ValueError(
+            f"A loss is called '{taken[0]}', which is a metric for which higher is better. Rename the loss."
+        )
     gains = score_metrics_by_date(rows.scores, rows.labels[label_horizon], rows.dates)
     return gains | {loss: _means(of, rows.dates) for loss, of in rows.losses.items()}
 
@@ -60,7 +70,7 @@ def metrics_by_date(rows: AlignedPanel, label_horizon: int) -> dict[str, pd.Data
 def score_metrics_by_date(
     scores: Mapping[str, np.ndarray], label: np.ndarray, dates: pd.DatetimeIndex
 ) -> dict[str, pd.DataFrame]:
-    """Each of GAINS -> dates x scores.
+    """Each of SCORE_METRICS -> dates x scores.
 
     Args:
         scores: (dates, instruments) each.
@@ -72,12 +82,12 @@ def score_metrics_by_date(
     figures = {name: _score_metrics(score, label, count) for name, score in scores.items()}
     return {
         metric: pd.DataFrame({name: of[i] for name, of in figures.items()}, index=dates)
-        for i, metric in enumerate(HIGHER_IS_BETTER)
+        for i, metric in enumerate(SCORE_METRICS)
     }
 
 
 def _score_metrics(score: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
-    """Two (dates, instruments) arrays -> (3, dates), in the order of HIGHER_IS_BETTER."""
+    """Two (dates, instruments) arrays -> (3, dates), in the order of SCORE_METRICS."""
     returns = quantile_means(
         assign_quantiles(np.where(np.isfinite(label), score, np.nan), count), label, count
     )
