@@ -178,7 +178,8 @@ def _following(bars: pd.DataFrame, windows: Windows) -> tuple[np.ndarray, np.nda
         at = own.index.get_indexer(pd.DatetimeIndex(windows.future[rows].ravel()))
         values = np.where((at >= 0)[:, None], own.to_numpy()[at], np.nan)
         found[rows] = values.reshape(len(rows), windows.horizon, len(FEATURES))
-    return found, np.isfinite(found).all(axis=(1, 2))
+    complete: np.ndarray = np.isfinite(found).all(axis=(1, 2))
+    return found.astype(np.float32), complete  # rounded as paths are, so that rounding tells nothing apart
 
 
 def benchmark(
@@ -228,7 +229,7 @@ def benchmark(
     by_date = metrics_by_date(made, outcomes, settings.seed)
     horizon = outcomes.windows.horizon
     overlap = label_overlap(horizon, settings.every)
-    first = outcomes.windows.index[0][0]
+    first = outcomes.windows.index.get_level_values("datetime")[0]
     warnings = [text for each in provenance.values() for text in training_overlap_warnings(each, first)]
     warnings += [note for forecaster in models.values() for note in forecast_notes(forecaster)]
     return Comparison(

@@ -17,6 +17,7 @@ from kronos.bars import FEATURES, PRICES
 from kronos.head import import_lightgbm
 from kronos.paths import PRICE_FLOOR
 
+DECIMALS = 3  # of features: what rounding to float32 changes is no difference
 LARGEST = 20.0  # features are clipped at this many standard deviations
 MIN_BARS = 4  # of a sequence: half of them predict the other half
 ROUNDS = 60  # trees of each model
@@ -70,8 +71,9 @@ class Sequences:
         returns = self.returns()[:, :bars]
         size = np.abs(returns)
         summary = [returns.std(axis=1), size.max(axis=1), _autocorrelation(returns), _autocorrelation(size)]
-        still = (returns == 0).mean(axis=1)
-        return np.column_stack([np.clip(candles, -LARGEST, LARGEST), self._volumes(bars), *summary, still])
+        still = (size < 0.5 * 10**-DECIMALS).mean(axis=1)
+        features = [np.clip(candles, -LARGEST, LARGEST), self._volumes(bars), *summary, still]
+        return np.round(np.column_stack(features), DECIMALS)
 
     def _log_closes(self) -> np.ndarray:
         """(N, H + 1) logs of the last close and of the closes."""
