@@ -113,8 +113,9 @@ def train(network: Network, folder: Path, data: Path, steps: int, batch_size: in
         learning_rate=1.5e-3,
         weight_decay=0.1,
         clip_norm=1.0,
-        validate_every=max(1, steps // 8),
-        validation_windows=1024,
+        validate_every=max(1, steps // 4),
+        validation_windows=512,
+        rank_dates=60,
         select_by="rank",  # the only criterion that both objectives share
         seed=network.seed,
         device="cpu",

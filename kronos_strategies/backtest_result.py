@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,8 @@ class BacktestResult:
         whole: frame by datetime of all bars of the backtest, those before the first purchase too: net, then the
             benchmarks as they moved. Qlib's own metrics use these; None if `returns` has all bars.
         qlib_bars_per_year: bars per year that Qlib annualizes with: 238 days, each of 240 minutes.
+        unsolved: reason by date of the rebalances whose optimization had no result, so that the weights stayed; not
+            saved with the result, but among the warnings of a report.
     """
 
     returns: pd.DataFrame
@@ -40,6 +43,7 @@ class BacktestResult:
     bars_per_year: int = BARS_PER_YEAR
     whole: pd.DataFrame | None = None
     qlib_bars_per_year: float = QLIB_BARS_PER_YEAR
+    unsolved: Mapping[pd.Timestamp, str] = field(default_factory=dict)
 
     @property
     def all_bars(self) -> pd.DataFrame:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kronos.io.files import read_table
-from kronos_strategies.portfolio import PortfolioRules, rank_signals, target_weights
+from kronos_strategies.portfolio import MarketInputs, PortfolioRules, rank_signals, target_weights
+from kronos_strategies.portfolio.market import NO_INPUTS
 from kronos_strategies.signal import SIGNALS
 
 RANKS = ("rank", "previous_rank", "rank_change")
@@ -53,6 +54,7 @@ def pick(
     previous: pd.Series,
     rules: PortfolioRules,
     tradable: pd.Index,
+    market: MarketInputs = NO_INPUTS,
 ) -> pd.DataFrame:
     """Rank the members of a market and turn the ranking into trades.
 
@@ -63,6 +65,7 @@ def pick(
         previous: weights held now, by instrument, all of them in `state`.
         rules: rules of the portfolio.
         tradable: instruments that can be traded, see `target_weights`.
+        market: what else the rules need of the market.
 
     Returns:
         Frame with the index of `state`, best rank first, then the instruments without a rank. Columns:
@@ -74,14 +77,15 @@ def pick(
             difference.
 
     Raises:
-        ValueError: the signals lack a column that the rules use.
+        ValueError: the signals lack a column that the rules use, or the market what they need.
+        UnsolvedError: an optimization over scenarios has no result.
     """
     table = state.join(signals.reindex(columns=list(SIGNALS)))
     table["rank"] = rank_signals(signals, rules)
     table["previous_rank"] = rank_signals(earlier, rules) if len(earlier) else np.nan
     table["rank_change"] = table["previous_rank"] - table["rank"]
     table = table.astype(dict.fromkeys(RANKS, "Int64"))
-    weights = target_weights(signals, previous, rules, tradable)
+    weights = target_weights(signals, previous, rules, tradable, market)
     table["weight_before"] = previous.reindex(table.index, fill_value=0.0)
     table["target_weight"] = weights.reindex(table.index, fill_value=0.0)
     table["trade"] = table["target_weight"] - table["weight_before"]

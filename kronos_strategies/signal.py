@@ -5,6 +5,8 @@ Every column is known at the close of the bar that its row is dated with.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -23,6 +25,19 @@ from kronos_strategies.path_signals import (
 SUMMARY = ("expected_return", "volatility", "prob_up", "q05", "q95")
 SIGNALS = ("score", *SUMMARY, *PATH_SIGNALS)
 DEFAULT_LEVELS = PathSignalSettings()
+
+
+@dataclass(frozen=True)
+class SampledPaths:
+    """Sampled paths of n instruments, independent of each other, from forecasts of one date.
+
+    Attributes:
+        instruments: (n,) names.
+        returns: (n, S, B) simple returns from the last close until the close of each bar.
+    """
+
+    instruments: pd.Index
+    returns: np.ndarray
 
 
 def signals(
@@ -132,6 +147,21 @@ def summary(forecast: Forecast) -> pd.DataFrame:
     gained, volatility = _whole_horizon(forecast)
     columns = {"expected_return": gained.mean(axis=1), "volatility": volatility}
     return pd.DataFrame(columns | _spread(gained), index=forecast.index, dtype=np.float64)
+
+
+def sampled_paths(forecast: Forecast) -> SampledPaths:
+    """Returns of each path from the last close to the close of each bar, for portfolios over joint scenarios.
+
+    Args:
+        forecast: N windows of one date, S paths, H bars.
+
+    Raises:
+        ValueError: the forecast has several dates, or a last close is not positive.
+    """
+    if len(forecast.index.get_level_values("datetime").unique()) > 1:
+        raise ValueError("Scenarios are of one date, and the forecast has several. Pass one date at a time.")
+    last = forecast.last_bar[:, CLOSE].astype(np.float64)[:, None, None]
+    return SampledPaths(forecast.index.get_level_values("instrument"), positive_prices(forecast) / last - 1)
 
 
 def _whole_horizon(forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:

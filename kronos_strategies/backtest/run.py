@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -12,12 +14,24 @@ from kronos_strategies.backtest.simulation import Decide, PriceArrays, simulate,
 from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.evaluation.panel import PanelIndex, PricePanel
-from kronos_strategies.portfolio import CrossSection, PortfolioRules, check_inputs, cross_section_weights
+from kronos_strategies.portfolio import (
+    CrossSection,
+    PortfolioRules,
+    SampledPaths,
+    UnsolvedError,
+    check_history,
+    check_inputs,
+    cross_section_weights,
+    place_scenarios,
+)
+from kronos_strategies.portfolio.dependence import past_correlations
 from kronos_strategies.portfolio.target import TIE_BREAK
 
+logger = logging.getLogger(__name__)
+
+PathSource = Callable[[pd.Timestamp], SampledPaths]  # paths of a date, known at its close
 DEFAULT_TRADING = TradingRules()
 AMOUNT_BARS = 20  # in the mean traded amount that participation refers to
-CORRELATION_SHRINKAGE = 0.5  # of sampled correlations towards the one that the rules assume
 
 
 def run_backtest(
@@ -71,8 +85,8 @@ def backtest_rules(
     every: int = 1,
     factors: pd.DataFrame | None = None,
     industries: Mapping[str, str] | None = None,
-    correlation_bars: int = 0,
     benchmarks: pd.DataFrame | None = None,
+    paths: PathSource | None = None,
 ) -> BacktestResult:
     """Trade rules on signals: `kronos_strategies.portfolio.target_weights` on every date that is due.
 
@@ -84,17 +98,20 @@ def backtest_rules(
         every: bars from one rebalance to the next, counted from the first date with signals.
         factors: bars x instruments, adjusted / unadjusted price; needed for lots.
         industries: industry by instrument; needed for a cap on industries.
-        correlation_bars: bars of past returns from which correlations are estimated at each rebalance; 0 for the
-            correlation that the rules assume.
         benchmarks: by datetime, simple returns of benchmarks; the mean of the instruments with a signal when
             omitted.
+        paths: function of a date of the signals -> the sampled paths of its instruments; needed for weightings over
+            scenarios. A rebalance whose optimization has no result trades nothing, and is listed in `unsolved` of
+            the result.
 
     Raises:
         ValueError: a column, a date or an instrument is missing, or nothing is traded.
+        MissingExtra: the weighting needs a package that is not installed.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 bar, got {every}.")
     check_inputs(rules, industries is not None, amounts=True)
+    check_history(rules, closes=True, paths=paths is not None)
     if missing := [name for name in (rules.rank_by, *rules.columns) if name not in signals]:
         raise ValueError(
             f"The signals have no column '{missing[0]}', which the rules use; they have {list(signals.columns)}. "
@@ -115,10 +132,10 @@ def backtest_rules(
         amounts = prices.amounts[panel.instruments].fillna(0.0)
         check_inputs(rules, industries is not None, amounts=bool(amounts.to_numpy().any()))
         decide.amounts = amounts.rolling(AMOUNT_BARS, min_periods=1).mean().to_numpy(np.float64)
-    decide.correlation_bars = correlation_bars
+    decide.paths, decide.members = paths, panel.mask
     if benchmarks is None:
         benchmarks = equal_weight_returns(prices, index).to_frame()
-    return _run(arrays, trading, decide, benchmarks)
+    return replace(_run(arrays, trading, decide, benchmarks), unsolved=decide.unsolved)
 
 
 def equal_weight_returns(prices: PricePanel, members: pd.MultiIndex) -> pd.Series:
@@ -155,8 +172,12 @@ class _RuleDecisions:
         self.arrays, self.rules, self.every, self.rows, self.columns = arrays, rules, every, rows, columns
         self.industries: np.ndarray | None = None
         self.amounts: np.ndarray | None = None  # (T, n) in currency
-        self.correlation_bars = 0
+        self.paths: PathSource | None = None
+        self.members = np.ones(
+            (len(rows), len(arrays.instruments)), bool
+        )  # dates x instruments with a signal
         self.last: int | None = None  # bar of the last rebalance
+        self.unsolved: dict[pd.Timestamp, str] = {}  # reason by date
 
     def __call__(self, bar: int, held: np.ndarray, equity: float) -> np.ndarray | None:
         row = self.rows.get(bar)
@@ -165,29 +186,44 @@ class _RuleDecisions:
         if not np.isfinite(self.columns[self.rules.rank_by][row]).any():
             return None
         self.last = bar
-        section = CrossSection(
+        try:
+            return cross_section_weights(self._section(bar, row, held, equity), self.rules)
+        except UnsolvedError as error:
+            date = self.arrays.dates[bar]
+            self.unsolved[date] = str(error)
+            logger.warning("%s: the weights stay, because %s", date, error)
+            return None
+
+    def _section(self, bar: int, row: int, held: np.ndarray, equity: float) -> CrossSection:
+        arrays, rules = self.arrays, self.rules
+        correlations = scenarios = None
+        if rules.correlation_bars:
+            correlations = past_correlations(
+                self._closes(bar - rules.correlation_bars, bar + 1), rules.correlation
+            )
+        if rules.uses_scenarios:
+            assert self.paths is not None
+            paths, past = self.paths(arrays.dates[bar]), self._closes(bar - rules.scenario_bars, bar)
+            signaled = arrays.instruments[
+                self.members[row] | (held != 0)
+            ]  # those that `target_weights` knows
+            kept = paths.instruments.isin(signaled)
+            paths = SampledPaths(paths.instruments[kept], paths.returns[kept])
+            scenarios = place_scenarios(paths, past, arrays.instruments, rules)
+        return CrossSection(
             columns={name: wide[row] for name, wide in self.columns.items()},
             held=held,
-            trades=self.arrays.tradable(bar, held),
+            trades=arrays.tradable(bar, held),
             industries=self.industries,
             amounts=None if self.amounts is None else self.amounts[bar] / equity,
-            correlations=self._correlations(bar),
+            correlations=correlations,
+            scenarios=scenarios,
         )
-        return cross_section_weights(section, self.rules)
 
-    def _correlations(self, bar: int) -> np.ndarray | None:
-        """(n, n) of the log returns of the last bars, shrunk halfway to the assumed correlation."""
-        if not self.correlation_bars:
-            return None
-        closes = self.arrays.last_close[max(0, bar - self.correlation_bars) : bar + 1]
-        moves = np.nan_to_num(np.diff(np.log(closes), axis=0))
-        moves = moves - moves.mean(axis=0) if len(moves) else np.zeros((1, closes.shape[1]))
-        moves = moves / np.maximum(np.sqrt(np.square(moves).sum(axis=0)), 1e-300)
-        matrix = (1 - CORRELATION_SHRINKAGE) * (
-            moves.T @ moves
-        ) + CORRELATION_SHRINKAGE * self.rules.correlation
-        np.fill_diagonal(matrix, 1.0)
-        return matrix
+    def _closes(self, start: int, stop: int) -> np.ndarray:
+        """(T, n) closes of some bars, NaN without one."""
+        bars = slice(max(0, start), stop)
+        return np.where(self.arrays.has_bar[bars], self.arrays.last_close[bars], np.nan)
 
 
 def _rows(arrays: PriceArrays, dates: pd.DatetimeIndex, what: str) -> np.ndarray:

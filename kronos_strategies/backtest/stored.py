@@ -14,7 +14,7 @@ from kronos.forecast import Forecast, Provenance
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.utils import git_commit, package_version
 from kronos_strategies.backtest.prices import BacktestPrices, cut_prices
-from kronos_strategies.backtest.run import backtest_rules, equal_weight_returns
+from kronos_strategies.backtest.run import PathSource, backtest_rules, equal_weight_returns
 from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores
@@ -24,9 +24,10 @@ from kronos_strategies.evaluation.warnings import (
     crowded_portfolio_warnings,
     training_overlap_warnings,
     universe_warnings,
+    unsolved_warnings,
 )
 from kronos_strategies.path_signals import PathSignalSettings
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.portfolio import PortfolioRules, past_bars
 from kronos_strategies.progress import track
 from kronos_strategies.run_artifacts import (
     DECAY_HORIZONS,
@@ -35,7 +36,7 @@ from kronos_strategies.run_artifacts import (
     RunMetadata,
     provenance_table,
 )
-from kronos_strategies.signal import signals
+from kronos_strategies.signal import sampled_paths, signals
 from kronos_strategies.store import ForecastSet
 from kronos_strategies.store.head_scores import HeadScores
 
@@ -52,7 +53,6 @@ class BacktestSettings:
         hold: bars that a position is held, which the score and the label span.
         every: bars between rebalances.
         levels: levels that some signals refer to.
-        correlation_bars: see `kronos_strategies.backtest.run.backtest_rules`.
         trials: number of settings tried so far, including this one; deflates the Sharpe ratio.
     """
 
@@ -61,7 +61,6 @@ class BacktestSettings:
     hold: int
     every: int
     levels: PathSignalSettings = field(default_factory=PathSignalSettings)
-    correlation_bars: int = 0
     trials: int = 1
 
 
@@ -102,7 +101,15 @@ def backtest_forecasts(
 
     paths, known = _summarize(read(), forecast_set, prices, settings, post)
     table = pd.concat(frames).sort_index()
-    result = _trade(table, dates, prices, settings, industries, benchmark)
+    result = _trade(
+        table,
+        dates,
+        prices,
+        settings,
+        industries,
+        benchmark,
+        lambda date: sampled_paths(post(forecast_set.read(date))),
+    )
     return _artifacts(table, paths, known, result, prices, settings, post, head, industries)
 
 
@@ -137,9 +144,10 @@ def _trade(
     settings: BacktestSettings,
     industries: pd.Series | None,
     benchmark: pd.Series | None,
+    read_paths: PathSource,
 ) -> BacktestResult:
     calendar = prices.panel.calendar
-    first = max(0, int(calendar.searchsorted(dates[0])) - HISTORY)
+    first = max(0, int(calendar.searchsorted(dates[0])) - max(HISTORY, past_bars(settings.rules)))
     panel = cut_prices(prices.panel, calendar[min(first, len(calendar) - 1)], dates[-1])
     benchmarks = equal_weight_returns(panel, cast(pd.MultiIndex, table.index)).to_frame()
     if benchmark is not None:
@@ -152,8 +160,8 @@ def _trade(
         settings.every,
         prices.factors,
         None if industries is None else {str(name): str(own) for name, own in industries.items()},
-        settings.correlation_bars,
         benchmarks,
+        read_paths,
     )
 
 
@@ -196,6 +204,7 @@ def _artifacts(
         warnings=(
             *training_overlap_warnings(known, dates[0]),
             *post.warnings(dates[0]),
+            *unsolved_warnings(result.unsolved),
             *universe_warnings(index),
             *crowded_portfolio_warnings(int(result.positions.max()), count, "choose a smaller topk"),
             *(() if head is None else head.warnings(settings.hold, price)),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from kronos.bars import stamps
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, step_seconds
+from kronos.panels import KEYS
 from kronos.paths import Candles
 from kronos.postprocessing import PathOptions, Postprocessing
 from kronos.windows import MIN_BARS, Windows
@@ -154,6 +156,7 @@ class ForecastSettings:
         instruments: tuple[str, ...],
         progress: ProgressReport = no_progress,
         daily: np.ndarray | None = None,
+        bars: int = 1,
     ) -> np.ndarray:
         """Statistics of the forecasts of windows; only those missing from cache and store are computed.
 
@@ -162,15 +165,16 @@ class ForecastSettings:
             instruments: all instruments that are ever forecast together; they label the store.
             progress: called as progress(windows done, N).
             daily: (N,) bool, windows of daily bars, which a return head may score; all when omitted.
+            bars: last bars whose closes are returned.
 
         Returns:
-            (N, FINAL_CLOSES + S), see `lines.path_statistics`; all but the score are NaN where nothing is
+            (N, FINAL_CLOSES + bars * S), see `lines.path_statistics`; all but the score are NaN where nothing is
             sampled.
         """
         spec = WindowSpec(",".join(instruments), self.lookback, self.horizon, self.lookback)
         found = np.full((len(windows), FINAL_CLOSES), np.nan)
         if self.samples:
-            found = self._sample(windows, spec, progress)
+            found = self._sample(windows, spec, progress, bars)
         choice = self.score_choice()
         scored = np.ones(len(windows), bool) if daily is None or self.score == "head" else daily
         if not self.samples and not scored.all():
@@ -189,20 +193,20 @@ class ForecastSettings:
                 factors[rows] = post.calibration.band_factors(level, keys, self.horizon)[:, -1]
         return factors
 
-    def _sample(self, windows: Windows, spec: WindowSpec, progress: ProgressReport) -> np.ndarray:
+    def _sample(self, windows: Windows, spec: WindowSpec, progress: ProgressReport, bars: int) -> np.ndarray:
         predictor, sampling = self.predictor(), self.sampling()
         if self.store is not None:
             filled = ForecastStore(self.store).fill(predictor, windows, spec, sampling, progress)
-            return np.concatenate([self._statistics_of(forecast) for forecast in filled])
+            return np.concatenate([self._statistics_of(forecast, bars) for forecast in filled])
 
         def compute(missing: Windows, report: Callable[[int], None]) -> np.ndarray:
             parts = iter_forecasts(predictor, missing, sampling, lambda done, _: report(done))
-            return np.concatenate([self._statistics_of(forecast) for forecast in parts])
+            return np.concatenate([self._statistics_of(forecast, bars) for forecast in parts])
 
         post = self.postprocessing()
         calibration = None if post.calibration is None else post.calibration.id
         provenance = predictor.provenance(sampling, "")
-        inputs = provenance, calibration, post.limits, post.candles, self.levels
+        inputs = provenance, calibration, post.limits, post.candles, self.levels, bars
         key = inputs if provenance.weights_sha256 else None
         by_instrument = post.calibration is not None or post.limits is not None
         return _cached(key, windows, compute, progress, by_instrument)
@@ -221,10 +225,10 @@ class ForecastSettings:
         limit_threads_after_fork()
         return _load_heads(self.model, self.tokenizer, self.revision, self.device, head_names(self.heads))
 
-    def _statistics_of(self, forecast: Forecast) -> np.ndarray:
+    def _statistics_of(self, forecast: Forecast, bars: int) -> np.ndarray:
         """(N, FINAL_CLOSES + S) statistics of a forecast as sampled, after its postprocessing."""
         parts = [
-            (rows, path_statistics(post(forecast[rows]), self.levels))
+            (rows, path_statistics(post(forecast[rows]), self.levels, bars))
             for rows, post in self._by_spacing(forecast.index, forecast.timestamps)
         ]
         found = np.empty((len(forecast), parts[0][1].shape[1]))
@@ -314,3 +318,30 @@ def _load_heads(
 ) -> list[HeadReader]:
     predictor = _load(model, tokenizer, revision, device)
     return load_readers(predictor, heads, lambda other: _load(other, None, None, device))
+
+
+class AssetWindows(NamedTuple):
+    """Windows of one asset, and what they are cut from."""
+
+    instrument: str
+    values: np.ndarray  # (M, 6) float32
+    times: np.ndarray  # (M,) datetime64[ns]
+    end_positions: np.ndarray  # (N,) int64, last bar of each window
+    future: np.ndarray  # (N, H) datetime64[ns]
+    is_daily: bool
+
+
+def join_windows(parts: Sequence[AssetWindows], lookback: int) -> Windows:
+    """The windows of some assets, in their order."""
+    times = np.concatenate([part.times for part in parts])
+    starts = np.cumsum([0, *(len(part.times) for part in parts[:-1])])
+    ends = np.concatenate([part.end_positions + start for part, start in zip(parts, starts, strict=True)])
+    instruments = np.repeat([part.instrument for part in parts], [len(part.end_positions) for part in parts])
+    return Windows(
+        bars=np.concatenate([part.values for part in parts]),
+        bar_stamps=stamps(pd.DatetimeIndex(times)),
+        end_positions=ends,
+        lengths=np.full(len(ends), lookback, np.int64),
+        future=np.concatenate([part.future for part in parts]),
+        index=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), instruments], names=KEYS),
+    )

@@ -19,24 +19,36 @@ ALL_LINES = (*LINES, "age")  # bars of the feed since the forecast
 SCORE, FIRST_PATH_SIGNAL, FINAL_CLOSES = 4, 5, 5 + len(OTHER_PATH_SIGNALS)
 
 
-def path_statistics(forecast: Forecast, levels: PathSignalSettings = DEFAULT_LEVELS) -> np.ndarray:
+def path_statistics(
+    forecast: Forecast, levels: PathSignalSettings = DEFAULT_LEVELS, bars: int = 1
+) -> np.ndarray:
     """Statistics of sampled paths for the lines, for any level of the band.
 
     Args:
         forecast: N windows, S paths.
         levels: levels that some signals refer to.
+        bars: last bars whose closes are returned.
 
     Returns:
-        (N, FINAL_CLOSES + S) float64: expected_return, volatility and prob_up as in
+        (N, FINAL_CLOSES + bars * S) float64: expected_return, volatility and prob_up as in
         `kronos_strategies.signal.summary`, max_drawdown, the score (here the expected return; a return head
         replaces it), OTHER_PATH_SIGNALS as in `kronos_strategies.signal.path_signals`, and the close of each path
-        at the horizon, in quote currency. Known at the close of the bar that the forecast is dated with.
+        at the horizon, then at the bar before it, and so on, in quote currency. Known at the close of the bar that
+        the forecast is dated with.
     """
-    closes = positive_prices(forecast, "close")[:, :, -1]  # (N, S)
+    closes = positive_prices(forecast, "close")[:, :, ::-1][:, :, :bars]  # (N, S, bars)
     figures = summary(forecast)[["expected_return", "volatility", "prob_up"]].to_numpy()
     of_paths = path_signals(forecast, levels)
     drawdown, others = of_paths[["max_drawdown"]].to_numpy(), of_paths[list(OTHER_PATH_SIGNALS)].to_numpy()
-    return np.concatenate([figures, drawdown, figures[:, :1], others, closes], axis=1)
+    flat = closes.transpose(0, 2, 1).reshape(len(closes), -1)
+    return np.concatenate([figures, drawdown, figures[:, :1], others, flat], axis=1)
+
+
+def split_closes(statistics: np.ndarray, bars: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N, FINAL_CLOSES + bars * S) path statistics -> those of `bars` = 1, and (N, S, bars) closes, ascending."""
+    samples = (statistics.shape[1] - FINAL_CLOSES) // bars
+    closes = statistics[:, FINAL_CLOSES:].reshape(len(statistics), bars, samples)
+    return statistics[:, : FINAL_CLOSES + samples], closes[:, ::-1].transpose(0, 2, 1)
 
 
 def indicator_lines(statistics: np.ndarray, level: float, factors: np.ndarray | None = None) -> np.ndarray:

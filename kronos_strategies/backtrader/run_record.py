@@ -17,6 +17,7 @@ from kronos_strategies.backtrader.forecasts import ForecastSettings
 from kronos_strategies.backtrader.indicators import KronosBand, KronosIndicator, settings_of
 from kronos_strategies.backtrader.scheduler import ForecastCoordinator
 from kronos_strategies.backtrader.score_recorder import ScoreRecorder, iter_indicators
+from kronos_strategies.evaluation.warnings import unsolved_warnings
 
 EQUAL_WEIGHT = "equal weight"
 MAX_REJECTED = 0.02  # share of the orders above which rejections are reported
@@ -171,7 +172,7 @@ def path_summaries(scores: ScoreRecorder, history: FeedHistory, origin: Forecast
     found, settings, first = scores.bands(history), origin.settings, _first_indicator(scores)
     if settings is None or first is None or settings.samples == 0 or not len(found):
         return found
-    known = ForecastCoordinator.of(first).final_closes(settings)
+    known = ForecastCoordinator.of(first).group(settings).final_closes
     missing = np.full(settings.samples, np.nan)  # for scores of a return head alone
     closes = np.array([known.get(key, missing) for key in found.index], np.float32)
     return found.assign(level=float(origin.level), horizon=settings.horizon).join(
@@ -253,6 +254,7 @@ def execution_warnings(
             "Orders were sized with knowledge of the open at which they filled (cheat_on_open); results are not "
             "realistic."
         )
+    yield from unsolved_warnings(getattr(strategy, "unsolved", {}))
     orders = account.rejected + account.filled
     if account.rejected > MAX_REJECTED * orders:
         yield (

@@ -9,20 +9,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from kronos.bars import stamps
+from kronos.bars import CLOSE
 from kronos.panels import KEYS
 from kronos.sessions import exchange_sessions
-from kronos.windows import Windows
 from kronos_strategies.backtrader.feed_bars import PreloadedBars, StreamingBars, check_time_zone
 from kronos_strategies.backtrader.feeds import name_feeds
-from kronos_strategies.backtrader.forecasts import ForecastSettings
-from kronos_strategies.backtrader.lines import ALL_LINES, FINAL_CLOSES, LINES, indicator_lines
+from kronos_strategies.backtrader.forecasts import AssetWindows, ForecastSettings, join_windows
+from kronos_strategies.backtrader.lines import (
+    ALL_LINES,
+    FINAL_CLOSES,
+    LINES,
+    indicator_lines,
+    split_closes,
+)
 from kronos_strategies.progress import ProgressReport, no_progress, progress_bar
 
 logger = logging.getLogger(__name__)
@@ -68,9 +72,9 @@ class ForecastCoordinator:
         coordinator: ForecastCoordinator = owner.__dict__[_ATTRIBUTE]
         return coordinator
 
-    def final_closes(self, settings: ForecastSettings) -> dict[tuple[pd.Timestamp, str], np.ndarray]:
-        """(S,) closes of the paths at the horizon by (datetime, instrument) of each forecast so far."""
-        return self._groups[settings].final_closes
+    def group(self, settings: ForecastSettings) -> ForecastGroup:
+        """The feeds that are forecast with some settings."""
+        return self._groups[settings]
 
     def register(
         self, data: bt.AbstractDataBase, settings: ForecastSettings, level: float
@@ -129,17 +133,6 @@ class IndicatorHandle:
         return self._asset.current_bar(self._level)
 
 
-class AssetWindows(NamedTuple):
-    """Windows of one asset, and what they are cut from."""
-
-    instrument: str
-    values: np.ndarray  # (M, 6) float32
-    times: np.ndarray  # (M,) datetime64[ns]
-    end_positions: np.ndarray  # (N,) int64, last bar of each window
-    future: np.ndarray  # (N, H) datetime64[ns]
-    is_daily: bool
-
-
 class ForecastGroup:
     """Assets that are forecast together, with the same settings and schedule.
 
@@ -150,6 +143,8 @@ class ForecastGroup:
         assets: by id of the feed.
         levels: of the bands that indicators ask for.
         final_closes: (S,) closes of the paths at the horizon by (datetime, instrument) of each forecast.
+        path_bars: last bars of the paths that are kept; 1, or the horizon to fill `path_returns`.
+        path_returns: (S, H) returns of the paths from the last close on, likewise.
     """
 
     def __init__(self, settings: ForecastSettings) -> None:
@@ -158,6 +153,8 @@ class ForecastGroup:
         self.assets: dict[int, AssetState] = {}
         self.levels: set[float] = set()
         self.final_closes: dict[tuple[pd.Timestamp, str], np.ndarray] = {}
+        self.path_bars = 1
+        self.path_returns: dict[tuple[pd.Timestamp, str], np.ndarray] = {}
         self._is_complete = False
 
     def forecast_all_bars(self) -> None:
@@ -198,35 +195,24 @@ class ForecastGroup:
         if not sum(counts):
             yield from ({level: np.empty((0, len(LINES))) for level in self.levels} for _ in parts)
             return
-        windows = _join_windows(parts, self.settings.lookback)
+        windows = join_windows(parts, self.settings.lookback)
         dates, instruments = (windows.index.get_level_values(key) for key in KEYS)
         order = np.lexsort([instruments, dates])
         everyone = tuple(sorted(asset.name for asset in self.assets.values()))
         daily = np.repeat([part.is_daily for part in parts], counts)[order]
-        sorted_statistics = self.settings.path_statistics(windows[order], everyone, progress, daily)
-        statistics = sorted_statistics[np.argsort(order)]
+        bars = self.path_bars
+        found = self.settings.path_statistics(windows[order], everyone, progress, daily, bars)
+        statistics, closes = split_closes(found[np.argsort(order)], bars)
         self.final_closes.update(zip(windows.index, statistics[:, FINAL_CLOSES:], strict=True))
+        if bars == self.settings.horizon:
+            returns = closes / windows.last_bar[:, CLOSE].astype(np.float64)[:, None, None] - 1
+            self.path_returns.update(zip(windows.index, returns, strict=True))
         tables = {
             level: indicator_lines(statistics, level, self.settings.band_factors(windows, level))
             for level in self.levels
         }
         for stop, count in zip(np.cumsum(counts), counts, strict=True):
             yield {level: table[stop - count : stop] for level, table in tables.items()}
-
-
-def _join_windows(parts: Sequence[AssetWindows], lookback: int) -> Windows:
-    times = np.concatenate([part.times for part in parts])
-    starts = np.cumsum([0, *(len(part.times) for part in parts[:-1])])
-    ends = np.concatenate([part.end_positions + start for part, start in zip(parts, starts, strict=True)])
-    instruments = np.repeat([part.instrument for part in parts], [len(part.end_positions) for part in parts])
-    return Windows(
-        bars=np.concatenate([part.values for part in parts]),
-        bar_stamps=stamps(pd.DatetimeIndex(times)),
-        end_positions=ends,
-        lengths=np.full(len(ends), lookback, np.int64),
-        future=np.concatenate([part.future for part in parts]),
-        index=pd.MultiIndex.from_arrays([pd.DatetimeIndex(times[ends]), instruments], names=KEYS),
-    )
 
 
 @dataclass(frozen=True)

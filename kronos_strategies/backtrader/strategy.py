@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from kronos.config import as_integer, as_number
+from kronos.postprocessing import PathOptions
 from kronos_strategies.backtrader.account import contract_value, position_value, size_for_value
 from kronos_strategies.backtrader.feeds import BarLength, FeedActivity
 from kronos_strategies.backtrader.indicators import PARAMS as FORECAST_PARAMS
 from kronos_strategies.backtrader.indicators import KronosIndicator
-from kronos_strategies.portfolio import PortfolioRules, target_weights
+from kronos_strategies.backtrader.market_inputs import FeedMarket
+from kronos_strategies.portfolio import PortfolioRules, UnsolvedError, target_weights
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,10 @@ class KronosRankStrategy(bt.Strategy):
     ones by default, fractions or whole lots with `LotSizeCommission`; futures in whole contracts, or by its lot
     size, and no more than the cash pays the margin of. The account must belong to the strategy alone.
 
+    Correlations and the dependence of joint scenarios come from the bars that the feeds have delivered so far; the
+    paths of a feed with lines of its own come from `store`. A rebalance whose optimization has no result trades
+    nothing; `unsolved` has the reason by date.
+
     Override `signal_lines_for` for other signals, `weights` for another selection and sizing, `next` to do more.
 
     Params:
@@ -82,6 +88,9 @@ class KronosRankStrategy(bt.Strategy):
         lines = {data: self.signal_lines_for(data) for data in self.datas}
         self.signal_lines = {data: own for data, own in lines.items() if own is not None}
         self._check()
+        options = PathOptions(self.p.calibration, self.p.candles, self.p.limits)
+        self.market = FeedMarket(self.rules, self.signal_lines, self.p.store, options)
+        self.unsolved: dict[pd.Timestamp, str] = {}
         self._columns = list(
             dict.fromkeys(alias for own in self.signal_lines.values() for alias in own.getlinealiases())
         )
@@ -110,7 +119,7 @@ class KronosRankStrategy(bt.Strategy):
             previous: weights held at this close, by instrument.
             tradable: instruments with a price at this bar, or at their last one if it is of the same round.
         """
-        return target_weights(signals, previous, self.rules, tradable)
+        return target_weights(signals, previous, self.rules, tradable, self.market.inputs())
 
     def start(self) -> None:
         """Limit fills to prices and cash, unless the broker is live or has a filler of its own."""
@@ -188,7 +197,13 @@ class KronosRankStrategy(bt.Strategy):
         tradable = [data for data in self.signal_lines if self.is_tradable(data)]
         for order in [each.order for each in self._pending.values() if each.order.data in tradable]:
             self._cancel(order)
-        weights = self.weights(signals, previous, pd.Index([data._name for data in tradable]))
+        try:
+            weights = self.weights(signals, previous, pd.Index([data._name for data in tradable]))
+        except UnsolvedError as error:
+            date = pd.Timestamp(self.datetime.datetime())
+            self.unsolved[date] = str(error)
+            logger.warning("%s: the weights stay, because %s", date, error)
+            return
         changes = []
         for data in tradable:
             weight = float(weights.get(data._name, 0.0))

@@ -31,7 +31,6 @@ def backtest(
     end: datetime | None = None,
     benchmark: str | None = None,
     industry: Path | None = None,
-    correlation_bars: int = 0,
     calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
     trials: int = 1,
     output: Path | None = None,
@@ -47,7 +46,8 @@ def backtest(
     Args:
         store: folder or URL of a forecast store with one model and one set of settings, or of one set.
         data: Qlib data directory, or a file or folder of bars, of the instruments that were forecast.
-        rules: fields of PortfolioRules, e.g. topk=50,rank_buffer=25,weighting=inverse_volatility,rank_by=downside.
+        rules: fields of PortfolioRules, e.g. topk=50,rank_buffer=25,weighting=inverse_volatility,rank_by=downside,
+            or weighting=min_cvar,max_weight=0.05.
         trading: fields of TradingRules, e.g. price=open,lot=0,limit=0.095; costs, limit and lot of the region of
             the data when omitted.
         levels: levels of some signals, e.g. tail=0.05,take_profit=0.1,stop_loss=0.05,drawdown=0.2.
@@ -60,7 +60,6 @@ def backtest(
         end: last date; the last forecast when omitted.
         benchmark: instrument of the data to compare with, in addition to all instruments at equal weights.
         industry: CSV with columns instrument and industry, for max_industry_weight and the report.
-        correlation_bars: past bars from which correlations are estimated; 0 for the correlation of the rules.
         calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
         trials: settings tried so far, including this one, by which the Sharpe ratio is deflated.
         output: folder of the report; backtest-MODEL when omitted.
@@ -98,7 +97,6 @@ def backtest(
         hold,
         hold if every is None else every,
         path_levels,
-        correlation_bars,
         trials,
     )
     compared = None if benchmark is None else read_benchmark(data, benchmark)

@@ -54,7 +54,21 @@ def picks(
     topk: Annotated[int | None, Parameter(env_var="KRONOS_TOPK")] = None,
     rank_buffer: Annotated[int | None, Parameter(env_var="KRONOS_RANK_BUFFER")] = None,
     weighting: Annotated[
-        Literal["equal", "score", "inverse_volatility", "risk_parity", "volatility_target", "kelly"] | None,
+        Literal[
+            "equal",
+            "score",
+            "inverse_volatility",
+            "risk_parity",
+            "volatility_target",
+            "kelly",
+            "min_variance",
+            "mean_variance",
+            "min_cvar",
+            "mean_cvar",
+            "min_drawdown_cvar",
+            "mean_drawdown_cvar",
+        ]
+        | None,
         Parameter(env_var="KRONOS_WEIGHTING"),
     ] = None,
     target_volatility: Annotated[float, Parameter(env_var="KRONOS_TARGET_VOLATILITY")] = 0.15,

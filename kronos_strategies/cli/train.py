@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kronos_strategies.cli.common import absolute_settings, note, qrun_command, show_next, trade_settings
+from kronos_strategies.cli.train_quantiles import quantiles
 
 if TYPE_CHECKING:
     from kronos.head import ReturnHead
@@ -133,6 +134,7 @@ train = App(
 
 
 train.command(head, help_flags=["--help", "-h"])
+train.command(quantiles, help_flags=["--help", "-h"])
 
 
 @train.default

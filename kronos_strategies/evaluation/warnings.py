@@ -72,6 +72,20 @@ def crowded_portfolio_warnings(held: int, members: float, remedy: str) -> list[s
     return [f"The portfolio holds up to {held} of {members:.0f} members: {remedy}."]
 
 
+def unsolved_warnings(unsolved: Mapping[pd.Timestamp, str]) -> list[str]:
+    """Rebalances that kept the weights because their optimization had no result.
+
+    Args:
+        unsolved: reason by date, ascending.
+    """
+    if not unsolved:
+        return []
+    first, reason = next(iter(unsolved.items()))
+    count = "1 rebalance" if len(unsolved) == 1 else f"{len(unsolved)} rebalances"
+    when = f"on {first:%Y-%m-%d}" if len(unsolved) == 1 else f"first on {first:%Y-%m-%d}"
+    return [f"{count} kept the weights, because the optimization had no result, {when}: {reason}."]
+
+
 def sample_warnings(sample_counts: Mapping[str, int]) -> Iterator[str]:
     """Many rows lost between the first count and the last."""
     rows = list(sample_counts.values()) or [0]

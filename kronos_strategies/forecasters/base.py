@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,7 @@ class PathForecaster(ABC):
     max_context: int | None = None
     calibration: Calibration | None = None
     chunk_paths: ClassVar[int] = CHUNK_PATHS
+    device: Any
 
     def __init__(
         self,
@@ -66,6 +67,10 @@ class PathForecaster(ABC):
         Row i may depend on window i and its uniforms only.
         """
 
+    def chunk_windows(self, samples: int) -> int:
+        """How many windows are sampled at once."""
+        return max(1, self.chunk_paths // samples)
+
     def forecast(
         self,
         windows: Windows,
@@ -87,7 +92,7 @@ class PathForecaster(ABC):
         sampling = sampling or self.sampling
         dates = pd.DatetimeIndex(windows.index.get_level_values("datetime"))
         paths = np.empty((len(windows), sampling.samples, windows.horizon, len(FEATURES)), np.float32)
-        size = max(1, self.chunk_paths // sampling.samples)
+        size = self.chunk_windows(sampling.samples)
         for start in range(0, len(windows), size):
             rows = slice(start, start + size)
             uniforms = sobol_uniforms(sampling.seed, dates[rows], sampling.samples, windows.horizon)

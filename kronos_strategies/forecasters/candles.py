@@ -135,7 +135,8 @@ def candle_paths(past: PastCandles, moves: np.ndarray, chosen: np.ndarray) -> np
     prices = np.exp(np.clip(start + before[..., None] + moves, -80.0, 80.0))  # within float32
     paths[..., : len(PRICES)] = prices
     paths[..., VOLUME] = take_bars(past.volume, chosen)
-    paths[..., AMOUNT] = take_bars(past.amount, chosen) * prices.mean(axis=-1)
+    amount = take_bars(past.amount, chosen) * prices.mean(axis=-1)
+    paths[..., AMOUNT] = np.minimum(amount, np.finfo(np.float32).max)
     return paths
 
 
@@ -161,7 +162,7 @@ def paths_from_quantiles(
         (N, S, H, 6) float32 paths of valid candles, in the bars' own units.
 
     Raises:
-        ValueError: levels or shapes do not match.
+        ValueError: levels or shapes do not match, or a quantile is not finite.
     """
     levels = _check_quantiles(windows, quantiles, levels)
     quantiles = np.sort(np.asarray(quantiles, np.float64), axis=-1)
@@ -203,6 +204,11 @@ def _check_quantiles(windows: Windows, quantiles: np.ndarray, levels: np.ndarray
     if np.shape(quantiles) != (expected := (len(windows), windows.horizon, len(levels))):
         raise ValueError(
             f"quantiles have the shape {np.shape(quantiles)}, not {expected}, which is (N, H, Q)."
+        )
+    if not (finite := np.isfinite(quantiles).all(axis=(1, 2))).all():
+        where = windows.index[int(np.argmin(finite))]
+        raise ValueError(
+            f"The quantiles of {where} are not finite. Check the weights of the model that gave them."
         )
     return levels
 

@@ -172,7 +172,7 @@ class BootstrapSettings:
 
 
 class Bootstrap(Baseline):
-    """Moving-block bootstrap (Kuensch 1989): stretches of the window's candles as they were, drift included."""
+    """Moving-block bootstrap (Künsch 1989): stretches of the window's candles as they were, drift included."""
 
     def __init__(self, settings: BootstrapSettings, device: str | None = None) -> None:
         super().__init__("bootstrap", settings, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -69,7 +69,6 @@ class Forecaster(Protocol):
         ...
 
 
-@runtime_checkable
 class Embedder(Protocol):
     """What reads windows without sampling: `kronos.predictor.KronosPredictor`."""
 

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 GROUP = "kronos_strategies.forecasters"
 # Kinds of this package: module and function, imported when named.
-KINDS = {"baseline": "kronos_strategies.forecasters.baselines:load"}
+KINDS = {
+    "baseline": "kronos_strategies.forecasters.baselines:load",
+    "chronos": "kronos_strategies.forecasters.foundation:load",
+    "tirex": "kronos_strategies.forecasters.foundation:load",
+    "lightgbm-quantiles": "kronos_strategies.forecasters.lightgbm_quantiles:load",
+}
 _NAME = re.compile(r"(?P<kind>[A-Za-z][\w.-]+):(?!//)(?P<which>[^?]*)(\?(?P<settings>.*))?")
 
 _Settings = TypeVar("_Settings", bound="DataclassInstance")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -233,9 +233,9 @@ def load_readers(
     known = predictor.provenance(predictor.sampling, "")
     own = known.model if known.weights_sha256 else None  # without a hash there is no folder
     if not heads and fitted is None:
-        if own is None or not isinstance(predictor, Embedder) or not find_head(own):
+        if own is None or not find_head(own):
             return []
-        return [HeadReader(predictor, ReturnHead.from_pretrained(own))]
+        return [HeadReader(_embedder(predictor), ReturnHead.from_pretrained(own))]
     for spec in heads:
         head = ReturnHead.from_pretrained(spec)
         found.append(HeadReader(_trunk(head, spec, predictor, load), head))
@@ -264,10 +264,10 @@ def _trunk(
 
 
 def _embedder(predictor: Forecaster | Embedder) -> Embedder:
-    if not isinstance(predictor, Embedder):
+    if not hasattr(predictor, "embed"):
         model = predictor.provenance(predictor.sampling, "").model
         raise ValueError(
             f"'{model}' has no hidden states that a return head could read. Name a Kronos checkpoint, or leave out "
             "the head."
         )
-    return predictor
+    return cast(Embedder, predictor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,15 +70,20 @@ def fit_file(
     )
 
 
-def read_panel(file: Path, until: pd.Timestamp) -> dict[str, pd.DataFrame]:
+def read_panel(file: Path, until: pd.Timestamp, instruments: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
     """Adjusted traded bars by instrument, none after `until`.
+
+    Args:
+        file: CSV or parquet file of tidy bars.
+        until: last time.
+        instruments: only these; a pattern such as `*@1d` selects all that match.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: unreadable, or it has no bar by then.
     """
     panel = {}
-    for name, bars in FileReader(Source(file)).series():
+    for name, bars in FileReader(Source(file, instruments=tuple(instruments))).series():
         bars = bars[bars.index <= until]
         traded = bars[list(PRICES)].notna().all(axis=1)
         if "volume" in bars and bars["volume"].notna().any():

@@ -16,14 +16,28 @@ if TYPE_CHECKING:
 
 BARS_PER_YEAR = 252  # for daily bars
 Side = Literal["long", "long_short"]
-Weighting = Literal["equal", "score", "inverse_volatility", "risk_parity", "volatility_target", "kelly"]
+Weighting = Literal[
+    "equal", "score", "inverse_volatility", "risk_parity", "volatility_target", "kelly",
+    "min_variance", "mean_variance", "min_cvar", "mean_cvar", "min_drawdown_cvar", "mean_drawdown_cvar",
+]  # fmt: skip
 COLUMNS: dict[str, tuple[str, ...]] = {  # of the signals, that a weighting reads besides `rank_by`
     "inverse_volatility": ("volatility",),
     "risk_parity": ("volatility",),
     "volatility_target": ("volatility",),
     "kelly": ("risk_adjusted", "deviation"),
 }
-WHOLE = ("topk", "rank_buffer", "n_drop")
+SCENARIO_WEIGHTINGS = tuple(name for name in get_args(Weighting) if name.startswith(("min_", "mean_")))
+NOT_NEGATIVE = (
+    "rank_buffer", "n_drop", "max_turnover", "max_participation", "no_trade_band", "correlation_bars",
+    "scenario_bars", "risk_aversion", "turnover_cost",
+)  # fmt: skip
+WHOLE = {
+    "topk": "instruments",
+    "rank_buffer": "instruments",
+    "n_drop": "instruments",
+    "correlation_bars": "bars",
+    "scenario_bars": "bars",
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +59,25 @@ class PortfolioRules:
             "risk_parity", equal contributions to the variance of a side, which is inverse volatility unless
             correlations are given; "volatility_target", inverse volatility with its gross exposure lowered, never
             raised, to meet the target volatility; "kelly", kelly_fraction * (1 - shrinkage) * mean / variance of
-            the sampled returns, lowered if the sum exceeds what is to be invested.
+            the sampled returns, lowered if the sum exceeds what is to be invested. The others optimize over joint
+            scenarios of the sampled paths, see `kronos_strategies.portfolio.optimization`: "min_variance",
+            "min_cvar" and "min_drawdown_cvar" minimize a risk, "mean_variance", "mean_cvar" and
+            "mean_drawdown_cvar" maximize the mean return less `risk_aversion` times that risk, both after
+            `turnover_cost` and within the caps.
         target_volatility: portfolio volatility per year; used by "volatility_target" only.
         correlation: correlation that is assumed between any two instruments where none are given; sampled paths,
             which are independent across instruments, do not estimate it. Measured on 60-bar windows: .20 to .33
             for daily shares (median of CSI 300, Nifty 50, S&P 500), .64 for hourly crypto.
+        correlation_bars: bars up to the date from whose returns correlations are estimated, shrunk halfway to
+            `correlation`; 0 to assume `correlation`. Used by "risk_parity" and "volatility_target".
+        scenario_bars: bars before the date from which joint scenarios take their dependence.
+        cvar_tail: share of the worst scenarios, in (0, 1), whose mean loss or drawdown is the CVaR.
+        risk_aversion: weight of the risk against the mean return in "mean_cvar" and "mean_drawdown_cvar", and of
+            half the variance in "mean_variance", where 1 is full Kelly.
+        turnover_cost: cost of a trade, as a fraction of its value, that the optimizations expect.
         kelly_fraction: share of the full Kelly weight, in (0, 1]; used by "kelly" only.
-        shrinkage: share by which the sampled mean is shrunk to 0 before it sizes a position, in [0, 1).
+        shrinkage: share by which the sampled mean is shrunk to 0 before it sizes a position, in [0, 1); used by
+            "kelly" and the optimizations of the mean.
         bars_per_year: bars per year, used to annualize volatility.
         max_weight: largest absolute weight of an instrument; the excess stays in cash.
         max_industry_weight: largest sum of absolute weights of an industry; the excess stays in cash.
@@ -75,6 +101,11 @@ class PortfolioRules:
     weighting: Weighting = "equal"
     target_volatility: float = 0.15
     correlation: float = 0.3
+    correlation_bars: int = 0
+    scenario_bars: int = 250
+    cvar_tail: float = 0.1
+    risk_aversion: float = 1.0
+    turnover_cost: float = 0.001
     kelly_fraction: float = 0.25
     shrinkage: float = 0.5
     bars_per_year: int = BARS_PER_YEAR
@@ -91,18 +122,19 @@ class PortfolioRules:
         for field in fields(self):
             if field.type in ("int", "float"):
                 object.__setattr__(self, field.name, as_number(field.name, getattr(self, field.name)))
-        for name in WHOLE:
+        for name, unit in WHOLE.items():
             value = float(getattr(self, name))
             if not value.is_integer():
-                raise ValueError(f"{name}={value} is not a number of instruments. Pass a whole number.")
+                raise ValueError(f"{name}={value} is not a number of {unit}. Pass a whole number.")
             object.__setattr__(self, name, int(value))
         _within("topk", self.topk, self.topk >= 1, "at least 1")
-        for name in ("rank_buffer", "n_drop", "max_turnover", "max_participation", "no_trade_band"):
+        for name in NOT_NEGATIVE:
             value = getattr(self, name)
             _within(name, value, value >= 0, "at least 0")
         _within("quantile", self.quantile, 0 <= self.quantile <= 1, "in [0, 1], e.g. 0.1, or 0 to use topk")
         _within("target_volatility", self.target_volatility, self.target_volatility > 0, "above 0, e.g. 0.15")
         _within("correlation", self.correlation, 0 <= self.correlation <= 1, "in [0, 1]")
+        _within("cvar_tail", self.cvar_tail, 0 < self.cvar_tail < 1, "between 0 and 1, e.g. 0.1")
         _within("shrinkage", self.shrinkage, 0 <= self.shrinkage < 1, "in [0, 1)")
         _within("bars_per_year", self.bars_per_year, self.bars_per_year > 0, "above 0, 252 for daily bars")
         for name in ("kelly_fraction", "max_weight", "max_industry_weight"):
@@ -114,6 +146,11 @@ class PortfolioRules:
     def columns(self) -> tuple[str, ...]:
         """Columns of the signals without which an instrument cannot be sized, besides `rank_by`."""
         return COLUMNS.get(self.weighting, ())
+
+    @property
+    def uses_scenarios(self) -> bool:
+        """Whether the weighting optimizes over joint scenarios of sampled paths."""
+        return self.weighting in SCENARIO_WEIGHTINGS
 
     def positions(self, ranked: int) -> int:
         """Number of positions per side among this many ranked instruments."""

@@ -14,31 +14,21 @@ from kronos_strategies.portfolio.constraints import (
     limit_participation,
     limit_turnover,
 )
+from kronos_strategies.portfolio.market import (
+    NO_INPUTS,
+    MarketInputs,
+    check_history,
+    check_inputs,
+    correlation_matrix,
+    industry_codes,
+    joint_paths,
+    traded_amounts,
+)
 from kronos_strategies.portfolio.rules import PortfolioRules
 from kronos_strategies.portfolio.selection import choose, rank_instruments
 from kronos_strategies.portfolio.weighting import Sizing, size
 
 TIE_BREAK = ("expected_return", "volatility")
-
-
-@dataclass(frozen=True)
-class MarketInputs:
-    """What rules know of the market besides signals and weights, all at the close of the decision.
-
-    Attributes:
-        industries: industry by instrument; an instrument without one is not capped.
-        amounts: traded amount per bar / equity of the portfolio, by instrument; without one there is no trade if
-            the rules limit participation.
-        correlations: correlations of returns, instruments x instruments, positive semidefinite; an instrument that
-            is missing has the correlation that the rules assume with every other.
-    """
-
-    industries: pd.Series | None = None
-    amounts: pd.Series | None = None
-    correlations: pd.DataFrame | None = None
-
-
-NO_INPUTS = MarketInputs()
 
 
 @dataclass(frozen=True)
@@ -52,6 +42,8 @@ class CrossSection:
         industries: (n,) number of the industry, -1 for none; None if unknown.
         amounts: (n,) traded amount per bar / equity, 0 if unknown; None if unknown for all.
         correlations: (n, n); None if unknown.
+        scenarios: (n, S, B) joint scenarios, cumulative simple returns; NaN for an instrument without paths, which
+            is never bought. None where the rules need none.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -60,6 +52,7 @@ class CrossSection:
     industries: np.ndarray | None = None
     amounts: np.ndarray | None = None
     correlations: np.ndarray | None = None
+    scenarios: np.ndarray | None = None
 
 
 def target_weights(
@@ -90,11 +83,16 @@ def target_weights(
         limited by turnover or participation.
 
     Raises:
-        ValueError: a column or what a constraint needs of the market is missing, an instrument occurs twice, or a
+        ValueError: a column or what a rule needs of the market is missing, an instrument occurs twice, or a
             previous weight is not finite.
+        UnsolvedError: an optimization over scenarios has no result. Keep the previous weights.
+        MissingExtra: it needs a package that is not installed.
     """
     _check_signals(signals, previous, rules)
     check_inputs(rules, market.industries is not None, market.amounts is not None)
+    check_history(
+        rules, market.closes is not None or market.correlations is not None, market.paths is not None
+    )
     names = signals.index.union(previous.index[previous.ne(0)]).sort_values().rename("instrument")
     trades = np.full(len(names), tradable is None)
     if tradable is not None:
@@ -104,9 +102,10 @@ def target_weights(
         columns=_columns(signals.reindex(names), rules),
         held=previous.reindex(names, fill_value=0.0).to_numpy(np.float64),
         trades=trades,
-        industries=_codes(market.industries, names),
-        amounts=_amounts(market.amounts, names),
-        correlations=_correlations(market.correlations, names, rules),
+        industries=industry_codes(market.industries, names),
+        amounts=traded_amounts(market.amounts, names),
+        correlations=correlation_matrix(market, names, rules),
+        scenarios=joint_paths(market, names, rules),
     )
     weights = cross_section_weights(section, rules)
     return pd.Series(weights, names, name="weight")[weights != 0]
@@ -134,14 +133,30 @@ def rank_signals(signals: pd.DataFrame, rules: PortfolioRules) -> pd.Series:
 
 
 def cross_section_weights(section: CrossSection, rules: PortfolioRules) -> np.ndarray:
-    """(n,) weights of `target_weights`, from arrays."""
+    """(n,) weights of `target_weights`, from arrays.
+
+    Raises:
+        UnsolvedError: as for `target_weights`.
+    """
     held = section.held
     if not np.isfinite(section.columns[rules.rank_by]).any():
         return held
     frozen = ~section.trades & (held != 0)
-    ranks = rank_instruments(section.columns, rules, section.trades)
+    able = section.trades
+    if section.scenarios is not None:
+        able = able & np.isfinite(section.scenarios[:, -1, -1])
+    ranks = rank_instruments(section.columns, rules, able)
     chosen = choose(ranks, held, frozen, rules)
-    sizing = Sizing(section.columns, ranks, chosen, held, frozen, section.correlations)
+    sizing = Sizing(
+        section.columns,
+        ranks,
+        chosen,
+        held,
+        frozen,
+        section.correlations,
+        section.scenarios,
+        section.industries,
+    )
     weights = np.where(frozen, held, size(sizing, rules))
     if section.industries is not None and rules.max_industry_weight < 1:
         weights = cap_industries(weights, frozen, section.industries, rules.max_industry_weight)
@@ -160,31 +175,6 @@ def _columns(table: pd.DataFrame, rules: PortfolioRules) -> dict[str, np.ndarray
     return {name: table[name].to_numpy(np.float64) for name in wanted if name in table}
 
 
-def _codes(industries: pd.Series | None, names: pd.Index) -> np.ndarray | None:
-    if industries is None:
-        return None
-    codes: np.ndarray = pd.factorize(industries.reindex(names), sort=True)[0]
-    return codes
-
-
-def _amounts(amounts: pd.Series | None, names: pd.Index) -> np.ndarray | None:
-    if amounts is None:
-        return None
-    return amounts.reindex(names).fillna(0.0).to_numpy(np.float64)
-
-
-def _correlations(
-    correlations: pd.DataFrame | None, names: pd.Index, rules: PortfolioRules
-) -> np.ndarray | None:
-    """(n, n) with the assumed correlation where an instrument is missing."""
-    if correlations is None:
-        return None
-    known = correlations.reindex(index=names, columns=names).to_numpy(np.float64)
-    matrix = np.where(np.isfinite(known), known, rules.correlation)
-    np.fill_diagonal(matrix, 1.0)
-    return matrix
-
-
 def _check_signals(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) -> None:
     missing = [name for name in (rules.rank_by, *rules.columns) if name not in signals.columns]
     if missing:
@@ -200,26 +190,3 @@ def _check_signals(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioR
     if not np.isfinite(previous.to_numpy(np.float64)).all():
         name = previous.index[~np.isfinite(previous.to_numpy(np.float64))][0]
         raise ValueError(f"The previous weight of {name!r} is {previous[name]}. Value it at its last price.")
-
-
-def check_inputs(rules: PortfolioRules, industries: bool, amounts: bool) -> None:
-    """Refuse rules that need what is not known of the market.
-
-    Args:
-        rules: rules.
-        industries: whether industries are known.
-        amounts: whether traded amounts are known.
-
-    Raises:
-        ValueError: a constraint needs what is not known.
-    """
-    if rules.max_industry_weight < 1 and not industries:
-        raise ValueError(
-            f"max_industry_weight={rules.max_industry_weight:g} needs the industry of each instrument, and none "
-            "are given. Pass industries, or leave the rule out."
-        )
-    if rules.max_participation and not amounts:
-        raise ValueError(
-            f"max_participation={rules.max_participation:g} needs traded amounts, and none are given. Pass "
-            "amounts, or leave the rule out."
-        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kronos_strategies.portfolio.optimization import ScenarioProblem, optimal_weights
 from kronos_strategies.portfolio.rules import PortfolioRules
 
 _STEPS, _TOLERANCE = 100, 1e-12  # of Newton's method for risk parity
@@ -23,6 +24,9 @@ class Sizing:
         held: (n,) current weights.
         frozen: (n,) bool, positions that cannot be traded.
         correlations: (n, n); None for the correlation that the rules assume.
+        scenarios: (n, S, B) joint scenarios, cumulative simple returns, NaN for an instrument without; None where
+            the rules need none.
+        industries: (n,) number of the industry, -1 for none; None if unknown.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -31,6 +35,8 @@ class Sizing:
     held: np.ndarray
     frozen: np.ndarray
     correlations: np.ndarray | None = None
+    scenarios: np.ndarray | None = None
+    industries: np.ndarray | None = None
 
     def frozen_on(self, side: int) -> np.ndarray:
         """(n,) bool, frozen positions of a side."""
@@ -38,7 +44,11 @@ class Sizing:
 
 
 def size(sizing: Sizing, rules: PortfolioRules) -> np.ndarray:
-    """(n,) weights of the chosen; 0 for all others."""
+    """(n,) weights of the chosen; 0 for all others.
+
+    Raises:
+        UnsolvedError: the weighting optimizes over scenarios and finds no optimum.
+    """
     whole = 1 - rules.cash_buffer
     sides = (1,) if rules.side == "long" else (1, -1)
     held, frozen = np.abs(sizing.held), sizing.frozen
@@ -47,12 +57,15 @@ def size(sizing: Sizing, rules: PortfolioRules) -> np.ndarray:
     }
     room = max(whole - float(held[frozen].sum()), 0.0)
     fit = min(1.0, room / max(sum(budgets.values()), 1e-300))
+    budgets = {side: budget * fit for side, budget in budgets.items()}
+    if rules.uses_scenarios:
+        return _optimized(sizing, budgets, rules)
     weights = np.zeros(len(held))
     for side, budget in budgets.items():
         on = sizing.chosen == side
         if on.any():
             sized = _kelly if rules.weighting == "kelly" else _shares
-            weights[on] = side * sized(sizing, side, on, budget * fit, rules)
+            weights[on] = side * sized(sizing, side, on, budget, rules)
     weights = np.clip(weights, -rules.max_weight, rules.max_weight)
     if rules.weighting == "volatility_target" and weights.any():
         weights *= min(1.0, rules.target_volatility / forecast_volatility(weights, sizing, rules))
@@ -61,11 +74,8 @@ def size(sizing: Sizing, rules: PortfolioRules) -> np.ndarray:
 
 def _shares(sizing: Sizing, side: int, on: np.ndarray, budget: float, rules: PortfolioRules) -> np.ndarray:
     """(chosen,) sizes that divide the budget of a side, less what its unfilled positions leave in cash."""
-    filled = int(on.sum())
-    positions = rules.positions(int((sizing.ranks < len(on)).sum()))
-    slots = max(positions - int(sizing.frozen_on(side).sum()), filled)
     if rules.weighting == "equal":
-        share = np.ones(filled)
+        share = np.ones(int(on.sum()))
     elif rules.weighting == "score":
         share = _score_share(sizing, side, on, rules)
     else:
@@ -73,8 +83,45 @@ def _shares(sizing: Sizing, side: int, on: np.ndarray, budget: float, rules: Por
         share = volatility.min() / volatility
         if rules.weighting == "risk_parity" and sizing.correlations is not None:
             share = share * risk_parity(sizing.correlations[np.ix_(on, on)])
-    sizes: np.ndarray = budget * share / share.sum() * (filled / slots)
+    sizes: np.ndarray = budget * share / share.sum() * _filled(sizing, side, on, rules)
     return sizes
+
+
+def _filled(sizing: Sizing, side: int, on: np.ndarray, rules: PortfolioRules) -> float:
+    """Share of the positions of a side that are filled."""
+    filled = int(on.sum())
+    positions = rules.positions(int((sizing.ranks < len(on)).sum()))
+    return filled / max(positions - int(sizing.frozen_on(side).sum()), filled, 1)
+
+
+def _optimized(sizing: Sizing, budgets: Mapping[int, float], rules: PortfolioRules) -> np.ndarray:
+    """(n,) weights that are optimal over the scenarios; frozen positions that have scenarios count as risks."""
+    assert sizing.scenarios is not None
+    on = sizing.chosen != 0
+    weights = np.zeros(len(on))
+    if not on.any():
+        return weights
+    frozen = sizing.frozen & np.isfinite(sizing.scenarios[:, -1, -1])
+    groups, rooms = np.full(len(on), -1), np.empty(0)
+    if sizing.industries is not None and rules.max_industry_weight < 1:
+        groups, known = sizing.industries, sizing.frozen & (sizing.industries >= 0)
+        fixed = np.bincount(groups[known], np.abs(sizing.held)[known], int(groups.max(initial=-1)) + 1)
+        rooms = np.maximum(rules.max_industry_weight - fixed, 0.0)
+    names = np.concatenate([np.flatnonzero(on), np.flatnonzero(frozen)])
+    problem = ScenarioProblem(
+        scenarios=sizing.scenarios[names].transpose(1, 2, 0),
+        side=sizing.chosen[on],
+        budgets={
+            side: budget * _filled(sizing, side, sizing.chosen == side, rules)
+            for side, budget in budgets.items()
+        },
+        held=sizing.held[on],
+        frozen=sizing.held[frozen],
+        groups=groups[on],
+        rooms=rooms,
+    )
+    weights[on] = optimal_weights(problem, rules)
+    return weights
 
 
 def _score_share(sizing: Sizing, side: int, on: np.ndarray, rules: PortfolioRules) -> np.ndarray:

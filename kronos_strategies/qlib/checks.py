@@ -17,7 +17,7 @@ from kronos.config import as_integer, as_number
 from kronos_strategies.data.qlib_store import REGIONS
 from kronos_strategies.evaluation.signal.neutralization import read_industries
 from kronos_strategies.forecasters.registry import parse_name
-from kronos_strategies.portfolio import check_inputs, rules_of
+from kronos_strategies.portfolio import check_history, check_inputs, rules_of
 from kronos_strategies.qlib.data_access import (
     DAY,
     Config,
@@ -46,11 +46,10 @@ def check_task(task: Settings) -> None:
         ValueError: a setting does not fit; says what to do.
         FileNotFoundError: the store or a file does not exist.
     """
-    records = _records(task)
+    records, dataset = _records(task), trade_settings(task)
     names = [_class(task.get("dataset")), *map(_class, records)]
-    if not {"KronosDataset", "KronosRecord"} & set(names):
+    if not dataset and not {"KronosDataset", "KronosRecord"} & set(names):
         return
-    dataset = _kwargs(task.get("dataset")) if names[0] == "KronosDataset" else {}
     model = _kwargs(task.get("model")) if _class(task.get("model")) == "KronosModel" else {}
     qlib_warnings(dataset.get("freq", DAY))
     if dataset and model:
@@ -70,12 +69,20 @@ def check_task(task: Settings) -> None:
                 )
 
 
+def trade_settings(task: Settings) -> Settings:
+    """Arguments of a task's KronosDataset or KronosFeatures, which have its label; empty for other tasks."""
+    dataset = task.get("dataset")
+    handler = _kwargs(dataset).get("handler")
+    found = ((_class(each), _kwargs(each)) for each in (dataset, handler))
+    return next((kwargs for name, kwargs in found if name in ("KronosDataset", "KronosFeatures")), {})
+
+
 def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None:
     """Refuse a backtest whose trades differ from the label, or for which the store lacks data.
 
     Args:
         config: configuration of PortAnaRecord: strategy, backtest.
-        dataset: arguments of KronosDataset; empty for any other.
+        dataset: arguments of KronosDataset or KronosFeatures; empty for any other.
         model: arguments of KronosModel; empty for any other.
 
     Raises:
@@ -117,7 +124,12 @@ def _check_topk(kwargs: Settings, hold: int | None) -> None:
 def _check_weights(kwargs: Settings, hold: int | None, model: Settings) -> None:
     made = rules_of(dict(kwargs.get("rules") or {}))
     check_inputs(made, industries=False, amounts=False)  # which Qlib's strategy does not pass
+    check_history(made, closes=True, paths=bool(kwargs.get("forecasts")))
     _check_hold("every", kwargs.get("every", 1), hold)
+    if made.uses_scenarios and model.get("samples") == 0:
+        raise ValueError(
+            f"weighting={made.weighting} optimizes over sampled paths. Set KRONOS_SAMPLES to 10 or more."
+        )
     read = [name for name in (made.rank_by, *made.columns) if name != "score"]
     column, reads_more = next(iter(read), ""), bool(read)
     if model and reads_more and model.get("samples") == 0:

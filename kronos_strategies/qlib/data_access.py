@@ -223,13 +223,14 @@ def instruments_of(instruments: Instruments, filter_pipe: Sequence[object] | Non
     return symbols
 
 
-def universe_name(config: Config) -> str:
-    """A short name: that of the market, and a hash where filters or a list select its members."""
+def universe_name(config: Config, freq: str = DAY) -> str:
+    """A short name: that of the market, with a hash where filters or a list select members, and the frequency."""
+    suffix = "" if freq == DAY else f"-{freq}"
     if isinstance(config, dict) and "market" in config and not config.get("filter_pipe"):
-        return str(config["market"])
+        return f"{config['market']}{suffix}"
     base = str(config["market"]) if isinstance(config, dict) and "market" in config else "list"
     text = json.dumps(sorted(config) if isinstance(config, list) else config, sort_keys=True, default=str)
-    return f"{base}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{base}-{hashlib.sha256(text.encode()).hexdigest()[:8]}{suffix}"
 
 
 def check_instruments(config: Config, store: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -107,18 +108,7 @@ class KronosDataset(DatasetH):
         filter_pipe: Sequence[object] | None = None,
         freq: str = DAY,
     ) -> None:
-        if deal_price not in DEAL_PRICES:
-            raise ValueError(
-                f"deal_price='{deal_price}' is not tradable here. Choose one of {list(DEAL_PRICES)}."
-            )
-        hold = as_integer("hold", hold)
-        if hold < 1:
-            raise ValueError(f"hold={hold} is too short. Pass at least 1 bar.")
-        horizon = hold + 1 if horizon is None else as_integer("horizon", horizon)
-        if horizon <= hold:
-            raise ValueError(
-                f"horizon={horizon} is too short for the exit of hold={hold}. Forecast {hold + 1} bars."
-            )
+        hold, spec = trade_spec(lookback, min_bars, hold, horizon, deal_price)
         if not segments:
             raise ValueError('There is no segment. Pass one, e.g. {"test": ("2023-01-03", "2023-12-29")}.')
         spans = {name: _span(name, span, freq) for name, span in segments.items()}
@@ -127,8 +117,7 @@ class KronosDataset(DatasetH):
             logger.info(warning)
         self.instruments = instruments_of(market if instruments is None else instruments, filter_pipe)
         self.market, self.freq = universe_name(self.instruments), freq
-        universe = self.market if freq == DAY else f"{self.market}-{freq}"
-        self.spec = WindowSpec(universe, lookback, horizon, lookback if min_bars is None else min_bars)
+        self.spec = replace(spec, universe=universe_name(self.instruments, freq))
         self.hold, self.deal_price = hold, deal_price
         check_instruments(self.instruments, store_folder(freq))
         check_segments(spans, freq)
@@ -138,12 +127,11 @@ class KronosDataset(DatasetH):
             raise ValueError(
                 f"The store {store_folder(freq)} has no vwap of {self.market}. Choose deal_price 'close' or 'open'."
             )
-        label = f"Ref(${deal_price},-{1 + hold})/Ref(${deal_price},-1)-1"
         handler = DataHandlerLP(
             instruments=self.instruments,
             start_time=_outer(min, [start for start, _ in spans.values()]),
             end_time=_outer(max, [end for _, end in spans.values()]),
-            data_loader=LabelLoader(label, self.spec, freq),
+            data_loader=LabelLoader(label_expression(hold, deal_price), self.spec, freq),
         )
         super().__init__(handler=handler, segments=spans)
 
@@ -196,6 +184,34 @@ class KronosDataset(DatasetH):
         calendar = D.calendar(freq=self.freq)
         first, last = calendar[0] if start is None else start, calendar[-1] if end is None else end
         return pd.Timestamp(first), pd.Timestamp(last)
+
+
+def trade_spec(
+    lookback: int, min_bars: int | None, hold: int, horizon: int | None, deal_price: str
+) -> tuple[int, WindowSpec]:
+    """The holding period as a number, and the windows to forecast for it, of a universe that is still unnamed.
+
+    Raises:
+        ValueError: settings do not fit each other.
+    """
+    if deal_price not in DEAL_PRICES:
+        raise ValueError(
+            f"deal_price='{deal_price}' is not tradable here. Choose one of {list(DEAL_PRICES)}."
+        )
+    hold = as_integer("hold", hold)
+    if hold < 1:
+        raise ValueError(f"hold={hold} is too short. Pass at least 1 bar.")
+    horizon = hold + 1 if horizon is None else as_integer("horizon", horizon)
+    if horizon <= hold:
+        raise ValueError(
+            f"horizon={horizon} is too short for the exit of hold={hold}. Forecast {hold + 1} bars."
+        )
+    return hold, WindowSpec("", lookback, horizon, lookback if min_bars is None else min_bars)
+
+
+def label_expression(hold: int, deal_price: str) -> str:
+    """Qlib's expression of price[t+1+hold] / price[t+1] - 1, the return of a signal dated t."""
+    return f"Ref(${deal_price},-{1 + hold})/Ref(${deal_price},-1)-1"
 
 
 def _span(name: str, span: Sequence[object], freq: str) -> Span:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 from qlib.log import get_module_logger
 from qlib.model.base import Model
@@ -153,12 +154,8 @@ class KronosModel(Model):
         self.revision = revision or None
         self.device = device or None
         self.max_context = max_context
-        self.context_overflow, self.precision, self.compile, self.anchor = (
-            context_overflow,
-            precision,
-            compile,
-            anchor,
-        )
+        self.context_overflow, self.precision = context_overflow, precision
+        self.compile, self.anchor = compile, anchor
         self.store = store or None
         self.store_dtype = store_dtype
         if calibration not in (AUTO, NONE):
@@ -251,6 +248,11 @@ class KronosModel(Model):
         assert last is not None
         return last
 
+    @property
+    def sampled(self) -> FillResult | None:
+        """Forecasts of the last call of `signals`, as sampled; None without a call or without paths."""
+        return self._scored.forecasts if getattr(self, "_scored", None) else None
+
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Choose the source of the scores of a dataset, and log it.
 
@@ -303,6 +305,22 @@ class KronosModel(Model):
         for note in forecast_notes(predictor):
             logger.warning(note)
         return filled
+
+    def embeddings(self, windows: Windows, spec: WindowSpec) -> np.ndarray:
+        """(N, d_model) hidden states of the windows, from the store where it has them; under a progress bar.
+
+        Raises:
+            ValueError: the forecaster has no hidden states.
+        """
+        predictor, store = self._loaded()
+        if not isinstance(predictor, KronosPredictor):
+            raise ValueError(
+                f"'{self.checkpoint}' has no hidden states, so no feature 'embedding'. Name a Kronos checkpoint, or "
+                "take 'paths' alone."
+            )
+        self.provenance = predictor.provenance(self.sampling, windows.digest())
+        with progress_bar("embed", "windows") as progress:
+            return store.embeddings(predictor, windows, spec, progress, self._pool())
 
     def _open(self) -> ForecastStore:
         dtype = self.store_dtype

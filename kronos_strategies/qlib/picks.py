@@ -11,10 +11,11 @@ from qlib.data import D
 from kronos_strategies.data.qlib_bins import DAY, read_market
 from kronos_strategies.evaluation.warnings import crowded_portfolio_warnings, training_overlap_warnings
 from kronos_strategies.picks import Picks, pick
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.portfolio import PortfolioRules, UnsolvedError
 from kronos_strategies.qlib.checks import as_date, check_market
 from kronos_strategies.qlib.data_access import StoreBars, member_rows, store_folder
 from kronos_strategies.qlib.dataset import KronosDataset
+from kronos_strategies.qlib.market_inputs import market_inputs, open_paths
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.tradability import day_exchange, tradable_instruments, trading_state
 
@@ -119,7 +120,15 @@ def make_picks(
         name: trading_state(exchange, name, span) for name in known
     }
     state["flags"] = [_flags(trading[name], name in members, name in signals.index) for name in state.index]
-    table = pick(signals, earlier, state, held, rules, tradable)
+    paths = open_paths(model) if rules.uses_scenarios else None
+    try:
+        inputs = market_inputs(rules, paths, signals.index, (date, date), DAY)
+        table = pick(signals, earlier, state, held, rules, tradable, inputs)
+    except UnsolvedError as error:
+        raise ValueError(
+            f"weighting={rules.weighting} has no result on {date:%Y-%m-%d}, because {error}. Keep what is held, or "
+            "weight by inverse_volatility."
+        ) from error
     index = pd.MultiIndex.from_product([[date], table.index], names=["datetime", "instrument"])
     notes = [note] if note else []
     if unknown:

@@ -26,6 +26,7 @@ from kronos_strategies.qlib.artifacts import (
     price_panel,
     read_price_panel,
 )
+from kronos_strategies.qlib.checks import trade_settings
 from kronos_strategies.qlib.data_access import (
     DAY,
     Instruments,
@@ -190,12 +191,7 @@ def _labels(run: QlibRun, market: PricePanel, keys: pd.MultiIndex, label: pd.Ser
 
 
 PREDICTION, LABEL, BOOK = "pred.pkl", "label.pkl", "portfolio_analysis"
-OF_ALPHA = (
-    "Alpha158",
-    "Alpha360",
-    "Alpha158DL",
-    "Alpha360DL",
-)  # whose default label spans one day
+OF_ALPHA = ("Alpha158", "Alpha360", "Alpha158DL", "Alpha360DL")  # whose default label spans one day
 _TRADED = re.compile(r"Ref\(\$(\w+),-(\d+)\)/Ref\(\$(\w+),-1\)-1")
 
 
@@ -235,11 +231,13 @@ class QlibRun:
     def described(self) -> dict[str, str]:
         """Settings of the run by label, ready to print."""
         kwargs = _mapping(_mapping(self.task.get("model")).get("kwargs"))
+        features = trade_settings(self.task).get("features")
         dates = self.score.index.get_level_values("datetime")
         held = self.hold or 1
         return {
             "model": self.model,
             **({"settings": ", ".join(f"{k}={v}" for k, v in kwargs.items())} if kwargs else {}),
+            **({"features": ", ".join(map(str, features))} if features else {}),
             "test": f"{dates.min():%Y-%m-%d} to {dates.max():%Y-%m-%d}",
             "label": f"{self.price}(t+{1 + held}) / {self.price}(t+1) - 1",
         }
@@ -302,10 +300,9 @@ def label_of(task: Mapping[str, Any]) -> tuple[int | None, str]:
         found = _TRADED.search(value.replace(" ", "")) if isinstance(value, str) else None
         if found and found[1] == found[3] and int(found[2]) > 1:
             return int(found[2]) - 1, found[1]
+    if ours := trade_settings(task):
+        return int(ours.get("hold", 1)), str(ours.get("deal_price", "close"))
     classes = [str(value).rpartition(".")[2] for key, value in _items(dataset) if key == "class"]
-    if "KronosDataset" in classes:
-        kwargs = _mapping(dataset.get("kwargs"))
-        return int(kwargs.get("hold", 1)), str(kwargs.get("deal_price", "close"))
     return (1, "close") if set(OF_ALPHA) & set(classes) else (None, "close")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow.record_temp import ACRecordTemp, PortAnaRecord
 
 from kronos_strategies.evaluation.signal.neutralization import read_industries
+from kronos_strategies.evaluation.warnings import unsolved_warnings
 from kronos_strategies.qlib.artifacts import collect_artifacts
 from kronos_strategies.qlib.data_access import qlib_warnings
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.experiment import local_path
+from kronos_strategies.qlib.features import KronosFeatures
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.qlib_runs import collect_qlib_run, qlib_run
+from kronos_strategies.qlib.qlib_runs import QlibRun, collect_qlib_run, qlib_run
+from kronos_strategies.qlib.strategy import UNSOLVED
 from kronos_strategies.qlib.tracking import count_trials, log_run, qlib_run_params, run_params
 from kronos_strategies.report.export import save_report, show_report
 from kronos_strategies.report.report import build_report
-from kronos_strategies.run_artifacts import ARTIFACTS
+from kronos_strategies.run_artifacts import ARTIFACTS, RunArtifacts
 
 SPAN = ("start_time", "end_time")
 
@@ -91,7 +95,10 @@ class KronosRecord(ACRecordTemp):
                 model, dataset, prediction, label.iloc[:, 0], traded, held, trials, self.industries
             )
         else:
-            artifacts = collect_qlib_run(run, trials, self.industries, qlib_warnings())
+            artifacts = collect_qlib_run(
+                run, trials, self.industries, [*qlib_warnings(), *_overlap_warnings(self.dataset, run)]
+            )
+        artifacts = self._with_unsolved(artifacts)
         log_run(self.recorder, params)
         report = build_report(artifacts)
         with tempfile.TemporaryDirectory() as name:
@@ -115,6 +122,14 @@ class KronosRecord(ACRecordTemp):
         kept = self.recorder.list_artifacts(PortAnaRecord.artifact_path)
         found = sorted(name for name in kept if name.rpartition("/")[2].startswith(kind))
         return self.recorder.load_object(found[0]) if found else None
+
+    def _with_unsolved(self, artifacts: RunArtifacts) -> RunArtifacts:
+        """With a warning about the rebalances of the strategy that had no result."""
+        if UNSOLVED not in self.recorder.list_artifacts():
+            return artifacts
+        found = unsolved_warnings(self.recorder.load_object(UNSOLVED))
+        known = artifacts.metadata
+        return replace(artifacts, metadata=replace(known, warnings=(*found, *known.warnings)))
 
     def _task(self) -> dict[str, Any]:
         """The task as Qlib saves it; empty for a run that was started from code."""
@@ -152,3 +167,11 @@ class KronosRecord(ACRecordTemp):
                 backtest = {k: v for k, v in config.get("backtest", {}).items() if k not in SPAN}
                 found.append({**config, "backtest": backtest})
         return json.dumps(found, sort_keys=True, default=str)
+
+
+def _overlap_warnings(dataset: Dataset, run: QlibRun) -> list[str]:
+    """Warnings about the checkpoint whose features a model reads."""
+    handler = getattr(dataset, "handler", None)
+    if not isinstance(handler, KronosFeatures):
+        return []
+    return handler.training_overlap_warnings(run.score.index.get_level_values("datetime").min())

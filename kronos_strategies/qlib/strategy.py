@@ -7,9 +7,22 @@ from collections.abc import Mapping
 import pandas as pd
 from qlib.backtest.position import Position
 from qlib.contrib.strategy import WeightStrategyBase
+from qlib.log import get_module_logger
+from qlib.workflow import R
 
-from kronos_strategies.portfolio import rules_of, target_weights
+from kronos_strategies.portfolio import (
+    MarketInputs,
+    UnsolvedError,
+    check_history,
+    rules_of,
+    target_weights,
+)
+from kronos_strategies.qlib.market_inputs import StoredPaths, market_inputs, open_paths
+from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.tradability import tradable_instruments
+
+UNSOLVED = "unsolved_rebalances.pkl"  # artifact of a run: reason by date
+logger = get_module_logger(__name__)
 
 
 class KronosWeightStrategy(WeightStrategyBase):
@@ -27,13 +40,25 @@ class KronosWeightStrategy(WeightStrategyBase):
         signal: frame indexed (datetime, instrument), or what else Qlib makes a signal from.
         rules: fields of `PortfolioRules` by name; those left out keep their defaults.
         every: trading days from one rebalance to the next, counted from the first signal.
+        forecasts: "<MODEL>" in a workflow file, the KronosModel of the signals, or the folder of a forecast store;
+            needed for weightings over scenarios, whose paths it has.
+
+    Attributes:
+        unsolved: reason by date of the rebalances whose optimization had no result, which trade nothing; in a
+            recorded run also an artifact, which the report counts.
 
     Raises:
-        ValueError: rules out of range, or short positions, which Qlib's account does not support.
+        ValueError: rules out of range or without what they need, or short positions, which Qlib's account does not
+            support.
     """
 
     def __init__(
-        self, *, signal: object, rules: Mapping[str, str | float] | None = None, every: int = 1
+        self,
+        *,
+        signal: object,
+        rules: Mapping[str, str | float] | None = None,
+        every: int = 1,
+        forecasts: KronosModel | str | None = None,
     ) -> None:
         super().__init__(signal=signal, risk_degree=1.0)
         self.rules = rules_of(dict(rules or {}))
@@ -45,6 +70,11 @@ class KronosWeightStrategy(WeightStrategyBase):
         if every < 1:
             raise ValueError(f"every must be at least 1 day, got {every}.")
         self.every = every
+        check_history(self.rules, closes=True, paths=bool(forecasts))
+        self.paths: StoredPaths | None = None
+        if self.rules.uses_scenarios and forecasts:
+            self.paths = open_paths(forecasts)
+        self.unsolved: dict[pd.Timestamp, str] = {}
         self.rebalanced: int | None = None  # day of the calendar, the last rebalance
 
     def weights(self, signals: pd.DataFrame, previous: pd.Series, tradable: pd.Index) -> pd.Series:
@@ -55,7 +85,12 @@ class KronosWeightStrategy(WeightStrategyBase):
             previous: weights held at its close, by instrument.
             tradable: instruments that can be traded.
         """
-        return target_weights(signals, previous, self.rules, tradable)
+        return target_weights(signals, previous, self.rules, tradable, self.market_inputs(signals.index))
+
+    def market_inputs(self, instruments: pd.Index) -> MarketInputs:
+        """What the rules need of the market at the close of the signal's day: past closes and sampled paths."""
+        span, freq = self.trade_calendar.get_step_time(shift=1), self.trade_calendar.get_freq()
+        return market_inputs(self.rules, self.paths, instruments, span, freq)
 
     def generate_target_weight_position(
         self,
@@ -74,10 +109,21 @@ class KronosWeightStrategy(WeightStrategyBase):
         if tradable.empty:
             return None
         self.rebalanced = day
-        chosen = self.weights(signals, previous, tradable)
+        try:
+            chosen = self.weights(signals, previous, tradable)
+        except UnsolvedError as error:
+            self._keep(self.trade_calendar.get_step_time(shift=1)[0], str(error))
+            return None
         return {str(name): float(weight) for name, weight in chosen.items()}
 
     def _tradable(self, signals: pd.DataFrame, previous: pd.Series) -> pd.Index:
         """Instruments that traded on the day of the signal; those not held must not have closed at a limit."""
         span = self.trade_calendar.get_step_time(shift=1)
         return tradable_instruments(self.trade_exchange, signals.index, previous.index, span)
+
+    def _keep(self, date: pd.Timestamp, reason: str) -> None:
+        """Note a rebalance that keeps the weights, in the recorder if there is one."""
+        self.unsolved[date] = reason
+        logger.warning("%s: the weights stay, because %s", date, reason)
+        if R.exp_manager.active_experiment is not None:
+            R.save_objects(**{UNSOLVED: self.unsolved})

@@ -127,12 +127,16 @@ class ForecastStore:
         return rows.fill(windows, HeadOutputs(embedder, head), progress, pool)
 
     def embeddings(
-        self, embedder: Embedder, windows: Windows, spec: WindowSpec, progress: ProgressReport = no_progress
+        self,
+        embedder: Embedder,
+        windows: Windows,
+        spec: WindowSpec,
+        progress: ProgressReport = no_progress,
+        pool: WorkerPool | None = None,
     ) -> np.ndarray:
         """(N, d_model) float32 hidden states; missing ones are computed, see `head_outputs`."""
-        return embedding_rows(self.folder, embedder, spec, self._lifetime).fill(
-            windows, HiddenStates(embedder), progress
-        )
+        rows = embedding_rows(self.folder, embedder, spec, self._lifetime)
+        return rows.fill(windows, HiddenStates(embedder), progress, pool)
 
     def open(self, provenance: Provenance, spec: WindowSpec) -> ForecastSet:
         """Forecasts made with these settings, e.g. `predictor.provenance(sampling, "")`.

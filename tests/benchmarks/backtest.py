@@ -3,6 +3,7 @@
 Both hold the best 50 of 300 by score with a rank buffer of 25, rebalanced every day, with costs, a price limit and
 lots. The time of Qlib is that of `qlib.backtest.backtest` with `KronosWeightStrategy` over a cached data directory,
 that of the tester of `backtest_rules` from the long signals; "weights" is `run_backtest` on weights that are given.
+Signals of one date and portfolios over joint scenarios are timed alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from kronos.forecast import Forecast, Provenance
 from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtest
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.evaluation.panel import PricePanel
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.portfolio import (
+    SCENARIO_WEIGHTINGS,
+    MarketInputs,
+    PortfolioRules,
+    SampledPaths,
+    target_weights,
+)
 from kronos_strategies.signal import signals
 from tests.benchmarks.measure import Record, timed
 
@@ -82,6 +89,28 @@ def path_statistics(repeats: int, names: int = NAMES, samples: int = 100, horizo
     signals(forecast, 5)
     runs = [timed(lambda: signals(forecast, 5)) for _ in range(max(5, repeats))]
     return {"names": names, "samples": samples, "horizon": horizon, "runs": runs}
+
+
+def scenario_portfolios(repeats: int, names: int = NAMES, samples: int = 100, horizon: int = 5) -> Record:
+    """Weights of all names at one rebalance, joint scenarios and optimization included, by weighting."""
+    rng = np.random.default_rng(0)
+    labels = pd.Index([f"S{i:03}" for i in range(names)], name="instrument")
+    beta, days = rng.uniform(0.5, 1.5, names), pd.bdate_range("2023-01-02", periods=251)
+    moves = rng.normal(0, 0.01, (len(days), 1)) * beta + rng.normal(0, 0.015, (len(days), names))
+    closes = pd.DataFrame(100 * np.exp(moves.cumsum(axis=0)), days, labels)
+    steps = rng.normal(0, 0.02, (names, samples, horizon)) * beta[:, None, None]
+    paths = SampledPaths(labels, np.exp(steps.cumsum(axis=2)) - 1)
+    scores = pd.DataFrame({"score": rng.normal(size=names)}, labels)
+    inputs, held = MarketInputs(closes=closes, paths=paths), pd.Series(1 / names, labels)
+    record: Record = {"names": names, "samples": samples, "horizon": horizon, "runs": {}}
+    for weighting in SCENARIO_WEIGHTINGS:
+        rules = PortfolioRules(topk=names, weighting=weighting, max_weight=0.05)
+        target_weights(scores, held, rules, market=inputs)  # imports the solver
+        record["runs"][weighting] = [
+            timed(lambda rules=rules: target_weights(scores, held, rules, market=inputs))
+            for _ in range(max(3, repeats))
+        ]
+    return record
 
 
 def market(names: int, days: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -135,6 +135,7 @@ class Bench:
         if "backtest" in parts and backtest.SUPPORTED:
             self.found["backtest"] = backtest.compare(max(3, repeats))
             self.found["backtest"]["signals"] = backtest.path_statistics(repeats)
+            self.found["backtest"]["scenarios"] = backtest.scenario_portfolios(repeats)
             self.save("backtests")
         if "backtrader" in parts:
             self.backtrader()

@@ -205,6 +205,10 @@ def _backtest(record: dict[str, Any]) -> Table:
     one = record["signals"]
     size = f"{one['names']} x {one['samples']} x {one['horizon']}"
     table.add_row(f"signals of {size} paths", "", f"{middle(one['runs']):.4f}", "", "")
+    many = record.get("scenarios", {"runs": {}})  # older files have none
+    for weighting, runs in many["runs"].items():
+        size = f"{many['names']} names x {many['samples']} scenarios"
+        table.add_row(f"{weighting} of {size}", "", f"{middle(runs):.4f}", "", "")
     return table
 
 

@@ -28,7 +28,9 @@ def test_the_page_has_every_variable_of_the_code_and_no_other() -> None:
     assert set(ROWS) == variables_of_the_code()
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("kronos_*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "configs").glob("*kronos_*.yaml")), ids=lambda file: file.stem
+)
 def test_the_defaults_of_a_workflow_file_are_those_of_the_page(file) -> None:
     defaults = list(DEFAULT.finditer(file.read_text(encoding="utf-8")))
     assert len(defaults) > 20

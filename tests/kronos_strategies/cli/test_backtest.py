@@ -18,14 +18,15 @@ pytest.importorskip("arch")
 from kronos.bars import CLOSE, FEATURES, adjust_bars
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
+from kronos.postprocessing import Postprocessing
 from kronos.windows import Windows
 from kronos_strategies.backtest import TradingRules, backtest_rules
 from kronos_strategies.backtest.prices import read_prices
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
-from kronos_strategies.portfolio import PortfolioRules
+from kronos_strategies.portfolio import PortfolioRules, parse_rules
 from kronos_strategies.run_artifacts import RunArtifacts
-from kronos_strategies.signal import signals
+from kronos_strategies.signal import sampled_paths, signals
 from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 from kronos_strategies.store.window_outputs import WindowOutputs
 from tests.kronos_strategies.evaluation.walks import PROVENANCE
@@ -116,6 +117,35 @@ def test_the_report_is_of_the_rules_on_the_signals_of_the_store(folder, capsys):
     np.testing.assert_array_equal(made.scores["Kronos"], table["score"])
     assert made.metadata.settings["rules"] == "topk=4, rank_buffer=2, weighting=inverse_volatility"
     assert made.paths is not None
+
+
+def test_scenario_rules_trade_the_stored_paths_and_the_report_counts_what_had_no_result(folder, capsys):
+    rules = "topk=6,weighting=min_cvar,cvar_tail=0.3,scenario_bars=300,max_weight=0.3"
+    command = ("backtest", folder / "forecasts", "--rules", rules, "--output", "out", "--data")
+    code, _, err = run(capsys, *command, folder / "qlib")
+    assert (code, err.strip()) == (0, "")
+    made = artifacts()
+    stored = ForecastSet.find(folder / "forecasts")
+    table = pd.concat([signals(stored.read(date), 5) for date in stored.dates]).sort_index()
+    prices = read_prices(folder / "qlib", table.index.get_level_values("instrument").unique())
+
+    def paths(date):
+        return sampled_paths(Postprocessing()(stored.read(date)))
+
+    expected = backtest_rules(
+        table, parse_rules(rules), prices.panel, prices.trading, 5, prices.factors, paths=paths
+    )
+    known = made.result.returns.index
+    pd.testing.assert_frame_equal(made.result.returns, expected.returns.loc[: known[-1]])
+    assert not expected.unsolved
+
+    bars = pd.read_parquet(folder / "bars.parquet")
+    bars[bars["datetime"] >= "2022-11-21"].to_parquet("late.parquet")  # too short a past at first
+    assert run(capsys, *command, "late.parquet")[0] == 0
+    kept = [each for each in artifacts().metadata.warnings if "the optimization had no result" in each]
+    assert len(kept) == 1
+    assert kept[0].startswith("4 rebalances kept the weights")
+    assert "first on 2022-12-01: joint scenarios need 20 past windows of 7 bars" in kept[0]
 
 
 def test_a_file_of_bars_and_a_qlib_directory_give_the_same_backtest(folder, capsys):

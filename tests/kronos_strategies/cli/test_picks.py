@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -22,6 +23,7 @@ from kronos_strategies.cli.picks import RANK_BUFFER, TOPK, picks
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.picks import COLUMNS
+from kronos_strategies.portfolio import SCENARIO_WEIGHTINGS
 from kronos_strategies.signal import SIGNALS
 from tests.kronos_strategies.qlib.conftest import TINY
 
@@ -90,6 +92,23 @@ def test_a_second_run_reads_the_store_and_moves_on_by_a_day_with_one_forecast(
     for as_of in ("2023-03-09", "2023-03-09", "2023-03-10"):
         assert make(capsys, bars, store=tmp_path / "forecasts", as_of=as_of)[0] == 0
     assert dates == [["03-08", "03-09"], ["03-10"]]
+
+
+@pytest.mark.parametrize("weighting", SCENARIO_WEIGHTINGS[:3])
+def test_weights_over_scenarios_need_nothing_else(bars, store, tmp_path, capsys, weighting):
+    assert make(capsys, bars, store=store, weighting=weighting, output=tmp_path / "a.csv")[0] == 0
+    weights = pd.read_csv(tmp_path / "a.csv")["target_weight"]
+    assert weights.sum() == pytest.approx(0.98, abs=1e-3)
+    assert not np.isclose(weights[weights > 0], 0.245).all()
+
+
+def test_a_date_with_too_short_a_past_says_so(bars, store, capsys):
+    code, _, err = make(capsys, bars, store=store, weighting="min_cvar", as_of="2022-08-15", lookback=20)
+    assert code != 0
+    assert (
+        "weighting=min_cvar has no result on 2022-08-15, because joint scenarios need 20 past windows" in err
+    )
+    assert err.count("\n") <= 2
 
 
 def test_the_table_is_written_as_csv_parquet_and_json(bars, store, tmp_path, capsys):

@@ -12,6 +12,7 @@ from kronos_strategies.qlib.checks import check_task
 from .conftest import CONFIG, TINY, qrun
 
 WEIGHTS = CONFIG.with_name("kronos_csi300_weights.yaml")
+RISK = CONFIG.with_name("kronos_csi300_risk.yaml")
 SPAN = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-06-09"}
 
 
@@ -22,7 +23,7 @@ def task_of(monkeypatch, store: Path, config: Path = CONFIG, **settings: str) ->
     return yaml.safe_load(render_template(str(config)))["task"]
 
 
-@pytest.mark.parametrize("config", [CONFIG, WEIGHTS])
+@pytest.mark.parametrize("config", [CONFIG, WEIGHTS, RISK])
 def test_the_settings_of_the_workflow_files_pass(in_store, monkeypatch, config):
     check_task(task_of(monkeypatch, in_store, config))
 
@@ -100,6 +101,10 @@ def test_dataset_and_backtest_that_disagree_are_refused(in_store, monkeypatch, c
         ({"rules": {"weighting": "inverse_vol"}}, r"weighting='inverse_vol'"),
         ({"rules": {"topk": 0}}, r"topk=0"),
         ({"every": 9}, r"strategy has every=9"),
+        (
+            {"rules": {"weighting": "min_cvar"}, "forecasts": ""},
+            r"weighting='min_cvar' needs sampled paths, and none are given",
+        ),
     ],
 )
 def test_a_wrong_rule_of_a_portfolio_is_refused(in_store, monkeypatch, change, says):
@@ -171,3 +176,10 @@ def test_qrun_says_one_sentence_without_a_trace_and_forecasts_nothing(small_stor
     assert "Traceback" not in process.stdout + process.stderr
     assert 'File "' not in process.stdout + process.stderr
     assert "windows" not in process.stderr
+
+
+@pytest.mark.parametrize("weighting", ["min_cvar", "risk_parity"])
+def test_rules_over_paths_need_samples(in_store, monkeypatch, weighting):
+    settings = {"KRONOS_WEIGHTING": weighting, "KRONOS_SAMPLES": "0"}
+    with pytest.raises(ValueError, match=r"sampled paths. Set KRONOS_SAMPLES to 10"):
+        check_task(task_of(monkeypatch, in_store, RISK, **settings))

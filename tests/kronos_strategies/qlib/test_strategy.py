@@ -8,11 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from qlib.backtest import backtest
+from qlib.workflow import R
 
+from kronos.postprocessing import Postprocessing
 from kronos.predictor import KronosPredictor
-from kronos_strategies.portfolio import PortfolioRules, target_weights
-from kronos_strategies.qlib.strategy import KronosWeightStrategy
+from kronos.windows import Windows
+from kronos_strategies.evaluation.warnings import unsolved_warnings
+from kronos_strategies.portfolio import MarketInputs, PortfolioRules, target_weights
+from kronos_strategies.qlib.strategy import UNSOLVED, KronosWeightStrategy
+from kronos_strategies.signal import sampled_paths
+from kronos_strategies.store import ForecastSet, ForecastStore
 from tests.kronos_strategies.cli.conftest import run as run_cli
+from tests.kronos_strategies.cli.test_backtest import SPEC, RandomWalks
 
 from .conftest import TINY, artifact_folder, qrun
 
@@ -169,9 +176,59 @@ def test_a_series_of_scores_is_the_column_score(signals):
     pd.testing.assert_frame_equal(one, other)
 
 
+@pytest.fixture(scope="module")
+def forecasts(small_market, tmp_path_factory) -> ForecastSet:
+    """Random walks of all instruments on every date of SPAN."""
+    closes = wide_closes(small_market)
+    panel = {name: make_frame(closes[name].dropna()) for name in closes}
+    windows = Windows.rolling(panel, SPEC.lookback, SPEC.horizon, "B", start=SPAN[0], end=SPAN[1])
+    return ForecastStore(tmp_path_factory.mktemp("forecasts")).fill(RandomWalks(), windows, SPEC).forecast_set
+
+
+def make_frame(close: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close)).assign(volume=1e6)
+
+
+def test_scenarios_read_the_paths_of_the_signals_day_and_nothing_later(signals, forecasts):
+    rules = {"topk": 6, "weighting": "min_cvar", "cvar_tail": 0.3}
+    strategy = Recording(signal=signals, rules=rules, every=8, forecasts=str(forecasts.folder))
+    asked = []
+    inputs = strategy.market_inputs
+    strategy.market_inputs = lambda names: asked.append(inputs(names)) or asked[-1]
+    run(strategy)
+    days = sorted(strategy.decided)
+    assert len(days) == len(asked) >= 3
+    dates = signals.index.get_level_values("datetime").unique()
+    for day, market in zip(days, asked, strict=True):
+        signal_day = dates[dates < day][-1]
+        assert market.closes.index[-1] == signal_day
+        assert len(market.closes) == 251
+        expected = sampled_paths(Postprocessing()(forecasts.read(signal_day)))
+        np.testing.assert_array_equal(market.paths.returns, expected.returns)
+
+
+def test_a_rebalance_without_a_result_trades_nothing_and_the_report_counts_it(signals, forecasts, recorded):
+    # 15 bars have too few windows, so that no rebalance has a result.
+    rules = {"topk": 6, "weighting": "min_cvar", "scenario_bars": 15}
+    with R.start(experiment_name="unsolved"):
+        strategy = Recording(signal=signals, rules=rules, every=8, forecasts=str(forecasts.folder))
+        report, _ = run(strategy)
+        recorder = R.get_recorder()
+    assert (report["turnover"] == 0).all()
+    assert len(strategy.unsolved) >= 3
+    assert not strategy.decided
+    assert recorder.load_object(UNSOLVED) == strategy.unsolved
+    (warning,) = unsolved_warnings(recorder.load_object(UNSOLVED))
+    assert warning.startswith(f"{len(strategy.unsolved)} rebalances kept the weights")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"rules": {"weighting": "min_cvar"}},
+            "weighting='min_cvar' needs sampled paths, and none are given",
+        ),
         (
             {"rules": {"side": "long_short"}},
             "sells short, which Qlib's account does not support.*KronosRankStrategy",
@@ -186,6 +243,37 @@ def test_what_qlib_cannot_trade_is_refused_before_the_backtest(signals, settings
 
 
 RUN = {"KRONOS_TOPK": "4", "KRONOS_RANK_BUFFER": "2", "KRONOS_CASH_BUFFER": "0.1", "KRONOS_SAMPLES": "2"}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("weighting", ["volatility_target", "min_cvar"])
+def test_qrun_trades_the_rules_over_risk_of_its_yaml(small_store, small_market, tmp_path, weighting):
+    span = {"KRONOS_TEST_START": SPAN[0], "KRONOS_TEST_END": "2023-03-31", "KRONOS_STORE": "forecasts"}
+    chosen = {"KRONOS_WEIGHTING": weighting, "KRONOS_MAX_WEIGHT": "0.4"}
+    config = CONFIG.with_name("kronos_csi300_risk.yaml")
+    process = qrun(tmp_path, config, KRONOS_QLIB_DATA=str(small_store), **RUN, **span, **chosen)
+    assert process.returncode == 0, process.stderr[-3000:]
+    backtested = artifact_folder(tmp_path).parent / "portfolio_analysis"
+    books = pd.read_pickle(backtested / "positions_normal_1day.pkl")
+    days = sorted(books)
+    first = held(books[days[1]])  # a signal dated t is bought on t + 1
+    (stored,) = ForecastStore(tmp_path / "forecasts").forecast_sets()
+    rules = PortfolioRules(
+        topk=4, rank_buffer=2, weighting=weighting, cash_buffer=0.1, max_weight=0.4, correlation_bars=60
+    )
+    expected = target_weights(
+        pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet").xs(days[0], level="datetime"),
+        pd.Series(dtype=float),
+        rules,
+        market=MarketInputs(
+            closes=wide_closes(small_market).loc[: days[0]],
+            paths=sampled_paths(Postprocessing()(stored.read(days[0]))),
+        ),
+    )
+    expected = expected[expected > 0.01]  # a smaller position may not be worth a lot
+    np.testing.assert_allclose(first[expected.index], expected, rtol=0.15)  # a day of prices, and lots
+    page = (artifact_folder(tmp_path) / "report.html").read_text(encoding="utf-8")
+    assert "the optimization had no result" not in page
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,6 @@
+"""The small simulated store of the Qlib tests."""
+
+import importlib.util
+
+if importlib.util.find_spec("qlib"):
+    from tests.kronos_strategies.qlib.conftest import in_store, small_market, small_store  # noqa: F401
