@@ -70,8 +70,9 @@ def optimal_weights(problem: ScenarioProblem, rules: PortfolioRules) -> np.ndarr
     limits += [cp.sum(sizes[problem.side == sign]) == total for sign, total in totals.items()]
     measure = rules.weighting.partition("_")[2]
     cost = rules.turnover_cost * cp.norm1(weights - problem.held)
+    more: list[cp.Constraint] = []
     if measure == "variance":
-        objective, more = _variance(weights, problem, rules), []
+        objective = _variance(weights, problem, rules)
     else:
         losses, more = _losses(weights, problem, measure)
         objective = _cvar(losses, rules.cvar_tail)

@@ -251,7 +251,8 @@ class KronosModel(Model):
     @property
     def sampled(self) -> FillResult | None:
         """Forecasts of the last call of `signals`, as sampled; None without a call or without paths."""
-        return self._scored.forecasts if getattr(self, "_scored", None) else None
+        last: Scored | None = getattr(self, "_scored", None)
+        return None if last is None else last.forecasts
 
     def choose(self, dataset: KronosDataset) -> ScoreChoice:
         """Choose the source of the scores of a dataset, and log it.
@@ -315,8 +316,8 @@ class KronosModel(Model):
         predictor, store = self._loaded()
         if not isinstance(predictor, KronosPredictor):
             raise ValueError(
-                f"'{self.checkpoint}' has no hidden states, so no feature 'embedding'. Name a Kronos checkpoint, or "
-                "take 'paths' alone."
+                f"'{self.checkpoint}' has no hidden states, so no feature 'embedding'. Name a Kronos checkpoint, "
+                "or take 'paths' alone."
             )
         self.provenance = predictor.provenance(self.sampling, windows.digest())
         with progress_bar("embed", "windows") as progress:
