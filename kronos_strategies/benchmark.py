@@ -178,7 +178,7 @@ def _following(bars: pd.DataFrame, windows: Windows) -> tuple[np.ndarray, np.nda
         at = own.index.get_indexer(pd.DatetimeIndex(windows.future[rows].ravel()))
         values = np.where((at >= 0)[:, None], own.to_numpy()[at], np.nan)
         found[rows] = values.reshape(len(rows), windows.horizon, len(FEATURES))
-    complete: np.ndarray = np.isfinite(found).all(axis=(1, 2))
+    complete = np.asarray(np.isfinite(found).all(axis=(1, 2)))
     return found.astype(np.float32), complete  # rounded as paths are, so that rounding tells nothing apart
 
 
