@@ -26,12 +26,7 @@ from kronos_strategies.evaluation.forecast_tasks import (
     r2_by_date,
     realized_volatility,
 )
-from kronos_strategies.evaluation.realism import (
-    Sequences,
-    discrimination,
-    learned_forecasts,
-    second_half,
-)
+from kronos_strategies.evaluation.realism import Sequences, discrimination, learned_forecasts, second_half
 from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.evaluation.significance import label_overlap
 from kronos_strategies.evaluation.warnings import training_overlap_warnings
@@ -284,8 +279,7 @@ def discriminative_scores(comparison: Comparison) -> dict[str, float]:
 
 def _metrics(made: Predictions, outcomes: Outcomes, seed: int) -> dict[str, pd.Series]:
     index, real = outcomes.windows.index, outcomes.real
-    closes = real.bars[..., CLOSE]
-    last = real.last_close
+    closes, last = real.bars[..., CLOSE], real.last_close
     across = information_coefficients(
         pd.Series(made.closes[:, -1] / last - 1, index), pd.Series(closes[:, -1] / last - 1, index)
     )
@@ -310,7 +304,8 @@ def _trained(
     learned_from: Sequences, real: Sequences, index: pd.MultiIndex, ends: np.ndarray, seed: int
 ) -> dict[str, pd.Series]:
     """RankIC by date of the forecasts of a model that has learned from these bars."""
-    scores, truth = learned_forecasts(learned_from, real, index, ends, seed), second_half(real, index)
+    scores = learned_forecasts(learned_from, real, index, ends, seed)
+    truth = second_half(real, index)
     names = {"tstr_rank_ic": "return", "tstr_volatility_rank_ic": "volatility"}
     return {
         metric: information_coefficients(scores[column], truth[column])["rank_ic"]
@@ -347,9 +342,8 @@ def _stored(
         forecaster, windows, spec, sampling,
         lambda done, due: progress((task + 1) * len(windows) - due + done),
     )  # fmt: skip
-    forecasts, dated, start = (
-        store.open(forecaster.provenance(sampling, ""), spec), WindowsByDate(windows), 0
-    )  # fmt: skip
+    forecasts = store.open(forecaster.provenance(sampling, ""), spec)
+    dated, start = WindowsByDate(windows), 0
     for date, count in zip(dated.dates, dated.rows, strict=True):
         yield slice(start, start + int(count)), forecasts.read(date, dated.digest(date))
         start += int(count)
