@@ -70,7 +70,7 @@ def optimal_weights(problem: ScenarioProblem, rules: PortfolioRules) -> np.ndarr
     limits += [cp.sum(sizes[problem.side == sign]) == total for sign, total in totals.items()]
     measure = rules.weighting.partition("_")[2]
     cost = rules.turnover_cost * cp.norm1(weights - problem.held)
-    more: list[cp.Constraint] = []
+    more: list[Any] = []
     if measure == "variance":
         objective = _variance(weights, problem, rules)
     else:

@@ -118,7 +118,7 @@ def parse_kronos(words: list[str]) -> None:
     from kronos_strategies.cli import app
 
     app.parse_args(words, exit_on_error=False, print_error=False)
-    if words[0] == "train" and words[1] != "head":
+    if words[0] == "train" and words[1] not in ("head", "quantiles"):
         stage = [] if words[1] in ("tokenizer", "predictor", "evaluate") else ["predictor"]
         parse_training([*stage, *words[1:]])
 

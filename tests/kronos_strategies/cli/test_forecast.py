@@ -241,7 +241,7 @@ def test_a_return_head_ranks_the_table_where_it_fits(files, tmp_path_factory, ca
         (["AAA.csv", "--horizon", 0], r"horizon=0"),
         (["AAA.csv", "--lookback", 1], r"lookback=1 is too short"),
         (["AAA.csv", "--lookback", 90], r"No instrument has 90 bars, the longest has 80"),
-        (["AAA.csv", "--as-of", "soon"], r"--as-of soon is not a local date"),
+        (["AAA.csv", "--as-of", "soon"], r"--as-of soon is not a date or time"),
         (["AAA.csv", "--samples", 0], r"samples=0 gives no path"),
         (["AAA.csv", "--score", "head"], r"needs a return head"),
         (["AAA.csv", "--calibration", "nowhere.json"], r"nowhere\.json"),
