@@ -170,7 +170,7 @@ def evaluate_checkpoint(
         raise ValueError(
             f"An evaluation needs at least 2 paths, got {sampling.samples}. Sample more of them."
         )
-    dates, members = _members(data, settings)
+    dates, members = forecast_rows(data, settings)
     windows = Windows.rolling(data.bars, settings.lookback, settings.horizon, data.calendar, index=members)
     prices = PricePanel.from_bars(data.bars)
     forecasts = iter_forecasts(forecaster, windows, sampling, progress)
@@ -238,8 +238,14 @@ def _settings_table(
     }
 
 
-def _members(data: EvaluationData, settings: EvaluationSettings) -> tuple[pd.DatetimeIndex, pd.MultiIndex]:
-    """The forecast dates, and the members' rows on them."""
+def forecast_rows(
+    data: EvaluationData, settings: EvaluationSettings
+) -> tuple[pd.DatetimeIndex, pd.MultiIndex]:
+    """The forecast dates, and the members' rows on them.
+
+    Raises:
+        ValueError: no date between start and end.
+    """
     calendar = data.calendar
     end = calendar[-1] if settings.end is None else settings.end + pd.Timedelta(days=1) - pd.Timedelta(1)
     dates = calendar[(calendar >= settings.start) & (calendar <= end)][:: settings.every]

@@ -19,6 +19,7 @@ from rich.markup import escape
 from kronos.hub import OFFLINE
 from kronos.utils import explain_write_errors, run_command, show_log, write_atomic
 from kronos_strategies.cli.backtest import backtest
+from kronos_strategies.cli.benchmark import benchmark
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.common import config_folder, set_values, show_next
 from kronos_strategies.cli.compare import compare
@@ -69,6 +70,7 @@ app = App(
     default_parameter=Parameter(negative=(), env_var_split=set_values),
 )
 app.command(backtest)
+app.command(benchmark)
 app.command(calibrate)
 app.command(compare)
 app.command(data)

@@ -44,7 +44,15 @@ except ImportError as error:
 
 SCORE_METRICS = ("ic", "rank_ic", "spread")
 PORTFOLIO_METRICS = ("net_return", "sharpe")
-HIGHER_IS_BETTER = (*SCORE_METRICS, *PORTFOLIO_METRICS)  # all other metrics are losses: lower is better
+TASK_METRICS = (
+    "price_ic",
+    "price_rank_ic",
+    "volatility_r2",
+    "tstr_rank_ic",
+    "tstr_volatility_rank_ic",
+)  # of `kronos benchmark`
+# All other metrics are losses: lower is better.
+HIGHER_IS_BETTER = (*SCORE_METRICS, *PORTFOLIO_METRICS, *TASK_METRICS)
 
 
 def metrics_by_date(rows: AlignedPanel, label_horizon: int) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,119 @@
+"""Equal distributions cannot be told apart, others can; a model learns from bars what they have to teach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("lightgbm")
+
+from kronos_strategies.evaluation.realism import (
+    Sequences,
+    discrimination,
+    held_out,
+    learned_forecasts,
+    second_half,
+)
+from kronos_strategies.evaluation.signal.metrics import information_coefficients
+
+HORIZON = 8
+DAYS = pd.bdate_range("2023-01-02", periods=60)
+DATES = DAYS[:48:4]
+NAMES = [f"N{i:02d}" for i in range(40)]
+INDEX = pd.MultiIndex.from_product([DATES, NAMES], names=["datetime", "instrument"])
+ENDS = np.repeat(DAYS[DAYS.get_indexer(DATES) + HORIZON].to_numpy(), len(NAMES))
+
+
+def sequences(seed: int, deviation: float = 0.01, momentum: float = 0.0) -> Sequences:
+    """Random walks; with momentum, the second half drifts on as the first did on average."""
+    rng = np.random.default_rng(seed)
+    steps = rng.standard_normal((len(INDEX), HORIZON)) * deviation
+    half = HORIZON // 2
+    steps[:, half:] += momentum * steps[:, :half].mean(axis=1, keepdims=True)
+    close = 20 * np.exp(steps.cumsum(axis=1))
+    open_ = np.concatenate([np.full((len(close), 1), 20.0), close[:, :-1]], axis=1)
+    reach = np.exp(np.abs(rng.standard_normal(close.shape)) * deviation / 2)
+    high, low = np.maximum(open_, close) * reach, np.minimum(open_, close) / reach
+    volume = np.exp(rng.standard_normal(close.shape))
+    bars = np.stack([open_, high, low, close, volume, volume * close], axis=-1)
+    return Sequences(bars, np.full(len(close), 20.0), np.full(len(close), 0.01))
+
+
+def changed(made: Sequences, factor: float, volume: float = 1.0) -> Sequences:
+    """The same bars in another currency and other units of volume."""
+    units = np.array([factor] * 4 + [volume, factor * volume])
+    return replace(made, bars=made.bars * units, last_close=made.last_close * factor)
+
+
+def test_the_same_bars_cannot_be_told_apart():
+    real = sequences(0)
+    np.testing.assert_array_equal(discrimination(real, real, INDEX, ENDS), 0)
+
+
+def test_bars_of_the_same_distribution_are_hardly_told_apart():
+    assert abs(discrimination(sequences(0), sequences(1), INDEX, ENDS).mean()) < 0.06
+
+
+def test_bars_of_another_volatility_are_told_apart():
+    assert discrimination(sequences(0), sequences(1, deviation=0.04), INDEX, ENDS).mean() > 0.4
+
+
+def test_no_unit_of_price_or_volume_tells_bars_apart():
+    made = sequences(0)
+    np.testing.assert_allclose(changed(made, 7.0, 300.0).features(), made.features(), atol=0.0011)
+
+
+def test_rounding_does_not_tell_bars_apart():
+    real = sequences(0)
+    rounded = replace(real, bars=real.bars.astype(np.float32))
+    assert abs(discrimination(real, rounded, INDEX, ENDS).mean()) < 0.02
+
+
+def test_the_score_depends_on_nothing_but_bars_and_seed():
+    real, generated = sequences(0), sequences(1, deviation=0.012)
+    first, again = (discrimination(real, generated, INDEX, ENDS, seed=3) for _ in range(2))
+    pd.testing.assert_series_equal(first, again)
+
+
+def test_rows_to_test_share_neither_instruments_nor_bars_with_those_to_fit():
+    dates, names = (INDEX.get_level_values(level) for level in ("datetime", "instrument"))
+    tested = np.zeros(len(INDEX), int)
+    for train, test in held_out(INDEX, ENDS, seed=1):
+        assert not set(names[train]) & set(names[test])
+        assert ENDS[train].max() <= dates[test].min().to_numpy()
+        tested += test
+    assert tested.max() == 1
+    assert (tested == (dates >= DATES[len(DATES) // 2])).all()
+
+
+def test_a_model_learns_the_sign_that_its_bars_have():
+    real = sequences(0, momentum=2.0)
+    truth = second_half(real, INDEX)["return"]
+
+    def rank_ic(momentum: float) -> float:
+        found = learned_forecasts(sequences(1, momentum=momentum), real, INDEX, ENDS)
+        return information_coefficients(found["return"], truth)["rank_ic"].mean()
+
+    assert rank_ic(2.0) > 0.4
+    assert rank_ic(-2.0) < -0.4
+
+
+def test_a_forecast_does_not_read_what_it_forecasts():
+    learned_from, real = sequences(1), sequences(0)
+    ahead = real.bars.copy()
+    ahead[:, HORIZON // 2 :] *= np.random.default_rng(5).uniform(0.5, 2, (len(ahead), HORIZON // 2, 1))
+    pd.testing.assert_frame_equal(
+        learned_forecasts(learned_from, real, INDEX, ENDS),
+        learned_forecasts(learned_from, replace(real, bars=ahead), INDEX, ENDS),
+    )
+
+
+def test_short_sequences_and_too_few_dates_are_refused():
+    made = sequences(0)
+    with pytest.raises(ValueError, match=r"3 bars\. Compare at least 4"):
+        replace(made, bars=made.bars[:, :3])
+    with pytest.raises(ValueError, match="1 dates of 40 instruments are too few"):
+        list(held_out(INDEX[: len(NAMES)], ENDS[: len(NAMES)]))
