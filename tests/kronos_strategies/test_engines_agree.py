@@ -32,7 +32,7 @@ from kronos_strategies.qlib.strategy import KronosWeightStrategy
 from kronos_strategies.signal import sampled_paths
 from kronos_strategies.store import ForecastSet, ForecastStore
 
-from .cli.test_backtest import SPEC, RandomWalks
+from .backtest.walks import SPEC, RandomWalks
 from .qlib.conftest import store_of, use_store
 
 pytestmark = pytest.mark.integration

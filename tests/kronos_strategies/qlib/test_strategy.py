@@ -19,7 +19,7 @@ from kronos_strategies.qlib.strategy import UNSOLVED, KronosWeightStrategy
 from kronos_strategies.signal import sampled_paths
 from kronos_strategies.store import ForecastSet, ForecastStore
 from tests.kronos_strategies.cli.conftest import run as run_cli
-from tests.kronos_strategies.cli.test_backtest import SPEC, RandomWalks
+from tests.kronos_strategies.backtest.walks import SPEC, RandomWalks
 
 from .conftest import TINY, artifact_folder, qrun
 
