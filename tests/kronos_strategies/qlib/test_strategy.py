@@ -18,8 +18,8 @@ from kronos_strategies.portfolio import MarketInputs, PortfolioRules, target_wei
 from kronos_strategies.qlib.strategy import UNSOLVED, KronosWeightStrategy
 from kronos_strategies.signal import sampled_paths
 from kronos_strategies.store import ForecastSet, ForecastStore
-from tests.kronos_strategies.cli.conftest import run as run_cli
 from tests.kronos_strategies.backtest.walks import SPEC, RandomWalks
+from tests.kronos_strategies.cli.conftest import run as run_cli
 
 from .conftest import TINY, artifact_folder, qrun
 
