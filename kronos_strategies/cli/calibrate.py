@@ -52,10 +52,11 @@ def calibrate(
     from kronos_strategies.calibration import collect
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.qlib.artifacts import read_price_panel
-    from kronos_strategies.qlib.data_access import init_qlib
+    from kronos_strategies.qlib.data_access import check_daily, init_qlib
     from kronos_strategies.store import ForecastSet
 
     forecast_set, last = ForecastSet.find(store), Timestamp(until)
+    check_daily(data or default_store(), "kronos calibrate")
     store_warnings = init_qlib(data or default_store())
     dates = forecast_set.dates[forecast_set.dates <= last]
     if not len(dates):

@@ -158,7 +158,7 @@ def picks(
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.picks import read_holdings
     from kronos_strategies.portfolio import PortfolioRules
-    from kronos_strategies.qlib.data_access import init_qlib
+    from kronos_strategies.qlib.data_access import check_daily, init_qlib
     from kronos_strategies.qlib.model import KronosModel
     from kronos_strategies.qlib.picks import find_dates, make_picks
 
@@ -175,6 +175,7 @@ def picks(
         no_trade_band=no_trade_band,
     )
     folder = (data or default_store()).expanduser()
+    check_daily(folder, "kronos picks")
     init_qlib(folder, region=region)
     exchange = REGIONS[region] if region else region_of_store(folder)
     dates = find_dates(market, as_of)

@@ -138,7 +138,7 @@ def fill(
     from kronos_strategies.distributed import worker_pool
     from kronos_strategies.forecasters import load_forecaster
     from kronos_strategies.forecasters.protocol import forecast_notes
-    from kronos_strategies.qlib.data_access import init_qlib
+    from kronos_strategies.qlib.data_access import check_daily, init_qlib
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     pool = worker_pool(workers, ray, gpus_per_worker)
@@ -154,6 +154,7 @@ def fill(
     readers, choice = _readers(predictor, heads, load, score, lookback, samples)
     sampling = predictor.sampling.with_overrides(samples or 1, temperature, top_p, top_k, seed)
     bars = data or default_store()
+    check_daily(bars, "kronos store fill")
     store_warnings = init_qlib(bars, tracking)
     spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
     windows = _windows(spec, start, end, every, predictor.max_context)

@@ -88,9 +88,10 @@ def head(
     else:
         from kronos_strategies.data.simulate import default_store
         from kronos_strategies.qlib.checks import check_market
-        from kronos_strategies.qlib.data_access import init_qlib
+        from kronos_strategies.qlib.data_access import check_daily, init_qlib
         from kronos_strategies.qlib.head import SIMULATED, fit_members
 
+        check_daily(data or default_store(), "kronos train head")
         store_warnings = init_qlib(data or default_store())
         check_market(market)
         name = SIMULATED if any("SIMULATED" in warning for warning in store_warnings) else market

@@ -223,3 +223,26 @@ def test_a_store_within_days_has_the_days_too(crypto):
     assert (
         len(dataset(freq="day", lookback=5, hold=1, segments={"test": ("2024-01-15", None)}).windows()) == 72
     )
+
+
+DATES = ("--start", "2024-01-03", "--train-until", "2024-01-10", "--valid-until", "2024-01-14")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["store", "fill", "forecasts", "--start", "2024-01-15", "--end", "2024-01-16", "--market", "crypto"],
+        ["picks", "--market", "crypto"],
+        ["train", "quantiles", *DATES, "--output", "fitted"],
+        ["train", "head", TINY, *DATES, "--output", "fitted"],
+    ],
+)
+def test_commands_that_read_daily_bars_refuse_intraday_ones(
+    crypto: Path, words: list[str], capsys, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(capsys, *words, "--data", crypto)
+    assert code == 2
+    assert f"has bars of 60min, and kronos {words[0]}" in " ".join(err.split())
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "forecasts").exists()
