@@ -28,10 +28,9 @@ from kronos_strategies.qlib.data_access import (
 )
 
 REMEDY = "Set KRONOS_TEST_START and KRONOS_TEST_END."
-_DATE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|/\d{1,2}/\d{1,2}|\d{4})([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?")
-
 QLIB_BENCHMARK = "SH000300"  # Qlib's default benchmark if it is None
 Settings = Mapping[str, Any]
+_DATE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|/\d{1,2}/\d{1,2}|\d{4})([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?")
 
 
 def check_task(task: Settings) -> None:
@@ -50,9 +49,9 @@ def check_task(task: Settings) -> None:
     names = [_class(task.get("dataset")), *map(_class, records)]
     if not dataset and not {"KronosDataset", "KronosRecord"} & set(names):
         return
-    scores = task.get("model")
-    scores = _kwargs(scores).get("model") if _class(scores) == "RollingModel" else scores
-    model = _kwargs(scores) if _class(scores) == "KronosModel" else {}
+    used = task.get("model")
+    used = _kwargs(used).get("model") if _class(used) == "RollingModel" else used
+    model = _kwargs(used) if _class(used) == "KronosModel" else {}
     qlib_warnings(dataset.get("freq", DAY))
     if dataset and model:
         named = parse_name(model.get("checkpoint") or "kronos-nano")
@@ -65,10 +64,8 @@ def check_task(task: Settings) -> None:
             if kwargs.get("industry"):
                 read_industries(Path(kwargs["industry"]))
             if model.get("samples") == 1:
-                raise ValueError(
-                    "samples=1 is too few for the report, which scores distributions. Set KRONOS_SAMPLES to "
-                    "2 or more, or to 0 to rank by a return head alone."
-                )
+                needed = "Set KRONOS_SAMPLES to 2 or more, or to 0 to rank by a return head alone."
+                raise ValueError(f"samples=1 is too few for the report, which scores distributions. {needed}")
 
 
 def trade_settings(task: Settings) -> Settings:

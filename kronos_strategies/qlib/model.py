@@ -48,9 +48,7 @@ PREDICTIONS = ("score", "signals")
 
 
 class KronosModel(LazyForecaster, Model):
-    """Scores each (datetime, instrument) of a segment by a return head or by its expected tradable return.
-
-    Paths of at most one chunk of dates are in memory.
+    """Scores each (datetime, instrument) by a return head or by its expected tradable return, chunk by chunk.
 
     Args:
         checkpoint: bundled name, folder or hub id; or another forecaster, such as "baseline:garch", see
