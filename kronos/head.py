@@ -202,7 +202,7 @@ def find_head(spec: str | Path) -> Path | None:
 
 
 def import_lightgbm() -> Any:
-    """Import LightGBM, which only LightGBM heads need.
+    """Import LightGBM, which only models made of its trees need.
 
     Raises:
         MissingExtra: it is not installed.
@@ -210,7 +210,7 @@ def import_lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError as error:
-        raise MissingExtra("A LightGBM head needs LightGBM: pip install 'kronos-strategies[head]'") from error
+        raise MissingExtra("This needs LightGBM: pip install 'kronos-strategies[head]'") from error
     return lightgbm
 
 
