@@ -27,17 +27,18 @@ demo: $(VENV)/.run  ## rank and trade a simulated market by paths and by a fitte
 	cd out && KRONOS_SAMPLES=0 $(BIN)/qrun ../configs/kronos_csi300_head.yaml
 	cd out && $(BIN)/kronos compare zero-shot=kronos_csi300 fitted-head=kronos_csi300_head --html compare.html
 
-test: $(VENV)/.dev  ## all tests, on two processes of one thread each; prints the slowest 25
-	$(TESTS) --durations=25
+test: $(VENV)/.dev  ## all tests but the long ones, on two processes of one thread each; prints the slowest 25
+	$(TESTS) -m "not long" --durations=25
 
 test-fast: $(VENV)/.dev  ## unit tests alone: no test starts a process or takes more than a few seconds
-	$(TESTS) -m "not integration and not slow" --durations=10
+	$(TESTS) -m "not integration and not slow and not long" --durations=10
 
 test-long: export KRONOS_KILLS ?= 20
 test-long: export KRONOS_FUZZ ?= 10000
 test-long: export KRONOS_FUZZ_SECONDS ?= 14400
-test-long: $(VENV)/.dev  ## kill -9 in many places, 10,000 damaged files of bars, full disks; an hour or more
+test-long: $(VENV)/.dev  ## kill -9 in many places, 10,000 damaged files of bars, full disks, memory; an hour or more
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -s --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --ignore tests/faults --durations=10
 
 bench: $(VENV)/.dev  ## how fast forecasts are compared with upstream's algorithm; results in out/benchmarks.json
 	$(BIN)/python -m tests.benchmarks

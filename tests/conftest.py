@@ -31,6 +31,8 @@ INTEGRATION = ("kronos_strategies/backtrader", "kronos_strategies/cli", "kronos_
 MARKS = ("integration", "slow")
 PROGRAMS = ("python", "qrun", "kronos", "torchrun", "bash", "chrom")
 running: list[pytest.Item] = []
+# MLflow leaves its address in the environment, where later tests and their processes would find it.
+TRACKING, TRACKING_BEFORE = "MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def refuse_processes(event: str, arguments: tuple) -> None:
@@ -58,9 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Which test runs, its fixtures included."""
+    """Which test runs, its fixtures included; the environment keeps its MLflow address."""
     running.append(item)
     try:
         return (yield)
     finally:
         running.pop()
+        os.environ.pop(TRACKING, None)
+        if TRACKING_BEFORE is not None:
+            os.environ[TRACKING] = TRACKING_BEFORE

@@ -58,6 +58,7 @@ def attempts(tmp_path_factory) -> tuple[Path, dict[str, dict[str, list[dict]]]]:
     return folder, json.loads(done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_full_disk_is_one_sentence_and_the_next_attempt_gives_the_same_content(limit, attempts):
     folder, ended = attempts

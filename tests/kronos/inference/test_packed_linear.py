@@ -255,7 +255,7 @@ OTHERS = [("length", "bfloat16"), ("windows", "float32"), ("samples", "float32")
     ("kind", "precision"),
     [
         ("length", "float32"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS),
+        *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.long]) for case in OTHERS),
     ],
 )
 def test_three_hundred_shapes_take_little_memory(kind: str, precision: str) -> None:

@@ -34,6 +34,7 @@ def write_market(file: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read where Linux keeps it")
 def test_training_on_five_million_bars_needs_less_than_two_gigabytes(tmp_path: Path) -> None:
     write_market(tmp_path / "bars.parquet")

@@ -20,9 +20,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     honest = KronosPredictor.from_pretrained.__func__
 
-    def load(cls, spec, *rest):
+    def load(cls, spec, *rest, **settings):
         found.append(spec)
-        return honest(cls, spec, *rest)
+        return honest(cls, spec, *rest, **settings)
 
     monkeypatch.setattr(KronosPredictor, "from_pretrained", classmethod(load))
     return found

@@ -103,10 +103,10 @@ def test_weights_over_scenarios_need_nothing_else(bars, store, tmp_path, capsys,
 
 
 def test_a_date_with_too_short_a_past_says_so(bars, store, capsys):
-    code, _, err = make(capsys, bars, store=store, weighting="min_cvar", as_of="2022-08-15", lookback=20)
+    code, _, err = make(capsys, bars, store=store, weighting="min_cvar", as_of="2022-07-29", lookback=20)
     assert code != 0
     assert (
-        "weighting=min_cvar has no result on 2022-08-15, because joint scenarios need 20 past windows" in err
+        "weighting=min_cvar has no result on 2022-07-29, because joint scenarios need 20 past windows" in err
     )
     assert err.count("\n") <= 2
 

@@ -1,4 +1,7 @@
-"""`KronosModel.fit` fine-tunes and calibrates on the segments train and valid; the run keeps the checkpoint."""
+"""`KronosModel.fit` fine-tunes and calibrates on the segments train and valid; the run keeps the checkpoint.
+
+docs/rolling.md shows a script that fits within a run, as these tests do.
+"""
 
 import pickle
 import shutil
