@@ -27,6 +27,13 @@ def shared_data() -> Path:
 
 # Tests in these folders run an engine or a command from end to end, so all of them are integration tests.
 INTEGRATION = ("kronos_strategies/backtrader", "kronos_strategies/cli", "kronos_strategies/qlib")
+# So are these files slow: most of their tests take seconds of CPU time.
+SLOW = (
+    *("kronos/inference/test_memory.py", "kronos_strategies/test_benchmark.py"),
+    *("kronos_strategies/test_forecast_examples.py", "kronos_strategies/backtest/test_sweep.py"),
+    *("kronos_strategies/store/test_locations.py", "kronos_strategies/store/test_fill.py"),
+    *("kronos_strategies/evaluation/comparison/test_portfolios.py",),
+)
 # `make test-fast` leaves out tests with these marks; no other test may start a process of these programs.
 MARKS = ("integration", "slow")
 PROGRAMS = ("python", "qrun", "kronos", "torchrun", "bash", "chrom")
@@ -56,6 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(folder in item.path.parents for folder in folders):
             item.add_marker(pytest.mark.integration)
+        if item.path.relative_to(Path(__file__).parent).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
