@@ -13,8 +13,9 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -72,6 +73,12 @@ def git_commit() -> str | None:
 
 # A spreadsheet takes a cell of text that begins with one of these for a formula.
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question with the closest of the known words; empty if none is close."""
+    close = get_close_matches(word, list(known), 1)
+    return f"Did you mean '{close[0]}'?" if close else ""
 
 
 def csv_text(frame: pd.DataFrame, *index: str) -> str:

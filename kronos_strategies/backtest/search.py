@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -15,6 +14,7 @@ import pandas as pd
 import yaml
 
 from kronos.config import as_integer
+from kronos.utils import did_you_mean
 from kronos_strategies.backtest.inputs import BacktestSettings
 from kronos_strategies.backtest.parameters import Choices, Parameter, Range, check_choice, parse_parameter
 from kronos_strategies.backtest.trading import TradingRules
@@ -204,8 +204,7 @@ def _hint(name: str, known: list[str]) -> str:
     for section, base in DEFAULTS.items():
         if name in (each.name for each in fields(base)):
             return f"Write it below `{section}:`."
-    close = difflib.get_close_matches(name, known, 1)
-    return f"Did you mean '{close[0]}'?" if close else f"Choose among {known}."
+    return did_you_mean(name, known) or f"Choose among {known}."
 
 
 def _path(value: object) -> Path:

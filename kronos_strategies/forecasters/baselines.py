@@ -16,7 +16,7 @@ from kronos_strategies.forecasters.historical import (
     NoSettings,
     RandomWalk,
 )
-from kronos_strategies.forecasters.registry import ForecasterName, did_you_mean, read_settings
+from kronos_strategies.forecasters.registry import ForecasterName, read_settings, suggestion
 
 BASELINES: dict[str, tuple[Callable[..., Baseline], type]] = {
     "random-walk": (RandomWalk, NoSettings),
@@ -35,6 +35,6 @@ def load(name: ForecasterName, device: str | None = None) -> Baseline:
         MissingExtra: GARCH is named and arch is not installed.
     """
     if name.which not in BASELINES:
-        raise ValueError(f"'{name}' is not a baseline. {did_you_mean(name.which, BASELINES)}")
+        raise ValueError(f"'{name}' is not a baseline. {suggestion(name.which, BASELINES)}")
     kind, settings = BASELINES[name.which]
     return kind(read_settings(settings(), name), device)

@@ -26,7 +26,7 @@ from kronos_strategies.forecasters.candles import (
     take_bars,
 )
 from kronos_strategies.forecasters.historical import Baseline, Ewma, EwmaSettings
-from kronos_strategies.forecasters.registry import did_you_mean
+from kronos_strategies.forecasters.registry import suggestion
 from kronos_strategies.forecasters.volatility import (
     UNIT,
     GarchFit,
@@ -71,7 +71,7 @@ class GarchSettings:
             raise ValueError(f"bars={self.bars} are too few for GARCH. Set bars={RUNGS[0]} or more.")
         if self.refit not in ("auto", *PERIODS):
             raise ValueError(
-                f"refit={self.refit} is not a period. {did_you_mean(self.refit, ('auto', *PERIODS))}"
+                f"refit={self.refit} is not a period. {suggestion(self.refit, ('auto', *PERIODS))}"
             )
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from kronos.utils import did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -142,17 +143,16 @@ def read_settings(defaults: _Settings, name: ForecasterName) -> _Settings:
     values: dict[str, Any] = {}
     for key, text in name.settings.items():
         if key not in known:
-            rest = did_you_mean(key, known) if known else "It has none."
+            rest = suggestion(key, known) if known else "It has none."
             raise ValueError(f"'{name.kind}:{name.which}' has no setting '{key}'. {rest}")
         values[key] = _converted(known[key], key, text, name)
     return replace(defaults, **values)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
     """A sentence with the closest of the known words, or with all of them."""
     known = list(known)
-    close = get_close_matches(word, known, 1)
-    return f"Did you mean '{close[0]}'?" if close else f"Choose one of {known}."
+    return did_you_mean(word, known) or f"Choose one of {known}."
 
 
 def _converted(default: object, key: str, text: str, name: ForecasterName) -> Any:
@@ -175,7 +175,7 @@ def _find(name: ForecasterName) -> Callable[[ForecasterName, str | None], Foreca
     if name.kind not in points:
         raise ValueError(
             f"'{name}' names a forecaster of the kind '{name.kind}', which does not exist. "
-            f"{did_you_mean(name.kind, known_kinds())} A name without a colon is a Kronos checkpoint."
+            f"{suggestion(name.kind, known_kinds())} A name without a colon is a Kronos checkpoint."
         )
     return points[name.kind].load()
 

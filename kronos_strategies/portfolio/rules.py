@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from kronos.config import as_number
+from kronos.utils import did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -178,8 +178,7 @@ def with_fields(base: Settings, values: Mapping[str, object]) -> Settings:
     """
     known = [field.name for field in fields(base)]
     if unknown := [name for name in values if name not in known]:
-        close = difflib.get_close_matches(str(unknown[0]), known, 1)
-        hint = f"Did you mean '{close[0]}'?" if close else f"Choose among {known}."
+        hint = did_you_mean(str(unknown[0]), known) or f"Choose among {known}."
         raise ValueError(f"'{unknown[0]}' is not a field of {type(base).__name__}. {hint}")
     return replace(base, **values)
 
