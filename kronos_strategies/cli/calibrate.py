@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.common import absolute_settings, note, qrun_command, show_next, trade_settings
+from kronos_strategies.cli.common import (
+    absolute_settings,
+    check_daily,
+    note,
+    qrun_command,
+    show_next,
+    trade_settings,
+)
 from kronos_strategies.progress import progress_bar, track
 
 if TYPE_CHECKING:
@@ -52,7 +59,7 @@ def calibrate(
     from kronos_strategies.calibration import collect
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.qlib.artifacts import read_price_panel
-    from kronos_strategies.qlib.data_access import check_daily, init_qlib
+    from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.store import ForecastSet
 
     forecast_set, last = ForecastSet.find(store), Timestamp(until)

@@ -99,6 +99,49 @@ def next_run(store: Path, market: str) -> str:
     return qrun_command(settings, config)
 
 
+def check_daily(folder: Path, command: str) -> None:
+    """Refuse a Qlib data directory of intraday bars, whose calendar of days would be taken for its bars.
+
+    Raises:
+        ValueError: the bars are not daily; names the command.
+    """
+    from kronos_strategies.data.qlib_bins import DAY, store_freq
+
+    folder = folder.expanduser()
+    if folder.is_dir() and (freq := store_freq(folder)) != DAY:
+        raise ValueError(
+            f"{folder} has bars of {freq}, and {command} reads daily bars. Pass a data directory of daily bars, or "
+            f"run the intraday workflow: qrun {INTRADAY}, with KRONOS_FREQ={freq}."
+        )
+
+
+def open_market(data: Path | None, market: str, command: str) -> tuple[str, list[str]]:
+    """Let Qlib read a market of daily bars.
+
+    Args:
+        data: Qlib data directory; the simulated market when None.
+        market: universe that it must have.
+        command: name of the command, for errors.
+
+    Returns:
+        name of the market for what is trained on it, and warnings about the data.
+
+    Raises:
+        FileNotFoundError: it is not a Qlib data directory.
+        ValueError: its bars are not daily, or it has no such market.
+    """
+    from kronos_strategies.data.simulate import default_store
+    from kronos_strategies.qlib.checks import check_market
+    from kronos_strategies.qlib.data_access import init_qlib
+    from kronos_strategies.qlib.head import SIMULATED
+
+    folder = data or default_store()
+    check_daily(folder, command)
+    warnings = init_qlib(folder)
+    check_market(market)
+    return (SIMULATED if any("SIMULATED" in warning for warning in warnings) else market), warnings
+
+
 def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Relative paths made absolute, so that a command works from any folder; a URL is absolute."""
     from kronos_strategies.store.location import is_url

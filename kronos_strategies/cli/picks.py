@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.common import note, show_next
+from kronos_strategies.cli.common import check_daily, note, show_next
 
 if TYPE_CHECKING:
     from kronos_strategies.picks import Picks
@@ -158,7 +158,7 @@ def picks(
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.picks import read_holdings
     from kronos_strategies.portfolio import PortfolioRules
-    from kronos_strategies.qlib.data_access import check_daily, init_qlib
+    from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.qlib.model import KronosModel
     from kronos_strategies.qlib.picks import find_dates, make_picks
 

@@ -20,6 +20,7 @@ from kronos_strategies.cli.common import (
     TRACKING,
     Tracking,
     absolute_settings,
+    check_daily,
     note,
     qrun_command,
     show_next,
@@ -138,7 +139,7 @@ def fill(
     from kronos_strategies.distributed import worker_pool
     from kronos_strategies.forecasters import load_forecaster
     from kronos_strategies.forecasters.protocol import forecast_notes
-    from kronos_strategies.qlib.data_access import check_daily, init_qlib
+    from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.store import ForecastStore, WindowSpec
 
     pool = worker_pool(workers, ray, gpus_per_worker)

@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.common import absolute_settings, note, qrun_command, show_next, trade_settings
+from kronos_strategies.cli.common import (
+    absolute_settings,
+    note,
+    open_market,
+    qrun_command,
+    show_next,
+    trade_settings,
+)
 from kronos_strategies.cli.train_quantiles import quantiles
 
 if TYPE_CHECKING:
@@ -86,15 +93,9 @@ def head(
 
         fitted = fit_file(bars, since, settings, predictor, kept, lookback, every)
     else:
-        from kronos_strategies.data.simulate import default_store
-        from kronos_strategies.qlib.checks import check_market
-        from kronos_strategies.qlib.data_access import check_daily, init_qlib
-        from kronos_strategies.qlib.head import SIMULATED, fit_members
+        from kronos_strategies.qlib.head import fit_members
 
-        check_daily(data or default_store(), "kronos train head")
-        store_warnings = init_qlib(data or default_store())
-        check_market(market)
-        name = SIMULATED if any("SIMULATED" in warning for warning in store_warnings) else market
+        name, store_warnings = open_market(data, market, "kronos train head")
         spec = WindowSpec(market, lookback, 1, lookback)
         fitted = fit_members(spec, since, settings, predictor, kept, name, every)
     fitted.save(output)

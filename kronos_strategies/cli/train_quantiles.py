@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kronos_strategies.cli.common import absolute_settings, note, qrun_command, show_next, trade_settings
+from kronos_strategies.cli.common import (
+    absolute_settings,
+    note,
+    open_market,
+    qrun_command,
+    show_next,
+    trade_settings,
+)
 
 if TYPE_CHECKING:
     from kronos_strategies.forecasters.lightgbm_quantiles import LightGBMQuantiles
@@ -74,16 +81,10 @@ def quantiles(
         panel, name = read_panel(bars, settings.valid_until), bars.name.partition(".")[0]
         windows = Windows.rolling(panel, lookback, 1, "B", start=since, every=every)
     else:
-        from kronos_strategies.data.simulate import default_store
-        from kronos_strategies.qlib.checks import check_market
-        from kronos_strategies.qlib.data_access import check_daily, init_qlib, member_windows, traded_bars
-        from kronos_strategies.qlib.head import SIMULATED
+        from kronos_strategies.qlib.data_access import member_windows, traded_bars
         from kronos_strategies.store import WindowSpec
 
-        check_daily(data or default_store(), "kronos train quantiles")
-        store_warnings = init_qlib(data or default_store())
-        check_market(market)
-        name = SIMULATED if any("SIMULATED" in warning for warning in store_warnings) else market
+        name, store_warnings = open_market(data, market, "kronos train quantiles")
         spec = WindowSpec(market, lookback, 1, lookback)
         windows = member_windows(spec, since, settings.valid_until, every=every)
         instruments = windows.index.get_level_values("instrument").unique()

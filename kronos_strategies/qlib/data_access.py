@@ -22,7 +22,7 @@ from kronos.panels import KEYS
 from kronos.windows import Windows
 from kronos_strategies.backtest_result import QLIB_BARS_PER_YEAR
 from kronos_strategies.backtest_result import bars_per_year as annual_bars
-from kronos_strategies.data.qlib_bins import DAY, bin_folder, later_sessions, store_freq
+from kronos_strategies.data.qlib_bins import DAY, bin_folder, later_sessions
 from kronos_strategies.data.qlib_store import region_of_store
 from kronos_strategies.data.simulate import data_warnings, default_store, ensure_store
 from kronos_strategies.qlib.experiment import TRACKING, KronosExpManager
@@ -275,24 +275,6 @@ def init_qlib(folder: Path, tracking: str = TRACKING, region: str | None = "cn")
     )
     set_global_logger_level(logging.ERROR)  # its recorder warns that a new experiment is new
     return data_warnings(folder)
-
-
-def check_daily(folder: Path, command: str) -> None:
-    """Refuse a data directory of intraday bars, whose calendar of days would be taken for its bars.
-
-    Args:
-        folder: Qlib data directory.
-        command: name of what reads daily bars only.
-
-    Raises:
-        ValueError: the bars are not daily.
-    """
-    folder = folder.expanduser()
-    if folder.is_dir() and (freq := store_freq(folder)) != DAY:
-        raise ValueError(
-            f"{folder} has bars of {freq}, and {command} reads daily bars. Pass a data directory of daily bars, or "
-            f"run the intraday workflow: qrun kronos_crypto.yaml, with KRONOS_FREQ={freq}."
-        )
 
 
 def store_folder(freq: str = DAY) -> Path:
