@@ -61,19 +61,24 @@ def empty_record(tmp_path_factory) -> Path:
     return file
 
 
-@pytest.fixture
-def recorded(small_store: Path, empty_record: Path, tmp_path: Path, monkeypatch) -> Path:
-    """Qlib reads the small store and keeps its runs in an empty folder, which is the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(empty_record, tmp_path / "mlflow.db")
+def record_with(store: Path) -> None:
+    """Qlib reads a store, and records runs in the working directory."""
     manager = {
         "class": "KronosExpManager",
         "module_path": "kronos_strategies.qlib.experiment",
         "kwargs": {"uri": "sqlite:///mlflow.db", "default_exp_name": "test"},
     }
     settings = {"region": "cn", "kernels": 1, "skip_if_reg": False}
-    qlib.init(provider_uri=str(small_store), exp_manager=manager, **settings)
+    qlib.init(provider_uri=str(store), exp_manager=manager, **settings)
+
+
+@pytest.fixture
+def recorded(small_store: Path, empty_record: Path, tmp_path: Path, monkeypatch) -> Path:
+    """Qlib reads the small store and keeps its runs in an empty folder, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_record, tmp_path / "mlflow.db")
+    record_with(small_store)
     return tmp_path
 
 

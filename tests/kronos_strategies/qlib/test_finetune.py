@@ -20,7 +20,7 @@ from kronos_strategies.qlib.finetune import check_finetune
 from kronos_strategies.qlib.model import KronosModel
 from tests.kronos.builders import headed_pair
 
-from .conftest import TINY, store_of
+from .conftest import TINY, record_with, store_of
 
 pytest.importorskip("accelerate")
 STEPS = {
@@ -128,14 +128,7 @@ def test_bars_after_the_validation_change_no_weight_and_no_calibration(
 
 def on(store) -> KronosDataset:
     """The dataset, of another store, with runs recorded as before."""
-    import qlib
-
-    manager = {
-        "class": "KronosExpManager",
-        "module_path": "kronos_strategies.qlib.experiment",
-        "kwargs": {"uri": "sqlite:///mlflow.db", "default_exp_name": "test"},
-    }
-    qlib.init(provider_uri=str(store), region="cn", kernels=1, skip_if_reg=False, exp_manager=manager)
+    record_with(store)
     return dataset()
 
 

@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import qlib
 from mlflow.tracking import MlflowClient
 from qlib.data import D
 from qlib.workflow import R
@@ -23,7 +22,7 @@ from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.rolling import FITTED_TO, RollingModel
 from kronos_strategies.run_artifacts import RunArtifacts
 
-from .conftest import CONFIG, TINY, qrun, qrun_command_line, qrun_environment, store_of
+from .conftest import CONFIG, TINY, qrun, qrun_command_line, qrun_environment, record_with, store_of
 
 pytest.importorskip("accelerate")
 FINETUNE = {
@@ -59,16 +58,6 @@ def config(**changes) -> dict[str, object]:
 
 def rolling(step: int = STEP, rtype: str = "expanding", **changes) -> RollingModel:
     return RollingModel(config(**changes), step=step, rtype=rtype)
-
-
-def use(store) -> None:
-    """Qlib reads another store, and records runs where it did."""
-    manager = {
-        "class": "KronosExpManager",
-        "module_path": "kronos_strategies.qlib.experiment",
-        "kwargs": {"uri": "sqlite:///mlflow.db", "default_exp_name": "test"},
-    }
-    qlib.init(provider_uri=str(store), region="cn", kernels=1, skip_if_reg=False, exp_manager=manager)
 
 
 def spans(made: RollingModel, asked: KronosDataset, name: str) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
@@ -124,7 +113,7 @@ def test_randomizing_all_bars_after_t_changes_no_score_up_to_t(small_market, run
     numbers = iter(range(100))
 
     def run(bars: pd.DataFrame) -> pd.DataFrame:
-        use(store_of(small_market, bars, tmp_path / f"store{next(numbers)}"))
+        record_with(store_of(small_market, bars, tmp_path / f"store{next(numbers)}"))
         made, asked = rolling(samples=0, fit_head="ridge", fit_every=4), dataset()
         made.fit(asked)
         return made.predict(asked).to_frame()
