@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kronos_strategies.data.simulate import MarketConfig, simulate_market
     from kronos_strategies.evaluation.comparison.comparison import compare_versions
     from kronos_strategies.evaluation.comparison.version import Version
-    from kronos_strategies.forecast_view.page import save_forecast_plot
+    from kronos_strategies.forecast_view.pictures import save_forecast_plot
     from kronos_strategies.lookahead import LookAheadError, check_causal
     from kronos_strategies.portfolio import PortfolioRules, target_weights
     from kronos_strategies.report.export import save_report
@@ -42,7 +42,7 @@ _MODULES = {
     "load_artifacts": "kronos_strategies.comparison_inputs",
     "plot": "kronos_strategies.report.figures.forecast",
     "run_backtest": "kronos_strategies.backtest",
-    "save_forecast_plot": "kronos_strategies.forecast_view.page",
+    "save_forecast_plot": "kronos_strategies.forecast_view.pictures",
     "save_report": "kronos_strategies.report.export",
     "signals": "kronos_strategies.signal",
     "simulate_market": "kronos_strategies.data.simulate",

@@ -120,7 +120,7 @@ def forecast(
 
 def _check_files(output: Path | None, steps: Path | None, plot: Path | None) -> None:
     """Refuse unknown kinds of files before anything is computed."""
-    from kronos_strategies.forecast_view.page import SUFFIXES as PICTURES
+    from kronos_strategies.forecast_view.pictures import SUFFIXES as PICTURES
     from kronos_strategies.forecast_view.summary import SUFFIXES, check_suffix
 
     for path, known in ((output, SUFFIXES), (steps, SUFFIXES), (plot, PICTURES)):
@@ -131,7 +131,7 @@ def _check_files(output: Path | None, steps: Path | None, plot: Path | None) -> 
 def _show(console: Console, made: BarsForecast) -> None:
     """Print how files were read, the table, the score on the bars held back, and warnings."""
     from kronos.forecast_text import time_text
-    from kronos_strategies.forecast_view.page import HEADS, format_cell, table_heads
+    from kronos_strategies.forecast_view.pictures import HEADS, format_cell, table_heads
 
     for line in made.bars.notes:
         console.print(escape(line), soft_wrap=True, highlight=False)
@@ -176,7 +176,7 @@ def _write(
     made: BarsForecast, output: Path | None, steps: Path | None, plot: Path | None, console: Console
 ) -> list[Path]:
     """Write the files that are asked for."""
-    from kronos_strategies.forecast_view.page import MAX_CHARTS, PageText, write_charts
+    from kronos_strategies.forecast_view.pictures import MAX_CHARTS, PageText, write_charts
     from kronos_strategies.forecast_view.summary import forecast_steps, write_table
 
     written = []

@@ -13,7 +13,7 @@ from kronos.config import SampleConfig
 from kronos.postprocessing import PathOptions
 from kronos.utils import MissingExtra
 from kronos_strategies.forecast_view.inputs import AllBars, divide_bars
-from kronos_strategies.forecast_view.page import HEADS, format_cell, table_heads
+from kronos_strategies.forecast_view.pictures import HEADS, format_cell, table_heads
 from kronos_strategies.forecast_view.run import BarsForecast, forecast_bars
 from kronos_strategies.forecasters.protocol import Forecaster
 from kronos_strategies.heads.selection import HeadReader, load_readers

@@ -109,7 +109,7 @@ def predictor() -> KronosPredictor:
 def forecast(file: Path, folder: Path) -> None:
     """What `kronos forecast FILE --output --steps --plot` does."""
     from kronos_strategies.forecast_view.inputs import read_forecast_bars
-    from kronos_strategies.forecast_view.page import PageText, write_charts
+    from kronos_strategies.forecast_view.pictures import PageText, write_charts
     from kronos_strategies.forecast_view.run import forecast_bars
     from kronos_strategies.forecast_view.summary import forecast_steps, write_table
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kronos_strategies.forecast_view.page import render_page
+from kronos_strategies.forecast_view.pictures import render_page
 from kronos_strategies.serve.forecasts import ForecastRequest, Forecasts
 from kronos_strategies.serve.jobs import Job
 from tests.kronos_strategies.report.colors import contrast

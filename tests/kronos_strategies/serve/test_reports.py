@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from kronos_strategies.forecast_view.page import render_page
+from kronos_strategies.forecast_view.pictures import render_page
 from kronos_strategies.serve.app import make_app
 from kronos_strategies.serve.forecasts import Forecasts
 from kronos_strategies.serve.jobs import JobRunner

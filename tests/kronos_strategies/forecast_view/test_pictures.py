@@ -12,7 +12,7 @@ pytest.importorskip("plotly")
 from kronos.forecast import Forecast
 from kronos_strategies import plot, save_forecast_plot
 from kronos_strategies.evaluation.distribution.forecast_chart import forecast_chart
-from kronos_strategies.forecast_view.page import MAX_CHARTS, PageText, format_cell, render_page
+from kronos_strategies.forecast_view.pictures import MAX_CHARTS, PageText, format_cell, render_page
 from kronos_strategies.forecast_view.summary import forecast_table, write_table
 
 
