@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from kronos.hub import OFFLINE
 from kronos.utils import explain_write_errors, run_command, show_log, write_atomic
-from kronos_strategies.cli.backtest import backtest
+from kronos_strategies.cli.backtest import backtest, sweep
 from kronos_strategies.cli.benchmark import benchmark
 from kronos_strategies.cli.calibrate import calibrate
 from kronos_strategies.cli.common import config_folder, set_values, show_next
@@ -30,7 +30,6 @@ from kronos_strategies.cli.picks import picks
 from kronos_strategies.cli.report import evaluate, report
 from kronos_strategies.cli.serve import serve
 from kronos_strategies.cli.store import store
-from kronos_strategies.cli.sweep import sweep
 from kronos_strategies.cli.train import train
 
 
