@@ -8,12 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kronos_strategies.portfolio.constraints import (
-    apply_no_trade_band,
-    cap_industries,
-    limit_participation,
-    limit_turnover,
-)
 from kronos_strategies.portfolio.market import (
     NO_INPUTS,
     MarketInputs,
@@ -26,7 +20,14 @@ from kronos_strategies.portfolio.market import (
 )
 from kronos_strategies.portfolio.rules import PortfolioRules
 from kronos_strategies.portfolio.selection import choose, rank_instruments
-from kronos_strategies.portfolio.weighting import Sizing, size
+from kronos_strategies.portfolio.weighting import (
+    Sizing,
+    apply_no_trade_band,
+    cap_industries,
+    limit_participation,
+    limit_turnover,
+    size,
+)
 
 TIE_BREAK = ("expected_return", "volatility")
 
