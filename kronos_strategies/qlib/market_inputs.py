@@ -1,4 +1,4 @@
-"""What rules read of a Qlib market besides signals: closes up to the date, and the sampled paths of a forecast."""
+"""What rules read of a Qlib market besides signals: closes up to the date, sampled paths, and what trades on a bar."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
+from qlib.backtest.decision import OrderDir
+from qlib.backtest.exchange import Exchange
 from qlib.data import D
 from qlib.model.base import Model
 
 from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions, Postprocessing
+from kronos_strategies.data.qlib_bins import DAY
 from kronos_strategies.portfolio import MarketInputs, PortfolioRules, SampledPaths, UnsolvedError, past_bars
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.tradability import Span
 from kronos_strategies.signal import sampled_paths
 from kronos_strategies.store import ForecastSet
+
+Span = tuple[pd.Timestamp, pd.Timestamp]  # start and end of a bar
 
 
 class StoredPaths(NamedTuple):
@@ -101,3 +105,48 @@ def market_inputs(
     if rules.uses_scenarios and found is None:
         raise UnsolvedError(f"there is no forecast of {start}")
     return MarketInputs(closes=past_closes(instruments, end, bars, freq), paths=found)
+
+
+def tradable_instruments(exchange: Exchange, scored: pd.Index, held: pd.Index, span: Span) -> pd.Index:
+    """Instruments that may be traded after a signal; those not held must not have closed at a limit.
+
+    Args:
+        exchange: quotes and price limit.
+        scored: instruments with a signal.
+        held: instruments in the portfolio.
+        span: the bar of the signal.
+    """
+    bought = [name for name in scored.difference(held) if exchange.is_stock_tradable(name, *span)]
+    kept = [name for name in held if not exchange.check_stock_suspended(name, *span)]
+    return pd.Index(bought + kept)
+
+
+def trading_state(exchange: Exchange, name: str, span: Span) -> str:
+    """Why an instrument cannot be bought: "suspended", "limit up" or "limit down"; empty if it can."""
+    if exchange.check_stock_suspended(name, *span):
+        return "suspended"
+    if exchange.check_stock_limit(name, *span, direction=OrderDir.BUY):
+        return "limit up"
+    return "limit down" if exchange.check_stock_limit(name, *span, direction=OrderDir.SELL) else ""
+
+
+def day_exchange(
+    instruments: pd.Index, date: pd.Timestamp, deal_price: str, limit: float | None
+) -> tuple[Exchange, Span]:
+    """Quotes of one day, and its span as in Qlib's executors.
+
+    Args:
+        instruments: instruments to quote.
+        date: a trading day.
+        deal_price: price at which trades execute.
+        limit: daily price limit as a return; that of Qlib's region when None.
+    """
+    exchange = Exchange(
+        freq=DAY,
+        start_time=date,
+        end_time=date,
+        codes=list(instruments),
+        deal_price=deal_price,
+        limit_threshold=limit,
+    )
+    return exchange, (date, date + pd.Timedelta(days=1) - pd.Timedelta(seconds=1))

@@ -15,9 +15,14 @@ from kronos_strategies.portfolio import PortfolioRules, UnsolvedError
 from kronos_strategies.qlib.checks import as_date, check_market
 from kronos_strategies.qlib.data_access import StoreBars, member_rows, store_folder
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.market_inputs import market_inputs, open_paths
+from kronos_strategies.qlib.market_inputs import (
+    day_exchange,
+    market_inputs,
+    open_paths,
+    tradable_instruments,
+    trading_state,
+)
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.tradability import day_exchange, tradable_instruments, trading_state
 
 LIQUIDITY_DAYS = 20  # of the mean traded value
 SHOWN = 3  # instruments that a warning names

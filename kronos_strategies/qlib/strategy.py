@@ -17,9 +17,8 @@ from kronos_strategies.portfolio import (
     rules_of,
     target_weights,
 )
-from kronos_strategies.qlib.market_inputs import StoredPaths, market_inputs, open_paths
+from kronos_strategies.qlib.market_inputs import StoredPaths, market_inputs, open_paths, tradable_instruments
 from kronos_strategies.qlib.model import KronosModel
-from kronos_strategies.qlib.tradability import tradable_instruments
 
 UNSOLVED = "unsolved_rebalances.pkl"  # artifact of a run: reason by date
 logger = get_module_logger(__name__)
