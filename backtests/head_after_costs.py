@@ -34,8 +34,8 @@ from kronos_strategies.evaluation.portfolio.evaluation import benchmark_relative
 from kronos_strategies.evaluation.portfolio.returns import annual_return, max_drawdown, sharpe
 from kronos_strategies.evaluation.portfolio.sharpe import expected_max_sharpe, probabilistic_sharpe
 from kronos_strategies.portfolio import PortfolioRules, parse_fields, with_fields
-from kronos_strategies.qlib.backtest import backtest_in_qlib
 from kronos_strategies.qlib.data_access import init_qlib, member_windows
+from kronos_strategies.qlib.strategy import backtest_in_qlib
 from kronos_strategies.store import ForecastStore, WindowSpec
 
 LOOKBACK, HORIZON = 90, 11

@@ -1,22 +1,28 @@
-"""KronosWeightStrategy: the rules of `kronos_strategies.portfolio` in a Qlib backtest, set in YAML."""
+"""KronosWeightStrategy: the rules of `kronos_strategies.portfolio` in a Qlib backtest, set in YAML or in Python."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import pandas as pd
+from qlib.backtest import backtest
 from qlib.backtest.position import Position
 from qlib.contrib.strategy import WeightStrategyBase
 from qlib.log import get_module_logger
 from qlib.workflow import R
 
+from kronos_strategies.backtest import TradingRules
+from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.portfolio import (
     MarketInputs,
+    PortfolioRules,
     UnsolvedError,
     check_history,
     rules_of,
     target_weights,
 )
+from kronos_strategies.qlib.artifacts import backtest_result
 from kronos_strategies.qlib.market_inputs import StoredPaths, market_inputs, open_paths, tradable_instruments
 from kronos_strategies.qlib.model import KronosModel
 
@@ -126,3 +132,52 @@ class KronosWeightStrategy(WeightStrategyBase):
         logger.warning("%s: the weights stay, because %s", date, reason)
         if R.exp_manager.active_experiment is not None:
             R.save_objects(**{UNSOLVED: self.unsolved})
+
+
+def backtest_in_qlib(
+    signals: pd.DataFrame,
+    rules: PortfolioRules,
+    trading: TradingRules,
+    every: int,
+    equal: pd.Series,
+    end: pd.Timestamp,
+) -> BacktestResult:
+    """Trade rules on signals in Qlib's engine, as `kronos_strategies.backtest.backtest_rules` does without it.
+
+    Call `init_qlib` before. Qlib has no stamp duty or fixed cost in addition to its costs.
+
+    Args:
+        signals: indexed (datetime, instrument), known at the close of the date; the columns that the rules read.
+        rules: rules of selection and weighting, long only.
+        trading: execution, costs, limit, lot and cash.
+        every: bars from one rebalance to the next, counted from the first date with signals.
+        equal: by datetime, returns of all instruments at equal weights, the benchmark.
+        end: last bar of the backtest.
+
+    Raises:
+        ValueError: the rules sell short, or the costs are of a kind that Qlib does not have.
+    """
+    if trading.stamp_duty or trading.fixed_cost:
+        raise ValueError("Qlib has no stamp duty and no fixed cost. Add them to close_cost and min_cost.")
+    reports, _ = backtest(
+        start_time=signals.index.get_level_values("datetime").min(),
+        end_time=end,
+        strategy=KronosWeightStrategy(signal=signals, rules=asdict(rules), every=every),
+        executor={
+            "class": "SimulatorExecutor",
+            "module_path": "qlib.backtest.executor",
+            "kwargs": {"time_per_step": "day", "generate_portfolio_metrics": True},
+        },
+        benchmark=equal,
+        account=trading.cash,
+        exchange_kwargs={
+            "deal_price": trading.price,
+            "open_cost": trading.open_cost,
+            "close_cost": trading.close_cost,
+            "min_cost": trading.min_cost,
+            "limit_threshold": trading.limit or None,
+            "trade_unit": trading.lot or None,
+        },
+    )
+    traded, held = reports["1day"]
+    return backtest_result(traded, held, equal.reindex(traded.index))

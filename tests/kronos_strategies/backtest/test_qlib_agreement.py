@@ -17,8 +17,7 @@ from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtes
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.portfolio import PortfolioRules
-from kronos_strategies.qlib.backtest import backtest_in_qlib
-from kronos_strategies.qlib.strategy import KronosWeightStrategy
+from kronos_strategies.qlib.strategy import KronosWeightStrategy, backtest_in_qlib
 
 from ..qlib.conftest import store_of, use_store
 
