@@ -28,7 +28,7 @@ from kronos_strategies.heads.sources import bar_features
 from kronos_strategies.qlib.artifacts import read_price_panel
 from kronos_strategies.qlib.data_access import init_qlib, member_windows, traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
-from kronos_strategies.qlib.head import every_date
+from kronos_strategies.qlib.fit import every_date
 from kronos_strategies.qlib.model import KronosModel
 
 app = cyclopts.App(help=__doc__, version_flags=[])

@@ -32,7 +32,7 @@ from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names
 from kronos_strategies.progress import progress_bar
 from kronos_strategies.qlib.artifacts import read_price_panel
 from kronos_strategies.qlib.data_access import init_qlib, member_windows
-from kronos_strategies.qlib.head import every_date
+from kronos_strategies.qlib.fit import every_date
 from kronos_strategies.signal import tradable_returns
 from kronos_strategies.store import ForecastStore, WindowSpec
 

@@ -133,7 +133,7 @@ def open_market(data: Path | None, market: str, command: str) -> tuple[str, list
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.qlib.checks import check_market
     from kronos_strategies.qlib.data_access import init_qlib
-    from kronos_strategies.qlib.head import SIMULATED
+    from kronos_strategies.qlib.fit import SIMULATED
 
     folder = data or default_store()
     check_daily(folder, command)

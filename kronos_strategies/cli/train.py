@@ -198,7 +198,7 @@ def head(
 
         fitted = fit_file(bars, since, settings, predictor, kept, lookback, every)
     else:
-        from kronos_strategies.qlib.head import fit_members
+        from kronos_strategies.qlib.fit import fit_members
 
         name, store_warnings = open_market(data, market, "kronos train head")
         spec = WindowSpec(market, lookback, 1, lookback)

@@ -31,7 +31,7 @@ from kronos_strategies.data.training import QlibBars
 from kronos_strategies.qlib.data_access import StoreBars, member_rows, store_folder
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.experiment import active_recorder, local_path
-from kronos_strategies.qlib.head import market_name
+from kronos_strategies.qlib.fit import market_name
 from kronos_strategies.store.settings import label_of
 
 logger = get_module_logger(__name__)

@@ -31,11 +31,10 @@ from kronos_strategies.heads.selection import (
 )
 from kronos_strategies.path_signals import PathSignalSettings
 from kronos_strategies.progress import progress_bar
-from kronos_strategies.qlib.calibration import CalibrationSettings, fit_calibration_on
 from kronos_strategies.qlib.checks import check_lookback
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.finetune import check_finetune, finetune_on
-from kronos_strategies.qlib.head import fit_head_on, market_name
+from kronos_strategies.qlib.fit import CalibrationSettings, fit_calibration_on, fit_head_on, market_name
 from kronos_strategies.qlib.loading import LazyForecaster
 from kronos_strategies.qlib.scored import Origin, Scored
 from kronos_strategies.signal import signals
