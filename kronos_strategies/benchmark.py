@@ -19,14 +19,17 @@ from kronos.windows import Windows
 from kronos_strategies.checkpoint_evaluation import EvaluationData, EvaluationSettings, forecast_rows
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.comparison.metrics import means_by_year, paired_table
-from kronos_strategies.evaluation.forecast_tasks import (
+from kronos_strategies.evaluation.paper_tasks import (
+    Sequences,
     absolute_error_by_date,
+    discrimination,
+    learned_forecasts,
     predicted_volatility,
     price_coefficients,
     r2_by_date,
     realized_volatility,
+    second_half,
 )
-from kronos_strategies.evaluation.realism import Sequences, discrimination, learned_forecasts, second_half
 from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.evaluation.significance import label_overlap
 from kronos_strategies.evaluation.warnings import training_overlap_warnings
