@@ -43,8 +43,8 @@ from kronos_strategies.store.files import (
     warn_of_damage,
     write_record,
 )
+from kronos_strategies.store.fill import WAIT, ShardFiller, claim_dates, fill_shards, prepare
 from kronos_strategies.store.location import absolute
-from kronos_strategies.store.parallel import WAIT, ShardFiller, claim_dates, fill_shards, prepare
 from kronos_strategies.store.settings import WindowSpec, label_of
 
 DESCRIPTION = "_rows.json"

@@ -15,7 +15,7 @@ from kronos.config import SampleConfig
 from kronos_strategies.forecasters import load_forecaster
 from kronos_strategies.forecasters.registry import known_kinds
 from kronos_strategies.store import ForecastStore, WindowSpec
-from kronos_strategies.store.parallel import prepare
+from kronos_strategies.store.fill import prepare
 from tests.kronos.builders import make_bars, make_panel
 from tests.kronos_strategies.cli.conftest import own_folder, run  # noqa: F401 (a fixture)
 
