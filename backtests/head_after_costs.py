@@ -26,8 +26,7 @@ from score_head import head_scores
 from kronos.predictor import KronosPredictor
 from kronos.utils import run_command, write_atomic
 from kronos_strategies.backtest import TradingRules, backtest_rules, equal_weight_returns
-from kronos_strategies.backtest.inputs import cut_to_dates
-from kronos_strategies.backtest.prices import BacktestPrices, read_prices
+from kronos_strategies.backtest.inputs import BacktestPrices, cut_to_dates, read_prices
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.evaluation.portfolio.evaluation import benchmark_relative

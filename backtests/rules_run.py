@@ -21,9 +21,9 @@ from kronos_strategies.backtest.inputs import (
     find_dates,
     find_postprocessing,
     find_scores,
+    read_prices,
     read_signals,
 )
-from kronos_strategies.backtest.prices import read_prices
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.comparison.portfolios import PortfolioVersion, summary_table

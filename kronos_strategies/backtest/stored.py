@@ -15,11 +15,11 @@ from kronos.utils import git_commit, package_version
 from kronos_strategies.backtest.inputs import (
     HISTORY,
     BacktestInputs,
+    BacktestPrices,
     BacktestSettings,
     StoredPaths,
     find_postprocessing,
 )
-from kronos_strategies.backtest.prices import BacktestPrices
 from kronos_strategies.backtest.trading import TradingRules
 from kronos_strategies.backtest_result import BacktestResult, bars_per_year
 from kronos_strategies.evaluation.baselines import MODEL, baseline_scores

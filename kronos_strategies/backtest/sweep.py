@@ -28,9 +28,10 @@ from kronos_strategies.backtest.inputs import (
     find_dates,
     find_postprocessing,
     find_scores,
+    read_benchmark,
+    read_prices,
     read_signals,
 )
-from kronos_strategies.backtest.prices import read_benchmark, read_prices
 from kronos_strategies.backtest.search import SweepConfig
 from kronos_strategies.backtest.stored import backtest_forecasts
 from kronos_strategies.backtest.trading import TradingRules

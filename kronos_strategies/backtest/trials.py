@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 
 from kronos.postprocessing import Postprocessing
 from kronos.utils import atomic_file, explain_write_errors, git_commit, package_version
-from kronos_strategies.backtest.inputs import BacktestSettings
-from kronos_strategies.backtest.prices import BacktestPrices
+from kronos_strategies.backtest.inputs import BacktestPrices, BacktestSettings
 from kronos_strategies.backtest.search import Trial
 from kronos_strategies.backtest_result import BacktestResult
 from kronos_strategies.evaluation.portfolio.overfitting import OverfittingEvaluation, evaluate_overfitting

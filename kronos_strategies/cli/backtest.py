@@ -65,8 +65,13 @@ def backtest(
         output: folder of the report; backtest-MODEL when omitted.
     """
     from kronos.postprocessing import PathOptions
-    from kronos_strategies.backtest.inputs import BacktestSettings, find_dates, find_scores
-    from kronos_strategies.backtest.prices import read_benchmark, read_prices
+    from kronos_strategies.backtest.inputs import (
+        BacktestSettings,
+        find_dates,
+        find_scores,
+        read_benchmark,
+        read_prices,
+    )
     from kronos_strategies.backtest.stored import backtest_forecasts
     from kronos_strategies.evaluation.signal.neutralization import read_industries
     from kronos_strategies.path_signals import PathSignalSettings

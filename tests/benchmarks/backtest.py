@@ -22,8 +22,7 @@ from kronos.bars import FEATURES
 from kronos.config import SampleConfig
 from kronos.forecast import Forecast, Provenance
 from kronos_strategies.backtest import TradingRules, backtest_rules, run_backtest
-from kronos_strategies.backtest.inputs import BacktestInputs
-from kronos_strategies.backtest.prices import BacktestPrices
+from kronos_strategies.backtest.inputs import BacktestInputs, BacktestPrices
 from kronos_strategies.backtest.search import SweepConfig
 from kronos_strategies.backtest.sweep import run_trials
 from kronos_strategies.backtest.trials import evaluate_trials

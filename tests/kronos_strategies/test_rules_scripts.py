@@ -15,7 +15,7 @@ pytest.importorskip("arch")
 pytest.importorskip("plotly")
 
 from kronos_strategies.backtest import TradingRules, backtest_rules
-from kronos_strategies.backtest.prices import read_prices
+from kronos_strategies.backtest.inputs import read_prices
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.signal import signals

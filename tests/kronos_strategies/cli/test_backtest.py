@@ -16,7 +16,7 @@ pytest.importorskip("arch")
 
 from kronos.postprocessing import Postprocessing
 from kronos_strategies.backtest import TradingRules, backtest_rules
-from kronos_strategies.backtest.prices import read_prices
+from kronos_strategies.backtest.inputs import read_prices
 from kronos_strategies.portfolio import PortfolioRules, parse_rules
 from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.signal import sampled_paths, signals
