@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from kronos.utils import MissingExtra, atomic_file, csv_text, explain_write_errors, write_atomic
 from kronos_strategies.backtest.trials import SweepResult
 from kronos_strategies.report.export import WIDTH, to_json
-from kronos_strategies.report.figures import sweep as figures
+from kronos_strategies.report.figures import portfolio as figures
 from kronos_strategies.report.figures.base import CONFIG, plotly_js
 from kronos_strategies.report.formatting import (
     DASH,

@@ -18,7 +18,7 @@ from kronos_strategies.backtest.trials import SweepResult
 from kronos_strategies.evaluation.portfolio.overfitting import evaluate_overfitting
 from kronos_strategies.evaluation.portfolio.sharpe import infer_sharpe
 from kronos_strategies.portfolio import PortfolioRules
-from kronos_strategies.report.figures.sweep import heat_map, relative_ranks
+from kronos_strategies.report.figures.portfolio import heat_map, relative_ranks
 from kronos_strategies.report.sweep import render, save_sweep, summarize_sweep, sweep_warnings
 
 TOPK, BUFFER = (10, 20, 50), (0, 25)
