@@ -20,8 +20,7 @@ from kronos.forecast import Anchor, Forecast, Provenance, anchor_paths
 from kronos.hub import HubOptions
 from kronos.inference.fused import ExecutionConfig, Precision
 from kronos.inference.generate import ContextOverflow
-from kronos.inference.memory import MemoryGuard
-from kronos.inference.pipeline import EmbedBytes, Pipeline, WindowBytes
+from kronos.inference.pipeline import EmbedBytes, MemoryGuard, Pipeline, WindowBytes
 from kronos.inference.settings import (
     CHECKS,
     WeightsDigest,
