@@ -25,9 +25,8 @@ from kronos.inference.fused import ExecutionConfig, FusedKronos, FusedTokenizer
 from kronos.inference.generate import ContextOverflow, Decoded, Prompt, decode, generate, read_last_hidden
 from kronos.model import Kronos
 from kronos.sampling import Sampler, SobolSampler, token_price_order
-from kronos.scale import Rule, Scale
 from kronos.tokenizer import KronosTokenizer, Tokens
-from kronos.windows import Windows
+from kronos.windows import Rule, Scale, Windows
 
 FLOAT = 4  # bytes
 log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kronos.scale import RELATIVE_FLOOR, UPSTREAM_FLOOR
 from kronos.training.bar_array import HORIZONS
 from kronos.training.config import TrainingConfig
 from kronos.training.dataset import TrainingWindows, mixture_weights
+from kronos.windows import RELATIVE_FLOOR, UPSTREAM_FLOOR
 
 
 class BatchIndices(NamedTuple):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from kronos.bars import FEATURES, STAMPS
-from kronos.scale import Scale
 from kronos.training.bar_array import HORIZONS, MappedBars
 from kronos.training.config import Source, TrainingConfig
 from kronos.training.sources import QlibReader
+from kronos.windows import Scale
 
 
 def mixture_weights(sizes: Sequence[int], weights: Sequence[float] | None) -> list[float]:

@@ -14,8 +14,7 @@ from kronos.bars import FEATURES, stamps, wall_clock
 from kronos.calendar import is_frequency, next_timestamps
 from kronos.future import future_timestamps
 from kronos.panels import KEYS
-from kronos.scale import Scale
-from kronos.windows import Windows
+from kronos.windows import Scale, Windows
 from tests.kronos.builders import make_bars, make_panel
 
 DAYS = pd.bdate_range("2024-01-01", periods=24)
