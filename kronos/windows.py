@@ -21,8 +21,7 @@ from kronos.rolling import find_windows, future_times
 from kronos.zones import Zones, merge_zones
 
 MIN_BARS = 2  # one bar has no spread to scale by
-Rule = Literal["unit_free", "upstream"]
-
+Rule = Literal["unit_free", "upstream"]  # of scaling
 RELATIVE_FLOOR = 1e-7  # relative to the mean: equals upstream's 1e-5 at a price of 100
 UPSTREAM_FLOOR = np.float32(1e-5)
 SMALL_LEVEL, SMALL_STD = 0.1, 1e-3  # below both, UPSTREAM_FLOOR is more than 1 % of the deviation

@@ -1,4 +1,4 @@
-"""Sizes of the chosen instruments, and the constraints on them: industry, no-trade band, participation, turnover."""
+"""Sizes of the chosen instruments, and the constraints on them: industry, no-trade band, volume, turnover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rules read of a Qlib market besides signals: closes up to the date, sampled paths, and what trades on a bar."""
+"""What rules read of a Qlib market besides signals: closes, sampled paths, and what trades on a bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Chunks hold every window once, and as many as the budget does; the estimate is held to what is allocated."""
+"""Chunks hold every window once, and as many as the budget does; the estimate is held to what is allocated.
+
+A chunk that does not fit in memory is halved, and forecasts are the same.
+"""
 
 from __future__ import annotations
 
