@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from kronos_strategies.cli import common
+
 BEST = "best"  # folder of the report of the best setting
 
 
@@ -28,7 +30,7 @@ def backtest(
     end: datetime | None = None,
     benchmark: str | None = None,
     industry: Path | None = None,
-    calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
+    calibration: common.Calibration = "auto",
     trials: int = 1,
     output: Path | None = None,
 ) -> None:
@@ -57,7 +59,6 @@ def backtest(
         end: last date; the last forecast when omitted.
         benchmark: instrument of the data to compare with, in addition to all instruments at equal weights.
         industry: CSV with columns instrument and industry, for max_industry_weight and the report.
-        calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
         trials: settings tried so far, including this one, by which the Sharpe ratio is deflated.
         output: folder of the report; backtest-MODEL when omitted.
     """

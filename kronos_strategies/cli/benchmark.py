@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from kronos_strategies.cli import common
+
 if TYPE_CHECKING:
     from kronos_strategies.evaluation.comparison.comparison import Comparison
 
@@ -42,7 +44,7 @@ def benchmark(
     seed: int = 0,
     reference: str | None = None,
     store: Annotated[Path | None, Parameter(env_var="KRONOS_STORE")] = None,
-    device: str | None = None,
+    device: common.Device = None,
     output: Path = Path("benchmark"),
 ) -> None:
     """Benchmark forecasters on the tasks of the Kronos paper: prices, returns, volatility and realism.
@@ -75,7 +77,6 @@ def benchmark(
         seed: seed of paths, and of the models that judge realism.
         reference: model that the others are compared with; the first one when omitted.
         store: forecast store; the folder forecasts in the output when omitted.
-        device: cpu, cuda or mps; the fastest available when omitted.
         output: folder of report.html, scoreboard.json and CSVs.
     """
     from pandas import Timestamp
@@ -124,7 +125,6 @@ def _save(comparison: Comparison, title: str, folder: Path) -> None:
 
     from kronos.utils import explain_write_errors, write_atomic
     from kronos_strategies.benchmark import discriminative_scores
-    from kronos_strategies.cli.common import note
     from kronos_strategies.report.export import save_report
     from kronos_strategies.report.formatting import decimals_4
     from kronos_strategies.report.report import Report
@@ -143,6 +143,6 @@ def _save(comparison: Comparison, title: str, folder: Path) -> None:
         shown.add_row(escape(str(name)), *(decimals_4(means.loc[name, metric]) for metric in COLUMNS))
     console.print(shown)
     for warning in comparison.warnings:
-        note(console, warning)
+        common.note(console, warning)
     for path in (page, file):
         console.print("Wrote", escape(str(path)), soft_wrap=True, highlight=False)

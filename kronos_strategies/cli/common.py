@@ -1,4 +1,4 @@
-"""The command that runs a workflow on a store: its settings follow from the data."""
+"""What commands share: options, the workflow that runs a data directory, and how they print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, env_var_split
 from rich.console import Console
@@ -19,6 +19,63 @@ USUAL = {  # region, market and benchmark of each
     "kronos_us.yaml": ("us", "us", None),
     INTRADAY: ("us", "crypto", None),
 }
+# MLflow tracking store: that of `qrun` in the same folder, unless another one is given.
+TRACKING = "sqlite:///mlflow.db"
+Tracking = Annotated[str, Parameter(env_var="MLFLOW_TRACKING_URI")]
+
+# Options of several commands; one of them adds its environment variable: Annotated[Seed, Parameter(env_var=...)].
+Calibration = Annotated[
+    str,
+    Parameter(
+        env_var="KRONOS_CALIBRATION",
+        help="auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.",
+    ),
+]
+Tokenizer = Annotated[str | None, Parameter(help="tokenizer of a model whose configuration names none.")]
+Revision = Annotated[str | None, Parameter(help="revision of the model on the hub.")]
+Temperature = Annotated[
+    float | None,
+    Parameter(
+        help="0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted."
+    ),
+]
+TopP = Annotated[float | None, Parameter(help="nucleus probability of the sampled tokens.")]
+TopK = Annotated[int | None, Parameter(help="number of most likely tokens to sample from; 0 for all.")]
+Seed = Annotated[int, Parameter(help="seed of the sampled paths.")]
+Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; the fastest available when omitted.")]
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    Parameter(
+        help="precision of matrix products; bfloat16 is faster on hardware that supports it, with other paths."
+    ),
+]
+ContextOverflow = Annotated[
+    Literal["recompute", "rolling"],
+    Parameter(help="if lookback + horizon exceed the model's context, recompute at each step, or roll."),
+]
+# How files of bars are read.
+Calendar = Annotated[
+    str | None,
+    Parameter(
+        help="exchange whose sessions have the timestamps to forecast, such as XSHG, XNYS or 24/7; inferred from "
+        "the bars when omitted, a Qlib data directory has its own."
+    ),
+]
+Columns = Annotated[
+    tuple[str, ...],
+    Parameter(
+        consume_multiple=True,
+        help="what the files call a column, where nothing else tells: close=Last volume=Turnover.",
+    ),
+]
+Timezone = Annotated[
+    str | None,
+    Parameter(help="zone of the exchange, to which timestamps with a UTC offset and epochs are converted."),
+]
+PadCodes = Annotated[
+    int | None,
+    Parameter(help="digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are."),
+]
 
 
 def qrun_command(settings: Mapping[str, str], config: str = "kronos_csi300.yaml") -> str:
@@ -156,11 +213,6 @@ def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
         return Path(os.path.abspath(path)) if named else value
 
     return {name: absolute(name, value) for name, value in settings.items()}
-
-
-# MLflow tracking store: that of `qrun` in the same folder, unless another one is given.
-TRACKING = "sqlite:///mlflow.db"
-Tracking = Annotated[str, Parameter(env_var="MLFLOW_TRACKING_URI")]
 
 
 def set_values(type_: object, value: str, *, delimiter: str | None = None) -> list[str]:

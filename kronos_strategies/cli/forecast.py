@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kronos_strategies.cli import common
 from kronos_strategies.cli.common import note, show_next
 from kronos_strategies.progress import progress_bar
 
@@ -33,19 +34,19 @@ def forecast(
     as_of: str | None = None,
     instrument: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     model: str = "kronos-nano",
-    tokenizer: str | None = None,
-    revision: str | None = None,
-    calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
+    tokenizer: common.Tokenizer = None,
+    revision: common.Revision = None,
+    calibration: common.Calibration = "auto",
     score: Literal["auto", "head", "paths"] = "auto",
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    seed: int = 0,
-    calendar: str | None = None,
-    columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
-    timezone: str | None = None,
-    pad_codes: int | None = None,
-    device: str | None = None,
+    temperature: common.Temperature = None,
+    top_p: common.TopP = None,
+    top_k: common.TopK = None,
+    seed: common.Seed = 0,
+    calendar: common.Calendar = None,
+    columns: common.Columns = (),
+    timezone: common.Timezone = None,
+    pad_codes: common.PadCodes = None,
+    device: common.Device = None,
     output: Path | None = None,
     steps: Path | None = None,
     plot: Path | None = None,
@@ -68,21 +69,8 @@ def forecast(
             and scored. The last bar of each instrument when omitted.
         instrument: only these instruments, also patterns such as SH*.
         model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
-        tokenizer: tokenizer of a model that does not know its own.
-        revision: revision of the model on the hub.
-        calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
         score: what ranks the table: head for the return head of the checkpoint, paths for the expected return, auto
             for the head where it fits the bars and the lookback.
-        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
-        top_p: nucleus probability of the sampled tokens.
-        top_k: number of most likely tokens to sample from; 0 for all.
-        seed: seed of the sampled paths.
-        calendar: exchange whose sessions have the timestamps to forecast, such as XSHG, XNYS or 24/7; inferred from
-            the bars when omitted, a Qlib data directory has its own.
-        columns: what the files call a column, where nothing else tells: close=Last volume=Turnover.
-        timezone: zone of the exchange, to which timestamps with a UTC offset and epochs are converted.
-        pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
-        device: cpu, cuda or mps; the fastest available when omitted.
         output: file of the table: .csv, .parquet or .json.
         steps: file of the predicted bars, one row per instrument and step: .csv, .parquet or .json.
         plot: file of the picture: .html, .png, .svg or .pdf.

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kronos_strategies.cli import common
 from kronos_strategies.cli.common import check_daily, note, show_next
 
 if TYPE_CHECKING:
@@ -81,25 +82,25 @@ def picks(
         Literal["float32", "float16"], Parameter(env_var="KRONOS_STORE_DTYPE")
     ] = "float32",
     model: Annotated[str, Parameter(env_var="KRONOS_MODEL")] = "kronos-nano",
-    tokenizer: Annotated[str | None, Parameter(env_var="KRONOS_TOKENIZER")] = None,
-    revision: Annotated[str | None, Parameter(env_var="KRONOS_REVISION")] = None,
+    tokenizer: Annotated[common.Tokenizer, Parameter(env_var="KRONOS_TOKENIZER")] = None,
+    revision: Annotated[common.Revision, Parameter(env_var="KRONOS_REVISION")] = None,
     samples: Annotated[int, Parameter(env_var="KRONOS_SAMPLES")] = 10,
-    temperature: Annotated[float | None, Parameter(env_var="KRONOS_T")] = None,
-    top_p: Annotated[float | None, Parameter(env_var="KRONOS_TOP_P")] = None,
-    top_k: Annotated[int | None, Parameter(env_var="KRONOS_TOP_K")] = None,
-    seed: Annotated[int, Parameter(env_var="KRONOS_SEED")] = 0,
+    temperature: Annotated[common.Temperature, Parameter(env_var="KRONOS_T")] = None,
+    top_p: Annotated[common.TopP, Parameter(env_var="KRONOS_TOP_P")] = None,
+    top_k: Annotated[common.TopK, Parameter(env_var="KRONOS_TOP_K")] = None,
+    seed: Annotated[common.Seed, Parameter(env_var="KRONOS_SEED")] = 0,
     lookback: Annotated[int, Parameter(env_var="KRONOS_LOOKBACK")] = 90,
     hold: Annotated[int, Parameter(env_var="KRONOS_HOLD")] = 5,
     horizon: Annotated[int | None, Parameter(env_var="KRONOS_HORIZON")] = None,
     score: Annotated[Literal["auto", "head", "paths"], Parameter(env_var="KRONOS_SCORE")] = "auto",
     heads: Annotated[str | None, Parameter(env_var="KRONOS_HEADS")] = None,
-    calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
+    calibration: common.Calibration = "auto",
     candles: Annotated[Literal["valid", "raw"], Parameter(env_var="KRONOS_CANDLES")] = "valid",
     limits: Annotated[str, Parameter(env_var="KRONOS_LIMITS")] = "none",
-    device: Annotated[str | None, Parameter(env_var="KRONOS_DEVICE")] = None,
-    precision: Annotated[Literal["float32", "bfloat16"], Parameter(env_var="KRONOS_PRECISION")] = "float32",
+    device: Annotated[common.Device, Parameter(env_var="KRONOS_DEVICE")] = None,
+    precision: Annotated[common.Precision, Parameter(env_var="KRONOS_PRECISION")] = "float32",
     context_overflow: Annotated[
-        Literal["recompute", "rolling"], Parameter(env_var="KRONOS_CONTEXT_OVERFLOW")
+        common.ContextOverflow, Parameter(env_var="KRONOS_CONTEXT_OVERFLOW")
     ] = "recompute",
     output: Path | None = None,
     html: Path | None = None,
@@ -131,24 +132,14 @@ def picks(
         store: forecast store that keeps the forecasts of both dates; kept nowhere when omitted.
         store_dtype: type of its paths.
         model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
-        tokenizer: tokenizer of a model whose configuration names none.
-        revision: revision of the model on the hub.
         samples: paths per instrument; 0 samples none and ranks by the return head alone.
-        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
-        top_p: nucleus probability of the sampled tokens.
-        top_k: number of most likely tokens to sample from; 0 for all.
-        seed: seed of the sampled paths.
         lookback: traded bars that the model reads.
         hold: days that a position is held; the score is the return of that time.
         horizon: days to forecast, at least hold + 1, which is used when omitted.
         score: what makes the score: head, paths, or auto for the head where it fits.
         heads: comma-separated names or folders of return heads; the checkpoint's when omitted.
-        calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
         candles: valid repairs invalid sampled bars, raw keeps them.
         limits: price limits of sampled paths: none, china, or a share of the last close.
-        device: cpu, cuda or mps; the fastest available when omitted.
-        precision: precision of matrix products; bfloat16 is faster on hardware that supports it, with other paths.
-        context_overflow: if lookback + horizon exceed the model's context, recompute at each step, or roll.
         output: file of the table: .csv, .parquet or .json.
         html: file of a page whose table can be sorted.
     """

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kronos_strategies.cli import common
 from kronos_strategies.cli.common import TRACKING, Tracking
 
 
@@ -61,13 +62,13 @@ def evaluate(
     every: int = 1,
     hold: int = 5,
     samples: int = 32,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    seed: int = 0,
+    temperature: common.Temperature = None,
+    top_p: common.TopP = None,
+    top_k: common.TopK = None,
+    seed: common.Seed = 0,
     lookback: int = 90,
-    calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
-    device: str | None = None,
+    calibration: common.Calibration = "auto",
+    device: common.Device = None,
     output: Path | None = None,
 ) -> None:
     """Evaluate a checkpoint on bars: the report on its signal and its predicted distribution, without a portfolio.
@@ -85,13 +86,7 @@ def evaluate(
         every: forecast every k-th date.
         hold: holding period of the score, in bars.
         samples: paths per forecast; 19 or more give a 90 % band.
-        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
-        top_p: nucleus probability of the sampled tokens.
-        top_k: number of most likely tokens to sample from; 0 for all.
-        seed: seed of the sampled paths.
         lookback: bars that the model reads.
-        calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.
-        device: cpu, cuda or mps; the fastest available when omitted.
         output: folder of the report; evaluation-CHECKPOINT when omitted.
     """
     from pandas import Timestamp

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from kronos_strategies.cli import common
 from kronos_strategies.cli.common import TRACKING
 
 PORT = 8765
@@ -22,11 +23,11 @@ def serve(
     calibrations: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
     tracking: Annotated[str | None, Parameter(env_var="MLFLOW_TRACKING_URI")] = None,
     reports: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
-    calendar: str | None = None,
-    columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
-    timezone: str | None = None,
-    pad_codes: int | None = None,
-    device: str | None = None,
+    calendar: common.Calendar = None,
+    columns: common.Columns = (),
+    timezone: common.Timezone = None,
+    pad_codes: common.PadCodes = None,
+    device: common.Device = None,
     port: int = PORT,
 ) -> None:
     """Serve a page on this machine: forecast bars, rank their instruments, and open reports.
@@ -45,12 +46,6 @@ def serve(
             directory, where it is, when omitted.
         reports: folders with pages of `kronos report`, `kronos evaluate`, `kronos compare --html` and
             `kronos forecast --plot`.
-        calendar: exchange whose sessions have the timestamps to forecast, such as XSHG, XNYS or 24/7; inferred from
-            the bars when omitted, a Qlib data directory has its own.
-        columns: what the files call a column, where nothing else tells: close=Last volume=Turnover.
-        timezone: zone of the exchange, to which timestamps with a UTC offset and epochs are converted.
-        pad_codes: digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are.
-        device: cpu, cuda or mps; the fastest available when omitted.
         port: port to listen on; 0 for any that is free.
     """
     from kronos.io.columns import parse_columns

@@ -16,6 +16,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from kronos_strategies.cli import common
 from kronos_strategies.cli.common import (
     TRACKING,
     Tracking,
@@ -75,18 +76,18 @@ def fill(
     market: str = "csi300",
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
     model: str = "kronos-nano",
-    tokenizer: str | None = None,
-    revision: str | None = None,
+    tokenizer: common.Tokenizer = None,
+    revision: common.Revision = None,
     samples: int = 10,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    seed: int = 0,
+    temperature: common.Temperature = None,
+    top_p: common.TopP = None,
+    top_k: common.TopK = None,
+    seed: common.Seed = 0,
     lookback: int = 90,
     horizon: int = 10,
-    device: str | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    context_overflow: Literal["recompute", "rolling"] = "recompute",
+    device: common.Device = None,
+    precision: common.Precision = "float32",
+    context_overflow: common.ContextOverflow = "recompute",
     compile: bool = False,
     float16: bool = False,
     score: Literal["auto", "head", "paths"] = "auto",
@@ -111,18 +112,9 @@ def fill(
         market: universe whose members of each date are forecast.
         data: Qlib data directory; the simulated market when omitted.
         model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
-        tokenizer: tokenizer of a model whose configuration names none.
-        revision: revision of the model on the hub.
         samples: paths per window; 0 samples none and computes the return head alone.
-        temperature: 0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted.
-        top_p: nucleus probability of the sampled tokens.
-        top_k: number of most likely tokens to sample from; 0 for all.
-        seed: seed of the sampled paths.
         lookback: traded bars that the model reads.
         horizon: days to forecast.
-        device: cpu, cuda or mps; the fastest available when omitted.
-        precision: precision of matrix products; bfloat16 is faster on hardware that supports it, with other paths.
-        context_overflow: if lookback + horizon exceed the model's context, recompute at each step, or roll.
         compile: compile the networks first, for long runs on an accelerator.
         float16: store paths in half precision, which takes three fifths of the space.
         score: whether to also store the outputs of the checkpoint's return head; auto does if it has one for daily

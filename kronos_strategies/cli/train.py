@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kronos_strategies.cli import common
 from kronos_strategies.cli.common import (
     absolute_settings,
     note,
@@ -43,9 +44,9 @@ def head(
     every: int = 5,
     seeds: int = 3,
     store: str | None = None,
-    tokenizer: str | None = None,
-    revision: str | None = None,
-    device: str | None = None,
+    tokenizer: common.Tokenizer = None,
+    revision: common.Revision = None,
+    device: common.Device = None,
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
     """Fit a return head on the hidden states of a frozen checkpoint.
@@ -73,9 +74,6 @@ def head(
         seeds: number of LightGBM models to average.
         store: folder or URL of a forecast store that keeps the hidden states, so that another head on them costs
             seconds.
-        tokenizer: tokenizer of a model whose configuration names none.
-        revision: revision of the model on the hub.
-        device: cpu, cuda or mps; the fastest available when omitted.
         precision: precision of matrix products.
     """
     from pandas import Timestamp
