@@ -65,16 +65,19 @@ Columns = Annotated[
     tuple[str, ...],
     Parameter(
         consume_multiple=True,
-        help="what the files call a column, where nothing else tells: close=Last volume=Turnover.",
+        negative=(),
+        help="column names of the files that are not recognized otherwise: close=Last volume=Turnover.",
     ),
 ]
 Timezone = Annotated[
     str | None,
-    Parameter(help="zone of the exchange, to which timestamps with a UTC offset and epochs are converted."),
+    Parameter(
+        help="time zone of the exchange, to which timestamps with a UTC offset and epochs are converted."
+    ),
 ]
 PadCodes = Annotated[
     int | None,
-    Parameter(help="digits that codes such as 1 are filled up to with zeros; 1 keeps them as they are."),
+    Parameter(help="number of digits to which codes such as 1 are zero-padded; 1 keeps them as they are."),
 ]
 
 

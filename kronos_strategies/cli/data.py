@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kronos_strategies.cli import common
 from kronos_strategies.cli.common import next_run, note, show_next
 from kronos_strategies.cli.data_download import download, fetch
 from kronos_strategies.progress import progress_bar
@@ -42,9 +43,9 @@ def import_files(
     region: Literal["cn", "us", "tw"] | None = None,
     benchmark: Path | None = None,
     membership: Path | None = None,
-    columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
-    timezone: str | None = None,
-    pad_codes: int | None = None,
+    columns: common.Columns = (),
+    timezone: common.Timezone = None,
+    pad_codes: common.PadCodes = None,
     append: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -63,9 +64,6 @@ def import_files(
         benchmark: bars of one or several indices.
         membership: file of dated membership with columns instrument, start, end. Without it an instrument is a
             member from its first to its last bar, which is survivorship bias if they were chosen today.
-        columns: column names of the files that are not recognized otherwise: close=Last volume=Turnover.
-        timezone: time zone of the exchange, to which epochs and timestamps with a UTC offset are converted.
-        pad_codes: number of digits to which codes such as 1 are zero-padded; 1 keeps them as they are.
         append: add the days of the files to the existing store. Older prices are rescaled if the overlapping days
             have one constant ratio, as after a dividend or a split; files without overlap are appended unchanged.
         overwrite: replace an existing store.
