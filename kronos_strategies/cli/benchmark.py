@@ -86,8 +86,7 @@ def benchmark(
     from kronos_strategies.benchmark import benchmark as run_benchmark
     from kronos_strategies.checkpoint_evaluation import read_evaluation_data
     from kronos_strategies.forecasters import load_forecaster
-    from kronos_strategies.forecasters.baselines import BASELINES
-    from kronos_strategies.forecasters.registry import parse_name
+    from kronos_strategies.forecasters.registry import BASELINES, parse_name
     from kronos_strategies.progress import progress_bar
     from kronos_strategies.store.store import ForecastStore
 

@@ -28,10 +28,18 @@ if TYPE_CHECKING:
 GROUP = "kronos_strategies.forecasters"
 # Kinds of this package: module and function, imported when named.
 KINDS = {
-    "baseline": "kronos_strategies.forecasters.baselines:load",
+    "baseline": "kronos_strategies.forecasters.registry:load_baseline",
     "chronos": "kronos_strategies.forecasters.foundation:load",
     "tirex": "kronos_strategies.forecasters.foundation:load",
     "lightgbm-quantiles": "kronos_strategies.forecasters.lightgbm_quantiles:load",
+}
+# Baselines, models that are functions of the window alone: module, class and settings, imported when named.
+BASELINES = {
+    "random-walk": ("historical", "RandomWalk", "NoSettings"),
+    "ewma": ("historical", "Ewma", "EwmaSettings"),
+    "garch": ("garch", "Garch", "GarchSettings"),
+    "har": ("historical", "Har", "HarSettings"),
+    "bootstrap": ("historical", "Bootstrap", "BootstrapSettings"),
 }
 _NAME = re.compile(r"(?P<kind>[A-Za-z][\w.-]+):(?!//)(?P<which>[^?]*)(\?(?P<settings>.*))?")
 
@@ -133,6 +141,20 @@ def load_forecaster(
     )
 
 
+def load_baseline(name: ForecasterName, device: str | None = None) -> Forecaster:
+    """The baseline of a name, e.g. `parse_name("baseline:ewma?decay=0.97")`.
+
+    Raises:
+        ValueError: no such baseline, or a setting is unknown or invalid.
+        MissingExtra: GARCH is named and arch is not installed.
+    """
+    if name.which not in BASELINES:
+        raise ValueError(f"'{name}' is not a baseline. {suggestion(name.which, BASELINES)}")
+    place, kind, settings = BASELINES[name.which]
+    module = import_module(f"kronos_strategies.forecasters.{place}")
+    return getattr(module, kind)(read_settings(getattr(module, settings)(), name), device)
+
+
 def read_settings(defaults: _Settings, name: ForecasterName) -> _Settings:
     """A frozen dataclass of settings with the values that a name sets, converted to the types of the defaults.
 
@@ -182,8 +204,6 @@ def _find(name: ForecasterName) -> Callable[[ForecasterName, str | None], Foreca
 
 def _check_forgotten_kind(name: str) -> None:
     """Refuse the name of a baseline without its kind, which would be looked for on the hub."""
-    from kronos_strategies.forecasters.baselines import BASELINES
-
     which = name.partition("?")[0]
     if which in BASELINES and not Path(name).exists():
         raise ValueError(f"'{name}' is not a Kronos checkpoint. Did you mean 'baseline:{name}'?")
