@@ -19,7 +19,7 @@ import cyclopts
 import numpy as np
 import pandas as pd
 import torch
-from draws import BASELINE, VARIANTS, WINNER, Variant, order_of
+from draws import SEPARATE, VARIANTS, WINNER, Variant, order_of
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -136,7 +136,7 @@ class Study:
         sampling = SampleConfig(self.reference, T=self.T, top_p=self.top_p, seed=10**6)
         reference = signals(forecast(versions[0], windows, sampling, VARIANTS[WINNER]))
         rows = []
-        for title in dict.fromkeys([BASELINE, *self.draws]):
+        for title in dict.fromkeys([SEPARATE, *self.draws]):
             first, second = (self._signals(version, windows, VARIANTS[title]) for version in versions)
             for count in self.samples:
                 found = measures(first[count], second[count], reference, here.loc[date], here.dropna())
@@ -201,7 +201,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     # Independent errors shrink as 1 / samples, and 1 / fidelity^2 - 1 is their size relative to the signal's.
     error = 1 / table["fidelity"] ** 2 - 1
     counts = table.index.get_level_values("samples")
-    table.insert(1, "worth", (error * counts).loc[BASELINE].mean() / error)
+    table.insert(1, "worth", (error * counts).loc[SEPARATE].mean() / error)
     return table
 
 

@@ -1,7 +1,7 @@
-"""The baseline of training: one optimizer step as upstream takes it, written plainly over our networks' weights.
+"""One optimizer step as upstream takes it, written plainly over our networks' weights.
 
 Every product, rotation and norm stands alone, as a plain reading of the algorithm has it. Our modules are only
-asked for their weights, so that what makes them faster leaves the baseline as it is.
+asked for their weights, so that what makes them faster leaves this step as it is.
 """
 
 from __future__ import annotations

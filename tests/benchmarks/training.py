@@ -95,7 +95,7 @@ def _work(pipe: Connection, lesson: Lesson, way: str) -> None:
 
 
 def plain(lesson: Lesson) -> Callable[[Batch], Any]:
-    """The baseline's step."""
+    """The plain step."""
     tokenizer, predictor = lesson.networks()
     if predictor is None:
         return plain_training.tokenizer_step(tokenizer)

@@ -62,7 +62,7 @@ def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
     assert [cells[0], cells[1], cells[2]] == ["new", f"{row['mean']:.3f}", f"{row['difference']:.3f}"]
     assert cells[3] == f"{row['difference_low']:.3f} to {row['difference_high']:.3f}"
     assert cells[4:] == ["<0.001", "<0.001", "yes", f"{row['detectable']:.3f}"]
-    assert line(out, "old", block=1)[2:4] == ["baseline", "–"]
+    assert line(out, "old", block=1)[2:4] == ["reference", "–"]
     assert "Sample: 4,500 rows of any version, 4,500 compared, on 150 dates" in out
 
 
@@ -100,11 +100,11 @@ def test_identical_versions_differ_by_exactly_nothing_and_pass(files, capsys):
     assert [figures["copy"]["difference"] for figures in said["metrics"].values()] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("baseline", ["old", "old.parquet"])
-def test_the_baseline_may_be_any_version_by_name_or_file(baseline, files, capsys):
-    code, out, _ = compare(capsys, "bad", "old", baseline=baseline, gate="ic>=-0.01")
+@pytest.mark.parametrize("reference", ["old", "old.parquet"])
+def test_the_reference_may_be_any_version_by_name_or_file(reference, files, capsys):
+    code, out, _ = compare(capsys, "bad", "old", reference=reference, gate="ic>=-0.01")
     assert code == 1
-    assert line(out, "old")[2] == "baseline"
+    assert line(out, "old")[2] == "reference"
     assert "Failed ic>=-0.01: 'bad'" in out
 
 
@@ -208,8 +208,8 @@ def save(series: pd.Series, name: str) -> None:
         (["old.parquet", "two.parquet"], r"two.parquet has 2 columns of values, 'x', 'y'"),
         (["old.parquet", "twice.parquet"], r"scores of 'twice' have .* twice"),
         (
-            ["old.parquet", "new.parquet", "--baseline", "gone"],
-            r"baseline 'gone' is not one of the versions.*'old', 'new'",
+            ["old.parquet", "new.parquet", "--reference", "gone"],
+            r"reference 'gone' is not one of the versions.*'old', 'new'",
         ),
         (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is not a gate.*'rank_ic>=-0.005'"),
         (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"an unknown metric"),

@@ -116,7 +116,7 @@ def test_a_run_is_a_version_by_its_id_its_artifacts_and_its_prediction(inside):
         own = found.labels[1].dropna()
         np.testing.assert_allclose(own, label.iloc[:, 0].reindex(own.index), rtol=1e-6)
         assert set(found.labels) >= {1, 5}
-        assert "5-day reversal" in found.references
+        assert "5-day reversal" in found.baselines
 
 
 def test_versions_are_compared_by_any_of_these_names(inside, capsys):

@@ -161,7 +161,7 @@ class Simulated:
         return evaluate_portfolio(self.result(), self.exposures, trials)
 
     def versions(self) -> Comparison:
-        """One that is as good as the baseline, a better one and a worse one."""
+        """A reference, and versions that are as good, better and worse."""
         base, noise = self.score(0.06, 1), self.score(0.0, 2)
         scores = {
             "base": base,

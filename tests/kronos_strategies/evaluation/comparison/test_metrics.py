@@ -150,7 +150,7 @@ def test_holm_counts_defined_p_only():
     assert np.isnan(holm(np.array([np.nan]))).all()
 
 
-def test_the_baseline_has_its_mean_and_no_test():
+def test_the_reference_has_its_mean_and_no_test():
     of = figures(*np.random.default_rng(0).standard_normal((3, 200)))
     row = paired_table({"ic": of}, "b", 4, 0).set_index("version").loc["b"]
     own = mean_test(of["b"], 4)
