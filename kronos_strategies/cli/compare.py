@@ -61,8 +61,8 @@ def compare(
         every: bars from one date to the next in files of scores, 1 when omitted: a label of 10 bars spans two dates
             that are 5 bars apart. Runs and forecast stores record theirs.
         gate: condition that must hold, such as "rank_ic>=-0.005"; may be given several times. The exit
-            code is 1 if a version is worse than the reference by more than that, at 95 % one-sided confidence, and 2
-            if that cannot be tested.
+            code is 1 if a version is worse than the reference by more than that, at 95 % one-sided confidence, and
+            2 if that cannot be tested.
         html: HTML report to write.
         json: JSON file of all metrics to write.
         data: Qlib data directory for the realized returns of forecasts; when omitted, the recorded one that they

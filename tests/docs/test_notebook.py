@@ -40,7 +40,7 @@ def texts(notebook: object) -> dict[str, str]:
     return {cell.source.split(" ")[0]: cell.outputs[-1].data["text/plain"] for cell in cells}
 
 
-def test_it_is_small_and_has_its_outputs() -> None:
+def test_the_notebook_is_small_and_has_its_outputs() -> None:
     assert NOTEBOOK.stat().st_size < LARGEST
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
@@ -52,7 +52,7 @@ def test_it_is_small_and_has_its_outputs() -> None:
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_it_runs_from_start_to_end_and_gives_what_it_shows(
+def test_the_notebook_runs_from_start_to_end_and_gives_the_outputs_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -220,7 +220,7 @@ def test_a_folder_stays_when_its_replacement_is_stopped_between_the_two_renames(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path):
+def test_a_folder_that_a_killed_process_moved_aside_is_restored(tmp_path):
     to = tmp_path / "store"
     store(to)
     to.rename(tmp_path / ".store.0123abcd.tmp-replaced")  # kill -9 between the two renames

@@ -129,7 +129,9 @@ def test_crypto_trades_parts_of_coins_around_the_clock(crypto, capsys, minutes, 
     assert 0 < result.weights.max() < 1  # of 100 in coins that cost 50 or so
 
 
-def test_long_flat_holds_equal_parts_of_those_that_rise_enough(crypto, capsys, minutes, tmp_path):
+def test_long_flat_holds_equal_weights_of_instruments_with_a_forecast_above_the_threshold(
+    crypto, capsys, minutes, tmp_path
+):
     run(crypto, capsys, minutes, *SMALL, "--fee", 0.0, "--output", tmp_path)
     artifacts = load_artifacts(str(tmp_path), "")
     calendar = artifacts.result.returns.index

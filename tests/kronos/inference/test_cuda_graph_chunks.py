@@ -66,7 +66,7 @@ def test_an_outcome_survives_the_next_call_and_belongs_to_the_caller() -> None:
     assert torch.equal(replay(run, "key", *inputs(3, seed=2)), Doubling()(*inputs(3, seed=2)))
 
 
-def test_inputs_are_left_alone_and_may_change_after_the_call() -> None:
+def test_inputs_are_unchanged_and_may_change_after_the_call() -> None:
     replay, run = CudaGraphCache(CPU), Doubling()
     for rows in (4, 3):  # one that fills its bucket and one that is padded
         x, y = inputs(rows)

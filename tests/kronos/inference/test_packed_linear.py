@@ -73,7 +73,7 @@ def test_packed_products_and_what_is_fused_into_them_are_the_plain_ones(
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @torch.no_grad()
-def test_a_product_is_what_its_name_says(bias: bool, pack: bool) -> None:
+def test_each_product_has_the_terms_in_its_name(bias: bool, pack: bool) -> None:
     weight, x, other = numbers(20, 12) / 12**0.5, numbers(4, 12, seed=3), numbers(4, 20, seed=2)
     ours, wanted = product(torch.float32, bias, pack), x @ weight.T
     if bias:
@@ -87,7 +87,7 @@ def test_a_product_is_what_its_name_says(bias: bool, pack: bool) -> None:
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @torch.no_grad()
-def test_what_is_added_may_be_one_row_for_many_or_lie_apart(dtype: torch.dtype, pack: bool) -> None:
+def test_the_added_tensor_may_be_broadcast_or_not_contiguous(dtype: torch.dtype, pack: bool) -> None:
     ours, x = product(dtype, True, pack), numbers(3, 5, 12)
     for other in (numbers(3, 1, 20).expand(3, 5, 20), numbers(3, 20, 5).transpose(1, 2)):
         close(ours.plus(x, other), other + ours(x).float(), dtype)
@@ -135,7 +135,7 @@ MISSING = {
     ],
 )
 @torch.no_grad()
-def test_where_packed_products_are_missing_plain_ones_do_the_same(
+def test_without_packed_products_plain_ones_give_the_same(
     missing: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(*MISSING[missing])
@@ -173,7 +173,7 @@ def inputs(*lead: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("rows", COUNTS)
-def test_rows_come_out_as_from_one_call_though_only_a_few_sizes_go_in(rows: int) -> None:
+def test_rows_are_those_of_one_call_although_only_a_few_batch_sizes_are_used(rows: int) -> None:
     function, given = Cumulated(), inputs(rows)
     assert torch.equal(tiled(function)(*given), Cumulated()(*given))
     assert set(function.counts) <= {0, *TILE_SIZES}
@@ -188,7 +188,7 @@ def test_leading_axes_are_unchanged(lead: tuple[int, ...]) -> None:
     assert torch.equal(got, Cumulated()(*given))
 
 
-def test_inputs_may_lie_apart_and_are_left_alone() -> None:
+def test_inputs_may_be_not_contiguous_and_are_unchanged() -> None:
     x, y = inputs(26, 7)
     x, y = x.transpose(0, 1), y[::2].repeat_interleave(2, 0).transpose(0, 1)
     before = x.clone(), y.clone()
@@ -198,7 +198,7 @@ def test_inputs_may_lie_apart_and_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("rows", range(1, 1200, 13))
-def test_little_of_a_tile_is_padding(rows: int) -> None:
+def test_only_a_small_part_of_a_tile_is_padding(rows: int) -> None:
     function = Cumulated()
     tiled(function)(*inputs(rows))
     assert sum(function.counts) <= 4 / 3 * rows

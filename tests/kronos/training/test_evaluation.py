@@ -153,7 +153,7 @@ def test_rank_ics_are_spearmans_and_leave_out_returns_that_are_not_known() -> No
     assert (neutral < plain - 0.1).all()
 
 
-def test_a_score_that_only_loads_on_volatility_ranks_nothing_once_neutralized() -> None:
+def test_a_score_that_is_volatility_alone_has_no_rank_ic_once_neutralized() -> None:
     style = np.arange(40.0)
     plain, neutral = rank_ics(2 * style, style, style, np.zeros(40, int))
     assert plain == pytest.approx([1.0])

@@ -120,7 +120,7 @@ def test_each_stage_starts_from_weights_of_its_own(flags: list[str], tmp_path: P
         )
 
 
-def test_of_both_stages_neither_begins_if_the_second_has_a_mistake(flags: list[str], tmp_path: Path) -> None:
+def test_neither_stage_begins_if_the_second_has_a_mistake(flags: list[str], tmp_path: Path) -> None:
     wrong = SETTINGS | {"stages": {"predictor": {"dropout": 2}}}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(wrong))
     with pytest.raises(ValueError, match=r"dropout=2\.0 is not a share"):
@@ -216,7 +216,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_in_scoring_is_one_too(
+def test_a_mistake_in_scoring_is_one_sentence_and_exit_code_2(
     tokens: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bars = str(write_bars(tmp_path / "bars.parquet", make_bars(160)))

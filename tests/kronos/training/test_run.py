@@ -217,7 +217,7 @@ def test_the_last_date_is_that_of_the_latest_source(tmp_path: Path) -> None:
 # Going on, or not
 
 
-def test_an_earlier_result_is_neither_replaced_nor_gone_on_with_unasked(tmp_path: Path) -> None:
+def test_an_earlier_result_is_neither_replaced_nor_resumed_without_a_flag(tmp_path: Path) -> None:
     config = make_run(tmp_path, max_steps=2)
     run_stage("tokenizer", config)
     before = weights_of(config.output, "tokenizer")
@@ -423,7 +423,7 @@ def test_a_compiled_network_learns_the_same_and_is_saved_under_the_same_names(
 # Processes
 
 
-def test_one_process_pools_nothing() -> None:
+def test_one_process_averages_with_no_other() -> None:
     assert all_reduce_mean(Accelerator(cpu=True)) is None
 
 
@@ -517,7 +517,7 @@ def test_without_a_head_the_tokens_need_a_weight(tmp_path: Path) -> None:
         run_stage("predictor", config)
 
 
-def test_choosing_by_rank_needs_something_to_rank(tmp_path: Path) -> None:
+def test_choosing_by_rank_ic_needs_a_head(tmp_path: Path) -> None:
     config = make_run(tmp_path, select_by="rank", max_steps=2)
     run_stage("tokenizer", config)
     with pytest.raises(ValueError, match=r"select_by=rank needs a return head and validation dates\."):

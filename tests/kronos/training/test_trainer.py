@@ -99,7 +99,7 @@ def test_the_training_loss_of_a_row_is_the_mean_since_the_row_before(tmp_path: P
     assert [row["train_loss"] for row in rows] == pytest.approx(means, rel=1e-6)
 
 
-def test_dropout_works_in_training_steps_and_rests_in_validation(tmp_path: Path) -> None:
+def test_dropout_is_on_in_training_steps_and_off_in_validation(tmp_path: Path) -> None:
     modes: list[tuple[bool, bool]] = []
 
     class Noted(TokenizerObjective):
@@ -165,7 +165,7 @@ def test_a_batch_that_does_not_split_into_parts_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
-def test_the_learning_rate_rises_from_a_tenth_of_the_peak_and_falls_to_nothing(
+def test_the_learning_rate_rises_from_a_tenth_of_the_peak_and_falls_to_zero(
     schedule: str, tmp_path: Path
 ) -> None:
     config = make_config(

@@ -33,7 +33,7 @@ def test_without_backtrader_the_error_names_the_extra():
 
 
 @pytest.mark.parametrize("name", adapter.__all__)
-def test_every_public_name_is_there_and_described(name):
+def test_every_public_name_exists_and_has_a_docstring(name):
     assert getattr(adapter, name).__doc__
 
 

@@ -52,7 +52,7 @@ def line(out: str, version: str, block: int = 0) -> list[str]:
     return re.split(r"  +", found[block].strip())
 
 
-def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
+def test_the_command_prints_one_table_per_metric_and_exits_with_0(files, capsys):
     code, out, err = compare(capsys, "old", "new")
     assert (code, err) == (0, "")
     assert re.findall(r"^(ic|rank_ic|spread) *$", out, flags=re.M) == ["ic", "rank_ic", "spread"]
@@ -93,7 +93,7 @@ def test_a_worse_version_fails_the_gate_after_everything_is_written(files, capsy
     assert [gate["passed"] for gate in gates] == [True, False]
 
 
-def test_identical_versions_differ_by_exactly_nothing_and_pass(files, capsys):
+def test_identical_versions_have_a_difference_of_exactly_zero_and_pass(files, capsys):
     code, _, _ = compare(capsys, "old", "copy", gate=["rank_ic>=0", "spread>=0"], json="figures.json")
     said = json.loads((files / "figures.json").read_text())
     assert code == 0
@@ -108,7 +108,7 @@ def test_the_reference_may_be_any_version_by_name_or_file(reference, files, caps
     assert "Failed ic>=-0.01: 'bad'" in out
 
 
-def test_the_horizon_is_the_overlap(files, capsys):
+def test_labels_overlap_by_their_horizon(files, capsys):
     _, out, _ = compare(capsys, "old", "new", label_horizon=10, json="figures.json")
     said = json.loads((files / "figures.json").read_text())
     assert (said["label_horizon"], said["overlap"]) == (10, 10)

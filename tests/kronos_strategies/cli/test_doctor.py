@@ -72,7 +72,7 @@ def test_json_has_the_same_facts(capsys):
     "extra",
     [["pyqlib", "mlflow"], ["backtrader"], ["plotly", "jinja2"], ["lightgbm"], ["scipy", "statsmodels"]],
 )
-def test_a_missing_extra_is_advice_and_no_problem(extra, without, capsys):
+def test_a_missing_extra_is_advice_and_not_a_problem(extra, without, capsys):
     without(*extra)
     code, out, _ = run(capsys, "doctor", "--json")
     told = json.loads(out)
@@ -185,7 +185,7 @@ def test_a_store_is_counted_without_reading_its_files(tmp_path, capsys, data):
     assert "1 forecast sets cannot be read" in out
 
 
-def test_a_store_that_is_not_there_is_a_problem(tmp_path, capsys):
+def test_a_missing_store_is_a_problem(tmp_path, capsys):
     code, out, _ = run(capsys, "doctor", "--store", tmp_path / "nowhere")
     assert code == 1
     assert "There is no forecast store" in out

@@ -78,7 +78,7 @@ def test_readjusted_history_is_rescaled(tmp_path, scale, factor):
     np.testing.assert_allclose(volume, 1000 / scale, rtol=1e-5)
 
 
-def test_prices_that_no_ratio_joins_are_refused(tmp_path):
+def test_prices_without_a_common_ratio_are_refused(tmp_path):
     new = bars(days=DAYS[25:])
     new.loc[new["datetime"] == DAYS[27], ["open", "high", "low", "close"]] *= 1.1
     with pytest.raises(ValueError, match=r"AAA has other prices .* by 1.1 on 2024-02-07.*--overwrite"):

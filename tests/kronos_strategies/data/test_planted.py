@@ -131,6 +131,6 @@ def test_equal_configurations_give_equal_markets_and_other_seeds_others() -> Non
         ({"days": 7}, "days=7 are too few"),
     ],
 )
-def test_a_config_that_makes_no_market_is_refused(change: dict[str, object], message: str) -> None:
+def test_invalid_configurations_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PlantedConfig(**change)

@@ -127,7 +127,7 @@ def test_qlib_finds_the_calendar_and_its_future(market, read):
     assert len(calendars["future"]) == len(days) + 60
 
 
-def test_the_benchmark_is_readable_but_no_instrument(market, read):
+def test_the_benchmark_is_readable_but_not_an_instrument(market, read):
     names = json.loads((read / "read.json").read_text())["names"]
     assert BENCHMARK not in names
     assert len(names) == market.config.names

@@ -67,7 +67,7 @@ def windows_of(
     return Windows.rolling(panel, lookback, horizon, "B", **options)
 
 
-def test_it_forecasts_valid_candles_from_the_last_close_on(name: str) -> None:
+def test_forecasts_are_valid_candles_from_the_last_close_on(name: str) -> None:
     windows = windows_of(panel_of(), start=DAYS[190])
     forecast = load_forecaster(name, device="cpu").forecast(windows, SAMPLING)
     assert forecast.paths.shape == (len(windows), 8, HORIZON, 6)

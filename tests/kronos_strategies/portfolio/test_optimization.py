@@ -212,7 +212,7 @@ def test_without_its_packages_the_error_names_the_extra(monkeypatch, package, we
 
 
 @pytest.mark.parametrize("given", ["closes", "paths"])
-def test_what_the_weighting_needs_must_be_given(given):
+def test_a_weighting_without_its_inputs_is_refused(given):
     signals, inputs = market()
     part = MarketInputs(**{given: getattr(inputs, given)})
     with pytest.raises(

@@ -127,7 +127,7 @@ def test_features_of_qlib_alone_load_no_checkpoint(in_store):
     assert made.training_overlap_warnings(pd.Timestamp("2000-01-03")) == []
 
 
-def test_it_warns_when_the_checkpoint_may_have_seen_the_test_dates(in_store):
+def test_a_checkpoint_that_may_have_seen_the_test_dates_is_a_warning(in_store):
     (found,) = handler().training_overlap_warnings(pd.Timestamp(SPAN[0]))
     assert "cutoff" in found
 

@@ -68,7 +68,7 @@ def test_without_samples_the_score_is_the_only_column_and_nothing_is_sampled(in_
     pd.testing.assert_frame_equal(model(pair, samples=0).signals(dataset()), expected)
 
 
-def test_without_samples_and_without_a_fitting_head_it_says_why(in_store, pair):
+def test_without_samples_and_without_a_fitting_head_the_error_says_why(in_store, pair):
     with pytest.raises(ValueError, match="a holding period of 3 bars is not one of 1, 5 and 10"):
         model(pair, samples=0).signals(dataset(hold=3))
     with pytest.raises(ValueError, match="the checkpoint has no return head"):

@@ -257,7 +257,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", [Evil(), {"a": [Evil()]}, np.memmap, pd.read_pickle, pd.HDFStore])
-def test_a_pickle_from_elsewhere_runs_nothing(tmp_path, monkeypatch, content):
+def test_an_untrusted_pickle_runs_no_code(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     Path("pred.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match=r"pred.pkl cannot be read as a table of pandas and numpy"):

@@ -85,7 +85,7 @@ def test_integers_missing_values_and_halves_are_floats(tmp_path):
         (FRAME.rename(index=str, level="datetime").rename_axis([None, None]), r"no datetime"),
     ],
 )
-def test_what_is_unclear_is_refused(frame, reason, tmp_path):
+def test_ambiguous_layouts_are_refused(frame, reason, tmp_path):
     with pytest.raises(ValueError, match=reason):
         read_version(write(frame, tmp_path))
 
@@ -279,7 +279,7 @@ def at_three(series: pd.Series) -> pd.Series:
         ((part(), part().droplevel("datetime")), None, r"scores of 'b' lack the index level 'datetime'"),
     ],
 )
-def test_what_cannot_be_aligned_is_refused_and_says_why(scores, label, reason):
+def test_versions_that_cannot_be_aligned_are_refused_with_the_reason(scores, label, reason):
     with pytest.raises(ValueError, match=reason):
         common(*scores, label=label)
 

@@ -93,7 +93,7 @@ def test_a_band_that_the_samples_cannot_reach_is_refused(level, needed):
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 80.0])
-def test_a_level_is_a_share(level):
+def test_a_level_outside_of_0_to_1_is_refused(level):
     with pytest.raises(ValueError, match="level must be a nominal coverage"):
         covered(np.zeros((1, 200)), np.zeros(1), level)
 
@@ -107,7 +107,7 @@ def test_crps_is_the_sum_written_out(rng):
 
 
 @pytest.mark.parametrize("samples", [2, 5, 20])
-def test_fair_crps_does_not_know_how_many_samples_there_are(rng, samples):
+def test_fair_crps_does_not_depend_on_the_number_of_samples(rng, samples):
     drawn, came = rng.standard_normal((ROWS, samples)), rng.standard_normal(ROWS)
     truth = 1 / math.sqrt(math.pi)  # of a perfect standard normal forecast
     assert crps_fair(drawn, came).mean() == pytest.approx(truth, abs=0.015)

@@ -118,7 +118,7 @@ def test_the_random_walk_is_normal_with_the_deviation_of_20_days_times_the_root_
     assert found.crps.mean == found.crps_ensemble.mean == pytest.approx(crps.mean())
 
 
-def test_paths_that_are_too_calm_are_called_so(market):
+def test_paths_with_half_of_the_volatility_have_too_low_coverage(market):
     def halved() -> Iterator[Forecast]:
         for each in walks(market):
             start = each.last_bar[:, None, None, :1]
@@ -144,7 +144,7 @@ def test_dates_without_an_outcome_yet_are_undefined():
     assert distribution(found, MODEL, 1).crps.undefined == 1
 
 
-def test_a_path_through_zero_spoils_no_metric(market):
+def test_a_path_below_zero_leaves_the_metrics_of_all_outcomes_defined(market):
     def violent() -> Iterator[Forecast]:
         for each in walks(market):
             each.paths[0, 0, 2:] = -1

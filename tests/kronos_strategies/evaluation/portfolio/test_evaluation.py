@@ -189,7 +189,7 @@ def test_active_return_is_alpha_and_what_beta_adds_to_the_market():
     assert row["active_return"] == pytest.approx(row["alpha"] + (row["beta"] - 1) * market().mean() * 252)
 
 
-def test_the_information_ratio_is_annualised_and_active_return_over_tracking_error():
+def test_the_information_ratio_is_annualized_active_return_over_tracking_error():
     net = market() + market(1)
     row, other = (table(net, n, index=market()).loc["index"] for n in (252, 100))
     assert row["information_ratio"] == pytest.approx(market(1).mean() / market(1).std() * np.sqrt(252))
@@ -204,7 +204,7 @@ def test_the_interval_is_that_of_the_mean_of_differences():
     assert row["low"] < row["active_return"] < row["high"]
 
 
-def test_the_interval_holds_no_skill_95_times_of_100():
+def test_the_interval_covers_zero_95_times_of_100_without_skill():
     rows = [table(market() + market(seed) - 0.0004, index=market()).loc["index"] for seed in range(1, 201)]
     assert np.mean([row["low"] <= 0 <= row["high"] for row in rows]) == pytest.approx(0.95, abs=0.035)
 
