@@ -164,7 +164,7 @@ def measures(
     label: pd.Series,
     labels: pd.DataFrame,
 ) -> dict[str, float]:
-    """Of two versions' signals, a frame for each seed; the labels of many dates say along what noise is felt."""
+    """Compare the signals of two versions, a frame per seed; `labels` of many dates give the direction of noise."""
     scores = np.array([signal["score"] for signal in first])
     here, other = (rank_correlation(np.array([s["score"] for s in many]), labels) for many in (first, second))
     known = label.notna().to_numpy()
@@ -206,7 +206,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print one block a sample count."""
+    """Print one table per sample count."""
     titles = ["fidelity", "worth", "noise", "noise of difference", "own draws"]
     view = Table("samples", "draws", *titles)
     for count, block in table[titles].groupby(level="samples"):

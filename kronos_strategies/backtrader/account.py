@@ -19,7 +19,7 @@ class LotSizeCommission(bt.CommissionInfo):
     """A commission scheme whose sizes are multiples of a lot: 100 for A-shares, 0.001 for a coin, 0 for any size.
 
     Params:
-        lot_size: the smallest size; sizes are rounded towards 0.
+        lot_size: the smallest size; sizes are rounded toward 0.
     """
 
     params = (("lot_size", 0.0),)

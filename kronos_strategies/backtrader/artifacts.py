@@ -195,7 +195,7 @@ def _score_name(run: RunRecord) -> str:
 
 
 def _path_summaries(run: RunRecord) -> pd.DataFrame | None:
-    """Bands and final closes of the forecasts, from the run itself or from the folder that they came from."""
+    """Bands and final closes of the forecasts, from the run itself or from their folder."""
     if "horizon" in run.path_summaries:
         return run.path_summaries
     if not run.forecasts or not len(run.path_summaries):

@@ -58,7 +58,7 @@ class KronosIndicator(bt.Indicator):
     do not count as traded; a feed that never has `lookback` traded bars has no forecast.
 
     The feed's own bars are counted in periods of `every`, one of which begins with bar number `lookback`. An asset
-    is forecast on its first traded bar of each period. Neither other feeds nor a live feed that lags behind them
+    is forecast on its first traded bar of each period. Neither other feeds nor a live feed that lags them
     change that. Under replay, the forecast of a bar follows the bar's ticks.
 
     A forecast depends only on its own window, date and settings. Lines are the same with and without runonce,

@@ -32,7 +32,7 @@ HEADS = {  # of the columns of `forecast_table`
 
 @dataclass(frozen=True)
 class PageText:
-    """What a page says beside its charts.
+    """Text of a page next to its charts.
 
     Attributes:
         lines: below the title.

@@ -223,7 +223,7 @@ class QlibRun:
 
     @property
     def instruments(self) -> Instruments:
-        """Of the run's dataset, or those with a score."""
+        """Rows of the run's dataset, or those with a score."""
         named = next((value for key, value in _items(self.task.get("dataset")) if key == "instruments"), None)
         return sorted(self.score.index.get_level_values("instrument").unique()) if named is None else named
 

@@ -81,7 +81,7 @@ class ShardFiller:
     write: Write
 
     def __call__(self, shard: Shard, progress: Callable[[int], None]) -> Outcome:
-        """Compute the dates of a shard that nobody else has stored or is computing."""
+        """Compute the dates of a shard that no other process has stored or is computing."""
         dated = WindowsByDate(shard.windows)
         with ExitStack() as locks:
             claim = claim_dates(self.folder, dated, list(dated.dates), len(dated.windows), locks)

@@ -22,7 +22,7 @@ from kronos.windows import Windows
 
 
 class Plain(NamedTuple):
-    """What the plain loop finds for N windows."""
+    """Results of the plain loop for N windows."""
 
     tokens: Tokens  # (N, S, H) each
     mean: np.ndarray  # (N, H, 6) float32 bars in their own units, the average of S paths

@@ -170,7 +170,7 @@ def _attend(attention: Attention, query: Tensor, context: Tensor, angles: Angles
 
 
 def _angles(x: Tensor, attention: Attention) -> Angles:
-    """Of positions 0 to T - 1; too little work to tell."""
+    """Rotation angles of positions 0 to T - 1; their cost is negligible."""
     angles = torch.arange(x.shape[1])[:, None] * rope_frequencies(attention.head_width)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()

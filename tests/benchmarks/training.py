@@ -45,7 +45,7 @@ class Lesson:
     predictor: ModelConfig | None = None
 
     def networks(self) -> tuple[KronosTokenizer, Kronos | None]:
-        """With random weights, the same ones each time."""
+        """Networks with random weights, the same in every call."""
         torch.manual_seed(0)
         return KronosTokenizer(self.tokenizer), Kronos(self.predictor) if self.predictor else None
 

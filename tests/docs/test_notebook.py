@@ -35,7 +35,7 @@ def outputs(notebook: object) -> list[list[str]]:
 
 
 def texts(notebook: object) -> dict[str, str]:
-    """What the last line of each cell gives, by the start of its source."""
+    """Output of the last line of each cell, by the start of its source."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]  # type: ignore[attr-defined]
     return {cell.source.split(" ")[0]: cell.outputs[-1].data["text/plain"] for cell in cells}
 

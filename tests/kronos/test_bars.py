@@ -105,7 +105,7 @@ def test_two_columns_that_may_be_the_same_feature_are_refused() -> None:
 def two_levels(
     *tickers: str, price_first: bool = True, names: list[str | None] | None = None
 ) -> pd.DataFrame:
-    """As yfinance.download returns it, with a column that is not a feature."""
+    """A frame as yfinance.download returns it, with a column that is not a feature."""
     frames = {
         ticker: make_bars(4, seed).rename(columns=str.capitalize) for seed, ticker in enumerate(tickers)
     }
@@ -268,7 +268,7 @@ def test_repaired_bars_pass_the_check_and_repairing_again_changes_nothing(rows: 
     pd.testing.assert_frame_equal(repair_bars(repaired), repaired)
     if len(repaired):
         check_bars(repaired)
-    last = {row[0]: row[1:5] for row in rows}  # of each day, what came last
+    last = {row[0]: row[1:5] for row in rows}  # the last row of each day
     days = sorted(day for day, prices in last.items() if np.isfinite(prices).all())
     assert list((repaired.index - pd.Timestamp("2024-01-01")).days) == days
     for day, row in zip(days, repaired.itertuples(), strict=True):

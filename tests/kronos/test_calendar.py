@@ -30,7 +30,7 @@ def test_on_a_calendar_the_future_is_its_next_days_and_then_business_days(
     for date, row in zip(
         dates, next_timestamps(pd.DatetimeIndex(dates), pd.DatetimeIndex(calendar), horizon), strict=True
     ):
-        # Written plainly: the calendar goes on day by day over weekdays, from its own end.
+        # Written plainly: the calendar continues day by day over weekdays, from its own end.
         going_on = sorted(calendar)
         while sum(day > date for day in going_on) < horizon:
             day = going_on[-1] + pd.Timedelta(days=1)

@@ -164,8 +164,8 @@ def test_the_narrowest_group_that_a_fit_has_is_a_windows_own() -> None:
     )
     names = group_names(keys, np.array([0.03, 0.005, np.nan]), one.terciles, one.groups)
     assert names.tolist() == ["SH high volatility", "low volatility", POOL]
-    told = [exchange_of(name) for name in ("SH600000", "600000.SH", "BTCUSDT", "US30")]
-    assert told == ["SH", "SH", "", ""]
+    exchanges = [exchange_of(name) for name in ("SH600000", "600000.SH", "BTCUSDT", "US30")]
+    assert exchanges == ["SH", "SH", "", ""]
 
 
 def test_a_calibration_that_walks_forward_takes_the_last_fit_known_and_none_before_the_first() -> None:

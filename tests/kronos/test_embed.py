@@ -89,7 +89,7 @@ def test_a_later_bar_changes_no_earlier_state(predictor: KronosPredictor) -> Non
 def test_embedding_samples_no_path(
     predictor: KronosPredictor, windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kronos.inference.pipeline.generate", None)  # whoever calls it fails
+    monkeypatch.setattr("kronos.inference.pipeline.generate", None)  # every call fails
     monkeypatch.setattr("kronos.inference.pipeline.decode", None)
     predictor.embed(windows)
 
@@ -108,7 +108,7 @@ def test_embedding_without_a_window_is_refused(predictor: KronosPredictor, windo
 
 
 def test_the_trained_head_ranks_real_windows_as_its_weights_say(shared_data: Path, tmp_path: Path) -> None:
-    """On the checkpoint with a head, where it is at hand: hidden states are standard-sized, scores differ."""
+    """Tested on the checkpoint with a head, where it exists: hidden states are of standard size, scores differ."""
     import json
     import shutil
 

@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A hub with nothing on it, the one that huggingface_hub asks; no cache, nobody logged in."""
+    """An empty hub, to which huggingface_hub connects; without a cache and without a login."""
     with Server() as hub:
         thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

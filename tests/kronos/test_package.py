@@ -1,4 +1,4 @@
-"""What `import kronos` brings in, and what it offers."""
+"""The modules that `import kronos` loads, and its public names."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_a_forecast_says_what_it_was_made_with(predictor: KronosPredictor, windo
     assert provenance.sampling == SAMPLING
     assert provenance.max_context == 16
     assert provenance.data_sha256 == windows.digest()
-    assert (provenance.model, provenance.weights_sha256) == ("Kronos", None)  # came from no file
+    assert (provenance.model, provenance.weights_sha256) == ("Kronos", None)  # not loaded from a file
 
 
 def test_settings_left_out_are_the_defaults(predictor: KronosPredictor, windows: Windows) -> None:

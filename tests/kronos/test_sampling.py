@@ -321,7 +321,7 @@ def test_a_row_has_the_nucleus_among_many_that_it_has_alone() -> None:
 
 
 def chi_square_is_likely(counts: np.ndarray, expected: np.ndarray) -> bool:
-    """At p > 1e-4, by the cube-root approximation (Wilson & Hilferty 1931)."""
+    """Whether p > 1e-4, by the cube-root approximation (Wilson & Hilferty 1931)."""
     freedom = len(expected) - 1
     statistic = ((counts - expected) ** 2 / expected).sum()
     spread = 2 / (9 * freedom)

@@ -46,7 +46,7 @@ def test_the_commit_is_that_of_the_code_with_a_plus_where_files_differ(
     (tmp_path / "other.py").write_text("1")
     git("add", "other.py")
     git("commit", "-m", "a")
-    assert git_commit() is None  # somebody's repository, which does not hold the code
+    assert git_commit() is None  # another repository, which does not hold the code
     git("add", "code.py")
     git("commit", "-m", "b")
     assert git_commit() == git("rev-parse", "HEAD")

@@ -44,7 +44,7 @@ def test_a_trailing_mean_passes(bars):
         lambda wide: wide.rolling(3, center=True, min_periods=1).mean(),
         lambda wide: wide.bfill(limit=1) / wide.iloc[-1],
     ],
-    ids=["tomorrow's close", "scaling by the whole sample", "centred mean", "adjusting to the last price"],
+    ids=["tomorrow's close", "scaling by the whole sample", "centered mean", "adjusting to the last price"],
 )
 def test_look_ahead_is_reported_with_its_time_and_row(bars, cheat):
     with pytest.raises(LookAheadError, match=r"2024-01-15.*"):

@@ -1,4 +1,4 @@
-"""What `import kronos_strategies` offers, and what it loads."""
+"""The public names of `import kronos_strategies`, and the modules that it loads."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def plant(study: ModuleType, effect: str, strength: float, seed: int = 0):
 
 @pytest.fixture(scope="module")
 def found(study: ModuleType, predictor: KronosPredictor) -> pd.DataFrame:
-    """What each way of ranking finds of a strong reversal."""
+    """Results of each way of ranking on a strong reversal."""
     settings, market = plant(study, "reversal", STRENGTH)
     rows = study.evaluate(market, study.scores_of(market, settings, predictor))
     return rows.set_index("ranked_by")

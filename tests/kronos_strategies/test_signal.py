@@ -29,7 +29,7 @@ def forecast(closes: np.ndarray, last: float = 100.0) -> Forecast:
 
 
 def test_the_score_is_earned_from_the_next_bar_on_not_from_the_last_close():
-    # The jump from 100 to 110 comes before anybody can trade; only 110 -> 121 can be earned.
+    # The jump from 100 to 110 comes before the next trade; only 110 -> 121 can be earned.
     row = signals(forecast(np.array([[[110.0, 121.0]]]))).iloc[0]
     assert row["score"] == pytest.approx(0.1, rel=1e-5)
     assert row["expected_return"] == pytest.approx(0.21, rel=1e-5)

@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def normalized(case: dict[str, Any], bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What upstream's `predict_batch` hands to its loop: bars (B, L, 6) and stamps of both sides."""
+    """Arguments that upstream's `predict_batch` passes to its loop: bars (B, L, 6) and stamps of both sides."""
     frames, x, y = series(case, bars)
     values = np.stack([check_bars(frame).to_numpy(np.float32) for frame in frames])
     mean, std = values.mean(axis=1, keepdims=True), values.std(axis=1, keepdims=True)

@@ -80,7 +80,7 @@ def test_steps_counted_on_the_device_draw_the_tokens_of_steps_counted_on_the_hos
     recorder, sampling = StepRecorder(CPU), SampleConfig(samples, **{"top_p": 1.0} | filters)
     assert_same(*both_ways(recorder, prompt, draws, sampling, context))
     cached = max(1, min(horizon, context - min(length, context) + 1))
-    if cached > 1:  # the rest is read anew, which no step can do
+    if cached > 1:  # the rest is read again, which no step can do
         assert took_part(recorder) == cached - 1
     else:
         assert not recorder.kept
@@ -337,7 +337,7 @@ def some_steps(
 
 
 class Graph:
-    """In a CUDA graph's place: calls the function, and counts."""
+    """Replaces a CUDA graph: calls the function and counts the calls."""
 
     def __init__(self, step: Any) -> None:
         self.replay = step

@@ -48,7 +48,7 @@ PACK = pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 
 @pytest.fixture
 def form(pack: bool, monkeypatch: pytest.MonkeyPatch) -> ExecutionConfig:
-    """Of float32, its products packed or not."""
+    """Execution in float32, with products packed or not."""
     if not pack:
         monkeypatch.setattr("kronos.inference.packed_linear.can_pack", lambda weight: False)
     return ExecutionConfig()
@@ -60,7 +60,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 
 class Read(NamedTuple):
-    """All that the engine asks of a model, at every position."""
+    """All outputs of a model that the engine uses, at every position."""
 
     hidden: Tensor
     s1_logits: Tensor

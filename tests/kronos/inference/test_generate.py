@@ -46,7 +46,7 @@ class Recorder:
         self.seen: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def sample(self, probabilities: Tensor, step: int, half: int) -> Tensor:
-        """As the draws within."""
+        """Sample as the wrapped sampler does."""
         ids = self.draws.sample(probabilities, step, half)
         self.seen[half].append(probabilities.expand(*ids.shape, -1))
         return ids

@@ -22,7 +22,7 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 
 
 def product(dtype: torch.dtype, bias: bool, pack: bool) -> PackedLinear:
-    """From 12 numbers to 20."""
+    """A layer from 12 features to 20."""
     return PackedLinear(numbers(20, 12) / 12**0.5, numbers(20, seed=1) if bias else None, dtype, pack)
 
 
@@ -100,7 +100,7 @@ def test_products_keep_their_dtype_and_sums_are_float32(dtype: torch.dtype, pack
     ours, x, other = product(dtype, True, pack), numbers(4, 12), numbers(4, 20)
     types = [ours(x).dtype, ours.silu(x).dtype, ours.times(x, other.to(dtype)).dtype]
     assert types == [dtype] * 3
-    # 1e4 + 1 is no bfloat16: the sum itself must not have been rounded.
+    # 1e4 + 1 is not a bfloat16: the sum itself must not have been rounded.
     assert ours.plus(x, other).dtype == torch.float32
     torch.testing.assert_close(ours.plus(x, other + 1e4) - 1e4, ours(x) + other, rtol=0, atol=2e-2)
 

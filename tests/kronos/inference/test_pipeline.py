@@ -96,7 +96,7 @@ PAIRS = {
 
 
 def storages(tree: Any) -> list[torch.UntypedStorage]:
-    """Of all tensors within, but for packed weights, which have none."""
+    """Storages of all tensors within; packed weights have none."""
     leaves = torch.utils._pytree.tree_leaves(tree)
     return [x.untyped_storage() for x in leaves if isinstance(x, Tensor) and x.layout == torch.strided]
 

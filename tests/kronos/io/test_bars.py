@@ -436,7 +436,7 @@ def test_frequencies_of_one_source_must_agree(tmp_path: Path) -> None:
     write_tidy(tmp_path / "B.csv", HOURS)
     with pytest.raises(ValueError, match=r"mixes .*: A in A\.csv has 1day bars, B in B\.csv has 60min bars"):
         read_bars(tmp_path)
-    assert len(list(BarFiles(tmp_path).series())) == 2  # whoever knows what they are may still read them
+    assert len(list(BarFiles(tmp_path).series())) == 2  # the reader itself still reads them
 
 
 def test_a_file_without_rows_is_left_out_among_others_and_refused_alone(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_weights_go_to_both_parts_of_the_split(tmp_path: Path) -> None:
 
 
 def rows(*batches: Batch) -> list[bytes]:
-    """What each window of some batches holds, in any order."""
+    """Bytes of each window of some batches, in any order."""
     return sorted(
         bars.numpy().tobytes() + stamps.numpy().tobytes()
         for batch in batches

@@ -281,10 +281,10 @@ def test_a_predictor_and_its_head_are_saved_in_one_folder(tmp_path: Path) -> Non
         "rank.weight": (3, 16),
         "rank.bias": (3,),
     }
-    told = json.loads((tmp_path / "predictor" / HEAD_INFO).read_text())
-    assert told["horizons"] == [1, 5, 10]
-    assert (told["lookback"], told["frequency"], told["d_model"]) == (16, "1day", 16)
-    assert told["trained_until"] == "2018-12-31"
+    head_info = json.loads((tmp_path / "predictor" / HEAD_INFO).read_text())
+    assert head_info["horizons"] == [1, 5, 10]
+    assert (head_info["lookback"], head_info["frequency"], head_info["d_model"]) == (16, "1day", 16)
+    assert head_info["trained_until"] == "2018-12-31"
     loaded = Kronos.from_pretrained(tmp_path)
     assert all(torch.equal(w, loaded.state_dict()[name]) for name, w in network.state_dict().items())
 

@@ -65,7 +65,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 def weights_of(output: Path, *parts: str) -> dict[str, str]:
-    """What the weights of a run are."""
+    """Hashes of the weights of a run."""
     return {
         f"{which}/{part}": hash_weights(output / which / part) for which in ("best", "last") for part in parts
     }
@@ -489,10 +489,10 @@ def test_a_head_is_saved_with_the_predictor_and_validated_by_rank_ic(tmp_path: P
     assert "val_neutral_rank_t/market/10" in history[0]
     for which in ("best", "last"):
         folder = config.output / which / "predictor"
-        told = json.loads((folder / "head.json").read_text())
+        info = json.loads((folder / "head.json").read_text())
         record = json.loads((folder / "training.json").read_text())
-        assert told["trained_until"] == record["trained_until"] == "2024-08-12"
-        assert told["markets"] == ["market"]
+        assert info["trained_until"] == record["trained_until"] == "2024-08-12"
+        assert info["markets"] == ["market"]
         assert KronosPredictor.from_pretrained(config.output / which).model.config == PREDICTOR
         assert load_file(folder / "head.safetensors")["rank.weight"].any()
     assert run_stage("predictor", replace(config, resume=True)).history == history

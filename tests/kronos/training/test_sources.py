@@ -234,7 +234,7 @@ def segments(bars: pd.DataFrame, rule: CleaningRule = RULE, min_bars: int = 1) -
 
 
 def positions(bars: pd.DataFrame, rule: CleaningRule = RULE, min_bars: int = 1) -> list[list[int]]:
-    """Where the bars of each segment were."""
+    """Positions of the bars of each segment."""
     return [bars.index.get_indexer(part.index).tolist() for part in segments(bars, rule, min_bars)]
 
 
@@ -268,7 +268,7 @@ def test_the_gap_is_from_close_to_open_not_within_a_bar() -> None:
 
 @pytest.mark.parametrize(("unchanged", "dropped"), [(3, False), (4, True)])
 def test_a_close_that_stands_still_too_long_is_dropped_and_splits(unchanged: int, dropped: bool) -> None:
-    # Bar 4 sets the close; `unchanged` bars behind it repeat it.
+    # Bar 4 sets the close; `unchanged` bars after it repeat it.
     closes = [*walk(5), *[walk(5)[-1]] * unchanged, *[x + 0.05 for x in walk(4)]]
     whole = list(range(len(closes)))
     want = [whole[:5], whole[5 + unchanged :]] if dropped else [whole]

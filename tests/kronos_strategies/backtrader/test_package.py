@@ -9,7 +9,7 @@ import kronos_strategies.backtrader as adapter
 
 
 def after(statement: str, *modules: str) -> list[str]:
-    """Which modules a fresh interpreter has after `statement`."""
+    """Those of `modules` that a fresh interpreter has loaded after `statement`."""
     script = f"import sys\n{statement}\nprint(*[m for m in {modules!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return done.stdout.split()

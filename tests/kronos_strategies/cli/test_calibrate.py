@@ -100,8 +100,8 @@ def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys
     )
     code, out, err = run(capsys, "compare", *both, "--calibration", file)
     assert code == 0, err
-    said = json.loads((tmp_path / "out.json").read_text())
-    assert said["provenance"]["a"]["calibration"].endswith(str(file))
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["provenance"]["a"]["calibration"].endswith(str(file))
     assert "uses outcomes until 2023-03-31" in " ".join(out.split())
 
 

@@ -64,7 +64,7 @@ def test_lightgbm_is_fitted_on_a_file_of_bars_and_stored_hidden_states_are_reuse
     common = ("train", "head", TINY, *DATES, *SETTINGS, "--bars", file, "--store", tmp_path / "kept")
     code, _, err = run(capsys, *common, "--horizons", 5, "--output", tmp_path / "ridge")
     assert code == 0, err
-    monkeypatch.setattr("kronos.predictor.KronosPredictor.embed", None)  # whoever calls it fails
+    monkeypatch.setattr("kronos.predictor.KronosPredictor.embed", None)  # every call fails
     trees = ("--kind", "lightgbm", "--horizons", 5, 10, "--seeds", 2, "--output", tmp_path / "trees")
     code, _, err = run(capsys, *common, *trees)
     assert code == 0, err

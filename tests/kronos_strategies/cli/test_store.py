@@ -101,7 +101,7 @@ def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
     use_store(bars)
     dataset = KronosDataset({"test": SPAN}, lookback=30, horizon=3)
     model = KronosModel(str(TINY), device="cpu", samples=2, store=settings["KRONOS_STORE"])
-    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # every call fails
     assert model.predict(dataset).index.equals(dataset.windows().index)
 
 
@@ -268,7 +268,7 @@ def test_without_samples_the_head_alone_is_computed_and_the_next_command_finds_i
     assert not list(tmp_path.glob("*/*/_manifest.json"))
     assert "KRONOS_SAMPLES=0" in out
     use_store(bars)
-    monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "embed", None)  # every call fails
     dataset = KronosDataset({"test": SPAN}, lookback=30, hold=5)
     model = KronosModel(str(pair), device="cpu", samples=0, store=str(tmp_path))
     assert model.predict(dataset).index.equals(dataset.windows().index)

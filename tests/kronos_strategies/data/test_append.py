@@ -69,8 +69,8 @@ def test_readjusted_history_is_rescaled(tmp_path, scale, factor):
     """A split halves all prices of the vendor, a dividend lowers all factors before it."""
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[25:], scale=scale, factor=factor), None, {})
-    (told,) = new.notes
-    assert "rescaled: AAA, BBB" in told
+    (note,) = new.notes
+    assert "rescaled: AAA, BBB" in note
     whole = bars(scale=scale, factor=factor)
     for name in ("AAA", "BBB"):
         np.testing.assert_allclose(closes(new.bars, name), closes(whole, name), rtol=1e-5)
@@ -126,8 +126,8 @@ def test_adjusted_prices_that_are_rounded_to_cents_are_joined_by_one_ratio():
 def test_days_without_overlap_are_appended_and_reported_unless_prices_jump(tmp_path):
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[30:]), None, {})
-    (told,) = new.notes
-    assert "have no common day with the store" in told
+    (note,) = new.notes
+    assert "have no common day with the store" in note
     assert len(new.bars) == 80
     with pytest.raises(ValueError, match=r"AAA opens -5\d% from its last close .* repeat the last day"):
         append_days(folder, bars(days=DAYS[30:], scale=0.5), None, {})

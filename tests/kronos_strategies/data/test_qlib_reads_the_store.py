@@ -78,7 +78,7 @@ def run_qlib(script, store, out):
 
 @pytest.fixture(scope="module")
 def read(market, tmp_path_factory):
-    """What Qlib reads of the simulated market."""
+    """Results of Qlib on the simulated market."""
     folder = tmp_path_factory.mktemp("simulated")
     store = write_store(
         market.bars,

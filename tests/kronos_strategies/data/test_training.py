@@ -62,7 +62,7 @@ def test_days_without_a_trade_or_a_price_are_left_out(store, change):
     ((name, value),) = change.items()
     file = store / f"features/bbb/{name}.day.bin"
     column = np.fromfile(file, "<f4")
-    column[6] = value  # the sixth day, behind the head
+    column[6] = value  # the sixth day, after the head
     column.tofile(file)
     got = series(store)["BBB"]
     assert list(got.index) == list(make_bars(60).index.delete(5))

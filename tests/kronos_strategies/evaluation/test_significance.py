@@ -1,4 +1,4 @@
-"""Intervals agree with their formulas and libraries, and reject no skill about as often as they say."""
+"""Intervals agree with their formulas and libraries, and reject the absence of skill at their nominal rate."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What all baselines have in common, and the known answer of each."""
+"""Properties of all baselines, and the known answer of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GARCH: known answers, the anchors of its fits, and what it says where it does not fit."""
+"""GARCH: known answers, the anchors of its fits, and warnings where a fit fails."""
 
 from __future__ import annotations
 

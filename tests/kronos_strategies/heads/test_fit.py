@@ -36,7 +36,7 @@ def fitted(panel: dict[str, pd.DataFrame], **changes: object) -> tuple[ReturnHea
 
 
 def later_correlation(panel: dict[str, pd.DataFrame], **changes: object) -> float:
-    """On dates after all training dates, one bar ahead."""
+    """Correlation on dates after all training dates, one bar ahead."""
     head, hidden, keys = fitted(panel, **changes)
     late = keys.get_level_values("datetime") >= AFTER
     label = return_labels(panel, keys[late], (1,), DAYS[-1])[1]

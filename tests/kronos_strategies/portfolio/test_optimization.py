@@ -106,9 +106,9 @@ def test_a_frozen_position_is_hedged():
 
 def test_turnover_costs_keep_what_is_held():
     given = problem(names=3, held=np.array([0.0, 0.0, 1.0]))
-    free, dear = (optimal_weights(given, rules("min_cvar", turnover_cost=cost)) for cost in (0.0, 10.0))
+    free, expensive = (optimal_weights(given, rules("min_cvar", turnover_cost=cost)) for cost in (0.0, 10.0))
     assert free[2] < 0.5
-    assert dear[2] == pytest.approx(1.0, abs=1e-6)
+    assert expensive[2] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_more_risk_aversion_means_less_risk():

@@ -64,7 +64,7 @@ record:
 
 @pytest.fixture(scope="module")
 def folder(small_store, empty_record, tmp_path_factory) -> Path:
-    """Where LightGBM on Alpha158 was run twice: with Qlib's records, and with ours after them."""
+    """Folder of two runs of LightGBM on Alpha158: with Qlib's records, and with ours after them."""
     import qlib
 
     folder, before = tmp_path_factory.mktemp("lightgbm"), Path.cwd()
@@ -126,10 +126,10 @@ def test_versions_are_compared_by_any_of_these_names(inside, capsys):
         capsys, "compare", f"a={run_id}", f"b={artifacts / 'pred.pkl'}", f"c={other}", "--json", "out.json"
     )
     assert code == 0, err
-    said = json.loads(Path("out.json").read_text())
-    assert said["versions"] == ["a", "b", "c"]
-    assert said["metrics"]["rank_ic"]["b"]["difference"] == pytest.approx(0, abs=1e-12)
-    assert said["metrics"]["rank_ic"]["c"]["difference"] == pytest.approx(0, abs=1e-9)
+    comparison = json.loads(Path("out.json").read_text())
+    assert comparison["versions"] == ["a", "b", "c"]
+    assert comparison["metrics"]["rank_ic"]["b"]["difference"] == pytest.approx(0, abs=1e-12)
+    assert comparison["metrics"]["rank_ic"]["c"]["difference"] == pytest.approx(0, abs=1e-9)
 
 
 def test_a_run_is_reported_with_its_own_backtest(inside, capsys, tmp_path):
@@ -144,7 +144,7 @@ def test_a_run_is_reported_with_its_own_backtest(inside, capsys, tmp_path):
     )
     by_folder = load_artifacts(
         str(artifacts), "sqlite:///mlflow.db"
-    )  # positions are no tables: without weights
+    )  # positions are not tables: without weights
     assert by_folder.result is not None
     assert by_folder.result.weights.empty
     own = load_artifacts(run_id, "sqlite:///mlflow.db").result

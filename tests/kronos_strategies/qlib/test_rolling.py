@@ -248,7 +248,7 @@ def test_settings_that_cannot_roll_are_refused_in_one_sentence(in_store):
 
 
 def settings(store, **more: str) -> dict[str, str]:
-    """Of `configs/kronos_rolling.yaml` on the small store: three versions of two steps."""
+    """Settings of `configs/kronos_rolling.yaml` on the small store: three versions of two steps."""
     return {
         "KRONOS_QLIB_DATA": str(store),
         "KRONOS_MARKET": "all",

@@ -137,7 +137,9 @@ def test_costs_lots_and_limits_of_the_exchange_apply_and_cash_is_never_overdrawn
 
 def test_a_suspended_instrument_keeps_its_weight_and_the_others_get_the_rest(signals, small_market):
     closes = wide_closes(small_market)
-    strategy = Recording(signal=signals, rules={"topk": 16, "rank_buffer": 8})  # nearly everybody is held
+    strategy = Recording(
+        signal=signals, rules={"topk": 16, "rank_buffer": 8}
+    )  # nearly all instruments are held
     run(strategy)
     frozen = 0
     for seen, previous, tradable, chosen in strategy.decided.values():

@@ -24,7 +24,7 @@ SPAN = ("--start", "2023-05-08", "--end", "2023-06-09")
 
 @pytest.fixture(scope="module")
 def folder(run, cache) -> Path:
-    """Where the run was started."""
+    """Folder in which the run was started."""
     process, folder = run
     assert process.returncode == 0, process.stderr[-3000:]
     return folder
@@ -145,10 +145,10 @@ def test_kronos_forecast_is_on_record_and_compares_by_its_id(run_id, inside, cap
         "--html", "compare.html", "--gate", "rank_ic>=-1",
     )  # fmt: skip
     assert code == 0, err
-    said = json.loads(Path("compare.json").read_text())
-    assert said["versions"] == ["first", "other"]
-    assert said["metrics"]["rank_ic"]["other"]["difference"] != 0
-    assert said["provenance"]["other"]["sampling"].startswith("2 paths, T=0.5")
+    written = json.loads(Path("compare.json").read_text())
+    assert written["versions"] == ["first", "other"]
+    assert written["metrics"]["rank_ic"]["other"]["difference"] != 0
+    assert written["provenance"]["other"]["sampling"].startswith("2 paths, T=0.5")
     assert Path("compare.html").stat().st_size > 1_000_000
     assert "Passed" in out
 

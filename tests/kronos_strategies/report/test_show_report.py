@@ -1,4 +1,4 @@
-"""The terminal says what the page says, and what is undefined is a dash."""
+"""The terminal shows the metrics of the page, and a dash where they are undefined."""
 
 import dataclasses
 

@@ -36,7 +36,7 @@ class Stopped(Job):
 
 @pytest.fixture(scope="module")
 def expected(folder: Path):
-    """What `kronos forecast` computes."""
+    """The forecast of `kronos forecast`."""
     bars = read_forecast_bars([folder / "daily"], as_of=f"{DATE:%Y-%m-%d}")
     predictor = load(TINY)
     return forecast_bars(

@@ -11,7 +11,7 @@ from .conftest import LIMIT, ended, wait_for
 
 
 def events_of(job: Job, after: int = 0) -> list[Event | None]:
-    """All events, followed to the end."""
+    """All events of a job, until its end."""
 
     async def follow() -> list[Event | None]:
         return [event async for _, event in job.follow(after)]

@@ -1,4 +1,4 @@
-"""What a fill computes, and what it leaves alone."""
+"""A fill computes missing and changed dates only."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ def test_progress_counts_the_windows_that_are_due(tmp_path, predictor, windows):
     assert seen[-1] == (36, 36)
 
 
-# Beside others
+# Several processes
 
 
 def test_a_date_that_another_process_holds_is_left_for_the_end(tmp_path, predictor, windows):

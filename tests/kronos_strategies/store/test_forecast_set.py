@@ -1,4 +1,4 @@
-"""What a file holds, and what comes back from it."""
+"""The contents of a file, and the forecast that is read from it."""
 
 from __future__ import annotations
 

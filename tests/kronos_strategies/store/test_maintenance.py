@@ -1,4 +1,4 @@
-"""What a store says of itself: contents, damage, and garbage."""
+"""Contents, damage and garbage of a store are listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What names a folder, and what a manifest says."""
+"""The names of folders, and the contents of a manifest."""
 
 from __future__ import annotations
 

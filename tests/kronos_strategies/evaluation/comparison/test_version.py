@@ -35,7 +35,7 @@ LAYOUTS = {
     "dates in a zone": FRAME.tz_localize("Asia/Shanghai", level="datetime"),
     "seconds": FRAME.reset_index().astype({"datetime": "datetime64[s]"}),
     "categories": FRAME.reset_index().astype({"instrument": "category"}),
-    "others beside score": FRAME.assign(volatility=1.0, industry="banks"),
+    "others next to score": FRAME.assign(volatility=1.0, industry="banks"),
     "any name": FRAME.rename(columns={"score": "prediction"}),
     "no name": FRAME.set_axis([0], axis=1),
     "shuffled": FRAME.sample(frac=1, random_state=0),
@@ -138,7 +138,7 @@ INDEX = rows(dates=6, names=4, start="2024-01-01")
 
 
 def part(*, drop=(), undefined=(), seed=0) -> pd.Series:
-    """Of INDEX, without some rows, and others NaN or infinite."""
+    """Scores on INDEX without some rows, and others NaN or infinite."""
     series = drawn(INDEX, seed)
     series.iloc[list(undefined)] = [np.nan, np.inf, -np.inf][: len(undefined)]
     return series.drop(INDEX[list(drop)])

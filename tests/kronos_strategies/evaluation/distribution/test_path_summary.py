@@ -1,4 +1,4 @@
-"""A row a window is kept of the paths, and it is the same after a turn on disk."""
+"""The paths are summarized in one row per window, which is read back from disk unchanged."""
 
 import weakref
 from dataclasses import replace
@@ -71,9 +71,9 @@ def test_losses_are_the_rows_that_the_means_are_of(market, kept):
             mean = losses[f"crps_h{score.horizon}"].groupby("datetime").mean().mean()
             assert mean == pytest.approx(score.crps.mean, rel=1e-9)
     date, name = losses.index[17]
-    came = market.variance(5)["close-to-close"].loc[date, name]
+    realized = market.variance(5)["close-to-close"].loc[date, name]
     assert losses.loc[(date, name), "qlike_h5"] == pytest.approx(
-        float(qlike(np.array(came), np.array(kept.summary.loc[(date, name), (5, "variance")])))
+        float(qlike(np.array(realized), np.array(kept.summary.loc[(date, name), (5, "variance")])))
     )
 
 
@@ -214,7 +214,7 @@ def test_bands_are_quantiles_of_the_sampled_closes(frame, market):
 def test_the_most_traded_instruments_before_the_first_forecast_are_chosen(market):
     traded = market.amounts.copy()
     traded.loc[: DAYS[AT[0]], ALL[7 : 7 + FAN_INSTRUMENTS]] *= 1000
-    traded.loc[DAYS[AT[0] + 1] :, ALL[:FAN_INSTRUMENTS]] *= 1_000_000  # nobody knows of these yet
+    traded.loc[DAYS[AT[0] + 1] :, ALL[:FAN_INSTRUMENTS]] *= 1_000_000  # not known on the date
     other = PricePanel(market.opens, market.closes, traded, market.range_variance)
     assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(
         ALL[7 : 7 + FAN_INSTRUMENTS]

@@ -108,13 +108,13 @@ def test_a_true_distribution_is_calibrated_and_beats_the_random_walk(scores):
 def test_the_random_walk_is_normal_with_the_deviation_of_20_days_times_the_root_of_the_horizon(
     market, scores, horizon
 ):
-    came = np.log(market.closes.shift(-horizon) / market.closes)
+    realized = np.log(market.closes.shift(-horizon) / market.closes)
     scale = market.closes.pct_change().rolling(20).std() * np.sqrt(horizon)
-    within = [(came.abs() <= z * scale).iloc[AT].to_numpy().mean() for z in (1.2815516, 1.6448536)]
+    within = [(realized.abs() <= z * scale).iloc[AT].to_numpy().mean() for z in (1.2815516, 1.6448536)]
     found = distribution(scores, RANDOM_WALK, horizon)
     assert [found.coverage[level].mean for level in (0.8, 0.9)] == pytest.approx(within)
     assert within == pytest.approx([0.8, 0.9], abs=0.05)
-    crps = crps_normal(np.zeros(came.shape), scale.to_numpy(), came.to_numpy())[AT]
+    crps = crps_normal(np.zeros(realized.shape), scale.to_numpy(), realized.to_numpy())[AT]
     assert found.crps.mean == found.crps_ensemble.mean == pytest.approx(crps.mean())
 
 

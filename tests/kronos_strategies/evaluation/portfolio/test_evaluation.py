@@ -69,8 +69,10 @@ def test_metrics_have_all_their_names_and_are_json(book):
     figures = evaluate_portfolio(book(WEIGHTS)).metrics()
     own = "annual_return volatility sharpe sharpe_low sharpe_high psr dsr trials sortino calmar max_drawdown"
     costs = "gross_annual_return gross_sharpe annual_cost turnover break_even_bps"
-    beside = "{0}_annual_return {0}_sharpe {0}_max_drawdown beta_{0} active_return_{0} information_ratio_{0}"
-    benchmarks = [name for b in ("benchmark", "equal_weight") for name in beside.format(b).split()]
+    by_benchmark = (
+        "{0}_annual_return {0}_sharpe {0}_max_drawdown beta_{0} active_return_{0} information_ratio_{0}"
+    )
+    benchmarks = [name for b in ("benchmark", "equal_weight") for name in by_benchmark.format(b).split()]
     ours = [name for name in figures if not name.startswith("qlib_")]
     assert ours == [*own.split(), *costs.split(), *benchmarks]
     assert len(figures) == len(ours) + 9

@@ -1,4 +1,4 @@
-"""PSR and DSR are those of the papers, and the interval holds the truth as often as it says."""
+"""PSR and DSR are those of the papers, and the interval has its nominal coverage."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What is left of a score beyond exposures agrees with a regression of ranks, date by date."""
+"""A neutralized score is the residual of a regression of ranks, date by date."""
 
 import warnings
 
