@@ -250,7 +250,7 @@ def sampling_noise(
 
     Args:
         bars: tidy daily bars of a market, CSV or parquet, raw with a factor or adjusted.
-        study: what is compared.
+        study: settings of the comparison.
         output: CSV.
     """
     rows = study.run(bars)

@@ -96,8 +96,8 @@ def run_warnings(
     Args:
         run: its record.
         keys: (datetime, instrument) that have a score.
-        provenance: of the forecasts; None where it is unknown.
-        result: of the account.
+        provenance: provenance of the forecasts; None where it is unknown.
+        result: result of the account.
     """
     dates, names = (keys.get_level_values(level).unique() for level in ("datetime", "instrument"))
     yield from _model_warnings(run, provenance, dates.min())

@@ -134,7 +134,7 @@ def install(
     """Unpack a complete archive next to `to`, and put it there when it is whole. A downloaded archive is deleted.
 
     Args:
-        archive: from `download_archive` or `local_archive`.
+        archive: result of `download_archive` or `local_archive`.
         to: folder to create.
         overwrite: replace a folder that this function made.
         progress: called in bytes of the archive.

@@ -201,8 +201,8 @@ class QlibRun:
 
     Attributes:
         model: name of its class.
-        score: by (datetime, instrument): the first column of the prediction, without rows that have none.
-        label: by the same; None where the run kept none.
+        score: score by (datetime, instrument): the first column of the prediction, without rows that have none.
+        label: label by (datetime, instrument); None where the run kept none.
         hold: holding period of the label in bars; None if neither task nor model gives it.
         price: price that the label is computed from.
         task: task as Qlib saves it; empty if unknown.

@@ -73,7 +73,7 @@ class ShardFiller:
     """What a worker calls with each shard, see `kronos_strategies.distributed.shards.Compute`.
 
     Attributes:
-        folder: of the store.
+        folder: folder of the store.
         write: computes the dates of some windows, and stores those that are due.
     """
 
