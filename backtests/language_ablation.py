@@ -43,7 +43,7 @@ app = cyclopts.App(help=__doc__, version_flags=[])
 
 @dataclass(frozen=True)
 class Network:
-    """What one network is trained on, and with which objective."""
+    """Training data and objective of one network."""
 
     markets: int
     share: float
