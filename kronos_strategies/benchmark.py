@@ -37,8 +37,7 @@ from kronos_strategies.forecasters.protocol import Forecaster, forecast_notes
 from kronos_strategies.forecasting import WindowsByDate
 from kronos_strategies.progress import ProgressReport, no_progress, offset_progress
 from kronos_strategies.run_artifacts import provenance_table
-from kronos_strategies.store.settings import WindowSpec
-from kronos_strategies.store.store import ForecastStore
+from kronos_strategies.store import ForecastStore, WindowSpec
 
 REAL = "real bars"  # what the models of the last two metrics learn from, to compare with
 # Minutes from bar to bar -> lookback and horizon of the paper.
@@ -50,9 +49,9 @@ class TaskSampling:
     """Sampling settings by task; the defaults are the paper's. Forecasters other than Kronos have no temperature.
 
     Attributes:
-        returns: of price and return forecasts.
-        volatility: of volatility forecasts.
-        generation: of generated bars, of which the first path is used.
+        returns: metrics of price and return forecasts.
+        volatility: metrics of volatility forecasts.
+        generation: metrics of generated bars, of which the first path is used.
     """
 
     returns: SampleConfig = field(default_factory=lambda: SampleConfig(10, 0.6, 0.9))
@@ -122,7 +121,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a forecaster predicts of N windows, one row each.
+    """Predictions of a forecaster for N windows, one row each.
 
     Attributes:
         closes: (N, H) mean over paths.

@@ -223,8 +223,8 @@ def _show(facts: Mapping[str, str], store_warnings: list[str], command: str) -> 
     for name, value in facts.items():
         table.add_row(name, escape(value))
     console.print(table)
-    for remark in store_warnings:
-        note(console, remark)
+    for warning in store_warnings:
+        note(console, warning)
     show_next(console, command)
 
 

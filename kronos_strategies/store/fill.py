@@ -134,10 +134,10 @@ class ForecastTask:
     """Forecast the windows of a shard, see `kronos_strategies.distributed.shards.Task`.
 
     Attributes:
-        folder: of the forecast set, which has its manifest.
+        folder: folder of the forecast set, which has its manifest.
         forecaster: the predictor, which travels with its weights.
         device: that of the worker, None for the forecaster's own.
-        version: of this package in the process that starts the workers.
+        version: version of this package in the process that starts the workers.
     """
 
     folder: Path
@@ -216,7 +216,7 @@ class ShardFiller:
     """What a worker calls with each shard, see `kronos_strategies.distributed.shards.Compute`.
 
     Attributes:
-        folder: of the store.
+        folder: folder of the store.
         write: computes the dates of some windows, and stores those that are due.
     """
 
@@ -224,7 +224,7 @@ class ShardFiller:
     write: Write
 
     def __call__(self, shard: Shard, progress: Callable[[int], None]) -> Outcome:
-        """Compute the dates of a shard that nobody else has stored or is computing."""
+        """Compute the dates of a shard that no other process has stored or is computing."""
         dated = WindowsByDate(shard.windows)
         with ExitStack() as locks:
             claim = claim_dates(self.folder, dated, list(dated.dates), len(dated.windows), locks)

@@ -1,6 +1,6 @@
-"""A perfect forecast has correlation 1, error 0 and R² 1, and bars drawn again from the same law are real ones.
+"""A perfect forecast has correlation 1, error 0 and R² 1; the values of others are computed by hand.
 
-The values of other forecasts are computed by hand.
+A classifier distinguishes different distributions and not equal ones; a model learns the effect of its bars.
 """
 
 from __future__ import annotations
