@@ -282,9 +282,8 @@ def discriminative_scores(comparison: Comparison) -> dict[str, float]:
 def _metrics(made: Predictions, outcomes: Outcomes, seed: int) -> dict[str, pd.Series]:
     index, real = outcomes.windows.index, outcomes.real
     closes, last = real.bars[..., CLOSE], real.last_close
-    across = information_coefficients(
-        pd.Series(made.closes[:, -1] / last - 1, index), pd.Series(closes[:, -1] / last - 1, index)
-    )
+    predicted, moved = (pd.Series(each[:, -1] / last - 1, index) for each in (made.closes, closes))
+    across = information_coefficients(predicted, moved)
     along = pd.DataFrame(price_coefficients(made.closes, closes).T, index, ["ic", "rank_ic"])
     along = along.groupby(level="datetime").mean()
     volatility = pd.Series(made.volatility, index)
