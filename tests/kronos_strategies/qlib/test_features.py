@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -189,15 +190,16 @@ def test_a_backtest_that_holds_longer_than_the_label_is_refused_before_features_
 
 
 @pytest.fixture(scope="module")
-def runs(small_store, tmp_path_factory) -> Path:
+def runs(small_store, empty_record, tmp_path_factory) -> Path:
     """LightGBM on Alpha158, on Kronos with two paths, and on both."""
     folder = tmp_path_factory.mktemp("features")
+    shutil.copy(empty_record, folder / "mlflow.db")
     dates = {
-        "KRONOS_TRAIN_START": "2022-06-01",
+        "KRONOS_TRAIN_START": "2022-10-10",
         "KRONOS_TRAIN_END": "2022-12-30",
-        "KRONOS_VALID_END": "2023-02-28",
-        "KRONOS_TEST_START": "2023-03-13",
-        "KRONOS_TEST_END": "2023-05-31",
+        "KRONOS_VALID_END": "2023-02-10",
+        "KRONOS_TEST_START": "2023-02-20",
+        "KRONOS_TEST_END": "2023-04-14",
     }
     size = {"KRONOS_TOPK": "5", "KRONOS_N_DROP": "1", "KRONOS_LOOKBACK": "30", "KRONOS_STORE": "forecasts"}
     for features in ("alpha158", "kronos", "both"):
