@@ -3,8 +3,6 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.features import KronosFeatures, PurgedDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.signal import SIGNALS
+from tests.kronos_strategies.cli.conftest import run
 
 from .conftest import CONFIG, TINY, qrun, store_of, use_store
 
@@ -210,17 +209,13 @@ def runs(small_store, empty_record, tmp_path_factory) -> Path:
     return folder
 
 
-def test_kronos_compare_shows_lightgbm_on_alpha158_on_kronos_and_on_both(runs):
+def test_kronos_compare_shows_lightgbm_on_alpha158_on_kronos_and_on_both(runs, in_store, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
     names = ["alpha158", "kronos", "both"]
-    command = [
-        Path(sys.executable).parent / "kronos",
-        "compare",
-        *(f"{name}=lightgbm_{name}" for name in names),
-    ]
-    done = subprocess.run(
-        [*command, "--json", "compare.json"], cwd=runs, capture_output=True, text=True, check=False
+    code, _, err = run(
+        capsys, "compare", *(f"{name}=lightgbm_{name}" for name in names), "--json", "compare.json"
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert code == 0, err
     found = json.loads((runs / "compare.json").read_text())
     assert found["versions"] == names
     means = [found["metrics"]["rank_ic"][name]["mean"] for name in names]
