@@ -269,12 +269,12 @@ def _next(
     """The command that trades the forecasts, None where no backtest is possible; and warnings about it."""
     from pandas import Timestamp
 
-    from kronos_strategies.data.qlib_bins import split_universe
+    from kronos_strategies.data.qlib_bins import end_of, split_universe
     from kronos_strategies.data.simulate import default_store
-    from kronos_strategies.qlib.checks import last_tradable
+    from kronos_strategies.qlib.backtest import last_tradable
 
     market, freq = split_universe(spec.universe)
-    tradable = last_tradable(Timestamp(end), freq)
+    tradable = last_tradable(end_of(Timestamp(end), freq), freq)
     settings = {
         "KRONOS_QLIB_DATA": data,
         "KRONOS_STORE": forecast_store.folder,

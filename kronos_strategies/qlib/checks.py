@@ -282,12 +282,6 @@ def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, f
         raise ValueError(f"{span} starts before {store}. {remedy}")
 
 
-def last_tradable(end: pd.Timestamp, freq: str = DAY) -> pd.Timestamp:
-    """The last bar up to `end` that a backtest can end on: one that the calendar has another bar after."""
-    future = pd.DatetimeIndex(D.calendar(freq=freq, future=True))
-    return end if end < future[-1] else pd.Timestamp(future[-2])
-
-
 def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, freq: str = DAY) -> None:
     """Check that a span has a trading time of the store.
 
