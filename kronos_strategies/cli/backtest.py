@@ -50,8 +50,8 @@ def backtest(
         score: head for the stored outputs of a return head, paths for the expected return, auto for the head where
             one has scores of that holding period.
         head: name of the return head, if the store has several.
-        start: first date to trade on; the first forecast when omitted.
-        end: last date; the last forecast when omitted.
+        start: first date to trade on, with or without a time; the first forecast when omitted.
+        end: last date, which without a time ends with its last bar; the last forecast when omitted.
         benchmark: instrument of the data to compare with, in addition to all instruments at equal weights.
         industry: CSV with columns instrument and industry, for max_industry_weight and the report.
         calibration: auto for the checkpoint's own calibration where it fits, none, or a file of `kronos calibrate`.

@@ -19,6 +19,7 @@ from kronos_strategies.comparison_inputs import load_input
 from kronos_strategies.data.qlib_bins import read_bars
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
+from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import headed_pair
 from tests.kronos_strategies.qlib.conftest import TINY, use_store
@@ -224,12 +225,14 @@ def test_a_calibration_and_a_backtest_read_the_hours_of_the_store(data, tmp_path
     assert "kronos_crypto.yaml" in out
     made = json.loads(file.read_text())
     assert made["market"] == "crypto"
-    assert made["fits"][-1]["known_at"] == "2024-01-05T23:00:00"
-    words = ("--rules", "topk=2", "--hold", 2, "--data", data, "--output", tmp_path / "report")
+    assert made["fits"][-1]["known_at"].startswith("2024-01-05T23:")  # a date ends with its last bar
+    words = ("--rules", "topk=2", "--hold", 2, "--end", "2024-01-05", "--data", data)
+    words += ("--output", tmp_path / "report")
     code, _, err = run(capsys, "backtest", tmp_path / "store", *words)
     assert code == 0, err
-    returns = pd.read_parquet(tmp_path / "report" / "artifacts" / "portfolio_returns.parquet")
-    assert set(np.diff(returns.index)) == {np.timedelta64(1, "h")}
+    result = RunArtifacts.read(tmp_path / "report" / "artifacts").result
+    assert set(np.diff(result.returns.index)) == {np.timedelta64(1, "h")}
+    assert result.bars_per_year > 365
 
 
 def test_a_head_fitted_on_hours_knows_its_frequency_and_the_last_hour(tmp_path, capsys):
