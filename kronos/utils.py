@@ -197,7 +197,7 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """An empty draft next to `path` to write into; it takes that place at the end, and is removed if writing fails.
 
     Args:
-        path: of the folder; its parent is made.
+        path: path of the folder; its parent is made.
         replace: whether a folder that is there by then is replaced.
 
     Raises:

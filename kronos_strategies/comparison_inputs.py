@@ -131,7 +131,7 @@ def input_from_artifacts(artifacts: RunArtifacts, name: str) -> ComparisonInput:
         version=Version(name, artifacts.scores[own], losses, artifacts.metadata.settings),
         labels=artifacts.labels,
         horizon=artifacts.metadata.hold,
-        references=artifacts.scores[baselines],
+        baselines=artifacts.scores[baselines],
         bars_between=artifacts.metadata.bars_between,
         warnings=artifacts.metadata.warnings,
     )
@@ -229,7 +229,7 @@ def compare_inputs(
     candidates: Sequence[ComparisonInput],
     labels: pd.Series | pd.DataFrame | None = None,
     horizon: int | None = None,
-    baseline: str | None = None,
+    reference: str | None = None,
     every: int | None = None,
 ) -> Comparison:
     """Compare candidates, with the given labels or else those of the first candidate that has any.
@@ -238,7 +238,7 @@ def compare_inputs(
         candidates: two or more with different names.
         labels: see `compare_versions`.
         horizon: bars that the label spans; that of the candidates when omitted, else 1.
-        baseline: name of a version; the first when omitted.
+        reference: name of the version that the others are compared with; the first when omitted.
         every: bars between successive dates; the most that a candidate knows of when omitted.
 
     Raises:
@@ -251,9 +251,9 @@ def compare_inputs(
         [c.version for c in candidates],
         labels,
         horizon,
-        baseline,
+        reference,
         bars_between=every or max(c.bars_between for c in candidates),
-        baselines=next((c.references for c in candidates if c.references is not None), None),
+        baselines=next((c.baselines for c in candidates if c.baselines is not None), None),
     )
     known = dict.fromkeys(warning for candidate in candidates for warning in candidate.warnings)
     other = [
@@ -332,7 +332,7 @@ def input_from_forecasts(
         ),
         labels=pd.DataFrame(labels),
         horizon=hold,
-        references=baseline_scores(market, keys, daily=freq == DAY)[0],
+        baselines=baseline_scores(market, keys, daily=freq == DAY)[0],
         warnings=(
             *store_warnings,
             *(

@@ -1,4 +1,4 @@
-"""What backtests on stored forecasts start from: their settings, the signals of each date, and prices."""
+"""Inputs of backtests on stored forecasts: their settings, the signals of each date, and prices."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class SignalSettings(NamedTuple):
 
 @dataclass(frozen=True)
 class BacktestInputs:
-    """What all settings of rules and execution on the same signals share.
+    """Inputs that all settings of rules and execution on the same signals share.
 
     Attributes:
         signals: indexed (datetime, instrument), known at the close of the date.
@@ -89,7 +89,7 @@ class BacktestInputs:
         paths: PathSource | None = None,
         history: int = HISTORY,
     ) -> BacktestInputs:
-        """With the bars of the dates of the signals, and the equal-weight benchmark after the one given.
+        """Inputs with the bars of the dates of the signals, and the equal-weight benchmark after the one given.
 
         Args:
             signals: indexed (datetime, instrument), known at the close of the date.

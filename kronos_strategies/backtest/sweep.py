@@ -178,7 +178,7 @@ def run_trials(
 
 
 def _trimmed(inputs: BacktestInputs, settings: Collection[BacktestSettings]) -> BacktestInputs:
-    """With the signals that any of the settings reads, since every process has a copy."""
+    """Inputs with only the signals that any of the settings reads, since every process has a copy."""
     read = {name for each in settings for name in (each.rules.rank_by, *each.rules.columns, *TIE_BREAK)}
     return replace(inputs, signals=inputs.signals[[name for name in inputs.signals if name in read]])
 

@@ -98,8 +98,8 @@ def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path |
         _show_table(console, made)
     else:
         note(console, "Too few dates for a held-out part: the effect of the calibration is unknown.")
-    for remark in store_warnings:
-        note(console, remark)
+    for warning in store_warnings:
+        note(console, warning)
     trade, config = trade_settings(data, made.market, freq) if data else ({}, "kronos_csi300.yaml")
     known = {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": made.model, "KRONOS_SAMPLES": made.samples, **trade}
     settings = absolute_settings({**known, "KRONOS_LOOKBACK": made.lookback, "KRONOS_CALIBRATION": file})

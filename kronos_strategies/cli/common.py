@@ -39,7 +39,7 @@ def config_path(name: str) -> Path:
 
 
 def config_folder() -> Path:
-    """Where the workflow files are: within the installed package, or next to it in a checkout."""
+    """Folder of the workflow files: within the installed package, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"

@@ -130,8 +130,8 @@ def _show(fitted: ReturnHead, output: Path, store_warnings: list[str], command: 
         table.add_row(name.replace("_", " "), f"{value:g}")
     console = Console()
     console.print(table)
-    for remark in store_warnings:
-        note(console, remark)
+    for warning in store_warnings:
+        note(console, warning)
     show_next(console, command)
 
 

@@ -124,6 +124,6 @@ def _show(fitted: LightGBMQuantiles, output: Path, store_warnings: list[str], co
             f"{losses['model']:.4f}, that of constant quantiles {losses['constant']:.4f}",
         )
     console.print(table)
-    for remark in store_warnings:
-        note(console, remark)
+    for warning in store_warnings:
+        note(console, warning)
     show_next(console, command)

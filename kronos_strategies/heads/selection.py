@@ -38,7 +38,7 @@ class ScoreUse:
 
 @dataclass(frozen=True)
 class ScoreChoice:
-    """Where scores come from.
+    """The source of scores: heads or paths.
 
     Attributes:
         heads: heads whose outputs are averaged; empty if the score comes from paths.

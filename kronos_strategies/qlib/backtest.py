@@ -33,7 +33,7 @@ def backtest_in_qlib(
         rules: rules of selection and weighting, long only.
         trading: execution, costs, limit, lot and cash.
         every: bars from one rebalance to the next, counted from the first date with signals.
-        equal: by datetime, returns of all instruments at equal weights, the benchmark.
+        equal: returns by datetime of all instruments at equal weights, the benchmark.
         end: last bar of the backtest.
 
     Raises:

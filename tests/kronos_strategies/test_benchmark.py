@@ -159,7 +159,10 @@ def test_the_command_writes_a_page_and_json(tmp_path, capsys):
     [
         (["--models", "baseline:ewma"], "Name two or more models"),
         (["--models", "baseline:ewma", "baseline:ewma"], "Two models are called 'baseline:ewma'"),
-        (["--reference", "nobody", "--models", "baseline:ewma", "baseline:har"], "the reference is 'nobody'"),
+        (
+            ["--reference", "unknown", "--models", "baseline:ewma", "baseline:har"],
+            "the reference is 'unknown'",
+        ),
         (["--horizon", 90, "--models", "baseline:ewma", "baseline:har"], "is followed by 90 bars"),
     ],
 )
