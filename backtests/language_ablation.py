@@ -34,7 +34,9 @@ MARKETS = {"csi300_2005_2019": 0.25, "nifty50_2000_2020": 0.10, "sp500_2013_2018
 HELD_OUT, START, END = "csi300_2020_2023", "2020-06-01", "2023-12-13"
 SIZE = ModelConfig(s1_bits=10, s2_bits=10, d_model=64, n_layers=3, n_heads=4, ff_dim=192)
 LOOKBACK, EVERY = 90, 5
-FEWEST = 30  # instruments of a market: a head needs dates with 20, and not all instruments have bars on all dates
+FEWEST = (
+    30  # instruments of a market: a head needs dates with 20, and not all instruments have bars on all dates
+)
 HORIZONS = (5, 10)  # bars
 OBJECTIVES = {"language and head": 1.0, "head alone": 0.0}  # weight of the token loss
 

@@ -198,7 +198,9 @@ def find_dates(
     """
     known = forecast_set.dates
     first = known[0] if start is None else pd.Timestamp(start)
-    last = known[-1] if end is None else pd.Timestamp(end) + pd.Timedelta(days=1) - pd.Timedelta(1)
+    last = known[-1] if end is None else pd.Timestamp(end)
+    if last == last.normalize():  # a date without a time ends with its last bar
+        last += pd.Timedelta(days=1) - pd.Timedelta(1)
     dates = known[(known >= first) & (known <= last)]
     if len(dates) < 2:
         raise ValueError(
