@@ -75,10 +75,17 @@ def git_commit() -> str | None:
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The closest of the known words, whichever letters are capital; None if none is close."""
+    folded = {each.casefold(): each for each in known}
+    close = get_close_matches(word.casefold(), list(folded), 1)
+    return folded[close[0]] if close else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question with the closest of the known words; empty if none is close."""
-    close = get_close_matches(word, list(known), 1)
-    return f"Did you mean '{close[0]}'?" if close else ""
+    found = closest(word, known)
+    return f"Did you mean '{found}'?" if found else ""
 
 
 def csv_text(frame: pd.DataFrame, *index: str) -> str:
@@ -173,9 +180,10 @@ _SHORT_WRITE = re.compile(
 def atomic_file(path: Path) -> Iterator[Path]:
     """A draft next to `path` to write to; it replaces `path` at the end, and is removed if writing fails.
 
-    The draft is on the disk before it is renamed, so that a crash leaves the old file or the new one.
+    The draft is on the disk before it is renamed, so that a crash leaves the old file or the new one. Its path is
+    absolute: Arrow would read a relative one with a colon as a URL.
     """
-    draft = _draft_of(path)
+    draft = _draft_of(path.absolute())
     try:
         yield draft
         with draft.open("rb+") as file:
@@ -196,6 +204,8 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
 def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """An empty draft next to `path` to write into; it takes that place at the end, and is removed if writing fails.
 
+    The path of the draft is absolute, see `atomic_file`.
+
     Args:
         path: of the folder; its parent is made.
         replace: whether a folder that is there by then is replaced.
@@ -204,7 +214,7 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
         FileExistsError: another process has put a folder there meanwhile, and it is not to be replaced.
     """
     recover_folder(path)
-    draft = _draft_of(path)
+    draft = _draft_of(path.absolute())
     try:
         draft.mkdir(parents=True)
         yield draft

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from kronos.utils import did_you_mean
 from kronos_strategies.portfolio.constraints import (
     apply_no_trade_band,
     cap_industries,
@@ -180,7 +181,7 @@ def _check_signals(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioR
     if missing:
         raise ValueError(
             f"The signals have no column {missing[0]!r}, which the rules use; they have {list(signals.columns)}. "
-            "Set `rank_by` to one of these, or weight equally."
+            f"{did_you_mean(missing[0], signals.columns) or 'Set `rank_by` to one of these, or weight equally.'}"
         )
     for what, index in (("signals", signals.index), ("previous weights", previous.index)):
         if not index.is_unique:

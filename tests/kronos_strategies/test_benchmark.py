@@ -176,7 +176,10 @@ def test_the_command_writes_a_page_and_json(tmp_path, capsys):
         (["--lookback", 0, "--models", "baseline:ewma", "baseline:har"], "lookback=0 is too small"),
         (["--horizon", 0, "--models", "baseline:ewma", "baseline:har"], "horizon=0 is too small"),
         (["--instruments", 0, "--models", "baseline:ewma", "baseline:har"], "instruments=0 is too small"),
-        (["--long-lookback", -5, "--models", "baseline:ewma", "baseline:har"], "long_lookback=-5 is too small"),
+        (
+            ["--long-lookback", -5, "--models", "baseline:ewma", "baseline:har"],
+            "long_lookback=-5 is too small",
+        ),
         (["--horizon", 90, "--models", "baseline:ewma", "baseline:har"], "is followed by 90 bars"),
     ],
 )

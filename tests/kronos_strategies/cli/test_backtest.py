@@ -200,6 +200,15 @@ def test_a_mistake_is_one_sentence(folder, capsys, more, message):
     assert message in " ".join(err.split())
 
 
+def test_names_with_a_colon_are_files_and_not_urls(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "bars.parquet", "my:bars.parquet")
+    words = ("backtest", folder / "forecasts", "--rules", RULES, "--data", "my:bars.parquet")
+    code, _, err = run(capsys, *words, "--output", "baseline:ewma")
+    assert code == 0, err
+    assert len(RunArtifacts.read(Path("baseline:ewma/artifacts")).scores)
+
+
 def test_a_store_without_forecasts_is_refused(tmp_path, capsys):
     code, _, err = run(capsys, "backtest", tmp_path, "--data", tmp_path)
     assert (code, "contains no forecasts" in " ".join(err.split())) == (2, True)
