@@ -88,6 +88,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"Did you mean '{found}'?" if found else ""
 
 
+def load_yaml(text: str) -> Any:
+    """The value of a YAML document of plain types, whose mappings name each key once.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a key occurs twice in a mapping: YAML would keep the last value silently.
+    """
+    import yaml  # takes time to load, which --help does without
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+                raise yaml.YAMLError(f"'{twice[0]}' occurs twice in a mapping{node.start_mark}")
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)  # noqa: S506: derived from the safe one
+
+
 def csv_text(frame: pd.DataFrame, *index: str) -> str:
     """A table as CSV for people: no spreadsheet runs a cell of it as a formula.
 

@@ -90,6 +90,8 @@ def test_scenario_rules_trade_the_stored_paths_and_the_report_counts_what_had_no
     known = made.result.returns.index
     pd.testing.assert_frame_equal(made.result.returns, expected.returns.loc[: known[-1]])
     assert not expected.unsolved
+    few = f"optimized over {stored.settings.provenance.sampling.samples} scenarios"
+    assert any(few in each for each in made.metadata.warnings)
 
     bars = pd.read_parquet(folder / "bars.parquet")
     bars[bars["datetime"] >= "2022-11-21"].to_parquet("late.parquet")  # too short a past at first
