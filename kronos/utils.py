@@ -96,14 +96,25 @@ def load_yaml(text: str) -> Any:
     """
     import yaml  # takes time to load, which --help does without
 
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-            if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
-                raise yaml.YAMLError(f"'{twice[0]}' occurs twice in a mapping{node.start_mark}")
-            return super().construct_mapping(node, deep)
+    for node in _nodes(yaml.compose(text)):  # nodes are text: composing them constructs nothing
+        keys = [key.value for key, _ in node.value if key.id == "scalar"] if node.id == "mapping" else []
+        if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+            raise yaml.YAMLError(f"'{twice[0]}' occurs twice in the mapping{node.start_mark}")
+    return yaml.safe_load(text)
 
-    return yaml.load(text, Loader)  # noqa: S506: derived from the safe one
+
+def _nodes(root: Any) -> list[Any]:
+    """All nodes of a YAML document, each once, since an anchor may be used many times."""
+    found, due = dict[int, Any](), [root] if root is not None else []
+    while due:
+        node = due.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            if node.id == "mapping":
+                due += [each for pair in node.value for each in pair]
+            elif node.id == "sequence":
+                due += node.value
+    return list(found.values())
 
 
 def csv_text(frame: pd.DataFrame, *index: str) -> str:
